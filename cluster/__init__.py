@@ -1,0 +1,1 @@
+"""Who runs it: the only folder that imports ray."""

@@ -1,0 +1,98 @@
+"""The generator contract: a lot's asks in, the same rows with payload, finish and token counts out.
+
+A generator lives in a pool of long-lived actors (`needs` says what one replica takes). It makes, drops and moves no
+row: an ask that cannot be served comes back with `reject` set to "generator:reason" and a null payload.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from records.schema import REJECT, set_column
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What one replica takes from the cluster."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory_gb: float = 0.0
+    env: dict[str, str] = field(default_factory=dict)  # environment of the replica's process
+    pooled: bool = True  # False: light and stateless enough to run inside the lot's CPU task, no pool wanted
+
+
+class Generator(ABC):
+    """Base of every generator. Made from its spec without heavy imports; those happen in `open`."""
+
+    kind: ClassVar[str]
+    Spec: ClassVar[type]
+
+    @property
+    @abstractmethod
+    def payload(self) -> list[pa.Field]:
+        """The payload columns, known before anything starts."""
+
+    @property
+    def model(self) -> str | None:
+        """The name that goes into the `model` column; a literal of the recipe, never a path."""
+        return None
+
+    @property
+    def method(self) -> str | None:
+        """The name that goes into the `method` column."""
+        return None
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def identity(self) -> dict[str, Any]:
+        """Literals that change rows: prompts, model digest, sampling. Goes into the fingerprint."""
+        return {}
+
+    def check(self) -> None:
+        """Preflight on the driver: raise UserError when the model or a file cannot be reached. Starts no engine."""
+
+    def open(self) -> None:  # noqa: B027
+        """Load the engine, once per replica."""
+
+    @abstractmethod
+    async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
+        """The same rows in the same order with payload, finish and tokens filled. Several calls may run at once.
+
+        Raises only when the engine itself has failed; the failure of one ask is a reject.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Free the device, before the actor is killed; safe when `open` never finished."""
+
+
+@dataclass
+class Made:
+    """One made row: payload by column name, how it finished, what it cost, or why it was rejected."""
+
+    payload: dict[str, Any] = field(default_factory=dict)
+    finish: str | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    reason: str | None = None  # e.g. "context_length"; becomes "generator:context_length"
+
+
+def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[Made | None]) -> pa.RecordBatch:
+    """`asks` with `made` in its columns; `made[i]` is None where row i was dead on arrival and is left untouched."""
+    assert len(made) == asks.num_rows
+    rows = [m if m is not None else Made(tokens_in=None, tokens_out=None) for m in made]  # type: ignore[arg-type]
+    batch = asks
+    for declared in payload:
+        column = pa.array([m.payload.get(declared.name) for m in rows], declared.type)
+        batch = set_column(batch, declared, column)
+    for name in ("finish", "tokens_in", "tokens_out"):
+        declared = asks.schema.field(name)
+        batch = set_column(batch, declared, pa.array([getattr(m, name) for m in rows], declared.type))
+    old = asks.column(REJECT.name).to_pylist()
+    reject = [o if m is None or m.reason is None else f"generator:{m.reason}" for o, m in zip(old, made)]
+    return set_column(batch, REJECT, pa.array(reject, REJECT.type))

@@ -1,0 +1,1 @@
+"""What is asked: recipes, the verbs and the command line."""

@@ -1,0 +1,65 @@
+"""The four column groups of every row, known in full before anything starts.
+
+identity    id: string (32 hex), lot: int64, row: int32, seed: int64
+provenance  origin: "real" | "synthetic", generation: int32, generator, model, recipe, method, source_id: string,
+            finish: string ("stop", "length", ...), tokens_in: int32, tokens_out: int32
+payload     what the recipe declares (text, prompt, topic, ...)
+findings    what the stages add, then `reject`: null = the row is alive, else "stage:reason"
+
+While a lot is under way its batch also has `ask`, the JSON text of the source row; shards never hold it.
+"""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+IDENTITY = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("lot", pa.int64(), nullable=False),
+    pa.field("row", pa.int32(), nullable=False),
+    pa.field("seed", pa.int64(), nullable=False),
+]
+PROVENANCE = [
+    pa.field("origin", pa.string(), nullable=False),
+    pa.field("generation", pa.int32(), nullable=False),
+    pa.field("generator", pa.string(), nullable=False),
+    pa.field("model", pa.string()),
+    pa.field("recipe", pa.string(), nullable=False),
+    pa.field("method", pa.string()),
+    pa.field("source_id", pa.string()),
+    pa.field("finish", pa.string()),
+    pa.field("tokens_in", pa.int32()),
+    pa.field("tokens_out", pa.int32()),
+]
+ASK = pa.field("ask", pa.string())
+REJECT = pa.field("reject", pa.string())
+
+RESERVED = {f.name for f in [*IDENTITY, *PROVENANCE, ASK, REJECT]}
+
+
+def ask_schema(carried: Sequence[pa.Field] = ()) -> pa.Schema:
+    """The schema of a lot's asks, before a generator has seen them."""
+    return pa.schema([*IDENTITY, *PROVENANCE, ASK, *carried, REJECT])
+
+
+def full_schema(payload: Sequence[pa.Field], findings: Sequence[pa.Field]) -> pa.Schema:
+    """The schema of every shard of a run.
+
+    Raises ValueError when two columns bear the same name.
+    """
+    fields = [*IDENTITY, *PROVENANCE, *payload, *findings, REJECT]
+    seen: set[str] = set()
+    for field in fields:
+        if field.name in seen or field.name == ASK.name:
+            raise ValueError(f"column '{field.name}' is declared twice")
+        seen.add(field.name)
+    return pa.schema(fields)
+
+
+def set_column(batch: pa.RecordBatch, field: pa.Field, column: pa.Array) -> pa.RecordBatch:
+    """`batch` with `field` replaced by `column` where it exists, else added before `reject`."""
+    names = batch.schema.names
+    if field.name in names:
+        return batch.set_column(names.index(field.name), field, column)
+    at = names.index(REJECT.name) if REJECT.name in names else len(names)
+    return batch.add_column(at, field, column)

@@ -1,0 +1,103 @@
+"""From a TOML table to a frozen spec: unknown keys refused, the meant one named, types checked at construction.
+
+A spec is a frozen dataclass beside the class it configures. `build` reads the annotations, so a spec needs no
+schema of its own; cross-field checks belong in `__post_init__` and raise `ValueError` with a one-line message.
+"""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from records.errors import UserError
+
+T = TypeVar("T")
+
+
+def nearest(word: str, known: typing.Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` when one of `known` is close to `word`, else `" (known: ...)"`."""
+    names = sorted(known)
+    close = difflib.get_close_matches(word, names, n=1)
+    if close:
+        return f" (did you mean '{close[0]}'?)"
+    return f" (known: {', '.join(names)})" if names else ""
+
+
+def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
+    """Make the frozen dataclass `cls` from `table`; `where` names the table in messages, e.g. "stages[2]".
+
+    Raises UserError for an unknown key, a missing key, a value of the wrong type or a value the spec refuses.
+    """
+    fields = {f.name: f for f in dataclasses.fields(cls) if f.init}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            raise UserError(f"{where}: unknown key '{key}'{nearest(key, fields)}")
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = convert(table[name], hints[name], f"{where}.{name}")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"{where}: key '{name}' is missing")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from None
+
+
+def convert(value: Any, hint: Any, where: str) -> Any:
+    """`value` as the annotated type: lists become tuples, ints widen to float, tables become nested specs."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        inner = [a for a in args if a is not type(None)]
+        for kind in inner[:-1]:
+            try:
+                return convert(value, kind, where)
+            except UserError:
+                continue
+        return convert(value, inner[-1], where)
+    if origin is typing.Literal:
+        if value not in args:
+            raise UserError(f"{where}: '{value}' is not one of {', '.join(repr(a) for a in args)}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UserError(f"{where}: expected a list, got {type(value).__name__}")
+        return tuple(convert(v, args[0], f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict or hint is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: expected a table, got {type(value).__name__}")
+        return {k: convert(v, args[1], f"{where}.{k}") for k, v in value.items()} if args else dict(value)
+    if dataclasses.is_dataclass(hint):
+        if dataclasses.is_dataclass(value):
+            return value
+        if not isinstance(value, Mapping):
+            raise UserError(f"{where}: expected a table, got {type(value).__name__}")
+        return build(hint, value, where)  # type: ignore[arg-type]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise UserError(f"{where}: expected {hint.__name__}, got {type(value).__name__} {value!r}")
+    return value
+
+
+def literals(spec: Any) -> Any:
+    """A spec as JSON-ready literals (dicts, lists, scalars), fit for a fingerprint or a manifest.
+
+    Raises TypeError for a value without a stable serialisation: such a value may not bear identity.
+    """
+    if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
+        return {f.name: literals(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init}
+    if isinstance(spec, Mapping):
+        return {str(k): literals(v) for k, v in spec.items()}
+    if isinstance(spec, list | tuple):
+        return [literals(v) for v in spec]
+    if spec is None or isinstance(spec, str | int | float | bool):
+        return spec
+    raise TypeError(f"{type(spec).__name__} has no stable serialisation")

@@ -1,0 +1,97 @@
+"""The stage contract and its eight laws.
+
+A stage takes a RecordBatch and returns the same rows in the same order with more columns:
+ 1. the same rows; 2. in the same order; 3. identity and provenance untouched; 4. only the declared columns are
+ added; 5. `reject` goes only from null to a reason; 6. dead rows pass through untouched (their findings are null);
+ 7. the same batch twice gives the same answer; 8. it pickles before `open()` and takes an empty batch.
+
+The base class keeps the laws by construction: `find` sees the living rows only and answers with columns.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from records.schema import REJECT
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `Stage.find` answers: one array per declared column and, per row, null or the reason of the reject."""
+
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    reasons: pa.Array | None = None  # string array; null = passes
+
+
+class Stage(ABC):
+    """Base of every stage. Subclasses set `kind` and `Spec`, declare `columns()` and `reads()`, and write `find`."""
+
+    kind: ClassVar[str]
+    Spec: ClassVar[type]
+
+    def __init__(self, spec: Any, name: str | None = None) -> None:
+        self.spec = spec
+        self.name = name or self.kind  # stands before the colon in `reject`
+        self.num_rows = 0
+        self.busy_s = 0.0
+
+    def columns(self) -> list[pa.Field]:
+        """The findings that this stage adds, in order."""
+        return []
+
+    def reads(self) -> list[str]:
+        """Columns that must be there before this stage; checked against the recipe's schema before a run."""
+        return ["text"]
+
+    def identity(self) -> dict[str, Any]:
+        """Literals beyond the spec that change findings, e.g. digests of the benchmark files it reads."""
+        return {}
+
+    def check(self) -> None:
+        """Preflight: raise UserError when a file or package that `open` needs is missing. Cheap; loads nothing big."""
+
+    def open(self) -> None:  # noqa: B027 - most stages have nothing to open
+        """Load what the stage needs, once per worker process, before the first `run`."""
+
+    def close(self) -> None:  # noqa: B027
+        """Free what `open` took; safe when `open` never finished."""
+
+    @abstractmethod
+    def find(self, rows: pa.RecordBatch) -> Found:
+        """Findings for `rows`, all alive, at least one. Must be deterministic."""
+
+    def run(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """`batch` with this stage's columns added before `reject`, and `reject` filled for the rows it refuses."""
+        started = time.perf_counter()
+        reject = batch.column(REJECT.name)
+        num_dead = batch.num_rows - reject.null_count
+        if num_dead == batch.num_rows:
+            found = Found({f.name: pa.nulls(0, f.type) for f in self.columns()})
+        elif num_dead:
+            found = self.find(batch.filter(reject.is_null()))
+        else:
+            found = self.find(batch)
+        places = None
+        if num_dead:
+            alive = reject.is_null().cast(pa.int32())
+            places = pc.if_else(reject.is_null(), pc.subtract(pc.cumulative_sum(alive), 1), None)
+        columns = []
+        for declared in self.columns():
+            column = found.columns[declared.name]
+            columns.append(column.take(places) if places is not None else column)
+        if found.reasons is not None:
+            reasons = found.reasons.take(places) if places is not None else found.reasons
+            named = pc.binary_join_element_wise(pa.scalar(self.name), reasons.cast(pa.string()), ":")
+            reject = pc.coalesce(reject, named)
+        kept = [n for n in batch.schema.names if n != REJECT.name]
+        self.num_rows += batch.num_rows - num_dead
+        self.busy_s += time.perf_counter() - started
+        return pa.RecordBatch.from_arrays(
+            [*(batch.column(n) for n in kept), *columns, reject],
+            schema=pa.schema([*(batch.schema.field(n) for n in kept), *self.columns(), REJECT]),
+        )
