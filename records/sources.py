@@ -1,0 +1,234 @@
+"""Where asks come from: inline items, or text, JSONL and Parquet files and folders, local or on S3.
+
+A source is a numbered list of rows that can be read from any place, so that a resumed run starts in the middle.
+Its memory grows with files and blocks of lines, never with rows.
+"""
+
+import glob
+import json
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from records.digest import digest_object
+from records.errors import UserError
+from records.ids import fingerprint
+from records.store import Store, open_store, split
+
+TEXT_ENDINGS = (".txt", ".md", ".rst")
+LINE_ENDINGS = (".jsonl", ".ndjson", *TEXT_ENDINGS)
+BLOCK_LINES = 1024
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """`[source]` of a recipe: either `items` or `path`."""
+
+    items: tuple[Any, ...] = ()  # strings (become {"text": ...}) or tables
+    path: str | None = None  # a file, a folder or a glob; local or s3://
+    sample_by: Literal["line", "document"] = "line"  # how text files are cut, in the words of `datasets`
+    id_column: str | None = None  # becomes `source_id`; else file and row number
+    carry: tuple[str, ...] = ()  # columns copied into the output as payload
+    samples: int = 1  # asks per source row
+    cycle: bool = False  # go round for as long as [limits] want more; needs a limit
+
+    def __post_init__(self) -> None:
+        if bool(self.items) == bool(self.path):
+            raise ValueError("give either 'items' or 'path'")
+        if self.samples < 1:
+            raise ValueError("samples must be at least 1")
+
+
+class Part(ABC):
+    """A stretch of numbered rows: one file, or the inline items."""
+
+    name: str
+    num_rows: int
+    digest: str
+
+    @abstractmethod
+    def rows(self, start: int, stop: int) -> list[str]:
+        """Rows as JSON texts; a row that is no JSON object is found out, and rejected, by the generator."""
+
+
+class Items(Part):
+    def __init__(self, items: Sequence[Any]) -> None:
+        self.name, self.num_rows = "items", len(items)
+        self.texts = [json.dumps({"text": i} if isinstance(i, str) else i, ensure_ascii=False) for i in items]
+        self.digest = fingerprint(self.texts)
+
+    def rows(self, start: int, stop: int) -> list[str]:
+        return self.texts[start:stop]
+
+
+class Document(Part):
+    """A text file as one row."""
+
+    def __init__(self, store: Store, name: str, size: int) -> None:
+        self.store, self.name, self.num_rows = store, name, 1
+        self.digest = digest_object(store, name, size)
+
+    def rows(self, start: int, stop: int) -> list[str]:
+        text = self.store.read(self.name).decode("utf-8", errors="replace")
+        return [json.dumps({"text": text}, ensure_ascii=False)]
+
+
+class Lines(Part):
+    """A JSONL or text file, one row a line; blank lines do not count. Keeps the offset of every 1,024th row."""
+
+    def __init__(self, store: Store, name: str, size: int) -> None:
+        self.store, self.name = store, name
+        self.is_text = name.endswith(TEXT_ENDINGS)
+        self.digest = digest_object(store, name, size)
+        offsets, self.num_rows = [], 0
+        for at, _ in self._lines(0):
+            if self.num_rows % BLOCK_LINES == 0:
+                offsets.append(at)
+            self.num_rows += 1
+        self.offsets = np.array(offsets, dtype=np.int64)
+
+    def _lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
+        with self.store.open(self.name) as file:
+            file.seek(offset)
+            rest, at = b"", offset
+            while chunk := file.read(1 << 20):
+                *whole, rest = (rest + chunk).split(b"\n")
+                for line in whole:
+                    if line.strip():
+                        yield at, line
+                    at += len(line) + 1
+            if rest.strip():
+                yield at, rest
+
+    def rows(self, start: int, stop: int) -> list[str]:
+        block = start // BLOCK_LINES
+        texts: list[str] = []
+        for number, (_, line) in enumerate(self._lines(int(self.offsets[block])), block * BLOCK_LINES):
+            if number >= stop:
+                break
+            if number >= start:
+                text = line.decode("utf-8", errors="replace").strip()
+                texts.append(json.dumps({"text": text}, ensure_ascii=False) if self.is_text else text)
+        return texts
+
+
+class ParquetRows(Part):
+    """A Parquet file; one row group is held at a time."""
+
+    def __init__(self, store: Store, name: str, size: int) -> None:
+        import pyarrow.parquet as pq
+
+        self.store, self.name = store, name
+        self.digest = digest_object(store, name, size)
+        try:
+            with store.open(name) as file:
+                metadata = pq.read_metadata(file)
+        except pa.ArrowInvalid as error:
+            raise UserError(f"{store.path(name)}: not a Parquet file ({error})") from None
+        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
+        self.starts = np.cumsum([0, *sizes])
+        self.num_rows = int(self.starts[-1])
+        self._held: tuple[int, pa.Table] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_held": None}
+
+    def _group(self, number: int) -> pa.Table:
+        import pyarrow.parquet as pq
+
+        if self._held is None or self._held[0] != number:
+            with self.store.open(self.name) as file:
+                self._held = (number, pq.ParquetFile(file).read_row_group(number))
+        return self._held[1]
+
+    def rows(self, start: int, stop: int) -> list[str]:
+        texts: list[str] = []
+        while start < stop:
+            group = int(np.searchsorted(self.starts, start, side="right")) - 1
+            upto = min(stop, int(self.starts[group + 1]))
+            table = self._group(group).slice(start - int(self.starts[group]), upto - start)
+            texts += [json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist()]
+            start = upto
+        return texts
+
+
+class Source:
+    """All parts in order, as one numbered list of rows."""
+
+    def __init__(self, parts: Sequence[Part], id_column: str | None) -> None:
+        self.parts = parts
+        self.id_column = id_column
+        self.starts = np.cumsum([0, *(p.num_rows for p in parts)])
+        self.num_rows = int(self.starts[-1])
+
+    def digest(self) -> str:
+        """Identity of the content: what the files hold, not where they lie."""
+        return fingerprint([p.digest for p in self.parts])
+
+    def rows(self, start: int, stop: int) -> list[tuple[str, str]]:
+        """(source_id, JSON text) of rows start..stop-1."""
+        found: list[tuple[str, str]] = []
+        while start < stop:
+            number = int(np.searchsorted(self.starts, start, side="right")) - 1
+            part, first = self.parts[number], int(self.starts[number])
+            upto = min(stop, int(self.starts[number + 1]))
+            for at, text in enumerate(part.rows(start - first, upto - first), start - first):
+                found.append((self._id(part, at, text), text))
+            start = upto
+        return found
+
+    def _id(self, part: Part, at: int, text: str) -> str:
+        if self.id_column:
+            try:
+                return str(json.loads(text)[self.id_column])
+            except (ValueError, KeyError, TypeError):
+                pass  # such a row is rejected later, and its place is then the best name for it
+        return f"{part.name}:{at}"
+
+
+def open_source(spec: SourceSpec) -> Source:
+    """Find and number the rows. Raises UserError when a file is missing, unreadable or nothing is in it."""
+    if spec.items:
+        return Source([Items(spec.items)], spec.id_column)
+    assert spec.path is not None
+    parts: list[Part] = []
+    for store, name, size in _files(spec.path):
+        if name.endswith(".parquet"):
+            parts.append(ParquetRows(store, name, size))
+        elif name.endswith(TEXT_ENDINGS) and spec.sample_by == "document":
+            parts.append(Document(store, name, size))
+        elif name.endswith(LINE_ENDINGS):
+            parts.append(Lines(store, name, size))
+    source = Source(parts, spec.id_column)
+    if not parts:
+        raise UserError(f"source.path {spec.path}: no .jsonl, .ndjson, .parquet, .txt, .md or .rst file there")
+    if source.num_rows == 0:
+        raise UserError(f"source.path {spec.path}: the source is empty")
+    return source
+
+
+def _files(path: str) -> list[tuple[Store, str, int]]:
+    if not path.startswith("s3://"):
+        local = os.path.expanduser(path.removeprefix("file://"))
+        if os.path.isdir(local):
+            store = open_store(local)
+            return [(store, e.name, e.size) for e in store.list()]
+        matches = sorted(glob.glob(local, recursive=True))
+        if not matches:
+            raise UserError(f"source.path {path}: no such file or folder")
+        return [(open_store(os.path.dirname(m) or "."), os.path.basename(m), os.path.getsize(m)) for m in matches]
+    store = open_store(path)
+    found = [(store, e.name, e.size) for e in store.list() if e.name]
+    if found:
+        return found
+    root, name = split(path)
+    parent = open_store(root)
+    found = [(parent, e.name, e.size) for e in parent.list(name) if e.name == name]
+    if not found:
+        raise UserError(f"source.path {path}: no such object or prefix")
+    return found
