@@ -1,0 +1,116 @@
+"""One driver per output: a lease that its holder renews, so that a second driver stops before it makes anything.
+
+The lease is a courtesy that saves work; what protects the data is the if-absent put of the kept shard. It needs no
+synchronised clocks: a rival is alive when its beat changes while we watch, or when its process runs on this host.
+"""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from typing import Any
+
+from records.errors import Conflict, UserError
+from records.store import Store
+
+NAME = "lease.json"
+BEAT_S = 5.0
+DEAD_S = 20.0
+
+
+def _process_start(pid: int) -> str | None:
+    """Start time of a process in clock ticks since boot, None when it is gone; tells a reused pid apart."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return None if fields[0] in ("Z", "X") else fields[19]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+class Lease:
+    """Held between `acquire` and `release`; `lost` is set when somebody else has taken it."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.token = secrets.token_hex(8)
+        self.lost: str | None = None  # who has it now
+        self._beat = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def _content(self) -> bytes:
+        pid = os.getpid()
+        content = {"token": self.token, "host": socket.gethostname(), "pid": pid, "beat": self._beat}
+        return json.dumps({**content, "process_start": _process_start(pid)}).encode()
+
+    def _read(self) -> dict[str, Any] | None:
+        data = self.store.read_if_there(NAME)
+        if data is None:
+            return None
+        try:
+            return json.loads(data)
+        except ValueError:
+            return {}
+
+    def acquire(self, say: Any = None) -> None:
+        """Take the lease. Raises UserError when another driver holds it and is alive.
+
+        `say` is called with one line when we have to watch a silent rival for `DEAD_S` seconds.
+        """
+        try:
+            self.store.put(NAME, self._content(), if_absent=True)
+        except Conflict:
+            self._outlive(self._read(), say)
+            self.store.put(NAME, self._content())
+        self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+        self._thread.start()
+
+    def _outlive(self, held: dict[str, Any] | None, say: Any) -> None:
+        if not held or held.get("token") == self.token:
+            return
+        if held.get("host") == socket.gethostname() and os.path.isdir("/proc/self"):
+            if _process_start(int(held["pid"])) != held.get("process_start"):
+                return
+            self._refuse(held)
+        if say:
+            say(f"{self.store.uri} was last written by {who(held)}; watching {DEAD_S:.0f} s whether that one is alive")
+        end = time.monotonic() + DEAD_S
+        while time.monotonic() < end:
+            time.sleep(1.0)
+            seen = self._read()
+            if seen is None:
+                return
+            if (seen.get("token"), seen.get("beat")) != (held.get("token"), held.get("beat")):
+                self._refuse(seen)
+
+    def _refuse(self, held: dict[str, Any]) -> None:
+        raise UserError(
+            f"{self.store.uri} is being written by another driver ({who(held)}); "
+            f"wait for it, stop it, or choose another --out"
+        )
+
+    def _renew(self) -> None:
+        while not self._stop.wait(BEAT_S):
+            try:
+                held = self._read()
+                if not held or held.get("token") != self.token:
+                    self.lost = who(held) if held else "somebody who removed lease.json"
+                    return
+                self._beat += 1
+                self.store.put(NAME, self._content())
+            except (UserError, OSError):
+                continue  # a store in trouble stops the run at its next commit, with the store's own words
+
+    def release(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self.lost is None and (held := self._read()) and held.get("token") == self.token:
+            self.store.delete(NAME)
+
+
+def who(held: dict[str, Any]) -> str:
+    return f"process {held.get('pid')} on {held.get('host')}"

@@ -1,0 +1,100 @@
+"""Where rows are born: the asks of a lot with their ids and seeds, from literals alone."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from records.ids import lot_seeds, row_id
+from records.schema import ask_schema
+from records.sources import Source
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a lot's asks are made from, apart from the source's rows."""
+
+    fingerprint: str
+    lot_size: int
+    num_asks: int | None  # None: without end (a source that cycles)
+    num_source_rows: int
+    generator: str
+    model: str | None = None
+    method: str | None = None
+    carry: tuple[str, ...] = ()
+    generation: int = 0
+    origin: str = "synthetic"
+
+    @property
+    def num_lots(self) -> int | None:
+        return None if self.num_asks is None else -(-self.num_asks // self.lot_size)
+
+    def span(self, lot: int) -> tuple[int, int]:
+        """Ask numbers [start, stop) of a lot."""
+        start = lot * self.lot_size
+        stop = start + self.lot_size
+        return start, stop if self.num_asks is None else min(stop, self.num_asks)
+
+    @property
+    def carried(self) -> list[pa.Field]:
+        return [pa.field(name, pa.string()) for name in self.carry]
+
+
+def asks(plan: Plan, source: Source, lot: int) -> pa.RecordBatch:
+    """The asks of one lot, with the schema `records.schema.ask_schema(plan.carried)`.
+
+    Ask i reads source row i modulo the number of source rows, so every row is asked once before any is asked twice.
+    """
+    start, stop = plan.span(lot)
+    rows: list[tuple[str, str]] = []
+    at = start
+    while at < stop:
+        place = at % plan.num_source_rows
+        upto = min(plan.num_source_rows, place + stop - at)
+        rows += source.rows(place, upto)
+        at += upto - place
+    count = stop - start
+    texts = [text for _, text in rows]
+    constant = {
+        "lot": pa.array(np.full(count, lot, np.int64)),
+        "origin": _same(plan.origin, count),
+        "generation": pa.array(np.full(count, plan.generation, np.int32)),
+        "generator": _same(plan.generator, count),
+        "model": _same(plan.model, count),
+        "recipe": _same(plan.fingerprint, count),
+        "method": _same(plan.method, count),
+    }
+    columns = {
+        **constant,
+        "id": pa.array([row_id(plan.fingerprint, plan.generation, lot, r) for r in range(count)]),
+        "row": pa.array(np.arange(count, dtype=np.int32)),
+        "seed": pa.array(lot_seeds(plan.fingerprint, plan.generation, lot, count)),
+        "source_id": pa.array([source_id for source_id, _ in rows], pa.string()),
+        "ask": pa.array(texts, pa.string()),
+        **_carried(plan.carry, texts),
+    }
+    schema = ask_schema(plan.carried)
+    arrays = [columns[f.name] if f.name in columns else pa.nulls(count, f.type) for f in schema]
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _same(value: str | None, count: int) -> pa.Array:
+    return pa.nulls(count, pa.string()) if value is None else pa.repeat(pa.scalar(value), count)
+
+
+def _carried(names: Sequence[str], texts: Sequence[str]) -> dict[str, pa.Array]:
+    if not names:
+        return {}
+    columns: dict[str, list[str | None]] = {name: [] for name in names}
+    for text in texts:
+        try:
+            row = json.loads(text)
+        except ValueError:
+            row = None
+        for name in names:
+            value = row.get(name) if isinstance(row, dict) else None
+            is_plain = value is None or isinstance(value, str)
+            columns[name].append(value if is_plain else json.dumps(value, ensure_ascii=False))
+    return {name: pa.array(values, pa.string()) for name, values in columns.items()}

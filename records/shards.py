@@ -1,0 +1,180 @@
+"""Where rows are parted: a lot becomes one kept shard and at most one rejected shard.
+
+The rejected shard is written first, the kept shard last and only if absent: the kept shard is the commit. Its footer
+holds the lot's summary and the digest of its rejected shard, so totals survive without reading a row.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from records.errors import Conflict
+from records.schema import REJECT
+from records.store import Store
+
+KEPT, REJECTED = "kept", "rejected"
+SUMMARY_KEY = b"gristmill"
+FOOTER_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """`[output]` of a recipe: how shards are written. Changes bytes, not rows, and so bears identity too."""
+
+    compression_level: int = 3  # zstd
+    row_group_rows: int = 8192
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.compression_level <= 19:
+            raise ValueError("compression_level must lie in 1..19 (zstd)")
+        if self.row_group_rows < 1:
+            raise ValueError("row_group_rows must be at least 1")
+
+
+@dataclass
+class Summary:
+    """Counts of one lot or, added up, of a run. generated = kept + sum(rejected)."""
+
+    num_lots: int = 0
+    asks: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)  # by reason
+    tokens_in: int = 0
+    tokens_out: int = 0
+    kept_tokens: int = 0  # tokens_out of kept rows
+    kept_bytes: int = 0  # not known to a lot's own summary; filled from the listing
+
+    @property
+    def num_rejected(self) -> int:
+        return sum(self.rejected.values())
+
+    def add(self, other: "Summary") -> None:
+        for name in ("num_lots", "asks", "kept", "tokens_in", "tokens_out", "kept_tokens", "kept_bytes"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for reason, count in other.rejected.items():
+            self.rejected[reason] = self.rejected.get(reason, 0) + count
+
+    def literals(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A parted lot, ready to be put."""
+
+    lot: int
+    kept: bytes
+    rejected: bytes | None
+    summary: Summary
+
+
+def shard_name(folder: str, lot: int) -> str:
+    return f"{folder}/part-{lot:08d}.parquet"
+
+
+def lot_number(name: str) -> int | None:
+    """The lot of a shard's name, None for any other object."""
+    stem = name.rsplit("/", 1)[-1]
+    if not (stem.startswith("part-") and stem.endswith(".parquet")):
+        return None
+    digits = stem[len("part-") : -len(".parquet")]
+    return int(digits) if digits.isdigit() else None
+
+
+def summarise(table: pa.Table) -> Summary:
+    """Counts over one lot's rows."""
+    reject = table.column(REJECT.name)
+    counts = reject.drop_null().value_counts()
+    alive = reject.is_null()
+    tokens_out = table.column("tokens_out")
+    return Summary(
+        num_lots=1,
+        asks=table.num_rows,
+        kept=reject.null_count,
+        rejected={c["values"].as_py(): c["counts"].as_py() for c in sorted(counts, key=lambda c: c["values"].as_py())},
+        tokens_in=pc.sum(table.column("tokens_in")).as_py() or 0,
+        tokens_out=pc.sum(tokens_out).as_py() or 0,
+        kept_tokens=pc.sum(tokens_out.filter(alive)).as_py() or 0,
+    )
+
+
+def encode(batch: pa.RecordBatch, schema: pa.Schema, lot: int, spec: OutputSpec) -> Encoded:
+    """Part a finished lot into Parquet bytes; the same batch gives the same bytes.
+
+    Raises ValueError when the batch lacks a column of the run's schema or has it in another type.
+    """
+    missing = [f.name for f in schema if f.name not in batch.schema.names]
+    if missing:
+        raise ValueError(f"lot {lot} lacks the columns {', '.join(missing)}")
+    table = pa.Table.from_batches([batch]).select(schema.names)
+    if table.schema.types != schema.types:
+        raise ValueError(f"lot {lot} does not fit the run's schema:\n{table.schema}\nexpected:\n{schema}")
+    table = table.cast(schema)  # carries nullability and field metadata over
+    alive = table.column(REJECT.name).is_null()
+    summary = summarise(table)
+    rejected = _parquet(table.filter(pc.invert(alive)), spec) if summary.num_rejected else None
+    meta = {
+        "lot": lot,
+        "summary": summary.literals(),
+        "rejected_sha256": hashlib.sha256(rejected).hexdigest() if rejected else None,
+    }
+    return Encoded(lot, _parquet(table.filter(alive), spec, meta), rejected, summary)
+
+
+def _parquet(table: pa.Table, spec: OutputSpec, meta: dict[str, Any] | None = None) -> bytes:
+    if meta is not None:
+        text = json.dumps(meta, sort_keys=True).encode()
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), SUMMARY_KEY: text})
+    sink = pa.BufferOutputStream()
+    # Dictionaries pay for names that repeat; on unique texts, ids and signatures they only cost time.
+    repeat = [
+        f.name
+        for f in table.schema
+        if pa.types.is_string(f.type) and f.name not in ("id", "text", "prompt", "duplicate_of", "source_id")
+    ]
+    pq.write_table(
+        table.combine_chunks(),
+        sink,
+        compression="zstd",
+        compression_level=spec.compression_level,
+        row_group_size=spec.row_group_rows,
+        use_dictionary=repeat,
+        write_page_checksum=True,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+def put_rejected(store: Store, encoded: Encoded) -> None:
+    """Write the lot's rejected shard; a leftover of a killed run that never committed the lot is replaced.
+
+    Raises Conflict when the lot has been committed meanwhile by another driver.
+    """
+    name = shard_name(REJECTED, encoded.lot)
+    if encoded.rejected is None:
+        return
+    try:
+        store.put(name, encoded.rejected, if_absent=True)
+    except Conflict:
+        if store.read(name) == encoded.rejected:
+            return
+        if store.exists(shard_name(KEPT, encoded.lot)):
+            raise
+        store.put(name, encoded.rejected)
+
+
+def put_kept(store: Store, encoded: Encoded) -> None:
+    """Commit the lot. Raises Conflict when it is committed already."""
+    store.put(shard_name(KEPT, encoded.lot), encoded.kept, if_absent=True)
+
+
+def read_meta(store: Store, lot: int) -> dict[str, Any]:
+    """{"lot", "summary": Summary, "rejected_sha256"} from the footer of a kept shard."""
+    with store.open(shard_name(KEPT, lot)) as file:
+        metadata = pq.read_metadata(file).metadata or {}
+    meta = json.loads(metadata[SUMMARY_KEY])
+    return {**meta, "summary": Summary(**meta["summary"])}
