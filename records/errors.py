@@ -10,3 +10,5 @@ class UserError(Exception):
 
 class Conflict(UserError):
     """An object that was to be written only if absent is already there: another driver has written it."""
+
+    num_retries = 0  # requests that the client had repeated before the answer: the "other" may be ourselves

@@ -56,7 +56,9 @@ class S3Store(Store):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             where = self.path(name) if name else self.uri
             if code in ("PreconditionFailed", "ConditionalRequestConflict") or status == 412:
-                raise Conflict(f"{where} is already there: another run has written it") from None
+                conflict = Conflict(f"{where} is already there: another run has written it")
+                conflict.num_retries = error.response["ResponseMetadata"].get("RetryAttempts", 0)
+                raise conflict from None
             if code == "NoSuchBucket" or (verb in ("head_bucket", "list_objects_v2") and status == 404):
                 raise UserError(f"s3://{self.bucket}: no such bucket; create it or correct the address") from None
             if status == 404:
@@ -102,7 +104,13 @@ class S3Store(Store):
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
         condition = {"IfNoneMatch": "*"} if if_absent else {}
-        self._call("put_object", name, Body=data, **condition)
+        try:
+            self._call("put_object", name, Body=data, **condition)
+        except Conflict as conflict:
+            # A put that timed out after it had succeeded is tried again and then meets itself.
+            was_retried = bool(conflict.num_retries)
+            if not (was_retried and self.read(name) == data):
+                raise
 
     def delete(self, name: str) -> None:
         self._call("delete_object", name)

@@ -5,6 +5,7 @@ holds the lot's summary and the digest of its rejected shard, so totals survive 
 """
 
 import hashlib
+import io
 import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -19,7 +20,6 @@ from records.store import Store
 
 KEPT, REJECTED = "kept", "rejected"
 SUMMARY_KEY = b"gristmill"
-FOOTER_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -127,26 +127,33 @@ def encode(batch: pa.RecordBatch, schema: pa.Schema, lot: int, spec: OutputSpec)
 
 
 def _parquet(table: pa.Table, spec: OutputSpec, meta: dict[str, Any] | None = None) -> bytes:
-    if meta is not None:
-        text = json.dumps(meta, sort_keys=True).encode()
-        table = table.replace_schema_metadata({**(table.schema.metadata or {}), SUMMARY_KEY: text})
-    sink = pa.BufferOutputStream()
+    """Parquet bytes; `meta` goes into the footer together with the sha256 of all that lies before the footer."""
+    sink = io.BytesIO()
     # Dictionaries pay for names that repeat; on unique texts, ids and signatures they only cost time.
     repeat = [
         f.name
         for f in table.schema
         if pa.types.is_string(f.type) and f.name not in ("id", "text", "prompt", "duplicate_of", "source_id")
     ]
-    pq.write_table(
-        table.combine_chunks(),
+    with pq.ParquetWriter(
         sink,
+        table.schema,
         compression="zstd",
         compression_level=spec.compression_level,
-        row_group_size=spec.row_group_rows,
         use_dictionary=repeat,
         write_page_checksum=True,
-    )
-    return sink.getvalue().to_pybytes()
+    ) as writer:
+        writer.write_table(table.combine_chunks(), row_group_size=spec.row_group_rows)
+        if meta is not None:
+            meta = {**meta, "data_sha256": hashlib.sha256(sink.getbuffer()).hexdigest()}
+            writer.add_key_value_metadata({SUMMARY_KEY: json.dumps(meta, sort_keys=True).encode()})
+    return sink.getvalue()
+
+
+def data_sha256(shard: bytes) -> str:
+    """sha256 of a Parquet file's bytes up to its footer, to be compared with the one in its footer."""
+    footer_bytes = int.from_bytes(shard[-8:-4], "little") + 8
+    return hashlib.sha256(memoryview(shard)[: len(shard) - footer_bytes]).hexdigest()
 
 
 def put_rejected(store: Store, encoded: Encoded) -> None:
@@ -173,8 +180,12 @@ def put_kept(store: Store, encoded: Encoded) -> None:
 
 
 def read_meta(store: Store, lot: int) -> dict[str, Any]:
-    """{"lot", "summary": Summary, "rejected_sha256"} from the footer of a kept shard."""
+    """What `parse_meta` gives, from the footer of a committed lot's kept shard; rows are not read."""
     with store.open(shard_name(KEPT, lot)) as file:
-        metadata = pq.read_metadata(file).metadata or {}
-    meta = json.loads(metadata[SUMMARY_KEY])
+        return parse_meta(pq.read_metadata(file))
+
+
+def parse_meta(metadata: pq.FileMetaData) -> dict[str, Any]:
+    """{"lot", "summary": Summary, "rejected_sha256", "data_sha256"}. Raises KeyError when it is not there."""
+    meta = json.loads((metadata.metadata or {})[SUMMARY_KEY])
     return {**meta, "summary": Summary(**meta["summary"])}

@@ -1,0 +1,48 @@
+"""Commits in lot order, off the main loop: rejected shards go ahead, kept shards wait for their turn."""
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from records.shards import Encoded, Summary, put_kept, put_rejected
+from records.store import Store
+
+NUM_PUTS = 4
+
+
+class Committer:
+    """Takes encoded lots in lot order and puts them; errors come out of `done`."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._ahead = ThreadPoolExecutor(NUM_PUTS, thread_name_prefix="put")
+        self._ordered = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._running: deque[tuple[int, Future[Summary]]] = deque()
+
+    def submit(self, encoded: Encoded) -> None:
+        rejected = self._ahead.submit(put_rejected, self.store, encoded)
+        self._running.append((encoded.lot, self._ordered.submit(self._commit, encoded, rejected)))
+
+    def _commit(self, encoded: Encoded, rejected: Future[None]) -> Summary:
+        rejected.result()
+        if self._running and self._running[0][1].done() and self._running[0][1].exception():
+            raise RuntimeError("an earlier lot was not committed")  # so this one must not be
+        put_kept(self.store, encoded)
+        encoded.summary.kept_bytes = len(encoded.kept)
+        return encoded.summary
+
+    @property
+    def is_busy(self) -> bool:
+        return bool(self._running)
+
+    def done(self, wait: bool = False) -> list[tuple[int, Summary]]:
+        """Lots committed since the last call, in order. Raises what their puts raised (Conflict, UserError)."""
+        finished = []
+        while self._running and (wait or self._running[0][1].done()):
+            lot, future = self._running[0]
+            finished.append((lot, future.result()))
+            self._running.popleft()
+        return finished
+
+    def stop(self) -> None:
+        self._ahead.shutdown(wait=True, cancel_futures=True)
+        self._ordered.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,67 @@
+"""A Ray to run on: the cluster that an address names, the one around a Ray job, or a local one for this run."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+
+from cluster.spec import ClusterSpec
+from records.errors import UserError
+
+WORKER_ENV = {
+    # One core is one task: a thread pool inside a task would take its neighbours' cores.
+    "OMP_NUM_THREADS": "1",
+    "NUMBA_NUM_THREADS": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@contextmanager
+def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
+    """Ray for the length of the block. A local Ray is stopped at the end; a cluster is only left.
+
+    Raises UserError when the address answers to nothing.
+    """
+    if ray.is_initialized():
+        yield  # the caller's own Ray, in a notebook or a test
+        return
+    address = spec.address or os.environ.get("RAY_ADDRESS")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        if address:
+            say(f"connecting to Ray at {address}")
+            ray.init(address=address, namespace="gristmill", runtime_env=_runtime_env(), **quiet)
+        else:
+            say("starting a local Ray")
+            ray.init(
+                address="local",
+                num_cpus=spec.num_cpus,
+                include_dashboard=False,
+                runtime_env={"env_vars": WORKER_ENV},
+                **quiet,
+            )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        where = f"Ray at {address}" if address else "a local Ray"
+        raise UserError(f"cannot reach {where}: {error}; check cluster.address, RAY_ADDRESS and `ray status`") from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _runtime_env() -> dict[str, object]:
+    """Ship our own code to the nodes, unless the enclosing Ray job has done so already."""
+    if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
+        return {"env_vars": WORKER_ENV}
+    import cluster
+    import generators
+    import jobs
+    import records
+    import stages
+
+    return {"env_vars": WORKER_ENV, "py_modules": [records, stages, generators, cluster, jobs]}

@@ -1,0 +1,57 @@
+"""Losses that are retried, and the error that ends a run."""
+
+from typing import Any
+
+import ray
+from ray import exceptions as lost
+
+from records.errors import UserError
+from stages.engine import EngineDead
+
+LOST = (
+    lost.RayActorError,
+    lost.WorkerCrashedError,
+    lost.NodeDiedError,
+    lost.ObjectLostError,
+    lost.OutOfMemoryError,
+    lost.LocalRayletDiedError,
+    lost.TaskCancelledError,
+    EngineDead,
+)
+
+
+class RunFailed(UserError):
+    """A run that stops before its end; names lot and stage. What is committed stays and can be resumed."""
+
+
+class Lost(Exception):
+    """A worker, node or object was lost under a task; the same work may be given to another."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(short(cause))
+        self.is_object = isinstance(cause, lost.ObjectLostError)  # the rows are gone, not only who worked on them
+
+
+def fetch(ref: Any, lot: int, phase: str) -> Any:
+    """`ray.get` of a finished task.
+
+    Raises Lost for a loss worth a retry and RunFailed for an error of the work itself.
+    """
+    try:
+        return ray.get(ref)
+    except lost.RayTaskError as error:
+        cause = error.cause
+        if isinstance(cause, LOST):
+            raise Lost(cause) from error
+        if isinstance(cause, UserError):
+            raise RunFailed(f"lot {lot}, {phase}: {cause}") from error
+        raise RunFailed(f"lot {lot}, {phase}: {type(cause).__name__}: {short(cause)}") from error
+    except LOST as error:
+        raise Lost(error) from error
+
+
+def short(error: BaseException) -> str:
+    """The telling line of an error, cut to a readable length."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 300 else f"{text[:297]}..."

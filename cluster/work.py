@@ -1,0 +1,147 @@
+"""What a CPU worker does with a lot: carry it through the stages, later part it into shards.
+
+A kit holds all that the work needs. It is pickled once per run, and each worker process opens it once.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from generators.contract import Generator
+from records import shards
+from records.ids import row_id
+from records.lots import Plan
+from records.schema import ASK, REJECT, set_column
+from records.shards import Encoded, OutputSpec
+from records.store import Store
+from stages.contract import Stage
+from stages.dedup import Dedup
+
+DUPLICATE = "duplicate"
+
+
+@dataclass
+class Kit:
+    """The work on a lot, ready to be pickled; nothing in it is open before it reaches a worker."""
+
+    plan: Plan
+    stages: Sequence[Stage]
+    schema: pa.Schema
+    output: OutputSpec
+    generator: Generator | None = None  # only one that needs no pool
+    is_open: bool = field(default=False, init=False)
+
+    @property
+    def dedup(self) -> Dedup | None:
+        return next((s for s in self.stages if isinstance(s, Dedup)), None)
+
+    def open(self) -> "Kit":
+        if self.generator is not None:
+            self.generator.open()
+        for stage in self.stages:
+            stage.open()
+        self.is_open = True
+        return self
+
+
+@dataclass(frozen=True)
+class Brief:
+    """What the driver must know of a processed lot to claim its rows; the rows themselves stay where they are."""
+
+    alive: np.ndarray  # bool (num_rows,)
+    keys: np.ndarray | None  # uint64 (num_rows, bands); rows that are dead hold zeros; None without dedup
+    busy_s: dict[str, float]  # CPU time by stage
+
+
+class StageFailed(Exception):
+    """A stage raised: names it."""
+
+
+_OPEN: dict[str, Kit] = {}
+
+
+def opened(kit_ref: Sequence[ray.ObjectRef]) -> Kit:
+    """The kit behind a reference, opened once per worker process. The reference comes in a list, so that Ray does
+    not unpickle the kit for every task."""
+    key = kit_ref[0].hex()
+    if key not in _OPEN:
+        pa.set_cpu_count(1)  # the cluster hands out cores; a thread pool inside a task would take them twice
+        _OPEN[key] = ray.get(kit_ref[0]).open()
+    return _OPEN[key]
+
+
+def process(kit: Kit, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Brief]:
+    """Carry a lot (its asks, when the generator has no pool; else its made rows) through every stage."""
+    busy_s: dict[str, float] = {}
+    if kit.generator is not None:
+        started = time.perf_counter()
+        batch = asyncio.run(kit.generator.make(batch))
+        busy_s["make"] = time.perf_counter() - started
+    batch = batch.drop_columns([ASK.name])
+    for stage in kit.stages:
+        started = time.perf_counter()
+        try:
+            batch = stage.run(batch)
+        except Exception as error:
+            raise StageFailed(f"stage '{stage.name}': {type(error).__name__}: {error}") from error
+        busy_s[stage.name] = time.perf_counter() - started
+    alive = batch.column(REJECT.name).is_null().to_numpy(zero_copy_only=False)
+    keys = None
+    if kit.dedup is not None:
+        keys = np.zeros((batch.num_rows, kit.dedup.bands), np.uint64)
+        if alive.any():
+            keys[alive] = kit.dedup.keys(batch.column("minhash").filter(pa.array(alive)))
+    return batch, Brief(alive, keys, busy_s)
+
+
+def finish(kit: Kit, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None) -> Encoded:
+    """Mark the duplicates (`owners[i]` is the ask number of the kept row, -1 for none) and part the lot."""
+    if owners is not None and (owners >= 0).any():
+        plan = kit.plan
+        assert kit.dedup is not None
+        reason = f"{kit.dedup.name}:{DUPLICATE}"
+        reject = batch.column(REJECT.name).to_pylist()
+        kept = batch.column("duplicate_of").to_pylist()
+        for row in np.flatnonzero(owners >= 0).tolist():
+            reject[row] = reason
+            kept[row] = row_id(plan.fingerprint, plan.generation, *divmod(int(owners[row]), plan.lot_size))
+        batch = set_column(batch, batch.schema.field("duplicate_of"), pa.array(kept, pa.string()))
+        batch = set_column(batch, REJECT, pa.array(reject, pa.string()))
+    return shards.encode(batch, kit.schema, lot, kit.output)
+
+
+def claimed(kit: Kit, store: Store, lots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Band keys uint64 (n, bands) and owners int64 (n,) of the kept rows of committed lots, to rebuild the index."""
+    assert kit.dedup is not None
+    keys, owners = [], []
+    for lot in lots:
+        with store.open(shards.shard_name(shards.KEPT, lot)) as file:
+            table = pq.read_table(file, columns=["row", "minhash"])
+        if table.num_rows:
+            keys.append(kit.dedup.keys(table.column("minhash")))
+            owners.append(lot * kit.plan.lot_size + table.column("row").to_numpy().astype(np.int64))
+    if not keys:
+        return np.zeros((0, kit.dedup.bands), np.uint64), np.zeros(0, np.int64)
+    return np.concatenate(keys), np.concatenate(owners)
+
+
+# Retries are the run's own business (bounded, counted, named), so Ray's are off.
+@ray.remote(num_cpus=1, num_returns=2, max_retries=0)
+def process_task(kit_ref: list, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Brief]:
+    return process(opened(kit_ref), batch)
+
+
+@ray.remote(num_cpus=1, max_retries=0)
+def finish_task(kit_ref: list, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None) -> Encoded:
+    return finish(opened(kit_ref), batch, lot, owners)
+
+
+@ray.remote(num_cpus=1, max_retries=2)
+def claimed_task(kit_ref: list, store: Store, lots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    return claimed(opened(kit_ref), store, lots)

@@ -1,0 +1,221 @@
+"""`gristmill audit URI`: re-read an output and prove it, or say what is wrong and where."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.progress import track
+
+from records import ledger, manifest
+from records.errors import UserError
+from records.ids import row_id
+from records.manifest import Manifest
+from records.schema import REJECT
+from records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
+from records.store import Store, open_store
+from stages.bandindex import BandIndex
+from stages.dedup import Dedup
+
+MAX_SHOWN = 20
+SAMPLE_PER_LOT = 4  # signatures made anew from the text
+
+
+@dataclass
+class Findings:
+    """What is wrong, one line each, and what was looked at."""
+
+    wrong: list[str] = field(default_factory=list)
+    num_checked: dict[str, int] = field(default_factory=dict)
+
+    def add(self, line: str) -> None:
+        self.wrong.append(line)
+
+    def count(self, what: str, number: int) -> None:
+        self.num_checked[what] = self.num_checked.get(what, 0) + number
+
+
+def audit(uri: str, as_json: bool = False) -> int:
+    """Print the findings; returns 0 when the output is proven and 1 when it is not. Raises UserError for no output."""
+    store = open_store(uri)
+    store.check(write=False)
+    book = manifest.load(store)
+    if book is None:
+        raise UserError(f"{store.uri}: no {manifest.NAME} there, so this is not the output of a run")
+    findings = examine(store, book)
+    if as_json:
+        print(
+            json.dumps({"ok": not findings.wrong, "wrong": findings.wrong, "checked": findings.num_checked}, indent=2)
+        )
+        return 1 if findings.wrong else 0
+    console = Console(highlight=False)
+    for line in findings.wrong[:MAX_SHOWN]:
+        console.print(f"WRONG  {line}", markup=False, soft_wrap=True)
+    if len(findings.wrong) > MAX_SHOWN:
+        console.print(f"... and {len(findings.wrong) - MAX_SHOWN} more")
+    checked = ", ".join(f"{number:,} {what}" for what, number in findings.num_checked.items())
+    verdict = f"{len(findings.wrong)} findings" if findings.wrong else "ok"
+    console.print(f"audit of {store.uri}: {verdict} ({checked})", markup=False, soft_wrap=True)
+    return 1 if findings.wrong else 0
+
+
+def examine(store: Store, book: Manifest) -> Findings:
+    """Every check over every shard; memory grows with kept rows only by the dedup index (some 200 bytes a row)."""
+    findings = Findings()
+    kept, rejected = ledger.lots_in(store, KEPT), ledger.lots_in(store, REJECTED)
+    last = max(kept, default=-1)
+    for lot in range(last + 1):
+        if lot not in kept:
+            findings.add(f"{shard_name(KEPT, lot)} is missing, though lots up to {last} are committed")
+    live = store.exists("lease.json")
+    for lot in sorted(rejected):
+        if lot not in kept and not (live and lot > last):
+            findings.add(f"{shard_name(REJECTED, lot)} has no kept shard: its lot was never committed")
+    counts = Summary()
+    walk = _Walk(store, book, findings)
+    for lot in track(sorted(kept), description="audit", console=Console(stderr=True), transient=True):
+        counts.add(walk.lot(lot))
+    walk.close()
+    counts.kept_bytes = sum(kept.values())
+    for name, told, found in _disagreements(book.totals, counts):
+        if not live:
+            findings.add(f"{manifest.NAME} says {name} = {told}, the shards hold {found}")
+    if counts.asks != counts.kept + counts.num_rejected:
+        findings.add(f"{counts.asks} asks are not {counts.kept} kept + {counts.num_rejected} rejected")
+    findings.count("kept rows", counts.kept)
+    findings.count("rejected rows", counts.num_rejected)
+    findings.count("lots", counts.num_lots)
+    return findings
+
+
+def _disagreements(told: Summary, found: Summary) -> Iterator[tuple[str, object, object]]:
+    for name, value in told.literals().items():
+        other = getattr(found, name)
+        if value != other:
+            yield name, value, other
+
+
+class _Walk:
+    """The state that one pass over the lots needs."""
+
+    def __init__(self, store: Store, book: Manifest, findings: Findings) -> None:
+        self.store, self.book, self.findings = store, book, findings
+        self.lot_size = int(book.recipe["lot_size"])
+        self.schema: pa.Schema | None = None
+        self.dedup = self._dedup()
+        self.index = BandIndex(self.dedup.bands) if self.dedup else None
+        self.wanted: dict[str, str] = {}  # id of a kept row that a duplicate names -> where it is named
+
+    def _dedup(self) -> Dedup | None:
+        for table in self.book.recipe["stages"]:
+            if table["kind"] == Dedup.kind:
+                spec = {k: v for k, v in table.items() if k not in ("kind", "name")}
+                return Dedup(Dedup.Spec(**spec), table["name"])
+        return None
+
+    def lot(self, lot: int) -> Summary:
+        name = shard_name(KEPT, lot)
+        data = self.store.read(name)
+        try:
+            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
+            table, meta = file.read(), parse_meta(file.metadata)
+        except (pa.ArrowInvalid, OSError) as error:
+            self.findings.add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
+            return Summary(num_lots=1)
+        except (KeyError, ValueError, TypeError):
+            self.findings.add(f"{name}: its footer holds no summary, so it was not written by a run")
+            return Summary(num_lots=1)
+        if data_sha256(data) != meta["data_sha256"]:
+            self.findings.add(f"{name}: altered after its commit (its bytes do not have the checksum in its footer)")
+        tables = [table, *self._rejected(lot, meta["rejected_sha256"])]
+        for part, folder in zip(tables, (KEPT, REJECTED)):
+            self._rows(part, lot, shard_name(folder, lot), is_kept=folder == KEPT)
+        whole = pa.concat_tables(tables)
+        self._complete(whole, lot)
+        summary = summarise(whole)
+        for what, told, found in _disagreements(meta["summary"], summary):
+            self.findings.add(f"{name}: its footer says {what} = {told}, its rows say {found}")
+        if self.dedup:
+            self._distinct(table, name)
+        return summary
+
+    def _rejected(self, lot: int, sha256: str | None) -> list[pa.Table]:
+        name = shard_name(REJECTED, lot)
+        data = self.store.read_if_there(name)
+        if data is None:
+            if sha256:
+                self.findings.add(f"{name} is missing: lot {lot} has rejected rows")
+            return []
+        if hashlib.sha256(data).hexdigest() != sha256:
+            self.findings.add(f"{name}: altered after its commit (not the file that {shard_name(KEPT, lot)} names)")
+        try:
+            return [pq.read_table(pa.BufferReader(data), page_checksum_verification=True)]
+        except (pa.ArrowInvalid, OSError) as error:
+            self.findings.add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
+            return []
+
+    def _rows(self, table: pa.Table, lot: int, name: str, is_kept: bool) -> None:
+        if self.schema is None:
+            self.schema = table.schema.remove_metadata()
+        elif not table.schema.remove_metadata().equals(self.schema):
+            self.findings.add(f"{name}: its schema differs from that of the first shard")
+            return
+        mark = self.book.fingerprint
+        wrong = [
+            row
+            for row, found, recipe, generation in zip(
+                table.column("row").to_pylist(),
+                table.column("id").to_pylist(),
+                table.column("recipe").to_pylist(),
+                table.column("generation").to_pylist(),
+            )
+            if found != row_id(mark, generation, lot, row) or recipe != mark
+        ]
+        if wrong:
+            self.findings.add(f"{name}: row {wrong[0]} does not bear its own id ({len(wrong)} such rows)")
+        num_dead = table.num_rows - table.column(REJECT.name).null_count
+        if num_dead != (0 if is_kept else table.num_rows):
+            self.findings.add(f"{name}: kept and rejected rows are mixed")
+        if "duplicate_of" in table.schema.names:
+            named = table.column("duplicate_of").to_pylist()
+            if is_kept and any(named):
+                self.findings.add(f"{name}: a kept row is marked as a duplicate")
+            self.wanted.update({other: name for other in named if other})
+
+    def _complete(self, whole: pa.Table, lot: int) -> None:
+        rows = np.sort(whole.column("row").to_numpy())
+        unique, counts = np.unique(rows, return_counts=True)
+        if len(unique) and (counts > 1).any():
+            self.findings.add(f"lot {lot}: row {int(unique[counts > 1][0])} is there {int(counts.max())} times")
+        if not np.array_equal(unique, np.arange(len(unique))) or len(unique) > self.lot_size:
+            absent = np.setdiff1d(np.arange(int(unique.max(initial=-1)) + 1), unique)
+            where = f"row {int(absent[0])}" if len(absent) else "a row"
+            self.findings.add(f"lot {lot}: {where} is neither kept nor rejected")
+
+    def _distinct(self, table: pa.Table, name: str) -> None:
+        assert self.dedup and self.index
+        ids = table.column("id").to_pylist()
+        for one in ids:
+            self.wanted.pop(one, None)
+        if not table.num_rows:
+            return
+        column = table.column("minhash").combine_chunks()
+        some = table.slice(0, SAMPLE_PER_LOT).combine_chunks().to_batches()[0]
+        anew = self.dedup.find(some).columns["minhash"]
+        if not anew.equals(column.slice(0, SAMPLE_PER_LOT)):
+            self.findings.add(f"{name}: a row's minhash is not that of its text: one of the two was altered")
+        keys = self.dedup.keys(column)
+        first = self.findings.num_checked.get("signatures", 0)
+        for row in range(table.num_rows):  # one by one: two rows of the same lot must not collide either
+            if int(self.index.query(keys[row : row + 1])[0]) >= 0:
+                self.findings.add(f"{name}: kept row {ids[row]} is a near-duplicate of an earlier kept row")
+            self.index.insert(keys[row : row + 1], np.array([first + row], np.int64))
+        self.findings.count("signatures", table.num_rows)
+
+    def close(self) -> None:
+        for other, name in list(self.wanted.items())[:MAX_SHOWN]:
+            self.findings.add(f"{name}: duplicate_of names {other}, which is no kept row")

@@ -1,0 +1,152 @@
+"""The papers of a release: a dataset card and Croissant metadata."""
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from records.manifest import Manifest
+from records.schema import IDENTITY, PROVENANCE
+from records.shards import Summary
+
+if TYPE_CHECKING:
+    from jobs.pack import ShardFile
+
+CROISSANT_TYPES = {
+    "string": "sc:Text",
+    "int": "sc:Integer",
+    "float": "sc:Float",
+    "double": "sc:Float",
+    "bool": "sc:Boolean",
+}
+SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
+SIZES += [(10**8, "10M<n<100M"), (10**9, "100M<n<1B")]
+
+
+def _group(name: str) -> str:
+    if name in {f.name for f in IDENTITY}:
+        return "identity"
+    return "provenance" if name in {f.name for f in PROVENANCE} else "payload or finding"
+
+
+def dataset_card(book: Manifest, totals: Summary, shards: Sequence["ShardFile"], schema: pa.Schema) -> str:
+    """README.md of the release, in the form that dataset hubs read: YAML front matter, then prose and tables."""
+    recipe = book.recipe
+    size = next((label for limit, label in SIZES if totals.kept < limit), "n>1B")
+    rejected = "\n".join(f"| rejected {reason} | {count:,} |" for reason, count in sorted(totals.rejected.items()))
+    columns = "\n".join(f"| `{f.name}` | {f.type} | {_group(f.name)} |" for f in schema)
+    generator = recipe["generator"]
+    return f"""---
+pretty_name: {json.dumps(recipe["name"])}
+tags:
+- synthetic
+size_categories:
+- {size}
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train-*.parquet
+---
+# {recipe["name"]}
+
+{recipe.get("description") or "A synthetic corpus made with Gristmill."}
+
+Every row is synthetic unless its `origin` column says `real`. Made by the generator `{generator["kind"]}`
+{f"with the model `{generator.get('name') or generator.get('model')}`" if generator.get("model") else ""} and the
+method `{recipe["method"]["kind"]}`; the fingerprint of the recipe is `{book.fingerprint}`. The same recipe makes the
+same rows again.
+
+## What was made and what was kept
+
+| | rows |
+|---|---|
+| generated | {totals.asks:,} |
+| kept | {totals.kept:,} |
+{rejected}
+
+{totals.kept_tokens:,} tokens in the kept rows, of {totals.tokens_out:,} generated. {len(shards)} shards,
+{sum(s.num_bytes for s in shards):,} bytes; rows are shuffled over all shards.
+
+## Columns
+
+| column | type | group |
+|---|---|---|
+{columns}
+
+## Recipe
+
+```json
+{json.dumps(recipe, indent=2, ensure_ascii=False)}
+```
+
+## How to read it
+
+```python
+import datasets
+
+rows = datasets.load_dataset("parquet", data_files="train-*.parquet", split="train")
+```
+"""
+
+
+def croissant(book: Manifest, totals: Summary, shards: Sequence["ShardFile"], schema: pa.Schema) -> dict[str, Any]:
+    """Croissant 1.0 metadata (JSON-LD): the shards as file objects and one record set with their columns."""
+    files = [
+        {
+            "@type": "cr:FileObject",
+            "@id": shard.name,
+            "name": shard.name,
+            "contentUrl": shard.name,
+            "encodingFormat": "application/x-parquet",
+            "contentSize": f"{shard.num_bytes} B",
+            "sha256": shard.sha256,
+        }
+        for shard in shards
+    ]
+    whole = {
+        "@type": "cr:FileSet",
+        "@id": "shards",
+        "name": "shards",
+        "containedIn": [{"@id": shard.name} for shard in shards],
+        "encodingFormat": "application/x-parquet",
+        "includes": "train-*.parquet",
+    }
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"rows/{field.name}",
+            "name": field.name,
+            "dataType": next((v for k, v in CROISSANT_TYPES.items() if str(field.type).startswith(k)), "sc:Text"),
+            "source": {"fileSet": {"@id": "shards"}, "extract": {"column": field.name}},
+        }
+        for field in schema
+    ]
+    return {
+        "@context": {
+            "@language": "en",
+            "@vocab": "https://schema.org/",
+            "cr": "http://mlcommons.org/croissant/",
+            "sc": "https://schema.org/",
+            "conformsTo": "dct:conformsTo",
+            "dct": "http://purl.org/dc/terms/",
+            "column": "cr:column",
+            "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+            "extract": "cr:extract",
+            "field": "cr:field",
+            "fileObject": "cr:fileObject",
+            "fileSet": "cr:fileSet",
+            "includes": "cr:includes",
+            "recordSet": "cr:recordSet",
+            "source": "cr:source",
+        },
+        "@type": "sc:Dataset",
+        "conformsTo": "http://mlcommons.org/croissant/1.0",
+        "name": book.recipe["name"],
+        "description": book.recipe.get("description") or "A synthetic corpus made with Gristmill.",
+        "version": book.fingerprint,
+        "distribution": [*files, whole],
+        "recordSet": [{"@type": "cr:RecordSet", "@id": "rows", "name": "rows", "field": fields}],
+        "keywords": ["synthetic", f"{totals.kept} rows"],
+    }

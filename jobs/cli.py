@@ -1,0 +1,102 @@
+"""The command line. Parses first and imports a verb only when it is called, so that --help is instant."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from records.errors import UserError
+
+EPILOG = """\
+examples:
+  gristmill produce recipes/demo.toml --out out/demo
+  gristmill produce recipes/demo.toml --out s3://bucket/demo --set limits.asks=10000 --set cluster.replicas=8
+  gristmill status out/demo
+  gristmill audit out/demo
+  gristmill pack out/demo --to out/demo-release --shard-mb 256
+
+The same produce command again resumes; an output is never overwritten. S3 endpoint and keys come from the standard
+AWS settings (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY). On a cluster, set RAY_ADDRESS or submit:
+  ray job submit --working-dir . -- python -m jobs produce recipes/demo.toml --out s3://bucket/demo
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    whole = argparse.ArgumentParser(
+        prog="gristmill",
+        description="Turns a Ray cluster into a mill for synthetic data.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    produce = verbs.add_parser("produce", help="run a recipe; the same command again resumes")
+    produce.add_argument("recipe", metavar="RECIPE", help="a TOML file, see recipes/")
+    produce.add_argument("--out", required=True, metavar="URI", help="local folder or s3://bucket/prefix")
+    _settings(produce)
+    produce.add_argument("--dry-run", action="store_true", help="check everything and show the plan; start nothing")
+
+    for name, text in (
+        ("status", "how far a run is: generated = kept + rejected by reason"),
+        ("audit", "re-read an output and prove it; exit code 1 when something is wrong"),
+    ):
+        verb = verbs.add_parser(name, help=text)
+        verb.add_argument("uri", metavar="URI", help="the --out of a run")
+        verb.add_argument("--json", action="store_true", help="machine-readable")
+
+    pack = verbs.add_parser("pack", help="make a release: shuffled shards, dataset card, Croissant metadata")
+    pack.add_argument("uri", metavar="URI", help="the --out of a complete run")
+    pack.add_argument("--to", required=True, metavar="URI", help="where the release goes; must be empty")
+    pack.add_argument("--shard-mb", type=int, default=256, help="size of a shard in MiB, about (default 256)")
+    pack.add_argument("--seed", type=int, default=0, help="of the shuffle (default 0)")
+    return whole
+
+
+def _settings(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="a.b=c",
+        dest="settings",
+        help="change one key of the recipe, e.g. limits.asks=100 or stages.0.threshold=0.7 (repeatable)",
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit codes: 0 all done; 1 an audit found something; 2 it cannot be done (one line says why); 3 the source ended
+    before a limit was reached; 130 stopped by Ctrl-C."""
+    args = parser().parse_args(argv)
+    try:
+        return _call(args)
+    except UserError as error:
+        print(f"gristmill: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("gristmill: stopped; the same command goes on", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _call(args: argparse.Namespace) -> int:
+    if args.verb == "produce":
+        from jobs.produce import produce
+
+        return produce(args.recipe, args.out, args.settings, args.dry_run)
+    if args.verb == "status":
+        from jobs.status import status
+
+        return status(args.uri, args.json)
+    if args.verb == "audit":
+        from jobs.audit import audit
+
+        return audit(args.uri, args.json)
+    from jobs.pack import pack
+
+    return pack(args.uri, args.to, args.shard_mb, args.seed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,212 @@
+"""A recipe: hand-written TOML to frozen specs, and to the fingerprint that is the identity of what it makes."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from generators.registry import generator_class
+from generators.text.contract import Method
+from generators.text.registry import method_class
+
+from cluster.spec import ClusterSpec, Limits
+from generators.contract import Generator
+from records.errors import UserError
+from records.ids import fingerprint
+from records.lots import Plan
+from records.schema import full_schema
+from records.shards import OutputSpec
+from records.sources import Source, SourceSpec, open_source
+from records.spec import build, literals
+from stages.contract import Stage
+from stages.registry import stage_class
+
+PLACES = ("path", "file")  # keys that say where something lies; its content bears identity, by digest
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The file as written, checked key by key; tables with a `kind` are checked by the class that they name."""
+
+    name: str
+    source: SourceSpec
+    generator: dict[str, Any]
+    description: str = ""
+    seed: int = 0
+    lot_size: int = 256
+    method: dict[str, Any] = field(default_factory=lambda: {"kind": "prompt"})
+    stages: tuple[dict[str, Any], ...] = ()
+    limits: Limits = field(default_factory=Limits)
+    output: OutputSpec = field(default_factory=OutputSpec)
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.lot_size <= 1_000_000:
+            raise ValueError("lot_size must lie in 1..1000000")
+        if self.source.cycle and self.limits == Limits():
+            raise ValueError("source.cycle goes on for ever: give [limits] asks, kept_rows or kept_tokens")
+
+
+@dataclass
+class Mill:
+    """A recipe made whole: its parts built (nothing opened) and its identity known."""
+
+    recipe: Recipe
+    source: Source
+    generator: Generator
+    method: Method
+    stages: list[Stage]
+    identity: dict[str, Any]
+    fingerprint: str
+    plan: Plan
+    schema: pa.Schema
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as literals."""
+        return {
+            **literals(self.recipe),
+            "generator": {"kind": self.generator.kind, **literals(self.generator.spec)},  # type: ignore[attr-defined]
+            "method": {"kind": self.method.kind, **literals(self.method.spec)},
+            "stages": [{"kind": s.kind, "name": s.name, **literals(s.spec)} for s in self.stages],
+        }
+
+    def check(self) -> None:
+        """Preflight of everything that needs no cluster: models, files, packages. Raises UserError."""
+        self.generator.check()
+        for stage in self.stages:
+            stage.check()
+
+
+def load(path: str, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply `--set a.b=c` settings. Raises UserError, naming file and key."""
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such recipe file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: is a folder, not a recipe file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    for setting in settings:
+        apply(table, setting)
+    return build(Recipe, table, path)
+
+
+def apply(table: dict[str, Any], setting: str) -> None:
+    """Put "a.b.0.c=value" into the table; the value is TOML, or a plain string when it is not."""
+    address, sep, text = setting.partition("=")
+    if not sep or not address.strip():
+        raise UserError(f"--set {setting}: write it as key=value, e.g. --set limits.asks=100")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *way, last = address.strip().split(".")
+    place: Any = table
+    try:
+        for key in way:
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (IndexError, ValueError, TypeError, AttributeError):
+        raise UserError(f"--set {setting}: there is no '{address}' to set") from None
+
+
+def _parted(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """(kind, the other keys) of a table that names a class."""
+    rest = dict(table)
+    kind = rest.pop("kind", None)
+    if not isinstance(kind, str):
+        raise UserError(f"{where}: key 'kind' is missing")
+    return kind, rest
+
+
+def _placeless(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _placeless(v) for k, v in value.items() if k not in PLACES}
+    return [_placeless(v) for v in value] if isinstance(value, list) else value
+
+
+def build_generator(recipe: Recipe) -> tuple[Generator, Method]:
+    """The generator and the method in it. Raises UserError for unknown kinds and keys."""
+    kind, table = _parted(recipe.method, "method")
+    method_type = method_class(kind)
+    method = method_type(build(method_type.Spec, table, "method"))
+    kind, table = _parted(recipe.generator, "generator")
+    generator_type: Any = generator_class(kind)
+    return generator_type(build(generator_type.Spec, table, "generator"), method), method
+
+
+def build_stages(recipe: Recipe) -> list[Stage]:
+    """The stages in the recipe's order. Raises UserError for unknown kinds and keys."""
+    stages: list[Stage] = []
+    for number, table in enumerate(recipe.stages):
+        kind, rest = _parted(table, f"stages[{number}]")
+        stage_type = stage_class(kind)
+        name = rest.pop("name", None)
+        stages.append(stage_type(build(stage_type.Spec, rest, f"stages[{number}] ({kind})"), name))
+    names = [s.name for s in stages]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two stages are called '{name}'; give one of them another name = \"...\"")
+    return stages
+
+
+def build_mill(recipe: Recipe) -> Mill:
+    """Everything that a run needs to know before it starts. Reads sources and digests; starts nothing.
+
+    Raises UserError for a recipe whose parts do not fit together.
+    """
+    generator, method = build_generator(recipe)
+    stages = build_stages(recipe)
+    source = open_source(recipe.source)
+    carried = [pa.field(name, pa.string()) for name in recipe.source.carry]
+    payload = [*carried, *generator.payload]
+    try:
+        schema = full_schema(payload, [c for s in stages for c in s.columns()])
+    except ValueError as error:
+        raise UserError(f"{error}; rename it in source.carry, or give the stage another name") from None
+    _check_reads(schema, payload, stages)
+    identity = {
+        "seed": recipe.seed,
+        "lot_size": recipe.lot_size,
+        "source": {
+            "content": source.digest(),
+            **{k: v for k, v in literals(recipe.source).items() if k in ("id_column", "carry", "samples", "sample_by")},
+        },
+        "generator": {"kind": generator.kind, **generator.identity()},
+        "method": {"kind": method.kind, **literals(method.spec)},
+        "stages": [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec)), **s.identity()} for s in stages],
+        "output": literals(recipe.output),
+    }
+    mark = fingerprint(identity)
+    num_asks = None if recipe.source.cycle else source.num_rows * recipe.source.samples
+    if recipe.limits.asks is not None:
+        num_asks = recipe.limits.asks if num_asks is None else min(num_asks, recipe.limits.asks)
+    plan = Plan(
+        fingerprint=mark,
+        lot_size=recipe.lot_size,
+        num_asks=num_asks,
+        num_source_rows=source.num_rows,
+        generator=generator.kind,
+        model=generator.model,
+        method=generator.method,
+        carry=recipe.source.carry,
+    )
+    return Mill(recipe, source, generator, method, stages, identity, mark, plan, schema)
+
+
+def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequence[Stage]) -> None:
+    later = {c.name for s in stages for c in s.columns()}
+    known = {n for n in schema.names if n not in later}
+    for stage in stages:
+        for name in stage.reads():
+            if name not in known:
+                raise UserError(
+                    f"stage '{stage.name}' reads column '{name}', which is not there; "
+                    f"the payload is {', '.join(f.name for f in payload)}"
+                )
+        known |= {c.name for c in stage.columns()}
+    if sum(s.kind == "dedup" for s in stages) > 1:
+        raise UserError("a recipe takes one dedup stage")

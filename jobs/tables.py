@@ -1,0 +1,50 @@
+"""Tables that the verbs print."""
+
+from rich.table import Table
+
+from jobs.recipe import Mill
+from records.shards import Summary
+
+
+def totals_table(totals: Summary, title: str) -> Table:
+    """generated = kept + rejected by reason, with tokens."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+
+    def share(count: int) -> str:
+        return f"{count / totals.asks:.1%}" if totals.asks else ""
+
+    table.add_row("generated", f"{totals.asks:,}", "rows")
+    table.add_row("kept", f"{totals.kept:,}", share(totals.kept))
+    for reason, count in sorted(totals.rejected.items(), key=lambda r: (-r[1], r[0])):
+        table.add_row(f"rejected {reason}", f"{count:,}", share(count))
+    table.add_row("tokens in", f"{totals.tokens_in:,}", "")
+    table.add_row("tokens out", f"{totals.tokens_out:,}", "")
+    table.add_row("kept tokens", f"{totals.kept_tokens:,}", "")
+    table.add_row("lots", f"{totals.num_lots:,}", "")
+    table.add_row("kept bytes", f"{totals.kept_bytes:,}", "")
+    return table
+
+
+def plan_table(mill: Mill, uri: str) -> Table:
+    """What a run would do, for --dry-run."""
+    plan, recipe = mill.plan, mill.recipe
+    table = Table(title=f"{recipe.name} (dry run)", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    if recipe.description:
+        table.add_row("description", recipe.description)
+    table.add_row("output", uri)
+    table.add_row("fingerprint", mill.fingerprint)
+    table.add_row("source", f"{mill.source.num_rows:,} rows in {len(mill.source.parts):,} parts")
+    table.add_row("asks", "without end" if plan.num_asks is None else f"{plan.num_asks:,}")
+    table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
+    limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
+    table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")
+    table.add_row("generator", f"{mill.generator.kind} {mill.generator.model or ''}".strip())
+    table.add_row("method", mill.method.kind)
+    table.add_row("stages", " -> ".join(s.name for s in mill.stages) or "none")
+    table.add_row("columns", ", ".join(mill.schema.names))
+    return table
