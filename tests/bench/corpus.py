@@ -52,8 +52,8 @@ def documents(num: int, num_bytes: int = 2048, seed: int = 0) -> pa.StringArray:
     """`num` distinct English documents of exactly `num_bytes` ASCII bytes each: sentences in seeded random order.
 
     The same (num_bytes, seed) gives the same documents, and a smaller `num` is a prefix of a larger one. Two documents
-    share sentences only by chance (about 0.003 of Jaccard similarity over word 5-grams), so none is a near
-    duplicate of another.
+    share sentences only by chance (0.002 of Jaccard similarity over word 5-grams on average), so near duplicates are
+    as good as absent.
     """
     pool = np.array(sentences(), dtype=object)
     lengths = np.array([len(s) + 1 for s in pool])
@@ -61,7 +61,8 @@ def documents(num: int, num_bytes: int = 2048, seed: int = 0) -> pa.StringArray:
     documents, room = [], num_bytes + 1
     per_draw = int(room / lengths.mean() * 1.5) + 4
     for _ in range(num):
-        picks, size = [], 0
+        picks: list[int] = []
+        size = 0
         while size < room:
             draw = rng.choice(len(pool), per_draw)
             picks.extend(draw)

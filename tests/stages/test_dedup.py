@@ -1,0 +1,82 @@
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from records.errors import UserError
+from records.schema import REJECT
+from records.spec import build
+from stages import minhash
+from stages.dedup import Dedup, Spec
+from tests.bench.corpus import documents
+
+
+def batch(texts: list[str | None], rejects: list[str | None], column: str = "text") -> pa.RecordBatch:
+    schema = pa.schema([pa.field(column, pa.string()), REJECT])
+    return pa.RecordBatch.from_arrays([pa.array(texts, pa.string()), pa.array(rejects, pa.string())], schema=schema)
+
+
+def test_adds_signatures_for_the_living() -> None:
+    stage = pickle.loads(pickle.dumps(Dedup(Spec(num_perm=32, ngram=2))))
+    stage.open()
+    texts = ["some words here", "dead", None, "", "some words here"]
+    answer = stage.run(batch(texts, [None, "verify:short", None, None, None]))
+    assert answer.schema.names == ["text", "minhash", "duplicate_of", "reject"]
+    assert answer.schema.field("minhash").type == pa.list_(pa.uint32(), 32)
+    assert answer.column("minhash").is_null().to_pylist() == [False, True, False, False, False]
+    assert answer.column("duplicate_of").null_count == 5
+    assert answer.column("reject").to_pylist() == [None, "verify:short", None, None, None]
+    expected = minhash.signatures(pa.array(texts), 32, 2)
+    assert answer.column("minhash")[4].as_py() == expected[0].tolist()
+    assert stage.run(batch([], [])).schema == answer.schema
+
+
+def test_keys_of_the_stored_column_whatever_its_shape() -> None:
+    stage = Dedup(Spec())
+    texts = documents(20).to_pylist()
+    column = stage.run(batch(texts, [None] * 5 + ["x:y"] * 3 + [None] * 12)).column("minhash")
+    expected = minhash.band_keys(minhash.signatures(pa.array(texts)), 9, 13)
+    expected[5:8] = 0
+    assert (stage.bands, stage.rows) == (9, 13)
+    np.testing.assert_array_equal(stage.keys(column), expected)
+    np.testing.assert_array_equal(stage.keys(column[3:15]), expected[3:15])
+    np.testing.assert_array_equal(stage.keys(pa.chunked_array([column[:6], column[6:]])), expected)
+    np.testing.assert_array_equal(stage.keys(column.drop_null()), np.delete(expected, [5, 6, 7], axis=0))
+    assert stage.keys(pa.chunked_array([], column.type)).shape == (0, 9)
+
+
+def test_reads_the_column_it_is_told() -> None:
+    stage = Dedup(Spec(column="answer"))
+    assert stage.reads() == ["answer"]
+    assert stage.run(batch(["a b c"], [None], "answer")).column("minhash").null_count == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"threshold": 0}, "threshold must lie between 0 and 1"),
+        ({"threshold": 1.0}, "threshold must lie between 0 and 1"),
+        ({"num_perm": 8}, "num_perm must lie in 16 to 4096"),
+        ({"ngram": 0}, "ngram must lie in 1 to 1000"),
+        ({"column": ""}, "column must name"),
+    ],
+)
+def test_spec_refuses(table: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(Spec, table, "stages[0]")
+
+
+def test_check_refuses_a_single_band() -> None:
+    Dedup(Spec()).check()
+    with pytest.raises(UserError, match=r"threshold 0\.99 with 128 permutations leaves one band"):
+        Dedup(Spec(threshold=0.99)).check()
+
+
+def test_import_is_light() -> None:
+    code = (
+        "import sys, stages.dedup, stages.bandindex; print(sorted({'numba', 'scipy', 'datasketch'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
