@@ -74,28 +74,30 @@ def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped
 @njit(cache=True, nogil=True)
 def hash_words(size, lower, kinds, edges, words):  # type: ignore[no-untyped-def]
     """Fill `words` with the 64-bit hashes of the words in order; return how many there are."""
-    num_edges = 0
-    for i in range(size + 1):
+    # Unsigned counters spare the check for negative indices.
+    one, num_edges, num_words = np.uint64(1), np.uint64(0), np.uint64(0)
+    for i in range(np.uint64(size + 1)):
         edges[num_edges] = i
-        num_edges += int(kinds[i] != kinds[i + 1])
-    num_words = 0
-    for k in range(num_edges - 1):
+        num_edges += np.uint64(kinds[i] != kinds[i + one])
+    if num_edges == 0:
+        return 0
+    for k in range(num_edges - one):
         begin = edges[k]
         if kinds[begin + 1] == 0:
             continue
-        length = edges[k + 1] - begin
-        short = min(length, 16)
+        length = edges[k + one] - begin
+        short = np.uint64(min(length, 16))
         value = (load64(lower, begin) & FIRST[short]) * P0 + (load64(lower, begin + 8) & SECOND[short]) * P1
         while length > 16:
             begin += 16
             length -= 16
-            short = min(length, 16)
+            short = np.uint64(min(length, 16))
             value = (value ^ (value >> S29)) * P2
             value += (load64(lower, begin) & FIRST[short]) * P0 + (load64(lower, begin + 8) & SECOND[short]) * P1
         value = (value ^ (value >> S32)) * P3
         words[num_words] = value ^ (value >> S29)
-        num_words += 1
-    return num_words
+        num_words += one
+    return np.intp(num_words)
 
 
 @njit(cache=True, nogil=True)
