@@ -4,12 +4,14 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
 from cluster.spec import ClusterSpec
 from records.errors import UserError
 
+CODE = ("records", "stages", "generators", "cluster", "jobs")
 WORKER_ENV = {
     # One core is one task: a thread pool inside a task would take its neighbours' cores.
     "OMP_NUM_THREADS": "1",
@@ -58,10 +60,5 @@ def _runtime_env() -> dict[str, object]:
     """Ship our own code to the nodes, unless the enclosing Ray job has done so already."""
     if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         return {"env_vars": WORKER_ENV}
-    import cluster
-    import generators
-    import jobs
-    import records
-    import stages
-
-    return {"env_vars": WORKER_ENV, "py_modules": [records, stages, generators, cluster, jobs]}
+    root = Path(__file__).parent.parent
+    return {"env_vars": WORKER_ENV, "py_modules": [str(root / name) for name in CODE]}

@@ -13,7 +13,7 @@ from records.shards import Summary
 if TYPE_CHECKING:
     from jobs.pack import ShardFile
 
-CROISSANT_TYPES = {
+TYPES = {"string": "sc:Text", "int": "sc:Integer", "float": "sc:Float", "double": "sc:Float", "bool": "sc:Boolean"}
     "string": "sc:Text",
     "int": "sc:Integer",
     "float": "sc:Float",
@@ -118,7 +118,7 @@ def croissant(book: Manifest, totals: Summary, shards: Sequence["ShardFile"], sc
             "@type": "cr:Field",
             "@id": f"rows/{field.name}",
             "name": field.name,
-            "dataType": next((v for k, v in CROISSANT_TYPES.items() if str(field.type).startswith(k)), "sc:Text"),
+            "dataType": next((v for k, v in TYPES.items() if str(field.type).startswith(k)), "sc:Text"),
             "source": {"fileSet": {"@id": "shards"}, "extract": {"column": field.name}},
         }
         for field in schema

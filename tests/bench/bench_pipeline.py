@@ -1,0 +1,87 @@
+"""The whole CPU side: canned rows of 500 tokens through every stage into Parquet with zstd, on all cores of this machine.
+
+The limit beside it is the same work without Ray, index actors and commits: one process, one core, the same kit
+(generator, stages, claim, encode) in a plain loop, times the number of cores.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.bench.recipes import whole_cpu_side
+
+LOT_SIZE = 2048
+NUM_LOTS = 100
+NUM_PLAIN_LOTS = 8
+WARM_LOTS = 20
+
+PLAIN = """
+import sys, time
+import numpy as np, pyarrow as pa
+from cluster.work import Kit, finish, process
+from jobs.recipe import build_mill, load
+from records.lots import asks
+from stages.bandindex import BandIndex, resolve
+pa.set_cpu_count(1)
+mill = build_mill(load(sys.argv[1]))
+kit = Kit(mill.plan, mill.stages, mill.schema, mill.recipe.output, mill.generator).open()
+index = BandIndex(kit.dedup.bands)
+seconds, busy = [], {}
+for lot in range(int(sys.argv[2])):
+    started = time.perf_counter()
+    batch, brief = process(kit, asks(kit.plan, mill.source, lot))
+    first = lot * kit.plan.lot_size
+    owners = resolve(brief.keys, np.where(brief.alive, index.query(brief.keys), -1), brief.alive, first)
+    kept = np.flatnonzero(brief.alive & (owners < 0))
+    index.insert(brief.keys[kept], first + kept)
+    finish(kit, batch, lot, owners)
+    seconds.append(time.perf_counter() - started)
+    busy = brief.busy_s
+print(kit.plan.lot_size / sorted(seconds[1:])[len(seconds[1:]) // 2])
+print({k: round(v / kit.plan.lot_size * 1e6, 1) for k, v in busy.items()}, file=sys.stderr)
+"""
+
+
+def bench() -> list[dict[str, Any]]:
+    num_cores = os.cpu_count() or 1
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = whole_cpu_side(Path(folder), LOT_SIZE * NUM_LOTS, LOT_SIZE)
+        plain = subprocess.run(
+            [sys.executable, "-c", PLAIN, recipe, str(NUM_PLAIN_LOTS)],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        plain_rows_s = float(plain.stdout)
+        rows_s = _produce(recipe, Path(folder) / "out", env)
+    return [
+        {
+            "what": f"whole CPU side, 500-token rows, {num_cores} cores",
+            "value": f"{rows_s:,.0f} rows/s",
+            "peer": f"the same kit in a plain loop: {plain_rows_s:,.0f} rows/s a core",
+            "ratio": rows_s / (plain_rows_s * num_cores),
+            "target": ">= 10,000 rows/s",
+        }
+    ]
+
+
+def _produce(recipe: str, out: Path, env: dict[str, str]) -> float:
+    """Rows per second between the commit of lot WARM_LOTS and the last one: start-up of Ray is not in it."""
+    command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", str(out)]
+    with open(out.parent / "log", "w") as log:
+        run = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+        warm = None
+        while run.poll() is None:
+            if warm is None and (out / "kept" / f"part-{WARM_LOTS:08d}.parquet").exists():
+                warm = time.time()
+            time.sleep(0.02)
+    assert run.returncode == 0, (out.parent / "log").read_text()
+    last = max(p.stat().st_mtime for p in (out / "kept").iterdir())
+    assert warm is not None
+    return (NUM_LOTS - WARM_LOTS - 1) * LOT_SIZE / (last - warm)

@@ -1,0 +1,107 @@
+"""Tokens per second through `produce`, beside raw offline vLLM on the same asks and engine settings.
+
+Both sides run the small real model, one after the other, each in a process of its own, in turns. The clock starts when
+the engine is up and stops when the last row is there (raw: `LLM.chat` returns; produce: the last lot is committed, all
+stages done). The engine has one thread, so that on this machine, as on a GPU node, the cores that serve the cluster
+are not those that the engine computes on.
+"""
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tests.bench.recipes import teacher
+
+NUM_ASKS = 384
+LOT_SIZE = 32
+MAX_TOKENS = 96
+NUM_TURNS = 2
+ENGINE = {"max_num_seqs": 64, "max_model_len": 512, "dtype": "bfloat16"}
+
+RAW = """
+import sys, time
+from jobs.recipe import build_mill, load
+from generators.models import resolve
+from records.lots import asks
+from generators.text.contract import Ask
+from stages.engine import engine_arguments
+import json, asyncio
+mill = build_mill(load(sys.argv[1]))
+spec = mill.generator.spec
+import os
+os.environ.update(mill.generator.needs.env)
+from vllm import LLM, SamplingParams
+llm = LLM(model=resolve(spec.model), disable_log_stats=True, **engine_arguments(spec.engine))
+talks, sampling = [], []
+for lot in range(mill.plan.num_lots):
+    batch = asks(mill.plan, mill.source, lot)
+    for ask, seed in zip(batch.column("ask").to_pylist(), batch.column("seed").to_pylist()):
+        talks.append([{"role": "user", "content": mill.method.spec.template.format(**json.loads(ask))}])
+        sampling.append(SamplingParams(seed=seed, **spec.sampling))
+llm.chat(talks[:4], sampling[:4], use_tqdm=False)
+started = time.perf_counter()
+replies = llm.chat(talks, sampling, use_tqdm=False)
+seconds = time.perf_counter() - started
+print("RESULT", sum(len(r.outputs[0].token_ids) for r in replies) / seconds)
+"""
+
+THROUGH = """
+import sys, time
+from cluster.connect import connected
+from cluster.run import Job, LotLoop
+from cluster.work import Kit
+from jobs.recipe import build_mill, load
+from records.shards import Summary
+from records.store import open_store
+mill = build_mill(load(sys.argv[1]))
+recipe = mill.recipe
+kit = Kit(mill.plan, mill.stages, mill.schema, recipe.output)
+opened = None
+def beat(state):
+    global opened
+    if opened is None and state.num_engines_open:
+        opened = time.perf_counter()
+with connected(recipe.cluster, print):
+    totals = Summary()
+    job = Job(kit, mill.source, open_store(sys.argv[2]), recipe.cluster, recipe.limits, mill.generator, totals)
+    loop = LotLoop(job, beat, print)
+    stop = loop.pool.stop
+    def stopped():
+        print("RESULT", totals.tokens_out / (time.perf_counter() - opened))
+        stop()
+    loop.pool.stop = stopped
+    loop.run()
+"""
+
+
+def bench() -> list[dict[str, Any]]:
+    raw, through = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = teacher(Path(folder), NUM_ASKS, LOT_SIZE, ENGINE, MAX_TOKENS)
+        for turn in range(NUM_TURNS):
+            raw.append(_result(RAW, recipe))
+            through.append(_result(THROUGH, recipe, f"{folder}/out{turn}"))
+    best = max(raw)
+    return [
+        {
+            "what": f"tokens/s through produce, SmolLM2-135M, {NUM_ASKS} asks, all stages",
+            "value": " / ".join(f"{t:,.0f}" for t in through),
+            "peer": f"raw vLLM offline: {' / '.join(f'{r:,.0f}' for r in raw)} (best {best:,.0f})",
+            "ratio": statistics.median(t / r for t, r in zip(through, raw)),
+            "target": ">= 0.97",
+        }
+    ]
+
+
+def _result(code: str, *arguments: str) -> float:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], env={**os.environ}, capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
+    if not lines:
+        raise RuntimeError(done.stdout[-1000:] + done.stderr[-3000:])
+    return float(lines[-1].split()[1])

@@ -1,0 +1,104 @@
+"""Whatever dies, the same command again ends with the same bytes."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import ROOT, gristmill
+from tests.outputs import kept_hashes, num_committed, wait_for_commits
+from tests.recipes import canned
+
+NUM_LOTS = 20
+SLOW = {"generator": {"seconds_per_ask": 0.01}}
+
+
+def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", out, *more]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = gristmill("produce", canned(folder, **SLOW), "--out", str(folder / "out"))
+    assert done.returncode == 0, done.stderr
+    assert gristmill("audit", str(folder / "out")).returncode == 0
+    return kept_hashes(str(folder / "out"))
+
+
+def finish_and_compare(recipe: str, out: str, undisturbed: dict[str, str]) -> None:
+    done = gristmill("produce", recipe, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert kept_hashes(out) == undisturbed
+    audit = gristmill("audit", out)
+    assert audit.returncode == 0, audit.stdout
+
+
+@pytest.mark.parametrize("where", ["local", "s3"])
+def test_sigkill_of_the_driver(where: str, tmp_path: Path, undisturbed: dict[str, str], request) -> None:
+    out = str(tmp_path / "out") if where == "local" else f"{request.getfixturevalue('s3')}/kill-{tmp_path.name}"
+    recipe = canned(tmp_path, **SLOW)
+    rng = random.Random(where)
+    for kill in range(2):
+        before = num_committed(out)
+        run = start(recipe, out)
+        wait_for_commits(out, min(before + rng.randrange(1, 6), NUM_LOTS - 4), run)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        assert num_committed(out) < NUM_LOTS, f"kill {kill} came too late"
+    finish_and_compare(recipe, out, undisturbed)
+
+
+def test_workers_and_the_dedup_index_die(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    out = str(tmp_path / "out")
+    run = start(canned(tmp_path, **SLOW), out, "--set", "cluster.index_actors=2")
+    for lots, title in ((3, "ray::process_task"), (6, "ray::BandShard"), (9, "ray::process_task")):
+        wait_for_commits(out, lots, run)
+        children = psutil.Process(run.pid).children(recursive=True)
+        victims = [p for p in children if p.cmdline() and p.cmdline()[0].startswith(title)]
+        for victim in victims[:1]:
+            os.kill(victim.pid, signal.SIGKILL)
+    output, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, output
+    assert "trying again" in output
+    assert kept_hashes(out) == undisturbed
+
+
+def test_ctrl_c_ends_after_the_lots_in_commit_and_tells_how_to_go_on(
+    tmp_path: Path, undisturbed: dict[str, str]
+) -> None:
+    out, recipe = str(tmp_path / "out"), canned(tmp_path, **SLOW)
+    run = start(recipe, out)
+    wait_for_commits(out, 2, run)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, output
+    assert f"gristmill produce {recipe} --out {out}" in output
+    assert gristmill("audit", out).returncode == 0  # what is there is whole
+    finish_and_compare(recipe, out, undisturbed)
+
+
+def test_a_second_driver_stops_and_harms_nothing(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    out, recipe = str(tmp_path / "out"), canned(tmp_path, **SLOW)
+    run = start(recipe, out)
+    wait_for_commits(out, 1, run)
+    second = gristmill("produce", recipe, "--out", out)
+    assert second.returncode == 2
+    assert "is being written by another driver" in second.stderr
+    output, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, output
+    assert kept_hashes(out) == undisturbed
+
+
+def test_another_width_gives_the_same_bytes(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    out = str(tmp_path / "out")
+    wide = ["cluster.num_cpus=4", "cluster.window=3", "cluster.index_actors=3", "generator.seconds_per_ask=0"]
+    done = gristmill("produce", canned(tmp_path), "--out", out, *(w for s in wide for w in ("--set", s)))
+    assert done.returncode == 0, done.stderr
+    assert kept_hashes(out) == undisturbed

