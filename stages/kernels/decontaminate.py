@@ -8,6 +8,8 @@ word of the filter per n-gram, all n-grams of a row are probed in one loop witho
 of one row overlap, and almost none reach the index.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -203,7 +205,7 @@ def scan(
         hits = 0
         for n in lengths:
             num = ngram_keys(hashes, count, n, found)
-            some = 0
+            some: Any = 0
             for i in range(num):
                 key = found[i]
                 bits = bloom_bits(key)

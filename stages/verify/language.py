@@ -1,0 +1,182 @@
+"""Rejects rows in other languages, by py3langid's model run over Arrow bytes (140 languages, no download)."""
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from records.errors import UserError
+from stages.buffers import text_buffers
+from stages.contract import Found, Stage
+
+LANES = 32  # int16 lanes in a cache line: a feature's weights start on one
+UNIT = 2.0**-9  # every weight of the model is a multiple of it
+
+
+@dataclass(frozen=True)
+class LanguageSpec:
+    """`keep` are ISO 639 codes, as py3langid names them; `min_score` a probability; `max_bytes` the prefix examined.
+
+    0.65 is the threshold of FineWeb (Penedo et al. 2024, section 3.3), there on fastText's probability; py3langid's is
+    softened by the square root of the length, so that clean text of a few sentences has 0.9 and more.
+    """
+
+    keep: tuple[str, ...] = ("en",)
+    min_score: float = 0.65
+    max_bytes: int = 2048
+    column: str = "text"
+
+    def __post_init__(self) -> None:
+        if not self.keep:
+            raise ValueError("keep must name at least one language, e.g. 'en'")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score is a probability, 0 to 1, not {self.min_score}")
+        if self.max_bytes < 64:
+            raise ValueError("max_bytes must be at least 64: fewer bytes do not tell a language")
+
+
+class Language(Stage):
+    """Adds `language` and `language_score`; the reasons are "other" (not kept) and "unsure" (below min_score)."""
+
+    kind: ClassVar[str] = "language"
+    Spec: ClassVar[type] = LanguageSpec
+    spec: LanguageSpec
+
+    def __init__(self, spec: LanguageSpec, name: str | None = None) -> None:
+        super().__init__(spec, name)
+        self._model: Model | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_model": None}
+
+    def columns(self) -> list[pa.Field]:
+        return [pa.field("language", pa.string()), pa.field("language_score", pa.float32())]
+
+    def reads(self) -> list[str]:
+        return [self.spec.column]
+
+    def identity(self) -> dict[str, Any]:
+        from importlib.metadata import version
+
+        return {"py3langid": version("py3langid")}
+
+    def check(self) -> None:
+        if importlib.util.find_spec("py3langid") is None:
+            raise UserError(f"{self.name}: package py3langid is missing; pip install py3langid")
+        known = set(_identifier().nb_classes)
+        for code in self.spec.keep:
+            if code not in known:
+                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(known))})")
+
+    def open(self) -> None:
+        if self._model is None:
+            self._model = Model()
+
+    def close(self) -> None:
+        self._model = None
+
+    def find(self, rows: pa.RecordBatch) -> Found:
+        assert self._model is not None, "open() first"
+        classes, scores = self._model.classify(rows.column(self.spec.column), self.spec.max_bytes)
+        language = self._model.labels.take(pa.array(classes))
+        kept = pc.is_in(language, value_set=pa.array(self.spec.keep, pa.string()))
+        sure = pa.array(scores >= self.spec.min_score)
+        passes = pa.scalar(None, pa.string())
+        reasons = pc.if_else(kept, pc.if_else(sure, passes, pa.scalar("unsure")), pa.scalar("other"))
+        return Found({"language": language, "language_score": pa.array(scores.astype(np.float32))}, reasons)
+
+
+class Model:
+    """py3langid's arrays, laid out for the kernel."""
+
+    def __init__(self) -> None:
+        from stages.kernels import language as kernels
+
+        self.kernels = kernels
+        self.identifier = _identifier()
+        row_of = np.array(self.identifier.tk_row, np.int64)  # states with the same transitions share a row
+        feature_of = np.array(self.identifier.tk_output, np.int64)
+        if row_of[0] != 0:
+            row_of = np.where(row_of == 0, row_of[0], np.where(row_of == row_of[0], 0, row_of))
+        # An entry names its feature by the row and a place among that row's features: 32 bits hold both.
+        bearing = np.flatnonzero(feature_of >= 0)
+        bearing = bearing[np.argsort(row_of[bearing], kind="stable")]
+        num_rows = len(self.identifier.tk_nextmove) >> 8
+        first = np.searchsorted(row_of[bearing], np.arange(num_rows))
+        place = np.full(len(row_of), kernels.NO_FEATURE, np.int64)
+        place[bearing] = np.arange(len(bearing)) - first[row_of[bearing]]
+        entry = (row_of << 16 | place).astype(np.uint32)
+        assert num_rows < 2**16 and (place[bearing] < kernels.NO_FEATURE).all(), "py3langid's model has outgrown this"
+        moves = np.array(self.identifier.tk_nextmove).reshape(num_rows, 256)
+        old_row = np.arange(num_rows)
+        old_row[[0, int(self.identifier.tk_row[0])]] = old_row[[int(self.identifier.tk_row[0]), 0]]
+        self.table = _aligned(entry[moves[old_row]].reshape(-1))
+        self.first_feature = first.astype(np.int32)
+        self.features = feature_of[bearing].astype(np.int32)
+
+        weights = np.asarray(self.identifier.nb_ptc, np.float32)
+        whole = np.rint(weights / UNIT)
+        assert (whole * UNIT == weights).all() and np.abs(whole).max() < 2**13, "py3langid's weights are no multiples"
+        width = -(-weights.shape[1] // LANES) * LANES
+        self.weights = np.zeros((len(weights), width), np.int16)
+        self.weights[:, : weights.shape[1]] = whole
+        self.weights = _aligned(self.weights)
+        self.priors = np.asarray(self.identifier.nb_pc, np.float64)
+        labels = list(self.identifier.nb_classes)
+        self.labels = pa.array(labels, pa.string())
+        self.first_column = np.array([labels.index(label) for label in labels], np.int64)
+
+    def classify(self, column: pa.Array, max_bytes: int) -> tuple[np.ndarray, np.ndarray]:
+        """(index into `labels`, probability) for each text's first `max_bytes` bytes; a null row is an empty text."""
+        data, offsets = text_buffers(column)
+        num_rows = len(column)
+        ends, plain = np.empty(num_rows, np.int64), np.empty(num_rows, np.bool_)
+        self.kernels.plain_spans(data, offsets, max_bytes, ends, plain)
+        classes, scores = np.empty(num_rows, np.int32), np.empty(num_rows, np.float64)
+        self._run(data, offsets[:-1].copy(), np.where(plain, ends, offsets[:-1]), classes, scores)
+        rest = np.flatnonzero(~plain)
+        if len(rest):
+            # Unicode composition and case are Python's business; these rows take py3langid's own preparation.
+            texts = [self.identifier._encode(data[offsets[r] : ends[r]].tobytes()) for r in rest]
+            bounds = np.cumsum([0, *map(len, texts)])
+            found, chances = np.empty(len(rest), np.int32), np.empty(len(rest), np.float64)
+            self._run(np.frombuffer(b"".join(texts), np.uint8), bounds[:-1], bounds[1:], found, chances)
+            classes[rest], scores[rest] = found, chances
+        return classes, scores
+
+    def _run(
+        self, data: np.ndarray, starts: np.ndarray, ends: np.ndarray, classes: np.ndarray, scores: np.ndarray
+    ) -> None:
+        self.kernels.classify(
+            data,
+            starts,
+            ends,
+            self.table,
+            self.first_feature,
+            self.features,
+            self.weights,
+            UNIT,
+            self.priors,
+            self.first_column,
+            classes,
+            scores,
+        )
+
+
+def _identifier() -> Any:
+    """py3langid's classifier with normalised probabilities, by its own loader."""
+    from py3langid.langid import MODEL_FILE, LanguageIdentifier
+
+    return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that begins on a cache line."""
+    room = np.empty(array.nbytes + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy

@@ -1,0 +1,169 @@
+"""Rejects rows by the published quality rules for web text: Gopher, C4 and FineWeb, all metrics in one pass.
+
+Sources: Gopher, Rae et al. 2021 (arXiv 2112.11446), section A.1.1 with table A1; C4, Raffel et al. 2020 (JMLR 21),
+section 2.2; FineWeb, Penedo et al. 2024 (arXiv 2406.17557), section 3.6. How each metric is counted is said in
+`stages.kernels.rules`. The rules were made for web pages of prose:
+
+- C4's remove lines of a page where ours remove the row, and any row with code in it, so the set "c4" is not in the
+  default; name it for corpora of plain prose.
+- The FineWeb and Gopher sets want running text of 50 words and more. For short rows (questions, dialogues, code) take
+  `sets = ["gopher_repetition"]`, or skip or loosen single rules.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from records.spec import nearest
+from stages.buffers import text_buffers
+from stages.contract import Found, Stage
+
+SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
+
+
+class Rule(NamedTuple):
+    """A row passes when its metric is at least (">="), at most ("<="), above (">") or below ("<") the threshold."""
+
+    set: str
+    metric: str
+    passes: str
+    threshold: float
+    source: str
+
+
+# In this order: the first rule that a row fails is its reason.
+RULES: dict[str, Rule] = {
+    "gopher_min_words": Rule("gopher_quality", "num_words", ">=", 50, "Gopher A.1.1"),
+    "gopher_max_words": Rule("gopher_quality", "num_words", "<=", 100_000, "Gopher A.1.1"),
+    "gopher_min_word_length": Rule("gopher_quality", "mean_word_length", ">=", 3, "Gopher A.1.1"),
+    "gopher_max_word_length": Rule("gopher_quality", "mean_word_length", "<=", 10, "Gopher A.1.1"),
+    "gopher_symbol_ratio": Rule("gopher_quality", "symbol_ratio", "<=", 0.1, "Gopher A.1.1: # or ellipses a word"),
+    "gopher_bullet_lines": Rule("gopher_quality", "bullet_lines", "<=", 0.9, "Gopher A.1.1"),
+    "gopher_ellipsis_lines": Rule("gopher_quality", "ellipsis_lines", "<=", 0.3, "Gopher A.1.1"),
+    "gopher_alpha_words": Rule("gopher_quality", "alpha_words", ">=", 0.8, "Gopher A.1.1"),
+    "gopher_stop_words": Rule("gopher_quality", "stop_words", ">=", 2, "Gopher A.1.1: different ones"),
+    "gopher_dup_lines": Rule("gopher_repetition", "dup_lines", "<=", 0.3, "Gopher table A1"),
+    "gopher_dup_paragraphs": Rule("gopher_repetition", "dup_paragraphs", "<=", 0.3, "Gopher table A1"),
+    "gopher_dup_line_chars": Rule("gopher_repetition", "dup_line_chars", "<=", 0.2, "Gopher table A1"),
+    "gopher_dup_paragraph_chars": Rule("gopher_repetition", "dup_paragraph_chars", "<=", 0.2, "Gopher table A1"),
+    "gopher_top_2gram": Rule("gopher_repetition", "top_2gram", "<=", 0.20, "Gopher table A1"),
+    "gopher_top_3gram": Rule("gopher_repetition", "top_3gram", "<=", 0.18, "Gopher table A1"),
+    "gopher_top_4gram": Rule("gopher_repetition", "top_4gram", "<=", 0.16, "Gopher table A1"),
+    "gopher_dup_5gram": Rule("gopher_repetition", "dup_5gram", "<=", 0.15, "Gopher table A1"),
+    "gopher_dup_6gram": Rule("gopher_repetition", "dup_6gram", "<=", 0.14, "Gopher table A1"),
+    "gopher_dup_7gram": Rule("gopher_repetition", "dup_7gram", "<=", 0.13, "Gopher table A1"),
+    "gopher_dup_8gram": Rule("gopher_repetition", "dup_8gram", "<=", 0.12, "Gopher table A1"),
+    "gopher_dup_9gram": Rule("gopher_repetition", "dup_9gram", "<=", 0.11, "Gopher table A1"),
+    "gopher_dup_10gram": Rule("gopher_repetition", "dup_10gram", "<=", 0.10, "Gopher table A1"),
+    "c4_lorem_ipsum": Rule("c4", "lorem_ipsum", "<=", 0, "C4 2.2: pages"),
+    "c4_curly_bracket": Rule("c4", "curly_brackets", "<=", 0, "C4 2.2: pages"),
+    "c4_javascript": Rule("c4", "javascript", "<=", 0, "C4 2.2: lines"),
+    "c4_policy": Rule("c4", "policy", "<=", 0, "C4 2.2: lines; phrases of its code, c4_utils.py"),
+    "c4_min_sentences": Rule(
+        "c4", "num_sentences", ">=", 3, "C4 2.2 and c4_utils.py (the preprint's first version: 5)"
+    ),
+    "fineweb_line_punct": Rule("fineweb", "line_punct", ">", 0.12, "FineWeb 3.6"),
+    "fineweb_dup_line_chars": Rule("fineweb", "dup_line_chars", "<", 0.1, "FineWeb 3.6"),
+    "fineweb_short_lines": Rule("fineweb", "short_lines", "<", 0.67, "FineWeb 3.6: shorter than short_line_length"),
+    "fineweb_newlines": Rule("fineweb", "newline_ratio", "<=", 0.3, "datatrove, FineWebQualityFilter: newlines a word"),
+}
+FAILS = {">=": np.less, "<=": np.greater, ">": np.less_equal, "<": np.greater_equal}
+
+
+@dataclass(frozen=True)
+class RulesSpec:
+    """Which rules a row must keep. `limits` gives rules other thresholds than the published ones, by name.
+
+    `skip` leaves rules out. `stop_words` are those of Gopher A.1.1, compared in lower case without signs around them;
+    `short_line_length` is FineWeb's, in characters.
+    """
+
+    sets: tuple[str, ...] = ("gopher_quality", "gopher_repetition", "fineweb")
+    limits: dict[str, float] = field(default_factory=dict)
+    skip: tuple[str, ...] = ()
+    stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
+    short_line_length: int = 30
+    column: str = "text"
+
+    def __post_init__(self) -> None:
+        for name in self.sets:
+            if name not in SETS:
+                raise ValueError(f"no set '{name}'{nearest(name, SETS)}")
+        for name in (*self.limits, *self.skip):
+            if name not in RULES:
+                raise ValueError(f"no rule '{name}'{nearest(name, RULES)}")
+            if RULES[name].set not in self.sets:
+                raise ValueError(f"rule '{name}' is of the set '{RULES[name].set}', which is not in sets")
+        for name in self.limits:
+            if name in self.skip:
+                raise ValueError(f"rule '{name}' is both in limits and in skip")
+        if not self.rules():
+            raise ValueError("no rule is left; name at least one of the sets")
+        for word in self.stop_words:
+            if not word.isalnum() or word != word.lower() or len(word.encode()) > 24:
+                raise ValueError(f"stop word '{word}' must be one lower-case word of at most 24 bytes")
+        if len(self.stop_words) > 60:
+            raise ValueError("at most 60 stop_words")
+
+    def rules(self) -> dict[str, Rule]:
+        """The rules in force, in order, with their thresholds."""
+        return {
+            name: rule._replace(threshold=self.limits.get(name, rule.threshold))
+            for name, rule in RULES.items()
+            if rule.set in self.sets and name not in self.skip
+        }
+
+
+class Rules(Stage):
+    """Adds `num_words` and, for rows refused, `rule_value`, the metric that failed; the reason is the rule."""
+
+    kind: ClassVar[str] = "rules"
+    Spec: ClassVar[type] = RulesSpec
+    spec: RulesSpec
+
+    def __init__(self, spec: RulesSpec, name: str | None = None) -> None:
+        super().__init__(spec, name)
+        self._kernels: Any = None
+        self._stop_words = np.empty(0, np.uint64)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_kernels": None}
+
+    def columns(self) -> list[pa.Field]:
+        return [pa.field("num_words", pa.int32()), pa.field("rule_value", pa.float32())]
+
+    def reads(self) -> list[str]:
+        return [self.spec.column]
+
+    def open(self) -> None:
+        from stages.kernels import rules as kernels
+
+        self._kernels = kernels
+        words = [np.frombuffer(word.encode(), np.uint8) for word in self.spec.stop_words]
+        self._stop_words = np.array([kernels.core_hash(word, 0, len(word)) for word in words], np.uint64)
+
+    def metrics(self, column: pa.Array) -> dict[str, np.ndarray]:
+        """Every metric of the kernel, one float64 per row, by name; a null row is an empty text."""
+        assert self._kernels is not None, "open() first"
+        data, offsets = text_buffers(column)
+        values = np.empty((len(column), len(self._kernels.METRICS)), np.float64)
+        with_phrases = "c4" in self.spec.sets
+        self._kernels.measure(data, offsets, self._stop_words, self.spec.short_line_length, with_phrases, values)
+        return dict(zip(self._kernels.METRICS, values.T))
+
+    def find(self, rows: pa.RecordBatch) -> Found:
+        metrics = self.metrics(rows.column(self.spec.column))
+        reason, value = np.full(rows.num_rows, -1), np.zeros(rows.num_rows, np.float32)
+        rules = self.spec.rules()
+        for number, rule in enumerate(rules.values()):
+            fails = FAILS[rule.passes](metrics[rule.metric], rule.threshold) & (reason < 0)
+            reason[fails] = number
+            value[fails] = metrics[rule.metric][fails]
+        fine = reason < 0
+        columns = {
+            "num_words": pa.array(metrics["num_words"].astype(np.int32)),
+            "rule_value": pa.array(value, mask=fine),
+        }
+        return Found(columns, pa.array(list(rules), pa.string()).take(pa.array(reason, mask=fine)))
