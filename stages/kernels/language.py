@@ -3,13 +3,15 @@
 Both halves are bound by memory, and laid out for it. A step of the automaton is one load: an entry holds the row of
 the next state and which of that row's features it bears, and four texts walk in step, so that their loads overlap.
 Weights are half floats that are all multiples of 2^-9 between 0 and -16, hence exact as int16, and four of them add
-up without overflow; features that occur equally often in a text are added four at a time before they are scaled.
+up without overflow: features that occur once in a text, as most do, are added four at a time before they are scaled.
 """
 
 from typing import Any
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 
 @njit(cache=True, nogil=True)
@@ -35,9 +37,10 @@ def plain_spans(data: np.ndarray, offsets: np.ndarray, max_bytes: int, ends: np.
         plain[row] = not high and (lower or not upper)
 
 
-LANES = 4  # texts that walk the automaton in step; also the rows of weights added before scaling
+LANES = 4  # texts that walk the automaton in step; also rows of weights added up at a time
 NO_FEATURE = 0xFFFF
-MOST = 32  # features seen this often or more are scaled one by one
+WIDTH = 160  # int16 lanes of a feature's row of weights: 142 classes, rounded up to whole cache lines
+AHEAD = 16  # features; their rows are asked for while those before are added
 
 
 @njit(cache=True, nogil=True)
@@ -65,18 +68,67 @@ def walk(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, table: np.ndarr
             state = np.int64(entry >> 16)
 
 
+@intrinsic
+def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of byte `index` of a contiguous array ahead of its use."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        hint = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        place = builder.gep(builder.bitcast(data, byte), [args[1]])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], hint)
+        builder.call(function, [place, word(0), word(3), word(1)])  # to read, keep in every level, data
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@njit(cache=True, nogil=True)
+def prefetch_rows(weights: np.ndarray, rows: np.ndarray, start: int, stop: int) -> None:
+    for m in range(start, min(stop, len(rows))):
+        first = np.int64(rows[m]) * WIDTH * 2
+        for line in range(0, WIDTH * 2, 64):
+            prefetch(weights, first + line)
+
+
 @njit(cache=True, nogil=True)
 def add_one(sums: np.ndarray, weights: np.ndarray, a: int, factor: float) -> None:
     wa = weights[a]
-    for j in range(len(sums)):
+    for j in range(WIDTH):
         sums[j] += factor * np.float32(wa[j])
 
 
 @njit(cache=True, nogil=True)
-def add_four(sums: np.ndarray, weights: np.ndarray, a: int, b: int, c: int, d: int, factor: float) -> None:
-    wa, wb, wc, wd = weights[a], weights[b], weights[c], weights[d]
-    for j in range(len(sums)):
-        sums[j] += factor * np.float32(np.int16(np.int16(wa[j] + wb[j]) + np.int16(wc[j] + wd[j])))
+def add_singles(sums: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None:
+    """sums += log(2) * the weights of features that occur once, which most do; four add up within int16."""
+    factor = np.float32(np.log1p(np.float32(1)))
+    whole = len(rows) // LANES * LANES
+    for m in range(0, whole, LANES):
+        prefetch_rows(weights, rows, m + AHEAD, m + AHEAD + LANES)
+        wa, wb, wc, wd = weights[rows[m]], weights[rows[m + 1]], weights[rows[m + 2]], weights[rows[m + 3]]
+        for j in range(WIDTH):
+            sums[j] += factor * np.float32(np.int16(np.int16(wa[j] + wb[j]) + np.int16(wc[j] + wd[j])))
+    for m in range(whole, len(rows)):
+        add_one(sums, weights, rows[m], factor)
+
+
+@njit(cache=True, nogil=True)
+def add_repeated(
+    sums: np.ndarray, weights: np.ndarray, rows: np.ndarray, counts: np.ndarray, factors: np.ndarray
+) -> None:
+    """sums += log(1 + count) * weights, four features at a time so that `sums` is read and written less."""
+    whole = len(rows) // LANES * LANES
+    for m in range(0, whole, LANES):
+        prefetch_rows(weights, rows, m + AHEAD, m + AHEAD + LANES)
+        a, b, c, d = rows[m], rows[m + 1], rows[m + 2], rows[m + 3]
+        wa, wb, wc, wd = weights[a], weights[b], weights[c], weights[d]
+        fa, fb, fc, fd = factors[counts[a]], factors[counts[b]], factors[counts[c]], factors[counts[d]]
+        for j in range(WIDTH):
+            first = fa * np.float32(wa[j]) + fb * np.float32(wb[j])
+            sums[j] += first + (fc * np.float32(wc[j]) + fd * np.float32(wd[j]))
+    for m in range(whole, len(rows)):
+        add_one(sums, weights, rows[m], factors[counts[rows[m]]])
 
 
 @njit(cache=True, nogil=True)
@@ -86,45 +138,42 @@ def sum_weights(
     features: np.ndarray,
     weights: np.ndarray,
     counts: np.ndarray,
+    factors: np.ndarray,
     met: np.ndarray,
-    grouped: np.ndarray,
+    once: np.ndarray,
     sums: np.ndarray,
 ) -> bool:
     """sums = the weights of the features in `entries`, each times log(1 + its count). False when there is none.
 
-    `counts` is all zeros before and after.
+    `counts` is all zeros before and after; `met` and `once` are scratch. No loop here branches on the text: written
+    but not counted is cheaper than a branch that cannot be foretold.
     """
     sums[:] = 0
-    num_met = 0
+    visits: Any = 0
     for entry in entries:
         which = np.int64(entry & np.uint32(NO_FEATURE))
-        if which != NO_FEATURE:
-            feature = features[first_feature[entry >> np.uint32(16)] + which]
-            met[num_met] = feature
-            num_met += counts[feature] == 0
-            counts[feature] += 1
-    ends = np.zeros(MOST + 2, np.int64)
+        once[visits] = first_feature[entry >> np.uint32(16)] + which
+        visits += which != NO_FEATURE
+    num_met: Any = 0
+    for v in range(visits):
+        feature = features[once[v]]
+        met[num_met] = feature
+        num_met += counts[feature] == 0
+        counts[feature] += 1
+    num_once: Any = 0
+    num_more: Any = 0
     for m in range(num_met):
-        ends[min(counts[met[m]], MOST) + 1] += 1
-    for count in range(1, MOST + 2):
-        ends[count] += ends[count - 1]
-    for m in range(num_met):
-        count = min(counts[met[m]], MOST)
-        grouped[ends[count]] = met[m]
-        ends[count] += 1
-    start = 0
-    for count in range(1, MOST):
-        factor = np.float32(np.log1p(np.float32(count)))
-        while start + LANES <= ends[count]:
-            g = grouped[start : start + LANES]
-            add_four(sums, weights, g[0], g[1], g[2], g[3], factor)
-            start += LANES
-        while start < ends[count]:
-            add_one(sums, weights, grouped[start], factor)
-            start += 1
-    for m in range(start, num_met):
-        add_one(sums, weights, grouped[m], np.float32(np.log1p(np.float32(counts[grouped[m]]))))
-    for m in range(num_met):
+        feature = met[m]
+        single = counts[feature] == 1
+        once[num_once] = feature
+        num_once += single
+        met[num_more] = feature
+        num_more += not single
+        # The count of a single is of no more use; those of the others are cleared below.
+        counts[feature] -= single
+    add_singles(sums, weights, once[:num_once])
+    add_repeated(sums, weights, met[:num_more], counts, factors)
+    for m in range(num_more):
         counts[met[m]] = 0
     return num_met > 0
 
@@ -154,8 +203,9 @@ def classify(
         longest = max(longest, ends[row] - starts[row])
     entries = np.empty((LANES, longest), np.uint32)
     counts = np.zeros(len(weights), np.int32)
-    met, grouped = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.int32)
-    sums = np.empty(weights.shape[1], np.float32)
+    factors = np.log1p(np.arange(longest + 1).astype(np.float32))
+    met, once = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.int32)
+    sums = np.empty(WIDTH, np.float32)
     num_classes = len(priors)
     scores = np.empty(num_classes, np.float64)
     for row in range(len(starts)):
@@ -163,7 +213,7 @@ def classify(
         if lane == 0:
             walk(data, starts[row : row + LANES], ends[row : row + LANES], table, entries)
         length = ends[row] - starts[row]
-        some = sum_weights(entries[lane, :length], first_feature, features, weights, counts, met, grouped, sums)
+        some = sum_weights(entries[lane, :length], first_feature, features, weights, counts, factors, met, once, sums)
         # No features: all classes alike, which is how py3langid abstains.
         for j in range(num_classes):
             scores[j] = np.float64(sums[j]) * unit + priors[j] if some else 0.0

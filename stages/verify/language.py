@@ -12,7 +12,6 @@ from records.errors import UserError
 from stages.buffers import text_buffers
 from stages.contract import Found, Stage
 
-LANES = 32  # int16 lanes in a cache line: a feature's weights start on one
 UNIT = 2.0**-9  # every weight of the model is a multiple of it
 
 
@@ -120,8 +119,8 @@ class Model:
         weights = np.asarray(self.identifier.nb_ptc, np.float32)
         whole = np.rint(weights / UNIT)
         assert (whole * UNIT == weights).all() and np.abs(whole).max() < 2**13, "py3langid's weights are no multiples"
-        width = -(-weights.shape[1] // LANES) * LANES
-        self.weights = np.zeros((len(weights), width), np.int16)
+        assert weights.shape[1] <= kernels.WIDTH, "py3langid's model has outgrown this"
+        self.weights = np.zeros((len(weights), kernels.WIDTH), np.int16)
         self.weights[:, : weights.shape[1]] = whole
         self.weights = _aligned(self.weights)
         self.priors = np.asarray(self.identifier.nb_pc, np.float64)
