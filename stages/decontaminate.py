@@ -20,7 +20,7 @@ from stages.benchmarks import Benchmark, digest, load
 from stages.buffers import text_buffers
 from stages.contract import Found, Stage
 
-BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; three probes: at most 1.5% false hits
+BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; with three probes at most about 1.5% false hits
 KEYS_PER_SLOT = 1  # of the directory in front of the sorted keys
 
 

@@ -61,9 +61,7 @@ RULES: dict[str, Rule] = {
     "c4_curly_bracket": Rule("c4", "curly_brackets", "<=", 0, "C4 2.2: pages"),
     "c4_javascript": Rule("c4", "javascript", "<=", 0, "C4 2.2: lines"),
     "c4_policy": Rule("c4", "policy", "<=", 0, "C4 2.2: lines; phrases of its code, c4_utils.py"),
-    "c4_min_sentences": Rule(
-        "c4", "num_sentences", ">=", 3, "C4 2.2 and c4_utils.py (the preprint's first version: 5)"
-    ),
+    "c4_min_sentences": Rule("c4", "num_sentences", ">=", 3, "C4 2.2, with the number of its code, c4_utils.py"),
     "fineweb_line_punct": Rule("fineweb", "line_punct", ">", 0.12, "FineWeb 3.6"),
     "fineweb_dup_line_chars": Rule("fineweb", "dup_line_chars", "<", 0.1, "FineWeb 3.6"),
     "fineweb_short_lines": Rule("fineweb", "short_lines", "<", 0.67, "FineWeb 3.6: shorter than short_line_length"),
