@@ -65,7 +65,7 @@ class Language(Stage):
     def check(self) -> None:
         if importlib.util.find_spec("py3langid") is None:
             raise UserError(f"{self.name}: package py3langid is missing; pip install py3langid")
-        known = set(_identifier().nb_classes)
+        known = set(load_identifier().nb_classes)
         for code in self.spec.keep:
             if code not in known:
                 raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(known))})")
@@ -95,36 +95,37 @@ class Model:
         from stages.kernels import language as kernels
 
         self.kernels = kernels
-        self.identifier = _identifier()
-        row_of = np.array(self.identifier.tk_row, np.int64)  # states with the same transitions share a row
-        feature_of = np.array(self.identifier.tk_output, np.int64)
+        identifier = load_identifier()
+        self.prepare = identifier._encode  # static: the classifier's own 70 MB are let go
+        row_of = np.array(identifier.tk_row, np.int64)  # states with the same transitions share a row
+        feature_of = np.array(identifier.tk_output, np.int64)
         if row_of[0] != 0:
             row_of = np.where(row_of == 0, row_of[0], np.where(row_of == row_of[0], 0, row_of))
         # An entry names its feature by the row and a place among that row's features: 32 bits hold both.
         bearing = np.flatnonzero(feature_of >= 0)
         bearing = bearing[np.argsort(row_of[bearing], kind="stable")]
-        num_rows = len(self.identifier.tk_nextmove) >> 8
+        num_rows = len(identifier.tk_nextmove) >> 8
         first = np.searchsorted(row_of[bearing], np.arange(num_rows))
         place = np.full(len(row_of), kernels.NO_FEATURE, np.int64)
         place[bearing] = np.arange(len(bearing)) - first[row_of[bearing]]
         entry = (row_of << 16 | place).astype(np.uint32)
         assert num_rows < 2**16 and (place[bearing] < kernels.NO_FEATURE).all(), "py3langid's model has outgrown this"
-        moves = np.array(self.identifier.tk_nextmove).reshape(num_rows, 256)
+        moves = np.array(identifier.tk_nextmove).reshape(num_rows, 256)
         old_row = np.arange(num_rows)
-        old_row[[0, int(self.identifier.tk_row[0])]] = old_row[[int(self.identifier.tk_row[0]), 0]]
+        old_row[[0, int(identifier.tk_row[0])]] = old_row[[int(identifier.tk_row[0]), 0]]
         self.table = _aligned(entry[moves[old_row]].reshape(-1))
         self.first_feature = first.astype(np.int32)
         self.features = feature_of[bearing].astype(np.int32)
 
-        weights = np.asarray(self.identifier.nb_ptc, np.float32)
+        weights = np.asarray(identifier.nb_ptc, np.float32)
         whole = np.rint(weights / UNIT)
         assert (whole * UNIT == weights).all() and np.abs(whole).max() < 2**13, "py3langid's weights are no multiples"
         assert weights.shape[1] <= kernels.WIDTH, "py3langid's model has outgrown this"
         self.weights = np.zeros((len(weights), kernels.WIDTH), np.int16)
         self.weights[:, : weights.shape[1]] = whole
         self.weights = _aligned(self.weights)
-        self.priors = np.asarray(self.identifier.nb_pc, np.float64)
-        labels = list(self.identifier.nb_classes)
+        self.priors = np.asarray(identifier.nb_pc, np.float64)
+        labels = list(identifier.nb_classes)
         self.labels = pa.array(labels, pa.string())
         self.first_column = np.array([labels.index(label) for label in labels], np.int64)
 
@@ -139,7 +140,7 @@ class Model:
         rest = np.flatnonzero(~plain)
         if len(rest):
             # Unicode composition and case are Python's business; these rows take py3langid's own preparation.
-            texts = [self.identifier._encode(data[offsets[r] : ends[r]].tobytes()) for r in rest]
+            texts = [self.prepare(data[offsets[r] : ends[r]].tobytes()) for r in rest]
             bounds = np.cumsum([0, *map(len, texts)])
             found, chances = np.empty(len(rest), np.int32), np.empty(len(rest), np.float64)
             self._run(np.frombuffer(b"".join(texts), np.uint8), bounds[:-1], bounds[1:], found, chances)
@@ -165,7 +166,7 @@ class Model:
         )
 
 
-def _identifier() -> Any:
+def loadload_identifier() -> Any:
     """py3langid's classifier with normalised probabilities, by its own loader."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 

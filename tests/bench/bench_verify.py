@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from stages.benchmarks import Benchmark
 from stages.decontaminate import Decontaminate, DecontaminateSpec, Index
-from stages.verify.language import Language, LanguageSpec
+from stages.verify.language import Language, LanguageSpec, load_identifier
 from stages.verify.rules import SETS, Rules, RulesSpec
 from tests.bench.corpus import documents
 
@@ -63,8 +63,7 @@ def bench() -> list[dict[str, Any]]:
     language = Language(LanguageSpec())
     language.open()
     language_us = best_s(lambda: language.run(batch)) / len(texts) * 1e6
-    assert language._model is not None
-    peer, some = language._model.identifier, texts.slice(0, 256).to_pylist()
+    peer, some = load_identifier(), texts.slice(0, 256).to_pylist()
     peer_us = best_s(lambda: [peer.classify(text) for text in some], rounds=3) / len(some) * 1e6
     return [
         *decontamination(texts),
