@@ -166,7 +166,7 @@ class Model:
         )
 
 
-def loadload_identifier() -> Any:
+def load_identifier() -> Any:
     """py3langid's classifier with normalised probabilities, by its own loader."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
