@@ -99,7 +99,7 @@ class Model:
         self.prepare = identifier._encode  # static: the classifier's own 70 MB are let go
         row_of = np.array(identifier.tk_row, np.int64)  # states with the same transitions share a row
         feature_of = np.array(identifier.tk_output, np.int64)
-        if row_of[0] != 0:
+        if row_of[0] != 0:  # the kernel starts in row 0: the first state's row changes places with it
             row_of = np.where(row_of == 0, row_of[0], np.where(row_of == row_of[0], 0, row_of))
         # An entry names its feature by the row and a place among that row's features: 32 bits hold both.
         bearing = np.flatnonzero(feature_of >= 0)
