@@ -54,7 +54,7 @@ class Generator(ABC):
         """Literals that change rows: prompts, model digest, sampling. Goes into the fingerprint."""
         return {}
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027
         """Preflight on the driver: raise UserError when the model or a file cannot be reached. Starts no engine."""
 
     def open(self) -> None:  # noqa: B027

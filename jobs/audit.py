@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -77,6 +77,7 @@ def examine(store: Store, book: Manifest) -> Findings:
             findings.add(f"{shard_name(REJECTED, lot)} has no kept shard: its lot was never committed")
     counts = Summary()
     walk = _Walk(store, book, findings)
+    walk.note_duplicates(sorted(rejected))
     for lot in track(sorted(kept), description="audit", console=Console(stderr=True), transient=True):
         counts.add(walk.lot(lot))
     walk.close()
@@ -109,6 +110,19 @@ class _Walk:
         self.dedup = self._dedup()
         self.index = BandIndex(self.dedup.bands) if self.dedup else None
         self.wanted: dict[str, str] = {}  # id of a kept row that a duplicate names -> where it is named
+
+    def note_duplicates(self, lots: Iterable[int]) -> None:
+        """Collect what duplicates name, before the pass that looks for it: the kept row comes first."""
+        if not self.dedup:
+            return
+        for lot in lots:
+            name = shard_name(REJECTED, lot)
+            try:
+                with self.store.open(name) as file:
+                    named = pq.read_table(file, columns=["duplicate_of"]).column(0)
+            except (pa.ArrowInvalid, OSError):
+                continue  # found out again, and reported, when the lot is read
+            self.wanted.update({other: name for other in named.drop_null().to_pylist()})
 
     def _dedup(self) -> Dedup | None:
         for table in self.book.recipe["stages"]:
@@ -184,7 +198,6 @@ class _Walk:
             named = table.column("duplicate_of").to_pylist()
             if is_kept and any(named):
                 self.findings.add(f"{name}: a kept row is marked as a duplicate")
-            self.wanted.update({other: name for other in named if other})
 
     def _complete(self, whole: pa.Table, lot: int) -> None:
         rows = np.sort(whole.column("row").to_numpy())

@@ -14,12 +14,6 @@ if TYPE_CHECKING:
     from jobs.pack import ShardFile
 
 TYPES = {"string": "sc:Text", "int": "sc:Integer", "float": "sc:Float", "double": "sc:Float", "bool": "sc:Boolean"}
-    "string": "sc:Text",
-    "int": "sc:Integer",
-    "float": "sc:Float",
-    "double": "sc:Float",
-    "bool": "sc:Boolean",
-}
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
 SIZES += [(10**8, "10M<n<100M"), (10**9, "100M<n<1B")]
 

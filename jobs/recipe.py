@@ -1,27 +1,29 @@
 """A recipe: hand-written TOML to frozen specs, and to the fingerprint that is the identity of what it makes."""
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-from generators.registry import generator_class
-from generators.text.contract import Method
-from generators.text.registry import method_class
 
 from cluster.spec import ClusterSpec, Limits
 from generators.contract import Generator
+from generators.registry import generator_class
+from generators.text.contract import Method
+from generators.text.registry import method_class
 from records.errors import UserError
 from records.ids import fingerprint
 from records.lots import Plan
 from records.schema import full_schema
 from records.shards import OutputSpec
 from records.sources import Source, SourceSpec, open_source
-from records.spec import build, literals
+from records.spec import build, literals, nearest
 from stages.contract import Stage
 from stages.registry import stage_class
 
+NUM_PEEKED = 16
 PLACES = ("path", "file")  # keys that say where something lies; its content bears identity, by digest
 
 
@@ -161,6 +163,7 @@ def build_mill(recipe: Recipe) -> Mill:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
     source = open_source(recipe.source)
+    _check_source(source, method)
     carried = [pa.field(name, pa.string()) for name in recipe.source.carry]
     payload = [*carried, *generator.payload]
     try:
@@ -195,6 +198,22 @@ def build_mill(recipe: Recipe) -> Mill:
         carry=recipe.source.carry,
     )
     return Mill(recipe, source, generator, method, stages, identity, mark, plan, schema)
+
+
+def _check_source(source: Source, method: Method) -> None:
+    """Refuse a source in which no row has the columns that the method wants; single bad rows are rejected later."""
+    seen: set[str] = set()
+    for _, text in source.rows(0, min(source.num_rows, NUM_PEEKED)):
+        try:
+            row = json.loads(text)
+        except ValueError:
+            continue
+        seen |= set(row) if isinstance(row, dict) else set()
+    for name in method.fields_read():
+        if seen and name not in seen:
+            raise UserError(
+                f"method '{method.kind}' reads the source column '{name}', which is not there{nearest(name, seen)}"
+            )
 
 
 def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequence[Stage]) -> None:

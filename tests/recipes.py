@@ -14,7 +14,10 @@ STAGES: list[dict[str, Any]] = [
 
 
 def canned(folder: Path, num_asks: int = 640, lot_size: int = 32, **changes: Any) -> str:
-    """The path of a recipe for the canned generator that has rows for every verdict."""
+    """The path of a recipe for the canned generator that has rows for every verdict.
+
+    A table in `changes` is merged into the default's; None takes a key out.
+    """
     recipe: dict[str, Any] = {
         "name": "canned-test",
         "lot_size": lot_size,
@@ -34,7 +37,7 @@ def canned(folder: Path, num_asks: int = 640, lot_size: int = 32, **changes: Any
     }
     for key, value in changes.items():
         if isinstance(value, dict) and isinstance(recipe.get(key), dict):
-            recipe[key] = {**recipe[key], **value}
+            recipe[key] = {k: v for k, v in {**recipe[key], **value}.items() if v is not None}
         else:
             recipe[key] = value
     return write(folder / "recipe.toml", recipe)

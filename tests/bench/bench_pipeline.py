@@ -1,4 +1,4 @@
-"""The whole CPU side: canned rows of 500 tokens through every stage into Parquet with zstd, on all cores of this machine.
+"""The whole CPU side: canned rows of 500 tokens through every stage into Parquet with zstd, on all cores.
 
 The limit beside it is the same work without Ray, index actors and commits: one process, one core, the same kit
 (generator, stages, claim, encode) in a plain loop, times the number of cores.

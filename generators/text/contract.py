@@ -1,0 +1,157 @@
+"""The method contract: how a text generator works on one ask, whatever engine answers.
+
+A method is a small async program beside the engine: `run` may call `session.chat` once or many times (draft, critique,
+revise; k votes), one after another or gathered, and answers with the payload of one row. Prompts are templates in the
+recipe: `{column}` stands for a column of the source row, `{{` and `}}` for plain braces.
+"""
+
+import json
+import string
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import pyarrow as pa
+
+from records.spec import literals
+from stages.engine import AskRefused, Messages, Reply
+
+MASK = (1 << 64) - 1
+FINISH_RANK = {"stop": 0, "length": 1}  # anything else is worse
+
+
+def mix(seed: int, salt: int) -> int:
+    """An int in [0, 2^63) from (seed, salt): splitmix64, cheap enough to draw per row and per call."""
+    z = (seed + (salt + 1) * 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return (z ^ (z >> 31)) >> 1
+
+
+class Template:
+    """A prompt with `{column}` holes. Raises ValueError for braces that do not make one."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.names: list[str] = []
+        try:
+            pieces = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise ValueError(f"template {text[:60]!r}: {error} (write {{{{ and }}}} for plain braces)") from None
+        for _, name, spec, conversion in pieces:
+            if name is None:
+                continue
+            if not name.isidentifier() or spec or conversion:
+                raise ValueError(
+                    f"template {text[:60]!r}: '{{{name}}}' is not a column name (write {{{{ and }}}} for plain braces)"
+                )
+            if name not in self.names:
+                self.names.append(name)
+
+    def render(self, fields: Mapping[str, Any]) -> str:
+        """The prompt for one row. Raises AskRefused("missing_field") when a column is absent or null."""
+        values = {}
+        for name in self.names:
+            value = fields.get(name)
+            if value is None:
+                raise AskRefused("missing_field", name)
+            values[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return self.text.format_map(values)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request for one row."""
+
+    id: str
+    seed: int
+    fields: Mapping[str, Any]  # the source row
+
+
+class ChatEngine(Protocol):
+    """What answers: stages.engine.Engine, the canned engine, or whatever else has this method."""
+
+    synchronous: bool  # `chat` never really waits, so its coroutine can be driven without an event loop
+
+    async def chat(
+        self,
+        prompt: Messages,
+        sampling: Mapping[str, Any],
+        seed: int,
+        json_schema: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """One completion."""
+
+
+class Session:
+    """One ask's talk with the engine: gives every call its own seed and sums up what the calls cost."""
+
+    __slots__ = ("_engine", "_json_schema", "_sampling", "_seed", "calls", "finish", "tokens_in", "tokens_out")
+
+    def __init__(
+        self,
+        engine: ChatEngine,
+        seed: int,
+        sampling: Mapping[str, Any],
+        json_schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._engine = engine
+        self._seed = seed
+        self._sampling = sampling
+        self._json_schema = json_schema
+        self.calls = 0
+        self.tokens_in = 0
+        self.tokens_out = 0
+        self.finish: str | None = None  # the worst of all calls
+
+    async def chat(self, prompt: Messages, json_schema: Mapping[str, Any] | None = None, **sampling: Any) -> Reply:
+        """One call. `prompt` is a user message or a list of {"role", "content"}; `sampling` overrides the recipe's."""
+        seed = mix(self._seed, self.calls)
+        self.calls += 1
+        settings = {**self._sampling, **sampling} if sampling else self._sampling
+        reply = await self._engine.chat(prompt, settings, seed, json_schema or self._json_schema)
+        self.tokens_in += reply.tokens_in
+        self.tokens_out += reply.tokens_out
+        if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):
+            self.finish = reply.finish
+        return reply
+
+
+class Method(ABC):
+    """Base of every method. Subclasses set `kind` and `Spec`, declare `payload` and `fields_read`, and write `run`."""
+
+    kind: ClassVar[str]
+    Spec: ClassVar[type]
+
+    def __init__(self, spec: Any) -> None:
+        self.spec = spec
+
+    @property
+    @abstractmethod
+    def payload(self) -> list[pa.Field]:
+        """The payload columns, `text` among them for whatever is to be verified and deduplicated."""
+
+    @abstractmethod
+    def fields_read(self) -> list[str]:
+        """Columns that the source must have."""
+
+    def identity(self) -> dict[str, Any]:
+        """Literals that change rows: the whole spec, prompts included."""
+        return {"kind": self.kind, **literals(self.spec)}
+
+    @abstractmethod
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        """The payload of one row. Raises AskRefused when this ask cannot be served."""
+
+
+def conversation(system: str, user: str) -> Messages:
+    """The messages of a single turn; the system message only where there is one."""
+    if not system:
+        return user
+    return [{"role": "system", "content": system}, {"role": "user", "content": user}]
+
+
+def pick(options: Sequence[str], seed: int, salt: int) -> str:
+    """One of `options`, drawn from (seed, salt)."""
+    return options[mix(seed, salt) % len(options)]

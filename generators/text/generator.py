@@ -1,0 +1,114 @@
+"""A text generator is a method times an engine; everything but the engine is here."""
+
+import asyncio
+import json
+from abc import abstractmethod
+from collections.abc import Coroutine, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from generators.contract import Generator, Made, fill
+from generators.text.contract import Ask, ChatEngine, Method, Session
+from records.schema import ASK, REJECT
+from stages.engine import AskRefused, EngineDead
+
+
+class TextGenerator(Generator):
+    """Base of the generators that answer asks with text. Subclasses make the engine in `open_engine`."""
+
+    sampling: Mapping[str, Any] = {}
+    json_schema: Mapping[str, Any] | None = None
+    max_in_flight: int = 256  # asks of this replica under way at once; the engine batches among them
+
+    def __init__(self, spec: Any, method: Method) -> None:
+        self.spec = spec
+        self.program = method
+        self._engine: ChatEngine | None = None
+        self._gate: asyncio.Semaphore | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return self.program.payload
+
+    @property
+    def method(self) -> str | None:
+        return self.program.kind
+
+    def fields_read(self) -> list[str]:
+        """Columns that the source must have."""
+        return self.program.fields_read()
+
+    def identity(self) -> dict[str, Any]:
+        return {"kind": self.kind, "method": self.program.identity()}
+
+    @abstractmethod
+    def open_engine(self) -> ChatEngine:
+        """The engine, ready to answer."""
+
+    def open(self) -> None:
+        self._engine = self.open_engine()
+
+    async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
+        engine = self._engine
+        if engine is None:
+            raise EngineDead("make before open")
+        columns = [asks.column(name).to_pylist() for name in ("id", "seed", ASK.name, REJECT.name)]
+        jobs = [self._one(engine, *row[:3]) if row[3] is None else None for row in zip(*columns)]
+        if engine.synchronous:
+            made = [_drive(job) if job is not None else None for job in jobs]
+        else:
+            made = await self._gather(jobs)
+        return fill(asks, self.payload, made)
+
+    async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> Made:
+        try:
+            fields = json.loads(text or "")
+        except ValueError:
+            fields = None
+        if not isinstance(fields, dict):
+            return Made(reason="malformed_ask")
+        session = Session(engine, seed, self.sampling, self.json_schema)
+        try:
+            payload = await self.program.run(Ask(row_id, seed, fields), session)
+        except AskRefused as refused:
+            # What the calls before the refusal cost is counted all the same.
+            return Made({}, session.finish, session.tokens_in, session.tokens_out, refused.reason)
+        return Made(payload, session.finish, session.tokens_in, session.tokens_out)
+
+    async def _gather(self, jobs: list[Coroutine[Any, Any, Made] | None]) -> list[Made | None]:
+        loop = asyncio.get_running_loop()
+        if self._gate is None or self._loop is not loop:
+            self._gate, self._loop = asyncio.Semaphore(self.max_in_flight), loop
+        gate = self._gate
+
+        async def gated(job: Coroutine[Any, Any, Made]) -> Made:
+            try:
+                async with gate:
+                    return await job
+            finally:
+                job.close()  # a job cancelled at the gate has never begun
+
+        tasks = [asyncio.ensure_future(gated(job)) if job is not None else None for job in jobs]
+        living = [task for task in tasks if task is not None]
+        try:
+            await asyncio.gather(*living)
+        except BaseException:
+            # The engine has died, or the lot was called off: nothing of it may go on using the engine.
+            for task in living:
+                task.cancel()
+            await asyncio.gather(*living, return_exceptions=True)
+            raise
+        return [task.result() if task is not None else None for task in tasks]
+
+
+def _drive(job: Coroutine[Any, Any, Made]) -> Made:
+    """Run a coroutine that never waits, without the cost of a task."""
+    try:
+        job.send(None)
+    except StopIteration as done:
+        made: Made = done.value
+        return made
+    job.close()
+    raise RuntimeError("a synchronous engine has waited")

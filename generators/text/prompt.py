@@ -1,0 +1,44 @@
+"""The plain method: one template, one call, one text."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Method, Session, Template, conversation
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """`template` and `system` may name any column of the source as `{column}`."""
+
+    template: str = "{text}"
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        Template(self.template)
+        Template(self.system)
+
+
+class Prompt(Method):
+    """Renders the template from the source row and keeps the answer."""
+
+    kind = "prompt"
+    Spec = PromptSpec
+
+    def __init__(self, spec: PromptSpec) -> None:
+        super().__init__(spec)
+        self._template = Template(spec.template)
+        self._system = Template(spec.system)
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [pa.field("prompt", pa.string()), pa.field("text", pa.string())]
+
+    def fields_read(self) -> list[str]:
+        return list(dict.fromkeys([*self._template.names, *self._system.names]))
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        prompt = self._template.render(ask.fields)
+        reply = await session.chat(conversation(self._system.render(ask.fields), prompt))
+        return {"prompt": prompt, "text": reply.text.strip()}

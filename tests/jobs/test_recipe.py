@@ -1,0 +1,89 @@
+"""Recipes are refused early, in one line that says what was meant; their fingerprint covers what changes rows."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.recipe import build_mill, load
+from records.errors import UserError
+from tests.conftest import ROOT
+from tests.recipes import canned
+
+RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+def test_every_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    mill = build_mill(load(str(path)))
+    assert mill.schema.names[-1] == "reject"
+    assert mill.recipe.description
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("lotsize=3", r"unknown key 'lotsize' \(did you mean 'lot_size'\?\)"),
+        ("generator.kind=techer", r"unknown kind 'techer' \(did you mean 'teacher'\?\)"),
+        ("generator.num_word=3", r"unknown key 'num_word' \(did you mean 'num_words'\?\)"),
+        ("method.kind=promt", r"unknown kind 'promt' \(did you mean 'prompt'\?\)"),
+        ("stages.0.kind=finsh", r"unknown kind 'finsh' \(did you mean 'finish'\?\)"),
+        ("stages.4.treshold=0.5", r"stages\[4\] \(dedup\): unknown key 'treshold'"),
+        ("stages.4.threshold=1.5", "threshold"),
+        ("limits.kept_rows=0", "kept_rows must be at least 1"),
+        ("source.path=nowhere.jsonl", "either 'items' or 'path'"),
+        ("cluster.window=0", "window must be at least 1"),
+        ("method.template='Write {'", "template"),
+        ("method.template='Write about {topic}.'", r"reads the source column 'topic', which is not there"),
+        ("stages.1.column='body'", "stage 'rules' reads column 'body'"),
+        ("stages.7.kind=finish", "there is no 'stages.7.kind' to set"),
+        ("nonsense", "write it as key=value"),
+    ],
+)
+def test_refuses_in_one_line(setting: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        build_mill(load(canned(tmp_path), [setting]))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such recipe file"):
+        load(str(tmp_path / "none.toml"))
+    (tmp_path / "bad.toml").write_text("name = ")
+    with pytest.raises(UserError, match="not valid TOML"):
+        load(str(tmp_path / "bad.toml"))
+
+
+def mark(folder: Path, *settings: str) -> str:
+    return build_mill(load(canned(folder), settings)).fingerprint
+
+
+def test_fingerprint_covers_rows_and_nothing_else(tmp_path: Path) -> None:
+    plain = mark(tmp_path)
+    same = [
+        "cluster.replicas=9",
+        "limits.asks=7",
+        "cluster.index_actors=2",
+        "name='other'",
+        "generator.seconds_per_ask=1",
+    ]
+    for setting in same:
+        assert mark(tmp_path, setting) == plain, setting
+    other = [
+        "seed=1",
+        "lot_size=8",
+        "method.template='Tell of {text}.'",
+        "generator.num_words=90",
+        "stages.4.threshold=0.7",
+        "source.items=['rivers']",
+        "output.compression_level=5",
+    ]
+    marks = [mark(tmp_path, setting) for setting in other]
+    assert len({plain, *marks}) == len(other) + 1
+
+
+def test_settings_reach_lists_and_make_tables(tmp_path: Path) -> None:
+    recipe = load(canned(tmp_path), ["stages.4.threshold=0.5", "output.compression_level=9", "name=plain words"])
+    assert recipe.stages[4]["threshold"] == 0.5
+    assert recipe.output.compression_level == 9
+    assert recipe.name == "plain words"
