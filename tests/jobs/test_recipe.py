@@ -27,7 +27,7 @@ def test_every_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest
         ("generator.kind=techer", r"unknown kind 'techer' \(did you mean 'teacher'\?\)"),
         ("generator.num_word=3", r"unknown key 'num_word' \(did you mean 'num_words'\?\)"),
         ("method.kind=promt", r"unknown kind 'promt' \(did you mean 'prompt'\?\)"),
-        ("stages.0.kind=finsh", r"unknown kind 'finsh' \(did you mean 'finish'\?\)"),
+        ("stages.0.kind=finsh", r"no stage of kind 'finsh' \(did you mean 'finish'\?\)"),
         ("stages.4.treshold=0.5", r"stages\[4\] \(dedup\): unknown key 'treshold'"),
         ("stages.4.threshold=1.5", "threshold"),
         ("limits.kept_rows=0", "kept_rows must be at least 1"),
