@@ -1,8 +1,9 @@
 """A thin asynchronous wrapper around vLLM's AsyncLLM: one ask in, one text out, the same text alone or in any batch.
 
-Each call carries its own seed, so what a call returns does not depend on its neighbours in the batch (on GPUs vLLM
-promises that in its batch-invariant mode only: VLLM_BATCH_INVARIANT=1). Prompts are rendered and tokenised here and
-sent as token ids: an ask longer than the context is found before it reaches the engine and costs one row, not the lot.
+Each call carries its own seed, and with `batch_invariant` what a call returns does not depend on its neighbours in the
+batch (on CPU by stages/engine_cpu.py, on GPUs by vLLM's own mode, which wants Hopper or newer). Prompts are rendered
+and tokenised here and sent as token ids: an ask longer than the context is found before it reaches the engine and costs
+one row, not the lot.
 """
 
 import ast
@@ -70,13 +71,18 @@ def known_args() -> frozenset[str]:
     return frozenset(n for n in names if n != "model" and not n.startswith("_"))
 
 
-def environment(kv_cache_gb: int = 2, threads: int = 0) -> dict[str, str]:
+def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = False) -> dict[str, str]:
     """The environment that an engine's process wants; what the user has set already wins over it."""
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
     if not on_gpu():
         # Unbound threads: the engine would bind every replica of a node to the same cores.
         env |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        env["OMP_NUM_THREADS"] = str(threads or len(os.sched_getaffinity(0)))
+        if threads:
+            env["OMP_NUM_THREADS"] = str(threads)
+        if batch_invariant:
+            env["VLLM_CPU_ATTN_SPLIT_KV"] = "0"
+    elif batch_invariant:
+        env["VLLM_BATCH_INVARIANT"] = "1"
     return env
 
 
@@ -94,6 +100,7 @@ class Engine:
         chat_template: str | None = None,
         template_args: Mapping[str, Any] | None = None,
         lora: Mapping[str, str] | None = None,
+        batch_invariant: bool | None = None,
         kv_cache_gb: int = 2,
         threads: int = 0,
     ) -> None:
@@ -101,7 +108,8 @@ class Engine:
 
         chat: False sends the text as it is, for base models. chat_template: Jinja text in place of the tokenizer's.
         template_args: further variables of the template, e.g. enable_thinking. lora: {"name": ..., "path": ...}.
-        kv_cache_gb and threads (0 = all that this process may use) count on CPU only.
+        batch_invariant: the same text alone and in any batch; None is yes on CPU, no on GPUs, where it costs speed.
+        kv_cache_gb and threads (0 = OMP_NUM_THREADS, else all that this process may use) count on CPU only.
         """
         self.model = model
         self.args = dict(args or {})
@@ -109,6 +117,7 @@ class Engine:
         self.chat_template = chat_template
         self.template_args = dict(template_args or {})
         self.lora = dict(lora or {})
+        self.batch_invariant = not on_gpu() if batch_invariant is None else batch_invariant
         self.kv_cache_gb = kv_cache_gb
         self.threads = threads
         self.max_model_len = 0
@@ -122,22 +131,32 @@ class Engine:
         for name in self.args:
             if name not in known_args():
                 raise UserError(f"engine: unknown argument '{name}'{nearest(name, known_args())}")
+        if self.args.get("enable_chunked_prefill") and not on_gpu():
+            # vLLM 0.32 rewinds the request's generator after a part of a prompt, which CPU generators cannot do.
+            raise UserError("engine: enable_chunked_prefill kills the engine on CPU, where every ask has a seed")
         if self.lora and not (Path(self.lora["path"]) / "adapter_config.json").is_file():
             raise UserError(f"lora '{self.lora['path']}': no adapter_config.json there")
 
     def open(self) -> None:
         """Start the engine: half a minute on CPU, minutes for a large model on GPUs."""
-        for name, value in environment(self.kv_cache_gb, self.threads).items():
-            os.environ.setdefault(name, value)
         self.check()
+        for name, value in environment(self.kv_cache_gb, self.threads, self.batch_invariant).items():
+            os.environ.setdefault(name, value)
+        if not on_gpu():
+            os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
         from vllm import AsyncEngineArgs, SamplingParams
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.async_llm import AsyncLLM
 
         defaults: dict[str, Any] = {"disable_log_stats": True}
+        # Left free, a small model fills its JSON with blanks until it runs out of tokens.
+        defaults["structured_outputs_config"] = {"disable_any_whitespace": True}
         if not on_gpu():
-            defaults["enforce_eager"] = True  # compiling costs minutes and needs a C++ compiler on every node
+            # Compiling costs minutes and needs a C++ compiler on every node. On chunked prefill see `check`.
+            defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
+            if self.batch_invariant:
+                defaults["worker_extension_cls"] = "stages.engine_cpu.Worker"
         if self.lora:
             rank = json.loads((Path(self.lora["path"]) / "adapter_config.json").read_text()).get("r", 8)
             defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}

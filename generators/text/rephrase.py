@@ -67,7 +67,9 @@ class Rephrase(Method):
         return [pa.field("style", pa.string()), pa.field("text", pa.string())]
 
     def fields_read(self) -> list[str]:
-        names = [n for t in (*self._templates.values(), self._system) for n in t.names if n not in ("document", "style")]
+        names = [
+            n for t in (*self._templates.values(), self._system) for n in t.names if n not in ("document", "style")
+        ]
         return list(dict.fromkeys([self.spec.document, *names]))
 
     def identity(self) -> dict[str, Any]:

