@@ -151,7 +151,7 @@ class Engine:
 
         defaults: dict[str, Any] = {"disable_log_stats": True}
         # Left free, a small model fills its JSON with blanks until it runs out of tokens.
-        defaults["structured_outputs_config"] = {"disable_any_whitespace": True}
+        defaults["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
         if not on_gpu():
             # Compiling costs minutes and needs a C++ compiler on every node. On chunked prefill see `check`.
             defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}

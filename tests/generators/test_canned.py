@@ -8,7 +8,7 @@ import time
 import pyarrow as pa
 import pytest
 
-from generators.canned import Canned, CannedEngine, CannedSpec
+from generators.canned import Canned, CannedSpec
 from generators.registry import generator_class
 from generators.text.generator import TextGenerator
 from generators.text.registry import method_class
@@ -89,7 +89,7 @@ def test_good_texts_look_like_web_text_and_unlike_each_other():
     texts = make(canned(), asks(200)).column("text").to_pylist()
     lengths = [len(t.split()) for t in texts]
     assert 300 < sum(lengths) / 200 < 400 and min(lengths) > 200
-    assert all(t.endswith(".") and "the" in t and t.count("\n\n") >= 2 for t in texts)
+    assert all(t.endswith(".") and "the" in t and t.count("\n") >= 2 for t in texts)
     sets = [shingles(t) for t in texts]
     assert max(jaccard(a, b) for i, a in enumerate(sets) for b in sets[:i]) < 0.2
     for text in texts:
@@ -98,30 +98,16 @@ def test_good_texts_look_like_web_text_and_unlike_each_other():
 
 
 def test_the_flavours_come_in_their_shares():
-    generator = canned(duplicates=0.3, contaminated=0.1, bad=0.2)
-    rows = make(generator, asks(1000)).to_pylist()
-    by = {}
-    for row in rows:
-        by.setdefault(generator.flavour(row["seed"]), []).append(row)
-    share = {name: len(found) / 1000 for name, found in by.items()}
-    assert share["duplicate"] == pytest.approx(0.3, abs=0.05)
-    assert share["contaminated"] == pytest.approx(0.1, abs=0.03)
-    assert share["cut"] + share["garbage"] == pytest.approx(0.2, abs=0.04)
-    assert {r["finish"] for r in by["cut"]} == {"length"} and {r["finish"] for r in by["good"]} == {"stop"}
-    assert any("def " in r["text"] for r in by["contaminated"])
-    sets = [shingles(r["text"]) for r in by["duplicate"]]
-    near = [max(jaccard(a, b) for j, b in enumerate(sets) if j != i) for i, a in enumerate(sets)]
-    assert min(near) > 0.85
-
-
-def test_a_json_schema_is_followed():
-    schema = {
-        "type": "object",
-        "properties": {"a": {"type": "string", "maxLength": 9}, "b": {"enum": [1, 2]}, "c": {"type": "array"}},
-    }
-    engine = CannedEngine(CannedSpec())
-    answer = json.loads(asyncio.run(engine.chat("x", {}, 3, schema)).text)
-    assert set(answer) == {"a", "b", "c"} and answer["b"] in (1, 2) and len(answer["a"]) <= 9
+    rows = make(canned(duplicates=0.3, contaminated=0.1, bad=0.2), asks(1000)).to_pylist()
+    cut = [r for r in rows if r["finish"] == "length"]
+    garbage = [r for r in rows if r["text"].startswith("#")]
+    quoting = [r for r in rows if "def " in r["text"]]
+    assert len(cut) + len(garbage) == pytest.approx(200, abs=40) and cut and garbage
+    assert len(quoting) == pytest.approx(100, abs=30)
+    special = {r["id"] for r in (*cut, *garbage, *quoting)}
+    sets = [shingles(r["text"]) for r in rows if r["id"] not in special]
+    twins = sum(any(jaccard(a, b) > 0.85 for j, b in enumerate(sets) if j != i) for i, a in enumerate(sets))
+    assert twins == pytest.approx(300, abs=50)
 
 
 def test_slowness_is_one_after_another_and_changes_no_identity():
@@ -137,7 +123,7 @@ def test_needs():
     assert not canned().needs.pooled and canned(pooled=True).needs.pooled
 
 
-@pytest.mark.parametrize("spec", [{"duplicates": 0.9, "bad": 0.2}, {"num_words": 1}, {"bad": -0.1}, {"dup": 1}])
+@pytest.mark.parametrize("spec", [{"duplicates": 0.9, "bad": 0.2}, {"num_words": 0}, {"bad": -0.1}, {"dup": 1}])
 def test_refused_specs(spec):
     with pytest.raises(UserError):
         canned(**spec)
