@@ -20,6 +20,9 @@ LOST = (
 )
 
 
+MAX_LINES, MAX_CHARS = 3, 400
+
+
 class RunFailed(UserError):
     """A run that stops before its end; names lot and stage. What is committed stays and can be resumed."""
 
@@ -51,7 +54,7 @@ def fetch(ref: Any, lot: int, phase: str) -> Any:
 
 
 def short(error: BaseException) -> str:
-    """The telling line of an error, cut to a readable length."""
+    """The telling lines of an error as one, cut to a readable length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 300 else f"{text[:297]}..."
+    text = "; ".join(lines[:MAX_LINES]) if lines else type(error).__name__
+    return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 3]}..."

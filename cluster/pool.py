@@ -30,6 +30,9 @@ class Replica:
         batch = await self.generator.make(asks)
         return batch, batch.num_rows
 
+    async def progress(self) -> tuple[int, int]:
+        return self.generator.progress
+
     async def close(self) -> None:
         self.generator.close()
 
@@ -42,6 +45,8 @@ class Member:
     opening: Any  # reference to the running open(), None once it is open
     since: float
     lots: set[int] = field(default_factory=set)  # in flight
+    asking: Any = None  # reference to the running progress(), if any
+    made: tuple[int, int] = (0, 0)  # asks and tokens when it last told
 
 
 class Pool:
@@ -56,6 +61,7 @@ class Pool:
         self.num_lost_in_row = 0
         self.num_replaced = 0
         self.device_s = 0.0
+        self._gone = (0, 0)  # made by engines that were replaced
         self._generator_ref: Any = None
 
     def start(self) -> None:
@@ -101,6 +107,22 @@ class Pool:
             except LOST as error:
                 self._replace(number, f"while starting ({short(error)})")
 
+    def made(self) -> tuple[int, int]:
+        """(asks, tokens_out) made so far by all engines, as they last told; asks them again, waits for none."""
+        for member in self.members:
+            if member.opening is not None:
+                continue
+            if member.asking is None:
+                member.asking = member.actor.progress.remote()
+            elif ray.wait([member.asking], timeout=0)[0]:
+                try:
+                    member.made = ray.get(member.asking)
+                except LOST:
+                    pass  # its lots tell of the loss
+                member.asking = None
+        asks, tokens = zip(*(m.made for m in self.members)) if self.members else ((0,), (0,))
+        return self._gone[0] + sum(asks), self._gone[1] + sum(tokens)
+
     def room(self) -> Member | None:
         """The open engine with the fewest lots, None when all are full."""
         free = [m for m in self.members if m.opening is None and len(m.lots) < self.spec.lots_per_replica]
@@ -134,6 +156,7 @@ class Pool:
 
     def _stop(self, member: Member) -> None:
         self.device_s += self._devices() * (time.monotonic() - member.since)
+        self._gone = self._gone[0] + member.made[0], self._gone[1] + member.made[1]
         ray.kill(member.actor)
 
     def _devices(self) -> float:

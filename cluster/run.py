@@ -26,6 +26,7 @@ from records.sources import Source
 from records.store import Store
 
 TICK_S = 0.1
+ASK_PROGRESS_S = 1.0
 WINDOW_PER_CPU = 3
 
 
@@ -68,6 +69,8 @@ class Beat:
     num_engines: int
     num_engines_open: int
     num_retries: int
+    made_asks: int = 0  # by the engines of this session, lots in flight included; 0 without a pool
+    made_tokens: int = 0
 
 
 class LotLoop:
@@ -78,6 +81,7 @@ class LotLoop:
         self.totals = job.totals
         self.num_retries = 0
         self.stopping = False
+        self._asked, self._made = 0.0, (0, 0)
         self.pool = Pool(job.pooled, job.spec) if job.pooled else None
         self.committer = Committer(job.store)
         self._kit_ref = ray.put(job.kit)
@@ -254,4 +258,7 @@ class LotLoop:
             phases[flight.phase] = phases.get(flight.phase, 0) + 1
         members = self.pool.members if self.pool else []
         num_open = self.pool.num_open if self.pool else 0
-        return Beat(self.totals, phases, len(members), num_open, self.num_retries)
+        now = time.monotonic()
+        if self.pool and now - self._asked > ASK_PROGRESS_S:
+            self._asked, self._made = now, self.pool.made()
+        return Beat(self.totals, phases, len(members), num_open, self.num_retries, *self._made)

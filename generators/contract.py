@@ -67,6 +67,11 @@ class Generator(ABC):
         Raises only when the engine itself has failed; the failure of one ask is a reject.
         """
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """(asks, tokens_out) that this replica has finished so far, for a display; lots in flight count."""
+        return 0, 0
+
     def close(self) -> None:  # noqa: B027
         """Free the device, before the actor is killed; safe when `open` never finished."""
 

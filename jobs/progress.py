@@ -18,6 +18,7 @@ from records.shards import Summary
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
 RATE_OVER_S = 120.0
+ENGINE_RATE_OVER_S = 30.0
 
 
 def clock(seconds: float) -> str:
@@ -37,8 +38,12 @@ class Progress:
         self.console = console or Console(file=sys.stderr, highlight=False)
         self.num_asks, self.limits = num_asks, limits
         self.started = time.monotonic()
-        # (time, asks, tokens_out, kept, kept_tokens): the window that rates are taken over
+        # (time, asks, tokens_out, kept, kept_tokens) committed: the window that rates are taken over
         self.marks: deque[tuple[float, int, int, int, int]] = deque([self._mark(start)])
+        self.made: deque[tuple[float, int, int]] = (
+            deque()
+        )  # (time, asks, tokens), as engines tell
+        self.asks_before = start.asks
         self.last_shown = 0.0
         self.first_shown = False
         self.live: Live | None = None
@@ -67,6 +72,10 @@ class Progress:
             self.marks.append(self._mark(beat.totals))
             while len(self.marks) > 2 and now - self.marks[0][0] > RATE_OVER_S:
                 self.marks.popleft()
+        if beat.num_engines_open and (not self.made or now - self.made[-1][0] > 1.0):
+            self.made.append((now, beat.made_asks, beat.made_tokens))
+            while len(self.made) > 2 and now - self.made[0][0] > ENGINE_RATE_OVER_S:
+                self.made.popleft()
         if now - self.last_shown < (LIVE_EVERY_S if self.live else PLAIN_EVERY_S) and self.first_shown:
             return
         self.last_shown, self.first_shown = now, True
@@ -80,6 +89,10 @@ class Progress:
         first, last = self.marks[0], self.marks[-1]
         elapsed = max(time.monotonic() - first[0], 1e-9)
         a, t, k, kt = (float(b - a) / elapsed for a, b in zip(first[1:], last[1:]))
+        if len(self.made) > 1:  # a lot may take minutes: what the engines say is nearer to now
+            first_made, last_made = self.made[0], self.made[-1]
+            seconds = max(last_made[0] - first_made[0], 1e-9)
+            a, t = (last_made[1] - first_made[1]) / seconds, (last_made[2] - first_made[2]) / seconds
         return a, t, k, kt
 
     def _share(self, totals: Summary) -> tuple[float, float | None]:
@@ -96,7 +109,9 @@ class Progress:
     def _state(self, beat: Beat) -> str:
         if beat.num_engines and not beat.num_engines_open:
             return f"engine loading ({clock(time.monotonic() - self.started)})"
-        return f"{sum(beat.in_flight.values())} lots in flight"
+        pending = max(0, beat.made_asks - (beat.totals.asks - self.asks_before))
+        made = f" ({pending} rows made)" if pending else ""
+        return f"{sum(beat.in_flight.values())} lots in flight{made}"
 
     def _line(self, beat: Beat) -> str:
         totals, (asks_s, tokens_s, _, _) = beat.totals, self._rates()

@@ -27,6 +27,7 @@ class TextGenerator(Generator):
         self._engine: ChatEngine | None = None
         self._gate: asyncio.Semaphore | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._made = (0, 0)
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -42,6 +43,10 @@ class TextGenerator(Generator):
 
     def identity(self) -> dict[str, Any]:
         return {"kind": self.kind, "method": self.program.identity()}
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        return self._made
 
     @abstractmethod
     def open_engine(self) -> ChatEngine:
@@ -75,6 +80,8 @@ class TextGenerator(Generator):
         except AskRefused as refused:
             # What the calls before the refusal cost is counted all the same.
             return Made({}, session.finish, session.tokens_in, session.tokens_out, refused.reason)
+        finally:
+            self._made = self._made[0] + 1, self._made[1] + session.tokens_out
         return Made(payload, session.finish, session.tokens_in, session.tokens_out)
 
     async def _gather(self, jobs: list[Coroutine[Any, Any, Made] | None]) -> list[Made | None]:
