@@ -17,32 +17,45 @@ class Committer:
         self._ahead = ThreadPoolExecutor(NUM_PUTS, thread_name_prefix="put")
         self._ordered = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._running: deque[tuple[int, Future[Summary]]] = deque()
+        self._has_failed = False  # touched by the one ordered thread only
 
     def submit(self, encoded: Encoded) -> None:
         rejected = self._ahead.submit(put_rejected, self.store, encoded)
         self._running.append((encoded.lot, self._ordered.submit(self._commit, encoded, rejected)))
 
     def _commit(self, encoded: Encoded, rejected: Future[None]) -> Summary:
-        rejected.result()
-        if self._running and self._running[0][1].done() and self._running[0][1].exception():
-            raise RuntimeError("an earlier lot was not committed")  # so this one must not be
-        put_kept(self.store, encoded)
+        if self._has_failed:
+            raise RuntimeError("an earlier lot was not committed")  # so this one must not be: no holes
+        try:
+            rejected.result()
+            put_kept(self.store, encoded)
+        except BaseException:
+            self._has_failed = True
+            raise
         encoded.summary.kept_bytes = len(encoded.kept)
         return encoded.summary
 
     @property
-    def is_busy(self) -> bool:
-        return bool(self._running)
+    def num_running(self) -> int:
+        return len(self._running)
 
-    def done(self, wait: bool = False) -> list[tuple[int, Summary]]:
+    def done(self) -> list[tuple[int, Summary]]:
         """Lots committed since the last call, in order. Raises what their puts raised (Conflict, UserError)."""
         finished = []
-        while self._running and (wait or self._running[0][1].done()):
+        while self._running and self._running[0][1].done():
             lot, future = self._running[0]
             finished.append((lot, future.result()))
             self._running.popleft()
         return finished
 
-    def stop(self) -> None:
+    def stop(self) -> list[tuple[int, Summary]]:
+        """Drop what has not begun, let what has begun end, and tell which lots that committed; raises nothing."""
         self._ahead.shutdown(wait=True, cancel_futures=True)
         self._ordered.shutdown(wait=True, cancel_futures=True)
+        ended = []
+        for lot, future in self._running:
+            if future.cancelled() or future.exception() is not None:
+                break
+            ended.append((lot, future.result()))
+        self._running.clear()
+        return ended

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from cluster.spec import ClusterSpec
 from records.errors import UserError
 
 CODE = ("records", "stages", "generators", "cluster", "jobs")
+KNOCK_TIMEOUT_S = 10.0
 WORKER_ENV = {
     # One core is one task: a thread pool inside a task would take its neighbours' cores.
     "OMP_NUM_THREADS": "1",
@@ -33,6 +35,9 @@ def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
     address = spec.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the run reports what matters, in one line
+    if address:
+        _knock(address)
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
@@ -54,6 +59,17 @@ def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise UserError when nothing listens at "host:port"; Ray itself would try for minutes."""
+    host, sep, port = address.removeprefix("ray://").rpartition(":")
+    if not sep or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), KNOCK_TIMEOUT_S).close()
+    except OSError as error:
+        raise UserError(f"cannot reach Ray at {address} ({error}); check cluster.address and RAY_ADDRESS") from None
 
 
 def _runtime_env() -> dict[str, object]:

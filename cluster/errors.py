@@ -51,6 +51,8 @@ def fetch(ref: Any, lot: int, phase: str) -> Any:
         raise RunFailed(f"lot {lot}, {phase}: {type(cause).__name__}: {short(cause)}") from error
     except LOST as error:
         raise Lost(error) from error
+    except lost.RayError as error:
+        raise RunFailed(f"lot {lot}, {phase}: {type(error).__name__}: {short(error)}") from error
 
 
 def short(error: BaseException) -> str:

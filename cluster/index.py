@@ -1,11 +1,13 @@
 """The dedup index as owned actors, sharded by band. A view, never a truth: it is rebuilt from committed shards."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import ray
 
 from cluster.errors import LOST, RunFailed, short
+from cluster.near import near
 from cluster.work import Brief, claimed_task
 from records.store import Store
 from stages.bandindex import BandIndex, resolve
@@ -34,9 +36,6 @@ class BandShard:
     def retract(self, first_owner: int) -> None:
         self.index.retract(first_owner)
 
-    def nbytes(self) -> int:
-        return self.index.nbytes
-
 
 class DedupIndex:
     """The driver's side: claims in lot order, and a rebuild when an index actor is lost."""
@@ -45,7 +44,7 @@ class DedupIndex:
         self.kit_ref, self.store = kit_ref, store
         self.num_bands = num_bands
         self.max_retries = max_retries
-        self.num_rebuilt = 0
+        self.say: Any = None
         self._edges = [int(e) for e in np.linspace(0, num_bands, min(num_actors, num_bands) + 1)]
         self._actors: list[Any] = []
         # Claims that no committed shard holds yet, by lot; an index rebuilt in mid-run needs them.
@@ -56,22 +55,46 @@ class DedupIndex:
     def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros((0, self.num_bands), np.uint64), np.zeros(0, np.int64)
 
-    def start(self, num_committed: int, say: Any = None) -> None:
-        """Make the actors and fill them from the committed shards."""
+    def start(self, num_committed: int, say: Any = None, should_stop: Callable[[], bool] | None = None) -> None:
+        """Make the actors and fill them from the committed shards, again when an actor is lost meanwhile.
+
+        Raises RunFailed when they are lost again and again, or a shard cannot be read.
+        """
         self._num_committed = num_committed
+        self.say = say or self.say
+        for attempt in range(self.max_retries + 1):
+            try:
+                return self._fill(should_stop)
+            except LOST as error:
+                self._lose(attempt, error)
+            except ray.exceptions.RayTaskError as error:
+                if not isinstance(error.cause, LOST):
+                    raise RunFailed(f"dedup: the index cannot be read back: {short(error.cause)}") from error
+                self._lose(attempt, error.cause)
+
+    def _lose(self, attempt: int, error: BaseException) -> None:
+        if attempt == self.max_retries:
+            raise RunFailed(f"dedup: the index was lost {attempt + 1} times ({short(error)})") from error
+        self.stop()
+
+    def _fill(self, should_stop: Callable[[], bool] | None) -> None:
+        num_committed = self._num_committed
         pairs = zip(self._edges, self._edges[1:])
-        self._actors = [BandShard.remote(first, stop) for first, stop in pairs]  # type: ignore[attr-defined]
+        spread = BandShard.options(scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
+        self._actors = [spread.remote(first, stop) for first, stop in pairs]
         groups = range(0, num_committed, LOTS_PER_TASK)
         loads: list[Any] = []
         for number, first in enumerate(groups):
+            if should_stop and should_stop():
+                return  # no claim will be made
             lots = range(first, min(first + LOTS_PER_TASK, num_committed))
-            claims = claimed_task.remote([self.kit_ref], self.store, lots)
+            claims = claimed_task.options(**near(self.store)).remote([self.kit_ref], self.store, lots)
             loads += [actor.load.remote(claims) for actor in self._actors]
             while len(loads) > 8 * len(self._actors):  # so that few claims lie in memory at once
                 done, loads = ray.wait(loads, num_returns=1)
                 ray.get(done)
-            if say and number % 50 == 49:
-                say(f"dedup index: {lots.stop} of {num_committed} lots read back")
+            if self.say and number % 50 == 49:
+                self.say(f"dedup index: {lots.stop} of {num_committed} lots read back")
         ray.get(loads)
         for claims in self._uncommitted.values():
             ray.get([actor.load.remote(claims) for actor in self._actors])
@@ -90,12 +113,9 @@ class DedupIndex:
                 found = self._ask(asked)
                 break
             except LOST as error:
-                if attempt == self.max_retries:
-                    raise RunFailed(
-                        f"lot {lot}, dedup: the index was lost {attempt + 1} times ({short(error)})"
-                    ) from error
-                self.stop()
-                self.num_rebuilt += 1
+                self._lose(attempt, error)
+                if self.say:
+                    self.say(f"lot {lot}: the dedup index was lost and is built again ({short(error)})")
                 self.start(self._num_committed)
         owners = np.full(len(brief.alive), -1, np.int64)
         owners[alive] = found
@@ -131,9 +151,6 @@ class DedupIndex:
             ray.get([actor.retract.remote(first_owner) for actor in self._actors])
         except LOST:
             pass  # the next claim finds the loss and rebuilds without them
-
-    def nbytes(self) -> int:
-        return sum(ray.get([actor.nbytes.remote() for actor in self._actors]))
 
     def stop(self) -> None:
         for actor in self._actors:

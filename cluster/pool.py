@@ -45,6 +45,7 @@ class Member:
     opening: Any  # reference to the running open(), None once it is open
     since: float
     lots: set[int] = field(default_factory=set)  # in flight
+    num_lost: int = 0  # engines of this slot that were lost since one of them finished a lot
     asking: Any = None  # reference to the running progress(), if any
     made: tuple[int, int] = (0, 0)  # asks and tokens when it last told
 
@@ -52,14 +53,13 @@ class Member:
 class Pool:
     """`replicas` engines; hands each lot to the open engine with the fewest lots, replaces engines that die.
 
-    Raises RunFailed when an engine cannot be opened, or dies again and again without finishing a lot.
+    Raises RunFailed when an engine cannot be opened, or one slot's engines die again and again without finishing a lot
+    (counted by slot: a node that takes eight engines with it has killed each of them once).
     """
 
     def __init__(self, generator: Generator, spec: ClusterSpec) -> None:
         self.generator, self.spec = generator, spec
         self.members: list[Member] = []
-        self.num_lost_in_row = 0
-        self.num_replaced = 0
         self.device_s = 0.0
         self._gone = (0, 0)  # made by engines that were replaced
         self._generator_ref: Any = None
@@ -91,9 +91,10 @@ class Pool:
                 continue
             done, _ = ray.wait([member.opening], timeout=0)
             if not done:
-                if time.monotonic() - member.since > self.spec.start_timeout_s:
+                is_late = time.monotonic() - member.since > self.spec.start_timeout_s
+                if is_late and not self.num_open:  # else the others go on, and this one waits for room
                     raise RunFailed(
-                        f"the engine was not up after {self.spec.start_timeout_s:.0f} s; look at the log of its actor, "
+                        f"no engine was up after {self.spec.start_timeout_s:.0f} s; look at the log of its actor, "
                         f"check that the cluster has room for it, or raise cluster.start_timeout_s"
                     )
                 continue
@@ -106,6 +107,8 @@ class Pool:
                 ) from error
             except LOST as error:
                 self._replace(number, f"while starting ({short(error)})")
+            except ray.exceptions.RayError as error:
+                raise RunFailed(f"the engine cannot start: {type(error).__name__}: {short(error)}") from error
 
     def made(self) -> tuple[int, int]:
         """(asks, tokens_out) made so far by all engines, as they last told; asks them again, waits for none."""
@@ -135,7 +138,7 @@ class Pool:
 
     def finished(self, member: Member, lot: int) -> None:
         member.lots.discard(lot)
-        self.num_lost_in_row = 0
+        member.num_lost = 0
 
     def lose(self, member: Member, lot: int, why: str) -> None:
         """A lot was lost with its engine: replace the engine, unless an earlier lot's loss has done so already."""
@@ -145,14 +148,14 @@ class Pool:
                 self._replace(number, why)
 
     def _replace(self, number: int, why: str) -> None:
-        self.num_lost_in_row += 1
-        if self.num_lost_in_row > self.spec.max_retries:
+        old = self.members[number]
+        if old.num_lost >= self.spec.max_retries:
             raise RunFailed(
-                f"engines died {self.num_lost_in_row} times in a row without finishing a lot; the last one {why}"
+                f"an engine died {old.num_lost + 1} times in a row without finishing a lot; the last: {why}"
             )
-        self._stop(self.members[number])
+        self._stop(old)
         self.members[number] = self._new()
-        self.num_replaced += 1
+        self.members[number].num_lost = old.num_lost + 1
 
     def _stop(self, member: Member) -> None:
         self.device_s += self._devices() * (time.monotonic() - member.since)

@@ -86,7 +86,7 @@ class LotLoop:
         self.committer = Committer(job.store)
         self._kit_ref = ray.put(job.kit)
         self._flights: dict[int, Flight] = {}
-        self._next = self._to_claim = self._to_commit = job.totals.num_lots
+        self._next = self._to_claim = self._to_hand_over = job.totals.num_lots
         self._handed = Summary()  # committed, or on the way into the store
         self._handed.add(job.totals)
         self.index: DedupIndex | None = None
@@ -97,8 +97,11 @@ class LotLoop:
         self.window = job.spec.window or self._window()
 
     def _window(self) -> int:
-        engines = self.job.spec.replicas * self.job.spec.lots_per_replica if self.job.pooled else 0
-        return engines + WINDOW_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        if self.job.pooled is None:
+            return WINDOW_PER_CPU * num_cpus
+        in_engines = self.job.spec.replicas * self.job.spec.lots_per_replica
+        return in_engines + min(in_engines, WINDOW_PER_CPU * num_cpus) + WINDOW_PER_CPU
 
     def stop(self) -> None:
         self.stopping = True
@@ -108,14 +111,15 @@ class LotLoop:
 
         Raises RunFailed, Conflict (another driver) or UserError (the store); the committed lots stay as they are.
         """
-        if self.pool:
-            self.pool.start()  # engines load while the index is read back
-        if self.index:
-            self.index.start(self.totals.num_lots, self.say)
         try:
+            if self.pool:
+                self.pool.start()  # engines load while the index is read back
+            if self.index:
+                self.index.start(self.totals.num_lots, self.say, lambda: self.stopping)
             return self._loop()
         finally:
-            self.committer.stop()
+            for _, summary in self.committer.stop():
+                self.totals.add(summary)
             if self.index:
                 self.index.stop()
             if self.pool:
@@ -125,8 +129,8 @@ class LotLoop:
         num_lots = self.job.kit.plan.num_lots
         while True:
             reached = self.job.limits.reached(self._handed)
-            is_last = num_lots is not None and self._to_commit >= num_lots
-            if (self.stopping or reached or is_last) and not self.committer.is_busy:
+            is_last = num_lots is not None and self._to_hand_over >= num_lots
+            if (self.stopping or reached or is_last) and not self.committer.num_running:
                 return reached or ("asks" if is_last else "stopped")
             if not (self.stopping or reached):
                 if self.pool:
@@ -144,19 +148,22 @@ class LotLoop:
             self.on_beat(self._beat())
 
     def _launch(self, num_lots: int | None) -> None:
-        while len(self._flights) < self.window and (num_lots is None or self._next < num_lots):
+        while len(self._flights) + self.committer.num_running < self.window and (
+            num_lots is None or self._next < num_lots
+        ):
             self._flights[self._next] = Flight(self._next)
             self._next += 1
         for flight in self._flights.values():
-            if flight.phase == "asked":
-                self._start(flight)
+            if flight.phase == "asked" and not self._start(flight):
+                break
 
-    def _start(self, flight: Flight) -> None:
+    def _start(self, flight: Flight) -> bool:
+        """Whether there was room for the lot."""
         member = None
         if self.pool:
             member = self.pool.room()
             if member is None:
-                return
+                return False
         if flight.asks_ref is None:
             flight.asks_ref = ray.put(asks(self.job.kit.plan, self.job.source, flight.lot))
         if self.pool and member:
@@ -164,6 +171,7 @@ class LotLoop:
             flight.made_ref, flight.ref = self.pool.submit(member, flight.lot, flight.asks_ref)
         else:
             self._process(flight, flight.asks_ref)
+        return True
 
     def _process(self, flight: Flight, made_ref: Any) -> None:
         flight.batch_ref, flight.ref = process_task.remote([self._kit_ref], made_ref)
@@ -176,7 +184,7 @@ class LotLoop:
             return
         refs = list(running)
         # A short tick while commits run: their end opens the window for new lots.
-        ready, rest = ray.wait(refs, num_returns=1, timeout=TICK_S / 10 if self.committer.is_busy else TICK_S)
+        ready, rest = ray.wait(refs, num_returns=1, timeout=TICK_S / 10 if self.committer.num_running else TICK_S)
         if ready and rest:
             more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
             ready += more
@@ -194,7 +202,7 @@ class LotLoop:
                 self._process(flight, flight.made_ref)
             elif flight.phase == "processing":
                 flight.brief = fetch(ref, flight.lot, "process")
-                flight.phase = "ready"
+                flight.phase, flight.made_ref = "ready", None
             else:
                 flight.encoded = fetch(ref, flight.lot, "shard")
                 flight.phase = "finished"
@@ -213,6 +221,9 @@ class LotLoop:
         if flight.phase == "finishing" and not loss.is_object:
             self._finish(flight)  # the claimed rows still lie in the object store
             return
+        if flight.phase == "processing" and flight.made_ref is not None and not loss.is_object:
+            self._process(flight, flight.made_ref)  # nor need the engine make them again
+            return
         if flight.phase == "finishing":
             self._rewind(flight.lot)
         flight.phase, flight.member = "asked", None
@@ -221,7 +232,7 @@ class LotLoop:
     def _rewind(self, lot: int) -> None:
         """A claimed lot has lost its rows. An engine that is not deterministic will make other rows, so the claims
         from this lot on are taken back, and every later lot claims again."""
-        assert lot >= self._to_commit
+        assert lot >= self._to_hand_over
         if self.index:
             self.index.rewind(lot, lot * self.job.kit.plan.lot_size)
         for later in self._flights.values():
@@ -243,14 +254,14 @@ class LotLoop:
         flight.ref = finish_task.remote([self._kit_ref], flight.batch_ref, flight.lot, flight.owners)
 
     def _hand_over(self) -> None:
-        while (flight := self._flights.get(self._to_commit)) and flight.phase == "finished":
+        while (flight := self._flights.get(self._to_hand_over)) and flight.phase == "finished":
             if self.job.limits.reached(self._handed):
                 return
             assert flight.encoded
             self.committer.submit(flight.encoded)
             self._handed.add(flight.encoded.summary)
-            del self._flights[self._to_commit]
-            self._to_commit += 1
+            del self._flights[self._to_hand_over]
+            self._to_hand_over += 1
 
     def _beat(self) -> Beat:
         phases: dict[str, int] = {}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from records.schema import REJECT, set_column
+from records.schema import REJECT, clean, set_column
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,10 @@ def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[Made 
     rows = [m if m is not None else Made(tokens_in=None, tokens_out=None) for m in made]  # type: ignore[arg-type]
     batch = asks
     for declared in payload:
-        column = pa.array([m.payload.get(declared.name) for m in rows], declared.type)
+        values = [m.payload.get(declared.name) for m in rows]
+        if pa.types.is_string(declared.type):
+            values = [clean(v) if isinstance(v, str) else v for v in values]
+        column = pa.array(values, declared.type)
         batch = set_column(batch, declared, column)
     for name in ("finish", "tokens_in", "tokens_out"):
         declared = asks.schema.field(name)

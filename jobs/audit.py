@@ -71,20 +71,23 @@ def examine(store: Store, book: Manifest) -> Findings:
     for lot in range(last + 1):
         if lot not in kept:
             findings.add(f"{shard_name(KEPT, lot)} is missing, though lots up to {last} are committed")
-    live = store.exists("lease.json")
+    is_over = book.state in ("complete", "exhausted")
     for lot in sorted(rejected):
-        if lot not in kept and not (live and lot > last):
+        # Past the last commit of a run that can go on, it is the leftover of a stop, and the resumed run removes it.
+        if lot not in kept and (is_over or lot <= last):
             findings.add(f"{shard_name(REJECTED, lot)} has no kept shard: its lot was never committed")
-    counts = Summary()
+    counts, told = Summary(), Summary()
     walk = _Walk(store, book, findings)
     walk.note_duplicates(sorted(rejected))
     for lot in track(sorted(kept), description="audit", console=Console(stderr=True), transient=True):
-        counts.add(walk.lot(lot))
+        summary = walk.lot(lot)
+        summary.kept_bytes = kept[lot]
+        counts.add(summary)
+        if lot < book.totals.num_lots:
+            told.add(summary)
     walk.close()
-    counts.kept_bytes = sum(kept.values())
-    for name, told, found in _disagreements(book.totals, counts):
-        if not live:
-            findings.add(f"{manifest.NAME} says {name} = {told}, the shards hold {found}")
+    for name, said, found in _disagreements(book.totals, counts if is_over else told):
+        findings.add(f"{manifest.NAME} says {name} = {said}, the shards hold {found}")
     if counts.asks != counts.kept + counts.num_rejected:
         findings.add(f"{counts.asks} asks are not {counts.kept} kept + {counts.num_rejected} rejected")
     findings.count("kept rows", counts.kept)

@@ -72,7 +72,7 @@ same rows again.
 ## Recipe
 
 ```json
-{json.dumps(recipe, indent=2, ensure_ascii=False)}
+{json.dumps({k: v for k, v in recipe.items() if k != "cluster"}, indent=2, ensure_ascii=False)}
 ```
 
 ## How to read it

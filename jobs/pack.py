@@ -83,6 +83,7 @@ def shuffle(
     import ray
 
     from cluster.connect import connected
+    from cluster.near import near
 
     def read(batch: dict[str, np.ndarray]) -> pa.Table:
         tables = []
@@ -109,6 +110,8 @@ def shuffle(
     with connected(ClusterSpec(), say):
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
+        if here := near(store, target).get("scheduling_strategy"):
+            context.scheduling_strategy = context.scheduling_strategy_large_args = here
         lots = ray.data.range(num_lots, override_num_blocks=min(num_lots, 200))
         rows = lots.map_batches(read, batch_size=8, batch_format="numpy")
         written = rows.groupby(SHARD, num_partitions=min(num_shards, 64)).map_groups(write, batch_format="pyarrow")

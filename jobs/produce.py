@@ -16,7 +16,7 @@ from jobs.tables import plan_table, totals_table
 from records import ledger, manifest
 from records.errors import UserError
 from records.lease import Lease
-from records.manifest import Manifest, differences
+from records.manifest import Manifest, State, differences
 from records.shards import KEPT, Summary, shard_name
 from records.store import Store, open_store
 
@@ -28,7 +28,7 @@ NUM_SAMPLES = 3
 class Outcome:
     """How a call of produce ended."""
 
-    state: str  # "complete", "stopped" or "exhausted"
+    state: State
     totals: Summary
 
 
@@ -42,18 +42,20 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
     mill = build_mill(load(recipe_path, settings))
     mill.check()
     store = open_store(out)
+    _admit(manifest.load(store), mill, store)
     if dry_run:
         Console().print(plan_table(mill, store.uri))
         return 0
     store.check(write=True)
-    _admit(manifest.load(store), mill, store)
     lease = Lease(store)
     lease.acquire(say)
     try:
         book, totals = _resume(mill, store)
         if _is_done(mill, totals):
-            say(f"{store.uri}: this run is complete already; nothing to do")
-            outcome = Outcome("complete", totals)
+            say(f"{store.uri}: all of this run is there already; nothing to do")
+            book.totals, book.state = totals, _end_state(mill, totals)  # the driver may have died before it wrote them
+            book.save(store)
+            outcome = Outcome(book.state, totals)
         else:
             if totals.num_lots:
                 say(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
@@ -95,7 +97,7 @@ def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
     lots = ledger.committed(store)
     totals = ledger.totals(store, book, lots)
     full = totals.num_lots * mill.plan.lot_size
-    if totals.asks != full and mill.plan.num_asks != totals.asks:
+    if totals.asks != full and not _is_done(mill, totals):
         raise UserError(
             f"{store.uri}: its last lot holds fewer asks than lot_size, so the run cannot be lengthened from "
             f"{totals.asks} asks; use a limits.asks that is a multiple of {mill.plan.lot_size}, or another --out"
@@ -108,6 +110,12 @@ def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
 def _is_done(mill: Mill, totals: Summary) -> bool:
     num_lots = mill.plan.num_lots
     return bool(mill.recipe.limits.reached(totals)) or (num_lots is not None and totals.num_lots >= num_lots)
+
+
+def _end_state(mill: Mill, totals: Summary) -> State:
+    limits = mill.recipe.limits
+    wanted_more = (limits.kept_rows or limits.kept_tokens) and not limits.reached(totals)
+    return "exhausted" if wanted_more else "complete"
 
 
 def _run(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console) -> Outcome:
@@ -152,8 +160,7 @@ def _run(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease
                 if not lease.lost:
                     save()
                 raise
-        wanted_more = ended == "asks" and (recipe.limits.kept_rows or recipe.limits.kept_tokens)
-        book.state = "stopped" if ended == "stopped" else "exhausted" if wanted_more else "complete"
+        book.state = "stopped" if ended == "stopped" else _end_state(mill, totals)
         save()
     return Outcome(book.state, totals)
 
@@ -168,8 +175,8 @@ def _interruptible(stop: Callable[[], None], say: Callable[[str], None]) -> Iter
         if asked:
             raise KeyboardInterrupt
         asked = True
-        say("stopping after the lots in commit (once more: at once)")
         stop()
+        say("stopping after the lots in commit (once more: at once)")
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -190,7 +197,7 @@ def _report(outcome: Outcome, mill: Mill, store: Store, command: str) -> int:
         return 130
     if outcome.state == "exhausted":
         console.print(
-            "the source ended before the limit was reached: give more source rows, source.samples or source.cycle",
+            "the source ended before the limit was reached: take source.cycle = true, or more rows and a new --out",
             markup=False,
             soft_wrap=True,
         )

@@ -40,9 +40,7 @@ class Progress:
         self.started = time.monotonic()
         # (time, asks, tokens_out, kept, kept_tokens) committed: the window that rates are taken over
         self.marks: deque[tuple[float, int, int, int, int]] = deque([self._mark(start)])
-        self.made: deque[tuple[float, int, int]] = (
-            deque()
-        )  # (time, asks, tokens), as engines tell
+        self.made: deque[tuple[float, int, int]] = deque()  # (time, asks, tokens), as engines tell
         self.asks_before = start.asks
         self.last_shown = 0.0
         self.first_shown = False

@@ -16,6 +16,7 @@ from generators.text.registry import method_class
 from records.errors import UserError
 from records.ids import fingerprint
 from records.lots import Plan
+from records.manifest import FORMAT
 from records.schema import full_schema
 from records.shards import OutputSpec
 from records.sources import Source, SourceSpec, open_source
@@ -23,6 +24,7 @@ from records.spec import build, literals, nearest
 from stages.contract import Stage
 from stages.registry import stage_class
 
+SECRETS = ("hf_token", "token", "api_key", "password")
 NUM_PEEKED = 16
 PLACES = ("path", "file")  # keys that say where something lies; its content bears identity, by digest
 
@@ -66,6 +68,9 @@ class Mill:
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as literals."""
+        return _masked(self._resolved())
+
+    def _resolved(self) -> dict[str, Any]:
         return {
             **literals(self.recipe),
             "generator": {"kind": self.generator.kind, **literals(self.generator.spec)},  # type: ignore[attr-defined]
@@ -87,8 +92,8 @@ def load(path: str, settings: Sequence[str] = ()) -> Recipe:
             table = tomllib.load(file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such recipe file") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: is a folder, not a recipe file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     for setting in settings:
@@ -124,6 +129,15 @@ def _parted(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
     return kind, rest
 
 
+def _masked(value: Any, key: str = "") -> Any:
+    """Literals without secrets: a manifest is meant to be published."""
+    if isinstance(value, dict):
+        return {k: "***" if key == "env" else _masked(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_masked(v) for v in value]
+    return "***" if value and key in SECRETS else value
+
+
 def _placeless(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _placeless(v) for k, v in value.items() if k not in PLACES}
@@ -147,6 +161,8 @@ def build_stages(recipe: Recipe) -> list[Stage]:
         kind, rest = _parted(table, f"stages[{number}]")
         stage_type = stage_class(kind)
         name = rest.pop("name", None)
+        if name is not None and (not isinstance(name, str) or not name or ":" in name):
+            raise UserError(f"stages[{number}]: name must be a word without a colon, not {name!r}")
         stages.append(stage_type(build(stage_type.Spec, rest, f"stages[{number}] ({kind})"), name))
     names = [s.name for s in stages]
     for name in names:
@@ -163,7 +179,7 @@ def build_mill(recipe: Recipe) -> Mill:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
     source = open_source(recipe.source)
-    _check_source(source, method)
+    _check_source(source, recipe.source, method)
     carried = [pa.field(name, pa.string()) for name in recipe.source.carry]
     payload = [*carried, *generator.payload]
     try:
@@ -176,8 +192,9 @@ def build_mill(recipe: Recipe) -> Mill:
         "lot_size": recipe.lot_size,
         "source": {
             "content": source.digest(),
-            **{k: v for k, v in literals(recipe.source).items() if k in ("id_column", "carry", "samples", "sample_by")},
+            **{k: v for k, v in literals(recipe.source).items() if k in ("id_column", "carry", "sample_by")},
         },
+        "format": FORMAT,
         "generator": {"kind": generator.kind, **generator.identity()},
         "method": {"kind": method.kind, **literals(method.spec)},
         "stages": [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec)), **s.identity()} for s in stages],
@@ -200,20 +217,23 @@ def build_mill(recipe: Recipe) -> Mill:
     return Mill(recipe, source, generator, method, stages, identity, mark, plan, schema)
 
 
-def _check_source(source: Source, method: Method) -> None:
+def _check_source(source: Source, source_spec: SourceSpec, method: Method) -> None:
     """Refuse a source in which no row has the columns that the method wants; single bad rows are rejected later."""
     seen: set[str] = set()
+    wanted = [(name, f"method '{method.kind}' reads") for name in method.fields_read()]
+    wanted += [(name, "source.carry names") for name in source_spec.carry]
+    wanted += [(source_spec.id_column, "source.id_column names")] if source_spec.id_column else []
     for _, text in source.rows(0, min(source.num_rows, NUM_PEEKED)):
         try:
             row = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         seen |= set(row) if isinstance(row, dict) else set()
-    for name in method.fields_read():
-        if seen and name not in seen:
-            raise UserError(
-                f"method '{method.kind}' reads the source column '{name}', which is not there{nearest(name, seen)}"
-            )
+    if wanted and not seen:
+        raise UserError(f"none of the first rows of the source is a JSON object with columns ({source.parts[0].name})")
+    for name, who in wanted:
+        if name not in seen:
+            raise UserError(f"{who} the source column '{name}', which is not there{nearest(name, seen)}")
 
 
 def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequence[Stage]) -> None:
@@ -226,6 +246,8 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
                     f"stage '{stage.name}' reads column '{name}', which is not there; "
                     f"the payload is {', '.join(f.name for f in payload)}"
                 )
+            if not pa.types.is_string(schema.field(name).type):
+                raise UserError(f"stage '{stage.name}' reads column '{name}', which holds no text")
         known |= {c.name for c in stage.columns()}
     if sum(s.kind == "dedup" for s in stages) > 1:
         raise UserError("a recipe takes one dedup stage")

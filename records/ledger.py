@@ -44,7 +44,7 @@ def summaries(store: Store, lots: Iterable[int]) -> list[Summary]:
     def one(lot: int) -> Summary:
         try:
             return read_meta(store, lot)["summary"]
-        except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{store.path(shard_name(KEPT, lot))}: not a shard of gristmill ({error})") from None
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:

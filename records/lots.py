@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from records.ids import lot_seeds, row_id
-from records.schema import ask_schema
+from records.schema import ask_schema, clean
 from records.sources import Source
 
 
@@ -71,7 +71,7 @@ def asks(plan: Plan, source: Source, lot: int) -> pa.RecordBatch:
         "id": pa.array([row_id(plan.fingerprint, plan.generation, lot, r) for r in range(count)]),
         "row": pa.array(np.arange(count, dtype=np.int32)),
         "seed": pa.array(lot_seeds(plan.fingerprint, plan.generation, lot, count)),
-        "source_id": pa.array([source_id for source_id, _ in rows], pa.string()),
+        "source_id": pa.array([clean(source_id) for source_id, _ in rows], pa.string()),
         "ask": pa.array(texts, pa.string()),
         **_carried(plan.carry, texts),
     }
@@ -88,13 +88,14 @@ def _carried(names: Sequence[str], texts: Sequence[str]) -> dict[str, pa.Array]:
     if not names:
         return {}
     columns: dict[str, list[str | None]] = {name: [] for name in names}
-    for text in texts:
+    for line in texts:
         try:
-            row = json.loads(text)
-        except ValueError:
-            row = None
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None  # the generator rejects it
         for name in names:
             value = row.get(name) if isinstance(row, dict) else None
             is_plain = value is None or isinstance(value, str)
-            columns[name].append(value if is_plain else json.dumps(value, ensure_ascii=False))
+            text = value if is_plain else json.dumps(value, ensure_ascii=False)
+            columns[name].append(clean(text) if text is not None else None)
     return {name: pa.array(values, pa.string()) for name, values in columns.items()}

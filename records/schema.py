@@ -56,6 +56,11 @@ def full_schema(payload: Sequence[pa.Field], findings: Sequence[pa.Field]) -> pa
     return pa.schema(fields)
 
 
+def clean(text: str) -> str:
+    """`text` with lone surrogates (as broken JSON escapes leave them) as "?": Arrow takes valid Unicode only."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def set_column(batch: pa.RecordBatch, field: pa.Field, column: pa.Array) -> pa.RecordBatch:
     """`batch` with `field` replaced by `column` where it exists, else added before `reject`."""
     names = batch.schema.names

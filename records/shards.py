@@ -157,9 +157,10 @@ def data_sha256(shard: bytes) -> str:
 
 
 def put_rejected(store: Store, encoded: Encoded) -> None:
-    """Write the lot's rejected shard; a leftover of a killed run that never committed the lot is replaced.
+    """Write the lot's rejected shard, if absent.
 
-    Raises Conflict when the lot has been committed meanwhile by another driver.
+    Raises Conflict when another one is there: leftovers of a killed run were removed when this one began, so another
+    driver is at work.
     """
     name = shard_name(REJECTED, encoded.lot)
     if encoded.rejected is None:
@@ -167,11 +168,8 @@ def put_rejected(store: Store, encoded: Encoded) -> None:
     try:
         store.put(name, encoded.rejected, if_absent=True)
     except Conflict:
-        if store.read(name) == encoded.rejected:
-            return
-        if store.exists(shard_name(KEPT, encoded.lot)):
+        if store.read(name) != encoded.rejected:
             raise
-        store.put(name, encoded.rejected)
 
 
 def put_kept(store: Store, encoded: Encoded) -> None:

@@ -5,6 +5,7 @@ Its memory grows with files and blocks of lines, never with rows.
 """
 
 import glob
+import hashlib
 import json
 import os
 from abc import ABC, abstractmethod
@@ -42,6 +43,11 @@ class SourceSpec:
             raise ValueError("give either 'items' or 'path'")
         if self.samples < 1:
             raise ValueError("samples must be at least 1")
+        if self.cycle and self.samples != 1:
+            raise ValueError("samples means nothing with cycle = true, which goes round until a limit is reached")
+        for item in self.items:
+            if not isinstance(item, str | dict):
+                raise ValueError(f"items are strings or tables, not {type(item).__name__} {item!r}")
 
 
 class Part(ABC):
@@ -69,9 +75,9 @@ class Items(Part):
 class Document(Part):
     """A text file as one row."""
 
-    def __init__(self, store: Store, name: str, size: int) -> None:
+    def __init__(self, store: Store, name: str) -> None:
         self.store, self.name, self.num_rows = store, name, 1
-        self.digest = digest_object(store, name, size)
+        self.digest = hashlib.blake2b(store.read(name), digest_size=16).hexdigest()
 
     def rows(self, start: int, stop: int) -> list[str]:
         text = self.store.read(self.name).decode("utf-8", errors="replace")
@@ -81,15 +87,18 @@ class Document(Part):
 class Lines(Part):
     """A JSONL or text file, one row a line; blank lines do not count. Keeps the offset of every 1,024th row."""
 
-    def __init__(self, store: Store, name: str, size: int) -> None:
+    def __init__(self, store: Store, name: str) -> None:
         self.store, self.name = store, name
         self.is_text = name.endswith(TEXT_ENDINGS)
-        self.digest = digest_object(store, name, size)
         offsets, self.num_rows = [], 0
-        for at, _ in self._lines(0):
+        whole = hashlib.blake2b(name.rsplit("/", 1)[-1].rpartition(".")[2].encode(), digest_size=16)
+        for at, line in self._lines(0):
+            whole.update(line)
+            whole.update(b"\n")
             if self.num_rows % BLOCK_LINES == 0:
                 offsets.append(at)
             self.num_rows += 1
+        self.digest = whole.hexdigest()
         self.offsets = np.array(offsets, dtype=np.int64)
 
     def _lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
@@ -128,8 +137,8 @@ class ParquetRows(Part):
         try:
             with store.open(name) as file:
                 metadata = pq.read_metadata(file)
-        except pa.ArrowInvalid as error:
-            raise UserError(f"{store.path(name)}: not a Parquet file ({error})") from None
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{store.path(name)}: not a readable Parquet file ({error})") from None
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self.starts = np.cumsum([0, *sizes])
         self.num_rows = int(self.starts[-1])
@@ -154,6 +163,8 @@ class ParquetRows(Part):
             table = self._group(group).slice(start - int(self.starts[group]), upto - start)
             texts += [json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist()]
             start = upto
+        if stop == self.num_rows:
+            self._held = None  # the last row was read: a source of many files must not end up in memory whole
         return texts
 
 
@@ -185,8 +196,9 @@ class Source:
     def _id(self, part: Part, at: int, text: str) -> str:
         if self.id_column:
             try:
-                return str(json.loads(text)[self.id_column])
-            except (ValueError, KeyError, TypeError):
+                if (value := json.loads(text)[self.id_column]) is not None:
+                    return str(value)
+            except (ValueError, KeyError, TypeError, RecursionError):
                 pass  # such a row is rejected later, and its place is then the best name for it
         return f"{part.name}:{at}"
 
@@ -196,14 +208,11 @@ def open_source(spec: SourceSpec) -> Source:
     if spec.items:
         return Source([Items(spec.items)], spec.id_column)
     assert spec.path is not None
-    parts: list[Part] = []
-    for store, name, size in _files(spec.path):
-        if name.endswith(".parquet"):
-            parts.append(ParquetRows(store, name, size))
-        elif name.endswith(TEXT_ENDINGS) and spec.sample_by == "document":
-            parts.append(Document(store, name, size))
-        elif name.endswith(LINE_ENDINGS):
-            parts.append(Lines(store, name, size))
+    try:
+        files = _files(spec.path)
+        parts = [part for place in files if (part := _part(*place, spec.sample_by)) is not None]
+    except PermissionError as error:
+        raise UserError(f"source.path {spec.path}: {error}") from None
     source = Source(parts, spec.id_column)
     if not parts:
         raise UserError(f"source.path {spec.path}: no .jsonl, .ndjson, .parquet, .txt, .md or .rst file there")
@@ -212,13 +221,22 @@ def open_source(spec: SourceSpec) -> Source:
     return source
 
 
+def _part(store: Store, name: str, size: int, sample_by: str) -> Part | None:
+    """The reader for a file, None for a file of no known kind."""
+    if name.endswith(".parquet"):
+        return ParquetRows(store, name, size)
+    if name.endswith(TEXT_ENDINGS) and sample_by == "document":
+        return Document(store, name)
+    return Lines(store, name) if name.endswith(LINE_ENDINGS) else None
+
+
 def _files(path: str) -> list[tuple[Store, str, int]]:
     if not path.startswith("s3://"):
         local = os.path.expanduser(path.removeprefix("file://"))
         if os.path.isdir(local):
             store = open_store(local)
             return [(store, e.name, e.size) for e in store.list()]
-        matches = sorted(glob.glob(local, recursive=True))
+        matches = sorted(m for m in glob.glob(local, recursive=True) if os.path.isfile(m))
         if not matches:
             raise UserError(f"source.path {path}: no such file or folder")
         return [(open_store(os.path.dirname(m) or "."), os.path.basename(m), os.path.getsize(m)) for m in matches]

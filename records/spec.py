@@ -6,6 +6,7 @@ schema of its own; cross-field checks belong in `__post_init__` and raise `Value
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -51,7 +52,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     """`value` as the annotated type: lists become tuples, ints widen to float, tables become nested specs."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
-        return value
+        return plain(value, where)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -73,7 +74,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin is dict or hint is dict:
         if not isinstance(value, Mapping):
             raise UserError(f"{where}: expected a table, got {type(value).__name__}")
-        return {k: convert(v, args[1], f"{where}.{k}") for k, v in value.items()} if args else dict(value)
+        return {k: convert(v, args[1] if args else Any, f"{where}.{k}") for k, v in value.items()}
     if dataclasses.is_dataclass(hint):
         if dataclasses.is_dataclass(value):
             return value
@@ -82,9 +83,22 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         return build(hint, value, where)  # type: ignore[arg-type]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where}: {value} is not a finite number")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise UserError(f"{where}: expected {hint.__name__}, got {type(value).__name__} {value!r}")
     return value
+
+
+def plain(value: Any, where: str) -> Any:
+    """`value` when it is made of what JSON knows too. Raises UserError for dates, nan and the like."""
+    if isinstance(value, Mapping):
+        return {k: plain(v, f"{where}.{k}") for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v, f"{where}[{i}]") for i, v in enumerate(value)]
+    if value is None or isinstance(value, str | int | bool) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    raise UserError(f"{where}: {value} is neither text, number, boolean, list nor table")
 
 
 def literals(spec: Any) -> Any:

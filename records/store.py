@@ -143,9 +143,13 @@ class LocalStore(Store):
             self.root.mkdir(parents=True, exist_ok=True)
             probe = self.root / f"{TEMP_PREFIX}probe-{secrets.token_hex(4)}"
             probe.touch()
+            os.link(probe, f"{probe}-link")  # what a commit is made of
+            os.unlink(f"{probe}-link")
             probe.unlink()
         except OSError as error:
-            raise UserError(f"{self.uri}: cannot write here ({error.strerror}); choose another --out") from None
+            raise UserError(
+                f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); choose another --out"
+            ) from None
 
 
 def open_store(uri: str) -> Store:

@@ -52,7 +52,7 @@ class Stage(ABC):
         """Literals beyond the spec that change findings, e.g. digests of the benchmark files it reads."""
         return {}
 
-    def check(self) -> None:
+    def check(self) -> None:  # noqa: B027
         """Preflight: raise UserError when a file or package that `open` needs is missing. Cheap; loads nothing big."""
 
     def open(self) -> None:  # noqa: B027 - most stages have nothing to open

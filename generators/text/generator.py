@@ -70,7 +70,7 @@ class TextGenerator(Generator):
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> Made:
         try:
             fields = json.loads(text or "")
-        except ValueError:
+        except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
             return Made(reason="malformed_ask")

@@ -79,7 +79,7 @@ def test_opens_as_it_is_everywhere(made: Path) -> None:
 def test_again_is_a_no_op_and_a_change_is_refused(made: Path) -> None:
     recipe, before = str(made.parent / "recipe.toml"), kept_hashes(str(made))
     again = gristmill("produce", recipe, "--out", str(made))
-    assert again.returncode == 0 and "complete already" in again.stderr
+    assert again.returncode == 0 and "is there already" in again.stderr
     changed = gristmill("produce", recipe, "--out", str(made), "--set", "method.template=Sing of {text}.")
     assert changed.returncode == 2
     assert "template" in changed.stderr and '"Write about {text}." -> "Sing of {text}."' in changed.stderr
