@@ -149,19 +149,9 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        defaults: dict[str, Any] = {"disable_log_stats": True}
-        # Left free, a small model fills its JSON with blanks until it runs out of tokens.
-        defaults["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
-        if not on_gpu():
-            # Compiling costs minutes and needs a C++ compiler on every node. On chunked prefill see `check`.
-            defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
-            if self.batch_invariant:
-                defaults["worker_extension_cls"] = "stages.engine_cpu.Worker"
         if self.lora:
-            rank = json.loads((Path(self.lora["path"]) / "adapter_config.json").read_text()).get("r", 8)
-            defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}
             self._lora_request = LoRARequest(self.lora["name"], 1, os.path.abspath(self.lora["path"]))
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(model=self.model, **{**defaults, **self.args}))
+        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.arguments()))
         self._tokenizer = self._engine.get_tokenizer()
         self.max_model_len = self._engine.model_config.max_model_len
         self._sampling_class, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY
@@ -172,6 +162,21 @@ class Engine:
             except Exception as error:  # noqa: BLE001 - templates are programs and fail in every way
                 self.close()
                 raise UserError(f"model: no usable chat template (chat = false for a base model): {error}") from None
+
+    def arguments(self) -> dict[str, Any]:
+        """All that this wrapper gives to vLLM's EngineArgs: the model, our defaults, and `args` over them."""
+        defaults: dict[str, Any] = {"model": self.model, "disable_log_stats": True}
+        # Left free, a small model fills its JSON with blanks until it runs out of tokens.
+        defaults["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
+        if not on_gpu():
+            # Compiling costs minutes and needs a C++ compiler on every node. On chunked prefill see `check`.
+            defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
+            if self.batch_invariant:
+                defaults["worker_extension_cls"] = "stages.engine_cpu.Worker"
+        if self.lora:
+            rank = json.loads((Path(self.lora["path"]) / "adapter_config.json").read_text()).get("r", 8)
+            defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}
+        return {**defaults, **self.args}
 
     def close(self) -> None:
         """Stop the engine's processes and free the device; safe at any time."""
