@@ -102,3 +102,17 @@ def test_another_width_gives_the_same_bytes(tmp_path: Path, undisturbed: dict[st
     done = gristmill("produce", canned(tmp_path), "--out", out, *(w for s in wide for w in ("--set", s)))
     assert done.returncode == 0, done.stderr
     assert kept_hashes(out) == undisturbed
+
+
+def test_a_killed_engine_is_replaced_and_its_lots_are_made_again(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    out = str(tmp_path / "out")
+    run = start(canned(tmp_path, **SLOW), out, "--set", "generator.pooled=true", "--set", "cluster.num_cpus=3")
+    for lots in (3, 8):
+        wait_for_commits(out, lots, run)
+        children = psutil.Process(run.pid).children(recursive=True)
+        engine = next(p for p in children if p.cmdline() and p.cmdline()[0].startswith("ray::Replica"))
+        os.kill(engine.pid, signal.SIGKILL)
+    output, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, output
+    assert "lost its worker while making; trying again" in output
+    assert kept_hashes(out) == undisturbed

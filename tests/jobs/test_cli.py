@@ -154,6 +154,15 @@ def test_no_room_and_wrong_model_stop_before_any_engine(tmp_path: Path) -> None:
     assert crowded.returncode == 2 and "no room on the cluster" in crowded.stderr
 
 
+def test_wrong_key_and_missing_bucket(tmp_path: Path, s3: str) -> None:
+    recipe = canned(tmp_path)
+    missing = gristmill("produce", recipe, "--out", "s3://no-such-bucket/out")
+    assert missing.returncode == 2 and "no such bucket" in missing.stderr
+    wrong = gristmill("produce", recipe, "--out", f"{s3}/out", env={"AWS_SECRET_ACCESS_KEY": "wrong"})
+    assert wrong.returncode == 2 and "access refused" in wrong.stderr
+    assert "Traceback" not in missing.stderr + wrong.stderr
+
+
 def test_dry_run_starts_nothing(tmp_path: Path) -> None:
     done = gristmill("produce", canned(tmp_path), "--out", str(tmp_path / "out"), "--dry-run")
     assert done.returncode == 0 and "fingerprint" in done.stdout

@@ -71,7 +71,7 @@ def test_empty_missing_and_wrong_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         open_source(SourceSpec(path=str(tmp_path / "nothing.jsonl")))
     (tmp_path / "bad.parquet").write_text("no parquet")
-    with pytest.raises(UserError, match="not a Parquet file"):
+    with pytest.raises(UserError, match="not a readable Parquet file"):
         open_source(SourceSpec(path=str(tmp_path / "bad.parquet")))
     (tmp_path / "only.bin").write_text("x")
     with pytest.raises(UserError, match=r"no \.jsonl"):
@@ -89,3 +89,22 @@ def test_lots_cover_the_asks_in_order(num_rows: int, lot_size: int, num_asks: in
     assert len(set(table.column("id").to_pylist())) == num_asks
     assert len(set(table.column("seed").to_pylist())) == num_asks
     assert asks(whole, source, 0).equals(lots[0])
+
+
+def test_an_edit_in_the_middle_of_a_large_file_is_another_source(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    lines = [f'{{"text": "row {i:06d}"}}\n' for i in range(20_000)]
+    path.write_text("".join(lines))
+    before = open_source(SourceSpec(path=str(path))).digest()
+    lines[10_000] = lines[10_000].replace("row", "ROW")
+    path.write_text("".join(lines))
+    assert open_source(SourceSpec(path=str(path))).digest() != before
+
+
+def test_lone_surrogates_and_deep_nesting_cost_no_lot(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "bad \\ud83d", "url": "u"}\n' + '{"text": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    spec = SourceSpec(path=str(rows), id_column="text", carry=("text", "url"))
+    batch = asks(plan(2, 8, 2, spec.carry), open_source(spec), 0)
+    assert batch.column("text").to_pylist() == ["bad ?", None]
+    assert batch.column("source_id").to_pylist() == ["bad ?", "rows.jsonl:1"]
