@@ -40,10 +40,13 @@ class Committer:
         return len(self._running)
 
     def done(self) -> list[tuple[int, Summary]]:
-        """Lots committed since the last call, in order. Raises what their puts raised (Conflict, UserError)."""
-        finished = []
+        """Lots committed since the last call, in order. Raises what a put raised (Conflict, UserError), but only once
+        the lots before it have been told."""
+        finished: list[tuple[int, Summary]] = []
         while self._running and self._running[0][1].done():
             lot, future = self._running[0]
+            if finished and future.exception() is not None:
+                break
             finished.append((lot, future.result()))
             self._running.popleft()
         return finished
