@@ -81,6 +81,7 @@ class LotLoop:
         self.totals = job.totals
         self.num_retries = 0
         self.stopping = False
+        self.busy_s: dict[str, float] = {}  # seconds of CPU workers by stage
         self._asked, self._made = 0.0, (0, 0)
         self.pool = Pool(job.pooled, job.spec) if job.pooled else None
         self.committer = Committer(job.store)
@@ -202,6 +203,8 @@ class LotLoop:
                 self._process(flight, flight.made_ref)
             elif flight.phase == "processing":
                 flight.brief = fetch(ref, flight.lot, "process")
+                for name, seconds in flight.brief.busy_s.items():
+                    self.busy_s[name] = self.busy_s.get(name, 0.0) + seconds
                 flight.phase, flight.made_ref = "ready", None
             else:
                 flight.encoded = fetch(ref, flight.lot, "shard")

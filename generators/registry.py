@@ -1,12 +1,9 @@
 """Which generators there are. Modules are imported when a recipe names them."""
 
-from importlib import import_module
-
 from generators.contract import Generator
-from records.errors import UserError
-from records.spec import nearest
+from records.kinds import Kinds, kind_class
 
-KINDS = {
+KINDS: Kinds = {
     "canned": ("generators.canned", "Canned"),
     "teacher": ("generators.teacher", "Teacher"),
 }
@@ -14,8 +11,5 @@ KINDS = {
 
 def generator_class(kind: str) -> type[Generator]:
     """The class of generator `kind`. Raises UserError naming the nearest one."""
-    if kind not in KINDS:
-        raise UserError(f"generator: unknown kind '{kind}'{nearest(kind, KINDS)}")
-    module, name = KINDS[kind]
-    found: type[Generator] = getattr(import_module(module), name)
+    found: type[Generator] = kind_class(KINDS, kind, "generator")
     return found

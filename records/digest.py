@@ -1,7 +1,6 @@
 """Content digests of inputs, so that identity follows what a file holds and never where it lies."""
 
 import hashlib
-from collections.abc import Iterable
 
 from records.store import Store
 
@@ -17,11 +16,3 @@ def digest_object(store: Store, name: str, size: int) -> str:
             file.seek(max(EDGE_BYTES, size - EDGE_BYTES))
             digest.update(file.read(EDGE_BYTES))
     return digest.hexdigest()
-
-
-def digest_objects(store: Store, entries: Iterable[tuple[str, int]]) -> str:
-    """One digest over several (name, size) objects, in the given order; names' last parts count, folders do not."""
-    whole = hashlib.blake2b(digest_size=16)
-    for name, size in entries:
-        whole.update(f"{name.rsplit('/', 1)[-1]}:{digest_object(store, name, size)}\n".encode())
-    return whole.hexdigest()

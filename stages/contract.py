@@ -8,7 +8,6 @@ A stage takes a RecordBatch and returns the same rows in the same order with mor
 The base class keeps the laws by construction: `find` sees the living rows only and answers with columns.
 """
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -37,8 +36,6 @@ class Stage(ABC):
     def __init__(self, spec: Any, name: str | None = None) -> None:
         self.spec = spec
         self.name = name or self.kind  # stands before the colon in `reject`
-        self.num_rows = 0
-        self.busy_s = 0.0
 
     def columns(self) -> list[pa.Field]:
         """The findings that this stage adds, in order."""
@@ -58,16 +55,12 @@ class Stage(ABC):
     def open(self) -> None:  # noqa: B027 - most stages have nothing to open
         """Load what the stage needs, once per worker process, before the first `run`."""
 
-    def close(self) -> None:  # noqa: B027
-        """Free what `open` took; safe when `open` never finished."""
-
     @abstractmethod
     def find(self, rows: pa.RecordBatch) -> Found:
         """Findings for `rows`, all alive, at least one. Must be deterministic."""
 
     def run(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """`batch` with this stage's columns added before `reject`, and `reject` filled for the rows it refuses."""
-        started = time.perf_counter()
         reject = batch.column(REJECT.name)
         num_dead = batch.num_rows - reject.null_count
         if num_dead == batch.num_rows:
@@ -89,8 +82,6 @@ class Stage(ABC):
             named = pc.binary_join_element_wise(pa.scalar(self.name), reasons.cast(pa.string()), ":")
             reject = pc.coalesce(reject, named)
         kept = [n for n in batch.schema.names if n != REJECT.name]
-        self.num_rows += batch.num_rows - num_dead
-        self.busy_s += time.perf_counter() - started
         return pa.RecordBatch.from_arrays(
             [*(batch.column(n) for n in kept), *columns, reject],
             schema=pa.schema([*(batch.schema.field(n) for n in kept), *self.columns(), REJECT]),

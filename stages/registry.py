@@ -1,12 +1,9 @@
 """Which class makes a stage of which kind. An explicit table, resolved lazily: a recipe check imports what it names."""
 
-import importlib
-
-from records.errors import UserError
-from records.spec import nearest
+from records.kinds import Kinds, kind_class
 from stages.contract import Stage
 
-KINDS: dict[str, tuple[str, str]] = {
+KINDS: Kinds = {
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
     "dedup": ("stages.dedup", "Dedup"),
     "finish": ("stages.verify.finish", "Finish"),
@@ -17,8 +14,6 @@ KINDS: dict[str, tuple[str, str]] = {
 
 
 def stage_class(kind: str) -> type[Stage]:
-    """The class of `kind`. Raises UserError, naming the nearest kind, when there is none."""
-    if kind not in KINDS:
-        raise UserError(f"no stage of kind '{kind}'{nearest(kind, KINDS)}")
-    module, name = KINDS[kind]
-    return getattr(importlib.import_module(module), name)
+    """The class of stage `kind`. Raises UserError naming the nearest one."""
+    found: type[Stage] = kind_class(KINDS, kind, "stage")
+    return found

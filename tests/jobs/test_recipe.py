@@ -27,7 +27,7 @@ def test_every_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest
         ("generator.kind=techer", r"unknown kind 'techer' \(did you mean 'teacher'\?\)"),
         ("generator.num_word=3", r"unknown key 'num_word' \(did you mean 'num_words'\?\)"),
         ("method.kind=promt", r"unknown kind 'promt' \(did you mean 'prompt'\?\)"),
-        ("stages.0.kind=finsh", r"no stage of kind 'finsh' \(did you mean 'finish'\?\)"),
+        ("stages.0.kind=finsh", r"stage: unknown kind 'finsh' \(did you mean 'finish'\?\)"),
         ("stages.4.treshold=0.5", r"stages\[4\] \(dedup\): unknown key 'treshold'"),
         ("stages.4.threshold=1.5", "threshold"),
         ("limits.kept_rows=0", "kept_rows must be at least 1"),
@@ -87,3 +87,12 @@ def test_settings_reach_lists_and_make_tables(tmp_path: Path) -> None:
     assert recipe.stages[4]["threshold"] == 0.5
     assert recipe.output.compression_level == 9
     assert recipe.name == "plain words"
+
+
+def test_the_recipe_in_the_readme_is_whole(tmp_path: Path) -> None:
+    text = (ROOT / "README.md").read_text()
+    block = text[text.index("```toml\n") + 8 :]
+    (tmp_path / "readme.toml").write_text(block[: block.index("```")])
+    (tmp_path / "topics.jsonl").write_text('{"topic": "tides", "slug": "t", "field": "physics"}\n')
+    mill = build_mill(load(str(tmp_path / "readme.toml"), [f"source.path={tmp_path}/topics.jsonl"]))
+    assert mill.plan.num_asks == 4 and mill.plan.carry == ("field",)

@@ -1,0 +1,18 @@
+"""From the `kind` of a recipe's table to the class that it names, imported only when it is named."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any
+
+from records.errors import UserError
+from records.spec import nearest
+
+Kinds = Mapping[str, tuple[str, str]]  # kind -> (module, class)
+
+
+def kind_class(kinds: Kinds, kind: str, what: str) -> Any:
+    """The class of `kind`. Raises UserError that names the nearest one; `what` is "stage", "method", ..."""
+    if kind not in kinds:
+        raise UserError(f"{what}: unknown kind '{kind}'{nearest(kind, kinds)}")
+    module, name = kinds[kind]
+    return getattr(import_module(module), name)
