@@ -31,6 +31,7 @@ def dataset_card(book: Manifest, totals: Summary, shards: Sequence["ShardFile"],
     rejected = "\n".join(f"| rejected {reason} | {count:,} |" for reason, count in sorted(totals.rejected.items()))
     columns = "\n".join(f"| `{f.name}` | {f.type} | {_group(f.name)} |" for f in schema)
     generator = recipe["generator"]
+    model = f" with the model `{generator.get('name') or generator['model']}`" if generator.get("model") else ""
     return f"""---
 pretty_name: {json.dumps(recipe["name"])}
 tags:
@@ -47,10 +48,8 @@ configs:
 
 {recipe.get("description") or "A synthetic corpus made with Gristmill."}
 
-Every row is synthetic unless its `origin` column says `real`. Made by the generator `{generator["kind"]}`
-{f"with the model `{generator.get('name') or generator.get('model')}`" if generator.get("model") else ""} and the
-method `{recipe["method"]["kind"]}`; the fingerprint of the recipe is `{book.fingerprint}`. The same recipe makes the
-same rows again.
+Every row is synthetic unless its `origin` column says `real`. The generator was `{generator["kind"]}`{model},
+the method `{recipe["method"]["kind"]}`. The fingerprint of the recipe is `{book.fingerprint}`.
 
 ## What was made and what was kept
 
@@ -60,8 +59,8 @@ same rows again.
 | kept | {totals.kept:,} |
 {rejected}
 
-{totals.kept_tokens:,} tokens in the kept rows, of {totals.tokens_out:,} generated. {len(shards)} shards,
-{sum(s.num_bytes for s in shards):,} bytes; rows are shuffled over all shards.
+{totals.kept_tokens:,} tokens in the kept rows, of {totals.tokens_out:,} generated. Number of shards: {len(shards)},
+of {sum(s.num_bytes for s in shards):,} bytes together; rows are shuffled over all of them.
 
 ## Columns
 

@@ -6,6 +6,7 @@ of (seed, id) names, so the same corpus and seed give the same bytes on any clus
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,13 +109,17 @@ def shuffle(
         return pa.table({k: [v] for k, v in {**row, "sha256": hashlib.sha256(data).hexdigest()}.items()})
 
     with connected(ClusterSpec(), say):
+        # Ray Data tells of its plans at length; what counts is said by us.
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        if here := near(store, target).get("scheduling_strategy"):
-            context.scheduling_strategy = context.scheduling_strategy_large_args = here
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        here = near(store, target)
+        place_here = {"ray_remote_args_fn": lambda: here} if here else {}
         lots = ray.data.range(num_lots, override_num_blocks=min(num_lots, 200))
-        rows = lots.map_batches(read, batch_size=8, batch_format="numpy")
-        written = rows.groupby(SHARD, num_partitions=min(num_shards, 64)).map_groups(write, batch_format="pyarrow")
+        rows = lots.map_batches(read, batch_size=8, batch_format="numpy", **place_here)
+        written = rows.groupby(SHARD, num_partitions=min(num_shards, 64)).map_groups(
+            write, batch_format="pyarrow", **place_here
+        )
         shards = [ShardFile(**row) for row in written.take_all()]
     return sorted(shards, key=lambda s: s.name)
 
