@@ -7,6 +7,7 @@ of (seed, id) names, so the same corpus and seed give the same bytes on any clus
 import hashlib
 import json
 import logging
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,7 @@ def shuffle(
         context.enable_progress_bars = False
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         here = near(store, target)
+        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")  # named parameters cannot name a node
         place_here = {"ray_remote_args_fn": lambda: here} if here else {}
         lots = ray.data.range(num_lots, override_num_blocks=min(num_lots, 200))
         rows = lots.map_batches(read, batch_size=8, batch_format="numpy", **place_here)
