@@ -116,7 +116,8 @@ def shuffle(
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         here = near(store, target)
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")  # named parameters cannot name a node
-        place_here = {"ray_remote_args_fn": lambda: here} if here else {}
+        strategy = {"scheduling_strategy": here["scheduling_strategy"]} if here else {}
+        place_here = {"ray_remote_args_fn": lambda: strategy, "num_cpus": 0} if here else {}
         lots = ray.data.range(num_lots, override_num_blocks=min(num_lots, 200))
         rows = lots.map_batches(read, batch_size=8, batch_format="numpy", **place_here)
         written = rows.groupby(SHARD, num_partitions=min(num_shards, 64)).map_groups(
