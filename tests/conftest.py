@@ -43,7 +43,8 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, st
     command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=50"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-{name}={port}" for name, port in grpc.items()]
-    command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false"]
+    # Its further servers listen on fixed ports: two test runs on one machine would meet there.
+    command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     with open(folder / "log", "wb") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
     env = {**S3_KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ports['s3']}", "AWS_EC2_METADATA_DISABLED": "true"}
