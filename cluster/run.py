@@ -69,7 +69,7 @@ class Beat:
     num_engines: int
     num_engines_open: int
     num_retries: int
-    made_asks: int = 0  # by the engines of this session, lots in flight included; 0 without a pool
+    made_asks: int = 0  # by the engines of this start, lots in flight included; 0 without a pool
     made_tokens: int = 0
 
 

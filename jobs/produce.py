@@ -137,9 +137,9 @@ def _run(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease
 
         def save() -> None:
             book.totals = totals
-            book.sessions[-1]["wall_s"] = round(time.monotonic() - started, 1)
-            book.sessions[-1]["stage_s"] = {k: round(v, 2) for k, v in loop.busy_s.items()} if loop else {}
-            book.sessions[-1]["device_s"] = round(loop.pool.alive_device_s(), 1) if loop and loop.pool else 0.0
+            book.starts[-1]["wall_s"] = round(time.monotonic() - started, 1)
+            book.starts[-1]["stage_s"] = {k: round(v, 2) for k, v in loop.busy_s.items()} if loop else {}
+            book.starts[-1]["device_s"] = round(loop.pool.alive_device_s(), 1) if loop and loop.pool else 0.0
             book.save(store)
 
         def beat(state: Beat) -> None:

@@ -24,14 +24,14 @@ def status(uri: str, as_json: bool = False) -> int:
     console.print(totals_table(totals, f"{found['name']}: {found['state']}"))
     if found["driver"]:
         console.print(f"driver: {found['driver']}", markup=False)
-    last = found["sessions"][-1] if found["sessions"] else {}
+    last = found["starts"][-1] if found["starts"] else {}
     if last:
-        console.print(f"sessions: {len(found['sessions'])}, last started {last['started']} on {last['host']}")
+        console.print(f"driver starts: {len(found['starts'])}, the last {last['started']} on {last['host']}")
     return 0
 
 
 def describe(uri: str) -> dict[str, Any]:
-    """The state of an output as literals: name, state, fingerprint, totals, sessions, driver."""
+    """The state of an output as literals: name, state, fingerprint, totals, starts, driver."""
     store = open_store(uri)
     store.check(write=False)
     book = manifest.load(store)
@@ -46,5 +46,5 @@ def describe(uri: str) -> dict[str, Any]:
         "fingerprint": book.fingerprint,
         "totals": totals.literals(),
         "driver": who(json.loads(held)) if held else None,
-        "sessions": book.sessions,
+        "starts": book.starts,
     }

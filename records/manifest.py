@@ -48,13 +48,13 @@ class Manifest:
     identity: dict[str, Any]  # the literals under the fingerprint, to name what differs
     state: State = "running"
     totals: Summary = field(default_factory=Summary)
-    sessions: list[dict[str, Any]] = field(default_factory=list)  # one per start of the driver
+    starts: list[dict[str, Any]] = field(default_factory=list)  # one per start of the driver
     format: int = FORMAT
 
     def begin(self) -> None:
         """Note a start of the driver."""
         self.state = "running"
-        self.sessions.append(
+        self.starts.append(
             {"started": now(), "host": socket.gethostname(), "versions": versions(), "wall_s": 0.0, "device_s": 0.0}
         )
 
