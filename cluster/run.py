@@ -18,7 +18,7 @@ from cluster.errors import Lost, RunFailed, fetch
 from cluster.index import DedupIndex
 from cluster.pool import Member, Pool
 from cluster.spec import ClusterSpec, Limits
-from cluster.work import Brief, Kit, finish_task, process_task
+from cluster.work import Brief, Kit, finish_task, process_task, warm_task
 from generators.contract import Generator
 from records.lots import asks
 from records.shards import Encoded, Summary
@@ -114,7 +114,8 @@ class LotLoop:
         """
         try:
             if self.pool:
-                self.pool.start()  # engines load while the index is read back
+                self.pool.start()  # engines load while the index is read back and stages are opened
+                self._warm = warm_task.remote([self._kit_ref])  # if it fails, so will the first lot, with a name to it
             if self.index:
                 self.index.start(self.totals.num_lots, self.say, lambda: self.stopping)
             return self._loop()

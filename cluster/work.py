@@ -138,6 +138,12 @@ def process_task(kit_ref: list, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, 
 
 
 @ray.remote(num_cpus=1, max_retries=0)
+def warm_task(kit_ref: list) -> None:
+    """Open the kit in a worker before the first lot comes: stages load while engines do."""
+    opened(kit_ref)
+
+
+@ray.remote(num_cpus=1, max_retries=0)
 def finish_task(kit_ref: list, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None) -> Encoded:
     return finish(opened(kit_ref), batch, lot, owners)
 
