@@ -108,8 +108,8 @@ def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
 
 
 def _is_done(mill: Mill, totals: Summary) -> bool:
-    num_lots = mill.plan.num_lots
-    return bool(mill.recipe.limits.reached(totals)) or (num_lots is not None and totals.num_lots >= num_lots)
+    num_asks = mill.plan.num_asks
+    return bool(mill.recipe.limits.reached(totals)) or (num_asks is not None and totals.asks >= num_asks)
 
 
 def _end_state(mill: Mill, totals: Summary) -> State:

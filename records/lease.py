@@ -101,7 +101,7 @@ class Lease:
                     return
                 self._beat += 1
                 self.store.put(NAME, self._content())
-            except Exception:  # noqa: BLE001 - a thread that dies silently would let a rival in
+            except (UserError, OSError):
                 continue  # a store in trouble stops the run at its next commit, with the store's own words
 
     def release(self) -> None:

@@ -91,8 +91,11 @@ def test_a_full_run_can_be_lengthened_and_a_ragged_one_not(tmp_path: Path) -> No
     assert gristmill("produce", recipe, "--out", out).returncode == 0
     longer = gristmill("produce", recipe, "--out", out, "--set", "limits.asks=100")
     assert longer.returncode == 0, longer.stderr
-    ragged = gristmill("produce", recipe, "--out", out, "--set", "limits.asks=200")
-    assert ragged.returncode == 2 and "multiple of 32" in ragged.stderr
+    for asks in (110, 200):  # 110 asks are no more lots than 100, and are not there all the same
+        ragged = gristmill("produce", recipe, "--out", out, "--set", f"limits.asks={asks}")
+        assert ragged.returncode == 2 and "multiple of 32" in ragged.stderr
+    shorter = gristmill("produce", recipe, "--out", out, "--set", "limits.asks=50")
+    assert shorter.returncode == 0 and "is there already" in shorter.stderr
     assert gristmill("audit", out).returncode == 0
 
 
