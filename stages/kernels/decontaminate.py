@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.mixing import mix
+
 SEED = np.uint64(0x9E3779B97F4A7C15)
 WORD = np.uint64(0x100000001B3)  # FNV-1a's prime; the finisher below makes up for its weak low bits
 BASE = np.uint64(0xD6E8FEB86659FD93)
-MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)  # splitmix64's
-S6, S8, S27, S30, S31, S32 = (np.uint64(n) for n in (6, 8, 27, 30, 31, 32))
+S6, S8, S32 = (np.uint64(n) for n in (6, 8, 32))
 LOW6, ONE, ZERO = np.uint64(63), np.uint64(1), np.uint64(0)
 
 
@@ -32,13 +33,6 @@ def _letters() -> np.ndarray:
 
 
 LETTER = _letters()  # the byte as it is hashed; 0 = not part of a word
-
-
-@njit(cache=True, nogil=True, inline="always")
-def mix(x: np.uint64) -> np.uint64:
-    x = (x ^ (x >> S30)) * MIX_1
-    x = (x ^ (x >> S27)) * MIX_2
-    return x ^ (x >> S31)
 
 
 @njit(cache=True, nogil=True)

@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from stages.kernels.mixing import mix
+
 SEED, WORD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x100000001B3)
 BASE = np.uint64(0xD6E8FEB86659FD93)
-MIX_1, MIX_2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-S27, S30, S31 = np.uint64(27), np.uint64(30), np.uint64(31)
 TABLE_FACTOR = 2  # slots per entry, at least
-
-
-@njit(cache=True, nogil=True, inline="always")
-def mix(x: np.uint64) -> np.uint64:
-    x = (x ^ (x >> S30)) * MIX_1
-    x = (x ^ (x >> S27)) * MIX_2
-    return x ^ (x >> S31)
 
 
 @njit(cache=True, nogil=True)
