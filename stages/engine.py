@@ -21,6 +21,7 @@ from typing import Any
 
 from records.errors import UserError
 from records.spec import nearest
+from stages.engine_guard import Guard
 
 Messages = str | Sequence[Mapping[str, str]]
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maxima that vLLM takes
@@ -74,6 +75,7 @@ def known_args() -> frozenset[str]:
 def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = False) -> dict[str, str]:
     """The environment that an engine's process wants; what the user has set already wins over it."""
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
+    env["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # forked children would not bear the guard's mark
     if not on_gpu():
         # Unbound threads: the engine would bind every replica of a node to the same cores.
         env |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -122,6 +124,7 @@ class Engine:
         self.threads = threads
         self.max_model_len = 0
         self._engine: Any = None
+        self._guard: Guard | None = None
         self._tokenizer: Any = None
         self._lora_request: Any = None
         self._numbers = count()
@@ -151,6 +154,7 @@ class Engine:
 
         if self.lora:
             self._lora_request = LoRARequest(self.lora["name"], 1, os.path.abspath(self.lora["path"]))
+        self._guard = Guard()
         self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.arguments()))
         self._tokenizer = self._engine.get_tokenizer()
         self.max_model_len = self._engine.model_config.max_model_len
@@ -183,6 +187,9 @@ class Engine:
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.shutdown()
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.stop()
 
     def check_sampling(self, sampling: Mapping[str, Any], json_schema: Mapping[str, Any] | None = None) -> None:
         """Raise UserError for values that the opened engine refuses for every ask alike."""

@@ -1,0 +1,83 @@
+"""A real S3 server (SeaweedFS) on loopback that can be killed, frozen and started again over the same data."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+KEYS = {"AWS_ACCESS_KEY_ID": "gristmill", "AWS_SECRET_ACCESS_KEY": "gristmill-secret", "AWS_REGION": "us-east-1"}
+CONFIG = """{"identities": [{"name": "test", "credentials":
+ [{"accessKey": "gristmill", "secretKey": "gristmill-secret"}], "actions": ["Admin", "Read", "Write", "List"]}]}"""
+UP_TIMEOUT_S = 60.0
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class S3Server:
+    """`env` reaches it by the standard AWS settings."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "s3.json").write_text(CONFIG)
+        (folder / "data").mkdir()
+        ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
+        grpc = {f"{name}.port.grpc": free_port() for name in ports}
+        command = [str(Path(sys.executable).parent / "weed"), "server", "-s3", "-filer", f"-s3.config={folder}/s3.json"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=50"]
+        command += [f"-{name}.port={port}" for name, port in ports.items()]
+        command += [f"-{name}={port}" for name, port in grpc.items()]
+        # Its further servers listen on fixed ports: two test runs on one machine would meet there.
+        command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        self.command = command
+        self.port = ports["s3"]
+        self.env = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}", "AWS_EC2_METADATA_DISABLED": "true"}
+        self.process: subprocess.Popen | None = None
+
+    def client(self):
+        return boto3.client(
+            "s3",
+            endpoint_url=self.env["AWS_ENDPOINT_URL"],
+            aws_access_key_id=self.env["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.env["AWS_SECRET_ACCESS_KEY"],
+            region_name="us-east-1",
+        )
+
+    def start(self, bucket: str = "mill") -> None:
+        """Return when the bucket is there (made, if need be). Raises RuntimeError with the server's log."""
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
+        client, end = self.client(), time.monotonic() + UP_TIMEOUT_S
+        while time.monotonic() < end:
+            try:
+                names = [b["Name"] for b in client.list_buckets()["Buckets"]]
+                if bucket not in names:
+                    client.create_bucket(Bucket=bucket)
+                client.put_object(Bucket=bucket, Key=".up", Body=b"")
+                return client.delete_object(Bucket=bucket, Key=".up") and None
+            except (BotoCoreError, ClientError):
+                time.sleep(0.5)
+        raise RuntimeError((self.folder / "log").read_text()[-2000:])
+
+    def kill(self) -> None:
+        assert self.process
+        self.process.kill()
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """Connections are taken and nothing answers, until `thaw`."""
+        assert self.process
+        os.kill(self.process.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process
+        os.kill(self.process.pid, signal.SIGCONT)
