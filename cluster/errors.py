@@ -1,8 +1,8 @@
 """Losses that are retried, and the error that ends a run."""
 
+from concurrent.futures import Future
 from typing import Any
 
-import ray
 from ray import exceptions as lost
 
 from records.errors import UserError
@@ -35,13 +35,13 @@ class Lost(Exception):
         self.is_object = isinstance(cause, lost.ObjectLostError)  # the rows are gone, not only who worked on them
 
 
-def fetch(ref: Any, lot: int, phase: str) -> Any:
-    """`ray.get` of a finished task.
+def fetch(future: Future, lot: int, phase: str) -> Any:
+    """The value of a finished task.
 
     Raises Lost for a loss worth a retry and RunFailed for an error of the work itself.
     """
     try:
-        return ray.get(ref)
+        return future.result()
     except lost.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, LOST):

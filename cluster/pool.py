@@ -1,179 +1,301 @@
 """Pools: long-lived actors that hold one engine each and outlive lots."""
 
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import pyarrow as pa
 import ray
+from ray.util.placement_group import remove_placement_group
 
 from cluster.errors import LOST, RunFailed, short
-from cluster.spec import ClusterSpec
-from generators.contract import Generator
+from cluster.member import Member
+from cluster.placement import draining, is_alive, living, places
+from cluster.replica import Replica, Worker, place
+from cluster.spec import ClusterSpec, PoolSpec
+from stages.needs import Needs
 
 CLOSE_TIMEOUT_S = 20.0
-
-
-@ray.remote
-class Replica:
-    """One engine. Its calls are async programs on one event loop, so several lots share the engine's batch."""
-
-    def __init__(self, generator: Generator) -> None:
-        self.generator = generator
-
-    async def open(self) -> None:
-        self.generator.open()
-
-    @ray.method(num_returns=2)
-    async def make(self, asks: pa.RecordBatch) -> tuple[pa.RecordBatch, int]:
-        """The made rows, and apart from them (so that the driver need not fetch rows) the number of rows."""
-        batch = await self.generator.make(asks)
-        return batch, batch.num_rows
-
-    async def progress(self) -> tuple[int, int]:
-        return self.generator.progress
-
-    async def close(self) -> None:
-        self.generator.close()
-
-
-@dataclass
-class Member:
-    """A replica as the driver sees it."""
-
-    actor: Any
-    opening: Any  # reference to the running open(), None once it is open
-    since: float
-    lots: set[int] = field(default_factory=set)  # in flight
-    num_lost: int = 0  # engines of this slot that were lost since one of them finished a lot
-    asking: Any = None  # reference to the running progress(), if any
-    made: tuple[int, int] = (0, 0)  # asks and tokens when it last told
+RESIZE_S = 3.0
+ASK_S = 1.0  # between two questions to a replica how far it is
+ASKS_PER_S = 100.0  # of all replicas together
+RATE_OVER_S = 30.0
+CRASH, HANG = "engine_crash", "engine_hang"
 
 
 class Pool:
-    """`replicas` engines; hands each lot to the open engine with the fewest lots, replaces engines that die.
+    """Engines between a minimum and a maximum; hands each lot to the open engine with the fewest, replaces the dead.
 
     Raises RunFailed when an engine cannot be opened, or one slot's engines die again and again without finishing a lot
     (counted by slot: a node that takes eight engines with it has killed each of them once).
     """
 
-    def __init__(self, generator: Generator, spec: ClusterSpec) -> None:
-        self.generator, self.spec = generator, spec
+    def __init__(
+        self,
+        name: str,
+        worker: Worker,
+        needs: Needs,
+        spec: PoolSpec,
+        cluster: ClusterSpec,
+        note: Callable[..., None],
+    ) -> None:
+        self.name, self.worker, self.needs = name, worker, needs
+        self.spec, self.cluster, self.note = spec, cluster, note
+        self.price_per_device_hour = (
+            spec.price_per_device_hour if spec.price_per_device_hour is not None else cluster.price_per_device_hour
+        )
         self.members: list[Member] = []
-        self.device_s = 0.0
-        self._gone = (0, 0)  # made by engines that were replaced
-        self._generator_ref: Any = None
+        self.others: Sequence[Pool] = ()  # the other pools of the run, which take room too
+        self.worker_ref: Any = None
+        self.mean_lot_s = 0.0
+        self._device_s = 0.0  # of replicas that are gone
+        self._gone = (0, 0)  # made by replicas that are gone
+        self._next_number = 0
+        self._asked = self._resized = 0.0
+        self._marks: list[tuple[float, int]] = []
 
     def start(self) -> None:
-        self._generator_ref = ray.put(self.generator)
-        self.members = [self._new() for _ in range(self.spec.replicas)]
+        self.worker_ref = ray.put(self.worker)
+        for _ in range(self.target()):
+            self._add()
 
-    def _new(self) -> Member:
-        needs = self.generator.needs
-        actor = Replica.options(  # type: ignore[attr-defined]
-            num_cpus=needs.num_cpus,
-            num_gpus=needs.num_gpus,
-            memory=int(needs.memory_gb * 2**30) or None,
-            max_concurrency=self.spec.lots_per_replica + 2,
-            max_restarts=0,
-            runtime_env={"env_vars": needs.env} if needs.env else None,
-        ).remote(self._generator_ref)
-        return Member(actor, actor.open.remote(), time.monotonic())
+    # Width
+
+    def target(self) -> int:
+        """How many replicas there should be now."""
+        if self.spec.max_replicas is None:
+            return self.spec.replicas
+        taken = [(p.needs, max(p.spec.replicas, len(p.members))) for p in self.others]
+        room = places(self.needs, list(living(draining()).values()), taken)
+        return min(max(room, self.spec.replicas), self.spec.max_replicas)
+
+    @property
+    def width(self) -> int:
+        """Replicas that take lots, or soon will."""
+        return sum(not m.leaving for m in self.members)
+
+    def _resize(self) -> None:
+        leaving = draining()
+        for member in list(self.members):
+            if member.node in leaving and not member.leaving:
+                member.leaving = True
+                self.note("engine", pool=self.name, replica=member.number, state="leaving", why="its node drains")
+            if member.leaving and not member.lots:
+                self._remove(member, "left")
+        target = self.target()
+        while self.width < target:
+            self._add()
+        for member in [m for m in self.members if m.node is None][::-1]:
+            if self.width <= target:
+                break
+            self._remove(member, "left")  # it waits for room that has gone
+
+    def _add(self, number: int | None = None, num_lost: int = 0) -> Member:
+        if number is None:
+            number, self._next_number = self._next_number, self._next_number + 1
+        options, group = place(self.needs, self.spec.lots_per_replica + 2)
+        actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
+        member = Member(
+            number, actor, group, actor.where.remote(), actor.open.remote(), time.monotonic(), num_lost=num_lost
+        )
+        self.members.append(member)
+        self.note("engine", pool=self.name, replica=number, state="loading")
+        return member
+
+    def _remove(self, member: Member, state: str, why: str | None = None) -> None:
+        if member.placed is not None:
+            self._device_s += self.needs.num_devices * (time.monotonic() - member.placed)
+        self._gone = self._gone[0] + member.made[0], self._gone[1] + member.made[1]
+        ray.kill(member.actor)
+        if member.group is not None:
+            remove_placement_group(member.group)
+        self.members.remove(member)
+        self.note("engine", pool=self.name, replica=member.number, state=state, why=why)
+
+    # Life
+
+    def poll(self) -> None:
+        """Note engines that came up, got on, hang or must go; raise for one that cannot open."""
+        now = time.monotonic()
+        self._poll_opening(now)
+        if now - self._asked > max(ASK_S, len(self.members) / ASKS_PER_S):
+            self._asked = now
+            self._poll_progress(now)
+        if now - self._resized > RESIZE_S and (self.spec.max_replicas or any(m.node for m in self.members)):
+            self._resized = now
+            self._resize()
+
+    def _poll_opening(self, now: float) -> None:
+        self._poll_placing(now)
+        opening = {m.opening: m for m in self.members if m.opening is not None}
+        if not opening:
+            return
+        done, late = ray.wait(list(opening), num_returns=len(opening), timeout=0)
+        for ref in done:
+            self._opened(opening[ref], now)
+        for ref in late:
+            # While others are open they go on, and this one waits for room.
+            if now - opening[ref].since > self.cluster.start_timeout_s and not self.num_open:
+                raise RunFailed(
+                    f"{self.name}: no engine was up after {self.cluster.start_timeout_s:.0f} s; look at the log of its "
+                    f"actor, check that the cluster has room for it, or raise cluster.start_timeout_s"
+                )
+
+    def _poll_placing(self, now: float) -> None:
+        placing = {m.placing: m for m in self.members if m.placing is not None}
+        done = ray.wait(list(placing), num_returns=len(placing), timeout=0)[0] if placing else []
+        for ref in done:
+            member = placing[ref]
+            member.placing = None
+            try:
+                member.node, member.placed = ray.get(ref), now
+            except ray.exceptions.RayError:
+                continue  # its open() fails too, and tells
+
+    def _opened(self, member: Member, now: float) -> None:
+        try:
+            ray.get(member.opening)
+            member.opening, member.moved = None, now
+            seconds = round(now - member.since, 2)
+            self.note("engine", pool=self.name, replica=member.number, state="open", node=member.node, seconds=seconds)
+        except ray.exceptions.RayTaskError as error:
+            raise RunFailed(
+                f"{self.name}: the engine cannot start: {type(error.cause).__name__}: {short(error.cause)}"
+            ) from error
+        except LOST as error:
+            self._replace(member, f"while starting ({short(error)})")
+        except ray.exceptions.RayError as error:
+            raise RunFailed(f"{self.name}: the engine cannot start: {type(error).__name__}: {short(error)}") from error
+
+    def _poll_progress(self, now: float) -> None:
+        answered = {m.asking: m for m in self.members if m.asking is not None}
+        done = ray.wait(list(answered), num_returns=len(answered), timeout=0)[0] if answered else []
+        for ref in done:
+            member = answered[ref]
+            member.asking = None
+            try:
+                made = ray.get(ref)
+            except LOST as error:
+                if not member.lots and member in self.members:  # else its lots tell of the loss
+                    self._replace(member, short(error))
+                continue
+            if made != member.made:
+                member.made, member.moved = made, now
+        for member in list(self.members):
+            if member.opening is not None:
+                continue
+            if member.asking is None:
+                member.asking = member.actor.progress.remote()
+            if member.lots and now - member.moved > self.cluster.stall_timeout_s:
+                self._hang(member)
+        self._marks = [m for m in self._marks if now - m[0] < RATE_OVER_S] + [(now, self.made[1])]
+
+    def _hang(self, member: Member) -> None:
+        """Its calls fail with it, and the lots tell."""
+        member.blame, member.moved = HANG, time.monotonic()
+        ray.kill(member.actor)
 
     @property
     def num_open(self) -> int:
         return sum(m.opening is None for m in self.members)
 
-    def poll(self) -> None:
-        """Note engines that have come up; raise for one that cannot."""
-        for number, member in enumerate(self.members):
-            if member.opening is None:
-                continue
-            done, _ = ray.wait([member.opening], timeout=0)
-            if not done:
-                is_late = time.monotonic() - member.since > self.spec.start_timeout_s
-                if is_late and not self.num_open:  # else the others go on, and this one waits for room
-                    raise RunFailed(
-                        f"no engine was up after {self.spec.start_timeout_s:.0f} s; look at the log of its actor, "
-                        f"check that the cluster has room for it, or raise cluster.start_timeout_s"
-                    )
-                continue
-            try:
-                ray.get(done[0])
-                member.opening = None
-            except ray.exceptions.RayTaskError as error:
-                raise RunFailed(
-                    f"the engine cannot start: {type(error.cause).__name__}: {short(error.cause)}"
-                ) from error
-            except LOST as error:
-                self._replace(number, f"while starting ({short(error)})")
-            except ray.exceptions.RayError as error:
-                raise RunFailed(f"the engine cannot start: {type(error).__name__}: {short(error)}") from error
-
+    @property
     def made(self) -> tuple[int, int]:
-        """(asks, tokens_out) made so far by all engines, as they last told; asks them again, waits for none."""
-        for member in self.members:
-            if member.opening is not None:
-                continue
-            if member.asking is None:
-                member.asking = member.actor.progress.remote()
-            elif ray.wait([member.asking], timeout=0)[0]:
-                try:
-                    member.made = ray.get(member.asking)
-                except LOST:
-                    pass  # its lots tell of the loss
-                member.asking = None
-        asks, tokens = zip(*(m.made for m in self.members)) if self.members else ((0,), (0,))
-        return self._gone[0] + sum(asks), self._gone[1] + sum(tokens)
+        """(asks, tokens_out) made so far by all engines, as they last told."""
+        asks = sum(m.made[0] for m in self.members)
+        return self._gone[0] + asks, self._gone[1] + sum(m.made[1] for m in self.members)
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Over the last half minute."""
+        if len(self._marks) < 2:
+            return 0.0
+        (start, before), (stop, after) = self._marks[0], self._marks[-1]
+        return max(0, after - before) / max(stop - start, 1e-9)
+
+    # Lots
 
     def room(self) -> Member | None:
         """The open engine with the fewest lots, None when all are full."""
-        free = [m for m in self.members if m.opening is None and len(m.lots) < self.spec.lots_per_replica]
+        most = self.spec.lots_per_replica
+        free = [m for m in self._usable() if m.alone is None and len(m.lots) < most]
         return min(free, key=lambda m: len(m.lots), default=None)
 
-    def submit(self, member: Member, lot: int, asks_ref: Any) -> tuple[Any, Any]:
-        """References to the made rows, and to the small answer that says that they are there."""
-        member.lots.add(lot)
-        return member.actor.make.remote(asks_ref)
+    def room_alone(self, lot: int) -> Member | None:
+        """An engine reserved for one lot, once it is empty; None while there is none."""
+        usable = self._usable()
+        mine = next((m for m in usable if m.alone == lot), None)
+        if mine is None:
+            mine = min((m for m in usable if m.alone is None), key=lambda m: len(m.lots), default=None)
+            if mine is None:
+                return None
+            mine.alone = lot
+        return None if mine.lots else mine
+
+    def release(self, lot: int) -> None:
+        """The engine reserved for this lot, if any, takes others again."""
+        for member in self.members:
+            if member.alone == lot:
+                member.alone = None
+
+    def _usable(self) -> list[Member]:
+        return [m for m in self.members if m.opening is None and not m.leaving and m.blame is None]
+
+    def submit(self, member: Member, lot: int, batch_ref: Any, start: int, stop: int) -> tuple[Any, Any]:
+        """References to the made rows [start, stop), and to the small answer that says that they are there."""
+        now = time.monotonic()
+        if not member.lots:
+            member.moved = now
+        member.lots[lot] = now
+        return member.actor.make.remote(batch_ref, start, stop)
 
     def finished(self, member: Member, lot: int) -> None:
-        member.lots.discard(lot)
+        seconds = time.monotonic() - member.lots.pop(lot)
+        self.mean_lot_s += (seconds - self.mean_lot_s) * (0.2 if self.mean_lot_s else 1.0)
         member.num_lost = 0
+        member.moved = time.monotonic()
 
-    def lose(self, member: Member, lot: int, why: str) -> None:
-        """A lot was lost with its engine: replace the engine, unless an earlier lot's loss has done so already."""
-        member.lots.discard(lot)
-        for number, current in enumerate(self.members):
-            if current is member:
-                self._replace(number, why)
+    def lose(self, member: Member, lot: int, why: str) -> str | None:
+        """A lot was lost with its engine, which is replaced unless an earlier lot's loss has done so already.
 
-    def _replace(self, number: int, why: str) -> None:
-        old = self.members[number]
-        if old.num_lost >= self.spec.max_retries:
+        Returns "engine_crash" or "engine_hang" when the lot's asks may be at fault, None when the node is gone.
+        """
+        member.lots.pop(lot, None)
+        if member in self.members:
+            if member.blame is None and member.node and is_alive(member.node):
+                member.blame = CRASH
+            self._replace(member, why, counts=member.alone is None)
+        return member.blame
+
+    def _replace(self, member: Member, why: str, counts: bool = True) -> None:
+        """`counts`: not when a suspect lot was alone with it, which is bounded by itself."""
+        if counts and member.num_lost >= self.cluster.max_retries:
             raise RunFailed(
-                f"an engine died {old.num_lost + 1} times in a row without finishing a lot; the last: {why}"
+                f"{self.name}: an engine died {member.num_lost + 1} times in a row without finishing a lot; "
+                f"the last: {why}"
             )
-        self._stop(old)
-        self.members[number] = self._new()
-        self.members[number].num_lost = old.num_lost + 1
+        self._remove(member, "lost", why)
+        if self.width < self.target():
+            new = self._add(member.number, member.num_lost + counts)
+            new.alone = member.alone
 
-    def _stop(self, member: Member) -> None:
-        self.device_s += self._devices() * (time.monotonic() - member.since)
-        self._gone = self._gone[0] + member.made[0], self._gone[1] + member.made[1]
-        ray.kill(member.actor)
+    # Cost
 
-    def _devices(self) -> float:
-        return self.generator.needs.num_gpus or 1.0
+    @property
+    def num_devices(self) -> float:
+        """Devices held now."""
+        return self.needs.num_devices * sum(m.placed is not None for m in self.members)
 
-    def alive_device_s(self) -> float:
-        """Device-seconds held so far, living engines included (an engine without a GPU counts as one device)."""
-        return self.device_s + sum(self._devices() * (time.monotonic() - m.since) for m in self.members)
+    @property
+    def device_s(self) -> float:
+        """Device-seconds so far, from the moment that a replica has its node: loading costs as much as working."""
+        now = time.monotonic()
+        living = sum(now - m.placed for m in self.members if m.placed is not None)
+        return self._device_s + self.needs.num_devices * living
 
     def stop(self) -> None:
         """Close every engine (that frees the device, and vLLM's own children), then kill what is left."""
         closing = [m.actor.close.remote() for m in self.members]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)
-        for member in self.members:
-            self._stop(member)
-        self.members = []
+        for member in list(self.members):
+            self._remove(member, "closed")

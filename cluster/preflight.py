@@ -1,49 +1,61 @@
 """Needs against what the cluster has, before any engine starts."""
 
-import ray
+import time
+from collections.abc import Callable, Mapping
 
-from cluster.spec import ClusterSpec
-from generators.contract import Needs
+from ray.autoscaler.sdk import request_resources
+
+from cluster.placement import describe, draining, living, places
+from cluster.spec import PoolSpec
 from records.errors import UserError
+from stages.needs import Needs
+
+POLL_S = 2.0
 
 
-def check_room(needs: Needs, spec: ClusterSpec) -> None:
-    """Raise UserError when the pool and one core for the stages cannot be placed on the nodes that are alive."""
-    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
+def check_room(pools: Mapping[str, tuple[Needs, PoolSpec]], wait_s: float, say: Callable[[str], None]) -> None:
+    """Return when every pool and one core for the stages have room on the nodes that are alive.
+
+    An autoscaler is told what is wanted, and waited for, `wait_s` seconds. Raises UserError, naming the need, when
+    there is no room by then.
+    """
+    want = [bundle for needs, spec in pools.values() for _ in range(spec.replicas) for bundle in needs.bundles]
+    end = time.monotonic() + wait_s
+    problem = _problem(pools)
+    if problem and wait_s:
+        request_resources(bundles=[*want, {"CPU": 1}])
+        say(f"waiting up to {wait_s:.0f} s for nodes: {problem}")
+    while problem and time.monotonic() < end:
+        time.sleep(POLL_S)
+        problem = _problem(pools)
+    if problem:
+        raise UserError(f"no room on the cluster: {problem}")
+
+
+def _problem(pools: Mapping[str, tuple[Needs, PoolSpec]]) -> str | None:
+    nodes = list(living(draining()).values())
     num_cpus = sum(n.get("CPU", 0) for n in nodes)
     if num_cpus < 1:
-        raise UserError("the cluster has no CPU to run the stages on; start it with at least one (--num-cpus)")
-    if not needs.pooled:
-        return
-    wanted = {"CPU": needs.num_cpus, "GPU": needs.num_gpus, "memory": needs.memory_gb * 2**30}
-    wanted = {name: amount for name, amount in wanted.items() if amount}
-    places = sum(_fits(node, wanted) for node in nodes)
-    if places < spec.replicas:
-        raise UserError(
-            f"no room on the cluster: {spec.replicas} engine(s) of {describe(needs)} are wanted and {places} fit; "
-            f"the nodes have {', '.join(_describe_node(n) for n in nodes)}. Lower cluster.replicas or the generator's "
-            f"num_cpus/num_gpus, or add nodes"
-        )
-    if num_cpus - spec.replicas * needs.num_cpus < 1:
-        raise UserError(
-            f"no room on the cluster: {spec.replicas} engine(s) of {describe(needs)} leave no CPU of {num_cpus:g} for "
-            f"the stages; lower cluster.replicas or generator.num_cpus"
-        )
-
-
-def _fits(node: dict[str, float], wanted: dict[str, float]) -> int:
-    """How many engines fit on one node."""
-    return int(min((node.get(name, 0) // amount for name, amount in wanted.items()), default=10**6))
-
-
-def describe(needs: Needs) -> str:
-    parts = [f"{needs.num_cpus:g} CPU"]
-    if needs.num_gpus:
-        parts.append(f"{needs.num_gpus:g} GPU")
-    if needs.memory_gb:
-        parts.append(f"{needs.memory_gb:g} GB")
-    return " + ".join(parts)
-
-
-def _describe_node(node: dict[str, float]) -> str:
-    return f"{node.get('CPU', 0):g} CPU/{node.get('GPU', 0):g} GPU/{node.get('memory', 0) / 2**30:.0f} GB"
+        return "it has no CPU to run the stages on; start it with at least one (--num-cpus)"
+    there = f"the nodes have {', '.join(sorted(describe(n) for n in nodes)[:8])}{', ...' if len(nodes) > 8 else ''}"
+    taken: list[tuple[Needs, int]] = []
+    for name, (needs, spec) in sorted(pools.items(), key=lambda p: -p[1][0].num_gpus):
+        fits = places(needs, nodes, taken, spare_cpus=0)
+        if fits < spec.replicas:
+            key = "cluster.replicas" if name == "generator" else f"cluster.pools.{name}.replicas"
+            if not places(needs, nodes, spare_cpus=0):
+                return (
+                    f"no node can ever hold {'the generator' if name == 'generator' else name}, which takes {needs}; "
+                    f"{there}. Lower num_cpus, num_gpus or tensor_parallel_size, or add nodes that are large enough"
+                )
+            return (
+                f"{name}: {spec.replicas} engine(s) of {needs} are wanted and {fits} fit"
+                f"{' beside the other pools' if taken else ''}; {there}. Lower {key}, or add nodes"
+            )
+        if not places(needs, nodes, [*taken, (needs, spec.replicas - 1)]):
+            return (
+                f"{name}: {spec.replicas} engine(s) of {needs} leave no CPU of {num_cpus:g} for the stages; "
+                f"lower the number of replicas or num_cpus"
+            )
+        taken.append((needs, spec.replicas))
+    return None

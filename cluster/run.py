@@ -1,76 +1,34 @@
 """The lot loop: a window of lots in flight, made and processed in any order, committed in lot order.
 
-A lot goes asked -> making (pool) -> processing (stages) -> ready -> [claim, in lot order] -> finishing -> finished
--> [commit, in lot order]. A lot whose worker is lost starts again from its asks, a bounded number of times; any other
-error ends the run and names lot and stage. What is committed is never touched again.
+A lot goes waiting -> running (each step of its route: pools and CPU workers) -> ready -> [claim, in lot order] ->
+finishing -> finished -> [commit, in lot order]. A lot whose worker is lost takes the step again, a bounded number of
+times; any other error ends the run and names lot and stage. What is committed is never touched again.
 """
 
+import queue
 import time
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
 import ray
 
+from cluster.budget import Budget
 from cluster.commit import Committer
 from cluster.errors import Lost, RunFailed, fetch
+from cluster.flight import Flight, route
 from cluster.index import DedupIndex
-from cluster.pool import Member, Pool
-from cluster.spec import ClusterSpec, Limits
-from cluster.work import Brief, Kit, finish_task, process_task, warm_task
-from generators.contract import Generator
+from cluster.job import Beat, Job, beat, build_pools
+from cluster.quarantine import SUSPECT_AFTER, Quarantine
+from cluster.replica import join_task
+from cluster.work import finish_task, process_task, warm_task
 from records.lots import asks
-from records.shards import Encoded, Summary
-from records.sources import Source
-from records.store import Store
+from records.shards import Summary
 
 TICK_S = 0.1
-ASK_PROGRESS_S = 1.0
 WINDOW_PER_CPU = 3
-
-
-@dataclass
-class Flight:
-    """A lot between birth and commit."""
-
-    lot: int
-    tries: int = 0
-    phase: str = "asked"
-    ref: Any = None  # of the running task or call
-    asks_ref: Any = None
-    made_ref: Any = None
-    batch_ref: Any = None
-    member: Member | None = None
-    brief: Brief | None = None
-    owners: np.ndarray | None = None
-    encoded: Encoded | None = None
-
-
-@dataclass
-class Job:
-    """All that a run needs, made by the verbs of `jobs`."""
-
-    kit: Kit
-    source: Source
-    store: Store
-    spec: ClusterSpec
-    limits: Limits
-    pooled: Generator | None = None  # the generator, when it wants a pool
-    totals: Summary = field(default_factory=Summary)  # of the lots committed before
-
-
-@dataclass
-class Beat:
-    """What a display may want to know, about ten times a second."""
-
-    totals: Summary
-    in_flight: dict[str, int]  # lots by phase
-    num_engines: int
-    num_engines_open: int
-    num_retries: int
-    made_asks: int = 0  # by the engines of this start, lots in flight included; 0 without a pool
-    made_tokens: int = 0
+WINDOW_S = 5.0  # how often the window is fitted to the cluster
 
 
 class LotLoop:
@@ -79,14 +37,19 @@ class LotLoop:
     def __init__(self, job: Job, on_beat: Callable[[Beat], None], say: Callable[[str], None]) -> None:
         self.job, self.on_beat, self.say = job, on_beat, say
         self.totals = job.totals
-        self.num_retries = 0
+        self.retries: Counter[str] = Counter()
         self.stopping = False
         self.busy_s: dict[str, float] = {}  # seconds of CPU workers by stage
-        self._asked, self._made = 0.0, (0, 0)
-        self.pool = Pool(job.pooled, job.spec) if job.pooled else None
+        self.num_poison = 0
+        self.pools = build_pools(job)
+        self.generator_pool = self.pools[0] if job.pooled else None
+        self.route = route(job.kit, self.pools, self.generator_pool)
+        self.budget = Budget(job.limits, self.pools, job.device_s, job.cost)
         self.committer = Committer(job.store)
         self._kit_ref = ray.put(job.kit)
+        self._done: queue.SimpleQueue[tuple[Flight, Any, Future]] = queue.SimpleQueue()
         self._flights: dict[int, Flight] = {}
+        self._in_commit: dict[int, Flight] = {}
         self._next = self._to_claim = self._to_hand_over = job.totals.num_lots
         self._handed = Summary()  # committed, or on the way into the store
         self._handed.add(job.totals)
@@ -95,143 +58,195 @@ class LotLoop:
             self.index = DedupIndex(
                 self._kit_ref, job.store, job.kit.dedup.bands, job.spec.index_actors, job.spec.max_retries
             )
-        self.window = job.spec.window or self._window()
-
-    def _window(self) -> int:
-        num_cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        if self.job.pooled is None:
-            return WINDOW_PER_CPU * num_cpus
-        in_engines = self.job.spec.replicas * self.job.spec.lots_per_replica
-        return in_engines + min(in_engines, WINDOW_PER_CPU * num_cpus) + WINDOW_PER_CPU
+        self._window, self._window_at, self._shown, self.began = 0, 0.0, 0.0, time.monotonic()
 
     def stop(self) -> None:
         self.stopping = True
 
     def run(self) -> str:
-        """Why the loop ended: "asks", "kept_rows", "kept_tokens" or "stopped".
+        """Why the loop ended: "asks", "kept_rows", "kept_tokens", "tokens", "device_s", "cost" or "stopped".
 
         Raises RunFailed, Conflict (another driver) or UserError (the store); the committed lots stay as they are.
         """
         try:
-            if self.pool:
-                self.pool.start()  # engines load while the index is read back and stages are opened
+            for pool in self.pools:
+                pool.start()  # engines load while the index is read back and stages are opened
+            if self.pools:
                 self._warm = warm_task.remote([self._kit_ref])  # if it fails, so will the first lot, with a name to it
             if self.index:
                 self.index.start(self.totals.num_lots, self.say, lambda: self.stopping)
             return self._loop()
         finally:
-            for _, summary in self.committer.stop():
-                self.totals.add(summary)
+            self._committed(self.committer.stop())
             if self.index:
                 self.index.stop()
-            if self.pool:
-                self.pool.stop()
+            for pool in self.pools:
+                pool.stop()
 
     def _loop(self) -> str:
         num_lots = self.job.kit.plan.num_lots
         while True:
-            reached = self.job.limits.reached(self._handed)
+            reached = self.job.limits.reached(self._handed) or self.budget.spent
             is_last = num_lots is not None and self._to_hand_over >= num_lots
-            if (self.stopping or reached or is_last) and not self.committer.num_running:
-                return reached or ("asks" if is_last else "stopped")
-            if not (self.stopping or reached):
-                if self.pool:
-                    self.pool.poll()
+            closing = None if self._flights else self.budget.closing  # the lots in flight are done, and no more begun
+            ended = reached or ("asks" if is_last else closing)
+            if (self.stopping or ended) and not self.committer.num_running:
+                return ended or "stopped"
+            if self.stopping or ended:
+                time.sleep(TICK_S / 10)
+            else:
+                for pool in self.pools:
+                    pool.poll()
                 self._launch(num_lots)
                 self._wait()
                 self._claim()
                 self._hand_over()
-            else:
-                time.sleep(TICK_S / 10)
-            for lot, summary in self.committer.done():
-                self.totals.add(summary)
-                if self.index:
-                    self.index.committed(lot)
-            self.on_beat(self._beat())
+            self._committed(self.committer.done())
+            self._show()
+
+    def window(self) -> int:
+        """Lots between birth and commit: enough for every engine and core, unless the recipe says how many."""
+        if self.job.spec.window:
+            return self.job.spec.window
+        now = time.monotonic()
+        if now - self._window_at > WINDOW_S:
+            per_cpu = WINDOW_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+            in_engines = sum(p.width * p.spec.lots_per_replica for p in self.pools)
+            self._window_at = now
+            self._window = in_engines + min(in_engines, per_cpu) + WINDOW_PER_CPU if self.pools else per_cpu
+        return self._window
 
     def _launch(self, num_lots: int | None) -> None:
-        while len(self._flights) + self.committer.num_running < self.window and (
-            num_lots is None or self._next < num_lots
-        ):
-            self._flights[self._next] = Flight(self._next)
-            self._next += 1
-        for flight in self._flights.values():
-            if flight.phase == "asked" and not self._start(flight):
+        plan, window = self.job.kit.plan, self.window()
+        while len(self._flights) + self.committer.num_running < window and (num_lots is None or self._next < num_lots):
+            if self.budget.closing:
                 break
+            start, stop = plan.span(self._next)
+            self._flights[self._next] = Flight(self._next, stop - start)
+            self._next += 1
+        full: set[int] = set()
+        for flight in self._flights.values():
+            if flight.phase == "waiting" and flight.step not in full and not self._start(flight):
+                full.add(flight.step)
+                if len(full) == len(self.route):
+                    break
 
     def _start(self, flight: Flight) -> bool:
-        """Whether there was room for the lot."""
+        """Begin the step that the lot waits for; whether there was room for it."""
+        step = self.route[flight.step]
+        suspect = flight.quarantine
         member = None
-        if self.pool:
-            member = self.pool.room()
+        if step.pool and not (suspect and suspect.is_done):
+            member = step.pool.room_alone(flight.lot) if suspect else step.pool.room()
             if member is None:
-                return False
+                return suspect is not None  # a suspect waits for an engine of its own, the others need not
         if flight.asks_ref is None:
-            flight.asks_ref = ray.put(asks(self.job.kit.plan, self.job.source, flight.lot))
-        if self.pool and member:
-            flight.member, flight.phase = member, "making"
-            flight.made_ref, flight.ref = self.pool.submit(member, flight.lot, flight.asks_ref)
+            flight.asks_ref = flight.input_ref = ray.put(asks(self.job.kit.plan, self.job.source, flight.lot))
+            flight.mark("born")
+        flight.member, flight.phase = member, "running"
+        if step.pool is None:
+            output, ref = process_task.remote([self._kit_ref], flight.input_ref, step.segment)
+        elif suspect and suspect.is_done:
+            output, ref = join_task.remote([step.pool.worker_ref], flight.input_ref, suspect.parts, suspect.refused)
         else:
-            self._process(flight, flight.asks_ref)
+            assert member
+            start, stop = suspect.span if suspect else (0, flight.num_rows)
+            output, ref = step.pool.submit(member, flight.lot, flight.input_ref, start, stop)
+            if step.pool is self.generator_pool:
+                flight.replica, flight.node = member.number, member.node
+        flight.output_ref = output
+        self._watch(flight, ref)
         return True
 
-    def _process(self, flight: Flight, made_ref: Any) -> None:
-        flight.batch_ref, flight.ref = process_task.remote([self._kit_ref], made_ref)
-        flight.phase = "processing"
+    def _watch(self, flight: Flight, ref: Any) -> None:
+        """Have `_wait` told when the call is done; its value, which is small, is fetched meanwhile."""
+        flight.ref = ref
+        ref.future().add_done_callback(lambda future: self._done.put((flight, ref, future)))
 
     def _wait(self) -> None:
-        running = {f.ref: f for f in self._flights.values() if f.ref is not None}
-        if not running:
-            time.sleep(TICK_S / 10)
-            return
-        refs = list(running)
         # A short tick while commits run: their end opens the window for new lots.
-        ready, rest = ray.wait(refs, num_returns=1, timeout=TICK_S / 10 if self.committer.num_running else TICK_S)
-        if ready and rest:
-            more, _ = ray.wait(rest, num_returns=len(rest), timeout=0)
-            ready += more
-        for ref in ready:
-            if running[ref].ref is ref:  # else a rewind has just made it stale
-                self._advance(running[ref])
-
-    def _advance(self, flight: Flight) -> None:
-        ref, flight.ref = flight.ref, None
+        timeout = TICK_S / 10 if self.committer.num_running else TICK_S
         try:
-            if flight.phase == "making":
-                assert self.pool and flight.member
-                fetch(ref, flight.lot, "make")
-                self.pool.finished(flight.member, flight.lot)
-                self._process(flight, flight.made_ref)
-            elif flight.phase == "processing":
-                flight.brief = fetch(ref, flight.lot, "process")
-                for name, seconds in flight.brief.busy_s.items():
-                    self.busy_s[name] = self.busy_s.get(name, 0.0) + seconds
-                flight.phase, flight.made_ref = "ready", None
-            else:
-                flight.encoded = fetch(ref, flight.lot, "shard")
-                flight.phase = "finished"
-        except Lost as loss:
-            self._retry(flight, loss)
+            flight, ref, future = self._done.get(timeout=timeout)
+            while True:
+                if flight.ref is ref:  # else a rewind has made it stale
+                    self._advance(flight, future)
+                flight, ref, future = self._done.get_nowait()
+        except queue.Empty:
+            return
 
-    def _retry(self, flight: Flight, loss: Lost) -> None:
-        why = str(loss)
-        if flight.phase == "making" and self.pool and flight.member:
-            self.pool.lose(flight.member, flight.lot, why)
+    def _advance(self, flight: Flight, future: Future) -> None:
+        flight.ref, is_sharded = None, flight.phase == "finishing"
+        try:
+            value = fetch(future, flight.lot, "shard" if is_sharded else self.route[flight.step].name)
+        except Lost as loss:
+            return self._lost(flight, loss)
+        if is_sharded:
+            flight.encoded, flight.phase = value, "finished"
+            return flight.mark("finished")
+        step = self.route[flight.step]
+        if flight.member:
+            assert step.pool
+            step.pool.finished(flight.member, flight.lot)
+            flight.member = None
+            if flight.quarantine:
+                flight.quarantine.made(flight.output_ref)
+                if flight.quarantine.is_done:
+                    step.pool.release(flight.lot)
+                flight.phase = "waiting"  # for the next span, or to be joined
+                return
+        if step.pool is None:
+            flight.brief = value
+            for name, seconds in value.busy_s.items():
+                self.busy_s[name] = self.busy_s.get(name, 0.0) + seconds
+        flight.mark("made" if step.pool is self.generator_pool and step.pool else "processed")
+        flight.input_ref, flight.quarantine, flight.suspicion = flight.output_ref, None, 0
+        flight.step += 1
+        flight.phase = "waiting" if flight.step < len(self.route) else "ready"
+
+    def _lost(self, flight: Flight, loss: Lost) -> None:
+        phase = "finishing" if flight.phase == "finishing" else self.route[flight.step].name
+        pool, member = (None, None) if phase == "finishing" else (self.route[flight.step].pool, flight.member)
+        reason = None
+        if pool and member:
+            reason = pool.lose(member, flight.lot, str(loss))
+            flight.member = None
+        what = "object" if loss.is_object else (reason or "node" if member else "worker")
+        self.retries[what] += 1
+        self.job.note("retry", lot=flight.lot, stage=phase, lost=what, why=str(loss))
+        if reason and flight.quarantine:
+            self._blame(flight, flight.quarantine, reason)
+            flight.phase = "waiting"
+            return
         flight.tries += 1
         if flight.tries > self.job.spec.max_retries:
-            raise RunFailed(f"lot {flight.lot}, {flight.phase}: lost its worker {flight.tries} times (last: {why})")
-        self.num_retries += 1
-        self.say(f"lot {flight.lot}: lost its worker while {flight.phase}; trying again ({why})")
-        if flight.phase == "finishing" and not loss.is_object:
-            self._finish(flight)  # the claimed rows still lie in the object store
-            return
-        if flight.phase == "processing" and flight.made_ref is not None and not loss.is_object:
-            self._process(flight, flight.made_ref)  # nor need the engine make them again
-            return
-        if flight.phase == "finishing":
+            raise RunFailed(f"lot {flight.lot}, {phase}: lost its worker {flight.tries} times (last: {loss})")
+        self.say(f"lot {flight.lot}: lost its worker while {phase}; trying again ({loss})")
+        if phase == "finishing":
+            if not loss.is_object:
+                return self._finish(flight)  # the claimed rows still lie in the object store
             self._rewind(flight.lot)
-        flight.phase, flight.member = "asked", None
-        flight.made_ref = flight.batch_ref = flight.brief = flight.owners = None
+        if loss.is_object or phase == "finishing":
+            return flight.begin_again()
+        flight.phase = "waiting"  # for the same step: what it reads need not be made again
+        flight.suspicion += reason is not None
+        if flight.suspicion >= SUSPECT_AFTER and not flight.quarantine:
+            flight.quarantine = Quarantine(flight.num_rows)
+            self.say(f"lot {flight.lot}: {flight.suspicion} engines died under it; looking for the ask that kills them")
+
+    def _blame(self, flight: Flight, suspect: Quarantine, reason: str) -> None:
+        tries = suspect.num_tries + 1
+        row = suspect.blame(reason)
+        if row is None:
+            return
+        self.num_poison += 1
+        self.job.note("poison", lot=flight.lot, row=row, reason=reason, tries=tries)
+        self.say(f"lot {flight.lot}, row {row}: rejected ({reason}), {tries} engines died of this ask alone")
+        if self.num_poison > self.job.spec.max_poison:
+            raise RunFailed(
+                f"{self.num_poison} asks have killed their engines ({reason}): the engine is at fault, not they; "
+                f"look at its log, or raise cluster.max_poison"
+            )
 
     def _rewind(self, lot: int) -> None:
         """A claimed lot has lost its rows. An engine that is not deterministic will make other rows, so the claims
@@ -250,30 +265,37 @@ class LotLoop:
             if self.index:
                 first_owner = flight.lot * self.job.kit.plan.lot_size
                 flight.owners = self.index.claim(flight.lot, flight.brief, first_owner)
+            flight.mark("claimed")
             self._finish(flight)
             self._to_claim += 1
 
     def _finish(self, flight: Flight) -> None:
         flight.phase = "finishing"
-        flight.ref = finish_task.remote([self._kit_ref], flight.batch_ref, flight.lot, flight.owners)
+        self._watch(flight, finish_task.remote([self._kit_ref], flight.output_ref, flight.lot, flight.owners))
 
     def _hand_over(self) -> None:
         while (flight := self._flights.get(self._to_hand_over)) and flight.phase == "finished":
             if self.job.limits.reached(self._handed):
                 return
             assert flight.encoded
+            flight.phase = "committing"
             self.committer.submit(flight.encoded)
             self._handed.add(flight.encoded.summary)
-            del self._flights[self._to_hand_over]
+            self._in_commit[flight.lot] = self._flights.pop(flight.lot)
             self._to_hand_over += 1
 
-    def _beat(self) -> Beat:
-        phases: dict[str, int] = {}
-        for flight in self._flights.values():
-            phases[flight.phase] = phases.get(flight.phase, 0) + 1
-        members = self.pool.members if self.pool else []
-        num_open = self.pool.num_open if self.pool else 0
+    def _committed(self, done: list[tuple[int, Summary]]) -> None:
+        for lot, summary in done:
+            self.totals.add(summary)
+            if self.index:
+                self.index.committed(lot)
+            flight = self._in_commit.pop(lot)
+            flight.mark("committed")
+            self.job.note("commit", lot=lot, **flight.literals(self.began), **summary.literals())
+
+    def _show(self) -> None:
         now = time.monotonic()
-        if self.pool and now - self._asked > ASK_PROGRESS_S:
-            self._asked, self._made = now, self.pool.made()
-        return Beat(self.totals, phases, len(members), num_open, self.num_retries, *self._made)
+        if now - self._shown > TICK_S:
+            self._shown = now
+            flights = [*self._flights.values(), *self._in_commit.values()]
+            self.on_beat(beat(self.totals, flights, self.route, self.pools, self.budget, self.job, self.retries))

@@ -3,9 +3,30 @@
 This file must not import ray: recipes are checked without it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from records.shards import Summary
+
+BUDGETS = ("device_s", "cost")
+
+
+@dataclass(frozen=True)
+class PoolSpec:
+    """How wide the pool of one stage is: `[cluster.pools.NAME]`."""
+
+    replicas: int = 1
+    max_replicas: int | None = None  # unset: no more than `replicas`
+    lots_per_replica: int = 2
+    price_per_device_hour: float | None = None  # unset: the cluster's
+
+    def __post_init__(self) -> None:
+        for name in ("replicas", "lots_per_replica"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1")
+        if self.max_replicas is not None and self.max_replicas < self.replicas:
+            raise ValueError("max_replicas must not be below replicas")
+        if self.price_per_device_hour is not None and self.price_per_device_hour < 0:
+            raise ValueError("price_per_device_hour must not be negative")
 
 
 @dataclass(frozen=True)
@@ -14,21 +35,42 @@ class ClusterSpec:
 
     address: str | None = None  # Ray address; unset: RAY_ADDRESS or the enclosing Ray job, else a local Ray
     num_cpus: int | None = None  # of a local Ray; unset: all cores
-    replicas: int = 1  # engines in the pool
+    replicas: int = 1  # engines of the generator; with max_replicas, the fewest to start with
+    max_replicas: int | None = None  # grow to so many while nodes have room, and shrink when they leave
     lots_per_replica: int = 2  # lots in flight per engine, so that its batch never drains between lots
-    window: int | None = None  # lots between birth and commit; unset: enough for the pool and every core
+    pools: dict[str, PoolSpec] = field(default_factory=dict)  # by name of a stage that lives in a pool
+    window: int | None = None  # lots between birth and commit; unset: enough for the pools and every core
     index_actors: int = 1  # the dedup index is sharded by band over so many actors
     max_retries: int = 3  # of a lot whose worker was lost, and of an engine that does not come up
+    max_poison: int = 16  # asks of one start that may be rejected for killing their engines
     start_timeout_s: float = 1800.0  # for an engine to load
+    stall_timeout_s: float = 900.0  # an engine with work that finishes no ask for so long is taken for hung
+    nodes_timeout_s: float = 0.0  # how long to wait for nodes with room before the run is refused
+    price_per_device_hour: float | None = None
+    currency: str = "USD"
+    tokens_per_s: float | None = None  # raw speed of one engine, to forecast with and to compare with
 
     def __post_init__(self) -> None:
-        for name in ("replicas", "lots_per_replica", "index_actors"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1")
+        PoolSpec(self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour)
+        if self.index_actors < 1:
+            raise ValueError("index_actors must be at least 1")
         if self.window is not None and self.window < 1:
             raise ValueError("window must be at least 1")
-        if self.max_retries < 0:
-            raise ValueError("max_retries must not be negative")
+        for name in ("max_retries", "max_poison", "nodes_timeout_s"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative")
+        for name in ("start_timeout_s", "stall_timeout_s"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be more than 0")
+        if self.tokens_per_s is not None and self.tokens_per_s <= 0:
+            raise ValueError("tokens_per_s must be more than 0")
+
+    @property
+    def generator_pool(self) -> PoolSpec:
+        return PoolSpec(self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour)
+
+    def pool(self, stage: str) -> PoolSpec:
+        return self.pools.get(stage, PoolSpec())
 
 
 @dataclass(frozen=True)
@@ -38,16 +80,30 @@ class Limits:
     asks: int | None = None
     kept_rows: int | None = None
     kept_tokens: int | None = None
+    tokens: int | None = None  # tokens_out of all rows, kept or not
+    device_s: float | None = None  # seconds of devices held by engines, over all starts
+    cost: float | None = None  # in cluster.currency, by cluster.price_per_device_hour
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1")
+            if value is not None and (value <= 0 or (isinstance(value, int) and value < 1)):
+                raise ValueError(f"{name} must be {'more than 0' if name in BUDGETS else 'at least 1'}")
+
+    @property
+    def budgets(self) -> dict[str, float]:
+        return {name: getattr(self, name) for name in BUDGETS if getattr(self, name) is not None}
 
     def reached(self, totals: Summary) -> str | None:
-        """The limit that `totals` has reached, None while there is more to do (`asks` is the plan's business)."""
-        if self.kept_rows is not None and totals.kept >= self.kept_rows:
-            return "kept_rows"
-        if self.kept_tokens is not None and totals.kept_tokens >= self.kept_tokens:
-            return "kept_tokens"
+        """The limit on rows or tokens that `totals` has reached, None while there is more to do.
+
+        `asks` is the plan's business, and budgets are counted by cluster.budget.
+        """
+        for name, done in (
+            ("kept_rows", totals.kept),
+            ("kept_tokens", totals.kept_tokens),
+            ("tokens", totals.tokens_out),
+        ):
+            goal = getattr(self, name)
+            if goal is not None and done >= goal:
+                return name
         return None

@@ -35,7 +35,19 @@ class Kit:
     schema: pa.Schema
     output: OutputSpec
     generator: Generator | None = None  # only one that needs no pool
+    pooled: frozenset[str] = frozenset()  # names of the stages that live in pools
     is_open: bool = field(default=False, init=False)
+
+    @property
+    def segments(self) -> list[list[Stage]]:
+        """The stages that CPU workers run, cut where a pooled stage comes between them; one more than those."""
+        segments: list[list[Stage]] = [[]]
+        for stage in self.stages:
+            if stage.name in self.pooled:
+                segments.append([])
+            else:
+                segments[-1].append(stage)
+        return segments
 
     @property
     def dedup(self) -> Dedup | None:
@@ -45,7 +57,8 @@ class Kit:
         if self.generator is not None:
             self.generator.open()
         for stage in self.stages:
-            stage.open()
+            if stage.name not in self.pooled:
+                stage.open()
         self.is_open = True
         return self
 
@@ -76,15 +89,20 @@ def opened(kit_ref: Sequence[ray.ObjectRef]) -> Kit:
     return _OPEN[key]
 
 
-def process(kit: Kit, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Brief]:
-    """Carry a lot (its asks, when the generator has no pool; else its made rows) through every stage."""
+def process(kit: Kit, batch: pa.RecordBatch, segment: int = 0) -> tuple[pa.RecordBatch, Brief]:
+    """Carry a lot (its asks, when the generator has no pool; else its made rows) through the stages of a segment.
+
+    Only the brief of the last segment is fit for the claim.
+    """
     busy_s: dict[str, float] = {}
-    if kit.generator is not None:
+    if kit.generator is not None and segment == 0:
         started = time.perf_counter()
         batch = asyncio.run(kit.generator.make(batch))
         busy_s["make"] = time.perf_counter() - started
-    batch = batch.drop_columns([ASK.name])
-    for stage in kit.stages:
+    if ASK.name in batch.schema.names:
+        batch = batch.drop_columns([ASK.name])
+    segments = kit.segments
+    for stage in segments[segment]:
         started = time.perf_counter()
         try:
             batch = stage.run(batch)
@@ -93,7 +111,7 @@ def process(kit: Kit, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Brief]:
         busy_s[stage.name] = time.perf_counter() - started
     alive = batch.column(REJECT.name).is_null().to_numpy(zero_copy_only=False)
     keys = None
-    if kit.dedup is not None:
+    if kit.dedup is not None and segment == len(segments) - 1:
         keys = np.zeros((batch.num_rows, kit.dedup.bands), np.uint64)
         if alive.any():
             keys[alive] = kit.dedup.keys(batch.column("minhash").filter(pa.array(alive)))
@@ -133,8 +151,8 @@ def claimed(kit: Kit, store: Store, lots: Sequence[int]) -> tuple[np.ndarray, np
 
 # Retries are the run's own business (bounded, counted, named), so Ray's are off.
 @ray.remote(num_cpus=1, num_returns=2, max_retries=0)
-def process_task(kit_ref: list, batch: pa.RecordBatch) -> tuple[pa.RecordBatch, Brief]:
-    return process(opened(kit_ref), batch)
+def process_task(kit_ref: list, batch: pa.RecordBatch, segment: int) -> tuple[pa.RecordBatch, Brief]:
+    return process(opened(kit_ref), batch, segment)
 
 
 @ray.remote(num_cpus=1, max_retries=0)

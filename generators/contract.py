@@ -12,17 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from records.schema import REJECT, clean, set_column
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What one replica takes from the cluster."""
-
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    memory_gb: float = 0.0
-    env: dict[str, str] = field(default_factory=dict)  # environment of the replica's process
-    pooled: bool = True  # False: light and stateless enough to run inside the lot's CPU task, no pool wanted
+from stages.needs import Needs
 
 
 class Generator(ABC):
@@ -66,6 +56,11 @@ class Generator(ABC):
 
         Raises only when the engine itself has failed; the failure of one ask is a reject.
         """
+
+    def refuse(self, asks: pa.RecordBatch, reason: str) -> pa.RecordBatch:
+        """`asks` with every living row rejected for `reason`: they could not be made."""
+        dead = asks.column(REJECT.name).is_valid().to_pylist()
+        return fill(asks, self.payload, [None if is_dead else Made(reason=reason) for is_dead in dead])
 
     @property
     def progress(self) -> tuple[int, int]:

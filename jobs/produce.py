@@ -1,18 +1,16 @@
 """`gristmill produce RECIPE --out URI`: a recipe in, a corpus out; the same command again resumes."""
 
 import shlex
-import signal
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from jobs.drive import drive, end_state
+from jobs.forecast import forecast, forecast_table
 from jobs.recipe import Mill, build_mill, load
-from jobs.tables import plan_table, totals_table
+from jobs.tables import cost_table, plan_table, totals_table
 from records import ledger, manifest
 from records.errors import UserError
 from records.lease import Lease
@@ -20,7 +18,6 @@ from records.manifest import Manifest, State, differences
 from records.shards import KEPT, Summary, shard_name
 from records.store import Store, open_store
 
-SAVE_EVERY_S = 10.0
 NUM_SAMPLES = 3
 
 
@@ -44,25 +41,31 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
     store = open_store(out)
     _admit(manifest.load(store), mill, store)
     if dry_run:
-        Console().print(plan_table(mill, store.uri))
+        console = Console(highlight=False)
+        console.print(plan_table(mill, store.uri))
+        console.print(forecast_table(forecast(mill, manifest.load(store))))
         return 0
     store.check(write=True)
     lease = Lease(store)
     lease.acquire(say)
     try:
         book, totals = _resume(mill, store)
-        if _is_done(mill, totals):
-            say(f"{store.uri}: all of this run is there already; nothing to do")
-            book.totals, book.state = totals, _end_state(mill, totals)  # the driver may have died before it wrote them
+        spent = _spent_budget(mill, book)
+        if _is_done(mill, totals) or spent:
+            say(f"{store.uri}: {f'its budget ({spent}) is spent' if spent else 'all of this run is there already'}")
+            # The driver may have died before it wrote them.
+            book.totals, book.state = totals, end_state(mill, totals, spent)
+            book.recipe = mill.resolved()
             book.save(store)
             outcome = Outcome(book.state, totals)
         else:
             if totals.num_lots:
                 say(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
-            outcome = _run(mill, store, book, totals, lease, console)
+            book.recipe = mill.resolved()
+            outcome = Outcome(drive(mill, store, book, totals, lease, console), totals)
     finally:
         lease.release()
-    return _report(outcome, mill, store, resume_command(recipe_path, out, settings))
+    return _report(outcome, book, mill, store, resume_command(recipe_path, out, settings))
 
 
 def resume_command(recipe_path: str, out: str, settings: Sequence[str]) -> str:
@@ -93,7 +96,6 @@ def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
     _admit(book, mill, store)
     if book is None:
         book = Manifest(mill.fingerprint, mill.resolved(), mill.identity)
-    book.recipe = mill.resolved()
     lots = ledger.committed(store)
     totals = ledger.totals(store, book, lots)
     full = totals.num_lots * mill.plan.lot_size
@@ -112,90 +114,26 @@ def _is_done(mill: Mill, totals: Summary) -> bool:
     return bool(mill.recipe.limits.reached(totals)) or (num_asks is not None and totals.asks >= num_asks)
 
 
-def _end_state(mill: Mill, totals: Summary) -> State:
-    limits = mill.recipe.limits
-    wanted_more = (limits.kept_rows or limits.kept_tokens) and not limits.reached(totals)
-    return "exhausted" if wanted_more else "complete"
+def _spent_budget(mill: Mill, book: Manifest) -> str | None:
+    """The budget that ended this run before, if it has not been raised since."""
+    before = book.recipe.get("limits", {}).get(book.ended or "")
+    now = mill.recipe.limits.budgets.get(book.ended or "")
+    return book.ended if before is not None and now is not None and now <= before else None
 
 
-def _run(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console) -> Outcome:
-    from cluster.connect import connected  # ray is imported only when a run starts
-    from cluster.preflight import check_room
-    from cluster.run import Beat, Job, LotLoop
-    from cluster.work import Kit
-    from jobs.progress import Progress
-
-    recipe, generator = mill.recipe, mill.generator
-    needs = generator.needs
-    kit = Kit(mill.plan, mill.stages, mill.schema, recipe.output, None if needs.pooled else generator)
-    with Progress(mill.plan.num_asks, recipe.limits, totals, console) as shown, connected(recipe.cluster, shown.say):
-        check_room(needs, recipe.cluster)
-        job = Job(kit, mill.source, store, recipe.cluster, recipe.limits, generator if needs.pooled else None, totals)
-        started = saved = time.monotonic()
-        loop: LotLoop | None = None
-        book.begin()
-
-        def save() -> None:
-            book.totals = totals
-            book.starts[-1]["wall_s"] = round(time.monotonic() - started, 1)
-            book.starts[-1]["stage_s"] = {k: round(v, 2) for k, v in loop.busy_s.items()} if loop else {}
-            book.starts[-1]["device_s"] = round(loop.pool.alive_device_s(), 1) if loop and loop.pool else 0.0
-            book.save(store)
-
-        def beat(state: Beat) -> None:
-            nonlocal saved
-            shown.beat(state)
-            if lease.lost:
-                raise UserError(f"{store.uri} has been taken over by another driver ({lease.lost}); this one stops")
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                save()
-                saved = time.monotonic()
-
-        save()
-        loop = LotLoop(job, beat, shown.say)
-        with _interruptible(loop.stop, shown.say):
-            try:
-                ended = loop.run()
-            except BaseException:
-                book.state = "stopped"
-                if not lease.lost:
-                    save()
-                raise
-        book.state = "stopped" if ended == "stopped" else _end_state(mill, totals)
-        save()
-    return Outcome(book.state, totals)
-
-
-@contextmanager
-def _interruptible(stop: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
-    """Ctrl-C or SIGTERM once: end after the lots in commit. Twice: end at once (nothing committed is lost)."""
-    asked = False
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            raise KeyboardInterrupt
-        asked = True
-        stop()
-        say("stopping after the lots in commit (once more: at once)")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _report(outcome: Outcome, mill: Mill, store: Store, command: str) -> int:
+def _report(outcome: Outcome, book: Manifest, mill: Mill, store: Store, command: str) -> int:
     console = Console(highlight=False)
     console.print(totals_table(outcome.totals, f"{mill.recipe.name}: {outcome.state}"))
+    console.print(cost_table(outcome.totals, [s.name for s in mill.stages], book.cost))
     for text in _samples(mill, store, outcome.totals):
         console.print(text, markup=False, soft_wrap=True)
     console.print(f"output: {store.uri}  (kept/, rejected/, {manifest.NAME})", markup=False, soft_wrap=True)
     if outcome.state == "stopped":
         console.print(f"stopped; to go on: {command}", markup=False, soft_wrap=True)
         return 130
+    if outcome.state == "budget":
+        console.print("the budget was spent before the run was done; raise it to go on", soft_wrap=True)
+        return 3
     if outcome.state == "exhausted":
         console.print(
             "the source ended before the limit was reached: take source.cycle = true, or more rows and a new --out",

@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cluster.run import Beat
+from cluster.job import Beat
 from cluster.spec import Limits
 from records.shards import Summary
 

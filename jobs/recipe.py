@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.spec import ClusterSpec, Limits
+from cluster.spec import ClusterSpec, Limits, PoolSpec
 from generators.contract import Generator
 from generators.registry import generator_class
 from generators.text.contract import Method
@@ -22,6 +22,7 @@ from records.shards import OutputSpec
 from records.sources import Source, SourceSpec, open_source
 from records.spec import build, literals, nearest
 from stages.contract import Stage
+from stages.needs import Needs
 from stages.registry import stage_class
 
 SECRETS = ("hf_token", "token", "api_key", "password")
@@ -49,7 +50,11 @@ class Recipe:
         if not 1 <= self.lot_size <= 1_000_000:
             raise ValueError("lot_size must lie in 1..1000000")
         if self.source.cycle and self.limits == Limits():
-            raise ValueError("source.cycle goes on for ever: give [limits] asks, kept_rows or kept_tokens")
+            raise ValueError(
+                "source.cycle goes on for ever: give [limits] asks, kept_rows, kept_tokens, tokens or cost"
+            )
+        if self.limits.cost is not None and self.cluster.price_per_device_hour is None:
+            raise ValueError("limits.cost needs cluster.price_per_device_hour")
 
 
 @dataclass
@@ -65,6 +70,20 @@ class Mill:
     fingerprint: str
     plan: Plan
     schema: pa.Schema
+
+    @property
+    def pooled(self) -> frozenset[str]:
+        """Names of the stages that live in pools: those with an engine, and those that `[cluster.pools]` names."""
+        return frozenset(s.name for s in self.stages if s.needs or s.name in self.recipe.cluster.pools)
+
+    @property
+    def pools(self) -> dict[str, tuple[Needs, PoolSpec]]:
+        """What each pool's replicas take and how many there are, by name."""
+        spec = self.recipe.cluster
+        pools = {s.name: (s.needs or Needs(), spec.pool(s.name)) for s in self.stages if s.name in self.pooled}
+        if self.generator.needs.pooled:
+            pools["generator"] = (self.generator.needs, spec.generator_pool)
+        return pools
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default filled in, as literals."""
@@ -168,6 +187,11 @@ def build_stages(recipe: Recipe) -> list[Stage]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two stages are called '{name}'; give one of them another name = \"...\"")
+    for name in recipe.cluster.pools:
+        if name not in names:
+            raise UserError(f"cluster.pools.{name}: no stage is called so{nearest(name, names)}")
+        if stages[names.index(name)].kind == "dedup":
+            raise UserError(f"cluster.pools.{name}: dedup has no engine; its index is spread by cluster.index_actors")
     return stages
 
 

@@ -1,5 +1,8 @@
 """Tables that the verbs print."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from rich.table import Table
 
 from jobs.recipe import Mill
@@ -26,6 +29,36 @@ def totals_table(totals: Summary, title: str) -> Table:
     table.add_row("lots", f"{totals.num_lots:,}", "")
     table.add_row("kept bytes", f"{totals.kept_bytes:,}", "")
     return table
+
+
+def cost_table(totals: Summary, stages: Sequence[str], cost: Mapping[str, Any]) -> Table:
+    """Yield by stage, what the filters cost in tokens, and money where there is a price."""
+    table = Table(title="yield and cost", title_justify="left", show_header=True, box=None, padding=(0, 2))
+    for name in ("stage", "rows in", "rejected", "yield", "tokens spent on them"):
+        table.add_column(name, justify="left" if name == "stage" else "right")
+    rows = totals.asks
+    for stage in ["generator", *stages]:
+        lost = _of_stage(totals.rejected, stage)
+        if lost or stage != "generator":
+            share = f"{1 - lost / rows:.1%}" if rows else ""
+            tokens = _of_stage(totals.rejected_tokens, stage)
+            table.add_row(stage, f"{rows:,}", f"{lost:,}", share, f"{tokens:,}" if tokens else "")
+        rows -= lost
+    spent = f"{sum(totals.rejected_tokens.values()) / totals.tokens_out:.1%}" if totals.tokens_out else ""
+    table.add_row("all", f"{totals.asks:,}", f"{totals.num_rejected:,}", "", spent)
+    if cost.get("device_s"):
+        table.add_row("device-seconds", f"{cost['device_s']:,.0f}", "", "", "")
+    if cost.get("cost") is not None:
+        money = cost["currency"]
+        table.add_row("cost", f"{cost['cost']:,.4f} {money}", "", "", "")
+        for name, key in (("per kept row", "per_kept_row"), ("per 1,000 kept tokens", "per_1000_kept_tokens")):
+            if cost.get(key) is not None:
+                table.add_row(name, f"{cost[key]:,.6f} {money}", "", "", "")
+    return table
+
+
+def _of_stage(counts: Mapping[str, int], stage: str) -> int:
+    return sum(count for reason, count in counts.items() if reason.partition(":")[0] == stage)
 
 
 def plan_table(mill: Mill, uri: str) -> Table:

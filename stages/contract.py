@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from records.schema import REJECT
+from stages.needs import Needs
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,19 @@ class Stage(ABC):
     def check(self) -> None:  # noqa: B027
         """Preflight: raise UserError when a file or package that `open` needs is missing. Cheap; loads nothing big."""
 
+    @property
+    def needs(self) -> Needs | None:
+        """What a replica takes, for a stage with an engine that must live in a pool; None: a CPU worker runs it."""
+        return None
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """(rows, tokens_out) that this replica has finished so far, lots in flight included."""
+        return 0, 0
+
+    def close(self) -> None:  # noqa: B027
+        """Free the device, before a replica is killed."""
+
     def open(self) -> None:  # noqa: B027 - most stages have nothing to open
         """Load what the stage needs, once per worker process, before the first `run`."""
 
@@ -59,18 +73,37 @@ class Stage(ABC):
     def find(self, rows: pa.RecordBatch) -> Found:
         """Findings for `rows`, all alive, at least one. Must be deterministic."""
 
+    async def find_pooled(self, rows: pa.RecordBatch) -> Found:
+        """As `find`, for a stage that lives in a pool: several lots may be under way at once."""
+        return self.find(rows)
+
     def run(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """`batch` with this stage's columns added before `reject`, and `reject` filled for the rows it refuses."""
+        living = self._living(batch)
+        return self._joined(batch, self.find(living) if living.num_rows else self._nothing(0))
+
+    async def run_pooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        living = self._living(batch)
+        return self._joined(batch, await self.find_pooled(living) if living.num_rows else self._nothing(0))
+
+    def refuse(self, batch: pa.RecordBatch, reason: str) -> pa.RecordBatch:
+        """`batch` with every living row rejected for `reason` and no findings: they could not be had."""
+        num_living = batch.column(REJECT.name).null_count
+        found = self._nothing(num_living)
+        return self._joined(batch, Found(found.columns, pa.repeat(pa.scalar(reason), num_living)))
+
+    def _nothing(self, num_rows: int) -> Found:
+        return Found({f.name: pa.nulls(num_rows, f.type) for f in self.columns()})
+
+    def _living(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         reject = batch.column(REJECT.name)
-        num_dead = batch.num_rows - reject.null_count
-        if num_dead == batch.num_rows:
-            found = Found({f.name: pa.nulls(0, f.type) for f in self.columns()})
-        elif num_dead:
-            found = self.find(batch.filter(reject.is_null()))
-        else:
-            found = self.find(batch)
+        return batch if reject.null_count == batch.num_rows else batch.filter(reject.is_null())
+
+    def _joined(self, batch: pa.RecordBatch, found: Found) -> pa.RecordBatch:
+        """`batch` with what was found on its living rows."""
+        reject = batch.column(REJECT.name)
         places = None
-        if num_dead:
+        if reject.null_count < batch.num_rows:
             alive = reject.is_null().cast(pa.int32())
             places = pc.if_else(reject.is_null(), pc.subtract(pc.cumulative_sum(alive), 1), None)
         columns = []

@@ -1,0 +1,68 @@
+"""Device-seconds and money: what engines have cost over all starts, and when a budget is spent."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from cluster.spec import Limits
+
+
+class Spender(Protocol):
+    """A pool, as far as its cost goes."""
+
+    price_per_device_hour: float | None
+
+    @property
+    def device_s(self) -> float: ...
+
+    @property
+    def num_devices(self) -> float: ...
+
+    @property
+    def mean_lot_s(self) -> float: ...
+
+
+class Budget:
+    """Counts from what earlier starts have spent. A second of an engine counts once per device that it holds."""
+
+    def __init__(self, limits: Limits, pools: Sequence[Spender], device_s: float = 0.0, cost: float = 0.0) -> None:
+        self.limits, self.pools = limits, pools
+        self._before = {"device_s": device_s, "cost": cost}
+
+    @property
+    def device_s(self) -> float:
+        return self._before["device_s"] + sum(p.device_s for p in self.pools)
+
+    @property
+    def cost(self) -> float:
+        """In cluster.currency; 0 without prices."""
+        return self._before["cost"] + sum(p.device_s * (p.price_per_device_hour or 0.0) / 3600 for p in self.pools)
+
+    def _draining(self) -> dict[str, float]:
+        """About what it takes to finish the lots in flight."""
+        drains = [(p.num_devices * p.mean_lot_s, p.price_per_device_hour or 0.0) for p in self.pools]
+        return {"device_s": sum(d for d, _ in drains), "cost": sum(d * price / 3600 for d, price in drains)}
+
+    def _over(self, extra: dict[str, float]) -> str | None:
+        if not self.limits.budgets:
+            return None
+        spent = {"device_s": self.device_s, "cost": self.cost}
+        for name, budget in self.limits.budgets.items():
+            if spent[name] + extra.get(name, 0.0) >= budget:
+                return name
+        return None
+
+    @property
+    def spent(self) -> str | None:
+        """The budget that is used up, None while there is some left."""
+        return self._over({})
+
+    @property
+    def closing(self) -> str | None:
+        """The budget that the lots in flight will use up: no more of them should be begun."""
+        return self._over(self._draining())
+
+    @property
+    def share(self) -> float | None:
+        """Share of the tightest budget that is spent, None without a budget."""
+        spent = {"device_s": self.device_s, "cost": self.cost}
+        return max((spent[name] / budget for name, budget in self.limits.budgets.items()), default=None)

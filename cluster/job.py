@@ -1,0 +1,111 @@
+"""What a run is given, and what it tells while it goes on."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from cluster.budget import Budget
+from cluster.flight import READY_PHASES, Flight, Step
+from cluster.pool import Pool
+from cluster.replica import StageWorker
+from cluster.spec import ClusterSpec, Limits
+from cluster.work import Kit
+from generators.contract import Generator
+from records.shards import Summary
+from records.sources import Source
+from records.store import Store
+
+
+def _silent(event: str, **values: Any) -> None:
+    """Notes nothing."""
+
+
+@dataclass
+class Job:
+    """All that a run needs, made by the verbs of `jobs`."""
+
+    kit: Kit
+    source: Source
+    store: Store
+    spec: ClusterSpec
+    limits: Limits
+    pooled: Generator | None = None  # the generator, when it wants a pool
+    totals: Summary = field(default_factory=Summary)  # of the lots committed before
+    device_s: float = 0.0  # spent by earlier starts
+    cost: float = 0.0
+    note: Callable[..., None] = _silent  # one structured line of the log: note("retry", lot=3, stage="making", ...)
+
+
+def build_pools(job: Job) -> list[Pool]:
+    """The generator's pool first, if it wants one, then one for every pooled stage."""
+    spec, kit = job.spec, job.kit
+    pools = []
+    if job.pooled:
+        pools.append(Pool("generator", job.pooled, job.pooled.needs, spec.generator_pool, spec, job.note))
+    for worker in (StageWorker(stage) for stage in kit.stages if stage.name in kit.pooled):
+        pools.append(Pool(worker.name, worker, worker.needs, spec.pool(worker.name), spec, job.note))
+    for pool in pools:
+        pool.others = [other for other in pools if other is not pool]
+    return pools
+
+
+@dataclass
+class Beat:
+    """What a display may want to know, about ten times a second."""
+
+    totals: Summary
+    in_flight: dict[str, int]  # lots by phase
+    num_engines: int
+    num_engines_open: int
+    retries: dict[str, int]  # by what was lost under the lot
+    made_asks: int = 0  # by the engines of this start, lots in flight included; 0 without a pool
+    made_tokens: int = 0
+    tokens_per_s: float = 0.0  # of the generator's engines
+    engine_share: float | None = None  # of the raw speed that cluster.tokens_per_s states
+    commit_lag_s: float = 0.0  # how long the oldest lot that is ready to be committed has waited
+    device_s: float = 0.0  # over all starts
+    cost: float = 0.0
+    budget_share: float | None = None
+
+    @property
+    def num_retries(self) -> int:
+        return sum(self.retries.values())
+
+
+def beat(
+    totals: Summary,
+    flights: Iterable[Flight],
+    steps: Sequence[Step],
+    pools: Sequence[Pool],
+    budget: Budget,
+    job: Job,
+    retries: Mapping[str, int],
+) -> Beat:
+    """The state of a run now."""
+    now = time.monotonic()
+    in_flight: Counter[str] = Counter()
+    oldest = now
+    for flight in flights:
+        in_flight[steps[flight.step].name if flight.phase == "running" else flight.phase] += 1
+        if flight.phase in READY_PHASES:
+            oldest = min(oldest, flight.times["processed"])
+    made, tokens_per_s, share = (0, 0), 0.0, None
+    if job.pooled:
+        made, tokens_per_s, num_open = pools[0].made, pools[0].tokens_per_s, pools[0].num_open
+        share = tokens_per_s / (job.spec.tokens_per_s * num_open) if job.spec.tokens_per_s and num_open else None
+    return Beat(
+        totals,
+        dict(in_flight),
+        sum(len(p.members) for p in pools),
+        sum(p.num_open for p in pools),
+        dict(retries),
+        *made,
+        tokens_per_s,
+        share,
+        now - oldest,
+        budget.device_s,
+        budget.cost,
+        budget.share,
+    )

@@ -1,0 +1,64 @@
+"""Where engines fit: the nodes that are there, without those that drain."""
+
+from collections.abc import Sequence
+
+import ray
+from ray._private.state import state
+
+from stages.needs import Needs
+
+Resources = dict[str, float]
+
+
+def draining() -> set[str]:
+    """Ids of nodes that are to go: preempted, scaled down or drained by an operator."""
+    return set(state.get_draining_nodes())
+
+
+def living(but: set[str] | frozenset[str] = frozenset()) -> dict[str, Resources]:
+    """Resources of the nodes that are alive, by node id."""
+    return {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in but}
+
+
+def is_alive(node: str) -> bool:
+    return node in living()
+
+
+def places(
+    needs: Needs, nodes: Sequence[Resources], taken: Sequence[tuple[Needs, int]] = (), spare_cpus: float = 1.0
+) -> int:
+    """How many replicas fit beside `taken` (needs and count of other pools), with `spare_cpus` left for the stages.
+
+    First fit, the largest needs first, as good as a scheduler that does not move what it has placed.
+    """
+    free = [dict(node) for node in nodes]
+    for other, count in sorted(taken, key=lambda t: -t[0].num_gpus):
+        for _ in range(count):
+            _put(other, free)
+    number = 0
+    while number < 100_000:
+        left = sum(node.get("CPU", 0.0) for node in free) - needs.num_cpus
+        if left < spare_cpus or not _put(needs, free):
+            break
+        number += 1
+    return number
+
+
+def _put(needs: Needs, free: list[Resources]) -> bool:
+    """Take one replica's bundles from `free`; all or nothing."""
+    taken: list[tuple[Resources, Resources]] = []
+    for bundle in needs.bundles:
+        node = next((n for n in free if all(n.get(k, 0.0) >= v for k, v in bundle.items())), None)
+        if node is None:
+            for node, bundle in taken:
+                for name, amount in bundle.items():
+                    node[name] += amount
+            return False
+        for name, amount in bundle.items():
+            node[name] -= amount
+        taken.append((node, bundle))
+    return True
+
+
+def describe(node: Resources) -> str:
+    return f"{node.get('CPU', 0):g} CPU/{node.get('GPU', 0):g} GPU/{node.get('memory', 0) / 2**30:.0f} GB"

@@ -1,0 +1,116 @@
+"""The actor that holds one engine, and the options that place it."""
+
+from typing import Any, Protocol
+
+import pyarrow as pa
+import ray
+from ray.util.placement_group import PlacementGroup, placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from stages.contract import Stage
+from stages.needs import Needs
+
+
+class Worker(Protocol):
+    """What a replica holds: a generator, or a stage with an engine of its own."""
+
+    def open(self) -> None: ...
+
+    async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch: ...
+
+    def refuse(self, asks: pa.RecordBatch, reason: str) -> pa.RecordBatch: ...
+
+    @property
+    def progress(self) -> tuple[int, int]: ...
+
+    def close(self) -> None: ...
+
+
+class StageWorker:
+    """A stage as what a replica holds."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.name = stage.name
+        self.needs = stage.needs or Needs()
+        self._rows = 0
+
+    def open(self) -> None:
+        self.stage.open()
+
+    async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
+        batch = await self.stage.run_pooled(asks)
+        self._rows += batch.num_rows
+        return batch
+
+    def refuse(self, asks: pa.RecordBatch, reason: str) -> pa.RecordBatch:
+        return self.stage.refuse(asks, reason)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        rows, tokens = self.stage.progress
+        return max(rows, self._rows), tokens
+
+    def close(self) -> None:
+        self.stage.close()
+
+
+@ray.remote
+class Replica:
+    """One engine. Its calls are async programs on one event loop, so several lots share the engine's batch."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+
+    async def where(self) -> str:
+        """The id of its node."""
+        return ray.get_runtime_context().get_node_id()
+
+    async def open(self) -> None:
+        self.worker.open()
+
+    @ray.method(num_returns=2)
+    async def make(self, batch: pa.RecordBatch, start: int, stop: int) -> tuple[pa.RecordBatch, int]:
+        """Rows [start, stop) made, and apart from them (so that the driver need not fetch rows) their number."""
+        made = await self.worker.make(batch.slice(start, stop - start))
+        return made, made.num_rows
+
+    async def progress(self) -> tuple[int, int]:
+        return self.worker.progress
+
+    async def close(self) -> None:
+        self.worker.close()
+
+
+def place(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any], PlacementGroup | None]:
+    """Options of a replica's actor, and the placement group that they name where it takes several GPUs.
+
+    The group reserves all of them at once, so that two replicas never wait for each other's last GPU.
+    """
+    options: dict[str, Any] = {
+        "num_cpus": needs.num_cpus,
+        "num_gpus": 0 if needs.across_nodes else needs.num_gpus,
+        "memory": int(needs.memory_gb * 2**30) or None,
+        "max_concurrency": max_concurrency,
+        "max_restarts": 0,
+        "runtime_env": {"env_vars": needs.env} if needs.env else None,
+    }
+    if needs.num_gpus <= 1:
+        return options, None
+    group = placement_group(needs.bundles, strategy="PACK" if needs.across_nodes else "STRICT_PACK")
+    options["scheduling_strategy"] = PlacementGroupSchedulingStrategy(
+        group, placement_group_bundle_index=0, placement_group_capture_child_tasks=needs.across_nodes
+    )
+    return options, group
+
+
+@ray.remote(num_cpus=1, num_returns=2, max_retries=0)
+def join_task(
+    worker: list, batch: pa.RecordBatch, parts: list[tuple[int, Any]], refused: dict[int, str]
+) -> tuple[pa.RecordBatch, int]:
+    """A lot put together from its spans and from the rows that were refused, in row order."""
+    holder: Worker = ray.get(worker[0])
+    made = [(start, ray.get(ref)) for start, ref in parts]
+    made += [(row, holder.refuse(batch.slice(row, 1), reason)) for row, reason in refused.items()]
+    whole = pa.concat_batches([rows for _, rows in sorted(made, key=lambda part: part[0])])
+    return whole, whole.num_rows

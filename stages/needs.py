@@ -1,0 +1,40 @@
+"""What one replica of an engine takes from the cluster."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Resources of one replica. All on one node, unless `across_nodes`."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    memory_gb: float = 0.0
+    env: dict[str, str] = field(default_factory=dict)  # environment of the replica's process
+    pooled: bool = True  # False: light and stateless enough to run inside the lot's CPU task, no pool wanted
+    across_nodes: bool = False  # the GPUs may lie on several nodes: the engine places its own workers on them
+
+    @property
+    def bundles(self) -> list[dict[str, float]]:
+        """The resources as bundles of a placement group, the replica's own first."""
+        first = {"CPU": self.num_cpus, "memory": self.memory_gb * 2**30}
+        if self.across_nodes:
+            return [_positive(first), *({"GPU": 1.0} for _ in range(int(self.num_gpus)))]
+        return [_positive({**first, "GPU": self.num_gpus})]
+
+    @property
+    def num_devices(self) -> float:
+        """What a second of this replica counts as in device-seconds; an engine without a GPU is one device."""
+        return self.num_gpus or 1.0
+
+    def __str__(self) -> str:
+        parts = [f"{self.num_cpus:g} CPU"]
+        if self.num_gpus:
+            parts.append(f"{self.num_gpus:g} GPU{'' if self.across_nodes or self.num_gpus <= 1 else ' on one node'}")
+        if self.memory_gb:
+            parts.append(f"{self.memory_gb:g} GB")
+        return " + ".join(parts)
+
+
+def _positive(bundle: dict[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in bundle.items() if amount > 0} or {"CPU": 0.001}
