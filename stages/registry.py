@@ -7,6 +7,7 @@ KINDS: Kinds = {
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
     "dedup": ("stages.dedup", "Dedup"),
     "finish": ("stages.verify.finish", "Finish"),
+    "judge": ("stages.judge", "Judge"),
     "json_schema": ("stages.verify.json_schema", "JsonSchema"),
     "language": ("stages.verify.language", "Language"),
     "rules": ("stages.verify.rules", "Rules"),

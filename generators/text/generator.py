@@ -1,6 +1,5 @@
 """A text generator is a method times an engine; everything but the engine is here."""
 
-import asyncio
 import json
 from abc import abstractmethod
 from collections.abc import Coroutine, Mapping
@@ -12,6 +11,7 @@ from generators.contract import Generator, Made, fill
 from generators.text.contract import Ask, ChatEngine, Method, Session
 from records.schema import ASK, REJECT
 from stages.engine import AskRefused, EngineDead
+from stages.gate import Gate
 
 
 class TextGenerator(Generator):
@@ -19,14 +19,13 @@ class TextGenerator(Generator):
 
     sampling: Mapping[str, Any] = {}
     json_schema: Mapping[str, Any] | None = None
-    max_in_flight: int = 256  # asks of this replica under way at once; the engine batches among them
 
-    def __init__(self, spec: Any, method: Method) -> None:
+    def __init__(self, spec: Any, method: Method, max_in_flight: int = 256) -> None:
+        """`max_in_flight`: asks of this replica under way at once; the engine batches among them."""
         self.spec = spec
         self.program = method
         self._engine: ChatEngine | None = None
-        self._gate: asyncio.Semaphore | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._gate = Gate(max_in_flight)
         self._made = (0, 0)
 
     @property
@@ -64,7 +63,7 @@ class TextGenerator(Generator):
         if engine.synchronous:
             made = [_drive(job) if job is not None else None for job in jobs]
         else:
-            made = await self._gather(jobs)
+            made = await self._gate.gather(jobs)
         return fill(asks, self.payload, made)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> Made:
@@ -83,31 +82,6 @@ class TextGenerator(Generator):
         finally:
             self._made = self._made[0] + 1, self._made[1] + session.tokens_out
         return Made(payload, session.finish, session.tokens_in, session.tokens_out)
-
-    async def _gather(self, jobs: list[Coroutine[Any, Any, Made] | None]) -> list[Made | None]:
-        loop = asyncio.get_running_loop()
-        if self._gate is None or self._loop is not loop:
-            self._gate, self._loop = asyncio.Semaphore(self.max_in_flight), loop
-        gate = self._gate
-
-        async def gated(job: Coroutine[Any, Any, Made]) -> Made:
-            try:
-                async with gate:
-                    return await job
-            finally:
-                job.close()  # a job cancelled at the gate has never begun
-
-        tasks = [asyncio.ensure_future(gated(job)) if job is not None else None for job in jobs]
-        living = [task for task in tasks if task is not None]
-        try:
-            await asyncio.gather(*living)
-        except BaseException:
-            # The engine has died, or the lot was called off: nothing of it may go on using the engine.
-            for task in living:
-                task.cancel()
-            await asyncio.gather(*living, return_exceptions=True)
-            raise
-        return [task.result() if task is not None else None for task in tasks]
 
 
 def _drive(job: Coroutine[Any, Any, Made]) -> Made:

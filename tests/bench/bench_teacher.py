@@ -24,7 +24,7 @@ ENGINE = {"max_num_seqs": 64, "max_model_len": 512, "dtype": "bfloat16"}
 
 RAW = """
 import json, os, sys, time
-from generators.models import resolve
+from stages.models import resolve
 from generators.text.contract import mix
 from jobs.recipe import build_mill, load
 from records.lots import asks

