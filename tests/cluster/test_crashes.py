@@ -1,10 +1,10 @@
 """Whatever dies, the same command again ends with the same bytes."""
 
-import os
 import random
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -30,6 +30,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     assert done.returncode == 0, done.stderr
     assert gristmill("audit", str(folder / "out")).returncode == 0
     return kept_hashes(str(folder / "out"))
+
+
+def kill_one(run: subprocess.Popen, title: str, timeout_s: float = 60) -> None:
+    """SIGKILL of the first process that works under this title; between two tasks a worker is called otherwise."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        for process in psutil.Process(run.pid).children(recursive=True):
+            try:
+                if process.cmdline()[:1] and process.cmdline()[0].startswith(title):
+                    return process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.01)
+    raise AssertionError(f"no {title} in {timeout_s} s")
 
 
 def finish_and_compare(recipe: str, out: str, undisturbed: dict[str, str]) -> None:
@@ -60,10 +74,7 @@ def test_workers_and_the_dedup_index_die(tmp_path: Path, undisturbed: dict[str, 
     run = start(canned(tmp_path, **SLOW), out, "--set", "cluster.index_actors=2")
     for lots, title in ((3, "ray::process_task"), (6, "ray::BandShard"), (9, "ray::process_task")):
         wait_for_commits(out, lots, run)
-        children = psutil.Process(run.pid).children(recursive=True)
-        victims = [p for p in children if p.cmdline() and p.cmdline()[0].startswith(title)]
-        for victim in victims[:1]:
-            os.kill(victim.pid, signal.SIGKILL)
+        kill_one(run, title)
     output, _ = run.communicate(timeout=240)
     assert run.returncode == 0, output
     assert "trying again" in output
@@ -109,9 +120,7 @@ def test_a_killed_engine_is_replaced_and_its_lots_are_made_again(tmp_path: Path,
     run = start(canned(tmp_path, **SLOW), out, "--set", "generator.pooled=true", "--set", "cluster.num_cpus=3")
     for lots in (3, 8):
         wait_for_commits(out, lots, run)
-        children = psutil.Process(run.pid).children(recursive=True)
-        engine = next(p for p in children if p.cmdline() and p.cmdline()[0].startswith("ray::Replica"))
-        os.kill(engine.pid, signal.SIGKILL)
+        kill_one(run, "ray::Replica")
     output, _ = run.communicate(timeout=240)
     assert run.returncode == 0, output
     assert "lost its worker while making; trying again" in output

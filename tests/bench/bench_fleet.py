@@ -1,0 +1,169 @@
+"""A simulated fleet: what the lot loop itself costs when a thousand engines work, paced as GPUs are.
+
+Everything is real (Ray actors, tasks, object store, dedup index, Parquet on local disk) but for two things: an engine
+sleeps in place of computing, and one host process answers for many replicas, because a process each does not fit on
+one machine. How many real processes do fit is measured beside it, with logical GPUs. Lots are small, so that the two
+cores carry the same number of lots a second as a full-sized fleet commits: at 1,000 GPUs of 10 rows/s and lots of 512
+rows that is 20 lots/s.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+FLEETS = (10, 100, 1000)
+LOTS_PER_S = 20
+LOT_SIZE = 8
+SECONDS = 45  # measured, after every engine has its lots
+NUM_PROCESSES = 48
+
+FLEET = """
+import asyncio, json, resource, sys, time
+import psutil, ray
+import cluster.run as run
+from cluster import job as jobs
+from cluster.connect import WORKER_ENV
+from cluster.member import Member
+from cluster.pool import Pool
+from cluster.replica import Replica
+from cluster.work import Kit
+from generators.canned import Canned
+from jobs.recipe import build_mill, load
+from records.store import LocalStore
+
+recipe, out, num_replicas, lots_per_s, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+HOSTS, PER_REPLICA = 4, 2
+lot_s = num_replicas * PER_REPLICA / lots_per_s
+
+class Paced(Canned):
+    '''Takes as long as a GPU would for a lot, whatever the lots beside it.'''
+    async def make(self, asks):
+        await asyncio.sleep(lot_s)
+        return await super().make(asks)
+
+class Fleet(Pool):
+    '''Many replicas on few host processes.'''
+    hosts = []
+    def _add(self, number=None, num_lost=0):
+        if not self.hosts:
+            concurrency = num_replicas * (PER_REPLICA + 2) // HOSTS + 16
+            self.hosts += [Replica.options(num_cpus=0, max_concurrency=concurrency).remote(self.worker_ref)
+                           for _ in range(HOSTS)]
+            ray.get([h.open.remote() for h in self.hosts])
+        number = len(self.members)
+        actor = self.hosts[number % HOSTS]
+        member = Member(number, actor, None, actor.where.remote(), actor.open.remote(), time.monotonic())
+        self.members.append(member)
+        return member
+    def stop(self):
+        for host in self.hosts:
+            ray.kill(host)
+
+jobs.Pool = Fleet
+env = {"env_vars": WORKER_ENV}
+ray.init(address="local", num_cpus=2, include_dashboard=False, runtime_env=env, log_to_driver=False)
+mill = build_mill(load(recipe, [f"cluster.replicas={num_replicas}", f"cluster.lots_per_replica={PER_REPLICA}"]))
+generator = Paced(mill.generator.spec, mill.method)
+kit = Kit(mill.plan, mill.stages, mill.schema, mill.recipe.output)
+job = jobs.Job(kit, mill.source, LocalStore(out), mill.recipe.cluster, mill.recipe.limits, generator)
+me, marks, lags = psutil.Process(), [], []
+stop_at = [0.0]
+
+def beat(state):
+    now = time.monotonic()
+    if not stop_at[0] and state.totals.num_lots >= max(num_replicas * PER_REPLICA, 3 * lots_per_s):
+        stop_at[0] = now + seconds
+    if stop_at[0]:
+        cpu = me.cpu_times()
+        marks.append((now, state.totals.num_lots, time.thread_time(), cpu.user + cpu.system, me.memory_info().rss))
+        lags.append(state.commit_lag_s)
+        if now > stop_at[0]:
+            loop.stop()
+
+loop = run.LotLoop(job, beat, lambda text: print(text, file=sys.stderr))
+loop.run()
+first, last = marks[0], marks[-1]
+lots = last[1] - first[1]
+print(json.dumps({
+    "lots_per_s": lots / (last[0] - first[0]),
+    "loop_ms": (last[2] - first[2]) / lots * 1000,
+    "driver_ms": (last[3] - first[3]) / lots * 1000,
+    "rss_mb": last[4] / 2**20,
+    "grown_mb": (last[4] - first[4]) / 2**20,
+    "num_lots": lots,
+    "lag_s": sorted(lags)[len(lags) // 2],
+    "lag_max_s": max(lags),
+}))
+"""
+
+PROCESSES = """
+import json, sys, time
+import psutil, ray
+from cluster.connect import WORKER_ENV
+from cluster.pool import Pool
+from cluster.spec import ClusterSpec, PoolSpec
+from stages.needs import Needs
+
+class Idle:
+    progress = 0, 0
+    def open(self): ...
+    def close(self): ...
+
+number = int(sys.argv[1])
+ray.init(address="local", num_cpus=number + 2, num_gpus=number, include_dashboard=False,
+         runtime_env={"env_vars": WORKER_ENV}, log_to_driver=False)
+used = psutil.virtual_memory().used
+pool = Pool("fleet", Idle(), Needs(num_gpus=1), PoolSpec(replicas=number), ClusterSpec(), lambda event, **values: None)
+started = time.monotonic()
+pool.start()
+while pool.num_open < number:
+    pool.poll()
+    time.sleep(0.05)
+print(json.dumps({"seconds": time.monotonic() - started, "mb": (psutil.virtual_memory().used - used) / 2**20}))
+"""
+
+
+def _script(text: str, *arguments: Any) -> dict[str, Any]:
+    command = [sys.executable, "-c", text, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def _recipe(folder: Path) -> str:
+    path = folder / "fleet.toml"
+    path.write_text(
+        f'name = "fleet"\nlot_size = {LOT_SIZE}\nsource = {{items = ["a river"], cycle = true}}\n'
+        'generator = {kind = "canned", num_words = 40, pooled = true}\n'
+        'stages = [{kind = "finish"}, {kind = "dedup"}]\nlimits = {asks = 8000000}\n'
+    )
+    return str(path)
+
+
+def bench() -> list[dict[str, Any]]:
+    rows = []
+    for num_replicas in FLEETS:
+        with tempfile.TemporaryDirectory() as folder:
+            recipe = _recipe(Path(folder))
+            found = _script(FLEET, recipe, f"{folder}/out", num_replicas, LOTS_PER_S, SECONDS)
+        rows.append(
+            {
+                "what": f"lot loop, {num_replicas:,} replicas (simulated), driver ms a lot",
+                "value": f"{found['driver_ms']:.2f} (its loop alone {found['loop_ms']:.2f})",
+                "peer": f"{found['lots_per_s']:.1f} lots/s, commit lag {found['lag_s']:.2f} s (most "
+                f"{found['lag_max_s']:.1f}), {found['rss_mb']:.0f} MB, {found['grown_mb']:+.1f} MB over "
+                f"{found['num_lots']:,} lots",
+                "target": "< 5 at 1,000" if num_replicas == 1000 else "",
+            }
+        )
+    found = _script(PROCESSES, NUM_PROCESSES)
+    rows.append(
+        {
+            "what": f"{NUM_PROCESSES} real replica processes with a logical GPU each, up",
+            "value": f"{found['seconds']:.0f} s, {found['mb'] / NUM_PROCESSES:.0f} MB each",
+        }
+    )
+    return rows
