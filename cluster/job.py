@@ -60,6 +60,8 @@ class Beat:
     num_engines: int
     num_engines_open: int
     retries: dict[str, int]  # by what was lost under the lot
+    busy_s: dict[str, float]  # seconds of CPU workers by stage
+    index_bytes: int = 0  # memory of the dedup index
     made_asks: int = 0  # by the engines of this start, lots in flight included; 0 without a pool
     made_tokens: int = 0
     tokens_per_s: float = 0.0  # of the generator's engines
@@ -82,6 +84,8 @@ def beat(
     budget: Budget,
     job: Job,
     retries: Mapping[str, int],
+    busy_s: Mapping[str, float],
+    index_bytes: int,
 ) -> Beat:
     """The state of a run now."""
     now = time.monotonic()
@@ -101,6 +105,8 @@ def beat(
         sum(len(p.members) for p in pools),
         sum(p.num_open for p in pools),
         dict(retries),
+        dict(busy_s),
+        index_bytes,
         *made,
         tokens_per_s,
         share,

@@ -298,4 +298,6 @@ class LotLoop:
         if now - self._shown > TICK_S:
             self._shown = now
             flights = [*self._flights.values(), *self._in_commit.values()]
-            self.on_beat(beat(self.totals, flights, self.route, self.pools, self.budget, self.job, self.retries))
+            index_bytes = self.index.nbytes if self.index else 0
+            seen = self.totals, flights, self.route, self.pools, self.budget, self.job
+            self.on_beat(beat(*seen, self.retries, self.busy_s, index_bytes))

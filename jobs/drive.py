@@ -1,7 +1,6 @@
 """Runs the lot loop of a recipe to its end, and keeps display, manifest, log and metrics up to date meanwhile."""
 
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,13 +8,12 @@ from typing import Any
 from rich.console import Console
 
 from jobs.recipe import Mill
-from records.errors import UserError
+from jobs.watch import Watch
 from records.lease import Lease
 from records.manifest import Manifest, State
 from records.shards import Summary
 from records.store import Store
 
-SAVE_EVERY_S = 10.0
 BUDGET_ENDS = ("device_s", "cost")
 
 
@@ -32,57 +30,30 @@ def end_state(mill: Mill, totals: Summary, ended: str | None) -> State:
 def drive(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console) -> State:
     """Run until a limit, the end of the source, or a stop; `totals` is brought up to date. Returns how it ended."""
     from cluster.connect import connected  # ray is imported only when a run starts
-    from cluster.job import Beat, Job
+    from cluster.job import Job
     from cluster.preflight import check_room
     from cluster.run import LotLoop
     from cluster.work import Kit
-    from jobs.progress import Progress
 
     recipe, generator = mill.recipe, mill.generator
     spec, is_pooled = recipe.cluster, generator.needs.pooled
     kit = Kit(mill.plan, mill.stages, mill.schema, recipe.output, None if is_pooled else generator, mill.pooled)
-    before = book.spent("device_s"), book.spent("cost")
-    with Progress(mill.plan.num_asks, recipe.limits, totals, console) as shown, connected(spec, shown.say):
-        check_room(mill.pools, spec.nodes_timeout_s, shown.say)
-        job = Job(kit, mill.source, store, spec, recipe.limits, generator if is_pooled else None, totals, *before)
-        started = saved = time.monotonic()
-        book.begin()
-
-        def save(state: Beat | None) -> None:
-            start = book.starts[-1]
-            start["wall_s"] = round(time.monotonic() - started, 1)
-            start["stage_s"] = {k: round(v, 2) for k, v in loop.busy_s.items()} if loop else {}
-            if loop:
-                start["device_s"] = round(loop.budget.device_s - before[0], 1)
-                start["cost"] = round(loop.budget.cost - before[1], 6)
-            book.totals = totals
-            book.account(spec.price_per_device_hour, spec.currency)
-            book.save(store)
-
-        def beat(state: Beat) -> None:
-            nonlocal saved
-            shown.beat(state)
-            if lease.lost:
-                raise UserError(f"{store.uri} has been taken over by another driver ({lease.lost}); this one stops")
-            if time.monotonic() - saved > SAVE_EVERY_S:
-                save(state)
-                saved = time.monotonic()
-
-        loop: LotLoop | None = None
-        save(None)
-        loop = LotLoop(job, beat, shown.say)
-        with interruptible(loop.stop, shown.say):
+    spent = book.spent("device_s"), book.spent("cost")
+    with Watch(mill, store, book, totals, lease, console) as watch, connected(spec, watch.say):
+        check_room(mill.pools, spec.nodes_timeout_s, watch.say)
+        watch.begin()
+        generator_here = generator if is_pooled else None
+        job = Job(kit, mill.source, store, spec, recipe.limits, generator_here, totals, *spent, watch.events.note)
+        loop = LotLoop(job, watch.beat, watch.say)
+        with interruptible(loop.stop, watch.say):
             try:
                 ended = loop.run()
-            except BaseException:
-                book.state = "stopped"
-                if not lease.lost:
-                    save(None)
+            except BaseException as error:
+                watch.end("stopped", None, why=f"{type(error).__name__}: {error}")
                 raise
-        book.ended = None if ended == "stopped" else ended
-        book.state = "stopped" if ended == "stopped" else end_state(mill, totals, ended)
-        save(None)
-    return book.state
+        state = "stopped" if ended == "stopped" else end_state(mill, totals, ended)
+        watch.end(state, None if ended == "stopped" else ended)
+    return state
 
 
 @contextmanager

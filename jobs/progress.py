@@ -34,7 +34,15 @@ def clock(seconds: float) -> str:
 class Progress:
     """Shows lots, rows and tokens per second, kept and rejected by reason, and the time left."""
 
-    def __init__(self, num_asks: int | None, limits: Limits, start: Summary, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        num_asks: int | None,
+        limits: Limits,
+        start: Summary,
+        console: Console | None = None,
+        quiet: bool = False,
+    ) -> None:
+        self.quiet = quiet  # shows nothing: somebody else tells
         self.console = console or Console(file=sys.stderr, highlight=False)
         self.num_asks, self.limits = num_asks, limits
         self.started = time.monotonic()
@@ -47,7 +55,7 @@ class Progress:
         self.live: Live | None = None
 
     def __enter__(self) -> "Progress":
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.quiet:
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.__enter__()
         return self
@@ -58,6 +66,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
+        if self.quiet:
+            return
         self.console.print(text, style="dim" if self.console.is_terminal else None, soft_wrap=True, markup=False)
 
     @staticmethod
@@ -65,6 +75,8 @@ class Progress:
         return time.monotonic(), totals.asks, totals.tokens_out, totals.kept, totals.kept_tokens
 
     def beat(self, beat: Beat) -> None:
+        if self.quiet:
+            return
         now = time.monotonic()
         if beat.totals.asks != self.marks[-1][1]:
             self.marks.append(self._mark(beat.totals))
