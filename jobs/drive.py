@@ -7,8 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from jobs.monitor import Monitor
 from jobs.recipe import Mill
-from jobs.watch import Watch
 from records.lease import Lease
 from records.manifest import Manifest, State
 from records.shards import Summary
@@ -39,20 +39,20 @@ def drive(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Leas
     spec, is_pooled = recipe.cluster, generator.needs.pooled
     kit = Kit(mill.plan, mill.stages, mill.schema, recipe.output, None if is_pooled else generator, mill.pooled)
     spent = book.spent("device_s"), book.spent("cost")
-    with Watch(mill, store, book, totals, lease, console) as watch, connected(spec, watch.say):
-        check_room(mill.pools, spec.nodes_timeout_s, watch.say)
-        watch.begin()
+    with Monitor(mill, store, book, totals, lease, console) as monitor, connected(spec, monitor.say):
+        check_room(mill.pools, spec.nodes_timeout_s, monitor.say)
+        monitor.begin()
         generator_here = generator if is_pooled else None
-        job = Job(kit, mill.source, store, spec, recipe.limits, generator_here, totals, *spent, watch.events.note)
-        loop = LotLoop(job, watch.beat, watch.say)
-        with interruptible(loop.stop, watch.say):
+        job = Job(kit, mill.source, store, spec, recipe.limits, generator_here, totals, *spent, monitor.events.note)
+        loop = LotLoop(job, monitor.beat, monitor.say)
+        with interruptible(loop.stop, monitor.say):
             try:
                 ended = loop.run()
             except BaseException as error:
-                watch.end("stopped", None, why=f"{type(error).__name__}: {error}")
+                monitor.end("stopped", None, why=f"{type(error).__name__}: {error}")
                 raise
         state = "stopped" if ended == "stopped" else end_state(mill, totals, ended)
-        watch.end(state, None if ended == "stopped" else ended)
+        monitor.end(state, None if ended == "stopped" else ended)
     return state
 
 

@@ -9,6 +9,7 @@ import errno
 import os
 import secrets
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,7 @@ class Store(ABC):
     """Objects by name under one root."""
 
     uri: str
+    errors: Counter[str] = Counter()  # requests that failed, by kind; those that were tried again count too
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:

@@ -23,7 +23,7 @@ SAVE_EVERY_S = 10.0
 METRICS_EVERY_S = 1.0
 
 
-class Watch:
+class Monitor:
     """Told by `beat` how a run stands, about ten times a second; keeps everything that shows it up to date."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Watch:
         self._metrics: Metrics | None = None
         self._last: Beat | None = None
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "Monitor":
         self.shown.__enter__()
         return self
 
@@ -126,7 +126,7 @@ class Watch:
         from cluster.metrics import Sample
 
         totals = self.totals
-        counted = {
+        counted: dict[str, Any] = {
             "asks": totals.asks,
             "rows": {"kept": totals.kept, **totals.rejected},
             "tokens_in": totals.tokens_in,
