@@ -51,7 +51,7 @@ class Flight:
     tries: int = 0  # workers lost under it
     suspicion: int = 0  # engines lost under it that its asks may have killed
     ref: Any = None  # of the running call: what tells that it is done
-    asks_ref: Any = None
+    asks_ref: Any = None  # or the asks themselves, if they are small
     input_ref: Any = None  # what the step reads
     output_ref: Any = None  # what it makes
     member: Member | None = None

@@ -53,7 +53,7 @@ def build_pools(job: Job) -> list[Pool]:
 
 @dataclass
 class Beat:
-    """What a display may want to know, about ten times a second."""
+    """What a display may want to know, a few times a second."""
 
     totals: Summary
     in_flight: dict[str, int]  # lots by phase

@@ -17,7 +17,7 @@ from stages.needs import Needs
 CLOSE_TIMEOUT_S = 20.0
 RESIZE_S = 3.0
 ASK_S = 1.0  # between two questions to a replica how far it is
-ASKS_PER_S = 100.0  # of all replicas together
+ASKS_PER_S = 20.0  # of all replicas together
 RATE_OVER_S = 30.0
 CRASH, HANG = "engine_crash", "engine_hang"
 
@@ -169,16 +169,12 @@ class Pool:
     def _poll_progress(self, now: float) -> None:
         answered = {m.asking: m for m in self.members if m.asking is not None}
         done = ray.wait(list(answered), num_returns=len(answered), timeout=0)[0] if answered else []
-        for ref in done:
-            member = answered[ref]
+        for member, made in zip((answered[ref] for ref in done), _answers(done)):
             member.asking = None
-            try:
-                made = ray.get(ref)
-            except LOST as error:
+            if not isinstance(made, tuple):
                 if not member.lots and member in self.members:  # else its lots tell of the loss
-                    self._replace(member, short(error))
-                continue
-            if made != member.made:
+                    self._replace(member, short(made))
+            elif made != member.made:
                 member.made, member.moved = made, now
         for member in list(self.members):
             if member.opening is not None:
@@ -299,3 +295,18 @@ class Pool:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)
         for member in list(self.members):
             self._remove(member, "closed")
+
+
+def _answers(refs: list[Any]) -> list[tuple[int, int] | BaseException]:
+    """The value of every finished call, or how its replica was lost; one fetch for all where none was."""
+    try:
+        return ray.get(refs)
+    except LOST:
+        return [_answer(ref) for ref in refs]
+
+
+def _answer(ref: Any) -> tuple[int, int] | BaseException:
+    try:
+        return ray.get(ref)
+    except LOST as error:
+        return error

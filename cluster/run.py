@@ -27,7 +27,10 @@ from records.lots import asks
 from records.shards import Summary
 
 TICK_S = 0.1
+POLL_S = 0.1
+SHOW_S = 0.25
 WINDOW_PER_CPU = 3
+INLINE_BYTES = 64 * 1024
 WINDOW_S = 5.0  # how often the window is fitted to the cluster
 
 
@@ -49,6 +52,7 @@ class LotLoop:
         self._kit_ref = ray.put(job.kit)
         self._done: queue.SimpleQueue[tuple[Flight, Any, Future]] = queue.SimpleQueue()
         self._flights: dict[int, Flight] = {}
+        self._waiting: set[int] = set()  # lots that wait for room
         self._in_commit: dict[int, Flight] = {}
         self._next = self._to_claim = self._to_hand_over = job.totals.num_lots
         self._handed = Summary()  # committed, or on the way into the store
@@ -58,7 +62,8 @@ class LotLoop:
             self.index = DedupIndex(
                 self._kit_ref, job.store, job.kit.dedup.bands, job.spec.index_actors, job.spec.max_retries
             )
-        self._window, self._window_at, self._shown, self.began = 0, 0.0, 0.0, time.monotonic()
+        self._window, self.began = 0, time.monotonic()
+        self._window_at = self._shown = self._polled = 0.0
 
     def stop(self) -> None:
         self.stopping = True
@@ -95,14 +100,20 @@ class LotLoop:
             if self.stopping or ended:
                 time.sleep(TICK_S / 10)
             else:
-                for pool in self.pools:
-                    pool.poll()
+                self._poll()
                 self._launch(num_lots)
                 self._wait()
                 self._claim()
                 self._hand_over()
             self._committed(self.committer.done())
             self._show()
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        if now - self._polled > POLL_S:
+            self._polled = now
+            for pool in self.pools:
+                pool.poll()
 
     def window(self) -> int:
         """Lots between birth and commit: enough for every engine and core, unless the recipe says how many."""
@@ -123,13 +134,15 @@ class LotLoop:
                 break
             start, stop = plan.span(self._next)
             self._flights[self._next] = Flight(self._next, stop - start)
+            self._waiting.add(self._next)
             self._next += 1
         full: set[int] = set()
-        for flight in self._flights.values():
-            if flight.phase == "waiting" and flight.step not in full and not self._start(flight):
+        for lot in sorted(self._waiting):
+            flight = self._flights[lot]
+            if flight.step not in full and not self._start(flight):
                 full.add(flight.step)
-                if len(full) == len(self.route):
-                    break
+            if flight.phase == "running":
+                self._waiting.discard(lot)
 
     def _start(self, flight: Flight) -> bool:
         """Begin the step that the lot waits for; whether there was room for it."""
@@ -141,7 +154,9 @@ class LotLoop:
             if member is None:
                 return suspect is not None  # a suspect waits for an engine of its own, the others need not
         if flight.asks_ref is None:
-            flight.asks_ref = flight.input_ref = ray.put(asks(self.job.kit.plan, self.job.source, flight.lot))
+            batch = asks(self.job.kit.plan, self.job.source, flight.lot)
+            # Ray sends a small argument along with the call, which costs less than an object in its store.
+            flight.asks_ref = flight.input_ref = batch if batch.nbytes < INLINE_BYTES else ray.put(batch)
             flight.mark("born")
         flight.member, flight.phase = member, "running"
         if step.pool is None:
@@ -193,8 +208,7 @@ class LotLoop:
                 flight.quarantine.made(flight.output_ref)
                 if flight.quarantine.is_done:
                     step.pool.release(flight.lot)
-                flight.phase = "waiting"  # for the next span, or to be joined
-                return
+                return self._wait_for_room(flight)  # for the next span, or to be joined
         if step.pool is None:
             flight.brief = value
             for name, seconds in value.busy_s.items():
@@ -202,7 +216,14 @@ class LotLoop:
         flight.mark("made" if step.pool is self.generator_pool and step.pool else "processed")
         flight.input_ref, flight.quarantine, flight.suspicion = flight.output_ref, None, 0
         flight.step += 1
-        flight.phase = "waiting" if flight.step < len(self.route) else "ready"
+        if flight.step < len(self.route):
+            self._wait_for_room(flight)
+        else:
+            flight.phase = "ready"
+
+    def _wait_for_room(self, flight: Flight) -> None:
+        flight.phase = "waiting"
+        self._waiting.add(flight.lot)
 
     def _lost(self, flight: Flight, loss: Lost) -> None:
         phase = "finishing" if flight.phase == "finishing" else self.route[flight.step].name
@@ -216,8 +237,7 @@ class LotLoop:
         self.job.note("retry", lot=flight.lot, stage=phase, lost=what, why=str(loss))
         if reason and flight.quarantine:
             self._blame(flight, flight.quarantine, reason)
-            flight.phase = "waiting"
-            return
+            return self._wait_for_room(flight)
         flight.tries += 1
         if flight.tries > self.job.spec.max_retries:
             raise RunFailed(f"lot {flight.lot}, {phase}: lost its worker {flight.tries} times (last: {loss})")
@@ -226,9 +246,9 @@ class LotLoop:
             if not loss.is_object:
                 return self._finish(flight)  # the claimed rows still lie in the object store
             self._rewind(flight.lot)
+        self._wait_for_room(flight)  # for the same step: what it reads need not be made again
         if loss.is_object or phase == "finishing":
             return flight.begin_again()
-        flight.phase = "waiting"  # for the same step: what it reads need not be made again
         flight.suspicion += reason is not None
         if flight.suspicion >= SUSPECT_AFTER and not flight.quarantine:
             flight.quarantine = Quarantine(flight.num_rows)
@@ -295,7 +315,7 @@ class LotLoop:
 
     def _show(self) -> None:
         now = time.monotonic()
-        if now - self._shown > TICK_S:
+        if now - self._shown > SHOW_S:
             self._shown = now
             flights = [*self._flights.values(), *self._in_commit.values()]
             index_bytes = self.index.nbytes if self.index else 0

@@ -24,7 +24,7 @@ METRICS_EVERY_S = 1.0
 
 
 class Monitor:
-    """Told by `beat` how a run stands, about ten times a second; keeps everything that shows it up to date."""
+    """Told by `beat` how a run stands, a few times a second; keeps everything that shows it up to date."""
 
     def __init__(
         self, mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console

@@ -48,13 +48,7 @@ def asks(plan: Plan, source: Source, lot: int) -> pa.RecordBatch:
     Ask i reads source row i modulo the number of source rows, so every row is asked once before any is asked twice.
     """
     start, stop = plan.span(lot)
-    rows: list[tuple[str, str]] = []
-    at = start
-    while at < stop:
-        place = at % plan.num_source_rows
-        upto = min(plan.num_source_rows, place + stop - at)
-        rows += source.rows(place, upto)
-        at += upto - place
+    rows = _rows(source, start, stop, plan.num_source_rows)
     count = stop - start
     texts = [text for _, text in rows]
     constant = {
@@ -78,6 +72,18 @@ def asks(plan: Plan, source: Source, lot: int) -> pa.RecordBatch:
     schema = ask_schema(plan.carried)
     arrays = [columns[f.name] if f.name in columns else pa.nulls(count, f.type) for f in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _rows(source: Source, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+    """(source id, text) of asks [start, stop); each source row is read once, however often the lot goes round."""
+    if stop - start >= num_rows:
+        whole = source.rows(0, num_rows)
+        return [whole[at % num_rows] for at in range(start, stop)]
+    place = start % num_rows
+    upto = place + stop - start
+    if upto <= num_rows:
+        return source.rows(place, upto)
+    return [*source.rows(place, num_rows), *source.rows(0, upto - num_rows)]
 
 
 def _same(value: str | None, count: int) -> pa.Array:

@@ -1,10 +1,10 @@
 """A simulated fleet: what the lot loop itself costs when a thousand engines work, paced as GPUs are.
 
 Everything is real (Ray actors, tasks, object store, dedup index, Parquet on local disk) but for two things: an engine
-sleeps in place of computing, and one host process answers for many replicas, because a process each does not fit on
-one machine. How many real processes do fit is measured beside it, with logical GPUs. Lots are small, so that the two
-cores carry the same number of lots a second as a full-sized fleet commits: at 1,000 GPUs of 10 rows/s and lots of 512
-rows that is 20 lots/s.
+waits as long as a GPU would take and then answers with canned rows, and one host process answers for many replicas,
+because a process each does not fit on one machine. How many real processes do fit is measured beside it, with logical
+GPUs. Lots are full-sized (512 rows of 500 tokens), and engines slower than GPUs by the factor that the two cores are
+short of: 1,000 GPUs of 10 rows/s commit 20 such lots a second, here it is LOTS_PER_S.
 """
 
 import json
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 FLEETS = (10, 100, 1000)
-LOTS_PER_S = 20
-LOT_SIZE = 8
-SECONDS = 45  # measured, after every engine has its lots
+LOTS_PER_S = 4
+LOT_SIZE = 512
+SECONDS = 60  # measured, after every engine has its lots
 NUM_PROCESSES = 48
 
 FLEET = """
@@ -41,7 +41,9 @@ lot_s = num_replicas * PER_REPLICA / lots_per_s
 class Paced(Canned):
     '''Takes as long as a GPU would for a lot, whatever the lots beside it.'''
     async def make(self, asks):
-        await asyncio.sleep(lot_s)
+        lot = asks.column("lot")[0].as_py()
+        fleet = num_replicas * PER_REPLICA
+        await asyncio.sleep(lot_s * (lot + 1) / fleet if lot < fleet else lot_s)  # else all would come in waves
         return await super().make(asks)
 
 class Fleet(Pool):
@@ -74,7 +76,8 @@ stop_at = [0.0]
 
 def beat(state):
     now = time.monotonic()
-    if not stop_at[0] and state.totals.num_lots >= max(num_replicas * PER_REPLICA, 3 * lots_per_s):
+    is_full = state.in_flight.get("making", 0) > 0.98 * num_replicas * PER_REPLICA
+    if not stop_at[0] and is_full and state.totals.num_lots >= 5 * lots_per_s:
         stop_at[0] = now + seconds
     if stop_at[0]:
         cpu = me.cpu_times()
@@ -137,7 +140,7 @@ def _recipe(folder: Path) -> str:
     path = folder / "fleet.toml"
     path.write_text(
         f'name = "fleet"\nlot_size = {LOT_SIZE}\nsource = {{items = ["a river"], cycle = true}}\n'
-        'generator = {kind = "canned", num_words = 40, pooled = true}\n'
+        'generator = {kind = "canned", num_words = 375, pooled = true}\n'
         'stages = [{kind = "finish"}, {kind = "dedup"}]\nlimits = {asks = 8000000}\n'
     )
     return str(path)

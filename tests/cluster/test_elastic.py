@@ -37,7 +37,7 @@ def test_a_node_joins_and_another_drains_in_mid_run(cluster: Cluster, tmp_path: 
     first = cluster.add_node(num_cpus=1, num_gpus=1)
     cluster.wait_for_nodes()
     out = str(tmp_path / "out")
-    generator = {"pooled": True, "seconds_per_ask": 0.02, "num_gpus": 1.0}
+    generator = {"pooled": True, "seconds_per_ask": 0.03, "num_gpus": 1.0}
     recipe = canned(tmp_path, num_asks=1920, generator=generator, cluster={"num_cpus": None, "max_replicas": 2})
     command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", out]
     env = {**os.environ, "RAY_ADDRESS": cluster.address}
@@ -120,7 +120,7 @@ def test_several_gpus_come_as_one_placement_group(cluster: Cluster) -> None:
         (["generator.num_cpus=64"], "no node can ever hold the generator, which takes 64 CPU"),
         (["cluster.replicas=3"], "3 engine(s) of 1 CPU are wanted"),
         (["cluster.replicas=2"], "leave no CPU of 2 for the stages"),
-        (["cluster.pools.language.replicas=2"], "beside the other pools"),
+        (["cluster.pools.language.replicas=2"], "language: 2 engine(s) of 1 CPU leave no CPU"),
     ],
 )
 def test_what_has_no_room_is_refused_before_anything_starts(settings: list[str], words: str, tmp_path: Path) -> None:
