@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import ray
+from ray._private import ray_constants
 
 from cluster.spec import ClusterSpec
 from records.errors import UserError
@@ -45,6 +46,7 @@ def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
             ray.init(address=address, namespace="gristmill", runtime_env=_runtime_env(), **quiet)
         else:
             say("starting a local Ray")
+            _keep_to_loopback()
             ray.init(
                 address="local",
                 num_cpus=spec.num_cpus,
@@ -59,6 +61,15 @@ def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _keep_to_loopback() -> None:
+    """Have a local Ray listen on loopback only: on Linux it would listen on every interface otherwise.
+
+    Ray reads the variable when it is imported, and its own processes inherit it.
+    """
+    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 def _knock(address: str) -> None:
