@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import ray
+
 from cluster.budget import Budget
 from cluster.flight import READY_PHASES, Flight, Step
 from cluster.pool import Pool
@@ -16,6 +18,8 @@ from generators.contract import Generator
 from records.shards import Summary
 from records.sources import Source
 from records.store import Store
+
+WINDOW_PER_CPU = 3
 
 
 def _silent(event: str, **values: Any) -> None:
@@ -49,6 +53,15 @@ def build_pools(job: Job) -> list[Pool]:
     for pool in pools:
         pool.others = [other for other in pools if other is not pool]
     return pools
+
+
+def window(spec: ClusterSpec, pools: Sequence[Pool]) -> int:
+    """Lots between birth and commit: enough for every engine and core, unless the recipe says how many."""
+    if spec.window:
+        return spec.window
+    per_cpu = WINDOW_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    in_engines = sum(p.width * p.spec.lots_per_replica for p in pools)
+    return in_engines + min(in_engines, per_cpu) + WINDOW_PER_CPU if pools else per_cpu
 
 
 @dataclass

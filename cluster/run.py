@@ -19,7 +19,7 @@ from cluster.commit import Committer
 from cluster.errors import Lost, RunFailed, fetch
 from cluster.flight import Flight, route
 from cluster.index import DedupIndex
-from cluster.job import Beat, Job, beat, build_pools
+from cluster.job import Beat, Job, beat, build_pools, window
 from cluster.quarantine import SUSPECT_AFTER, Quarantine
 from cluster.replica import join_task
 from cluster.work import finish_task, process_task, warm_task
@@ -29,9 +29,7 @@ from records.shards import Summary
 TICK_S = 0.1
 POLL_S = 0.1
 SHOW_S = 0.25
-WINDOW_PER_CPU = 3
 INLINE_BYTES = 64 * 1024
-WINDOW_S = 5.0  # how often the window is fitted to the cluster
 
 
 class LotLoop:
@@ -63,7 +61,7 @@ class LotLoop:
                 self._kit_ref, job.store, job.kit.dedup.bands, job.spec.index_actors, job.spec.max_retries
             )
         self._window, self.began = 0, time.monotonic()
-        self._window_at = self._shown = self._polled = 0.0
+        self._shown = self._polled = 0.0
 
     def stop(self) -> None:
         self.stopping = True
@@ -114,21 +112,10 @@ class LotLoop:
             self._polled = now
             for pool in self.pools:
                 pool.poll()
-
-    def window(self) -> int:
-        """Lots between birth and commit: enough for every engine and core, unless the recipe says how many."""
-        if self.job.spec.window:
-            return self.job.spec.window
-        now = time.monotonic()
-        if now - self._window_at > WINDOW_S:
-            per_cpu = WINDOW_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
-            in_engines = sum(p.width * p.spec.lots_per_replica for p in self.pools)
-            self._window_at = now
-            self._window = in_engines + min(in_engines, per_cpu) + WINDOW_PER_CPU if self.pools else per_cpu
-        return self._window
+            self._window = window(self.job.spec, self.pools)
 
     def _launch(self, num_lots: int | None) -> None:
-        plan, window = self.job.kit.plan, self.window()
+        plan, window = self.job.kit.plan, self._window
         while len(self._flights) + self.committer.num_running < window and (num_lots is None or self._next < num_lots):
             if self.budget.closing:
                 break
@@ -227,18 +214,22 @@ class LotLoop:
 
     def _lost(self, flight: Flight, loss: Lost) -> None:
         phase = "finishing" if flight.phase == "finishing" else self.route[flight.step].name
-        pool, member = (None, None) if phase == "finishing" else (self.route[flight.step].pool, flight.member)
-        reason = None
-        if pool and member:
-            reason = pool.lose(member, flight.lot, str(loss))
-            flight.member = None
+        member, flight.member, reason = flight.member, None, None
+        if member:
+            engines = self.route[flight.step].pool
+            assert engines
+            if loss.is_object:  # the engine lives, what it was to read is gone
+                member.lots.pop(flight.lot, None)
+            else:
+                reason = engines.lose(member, flight.lot, str(loss))
         what = "object" if loss.is_object else (reason or "node" if member else "worker")
         self.retries[what] += 1
         self.job.note("retry", lot=flight.lot, stage=phase, lost=what, why=str(loss))
         if reason and flight.quarantine:
             self._blame(flight, flight.quarantine, reason)
             return self._wait_for_room(flight)
-        flight.tries += 1
+        if reason is None:  # else the quarantine bounds it
+            flight.tries += 1
         if flight.tries > self.job.spec.max_retries:
             raise RunFailed(f"lot {flight.lot}, {phase}: lost its worker {flight.tries} times (last: {loss})")
         self.say(f"lot {flight.lot}: lost its worker while {phase}; trying again ({loss})")
@@ -248,6 +239,8 @@ class LotLoop:
             self._rewind(flight.lot)
         self._wait_for_room(flight)  # for the same step: what it reads need not be made again
         if loss.is_object or phase == "finishing":
+            for pool in self.pools:
+                pool.release(flight.lot)
             return flight.begin_again()
         flight.suspicion += reason is not None
         if flight.suspicion >= SUSPECT_AFTER and not flight.quarantine:
