@@ -4,7 +4,7 @@ import shlex
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +42,7 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
     mill = build_mill(load(recipe_path, settings))
     mill.check()
     store = open_store(out)
+    store.say = say
     _admit(manifest.load(store), mill, store)
     if dry_run:
         Console().print(plan_table(mill, store.uri))
@@ -104,6 +105,7 @@ def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
         )
     for name in ledger.orphans(store, totals.num_lots):
         store.delete(name)  # its lot is made again, and writes it again
+    store.sweep()
     return book, totals
 
 
@@ -153,13 +155,14 @@ def _run(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease
 
         save()
         loop = LotLoop(job, beat, shown.say)
-        with _interruptible(loop.stop, shown.say):
+        with _interruptible(loop.stop, store.give_up, shown.say):
             try:
                 ended = loop.run()
             except BaseException:
                 book.state = "stopped"
                 if not lease.lost:
-                    save()
+                    with suppress(UserError, OSError):  # the footers say it too, and the first error is the one to tell
+                        save()
                 raise
         book.state = "stopped" if ended == "stopped" else _end_state(mill, totals)
         save()
@@ -167,13 +170,14 @@ def _run(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease
 
 
 @contextmanager
-def _interruptible(stop: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+def _interruptible(stop: Callable[[], None], give_up: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
     """Ctrl-C or SIGTERM once: end after the lots in commit. Twice: end at once (nothing committed is lost)."""
     asked = False
 
     def handle(number: int, frame: Any) -> None:
         nonlocal asked
         if asked:
+            give_up()
             raise KeyboardInterrupt
         asked = True
         stop()

@@ -10,6 +10,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, TypeVar
 
 import boto3
@@ -160,21 +161,21 @@ class S3Store(Store):
             raise UserError(f"{self.uri}: {error}") from None
         return client
 
-    def _renew(self, stale: Any) -> None:
+    def _renewed(self, stale: Any) -> Any:
         with self._lock:
             if self._client is stale:  # else another thread has done it
                 self._client = None
+        return self.client
 
     def _ask(self, name: str | None, request: Callable[[Any], T]) -> T:
         """The answer to a request, tried again while the store is in trouble; a refused one once with fresh keys.
 
         Raises FileNotFoundError, Conflict (412), and UserError with what can be done about anything else.
         """
-        tries = Tries(self._outage, self.patience_s)
         where = self.uri if name is None else self.path(name)
-        has_fresh_keys = False
+        client, has_fresh_keys = self.client, False
+        tries = Tries(self._outage, self.patience_s)
         while True:
-            client = self.client
             try:
                 answer = request(client)
                 self._outage.answered()
@@ -195,7 +196,7 @@ class S3Store(Store):
             self.count(trouble.kind)
             if trouble.is_refusal and not has_fresh_keys:
                 has_fresh_keys = True
-                self._renew(client)
+                client = self._renewed(client)
                 continue
             if trouble.is_transient:
                 self._say(where, trouble, tries)
@@ -220,8 +221,7 @@ class S3Store(Store):
         whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
         token: dict[str, str] = {}
         while True:
-            arguments = {**whole, **token}
-            page = self._ask(None, lambda client: client.list_objects_v2(**arguments))  # noqa: B023 - called at once
+            page = self._ask(None, partial(_page, **whole, **token))
             for item in page.get("Contents", []):
                 yield Entry(item["Key"][len(self.prefix) :], item["Size"])
             if not page.get("IsTruncated"):
@@ -294,6 +294,13 @@ class S3Store(Store):
             finally:
                 self.delete(name)
             raise UserError(f"{self.uri}: this store ignores If-None-Match, without which commits are not safe")
+
+
+def _page(client: Any, **arguments: str) -> dict[str, Any]:
+    page = client.list_objects_v2(**arguments)
+    if "IsTruncated" not in page:  # botocore takes an answer that was cut off before its body for an empty listing
+        raise ResponseParserError("a listing without its end")
+    return page
 
 
 class _Empty(Exception):
