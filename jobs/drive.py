@@ -45,7 +45,7 @@ def drive(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Leas
         generator_here = generator if is_pooled else None
         job = Job(kit, mill.source, store, spec, recipe.limits, generator_here, totals, *spent, monitor.events.note)
         loop = LotLoop(job, monitor.beat, monitor.say)
-        with interruptible(loop.stop, monitor.say):
+        with interruptible(loop.stop, store.give_up, monitor.say):
             try:
                 ended = loop.run()
             except BaseException as error:
@@ -57,13 +57,14 @@ def drive(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Leas
 
 
 @contextmanager
-def interruptible(stop: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
+def interruptible(stop: Callable[[], None], give_up: Callable[[], None], say: Callable[[str], None]) -> Iterator[None]:
     """Ctrl-C or SIGTERM once: end after the lots in commit. Twice: end at once (nothing committed is lost)."""
     asked = False
 
     def handle(number: int, frame: Any) -> None:
         nonlocal asked
         if asked:
+            give_up()
             raise KeyboardInterrupt
         asked = True
         stop()

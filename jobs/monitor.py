@@ -100,7 +100,7 @@ class Monitor:
             return
         try:
             self.save()
-        except UserError:
+        except (UserError, OSError):
             if why is None:
                 raise  # else what stopped the run is what a person must read
 

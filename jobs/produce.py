@@ -39,6 +39,7 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
     mill = build_mill(load(recipe_path, settings))
     mill.check()
     store = open_store(out)
+    store.say = say
     _admit(manifest.load(store), mill, store)
     if dry_run:
         console = Console(highlight=False)
@@ -106,6 +107,7 @@ def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
         )
     for name in ledger.orphans(store, totals.num_lots):
         store.delete(name)  # its lot is made again, and writes it again
+    store.sweep()
     return book, totals
 
 

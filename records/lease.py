@@ -13,21 +13,14 @@ import time
 from typing import Any
 
 from records.errors import Conflict, UserError
+from records.processes import knows_processes, process_start
+from records.retry import patience
 from records.store import Store
 
 NAME = "lease.json"
 BEAT_S = 5.0
 DEAD_S = 20.0
-
-
-def _process_start(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot, None when it is gone; tells a reused pid apart."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            fields = file.read().rpartition(")")[2].split()
-        return None if fields[0] in ("Z", "X") else fields[19]
-    except (FileNotFoundError, ProcessLookupError):
-        return None
+RELEASE_S = 10.0  # a lease that cannot be given back by then stays: its process will be gone, so anybody may take it
 
 
 class Lease:
@@ -44,7 +37,7 @@ class Lease:
     def _content(self) -> bytes:
         pid = os.getpid()
         content = {"token": self.token, "host": socket.gethostname(), "pid": pid, "beat": self._beat}
-        return json.dumps({**content, "process_start": _process_start(pid)}).encode()
+        return json.dumps({**content, "process_start": process_start(pid)}).encode()
 
     def _read(self) -> dict[str, Any] | None:
         data = self.store.read_if_there(NAME)
@@ -71,8 +64,8 @@ class Lease:
     def _outlive(self, held: dict[str, Any] | None, say: Any) -> None:
         if not held or held.get("token") == self.token:
             return
-        if held.get("host") == socket.gethostname() and os.path.isdir("/proc/self"):
-            if _process_start(int(held["pid"])) != held.get("process_start"):
+        if held.get("host") == socket.gethostname() and knows_processes():
+            if process_start(int(held["pid"])) != held.get("process_start"):
                 return
             self._refuse(held)
         if say:
@@ -95,21 +88,34 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(BEAT_S):
             try:
-                held = self._read()
-                if not held or held.get("token") != self.token:
-                    self.lost = who(held) if held else "somebody who removed lease.json"
-                    return
-                self._beat += 1
-                self.store.put(NAME, self._content())
+                with patience(BEAT_S):  # a put that is tried for long may hit the lease of a successor
+                    held = self._read()
+                    if not held or held.get("token") != self.token:
+                        self.lost = who(held) if held else "somebody who removed lease.json"
+                        return
+                    self._beat += 1
+                    self.store.put(NAME, self._content())
             except (UserError, OSError):
                 continue  # a store in trouble stops the run at its next commit, with the store's own words
 
     def release(self) -> None:
+        """Give the lease back. Raises nothing and returns within `RELEASE_S`, whatever state the store is in."""
         self._stop.set()
+        ender = threading.Thread(target=self._let_go, name="lease-end", daemon=True)
+        ender.start()
+        ender.join(RELEASE_S)
+
+    def _let_go(self) -> None:
         if self._thread is not None:
             self._thread.join()
-        if self.lost is None and (held := self._read()) and held.get("token") == self.token:
-            self.store.delete(NAME)
+        if self.lost is not None:
+            return
+        try:
+            with patience(RELEASE_S / 2):
+                if (held := self._read()) and held.get("token") == self.token:
+                    self.store.delete(NAME)
+        except (UserError, OSError):
+            return  # the run ends with its own words, and a left lease holds nobody up for longer than DEAD_S
 
 
 def who(held: dict[str, Any]) -> str:

@@ -8,17 +8,27 @@ AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, profiles), so any S3-compat
 import errno
 import os
 import secrets
+import sys
+import threading
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from records.errors import Conflict, UserError
+from records.processes import is_dead, this_process
 
 TEMP_PREFIX = ".tmp-"
+OLD_S = 3600.0  # a put that nobody can vouch for, and that has not grown for so long, is a leftover
+FULL = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "no space left in your quota",
+    errno.EFBIG: "larger than files may be here (ulimit -f)",
+}
 
 
 @dataclass(frozen=True)
@@ -29,11 +39,31 @@ class Entry:
     size: int
 
 
-class Store(ABC):
-    """Objects by name under one root."""
+def tell(text: str) -> None:
+    """What a store has to say goes to stderr, unless somebody sets `store.say`."""
+    print(f"gristmill: {text}", file=sys.stderr, flush=True)
 
-    uri: str
-    errors: Counter[str] = Counter()  # requests that failed, by kind; those that were tried again count too
+
+class Store(ABC):
+    """Objects by name under one root. Pickles without its counts, and with `say` as it is by default."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.errors: Counter[str] = Counter()  # failed requests by kind: "503", "timeout", "connection", "403", "full"
+        self.say: Callable[[str], None] = tell  # called with one line now and then while the store is in trouble
+        self._errors_lock = threading.Lock()
+
+    def count(self, kind: str) -> None:
+        """Note one failed request."""
+        with self._errors_lock:
+            self.errors[kind] += 1
+
+    def give_up(self) -> None:  # noqa: B027 - only a remote store has something to give up
+        """From now on nothing is tried twice: somebody waits for this process to end."""
+
+    def sweep(self) -> int:
+        """Remove what killed puts have left; returns how many. Puts under way, of any process, are left alone."""
+        return 0
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -78,7 +108,10 @@ class LocalStore(Store):
 
     def __init__(self, root: str) -> None:
         self.root = Path(root).expanduser().absolute()
-        self.uri = str(self.root)
+        super().__init__(str(self.root))
+
+    def __reduce__(self) -> tuple[type["LocalStore"], tuple[str]]:
+        return type(self), (self.uri,)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         folder, _, start = prefix.rpartition("/")
@@ -105,9 +138,9 @@ class LocalStore(Store):
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
         final = self.root / name
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temp = final.parent / f"{TEMP_PREFIX}{final.name}-{secrets.token_hex(6)}"
+        temp = self._temp(final.parent)
         try:
+            final.parent.mkdir(parents=True, exist_ok=True)
             with open(temp, "wb") as file:
                 file.write(data)
                 file.flush()
@@ -119,8 +152,10 @@ class LocalStore(Store):
         except FileExistsError:
             raise Conflict(f"{final} is already there: another run has written it") from None
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(f"no space left for {final}: free some and run the same command again") from error
+            if error.errno in FULL:
+                self.count("full")
+                told = FULL[error.errno]
+                raise UserError(f"{final}: {told}; make room and run the same command again to go on") from error
             raise
         finally:
             temp.unlink(missing_ok=True)
@@ -129,6 +164,22 @@ class LocalStore(Store):
             os.fsync(descriptor)  # without it a power cut may forget the name
         finally:
             os.close(descriptor)
+
+    def _temp(self, folder: Path) -> Path:
+        """A name for an unfinished put; it says whose it is, so that `sweep` knows when it is nobody's."""
+        return folder / f"{TEMP_PREFIX}{secrets.token_hex(6)}-{this_process()}"
+
+    def sweep(self) -> int:
+        num_removed = 0
+        for temp in self.root.rglob(f"{TEMP_PREFIX}*"):
+            try:
+                gone = is_dead(temp.name.removeprefix(TEMP_PREFIX).partition("-")[2])
+                if gone or (gone is None and time.time() - temp.stat().st_mtime > OLD_S):
+                    temp.unlink()
+                    num_removed += 1
+            except (FileNotFoundError, PermissionError):
+                continue  # its put has ended, or it is another user's
+        return num_removed
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
@@ -143,11 +194,13 @@ class LocalStore(Store):
             return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / f"{TEMP_PREFIX}probe-{secrets.token_hex(4)}"
-            probe.touch()
-            os.link(probe, f"{probe}-link")  # what a commit is made of
-            os.unlink(f"{probe}-link")
-            probe.unlink()
+            probe, link = self._temp(self.root), self._temp(self.root)
+            try:
+                probe.touch()
+                os.link(probe, link)  # what a commit is made of
+            finally:
+                probe.unlink(missing_ok=True)
+                link.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
                 f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); choose another --out"

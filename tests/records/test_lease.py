@@ -1,6 +1,7 @@
 """A live driver keeps its output; a dead one does not."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ import pytest
 from records import lease as module
 from records.errors import UserError
 from records.lease import NAME, Lease
+from records.s3 import S3Store
 from records.store import open_store
+from tests.faults import faults, wait_until
 
 
 def test_a_second_driver_on_this_host_is_refused_at_once(tmp_path: Path) -> None:
@@ -67,3 +70,38 @@ def test_a_driver_that_lost_its_lease_learns_it(tmp_path: Path, monkeypatch: pyt
     assert lease.lost == "process 7 on h"
     lease.release()
     assert store.exists(NAME)  # it is not ours to delete
+
+
+def test_a_store_in_trouble_neither_ends_nor_loses_the_lease(
+    s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BEAT_S", 0.3)
+    monkeypatch.setattr(module, "RELEASE_S", 4.0)
+    with faults(int(s3_server["AWS_ENDPOINT_URL"].rpartition(":")[2])) as proxy:
+        for name, value in proxy.env(s3_server).items():
+            monkeypatch.setenv(name, value)
+        store = S3Store(f"s3://mill/lease-{tmp_path.name}", patience_s=60.0)
+        lease = Lease(store)
+        proxy.script = ["reset_after"]  # its own put met again is no rival
+        lease.acquire()
+        for kind, counted in (("slow_down", "503"), ("reset_before", "connection"), ("expired", "400")):
+            proxy.always, before = kind, store.errors[counted]
+            wait_until(f"failures by {kind}", lambda: store.errors[counted] > before + 3)  # noqa: B023
+            proxy.always, beat = None, lease._beat
+            wait_until("the next beat", lambda: lease._beat > beat + 1)  # noqa: B023
+            assert lease.lost is None and lease._thread and lease._thread.is_alive()
+        proxy.always = "freeze"
+        wait_until("a frozen request", lambda: proxy.seen["freeze"] > 0)
+        began = time.monotonic()
+        lease.release()
+        assert time.monotonic() - began < 6
+    with faults(int(s3_server["AWS_ENDPOINT_URL"].rpartition(":")[2])) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.port}")
+        successor = Lease(S3Store(store.uri))
+        held = json.loads(successor.store.read(NAME))
+        successor.store.put(NAME, json.dumps({**held, "pid": 2**22 + 1, "process_start": "1"}).encode())  # it has ended
+        successor.acquire()
+        successor.release()
+        assert not successor.store.exists(NAME)
+        proxy.always = "slow_down"
+        Lease(S3Store(store.uri)).release()  # of a run that ends by the store's fault: raises nothing over it

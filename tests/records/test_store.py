@@ -1,12 +1,18 @@
 """Both stores keep the same promises."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from records.errors import Conflict, UserError
 from records.store import Store, open_store, read_bytes
+from tests.conftest import ROOT
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -58,15 +64,6 @@ def test_if_absent_has_one_winner(store: Store) -> None:
     assert store.read("kept/one") == b"%d" % winners[0]
 
 
-def test_listing_of_more_than_a_page(s3: str, tmp_path: Path) -> None:
-    store = open_store(f"{s3}/pages-{tmp_path.name}")
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: store.put(f"kept/{n:05d}", b""), range(1005)))
-    assert [e.name for e in store.list("kept/")] == [f"kept/{n:05d}" for n in range(1005)]
-
-
 def test_wrong_key_and_missing_bucket_are_one_line(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no such bucket"):
         open_store("s3://no-such-bucket/x").check(write=True)
@@ -74,6 +71,7 @@ def test_wrong_key_and_missing_bucket_are_one_line(s3: str, monkeypatch: pytest.
     with pytest.raises(UserError, match="access refused.*AWS_SECRET_ACCESS_KEY"):
         open_store(f"{s3}/x").check(write=True)
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("GRISTMILL_S3_RETRY_S", "1")
     with pytest.raises(UserError, match="cannot reach http://127.0.0.1:9"):
         open_store(f"{s3}/x").check(write=True)
 
@@ -88,8 +86,83 @@ def test_unknown_scheme_and_unwritable_folder(tmp_path: Path) -> None:
         read_bytes(str(tmp_path / "nothing"))
 
 
-def test_unfinished_puts_are_not_listed(tmp_path: Path) -> None:
+def test_leftovers_of_dead_puts_are_swept_and_others_left_alone(tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     store.put("kept/a", b"1")
-    (tmp_path / "kept" / ".tmp-b-123").write_text("half")
-    assert [e.name for e in store.list()] == ["kept/a"]
+    dead = """
+import os, signal, sys
+from records.store import open_store
+os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)  # dies with the whole object in its temporary file
+open_store(sys.argv[1]).put("kept/b", b"2")
+"""
+    killed = subprocess.run([sys.executable, "-c", dead, str(tmp_path)], cwd=ROOT)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = (tmp_path / "kept").glob(".tmp-*")
+    mine = store._temp(tmp_path / "kept")  # of a living process
+    mine.write_text("half")
+    foreign = tmp_path / "kept" / ".tmp-0123456789ab-another-host-7-99"
+    foreign.write_text("half")
+    assert [e.name for e in store.list()] == ["kept/a"]  # unfinished puts are never listed
+    assert store.sweep() == 1
+    assert not left.exists() and mine.exists() and foreign.exists()
+    os.utime(foreign, (0, 0))  # nothing has been written to it for an hour
+    assert store.sweep() == 1
+    assert mine.exists() and store.read("kept/a") == b"1"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 256 KiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system may be mounted here: {mounted.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_leaves_whole_objects_and_a_clean_error(small_disk: Path) -> None:
+    store = open_store(str(small_disk / "out"))
+    for number in range(20):
+        try:
+            store.put(f"kept/{number:02d}", bytes([number]) * 50_000, if_absent=True)
+        except UserError as error:
+            assert "no space left; make room and run the same command again" in str(error)
+            break
+    else:
+        pytest.fail("the disk was never full")
+    there = [e.name for e in store.list()]
+    assert there == [f"kept/{n:02d}" for n in range(number)] and number >= 3
+    assert not list(small_disk.rglob(".tmp-*")) and store.errors == {"full": 1}
+    for n in range(number):
+        assert store.read(f"kept/{n:02d}") == bytes([n]) * 50_000
+    store.delete("kept/00")
+    store.put(f"kept/{number:02d}", bytes([number]) * 50_000, if_absent=True)
+    with pytest.raises(UserError, match="no space left"):
+        store.put("kept/00", bytes(200_000))  # a replacement fails whole, too
+    assert not store.exists("kept/00")
+
+
+def test_a_limit_on_file_sizes_is_a_clean_error(tmp_path: Path) -> None:
+    limited = """
+import resource, sys
+from records.errors import UserError
+from records.store import open_store
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+store = open_store(sys.argv[1])
+store.put("kept/a", bytes(9_000))
+try:
+    store.put("kept/b", bytes(11_000))
+except UserError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", limited, str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
+    assert "kept/b: larger than files may be here (ulimit -f)" in done.stdout, done.stderr
+    assert [e.name for e in open_store(str(tmp_path)).list()] == ["kept/a"]
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_read_errors_stay_what_they_are() -> None:
+    with pytest.raises(OSError, match="Input/output error"):
+        open_store("/proc/self").read("mem")
