@@ -1,0 +1,179 @@
+"""What happened when: the structured log of a run, one JSON object a line, in parts under `events/` beside the shards.
+
+{"t": UTC time, "run": 12 characters of the fingerprint, "start": number of the driver's start, "event": ...,
+"lot": ..., "stage": ..., ...values}. Events are for people and collectors: no verdict and no resume depends on them, so
+a store in trouble may cost events, never a row.
+"""
+
+import json
+import math
+import os
+import re
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+from records.errors import Conflict, UserError
+from records.store import Store
+
+FOLDER = "events"
+PART = re.compile(rf"{FOLDER}/start-(\d+)-(\d+)\.jsonl")
+PART_BYTES = 256 * 1024  # a part is put again with what has come since, until it is so long: few objects in a long run
+MAX_PENDING = 100_000  # lines kept in memory while the store does not take them
+MAX_CHARS = 500  # of one string value
+MIN_SECRET_CHARS = 8
+SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
+MASK = "***"
+NUM_READERS = 16
+
+
+def part_name(start: int, part: int) -> str:
+    return f"{FOLDER}/start-{start:04d}-{part:06d}.jsonl"
+
+
+def _secrets() -> list[str]:
+    """Values of environment variables that bear the name of a secret: an error's words may quote them."""
+    found = {v for k, v in os.environ.items() if SECRET_NAMES.search(k) and len(v) >= MIN_SECRET_CHARS}
+    return sorted(found, key=lambda v: (-len(v), v))
+
+
+class Events:
+    """The log of one start of a driver. `note` may be called from any thread; `flush` from one now and then."""
+
+    def __init__(self, store: Store, run: str, start: int, echo: bool = False) -> None:
+        """`run` is the fingerprint, `start` the number of the driver's start; with `echo` lines go to stderr too."""
+        self.store, self.run, self.start, self.echo = store, run[:12], start, echo
+        self._pending: deque[bytes] = deque()
+        self._num_dropped = 0
+        self._secrets = _secrets()
+        self._lock = threading.Lock()  # over the two above; never held while the store is at work
+        self._flushing = threading.Lock()
+        self._part, self._so_far = 0, b""  # the part that is being filled, and what it holds
+
+    def note(self, event: str, *, lot: int | None = None, stage: str | None = None, **values: Any) -> None:
+        """Log one event. Values are numbers, names and reasons, or lists and tables of them."""
+        line = {"t": "", "run": self.run, "start": self.start, "event": event}
+        line |= {k: v for k, v in (("lot", lot), ("stage", stage)) if v is not None}
+        for name, value in values.items():
+            line.setdefault(name, self._plain(value))
+        with self._lock:  # the time is taken inside, so that lines lie in the order of their times
+            text = self._text(line)
+            self._pending.append(text.encode() + b"\n")
+            if len(self._pending) > MAX_PENDING:
+                self._pending.popleft()
+                self._num_dropped += 1
+        if self.echo:
+            try:
+                sys.stderr.write(text + "\n")
+                sys.stderr.flush()
+            except (OSError, ValueError):  # its reader is gone
+                self.echo = False
+
+    def _text(self, line: dict[str, Any]) -> str:
+        line["t"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+        return json.dumps(line, ensure_ascii=False, allow_nan=False)
+
+    def _plain(self, value: Any) -> Any:
+        """`value` as JSON knows it: numpy's scalars as Python's, no nan; texts without secrets and cut short."""
+        if isinstance(value, bool | int) or value is None:
+            return value
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, str):
+            text = value.encode("utf-8", "replace").decode()  # no lone surrogates
+            for secret in self._secrets:
+                text = text.replace(secret, MASK)
+            return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 3]}..."
+        if isinstance(value, dict):
+            return {self._plain(str(k)): self._plain(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._plain(v) for v in value]
+        return self._plain(value.tolist() if hasattr(value, "tolist") else str(value))
+
+    def flush(self) -> None:
+        """Put what has come since the last flush. A store that fails is tried again at the next flush."""
+        with self._flushing:
+            with self._lock:
+                fresh, self._pending = self._pending, deque()
+                num_dropped, self._num_dropped = self._num_dropped, 0
+                lines = list(fresh)
+                if num_dropped:
+                    told = {"t": "", "run": self.run, "start": self.start, "event": "dropped", "num": num_dropped}
+                    lines.append(self._text(told).encode() + b"\n")
+            if not lines:
+                return
+            data = self._so_far + b"".join(lines)
+            try:
+                self._put(data)
+            except (UserError, OSError):
+                with self._lock:
+                    self._num_dropped += num_dropped
+                    self._pending.extendleft(reversed(fresh))
+                    while len(self._pending) > MAX_PENDING:
+                        self._pending.popleft()
+                        self._num_dropped += 1
+                return
+            if len(data) < PART_BYTES:
+                self._so_far = data
+            else:
+                self._part, self._so_far = self._part + 1, b""
+
+    def _put(self, data: bytes) -> None:
+        """Write the current part. One that somebody else has written under this name is left alone."""
+        while not self._so_far:
+            name = part_name(self.start, self._part)
+            try:
+                self.store.put(name, data, if_absent=True)
+                return
+            except Conflict:
+                there = self.store.read_if_there(name)
+                if there is not None and data.startswith(there):
+                    break  # our own put, of which we were told that it had failed
+                self._part += 1
+        self.store.put(part_name(self.start, self._part), data)
+
+
+def parts(store: Store) -> list[str]:
+    """The names of all parts, in order of start and time."""
+    found = [
+        (int(match[1]), int(match[2]), e.name) for e in store.list(f"{FOLDER}/") if (match := PART.fullmatch(e.name))
+    ]
+    return [name for _, _, name in sorted(found)]
+
+
+def read_events(store: Store, names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """All events (or those of some parts), in order of start and time; what is torn or foreign is left out.
+
+    Parts are read some at a time, so memory does not grow with the log. Raises UserError for a store in trouble.
+    """
+    names = parts(store) if names is None else names
+    with ThreadPoolExecutor(NUM_READERS) as pool:
+        for first in range(0, len(names), NUM_READERS):
+            for data in pool.map(store.read_if_there, names[first : first + NUM_READERS]):
+                for line in (data or b"").splitlines():
+                    event = _parse(line)
+                    if event is not None:
+                        yield event
+
+
+def newest_events(store: Store, num_parts: int = 2) -> list[dict[str, Any]]:
+    """The events of the last parts: what a display of a run that goes on needs, at the cost of a listing."""
+    return list(read_events(store, parts(store)[-num_parts:]))
+
+
+def when(event: dict[str, Any]) -> datetime:
+    """The time of an event, with its zone."""
+    return datetime.fromisoformat(event["t"])
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = json.loads(line)
+        is_ours = isinstance(event["event"], str) and isinstance(event["start"], int)
+        return event if is_ours and when(event).tzinfo is not None else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
