@@ -112,5 +112,15 @@ class Lease:
             self.store.delete(NAME)
 
 
+def is_alive(held: dict[str, Any]) -> bool | None:
+    """Whether the holder's process runs; None when that cannot be seen from this host, only its beat be watched."""
+    if held.get("host") != socket.gethostname() or not os.path.isdir("/proc/self"):
+        return None
+    try:
+        return _process_start(int(held["pid"])) == held["process_start"]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def who(held: dict[str, Any]) -> str:
     return f"process {held.get('pid')} on {held.get('host')}"
