@@ -29,24 +29,30 @@ class Bins:
         self.num, self.step_s, self.end_s = num, step_s, 0.0
         self.sums = {name: np.zeros(num) for name in names}
 
-    def add(self, at_s: float, **values: float) -> None:
-        at_s = max(at_s, 0.0)
+    def _reach(self, at_s: float) -> None:
         while at_s >= self.step_s * self.num:
             for name, sums in self.sums.items():
                 pairs = sums.reshape(-1, 2).sum(axis=1)
                 self.sums[name] = np.concatenate([pairs, np.zeros(self.num // 2)])
             self.step_s *= 2
         self.end_s = max(self.end_s, at_s)
+
+    def add(self, at_s: float, **values: float) -> None:
+        at_s = max(at_s, 0.0)
+        self._reach(at_s)
         for name, value in values.items():
             self.sums[name][int(at_s / self.step_s)] += value
 
     def coarse(self, num: int, end_s: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """(edges in s, sums) in at most `num` equal steps from 0 to `end_s`; the last step may be a shorter one."""
-        used = max(1, int(np.ceil(max(end_s, self.end_s) / self.step_s - 1e-9)))
-        used = max(used, int(self.end_s / self.step_s) + 1)
+        """(edges in s, sums) in at most `num` equal steps from 0 to `end_s` or the last addition, if that is later.
+
+        The last step may be a shorter one.
+        """
+        self._reach(end_s)
+        used = int(self.end_s / self.step_s) + 1
         group = -(-used // max(1, num))
         starts = np.arange(0, used, group)
-        edges = np.append(starts * self.step_s, max(end_s, self.end_s, starts[-1] * self.step_s + 1e-3))
+        edges = np.append(starts * self.step_s, max(self.end_s, starts[-1] * self.step_s + 1e-3))
         return edges, {name: np.add.reduceat(sums[:used], starts) for name, sums in self.sums.items()}
 
 

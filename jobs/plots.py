@@ -31,6 +31,8 @@ _CROSS: dict[str, Any] = {
     "markeredgewidth": 0.8,
     "zorder": 5,
 }
+STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800]
+STEPS_S += [3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000]
 MIN_COMMITS_A_BIN = 3
 BEATS_A_BIN = 2
 
@@ -56,10 +58,6 @@ def _style() -> Any:  # matplotlib's own type for it lists every key
         "xtick.color": COLOR["muted"],
         "ytick.color": COLOR["muted"],
         "text.color": COLOR["ink"],
-        "legend.frameon": False,
-        "legend.fontsize": 8.5,
-        "legend.borderaxespad": 0,
-        "legend.handlelength": 1.2,
         "text.parse_math": False,
     }
 
@@ -106,21 +104,27 @@ def _inlined(svg: str, label: str, told: str, kind: str) -> str:
 
 def _seconds_axis(axis: Any, is_wide: bool) -> None:
     """Ticks at round clock times."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator, MultipleLocator
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
 
     low, high = axis.get_view_interval()
-    steps = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000)
-    step = next((s for s in steps if (high - low) / s <= MAX_TICKS[is_wide]), None)
-    axis.set_major_locator(MultipleLocator(step) if step and high - low >= 4 else MaxNLocator(MAX_TICKS[is_wide]))
-    axis.set_major_formatter(FuncFormatter(lambda s, _: _tick(s)))
+    step = next((s for s in STEPS_S if (high - low) / s <= MAX_TICKS[is_wide]), STEPS_S[-1])
+    while (high - low) / step > MAX_TICKS[is_wide]:
+        step *= 2
+    axis.set_major_locator(MultipleLocator(step))
+    axis.set_major_formatter(FuncFormatter(lambda seconds, _: _tick(seconds, step, high)))
 
 
-def _tick(seconds: float) -> str:
-    if seconds < 60:
+def _tick(seconds: float, step_s: float, high_s: float) -> str:
+    """A time with its unit, as short as the ticks' distance allows: 4 s, 1:30 min, 20 min, 2:20 h, 5 h, 3 d."""
+    if high_s < 120 or step_s < 1:
         return f"{seconds:g} s"
-    if seconds < 3600:
-        return f"{seconds / 60:g} min"
-    return f"{seconds / 3600:g} h" if seconds < 172800 else f"{seconds / 86400:g} d"
+    if step_s < 60:
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
+    if high_s < 7200:
+        return f"{seconds / 60:.0f} min"
+    if step_s < 3600:
+        return f"{seconds // 3600:.0f}:{seconds % 3600 / 60:02.0f} h"
+    return f"{seconds / 3600:.0f} h" if high_s < 10 * 86400 else f"{seconds / 86400:g} d"
 
 
 def _counts_axis(axis: Any) -> None:
@@ -157,15 +161,14 @@ def throughput(history: History) -> str:
         width = np.diff(edges)
         rows.stairs(sums["rows"] / width, edges, color=COLOR["c-rows"], linewidth=1.4)
         rows.stairs(sums["kept"] / width, edges, color=COLOR["c-rows"], fill=True, alpha=0.25, linewidth=0)
-        rows.set_title("rows committed per second (shaded: kept)")
-        tokens.stairs(sums["tokens"] / width, edges, color=COLOR["c-tokens"], linewidth=1.4, label="committed")
+        rows.set_title("rows per second")
+        tokens.stairs(sums["tokens"] / width, edges, color=COLOR["c-tokens"], linewidth=1.4)
         num_beats = history.counts["beat"] // BEATS_A_BIN
         if num_beats and history.engine_tokens.sums["tokens"].any():
             at, made = history.engine_tokens.coarse(int(np.clip(num_beats, 6, 160 if is_wide else 50)), end_s)
             with np.errstate(divide="ignore", invalid="ignore"):
                 rate = np.where(made["seconds"] > 0, made["tokens"] / made["seconds"], np.nan)
-            tokens.stairs(rate, at, baseline=None, color=COLOR["c-engine"], linewidth=1.3, label="made by engines")
-            tokens.legend(loc="upper right", bbox_to_anchor=(1, 1.2), ncols=2)
+            tokens.stairs(rate, at, baseline=None, color=COLOR["c-engine"], linewidth=1.3)
         tokens.set_title("tokens per second")
         for axes in (rows, tokens):
             _counts_axis(axes.yaxis)

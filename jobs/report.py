@@ -1,9 +1,12 @@
 """`gristmill report URI`: report.html, one page that shows a run to people: counts, cost, speed, losses, rejects."""
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+from markupsafe import Markup, escape
 
 from jobs import plots
 from jobs.history import History
@@ -29,7 +32,7 @@ from records.shards import Summary
 from records.store import Store, open_store
 
 NAME = "report.html"
-MAX_ENGINES = 40
+MAX_ENGINES = 16
 MAX_RECIPE_CHARS = 200_000  # a recipe may list all of its source in `items`
 
 
@@ -52,7 +55,6 @@ def write_report(store: Store) -> None:
 def page(store: Store, book: Manifest) -> str:
     """The page of an output as it is now, of a run that goes on too."""
     import jinja2
-    from markupsafe import Markup
 
     totals = ledger.totals(store, book, ledger.committed(store))
     history = History(read_events(store))
@@ -62,7 +64,7 @@ def page(store: Store, book: Manifest) -> str:
     world = jinja2.Environment(
         loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    world.filters |= {"count": _count, "share": _share, "percent": _percent, "clock": clock}
+    world.filters |= {"soft": _soft, "count": _count, "share": _share, "percent": _percent, "clock": clock}
     facts = _facts(book, totals, history, sample, seen)
     figures = {name: Markup(svg) for name, svg in _figures(history, sample).items()}
     return world.get_template("report.html").render(**facts, figures=figures)
@@ -84,8 +86,8 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
     recipe, cost = book.recipe, cost_of(book)
     funnel = yields(book, totals)
     refused, is_estimated = rejects(totals, sample, cost)
-    tokens = [row.tokens for row in refused if row.tokens is not None]
-    engines = sorted(history.engines.values(), key=lambda e: (-e.num_lost, e.name))
+    rejected_tokens = totals.tokens_out - totals.kept_tokens
+    engines = sorted(history.engines.values(), key=lambda e: (-e.num_lost, len(e.name), e.name))
     return {
         "name": recipe["name"],
         "description": recipe.get("description"),
@@ -100,8 +102,8 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
         "has_cpu": any(step.cpu for step in funnel),
         "rejects": refused,
         "tokens_estimated": is_estimated,
-        "rejected_tokens": sum(tokens) if tokens else None,
-        "rejected_cost": cost_of_tokens(sum(tokens), totals, cost),
+        "rejected_tokens": rejected_tokens,
+        "rejected_cost": cost_of_tokens(rejected_tokens, totals, cost),
         "history": history,
         "num_lots_untold": max(0, totals.num_lots - history.counts["commit"]),
         "sample": sample,
@@ -141,18 +143,22 @@ def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None) -> list
         ("yield", _share(totals.kept, totals.asks) or "–", "of the rows"),
         ("kept tokens", _count(totals.kept_tokens), f"of {_count(totals.tokens_out)} generated"),
         ("running time", clock(wall_s), f"{len(book.starts)} start{'s' * (len(book.starts) != 1)} of the driver"),
-        ("speed", f"{totals.tokens_out / wall_s:,.0f} tokens/s" if wall_s else "–", "over all of the running time"),
+        ("tokens per second", _count(totals.tokens_out / wall_s) if wall_s else "–", "over the running time"),
         ("kept shards", _bytes(totals.kept_bytes), f"{_count(totals.num_lots)} lots"),
     ]
     if device_s:
         tiles.append(("engine time", clock(device_s), "summed over devices"))
     if cost:
-        price = cost.get("price_per_device_hour")
-        tiles.append(("cost", money(cost["cost"], cost), f"{price:g} per device hour" if price else ""))
-        per_row, per_tokens = cost.get("per_kept_row"), cost.get("per_1000_kept_tokens")
-        tiles.append(("cost per 1,000 kept tokens", money(per_tokens, cost) or "–", ""))
-        tiles.append(("cost per kept row", money(per_row, cost) or "–", ""))
+        price, unit = cost.get("price_per_device_hour"), cost.get("currency") or ""
+        tiles.append(("cost", money(cost["cost"]), f"{unit}, at {price:g} a device hour" if price else unit))
+        tiles.append(("cost per kept row", money(cost.get("per_kept_row")) or "–", unit))
+        tiles.append(("cost per 1,000", money(cost.get("per_1000_kept_tokens")) or "–", f"{unit}, kept tokens"))
     return [{"label": label, "value": value, "note": note} for label, value, note in tiles]
+
+
+def _soft(text: str) -> Markup:
+    """A long name, escaped, that may be broken after its parts."""
+    return Markup(re.sub(r"([:_/.])(?=.)", r"\1<wbr>", str(escape(text))))  # no character of an entity is among them
 
 
 def _count(number: float) -> str:

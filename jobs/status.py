@@ -93,7 +93,8 @@ def status(uri: str, as_json: bool = False, is_watching: bool = False) -> int:
 
 def show(found: dict[str, Any], console: Console) -> None:
     """Print what `describe` has found."""
-    console.print(totals_table(Summary(**found["totals"]), f"{found['name']}: {found['said']}"))
+    console.print(f"{found['name']}: {found['said']}", style="italic", markup=False, soft_wrap=True)
+    console.print(totals_table(Summary(**found["totals"]), ""))
     if found["driver"]:
         gone = " (gone)" if found["alive"] is False else ""
         console.print(f"driver: {found['driver']}{gone}", markup=False)
@@ -101,7 +102,7 @@ def show(found: dict[str, Any], console: Console) -> None:
     if last:
         console.print(f"driver starts: {len(found['starts'])}, the last {last['started']} on {last['host']}")
     if found["cost"]:
-        console.print(f"cost: {money(found['cost']['cost'], found['cost'])}", markup=False)
+        console.print(f"cost: {money(found['cost']['cost'])} {found['cost'].get('currency') or ''}", markup=False)
 
 
 def describe(uri: str) -> dict[str, Any]:
@@ -135,9 +136,8 @@ def cost_of(book: Manifest) -> dict[str, Any] | None:
     return cost if cost.get("cost") is not None else None
 
 
-def money(amount: float | None, cost: dict[str, Any]) -> str:
-    """An amount in the run's currency: two decimals from 100 on, else four significant digits."""
+def money(amount: float | None) -> str:
+    """Two decimals from 1 on, else three significant digits; empty for None."""
     if amount is None:
         return ""
-    text = f"{amount:,.2f}" if amount >= 100 or amount == 0 else f"{amount:,.4g}" if amount >= 1e-4 else f"{amount:.3g}"
-    return f"{text} {cost.get('currency') or ''}".strip()
+    return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.3g}"

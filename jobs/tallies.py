@@ -99,7 +99,7 @@ def cost_of_tokens(tokens: int | None, totals: Summary, cost: dict[str, Any] | N
     """The part of the cost that so many generated tokens stand for."""
     if not cost or tokens is None or not totals.tokens_out:
         return ""
-    return money(cost["cost"] * tokens / totals.tokens_out, {})
+    return money(cost["cost"] * tokens / totals.tokens_out)
 
 
 def clusters(duplicates: Counter[str]) -> list[Cluster]:

@@ -194,9 +194,7 @@ def _pulse(view: View) -> list[tuple[str, str]]:
         told.append(("commit lag", f"{beat['commit_lag_s']:.1f} s"))
     cost = cost_of(view.book)
     if cost:
-        told.append(("cost", money(cost["cost"], cost)))
-    elif beat.get("cost") is not None:
-        told.append(("cost", money(beat["cost"], beat)))
+        told.append(("cost", f"{money(cost['cost'])} {cost.get('currency') or ''}".strip()))
     return told
 
 

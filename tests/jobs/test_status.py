@@ -193,7 +193,15 @@ def test_a_view_tells_rates_engines_and_the_time_left(tmp_path: Path) -> None:
     shown = io.StringIO()
     Console(file=shown, width=100).print(panel(watcher, view))
     for text in (line(watcher, view), shown.getvalue()):
-        for part in ("20%", "64", "40 kept + 24 rejected", "5 lots (4 making, 1 ready)", "1 open, 1 loading", "2.5 s", "ETA"):
+        for part in (
+            "20%",
+            "64",
+            "40 kept + 24 rejected",
+            "5 lots (4 making, 1 ready)",
+            "1 open, 1 loading",
+            "2.5 s",
+            "ETA",
+        ):
             assert part in text
 
 
