@@ -7,6 +7,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -146,9 +147,9 @@ class History:
 
     def _commit(self, event: dict[str, Any], start: Start) -> None:
         names = ("born_s", "made_s", "processed_s", "claimed_s", "committed_s")
-        times = [float(event["born_s"] if event.get(name) is None else event[name]) for name in names]
-        edges = np.maximum.accumulate(np.array(times) + start.zero_s)
-        span = Span(int(event["lot"]), int(event.get("tries", 0)), tuple(edges.tolist()))
+        times = (float(event["born_s"] if event.get(name) is None else event[name]) for name in names)
+        edges = tuple(start.zero_s + time for time in accumulate(times, max))
+        span = Span(int(event["lot"]), int(event.get("tries", 0)), edges)
         num_rejected = sum(event.get("rejected", {}).values())
         values = {
             "lots": 1.0,
@@ -156,8 +157,8 @@ class History:
             "rows": float(event.get("asks", event["kept"] + num_rejected)),
             "tokens": float(event.get("tokens_out", 0)),
         }
-        start.last_s = max(start.last_s, float(edges[-1]))
-        self.commits.add(float(edges[-1]), **values, **dict(zip(PHASES, np.diff(edges).tolist())))
+        start.last_s = max(start.last_s, edges[-1])
+        self.commits.add(edges[-1], **values, **{p: b - a for p, (a, b) in zip(PHASES, pairwise(edges))})
         self.recent.append(span)
         if len(self.spans) <= MAX_SPANS:
             self.spans.append(span)
