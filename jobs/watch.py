@@ -125,7 +125,7 @@ class Watcher:
     def share(self, view: View) -> tuple[float | None, float | None]:
         """Share of the run that is done and the seconds left, by the limit nearest to its end; None when unknown."""
         limits, totals = view.book.recipe["limits"], view.totals
-        asks_s, _, kept_s, kept_tokens_s = self.rates()
+        asks_s, tokens_s, kept_s, kept_tokens_s = self.rates()
         num_asks = [limits.get("asks")]
         if view.num_lots:
             num_asks.append(view.num_lots * int(view.book.recipe["lot_size"]))
@@ -133,6 +133,7 @@ class Watcher:
             (totals.asks, min((n for n in num_asks if n), default=None), asks_s),
             (totals.kept, limits.get("kept_rows"), kept_s),
             (totals.kept_tokens, limits.get("kept_tokens"), kept_tokens_s),
+            (totals.tokens_out, limits.get("tokens"), tokens_s),
         ]
         shares = [
             (min(1.0, done / goal), max(0.0, goal - done) / rate if rate > 0 else None)
