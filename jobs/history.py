@@ -119,15 +119,11 @@ class History:
     def take(self, event: dict[str, Any]) -> None:
         """One event more. Events of unknown names are counted; one that lacks what it should say is left out."""
         name = event["event"]
-        if not self.starts or event["start"] != self.starts[-1].number or name == "start":
-            self.starts.append(Start(event["start"], when(event), self.end_s, self.end_s))
-        start = self.starts[-1]
+        start = self._start(event)
         at_s = start.zero_s + max(0.0, (when(event) - start.began).total_seconds())
         start.last_s = max(start.last_s, at_s)
         try:
-            if name == "start":
-                start.told = event
-            elif name == "commit":
+            if name == "commit":
                 self._commit(event, start)
             elif name == "beat":
                 self._beat(event, start, at_s)
@@ -144,6 +140,18 @@ class History:
         if name in LOGGED and not (name == "engine" and event["state"] in ("loading", "open")):
             self.num_logged += 1
             self.log.append((at_s, start.number, name, _words(event)))
+
+    def _start(self, event: dict[str, Any]) -> Start:
+        """The start of the driver that an event belongs to. Its time counts from its "start" event, if there is one."""
+        last = self.starts[-1] if self.starts else None
+        is_other = last is None or event["start"] != last.number or (event["event"] == "start" and bool(last.told))
+        if last is None or is_other:  # a number can come twice: a driver that dies early leaves it to the next
+            last = Start(event["start"], when(event), self.end_s, self.end_s)
+            self.starts.append(last)
+        if event["event"] == "start":
+            waited_s = max(0.0, (when(event) - last.began).total_seconds())
+            last.told, last.began, last.zero_s = event, when(event), last.zero_s + waited_s
+        return last
 
     def _commit(self, event: dict[str, Any], start: Start) -> None:
         names = ("born_s", "made_s", "processed_s", "claimed_s", "committed_s")
@@ -183,8 +191,8 @@ class History:
             engine.loading_since_s = at_s
         elif state == "open":
             engine.num_opened += 1
-            if engine.loading_since_s is not None:
-                engine.load_s = at_s - engine.loading_since_s
+            since_s = at_s if engine.loading_since_s is None else engine.loading_since_s
+            engine.load_s = float(event.get("seconds") or at_s - since_s)
         elif state == "lost":
             engine.num_lost += 1
             engine.why = str(event.get("why") or "")

@@ -39,7 +39,7 @@ class View:
     totals: Summary
     life: Life
     beat: dict[str, Any]  # the newest "beat" event of the driver's newest start
-    num_lots: int | None  # of the whole run, as its "start" event tells
+    num_asks: int | None  # of the whole run, as its "start" event tells
 
 
 class Watcher:
@@ -52,7 +52,7 @@ class Watcher:
         self._beat: tuple[Any, Any] | None = None  # of the lease
         self._changed_s: float | None = None  # when the lease's beat was last seen to change
         self._first_s = time.monotonic()
-        self._start: tuple[int, int | None] | None = None  # the newest start, and its num_lots
+        self._start: tuple[int, int | None] | None = None  # the newest start, and its num_asks
         self.marks: deque[tuple[float, Summary]] = deque()
 
     def look(self) -> View:
@@ -67,15 +67,15 @@ class Watcher:
                 self.marks.popleft()
         start = events[-1]["start"] if events else None
         beats = [e for e in events if e["event"] == "beat" and e["start"] == start]
-        return View(book, totals, self._life(book, events), beats[-1] if beats else {}, self._num_lots(start))
+        return View(book, totals, self._life(book, events), beats[-1] if beats else {}, self._num_asks(start))
 
-    def _num_lots(self, start: int | None) -> int | None:
-        """Lots of the whole run, as the "start" event tells: it is looked for once a start, in its first part."""
+    def _num_asks(self, start: int | None) -> int | None:
+        """Asks of the whole run, as the "start" event tells: it is looked for once a start, in its first part."""
         if start is None:
             return None
         if self._start is None or self._start[0] != start:
             events = read_events(self.store, [part_name(start, 0)])
-            self._start = start, next((e.get("num_lots") for e in events if e["event"] == "start"), None)
+            self._start = start, next((e.get("num_asks") for e in events if e["event"] == "start"), None)
         return self._start[1]
 
     def _tally(self, book: Manifest) -> Summary:
@@ -126,11 +126,9 @@ class Watcher:
         """Share of the run that is done and the seconds left, by the limit nearest to its end; None when unknown."""
         limits, totals = view.book.recipe["limits"], view.totals
         asks_s, tokens_s, kept_s, kept_tokens_s = self.rates()
-        num_asks = [limits.get("asks")]
-        if view.num_lots:
-            num_asks.append(view.num_lots * int(view.book.recipe["lot_size"]))
+        num_asks = min((n for n in (view.num_asks, limits.get("asks")) if n), default=None)
         goals = [
-            (totals.asks, min((n for n in num_asks if n), default=None), asks_s),
+            (totals.asks, num_asks, asks_s),
             (totals.kept, limits.get("kept_rows"), kept_s),
             (totals.kept_tokens, limits.get("kept_tokens"), kept_tokens_s),
             (totals.tokens_out, limits.get("tokens"), tokens_s),

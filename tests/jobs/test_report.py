@@ -288,6 +288,15 @@ def test_a_start_without_its_first_events_still_follows_the_one_before() -> None
     assert history.starts[1].zero_s == 14.0 and history.end_s == 28.0
 
 
+def test_what_comes_before_the_start_event_belongs_to_its_start() -> None:
+    first, second = commits(2, 1.0), [{**e, "start": 1} for e in commits(2, 1.0)]
+    said = {"t": "2025-12-31T23:59:50+00:00", "start": 1, "event": "say", "text": "waiting"}
+    history = History([said, *first, *second])
+    assert [s.number for s in history.starts] == [1, 1]  # the second driver was left the number of the first
+    assert [s.zero_s for s in history.starts] == [10.0, 24.0]
+    assert [span.edges_s[0] for span in history.spans] == [10.0, 11.0, 24.0, 25.0]
+
+
 @given(
     st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 100)), min_size=1, max_size=60),
     st.integers(1, 64),

@@ -173,7 +173,7 @@ def test_liveness_of_leases(tmp_path: Path) -> None:
 def test_a_view_tells_rates_engines_and_the_time_left(tmp_path: Path) -> None:
     store = far_run(tmp_path)
     log = Events(store, "0" * 32, 1)
-    log.note("start", num_lots=10, replicas=2, nodes=1)
+    log.note("start", num_lots=0, num_asks=320, replicas=2, nodes=1)
     pulse = {"in_flight": {"making": 4, "ready": 1}, "engines_open": 1, "engines_loading": 1, "commit_lag_s": 2.5}
     log.note("beat", **pulse, cost=0.25)
     log.flush()
