@@ -21,6 +21,7 @@ MAX_RECENT = 60
 MAX_MARKS = 2000
 MAX_LOG = 60
 LOGGED = ("start", "end", "engine", "index", "retry", "poison", "storage", "dropped")
+PLAIN_STATES = ("loading", "open", "closed")  # what every engine of every run goes through
 
 
 class Bins:
@@ -137,7 +138,7 @@ class History:
             self.num_unclear += 1
             return
         self.counts[name] += 1
-        if name in LOGGED and not (name == "engine" and event["state"] in ("loading", "open")):
+        if name in LOGGED and not (name == "engine" and event["state"] in PLAIN_STATES):
             self.num_logged += 1
             self.log.append((at_s, start.number, name, _words(event)))
 

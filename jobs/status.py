@@ -1,6 +1,7 @@
 """`gristmill status URI`: how far a run is, from its manifest, a listing and the newest events; nothing is touched."""
 
 import json
+import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -140,4 +141,5 @@ def money(amount: float | None) -> str:
     """Two decimals from 1 on, else three significant digits; empty for None."""
     if amount is None:
         return ""
-    return f"{amount:,.2f}" if amount >= 1 or amount == 0 else f"{amount:.3g}"
+    digits = 2 if amount >= 1 or amount <= 0 else min(12, 2 - math.floor(math.log10(amount)))
+    return f"{amount:,.{digits}f}"

@@ -17,6 +17,7 @@ from jobs import plots, sample
 from jobs.history import MAX_SPANS, Bins, History
 from jobs.report import page, write_report
 from jobs.sample import read_sample, spread
+from jobs.status import money
 from jobs.tallies import clusters, contamination, rejects, yields
 from records import ledger, manifest
 from records.events import read_events
@@ -169,9 +170,16 @@ def test_cost_is_shared_out_by_tokens(out: Path) -> None:
     book.cost = cost  # type: ignore[attr-defined]
     html = page(open_store(str(out)), book)
     assert "EUR, at 2 a device hour" in html and "EUR, kept tokens" in html
-    assert f"{2.0 * wasted / book.totals.tokens_out:.3g}</td>" in html
+    assert f"{money(2.0 * wasted / book.totals.tokens_out)}</td>" in html
     book.cost = {"device_s": 3600.0}  # type: ignore[attr-defined]
     assert "device hour" not in page(open_store(str(out)), book)
+
+
+def test_money_is_written_out() -> None:
+    assert [money(n) for n in (0.0, 12345.678, 1.0, 0.5, 0.0152, 5.16e-05)] == [
+        *("0.00", "12,345.68", "1.00", "0.500", "0.0152", "0.0000516")
+    ]
+    assert money(None) == ""
 
 
 def test_tokens_of_rejected_rows_come_from_the_totals_or_from_a_sample(
