@@ -11,7 +11,8 @@ EPILOG = """\
 examples:
   gristmill produce recipes/demo.toml --out out/demo
   gristmill produce recipes/demo.toml --out s3://bucket/demo --set limits.asks=10000 --set cluster.replicas=8
-  gristmill status out/demo
+  gristmill status out/demo --watch
+  gristmill report out/demo
   gristmill audit out/demo
   gristmill pack out/demo --to out/demo-release --shard-mb 256
 
@@ -43,6 +44,11 @@ def parser() -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=text)
         verb.add_argument("uri", metavar="URI", help="the --out of a run")
         verb.add_argument("--json", action="store_true", help="machine-readable")
+        if name == "status":
+            verb.add_argument("--watch", action="store_true", help="go on showing it until the run ends")
+
+    report = verbs.add_parser("report", help="write report.html beside the shards: the run as one page with plots")
+    report.add_argument("uri", metavar="URI", help="the --out of a run")
 
     pack = verbs.add_parser("pack", help="make a release: shuffled shards, dataset card, Croissant metadata")
     pack.add_argument("uri", metavar="URI", help="the --out of a complete run")
@@ -88,7 +94,11 @@ def _call(args: argparse.Namespace) -> int:
     if args.verb == "status":
         from jobs.status import status
 
-        return status(args.uri, args.json)
+        return status(args.uri, args.json, args.watch)
+    if args.verb == "report":
+        from jobs.report import report
+
+        return report(args.uri)
     if args.verb == "audit":
         from jobs.audit import audit
 

@@ -13,22 +13,13 @@ from rich.text import Text
 
 from cluster.job import Beat
 from cluster.spec import Limits
+from jobs.tables import clock
 from records.shards import Summary
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5
 RATE_OVER_S = 120.0
 ENGINE_RATE_OVER_S = 30.0
-
-
-def clock(seconds: float) -> str:
-    """12 s, 3 min 20 s, 2 h 05 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 class Progress:

@@ -9,6 +9,16 @@ from jobs.recipe import Mill
 from records.shards import Summary
 
 
+def clock(seconds: float) -> str:
+    """12 s, 3 min 20 s, 2 h 05 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
 def totals_table(totals: Summary, title: str) -> Table:
     """generated = kept + rejected by reason, with tokens."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))

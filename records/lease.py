@@ -118,5 +118,15 @@ class Lease:
             return  # the run ends with its own words, and a left lease holds nobody up for longer than DEAD_S
 
 
+def is_alive(held: dict[str, Any]) -> bool | None:
+    """Whether the holder's process runs; None when that cannot be seen from this host, only its beat be watched."""
+    if held.get("host") != socket.gethostname() or not os.path.isdir("/proc/self"):
+        return None
+    try:
+        return _process_start(int(held["pid"])) == held["process_start"]
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
 def who(held: dict[str, Any]) -> str:
     return f"process {held.get('pid')} on {held.get('host')}"

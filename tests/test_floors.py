@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "cluster": {"generators", "stages", "records"},
     "jobs": {"cluster", "generators", "evaluation", "stages", "records"},
 }
-HEAVY = {"torch", "vllm", "transformers", "diffusers", "datasets", "pandas", "duckdb"}
+HEAVY = {"torch", "vllm", "transformers", "diffusers", "datasets", "pandas", "duckdb", "matplotlib"}
 FILES = [path for floor in MAY_IMPORT for path in sorted((ROOT / floor).rglob("*.py"))]
 
 

@@ -17,7 +17,8 @@ from tests.recipes import STAGES, canned
 
 FLAGS = {
     "produce": {"--help", "--out", "--set", "--dry-run"},
-    "status": {"--help", "--json"},
+    "status": {"--help", "--json", "--watch"},
+    "report": {"--help"},
     "audit": {"--help", "--json"},
     "pack": {"--help", "--to", "--shard-mb", "--seed"},
 }

@@ -1,0 +1,212 @@
+"""What the events of a run tell, read once and kept in bounded memory however long the run was.
+
+Times are seconds of running time: the starts of the driver are laid end to end, without the pauses between them.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import accumulate, pairwise
+from typing import Any
+
+import numpy as np
+
+from records.events import when
+
+PHASES = ("making", "processing", "waiting", "committing")
+NUM_BINS = 512
+MAX_SPANS = 100  # lots that are shown one by one; a longer run is shown in bins, and its last lots one by one
+MAX_RECENT = 60
+MAX_MARKS = 2000
+MAX_LOG = 60
+LOGGED = ("start", "end", "engine", "index", "retry", "poison", "storage", "dropped")
+PLAIN_STATES = ("loading", "open", "closed")  # what every engine of every run goes through
+
+
+class Bins:
+    """Sums over equal steps of time. The step doubles whenever the time outgrows them."""
+
+    def __init__(self, *names: str, num: int = NUM_BINS, step_s: float = 0.25) -> None:
+        self.num, self.step_s, self.end_s = num, step_s, 0.0
+        self.sums = {name: np.zeros(num) for name in names}
+
+    def _reach(self, at_s: float) -> None:
+        while at_s >= self.step_s * self.num:
+            for name, sums in self.sums.items():
+                pairs = sums.reshape(-1, 2).sum(axis=1)
+                self.sums[name] = np.concatenate([pairs, np.zeros(self.num // 2)])
+            self.step_s *= 2
+        self.end_s = max(self.end_s, at_s)
+
+    def add(self, at_s: float, **values: float) -> None:
+        at_s = max(at_s, 0.0)
+        self._reach(at_s)
+        for name, value in values.items():
+            self.sums[name][int(at_s / self.step_s)] += value
+
+    def coarse(self, num: int, end_s: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """(edges in s, sums) in at most `num` equal steps from 0 to `end_s` or the last addition, if that is later.
+
+        The last step may be a shorter one.
+        """
+        self._reach(end_s)
+        used = int(self.end_s / self.step_s) + 1
+        group = -(-used // max(1, num))
+        starts = np.arange(0, used, group)
+        edges = np.append(starts * self.step_s, max(self.end_s, starts[-1] * self.step_s + 1e-3))
+        return edges, {name: np.add.reduceat(sums[:used], starts) for name, sums in self.sums.items()}
+
+
+@dataclass(frozen=True)
+class Span:
+    """One committed lot: when it was born, made, processed, claimed and committed."""
+
+    lot: int
+    tries: int
+    edges_s: tuple[float, ...]
+
+
+@dataclass
+class Start:
+    """One start of the driver as its events tell."""
+
+    number: int
+    began: datetime
+    zero_s: float
+    last_s: float
+    told: dict[str, Any] = field(default_factory=dict)  # the values of its "start" event
+    ended: str = ""  # its "end" event in words; empty for a driver that was killed, or that still runs
+    made: float = 0.0  # tokens made by its engines, as the last beat told
+    beat_s: float | None = None
+
+
+@dataclass
+class Engine:
+    """One place in a pool."""
+
+    name: str
+    num_opened: int = 0
+    num_lost: int = 0
+    state: str = ""
+    loading_since_s: float | None = None
+    load_s: float | None = None  # of the last time it was loaded
+    why: str = ""  # of its last loss
+
+
+class History:
+    """Feed it events in order of start and time."""
+
+    def __init__(self, events: Iterable[dict[str, Any]] = ()) -> None:
+        self.starts: list[Start] = []
+        self.commits = Bins("lots", "rows", "kept", "tokens", *PHASES)
+        self.engine_tokens = Bins("tokens", "seconds")
+        self.spans: list[Span] = []  # of all lots, while they are few
+        self.recent: deque[Span] = deque(maxlen=MAX_RECENT)
+        self.retries: deque[tuple[float, int]] = deque(maxlen=MAX_MARKS)  # (time, lot)
+        self.losses_s: deque[float] = deque(maxlen=MAX_MARKS)  # times at which engines were lost
+        self.engines: dict[str, Engine] = {}
+        self.counts: Counter[str] = Counter()
+        self.log: deque[tuple[float, int, str, str]] = deque(maxlen=MAX_LOG)  # (time, start, event, the rest in words)
+        self.beat: dict[str, Any] = {}  # the last one
+        self.num_logged = self.num_unclear = 0
+        for event in events:
+            self.take(event)
+
+    @property
+    def end_s(self) -> float:
+        return self.starts[-1].last_s if self.starts else 0.0
+
+    def take(self, event: dict[str, Any]) -> None:
+        """One event more. Events of unknown names are counted; one that lacks what it should say is left out."""
+        name = event["event"]
+        start = self._start(event)
+        at_s = start.zero_s + max(0.0, (when(event) - start.began).total_seconds())
+        start.last_s = max(start.last_s, at_s)
+        try:
+            if name == "commit":
+                self._commit(event, start)
+            elif name == "beat":
+                self._beat(event, start, at_s)
+            elif name == "engine":
+                self._engine(event, at_s)
+            elif name == "end":
+                start.ended = ": ".join(str(event[key]) for key in ("state", "why") if event.get(key))
+            elif name == "retry":
+                self.retries.append((at_s, int(event["lot"])))
+        except (KeyError, TypeError, ValueError):
+            self.num_unclear += 1
+            return
+        self.counts[name] += 1
+        if name in LOGGED and not (name == "engine" and event["state"] in PLAIN_STATES):
+            self.num_logged += 1
+            self.log.append((at_s, start.number, name, _words(event)))
+
+    def _start(self, event: dict[str, Any]) -> Start:
+        """The start of the driver that an event belongs to. Its time counts from its "start" event, if there is one."""
+        last = self.starts[-1] if self.starts else None
+        is_other = last is None or event["start"] != last.number or (event["event"] == "start" and bool(last.told))
+        if last is None or is_other:  # a number can come twice: a driver that dies early leaves it to the next
+            last = Start(event["start"], when(event), self.end_s, self.end_s)
+            self.starts.append(last)
+        if event["event"] == "start":
+            waited_s = max(0.0, (when(event) - last.began).total_seconds())
+            last.told, last.began, last.zero_s = event, when(event), last.zero_s + waited_s
+        return last
+
+    def _commit(self, event: dict[str, Any], start: Start) -> None:
+        names = ("born_s", "made_s", "processed_s", "claimed_s", "committed_s")
+        times = (float(event["born_s"] if event.get(name) is None else event[name]) for name in names)
+        edges = tuple(start.zero_s + time for time in accumulate(times, max))
+        span = Span(int(event["lot"]), int(event.get("tries", 0)), edges)
+        num_rejected = sum(event.get("rejected", {}).values())
+        values = {
+            "lots": 1.0,
+            "kept": float(event["kept"]),
+            "rows": float(event.get("asks", event["kept"] + num_rejected)),
+            "tokens": float(event.get("tokens_out", 0)),
+        }
+        start.last_s = max(start.last_s, edges[-1])
+        self.commits.add(edges[-1], **values, **{p: b - a for p, (a, b) in zip(PHASES, pairwise(edges))})
+        self.recent.append(span)
+        if len(self.spans) <= MAX_SPANS:
+            self.spans.append(span)
+
+    @property
+    def shows_every_lot(self) -> bool:
+        return len(self.spans) <= MAX_SPANS
+
+    def _beat(self, event: dict[str, Any], start: Start, at_s: float) -> None:
+        made = float(event.get("made_tokens") or 0)
+        since_s = start.zero_s if start.beat_s is None else start.beat_s
+        if at_s > since_s and made >= start.made:
+            self.engine_tokens.add((at_s + since_s) / 2, tokens=made - start.made, seconds=at_s - since_s)
+        start.made, start.beat_s = made, at_s
+        self.beat = event
+
+    def _engine(self, event: dict[str, Any], at_s: float) -> None:
+        name = " ".join(str(event[key]) for key in ("pool", "replica") if event.get(key) is not None)
+        engine = self.engines.setdefault(name, Engine(name))
+        state = str(event["state"])
+        if state == "loading":
+            engine.loading_since_s = at_s
+        elif state == "open":
+            engine.num_opened += 1
+            since_s = at_s if engine.loading_since_s is None else engine.loading_since_s
+            engine.load_s = float(event.get("seconds") or at_s - since_s)
+        elif state == "lost":
+            engine.num_lost += 1
+            engine.why = str(event.get("why") or "")
+            self.losses_s.append(at_s)
+        engine.state = state
+
+
+def _words(event: dict[str, Any]) -> str:
+    """What an event says beyond its name, in one line."""
+    left_out = ("t", "run", "start", "event")
+    told = [f"{k} {_value(v)}" for k, v in event.items() if k not in left_out and v is not None and v != ""]
+    return ", ".join(told)
+
+
+def _value(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

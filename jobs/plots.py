@@ -1,0 +1,277 @@
+"""The report's figures as inline SVG: no colours of their own (the page's style sheet gives them), no words of others.
+
+Every figure is drawn twice, for a wide and for a narrow page; the style sheet shows the one that fits. The same data
+give the same bytes.
+"""
+
+import io
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.history import PHASES, History, Span
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Stand-ins that become `var(--name)`: a figure must be readable on light paper, on dark, and in print.
+NAMES = ("paper", "ink", "muted", "grid", "c-rows", "c-tokens", "c-engine", *PHASES, "c-alert")
+COLOR = {name: f"#0a0b{number:02x}" for number, name in enumerate(NAMES)}
+WIDE_IN, NARROW_IN = 9.4, 3.7
+MAX_TICKS = {True: 9, False: 4}
+_CROSS: dict[str, Any] = {
+    "linestyle": "",
+    "marker": "X",
+    "markersize": 7,
+    "markerfacecolor": COLOR["c-alert"],
+    "markeredgecolor": COLOR["paper"],
+    "markeredgewidth": 0.8,
+    "zorder": 5,
+}
+STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800]
+STEPS_S += [3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000]
+MIN_COMMITS_A_BIN = 3
+BEATS_A_BIN = 2
+
+
+def _style() -> Any:  # matplotlib's own type for it lists every key
+    return {
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.labelsize": 9,
+        "axes.titlesize": 9,
+        "axes.titlelocation": "left",
+        "axes.titlecolor": COLOR["ink"],
+        "axes.labelcolor": COLOR["muted"],
+        "axes.edgecolor": COLOR["muted"],
+        "axes.linewidth": 0.7,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.formatter.use_mathtext": False,
+        "grid.color": COLOR["grid"],
+        "grid.linewidth": 0.7,
+        "xtick.color": COLOR["muted"],
+        "ytick.color": COLOR["muted"],
+        "text.color": COLOR["ink"],
+        "text.parse_math": False,
+    }
+
+
+def draw(name: str, told: str, paint: Callable[["Figure", bool], None], wide_in: float | None, narrow_in: float) -> str:
+    """The SVGs of a figure, `wide_in` and `narrow_in` high; one that stands in a column is narrow on every page.
+
+    `paint(figure, is_wide)` fills it; `told` describes it to those who cannot see it.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    svgs = []
+    for is_wide, width, height in ((True, WIDE_IN, wide_in), (False, NARROW_IN, narrow_in)):
+        if height is None:
+            continue
+        label = f"{name}-{'wide' if is_wide else 'narrow'}"
+        with matplotlib.rc_context({**_style(), "svg.hashsalt": label, "svg.id": label}):
+            figure = Figure(figsize=(width, height), layout="constrained")
+            FigureCanvasSVG(figure)
+            paint(figure, is_wide)
+            sink = io.StringIO()
+            figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
+        kind = "one" if wide_in is None else "wide" if is_wide else "narrow"
+        svgs.append(_inlined(sink.getvalue(), label, told, kind))
+    return "".join(svgs)
+
+
+def _inlined(svg: str, label: str, told: str, kind: str) -> str:
+    """The drawing as part of a page: no prologue, ids of its own, the page's colours and font."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert box
+    svg = re.sub(r"<svg[^>]*>", f'<svg class="{kind}" role="img" aria-label="{told}" {box[0]}>', svg, count=1)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{label}-", svg)
+    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
+    for name, color in COLOR.items():
+        svg = svg.replace(color, f"var(--{name})")
+    return re.sub(r"\s*\n\s*", "\n", svg)
+
+
+def _seconds_axis(axis: Any, is_wide: bool) -> None:
+    """Ticks at round clock times."""
+    from matplotlib.ticker import FuncFormatter, MultipleLocator
+
+    low, high = axis.get_view_interval()
+    step = next((s for s in STEPS_S if (high - low) / s <= MAX_TICKS[is_wide]), STEPS_S[-1])
+    while (high - low) / step > MAX_TICKS[is_wide]:
+        step *= 2
+    axis.set_major_locator(MultipleLocator(step))
+    axis.set_major_formatter(FuncFormatter(lambda seconds, _: _tick(seconds, step, high)))
+
+
+def _tick(seconds: float, step_s: float, high_s: float) -> str:
+    """A time with its unit, as short as the ticks' distance allows: 4 s, 1:30 min, 20 min, 2:20 h, 5 h, 3 d."""
+    if high_s < 120 or step_s < 1:
+        return f"{seconds:g} s"
+    if step_s < 60:
+        return f"{seconds // 60:.0f}:{seconds % 60:02.0f} min"
+    if high_s < 7200:
+        return f"{seconds / 60:.0f} min"
+    if step_s < 3600:
+        return f"{seconds // 3600:.0f}:{seconds % 3600 / 60:02.0f} h"
+    return f"{seconds / 3600:.0f} h" if high_s < 10 * 86400 else f"{seconds / 86400:g} d"
+
+
+def _counts_axis(axis: Any) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(4))
+    axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _marks(axes: "Axes", history: History) -> None:
+    """Restarts of the driver and losses of engines, as lines and triangles at the top."""
+    for number, start in enumerate(history.starts[1:], 2):
+        axes.axvline(start.zero_s, color=COLOR["ink"], linewidth=0.8, linestyle=(0, (4, 3)))
+        if number == 2 or len(history.starts) <= 6:
+            axes.annotate(
+                f"start {start.number}",
+                (start.zero_s, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(3, -9),
+                textcoords="offset points",
+                fontsize=8,
+                color=COLOR["muted"],
+            )
+
+
+def throughput(history: History) -> str:
+    """Rows and tokens a second over the running time."""
+    end_s = history.end_s
+    num = int(np.clip(history.counts["commit"] / MIN_COMMITS_A_BIN, 6, 160))
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        rows, tokens = figure.subplots(2, 1, sharex=True)
+        edges, sums = history.commits.coarse(num if is_wide else min(num, 50), end_s)
+        width = np.diff(edges)
+        rows.stairs(sums["rows"] / width, edges, color=COLOR["c-rows"], linewidth=1.4)
+        rows.stairs(sums["kept"] / width, edges, color=COLOR["c-rows"], fill=True, alpha=0.25, linewidth=0)
+        rows.set_title("rows per second")
+        tokens.stairs(sums["tokens"] / width, edges, color=COLOR["c-tokens"], linewidth=1.4)
+        num_beats = history.counts["beat"] // BEATS_A_BIN
+        if num_beats and history.engine_tokens.sums["tokens"].any():
+            at, made = history.engine_tokens.coarse(int(np.clip(num_beats, 6, 160 if is_wide else 50)), end_s)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rate = np.where(made["seconds"] > 0, made["tokens"] / made["seconds"], np.nan)
+            tokens.stairs(rate, at, baseline=None, color=COLOR["c-engine"], linewidth=1.3)
+        tokens.set_title("tokens per second")
+        for axes in (rows, tokens):
+            _counts_axis(axes.yaxis)
+            axes.set_ylim(bottom=0)
+            axes.margins(x=0)
+            axes.set_xlim(0, max(end_s, 1e-3))
+            _marks(axes, history)
+            for at_s in history.losses_s:
+                axes.plot([at_s], [0], marker="v", color=COLOR["c-alert"], markersize=5, clip_on=False, zorder=5)
+        _seconds_axis(tokens.xaxis, is_wide)
+        tokens.set_xlabel("running time of the driver")
+
+    return draw("throughput", "Rows and tokens per second over the running time", paint, 3.6, 3.6)
+
+
+def _gantt(axes: "Axes", spans: Sequence[Span], history: History, is_wide: bool) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for number, phase in enumerate(PHASES):
+        begin = np.array([s.edges_s[number] for s in spans])
+        length = np.array([s.edges_s[number + 1] for s in spans]) - begin
+        axes.barh([s.lot for s in spans], length, left=begin, height=0.78, color=COLOR[phase], linewidth=0)
+    shown = {s.lot for s in spans}
+    first_s = min(s.edges_s[0] for s in spans)
+    retries = [(at_s, lot) for at_s, lot in history.retries if lot in shown and at_s >= first_s]
+    if retries:
+        axes.plot(*zip(*retries), **_CROSS)
+    axes.set_ylim(max(shown) + 0.6, min(shown) - 0.6)
+    axes.set_xlim(0 if history.shows_every_lot else first_s, None)
+    axes.margins(x=0)
+    axes.yaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.grid(axis="y", visible=False)
+    axes.set_ylabel("lot")
+    axes.set_xlabel("running time of the driver")
+    for start in history.starts[1:]:
+        if start.zero_s > first_s:
+            axes.axvline(start.zero_s, color=COLOR["ink"], linewidth=0.8, linestyle=(0, (4, 3)))
+    _seconds_axis(axes.xaxis, is_wide)
+
+
+def lots(history: History) -> str:
+    """Every lot from birth to commit, or the last ones where there are too many."""
+    spans = history.spans if history.shows_every_lot else list(history.recent)
+    rows = len(spans)
+    return draw(
+        "lots",
+        "Timeline of lots: making, processing, waiting for their turn, committing",
+        lambda figure, is_wide: _gantt(figure.subplots(), spans, history, is_wide),
+        0.9 + max(1.2, min(rows * 0.11, 5.2)),
+        0.9 + max(1.2, min(rows * 0.09, 4.4)),
+    )
+
+
+def phases(history: History) -> str:
+    """The mean way of a lot over the running time: how long it is made, processed, waits, is committed."""
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        edges, sums = history.commits.coarse(120 if is_wide else 40, history.end_s)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            means = [np.where(sums["lots"] > 0, sums[p] / sums["lots"], 0.0) for p in PHASES]
+        below = np.zeros(len(means[0]))
+        for phase, mean in zip(PHASES, means):
+            axes.stairs(below + mean, edges, baseline=below, fill=True, color=COLOR[phase], linewidth=0)
+            below = below + mean
+        if history.retries:
+            axes.plot([at_s for at_s, _ in history.retries], [0] * len(history.retries), clip_on=False, **_CROSS)
+        axes.set_xlim(0, max(history.end_s, 1e-3))
+        axes.set_ylim(bottom=0)
+        axes.set_ylabel("seconds per lot")
+        axes.set_xlabel("running time of the driver, by time of commit")
+        _marks(axes, history)
+        _seconds_axis(axes.xaxis, is_wide)
+
+    return draw("phases", "Mean seconds of a lot in each phase over the running time", paint, 2.5, 2.5)
+
+
+def lengths(tokens: np.ndarray) -> str:
+    """Histogram of the lengths of kept rows with the median and the 95th percentile."""
+    median, high = (float(np.quantile(tokens, q)) for q in (0.5, 0.95))
+    low, top = int(tokens.min()), int(tokens.max())
+    step = max(1, -(-(top - low + 1) // 48))
+    edges = np.arange(low, top + step + 1, step)
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        counts, _ = np.histogram(tokens, edges)
+        axes.stairs(counts, edges - 0.5, fill=True, color=COLOR["c-rows"], linewidth=0)
+        for at, label in ((median, "median"), (high, "95 % ≤")):
+            axes.axvline(at, color=COLOR["ink"], linewidth=0.9, linestyle=(0, (4, 3)))
+            axes.annotate(
+                f"{label} {at:,.0f}",
+                (at, 1.0),
+                xycoords=("data", "axes fraction"),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="right" if label == "median" else "left",
+                fontsize=8.5,
+            )
+        axes.set_xlabel("tokens in a kept row")
+        axes.set_ylabel("rows")
+        axes.grid(axis="x", visible=False)
+        _counts_axis(axes.yaxis)
+        axes.margins(x=0.01)
+
+    return draw("lengths", "Histogram of the lengths of kept rows in tokens", paint, None, 2.4)

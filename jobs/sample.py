@@ -1,0 +1,188 @@
+"""What only the rows know, read column by column from a bounded sample of lots."""
+
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from records.schema import IDENTITY, PROVENANCE, REJECT
+from records.shards import KEPT, REJECTED, shard_name
+from records.store import Store
+
+MAX_LOTS = 200
+MAX_ROWS = 2_000_000
+NUM_THREADS = 8
+OVERLAP = ("overlap_benchmark", "overlap_item", "overlap_share")
+DUPLICATE_OF = "duplicate_of"
+NUM_LOTS_SHOWN = 4  # that rows to look at are taken from
+NUM_KEPT_SHOWN, NUM_REASONS_SHOWN = 3, 8
+MAX_CHARS = 420
+OWN = {f.name for f in [*IDENTITY, *PROVENANCE]}
+
+
+@dataclass
+class Overlap:
+    """One benchmark item as it was met in rows."""
+
+    num_rejected: int = 0
+    num_below: int = 0  # rows with too little of it to be rejected for it
+    max_share: float = 0.0
+
+
+@dataclass
+class Shown:
+    """One row to look at."""
+
+    reason: str | None
+    id: str
+    source: str
+    column: str
+    text: str
+    is_cut_before: bool
+    is_cut: bool
+    evidence: str  # what it duplicates, or which benchmark item is in it
+
+
+@dataclass
+class Sample:
+    """Counts over the lots that were read."""
+
+    num_lots: int = 0
+    num_lots_of: int = 0
+    num_asks: int = 0
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # tokens_out of kept rows
+    rejected_tokens: Counter[str] = field(default_factory=Counter)  # tokens_out by reason
+    duplicates: Counter[str] = field(default_factory=Counter)  # id of a kept row -> rows that duplicate it
+    overlaps: dict[tuple[str, str], Overlap] = field(default_factory=dict)  # by (benchmark, item)
+    has_dedup: bool = False
+    has_overlap: bool = False
+    unreadable: list[str] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.num_lots == self.num_lots_of and not self.unreadable
+
+
+def spread(num_lots: int, num_wanted: int) -> list[int]:
+    """`num_wanted` lots of 0..num_lots-1, evenly spread, the first and the last among them."""
+    if num_wanted >= num_lots:
+        return list(range(num_lots))
+    if num_wanted <= 1:
+        return list(range(min(num_lots, num_wanted)))
+    return [round(i * (num_lots - 1) / (num_wanted - 1)) for i in range(num_wanted)]
+
+
+def read_sample(store: Store, num_lots: int, num_asks: int) -> Sample:
+    """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`."""
+    lots = spread(num_lots, max(1, min(MAX_LOTS, MAX_ROWS * num_lots // max(1, num_asks))))
+    sample = Sample(len(lots), num_lots)
+    lengths = []
+    names = [(folder, shard_name(folder, lot)) for lot in lots for folder in (KEPT, REJECTED)]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        # a slice at a time, so that only so many tables wait in memory
+        for first in range(0, len(names), 2 * NUM_THREADS):
+            some = names[first : first + 2 * NUM_THREADS]
+            for (folder, name), table in zip(some, pool.map(lambda n: _columns(store, *n), some)):
+                if isinstance(table, str):
+                    sample.unreadable.append(f"{name}: {table}")
+                elif table is not None:
+                    sample.num_asks += table.num_rows
+                    _count(sample, table, folder == KEPT)
+                    if folder == KEPT:
+                        lengths.append(table.column("tokens_out").drop_null().to_numpy())
+    if lengths:
+        sample.lengths = np.concatenate(lengths).astype(np.int64)
+    sample.shown = _rows_to_look_at(store, lots[:NUM_LOTS_SHOWN])
+    return sample
+
+
+def _columns(store: Store, folder: str, name: str) -> pa.Table | str | None:
+    """The columns that counts need; None for a shard that is not there, and what is wrong for a broken one."""
+    wanted = ["tokens_out", *OVERLAP, *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF))]
+    try:
+        with store.open(name) as source, pq.ParquetFile(source) as file:
+            there = set(file.schema_arrow.names)
+            if DUPLICATE_OF in there and folder == KEPT:
+                wanted.append(DUPLICATE_OF)
+            return file.read([n for n in wanted if n in there])
+    except FileNotFoundError:
+        return None if folder == REJECTED else "missing"
+    except (pa.ArrowInvalid, OSError) as error:
+        return str(error).splitlines()[0]
+
+
+def _count(sample: Sample, table: pa.Table, is_kept: bool) -> None:
+    names = table.schema.names
+    if REJECT.name in names:
+        sums = table.group_by(REJECT.name).aggregate([("tokens_out", "sum")])
+        for reason, tokens in zip(sums.column(REJECT.name).to_pylist(), sums.column("tokens_out_sum").to_pylist()):
+            sample.rejected_tokens[reason] += tokens or 0
+    if DUPLICATE_OF in names:
+        sample.has_dedup = True
+        for value in table.column(DUPLICATE_OF).drop_null().value_counts().to_pylist():
+            sample.duplicates[value["values"]] += value["counts"]
+    if not set(OVERLAP) <= set(names):
+        return
+    sample.has_overlap = True
+    met = table.filter(pc.is_valid(table.column("overlap_item")))
+    is_rejected = [not is_kept] * met.num_rows
+    if not is_kept:  # a row with some overlap may have been rejected for another reason
+        is_rejected = pc.fill_null(pc.match_substring_regex(met.column(REJECT.name), ":overlap$"), False).to_pylist()
+    for benchmark, item, share, refused in zip(*(met.column(n).to_pylist() for n in OVERLAP), is_rejected):
+        found = sample.overlaps.setdefault((benchmark or "", item), Overlap())
+        found.num_rejected += refused
+        found.num_below += not refused
+        found.max_share = max(found.max_share, share or 0.0)
+
+
+def _rows_to_look_at(store: Store, lots: Sequence[int]) -> list[Shown]:
+    """Some kept rows and one rejected row a reason, from the first lots of the sample."""
+    kept: list[Shown] = []
+    rejected: dict[str, Shown] = {}
+    for lot in lots:
+        for folder in (KEPT, REJECTED):
+            try:
+                with store.open(shard_name(folder, lot)) as source, pq.ParquetFile(source) as file:
+                    column = text_column(file.schema_arrow)
+                    if column is None or (folder == KEPT and len(kept) >= NUM_KEPT_SHOWN):
+                        continue
+                    wanted = ["id", "source_id", REJECT.name, column, DUPLICATE_OF, *OVERLAP, "overlap_start"]
+                    table = file.read([n for n in wanted if n in file.schema_arrow.names])
+            except (pa.ArrowInvalid, OSError):
+                continue  # not there, or told as unreadable by those who count
+            reasons = table.column(REJECT.name).to_pylist()
+            for number, reason in enumerate(reasons):
+                if reason is None and len(kept) < NUM_KEPT_SHOWN:
+                    kept.append(_shown(table.slice(number, 1).to_pylist()[0], column))
+                elif reason is not None and reason not in rejected:
+                    rejected[reason] = _shown(table.slice(number, 1).to_pylist()[0], column)
+    return kept + [rejected[r] for r in sorted(rejected)[:NUM_REASONS_SHOWN]]
+
+
+def text_column(schema: pa.Schema) -> str | None:
+    """The column that a person would read: `text`, else the first payload column that holds strings."""
+    texts = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in OWN and f.name != REJECT.name]
+    return "text" if "text" in texts else next(iter(texts), None)
+
+
+def _shown(row: dict[str, Any], column: str) -> Shown:
+    """The row's text cut to MAX_CHARS: from its beginning, or around what it shares with a benchmark."""
+    text, evidence, begin = row[column] or "", "", 0
+    if row.get(DUPLICATE_OF):
+        evidence = f"duplicate of {row[DUPLICATE_OF][:12]}"
+    elif row[REJECT.name] and row.get("overlap_item"):
+        evidence = f"{row['overlap_share']:.0%} of {row['overlap_item']}"
+        begin = max(0, (row["overlap_start"] or 0) - MAX_CHARS // 4)
+    cut = text[begin : begin + MAX_CHARS]
+    is_cut = begin + MAX_CHARS < len(text)
+    cut = (cut.partition(" ")[2] or cut) if begin else cut
+    cut = (cut.rpartition(" ")[0] or cut) if is_cut else cut
+    source, words = row["source_id"] or "", " ".join(cut.split())
+    return Shown(row[REJECT.name], row["id"], source, column, words, begin > 0, is_cut, evidence)
