@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from jobs.progress import clock
 from jobs.recipe import Mill
+from jobs.tables import clock
 from records.manifest import Manifest
 from records.shards import Summary
 

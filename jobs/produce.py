@@ -10,6 +10,7 @@ from rich.console import Console
 from jobs.drive import drive, end_state
 from jobs.forecast import forecast, forecast_table
 from jobs.recipe import Mill, build_mill, load
+from jobs.report import write_report
 from jobs.tables import cost_table, plan_table, totals_table
 from records import ledger, manifest
 from records.errors import UserError
@@ -64,6 +65,8 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
                 say(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
             book.recipe = mill.resolved()
             outcome = Outcome(drive(mill, store, book, totals, lease, console), totals)
+            say("writing report.html")
+            write_report(store)
     finally:
         lease.release()
     return _report(outcome, book, mill, store, resume_command(recipe_path, out, settings))

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.tables import clock, totals_table
+from jobs.tables import clock, cost_table, totals_table
 from records import ledger, manifest
 from records.errors import UserError
 from records.events import newest_events, when
@@ -102,8 +102,7 @@ def show(found: dict[str, Any], console: Console) -> None:
     last = found["starts"][-1] if found["starts"] else {}
     if last:
         console.print(f"driver starts: {len(found['starts'])}, the last {last['started']} on {last['host']}")
-    if found["cost"]:
-        console.print(f"cost: {money(found['cost']['cost'])} {found['cost'].get('currency') or ''}", markup=False)
+    console.print(cost_table(Summary(**found["totals"]), found["stages"], found["cost"]))
 
 
 def describe(uri: str) -> dict[str, Any]:
@@ -127,14 +126,14 @@ def literals(store: Store, book: Manifest, totals: Summary, seen: Life) -> dict[
         "alive": seen.alive,
         "silent_s": seen.silent_s,
         "starts": book.starts,
-        "cost": cost_of(book),
+        "stages": [stage["name"] for stage in book.recipe.get("stages", [])],
+        "cost": book.cost,
     }
 
 
 def cost_of(book: Manifest) -> dict[str, Any] | None:
     """The manifest's cost table; None for a run without a price."""
-    cost = getattr(book, "cost", None) or {}
-    return cost if cost.get("cost") is not None else None
+    return book.cost if book.cost.get("cost") is not None else None
 
 
 def money(amount: float | None) -> str:

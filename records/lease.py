@@ -123,7 +123,7 @@ def is_alive(held: dict[str, Any]) -> bool | None:
     if held.get("host") != socket.gethostname() or not os.path.isdir("/proc/self"):
         return None
     try:
-        return _process_start(int(held["pid"])) == held["process_start"]
+        return process_start(int(held["pid"])) == held["process_start"]
     except (KeyError, TypeError, ValueError):
         return None
 
