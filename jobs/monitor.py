@@ -56,7 +56,7 @@ class Monitor:
         """Ray is there, and there is room: the run starts."""
         from cluster.metrics import Metrics
 
-        self.started = self._saved = time.monotonic()
+        self._saved = time.monotonic()
         self.book.begin()
         self._metrics = Metrics(self.mill.fingerprint[:12], self.mill.recipe.name, self._sample(None))
         pools = {name: pool.replicas for name, (_, pool) in self.mill.pools.items()}
