@@ -93,7 +93,12 @@ class LotLoop:
         self.index: DedupIndex | None = None
         if job.kit.dedup is not None:
             self.index = DedupIndex(
-                self._kit_ref, job.store, job.kit.dedup.bands, job.spec.index_actors, job.spec.max_retries
+                self._kit_ref,
+                job.store,
+                job.kit.dedup.bands,
+                job.spec.index_actors,
+                job.spec.max_retries,
+                snapshot_lots=job.spec.snapshot_lots,
             )
         self.window = job.spec.window or self._window()
 

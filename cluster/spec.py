@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from records.shards import Summary
 
+SNAPSHOT_LOTS = 1024
+MAX_SNAPSHOT_LOTS = 4096
+
 
 @dataclass(frozen=True)
 class ClusterSpec:
@@ -18,6 +21,9 @@ class ClusterSpec:
     lots_per_replica: int = 2  # lots in flight per engine, so that its batch never drains between lots
     window: int | None = None  # lots between birth and commit; unset: enough for the pool and every core
     index_actors: int = 1  # the dedup index is sharded by band over so many actors
+    # Lots a snapshot of the dedup index, 0 for none. Every row is written once whatever this is; it bounds what a start
+    # after a crash reads from shards (1024 lots of 512 rows: a second or two) and how many objects there are.
+    snapshot_lots: int = SNAPSHOT_LOTS
     max_retries: int = 3  # of a lot whose worker was lost, and of an engine that does not come up
     start_timeout_s: float = 1800.0  # for an engine to load
 
@@ -29,6 +35,8 @@ class ClusterSpec:
             raise ValueError("window must be at least 1")
         if self.max_retries < 0:
             raise ValueError("max_retries must not be negative")
+        if not 0 <= self.snapshot_lots <= MAX_SNAPSHOT_LOTS:
+            raise ValueError(f"snapshot_lots must lie in 0..{MAX_SNAPSHOT_LOTS}")
 
 
 @dataclass(frozen=True)
