@@ -1,162 +1,188 @@
-"""The dedup index as owned actors, sharded by band. A view, never a truth: it is rebuilt from committed shards."""
+"""The dedup index, the driver's side: claims in lot order. A view, never a truth: it is rebuilt from the committed
+shards, or faster from snapshots of its claims."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import ray
 
+from cluster import snapshots
+from cluster.bandshards import BandShards, IndexLost
 from cluster.errors import LOST, RunFailed, short
-from cluster.near import near
-from cluster.work import Brief, claimed_task
+from cluster.rebuild import ClaimSource
+from cluster.snapshots import Claims, SnapshotWriter
+from cluster.spec import SNAPSHOT_LOTS
+from cluster.work import Brief
 from records.store import Store
-from stages.bandindex import BandIndex, resolve
+from stages.bandindex import NOBODY, resolve
+from stages.dedup import Dedup
 
-LOTS_PER_TASK = 64
-
-
-@ray.remote(num_cpus=0)
-class BandShard:
-    """Some of the bands of the index. Calls come from one driver and run in order."""
-
-    def __init__(self, first: int, stop: int) -> None:
-        self.bands = slice(first, stop)
-        self.index = BandIndex(stop - first)
-
-    def load(self, claims: tuple[np.ndarray, np.ndarray]) -> None:
-        keys, owners = claims
-        self.index.insert(np.ascontiguousarray(keys[:, self.bands]), owners)
-
-    def claim(self, keys: np.ndarray, owners: np.ndarray, asked: np.ndarray) -> np.ndarray:
-        """Insert the rows kept of the lot before, then look up the rows of this one: one round trip a lot."""
-        if len(owners):
-            self.index.insert(keys, owners)
-        return self.index.query(asked)
-
-    def retract(self, first_owner: int) -> None:
-        self.index.retract(first_owner)
+MAX_EXCESS = 10.0  # times the stated error at which overfull filters end the run
 
 
 class DedupIndex:
-    """The driver's side: claims in lot order, and a rebuild when an index actor is lost."""
+    """Claims in lot order, snapshots of what is committed, and a rebuild of actors that are lost."""
 
-    def __init__(self, kit_ref: Any, store: Store, num_bands: int, num_actors: int, max_retries: int) -> None:
-        self.kit_ref, self.store = kit_ref, store
-        self.num_bands = num_bands
-        self.max_retries = max_retries
-        self.say: Any = None
-        self._edges = [int(e) for e in np.linspace(0, num_bands, min(num_actors, num_bands) + 1)]
-        self._actors: list[Any] = []
-        # Claims that no committed shard holds yet, by lot; an index rebuilt in mid-run needs them.
-        self._uncommitted: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        self._num_committed = 0
-        self._unsent: tuple[np.ndarray, np.ndarray] = self._nothing()
-
-    def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
-        return np.zeros((0, self.num_bands), np.uint64), np.zeros(0, np.int64)
-
-    def start(self, num_committed: int, say: Any = None, should_stop: Callable[[], bool] | None = None) -> None:
-        """Make the actors and fill them from the committed shards, again when an actor is lost meanwhile.
-
-        Raises RunFailed when they are lost again and again, or a shard cannot be read.
-        """
-        self._num_committed = num_committed
-        self.say = say or self.say
-        for attempt in range(self.max_retries + 1):
-            try:
-                return self._fill(should_stop)
-            except LOST as error:
-                self._lose(attempt, error)
-            except ray.exceptions.RayTaskError as error:
-                if not isinstance(error.cause, LOST):
-                    raise RunFailed(f"dedup: the index cannot be read back: {short(error.cause)}") from error
-                self._lose(attempt, error.cause)
-
-    def _lose(self, attempt: int, error: BaseException) -> None:
-        if attempt == self.max_retries:
-            raise RunFailed(f"dedup: the index was lost {attempt + 1} times ({short(error)})") from error
-        self.stop()
-
-    def _fill(self, should_stop: Callable[[], bool] | None) -> None:
-        num_committed = self._num_committed
-        pairs = zip(self._edges, self._edges[1:])
-        spread = BandShard.options(scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
-        self._actors = [spread.remote(first, stop) for first, stop in pairs]
-        groups = range(0, num_committed, LOTS_PER_TASK)
-        loads: list[Any] = []
-        for number, first in enumerate(groups):
-            if should_stop and should_stop():
-                return  # no claim will be made
-            lots = range(first, min(first + LOTS_PER_TASK, num_committed))
-            claims = claimed_task.options(**near(self.store)).remote([self.kit_ref], self.store, lots)
-            loads += [actor.load.remote(claims) for actor in self._actors]
-            while len(loads) > 8 * len(self._actors):  # so that few claims lie in memory at once
-                done, loads = ray.wait(loads, num_returns=1)
-                ray.get(done)
-            if self.say and number % 50 == 49:
-                self.say(f"dedup index: {lots.stop} of {num_committed} lots read back")
-        ray.get(loads)
-        for claims in self._uncommitted.values():
-            ray.get([actor.load.remote(claims) for actor in self._actors])
-        self._unsent = self._nothing()
-
-    def claim(self, lot: int, brief: Brief, first_owner: int) -> np.ndarray:
-        """Owners int64 (num_rows,) of a lot's rows: the ask number of the kept row that each duplicates, else -1.
-
-        Lots must come in their order. Raises RunFailed when the index is lost again and again.
-        """
-        assert brief.keys is not None
-        alive = np.flatnonzero(brief.alive)
-        asked = brief.keys[alive]
-        for attempt in range(self.max_retries + 1):
-            try:
-                found = self._ask(asked)
-                break
-            except LOST as error:
-                self._lose(attempt, error)
-                if self.say:
-                    self.say(f"lot {lot}: the dedup index was lost and is built again ({short(error)})")
-                self.start(self._num_committed)
-        owners = np.full(len(brief.alive), -1, np.int64)
-        owners[alive] = found
-        owners = resolve(brief.keys, owners, brief.alive, first_owner)
-        kept = np.flatnonzero(brief.alive & (owners < 0))
-        self._unsent = brief.keys[kept], first_owner + kept
-        self._uncommitted[lot] = self._unsent
-        return owners
-
-    def _ask(self, asked: np.ndarray) -> np.ndarray:
-        keys, owners = self._unsent
-        answers = []
-        for actor, first, stop in zip(self._actors, self._edges, self._edges[1:]):
-            part = slice(first, stop)
-            answers.append(actor.claim.remote(np.ascontiguousarray(keys[:, part]), owners, asked[:, part].copy()))
-        found = np.stack(ray.get(answers))
-        found = np.where(found < 0, np.iinfo(np.int64).max, found).min(axis=0)
-        return np.where(found == np.iinfo(np.int64).max, -1, found)
-
-    def committed(self, lot: int) -> None:
-        """A lot is in its shard now and need not be remembered."""
-        self._uncommitted.pop(lot, None)
-        self._num_committed = lot + 1
-
-    def rewind(self, lot: int, first_owner: int) -> None:
-        """Take back the claims of `lot` and of every lot after it; all of them are uncommitted and claim again."""
-        for later in [n for n in self._uncommitted if n >= lot]:
-            del self._uncommitted[later]
-        keys, owners = self._unsent
-        before = owners < first_owner
-        self._unsent = keys[before], owners[before]
-        try:
-            ray.get([actor.retract.remote(first_owner) for actor in self._actors])
-        except LOST:
-            pass  # the next claim finds the loss and rebuilds without them
+    def __init__(
+        self,
+        kit_ref: Any,
+        store: Store,
+        num_bands: int,
+        num_actors: int,
+        max_retries: int,
+        snapshot_lots: int = SNAPSHOT_LOTS,
+    ) -> None:
+        """`kit_ref` is of a kit with a dedup stage of `num_bands`; `snapshot_lots` lots make a snapshot, 0 for none."""
+        kit = ray.get(kit_ref)
+        assert kit.dedup is not None and kit.dedup.bands == num_bands
+        self.dedup: Dedup = kit.dedup
+        self.num_bands, self.max_retries = num_bands, max_retries
+        self.say: Callable[[str], None] = lambda text: None
+        self._lot_size = kit.plan.lot_size
+        whose = snapshots.identity(kit.plan, kit.dedup)
+        self._writer = SnapshotWriter(store, whose, snapshot_lots, lambda text: self.say(text))
+        self._shards = BandShards(kit.dedup, num_actors, ClaimSource(store, kit.plan, kit.dedup, whose, snapshot_lots))
+        # Claims that no committed shard holds yet, by lot; actors made anew in mid-run need them.
+        self._uncommitted: dict[int, Claims] = {}
+        self._num_committed = self._num_settled = 0
+        # The claims of the latest lots are sent with the next question.
+        self._unsent = _joined([], num_bands)
+        self._unsent_from = 0
+        self._told_error = 0.0
 
     @property
     def nbytes(self) -> int:
-        return 0
+        """Bytes that the actors' tables or filters take, as of their last answers; asks nobody."""
+        return self._shards.nbytes
+
+    @property
+    def num_rows(self) -> int:
+        """Rows that own their bands, committed or claimed."""
+        return self._num_settled + sum(len(owners) for _, owners in self._uncommitted.values())
+
+    def start(
+        self,
+        num_committed: int,
+        say: Callable[[str], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        """Make the actors and fill them with the claims of the committed lots, again when one is lost meanwhile.
+
+        Raises RunFailed when they are lost again and again, or a shard cannot be read.
+        """
+        self._num_committed = self._unsent_from = num_committed
+        self.say = say or self.say
+        self._revive(self._shards.numbers, should_stop)
+        self._check_fill()
+
+    def _revive(self, numbers: list[int], should_stop: Callable[[], bool] | None = None) -> None:
+        """Make these actors anew, with all that had been sent to them."""
+        self._writer.flush()
+        sent = [claims for lot, claims in sorted(self._uncommitted.items()) if lot < self._unsent_from]
+        cause: BaseException
+        for _ in range(self.max_retries + 1):
+            try:
+                self._num_settled = self._shards.fill(numbers, self._num_committed, sent, self.say, should_stop)
+                return
+            except LOST as error:
+                cause = error
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                if not isinstance(cause, LOST):
+                    raise RunFailed(f"dedup: the index cannot be read back: {short(cause)}") from error
+        raise RunFailed(f"dedup: the index was lost {self.max_retries + 1} times ({short(cause)})") from cause
+
+    def claim(self, lot: int, brief: Brief, first_owner: int) -> np.ndarray:
+        """Owners int64 (num_rows,) of a lot's rows: -1 for a row that is kept (or dead), else that of the row which it
+        duplicates: its ask number, or UNKNOWN (-2) where the index cannot name it.
+
+        Lots must come in their order. Raises RunFailed when the index is lost again and again.
+        """
+        return self._claim([(lot, brief, first_owner)])[0]
+
+    def claim_many(self, lots: Sequence[tuple[int, Brief, int]]) -> list[np.ndarray]:
+        """What `claim` would answer for each (lot, brief, first owner) in turn; with an exact index in one round trip.
+
+        A filter would answer otherwise for lots that are claimed together, and then their number would change rows.
+        """
+        if self.dedup.is_exact and lots:
+            return self._claim(lots)
+        return [self.claim(*one) for one in lots]
+
+    def _claim(self, lots: Sequence[tuple[int, Brief, int]]) -> list[np.ndarray]:
+        keys = np.concatenate([brief.keys for _, brief, _ in lots if brief.keys is not None])
+        alive = np.concatenate([brief.alive for _, brief, _ in lots])
+        first_lot, _, first_owner = lots[0]
+        starts = np.cumsum([0] + [len(brief.alive) for _, brief, _ in lots])
+        if [owner for _, _, owner in lots] != (first_owner + starts[:-1]).tolist():
+            raise ValueError("lots that are claimed together must follow one another")
+        found = np.full(len(alive), NOBODY, np.int64)
+        found[alive] = self._ask(first_lot, keys[alive])
+        owners = resolve(keys, found, alive, first_owner)
+        kept = np.flatnonzero(alive & (owners == NOBODY))
+        self._unsent, self._unsent_from = (keys[kept], first_owner + kept), first_lot
+        for (lot, _, _), start, stop in zip(lots, *np.searchsorted(kept, [starts[:-1], starts[1:]])):
+            self._uncommitted[lot] = self._unsent[0][start:stop], self._unsent[1][start:stop]
+        self._check_fill()
+        return np.split(owners, starts[1:-1])
+
+    def _ask(self, lot: int, asked: np.ndarray) -> np.ndarray:
+        for _ in range(self.max_retries + 1):
+            try:
+                return self._shards.ask(self._unsent, asked, self._num_committed * self._lot_size)
+            except IndexLost as error:
+                cause = error
+                self.say(f"lot {lot}: the dedup index was lost and is built again ({error})")
+                self._revive(error.numbers)
+        raise RunFailed(f"dedup: the index was lost {self.max_retries + 1} times ({cause})") from cause
+
+    def committed(self, lot: int) -> None:
+        """A lot is in its shard now; its claims go into the next snapshot."""
+        claims = self._uncommitted.pop(lot)
+        self._num_settled += len(claims[1])
+        self._num_committed = lot + 1
+        self._writer.add(lot, claims)
+
+    def rewind(self, lot: int, first_owner: int) -> None:
+        """Take back the claims of `lot` and of every lot after it; all of them are uncommitted and claim again."""
+        gone = {n: self._uncommitted.pop(n) for n in sorted(self._uncommitted) if n >= lot}
+        sent = _joined([claims for n, claims in gone.items() if n < self._unsent_from], self.num_bands)
+        keys, owners = self._unsent
+        before = owners < first_owner
+        self._unsent = keys[before], owners[before]
+        self._unsent_from = min(self._unsent_from, lot)
+        if len(sent[1]):
+            try:
+                self._shards.retract(sent)
+            except IndexLost:
+                pass  # the others have done it; the next claim finds the loss and rebuilds without these claims
 
     def stop(self) -> None:
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
+        """Write the last snapshot and end the actors."""
+        try:
+            self._writer.close()
+        finally:
+            self._shards.kill(self._shards.numbers)
+
+    def _check_fill(self) -> None:
+        """Warn when Bloom filters hold more rows than they were made for. Raises RunFailed when far too many."""
+        stated, made_for = self.dedup.spec.bloom_error, self.dedup.spec.bloom_rows
+        if self.dedup.is_exact or self.num_rows <= made_for:
+            return
+        error = self.dedup.error_at(self.num_rows)
+        what = f"{self.num_rows:,} rows are in Bloom filters made for {made_for:,} (bloom_rows)"
+        what += f": a fresh row is now called a duplicate with a chance of {error:.2g} (bloom_error is {stated:g})"
+        if error > MAX_EXCESS * stated:
+            raise RunFailed(
+                f"dedup: {what}; the run stops here. What is committed is sound: pack it, and go on in another --out "
+                f"with a larger bloom_rows"
+            )
+        if error > 1.5 * self._told_error:
+            self._told_error = error
+            self.say(f"dedup index: {what}; at {MAX_EXCESS:g} times that the run stops")
+
+
+def _joined(claims: Sequence[Claims], num_bands: int) -> Claims:
+    empty = np.zeros((0, num_bands), np.uint64), np.zeros(0, np.int64)
+    return np.concatenate([c[0] for c in [*claims, empty]]), np.concatenate([c[1] for c in [*claims, empty]])

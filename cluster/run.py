@@ -22,7 +22,7 @@ from cluster.index import DedupIndex
 from cluster.job import Beat, Job, beat, build_pools, window
 from cluster.quarantine import SUSPECT_AFTER, Quarantine
 from cluster.replica import join_task
-from cluster.work import finish_task, process_task, warm_task
+from cluster.work import Brief, finish_task, process_task, warm_task
 from records.lots import asks
 from records.shards import Summary
 
@@ -58,7 +58,12 @@ class LotLoop:
         self.index: DedupIndex | None = None
         if job.kit.dedup is not None:
             self.index = DedupIndex(
-                self._kit_ref, job.store, job.kit.dedup.bands, job.spec.index_actors, job.spec.max_retries
+                self._kit_ref,
+                job.store,
+                job.kit.dedup.bands,
+                job.spec.index_actors,
+                job.spec.max_retries,
+                snapshot_lots=job.spec.snapshot_lots,
             )
         self._window, self.began = 0, time.monotonic()
         self._shown = self._polled = 0.0
@@ -273,14 +278,17 @@ class LotLoop:
         self._to_claim = lot
 
     def _claim(self) -> None:
-        while (flight := self._flights.get(self._to_claim)) and flight.phase == "ready":
+        """Claim for every lot whose turn it is, in one round trip to the index."""
+        lots: list[tuple[int, Brief, int]] = []
+        while (flight := self._flights.get(self._to_claim + len(lots))) and flight.phase == "ready":
             assert flight.brief
-            if self.index:
-                first_owner = flight.lot * self.job.kit.plan.lot_size
-                flight.owners = self.index.claim(flight.lot, flight.brief, first_owner)
-            flight.mark("claimed")
-            self._finish(flight)
-            self._to_claim += 1
+            lots.append((flight.lot, flight.brief, flight.lot * self.job.kit.plan.lot_size))
+        owners = self.index.claim_many(lots) if self.index and lots else [None] * len(lots)
+        for (lot, _, _), claimed in zip(lots, owners):
+            self._flights[lot].owners = claimed
+            self._flights[lot].mark("claimed")
+            self._finish(self._flights[lot])
+        self._to_claim += len(lots)
 
     def _finish(self, flight: Flight) -> None:
         flight.phase = "finishing"

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from records.shards import Summary
 
 BUDGETS = ("device_s", "cost")
+SNAPSHOT_LOTS = 1024
+MAX_SNAPSHOT_LOTS = 4096
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,9 @@ class ClusterSpec:
     pools: dict[str, PoolSpec] = field(default_factory=dict)  # by name of a stage that lives in a pool
     window: int | None = None  # lots between birth and commit; unset: enough for the pools and every core
     index_actors: int = 1  # the dedup index is sharded by band over so many actors
+    # Lots a snapshot of the dedup index, 0 for none. Every row is written once whatever this is; it bounds what a start
+    # after a crash reads from shards (1024 lots of 512 rows: a second or two) and how many objects there are.
+    snapshot_lots: int = SNAPSHOT_LOTS
     max_retries: int = 3  # of a lot whose worker was lost, and of an engine that does not come up
     max_poison: int = 16  # asks of one start that may be rejected for killing their engines
     start_timeout_s: float = 1800.0  # for an engine to load
@@ -56,6 +61,8 @@ class ClusterSpec:
             raise ValueError("index_actors must be at least 1")
         if self.window is not None and self.window < 1:
             raise ValueError("window must be at least 1")
+        if not 0 <= self.snapshot_lots <= MAX_SNAPSHOT_LOTS:
+            raise ValueError(f"snapshot_lots must lie in 0..{MAX_SNAPSHOT_LOTS}")
         for name in ("max_retries", "max_poison", "nodes_timeout_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")

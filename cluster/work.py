@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from generators.contract import Generator
@@ -19,11 +18,9 @@ from records.ids import row_id
 from records.lots import Plan
 from records.schema import ASK, REJECT, set_column
 from records.shards import Encoded, OutputSpec
-from records.store import Store
+from stages.bandindex import NOBODY, UNKNOWN
 from stages.contract import Stage
-from stages.dedup import Dedup
-
-DUPLICATE = "duplicate"
+from stages.dedup import DUPLICATE, PROBABLE, Dedup
 
 
 @dataclass
@@ -119,34 +116,20 @@ def process(kit: Kit, batch: pa.RecordBatch, segment: int = 0) -> tuple[pa.Recor
 
 
 def finish(kit: Kit, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None) -> Encoded:
-    """Mark the duplicates (`owners[i]` is the ask number of the kept row, -1 for none) and part the lot."""
-    if owners is not None and (owners >= 0).any():
+    """Mark the duplicates (`owners[i]` is the ask number of the kept row, UNKNOWN where the index cannot tell, -1 for
+    none) and part the lot."""
+    if owners is not None and (owners != NOBODY).any():
         plan = kit.plan
         assert kit.dedup is not None
-        reason = f"{kit.dedup.name}:{DUPLICATE}"
         reject = batch.column(REJECT.name).to_pylist()
         kept = batch.column("duplicate_of").to_pylist()
-        for row in np.flatnonzero(owners >= 0).tolist():
-            reject[row] = reason
-            kept[row] = row_id(plan.fingerprint, plan.generation, *divmod(int(owners[row]), plan.lot_size))
+        for row in np.flatnonzero(owners != NOBODY).tolist():
+            reject[row] = f"{kit.dedup.name}:{PROBABLE if owners[row] == UNKNOWN else DUPLICATE}"
+            if owners[row] != UNKNOWN:
+                kept[row] = row_id(plan.fingerprint, plan.generation, *divmod(int(owners[row]), plan.lot_size))
         batch = set_column(batch, batch.schema.field("duplicate_of"), pa.array(kept, pa.string()))
         batch = set_column(batch, REJECT, pa.array(reject, pa.string()))
     return shards.encode(batch, kit.schema, lot, kit.output)
-
-
-def claimed(kit: Kit, store: Store, lots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Band keys uint64 (n, bands) and owners int64 (n,) of the kept rows of committed lots, to rebuild the index."""
-    assert kit.dedup is not None
-    keys, owners = [], []
-    for lot in lots:
-        with store.open(shards.shard_name(shards.KEPT, lot)) as file:
-            table = pq.read_table(file, columns=["row", "minhash"])
-        if table.num_rows:
-            keys.append(kit.dedup.keys(table.column("minhash")))
-            owners.append(lot * kit.plan.lot_size + table.column("row").to_numpy().astype(np.int64))
-    if not keys:
-        return np.zeros((0, kit.dedup.bands), np.uint64), np.zeros(0, np.int64)
-    return np.concatenate(keys), np.concatenate(owners)
 
 
 # Retries are the run's own business (bounded, counted, named), so Ray's are off.
@@ -164,8 +147,3 @@ def warm_task(kit_ref: list) -> None:
 @ray.remote(num_cpus=1, max_retries=0)
 def finish_task(kit_ref: list, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None) -> Encoded:
     return finish(opened(kit_ref), batch, lot, owners)
-
-
-@ray.remote(num_cpus=1, max_retries=2)
-def claimed_task(kit_ref: list, store: Store, lots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-    return claimed(opened(kit_ref), store, lots)

@@ -19,7 +19,7 @@ from records.schema import REJECT
 from records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
 from records.store import Store, open_store
 from stages.bandindex import BandIndex
-from stages.dedup import Dedup
+from stages.dedup import DUPLICATE, PROBABLE, Dedup
 
 MAX_SHOWN = 20
 SAMPLE_PER_LOT = 4  # signatures made anew from the text
@@ -201,6 +201,19 @@ class _Walk:
             named = table.column("duplicate_of").to_pylist()
             if is_kept and any(named):
                 self.findings.add(f"{name}: a kept row is marked as a duplicate")
+            elif not is_kept:
+                self._named(table.column("row").to_pylist(), table.column(REJECT.name).to_pylist(), named, name)
+
+    def _named(self, rows: list[int], rejects: list[str | None], named: list[str | None], name: str) -> None:
+        """A duplicate names its kept row; a probable one (Bloom filters find them) and any other row name none."""
+        assert self.dedup
+        certain, probable = f"{self.dedup.name}:{DUPLICATE}", f"{self.dedup.name}:{PROBABLE}"
+        for row, reject, other in zip(rows, rejects, named):
+            if (reject == certain) != (other is not None):
+                names = "no kept row" if other is None else "a kept row"
+                self.findings.add(f"{name}: row {row} is {reject} and names {names} in duplicate_of")
+            elif reject == probable and self.dedup.is_exact:
+                self.findings.add(f"{name}: row {row} is {reject}, but the recipe's index is exact")
 
     def _complete(self, whole: pa.Table, lot: int) -> None:
         rows = np.sort(whole.column("row").to_numpy())

@@ -22,6 +22,7 @@ from records.shards import OutputSpec
 from records.sources import Source, SourceSpec, open_source
 from records.spec import build, literals, nearest
 from stages.contract import Stage
+from stages.dedup import Dedup
 from stages.needs import Needs
 from stages.registry import stage_class
 
@@ -211,6 +212,7 @@ def build_mill(recipe: Recipe) -> Mill:
     except ValueError as error:
         raise UserError(f"{error}; rename it in source.carry, or give the stage another name") from None
     _check_reads(schema, payload, stages)
+    _check_room(recipe.limits, stages)
     identity = {
         "seed": recipe.seed,
         "lot_size": recipe.lot_size,
@@ -275,3 +277,14 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
         known |= {c.name for c in stage.columns()}
     if sum(s.kind == "dedup" for s in stages) > 1:
         raise UserError("a recipe takes one dedup stage")
+
+
+def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:
+    """Refuse a limit that Bloom filters are not made for; such a run would end before it."""
+    for stage in stages:
+        most = stage.spec.bloom_rows if isinstance(stage, Dedup) else None
+        if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
+            raise UserError(
+                f"limits.kept_rows is {limits.kept_rows:,}, but stage '{stage.name}' has filters for {most:,} rows; "
+                f"raise its bloom_rows to that"
+            )

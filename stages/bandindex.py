@@ -2,29 +2,24 @@
 
 Row by row it answers as a plain pass over datasketch's `MinHashLSH` would: query; on any hit the row is a duplicate,
 else insert it. Between lots the index answers (`query`), within a lot `resolve` does, so that a lot needs one round
-trip. A band is a table of its own, hence several indexes can each hold a slice of the bands: the smallest
-non-negative of their answers is the answer of the whole.
+trip. A band is a table of its own, hence several indexes can each hold a slice of the bands: `merged` makes one answer
+of theirs.
 
-Arithmetic: a slot takes 13 bytes (key 8, owner 5); tables are filled to 0.8 and grow by 1.3, so the fill is between
-0.615 and 0.8 and a row takes 16.3 to 21.1 bytes a band: 146 to 190 with the 9 bands of threshold 0.8 at 128
-permutations. A growing band holds its old and new table at once, one band at a time.
+Arithmetic: a slot takes 13 bytes (key 8, owner 5). A band is 64 tables of staggered sizes, each filled to 0.8 and
+grown by 1.3, so their fills lie between 0.615 and 0.8 and a row takes 16.3 to 21.1 bytes a band, 18.6 on average: 168
+with the 9 bands of threshold 0.8 at 128 permutations. One table grows at a time, which needs a 28th of a band more.
 """
+
+from typing import Any
 
 import numpy as np
 
 MAX_LOAD = 0.8
 GROWTH = 1.3
 MIN_SLOTS = 64
-MAX_OWNER = (1 << 40) - 2  # all ones mark an empty slot
+MAX_OWNER = (1 << 40) - 2  # a slot holds the owner plus one in 40 bits
 NOBODY = -1
-
-Table = tuple[np.ndarray, np.ndarray, np.ndarray]
-
-
-def _table(num_slots: int) -> Table:
-    """An empty table: keys uint64, owners' low uint32 and high uint8, each (num_slots,)."""
-    keys = np.zeros(num_slots, np.uint64)
-    return keys, np.full(num_slots, 0xFFFFFFFF, np.uint32), np.full(num_slots, 0xFF, np.uint8)
+UNKNOWN = -2  # somebody, but it cannot be told who (see stages.bloomindex)
 
 
 class BandIndex:
@@ -34,21 +29,30 @@ class BandIndex:
     """
 
     def __init__(self, num_bands: int) -> None:
+        from stages.kernels.bandindex import PARTS
+
         if num_bands < 1:
             raise ValueError(f"num_bands must be at least 1, not {num_bands}")
-        self.num_bands = num_bands
-        self._tables = [_table(MIN_SLOTS) for _ in range(num_bands)]
-        self._counts = [0] * num_bands
+        self.num_bands, self._num_parts = num_bands, PARTS
+        shape = num_bands, PARTS
+        self._tables: list[list[np.ndarray]] = [[np.zeros(0, np.uint8)] * PARTS for _ in range(num_bands)]
+        self._bases, self._sizes = np.zeros(shape, np.uint64), np.zeros(shape, np.uint64)
+        self._counts, self._rooms = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self._stagger(MIN_SLOTS)
 
     @property
     def num_rows(self) -> int:
         """Distinct keys of the fullest band: the rows inserted where no two share a key, as kept rows never do."""
-        return max(self._counts)
+        return int(self._counts.sum(axis=1).max())
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tables, empty slots included."""
-        return sum(part.nbytes for table in self._tables for part in table)
+        return sum(table.nbytes for band in self._tables for table in band)
+
+    def reserve(self, num_rows: int) -> None:
+        """Make room for `num_rows` rows in all, so that loading them moves nothing."""
+        self._stagger(num_rows / self._num_parts / MAX_LOAD)
 
     def query(self, keys: np.ndarray) -> np.ndarray:
         """The smallest owner that shares a key with each row in any band, -1 where none: int64 (n,).
@@ -57,55 +61,92 @@ class BandIndex:
         """
         from stages.kernels import bandindex as kernel
 
-        keys = self._checked(keys)
         found = np.full(len(keys), NOBODY, np.int64)
-        for band, table in enumerate(self._tables):
-            kernel.query_band(*table, keys, band, found)
+        kernel.query(self._bases, self._sizes, checked(keys, self.num_bands), found)
         return found
 
-    def insert(self, keys: np.ndarray, owners: np.ndarray) -> None:
+    def insert(self, keys: np.ndarray, owners: np.ndarray, is_settled: bool = False) -> None:
         """Let each row's owner, int64 (n,), claim its keys, uint64 (n, num_bands); a taken key keeps the smaller owner.
 
-        Raises ValueError for an owner outside 0 to MAX_OWNER, before anything is inserted.
+        `is_settled` promises that the claims will not be retracted, which does not matter here. Raises ValueError for
+        an owner outside 0 to MAX_OWNER, before anything is inserted.
         """
         from stages.kernels import bandindex as kernel
 
-        keys = self._checked(keys)
-        owners = np.ascontiguousarray(owners, np.int64)
-        if owners.shape != (len(keys),):
-            raise ValueError(f"{len(keys)} rows of keys but owners of shape {owners.shape}")
-        if len(owners) and not (owners.min() >= 0 and owners.max() <= MAX_OWNER):
-            raise ValueError(f"owners must lie in 0 to {MAX_OWNER}, not {owners.min()} to {owners.max()}")
+        keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
         for band in range(self.num_bands):
             start = 0
             while True:
-                table = self._tables[band]
-                room = int(len(table[0]) * MAX_LOAD) - self._counts[band]
-                start, added = kernel.insert_band(*table, keys, band, owners, start, room)
-                self._counts[band] += added
+                start = kernel.insert(self._bases, self._sizes, self._counts, self._rooms, keys, owners, band, start)
                 if start == len(keys):
                     break
-                self._rehash(band, int(len(table[0]) * GROWTH) + 1)
+                part = int(kernel.part_of(keys[start, band]))
+                self._resize(band, part, int(int(self._sizes[band, part]) * GROWTH) + 1)
 
-    def retract(self, first_owner: int) -> None:
-        """Forget every claim by `first_owner` or a later one, as if these rows had never been inserted.
+    def retract(self, keys: np.ndarray, owners: np.ndarray) -> None:
+        """Forget these claims, as if they had never been made; keys that other owners hold stay theirs.
 
-        True to that only if no earlier owner came after one of them with the same key, as in a run they never do.
+        True to that only if no other row claimed one of these keys in vain, as in a run no kept row ever does.
         """
-        for band in range(self.num_bands):
-            self._rehash(band, len(self._tables[band][0]), first_owner)
-
-    def _rehash(self, band: int, num_slots: int, stop: int = MAX_OWNER + 1) -> None:
         from stages.kernels import bandindex as kernel
 
-        grown = _table(num_slots)
-        self._counts[band] = kernel.rehash(*self._tables[band], *grown, stop)
-        self._tables[band] = grown
+        keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
+        for band in range(self.num_bands):
+            kernel.remove(self._bases, self._sizes, self._counts, keys, owners, band)
 
-    def _checked(self, keys: np.ndarray) -> np.ndarray:
-        if keys.ndim != 2 or keys.shape[1] != self.num_bands or keys.dtype != np.uint64:
-            raise ValueError(f"keys must be uint64 (n, {self.num_bands}), not {keys.dtype} {keys.shape}")
-        return np.ascontiguousarray(keys)
+    def settle(self, first_owner: int) -> None:
+        """Claims by owners below `first_owner` will not be retracted: nothing to forget here."""
+
+    def _stagger(self, num_slots: float) -> None:
+        """Bring every table to `num_slots` or more, the last of a band to 1.3 times that, so that they grow in turn."""
+        for band in range(self.num_bands):
+            for part in range(self._num_parts):
+                wanted = int(num_slots * GROWTH ** (part / self._num_parts)) + 1
+                if wanted > self._sizes[band, part]:
+                    self._resize(band, part, wanted)
+
+    def _resize(self, band: int, part: int, num_slots: int) -> None:
+        from stages.kernels import bandindex as kernel
+
+        grown = np.zeros(num_slots * int(kernel.SLOT_BYTES), np.uint8)
+        place, size = np.uint64(grown.ctypes.data), np.uint64(num_slots)
+        kernel.rehash(self._bases[band, part], self._sizes[band, part], place, size)
+        self._tables[band][part] = grown
+        self._bases[band, part], self._sizes[band, part] = place, size
+        self._rooms[band, part] = int(num_slots * MAX_LOAD)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for band, tables in enumerate(self._tables):
+            for part, table in enumerate(tables):
+                self._tables[band][part] = table = table.copy()  # what was unpickled may not be ours to write
+                self._bases[band, part] = table.ctypes.data
+
+
+def checked(keys: np.ndarray, num_bands: int) -> np.ndarray:
+    """`keys` in one of the two layouts that kernels are compiled for. Raises ValueError for another shape or type."""
+    if keys.ndim != 2 or keys.shape[1] != num_bands or keys.dtype != np.uint64:
+        raise ValueError(f"keys must be uint64 (n, {num_bands}), not {keys.dtype} {keys.shape}")
+    return keys if keys.flags.f_contiguous and not keys.flags.c_contiguous else np.ascontiguousarray(keys)
+
+
+def checked_owners(keys: np.ndarray, owners: np.ndarray) -> np.ndarray:
+    """`owners` as int64, one for each row of keys. Raises ValueError."""
+    owners = np.ascontiguousarray(owners, np.int64)
+    if owners.shape != (len(keys),):
+        raise ValueError(f"{len(keys)} rows of keys but owners of shape {owners.shape}")
+    if len(owners) and not (owners.min() >= 0 and owners.max() <= MAX_OWNER):
+        raise ValueError(f"owners must lie in 0 to {MAX_OWNER}, not {owners.min()} to {owners.max()}")
+    return owners
+
+
+def merged(answers: list[np.ndarray]) -> np.ndarray:
+    """One answer, int64 (n,), of several slices of the bands: the smallest owner, else UNKNOWN where any says so."""
+    whole = answers[0].copy()
+    for found in answers[1:]:
+        is_better = (found >= 0) & ((whole < 0) | (found < whole)) | ((whole == NOBODY) & (found == UNKNOWN))
+        whole[is_better] = found[is_better]
+    return whole
 
 
 def resolve(keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:
@@ -113,10 +154,10 @@ def resolve(keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner:
 
     `keys` uint64 (n, all bands); `found` int64 (n,) what `query` answered over all bands; `alive` bool (n,);
     `first_owner` the owner that row 0 would be. A living row duplicates `found` where that is >= 0, else the first
-    kept row before it that shares a key in any band; dead rows and duplicates claim nothing. The caller then inserts
-    the kept rows (alive and -1) with owners first_owner + row.
+    kept row before it that shares a key in any band, else UNKNOWN where `found` says so; dead rows and duplicates claim
+    nothing. The caller then inserts the kept rows (alive and -1) with owners first_owner + row.
     """
-    from stages.kernels import bandindex as kernel
+    from stages.kernels import resolve as kernel
 
     num_rows, num_bands = keys.shape
     num_slots = 1 << max(2 * num_rows, 2).bit_length()

@@ -1,115 +1,149 @@
-"""Open addressing with linear probing: 8 bytes of key and 5 of owner a slot, no pointers, no tombstones.
+"""Open addressing with linear probing: 13 bytes a slot, 8 of key and 5 of owner plus one (0: empty), no tombstones.
 
-A table is three arrays of one length: keys uint64, low uint32, high uint8 (owner = high << 32 | low). Its length need
-not be a power of two: a slot is the high half of (scrambled key) * length ("fastrange", Lemire 2018, "Fast random
-integer generation in an interval"), so tables grow by small factors and a rehash walks both tables in order.
+A band is PARTS tables, so that it grows by a small share of itself at a time. The high bits of the scrambled key name
+the part, the rest names the slot: the high half of (those bits) * length ("fastrange", Lemire 2018, "Fast random
+integer generation in an interval"). So lengths need not be powers of two, tables grow by small factors, and a rehash
+walks both tables in order. A table is given as the address of its bytes: numba has no array of arrays.
 """
 
 import numpy as np
 from numba import njit
 
-from stages.kernels.memory import high64
+from stages.kernels.memory import high64, load64_at, prefetch_at, store64_at
 
 SCRAMBLE = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: spreads keys that are not hashes themselves
-NO_LOW, NO_HIGH = np.uint32(0xFFFFFFFF), np.uint8(0xFF)  # the owner of an empty slot; its key is 0
+PART_BITS = np.uint64(6)
+PARTS = 1 << int(PART_BITS)
+PART_SHIFT = np.uint64(64) - PART_BITS
+SLOT_BYTES = np.uint64(13)
+ZERO, ONE, FIVE, B24, B32, B40 = (np.uint64(n) for n in (0, 1, 5, 24, 32, 40))
+AHEAD = 12  # rows between the prefetch of a slot and its use: some 100 ns of work
 
 
 @njit(cache=True, nogil=True, inline="always")
-def is_empty(low, high, slot):  # type: ignore[no-untyped-def]
-    """Whether a slot, whose key is known to be 0, is empty."""
-    return low[slot] == NO_LOW and high[slot] == NO_HIGH
+def part_of(key):  # type: ignore[no-untyped-def]
+    """Which of a band's tables holds `key`."""
+    return (key * SCRAMBLE) >> PART_SHIFT
+
+
+@njit(cache=True, nogil=True, inline="always")
+def home(key, size):  # type: ignore[no-untyped-def]
+    """The slot where the search for `key` begins."""
+    return high64((key * SCRAMBLE) << PART_BITS, size)
+
+
+@njit(cache=True, nogil=True, inline="always")
+def owner_at(place):  # type: ignore[no-untyped-def]
+    """Owner + 1 of the slot at an address, 0 when it is empty."""
+    return load64_at(place + FIVE) >> B24
+
+
+@njit(cache=True, nogil=True, inline="always")
+def write(place, key, owner1):  # type: ignore[no-untyped-def]
+    """Fill the slot at an address; the two stores overlap in the key's last three bytes."""
+    store64_at(place, key)
+    store64_at(place + FIVE, (key >> B40) | (owner1 << B24))
 
 
 @njit(cache=True, nogil=True)
-def find(keys, low, high, key):  # type: ignore[no-untyped-def]
-    """(slot, found): where `key` is, or the empty slot where it would go."""
-    slot = np.uint64(high64(key * SCRAMBLE, np.uint64(keys.size)))
+def find(base, size, key):  # type: ignore[no-untyped-def]
+    """(address, owner + 1): where `key` is, or the empty slot where it would go, with 0."""
+    slot = home(key, size)
     while True:
-        there = keys[slot]
-        if there == key and (key != 0 or not is_empty(low, high, slot)):
-            return slot, True
-        if there == 0 and is_empty(low, high, slot):
-            return slot, False
-        slot += np.uint64(1)
-        if slot == np.uint64(keys.size):
-            slot = np.uint64(0)
+        place = base + slot * SLOT_BYTES
+        owner1 = owner_at(place)
+        if owner1 == ZERO or load64_at(place) == key:
+            return place, owner1
+        slot += ONE
+        if slot == size:
+            slot = ZERO
+
+
+@njit(cache=True, nogil=True, inline="always")
+def warm(bases, sizes, key):  # type: ignore[no-untyped-def]
+    """Begin to fetch the slot of a key that is looked up soon."""
+    part = part_of(key)
+    prefetch_at(bases[part] + home(key, sizes[part]) * SLOT_BYTES)
 
 
 @njit(cache=True, nogil=True)
-def query_band(keys, low, high, asked, band, found):  # type: ignore[no-untyped-def]
-    """Lower found[i] (int64, -1 = none yet) to the owner of asked[i, band] where there is one."""
-    for i in range(asked.shape[0]):
-        slot, is_there = find(keys, low, high, asked[i, band])
-        if is_there:
-            owner = np.int64(high[slot]) << 32 | np.int64(low[slot])
-            if found[i] < 0 or owner < found[i]:
-                found[i] = owner
+def query(bases, sizes, asked, found):  # type: ignore[no-untyped-def]
+    """Lower found[i] (int64, -1 = none yet) to the smallest owner of asked[i, band] in any band."""
+    num_rows = asked.shape[0]
+    for band in range(asked.shape[1]):
+        for i in range(num_rows):
+            if i + AHEAD < num_rows:
+                warm(bases[band], sizes[band], asked[i + AHEAD, band])
+            part = part_of(asked[i, band])
+            _, owner1 = find(bases[band, part], sizes[band, part], asked[i, band])
+            if owner1 != ZERO:
+                owner = np.int64(owner1) - 1
+                if found[i] < 0 or owner < found[i]:
+                    found[i] = owner
 
 
 @njit(cache=True, nogil=True)
-def insert_band(keys, low, high, new, band, owners, start, room):  # type: ignore[no-untyped-def]
-    """Insert new[start:, band]; a key that is there keeps the smaller owner. Stops when `room` new keys have come.
+def insert(bases, sizes, counts, rooms, new, owners, band, start):  # type: ignore[no-untyped-def]
+    """Insert new[start:, band]; a key that is there keeps the smaller owner. Stops at a row whose table is full.
 
-    Returns (index of the first row that did not fit, number of new keys).
+    Returns that row, or the number of rows.
     """
-    count = 0
-    for i in range(start, new.shape[0]):
-        key = new[i, band]
-        slot, is_there = find(keys, low, high, key)
-        if is_there:
-            if np.int64(high[slot]) << 32 | np.int64(low[slot]) <= owners[i]:
+    num_rows = new.shape[0]
+    for i in range(start, num_rows):
+        if i + AHEAD < num_rows:
+            warm(bases[band], sizes[band], new[i + AHEAD, band])
+        part = part_of(new[i, band])
+        owner1 = np.uint64(owners[i] + 1)
+        place, other1 = find(bases[band, part], sizes[band, part], new[i, band])
+        if other1 != ZERO:
+            if other1 <= owner1:
                 continue
-        elif count == room:
-            return i, count
+        elif counts[band, part] == rooms[band, part]:
+            return i
         else:
-            keys[slot] = key
-            count += 1
-        low[slot] = np.uint32(owners[i] & 0xFFFFFFFF)
-        high[slot] = np.uint8(owners[i] >> 32)
-    return new.shape[0], count
+            counts[band, part] += 1
+        write(place, new[i, band], owner1)
+    return num_rows
 
 
 @njit(cache=True, nogil=True)
-def rehash(keys, low, high, new_keys, new_low, new_high, stop):  # type: ignore[no-untyped-def]
-    """Copy the entries with owners below `stop` into the empty new arrays; returns how many."""
-    count = 0
-    for slot in range(keys.size):
-        if keys[slot] == 0 and is_empty(low, high, slot):
-            continue
-        if np.int64(high[slot]) << 32 | np.int64(low[slot]) >= stop:
-            continue
-        to, _ = find(new_keys, new_low, new_high, keys[slot])
-        new_keys[to], new_low[to], new_high[to] = keys[slot], low[slot], high[slot]
-        count += 1
-    return count
+def rehash(base, size, new_base, new_size):  # type: ignore[no-untyped-def]
+    """Copy every entry into the empty new table."""
+    for slot in range(size):
+        place = base + np.uint64(slot) * SLOT_BYTES
+        owner1 = owner_at(place)
+        if owner1 != ZERO:
+            key = load64_at(place)
+            to, _ = find(new_base, new_size, key)
+            write(to, key, owner1)
 
 
 @njit(cache=True, nogil=True)
-def resolve_rows(keys, found, alive, first_owner, slots, rows, answers):  # type: ignore[no-untyped-def]
-    """One pass in row order; slots uint64 and rows int32 (bands, 2^m) are scratch tables, rows -1 beforehand."""
-    mask = np.uint64(slots.shape[1] - 1)
-    bits = np.uint64(32)
+def remove(bases, sizes, counts, keys, owners, band):  # type: ignore[no-untyped-def]
+    """Take out the entries of keys[:, band] that belong to `owners`, and close the gaps (Knuth, volume 3, 6.4 R)."""
     for i in range(keys.shape[0]):
-        answers[i] = -1
-        if not alive[i]:
+        key = keys[i, band]
+        part = part_of(key)
+        base, size = bases[band, part], sizes[band, part]
+        place, owner1 = find(base, size, key)
+        if owner1 != np.uint64(owners[i] + 1):
             continue
-        if found[i] >= 0:
-            answers[i] = found[i]
-            continue
-        twin = np.int32(-1)
-        for band in range(keys.shape[1]):
-            slot = (keys[i, band] * SCRAMBLE) >> bits & mask
-            while rows[band, slot] >= 0 and slots[band, slot] != keys[i, band]:
-                slot = (slot + np.uint64(1)) & mask
-            other = rows[band, slot]
-            if other >= 0 and (twin < 0 or other < twin):
-                twin = other
-        if twin >= 0:
-            answers[i] = first_owner + twin
-            continue
-        for band in range(keys.shape[1]):
-            slot = (keys[i, band] * SCRAMBLE) >> bits & mask
-            while rows[band, slot] >= 0:
-                slot = (slot + np.uint64(1)) & mask
-            slots[band, slot] = keys[i, band]
-            rows[band, slot] = i
+        counts[band, part] -= 1
+        gap = (place - base) // SLOT_BYTES
+        slot = gap
+        while True:
+            slot += ONE
+            if slot == size:
+                slot = ZERO
+            place = base + slot * SLOT_BYTES
+            owner1 = owner_at(place)
+            if owner1 == ZERO:
+                break
+            key = load64_at(place)
+            # An entry may move back into the gap unless its search begins after the gap, going round.
+            from_home = slot - home(key, size) if slot >= home(key, size) else slot + size - home(key, size)
+            from_gap = slot - gap if slot >= gap else slot + size - gap
+            if from_home >= from_gap:
+                write(base + gap * SLOT_BYTES, key, owner1)
+                gap = slot
+        write(base + gap * SLOT_BYTES, ZERO, ZERO)

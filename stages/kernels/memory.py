@@ -1,4 +1,5 @@
-"""Two machine instructions that numba has no name for: an unaligned 8-byte load and the high half of a product."""
+"""Machine instructions that numba has no name for: unaligned 8-byte loads and stores, the high half of a product,
+and a prefetch. An address is that of a numpy array's data, which the caller keeps alive; bounds are the caller's."""
 
 from typing import Any
 
@@ -29,3 +30,41 @@ def high64(typing_context: Any, left: Any, right: Any) -> Any:
         return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
 
     return types.uint64(types.uint64, types.uint64), generate
+
+
+@intrinsic
+def load64_at(typing_context: Any, address: Any) -> Any:
+    """The little-endian uint64 at `address`, a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        return builder.load(place, align=1)
+
+    return types.uint64(types.uint64), generate
+
+
+@intrinsic
+def store64_at(typing_context: Any, address: Any, value: Any) -> Any:
+    """Write the uint64 `value` to `address`, a uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.inttoptr(args[0], ir.IntType(64).as_pointer())
+        builder.store(args[1], place, align=1)
+        return context.get_dummy_value()
+
+    return types.void(types.uint64, types.uint64), generate
+
+
+@intrinsic
+def prefetch_at(typing_context: Any, address: Any) -> Any:
+    """Begin to fetch the cache line at `address`, a uint64; any address will do, also one that is not ours."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        fetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        read, keep, data = ir.Constant(number, 0), ir.Constant(number, 3), ir.Constant(number, 1)
+        builder.call(fetch, [builder.inttoptr(args[0], byte), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(types.uint64), generate

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.bandindex import MAX_OWNER, BandIndex, resolve
+from stages.bandindex import MAX_OWNER, UNKNOWN, BandIndex, merged, resolve
 from stages.minhash import band_keys, to_datasketch
 
 ROWS = 3  # permutations a band, few so that random signatures often share one
@@ -36,9 +36,7 @@ def by_lots(keys: np.ndarray, alive: np.ndarray, sizes: list[int], slices: list[
     start = 0
     for size in [*sizes, len(keys)]:
         lot = slice(start, min(start + size, len(keys)))
-        answers = np.stack([index.query(keys[lot, s]) for index, s in zip(indexes, slices)])
-        found = np.where(answers < 0, np.iinfo(np.int64).max, answers).min(axis=0)
-        found[found == np.iinfo(np.int64).max] = -1
+        found = merged([index.query(keys[lot, s]) for index, s in zip(indexes, slices)])
         owners = resolve(keys[lot], found, alive[lot], offset + start)
         kept = np.flatnonzero(alive[lot] & (owners < 0))
         for index, s in zip(indexes, slices):
@@ -131,18 +129,62 @@ def test_consecutive_keys_do_not_pile_up() -> None:
         np.testing.assert_array_equal(index.query(keys * np.uint64(factor)), np.arange(50_000))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 2**32 - 1))
-def test_retract_forgets_the_later_claims(num_rows: int, first: int, seed: int) -> None:
-    keys = np.random.default_rng(seed).integers(0, 2**64, (num_rows, 2), np.uint64)
-    owners = np.arange(num_rows)
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2000), st.floats(0, 1), st.sampled_from([2**62, 3000]), st.integers(0, 2**32 - 1))
+def test_retract_forgets_the_latest_claims(num_rows: int, share: float, values: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    keys = np.stack([rng.choice(values, num_rows, replace=values > 10_000) for _ in range(2)], 1).astype(np.uint64)
+    owners, first = np.arange(num_rows), int(num_rows * share)
     index = BandIndex(2)
     index.insert(keys, owners)
-    index.retract(first)
+    index.retract(keys[first:], owners[first:])
     np.testing.assert_array_equal(index.query(keys), np.where(owners < first, owners, -1))
-    assert index.num_rows == min(first, num_rows)
+    assert index.num_rows == first
+    index.retract(keys[:first], owners[:first] + 1)  # what belongs to others stays theirs
     index.insert(keys[first:], owners[first:])
     np.testing.assert_array_equal(index.query(keys), owners)
+
+
+def test_retract_closes_gaps_in_long_runs_of_slots() -> None:
+    """Consecutive products with the inverse of the multiplier share their high bits, so all of them probe one run."""
+    inverse = np.uint64(pow(0x9E3779B97F4A7C15, -1, 2**64))
+    rng = np.random.default_rng(3)
+    for start in (0, 2**58 - 45):  # at the begin of a table, and round its end
+        keys = ((np.arange(90, dtype=np.uint64) + np.uint64(start)) * inverse).reshape(-1, 1)
+        owners = np.arange(90)
+        index = BandIndex(1)
+        index.reserve(50_000)
+        index.insert(keys, owners)
+        gone = rng.permutation(90)
+        for row in gone[:60]:
+            index.retract(keys[row : row + 1], owners[row : row + 1])
+        stays = np.isin(owners, gone[60:])
+        np.testing.assert_array_equal(index.query(keys), np.where(stays, owners, -1))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 20_000), st.integers(0, 3_000))
+def test_reserved_room_moves_nothing_and_answers_alike(reserved: int, num_rows: int) -> None:
+    keys = np.random.default_rng(num_rows).integers(0, 2**64, (num_rows, 3), np.uint64)
+    index = BandIndex(3)
+    index.reserve(reserved)
+    before = index.nbytes
+    index.insert(keys[: num_rows // 2], np.arange(num_rows // 2))
+    index.insert(np.asfortranarray(keys[num_rows // 2 :]), np.arange(num_rows // 2, num_rows))
+    np.testing.assert_array_equal(index.query(keys), np.arange(num_rows))
+    np.testing.assert_array_equal(index.query(np.asfortranarray(keys)), np.arange(num_rows))
+    if num_rows * 1.2 + 1000 < reserved:
+        assert index.nbytes == before
+    if reserved >= 5000:
+        assert before / reserved < 3 * 21.2
+
+
+def test_merged_answers_name_the_smallest_owner_else_admit_that_they_know_none() -> None:
+    answers = [[7, -1, -1, -2, -2, -1], [3, 9, -1, -1, 5, -2], [-1, -1, -1, -2, 8, -1]]
+    arrays = [np.array(a) for a in answers]
+    assert merged(arrays).tolist() == [3, 9, -1, -2, 5, -2]
+    assert merged(arrays[::-1]).tolist() == merged(arrays).tolist()
+    assert merged(arrays[:1]).tolist() == answers[0] and arrays[0].tolist() == answers[0]
 
 
 def test_resolve_prefers_the_earlier_owner_and_ignores_the_dead() -> None:
@@ -152,6 +194,13 @@ def test_resolve_prefers_the_earlier_owner_and_ignores_the_dead() -> None:
     # Row 0 is dead, 2 duplicates owner 7 and so does not claim (3, 2); row 5 meets rows 1 and 3.
     assert resolve(keys, found, alive, 100).tolist() == [-1, -1, 7, -1, 103, 101]
     assert resolve(keys[:0], found[:0], alive[:0], 0).shape == (0,)
+
+
+def test_resolve_names_a_twin_in_the_lot_before_it_says_unknown() -> None:
+    keys = np.array([[1, 2], [3, 4], [1, 9], [3, 8], [5, 6]], np.uint64)
+    found = np.array([-1, UNKNOWN, UNKNOWN, -1, UNKNOWN])
+    # Row 1 is like a row nobody can name, and so claims nothing: row 3 is kept. Row 2 is like one too, and like row 0.
+    assert resolve(keys, found, np.ones(5, bool), 100).tolist() == [-1, UNKNOWN, 100, -1, UNKNOWN]
 
 
 def test_wrong_arguments_are_refused() -> None:

@@ -1,0 +1,166 @@
+"""The actors that hold the dedup index, each some of its bands: made, filled in parallel, asked together."""
+
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import ray
+
+from cluster.errors import LOST, short
+from cluster.rebuild import ClaimSource, num_at_once, read_back
+from cluster.snapshots import Claims, Stretch
+from stages.bandindex import merged
+from stages.dedup import Dedup
+
+TELL_EVERY_S = 10.0
+
+
+@ray.remote(num_cpus=0)
+class BandShard:
+    """Some of the bands of the index. Calls come from one driver and run in order; answers tell the bytes held."""
+
+    def __init__(self, dedup: Dedup, first: int, stop: int, num_rows: int) -> None:
+        self.index = dedup.new_index(stop - first)
+        self.index.reserve(num_rows)
+
+    def load(self, slice_of_claims: Claims, is_settled: bool) -> int:
+        """Insert claims, keys as uint64 (bands, n); settled ones will not be retracted."""
+        columns, owners = slice_of_claims
+        self.index.insert(columns.T, owners, is_settled)
+        return self.index.nbytes
+
+    def claim(
+        self, keys: np.ndarray, owners: np.ndarray, asked: np.ndarray, first_unsettled: int
+    ) -> tuple[np.ndarray, int]:
+        """Insert the rows kept of the lots before, then look up the rows of these: one round trip."""
+        self.index.settle(first_unsettled)
+        if len(owners):
+            self.index.insert(keys, owners)
+        return self.index.query(asked), self.index.nbytes
+
+    def retract(self, keys: np.ndarray, owners: np.ndarray) -> None:
+        self.index.retract(keys, owners)
+
+
+class IndexLost(Exception):
+    """Actors of the index, by number, are gone."""
+
+    def __init__(self, numbers: list[int], cause: BaseException) -> None:
+        super().__init__(short(cause))
+        self.numbers = numbers
+
+
+class BandShards:
+    """All actors of one index. Bands are spread over at most `num_actors`, and at most one actor a band."""
+
+    def __init__(self, dedup: Dedup, num_actors: int, source: ClaimSource) -> None:
+        self.dedup, self.source = dedup, source
+        edges = np.linspace(0, dedup.bands, min(num_actors, dedup.bands) + 1).astype(int).tolist()
+        self._bands = [slice(*pair) for pair in pairwise(edges)]
+        self._actors: dict[int, Any] = {}
+        self._nbytes: dict[int, int] = {}
+
+    @property
+    def numbers(self) -> list[int]:
+        return list(range(len(self._bands)))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tables or filters, as of the last answers; asks nobody."""
+        return sum(self._nbytes.values())
+
+    def fill(
+        self,
+        numbers: list[int],
+        num_lots: int,
+        uncommitted: Sequence[Claims],
+        say: Callable[[str], None],
+        should_stop: Callable[[], bool] | None,
+    ) -> int:
+        """Make these actors anew with the claims of the committed lots and the uncommitted ones; the committed rows.
+
+        Tasks read while actors insert, and few stretches of lots lie in memory at once. Raises what Ray raises.
+        """
+        started = told = time.monotonic()
+        self.kill(numbers)
+        stretches, num_rows = self.source.stretches(num_lots)
+        bands = [self._bands[number] for number in numbers]
+        spread = BandShard.options(scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
+        actors = [spread.remote(self.dedup, part.start, part.stop, num_rows) for part in bands]
+        self._actors.update(zip(numbers, actors))
+        running: list[tuple[Stretch, Any, list[Any]]] = []
+        rows = lots = lots_from_snapshots = 0
+
+        def end_first() -> None:
+            nonlocal rows, lots, lots_from_snapshots
+            stretch, note, loads = running.pop(0)
+            num_rows, word = ray.get(note)
+            self._nbytes.update(zip(numbers, ray.get(loads)))
+            rows, lots = rows + num_rows, lots + len(stretch)
+            if word is not None:
+                say(f"dedup index: {word}")
+            elif stretch.name is not None:
+                lots_from_snapshots += len(stretch)
+
+        for stretch, note, slices in read_back(self.source, stretches, bands):
+            if should_stop and should_stop():
+                return rows  # no claim will be made
+            running.append((stretch, note, [actor.load.remote(s, True) for actor, s in zip(actors, slices)]))
+            if len(running) > num_at_once():
+                end_first()
+            if time.monotonic() - told > TELL_EVERY_S:
+                told = time.monotonic()
+                say(f"dedup index: {lots:,} of {num_lots:,} lots read back")
+        while running:
+            end_first()
+        for keys, owners in uncommitted:
+            sent = [actor.load.remote((keys[:, part].T.copy(), owners), False) for actor, part in zip(actors, bands)]
+            self._nbytes.update(zip(numbers, ray.get(sent)))
+        if num_lots:
+            how = f"{lots_from_snapshots:,} of {num_lots:,} lots from snapshots"
+            say(f"dedup index: {rows:,} rows read back in {time.monotonic() - started:.1f} s ({how})")
+        return rows
+
+    def ask(self, unsent: Claims, asked: np.ndarray, first_unsettled: int) -> np.ndarray:
+        """Hand over claims, then look up rows, uint64 (n, bands): what `stages.bandindex.merged` says of all answers.
+
+        To hand over the same claims twice does no harm. Raises IndexLost.
+        """
+        keys, owners = unsent
+        calls = [
+            self._actors[number].claim.remote(keys[:, part].copy(), owners, asked[:, part].copy(), first_unsettled)
+            for number, part in enumerate(self._bands)
+        ]
+        answers = []
+        for number, answer in self._collect(calls):
+            answers.append(answer[0])
+            self._nbytes[number] = answer[1]
+        return merged(answers)
+
+    def retract(self, claims: Claims) -> None:
+        """Take back claims that have been handed over, the latest ones. Raises IndexLost, when all others have."""
+        keys, owners = claims
+        calls = [
+            self._actors[number].retract.remote(keys[:, part].copy(), owners) for number, part in enumerate(self._bands)
+        ]
+        self._collect(calls)
+
+    def _collect(self, calls: list[Any]) -> list[tuple[int, Any]]:
+        answers, lost = [], {}
+        for number, call in enumerate(calls):
+            try:
+                answers.append((number, ray.get(call)))
+            except LOST as error:
+                lost[number] = error
+        if lost:
+            raise IndexLost(list(lost), next(iter(lost.values())))
+        return answers
+
+    def kill(self, numbers: list[int]) -> None:
+        for number in numbers:
+            self._nbytes.pop(number, None)
+            actor = self._actors.pop(number, None)
+            if actor is not None:
+                ray.kill(actor)

@@ -1,0 +1,136 @@
+"""Lots of random signatures that often collide, carried from claim to shard as a run does it, without a generator."""
+
+import random
+
+import datasketch
+import numpy as np
+import pyarrow as pa
+import ray
+
+from cluster.index import DedupIndex
+from cluster.work import Brief, Kit, finish
+from records.lots import Plan, asks
+from records.schema import ASK, REJECT, full_schema, set_column
+from records.shards import Encoded, OutputSpec, put_kept, put_rejected
+from records.sources import SourceSpec, open_source
+from records.store import Store
+from stages.dedup import Dedup, Spec
+from stages.minhash import band_keys, to_datasketch
+
+SPEC = Spec(threshold=0.5, num_perm=16)  # five bands of three
+
+
+class Lots:
+    """The rows of every lot; `remake` gives a lot other rows, as an engine that is not deterministic does."""
+
+    def __init__(
+        self, seed: int, spec: Spec = SPEC, lot_size: int = 24, num_values: int = 16, num_lots: int = 40
+    ) -> None:
+        self.dedup = Dedup(spec)
+        self.plan = Plan("5eed" * 8, lot_size, num_lots * lot_size - lot_size // 2, 1, "canned")
+        self.num_lots = num_lots
+        self.kit = Kit(self.plan, [self.dedup], full_schema([], self.dedup.columns()), OutputSpec())
+        self._source = open_source(SourceSpec(items=("a",), cycle=True))
+        self._rng, self._num_values = np.random.default_rng(seed), num_values
+        self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+
+    def remake(self, lot: int) -> None:
+        start, stop = self.plan.span(lot)
+        shape = stop - start, self.dedup.spec.num_perm
+        self._rows[lot] = self._rng.integers(0, self._num_values, shape, np.uint32), self._rng.random(shape[0]) < 0.8
+
+    def rows(self, lot: int) -> tuple[np.ndarray, np.ndarray]:
+        """Signatures uint32 (n, num_perm), and who is alive."""
+        if lot not in self._rows:
+            self.remake(lot)
+        return self._rows[lot]
+
+    def brief(self, lot: int) -> Brief:
+        signed, alive = self.rows(lot)
+        keys = band_keys(signed, self.dedup.bands, self.dedup.rows)
+        keys[~alive] = 0
+        return Brief(alive, keys, {})
+
+    def encoded(self, lot: int, owners: np.ndarray) -> Encoded:
+        """The lot parted into its shards."""
+        signed, alive = self.rows(lot)
+        batch = asks(self.plan, self._source, lot).drop_columns([ASK.name])
+        column = pa.FixedSizeListArray.from_arrays(pa.array(signed.reshape(-1)), signed.shape[1])
+        fields = self.dedup.columns()
+        batch = set_column(batch, fields[0], pa.array(column.to_pylist(), fields[0].type, mask=~alive))
+        batch = set_column(batch, fields[1], pa.nulls(len(alive), pa.string()))
+        batch = set_column(batch, REJECT, pa.array(np.where(alive, None, "rules:bad"), pa.string()))
+        return finish(self.kit, batch, lot, owners)
+
+    def plain_pass(self) -> list[int]:
+        """Row by row through datasketch's own index: the smallest owner that matches, -1 when kept or dead."""
+        index = datasketch.MinHashLSH(num_perm=self.dedup.spec.num_perm, params=(self.dedup.bands, self.dedup.rows))
+        verdicts = []
+        for lot in range(self.num_lots):
+            for signature, is_alive in zip(*self.rows(lot)):
+                owner, matches = len(verdicts), []
+                if is_alive:
+                    sketch = to_datasketch(signature)
+                    matches = index.query(sketch)
+                    if not matches:
+                        index.insert(owner, sketch)
+                verdicts.append(min(matches, default=-1))
+        return verdicts
+
+
+class Claimer:
+    """What the lot loop does with the index: claim in order, commit in order, rewind; and what can befall it."""
+
+    def __init__(self, lots: Lots, store: Store) -> None:
+        self.lots, self.store = lots, store
+        self.owners: dict[int, np.ndarray] = {}
+        self.num_claimed = self.num_committed = 0
+        self.index: DedupIndex | None = None
+        self.said: list[str] = []
+
+    def start(self, num_actors: int, snapshot_lots: int) -> None:
+        """A driver that resumes."""
+        dedup = self.lots.dedup
+        kit = ray.put(self.lots.kit)
+        self.index = DedupIndex(kit, self.store, dedup.bands, num_actors, 3, snapshot_lots=snapshot_lots)
+        self.num_claimed = self.num_committed
+        self.index.start(self.num_committed, self.said.append)
+
+    def claim(self, num_lots: int, together: bool) -> None:
+        assert self.index
+        lots = range(self.num_claimed, min(self.num_claimed + num_lots, self.lots.num_lots))
+        asked = [(lot, self.lots.brief(lot), lot * self.lots.plan.lot_size) for lot in lots]
+        answers = self.index.claim_many(asked) if together else [self.index.claim(*one) for one in asked]
+        self.owners.update(zip(lots, answers))
+        self.num_claimed = lots.stop
+
+    def commit(self, num_lots: int) -> None:
+        assert self.index
+        for lot in range(self.num_committed, min(self.num_committed + num_lots, self.num_claimed)):
+            encoded = self.lots.encoded(lot, self.owners[lot])
+            put_rejected(self.store, encoded)
+            put_kept(self.store, encoded)
+            self.index.committed(lot)
+            self.num_committed = lot + 1
+
+    def rewind(self, lot: int) -> None:
+        assert self.index and self.num_committed <= lot <= self.num_claimed
+        self.index.rewind(lot, lot * self.lots.plan.lot_size)
+        for later in range(lot, self.num_claimed):
+            self.lots.remake(later)
+        self.num_claimed = lot
+
+    def kill_actor(self, rng: random.Random) -> None:
+        assert self.index
+        ray.kill(rng.choice(list(self.index._shards._actors.values())))
+
+    def crash(self) -> None:
+        """The driver is gone, and its actors with it; what was not in the store is lost."""
+        assert self.index
+        self.index._shards.kill(self.index._shards.numbers)
+
+    def verdicts(self) -> list[int]:
+        return np.concatenate([self.owners[lot] for lot in range(self.lots.num_lots)]).tolist()
+
+    def num_dead(self) -> int:
+        return sum(int((~self.lots.rows(lot)[1]).sum()) for lot in range(self.lots.num_lots))
