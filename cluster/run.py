@@ -40,7 +40,7 @@ class LotLoop:
         self.totals = job.totals
         self.retries: Counter[str] = Counter()
         self.stopping = False
-        self.busy_s: dict[str, float] = {}  # seconds of CPU workers by stage
+        self.busy_s: Counter[str] = Counter()  # seconds of CPU workers by stage
         self.num_poison = 0
         self.pools = build_pools(job)
         self.generator_pool = self.pools[0] if job.pooled else None
@@ -57,14 +57,8 @@ class LotLoop:
         self._handed.add(job.totals)
         self.index: DedupIndex | None = None
         if job.kit.dedup is not None:
-            self.index = DedupIndex(
-                self._kit_ref,
-                job.store,
-                job.kit.dedup.bands,
-                job.spec.index_actors,
-                job.spec.max_retries,
-                snapshot_lots=job.spec.snapshot_lots,
-            )
+            dials = job.spec.index_actors, job.spec.max_retries, job.spec.snapshot_lots
+            self.index = DedupIndex(self._kit_ref, job.store, job.kit.dedup.bands, *dials)
         self._window, self.began = 0, time.monotonic()
         self._shown = self._polled = 0.0
 
@@ -203,8 +197,7 @@ class LotLoop:
                 return self._wait_for_room(flight)  # for the next span, or to be joined
         if step.pool is None:
             flight.brief = value
-            for name, seconds in value.busy_s.items():
-                self.busy_s[name] = self.busy_s.get(name, 0.0) + seconds
+            self.busy_s.update(value.busy_s)
         flight.mark("made" if step.pool is self.generator_pool and step.pool else "processed")
         flight.input_ref, flight.quarantine, flight.suspicion = flight.output_ref, None, 0
         flight.step += 1
