@@ -70,6 +70,11 @@ class Outage:
         """From now on nothing is tried twice, and who waits for the next try stops waiting."""
         self.has_given_up = True
 
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether to ask at all makes somebody wait for nothing."""
+        return self.has_given_up and self._since > 0
+
 
 class Tries:
     """The tries of one request."""
