@@ -18,6 +18,7 @@ from records.errors import UserError
 VARIABLE = "GRISTMILL_S3_RETRY_S"
 RETRY_S = 120.0
 FIRST_DELAY_S, MAX_DELAY_S = 0.1, 10.0
+LOOK_UP_S = 0.2
 
 _BOUND_S: ContextVar[float | None] = ContextVar("patience_s", default=None)
 
@@ -50,7 +51,7 @@ class Outage:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._since = self._last = 0.0  # monotonic seconds; 0.0: it answers
-        self.given_up = threading.Event()
+        self.has_given_up = False  # a plain flag: a signal handler sets it
 
     def answered(self) -> None:
         with self._lock:
@@ -67,7 +68,12 @@ class Outage:
 
     def give_up(self) -> None:
         """From now on nothing is tried twice, and who waits for the next try stops waiting."""
-        self.given_up.set()
+        self.has_given_up = True
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether to ask at all makes somebody wait for nothing."""
+        return self.has_given_up and self._since > 0
 
 
 class Tries:
@@ -92,4 +98,7 @@ class Tries:
         if left_s <= 0:
             return False
         # Full jitter: requests that failed together do not come back together. The last try comes at the bound.
-        return not self.outage.given_up.wait(min(random.uniform(0, longest_s), left_s))
+        end = time.monotonic() + min(random.uniform(0, longest_s), left_s)
+        while not self.outage.has_given_up and (rest_s := end - time.monotonic()) > 0:
+            time.sleep(min(rest_s, LOOK_UP_S))
+        return not self.outage.has_given_up

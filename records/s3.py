@@ -46,6 +46,7 @@ NO_KEYS = (
     boto.CredentialRetrievalError,
     boto.TokenRetrievalError,
     boto.MetadataRetrievalError,
+    boto.SSOError,
 )
 SLOW = (boto.ReadTimeoutError, boto.ConnectTimeoutError, TimeoutError)
 BROKEN = (
@@ -176,6 +177,8 @@ class S3Store(Store):
         client, has_fresh_keys = self.client, False
         tries = Tries(self._outage, self.patience_s)
         while True:
+            if self._outage.is_hopeless:
+                raise UserError(f"{where}: not asked for, as the store has not answered and the run is being stopped")
             try:
                 answer = request(client)
                 self._outage.answered()
@@ -209,7 +212,7 @@ class S3Store(Store):
     def _say(self, where: str, trouble: Trouble, tries: Tries) -> None:
         now = time.monotonic()
         with self._lock:
-            if tries.spent_s < QUIET_S or now - self._said < SAY_EVERY_S:
+            if tries.spent_s < QUIET_S or now - self._said < SAY_EVERY_S or self._outage.has_given_up:
                 return
             self._said = now
         self.say(f"{where}: {trouble.told}, trying again for up to {tries.patience_s:.0f} s")

@@ -203,7 +203,7 @@ class LocalStore(Store):
                 link.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
-                f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); choose another --out"
+                f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); mend that or choose another --out"
             ) from None
 
 

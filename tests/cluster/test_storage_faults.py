@@ -1,0 +1,151 @@
+"""Whatever the store does to a run, it ends with the same bytes or stops cleanly, and then the same command goes on."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from records.retry import VARIABLE
+from tests.conftest import ROOT, gristmill
+from tests.faults import KINDS, FaultProxy, faults
+from tests.outputs import kept_hashes, num_committed, wait_for_commits
+from tests.recipes import canned
+from tests.s3server import KEYS, S3Server
+
+NUM_LOTS = 12
+SIZE = {"num_asks": NUM_LOTS * 32, "generator": {"seconds_per_ask": 0.01}}
+QUICK = tuple(kind for kind in KINDS if not kind.startswith("freeze"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = gristmill("produce", canned(folder, **SIZE), "--out", str(folder / "out"))
+    assert done.returncode == 0, done.stderr
+    return kept_hashes(str(folder / "out"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A server of our own: it is killed and frozen."""
+    server = S3Server(tmp_path_factory.mktemp("seaweedfs"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def proxy(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy before it. This process sees the server itself, `through(proxy)` is for runs."""
+    for name, value in server.env.items():
+        monkeypatch.setenv(name, value)
+    with faults(server.port, seed=5) as proxy:
+        yield proxy
+
+
+def through(proxy: FaultProxy, patience_s: float) -> dict[str, str]:
+    return {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{proxy.port}", VARIABLE: str(patience_s)}
+
+
+def start(recipe: str, out: str, env: dict[str, str]) -> subprocess.Popen:
+    command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", out]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, **pipes)
+
+
+def assert_clean_stop(code: int | None, output: str) -> str:
+    """The one line that ends a run by the store's fault."""
+    assert code == 2, output
+    assert "Traceback" not in output
+    assert KEYS["AWS_SECRET_ACCESS_KEY"] not in output
+    (line,) = [line for line in output.splitlines() if line.startswith("gristmill: ")]
+    assert "run the same command again" in line
+    return line
+
+
+def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
+    tmp_path: Path, server: S3Server, proxy: FaultProxy, undisturbed: dict[str, str]
+) -> None:
+    out, recipe = f"s3://mill/gone-{tmp_path.name}", canned(tmp_path, **SIZE)
+    run = start(recipe, out, through(proxy, 4))
+    wait_for_commits(out, 3, run)
+    proxy.always = "expired"
+    output, _ = run.communicate(timeout=120)
+    line = assert_clean_stop(run.returncode, output)
+    assert out in line and "access refused" in line and "ExpiredToken" in line and "AWS_SESSION_TOKEN" in line
+    assert num_committed(out) < NUM_LOTS
+    proxy.always = None
+
+    run = start(recipe, out, through(proxy, 4))
+    wait_for_commits(out, min(num_committed(out) + 2, NUM_LOTS - 3), run)
+    server.kill()
+    killed = time.monotonic()
+    try:
+        output, _ = run.communicate(timeout=120)
+        line = assert_clean_stop(run.returncode, output)
+        assert out in line and f"http://127.0.0.1:{proxy.port}" in line and "AWS_ENDPOINT_URL" in line
+        assert time.monotonic() - killed < 60
+        for verb in ("status", "audit"):
+            began = time.monotonic()
+            dead = gristmill(verb, out, env={VARIABLE: "2"})
+            assert dead.returncode == 2 and time.monotonic() - began < 30
+            assert f"cannot reach {server.env['AWS_ENDPOINT_URL']} (Connection refused)" in dead.stderr
+            assert "Traceback" not in dead.stderr and len(dead.stderr.splitlines()) <= 2, dead.stderr
+    finally:
+        server.start()
+    assert num_committed(out) < NUM_LOTS
+
+    proxy.share, proxy.kinds = 0.2, QUICK
+    proxy.seen.clear()
+    done = gristmill("produce", recipe, "--out", out, env=through(proxy, 60))
+    assert done.returncode == 0, done.stderr
+    assert kept_hashes(out) == undisturbed
+    audit = gristmill("audit", out, env=through(proxy, 60))
+    assert audit.returncode == 0, audit.stdout + audit.stderr
+    assert sum(number for kind, number in proxy.seen.items() if kind != "ok") >= 8, proxy.seen
+
+
+def test_a_restart_and_a_freeze_are_waited_out(
+    tmp_path: Path, server: S3Server, proxy: FaultProxy, undisturbed: dict[str, str]
+) -> None:
+    out, recipe = f"s3://mill/restart-{tmp_path.name}", canned(tmp_path, **SIZE)
+    run = start(recipe, out, {VARIABLE: "60"})
+    wait_for_commits(out, 3, run)
+    server.kill()
+    time.sleep(2)
+    server.start()
+    wait_for_commits(out, 6, run)
+    server.freeze()
+    time.sleep(10)
+    server.thaw()
+    output, _ = run.communicate(timeout=240)
+    assert run.returncode == 0, output
+    assert "cannot reach" in output and "trying again for up to 60 s" in output
+    assert kept_hashes(out) == undisturbed
+    assert gristmill("audit", out).returncode == 0
+
+
+def test_a_full_disk_stops_a_run_that_room_lets_go_on(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"no file system may be mounted here: {mounted.stderr.decode().strip()}")
+    try:
+        out, recipe = str(folder / "out"), canned(tmp_path, **SIZE)
+        full = gristmill("produce", recipe, "--out", out)
+        assert "no space left; make room" in assert_clean_stop(full.returncode, full.stdout + full.stderr)
+        assert 0 < num_committed(out) < NUM_LOTS
+        kept = {name for name in kept_hashes(out) if name.startswith("kept/")}
+        assert {name: kept_hashes(out)[name] for name in kept} == {name: undisturbed[name] for name in kept}
+        subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+        done = gristmill("produce", recipe, "--out", out)
+        assert done.returncode == 0, done.stderr
+        assert kept_hashes(out) == undisturbed
+        assert not list(folder.rglob(".tmp-*"))
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
