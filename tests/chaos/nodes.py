@@ -5,7 +5,6 @@ import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -17,6 +16,7 @@ UP_TIMEOUT_S = 240.0
 GONE_TIMEOUT_S = 30.0
 HEAD_CPUS, NODE_CPUS = 1, 3
 OBJECT_STORE_BYTES = 150_000_000
+MARK = "GRISTMILL_CHAOS"  # in the environment of all that a cluster starts
 
 
 def kill_tree(root: psutil.Process) -> None:
@@ -111,6 +111,7 @@ class Nodes:
         self._port = 0
         # A token of our own: no other driver on this machine can meet this cluster by mistake.
         self._common = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+        self._common[MARK] = secrets.token_hex(8)
         self._common |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
     @property
@@ -162,12 +163,19 @@ class Nodes:
                 node.kill()
         self.head, self.workers = None, []
 
-    def workers_titled(self, *starts: str) -> list[tuple[Node, psutil.Process]]:
-        """Ray's worker processes on any node whose title starts so, by pid."""
-        return sorted(self._titled(starts), key=lambda found: found[1].pid)
+    def titled(self, *starts: str) -> list[tuple[str, psutil.Process]]:
+        """Ray's worker processes on any node whose title starts so, with the node's name, by pid."""
+        nodes = [node for node in [self.head, *self.workers] if node]
+        found = [(node.name, p) for node in nodes for p in node.processes() if starts and title(p).startswith(starts)]
+        return sorted(found, key=lambda one: one[1].pid)
 
-    def _titled(self, starts: tuple[str, ...]) -> Iterator[tuple[Node, psutil.Process]]:
-        for node in [self.head, *self.workers]:
-            for process in node.processes() if node else ():
-                if title(process).startswith(starts):
-                    yield node, process
+    def set_free(self, *starts: str) -> list[tuple[str, psutil.Process]]:
+        """Processes whose title starts so and that came from any node of this cluster, wherever they hang now."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if title(process).startswith(starts) and process.environ().get(MARK) == self._common[MARK]:
+                    found.append(("no node", process))
+            except psutil.Error:
+                continue
+        return found

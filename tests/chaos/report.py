@@ -116,16 +116,18 @@ def splits(found: Sequence[Cost]) -> str:
         if some:
             before, after = [c.restart_s for c in some], [c.start_s for c in some]
             lines.append(
-                f"- {kind}: {_median(before)} s (max {_max(before)}) from the kill to the start of the driver, then "
-                f"{_median(after)} s (max {_max(after)}) to its first commit."
+                f"- {kind}, the way back: {_median(before)} s (max {_max(before)}) from the kill to the start of the "
+                f"driver, then {_median(after)} s (max {_max(after)}) to its first commit."
             )
     return "\n".join(lines)
 
 
 def ends(found: Sequence[Cost]) -> str:
-    """How drivers ended when a kill of something else ended them, one line a kind and way."""
+    """How drivers ended when a kill of something else ended them, one line a kind and exit code."""
     told = Counter((c.kind, c.driver_end.split(":")[0].split(", ")[-1]) for c in found if c.driver_end)
-    return "\n".join(f"- {kind}: {end}, {number} times" for (kind, end), number in sorted(told.items()))
+    return "\n".join(
+        f"- {kind}: the driver ended, {end} ({number} times)" for (kind, end), number in sorted(told.items())
+    )
 
 
 def versions() -> str:

@@ -1,11 +1,11 @@
 """One run under attack: the driver is kept going, kills come when they are due, and what was taken away comes back."""
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 from tests.chaos.driver import Driver
 from tests.chaos.nodes import Nodes, title
@@ -14,12 +14,12 @@ from tests.chaos.watch import Watch
 from tests.s3server import S3Server
 
 TICK_S = 0.05
-DRIVER_PATIENCE_S = 60.0  # for a driver to end of itself when its head is gone
+DRIVER_PATIENCE_S = 180.0  # for a driver to end of itself when its head is gone; Ray itself waits 60 s for another
 S3_STARTS = 3
 SLOW_PERIOD_S, SLOW_RUNS_S = 0.5, 0.05
-IDLE = "ray::IDLE"
-WORKER_TITLES = ("ray::process_task", "ray::finish_task", "ray::warm_task", "ray::claimed_task", IDLE)
-TITLES = {"replica": ("ray::Replica",), "index": ("ray::BandShard",), "worker": WORKER_TITLES}
+WORKING = ("ray::process_task", "ray::finish_task", "ray::warm_task", "ray::claimed_task")
+TITLES = {"replica": ("ray::Replica",), "index": ("ray::BandShard",), "worker": WORKING}
+OR_ELSE = {"worker": ("ray::IDLE",)}
 NEEDS_WHOLE = {"node": "nodes", "head": "nodes", "s3-stop": "s3", "s3-freeze": "s3", "s3-slow": "s3"}
 
 
@@ -60,6 +60,7 @@ class Run:
         self.struck: list[Struck] = []
         self._heals: dict[str, Future[None]] = {}  # what is being given back: "nodes", "s3"
         self._healers = ThreadPoolExecutor(2, thread_name_prefix="heal")
+        self._over = threading.Event()  # ends every outage at once
         self._counted_from, self._moment = 0, 0.0
         self._last = (0, time.monotonic())  # commits, and when there were so many
 
@@ -76,9 +77,10 @@ class Run:
                 time.sleep(TICK_S)
                 self.driver.lives  # noqa: B018 - notes its end
         finally:
-            for heal in self._heals.values():
-                heal.result()
+            self._over.set()
             self._healers.shutdown()
+        for heal in self._heals.values():
+            heal.result()
         self.watch.settle()
 
     def _progress(self) -> None:
@@ -132,17 +134,15 @@ class Run:
 
     def _process(self, kill: Kill) -> str | None:
         """SIGKILL of one of Ray's worker processes."""
-        found = self.nodes.workers_titled(*TITLES[kill.kind])
-        if any(not title(process).startswith(IDLE) for _, process in found):  # one that works, if there is any
-            found = [(node, process) for node, process in found if not title(process).startswith(IDLE)]
+        found = self.nodes.titled(*TITLES[kill.kind]) or self.nodes.titled(*OR_ELSE.get(kill.kind, ()))
         if not found:
             return None
-        node, process = found[int(kill.victim * len(found))]
+        where, process = found[int(kill.victim * len(found))]
         name = title(process)
         if not name:
             return None
         process.kill()
-        return f"{name.split()[0]} (pid {process.pid}) on {node.name}"
+        return f"{name.split()[0]} (pid {process.pid}) on {where}"
 
     def _node(self, kill: Kill) -> str | None:
         if not self.nodes.workers:
@@ -151,7 +151,7 @@ class Run:
         self.nodes.remove(node)
 
         def heal() -> None:
-            time.sleep(kill.outage_s)
+            self._over.wait(kill.outage_s)
             self.nodes.add()
 
         self._heals["nodes"] = self._healers.submit(heal)
@@ -185,7 +185,7 @@ class Run:
         self.server.kill()
 
         def heal() -> None:
-            time.sleep(outage_s)
+            self._over.wait(outage_s)
             for attempt in range(S3_STARTS):
                 try:
                     return self.server.start()
@@ -201,10 +201,8 @@ class Run:
         self.server.freeze()
 
         def heal() -> None:
-            try:
-                time.sleep(outage_s)
-            finally:
-                self.server.thaw()
+            self._over.wait(outage_s)
+            self.server.thaw()
 
         self._heals["s3"] = self._healers.submit(heal)
         return f"the server, for {outage_s:.0f} s"
@@ -212,11 +210,10 @@ class Run:
     def _s3_slow(self, outage_s: float) -> str:
         def heal() -> None:
             end = time.monotonic() + outage_s
-            while time.monotonic() < end:
+            while time.monotonic() < end and not self._over.wait(SLOW_RUNS_S):
                 self.server.freeze()
-                time.sleep(SLOW_PERIOD_S - SLOW_RUNS_S)
+                self._over.wait(SLOW_PERIOD_S - SLOW_RUNS_S)
                 self.server.thaw()
-                time.sleep(SLOW_RUNS_S)
 
         self._heals["s3"] = self._healers.submit(heal)
         return f"the server runs a tenth of the time, for {outage_s:.0f} s"
@@ -227,11 +224,11 @@ def kind_words(kill: Kill) -> str:
     return f"{kill.kind} ({when})"
 
 
-def leftovers(nodes: Nodes, patience_s: float) -> list[Any]:
-    """Engines and index actors that still live on the cluster after the run has ended."""
+def leftovers(nodes: Nodes, patience_s: float) -> list[str]:
+    """Engines and index actors that still live after the run has ended, on the cluster or set free by a kill."""
     end = time.monotonic() + patience_s
-    while found := nodes.workers_titled("ray::Replica", "ray::BandShard"):
+    while found := nodes.titled("ray::Replica", "ray::BandShard") + nodes.set_free("VLLM"):
         if time.monotonic() > end:
-            return [f"{title(process)} on {node.name}" for node, process in found]
+            return [f"{title(process)} on {where}" for where, process in found]
         time.sleep(0.5)
     return []
