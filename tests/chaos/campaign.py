@@ -1,0 +1,147 @@
+"""Runs of several widths, one after another, until all kills are done; each is judged at its end."""
+
+import argparse
+import hashlib
+import math
+import os
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from records.store import open_store
+from tests.chaos.driver import Driver, WrongData
+from tests.chaos.nodes import Nodes
+from tests.chaos.plan import SHAPES, Kill, Shape, kills, num_runs
+from tests.chaos.report import Cost, costs
+from tests.chaos.run import NoProgress, Run, leftovers
+from tests.chaos.verdict import Verdict, judge
+from tests.chaos.watch import Watch
+from tests.conftest import gristmill
+from tests.recipes import canned, teacher
+from tests.s3server import S3Server
+
+LOT_SIZE = 32
+SECONDS_PER_LOT = 1.0  # of all replicas together: a run of 60 lots takes about a minute undisturbed
+TEACHER_LOT_SIZE = 8
+TEACHER_SHAPE = Shape(replicas=1, nodes=1, index_actors=1, window=4)
+PATIENCE_S, TEACHER_PATIENCE_S = 420.0, 900.0
+LEFTOVER_PATIENCE_S = 60.0
+MAX_RETRIES = 100  # kills are many here, and one lot may meet several
+
+
+class Failed(Exception):
+    """A run was not right; says what and where."""
+
+
+class Campaign:
+    """Owns the S3 server and the cluster. `costs` has a line for every kill of the runs that were judged."""
+
+    def __init__(self, args: argparse.Namespace, keep: Path, ray_folder: Path, say: Callable[[str], None]) -> None:
+        self.args, self.keep, self.say = args, keep, say
+        self.costs: list[Cost] = []
+        self.num_runs = 0
+        self.nodes = Nodes(ray_folder)
+        self.server: S3Server | None = None
+
+    def play(self) -> None:
+        """Raises Failed."""
+        args = self.args
+        due = deque(kills(args.kills, args.seed, args.kinds, args.lots))
+        undisturbed = self._undisturbed()
+        (self.keep / "s3").mkdir(exist_ok=True)
+        self.server = S3Server(self.keep / "s3")
+        self.server.start()
+        os.environ.update(self.server.env)
+        planned = num_runs(args.kills)
+        while due:
+            if self.num_runs > 2 * planned + 1:
+                raise Failed(f"{len(due)} kills found no moment in {self.num_runs} runs; use more --lots")
+            self.num_runs += 1
+            share = math.ceil(len(due) / max(1, planned - self.num_runs + 1))
+            self._run(due, share, undisturbed)
+
+    def _recipe(self) -> str:
+        if self.args.teacher:
+            return teacher(self.keep, self.args.lots * TEACHER_LOT_SIZE, TEACHER_LOT_SIZE)
+        return canned(self.keep, self.args.lots * LOT_SIZE, LOT_SIZE, generator={"pooled": True})
+
+    def _undisturbed(self) -> str:
+        """The output of the same recipe on a local Ray and a local folder, where nothing happens."""
+        out = str(self.keep / "undisturbed")
+        self.say(f"undisturbed run into {out}")
+        done = gristmill("produce", self._recipe(), "--out", out, timeout=3600)
+        if done.returncode != 0:
+            raise Failed(f"the undisturbed run: exit {done.returncode}: {done.stderr[-2000:]}")
+        return out
+
+    def _run(self, due: deque[Kill], share: int, undisturbed: str) -> None:
+        args, number = self.args, self.num_runs
+        shape = TEACHER_SHAPE if args.teacher else SHAPES[(number - 1) % len(SHAPES)]
+        folder = self.keep / f"run-{number}"
+        folder.mkdir(exist_ok=True)
+        out = f"s3://mill/run-{number}"
+        self.say(f"run {number}: {shape}")
+        if self.nodes.head and len(self.nodes.workers) != shape.nodes:
+            self.nodes.stop()
+        if not self.nodes.head:
+            self.nodes.start(shape.nodes)
+        assert self.server
+        patience_s = TEACHER_PATIENCE_S if args.teacher else PATIENCE_S
+        mine = deque(due.popleft() for _ in range(min(share, len(due))))
+        driver = Driver(self._command(shape, out), folder)
+        with Watch(self.server, f"run-{number}") as watch:
+            run = Run(number, args.lots, driver, self.nodes, self.server, watch, self.say, patience_s)
+            try:
+                run.play(mine)
+            except (NoProgress, WrongData, RuntimeError) as error:
+                raise Failed(f"run {number}: {type(error).__name__}: {error}; see {folder}") from error
+            finally:
+                driver.kill()
+        due.extendleft(reversed(mine))  # what found no moment
+        left = leftovers(self.nodes, LEFTOVER_PATIENCE_S)
+        verdict = judge(out, undisturbed)
+        verdict.wrong += watch.wrong + [f"left behind on the cluster: {what}" for what in left]
+        self.costs += costs(run.struck, watch.commits, driver.starts, shape.window, verdict)
+        self._tell(number, verdict, len(run.struck), len(driver.starts))
+        if verdict.wrong:
+            mirror(out, folder / "out")
+            raise Failed(f"run {number}: " + "; ".join(verdict.wrong[:10]))
+
+    def _command(self, shape: Shape, out: str) -> list[str]:
+        settings = {
+            "cluster.replicas": shape.replicas,
+            "cluster.index_actors": shape.index_actors,
+            "cluster.window": shape.window,
+            "cluster.max_retries": MAX_RETRIES,
+        }
+        if not self.args.teacher:
+            settings["generator.seconds_per_ask"] = SECONDS_PER_LOT * shape.replicas / LOT_SIZE
+        command = ["produce", self._recipe(), "--out", out]
+        for name, value in settings.items():
+            command += ["--set", f"{name}={value}"]
+        return command
+
+    def _tell(self, number: int, verdict: Verdict, num_kills: int, num_starts: int) -> None:
+        self.say(
+            f"run {number}: {num_kills} kills, {num_starts} start(s) of the driver; {verdict.num_shards} shards, "
+            f"{verdict.num_rows} rows = {verdict.num_kept} kept + {verdict.num_rows - verdict.num_kept} rejected, "
+            f"{len(verdict.lost)} lost, {len(verdict.duplicated)} twice; "
+            + (f"WRONG: {len(verdict.wrong)} findings" if verdict.wrong else "the same bytes, audit ok")
+        )
+
+    def stop(self) -> None:
+        """End all that was started; returns when it is gone."""
+        self.nodes.stop()
+        if self.server and self.server.process and self.server.process.poll() is None:
+            self.server.kill()
+
+
+def mirror(uri: str, folder: Path) -> None:
+    """Copy an output into a local folder, for the post-mortem."""
+    store = open_store(uri)
+    for entry in store.list(""):
+        path = folder / entry.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = store.read(entry.name)
+        path.write_bytes(data)
+        (path.parent / f"{path.name}.sha256").write_text(hashlib.sha256(data).hexdigest())
