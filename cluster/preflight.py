@@ -23,11 +23,14 @@ def check_room(pools: Mapping[str, tuple[Needs, PoolSpec]], wait_s: float, say: 
     end = time.monotonic() + wait_s
     problem = _problem(pools)
     if problem and wait_s:
-        request_resources(bundles=[*want, {"CPU": 1}])
         say(f"waiting up to {wait_s:.0f} s for nodes: {problem}")
-    while problem and time.monotonic() < end:
-        time.sleep(POLL_S)
-        problem = _problem(pools)
+        request_resources(bundles=[*want, {"CPU": 1}])
+        try:
+            while problem and time.monotonic() < end:
+                time.sleep(POLL_S)
+                problem = _problem(pools)
+        finally:
+            request_resources(bundles=[])  # a request stands until it is taken back, and keeps nodes that cost
     if problem:
         raise UserError(f"no room on the cluster: {problem}")
 

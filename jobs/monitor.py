@@ -60,7 +60,13 @@ class Monitor:
         self.book.begin()
         self._metrics = Metrics(self.mill.fingerprint[:12], self.mill.recipe.name, self._sample(None))
         pools = {name: pool.replicas for name, (_, pool) in self.mill.pools.items()}
-        self.events.note("start", num_lots=self.totals.num_lots, replicas=pools.get("generator", 0), pools=pools)
+        self.events.note(
+            "start",
+            num_lots=self.totals.num_lots,
+            num_asks=self.mill.plan.num_asks,
+            replicas=pools.get("generator", 0),
+            pools=pools,
+        )
         self.save()
 
     def beat(self, beat: "Beat") -> None:

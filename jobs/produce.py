@@ -1,7 +1,7 @@
 """`gristmill produce RECIPE --out URI`: a recipe in, a corpus out; the same command again resumes."""
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow.parquet as pq
@@ -65,11 +65,18 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
                 say(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
             book.recipe = mill.resolved()
             outcome = Outcome(drive(mill, store, book, totals, lease, console), totals)
-            say("writing report.html")
-            write_report(store)
+            _write_page(store, say)
     finally:
         lease.release()
     return _report(outcome, book, mill, store, resume_command(recipe_path, out, settings))
+
+
+def _write_page(store: Store, say: Callable[[str], None]) -> None:
+    """The rows are committed: a page that cannot be written must not fail the run."""
+    try:
+        write_report(store)
+    except (UserError, OSError) as error:
+        say(f"no report.html: {error}")
 
 
 def resume_command(recipe_path: str, out: str, settings: Sequence[str]) -> str:
@@ -132,7 +139,9 @@ def _report(outcome: Outcome, book: Manifest, mill: Mill, store: Store, command:
     console.print(cost_table(outcome.totals, [s.name for s in mill.stages], book.cost))
     for text in _samples(mill, store, outcome.totals):
         console.print(text, markup=False, soft_wrap=True)
-    console.print(f"output: {store.uri}  (kept/, rejected/, {manifest.NAME})", markup=False, soft_wrap=True)
+    console.print(
+        f"output: {store.uri}  (kept/, rejected/, {manifest.NAME}, report.html, events/)", markup=False, soft_wrap=True
+    )
     if outcome.state == "stopped":
         console.print(f"stopped; to go on: {command}", markup=False, soft_wrap=True)
         return 130
