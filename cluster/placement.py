@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import ray
 from ray._private.state import state
+from ray.autoscaler.sdk import request_resources
 
 from stages.needs import Needs
 
@@ -58,6 +59,15 @@ def _put(needs: Needs, free: list[Resources]) -> bool:
             node[name] -= amount
         taken.append((node, bundle))
     return True
+
+
+def want(pools: Sequence[tuple[Needs, int]]) -> None:
+    """Tell an autoscaler, if the cluster has one, to have room for so many replicas and a core for the stages.
+
+    A request stands until the next one, and keeps nodes that cost: `want([])` takes it back.
+    """
+    bundles = [bundle for needs, number in pools for _ in range(number) for bundle in needs.bundles]
+    request_resources(bundles=[*bundles, {"CPU": 1.0}] if bundles else [])
 
 
 def describe(node: Resources) -> str:

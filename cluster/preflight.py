@@ -3,9 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 
-from ray.autoscaler.sdk import request_resources
-
-from cluster.placement import describe, draining, living, places
+from cluster.placement import describe, draining, living, places, want
 from cluster.spec import PoolSpec
 from records.errors import UserError
 from stages.needs import Needs
@@ -19,18 +17,17 @@ def check_room(pools: Mapping[str, tuple[Needs, PoolSpec]], wait_s: float, say: 
     An autoscaler is told what is wanted, and waited for, `wait_s` seconds. Raises UserError, naming the need, when
     there is no room by then.
     """
-    want = [bundle for needs, spec in pools.values() for _ in range(spec.replicas) for bundle in needs.bundles]
     end = time.monotonic() + wait_s
     problem = _problem(pools)
     if problem and wait_s:
         say(f"waiting up to {wait_s:.0f} s for nodes: {problem}")
-        request_resources(bundles=[*want, {"CPU": 1}])
+        want([(needs, spec.replicas) for needs, spec in pools.values()])
         try:
             while problem and time.monotonic() < end:
                 time.sleep(POLL_S)
                 problem = _problem(pools)
         finally:
-            request_resources(bundles=[])  # a request stands until it is taken back, and keeps nodes that cost
+            want([])
     if problem:
         raise UserError(f"no room on the cluster: {problem}")
 

@@ -20,6 +20,7 @@ from cluster.errors import Lost, RunFailed, fetch
 from cluster.flight import Flight, route
 from cluster.index import DedupIndex
 from cluster.job import Beat, Job, beat, build_pools, window
+from cluster.placement import want
 from cluster.quarantine import SUSPECT_AFTER, Quarantine
 from cluster.replica import join_task
 from cluster.work import Brief, finish_task, process_task, warm_task
@@ -71,6 +72,7 @@ class LotLoop:
         Raises RunFailed, Conflict (another driver) or UserError (the store); the committed lots stay as they are.
         """
         try:
+            want([(p.needs, p.spec.max_replicas or p.spec.replicas) for p in self.pools])
             for pool in self.pools:
                 pool.start()  # engines load while the index is read back and stages are opened
             if self.pools:
@@ -84,6 +86,7 @@ class LotLoop:
                 self.index.stop()
             for pool in self.pools:
                 pool.stop()
+            want([])
 
     def _loop(self) -> str:
         num_lots = self.job.kit.plan.num_lots
