@@ -10,6 +10,7 @@ import ray
 
 from cluster.budget import Budget
 from cluster.flight import READY_PHASES, Flight, Step
+from cluster.placement import want
 from cluster.pool import Pool
 from cluster.replica import StageWorker
 from cluster.spec import ClusterSpec, Limits
@@ -53,6 +54,12 @@ def build_pools(job: Job) -> list[Pool]:
     for pool in pools:
         pool.others = [other for other in pools if other is not pool]
     return pools
+
+
+def hint(pools: Sequence[Pool], is_over: bool = False) -> None:
+    """Tell an autoscaler how wide the pools may grow, and at the end that nothing more is wanted."""
+    if any(p.spec.max_replicas for p in pools):
+        want([] if is_over else [(p.needs, p.spec.max_replicas or p.spec.replicas) for p in pools])
 
 
 def window(spec: ClusterSpec, pools: Sequence[Pool]) -> int:

@@ -19,8 +19,7 @@ from cluster.commit import Committer
 from cluster.errors import Lost, RunFailed, fetch
 from cluster.flight import Flight, route
 from cluster.index import DedupIndex
-from cluster.job import Beat, Job, beat, build_pools, window
-from cluster.placement import want
+from cluster.job import Beat, Job, beat, build_pools, hint, window
 from cluster.quarantine import SUSPECT_AFTER, Quarantine
 from cluster.replica import join_task
 from cluster.work import Brief, finish_task, process_task, warm_task
@@ -34,7 +33,7 @@ INLINE_BYTES = 64 * 1024
 
 
 class LotLoop:
-    """Runs a job to its end. `stop()` may be called from a signal handler: lots in commit are still finished."""
+    """Runs a job to its end. `stop()` may be called from a signal handler: lots in commit are finished."""
 
     def __init__(self, job: Job, on_beat: Callable[[Beat], None], say: Callable[[str], None]) -> None:
         self.job, self.on_beat, self.say = job, on_beat, say
@@ -72,7 +71,7 @@ class LotLoop:
         Raises RunFailed, Conflict (another driver) or UserError (the store); the committed lots stay as they are.
         """
         try:
-            want([(p.needs, p.spec.max_replicas or p.spec.replicas) for p in self.pools])
+            hint(self.pools)
             for pool in self.pools:
                 pool.start()  # engines load while the index is read back and stages are opened
             if self.pools:
@@ -86,7 +85,7 @@ class LotLoop:
                 self.index.stop()
             for pool in self.pools:
                 pool.stop()
-            want([])
+            hint(self.pools, is_over=True)
 
     def _loop(self) -> str:
         num_lots = self.job.kit.plan.num_lots
