@@ -35,13 +35,13 @@ COLUMNS = (
 
 @dataclass
 class Cost:
-    """One kill and what came of it. A time is None when the run ended before it could be told."""
+    """One kill and what came of it. Times are None when another kill, or the run's end, came before the next commit."""
 
     kind: str
     run: int
     victim: str
     num_before: int
-    next_s: float | None  # from the kill to the next commit
+    next_s: float | None  # from the kill to the next commit; driver, head: to that of another driver
     pause_s: (
         float | None
     )  # longest time without a commit until all lots then in flight were committed, or the next kill
@@ -68,20 +68,22 @@ def costs(
 
 
 def _cost(one: Struck, until: float, commits: Sequence[float], starts: Sequence[Start], window: int) -> Cost:
-    kind, later = one.kill.kind, [at for at in commits if at > one.at]
-    cost = Cost(kind, one.run, one.victim, one.num_before, None, None, None, None, one.driver_end)
-    if not later:
-        return cost
-    cost.next_s = later[0] - one.at
+    """`until`: when the next kill came. A time that it cut short is counted to that one, not to this."""
+    cost = Cost(one.kill.kind, one.run, one.victim, one.num_before, None, None, None, None, one.driver_end)
+    met = starts[one.start]
+    since = one.at
+    if one.kill.kind in ("driver", "head"):  # what the store took from the dead driver is no way back
+        since = next((start.at for start in starts if start.at > one.at), math.inf)
+    later = [at for at in commits if since < at]
+    if not one.driver_end and not met.was_killed and met.ended and one.at <= met.ended < min([until, *later[:1]]):
+        cost.driver_end = met.end
     in_flight = [one.at, *(at for at in later[:window] if at < until)]
     if len(in_flight) > 1:
+        cost.next_s = later[0] - one.at
         cost.pause_s = max(b - a for a, b in pairwise(in_flight))
-    if kind in ("driver", "head"):
-        maker = [start for start in starts if start.at < later[0]][-1]
-        cost.restart_s, cost.start_s = maker.at - one.at, later[0] - maker.at
-    met = starts[one.start]
-    if not one.driver_end and not met.was_killed and met.ended and one.at <= met.ended < later[0]:
-        cost.driver_end = met.end
+        if since > one.at:
+            maker = [start for start in starts if start.at < later[0]][-1]
+            cost.restart_s, cost.start_s = maker.at - one.at, later[0] - maker.at
     return cost
 
 

@@ -19,7 +19,7 @@ S3_STARTS = 3
 SLOW_PERIOD_S, SLOW_RUNS_S = 0.5, 0.05
 WORKING = ("ray::process_task", "ray::finish_task", "ray::warm_task", "ray::claimed_task")
 TITLES = {"replica": ("ray::Replica",), "index": ("ray::BandShard",), "worker": WORKING}
-OR_ELSE = {"worker": ("ray::IDLE",)}
+OR_ELSE, OR_ELSE_AFTER_S = {"worker": ("ray::IDLE",)}, 3.0
 NEEDS_WHOLE = {"node": "nodes", "head": "nodes", "s3-stop": "s3", "s3-freeze": "s3", "s3-slow": "s3"}
 
 
@@ -134,7 +134,9 @@ class Run:
 
     def _process(self, kill: Kill) -> str | None:
         """SIGKILL of one of Ray's worker processes."""
-        found = self.nodes.titled(*TITLES[kill.kind]) or self.nodes.titled(*OR_ELSE.get(kill.kind, ()))
+        found = self.nodes.titled(*TITLES[kill.kind])
+        if not found and time.monotonic() > self._moment + OR_ELSE_AFTER_S:
+            found = self.nodes.titled(*OR_ELSE.get(kill.kind, ()))
         if not found:
             return None
         where, process = found[int(kill.victim * len(found))]
