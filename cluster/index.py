@@ -78,7 +78,7 @@ class DedupIndex:
 
     def _revive(self, numbers: list[int], should_stop: Callable[[], bool] | None = None) -> None:
         """Make these actors anew, with all that had been sent to them."""
-        self._writer.flush()
+        self.flush()
         sent = [claims for lot, claims in sorted(self._uncommitted.items()) if lot < self._unsent_from]
         cause: BaseException
         for _ in range(self.max_retries + 1):
@@ -158,12 +158,14 @@ class DedupIndex:
             except IndexLost:
                 pass  # the others have done it; the next claim finds the loss and rebuilds without these claims
 
+    def flush(self) -> None:
+        """Return when all that is committed is in snapshots, as far as the store takes them."""
+        self._writer.flush()
+
     def stop(self) -> None:
-        """Write the last snapshot and end the actors."""
-        try:
-            self._writer.close()
-        finally:
-            self._shards.kill(self._shards.numbers)
+        """End the actors. What is in no snapshot yet stays so: a run that fails or is interrupted must not wait."""
+        self._writer.close()
+        self._shards.kill(self._shards.numbers)
 
     def _check_fill(self) -> None:
         """Warn when Bloom filters hold more rows than they were made for. Raises RunFailed when far too many."""

@@ -184,9 +184,8 @@ class SnapshotWriter:
         self._puts = []
 
     def close(self) -> None:
-        """Flush, and take nothing more."""
-        self.flush()
-        self._thread.shutdown()
+        """Let a put that has begun end, and drop the rest: whoever resumes reads these lots' shards."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
 
     def _put(self) -> None:
         lots, self._lots, self._num_rows = self._lots, [], 0

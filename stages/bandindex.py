@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+SLOT_BYTES = 13
 MAX_LOAD = 0.8
 GROWTH = 1.3
 MIN_SLOTS = 64
@@ -48,7 +49,7 @@ class BandIndex:
     @property
     def nbytes(self) -> int:
         """Bytes of all tables, empty slots included."""
-        return sum(table.nbytes for band in self._tables for table in band)
+        return int(self._sizes.sum()) * SLOT_BYTES
 
     def reserve(self, num_rows: int) -> None:
         """Make room for `num_rows` rows in all, so that loading them moves nothing."""
@@ -108,7 +109,7 @@ class BandIndex:
     def _resize(self, band: int, part: int, num_slots: int) -> None:
         from stages.kernels import bandindex as kernel
 
-        grown = np.zeros(num_slots * int(kernel.SLOT_BYTES), np.uint8)
+        grown = np.zeros(num_slots * SLOT_BYTES, np.uint8)
         place, size = np.uint64(grown.ctypes.data), np.uint64(num_slots)
         kernel.rehash(self._bases[band, part], self._sizes[band, part], place, size)
         self._tables[band][part] = grown

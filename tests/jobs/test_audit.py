@@ -79,6 +79,27 @@ def test_an_altered_row(out: Path, is_honest: bool) -> None:
     assert any(words in line for line in wrong)
 
 
+@pytest.mark.parametrize(
+    ("reason", "name", "words"),
+    [
+        ("dedup:duplicate", None, "is dedup:duplicate and names no kept row in duplicate_of"),
+        ("rules:other", "a" * 32, "is rules:other and names a kept row in duplicate_of"),
+        ("dedup:probable_duplicate", "a" * 32, "is dedup:probable_duplicate and names a kept row in duplicate_of"),
+        ("dedup:probable_duplicate", None, "is dedup:probable_duplicate, but the recipe's index is exact"),
+    ],
+)
+def test_a_duplicate_that_names_too_little_or_too_much(out: Path, reason: str, name: str | None, words: str) -> None:
+    path = sorted((out / "rejected").iterdir())[0]
+    table = pq.read_table(path)
+    for column, value in (("reject", reason), ("duplicate_of", name)):
+        values = [value, *table.column(column).to_pylist()[1:]]
+        table = table.set_column(table.schema.get_field_index(column), column, pa.array(values, pa.string()))
+    pq.write_table(table, path)
+    code, wrong = audit(out)
+    row = table.column("row")[0].as_py()
+    assert code == 1 and any(f"{path.name}: row {row} {words}" in line for line in wrong), wrong
+
+
 def test_an_inserted_duplicate(out: Path) -> None:
     path = out / "kept" / "part-00000003.parquet"
     table = pq.read_table(path)

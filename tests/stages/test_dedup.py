@@ -10,7 +10,8 @@ from records.errors import UserError
 from records.schema import REJECT
 from records.spec import build
 from stages import minhash
-from stages.dedup import Dedup, Spec
+from stages.bloomindex import BloomIndex
+from stages.dedup import MAX_BLOOM_ERROR, MIN_BLOOM_ERROR, Dedup, Spec
 from tests.bench.corpus import documents
 
 
@@ -62,6 +63,12 @@ def test_reads_the_column_it_is_told() -> None:
         ({"num_perm": 8}, "num_perm must lie in 16 to 4096"),
         ({"ngram": 0}, "ngram must lie in 1 to 1000"),
         ({"column": ""}, "column must name"),
+        ({"index": "cuckoo"}, "'cuckoo' is not one of 'exact', 'bloom'"),
+        ({"bloom_rows": 5}, 'go with index = "bloom"'),
+        ({"index": "bloom"}, "needs bloom_rows"),
+        ({"index": "bloom", "bloom_rows": 5}, "needs bloom_rows"),
+        ({"index": "bloom", "bloom_rows": 0, "bloom_error": 0.1}, "bloom_rows must lie in 1 to"),
+        ({"index": "bloom", "bloom_rows": 5, "bloom_error": 0.5}, "bloom_error must lie in 1e-09 to 0.1"),
     ],
 )
 def test_spec_refuses(table: dict[str, object], message: str) -> None:
@@ -75,8 +82,18 @@ def test_check_refuses_a_single_band() -> None:
         Dedup(Spec(threshold=0.99)).check()
 
 
+def test_the_smallest_error_allowed_can_be_kept() -> None:
+    for error in (MIN_BLOOM_ERROR, MAX_BLOOM_ERROR):
+        stage = Dedup(Spec(threshold=0.4, index="bloom", bloom_rows=1000, bloom_error=error))  # 32 bands
+        stage.check()
+        assert not stage.is_exact and isinstance(stage.new_index(2), BloomIndex)
+        assert stage.error_at(500) < stage.error_at(1000) <= error * 1.0001 < stage.error_at(2000)
+    assert Dedup(Spec()).is_exact and Dedup(Spec()).error_at(10**9) == 0
+
+
 def test_import_is_light() -> None:
     code = (
-        "import sys, stages.dedup, stages.bandindex; print(sorted({'numba', 'scipy', 'datasketch'} & set(sys.modules)))"
+        "import sys, stages.dedup, stages.bandindex, stages.bloomindex; "
+        "print(sorted({'numba', 'scipy', 'datasketch'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
