@@ -41,8 +41,8 @@ class Shape:
 
 
 SHAPES = (
-    Shape(replicas=2, nodes=2, index_actors=2, window=10),
-    Shape(replicas=1, nodes=1, index_actors=1, window=6),
+    Shape(replicas=2, nodes=2, index_actors=2, window=6),
+    Shape(replicas=1, nodes=1, index_actors=1, window=8),
     Shape(replicas=4, nodes=3, index_actors=3, window=18),
     Shape(replicas=2, nodes=1, index_actors=3, window=4),
     Shape(replicas=4, nodes=2, index_actors=1, window=12),
