@@ -51,22 +51,23 @@ class Pool:
         self._gone = (0, 0)  # made by replicas that are gone
         self._next_number = 0
         self._asked = self._resized = 0.0
+        self._stood_at = time.monotonic()  # when an engine was last up
         self._marks: list[tuple[float, int]] = []
 
     def start(self) -> None:
         self.worker_ref = ray.put(self.worker)
+        self._stood_at = time.monotonic()
         for _ in range(self.target()):
             self._add()
 
     # Width
 
     def target(self) -> int:
-        """How many replicas there should be now."""
-        if self.spec.max_replicas is None:
-            return self.spec.replicas
+        """How many replicas there should be now: never so many that the stages have no core left, also when nodes are
+        lost on the way."""
         taken = [(p.needs, max(p.spec.replicas, len(p.members))) for p in self.others]
         room = places(self.needs, list(living(draining()).values()), taken)
-        return min(max(room, self.spec.replicas), self.spec.max_replicas)
+        return min(room, self.spec.max_replicas or self.spec.replicas)
 
     @property
     def width(self) -> int:
@@ -120,25 +121,24 @@ class Pool:
         if now - self._asked > max(ASK_S, len(self.members) / ASKS_PER_S):
             self._asked = now
             self._poll_progress(now)
-        if now - self._resized > RESIZE_S and (self.spec.max_replicas or any(m.node for m in self.members)):
+        if now - self._resized > RESIZE_S:
             self._resized = now
             self._resize()
+        if self.num_open:
+            self._stood_at = now
+        elif now - self._stood_at > self.cluster.start_timeout_s:
+            raise RunFailed(
+                f"{self.name}: no engine was up for {self.cluster.start_timeout_s:.0f} s; look at the logs of its "
+                f"actors, check that the cluster has room for one, or raise cluster.start_timeout_s"
+            )
 
     def _poll_opening(self, now: float) -> None:
         self._poll_placing(now)
         opening = {m.opening: m for m in self.members if m.opening is not None}
         if not opening:
             return
-        done, late = ray.wait(list(opening), num_returns=len(opening), timeout=0)
-        for ref in done:
+        for ref in ray.wait(list(opening), num_returns=len(opening), timeout=0)[0]:
             self._opened(opening[ref], now)
-        for ref in late:
-            # While others are open they go on, and this one waits for room.
-            if now - opening[ref].since > self.cluster.start_timeout_s and not self.num_open:
-                raise RunFailed(
-                    f"{self.name}: no engine was up after {self.cluster.start_timeout_s:.0f} s; look at the log of its "
-                    f"actor, check that the cluster has room for it, or raise cluster.start_timeout_s"
-                )
 
     def _poll_placing(self, now: float) -> None:
         placing = {m.placing: m for m in self.members if m.placing is not None}

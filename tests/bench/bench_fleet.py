@@ -49,6 +49,8 @@ class Paced(Canned):
 class Fleet(Pool):
     '''Many replicas on few host processes.'''
     hosts = []
+    def target(self):
+        return num_replicas
     def _add(self, number=None, num_lost=0):
         if not self.hosts:
             concurrency = num_replicas * (PER_REPLICA + 2) // HOSTS + 16
