@@ -108,7 +108,7 @@ class BandShards:
             if should_stop and should_stop():
                 return rows  # no claim will be made
             running.append((stretch, note, [actor.load.remote(s, True) for actor, s in zip(actors, slices)]))
-            if len(running) > num_at_once():
+            if len(running) > num_at_once(self.source.store):
                 end_first()
             if time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()

@@ -1,8 +1,9 @@
 """The claims of committed lots, read back in parallel: from snapshots, else from the `minhash` columns of shards."""
 
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from records.shards import KEPT, shard_name
 from records.store import LocalStore, Store
 from stages.dedup import Dedup
 
-MAX_TASKS = 16  # reading at once, each with a stretch of at most snapshots.MAX_BYTES in memory
+MAX_TASKS = 32  # reading at once, each with a stretch of at most snapshots.MAX_BYTES in memory
 NUM_READS = 8  # shards that a task fetches at once from a store with a delay
 WHOLE_BELOW = 8192  # rows a lot below which a remote shard is fetched whole: one request, where columns take four
 LOTS_PER_TASK = 64  # where snapshots are off
@@ -45,9 +46,8 @@ class ClaimSource:
             try:
                 data = self.store.read(stretch.name)
                 return snapshots.decode(data, self.whose, stretch.first, stretch.stop), None
-            except (BadSnapshot, FileNotFoundError) as error:
-                why = str(error) if isinstance(error, BadSnapshot) else "gone"
-                word = f"{self.store.path(stretch.name)}: {why}; its lots were read from their shards"
+            except (BadSnapshot, OSError) as error:
+                word = f"{self.store.path(stretch.name)}: {error}; its lots were read from their shards"
         claims = self.from_shards(range(stretch.first, stretch.stop))
         if self.snapshot_lots:
             name = snapshots.name_of(stretch.first, stretch.stop)
@@ -59,11 +59,12 @@ class ClaimSource:
 
     def from_shards(self, lots: Sequence[int]) -> Claims:
         """Band keys uint64 (n, bands) and owners int64 (n,) of the kept rows of committed lots."""
+        parts = [self._lot(lot) for lot in lots[:1]]  # the first opens the client that the others share
         if isinstance(self.store, LocalStore):
-            parts = [self._lot(lot) for lot in lots]
+            parts += [self._lot(lot) for lot in lots[1:]]
         else:
             with ThreadPoolExecutor(NUM_READS) as threads:
-                parts = list(threads.map(self._lot, lots))
+                parts += threads.map(self._lot, lots[1:])
         parts.append((np.zeros((0, self.dedup.bands), np.uint64), np.zeros(0, np.int64)))
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
@@ -92,7 +93,7 @@ class ClaimSource:
             self.store.delete(name)
         # Pieces small enough for memory even if every row was kept, and for every core to have some.
         most = snapshots.MAX_BYTES // (snapshots.row_bytes(self.dedup.bands) * self.plan.lot_size)
-        share = sum(len(s) for s in stretches if s.name is None) // (4 * num_cpus())
+        share = sum(len(s) for s in stretches if s.name is None) // (4 * num_cores(self.store))
         size = max(1, min(self.snapshot_lots, most, max(share, LOTS_PER_TASK)))
         pieces = [piece for s in stretches for piece in ([s] if s.name else snapshots.cut(s, size))]
         told = [s for s in stretches if s.name]
@@ -100,22 +101,29 @@ class ClaimSource:
         return pieces, num_rows * num_lots // max(1, sum(len(s) for s in told))
 
 
+_STORES: dict[str, Store] = {}  # of this worker process: an S3 client takes half a second to make
+
+
 # Ray retries a lost reader by itself: reading changes nothing.
 @ray.remote(num_cpus=1, max_retries=2)
 def claims_task(source: ClaimSource, stretch: Stretch, bands: Sequence[slice]) -> tuple[Any, ...]:
     """(number of rows, a word or None), then for each slice of the bands (keys uint64 (bands, n), owners)."""
     pa.set_cpu_count(1)
-    (keys, owners), word = source.read(stretch)
+    store = _STORES.setdefault(source.store.uri, source.store)
+    (keys, owners), word = replace(source, store=store).read(stretch)
     return (len(owners), word), *((np.ascontiguousarray(keys[:, part].T), owners) for part in bands)
 
 
-def num_cpus() -> int:
+def num_cores(store: Store) -> int:
+    """Cores that can read the store: the cluster's, or for a folder the driver's node's."""
+    if isinstance(store, LocalStore):
+        return os.cpu_count() or 1
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
-def num_at_once() -> int:
+def num_at_once(store: Store) -> int:
     """How many stretches may be under way: one a core and one more, bounded as each takes memory."""
-    return min(num_cpus() + 1, MAX_TASKS)
+    return min(num_cores(store) + 1, MAX_TASKS)
 
 
 def read_back(

@@ -7,7 +7,8 @@ of theirs.
 
 Arithmetic: a slot takes 13 bytes (key 8, owner 5). A band is 64 tables of staggered sizes, each filled to 0.8 and
 grown by 1.3, so their fills lie between 0.615 and 0.8 and a row takes 16.3 to 21.1 bytes a band, 18.6 on average: 168
-with the 9 bands of threshold 0.8 at 128 permutations. One table grows at a time, which needs a 28th of a band more.
+with the 9 bands of threshold 0.8 at 128 permutations. One table grows at a time, which takes a 50th of a band more for
+a moment.
 """
 
 from typing import Any
