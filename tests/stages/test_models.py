@@ -127,9 +127,12 @@ def test_teacher_identity_is_of_the_rows_not_of_the_machines():
 
 def test_teacher_needs(monkeypatch):
     assert teacher().needs.num_gpus == 0 and teacher(threads=2).needs.env["OMP_NUM_THREADS"] == "2"
-    monkeypatch.setattr("generators.teacher.on_gpu", lambda: True)
+    monkeypatch.setattr("stages.served.on_gpu", lambda: True)
     assert teacher(engine={"tensor_parallel_size": 2, "pipeline_parallel_size": 2}).needs.num_gpus == 4
     assert teacher(num_gpus=0.5).needs.num_gpus == 0.5
+    assert len(teacher(engine={"tensor_parallel_size": 2}).needs.bundles) == 1  # all on one node
+    spread = teacher(engine={"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}).needs
+    assert [bundle.get("GPU", 0) for bundle in spread.bundles] == [0, 1, 1]
     assert teacher().model == "smollm2" and teacher(name="mine").model == "mine"
 
 
