@@ -13,7 +13,7 @@ from ray._private import ray_constants
 from cluster.spec import ClusterSpec
 from records.errors import UserError
 
-CODE = ("records", "stages", "generators", "cluster", "jobs")
+CODE = ("records", "stages", "evaluation", "generators", "cluster", "jobs")
 KNOCK_TIMEOUT_S = 10.0
 WORKER_ENV = {
     # One core is one task: a thread pool inside a task would take its neighbours' cores.

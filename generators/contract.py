@@ -5,7 +5,7 @@ row: an ask that cannot be served comes back with `reject` set to "generator:rea
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,6 +20,8 @@ class Generator(ABC):
 
     kind: ClassVar[str]
     Spec: ClassVar[type]
+    takes_method: ClassVar[bool] = False  # whether it is made from (spec, method), as text generators are, or from spec
+    spec: Any
 
     @property
     @abstractmethod
@@ -39,6 +41,10 @@ class Generator(ABC):
     @property
     def needs(self) -> Needs:
         return Needs()
+
+    def fields_read(self) -> list[str]:
+        """Columns that the source must have."""
+        return []
 
     def identity(self) -> dict[str, Any]:
         """Literals that change rows: prompts, model digest, sampling. Goes into the fingerprint."""
@@ -96,6 +102,26 @@ def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[Made 
     for name in ("finish", "tokens_in", "tokens_out"):
         declared = asks.schema.field(name)
         batch = set_column(batch, declared, pa.array([getattr(m, name) for m in rows], declared.type))
-    old = asks.column(REJECT.name).to_pylist()
-    reject = [o if m is None or m.reason is None else f"generator:{m.reason}" for o, m in zip(old, made)]
+    return _refused(batch, [m.reason if m is not None else None for m in made])
+
+
+def fill_columns(
+    asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Mapping[str, pa.Array], reasons: Sequence[str | None]
+) -> pa.RecordBatch:
+    """`asks` with whole columns of payload: null where a row was dead on arrival or is refused (`reasons[i]`)."""
+    batch = asks
+    for declared in payload:
+        batch = set_column(batch, declared, made[declared.name])
+    dead = asks.column(REJECT.name).is_valid().to_pylist()
+    finish = [None if is_dead or reason else "stop" for is_dead, reason in zip(dead, reasons)]
+    batch = set_column(batch, asks.schema.field("finish"), pa.array(finish, pa.string()))
+    for name in ("tokens_in", "tokens_out"):
+        counts = pa.array([None if is_dead else 0 for is_dead in dead], pa.int32())
+        batch = set_column(batch, asks.schema.field(name), counts)
+    return _refused(batch, reasons)
+
+
+def _refused(batch: pa.RecordBatch, reasons: Sequence[str | None]) -> pa.RecordBatch:
+    old = batch.column(REJECT.name).to_pylist()
+    reject = [o if o is not None or reason is None else f"generator:{reason}" for o, reason in zip(old, reasons)]
     return set_column(batch, REJECT, pa.array(reject, REJECT.type))

@@ -5,6 +5,7 @@ from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
     "canned": ("generators.canned", "Canned"),
+    "model": ("generators.fitted", "Fitted"),
     "teacher": ("generators.teacher", "Teacher"),
 }
 

@@ -32,6 +32,7 @@ def dataset_card(book: Manifest, totals: Summary, shards: Sequence["ShardFile"],
     columns = "\n".join(f"| `{f.name}` | {f.type} | {_group(f.name)} |" for f in schema)
     generator = recipe["generator"]
     model = f" with the model `{generator.get('name') or generator['model']}`" if generator.get("model") else ""
+    method = f", the method `{recipe['method']['kind']}`" if recipe["method"] else ""
     return f"""---
 pretty_name: {json.dumps(recipe["name"])}
 tags:
@@ -48,8 +49,8 @@ configs:
 
 {recipe.get("description") or "A synthetic corpus made with Gristmill."}
 
-Every row is synthetic unless its `origin` column says `real`. The generator was `{generator["kind"]}`{model},
-the method `{recipe["method"]["kind"]}`. The fingerprint of the recipe is `{book.fingerprint}`.
+Every row is synthetic unless its `origin` column says `real`. The generator was
+`{generator["kind"]}`{model}{method}. The fingerprint of the recipe is `{book.fingerprint}`.
 
 ## What was made and what was kept
 

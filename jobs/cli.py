@@ -15,6 +15,7 @@ examples:
   gristmill report out/demo
   gristmill audit out/demo
   gristmill pack out/demo --to out/demo-release --shard-mb 256
+  gristmill fit recipes/fit/adult-tabddpm.toml --out out/adult-tabddpm
 
 The same produce command again resumes; an output is never overwritten. S3 endpoint and keys come from the standard
 AWS settings (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY). On a cluster, set RAY_ADDRESS or submit:
@@ -36,6 +37,12 @@ def parser() -> argparse.ArgumentParser:
     produce.add_argument("--out", required=True, metavar="URI", help="local folder or s3://bucket/prefix")
     _settings(produce)
     produce.add_argument("--dry-run", action="store_true", help="check everything and show the plan; start nothing")
+
+    fit = verbs.add_parser("fit", help="fit a model (tabular, image, private) to rows; the same command again resumes")
+    fit.add_argument("recipe", metavar="RECIPE", help="a TOML file with [data] and [model], see recipes/")
+    fit.add_argument("--out", required=True, metavar="URI", help="where the model goes: local folder or s3://")
+    _settings(fit)
+    fit.add_argument("--dry-run", action="store_true", help="check everything and show the plan; start nothing")
 
     for name, text in (
         ("status", "how far a run is: generated = kept + rejected by reason"),
@@ -91,6 +98,10 @@ def _call(args: argparse.Namespace) -> int:
         from jobs.produce import produce
 
         return produce(args.recipe, args.out, args.settings, args.dry_run)
+    if args.verb == "fit":
+        from jobs.fit import fit
+
+        return fit(args.recipe, args.out, args.settings, args.dry_run)
     if args.verb == "status":
         from jobs.status import status
 

@@ -1,8 +1,7 @@
 """A recipe: hand-written TOML to frozen specs, and to the fingerprint that is the identity of what it makes."""
 
 import json
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +12,7 @@ from generators.contract import Generator
 from generators.registry import generator_class
 from generators.text.contract import Method
 from generators.text.registry import method_class
+from jobs.toml_file import load_table, parted
 from records.errors import UserError
 from records.ids import fingerprint
 from records.lots import Plan
@@ -36,12 +36,13 @@ class Recipe:
     """The file as written, checked key by key; tables with a `kind` are checked by the class that they name."""
 
     name: str
-    source: SourceSpec
     generator: dict[str, Any]
+    # By default empty asks without end, for generators that need nothing to start from.
+    source: SourceSpec = field(default_factory=lambda: SourceSpec(items=({},), cycle=True))
     description: str = ""
     seed: int = 0
     lot_size: int = 256
-    method: dict[str, Any] = field(default_factory=lambda: {"kind": "prompt"})
+    method: dict[str, Any] | None = None  # of a text generator; default: prompt
     stages: tuple[dict[str, Any], ...] = ()
     limits: Limits = field(default_factory=Limits)
     output: OutputSpec = field(default_factory=OutputSpec)
@@ -65,7 +66,7 @@ class Mill:
     recipe: Recipe
     source: Source
     generator: Generator
-    method: Method
+    method: Method | None
     stages: list[Stage]
     identity: dict[str, Any]
     fingerprint: str
@@ -93,8 +94,8 @@ class Mill:
     def _resolved(self) -> dict[str, Any]:
         return {
             **literals(self.recipe),
-            "generator": {"kind": self.generator.kind, **literals(self.generator.spec)},  # type: ignore[attr-defined]
-            "method": {"kind": self.method.kind, **literals(self.method.spec)},
+            "generator": {"kind": self.generator.kind, **literals(self.generator.spec)},
+            "method": _method_literals(self.method),
             "stages": [{"kind": s.kind, "name": s.name, **literals(s.spec)} for s in self.stages],
         }
 
@@ -107,46 +108,7 @@ class Mill:
 
 def load(path: str, settings: Sequence[str] = ()) -> Recipe:
     """Read a recipe file and apply `--set a.b=c` settings. Raises UserError, naming file and key."""
-    try:
-        with open(path, "rb") as file:
-            table = tomllib.load(file)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such recipe file") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid TOML: {error}") from None
-    for setting in settings:
-        apply(table, setting)
-    return build(Recipe, table, path)
-
-
-def apply(table: dict[str, Any], setting: str) -> None:
-    """Put "a.b.0.c=value" into the table; the value is TOML, or a plain string when it is not."""
-    address, sep, text = setting.partition("=")
-    if not sep or not address.strip():
-        raise UserError(f"--set {setting}: write it as key=value, e.g. --set limits.asks=100")
-    try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *way, last = address.strip().split(".")
-    place: Any = table
-    try:
-        for key in way:
-            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-        place[int(last) if isinstance(place, list) else last] = value
-    except (IndexError, ValueError, TypeError, AttributeError):
-        raise UserError(f"--set {setting}: there is no '{address}' to set") from None
-
-
-def _parted(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
-    """(kind, the other keys) of a table that names a class."""
-    rest = dict(table)
-    kind = rest.pop("kind", None)
-    if not isinstance(kind, str):
-        raise UserError(f"{where}: key 'kind' is missing")
-    return kind, rest
+    return build(Recipe, load_table(path, settings), path)
 
 
 def _masked(value: Any, key: str = "") -> Any:
@@ -164,21 +126,30 @@ def _placeless(value: Any) -> Any:
     return [_placeless(v) for v in value] if isinstance(value, list) else value
 
 
-def build_generator(recipe: Recipe) -> tuple[Generator, Method]:
-    """The generator and the method in it. Raises UserError for unknown kinds and keys."""
-    kind, table = _parted(recipe.method, "method")
+def _method_literals(method: Method | None) -> dict[str, Any] | None:
+    return {"kind": method.kind, **literals(method.spec)} if method else None
+
+
+def build_generator(recipe: Recipe) -> tuple[Generator, Method | None]:
+    """The generator and, in a text generator, its method. Raises UserError for unknown kinds and keys."""
+    kind, table = parted(recipe.generator, "generator")
+    generator_type: Any = generator_class(kind)
+    spec = build(generator_type.Spec, table, "generator")
+    if not generator_type.takes_method:
+        if recipe.method is not None:
+            raise UserError(f"[method] is for text generators; generator '{kind}' takes none")
+        return generator_type(spec), None
+    kind, table = parted(recipe.method or {"kind": "prompt"}, "method")
     method_type = method_class(kind)
     method = method_type(build(method_type.Spec, table, "method"))
-    kind, table = _parted(recipe.generator, "generator")
-    generator_type: Any = generator_class(kind)
-    return generator_type(build(generator_type.Spec, table, "generator"), method), method
+    return generator_type(spec, method), method
 
 
 def build_stages(recipe: Recipe) -> list[Stage]:
     """The stages in the recipe's order. Raises UserError for unknown kinds and keys."""
     stages: list[Stage] = []
     for number, table in enumerate(recipe.stages):
-        kind, rest = _parted(table, f"stages[{number}]")
+        kind, rest = parted(table, f"stages[{number}]")
         stage_type = stage_class(kind)
         name = rest.pop("name", None)
         if name is not None and (not isinstance(name, str) or not name or ":" in name):
@@ -204,7 +175,7 @@ def build_mill(recipe: Recipe) -> Mill:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
     source = open_source(recipe.source)
-    _check_source(source, recipe.source, method)
+    _check_source(source, recipe.source, generator)
     carried = [pa.field(name, pa.string()) for name in recipe.source.carry]
     payload = [*carried, *generator.payload]
     try:
@@ -222,7 +193,7 @@ def build_mill(recipe: Recipe) -> Mill:
         },
         "format": FORMAT,
         "generator": {"kind": generator.kind, **generator.identity()},
-        "method": {"kind": method.kind, **literals(method.spec)},
+        "method": _method_literals(method),
         "stages": [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec)), **s.identity()} for s in stages],
         "output": literals(recipe.output),
     }
@@ -243,10 +214,11 @@ def build_mill(recipe: Recipe) -> Mill:
     return Mill(recipe, source, generator, method, stages, identity, mark, plan, schema)
 
 
-def _check_source(source: Source, source_spec: SourceSpec, method: Method) -> None:
-    """Refuse a source in which no row has the columns that the method wants; single bad rows are rejected later."""
+def _check_source(source: Source, source_spec: SourceSpec, generator: Generator) -> None:
+    """Refuse a source in which no row has the columns that the generator wants; single bad rows are rejected later."""
     seen: set[str] = set()
-    wanted = [(name, f"method '{method.kind}' reads") for name in method.fields_read()]
+    reader = f"method '{generator.method}'" if generator.method else f"generator '{generator.kind}'"
+    wanted = [(name, f"{reader} reads") for name in generator.fields_read()]
     wanted += [(name, "source.carry names") for name in source_spec.carry]
     wanted += [(source_spec.id_column, "source.id_column names")] if source_spec.id_column else []
     for _, text in source.rows(0, min(source.num_rows, NUM_PEEKED)):
@@ -272,7 +244,7 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
                     f"stage '{stage.name}' reads column '{name}', which is not there; "
                     f"the payload is {', '.join(f.name for f in payload)}"
                 )
-            if not pa.types.is_string(schema.field(name).type):
+            if stage.reads_text and not pa.types.is_string(schema.field(name).type):
                 raise UserError(f"stage '{stage.name}' reads column '{name}', which holds no text")
         known |= {c.name for c in stage.columns()}
     if sum(s.kind == "dedup" for s in stages) > 1:

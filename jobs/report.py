@@ -125,7 +125,8 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
 def _made_by(recipe: dict[str, Any]) -> str:
     generator, method = recipe["generator"], recipe["method"]
     model = generator.get("name") or generator.get("model")
-    return f"{generator['kind']}{f' {model}' if model else ''}, method {method['kind']}"
+    how = f", method {method['kind']}" if method else ""
+    return f"{generator['kind']}{f' {model}' if model else ''}{how}"
 
 
 def _log_note(history: History) -> str:

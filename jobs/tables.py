@@ -87,7 +87,8 @@ def plan_table(mill: Mill, uri: str) -> Table:
     limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
     table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")
     table.add_row("generator", f"{mill.generator.kind} {mill.generator.model or ''}".strip())
-    table.add_row("method", mill.method.kind)
+    if mill.method:
+        table.add_row("method", mill.method.kind)
     table.add_row("stages", " -> ".join(s.name for s in mill.stages) or "none")
     table.add_row("columns", ", ".join(mill.schema.names))
     return table

@@ -33,6 +33,7 @@ class Stage(ABC):
 
     kind: ClassVar[str]
     Spec: ClassVar[type]
+    reads_text: ClassVar[bool] = True  # whether all columns that it reads must hold text
 
     def __init__(self, spec: Any, name: str | None = None) -> None:
         self.spec = spec

@@ -17,6 +17,7 @@ from stages.gate import Gate
 class TextGenerator(Generator):
     """Base of the generators that answer asks with text. Subclasses make the engine in `open_engine`."""
 
+    takes_method = True
     sampling: Mapping[str, Any] = {}
     json_schema: Mapping[str, Any] | None = None
 

@@ -1,0 +1,134 @@
+"""The contract of trainable generators: a family is fitted to rows once, and its model then makes rows from seeds.
+
+Five laws, tested for every family in one parametrised test:
+ 1. the same rows, seed and spec give the same model, wherever training stopped and went on;
+ 2. a row depends on its conditions, its seed and its place in the block, and on no other row: so the same seed makes
+    the same bytes on any number of actors, and a lot made in parts is the lot made whole;
+ 3. columns come as the schema declares them: types, bounds, categories; nothing is NaN;
+ 4. a condition is met, or the row is refused with a reason;
+ 5. a model that went to its folder and came back makes the same rows.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.privacy import Account
+from records.errors import UserError
+from records.kinds import Kinds, kind_class
+from records.tables import TableSchema
+
+KINDS: Kinds = {
+    "independent": ("generators.tabular.independent", "Independent"),
+}
+
+
+def family_class(kind: str) -> "type[Family]":
+    """The class of family `kind`. Raises UserError naming the nearest one."""
+    found: type[Family] = kind_class(KINDS, kind, "model")
+    return found
+
+
+@dataclass
+class State:
+    """What a model, or a training under way, is: named arrays, and facts that JSON knows."""
+
+    tensors: dict[str, np.ndarray] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Drawn:
+    """What `sample` answers: an array a schema column, and per row null or why it could not be made."""
+
+    columns: dict[str, pa.Array]
+    reasons: list[str | None]
+
+
+class Family(ABC):
+    """Base of every family. Made from spec and schema without heavy imports; those happen in `begin` or `restore`."""
+
+    kind: ClassVar[str]
+    Spec: ClassVar[type]
+    block: ClassVar[int] = 256  # rows that are made together; `sample` always gets so many
+    is_private: ClassVar[bool] = False  # whether it can be fitted under a privacy budget
+    needs_privacy: ClassVar[bool] = False  # whether it cannot be fitted without one
+    min_rows: ClassVar[int] = 2
+
+    def __init__(self, spec: Any, schema: TableSchema) -> None:
+        self.spec = spec
+        self.schema = schema
+        self.device = "cpu"  # or "cuda"; set before `begin` or `restore`
+
+    def check(self) -> None:  # noqa: B027
+        """Raise UserError when the schema has columns that this family cannot make, or a package is missing."""
+
+    # Fitting.
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the whole training, known after `begin`; 0 for a family that is fitted by `begin` alone."""
+        return 0
+
+    @abstractmethod
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        """Learn the transforms and make the networks. `table` conforms to the schema; `seed` is below 2^63.
+
+        With `account`, everything that depends on the rows is charged to it before it is used.
+        """
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        """Steps [start, stop), each with random numbers of its own (`stream(seed, step)`); returns mean losses.
+
+        Called with adjoining spans, after `begin` or `restore`. With an account it may stop early, before the step
+        that would exceed the budget: it then raises BudgetSpent, and the model is as after the step before.
+        """
+        raise AssertionError(f"{self.kind} has no steps")
+
+    @abstractmethod
+    def trained(self) -> State:
+        """All that `sample` needs."""
+
+    def training(self) -> State:
+        """All that going on with the training needs beside `trained`: optimizers, discriminators, averages."""
+        return State()
+
+    @abstractmethod
+    def restore(self, trained: State, training: State | None = None) -> None:
+        """The inverse of `trained` and, after `begin` with the same rows and seed, of `training`."""
+
+    # Sampling.
+
+    @abstractmethod
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        """One row for each of `seeds`, int64 (block,), with the column values that `wanted[i]` names.
+
+        Values in `wanted` are checked and typed by the caller (see generators.fitted).
+        """
+
+
+def stream(seed: int, *keys: int) -> np.random.Generator:
+    """The random numbers of one step or one purpose: spawned from the seed, never shared."""
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=keys)))
+
+
+def uniforms(seeds: np.ndarray, count: int) -> np.ndarray:
+    """Numbers in [0, 1) from each row's own seed: float64 (rows, count)."""
+    return np.stack([np.random.Generator(np.random.Philox(key=int(s))).random(count) for s in seeds])
+
+
+def normals(seeds: np.ndarray, count: int) -> np.ndarray:
+    """Standard normal numbers from each row's own seed: float32 (rows, count)."""
+    made = [np.random.Generator(np.random.Philox(key=int(s))).standard_normal(count, np.float32) for s in seeds]
+    return np.stack(made)
+
+
+def need_columns(schema: TableSchema, kind: str, *kinds: str) -> None:
+    """Raise UserError when the schema has a column of another kind than `kinds`."""
+    for column in schema.columns:
+        if column.kind not in kinds:
+            raise UserError(f"model '{kind}' makes {' and '.join(kinds)} columns; '{column.name}' is {column.kind}")

@@ -1,0 +1,148 @@
+"""`kind = "model"`: rows from a fitted model of any family, in the same lots as all others.
+
+An ask may name values: `{"income": ">50K"}` makes a row that has it. An ask without any, `{}`, makes a row as it comes.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.contract import Generator, fill_columns
+from generators.family import Family
+from generators.model_folder import ModelCard, empty_family, load_model, read_card
+from records.schema import ASK, REJECT
+from records.tables import Column
+from stages.needs import Needs
+
+
+@dataclass(frozen=True)
+class FittedSpec:
+    """`model` is the --out of a fit. Pools, threads and devices change no row on one kind of processor."""
+
+    model: str
+    name: str | None = None  # the `model` column; default: the last part of `model`
+    given: tuple[str, ...] | None = None  # columns of the source that are conditions; default: all, which must be known
+    device: str = "cpu"  # or "cuda"
+    pooled: bool = True  # in actors of its own; false: in the tasks that carry lots through the stages
+    num_cpus: float = 1.0
+    num_gpus: float | None = None  # default: 1 with device = "cuda"
+    memory_gb: float = 0.0
+
+
+class Fitted(Generator):
+    """Samples a model block by block; a row keeps its place in its block, so a lot in parts is the lot made whole."""
+
+    kind: ClassVar[str] = "model"
+    Spec: ClassVar[type] = FittedSpec
+
+    def __init__(self, spec: FittedSpec) -> None:
+        self.spec = spec
+        self.card: ModelCard = read_card(spec.model)
+        self.family: Family = empty_family(self.card)
+        self._num_made = 0
+        for name in spec.given or ():
+            self.family.schema.column(name)
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return self.family.schema.payload
+
+    @property
+    def model(self) -> str | None:
+        return self.spec.name or self.spec.model.rstrip("/").rsplit("/", 1)[-1]
+
+    @property
+    def needs(self) -> Needs:
+        num_gpus = self.spec.num_gpus if self.spec.num_gpus is not None else float(self.spec.device != "cpu")
+        return Needs(self.spec.num_cpus, num_gpus, self.spec.memory_gb, pooled=self.spec.pooled)
+
+    def fields_read(self) -> list[str]:
+        return list(self.spec.given or ())
+
+    def identity(self) -> dict[str, Any]:
+        return {"model": self.card.digest, "family": self.card.kind, "given": list(self.spec.given or [])}
+
+    def open(self) -> None:
+        self.family = load_model(self.spec.model, self.card, self.spec.device)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        return self._num_made, 0
+
+    async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
+        dead = asks.column(REJECT.name).is_valid().to_pylist()
+        texts, numbers = asks.column(ASK.name).to_pylist(), asks.column("row").to_numpy()
+        seeds, block = asks.column("seed").to_numpy(), self.family.block
+        wanted: list[Mapping[str, Any]] = [{}] * len(texts)
+        reasons: list[str | None] = [None] * len(texts)
+        for row, text in enumerate(texts):
+            if not dead[row]:
+                wanted[row], reasons[row] = self._conditions(text)
+        parts: dict[int, list[int]] = {}
+        for row in range(len(texts)):
+            if not dead[row] and reasons[row] is None:
+                parts.setdefault(int(numbers[row]) // block, []).append(row)
+        columns: list[pa.Array] = [pa.nulls(0, f.type) for f in self.payload]
+        order: list[int] = []
+        for rows in parts.values():
+            places = numbers[rows] % block
+            asked: list[Mapping[str, Any]] = [{}] * block
+            own = np.zeros(block, np.int64)
+            own[places] = seeds[rows]
+            for row, place in zip(rows, places):
+                asked[place] = wanted[row]
+            drawn = self.family.sample(asked, own)
+            taken = pa.array(places)
+            columns = [pa.concat_arrays([c, drawn.columns[f.name].take(taken)]) for c, f in zip(columns, self.payload)]
+            for row, place in zip(rows, places):
+                reasons[row] = drawn.reasons[place]
+            order += rows
+            self._num_made += len(rows)
+        at = {row: place for place, row in enumerate(order)}
+        take = pa.array([at.get(row) if reasons[row] is None else None for row in range(len(texts))], pa.int64())
+        made = {f.name: c.take(take) for c, f in zip(columns, self.payload)}
+        return fill_columns(asks, self.payload, made, reasons)
+
+    def _conditions(self, text: str | None) -> tuple[Mapping[str, Any], str | None]:
+        """(column values that an ask names, null) or ({}, why it cannot be)."""
+        try:
+            fields = json.loads(text or "")
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            return {}, "malformed_ask"
+        if self.spec.given is not None:
+            fields = {name: fields.get(name) for name in self.spec.given}
+        wanted = {}
+        for name, value in fields.items():
+            if value is None:
+                continue
+            if name not in self.family.schema.names:
+                return {}, "unknown_column"
+            column = self.family.schema.column(name)
+            try:
+                wanted[name] = _typed(column, value)
+            except (ValueError, TypeError, OverflowError):
+                return {}, "impossible_value"
+        return wanted, None
+
+
+def _typed(column: Column, value: Any) -> Any:
+    """The value as the column holds it. Raises ValueError or TypeError for one that it cannot hold."""
+    if column.kind == "category":
+        text = "true" if value is True else "false" if value is False else str(value)
+        if text not in column.categories:
+            raise ValueError(text)
+        return text
+    if column.kind == "image":
+        raise TypeError("an image is no condition")
+    number = float(value)
+    if not np.isfinite(number) or (column.kind == "integer" and number != int(number)):
+        raise ValueError(value)
+    if (column.low is not None and number < column.low) or (column.high is not None and number > column.high):
+        raise ValueError(value)
+    return number

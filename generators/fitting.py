@@ -1,0 +1,217 @@
+"""The fit of any family: spans of steps, a look at every number, checkpoints, and the model's folder at the end.
+
+The same rows, seed and spec give the same bytes, however often the fit was stopped and went on: each step draws from a
+stream of its own, and a checkpoint holds all that the next step needs, the privacy account included, in one object. So
+a step that is made again after a crash has the same outcome, and is charged once.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Family, State
+from generators.model_folder import FORMAT, NAME, ModelCard, pack, save_model, schema_literals, unpack
+from generators.privacy import Account, BudgetSpent, PrivacySpec
+from records.errors import UserError
+from records.ids import fingerprint
+from records.spec import literals
+from records.store import Store
+
+CHECKPOINTS = "checkpoints/step-"
+NOT_PRIVATE = "none: the model was fitted to the rows as they are and may give single ones away"
+EPSILON_EVERY_S = 5.0  # counting it takes a moment
+MAX_LOSSES = 500  # points of the loss curve that the card keeps
+
+
+@dataclass(frozen=True)
+class Told:
+    """How far a fit is."""
+
+    step: int
+    num_steps: int
+    losses: Mapping[str, float]
+    epsilon: float | None = None
+
+
+class TrainingFailed(UserError):
+    """The numbers went wrong; names the step and the cause."""
+
+
+class Stopped(Exception):
+    """Somebody asked the fit to stop; it goes on from the checkpoint."""
+
+
+def _silent(told: Told) -> None:
+    """Tells nobody."""
+
+
+def _never() -> bool:
+    return False
+
+
+@dataclass
+class Fit:
+    """One fit: what to fit to what, and where it goes."""
+
+    family: Family
+    table: pa.Table  # conforms to the family's schema
+    trained_on: dict[str, Any]  # digest and so on, for the card
+    store: Store
+    seed: int
+    privacy: PrivacySpec | None = None
+    threads: int = 1  # of the process that runs it: sums come out otherwise with another number
+    checkpoint_s: float = 60.0
+    span_s: float = 1.0  # about, between looks at the numbers
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the model."""
+        return {
+            "format": FORMAT,
+            "kind": self.family.kind,
+            "spec": literals(self.family.spec),
+            "schema": schema_literals(self.family.schema),
+            "seed": self.seed,
+            "rows": self.trained_on["digest"],
+            "privacy": literals(self.privacy),
+            "threads": self.threads,
+        }
+
+    def run(self, tell: Callable[[Told], None] = _silent, is_stopped: Callable[[], bool] = _never) -> ModelCard:
+        """Fit, and return the card.
+
+        Raises TrainingFailed, Stopped, or UserError where the parts do not fit together.
+        """
+        check_fit(self.family, self.table, self.privacy)
+        mark = fingerprint(self.identity())
+        account = Account(self.privacy, self.table.num_rows) if self.privacy else None
+        losses: list[dict[str, float]] = []
+        family, step = self.family, 0
+        family.begin(self.table, self.seed, account)
+        if found := self._newest(mark):
+            step, losses = self._resume(found, account)
+        saved, counted, span, epsilon = time.monotonic(), -math.inf, 1, None
+        num_steps = family.num_steps
+        while step < num_steps:
+            if is_stopped():
+                self._checkpoint(mark, step, losses, account)
+                raise Stopped
+            started, stop = time.monotonic(), min(step + span, num_steps)
+            try:
+                found_losses = dict(family.train(step, stop))
+            except BudgetSpent:
+                break
+            self._look(family.trained(), found_losses, stop)
+            step = stop
+            losses = _thinned([*losses, {"step": step, **found_losses}])
+            if account and time.monotonic() - counted > EPSILON_EVERY_S:
+                epsilon, counted = account.epsilon(), time.monotonic()
+            tell(Told(step, num_steps, found_losses, epsilon))
+            took = max(time.monotonic() - started, 1e-3)
+            span = max(1, min(span * 2, int(span * self.span_s / took)))
+            if time.monotonic() - saved > self.checkpoint_s and step < num_steps:
+                self._checkpoint(mark, step, losses, account)
+                saved = time.monotonic()
+        return self._finish(mark, losses, account)
+
+    def _look(self, state: State, losses: Mapping[str, float], step: int) -> None:
+        """Raise TrainingFailed when a loss or a weight is no number any more."""
+        for name, value in losses.items():
+            if not math.isfinite(value):
+                raise TrainingFailed(
+                    f"{self.family.kind}: {name} became {value} by step {step}; a lower learning rate often helps"
+                )
+        for name, tensor in state.tensors.items():
+            if tensor.dtype.kind == "f" and not np.isfinite(tensor).all():
+                raise TrainingFailed(f"{self.family.kind}: '{name}' holds NaN or infinities by step {step}")
+
+    def _checkpoint(self, mark: str, step: int, losses: list[dict[str, float]], account: Account | None) -> None:
+        trained, training = self.family.trained(), self.family.training()
+        tensors = {f"trained/{k}": v for k, v in trained.tensors.items()}
+        tensors |= {f"training/{k}": v for k, v in training.tensors.items()}
+        facts = {
+            "fingerprint": mark,
+            "step": step,
+            "losses": losses,
+            "trained": trained.facts,
+            "training": training.facts,
+            "events": account.literals() if account else None,
+        }
+        before = [e.name for e in self.store.list(CHECKPOINTS)]
+        name = f"{CHECKPOINTS}{step:010d}.safetensors"
+        self.store.put(name, pack(tensors, facts))
+        for old in before:
+            if old != name:
+                self.store.delete(old)
+
+    def _newest(self, mark: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+        names = sorted(e.name for e in self.store.list(CHECKPOINTS))
+        if not names:
+            return None
+        tensors, facts = unpack(self.store.read(names[-1]))
+        if facts["fingerprint"] != mark:
+            raise UserError(f"{self.store.uri} holds the checkpoint of another fit; choose another --out")
+        return tensors, facts
+
+    def _resume(
+        self, found: tuple[dict[str, np.ndarray], dict[str, Any]], account: Account | None
+    ) -> tuple[int, list[dict[str, float]]]:
+        tensors, facts = found
+
+        def part(name: str) -> State:
+            arrays = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
+            return State(arrays, facts[name])
+
+        self.family.restore(part("trained"), part("training"))
+        if account:
+            account.restore(facts["events"])
+        return facts["step"], facts["losses"]
+
+    def _finish(self, mark: str, losses: list[dict[str, float]], account: Account | None) -> ModelCard:
+        trained = self.family.trained()
+        self._look(trained, {}, self.family.num_steps)
+        weights = pack(trained.tensors)
+        card = ModelCard(
+            format=FORMAT,
+            identity=self.identity(),
+            fingerprint=mark,
+            trained_on=self.trained_on,
+            privacy=account.statement() if account else {"guarantee": None, "text": NOT_PRIVATE},
+            facts=trained.facts,
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
+            losses=losses,
+        )
+        save_model(self.store, card, weights)
+        for entry in list(self.store.list(CHECKPOINTS)):
+            self.store.delete(entry.name)
+        return card
+
+
+def check_fit(family: Family, table: pa.Table, privacy: PrivacySpec | None) -> None:
+    """Raise UserError where family, schema, rows and budget do not fit together; starts nothing."""
+    family.check()
+    if table.num_rows < family.min_rows:
+        raise UserError(f"model '{family.kind}' needs at least {family.min_rows} rows, not {table.num_rows}")
+    if privacy is None and family.needs_privacy:
+        raise UserError(f"model '{family.kind}' is for private fits: give [privacy] epsilon and delta")
+    if privacy is not None:
+        if not family.is_private:
+            raise UserError(f"model '{family.kind}' cannot be fitted under a budget; leave [privacy] out, or take mst")
+        if family.schema.inferred:
+            raise UserError(
+                "a private fit needs a declared [schema]: bounds and categories read from rows give them away"
+            )
+        Account(privacy, table.num_rows)
+
+
+def is_finished(store: Store) -> bool:
+    return store.exists(NAME)
+
+
+def _thinned(losses: list[dict[str, float]]) -> list[dict[str, float]]:
+    return losses if len(losses) <= MAX_LOSSES else [*losses[:-1:2], losses[-1]]

@@ -1,0 +1,116 @@
+"""A fitted model as it lies: `model.json` and `weights.safetensors`, local or on S3. Never a pickle.
+
+    model.json           kind, spec, schema, seed, facts, privacy statement, what it was trained on, digests
+    weights.safetensors  the arrays that sampling needs
+    checkpoints/         while the fit is under way
+`model.json` is put last and only if absent: it is the commit of a fit.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from generators.family import Family, State, family_class
+from records.errors import UserError
+from records.ids import fingerprint
+from records.spec import build, literals
+from records.store import Store, open_store
+from records.tables import TableSchema
+
+NAME, WEIGHTS = "model.json", "weights.safetensors"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What `model.json` holds."""
+
+    format: int
+    identity: dict[str, Any]  # what decides the model: kind, spec, schema, seed, digest of the rows, privacy, threads
+    fingerprint: str
+    trained_on: dict[str, Any]  # num_rows, digest, path
+    privacy: dict[str, Any]  # the statement; {"guarantee": None, ...} where there is none
+    facts: dict[str, Any]
+    weights_sha256: str
+    losses: list[dict[str, float]]
+
+    @property
+    def kind(self) -> str:
+        return str(self.identity["kind"])
+
+    @property
+    def schema(self) -> TableSchema:
+        return build(TableSchema, self.identity["schema"], NAME)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the model's bytes, for the fingerprint of runs that sample from it."""
+        return fingerprint([self.fingerprint, self.weights_sha256, self.facts])
+
+
+def read_card(uri: str) -> ModelCard:
+    """Raises UserError when there is no finished model."""
+    store = open_store(uri)
+    data = store.read_if_there(NAME)
+    if data is None:
+        raise UserError(
+            f"{uri} holds no finished model ({NAME} is missing); make one with gristmill fit RECIPE --out {uri}"
+        )
+    try:
+        card = ModelCard(**json.loads(data))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{store.path(NAME)} cannot be read: {error}") from None
+    if card.format != FORMAT:
+        raise UserError(f"{store.path(NAME)} has format {card.format}; this version reads {FORMAT}")
+    return card
+
+
+def empty_family(card: ModelCard) -> Family:
+    """The family of a model, with nothing loaded."""
+    kind = family_class(card.kind)
+    return kind(build(kind.Spec, card.identity["spec"], NAME), card.schema)
+
+
+def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
+    """The model on `device`, ready to sample. Raises UserError when its weights are not those that the card names."""
+    family = empty_family(card)
+    family.device = device
+    data = open_store(uri).read(WEIGHTS)
+    if hashlib.sha256(data).hexdigest() != card.weights_sha256:
+        raise UserError(f"{uri}/{WEIGHTS} is not what {NAME} names: it was altered or cut")
+    family.restore(State(unpack(data)[0], card.facts))
+    return family
+
+
+def save_model(store: Store, card: ModelCard, weights: bytes) -> None:
+    """Raises Conflict when another fit has finished there."""
+    store.put(WEIGHTS, weights)
+    store.put(NAME, json.dumps(asdict(card), indent=1, ensure_ascii=False).encode(), if_absent=True)
+
+
+def pack(tensors: dict[str, np.ndarray], facts: dict[str, Any] | None = None) -> bytes:
+    """safetensors bytes; `facts` go into its header as JSON."""
+    from safetensors.numpy import save
+
+    ready = {name: np.ascontiguousarray(t) for name, t in sorted(tensors.items())}
+    ready = ready or {"nothing": np.zeros(1, np.uint8)}
+    return bytes(save(ready, {"facts": json.dumps(facts or {}, sort_keys=True, allow_nan=False)}))
+
+
+def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(tensors, facts) of `pack`."""
+    from safetensors.numpy import load
+
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    facts = json.loads(header.get("__metadata__", {}).get("facts", "{}"))
+    return dict(load(data)), facts
+
+
+def schema_literals(schema: TableSchema) -> dict[str, Any]:
+    """As `build` reads it back; what a column leaves at its default is left out."""
+    columns = [{k: v for k, v in literals(c).items() if v not in (None, [], False)} for c in schema.columns]
+    return {"columns": columns, "inferred": schema.inferred}

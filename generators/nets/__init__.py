@@ -1,0 +1,1 @@
+"""Torch modules. Import this folder inside functions only: torch takes seconds to load."""

@@ -1,0 +1,229 @@
+"""`gristmill fit RECIPE --out URI`: rows in, a model out; the same command again goes on from the last checkpoint."""
+
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cluster.fit import TrainSpec
+from cluster.spec import ClusterSpec
+from generators.family import Family, family_class
+from generators.fitting import Fit, Told, check_fit, is_finished
+from generators.model_folder import ModelCard, read_card
+from generators.privacy import PrivacySpec
+from jobs.tables import clock
+from jobs.toml_file import load_table, parted
+from records.datasets import DataSpec, digest_table, read_table
+from records.errors import UserError
+from records.ids import fingerprint
+from records.lease import Lease
+from records.manifest import differences
+from records.spec import build
+from records.store import Store, open_store
+from records.tables import TableSchema, infer
+
+PLAIN_EVERY_S = 10.0
+
+
+@dataclass(frozen=True)
+class FitRecipe:
+    """The file as written; `[model]` is checked by the family that its kind names."""
+
+    name: str
+    data: DataSpec
+    model: dict[str, Any]
+    description: str = ""
+    seed: int = 0
+    schema: dict[str, Any] | None = None  # {columns = [...]} or {file = "..."}; default: read from the rows
+    privacy: PrivacySpec | None = None
+    train: TrainSpec = field(default_factory=TrainSpec)
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)
+
+
+@dataclass
+class Plan:
+    """A fit recipe made whole: rows read, schema known, family built."""
+
+    recipe: FitRecipe
+    family: Family
+    table: pa.Table
+    trained_on: dict[str, Any]
+    doubts: list[str]
+
+    def fit(self, store: Store) -> Fit:
+        recipe = self.recipe
+        self.family.device = "cuda" if recipe.train.num_gpus else "cpu"
+        return Fit(
+            self.family,
+            self.table,
+            self.trained_on,
+            store,
+            recipe.seed,
+            recipe.privacy,
+            recipe.train.num_cpus,
+            recipe.train.checkpoint_s,
+        )
+
+
+def load_plan(path: str, settings: Sequence[str] = ()) -> Plan:
+    """Read the recipe and its rows. Raises UserError for whatever does not fit together."""
+    recipe = build(FitRecipe, load_table(path, settings), path)
+    kind, spec = parted(recipe.model, "model")
+    family_type = family_class(kind)
+    made: Any = build(family_type.Spec, spec, "model")
+    table = read_table(recipe.data)
+    schema, doubts = read_schema(recipe.schema, table)
+    family = family_type(made, schema)
+    table = schema.conform(table, recipe.data.path)
+    check_fit(family, table, recipe.privacy)
+    trained_on = {"path": recipe.data.path, "num_rows": table.num_rows, "digest": digest_table(table)}
+    return Plan(recipe, family, table, trained_on, doubts)
+
+
+def read_schema(table: dict[str, Any] | None, rows: pa.Table) -> tuple[TableSchema, list[str]]:
+    """The declared schema, or the one that the rows suggest and what is doubtful about it."""
+    if table is None:
+        return infer(rows)
+    if "file" in table:
+        if len(table) > 1:
+            raise UserError("schema: give either file or columns")
+        file = str(table["file"])
+        return build(TableSchema, load_table(file), file), []
+    return build(TableSchema, table, "schema"), []
+
+
+def fit(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
+    """Fit a model into `out`; returns the exit code. Raises UserError before anything starts, where it can."""
+    console = Console(stderr=True, highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, style="dim" if console.is_terminal else None)
+
+    plan = load_plan(recipe_path, settings)
+    for doubt in plan.doubts:
+        say(f"schema: {doubt}")
+    store = open_store(out)
+    store.say = say
+    job = plan.fit(store)
+    if is_finished(store):
+        return _there(job, store, say)
+    if dry_run:
+        Console(highlight=False).print(_plan_table(plan, store.uri))
+        return 0
+    store.check(write=True)
+    lease = Lease(store)
+    lease.acquire(say)
+    try:
+        card = _run(job, plan, console, say)
+    finally:
+        lease.release()
+    if card is None:
+        words = ["gristmill", "fit", recipe_path, "--out", out, *(w for s in settings for w in ("--set", s))]
+        say(f"stopped; go on with: {shlex.join(words)}")
+        return 130
+    Console(highlight=False).print(card_table(card, store.uri))
+    return 0
+
+
+def _there(job: Fit, store: Store, say: Any) -> int:
+    """A finished model: nothing to do if it is this one."""
+    card = read_card(store.uri)
+    if card.fingerprint != fingerprint(job.identity()):
+        shown = "; ".join(list(differences(card.identity, job.identity()))[:5])
+        raise UserError(f"{store.uri} holds another model, nothing is changed there. Differences (old -> new): {shown}")
+    say(f"{store.uri}: this model is there already")
+    Console(highlight=False).print(card_table(card, store.uri))
+    return 0
+
+
+def _run(job: Fit, plan: Plan, console: Console, say: Any) -> ModelCard | None:
+    from cluster.connect import connected  # ray is imported only when a fit starts
+    from cluster.fit import train
+    from jobs.drive import interruptible
+
+    stopped: list[bool] = []
+    with (
+        connected(plan.recipe.cluster, say),
+        interruptible(lambda: stopped.append(True), job.store.give_up, say),
+        Shown(console) as shown,
+    ):
+        return train(job, plan.recipe.train, shown.tell, say, lambda: bool(stopped))
+
+
+class Shown:
+    """Steps, losses, epsilon and the time left: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.started, self._shown = console, time.monotonic(), 0.0
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self.task = self.bar.add_task("fit", total=None) if self.bar else None
+
+    def __enter__(self) -> "Shown":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def tell(self, told: Told) -> None:
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in told.losses.items())
+        epsilon = f"  epsilon {told.epsilon:.3f}" if told.epsilon is not None else ""
+        if self.bar and self.task is not None:
+            text = f"step {told.step:,}/{told.num_steps:,}  {losses}{epsilon}"
+            self.bar.update(self.task, total=told.num_steps, completed=told.step, description=text)
+            return
+        now = time.monotonic()
+        if now - self._shown < PLAIN_EVERY_S:
+            return
+        self._shown = now
+        took = now - self.started
+        left = took / told.step * (told.num_steps - told.step)
+        line = f"[{clock(took)}]  step {told.step:,} of {told.num_steps:,}  {losses}{epsilon}  ETA {clock(left)}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def _plan_table(plan: Plan, uri: str) -> Table:
+    schema, recipe = plan.family.schema, plan.recipe
+    table = Table(title=f"{recipe.name}: what would be fitted", show_header=False, title_justify="left")
+    table.add_row("model", f"{plan.family.kind} into {uri}")
+    table.add_row("rows", f"{plan.table.num_rows:,} of {recipe.data.path}")
+    kinds = {c.kind for c in schema.columns}
+    table.add_row("columns", ", ".join(f"{len(schema.of_kind(k))} {k}" for k in sorted(kinds)))
+    if recipe.privacy:
+        table.add_row("privacy", f"epsilon {recipe.privacy.epsilon:g}, delta {recipe.privacy.delta:g}")
+    return table
+
+
+def card_table(card: ModelCard, uri: str) -> Table:
+    """What a finished model is, for people."""
+    table = Table(title=f"model: {uri}", show_header=False, title_justify="left")
+    table.add_row("kind", card.kind)
+    table.add_row("fitted to", f"{card.trained_on['num_rows']:,} rows of {card.trained_on['path']}")
+    if card.losses:
+        last = card.losses[-1]
+        table.add_row("steps", f"{last['step']:,.0f}")
+        table.add_row("losses", ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k != "step"))
+    table.add_row("privacy", privacy_line(card.privacy))
+    table.add_row("sample it", rf'\[generator] kind = "model", model = "{uri}"', style="dim")
+    return table
+
+
+def privacy_line(statement: dict[str, Any]) -> str:
+    """One line that states a guarantee whole, or that there is none."""
+    if statement["guarantee"] is None:
+        return str(statement["text"])
+    rdp = f", {statement['epsilon_rdp']:g} by RDP" if statement["epsilon_rdp"] is not None else ""
+    return (
+        f"epsilon {statement['epsilon']:g} by {statement['epsilon_accountant']}{rdp} at delta {statement['delta']:g}; "
+        f"unit: {statement['unit']}, adjacency: {statement['adjacency']}, N = {statement['num_units']:,}"
+    )

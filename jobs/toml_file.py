@@ -1,0 +1,51 @@
+"""TOML files that people write: recipes of every verb, with `--set a.b=c` on top."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from records.errors import UserError
+
+
+def load_table(path: str, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """The file as a table, with the settings applied. Raises UserError, naming file and key."""
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such recipe file") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid TOML: {error}") from None
+    for setting in settings:
+        apply(table, setting)
+    return table
+
+
+def apply(table: dict[str, Any], setting: str) -> None:
+    """Put "a.b.0.c=value" into the table; the value is TOML, or a plain string when it is not."""
+    address, sep, text = setting.partition("=")
+    if not sep or not address.strip():
+        raise UserError(f"--set {setting}: write it as key=value, e.g. --set limits.asks=100")
+    try:
+        value = tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *way, last = address.strip().split(".")
+    place: Any = table
+    try:
+        for key in way:
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (IndexError, ValueError, TypeError, AttributeError):
+        raise UserError(f"--set {setting}: there is no '{address}' to set") from None
+
+
+def parted(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:
+    """(kind, the other keys) of a table that names a class."""
+    rest = dict(table)
+    kind = rest.pop("kind", None)
+    if not isinstance(kind, str):
+        raise UserError(f"{where}: key 'kind' is missing")
+    return kind, rest

