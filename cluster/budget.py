@@ -59,7 +59,8 @@ class Budget:
     @property
     def closing(self) -> str | None:
         """The budget that the lots in flight will use up: no more of them should be begun."""
-        return self._over(self._draining())
+        # Asked for every lot that is begun: without a budget no member is looked at.
+        return self._over(self._draining()) if self.limits.budgets else None
 
     @property
     def share(self) -> float | None:
