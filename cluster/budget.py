@@ -65,5 +65,7 @@ class Budget:
     @property
     def share(self) -> float | None:
         """Share of the tightest budget that is spent, None without a budget."""
+        if not self.limits.budgets:
+            return None
         spent = {"device_s": self.device_s, "cost": self.cost}
-        return max((spent[name] / budget for name, budget in self.limits.budgets.items()), default=None)
+        return max(spent[name] / budget for name, budget in self.limits.budgets.items())

@@ -13,13 +13,12 @@ from records.retry import VARIABLE
 from tests.conftest import ROOT, gristmill
 from tests.faults import KINDS, FaultProxy, faults
 from tests.outputs import kept_hashes, num_committed, wait_for_commits
-from tests.recipes import canned
+from tests.recipes import AT_ONCE, canned
 from tests.s3server import KEYS, S3Server
 
 NUM_LOTS = 12
 # Slow enough that on a starved machine, too, a run that is to be disturbed is not over before it is.
 SIZE = {"num_asks": NUM_LOTS * 32, "generator": {"seconds_per_ask": 0.05}}
-AT_ONCE = ("--set", "generator.seconds_per_ask=0")  # changes no row
 QUICK = tuple(kind for kind in KINDS if not kind.startswith("freeze"))
 
 
