@@ -59,10 +59,13 @@ class Budget:
     @property
     def closing(self) -> str | None:
         """The budget that the lots in flight will use up: no more of them should be begun."""
-        return self._over(self._draining())
+        # Asked for every lot that is begun: without a budget no member is looked at.
+        return self._over(self._draining()) if self.limits.budgets else None
 
     @property
     def share(self) -> float | None:
         """Share of the tightest budget that is spent, None without a budget."""
+        if not self.limits.budgets:
+            return None
         spent = {"device_s": self.device_s, "cost": self.cost}
-        return max((spent[name] / budget for name, budget in self.limits.budgets.items()), default=None)
+        return max(spent[name] / budget for name, budget in self.limits.budgets.items())

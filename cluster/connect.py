@@ -4,12 +4,13 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import ray
 from ray._private import ray_constants
 
+from cluster.headwatch import watching
 from cluster.spec import ClusterSpec
 from records.errors import UserError
 
@@ -58,7 +59,8 @@ def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
         where = f"Ray at {address}" if address else "a local Ray"
         raise UserError(f"cannot reach {where}: {error}; check cluster.address, RAY_ADDRESS and `ray status`") from None
     try:
-        yield
+        with watching(address, say) if address else nullcontext():
+            yield
     finally:
         ray.shutdown()
 

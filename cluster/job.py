@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-
 from cluster.budget import Budget
 from cluster.flight import READY_PHASES, Flight, Step
 from cluster.placement import want
@@ -62,11 +60,11 @@ def hint(pools: Sequence[Pool], is_over: bool = False) -> None:
         want([] if is_over else [(p.needs, p.spec.max_replicas or p.spec.replicas) for p in pools])
 
 
-def window(spec: ClusterSpec, pools: Sequence[Pool]) -> int:
+def window(spec: ClusterSpec, pools: Sequence[Pool], num_cpus: int) -> int:
     """Lots between birth and commit: enough for every engine and core, unless the recipe says how many."""
     if spec.window:
         return spec.window
-    per_cpu = WINDOW_PER_CPU * max(1, int(ray.cluster_resources().get("CPU", 1)))
+    per_cpu = WINDOW_PER_CPU * max(1, num_cpus)
     in_engines = sum(p.width * p.spec.lots_per_replica for p in pools)
     return in_engines + min(in_engines, per_cpu) + WINDOW_PER_CPU if pools else per_cpu
 

@@ -1,7 +1,11 @@
-"""A replica as the driver sees it."""
+"""A replica as the driver sees it, and what replicas answer."""
 
 from dataclasses import dataclass, field
 from typing import Any
+
+import ray
+
+from cluster.errors import LOST
 
 
 @dataclass
@@ -24,3 +28,18 @@ class Member:
     alone: int | None = None  # the one lot that it is reserved for
     leaving: bool = False  # its node drains: it gets no more lots
     blame: str | None = None  # why its loss counts against the asks that it held; None: its node is gone
+
+
+def answers(refs: list[Any]) -> list[tuple[int, int] | BaseException]:
+    """The value of every finished call, or how its replica was lost; one fetch for all where none was."""
+    try:
+        return ray.get(refs)
+    except LOST:
+        return [_answer(ref) for ref in refs]
+
+
+def _answer(ref: Any) -> tuple[int, int] | BaseException:
+    try:
+        return ray.get(ref)
+    except LOST as error:
+        return error

@@ -8,7 +8,7 @@ import ray
 from ray.util.placement_group import remove_placement_group
 
 from cluster.errors import LOST, RunFailed, short
-from cluster.member import Member
+from cluster.member import Member, answers
 from cluster.placement import draining, is_alive, living, places
 from cluster.replica import Replica, Worker, place
 from cluster.spec import ClusterSpec, PoolSpec
@@ -47,7 +47,10 @@ class Pool:
         self.others: Sequence[Pool] = ()  # the other pools of the run, which take room too
         self.worker_ref: Any = None
         self.mean_lot_s = 0.0
+        self.num_open = 0
+        self._is_full = False  # nobody had room, and nothing has changed since: asked for every lot that waits
         self._device_s = 0.0  # of replicas that are gone
+        self._placed = (0, 0.0)  # replicas that hold their devices: how many, and the sum of the times since when
         self._gone = (0, 0)  # made by replicas that are gone
         self._next_number = 0
         self._asked = self._resized = 0.0
@@ -105,6 +108,9 @@ class Pool:
     def _remove(self, member: Member, state: str, why: str | None = None) -> None:
         if member.placed is not None:
             self._device_s += self.needs.num_devices * (time.monotonic() - member.placed)
+            self._placed = self._placed[0] - 1, self._placed[1] - member.placed
+        self.num_open -= member.opening is None
+        self._is_full = False
         self._gone = self._gone[0] + member.made[0], self._gone[1] + member.made[1]
         ray.kill(member.actor)
         if member.group is not None:
@@ -148,6 +154,7 @@ class Pool:
             member.placing = None
             try:
                 member.node, member.placed = ray.get(ref), now
+                self._placed = self._placed[0] + 1, self._placed[1] + now
             except ray.exceptions.RayError:
                 continue  # its open() fails too, and tells
 
@@ -155,6 +162,7 @@ class Pool:
         try:
             ray.get(member.opening)
             member.opening, member.moved = None, now
+            self.num_open, self._is_full = self.num_open + 1, False
             seconds = round(now - member.since, 2)
             self.note("engine", pool=self.name, replica=member.number, state="open", node=member.node, seconds=seconds)
         except ray.exceptions.RayTaskError as error:
@@ -169,7 +177,7 @@ class Pool:
     def _poll_progress(self, now: float) -> None:
         answered = {m.asking: m for m in self.members if m.asking is not None}
         done = ray.wait(list(answered), num_returns=len(answered), timeout=0)[0] if answered else []
-        for member, made in zip((answered[ref] for ref in done), _answers(done)):
+        for member, made in zip((answered[ref] for ref in done), answers(done)):
             member.asking = None
             if not isinstance(made, tuple):
                 if not member.lots and member in self.members:  # else its lots tell of the loss
@@ -191,10 +199,6 @@ class Pool:
         ray.kill(member.actor)
 
     @property
-    def num_open(self) -> int:
-        return sum(m.opening is None for m in self.members)
-
-    @property
     def made(self) -> tuple[int, int]:
         """(asks, tokens_out) made so far by all engines, as they last told."""
         asks = sum(m.made[0] for m in self.members)
@@ -212,8 +216,11 @@ class Pool:
 
     def room(self) -> Member | None:
         """The open engine with the fewest lots, None when all are full."""
+        if self._is_full:
+            return None
         most = self.spec.lots_per_replica
         free = [m for m in self._usable() if m.alone is None and len(m.lots) < most]
+        self._is_full = not free
         return min(free, key=lambda m: len(m.lots), default=None)
 
     def room_alone(self, lot: int) -> Member | None:
@@ -231,7 +238,7 @@ class Pool:
         """The engine reserved for this lot, if any, takes others again."""
         for member in self.members:
             if member.alone == lot:
-                member.alone = None
+                member.alone, self._is_full = None, False
 
     def _usable(self) -> list[Member]:
         return [m for m in self.members if m.opening is None and not m.leaving and m.blame is None]
@@ -247,15 +254,20 @@ class Pool:
     def finished(self, member: Member, lot: int) -> None:
         seconds = time.monotonic() - member.lots.pop(lot)
         self.mean_lot_s += (seconds - self.mean_lot_s) * (0.2 if self.mean_lot_s else 1.0)
-        member.num_lost = 0
+        member.num_lost, self._is_full = 0, False
         member.moved = time.monotonic()
+
+    def let_go(self, member: Member, lot: int) -> None:
+        """A lot is gone from an engine that lives: what it was to read was lost."""
+        member.lots.pop(lot, None)
+        self._is_full = False
 
     def lose(self, member: Member, lot: int, why: str) -> str | None:
         """A lot was lost with its engine, which is replaced unless an earlier lot's loss has done so already.
 
         Returns "engine_crash" or "engine_hang" when the lot's asks may be at fault, None when the node is gone.
         """
-        member.lots.pop(lot, None)
+        self.let_go(member, lot)
         if member in self.members:
             if member.blame is None and member.node and is_alive(member.node):
                 member.blame = CRASH
@@ -279,14 +291,13 @@ class Pool:
     @property
     def num_devices(self) -> float:
         """Devices held now."""
-        return self.needs.num_devices * sum(m.placed is not None for m in self.members)
+        return self.needs.num_devices * self._placed[0]
 
     @property
     def device_s(self) -> float:
         """Device-seconds so far, from the moment that a replica has its node: loading costs as much as working."""
-        now = time.monotonic()
-        living = sum(now - m.placed for m in self.members if m.placed is not None)
-        return self._device_s + self.needs.num_devices * living
+        count, since = self._placed
+        return self._device_s + self.needs.num_devices * (count * time.monotonic() - since)
 
     def stop(self) -> None:
         """Close every engine (that frees the device, and vLLM's own children), then kill what is left."""
@@ -295,18 +306,3 @@ class Pool:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)
         for member in list(self.members):
             self._remove(member, "closed")
-
-
-def _answers(refs: list[Any]) -> list[tuple[int, int] | BaseException]:
-    """The value of every finished call, or how its replica was lost; one fetch for all where none was."""
-    try:
-        return ray.get(refs)
-    except LOST:
-        return [_answer(ref) for ref in refs]
-
-
-def _answer(ref: Any) -> tuple[int, int] | BaseException:
-    try:
-        return ray.get(ref)
-    except LOST as error:
-        return error

@@ -23,12 +23,13 @@ from cluster.job import Beat, Job, beat, build_pools, hint, window
 from cluster.quarantine import SUSPECT_AFTER, Quarantine
 from cluster.replica import join_task
 from cluster.work import Brief, finish_task, process_task, warm_task
-from records.lots import asks
+from records.lots import unborn
 from records.shards import Summary
 
 TICK_S = 0.1
 POLL_S = 0.1
-SHOW_S = 0.25
+SHOW_S = 0.5
+COUNT_S = 3.0  # between two questions how wide the cluster is
 INLINE_BYTES = 64 * 1024
 
 
@@ -37,9 +38,8 @@ class LotLoop:
 
     def __init__(self, job: Job, on_beat: Callable[[Beat], None], say: Callable[[str], None]) -> None:
         self.job, self.on_beat, self.say = job, on_beat, say
-        self.totals = job.totals
+        self.totals, self.stopping, self.began = job.totals, False, time.monotonic()
         self.retries: Counter[str] = Counter()
-        self.stopping = False
         self.busy_s: Counter[str] = Counter()  # seconds of CPU workers by stage
         self.num_poison = 0
         self.pools = build_pools(job)
@@ -50,17 +50,16 @@ class LotLoop:
         self._kit_ref = ray.put(job.kit)
         self._done: queue.SimpleQueue[tuple[Flight, Any, Future]] = queue.SimpleQueue()
         self._flights: dict[int, Flight] = {}
-        self._waiting: set[int] = set()  # lots that wait for room
         self._in_commit: dict[int, Flight] = {}
+        self._waiting: set[int] = set()  # lots that wait for room
         self._next = self._to_claim = self._to_hand_over = job.totals.num_lots
-        self._handed = Summary()  # committed, or on the way into the store
+        self._window, self._num_cpus, self._handed = 0, 1, Summary()  # handed: committed, or on the way there
         self._handed.add(job.totals)
         self.index: DedupIndex | None = None
         if job.kit.dedup is not None:
             dials = job.spec.index_actors, job.spec.max_retries, job.spec.snapshot_lots
             self.index = DedupIndex(self._kit_ref, job.store, job.kit.dedup.bands, *dials)
-        self._window, self.began = 0, time.monotonic()
-        self._shown = self._polled = 0.0
+        self._shown = self._polled = self._counted = 0.0
 
     def stop(self) -> None:
         self.stopping = True
@@ -109,11 +108,14 @@ class LotLoop:
 
     def _poll(self) -> None:
         now = time.monotonic()
-        if now - self._polled > POLL_S:
-            self._polled = now
-            for pool in self.pools:
-                pool.poll()
-            self._window = window(self.job.spec, self.pools)
+        if now - self._polled < POLL_S:
+            return
+        self._polled = now
+        for pool in self.pools:
+            pool.poll()
+        if now - self._counted > COUNT_S:
+            self._counted, self._num_cpus = now, int(ray.cluster_resources().get("CPU", 1))
+        self._window = window(self.job.spec, self.pools, self._num_cpus)
 
     def _launch(self, num_lots: int | None) -> None:
         plan, window = self.job.kit.plan, self._window
@@ -142,9 +144,9 @@ class LotLoop:
             if member is None:
                 return suspect is not None  # a suspect waits for an engine of its own, the others need not
         if flight.asks_ref is None:
-            batch = asks(self.job.kit.plan, self.job.source, flight.lot)
+            lot = unborn(self.job.kit.plan, self.job.source, flight.lot)
             # Ray sends a small argument along with the call, which costs less than an object in its store.
-            flight.asks_ref = flight.input_ref = batch if batch.nbytes < INLINE_BYTES else ray.put(batch)
+            flight.asks_ref = flight.input_ref = lot if lot.nbytes < INLINE_BYTES else ray.put(lot)
             flight.mark("born")
         flight.member, flight.phase = member, "running"
         if step.pool is None:
@@ -176,7 +178,7 @@ class LotLoop:
                     self._advance(flight, future)
                 flight, ref, future = self._done.get_nowait()
         except queue.Empty:
-            return
+            pass
 
     def _advance(self, flight: Flight, future: Future) -> None:
         flight.ref, is_sharded = None, flight.phase == "finishing"
@@ -219,7 +221,7 @@ class LotLoop:
             engines = self.route[flight.step].pool
             assert engines
             if loss.is_object:  # the engine lives, what it was to read is gone
-                member.lots.pop(flight.lot, None)
+                engines.let_go(member, flight.lot)
             else:
                 reason = engines.lose(member, flight.lot, str(loss))
         what = "object" if loss.is_object else (reason or "node" if member else "worker")
@@ -310,8 +312,7 @@ class LotLoop:
             self.job.note("commit", lot=lot, **flight.literals(self.began), **summary.literals())
 
     def _show(self) -> None:
-        now = time.monotonic()
-        if now - self._shown > SHOW_S:
+        if (now := time.monotonic()) - self._shown > SHOW_S:
             self._shown = now
             flights = [*self._flights.values(), *self._in_commit.values()]
             index_bytes = self.index.nbytes if self.index else 0

@@ -15,7 +15,7 @@ import ray
 from generators.contract import Generator
 from records import shards
 from records.ids import row_id
-from records.lots import Plan
+from records.lots import Plan, Unborn, born
 from records.schema import ASK, REJECT, set_column
 from records.shards import Encoded, OutputSpec
 from stages.bandindex import NOBODY, UNKNOWN
@@ -86,12 +86,13 @@ def opened(kit_ref: Sequence[ray.ObjectRef]) -> Kit:
     return _OPEN[key]
 
 
-def process(kit: Kit, batch: pa.RecordBatch, segment: int = 0) -> tuple[pa.RecordBatch, Brief]:
-    """Carry a lot (its asks, when the generator has no pool; else its made rows) through the stages of a segment.
+def process(kit: Kit, batch: Unborn | pa.RecordBatch, segment: int = 0) -> tuple[pa.RecordBatch, Brief]:
+    """Carry a lot (unborn, when the generator has no pool; else its made rows) through the stages of a segment.
 
     Only the brief of the last segment is fit for the claim.
     """
     busy_s: dict[str, float] = {}
+    batch = born(batch)
     if kit.generator is not None and segment == 0:
         started = time.perf_counter()
         batch = asyncio.run(kit.generator.make(batch))
@@ -134,7 +135,7 @@ def finish(kit: Kit, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None)
 
 # Retries are the run's own business (bounded, counted, named), so Ray's are off.
 @ray.remote(num_cpus=1, num_returns=2, max_retries=0)
-def process_task(kit_ref: list, batch: pa.RecordBatch, segment: int) -> tuple[pa.RecordBatch, Brief]:
+def process_task(kit_ref: list, batch: Unborn | pa.RecordBatch, segment: int) -> tuple[pa.RecordBatch, Brief]:
     return process(opened(kit_ref), batch, segment)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from records.ids import lot_seeds, row_id
+from records.ids import lot_ids, lot_seeds
 from records.schema import ask_schema, clean
 from records.sources import Source
 
@@ -42,14 +42,43 @@ class Plan:
         return [pa.field(name, pa.string()) for name in self.carry]
 
 
-def asks(plan: Plan, source: Source, lot: int) -> pa.RecordBatch:
-    """The asks of one lot, with the schema `records.schema.ask_schema(plan.carried)`.
+@dataclass(frozen=True)
+class Unborn:
+    """A lot as it travels to the worker that takes it first: its source rows, from which its asks follow.
+
+    The driver of a thousand engines has better things to do than to hash row ids.
+    """
+
+    plan: Plan
+    lot: int
+    rows: list[tuple[str, str]]  # (source id, JSON text)
+
+    @property
+    def nbytes(self) -> int:
+        """About what it takes as a message."""
+        return sum([len(text) for _, text in self.rows]) + 64 * len(self.rows)
+
+
+def unborn(plan: Plan, source: Source, lot: int) -> Unborn:
+    """A lot before its asks are made.
 
     Ask i reads source row i modulo the number of source rows, so every row is asked once before any is asked twice.
     """
-    start, stop = plan.span(lot)
-    rows = _rows(source, start, stop, plan.num_source_rows)
-    count = stop - start
+    return Unborn(plan, lot, _rows(source, *plan.span(lot), plan.num_source_rows))
+
+
+def born(lot: Unborn | pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of a lot, which are made here if it has none yet."""
+    return _asks(lot.plan, lot.lot, lot.rows) if isinstance(lot, Unborn) else lot
+
+
+def asks(plan: Plan, source: Source, lot: int) -> pa.RecordBatch:
+    """The asks of one lot, with the schema `records.schema.ask_schema(plan.carried)`."""
+    return born(unborn(plan, source, lot))
+
+
+def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBatch:
+    count = len(rows)
     texts = [text for _, text in rows]
     constant = {
         "lot": pa.array(np.full(count, lot, np.int64)),
@@ -62,10 +91,10 @@ def asks(plan: Plan, source: Source, lot: int) -> pa.RecordBatch:
     }
     columns = {
         **constant,
-        "id": pa.array([row_id(plan.fingerprint, plan.generation, lot, r) for r in range(count)]),
+        "id": pa.array(lot_ids(plan.fingerprint, plan.generation, lot, count)),
         "row": pa.array(np.arange(count, dtype=np.int32)),
         "seed": pa.array(lot_seeds(plan.fingerprint, plan.generation, lot, count)),
-        "source_id": pa.array([clean(source_id) for source_id, _ in rows], pa.string()),
+        "source_id": _texts([source_id for source_id, _ in rows]),
         "ask": pa.array(texts, pa.string()),
         **_carried(plan.carry, texts),
     }
@@ -84,6 +113,13 @@ def _rows(source: Source, start: int, stop: int, num_rows: int) -> list[tuple[st
     if upto <= num_rows:
         return source.rows(place, upto)
     return [*source.rows(place, num_rows), *source.rows(0, upto - num_rows)]
+
+
+def _texts(values: list[str]) -> pa.Array:
+    try:
+        return pa.array(values, pa.string())
+    except UnicodeEncodeError:
+        return pa.array([clean(value) for value in values], pa.string())
 
 
 def _same(value: str | None, count: int) -> pa.Array:

@@ -13,6 +13,10 @@ STAGES: list[dict[str, Any]] = [
 ]
 
 
+# Runs that are to be disturbed are paced, so that they are not over before they are; others need not wait.
+AT_ONCE = ("--set", "generator.seconds_per_ask=0")
+
+
 def canned(folder: Path, num_asks: int = 640, lot_size: int = 32, **changes: Any) -> str:
     """The path of a recipe for the canned generator that has rows for every verdict.
 

@@ -9,15 +9,15 @@ from records.store import open_store
 from tests.cluster.test_crashes import start
 from tests.conftest import gristmill
 from tests.outputs import kept_hashes, num_committed, wait_for_commits
-from tests.recipes import STAGES, canned
+from tests.recipes import AT_ONCE, STAGES, canned
 
 DEDUP = {"kind": "dedup", "index": "bloom", "bloom_rows": 2000, "bloom_error": 0.02}
-BLOOM = {"stages": [*STAGES[:-1], DEDUP], "generator": {"seconds_per_ask": 0.01}}
+BLOOM = {"stages": [*STAGES[:-1], DEDUP], "generator": {"seconds_per_ask": 0.03}}
 
 
 def test_killed_resumed_and_wider_it_writes_the_same_bytes(tmp_path: Path) -> None:
     recipe, out, undisturbed = canned(tmp_path, **BLOOM), str(tmp_path / "out"), str(tmp_path / "undisturbed")
-    done = gristmill("produce", recipe, "--out", undisturbed, "--set", "cluster.snapshot_lots=0")
+    done = gristmill("produce", recipe, "--out", undisturbed, "--set", "cluster.snapshot_lots=0", *AT_ONCE)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "undisturbed" / "index").exists()
     run = start(recipe, out, "--set", "cluster.snapshot_lots=2")
@@ -26,7 +26,7 @@ def test_killed_resumed_and_wider_it_writes_the_same_bytes(tmp_path: Path) -> No
     run.wait()
     assert num_committed(out) < 20
     more = ["--set", "cluster.snapshot_lots=3", "--set", "cluster.index_actors=3"]
-    done = gristmill("produce", recipe, "--out", out, *more)
+    done = gristmill("produce", recipe, "--out", out, *more, *AT_ONCE)
     assert done.returncode == 0, done.stderr
     assert "rows read back" in done.stderr
     assert kept_hashes(out) == kept_hashes(undisturbed)

@@ -1,10 +1,14 @@
-"""A local Ray listens on loopback only, with token authentication left as Ray has it."""
+"""A local Ray listens on loopback only, with token authentication left as Ray has it; a lost head is told."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
+from tests.chaos.nodes import Nodes
 from tests.conftest import ROOT
 
 LISTENERS = """
@@ -13,8 +17,12 @@ from cluster.connect import connected
 from cluster.spec import ClusterSpec
 with connected(ClusterSpec(num_cpus=1), lambda text: None):
     ray.get(ray.remote(lambda: 1).remote())
-    mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
-    found = [c.laddr.ip for p in mine for c in p.net_connections() if c.status == "LISTEN"]
+    found = []
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        try:
+            found += [c.laddr.ip for c in process.net_connections() if c.status == "LISTEN"]
+        except psutil.NoSuchProcess:
+            continue  # a short-lived helper of Ray's
     print(json.dumps({"addresses": found, "mode": os.environ.get("RAY_AUTH_MODE")}))
 """
 
@@ -27,3 +35,42 @@ def test_nothing_listens_beyond_loopback() -> None:
     assert len(found["addresses"]) > 3
     assert {address.removeprefix("::ffff:") for address in found["addresses"]} <= {"127.0.0.1", "::1"}
     assert found["mode"] != "disabled"
+
+
+LEFT_ALONE = """
+import time
+from cluster.connect import connected
+from cluster.spec import ClusterSpec
+with connected(ClusterSpec(), lambda text: print(text, flush=True)):
+    print("connected", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_a_lost_head_is_told_before_ray_ends_the_driver() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="gm-head-", dir="/tmp"))  # short, since Ray keeps sockets below it
+    nodes = Nodes(folder)
+    try:
+        nodes.start(0)
+        env = {**os.environ, **nodes.env}
+        driver = subprocess.Popen(
+            [sys.executable, "-c", LEFT_ALONE],
+            cwd=ROOT,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert driver.stdout is not None
+        assert any(line.startswith("connected") for line in driver.stdout)
+        assert nodes.head is not None
+        control_store = next(p for p in nodes.head.processes() if "gcs_server" in " ".join(p.cmdline()))
+        control_store.kill()
+        told = next((line for line in driver.stdout if "does not answer" in line), "")
+        assert nodes.env["RAY_ADDRESS"] in told
+        assert "run the same command" in told
+        driver.kill()
+        driver.communicate()
+    finally:
+        nodes.stop()
+        shutil.rmtree(folder, ignore_errors=True)

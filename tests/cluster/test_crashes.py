@@ -12,10 +12,10 @@ import pytest
 
 from tests.conftest import ROOT, gristmill
 from tests.outputs import kept_hashes, num_committed, wait_for_commits
-from tests.recipes import canned
+from tests.recipes import AT_ONCE, canned
 
 NUM_LOTS = 20
-SLOW = {"generator": {"seconds_per_ask": 0.01}}
+SLOW = {"generator": {"seconds_per_ask": 0.03}}
 
 
 def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
@@ -26,7 +26,7 @@ def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = gristmill("produce", canned(folder, **SLOW), "--out", str(folder / "out"))
+    done = gristmill("produce", canned(folder, **SLOW), "--out", str(folder / "out"), *AT_ONCE)
     assert done.returncode == 0, done.stderr
     assert gristmill("audit", str(folder / "out")).returncode == 0
     return kept_hashes(str(folder / "out"))
@@ -47,7 +47,7 @@ def kill_one(run: subprocess.Popen, title: str, timeout_s: float = 60) -> None:
 
 
 def finish_and_compare(recipe: str, out: str, undisturbed: dict[str, str]) -> None:
-    done = gristmill("produce", recipe, "--out", out)
+    done = gristmill("produce", recipe, "--out", out, *AT_ONCE)
     assert done.returncode == 0, done.stderr
     assert kept_hashes(out) == undisturbed
     audit = gristmill("audit", out)

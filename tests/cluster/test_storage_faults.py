@@ -13,18 +13,19 @@ from records.retry import VARIABLE
 from tests.conftest import ROOT, gristmill
 from tests.faults import KINDS, FaultProxy, faults
 from tests.outputs import kept_hashes, num_committed, wait_for_commits
-from tests.recipes import canned
+from tests.recipes import AT_ONCE, canned
 from tests.s3server import KEYS, S3Server
 
 NUM_LOTS = 12
-SIZE = {"num_asks": NUM_LOTS * 32, "generator": {"seconds_per_ask": 0.01}}
+# Slow enough that on a starved machine, too, a run that is to be disturbed is not over before it is.
+SIZE = {"num_asks": NUM_LOTS * 32, "generator": {"seconds_per_ask": 0.05}}
 QUICK = tuple(kind for kind in KINDS if not kind.startswith("freeze"))
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("undisturbed")
-    done = gristmill("produce", canned(folder, **SIZE), "--out", str(folder / "out"))
+    done = gristmill("produce", canned(folder, **SIZE), "--out", str(folder / "out"), *AT_ONCE)
     assert done.returncode == 0, done.stderr
     return kept_hashes(str(folder / "out"))
 
@@ -101,7 +102,7 @@ def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
 
     proxy.share, proxy.kinds = 0.2, QUICK
     proxy.seen.clear()
-    done = gristmill("produce", recipe, "--out", out, env=through(proxy, 60))
+    done = gristmill("produce", recipe, "--out", out, *AT_ONCE, env=through(proxy, 60))
     assert done.returncode == 0, done.stderr
     assert kept_hashes(out) == undisturbed
     audit = gristmill("audit", out, env=through(proxy, 60))
@@ -109,6 +110,7 @@ def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
     assert sum(number for kind, number in proxy.seen.items() if kind != "ok") >= 8, proxy.seen
 
 
+@pytest.mark.slow  # the kill tests' short form stops and freezes the store, too
 def test_a_restart_and_a_freeze_are_waited_out(
     tmp_path: Path, server: S3Server, proxy: FaultProxy, undisturbed: dict[str, str]
 ) -> None:
@@ -137,13 +139,13 @@ def test_a_full_disk_stops_a_run_that_room_lets_go_on(tmp_path: Path, undisturbe
         pytest.skip(f"no file system may be mounted here: {mounted.stderr.decode().strip()}")
     try:
         out, recipe = str(folder / "out"), canned(tmp_path, **SIZE)
-        full = gristmill("produce", recipe, "--out", out)
+        full = gristmill("produce", recipe, "--out", out, *AT_ONCE)
         assert "no space left; make room" in assert_clean_stop(full.returncode, full.stdout + full.stderr)
         assert 0 < num_committed(out) < NUM_LOTS
         kept = {name for name in kept_hashes(out) if name.startswith("kept/")}
         assert {name: kept_hashes(out)[name] for name in kept} == {name: undisturbed[name] for name in kept}
         subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
-        done = gristmill("produce", recipe, "--out", out)
+        done = gristmill("produce", recipe, "--out", out, *AT_ONCE)
         assert done.returncode == 0, done.stderr
         assert kept_hashes(out) == undisturbed
         assert not list(folder.rglob(".tmp-*"))
