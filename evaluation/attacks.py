@@ -1,7 +1,7 @@
 """Membership inference: can somebody who sees the synthetic rows tell who was among the train rows?
 
-As many members (train rows) as non-members (holdout rows) are scored; a score that knows nothing has an AUC of 0.5. What
-matters for single people is the true positive rate where few are accused falsely (Carlini et al. 2022).
+As many members (train rows) as non-members (holdout rows) are scored; a score that knows nothing has an AUC of 0.5.
+What matters for single people is the true positive rate where few are accused falsely (Carlini et al. 2022).
 """
 
 from dataclasses import dataclass
@@ -72,8 +72,8 @@ def domias(
 ) -> Attack:
     """DOMIAS (van Breugel et al. 2023, equation 2): the density of the synthetic rows over that of the population.
 
-    The population is known by `reference`, real rows that are neither members nor those to tell them from. Densities are
-    Gaussian kernels (Scott's rule) or one Gaussian, on principal components of synthetic and reference rows.
+    The population is known by `reference`, real rows that are neither members nor those to tell them from. Densities
+    are Gaussian kernels (Scott's rule) or one Gaussian, on principal components of synthetic and reference rows.
     """
     synthetic = synthetic[some(len(synthetic), KDE_ROWS, seed, "domias synthetic")]
     reference = reference[some(len(reference), KDE_ROWS, seed, "domias reference")]
@@ -101,7 +101,8 @@ def _log_density(rows: np.ndarray, density: Density) -> Any:
         covariance = np.atleast_2d(np.cov(rows, rowvar=False)) + jitter
         inverse, log_det = np.linalg.inv(covariance), np.linalg.slogdet(covariance)[1]
         return lambda at: -0.5 * (np.einsum("ij,jk,ik->i", at - middle, inverse, at - middle) + log_det)
-    # Kernels need a covariance of full rank: a synthetic set of equal rows has none, so each kernel is widened a little.
+    # Kernels need a covariance of full rank: a synthetic set of equal rows has none, so each kernel is widened a
+    # little.
     rank = np.linalg.matrix_rank(np.atleast_2d(np.cov(rows, rowvar=False)), tol=1e-9)
     if rank < rows.shape[1]:
         rows = rows + stream(0, "kernels").normal(0, 1e-3, rows.shape)

@@ -84,7 +84,7 @@ def _widened(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _least(block: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `num` least of each row and where they are; the block is used up. Passes of argmin are quicker than a sort."""
+    """The `num` least of each row and where they are; the block is used up. Passes of argmin beat a sort."""
     here = np.arange(len(block))
     values, at = np.empty((len(block), num), np.float32), np.empty((len(block), num), np.int64)
     for place in range(num):

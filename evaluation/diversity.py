@@ -20,8 +20,9 @@ def prdc(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> dict[s
 
     A row's ball reaches to its k-th neighbour among its own kind. precision: share of synthetic rows in some real ball;
     recall: share of real rows in some synthetic ball; density: real balls that a synthetic row lies in, over k, in the
-    mean (may exceed 1); coverage: share of real balls that hold a synthetic row. On the border counts as inside, so that
-    copies of rows that stand there many times do not fall out. float32 (rows, features); None with k rows or fewer.
+    mean (may exceed 1); coverage: share of real balls that hold a synthetic row. On the border counts as inside, so
+    that copies of rows that stand there many times do not fall out. float32 (rows, features); None with k rows or
+    fewer.
     """
     if min(len(real), len(synthetic)) <= k:
         return None
@@ -44,10 +45,11 @@ def prdc(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> dict[s
 
 
 def vendi(rows: np.ndarray, bandwidth: float, seed: int = 0, most: int = VENDI_ROWS) -> float:
-    """Vendi score (Friedman and Dieng 2023, definition 3.1): the exponential of the entropy of the eigenvalues of K / n.
+    """Vendi score (Friedman and Dieng 2023, definition 3.1): the exponential of the entropy of the eigenvalues of K /
+    n.
 
-    From 1 (all rows alike) to n (all unlike). K is the RBF kernel of `bandwidth`: give the real rows' median distance, so
-    that two tables are measured alike. At most `most` rows; scores of different numbers of rows do not compare.
+    From 1 (all rows alike) to n (all unlike). K is the RBF kernel of `bandwidth`: give the real rows' median distance,
+    so that two tables are measured alike. At most `most` rows; scores of different numbers of rows do not compare.
     """
     rows = rows[some(len(rows), most, seed, "vendi")]
     values = np.linalg.eigvalsh(rbf(rows, rows, bandwidth) / len(rows))

@@ -1,11 +1,13 @@
-"""Tables as matrices, the same for every metric: numbers to [0, 1] by the real train rows, categories as 0 and 1/sqrt(2).
+"""Tables as matrices, the same for every metric: numbers to [0, 1] by the real train rows, categories as 0 and
+1/sqrt(2).
 
-So a whole range of a number and a change of category both count 1 in the squared distance (Kotelnikov et al. 2023, TabDDPM,
-whose distances to closest records are measured so). A category of more than MAX_WIDTH values keeps the most frequent ones
-of the real train rows; the rest share NUM_HASHED columns by hash.
+So a whole range of a number and a change of category both count 1 in the squared distance (Kotelnikov et al. 2023,
+TabDDPM, whose distances to closest records are measured so). A category of more than MAX_WIDTH values keeps the most
+frequent ones of the real train rows; the rest share NUM_HASHED columns by hash.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +20,7 @@ from records.datasets import pixels_of
 from records.tables import Column, TableSchema
 
 MAX_WIDTH, NUM_HASHED = 256, 56
+MAX_BINS = 255
 MISSING = "\0missing"
 ONE = np.float32(0.5**0.5)
 NET_ROWS, NET_WIDTHS, NET_ROUNDS = 10_000, (128, 64), 25
@@ -102,11 +105,32 @@ class Encoder:
                     room[:, 1] = is_missing
             elif part.column.kind == "category":
                 places = _places(part, texts(part.column, table))
-                known = np.flatnonzero(places >= 0)
-                room[known, places[known]] = ONE
+                room[np.arange(len(room)), places] = ONE
             else:
                 room[:] = pixels(part.column, table)
             at += part.width
+        return made
+
+    def ranks(self, table: pa.Table) -> np.ndarray:
+        """float32 (rows, columns), for trees: numbers as they are, NaN where missing; categories as their place among
+        the real train rows' ones by frequency; pixels of images."""
+        made = []
+        for part in self.parts:
+            if part.column.is_number:
+                made.append(numbers(part.column, table)[:, None])
+            elif part.column.kind == "category":
+                made.append(_places(part, texts(part.column, table))[:, None])
+            else:
+                made.append(pixels(part.column, table))
+        return np.hstack(made).astype(np.float32)
+
+    @property
+    def are_categories(self) -> list[bool]:
+        """Whether each column of `ranks` holds categories, few enough for scikit-learn's histograms."""
+        made: list[bool] = []
+        for part in self.parts:
+            is_short = part.column.kind == "category" and part.width < MAX_BINS
+            made += [is_short] * (part.width if part.column.kind == "image" else 1)
         return made
 
 
@@ -120,7 +144,7 @@ def _number_part(column: Column, values: np.ndarray) -> _Part:
 
 
 def _category_part(column: Column, values: pa.Array) -> _Part:
-    counts = sorted(((-c["counts"], c["values"]) for c in pc.value_counts(values).to_pylist()))
+    counts = sorted((-c["counts"], c["values"]) for c in pc.value_counts(values).to_pylist())
     found = [value for _, value in counts]
     rare = [c for c in column.categories if c not in set(found)]
     if len(found) + len(rare) <= MAX_WIDTH:
@@ -139,7 +163,7 @@ def _places(part: _Part, values: pa.Array) -> np.ndarray:
     return distinct[coded.indices.to_numpy()] if len(values) else np.zeros(0, np.int64)
 
 
-def row_numbers(schema: TableSchema, tables: list[pa.Table]) -> list[np.ndarray]:
+def row_numbers(schema: TableSchema, tables: Sequence[pa.Table]) -> list[np.ndarray]:
     """For each table int64 (rows,): two rows bear the same number just when they are equal in every column."""
     whole = np.zeros(sum(t.num_rows for t in tables), np.int64)
     for column in schema.columns:

@@ -18,6 +18,6 @@ def clopper_pearson(num_hits: int, num: int, level: float = LEVEL) -> tuple[floa
 
 
 def auc_by_chance(num_positive: int, num_negative: int) -> tuple[float, float]:
-    """Where the AUC of a score that knows nothing lies 95 times of 100: 0.5 with the variance of Mann and Whitney (1947)."""
+    """Where the AUC of a score that knows nothing lies 95 times of 100: variance by Mann and Whitney (1947)."""
     deviation = math.sqrt((num_positive + num_negative + 1) / (12 * num_positive * num_negative))
     return max(0.0, 0.5 - 1.96 * deviation), min(1.0, 0.5 + 1.96 * deviation)

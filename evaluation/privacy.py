@@ -1,7 +1,7 @@
 """Distances of synthetic rows to real ones. They find copies; they are no guarantee of privacy.
 
-Data that passes tests of distance has been shown to be open to membership inference ("The DCR Delusion", Yao et al. 2025),
-so these numbers are shown beside an attack (evaluation/attacks.py) and never alone.
+Data that passes tests of distance has been shown to be open to membership inference ("The DCR Delusion", Yao et al.
+2025), so these numbers are shown beside an attack (evaluation/attacks.py) and never alone.
 """
 
 from dataclasses import dataclass
@@ -54,7 +54,7 @@ def closeness(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray) -> 
 
 
 def nndr(distances: np.ndarray) -> np.ndarray:
-    """Distance to the nearest over distance to the second nearest, of (rows, 2); 0 for a copy, of two equal rows too."""
+    """Distance to the nearest over that to the second nearest, of (rows, 2); 0 for a copy, of two equal rows too."""
     return np.divide(distances[:, 0], distances[:, 1], out=np.zeros(len(distances)), where=distances[:, 1] > 0)
 
 
@@ -75,6 +75,6 @@ def copies(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray) -> dic
 
 
 def twin_share(rows: np.ndarray) -> float:
-    """Share of rows that have an equal one among the others: how often a fresh row of this table stands in it already."""
+    """Share of rows with an equal one among the others: how often a fresh row would stand in the table already."""
     _, counts = np.unique(rows, return_counts=True)
     return float(counts[counts > 1].sum() / len(rows))

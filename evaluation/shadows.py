@@ -1,7 +1,7 @@
 """The shadow-model attack on single outliers (Stadler, Oprisanu and Troncoso 2022, "Groundhog Day").
 
-It asks whether synthetic data made with a target among the train rows can be told from data made without. That takes many
-fits, so it is offered as a function and is no part of the report: give it a callable that fits a generator anew.
+It asks whether synthetic data made with a target among the train rows can be told from data made without. That takes
+many fits, so it is offered as a function and is no part of the report: give it a callable that fits a generator anew.
 """
 
 from collections.abc import Callable
@@ -53,8 +53,9 @@ def shadow_attack(
 ) -> list[dict[str, Any]]:
     """For each target its row number in `train` and the attacker's accuracy (with interval) and AUC over the trials.
 
-    `population`: real rows without the targets, that shadow tables are drawn from; the attacker has other ones than those
-    that the trials are drawn from, as far as there are twice `num_rows`. Raises ValueError with fewer rows than a fit takes.
+    `population`: real rows without the targets, that shadow tables are drawn from; the attacker has other ones than
+    those that the trials are drawn from, as far as there are twice `num_rows`. Raises ValueError with fewer rows than
+    a fit takes.
     """
     if population.num_rows < spec.num_rows:
         raise ValueError(f"a shadow fit takes {spec.num_rows} rows; the population has {population.num_rows}")
@@ -88,6 +89,6 @@ def shadow_attack(
 
 
 def describe(rows: np.ndarray) -> np.ndarray:
-    """A table as one vector, as the paper's naive and histogram features: mean, spread and quantiles of every feature."""
+    """A table as one vector, as the paper's naive and histogram features: mean, spread, quantiles of each."""
     levels = np.quantile(rows, np.linspace(0, 1, NUM_LEVELS), axis=0)
     return np.concatenate([rows.mean(0), rows.std(0), levels.ravel()])

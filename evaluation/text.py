@@ -40,8 +40,8 @@ def entropy(texts: Sequence[Tokens], n: int) -> float | None:
 
 
 def bleu(text: Tokens, references: Sequence[Tokens], max_n: int = 4, floor: float = 0.0) -> float:
-    """BLEU of one text (Papineni et al. 2002, sections 2.1 to 2.3): clipped n-gram precisions, their geometric mean with
-    equal weights, and the brevity penalty by the reference whose length is closest (of two the shorter).
+    """BLEU of one text (Papineni et al. 2002, sections 2.1 to 2.3): clipped n-gram precisions, their geometric mean
+    with equal weights, and the brevity penalty by the reference whose length is closest (of two the shorter).
 
     A precision of 0 makes it 0; with `floor`, so many hits are counted instead (Chen and Cherry 2014, smoothing 1).
     """

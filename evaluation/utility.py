@@ -67,27 +67,51 @@ def task_of(schema: TableSchema, target: str, train: pa.Table) -> Task:
 class _Rows:
     """A table in both encodings that learners take, and what is to be foretold."""
 
-    wide: np.ndarray
+    wide: np.ndarray  # Encoder.encode, for all but boosting
+    ranks: np.ndarray  # Encoder.ranks
     target: np.ndarray
 
+    def take(self, chosen: np.ndarray | slice) -> "_Rows":
+        return _Rows(self.wide[chosen], self.ranks[chosen], self.target[chosen])
 
-def learners(task: Task, width: int, seed: int) -> dict[str, Callable[[], Any]]:
-    """By name, a maker of each untuned learner."""
+    def with_more(self, other: "_Rows") -> "_Rows":
+        pairs = ((self.wide, other.wide), (self.ranks, other.ranks), (self.target, other.target))
+        return _Rows(*(np.concatenate(pair) for pair in pairs))
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An untuned learner of scikit-learn."""
+
+    make: Callable[[], Any]
+    takes_ranks: bool = False
+
+    def features(self, rows: _Rows) -> np.ndarray:
+        return rows.ranks if self.takes_ranks else rows.wide
+
+
+def learners(task: Task, encoder: Encoder, seed: int) -> dict[str, Learner]:
+    """By name; the last one leads."""
     state = whole_number(seed, "learners")
-    made: dict[str, Callable[[], Any]]
+    categories = encoder.are_categories
+    made: dict[str, Learner]
     if task.classes:
         made = {
-            "logistic regression": lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=300)),
-            "random forest": lambda: RandomForestClassifier(**FOREST, random_state=state),
-            "gradient boosting": lambda: HistGradientBoostingClassifier(random_state=state),
+            "logistic regression": Learner(lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))),
+            "random forest": Learner(lambda: RandomForestClassifier(**FOREST, random_state=state)),
+            "gradient boosting": Learner(
+                lambda: HistGradientBoostingClassifier(categorical_features=categories, random_state=state), True
+            ),
         }
     else:
         made = {
-            "ridge regression": lambda: make_pipeline(StandardScaler(), Ridge()),
-            "random forest": lambda: RandomForestRegressor(**FOREST, random_state=state),
-            "gradient boosting": lambda: HistGradientBoostingRegressor(random_state=state),
+            "ridge regression": Learner(lambda: make_pipeline(StandardScaler(), Ridge())),
+            "random forest": Learner(lambda: RandomForestRegressor(**FOREST, random_state=state)),
+            "gradient boosting": Learner(
+                lambda: HistGradientBoostingRegressor(categorical_features=categories, random_state=state), True
+            ),
         }
-    if width > MAX_BOOSTED and len(task.classes) > 2:
+    if encoder.width > MAX_BOOSTED and len(task.classes) > 2:
         del made["gradient boosting"]
     return made
 
@@ -108,18 +132,18 @@ def utility(
     encoder = Encoder.fit(task.schema, train, without=task.target)
     real, fresh = _encoded(task, encoder, train), _encoded(task, encoder, holdout)
     made = _encoded(task, encoder, synthetic)
-    taught = _Rows(made.wide[: len(real.wide)], made.target[: len(real.wide)])
-    both = _Rows(np.vstack([real.wide, taught.wide]), np.concatenate([real.target, taught.target]))
+    taught = made.take(slice(len(real.wide)))
+    both = real.with_more(taught)
     sides = {"TRTR": (real, fresh), "TSTR": (taught, fresh), "TRTS": (real, made), "augmented": (both, fresh)}
     scores: dict[str, dict[str, dict[str, float | None]]] = {}
-    for name, make in learners(task, encoder.width, seed).items():
+    for name, learner in learners(task, encoder, seed).items():
         tell(f"utility: {name}")
         scores[name] = {}
         fitted: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
         for regime, (learn, test) in sides.items():
             if id(learn) not in fitted:  # TRTR and TRTS share a fit
-                fitted[id(learn)] = _fitted(task, make, learn)
-            scores[name][regime] = score(task, test.target, fitted[id(learn)](test.wide))
+                fitted[id(learn)] = _fitted(task, learner, learn)
+            scores[name][regime] = score(task, test.target, fitted[id(learn)](learner.features(test)))
     last = list(scores)[-1]
     ceiling, reached = scores[last]["TRTR"][task.main], scores[last]["TSTR"][task.main]
     is_fit = ceiling is not None and reached is not None and ceiling > 0
@@ -142,37 +166,36 @@ def _gain(value: float | None, base: float | None) -> float | None:
 
 def _encoded(task: Task, encoder: Encoder, table: pa.Table) -> _Rows:
     column = task.schema.column(task.target)
-    if not task.classes:
-        target = numbers(column, table)
-        known = ~np.isnan(target)
-        return _Rows(encoder.encode(table)[known], target[known])
-    return _Rows(encoder.encode(table), texts(column, table).to_numpy(False).astype(str))
+    if task.classes:
+        return _Rows(encoder.encode(table), encoder.ranks(table), texts(column, table).to_numpy(False).astype(str))
+    target = numbers(column, table)
+    return _Rows(encoder.encode(table), encoder.ranks(table), target).take(~np.isnan(target))
 
 
-def _fitted(task: Task, make: Callable[[], Any], rows: _Rows) -> Callable[[np.ndarray], np.ndarray]:
+def _fitted(task: Task, learner: Learner, rows: _Rows) -> Callable[[np.ndarray], np.ndarray]:
     """From features to a prediction: a number (rows,), or a probability for each of the task's classes."""
     if not task.classes:
-        learner = make().fit(rows.wide, rows.target)
-        return lambda wide: np.asarray(learner.predict(wide))
-    known = np.isin(rows.target, task.classes)  # what the real rows do not know cannot be asked for
-    wide, target = rows.wide[known], rows.target[known]
-    found = sorted(set(target))
+        regressor = learner.make().fit(learner.features(rows), rows.target)
+        return lambda features: np.asarray(regressor.predict(features))
+    rows = rows.take(np.isin(rows.target, task.classes))  # what the real rows do not know cannot be asked for
+    found = sorted(set(rows.target))
     if len(found) < 2:  # the generator has lost all classes but one: nothing can be learnt
         constant = np.array([float(c in found) for c in task.classes])
-        return lambda wide: np.tile(constant, (len(wide), 1))
-    learner = make().fit(wide, target)
-    at = [list(task.classes).index(c) for c in learner.classes_]
+        return lambda features: np.tile(constant, (len(features), 1))
+    classifier = learner.make().fit(learner.features(rows), rows.target)
+    at = [list(task.classes).index(c) for c in classifier.classes_]
 
-    def foretell(wide: np.ndarray) -> np.ndarray:
-        made = np.zeros((len(wide), len(task.classes)))
-        made[:, at] = learner.predict_proba(wide)
+    def foretell(features: np.ndarray) -> np.ndarray:
+        made = np.zeros((len(features), len(task.classes)))
+        made[:, at] = classifier.predict_proba(features)
         return made
 
     return foretell
 
 
 def score(task: Task, truth: np.ndarray, told: np.ndarray) -> dict[str, float | None]:
-    """AUC (of many classes: each against the rest, in the mean), macro-F1 and, of two, the F1 of the positive one; or R2.
+    """AUC (of many classes: each against the rest, in the mean), macro-F1 and, of two, the F1 of the positive one; or
+    R2.
 
     Classes that the test rows do not hold are left out of the means.
     """

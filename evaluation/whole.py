@@ -1,8 +1,9 @@
 """Every metric of the report over one synthetic table, one real train table and one real holdout.
 
-What compares whole tables is measured against the holdout, so that copying the train rows earns nothing; beside each such
-number stands what the real train rows themselves score: nothing can be better than that in earnest. Single columns and
-pairs are compared with the train rows, which are more, and their reference is the holdout against the train rows.
+What compares whole tables is measured against the holdout, so that copying the train rows earns nothing; beside each
+such number stands what the real train rows themselves score: nothing can be better than that in earnest. Single
+columns and pairs are compared with the train rows, which are more, and their reference is the holdout against the
+train rows.
 """
 
 from collections.abc import Callable
@@ -32,8 +33,8 @@ class Sides:
     synthetic: pa.Table
 
     @property
-    def all(self) -> list[pa.Table]:
-        return [self.train, self.holdout, self.synthetic]
+    def all(self) -> tuple[pa.Table, pa.Table, pa.Table]:
+        return self.train, self.holdout, self.synthetic
 
     def cut(self, most: int, seed: int) -> "Sides":
         """At most `most` rows of each, drawn by the seed."""
@@ -65,9 +66,11 @@ def judge(sides: Sides, target: str | None, seed: int, tell: Tell) -> Judged:
     associations = [fidelity.association(sides.schema, table) for table in (sides.train, sides.synthetic)]
     encoder = Encoder.fit(sides.schema, sides.train)
     train, holdout, synthetic = (encoder.encode(table) for table in sides.all)
-    features = _features(sides, encoder, task, seed, tell)
-    metrics["features"] = "net" if features is not None else "encoded columns"
-    metrics["fidelity"] |= _as_wholes(features or [train, holdout, synthetic], metrics, seed, tell)
+    features = _features(sides, task, seed, tell)
+    metrics["features"] = "a net that learnt the target" if features else "encoded columns"
+    ranks = features or [encoder.ranks(table) for table in sides.all]
+    features = features or [train, holdout, synthetic]
+    metrics["fidelity"] |= _as_wholes(features, ranks, metrics, seed, tell)
     tell("diversity: duplicates and coverage")
     keys = row_numbers(sides.schema, sides.all)
     metrics["diversity"] |= {
@@ -101,7 +104,7 @@ def _by_column(sides: Sides, seed: int) -> dict[str, Any]:
     }
 
 
-def _features(sides: Sides, encoder: Encoder, task: Task | None, seed: int, tell: Tell) -> list[np.ndarray] | None:
+def _features(sides: Sides, task: Task | None, seed: int, tell: Tell) -> list[np.ndarray] | None:
     """With images and a target: what a net that learnt the target sees in them. None: the encoded columns do."""
     images = sides.schema.of_kind("image")
     if not images or task is None or not task.classes:
@@ -116,27 +119,28 @@ def _features(sides: Sides, encoder: Encoder, task: Task | None, seed: int, tell
     return [np.hstack(side) for side in made]
 
 
-def _as_wholes(features: list[np.ndarray], metrics: dict[str, Any], seed: int, tell: Tell) -> dict[str, Any]:
-    """Metrics over whole tables, each for as many synthetic rows as train rows, so that both are measured alike."""
+def _as_wholes(
+    features: list[np.ndarray], ranks: list[np.ndarray], metrics: dict[str, Any], seed: int, tell: Tell
+) -> dict[str, Any]:
+    """Metrics over whole tables, each for as many synthetic rows as train rows: both are measured alike."""
     train, holdout, synthetic = features
     num = min(len(train), len(synthetic))
-    train, synthetic = (
-        train[some(len(train), num, seed, "wholes")],
-        synthetic[some(len(synthetic), num, seed, "wholes")],
-    )
+    taken = [some(len(rows), num, seed, "wholes") for rows in (train, synthetic)]
+    train, synthetic = train[taken[0]], synthetic[taken[1]]
     found: dict[str, Any] = {}
     tell("fidelity: classifier two-sample test")
-    found["c2st_auc"] = {"value": joint.c2st(holdout, synthetic, seed), "real": joint.c2st(holdout, train, seed)}
+    value, ideal = (joint.c2st(ranks[1], rows[at], seed) for rows, at in ((ranks[2], taken[1]), (ranks[0], taken[0])))
+    found["c2st_auc"] = {"value": value, "real": ideal}
     tell("fidelity: MMD and Frechet distance")
     found["mmd"] = {"value": joint.mmd(holdout, synthetic, seed), "real": joint.mmd(holdout, train, seed)}
     found["frechet"] = {"value": joint.frechet(holdout, synthetic), "real": joint.frechet(holdout, train)}
     tell("diversity: precision, recall, density, coverage, Vendi score")
     most = diversity.PRDC_ROWS
     real = holdout[some(len(holdout), most, seed, "prdc holdout")]
-    values, ideal = (diversity.prdc(real, rows[some(num, most, seed, "prdc rows")]) for rows in (synthetic, train))
+    values, ideals = (diversity.prdc(real, rows[some(num, most, seed, "prdc rows")]) for rows in (synthetic, train))
     bandwidth = joint.median_distance(train[some(num, diversity.VENDI_ROWS, seed, "bandwidth")])
     metrics["diversity"] = {
-        name: {"value": values[name] if values else None, "real": ideal[name] if ideal else None}
+        name: {"value": values[name] if values else None, "real": ideals[name] if ideals else None}
         for name in ("precision", "recall", "density", "coverage")
     }
     metrics["diversity"]["vendi"] = {

@@ -1,4 +1,4 @@
-"""Distance to closest record at 30,000 x 30,000 rows as wide as Adult, in a process of its own: time and peak memory."""
+"""Distances to closest records at 30,000 x 30,000 rows as wide as Adult, each in a process of its own."""
 
 import json
 import subprocess
