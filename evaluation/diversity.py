@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from evaluation.distances import blocks, nearest, rounding
 from evaluation.draws import some
@@ -77,8 +78,8 @@ def coverage(schema: TableSchema, real: pa.Table, synthetic: pa.Table) -> list[d
         else:
             there, here = (set(texts(column, table).unique().to_pylist()) for table in (real, synthetic))
             row |= {"metric": "CategoryCoverage", "score": len(there & here) / len(there)}
-            is_strange = ~np.isin(texts(column, synthetic).to_numpy(False), [*column.categories])
-            row["outside"] = float((is_strange & synthetic.column(column.name).is_valid().to_numpy()).mean())
+            listed = pc.is_in(synthetic.column(column.name).drop_null(), pa.array(column.categories, pa.string()))
+            row["outside"] = (len(listed) - (pc.sum(listed).as_py() or 0)) / synthetic.num_rows
         if not column.nullable:
             row["outside"] += synthetic.column(column.name).null_count / synthetic.num_rows
         found.append(row)

@@ -6,6 +6,7 @@ TabDDPM, whose distances to closest records are measured so). A category of more
 frequent ones of the real train rows; the rest share NUM_HASHED columns by hash.
 """
 
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
 from evaluation.draws import some, whole_number
@@ -23,7 +25,8 @@ MAX_WIDTH, NUM_HASHED = 256, 56
 MAX_BINS = 255
 MISSING = "\0missing"
 ONE = np.float32(0.5**0.5)
-NET_ROWS, NET_WIDTHS, NET_ROUNDS = 10_000, (128, 64), 25
+NET_ROWS, NET_WIDTHS = 10_000, (128, 64)
+NET_STEPS, NET_BATCH = 1500, 128
 
 
 def numbers(column: Column, table: pa.Table) -> np.ndarray:
@@ -146,7 +149,8 @@ def _number_part(column: Column, values: np.ndarray) -> _Part:
 def _category_part(column: Column, values: pa.Array) -> _Part:
     counts = sorted((-c["counts"], c["values"]) for c in pc.value_counts(values).to_pylist())
     found = [value for _, value in counts]
-    rare = [c for c in column.categories if c not in set(found)]
+    there = set(found)
+    rare = [c for c in (*column.categories, *[MISSING] * column.nullable) if c not in there]
     if len(found) + len(rare) <= MAX_WIDTH:
         return _Part(column, vocabulary=(*found, *rare), num_hashed=1)  # one for what was never seen
     return _Part(column, vocabulary=tuple(found[: MAX_WIDTH - NUM_HASHED]), num_hashed=NUM_HASHED)
@@ -196,9 +200,13 @@ class FeatureNet:
         """`images` float32 (rows, features), `labels` (rows,) of any kind, at least two different ones."""
         rows = some(len(images), NET_ROWS, seed, "feature net rows")
         state = whole_number(seed, "feature net")
-        net = MLPClassifier(NET_WIDTHS, max_iter=NET_ROUNDS, batch_size=min(128, len(rows)), random_state=state)
-        net.n_iter_no_change = NET_ROUNDS  # all rounds: no warning of a stop, and the same net however it converges
-        net.fit(images[rows], labels[rows])
+        batch = min(NET_BATCH, len(rows))
+        num_rounds = -(-NET_STEPS * batch // len(rows))
+        net = MLPClassifier(NET_WIDTHS, max_iter=num_rounds, batch_size=batch, random_state=state)
+        net.n_iter_no_change = num_rounds  # all rounds, however it converges
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # so many steps are enough, and are what was asked
+            net.fit(images[rows], labels[rows])
         self.layers = list(zip(net.coefs_[:-1], net.intercepts_[:-1]))
 
     def __call__(self, images: np.ndarray) -> np.ndarray:

@@ -26,9 +26,8 @@ def test_bleu_of_the_papers_examples() -> None:
     good = words("It is a guide to action which ensures that the military always obeys the commands of the party")
     three = [
         words("It is a guide to action that ensures that the military will forever heed Party commands"),
-        words(
-            "It is the guiding principle which guarantees the military forces always being under the command of the Party"
-        ),
+        words("It is the guiding principle which guarantees the military forces")
+        + words("always being under the command of the Party"),
         words("It is the practical guide for the army always to heed the directions of the party"),
     ]
     assert text.bleu(good, three, 1) == pytest.approx(17 / 18)
