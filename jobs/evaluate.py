@@ -139,19 +139,21 @@ def summary_table(metrics: dict[str, Any]) -> Table:
     """What the page says, in some lines."""
     head, utility, privacy = metrics["headline"], metrics["utility"], metrics["privacy"]
     fidelity, diversity = metrics["fidelity"], metrics["diversity"]
-    table = Table(title="evaluation", title_justify="left", box=None, padding=(0, 2))
+    title = (
+        f"evaluation: {utility['metric']} of {utility['target']} by {utility['learner']}" if utility else "evaluation"
+    )
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
     for name in ("", "synthetic", "real rows", "best"):
         table.add_column(name, justify="left" if name in ("", "best") else "right")
     if utility:
         scores = utility["scores"][utility["learner"]]
-        what = f"TSTR / TRTR ({utility['learner']}, {utility['metric']} of {utility['target']})"
-        table.add_row(what, number(head["tstr_over_trtr"]), "1.000", "1 or more", style="bold")
+        table.add_row("TSTR / TRTR", number(head["tstr_over_trtr"]), "1.000", "1 or more", style="bold")
         for name, values in scores["TSTR"].items():
-            table.add_row(f"TSTR {name}", number(values), number(scores["TRTR"][name]), "high")
+            table.add_row(f"TSTR {name.replace('_', '-')}", number(values), number(scores["TRTR"][name]), "high")
     for label, row, best in (
         ("column shapes", fidelity["column_shapes"], "1"),
         ("column pair trends", fidelity["column_pair_trends"], "1"),
-        ("classifier two-sample AUC", fidelity["c2st_auc"], "0.5"),
+        ("told apart, AUC", fidelity["c2st_auc"], "0.5"),
         ("Frechet distance", fidelity["frechet"], "0"),
         *((name, diversity[name], "1") for name in ("precision", "recall", "density", "coverage")),
     ):
@@ -159,12 +161,11 @@ def summary_table(metrics: dict[str, Any]) -> Table:
     for attack in privacy["attacks"]:
         low, high = attack["auc_by_chance"]
         at = attack["tpr_at_fpr_0.01"]["rate"]
-        said = f"0.5 (chance {low:.2f} to {high:.2f}); {at:.1%} found at 1% false alarms"
-        table.add_row(f"attack: {attack['name']}, AUC", number(attack["auc"]), "", said)
+        said = f"{low:.2f} to {high:.2f}; TPR {at:.1%} at 1% FPR"
+        table.add_row(f"{attack['name']} attack, AUC", number(attack["auc"]), "", said)
     copies, closer = privacy["copies"], privacy["distances"]["closer_to_train"]
-    table.add_row("exact copies of train rows", f"{copies['share']:.2%}", f"{copies['share_of_holdout']:.2%}", "")
-    expected = f"{closer['expected']:.3f} expected; {closer['low']:.3f} to {closer['high']:.3f}"
-    table.add_row("closer to train than to holdout", number(closer["share"]), "", expected)
+    table.add_row("exact copies", f"{copies['share']:.2%}", f"{copies['share_of_holdout']:.2%}", "")
+    table.add_row("closer to train", number(closer["share"]), "", f"{closer['expected']:.3f}, no guarantee of privacy")
     if metrics["model"]:
-        table.add_row("privacy of the model", "", "", privacy_line(metrics["model"]["privacy"]))
+        table.caption, table.caption_justify = f"privacy: {privacy_line(metrics['model']['privacy'])}", "left"
     return table

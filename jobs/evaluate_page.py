@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from evaluation.whole import Judged, Sides
 
 MAX_COLUMNS, MAX_PAIRS, NUM_IMAGES, MAX_TABLE = 40, 6, 40, 40
+SCORES = {"auc": "AUC", "macro_f1": "macro-F1", "positive_f1": "positive-F1", "r2": "R²"}
 TOO_STRONG = 0.999  # an association that is rather one column twice
 
 
@@ -42,6 +43,7 @@ def page(metrics: dict[str, Any], judged: "Judged", sides: "Sides", seed: int) -
         "wholes": _wholes(metrics),
         "learners": _learners(metrics),
         "score_names": list(next(iter(metrics["utility"]["scores"].values()))["TSTR"]) if metrics["utility"] else [],
+        "score_words": SCORES,
         "attack_legend": plots.legend([a.name for a in judged.attacks]),
         "images": _images(sides, seed),
         "card": _card(metrics["model"]),
@@ -97,7 +99,7 @@ def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
     found = attack["tpr_at_fpr_0.01"]["rate"]
     tiles = []
     if utility:
-        what = f"{utility['metric'].upper()} of {utility['target']}, {utility['learner']}"
+        what = f"{SCORES[utility['metric']]} of {utility['target']}, {utility['learner']}"
         tiles.append(("TSTR / TRTR", _three(head["tstr_over_trtr"]), what))
     fidelity, diversity = metrics["fidelity"], metrics["diversity"]
     tiles += [
@@ -112,6 +114,7 @@ def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
             f"fresh real rows {_three(fidelity['column_pair_trends']['real'])}",
         ),
         ("told apart, AUC", _three(head["c2st_auc"]), "0.5 is best"),
+        ("recall", _three(head["recall"]), f"real rows {_three(diversity['recall']['real'])}"),
         ("coverage", _three(head["coverage"]), f"real rows {_three(diversity['coverage']['real'])}"),
         ("strongest attack, AUC", _three(attack["auc"]), f"{attack['name']}; finds {found:.1%} at 1% false alarms"),
         ("exact copies", _percent(head["exact_copies"]), "of train rows; no measure of privacy by itself"),
@@ -209,7 +212,7 @@ def _three(value: float | None) -> str:
 def _percent(value: float | None) -> str:
     if value is None:
         return "–"
-    return f"{value:.1%}" if value >= 0.001 or value == 0 else f"{value:.3%}"
+    return f"{value:.1%}" if value >= 0.001 or value == 0 else "<0.1%"
 
 
 def _plain(value: Any) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 REAL, SYNTHETIC, THIRD = COLOR["c-rows"], COLOR["processing"], COLOR["c-tokens"]
 NUM_BINS, MAX_BARS, MAX_POINTS = 30, 8, 300
+MAX_IN_ROW, MAX_NAMED = 16, 40  # columns of a heat map that stands three in a row; that has names
 ROW_IN = 1.75
 LINES = (REAL, SYNTHETIC, THIRD)
 WARM, COLD = (0.85, 0.40, 0.05), (0.0, 0.45, 0.70)  # of a heat map; the paper shows through near 0
@@ -104,23 +105,28 @@ def heat(values: np.ndarray) -> np.ndarray:
 def associations(names: Sequence[str], real: np.ndarray, synthetic: np.ndarray) -> str:
     """Three maps: real, synthetic, difference."""
     parts = (("real train rows", real), ("synthetic", synthetic), ("synthetic − real", synthetic - real))
-    is_named = len(names) <= 40
+    is_crowded = len(names) > MAX_IN_ROW
 
     def paint(figure: "Figure", is_wide: bool) -> None:
-        grid = figure.subplots(*((1, 3) if is_wide else (3, 1)), squeeze=False).ravel()
-        for number, (axes, (title, values)) in enumerate(zip(grid, parts)):
+        shape = (1, 3) if is_wide and not is_crowded else (2, 2) if is_wide else (3, 1)
+        grid = figure.subplots(*shape, squeeze=False)
+        for number, (axes, (title, values)) in enumerate(zip(grid.ravel(), parts)):
             axes.imshow(heat(values), interpolation="none")
             axes.set_title(title)
             axes.grid(visible=False)
             axes.set_xticks([])
-            has_names = is_named and (number == 0 or not is_wide)
-            size = float(np.clip(150 / len(names), 4, 8))
-            axes.set_yticks(range(len(names)) if has_names else [], [short(n, 22) for n in names] if has_names else [])
-            axes.tick_params(axis="y", length=0, labelsize=size)
+            axes.set_yticks([])
+            if number % shape[1] == 0 and len(names) <= MAX_NAMED:
+                size = float(np.clip((190 if is_wide else 150) / len(names), 4, 8))
+                axes.set_yticks(range(len(names)), [short(n, 22) for n in names], fontsize=size)
+            axes.tick_params(axis="y", length=0)
             for spine in axes.spines.values():
                 spine.set_visible(True)
+        for axes in grid.ravel()[len(parts) :]:
+            axes.remove()
 
-    return draw("associations", "Association of every two columns: real, synthetic, difference", paint, 2.9, 8.4)
+    told = "Association of every two columns: real, synthetic, difference"
+    return draw("associations", told, paint, 7.6 if is_crowded else 2.9, 8.4)
 
 
 def _pair(axes: "Axes", left: Column, right: Column, table: pa.Table, real: pa.Table, color: str) -> None:
@@ -203,6 +209,8 @@ def roc(attacks: Sequence["Attack"]) -> str:
             if is_log:
                 axes.set(xscale="log", yscale="log", xlim=(floor, 1), ylim=(floor, 1))
                 axes.minorticks_off()
+                for axis in (axes.xaxis, axes.yaxis):
+                    axis.set_major_formatter(lambda rate, _: f"{rate:.3g}")
             else:
                 axes.set(xlim=(0, 1), ylim=(0, 1))
             axes.set_xlabel(f"false positive rate{', logarithmic' if is_log else ''}")
@@ -226,6 +234,8 @@ def distances(close: "Closeness") -> str:
     top = float(max(np.quantile(values, 0.99) for values, _ in parts)) or 1.0
 
     def paint(figure: "Figure", is_wide: bool) -> None:
+        from matplotlib.ticker import MaxNLocator
+
         axes = figure.subplots()
         edges = np.linspace(0, top, 50)
         for values, color in parts:
@@ -233,7 +243,8 @@ def distances(close: "Closeness") -> str:
         axes.set(xlim=(0, top), ylim=(0, None))
         axes.set_xlabel("distance to the closest real row")
         axes.set_ylabel("share of rows")
-        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
 
     return draw("distances", "Distances to closest records", paint, 2.6, 2.4)
 

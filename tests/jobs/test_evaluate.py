@@ -77,7 +77,7 @@ def test_the_numbers_tell_what_the_rows_are(made: Path) -> None:
     assert next(iter(found)) == "headline" and next(iter(found["headline"])) == "tstr_over_trtr"
     assert found["headline"]["tstr_over_trtr"] < 0.8  # columns on their own foretell nothing
     assert found["headline"]["column_shapes"] == 1 > found["headline"]["column_pair_trends"]
-    assert found["headline"]["c2st_auc"] > 0.9 > 0.6 > found["fidelity"]["c2st_auc"]["real"]
+    assert found["headline"]["c2st_auc"] > 0.9 > 0.65 > found["fidelity"]["c2st_auc"]["real"]
     assert found["inputs"]["real_train"]["rows"] == 417 and found["inputs"]["real_holdout"]["rows"] == 152
     assert [a["name"] for a in found["privacy"]["attacks"]] == ["distance", "DOMIAS (kde)", "DOMIAS (gaussian)"]
     assert found["privacy"]["copies"]["rows"] == 0 and "no guarantee" in found["privacy"]["distances"]["note"]
