@@ -16,6 +16,8 @@ examples:
   gristmill audit out/demo
   gristmill pack out/demo --to out/demo-release --shard-mb 256
   gristmill fit recipes/fit/adult-tabddpm.toml --out out/adult-tabddpm
+  gristmill evaluate out/adult-rows --real-train package:adult/train --real-holdout package:adult/test --target income \
+      --schema recipes/schemas/adult.toml --out out/adult-evaluation
 
 The same produce command again resumes; an output is never overwritten. S3 endpoint and keys come from the standard
 AWS settings (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY). On a cluster, set RAY_ADDRESS or submit:
@@ -43,6 +45,21 @@ def parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", required=True, metavar="URI", help="where the model goes: local folder or s3://")
     _settings(fit)
     fit.add_argument("--dry-run", action="store_true", help="check everything and show the plan; start nothing")
+
+    evaluate = verbs.add_parser("evaluate", help="judge synthetic rows by real ones: metrics.json and report.html")
+    evaluate.add_argument("synthetic", metavar="SYNTHETIC", help="the --out of a run, or a table (Parquet, CSV, JSONL)")
+    data = "file, folder, s3:// or package:NAME; PATH#train and PATH#holdout are the parts of a split, see the docs"
+    evaluate.add_argument("--real-train", required=True, metavar="URI", help=f"the rows that were learnt from: {data}")
+    evaluate.add_argument("--real-holdout", required=True, metavar="URI", help="real rows that the generator never saw")
+    evaluate.add_argument("--schema", metavar="FILE", help="TOML; default: the model's, else read from the train rows")
+    evaluate.add_argument("--target", metavar="COLUMN", help="what utility foretells from the other columns")
+    evaluate.add_argument("--model", metavar="URI", help='the fit\'s --out; a run of kind = "model" names it itself')
+    evaluate.add_argument("--seed", type=int, default=0, help="of all draws and learners (default 0)")
+    evaluate.add_argument(
+        "--max-rows", type=int, default=50_000, help="of each table, drawn by the seed (default 50000)"
+    )
+    evaluate.add_argument("--out", required=True, metavar="URI", help="where both files go: a folder of its own")
+    evaluate.add_argument("--json", action="store_true", help="print metrics.json instead of a table")
 
     for name, text in (
         ("status", "how far a run is: generated = kept + rejected by reason"),
@@ -102,6 +119,11 @@ def _call(args: argparse.Namespace) -> int:
         from jobs.fit import fit
 
         return fit(args.recipe, args.out, args.settings, args.dry_run)
+    if args.verb == "evaluate":
+        from jobs.evaluate import Asked, evaluate
+
+        given = {name: value for name, value in vars(args).items() if name not in ("verb", "json")}
+        return evaluate(Asked(**given), args.json)
     if args.verb == "status":
         from jobs.status import status
 

@@ -47,6 +47,31 @@ class DataSpec:
             raise ValueError("holdout must lie between 0 and 1")
 
 
+def data_spec(text: str) -> DataSpec:
+    """A DataSpec in one word: PATH, or PATH#PART with PART train or holdout and, after commas, holdout=SHARE and
+    split_seed=N: `package:breast-cancer#holdout`, `rows.parquet#train,holdout=0.2`. Raises UserError."""
+    path, sep, rest = text.rpartition("#")
+    part, *settings = rest.split(",")
+    if not sep or part not in ("train", "holdout"):
+        return DataSpec(text)
+    share, seed = 0.3, 0
+    for setting in settings:
+        key, _, value = setting.partition("=")
+        try:
+            if key == "holdout":
+                share = float(value)
+            elif key == "split_seed":
+                seed = int(value)
+            else:
+                raise UserError(f"{text}: '{key}' is not known after #{part}; write holdout=0.3 or split_seed=0")
+        except ValueError:
+            raise UserError(f"{text}: '{value}' is no value for {key}") from None
+    try:
+        return DataSpec(path, part="train" if part == "train" else "holdout", holdout=share, split_seed=seed)
+    except ValueError as error:
+        raise UserError(f"{text}: {error}") from None
+
+
 def read_table(spec: DataSpec) -> pa.Table:
     """All rows of the part, in their order. Raises UserError when there is nothing, or nothing readable."""
     if spec.path.startswith(PACKAGE):

@@ -98,21 +98,23 @@ class TableSchema:
     def of_kind(self, *kinds: str) -> list[Column]:
         return [c for c in self.columns if c.kind in kinds]
 
-    def conform(self, table: pa.Table, what: str = "the table") -> pa.Table:
+    def conform(self, table: pa.Table, what: str = "the table", is_strict: bool = True) -> pa.Table:
         """`table` with just these columns in this order and these types.
 
         NaN counts as missing. Raises UserError for an absent column, a missing value where none may be, a column with
-        nothing in it, a number out of bounds or infinite, and a category that is not listed.
+        nothing in it, a number out of bounds or infinite, and a category that is not listed. Unless `is_strict`, values
+        that are missing, out of bounds or not listed may be there: a table that is judged is taken as it is.
         """
         columns = []
         for column in self.columns:
             if column.name not in table.column_names:
                 raise UserError(f"{what} has no column '{column.name}'{nearest(column.name, table.column_names)}")
-            columns.append(_conform(column, table.column(column.name).combine_chunks(), f"{what}: '{column.name}'"))
+            values, where = table.column(column.name).combine_chunks(), f"{what}: '{column.name}'"
+            columns.append(_conform(column, values, where, is_strict))
         return pa.Table.from_arrays(columns, schema=pa.schema(self.payload))
 
 
-def _conform(column: Column, values: Any, where: str) -> pa.Array:
+def _conform(column: Column, values: Any, where: str, is_strict: bool) -> pa.Array:
     if isinstance(values, pa.ChunkedArray):
         values = pa.concat_arrays(values.chunks) if values.num_chunks else pa.array([], values.type)
     if pa.types.is_dictionary(values.type):
@@ -132,6 +134,8 @@ def _conform(column: Column, values: Any, where: str) -> pa.Array:
             raise UserError(f"{where} holds infinities; remove those rows or make them missing")
     if len(values) and values.null_count == len(values):
         raise UserError(f"{where} holds nothing but missing values; leave the column out")
+    if not is_strict:
+        return values
     if values.null_count and not column.nullable:
         raise UserError(f"{where} has {values.null_count:,} missing values; set nullable = true or fill them")
     if column.is_number:

@@ -17,6 +17,9 @@ from tests.recipes import STAGES, canned
 
 FLAGS = {
     "produce": {"--help", "--out", "--set", "--dry-run"},
+    "fit": {"--help", "--out", "--set", "--dry-run"},
+    "evaluate": {"--help", "--real-train", "--real-holdout", "--schema", "--target", "--model", "--seed"}
+    | {"--max-rows", "--out", "--json"},
     "status": {"--help", "--json", "--watch"},
     "report": {"--help"},
     "audit": {"--help", "--json"},

@@ -1,0 +1,217 @@
+"""Tables as matrices, the same for every metric: numbers to [0, 1] by the real train rows, categories as 0 and
+1/sqrt(2).
+
+So a whole range of a number and a change of category both count 1 in the squared distance (Kotelnikov et al. 2023,
+TabDDPM, whose distances to closest records are measured so). A category of more than MAX_WIDTH values keeps the most
+frequent ones of the real train rows; the rest share NUM_HASHED columns by hash.
+"""
+
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+
+from evaluation.draws import some, whole_number
+from records.datasets import pixels_of
+from records.tables import Column, TableSchema
+
+MAX_WIDTH, NUM_HASHED = 256, 56
+MAX_BINS = 255
+MISSING = "\0missing"
+ONE = np.float32(0.5**0.5)
+NET_ROWS, NET_WIDTHS = 10_000, (128, 64)
+NET_STEPS, NET_BATCH = 1500, 128
+
+
+def numbers(column: Column, table: pa.Table) -> np.ndarray:
+    """A number column as float64 (rows,); NaN where it is missing."""
+    values = table.column(column.name).cast(pa.float64())
+    return np.asarray(pc.fill_null(values, float("nan")).to_numpy(), np.float64) + 0.0  # -0 becomes 0
+
+
+def texts(column: Column, table: pa.Table) -> pa.Array:
+    """A category column with its missing values as a category of their own."""
+    values = table.column(column.name)
+    return pc.fill_null(values, MISSING).combine_chunks()
+
+
+def pixels(column: Column, table: pa.Table) -> np.ndarray:
+    """An image column as float32 (rows, channels * height * width) in [0, 1]."""
+    assert column.height and column.width and column.channels
+    made = pixels_of(table.column(column.name), column.height, column.width, column.channels)
+    return made.reshape(len(made), -1).astype(np.float32) / 255
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one column needs to become features."""
+
+    column: Column
+    low: float = 0.0
+    span: float = 1.0
+    middle: float = 0.0  # stands in for a missing number
+    has_missing: bool = False
+    vocabulary: tuple[str, ...] = ()
+    num_hashed: int = 0
+
+    @property
+    def width(self) -> int:
+        c = self.column
+        if c.kind == "image":
+            return (c.height or 0) * (c.width or 0) * (c.channels or 0)
+        return 1 + self.has_missing if c.is_number else len(self.vocabulary) + self.num_hashed
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Made by `fit` from the real train rows; `encode` then takes any table of the schema."""
+
+    schema: TableSchema
+    parts: tuple[_Part, ...] = field(repr=False)
+
+    @classmethod
+    def fit(cls, schema: TableSchema, train: pa.Table, without: str | None = None) -> "Encoder":
+        """Ranges, categories and medians of `train`; column `without` is left out."""
+        parts = []
+        for column in schema.columns:
+            if column.name == without:
+                continue
+            if column.is_number:
+                parts.append(_number_part(column, numbers(column, train)))
+            elif column.kind == "category":
+                parts.append(_category_part(column, texts(column, train)))
+            else:
+                parts.append(_Part(column))
+        return cls(schema, tuple(parts))
+
+    @property
+    def width(self) -> int:
+        return sum(part.width for part in self.parts)
+
+    def encode(self, table: pa.Table) -> np.ndarray:
+        """float32 (rows, width). Numbers beyond the range of the train rows lie beyond [0, 1]; nothing is NaN."""
+        made = np.zeros((table.num_rows, self.width), np.float32)
+        at = 0
+        for part in self.parts:
+            room = made[:, at : at + part.width]
+            if part.column.is_number:
+                values = numbers(part.column, table)
+                is_missing = np.isnan(values)
+                room[:, 0] = (np.where(is_missing, part.middle, values) - part.low) / part.span
+                if part.has_missing:
+                    room[:, 1] = is_missing
+            elif part.column.kind == "category":
+                places = _places(part, texts(part.column, table))
+                room[np.arange(len(room)), places] = ONE
+            else:
+                room[:] = pixels(part.column, table)
+            at += part.width
+        return made
+
+    def ranks(self, table: pa.Table) -> np.ndarray:
+        """float32 (rows, columns), for trees: numbers as they are, NaN where missing; categories as their place among
+        the real train rows' ones by frequency; pixels of images."""
+        made = []
+        for part in self.parts:
+            if part.column.is_number:
+                made.append(numbers(part.column, table)[:, None])
+            elif part.column.kind == "category":
+                made.append(_places(part, texts(part.column, table))[:, None])
+            else:
+                made.append(pixels(part.column, table))
+        return np.hstack(made).astype(np.float32)
+
+    @property
+    def are_categories(self) -> list[bool]:
+        """Whether each column of `ranks` holds categories, few enough for scikit-learn's histograms."""
+        made: list[bool] = []
+        for part in self.parts:
+            is_short = part.column.kind == "category" and part.width < MAX_BINS
+            made += [is_short] * (part.width if part.column.kind == "image" else 1)
+        return made
+
+
+def _number_part(column: Column, values: np.ndarray) -> _Part:
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return _Part(column, has_missing=True)
+    low, high = float(known.min()), float(known.max())
+    has_missing = column.nullable or len(known) < len(values)
+    return _Part(column, low, (high - low) or 1.0, float(np.median(known)), has_missing)
+
+
+def _category_part(column: Column, values: pa.Array) -> _Part:
+    counts = sorted((-c["counts"], c["values"]) for c in pc.value_counts(values).to_pylist())
+    found = [value for _, value in counts]
+    there = set(found)
+    rare = [c for c in (*column.categories, *[MISSING] * column.nullable) if c not in there]
+    if len(found) + len(rare) <= MAX_WIDTH:
+        return _Part(column, vocabulary=(*found, *rare), num_hashed=1)  # one for what was never seen
+    return _Part(column, vocabulary=tuple(found[: MAX_WIDTH - NUM_HASHED]), num_hashed=NUM_HASHED)
+
+
+def _places(part: _Part, values: pa.Array) -> np.ndarray:
+    """The feature of each value, int64."""
+    coded = values.dictionary_encode()
+    known = {text: place for place, text in enumerate(part.vocabulary)}
+    distinct = np.empty(len(coded.dictionary), np.int64)
+    for number, text in enumerate(coded.dictionary.to_pylist()):
+        hashed = len(known) + zlib.crc32(text.encode()) % part.num_hashed
+        distinct[number] = known.get(text, hashed)
+    return distinct[coded.indices.to_numpy()] if len(values) else np.zeros(0, np.int64)
+
+
+def row_numbers(schema: TableSchema, tables: Sequence[pa.Table]) -> list[np.ndarray]:
+    """For each table int64 (rows,): two rows bear the same number just when they are equal in every column."""
+    whole = np.zeros(sum(t.num_rows for t in tables), np.int64)
+    for column in schema.columns:
+        if column.kind == "image":
+            found = np.concatenate([_image_codes(pixels(column, t)) for t in tables])
+            codes = np.unique(found, return_inverse=True)[1]
+        elif column.is_number:
+            codes = np.unique(np.concatenate([numbers(column, t) for t in tables]), return_inverse=True)[1]
+        else:
+            together = pa.concat_arrays([texts(column, t) for t in tables])
+            codes = together.dictionary_encode().indices.to_numpy().astype(np.int64)
+        whole = np.unique(whole * (int(codes.max(initial=0)) + 1) + codes, return_inverse=True)[1]
+    return np.split(whole, np.cumsum([t.num_rows for t in tables])[:-1])
+
+
+def _image_codes(values: np.ndarray) -> np.ndarray:
+    """The pixels of each row as one value."""
+    rows = np.ascontiguousarray(np.round(values * 255).astype(np.uint8))
+    return rows.view(np.dtype((np.void, rows.shape[1]))).ravel()
+
+
+class FeatureNet:
+    """A small net that learnt the labels of real train images; its last hidden layer stands for an image.
+
+    Distances between ImageNet features say little of 8 x 8 digits, and their weights would have to be fetched; a net
+    trained on the data at hand is the substitute. Values are comparable only between models judged by the same net.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray, seed: int) -> None:
+        """`images` float32 (rows, features), `labels` (rows,) of any kind, at least two different ones."""
+        rows = some(len(images), NET_ROWS, seed, "feature net rows")
+        state = whole_number(seed, "feature net")
+        batch = min(NET_BATCH, len(rows))
+        num_rounds = -(-NET_STEPS * batch // len(rows))
+        net = MLPClassifier(NET_WIDTHS, max_iter=num_rounds, batch_size=batch, random_state=state)
+        net.n_iter_no_change = num_rounds  # all rounds, however it converges
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # so many steps are enough, and are what was asked
+            net.fit(images[rows], labels[rows])
+        self.layers = list(zip(net.coefs_[:-1], net.intercepts_[:-1]))
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """float32 (rows, 64)."""
+        values = images
+        for weights, bias in self.layers:
+            values = np.maximum(values @ weights + bias, 0)
+        return values.astype(np.float32)

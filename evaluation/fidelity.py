@@ -1,0 +1,177 @@
+"""How alike the columns of two tables are, one by one and in pairs. 1 is alike in every score whose name says so.
+
+Names and definitions of scores and of the two sums (column shapes, column pair trends) are those of SDMetrics, written
+anew: a missing category counts as a category; missing numbers are left out of numbers.
+"""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from scipy.stats import ks_2samp, wasserstein_distance
+
+from evaluation.draws import some
+from evaluation.features import numbers, texts
+from records.tables import Column, TableSchema
+
+NUM_BINS = 10  # of a number in a pair with a category, as SDMetrics bins it: equal widths over the real range
+MAX_PAIRS = 2000
+Codes = tuple[np.ndarray, np.ndarray]
+
+
+def ks_complement(real: np.ndarray, synthetic: np.ndarray) -> float | None:
+    """1 - the Kolmogorov-Smirnov statistic: the largest distance of two distribution functions. None without values."""
+    real, synthetic = real[~np.isnan(real)], synthetic[~np.isnan(synthetic)]
+    if not len(real) or not len(synthetic):
+        return None
+    return 1.0 - float(ks_2samp(real, synthetic, method="asymp").statistic)
+
+
+def tv_complement(real: np.ndarray, synthetic: np.ndarray) -> float:
+    """1 - total variation distance, half the sum of |difference of shares|, of integer codes."""
+    num = int(max(real.max(), synthetic.max())) + 1
+    shares = [np.bincount(codes, minlength=num) / len(codes) for codes in (real, synthetic)]
+    return 1.0 - float(np.abs(shares[0] - shares[1]).sum()) / 2
+
+
+def contingency_similarity(real: Codes, synthetic: Codes) -> float:
+    """1 - total variation distance of two columns' joint shares."""
+    width = int(max(real[1].max(), synthetic[1].max())) + 1
+    joint = np.concatenate([real[0] * width + real[1], synthetic[0] * width + synthetic[1]])
+    codes = np.unique(joint, return_inverse=True)[1]
+    return tv_complement(codes[: len(real[0])], codes[len(real[0]) :])
+
+
+def correlation_similarity(real: np.ndarray, synthetic: np.ndarray) -> float | None:
+    """1 - |difference of Pearson's correlations| / 2, of float64 (rows, 2). None when a column is constant."""
+    found = [pearson(pair[:, 0], pair[:, 1]) for pair in (real, synthetic)]
+    if found[0] is None or found[1] is None:
+        return None
+    return 1.0 - abs(found[0] - found[1]) / 2
+
+
+def pearson(left: np.ndarray, right: np.ndarray) -> float | None:
+    """Pearson's correlation over the rows in which both are known; None when one of them is constant there."""
+    known = ~(np.isnan(left) | np.isnan(right))
+    if known.sum() < 2:
+        return None
+    left, right = left[known] - left[known].mean(), right[known] - right[known].mean()
+    scale = float(np.sqrt((left**2).sum()) * np.sqrt((right**2).sum()))
+    return float((left * right).sum()) / scale if scale > 0 else None
+
+
+def wasserstein(real: np.ndarray, synthetic: np.ndarray) -> float | None:
+    """Wasserstein-1: how far a value must be moved in the mean, in units of the column. None without values."""
+    real, synthetic = real[~np.isnan(real)], synthetic[~np.isnan(synthetic)]
+    return float(wasserstein_distance(real, synthetic)) if len(real) and len(synthetic) else None
+
+
+def summary(values: np.ndarray) -> dict[str, float | None]:
+    """Mean, standard deviation (of the population), minimum, quartiles, maximum, share of missing values."""
+    known = values[~np.isnan(values)]
+    names = ("mean", "std", "min", "q25", "median", "q75", "max")
+    missing = 1 - len(known) / len(values)
+    if not len(known):
+        return {**dict.fromkeys(names), "missing": missing}
+    found = [known.mean(), known.std(), *np.quantile(known, [0, 0.25, 0.5, 0.75, 1])]
+    return {**{n: float(v) for n, v in zip(names, found)}, "missing": missing}
+
+
+def codes_of(column: Column, real: pa.Table, synthetic: pa.Table) -> Codes:
+    """Both tables' values of a column as codes 0, 1, ...: categories, or bins of numbers over the real range."""
+    if column.kind == "category":
+        coded = pa.concat_arrays([texts(column, real), texts(column, synthetic)]).dictionary_encode()
+        found = coded.indices.to_numpy().astype(np.int64)
+        return found[: real.num_rows], found[real.num_rows :]
+    values, others = numbers(column, real), numbers(column, synthetic)
+    known = values[~np.isnan(values)]
+    edges = np.linspace(known.min(), known.max(), NUM_BINS + 1)[1:-1] if len(known) else np.zeros(0)
+    left, right = (np.where(np.isnan(v), NUM_BINS, np.digitize(v, edges)) for v in (values, others))
+    return left.astype(np.int64), right.astype(np.int64)
+
+
+def columns(schema: TableSchema, real: pa.Table, synthetic: pa.Table) -> list[dict[str, Any]]:
+    """For each column its score, and what lies behind it. Images have none."""
+    found: list[dict[str, Any]] = []
+    for column in schema.of_kind("numeric", "integer", "category"):
+        row: dict[str, Any] = {"column": column.name, "kind": column.kind}
+        if column.is_number:
+            left, right = numbers(column, real), numbers(column, synthetic)
+            row |= {"metric": "KSComplement", "score": ks_complement(left, right)}
+            row |= {"wasserstein": wasserstein(left, right), "real": summary(left), "synthetic": summary(right)}
+        else:
+            row |= {"metric": "TVComplement", "score": tv_complement(*codes_of(column, real, synthetic))}
+        found.append(row)
+    return found
+
+
+def pairs(schema: TableSchema, real: pa.Table, synthetic: pa.Table, seed: int) -> list[dict[str, Any]]:
+    """For each pair of columns its score; of more than MAX_PAIRS pairs so many, drawn by the seed."""
+    known = schema.of_kind("numeric", "integer", "category")
+    every = list(combinations(known, 2))
+    taken = [every[at] for at in some(len(every), MAX_PAIRS, seed, "pairs")]
+    needed = {c.name: c for pair in taken for c in pair}
+    values = {n: (numbers(c, real), numbers(c, synthetic)) for n, c in needed.items() if c.is_number}
+    is_mixed = {c.name for pair in taken if not all(c.is_number for c in pair) for c in pair}
+    codes = {n: codes_of(needed[n], real, synthetic) for n in is_mixed}
+    found = []
+    for left, right in taken:
+        row: dict[str, Any] = {"columns": [left.name, right.name]}
+        if left.is_number and right.is_number:
+            both = [np.column_stack([values[left.name][side], values[right.name][side]]) for side in (0, 1)]
+            row |= {"metric": "CorrelationSimilarity", "score": correlation_similarity(both[0], both[1])}
+        else:
+            both_codes = [(codes[left.name][side], codes[right.name][side]) for side in (0, 1)]
+            row |= {"metric": "ContingencySimilarity", "score": contingency_similarity(both_codes[0], both_codes[1])}
+        found.append(row)
+    return found
+
+
+def mean_score(rows: list[dict[str, Any]]) -> float | None:
+    """Column shapes, or column pair trends: the mean of the scores that there are."""
+    scores = [row["score"] for row in rows if row["score"] is not None]
+    return float(np.mean(scores)) if scores else None
+
+
+def association(schema: TableSchema, table: pa.Table) -> tuple[list[str], np.ndarray]:
+    """(names, float64 (columns, columns)): Pearson's correlation of two numbers, correlation ratio of a number and a
+    category (Fisher 1925), Cramer's V of two categories (Cramer 1946); 0 where a column is constant."""
+    known = schema.of_kind("numeric", "integer", "category")
+    values = [numbers(c, table) if c.is_number else codes_of(c, table, table)[0] for c in known]
+    made = np.eye(len(known))
+    for i, j in combinations(range(len(known)), 2):
+        if known[i].is_number and known[j].is_number:
+            found = pearson(values[i], values[j]) or 0.0
+        elif known[i].is_number or known[j].is_number:
+            number, category = (i, j) if known[i].is_number else (j, i)
+            found = correlation_ratio(values[number], values[category])
+        else:
+            found = cramers_v(values[i], values[j])
+        made[i, j] = made[j, i] = found
+    return [c.name for c in known], made
+
+
+def correlation_ratio(values: np.ndarray, codes: np.ndarray) -> float:
+    """Square root of the share of a number's variance that lies between the categories."""
+    known = ~np.isnan(values)
+    values, codes = values[known], codes[known]
+    if not len(values) or values.var() == 0:
+        return 0.0
+    counts = np.bincount(codes)
+    sums = np.bincount(codes, values - values.mean())
+    between = float((sums**2 / np.maximum(counts, 1)).sum())
+    return float(np.sqrt(min(1.0, between / (values.var() * len(values)))))
+
+
+def cramers_v(left: np.ndarray, right: np.ndarray) -> float:
+    """sqrt(chi^2 / n / (the lesser number of categories - 1))."""
+    left, right = (np.unique(codes, return_inverse=True)[1] for codes in (left, right))
+    num_left, num_right = int(left.max()) + 1, int(right.max()) + 1
+    if min(num_left, num_right) < 2:
+        return 0.0
+    cells, counts = np.unique(left * num_right + right, return_counts=True)
+    expected = np.bincount(left)[cells // num_right] * np.bincount(right)[cells % num_right] / len(left)
+    # sum (o - e)^2 / e = sum o^2 / e - n: cells with no row need not be visited
+    chi2 = float((counts**2 / expected).sum()) - len(left)
+    return float(np.sqrt(max(0.0, chi2) / len(left) / (min(num_left, num_right) - 1)))

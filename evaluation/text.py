@@ -1,0 +1,149 @@
+"""Texts: how varied they are, and how much of them stands in the sources word for word."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from evaluation.diversity import NEIGHBOURS, prdc
+from evaluation.draws import some
+
+Tokens = Sequence[str]
+MTLD_LEVEL = 0.72
+SELF_BLEU_TEXTS = 500
+
+
+def tokens(text: str) -> list[str]:
+    """Words in lower case, and single marks."""
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def ngrams(words: Tokens, n: int) -> list[tuple[str, ...]]:
+    return list(zip(*(words[i:] for i in range(n))))
+
+
+def distinct_n(texts: Sequence[Tokens], n: int) -> float | None:
+    """Different n-grams over all n-grams (Li et al. 2016). Falls with the amount of text: compare equal amounts."""
+    found = Counter(g for words in texts for g in ngrams(words, n))
+    return len(found) / found.total() if found else None
+
+
+def entropy(texts: Sequence[Tokens], n: int) -> float | None:
+    """Shannon entropy of the n-grams, in bits (Zhang et al. 2018, Ent-n)."""
+    found = np.array(list(Counter(g for words in texts for g in ngrams(words, n)).values()), float)
+    if not len(found):
+        return None
+    shares = found / found.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def bleu(text: Tokens, references: Sequence[Tokens], max_n: int = 4, floor: float = 0.0) -> float:
+    """BLEU of one text (Papineni et al. 2002, sections 2.1 to 2.3): clipped n-gram precisions, their geometric mean
+    with equal weights, and the brevity penalty by the reference whose length is closest (of two the shorter).
+
+    A precision of 0 makes it 0; with `floor`, so many hits are counted instead (Chen and Cherry 2014, smoothing 1).
+    """
+    most = [Counter[tuple[str, ...]]() for _ in range(max_n)]
+    for reference in references:
+        for n in range(max_n):
+            most[n] |= Counter(ngrams(reference, n + 1))
+    return _bleu(text, [len(r) for r in references], lambda n, g: most[n][g], max_n, floor)
+
+
+def self_bleu(texts: Sequence[Tokens], max_n: int = 4, seed: int = 0, most: int = SELF_BLEU_TEXTS) -> float | None:
+    """The mean BLEU of each text against all others (Zhu et al. 2018, Texygen); high: they repeat each other.
+
+    At most `most` texts, drawn by the seed; smoothed with a tenth of a hit. None for fewer than two.
+    """
+    taken = [texts[i] for i in some(len(texts), most, seed, "self-bleu")]
+    if len(taken) < 2:
+        return None
+    # For each n-gram the largest count in any text, whose it is, and the largest in another text.
+    best: list[dict[tuple[str, ...], tuple[int, int, int]]] = [{} for _ in range(max_n)]
+    for owner, words in enumerate(taken):
+        for n in range(max_n):
+            for gram, count in Counter(ngrams(words, n + 1)).items():
+                first, whose, second = best[n].get(gram, (0, -1, 0))
+                best[n][gram] = (count, owner, first) if count > first else (first, whose, max(second, count))
+    lengths = [len(words) for words in taken]
+
+    def one(owner: int) -> float:
+        def clip(n: int, gram: tuple[str, ...]) -> int:
+            first, whose, second = best[n][gram]
+            return second if whose == owner else first
+
+        return _bleu(taken[owner], lengths[:owner] + lengths[owner + 1 :], clip, max_n, 0.1)
+
+    return float(np.mean([one(owner) for owner in range(len(taken))]))
+
+
+def _bleu(text: Tokens, lengths: Sequence[int], clip: "object", max_n: int, floor: float) -> float:
+    assert callable(clip)
+    logs = []
+    for n in range(max_n):
+        counts = Counter(ngrams(text, n + 1))
+        hits: float = sum(min(count, clip(n, gram)) for gram, count in counts.items())
+        hits = hits or floor
+        if not counts or not hits:
+            return 0.0
+        logs.append(math.log(hits / counts.total()))
+    closest = min(lengths, key=lambda length: (abs(length - len(text)), length))
+    penalty = min(0.0, 1 - closest / len(text))
+    return math.exp(penalty + sum(logs) / max_n)
+
+
+def mtld(words: Tokens, level: float = MTLD_LEVEL) -> float | None:
+    """Measure of textual lexical diversity (McCarthy and Jarvis 2010): the mean length of runs whose share of different
+    words stays above `level`, forwards and backwards. None for an empty text."""
+    if not words:
+        return None
+    return (_runs(words, level) + _runs(list(reversed(words)), level)) / 2
+
+
+def _runs(words: Tokens, level: float) -> float:
+    num_factors, seen, length = 0.0, set[str](), 0
+    for word in words:
+        seen.add(word)
+        length += 1
+        if len(seen) / length <= level:
+            num_factors, seen, length = num_factors + 1, set(), 0
+    if length:
+        num_factors += (1 - len(seen) / length) / (1 - level)  # the unfinished run counts in part
+    return len(words) / num_factors if num_factors else float(len(words))
+
+
+def memorised(synthetic: Sequence[Tokens], sources: Iterable[Tokens], n: int = 8) -> dict[str, float] | None:
+    """Share of the synthetic n-grams that stand in a source, and of the texts in which all do. None without n-grams.
+
+    Memory grows with the different synthetic n-grams; sources stream through.
+    """
+    own = [set(ngrams(words, n)) for words in synthetic]
+    wanted = set().union(*own)
+    found = {g for words in sources for g in ngrams(words, n) if g in wanted}
+    grams = [g for words in synthetic for g in ngrams(words, n)]
+    if not grams:
+        return None
+    whole = [g <= found for g in own if g]
+    return {"ngrams": sum(g in found for g in grams) / len(grams), "texts": sum(whole) / len(whole)}
+
+
+def perplexity(log_probabilities: Iterable[Sequence[float]]) -> float | None:
+    """exp of the mean negative log-probability (natural, one per token) that a frozen model gives the texts.
+
+    Over all tokens together, so long texts weigh more. Raises ValueError for a log-probability above 0 or NaN.
+    """
+    total, num = 0.0, 0
+    for text in log_probabilities:
+        for value in text:
+            if not value <= 1e-6:
+                raise ValueError(f"{value} is no log-probability")
+            total, num = total - value, num + 1
+    return math.exp(total / num) if num else None
+
+
+def embedding_coverage(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float] | None:
+    """Precision, recall, density and coverage of embeddings (rows, width), scaled to length 1: cosine's order."""
+    both = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (real, synthetic)]
+    return prdc(both[0].astype(np.float32), both[1].astype(np.float32), k)

@@ -1,0 +1,212 @@
+"""Whether models learn from synthetic rows what they learn from real ones: train on one, test on the other.
+
+TSTR and TRTS (Esteban, Hyland and Ratsch 2017): train on synthetic, test on real, and the reverse. TRTR is the ceiling.
+The real test rows are the holdout, which no generator has seen.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    HistGradientBoostingRegressor,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import f1_score, r2_score, roc_auc_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from evaluation.draws import whole_number
+from evaluation.features import Encoder, numbers, texts
+from records.errors import UserError
+from records.tables import TableSchema
+
+FOREST = {"n_estimators": 100, "max_depth": 28}
+MAX_BOOSTED = 300  # features beyond which boosting over many classes takes minutes; images go without it
+REGIMES = ("TRTR", "TSTR", "TRTS", "augmented")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be foretold from the other columns."""
+
+    schema: TableSchema
+    target: str
+    classes: tuple[str, ...] = ()  # those of the real train rows; none: a number is foretold
+    positive: str | None = None  # of two classes the rarer one
+
+    @property
+    def main(self) -> str:
+        """The score that leads."""
+        return "auc" if self.classes else "r2"
+
+
+def task_of(schema: TableSchema, target: str, train: pa.Table) -> Task:
+    """Raises UserError for an unknown column, an image, and a target with one value only."""
+    column = schema.column(target)
+    if column.kind == "image":
+        raise UserError(f"column '{target}' holds images: it cannot be a target")
+    if column.is_number:
+        if np.nanstd(numbers(column, train)) == 0:
+            raise UserError(f"column '{target}' is the same in all real train rows: nothing to foretell")
+        return Task(schema, target)
+    found = texts(column, train).value_counts().to_pylist()
+    order = sorted(found, key=lambda c: (c["counts"], c["values"]))
+    if len(order) < 2:
+        raise UserError(f"column '{target}' is the same in all real train rows: nothing to foretell")
+    positive = order[0]["values"] if len(order) == 2 else None
+    return Task(schema, target, tuple(sorted(c["values"] for c in order)), positive)
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A table in both encodings that learners take, and what is to be foretold."""
+
+    wide: np.ndarray  # Encoder.encode, for all but boosting
+    ranks: np.ndarray  # Encoder.ranks
+    target: np.ndarray
+
+    def take(self, chosen: np.ndarray | slice) -> "_Rows":
+        return _Rows(self.wide[chosen], self.ranks[chosen], self.target[chosen])
+
+    def with_more(self, other: "_Rows") -> "_Rows":
+        pairs = ((self.wide, other.wide), (self.ranks, other.ranks), (self.target, other.target))
+        return _Rows(*(np.concatenate(pair) for pair in pairs))
+
+
+@dataclass(frozen=True)
+class Learner:
+    """An untuned learner of scikit-learn."""
+
+    make: Callable[[], Any]
+    takes_ranks: bool = False
+
+    def features(self, rows: _Rows) -> np.ndarray:
+        return rows.ranks if self.takes_ranks else rows.wide
+
+
+def learners(task: Task, encoder: Encoder, seed: int) -> dict[str, Learner]:
+    """By name; the last one leads."""
+    state = whole_number(seed, "learners")
+    categories = encoder.are_categories
+    made: dict[str, Learner]
+    if task.classes:
+        made = {
+            "logistic regression": Learner(lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))),
+            "random forest": Learner(lambda: RandomForestClassifier(**FOREST, random_state=state)),
+            "gradient boosting": Learner(
+                lambda: HistGradientBoostingClassifier(categorical_features=categories, random_state=state), True
+            ),
+        }
+    else:
+        made = {
+            "ridge regression": Learner(lambda: make_pipeline(StandardScaler(), Ridge())),
+            "random forest": Learner(lambda: RandomForestRegressor(**FOREST, random_state=state)),
+            "gradient boosting": Learner(
+                lambda: HistGradientBoostingRegressor(categorical_features=categories, random_state=state), True
+            ),
+        }
+    if encoder.width > MAX_BOOSTED and len(task.classes) > 2:
+        del made["gradient boosting"]
+    return made
+
+
+def utility(
+    task: Task,
+    train: pa.Table,
+    holdout: pa.Table,
+    synthetic: pa.Table,
+    seed: int,
+    tell: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Scores by learner and regime, and the ratio TSTR / TRTR that leads: of the last learner's AUC, or R2.
+
+    TRTR, TSTR and `augmented` (real and synthetic rows together) are tested on the holdout, TRTS on the synthetic rows.
+    Of the synthetic rows as many are learnt from as there are train rows, at most. Rows without a target are left out.
+    """
+    encoder = Encoder.fit(task.schema, train, without=task.target)
+    real, fresh = _encoded(task, encoder, train), _encoded(task, encoder, holdout)
+    made = _encoded(task, encoder, synthetic)
+    taught = made.take(slice(len(real.wide)))
+    both = real.with_more(taught)
+    sides = {"TRTR": (real, fresh), "TSTR": (taught, fresh), "TRTS": (real, made), "augmented": (both, fresh)}
+    scores: dict[str, dict[str, dict[str, float | None]]] = {}
+    for name, learner in learners(task, encoder, seed).items():
+        tell(f"utility: {name}")
+        scores[name] = {}
+        fitted: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
+        for regime, (learn, test) in sides.items():
+            if id(learn) not in fitted:  # TRTR and TRTS share a fit
+                fitted[id(learn)] = _fitted(task, learner, learn)
+            scores[name][regime] = score(task, test.target, fitted[id(learn)](learner.features(test)))
+    last = list(scores)[-1]
+    ceiling, reached = scores[last]["TRTR"][task.main], scores[last]["TSTR"][task.main]
+    is_fit = ceiling is not None and reached is not None and ceiling > 0
+    gains = {n: _gain(s["augmented"][task.main], s["TRTR"][task.main]) for n, s in scores.items()}
+    return {
+        "target": task.target,
+        "positive": task.positive,
+        "metric": task.main,
+        "learner": last,
+        "ratio": reached / ceiling if is_fit and reached is not None and ceiling is not None else None,
+        "scores": scores,
+        "augmentation_gain": gains,
+        "rows": {"train": len(real.wide), "synthetic": len(taught.wide), "holdout": len(fresh.wide)},
+    }
+
+
+def _gain(value: float | None, base: float | None) -> float | None:
+    return None if value is None or base is None else value - base
+
+
+def _encoded(task: Task, encoder: Encoder, table: pa.Table) -> _Rows:
+    column = task.schema.column(task.target)
+    if task.classes:
+        return _Rows(encoder.encode(table), encoder.ranks(table), texts(column, table).to_numpy(False).astype(str))
+    target = numbers(column, table)
+    return _Rows(encoder.encode(table), encoder.ranks(table), target).take(~np.isnan(target))
+
+
+def _fitted(task: Task, learner: Learner, rows: _Rows) -> Callable[[np.ndarray], np.ndarray]:
+    """From features to a prediction: a number (rows,), or a probability for each of the task's classes."""
+    if not task.classes:
+        regressor = learner.make().fit(learner.features(rows), rows.target)
+        return lambda features: np.asarray(regressor.predict(features))
+    rows = rows.take(np.isin(rows.target, task.classes))  # what the real rows do not know cannot be asked for
+    found = sorted(set(rows.target))
+    if len(found) < 2:  # the generator has lost all classes but one: nothing can be learnt
+        constant = np.array([float(c in found) for c in task.classes])
+        return lambda features: np.tile(constant, (len(features), 1))
+    classifier = learner.make().fit(learner.features(rows), rows.target)
+    at = [list(task.classes).index(c) for c in classifier.classes_]
+
+    def foretell(features: np.ndarray) -> np.ndarray:
+        made = np.zeros((len(features), len(task.classes)))
+        made[:, at] = classifier.predict_proba(features)
+        return made
+
+    return foretell
+
+
+def score(task: Task, truth: np.ndarray, told: np.ndarray) -> dict[str, float | None]:
+    """AUC (of many classes: each against the rest, in the mean), macro-F1 and, of two, the F1 of the positive one; or
+    R2.
+
+    Classes that the test rows do not hold are left out of the means.
+    """
+    if not task.classes:
+        return {"r2": float(r2_score(truth, told)) if len(truth) > 1 else None}
+    found = [c for c in task.classes if 0 < (truth == c).sum() < len(truth)]
+    classes = np.array(task.classes)
+    aucs = [roc_auc_score(truth == c, told[:, task.classes.index(c)]) for c in found]
+    guess = classes[told.argmax(axis=1)]
+    scores: dict[str, float | None] = {"auc": float(np.mean(aucs)) if aucs else None}
+    scores["macro_f1"] = float(f1_score(truth, guess, average="macro", labels=sorted(set(truth)), zero_division=0))
+    if task.positive is not None:
+        scores["positive_f1"] = float(f1_score(truth == task.positive, guess == task.positive, zero_division=0))
+    return scores

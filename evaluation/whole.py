@@ -1,0 +1,151 @@
+"""Every metric of the report over one synthetic table, one real train table and one real holdout.
+
+What compares whole tables is measured against the holdout, so that copying the train rows earns nothing; beside each
+such number stands what the real train rows themselves score: nothing can be better than that in earnest. Single
+columns and pairs are compared with the train rows, which are more, and their reference is the holdout against the
+train rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from evaluation import attacks, diversity, fidelity, joint, privacy
+from evaluation.draws import some
+from evaluation.features import Encoder, FeatureNet, pixels, row_numbers, texts
+from evaluation.utility import Task, task_of, utility
+from records.tables import TableSchema
+
+Tell = Callable[[str], None]
+MIN_ROWS = 20
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Three tables with the columns and types of `schema`; bounds and categories may be exceeded."""
+
+    schema: TableSchema
+    train: pa.Table
+    holdout: pa.Table
+    synthetic: pa.Table
+
+    @property
+    def all(self) -> tuple[pa.Table, pa.Table, pa.Table]:
+        return self.train, self.holdout, self.synthetic
+
+    def cut(self, most: int, seed: int) -> "Sides":
+        """At most `most` rows of each, drawn by the seed."""
+        train, holdout, synthetic = (
+            table.take(pa.array(some(table.num_rows, most, seed, f"cut {name}"))) if table.num_rows > most else table
+            for name, table in (("train", self.train), ("holdout", self.holdout), ("synthetic", self.synthetic))
+        )
+        return Sides(self.schema, train, holdout, synthetic)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """`metrics` is ready for JSON; the rest is what its figures are drawn from."""
+
+    metrics: dict[str, Any]
+    attacks: list[attacks.Attack]
+    closeness: privacy.Closeness
+    associations: tuple[list[str], np.ndarray, np.ndarray]  # names; of the real train rows; of the synthetic rows
+
+
+def judge(sides: Sides, target: str | None, seed: int, tell: Tell) -> Judged:
+    """All metrics. Each table has MIN_ROWS rows or more. The same tables and seed give the same numbers.
+
+    Raises UserError for a target that cannot be one.
+    """
+    task = task_of(sides.schema, target, sides.train) if target is not None else None
+    tell("fidelity: columns and pairs")
+    metrics: dict[str, Any] = {"fidelity": _by_column(sides, seed)}
+    associations = [fidelity.association(sides.schema, table) for table in (sides.train, sides.synthetic)]
+    encoder = Encoder.fit(sides.schema, sides.train)
+    train, holdout, synthetic = (encoder.encode(table) for table in sides.all)
+    features = _features(sides, task, seed, tell)
+    metrics["features"] = "a net that learnt the target" if features else "encoded columns"
+    ranks = features or [encoder.ranks(table) for table in sides.all]
+    features = features or [train, holdout, synthetic]
+    metrics["fidelity"] |= _as_wholes(features, ranks, metrics, seed, tell)
+    tell("diversity: duplicates and coverage")
+    keys = row_numbers(sides.schema, sides.all)
+    metrics["diversity"] |= {
+        "duplicates": {"synthetic": diversity.duplicate_share(keys[2]), "real": diversity.duplicate_share(keys[0])},
+        "columns": diversity.coverage(sides.schema, sides.train, sides.synthetic),
+    }
+    metrics["utility"] = utility(task, *sides.all, seed, tell) if task else None
+    tell("privacy: attacks")
+    run = attacks.attack_all(train, holdout, synthetic, seed)
+    tell("privacy: distances to closest records")
+    close = privacy.closeness(train, holdout, synthetic)
+    metrics["privacy"] = {
+        "attacks": [attack.told for attack in run],
+        "copies": privacy.copies(*keys),
+        "distances": close.told,
+    }
+    names = associations[0][0]
+    return Judged(metrics, run, close, (names, associations[0][1], associations[1][1]))
+
+
+def _by_column(sides: Sides, seed: int) -> dict[str, Any]:
+    columns, pairs = (
+        [fidelity.columns(sides.schema, sides.train, other) for other in (sides.synthetic, sides.holdout)],
+        [fidelity.pairs(sides.schema, sides.train, other, seed) for other in (sides.synthetic, sides.holdout)],
+    )
+    return {
+        "column_shapes": {"value": fidelity.mean_score(columns[0]), "real": fidelity.mean_score(columns[1])},
+        "column_pair_trends": {"value": fidelity.mean_score(pairs[0]), "real": fidelity.mean_score(pairs[1])},
+        "columns": columns[0],
+        "pairs": pairs[0],
+    }
+
+
+def _features(sides: Sides, task: Task | None, seed: int, tell: Tell) -> list[np.ndarray] | None:
+    """With images and a target: what a net that learnt the target sees in them. None: the encoded columns do."""
+    images = sides.schema.of_kind("image")
+    if not images or task is None or not task.classes:
+        return None
+    tell("features: a small net learns the real train images")
+    labels = texts(sides.schema.column(task.target), sides.train).to_numpy(False).astype(str)
+    made: list[list[np.ndarray]] = [[], [], []]
+    for column in images:
+        net = FeatureNet(pixels(column, sides.train), labels, seed)
+        for side, table in zip(made, sides.all):
+            side.append(net(pixels(column, table)))
+    return [np.hstack(side) for side in made]
+
+
+def _as_wholes(
+    features: list[np.ndarray], ranks: list[np.ndarray], metrics: dict[str, Any], seed: int, tell: Tell
+) -> dict[str, Any]:
+    """Metrics over whole tables, each for as many synthetic rows as train rows: both are measured alike."""
+    train, holdout, synthetic = features
+    num = min(len(train), len(synthetic))
+    taken = [some(len(rows), num, seed, "wholes") for rows in (train, synthetic)]
+    train, synthetic = train[taken[0]], synthetic[taken[1]]
+    found: dict[str, Any] = {}
+    tell("fidelity: classifier two-sample test")
+    value, ideal = (joint.c2st(ranks[1], rows[at], seed) for rows, at in ((ranks[2], taken[1]), (ranks[0], taken[0])))
+    found["c2st_auc"] = {"value": value, "real": ideal}
+    tell("fidelity: MMD and Frechet distance")
+    found["mmd"] = {"value": joint.mmd(holdout, synthetic, seed), "real": joint.mmd(holdout, train, seed)}
+    found["frechet"] = {"value": joint.frechet(holdout, synthetic), "real": joint.frechet(holdout, train)}
+    tell("diversity: precision, recall, density, coverage, Vendi score")
+    most = diversity.PRDC_ROWS
+    real = holdout[some(len(holdout), most, seed, "prdc holdout")]
+    values, ideals = (diversity.prdc(real, rows[some(num, most, seed, "prdc rows")]) for rows in (synthetic, train))
+    bandwidth = joint.median_distance(train[some(num, diversity.VENDI_ROWS, seed, "bandwidth")])
+    metrics["diversity"] = {
+        name: {"value": values[name] if values else None, "real": ideals[name] if ideals else None}
+        for name in ("precision", "recall", "density", "coverage")
+    }
+    metrics["diversity"]["vendi"] = {
+        "value": diversity.vendi(synthetic, bandwidth, seed),
+        "real": diversity.vendi(train, bandwidth, seed),
+        "rows": min(num, diversity.VENDI_ROWS),
+    }
+    return found

@@ -1,0 +1,171 @@
+"""`gristmill evaluate SYNTHETIC --real-train URI --real-holdout URI --out URI`: metrics.json and report.html.
+
+The same tables, flags and packages give the same metrics.json: no clock stands in it.
+"""
+
+import json
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from jobs.evaluate_inputs import Asked, Inputs, read_inputs
+from jobs.fit import privacy_line
+from jobs.tables import clock
+from records.errors import UserError
+from records.manifest import versions
+from records.spec import literals
+from records.store import Store, open_store
+
+METRICS, REPORT = "metrics.json", "report.html"
+FORMAT = 1
+OF_OTHERS = ("manifest.json", "model.json")  # what lies in a folder that has a report or metrics of its own
+
+__all__ = ["Asked", "evaluate"]
+
+
+def evaluate(asked: Asked, as_json: bool = False) -> int:
+    """Judge, write both files, and print a summary or the metrics; returns 0. Raises UserError for bad input."""
+    store = open_store(asked.out)
+    store.check(write=True)
+    for name in OF_OTHERS:
+        if store.exists(name):
+            raise UserError(f"{store.uri} holds {name}: choose a folder of its own for --out")
+    started = time.monotonic()
+
+    def tell(text: str) -> None:
+        print(f"[{clock(time.monotonic() - started)}]  {text}", file=sys.stderr, flush=True)
+
+    tell("reading the tables")
+    inputs = read_inputs(asked)
+    for doubt in inputs.doubts:
+        print(f"note: {doubt}", file=sys.stderr, flush=True)
+    metrics = write_evaluation(asked, inputs, store, tell)
+    tell("done")
+    if as_json:
+        print(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False))
+        return 0
+    console = Console(highlight=False)
+    console.print(summary_table(metrics))
+    console.print(f"{store.path(REPORT)}\n{store.path(METRICS)}", markup=False, soft_wrap=True)
+    return 0
+
+
+def write_evaluation(asked: Asked, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:
+    """Compute, put `metrics.json` and `report.html`, and return what the first holds."""
+    from evaluation.whole import judge
+    from jobs.evaluate_page import page  # sklearn and matplotlib are loaded only after the tables were found good
+
+    sides = inputs.sides.cut(asked.max_rows, asked.seed)
+    judged = judge(sides, asked.target, asked.seed, tell)
+    metrics = {"headline": headline(judged.metrics), **judged.metrics, **_about(asked, inputs, sides)}
+    tell("the page")
+    html = page(metrics, judged, sides, asked.seed)
+    store.put(METRICS, (json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    store.put(REPORT, html.encode("utf-8", "replace"))
+    return metrics
+
+
+def headline(metrics: dict[str, Any]) -> dict[str, Any]:
+    """The few numbers that say most, utility first; of the attacks the strongest."""
+    utility, fidelity, privacy = metrics["utility"], metrics["fidelity"], metrics["privacy"]
+    strongest = max(privacy["attacks"], key=lambda a: a["auc"])
+    return {
+        "tstr_over_trtr": utility["ratio"] if utility else None,
+        "c2st_auc": fidelity["c2st_auc"]["value"],
+        "column_shapes": fidelity["column_shapes"]["value"],
+        "column_pair_trends": fidelity["column_pair_trends"]["value"],
+        "recall": metrics["diversity"]["recall"]["value"],
+        "coverage": metrics["diversity"]["coverage"]["value"],
+        "strongest_attack": strongest["name"],
+        "attack_auc": strongest["auc"],
+        "exact_copies": privacy["copies"]["share"],
+    }
+
+
+def _about(asked: Asked, inputs: Inputs, sides: Any) -> dict[str, Any]:
+    """What was judged, and by what."""
+    card = inputs.card
+    tables = {"real_train": sides.train, "real_holdout": sides.holdout, "synthetic": sides.synthetic}
+    paths = {"real_train": asked.real_train, "real_holdout": asked.real_holdout, "synthetic": asked.synthetic}
+    whole = dict(zip(tables, inputs.sides.all))
+    model = None
+    if card is not None:
+        model = {
+            "kind": card.kind,
+            "spec": card.identity["spec"],
+            "digest": card.digest,
+            "seed": card.identity["seed"],
+            "trained_on": card.trained_on,
+            "privacy": card.privacy,
+            "audit": inputs.audit,
+        }
+    return {
+        "format": FORMAT,
+        "inputs": {
+            name: {
+                "path": paths[name],
+                "digest": inputs.digests[name],
+                "rows": whole[name].num_rows,
+                "rows_used": tables[name].num_rows,
+            }
+            for name in tables
+        },
+        "schema": literals(sides.schema),
+        "target": asked.target,
+        "seed": asked.seed,
+        "max_rows": asked.max_rows,
+        "notes": inputs.doubts,
+        "model": model,
+        "versions": {k: v for k, v in versions().items() if k in ("python", "gristmill", "numpy", "pyarrow")} | _own(),
+    }
+
+
+def _own() -> dict[str, str]:
+    import scipy
+    import sklearn
+
+    return {"scikit-learn": sklearn.__version__, "scipy": scipy.__version__}
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """For people: a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def summary_table(metrics: dict[str, Any]) -> Table:
+    """What the page says, in some lines."""
+    head, utility, privacy = metrics["headline"], metrics["utility"], metrics["privacy"]
+    fidelity, diversity = metrics["fidelity"], metrics["diversity"]
+    title = (
+        f"evaluation: {utility['metric']} of {utility['target']} by {utility['learner']}" if utility else "evaluation"
+    )
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+    for name in ("", "synthetic", "real rows", "best"):
+        table.add_column(name, justify="left" if name in ("", "best") else "right")
+    if utility:
+        scores = utility["scores"][utility["learner"]]
+        table.add_row("TSTR / TRTR", number(head["tstr_over_trtr"]), "1.000", "1 or more", style="bold")
+        for name, values in scores["TSTR"].items():
+            table.add_row(f"TSTR {name.replace('_', '-')}", number(values), number(scores["TRTR"][name]), "high")
+    for label, row, best in (
+        ("column shapes", fidelity["column_shapes"], "1"),
+        ("column pair trends", fidelity["column_pair_trends"], "1"),
+        ("told apart, AUC", fidelity["c2st_auc"], "0.5"),
+        ("Frechet distance", fidelity["frechet"], "0"),
+        *((name, diversity[name], "1") for name in ("precision", "recall", "density", "coverage")),
+    ):
+        table.add_row(label, number(row["value"]), number(row["real"]), best)
+    for attack in privacy["attacks"]:
+        low, high = attack["auc_by_chance"]
+        at = attack["tpr_at_fpr_0.01"]["rate"]
+        said = f"{low:.2f} to {high:.2f}; TPR {at:.1%} at 1% FPR"
+        table.add_row(f"{attack['name']} attack, AUC", number(attack["auc"]), "", said)
+    copies, closer = privacy["copies"], privacy["distances"]["closer_to_train"]
+    table.add_row("exact copies", f"{copies['share']:.2%}", f"{copies['share_of_holdout']:.2%}", "")
+    table.add_row("closer to train", number(closer["share"]), "", f"{closer['expected']:.3f}, no guarantee of privacy")
+    if metrics["model"]:
+        table.caption, table.caption_justify = f"privacy: {privacy_line(metrics['model']['privacy'])}", "left"
+    return table

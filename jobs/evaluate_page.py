@@ -1,0 +1,221 @@
+"""report.html of an evaluation: one page, nothing fetched, nothing run."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from markupsafe import Markup
+
+from jobs import evaluate_plots as plots
+from jobs.fit import privacy_line
+from records.datasets import pixels_of
+from records.tables import Column, TableSchema
+
+if TYPE_CHECKING:
+    from evaluation.whole import Judged, Sides
+
+MAX_COLUMNS, MAX_PAIRS, NUM_IMAGES, MAX_TABLE = 40, 6, 40, 40
+SCORES = {"auc": "AUC", "macro_f1": "macro-F1", "positive_f1": "positive-F1", "r2": "R²"}
+TOO_STRONG = 0.999  # an association that is rather one column twice
+
+
+def page(metrics: dict[str, Any], judged: "Judged", sides: "Sides", seed: int) -> str:
+    """The page from what metrics.json holds and the figures' data."""
+    import jinja2
+
+    here = jinja2.FileSystemLoader(Path(__file__).parent)
+    world = jinja2.Environment(
+        loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    world.filters |= {"three": _three, "percent": _percent, "count": lambda n: f"{n:,.0f}", "plain": _plain}
+    columns = worst_first(sides.schema, metrics["fidelity"]["columns"])
+    facts = {
+        "m": metrics,
+        "tiles": _tiles(metrics),
+        "num_columns": len(columns),
+        "shown_columns": columns[:MAX_COLUMNS],
+        "column_rows": _column_rows(metrics, [c.name for c in columns[:MAX_TABLE]]),
+        "worst_pairs": sorted(
+            (p for p in metrics["fidelity"]["pairs"] if p["score"] is not None), key=lambda p: p["score"]
+        )[:8],
+        "wholes": _wholes(metrics),
+        "learners": _learners(metrics),
+        "score_names": list(next(iter(metrics["utility"]["scores"].values()))["TSTR"]) if metrics["utility"] else [],
+        "score_words": SCORES,
+        "attack_legend": plots.legend([a.name for a in judged.attacks]),
+        "images": _images(sides, seed),
+        "card": _card(metrics["model"]),
+        "is_private": bool(metrics["model"] and metrics["model"]["privacy"]["guarantee"]),
+        "settings": json.dumps(
+            {k: metrics[k] for k in ("inputs", "target", "seed", "max_rows", "features", "versions")}, indent=2
+        ),
+    }
+    figures = {name: Markup(svg) for name, svg in _figures(judged, sides, columns, seed).items()}
+    return world.get_template("evaluate.html").render(**facts, figures=figures)
+
+
+def _figures(judged: "Judged", sides: "Sides", columns: list[Column], seed: int) -> dict[str, str]:
+    names, real, synthetic = judged.associations
+    chosen = strongest(names, real)
+    some_real, some_made = (_some(table, seed) for table in (sides.train, sides.synthetic))
+    return {
+        "marginals": plots.marginals(columns[:MAX_COLUMNS], sides.train, sides.synthetic) if columns else "",
+        "associations": plots.associations(names, real, synthetic) if len(names) > 1 else "",
+        "pairs": plots.pairs(sides.schema, chosen, some_real, some_made) if chosen else "",
+        "roc": plots.roc(judged.attacks),
+        "distances": plots.distances(judged.closeness),
+    }
+
+
+def _some(table: pa.Table, seed: int) -> pa.Table:
+    from evaluation.draws import some
+
+    return table.take(pa.array(some(table.num_rows, plots.MAX_POINTS, seed, "points")))
+
+
+def worst_first(schema: TableSchema, rows: list[dict[str, Any]]) -> list[Column]:
+    """Columns by their score, the worst first."""
+    order = sorted(rows, key=lambda r: (r["score"] is not None, r["score"] or 0.0))
+    return [schema.column(row["column"]) for row in order]
+
+
+def strongest(names: list[str], values: np.ndarray) -> list[tuple[str, str]]:
+    """The pairs that are associated most in the real rows; no column in more than two of them, that they differ."""
+    order = [(abs(values[i, j]), i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
+    chosen: list[tuple[str, str]] = []
+    counts = dict.fromkeys(range(len(names)), 0)
+    for value, i, j in sorted(order, key=lambda o: (-o[0], o[1], o[2])):
+        if value < TOO_STRONG and max(counts[i], counts[j]) < 2 and len(chosen) < MAX_PAIRS:
+            chosen.append((names[i], names[j]))
+            counts[i], counts[j] = counts[i] + 1, counts[j] + 1
+    return chosen
+
+
+def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
+    head, utility = metrics["headline"], metrics["utility"]
+    attack = max(metrics["privacy"]["attacks"], key=lambda a: a["auc"])
+    found = attack["tpr_at_fpr_0.01"]["rate"]
+    tiles = []
+    if utility:
+        what = f"{SCORES[utility['metric']]} of {utility['target']}, {utility['learner']}"
+        tiles.append(("TSTR / TRTR", _three(head["tstr_over_trtr"]), what))
+    fidelity, diversity = metrics["fidelity"], metrics["diversity"]
+    tiles += [
+        (
+            "column shapes",
+            _three(head["column_shapes"]),
+            f"fresh real rows {_three(fidelity['column_shapes']['real'])}",
+        ),
+        (
+            "column pair trends",
+            _three(head["column_pair_trends"]),
+            f"fresh real rows {_three(fidelity['column_pair_trends']['real'])}",
+        ),
+        ("told apart, AUC", _three(head["c2st_auc"]), "0.5 is best"),
+        ("recall", _three(head["recall"]), f"real rows {_three(diversity['recall']['real'])}"),
+        ("coverage", _three(head["coverage"]), f"real rows {_three(diversity['coverage']['real'])}"),
+        ("strongest attack, AUC", _three(attack["auc"]), f"{attack['name']}; finds {found:.1%} at 1% false alarms"),
+        ("exact copies", _percent(head["exact_copies"]), "of train rows; no measure of privacy by itself"),
+    ]
+    return [{"label": label, "value": value, "note": note} for label, value, note in tiles]
+
+
+def _column_rows(metrics: dict[str, Any], names: list[str]) -> list[dict[str, Any]]:
+    covered = {row["column"]: row for row in metrics["diversity"]["columns"]}
+    rows = {row["column"]: row for row in metrics["fidelity"]["columns"]}
+    return [{**rows[name], "coverage": covered[name]["score"], "outside": covered[name]["outside"]} for name in names]
+
+
+def _wholes(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    fidelity, diversity = metrics["fidelity"], metrics["diversity"]
+    rows = [
+        ("classifier two-sample test, AUC", fidelity["c2st_auc"], "0.5: nobody can tell them apart"),
+        ("MMD², RBF kernel", fidelity["mmd"], "0: alike"),
+        ("Fréchet distance", fidelity["frechet"], "0: the same mean and covariance"),
+        ("precision", diversity["precision"], "share of synthetic rows that look real"),
+        ("recall", diversity["recall"], "share of real rows that look like synthetic ones"),
+        ("density", diversity["density"], "as precision, but counts how crowded the place is"),
+        ("coverage", diversity["coverage"], "share of real rows with a synthetic one near"),
+        (
+            f"Vendi score of {diversity['vendi']['rows']:,} rows",
+            diversity["vendi"],
+            "different rows there are, in effect",
+        ),
+    ]
+    return [{"name": name, **values, "says": says} for name, values, says in rows]
+
+
+def _learners(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    utility = metrics["utility"]
+    if not utility:
+        return []
+    return [
+        {"name": name, "regimes": [(r, list(scores[r].values())) for r in ("TRTR", "TSTR", "TRTS", "augmented")]}
+        | {"gain": utility["augmentation_gain"][name]}
+        for name, scores in utility["scores"].items()
+    ]
+
+
+def _images(sides: "Sides", seed: int) -> list[dict[str, str]]:
+    from evaluation.draws import some
+
+    made = []
+    for column in sides.schema.of_kind("image"):
+        assert column.height and column.width and column.channels
+        for title, table in (("real train images", sides.train), ("synthetic", sides.synthetic)):
+            rows = table.column(column.name).take(pa.array(some(table.num_rows, NUM_IMAGES, seed, "images")))
+            pixels = pixels_of(rows, column.height, column.width, column.channels)
+            made.append({"title": f"{column.name}: {title}", "uri": plots.image_grid(pixels)})
+    return made
+
+
+def _card(model: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if model is None:
+        return []
+    privacy = model["privacy"]
+    trained = model["trained_on"]
+    rows = [
+        ("family", model["kind"]),
+        ("fitted to", f"{trained['num_rows']:,} rows of {trained['path']}"),
+        ("privacy", privacy_line(privacy)),
+    ]
+    if privacy["guarantee"]:
+        budget = privacy["budget"]
+        rows.append(("budget", f"epsilon {budget['epsilon']:g}, delta {budget['delta']:g}"))
+        rows += [
+            (
+                "what was spent",
+                f"{e['count']:,} × {e['what']}, noise {e['noise_multiplier']:.4g}, rate {e['sampling_rate']:.4g}",
+            )
+            for e in privacy["events"]
+        ]
+        rows.append(("public", privacy["public"]))
+    for key, value in (model["audit"] or {}).items():
+        rows.append((f"audit: {key.replace('_', ' ')}", _plain(value)))
+    if model["audit"] is None:
+        rows.append(("audit", "none was made" if privacy["guarantee"] else "none; there is no guarantee to audit"))
+    settings = ", ".join(f"{k} = {_plain(v)}" for k, v in model["spec"].items())
+    return [*rows, ("settings", settings or "none"), ("seed", str(model["seed"])), ("digest", model["digest"])]
+
+
+def _three(value: float | None) -> str:
+    """Three digits after the point, or four that count; a dash for what could not be had."""
+    if value is None:
+        return "–"
+    if value != 0 and abs(value) < 0.0005:
+        return f"{value:.1e}"
+    return f"{value:,.3f}" if abs(value) < 100 else f"{value:,.1f}"
+
+
+def _percent(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1%}" if value >= 0.001 or value == 0 else "<0.1%"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
