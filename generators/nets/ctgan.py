@@ -1,6 +1,7 @@
 """The networks and losses of CTGAN (Xu et al. 2019, section 4.4)."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,9 @@ PENALTY = 10.0  # weight of the gradient penalty
 class Generator(nn.Module):
     """Noise and a condition to a row: residual blocks that keep what they are given beside what they make."""
 
-    def __init__(self, noise_size: int, num_conditions: int, hidden: Sequence[int], num_numbers: int, width: int) -> None:
+    def __init__(
+        self, noise_size: int, num_conditions: int, hidden: Sequence[int], num_numbers: int, width: int
+    ) -> None:
         super().__init__()
         self.num_numbers = num_numbers
         wide = [noise_size + sum(hidden[:place]) for place in range(len(hidden) + 1)]
@@ -43,7 +46,7 @@ class Critic(nn.Module):
         self.pac = pac
         self.first = nn.Linear(row_width * pac, hidden[0])
         self.condition = nn.Embedding(pac * num_conditions, hidden[0])
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, hidden[1:]))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
         self.last = nn.Linear(hidden[-1], 1)
         self.num_conditions = num_conditions
 

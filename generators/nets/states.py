@@ -16,7 +16,9 @@ def module_arrays(module: nn.Module, name: str) -> dict[str, np.ndarray]:
 
 def load_module(module: nn.Module, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """The inverse of `module_arrays`."""
-    own = {k.removeprefix(f"{name}/"): torch.from_numpy(v.copy()) for k, v in arrays.items() if k.startswith(f"{name}/")}
+    own = {
+        k.removeprefix(f"{name}/"): torch.from_numpy(v.copy()) for k, v in arrays.items() if k.startswith(f"{name}/")
+    }
     module.load_state_dict(own)
 
 

@@ -1,4 +1,4 @@
-"""Diffusion over numbers and categories at once: schedule, losses and reverse steps of TabDDPM (Kotelnikov et al. 2023).
+"""Diffusion over numbers and categories: schedule, losses and reverse steps of TabDDPM (Kotelnikov et al. 2023).
 
 Numbers: Gaussian diffusion (DDPM; Ho et al. 2020) with the cosine schedule of Nichol and Dhariwal (2021, eq. 17).
 Categories: multinomial diffusion (Hoogeboom et al. 2021, section 4): at step t a code is still the first one with
@@ -8,6 +8,7 @@ clamped numbers, so that no loss and no draw meets log 0.
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ class Denoiser(nn.Module):
         self.entry = nn.Linear(num_numbers + width, hidden[0])
         self.time = nn.Sequential(nn.Linear(2 * NUM_WAVES, hidden[0]), nn.SiLU(), nn.Linear(hidden[0], hidden[0]))
         self.label = nn.Embedding(num_labels, hidden[0])
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(hidden, hidden[1:]))
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
         self.head = nn.Linear(hidden[-1], num_numbers + width)
         self.register_buffer("waves", torch.exp(-math.log(10_000) * torch.arange(NUM_WAVES) / NUM_WAVES))
 
@@ -114,6 +115,7 @@ def losses(
     far = (aim * (aim.clamp_min(TINY).log() - made.clamp_min(TINY).log())).sum(1).mean() / segments.num
     missed = -segments.of(log_shares, codes).mean()
     return wrong, far * schedule.num_times * BOUND + AUXILIARY * missed
+
 
 @torch.no_grad()
 def step_back(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators.family import uniforms
+from generators.family import normals, uniforms
 from generators.tabular.modes import SPAN, Modes
 from generators.tabular.transforms import Given, TableCoder
 
@@ -30,21 +30,26 @@ class Outlook:
 
 
 def resampled(
-    coder: TableCoder, given: Given, deviations: np.ndarray, seeds: np.ndarray, propose: Callable[[int], Outlook]
+    coder: TableCoder,
+    given: Given,
+    deviations: np.ndarray,
+    seeds: np.ndarray,
+    propose: Callable[[int, np.ndarray], Outlook],
 ) -> Outlook:
     """The outlook of each row by the noise that was kept; rows that cannot be had get a reason in `given`.
 
-    `propose(number)` makes one candidate for every row of the block, so that all products keep their shape. A row
-    without conditions takes candidate 0.
+    `propose(number, needed)` makes one candidate for every row of the block, so that all products keep their shape;
+    what it makes of rows that are not `needed`, bool (rows,), is not looked at. A row without conditions takes
+    candidate 0.
     """
-    kept = propose(0)
+    kept = propose(0, np.ones(len(seeds), bool))
     asked = given.is_any
     if not asked.any():
         return kept
     totals = np.where(asked, likelihoods(coder, given, deviations, kept), 1.0)
     levels = uniforms(seeds, NUM_CANDIDATES, CHOICE_KEY)
     for number in range(1, NUM_CANDIDATES):
-        tried = propose(number)
+        tried = propose(number, asked)
         weights = np.where(asked, likelihoods(coder, given, deviations, tried), 0.0)
         totals += weights
         taken = levels[:, number] * totals < weights
@@ -52,6 +57,22 @@ def resampled(
     for row in np.flatnonzero(asked & (totals / NUM_CANDIDATES < LEAST_LIKELIHOOD)):
         given.reasons[row] = given.reasons[row] or UNLIKELY
     return kept
+
+
+def some_normals(seeds: np.ndarray, needed: np.ndarray, count: int, key: int) -> np.ndarray:
+    """`normals` of the rows that are needed, zeros for the others."""
+    made = np.zeros((len(seeds), count), np.float32)
+    if needed.any():
+        made[needed] = normals(seeds[needed], count, key)
+    return made
+
+
+def some_uniforms(seeds: np.ndarray, needed: np.ndarray, count: int, key: int) -> np.ndarray:
+    """`uniforms` of the rows that are needed, zeros for the others."""
+    made = np.zeros((len(seeds), count))
+    if needed.any():
+        made[needed] = uniforms(seeds[needed], count, key)
+    return made
 
 
 def likelihoods(coder: TableCoder, given: Given, deviations: np.ndarray, outlook: Outlook) -> np.ndarray:

@@ -12,14 +12,18 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, need_columns, normals, stream, uniforms
+from generators.family import Drawn, Family, State, need_columns, stream, uniforms
 from generators.privacy import Account
-from generators.tabular.candidates import Outlook, resampled
+from generators.tabular.candidates import Outlook, resampled, some_normals, some_uniforms
 from generators.tabular.conditions import Conditions
 from generators.tabular.transforms import TableCoder, put_given
 from records.errors import UserError
 
-NOISE_KEY, DRAW_KEY, CONDITION_KEY = 1000, 1, 2000  # of a row's seed; NOISE_KEY, CONDITION_KEY and above: one a candidate
+NOISE_KEY, DRAW_KEY, CONDITION_KEY = (
+    1000,
+    1,
+    2000,
+)  # of a row's seed; NOISE_KEY, CONDITION_KEY and above: one a candidate
 BATCH_KEY = 8  # of the fit's seed
 
 
@@ -204,9 +208,9 @@ class Ctgan(Family):
         given = self._coder.given(wanted)
 
         @torch.no_grad()
-        def propose(number: int) -> Outlook:
-            latents = tensor(normals(seeds, self.spec.noise, NOISE_KEY + number), self.device)
-            free = self._conditions.as_real(uniforms(seeds, 2, CONDITION_KEY + number))
+        def propose(number: int, needed: np.ndarray) -> Outlook:
+            latents = tensor(some_normals(seeds, needed, self.spec.noise, NOISE_KEY + number), self.device)
+            free = self._conditions.as_real(some_uniforms(seeds, needed, 2, CONDITION_KEY + number))
             conditions = self._conditions.rarest(given.codes, free)
             alphas, logits = self._average(latents, tensor(conditions, self.device))
             shares = self._segments.softmax(logits).cpu().numpy()

@@ -12,14 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, need_columns, normals, stream, uniforms
+from generators.family import Drawn, Family, State, need_columns, stream, uniforms
 from generators.privacy import Account
+from generators.tabular.candidates import some_normals, some_uniforms
 from generators.tabular.labels import Labels
 from generators.tabular.spread import EDGE, Spread, levels_of, scores
 from generators.tabular.transforms import TableCoder, put_given
 from records.errors import UserError
 
-DRAW_KEY, LABEL_KEY, NOISE_KEY, LEVEL_KEY, BACK_KEY = 1, 2, 1000, 2000, 3000  # of a row's seed; the last three: + pass
+DRAW_KEY, NOISE_KEY, LEVEL_KEY = 1, 1000, 2000  # of a row's seed; the last two: one a pass
 BATCH_KEY = 9  # of the fit's seed
 NUM_PASSES = 4  # at each time, for rows with conditions beyond the class
 
@@ -176,7 +177,8 @@ class TabDdpm(Family):
         fixed_numbers = tensor(scores(np.nan_to_num(known, nan=0.5)).astype(np.float32), self.device)
         is_fixed = tensor(~np.isnan(known), self.device), fixed_codes >= 0
         asked = is_fixed[0].any(1) | is_fixed[1].any(1)
-        walk = _Walk(self, tensor(labels, self.device), (fixed_numbers, fixed_codes), is_fixed, seeds)
+        fixed = fixed_numbers, fixed_codes
+        walk = _Walk(self, tensor(labels, self.device), fixed, is_fixed, asked.cpu().numpy(), seeds)
         state = walk.start()
         for time in reversed(range(times)):
             state = walk.back(time, 0, state)
@@ -207,8 +209,17 @@ class TabDdpm(Family):
 class _Walk:
     """The way of one block from noise to rows: every random number from the rows' own seeds."""
 
-    def __init__(self, family: TabDdpm, labels: Any, fixed: tuple[Any, Any], is_fixed: tuple[Any, Any], seeds: Any) -> None:
-        self.family, self.labels, self.fixed, self.is_fixed, self.seeds = family, labels, fixed, is_fixed, seeds
+    def __init__(
+        self,
+        family: TabDdpm,
+        labels: Any,
+        fixed: tuple[Any, Any],
+        is_fixed: tuple[Any, Any],
+        asked: np.ndarray,
+        seeds: np.ndarray,
+    ) -> None:
+        self.family, self.labels, self.seeds = family, labels, seeds
+        self.fixed, self.is_fixed, self.asked = fixed, is_fixed, asked
         self.clock = family._average.clock(family.spec.times).detach()
         self.kept: dict[int, tuple[Any, Any]] = {}
 
@@ -219,8 +230,10 @@ class _Walk:
         family = self.family
         num, count, slots = len(self.seeds), len(family._coder.numeric), family.spec.times + 1
         if key not in self.kept:
-            drawn = normals(self.seeds, slots * count, NOISE_KEY + key).reshape(num, slots, count)
-            levels = uniforms(self.seeds, slots * family._segments.num, LEVEL_KEY + key).astype(np.float32)
+            needed = self.asked | (key == 0)  # only rows with conditions go back and forth
+            drawn = some_normals(self.seeds, needed, slots * count, NOISE_KEY + key).reshape(num, slots, count)
+            flat = some_uniforms(self.seeds, needed, slots * family._segments.num, LEVEL_KEY + key)
+            levels = flat.astype(np.float32)
             self.kept[key] = torch.from_numpy(drawn), torch.from_numpy(levels.reshape(num, slots, -1))
         drawn, levels = self.kept[key]
         return drawn[:, time].to(family.device), levels[:, time].to(family.device).clamp_max(1 - 2**-24)

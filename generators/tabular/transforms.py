@@ -1,8 +1,8 @@
 """Tables to numbers and codes, and back: what every network in this folder learns from.
 
-A table becomes `numbers` (rows, M), one of them for each numeric column, and `codes` (rows, S), one for each segment: the
-category of a category column, the mode of a number, or whether a number is missing. A missing value is a code of its
-own, so that nothing is imputed. A network sees each segment as so many 0s and a 1 (nets.segments).
+A table becomes `numbers` (rows, M), one of them for each numeric column, and `codes` (rows, S), one for each segment:
+the category of a category column, the mode of a number, or whether a number is missing. A missing value is a code of
+its own, so that nothing is imputed. A network sees each segment as so many 0s and a 1 (nets.segments).
 
     style "modes"   number: place in its mode, and the mode (modes.py); missing is one mode more
     style "spread"  number: the interval of levels that it owns (spread.py); missing is a segment of its own
@@ -112,7 +112,9 @@ class TableCoder:
                 high.append(np.where(missing, 1.0, upto).astype(np.float32))
                 if column.nullable:
                     codes.append(missing.astype(np.int32))
-        return Coded(_columns(low, table, np.float32), _columns(high, table, np.float32), _columns(codes, table, np.int32))
+        return Coded(
+            _columns(low, table, np.float32), _columns(high, table, np.float32), _columns(codes, table, np.int32)
+        )
 
     def _count(self, codes: np.ndarray | None) -> None:
         """Lay out the segments; from codes, or from what `load` has read."""

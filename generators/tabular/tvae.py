@@ -1,4 +1,4 @@
-"""TVAE: a variational autoencoder for tables (Xu et al. 2019, section 4.4), with conditions by importance resampling."""
+"""TVAE: a variational autoencoder for tables (Xu et al. 2019, section 4.4); conditions by importance resampling."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from generators.family import Drawn, Family, State, need_columns, normals, stream, uniforms
 from generators.privacy import Account
-from generators.tabular.candidates import Outlook, resampled
+from generators.tabular.candidates import Outlook, resampled, some_normals
 from generators.tabular.transforms import Coded, TableCoder, put_given
 from records.errors import UserError
 
@@ -156,8 +156,8 @@ class Tvae(Family):
         deviations = self._decoder.deviation.detach().cpu().numpy()
 
         @torch.no_grad()
-        def propose(number: int) -> Outlook:
-            latents = tensor(normals(seeds, self.spec.latent, NOISE_KEY + number), self.device)
+        def propose(number: int, needed: np.ndarray) -> Outlook:
+            latents = tensor(some_normals(seeds, needed, self.spec.latent, NOISE_KEY + number), self.device)
             alphas, logits = self._decoder(latents)
             shares = self._segments.softmax(logits).cpu().numpy()
             shares[:, self._unseen] = 0
