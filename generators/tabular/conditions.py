@@ -27,8 +27,10 @@ class Conditions:
     def hold(self, codes: np.ndarray) -> None:
         """Presort the rows of int32 codes (rows, S)."""
         self.num_rows = len(codes)
-        self._sorted = np.stack([np.argsort(codes[:, p], kind="stable").astype(np.int32) for p in self.places] or [[]])
-        self._starts = np.concatenate([np.cumsum(c) - c for c in np.split(self.counts, self.first[1:])] or [[]])
+        if self.places:
+            orders = [np.argsort(codes[:, p], kind="stable").astype(np.int32) for p in self.places]
+            self._sorted = np.stack(orders)
+            self._starts = np.concatenate([np.cumsum(c) - c for c in np.split(self.counts, self.first[1:])])
 
     def draw(self, num: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(condition, column, row that meets it) for each of `num`; all int64. Without category columns: any row."""

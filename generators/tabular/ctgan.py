@@ -28,7 +28,7 @@ BATCH_KEY = 8  # of the fit's seed
 
 
 @dataclass(frozen=True)
-class Spec:
+class CtganSpec:
     """Sizes and rates as in the paper. `epochs` are rows over batch_size steps each, of both networks."""
 
     epochs: int = 300
@@ -58,8 +58,8 @@ class Ctgan(Family):
     """A generator of rows given one category, against a critic of packed rows."""
 
     kind: ClassVar[str] = "ctgan"
-    Spec: ClassVar[type] = Spec
-    spec: Spec
+    Spec: ClassVar[type] = CtganSpec
+    spec: CtganSpec
 
     def check(self) -> None:
         need_columns(self.schema, self.kind, "numeric", "integer", "category")
@@ -147,7 +147,8 @@ class Ctgan(Family):
         conditions, _, rows = self._batch(batch)
         real = torch.cat([self._numbers[rows], self._segments.one_hot(self._codes[rows])], 1)
         with torch.no_grad():
-            fake = soft_rows(self._segments, *self._generator(self._latents(random), conditions), random)
+            alphas, logits = self._generator(self._latents(random), conditions)
+            fake = soft_rows(self._segments, alphas, logits, random)
         loss, distance = critic_loss(self._critic, real, fake, conditions, random)
         self._critic_adam.zero_grad()
         loss.backward()

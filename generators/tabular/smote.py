@@ -27,7 +27,7 @@ NO_ROW = "no_such_row"
 
 
 @dataclass(frozen=True)
-class Spec:
+class SmoteSpec:
     """`target` is the category column whose classes are kept apart; without it all rows are one class."""
 
     target: str | None = None
@@ -43,9 +43,9 @@ class Smote(Family):
     """Keeps the rows and the neighbours of each; sampling is a table look-up."""
 
     kind: ClassVar[str] = "smote"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = SmoteSpec
     holds_rows: ClassVar[bool] = True
-    spec: Spec
+    spec: SmoteSpec
 
     def check(self) -> None:
         need_columns(self.schema, self.kind, "numeric", "integer", "category")

@@ -26,7 +26,7 @@ NUM_PASSES = 4  # at each time, for rows with conditions beyond the class
 
 
 @dataclass(frozen=True)
-class Spec:
+class TabDdpmSpec:
     """A small network by default, which two CPU cores train in minutes; the paper's have up to 4 x 1,024."""
 
     target: str | None = None  # the category column that the network is told; default: none
@@ -52,8 +52,8 @@ class TabDdpm(Family):
     """Denoises rows from noise."""
 
     kind: ClassVar[str] = "tabddpm"
-    Spec: ClassVar[type] = Spec
-    spec: Spec
+    Spec: ClassVar[type] = TabDdpmSpec
+    spec: TabDdpmSpec
 
     def check(self) -> None:
         need_columns(self.schema, self.kind, "numeric", "integer", "category")
@@ -185,7 +185,7 @@ class TabDdpm(Family):
             if bool(asked.any()) and time > 0:
                 for again in range(1, NUM_PASSES):
                     tried = walk.back(time, again, walk.forth(time, again, state))
-                    state = tuple(torch.where(asked[:, None], new, old) for new, old in zip(tried, state))  # type: ignore[assignment]
+                    state = tuple(torch.where(asked[:, None], new, old) for new, old in zip(tried, state))
         numbers, others = (part.cpu().numpy() for part in state)
         codes = np.zeros((num, len(self._coder.segments)), np.int64)
         codes[:, self._others] = others

@@ -18,7 +18,7 @@ ORDER_KEY = 7  # of the fit's seed
 
 
 @dataclass(frozen=True)
-class Spec:
+class TvaeSpec:
     """Sizes as in the paper; `epochs` go over all rows."""
 
     epochs: int = 300
@@ -41,8 +41,8 @@ class Tvae(Family):
     """Encodes rows by mode-specific normalisation, and decodes noise to rows."""
 
     kind: ClassVar[str] = "tvae"
-    Spec: ClassVar[type] = Spec
-    spec: Spec
+    Spec: ClassVar[type] = TvaeSpec
+    spec: TvaeSpec
 
     def check(self) -> None:
         need_columns(self.schema, self.kind, "numeric", "integer", "category")

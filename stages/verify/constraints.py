@@ -157,13 +157,13 @@ class Constraints(Stage):
         sides, missing = [], np.zeros(rows.num_rows, bool)
         is_text = any(isinstance(s.literal, str) or _holds_text(rows, s) for s in (left, right))
         for side in (left, right):
+            if is_text != (isinstance(side.literal, str) or _holds_text(rows, side)):
+                raise UserError(f"stage '{self.name}': the rule '{rule}' compares text with a number")
             if side.column is None:
                 sides.append(np.full(rows.num_rows, side.literal, object if is_text else np.float64))
                 continue
             values = rows.column(side.column)
             missing |= values.is_null().to_numpy(zero_copy_only=False)
-            if is_text != _holds_text(rows, side):
-                raise UserError(f"stage '{self.name}': the rule '{rule}' compares text with a number")
             sides.append(_comparable(values, is_text))
         holds = COMPARISONS[sign](*sides).astype(bool)
         if not is_text:
