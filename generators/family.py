@@ -23,7 +23,12 @@ from records.kinds import Kinds, kind_class
 from records.tables import TableSchema
 
 KINDS: Kinds = {
+    "copula": ("generators.tabular.copula", "Copula"),
+    "ctgan": ("generators.tabular.ctgan", "Ctgan"),
     "independent": ("generators.tabular.independent", "Independent"),
+    "smote": ("generators.tabular.smote", "Smote"),
+    "tabddpm": ("generators.tabular.tabddpm", "TabDdpm"),
+    "tvae": ("generators.tabular.tvae", "Tvae"),
 }
 
 
@@ -57,6 +62,7 @@ class Family(ABC):
     block: ClassVar[int] = 256  # rows that are made together; `sample` always gets so many
     is_private: ClassVar[bool] = False  # whether it can be fitted under a privacy budget
     needs_privacy: ClassVar[bool] = False  # whether it cannot be fitted without one
+    holds_rows: ClassVar[bool] = False  # whether the model's folder holds the rows themselves
     min_rows: ClassVar[int] = 2
 
     def __init__(self, spec: Any, schema: TableSchema) -> None:
@@ -116,15 +122,18 @@ def stream(seed: int, *keys: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=keys)))
 
 
-def uniforms(seeds: np.ndarray, count: int) -> np.ndarray:
-    """Numbers in [0, 1) from each row's own seed: float64 (rows, count)."""
-    return np.stack([np.random.Generator(np.random.Philox(key=int(s))).random(count) for s in seeds])
+def uniforms(seeds: np.ndarray, count: int, key: int = 0) -> np.ndarray:
+    """Numbers in [0, 1) from each row's own seed: float64 (rows, count). Each `key` has numbers of its own."""
+    return np.stack([_row_random(s, key).random(count) for s in seeds])
 
 
-def normals(seeds: np.ndarray, count: int) -> np.ndarray:
-    """Standard normal numbers from each row's own seed: float32 (rows, count)."""
-    made = [np.random.Generator(np.random.Philox(key=int(s))).standard_normal(count, np.float32) for s in seeds]
-    return np.stack(made)
+def normals(seeds: np.ndarray, count: int, key: int = 0) -> np.ndarray:
+    """Standard normal numbers from each row's own seed: float32 (rows, count). Not with the key of `uniforms`."""
+    return np.stack([_row_random(s, key).standard_normal(count, np.float32) for s in seeds])
+
+
+def _row_random(seed: int, key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=int(seed) + (key << 64)))
 
 
 def need_columns(schema: TableSchema, kind: str, *kinds: str) -> None:

@@ -25,6 +25,10 @@ from records.store import Store
 
 CHECKPOINTS = "checkpoints/step-"
 NOT_PRIVATE = "none: the model was fitted to the rows as they are and may give single ones away"
+HOLDS_ROWS = (
+    "none: the model's folder holds the training rows as they are, and its rows lie between them; "
+    "share neither where the rows may not go"
+)
 EPSILON_EVERY_S = 5.0  # counting it takes a moment
 MAX_LOSSES = 500  # points of the loss curve that the card keeps
 
@@ -172,6 +176,9 @@ class Fit:
             account.restore(facts["events"])
         return facts["step"], facts["losses"]
 
+    def _not_private(self) -> str:
+        return HOLDS_ROWS if self.family.holds_rows else NOT_PRIVATE
+
     def _finish(self, mark: str, losses: list[dict[str, float]], account: Account | None) -> ModelCard:
         trained = self.family.trained()
         self._look(trained, {}, self.family.num_steps)
@@ -181,7 +188,7 @@ class Fit:
             identity=self.identity(),
             fingerprint=mark,
             trained_on=self.trained_on,
-            privacy=account.statement() if account else {"guarantee": None, "text": NOT_PRIVATE},
+            privacy=account.statement() if account else {"guarantee": None, "text": self._not_private()},
             facts=trained.facts,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             losses=losses,

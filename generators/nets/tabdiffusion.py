@@ -1,0 +1,141 @@
+"""Diffusion over numbers and categories: schedule, losses and reverse steps of TabDDPM (Kotelnikov et al. 2023).
+
+Numbers: Gaussian diffusion (DDPM; Ho et al. 2020) with the cosine schedule of Nichol and Dhariwal (2021, eq. 17).
+Categories: multinomial diffusion (Hoogeboom et al. 2021, section 4): at step t a code is still the first one with
+probability bar_alpha_t, else uniform among K. Shares of codes never reach 0 but at the very end, and logs are taken of
+clamped numbers, so that no loss and no draw meets log 0.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from generators.nets.segments import Segments
+
+TINY = 1e-12
+MAX_BETA = 0.999
+MAX_SCORE = 5.0  # scores of training rows lie within 4.8
+NUM_WAVES = 64
+CLOSED = -1e4  # logit of a code that no row had
+BOUND, AUXILIARY = 0.1, 0.5  # weights of the variational bound and of the cross-entropy
+
+
+class Schedule:
+    """bar_alpha at steps -1..T-1 (`bar[t + 1]`, so bar[0] = 1) and alpha of each step."""
+
+    def __init__(self, num_times: int, device: str = "cpu") -> None:
+        def level(time: float) -> float:
+            return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
+
+        betas = [min(MAX_BETA, 1 - level((t + 1) / num_times) / level(t / num_times)) for t in range(num_times)]
+        self.num_times = num_times
+        self.alpha = (1 - torch.tensor(betas, dtype=torch.float64)).float().to(device)
+        bar = (1 - torch.tensor(betas, dtype=torch.float64)).cumprod(0)
+        self.bar = torch.cat([torch.ones(1, dtype=torch.float64), bar]).float().to(device)
+
+
+class Denoiser(nn.Module):
+    """An MLP from a noisy row, its time and its class to the noise of its numbers and the logits of its codes.
+
+    Codes that are `unseen`, bool (D,), are never expected.
+    """
+
+    def __init__(self, num_numbers: int, unseen: Tensor, num_labels: int, hidden: Sequence[int]) -> None:
+        super().__init__()
+        self.num_numbers, width = num_numbers, len(unseen)
+        self.register_buffer("closed", unseen.float() * CLOSED)
+        self.entry = nn.Linear(num_numbers + width, hidden[0])
+        self.time = nn.Sequential(nn.Linear(2 * NUM_WAVES, hidden[0]), nn.SiLU(), nn.Linear(hidden[0], hidden[0]))
+        self.label = nn.Embedding(num_labels, hidden[0])
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
+        self.head = nn.Linear(hidden[-1], num_numbers + width)
+        self.register_buffer("waves", torch.exp(-math.log(10_000) * torch.arange(NUM_WAVES) / NUM_WAVES))
+
+    def clock(self, num_times: int) -> Tensor:
+        """What each time adds to the entry layer, (T, hidden); one table for a whole batch."""
+        angles = torch.arange(num_times, device=self.waves.device)[:, None] * self.waves * (1000 / num_times)
+        made: Tensor = self.time(torch.cat([angles.sin(), angles.cos()], 1))
+        return made
+
+    def forward(self, rows: Tensor, clock: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Noise (n, M) and logits (n, D); `clock` is (n, hidden), `labels` int64 (n,)."""
+        made = functional.silu(self.entry(rows) + clock + self.label(labels))
+        for linear in self.linears:
+            made = made + functional.silu(linear(made)) if linear.in_features == linear.out_features else linear(made)
+        made = self.head(made)
+        return made[:, : self.num_numbers], made[:, self.num_numbers :] + self.closed
+
+
+def blurred(codes: Tensor, bar: Tensor, levels: Tensor, sizes: Tensor) -> Tensor:
+    """Codes that are kept with probability `bar`, else uniform: int64 (n, S), float (n, 1), levels in [0, 1) (n, S)."""
+    other = ((levels - bar) / (1 - bar).clamp_min(TINY) * sizes).long()
+    return torch.where(levels < bar, codes, torch.minimum(other.clamp_min(0), sizes - 1))
+
+
+def posterior(segments: Segments, now: Tensor, first: Tensor, alpha: Tensor, bar_before: Tensor) -> Tensor:
+    """Shares of the codes one step before, from one-hot `now` and shares `first` at the very first (n, D)."""
+    even = 1 / segments.sizes[segments.index]
+    likely = (alpha * now + (1 - alpha) * even) * (bar_before * first + (1 - bar_before) * even)
+    return likely / segments.spread(segments.total(likely)).clamp_min(TINY)
+
+
+def losses(
+    schedule: Schedule,
+    segments: Segments,
+    denoiser: Denoiser,
+    numbers: Tensor,
+    codes: Tensor,
+    labels: Tensor,
+    random: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """(squared error of the noise of numbers, Kullback-Leibler divergence of codes), means over rows and columns.
+
+    The second is the paper's term of the variational bound, plus the cross-entropy of the first codes with weight
+    `AUXILIARY` (Austin et al. 2021, eq. 5), which learns much faster from few steps.
+    """
+    device = numbers.device
+    times = torch.randint(schedule.num_times, (len(numbers),), generator=random, device=device)
+    bar, before = schedule.bar[times + 1][:, None], schedule.bar[times][:, None]
+    noise = torch.randn(numbers.shape, generator=random, device=device)
+    noisy = bar.sqrt() * numbers + (1 - bar).sqrt() * noise
+    levels = torch.rand(codes.shape, generator=random, device=device)
+    now = segments.one_hot(blurred(codes, bar, levels, segments.sizes))
+    guessed, logits = denoiser(torch.cat([noisy, now], 1), denoiser.clock(schedule.num_times)[times], labels)
+    wrong = (guessed - noise).square().mean() if numbers.shape[1] else numbers.new_zeros(())
+    if not segments.num:
+        return wrong, numbers.new_zeros(())
+    log_shares = segments.log_softmax(logits)
+    alpha = schedule.alpha[times][:, None]
+    aim = posterior(segments, now, segments.one_hot(codes), alpha, before)
+    made = posterior(segments, now, log_shares.exp(), alpha, before)
+    far = (aim * (aim.clamp_min(TINY).log() - made.clamp_min(TINY).log())).sum(1).mean() / segments.num
+    missed = -segments.of(log_shares, codes).mean()
+    return wrong, far * schedule.num_times * BOUND + AUXILIARY * missed
+
+
+@torch.no_grad()
+def step_back(
+    schedule: Schedule,
+    segments: Segments,
+    denoiser: Denoiser,
+    clock: Tensor,
+    time: int,
+    numbers: Tensor,
+    codes: Tensor,
+    labels: Tensor,
+    noise: Tensor,
+    levels: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Numbers and codes at `time` - 1 from those at `time`; after time 0 they are the row's own."""
+    bar, before, alpha = schedule.bar[time + 1], schedule.bar[time], schedule.alpha[time]
+    now = segments.one_hot(codes)
+    guessed, logits = denoiser(torch.cat([numbers, now], 1), clock[time].expand(len(numbers), -1), labels)
+    first = ((numbers - (1 - bar).sqrt() * guessed) / bar.sqrt()).clamp(-MAX_SCORE, MAX_SCORE)
+    mean = (before.sqrt() * (1 - alpha) * first + alpha.sqrt() * (1 - before) * numbers) / (1 - bar)
+    deviation = ((1 - before) / (1 - bar) * (1 - alpha)).sqrt()
+    shares = posterior(segments, now, segments.softmax(logits), alpha, before) if segments.num else now
+    return mean + deviation * noise, segments.draw(shares, levels)

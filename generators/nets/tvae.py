@@ -1,0 +1,70 @@
+"""The networks of TVAE (Xu et al. 2019, section 4.4)."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from generators.nets.segments import Segments
+
+MIN_DEVIATION, MAX_DEVIATION = 0.01, 1.0
+
+
+def layers(width: int, hidden: Sequence[int]) -> tuple[nn.Sequential, int]:
+    """Linear layers with ReLU between, and their last width."""
+    made: list[nn.Module] = []
+    for size in hidden:
+        made += [nn.Linear(width, size), nn.ReLU()]
+        width = size
+    return nn.Sequential(*made), width
+
+
+class Encoder(nn.Module):
+    """Rows to a normal distribution over `latent` numbers."""
+
+    def __init__(self, width: int, hidden: Sequence[int], latent: int) -> None:
+        super().__init__()
+        self.body, last = layers(width, hidden)
+        self.head = nn.Linear(last, 2 * latent)
+
+    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Means and logs of variances, (n, latent) each."""
+        mean, log_variance = self.head(self.body(rows)).chunk(2, 1)
+        return mean, log_variance
+
+
+class Decoder(nn.Module):
+    """Latent numbers to what is expected of a row."""
+
+    def __init__(self, latent: int, hidden: Sequence[int], num_numbers: int, width: int) -> None:
+        super().__init__()
+        self.num_numbers = num_numbers
+        self.body, last = layers(latent, hidden)
+        self.head = nn.Linear(last, num_numbers + width)
+        self.deviation = nn.Parameter(torch.full((num_numbers,), 0.1))
+
+    def forward(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Expected alphas (n, M) and the logits of all segments (n, D)."""
+        made = self.head(self.body(latents))
+        return made[:, : self.num_numbers].tanh(), made[:, self.num_numbers :]
+
+    @torch.no_grad()
+    def bound(self) -> None:
+        """Keep the deviations of numbers within their mode in bounds: without, the likelihood has no maximum."""
+        self.deviation.clamp_(MIN_DEVIATION, MAX_DEVIATION)
+
+
+def reconstruction(
+    decoder: Decoder, segments: Segments, latents: Tensor, numbers: Tensor, known: Tensor, codes: Tensor
+) -> Tensor:
+    """Negative log-likelihood of rows under the decoder, a mean over rows; `known` is 0 where a number is missing."""
+    alphas, logits = decoder(latents)
+    deviation = decoder.deviation
+    far = (numbers - alphas).square() / (2 * deviation.square()) + deviation.log()
+    unlikely = -segments.of(segments.log_softmax(logits), codes)
+    return ((far * known).sum() + unlikely.sum()) / len(numbers)
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """Kullback-Leibler divergence from the standard normal distribution, a mean over rows."""
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum() / len(mean)

@@ -1,0 +1,99 @@
+"""True conditional sampling for models that make a row from noise: importance resampling of the noise.
+
+Given noise z, such a model says how likely every value of every column is, column by column. So rows with given values
+follow from Bayes' rule: draw many z, weigh each by the likelihood of the given values, keep one by its weight
+(sampling importance resampling; Rubin 1988), and draw the other columns from it. Nothing is thrown away.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from generators.family import normals, uniforms
+from generators.tabular.modes import SPAN, Modes
+from generators.tabular.transforms import Given, TableCoder
+
+NUM_CANDIDATES = 64
+LEAST_LIKELIHOOD = 1e-6  # of the given values, on average over the candidates
+LEAST_DEVIATION = 0.05  # of a number within its mode: the likelihood of a point needs some width
+CHOICE_KEY = 11
+UNLIKELY = "unlikely_condition"
+
+
+@dataclass
+class Outlook:
+    """What a model expects of each row of a block, once its noise is known."""
+
+    shares: np.ndarray  # float32 (rows, D): probabilities within each segment
+    alphas: np.ndarray  # float32 (rows, M): expected place of each number within its mode
+
+
+def resampled(
+    coder: TableCoder,
+    given: Given,
+    deviations: np.ndarray,
+    seeds: np.ndarray,
+    propose: Callable[[int, np.ndarray], Outlook],
+) -> Outlook:
+    """The outlook of each row by the noise that was kept; rows that cannot be had get a reason in `given`.
+
+    `propose(number, needed)` makes one candidate for every row of the block, so that all products keep their shape;
+    what it makes of rows that are not `needed`, bool (rows,), is not looked at. A row without conditions takes
+    candidate 0.
+    """
+    kept = propose(0, np.ones(len(seeds), bool))
+    asked = given.is_any
+    if not asked.any():
+        return kept
+    totals = np.where(asked, likelihoods(coder, given, deviations, kept), 1.0)
+    levels = uniforms(seeds, NUM_CANDIDATES, CHOICE_KEY)
+    for number in range(1, NUM_CANDIDATES):
+        tried = propose(number, asked)
+        weights = np.where(asked, likelihoods(coder, given, deviations, tried), 0.0)
+        totals += weights
+        taken = levels[:, number] * totals < weights
+        kept.shares[taken], kept.alphas[taken] = tried.shares[taken], tried.alphas[taken]
+    for row in np.flatnonzero(asked & (totals / NUM_CANDIDATES < LEAST_LIKELIHOOD)):
+        given.reasons[row] = given.reasons[row] or UNLIKELY
+    return kept
+
+
+def some_normals(seeds: np.ndarray, needed: np.ndarray, count: int, key: int) -> np.ndarray:
+    """`normals` of the rows that are needed, zeros for the others."""
+    made = np.zeros((len(seeds), count), np.float32)
+    if needed.any():
+        made[needed] = normals(seeds[needed], count, key)
+    return made
+
+
+def some_uniforms(seeds: np.ndarray, needed: np.ndarray, count: int, key: int) -> np.ndarray:
+    """`uniforms` of the rows that are needed, zeros for the others."""
+    made = np.zeros((len(seeds), count))
+    if needed.any():
+        made[needed] = uniforms(seeds[needed], count, key)
+    return made
+
+
+def likelihoods(coder: TableCoder, given: Given, deviations: np.ndarray, outlook: Outlook) -> np.ndarray:
+    """Of the given values, float64 (rows,), in units in which the narrowest mode of a number counts 1 at its middle."""
+    made = np.ones(len(given.codes))
+    first, number = 0, 0
+    for place, segment in enumerate(coder.segments):
+        shares = outlook.shares[:, first : first + segment.size].astype(np.float64)
+        first += segment.size
+        codes = given.codes[:, place]
+        rows = np.flatnonzero(codes >= 0)
+        made[rows] *= shares[rows, codes[rows]]
+        if segment.is_category:
+            continue
+        modes = coder.shapes[coder.schema.columns[segment.column].name]
+        assert isinstance(modes, Modes)
+        rows = np.flatnonzero(~np.isnan(given.values[:, number]))
+        if len(rows):
+            places = (given.values[rows, number, None] - modes.table[1]) / (SPAN * modes.table[2])
+            width = max(float(deviations[number]), LEAST_DEVIATION)
+            near = np.exp(-0.5 * ((places - outlook.alphas[rows, number, None]) / width) ** 2)
+            made[rows] *= (shares[rows, : modes.size] * near * modes.table[2].min() / modes.table[2]).sum(1)
+        number += 1
+    return made

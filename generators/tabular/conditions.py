@@ -1,0 +1,71 @@
+"""Training by sampling (CTGAN; Xu et al. 2019, section 4.3): conditions by log-frequency, and rows that meet them."""
+
+import numpy as np
+
+from generators.tabular.transforms import Segment
+
+
+class Conditions:
+    """Numbers the categories of all category segments from 0; without any there is one condition, which says nothing.
+
+    Rows are presorted by every such segment, so a whole batch is drawn by a few array operations: 4 bytes a row and
+    category column.
+    """
+
+    def __init__(self, segments: list[Segment]) -> None:
+        self.places = [i for i, s in enumerate(segments) if s.is_category]  # segments that can be conditions
+        seen = [segments[i].seen for i in self.places]
+        self.num_columns = len(seen)
+        self.sizes = np.array([len(s) for s in seen], np.int64)
+        self.first = np.cumsum(self.sizes) - self.sizes
+        self.num = max(1, int(self.sizes.sum()))
+        self.counts = np.concatenate(seen) if seen else np.zeros(0, np.int64)
+        self._by_log = _edges([np.where(s > 0, np.log1p(s), 0.0) for s in seen])
+        self._by_count = _edges([s.astype(np.float64) for s in seen])
+        self._sorted = np.zeros((0, 0), np.int32)
+
+    def hold(self, codes: np.ndarray) -> None:
+        """Presort the rows of int32 codes (rows, S)."""
+        self.num_rows = len(codes)
+        if self.places:
+            orders = [np.argsort(codes[:, p], kind="stable").astype(np.int32) for p in self.places]
+            self._sorted = np.stack(orders)
+            self._starts = np.concatenate([np.cumsum(c) - c for c in np.split(self.counts, self.first[1:])])
+
+    def draw(self, num: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(condition, column, row that meets it) for each of `num`; all int64. Without category columns: any row."""
+        if not self.num_columns:
+            return np.zeros(num, np.int64), np.zeros(num, np.int64), random.integers(self.num_rows, size=num)
+        columns = random.integers(self.num_columns, size=num)
+        found = self._pick(self._by_log, columns, random.random(num))
+        rows = self._starts[found] + (random.random(num) * self.counts[found]).astype(np.int64)
+        return found, columns, self._sorted[columns, rows].astype(np.int64)
+
+    def as_real(self, levels: np.ndarray) -> np.ndarray:
+        """Conditions as they occur among the rows: a column at random, its category by frequency. Levels (n, 2)."""
+        if not self.num_columns:
+            return np.zeros(len(levels), np.int64)
+        columns = np.minimum((levels[:, 0] * self.num_columns).astype(np.int64), self.num_columns - 1)
+        return self._pick(self._by_count, columns, levels[:, 1])
+
+    def _pick(self, edges: np.ndarray, columns: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """The condition of each column at each level: edges of column c lie in [c, c + 1]."""
+        aims = np.minimum(columns + levels, np.nextafter(columns + 1.0, 0))  # the sum may round up to the next column
+        return np.searchsorted(edges, aims, side="right")
+
+    def rarest(self, codes: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+        """The rarest of the codes that are given (not -1) in each row; else the row's `otherwise`. int64 (n,)."""
+        if not self.num_columns:
+            return otherwise
+        chosen = codes[:, self.places].astype(np.int64)
+        numbers = chosen + self.first
+        counts = np.where(chosen >= 0, self.counts[np.maximum(numbers, 0)], np.iinfo(np.int64).max)
+        best = counts.argmin(1)
+        rows = np.arange(len(codes))
+        return np.where(chosen[rows, best] >= 0, numbers[rows, best], otherwise)
+
+
+def _edges(weights: list[np.ndarray]) -> np.ndarray:
+    """Upper edges of shares, column after column: those of column c within [c, c + 1]."""
+    sums = [np.cumsum(w) for w in weights]
+    return np.concatenate([place + s / s[-1] for place, s in enumerate(sums)]) if sums else np.zeros(0)

@@ -1,0 +1,237 @@
+"""Gaussian copula for mixed tables: every column by its own distribution, all pairs by one correlation each.
+
+Each column is a normal score cut into intervals: a category owns the levels that its share spans, a number those of its
+tie, a missing value those at the bottom. Correlations of the scores are estimated from the mean score of each interval
+and corrected for what cutting takes from them (the first-order polyserial correction; Olsson et al. 1982). Conditions
+are exact up to Gibbs sweeps: scores of given columns are drawn within their intervals, the rest from the conditional
+normal distribution.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Drawn, Family, State, need_columns, uniforms
+from generators.privacy import Account
+from generators.tabular.spread import EDGE, Spread, levels_of, scores
+from generators.tabular.transforms import UNSEEN, number_array, put_given
+from generators.tabular.vocabulary import Vocabulary, numbered
+from records.errors import UserError
+from records.tables import Column
+
+DRAW_KEY = 1  # of a row's seed
+NUM_SWEEPS = 30
+MAX_CORRELATION = 0.99
+LEAST_EIGENVALUE = 1e-3
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Nothing to set."""
+
+
+class Copula(Family):
+    """A correlation matrix and one distribution a column."""
+
+    kind: ClassVar[str] = "copula"
+    Spec: ClassVar[type] = Spec
+
+    def check(self) -> None:
+        need_columns(self.schema, self.kind, "numeric", "integer", "category")
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        if account:
+            raise UserError("model 'copula' keeps exact marginals and cannot be private; take mst")
+        self._margins: dict[str, _Margin] = {}
+        columns = [table.column(c.name).combine_chunks() for c in self.schema.columns]
+        ordered = _leading(self.schema.columns, columns)
+        lows, highs = [], []
+        for column, values in zip(self.schema.columns, columns):
+            self._margins[column.name] = margin = _Margin.of(column, values, ordered)
+            low, high = margin.intervals(values)
+            lows.append(low)
+            highs.append(high)
+        self._correlation = _correlation(np.stack(lows, 1), np.stack(highs, 1))
+
+    def trained(self) -> State:
+        arrays = {f"{name}/{k}": v for name, margin in self._margins.items() for k, v in margin.arrays().items()}
+        return State(arrays | {"correlation": self._correlation})
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        arrays = trained.tensors
+        self._correlation = arrays["correlation"]
+        self._margins = {}
+        for column in self.schema.columns:
+            own = {k.removeprefix(f"{column.name}/"): v for k, v in arrays.items() if k.startswith(f"{column.name}/")}
+            self._margins[column.name] = _Margin(column, own)
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        num, width = len(seeds), len(self.schema.columns)
+        draws = uniforms(seeds, width * (NUM_SWEEPS + 1), DRAW_KEY).reshape(num, NUM_SWEEPS + 1, width)
+        low, high = np.zeros((num, width)), np.ones((num, width))
+        reasons: list[str | None] = [None] * num
+        patterns: dict[tuple[int, ...], list[int]] = {}
+        for row, conditions in enumerate(wanted):
+            for place, column in enumerate(self.schema.columns):
+                if column.name in conditions:
+                    found = self._margins[column.name].interval(conditions[column.name])
+                    if found is None:
+                        reasons[row] = UNSEEN
+                    else:
+                        low[row, place], high[row, place] = found
+            given = [p for p, c in enumerate(self.schema.columns) if c.name in conditions]
+            patterns.setdefault(tuple(given), []).append(row)
+        made = np.zeros((num, width))
+        for pattern, rows in patterns.items():  # each over the whole block, so that sums keep their shape
+            made[rows] = self._conditional(list(pattern), low, high, draws)[rows]
+        levels = levels_of(made)
+        columns = {c.name: self._margins[c.name].values(levels[:, p]) for p, c in enumerate(self.schema.columns)}
+        return Drawn(put_given(self.schema, columns, wanted), reasons)
+
+    def _conditional(self, given: list[int], low: np.ndarray, high: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Scores, float64 (rows, columns), with those of `given` within their levels."""
+        free = [p for p in range(low.shape[1]) if p not in given]
+        whole, made = self._correlation, np.zeros(low.shape)
+        if given:
+            own = np.linalg.inv(whole[np.ix_(given, given)])
+            made[:, given] = scores((low[:, given] + high[:, given]) / 2)
+            for sweep in range(NUM_SWEEPS if len(given) > 1 else 1):
+                for at, place in enumerate(given):
+                    rest = made[:, given] @ own[at] - made[:, place] * own[at, at]
+                    deviation = own[at, at] ** -0.5
+                    mean = -rest / own[at, at]
+                    bounds = [levels_of((scores(b[:, place]) - mean) / deviation) for b in (low, high)]
+                    spot = bounds[0] + draws[:, sweep, place] * (bounds[1] - bounds[0])
+                    drawn = mean + deviation * scores(spot)
+                    made[:, place] = np.clip(drawn, scores(low[:, place]), scores(high[:, place]))
+        if free:
+            across = whole[np.ix_(free, given)]
+            slope = across @ own if given else across
+            left = whole[np.ix_(free, free)] - slope @ across.T
+            root = np.linalg.cholesky(left + 1e-9 * np.eye(len(free)))
+            made[:, free] = made[:, given] @ slope.T + scores(draws[:, NUM_SWEEPS, free]) @ root.T
+        return made
+
+
+class _Margin:
+    """One column between levels and values: levels below `missing` are missing values, the others share the rest."""
+
+    def __init__(self, column: Column, arrays: Mapping[str, np.ndarray]) -> None:
+        self.column = column
+        self.missing = float(arrays["missing"][0])
+        if column.kind == "category":
+            self.order = arrays["order"]  # categories from the lowest level to the highest
+            self.shares = arrays["shares"]  # of each category among known values, in the column's order
+            self.upper = np.cumsum(self.shares[self.order]) / self.shares.sum()
+            self.place = np.argsort(self.order)
+            self.texts = pa.array(column.categories, pa.string())
+        else:
+            self.spread = Spread(arrays["knots"])
+
+    @classmethod
+    def of(cls, column: Column, values: pa.Array, leading: np.ndarray) -> "_Margin":
+        """`leading`, float64 (rows,), orders the categories: by its mean over their rows."""
+        arrays = {"missing": np.array([values.null_count / len(values)])}
+        if column.kind == "category":
+            codes, count = numbered(column, values), len(column.categories)
+            counts = np.bincount(codes, minlength=count + 1)[:count].astype(np.float64)
+            sums = np.bincount(codes, leading, minlength=count + 1)[:count]
+            arrays["order"] = np.argsort(sums / np.maximum(counts, 1), kind="stable")
+            arrays["shares"] = counts / counts.sum()
+        else:
+            arrays["knots"] = Spread.of(values.drop_null().to_numpy().astype(np.float64)).knots
+        return cls(column, arrays)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        found = {"missing": np.array([self.missing])}
+        if self.column.kind == "category":
+            return found | {"order": self.order, "shares": self.shares}
+        return found | {"knots": self.spread.knots}
+
+    def intervals(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        """Levels that each value owns, (rows,) each."""
+        missing = values.is_null().to_numpy(zero_copy_only=False)
+        if self.column.kind == "category":
+            codes = np.minimum(numbered(self.column, values), len(self.order) - 1)
+            high = self.upper[self.place[codes]]
+            low = high - self.shares[codes]
+        else:
+            low, high = self.spread.intervals(values.cast(pa.float64()).fill_null(0).to_numpy(zero_copy_only=False))
+        low, high = (self.missing + (1 - self.missing) * np.clip(part, 0, 1) for part in (low, high))
+        return np.where(missing, 0.0, low), np.where(missing, self.missing, high)
+
+    def interval(self, value: Any) -> tuple[float, float] | None:
+        """Levels of a value that is asked for; null for a category that no row had."""
+        if self.column.kind == "category" and not self.shares[self.column.categories.index(value)]:
+            return None
+        asked = pa.array([value], pa.string() if self.column.kind == "category" else pa.float64())
+        low, high = self.intervals(asked)
+        return float(low[0]), float(high[0])
+
+    def values(self, levels: np.ndarray) -> pa.Array:
+        """The values at levels in [0, 1]."""
+        missing = levels < self.missing
+        known = np.clip((levels - self.missing) / max(1 - self.missing, EDGE), 0, 1)
+        if self.column.kind != "category":
+            return number_array(self.column, self.spread.values(known), missing)
+        last = int(np.flatnonzero(self.shares[self.order])[-1])
+        found = self.order[np.minimum(np.searchsorted(self.upper, known, side="right"), last)]
+        return self.texts.take(pa.array(found, mask=missing))
+
+
+def _leading(columns: Sequence[Column], values: list[pa.Array]) -> np.ndarray:
+    """What most columns move with, float64 (rows,): the first principal component of scores of numbers and of
+    standardised indicators of categories, so that categories can be put in an order that correlations can use."""
+    parts = []
+    for column, array in zip(columns, values):
+        if column.kind == "category":
+            counts = Vocabulary.count(column, array)
+            codes = Vocabulary(column, counts, LARGEST).encode(array)
+            kept = np.unique(codes)
+            parts.append((codes[:, None] == kept).astype(np.float32))
+        else:
+            numbers = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            low, high = Spread.of(numbers[~np.isnan(numbers)]).intervals(np.nan_to_num(numbers))
+            made = np.where(np.isnan(numbers), 0.0, scores((low + high) / 2))
+            parts.append(made[:, None].astype(np.float32))
+    rows = np.concatenate(parts, 1)
+    deviations = rows.std(0)
+    rows = (rows - rows.mean(0)) / np.where(deviations > 0, deviations, 1)
+    _, vectors = np.linalg.eigh((rows.T @ rows).astype(np.float64) / len(rows))
+    leading: np.ndarray = (rows @ vectors[:, -1].astype(np.float32)).astype(np.float64)
+    return leading * (1 if vectors[:, -1].sum() >= 0 else -1)
+
+
+LARGEST = 64  # codes of a category column here
+
+
+def _correlation(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """The correlation matrix of scores that were cut into the intervals of levels (rows, columns), float64."""
+    middle = _mean_scores(low, high)
+    spread = middle.std(0)
+    made = middle - middle.mean(0)
+    covariance = made.T @ made / len(made)
+    # The covariance with a cut score is the correlation times that score's variance.
+    variances = np.maximum(np.outer(spread**2, spread**2), 1e-12)
+    correlation = np.clip(covariance / variances, -MAX_CORRELATION, MAX_CORRELATION)
+    correlation[(spread[:, None] < 1e-6) | (spread < 1e-6)] = 0
+    np.fill_diagonal(correlation, 1)
+    values, vectors = np.linalg.eigh(correlation)
+    whole = (vectors * np.maximum(values, LEAST_EIGENVALUE)) @ vectors.T
+    scale = np.sqrt(np.diag(whole))
+    found: np.ndarray = whole / np.outer(scale, scale)
+    return found
+
+
+def _mean_scores(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """Means of a standard normal between two levels: (density(low) - density(high)) / (high - low)."""
+    wide = high - low
+    density = [
+        np.exp(-0.5 * scores(part) ** 2) / np.sqrt(2 * np.pi) * ((part > EDGE) & (part < 1 - EDGE))
+        for part in (low, high)
+    ]
+    point = scores((low + high) / 2)
+    return np.where(wide > 1e-4, (density[0] - density[1]) / np.maximum(wide, 1e-12), point)

@@ -1,0 +1,225 @@
+"""CTGAN: a conditional Wasserstein GAN for tables (Xu et al. 2019), with conditions on any columns.
+
+A category condition goes into the conditional vector, the rarest of several; the others, and those on numbers, follow
+by importance resampling (candidates.py), which also checks that the generator has heeded the vector.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Drawn, Family, State, need_columns, stream, uniforms
+from generators.privacy import Account
+from generators.tabular.candidates import Outlook, resampled, some_normals, some_uniforms
+from generators.tabular.conditions import Conditions
+from generators.tabular.transforms import TableCoder, put_given
+from records.errors import UserError
+
+NOISE_KEY, DRAW_KEY, CONDITION_KEY = (
+    1000,
+    1,
+    2000,
+)  # of a row's seed; NOISE_KEY, CONDITION_KEY and above: one a candidate
+BATCH_KEY = 8  # of the fit's seed
+
+
+@dataclass(frozen=True)
+class CtganSpec:
+    """Sizes and rates as in the paper. `epochs` are rows over batch_size steps each, of both networks."""
+
+    epochs: int = 300
+    batch_size: int = 500
+    pac: int = 10  # rows that the critic sees at a time
+    noise: int = 128
+    generator: tuple[int, ...] = (256, 256)
+    critic: tuple[int, ...] = (256, 256)
+    generator_rate: float = 2e-4
+    critic_rate: float = 2e-4
+    weight_decay: float = 1e-6  # of the generator
+    average: float = 0.999  # decay of the average of the generator's weights, which is what samples; 0: the last ones
+    max_categories: int = 256  # codes of a column; beyond, rare categories share some
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.pac, self.noise, *self.generator, *self.critic) < 1:
+            raise ValueError("epochs, batch_size, pac, noise and the sizes of layers must be at least 1")
+        if self.batch_size % self.pac:
+            raise ValueError(f"batch_size must be a multiple of pac = {self.pac}")
+        if min(self.generator_rate, self.critic_rate) <= 0 or self.weight_decay < 0 or not 0 <= self.average < 1:
+            raise ValueError("rates must be above 0, weight_decay not negative, average in [0, 1)")
+        if not self.generator or not self.critic or self.max_categories < 4:
+            raise ValueError("generator and critic need a layer, max_categories must be at least 4")
+
+
+class Ctgan(Family):
+    """A generator of rows given one category, against a critic of packed rows."""
+
+    kind: ClassVar[str] = "ctgan"
+    Spec: ClassVar[type] = CtganSpec
+    spec: CtganSpec
+
+    def check(self) -> None:
+        need_columns(self.schema, self.kind, "numeric", "integer", "category")
+
+    @property
+    def num_steps(self) -> int:
+        return self.spec.epochs * max(1, len(self._codes) // self.spec.batch_size)
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        import torch
+
+        if account:
+            raise UserError("model 'ctgan' is not private; take dp-ctgan or mst")
+        self._seed = seed
+        coder = TableCoder(self.schema, "modes", self.spec.max_categories)
+        coded = coder.fit(table, seed)
+        self._build(coder)
+        self._conditions.hold(coded.codes)
+        self._numbers = torch.from_numpy(coded.low).to(self.device)
+        self._codes = torch.from_numpy(coded.codes.astype(np.int64)).to(self.device)
+
+    def _build(self, coder: TableCoder) -> None:
+        import torch
+
+        from generators.nets import states
+        from generators.nets.ctgan import Critic, Generator
+        from generators.nets.segments import Segments, tensor
+
+        self._coder = coder
+        self._segments = Segments([s.size for s in coder.segments], self.device)
+        self._conditions = conditions = Conditions(coder.segments)
+        self._unseen = np.concatenate([s.seen == 0 for s in coder.segments] or [np.zeros(0, bool)])
+        # Where a condition stands among the numbers of all segments.
+        first = self._segments.first.cpu().numpy()
+        stands = [first[p] + np.arange(s) for p, s in zip(conditions.places, conditions.sizes)]
+        self._stands = tensor(np.concatenate(stands) if stands else np.zeros(1, np.int64), self.device)
+        spec, num_numbers, width = self.spec, len(coder.numeric), self._segments.width
+        self._generator = Generator(spec.noise, conditions.num, spec.generator, num_numbers, width)
+        self._critic = Critic(num_numbers + width, conditions.num, spec.critic, spec.pac)
+        if hasattr(self, "_seed"):
+            states.seed_weights(self._generator, self._seed, 0)
+            states.seed_weights(self._critic, self._seed, 1)
+        self._generator.to(self.device)
+        self._critic.to(self.device)
+        self._average = copy.deepcopy(self._generator).eval()
+        self._generator_adam = torch.optim.Adam(
+            self._generator.parameters(), spec.generator_rate, (0.5, 0.9), weight_decay=spec.weight_decay, fused=True
+        )
+        self._critic_adam = torch.optim.Adam(self._critic.parameters(), spec.critic_rate, (0.5, 0.9), fused=True)
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        import torch
+
+        from generators.nets import states
+
+        sums = torch.zeros(3)
+        for step in range(start, stop):
+            batch = stream(self._seed, BATCH_KEY, step)
+            random = states.step_random(self._seed, step, self.device)
+            distance = self._critic_step(batch, random)
+            score, missed = self._generator_step(batch, random)
+            states.average_into(self._average, self._generator, min(self.spec.average, (1 + step) / (10 + step)))
+            sums += torch.stack([distance, score, missed]).detach().cpu()
+        means = (sums / (stop - start)).tolist()
+        return {"distance": means[0], "generator": means[1], "condition": means[2]}
+
+    def _batch(self, batch: np.random.Generator) -> tuple[Any, Any, Any]:
+        """Conditions, their columns, and rows that meet them."""
+        import torch
+
+        drawn = self._conditions.draw(self.spec.batch_size, batch)
+        found, columns, rows = (torch.from_numpy(part).to(self.device) for part in drawn)
+        return found, columns, rows
+
+    def _latents(self, random: Any) -> Any:
+        import torch
+
+        return torch.randn((self.spec.batch_size, self.spec.noise), generator=random, device=self.device)
+
+    def _critic_step(self, batch: np.random.Generator, random: Any) -> Any:
+        import torch
+
+        from generators.nets.ctgan import critic_loss, soft_rows
+
+        conditions, _, rows = self._batch(batch)
+        real = torch.cat([self._numbers[rows], self._segments.one_hot(self._codes[rows])], 1)
+        with torch.no_grad():
+            alphas, logits = self._generator(self._latents(random), conditions)
+            fake = soft_rows(self._segments, alphas, logits, random)
+        loss, distance = critic_loss(self._critic, real, fake, conditions, random)
+        self._critic_adam.zero_grad()
+        loss.backward()
+        self._critic_adam.step()
+        return distance
+
+    def _generator_step(self, batch: np.random.Generator, random: Any) -> tuple[Any, Any]:
+        from generators.nets.ctgan import soft_rows
+
+        conditions, _, _ = self._batch(batch)
+        alphas, logits = self._generator(self._latents(random), conditions)
+        fake = soft_rows(self._segments, alphas, logits, random)
+        critic = self._critic.requires_grad_(False)
+        num = len(fake) // self.spec.pac
+        score = -critic(fake.reshape(num, -1), critic.told(conditions), critic.masks(num, random)).mean()
+        heeded = self._segments.log_softmax(logits).gather(1, self._stands[conditions][:, None])
+        missed = -heeded.mean() if self._conditions.places else score.new_zeros(())
+        self._generator_adam.zero_grad()
+        (score + missed).backward()
+        critic.requires_grad_(True)
+        self._generator_adam.step()
+        return score, missed
+
+    def trained(self) -> State:
+        from generators.nets import states
+
+        return State(self._coder.state() | states.module_arrays(self._average, "average"))
+
+    def training(self) -> State:
+        from generators.nets import states
+
+        return State(
+            states.module_arrays(self._generator, "generator")
+            | states.module_arrays(self._critic, "critic")
+            | states.adam_arrays(self._generator_adam, "generator_adam")
+            | states.adam_arrays(self._critic_adam, "critic_adam")
+        )
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        from generators.nets import states
+
+        if training is None:  # else `begin` has made the coder, and has the rows sorted
+            coder = TableCoder(self.schema, "modes", self.spec.max_categories)
+            coder.load(trained.tensors)
+            self._build(coder)
+        else:
+            states.load_module(self._generator, "generator", training.tensors)
+            states.load_module(self._critic, "critic", training.tensors)
+            states.load_adam(self._generator_adam, "generator_adam", training.tensors)
+            states.load_adam(self._critic_adam, "critic_adam", training.tensors)
+        states.load_module(self._average, "average", trained.tensors)
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        import torch
+
+        from generators.nets.segments import tensor
+
+        given = self._coder.given(wanted)
+
+        @torch.no_grad()
+        def propose(number: int, needed: np.ndarray) -> Outlook:
+            latents = tensor(some_normals(seeds, needed, self.spec.noise, NOISE_KEY + number), self.device)
+            free = self._conditions.as_real(some_uniforms(seeds, needed, 2, CONDITION_KEY + number))
+            conditions = self._conditions.rarest(given.codes, free)
+            alphas, logits = self._average(latents, tensor(conditions, self.device))
+            shares = self._segments.softmax(logits).cpu().numpy()
+            shares[:, self._unseen] = 0
+            return Outlook(shares, alphas.cpu().numpy())
+
+        outlook = resampled(self._coder, given, np.zeros(len(self._coder.numeric)), seeds, propose)
+        levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
+        codes = self._segments.draw(torch.from_numpy(outlook.shares), torch.from_numpy(levels[:, ::2])).numpy()
+        columns = self._coder.decode(outlook.alphas, codes, levels[:, 1::2])
+        return Drawn(put_given(self.schema, columns, wanted), given.reasons)

@@ -1,0 +1,62 @@
+"""The class of a row for models that are told it: as often as it is, or as likely as the row's known values make it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from generators.tabular.transforms import Coded, Given
+
+NUM_BINS = 20  # of levels
+
+
+class Labels:
+    """Counts of each class, and of each class together with every code and every twentieth of every number.
+
+    With values given but the class, it is drawn by naive Bayes: those values taken for independent within a class.
+    """
+
+    def __init__(self, tables: Mapping[str, np.ndarray]) -> None:
+        self.tables = dict(tables)
+
+    @classmethod
+    def of(cls, coded: Coded, segment: int | None, sizes: list[int]) -> "Labels":
+        """From training rows; `segment` holds the class, None: there is none, and every row has class 0."""
+        num = len(coded.codes)
+        labels = coded.codes[:, segment] if segment is not None else np.zeros(num, np.int32)
+        count = sizes[segment] if segment is not None else 1
+
+        def together(codes: np.ndarray, size: int) -> np.ndarray:
+            return np.bincount(codes * count + labels, minlength=size * count).reshape(size, count).astype(np.int64)
+
+        tables = {"counts": np.bincount(labels, minlength=count).astype(np.int64)}
+        for place, size in enumerate(sizes):
+            if place != segment:
+                tables[f"codes/{place}"] = together(coded.codes[:, place].astype(np.int64), size)
+        for number in range(coded.low.shape[1]):
+            tables[f"bins/{number}"] = together(_bin((coded.low[:, number] + coded.high[:, number]) / 2), NUM_BINS)
+        return cls(tables)
+
+    def draw(self, given: Given, middles: np.ndarray, segment: int | None, levels: np.ndarray) -> np.ndarray:
+        """The class of each row, int64 (rows,): the given one, else by `levels`; `middles` are levels, NaN is free."""
+        counts = self.tables["counts"].astype(np.float64)
+        chances = np.tile(counts / counts.sum(), (len(levels), 1))
+        for name, table in self.tables.items():
+            what, _, place = name.partition("/")
+            if what == "counts":
+                continue
+            likely = (table + 1e-3) * (counts > 0) / np.maximum(counts, 1)
+            found = given.codes[:, int(place)] if what == "codes" else _bin(middles[:, int(place)])
+            rows = np.flatnonzero(found >= 0)
+            chances[rows] *= likely[found[rows]]
+            chances[rows] /= chances[rows].sum(1, keepdims=True)
+        sums = chances.cumsum(1)
+        drawn: np.ndarray = (sums <= levels[:, None] * sums[:, -1:]).sum(1).astype(np.int64)
+        if segment is not None:
+            drawn = np.where(given.codes[:, segment] >= 0, given.codes[:, segment], drawn)
+        return drawn
+
+
+def _bin(levels: np.ndarray) -> np.ndarray:
+    """int64 bins; -1 for NaN."""
+    binned = np.minimum(np.nan_to_num(levels, nan=0.0) * NUM_BINS, NUM_BINS - 1).astype(np.int64)
+    return np.where(np.isnan(levels), -1, binned)

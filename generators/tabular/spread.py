@@ -1,0 +1,60 @@
+"""Numbers to levels of their distribution and back, ties included.
+
+A number that many rows share is a jump of the distribution function: it owns the interval of levels that the jump
+spans. A level drawn uniformly within it makes every column exactly uniform, so that its normal score is exactly
+normal (the distributional transform; Rueschendorf 2009), and on the way back every level of the interval gives that
+very number. TabDDPM (Kotelnikov et al. 2023) uses scikit-learn's QuantileTransformer, which puts all ties on one point.
+"""
+
+import numpy as np
+
+NUM_KNOTS = 1000
+EDGE = 1e-6  # levels are kept this far from 0 and 1, so scores within +-4.8
+
+
+class Spread:
+    """`knots`, float64 (3, k): values, and the shares of rows below each and up to each. Between knots it is linear."""
+
+    def __init__(self, knots: np.ndarray) -> None:
+        self.knots = knots
+        self._levels, self._values = knots[1:].T.ravel(), np.repeat(knots[0], 2)
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Spread":
+        """From float64 values without NaN, at least one: all of them where they are few, else 1,000 quantiles."""
+        unique, counts = np.unique(values, return_counts=True)
+        if len(unique) <= NUM_KNOTS:
+            upper = np.cumsum(counts) / len(values)
+            return cls(np.stack([unique, np.concatenate([[0.0], upper[:-1]]), upper]))
+        levels = np.linspace(0, 1, NUM_KNOTS + 1)
+        quantiles = np.quantile(values, levels)
+        kept, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
+        return cls(np.stack([kept, levels[first], levels[first + counts - 1]]))
+
+    def intervals(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The lower and upper level of each value; alike where it is no tie."""
+        places = np.clip(np.searchsorted(self.knots[0], values), 0, self.knots.shape[1] - 1)
+        is_knot = self.knots[0, places] == values
+        points = np.interp(values, self._values, self._levels)
+        return np.where(is_knot, self.knots[1, places], points), np.where(is_knot, self.knots[2, places], points)
+
+    def values(self, levels: np.ndarray) -> np.ndarray:
+        """float64 values at levels in [0, 1]."""
+        made: np.ndarray = np.interp(levels, self._levels, self._values)
+        return made
+
+
+def scores(levels: np.ndarray) -> np.ndarray:
+    """Normal scores of levels."""
+    from scipy.special import ndtri
+
+    made: np.ndarray = ndtri(np.clip(levels, EDGE, 1 - EDGE))
+    return made
+
+
+def levels_of(scores: np.ndarray) -> np.ndarray:
+    """The inverse of `scores`."""
+    from scipy.special import ndtr
+
+    made: np.ndarray = ndtr(np.asarray(scores, np.float64))
+    return made

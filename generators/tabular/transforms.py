@@ -1,0 +1,222 @@
+"""Tables to numbers and codes, and back: what every network in this folder learns from.
+
+A table becomes `numbers` (rows, M), one of them for each numeric column, and `codes` (rows, S), one for each segment:
+the category of a category column, the mode of a number, or whether a number is missing. A missing value is a code of
+its own, so that nothing is imputed. A network sees each segment as so many 0s and a 1 (nets.segments).
+
+    style "modes"   number: place in its mode, and the mode (modes.py); missing is one mode more
+    style "spread"  number: the interval of levels that it owns (spread.py); missing is a segment of its own
+
+Categories beyond `max_categories` share codes (vocabulary.py). Everything is arrays: no pickle is needed to keep it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import stream
+from generators.tabular.modes import Modes
+from generators.tabular.spread import Spread
+from generators.tabular.vocabulary import Vocabulary
+from records.tables import Column, TableSchema, round_off
+
+Style = Literal["modes", "spread"]
+CODER_KEY, ENCODE_KEY = 101, 102  # of `stream`
+UNSEEN = "unseen_value"  # the reason of a row whose condition no training row met
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One code column: of which schema column, how many codes, how many training rows had each."""
+
+    column: int
+    seen: np.ndarray  # int64 (size,)
+    is_category: bool
+
+    @property
+    def size(self) -> int:
+        return len(self.seen)
+
+
+@dataclass
+class Coded:
+    """`low` and `high` are alike but in style "spread", where they bound levels; float32 (rows, M), int32 (rows, S)."""
+
+    low: np.ndarray
+    high: np.ndarray
+    codes: np.ndarray
+
+
+@dataclass
+class Given:
+    """Conditions of a block: -1 and NaN are free; `reasons` name conditions that cannot be met."""
+
+    codes: np.ndarray  # int32 (rows, S)
+    values: np.ndarray  # float64 (rows, M)
+    reasons: list[str | None]
+
+    @property
+    def is_any(self) -> np.ndarray:
+        """Which rows have a condition, bool (rows,)."""
+        found: np.ndarray = (self.codes >= 0).any(1) | ~np.isnan(self.values).all(1)
+        return found
+
+
+class TableCoder:
+    """The transforms of all columns. `fit` or `load` first."""
+
+    def __init__(self, schema: TableSchema, style: Style, max_categories: int) -> None:
+        self.schema, self.style, self.max_categories = schema, style, max_categories
+        self.numeric = [c for c in schema.columns if c.is_number]
+        self.vocabularies: dict[str, Vocabulary] = {}
+        self.shapes: dict[str, Modes | Spread] = {}
+        self.segments: list[Segment] = []
+        self._seen: dict[str, np.ndarray] = {}  # codes of numbers
+
+    def fit(self, table: pa.Table, seed: int) -> Coded:
+        """Learn the transforms from a conforming table, and return it encoded."""
+        for place, column in enumerate(self.schema.columns):
+            values = table.column(column.name)
+            if column.kind == "category":
+                counts = Vocabulary.count(column, values.combine_chunks())
+                self.vocabularies[column.name] = Vocabulary(column, counts, self.max_categories)
+            else:
+                known = values.drop_null().to_numpy().astype(np.float64)
+                random = stream(seed, CODER_KEY, place)
+                self.shapes[column.name] = Modes.of(known, random) if self.style == "modes" else Spread.of(known)
+        coded = self._encode(table, seed)
+        self._count(coded.codes)
+        return coded
+
+    def _encode(self, table: pa.Table, seed: int) -> Coded:
+        low, high, codes = [], [], []
+        for place, column in enumerate(self.schema.columns):
+            values = table.column(column.name).combine_chunks()
+            if column.kind == "category":
+                codes.append(self.vocabularies[column.name].encode(values))
+                continue
+            missing = values.is_null().to_numpy(zero_copy_only=False)
+            shape = self.shapes[column.name]
+            numbers = values.cast(pa.float64()).fill_null(0.0).to_numpy(zero_copy_only=False)
+            if isinstance(shape, Modes):
+                alpha, mode = shape.encode(numbers, stream(seed, ENCODE_KEY, place).random(len(numbers)))
+                low.append(np.where(missing, np.float32(0), alpha))
+                high.append(low[-1])
+                codes.append(np.where(missing, np.int32(shape.size), mode))
+            else:
+                below, upto = shape.intervals(numbers)
+                low.append(np.where(missing, 0.0, below).astype(np.float32))
+                high.append(np.where(missing, 1.0, upto).astype(np.float32))
+                if column.nullable:
+                    codes.append(missing.astype(np.int32))
+        return Coded(
+            _columns(low, table, np.float32), _columns(high, table, np.float32), _columns(codes, table, np.int32)
+        )
+
+    def _count(self, codes: np.ndarray | None) -> None:
+        """Lay out the segments; from codes, or from what `load` has read."""
+        self.segments = []
+        for place, column in enumerate(self.schema.columns):
+            if column.kind == "category":
+                self.segments.append(Segment(place, self.vocabularies[column.name].seen, True))
+                continue
+            shape = self.shapes[column.name]
+            size = shape.size + column.nullable if isinstance(shape, Modes) else 2 * column.nullable
+            if not size:
+                continue
+            if codes is not None:
+                self._seen[column.name] = np.bincount(codes[:, len(self.segments)], minlength=size).astype(np.int64)
+            self.segments.append(Segment(place, self._seen[column.name], False))
+
+    def decode(self, numbers: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> dict[str, pa.Array]:
+        """Columns as the schema has them.
+
+        `numbers` (rows, M) are alphas or levels, `codes` (rows, S) must be ones that were seen, `levels` (rows, S) in
+        [0, 1) draw among categories that share a code.
+        """
+        made, segment, number = {}, 0, 0
+        for column in self.schema.columns:
+            if column.kind == "category":
+                vocabulary = self.vocabularies[column.name]
+                made[column.name] = vocabulary.decode(codes[:, segment], levels[:, segment])
+                segment += 1
+                continue
+            shape, missing = self.shapes[column.name], np.zeros(len(numbers), bool)
+            if isinstance(shape, Modes):
+                missing = codes[:, segment] == shape.size
+                values = shape.decode(numbers[:, number], np.minimum(codes[:, segment], shape.size - 1))
+                segment += 1
+            else:
+                values = shape.values(numbers[:, number])
+                if column.nullable:
+                    missing = codes[:, segment] == 1
+                    segment += 1
+            number += 1
+            made[column.name] = number_array(column, values, missing)
+        return made
+
+    def given(self, wanted: Sequence[Mapping[str, Any]]) -> Given:
+        """The conditions as codes and values. The mode of a number stays free, its absence is ruled out."""
+        codes = np.full((len(wanted), len(self.segments)), -1, np.int32)
+        values = np.full((len(wanted), len(self.numeric)), np.nan)
+        reasons: list[str | None] = [None] * len(wanted)
+        number_of = {c.name: i for i, c in enumerate(self.numeric)}
+        segment_of = {self.schema.columns[s.column].name: i for i, s in enumerate(self.segments)}
+        for row, conditions in enumerate(wanted):
+            for name, value in conditions.items():
+                if name in number_of:
+                    values[row, number_of[name]] = value
+                    if self.style == "spread" and name in segment_of:
+                        codes[row, segment_of[name]] = 0
+                    continue
+                code = self.vocabularies[name].code(value)
+                if code is None:
+                    reasons[row] = UNSEEN
+                else:
+                    codes[row, segment_of[name]] = code
+        return Given(codes, values, reasons)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that `load` needs."""
+        found = {f"counts/{name}": v.counts for name, v in self.vocabularies.items()}
+        for name, shape in self.shapes.items():
+            found[f"shape/{name}"] = shape.table if isinstance(shape, Modes) else shape.knots
+        return found | {f"seen/{name}": seen for name, seen in self._seen.items()}
+
+    def load(self, state: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `state`."""
+        for column in self.schema.columns:
+            if column.kind == "category":
+                counts = state[f"counts/{column.name}"]
+                self.vocabularies[column.name] = Vocabulary(column, counts, self.max_categories)
+            else:
+                table = state[f"shape/{column.name}"]
+                self.shapes[column.name] = Modes(table) if self.style == "modes" else Spread(table)
+        self._seen = {n.removeprefix("seen/"): v for n, v in state.items() if n.startswith("seen/")}
+        self._count(None)
+
+
+def number_array(column: Column, values: np.ndarray, missing: np.ndarray) -> pa.Array:
+    """Sampled numbers as the column holds them, null where missing."""
+    rounded = round_off(column, np.where(missing, 0.0, values))
+    return pa.array(rounded.astype(np.int64) if column.kind == "integer" else rounded, column.field.type, mask=missing)
+
+
+def put_given(
+    schema: TableSchema, columns: dict[str, pa.Array], wanted: Sequence[Mapping[str, Any]]
+) -> dict[str, pa.Array]:
+    """`columns` with the very values that were asked for."""
+    for name in {n for w in wanted for n in w}:
+        column, made = schema.column(name), columns[name].to_pylist()
+        values = [w.get(name, m) for w, m in zip(wanted, made)]
+        if column.kind == "integer":
+            values = [None if v is None else int(v) for v in values]
+        columns[name] = pa.array(values, column.field.type)
+    return columns
+
+
+def _columns(parts: list[np.ndarray], table: pa.Table, kind: Any) -> np.ndarray:
+    return np.stack(parts, 1) if parts else np.zeros((table.num_rows, 0), kind)

@@ -1,0 +1,172 @@
+"""TVAE: a variational autoencoder for tables (Xu et al. 2019, section 4.4); conditions by importance resampling."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Drawn, Family, State, need_columns, normals, stream, uniforms
+from generators.privacy import Account
+from generators.tabular.candidates import Outlook, resampled, some_normals
+from generators.tabular.transforms import Coded, TableCoder, put_given
+from records.errors import UserError
+
+NOISE_KEY, DRAW_KEY, SPREAD_KEY = 1000, 1, 2  # of a row's seed; NOISE_KEY and above: one a candidate
+ORDER_KEY = 7  # of the fit's seed
+
+
+@dataclass(frozen=True)
+class TvaeSpec:
+    """Sizes as in the paper; `epochs` go over all rows."""
+
+    epochs: int = 300
+    batch_size: int = 500
+    latent: int = 128
+    hidden: tuple[int, ...] = (128, 128)
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-5
+    reconstruction_weight: float = 2.0  # against the divergence
+    max_categories: int = 256  # codes of a column; beyond, rare categories share some
+
+    def __post_init__(self) -> None:
+        if min(self.epochs, self.batch_size, self.latent, *self.hidden, 1) < 1 or self.max_categories < 4:
+            raise ValueError("epochs, batch_size, latent and hidden must be at least 1, max_categories at least 4")
+        if self.learning_rate <= 0 or self.reconstruction_weight <= 0 or self.weight_decay < 0:
+            raise ValueError("learning_rate and reconstruction_weight must be above 0, weight_decay not negative")
+
+
+class Tvae(Family):
+    """Encodes rows by mode-specific normalisation, and decodes noise to rows."""
+
+    kind: ClassVar[str] = "tvae"
+    Spec: ClassVar[type] = TvaeSpec
+    spec: TvaeSpec
+
+    def check(self) -> None:
+        need_columns(self.schema, self.kind, "numeric", "integer", "category")
+
+    @property
+    def num_steps(self) -> int:
+        return self.spec.epochs * self._epoch_steps
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        if account:
+            raise UserError("model 'tvae' is not private; take dp-tvae or mst")
+        self._seed = seed
+        coder = TableCoder(self.schema, "modes", self.spec.max_categories)
+        self._hold(coder.fit(table, seed))
+        self._build(coder)
+
+    def _hold(self, coded: Coded) -> None:
+        import torch
+
+        self._batch_size = min(self.spec.batch_size, len(coded.low))
+        self._epoch_steps = max(1, len(coded.low) // self._batch_size)
+        self._numbers = torch.from_numpy(coded.low).to(self.device)
+        self._codes = torch.from_numpy(coded.codes.astype(np.int64)).to(self.device)
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def _build(self, coder: TableCoder) -> None:
+        import torch
+
+        from generators.nets import states
+        from generators.nets.segments import Segments
+        from generators.nets.tvae import Decoder, Encoder
+
+        self._coder = coder
+        self._segments = Segments([s.size for s in coder.segments], self.device)
+        self._unseen = np.concatenate([s.seen == 0 for s in coder.segments] or [np.zeros(0, bool)])
+        # A number is known where its segment has not the code after the last mode.
+        numeric = [i for i, s in enumerate(coder.segments) if not s.is_category]
+        self._mode_segments = torch.tensor(numeric, dtype=torch.long, device=self.device)
+        counts = [coder.shapes[c.name].size for c in coder.numeric]  # type: ignore[union-attr]
+        self._mode_counts = torch.tensor(counts, dtype=torch.long, device=self.device)
+        spec, num_numbers, width = self.spec, len(coder.numeric), self._segments.width
+        self._encoder = Encoder(num_numbers + width, spec.hidden, spec.latent).to(self.device)
+        self._decoder = Decoder(spec.latent, spec.hidden[::-1], num_numbers, width).to(self.device)
+        if hasattr(self, "_seed"):
+            states.seed_weights(self._encoder, self._seed, 0)
+            states.seed_weights(self._decoder, self._seed, 1)
+        parameters = [*self._encoder.parameters(), *self._decoder.parameters()]
+        self._adam = torch.optim.Adam(parameters, spec.learning_rate, weight_decay=spec.weight_decay, fused=True)
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        import torch
+
+        from generators.nets import states
+        from generators.nets.tvae import divergence, reconstruction
+
+        sums = torch.zeros(2)
+        for step in range(start, stop):
+            rows = self._rows(step)
+            numbers, codes = self._numbers[rows], self._codes[rows]
+            known = (codes[:, self._mode_segments] < self._mode_counts).float()
+            mean, log_variance = self._encoder(torch.cat([numbers, self._segments.one_hot(codes)], 1))
+            random = states.step_random(self._seed, step, self.device)
+            drawn = torch.randn(mean.shape, generator=random, device=self.device)
+            latents = mean + drawn * (log_variance / 2).exp()
+            lost = reconstruction(self._decoder, self._segments, latents, numbers, known, codes)
+            far = divergence(mean, log_variance)
+            self._adam.zero_grad()
+            (self.spec.reconstruction_weight * lost + far).backward()
+            self._adam.step()
+            self._decoder.bound()
+            sums += torch.stack([lost.detach(), far.detach()]).cpu()
+        means = (sums / (stop - start)).tolist()
+        return {"reconstruction": means[0], "divergence": means[1]}
+
+    def _rows(self, step: int) -> Any:
+        """The rows of one step: every epoch goes over all of them in an order of its own."""
+        import torch
+
+        epoch, place = divmod(step, self._epoch_steps)
+        if self._order[0] != epoch:
+            self._order = epoch, stream(self._seed, ORDER_KEY, epoch).permutation(len(self._codes))
+        return torch.from_numpy(self._order[1][place * self._batch_size : (place + 1) * self._batch_size])
+
+    def trained(self) -> State:
+        from generators.nets import states
+
+        return State(self._coder.state() | states.module_arrays(self._decoder, "decoder"))
+
+    def training(self) -> State:
+        from generators.nets import states
+
+        return State(states.module_arrays(self._encoder, "encoder") | states.adam_arrays(self._adam, "adam"))
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        from generators.nets import states
+
+        coder = TableCoder(self.schema, "modes", self.spec.max_categories)
+        coder.load(trained.tensors)
+        self._build(coder)
+        states.load_module(self._decoder, "decoder", trained.tensors)
+        if training is not None:
+            states.load_module(self._encoder, "encoder", training.tensors)
+            states.load_adam(self._adam, "adam", training.tensors)
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        import torch
+
+        from generators.nets.segments import tensor
+
+        given = self._coder.given(wanted)
+        deviations = self._decoder.deviation.detach().cpu().numpy()
+
+        @torch.no_grad()
+        def propose(number: int, needed: np.ndarray) -> Outlook:
+            latents = tensor(some_normals(seeds, needed, self.spec.latent, NOISE_KEY + number), self.device)
+            alphas, logits = self._decoder(latents)
+            shares = self._segments.softmax(logits).cpu().numpy()
+            shares[:, self._unseen] = 0
+            return Outlook(shares, alphas.cpu().numpy())
+
+        outlook = resampled(self._coder, given, deviations, seeds, propose)
+        levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
+        codes = self._segments.draw(torch.from_numpy(outlook.shares), torch.from_numpy(levels[:, ::2])).numpy()
+        near = normals(seeds, outlook.alphas.shape[1], SPREAD_KEY) * deviations
+        alphas = np.clip(outlook.alphas + near, -1, 1)
+        columns = self._coder.decode(alphas, codes, levels[:, 1::2])
+        return Drawn(put_given(self.schema, columns, wanted), given.reasons)
