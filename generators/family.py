@@ -23,7 +23,10 @@ from records.kinds import Kinds, kind_class
 from records.tables import TableSchema
 
 KINDS: Kinds = {
+    "ddpm": ("generators.images.ddpm", "Ddpm"),
+    "gan": ("generators.images.gan", "Gan"),
     "independent": ("generators.tabular.independent", "Independent"),
+    "vae": ("generators.images.vae", "Vae"),
 }
 
 
