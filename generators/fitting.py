@@ -25,6 +25,7 @@ from records.store import Store
 
 CHECKPOINTS = "checkpoints/step-"
 NOT_PRIVATE = "none: the model was fitted to the rows as they are and may give single ones away"
+NO_ROWS = "none is needed: the model has learnt from no rows"
 EPSILON_EVERY_S = 5.0  # counting it takes a moment
 MAX_LOSSES = 500  # points of the loss curve that the card keeps
 
@@ -176,12 +177,13 @@ class Fit:
         trained = self.family.trained()
         self._look(trained, {}, self.family.num_steps)
         weights = pack(trained.tensors)
+        text = NOT_PRIVATE if self.family.needs_rows else NO_ROWS
         card = ModelCard(
             format=FORMAT,
             identity=self.identity(),
             fingerprint=mark,
             trained_on=self.trained_on,
-            privacy=account.statement() if account else {"guarantee": None, "text": NOT_PRIVATE},
+            privacy=account.statement() if account else {"guarantee": None, "text": text},
             facts=trained.facts,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             losses=losses,

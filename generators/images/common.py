@@ -1,6 +1,5 @@
 """What all families of images share: one image column, at most one label, rows in and rows out."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from generators.family import Drawn, Family, need_columns
-from records.datasets import pixels_of
+from records.datasets import pixels_of, png
 from records.errors import UserError
 from records.tables import IMAGE, Column
 
@@ -98,11 +97,5 @@ def row_streams(seeds: np.ndarray) -> list[np.random.Generator]:
 
 def encode(pixels: np.ndarray) -> pa.Array:
     """PNG bytes in the Image struct of `datasets`, from uint8 (n, channels, height, width), 1 or 3 channels."""
-    from PIL import Image
-
-    made = []
-    for image in pixels:
-        sink = io.BytesIO()
-        Image.fromarray(image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)).save(sink, "PNG")
-        made.append({"bytes": sink.getvalue(), "path": None})
-    return pa.array(made, IMAGE)
+    planes = [image[0] if len(image) == 1 else np.moveaxis(image, 0, -1) for image in pixels]
+    return pa.array([{"bytes": png(image), "path": None} for image in planes], IMAGE)

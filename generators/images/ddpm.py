@@ -158,7 +158,9 @@ class Ddpm(ImageFamily):
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         streams = row_streams(seeds)
         labels = self.choose(wanted, np.array([s.random() for s in streams]), self._shares)
-        return self.drawn(self._denoised(labels if self.label else np.full(len(seeds), self.num_labels), streams), labels)
+        return self.drawn(
+            self._denoised(labels if self.label else np.full(len(seeds), self.num_labels), streams), labels
+        )
 
     def _denoised(self, labels: np.ndarray, streams: list[np.random.Generator]) -> np.ndarray:
         """From noise to images in `sample_steps` steps: Song et al. 2021, equations 12 and 16 (eta 0: DDIM, 1: DDPM).

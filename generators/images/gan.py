@@ -148,7 +148,7 @@ class Gan(ImageFamily):
     def training(self) -> State:
         from generators.nets.arrays import of_adam, of_module
 
-        tensors = {}
+        tensors: dict[str, np.ndarray] = {}
         for name, net in zip(NAMES, (self._generator, self._critic)):
             tensors |= {**of_module(net, name), **of_adam(self._adams[name], f"adam_{name}")}
         return State(tensors)

@@ -30,7 +30,7 @@ def to_module(module: nn.Module, prefix: str, arrays: Mapping[str, np.ndarray]) 
 
 def of_adam(adam: torch.optim.Adam, prefix: str) -> dict[str, np.ndarray]:
     """Moments and step counts by parameter number; empty before the first step."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for number, parameter in enumerate(_parameters(adam)):
         state = adam.state.get(parameter)
         if state:
