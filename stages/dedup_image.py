@@ -1,14 +1,15 @@
 """Near-duplicates of images already kept, by perceptual hash, in the same index as texts (see stages.duplicates).
 
-The hash is 64 bits: the signs of the 8 x 8 lowest frequencies of the grey image at 32 x 32 pixels, each against their
+The hash is 64 bits: the 8 x 8 lowest frequencies of the grey image at 32 x 32 pixels, each above or below their
 median (pHash; Zauner 2010, section 3.2.1). Light, contrast, scale and encoding change few of them.
 
-The index answers by equal keys, so distance is found by blocks (Manku et al. 2007, section 3): the bits are dealt out to
-`3 * distance` blocks, and each choice of two thirds of them is a band, whose key is all of its bits. Two hashes that
-differ in at most `distance` bits leave so many blocks untouched, so they share a band. What counts as a duplicate is
-exactly this: equal bits in two thirds of the blocks. So every image within `distance` bits of a kept one is found, and one
-further away only if all its other bits lie in the remaining third. Unlike images do so with a chance of bands / 2^42 (one
-in 300,000 at a million kept ones, distance 2, 15 bands); images of one simple kind, such as digits, more often.
+The index answers by equal keys, so distance is found by blocks (Manku et al. 2007, section 3): the bits are dealt out
+to `3 * distance` blocks, and each choice of two thirds of them is a band, whose key is all of its bits. Two hashes
+that differ in at most `distance` bits leave so many blocks untouched, so they share a band. What counts as a
+duplicate is exactly this: equal bits in two thirds of the blocks. So every image within `distance` bits of a kept one
+is found, and one further away only if all its other bits lie in the remaining third. Unlike images do so with a
+chance of bands / 2^42 (one in 300,000 at a million kept ones, distance 2, 15 bands); images of one simple kind, such
+as digits, more often.
 """
 
 import io

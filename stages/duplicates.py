@@ -1,8 +1,8 @@
 """What stages that look for duplicates of kept rows share: they sign rows, and the verdict comes at commit.
 
 Which row duplicates which is known when lots commit in their order (see stages.bandindex), and so does not depend on
-which worker was first. A signature becomes some 64-bit keys, one a band: a row is a duplicate when any of them is that of
-a row kept before it.
+which worker was first. A signature becomes some 64-bit keys, one a band: a row is a duplicate when any of them is that
+of a row kept before it.
 """
 
 from abc import abstractmethod

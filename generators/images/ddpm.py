@@ -7,6 +7,7 @@ Ho et al. 2020 (DDPM), Nichol & Dhariwal 2021 (cosine schedule), Salimans & Ho 2
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -176,7 +177,7 @@ class Ddpm(ImageFamily):
         times = np.linspace(NUM_TIMES, 0, self.spec.sample_steps + 1).round().astype(np.int64)
         kept, x = kept_signal(), noise()
         with torch.inference_mode():
-            for now, then in zip(times[:-1], times[1:]):
+            for now, then in pairwise(times):
                 signal, spread = math.sqrt(kept[now]), math.sqrt(1 - kept[now])
                 made = self._guess(x, int(now), labels)
                 image = (x - spread * made) / signal if self.spec.predict == "epsilon" else signal * x - spread * made

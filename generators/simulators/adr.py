@@ -1,9 +1,9 @@
-"""Automatic domain randomization: ranges that grow as a policy copes with them. OpenAI et al. 2019, 1910.07113, section 5.
+"""Automatic domain randomization: ranges that grow as a policy copes with them (OpenAI 2019, 1910.07113, section 5).
 
 Each parameter has a range that begins around its centre. With chance `boundary_share` an episode sets one parameter to
 one end of its range and the others anywhere in theirs; its performance goes into that end's buffer. A full buffer (m
-entries) moves its end: outwards by a step where the mean is at least `high`, inwards where it is at most `low`; then it is
-emptied. The measure of progress is the entropy of the ranges, the mean log of their widths, in nats a dimension.
+entries) moves its end: outwards by a step where the mean is at least `high`, inwards where it is at most `low`; then it
+is emptied. The measure of progress is the entropy of the ranges, the mean log of their widths, in nats a dimension.
 """
 
 from collections.abc import Mapping, Sequence

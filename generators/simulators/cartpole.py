@@ -1,8 +1,8 @@
 """`cartpole`: a pole on a cart that is pushed left or right; every mass, length, friction and delay may be another.
 
-The equations are those of gymnasium's CartPole-v1 (Barto, Sutton & Anderson 1983; without friction and delay the two are
-equal, and a test compares them), with their friction of the cart on the track and of the hinge. Coulomb's friction jumps
-where the cart stands still; here a tanh of the speed over SLOW_M_S takes the jump's place.
+The equations are those of gymnasium's CartPole-v1 (Barto, Sutton & Anderson 1983; without friction and delay the two
+are equal, and a test compares them), with their friction of the cart on the track and of the hinge. Coulomb's friction
+jumps where the cart stands still; here a tanh of the speed over SLOW_M_S takes the jump's place.
 """
 
 import math

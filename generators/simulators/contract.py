@@ -1,7 +1,7 @@
 """The simulator contract: parameters with ranges, an episode by `reset` and `step`, and labels that come for free.
 
 A simulator is a world whose parameters a row draws anew from their ranges: that is domain randomization (Tobin et al.
-2017; Peng et al. 2018). Whatever a simulator does hangs on its parameters, its actions and the row's own random numbers.
+2017; Peng et al. 2018). Whatever it does hangs on its parameters, its actions and the row's own random numbers.
 """
 
 import math

@@ -1,7 +1,7 @@
 """`adr`: ranges and a policy that grow up together on the cart and its pole; its rows are episodes in those ranges.
 
-The policy is linear and improved by the cross-entropy method (Rubinstein & Kroese 2004; Szita & Lorincz 2006, whose floor
-under the spread keeps it from settling while the ranges still grow). It learns from no rows.
+The policy is linear and improved by the cross-entropy method (Rubinstein & Kroese 2004; Szita & Lorincz 2006, whose
+floor under the spread keeps it from settling while the ranges still grow). It learns from no rows.
 """
 
 from collections.abc import Mapping, Sequence
@@ -85,7 +85,7 @@ class AdrFamily(Family):
         return {**told, "entropy": self._adr.entropy} if self.spec.randomize == "adr" else told
 
     def _step(self, step: int) -> float:
-        """Try a population on worlds of the ranges as they are, then measure the mean policy and let the ranges move."""
+        """Try a population on worlds of the ranges as they are, then measure the mean policy; the ranges may move."""
         spec, draw = self.spec, stream(self._seed, step)
         policies = self._mean + self._spread * draw.standard_normal((spec.population, len(self._mean)))
         worlds, _ = self._adr.draw(spec.episodes, draw)

@@ -1,7 +1,8 @@
 """`scene`: shapes on a textured ground under a lamp, seen by a camera, with boxes and masks that are exact.
 
-A renderer in numpy: each pixel is carried back through the camera to the ground, which gives its texture and the topmost
-shape over it. Light is Lambert's, from one lamp, over a relief that the texture gives the ground and a dome over each shape.
+A renderer in numpy: each pixel is carried back through the camera to the ground, which gives its texture and the
+topmost shape over it. Light is Lambert's, from one lamp, over the relief of the ground's texture and a dome over each
+shape.
 """
 
 import math

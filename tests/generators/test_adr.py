@@ -37,20 +37,20 @@ def rounds(adr: Adr, num: int, performance: Any, seed: int = 0) -> list[float]:
     return told
 
 
-@given(st.integers(0, 2**31), st.floats(0.9, 1.0), st.integers(1, 8), st.floats(0.01, 0.4))
-@settings(max_examples=40)
+@given(st.integers(0, 2**31), st.floats(0.9, 1.0), st.integers(1, 4), st.floats(0.05, 0.4))
+@settings(max_examples=15)
 def test_on_an_easy_task_ranges_grow_to_all_that_is_allowed(seed: int, score: float, m: int, delta: float) -> None:
     adr = Adr(PARAMETERS, AdrSpec(buffer=m, delta=delta))
     told = rounds(adr, 60, lambda worlds: np.full(len(worlds), score), seed)
     assert (np.diff([Adr(PARAMETERS, adr.spec).entropy, *told]) >= 0).all()
     assert (adr.ranges[:, 0] >= adr.limits[:, 0]).all() and (adr.ranges[:, 1] <= adr.limits[:, 1]).all()
-    rounds(adr, 2000 if delta < 0.05 else 400, lambda worlds: np.ones(len(worlds)), seed)
+    rounds(adr, 200, lambda worlds: np.ones(len(worlds)), seed)
     np.testing.assert_allclose(adr.ranges, adr.limits)
     assert adr.entropy == pytest.approx(0.0, abs=1e-12)
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_on_a_hopeless_task_they_shrink_to_where_they_began(seed: int) -> None:
     adr = Adr(PARAMETERS, AdrSpec(buffer=2, delta=0.1))
     start = adr.ranges.copy()
