@@ -12,7 +12,7 @@ from cluster.errors import LOST, short
 from cluster.rebuild import ClaimSource, num_at_once, read_back
 from cluster.snapshots import Claims, Stretch
 from stages.bandindex import merged
-from stages.dedup import Dedup
+from stages.duplicates import Duplicates
 
 TELL_EVERY_S = 10.0
 
@@ -21,7 +21,7 @@ TELL_EVERY_S = 10.0
 class BandShard:
     """Some of the bands of the index. Calls come from one driver and run in order; answers tell the bytes held."""
 
-    def __init__(self, dedup: Dedup, first: int, stop: int, num_rows: int) -> None:
+    def __init__(self, dedup: Duplicates, first: int, stop: int, num_rows: int) -> None:
         self.index = dedup.new_index(stop - first)
         self.index.reserve(num_rows)
 
@@ -55,7 +55,7 @@ class IndexLost(Exception):
 class BandShards:
     """All actors of one index. Bands are spread over at most `num_actors`, and at most one actor a band."""
 
-    def __init__(self, dedup: Dedup, num_actors: int, source: ClaimSource) -> None:
+    def __init__(self, dedup: Duplicates, num_actors: int, source: ClaimSource) -> None:
         self.dedup, self.source = dedup, source
         edges = np.linspace(0, dedup.bands, min(num_actors, dedup.bands) + 1).astype(int).tolist()
         self._bands = [slice(*pair) for pair in pairwise(edges)]

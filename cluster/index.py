@@ -16,7 +16,7 @@ from cluster.spec import SNAPSHOT_LOTS
 from cluster.work import Brief
 from records.store import Store
 from stages.bandindex import NOBODY, resolve
-from stages.dedup import Dedup
+from stages.duplicates import Duplicates
 
 MAX_EXCESS = 10.0  # times the stated error at which overfull filters end the run
 
@@ -36,7 +36,7 @@ class DedupIndex:
         """`kit_ref` is of a kit with a dedup stage of `num_bands`; `snapshot_lots` lots make a snapshot, 0 for none."""
         kit = ray.get(kit_ref)
         assert kit.dedup is not None and kit.dedup.bands == num_bands
-        self.dedup: Dedup = kit.dedup
+        self.dedup: Duplicates = kit.dedup
         self.num_bands, self.max_retries = num_bands, max_retries
         self.say: Callable[[str], None] = lambda text: None
         self._lot_size = kit.plan.lot_size

@@ -1,4 +1,4 @@
-"""The claims of committed lots, read back in parallel: from snapshots, else from the `minhash` columns of shards."""
+"""The claims of committed lots, read back in parallel: from snapshots, else from the signature columns of shards."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ from records.errors import UserError
 from records.lots import Plan
 from records.shards import KEPT, shard_name
 from records.store import LocalStore, Store
-from stages.dedup import Dedup
+from stages.duplicates import Duplicates
 
 MAX_TASKS = 32  # reading at once, each with a stretch of at most snapshots.MAX_BYTES in memory
 NUM_READS = 8  # shards that a task fetches at once from a store with a delay
@@ -32,7 +32,7 @@ class ClaimSource:
 
     store: Store
     plan: Plan
-    dedup: Dedup
+    dedup: Duplicates
     whose: dict[str, Any]  # see snapshots.identity
     snapshot_lots: int  # 0: no snapshots are read or written
 
@@ -73,9 +73,9 @@ class ClaimSource:
         is_whole = not isinstance(self.store, LocalStore) and self.plan.lot_size < WHOLE_BELOW
         source = pa.BufferReader(self.store.read(name)) if is_whole else self.store.open(name)
         with source, pq.ParquetFile(source) as file:
-            table = file.read(columns=["row", "minhash"], use_threads=False)
+            table = file.read(columns=["row", self.dedup.signature], use_threads=False)
         owners = lot * self.plan.lot_size + table.column("row").to_numpy().astype(np.int64)
-        return self.dedup.keys(table.column("minhash")), owners
+        return self.dedup.keys(table.column(self.dedup.signature)), owners
 
     def stretches(self, num_lots: int) -> tuple[list[Stretch], int]:
         """The committed lots in pieces for tasks, and about how many rows they hold (0: not known).

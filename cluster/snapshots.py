@@ -22,8 +22,7 @@ import numpy as np
 from records.errors import UserError
 from records.lots import Plan
 from records.store import Store
-from stages.dedup import Dedup
-from stages.minhash import band_keys
+from stages.duplicates import Duplicates
 
 FOLDER = "index"
 FORMAT = 1
@@ -48,16 +47,15 @@ class Stretch:
         return self.stop - self.first
 
 
-def identity(plan: Plan, dedup: Dedup) -> dict[str, Any]:
+def identity(plan: Plan, dedup: Duplicates) -> dict[str, Any]:
     """Whose claims they are. A probe is in it, so that keys of another way to hash bands are not taken for ours."""
-    probe = band_keys(np.arange(dedup.spec.num_perm, dtype=np.uint32).reshape(1, -1), dedup.bands, dedup.rows)
     return {
         "format": FORMAT,
         "fingerprint": plan.fingerprint,
         "generation": plan.generation,
         "lot_size": plan.lot_size,
         "bands": dedup.bands,
-        "probe": hashlib.sha256(probe.tobytes()).hexdigest()[:16],
+        "probe": hashlib.sha256(dedup.probe().tobytes()).hexdigest()[:16],
     }
 
 

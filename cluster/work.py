@@ -20,7 +20,7 @@ from records.schema import ASK, REJECT, set_column
 from records.shards import Encoded, OutputSpec
 from stages.bandindex import NOBODY, UNKNOWN
 from stages.contract import Stage
-from stages.dedup import DUPLICATE, PROBABLE, Dedup
+from stages.duplicates import DUPLICATE, PROBABLE, Duplicates
 
 
 @dataclass
@@ -47,8 +47,8 @@ class Kit:
         return segments
 
     @property
-    def dedup(self) -> Dedup | None:
-        return next((s for s in self.stages if isinstance(s, Dedup)), None)
+    def dedup(self) -> Duplicates | None:
+        return next((s for s in self.stages if isinstance(s, Duplicates)), None)
 
     def open(self) -> "Kit":
         if self.generator is not None:
@@ -112,7 +112,7 @@ def process(kit: Kit, batch: Unborn | pa.RecordBatch, segment: int = 0) -> tuple
     if kit.dedup is not None and segment == len(segments) - 1:
         keys = np.zeros((batch.num_rows, kit.dedup.bands), np.uint64)
         if alive.any():
-            keys[alive] = kit.dedup.keys(batch.column("minhash").filter(pa.array(alive)))
+            keys[alive] = kit.dedup.keys(batch.column(kit.dedup.signature).filter(pa.array(alive)))
     return batch, Brief(alive, keys, busy_s)
 
 

@@ -23,12 +23,17 @@ from records.kinds import Kinds, kind_class
 from records.tables import TableSchema
 
 KINDS: Kinds = {
+    "adr": ("generators.simulators.family", "AdrFamily"),
+    "classifier": ("generators.images.classifier", "Classifier"),
     "copula": ("generators.tabular.copula", "Copula"),
     "ctgan": ("generators.tabular.ctgan", "Ctgan"),
+    "ddpm": ("generators.images.ddpm", "Ddpm"),
+    "gan": ("generators.images.gan", "Gan"),
     "independent": ("generators.tabular.independent", "Independent"),
     "smote": ("generators.tabular.smote", "Smote"),
     "tabddpm": ("generators.tabular.tabddpm", "TabDdpm"),
     "tvae": ("generators.tabular.tvae", "Tvae"),
+    "vae": ("generators.images.vae", "Vae"),
 }
 
 
@@ -64,11 +69,18 @@ class Family(ABC):
     needs_privacy: ClassVar[bool] = False  # whether it cannot be fitted without one
     holds_rows: ClassVar[bool] = False  # whether the model's folder holds the rows themselves
     min_rows: ClassVar[int] = 2
+    needs_rows: ClassVar[bool] = True  # false: it learns from no rows, and `own_schema` says what it makes
+    makes_rows: ClassVar[bool] = True  # false: its model serves a stage
 
     def __init__(self, spec: Any, schema: TableSchema) -> None:
         self.spec = spec
         self.schema = schema
         self.device = "cpu"  # or "cuda"; set before `begin` or `restore`
+
+    @classmethod
+    def own_schema(cls, spec: Any) -> TableSchema:
+        """What a family makes that needs no rows. Raises UserError for a spec that makes nothing."""
+        raise AssertionError(f"{cls.kind} takes its schema from rows or recipe")
 
     def check(self) -> None:  # noqa: B027
         """Raise UserError when the schema has columns that this family cannot make, or a package is missing."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 from generators.contract import Generator, fill_columns
 from generators.family import Family
 from generators.model_folder import ModelCard, empty_family, load_model, read_card
+from records.errors import UserError
 from records.schema import ASK, REJECT
 from records.tables import Column
 from stages.needs import Needs
@@ -44,6 +45,8 @@ class Fitted(Generator):
         self.card: ModelCard = read_card(spec.model)
         self.family: Family = empty_family(self.card)
         self._num_made = 0
+        if not self.family.makes_rows:
+            raise UserError(f"{spec.model} holds a model of kind '{self.card.kind}', which makes no rows")
         for name in spec.given or ():
             self.family.schema.column(name)
 
@@ -138,8 +141,8 @@ def _typed(column: Column, value: Any) -> Any:
         if text not in column.categories:
             raise ValueError(text)
         return text
-    if column.kind == "image":
-        raise TypeError("an image is no condition")
+    if column.kind in ("image", "series"):
+        raise TypeError(f"a column of kind {column.kind} is no condition")
     number = float(value)
     if not np.isfinite(number) or (column.kind == "integer" and number != int(number)):
         raise ValueError(value)

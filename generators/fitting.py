@@ -29,6 +29,7 @@ HOLDS_ROWS = (
     "none: the model's folder holds the training rows as they are, and its rows lie between them; "
     "share neither where the rows may not go"
 )
+NO_ROWS = "none is needed: the model has learnt from no rows"
 EPSILON_EVERY_S = 5.0  # counting it takes a moment
 MAX_LOSSES = 500  # points of the loss curve that the card keeps
 
@@ -177,6 +178,8 @@ class Fit:
         return facts["step"], facts["losses"]
 
     def _not_private(self) -> str:
+        if not self.family.needs_rows:
+            return NO_ROWS
         return HOLDS_ROWS if self.family.holds_rows else NOT_PRIVATE
 
     def _finish(self, mark: str, losses: list[dict[str, float]], account: Account | None) -> ModelCard:

@@ -5,7 +5,9 @@ from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
     "canned": ("generators.canned", "Canned"),
+    "diffusers": ("generators.diffusion", "Diffusers"),
     "model": ("generators.fitted", "Fitted"),
+    "simulator": ("generators.simulators.generator", "Simulated"),
     "teacher": ("generators.teacher", "Teacher"),
 }
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,12 +18,14 @@ from records.ids import row_id
 from records.manifest import Manifest
 from records.schema import REJECT
 from records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
+from records.spec import build
 from records.store import Store, open_store
 from stages.bandindex import BandIndex
-from stages.dedup import DUPLICATE, PROBABLE, Dedup
+from stages.duplicates import DUPLICATE, PROBABLE, Duplicates
+from stages.registry import AT_COMMIT, stage_class
 
 MAX_SHOWN = 20
-SAMPLE_PER_LOT = 4  # signatures made anew from the text
+SAMPLE_PER_LOT = 4  # signatures made anew from what they sign
 
 
 @dataclass
@@ -127,11 +130,13 @@ class _Walk:
                 continue  # found out again, and reported, when the lot is read
             self.wanted.update({other: name for other in named.drop_null().to_pylist()})
 
-    def _dedup(self) -> Dedup | None:
+    def _dedup(self) -> Duplicates | None:
         for table in self.book.recipe["stages"]:
-            if table["kind"] == Dedup.kind:
+            if table["kind"] in AT_COMMIT:
                 spec = {k: v for k, v in table.items() if k not in ("kind", "name")}
-                return Dedup(Dedup.Spec(**spec), table["name"])
+                made: Any = stage_class(table["kind"])
+                stage: Duplicates = made(build(made.Spec, spec, manifest.NAME), table["name"])
+                return stage
         return None
 
     def lot(self, lot: int) -> Summary:
@@ -232,11 +237,14 @@ class _Walk:
             self.wanted.pop(one, None)
         if not table.num_rows:
             return
-        column = table.column("minhash").combine_chunks()
+        signature = self.dedup.signature
+        column = table.column(signature).combine_chunks()
         some = table.slice(0, SAMPLE_PER_LOT).combine_chunks().to_batches()[0]
-        anew = self.dedup.find(some).columns["minhash"]
+        anew = self.dedup.find(some).columns[signature]
         if not anew.equals(column.slice(0, SAMPLE_PER_LOT)):
-            self.findings.add(f"{name}: a row's minhash is not that of its text: one of the two was altered")
+            self.findings.add(
+                f"{name}: a row's {signature} is not that of its {self.dedup.signed}: one of the two was altered"
+            )
         keys = self.dedup.keys(column)
         first = self.findings.num_checked.get("signatures", 0)
         for row in range(table.num_rows):  # one by one: two rows of the same lot must not collide either

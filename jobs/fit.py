@@ -37,8 +37,8 @@ class FitRecipe:
     """The file as written; `[model]` is checked by the family that its kind names."""
 
     name: str
-    data: DataSpec
     model: dict[str, Any]
+    data: DataSpec | None = None  # of every family that learns from rows
     description: str = ""
     seed: int = 0
     schema: dict[str, Any] | None = None  # {columns = [...]} or {file = "..."}; default: read from the rows
@@ -78,12 +78,20 @@ def load_plan(path: str, settings: Sequence[str] = ()) -> Plan:
     kind, spec = parted(recipe.model, "model")
     family_type = family_class(kind)
     made: Any = build(family_type.Spec, spec, "model")
-    table = read_table(recipe.data)
-    schema, doubts = read_schema(recipe.schema, table)
+    if family_type.needs_rows:
+        if recipe.data is None:
+            raise UserError(f"{path}: key 'data' is missing: model '{kind}' learns from rows")
+        path_of_rows, table = recipe.data.path, read_table(recipe.data)
+        schema, doubts = read_schema(recipe.schema, table)
+        table = schema.conform(table, path_of_rows)
+    else:
+        if recipe.data is not None or recipe.schema is not None:
+            raise UserError(f"{path}: model '{kind}' learns from no rows; leave [data] and [schema] out")
+        path_of_rows, schema, doubts = "", family_type.own_schema(made), []
+        table = pa.schema(schema.payload).empty_table()
     family = family_type(made, schema)
-    table = schema.conform(table, recipe.data.path)
     check_fit(family, table, recipe.privacy)
-    trained_on = {"path": recipe.data.path, "num_rows": table.num_rows, "digest": digest_table(table)}
+    trained_on = {"path": path_of_rows, "num_rows": table.num_rows, "digest": digest_table(table)}
     return Plan(recipe, family, table, trained_on, doubts)
 
 
@@ -196,7 +204,7 @@ def _plan_table(plan: Plan, uri: str) -> Table:
     schema, recipe = plan.family.schema, plan.recipe
     table = Table(title=f"{recipe.name}: what would be fitted", show_header=False, title_justify="left")
     table.add_row("model", f"{plan.family.kind} into {uri}")
-    table.add_row("rows", f"{plan.table.num_rows:,} of {recipe.data.path}")
+    table.add_row("rows", f"{plan.table.num_rows:,} of {recipe.data.path}" if recipe.data else "none")
     kinds = {c.kind for c in schema.columns}
     table.add_row("columns", ", ".join(f"{len(schema.of_kind(k))} {k}" for k in sorted(kinds)))
     if recipe.privacy:
@@ -208,7 +216,8 @@ def card_table(card: ModelCard, uri: str) -> Table:
     """What a finished model is, for people."""
     table = Table(title=f"model: {uri}", show_header=False, title_justify="left")
     table.add_row("kind", card.kind)
-    table.add_row("fitted to", f"{card.trained_on['num_rows']:,} rows of {card.trained_on['path']}")
+    rows = f"{card.trained_on['num_rows']:,} rows of {card.trained_on['path']}"
+    table.add_row("fitted to", rows if card.trained_on["path"] else "no rows")
     if card.losses:
         last = card.losses[-1]
         table.add_row("steps", f"{last['step']:,.0f}")

@@ -21,11 +21,11 @@ from cluster.spec import ClusterSpec
 from jobs.card import croissant, dataset_card
 from records import ledger, manifest
 from records.errors import UserError
-from records.schema import REJECT
+from records.schema import REJECT, with_images
 from records.shards import KEPT, shard_name
 from records.store import Store, open_store
 
-LEFT_OUT = ("minhash", "duplicate_of", REJECT.name)  # of use inside a run only
+LEFT_OUT = ("minhash", "image_hash", "row_hash", "duplicate_of", REJECT.name)  # of use inside a run only
 SHARD, PLACE = "_shard", "_place"
 ROW_GROUP_ROWS = 8192
 
@@ -62,7 +62,7 @@ def pack(uri: str, to: str, shard_mb: int, seed: int) -> int:
     num_shards = max(1, round(totals.kept_bytes / (shard_mb * 2**20)))
     with pq.ParquetFile(store.open(shard_name(KEPT, 0))) as first:
         schema = first.schema_arrow.remove_metadata()
-    schema = pa.schema([f for f in schema if f.name not in LEFT_OUT])
+    schema = with_images(pa.schema([f for f in schema if f.name not in LEFT_OUT]))
 
     def say(text: str) -> None:
         console.print(text, markup=False, soft_wrap=True)

@@ -22,7 +22,7 @@ from records.shards import OutputSpec
 from records.sources import Source, SourceSpec, open_source
 from records.spec import build, literals, nearest
 from stages.contract import Stage
-from stages.dedup import Dedup
+from stages.duplicates import Duplicates
 from stages.needs import Needs
 from stages.registry import stage_class
 
@@ -162,8 +162,8 @@ def build_stages(recipe: Recipe) -> list[Stage]:
     for name in recipe.cluster.pools:
         if name not in names:
             raise UserError(f"cluster.pools.{name}: no stage is called so{nearest(name, names)}")
-        if stages[names.index(name)].kind == "dedup":
-            raise UserError(f"cluster.pools.{name}: dedup has no engine; its index is spread by cluster.index_actors")
+        if isinstance(stages[names.index(name)], Duplicates):
+            raise UserError(f"cluster.pools.{name}: {name} has no engine; its index is spread by cluster.index_actors")
     return stages
 
 
@@ -244,17 +244,17 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
                     f"stage '{stage.name}' reads column '{name}', which is not there; "
                     f"the payload is {', '.join(f.name for f in payload)}"
                 )
-            if stage.reads_text and not pa.types.is_string(schema.field(name).type):
-                raise UserError(f"stage '{stage.name}' reads column '{name}', which holds no text")
+            if (why := stage.refuses(schema.field(name))) is not None:
+                raise UserError(f"stage '{stage.name}' reads column '{name}', which {why}")
         known |= {c.name for c in stage.columns()}
-    if sum(s.kind == "dedup" for s in stages) > 1:
+    if sum(isinstance(s, Duplicates) for s in stages) > 1:
         raise UserError("a recipe takes one dedup stage")
 
 
 def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:
     """Refuse a limit that Bloom filters are not made for; such a run would end before it."""
     for stage in stages:
-        most = stage.spec.bloom_rows if isinstance(stage, Dedup) else None
+        most = stage.spec.bloom_rows if isinstance(stage, Duplicates) else None
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
             raise UserError(
                 f"limits.kept_rows is {limits.kept_rows:,}, but stage '{stage.name}' has filters for {most:,} rows; "

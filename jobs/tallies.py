@@ -10,6 +10,7 @@ from jobs.sample import Overlap, Sample
 from jobs.status import money
 from records.manifest import Manifest
 from records.shards import Summary
+from stages.registry import AT_COMMIT
 
 MAX_ITEMS = 12  # of one benchmark
 
@@ -64,7 +65,7 @@ def yields(book: Manifest, totals: Summary) -> list[Step]:
 
     Reasons that bear no stage's name belong to the generator.
     """
-    stages = sorted(book.recipe["stages"], key=lambda s: s["kind"] == "dedup")
+    stages = sorted(book.recipe["stages"], key=lambda s: s["kind"] in AT_COMMIT)
     by_stage: Counter[str] = Counter()
     names = {stage["name"] for stage in stages}
     for reason, rows in totals.rejected.items():

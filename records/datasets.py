@@ -178,15 +178,18 @@ def _breast_cancer() -> pa.Table:
     return pa.table({**{n: numbers[:, i] for i, n in enumerate(names)}, "diagnosis": diagnosis})
 
 
-def images_table(pixels: np.ndarray, labels: np.ndarray) -> pa.Table:
-    """`image` (PNG bytes) and `label` from uint8 pixels (n, height, width) or (n, height, width, 3)."""
+def png(pixels: np.ndarray) -> bytes:
+    """An image as PNG, from uint8 (height, width), grey, or (height, width, 3)."""
     from PIL import Image
 
-    encoded = []
-    for image in pixels:
-        sink = io.BytesIO()
-        Image.fromarray(image).save(sink, "PNG")
-        encoded.append({"bytes": sink.getvalue(), "path": None})
+    sink = io.BytesIO()
+    Image.fromarray(pixels).save(sink, "PNG")
+    return sink.getvalue()
+
+
+def images_table(pixels: np.ndarray, labels: np.ndarray) -> pa.Table:
+    """`image` (PNG bytes) and `label` from uint8 pixels (n, height, width) or (n, height, width, 3)."""
+    encoded = [{"bytes": png(image), "path": None} for image in pixels]
     return pa.table({"image": pa.array(encoded, IMAGE), "label": pa.array([str(v) for v in labels])})
 
 
@@ -199,7 +202,7 @@ def pixels_of(column: pa.ChunkedArray | pa.Array, height: int, width: int, chann
         try:
             with Image.open(io.BytesIO(value["bytes"])) as opened:
                 image = np.asarray(opened.convert("L" if channels == 1 else "RGB"))
-        except (OSError, TypeError) as error:
+        except (OSError, TypeError, ValueError, SyntaxError) as error:
             raise UserError(f"row {row} holds no image that can be read ({error})") from None
         if image.shape[:2] != (height, width):
             shape = f"{image.shape[0]} x {image.shape[1]}"

@@ -9,10 +9,12 @@ findings    what the stages add, then `reject`: null = the row is alive, else "s
 While a lot is under way its batch also has `ask`, the JSON text of the source row; shards never hold it.
 """
 
+import json
 from collections.abc import Sequence
 
 import pyarrow as pa
 
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # the Image feature of `datasets`
 IDENTITY = [
     pa.field("id", pa.string(), nullable=False),
     pa.field("lot", pa.int64(), nullable=False),
@@ -53,7 +55,14 @@ def full_schema(payload: Sequence[pa.Field], findings: Sequence[pa.Field]) -> pa
         if field.name in seen or field.name == ASK.name:
             raise ValueError(f"column '{field.name}' is declared twice")
         seen.add(field.name)
-    return pa.schema(fields)
+    return with_images(pa.schema(fields))
+
+
+def with_images(schema: pa.Schema) -> pa.Schema:
+    """`schema` with the note by which `datasets` decodes its image columns; without images, as it is."""
+    images = {f.name: {"_type": "Image"} for f in schema if f.type == IMAGE}
+    note = json.dumps({"info": {"features": images}})
+    return schema.with_metadata({"huggingface": note}) if images else schema
 
 
 def clean(text: str) -> str:

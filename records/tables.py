@@ -14,11 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from records.errors import UserError
-from records.schema import RESERVED
+from records.schema import IMAGE, RESERVED
 from records.spec import nearest
 
-Kind = Literal["numeric", "integer", "category", "image"]
-IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])  # the Image feature of `datasets`
+Kind = Literal["numeric", "integer", "category", "image", "series"]
 MAX_INFERRED = 1000  # distinct texts beyond which a column is rather an identifier than a category
 NUM_SHOWN = 3
 
@@ -60,8 +59,9 @@ class Column:
 
     @property
     def field(self) -> pa.Field:
-        """As it stands in shards: float64, int64, string, or the Image struct of `datasets`."""
-        types = {"numeric": pa.float64(), "integer": pa.int64(), "category": pa.string(), "image": IMAGE}
+        """As it stands in shards: float64, int64, string, the Image struct of `datasets`, or a list of float32."""
+        types = {"numeric": pa.float64(), "integer": pa.int64(), "category": pa.string()}
+        types |= {"image": IMAGE, "series": pa.list_(pa.float32())}
         return pa.field(self.name, types[self.kind])
 
 
@@ -197,6 +197,8 @@ def infer(table: pa.Table) -> tuple[TableSchema, list[str]]:
             columns.append(Column(name, "integer", found["min"], found["max"], nullable=nullable))
         elif values.type == IMAGE:
             raise UserError(f"column '{name}' holds images: declare its height, width and channels")
+        elif pa.types.is_list(values.type):
+            raise UserError(f"column '{name}' holds lists: declare it with kind = \"series\", or leave it out")
         else:
             distinct = sorted(v for v in pc.unique(_texts(values.combine_chunks())).to_pylist() if v is not None)
             if len(distinct) > MAX_INFERRED and len(distinct) > len(values) / 2:

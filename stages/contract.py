@@ -47,6 +47,10 @@ class Stage(ABC):
         """Columns that must be there before this stage; checked against the recipe's schema before a run."""
         return ["text"]
 
+    def refuses(self, field: pa.Field) -> str | None:
+        """Why a column that it reads will not do ("holds no text"), or null."""
+        return "holds no text" if self.reads_text and not pa.types.is_string(field.type) else None
+
     def identity(self) -> dict[str, Any]:
         """Literals beyond the spec that change findings, e.g. digests of the benchmark files it reads."""
         return {}

@@ -6,14 +6,18 @@ from stages.contract import Stage
 KINDS: Kinds = {
     "constraints": ("stages.verify.constraints", "Constraints"),
     "copies": ("stages.verify.copies", "Copies"),
+    "classifier": ("stages.verify.classifier", "Classifier"),
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
     "dedup": ("stages.dedup", "Dedup"),
+    "dedup_image": ("stages.dedup_image", "DedupImage"),
+    "dedup_rows": ("stages.dedup_rows", "DedupRows"),
     "finish": ("stages.verify.finish", "Finish"),
     "judge": ("stages.judge", "Judge"),
     "json_schema": ("stages.verify.json_schema", "JsonSchema"),
     "language": ("stages.verify.language", "Language"),
     "rules": ("stages.verify.rules", "Rules"),
 }
+AT_COMMIT = frozenset({"dedup", "dedup_image", "dedup_rows"})  # their verdicts come when lots commit
 
 
 def stage_class(kind: str) -> type[Stage]:

@@ -83,7 +83,7 @@ def test_another_index_is_not_ours(key: str) -> None:
 
 def test_other_keys_of_the_same_signatures_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later version may hash bands in another way, and the fingerprint of a run does not know."""
-    import cluster.snapshots
+    from stages import minhash
 
-    monkeypatch.setattr(cluster.snapshots, "band_keys", lambda s, b, r: np.zeros((1, b), np.uint64))
+    monkeypatch.setattr(minhash, "band_keys", lambda s, b, r: np.zeros((1, b), np.uint64))
     assert identity(PLAN, Dedup(Spec(threshold=0.5, num_perm=16)))["probe"] != WHOSE["probe"]

@@ -13,9 +13,10 @@ from tests.recipes import canned
 
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 FITS = sorted((ROOT / "recipes" / "fit").glob("*.toml"))
+IMAGES = {"digits-rows.toml"}  # they need a model of images: tests/jobs/test_images.py makes one
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in RECIPES if p.name not in IMAGES], ids=lambda p: p.name)
 def test_every_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(ROOT)
     settings = []
@@ -33,7 +34,8 @@ def test_every_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest
 def test_every_fit_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     plan = load_plan(str(path))
-    assert plan.table.num_rows and not plan.doubts, "recipes here declare their schema"
+    assert not plan.doubts, "recipes here declare their schema"
+    assert plan.table.num_rows or not plan.family.needs_rows
 
 
 @pytest.mark.parametrize(

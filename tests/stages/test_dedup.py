@@ -11,7 +11,8 @@ from records.schema import REJECT
 from records.spec import build
 from stages import minhash
 from stages.bloomindex import BloomIndex
-from stages.dedup import MAX_BLOOM_ERROR, MIN_BLOOM_ERROR, Dedup, Spec
+from stages.dedup import Dedup, Spec
+from stages.duplicates import MAX_BLOOM_ERROR, MIN_BLOOM_ERROR
 from tests.bench.corpus import documents
 
 

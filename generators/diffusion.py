@@ -1,0 +1,183 @@
+"""`kind = "diffusers"`: text prompts to images with any text-to-image pipeline of the package diffusers, for GPUs.
+
+Each row's noise comes from a generator of its own, seeded on the CPU by the row's seed, and batches always hold as many
+prompts: so a row hangs on its prompt, its seed and its place alone, as with fitted models.
+"""
+
+import asyncio
+import importlib.util
+import inspect
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from generators.contract import Generator, Made, fill
+from generators.text.contract import Template
+from records.errors import UserError
+from records.schema import ASK, IMAGE, REJECT
+from records.spec import literals, nearest
+from stages import models
+from stages.engine import AskRefused
+from stages.needs import Needs
+
+OURS = frozenset({"prompt", "generator", "output_type", "num_images_per_prompt", "return_dict", "latents"})
+
+
+@dataclass(frozen=True)
+class DiffusersSpec:
+    """`model` is a folder with model_index.json or a hub id (org/name or org/name@revision); `settings` are arguments
+    of the pipeline's call: num_inference_steps, guidance_scale, height, width, negative_prompt, ..."""
+
+    model: str
+    name: str | None = None  # the `model` column; default: the last part of `model`
+    template: str = "{text}"  # the prompt; `{column}` is a column of the source
+    settings: dict[str, Any] = field(default_factory=dict)
+    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    variant: str | None = None  # of the weight files, e.g. "fp16"
+    batch: int = 4  # prompts that are made together
+    device: str = "cuda"  # or "cpu", slow
+    num_cpus: float = 1.0
+    num_gpus: float | None = None  # default: 1 with a device other than "cpu"
+    memory_gb: float = 0.0
+
+    def __post_init__(self) -> None:
+        Template(self.template)
+        if self.batch < 1:
+            raise ValueError("batch must be at least 1")
+        for key in sorted(OURS & set(self.settings)):
+            raise ValueError(f"settings.{key} is set by gristmill")
+
+
+class Diffusers(Generator):
+    """One pipeline a replica; it makes a batch of prompts at a time."""
+
+    kind: ClassVar[str] = "diffusers"
+    Spec: ClassVar[type] = DiffusersSpec
+
+    def __init__(self, spec: DiffusersSpec) -> None:
+        self.spec = spec
+        self._template = Template(spec.template)
+        self._pipeline: Any = None
+        self._lock = asyncio.Lock()  # a pipeline makes one batch at a time
+        self._num_made = 0
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [pa.field("prompt", pa.string()), pa.field("image", IMAGE)]
+
+    @property
+    def model(self) -> str | None:
+        return self.spec.name or self.spec.model.rstrip("/").rpartition("/")[2]
+
+    @property
+    def needs(self) -> Needs:
+        num_gpus = self.spec.num_gpus if self.spec.num_gpus is not None else float(self.spec.device != "cpu")
+        return Needs(self.spec.num_cpus, num_gpus, self.spec.memory_gb)
+
+    def fields_read(self) -> list[str]:
+        return list(self._template.names)
+
+    def identity(self) -> dict[str, Any]:
+        digests = {"": models.digest(self.spec.model)}
+        if models.where(self.spec.model) == "folder":  # the weights lie in folders of their own
+            parts = sorted(p for p in Path(self.spec.model).expanduser().iterdir() if p.is_dir())
+            digests |= {part.name: models.digest(str(part)) for part in parts}
+        changing = "template", "settings", "dtype", "variant", "batch"
+        return {"model": digests, **{k: v for k, v in literals(self.spec).items() if k in changing}}
+
+    def check(self) -> None:
+        for package in ("diffusers", "transformers"):
+            if importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"generator 'diffusers' needs the package {package}: pip install diffusers transformers"
+                )
+        if models.where(self.spec.model) not in ("folder", "hub"):
+            raise UserError(f"generator.model {self.spec.model}: give a folder or a hub id")
+        models.check(self.spec.model)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        return self._num_made, 0
+
+    def open(self) -> None:
+        import torch
+        from diffusers import AutoPipelineForText2Image
+
+        self.check()
+        revision = models.split_revision(self.spec.model)[1] if models.where(self.spec.model) == "hub" else None
+        pipeline = AutoPipelineForText2Image.from_pretrained(
+            models.resolve(self.spec.model),
+            revision=revision,
+            variant=self.spec.variant,
+            torch_dtype=getattr(torch, self.spec.dtype),
+            use_safetensors=True,  # never a pickle
+        )
+        known = inspect.signature(pipeline.__call__).parameters
+        for key in self.spec.settings:
+            if key not in known:
+                raise UserError(f"generator.settings: the pipeline takes no '{key}'{nearest(key, set(known) - OURS)}")
+        pipeline.set_progress_bar_config(disable=True)
+        self._pipeline = pipeline.to(self.spec.device)
+
+    def close(self) -> None:
+        self._pipeline = None
+
+    async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
+        dead = asks.column(REJECT.name).is_valid().to_pylist()
+        texts, seeds = asks.column(ASK.name).to_pylist(), asks.column("seed").to_pylist()
+        numbers = asks.column("row").to_pylist()
+        made = [None if is_dead else self._asked(text) for is_dead, text in zip(dead, texts)]
+        parts: dict[int, list[int]] = {}
+        for row, one in enumerate(made):
+            if one is not None and one.reason is None:
+                parts.setdefault(numbers[row] // self.spec.batch, []).append(row)
+        for rows in parts.values():
+            prompts, own = [""] * self.spec.batch, [0] * self.spec.batch
+            for row in rows:
+                place = numbers[row] % self.spec.batch
+                prompts[place], own[place] = made[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
+            async with self._lock:
+                images, flags = await asyncio.to_thread(self._batch, prompts, own)
+            for row in rows:
+                place = numbers[row] % self.spec.batch
+                one = made[row]
+                assert one is not None
+                one.finish = "stop"
+                if flags[place]:
+                    made[row] = Made(reason="unsafe")  # as the pipeline's own checker says
+                else:
+                    one.payload["image"] = {"bytes": images[place], "path": None}
+                self._num_made += 1
+        return fill(asks, self.payload, made)
+
+    def _asked(self, text: str | None) -> Made:
+        """The prompt of an ask, or why there is none."""
+        try:
+            fields = json.loads(text or "")
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            return Made(reason="malformed_ask")
+        try:
+            return Made({"prompt": self._template.render(fields)})
+        except AskRefused as refused:
+            return Made(reason=refused.reason)
+
+    def _batch(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[list[bytes], Sequence[bool]]:
+        """PNG bytes of each prompt's image, and whether the pipeline's safety checker has blackened it."""
+        import torch
+
+        generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        with torch.inference_mode():
+            answer = self._pipeline(prompt=list(prompts), generator=generators, output_type="pil", **self.spec.settings)
+        encoded = []
+        for image in answer.images:
+            sink = io.BytesIO()
+            image.save(sink, "PNG")
+            encoded.append(sink.getvalue())
+        return encoded, getattr(answer, "nsfw_content_detected", None) or [False] * len(encoded)

@@ -1,0 +1,208 @@
+"""`ddpm`: a diffusion model of small images, trained from scratch.
+
+Ho et al. 2020 (DDPM), Nichol & Dhariwal 2021 (cosine schedule), Salimans & Ho 2022 (v prediction), Song et al. 2021
+(DDIM), Ho & Salimans 2022 (classifier-free guidance).
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Drawn, State, stream
+from generators.images.common import ImageFamily, row_streams
+from generators.privacy import Account
+
+NUM_TIMES = 1000  # noise levels of the schedule
+INIT = 1 << 32  # key of the stream of first weights, beyond all steps
+
+
+@dataclass(frozen=True)
+class Spec:
+    """`ddim` takes the same way for the same noise; `ddpm` draws fresh noise at every sampling step."""
+
+    steps: int = 1000
+    batch: int = 128
+    lr: float = 2e-3  # the highest; rises over the first steps, then falls to 0 along a cosine
+    width: int = 32  # channels of the first level; a multiple of 8
+    multipliers: tuple[int, ...] = ()  # channels of each level over width; default: two levels to 16 pixels, else three
+    predict: Literal["v", "epsilon"] = "v"
+    label_drop: float = 0.1  # share of the rows that train the model without their label, for guidance
+    ema: float = 0.995  # decay of the average of weights that samples
+    sampler: Literal["ddim", "ddpm"] = "ddim"
+    sample_steps: int = 25
+    guidance: float = 0.0  # 0: as the rows are; more: clearer labels, less variety
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch) < 1 or self.lr <= 0:
+            raise ValueError("steps, batch and lr must be above 0")
+        if self.width < 8 or self.width % 8 or min(self.multipliers, default=1) < 1:
+            raise ValueError("width must be a multiple of 8, and multipliers at least 1")
+        if not 0 <= self.label_drop < 1 or not 0 <= self.ema < 1 or self.guidance < 0:
+            raise ValueError("label_drop and ema must lie in 0 to 1, and guidance must not be negative")
+        if not 1 <= self.sample_steps <= NUM_TIMES:
+            raise ValueError(f"sample_steps must lie in 1 to {NUM_TIMES}")
+
+
+def kept_signal(num_times: int = NUM_TIMES, s: float = 0.008) -> np.ndarray:
+    """alpha_bar of the cosine schedule after 0 to `num_times` steps: float64 (num_times + 1,), from 1 down to near 0.
+
+    Nichol & Dhariwal 2021, equation 17, with no step's beta above 0.999.
+    """
+    shape = np.cos((np.arange(num_times + 1) / num_times + s) / (1 + s) * math.pi / 2) ** 2
+    betas = np.minimum(1 - shape[1:] / shape[:-1], 0.999)
+    return np.concatenate([[1.0], np.cumprod(1 - betas)])
+
+
+class Ddpm(ImageFamily):
+    """Learns to take noise away from images, label by label; samples by taking it away from nothing but noise."""
+
+    kind: ClassVar[str] = "ddpm"
+    Spec: ClassVar[type] = Spec
+
+    @property
+    def multipliers(self) -> tuple[int, ...]:
+        small = max(self.shape[1:]) <= 16
+        return self.spec.multipliers or ((1, 2) if small else (1, 2, 2))
+
+    def divisor(self) -> int:
+        return int(2 ** (len(self.multipliers) - 1))
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.spec.steps)
+
+    def _new_net(self) -> Any:
+        import torch
+
+        from generators.nets.unet import UNet
+
+        net = UNet(self.shape[0], self.spec.width, self.multipliers, self.num_labels)
+        return net.to(self.device, memory_format=torch.channels_last)  # faster on CPUs and GPUs alike
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        import torch
+
+        from generators.nets.arrays import seeded
+
+        self._seed = seed
+        pixels, self._labels = self.read(table)
+        self._pixels = torch.from_numpy(pixels)
+        self._shares = self.shares(self._labels)
+        seeded(seed, INIT)
+        self._net, self._average = self._new_net(), self._new_net()
+        self._average.load_state_dict(self._net.state_dict())
+        self._adam = torch.optim.Adam(self._net.parameters(), lr=self.spec.lr, betas=(0.9, 0.99))
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        losses = [self._step(step) for step in range(start, stop)]
+        return {"loss": float(np.mean(losses))}
+
+    def _step(self, step: int) -> float:
+        import torch
+
+        from generators.nets.arrays import follow
+
+        spec, draw = self.spec, stream(self._seed, step)
+        rows = draw.integers(len(self._pixels), size=spec.batch)
+        times = draw.integers(1, NUM_TIMES + 1, size=spec.batch)
+        labels = np.where(draw.random(spec.batch) < spec.label_drop, self.num_labels, self._labels[rows])
+        noise = torch.from_numpy(draw.standard_normal((spec.batch, *self.shape), np.float32)).to(self.device)
+        images = self._pixels[torch.from_numpy(rows)].to(self.device)
+        signal, spread = self._scales(times)
+        noisy = signal * images + spread * noise
+        target = noise if spec.predict == "epsilon" else signal * noise - spread * images
+        made = self._net(noisy, self._to(times), self._to(labels))
+        loss = torch.nn.functional.mse_loss(made, target)
+        for group in self._adam.param_groups:
+            group["lr"] = spec.lr * _rate(step, spec.steps)
+        self._adam.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
+        self._adam.step()
+        follow(self._average, self._net, step, spec.ema)
+        return float(loss.detach())
+
+    def _scales(self, times: np.ndarray) -> tuple[Any, Any]:
+        """sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each row's step, shaped to scale images."""
+        kept = kept_signal()[times].astype(np.float32).reshape(-1, 1, 1, 1)
+        return self._to(np.sqrt(kept)), self._to(np.sqrt(1 - kept))
+
+    def _to(self, array: np.ndarray) -> Any:
+        import torch
+
+        return torch.from_numpy(array).to(self.device)
+
+    def trained(self) -> State:
+        from generators.nets.arrays import of_module
+
+        return State({**of_module(self._average, "net"), "shares": self._shares})
+
+    def training(self) -> State:
+        from generators.nets.arrays import of_adam, of_module
+
+        return State({**of_module(self._net, "net"), **of_adam(self._adam, "adam")})
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        from generators.nets.arrays import to_adam, to_module
+
+        self._average, self._shares = self._new_net(), trained.tensors["shares"]
+        to_module(self._average, "net", trained.tensors)
+        if training:
+            to_module(self._net, "net", training.tensors)
+            to_adam(self._adam, "adam", training.tensors)
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        streams = row_streams(seeds)
+        labels = self.choose(wanted, np.array([s.random() for s in streams]), self._shares)
+        return self.drawn(
+            self._denoised(labels if self.label else np.full(len(seeds), self.num_labels), streams), labels
+        )
+
+    def _denoised(self, labels: np.ndarray, streams: list[np.random.Generator]) -> np.ndarray:
+        """From noise to images in `sample_steps` steps: Song et al. 2021, equations 12 and 16 (eta 0: DDIM, 1: DDPM).
+
+        The image that is foreseen is clipped to what pixels can be at every step.
+        """
+        import torch
+
+        def noise() -> Any:
+            return self._to(np.stack([s.standard_normal(self.shape, np.float32) for s in streams]))
+
+        eta = 1.0 if self.spec.sampler == "ddpm" else 0.0
+        times = np.linspace(NUM_TIMES, 0, self.spec.sample_steps + 1).round().astype(np.int64)
+        kept, x = kept_signal(), noise()
+        with torch.inference_mode():
+            for now, then in pairwise(times):
+                signal, spread = math.sqrt(kept[now]), math.sqrt(1 - kept[now])
+                made = self._guess(x, int(now), labels)
+                image = (x - spread * made) / signal if self.spec.predict == "epsilon" else signal * x - spread * made
+                image = image.clamp(-1, 1)
+                error = (x - signal * image) / spread
+                fresh = eta * math.sqrt((1 - kept[then]) / (1 - kept[now]) * (1 - kept[now] / kept[then]))
+                x = math.sqrt(kept[then]) * image + math.sqrt(max(0.0, 1 - kept[then] - fresh**2)) * error
+                if fresh and then:
+                    x = x + fresh * noise()
+        return np.asarray(x.cpu().numpy())
+
+    def _guess(self, x: Any, time: int, labels: np.ndarray) -> Any:
+        """What the network foresees; with guidance w: (1 + w) of it with the label, less w of it without."""
+        import torch
+
+        times = torch.full((len(labels),), time, device=self.device)
+        told = self._to(labels)
+        if not self.spec.guidance or not self.label:
+            return self._average(x, times, told)
+        both = torch.cat([told, torch.full_like(told, self.num_labels)])
+        with_label, without = self._average(torch.cat([x, x]), torch.cat([times, times]), both).chunk(2)
+        return with_label + self.spec.guidance * (with_label - without)
+
+
+def _rate(step: int, num_steps: int) -> float:
+    """Share of the highest learning rate: up over the first twentieth, then down along a cosine."""
+    rise = max(1, num_steps // 20)
+    return min(1.0, (step + 1) / rise) * 0.5 * (1 + math.cos(math.pi * step / num_steps))

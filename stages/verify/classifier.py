@@ -1,0 +1,132 @@
+"""Keeps images that a classifier is sure of; the model is one that `gristmill fit` made, of kind "classifier".
+
+Read without torch: two layers of a perceptron, as generators/images/classifier.py writes them.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from records.errors import UserError
+from records.schema import IMAGE
+from records.store import open_store
+from stages.contract import Found, Stage
+
+LAYERS = 1, 3  # places of the linear layers in the network
+UNREADABLE, OTHER, UNSURE = "unreadable", "other_class", "unsure"
+NUM_DECIMALS = 4  # of the score
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Rows are kept whose predicted class is that of the column `label`, with a probability of `min_score` or more.
+
+    With `label = ""` any class will do. Images of another size than the classifier's are `unreadable`.
+    """
+
+    path: str  # the --out of a fit
+    column: str = "image"
+    label: str = "label"
+    min_score: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not self.path or not self.column:
+            raise ValueError("path and column must not be empty")
+        if not 0 <= self.min_score <= 1:
+            raise ValueError("min_score must lie in 0 to 1")
+
+
+class Classifier(Stage):
+    """Adds `predicted`, the likeliest class, and `class_score`, its probability."""
+
+    kind: ClassVar[str] = "classifier"
+    Spec: ClassVar[type] = Spec
+    reads_text: ClassVar[bool] = False
+
+    def __init__(self, spec: Any, name: str | None = None) -> None:
+        super().__init__(spec, name)
+        self._layers: list[tuple[np.ndarray, np.ndarray]] = []
+        self._card: dict[str, Any] = {}
+
+    def columns(self) -> list[pa.Field]:
+        return [pa.field("predicted", pa.string()), pa.field("class_score", pa.float32())]
+
+    def reads(self) -> list[str]:
+        return [self.spec.column, *([self.spec.label] if self.spec.label else [])]
+
+    def refuses(self, field: pa.Field) -> str | None:
+        if field.name == self.spec.column:
+            return None if field.type == IMAGE else "holds no images"
+        return None if pa.types.is_string(field.type) else "holds no labels"
+
+    def identity(self) -> dict[str, Any]:
+        card = self._read_card()
+        return {"model": [card["fingerprint"], card["weights_sha256"]]}
+
+    def check(self) -> None:
+        self._read_card()
+
+    def _read_card(self) -> dict[str, Any]:
+        data = open_store(self.spec.path).read_if_there("model.json")
+        if data is None:
+            raise UserError(
+                f"{self.name}: {self.spec.path} holds no finished model; make one with gristmill fit RECIPE --out "
+                f'{self.spec.path}, with [model] kind = "classifier"'
+            )
+        card: dict[str, Any] = json.loads(data)
+        if card["identity"]["kind"] != self.kind:
+            raise UserError(f"{self.name}: {self.spec.path} holds a model of kind '{card['identity']['kind']}'")
+        return card
+
+    def open(self) -> None:
+        from safetensors.numpy import load
+
+        self._card = self._read_card()
+        data = open_store(self.spec.path).read("weights.safetensors")
+        if hashlib.sha256(data).hexdigest() != self._card["weights_sha256"]:
+            raise UserError(f"{self.name}: {self.spec.path}: the weights are not those that model.json names")
+        weights = load(data)
+        self._layers = [(weights[f"net/{n}.weight"], weights[f"net/{n}.bias"]) for n in LAYERS]
+        columns = {c["kind"]: c for c in self._card["identity"]["schema"]["columns"]}
+        self._image, self._classes = columns["image"], columns["category"]["categories"]
+
+    def find(self, rows: pa.RecordBatch) -> Found:
+        images = rows.column(self.spec.column).to_pylist()
+        labels = rows.column(self.spec.label).to_pylist() if self.spec.label else [None] * len(images)
+        found = [self._one((v or {}).get("bytes"), label) for v, label in zip(images, labels)]
+        predicted, scores, reasons = zip(*found)
+        columns = {"predicted": pa.array(predicted, pa.string()), "class_score": pa.array(scores, pa.float32())}
+        return Found(columns, pa.array(reasons, pa.string()))
+
+    def _one(self, data: bytes | None, label: str | None) -> tuple[str | None, float | None, str | None]:
+        """(class, its probability, reason) of one image, by itself: sums do not hang on what else is in the batch."""
+        pixels = self._pixels(data)
+        if pixels is None:
+            return None, None, UNREADABLE
+        (first, shift1), (last, shift2) = self._layers
+        told = last @ np.maximum(first @ pixels + shift1, 0) + shift2
+        shares = np.exp(told.astype(np.float64) - told.max())
+        best = int(shares.argmax())
+        score = round(float(shares[best] / shares.sum()), NUM_DECIMALS)
+        is_other = bool(self.spec.label) and label != self._classes[best]
+        reason = OTHER if is_other else UNSURE if score < self.spec.min_score else None
+        return self._classes[best], score, reason
+
+    def _pixels(self, data: bytes | None) -> np.ndarray | None:
+        """float32 (channels * height * width,) in [-1, 1]; None for what is no image of the right size."""
+        from PIL import Image
+
+        try:
+            with Image.open(io.BytesIO(data or b"")) as opened:
+                if opened.size != (self._image["width"], self._image["height"]):
+                    return None
+                image = np.asarray(opened.convert("L" if self._image["channels"] == 1 else "RGB"), np.float32)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+            return None
+        planes = image[None] if image.ndim == 2 else np.moveaxis(image, -1, 0)
+        return planes.ravel() / np.float32(127.5) - 1
