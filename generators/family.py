@@ -23,7 +23,11 @@ from records.kinds import Kinds, kind_class
 from records.tables import TableSchema
 
 KINDS: Kinds = {
+    "dp-ctgan": ("generators.tabular.dp_ctgan", "DpCtgan"),
+    "dp-tvae": ("generators.tabular.dp_tvae", "DpTvae"),
     "independent": ("generators.tabular.independent", "Independent"),
+    "mst": ("generators.tabular.mst", "Mst"),
+    "pate-gan": ("generators.tabular.pate_gan", "PateGan"),
 }
 
 
@@ -86,6 +90,7 @@ class Family(ABC):
 
         Called with adjoining spans, after `begin` or `restore`. With an account it may stop early, before the step
         that would exceed the budget: it then raises BudgetSpent, and the model is as after the step before.
+        The losses are published in the model's folder: with an account they must not be taken from rows without noise.
         """
         raise AssertionError(f"{self.kind} has no steps")
 
