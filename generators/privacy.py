@@ -48,8 +48,8 @@ class Event:
     """`count` Gaussian mechanisms of standard deviation `noise_multiplier`, each on a Poisson sample of rate
     `sampling_rate` (1: on all rows). `what` says in words what was learnt.
 
-    What noise is added to moves by at most 1 (2-norm) when one unit is added or removed, and so by at most 2 when one is
-    replaced; the accountants take that into account.
+    What noise is added to moves by at most 1 (2-norm) when one unit is added or removed, and so by at most 2 when one
+    is replaced; the accountants take that into account.
     """
 
     what: str

@@ -1,9 +1,9 @@
 """Noisy marginals on a spanning tree (McKenna, Miklau, Sheldon 2021, "Winning the NIST contest"): the private default.
 
-Three measurements, each a Gaussian mechanism on all rows and charged before it is used: how many rows lie in each cell of
-each column; for each pair of columns how far its joint table is from independence; the joint tables along the spanning
-tree with the largest of these scores. All else is post-processing: tables are made consistent, and rows are drawn along
-the tree, given values included (exact, by messages along the tree; Pearl 1988).
+Three measurements, each a Gaussian mechanism on all rows and charged before it is used: how many rows lie in each
+cell of each column; for each pair of columns how far its joint table is from independence; the joint tables along the
+spanning tree with the largest of these scores. All else is post-processing: tables are made consistent, and rows are
+drawn along the tree, given values included (exact, by messages along the tree; Pearl 1988).
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,9 @@ class Mst(Family):
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         if account and account.spec.noise_multiplier is not None:
-            raise UserError("privacy.noise_multiplier is for families that train by DP-SGD; mst spends epsilon as a whole")
+            raise UserError(
+                "privacy.noise_multiplier is for families that train by DP-SGD; mst spends epsilon as a whole"
+            )
         spec, num_columns = self.spec, len(self.schema.columns)
         num_pairs, random = num_columns * (num_columns - 1) // 2, stream(seed, 0)
         share_pairs = 1 - spec.share_counts - spec.share_scores
@@ -64,7 +66,9 @@ class Mst(Family):
         self._facts = {"noise": float(noise), "edges": []}
         self._bins = Bins(grid, counts, noise, spec.max_bins)
         bins = self._bins.encode(cells)
-        singles = [np.bincount(of, c, self._bins.sizes[at]) for at, (of, c) in enumerate(zip(self._bins.of_cell, counts))]
+        singles = [
+            np.bincount(of, c, self._bins.sizes[at]) for at, (of, c) in enumerate(zip(self._bins.of_cell, counts))
+        ]
         variances = [noise**2 * np.bincount(of, minlength=s) for of, s in zip(self._bins.of_cell, self._bins.sizes)]
         self._joint: dict[Pair, np.ndarray] = {}
         if num_columns > 1:
@@ -92,7 +96,7 @@ class Mst(Family):
         self, bins: np.ndarray, singles: list[np.ndarray], noise: float, pair_noise: float, random: np.random.Generator
     ) -> dict[Pair, float]:
         """Per pair the L1 distance of its table from the product of the noisy counts, which one row moves by at most 1,
-        with noise; less what the noise of measuring the table would cost (McKenna et al. 2022, AIM, eq. 1)."""
+        with noise; less what the noise of measuring the table would cost (as AIM does, McKenna et al. 2022)."""
         scores = {}
         masses = [np.maximum(s, 0.0) for s in singles]
         for a in range(len(singles)):
@@ -176,8 +180,8 @@ def consistent(
 ) -> tuple[dict[Pair, np.ndarray], list[np.ndarray]]:
     """Tables above 0 that add up to `num_rows` and agree about every column.
 
-    Each column's counts are the mean, weighted by precision, of its own and the sums of its joint tables (Hay et al. 2010);
-    tables are projected on the simplex, and fitted to those counts by iterative proportional fitting.
+    Each column's counts are the mean, weighted by precision, of its own and the sums of its joint tables (Hay et al.
+    2010); tables are projected on the simplex, and fitted to those counts by iterative proportional fitting.
     """
     margins = []
     for at, (single, variance) in enumerate(zip(singles, variances)):

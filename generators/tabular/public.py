@@ -1,8 +1,8 @@
 """Tables as small integers, under a guarantee: cells from the public schema, bins from noisy counts of the cells.
 
-A cell is a category, an integer, or a slice of a number's declared range: no row decides where it lies. How many rows lie
-in each cell is learnt once, with noise and charged; cells are then merged into bins that stand out of that noise, as in
-McKenna et al. 2021 (section 4.2, "compress domain"). All later learning is over bins.
+A cell is a category, an integer, or a slice of a number's declared range: no row decides where it lies. How many rows
+lie in each cell is learnt once, with noise and charged; cells are then merged into bins that stand out of that noise,
+as in McKenna et al. 2021. All later learning is over bins.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,8 @@ class Grid:
         return np.where(values <= low, 0, np.where(values >= high, size - 1, np.minimum(inner, size - 2)))
 
     def decode(self, at: int, cells: np.ndarray, levels: np.ndarray, given: Sequence[Any]) -> pa.Array:
-        """Values of column `at`: what `given` names, else a point of the cell, at `levels` (0 to 1) between its ends."""
+        """Values of column `at`: what `given` names, else a point of the cell, at `levels` (0 to 1) between its
+        ends."""
         column, missing = self.columns[at], np.zeros(len(cells), bool)
         if column.nullable:
             missing = cells == self.sizes[at] - 1
