@@ -28,8 +28,12 @@ KINDS: Kinds = {
     "copula": ("generators.tabular.copula", "Copula"),
     "ctgan": ("generators.tabular.ctgan", "Ctgan"),
     "ddpm": ("generators.images.ddpm", "Ddpm"),
+    "dp-ctgan": ("generators.tabular.dp_ctgan", "DpCtgan"),
+    "dp-tvae": ("generators.tabular.dp_tvae", "DpTvae"),
     "gan": ("generators.images.gan", "Gan"),
     "independent": ("generators.tabular.independent", "Independent"),
+    "mst": ("generators.tabular.mst", "Mst"),
+    "pate-gan": ("generators.tabular.pate_gan", "PateGan"),
     "smote": ("generators.tabular.smote", "Smote"),
     "tabddpm": ("generators.tabular.tabddpm", "TabDdpm"),
     "tvae": ("generators.tabular.tvae", "Tvae"),
@@ -104,6 +108,7 @@ class Family(ABC):
 
         Called with adjoining spans, after `begin` or `restore`. With an account it may stop early, before the step
         that would exceed the budget: it then raises BudgetSpent, and the model is as after the step before.
+        The losses are published in the model's folder: with an account they must not be taken from rows without noise.
         """
         raise AssertionError(f"{self.kind} has no steps")
 

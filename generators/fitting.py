@@ -3,10 +3,15 @@
 The same rows, seed and spec give the same bytes, however often the fit was stopped and went on: each step draws from a
 stream of its own, and a checkpoint holds all that the next step needs, the privacy account included, in one object. So
 a step that is made again after a crash has the same outcome, and is charged once.
+
+The noise of a private fit must not be known: who has the seed could take it off. So its seed is drawn from the recipe's
+and a random key, which lies beside the checkpoints while the fit is under way and is deleted with them. Until then the
+folder is not private; the finished one holds nothing exact about the rows, their digest neither.
 """
 
 import hashlib
 import math
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +29,8 @@ from records.spec import literals
 from records.store import Store
 
 CHECKPOINTS = "checkpoints/step-"
+NOISE_KEY = "checkpoints/noise-key"
+WITHHELD = "withheld: under a guarantee no exact function of the rows is published"
 NOT_PRIVATE = "none: the model was fitted to the rows as they are and may give single ones away"
 HOLDS_ROWS = (
     "none: the model's folder holds the training rows as they are, and its rows lie between them; "
@@ -73,6 +80,7 @@ class Fit:
     threads: int = 1  # of the process that runs it: sums come out otherwise with another number
     checkpoint_s: float = 60.0
     span_s: float = 1.0  # about, between looks at the numbers
+    noise_key: bytes | None = None  # private fits: default is random; a known one makes the noise known
 
     def identity(self) -> dict[str, Any]:
         """What decides the model."""
@@ -82,10 +90,26 @@ class Fit:
             "spec": literals(self.family.spec),
             "schema": schema_literals(self.family.schema),
             "seed": self.seed,
-            "rows": self.trained_on["digest"],
+            "rows": self._told["digest"] if self.privacy is None else self._told,
             "privacy": literals(self.privacy),
             "threads": self.threads,
         }
+
+    @property
+    def _told(self) -> dict[str, Any]:
+        """What the model's folder says of the rows."""
+        return {**self.trained_on, "digest": WITHHELD} if self.privacy else self.trained_on
+
+    def _seed(self) -> int:
+        """The recipe's; for a private fit, one that nobody can guess, and the same after a crash."""
+        if self.privacy is None:
+            return self.seed
+        key = self.store.read_if_there(NOISE_KEY)
+        if key is None:
+            key = self.noise_key or secrets.token_bytes(32)
+            self.store.put(NOISE_KEY, key, if_absent=True)
+        mixed = hashlib.blake2b(str(self.seed).encode(), digest_size=8, key=key).digest()
+        return int.from_bytes(mixed, "little") >> 1
 
     def run(self, tell: Callable[[Told], None] = _silent, is_stopped: Callable[[], bool] = _never) -> ModelCard:
         """Fit, and return the card.
@@ -97,7 +121,7 @@ class Fit:
         account = Account(self.privacy, self.table.num_rows) if self.privacy else None
         losses: list[dict[str, float]] = []
         family, step = self.family, 0
-        family.begin(self.table, self.seed, account)
+        family.begin(self.table, self._seed(), account)
         if found := self._newest(mark):
             step, losses = self._resume(found, account)
         saved, counted, span, epsilon = time.monotonic(), -math.inf, 1, None
@@ -146,6 +170,7 @@ class Fit:
             "trained": trained.facts,
             "training": training.facts,
             "events": account.literals() if account else None,
+            "rows": self.trained_on["digest"],
         }
         before = [e.name for e in self.store.list(CHECKPOINTS)]
         name = f"{CHECKPOINTS}{step:010d}.safetensors"
@@ -159,7 +184,7 @@ class Fit:
         if not names:
             return None
         tensors, facts = unpack(self.store.read(names[-1]))
-        if facts["fingerprint"] != mark:
+        if facts["fingerprint"] != mark or facts["rows"] != self.trained_on["digest"]:
             raise UserError(f"{self.store.uri} holds the checkpoint of another fit; choose another --out")
         return tensors, facts
 
@@ -190,15 +215,14 @@ class Fit:
             format=FORMAT,
             identity=self.identity(),
             fingerprint=mark,
-            trained_on=self.trained_on,
+            trained_on=self._told,
             privacy=account.statement() if account else {"guarantee": None, "text": self._not_private()},
             facts=trained.facts,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             losses=losses,
         )
         save_model(self.store, card, weights)
-        for entry in list(self.store.list(CHECKPOINTS)):
-            self.store.delete(entry.name)
+        clear(self.store)
         return card
 
 
@@ -221,6 +245,12 @@ def check_fit(family: Family, table: pa.Table, privacy: PrivacySpec | None) -> N
 
 def is_finished(store: Store) -> bool:
     return store.exists(NAME)
+
+
+def clear(store: Store) -> None:
+    """Remove what a fit keeps while it is under way."""
+    for entry in list(store.list("checkpoints/")):
+        store.delete(entry.name)
 
 
 def _thinned(losses: list[dict[str, float]]) -> list[dict[str, float]]:

@@ -6,12 +6,16 @@ Google's dp-accounting), which is tight, and by Renyi divergences (RDP; Mironov 
 cross-check. The budget is held against the first. docs/privacy.md says what the guarantee means and what it does not.
 """
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from records.errors import UserError
 
 MAX_STEPS = 10_000_000
+SPENT = 0.999  # share of the allowed epsilon at which the search for a noise multiplier is content
 
 
 class BudgetSpent(Exception):
@@ -30,23 +34,32 @@ class PrivacySpec:
     noise_multiplier: float | None = None  # DP-SGD: standard deviation over max_grad_norm; default: spends epsilon
 
     def __post_init__(self) -> None:
-        if self.epsilon <= 0:
-            raise ValueError("epsilon must be above 0")
+        if not 0 < self.epsilon < math.inf:
+            raise ValueError("epsilon must be above 0 and finite")
         if not 0 < self.delta < 1:
             raise ValueError("delta must lie between 0 and 1")
-        if self.max_grad_norm <= 0 or (self.noise_multiplier is not None and self.noise_multiplier <= 0):
-            raise ValueError("max_grad_norm and noise_multiplier must be above 0")
+        for value in (self.max_grad_norm, 1.0 if self.noise_multiplier is None else self.noise_multiplier):
+            if not 0 < value < math.inf:
+                raise ValueError("max_grad_norm and noise_multiplier must be above 0 and finite")
 
 
 @dataclass(frozen=True)
 class Event:
-    """`count` Gaussian mechanisms of sensitivity 1 and standard deviation `noise_multiplier`, each on a Poisson sample
-    of rate `sampling_rate` (1: on all rows). `what` says in words what was learnt."""
+    """`count` Gaussian mechanisms of standard deviation `noise_multiplier`, each on a Poisson sample of rate
+    `sampling_rate` (1: on all rows). `what` says in words what was learnt.
+
+    What noise is added to moves by at most 1 (2-norm) when one unit is added or removed, and so by at most 2 when one
+    is replaced; the accountants take that into account.
+    """
 
     what: str
     noise_multiplier: float
     sampling_rate: float = 1.0
     count: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.noise_multiplier < math.inf or not 0 < self.sampling_rate <= 1 or self.count < 0:
+            raise ValueError(f"no such event: {self}")
 
 
 @dataclass
@@ -56,9 +69,10 @@ class Account:
     spec: PrivacySpec
     num_units: int
     events: list[Event] = field(default_factory=list)
+    _known: dict[Any, list[int]] = field(default_factory=dict, repr=False, compare=False)  # counts that fit, and not
 
     def __post_init__(self) -> None:
-        if self.spec.delta >= 1 / self.num_units:
+        if self.num_units < 1 or self.spec.delta >= 1 / self.num_units:
             raise UserError(
                 f"privacy.delta = {self.spec.delta:g} is not below 1/N = {1 / self.num_units:g} for {self.num_units:,} "
                 f"{self.spec.unit}s: it would allow giving single ones away whole. Take 1/(10 N) or less"
@@ -67,49 +81,61 @@ class Account:
     def epsilon(self, *more: Event) -> float:
         """Epsilon at the spec's delta after all events and `more`, by PLD."""
         events = _merged([*self.events, *more])
-        return epsilon_pld(events, self.spec.delta, self.spec.adjacency) if events else 0.0
+        return _epsilon(tuple(events), self.spec.delta, self.spec.adjacency) if events else 0.0
 
     def charge(self, event: Event) -> None:
-        """Note `event`, before its outcome is used. Raises BudgetSpent when it does not fit; then nothing is noted."""
-        if self.epsilon(event) > self.spec.epsilon:
+        """Note `event`, before its outcome is used. Raises BudgetSpent when it does not fit; then nothing is noted.
+
+        Cheap for counts that an earlier `room` has found to fit.
+        """
+        if not self._fits(event):
             raise BudgetSpent(f"{event.what} would exceed epsilon {self.spec.epsilon:g}")
         self.events = _merged([*self.events, event])
 
     def room(self, event: Event, most: int = MAX_STEPS) -> int:
-        """How many times `event` fits into what is left, at most `most`."""
+        """How many times `event` fits into what is left, at most `most`; exactly: one more would exceed the budget."""
 
         def fits(count: int) -> bool:
-            return self.epsilon(replace(event, count=count)) <= self.spec.epsilon
+            return self._fits(replace(event, count=count))
 
         if most <= 0 or not fits(1):
             return 0
-        if fits(most):
+        whole = _merged([*self.events, replace(event, count=most)])
+        if epsilon_rdp(whole, self.spec.delta) < 2 * self.spec.epsilon and fits(most):  # else PLD would take long
             return most
-        low, high = 1, most  # fits(low), not fits(high)
-        while high - low > 1:
+        low, high = 1, min(4, most)
+        while fits(high):
+            if high == most:
+                return most
+            low, high = high, min(high * 4, most)
+        while high - low > 1:  # fits(low), not fits(high)
             middle = (low + high) // 2
             low, high = (middle, high) if fits(middle) else (low, middle)
         return low
 
-    def noise_for(self, what: str, sampling_rate: float, count: int, share: float = 1.0) -> float:
-        """The least noise multiplier with which `count` events keep within `share` of epsilon (all events counted).
+    def _fits(self, event: Event) -> bool:
+        """Whether `event` fits. Epsilon grows with the count, so what is known of other counts settles most calls."""
+        others = [e for e in self.events if _key(e) != _key(event)]
+        count = event.count + sum(e.count for e in self.events if _key(e) == _key(event))
+        known = self._known.setdefault((frozenset(others), _key(event)), [0, MAX_STEPS + 1])
+        if count <= known[0]:
+            return True
+        if count >= known[1]:
+            return False
+        fits = self.epsilon(event) <= self.spec.epsilon
+        known[0 if fits else 1] = count
+        return fits
 
-        Raises UserError where nothing is left for them.
+    def noise_for(self, what: str, sampling_rate: float, count: int, share: float = 1.0) -> float:
+        """A noise multiplier with which `count` events keep within `share` of epsilon (all events counted), and spend
+        all but a thousandth of it. Raises UserError where nothing is left for them.
         """
         allowed = self.spec.epsilon * share
-
-        def fits(sigma: float) -> bool:
-            return self.epsilon(Event(what, sigma, sampling_rate, count)) <= allowed
-
-        low, high = 0.05, 1.0
-        while not fits(high):
-            low, high = high, high * 2
-            if high > 1e5:
-                raise UserError(f"privacy: nothing is left of epsilon {self.spec.epsilon:g} for {what}")
-        while high / low > 1.001:
-            middle = (low * high) ** 0.5
-            low, high = (low, middle) if fits(middle) else (middle, high)
-        return high
+        guess = 0.4 + 4 * sampling_rate * math.sqrt(count) / allowed  # about right for delta = 1e-6
+        found = least_noise(lambda sigma: self.epsilon(Event(what, sigma, sampling_rate, count)), allowed, guess)
+        if found is None:
+            raise UserError(f"privacy: nothing is left of epsilon {self.spec.epsilon:g} for {what}")
+        return found
 
     def literals(self) -> list[dict[str, Any]]:
         return [e.__dict__ for e in self.events]
@@ -140,24 +166,59 @@ def round_up(value: float) -> float:
     return -(-value * 1e4 // 1) / 1e4
 
 
+def least_noise(epsilon: Callable[[float], float], allowed: float, guess: float = 1.0) -> float | None:
+    """The noise multiplier at which the falling function `epsilon` reaches `allowed`, from the safe side; None where
+    1e6 is not enough. Both are near to power laws of each other, so the search goes by lines through their logarithms.
+    It goes down from a multiplier that is large enough: large epsilons take long to compute.
+    """
+    high, low, e_low = guess, 0.0, math.inf
+    while (e_high := epsilon(high)) > allowed:
+        low, e_low, high = high, e_high, high * 1.5
+        if high > 1e6:
+            return None
+    while e_high < SPENT * allowed and (high - low) / high > 1e-4:
+        step = math.log(allowed * (1 + SPENT) / 2 / e_high) if e_high > 0 else math.inf  # wanted change of log(epsilon)
+        slope = 1.0 if math.isinf(e_low) else math.log(e_low / max(e_high, 1e-9)) / math.log(high / low)
+        sigma = high * math.exp(-min(step / slope, 0.4))
+        if low:  # keep away from the ends, so that both close in
+            sigma = min(max(sigma, low * (high / low) ** 0.05), low * (high / low) ** 0.95)
+        e_sigma = epsilon(sigma)
+        if e_sigma <= allowed:
+            high, e_high = sigma, e_sigma
+        else:
+            low, e_low = sigma, e_sigma
+    return high
+
+
+def _key(event: Event) -> tuple[str, float, float]:
+    return event.what, event.noise_multiplier, event.sampling_rate
+
+
 def _merged(events: list[Event]) -> list[Event]:
     """Equal events as one with their counts added; their order does not matter to what they spend."""
     counts: dict[tuple[str, float, float], int] = {}
     for e in events:
-        key = e.what, e.noise_multiplier, e.sampling_rate
-        counts[key] = counts.get(key, 0) + e.count
+        counts[_key(e)] = counts.get(_key(e), 0) + e.count
     return [Event(*key, count) for key, count in counts.items() if count]
 
 
 def _composed(accountant: Any, events: list[Event]) -> Any:
+    """Gaussian mechanisms on all rows compose exactly into one: their precisions add (Dong, Roth, Su 2019)."""
     from dp_accounting import dp_event
 
+    precision = sum(e.count / e.noise_multiplier**2 for e in events if e.sampling_rate == 1)
+    if precision:
+        accountant.compose(dp_event.GaussianDpEvent(precision**-0.5))
     for e in events:
-        one: Any = dp_event.GaussianDpEvent(e.noise_multiplier)
         if e.sampling_rate < 1:
-            one = dp_event.PoissonSampledDpEvent(e.sampling_rate, one)
-        accountant.compose(one, e.count)
+            one = dp_event.PoissonSampledDpEvent(e.sampling_rate, dp_event.GaussianDpEvent(e.noise_multiplier))
+            accountant.compose(one, e.count)
     return accountant
+
+
+@lru_cache(maxsize=4096)
+def _epsilon(events: tuple[Event, ...], delta: float, adjacency: str) -> float:
+    return epsilon_pld(list(events), delta, adjacency)
 
 
 def epsilon_pld(events: list[Event], delta: float, adjacency: str = "add-remove") -> float:

@@ -15,7 +15,7 @@ from rich.table import Table
 from cluster.fit import TrainSpec
 from cluster.spec import ClusterSpec
 from generators.family import Family, family_class
-from generators.fitting import Fit, Told, check_fit, is_finished
+from generators.fitting import Fit, Told, check_fit, clear, is_finished
 from generators.model_folder import ModelCard, read_card
 from generators.privacy import PrivacySpec
 from jobs.tables import clock
@@ -146,6 +146,7 @@ def _there(job: Fit, store: Store, say: Any) -> int:
     if card.fingerprint != fingerprint(job.identity()):
         shown = "; ".join(list(differences(card.identity, job.identity()))[:5])
         raise UserError(f"{store.uri} holds another model, nothing is changed there. Differences (old -> new): {shown}")
+    clear(store)  # where a crash came between the model and this
     say(f"{store.uri}: this model is there already")
     Console(highlight=False).print(card_table(card, store.uri))
     return 0

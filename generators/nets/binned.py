@@ -1,0 +1,105 @@
+"""Small networks for rows of bins: multilayer perceptrons without batch norm, and draws of one-hot rows."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+
+def perceptron(num_in: int, widths: Sequence[int], num_out: int) -> nn.Sequential:
+    """Linear layers with leaky ReLUs (slope 0.2) between them: (rows, num_in) to (rows, num_out)."""
+    parts: list[nn.Module] = []
+    for width in widths:
+        parts += [nn.Linear(num_in, width), nn.LeakyReLU(0.2)]
+        num_in = width
+    return nn.Sequential(*parts, nn.Linear(num_in, num_out))
+
+
+def seeded(seed: int, make: "type[nn.Module] | object", *args: object) -> nn.Module:
+    """A module made with initial weights from `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        made: nn.Module = make(*args)  # type: ignore[operator]
+    return made
+
+
+def start_at(net: nn.Sequential, logits: np.ndarray) -> None:
+    """Let the last layer begin at these logits, near enough whatever comes in."""
+    last = net[-1]
+    assert isinstance(last, nn.Linear)
+    with torch.no_grad():
+        last.weight.mul_(0.5)
+        last.bias.copy_(torch.as_tensor(logits, dtype=torch.float32))
+
+
+def one_hot(bins: np.ndarray, sizes: Sequence[int], device: str) -> torch.Tensor:
+    """(rows, columns) of bins as float32 (rows, sum of sizes)."""
+    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    rows = torch.zeros(len(bins), int(sum(sizes)))
+    rows.scatter_(1, torch.as_tensor(bins + starts), 1.0)
+    return rows.to(device)
+
+
+def blocks(logits: torch.Tensor, sizes: Sequence[int]) -> Iterable[torch.Tensor]:
+    return torch.split(logits, list(sizes), dim=1)
+
+
+def hard_rows(logits: torch.Tensor, sizes: Sequence[int], heat: float, random: torch.Generator) -> torch.Tensor:
+    """One-hot rows drawn by their logits, with the gradient of the softmax (Jang et al. 2017, straight through).
+
+    The draws' noise comes from `random`, a CPU generator.
+    """
+    level = torch.rand(logits.shape, generator=random).clamp_(1e-9, 1 - 1e-7).to(logits)
+    noisy = (logits - torch.log(-torch.log(level))) / heat
+    drawn = []
+    for block in blocks(noisy, sizes):
+        soft = block.softmax(1)
+        hard = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
+        drawn.append(hard + soft - soft.detach())
+    return torch.cat(drawn, dim=1)
+
+
+def nll_of_rows(logits: torch.Tensor, rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """Negative log-likelihood in nats of each one-hot row, summed over columns: (rows,)."""
+    log_shares = torch.cat([b.log_softmax(1) for b in blocks(logits, sizes)], dim=1)
+    return -(log_shares * rows).sum(1)
+
+
+def shares_of(logits: torch.Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
+    """Probabilities of the bins of each column: float64 (rows, size), rows adding up to 1."""
+    return [b.double().softmax(1).cpu().numpy() for b in blocks(logits, sizes)]
+
+
+def follow(average: nn.Module, net: nn.Module, share: float) -> None:
+    """Move `average` a little towards `net`: average = share * average + (1 - share) * net."""
+    with torch.no_grad():
+        for mean, now in zip(average.parameters(), net.parameters()):
+            mean.lerp_(now, 1 - share)
+
+
+def pack_net(name: str, net: nn.Module) -> dict[str, np.ndarray]:
+    return {f"{name}/{k}": v.detach().cpu().numpy().copy() for k, v in net.state_dict().items()}
+
+
+def unpack_net(name: str, net: nn.Module, tensors: dict[str, np.ndarray]) -> None:
+    net.load_state_dict({k: torch.as_tensor(tensors[f"{name}/{k}"]) for k in net.state_dict()})
+
+
+def pack_adam(name: str, adam: torch.optim.Optimizer) -> dict[str, np.ndarray]:
+    """The moments of an Adam that has made at least one step; nothing before that."""
+    return {
+        f"{name}/{at}/{key}": value.cpu().numpy().copy()
+        for at, moments in adam.state_dict()["state"].items()
+        for key, value in moments.items()
+    }
+
+
+def unpack_adam(name: str, adam: torch.optim.Optimizer, tensors: dict[str, np.ndarray]) -> None:
+    whole = adam.state_dict()
+    whole["state"] = {}
+    for key, value in tensors.items():
+        if key.startswith(f"{name}/"):
+            at, moment = key.removeprefix(f"{name}/").split("/")
+            whole["state"].setdefault(int(at), {})[moment] = torch.as_tensor(value)
+    adam.load_state_dict(whole)

@@ -1,0 +1,169 @@
+"""What the private networks on tables share: bins from noisy counts, a decoder from noise to bins, draws, checkpoints.
+
+The decoder gives the logits of every column's bins from a normal vector. A row with given values is drawn by sampling
+importance resampling (Rubin 1987): NUM_TRIES vectors, one of them taken by how likely it makes the values, so values
+that no vector makes likely are met nevertheless, as near as the decoder comes.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Drawn, Family, State, normals, stream, uniforms
+from generators.privacy import Account
+from generators.tabular.mst import draw
+from generators.tabular.public import Bins, Grid, noisy_counts
+
+if TYPE_CHECKING:
+    import torch
+
+NUM_TRIES = 64
+OTHER_STREAM = 0x5DEECE66D  # so that a row's uniforms are not made from the bits of its normals
+COUNTS = 7  # purpose of a random stream
+
+
+class BinnedNet(Family):
+    """Base of families that train networks on one-hot bins. `spec` has num_noise, widths, max_bins, share_counts."""
+
+    is_private: ClassVar[bool] = True
+
+    def check(self) -> None:
+        Grid.check(self.schema, self.kind)
+
+    # What subclasses say.
+
+    @abstractmethod
+    def make_nets(self, seed: int) -> None:
+        """Set self.nets (by name) and self.adams; "decoder" is made here already."""
+
+    # Fitting.
+
+    def learn_bins(self, table: pa.Table, seed: int, account: Account | None) -> np.ndarray:
+        """Measure counts, make bins and networks; returns the bins of all rows, int64 (rows, columns)."""
+        grid = Grid(self.schema)
+        cells = grid.encode(table)
+        noise = 0.0
+        if account:
+            noise = account.noise_for("counts of one column", 1.0, len(grid.sizes), self.spec.share_counts)
+        counts = noisy_counts(grid, cells, noise, account, stream(seed, 0, COUNTS))
+        self.facts: dict[str, Any] = {"noise": float(noise)}
+        self.seed, self.account, self.num_rows = seed, account, table.num_rows
+        self._use_bins(Bins(grid, counts, noise, self.spec.max_bins))
+        self._make_decoder(seed)
+        self.make_nets(seed)
+        return self.bins.encode(cells).astype(np.int64)
+
+    def _use_bins(self, bins: Bins) -> None:
+        self.bins, self.sizes = bins, bins.sizes
+
+    def _make_decoder(self, seed: int) -> None:
+        from generators.nets.binned import perceptron, seeded, start_at
+
+        def fresh() -> Any:
+            net = seeded(weights_seed(seed, 0), perceptron, self.spec.num_noise, self.spec.widths, sum(self.sizes))
+            start_at(net, self._logits())
+            return net.to(self.device)
+
+        self.decoder, self.average = fresh(), fresh()
+        self.nets: dict[str, Any] = {"decoder": self.decoder}
+        self.adams: dict[str, Any] = {}
+
+    def _logits(self) -> np.ndarray:
+        """Of the noisy counts of all bins: where a decoder that knows nothing else should begin."""
+        logits = []
+        for of, counts, size in zip(self.bins.of_cell, self.bins.counts, self.sizes):
+            mass = np.maximum(np.bincount(of, counts, size), 1.0)
+            logits.append(np.log(mass / mass.sum()))
+        return np.concatenate(logits)
+
+    def trained(self) -> State:
+        from generators.nets.binned import pack_net
+
+        tensors = {f"counts/{at}": c for at, c in enumerate(self.bins.counts)}
+        return State(tensors | pack_net("average", self.average), dict(self.facts))
+
+    def training(self) -> State:
+        from generators.nets.binned import pack_adam, pack_net
+
+        tensors: dict[str, np.ndarray] = {}
+        for name, net in self.nets.items():
+            tensors |= pack_net(f"net/{name}", net)
+        for name, adam in self.adams.items():
+            tensors |= pack_adam(f"adam/{name}", adam)
+        return State(tensors)
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        from generators.nets.binned import unpack_adam, unpack_net
+
+        self.facts, grid = dict(trained.facts), Grid(self.schema)
+        counts = [trained.tensors[f"counts/{at}"] for at in range(len(grid.sizes))]
+        self._use_bins(Bins(grid, counts, self.facts["noise"], self.spec.max_bins))
+        if training is None:
+            self._make_decoder(0)
+        unpack_net("average", self.average, trained.tensors)
+        if training is not None:
+            for name, net in self.nets.items():
+                unpack_net(f"net/{name}", net, training.tensors)
+            for name, adam in self.adams.items():
+                unpack_adam(f"adam/{name}", adam, training.tensors)
+
+    def noise(self, num_rows: int, random: "torch.Generator") -> "torch.Tensor":
+        """Standard normal vectors for the decoder, drawn on the CPU: (num_rows, num_noise)."""
+        import torch
+
+        return torch.randn(num_rows, self.spec.num_noise, generator=random).to(self.device)
+
+    # Sampling.
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        import torch
+
+        from generators.nets.binned import shares_of
+
+        columns = self.schema.columns
+        drawn = uniforms(seeds ^ OTHER_STREAM, 3 * len(columns) + 1)
+        vectors = normals(seeds, self.spec.num_noise)
+        for row, values in enumerate(wanted):
+            if values:
+                vectors[row] = self._likely(values, seeds[row : row + 1], drawn[row : row + 1, -1])
+        with torch.inference_mode():
+            logits = self.average(torch.as_tensor(vectors).to(self.device))
+        arrays = {}
+        for at, (column, shares) in enumerate(zip(columns, shares_of(logits, self.sizes))):
+            given = [w.get(column.name) for w in wanted]
+            bins = draw(shares, drawn[:, at])
+            levels = drawn[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
+            bins = np.array([b if g is None else self.bins.bin(at, g) for b, g in zip(bins, given)])
+            arrays[column.name] = self.bins.decode(at, bins, levels, given)
+        return Drawn(arrays, [None] * len(seeds))
+
+    def _likely(self, values: Mapping[str, Any], seed: np.ndarray, level: np.ndarray) -> np.ndarray:
+        """A vector drawn by how likely it makes `values`, float32 (num_noise,); from this row's seed alone."""
+        import torch
+
+        from generators.nets.binned import blocks
+
+        tries = normals(seed, NUM_TRIES * self.spec.num_noise).reshape(NUM_TRIES, -1)
+        with torch.inference_mode():
+            logits = self.average(torch.as_tensor(tries).to(self.device)).double()
+        likelihood = np.zeros(NUM_TRIES)
+        for at, (column, block) in enumerate(zip(self.schema.columns, blocks(logits, self.sizes))):
+            if column.name in values:
+                likelihood += block.log_softmax(1)[:, self.bins.bin(at, values[column.name])].cpu().numpy()
+        weights = np.exp(likelihood - likelihood.max())
+        return tries[draw(weights[None, :], level)[0]]
+
+
+def weights_seed(seed: int, which: int) -> int:
+    """For the initial weights of one network."""
+    return int(stream(seed, 0, 100 + which).integers(2**63))
+
+
+def generator_of(seed: int, step: int, purpose: int) -> "torch.Generator":
+    """Torch's random numbers of one step and purpose."""
+    import torch
+
+    return torch.Generator().manual_seed(int(stream(seed, step, purpose).integers(2**63)))

@@ -1,0 +1,124 @@
+"""A conditional GAN on tables under DP-SGD: only the discriminator sees rows, and only through noisy clipped gradients.
+
+After CTGAN (Xu et al. 2019), with what a guarantee asks for: one row a discriminator input (pac = 1), uniform Poisson
+samples in place of training by sampling, a public schema with bins of noisy counts in place of fitted mixtures, no
+batch norm, weights clipped (Arjovsky et al. 2017) in place of a penalty on gradients at rows. The discriminator steps
+many times for each step of the generator (Bie et al. 2023). All that the generator learns it learns from the
+discriminator.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.dpsgd import WHAT, ghost_sums, plan, poisson_sample, set_gradients
+from generators.privacy import Account, Event
+from generators.tabular.binned_net import BinnedNet, generator_of, weights_seed
+
+FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Steps are of the discriminator."""
+
+    steps: int = 3000
+    batch: int = 512  # expected rows of a Poisson sample
+    critic_steps: int = 5  # of the discriminator for one of the generator
+    num_noise: int = 32
+    widths: tuple[int, ...] = (128, 128)
+    critic_widths: tuple[int, ...] = (128, 128)
+    learning_rate: float = 5e-4
+    critic_learning_rate: float = 1e-3
+    weight_clip: float = 0.5  # bound of every weight of the discriminator
+    heat: float = 0.5  # of the softmax that carries the generator's gradient
+    average: float = 0.99  # share of the past in the averaged generator that samples
+    max_bins: int = 24
+    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.critic_steps, self.num_noise, self.max_bins - 1) < 1:
+            raise ValueError("steps, batch, critic_steps, num_noise must be at least 1 and max_bins at least 2")
+        if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
+            raise ValueError("share_counts and average must lie between 0 and 1")
+
+
+class DpCtgan(BinnedNet):
+    """Generator and discriminator over one-hot bins."""
+
+    kind: ClassVar[str] = "dp-ctgan"
+    Spec: ClassVar[type] = Spec
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.spec.steps)
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        self._rows = self.learn_bins(table, seed, account)
+        self._rate = min(1.0, self.spec.batch / table.num_rows)
+        self._noise = plan(account, self._rate, self.num_steps)[0] if account else 0.0
+        self._clip = account.spec.max_grad_norm if account else 1.0
+
+    def make_nets(self, seed: int) -> None:
+        import torch
+
+        from generators.nets.binned import perceptron, seeded
+
+        spec = self.spec
+        critic = seeded(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.critic_widths, 1).to(self.device)
+        self.nets["critic"] = self.critic = critic
+        self.adams["decoder"] = torch.optim.Adam(self.decoder.parameters(), spec.learning_rate, (0.5, 0.9))
+        self.adams["critic"] = torch.optim.Adam(critic.parameters(), spec.critic_learning_rate, (0.5, 0.9))
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        """The loss is the generator's: it is a function of the noisy discriminator, so it may be published."""
+        losses = []
+        for step in range(start, stop):
+            if self.account:
+                self.account.charge(Event(WHAT, self._noise, self._rate))
+            self._criticise(step)
+            if (step + 1) % self.spec.critic_steps == 0:
+                losses.append(self._generate(step))
+        return {"generator": float(np.mean(losses))} if losses else {}
+
+    def _fakes(self, step: int, purpose: int) -> Any:
+        from generators.nets.binned import hard_rows
+
+        random = generator_of(self.seed, step, purpose)
+        logits = self.decoder(self.noise(self.spec.batch, random))
+        return hard_rows(logits, self.sizes, self.spec.heat, random)
+
+    def _criticise(self, step: int) -> None:
+        """Fakes are clipped as rows are, so that both sides weigh the same; they are public, so they add no cost."""
+        import torch
+        from torch.nn.functional import softplus
+
+        from generators.nets.binned import one_hot
+
+        drawn = poisson_sample(self.seed, step, len(self._rows), self._rate)
+        real = one_hot(self._rows[drawn], self.sizes, self.device)
+        with torch.no_grad():
+            fake = self._fakes(step, FAKES)
+        signs = torch.cat([-torch.ones(len(real)), torch.ones(len(fake))]).to(self.device)
+        batch = torch.cat([real, fake])
+        sums = ghost_sums(self.critic, lambda net: softplus(signs * net(batch).squeeze(1)), self._clip)
+        set_gradients(self.critic, sums, self._clip, self._noise, self.spec.batch, self.seed, step)
+        self.adams["critic"].step()
+        with torch.no_grad():
+            for weights in self.critic.parameters():
+                weights.clamp_(-self.spec.weight_clip, self.spec.weight_clip)
+
+    def _generate(self, step: int) -> float:
+        from torch.nn.functional import softplus
+
+        from generators.nets.binned import follow
+
+        loss = softplus(-self.critic(self._fakes(step, GENERATE))).mean()
+        self.adams["decoder"].zero_grad()
+        loss.backward()
+        self.adams["decoder"].step()
+        follow(self.average, self.decoder, self.spec.average)
+        return float(loss.detach())

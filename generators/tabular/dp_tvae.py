@@ -1,0 +1,101 @@
+"""A variational autoencoder on tables under DP-SGD: encoder and decoder are trained together by one loss a row.
+
+After TVAE (Xu et al. 2019) over bins instead of fitted mixtures: each column a softmax, so the loss of a row is its
+negative log-likelihood plus the Kullback-Leibler divergence of its latent vector. Only the decoder is kept.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.dpsgd import WHAT, ghost_sums, no_sums, plan, poisson_sample, set_gradients
+from generators.privacy import Account, Event
+from generators.tabular.binned_net import BinnedNet, generator_of, weights_seed
+
+LATENT = 3  # purpose of a step's random numbers
+
+
+@dataclass(frozen=True)
+class Spec:
+    """`num_noise` is the length of the latent vector."""
+
+    steps: int = 2000
+    batch: int = 512  # expected rows of a Poisson sample
+    num_noise: int = 16
+    widths: tuple[int, ...] = (128,)
+    learning_rate: float = 2e-3
+    divergence_weight: float = 1.0
+    average: float = 0.99  # share of the past in the averaged decoder that samples
+    max_bins: int = 24
+    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.num_noise, self.max_bins - 1) < 1:
+            raise ValueError("steps, batch, num_noise must be at least 1 and max_bins at least 2")
+        if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
+            raise ValueError("share_counts and average must lie between 0 and 1")
+
+
+class DpTvae(BinnedNet):
+    """Encoder and decoder over one-hot bins."""
+
+    kind: ClassVar[str] = "dp-tvae"
+    Spec: ClassVar[type] = Spec
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.spec.steps)
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        self._rows = self.learn_bins(table, seed, account)
+        self._rate = min(1.0, self.spec.batch / table.num_rows)
+        self._noise = plan(account, self._rate, self.num_steps)[0] if account else 0.0
+        self._clip = account.spec.max_grad_norm if account else float("inf")
+
+    def make_nets(self, seed: int) -> None:
+        import torch
+
+        from generators.nets.binned import perceptron, seeded
+
+        spec = self.spec
+        encoder = seeded(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.widths, 2 * spec.num_noise)
+        self.nets["encoder"] = encoder.to(self.device)
+        self._both = torch.nn.ModuleList([self.nets["encoder"], self.decoder])
+        self.adams["both"] = torch.optim.Adam(self._both.parameters(), spec.learning_rate)
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        """Tells the size of the noisy gradients: the loss itself is an exact function of rows, and not published."""
+        sizes = []
+        for step in range(start, stop):
+            if self.account:
+                self.account.charge(Event(WHAT, self._noise, self._rate))
+            sizes.append(self._step(step))
+        return {"gradient": float(np.mean(sizes))}
+
+    def _step(self, step: int) -> float:
+        from generators.nets.binned import follow, one_hot
+
+        drawn = poisson_sample(self.seed, step, len(self._rows), self._rate)
+        rows = one_hot(self._rows[drawn], self.sizes, self.device)
+        noise = self.noise(len(drawn), generator_of(self.seed, step, LATENT))
+        sums = no_sums(self._both)
+        if len(drawn):
+            sums = ghost_sums(self._both, lambda net: self._losses(net, rows, noise), self._clip)
+        size = set_gradients(self._both, sums, self._clip, self._noise, self.spec.batch, self.seed, step)
+        self.adams["both"].step()
+        follow(self.average, self.decoder, self.spec.average)
+        return size
+
+    def _losses(self, both: Any, rows: Any, noise: Any) -> Any:
+        """The negative evidence lower bound of each row in nats (Kingma and Welling 2014): (rows,)."""
+        from generators.nets.binned import nll_of_rows
+
+        encoder, decoder = both
+        mean, log_variance = encoder(rows).chunk(2, dim=1)
+        log_variance = log_variance.clamp(-10, 4)
+        logits = decoder(mean + noise * (log_variance / 2).exp())
+        divergence = (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
+        return nll_of_rows(logits, rows, self.sizes) + self.spec.divergence_weight * divergence

@@ -1,0 +1,212 @@
+"""Noisy marginals on a spanning tree (McKenna, Miklau, Sheldon 2021, "Winning the NIST contest"): the private default.
+
+Three measurements, each a Gaussian mechanism on all rows and charged before it is used: how many rows lie in each
+cell of each column; for each pair of columns how far its joint table is from independence; the joint tables along the
+spanning tree with the largest of these scores. All else is post-processing: tables are made consistent, and rows are
+drawn along the tree, given values included (exact, by messages along the tree; Pearl 1988).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Drawn, Family, State, stream, uniforms
+from generators.privacy import Account, Event
+from generators.tabular.public import Bins, Grid, noisy_counts
+from records.errors import UserError
+
+FLOOR = 1e-7  # of a row, in every cell of a joint table: whatever the schema allows can be drawn when it is asked for
+NUM_FITTINGS = 50  # rounds of iterative proportional fitting
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shares of the budget are shares of precision (zCDP); what the two leave goes to the joint tables."""
+
+    max_bins: int = 32  # of a number
+    share_counts: float = 0.2
+    share_scores: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.max_bins < 2:
+            raise ValueError("max_bins must be at least 2")
+        if min(self.share_counts, self.share_scores) <= 0 or self.share_counts + self.share_scores >= 1:
+            raise ValueError("share_counts and share_scores must be above 0 and leave something for the joint tables")
+
+
+class Mst(Family):
+    """A tree of two-column tables over cells of the public schema."""
+
+    kind: ClassVar[str] = "mst"
+    Spec: ClassVar[type] = Spec
+    is_private: ClassVar[bool] = True
+
+    def check(self) -> None:
+        Grid.check(self.schema, self.kind)
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        if account and account.spec.noise_multiplier is not None:
+            raise UserError(
+                "privacy.noise_multiplier is for families that train by DP-SGD; mst spends epsilon as a whole"
+            )
+        spec, num_columns = self.spec, len(self.schema.columns)
+        num_pairs, random = num_columns * (num_columns - 1) // 2, stream(seed, 0)
+        share_pairs = 1 - spec.share_counts - spec.share_scores
+        whole = account.noise_for("all marginals", 1.0, 1) if account else 0.0
+        noise = whole * np.sqrt(num_columns / spec.share_counts)
+        score_noise = whole * np.sqrt(max(1, num_pairs) / spec.share_scores)
+        pair_noise = whole * np.sqrt(max(1, num_columns - 1) / share_pairs)
+        grid = Grid(self.schema)
+        cells = grid.encode(table)
+        counts = noisy_counts(grid, cells, noise, account, random)
+        self._facts = {"noise": float(noise), "edges": []}
+        self._bins = Bins(grid, counts, noise, spec.max_bins)
+        bins = self._bins.encode(cells)
+        singles = [
+            np.bincount(of, c, self._bins.sizes[at]) for at, (of, c) in enumerate(zip(self._bins.of_cell, counts))
+        ]
+        variances = [noise**2 * np.bincount(of, minlength=s) for of, s in zip(self._bins.of_cell, self._bins.sizes)]
+        self._joint: dict[Pair, np.ndarray] = {}
+        if num_columns > 1:
+            if account:
+                account.charge(Event("distance from independence of one pair", score_noise, 1.0, num_pairs))
+            scores = self._scores(bins, singles, score_noise, pair_noise, random)
+            edges = spanning_tree(num_columns, scores)
+            if account:
+                account.charge(Event("joint table of one pair", pair_noise, 1.0, len(edges)))
+            for a, b in edges:
+                exact = self._table(bins, a, b)
+                self._joint[a, b] = exact + pair_noise * random.standard_normal(exact.shape)
+        joint, single = consistent(self._joint, singles, variances, pair_noise, float(table.num_rows))
+        self._joint, self._single = joint, single
+        self._facts["edges"] = [list(e) for e in joint]
+        self._direct()
+
+    def _table(self, bins: np.ndarray, a: int, b: int) -> np.ndarray:
+        """Rows by the bins of columns a and b."""
+        shape = self._bins.sizes[a], self._bins.sizes[b]
+        flat = bins[:, a].astype(np.int64) * shape[1] + bins[:, b]
+        return np.bincount(flat, minlength=shape[0] * shape[1]).reshape(shape).astype(np.float64)
+
+    def _scores(
+        self, bins: np.ndarray, singles: list[np.ndarray], noise: float, pair_noise: float, random: np.random.Generator
+    ) -> dict[Pair, float]:
+        """Per pair the L1 distance of its table from the product of the noisy counts, which one row moves by at most 1,
+        with noise; less what the noise of measuring the table would cost (as AIM does, McKenna et al. 2022)."""
+        scores = {}
+        masses = [np.maximum(s, 0.0) for s in singles]
+        for a in range(len(singles)):
+            for b in range(a + 1, len(singles)):
+                expected = np.outer(masses[a], masses[b]) / max(1.0, (masses[a].sum() * masses[b].sum()) ** 0.5)
+                distance = np.abs(self._table(bins, a, b) - expected).sum()
+                cost = np.sqrt(2 / np.pi) * pair_noise * expected.size
+                scores[a, b] = float(distance + noise * random.standard_normal() - cost)
+        return scores
+
+    def trained(self) -> State:
+        tensors = {f"counts/{at}": c for at, c in enumerate(self._bins.counts)}
+        tensors |= {f"single/{at}": s for at, s in enumerate(self._single)}
+        tensors |= {f"joint/{a}-{b}": t for (a, b), t in self._joint.items()}
+        return State(tensors, dict(self._facts))
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        self._facts, grid = dict(trained.facts), Grid(self.schema)
+        counts = [trained.tensors[f"counts/{at}"] for at in range(len(grid.sizes))]
+        self._bins = Bins(grid, counts, self._facts["noise"], self.spec.max_bins)
+        self._single = [trained.tensors[f"single/{at}"] for at in range(len(grid.sizes))]
+        self._joint = {(a, b): trained.tensors[f"joint/{a}-{b}"] for a, b in self._facts["edges"]}
+        self._direct()
+
+    def _direct(self) -> None:
+        """Edges from parent to child in an order in which parents come first, each with P(child | parent)."""
+        self._ways: list[tuple[int, int, np.ndarray]] = []
+        seen, left = {0}, dict(self._joint)
+        while left:
+            a, b = next(e for e in left if (e[0] in seen) != (e[1] in seen))
+            table = left.pop((a, b))
+            parent, child, table = (a, b, table) if a in seen else (b, a, table.T)
+            seen.add(child)
+            self._ways.append((parent, child, table / table.sum(axis=1, keepdims=True)))
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        columns, sizes = self.schema.columns, self._bins.sizes
+        drawn = uniforms(seeds, 3 * len(columns))
+        # likelihood[c][row, bin] of all that is given at or below column c, seen from c
+        likelihood = [np.ones((len(seeds), s)) for s in sizes]
+        for row, values in enumerate(wanted):
+            for at, column in enumerate(columns):
+                if column.name in values:
+                    likelihood[at][row] = np.eye(sizes[at])[self._bins.bin(at, values[column.name])]
+        for parent, child, given in reversed(self._ways):
+            message = likelihood[child] @ given.T
+            likelihood[parent] = likelihood[parent] * message / message.max(axis=1, keepdims=True)
+        bins = np.zeros((len(seeds), len(columns)), np.int64)
+        bins[:, 0] = draw(self._single[0] * likelihood[0], drawn[:, 0])
+        for parent, child, given in self._ways:
+            bins[:, child] = draw(given[bins[:, parent]] * likelihood[child], drawn[:, child])
+        arrays = {}
+        for at, column in enumerate(columns):
+            levels = drawn[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
+            arrays[column.name] = self._bins.decode(at, bins[:, at], levels, [w.get(column.name) for w in wanted])
+        return Drawn(arrays, [None] * len(seeds))
+
+
+def draw(weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """One place a row by its weights, (rows, places), at `levels` in [0, 1)."""
+    ends = np.cumsum(weights, axis=1)
+    return np.minimum((ends <= (levels * ends[:, -1])[:, None]).sum(axis=1), weights.shape[1] - 1)
+
+
+def spanning_tree(num_nodes: int, scores: Mapping[Pair, float]) -> list[Pair]:
+    """The edges of the spanning tree with the largest sum of scores (Kruskal 1956)."""
+    group, edges = list(range(num_nodes)), []
+    for a, b in sorted(scores, key=lambda e: (-scores[e], e)):
+        if group[a] != group[b]:
+            edges.append((a, b))
+            group = [group[a] if g == group[b] else g for g in group]
+    return edges
+
+
+def consistent(
+    joint: Mapping[Pair, np.ndarray],
+    singles: list[np.ndarray],
+    variances: list[np.ndarray],
+    pair_noise: float,
+    num_rows: float,
+) -> tuple[dict[Pair, np.ndarray], list[np.ndarray]]:
+    """Tables above 0 that add up to `num_rows` and agree about every column.
+
+    Each column's counts are the mean, weighted by precision, of its own and the sums of its joint tables (Hay et al.
+    2010); tables are projected on the simplex, and fitted to those counts by iterative proportional fitting.
+    """
+    margins = []
+    for at, (single, variance) in enumerate(zip(singles, variances)):
+        weight = 1 / (variance + 1e-9)
+        total = single * weight
+        for (a, b), table in joint.items():
+            if at in (a, b):
+                along = 1 if at == a else 0
+                precision = 1 / (pair_noise**2 * table.shape[along] + 1e-9)
+                total, weight = total + precision * table.sum(axis=along), weight + precision
+        margins.append(on_simplex(total / weight, num_rows) + FLOOR)
+    margins = [m * (num_rows / m.sum()) for m in margins]
+    fitted = {}
+    for (a, b), table in joint.items():
+        table = on_simplex(table.ravel(), num_rows).reshape(table.shape) + FLOOR
+        for _ in range(NUM_FITTINGS):
+            table = table * (margins[a] / table.sum(axis=1))[:, None]
+            table = table * (margins[b] / table.sum(axis=0))[None, :]
+        fitted[a, b] = table
+    return fitted, margins
+
+
+def on_simplex(values: np.ndarray, total: float) -> np.ndarray:
+    """The nearest point with no entry below 0 and that sum (Duchi et al. 2008)."""
+    falling = np.sort(values)[::-1]
+    excess = (np.cumsum(falling) - total) / np.arange(1, len(values) + 1)
+    num_kept = int(np.nonzero(falling > excess)[0][-1]) + 1
+    return np.maximum(values - excess[num_kept - 1], 0.0)

@@ -1,0 +1,213 @@
+"""PATE-GAN (Jordon, Yoon, van der Schaar 2019): teachers on disjoint parts of the rows vote on generated rows.
+
+Every row belongs to one teacher, drawn on its own for each row, so one row moves each count of votes by at most 1. A
+count with Gaussian noise is one event of the account, by a bound that holds whatever the votes are (Papernot et al.
+2018, without their data-dependent bound, which would itself have to be kept secret). The student learns from
+generated rows and their noisy counts, kept and used again, and never meets a row; nor does the generator, which
+learns from the student.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import State, stream
+from generators.privacy import Account, Event
+from generators.tabular.binned_net import BinnedNet, generator_of, weights_seed
+from records.errors import UserError
+
+FAKES, PARTS, DRAWS, VOTES, STUDENT, GENERATE = 3, 4, 5, 6, 8, 9  # purposes of a step's random numbers
+WHAT = "noisy count of votes on one generated row"
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A step trains the teachers, asks for votes, and trains student and generator."""
+
+    steps: int = 1000
+    teachers: int = 200
+    teacher_width: int = 8
+    teacher_batch: int = 32  # rows of its own, and generated ones, that each teacher sees in a step
+    votes: int = 16  # generated rows of a step that teachers vote on
+    memory: int = 4096  # newest votes that the student learns from
+    student_steps: int = 4
+    batch: int = 256  # of student and generator
+    num_noise: int = 32
+    widths: tuple[int, ...] = (128, 128)
+    student_widths: tuple[int, ...] = (64,)
+    learning_rate: float = 5e-4
+    teacher_learning_rate: float = 2e-3
+    student_learning_rate: float = 1e-3
+    student_decay: float = 1e-3
+    heat: float = 0.5  # of the softmax that carries the generator's gradient
+    average: float = 0.99  # share of the past in the averaged generator that samples
+    max_bins: int = 24
+    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
+
+    def __post_init__(self) -> None:
+        counts = self.steps, self.teacher_batch, self.votes, self.memory, self.student_steps, self.batch, self.num_noise
+        if min(counts) < 1 or self.teachers < 2 or self.max_bins < 2:
+            raise ValueError("steps, batches, votes, memory must be at least 1; teachers and max_bins at least 2")
+        if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
+            raise ValueError("share_counts and average must lie between 0 and 1")
+
+
+class PateGan(BinnedNet):
+    """Teachers, student and generator over one-hot bins."""
+
+    kind: ClassVar[str] = "pate-gan"
+    Spec: ClassVar[type] = Spec
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.spec.steps)
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        spec = self.spec
+        if spec.teachers > table.num_rows / 2:
+            raise UserError(f"pate-gan: {spec.teachers} teachers are too many for {table.num_rows} rows")
+        self._rows = self.learn_bins(table, seed, account)
+        self._parts, self._part_sizes = parts(seed, table.num_rows, spec.teachers)
+        self._noise = 0.0
+        if account:
+            num_votes = spec.steps * spec.votes
+            self._noise = account.spec.noise_multiplier or account.noise_for(WHAT, 1.0, num_votes)
+            if account.room(Event(WHAT, self._noise), num_votes) < spec.votes:
+                raise UserError(f"privacy: the votes of one step with noise {self._noise:g} do not fit; raise it")
+        self._asked = np.zeros((0, len(self.sizes)), np.int64)
+        self._shares = np.zeros(0, np.float32)
+
+    def make_nets(self, seed: int) -> None:
+        import torch
+
+        from generators.nets.binned import perceptron, seeded
+        from generators.nets.teachers import Teachers
+
+        spec, num_in = self.spec, sum(self.sizes)
+        self.student = seeded(weights_seed(seed, 1), perceptron, num_in, spec.student_widths, 1).to(self.device)
+        self.teachers = seeded(weights_seed(seed, 2), Teachers, spec.teachers, num_in, spec.teacher_width).to(
+            self.device
+        )
+        self.nets |= {"student": self.student, "teachers": self.teachers}
+        betas = (0.5, 0.9)
+        self.adams = {
+            "decoder": torch.optim.Adam(self.decoder.parameters(), spec.learning_rate, betas),
+            "student": torch.optim.AdamW(
+                self.student.parameters(), spec.student_learning_rate, betas, weight_decay=spec.student_decay
+            ),
+            "teachers": torch.optim.Adam(self.teachers.parameters(), spec.teacher_learning_rate, betas),
+        }
+
+    def training(self) -> State:
+        state = super().training()
+        state.tensors |= {"votes/asked": self._asked, "votes/shares": self._shares}
+        return state
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        super().restore(trained, training)
+        if training:
+            self._asked, self._shares = training.tensors["votes/asked"], training.tensors["votes/shares"]
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        """The losses are of student and generator: functions of noisy votes, so they may be published."""
+        student, generator = [], []
+        for step in range(start, stop):
+            if self.account:
+                self.account.charge(Event(WHAT, self._noise, 1.0, self.spec.votes))
+            self._teach(step)
+            self._vote(step)
+            student.append(self._learn(step))
+            generator.append(self._generate(step))
+        return {"student": float(np.mean(student)), "generator": float(np.mean(generator))}
+
+    def _fakes(self, step: int, purpose: int, num_rows: int) -> Any:
+        from generators.nets.binned import hard_rows
+
+        random = generator_of(self.seed, step, purpose)
+        return hard_rows(self.decoder(self.noise(num_rows, random)), self.sizes, self.spec.heat, random)
+
+    def _teach(self, step: int) -> None:
+        """Each teacher: real rows of its own part (with replacement) against generated ones, the same for all."""
+        import torch
+        from torch.nn.functional import softplus
+
+        from generators.nets.binned import one_hot
+
+        spec = self.spec
+        levels = stream(self.seed, step, DRAWS).random((spec.teachers, spec.teacher_batch))
+        places = np.floor(levels * self._part_sizes[:, None]).astype(np.int64)
+        own = np.take_along_axis(self._parts, places, axis=1)
+        real = one_hot(self._rows[own.ravel()], self.sizes, self.device).reshape(spec.teachers, spec.teacher_batch, -1)
+        has_rows = torch.as_tensor(self._part_sizes > 0)[:, None].to(self.device)
+        with torch.no_grad():
+            fake = self._fakes(step, FAKES, spec.teacher_batch)
+        loss = (softplus(-self.teachers(real)) * has_rows).mean(1).sum() + softplus(self.teachers(fake)).mean(1).sum()
+        self.adams["teachers"].zero_grad()
+        loss.backward()
+        self.adams["teachers"].step()
+
+    def _vote(self, step: int) -> None:
+        """Ask for noisy counts on fresh generated rows; keep the rows, as bins, and the shares of teachers."""
+        import torch
+
+        from generators.nets.binned import blocks
+
+        with torch.no_grad():
+            fakes = self._fakes(step, VOTES, self.spec.votes)
+            counts = (self.teachers(fakes) > 0).sum(0).double().cpu().numpy()
+        counts = counts + self._noise * stream(self.seed, step, VOTES, 1).standard_normal(len(counts))
+        asked = torch.stack([b.argmax(1) for b in blocks(fakes, self.sizes)], dim=1).cpu().numpy()
+        self._asked = np.concatenate([self._asked, asked])[-self.spec.memory :]
+        self._shares = np.concatenate([self._shares, counts / self.spec.teachers])[-self.spec.memory :].astype(
+            np.float32
+        )
+
+    def _learn(self, step: int) -> float:
+        """Cross-entropy is linear in the share, so noise beyond 0 and 1 cancels out where clipping would bend it."""
+        import torch
+        from torch.nn.functional import softplus
+
+        from generators.nets.binned import one_hot
+
+        total = 0.0
+        random = stream(self.seed, step, STUDENT)
+        for _ in range(self.spec.student_steps):
+            some = random.integers(len(self._asked), size=self.spec.batch)
+            logits = self.student(one_hot(self._asked[some], self.sizes, self.device)).squeeze(1)
+            shares = torch.as_tensor(self._shares[some]).to(self.device)
+            loss = (softplus(logits) - shares * logits).mean() + 0.01 * logits.square().mean()
+            self.adams["student"].zero_grad()
+            loss.backward()
+            self.adams["student"].step()
+            total += float(loss.detach())
+        return total / self.spec.student_steps
+
+    def _generate(self, step: int) -> float:
+        from torch.nn.functional import softplus
+
+        from generators.nets.binned import follow
+
+        loss = softplus(-self.student(self._fakes(step, GENERATE, self.spec.batch))).mean()
+        self.adams["decoder"].zero_grad()
+        loss.backward()
+        self.adams["decoder"].step()
+        follow(self.average, self.decoder, self.spec.average)
+        return float(loss.detach())
+
+
+def parts(seed: int, num_rows: int, num_teachers: int) -> tuple[np.ndarray, np.ndarray]:
+    """(rows of each teacher, int64 (teachers, most), padded with row 0; how many they are). Each row is given to one
+    teacher by a draw of its own: whether another row is there changes nothing for it."""
+    owner = stream(seed, 0, PARTS).integers(num_teachers, size=num_rows)
+    sizes = np.bincount(owner, minlength=num_teachers)
+    rows = np.zeros((num_teachers, max(1, int(sizes.max()))), np.int64)
+    order = np.argsort(owner, kind="stable")
+    for teacher, own in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
+        rows[teacher, : len(own)] = own
+    met = np.concatenate([rows[t, :n] for t, n in enumerate(sizes)])
+    if not np.array_equal(np.sort(met), np.arange(num_rows)):
+        raise AssertionError("a row belongs to two teachers, or to none")
+    return rows, sizes

@@ -1,0 +1,179 @@
+"""Tables as small integers, under a guarantee: cells from the public schema, bins from noisy counts of the cells.
+
+A cell is a category, an integer, or a slice of a number's declared range: no row decides where it lies. How many rows
+lie in each cell is learnt once, with noise and charged; cells are then merged into bins that stand out of that noise,
+as in McKenna et al. 2021. All later learning is over bins.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from generators.privacy import Account, Event
+from records.errors import UserError
+from records.tables import Column, TableSchema, round_off
+
+NUM_CELLS = 256  # of a number, at most; and as many integers may have a cell each
+STANDS_OUT = 3.0  # standard deviations of the noise
+
+
+class Grid:
+    """The public cells of each column. A nullable column has one more, the last, for what is missing."""
+
+    def __init__(self, schema: TableSchema) -> None:
+        self.schema = schema
+        self.columns = schema.columns
+        self.sizes = [self._num_known(c) + c.nullable for c in self.columns]
+
+    @staticmethod
+    def check(schema: TableSchema, kind: str) -> None:
+        """Raise UserError for a column without declared bounds, or of a kind that has no cells."""
+        for column in schema.columns:
+            if column.kind == "image":
+                raise UserError(f"model '{kind}' makes numbers and categories; '{column.name}' is {column.kind}")
+            if column.is_number and (column.low is None or column.high is None):
+                raise UserError(f"model '{kind}': declare low and high of column '{column.name}' in the schema")
+
+    @staticmethod
+    def _num_known(column: Column) -> int:
+        if not column.is_number:
+            return len(column.categories)
+        low, high = _bounds(column)
+        if column.kind == "integer" and high - low < NUM_CELLS:
+            return int(high - low) + 1
+        return NUM_CELLS if high > low else 1
+
+    def encode(self, table: pa.Table) -> np.ndarray:
+        """The cell of every value: int32 (rows, columns)."""
+        cells = np.zeros((table.num_rows, len(self.columns)), np.int32)
+        for at, column in enumerate(self.columns):
+            values = table.column(column.name)
+            missing = values.is_null().to_numpy()
+            if column.is_number:
+                cells[~missing, at] = self._number_cells(column, values.drop_null().to_numpy().astype(np.float64))
+            else:
+                order = {c: i for i, c in enumerate(column.categories)}
+                cells[~missing, at] = [order[v] for v in values.drop_null().to_pylist()]
+            cells[missing, at] = self.sizes[at] - 1
+        return cells
+
+    def cell(self, at: int, value: Any) -> int:
+        """The cell of one value, as `sample` is given it."""
+        column = self.columns[at]
+        if column.is_number:
+            return int(self._number_cells(column, np.array([float(value)]))[0])
+        return column.categories.index(str(value))
+
+    def _number_cells(self, column: Column, values: np.ndarray) -> np.ndarray:
+        """The bounds have cells of their own: zeros and cut-off values pile up there."""
+        low, high = _bounds(column)
+        size = self._num_known(column)
+        if size == 1:
+            return np.zeros(len(values), np.int32)
+        if column.kind == "integer" and size == high - low + 1:
+            return (values - low).astype(np.int32)
+        inner = 1 + np.floor((values - low) / (high - low) * (size - 2)).astype(np.int32)
+        return np.where(values <= low, 0, np.where(values >= high, size - 1, np.minimum(inner, size - 2)))
+
+    def decode(self, at: int, cells: np.ndarray, levels: np.ndarray, given: Sequence[Any]) -> pa.Array:
+        """Values of column `at`: what `given` names, else a point of the cell, at `levels` (0 to 1) between its
+        ends."""
+        column, missing = self.columns[at], np.zeros(len(cells), bool)
+        if column.nullable:
+            missing = cells == self.sizes[at] - 1
+        values: list[Any]
+        if column.is_number:
+            numbers = round_off(column, self._points(column, np.where(missing, 0, cells), levels))
+            values = [v if g is None else g for v, g in zip(numbers.tolist(), given)]
+            if column.kind == "integer":
+                values = [int(v) for v in values]
+        else:
+            names = (*column.categories, None)
+            values = [names[c] if g is None else g for c, g in zip(cells.tolist(), given)]
+        return pa.array([None if m and g is None else v for v, m, g in zip(values, missing, given)], column.field.type)
+
+    def _points(self, column: Column, cells: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        low, high = _bounds(column)
+        size = self._num_known(column)
+        if size == 1:
+            return np.full(len(cells), low)
+        if column.kind == "integer" and size == high - low + 1:
+            return low + cells.astype(np.float64)
+        inner = low + (high - low) * (cells - 1 + levels) / (size - 2)
+        return np.where(cells == 0, low, np.where(cells == size - 1, high, inner))
+
+
+class Bins:
+    """Cells of each column merged by their noisy counts; `counts` decides all, and is all that need be kept."""
+
+    def __init__(self, grid: Grid, counts: list[np.ndarray], noise: float, max_bins: int) -> None:
+        self.grid, self.counts, self.noise = grid, counts, noise
+        self.of_cell = [self._merged(at, c, max_bins) for at, c in enumerate(counts)]
+        self.sizes = [int(b.max()) + 1 for b in self.of_cell]
+        self._weights = [np.maximum(c, 0.0) + 1e-3 for c in counts]
+
+    def _merged(self, at: int, counts: np.ndarray, max_bins: int) -> np.ndarray:
+        """The bin of each cell: int32 (cells,). Bins of numbers are runs of cells."""
+        column, size = self.grid.columns[at], len(counts)
+        if not column.is_number:
+            stands_out = counts >= STANDS_OUT * self.noise
+            if column.nullable:
+                stands_out[-1] = True
+            if (~stands_out).sum() < 2:
+                return np.arange(size, dtype=np.int32)
+            return np.where(stands_out, np.cumsum(stands_out) - 1, stands_out.sum()).astype(np.int32)
+        known = np.maximum(counts[: size - column.nullable], 0.0)
+        if len(known) <= max_bins and (self.noise == 0 or (known >= STANDS_OUT * self.noise).all()):
+            return np.arange(size, dtype=np.int32)
+        is_atom = known >= max(known.sum() / max_bins, STANDS_OUT * self.noise)
+        wanted = known[~is_atom].sum() / max(1, max_bins - is_atom.sum())
+        bins, mass, length = np.zeros(size, np.int32), 0.0, 0
+        for cell in range(1, len(known)):
+            mass, length = mass + known[cell - 1], length + 1
+            is_full = mass >= max(wanted, STANDS_OUT * self.noise * np.sqrt(length))
+            cut = is_atom[cell] or is_atom[cell - 1] or is_full
+            bins[cell] = bins[cell - 1] + cut
+            if cut:
+                mass, length = 0.0, 0
+        if column.nullable:
+            bins[-1] = bins[len(known) - 1] + 1
+        return bins
+
+    def encode(self, cells: np.ndarray) -> np.ndarray:
+        """The bin of every cell: int32 (rows, columns)."""
+        return np.stack([of[cells[:, at]] for at, of in enumerate(self.of_cell)], axis=1)
+
+    def bin(self, at: int, value: Any) -> int:
+        """The bin that a value of column `at` lies in."""
+        return int(self.of_cell[at][self.grid.cell(at, value)])
+
+    def decode(self, at: int, bins: np.ndarray, levels: np.ndarray, given: Sequence[Any]) -> pa.Array:
+        """Values of column `at`: a cell of the bin by its noisy count, and a point of the cell. `levels`: (rows, 2)."""
+        weights, of = self._weights[at], self.of_cell[at]
+        order = np.argsort(of, kind="stable")  # cells bin by bin
+        ends = np.cumsum(weights[order])
+        stops = np.searchsorted(of[order], np.arange(self.sizes[at]), side="right")
+        high = ends[stops - 1]
+        low = np.concatenate([[0.0], high[:-1]])
+        wanted = low[bins] + levels[:, 0] * (high - low)[bins]
+        places = np.searchsorted(ends, wanted, side="right")
+        starts = np.concatenate([[0], stops[:-1]])
+        cells = order[np.clip(places, starts[bins], stops[bins] - 1)]
+        return self.grid.decode(at, cells, levels[:, 1], given)
+
+
+def noisy_counts(
+    grid: Grid, cells: np.ndarray, noise: float, account: Account | None, random: np.random.Generator
+) -> list[np.ndarray]:
+    """Rows in each cell of each column, with Gaussian noise of that standard deviation, charged before it is drawn."""
+    if account:
+        account.charge(Event("counts of one column", noise, 1.0, len(grid.sizes)))
+    exact = [np.bincount(cells[:, at], minlength=size).astype(np.float64) for at, size in enumerate(grid.sizes)]
+    return [c + noise * random.standard_normal(len(c)) if account else c for c in exact]
+
+
+def _bounds(column: Column) -> tuple[float, float]:
+    assert column.low is not None and column.high is not None
+    return column.low, column.high
