@@ -219,7 +219,7 @@ class Fit:
             privacy=account.statement() if account else {"guarantee": None, "text": self._not_private()},
             facts=trained.facts,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
-            losses=[] if self.privacy else losses,  # they are functions of the rows that no budget pays for
+            losses=losses,
         )
         save_model(self.store, card, weights)
         clear(self.store)
