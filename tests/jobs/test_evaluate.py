@@ -24,6 +24,7 @@ from tests.jobs.test_report import Reader
 
 TRAIN, HOLDOUT = "package:breast-cancer#train", "package:breast-cancer#holdout"
 SIDES = ("--real-train", TRAIN, "--real-holdout", HOLDOUT)
+CATEGORIES = 'categories = ["benign", "malignant"]\n'
 EVIL = "<script>alert(1)</script>"
 
 
@@ -115,10 +116,14 @@ def test_a_browser_shows_it_at_every_width(made: Path, tmp_path: Path) -> None:
 
 def test_copies_are_found_out_and_numbers_come_again(tmp_path: Path) -> None:
     pq.write_table(real(), tmp_path / "copies.parquet")
+    schema = tmp_path / "schema.toml"
+    numbers = "".join(f'[[columns]]\nname = "mean_{n}"\nkind = "numeric"\n' for n in ("radius", "texture", "area"))
+    schema.write_text(f'{numbers}[[columns]]\nname = "diagnosis"\nkind = "category"\n{CATEGORIES}')
     said = []
     for name in ("a", "b"):
         done = gristmill(
             *("evaluate", str(tmp_path / "copies.parquet"), *SIDES, "--max-rows", "150", "--json"),
+            *("--schema", str(schema)),
             *("--out", str(tmp_path / name)),
         )
         assert done.returncode == 0, done.stderr
