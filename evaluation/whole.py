@@ -50,16 +50,19 @@ class Judged:
     """`metrics` is ready for JSON; the rest is what its figures are drawn from."""
 
     metrics: dict[str, Any]
+    sides: Sides  # the rows that were used
     attacks: list[attacks.Attack]
     closeness: privacy.Closeness
     associations: tuple[list[str], np.ndarray, np.ndarray]  # names; of the real train rows; of the synthetic rows
 
 
-def judge(sides: Sides, target: str | None, seed: int, tell: Tell) -> Judged:
-    """All metrics. Each table has MIN_ROWS rows or more. The same tables and seed give the same numbers.
+def judge(whole: Sides, target: str | None, seed: int, most: int, tell: Tell) -> Judged:
+    """All metrics, of at most `most` rows of each table; duplicates and copies are counted over all rows.
 
+    Each table has MIN_ROWS rows or more. The same tables and seed give the same numbers.
     Raises UserError for a target that cannot be one.
     """
+    sides = whole.cut(most, seed)
     task = task_of(sides.schema, target, sides.train) if target is not None else None
     tell("fidelity: columns and pairs")
     metrics: dict[str, Any] = {"fidelity": _by_column(sides, seed)}
@@ -72,7 +75,7 @@ def judge(sides: Sides, target: str | None, seed: int, tell: Tell) -> Judged:
     features = features or [train, holdout, synthetic]
     metrics["fidelity"] |= _as_wholes(features, ranks, metrics, seed, tell)
     tell("diversity: duplicates and coverage")
-    keys = row_numbers(sides.schema, sides.all)
+    keys = row_numbers(whole.schema, whole.all)
     metrics["diversity"] |= {
         "duplicates": {"synthetic": diversity.duplicate_share(keys[2]), "real": diversity.duplicate_share(keys[0])},
         "columns": diversity.coverage(sides.schema, sides.train, sides.synthetic),
@@ -88,7 +91,7 @@ def judge(sides: Sides, target: str | None, seed: int, tell: Tell) -> Judged:
         "distances": close.told,
     }
     names = associations[0][0]
-    return Judged(metrics, run, close, (names, associations[0][1], associations[1][1]))
+    return Judged(metrics, sides, run, close, (names, associations[0][1], associations[1][1]))
 
 
 def _by_column(sides: Sides, seed: int) -> dict[str, Any]:

@@ -58,11 +58,10 @@ def write_evaluation(asked: Asked, inputs: Inputs, store: Store, tell: Any) -> d
     from evaluation.whole import judge
     from jobs.evaluate_page import page  # sklearn and matplotlib are loaded only after the tables were found good
 
-    sides = inputs.sides.cut(asked.max_rows, asked.seed)
-    judged = judge(sides, asked.target, asked.seed, tell)
-    metrics = {"headline": headline(judged.metrics), **judged.metrics, **_about(asked, inputs, sides)}
+    judged = judge(inputs.sides, asked.target, asked.seed, asked.max_rows, tell)
+    metrics = {"headline": headline(judged.metrics), **judged.metrics, **_about(asked, inputs, judged.sides)}
     tell("the page")
-    html = page(metrics, judged, sides, asked.seed)
+    html = page(metrics, judged, asked.seed)
     store.put(METRICS, (json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     store.put(REPORT, html.encode("utf-8", "replace"))
     return metrics
@@ -139,10 +138,8 @@ def summary_table(metrics: dict[str, Any]) -> Table:
     """What the page says, in some lines."""
     head, utility, privacy = metrics["headline"], metrics["utility"], metrics["privacy"]
     fidelity, diversity = metrics["fidelity"], metrics["diversity"]
-    title = (
-        f"evaluation: {utility['metric']} of {utility['target']} by {utility['learner']}" if utility else "evaluation"
-    )
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 2))
+    of = f": {utility['metric']} of {utility['target']} by {utility['learner']}" if utility else ""
+    table = Table(title=f"evaluation{of}", title_justify="left", box=None, padding=(0, 2))
     for name in ("", "synthetic", "real rows", "best"):
         table.add_column(name, justify="left" if name in ("", "best") else "right")
     if utility:

@@ -21,10 +21,11 @@ SCORES = {"auc": "AUC", "macro_f1": "macro-F1", "positive_f1": "positive-F1", "r
 TOO_STRONG = 0.999  # an association that is rather one column twice
 
 
-def page(metrics: dict[str, Any], judged: "Judged", sides: "Sides", seed: int) -> str:
+def page(metrics: dict[str, Any], judged: "Judged", seed: int) -> str:
     """The page from what metrics.json holds and the figures' data."""
     import jinja2
 
+    sides = judged.sides
     here = jinja2.FileSystemLoader(Path(__file__).parent)
     world = jinja2.Environment(
         loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True

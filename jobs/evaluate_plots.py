@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from evaluation.privacy import Closeness
 
 REAL, SYNTHETIC, THIRD = COLOR["c-rows"], COLOR["processing"], COLOR["c-tokens"]
-NUM_BINS, MAX_BARS, MAX_POINTS = 30, 8, 300
+NUM_BINS, MAX_BARS, MAX_POINTS = 30, 10, 300
 MAX_IN_ROW, MAX_NAMED = 16, 40  # columns of a heat map that stands three in a row; that has names
 ROW_IN = 1.75
 LINES = (REAL, SYNTHETIC, THIRD)
@@ -147,7 +147,7 @@ def _pair(axes: "Axes", left: Column, right: Column, table: pa.Table, real: pa.T
         axes.xaxis.set_major_locator(MaxNLocator(3))
         axes.yaxis.set_major_locator(MaxNLocator(3))
         return
-    shown = [v for v in _bars(right, real, real)[0][: MAX_BARS - 1]]
+    shown = _bars(right, real, real)[0][: MAX_BARS - 3]
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_yticks(range(len(shown)), [short(v, 13) for v in shown], fontsize=7.5)
     axes.tick_params(axis="y", length=0)
@@ -164,10 +164,12 @@ def _pair(axes: "Axes", left: Column, right: Column, table: pa.Table, real: pa.T
         axes.set_xlim(values.min() - room, values.max() + room)
         axes.xaxis.set_major_locator(MaxNLocator(3))
         return
-    across = [v for v in _bars(left, real, real)[0][: MAX_BARS - 1]]
+    across = _bars(left, real, real)[0][: MAX_BARS - 3]
     pairs = list(zip(first, second))
     shares = np.array([[pairs.count((a, b)) for a in across] for b in shown]) / max(len(pairs), 1)
-    axes.scatter(*np.meshgrid(range(len(across)), range(len(shown))), s=600 * shares, color=color, linewidths=0)
+    axes.scatter(
+        *np.meshgrid(range(len(across)), range(len(shown))), s=500 * shares, color=color, linewidths=0, clip_on=False
+    )
     axes.set_xlim(-0.7, len(across) - 0.3)
     axes.set_xticks(range(len(across)), [short(v, 9) for v in across], fontsize=7, rotation=35, ha="right")
 
