@@ -220,6 +220,7 @@ class Ctgan(Family):
 
         outlook = resampled(self._coder, given, np.zeros(len(self._coder.numeric)), seeds, propose)
         levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
-        codes = self._segments.draw(torch.from_numpy(outlook.shares), torch.from_numpy(levels[:, ::2])).numpy()
+        shares, draws = tensor(outlook.shares, self.device), tensor(levels[:, ::2], self.device)
+        codes = self._segments.draw(shares, draws).cpu().numpy()
         columns = self._coder.decode(outlook.alphas, codes, levels[:, 1::2])
         return Drawn(put_given(self.schema, columns, wanted), given.reasons)

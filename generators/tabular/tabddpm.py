@@ -14,15 +14,14 @@ import pyarrow as pa
 
 from generators.family import Drawn, Family, State, need_columns, stream, uniforms
 from generators.privacy import Account
-from generators.tabular.candidates import some_normals, some_uniforms
 from generators.tabular.labels import Labels
 from generators.tabular.spread import EDGE, Spread, levels_of, scores
 from generators.tabular.transforms import TableCoder, put_given
+from generators.tabular.walk import Known, Walk
 from records.errors import UserError
 
-DRAW_KEY, NOISE_KEY, LEVEL_KEY = 1, 1000, 2000  # of a row's seed; the last two: one a pass
+DRAW_KEY = 1  # of a row's seed
 BATCH_KEY = 9  # of the fit's seed
-NUM_PASSES = 4  # at each time, for rows with conditions beyond the class
 
 
 @dataclass(frozen=True)
@@ -163,30 +162,20 @@ class TabDdpm(Family):
         states.load_module(self._average, "average", trained.tensors)
 
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
-        import torch
 
         from generators.nets.segments import tensor
 
         given = self._coder.given(wanted)
-        num, num_numbers, times = len(seeds), len(self._coder.numeric), self.spec.times
+        num, num_numbers = len(seeds), len(self._coder.numeric)
         draws = uniforms(seeds, len(self._coder.segments) + num_numbers + 1, DRAW_KEY)
         shares, spots, choice = np.split(draws, [len(self._coder.segments), draws.shape[1] - 1], 1)
         known = self._known_levels(given.values, spots)
         labels = self._labels.draw(given, known, self._target, choice[:, 0])
-        fixed_codes = tensor(given.codes[:, self._others].astype(np.int64), self.device)
-        fixed_numbers = tensor(scores(np.nan_to_num(known, nan=0.5)).astype(np.float32), self.device)
-        is_fixed = tensor(~np.isnan(known), self.device), fixed_codes >= 0
-        asked = is_fixed[0].any(1) | is_fixed[1].any(1)
-        fixed = fixed_numbers, fixed_codes
-        walk = _Walk(self, tensor(labels, self.device), fixed, is_fixed, asked.cpu().numpy(), seeds)
-        state = walk.start()
-        for time in reversed(range(times)):
-            state = walk.back(time, 0, state)
-            if bool(asked.any()) and time > 0:
-                for again in range(1, NUM_PASSES):
-                    tried = walk.back(time, again, walk.forth(time, again, state))
-                    state = tuple(torch.where(asked[:, None], new, old) for new, old in zip(tried, state))
-        numbers, others = (part.cpu().numpy() for part in state)
+        fixed = given.codes[:, self._others].astype(np.int64)
+        places = scores(np.nan_to_num(known, nan=0.5)).astype(np.float32)
+        parts = [tensor(part, self.device) for part in (places, fixed, ~np.isnan(known), fixed >= 0)]
+        walk = Walk(self._schedule, self._segments, self._average, tensor(labels, self.device), Known(*parts), seeds)
+        numbers, others = walk.run()
         codes = np.zeros((num, len(self._coder.segments)), np.int64)
         codes[:, self._others] = others
         if self._target is not None:
@@ -204,71 +193,3 @@ class TabDdpm(Family):
             low, high = shape.intervals(values[rows, number])
             levels[rows, number] = low + spots[rows, number] * (high - low)
         return levels
-
-
-class _Walk:
-    """The way of one block from noise to rows: every random number from the rows' own seeds."""
-
-    def __init__(
-        self,
-        family: TabDdpm,
-        labels: Any,
-        fixed: tuple[Any, Any],
-        is_fixed: tuple[Any, Any],
-        asked: np.ndarray,
-        seeds: np.ndarray,
-    ) -> None:
-        self.family, self.labels, self.seeds = family, labels, seeds
-        self.fixed, self.is_fixed, self.asked = fixed, is_fixed, asked
-        self.clock = family._average.clock(family.spec.times).detach()
-        self.kept: dict[int, tuple[Any, Any]] = {}
-
-    def _random(self, key: int, time: int) -> tuple[Any, Any]:
-        """Normal numbers (rows, M) and levels (rows, S) of one pass at one time; those of a pass are drawn at once."""
-        import torch
-
-        family = self.family
-        num, count, slots = len(self.seeds), len(family._coder.numeric), family.spec.times + 1
-        if key not in self.kept:
-            needed = self.asked | (key == 0)  # only rows with conditions go back and forth
-            drawn = some_normals(self.seeds, needed, slots * count, NOISE_KEY + key).reshape(num, slots, count)
-            flat = some_uniforms(self.seeds, needed, slots * family._segments.num, LEVEL_KEY + key)
-            levels = flat.astype(np.float32)
-            self.kept[key] = torch.from_numpy(drawn), torch.from_numpy(levels.reshape(num, slots, -1))
-        drawn, levels = self.kept[key]
-        return drawn[:, time].to(family.device), levels[:, time].to(family.device).clamp_max(1 - 2**-24)
-
-    def start(self) -> tuple[Any, Any]:
-        noise, levels = self._random(0, self.family.spec.times)
-        return self._held(noise, (levels * self.family._segments.sizes).long(), self.family.spec.times, noise, levels)
-
-    def _held(self, numbers: Any, codes: Any, slot: int, noise: Any, levels: Any) -> tuple[Any, Any]:
-        """The state with its known values as they would look at bar[slot]."""
-        import torch
-
-        from generators.nets.tabdiffusion import blurred
-
-        bar = self.family._schedule.bar[slot]
-        known = bar.sqrt() * self.fixed[0] + (1 - bar).sqrt() * noise
-        seen = blurred(self.fixed[1].clamp_min(0), bar, levels, self.family._segments.sizes)
-        return torch.where(self.is_fixed[0], known, numbers), torch.where(self.is_fixed[1], seen, codes)
-
-    def back(self, time: int, number: int, state: tuple[Any, Any]) -> tuple[Any, Any]:
-        """From `time` to `time` - 1."""
-        from generators.nets.tabdiffusion import step_back
-
-        family = self.family
-        noise, levels = self._random(number, time)
-        numbers, codes = step_back(
-            family._schedule, family._segments, family._average, self.clock, time, *state, self.labels, noise, levels
-        )
-        return self._held(numbers, codes, time, noise, levels)
-
-    def forth(self, time: int, number: int, state: tuple[Any, Any]) -> tuple[Any, Any]:
-        """From `time` - 1 back to `time`."""
-        from generators.nets.tabdiffusion import blurred
-
-        noise, levels = self._random(NUM_PASSES + number, time)
-        alpha = self.family._schedule.alpha[time]
-        numbers = alpha.sqrt() * state[0] + (1 - alpha).sqrt() * noise
-        return numbers, blurred(state[1], alpha, levels, self.family._segments.sizes)

@@ -165,7 +165,8 @@ class Tvae(Family):
 
         outlook = resampled(self._coder, given, deviations, seeds, propose)
         levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
-        codes = self._segments.draw(torch.from_numpy(outlook.shares), torch.from_numpy(levels[:, ::2])).numpy()
+        shares, draws = tensor(outlook.shares, self.device), tensor(levels[:, ::2], self.device)
+        codes = self._segments.draw(shares, draws).cpu().numpy()
         near = normals(seeds, outlook.alphas.shape[1], SPREAD_KEY) * deviations
         alphas = np.clip(outlook.alphas + near, -1, 1)
         columns = self._coder.decode(alphas, codes, levels[:, 1::2])
