@@ -166,14 +166,14 @@ def lived(policy: tuple[float, ...], world: dict[str, float], num: int = 64) -> 
     return float(cartpole.survived(np.tile(policy, (num, 1)), worlds, starts, 200).mean() / 200)
 
 
-# A "real" world that no simulator was centred on: a shorter and heavier pole, sticky joints, a delay of three steps.
+# A "real" world that no simulator was centred on: a shorter and heavier pole, sticky joints, a delay of four steps.
 REAL = {
     "mass_cart": 1.6,
     "mass_pole": 0.5,
     "half_length": 0.4,
     "cart_friction": 0.6,
     "hinge_friction": 0.01,
-    "delay": 3.0,
+    "delay": 4.0,
 }
 
 
