@@ -159,6 +159,8 @@ def build_stages(recipe: Recipe) -> list[Stage]:
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two stages are called '{name}'; give one of them another name = \"...\"")
+    if sum(isinstance(s, Duplicates) for s in stages) > 1:
+        raise UserError("a recipe takes one dedup stage")
     for name in recipe.cluster.pools:
         if name not in names:
             raise UserError(f"cluster.pools.{name}: no stage is called so{nearest(name, names)}")
@@ -247,8 +249,6 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
             if (why := stage.refuses(schema.field(name))) is not None:
                 raise UserError(f"stage '{stage.name}' reads column '{name}', which {why}")
         known |= {c.name for c in stage.columns()}
-    if sum(isinstance(s, Duplicates) for s in stages) > 1:
-        raise UserError("a recipe takes one dedup stage")
 
 
 def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:
