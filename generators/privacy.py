@@ -15,6 +15,7 @@ from typing import Any, Literal
 from records.errors import UserError
 
 MAX_STEPS = 10_000_000
+RDP_ORDERS = (*(order / 10 for order in range(20, 110)), *range(11, 64), 80, 128, 256, 512, 1024)
 SPENT = 0.999  # share of the allowed epsilon at which the search for a noise multiplier is content
 
 
@@ -234,4 +235,4 @@ def epsilon_rdp(events: list[Event], delta: float) -> float:
     """Epsilon of all events together by Renyi divergences, adding or removing one unit."""
     from dp_accounting.rdp import RdpAccountant
 
-    return max(0.0, float(_composed(RdpAccountant(), events).get_epsilon(delta)))
+    return max(0.0, float(_composed(RdpAccountant(RDP_ORDERS), events).get_epsilon(delta)))

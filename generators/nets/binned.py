@@ -1,6 +1,7 @@
 """Small networks for rows of bins: multilayer perceptrons without batch norm, and draws of one-hot rows."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -33,42 +34,64 @@ def start_at(net: nn.Sequential, logits: np.ndarray) -> None:
         last.bias.copy_(torch.as_tensor(logits, dtype=torch.float32))
 
 
-def one_hot(bins: np.ndarray, sizes: Sequence[int], device: str) -> torch.Tensor:
+def one_hot(bins: np.ndarray | torch.Tensor, sizes: Sequence[int], device: str) -> torch.Tensor:
     """(rows, columns) of bins as float32 (rows, sum of sizes)."""
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    rows = torch.zeros(len(bins), int(sum(sizes)))
-    rows.scatter_(1, torch.as_tensor(bins + starts), 1.0)
-    return rows.to(device)
+    places = torch.as_tensor(bins) + torch.as_tensor(np.concatenate([[0], np.cumsum(sizes)[:-1]]))
+    return torch.zeros(len(places), int(sum(sizes))).scatter_(1, places.cpu(), 1.0).to(device)
 
 
-def blocks(logits: torch.Tensor, sizes: Sequence[int]) -> Iterable[torch.Tensor]:
-    return torch.split(logits, list(sizes), dim=1)
+@lru_cache(maxsize=64)
+def _places(sizes: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(where in a row each place of a (columns, most) block comes from, sum of sizes for none; and the way back)."""
+    most, total = max(sizes), sum(sizes)
+    to = torch.full((len(sizes), most), total)
+    start = 0
+    for at, size in enumerate(sizes):
+        to[at, :size] = torch.arange(start, start + size)
+        start += size
+    flat = to.flatten()
+    return flat, torch.nonzero(flat < total).squeeze(1)
+
+
+def blocks(logits: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """(rows, sum of sizes) as (rows, columns, most bins), filled up with logits that no softmax sees."""
+    to, _ = _places(tuple(sizes))
+    none = torch.full((len(logits), 1), -1e30, dtype=logits.dtype, device=logits.device)
+    return torch.cat([logits, none], dim=1)[:, to.to(logits.device)].reshape(len(logits), len(sizes), -1)
+
+
+def joined(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+    """The inverse of `blocks`."""
+    return values.flatten(1)[:, _places(tuple(sizes))[1].to(values.device)]
+
+
+def draw_bins(logits: torch.Tensor, sizes: Sequence[int], random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """One bin a column by its logits: int64 (rows, columns); and the logits with the noise of the draw, as `blocks`.
+
+    The noise comes from `random`, a CPU generator (Gumbel's trick).
+    """
+    level = torch.rand(logits.shape, generator=random).clamp_(1e-9, 1 - 1e-7).to(logits)
+    noisy = blocks(logits - torch.log(-torch.log(level)), sizes)
+    return noisy.argmax(2), noisy
 
 
 def hard_rows(logits: torch.Tensor, sizes: Sequence[int], heat: float, random: torch.Generator) -> torch.Tensor:
-    """One-hot rows drawn by their logits, with the gradient of the softmax (Jang et al. 2017, straight through).
-
-    The draws' noise comes from `random`, a CPU generator.
-    """
-    level = torch.rand(logits.shape, generator=random).clamp_(1e-9, 1 - 1e-7).to(logits)
-    noisy = (logits - torch.log(-torch.log(level))) / heat
-    drawn = []
-    for block in blocks(noisy, sizes):
-        soft = block.softmax(1)
-        hard = torch.zeros_like(soft).scatter_(1, soft.argmax(1, keepdim=True), 1.0)
-        drawn.append(hard + soft - soft.detach())
-    return torch.cat(drawn, dim=1)
+    """One-hot rows drawn by their logits, with the gradient of the softmax (Jang et al. 2017, straight through)."""
+    bins, noisy = draw_bins(logits, sizes, random)
+    soft = joined((noisy / heat).softmax(2), sizes)
+    hard = joined(torch.zeros_like(noisy).scatter_(2, bins[:, :, None], 1.0), sizes)
+    return hard + soft - soft.detach()
 
 
 def nll_of_rows(logits: torch.Tensor, rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """Negative log-likelihood in nats of each one-hot row, summed over columns: (rows,)."""
-    log_shares = torch.cat([b.log_softmax(1) for b in blocks(logits, sizes)], dim=1)
-    return -(log_shares * rows).sum(1)
+    return -(joined(blocks(logits, sizes).log_softmax(2), sizes) * rows).sum(1)
 
 
 def shares_of(logits: torch.Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
     """Probabilities of the bins of each column: float64 (rows, size), rows adding up to 1."""
-    return [b.double().softmax(1).cpu().numpy() for b in blocks(logits, sizes)]
+    shares = blocks(logits.double(), sizes).softmax(2).cpu().numpy()
+    return [shares[:, at, :size] for at, size in enumerate(sizes)]
 
 
 def follow(average: nn.Module, net: nn.Module, share: float) -> None:

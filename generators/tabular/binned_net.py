@@ -110,6 +110,24 @@ class BinnedNet(Family):
             for name, adam in self.adams.items():
                 unpack_adam(f"adam/{name}", adam, training.tensors)
 
+    def fakes(self, step: int, purpose: int, num_rows: int) -> "torch.Tensor":
+        """One-hot rows that the decoder makes now, without gradient: (num_rows, sum of sizes)."""
+        import torch
+
+        from generators.nets.binned import draw_bins, one_hot
+
+        random = generator_of(self.seed, step, purpose)
+        with torch.no_grad():
+            bins, _ = draw_bins(self.decoder(self.noise(num_rows, random)), self.sizes, random)
+        return one_hot(bins, self.sizes, self.device)
+
+    def live_fakes(self, step: int, purpose: int, num_rows: int) -> "torch.Tensor":
+        """As `fakes`, with the gradient of the softmax to the decoder."""
+        from generators.nets.binned import hard_rows
+
+        random = generator_of(self.seed, step, purpose)
+        return hard_rows(self.decoder(self.noise(num_rows, random)), self.sizes, self.spec.heat, random)
+
     def noise(self, num_rows: int, random: "torch.Generator") -> "torch.Tensor":
         """Standard normal vectors for the decoder, drawn on the CPU: (num_rows, num_noise)."""
         import torch
@@ -149,10 +167,11 @@ class BinnedNet(Family):
         tries = normals(seed, NUM_TRIES * self.spec.num_noise).reshape(NUM_TRIES, -1)
         with torch.inference_mode():
             logits = self.average(torch.as_tensor(tries).to(self.device)).double()
+            log_shares = blocks(logits, self.sizes).log_softmax(2).cpu().numpy()
         likelihood = np.zeros(NUM_TRIES)
-        for at, (column, block) in enumerate(zip(self.schema.columns, blocks(logits, self.sizes))):
+        for at, column in enumerate(self.schema.columns):
             if column.name in values:
-                likelihood += block.log_softmax(1)[:, self.bins.bin(at, values[column.name])].cpu().numpy()
+                likelihood += log_shares[:, at, self.bins.bin(at, values[column.name])]
         weights = np.exp(likelihood - likelihood.max())
         return tries[draw(weights[None, :], level)[0]]
 

@@ -84,13 +84,6 @@ class DpCtgan(BinnedNet):
                 losses.append(self._generate(step))
         return {"generator": float(np.mean(losses))} if losses else {}
 
-    def _fakes(self, step: int, purpose: int) -> Any:
-        from generators.nets.binned import hard_rows
-
-        random = generator_of(self.seed, step, purpose)
-        logits = self.decoder(self.noise(self.spec.batch, random))
-        return hard_rows(logits, self.sizes, self.spec.heat, random)
-
     def _criticise(self, step: int) -> None:
         """Fakes are clipped as rows are, so that both sides weigh the same; they are public, so they add no cost."""
         import torch
@@ -100,8 +93,7 @@ class DpCtgan(BinnedNet):
 
         drawn = poisson_sample(self.seed, step, len(self._rows), self._rate)
         real = one_hot(self._rows[drawn], self.sizes, self.device)
-        with torch.no_grad():
-            fake = self._fakes(step, FAKES)
+        fake = self.fakes(step, FAKES, self.spec.batch)
         signs = torch.cat([-torch.ones(len(real)), torch.ones(len(fake))]).to(self.device)
         batch = torch.cat([real, fake])
         sums = ghost_sums(self.critic, lambda net: softplus(signs * net(batch).squeeze(1)), self._clip)
@@ -116,7 +108,7 @@ class DpCtgan(BinnedNet):
 
         from generators.nets.binned import follow
 
-        loss = softplus(-self.critic(self._fakes(step, GENERATE))).mean()
+        loss = softplus(-self.critic(self.live_fakes(step, GENERATE, self.spec.batch))).mean()
         self.adams["decoder"].zero_grad()
         loss.backward()
         self.adams["decoder"].step()

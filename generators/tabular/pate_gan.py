@@ -123,12 +123,6 @@ class PateGan(BinnedNet):
             generator.append(self._generate(step))
         return {"student": float(np.mean(student)), "generator": float(np.mean(generator))}
 
-    def _fakes(self, step: int, purpose: int, num_rows: int) -> Any:
-        from generators.nets.binned import hard_rows
-
-        random = generator_of(self.seed, step, purpose)
-        return hard_rows(self.decoder(self.noise(num_rows, random)), self.sizes, self.spec.heat, random)
-
     def _teach(self, step: int) -> None:
         """Each teacher: real rows of its own part (with replacement) against generated ones, the same for all."""
         import torch
@@ -142,8 +136,7 @@ class PateGan(BinnedNet):
         own = np.take_along_axis(self._parts, places, axis=1)
         real = one_hot(self._rows[own.ravel()], self.sizes, self.device).reshape(spec.teachers, spec.teacher_batch, -1)
         has_rows = torch.as_tensor(self._part_sizes > 0)[:, None].to(self.device)
-        with torch.no_grad():
-            fake = self._fakes(step, FAKES, spec.teacher_batch)
+        fake = self.fakes(step, FAKES, spec.teacher_batch)
         loss = (softplus(-self.teachers(real)) * has_rows).mean(1).sum() + softplus(self.teachers(fake)).mean(1).sum()
         self.adams["teachers"].zero_grad()
         loss.backward()
@@ -155,11 +148,11 @@ class PateGan(BinnedNet):
 
         from generators.nets.binned import blocks
 
+        fakes = self.fakes(step, VOTES, self.spec.votes)
         with torch.no_grad():
-            fakes = self._fakes(step, VOTES, self.spec.votes)
             counts = (self.teachers(fakes) > 0).sum(0).double().cpu().numpy()
         counts = counts + self._noise * stream(self.seed, step, VOTES, 1).standard_normal(len(counts))
-        asked = torch.stack([b.argmax(1) for b in blocks(fakes, self.sizes)], dim=1).cpu().numpy()
+        asked = blocks(fakes, self.sizes).argmax(2).cpu().numpy()
         self._asked = np.concatenate([self._asked, asked])[-self.spec.memory :]
         self._shares = np.concatenate([self._shares, counts / self.spec.teachers])[-self.spec.memory :].astype(
             np.float32
@@ -190,7 +183,7 @@ class PateGan(BinnedNet):
 
         from generators.nets.binned import follow
 
-        loss = softplus(-self.student(self._fakes(step, GENERATE, self.spec.batch))).mean()
+        loss = softplus(-self.student(self.live_fakes(step, GENERATE, self.spec.batch))).mean()
         self.adams["decoder"].zero_grad()
         loss.backward()
         self.adams["decoder"].step()

@@ -247,14 +247,11 @@ def test_mst_keeps_pairs_and_conditions_are_true_ones():
     assert groups.count("a") / len(groups) == pytest.approx(real.count("a") / len(real), abs=0.12)
 
 
-@pytest.mark.parametrize("kind", STEPPED)
-def test_conditions_pull_the_other_columns_along(kind):
+def test_conditions_pull_the_other_columns_along():
     """Without noise, rows asked to be of group a are younger than those of group b."""
-    family = made(kind, **{"steps": {"dp-ctgan": 900, "dp-tvae": 500, "pate-gan": 60}[kind]})
+    family = made("dp-tvae", steps=400)
     family.begin(table(num_rows=2000), 3, None)
     family.train(0, family.num_steps)
-    if kind == "pate-gan":
-        return  # its student needs more steps than a test has; that conditions are met is tested above
     ages = {}
     for group in ("a", "b"):
         drawn = family.sample([{"group": group}] * family.block, seeds_of(family))
