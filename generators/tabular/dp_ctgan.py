@@ -9,14 +9,14 @@ discriminator.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from generators.dpsgd import WHAT, ghost_sums, plan, poisson_sample, set_gradients
 from generators.privacy import Account, Event
-from generators.tabular.binned_net import BinnedNet, generator_of, weights_seed
+from generators.tabular.binned_net import BinnedNet, weights_seed
 
 FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
 

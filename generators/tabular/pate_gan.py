@@ -9,14 +9,14 @@ learns from the student.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
 
 from generators.family import State, stream
 from generators.privacy import Account, Event
-from generators.tabular.binned_net import BinnedNet, generator_of, weights_seed
+from generators.tabular.binned_net import BinnedNet, weights_seed
 from records.errors import UserError
 
 FAKES, PARTS, DRAWS, VOTES, STUDENT, GENERATE = 3, 4, 5, 6, 8, 9  # purposes of a step's random numbers
