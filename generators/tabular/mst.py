@@ -63,7 +63,7 @@ class Mst(Family):
         grid = Grid(self.schema)
         cells = grid.encode(table)
         counts = noisy_counts(grid, cells, noise, account, random)
-        self._facts = {"noise": float(noise), "edges": []}
+        self._facts: dict[str, Any] = {"noise": float(noise), "edges": []}
         self._bins = Bins(grid, counts, noise, spec.max_bins)
         bins = self._bins.encode(cells)
         singles = [
