@@ -24,8 +24,9 @@ class Generator(nn.Module):
         self.num_numbers = num_numbers
         wide = [noise_size + sum(hidden[:place]) for place in range(len(hidden) + 1)]
         made = [*hidden, num_numbers + width]
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in zip(wide, made))
-        # Each layer is given the condition too. A single 1 among 0s times a matrix is one of its rows: an embedding.
+        # Each layer is given the condition too. A single 1 among 0s times a matrix is one of its rows: an embedding,
+        # which is the bias as well.
+        self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(wide, made))
         self.told = nn.ModuleList(nn.Embedding(num_conditions, b) for b in made)
         self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in hidden)
 
@@ -33,8 +34,9 @@ class Generator(nn.Module):
         """Alphas (n, M) and the logits of all segments (n, D); `conditions` are int64 (n,)."""
         rows = latents
         for linear, told, norm in zip(self.linears, self.told, self.norms):
-            rows = torch.cat([functional.relu(norm(linear(rows) + told(conditions))), rows], 1)
-        made = self.linears[-1](rows) + self.told[-1](conditions)
+            made = torch.addmm(told(conditions), rows, linear.weight.t())
+            rows = torch.cat([functional.relu(norm(made)), rows], 1)
+        made = torch.addmm(self.told[-1](conditions), rows, self.linears[-1].weight.t())
         return made[:, : self.num_numbers].tanh(), made[:, self.num_numbers :]
 
 
@@ -55,15 +57,24 @@ class Critic(nn.Module):
         places = torch.arange(self.pac, device=conditions.device) * self.num_conditions
         return functional.embedding_bag(conditions.view(-1, self.pac) + places, self.condition.weight, mode="sum")
 
-    def forward(self, packs: Tensor, told: Tensor, kept: Sequence[Tensor] | None) -> Tensor:
-        """Scores of packs (n / pac, pac * row width); `kept` are the dropout masks of each layer."""
-        made = functional.leaky_relu(self.first(packs) + told, LEAK)
-        made = made * kept[0] if kept else made
-        for place, linear in enumerate(self.linears):
-            made = functional.leaky_relu(linear(made), LEAK)
-            made = made * kept[place + 1] if kept else made
-        scores: Tensor = self.last(made)[:, 0]
-        return scores
+    def forward(self, packs: Tensor, told: Tensor, kept: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """Scores of packs (n / pac, pac * row width), and each layer's gates: its outputs over its inputs.
+
+        `kept` are the dropout masks of each layer.
+        """
+        made, gates = self.first(packs) + told, []
+        for linear, mask in zip([*self.linears, self.last], kept):
+            gates.append(torch.where(made.detach() > 0, mask, LEAK * mask))
+            made = linear(made * gates[-1])
+        return made[:, 0], gates
+
+    def slopes(self, gates: Sequence[Tensor]) -> Tensor:
+        """Gradients of scores by packs, written out: given its gates the critic is linear. Autograd goes through once,
+        where the gradient penalty by double backward goes twice."""
+        made = self.last.weight * gates[-1]
+        for linear, gate in zip(reversed(self.linears), reversed(gates[:-1])):
+            made = (made @ linear.weight) * gate
+        return made @ self.first.weight
 
     def masks(self, num_packs: int, random: torch.Generator) -> list[Tensor]:
         """Dropout masks, scaled so that means are kept."""
@@ -84,12 +95,10 @@ def critic_loss(
     """(loss, Wasserstein estimate) with a gradient penalty on mixtures of packs (WGAN-GP; Gulrajani et al. 2017)."""
     num = len(real) // critic.pac
     real, fake = real.reshape(num, -1), fake.reshape(num, -1)
-    told = critic.told(conditions)
     share = torch.rand((num, 1), generator=random, device=random.device)
-    mixed = (share * real + (1 - share) * fake).requires_grad_()
-    both = critic(torch.cat([real, fake]), torch.cat([told, told]), critic.masks(2 * num, random))
-    distance = both[:num].mean() - both[num:].mean()
-    score = critic(mixed, told, critic.masks(num, random))
-    (slope,) = torch.autograd.grad(score.sum(), mixed, create_graph=True)
-    penalty = PENALTY * (slope.norm(2, dim=1) - 1).square().mean()
+    packs = torch.cat([real, fake, torch.lerp(fake, real, share)])
+    scores, gates = critic(packs, critic.told(conditions).repeat(3, 1), critic.masks(3 * num, random))
+    distance = scores[:num].mean() - scores[num : 2 * num].mean()
+    slopes = critic.slopes([gate[2 * num :] for gate in gates])
+    penalty = PENALTY * (slopes.norm(2, dim=1) - 1).square().mean()
     return penalty - distance, distance.detach()

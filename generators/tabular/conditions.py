@@ -32,14 +32,14 @@ class Conditions:
             self._sorted = np.stack(orders)
             self._starts = np.concatenate([np.cumsum(c) - c for c in np.split(self.counts, self.first[1:])])
 
-    def draw(self, num: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(condition, column, row that meets it) for each of `num`; all int64. Without category columns: any row."""
+    def draw(self, num: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """(condition, row that meets it) for each of `num`, int64. Without category columns: any row."""
         if not self.num_columns:
-            return np.zeros(num, np.int64), np.zeros(num, np.int64), random.integers(self.num_rows, size=num)
+            return np.zeros(num, np.int64), random.integers(self.num_rows, size=num)
         columns = random.integers(self.num_columns, size=num)
         found = self._pick(self._by_log, columns, random.random(num))
         rows = self._starts[found] + (random.random(num) * self.counts[found]).astype(np.int64)
-        return found, columns, self._sorted[columns, rows].astype(np.int64)
+        return found, self._sorted[columns, rows].astype(np.int64)
 
     def as_real(self, levels: np.ndarray) -> np.ndarray:
         """Conditions as they occur among the rows: a column at random, its category by frequency. Levels (n, 2)."""

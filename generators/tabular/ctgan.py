@@ -114,56 +114,41 @@ class Ctgan(Family):
         import torch
 
         from generators.nets import states
+        from generators.nets.ctgan import soft_rows
 
         sums = torch.zeros(3)
         for step in range(start, stop):
-            batch = stream(self._seed, BATCH_KEY, step)
-            random = states.step_random(self._seed, step, self.device)
-            distance = self._critic_step(batch, random)
-            score, missed = self._generator_step(batch, random)
+            batch, random = stream(self._seed, BATCH_KEY, step), states.step_random(self._seed, step, self.device)
+            drawn = self._conditions.draw(self.spec.batch_size, batch)
+            conditions, rows = (torch.from_numpy(part).to(self.device) for part in drawn)
+            latents = torch.randn((self.spec.batch_size, self.spec.noise), generator=random, device=self.device)
+            # One batch of fake rows teaches both networks: a second one for the generator would cost a quarter more.
+            alphas, logits = self._generator(latents, conditions)
+            fake = soft_rows(self._segments, alphas, logits, random)
+            distance = self._critic_step(fake.detach(), conditions, rows, random)
+            score, missed = self._generator_step(fake, logits, conditions, random)
             states.average_into(self._average, self._generator, min(self.spec.average, (1 + step) / (10 + step)))
             sums += torch.stack([distance, score, missed]).detach().cpu()
         means = (sums / (stop - start)).tolist()
         return {"distance": means[0], "generator": means[1], "condition": means[2]}
 
-    def _batch(self, batch: np.random.Generator) -> tuple[Any, Any, Any]:
-        """Conditions, their columns, and rows that meet them."""
+    def _critic_step(self, fake: Any, conditions: Any, rows: Any, random: Any) -> Any:
         import torch
 
-        drawn = self._conditions.draw(self.spec.batch_size, batch)
-        found, columns, rows = (torch.from_numpy(part).to(self.device) for part in drawn)
-        return found, columns, rows
+        from generators.nets.ctgan import critic_loss
 
-    def _latents(self, random: Any) -> Any:
-        import torch
-
-        return torch.randn((self.spec.batch_size, self.spec.noise), generator=random, device=self.device)
-
-    def _critic_step(self, batch: np.random.Generator, random: Any) -> Any:
-        import torch
-
-        from generators.nets.ctgan import critic_loss, soft_rows
-
-        conditions, _, rows = self._batch(batch)
         real = torch.cat([self._numbers[rows], self._segments.one_hot(self._codes[rows])], 1)
-        with torch.no_grad():
-            alphas, logits = self._generator(self._latents(random), conditions)
-            fake = soft_rows(self._segments, alphas, logits, random)
         loss, distance = critic_loss(self._critic, real, fake, conditions, random)
         self._critic_adam.zero_grad()
         loss.backward()
         self._critic_adam.step()
         return distance
 
-    def _generator_step(self, batch: np.random.Generator, random: Any) -> tuple[Any, Any]:
-        from generators.nets.ctgan import soft_rows
-
-        conditions, _, _ = self._batch(batch)
-        alphas, logits = self._generator(self._latents(random), conditions)
-        fake = soft_rows(self._segments, alphas, logits, random)
+    def _generator_step(self, fake: Any, logits: Any, conditions: Any, random: Any) -> tuple[Any, Any]:
         critic = self._critic.requires_grad_(False)
         num = len(fake) // self.spec.pac
-        score = -critic(fake.reshape(num, -1), critic.told(conditions), critic.masks(num, random)).mean()
+        scores, _ = critic(fake.reshape(num, -1), critic.told(conditions), critic.masks(num, random))
+        score = -scores.mean()
         heeded = self._segments.log_softmax(logits).gather(1, self._stands[conditions][:, None])
         missed = -heeded.mean() if self._conditions.places else score.new_zeros(())
         self._generator_adam.zero_grad()
