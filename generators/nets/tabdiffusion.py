@@ -77,9 +77,16 @@ def blurred(codes: Tensor, bar: Tensor, levels: Tensor, sizes: Tensor) -> Tensor
 
 
 def posterior(segments: Segments, now: Tensor, first: Tensor, alpha: Tensor, bar_before: Tensor) -> Tensor:
-    """Shares of the codes one step before, from one-hot `now` and shares `first` at the very first (n, D)."""
+    """Shares of the codes one step before, from one-hot `now` and shares `first` of the very first codes (n, D).
+
+    The mixture over first codes of their posteriors, each normalised on its own (Austin et al. 2021, eq. 4). The paper
+    normalises only once (Hoogeboom et al. 2021, eq. 13), which is not the same unless the first code is certain: then
+    shares that the cross-entropy has taught would lead back to codes that are too even.
+    """
     even = 1 / segments.sizes[segments.index]
-    likely = (alpha * now + (1 - alpha) * even) * (bar_before * first + (1 - bar_before) * even)
+    step = alpha * now + (1 - alpha) * even
+    weights = first / (bar_before * step + (1 - bar_before) * even).clamp_min(TINY)
+    likely = step * (bar_before * weights + (1 - bar_before) * even * segments.spread(segments.total(weights)))
     return likely / segments.spread(segments.total(likely)).clamp_min(TINY)
 
 

@@ -57,7 +57,7 @@ def test_slopes_are_the_gradients_that_autograd_finds() -> None:
 
 
 def test_blurring_and_its_posterior_are_those_of_multinomial_diffusion() -> None:
-    """Hoogeboom et al. 2021, eqs. 11 to 13, with K = 3 by hand."""
+    """Hoogeboom et al. 2021, eqs. 11 to 13, with K = 3 by hand; an uncertain first code gives the mixture."""
     segments, schedule = Segments([3]), Schedule(10)
     time = 4
     bar, alpha, before = schedule.bar[time + 1], schedule.alpha[time], schedule.bar[time]
@@ -71,5 +71,8 @@ def test_blurring_and_its_posterior_are_those_of_multinomial_diffusion() -> None
     there = np.array([(1 - alpha) / 3, alpha + (1 - alpha) / 3, (1 - alpha) / 3])
     was = np.array([before + (1 - before) / 3, (1 - before) / 3, (1 - before) / 3])
     assert np.allclose(found, there * was / (there * was).sum(), atol=1e-6)
+    certain = torch.stack([posterior(segments, now, row[None], alpha, before)[0] for row in torch.eye(3)])
+    shares = torch.tensor([[0.7, 0.1, 0.2]])
+    assert torch.allclose(posterior(segments, now, shares, alpha, before), shares @ certain, atol=1e-6)
     at_once = posterior(segments, first, first, schedule.alpha[0], schedule.bar[0])[0]
     assert torch.allclose(at_once, first[0]), "before the first step the code is what it was"
