@@ -112,5 +112,7 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def schema_literals(schema: TableSchema) -> dict[str, Any]:
     """As `build` reads it back; what a column leaves at its default is left out."""
-    columns = [{k: v for k, v in literals(c).items() if v is not None and v is not False and v != []} for c in schema.columns]
+    columns = [
+        {k: v for k, v in literals(c).items() if v is not None and v is not False and v != []} for c in schema.columns
+    ]
     return {"columns": columns, "inferred": schema.inferred}

@@ -1,7 +1,7 @@
 """Utility against epsilon on Adult: AUC on the real test part of gradient boosting trained on generated rows.
 
 python -m tests.bench.bench_dp_utility out.json [out.png]            all families and epsilons; goes on where it stopped
-python -m tests.bench.bench_dp_utility out.json [out.png] --only mst,1
+python -m tests.bench.bench_dp_utility out.json [out.png] --only mst,1,0     (family, epsilon, seed)
 """
 
 import json
@@ -81,16 +81,16 @@ def one(kind: str, epsilon: float | None, seed: int, schema: Any, train: pa.Tabl
     return {"kind": kind, "epsilon": epsilon, "seed": seed, "auc": value, "fit_s": fit_s, "spent": spent}
 
 
-def study(out: str, only: tuple[str, float | None] | None = None) -> list[dict[str, Any]]:
+def study(out: str, only: tuple[str, float | None, int] | None = None) -> list[dict[str, Any]]:
     """All runs, those in the file `out` among them; each is added to it when it is done."""
     path = Path(out)
     done: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     schema, train, test = read()
-    for kind in FAMILIES:
-        for epsilon in EPSILONS:
-            for seed in SEEDS:
+    for seed in SEEDS:
+        for kind in FAMILIES:
+            for epsilon in EPSILONS:
                 is_done = any((r["kind"], r["epsilon"], r["seed"]) == (kind, epsilon, seed) for r in done)
-                if is_done or (only and only != (kind, epsilon)):
+                if is_done or (only and only != (kind, epsilon, seed)):
                     continue
                 done.append(one(kind, epsilon, seed, schema, train, test))
                 path.write_text(json.dumps(done, indent=1))
@@ -153,11 +153,11 @@ def bench() -> list[dict[str, Any]]:
 
 
 def main(words: list[str]) -> int:
-    only: tuple[str, float | None] | None = None
+    only: tuple[str, float | None, int] | None = None
     if "--only" in words:
-        kind, epsilon = words.pop(words.index("--only") + 1).split(",")
+        kind, epsilon, seed = words.pop(words.index("--only") + 1).split(",")
         words.remove("--only")
-        only = kind, None if epsilon == "none" else float(epsilon)
+        only = kind, None if epsilon == "none" else float(epsilon), int(seed)
     done = study(words[0], only)
     print(as_markdown(done))
     if len(words) > 1:
