@@ -249,6 +249,18 @@ def test_mst_keeps_pairs_and_conditions_are_true_ones():
     assert groups.count("a") / len(groups) == pytest.approx(real.count("a") / len(real), abs=0.12)
 
 
+def test_a_target_is_a_neighbour_of_many_columns():
+    """Scores are weighted before the tree is chosen; a column that is not there is refused."""
+    degrees = {}
+    for target in (None, "flag"):
+        family = made("mst", target=target)
+        family.begin(table(num_rows=5000), 3, None)
+        degrees[target] = sum(4 in edge for edge in family.trained().facts["edges"])
+    assert degrees["flag"] >= 3 and degrees["flag"] > degrees[None]
+    with pytest.raises(UserError, match="no column 'flags'"):
+        made("mst", target="flags").check()
+
+
 def test_conditions_pull_the_other_columns_along():
     """Without noise, rows asked to be of group a are younger than those of group b."""
     family = made("dp-tvae", steps=400)
