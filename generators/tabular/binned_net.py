@@ -121,6 +121,15 @@ class BinnedNet(Family):
             bins, _ = draw_bins(self.decoder(self.noise(num_rows, random)), self.sizes, random)
         return one_hot(bins, self.sizes, self.device)
 
+    def marginal_distance(self, fakes: "torch.Tensor") -> "torch.Tensor":
+        """Kullback-Leibler divergence of the mean of `fakes` from the noisy counts, in nats, mean over columns: (). The
+        counts are paid for, so nothing more is learnt from rows by keeping a generator to them."""
+        import torch
+
+        wanted = torch.as_tensor(self._logits(), dtype=torch.float32).to(self.device)
+        shares = fakes.mean(0) + 1 / len(fakes)  # one more, so that a bin that was not drawn has a gradient
+        return (wanted.exp() * (wanted - shares.log())).sum() / len(self.sizes)
+
     def live_fakes(self, step: int, purpose: int, num_rows: int) -> "torch.Tensor":
         """As `fakes`, with the gradient of the softmax to the decoder."""
         from generators.nets.binned import hard_rows

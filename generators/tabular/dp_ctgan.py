@@ -25,7 +25,7 @@ FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
 class Spec:
     """Steps are of the discriminator."""
 
-    steps: int = 3000
+    steps: int = 2000
     batch: int = 512  # expected rows of a Poisson sample
     critic_steps: int = 5  # of the discriminator for one of the generator
     num_noise: int = 32
@@ -35,6 +35,7 @@ class Spec:
     critic_learning_rate: float = 1e-3
     weight_clip: float = 0.5  # bound of every weight of the discriminator
     heat: float = 0.5  # of the softmax that carries the generator's gradient
+    marginal_weight: float = 1.0  # of the generator's distance from the noisy counts, nats a column
     average: float = 0.99  # share of the past in the averaged generator that samples
     max_bins: int = 24
     share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
@@ -108,7 +109,8 @@ class DpCtgan(BinnedNet):
 
         from generators.nets.binned import follow
 
-        loss = softplus(-self.critic(self.live_fakes(step, GENERATE, self.spec.batch))).mean()
+        fakes = self.live_fakes(step, GENERATE, self.spec.batch)
+        loss = softplus(-self.critic(fakes)).mean() + self.spec.marginal_weight * self.marginal_distance(fakes)
         self.adams["decoder"].zero_grad()
         loss.backward()
         self.adams["decoder"].step()

@@ -28,12 +28,14 @@ class Spec:
     """Shares of the budget are shares of precision (zCDP); what the two leave goes to the joint tables."""
 
     max_bins: int = 32  # of a number
+    target: str | None = None  # a column whose pairs matter more, as when the others are to predict it
+    target_weight: float = 8.0  # how much more
     share_counts: float = 0.2
     share_scores: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.max_bins < 2:
-            raise ValueError("max_bins must be at least 2")
+        if self.max_bins < 2 or self.target_weight <= 0:
+            raise ValueError("max_bins must be at least 2 and target_weight above 0")
         if min(self.share_counts, self.share_scores) <= 0 or self.share_counts + self.share_scores >= 1:
             raise ValueError("share_counts and share_scores must be above 0 and leave something for the joint tables")
 
@@ -47,6 +49,8 @@ class Mst(Family):
 
     def check(self) -> None:
         Grid.check(self.schema, self.kind)
+        if self.spec.target is not None:
+            self.schema.column(self.spec.target)
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         if account and account.spec.noise_multiplier is not None:
@@ -96,15 +100,19 @@ class Mst(Family):
         self, bins: np.ndarray, singles: list[np.ndarray], noise: float, pair_noise: float, random: np.random.Generator
     ) -> dict[Pair, float]:
         """Per pair the L1 distance of its table from the product of the noisy counts, which one row moves by at most 1,
-        with noise; less what the noise of measuring the table would cost (as AIM does, McKenna et al. 2022)."""
+        with noise. Taken off, from noisy counts alone: what independent columns would show by chance, and what the
+        noise of measuring the table would cost (as AIM does, McKenna et al. 2022)."""
+        target = self.schema.names.index(self.spec.target) if self.spec.target else None
         scores = {}
         masses = [np.maximum(s, 0.0) for s in singles]
         for a in range(len(singles)):
             for b in range(a + 1, len(singles)):
                 expected = np.outer(masses[a], masses[b]) / max(1.0, (masses[a].sum() * masses[b].sum()) ** 0.5)
                 distance = np.abs(self._table(bins, a, b) - expected).sum()
+                chance = np.minimum(2 * expected, np.sqrt(2 / np.pi * expected)).sum()  # of Poisson counts, about
                 cost = np.sqrt(2 / np.pi) * pair_noise * expected.size
-                scores[a, b] = float(distance + noise * random.standard_normal() - cost)
+                score = float(distance + noise * random.standard_normal() - chance - cost)
+                scores[a, b] = score * self.spec.target_weight if target in (a, b) and score > 0 else score
         return scores
 
     def trained(self) -> State:

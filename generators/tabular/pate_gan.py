@@ -20,6 +20,7 @@ from generators.tabular.binned_net import BinnedNet, weights_seed
 from records.errors import UserError
 
 FAKES, PARTS, DRAWS, VOTES, STUDENT, GENERATE = 3, 4, 5, 6, 8, 9  # purposes of a step's random numbers
+ROWS_OF_TEACHER = 32
 WHAT = "noisy count of votes on one generated row"
 
 
@@ -28,28 +29,29 @@ class Spec:
     """A step trains the teachers, asks for votes, and trains student and generator."""
 
     steps: int = 1000
-    teachers: int = 200
+    teachers: int | None = None  # default: one for 32 rows
     teacher_width: int = 8
-    teacher_batch: int = 32  # rows of its own, and generated ones, that each teacher sees in a step
+    teacher_batch: int = 16  # rows of its own, and generated ones, that each teacher sees in a step
     votes: int = 16  # generated rows of a step that teachers vote on
-    memory: int = 4096  # newest votes that the student learns from
-    student_steps: int = 4
-    batch: int = 256  # of student and generator
+    memory: int = 16_000  # newest votes that the student learns from
+    student_steps: int = 1
+    batch: int = 512  # of student and generator
     num_noise: int = 32
     widths: tuple[int, ...] = (128, 128)
     student_widths: tuple[int, ...] = (64,)
     learning_rate: float = 5e-4
     teacher_learning_rate: float = 2e-3
     student_learning_rate: float = 1e-3
-    student_decay: float = 1e-3
+    student_decay: float = 0.1
     heat: float = 0.5  # of the softmax that carries the generator's gradient
+    marginal_weight: float = 4.0  # of the generator's distance from the noisy counts, nats a column
     average: float = 0.99  # share of the past in the averaged generator that samples
     max_bins: int = 24
     share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
 
     def __post_init__(self) -> None:
         counts = self.steps, self.teacher_batch, self.votes, self.memory, self.student_steps, self.batch, self.num_noise
-        if min(counts) < 1 or self.teachers < 2 or self.max_bins < 2:
+        if min(counts) < 1 or (self.teachers is not None and self.teachers < 2) or self.max_bins < 2:
             raise ValueError("steps, batches, votes, memory must be at least 1; teachers and max_bins at least 2")
         if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
             raise ValueError("share_counts and average must lie between 0 and 1")
@@ -67,10 +69,11 @@ class PateGan(BinnedNet):
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         spec = self.spec
-        if spec.teachers > table.num_rows / 2:
-            raise UserError(f"pate-gan: {spec.teachers} teachers are too many for {table.num_rows} rows")
+        self._num_teachers = spec.teachers or max(2, table.num_rows // ROWS_OF_TEACHER)
+        if self._num_teachers > table.num_rows / 2:
+            raise UserError(f"pate-gan: {self._num_teachers} teachers are too many for {table.num_rows} rows")
         self._rows = self.learn_bins(table, seed, account)
-        self._parts, self._part_sizes = parts(seed, table.num_rows, spec.teachers)
+        self._parts, self._part_sizes = parts(seed, table.num_rows, self._num_teachers)
         self._noise = 0.0
         if account:
             num_votes = spec.steps * spec.votes
@@ -88,7 +91,7 @@ class PateGan(BinnedNet):
 
         spec, num_in = self.spec, sum(self.sizes)
         self.student = seeded(weights_seed(seed, 1), perceptron, num_in, spec.student_widths, 1).to(self.device)
-        self.teachers = seeded(weights_seed(seed, 2), Teachers, spec.teachers, num_in, spec.teacher_width).to(
+        self.teachers = seeded(weights_seed(seed, 2), Teachers, self._num_teachers, num_in, spec.teacher_width).to(
             self.device
         )
         self.nets |= {"student": self.student, "teachers": self.teachers}
@@ -131,10 +134,12 @@ class PateGan(BinnedNet):
         from generators.nets.binned import one_hot
 
         spec = self.spec
-        levels = stream(self.seed, step, DRAWS).random((spec.teachers, spec.teacher_batch))
+        levels = stream(self.seed, step, DRAWS).random((self._num_teachers, spec.teacher_batch))
         places = np.floor(levels * self._part_sizes[:, None]).astype(np.int64)
         own = np.take_along_axis(self._parts, places, axis=1)
-        real = one_hot(self._rows[own.ravel()], self.sizes, self.device).reshape(spec.teachers, spec.teacher_batch, -1)
+        real = one_hot(self._rows[own.ravel()], self.sizes, self.device).reshape(
+            self._num_teachers, spec.teacher_batch, -1
+        )
         has_rows = torch.as_tensor(self._part_sizes > 0)[:, None].to(self.device)
         fake = self.fakes(step, FAKES, spec.teacher_batch)
         loss = (softplus(-self.teachers(real)) * has_rows).mean(1).sum() + softplus(self.teachers(fake)).mean(1).sum()
@@ -154,7 +159,7 @@ class PateGan(BinnedNet):
         counts = counts + self._noise * stream(self.seed, step, VOTES, 1).standard_normal(len(counts))
         asked = blocks(fakes, self.sizes).argmax(2).cpu().numpy()
         self._asked = np.concatenate([self._asked, asked])[-self.spec.memory :]
-        self._shares = np.concatenate([self._shares, counts / self.spec.teachers])[-self.spec.memory :].astype(
+        self._shares = np.concatenate([self._shares, counts / self._num_teachers])[-self.spec.memory :].astype(
             np.float32
         )
 
@@ -183,7 +188,8 @@ class PateGan(BinnedNet):
 
         from generators.nets.binned import follow
 
-        loss = softplus(-self.student(self.live_fakes(step, GENERATE, self.spec.batch))).mean()
+        fakes = self.live_fakes(step, GENERATE, self.spec.batch)
+        loss = softplus(-self.student(fakes)).mean() + self.spec.marginal_weight * self.marginal_distance(fakes)
         self.adams["decoder"].zero_grad()
         loss.backward()
         self.adams["decoder"].step()

@@ -35,7 +35,8 @@ SPECS = {
 }
 STEPPED = [k for k in SPECS if k != "mst"]
 NUM_ROWS = 700
-BUDGET = PrivacySpec(2.0, 1e-5)
+EPSILON = 0.5  # small ones are quick to account for
+BUDGET = PrivacySpec(EPSILON, 1e-5)
 
 
 def table(seed=0, num_rows=NUM_ROWS):
@@ -127,7 +128,7 @@ def test_the_folder_says_nothing_exact_about_rows(fitted):
     assert digest_table(table()) not in text
     assert (b"k" * 32).hex() not in text and "kkkk" not in text
     assert sorted(p.name for p in folder.rglob("*") if p.is_file()) == ["model.json", "weights.safetensors"]
-    assert json.loads(text)["privacy"]["epsilon"] <= 2.0
+    assert json.loads(text)["privacy"]["epsilon"] <= EPSILON
     assert set().union(*(loss.keys() for loss in card.losses), ()) <= {"step", "generator", "student", "gradient"}
 
 
@@ -166,20 +167,20 @@ def test_killed_and_resumed_is_the_same_model_and_is_charged_once(kind, tmp_path
     counts = {e["what"]: e["count"] for e in card.privacy["events"]}
     steps = SPECS[kind]["steps"]
     assert steps * SPECS[kind].get("votes", 1) in counts.values()
-    assert 1.99 < card.privacy["epsilon"] <= 2.0  # the planned steps spend the budget
+    assert 0.995 * EPSILON < card.privacy["epsilon"] <= EPSILON  # the planned steps spend the budget
 
 
 @pytest.mark.parametrize("kind", STEPPED)
 def test_it_stops_before_the_step_that_would_exceed_the_budget(kind, tmp_path):
-    noise = {"dp-ctgan": 1.0, "dp-tvae": 1.0, "pate-gan": 12.0}[kind]
-    card = a_fit(kind, tmp_path, PrivacySpec(2.0, 1e-5, noise_multiplier=noise)).run()
-    assert card.privacy["epsilon"] <= 2.0
+    noise = {"dp-ctgan": 3.5, "dp-tvae": 3.5, "pate-gan": 40.0}[kind]
+    card = a_fit(kind, tmp_path, PrivacySpec(EPSILON, 1e-5, noise_multiplier=noise)).run()
+    assert card.privacy["epsilon"] <= EPSILON
     event = next(e for e in card.privacy["events"] if e["noise_multiplier"] == noise)
     once = SPECS[kind].get("votes", 1)
     assert 0 < event["count"] < SPECS[kind]["steps"] * once and event["count"] % once == 0
-    account = Account(PrivacySpec(2.0, 1e-5), NUM_ROWS)
+    account = Account(BUDGET, NUM_ROWS)
     account.restore(card.privacy["events"])
-    assert account.epsilon(Event(event["what"], noise, event["sampling_rate"], once)) > 2.0
+    assert account.epsilon(Event(event["what"], noise, event["sampling_rate"], once)) > EPSILON
 
 
 @pytest.mark.parametrize("kind", list(SPECS))
@@ -187,7 +188,7 @@ def test_it_stops_before_the_step_that_would_exceed_the_budget(kind, tmp_path):
 def test_all_that_is_learnt_is_charged(kind, adjacency):
     """More noise for less budget, and for the stricter adjacency; nothing is learnt that no event names."""
     spent = {}
-    for epsilon in (0.5, 4.0):
+    for epsilon in (0.25, 0.5):
         family, account = made(kind), Account(PrivacySpec(epsilon, 1e-5, adjacency=adjacency), NUM_ROWS)
         family.begin(table(), 1, account)
         if family.num_steps:
@@ -195,8 +196,8 @@ def test_all_that_is_learnt_is_charged(kind, adjacency):
         spent[epsilon] = {e.what: e.noise_multiplier for e in account.events}
         assert account.epsilon() <= epsilon
         assert "counts of one column" in spent[epsilon]
-    assert all(spent[0.5][what] > noise for what, noise in spent[4.0].items())
-    assert len(spent[4.0]) == (3 if kind == "mst" else 2)
+    assert all(spent[0.25][what] > noise for what, noise in spent[0.5].items())
+    assert len(spent[0.5]) == (3 if kind == "mst" else 2)
 
 
 @pytest.mark.parametrize("kind", list(SPECS))
@@ -233,18 +234,31 @@ def test_tables_of_one_column_and_two_rows(kind):
 
 
 def test_mst_keeps_pairs_and_conditions_are_true_ones():
-    """Against the rows themselves: with a large budget P(flag | age) is theirs, also where age is rare."""
+    """Against the rows themselves: with a fair budget P(flag | age) is theirs, also where age is rare."""
     rows = table(num_rows=20_000)
     family = made("mst")
-    family.begin(rows, 3, Account(PrivacySpec(20.0, 1e-6), rows.num_rows))
+    family.begin(rows, 3, Account(PrivacySpec(3.0, 1e-6), rows.num_rows))
     asked = [{"age": 30.0 if i % 2 else 60.0} for i in range(family.block)]
     drawn = lists(family.sample(asked, seeds_of(family)))
-    assert {f for f, a in zip(drawn["flag"], drawn["age"]) if a == 60} == {"yes"}
+    old = [f for f, a in zip(drawn["flag"], drawn["age"]) if a == 60]
+    assert old.count("yes") > 0.95 * len(old)
     young = [f for f, a in zip(drawn["flag"], drawn["age"]) if a == 30]
     assert young.count("no") > 0.9 * len(young)
     groups = [g for g, a in zip(drawn["group"], drawn["age"]) if a == 60]
     real = [g for g, a in zip(rows.column("group").to_pylist(), rows.column("age").to_pylist()) if 55 <= a <= 65]
     assert groups.count("a") / len(groups) == pytest.approx(real.count("a") / len(real), abs=0.12)
+
+
+def test_a_target_is_a_neighbour_of_many_columns():
+    """Scores are weighted before the tree is chosen; a column that is not there is refused."""
+    degrees = {}
+    for target in (None, "flag"):
+        family = made("mst", target=target)
+        family.begin(table(num_rows=5000), 3, None)
+        degrees[target] = sum(4 in edge for edge in family.trained().facts["edges"])
+    assert degrees["flag"] >= 3 and degrees["flag"] > degrees[None]
+    with pytest.raises(UserError, match="no column 'flags'"):
+        made("mst", target="flags").check()
 
 
 def test_conditions_pull_the_other_columns_along():
