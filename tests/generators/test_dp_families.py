@@ -172,7 +172,7 @@ def test_killed_and_resumed_is_the_same_model_and_is_charged_once(kind, tmp_path
 
 @pytest.mark.parametrize("kind", STEPPED)
 def test_it_stops_before_the_step_that_would_exceed_the_budget(kind, tmp_path):
-    noise = {"dp-ctgan": 3.5, "dp-tvae": 3.5, "pate-gan": 40.0}[kind]
+    noise = {"dp-ctgan": 2.5, "dp-tvae": 2.5, "pate-gan": 40.0}[kind]
     card = a_fit(kind, tmp_path, PrivacySpec(EPSILON, 1e-5, noise_multiplier=noise)).run()
     assert card.privacy["epsilon"] <= EPSILON
     event = next(e for e in card.privacy["events"] if e["noise_multiplier"] == noise)
