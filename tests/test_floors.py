@@ -15,7 +15,7 @@ MAY_IMPORT = {
     "jobs": {"cluster", "generators", "evaluation", "stages", "records"},
 }
 HEAVY = {"torch", "vllm", "transformers", "diffusers", "datasets", "pandas", "duckdb", "matplotlib"}
-HEAVY |= {"sklearn", "imblearn", "opacus", "dp_accounting", "gymnasium", "scipy"}
+HEAVY |= {"sklearn", "opacus", "dp_accounting", "gymnasium", "scipy"}
 NETS = "generators.nets"  # torch modules: its files may import torch, and are themselves imported inside functions
 FILES = [path for floor in MAY_IMPORT for path in sorted((ROOT / floor).rglob("*.py"))]
 
