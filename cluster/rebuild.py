@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from cluster import snapshots
@@ -16,6 +15,7 @@ from cluster.near import near
 from cluster.snapshots import BadSnapshot, Claims, Stretch
 from records.errors import UserError
 from records.lots import Plan
+from records.parquet import read_parquet
 from records.shards import KEPT, shard_name
 from records.store import LocalStore, Store
 from stages.duplicates import Duplicates
@@ -72,8 +72,8 @@ class ClaimSource:
         name = shard_name(KEPT, lot)
         is_whole = not isinstance(self.store, LocalStore) and self.plan.lot_size < WHOLE_BELOW
         source = pa.BufferReader(self.store.read(name)) if is_whole else self.store.open(name)
-        with source, pq.ParquetFile(source) as file:
-            table = file.read(columns=["row", self.dedup.signature], use_threads=False)
+        with source:
+            table = read_parquet(source, ["row", self.dedup.signature])
         owners = lot * self.plan.lot_size + table.column("row").to_numpy().astype(np.int64)
         return self.dedup.keys(table.column(self.dedup.signature)), owners
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import track
 
@@ -16,6 +15,7 @@ from records import ledger, manifest
 from records.errors import UserError
 from records.ids import row_id
 from records.manifest import Manifest
+from records.parquet import columns_of, open_parquet, read_parquet
 from records.schema import REJECT
 from records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
 from records.spec import build
@@ -125,7 +125,7 @@ class _Walk:
             name = shard_name(REJECTED, lot)
             try:
                 with self.store.open(name) as file:
-                    named = pq.read_table(file, columns=["duplicate_of"]).column(0)
+                    named = read_parquet(file, ["duplicate_of"]).column(0)
             except (pa.ArrowInvalid, OSError):
                 continue  # found out again, and reported, when the lot is read
             self.wanted.update({other: name for other in named.drop_null().to_pylist()})
@@ -143,8 +143,8 @@ class _Walk:
         name = shard_name(KEPT, lot)
         data = self.store.read(name)
         try:
-            file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-            table, meta = file.read(), parse_meta(file.metadata)
+            file = open_parquet(pa.BufferReader(data), check_pages=True)
+            table, meta = columns_of(file), parse_meta(file.metadata)
         except (pa.ArrowInvalid, OSError) as error:
             self.findings.add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
             return Summary(num_lots=1)
@@ -175,7 +175,7 @@ class _Walk:
         if hashlib.sha256(data).hexdigest() != sha256:
             self.findings.add(f"{name}: altered after its commit (not the file that {shard_name(KEPT, lot)} names)")
         try:
-            return [pq.read_table(pa.BufferReader(data), page_checksum_verification=True)]
+            return [read_parquet(pa.BufferReader(data), check_pages=True)]
         except (pa.ArrowInvalid, OSError) as error:
             self.findings.add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
             return []

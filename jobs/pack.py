@@ -21,6 +21,7 @@ from cluster.spec import ClusterSpec
 from jobs.card import croissant, dataset_card
 from records import ledger, manifest
 from records.errors import UserError
+from records.parquet import open_parquet, read_parquet
 from records.schema import REJECT, with_images
 from records.shards import KEPT, shard_name
 from records.store import Store, open_store
@@ -60,7 +61,7 @@ def pack(uri: str, to: str, shard_mb: int, seed: int) -> int:
     if not totals.kept:
         raise UserError(f"{store.uri}: no row was kept, there is nothing to pack")
     num_shards = max(1, round(totals.kept_bytes / (shard_mb * 2**20)))
-    with pq.ParquetFile(store.open(shard_name(KEPT, 0))) as first:
+    with open_parquet(store.open(shard_name(KEPT, 0))) as first:
         schema = first.schema_arrow.remove_metadata()
     schema = with_images(pa.schema([f for f in schema if f.name not in LEFT_OUT]))
 
@@ -91,7 +92,7 @@ def shuffle(
         tables = []
         for lot in batch["id"].tolist():
             with store.open(shard_name(KEPT, int(lot))) as file:
-                tables.append(pq.read_table(file, columns=schema.names).cast(schema))
+                tables.append(read_parquet(file, schema.names).cast(schema))
         table = pa.concat_tables(tables)
         places = place(table.column("id"), seed)
         table = table.append_column(SHARD, pa.array((places % np.uint64(num_shards)).astype(np.int32)))

@@ -4,7 +4,6 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
 from rich.console import Console
 
 from jobs.drive import drive, end_state
@@ -16,6 +15,7 @@ from records import ledger, manifest
 from records.errors import UserError
 from records.lease import Lease
 from records.manifest import Manifest, State, differences
+from records.parquet import read_parquet
 from records.shards import KEPT, Summary, shard_name
 from records.store import Store, open_store
 
@@ -165,7 +165,7 @@ def _samples(mill: Mill, store: Store, totals: Summary) -> Iterator[str]:
     left = NUM_SAMPLES
     for lot in range(totals.num_lots):
         with store.open(shard_name(KEPT, lot)) as file:
-            rows = pq.read_table(file, columns=["id", "text"]).slice(0, left).to_pylist()
+            rows = read_parquet(file, ["id", "text"]).slice(0, left).to_pylist()
         for row in rows:
             text = " ".join((row["text"] or "").split())
             yield f"  {row['id'][:8]}  {text[:240]}{'...' if len(text) > 240 else ''}"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from records.parquet import columns_of, open_parquet
 from records.schema import IDENTITY, PROVENANCE, REJECT
 from records.shards import KEPT, REJECTED, shard_name
 from records.store import Store
@@ -107,11 +107,11 @@ def _columns(store: Store, folder: str, name: str) -> pa.Table | str | None:
     """The columns that counts need; None for a shard that is not there, and what is wrong for a broken one."""
     wanted = ["tokens_out", *OVERLAP, *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF))]
     try:
-        with store.open(name) as source, pq.ParquetFile(source) as file:
+        with store.open(name) as source, open_parquet(source) as file:
             there = set(file.schema_arrow.names)
             if DUPLICATE_OF in there and folder == KEPT:
                 wanted.append(DUPLICATE_OF)
-            return file.read([n for n in wanted if n in there])
+            return columns_of(file, [n for n in wanted if n in there])
     except FileNotFoundError:
         return None if folder == REJECTED else "missing"
     except (pa.ArrowInvalid, OSError) as error:
@@ -149,12 +149,12 @@ def _rows_to_look_at(store: Store, lots: Sequence[int]) -> list[Shown]:
     for lot in lots:
         for folder in (KEPT, REJECTED):
             try:
-                with store.open(shard_name(folder, lot)) as source, pq.ParquetFile(source) as file:
+                with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
                     column = text_column(file.schema_arrow)
                     if column is None or (folder == KEPT and len(kept) >= NUM_KEPT_SHOWN):
                         continue
                     wanted = ["id", "source_id", REJECT.name, column, DUPLICATE_OF, *OVERLAP, "overlap_start"]
-                    table = file.read([n for n in wanted if n in file.schema_arrow.names])
+                    table = columns_of(file, [n for n in wanted if n in file.schema_arrow.names])
             except (pa.ArrowInvalid, OSError):
                 continue  # not there, or told as unreadable by those who count
             reasons = table.column(REJECT.name).to_pylist()

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
-import pyarrow.parquet as pq
 
 from records.errors import UserError
 from records.ids import fingerprint
+from records.parquet import read_parquet
 from records.schema import IDENTITY, PROVENANCE, REJECT
 from records.spec import nearest
 from records.store import open_store, split
@@ -138,7 +138,7 @@ def _read_files(path: str) -> pa.Table:
 
 def _parse(name: str, data: bytes) -> pa.Table:
     if name.endswith(".parquet"):
-        return pq.read_table(io.BytesIO(data))
+        return read_parquet(io.BytesIO(data))
     if name.endswith(".csv"):
         return pa.csv.read_csv(io.BytesIO(data))
     return pa.json.read_json(io.BytesIO(data))

@@ -19,6 +19,7 @@ import pyarrow as pa
 from records.digest import digest_object
 from records.errors import UserError
 from records.ids import fingerprint
+from records.parquet import open_parquet
 from records.store import Store, open_store, split
 
 TEXT_ENDINGS = (".txt", ".md", ".rst")
@@ -148,11 +149,9 @@ class ParquetRows(Part):
         return {**self.__dict__, "_held": None}
 
     def _group(self, number: int) -> pa.Table:
-        import pyarrow.parquet as pq
-
         if self._held is None or self._held[0] != number:
             with self.store.open(self.name) as file:
-                self._held = (number, pq.ParquetFile(file).read_row_group(number))
+                self._held = (number, open_parquet(file).read_row_group(number, use_threads=False))
         return self._held[1]
 
     def rows(self, start: int, stop: int) -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from records.errors import UserError
+from records.parquet import batches_of, open_parquet
 from records.spec import nearest
 from records.store import Store, open_store, read_bytes, split
 
@@ -100,10 +101,9 @@ def _text(value: Any) -> str:
 def _rows(benchmark: Benchmark, name: str, data: bytes) -> Iterator[dict[str, Any]]:
     if name.endswith(".parquet"):
         import pyarrow as pa
-        import pyarrow.parquet as pq
 
         try:
-            for batch in pq.ParquetFile(io.BytesIO(data)).iter_batches():
+            for batch in batches_of(open_parquet(io.BytesIO(data))):
                 yield from batch.to_pylist()
         except pa.ArrowInvalid as error:
             raise UserError(f"benchmark '{benchmark.name}': {name} is not a Parquet file ({error})") from None

@@ -46,6 +46,9 @@ def test_imports_go_down_only(path: Path) -> None:
             assert floor == "cluster" or path.name == "pack.py", "ray belongs to cluster/ (and to batch work in pack)"
         if name in ("boto3", "botocore"):
             assert path.name == "s3.py", "S3 clients live in records/s3.py"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in ("pq.read_table", "pq.ParquetFile"):
+            assert path.name == "parquet.py", "Parquet files are read through records/parquet.py, which says why"
     if "nets" in path.parts or floor == "evaluation":
         return
     for name in top_level(tree):

@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from records import manifest
+from records.parquet import read_parquet
 from records.shards import KEPT, REJECTED
 from records.store import open_store
 from tests.conftest import gristmill
@@ -75,6 +75,6 @@ def _ids(uri: str, folder: str) -> list[tuple[str, int, int]]:
     store = open_store(uri)
     rows: list[tuple[str, int, int]] = []
     for entry in store.list(f"{folder}/"):
-        table = pq.read_table(pa.BufferReader(store.read(entry.name)), columns=["id", "lot", "row"])
+        table = read_parquet(pa.BufferReader(store.read(entry.name)), ["id", "lot", "row"])
         rows += zip(*(table.column(name).to_pylist() for name in ("id", "lot", "row")))
     return rows
