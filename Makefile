@@ -2,7 +2,7 @@ PY := .venv/bin/python
 export VLLM_NO_USAGE_STATS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
-.PHONY: help setup demo test test-slow check bench chaos clean
+.PHONY: help setup demo test test-slow check bench oracles chaos clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
@@ -26,6 +26,9 @@ test-slow: setup ## the tests too long for `make test`
 
 bench: setup     ## the benchmarks of docs/benchmarks.md, each beside its peer or limit
 	$(PY) -m tests.bench
+
+oracles: setup   ## other implementations of metrics and models beside ours, in .venv.oracles; ARGS=quality for an hour of it
+	@scripts/oracles.sh $(ARGS)
 
 chaos: setup     ## 50 kills of everything, at random moments; ARGS="--seed 7 --kinds node,head" for others
 	@$(PY) -m tests.chaos $(ARGS)
