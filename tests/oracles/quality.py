@@ -1,5 +1,5 @@
-"""Our ctgan and tvae and the ctgan package's, each trained by its own defaults and judged alike: AUC on Adult's test part
-of gradient boosting that learnt from as many generated rows, and the seconds that training took. Some 40 minutes.
+"""Our ctgan and tvae and the ctgan package's, each trained by its own defaults and judged alike: AUC on Adult's test
+part of gradient boosting that learnt from as many generated rows, and the seconds that training took. Some 40 minutes.
 """
 
 import time
