@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from generators.fitting import WITHHELD
 from generators.model_folder import ModelCard, read_card
 from jobs.fit import read_schema
 from records import manifest
@@ -162,7 +163,9 @@ def _among(rows: Any, others: Any) -> Any:
 
 def _look_into_card(sides: "Sides", specs: list[DataSpec], card: ModelCard) -> list[str]:
     """Compare the digest of the rows that the model was fitted to with all that the holdout may hide in."""
-    seen = card.trained_on["digest"]
+    seen, rows = card.trained_on["digest"], f"{card.trained_on['num_rows']:,} rows of {card.trained_on['path']}"
+    if seen == WITHHELD:
+        return _look_at_path(specs, card.trained_on["path"], rows)
     if sides.schema.names != card.schema.names:
         same = [card.schema.conform(read_table(s), s.path, False) for s in specs[:2]]
     else:
@@ -181,10 +184,25 @@ def _look_into_card(sides: "Sides", specs: list[DataSpec], card: ModelCard) -> l
         or (is_split and is_seen(read_table(replace(specs[1], part="all"))))
     ):
         raise UserError(
-            f"the model was fitted to the rows of --real-holdout ({card.trained_on['num_rows']:,} rows of "
-            f"{card.trained_on['path']}); give rows that it has not seen, or fit it to the train part"
+            f"the model was fitted to the rows of --real-holdout ({rows}); give rows that it has not seen, or fit it "
+            f"to the train part"
         )
     return [
-        f"the model was fitted to other rows than --real-train ({card.trained_on['num_rows']:,} rows of "
-        f"{card.trained_on['path']}): the attacks look for the wrong people, and it may have seen the holdout"
+        f"the model was fitted to other rows than --real-train ({rows}): the attacks look for the wrong people, and it "
+        f"may have seen the holdout"
+    ]
+
+
+def _look_at_path(specs: list[DataSpec], path: str, rows: str) -> list[str]:
+    """The same for a private model, which tells where its rows were and how many, but publishes no digest of them."""
+    if path == str(specs[1]):
+        raise UserError(
+            f"the model was fitted to the rows of --real-holdout ({rows}); give rows that it has not seen, or fit it "
+            f"to the train part"
+        )
+    if path == str(specs[0]):
+        return []
+    return [
+        f"the model was fitted to {rows}, and --real-train is {specs[0]}. A private model publishes no digest of its "
+        f"rows, so whether these are the same, and whether it has seen the holdout, is not known"
     ]

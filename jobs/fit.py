@@ -81,7 +81,7 @@ def load_plan(path: str, settings: Sequence[str] = ()) -> Plan:
     if family_type.needs_rows:
         if recipe.data is None:
             raise UserError(f"{path}: key 'data' is missing: model '{kind}' learns from rows")
-        path_of_rows, table = recipe.data.path, read_table(recipe.data)
+        path_of_rows, table = str(recipe.data), read_table(recipe.data)
         schema, doubts = read_schema(recipe.schema, table)
         table = schema.conform(table, path_of_rows)
     else:

@@ -46,6 +46,12 @@ class DataSpec:
         if not 0 < self.holdout < 1:
             raise ValueError("holdout must lie between 0 and 1")
 
+    def __str__(self) -> str:
+        """As `data_spec` reads it; columns are left out."""
+        if self.part == "all":
+            return self.path
+        return f"{self.path}#{self.part},holdout={self.holdout},split_seed={self.split_seed}"
+
 
 def data_spec(text: str) -> DataSpec:
     """A DataSpec in one word: PATH, or PATH#PART with PART train or holdout and, after commas, holdout=SHARE and

@@ -29,7 +29,7 @@ class Spec:
 
     max_bins: int = 32  # of a number
     target: str | None = None  # a column whose pairs matter more, as when the others are to predict it
-    target_weight: float = 8.0  # how much more
+    target_weight: float = 3.0  # how much more
     share_counts: float = 0.2
     share_scores: float = 0.1
 

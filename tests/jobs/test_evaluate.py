@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from generators.fitting import Fit
+from generators.fitting import WITHHELD, Fit
 from generators.tabular.independent import Independent, Spec
 from jobs.evaluate_inputs import Asked, read_inputs
 from records.datasets import DataSpec, digest_table, read_table
@@ -181,6 +181,22 @@ def test_a_holdout_that_the_generator_has_seen_is_refused(tmp_path: Path, model:
     assert (
         "fitted to other rows than --real-train" in read_inputs(asked(tmp_path, model=str(tmp_path / "half"))).doubts[0]
     )
+
+
+def test_a_private_model_is_held_to_the_path_that_it_names(tmp_path: Path) -> None:
+    """Its card has no digest of the rows (generators/fitting.py)."""
+    fit_model(tmp_path / "private", real())
+    card = tmp_path / "private" / "model.json"
+    plain = json.loads(card.read_text())
+
+    def doubts(path: str) -> list[str]:
+        card.write_text(json.dumps({**plain, "trained_on": {**plain["trained_on"], "digest": WITHHELD, "path": path}}))
+        return read_inputs(asked(tmp_path, model=str(tmp_path / "private"))).doubts
+
+    assert doubts(str(DataSpec("package:breast-cancer", part="train"))) == []
+    assert "publishes no digest" in doubts("elsewhere.csv")[0]
+    with pytest.raises(UserError, match="the model was fitted to the rows of --real-holdout"):
+        doubts(str(DataSpec("package:breast-cancer", part="holdout")))
 
 
 def test_rows_that_stand_many_times_by_nature_are_no_leak(tmp_path: Path) -> None:
