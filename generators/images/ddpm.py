@@ -105,27 +105,36 @@ class Ddpm(ImageFamily):
     def _step(self, step: int) -> float:
         import torch
 
-        from generators.nets.arrays import follow
-
-        spec, draw = self.spec, stream(self._seed, step)
-        rows = draw.integers(len(self._pixels), size=spec.batch)
-        times = draw.integers(1, NUM_TIMES + 1, size=spec.batch)
-        labels = np.where(draw.random(spec.batch) < spec.label_drop, self.num_labels, self._labels[rows])
-        noise = torch.from_numpy(draw.standard_normal((spec.batch, *self.shape), np.float32)).to(self.device)
-        images = self._pixels[torch.from_numpy(rows)].to(self.device)
-        signal, spread = self._scales(times)
-        noisy = signal * images + spread * noise
-        target = noise if spec.predict == "epsilon" else signal * noise - spread * images
-        made = self._net(noisy, self._to(times), self._to(labels))
-        loss = torch.nn.functional.mse_loss(made, target)
-        for group in self._adam.param_groups:
-            group["lr"] = spec.lr * _rate(step, spec.steps)
+        draw = stream(self._seed, step)
+        rows = draw.integers(len(self._pixels), size=self.spec.batch)
+        *given, target = self._task(rows, draw)
+        loss = torch.nn.functional.mse_loss(self._net(*given), target)
         self._adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
-        self._adam.step()
-        follow(self._average, self._net, step, spec.ema)
+        self._move(step)
         return float(loss.detach())
+
+    def _task(self, rows: np.ndarray, draw: np.random.Generator) -> tuple[Any, Any, Any, Any]:
+        """Of each of `rows`: the noisy image, its step and its label, which the network gets, and what it is to say."""
+        import torch
+
+        times = draw.integers(1, NUM_TIMES + 1, size=len(rows))
+        labels = np.where(draw.random(len(rows)) < self.spec.label_drop, self.num_labels, self._labels[rows])
+        noise = self._to(draw.standard_normal((len(rows), *self.shape), np.float32))
+        images = self._pixels[torch.from_numpy(rows)].to(self.device)
+        signal, spread = self._scales(times)
+        target = noise if self.spec.predict == "epsilon" else signal * noise - spread * images
+        return signal * images + spread * noise, self._to(times), self._to(labels), target
+
+    def _move(self, step: int) -> None:
+        """Along the gradient that lies at the network's weights; the average follows."""
+        from generators.nets.arrays import follow
+
+        for group in self._adam.param_groups:
+            group["lr"] = self.spec.lr * _rate(step, self.spec.steps)
+        self._adam.step()
+        follow(self._average, self._net, step, self.spec.ema)
 
     def _scales(self, times: np.ndarray) -> tuple[Any, Any]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each row's step, shaped to scale images."""

@@ -14,8 +14,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.dpsgd import WHAT, ghost_sums, plan, poisson_sample, set_gradients
-from generators.privacy import Account, Event
+from generators.dpsgd import DpSgd, ghost_sums
+from generators.privacy import Account
 from generators.tabular.binned_net import BinnedNet, weights_seed
 
 FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
@@ -59,9 +59,7 @@ class DpCtgan(BinnedNet):
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         self._rows = self.learn_bins(table, seed, account)
-        self._rate = min(1.0, self.spec.batch / table.num_rows)
-        self._noise = plan(account, self._rate, self.num_steps)[0] if account else 0.0
-        self._clip = account.spec.max_grad_norm if account else 1.0
+        self._dp = DpSgd(account, seed, table.num_rows, self.spec.batch, self.num_steps, free_norm=1.0)
 
     def make_nets(self, seed: int) -> None:
         import torch
@@ -78,8 +76,6 @@ class DpCtgan(BinnedNet):
         """The loss is the generator's: it is a function of the noisy discriminator, so it may be published."""
         losses = []
         for step in range(start, stop):
-            if self.account:
-                self.account.charge(Event(WHAT, self._noise, self._rate))
             self._criticise(step)
             if (step + 1) % self.spec.critic_steps == 0:
                 losses.append(self._generate(step))
@@ -92,13 +88,13 @@ class DpCtgan(BinnedNet):
 
         from generators.nets.binned import one_hot
 
-        drawn = poisson_sample(self.seed, step, len(self._rows), self._rate)
+        drawn = self._dp.rows(step)
         real = one_hot(self._rows[drawn], self.sizes, self.device)
         fake = self.fakes(step, FAKES, self.spec.batch)
         signs = torch.cat([-torch.ones(len(real)), torch.ones(len(fake))]).to(self.device)
         batch = torch.cat([real, fake])
-        sums = ghost_sums(self.critic, lambda net: softplus(signs * net(batch).squeeze(1)), self._clip)
-        set_gradients(self.critic, sums, self._clip, self._noise, self.spec.batch, self.seed, step)
+        sums = ghost_sums(self.critic, lambda net: softplus(signs * net(batch).squeeze(1)), self._dp.max_norm)
+        self._dp.set_gradients(self.critic, sums, step)
         self.adams["critic"].step()
         with torch.no_grad():
             for weights in self.critic.parameters():

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.dpsgd import WHAT, ghost_sums, no_sums, plan, poisson_sample, set_gradients
-from generators.privacy import Account, Event
+from generators.dpsgd import DpSgd, ghost_sums, no_sums
+from generators.privacy import Account
 from generators.tabular.binned_net import BinnedNet, generator_of, weights_seed
 
 LATENT = 3  # purpose of a step's random numbers
@@ -51,9 +51,7 @@ class DpTvae(BinnedNet):
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         self._rows = self.learn_bins(table, seed, account)
-        self._rate = min(1.0, self.spec.batch / table.num_rows)
-        self._noise = plan(account, self._rate, self.num_steps)[0] if account else 0.0
-        self._clip = account.spec.max_grad_norm if account else float("inf")
+        self._dp = DpSgd(account, seed, table.num_rows, self.spec.batch, self.num_steps)
 
     def make_nets(self, seed: int) -> None:
         import torch
@@ -68,23 +66,18 @@ class DpTvae(BinnedNet):
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         """Tells the size of the noisy gradients: the loss itself is an exact function of rows, and not published."""
-        sizes = []
-        for step in range(start, stop):
-            if self.account:
-                self.account.charge(Event(WHAT, self._noise, self._rate))
-            sizes.append(self._step(step))
-        return {"gradient": float(np.mean(sizes))}
+        return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
 
     def _step(self, step: int) -> float:
         from generators.nets.binned import follow, one_hot
 
-        drawn = poisson_sample(self.seed, step, len(self._rows), self._rate)
+        drawn = self._dp.rows(step)
         rows = one_hot(self._rows[drawn], self.sizes, self.device)
         noise = self.noise(len(drawn), generator_of(self.seed, step, LATENT))
         sums = no_sums(self._both)
         if len(drawn):
-            sums = ghost_sums(self._both, lambda net: self._losses(net, rows, noise), self._clip)
-        size = set_gradients(self._both, sums, self._clip, self._noise, self.spec.batch, self.seed, step)
+            sums = ghost_sums(self._both, lambda net: self._losses(net, rows, noise), self._dp.max_norm)
+        size = self._dp.set_gradients(self._both, sums, step)
         self.adams["both"].step()
         follow(self.average, self.decoder, self.spec.average)
         return size
