@@ -1,8 +1,8 @@
 """`dp-ddpm`: the diffusion model of `ddpm` under DP-SGD.
 
-Dockhorn et al. 2023 (Differentially Private Diffusion Models), Ghalebikesabi et al. 2023: small networks, large samples,
-and noise multiplicity: a row's loss is the mean over several steps and noises, taken before its gradient is clipped. All
-of them belong to the row, so the row is charged once, and its gradient points better for the same noise.
+Dockhorn et al. 2023 (Differentially Private Diffusion Models), Ghalebikesabi et al. 2023: small networks, large
+samples, and noise multiplicity: a row's loss is the mean over several steps and noises, taken before its gradient is
+clipped. All of them belong to the row, so the row is charged once, and its gradient points better for the same noise.
 """
 
 import math

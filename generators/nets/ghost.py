@@ -1,10 +1,10 @@
 """Each row's gradient of one layer, from what the layer was given and the gradient of what it made.
 
 Book-keeping of Bu et al. 2023: one pass forwards and one back over the whole batch, then for each layer the squared
-norm of each row's own gradient, and the sum of these gradients by what is kept of each. For linear layers the norm comes
-from the two Gram matrices of the places that a row fills in the layer (the ghost norm of Li et al. 2022, section 4), or
-from the row's gradient itself where that is less work, as it is for the convolutions of small networks (Bu et al. 2022,
-"mixed ghost clipping").
+norm of each row's own gradient, and the sum of these gradients by what is kept of each. For linear layers the norm
+comes from the two Gram matrices of the places that a row fills in the layer (the ghost norm of Li et al. 2022, section
+4), or from the row's gradient itself where that is less work, as it is for the convolutions of small networks (Bu et
+al. 2022, "mixed ghost clipping").
 
 A batch may hold several entries a row, one after another (noise multiplicity): a row's gradient is the sum over them.
 """
@@ -70,8 +70,8 @@ def _places(images: Tensor, num_rows: int) -> Tensor:
 
 
 def _of_windows(layer: nn.Conv2d, given: Tensor, flow: Tensor, num_rows: int) -> Tensor:
-    """The rows' gradients of a convolution's weights, (rows, numbers): of one convolution with a group a row, into which
-    a row's entries go as a batch (Rochette et al. 2019). Far faster than unfolding the windows."""
+    """The rows' gradients of a convolution's weights, (rows, numbers): of one convolution with a group a row, into
+    which a row's entries go as a batch (Rochette et al. 2019). Far faster than unfolding the windows."""
     came, left = (
         x.unflatten(0, (num_rows, -1)).transpose(0, 1).reshape(-1, num_rows * x.shape[1], *x.shape[2:])
         for x in (given, flow)
@@ -90,7 +90,7 @@ def _outer(parameter: nn.Parameter, left: Tensor, came: Tensor) -> tuple[nn.Para
     """A row's gradient is the sum over places of the outer products of `left`, (rows, places, o), and `came`, (rows,
     places, i)."""
     places, o, i = left.shape[1], left.shape[2], came.shape[2]
-    if 1 < places and o * i < places * (o + i):
+    if places > 1 and o * i < places * (o + i):
         return _direct(parameter, (left.transpose(1, 2) @ came).flatten(1))
     if places == 1:
         squares = left[:, 0].square().sum(1) * came[:, 0].square().sum(1)

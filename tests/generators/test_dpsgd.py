@@ -121,7 +121,11 @@ def test_the_network_of_diffusion_goes_by_ghost_as_by_hooks(copies):
     with torch.no_grad():
         for p in net.parameters():  # else its last layers are zeros, and hardly a gradient is seen
             p.add_(0.05 * torch.randn_like(p))
-    images, steps, labels = torch.randn(6 * copies, 1, 8, 8), torch.arange(6 * copies) * 9, torch.arange(6 * copies) % 11
+    images, steps, labels = (
+        torch.randn(6 * copies, 1, 8, 8),
+        torch.arange(6 * copies) * 9,
+        torch.arange(6 * copies) % 11,
+    )
 
     def losses(module):
         return module(images, steps, labels).square().reshape(6, -1).mean(1)
