@@ -16,6 +16,7 @@ import pyarrow as pa
 from generators.dpsgd import DpSgd, ghost_sums, no_sums
 from generators.family import stream
 from generators.images import ddpm
+from generators.images.averaged import INIT
 from generators.privacy import Account, Event
 
 COUNTS = "counts of labels"
@@ -57,7 +58,7 @@ class DpDdpm(ddpm.Ddpm):
         noise = account.noise_for(COUNTS, 1.0, 1, self.spec.share_counts)
         account.charge(Event(COUNTS, noise))
         counts = np.bincount(self._labels, minlength=self.num_labels)
-        noisy = counts + noise * stream(self._seed, ddpm.INIT, COUNT).standard_normal(self.num_labels)
+        noisy = counts + noise * stream(self._seed, INIT, COUNT).standard_normal(self.num_labels)
         return np.maximum(noisy, 1.0) / np.maximum(noisy, 1.0).sum()
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:

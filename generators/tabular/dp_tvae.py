@@ -9,49 +9,28 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from generators.dpsgd import DpSgd, ghost_sums, no_sums
-from generators.privacy import Account
-from generators.tabular.binned_net import BinnedNet, generator_of, weights_seed
+from generators.dpsgd import ghost_sums, no_sums
+from generators.tabular.binned_net import BinnedSgd, BinnedSpec, generator_of, weights_seed
 
 LATENT = 3  # purpose of a step's random numbers
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`num_noise` is the length of the latent vector."""
+class Spec(BinnedSpec):
+    """`num_noise` is the length of the latent vector, and `widths` are the encoder's too."""
 
-    steps: int = 2000
-    batch: int = 512  # expected rows of a Poisson sample
     num_noise: int = 16
     widths: tuple[int, ...] = (128,)
     learning_rate: float = 2e-3
     divergence_weight: float = 1.0
-    average: float = 0.99  # share of the past in the averaged decoder that samples
-    max_bins: int = 24
-    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.num_noise, self.max_bins - 1) < 1:
-            raise ValueError("steps, batch, num_noise must be at least 1 and max_bins at least 2")
-        if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
-            raise ValueError("share_counts and average must lie between 0 and 1")
 
 
-class DpTvae(BinnedNet):
+class DpTvae(BinnedSgd):
     """Encoder and decoder over one-hot bins."""
 
     kind: ClassVar[str] = "dp-tvae"
     Spec: ClassVar[type] = Spec
-
-    @property
-    def num_steps(self) -> int:
-        return int(self.spec.steps)
-
-    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
-        self._rows = self.learn_bins(table, seed, account)
-        self._dp = DpSgd(account, seed, table.num_rows, self.spec.batch, self.num_steps)
 
     def make_nets(self, seed: int) -> None:
         import torch
