@@ -1,12 +1,12 @@
 """What `gristmill evaluate` judges: three tables of one schema, the generator's card, a holdout that it never saw."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from generators.model_folder import ModelCard, read_card
+from jobs.audit_report import AUDIT, read_audit
 from jobs.fit import read_schema
 from records import manifest
 from records.datasets import ENDINGS, PACKAGE, DataSpec, data_spec, digest_table, read_table
@@ -17,7 +17,6 @@ from records.tables import TableSchema
 if TYPE_CHECKING:
     from evaluation.whole import Sides
 
-AUDIT = "audit.json"  # beside model.json, where an audit of the model was made
 MAX_KNOWN = 0.10  # share of holdout rows that may stand among the train rows beyond what chance puts there
 
 
@@ -72,7 +71,8 @@ def read_inputs(asked: Asked) -> Inputs:
     doubts += refuse_seen(sides, specs, card)
     names = ("real_train", "real_holdout", "synthetic")
     digests = {name: digest_table(table) for name, table in zip(names, sides.all)}
-    return Inputs(sides, card, _audit(asked, card), doubts, digests)
+    audit, alarms = _audit(asked, card)
+    return Inputs(sides, card, audit, [*alarms, *doubts], digests)
 
 
 def model_uri(synthetic: str) -> str | None:
@@ -119,21 +119,19 @@ def _schema(asked: Asked, card: ModelCard | None, train: pa.Table) -> tuple[Tabl
     return schema, ["the schema was read from the real train rows; declare one by --schema to judge bounds too"]
 
 
-def _audit(asked: Asked, card: ModelCard | None) -> dict[str, Any] | None:
+def _audit(asked: Asked, card: ModelCard | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """audit.json of the model, and doubts: an audit of another model is left out, a refuted claim is told first."""
     uri = asked.model or model_uri(asked.synthetic)
     if card is None or uri is None:
-        return None
+        return None, []
     store = open_store(uri)
     data = store.read_if_there(AUDIT)
     if data is None:
-        return None
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise UserError(f"{store.path(AUDIT)} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{store.path(AUDIT)} cannot be read: it holds no table")
-    return found
+        return None, []
+    found = read_audit(store.path(AUDIT), data)
+    if found.get("model") != card.digest:
+        return None, [f"{store.path(AUDIT)} is of another model than the one beside it, and is left out"]
+    return found, [f"the model's claim of privacy is {found['verdict']}"] if found.get("is_refuted") else []
 
 
 def refuse_seen(sides: "Sides", specs: list[DataSpec], card: ModelCard | None) -> list[str]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAX_COLUMNS, MAX_PAIRS, NUM_IMAGES, MAX_TABLE = 40, 6, 40, 40
 SCORES = {"auc": "AUC", "macro_f1": "macro-F1", "positive_f1": "positive-F1", "r2": "R²"}
+OF_MACHINES = ("format", "is_refuted", "model", "fingerprint")  # of an audit; the card has them, or people need not
 TOO_STRONG = 0.999  # an association that is rather one column twice
 
 
@@ -194,6 +195,8 @@ def _card(model: dict[str, Any] | None) -> list[tuple[str, str]]:
         ]
         rows.append(("public", privacy["public"]))
     for key, value in (model["audit"] or {}).items():
+        if key in OF_MACHINES:
+            continue
         rows.append((f"audit: {key.replace('_', ' ')}", _plain(value)))
     if model["audit"] is None:
         rows.append(("audit", "none was made" if privacy["guarantee"] else "none; there is no guarantee to audit"))
