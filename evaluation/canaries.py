@@ -16,7 +16,7 @@ from evaluation.features import Encoder, row_numbers
 from records.tables import Column, TableSchema, round_off
 
 TRIES = 4  # rows drawn for each canary
-LEAST_NOISE = 1e-3  # keeps the linear system solvable for sums without noise
+NOISES = np.geomspace(1e-3, 1e5, 100)  # standard deviations, in rows
 
 
 @dataclass(frozen=True)
@@ -90,14 +90,25 @@ def scores_by_samples(schema: TableSchema, canaries: Canaries, others: pa.Table,
     return found if canaries.outs is None else found - nearness(canaries.outs)
 
 
-def scores_by_sums(published: np.ndarray, noise: float, known: np.ndarray, added: np.ndarray) -> np.ndarray:
+def scores_by_sums(published: np.ndarray, known: np.ndarray, added: np.ndarray) -> np.ndarray:
     """float64 (canaries,), the higher the likelier in: the best linear guess of the coins (Wiener filter) from sums
-    over rows that the model publishes, float (sums,), with Gaussian noise of that standard deviation.
+    over rows that the model publishes, float (sums,), with Gaussian noise.
 
-    `known` float (sums,): what all but the coins explains; `added` float (canaries, sums): what each "in" adds.
+    `known` float (sums,): what all but the coins explains; `added` float (canaries, sums): what each "in" adds. How
+    large the noise is, is taken from the sums themselves (the likeliest of NOISES) and not from the model's word: a
+    model that says it has noise and has none must not be believed.
     """
     rest = published - known - added.sum(0) / 2
-    spread = added.T @ added / 4
-    spread[np.diag_indices_from(spread)] += max(noise, LEAST_NOISE) ** 2
-    scores: np.ndarray = added @ np.linalg.solve(spread, rest)
+    left, sizes, right = np.linalg.svd(added, full_matrices=False)
+    seen = right @ rest
+    beyond, num_beyond = max(0.0, float(rest @ rest - seen @ seen)), len(rest) - len(seen)
+
+    def surprise(noise: float) -> float:
+        """Minus twice the log-likelihood of the sums, but for a constant."""
+        spread = sizes**2 / 4 + noise**2
+        inside = float((np.log(spread) + seen**2 / spread).sum())
+        return inside + num_beyond * 2 * float(np.log(noise)) + beyond / noise**2
+
+    noise = min(NOISES, key=surprise)
+    scores: np.ndarray = (left * sizes) @ (seen / (sizes**2 / 4 + noise**2))
     return scores

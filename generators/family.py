@@ -64,10 +64,9 @@ class Drawn:
 
 
 class Sums(ABC):
-    """Sums over the rows as a model publishes them: float64 (sums,), with Gaussian noise of that standard deviation."""
+    """Sums over the rows as a model publishes them, with Gaussian noise: float64 (sums,)."""
 
     values: np.ndarray
-    noise: float
 
     @abstractmethod
     def each(self, table: pa.Table) -> np.ndarray:

@@ -276,7 +276,7 @@ def judge(
         if canaries.outs is not None:
             replaced = sums.each(canaries.outs)
             known, added = known + replaced.sum(0), added - replaced
-        scores["noisy counts in the model"] = scores_by_sums(sums.values, sums.noise, known, added)
+        scores["noisy counts in the model"] = scores_by_sums(sums.values, known, added)
     budget = audited.privacy.get("budget")
     delta = budget["delta"] if budget else min(UNCLAIMED_DELTA, 0.1 / max(1, others.num_rows))
     own = 1 - (1 - CONFIDENCE) / len(scores)

@@ -99,6 +99,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--schema", metavar="FILE", help="TOML; default: the model's, else read from the train rows")
     evaluate.add_argument("--target", metavar="COLUMN", help="what utility foretells from the other columns")
     evaluate.add_argument("--model", metavar="URI", help='the fit\'s --out; a run of kind = "model" names it itself')
+    evaluate.add_argument(
+        "--text-column", metavar="COLUMN", help="texts to judge (default: text, where all three tables have it)"
+    )
+    evaluate.add_argument(
+        "--perplexity-model", metavar="PATH", help="causal language model: folder, hub id, s3:// or package:smollm2"
+    )
     evaluate.add_argument("--seed", type=int, default=0, help="of all draws and learners (default 0)")
     evaluate.add_argument(
         "--max-rows", type=int, default=50_000, help="of each table, drawn by the seed (default 50000)"

@@ -179,7 +179,7 @@ class CountSums(Sums):
     """The noisy counts of all cells of all columns, one after another."""
 
     def __init__(self, bins: Bins) -> None:
-        self.grid, self.noise = bins.grid, bins.noise
+        self.grid = bins.grid
         self.values = np.concatenate(bins.counts)
         self._starts = np.cumsum([0, *self.grid.sizes[:-1]])
 
