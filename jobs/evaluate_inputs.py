@@ -10,7 +10,7 @@ from jobs.audit_report import AUDIT, read_audit
 from jobs.evaluate_texts import schema_beside, texts_of, without
 from jobs.fit import read_schema
 from records import manifest
-from records.datasets import ENDINGS, PACKAGE, DataSpec, data_spec, digest_table, read_table
+from records.datasets import ENDINGS, PACKAGE, DataSpec, check_images, data_spec, digest_table, read_table
 from records.errors import UserError
 from records.store import open_store
 from records.tables import Column, TableSchema
@@ -99,7 +99,10 @@ def _conformed(schema: TableSchema, specs: list[DataSpec], asked: Asked, tables:
 
     is_strict = not schema.inferred
     train, holdout = (schema.conform(t, s.path, is_strict) for t, s in zip(tables[:2], specs))
-    return Sides(schema, train, holdout, schema.conform(tables[2], asked.synthetic, False))
+    sides = Sides(schema, train, holdout, schema.conform(tables[2], asked.synthetic, False))
+    for table, uri in zip(sides.all, (asked.real_train, asked.real_holdout, asked.synthetic)):
+        check_images(schema, table, uri)
+    return sides
 
 
 def _with_texts(table: pa.Table, read: pa.Table, name: str) -> pa.Table:

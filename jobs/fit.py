@@ -20,7 +20,7 @@ from generators.model_folder import ModelCard, read_card
 from generators.privacy import PrivacySpec
 from jobs.tables import clock
 from jobs.toml_file import load_table, parted
-from records.datasets import DataSpec, digest_table, read_table
+from records.datasets import DataSpec, check_images, digest_table, read_table
 from records.errors import UserError
 from records.ids import fingerprint
 from records.lease import Lease
@@ -103,6 +103,7 @@ def load_plan(path: str, settings: Sequence[str] = (), other: OtherRows | None =
             path_of_rows, table, doubts = other.path, other.table, []
             schema = read_schema(recipe.schema, table)[0] if recipe.schema is not None else other.schema
         table = schema.conform(table, path_of_rows)
+        check_images(schema, table, path_of_rows)
     else:
         if recipe.data is not None or recipe.schema is not None:
             raise UserError(f"{path}: model '{kind}' learns from no rows; leave [data] and [schema] out")
