@@ -64,6 +64,20 @@ class Drawn:
     reasons: list[str | None]
 
 
+class Sums(ABC):
+    """Sums over the rows as a model publishes them, with Gaussian noise: float64 (sums,)."""
+
+    values: np.ndarray
+
+    @abstractmethod
+    def each(self, table: pa.Table) -> np.ndarray:
+        """What each row adds to them: float64 (rows, sums)."""
+
+    @abstractmethod
+    def total(self, table: pa.Table) -> np.ndarray:
+        """What all rows together add, float64 (sums,), in little memory."""
+
+
 class Family(ABC):
     """Base of every family. Made from spec and schema without heavy imports; those happen in `begin` or `restore`."""
 
@@ -125,6 +139,10 @@ class Family(ABC):
     def restore(self, trained: State, training: State | None = None) -> None:
         """The inverse of `trained` and, after `begin` with the same rows and seed, of `training`."""
 
+    def sums(self) -> "Sums | None":
+        """What the model publishes of its rows as noisy sums, for an audit to look at; None: its samples alone tell."""
+        return None
+
     # Sampling.
 
     @abstractmethod
@@ -152,6 +170,22 @@ def normals(seeds: np.ndarray, count: int, key: int = 0) -> np.ndarray:
 
 def _row_random(seed: int, key: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=int(seed) + (key << 64)))
+
+
+def draw_rows(family: Family, seeds: np.ndarray) -> pa.Table:
+    """A row without conditions for each of `seeds`, int64 (rows,): blocks of the family's size, the last filled up.
+
+    Rows that the family could not make are left out.
+    """
+    parts = []
+    for start in range(0, len(seeds), family.block):
+        own = seeds[start : start + family.block]
+        filled = np.concatenate([own, np.zeros(family.block - len(own), np.int64)])
+        drawn = family.sample([{}] * family.block, filled)
+        is_made = [reason is None for reason in drawn.reasons[: len(own)]]
+        table = pa.table([drawn.columns[n] for n in family.schema.names], schema=pa.schema(family.schema.payload))
+        parts.append(table.slice(0, len(own)).filter(pa.array(is_made)))
+    return pa.concat_tables(parts).combine_chunks()
 
 
 def need_columns(schema: TableSchema, kind: str, *kinds: str) -> None:

@@ -16,12 +16,36 @@ examples:
   gristmill audit out/demo
   gristmill pack out/demo --to out/demo-release --shard-mb 256
   gristmill fit recipes/fit/adult-tabddpm.toml --out out/adult-tabddpm
+  gristmill audit-privacy recipes/fit/adult-mst.toml --out out/adult-mst
   gristmill evaluate out/adult-rows --real-train package:adult/train --real-holdout package:adult/test --target income \
       --schema recipes/schemas/adult.toml --out out/adult-evaluation
 
 The same produce command again resumes; an output is never overwritten. S3 endpoint and keys come from the standard
 AWS settings (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY). On a cluster, set RAY_ADDRESS or submit:
   ray job submit --working-dir . -- python -m jobs produce recipes/demo.toml --out s3://bucket/demo
+"""
+
+AUDIT_PRIVACY = """\
+Tests the privacy that a model claims. The recipe is fitted a second time, to rows and to canaries: made-up rows that
+stand out, each put in or left out by the toss of a fair coin. Who sees the second model then guesses, for the canaries
+that it is surest of, whether they were in. Epsilon bounds how many guesses can be right, so many right ones prove that
+epsilon is large (Steinke, Nasr, Jagielski 2023). The second model is thrown away; audit.json stays beside the first,
+and the page of `gristmill evaluate` shows it.
+
+A bound above the claim refutes it: the verb says so and exits with 1. A bound below proves nothing.
+
+An audit on private rows is covered by no budget. So a private model is audited on rows that it has sampled itself,
+unless --data names others: public rows of the same schema, or the private ones, if audit.json is to be kept from sight.
+Models that claim nothing can be audited too: the bound alone is told.
+"""
+AUDIT_EXAMPLES = """
+examples:
+  gristmill audit-privacy recipes/fit/adult-mst.toml --out out/adult-mst
+  gristmill audit-privacy recipes/fit/adult-mst.toml --out out/adult-mst --data package:adult/test
+  gristmill audit-privacy recipes/fit/adult-smote.toml --out out/adult-smote --canaries 500
+
+A killed audit goes on with the same command, with the same canaries and coins. An audited model is not audited again:
+remove audit.json for that, and mind that who throws coins until the bound is low has shown nothing.
 """
 
 
@@ -46,6 +70,27 @@ def parser() -> argparse.ArgumentParser:
     _settings(fit)
     fit.add_argument("--dry-run", action="store_true", help="check everything and show the plan; start nothing")
 
+    private = verbs.add_parser(
+        "audit-privacy",
+        help="test a fitted model's claim of privacy: a lower bound on epsilon, as audit.json beside the model",
+        description=AUDIT_PRIVACY,
+        epilog=AUDIT_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    private.add_argument("recipe", metavar="RECIPE", help="the recipe that the model was fitted by")
+    private.add_argument("--out", required=True, metavar="URI", help="the --out of the fit: audit.json goes there")
+    _settings(private)
+    private.add_argument(
+        "--data",
+        metavar="URI",
+        help="rows to add the canaries to, as --real-train of evaluate; default: for a private model rows that it has "
+        "sampled itself, for any other the recipe's",
+    )
+    private.add_argument("--canaries", type=int, metavar="N", help="default: a tenth of the rows, 100 to 1000")
+    private.add_argument("--samples", type=int, metavar="N", help="rows sampled (default 4 a row fitted, <= 100000)")
+    private.add_argument("--seed", type=int, help="of canaries and coins (default: the operating system's randomness)")
+    private.add_argument("--json", action="store_true", help="print audit.json instead of a table")
+
     evaluate = verbs.add_parser("evaluate", help="judge synthetic rows by real ones: metrics.json and report.html")
     evaluate.add_argument("synthetic", metavar="SYNTHETIC", help="the --out of a run, or a table (Parquet, CSV, JSONL)")
     data = "file, folder, s3:// or package:NAME; PATH#train and PATH#holdout are the parts of a split, see the docs"
@@ -54,6 +99,12 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--schema", metavar="FILE", help="TOML; default: the model's, else read from the train rows")
     evaluate.add_argument("--target", metavar="COLUMN", help="what utility foretells from the other columns")
     evaluate.add_argument("--model", metavar="URI", help='the fit\'s --out; a run of kind = "model" names it itself')
+    evaluate.add_argument(
+        "--text-column", metavar="COLUMN", help="texts to judge (default: text, where all three tables have it)"
+    )
+    evaluate.add_argument(
+        "--perplexity-model", metavar="PATH", help="causal language model: folder, hub id, s3:// or package:smollm2"
+    )
     evaluate.add_argument("--seed", type=int, default=0, help="of all draws and learners (default 0)")
     evaluate.add_argument(
         "--max-rows", type=int, default=50_000, help="of each table, drawn by the seed (default 50000)"
@@ -94,8 +145,8 @@ def _settings(verb: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit codes: 0 all done; 1 an audit found something; 2 it cannot be done (one line says why); 3 the source ended
-    before a limit was reached; 130 stopped by Ctrl-C."""
+    """Exit codes: 0 all done; 1 an audit found something or refuted a claim; 2 it cannot be done (one line says why);
+    3 the source ended before a limit was reached; 130 stopped by Ctrl-C."""
     args = parser().parse_args(argv)
     try:
         return _call(args)
@@ -119,6 +170,11 @@ def _call(args: argparse.Namespace) -> int:
         from jobs.fit import fit
 
         return fit(args.recipe, args.out, args.settings, args.dry_run)
+    if args.verb == "audit-privacy":
+        from jobs import audit_privacy as private
+
+        given = {name: value for name, value in vars(args).items() if name not in ("verb", "json")}
+        return private.audit_privacy(private.Asked(**given), args.json)
     if args.verb == "evaluate":
         from jobs.evaluate import Asked, evaluate
 

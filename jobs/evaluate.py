@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.evaluate_inputs import Asked, Inputs, read_inputs
+from jobs.evaluate_texts import text_rows
 from jobs.fit import privacy_line
 from jobs.tables import clock
 from records.errors import UserError
@@ -21,6 +22,7 @@ from records.store import Store, open_store
 
 METRICS, REPORT = "metrics.json", "report.html"
 FORMAT = 1
+AXES = ("fidelity", "diversity", "utility", "privacy")  # of tables
 OF_OTHERS = ("manifest.json", "model.json")  # what lies in a folder that has a report or metrics of its own
 
 __all__ = ["Asked", "evaluate"]
@@ -55,41 +57,57 @@ def evaluate(asked: Asked, as_json: bool = False) -> int:
 
 def write_evaluation(asked: Asked, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:
     """Compute, put `metrics.json` and `report.html`, and return what the first holds."""
+    from evaluation.corpus import judge_texts
     from evaluation.whole import judge
     from jobs.evaluate_page import page  # sklearn and matplotlib are loaded only after the tables were found good
+    from jobs.perplexity import Perplexity
 
-    judged = judge(inputs.sides, asked.target, asked.seed, asked.max_rows, tell)
-    metrics = {"headline": headline(judged.metrics), **judged.metrics, **_about(asked, inputs, judged.sides)}
+    score = Perplexity(asked.perplexity_model) if asked.perplexity_model is not None else None
+    judged = judge(inputs.sides, asked.target, asked.seed, asked.max_rows, tell) if inputs.sides else None
+    texts = judge_texts(inputs.texts, asked.seed, asked.max_rows, score, tell) if inputs.texts else None
+    found = judged.metrics if judged else dict.fromkeys(AXES)
+    found["text"] = texts.metrics if texts else None
+    metrics = {"headline": headline(found), **found, **_about(asked, inputs)}
     tell("the page")
-    html = page(metrics, judged, asked.seed)
+    html = page(metrics, judged, texts, asked.seed)
     store.put(METRICS, (json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     store.put(REPORT, html.encode("utf-8", "replace"))
     return metrics
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers that say most, utility first; of the attacks the strongest."""
-    utility, fidelity, privacy = metrics["utility"], metrics["fidelity"], metrics["privacy"]
-    strongest = max(privacy["attacks"], key=lambda a: a["auc"])
-    return {
-        "tstr_over_trtr": utility["ratio"] if utility else None,
-        "c2st_auc": fidelity["c2st_auc"]["value"],
-        "column_shapes": fidelity["column_shapes"]["value"],
-        "column_pair_trends": fidelity["column_pair_trends"]["value"],
-        "recall": metrics["diversity"]["recall"]["value"],
-        "coverage": metrics["diversity"]["coverage"]["value"],
-        "strongest_attack": strongest["name"],
-        "attack_auc": strongest["auc"],
-        "exact_copies": privacy["copies"]["share"],
-    }
+    """The few numbers that say most, utility first; of the attacks the strongest; of texts how much is copied."""
+    utility, fidelity, privacy, text = (metrics[axis] for axis in ("utility", "fidelity", "privacy", "text"))
+    made: dict[str, Any] = {}
+    if fidelity:
+        strongest = max(privacy["attacks"], key=lambda a: a["auc"])
+        made = {
+            "tstr_over_trtr": utility["ratio"] if utility else None,
+            "c2st_auc": fidelity["c2st_auc"]["value"],
+            "column_shapes": fidelity["column_shapes"]["value"],
+            "column_pair_trends": fidelity["column_pair_trends"]["value"],
+            "recall": metrics["diversity"]["recall"]["value"],
+            "coverage": metrics["diversity"]["coverage"]["value"],
+            "strongest_attack": strongest["name"],
+            "attack_auc": strongest["auc"],
+            "exact_copies": privacy["copies"]["share"],
+        }
+    if text:
+        memorised, coverage = text["memorised"]["synthetic"], text["embeddings"]["synthetic"]
+        made |= {
+            "text_coverage": coverage["coverage"] if coverage else None,
+            "text_distinct_2": text["distinct_2"]["synthetic"],
+            "text_self_bleu": text["self_bleu"]["synthetic"],
+            "text_memorised": memorised["ngrams"] if memorised else None,
+            "text_copies": text["copies"]["synthetic"],
+        }
+    return made
 
 
-def _about(asked: Asked, inputs: Inputs, sides: Any) -> dict[str, Any]:
+def _about(asked: Asked, inputs: Inputs) -> dict[str, Any]:
     """What was judged, and by what."""
     card = inputs.card
-    tables = {"real_train": sides.train, "real_holdout": sides.holdout, "synthetic": sides.synthetic}
     paths = {"real_train": asked.real_train, "real_holdout": asked.real_holdout, "synthetic": asked.synthetic}
-    whole = dict(zip(tables, inputs.sides.all))
     model = None
     if card is not None:
         model = {
@@ -107,15 +125,16 @@ def _about(asked: Asked, inputs: Inputs, sides: Any) -> dict[str, Any]:
             name: {
                 "path": paths[name],
                 "digest": inputs.digests[name],
-                "rows": whole[name].num_rows,
-                "rows_used": tables[name].num_rows,
+                "rows": num,
+                "rows_used": min(num, asked.max_rows),
             }
-            for name in tables
+            for name, num in zip(paths, inputs.rows)
         },
-        "schema": literals(sides.schema),
+        "schema": literals(inputs.sides.schema) if inputs.sides else None,
         "target": asked.target,
         "seed": asked.seed,
         "max_rows": asked.max_rows,
+        "perplexity_model": asked.perplexity_model,
         "notes": inputs.doubts,
         "model": model,
         "versions": {k: v for k, v in versions().items() if k in ("python", "gristmill", "numpy", "pyarrow")} | _own(),
@@ -136,8 +155,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def summary_table(metrics: dict[str, Any]) -> Table:
     """What the page says, in some lines."""
-    head, utility, privacy = metrics["headline"], metrics["utility"], metrics["privacy"]
-    fidelity, diversity = metrics["fidelity"], metrics["diversity"]
+    head, utility, fidelity = metrics["headline"], metrics["utility"], metrics["fidelity"]
     of = f": {utility['metric']} of {utility['target']} by {utility['learner']}" if utility else ""
     table = Table(title=f"evaluation{of}", title_justify="left", box=None, padding=(0, 2))
     for name in ("", "synthetic", "real rows", "best"):
@@ -147,6 +165,19 @@ def summary_table(metrics: dict[str, Any]) -> Table:
         table.add_row("TSTR / TRTR", number(head["tstr_over_trtr"]), "1.000", "1 or more", style="bold")
         for name, values in scores["TSTR"].items():
             table.add_row(f"TSTR {name.replace('_', '-')}", number(values), number(scores["TRTR"][name]), "high")
+    if fidelity:
+        _table_rows(table, metrics)
+    if metrics["text"]:
+        for row in text_rows(metrics["text"]):
+            real = row["holdout"] if row["train"] is None else row["train"]
+            table.add_row(row["name"], number(row["synthetic"]), number(real), row["says"])
+    if metrics["model"]:
+        table.caption, table.caption_justify = f"privacy: {privacy_line(metrics['model']['privacy'])}", "left"
+    return table
+
+
+def _table_rows(table: Table, metrics: dict[str, Any]) -> None:
+    fidelity, diversity, privacy = metrics["fidelity"], metrics["diversity"], metrics["privacy"]
     for label, row, best in (
         ("column shapes", fidelity["column_shapes"], "1"),
         ("column pair trends", fidelity["column_pair_trends"], "1"),
@@ -163,6 +194,3 @@ def summary_table(metrics: dict[str, Any]) -> Table:
     copies, closer = privacy["copies"], privacy["distances"]["closer_to_train"]
     table.add_row("exact copies", f"{copies['share']:.2%}", f"{copies['share_of_holdout']:.2%}", "")
     table.add_row("closer to train", number(closer["share"]), "", f"{closer['expected']:.3f}, no guarantee of privacy")
-    if metrics["model"]:
-        table.caption, table.caption_justify = f"privacy: {privacy_line(metrics['model']['privacy'])}", "left"
-    return table

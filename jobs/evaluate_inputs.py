@@ -1,6 +1,5 @@
 """What `gristmill evaluate` judges: three tables of one schema, the generator's card, a holdout that it never saw."""
 
-import json
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -8,17 +7,19 @@ import pyarrow as pa
 
 from generators.fitting import WITHHELD
 from generators.model_folder import ModelCard, read_card
+from jobs.audit_report import AUDIT, read_audit
+from jobs.evaluate_texts import schema_beside, texts_of, without
 from jobs.fit import read_schema
 from records import manifest
-from records.datasets import ENDINGS, PACKAGE, DataSpec, data_spec, digest_table, read_table
+from records.datasets import ENDINGS, PACKAGE, DataSpec, check_images, data_spec, digest_table, read_table
 from records.errors import UserError
 from records.store import open_store
-from records.tables import TableSchema
+from records.tables import Column, TableSchema
 
 if TYPE_CHECKING:
+    from evaluation.corpus import Corpora
     from evaluation.whole import Sides
 
-AUDIT = "audit.json"  # beside model.json, where an audit of the model was made
 MAX_KNOWN = 0.10  # share of holdout rows that may stand among the train rows beyond what chance puts there
 
 
@@ -35,13 +36,17 @@ class Asked:
     model: str | None = None
     seed: int = 0
     max_rows: int = 50_000
+    text_column: str | None = None  # default: `text` where all three tables have it
+    perplexity_model: str | None = None
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Ready to be judged."""
+    """Ready to be judged: a table, texts, or both."""
 
-    sides: "Sides"
+    sides: "Sides | None"
+    texts: "Corpora | None"
+    rows: tuple[int, int, int]  # of train, holdout and synthetic
     card: ModelCard | None
     audit: dict[str, Any] | None
     doubts: list[str]  # what the reader should know before the numbers
@@ -50,30 +55,60 @@ class Inputs:
 
 def read_inputs(asked: Asked) -> Inputs:
     """Raises UserError for what is not there or does not fit, and for a holdout that the generator has seen."""
-    from evaluation.whole import MIN_ROWS, Sides
+    from evaluation.whole import MIN_ROWS
 
     if asked.max_rows < MIN_ROWS:
         raise UserError(f"--max-rows must be at least {MIN_ROWS}")
     if asked.seed < 0:
         raise UserError("--seed must not be negative")
     card, doubts = find_card(asked.synthetic, asked.model)
-    specs = [data_spec(uri) for uri in (asked.real_train, asked.real_holdout, asked.synthetic)]
-    train, holdout, synthetic = (read_table(spec) for spec in specs)
-    schema, more = _schema(asked, card, train)
+    uris = asked.real_train, asked.real_holdout, asked.synthetic
+    specs = [data_spec(uri) for uri in uris]
+    tables = [read_table(spec) for spec in specs]
+    declared = read_schema({"file": asked.schema}, tables[0])[0] if asked.schema else card.schema if card else None
+    texts, more = texts_of(asked.text_column, uris, tables, declared)
+    doubts += more
+    if asked.perplexity_model is not None and texts is None:
+        raise UserError("--perplexity-model is for texts; there are none to judge (see --text-column)")
+    schema, more = _schema(declared, tables, texts)
     doubts += more
     if asked.target is not None:
+        if schema is None:
+            raise UserError(f"--target {asked.target}: there is no column but the texts, so nothing can be foretold")
         schema.column(asked.target)
-    is_strict = not schema.inferred
-    train, holdout = (schema.conform(t, s.path, is_strict) for t, s in ((train, specs[0]), (holdout, specs[1])))
-    synthetic = schema.conform(synthetic, asked.synthetic, False)
-    for table, uri in ((train, asked.real_train), (holdout, asked.real_holdout), (synthetic, asked.synthetic)):
+    sides = _conformed(schema, specs, asked, tables) if schema is not None else None
+    whole = list(sides.all) if sides else [pa.table({}) for _ in tables]
+    if texts is not None:
+        whole = [_with_texts(w, t, texts.column) for w, t in zip(whole, tables)]
+    for table, uri in zip(whole, uris):
         if table.num_rows < MIN_ROWS:
             raise UserError(f"{uri} has {table.num_rows} rows; nothing can be said of fewer than {MIN_ROWS}")
-    sides = Sides(schema, train, holdout, synthetic)
-    doubts += refuse_seen(sides, specs, card)
+    keys = Column(texts.column, "category", categories=("",)) if texts is not None else None
+    columns = (*(schema.columns if schema else ()), *([keys] if keys else []))
+    refuse_seen(TableSchema(columns), whole[0], whole[1])
+    if sides is not None and card is not None:
+        doubts += _look_into_card(sides, specs, card)
     names = ("real_train", "real_holdout", "synthetic")
-    digests = {name: digest_table(table) for name, table in zip(names, sides.all)}
-    return Inputs(sides, card, _audit(asked, card), doubts, digests)
+    digests = {name: digest_table(table) for name, table in zip(names, whole)}
+    audit, alarms = _audit(asked, card)
+    num = whole[0].num_rows, whole[1].num_rows, whole[2].num_rows
+    return Inputs(sides, texts, num, card, audit, [*alarms, *doubts], digests)
+
+
+def _conformed(schema: TableSchema, specs: list[DataSpec], asked: Asked, tables: list[pa.Table]) -> "Sides":
+    from evaluation.whole import Sides
+
+    is_strict = not schema.inferred
+    train, holdout = (schema.conform(t, s.path, is_strict) for t, s in zip(tables[:2], specs))
+    sides = Sides(schema, train, holdout, schema.conform(tables[2], asked.synthetic, False))
+    for table, uri in zip(sides.all, (asked.real_train, asked.real_holdout, asked.synthetic)):
+        check_images(schema, table, uri)
+    return sides
+
+
+def _with_texts(table: pa.Table, read: pa.Table, name: str) -> pa.Table:
+    column = read.column(name).cast(pa.string())
+    return table.append_column(name, column) if table.num_columns else pa.table({name: column})
 
 
 def model_uri(synthetic: str) -> str | None:
@@ -111,48 +146,52 @@ def find_card(synthetic: str, model: str | None) -> tuple[ModelCard | None, list
     return card, doubts
 
 
-def _schema(asked: Asked, card: ModelCard | None, train: pa.Table) -> tuple[TableSchema, list[str]]:
-    if asked.schema is not None:
-        return read_schema({"file": asked.schema}, train)
-    if card is not None:
-        return card.schema, []
-    schema, _ = read_schema(None, train)
-    return schema, ["the schema was read from the real train rows; declare one by --schema to judge bounds too"]
+def _schema(
+    declared: TableSchema | None, tables: list[pa.Table], texts: "Corpora | None"
+) -> tuple[TableSchema | None, list[str]]:
+    """Of the columns beside the texts, and doubts; None where there are none."""
+    if declared is not None:
+        return (without(declared, texts.column) if texts is not None else declared), []
+    schema: TableSchema | None
+    doubts: list[str] = []
+    if texts is None:
+        schema = read_schema(None, tables[0])[0]
+    else:
+        schema, doubts = schema_beside(texts.column, tables)
+    if schema is not None:
+        doubts.append("the schema was read from the real train rows; declare one by --schema to judge bounds too")
+    return schema, doubts
 
 
-def _audit(asked: Asked, card: ModelCard | None) -> dict[str, Any] | None:
+def _audit(asked: Asked, card: ModelCard | None) -> tuple[dict[str, Any] | None, list[str]]:
+    """audit.json of the model, and doubts: an audit of another model is left out, a refuted claim is told first."""
     uri = asked.model or model_uri(asked.synthetic)
     if card is None or uri is None:
-        return None
+        return None, []
     store = open_store(uri)
     data = store.read_if_there(AUDIT)
     if data is None:
-        return None
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise UserError(f"{store.path(AUDIT)} cannot be read: {error}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{store.path(AUDIT)} cannot be read: it holds no table")
-    return found
+        return None, []
+    found = read_audit(store.path(AUDIT), data)
+    if found.get("model") != card.digest:
+        return None, [f"{store.path(AUDIT)} is of another model than the one beside it, and is left out"]
+    return found, [f"the model's claim of privacy is {found['verdict']}"] if found.get("is_refuted") else []
 
 
-def refuse_seen(sides: "Sides", specs: list[DataSpec], card: ModelCard | None) -> list[str]:
-    """Doubts. Raises UserError when the generator has seen the holdout, or when it is no holdout of the train rows."""
+def refuse_seen(schema: TableSchema, train: pa.Table, holdout: pa.Table) -> None:
+    """Raise UserError when the holdout is no holdout of the train rows. `schema` has all columns that are judged."""
     from evaluation.features import row_numbers
     from evaluation.privacy import twin_share
 
-    if digest_table(sides.train) == digest_table(sides.holdout):
+    if digest_table(train) == digest_table(holdout):
         raise UserError("--real-holdout holds the very rows of --real-train; give rows that the generator has not seen")
-    doubts = _look_into_card(sides, specs, card) if card is not None else []
-    train, holdout = row_numbers(sides.schema, [sides.train, sides.holdout])
-    known, by_chance = float((_among(holdout, train)).mean()), twin_share(train)
+    first, second = row_numbers(schema, [train, holdout])
+    known, by_chance = float((_among(second, first)).mean()), twin_share(first)
     if known > by_chance + MAX_KNOWN:
         raise UserError(
             f"{known:.1%} of the rows of --real-holdout stand among those of --real-train too, where {by_chance:.1%} "
             f"were to be expected: it is no holdout. Split the rows anew, e.g. with PATH#train and PATH#holdout"
         )
-    return doubts
 
 
 def _among(rows: Any, others: Any) -> Any:

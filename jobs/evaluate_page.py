@@ -9,32 +9,51 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from jobs import evaluate_plots as plots
+from jobs.evaluate_texts import figure, text_rows
 from jobs.fit import privacy_line
 from records.datasets import pixels_of
 from records.tables import Column, TableSchema
 
 if TYPE_CHECKING:
+    from evaluation.corpus import JudgedTexts
     from evaluation.whole import Judged, Sides
 
 MAX_COLUMNS, MAX_PAIRS, NUM_IMAGES, MAX_TABLE = 40, 6, 40, 40
 SCORES = {"auc": "AUC", "macro_f1": "macro-F1", "positive_f1": "positive-F1", "r2": "R²"}
+SETTINGS = ("inputs", "target", "seed", "max_rows", "features", "perplexity_model", "versions")
+OF_MACHINES = ("format", "is_refuted", "model", "fingerprint")  # of an audit; the card has them, or people need not
 TOO_STRONG = 0.999  # an association that is rather one column twice
 
 
-def page(metrics: dict[str, Any], judged: "Judged", seed: int) -> str:
-    """The page from what metrics.json holds and the figures' data."""
+def page(metrics: dict[str, Any], judged: "Judged | None", texts: "JudgedTexts | None", seed: int) -> str:
+    """The page from what metrics.json holds and the figures' data: of a table, of texts, or of both."""
     import jinja2
 
-    sides = judged.sides
     here = jinja2.FileSystemLoader(Path(__file__).parent)
     world = jinja2.Environment(
         loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     world.filters |= {"three": _three, "percent": _percent, "count": lambda n: f"{n:,.0f}", "plain": _plain}
-    columns = worst_first(sides.schema, metrics["fidelity"]["columns"])
     facts = {
         "m": metrics,
-        "tiles": _tiles(metrics),
+        "tiles": [*(_tiles(metrics) if judged else []), *(_text_tiles(metrics["text"]) if texts else [])],
+        **(_table_facts(metrics, judged, seed) if judged else {"images": [], "is_table": False}),
+        "text_rows": text_rows(metrics["text"]) if texts else [],
+        "card": _card(metrics["model"]),
+        "is_private": bool(metrics["model"] and metrics["model"]["privacy"]["guarantee"]),
+        "settings": json.dumps({k: metrics[k] for k in SETTINGS if k in metrics}, indent=2),
+    }
+    svgs = _figures(judged, seed) if judged else {}
+    svgs |= {"texts": figure(texts)} if texts else {}
+    figures = {name: Markup(svg) for name, svg in svgs.items()}
+    return world.get_template("evaluate.html").render(**facts, figures=figures)
+
+
+def _table_facts(metrics: dict[str, Any], judged: "Judged", seed: int) -> dict[str, Any]:
+    columns = worst_first(judged.sides.schema, metrics["fidelity"]["columns"])
+    utility = metrics["utility"]
+    return {
+        "is_table": True,
         "num_columns": len(columns),
         "shown_columns": columns[:MAX_COLUMNS],
         "column_rows": _column_rows(metrics, [c.name for c in columns[:MAX_TABLE]]),
@@ -43,21 +62,16 @@ def page(metrics: dict[str, Any], judged: "Judged", seed: int) -> str:
         )[:8],
         "wholes": _wholes(metrics),
         "learners": _learners(metrics),
-        "score_names": list(next(iter(metrics["utility"]["scores"].values()))["TSTR"]) if metrics["utility"] else [],
+        "score_names": list(next(iter(utility["scores"].values()))["TSTR"]) if utility else [],
         "score_words": SCORES,
         "attack_legend": plots.legend([a.name for a in judged.attacks]),
-        "images": _images(sides, seed),
-        "card": _card(metrics["model"]),
-        "is_private": bool(metrics["model"] and metrics["model"]["privacy"]["guarantee"]),
-        "settings": json.dumps(
-            {k: metrics[k] for k in ("inputs", "target", "seed", "max_rows", "features", "versions")}, indent=2
-        ),
+        "images": _images(judged.sides, seed),
     }
-    figures = {name: Markup(svg) for name, svg in _figures(judged, sides, columns, seed).items()}
-    return world.get_template("evaluate.html").render(**facts, figures=figures)
 
 
-def _figures(judged: "Judged", sides: "Sides", columns: list[Column], seed: int) -> dict[str, str]:
+def _figures(judged: "Judged", seed: int) -> dict[str, str]:
+    sides = judged.sides
+    columns = worst_first(sides.schema, judged.metrics["fidelity"]["columns"])
     names, real, synthetic = judged.associations
     chosen = strongest(names, real)
     some_real, some_made = (_some(table, seed) for table in (sides.train, sides.synthetic))
@@ -119,6 +133,29 @@ def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
         ("coverage", _three(head["coverage"]), f"real rows {_three(diversity['coverage']['real'])}"),
         ("strongest attack, AUC", _three(attack["auc"]), f"{attack['name']}; finds {found:.1%} at 1% false alarms"),
         ("exact copies", _percent(head["exact_copies"]), "of train rows; no measure of privacy by itself"),
+    ]
+    return [{"label": label, "value": value, "note": note} for label, value, note in tiles]
+
+
+def _text_tiles(text: dict[str, Any]) -> list[dict[str, str]]:
+    memorised, coverage = text["memorised"], text["embeddings"]
+
+    def share(of: dict[str, Any] | None, key: str) -> float | None:
+        return of[key] if of else None
+
+    tiles = [
+        ("distinct-2", _three(text["distinct_2"]["synthetic"]), f"real texts {_three(text['distinct_2']['train'])}"),
+        ("self-BLEU", _three(text["self_bleu"]["synthetic"]), f"real texts {_three(text['self_bleu']['train'])}"),
+        (
+            "embedding coverage",
+            _three(share(coverage["synthetic"], "coverage")),
+            f"real texts {_three(share(coverage['train'], 'coverage'))}",
+        ),
+        (
+            f"{memorised['tokens']}-grams of train texts",
+            _percent(share(memorised["synthetic"], "ngrams")),
+            f"holdout {_percent(share(memorised['holdout'], 'ngrams'))}",
+        ),
     ]
     return [{"label": label, "value": value, "note": note} for label, value, note in tiles]
 
@@ -194,6 +231,8 @@ def _card(model: dict[str, Any] | None) -> list[tuple[str, str]]:
         ]
         rows.append(("public", privacy["public"]))
     for key, value in (model["audit"] or {}).items():
+        if key in OF_MACHINES:
+            continue
         rows.append((f"audit: {key.replace('_', ' ')}", _plain(value)))
     if model["audit"] is None:
         rows.append(("audit", "none was made" if privacy["guarantee"] else "none; there is no guarantee to audit"))

@@ -20,7 +20,7 @@ from generators.model_folder import ModelCard, read_card
 from generators.privacy import PrivacySpec
 from jobs.tables import clock
 from jobs.toml_file import load_table, parted
-from records.datasets import DataSpec, digest_table, read_table
+from records.datasets import DataSpec, check_images, digest_table, read_table
 from records.errors import UserError
 from records.ids import fingerprint
 from records.lease import Lease
@@ -72,18 +72,43 @@ class Plan:
         )
 
 
-def load_plan(path: str, settings: Sequence[str] = ()) -> Plan:
-    """Read the recipe and its rows. Raises UserError for whatever does not fit together."""
+@dataclass(frozen=True)
+class OtherRows:
+    """Rows to fit to in place of those that a recipe names."""
+
+    path: str
+    table: pa.Table
+    schema: TableSchema  # where the recipe declares none
+
+
+def read_recipe(path: str, settings: Sequence[str] = ()) -> tuple[FitRecipe, type[Family], Any]:
+    """The recipe, its family and the family's spec; reads no rows. Raises UserError."""
     recipe = build(FitRecipe, load_table(path, settings), path)
     kind, spec = parted(recipe.model, "model")
     family_type = family_class(kind)
-    made: Any = build(family_type.Spec, spec, "model")
+    return recipe, family_type, build(family_type.Spec, spec, "model")
+
+
+def load_plan(path: str, settings: Sequence[str] = (), other: OtherRows | None = None) -> Plan:
+    """Read the recipe and its rows (or take `other` ones). Raises UserError for whatever does not fit together."""
+    recipe, family_type, made = read_recipe(path, settings)
+    kind = family_type.kind
     if family_type.needs_rows:
         if recipe.data is None:
             raise UserError(f"{path}: key 'data' is missing: model '{kind}' learns from rows")
+<<<<<<< HEAD
         path_of_rows, table = str(recipe.data), read_table(recipe.data)
         schema, doubts = read_schema(recipe.schema, table)
+=======
+        if other is None:
+            path_of_rows, table = recipe.data.path, read_table(recipe.data)
+            schema, doubts = read_schema(recipe.schema, table)
+        else:
+            path_of_rows, table, doubts = other.path, other.table, []
+            schema = read_schema(recipe.schema, table)[0] if recipe.schema is not None else other.schema
+>>>>>>> judge
         table = schema.conform(table, path_of_rows)
+        check_images(schema, table, path_of_rows)
     else:
         if recipe.data is not None or recipe.schema is not None:
             raise UserError(f"{path}: model '{kind}' learns from no rows; leave [data] and [schema] out")
@@ -129,7 +154,7 @@ def fit(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool 
     lease = Lease(store)
     lease.acquire(say)
     try:
-        card = _run(job, plan, console, say)
+        card = run_fit(job, plan.recipe, console, say)
     finally:
         lease.release()
     if card is None:
@@ -152,18 +177,19 @@ def _there(job: Fit, store: Store, say: Any) -> int:
     return 0
 
 
-def _run(job: Fit, plan: Plan, console: Console, say: Any) -> ModelCard | None:
+def run_fit(job: Fit, recipe: FitRecipe, console: Console, say: Any) -> ModelCard | None:
+    """Fit on the cluster and show how far it is; None when it was stopped."""
     from cluster.connect import connected  # ray is imported only when a fit starts
     from cluster.fit import train
     from jobs.drive import interruptible
 
     stopped: list[bool] = []
     with (
-        connected(plan.recipe.cluster, say),
+        connected(recipe.cluster, say),
         interruptible(lambda: stopped.append(True), job.store.give_up, say),
         Shown(console) as shown,
     ):
-        return train(job, plan.recipe.train, shown.tell, say, lambda: bool(stopped))
+        return train(job, recipe.train, shown.tell, say, lambda: bool(stopped))
 
 
 class Shown:

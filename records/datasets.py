@@ -21,7 +21,7 @@ from records.parquet import read_parquet
 from records.schema import IDENTITY, PROVENANCE, REJECT
 from records.spec import nearest
 from records.store import open_store, split
-from records.tables import IMAGE
+from records.tables import IMAGE, TableSchema
 
 PACKAGE = "package:"
 ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
@@ -215,6 +215,30 @@ def pixels_of(column: pa.ChunkedArray | pa.Array, height: int, width: int, chann
             raise UserError(f"row {row} holds an image of {shape} pixels; the schema says {height} x {width}")
         made[row] = image[None] if channels == 1 else np.moveaxis(image, -1, 0)
     return made
+
+
+def check_images(schema: TableSchema, table: pa.Table, what: str) -> None:
+    """Raise UserError for the first image that cannot be read or has another size than the schema says, or is missing.
+
+    Reads the images' headers only.
+    """
+    from PIL import Image
+
+    for column in schema.of_kind("image"):
+        where = f"{what}: '{column.name}'"
+        for row, value in enumerate(table.column(column.name).to_pylist()):
+            if value is None or value["bytes"] is None:
+                raise UserError(f"{where}: row {row} holds no image; its bytes must lie in the row")
+            try:
+                with Image.open(io.BytesIO(value["bytes"])) as opened:
+                    width, height = opened.size
+            except (OSError, ValueError, SyntaxError) as error:
+                raise UserError(f"{where}: row {row} holds no image that can be read ({error})") from None
+            if (height, width) != (column.height, column.width):
+                raise UserError(
+                    f"{where}: row {row} holds an image of {height} x {width} pixels; the schema says "
+                    f"{column.height} x {column.width}"
+                )
 
 
 def _digits() -> pa.Table:

@@ -18,7 +18,7 @@ from generators.dpsgd import DpSgd
 from generators.family import Drawn, Family, State, normals, stream, uniforms
 from generators.privacy import Account
 from generators.tabular.mst import draw
-from generators.tabular.public import Bins, Grid, noisy_counts
+from generators.tabular.public import Bins, CountSums, Grid, noisy_counts
 
 if TYPE_CHECKING:
     import torch
@@ -168,6 +168,9 @@ class BinnedNet(Family):
         import torch
 
         return torch.randn(num_rows, self.spec.num_noise, generator=random).to(self.device)
+
+    def sums(self) -> CountSums:
+        return CountSums(self.bins)
 
     # Sampling.
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from generators.family import Drawn, Family, State, stream, uniforms
 from generators.privacy import Account, Event
-from generators.tabular.public import Bins, Grid, noisy_counts
+from generators.tabular.public import Bins, CountSums, Grid, noisy_counts
 from records.errors import UserError
 
 FLOOR = 1e-7  # of a row, in every cell of a joint table: whatever the schema allows can be drawn when it is asked for
@@ -128,6 +128,9 @@ class Mst(Family):
         self._single = [trained.tensors[f"single/{at}"] for at in range(len(grid.sizes))]
         self._joint = {(a, b): trained.tensors[f"joint/{a}-{b}"] for a, b in self._facts["edges"]}
         self._direct()
+
+    def sums(self) -> CountSums:
+        return CountSums(self._bins)
 
     def _direct(self) -> None:
         """Edges from parent to child in an order in which parents come first, each with P(child | parent)."""

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from generators.family import Sums
 from generators.privacy import Account, Event
 from records.errors import UserError
 from records.tables import Column, TableSchema, round_off
@@ -172,6 +173,25 @@ def noisy_counts(
         account.charge(Event("counts of one column", noise, 1.0, len(grid.sizes)))
     exact = [np.bincount(cells[:, at], minlength=size).astype(np.float64) for at, size in enumerate(grid.sizes)]
     return [c + noise * random.standard_normal(len(c)) if account else c for c in exact]
+
+
+class CountSums(Sums):
+    """The noisy counts of all cells of all columns, one after another."""
+
+    def __init__(self, bins: Bins) -> None:
+        self.grid = bins.grid
+        self.values = np.concatenate(bins.counts)
+        self._starts = np.cumsum([0, *self.grid.sizes[:-1]])
+
+    def each(self, table: pa.Table) -> np.ndarray:
+        places = self.grid.encode(table) + self._starts
+        made = np.zeros((table.num_rows, len(self.values)))
+        made[np.arange(table.num_rows)[:, None], places] = 1.0
+        return made
+
+    def total(self, table: pa.Table) -> np.ndarray:
+        places = self.grid.encode(table) + self._starts
+        return np.bincount(places.ravel(), minlength=len(self.values)).astype(np.float64)
 
 
 def _bounds(column: Column) -> tuple[float, float]:

@@ -19,7 +19,8 @@ FLAGS = {
     "produce": {"--help", "--out", "--set", "--dry-run"},
     "fit": {"--help", "--out", "--set", "--dry-run"},
     "evaluate": {"--help", "--real-train", "--real-holdout", "--schema", "--target", "--model", "--seed"}
-    | {"--max-rows", "--out", "--json"},
+    | {"--max-rows", "--out", "--json", "--text-column", "--perplexity-model"},
+    "audit-privacy": {"--help", "--out", "--set", "--data", "--canaries", "--samples", "--seed", "--json"},
     "status": {"--help", "--json", "--watch"},
     "report": {"--help"},
     "audit": {"--help", "--json"},

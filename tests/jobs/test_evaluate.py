@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from generators.fitting import WITHHELD, Fit
+from generators.model_folder import read_card
 from generators.tabular.independent import Independent, Spec
 from jobs.evaluate_inputs import Asked, read_inputs
 from records.datasets import DataSpec, digest_table, read_table
@@ -44,7 +45,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real model of the train rows, with an audit beside it."""
     folder = tmp_path_factory.mktemp("model")
     fit_model(folder, real())
-    (folder / "audit.json").write_text(json.dumps({"epsilon_lower_bound": 0.25, "claimed": EVIL}))
+    audit = {"format": 1, "verdict": EVIL, "is_refuted": False, "epsilon_lower_bound": 0.25}
+    (folder / "audit.json").write_text(json.dumps({**audit, "model": read_card(str(folder)).digest}))
     return folder
 
 
@@ -229,3 +231,17 @@ def test_a_run_names_its_model_itself(tmp_path: Path, model: Path) -> None:
     fit_model(other, real().slice(0, 200))
     with pytest.raises(UserError, match="is not the model that"):
         read_inputs(asked(tmp_path, synthetic=str(tmp_path / "run"), model=str(other)))
+
+
+def test_an_audit_of_another_model_is_left_out_and_a_refuted_claim_is_told_first(tmp_path: Path, model: Path) -> None:
+    copy = Path(shutil.copytree(model, tmp_path / "copy"))
+    audit = json.loads((model / "audit.json").read_text())
+    (copy / "audit.json").write_text(json.dumps({**audit, "model": "another"}))
+    inputs = read_inputs(asked(tmp_path, model=str(copy)))
+    assert inputs.audit is None and "of another model" in inputs.doubts[0]
+    (copy / "audit.json").write_text(json.dumps({**audit, "verdict": "REFUTED: so and so", "is_refuted": True}))
+    inputs = read_inputs(asked(tmp_path, model=str(copy)))
+    assert inputs.audit and inputs.doubts == ["the model's claim of privacy is REFUTED: so and so"]
+    (copy / "audit.json").write_text('{"half": ')
+    with pytest.raises(UserError, match="audit.json cannot be read"):
+        read_inputs(asked(tmp_path, model=str(copy)))

@@ -1,0 +1,185 @@
+"""Every metric of texts over one synthetic, one real train and one real holdout column.
+
+What grows or falls with the amount of text is measured over equal numbers of tokens; beside each number stands what
+real texts score. Memorisation is looked for in the train texts, and its reference is how much of the holdout stands
+there by nature.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from evaluation import text
+from evaluation.diversity import PRDC_ROWS
+from evaluation.draws import some, stream, whole_number
+
+Tell = Callable[[str], None]
+Scorer = Callable[[Sequence[str]], list[list[float]]]  # texts to the log-probability of each of their tokens
+MIN_TEXTS = 20
+MAX_TOKENS = 200_000  # of each side, for what must be measured over equal amounts
+MTLD_TEXTS, MTLD_TOKENS = 1000, 50  # most texts; a text of fewer tokens has no MTLD worth the name
+PERPLEXITY_TEXTS = 200
+NGRAM = 8  # of memorisation
+WIDTH, MAX_WORDS = 64, 20_000  # of the embedding
+GROWTH_POINTS = 60
+
+
+@dataclass(frozen=True)
+class Corpora:
+    """The texts of one column, on each side, nulls left out."""
+
+    column: str
+    train: list[str]
+    holdout: list[str]
+    synthetic: list[str]
+
+    @property
+    def all(self) -> dict[str, list[str]]:
+        return {"train": self.train, "holdout": self.holdout, "synthetic": self.synthetic}
+
+
+@dataclass(frozen=True)
+class JudgedTexts:
+    """`metrics` is ready for JSON; the rest is what its figure is drawn from."""
+
+    metrics: dict[str, Any]
+    lengths: dict[str, np.ndarray]  # tokens of each text, by side
+    growth: dict[str, tuple[np.ndarray, np.ndarray]]  # tokens read, different ones among them
+    known: dict[str, np.ndarray]  # of each text the share of its n-grams that stand in the train texts
+
+
+def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, tell: Tell) -> JudgedTexts:
+    """All metrics, of at most `most` texts of each side, drawn by the seed; perplexity only with a scorer."""
+    tell("texts: tokens")
+    texts = {side: [own[i] for i in some(len(own), most, seed, f"texts {side}")] for side, own in corpora.all.items()}
+    words = {side: [text.tokens(t) for t in own] for side, own in texts.items()}
+    lengths = {side: np.array([len(w) for w in own]) for side, own in words.items()}
+    equal, num_tokens = equal_amounts(words, seed)
+    tell("texts: variety")
+    num_bleu = min(text.SELF_BLEU_TEXTS, *(len(own) for own in words.values()))
+    metrics: dict[str, Any] = {
+        "column": corpora.column,
+        "texts": {side: len(own) for side, own in corpora.all.items()},
+        "texts_used": {side: len(own) for side, own in texts.items()},
+        "tokens_compared": num_tokens,
+        "tokens_a_text": {side: _levels(own) for side, own in lengths.items()},
+    }
+    for n in (1, 2, 3):
+        metrics[f"distinct_{n}"] = {side: text.distinct_n(own, n) for side, own in equal.items()}
+    for n in (1, 2):
+        metrics[f"entropy_{n}"] = {side: text.entropy(own, n) for side, own in equal.items()}
+    metrics["self_bleu"] = {side: text.self_bleu(own, seed=seed, most=num_bleu) for side, own in words.items()}
+    metrics["self_bleu_texts"] = num_bleu
+    metrics["mtld"] = {side: mean_mtld(own, seed) for side, own in words.items()}
+    tell("texts: what stands in the train texts")
+    known, metrics["memorised"] = _memorised(words)
+    metrics["copies"] = {side: _copies(words["train"], words[side]) for side in ("synthetic", "holdout")}
+    tell("texts: coverage of embeddings")
+    metrics["embeddings"] = _coverage(texts, seed)
+    metrics["perplexity"] = None
+    if score is not None:
+        tell("texts: perplexity")
+        metrics["perplexity"] = {
+            side: text.perplexity(score([own[i] for i in some(len(own), PERPLEXITY_TEXTS, seed, "perplexity")]))
+            for side, own in texts.items()
+        }
+    growth = {side: vocabulary_growth(own) for side, own in equal.items()}
+    return JudgedTexts(metrics, lengths, growth, known)
+
+
+def equal_amounts(words: dict[str, list[list[str]]], seed: int) -> tuple[dict[str, list[list[str]]], int]:
+    """Of each side texts in an order drawn by the seed, the last one cut, that have the same number of tokens; and it.
+
+    That number is what the shortest side has, MAX_TOKENS at most.
+    """
+    num = min(MAX_TOKENS, *(sum(len(w) for w in own) for own in words.values()))
+    made = {}
+    for side, own in words.items():
+        taken, left = [], num
+        for place in stream(seed, f"equal {side}").permutation(len(own)):
+            if not left:
+                break
+            taken.append(own[place][:left])
+            left -= len(taken[-1])
+        made[side] = taken
+    return made, num
+
+
+def mean_mtld(words: Sequence[text.Tokens], seed: int) -> float | None:
+    """Over texts of at least MTLD_TOKENS; None with fewer than 5 of them."""
+    long = [w for w in words if len(w) >= MTLD_TOKENS]
+    found = [text.mtld(long[i]) for i in some(len(long), MTLD_TEXTS, seed, "mtld")]
+    return float(np.mean([f for f in found if f is not None])) if len(found) >= 5 else None
+
+
+def vocabulary_growth(words: Sequence[text.Tokens]) -> tuple[np.ndarray, np.ndarray]:
+    """How many different tokens there are among the first so many (Heaps 1978): int64, int64 (points,)."""
+    whole = [word for own in words for word in own]
+    first = {word: place for place, word in reversed(list(enumerate(whole)))}
+    fresh = np.zeros(len(whole) + 1, np.int64)
+    fresh[[place + 1 for place in first.values()]] = 1
+    at = np.unique(np.linspace(0, len(whole), GROWTH_POINTS).astype(np.int64))
+    return at, np.cumsum(fresh)[at]
+
+
+def _memorised(words: dict[str, list[list[str]]]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Of each text with n-grams the share that stands in a train text; and of all together."""
+    sides = ("synthetic", "holdout")
+    wanted = {g for side in sides for own in words[side] for g in text.ngrams(own, NGRAM)}
+    found = {g for own in words["train"] for g in text.ngrams(own, NGRAM) if g in wanted}
+    shares, told = {}, {}
+    for side in sides:
+        grams = [own for own in (text.ngrams(w, NGRAM) for w in words[side]) if own]
+        shares[side] = np.array([sum(g in found for g in own) / len(own) for own in grams])
+        told[side] = text.memorised(words[side], words["train"], NGRAM)
+    return shares, {"tokens": NGRAM, **told}
+
+
+def _copies(train: list[list[str]], others: list[list[str]]) -> float:
+    """Share of texts that stand, token for token, among the train texts."""
+    there = {tuple(w) for w in train}
+    return float(np.mean([tuple(w) in there for w in others]))
+
+
+def _coverage(texts: dict[str, list[str]], seed: int) -> dict[str, Any]:
+    """Of the holdout by synthetic texts and by as many train texts, in a space learnt from the train texts."""
+    embed = embedder(texts["train"], seed)
+    if embed is None:
+        return {"synthetic": None, "train": None}
+    num = min(PRDC_ROWS, len(texts["train"]), len(texts["synthetic"]))
+    made = {
+        side: embed([texts[side][i] for i in some(len(texts[side]), num, seed, f"embed {side}")])
+        for side in ("synthetic", "train")
+    }
+    real = embed([texts["holdout"][i] for i in some(len(texts["holdout"]), PRDC_ROWS, seed, "embed holdout")])
+    return {side: text.embedding_coverage(real, rows) for side, rows in made.items()}
+
+
+def embedder(texts: Sequence[str], seed: int) -> Callable[[Sequence[str]], np.ndarray] | None:
+    """Texts to float32 (texts, width): latent semantic analysis (Deerwester et al. 1990), that is, weighted counts of
+    words on the principal directions of `texts`. None where they have too few different words."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    counts = TfidfVectorizer(analyzer=text.tokens, sublinear_tf=True, max_features=MAX_WORDS)
+    try:
+        rows = counts.fit_transform(texts)
+    except ValueError:  # not one word in any of them
+        return None
+    width = min(WIDTH, rows.shape[0] - 1, rows.shape[1] - 1)
+    if width < 1:
+        return None
+    axes = TruncatedSVD(width, random_state=whole_number(seed, "embedder")).fit(rows)
+
+    def embed(others: Sequence[str]) -> np.ndarray:
+        made: np.ndarray = axes.transform(counts.transform(others)).astype(np.float32)
+        return made
+
+    return embed
+
+
+def _levels(lengths: np.ndarray) -> dict[str, float]:
+    low, middle, high = np.quantile(lengths, [0.05, 0.5, 0.95])
+    return {"q05": float(low), "median": float(middle), "q95": float(high)}

@@ -1,0 +1,170 @@
+"""The text side of `gristmill evaluate`: the column that holds texts, its rows of the page, its figure."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from jobs.evaluate_plots import REAL, SYNTHETIC, THIRD
+from jobs.plots import draw
+from records.errors import UserError
+from records.spec import nearest
+from records.tables import Column, TableSchema, infer
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from evaluation.corpus import Corpora, JudgedTexts
+
+DEFAULT = "text"
+COLORS = {"train": REAL, "holdout": THIRD, "synthetic": SYNTHETIC}
+
+
+def texts_of(
+    asked: str | None, uris: Sequence[str], tables: Sequence[pa.Table], declared: TableSchema | None
+) -> tuple["Corpora | None", list[str]]:
+    """The texts of train, holdout and synthetic tables (in this order), and doubts; None where there are none to judge.
+
+    `asked` is --text-column: without it `text` is taken where all three have it and no schema calls it a category.
+    Raises UserError for a column that was asked for and is absent, holds no texts, or too few.
+    """
+    from evaluation.corpus import MIN_TEXTS, Corpora
+
+    name = asked or DEFAULT
+    if asked is None and declared is not None and name in declared.names:
+        return None, []
+    found = [name in t.column_names and _is_text(t.schema.field(name).type) for t in tables]
+    if asked is None and not found[2]:
+        return None, []
+    if not all(found):
+        at = found.index(False)
+        uri, table = uris[at], tables[at]
+        if asked is None:
+            return None, [f"{uri} has no column '{name}' of texts, so the texts of {uris[2]} are not judged"]
+        if name in table.column_names:
+            raise UserError(f"{uri}: '{name}' holds no texts; name a column of texts by --text-column")
+        raise UserError(f"{uri} has no column '{name}'{nearest(name, table.column_names)}")
+    sides, doubts = [], []
+    for uri, table in zip(uris, tables):
+        column = table.column(name).cast(pa.string())
+        kept = column.drop_null()
+        if column.null_count:
+            doubts.append(f"{uri}: {column.null_count:,} rows have no '{name}'; their texts are left out")
+        if len(kept) < MIN_TEXTS:
+            raise UserError(f"{uri} has {len(kept)} texts; nothing can be said of fewer than {MIN_TEXTS}")
+        sides.append(kept.to_pylist())
+    return Corpora(name, *sides), doubts
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    value = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return bool(pa.types.is_string(value) or pa.types.is_large_string(value) or pa.types.is_string_view(value))
+
+
+def schema_beside(name: str, tables: Sequence[pa.Table]) -> tuple[TableSchema | None, list[str]]:
+    """The schema of what else the three tables have in common, read from the first, and doubts; None for nothing.
+
+    A column that cannot be told (an identifier, a list) is left out: beside texts there are often such.
+    """
+    columns: list[Column] = []
+    doubts: list[str] = []
+    absent: list[str] = []
+    for column in tables[0].column_names:
+        if column == name:
+            continue
+        if not all(column in t.column_names for t in tables[1:]):
+            absent.append(column)
+            continue
+        try:
+            columns += infer(tables[0].select([column]))[0].columns
+        except (UserError, ValueError) as error:
+            doubts.append(f"left out: {error}")
+    if absent:
+        doubts.append(f"left out, as not all tables have them: {', '.join(absent)}")
+    return (TableSchema(tuple(columns), inferred=True) if columns else None), doubts
+
+
+def without(schema: TableSchema, name: str) -> TableSchema | None:
+    """`schema` without the column of texts; None where nothing is left."""
+    left = tuple(c for c in schema.columns if c.name != name)
+    return TableSchema(left, schema.inferred) if left else None
+
+
+# The page.
+
+
+def text_rows(m: dict[str, Any]) -> list[dict[str, Any]]:
+    """The table: each metric for synthetic, train and holdout texts, and what it says."""
+    rows = [("tokens in a text, median", {s: v["median"] for s, v in m["tokens_a_text"].items()}, "words and marks")]
+    for n in (1, 2, 3):
+        rows.append((f"distinct-{n}", m[f"distinct_{n}"], "different ones among all n-grams; low: it repeats itself"))
+    for n in (1, 2):
+        rows.append((f"entropy of {n}-grams, bits", m[f"entropy_{n}"], "low: a few of them make up most"))
+    rows += [
+        (f"self-BLEU of {m['self_bleu_texts']} texts", m["self_bleu"], "high: texts repeat each other"),
+        ("MTLD", m["mtld"], "words until they begin to repeat"),
+    ]
+    memorised = {s: m["memorised"][s]["ngrams"] if m["memorised"][s] else None for s in ("synthetic", "holdout")}
+    rows += [
+        (f"{m['memorised']['tokens']}-grams of train texts", memorised, "share that stands there word for word"),
+        ("copies of train texts", m["copies"], "share of whole texts"),
+    ]
+    for key in ("precision", "recall", "density", "coverage"):
+        values = {s: v[key] if v else None for s, v in m["embeddings"].items()}
+        rows.append((f"embedding {key}", values, "against the holdout"))
+    if m["perplexity"]:
+        rows.append(("perplexity", m["perplexity"], "low is not good by itself: repeated text is lowest"))
+    return [
+        {"name": name, "says": says, **{s: values.get(s) for s in ("synthetic", "train", "holdout")}}
+        for name, values, says in rows
+    ]
+
+
+def figure(judged: "JudgedTexts") -> str:
+    """Lengths, growth of the vocabulary, and what stands in the train texts, side by side."""
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        grid = figure.subplots(*((1, 3) if is_wide else (3, 1)), squeeze=False).ravel()
+        _lengths(grid[0], judged.lengths)
+        _growth(grid[1], judged.growth)
+        _known(grid[2], judged.known)
+
+    return draw("texts", "Lengths, growth of the vocabulary, overlap with train texts", paint, 2.9, 7.2)
+
+
+def _lengths(axes: "Axes", lengths: dict[str, np.ndarray]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    top = max(float(np.quantile(v, 0.98)) for v in lengths.values()) or 1.0
+    edges = np.linspace(0, top, 25)
+    for side, values in lengths.items():
+        counts = np.histogram(np.minimum(values, top), edges)[0] / len(values)
+        axes.stairs(counts, edges, color=COLORS[side], linewidth=1.5)
+    axes.set(xlim=(0, top), ylim=(0, None), title="length", xlabel="tokens", ylabel="share of texts")
+    axes.xaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_locator(MaxNLocator(3))
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+
+
+def _growth(axes: "Axes", growth: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    for side, (read, different) in growth.items():
+        axes.plot(read, different, color=COLORS[side], linewidth=1.5)
+    axes.set(xlim=(0, None), ylim=(0, None), title="vocabulary", xlabel="tokens read", ylabel="different ones")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(3))
+        axis.set_major_formatter(EngFormatter(sep=""))
+
+
+def _known(axes: "Axes", known: dict[str, np.ndarray]) -> None:
+    for side, shares in known.items():
+        if len(shares):
+            at = np.arange(len(shares)) / max(1, len(shares) - 1)
+            axes.plot(at, np.sort(shares)[::-1], color=COLORS[side], linewidth=1.5, clip_on=False)
+    axes.set(xlim=(0, 1), ylim=(0, 1), title="standing in train texts", xlabel="share of texts")
+    axes.set_ylabel("n-grams that stand there")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
