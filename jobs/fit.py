@@ -96,17 +96,12 @@ def load_plan(path: str, settings: Sequence[str] = (), other: OtherRows | None =
     if family_type.needs_rows:
         if recipe.data is None:
             raise UserError(f"{path}: key 'data' is missing: model '{kind}' learns from rows")
-<<<<<<< HEAD
-        path_of_rows, table = str(recipe.data), read_table(recipe.data)
-        schema, doubts = read_schema(recipe.schema, table)
-=======
         if other is None:
-            path_of_rows, table = recipe.data.path, read_table(recipe.data)
+            path_of_rows, table = str(recipe.data), read_table(recipe.data)
             schema, doubts = read_schema(recipe.schema, table)
         else:
             path_of_rows, table, doubts = other.path, other.table, []
             schema = read_schema(recipe.schema, table)[0] if recipe.schema is not None else other.schema
->>>>>>> judge
         table = schema.conform(table, path_of_rows)
         check_images(schema, table, path_of_rows)
     else:
