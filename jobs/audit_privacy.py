@@ -124,8 +124,8 @@ def check_recipe(asked: Asked, card: ModelCard) -> FitRecipe:
                 f"audit-privacy makes canaries of numbers and categories; '{column.name}' of model '{kind}' is of kind "
                 f"{column.kind}, which it cannot audit"
             )
-    if recipe.data is None or recipe.data.path != card.trained_on["path"]:
-        named = recipe.data.path if recipe.data else "none"
+    if recipe.data is None or str(recipe.data) != card.trained_on["path"]:
+        named = str(recipe.data) if recipe.data else "none"
         raise UserError(f"{asked.out} was fitted to rows of {card.trained_on['path']}; the recipe names {named}")
     schema = card.schema if recipe.schema is None else read_schema(recipe.schema, pa.table({}))[0]
     family = family_type(spec, schema)
@@ -213,7 +213,7 @@ def _plan(asked: Asked, card: ModelCard, num_canaries: int, seed: int, say: Say)
     if asked.data is not None:
         spec = data_spec(asked.data)
         table = card.schema.conform(read_table(spec), asked.data)
-        if is_private and spec.path == card.trained_on["path"]:
+        if is_private and str(spec) == card.trained_on["path"]:
             say(
                 f"note: {spec.path} is what the private model was fitted to. audit.json is computed from these rows "
                 f"without noise, and no budget covers it: treat it as you treat the rows"
