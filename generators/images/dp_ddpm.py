@@ -28,8 +28,9 @@ MOST_PIXELS = 2**15  # that go through the network at once: holds memory down, a
 class Spec(ddpm.Spec):
     """As of ddpm, where samples are larger and the network is smaller."""
 
-    steps: int = 300
-    batch: int = 512  # expected rows of a Poisson sample
+    steps: int = 200
+    batch: int = 256  # expected rows of a Poisson sample
+    lr: float = 8e-3
     width: int = 8
     copies: int = 4  # noisy images of a row in a step
     share_counts: float = 0.05  # of epsilon, for how often each label is
