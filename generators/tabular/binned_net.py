@@ -169,8 +169,8 @@ class BinnedNet(Family):
 
         return torch.randn(num_rows, self.spec.num_noise, generator=random).to(self.device)
 
-    def sums(self) -> CountSums:
-        return CountSums(self.bins)
+    def sums(self) -> CountSums | None:
+        return CountSums.of(self.bins)
 
     # Sampling.
 

@@ -129,8 +129,8 @@ class Mst(Family):
         self._joint = {(a, b): trained.tensors[f"joint/{a}-{b}"] for a, b in self._facts["edges"]}
         self._direct()
 
-    def sums(self) -> CountSums:
-        return CountSums(self._bins)
+    def sums(self) -> CountSums | None:
+        return CountSums.of(self._bins)
 
     def _direct(self) -> None:
         """Edges from parent to child in an order in which parents come first, each with P(child | parent)."""

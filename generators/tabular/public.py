@@ -17,6 +17,8 @@ from records.errors import UserError
 from records.tables import Column, TableSchema, round_off
 
 NUM_CELLS = 256  # of a number, at most; and as many integers may have a cell each
+MAX_CATEGORIES = 1000  # with a bin of their own, the most frequent by the noisy counts; all others share one
+MAX_SUMS = 20_000  # that an audit can look at
 STANDS_OUT = 3.0  # standard deviations of the noise
 
 
@@ -113,13 +115,15 @@ class Bins:
         self.grid, self.counts, self.noise = grid, counts, noise
         self.of_cell = [self._merged(at, c, max_bins) for at, c in enumerate(counts)]
         self.sizes = [int(b.max()) + 1 for b in self.of_cell]
-        self._weights = [np.maximum(c, 0.0) + 1e-3 for c in counts]
+        self._weights = [np.maximum(c, 0.0) + min(1e-3, 1 / len(c)) for c in counts]
 
     def _merged(self, at: int, counts: np.ndarray, max_bins: int) -> np.ndarray:
         """The bin of each cell: int32 (cells,). Bins of numbers are runs of cells."""
         column, size = self.grid.columns[at], len(counts)
         if not column.is_number:
             stands_out = counts >= STANDS_OUT * self.noise
+            if size > MAX_CATEGORIES:
+                stands_out[np.argsort(-counts, kind="stable")[MAX_CATEGORIES:]] = False
             if column.nullable:
                 stands_out[-1] = True
             if (~stands_out).sum() < 2:
@@ -177,6 +181,11 @@ def noisy_counts(
 
 class CountSums(Sums):
     """The noisy counts of all cells of all columns, one after another."""
+
+    @staticmethod
+    def of(bins: Bins) -> "CountSums | None":
+        """None for more than MAX_SUMS cells."""
+        return CountSums(bins) if sum(bins.grid.sizes) <= MAX_SUMS else None
 
     def __init__(self, bins: Bins) -> None:
         self.grid = bins.grid

@@ -8,15 +8,19 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+from generators.family import draw_rows, family_class
 from generators.fitted import Fitted, FittedSpec
 from jobs.evaluate_inputs import Asked, read_inputs
 from jobs.fit import load_plan
 from records.datasets import images_table
 from records.errors import UserError
+from records.spec import build
 from records.store import open_store
+from records.tables import Column, TableSchema
 from tests.conftest import gristmill
 from tests.generators.test_canned import asks
 from tests.recipes import write
@@ -130,12 +134,34 @@ def test_a_million_categories_are_taken_for_an_identifier_or_kept_when_declared(
     put(tmp_path / "rows.parquet", {"ward": names})
     with pytest.raises(UserError, match="has 1,000,000 distinct values in 1,000,000 rows: an identifier"):
         load_plan(recipe_of(tmp_path, columns=None))
-    from records.tables import Column, TableSchema
-
     schema = TableSchema((Column("ward", "category", categories=tuple(names)),))
     assert schema.conform(pa.table({"ward": names})).num_rows == 1_000_000
     with pytest.raises(UserError, match="1 categories that the schema does not list"):
         schema.conform(pa.table({"ward": [*names, "strange"]}))
+
+
+@pytest.mark.parametrize("kind", ["mst", "dp-tvae"])
+def test_many_categories_share_a_bin_without_a_budget_too(kind: str) -> None:
+    """Noise leaves few categories that stand out; without any, each of them did, and networks grew as wide."""
+    names = tuple(f"c{i}" for i in range(20_000))
+    schema = TableSchema(
+        (Column("ward", "category", categories=names), Column("sick", "category", categories=("no", "yes")))
+    )
+    often = ["c7"] * 300 + [names[i] for i in range(0, 20_000, 10)]
+    table = schema.conform(pa.table({"ward": often, "sick": ["yes"] * 300 + ["no"] * 2000}))
+    made: Any = family_class(kind)
+    spec = {} if kind == "mst" else {"steps": 2, "batch": 64, "widths": [16], "num_noise": 4}
+    family = made(build(made.Spec, spec, "model"), schema)
+    family.begin(table, 0, None)
+    if family.num_steps:
+        family.train(0, family.num_steps)
+    assert max((family._bins if kind == "mst" else family.bins).sizes) == 1001
+    rows = schema.conform(draw_rows(family, np.arange(512)))
+    assert len(set(rows["ward"].to_pylist())) > 100
+    if kind == "mst":
+        share = rows["ward"].to_pylist().count("c7") / rows.num_rows
+        assert 0.05 < share < 0.25  # 300 of 2,300
+        assert "c7" not in rows.filter(pc.equal(rows["sick"], "no"))["ward"].to_pylist()
 
 
 @pytest.mark.parametrize("kind", ["vae", "gan", "ddpm", "classifier"])
@@ -259,7 +285,6 @@ def test_evaluate_bears_a_million_categories(tmp_path: Path) -> None:
     from evaluation import fidelity
     from evaluation.features import Encoder
     from evaluation.whole import Sides
-    from records.tables import Column, TableSchema
 
     names = [f"c{i}" for i in range(1_000_000)]
     schema = TableSchema((Column("code", "category", categories=tuple(names)), Column("x", "numeric", 0, 1)))
