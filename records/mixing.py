@@ -15,7 +15,6 @@ from records.draws import distinct
 from records.errors import UserError
 from records.regimes import FIRST, REAL, SYNTHETIC, Regime, Source
 
-
 MAX_TOP_UP = 1000  # real rows beside a synthetic one that the policy "real" may ask for
 
 
