@@ -58,7 +58,7 @@ def setting(cell: Cell) -> Any:
         table |= {"truth": 1 - sum(p * p for p in shares), "probabilities": tuple(shares)}
     else:
         table |= {"d": facts["dims"], "truth": facts["noise"] ** 2, "design": facts["design"]}
-    return Setting(family=cell.kind, n=cell.n, **table)
+    return Setting(**{"family": cell.kind, "n": cell.n, **table})
 
 
 def lines(cell: Cell) -> dict[str, Line]:

@@ -18,6 +18,7 @@ from jobs.study_spec import StudySpec
 from records.store import Store
 
 MAX_FIGURES, MAX_ROWS, MAX_MAPS = 12, 400, 12
+Found = dict[str, dict[str, plots.Curve]]  # {measure: {cell: curve}}
 LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
 
 
@@ -57,9 +58,9 @@ def _four(value: float | None) -> str:
     return "" if value is None or not math.isfinite(value) else f"{value:.4g}"
 
 
-def _curves(summary: pa.Table) -> dict[str, dict[str, plots.Curve]]:
+def _curves(summary: pa.Table) -> Found:
     """{measure: {cell: curve}}, both in the order of the study."""
-    found: dict[str, dict[str, plots.Curve]] = {}
+    found: Found = {}
     rows = summary.to_pydict()
     keys = list(zip(rows["measure"], rows["cell"]))
     start = 0
@@ -74,9 +75,7 @@ def _curves(summary: pa.Table) -> dict[str, dict[str, plots.Curve]]:
     return found
 
 
-def _groups(
-    cells: Sequence[Cell], found: dict[str, dict[str, plots.Curve]], measures: list[str]
-) -> list[dict[str, Any]]:
+def _groups(cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
     """Figures: for each point of the grid the regimes beside each other, for each measure."""
     points: dict[str, list[Cell]] = {}
     for cell in cells:
@@ -97,14 +96,12 @@ def _groups(
     return groups
 
 
-def _maps(
-    spec: StudySpec, cells: Sequence[Cell], found: dict[str, dict[str, plots.Curve]], measures: list[str]
-) -> list[dict[str, Any]]:
-    """The first measure at the end over the first two axes of the grid, for each value of the others and each regime."""
+def _maps(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
+    """The first measure at the end over two axes of the grid, for each value of the others and each regime."""
     if len(spec.grid) < 2 or not measures:
         return []
     measure, (first, second, *others) = measures[0], list(spec.grid)
-    maps = []
+    maps: list[dict[str, Any]] = []
     for regime in spec.regimes:
         for point in itertools.product(*(spec.grid[a] for a in others)):
             rest = dict(zip(others, point))
@@ -126,7 +123,7 @@ def _maps(
     return maps[:MAX_MAPS]
 
 
-def _last(found: dict[str, dict[str, plots.Curve]], measures: list[str]) -> list[dict[str, Any]]:
+def _last(found: Found, measures: list[str]) -> list[dict[str, Any]]:
     """The last generation, cell by cell."""
     rows = []
     for measure in measures:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-LINES = tuple(COLOR[name] for name in ("c-rows", "processing", "c-tokens", "c-alert", "c-engine", "ink", "muted"))
+NAMES = ("c-rows", "c-alert", "c-tokens", "processing", "ink", "muted", "c-engine")
+LINES = tuple(COLOR[name] for name in NAMES)
 MAX_CURVES = len(LINES)
 CURVE_IN, NARROW_IN = 2.9, 3.1
 LOG_BEYOND = 50.0  # largest over smallest value above which a figure has a log axis
@@ -21,14 +22,15 @@ Curve = dict[str, Any]  # label, generation, mean, q05, q95, law: arrays of one 
 
 
 def curves(name: str, measure: str, found: Sequence[Curve]) -> str:
-    """One measure of some cells: mean over chains, 5 to 95 % of the chains, and the law as dots."""
+    """One measure of some cells: mean over chains, thin lines at 5 and 95 % of the chains, and the law as dots."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()
         for curve, color in zip(found, LINES):
             k = curve["generation"]
             axes.plot(k, curve["mean"], color=color, linewidth=1.5)
-            axes.fill_between(k, curve["q05"], curve["q95"], color=color, alpha=0.12, linewidth=0)
+            for edge in ("q05", "q95"):
+                axes.plot(k, curve[edge], color=color, linewidth=0.6, alpha=0.45)
             if np.isfinite(curve["law"]).any():
                 at = np.unique(np.linspace(0, len(k) - 1, 24 if is_wide else 12).astype(int))
                 axes.plot(k[at], curve["law"][at], ".", color=color, markersize=5)
@@ -46,6 +48,9 @@ def _scaled(axes: "Axes", found: Sequence[Curve]) -> None:
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() / values.min() > LOG_BEYOND:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        bottom = values.min() / 5
+        axes.set_ylim(bottom, axes.get_ylim()[1])
         return
     if len(values):
         # Bands of heavy-tailed chains reach far beyond the means; the means decide what is shown.
@@ -58,8 +63,7 @@ def _scaled(axes: "Axes", found: Sequence[Curve]) -> None:
 
 def legend(labels: Sequence[str]) -> list[tuple[str, str]]:
     """(label, CSS colour) in the order of the curves."""
-    names = ("c-rows", "processing", "c-tokens", "c-alert", "c-engine", "ink", "muted")
-    return [(label, f"var(--{name})") for label, name in zip(labels, names)]
+    return [(label, f"var(--{name})") for label, name in zip(labels, NAMES)]
 
 
 def phase_map(name: str, told: str, map_: dict[str, Any]) -> str:
@@ -73,8 +77,8 @@ def phase_map(name: str, told: str, map_: dict[str, Any]) -> str:
         shade = np.zeros((*values.shape, 4))
         shade[..., :3], shade[..., 3] = (0.0, 0.45, 0.70), 0.85 * alpha
         axes.imshow(shade, aspect="auto", origin="lower")
-        for i in y:
-            for j in x:
+        for i in range(len(y)):
+            for j in range(len(x)):
                 if math.isfinite(values[i, j]):
                     axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7.5 if is_wide else 6)
         if np.isfinite(law).all() and law.min() < map_["level"] < law.max():

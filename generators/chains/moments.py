@@ -44,7 +44,21 @@ def merged(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, float, floa
 
 
 def taken(piece: Piece) -> np.ndarray:
-    """The rows at `piece.rows`, (chains, num, columns)."""
+    """The rows at `piece.rows`, (chains, num, columns), fetched source by source: a pool is not laid out in a line
+    for the few of its rows that a subsample takes."""
     assert piece.rows is not None
-    line = piece.held[0].rows if len(piece.held) == 1 else np.concatenate([h.rows for h in piece.held], axis=1)
-    return np.take_along_axis(line, piece.rows[:, :, None], axis=1)
+    chains, num = piece.rows.shape
+    ends = np.cumsum([h.rows.shape[1] for h in piece.held])
+    flat = piece.rows.ravel()
+    source = np.searchsorted(ends, flat, side="right")
+    order = np.argsort(source, kind="stable")
+    stops = np.searchsorted(source[order], np.arange(len(ends)), side="right")
+    place = flat - (ends - [h.rows.shape[1] for h in piece.held])[source]
+    chain = np.repeat(np.arange(chains), num)
+    found = np.empty((chains * num, piece.held[0].rows.shape[2]))
+    start = 0
+    for held, stop in zip(piece.held, stops):
+        at = order[start:stop]
+        found[at] = held.rows[chain[at], place[at]]
+        start = stop
+    return found.reshape(chains, num, -1)
