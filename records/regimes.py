@@ -87,9 +87,9 @@ class Regime:
 
     def needed_later(self, source: Source, generation: int) -> bool:
         """Whether a generation after this one may still train on those rows."""
-        if source == FIRST and self.real == "fixed":
+        if self.pool in ("accumulate", "subsample") or (source == FIRST and self.real == "fixed"):
             return True
-        return source in self.batches(generation + 1) or (self.pool in ("accumulate", "subsample"))
+        return source in self.batches(generation + 1)
 
 
 def preset(name: str, real_fraction: float = 0.0) -> Regime:

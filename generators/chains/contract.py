@@ -94,6 +94,10 @@ class ChainFamily(ABC):
     def measure(self, model: Any, made: Rows, random: np.random.Generator) -> Measures:
         """What there is to say of the models, and of the rows that they have made."""
 
+    def exhibit(self, made: Rows) -> Mapping[str, Any]:
+        """Some rows to look at: {"texts": [...]} or {"png": [...]} in base64; nothing where numbers say it all."""
+        return {}
+
     def facts(self) -> Mapping[str, Any]:
         """What a closed-form law needs to know: dims, estimator, bias, noise; by the names of evaluation/laws."""
         return {}

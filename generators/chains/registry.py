@@ -9,6 +9,7 @@ from records.spec import nearest
 KINDS = {
     "gaussian": ("generators.chains.gaussian", "Gaussian"),
     "multinomial": ("generators.chains.multinomial", "Multinomial"),
+    "ngram": ("generators.chains.ngram", "Ngram"),
     "linear_regression": ("generators.chains.regression", "LinearRegression"),
 }
 
