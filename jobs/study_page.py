@@ -17,7 +17,7 @@ from jobs.study_laws import lines
 from jobs.study_spec import StudySpec
 from records.store import Store
 
-MAX_FIGURES, MAX_ROWS, MAX_MAPS = 12, 400, 12
+MAX_FIGURES, MAX_ROWS, MAX_MAPS = 24, 400, 12
 Found = dict[str, dict[str, plots.Curve]]  # {measure: {cell: curve}}
 LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
 

@@ -61,7 +61,9 @@ class Ngram(ChainFamily):
         super().check(n)
         self.open()
         if n > len(self._train):
-            raise UserError(f"family 'ngram' has {len(self._train):,} real rows of {self.spec.length} words, n is {n:,}")
+            raise UserError(
+                f"family 'ngram' has {len(self._train):,} real rows of {self.spec.length} words, n is {n:,}"
+            )
 
     def open(self) -> None:
         if hasattr(self, "_train"):

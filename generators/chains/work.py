@@ -25,7 +25,7 @@ from records.regimes import REAL, SYNTHETIC, Source
 from records.store import Conflict, Store
 
 UNITS, ROWS = "units", "rows"
-SECONDS = b"seconds"  # in the file's own metadata, so that rows have no clock in them
+SECONDS, SHOWN = b"seconds", b"shown"  # in the file's own metadata, so that rows have no clock in them
 FIRST_COLUMNS = ("chain", "generation")
 
 
@@ -47,15 +47,17 @@ def do(unit: Unit, store: Store) -> float:
     family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
-    tables = []
+    tables, shown = [], {}
     for outcome in generations(
         family, cell.regime_at, cell.n, range(unit.first, unit.last + 1), cell.seed, unit.block, pool, gates
     ):
         tables.append(_table(outcome, family.block))
+        if unit.block == 0 and (exhibit := family.exhibit(outcome.made)):
+            shown[outcome.generation] = exhibit
         if not family.is_light:
             _put(store, rows_name(unit.key), family.packed(outcome.made))
     seconds = time.perf_counter() - started
-    _put(store, unit_name(unit.key), _encoded(pa.concat_tables(tables), seconds))
+    _put(store, unit_name(unit.key), _encoded(pa.concat_tables(tables), seconds, shown))
     return seconds
 
 
@@ -80,9 +82,10 @@ def _table(outcome: Outcome, chains: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _encoded(table: pa.Table, seconds: float) -> bytes:
+def _encoded(table: pa.Table, seconds: float, shown: dict[int, Any]) -> bytes:
     sink = io.BytesIO()
-    table = table.replace_schema_metadata({SECONDS: json.dumps(round(seconds, 3)).encode()})
+    told = {SECONDS: round(seconds, 3), SHOWN: shown}
+    table = table.replace_schema_metadata({key: json.dumps(value).encode() for key, value in told.items()})
     pq.write_table(table, sink, compression="zstd")
     return sink.getvalue()
 
