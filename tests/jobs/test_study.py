@@ -109,7 +109,8 @@ def test_killed_at_any_moment_it_ends_with_the_same_bytes(done: tuple[str, Path]
 def test_what_was_done_is_not_done_again(done: tuple[str, Path], tmp_path: Path) -> None:
     """A study with a cell more, in the same units: only the new ones are made."""
     out = tmp_path / "out"
-    gristmill("study", done[0], "--out", str(out), "--set", 'grid."family.bias"=[1.0]')
+    smaller = gristmill("study", done[0], "--out", str(out), "--set", "grid={'family.bias'=[1.0]}")
+    assert smaller.returncode == 0, smaller.stderr
     before = {p.name: p.stat().st_mtime_ns for p in (out / "units").iterdir()}
     (out / "study.json").unlink()
     grown = gristmill("study", done[0], "--out", str(out))
@@ -150,7 +151,7 @@ def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: p
         (["regimes.half.real_fraction=1.5", "regimes.half.real='fresh'"], "must lie in [0, 1]"),
         (["regimes.replace.synthetic_max=0.5"], "the regime has no real rows"),
         (["family.kind='gausian'"], "did you mean 'gaussian'"),
-        (["family.bias=2.0"], "bias must lie in [0, 1]"),
+        (["grid={'family.bias'=[2.0]}"], "bias must lie in [0, 1]"),
         (["grid.m=[1]"], "grid address 'm' is not known"),
         (["regimes.shrinking.growth=0.3"], "needs 2"),
         (["family.kind='multinomial'", "grid={}"], "no exact law of 'variance' is known"),
