@@ -4,6 +4,7 @@ A generator lives in a pool of long-lived actors (`needs` says what one replica 
 row: an ask that cannot be served comes back with `reject` set to "generator:reason" and a null payload.
 """
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -86,6 +87,17 @@ class Made:
     tokens_in: int = 0
     tokens_out: int = 0
     reason: str | None = None  # e.g. "context_length"; becomes "generator:context_length"
+
+
+def fields_of(ask: str | None, given: Sequence[str] | None = None) -> dict[str, Any] | None:
+    """The JSON object that an ask holds, cut to the keys `given`, null where it lacks one; None where it is none."""
+    try:
+        fields = json.loads(ask or "")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(fields, dict):
+        return None
+    return fields if given is None else {name: fields.get(name) for name in given}
 
 
 def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[Made | None]) -> pa.RecordBatch:

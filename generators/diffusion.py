@@ -8,7 +8,6 @@ import asyncio
 import importlib.util
 import inspect
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from generators.contract import Generator, Made, fill
+from generators.contract import Generator, Made, fields_of, fill
 from generators.text.contract import Template
 from records.errors import UserError
 from records.schema import ASK, IMAGE, REJECT
@@ -157,11 +156,8 @@ class Diffusers(Generator):
 
     def _asked(self, text: str | None) -> Made:
         """The prompt of an ask, or why there is none."""
-        try:
-            fields = json.loads(text or "")
-        except (ValueError, RecursionError):
-            fields = None
-        if not isinstance(fields, dict):
+        fields = fields_of(text)
+        if fields is None:
             return Made(reason="malformed_ask")
         try:
             return Made({"prompt": self._template.render(fields)})

@@ -1,21 +1,24 @@
 """DP-SGD (Abadi et al. 2016): a Poisson sample, each row's gradient clipped, noise added once to their sum.
 
-Two ways to the sum of clipped gradients, tested to agree: opacus' hooks, for any module that opacus knows (convolutions
-too), and for networks of Linear layers the ghost norms of Li et al. 2022 with the book-keeping of Bu et al. 2023: one
-pass forwards and one back, and no gradient of a single row is ever made.
+Two ways to the sum of clipped gradients, tested to agree: opacus' hooks, for any module that opacus knows, and for the
+layers of generators.nets.ghost the ghost norms of Li et al. 2022 with the book-keeping of Bu et al. 2023: one pass
+forwards and one back, and a gradient of a single row is made only where that is less work.
 """
 
+import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from generators.family import stream
+from generators.privacy import Account, Event
 from records.errors import UserError
 
 if TYPE_CHECKING:
     import torch
 
+WHAT = "step of DP-SGD"
 SAMPLE, NOISE = 1, 2  # purposes of a step's random numbers
 LossOfRows = Callable[["torch.nn.Module"], "torch.Tensor"]
 
@@ -37,46 +40,43 @@ def check_module(module: "torch.nn.Module") -> None:
 def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -> list["torch.Tensor"]:
     """Sum over rows of their gradients clipped to `max_norm`: a tensor a parameter, shaped as it.
 
-    `losses(module)` runs the module and returns one loss a row, (rows,). All parameters must belong to Linear layers,
-    each used once, on (rows, features). Raises UserError otherwise.
+    `losses(module)` runs the module and returns one loss a row, (rows,). All parameters must belong to layers of
+    generators.nets.ghost, each used once in a pass. The module may be run on k entries a row, (rows * k, ...), a row's
+    own next to each other: they are clipped together. Raises UserError otherwise.
     """
     import torch
 
-    layers = [m for m in module.modules() if isinstance(m, torch.nn.Linear)]
-    if sum(1 for m in layers for _ in m.parameters()) != sum(1 for _ in module.parameters()):
-        raise UserError("ghost clipping here is for networks of Linear layers; use hooks")
+    from generators.nets.ghost import layers_of, of_rows
+
+    check_module(module)
+    layers = layers_of(module)
     inputs: dict[int, torch.Tensor] = {}
     outputs: dict[int, torch.Tensor] = {}
 
     def note(layer: torch.nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
-        if given[0].dim() != 2 or id(layer) in inputs:
-            raise UserError("ghost clipping here needs each Linear layer used once, on (rows, features); use hooks")
+        if given[0].dim() < 2 - isinstance(layer, torch.nn.Embedding) or id(layer) in inputs:
+            raise UserError("ghost clipping here needs each layer used once, on (rows, ...); use hooks")
         inputs[id(layer)], outputs[id(layer)] = given[0].detach(), made
 
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
-        total = losses(module).sum()
+        each = losses(module)
     finally:
         for handle in handles:
             handle.remove()
     used = [layer for layer in layers if id(layer) in inputs]
-    flows = dict(zip(map(id, used), torch.autograd.grad(total, [outputs[id(layer)] for layer in used])))
-    squares = torch.zeros(())
-    for layer in used:
-        flow = flows[id(layer)].square().sum(1)
-        squares = squares + flow * inputs[id(layer)].square().sum(1) + (flow if layer.bias is not None else 0)
-    shares = _shares(squares.sqrt(), max_norm)
-    sums: dict[int, torch.Tensor] = {}
-    for layer in used:
-        clipped = flows[id(layer)] * shares[:, None]
-        sums[id(layer.weight)] = clipped.T @ inputs[id(layer)]
-        if layer.bias is not None:
-            sums[id(layer.bias)] = clipped.sum(0)
+    if any(len(made) % len(each) for made in outputs.values()):
+        raise UserError(f"ghost clipping: a layer got a batch that is no multiple of the {len(each)} rows; use hooks")
+    flows = torch.autograd.grad(each.sum(), [outputs[id(layer)] for layer in used])
+    with torch.no_grad():
+        found = [f for m, flow in zip(used, flows) for f in of_rows(m, inputs[id(m)], flow, len(each))]
+        shares = _shares(sum((squares for _, squares, _ in found), torch.zeros(())).sqrt(), max_norm)
+        sums = {id(p): total(shares) for p, _, total in found}
     return [sums.get(id(p), torch.zeros_like(p)) for p in module.parameters()]
 
 
 def hook_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -> list["torch.Tensor"]:
-    """As `ghost_sums`, by opacus' per-row gradients: slower, for every layer that opacus knows. The losses of a
+    """As `ghost_sums`, by opacus' gradients of each entry: slower, for every layer that opacus knows. The losses of a
     module in training mode may use dropout; batch norms are refused with UserError."""
     import torch
     from opacus import GradSampleModule
@@ -85,10 +85,11 @@ def hook_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) ->
     wrapped = GradSampleModule(module, loss_reduction="sum", strict=True)
     try:
         wrapped.zero_grad()
-        losses(wrapped).sum().backward()
-        gradients = [p.grad_sample for p in module.parameters()]
-        if isinstance(gradients[0], list):
+        each = losses(wrapped)
+        each.sum().backward()
+        if any(isinstance(p.grad_sample, list) for p in module.parameters()):
             raise UserError("DP-SGD: the module ran more than once in a step; compute all losses in one pass")
+        gradients = [p.grad_sample.unflatten(0, (len(each), -1)).sum(1) for p in module.parameters()]
         norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
         shares = _shares(norms, max_norm)
         return [torch.einsum("r,r...->...", shares, g) for g in gradients]
@@ -135,11 +136,9 @@ def no_sums(module: "torch.nn.Module") -> list["torch.Tensor"]:
     return [torch.zeros_like(p) for p in module.parameters()]
 
 
-def plan(account: Any, sampling_rate: float, num_steps: int) -> tuple[float, int]:
+def plan(account: Account, sampling_rate: float, num_steps: int) -> tuple[float, int]:
     """(noise multiplier, how many of `num_steps` fit the budget). The recipe's multiplier, else the one that spends
     what is left. Raises UserError when not one step fits."""
-    from generators.privacy import Event
-
     noise = account.spec.noise_multiplier or account.noise_for(WHAT, sampling_rate, num_steps)
     room = account.room(Event(WHAT, noise, sampling_rate), num_steps)
     if room == 0:
@@ -147,4 +146,24 @@ def plan(account: Any, sampling_rate: float, num_steps: int) -> tuple[float, int
     return noise, room
 
 
-WHAT = "step of DP-SGD"
+class DpSgd:
+    """The steps of one fit. Without an account samples are Poisson all the same, and there is no noise."""
+
+    def __init__(
+        self, account: Account | None, seed: int, num_rows: int, batch: int, num_steps: int, free_norm: float = math.inf
+    ) -> None:
+        """`batch` rows are expected in a sample; `free_norm` clips where there is no account."""
+        self.account, self.seed, self.num_rows, self.batch = account, seed, num_rows, batch
+        self.rate = min(1.0, batch / num_rows)
+        self.noise = plan(account, self.rate, num_steps)[0] if account else 0.0
+        self.max_norm = account.spec.max_grad_norm if account else free_norm
+
+    def rows(self, step: int) -> np.ndarray:
+        """Charge the step, then draw its rows. Raises BudgetSpent where it does not fit; then nothing is drawn."""
+        if self.account:
+            self.account.charge(Event(WHAT, self.noise, self.rate))
+        return poisson_sample(self.seed, step, self.num_rows, self.rate)
+
+    def set_gradients(self, module: "torch.nn.Module", sums: list["torch.Tensor"], step: int) -> float:
+        """As `set_gradients`, once a step of `rows`."""
+        return set_gradients(module, sums, self.max_norm, self.noise, self.batch, self.seed, step)

@@ -29,6 +29,7 @@ KINDS: Kinds = {
     "ctgan": ("generators.tabular.ctgan", "Ctgan"),
     "ddpm": ("generators.images.ddpm", "Ddpm"),
     "dp-ctgan": ("generators.tabular.dp_ctgan", "DpCtgan"),
+    "dp-ddpm": ("generators.images.dp_ddpm", "DpDdpm"),
     "dp-tvae": ("generators.tabular.dp_tvae", "DpTvae"),
     "gan": ("generators.images.gan", "Gan"),
     "independent": ("generators.tabular.independent", "Independent"),

@@ -3,7 +3,6 @@
 An ask may name values: `{"income": ">50K"}` makes a row that has it. An ask without any, `{}`, makes a row as it comes.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.contract import Generator, fill_columns
+from generators.contract import Generator, fields_of, fill_columns
 from generators.family import Family
 from generators.model_folder import ModelCard, empty_family, load_model, read_card
 from records.errors import UserError
@@ -112,14 +111,9 @@ class Fitted(Generator):
 
     def _conditions(self, text: str | None) -> tuple[Mapping[str, Any], str | None]:
         """(column values that an ask names, null) or ({}, why it cannot be)."""
-        try:
-            fields = json.loads(text or "")
-        except (ValueError, RecursionError):
-            fields = None
-        if not isinstance(fields, dict):
+        fields = fields_of(text, self.spec.given)
+        if fields is None:
             return {}, "malformed_ask"
-        if self.spec.given is not None:
-            fields = {name: fields.get(name) for name in self.spec.given}
         wanted = {}
         for name, value in fields.items():
             if value is None:

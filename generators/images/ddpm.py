@@ -11,14 +11,12 @@ from itertools import pairwise
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import pyarrow as pa
 
-from generators.family import Drawn, State, stream
-from generators.images.common import ImageFamily, row_streams
-from generators.privacy import Account
+from generators.family import Drawn, stream
+from generators.images.averaged import AveragedFamily
+from generators.images.common import row_streams
 
 NUM_TIMES = 1000  # noise levels of the schedule
-INIT = 1 << 32  # key of the stream of first weights, beyond all steps
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,12 @@ def kept_signal(num_times: int = NUM_TIMES, s: float = 0.008) -> np.ndarray:
     return np.concatenate([[1.0], np.cumprod(1 - betas)])
 
 
-class Ddpm(ImageFamily):
+class Ddpm(AveragedFamily):
     """Learns to take noise away from images, label by label; samples by taking it away from nothing but noise."""
 
     kind: ClassVar[str] = "ddpm"
     Spec: ClassVar[type] = Spec
+    sampler: ClassVar[str] = "net"
 
     @property
     def multipliers(self) -> tuple[int, ...]:
@@ -72,11 +71,7 @@ class Ddpm(ImageFamily):
     def divisor(self) -> int:
         return int(2 ** (len(self.multipliers) - 1))
 
-    @property
-    def num_steps(self) -> int:
-        return int(self.spec.steps)
-
-    def _new_net(self) -> Any:
+    def _new_sampler(self) -> Any:
         import torch
 
         from generators.nets.unet import UNet
@@ -84,19 +79,11 @@ class Ddpm(ImageFamily):
         net = UNet(self.shape[0], self.spec.width, self.multipliers, self.num_labels)
         return net.to(self.device, memory_format=torch.channels_last)  # faster on CPUs and GPUs alike
 
-    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+    def _make_rest(self) -> None:
         import torch
 
-        from generators.nets.arrays import seeded
-
-        self._seed = seed
-        pixels, self._labels = self.read(table)
-        self._pixels = torch.from_numpy(pixels)
-        self._shares = self.shares(self._labels)
-        seeded(seed, INIT)
-        self._net, self._average = self._new_net(), self._new_net()
-        self._average.load_state_dict(self._net.state_dict())
-        self._adam = torch.optim.Adam(self._net.parameters(), lr=self.spec.lr, betas=(0.9, 0.99))
+        self._net = self._nets["net"]
+        self._adam = self._adams["adam"] = torch.optim.Adam(self._net.parameters(), lr=self.spec.lr, betas=(0.9, 0.99))
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         losses = [self._step(step) for step in range(start, stop)]
@@ -105,56 +92,39 @@ class Ddpm(ImageFamily):
     def _step(self, step: int) -> float:
         import torch
 
-        from generators.nets.arrays import follow
-
-        spec, draw = self.spec, stream(self._seed, step)
-        rows = draw.integers(len(self._pixels), size=spec.batch)
-        times = draw.integers(1, NUM_TIMES + 1, size=spec.batch)
-        labels = np.where(draw.random(spec.batch) < spec.label_drop, self.num_labels, self._labels[rows])
-        noise = torch.from_numpy(draw.standard_normal((spec.batch, *self.shape), np.float32)).to(self.device)
-        images = self._pixels[torch.from_numpy(rows)].to(self.device)
-        signal, spread = self._scales(times)
-        noisy = signal * images + spread * noise
-        target = noise if spec.predict == "epsilon" else signal * noise - spread * images
-        made = self._net(noisy, self._to(times), self._to(labels))
-        loss = torch.nn.functional.mse_loss(made, target)
-        for group in self._adam.param_groups:
-            group["lr"] = spec.lr * _rate(step, spec.steps)
+        draw = stream(self._seed, step)
+        rows = draw.integers(len(self._pixels), size=self.spec.batch)
+        *given, target = self._task(rows, draw)
+        loss = torch.nn.functional.mse_loss(self._net(*given), target)
         self._adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
-        self._adam.step()
-        follow(self._average, self._net, step, spec.ema)
+        self._move(step)
         return float(loss.detach())
+
+    def _task(self, rows: np.ndarray, draw: np.random.Generator) -> tuple[Any, Any, Any, Any]:
+        """Of each of `rows`: the noisy image, its step and its label, which the network gets, and what it is to say."""
+        import torch
+
+        times = draw.integers(1, NUM_TIMES + 1, size=len(rows))
+        labels = np.where(draw.random(len(rows)) < self.spec.label_drop, self.num_labels, self._labels[rows])
+        noise = self._to(draw.standard_normal((len(rows), *self.shape), np.float32))
+        images = self._pixels[torch.from_numpy(rows)].to(self.device)
+        signal, spread = self._scales(times)
+        target = noise if self.spec.predict == "epsilon" else signal * noise - spread * images
+        return signal * images + spread * noise, self._to(times), self._to(labels), target
+
+    def _move(self, step: int) -> None:
+        """Along the gradient that lies at the network's weights; the average follows."""
+        for group in self._adam.param_groups:
+            group["lr"] = self.spec.lr * _rate(step, self.spec.steps)
+        self._adam.step()
+        self._follow(step)
 
     def _scales(self, times: np.ndarray) -> tuple[Any, Any]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each row's step, shaped to scale images."""
         kept = kept_signal()[times].astype(np.float32).reshape(-1, 1, 1, 1)
         return self._to(np.sqrt(kept)), self._to(np.sqrt(1 - kept))
-
-    def _to(self, array: np.ndarray) -> Any:
-        import torch
-
-        return torch.from_numpy(array).to(self.device)
-
-    def trained(self) -> State:
-        from generators.nets.arrays import of_module
-
-        return State({**of_module(self._average, "net"), "shares": self._shares})
-
-    def training(self) -> State:
-        from generators.nets.arrays import of_adam, of_module
-
-        return State({**of_module(self._net, "net"), **of_adam(self._adam, "adam")})
-
-    def restore(self, trained: State, training: State | None = None) -> None:
-        from generators.nets.arrays import to_adam, to_module
-
-        self._average, self._shares = self._new_net(), trained.tensors["shares"]
-        to_module(self._average, "net", trained.tensors)
-        if training:
-            to_module(self._net, "net", training.tensors)
-            to_adam(self._adam, "adam", training.tensors)
 
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         streams = row_streams(seeds)

@@ -3,7 +3,6 @@
 An ask may fix parameters: `{"delay": 2}`. An ask without any, `{}`, draws them all.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -11,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.contract import Generator, Made, fill
+from generators.contract import Generator, Made, fields_of, fill
 from generators.simulators.contract import Ranges, Simulator, drawn, ranged
 from records.errors import UserError
 from records.kinds import Kinds, kind_class
@@ -102,14 +101,9 @@ class Simulated(Generator):
 
     def _given(self, text: str | None) -> tuple[Mapping[str, float], str | None]:
         """(parameters that an ask fixes, null) or ({}, why it cannot be)."""
-        try:
-            fields = json.loads(text or "")
-        except (ValueError, RecursionError):
-            fields = None
-        if not isinstance(fields, dict):
+        fields = fields_of(text, self.spec.given)
+        if fields is None:
             return {}, "malformed_ask"
-        if self.spec.given is not None:
-            fields = {name: fields.get(name) for name in self.spec.given}
         ranges = {p.name: p for p in self.parameters}
         for name, value in fields.items():
             if name not in ranges:

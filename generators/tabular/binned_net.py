@@ -5,13 +5,16 @@ importance resampling (Rubin 1987): NUM_TRIES vectors, one of them taken by how 
 that no vector makes likely are met nevertheless, as near as the decoder comes.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
+from generators.dpsgd import DpSgd
 from generators.family import Drawn, Family, State, normals, stream, uniforms
 from generators.privacy import Account
 from generators.tabular.mst import draw
@@ -25,10 +28,33 @@ OTHER_STREAM = 0x5DEECE66D  # so that a row's uniforms are not made from the bit
 COUNTS = 7  # purpose of a random stream
 
 
+@dataclass(frozen=True)
+class BinnedSpec:
+    """What they all take. `num_noise` is the length of the vector that a row is made from."""
+
+    steps: int = 2000
+    batch: int = 512
+    num_noise: int = 32
+    widths: tuple[int, ...] = (128, 128)  # of the decoder
+    average: float = 0.99  # share of the past in the averaged decoder that samples
+    max_bins: int = 24
+    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.num_noise, self.max_bins - 1) < 1:
+            raise ValueError("steps, batch and num_noise must be at least 1, and max_bins at least 2")
+        if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
+            raise ValueError("share_counts and average must lie between 0 and 1")
+
+
 class BinnedNet(Family):
-    """Base of families that train networks on one-hot bins. `spec` has num_noise, widths, max_bins, share_counts."""
+    """Base of families that train networks on one-hot bins. `spec` is a BinnedSpec."""
 
     is_private: ClassVar[bool] = True
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.spec.steps)
 
     def check(self) -> None:
         Grid.check(self.schema, self.kind)
@@ -183,6 +209,16 @@ class BinnedNet(Family):
                 likelihood += log_shares[:, at, self.bins.bin(at, values[column.name])]
         weights = np.exp(likelihood - likelihood.max())
         return tries[draw(weights[None, :], level)[0]]
+
+
+class BinnedSgd(BinnedNet):
+    """Base of those that see rows only through DP-SGD. `batch` rows are expected in a Poisson sample."""
+
+    free_norm: ClassVar[float] = math.inf  # what each row's gradient is clipped to without a budget
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        self._rows = self.learn_bins(table, seed, account)
+        self._dp = DpSgd(account, seed, table.num_rows, self.spec.batch, self.num_steps, self.free_norm)
 
 
 def weights_seed(seed: int, which: int) -> int:

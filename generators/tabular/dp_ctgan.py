@@ -12,56 +12,37 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from generators.dpsgd import WHAT, ghost_sums, plan, poisson_sample, set_gradients
-from generators.privacy import Account, Event
-from generators.tabular.binned_net import BinnedNet, weights_seed
+from generators.dpsgd import ghost_sums
+from generators.tabular.binned_net import BinnedSgd, BinnedSpec, weights_seed
 
 FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(BinnedSpec):
     """Steps are of the discriminator."""
 
-    steps: int = 2000
-    batch: int = 512  # expected rows of a Poisson sample
     critic_steps: int = 5  # of the discriminator for one of the generator
-    num_noise: int = 32
-    widths: tuple[int, ...] = (128, 128)
     critic_widths: tuple[int, ...] = (128, 128)
     learning_rate: float = 5e-4
     critic_learning_rate: float = 1e-3
     weight_clip: float = 0.5  # bound of every weight of the discriminator
     heat: float = 0.5  # of the softmax that carries the generator's gradient
     marginal_weight: float = 1.0  # of the generator's distance from the noisy counts, nats a column
-    average: float = 0.99  # share of the past in the averaged generator that samples
-    max_bins: int = 24
-    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.critic_steps, self.num_noise, self.max_bins - 1) < 1:
-            raise ValueError("steps, batch, critic_steps, num_noise must be at least 1 and max_bins at least 2")
-        if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
-            raise ValueError("share_counts and average must lie between 0 and 1")
+        super().__post_init__()
+        if self.critic_steps < 1:
+            raise ValueError("critic_steps must be at least 1")
 
 
-class DpCtgan(BinnedNet):
+class DpCtgan(BinnedSgd):
     """Generator and discriminator over one-hot bins."""
 
     kind: ClassVar[str] = "dp-ctgan"
     Spec: ClassVar[type] = Spec
-
-    @property
-    def num_steps(self) -> int:
-        return int(self.spec.steps)
-
-    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
-        self._rows = self.learn_bins(table, seed, account)
-        self._rate = min(1.0, self.spec.batch / table.num_rows)
-        self._noise = plan(account, self._rate, self.num_steps)[0] if account else 0.0
-        self._clip = account.spec.max_grad_norm if account else 1.0
+    free_norm: ClassVar[float] = 1.0
 
     def make_nets(self, seed: int) -> None:
         import torch
@@ -78,8 +59,6 @@ class DpCtgan(BinnedNet):
         """The loss is the generator's: it is a function of the noisy discriminator, so it may be published."""
         losses = []
         for step in range(start, stop):
-            if self.account:
-                self.account.charge(Event(WHAT, self._noise, self._rate))
             self._criticise(step)
             if (step + 1) % self.spec.critic_steps == 0:
                 losses.append(self._generate(step))
@@ -92,13 +71,13 @@ class DpCtgan(BinnedNet):
 
         from generators.nets.binned import one_hot
 
-        drawn = poisson_sample(self.seed, step, len(self._rows), self._rate)
+        drawn = self._dp.rows(step)
         real = one_hot(self._rows[drawn], self.sizes, self.device)
         fake = self.fakes(step, FAKES, self.spec.batch)
         signs = torch.cat([-torch.ones(len(real)), torch.ones(len(fake))]).to(self.device)
         batch = torch.cat([real, fake])
-        sums = ghost_sums(self.critic, lambda net: softplus(signs * net(batch).squeeze(1)), self._clip)
-        set_gradients(self.critic, sums, self._clip, self._noise, self.spec.batch, self.seed, step)
+        sums = ghost_sums(self.critic, lambda net: softplus(signs * net(batch).squeeze(1)), self._dp.max_norm)
+        self._dp.set_gradients(self.critic, sums, step)
         self.adams["critic"].step()
         with torch.no_grad():
             for weights in self.critic.parameters():

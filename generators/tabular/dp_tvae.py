@@ -9,51 +9,28 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-import pyarrow as pa
 
-from generators.dpsgd import WHAT, ghost_sums, no_sums, plan, poisson_sample, set_gradients
-from generators.privacy import Account, Event
-from generators.tabular.binned_net import BinnedNet, generator_of, weights_seed
+from generators.dpsgd import ghost_sums, no_sums
+from generators.tabular.binned_net import BinnedSgd, BinnedSpec, generator_of, weights_seed
 
 LATENT = 3  # purpose of a step's random numbers
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`num_noise` is the length of the latent vector."""
+class Spec(BinnedSpec):
+    """`num_noise` is the length of the latent vector, and `widths` are the encoder's too."""
 
-    steps: int = 2000
-    batch: int = 512  # expected rows of a Poisson sample
     num_noise: int = 16
     widths: tuple[int, ...] = (128,)
     learning_rate: float = 2e-3
     divergence_weight: float = 1.0
-    average: float = 0.99  # share of the past in the averaged decoder that samples
-    max_bins: int = 24
-    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
-
-    def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.num_noise, self.max_bins - 1) < 1:
-            raise ValueError("steps, batch, num_noise must be at least 1 and max_bins at least 2")
-        if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
-            raise ValueError("share_counts and average must lie between 0 and 1")
 
 
-class DpTvae(BinnedNet):
+class DpTvae(BinnedSgd):
     """Encoder and decoder over one-hot bins."""
 
     kind: ClassVar[str] = "dp-tvae"
     Spec: ClassVar[type] = Spec
-
-    @property
-    def num_steps(self) -> int:
-        return int(self.spec.steps)
-
-    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
-        self._rows = self.learn_bins(table, seed, account)
-        self._rate = min(1.0, self.spec.batch / table.num_rows)
-        self._noise = plan(account, self._rate, self.num_steps)[0] if account else 0.0
-        self._clip = account.spec.max_grad_norm if account else float("inf")
 
     def make_nets(self, seed: int) -> None:
         import torch
@@ -68,23 +45,18 @@ class DpTvae(BinnedNet):
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         """Tells the size of the noisy gradients: the loss itself is an exact function of rows, and not published."""
-        sizes = []
-        for step in range(start, stop):
-            if self.account:
-                self.account.charge(Event(WHAT, self._noise, self._rate))
-            sizes.append(self._step(step))
-        return {"gradient": float(np.mean(sizes))}
+        return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
 
     def _step(self, step: int) -> float:
         from generators.nets.binned import follow, one_hot
 
-        drawn = poisson_sample(self.seed, step, len(self._rows), self._rate)
+        drawn = self._dp.rows(step)
         rows = one_hot(self._rows[drawn], self.sizes, self.device)
         noise = self.noise(len(drawn), generator_of(self.seed, step, LATENT))
         sums = no_sums(self._both)
         if len(drawn):
-            sums = ghost_sums(self._both, lambda net: self._losses(net, rows, noise), self._clip)
-        size = set_gradients(self._both, sums, self._clip, self._noise, self.spec.batch, self.seed, step)
+            sums = ghost_sums(self._both, lambda net: self._losses(net, rows, noise), self._dp.max_norm)
+        size = self._dp.set_gradients(self._both, sums, step)
         self.adams["both"].step()
         follow(self.average, self.decoder, self.spec.average)
         return size

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from generators.family import State, stream
 from generators.privacy import Account, Event
-from generators.tabular.binned_net import BinnedNet, weights_seed
+from generators.tabular.binned_net import BinnedNet, BinnedSpec, weights_seed
 from records.errors import UserError
 
 FAKES, PARTS, DRAWS, VOTES, STUDENT, GENERATE = 3, 4, 5, 6, 8, 9  # purposes of a step's random numbers
@@ -25,8 +25,8 @@ WHAT = "noisy count of votes on one generated row"
 
 
 @dataclass(frozen=True)
-class Spec:
-    """A step trains the teachers, asks for votes, and trains student and generator."""
+class Spec(BinnedSpec):
+    """A step trains the teachers, asks for votes, and trains student and generator; `batch` is of the last two."""
 
     steps: int = 1000
     teachers: int | None = None  # default: one for 32 rows
@@ -35,9 +35,6 @@ class Spec:
     votes: int = 16  # generated rows of a step that teachers vote on
     memory: int = 16_000  # newest votes that the student learns from
     student_steps: int = 1
-    batch: int = 512  # of student and generator
-    num_noise: int = 32
-    widths: tuple[int, ...] = (128, 128)
     student_widths: tuple[int, ...] = (64,)
     learning_rate: float = 5e-4
     teacher_learning_rate: float = 2e-3
@@ -45,16 +42,12 @@ class Spec:
     student_decay: float = 0.1
     heat: float = 0.5  # of the softmax that carries the generator's gradient
     marginal_weight: float = 4.0  # of the generator's distance from the noisy counts, nats a column
-    average: float = 0.99  # share of the past in the averaged generator that samples
-    max_bins: int = 24
-    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
 
     def __post_init__(self) -> None:
-        counts = self.steps, self.teacher_batch, self.votes, self.memory, self.student_steps, self.batch, self.num_noise
-        if min(counts) < 1 or (self.teachers is not None and self.teachers < 2) or self.max_bins < 2:
-            raise ValueError("steps, batches, votes, memory must be at least 1; teachers and max_bins at least 2")
-        if not 0 < self.share_counts < 1 or not 0 <= self.average < 1:
-            raise ValueError("share_counts and average must lie between 0 and 1")
+        super().__post_init__()
+        counts = self.teacher_batch, self.votes, self.memory, self.student_steps
+        if min(counts) < 1 or (self.teachers is not None and self.teachers < 2):
+            raise ValueError("teacher_batch, votes, memory and student_steps must be at least 1, and teachers 2")
 
 
 class PateGan(BinnedNet):
@@ -62,10 +55,6 @@ class PateGan(BinnedNet):
 
     kind: ClassVar[str] = "pate-gan"
     Spec: ClassVar[type] = Spec
-
-    @property
-    def num_steps(self) -> int:
-        return int(self.spec.steps)
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         spec = self.spec

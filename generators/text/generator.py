@@ -1,13 +1,12 @@
 """A text generator is a method times an engine; everything but the engine is here."""
 
-import json
 from abc import abstractmethod
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import pyarrow as pa
 
-from generators.contract import Generator, Made, fill
+from generators.contract import Generator, Made, fields_of, fill
 from generators.text.contract import Ask, ChatEngine, Method, Session
 from records.schema import ASK, REJECT
 from stages.engine import AskRefused, EngineDead
@@ -68,11 +67,8 @@ class TextGenerator(Generator):
         return fill(asks, self.payload, made)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> Made:
-        try:
-            fields = json.loads(text or "")
-        except (ValueError, RecursionError):
-            fields = None
-        if not isinstance(fields, dict):
+        fields = fields_of(text)
+        if fields is None:
             return Made(reason="malformed_ask")
         session = Session(engine, seed, self.sampling, self.json_schema)
         try:

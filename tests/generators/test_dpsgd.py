@@ -63,22 +63,100 @@ def test_one_row_moves_the_sum_by_at_most_the_norm(way):
         assert torch.cat([m.flatten() for m in moved]).norm() <= 0.5 + 1e-4
 
 
-def test_convolutions_go_by_hooks():
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 1))
-    images = torch.randn(5, 1, 8, 8)
-    sums = hook_sums(net, lambda m: softplus(m(images).squeeze(1)), 0.3)
-    by_hand = no_sums(net)
-    for image in images:
+def by_hand(net, losses_of, num_rows, max_norm):
+    """One row at a time: no batch, no hook."""
+    sums = no_sums(net)
+    for row in range(num_rows):
         net.zero_grad()
-        softplus(net(image[None]).squeeze(1)).sum().backward()
-        norm = torch.cat([p.grad.flatten() for p in net.parameters()]).norm()
-        by_hand = [h + p.grad * min(1.0, 0.3 / float(norm)) for h, p in zip(by_hand, net.parameters())]
-    for a, b in zip(sums, by_hand):
+        losses_of(net, row).sum().backward()
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in net.parameters()]
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        sums = [s + g * min(1.0, max_norm / float(norm)) for s, g in zip(sums, gradients)]
+    return sums
+
+
+class Every(nn.Module):
+    """Each layer that ghost norms know, in a form that is easily got wrong: strides, groups, no bias, many places."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 4, 3, stride=2, padding=1),
+            nn.GroupNorm(2, 4),
+            nn.SiLU(),
+            nn.Conv2d(4, 6, 3, dilation=2, padding=2, groups=2, bias=False),
+            nn.GroupNorm(3, 6, affine=False),
+        )
+        self.names, self.places = nn.Embedding(3, 6), nn.Linear(6, 5)
+        self.wide, self.last = nn.Linear(6, 40), nn.Linear(40, 1)
+
+    def forward(self, images, labels):
+        h = self.body(images) + self.names(labels)[:, :, None, None]
+        h = h + self.places(h.flatten(2).transpose(1, 2)).sum((1, 2))[:, None, None, None]  # Linear on many places
+        return self.last(torch.tanh(self.wide(h.mean((2, 3))))).squeeze(1)
+
+
+@pytest.mark.parametrize("way", [ghost_sums, hook_sums])
+@pytest.mark.parametrize("copies", [1, 3])
+@pytest.mark.parametrize("max_norm", [0.3, 1e9])
+def test_every_layer_clips_the_gradient_of_a_row_over_all_its_copies(way, copies, max_norm):
+    torch.manual_seed(0)
+    net, images, labels = Every(), torch.randn(5 * copies, 1, 8, 8), torch.arange(5 * copies) % 3
+
+    def losses(module, part=slice(None)):
+        return softplus(module(images[part], labels[part])).reshape(-1, copies).mean(1)
+
+    expected = by_hand(net, lambda m, row: losses(m, slice(row * copies, (row + 1) * copies)), 5, max_norm)
+    for a, b in zip(way(net, losses, max_norm), expected, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
     assert not hasattr(next(net.parameters()), "grad_sample")  # opacus leaves nothing behind
-    with pytest.raises(UserError, match="use hooks"):
-        ghost_sums(net, lambda m: m(images).squeeze(1), 1.0)
+
+
+@pytest.mark.parametrize("copies", [1, 4])
+def test_the_network_of_diffusion_goes_by_ghost_as_by_hooks(copies):
+    from generators.nets.unet import UNet
+
+    torch.manual_seed(0)
+    net = UNet(1, 8, (1, 2), 10)
+    with torch.no_grad():
+        for p in net.parameters():  # else its last layers are zeros, and hardly a gradient is seen
+            p.add_(0.05 * torch.randn_like(p))
+    images, steps, labels = (
+        torch.randn(6 * copies, 1, 8, 8),
+        torch.arange(6 * copies) * 9,
+        torch.arange(6 * copies) % 11,
+    )
+
+    def losses(module):
+        return module(images, steps, labels).square().reshape(6, -1).mean(1)
+
+    for a, b in zip(ghost_sums(net, losses, 0.2), hook_sums(net, losses, 0.2), strict=True):
+        assert float(b.norm()) > 0
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(1, 2, 3, padding="same"),
+        nn.Conv2d(1, 2, 3, padding=1, padding_mode="reflect"),
+        nn.ConvTranspose2d(1, 2, 3),
+        nn.utils.parametrizations.spectral_norm(nn.Conv2d(1, 2, 3)),
+        nn.BatchNorm2d(1, affine=False),
+    ],
+)
+def test_other_layers_are_refused_by_ghost(layer):
+    with pytest.raises(UserError, match="use hooks|mixes rows"):
+        ghost_sums(nn.Sequential(layer), lambda m: m(torch.randn(5, 1, 8, 8)).flatten(1).sum(1), 1.0)
+
+
+def test_weights_that_two_layers_share_and_batches_that_split_no_rows_are_refused():
+    net = nn.Sequential(nn.Linear(12, 12), nn.Linear(12, 12))
+    net[1].weight = net[0].weight
+    with pytest.raises(UserError, match="share no weights"):
+        ghost_sums(net, lambda m: m(batch()).sum(1), 1.0)
+    with pytest.raises(UserError, match="no multiple of the 5 rows"):
+        ghost_sums(critic(), lambda m: m(batch())[:5, 0], 1.0)
 
 
 def test_layers_that_mix_rows_are_refused():

@@ -90,7 +90,9 @@ def test_equal_rows_name_the_row_that_was_kept(tmp_path: Path) -> None:
     assert gristmill("audit", str(out)).returncode == 1
 
 
-@pytest.mark.parametrize("name", ["digits-ddpm", "digits-gan", "digits-classifier", "mnist-vae", "cartpole-adr"])
+@pytest.mark.parametrize(
+    "name", ["digits-ddpm", "digits-dp-ddpm", "digits-gan", "digits-classifier", "mnist-vae", "cartpole-adr"]
+)
 def test_fit_recipes_are_whole(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     plan = load_plan(f"recipes/fit/{name}.toml")

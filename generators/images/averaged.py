@@ -1,0 +1,129 @@
+"""What families of images share that train networks step by step and sample with a moving average of one of them.
+
+An average of a generator's weights samples better than its last ones: Yazici et al. 2019, Ho et al. 2020.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Drawn, State
+from generators.images.common import ImageFamily, row_streams
+from generators.privacy import Account
+
+INIT = 1 << 32  # key of the stream of first weights, beyond all steps
+
+
+class AveragedFamily(ImageFamily):
+    """Base of families with networks `_nets` and optimizers `_adams`, by name; `_average` follows the one that samples.
+
+    `spec` has steps and ema.
+    """
+
+    sampler: ClassVar[str]  # name of the network that samples
+
+    @abstractmethod
+    def _new_sampler(self) -> Any:
+        """The network that samples, on its device, with new weights."""
+
+    @abstractmethod
+    def _make_rest(self) -> None:
+        """Put the other networks into `_nets`, and the optimizers into `_adams`."""
+
+    @property
+    def num_steps(self) -> int:
+        return int(self.spec.steps)
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        import torch
+
+        from generators.nets.arrays import seeded
+
+        self._seed = seed
+        pixels, self._labels = self.read(table)
+        self._pixels = torch.from_numpy(pixels)
+        self._shares = self.shares(self._labels)
+        seeded(seed, INIT)
+        sampler, self._average = self._new_sampler(), self._new_sampler()
+        self._average.load_state_dict(sampler.state_dict())
+        self._nets: dict[str, Any] = {self.sampler: sampler}
+        self._adams: dict[str, Any] = {}
+        self._make_rest()
+
+    def _follow(self, step: int) -> None:
+        """Move the average after the network that samples."""
+        from generators.nets.arrays import follow
+
+        follow(self._average, self._nets[self.sampler], step, self.spec.ema)
+
+    def _to(self, array: np.ndarray) -> Any:
+        import torch
+
+        return torch.from_numpy(array).to(self.device)
+
+    def trained(self) -> State:
+        from generators.nets.arrays import of_module
+
+        return State({**of_module(self._average, self.sampler), "shares": self._shares})
+
+    def training(self) -> State:
+        from generators.nets.arrays import of_adam, of_module
+
+        tensors: dict[str, np.ndarray] = {}
+        for name, net in self._nets.items():
+            tensors |= of_module(net, name)
+        for name, adam in self._adams.items():
+            tensors |= of_adam(adam, name)
+        return State(tensors)
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        from generators.nets.arrays import to_adam, to_module
+
+        self._average, self._shares = self._new_sampler(), trained.tensors["shares"]
+        to_module(self._average, self.sampler, trained.tensors)
+        if training:
+            for name, net in self._nets.items():
+                to_module(net, name, training.tensors)
+            for name, adam in self._adams.items():
+                to_adam(adam, name, training.tensors)
+
+
+@dataclass(frozen=True)
+class LatentSpec:
+    """Of families that make an image from a normal vector in one pass."""
+
+    steps: int = 2000
+    batch: int = 128
+    lr: float = 2e-3
+    width: int = 32  # channels of the widest image; a multiple of 8
+    latent: int = 16  # length of the vector
+    ema: float = 0.99  # decay of the average of weights that samples
+
+    def __post_init__(self) -> None:
+        if min(self.steps, self.batch, self.latent) < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
+            raise ValueError("steps, batch, latent and lr must be above 0, and ema must lie in 0 to 1")
+        if self.width < 8 or self.width % 8:
+            raise ValueError("width must be a multiple of 8")
+
+
+class LatentFamily(AveragedFamily):
+    """Base of families that make an image from a normal vector and a label in one pass. `spec` is a LatentSpec."""
+
+    def _new_sampler(self) -> Any:
+        from generators.nets.convs import Widen
+
+        return Widen(self.shape, self.spec.width, self.spec.latent, self.num_labels).to(self.device)
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        import torch
+
+        streams = row_streams(seeds)
+        labels = self.choose(wanted, np.array([s.random() for s in streams]), self._shares)
+        noise = np.stack([s.standard_normal(self.spec.latent, np.float32) for s in streams])
+        with torch.inference_mode():
+            made = self._average(self._to(noise), self._to(labels))
+        return self.drawn(made.cpu().numpy(), labels)

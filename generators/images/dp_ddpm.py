@@ -1,0 +1,83 @@
+"""`dp-ddpm`: the diffusion model of `ddpm` under DP-SGD.
+
+Dockhorn et al. 2023 (Differentially Private Diffusion Models), Ghalebikesabi et al. 2023: small networks, large
+samples, and noise multiplicity: a row's loss is the mean over several steps and noises, taken before its gradient is
+clipped. All of them belong to the row, so the row is charged once, and its gradient points better for the same noise.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.dpsgd import DpSgd, ghost_sums, no_sums
+from generators.family import stream
+from generators.images import ddpm
+from generators.images.averaged import INIT
+from generators.privacy import Account, Event
+
+COUNTS = "counts of labels"
+COUNT = 3  # purpose of a stream of random numbers
+MOST_PIXELS = 2**15  # that go through the network at once: holds memory down, and changes no gradient but in rounding
+
+
+@dataclass(frozen=True)
+class Spec(ddpm.Spec):
+    """As of ddpm, where samples are larger and the network is smaller."""
+
+    steps: int = 300
+    batch: int = 512  # expected rows of a Poisson sample
+    width: int = 8
+    copies: int = 4  # noisy images of a row in a step
+    share_counts: float = 0.05  # of epsilon, for how often each label is
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.copies < 1 or not 0 < self.share_counts < 1:
+            raise ValueError("copies must be at least 1, and share_counts must lie between 0 and 1")
+
+
+class DpDdpm(ddpm.Ddpm):
+    """Learns as Ddpm does, from noisy sums of clipped gradients and from noisy counts of labels."""
+
+    kind: ClassVar[str] = "dp-ddpm"
+    Spec: ClassVar[type] = Spec
+    is_private: ClassVar[bool] = True
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        super().begin(table, seed, account)
+        if account and self.label:
+            self._shares = self._noisy_shares(account)
+        self._dp = DpSgd(account, seed, table.num_rows, self.spec.batch, self.num_steps)
+
+    def _noisy_shares(self, account: Account) -> np.ndarray:
+        """How often each label is, as noisy counts tell it; a count below 1 is taken for 1."""
+        noise = account.noise_for(COUNTS, 1.0, 1, self.spec.share_counts)
+        account.charge(Event(COUNTS, noise))
+        counts = np.bincount(self._labels, minlength=self.num_labels)
+        noisy = counts + noise * stream(self._seed, INIT, COUNT).standard_normal(self.num_labels)
+        return np.maximum(noisy, 1.0) / np.maximum(noisy, 1.0).sum()
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        """Tells the size of the noisy gradients: the loss itself is an exact function of rows, and not published."""
+        return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
+
+    def _step(self, step: int) -> float:
+        drawn, draw = self._dp.rows(step), stream(self._seed, step)
+        sums = no_sums(self._net)
+        most = max(1, MOST_PIXELS // (self.spec.copies * math.prod(self.shape[1:])))
+        for start in range(0, len(drawn), most):
+            task = self._task(np.repeat(drawn[start : start + most], self.spec.copies), draw)
+            found = ghost_sums(self._net, lambda net: self._losses(net, task), self._dp.max_norm)  # noqa: B023
+            sums = [total + more for total, more in zip(sums, found)]
+        size = self._dp.set_gradients(self._net, sums, step)
+        self._move(step)
+        return size
+
+    def _losses(self, net: Any, task: tuple[Any, Any, Any, Any]) -> Any:
+        """The mean squared error of each row, over its copies and pixels: (rows,)."""
+        *given, target = task
+        return (net(*given) - target).square().reshape(len(target) // self.spec.copies, -1).mean(1)

@@ -1,0 +1,103 @@
+"""Each row's gradient of one layer, from what the layer was given and the gradient of what it made.
+
+Book-keeping of Bu et al. 2023: one pass forwards and one back over the whole batch, then for each layer the squared
+norm of each row's own gradient, and the sum of these gradients by what is kept of each. For linear layers the norm
+comes from the two Gram matrices of the places that a row fills in the layer (the ghost norm of Li et al. 2022, section
+4), or from the row's gradient itself where that is less work, as it is for the convolutions of small networks (Bu et
+al. 2022, "mixed ghost clipping").
+
+A batch may hold several entries a row, one after another (noise multiplicity): a row's gradient is the sum over them.
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from records.errors import UserError
+
+KNOWN = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Embedding)
+
+Sum = Callable[[Tensor], Tensor]  # from what is kept of each row's gradient, (rows,), to the sum, as the parameter
+OfRows = list[tuple[nn.Parameter, Tensor, Sum]]  # parameter, squared norms of the rows' gradients (rows,), their sum
+
+
+def layers_of(module: nn.Module) -> list[nn.Module]:
+    """The layers that own all parameters of `module`. Raises UserError where others own some, or layers share them."""
+    layers = [m for m in module.modules() if isinstance(m, KNOWN)]
+    owned = [id(p) for m in layers for p in m._parameters.values() if p is not None]
+    if sorted(owned) != sorted(id(p) for p in module.parameters()):
+        raise UserError(
+            "ghost clipping here is for networks of Linear, Conv2d, GroupNorm and Embedding layers that share no "
+            "weights; use hooks"
+        )
+    for m in layers:
+        if isinstance(m, nn.Conv2d) and (m.padding_mode != "zeros" or isinstance(m.padding, str)):
+            raise UserError("ghost clipping here is for Conv2d padded with a number of zeros; use hooks")
+        if isinstance(m, nn.Embedding) and (m.padding_idx is not None or m.max_norm or m.scale_grad_by_freq):
+            raise UserError("ghost clipping here is for plain Embedding layers; use hooks")
+    return layers
+
+
+def of_rows(layer: nn.Module, given: Tensor, flow: Tensor, num_rows: int) -> OfRows:
+    """For each parameter of `layer`: the rows' squared norms, and how to sum their gradients.
+
+    `given` went into the layer, `flow` is the gradient of all losses by what came out; both have num_rows times a whole
+    number of entries, a row's own next to each other.
+    """
+    if isinstance(layer, nn.GroupNorm):
+        normal = F.group_norm(given, layer.num_groups, eps=layer.eps)
+        slopes = [_places(flow * normal, num_rows), _places(flow, num_rows)]
+        return [_direct(p, s.sum(1)) for p, s in zip((layer.weight, layer.bias), slopes) if p is not None]
+    if isinstance(layer, nn.Embedding):
+        numbers = F.one_hot(given.reshape(num_rows, -1), layer.num_embeddings).to(flow)
+        return [_outer(layer.weight, numbers, flow.reshape(num_rows, -1, layer.embedding_dim))]
+    assert isinstance(layer, nn.Linear | nn.Conv2d)
+    if isinstance(layer, nn.Conv2d):
+        left = _places(flow, num_rows)
+        found = [_direct(layer.weight, _of_windows(layer, given, flow, num_rows))]
+    else:
+        came, left = (x.reshape(num_rows, -1, x.shape[-1]) for x in (given, flow))
+        found = [_outer(layer.weight, left, came)]
+    return found if layer.bias is None else [*found, _direct(layer.bias, left.sum(1))]
+
+
+def _places(images: Tensor, num_rows: int) -> Tensor:
+    """(entries, channels, ...) as (rows, places, channels)."""
+    flat = images.flatten(2).transpose(1, 2)
+    return flat.reshape(num_rows, -1, flat.shape[2])
+
+
+def _of_windows(layer: nn.Conv2d, given: Tensor, flow: Tensor, num_rows: int) -> Tensor:
+    """The rows' gradients of a convolution's weights, (rows, numbers): of one convolution with a group a row, into
+    which a row's entries go as a batch (Rochette et al. 2019). Far faster than unfolding the windows."""
+    came, left = (
+        x.unflatten(0, (num_rows, -1)).transpose(0, 1).reshape(-1, num_rows * x.shape[1], *x.shape[2:])
+        for x in (given, flow)
+    )
+    shape = num_rows * layer.out_channels, *layer.weight.shape[1:]
+    how = layer.stride, layer.padding, layer.dilation, num_rows * layer.groups
+    return torch.nn.grad.conv2d_weight(came, shape, left, *how).reshape(num_rows, -1)
+
+
+def _direct(parameter: nn.Parameter, each: Tensor) -> tuple[nn.Parameter, Tensor, Sum]:
+    """From the rows' gradients themselves: (rows, numbers)."""
+    return parameter, each.square().sum(1), lambda kept: (each * kept[:, None]).sum(0).view(parameter.shape)
+
+
+def _outer(parameter: nn.Parameter, left: Tensor, came: Tensor) -> tuple[nn.Parameter, Tensor, Sum]:
+    """A row's gradient is the sum over places of the outer products of `left`, (rows, places, o), and `came`, (rows,
+    places, i)."""
+    places, o, i = left.shape[1], left.shape[2], came.shape[2]
+    if places > 1 and o * i < places * (o + i):
+        return _direct(parameter, (left.transpose(1, 2) @ came).flatten(1))
+    if places == 1:
+        squares = left[:, 0].square().sum(1) * came[:, 0].square().sum(1)
+    else:
+        squares = ((left @ left.transpose(1, 2)) * (came @ came.transpose(1, 2))).sum((1, 2))
+
+    def total(kept: Tensor) -> Tensor:
+        return ((left * kept[:, None, None]).flatten(0, 1).T @ came.flatten(0, 1)).view(parameter.shape)
+
+    return parameter, squares, total
