@@ -125,7 +125,7 @@ class Ledger:
         return found
 
     def _square_of_mean(self, draw: Draw, share: np.ndarray, every: float) -> float:
-        """E of the squared mean of drawn rows: pairs of a row with itself and other pairs; `every`: of all rows' mean."""
+        """E of the squared mean of drawn rows: own pairs and other pairs. `every`: that of all rows of the shards."""
         square, m = float(share @ self._squares), draw.num
         if draw.how == "with":
             others = every

@@ -42,13 +42,13 @@ def effective_size(
         return math.fsum(n * a for n, a in zip(sizes, real))
     if known == "unassisted":
         return math.fsum(n * a * a for n, a in zip(sizes, real))
-    return math.fsum(n * a * a * _told_apart(a, hit_rate, false_rate) for n, a in zip(sizes, real))
+    return math.fsum(n * a * _told_apart(a, hit_rate, false_rate) for n, a in zip(sizes, real))
 
 
 def _told_apart(real: float, hit_rate: float, false_rate: float) -> float:
-    """1 + chi^2 = sum Q1^2 / Q over the two outputs of the detector."""
+    """a (1 + chi^2) = sum Q1 (a Q1 / Q) over the detector's outputs: how far it believes a real row, in the mean."""
     total = 0.0
     for own, others in ((false_rate, hit_rate), (1 - false_rate, 1 - hit_rate)):
         every = real * own + (1 - real) * others
-        total += own * own / every if own else 0.0
+        total += own * (real * own / every) if every > 0 else 0.0
     return total

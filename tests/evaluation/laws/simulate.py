@@ -1,5 +1,6 @@
-"""Chains with real rows in memory, written down plainly: what the laws are held against. Nothing of evaluation/ here but
-the description of a chain."""
+"""Chains with real rows in memory, written down plainly: what the laws are held against.
+
+Nothing of evaluation/ is used but the description of a chain."""
 
 from typing import NamedTuple
 
