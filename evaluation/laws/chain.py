@@ -35,7 +35,7 @@ class Setting:
     weights: Literal["pooled", "golden"] = "pooled"
     growth: float = 1.0
     estimator: Estimator = "mle"
-    bias: float = 1.0  # sampling variance over the model's; of a kde times 1 + (bandwidth / standard deviation)^2
+    bias: float = 1.0  # variance of what is sampled over that of the rows learnt from; a kde: 1 + relative bandwidth^2
     d: int = 1
     truth: float = 1.0  # the true variance, covariance trace or Gini-Simpson index; s^2 of a regression's labels
     truth_squares: float | None = None  # tr(S^2) / (tr S)^2 of the true covariance, for the deviation of the trace
@@ -62,7 +62,7 @@ class Setting:
     def made_rows(self, generation: int) -> int:
         """What the model of a generation writes for the next one."""
         needed = self.rows(generation + 1)
-        return needed if self.bernoulli else needed - self.real_rows(generation + 1)
+        return needed if self.bernoulli else max(1, needed - self.real_rows(generation + 1))
 
 
 def moments(setting: Setting, generations: int) -> tuple[Moments, ...] | None:
@@ -109,9 +109,8 @@ def _moments(setting: Setting, generations: int) -> tuple[Moments, ...]:
     pool: list[Shard] = [] if without_first else [name for name, _ in sizes.first]
     found = [ledger.fit([Draw((name,), num) for name, num in sizes.first])]
     for k in range(2, generations + 1):
-        if made := sizes.made(k - 1):
-            ledger.add_made(("made", k - 1), made, setting.bias)
-            pool.append(("made", k - 1))
+        ledger.add_made(("made", k - 1), sizes.made(k - 1), setting.bias)
+        pool.append(("made", k - 1))
         if setting.pool == "window":
             pool = pool[-setting.window :]
         own = ("real", k)
@@ -167,6 +166,8 @@ class _Sizes:
         if setting.pool == "subsample":
             how: Literal["with", "without"] = "with" if setting.with_replacement else "without"
             return [*real, *([Draw(tuple(pool), asked - beside, how)] if asked > beside else [])]
+        if setting.pool == "replace" and asked == beside:
+            return real
         if setting.weights == "pooled":
             return [*real, *([Draw(tuple(pool), sum(self._held[name] for name in pool))] if pool else [])]
         whole = [Draw((name,), self._held[name]) for name in pool]

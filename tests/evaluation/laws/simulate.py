@@ -26,6 +26,19 @@ def _pick(random: np.random.Generator, rows: np.ndarray, num: int, again: bool) 
     return rows[np.arange(chains)[:, None], at]
 
 
+def _two_normals(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Shares, means and standard deviations, each (chains, 2), after four steps of EM on (chains, n)."""
+    belief = np.stack([x <= np.median(x, axis=1, keepdims=True), x > np.median(x, axis=1, keepdims=True)]) * 0.8 + 0.1
+    for _ in range(4):
+        sums = belief.sum(axis=2, keepdims=True)
+        centres = (belief * x).sum(axis=2, keepdims=True) / sums
+        variances = (belief * (x - centres) ** 2).sum(axis=2, keepdims=True) / sums
+        density = sums / np.sqrt(variances) * np.exp(-((x - centres) ** 2) / (2 * variances))
+        shares = sums / x.shape[1]
+        belief = density / density.sum(axis=0)
+    return shares[..., 0].T, centres[..., 0].T, np.sqrt(variances[..., 0]).T
+
+
 def run(setting: Setting, generations: int, chains: int, seed: int) -> Run:
     """Gaussian rows of d independent standard columns, or categories as one-hot rows."""
     random = np.random.default_rng(seed)
@@ -49,6 +62,11 @@ def run(setting: Setting, generations: int, chains: int, seed: int) -> Run:
         if setting.family == "kde":  # a kernel on a row drawn again: variance of the rows plus that of the kernel
             kernel = np.sqrt(setting.bias - 1) * np.sqrt(covariance[:, 0, 0])[:, None, None]
             return _pick(random, rows, num, True) + kernel * noise
+        if setting.family == "gmm":
+            portions, centres, deviations = _two_normals(rows[..., 0])
+            which = (random.random((chains, num)) < portions[:, 1:]).astype(int)
+            made = np.take_along_axis(centres, which, 1) + np.take_along_axis(deviations, which, 1) * noise[..., 0]
+            return made[..., None]
         return mean[:, None] + np.einsum("cij,cnj->cni", root, noise)
 
     first = rows = real(setting.rows(1))

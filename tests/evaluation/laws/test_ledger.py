@@ -40,6 +40,8 @@ REGIMES = {
     "categories, fresh": Setting("multinomial", 12, probabilities=ZIPF, real="fresh", real_fraction=0.25),
     "categories, accumulate": Setting("multinomial", 12, probabilities=ZIPF, pool="accumulate"),
     "kernels": Setting("kde", 12, bias=1.25),
+    "mixture by EM": Setting("gmm", 24),
+    "mixture by EM, half fresh": Setting("gmm", 24, real="fresh", real_fraction=0.5),
 }
 
 
@@ -150,3 +152,8 @@ def test_a_thousand_generations_are_cheap() -> None:
     assert moments(Setting("gaussian", 100), 1000)[-1].variance == pytest.approx(0.99**1000)
     kept = moments(Setting("gaussian", 100, pool="accumulate"), 300)[-1].variance
     assert kept == pytest.approx(gaussian.accumulated_variance(100, 300))
+
+
+def test_with_real_rows_alone_nothing_is_forgotten_and_nothing_learnt() -> None:
+    found = moments(Setting("gaussian", 10, real="fresh", real_fraction=1.0), 5)
+    assert [m.variance for m in found] == pytest.approx([0.9] * 5)
