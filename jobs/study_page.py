@@ -14,10 +14,11 @@ from markupsafe import Markup
 from generators.chains.cells import Cell
 from jobs import study_plots as plots
 from jobs.study_laws import lines
+from jobs.study_results import exhibits
 from jobs.study_spec import StudySpec
 from records.store import Store
 
-MAX_FIGURES, MAX_ROWS, MAX_MAPS = 24, 400, 12
+MAX_FIGURES, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS = 24, 400, 12, 8
 Found = dict[str, dict[str, plots.Curve]]  # {measure: {cell: curve}}
 LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
 
@@ -48,6 +49,7 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
         "maps": _maps(spec, cells, found, measures),
         "last": _last(found, measures)[:MAX_ROWS],
         "sources": sources,
+        "exhibits": _exhibits(cells, store),
         "settings": json.dumps(book["study"], indent=2),
         "versions": json.dumps(book["versions"], indent=2),
     }
@@ -121,6 +123,18 @@ def _maps(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list[s
                 {"label": label, "measure": measure, "svg": Markup(svg), "has_law": bool(np.isfinite(law).all())}
             )
     return maps[:MAX_MAPS]
+
+
+def _exhibits(cells: Sequence[Cell], store: Store) -> list[dict[str, Any]]:
+    """Rows of the first chain of some cells, of the first generation, the last and some between."""
+    shown = []
+    for cell in cells[:MAX_EXHIBITS]:
+        found = exhibits(cell, store)
+        if not found:
+            continue
+        wanted = sorted({1, 2, max(1, cell.generations // 2), cell.generations} & set(found))
+        shown.append({"cell": cell.name, "generations": [{"generation": k, **found[k]} for k in wanted]})
+    return shown
 
 
 def _last(found: Found, measures: list[str]) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """What a study came to: one row a chain and generation (results.parquet), and one a cell, generation and measure."""
 
 import io
+import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generators.chains.cells import Cell
-from generators.chains.work import FIRST_COLUMNS, unit_name
+from generators.chains.work import FIRST_COLUMNS, SHOWN, unit_name
 from jobs.study_laws import lines
 from records.parquet import read_parquet
 from records.store import Store
@@ -67,6 +68,19 @@ def cell_table(cell: Cell, store: Store) -> pa.Table:
     for name, value in (("regime", cell.regime_name), ("cell", cell.name)):
         table = table.add_column(0, name, pa.array([value] * num).dictionary_encode())
     return table.sort_by([("chain", "ascending"), ("generation", "ascending")])
+
+
+def exhibits(cell: Cell, store: Store) -> dict[int, dict[str, Any]]:
+    """{generation: rows to look at} of the cell's first chain, where its family shows some."""
+    found: dict[int, dict[str, Any]] = {}
+    for unit in cell.units():
+        if unit.block:
+            break
+        data = store.read_if_there(unit_name(unit.key))
+        if data is not None:
+            told = json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(SHOWN, b"{}"))
+            found |= {int(generation): exhibit for generation, exhibit in told.items()}
+    return found
 
 
 def write_results(cells: Sequence[Cell], store: Store) -> pa.Table:

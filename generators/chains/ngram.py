@@ -198,9 +198,7 @@ def _level(keys: np.ndarray, weights: np.ndarray, num: int, discount: float) -> 
     totals = np.add.reduceat(counts, starts)
     # With weights below the discount nothing may go below 0.
     kept = np.maximum(counts - discount, 0.0)
-    return Level(
-        contexts, np.append(starts, len(pairs)), (pairs % num).astype(np.int32), kept, np.cumsum(kept), totals
-    )
+    return Level(contexts, np.append(starts, len(pairs)), (pairs % num).astype(np.int32), kept, np.cumsum(kept), totals)
 
 
 def _found(line: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

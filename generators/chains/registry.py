@@ -10,6 +10,7 @@ KINDS = {
     "gaussian": ("generators.chains.gaussian", "Gaussian"),
     "multinomial": ("generators.chains.multinomial", "Multinomial"),
     "ngram": ("generators.chains.ngram", "Ngram"),
+    "model": ("generators.chains.trainable", "Trainable"),
     "linear_regression": ("generators.chains.regression", "LinearRegression"),
 }
 

@@ -37,13 +37,17 @@ def rows_name(key: str) -> str:
     return f"{ROWS}/{key}"
 
 
-def do(unit: Unit, store: Store) -> float:
-    """Do the unit unless it is done; seconds that it took. Raises UserError when the regime cannot be kept to."""
+def do(unit: Unit, store: Store, meter: Any = None) -> float:
+    """Do the unit unless it is done; seconds that it took. `meter` judges the rows of trainable families.
+
+    Raises UserError when the regime cannot be kept to.
+    """
     if store.exists(unit_name(unit.key)):
         return 0.0
     started = time.perf_counter()
     cell, family = unit.cell, unit.cell.family()
     family.block = cell.width  # type: ignore[misc]
+    family.meter = meter
     family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
@@ -115,12 +119,12 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
     return pool
 
 
-def do_all(units: Sequence[Unit], store: Store) -> list[tuple[str, float, str | None]]:
+def do_all(units: Sequence[Unit], store: Store, meter: Any = None) -> list[tuple[str, float, str | None]]:
     """(key, seconds, None) of each unit; with why it cannot be done where its regime cannot be kept to."""
     told: list[tuple[str, float, str | None]] = []
     for unit in units:
         try:
-            told.append((unit.key, do(unit, store), None))
+            told.append((unit.key, do(unit, store, meter), None))
         except UserError as error:
             told.append((unit.key, 0.0, str(error)))
     return told

@@ -1,4 +1,4 @@
-"""`gristmill study` as a user meets it: laws held, resumed after kills with the same bytes, refused when it must fail."""
+"""`gristmill study` as a user meets it: laws held, resumed after kills with the same bytes, refused in time."""
 
 import json
 import signal
