@@ -114,3 +114,16 @@ class Limits:
             if goal is not None and done >= goal:
                 return name
         return None
+
+
+@dataclass(frozen=True)
+class UnitSpec:
+    """`[work]` of a study: what one unit takes."""
+
+    num_cpus: float = 1.0
+    num_gpus: float = 0.0
+    max_retries: int = 3  # of a unit whose worker was lost
+
+    def __post_init__(self) -> None:
+        if self.num_cpus <= 0 or self.num_gpus < 0 or self.max_retries < 0:
+            raise ValueError("num_cpus must be above 0; num_gpus and max_retries must not be negative")

@@ -160,6 +160,13 @@ def utility(
     }
 
 
+def tstr(task: Task, encoder: Encoder, synthetic: pa.Table, holdout: pa.Table, seed: int) -> float | None:
+    """The main score on the holdout of the leading learner, taught by the synthetic rows alone."""
+    learner = list(learners(task, encoder, seed).values())[-1]
+    rows, real = _encoded(task, encoder, synthetic), _encoded(task, encoder, holdout)
+    return score(task, real.target, _fitted(task, learner, rows)(learner.features(real)))[task.main]
+
+
 def _gain(value: float | None, base: float | None) -> float | None:
     return None if value is None or base is None else value - base
 

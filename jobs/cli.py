@@ -17,6 +17,7 @@ examples:
   gristmill pack out/demo --to out/demo-release --shard-mb 256
   gristmill fit recipes/fit/adult-tabddpm.toml --out out/adult-tabddpm
   gristmill audit-privacy recipes/fit/adult-mst.toml --out out/adult-mst
+  gristmill study studies/gaussian-laws.toml --out out/gaussian-laws
   gristmill evaluate out/adult-rows --real-train package:adult/train --real-holdout package:adult/test --target income \
       --schema recipes/schemas/adult.toml --out out/adult-evaluation
 
@@ -112,6 +113,14 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", required=True, metavar="URI", help="where both files go: a folder of its own")
     evaluate.add_argument("--json", action="store_true", help="print metrics.json instead of a table")
 
+    study = verbs.add_parser(
+        "study", help="run chains of generations over a grid of regimes; the same command again resumes"
+    )
+    study.add_argument("study", metavar="STUDY", help="a TOML file with [family], [regimes] and [grid], see studies/")
+    study.add_argument("--out", required=True, metavar="URI", help="local folder or s3://bucket/prefix")
+    _settings(study)
+    study.add_argument("--dry-run", action="store_true", help="show cells, laws and chains needed; start nothing")
+
     for name, text in (
         ("status", "how far a run is: generated = kept + rejected by reason"),
         ("audit", "re-read an output and prove it; exit code 1 when something is wrong"),
@@ -180,6 +189,10 @@ def _call(args: argparse.Namespace) -> int:
 
         given = {name: value for name, value in vars(args).items() if name not in ("verb", "json")}
         return evaluate(Asked(**given), args.json)
+    if args.verb == "study":
+        from jobs.study import study
+
+        return study(args.study, args.out, args.settings, args.dry_run)
     if args.verb == "status":
         from jobs.status import status
 

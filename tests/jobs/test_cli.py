@@ -21,6 +21,7 @@ FLAGS = {
     "evaluate": {"--help", "--real-train", "--real-holdout", "--schema", "--target", "--model", "--seed"}
     | {"--max-rows", "--out", "--json", "--text-column", "--perplexity-model"},
     "audit-privacy": {"--help", "--out", "--set", "--data", "--canaries", "--samples", "--seed", "--json"},
+    "study": {"--help", "--out", "--set", "--dry-run"},
     "status": {"--help", "--json", "--watch"},
     "report": {"--help"},
     "audit": {"--help", "--json"},

@@ -1,0 +1,99 @@
+"""A cell is one setting of a study; its chains are cut into units of work, each named by all that decides its bytes.
+
+A unit is a span of generations of one block of chains: all of them for light families, one for heavy ones. Its key
+covers family, rows, gates, seed, block and the regimes up to there, and nothing else: chains that begin alike share
+their first units, also across cells and studies in one output, and a fork shares everything before it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from generators.chains.contract import ChainFamily
+from generators.chains.loop import Fork, RegimeAt, num_to_make, regimes
+from generators.chains.registry import chain_class
+from records.ids import fingerprint
+from records.regimes import Regime
+from records.spec import build, literals
+
+FORMAT = 1  # to be raised when the same literals come to give other bytes
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What all its chains have in common."""
+
+    name: str
+    kind: str
+    spec: dict[str, Any]  # of the family
+    regime_name: str
+    regime: Regime
+    n: int
+    generations: int
+    chains: int
+    seed: int
+    forks: tuple[Fork, ...] = ()
+    gates: tuple[dict[str, Any], ...] = ()
+    varied: dict[str, Any] = field(default_factory=dict)  # what the grid says of it
+
+    def family(self) -> ChainFamily:
+        """Raises UserError for a spec that the family refuses."""
+        found = chain_class(self.kind)
+        return found(build(found.Spec, self.spec, "family"))
+
+    @property
+    def regime_at(self) -> RegimeAt:
+        return regimes(self.regime, self.forks)
+
+    @cached_property
+    def width(self) -> int:
+        """Chains in a block; gates keep other rows in every chain, so with them it is one."""
+        return 1 if self.gates else chain_class(self.kind).block
+
+    def keys(self, block: int) -> list[str]:
+        """What names generation 1, 2, ... of a block."""
+        at, found = self.regime_at, []
+        spec = literals(self.family().spec)
+        key: Any = [FORMAT, self.kind, spec, self.n, self.seed, block, self.width, literals(self.gates)]
+        for generation in range(1, self.generations + 1):
+            regime = literals(at(generation)) if generation > 1 else None
+            key = fingerprint([key, regime, num_to_make(at(generation + 1), generation, self.n, self.gates)])
+            found.append(key)
+        return found
+
+    def units(self) -> Iterator["Unit"]:
+        """All that is to be done, each after the one that it needs."""
+        is_light = chain_class(self.kind).is_light
+        for block in range(-(-self.chains // self.width)):
+            keys = self.keys(block)
+            if is_light:
+                yield Unit(self, block, 1, self.generations, tuple(keys))
+                continue
+            for generation in range(1, self.generations + 1):
+                yield Unit(self, block, generation, generation, tuple(keys))
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The generations `first` .. `last` of a block; `keys` are those of all generations of the block."""
+
+    cell: Cell
+    block: int
+    first: int
+    last: int
+    keys: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return self.keys[self.last - 1]
+
+    @property
+    def needs(self) -> str | None:
+        """The key of the unit that must be done before."""
+        return self.keys[self.first - 2] if self.first > 1 else None
+
+    @property
+    def left(self) -> int:
+        """Generations from here to the end of the chain: the longest remaining chain goes first."""
+        return self.cell.generations - self.first + 1

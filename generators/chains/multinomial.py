@@ -1,0 +1,111 @@
+"""A histogram over categories, sampled again and again: the Wright-Fisher model of genetics, and a unigram model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from generators.chains.contract import ChainFamily, Measures, Piece
+from records.errors import UserError
+
+
+@dataclass(frozen=True)
+class MultinomialSpec:
+    """The truth: `shares`, or a Zipf law over `categories` (shares proportional to 1 / rank^exponent)."""
+
+    categories: int = 50
+    exponent: float = 1.0
+    shares: tuple[float, ...] = ()
+    temperature: float = 1.0  # of sampling: shares proportional to p^(1 / temperature)
+
+    def __post_init__(self) -> None:
+        if self.categories < 2 or self.exponent < 0 or not self.temperature > 0:
+            raise ValueError("categories must be at least 2, exponent not negative and temperature above 0")
+        if self.shares and (len(self.shares) < 2 or min(self.shares) < 0 or sum(self.shares) <= 0):
+            raise ValueError("shares must be at least two numbers, none negative and not all 0")
+
+    @property
+    def truth(self) -> np.ndarray:
+        """float64 (categories,), sums to 1."""
+        shares = np.array(self.shares) if self.shares else np.arange(1, self.categories + 1) ** -self.exponent
+        return shares / shares.sum()
+
+
+class Multinomial(ChainFamily):
+    """Rows are codes of categories, int64 (chains, rows)."""
+
+    kind: ClassVar[str] = "multinomial"
+    Spec: ClassVar[type] = MultinomialSpec
+    spec: MultinomialSpec
+
+    def least_rows(self) -> int:
+        return 1
+
+    def check(self, n: int) -> None:
+        super().check(n)
+        if len(self.spec.truth) > 100_000:
+            raise UserError("family 'multinomial' holds a table of chains by categories; take at most 100,000")
+
+    def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
+        return drawn(np.broadcast_to(self.spec.truth, (chains, len(self.spec.truth))), num, random)
+
+    def hold(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The codes, and how many rows there are of each: (chains, categories)."""
+        return rows, counted(rows, len(self.spec.truth))
+
+    def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> np.ndarray:
+        """Shares, float64 (chains, categories)."""
+        total: Any = 0.0
+        for piece in pieces:
+            if piece.rows is None:
+                counts = sum(counts for _, counts in piece.held)
+            else:
+                line = np.concatenate([rows for rows, _ in piece.held], axis=1)
+                counts = counted(np.take_along_axis(line, piece.rows, axis=1), len(self.spec.truth))
+            total = total + piece.weight * counts
+        return total / total.sum(axis=1, keepdims=True)
+
+    def sample(self, model: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
+        if self.spec.temperature != 1:
+            model = model ** (1 / self.spec.temperature)
+            model = model / model.sum(axis=1, keepdims=True)
+        return drawn(model, num, random)
+
+    def measure(self, model: np.ndarray, made: np.ndarray, random: np.random.Generator) -> Measures:
+        """gini_simpson 1 - sum p^2, mean_error |p - truth|^2, their sum, entropy in nats, support (categories left),
+        total_variation to the truth, rare_mass of the rarer half."""
+        truth = self.spec.truth
+        rare = np.argsort(-truth, kind="stable")[len(truth) // 2 :]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            logs = np.where(model > 0, np.log(model), 0.0)
+        gini, error = 1 - (model**2).sum(axis=1), ((model - truth) ** 2).sum(axis=1)
+        return {
+            "gini_simpson": gini,
+            "mean_error": error,
+            "total_variance": gini + error,
+            "entropy": -(model * logs).sum(axis=1),
+            "support": (model > 0).sum(axis=1).astype(float),
+            "total_variation": np.abs(model - truth).sum(axis=1) / 2,
+            "rare_mass": model[:, rare].sum(axis=1),
+        }
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"shares": self.spec.truth.tolist(), "temperature": self.spec.temperature}
+
+
+def counted(codes: np.ndarray, num: int) -> np.ndarray:
+    """Rows of each code, int64 (chains, num)."""
+    chains = len(codes)
+    flat = codes + np.arange(chains)[:, None] * num
+    return np.bincount(flat.ravel(), minlength=chains * num).reshape(chains, num)
+
+
+def drawn(shares: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
+    """Codes by each chain's shares, int64 (chains, num)."""
+    chains, width = shares.shape
+    ends = np.cumsum(shares, axis=1)
+    ends = ends / ends[:, -1:] + np.arange(chains)[:, None]  # one rising line for all chains
+    levels = random.random((chains, num)) + np.arange(chains)[:, None]
+    found = np.searchsorted(ends.ravel(), levels.ravel(), side="right").reshape(chains, num)
+    return np.clip(found - np.arange(chains)[:, None] * width, 0, width - 1)

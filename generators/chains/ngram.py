@@ -1,0 +1,207 @@
+"""A word trigram model with absolute discounting, over real English text that ships with Python.
+
+Rows are blocks of `length` words, int32 (1, rows, length), each sampled from a fresh start: one long stream falls into
+loops, and perplexity does not see it. Discounting as Ney, Essen and Kneser (1994), interpolated down to a uniform
+distribution over the words of the real text.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
+from records.errors import UserError
+
+START, UNKNOWN = 0, 1
+HOLDOUT_EVERY = 6  # every so many-th block is held out
+RARE = 5  # a word that the real rows have at most so often is rare
+WORD = re.compile(r"\w+|[^\w\s]")
+RULE = re.compile(r"^[\s=\-+|*~^]*$")  # lines of tables, that would teach the model to write dashes
+
+
+@dataclass(frozen=True)
+class NgramSpec:
+    """The model, and what its text is made of."""
+
+    length: int = 32  # words of a row
+    discount: float = 0.75
+    temperature: float = 1.0  # of sampling
+    text: str = "pydoc"  # pydoc: the topics of Python's own help
+
+    def __post_init__(self) -> None:
+        if self.length < 4 or not 0 < self.discount < 1 or not self.temperature > 0:
+            raise ValueError("length must be at least 4, discount lie in (0, 1) and temperature be above 0")
+        if self.text != "pydoc":
+            raise ValueError("text must be 'pydoc'")
+
+
+class Level(NamedTuple):
+    """Words after contexts of one length, in the order of (context, word)."""
+
+    contexts: np.ndarray  # int64, sorted: keys of contexts that were seen
+    starts: np.ndarray  # where a context's words begin
+    words: np.ndarray  # int32
+    kept: np.ndarray  # counts less the discount
+    ends: np.ndarray  # running sum of them
+    totals: np.ndarray  # count of each context
+
+
+class Ngram(ChainFamily):
+    """Models are three levels: words after two words, after one, and on their own."""
+
+    kind: ClassVar[str] = "ngram"
+    Spec: ClassVar[type] = NgramSpec
+    block: ClassVar[int] = 1
+    spec: NgramSpec
+
+    def check(self, n: int) -> None:
+        super().check(n)
+        self.open()
+        if n > len(self._train):
+            raise UserError(
+                f"family 'ngram' has {len(self._train):,} real rows of {self.spec.length} words, n is {n:,}"
+            )
+
+    def open(self) -> None:
+        if hasattr(self, "_train"):
+            return
+        from pydoc_data.topics import topics
+
+        lines = (line for name in sorted(topics) for line in topics[name].splitlines() if not RULE.match(line))
+        found = WORD.findall("\n".join(lines).lower())
+        num = len(found) // self.spec.length
+        blocks = np.array(found[: num * self.spec.length], dtype=object).reshape(num, self.spec.length)
+        is_held = np.arange(num) % HOLDOUT_EVERY == 0
+        self.vocabulary = ["<s>", "<unk>", *sorted(set(blocks[~is_held].ravel()))]
+        code = {word: at for at, word in enumerate(self.vocabulary)}
+        codes = np.array([[code.get(w, UNKNOWN) for w in row] for row in blocks], np.int32)
+        self._train, self._holdout = codes[~is_held], codes[is_held]
+        counts = np.bincount(self._train.ravel(), minlength=len(self.vocabulary))
+        self._real_types = np.flatnonzero(counts)
+        self._rare_types = np.flatnonzero((counts > 0) & (counts <= RARE))
+        self._reference = self.learn(self._train, np.ones(len(self._train)))
+
+    def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
+        """Rows of the text at random, none twice."""
+        return self._train[random.permutation(len(self._train))[:num]][None]
+
+    def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> list[Level]:
+        rows = np.concatenate([gathered(piece)[0] for piece in pieces])
+        return self.learn(rows, weights_of(pieces))
+
+    def learn(self, rows: np.ndarray, weights: np.ndarray) -> list[Level]:
+        """Levels of one, two and three words from codes (rows, length)."""
+        num = len(self.vocabulary)
+        padded = np.concatenate([np.full((len(rows), 2), START, np.int64), rows.astype(np.int64)], axis=1)
+        word, last, before = padded[:, 2:].ravel(), padded[:, 1:-1].ravel(), padded[:, :-2].ravel()
+        heavy = np.repeat(weights, rows.shape[1])
+        keys = (np.zeros_like(word), last, before * num + last)
+        return [_level(key * num + word, heavy, num, self.spec.discount) for key in keys]
+
+    def sample(self, model: list[Level], num: int, random: np.random.Generator) -> np.ndarray:
+        size = len(self.vocabulary)
+        before, last = np.full(num, START, np.int64), np.full(num, START, np.int64)
+        made = np.empty((num, self.spec.length), np.int32)
+        for at in range(self.spec.length):
+            if self.spec.temperature == 1:
+                word = self._drawn(model, before, last, random.random((num, 4)))
+            else:
+                shares = self._shares(model, before, last) ** (1 / self.spec.temperature)
+                ends = np.cumsum(shares, axis=1)
+                word = (ends <= random.random(num)[:, None] * ends[:, -1:]).sum(axis=1)
+            made[:, at] = word
+            before, last = last, np.minimum(word, size - 1).astype(np.int64)
+        return made[None]
+
+    def _drawn(self, model: list[Level], before: np.ndarray, last: np.ndarray, levels: np.ndarray) -> np.ndarray:
+        """A word after each context: of the longest one whose discounted counts the draw falls into."""
+        size = len(self.vocabulary)
+        word = np.full(len(last), -1, np.int64)
+        for number, key in enumerate((before * size + last, last, np.zeros_like(last))):
+            level = model[2 - number]
+            at, is_seen = _found(level.contexts, key)
+            mass = np.where(is_seen, levels[:, number] * level.totals[at], np.inf)
+            first = level.starts[at]
+            base = np.where(first > 0, level.ends[first - 1], 0.0)
+            top = level.ends[level.starts[at + 1] - 1]
+            is_here = (word < 0) & is_seen & (base + mass < top)
+            place = np.searchsorted(level.ends, base[is_here] + mass[is_here], side="right")
+            word[is_here] = level.words[np.clip(place, first[is_here], level.starts[at + 1][is_here] - 1)]
+        rest = word < 0  # what discounting kept for words that were not seen: any word of the text
+        word[rest] = 1 + (levels[rest, 3] * (size - 1)).astype(np.int64)
+        return word
+
+    def chances(self, model: list[Level], rows: np.ndarray) -> np.ndarray:
+        """P of each word of codes (rows, length) given those before it: float64, the same shape."""
+        size = len(self.vocabulary)
+        padded = np.concatenate([np.full((len(rows), 2), START, np.int64), rows.astype(np.int64)], axis=1)
+        word, last, before = padded[:, 2:].ravel(), padded[:, 1:-1].ravel(), padded[:, :-2].ravel()
+        chance = np.full(len(word), 1.0 / (size - 1))
+        for level, key in zip(model, (np.zeros_like(last), last, before * size + last)):
+            at, is_seen = _found(level.contexts, key)
+            pairs = np.repeat(level.contexts, np.diff(level.starts)) * size + level.words
+            there, is_pair = _found(pairs, key * size + word)
+            own = np.where(is_pair, level.kept[there], 0.0)
+            top, first = level.ends[level.starts[at + 1] - 1], level.starts[at]
+            mass = top - np.where(first > 0, level.ends[first - 1], 0.0)
+            seen = own / level.totals[at] + (1 - mass / level.totals[at]) * chance
+            chance = np.where(is_seen, seen, chance)
+        return chance.reshape(rows.shape)
+
+    def _shares(self, model: list[Level], before: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """P of every word after each context: float64 (rows, words)."""
+        size = len(self.vocabulary)
+        shares = np.full((len(last), size), 1.0 / (size - 1))
+        shares[:, START] = 0.0
+        for level, key in zip(model, (np.zeros_like(last), last, before * size + last)):
+            at, is_seen = _found(level.contexts, key)
+            for row in np.flatnonzero(is_seen):
+                own = slice(level.starts[at[row]], level.starts[at[row] + 1])
+                total = level.totals[at[row]]
+                shares[row] *= 1 - level.kept[own].sum() / total
+                shares[row, level.words[own]] += level.kept[own] / total
+        return shares
+
+    def measure(self, model: list[Level], made: np.ndarray, random: np.random.Generator) -> Measures:
+        """perplexity on held-out text; of the rows made: their own under the model of all real text (mean, 5th and 95th
+        percentile of rows), entropy of words in nats, distinct_2, types and rare types kept, repetition of trigrams."""
+        rows, size = made[0], len(self.vocabulary)
+        counts = np.bincount(rows.ravel(), minlength=size)
+        shares = counts[counts > 0] / counts.sum()
+        under = np.exp(-np.log(self.chances(self._reference, rows)).mean(axis=1))
+        pairs = rows[:, :-1].astype(np.int64) * size + rows[:, 1:]
+        triples = np.sort(pairs[:, :-1] * size + rows[:, 2:], axis=1)
+        found = {
+            "perplexity": np.exp(-np.log(self.chances(model, self._holdout)).mean()),
+            "types_kept": (counts[self._real_types] > 0).mean(),
+            "rare_kept": (counts[self._rare_types] > 0).mean(),
+            "entropy": -(shares * np.log(shares)).sum(),
+            "distinct_2": len(np.unique(pairs)) / pairs.size,
+            "repetition": (triples[:, 1:] == triples[:, :-1]).mean(),
+            "made_perplexity": under.mean(),
+            "made_perplexity_q05": np.quantile(under, 0.05),
+            "made_perplexity_q95": np.quantile(under, 0.95),
+        }
+        return {name: np.array([float(value)]) for name, value in found.items()}
+
+    def exhibit(self, made: np.ndarray) -> Mapping[str, Any]:
+        return {"texts": [" ".join(self.vocabulary[code] for code in row) for row in made[0][:3]]}
+
+
+def _level(keys: np.ndarray, weights: np.ndarray, num: int, discount: float) -> Level:
+    pairs, place = np.unique(keys, return_inverse=True)
+    counts = np.bincount(place, weights, len(pairs))
+    contexts, starts = np.unique(pairs // num, return_index=True)
+    totals = np.add.reduceat(counts, starts)
+    # With weights below the discount nothing may go below 0.
+    kept = np.maximum(counts - discount, 0.0)
+    return Level(contexts, np.append(starts, len(pairs)), (pairs % num).astype(np.int32), kept, np.cumsum(kept), totals)
+
+
+def _found(line: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(place in the sorted line, whether the key is there)."""
+    at = np.minimum(np.searchsorted(line, keys), len(line) - 1)
+    return at, line[at] == keys

@@ -1,0 +1,133 @@
+"""Chains of any trainable generator: tabular and image families through the contract of generators/family.py.
+
+Rows are tables of the schema. Weights become a draw with replacement, as these families take rows and no weights.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from generators.chains.contract import ChainFamily, Measures, Piece, weights_of
+from generators.family import Family, draw_rows, family_class
+from records.datasets import DataSpec, read_table
+from records.errors import UserError
+from records.parquet import read_parquet
+from records.spec import build
+from records.tables import TableSchema
+
+NUM_SHOWN = 20  # rows of an exhibit
+
+
+@dataclass(frozen=True)
+class TrainableSpec:
+    """A fit recipe's [model], [data] and [schema], and rows that no generation sees."""
+
+    model: dict[str, Any]
+    data: DataSpec
+    holdout: DataSpec
+    schema: dict[str, Any]  # columns; bounds and categories are declared, so that all generations have the same
+    target: str | None = None  # a column that a learner foretells: utility by generation
+
+
+class Trainable(ChainFamily):
+    """A generation is a fit of the model from its start, and as many rows of it as the next one needs."""
+
+    kind: ClassVar[str] = "model"
+    Spec: ClassVar[type] = TrainableSpec
+    block: ClassVar[int] = 1
+    is_light: ClassVar[bool] = False
+    spec: TrainableSpec
+
+    @cached_property
+    def schema(self) -> TableSchema:
+        return build(TableSchema, self.spec.schema, "family.schema")
+
+    def make(self) -> Family:
+        rest = dict(self.spec.model)
+        kind = rest.pop("kind", None)
+        if not isinstance(kind, str):
+            raise UserError("family.model: key 'kind' is missing")
+        found = family_class(kind)
+        if not found.needs_rows or not found.makes_rows:
+            raise UserError(f"family.model: '{kind}' does not learn from rows to make rows")
+        made = found(build(found.Spec, rest, "family.model"), self.schema)
+        made.check()
+        return made
+
+    def least_rows(self) -> int:
+        return max(2, self.make().min_rows)
+
+    def check(self, n: int) -> None:
+        super().check(n)
+        self.open()
+        if n > self._train.num_rows:
+            raise UserError(f"n is {n:,} and {self.spec.data} has {self._train.num_rows:,} rows")
+
+    def open(self) -> None:
+        if hasattr(self, "_train"):
+            return
+        self._train, self._holdout = (
+            self.schema.conform(read_table(data), str(data)) for data in (self.spec.data, self.spec.holdout)
+        )
+
+    def real(self, chains: int, num: int, random: np.random.Generator) -> pa.Table:
+        """Rows of the train part at random, none twice."""
+        return self._train.take(pa.array(random.permutation(self._train.num_rows)[:num]))
+
+    def count(self, rows: pa.Table) -> int:
+        return int(rows.num_rows)
+
+    def cut(self, rows: pa.Table, num: int) -> pa.Table:
+        return rows.slice(0, num)
+
+    def packed(self, rows: pa.Table) -> bytes:
+        sink = io.BytesIO()
+        pq.write_table(rows, sink, compression="zstd")
+        return sink.getvalue()
+
+    def unpacked(self, data: bytes) -> pa.Table:
+        return read_parquet(io.BytesIO(data))
+
+    def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Family:
+        parts = []
+        for piece in pieces:
+            line = pa.concat_tables(piece.held)
+            parts.append(line if piece.rows is None else line.take(pa.array(piece.rows[0])))
+        rows = pa.concat_tables(parts).combine_chunks()
+        weights = weights_of(pieces)
+        if weights.min() != weights.max():
+            rows = rows.take(pa.array(random.choice(len(weights), len(weights), p=weights / weights.sum())))
+        model = self.make()
+        model.begin(rows, int(random.integers(2**62)), None)
+        if model.num_steps:
+            model.train(0, model.num_steps)
+        return model
+
+    def sample(self, model: Family, num: int, random: np.random.Generator) -> pa.Table:
+        """Rows that could be made: a row that the model gives up is left out."""
+        made = draw_rows(model, random.integers(0, 2**62, num))
+        return self.schema.conform(made, "generated rows", False)
+
+    def measure(self, model: Family, made: pa.Table, random: np.random.Generator) -> Measures:
+        """What `meter` says of the rows against the train and the held-out part."""
+        if self.meter is None:
+            return {}
+        if not hasattr(self, "_meter"):
+            self._meter = self.meter(self.schema, self._train, self._holdout, self.spec.target)
+        return {name: np.array([value], np.float64) for name, value in self._meter(made).items()}
+
+    def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
+        """The first images, as the encoded bytes that they are."""
+        import base64
+
+        images = [c.name for c in self.schema.columns if c.kind == "image"]
+        if not images:
+            return {}
+        shown = made.column(images[0]).slice(0, NUM_SHOWN).to_pylist()
+        return {"images": [base64.b64encode(value["bytes"]).decode() for value in shown]}

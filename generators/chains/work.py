@@ -1,0 +1,136 @@
+"""Does one unit of a study: runs the chain loop over its generations and puts what came of it in the store, once.
+
+A unit leaves `units/KEY.parquet`, one row a chain and generation, which is its commit; a heavy family leaves the rows
+that it made in `rows/KEY` before that. Real rows are never stored: they are drawn again from their stream.
+"""
+
+import io
+import json
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from generators.chains.cells import Unit
+from generators.chains.contract import ChainFamily
+from generators.chains.gates import make_gates
+from generators.chains.loop import DATA, Outcome, Pool, facts_of, generations
+from generators.family import stream
+from records.errors import UserError
+from records.parquet import read_parquet
+from records.regimes import REAL, SYNTHETIC, Source
+from records.store import Conflict, Store
+
+UNITS, ROWS = "units", "rows"
+SECONDS, SHOWN = b"seconds", b"shown"  # in the file's own metadata, so that rows have no clock in them
+FIRST_COLUMNS = ("chain", "generation")
+
+
+def unit_name(key: str) -> str:
+    return f"{UNITS}/{key}.parquet"
+
+
+def rows_name(key: str) -> str:
+    return f"{ROWS}/{key}"
+
+
+def do(unit: Unit, store: Store, meter: Any = None) -> float:
+    """Do the unit unless it is done; seconds that it took. `meter` judges the rows of trainable families.
+
+    Raises UserError when the regime cannot be kept to.
+    """
+    if store.exists(unit_name(unit.key)):
+        return 0.0
+    started = time.perf_counter()
+    cell, family = unit.cell, unit.cell.family()
+    family.block = cell.width  # type: ignore[misc]
+    family.meter = meter
+    family.open()
+    gates = make_gates(cell.gates, family)
+    pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
+    tables, shown = [], {}
+    for outcome in generations(
+        family, cell.regime_at, cell.n, range(unit.first, unit.last + 1), cell.seed, unit.block, pool, gates
+    ):
+        tables.append(_table(outcome, family.block))
+        if unit.block == 0 and (exhibit := family.exhibit(outcome.made)):
+            shown[outcome.generation] = exhibit
+        if not family.is_light:
+            _put(store, rows_name(unit.key), family.packed(outcome.made))
+    seconds = time.perf_counter() - started
+    _put(store, unit_name(unit.key), _encoded(pa.concat_tables(tables), seconds, shown))
+    return seconds
+
+
+def _put(store: Store, name: str, data: bytes) -> None:
+    try:
+        store.put(name, data, if_absent=True)
+    except Conflict:
+        pass  # another cell, or a retry that was thought lost, has the same key and so the same bytes
+
+
+def _table(outcome: Outcome, chains: int) -> pa.Table:
+    columns: dict[str, Any] = {
+        "chain": np.arange(chains, dtype=np.int32),
+        "generation": np.full(chains, outcome.generation, np.int32),
+    }
+    for name, value in facts_of(outcome).items():
+        columns[name] = pa.array([value] * chains, pa.string()) if name == "shortfall" else np.full(chains, value)
+    for name, values in outcome.measures.items():
+        columns[name] = np.asarray(values, np.float64)
+    for name in ("num_real", "num_synthetic"):
+        columns[name] = columns[name].astype(np.float64)
+    return pa.table(columns)
+
+
+def _encoded(table: pa.Table, seconds: float, shown: dict[int, Any]) -> bytes:
+    sink = io.BytesIO()
+    told = {SECONDS: round(seconds, 3), SHOWN: shown}
+    table = table.replace_schema_metadata({key: json.dumps(value).encode() for key, value in told.items()})
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
+    """The pool as it stood when the generation before was done: counts from its units, rows when they are needed."""
+    cell, at = unit.cell, unit.cell.regime_at
+    pool = Pool()
+    for generation in range(1, unit.first):
+        told = read_parquet(io.BytesIO(store.read(unit_name(unit.keys[generation - 1]))), ("num_new", "num_kept"))
+        num_new = told.column("num_new")[0].as_py()
+        if num_new:
+            pool.counts[Source(REAL, generation)] = num_new
+        # The unit may have been done for a regime that keeps another share of what was made.
+        wanted = at(generation + 1).num_made(generation, cell.n)
+        num_kept = told.column("num_kept")[0].as_py() if cell.gates else wanted
+        pool.counts[Source(SYNTHETIC, generation)] = num_kept
+
+    def load(source: Source) -> Any:
+        num = pool.counts[source]
+        if source.origin == REAL:
+            return family.hold(family.real(family.block, num, stream(cell.seed, unit.block, source.generation, DATA)))
+        made = family.unpacked(store.read(rows_name(unit.keys[source.generation - 1])))
+        return family.hold(family.cut(made, num))
+
+    pool.load = load
+    return pool
+
+
+def do_all(units: Sequence[Unit], store: Store, meter: Any = None) -> list[tuple[str, float, str | None]]:
+    """(key, seconds, None) of each unit; with why it cannot be done where its regime cannot be kept to."""
+    told: list[tuple[str, float, str | None]] = []
+    for unit in units:
+        try:
+            told.append((unit.key, do(unit, store, meter), None))
+        except UserError as error:
+            told.append((unit.key, 0.0, str(error)))
+    return told
+
+
+def done_units(keys: Iterable[str], store: Store) -> set[str]:
+    """Those of `keys` that are in the store."""
+    there = {name.removeprefix(f"{UNITS}/").removesuffix(".parquet") for name in (e.name for e in store.list(UNITS))}
+    return there & set(keys)

@@ -1,0 +1,171 @@
+"""`gristmill study STUDY --out URI`: the grid of chains, resumed where it stopped, and what they came to.
+
+The output: study.json (what was asked, how it ended), units/ (what was done, by key), rows/ (of heavy families),
+results.parquet (a row a chain and generation), summary.parquet (over chains, beside the laws) and report.html.
+"""
+
+import functools
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from generators.chains.cells import Cell
+from jobs.study_laws import check_known
+from jobs.study_show import Shown, cells_table, plan_table, verdict_line
+from jobs.study_spec import StudySpec, load_study
+from records.errors import UserError
+from records.ids import fingerprint
+from records.lease import Lease
+from records.manifest import differences, versions
+from records.spec import literals
+from records.store import Store, open_store
+
+NAME, REPORT = "study.json", "report.html"
+FORMAT = 1
+SURE = 4.0  # |z| above it fails the study
+
+
+@dataclass
+class Ended:
+    """How a study ended."""
+
+    state: str  # complete | failed | stopped
+    num_units: int
+    num_done: int
+    failed: dict[str, str]
+    work_s: float
+    worst: dict[str, Any] | None  # the row of the summary with the largest |z|
+
+
+def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
+    """Run the study; returns the exit code: 0 complete, 1 a law or a chain failed, 130 stopped."""
+    spec, cells = load_study(path, list(settings))
+    check_known(spec, cells)
+    console, told = Console(stderr=True, highlight=False), Console(highlight=False)
+
+    def say(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, style="dim" if console.is_terminal else None)
+
+    if dry_run:
+        told.print(plan_table(spec, cells))
+        return 0
+    store = open_store(out)
+    store.say = say
+    book = _book(spec, store)
+    if book.get("ended", {}).get("state") in ("complete", "failed") and book["fingerprint"] == identity(spec):
+        say(f"{store.uri}: this study is finished")
+        return _tell(book, told, store)
+    store.check(write=True)
+    lease = Lease(store)
+    lease.acquire(say)
+    try:
+        started = time.monotonic()
+        ended, summary = _run(spec, cells, store, console, say)
+        book["ended"] = {**literals(vars(ended)), "wall_s": round(time.monotonic() - started, 1)}
+        _write(store, book)
+        if ended.state != "stopped":
+            from jobs.study_page import page
+
+            store.put(REPORT, page(spec, cells, book, summary, store).encode())
+    finally:
+        lease.release()
+    if ended.state == "stopped":
+        words = ["gristmill", "study", path, "--out", out, *(w for s in settings for w in ("--set", s))]
+        say(f"stopped; go on with: {shlex.join(words)}")
+        return 130
+    return _tell(book, told, store)
+
+
+def identity(spec: StudySpec) -> str:
+    """Fingerprint of what decides results: not where or how fast it runs, nor how it is told."""
+    table = literals(spec)
+    return fingerprint({k: v for k, v in table.items() if k not in ("cluster", "work", "description", "show")})
+
+
+def _book(spec: StudySpec, store: Store) -> dict[str, Any]:
+    """study.json as it is, or a new one. Raises UserError for the output of another study."""
+    data = store.read_if_there(NAME)
+    if data is None:
+        book = {"format": FORMAT, "fingerprint": identity(spec), "study": literals(spec), "versions": versions()}
+        if any(True for _ in store.list("manifest.json")) or any(True for _ in store.list("model.json")):
+            raise UserError(f"{store.uri} holds a run or a model; choose a folder of its own for --out")
+        return book
+    book = json.loads(data)
+    if book["fingerprint"] != identity(spec):
+        shown = "; ".join(list(differences(book["study"], literals(spec)))[:5])
+        raise UserError(
+            f"{store.uri} holds another study, nothing is changed there. Differences (old -> new): {shown}. "
+            f"Choose another --out"
+        )
+    return book
+
+
+def _write(store: Store, book: dict[str, Any]) -> None:
+    store.put(NAME, json.dumps(book, indent=1, ensure_ascii=False).encode())
+
+
+def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say: Any) -> tuple[Ended, pa.Table | None]:
+    from cluster.connect import connected  # ray is imported only when a study starts
+    from cluster.units import run_units
+    from evaluation.chains import TableMeter
+    from generators.chains.work import do_all, done_units
+    from jobs.drive import interruptible
+    from jobs.study_results import write_results
+
+    stopped: list[bool] = []
+    units = [unit for cell in cells for unit in cell.units()]
+    there = done_units({unit.key for unit in units}, store)
+    do = functools.partial(do_all, store=store, meter=TableMeter)
+    with Shown(console, units) as shown:
+        if {unit.key for unit in units} <= there:
+            progress = shown.none_left(units)
+        else:
+            with (
+                connected(spec.cluster, say),
+                interruptible(lambda: stopped.append(True), store.give_up, say),
+            ):
+                progress = run_units(units, lambda keys: there, do, spec.work, shown.tell, lambda: bool(stopped))
+    named = {unit.key: f"{unit.cell.name}, block {unit.block}, generation {unit.first}" for unit in units}
+    failed = {named[key]: why for key, why in progress.failed.items()}
+    for name, why in list(failed.items())[:5]:
+        say(f"failed: {name}: {why}")
+    left = progress.num_units - len(progress.done) - len(progress.failed)
+    ended = Ended("stopped", progress.num_units, len(progress.done), failed, round(progress.seconds, 1), None)
+    if left and stopped:
+        return ended, None
+    say("putting the results together")
+    summary = write_results(cells, store)
+    ended.worst = worst_z(summary)
+    is_off = ended.worst is not None and abs(ended.worst["z"]) > SURE
+    ended.state = "failed" if failed or (is_off and spec.laws.check) else "complete"
+    return ended, summary
+
+
+def worst_z(summary: pa.Table) -> dict[str, Any] | None:
+    """The row whose estimate is farthest from its law, in standard errors."""
+    import pyarrow.compute as pc
+
+    tested = summary.filter(pc.is_valid(summary.column("z")))
+    if not tested.num_rows:
+        return None
+    z = tested.column("z")
+    row: dict[str, Any] = tested.slice(pc.index(pc.abs(z), pc.max(pc.abs(z))).as_py(), 1).to_pylist()[0]
+    return {**row, "num_tested": tested.num_rows}
+
+
+def _tell(book: dict[str, Any], told: Console, store: Store) -> int:
+    """The verdict and where to look; the exit code."""
+    ended = book["ended"]
+    table: Table | None = cells_table(book, store)
+    if table is not None:
+        told.print(table)
+    told.print(verdict_line(ended), soft_wrap=True, markup=False)
+    told.print(store.path(REPORT), soft_wrap=True, markup=False)
+    return 0 if ended["state"] == "complete" else 1

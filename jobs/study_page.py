@@ -1,0 +1,150 @@
+"""report.html of a study: one page, nothing fetched, nothing run."""
+
+import itertools
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from markupsafe import Markup
+
+from generators.chains.cells import Cell
+from jobs import study_plots as plots
+from jobs.study_laws import lines
+from jobs.study_results import exhibits
+from jobs.study_spec import StudySpec
+from records.store import Store
+
+MAX_FIGURES, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS = 24, 400, 12, 8
+Found = dict[str, dict[str, plots.Curve]]  # {measure: {cell: curve}}
+LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
+
+
+def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: pa.Table, store: Store) -> str:
+    """The page, from the summary and the study's own file."""
+    import jinja2
+
+    world = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    world.filters |= {"four": _four, "count": lambda n: f"{n:,.0f}"}
+    found = _curves(summary)
+    measures = [m for m in spec.show if m in found] + [m for m in found if m not in spec.show]
+    sources = {m: line.source for cell in cells for m, line in lines(cell).items()}
+    facts = {
+        "spec": spec,
+        "ended": book["ended"],
+        "store": store.uri,
+        "num_chains": sum(cell.chains for cell in cells),
+        "num_fits": sum(cell.chains * cell.generations for cell in cells),
+        "cells": cells,
+        "groups": _groups(cells, found, measures),
+        "maps": _maps(spec, cells, found, measures),
+        "last": _last(found, measures)[:MAX_ROWS],
+        "sources": sources,
+        "exhibits": _exhibits(cells, store),
+        "settings": json.dumps(book["study"], indent=2),
+        "versions": json.dumps(book["versions"], indent=2),
+    }
+    return world.get_template("study.html").render(**facts)
+
+
+def _four(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{value:.4g}"
+
+
+def _curves(summary: pa.Table) -> Found:
+    """{measure: {cell: curve}}, both in the order of the study."""
+    found: Found = {}
+    rows = summary.to_pydict()
+    keys = list(zip(rows["measure"], rows["cell"]))
+    start = 0
+    for (measure, cell), group in itertools.groupby(keys):
+        stop = start + len(list(group))
+        curve: plots.Curve = {"label": cell, "num_chains": rows["num_chains"][stop - 1]}
+        for name in ("generation", "mean", "q05", "q95", "median", "standard_error", "law", "z"):
+            values = [math.nan if v is None else v for v in rows[name][start:stop]]
+            curve[name] = np.array(values)
+        found.setdefault(measure, {})[cell] = curve
+        start = stop
+    return found
+
+
+def _groups(cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
+    """Figures: for each point of the grid the regimes beside each other, for each measure."""
+    points: dict[str, list[Cell]] = {}
+    for cell in cells:
+        label = ", ".join(f"{a.rpartition('.')[2]} = {v}" for a, v in cell.varied.items())
+        points.setdefault(label, []).append(cell)
+    groups = []
+    most = max(1, MAX_FIGURES // max(1, len(measures)))
+    for number, (label, here) in enumerate(list(points.items())[:most]):
+        shown = here[: plots.MAX_CURVES]
+        figures = []
+        for measure in measures[:MAX_FIGURES]:
+            curves = [found[measure][c.name] for c in shown if c.name in found[measure]]
+            if curves:
+                svg = plots.curves(f"curves-{number}-{measure}", measure.replace("_", " "), curves)
+                has_law = any(np.isfinite(c["law"]).any() for c in curves)
+                figures.append({"measure": measure, "svg": Markup(svg), "has_law": has_law})
+        groups.append({"label": label, "figures": figures, "legend": plots.legend([c.regime_name for c in shown])})
+    return groups
+
+
+def _maps(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
+    """The first measure at the end over two axes of the grid, for each value of the others and each regime."""
+    if len(spec.grid) < 2 or not measures:
+        return []
+    measure, (first, second, *others) = measures[0], list(spec.grid)
+    maps: list[dict[str, Any]] = []
+    for regime in spec.regimes:
+        for point in itertools.product(*(spec.grid[a] for a in others)):
+            rest = dict(zip(others, point))
+            shape = len(spec.grid[second]), len(spec.grid[first])
+            values, law = np.full(shape, math.nan), np.full(shape, math.nan)
+            for cell in cells:
+                if cell.regime_name == regime and all(cell.varied[a] == v for a, v in rest.items()):
+                    at = spec.grid[second].index(cell.varied[second]), spec.grid[first].index(cell.varied[first])
+                    curve = found[measure].get(cell.name)
+                    if curve is not None:
+                        values[at], law[at] = curve["mean"][-1], curve["law"][-1]
+            label = ", ".join([regime, *(f"{a.rpartition('.')[2]} = {v}" for a, v in rest.items())])
+            map_ = {"values": values, "law": law, "x": spec.grid[first], "y": spec.grid[second], "level": LEVEL}
+            map_ |= {"x_name": first.rpartition(".")[2], "y_name": second.rpartition(".")[2]}
+            svg = plots.phase_map(f"map-{len(maps)}", f"{measure} over the grid, {label}", map_)
+            maps.append(
+                {"label": label, "measure": measure, "svg": Markup(svg), "has_law": bool(np.isfinite(law).all())}
+            )
+    return maps[:MAX_MAPS]
+
+
+def _exhibits(cells: Sequence[Cell], store: Store) -> list[dict[str, Any]]:
+    """Rows of the first chain of some cells, of the first generation, the last and some between."""
+    shown = []
+    for cell in cells[:MAX_EXHIBITS]:
+        found = exhibits(cell, store)
+        if not found:
+            continue
+        wanted = sorted({1, 2, max(1, cell.generations // 2), cell.generations} & set(found))
+        shown.append({"cell": cell.name, "generations": [{"generation": k, **found[k]} for k in wanted]})
+    return shown
+
+
+def _last(found: Found, measures: list[str]) -> list[dict[str, Any]]:
+    """The last generation, cell by cell."""
+    rows = []
+    for measure in measures:
+        for cell, curve in found[measure].items():
+            z = curve["z"][np.isfinite(curve["z"])]
+            row = {"cell": cell, "measure": measure, "num_chains": curve["num_chains"]}
+            row |= {name: float(curve[name][-1]) for name in ("mean", "standard_error", "median", "law", "z")}
+            row["largest"] = float(np.abs(z).max()) if len(z) else math.nan
+            rows.append(row)
+    return rows

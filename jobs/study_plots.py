@@ -1,0 +1,92 @@
+"""Figures of a study's page: curves by generation with their band and law, and maps over the grid."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jobs.plots import COLOR, draw
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = ("c-rows", "c-alert", "c-tokens", "processing", "ink", "muted", "c-engine")
+LINES = tuple(COLOR[name] for name in NAMES)
+MAX_CURVES = len(LINES)
+CURVE_IN, NARROW_IN = 2.9, 3.1
+LOG_BEYOND = 50.0  # largest over smallest value above which a figure has a log axis
+
+Curve = dict[str, Any]  # label, generation, mean, q05, q95, law: arrays of one cell and measure
+
+
+def curves(name: str, measure: str, found: Sequence[Curve]) -> str:
+    """One measure of some cells: mean over chains, thin lines at 5 and 95 % of the chains, and the law as dots."""
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        for curve, color in zip(found, LINES):
+            k = curve["generation"]
+            axes.plot(k, curve["mean"], color=color, linewidth=1.5)
+            for edge in ("q05", "q95"):
+                axes.plot(k, curve[edge], color=color, linewidth=0.6, alpha=0.45)
+            if np.isfinite(curve["law"]).any():
+                at = np.unique(np.linspace(0, len(k) - 1, 24 if is_wide else 12).astype(int))
+                axes.plot(k[at], curve["law"][at], ".", color=color, markersize=5)
+        _scaled(axes, found)
+        axes.set_xlabel("generation")
+        axes.set_ylabel(measure)
+        axes.margins(x=0.01)
+
+    told = f"{measure} by generation: " + ", ".join(str(c["label"]) for c in found)
+    return draw(name, told, paint, CURVE_IN, NARROW_IN)
+
+
+def _scaled(axes: "Axes", found: Sequence[Curve]) -> None:
+    values = np.concatenate([np.asarray(c["mean"], float) for c in found])
+    values = values[np.isfinite(values)]
+    if len(values) and values.min() > 0 and values.max() / values.min() > LOG_BEYOND:
+        axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        bottom = values.min() / 5
+        axes.set_ylim(bottom, axes.get_ylim()[1])
+        return
+    if len(values):
+        # Bands of heavy-tailed chains reach far beyond the means; the means decide what is shown.
+        low, high = float(min(values.min(), 0)), float(values.max())
+        bands = np.concatenate([np.asarray(c["q95"], float) for c in found])
+        bands = bands[np.isfinite(bands)]
+        top = min(float(bands.max()), 2.5 * high) if len(bands) and high > 0 else high
+        axes.set_ylim(low - 0.02 * abs(top or 1), max(top, high) * 1.04 or 1.0)
+
+
+def legend(labels: Sequence[str]) -> list[tuple[str, str]]:
+    """(label, CSS colour) in the order of the curves."""
+    return [(label, f"var(--{name})") for label, name in zip(labels, NAMES)]
+
+
+def phase_map(name: str, told: str, map_: dict[str, Any]) -> str:
+    """A heat map of the last generation's mean over two axes of the grid, with the law's contour at `level`."""
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        values, law = map_["values"], map_["law"]
+        x, y = np.arange(len(map_["x"])), np.arange(len(map_["y"]))
+        alpha = np.clip(np.nan_to_num(values / (np.nanmax(values) or 1.0)), 0, 1)
+        shade = np.zeros((*values.shape, 4))
+        shade[..., :3], shade[..., 3] = (0.0, 0.45, 0.70), 0.85 * alpha
+        axes.imshow(shade, aspect="auto", origin="lower")
+        for i in range(len(y)):
+            for j in range(len(x)):
+                if math.isfinite(values[i, j]):
+                    axes.text(j, i, f"{values[i, j]:.2f}", ha="center", va="center", fontsize=7.5 if is_wide else 6)
+        if np.isfinite(law).all() and law.min() < map_["level"] < law.max():
+            axes.contour(x, y, law, levels=[map_["level"]], colors=[COLOR["c-alert"]], linewidths=1.6)
+        axes.set_xticks(x, [f"{v:g}" if isinstance(v, int | float) else str(v) for v in map_["x"]])
+        axes.set_yticks(y, [f"{v:g}" if isinstance(v, int | float) else str(v) for v in map_["y"]])
+        axes.set_xlabel(map_["x_name"])
+        axes.set_ylabel(map_["y_name"])
+        axes.grid(visible=False)
+
+    return draw(name, told, paint, 3.4, 3.1)

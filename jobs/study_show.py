@@ -1,0 +1,127 @@
+"""What a study shows on the terminal: the plan, the progress, the table of cells, the verdict."""
+
+import io
+import math
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from generators.chains.cells import Cell, Unit
+from jobs.study_laws import lines
+from jobs.study_spec import StudySpec
+from jobs.tables import clock
+from records.parquet import read_parquet
+from records.store import Store
+
+PLAIN_EVERY_S, MAX_SHOWN = 5.0, 24
+PRECISION = 0.05  # relative standard error for which the plan says how many chains are needed
+
+
+class Shown:
+    """Generations done: a bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console, units: Sequence[Unit]) -> None:
+        self.console, self.started, self._shown = console, time.monotonic(), 0.0
+        self.sizes = {u.key: (u.last - u.first + 1) * u.cell.width for u in units}
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        self.task = self.bar.add_task("study", total=sum(self.sizes.values())) if self.bar else None
+
+    def __enter__(self) -> "Shown":
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def none_left(self, units: Sequence[Unit]) -> Any:
+        """The progress of a study whose units are all there."""
+        from cluster.units import Progress as Done
+
+        return Done(len(self.sizes), {u.key for u in units})
+
+    def tell(self, progress: Any) -> None:
+        done = sum(self.sizes[key] for key in progress.done)
+        total = sum(self.sizes.values())
+        text = f"{len(progress.done):,} of {progress.num_units:,} units"
+        text += f", {len(progress.failed):,} failed" if progress.failed else ""
+        if self.bar and self.task is not None:
+            self.bar.update(self.task, completed=done, description=text)
+            return
+        now = time.monotonic()
+        if now - self._shown < PLAIN_EVERY_S:
+            return
+        self._shown = now
+        took = now - self.started
+        left = f"  ETA {clock(took / done * (total - done))}" if done and done < total else ""
+        print(f"[{clock(took)}]  {done / total:.0%}  {text}{left}", file=sys.stderr, flush=True)
+
+
+def plan_table(spec: StudySpec, cells: Sequence[Cell]) -> Table:
+    """Cells, chains, generations, work, what the laws expect at the end and how many chains a mean would need."""
+    units = {unit.key for cell in cells for unit in cell.units()}
+    fits = sum(cell.chains * cell.generations for cell in cells)
+    table = Table(
+        title=f"{spec.name}: {len(cells):,} cells, {fits:,} fits in {len(units):,} units of work", title_justify="left"
+    )
+    for name in ("cell", "rows", "generations", "chains", "law at the end", f"chains for {PRECISION:.0%}"):
+        table.add_column(name, justify="left" if name in ("cell", "law at the end") else "right")
+    for cell in cells[:MAX_SHOWN]:
+        known = lines(cell)
+        expected, needed = "none known", ""
+        for name, line in list(known.items())[:1]:
+            expected = f"{name} {line.expected[-1]:.4g}"
+            if math.isfinite(line.deviation[-1]) and line.expected[-1]:
+                needed = f"{math.ceil((line.deviation[-1] / line.expected[-1] / PRECISION) ** 2):,}"
+        table.add_row(cell.name, f"{cell.n:,}", f"{cell.generations:,}", f"{cell.chains:,}", expected, needed)
+    if len(cells) > MAX_SHOWN:
+        table.add_row(f"and {len(cells) - MAX_SHOWN:,} more", "", "", "", "", "")
+    return table
+
+
+def cells_table(book: dict[str, Any], store: Store) -> Table | None:
+    """The last generation of each cell: the first measures, their laws, and z."""
+    from jobs.study_results import SUMMARY
+
+    data = store.read_if_there(SUMMARY)
+    if data is None:
+        return None
+    rows = read_parquet(io.BytesIO(data)).to_pylist()
+    last: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        last[row["cell"], row["measure"]] = row  # generations rise
+    wanted = book["study"]["show"] or sorted({m for _, m in last}, key=[m for _, m in last].index)[:3]
+    table = Table(title=f"{book['study']['name']}: the last generation", title_justify="left")
+    for name in ("cell", "measure", "mean", "s.e.", "median", "law", "z"):
+        table.add_column(name, justify="left" if name in ("cell", "measure") else "right")
+    shown = [row for (_, measure), row in last.items() if measure in wanted]
+    for row in shown[: 3 * MAX_SHOWN]:
+        told = [_four(row[key]) for key in ("mean", "standard_error", "median", "law")]
+        table.add_row(row["cell"], row["measure"], *told, "" if row["z"] is None else f"{row['z']:+.1f}")
+    return table
+
+
+def verdict_line(ended: dict[str, Any]) -> str:
+    """How it ended, in one line."""
+    worst = ended["worst"]
+    text = f"{ended['num_done']:,} of {ended['num_units']:,} units done"
+    if ended["failed"]:
+        text += f", {len(ended['failed']):,} failed"
+    if worst is None:
+        return f"{ended['state']}: {text}; no exact law was to be held"
+    where = f"{worst['measure']} of '{worst['cell']}' in generation {worst['generation']}"
+    return (
+        f"{ended['state']}: {text}; {worst['num_tested']:,} estimates held against exact laws, "
+        f"largest |z| {abs(worst['z']):.1f} ({where})"
+    )
+
+
+def _four(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.4g}"

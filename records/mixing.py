@@ -1,0 +1,284 @@
+"""What a generation is trained on, counted: parts of sources, real and synthetic, and the share that came of them.
+
+The cap on synthetic rows is held against the rows that are there after gates and dedup, never against those that were
+asked for. What is done when they do not fit is a stated policy, and the mixture says that it was used.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from records.draws import distinct
+from records.errors import UserError
+from records.regimes import FIRST, REAL, SYNTHETIC, Regime, Source
+
+MAX_TOP_UP = 1000  # real rows beside a synthetic one that the policy "real" may ask for
+
+
+class Part(NamedTuple):
+    """Rows of some sources: all of them in their order, or `rows`, int64 (chains, num), places in their line."""
+
+    sources: tuple[Source, ...]
+    num: int
+    rows: np.ndarray | None = None
+    weight: float = 1.0  # of each row
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """What one generation is trained on. Numbers hold for every chain (with `bernoulli` for their mean)."""
+
+    generation: int
+    parts: tuple[Part, ...]
+    num_real: float
+    num_synthetic: float
+    synthetic_share: float  # by weight; the cap is held against it
+    shortfall: str | None = None  # the policy that was used, if one was
+
+    @property
+    def num_rows(self) -> int:
+        return sum(part.num for part in self.parts)
+
+    @property
+    def effective_rows(self) -> float:
+        """Kish's effective sample size, (sum of weights)^2 over the sum of their squares."""
+        total = sum(part.num * part.weight for part in self.parts)
+        return total**2 / sum(part.num * part.weight**2 for part in self.parts)
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "num_rows": self.num_rows,
+            "num_real": self.num_real,
+            "num_synthetic": self.num_synthetic,
+            "synthetic_share": self.synthetic_share,
+            "effective_rows": self.effective_rows,
+            "shortfall": self.shortfall,
+        }
+
+
+def golden_weight(ratio: float) -> float:
+    """The best weight of the real estimate when `ratio` is real over synthetic rows (He, Xu, Cheng 2025, theorem 1):
+    the root of w^2 = r (1 - w)."""
+    return (math.sqrt(ratio * ratio + 4 * ratio) - ratio) / 2
+
+
+def most_synthetic(num_real: int, cap: float) -> int | None:
+    """The most synthetic rows beside `num_real` real ones that keep to the cap; None without a limit.
+
+    Rounded down and then checked as it will be held against the cap, so that floats cannot let one row too many in.
+    """
+    if cap >= 1:
+        return None
+    num = math.floor(cap * num_real / (1 - cap) + 1e-9)
+    while num and num / (num + num_real) > cap:
+        num -= 1
+    return num
+
+
+def least_real(num_synthetic: int, cap: float) -> int:
+    """The fewest real rows beside so many synthetic ones that keep to the cap, which is above 0."""
+    num = max(0, math.ceil(num_synthetic * (1 - cap) / cap - 1e-9))
+    while num_synthetic and num_synthetic / (num + num_synthetic) > cap:
+        num += 1
+    return num
+
+
+def _topped_up(num_synthetic: int, cap: float, where: str) -> int:
+    if num_synthetic * (1 - cap) > MAX_TOP_UP * num_synthetic * cap:
+        raise UserError(
+            f"{where}: synthetic_max = {cap} asks for more than {MAX_TOP_UP:,} real rows beside each synthetic one; "
+            f"set shortfall to shrink or reweight"
+        )
+    return least_real(num_synthetic, cap)
+
+
+def plan(
+    regime: Regime, generation: int, n: int, counts: Mapping[Source, int], chains: int, random: np.random.Generator
+) -> Mixture:
+    """The mixture of a generation for `chains` chains alike, of sources that hold `counts` rows after all gates.
+
+    Real rows of Source(REAL, generation) are new: the caller draws as many as the parts name. Raises UserError when
+    the policy is to fail, or when no policy could keep the cap.
+    """
+    own = Source(REAL, generation)
+    if generation == 1:
+        num = regime.num_rows(1, n)
+        return Mixture(1, (Part((own,), num),), num, 0, 0.0)
+    asked = regime.num_rows(generation, n)
+    num_real = regime.num_real(generation, n)
+    batches = regime.batches(generation)
+    if regime.bernoulli:
+        return _bernoulli(regime, generation, asked, batches, chains, random)
+    in_pool = sum(counts.get(source, 0) for source in batches)
+    wanted = in_pool if regime.pool in ("accumulate", "window") else asked - num_real
+    real_in_pool = [s for s in batches if s.origin == REAL]
+    draw = _Draw(regime, generation, counts, batches, num_real, wanted, in_pool, bool(real_in_pool))
+    return _settled(draw, chains, random)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """What is asked for, and what there is to take it from."""
+
+    regime: Regime
+    generation: int
+    counts: Mapping[Source, int]
+    batches: list[Source]
+    num_real: int  # beside the pool
+    wanted: int  # from the pool
+    in_pool: int
+    is_mixed: bool  # whether the pool holds real rows too
+
+
+def _settled(draw: _Draw, chains: int, random: np.random.Generator) -> Mixture:
+    regime, used = draw.regime, None
+    num_real, wanted, policy, weight = draw.num_real, draw.wanted, regime.shortfall, 1.0
+    again = regime.with_replacement
+    where = f"generation {draw.generation}"
+    if draw.in_pool == 0 and wanted + num_real == 0:
+        raise UserError(f"{where}: there is nothing to train on; ask for more rows")
+    if draw.in_pool == 0 and wanted:
+        raise UserError(f"{where}: no row is left to train on; every one was rejected")
+    if draw.in_pool < wanted and not again:
+        used = policy
+        if policy == "fail":
+            raise UserError(
+                f"{where}: {wanted:,} rows are to come from the pool and {draw.in_pool:,} are there; "
+                f"set shortfall to shrink, resample, real or reweight, or make more rows"
+            )
+        if policy == "real":
+            num_real += wanted - draw.in_pool
+        if policy == "reweight":
+            weight = wanted / draw.in_pool
+        again = policy == "resample"
+        wanted = wanted if again else draw.in_pool
+    parts, num_synthetic, real_rows = _from_pool(draw, wanted, again, chains, random)
+    if num_synthetic and regime.synthetic_max < 1:
+        total_real = real_rows + num_real
+        limit = most_synthetic(total_real, regime.synthetic_max) or 0
+        if num_synthetic * weight > limit:
+            used = policy
+            if policy == "fail" or (limit == 0 and policy != "real"):
+                raise UserError(
+                    f"{where}: {num_synthetic:,} synthetic rows beside {total_real:,} real ones are a share of "
+                    f"{num_synthetic / (num_synthetic + total_real):.3f}, above synthetic_max = {regime.synthetic_max}"
+                    + ("; set shortfall to shrink, real or reweight" if policy == "fail" and total_real else "")
+                    + ("" if total_real else ": the regime has no real rows; set real and real_fraction")
+                )
+            if policy == "real":
+                if regime.synthetic_max == 0:
+                    num_real, num_synthetic, parts = num_real + num_synthetic, 0, []
+                else:
+                    num_real += _topped_up(num_synthetic, regime.synthetic_max, where) - total_real
+            elif policy == "reweight":
+                cap = regime.synthetic_max
+                weight = min(weight, cap / (1 - cap) * total_real / num_synthetic)
+            else:
+                parts, num_synthetic, real_rows = _shrunk(draw, limit, chains, random)
+    if num_real:
+        parts.append(_own_real(draw, num_real, chains, random))
+    return _mixture(draw, parts, num_synthetic, real_rows + num_real, weight, used)
+
+
+def _from_pool(
+    draw: _Draw, wanted: int, again: bool, chains: int, random: np.random.Generator
+) -> tuple[list[Part], int, int]:
+    """(parts, synthetic rows, real rows) taken from the pool."""
+    if not wanted:
+        return [], 0, 0
+    whole = {s: draw.counts.get(s, 0) for s in draw.batches}
+    if wanted == draw.in_pool and not again:
+        parts = [Part((s,), num) for s, num in whole.items() if num]
+    elif not draw.is_mixed or draw.regime.synthetic_max >= 1:
+        sources = tuple(draw.batches)
+        rows = distinct(chains, draw.in_pool, wanted, random, again)
+        parts = [Part(sources, wanted, rows)]
+    else:  # the cap is kept by counting, so real and synthetic rows are drawn apart, in the pool's own proportion
+        in_real = sum(num for s, num in whole.items() if s.origin == REAL)
+        num_real = max(min(round(wanted * in_real / draw.in_pool), in_real), wanted - (draw.in_pool - in_real))
+        parts = []
+        for origin, num in ((REAL, num_real), (SYNTHETIC, wanted - num_real)):
+            sources = tuple(s for s in draw.batches if s.origin == origin)
+            if num:
+                rows = distinct(chains, sum(whole[s] for s in sources), num, random, again)
+                parts.append(Part(sources, num, rows))
+    num_real = sum(_real_rows(part, whole) for part in parts)
+    return parts, wanted - num_real, num_real
+
+
+def _real_rows(part: Part, whole: Mapping[Source, int]) -> int:
+    """Real rows of a part; of one drawn across origins the mean over chains, rounded down."""
+    if all(s.origin == REAL for s in part.sources):
+        return part.num
+    if part.rows is None or all(s.origin == SYNTHETIC for s in part.sources):
+        return 0
+    ends = np.cumsum([whole[s] for s in part.sources])
+    is_real = np.array([s.origin == REAL for s in part.sources])
+    return int(is_real[np.searchsorted(ends, part.rows, side="right")].sum(axis=1).mean())
+
+
+def _shrunk(draw: _Draw, limit: int, chains: int, random: np.random.Generator) -> tuple[list[Part], int, int]:
+    """All real rows of the pool and `limit` of its synthetic rows."""
+    real = [Part((s,), draw.counts[s]) for s in draw.batches if s.origin == REAL and draw.counts.get(s)]
+    sources = tuple(s for s in draw.batches if s.origin == SYNTHETIC)
+    rows = distinct(chains, sum(draw.counts.get(s, 0) for s in sources), limit, random, False)
+    return [*real, Part(sources, limit, rows)], limit, sum(part.num for part in real)
+
+
+def _own_real(draw: _Draw, num: int, chains: int, random: np.random.Generator) -> Part:
+    """Real rows beside the pool: new ones, or of the first set; that one again from its start when it is too small."""
+    if draw.regime.real != "fixed":
+        return Part((Source(REAL, draw.generation),), num)
+    there = draw.counts.get(FIRST, 0)
+    if num > there and draw.regime.shortfall == "fail":
+        raise UserError(
+            f"generation {draw.generation}: {num:,} real rows are asked for and the fixed set holds {there:,}; "
+            f"lower real_fraction, or set shortfall = 'resample' to take rows more than once"
+        )
+    if num == there:
+        return Part((FIRST,), num)
+    rows = np.broadcast_to(np.arange(num, dtype=np.int64) % there, (chains, num))
+    return Part((FIRST,), num, rows)
+
+
+def _bernoulli(
+    regime: Regime, generation: int, asked: int, batches: list[Source], chains: int, random: np.random.Generator
+) -> Mixture:
+    """Slot i of a chain is its i-th new real row or the i-th that the last model made."""
+    is_real = random.random((chains, asked)) < regime.real_fraction
+    rows = np.where(is_real, 0, asked) + np.arange(asked)
+    sources = (Source(REAL, generation), *batches)
+    num_real = float(is_real.sum(axis=1).mean())
+    part = Part(sources, asked, rows)
+    return Mixture(generation, (part,), num_real, asked - num_real, 1 - num_real / asked)
+
+
+def _mixture(
+    draw: _Draw, parts: list[Part], num_synthetic: int, num_real: int, weight: float, used: str | None
+) -> Mixture:
+    """With weights put on, and the cap held against what came of it."""
+    regime = draw.regime
+    if regime.weights == "golden" and num_synthetic and num_real:
+        best = golden_weight(num_real / num_synthetic)
+        weight = min(weight, (1 - best) / best * num_real / num_synthetic)
+    if weight != 1.0:
+        parts = [p._replace(weight=weight) if p.sources[0].origin == SYNTHETIC else p for p in parts]
+    heavy = num_synthetic * weight
+    share = heavy / (heavy + num_real) if heavy else 0.0
+    if share > regime.synthetic_max + 1e-12:
+        raise AssertionError(f"generation {draw.generation}: share {share} above the cap {regime.synthetic_max}")
+    return Mixture(draw.generation, tuple(parts), num_real, num_synthetic, share, used)
+
+
+def check(regime: Regime, n: int, generations: int) -> None:
+    """Raise UserError when the regime's own numbers break its cap and its policy refuses to bend."""
+    counts = {FIRST: regime.num_rows(1, n)}
+    for generation in range(2, generations + 1):
+        before = generation - 1
+        counts[Source(SYNTHETIC, before)] = regime.num_made(before, n)
+        if regime.real == "fresh":
+            counts[Source(REAL, before)] = regime.num_real(before, n)
+        plan(regime, generation, n, counts, 1, np.random.default_rng(0))
