@@ -16,9 +16,10 @@ from jobs import study_plots as plots
 from jobs.study_laws import lines
 from jobs.study_results import exhibits
 from jobs.study_spec import StudySpec
+from jobs.study_verdicts import verdicts_of
 from records.store import Store
 
-MAX_FIGURES, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS = 24, 400, 12, 8
+MAX_FIGURES, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS, MAX_VERDICTS = 24, 400, 12, 8, 60
 Found = dict[str, dict[str, plots.Curve]]  # {measure: {cell: curve}}
 LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
 
@@ -50,6 +51,7 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
         "last": _last(found, measures)[:MAX_ROWS],
         "sources": sources,
         "exhibits": _exhibits(cells, store),
+        "verdicts": _verdicts(cells, found),
         "settings": json.dumps(book["study"], indent=2),
         "versions": json.dumps(book["versions"], indent=2),
     }
@@ -123,6 +125,16 @@ def _maps(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list[s
                 {"label": label, "measure": measure, "svg": Markup(svg), "has_law": bool(np.isfinite(law).all())}
             )
     return maps[:MAX_MAPS]
+
+
+def _verdicts(cells: Sequence[Cell], found: Found) -> list[dict[str, Any]]:
+    """Of each cell the eight definitions of collapse."""
+    rows = []
+    for cell in cells[:MAX_VERDICTS]:
+        curves = {measure: by_cell[cell.name] for measure, by_cell in found.items() if cell.name in by_cell}
+        if curves:
+            rows.append({"cell": cell.name, "verdicts": verdicts_of(cell, curves)})
+    return rows
 
 
 def _exhibits(cells: Sequence[Cell], store: Store) -> list[dict[str, Any]]:

@@ -1,0 +1,61 @@
+"""The eight definitions of collapse for each cell: which of its measures stands for what they speak of."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from generators.chains.cells import Cell
+
+# family: what evaluation.definitions.Series calls it, the measure, and whether it is taken relative to generation 1.
+PARTS: dict[str, dict[str, tuple[str, bool]]] = {
+    "gaussian": {
+        "risk": ("w2_squared", False),
+        "variance": ("variance", True),
+        "tail": ("tail_2_sd", True),
+    },
+    "multinomial": {
+        "risk": ("total_variation", False),
+        "variance": ("gini_simpson", True),
+        "modes": ("support", True),
+        "tail": ("rare_mass", True),
+    },
+    "linear_regression": {"risk": ("test_error", False)},
+    "ngram": {
+        "risk": ("perplexity", False),
+        "variance": ("entropy", True),
+        "modes": ("types_kept", False),
+        "tail": ("rare_kept", False),
+    },
+    "model": {
+        "risk": ("frechet", False),
+        "variance": ("variance", False),
+        "modes": ("recall", False),
+        "tail": ("tail", False),
+    },
+}
+OUTSIDE = {"model": "precision"}  # rows outside the truth: 1 - precision
+
+
+def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    """Eight `evaluation.definitions.Verdict`s from the cell's curves by measure (jobs/study_page.py)."""
+    from evaluation.definitions import Series, verdicts
+
+    def numbers(values: Any) -> list[float | None]:
+        return [None if not math.isfinite(v) else float(v) for v in values]
+
+    table: dict[str, Any] = {}
+    for name, (measure, is_relative) in PARTS[cell.kind].items():
+        curve = curves.get(measure)
+        if curve is None:
+            continue
+        values = np.asarray(curve["mean"], float)
+        table[name] = numbers(values / values[0] if is_relative and values[0] else values)
+        errors = numbers(curve["standard_error"])
+        if name == "risk" and None not in errors:
+            table["risk_error"] = errors
+    outside = curves.get(OUTSIDE.get(cell.kind, ""))
+    if outside is not None:
+        table["outside"] = numbers(1 - np.asarray(outside["mean"], float))
+    return verdicts(Series(**table))
