@@ -11,13 +11,15 @@ from records.errors import UserError
 from records.spec import literals
 
 # What a family calls a measure, and what evaluation/laws calls its statistic.
+MOMENTS = {
+    "variance": "variance_trace",
+    "mean_error": "mean_variance_between",
+    "total_variance": "total_variance",
+}
 STATISTICS = {
-    "gaussian": {
-        "variance": "variance_trace",
-        "mean_error": "mean_variance_between",
-        "total_variance": "total_variance",
-        "w2_squared": "w2_squared",
-    },
+    "gaussian": {**MOMENTS, "w2_squared": "w2_squared"},
+    "gmm": MOMENTS,
+    "kde": MOMENTS,
     "multinomial": {
         "gini_simpson": "gini_simpson",
         "mean_error": "mean_variance_between",
@@ -51,6 +53,10 @@ def setting(cell: Cell) -> Any:
         dims = facts["dims"]
         table |= {"d": dims, "estimator": facts["estimator"], "bias": facts["bias"], "truth": float(dims)}
         table |= {"truth_squares": 1 / dims, "truth_log_det": 0.0}
+    elif cell.kind == "kde":
+        table |= {"d": facts["dims"], "truth": float(facts["dims"]), "bias": facts["bias"]}
+    elif cell.kind == "gmm":
+        table |= {"d": facts["dims"], "truth": facts["truth"]}
     elif cell.kind == "multinomial":
         shares = facts["shares"]
         if facts["temperature"] != 1:

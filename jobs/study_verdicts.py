@@ -15,6 +15,8 @@ PARTS: dict[str, dict[str, tuple[str, bool]]] = {
         "variance": ("variance", True),
         "tail": ("tail_2_sd", True),
     },
+    "gmm": {"variance": ("variance", True), "modes": ("modes", False)},
+    "kde": {"variance": ("variance", True)},
     "multinomial": {
         "risk": ("total_variation", False),
         "variance": ("gini_simpson", True),
@@ -35,7 +37,8 @@ PARTS: dict[str, dict[str, tuple[str, bool]]] = {
         "tail": ("tail", False),
     },
 }
-OUTSIDE = {"model": "precision"}  # rows outside the truth: 1 - precision
+INSIDE = {"model": "precision"}  # rows outside the truth: 1 - precision
+OUTSIDE = {"gmm": "outside"}
 
 
 def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> list[Any]:
@@ -55,7 +58,9 @@ def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> list[Any
         errors = numbers(curve["standard_error"])
         if name == "risk" and None not in errors:
             table["risk_error"] = errors
-    outside = curves.get(OUTSIDE.get(cell.kind, ""))
-    if outside is not None:
-        table["outside"] = numbers(1 - np.asarray(outside["mean"], float))
+    inside, outside = curves.get(INSIDE.get(cell.kind, "")), curves.get(OUTSIDE.get(cell.kind, ""))
+    if inside is not None:
+        table["outside"] = numbers(1 - np.asarray(inside["mean"], float))
+    elif outside is not None:
+        table["outside"] = numbers(outside["mean"])
     return verdicts(Series(**table))

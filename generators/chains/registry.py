@@ -8,6 +8,8 @@ from records.spec import nearest
 
 KINDS = {
     "gaussian": ("generators.chains.gaussian", "Gaussian"),
+    "gmm": ("generators.chains.gmm", "Gmm"),
+    "kde": ("generators.chains.kde", "Kde"),
     "multinomial": ("generators.chains.multinomial", "Multinomial"),
     "ngram": ("generators.chains.ngram", "Ngram"),
     "model": ("generators.chains.trainable", "Trainable"),

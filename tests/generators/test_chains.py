@@ -27,6 +27,8 @@ BREAST_CANCER = {
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "model": (BREAST_CANCER, 60),
     "gaussian": ({}, 20),
+    "gmm": ({"components": 2, "steps": 5}, 30),
+    "kde": ({}, 20),
     "multinomial": ({"categories": 12}, 20),
     "linear_regression": ({"dims": 3}, 20),
     "ngram": ({"length": 8}, 300),

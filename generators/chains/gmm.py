@@ -1,0 +1,134 @@
+"""Mixtures of normal distributions by expectation maximisation: modes merge and vanish, while what a mixture loses in
+variance its mean gains, over chains (Shumailov et al. 2024)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
+
+RIDGE = 1e-9  # on the diagonal of a component's covariance, so that one that sits on a row has a density
+WITHIN, LEAST = 3.0, 0.1  # a mode is there when a tenth of its share lies within 3 standard deviations of it
+
+
+@dataclass(frozen=True)
+class GmmSpec:
+    """The truth: `components` unit normal distributions of equal share, their centres on a circle in two dimensions."""
+
+    components: int = 4
+    radius: float = 5.0
+    steps: int = 40  # of EM
+
+    def __post_init__(self) -> None:
+        if self.components < 1 or self.radius < 0 or self.steps < 1:
+            raise ValueError("components and steps must be at least 1 and radius not negative")
+
+    @property
+    def centres(self) -> np.ndarray:
+        """float64 (components, 2)."""
+        angles = 2 * np.pi * np.arange(self.components) / self.components
+        return self.radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+
+
+class Model(NamedTuple):
+    shares: np.ndarray  # (chains, components)
+    means: np.ndarray  # (chains, components, 2)
+    covariances: np.ndarray  # (chains, components, 2, 2)
+
+
+class Gmm(ChainFamily):
+    """As many components as the truth has, with full covariances; EM starts from rows far from each other."""
+
+    kind: ClassVar[str] = "gmm"
+    Spec: ClassVar[type] = GmmSpec
+    block: ClassVar[int] = 64
+    spec: GmmSpec
+
+    def least_rows(self) -> int:
+        return 3 * self.spec.components
+
+    def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
+        at = random.integers(0, self.spec.components, (chains, num))
+        return self.spec.centres[at] + random.standard_normal((chains, num, 2))
+
+    def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
+        rows = np.concatenate([gathered(piece) for piece in pieces], axis=1)
+        weights = weights_of(pieces)
+        centres = _far_apart(rows, self.spec.components, random)
+        nearest = ((rows[:, :, None] - centres[:, None]) ** 2).sum(axis=3).argmin(axis=2)
+        belongs = np.eye(self.spec.components)[nearest]
+        model = _maximised(rows, belongs, weights)
+        for _ in range(self.spec.steps):
+            model = _maximised(rows, _expected(rows, model), weights)
+        return model
+
+    def sample(self, model: Model, num: int, random: np.random.Generator) -> np.ndarray:
+        ends = np.cumsum(model.shares, axis=1)
+        at = (ends[:, None] <= random.random((len(ends), num, 1)) * ends[:, None, -1:]).sum(axis=2)
+        at = np.minimum(at, self.spec.components - 1)
+        values, vectors = np.linalg.eigh(model.covariances)
+        roots = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
+        chain = np.arange(len(at))[:, None]
+        noise = random.standard_normal((*at.shape, 2))
+        return model.means[chain, at] + np.einsum("cnij,cnj->cni", roots[chain, at], noise)
+
+    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
+        """variance (trace of the whole mixture's covariance), mean_error |mu|^2, their sum, modes: share of the truth's
+        modes that rows are made of, outside: share of rows in none."""
+        mean = np.einsum("ck,ckd->cd", model.shares, model.means)
+        within = np.einsum("ck,ckii->c", model.shares, model.covariances)
+        between = (model.shares * ((model.means - mean[:, None]) ** 2).sum(axis=2)).sum(axis=1)
+        error = (mean**2).sum(axis=1)
+        apart = ((made[:, :, None] - self.spec.centres) ** 2).sum(axis=3)
+        is_near = (apart <= WITHIN**2) & (apart == apart.min(axis=2, keepdims=True))
+        share = is_near.mean(axis=1)
+        return {
+            "variance": within + between,
+            "mean_error": error,
+            "total_variance": within + between + error,
+            "modes": (share >= LEAST / self.spec.components).mean(axis=1),
+            "outside": 1 - is_near.any(axis=2).mean(axis=1),
+        }
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"dims": 2, "truth": 2 + self.spec.radius**2 if self.spec.components > 1 else 2.0}
+
+
+def _far_apart(rows: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
+    """Rows to start from, (chains, num, 2): each drawn by its squared distance from those before (k-means++)."""
+    chains = len(rows)
+    found = [rows[np.arange(chains), random.integers(0, rows.shape[1], chains)]]
+    for _ in range(num - 1):
+        apart = np.min([((rows - centre[:, None]) ** 2).sum(axis=2) for centre in found], axis=0)
+        ends = np.cumsum(apart, axis=1)
+        at = (ends <= random.random((chains, 1)) * ends[:, -1:]).sum(axis=1)
+        found.append(rows[np.arange(chains), np.minimum(at, rows.shape[1] - 1)])
+    return np.stack(found, axis=1)
+
+
+def _maximised(rows: np.ndarray, belongs: np.ndarray, weights: np.ndarray) -> Model:
+    """The M step: shares, means and covariances of rows that belong to components, (chains, rows, components)."""
+    heavy = belongs * weights[:, None]
+    counts = heavy.sum(axis=1)
+    safe = np.maximum(counts, 1e-300)
+    means = np.einsum("cnk,cnd->ckd", heavy, rows) / safe[..., None]
+    second = np.einsum("cnk,cni,cnj->ckij", heavy, rows, rows, optimize=True) / safe[..., None, None]
+    covariances = second - means[..., :, None] * means[..., None, :]
+    covariances = (covariances + covariances.swapaxes(2, 3)) / 2
+    return Model(counts / counts.sum(axis=1, keepdims=True), means, covariances)
+
+
+def _expected(rows: np.ndarray, model: Model) -> np.ndarray:
+    """The E step: how likely each row belongs to each component, (chains, rows, components)."""
+    covariances = model.covariances + RIDGE * np.eye(2)
+    determinant = np.linalg.det(covariances)
+    inverse = np.linalg.inv(covariances)
+    apart = rows[:, :, None] - model.means[:, None]
+    with np.errstate(divide="ignore"):
+        logs = np.log(model.shares) - np.log(np.maximum(determinant, 1e-300)) / 2
+    logs = logs[:, None] - np.einsum("cnki,ckij,cnkj->cnk", apart, inverse, apart, optimize=True) / 2
+    logs -= logs.max(axis=2, keepdims=True)
+    chances = np.exp(logs)
+    return chances / chances.sum(axis=2, keepdims=True)

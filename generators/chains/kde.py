@@ -1,0 +1,65 @@
+"""Kernel density estimates: rows drawn again with a little noise, so that variance grows (Kazdan et al. 2025)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
+
+
+@dataclass(frozen=True)
+class KdeSpec:
+    """The truth is a standard normal distribution of `dims` columns."""
+
+    dims: int = 1
+    bandwidth: float = 0.2  # standard deviation of the kernel over that of the rows, column by column
+
+    def __post_init__(self) -> None:
+        if self.dims < 1 or self.bandwidth < 0:
+            raise ValueError("dims must be at least 1 and bandwidth not negative")
+
+
+class Model(NamedTuple):
+    rows: np.ndarray  # (chains, rows, dims)
+    shares: np.ndarray  # (rows,), sum to 1: how often a row is drawn
+    mean: np.ndarray  # (chains, dims)
+    variance: np.ndarray  # (chains, dims), of the rows
+
+
+class Kde(ChainFamily):
+    """A Gaussian kernel on every row that was trained on. A bandwidth of 0 is the bootstrap."""
+
+    kind: ClassVar[str] = "kde"
+    Spec: ClassVar[type] = KdeSpec
+    spec: KdeSpec
+
+    def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
+        return random.standard_normal((chains, num, self.spec.dims))
+
+    def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
+        rows = np.concatenate([gathered(piece) for piece in pieces], axis=1)
+        weights = weights_of(pieces)
+        shares = weights / weights.sum()
+        mean = np.einsum("n,cnd->cd", shares, rows)
+        return Model(rows, shares, mean, np.einsum("n,cnd->cd", shares, (rows - mean[:, None]) ** 2))
+
+    def sample(self, model: Model, num: int, random: np.random.Generator) -> np.ndarray:
+        chains = len(model.rows)
+        ends = np.cumsum(model.shares)
+        at = np.searchsorted(ends / ends[-1], random.random((chains, num)), side="right")
+        drawn = np.take_along_axis(model.rows, np.minimum(at, len(ends) - 1)[:, :, None], axis=1)
+        noise = random.standard_normal(drawn.shape) * np.sqrt(model.variance)[:, None]
+        return drawn + self.spec.bandwidth * noise
+
+    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
+        """variance of the rows trained on (the trace), mean_error |mu|^2, their sum, distinct: share of rows made that
+        no other one repeats (below 1 without a bandwidth)."""
+        error, variance = (model.mean**2).sum(axis=1), model.variance.sum(axis=1)
+        first = np.sort(made[:, :, 0], axis=1)
+        distinct = 1 - (first[:, 1:] == first[:, :-1]).mean(axis=1)
+        return {"variance": variance, "mean_error": error, "total_variance": variance + error, "distinct": distinct}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"dims": self.spec.dims, "bias": 1 + self.spec.bandwidth**2}
