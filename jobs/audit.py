@@ -47,9 +47,15 @@ def audit(uri: str, as_json: bool = False) -> int:
     store = open_store(uri)
     store.check(write=False)
     book = manifest.load(store)
-    if book is None:
-        raise UserError(f"{store.uri}: no {manifest.NAME} there, so this is not the output of a run")
-    findings = examine(store, book)
+    study = store.read_if_there("study.json") if book is None else None
+    if study is not None:
+        from jobs.study_audit import examine_study
+
+        findings = examine_study(store, study)
+    elif book is None:
+        raise UserError(f"{store.uri}: neither {manifest.NAME} nor study.json is there, so this is no output to audit")
+    else:
+        findings = examine(store, book)
     if as_json:
         print(
             json.dumps({"ok": not findings.wrong, "wrong": findings.wrong, "checked": findings.num_checked}, indent=2)

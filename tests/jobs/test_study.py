@@ -1,6 +1,7 @@
 """`gristmill study` as a user meets it: laws held, resumed after kills with the same bytes, refused in time."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -151,6 +153,50 @@ def test_models_of_a_generation_are_units_that_regimes_share(tmp_path: Path) -> 
     again = gristmill("study", write(tmp_path, HEAVY), "--out", str(out))
     assert again.returncode == 0, again.stderr
     assert (out / "results.parquet").read_bytes() == results
+
+
+CAPPED = """
+name = "capped"
+n = 20
+generations = 6
+chains = 300
+[family]
+kind = "gaussian"
+[regimes.accumulate]
+synthetic_max = 0.5
+shortfall = "shrink"
+[regimes.fresh-data]
+synthetic_max = 0.5
+"""
+
+
+def altered(path: Path, column: str, value: Any) -> None:
+    """The file with another value in the first row of a column."""
+    table = pq.read_table(path)
+    values = table.column(column).to_pylist()
+    values[0] = value
+    at = table.column_names.index(column)
+    pq.write_table(table.set_column(at, table.field(at), pa.array(values, table.field(at).type)), path)
+
+
+def test_the_audit_proves_the_cap_and_the_results(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert gristmill("study", write(tmp_path, CAPPED), "--out", str(out)).returncode == 0
+    shares = pq.read_table(out / "results.parquet").column("synthetic_share").to_numpy()
+    assert shares.max() == 0.5
+    right = gristmill("audit", str(out))
+    assert right.returncode == 0 and "ok (24 mixtures" in right.stdout, right.stdout
+    shutil.copytree(out, tmp_path / "copy")
+    unit = sorted((out / "units").iterdir())[0]
+    altered(unit, "synthetic_share", 0.6)
+    altered(unit, "num_new", 3)
+    wrong = gristmill("audit", str(out))
+    assert wrong.returncode == 1 and "above 0.5" in wrong.stdout and "results.parquet: column num_new" in wrong.stdout
+    copy = tmp_path / "copy"
+    altered(copy / "results.parquet", "variance", 0.0)
+    sorted((copy / "units").iterdir())[1].unlink()
+    missing = gristmill("audit", str(copy))
+    assert missing.returncode == 1 and "is missing" in missing.stdout and "results.parquet" in missing.stdout
 
 
 def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
