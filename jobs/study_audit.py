@@ -82,7 +82,7 @@ def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: F
                 if not (math.isclose(told, value, abs_tol=TOLERANCE) if is_number else told == value):
                     findings.add(f"{where}: {name} is told as {told} and comes to {value}")
         share = max(rows.column("synthetic_share").to_pylist())
-        if generation > 1 and share > regime.synthetic_max + TOLERANCE:
+        if share > regime.synthetic_max + TOLERANCE:
             findings.add(f"{where}: a synthetic share of {share:.4f} is above {regime.synthetic_max}")
         done[generation] = {name: rows.column(name)[0].as_py() for name in ("num_new", "num_kept")}
         findings.count("mixtures", 1)
