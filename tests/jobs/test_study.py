@@ -189,9 +189,9 @@ def test_the_audit_proves_the_cap_and_the_results(tmp_path: Path) -> None:
     shutil.copytree(out, tmp_path / "copy")
     unit = sorted((out / "units").iterdir())[0]
     altered(unit, "synthetic_share", 0.6)
-    altered(unit, "num_new", 3)
+    altered(unit, "num_made", 3)
     wrong = gristmill("audit", str(out))
-    assert wrong.returncode == 1 and "above 0.5" in wrong.stdout and "results.parquet: column num_new" in wrong.stdout
+    assert wrong.returncode == 1 and "above 0.5" in wrong.stdout and "results.parquet: column num_made" in wrong.stdout
     copy = tmp_path / "copy"
     altered(copy / "results.parquet", "variance", 0.0)
     sorted((copy / "units").iterdir())[1].unlink()
