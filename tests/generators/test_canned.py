@@ -136,18 +136,6 @@ def test_a_missing_benchmark_is_found_by_check():
         Canned(CannedSpec(contaminated=0.1, contamination="nope.jsonl"), made(made.Spec())).check()
 
 
-def test_fast_enough_for_benchmarks():
-    generator, batch = canned("textbook"), asks(2000)
-    best = min(_seconds(generator, batch) for _ in range(5))
-    assert best / 2000 < 120e-6  # 15 to 25 us on an idle core; others may use the machine
-
-
-def _seconds(generator, batch):
-    begun = time.perf_counter()
-    make(generator, batch)
-    return time.perf_counter() - begun
-
-
 class Dying:
     """Fails on its third call, as an engine does: for everybody."""
 
