@@ -18,9 +18,10 @@ def distinct(chains: int, num: int, take: int, random: np.random.Generator, agai
         for chain in range(chains):
             found[chain] = random.permutation(num)[:take]
         return found
+    columns = np.empty((take, chains), np.int64)  # what is compared again and again lies together
     for at in range(take):
         last = num - take + at
         drawn = random.integers(0, last + 1, chains)
-        is_taken = (found[:, :at] == drawn[:, None]).any(axis=1)
-        found[:, at] = np.where(is_taken, last, drawn)
-    return found
+        is_taken = (columns[:at] == drawn).any(axis=0)
+        columns[at] = np.where(is_taken, last, drawn)
+    return np.ascontiguousarray(columns.T)

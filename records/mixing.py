@@ -216,8 +216,9 @@ def _real_rows(part: Part, whole: Mapping[Source, int]) -> int:
     if part.rows is None or all(s.origin == SYNTHETIC for s in part.sources):
         return 0
     ends = np.cumsum([whole[s] for s in part.sources])
-    is_real = np.array([s.origin == REAL for s in part.sources])
-    return int(is_real[np.searchsorted(ends, part.rows, side="right")].sum(axis=1).mean())
+    spans = [(end - whole[s], end) for s, end in zip(part.sources, ends) if s.origin == REAL]
+    found = sum(np.count_nonzero((part.rows >= start) & (part.rows < end)) for start, end in spans)
+    return int(found) // len(part.rows)
 
 
 def _shrunk(draw: _Draw, limit: int, chains: int, random: np.random.Generator) -> tuple[list[Part], int, int]:

@@ -129,7 +129,10 @@ def plot(done: list[dict[str, Any]], path: str) -> None:
     for kind, marker in zip(FAMILIES, "osD^v"):
         found = [(p, c) for p, c in zip(places, cells(done, kind)) if c]
         means = [float(np.mean(c)) for _, c in found]
-        spans = [[m - min(c) for m, (_, c) in zip(means, found)], [max(c) - m for m, (_, c) in zip(means, found)]]
+        spans = [
+            [max(0.0, m - min(c)) for m, (_, c) in zip(means, found)],
+            [max(0.0, max(c) - m) for m, (_, c) in zip(means, found)],
+        ]
         axes.errorbar([p for p, _ in found], means, spans, marker=marker, capsize=3, label=kind)
     real = 0.9265
     axes.axhline(real, color="grey", linestyle=":", label=f"real rows ({real})")
