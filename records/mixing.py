@@ -177,7 +177,10 @@ def _settled(draw: _Draw, chains: int, random: np.random.Generator) -> Mixture:
                 cap = regime.synthetic_max
                 weight = min(weight, cap / (1 - cap) * total_real / num_synthetic)
             else:
-                parts, num_synthetic, real_rows = _shrunk(draw, limit, chains, random)
+                # Beside the pool's real rows as they are: resampling may have counted some of them twice.
+                own = sum(draw.counts.get(s, 0) for s in draw.batches if s.origin == REAL)
+                least = most_synthetic(own + num_real, regime.synthetic_max) or 0
+                parts, num_synthetic, real_rows = _shrunk(draw, min(limit, least), chains, random)
     if num_real:
         parts.append(_own_real(draw, num_real, chains, random))
     return _mixture(draw, parts, num_synthetic, real_rows + num_real, weight, used)
@@ -225,8 +228,11 @@ def _shrunk(draw: _Draw, limit: int, chains: int, random: np.random.Generator) -
     """All real rows of the pool and `limit` of its synthetic rows."""
     real = [Part((s,), draw.counts[s]) for s in draw.batches if s.origin == REAL and draw.counts.get(s)]
     sources = tuple(s for s in draw.batches if s.origin == SYNTHETIC)
-    rows = distinct(chains, sum(draw.counts.get(s, 0) for s in sources), limit, random, False)
-    return [*real, Part(sources, limit, rows)], limit, sum(part.num for part in real)
+    there = sum(draw.counts.get(s, 0) for s in sources)
+    limit = min(limit, there)
+    rows = distinct(chains, there, limit, random, False)
+    made = [Part(sources, limit, rows)] if limit else []
+    return [*real, *made], limit, sum(part.num for part in real)
 
 
 def _own_real(draw: _Draw, num: int, chains: int, random: np.random.Generator) -> Part:
@@ -262,6 +268,10 @@ def _mixture(
 ) -> Mixture:
     """With weights put on, and the cap held against what came of it."""
     regime = draw.regime
+    if not parts:
+        raise UserError(
+            f"generation {draw.generation}: synthetic_max = {regime.synthetic_max} leaves nothing to train on"
+        )
     if regime.weights == "golden" and num_synthetic and num_real:
         best = golden_weight(num_real / num_synthetic)
         weight = min(weight, (1 - best) / best * num_real / num_synthetic)

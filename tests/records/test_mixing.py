@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from records.draws import distinct
@@ -110,6 +110,7 @@ regimes = st.builds(
 
 
 @settings(max_examples=300, deadline=None)
+@example(Regime(pool="subsample", growth=1.3, synthetic_max=0.25, shortfall="resample"), 5, 2, 0.25)
 @given(regimes, st.integers(2, 7), st.integers(1, 60), st.floats(0, 1))
 def test_no_mixture_is_above_its_cap(regime: Regime, generation: int, n: int, kept: float) -> None:
     counts = counts_of(regime, generation, n, kept)
