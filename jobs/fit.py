@@ -1,15 +1,12 @@
 """`gristmill fit RECIPE --out URI`: rows in, a model out; the same command again goes on from the last checkpoint."""
 
 import shlex
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from cluster.fit import TrainSpec
@@ -18,7 +15,7 @@ from generators.family import Family, family_class
 from generators.fitting import Fit, Told, check_fit, clear, is_finished
 from generators.model_folder import ModelCard, read_card
 from generators.privacy import PrivacySpec
-from jobs.tables import clock
+from jobs.bar import Bar
 from jobs.toml_file import load_table, parted
 from records.datasets import DataSpec, check_images, digest_table, read_table
 from records.errors import UserError
@@ -187,39 +184,20 @@ def run_fit(job: Fit, recipe: FitRecipe, console: Console, say: Any) -> ModelCar
         return train(job, recipe.train, shown.tell, say, lambda: bool(stopped))
 
 
-class Shown:
-    """Steps, losses, epsilon and the time left: a bar on a terminal, plain lines elsewhere."""
+class Shown(Bar):
+    """Steps, losses, epsilon and the time left."""
 
     def __init__(self, console: Console) -> None:
-        self.console, self.started, self._shown = console, time.monotonic(), 0.0
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
-        self.task = self.bar.add_task("fit", total=None) if self.bar else None
+        super().__init__(console, "fit", PLAIN_EVERY_S)
 
     def __enter__(self) -> "Shown":
-        if self.bar:
-            self.bar.start()
+        super().__enter__()
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.bar:
-            self.bar.stop()
 
     def tell(self, told: Told) -> None:
         losses = "  ".join(f"{name} {value:.4g}" for name, value in told.losses.items())
         epsilon = f"  epsilon {told.epsilon:.3f}" if told.epsilon is not None else ""
-        if self.bar and self.task is not None:
-            text = f"step {told.step:,}/{told.num_steps:,}  {losses}{epsilon}"
-            self.bar.update(self.task, total=told.num_steps, completed=told.step, description=text)
-            return
-        now = time.monotonic()
-        if now - self._shown < PLAIN_EVERY_S:
-            return
-        self._shown = now
-        took = now - self.started
-        left = took / told.step * (told.num_steps - told.step)
-        line = f"[{clock(took)}]  step {told.step:,} of {told.num_steps:,}  {losses}{epsilon}  ETA {clock(left)}"
-        print(line, file=sys.stderr, flush=True)
+        self.show(told.step, told.num_steps, f"step {told.step:,} of {told.num_steps:,}  {losses}{epsilon}")
 
 
 def _plan_table(plan: Plan, uri: str) -> Table:

@@ -29,7 +29,6 @@ from records.store import Store, open_store
 
 NAME, REPORT = "study.json", "report.html"
 FORMAT = 1
-SURE = 4.0  # |z| above it fails the study
 
 
 @dataclass
@@ -59,7 +58,8 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
     store = open_store(out)
     store.say = say
     book = _book(spec, store)
-    if book.get("ended", {}).get("state") in ("complete", "failed") and book["fingerprint"] == identity(spec):
+    ended_before = book.get("ended", {})
+    if ended_before.get("state") in ("complete", "failed") and not ended_before["failed"]:  # failed chains: tried again
         say(f"{store.uri}: this study is finished")
         return _tell(book, told, store)
     store.check(write=True)
@@ -94,7 +94,7 @@ def _book(spec: StudySpec, store: Store) -> dict[str, Any]:
     data = store.read_if_there(NAME)
     if data is None:
         book = {"format": FORMAT, "fingerprint": identity(spec), "study": literals(spec), "versions": versions()}
-        if any(True for _ in store.list("manifest.json")) or any(True for _ in store.list("model.json")):
+        if store.exists("manifest.json") or store.exists("model.json"):
             raise UserError(f"{store.uri} holds a run or a model; choose a folder of its own for --out")
         return book
     book = json.loads(data)
@@ -113,8 +113,9 @@ def _write(store: Store, book: dict[str, Any]) -> None:
 
 def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say: Any) -> tuple[Ended, pa.Table | None]:
     from cluster.connect import connected  # ray is imported only when a study starts
-    from cluster.units import run_units
+    from cluster.units import Progress, run_units
     from evaluation.chains import TableMeter
+    from evaluation.laws.precision import SURE
     from generators.chains.work import do_all, done_units
     from jobs.drive import interruptible
     from jobs.study_results import write_results
@@ -123,9 +124,10 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say
     units = [unit for cell in cells for unit in cell.units()]
     there = done_units({unit.key for unit in units}, store)
     do = functools.partial(do_all, store=store, meter=TableMeter)
+    keys = {unit.key for unit in units}
     with Shown(console, units) as shown:
-        if {unit.key for unit in units} <= there:
-            progress = shown.none_left(units)
+        if keys <= there:
+            progress = Progress(len(keys), keys)
         else:
             with (
                 connected(spec.cluster, say),

@@ -2,19 +2,16 @@
 
 import io
 import math
-import sys
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from generators.chains.cells import Cell, Unit
+from jobs.bar import Bar
 from jobs.study_laws import lines
 from jobs.study_spec import StudySpec
-from jobs.tables import clock
 from records.parquet import read_parquet
 from records.store import Store
 
@@ -22,46 +19,23 @@ PLAIN_EVERY_S, MAX_SHOWN = 5.0, 24
 PRECISION = 0.05  # relative standard error for which the plan says how many chains are needed
 
 
-class Shown:
-    """Generations done: a bar on a terminal, plain lines elsewhere."""
+class Shown(Bar):
+    """Generations done, over all chains."""
 
     def __init__(self, console: Console, units: Sequence[Unit]) -> None:
-        self.console, self.started, self._shown = console, time.monotonic(), 0.0
+        super().__init__(console, "study", PLAIN_EVERY_S)
         self.sizes = {u.key: (u.last - u.first + 1) * u.cell.width for u in units}
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
-        self.task = self.bar.add_task("study", total=sum(self.sizes.values())) if self.bar else None
+        self.total = sum(self.sizes.values())
 
     def __enter__(self) -> "Shown":
-        if self.bar:
-            self.bar.start()
+        super().__enter__()
         return self
-
-    def __exit__(self, *error: Any) -> None:
-        if self.bar:
-            self.bar.stop()
-
-    def none_left(self, units: Sequence[Unit]) -> Any:
-        """The progress of a study whose units are all there."""
-        from cluster.units import Progress as Done
-
-        return Done(len(self.sizes), {u.key for u in units})
 
     def tell(self, progress: Any) -> None:
         done = sum(self.sizes[key] for key in progress.done)
-        total = sum(self.sizes.values())
-        text = f"{len(progress.done):,} of {progress.num_units:,} units"
-        text += f", {len(progress.failed):,} failed" if progress.failed else ""
-        if self.bar and self.task is not None:
-            self.bar.update(self.task, completed=done, description=text)
-            return
-        now = time.monotonic()
-        if now - self._shown < PLAIN_EVERY_S:
-            return
-        self._shown = now
-        took = now - self.started
-        left = f"  ETA {clock(took / done * (total - done))}" if done and done < total else ""
-        print(f"[{clock(took)}]  {done / total:.0%}  {text}{left}", file=sys.stderr, flush=True)
+        failed = f", {len(progress.failed):,} failed" if progress.failed else ""
+        text = f"{done / self.total:.0%}  {len(progress.done):,} of {progress.num_units:,} units{failed}"
+        self.show(done, self.total, text)
 
 
 def plan_table(spec: StudySpec, cells: Sequence[Cell]) -> Table:

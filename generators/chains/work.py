@@ -127,6 +127,8 @@ def do_all(units: Sequence[Unit], store: Store, meter: Any = None) -> list[tuple
             told.append((unit.key, do(unit, store, meter), None))
         except UserError as error:
             told.append((unit.key, 0.0, str(error)))
+        except (ValueError, ArithmeticError) as error:  # a singular matrix and the like: this chain's, not the study's
+            told.append((unit.key, 0.0, f"{type(error).__name__}: {error}"))
     return told
 
 
