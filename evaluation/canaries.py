@@ -42,7 +42,7 @@ def make_canaries(schema: TableSchema, rows: pa.Table, num: int, seed: int, is_r
     that are neither numbers nor categories, and where the schema has too few different rows that are not there.
     """
     for column in schema.columns:
-        if column.kind in ("image", "series"):
+        if column.kind in ("image", "series", "text"):
             raise ValueError(f"column '{column.name}' is {column.kind}: canaries have numbers and categories only")
     wanted = num * (1 + is_replaced)
     draws = stream(seed, "canaries")

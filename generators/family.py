@@ -24,6 +24,7 @@ from records.tables import TableSchema
 
 KINDS: Kinds = {
     "adr": ("generators.simulators.family", "AdrFamily"),
+    "causal-lm": ("generators.lm.family", "CausalLm"),
     "classifier": ("generators.images.classifier", "Classifier"),
     "copula": ("generators.tabular.copula", "Copula"),
     "ctgan": ("generators.tabular.ctgan", "Ctgan"),
@@ -138,6 +139,10 @@ class Family(ABC):
     @abstractmethod
     def restore(self, trained: State, training: State | None = None) -> None:
         """The inverse of `trained` and, after `begin` with the same rows and seed, of `training`."""
+
+    def files(self) -> Mapping[str, bytes]:
+        """What else lies in the model's folder, for other programs, by name."""
+        return {}
 
     def sums(self) -> "Sums | None":
         """What the model publishes of its rows as noisy sums, for an audit to look at; None: its samples alone tell."""

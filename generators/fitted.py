@@ -135,7 +135,7 @@ def _typed(column: Column, value: Any) -> Any:
         if text not in column.categories:
             raise ValueError(text)
         return text
-    if column.kind in ("image", "series"):
+    if column.kind in ("image", "series", "text"):
         raise TypeError(f"a column of kind {column.kind} is no condition")
     number = float(value)
     if not np.isfinite(number) or (column.kind == "integer" and number != int(number)):

@@ -221,6 +221,8 @@ class Fit:
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             losses=losses,
         )
+        for name, data in self.family.files().items():
+            self.store.put(name, data)
         save_model(self.store, card, weights)
         clear(self.store)
         return card

@@ -119,7 +119,7 @@ def check_recipe(asked: Asked, card: ModelCard) -> FitRecipe:
     if card.kind != kind:
         raise UserError(f"{asked.out} holds a model of kind '{card.kind}', the recipe is of kind '{kind}'")
     for column in card.schema.columns:
-        if column.kind in ("image", "series"):
+        if column.kind in ("image", "series", "text"):
             raise UserError(
                 f"audit-privacy makes canaries of numbers and categories; '{column.name}' of model '{kind}' is of kind "
                 f"{column.kind}, which it cannot audit"

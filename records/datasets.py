@@ -18,6 +18,7 @@ import pyarrow.json
 from records.errors import UserError
 from records.ids import fingerprint
 from records.parquet import read_parquet
+from records.python_texts import docstrings, help_topics
 from records.schema import IDENTITY, PROVENANCE, REJECT
 from records.spec import nearest
 from records.store import open_store, split
@@ -261,5 +262,7 @@ PACKED: dict[str, Callable[[], pa.Table]] = {
     "adult/test": lambda: _adult("test"),
     "breast-cancer": _breast_cancer,
     "digits": _digits,
+    "docstrings": docstrings,
+    "help-topics": help_topics,
     "mnist-5k": _mnist_5k,
 }

@@ -17,7 +17,7 @@ from records.errors import UserError
 from records.schema import IMAGE, RESERVED
 from records.spec import nearest
 
-Kind = Literal["numeric", "integer", "category", "image", "series"]
+Kind = Literal["numeric", "integer", "category", "image", "series", "text"]
 MAX_INFERRED = 1000  # distinct texts beyond which a column is rather an identifier than a category
 NUM_SHOWN = 3
 
@@ -59,9 +59,9 @@ class Column:
 
     @property
     def field(self) -> pa.Field:
-        """As it stands in shards: float64, int64, string, the Image struct of `datasets`, or a list of float32."""
+        """As it stands in shards: float64, int64, string (categories and texts), the Image struct of `datasets`, or a list of float32."""
         types = {"numeric": pa.float64(), "integer": pa.int64(), "category": pa.string()}
-        types |= {"image": IMAGE, "series": pa.list_(pa.float32())}
+        types |= {"image": IMAGE, "series": pa.list_(pa.float32()), "text": pa.string()}
         return pa.field(self.name, types[self.kind])
 
 

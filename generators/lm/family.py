@@ -1,0 +1,193 @@
+"""`causal-lm`: a causal language model trained on texts, from scratch or from a base, whole or by adapters.
+
+It makes no rows by itself: its folder holds `hf/`, which the teacher serves (`[generator] kind = "teacher", model =
+"OUT/hf"`), so that a model of ours is sampled by the engine that samples all others.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from generators.family import Drawn, Family, State, stream
+from generators.lm import tokens
+from generators.lm.spec import LmSpec
+from generators.privacy import Account
+from records.errors import UserError
+from stages import models
+
+INIT, ORDER = 1 << 32, 1 << 33  # keys of streams, beyond all steps
+WARM, LEAST = 0.1, 0.1  # the share of steps over which the rate rises, and what it falls to
+SCORED = 16  # blocks that are scored at a time
+
+
+class CausalLm(Family):
+    """Of a schema with one column of texts."""
+
+    kind: ClassVar[str] = "causal-lm"
+    Spec: ClassVar[type] = LmSpec
+    makes_rows: ClassVar[bool] = False
+    spec: LmSpec
+    tokenizer: Any = None  # set before `begin` where rows must not decide it; else the base's, or learnt from the rows
+
+    def check(self) -> None:
+        if [c.kind for c in self.schema.columns] != ["text"]:
+            raise UserError(
+                "model 'causal-lm' learns from one column of texts: give [data] columns = [\"text\"] and "
+                '[schema] columns = [{name = "text", kind = "text"}]'
+            )
+        if self.spec.base is not None:
+            models.check(self.spec.base)
+
+    # Fitting.
+
+    @property
+    def num_steps(self) -> int:
+        return max(1, math.ceil(self.spec.epochs * len(self._blocks) / self._batch))
+
+    @property
+    def _batch(self) -> int:
+        return min(self.spec.batch, len(self._blocks))
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        texts = table.column(0).to_pylist()
+        self._seed = seed
+        if self.tokenizer is None:
+            self.tokenizer = self._own_tokenizer(texts)
+        cut = tokens.rows_of if self.spec.packing == "rows" else tokens.blocks_of
+        self._blocks = cut(self.tokenizer, texts, self.spec.length)
+        if not (self._blocks[:, 1:] != tokens.IGNORED).any():
+            raise UserError("the texts hold nothing to learn from")
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+        self._build()
+
+    def _own_tokenizer(self, texts: Sequence[str]) -> Any:
+        if self.spec.base is None:
+            return tokens.learnt(texts, self.spec.vocabulary)
+        from transformers import AutoTokenizer
+
+        return AutoTokenizer.from_pretrained(models.resolve(self.spec.base))
+
+    def _build(self) -> None:
+        import torch
+
+        from generators.nets import causal
+        from generators.nets.arrays import seeded
+
+        seeded(getattr(self, "_seed", 0), INIT)
+        if self.spec.base is None:
+            network = causal.from_scratch(self.spec, self.tokenizer)
+        else:
+            network = load_network(self.spec.base)
+        if self.spec.lora:
+            network = causal.adapted(network, self.spec)
+        self._network = network.to(self.device).train()
+        self._adam = torch.optim.AdamW(
+            [weight for _, weight in causal.trained_weights(network)],
+            self.spec.lr,
+            betas=(0.9, 0.95),
+            weight_decay=self.spec.weight_decay,
+            fused=True,
+        )
+
+    def train(self, start: int, stop: int) -> Mapping[str, float]:
+        found = np.mean([self._step(step) for step in range(start, stop)])
+        return {"loss": float(found)}
+
+    def _step(self, step: int) -> float:
+        import torch
+
+        from generators.nets import causal
+
+        blocks = torch.from_numpy(self._blocks[self._rows(step)]).to(self.device)
+        for group in self._adam.param_groups:
+            group["lr"] = self.spec.lr * self._rate(step)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
+            lost = causal.mean_loss(self._network, blocks)
+        self._adam.zero_grad()
+        lost.backward()
+        torch.nn.utils.clip_grad_norm_([w for _, w in causal.trained_weights(self._network)], self.spec.clip)
+        self._adam.step()
+        return float(lost.detach())
+
+    def _rate(self, step: int) -> float:
+        warm = max(1, int(WARM * self.num_steps))
+        if step < warm:
+            return (step + 1) / warm
+        return LEAST + (1 - LEAST) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.num_steps - warm)))
+
+    def _rows(self, step: int) -> np.ndarray:
+        """The blocks of a step; each epoch goes over all in an order of its own."""
+        places = np.arange(step * self._batch, (step + 1) * self._batch)
+        epochs, at = places // len(self._blocks), places % len(self._blocks)
+        made = np.empty(len(places), np.int64)
+        for epoch in np.unique(epochs):
+            if self._order[0] != epoch:
+                self._order = int(epoch), stream(self._seed, ORDER, int(epoch)).permutation(len(self._blocks))
+            made[epochs == epoch] = self._order[1][at[epochs == epoch]]
+        return made
+
+    def trained(self) -> State:
+        from generators.nets import causal
+
+        facts = {}
+        if self.spec.base is None:
+            facts = {"tokenizer": {n: d.decode() for n, d in tokens.files_of(self.tokenizer).items()}}
+        return State(causal.arrays(self._network), facts)
+
+    def training(self) -> State:
+        from generators.nets.arrays import of_adam
+
+        return State(of_adam(self._adam, "adam"))
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        from generators.nets import causal
+        from generators.nets.arrays import to_adam
+
+        if training is None:
+            if self.spec.base is None:
+                self.tokenizer = tokens.from_files({n: t.encode() for n, t in trained.facts["tokenizer"].items()})
+            else:
+                self.tokenizer = self._own_tokenizer(())
+            self._build()
+        causal.load_arrays(self._network, trained.tensors)
+        if training is not None:
+            to_adam(self._adam, "adam", training.tensors)
+
+    # What others make of it.
+
+    def files(self) -> dict[str, bytes]:
+        """hf/: the model as transformers and vLLM read it."""
+        return {f"hf/{name}": data for name, data in self.served().items()}
+
+    def served(self) -> dict[str, bytes]:
+        """The same, without the folder's name."""
+        from generators.nets import causal
+
+        return {**causal.served(self._network), **tokens.files_of(self.tokenizer)}
+
+    def log_probabilities(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Natural, of each token of each text, its first `length` tokens at most: float32 (tokens,) each."""
+        from generators.nets import causal
+
+        blocks = tokens.rows_of(self.tokenizer, texts, self.spec.length)
+        found = causal.log_probabilities(self._network, blocks, SCORED, self.device)
+        return [row[ids[1:] != tokens.IGNORED] for row, ids in zip(found, blocks)]
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        raise AssertionError("a causal-lm is served by a teacher")
+
+
+def load_network(base: str) -> Any:
+    """The network of `base` in float32. Raises UserError where there is none."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    try:
+        return AutoModelForCausalLM.from_pretrained(models.resolve(base), dtype="float32")
+    except (OSError, ValueError, KeyError) as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"base '{base}': no causal language model there ({line})") from None

@@ -1,0 +1,46 @@
+"""What a causal language model is and how it is trained: `[model] kind = "causal-lm"`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+MAX_LORA = 512
+
+
+@dataclass(frozen=True)
+class LmSpec:
+    """A model of `base` trained on, or a Llama-shaped one from scratch where there is no base.
+
+    The defaults from scratch are a model of 1.3 million weights that a core trains in a minute.
+    """
+
+    base: str | None = None  # a folder, hub id, s3:// or package:smollm2
+    lora: int = 0  # rank of adapters in all linear layers; 0: all weights are trained
+    lora_alpha: float | None = None  # default: twice the rank
+    length: int = 64  # tokens of a training block, the start token aside
+    packing: Literal["documents", "rows"] = "documents"  # blocks across documents, or one block a row, cut at `length`
+    epochs: float = 1.0
+    batch: int = 16  # blocks of a step
+    lr: float = 1e-3  # the highest: it rises over the first tenth of the steps and falls to a tenth along a cosine
+    weight_decay: float = 0.01
+    clip: float = 1.0  # of the gradient's norm
+    # From scratch only.
+    hidden: int = 128
+    layers: int = 4
+    heads: int = 4
+    vocabulary: int = 2048  # byte-level BPE, learnt from the rows
+
+    def __post_init__(self) -> None:
+        if min(self.length, self.batch, self.hidden, self.layers, self.heads) < 1:
+            raise ValueError("length, batch, hidden, layers and heads must be at least 1")
+        if self.length < 4:
+            raise ValueError("length must be at least 4 tokens")
+        if self.epochs <= 0 or self.lr <= 0 or self.clip <= 0 or self.weight_decay < 0:
+            raise ValueError("epochs, lr and clip must be above 0, and weight_decay must not be negative")
+        if not 0 <= self.lora <= MAX_LORA:
+            raise ValueError(f"lora must lie in 0..{MAX_LORA}")
+        if self.lora and self.base is None:
+            raise ValueError("lora adapts a model that is there: name its base")
+        if self.hidden % (2 * self.heads):
+            raise ValueError("hidden must be a multiple of twice the heads")
+        if self.base is None and self.vocabulary < 512:
+            raise ValueError("vocabulary must be at least 512: 256 of it are bytes")

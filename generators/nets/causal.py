@@ -1,0 +1,110 @@
+"""Causal language models: made, trained for a step, asked for log-probabilities, written as others read them."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from generators.lm.spec import LmSpec
+from generators.lm.tokens import IGNORED
+
+ROOM = 2  # contexts are so many blocks long, for prompts before what is sampled
+
+
+def from_scratch(spec: LmSpec, tokenizer: Any) -> nn.Module:
+    """A Llama-shaped network with weights drawn from torch's own generator: seed it before."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=spec.hidden,
+        intermediate_size=3 * spec.hidden,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        num_key_value_heads=spec.heads,
+        max_position_embeddings=ROOM * (spec.length + 1),
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=None,
+    )
+    return LlamaForCausalLM(config).float()
+
+
+def adapted(network: nn.Module, spec: LmSpec) -> nn.Module:
+    """The network with low-rank adapters in its linear layers (Hu et al. 2021), which alone are trained."""
+    from peft import LoraConfig, get_peft_model
+
+    alpha = spec.lora_alpha if spec.lora_alpha is not None else 2.0 * spec.lora
+    config = LoraConfig(r=spec.lora, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    return get_peft_model(network, config)  # type: ignore[arg-type]
+
+
+def losses(network: nn.Module, blocks: Tensor) -> Tensor:
+    """Natural, of each token after the first of each block, float32 (blocks, tokens); 0 where there is none."""
+    known = blocks[:, 1:] != IGNORED
+    inputs = blocks[:, :-1].masked_fill(blocks[:, :-1] == IGNORED, 0)
+    logits = network(input_ids=inputs).logits.float()
+    labels = blocks[:, 1:].masked_fill(~known, 0)
+    lost = nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    return lost * known
+
+
+def mean_loss(network: nn.Module, blocks: Tensor) -> Tensor:
+    """Over all tokens of the blocks that are there."""
+    return losses(network, blocks).sum() / (blocks[:, 1:] != IGNORED).sum().clamp(min=1)
+
+
+@torch.inference_mode()
+def log_probabilities(network: nn.Module, blocks: np.ndarray, batch: int, device: str) -> np.ndarray:
+    """Natural, of each token after the first: float32 (blocks, tokens); 0 where there is none.
+
+    Always `batch` rows at a time, the last filled up, so that a block's numbers hang on no others.
+    """
+    network.eval()
+    made = np.zeros((len(blocks), blocks.shape[1] - 1), np.float32)
+    for at in range(0, len(blocks), batch):
+        own = blocks[at : at + batch]
+        filled = np.concatenate([own, np.repeat(own[:1], batch - len(own), axis=0)])
+        made[at : at + batch] = -losses(network, torch.from_numpy(filled).to(device)).cpu().numpy()[: len(own)]
+    network.train()
+    return made
+
+
+def trained_weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """Name and weight of what is trained: everything, or the adapters."""
+    return ((name, weight) for name, weight in network.named_parameters() if weight.requires_grad)
+
+
+def arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    return {f"net/{name}": weight.detach().cpu().float().numpy().copy() for name, weight in trained_weights(network)}
+
+
+def load_arrays(network: nn.Module, found: dict[str, np.ndarray]) -> None:
+    """The inverse of `arrays`. Raises KeyError for those of another network."""
+    with torch.no_grad():
+        for name, weight in trained_weights(network):
+            weight.copy_(torch.from_numpy(np.array(found[f"net/{name}"])))
+
+
+def served(network: nn.Module) -> dict[str, bytes]:
+    """config.json and model.safetensors as transformers and vLLM read them: bfloat16, adapters merged, the output
+    matrix written out even where it is the embedding, as a running engine takes new weights by name."""
+    from safetensors.torch import save
+
+    plain, weights = network, {}
+    if hasattr(network, "merge_adapter"):
+        network.merge_adapter()
+        plain = network.get_base_model()  # type: ignore[operator]
+    for name, tensor in plain.state_dict().items():
+        if ".lora_" not in name:
+            weights[name.replace(".base_layer.", ".")] = tensor.detach().cpu().to(torch.bfloat16).clone().contiguous()
+    if hasattr(network, "unmerge_adapter"):
+        network.unmerge_adapter()
+    config = {**plain.config.to_dict(), "tie_word_embeddings": False, "dtype": "bfloat16"}  # type: ignore[union-attr,operator]
+    config.pop("_name_or_path", None)
+    told = json.dumps(config, indent=1, sort_keys=True, default=str).encode()
+    return {"config.json": told, "model.safetensors": bytes(save(weights, {"format": "pt"}))}
