@@ -1,11 +1,13 @@
 """What a study measures of the tables that a generation makes, against the same held-out rows each time."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from evaluation import collapse, diversity, fidelity
+from evaluation.chains_text import TextMeter
 from evaluation.features import Encoder, row_numbers
 from evaluation.utility import task_of, tstr
 from records.tables import TableSchema
@@ -44,3 +46,10 @@ class TableMeter:
         if self.task is not None:
             found["tstr"] = tstr(self.task, self.coder, made, self.holdout, 0)
         return {name: math.nan if value is None else float(value) for name, value in found.items()}
+
+
+class Meters(NamedTuple):
+    """What judges the rows of families that cannot do it themselves, by what the rows are: `ChainFamily.meter`."""
+
+    table: type[TableMeter] = TableMeter
+    text: type[TextMeter] = TextMeter

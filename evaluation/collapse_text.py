@@ -87,17 +87,18 @@ def has_loop(words: Tokens, longest: int = 16, times: int = LOOPS) -> bool:
     return False
 
 
+def perplexity(values: Sequence[float]) -> float:
+    """exp of the mean negative natural log-probability of a text's tokens, of which there is one at least. Raises
+    ValueError for a log-probability above 0 or NaN."""
+    given = np.asarray(values, np.float64)
+    if not (given <= 1e-6).all():
+        raise ValueError(f"{given[~(given <= 1e-6)][0]} is no log-probability")
+    return math.exp(min(-float(given.mean()), 700.0))
+
+
 def perplexities(texts: Sequence[Tokens], log_probabilities: LogProbabilities) -> np.ndarray:
-    """The perplexity of each text that has a token, float64, under a frozen model: exp of the mean negative natural log
-    probability of its tokens. Raises ValueError for a log-probability above 0 or NaN."""
-    found = []
-    for words in texts:
-        values = np.asarray(log_probabilities(words), np.float64) if len(words) else np.zeros(0)
-        if not (values <= 1e-6).all():
-            raise ValueError(f"{values[~(values <= 1e-6)][0]} is no log-probability")
-        if len(values):
-            found.append(math.exp(min(-float(values.mean()), 700.0)))
-    return np.array(found)
+    """The perplexity of each text that has a token, float64, under a frozen model."""
+    return np.array([perplexity(log_probabilities(words)) for words in texts if len(words)], np.float64)
 
 
 def histogram(values: np.ndarray) -> dict[str, Any]:

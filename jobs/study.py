@@ -114,7 +114,7 @@ def _write(store: Store, book: dict[str, Any]) -> None:
 def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say: Any) -> tuple[Ended, pa.Table | None]:
     from cluster.connect import connected  # ray is imported only when a study starts
     from cluster.units import Progress, run_units
-    from evaluation.chains import TableMeter
+    from evaluation.chains import Meters
     from evaluation.laws.precision import SURE
     from generators.chains.work import do_all, done_units
     from jobs.drive import interruptible
@@ -123,7 +123,7 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say
     stopped: list[bool] = []
     units = [unit for cell in cells for unit in cell.units()]
     there = done_units({unit.key for unit in units}, store)
-    do = functools.partial(do_all, store=store, meter=TableMeter)
+    do = functools.partial(do_all, store=store, meter=Meters())
     keys = {unit.key for unit in units}
     with Shown(console, units) as shown:
         if keys <= there:

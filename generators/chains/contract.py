@@ -35,7 +35,7 @@ class ChainFamily(ABC):
     Spec: ClassVar[type]
     block: ClassVar[int] = 256  # chains in a block
     is_light: ClassVar[bool] = True  # false: a generation is worth a task and a commit of its own
-    meter: Any = None  # evaluation.chains.TableMeter, for families that cannot judge their rows themselves
+    meter: Any = None  # evaluation.chains.Meters, for families that cannot judge their rows themselves
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec

@@ -119,7 +119,7 @@ class Trainable(ChainFamily):
         if self.meter is None:
             return {}
         if not hasattr(self, "_meter"):
-            self._meter = self.meter(self.schema, self._train, self._holdout, self.spec.target)
+            self._meter = self.meter.table(self.schema, self._train, self._holdout, self.spec.target)
         return {name: np.array([value], np.float64) for name, value in self._meter(made).items()}
 
     def exhibit(self, made: pa.Table) -> Mapping[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.chains import TableMeter
+from evaluation.chains import Meters
 from generators.chains.cells import Cell
 from generators.chains.contract import ChainFamily
 from generators.chains.gates import make_gates
@@ -38,7 +38,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
 def family(kind: str, **changes: Any) -> ChainFamily:
     found = chain_class(kind)
     made = found(build(found.Spec, {**SMALL[kind][0], **changes}, "family"))
-    made.meter = TableMeter
+    made.meter = Meters()
     made.open()
     return made
 
