@@ -86,6 +86,26 @@ class Trainable(ChainFamily):
     def cut(self, rows: pa.Table, num: int) -> pa.Table:
         return rows.slice(0, num)
 
+    def kept(self, rows: pa.Table, keep: np.ndarray) -> pa.Table:
+        return rows.filter(pa.array(keep))
+
+    def joined(self, parts: Sequence[pa.Table]) -> pa.Table:
+        return pa.concat_tables(parts)
+
+    def columns(self) -> pa.Schema:
+        self.open()
+        return self._train.schema
+
+    def table(self, rows: pa.Table) -> pa.Table:
+        return rows
+
+    def every_real(self) -> pa.Table:
+        return self._train
+
+    def numbers(self, rows: pa.Table) -> np.ndarray | None:
+        """Rows as the meter encodes them."""
+        return None if self.meter is None else np.asarray(self._judge().encoder.encode(rows), np.float64)
+
     def packed(self, rows: pa.Table) -> bytes:
         sink = io.BytesIO()
         pq.write_table(rows, sink, compression="zstd")
@@ -118,9 +138,12 @@ class Trainable(ChainFamily):
         """What `meter` says of the rows against the train and the held-out part."""
         if self.meter is None:
             return {}
+        return {name: np.array([value], np.float64) for name, value in self._judge()(made).items()}
+
+    def _judge(self) -> Any:
         if not hasattr(self, "_meter"):
             self._meter = self.meter(self.schema, self._train, self._holdout, self.spec.target)
-        return {name: np.array([value], np.float64) for name, value in self._meter(made).items()}
+        return self._meter
 
     def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
         """The first images, as the encoded bytes that they are."""
