@@ -73,7 +73,7 @@ def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: F
             if before["num_new"]:
                 counts[Source(REAL, k)] = before["num_new"]
             wanted = at(k + 1).num_made(k, cell.n)
-            counts[Source(SYNTHETIC, k)] = before["num_kept"] if cell.gates else wanted
+            counts[Source(SYNTHETIC, k)] = before["num_kept"] if cell.gates else min(wanted, before["num_made"])
         regime = at(generation)
         mixture = plan(regime, generation, cell.n, counts, cell.width, stream(cell.seed, unit.block, generation, MIX))
         for name, value in mixture.facts().items():
@@ -84,7 +84,7 @@ def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: F
         share = max(rows.column("synthetic_share").to_pylist())
         if share > regime.synthetic_max + TOLERANCE:
             findings.add(f"{where}: a synthetic share of {share:.4f} is above {regime.synthetic_max}")
-        done[generation] = {name: rows.column(name)[0].as_py() for name in ("num_new", "num_kept")}
+        done[generation] = {name: rows.column(name)[0].as_py() for name in ("num_new", "num_made", "num_kept")}
         findings.count("mixtures", 1)
 
 

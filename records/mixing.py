@@ -111,6 +111,8 @@ def plan(
     num_real = regime.num_real(generation, n)
     batches = regime.batches(generation)
     if regime.bernoulli:
+        if sum(counts.get(source, 0) for source in batches) < asked:
+            raise UserError(f"generation {generation}: bernoulli has a slot for every row, and rows were rejected")
         return _bernoulli(regime, generation, asked, batches, chains, random)
     in_pool = sum(counts.get(source, 0) for source in batches)
     wanted = in_pool if regime.pool in ("accumulate", "window") else asked - num_real

@@ -11,7 +11,8 @@ from functools import cached_property
 from typing import Any
 
 from generators.chains.contract import ChainFamily
-from generators.chains.loop import Fork, RegimeAt, num_to_make, regimes
+from generators.chains.gates import identities
+from generators.chains.loop import Fork, RegimeAt, made_before, num_to_make, regimes
 from generators.chains.registry import chain_class
 from records.ids import fingerprint
 from records.regimes import Regime
@@ -55,10 +56,13 @@ class Cell:
         """What names generation 1, 2, ... of a block."""
         at, found = self.regime_at, []
         spec = literals(self.family().spec)
-        key: Any = [FORMAT, self.kind, spec, self.n, self.seed, block, self.width, literals(self.gates)]
+        key: Any = [FORMAT, self.kind, spec, self.n, self.seed, block, self.width, identities(self.gates)]
         for generation in range(1, self.generations + 1):
-            regime = literals(at(generation)) if generation > 1 else None
-            key = fingerprint([key, regime, num_to_make(at(generation + 1), generation, self.n, self.gates)])
+            regime, after = literals(at(generation)) if generation > 1 else None, at(generation + 1)
+            made = [num_to_make(after, generation, self.n, self.gates)]
+            if self.gates:  # what they keep hangs on how often they are asked, and on rows that they look back at
+                made += [after.shortfall == "resample", *(s.generation for s in made_before(after, generation))]
+            key = fingerprint([key, regime, *made])
             found.append(key)
         return found
 

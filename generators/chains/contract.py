@@ -8,10 +8,11 @@ that it was given; a chain that degenerates (variance 0, no rows of a kind) goes
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from records.errors import UserError
 
@@ -76,6 +77,29 @@ class ChainFamily(ABC):
     def joined(self, parts: Sequence[Rows]) -> Rows:
         return np.concatenate(parts, axis=1)
 
+    # What gates and their audit read of the rows of one chain.
+
+    def columns(self) -> pa.Schema | None:
+        """The columns of `table`; None where rows are no table, and so can have no copies and pass no stage."""
+        return None
+
+    def table(self, rows: Rows) -> pa.Table:
+        """Rows as the stages of a recipe read them."""
+        raise AssertionError(f"{self.kind}: rows are no table")
+
+    def every_real(self) -> Rows:
+        """All real rows that there are, of a family with `columns`."""
+        raise AssertionError(f"{self.kind}: real rows have no end")
+
+    def numbers(self, rows: Rows) -> np.ndarray | None:
+        """Rows as float64 (rows, columns), whose means say where accepted rows drift to; None where nothing does."""
+        is_plain = isinstance(rows, np.ndarray) and rows.ndim == 3 and rows.dtype.kind == "f"
+        return rows[0] if is_plain else None
+
+    def right(self, rows: Rows) -> np.ndarray | None:
+        """Which labels are right, bool (rows,), where the truth is known."""
+        return None
+
     def packed(self, rows: Rows) -> bytes:
         """Rows as a file; a family whose generations are units of their own needs it."""
         raise AssertionError(f"{self.kind} keeps no rows")
@@ -104,12 +128,15 @@ class ChainFamily(ABC):
         return {}
 
 
+Past = Callable[[], Iterable[Rows]]  # rows that models made before and that stay, for gates that look at them
+
+
 class Gate(Protocol):
     """A verifier inside the loop: which of the rows just made stay, bool (rows,), in a block of one chain."""
 
     name: str
 
-    def keep(self, rows: Rows, random: np.random.Generator) -> np.ndarray: ...
+    def keep(self, rows: Rows, random: np.random.Generator, past: Past) -> np.ndarray: ...
 
 
 def gathered(piece: Piece) -> np.ndarray:

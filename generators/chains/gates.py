@@ -1,14 +1,17 @@
 """Verifiers inside the loop: which of the rows that a model made may be trained on."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Gate
+from generators.chains.contract import ChainFamily, Gate, Past
+from generators.chains.gates_labels import Labels, Verifier
+from generators.chains.gates_rows import Dedup, StageGate, stage_identity
 from records.errors import UserError
-from records.spec import build, nearest
+from records.spec import build, literals, nearest
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Ball:
         if self.radius < 0 or self.slack < 0 or self.radius + self.slack == 0:
             raise ValueError("radius and slack must not be negative, and not both 0")
 
-    def keep(self, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def keep(self, rows: np.ndarray, random: np.random.Generator, past: Past) -> np.ndarray:
         x, y = rows[0, :, :-1], rows[0, :, -1]
         apart = np.abs(y - self.centre * x.sum(axis=1))
         return apart <= self.radius * np.sqrt((x**2).sum(axis=1)) + self.slack
@@ -43,24 +46,43 @@ class Interval:
         if not self.low < self.high:
             raise ValueError("low must be below high")
 
-    def keep(self, rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    def keep(self, rows: np.ndarray, random: np.random.Generator, past: Past) -> np.ndarray:
         first = rows[0, :, 0]
         return (first >= self.low) & (first <= self.high)
 
 
-KINDS: dict[str, type] = {"ball": Ball, "interval": Interval}
-FITS = {"ball": ("linear_regression",), "interval": ("gaussian", "gmm", "kde")}
+KINDS: dict[str, type] = {"ball": Ball, "interval": Interval, "labels": Labels, "verifier": Verifier}
+FITS = {
+    "ball": ("linear_regression",),
+    "interval": ("gaussian", "gmm", "kde"),
+    "labels": ("linear_classifier",),
+    "verifier": ("linear_classifier",),
+}
+OF_TABLES = ("dedup", "stage")  # of every family whose rows are a table
 
 
 def make_gates(tables: Sequence[Mapping[str, Any]], family: ChainFamily) -> list[Gate]:
     """Raises UserError for a gate that is not known, or that cannot judge the family's rows."""
-    made: list[Gate] = []
-    for number, table in enumerate(tables):
-        rest = dict(table)
-        kind = rest.pop("kind", None)
-        if kind not in KINDS:
-            raise UserError(f"gates[{number}]: kind '{kind}' is not known{nearest(str(kind), KINDS)}")
-        if family.kind not in FITS[kind]:
-            raise UserError(f"gates[{number}]: '{kind}' judges rows of {' and '.join(FITS[kind])}, not {family.kind}")
-        made.append(build(KINDS[kind], rest, f"gates[{number}]"))
-    return made
+    return [_made(dict(table), family, f"gates[{number}]") for number, table in enumerate(tables)]
+
+
+def _made(rest: dict[str, Any], family: ChainFamily, where: str) -> Gate:
+    kind = rest.pop("kind", None)
+    if kind in OF_TABLES:
+        columns = family.columns()
+        if columns is None:
+            raise UserError(f"{where}: '{kind}' reads rows of a table (a model's, a text's), not {family.kind}")
+        if kind == "dedup":
+            return build(Dedup, rest, where).of(family)
+        return StageGate(rest, family, where)
+    if kind not in KINDS:
+        raise UserError(f"{where}: kind '{kind}' is not known{nearest(str(kind), [*KINDS, *OF_TABLES])}")
+    if family.kind not in FITS[kind]:
+        raise UserError(f"{where}: '{kind}' judges rows of {' and '.join(FITS[kind])}, not {family.kind}")
+    return build(KINDS[kind], rest, where)
+
+
+def identities(tables: Sequence[Mapping[str, Any]]) -> Any:
+    """What decides which rows gates keep, as literals: their tables, and digests of the files that stages read."""
+    told = literals(tables)
+    return [[t, stage_identity(json.dumps(t))] if t.get("kind") == "stage" else t for t in told]

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from generators.chains.contract import ChainFamily, Gate, Measures, Piece
+from generators.chains.gating import NUM_FRESH, Tally
 from generators.family import stream
 from records.errors import UserError
 from records.mixing import Mixture, Part, plan
 from records.regimes import REAL, SYNTHETIC, Regime, Source
 
-DATA, MIX, FIT, SAMPLE, GATE, MEASURE = range(6)  # stages of a generation, each with random numbers of its own
+DATA, MIX, FIT, SAMPLE, GATE, MEASURE, FRESH = range(7)  # stages of a generation, each with random numbers of its own
 MAX_TRIES = 50  # times that a model is sampled for rows that pass the gates, under shortfall = "resample"
 
 RegimeAt = Callable[[int], Regime]
@@ -55,11 +56,13 @@ class Pool:
     def add(self, source: Source, held: Any, num: int) -> None:
         self.held[source], self.counts[source] = held, num
 
+    def get(self, source: Source) -> Any:
+        if source not in self.held and self.load:
+            self.held[source] = self.load(source)
+        return self.held[source]
+
     def piece(self, part: Part) -> Piece:
-        for source in part.sources:
-            if source not in self.held and self.load:
-                self.held[source] = self.load(source)
-        return Piece(tuple(self.held[s] for s in part.sources), part.num, part.rows, part.weight)
+        return Piece(tuple(map(self.get, part.sources)), part.num, part.rows, part.weight)
 
     def forget(self, needed: Callable[[Source], bool]) -> None:
         for source in [s for s in self.held if not needed(s)]:
@@ -89,15 +92,27 @@ def generations(
         own = Source(REAL, generation)
         num_new = max((part.num for part in mixture.parts if own in part.sources), default=0)
         if num_new:
-            pool.add(own, family.hold(family.real(family.block, num_new, random(DATA))), num_new)
+            pool.add(own, family.hold(_real(family, num_new, generation, random(DATA))), num_new)
         model = family.fit([pool.piece(part) for part in mixture.parts], random(FIT))
         after = regime_at(generation + 1)
-        made, num_made, kept = passed(family, model, after, generation, n, gates, random)
+        tally = Tally(family, gates)
+        made, num_made, kept = passed(family, model, after, generation, n, tally, pool, random)
         pool.add(Source(SYNTHETIC, generation), family.hold(kept), family.count(kept))
         measures = family.measure(model, made, random(MEASURE))
+        if gates:
+            measures = {**measures, **tally.told(kept, family.real(1, NUM_FRESH, random(FRESH)))}
         last = kept if gates else made
         yield Outcome(generation, mixture, num_new, num_made, family.count(kept), measures, model, last)
-        pool.forget(lambda source, at=generation, by=after: by.needed_later(source, at))  # type: ignore[misc]
+        later = {regime_at(k) for k in range(generation + 1, span.stop + 1)}  # a fork may want what the first does not
+        pool.forget(lambda source, at=generation, by=later: any(r.needed_later(source, at) for r in by))  # type: ignore[misc]
+
+
+def _real(family: ChainFamily, num: int, generation: int, random: np.random.Generator) -> Any:
+    """Raises UserError where there are fewer: rows that are not there would count for the cap."""
+    rows = family.real(family.block, num, random)
+    if family.count(rows) < num:
+        raise UserError(f"generation {generation}: {num:,} real rows are asked for and there are {family.count(rows):,}")
+    return rows
 
 
 def num_to_make(after: Regime, generation: int, n: int, gates: Sequence[Any]) -> int:
@@ -106,35 +121,45 @@ def num_to_make(after: Regime, generation: int, n: int, gates: Sequence[Any]) ->
     return after.num_made(generation, n) if gates else after.num_rows(generation + 1, n)
 
 
+def made_before(after: Regime, generation: int) -> list[Source]:
+    """What earlier models made that the next generation may train on beside this one's rows."""
+    own = Source(SYNTHETIC, generation)
+    return [s for s in after.batches(generation + 1) if s.origin == SYNTHETIC and s != own]
+
+
 def passed(
     family: ChainFamily,
     model: Any,
     after: Regime,
     generation: int,
     n: int,
-    gates: Sequence[Gate],
+    tally: Tally,
+    pool: Pool,
     random: Callable[[int], np.random.Generator],
 ) -> tuple[Any, int, Any]:
     """(rows made, how many, those for the pool). With gates and shortfall = "resample" the model is asked again until
     as many have passed as are wanted, up to MAX_TRIES times."""
     sampling, gating = random(SAMPLE), random(GATE)
-    wanted, num = after.num_made(generation, n), num_to_make(after, generation, n, gates)
+    wanted, num = after.num_made(generation, n), num_to_make(after, generation, n, tally.gates)
     made = family.sample(model, num, sampling)
-    if not gates:
-        return made, num, family.cut(made, wanted)
+    num_made = family.count(made)
+    if not tally.gates:
+        return made, num_made, family.cut(made, wanted)
     if family.block != 1:
         raise UserError("gates keep other rows in every chain: they need blocks of one chain")
-    parts, num_made = [_gated(family, made, gates, gating)], num
-    while after.shortfall == "resample" and sum(map(family.count, parts)) < wanted and num_made < MAX_TRIES * num:
-        parts.append(_gated(family, family.sample(model, num, sampling), gates, gating))
-        num_made += num
+    parts: list[Any] = []
+
+    def past() -> list[Any]:
+        return [*map(pool.get, made_before(after, generation)), *parts]
+
+    parts.append(tally.through(made, gating, past))
+    for _ in range(MAX_TRIES - 1 if after.shortfall == "resample" else 0):
+        if sum(map(family.count, parts)) >= wanted:
+            break
+        more = family.sample(model, num, sampling)
+        parts.append(tally.through(more, gating, past))
+        num_made += family.count(more)
     return made, num_made, family.cut(family.joined(parts), wanted)
-
-
-def _gated(family: ChainFamily, made: Any, gates: Sequence[Gate], random: np.random.Generator) -> Any:
-    for gate in gates:
-        made = family.kept(made, gate.keep(made, random))
-    return made
 
 
 def regimes(first: Regime, forks: Sequence[Fork]) -> RegimeAt:

@@ -18,7 +18,7 @@ class Held(NamedTuple):
 
 def hold(rows: np.ndarray) -> Held:
     """Rows of one source with their moments."""
-    mean = rows.mean(axis=1)
+    mean = rows.mean(axis=1) if rows.shape[1] else np.zeros((rows.shape[0], rows.shape[2]))
     apart = rows - mean[:, None]
     return Held(rows, mean, apart.transpose(0, 2, 1) @ apart)
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
 from records.errors import UserError
 
 START, UNKNOWN = 0, 1
 HOLDOUT_EVERY = 6  # every so many-th block is held out
+NUM_COMMON = 50  # words whose means tell where accepted rows drift to
 RARE = 5  # a word that the real rows have at most so often is rare
 WORD = re.compile(r"\w+|[^\w\s]")
 RULE = re.compile(r"^[\s=\-+|*~^]*$")  # lines of tables, that would teach the model to write dashes
@@ -186,6 +188,21 @@ class Ngram(ChainFamily):
             "made_perplexity_q95": np.quantile(under, 0.95),
         }
         return {name: np.array([float(value)]) for name, value in found.items()}
+
+    def columns(self) -> pa.Schema:
+        return pa.schema([pa.field("text", pa.string())])
+
+    def table(self, rows: np.ndarray) -> pa.Table:
+        texts = [" ".join(self.vocabulary[code] for code in row) for row in rows[0]]
+        return pa.table({"text": pa.array(texts, pa.string())})
+
+    def every_real(self) -> np.ndarray:
+        return self._train[None]
+
+    def numbers(self, rows: np.ndarray) -> np.ndarray:
+        """How often each of the commonest words of the real text stands in a row."""
+        commonest = np.argsort(-np.bincount(self._train.ravel()), kind="stable")[:NUM_COMMON]
+        return np.stack([(rows[0] == word).sum(axis=1) for word in commonest], axis=1).astype(np.float64)
 
     def exhibit(self, made: np.ndarray) -> Mapping[str, Any]:
         return {"texts": [" ".join(self.vocabulary[code] for code in row) for row in made[0][:3]]}

@@ -13,6 +13,7 @@ KINDS = {
     "multinomial": ("generators.chains.multinomial", "Multinomial"),
     "ngram": ("generators.chains.ngram", "Ngram"),
     "model": ("generators.chains.trainable", "Trainable"),
+    "linear_classifier": ("generators.chains.classifier", "LinearClassifier"),
     "linear_regression": ("generators.chains.regression", "LinearRegression"),
 }
 

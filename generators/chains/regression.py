@@ -65,5 +65,9 @@ class LinearRegression(ChainFamily):
         """test_error: E (x . (w_hat - w))^2 over new x, without the noise of the label."""
         return {"test_error": (model.weights**2).sum(axis=1)}
 
+    def numbers(self, rows: np.ndarray) -> np.ndarray:
+        """y x, whose mean is the weights that rows speak for."""
+        return rows[0, :, :-1] * rows[0, :, -1:]
+
     def facts(self) -> Mapping[str, Any]:
         return {"dims": self.spec.dims, "noise": self.spec.noise, "design": self.spec.design}

@@ -1,9 +1,8 @@
 """Chains of any trainable generator: tabular and image families through the contract of generators/family.py.
 
-Rows are tables of the schema. Weights become a draw with replacement, as these families take rows and no weights.
+Rows are tables of the schema.
 """
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from generators.chains.contract import ChainFamily, Measures, Piece, weights_of
+from generators.chains.contract import Measures, Piece
+from generators.chains.tabled import TableChain, mixed
 from generators.family import Family, draw_rows, family_class
 from records.datasets import DataSpec, read_table
 from records.errors import UserError
-from records.parquet import read_parquet
 from records.spec import build
 from records.tables import TableSchema
 
@@ -35,13 +33,11 @@ class TrainableSpec:
     target: str | None = None  # a column that a learner foretells: utility by generation
 
 
-class Trainable(ChainFamily):
+class Trainable(TableChain):
     """A generation is a fit of the model from its start, and as many rows of it as the next one needs."""
 
     kind: ClassVar[str] = "model"
     Spec: ClassVar[type] = TrainableSpec
-    block: ClassVar[int] = 1
-    is_light: ClassVar[bool] = False
     spec: TrainableSpec
 
     @cached_property
@@ -80,29 +76,19 @@ class Trainable(ChainFamily):
         """Rows of the train part at random, none twice."""
         return self._train.take(pa.array(random.permutation(self._train.num_rows)[:num]))
 
-    def count(self, rows: pa.Table) -> int:
-        return int(rows.num_rows)
+    def columns(self) -> pa.Schema:
+        self.open()
+        return self._train.schema
 
-    def cut(self, rows: pa.Table, num: int) -> pa.Table:
-        return rows.slice(0, num)
+    def every_real(self) -> pa.Table:
+        return self._train
 
-    def packed(self, rows: pa.Table) -> bytes:
-        sink = io.BytesIO()
-        pq.write_table(rows, sink, compression="zstd")
-        return sink.getvalue()
-
-    def unpacked(self, data: bytes) -> pa.Table:
-        return read_parquet(io.BytesIO(data))
+    def numbers(self, rows: pa.Table) -> np.ndarray | None:
+        """Rows as the meter encodes them."""
+        return None if self.meter is None else np.asarray(self._judge().encoder.encode(rows), np.float64)
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Family:
-        parts = []
-        for piece in pieces:
-            line = pa.concat_tables(piece.held)
-            parts.append(line if piece.rows is None else line.take(pa.array(piece.rows[0])))
-        rows = pa.concat_tables(parts).combine_chunks()
-        weights = weights_of(pieces)
-        if weights.min() != weights.max():
-            rows = rows.take(pa.array(random.choice(len(weights), len(weights), p=weights / weights.sum())))
+        rows = mixed(pieces, random)
         model = self.make()
         model.begin(rows, int(random.integers(2**62)), None)
         if model.num_steps:
@@ -118,9 +104,12 @@ class Trainable(ChainFamily):
         """What `meter` says of the rows against the train and the held-out part."""
         if self.meter is None:
             return {}
+        return {name: np.array([value], np.float64) for name, value in self._judge()(made).items()}
+
+    def _judge(self) -> Any:
         if not hasattr(self, "_meter"):
             self._meter = self.meter.table(self.schema, self._train, self._holdout, self.spec.target)
-        return {name: np.array([value], np.float64) for name, value in self._meter(made).items()}
+        return self._meter
 
     def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
         """The first images, as the encoded bytes that they are."""

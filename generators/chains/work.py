@@ -99,13 +99,16 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
     cell, at = unit.cell, unit.cell.regime_at
     pool = Pool()
     for generation in range(1, unit.first):
-        told = read_parquet(io.BytesIO(store.read(unit_name(unit.keys[generation - 1]))), ("num_new", "num_kept"))
+        told = read_parquet(
+            io.BytesIO(store.read(unit_name(unit.keys[generation - 1]))), ("num_new", "num_made", "num_kept")
+        )
         num_new = told.column("num_new")[0].as_py()
         if num_new:
             pool.counts[Source(REAL, generation)] = num_new
         # The unit may have been done for a regime that keeps another share of what was made.
         wanted = at(generation + 1).num_made(generation, cell.n)
-        num_kept = told.column("num_kept")[0].as_py() if cell.gates else wanted
+        num_made = told.column("num_made")[0].as_py()
+        num_kept = told.column("num_kept")[0].as_py() if cell.gates else min(wanted, num_made)
         pool.counts[Source(SYNTHETIC, generation)] = num_kept
 
     def load(source: Source) -> Any:

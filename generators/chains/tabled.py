@@ -1,0 +1,55 @@
+"""Chains whose rows are tables, and whose every generation is worth a unit of its own."""
+
+import io
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from generators.chains.contract import ChainFamily, Piece, weights_of
+from records.parquet import read_parquet
+
+
+class TableChain(ChainFamily):
+    """Base of families that take and make Arrow tables."""
+
+    block: ClassVar[int] = 1
+    is_light: ClassVar[bool] = False
+
+    def count(self, rows: pa.Table) -> int:
+        return int(rows.num_rows)
+
+    def cut(self, rows: pa.Table, num: int) -> pa.Table:
+        return rows.slice(0, num)
+
+    def kept(self, rows: pa.Table, keep: np.ndarray) -> pa.Table:
+        return rows.filter(pa.array(keep))
+
+    def joined(self, parts: Sequence[pa.Table]) -> pa.Table:
+        return pa.concat_tables(parts)
+
+    def table(self, rows: pa.Table) -> pa.Table:
+        return rows
+
+    def packed(self, rows: pa.Table) -> bytes:
+        sink = io.BytesIO()
+        pq.write_table(rows, sink, compression="zstd")
+        return sink.getvalue()
+
+    def unpacked(self, data: bytes) -> pa.Table:
+        return read_parquet(io.BytesIO(data))
+
+
+def mixed(pieces: Sequence[Piece], random: np.random.Generator) -> pa.Table:
+    """The rows of all pieces. Weights become a draw with replacement, for models that take rows and no weights."""
+    parts = []
+    for piece in pieces:
+        line = pa.concat_tables(piece.held)
+        parts.append(line if piece.rows is None else line.take(pa.array(piece.rows[0])))
+    rows = pa.concat_tables(parts).combine_chunks()
+    weights = weights_of(pieces)
+    if weights.min() != weights.max():
+        rows = rows.take(pa.array(random.choice(len(weights), len(weights), p=weights / weights.sum())))
+    return rows
