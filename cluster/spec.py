@@ -127,3 +127,31 @@ class UnitSpec:
     def __post_init__(self) -> None:
         if self.num_cpus <= 0 or self.num_gpus < 0 or self.max_retries < 0:
             raise ValueError("num_cpus must be above 0; num_gpus and max_retries must not be negative")
+
+
+@dataclass(frozen=True)
+class EngineUse:
+    """`[engines]` of a study whose rows a language model writes: how many engines, and what each takes."""
+
+    replicas: int = 1
+    num_cpus: float = 1.0
+    num_gpus: float | None = None  # default: 1 where the installed vLLM runs on GPUs, times the parallel sizes
+    memory_gb: float = 0.0
+    kv_cache_gb: int = 1  # of a CPU engine
+    threads: int = 0  # of a CPU engine; 0: as many as num_cpus
+    parallel: dict[str, int] = field(default_factory=dict)  # tensor_parallel_size, pipeline_parallel_size
+    env: dict[str, str] = field(default_factory=dict)
+    max_retries: int = 3  # of an engine that was lost
+    start_timeout_s: float = 600.0  # to find room
+
+    def __post_init__(self) -> None:
+        if self.replicas < 1 or self.num_cpus <= 0 or self.kv_cache_gb < 1 or self.threads < 0 or self.max_retries < 0:
+            raise ValueError(
+                "replicas and kv_cache_gb must be at least 1, num_cpus above 0, threads and max_retries not negative"
+            )
+        if set(self.parallel) - {"tensor_parallel_size", "pipeline_parallel_size"}:
+            raise ValueError(
+                "parallel knows tensor_parallel_size and pipeline_parallel_size; the rest is family.engine's"
+            )
+        if self.start_timeout_s <= 0:
+            raise ValueError("start_timeout_s must be above 0")

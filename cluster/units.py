@@ -39,6 +39,7 @@ class Progress:
     done: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)  # key: why; those that needed a failed one included
     seconds: float = 0.0  # of work, summed over units
+    going: list[str] = field(default_factory=list)  # keys of units that were handed to workers
 
 
 def run_units(
@@ -48,8 +49,9 @@ def run_units(
     spec: UnitSpec,
     tell: Callable[[Progress], None],
     is_stopped: Callable[[], bool],
+    threads: int = 1,
 ) -> Progress:
-    """Do all units; those with the same key once.
+    """Do all units; those with the same key once. `threads`: of the sums of each.
 
     `do` answers (key, seconds, why it failed or None) for each of its units. A unit whose worker is lost is tried
     again `spec.max_retries` times. Raises RunFailed when a worker raises: what a unit cannot do, it answers.
@@ -74,7 +76,7 @@ def run_units(
         num_cpus=spec.num_cpus,
         num_gpus=spec.num_gpus,
         max_retries=0,
-        runtime_env={"env_vars": {**WORKER_ENV, "OMP_NUM_THREADS": str(max(1, int(spec.num_cpus)))}},
+        runtime_env={"env_vars": {**WORKER_ENV, "OMP_NUM_THREADS": str(threads)}},
     )
     going: dict[Any, list[Unit]] = {}
     tries: dict[str, int] = defaultdict(int)
@@ -83,6 +85,7 @@ def run_units(
         while ready and len(going) < window and not is_stopped():
             bundle = [heapq.heappop(ready)[2] for _ in range(min(size, len(ready)))]
             going[remote.remote(do, bundle)] = bundle
+        progress.going = [unit.key for bundle in going.values() for unit in bundle]
         found, _ = ray.wait(list(going), timeout=WAIT_S)
         for ref in found:
             bundle = going.pop(ref)

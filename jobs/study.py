@@ -4,6 +4,7 @@ The output: study.json (what was asked, how it ended), units/ (what was done, by
 results.parquet (a row a chain and generation), summary.parquet (over chains, beside the laws) and report.html.
 """
 
+import contextlib
 import functools
 import json
 import shlex
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.table import Table
 
 from generators.chains.cells import Cell
+from generators.chains.registry import chain_class
 from jobs.study_laws import check_known
 from jobs.study_show import Shown, cells_table, plan_table, verdict_line
 from jobs.study_spec import StudySpec, load_study
@@ -86,7 +88,9 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
 def identity(spec: StudySpec) -> str:
     """Fingerprint of what decides results: not where or how fast it runs, nor how it is told."""
     table = literals(spec)
-    return fingerprint({k: v for k, v in table.items() if k not in ("cluster", "work", "description", "show")})
+    return fingerprint(
+        {k: v for k, v in table.items() if k not in ("cluster", "work", "engines", "description", "show")}
+    )
 
 
 def _book(spec: StudySpec, store: Store) -> dict[str, Any]:
@@ -113,6 +117,7 @@ def _write(store: Store, book: dict[str, Any]) -> None:
 
 def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say: Any) -> tuple[Ended, pa.Table | None]:
     from cluster.connect import connected  # ray is imported only when a study starts
+    from cluster.engines import EngineRoom
     from cluster.units import Progress, run_units
     from evaluation.chains import Meters
     from evaluation.laws.precision import SURE
@@ -132,8 +137,14 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say
             with (
                 connected(spec.cluster, say),
                 interruptible(lambda: stopped.append(True), store.give_up, say),
+                contextlib.ExitStack() as held,
             ):
-                progress = run_units(units, lambda keys: there, do, spec.work, shown.tell, lambda: bool(stopped))
+                if any(chain_class(cell.kind).is_served for cell in cells):
+                    engines = held.enter_context(EngineRoom(spec.engines, spec.work.num_cpus))
+                    do = functools.partial(do, engines=engines)
+                progress = run_units(
+                    units, lambda keys: there, do, spec.work, shown.tell, lambda: bool(stopped), spec.threads
+                )
     named = {unit.key: f"{unit.cell.name}, block {unit.block}, generation {unit.first}" for unit in units}
     failed = {named[key]: why for key, why in progress.failed.items()}
     for name, why in list(failed.items())[:5]:

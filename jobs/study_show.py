@@ -16,6 +16,7 @@ from records.parquet import read_parquet
 from records.store import Store
 
 PLAIN_EVERY_S, MAX_SHOWN = 5.0, 24
+MAX_NOW = 3  # units whose names are shown while they are worked on
 PRECISION = 0.05  # relative standard error for which the plan says how many chains are needed
 
 
@@ -26,6 +27,11 @@ class Shown(Bar):
         super().__init__(console, "study", PLAIN_EVERY_S)
         self.sizes = {u.key: (u.last - u.first + 1) * u.cell.width for u in units}
         self.total = sum(self.sizes.values())
+        self.names = {
+            u.key: f"{u.cell.regime_name} {u.first}"
+            for u in units
+            if u.first == u.last  # heavy: a generation each
+        }
 
     def __enter__(self) -> "Shown":
         super().__enter__()
@@ -35,6 +41,8 @@ class Shown(Bar):
         done = sum(self.sizes[key] for key in progress.done)
         failed = f", {len(progress.failed):,} failed" if progress.failed else ""
         text = f"{done / self.total:.0%}  {len(progress.done):,} of {progress.num_units:,} units{failed}"
+        if now := [self.names[key] for key in progress.going if key in self.names][:MAX_NOW]:
+            text += f"  now: {', '.join(now)}"
         self.show(done, self.total, text)
 
 

@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cluster.spec import ClusterSpec, UnitSpec
+from cluster.spec import ClusterSpec, EngineUse, UnitSpec
 from generators.chains.cells import Cell
 from generators.chains.gates import make_gates
 from generators.chains.loop import Fork
@@ -45,12 +45,14 @@ class StudySpec:
     gates: tuple[dict[str, Any], ...] = ()
     show: tuple[str, ...] = ()  # measures to plot first; the others follow
     laws: LawSpec = field(default_factory=LawSpec)
+    threads: int = 1  # of a unit's sums: with another number they come out otherwise in the last bits
     work: UnitSpec = field(default_factory=UnitSpec)
+    engines: EngineUse = field(default_factory=EngineUse)  # of families that are served
     cluster: ClusterSpec = field(default_factory=ClusterSpec)
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.generations < 1 or self.chains < 1 or self.seed < 0:
-            raise ValueError("n, generations and chains must be at least 1, seed not negative")
+        if self.n < 1 or self.generations < 1 or self.chains < 1 or self.seed < 0 or self.threads < 1:
+            raise ValueError("n, generations, chains and threads must be at least 1, seed not negative")
         if not self.regimes:
             raise ValueError("name at least one regime, e.g. [regimes] replace = {}")
 
@@ -123,9 +125,7 @@ def _cell(spec: StudySpec, name: str, values: dict[str, Any], where: str) -> Cel
     forks = tuple(_fork(spec, fork, f"{where}: forks[{i}]") for i, fork in enumerate(spec.forks))
     n, generations, chains, seed = (_whole(table[axis], f"{where}: {axis}") for axis in AXES)
     regime = make_regime(name, table["regime"], f"{where}: regimes.{name}")
-    cell = Cell(
-        label, kind, rest, name, regime, n, generations, chains, seed, forks=forks, gates=spec.gates, varied=values
-    )
+    cell = Cell(label, kind, rest, name, regime, n, generations, chains, seed, forks, spec.gates, values, spec.threads)
     return replace(cell, spec=literals(cell.family().spec))
 
 

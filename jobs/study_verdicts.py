@@ -30,6 +30,12 @@ PARTS: dict[str, dict[str, tuple[str, bool]]] = {
         "modes": ("types_kept", False),
         "tail": ("rare_kept", False),
     },
+    "causal_lm": {
+        "risk": ("bits_per_byte", False),
+        "variance": ("entropy_1", True),
+        "modes": ("types_kept", True),
+        "tail": ("rare_kept", True),
+    },
     "model": {
         "risk": ("frechet", False),
         "variance": ("variance", False),
@@ -49,7 +55,7 @@ def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> list[Any
         return [None if not math.isfinite(v) else float(v) for v in values]
 
     table: dict[str, Any] = {}
-    for name, (measure, is_relative) in PARTS[cell.kind].items():
+    for name, (measure, is_relative) in PARTS.get(cell.kind, {}).items():
         curve = curves.get(measure)
         if curve is None:
             continue

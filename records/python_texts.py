@@ -7,6 +7,7 @@ import ast
 import re
 import sysconfig
 import warnings
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,6 +25,7 @@ def help_topics() -> pa.Table:
     return pa.table({"name": sorted(topics), "text": texts})
 
 
+@lru_cache(maxsize=1)  # parsing the library takes seconds
 def docstrings() -> pa.Table:
     """`name` (module and place in it) and `text` of the longer docstrings of the standard library."""
     root = Path(sysconfig.get_path("stdlib"))

@@ -59,7 +59,7 @@ class Column:
 
     @property
     def field(self) -> pa.Field:
-        """As it stands in shards: float64, int64, string (categories and texts), the Image struct of `datasets`, or a list of float32."""
+        """As in shards: float64, int64, string (categories, texts), the Image struct of `datasets`, list of float32."""
         types = {"numeric": pa.float64(), "integer": pa.int64(), "category": pa.string()}
         types |= {"image": IMAGE, "series": pa.list_(pa.float32()), "text": pa.string()}
         return pa.field(self.name, types[self.kind])

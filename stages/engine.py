@@ -182,6 +182,19 @@ class Engine:
             defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}
         return {**defaults, **self.args}
 
+    async def load(self, folder: str) -> None:
+        """Put the weights of another model into the running engine, without the half minute of a start.
+
+        It must have the same config.json and tokenizer, and its output matrix must be written out: vLLM takes weights
+        by name and would leave a tied one as it was. Nothing may be under way. Raises UserError for a tied model.
+        """
+        if json.loads((Path(folder) / "config.json").read_text()).get("tie_word_embeddings"):
+            raise UserError(f"{folder}: an engine cannot take over weights that are tied; write the output matrix out")
+        if self._engine is None:
+            raise EngineDead("not open")
+        await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
+        await self._engine.reset_prefix_cache()  # it was made with the old weights
+
     def close(self) -> None:
         """Stop the engine's processes and free the device; safe at any time."""
         engine, self._engine = self._engine, None

@@ -118,7 +118,7 @@ class ModelSpec:
 
     def _engine_of(self, model: str) -> Engine:
         args = dict(self.engine)
-        revision = models.split_revision(self.model)[1] if models.where(self.model) == "hub" else None
+        revision = models.split_revision(self.model)[1] if model and models.where(self.model) == "hub" else None
         if revision:
             args.setdefault("revision", revision)
         # Without a model this is a check only, and an adapter in a bucket is not downloaded for that.

@@ -18,7 +18,7 @@ from records.ids import fingerprint
 from records.regimes import Regime
 from records.spec import build, literals
 
-FORMAT = 1  # to be raised when the same literals come to give other bytes
+FORMAT = 2  # to be raised when the same literals come to give other bytes
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Cell:
     forks: tuple[Fork, ...] = ()
     gates: tuple[dict[str, Any], ...] = ()
     varied: dict[str, Any] = field(default_factory=dict)  # what the grid says of it
+    threads: int = 1  # of its sums
 
     def family(self) -> ChainFamily:
         """Raises UserError for a spec that the family refuses."""
@@ -55,8 +56,9 @@ class Cell:
     def keys(self, block: int) -> list[str]:
         """What names generation 1, 2, ... of a block."""
         at, found = self.regime_at, []
-        spec = literals(self.family().spec)
-        key: Any = [FORMAT, self.kind, spec, self.n, self.seed, block, self.width, identities(self.gates)]
+        family = self.family()
+        decides = [literals(family.spec), family.identity(), self.threads, identities(self.gates)]
+        key: Any = [FORMAT, self.kind, *decides, self.n, self.seed, block, self.width]
         for generation in range(1, self.generations + 1):
             regime, after = literals(at(generation)) if generation > 1 else None, at(generation + 1)
             made = [num_to_make(after, generation, self.n, self.gates)]

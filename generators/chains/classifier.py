@@ -59,8 +59,7 @@ class LinearClassifier(ChainFamily):
         return np.asarray(found) / total
 
     def measure(self, model: np.ndarray, made: np.ndarray, random: np.random.Generator) -> Measures:
-        """accuracy: share of new x that get the true label, 1 - angle / pi, exactly; 1/2 of a model without direction.
-        """
+        """accuracy: share of new x that get the true label, 1 - angle / pi, exactly; 1/2 of a model without direction."""
         length = np.sqrt((model**2).sum(axis=1))
         cosine = np.divide(model[:, 0], length, out=np.zeros_like(length), where=length > 0)
         return {"accuracy": 1 - np.arccos(np.clip(cosine, -1, 1)) / math.pi}

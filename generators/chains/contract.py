@@ -38,6 +38,10 @@ class ChainFamily(ABC):
     is_light: ClassVar[bool] = True  # false: a generation is worth a task and a commit of its own
     meter: Any = None  # evaluation.chains.Meters, for families that cannot judge their rows themselves
 
+    is_served: ClassVar[bool] = False  # whether its rows are written by an engine
+    engines: Any = None  # cluster.engines.Engines, for families that are served
+    shelf: Any = None  # generators.chains.shelf.Shelf, where the models of heavy families may lie
+
     def __init__(self, spec: Any) -> None:
         self.spec = spec
 
@@ -49,6 +53,10 @@ class ChainFamily(ABC):
         """Raise UserError when `n` rows are too few, or something that `open` needs is missing."""
         if n < self.least_rows():
             raise UserError(f"family '{self.kind}' needs at least {self.least_rows()} rows a generation, n is {n}")
+
+    def identity(self) -> Any:
+        """Literals of what the spec only names: digests of rows and models."""
+        return None
 
     def open(self) -> None:  # noqa: B027
         """Read data, import what is heavy."""
@@ -122,6 +130,9 @@ class ChainFamily(ABC):
     def exhibit(self, made: Rows) -> Mapping[str, Any]:
         """Some rows to look at: {"texts": [...]} or {"png": [...]} in base64; nothing where numbers say it all."""
         return {}
+
+    def close(self) -> None:  # noqa: B027
+        """The unit is committed: what it needed on the shelf may go."""
 
     def facts(self) -> Mapping[str, Any]:
         """What a closed-form law needs to know: dims, estimator, bias, noise; by the names of evaluation/laws."""

@@ -7,6 +7,7 @@ from records.errors import UserError
 from records.spec import nearest
 
 KINDS = {
+    "causal_lm": ("generators.chains.causal_lm", "CausalLmChain"),
     "gaussian": ("generators.chains.gaussian", "Gaussian"),
     "gmm": ("generators.chains.gmm", "Gmm"),
     "kde": ("generators.chains.kde", "Kde"),

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generators.chains.contract import ChainFamily, Piece, weights_of
+from records.datasets import DataSpec, digest_table, read_table
 from records.parquet import read_parquet
 
 
@@ -40,6 +42,12 @@ class TableChain(ChainFamily):
 
     def unpacked(self, data: bytes) -> pa.Table:
         return read_parquet(io.BytesIO(data))
+
+
+@lru_cache(maxsize=16)  # every cell of a study asks for the same ones
+def digest_of(data: DataSpec) -> str:
+    """Of the rows, wherever they lie."""
+    return digest_table(read_table(data))
 
 
 def mixed(pieces: Sequence[Piece], random: np.random.Generator) -> pa.Table:

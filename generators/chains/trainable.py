@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from generators.chains.contract import Measures, Piece
-from generators.chains.tabled import TableChain, mixed
+from generators.chains.tabled import TableChain, digest_of, mixed
 from generators.family import Family, draw_rows, family_class
 from records.datasets import DataSpec, read_table
 from records.errors import UserError
@@ -64,6 +64,9 @@ class Trainable(TableChain):
         self.open()
         if n > self._train.num_rows:
             raise UserError(f"n is {n:,} and {self.spec.data} has {self._train.num_rows:,} rows")
+
+    def identity(self) -> list[str]:
+        return [digest_of(self.spec.data), digest_of(self.spec.holdout)]
 
     def open(self) -> None:
         if hasattr(self, "_train"):

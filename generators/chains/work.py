@@ -18,6 +18,7 @@ from generators.chains.cells import Unit
 from generators.chains.contract import ChainFamily
 from generators.chains.gates import make_gates
 from generators.chains.loop import DATA, Outcome, Pool, facts_of, generations
+from generators.chains.shelf import Shelf
 from generators.family import stream
 from records.errors import UserError
 from records.parquet import read_parquet
@@ -37,8 +38,9 @@ def rows_name(key: str) -> str:
     return f"{ROWS}/{key}"
 
 
-def do(unit: Unit, store: Store, meter: Any = None) -> float:
-    """Do the unit unless it is done; seconds that it took. `meter` judges the rows of trainable families.
+def do(unit: Unit, store: Store, meter: Any = None, engines: Any = None) -> float:
+    """Do the unit unless it is done; seconds that it took. `meter` judges rows, `engines` write those of language
+    models.
 
     Raises UserError when the regime cannot be kept to.
     """
@@ -47,7 +49,8 @@ def do(unit: Unit, store: Store, meter: Any = None) -> float:
     started = time.perf_counter()
     cell, family = unit.cell, unit.cell.family()
     family.block = cell.width  # type: ignore[misc]
-    family.meter = meter
+    family.meter, family.engines = meter, engines
+    family.shelf = Shelf(store, unit.keys, unit.first)
     family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
@@ -62,6 +65,7 @@ def do(unit: Unit, store: Store, meter: Any = None) -> float:
             _put(store, rows_name(unit.key), family.packed(outcome.made))
     seconds = time.perf_counter() - started
     _put(store, unit_name(unit.key), _encoded(pa.concat_tables(tables), seconds, shown))
+    family.close()
     return seconds
 
 
@@ -122,12 +126,14 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
     return pool
 
 
-def do_all(units: Sequence[Unit], store: Store, meter: Any = None) -> list[tuple[str, float, str | None]]:
+def do_all(
+    units: Sequence[Unit], store: Store, meter: Any = None, engines: Any = None
+) -> list[tuple[str, float, str | None]]:
     """(key, seconds, None) of each unit; with why it cannot be done where its regime cannot be kept to."""
     told: list[tuple[str, float, str | None]] = []
     for unit in units:
         try:
-            told.append((unit.key, do(unit, store, meter), None))
+            told.append((unit.key, do(unit, store, meter, engines), None))
         except UserError as error:
             told.append((unit.key, 0.0, str(error)))
         except (ValueError, ArithmeticError) as error:  # a singular matrix and the like: this chain's, not the study's

@@ -20,7 +20,6 @@ from stages import models
 
 INIT, ORDER = 1 << 32, 1 << 33  # keys of streams, beyond all steps
 WARM, LEAST = 0.1, 0.1  # the share of steps over which the rate rises, and what it falls to
-SCORED = 16  # blocks that are scored at a time
 
 
 class CausalLm(Family):
@@ -167,14 +166,6 @@ class CausalLm(Family):
         from generators.nets import causal
 
         return {**causal.served(self._network), **tokens.files_of(self.tokenizer)}
-
-    def log_probabilities(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Natural, of each token of each text, its first `length` tokens at most: float32 (tokens,) each."""
-        from generators.nets import causal
-
-        blocks = tokens.rows_of(self.tokenizer, texts, self.spec.length)
-        found = causal.log_probabilities(self._network, blocks, SCORED, self.device)
-        return [row[ids[1:] != tokens.IGNORED] for row, ids in zip(found, blocks)]
 
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         raise AssertionError("a causal-lm is served by a teacher")

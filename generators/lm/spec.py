@@ -15,7 +15,7 @@ class LmSpec:
 
     base: str | None = None  # a folder, hub id, s3:// or package:smollm2
     lora: int = 0  # rank of adapters in all linear layers; 0: all weights are trained
-    lora_alpha: float | None = None  # default: twice the rank
+    lora_alpha: int | None = None  # default: twice the rank
     length: int = 64  # tokens of a training block, the start token aside
     packing: Literal["documents", "rows"] = "documents"  # blocks across documents, or one block a row, cut at `length`
     epochs: float = 1.0

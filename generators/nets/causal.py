@@ -38,8 +38,8 @@ def adapted(network: nn.Module, spec: LmSpec) -> nn.Module:
     """The network with low-rank adapters in its linear layers (Hu et al. 2021), which alone are trained."""
     from peft import LoraConfig, get_peft_model
 
-    alpha = spec.lora_alpha if spec.lora_alpha is not None else 2.0 * spec.lora
-    config = LoraConfig(r=spec.lora, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")  # type: ignore[arg-type]
+    alpha = spec.lora_alpha if spec.lora_alpha is not None else 2 * spec.lora
+    config = LoraConfig(r=spec.lora, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
     return get_peft_model(network, config)  # type: ignore[arg-type]
 
 
@@ -98,13 +98,13 @@ def served(network: nn.Module) -> dict[str, bytes]:
     plain, weights = network, {}
     if hasattr(network, "merge_adapter"):
         network.merge_adapter()
-        plain = network.get_base_model()  # type: ignore[operator]
+        plain = network.get_base_model()
     for name, tensor in plain.state_dict().items():
         if ".lora_" not in name:
             weights[name.replace(".base_layer.", ".")] = tensor.detach().cpu().to(torch.bfloat16).clone().contiguous()
     if hasattr(network, "unmerge_adapter"):
         network.unmerge_adapter()
-    config = {**plain.config.to_dict(), "tie_word_embeddings": False, "dtype": "bfloat16"}  # type: ignore[union-attr,operator]
+    config = {**plain.config.to_dict(), "tie_word_embeddings": False, "dtype": "bfloat16"}
     config.pop("_name_or_path", None)
     told = json.dumps(config, indent=1, sort_keys=True, default=str).encode()
     return {"config.json": told, "model.safetensors": bytes(save(weights, {"format": "pt"}))}

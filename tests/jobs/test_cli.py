@@ -179,6 +179,9 @@ def test_dry_run_starts_nothing(tmp_path: Path) -> None:
 
 
 def test_status_and_audit_of_nothing(tmp_path: Path) -> None:
-    for verb, what in (("status", "no manifest.json there"), ("audit", "neither manifest.json nor study.json is there")):
+    for verb, what in (
+        ("status", "no manifest.json there"),
+        ("audit", "neither manifest.json nor study.json is there"),
+    ):
         done = gristmill(verb, str(tmp_path))
         assert done.returncode == 2 and what in done.stderr

@@ -1,0 +1,91 @@
+"""An engine that outlives the models that it serves: the next one's weights go into it as it runs."""
+
+import asyncio
+import hashlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from records.errors import UserError
+from stages.engine import AskRefused, Engine, EngineDead
+from stages.gate import Gate
+from stages.served import ModelSpec
+
+WEIGHTS = ".safetensors"
+
+
+class Swapping:
+    """Serves one model at a time, whichever is asked for. Everything is called on one event loop."""
+
+    def __init__(self, spec: ModelSpec, max_retries: int) -> None:
+        """`spec` says what the engine takes; the model and its arguments come with each call."""
+        self.spec, self.max_retries = spec, max_retries
+        self.num_waiting = 0
+        self._engine: Engine | None = None
+        self._shape = self._model = ""
+        self._lock = asyncio.Lock()
+        self._gate = Gate(spec.max_in_flight)
+
+    async def texts(
+        self,
+        files: Mapping[str, bytes],
+        args: Mapping[str, Any],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: Mapping[str, Any],
+    ) -> list[str]:
+        """What the model of `files` (as transformers reads them) writes after each prompt.
+
+        An engine that dies is started again, `max_retries` times. Raises UserError for an ask that it refuses.
+        """
+        self.num_waiting += 1
+        try:
+            async with self._lock:
+                for left in range(self.max_retries, -1, -1):
+                    try:
+                        engine = await self._serve(files, args)
+                        jobs = [engine.chat(p, sampling, s) for p, s in zip(prompts, seeds)]
+                        return [reply.text for reply in await self._gate.gather(jobs) if reply is not None]
+                    except EngineDead:
+                        self.close()
+                        if not left:
+                            raise
+                    except AskRefused as refused:
+                        raise UserError(f"the engine refuses an ask: {refused.reason} ({refused.detail})") from None
+                raise AssertionError("unreachable")
+        finally:
+            self.num_waiting -= 1
+
+    async def _serve(self, files: Mapping[str, bytes], args: Mapping[str, Any]) -> Engine:
+        """An engine with these weights in it: the one that runs, if the model has the shape of the last."""
+        others = {name: data for name, data in files.items() if not name.endswith(WEIGHTS)}
+        shape, model = _digest(others, repr(sorted(args.items()))), _digest(files)
+        if self._engine is not None and (shape, model) == (self._shape, self._model):
+            return self._engine
+        with tempfile.TemporaryDirectory() as folder:
+            for name, data in files.items():
+                (Path(folder) / name).write_bytes(data)
+            if self._engine is not None and shape == self._shape:
+                await self._engine.load(folder)
+            else:
+                self.close()
+                self._engine = replace(self.spec, model=folder, engine={**self.spec.engine, **args}).open_engine(
+                    {}, None
+                )
+        self._shape, self._model = shape, model
+        return self._engine
+
+    def close(self) -> None:
+        engine, self._engine = self._engine, None
+        self._shape = self._model = ""
+        if engine is not None:
+            engine.close()
+
+
+def _digest(files: Mapping[str, bytes], more: str = "") -> str:
+    whole = hashlib.blake2b(more.encode(), digest_size=16)
+    for name in sorted(files):
+        whole.update(name.encode() + b"\0" + hashlib.blake2b(files[name], digest_size=16).digest())
+    return whole.hexdigest()
