@@ -106,6 +106,15 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--perplexity-model", metavar="PATH", help="causal language model: folder, hub id, s3:// or package:smollm2"
     )
+    evaluate.add_argument(
+        "--student",
+        metavar="RECIPE",
+        help="a fit recipe of kind causal-lm: trained on the synthetic texts and on as many real ones, and both judged "
+        "on the holdout",
+    )
+    evaluate.add_argument(
+        "--teacher", metavar="PATH", help="the model that wrote the texts: how far students come up to it, or beyond"
+    )
     evaluate.add_argument("--seed", type=int, default=0, help="of all draws and learners (default 0)")
     evaluate.add_argument(
         "--max-rows", type=int, default=50_000, help="of each table, drawn by the seed (default 50000)"

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.evaluate_inputs import Asked, Inputs, read_inputs
+from jobs.evaluate_student import check_student, judge_student
 from jobs.evaluate_texts import text_rows
 from jobs.fit import privacy_line
 from jobs.tables import clock
@@ -41,6 +42,7 @@ def evaluate(asked: Asked, as_json: bool = False) -> int:
         print(f"[{clock(time.monotonic() - started)}]  {text}", file=sys.stderr, flush=True)
 
     tell("reading the tables")
+    check_student(asked)
     inputs = read_inputs(asked)
     for doubt in inputs.doubts:
         print(f"note: {doubt}", file=sys.stderr, flush=True)
@@ -67,6 +69,8 @@ def write_evaluation(asked: Asked, inputs: Inputs, store: Store, tell: Any) -> d
     texts = judge_texts(inputs.texts, asked.seed, asked.max_rows, score, tell) if inputs.texts else None
     found = judged.metrics if judged else dict.fromkeys(AXES)
     found["text"] = texts.metrics if texts else None
+    if inputs.texts is not None and found["text"] is not None:
+        found["text"]["student"] = judge_student(asked, inputs.texts, store, tell) if asked.student else None
     metrics = {"headline": headline(found), **found, **_about(asked, inputs)}
     tell("the page")
     html = page(metrics, judged, texts, asked.seed)
@@ -100,6 +104,7 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
             "text_self_bleu": text["self_bleu"]["synthetic"],
             "text_memorised": memorised["ngrams"] if memorised else None,
             "text_copies": text["copies"]["synthetic"],
+            "student_ratio": text["student"]["ratio"] if text["student"] else None,
         }
     return made
 
@@ -135,6 +140,8 @@ def _about(asked: Asked, inputs: Inputs) -> dict[str, Any]:
         "seed": asked.seed,
         "max_rows": asked.max_rows,
         "perplexity_model": asked.perplexity_model,
+        "student": asked.student,
+        "teacher": asked.teacher,
         "notes": inputs.doubts,
         "model": model,
         "versions": {k: v for k, v in versions().items() if k in ("python", "gristmill", "numpy", "pyarrow")} | _own(),

@@ -38,6 +38,8 @@ class Asked:
     max_rows: int = 50_000
     text_column: str | None = None  # default: `text` where all three tables have it
     perplexity_model: str | None = None
+    student: str | None = None  # a fit recipe of kind causal-lm
+    teacher: str | None = None  # who wrote the synthetic texts
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ def read_inputs(asked: Asked) -> Inputs:
     declared = read_schema({"file": asked.schema}, tables[0])[0] if asked.schema else card.schema if card else None
     texts, more = texts_of(asked.text_column, uris, tables, declared)
     doubts += more
+    for name in ("student", "teacher"):
+        if getattr(asked, name) is not None and texts is None:
+            raise UserError(f"--{name} is for texts; there are none to judge (see --text-column)")
+    if asked.teacher is not None and asked.student is None:
+        raise UserError("--teacher is whom a student is compared with: name a recipe by --student")
     if asked.perplexity_model is not None and texts is None:
         raise UserError("--perplexity-model is for texts; there are none to judge (see --text-column)")
     schema, more = _schema(declared, tables, texts)

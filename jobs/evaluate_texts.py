@@ -116,10 +116,36 @@ def text_rows(m: dict[str, Any]) -> list[dict[str, Any]]:
         rows.append((f"embedding {key}", values, "against the holdout"))
     if m["perplexity"]:
         rows.append(("perplexity", m["perplexity"], "low is not good by itself: repeated text is lowest"))
+    if m["student"]:
+        rows += _student_rows(m["student"])
     return [
         {"name": name, "says": says, **{s: values.get(s) for s in ("synthetic", "train", "holdout")}}
         for name, values, says in rows
     ]
+
+
+def _student_rows(student: dict[str, Any]) -> list[tuple[str, dict[str, Any], str]]:
+    """Rows of the page's table of texts."""
+    rows: list[tuple[str, dict[str, Any], str]] = [
+        (
+            "student, bits per byte of the holdout",
+            student["bits_per_byte"],
+            "low; a student that learnt from these texts",
+        ),
+        ("student, perplexity of the holdout", student["perplexity"], "low"),
+        ("student, bits per byte of synthetic texts", student["bits_per_byte_of_synthetic"], "of texts kept back"),
+        ("TSTR / TRTR of students", {"synthetic": student["ratio"], "train": 1.0}, "1 or more"),
+    ]
+    if student["base_bits_per_byte"] is not None:
+        rows.append(("before training, bits per byte", {"train": student["base_bits_per_byte"]}, "the student's base"))
+    if teacher := student["teacher"]:
+        rows.append(("teacher, bits per byte of the holdout", {"synthetic": teacher["bits_per_byte"]}, "low"))
+        if teacher["agreement"] is not None:
+            rows.append(("student says what its teacher would", {"synthetic": teacher["agreement"]}, "share of tokens"))
+        if teacher["gap_recovered"] is not None:
+            says = "1: as good as a student of real texts"
+            rows.append(("gap to real texts recovered", {"synthetic": teacher["gap_recovered"]}, says))
+    return rows
 
 
 def figure(judged: "JudgedTexts") -> str:

@@ -147,7 +147,7 @@ class CausalLmChain(TableChain):
         rows = mixed(pieces, random)
         model = CausalLm(self.lm, SCHEMA)
         model.tokenizer = self.real_text.tokenizer
-        model.device = "cuda" if torch.cuda.is_available() else "cpu"
+        model.device = device()
         told = {"path": f"generation {self.shelf.generation}", "num_rows": rows.num_rows, "digest": digest_table(rows)}
         store = self.shelf.folder(self.shelf.generation)
         job = Fit(model, rows, told, store, int(random.integers(2**62)), threads=torch.get_num_threads())
@@ -179,13 +179,13 @@ class CausalLmChain(TableChain):
         """perplexity and bits_per_byte of the holdout, and what the meter says of the texts made, with their own
         perplexity under generation 1's model."""
         length, tokenizer = self.lm.length, self.real_text.tokenizer
-        own = Scorer(model, tokenizer, length)
+        own = Scorer.of_files(model, tokenizer, device())
         held = self.real_text.holdout[: self.spec.scored]
-        scores = own.log_probabilities(held)
+        scores = own.log_probabilities(held, length)
         found = {"perplexity": perplexity(scores), "bits_per_byte": bits_per_byte(scores, held)}
-        first = own if self.shelf.generation == 1 else Scorer(self.shelf.served(1), tokenizer, length)
+        first = own if self.shelf.generation == 1 else Scorer.of_files(self.shelf.served(1), tokenizer, device())
         texts = made.column(0).to_pylist()
-        self._under_first = [np.minimum(s, 0.0) for s in first.log_probabilities(texts)]
+        self._under_first = [np.minimum(s, 0.0) for s in first.log_probabilities(texts, length)]
         if self.meter is not None:
             meter = self.meter.text(self.real_text.words)
             found |= meter([words_of(t) for t in texts], self._under_first)
@@ -201,3 +201,10 @@ class CausalLmChain(TableChain):
         """The unit is done."""
         if self.shelf.generation > 1 and not self.spec.keep_models:
             self.shelf.clear()
+
+
+def device() -> str:
+    """cuda where the unit was given one; Ray hides the others."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"

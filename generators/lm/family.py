@@ -54,7 +54,7 @@ class CausalLm(Family):
         texts = table.column(0).to_pylist()
         self._seed = seed
         if self.tokenizer is None:
-            self.tokenizer = self._own_tokenizer(texts)
+            self.tokenizer = self.own_tokenizer(texts)
         cut = tokens.rows_of if self.spec.packing == "rows" else tokens.blocks_of
         self._blocks = cut(self.tokenizer, texts, self.spec.length)
         if not (self._blocks[:, 1:] != tokens.IGNORED).any():
@@ -62,7 +62,8 @@ class CausalLm(Family):
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
         self._build()
 
-    def _own_tokenizer(self, texts: Sequence[str]) -> Any:
+    def own_tokenizer(self, texts: Sequence[str]) -> Any:
+        """The base's; without a base learnt from `texts`."""
         if self.spec.base is None:
             return tokens.learnt(texts, self.spec.vocabulary)
         from transformers import AutoTokenizer
@@ -149,7 +150,7 @@ class CausalLm(Family):
             if self.spec.base is None:
                 self.tokenizer = tokens.from_files({n: t.encode() for n, t in trained.facts["tokenizer"].items()})
             else:
-                self.tokenizer = self._own_tokenizer(())
+                self.tokenizer = self.own_tokenizer(())
             self._build()
         causal.load_arrays(self._network, trained.tensors)
         if training is not None:

@@ -13,25 +13,52 @@ BATCH = 16  # blocks at a time; always so many, so that a text's numbers hang on
 
 
 class Scorer:
-    """A model in memory, from its files as transformers reads them (config.json, model.safetensors)."""
+    """A network in memory, float32, with its tokenizer."""
 
-    def __init__(self, files: Mapping[str, bytes], tokenizer: Any, length: int, device: str = "cpu") -> None:
-        from transformers import AutoModelForCausalLM
+    def __init__(self, network: Any, tokenizer: Any, device: str = "cpu") -> None:
+        self.tokenizer, self.device = tokenizer, device
+        self._network = network.to(device)
 
-        self.tokenizer, self.length, self.device = tokenizer, length, device
+    @classmethod
+    def of_files(cls, files: Mapping[str, bytes], tokenizer: Any = None, device: str = "cpu") -> "Scorer":
+        """From config.json, model.safetensors and, unless a tokenizer is given, tokenizer.json."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
         with tempfile.TemporaryDirectory() as folder:
             for name, data in files.items():
                 (Path(folder) / name).write_bytes(data)
-            self._network = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").to(device)
+            network = AutoModelForCausalLM.from_pretrained(folder, dtype="float32")
+            return cls(network, tokenizer or AutoTokenizer.from_pretrained(folder), device)
 
-    def log_probabilities(self, texts: Sequence[str]) -> list[np.ndarray]:
+    @classmethod
+    def of_model(cls, model: str) -> "Scorer":
+        """Of a folder, hub id, s3:// or package:. Raises UserError where there is no language model."""
+        from transformers import AutoTokenizer
+
+        from generators.lm.family import load_network
+        from stages import models
+
+        network = load_network(model)
+        return cls(network, AutoTokenizer.from_pretrained(models.resolve(model)))
+
+    def log_probabilities(self, texts: Sequence[str], length: int) -> list[np.ndarray]:
         """Natural, of the first `length` tokens of each text, the first of them after the start token: float32
         (tokens,) each."""
         from generators.nets import causal
 
-        blocks = tokens.rows_of(self.tokenizer, texts, self.length)
+        blocks = tokens.rows_of(self.tokenizer, texts, length)
         found = causal.log_probabilities(self._network, blocks, BATCH, self.device)
         return [row[ids[1:] != tokens.IGNORED] for row, ids in zip(found, blocks)]
+
+    def choices(self, texts: Sequence[str], length: int) -> np.ndarray:
+        """The likeliest token at each place of all texts, in a line: int64 (tokens,)."""
+        from generators.nets import causal
+
+        blocks = tokens.rows_of(self.tokenizer, texts, length)
+        found = causal.choices(self._network, blocks, BATCH, self.device)
+        return found[blocks[:, 1:] != tokens.IGNORED]
 
 
 def perplexity(scores: Sequence[np.ndarray]) -> float:

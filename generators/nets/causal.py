@@ -40,7 +40,7 @@ def adapted(network: nn.Module, spec: LmSpec) -> nn.Module:
 
     alpha = spec.lora_alpha if spec.lora_alpha is not None else 2 * spec.lora
     config = LoraConfig(r=spec.lora, lora_alpha=alpha, target_modules="all-linear", task_type="CAUSAL_LM")
-    return get_peft_model(network, config)  # type: ignore[arg-type]
+    return get_peft_model(network, config)
 
 
 def losses(network: nn.Module, blocks: Tensor) -> Tensor:
@@ -58,20 +58,31 @@ def mean_loss(network: nn.Module, blocks: Tensor) -> Tensor:
     return losses(network, blocks).sum() / (blocks[:, 1:] != IGNORED).sum().clamp(min=1)
 
 
-@torch.inference_mode()
 def log_probabilities(network: nn.Module, blocks: np.ndarray, batch: int, device: str) -> np.ndarray:
-    """Natural, of each token after the first: float32 (blocks, tokens); 0 where there is none.
+    """Natural, of each token after the first: float32 (blocks, tokens); 0 where there is none."""
+    return np.concatenate(
+        [-losses(network, own).cpu().numpy()[:num] for own, num in _batches(network, blocks, batch, device)]
+    )
 
-    Always `batch` rows at a time, the last filled up, so that a block's numbers hang on no others.
-    """
+
+def choices(network: nn.Module, blocks: np.ndarray, batch: int, device: str) -> np.ndarray:
+    """The likeliest token after each but the last: int64 (blocks, tokens)."""
+    found = []
+    for own, num in _batches(network, blocks, batch, device):
+        logits = network(input_ids=own[:, :-1].masked_fill(own[:, :-1] == IGNORED, 0)).logits
+        found.append(logits.argmax(-1).cpu().numpy()[:num])
+    return np.concatenate(found)
+
+
+def _batches(network: nn.Module, blocks: np.ndarray, batch: int, device: str) -> Iterator[tuple[Tensor, int]]:
+    """Always `batch` rows, the last filled up, so that a block's numbers hang on no others; and how many count."""
     network.eval()
-    made = np.zeros((len(blocks), blocks.shape[1] - 1), np.float32)
-    for at in range(0, len(blocks), batch):
-        own = blocks[at : at + batch]
-        filled = np.concatenate([own, np.repeat(own[:1], batch - len(own), axis=0)])
-        made[at : at + batch] = -losses(network, torch.from_numpy(filled).to(device)).cpu().numpy()[: len(own)]
+    with torch.inference_mode():
+        for at in range(0, len(blocks), batch):
+            own = blocks[at : at + batch]
+            filled = np.concatenate([own, np.repeat(own[:1], batch - len(own), axis=0)])
+            yield torch.from_numpy(filled).to(device), len(own)
     network.train()
-    return made
 
 
 def trained_weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
