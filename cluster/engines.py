@@ -10,6 +10,7 @@ from cluster.errors import LOST, RunFailed, short
 from cluster.replica import place
 from cluster.spec import EngineUse
 from records.errors import UserError
+from stages.engine import EngineDead
 from stages.served import ModelSpec
 from stages.swapping import Swapping
 
@@ -50,8 +51,8 @@ class Engines:
     ) -> list[str]:
         """What the model of `files` writes after each prompt, by the engine that has the fewest waiting.
 
-        Called in a unit's task. Raises UserError for asks that the engine refuses, and a Ray error when it is lost
-        again and again.
+        Called in a unit's task. Raises UserError for asks that the engine refuses, RunFailed where it cannot serve the
+        model, and a Ray error when its process is lost again and again.
         """
         waiting = ray.get([actor.num_waiting.remote() for actor in self.actors])
         actor = self.actors[min(range(len(waiting)), key=lambda i: waiting[i])]
@@ -60,6 +61,8 @@ class Engines:
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
+            if isinstance(error.cause, EngineDead | RuntimeError):  # it was started anew often enough
+                raise RunFailed(f"the engine cannot serve this model: {short(error.cause)}") from error
             raise
         return made
 

@@ -14,7 +14,6 @@ import secrets
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +32,7 @@ from records.errors import UserError
 from records.ids import fingerprint
 from records.lease import Lease
 from records.manifest import differences
-from records.store import LocalStore, Store, open_store
+from records.store import Store, open_store
 
 if TYPE_CHECKING:
     from evaluation.audit_dp import Audit
@@ -96,7 +95,8 @@ def audit_privacy(asked: Asked, as_json: bool = False) -> int:
             clear(workshop)
     finally:
         lease.release()
-        _remove(workshop)
+        if not any(workshop.list()):
+            workshop.clear()  # the empty folder
     if found_or_none is None:
         words = ["gristmill", "audit-privacy", asked.recipe, "--out", asked.out]
         words += [w for s in asked.settings for w in ("--set", s)]
@@ -288,11 +288,3 @@ def clear(workshop: Store, keep: Sequence[str] = ()) -> None:
     for entry in list(workshop.list()):
         if entry.name not in (LEASE, *keep):
             workshop.delete(entry.name)
-
-
-def _remove(workshop: Store) -> None:
-    """The empty folder, where there are folders."""
-    if isinstance(workshop, LocalStore):
-        for folder in (workshop.root / "checkpoints", workshop.root):
-            with suppress(OSError):  # it is not there, or somebody has put something in
-                folder.rmdir()

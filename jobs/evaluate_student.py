@@ -92,9 +92,7 @@ def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> di
     if asked.teacher is not None:
         tell("student: beside its teacher")
         found["teacher"] = beside(Scorer.of_model(asked.teacher), scorers, judged["real"], spec.length, bits["real"])
-    folder = open_store(store.path(FOLDER))
-    for entry in sorted(folder.list(), key=lambda e: e.name, reverse=True):
-        folder.delete(entry.name)
+    open_store(store.path(FOLDER)).clear()
     return found
 
 

@@ -14,6 +14,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,11 @@ class Store(ABC):
         """The full address of an object, for people."""
         return f"{self.uri.rstrip('/')}/{name}"
 
+    def clear(self) -> None:
+        """Remove every object; what nobody else writes to."""
+        for entry in list(self.list()):
+            self.delete(entry.name)
+
 
 class LocalStore(Store):
     """A folder. A put writes a temporary file, syncs it and links (if absent) or renames it into place."""
@@ -183,6 +189,12 @@ class LocalStore(Store):
 
     def delete(self, name: str) -> None:
         (self.root / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        super().clear()
+        for folder in (*sorted((p for p in self.root.rglob("*") if p.is_dir()), reverse=True), self.root):
+            with suppress(OSError):  # it is not there, or somebody has put something in
+                folder.rmdir()
 
     def exists(self, name: str) -> bool:
         return (self.root / name).exists()

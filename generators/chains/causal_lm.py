@@ -25,6 +25,7 @@ from records.errors import UserError
 from records.spec import build
 from records.tables import Column, TableSchema
 from stages import models
+from stages.engine import Engine
 
 TEXT = "text"
 SCHEMA = TableSchema((Column(TEXT, "text"),))
@@ -111,6 +112,7 @@ class CausalLmChain(TableChain):
     def check(self, n: int) -> None:
         super().check(n)
         CausalLm(self.lm, SCHEMA).check()
+        Engine("", self.spec.engine, chat=False).check()
         self.open()
         if n > self.real_text.train.num_rows:
             raise UserError(

@@ -28,6 +28,4 @@ class Shelf:
 
     def clear(self) -> None:
         """Remove this generation's model."""
-        store = self.folder(self.generation)
-        for entry in sorted(store.list(), key=lambda e: e.name, reverse=True):
-            store.delete(entry.name)
+        self.folder(self.generation).clear()

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAX_LORA = 512
+HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # sizes of heads that vLLM serves, on CPUs too
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class LmSpec:
             raise ValueError(f"lora must lie in 0..{MAX_LORA}")
         if self.lora and self.base is None:
             raise ValueError("lora adapts a model that is there: name its base")
-        if self.hidden % (2 * self.heads):
-            raise ValueError("hidden must be a multiple of twice the heads")
+        if self.base is None and self.hidden / self.heads not in HEADS:
+            raise ValueError(f"hidden / heads is the size of a head; engines serve {', '.join(map(str, HEADS))}")
         if self.base is None and self.vocabulary < 512:
             raise ValueError("vocabulary must be at least 512: 256 of it are bytes")

@@ -128,7 +128,11 @@ def conditions(case: Case) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def test_every_kind_has_a_case() -> None:
-    others = {kind for kind, _ in IMAGES.values()} | {"adr", "classifier"}  # in their own files, with their own rows
+    others = {kind for kind, _ in IMAGES.values()} | {
+        "adr",
+        "classifier",
+        "causal-lm",
+    }  # in their own files, with their own rows
     assert {c.kind for c in CASES} | others == set(KINDS)
 
 
