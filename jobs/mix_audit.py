@@ -85,6 +85,7 @@ class _Walk:
         self.cap, self.by = float(facts["asked"]["synthetic_max"]), str(facts["asked"]["by"])
         self.told = facts["counts"]
         self.parts: list[dict[str, np.ndarray]] = []
+        self.names: list[str] = []  # of the shards that they are of
 
     def shard(self, shard: dict[str, Any]) -> None:
         name, data = shard["name"], self.store.read(shard["name"])
@@ -124,6 +125,7 @@ class _Walk:
         found["shard"] = np.full(table.num_rows, len(self.parts), np.int32)
         found["row"] = np.arange(table.num_rows, dtype=np.int32)
         self.parts.append(found)
+        self.names.append(name)
         self.findings.count("rows", table.num_rows)
 
     def judge(self) -> None:
@@ -145,8 +147,8 @@ class _Walk:
         drawn = Drawn(times, rows[WEIGHT][first].astype(float), np.zeros(len(first), bool))
         again = twins(distinct, whole=self.facts["asked"]["dedup"] == "all")
         for one in np.flatnonzero(again)[:NUM_SHOWN]:
-            where = f"{self.facts['shards'][distinct.chunk[one]]['name']}" if self.facts["shards"] else "a shard"
-            self.findings.add(f"{where}: row {distinct.row[one]} equals another row, and should have been left out")
+            where = f"{self.names[distinct.chunk[one]]}: row {distinct.row[one]}"
+            self.findings.add(f"{where} equals another row, and should have been left out")
         found = counted(distinct, drawn, self.titles, self.text_column is not None)
         for line in differences(self.told, found):
             self.findings.add(f"{MIXTURE} and the rows differ in {line}")

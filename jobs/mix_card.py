@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
 from jobs.card import READING, About, columns_table, front
@@ -46,7 +45,7 @@ def mixture_facts(
         told.append({"name": part.title, **part.facts, **place, **there, **weights})
     content = hashlib.blake2b(payload.to_string().encode(), digest_size=16)
     for array in (rows.ids, drawn.times, drawn.weights):
-        content.update(np.ascontiguousarray(array))
+        content.update(array.tobytes())
     return {
         "format": FORMAT,
         "fingerprint": content.hexdigest(),
@@ -120,8 +119,8 @@ def mixture_card(facts: dict[str, Any], schema: pa.Schema) -> str:
 
 {asked["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."}
 
-The `origin` column says of each row whether it is `real` or `synthetic`, `generation` in which round it was made (0: real
-rows, and those of a first model), `mixture_part` where it came from. The fingerprint of the mixture is
+The `origin` column says of each row whether it is `real` or `synthetic`, `generation` in which round it was made (0:
+real rows, and those of a first model), `mixture_part` where it came from. The fingerprint of the mixture is
 `{facts["fingerprint"]}`.
 
 {mixture_section(facts)}

@@ -1,4 +1,4 @@
-"""The parts of a mixture: runs and releases, whose rows say what they are, and data files, of which the user says it."""
+"""The parts of a mixture: runs and releases, whose rows say what they are, and data files, of which the user does."""
 
 import hashlib
 from collections.abc import Sequence

@@ -13,7 +13,7 @@ TEXT = "text"
 
 
 def payload_of(parts: Sequence[Part], spec: MixSpec) -> tuple[pa.Schema, str | None]:
-    """(payload, text column) of a release: the columns that all parts have, or those wanted, in types that hold them all.
+    """(payload, text column) of a release: the columns that all parts have, or those wanted, in types that fit all.
 
     Raises UserError when the parts have none in common, or one in types that do not go together.
     """
