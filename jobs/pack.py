@@ -25,7 +25,7 @@ from jobs.bar import Bar
 from jobs.card import about, croissant, dataset_card
 from jobs.mix_parts import CARD, LEFT_OUT, at_rest
 from records import ledger
-from records.errors import Conflict, UserError
+from records.errors import UserError
 from records.parquet import open_parquet, read_parquet
 from records.schema import REJECT, with_images
 from records.shards import KEPT, shard_name
@@ -129,17 +129,16 @@ def batch_work(say: Callable[[str], None], *stores: Store) -> Iterator[dict[str,
         # Ray Data tells of its plans at length; what counts is said by us.
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context.raise_original_map_exception = True  # its own wrapping loses the cause
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told once
         warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")  # named parameters cannot name a node
         here = near(*stores)
         strategy = {"scheduling_strategy": here["scheduling_strategy"]} if here else {}
         try:
             yield {"ray_remote_args_fn": lambda: strategy, "num_cpus": 0} if here else {}
         except ray.exceptions.RayError as error:
-            cause: BaseException | None = error
-            while cause is not None and type(cause) not in (UserError, Conflict):
-                cause = getattr(cause, "cause", None) or cause.__cause__
-            if cause is None:
+            cause = getattr(error, "cause", None)
+            if not isinstance(cause, UserError):
                 raise
             raise UserError(str(cause)) from None
 
@@ -173,10 +172,8 @@ def placed(table: pa.Table, places: np.ndarray, num_shards: int) -> pa.Table:
     return table.append_column(PLACE, pa.array(places))
 
 
-def write_shards(
-    rows: "ray.data.Dataset", target: Store, num_shards: int, schema: pa.Schema, here: dict[str, Any], bar: Bar
-) -> list[ShardFile]:
-    """Write the shards `train-00000-of-0000N.parquet` into `target` from rows that were `placed`."""
+def shard_writer(target: Store, num_shards: int, schema: pa.Schema) -> Callable[[pa.Table], pa.Table]:
+    """What puts the rows of one shard, which were `placed`, into `target`, and tells of it in one row."""
 
     def write(group: pa.Table) -> pa.Table:
         number = group.column(SHARD)[0].as_py()
@@ -190,7 +187,15 @@ def write_shards(
         row = {"name": name, "num_rows": table.num_rows, "num_bytes": len(data)}
         return pa.table({k: [v] for k, v in {**row, "sha256": hashlib.sha256(data).hexdigest()}.items()})
 
-    written = rows.groupby(SHARD, num_partitions=min(num_shards, 64)).map_groups(write, batch_format="pyarrow", **here)
+    return write
+
+
+def write_shards(
+    rows: "ray.data.Dataset", target: Store, num_shards: int, schema: pa.Schema, here: dict[str, Any], bar: Bar
+) -> list[ShardFile]:
+    """Write the shards `train-00000-of-0000N.parquet` into `target` from rows that were `placed`."""
+    groups = rows.groupby(SHARD, num_partitions=min(num_shards, 64))
+    written = groups.map_groups(shard_writer(target, num_shards, schema), batch_format="pyarrow", **here)
     shards: list[ShardFile] = []
     for row in written.iter_rows():
         shards.append(ShardFile(**row))
