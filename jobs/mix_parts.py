@@ -1,6 +1,7 @@
 """The parts of a mixture: runs and releases, whose rows say what they are, and data files, of which the user does."""
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,7 +166,10 @@ def _open_ours(spec: PartSpec) -> Part:
         _, schemas = parquet_chunks(store, names[:1])
         chunks = [Chunk("parquet", name, start=-1) for name in names]
         return Part(spec, store, True, chunks, schemas[0], facts={"kind": "run", "fingerprint": book.fingerprint})
-    if not store.exists(CARD) or len(shards) != int(shards[0].rpartition("-of-")[2].removesuffix(".parquet")):
+    told = re.fullmatch(r"train-\d{5,}-of-(\d{5,})\.parquet", shards[0])
+    if told is None:
+        raise UserError(f"part '{spec.title}': {store.uri} is no release of gristmill; give its files as path")
+    if not store.exists(CARD) or len(shards) != int(told[1]):
         raise UserError(f"part '{spec.title}': {store.uri} is a release that was not finished; pack it anew")
     chunks, schemas = parquet_chunks(store, shards)
     columns = set(schemas[0].names)
