@@ -94,7 +94,8 @@ def mixture_section(facts: dict[str, Any]) -> str:
     lines += ["", "| part | kind | share | rows there | duplicates | rows | tokens |", "|---|---|---|---|---|---|---|"]
     for part in facts["parts"]:
         there = f"{part['rows_there']:,} | {part['duplicates']:,} | {part['rows']:,} | {number(part['tokens'])}"
-        lines.append(f"| {part['name']} | {part['kind']} | {percent(part['share'])} | {there} |")
+        name = part["name"].replace("|", "\\|")
+        lines.append(f"| {name} | {part['kind']} | {percent(part['share'])} | {there} |")
     lines += ["", "| origin | generation | rows | tokens |", "|---|---|---|---|"]
     for one in counts["ancestry"]:
         lines.append(f"| {one['origin']} | {one['generation']} | {one['rows']:,} | {number(one['tokens'])} |")

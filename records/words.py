@@ -5,7 +5,7 @@ import re
 import unicodedata
 
 WORD = re.compile(r"\w+|[^\w\s]")  # a run of letters, digits and underscores (Unicode), or a single mark
-TOKENS_ARE = r"matches of \w+|[^\w\s] (Python's re, Unicode)"
+TOKENS_ARE = r"matches of `\w+|[^\w\s]` (Python's re, Unicode)"
 KEY_BYTES = 16
 NO_KEY = bytes(KEY_BYTES)
 

@@ -334,6 +334,23 @@ def test_tables_without_text(here: None, tmp_path: Path, capsys: pytest.CaptureF
     assert audit(str(tmp_path / "release")) == 0, capsys.readouterr().out
 
 
+def test_parts_and_releases_on_s3(release: Path, corpora: Path, here: None, tmp_path: Path, s3: str) -> None:
+    bucket = f"{s3}/mix-{tmp_path.name}"
+    store = open_store(bucket)
+    for path in corpora.rglob("*"):
+        if path.is_file():
+            store.put(str(path.relative_to(corpora)), path.read_bytes())
+    web = {"name": "web", "path": f"{bucket}/web", "columns": {"text": "content"}, "id_column": "url"}
+    parts = [web, {"name": "books", "path": f"{bucket}/books/b.parquet"}, {"uri": f"{bucket}/run"}]
+    assert pack(mixture(tmp_path, corpora, by="tokens", parts=parts), f"{bucket}/release", 1) == 0
+    for path in release.glob("train-*"):
+        assert open_store(f"{bucket}/release").read(path.name) == path.read_bytes()
+    assert audit(f"{bucket}/release") == 0
+    missing = [{"path": f"{bucket}/none"}]
+    with pytest.raises(UserError, match="no such object or prefix"):
+        pack(mixture(tmp_path, corpora, parts=missing), f"{bucket}/other", 1)
+
+
 def test_dry_run_writes_nothing(corpora: Path, here: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = mixture(tmp_path, corpora, rows=100)
     assert pack(path, str(tmp_path / "release"), 1, dry_run=True) == 0
