@@ -67,6 +67,8 @@ def draw(rows: Candidates, spec: MixSpec, titles: Sequence[str]) -> Drawn:
         work.take_part(part, wanted, there[part])
     work.top_up_gap()
     drawn.over_cap = work.keep_cap()
+    if (most := int(drawn.times.max(initial=0))) > MAX_AGAIN:
+        raise UserError(f"a row would be taken {most} times, and {MAX_AGAIN} are the most; add rows, or ask for less")
     if not drawn.times.any():
         raise UserError("nothing is left for the mixture: ask for more rows, or for more parts")
     share = synthetic_share(rows, drawn, units)

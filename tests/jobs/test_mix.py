@@ -334,6 +334,49 @@ def test_tables_without_text(here: None, tmp_path: Path, capsys: pytest.CaptureF
     assert audit(str(tmp_path / "release")) == 0, capsys.readouterr().out
 
 
+def test_corpora_of_other_kinds(corpora: Path, here: None, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Documents that other models wrote, a side of a split of CSV, a column that only one part has, no duplicates."""
+    (tmp_path / "foreign").mkdir()
+    for i in range(5):
+        (tmp_path / "foreign" / f"{i}.txt").write_text(f"Essay {i % 4}\nof many words")
+    (tmp_path / "rows.csv").write_text("text,n\n" + "".join(f"line {i},{i}\n" for i in range(40)) + "Line  3,99\n")
+    parts = [
+        {"name": "essays", "path": str(tmp_path / "foreign"), "origin": "synthetic", "generation": 2}
+        | {"sample_by": "document"},
+        {"name": "rows", "path": f"{tmp_path / 'rows.csv'}#train,holdout=0.2"},
+        {"name": "all", "path": str(tmp_path / "rows.csv")},
+    ]
+    path = mixture(tmp_path, corpora, parts=parts, dedup="all", payload=["text", "n"])
+    assert pack(path, str(tmp_path / "release"), 1) == 0
+    rows = release_rows(tmp_path / "release").to_pylist()
+    essays = [row for row in rows if row["mixture_part"] == "essays"]
+    assert len(rows) == 44 and {row["n"] for row in essays} == {None} and len(essays) == 4
+    assert all(row["generation"] == 2 and row["origin"] == "synthetic" and "\n" in row["text"] for row in essays)
+    assert {row["n"] for row in rows if row not in essays} >= set(range(40)) - {3}
+    ancestry = [
+        (one["origin"], one["generation"], one["rows"]) for one in told(tmp_path / "release")["counts"]["ancestry"]
+    ]
+    assert ancestry == [("real", 0, 40), ("synthetic", 2, 4)]
+    assert audit(str(tmp_path / "release")) == 0, capsys.readouterr().out
+
+
+def test_a_file_that_changes_meanwhile_is_told(
+    corpora: Path, here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"text": "one"}\n{"text": "two"}\n')
+    select = jobs.mix.select
+
+    def later(*given: Any) -> Any:
+        rows.write_text('{"text": "one"}\n{"text": "TWO"}\n')
+        return select(*given)
+
+    monkeypatch.setattr(jobs.mix, "select", later)
+    with pytest.raises(UserError, match="rows.jsonl was changed while it was packed"):
+        pack(mixture(tmp_path, corpora, parts=[{"path": str(rows)}]), str(tmp_path / "release"), 1)
+    assert not list((tmp_path / "release").glob("*"))
+
+
 def test_parts_and_releases_on_s3(release: Path, corpora: Path, here: None, tmp_path: Path, s3: str) -> None:
     bucket = f"{s3}/mix-{tmp_path.name}"
     store = open_store(bucket)

@@ -92,6 +92,7 @@ def test_no_mixture_is_above_its_cap(given_: tuple[Candidates, MixSpec]) -> None
         assert made / (real + made) <= spec.synthetic_max + slack
     assert drawn.times.any() and (drawn.times >= 0).all() and (drawn.weights > 0).all() | (spec.synthetic_max == 0)
     assert not (drawn.is_twin & (drawn.times > 0)).any()
+    assert drawn.times.max() <= 100
     if spec.shortfall in ("fail", "shrink"):
         assert drawn.times.max() == 1 and (drawn.weights == 1).all()
     if spec.shortfall == "fail":
