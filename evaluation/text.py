@@ -1,7 +1,6 @@
 """Texts: how varied they are, and how much of them stands in the sources word for word."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from evaluation.diversity import NEIGHBOURS, prdc
 from evaluation.draws import some
+from records.words import WORD
 
 Tokens = Sequence[str]
 MTLD_LEVEL = 0.72
@@ -17,7 +17,7 @@ SELF_BLEU_TEXTS = 500
 
 def tokens(text: str) -> list[str]:
     """Words in lower case, and single marks."""
-    return re.findall(r"\w+|[^\w\s]", text.lower())
+    return WORD.findall(text.lower())
 
 
 def ngrams(words: Tokens, n: int) -> list[tuple[str, ...]]:

@@ -52,8 +52,14 @@ def audit(uri: str, as_json: bool = False) -> int:
         from jobs.study_audit import examine_study
 
         findings = examine_study(store, study)
+    elif book is None and (mixture := store.read_if_there("mixture.json")) is not None:
+        from jobs.mix_audit import examine_mixture
+
+        findings = examine_mixture(store, mixture)
     elif book is None:
-        raise UserError(f"{store.uri}: neither {manifest.NAME} nor study.json is there, so this is no output to audit")
+        raise UserError(
+            f"{store.uri}: none of {manifest.NAME}, study.json and mixture.json is there, so this is no output to audit"
+        )
     else:
         findings = examine(store, book)
     if as_json:

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from jobs.mix_spec import ADDED
 from records.manifest import Manifest
 from records.schema import IDENTITY, PROVENANCE
 from records.shards import Summary
@@ -21,22 +23,32 @@ SIZES += [(10**8, "10M<n<100M"), (10**9, "100M<n<1B")]
 def _group(name: str) -> str:
     if name in {f.name for f in IDENTITY}:
         return "identity"
-    return "provenance" if name in {f.name for f in PROVENANCE} else "payload or finding"
+    return "provenance" if name in {f.name for f in PROVENANCE} or name in ADDED else "payload or finding"
 
 
-def dataset_card(book: Manifest, totals: Summary, shards: Sequence["ShardFile"], schema: pa.Schema) -> str:
-    """README.md of the release, in the form that dataset hubs read: YAML front matter, then prose and tables."""
-    recipe = book.recipe
-    size = next((label for limit, label in SIZES if totals.kept < limit), "n>1B")
-    rejected = "\n".join(f"| rejected {reason} | {count:,} |" for reason, count in sorted(totals.rejected.items()))
-    columns = "\n".join(f"| `{f.name}` | {f.type} | {_group(f.name)} |" for f in schema)
-    generator = recipe["generator"]
-    model = f" with the model `{generator.get('name') or generator['model']}`" if generator.get("model") else ""
-    method = f", the method `{recipe['method']['kind']}`" if recipe["method"] else ""
+@dataclass(frozen=True)
+class About:
+    """What a release is called and said to be."""
+
+    name: str
+    description: str
+    version: str
+    keywords: tuple[str, ...]
+
+
+def about(book: Manifest, totals: Summary) -> About:
+    description = book.recipe.get("description") or "A synthetic corpus made with Gristmill."
+    return About(book.recipe["name"], description, book.fingerprint, ("synthetic", f"{totals.kept} rows"))
+
+
+def front(name: str, num_rows: int, tags: Sequence[str]) -> str:
+    """The YAML front matter that dataset hubs read."""
+    size = next((label for limit, label in SIZES if num_rows < limit), "n>1B")
+    told = "\n".join(f"- {tag}" for tag in tags)
     return f"""---
-pretty_name: {json.dumps(recipe["name"])}
+pretty_name: {json.dumps(name)}
 tags:
-- synthetic
+{told}
 size_categories:
 - {size}
 configs:
@@ -45,7 +57,32 @@ configs:
   - split: train
     path: train-*.parquet
 ---
-# {recipe["name"]}
+"""
+
+
+def columns_table(schema: pa.Schema) -> str:
+    lines = "\n".join(f"| `{f.name}` | {f.type} | {_group(f.name)} |" for f in schema)
+    return f"| column | type | group |\n|---|---|---|\n{lines}\n"
+
+
+READING = """## How to read it
+
+```python
+import datasets
+
+rows = datasets.load_dataset("parquet", data_files="train-*.parquet", split="train")
+```
+"""
+
+
+def dataset_card(book: Manifest, totals: Summary, shards: Sequence["ShardFile"], schema: pa.Schema) -> str:
+    """README.md of the release, in the form that dataset hubs read: YAML front matter, then prose and tables."""
+    recipe = book.recipe
+    rejected = "\n".join(f"| rejected {reason} | {count:,} |" for reason, count in sorted(totals.rejected.items()))
+    generator = recipe["generator"]
+    model = f" with the model `{generator.get('name') or generator['model']}`" if generator.get("model") else ""
+    method = f", the method `{recipe['method']['kind']}`" if recipe["method"] else ""
+    return f"""{front(recipe["name"], totals.kept, ["synthetic"])}# {recipe["name"]}
 
 {recipe.get("description") or "A synthetic corpus made with Gristmill."}
 
@@ -65,27 +102,17 @@ of {sum(s.num_bytes for s in shards):,} bytes together; rows are shuffled over a
 
 ## Columns
 
-| column | type | group |
-|---|---|---|
-{columns}
-
+{columns_table(schema)}
 ## Recipe
 
 ```json
 {json.dumps({k: v for k, v in recipe.items() if k != "cluster"}, indent=2, ensure_ascii=False)}
 ```
 
-## How to read it
-
-```python
-import datasets
-
-rows = datasets.load_dataset("parquet", data_files="train-*.parquet", split="train")
-```
-"""
+{READING}"""
 
 
-def croissant(book: Manifest, totals: Summary, shards: Sequence["ShardFile"], schema: pa.Schema) -> dict[str, Any]:
+def croissant(told: About, shards: Sequence["ShardFile"], schema: pa.Schema) -> dict[str, Any]:
     """Croissant 1.0 metadata (JSON-LD): the shards as file objects and one record set with their columns."""
     files = [
         {
@@ -137,10 +164,10 @@ def croissant(book: Manifest, totals: Summary, shards: Sequence["ShardFile"], sc
         },
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": book.recipe["name"],
-        "description": book.recipe.get("description") or "A synthetic corpus made with Gristmill.",
-        "version": book.fingerprint,
+        "name": told.name,
+        "description": told.description,
+        "version": told.version,
         "distribution": [*files, whole],
         "recordSet": [{"@type": "cr:RecordSet", "@id": "rows", "name": "rows", "field": fields}],
-        "keywords": ["synthetic", f"{totals.kept} rows"],
+        "keywords": list(told.keywords),
     }

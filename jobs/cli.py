@@ -15,6 +15,7 @@ examples:
   gristmill report out/demo
   gristmill audit out/demo
   gristmill pack out/demo --to out/demo-release --shard-mb 256
+  gristmill pack mixtures/topics.toml --to out/topics-mixture
   gristmill fit recipes/fit/adult-tabddpm.toml --out out/adult-tabddpm
   gristmill audit-privacy recipes/fit/adult-mst.toml --out out/adult-mst
   gristmill study studies/gaussian-laws.toml --out out/gaussian-laws
@@ -132,10 +133,11 @@ def parser() -> argparse.ArgumentParser:
 
     for name, text in (
         ("status", "how far a run is: generated = kept + rejected by reason"),
-        ("audit", "re-read an output and prove it; exit code 1 when something is wrong"),
+        ("audit", "re-read an output or a mixture and prove it; exit code 1 when something is wrong"),
     ):
         verb = verbs.add_parser(name, help=text)
-        verb.add_argument("uri", metavar="URI", help="the --out of a run")
+        told = "the --out of a run" + (" or a study, or the --to of a packed mixture" if name == "audit" else "")
+        verb.add_argument("uri", metavar="URI", help=told)
         verb.add_argument("--json", action="store_true", help="machine-readable")
         if name == "status":
             verb.add_argument("--watch", action="store_true", help="go on showing it until the run ends")
@@ -143,11 +145,16 @@ def parser() -> argparse.ArgumentParser:
     report = verbs.add_parser("report", help="write report.html beside the shards: the run as one page with plots")
     report.add_argument("uri", metavar="URI", help="the --out of a run")
 
-    pack = verbs.add_parser("pack", help="make a release: shuffled shards, dataset card, Croissant metadata")
-    pack.add_argument("uri", metavar="URI", help="the --out of a complete run")
+    pack = verbs.add_parser(
+        "pack", help="make a release, of a run or a mixture: shuffled shards, card, Croissant metadata"
+    )
+    pack.add_argument(
+        "uri", metavar="URI", help="the --out of a complete run, or a mixture: a TOML file, see mixtures/"
+    )
     pack.add_argument("--to", required=True, metavar="URI", help="where the release goes; must be empty")
     pack.add_argument("--shard-mb", type=int, default=256, help="size of a shard in MiB, about (default 256)")
-    pack.add_argument("--seed", type=int, default=0, help="of the shuffle (default 0)")
+    pack.add_argument("--seed", type=int, help="of draw and shuffle (default: the mixture's own, else 0)")
+    pack.add_argument("--dry-run", action="store_true", help="count everything and show the plan; write nothing")
     return whole
 
 
@@ -216,7 +223,7 @@ def _call(args: argparse.Namespace) -> int:
         return audit(args.uri, args.json)
     from jobs.pack import pack
 
-    return pack(args.uri, args.to, args.shard_mb, args.seed)
+    return pack(args.uri, args.to, args.shard_mb, args.seed, args.dry_run)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
-"""`gristmill pack URI --to URI`: the release. A global shuffle into shards of a stated size, a card, Croissant.
+"""`gristmill pack URI --to URI`: the release of a run, and the batch work of every release (mixtures: jobs/mix.py).
 
+A global shuffle into shards of a stated size, a card, Croissant.
 The shuffle is batch work over a whole corpus, so Ray Data does it: every row goes to the shard and place that a hash
 of (seed, id) names, so the same corpus and seed give the same bytes on any cluster.
 """
@@ -8,8 +9,10 @@ import hashlib
 import json
 import logging
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,17 +21,22 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from cluster.spec import ClusterSpec
-from jobs.card import croissant, dataset_card
-from records import ledger, manifest
+from jobs.bar import Bar
+from jobs.card import about, croissant, dataset_card
+from jobs.mix_parts import CARD, LEFT_OUT, at_rest
+from records import ledger
 from records.errors import UserError
 from records.parquet import open_parquet, read_parquet
 from records.schema import REJECT, with_images
 from records.shards import KEPT, shard_name
 from records.store import Store, open_store
 
-LEFT_OUT = ("minhash", "image_hash", "row_hash", "duplicate_of", REJECT.name)  # of use inside a run only
+if TYPE_CHECKING:
+    import ray
+
 SHARD, PLACE = "_shard", "_place"
 ROW_GROUP_ROWS = 8192
+PLAIN_EVERY_S = 10.0  # of lines of progress where there is no terminal
 
 
 @dataclass(frozen=True)
@@ -41,21 +49,22 @@ class ShardFile:
     sha256: str
 
 
-def pack(uri: str, to: str, shard_mb: int, seed: int) -> int:
-    """Write the release of a run; returns the exit code. Raises UserError for a run that is not at rest."""
+def pack(uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_run: bool = False) -> int:
+    """Write the release of a run, or of a mixture (a TOML file); returns the exit code.
+
+    Raises UserError for a run that is not at rest, and for a mixture that cannot be made.
+    """
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
+    if uri.endswith(".toml"):
+        from jobs.mix import pack_mixture
+
+        return pack_mixture(uri, to, shard_mb, seed, dry_run)
     console = Console(stderr=True, highlight=False)
     store, target = open_store(uri), open_store(to)
     store.check(write=False)
-    book = manifest.load(store)
-    if book is None:
-        raise UserError(f"{store.uri}: no {manifest.NAME} there, so this is not the output of a run")
-    if book.state == "running":
-        raise UserError(f"{store.uri}: the run is still going on (or was killed); run its produce command to the end")
-    target.check(write=True)
-    if next(target.list(), None) is not None:
-        raise UserError(f"{target.uri} is not empty; choose another --to")
+    book = at_rest(store)
+    check_target(target, write=not dry_run)
     lots = ledger.committed(store)
     totals = ledger.totals(store, book, lots)
     if not totals.kept:
@@ -63,30 +72,10 @@ def pack(uri: str, to: str, shard_mb: int, seed: int) -> int:
     num_shards = max(1, round(totals.kept_bytes / (shard_mb * 2**20)))
     with open_parquet(store.open(shard_name(KEPT, 0))) as first:
         schema = first.schema_arrow.remove_metadata()
-    schema = with_images(pa.schema([f for f in schema if f.name not in LEFT_OUT]))
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
-    say(f"packing {totals.kept:,} rows into {num_shards} shards")
-    shards = shuffle(store, target, len(lots), num_shards, seed, schema, say)
-    if sum(s.num_rows for s in shards) != totals.kept:
-        raise RuntimeError(f"{sum(s.num_rows for s in shards)} rows were packed of {totals.kept}")
-    card = dataset_card(book, totals, shards, schema)
-    target.put("croissant.json", json.dumps(croissant(book, totals, shards, schema), indent=2).encode())
-    target.put("README.md", card.encode())  # last: a release without its card is not finished
-    console.print(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)", markup=False)
-    return 0
-
-
-def shuffle(
-    store: Store, target: Store, num_lots: int, num_shards: int, seed: int, schema: pa.Schema, say: Any
-) -> list[ShardFile]:
-    """Write the shards `train-00000-of-0000N.parquet` into `target`; each row's shard and place hang on (seed, id)."""
-    import ray
-
-    from cluster.connect import connected
-    from cluster.near import near
+    schema = with_images(pa.schema([f for f in schema if f.name not in LEFT_OUT and f.name != REJECT.name]))
+    if dry_run:
+        Console(highlight=False).print(f"{totals.kept:,} rows would go into {num_shards} shards of {target.uri}")
+        return 0
 
     def read(batch: dict[str, np.ndarray]) -> pa.Table:
         tables = []
@@ -94,9 +83,97 @@ def shuffle(
             with store.open(shard_name(KEPT, int(lot))) as file:
                 tables.append(read_parquet(file, schema.names).cast(schema))
         table = pa.concat_tables(tables)
-        places = place(table.column("id"), seed)
-        table = table.append_column(SHARD, pa.array((places % np.uint64(num_shards)).astype(np.int32)))
-        return table.append_column(PLACE, pa.array(places))
+        return placed(table, place(table.column("id").to_pylist(), used_seed), num_shards)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, soft_wrap=True)
+
+    used_seed = seed or 0
+    say(f"packing {totals.kept:,} rows into {num_shards} shards")
+    with batch_work(say, store, target) as here:
+        import ray
+
+        numbers = ray.data.range(len(lots), override_num_blocks=min(len(lots), 200))
+        rows = numbers.map_batches(read, batch_size=8, batch_format="numpy", **here)
+        with Bar(console, "shards", PLAIN_EVERY_S) as bar:
+            shards = write_shards(rows, target, num_shards, schema, here, bar)
+    if sum(s.num_rows for s in shards) != totals.kept:
+        raise RuntimeError(f"{sum(s.num_rows for s in shards)} rows were packed of {totals.kept}")
+    card = dataset_card(book, totals, shards, schema)
+    target.put("croissant.json", json.dumps(croissant(about(book, totals), shards, schema), indent=2).encode())
+    target.put(CARD, card.encode())  # last: a release without its card is not finished
+    console.print(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)", markup=False)
+    return 0
+
+
+def check_target(target: Store, write: bool = True) -> None:
+    """Raise UserError when the place of a release is not empty or, with `write`, cannot be written."""
+    if write:
+        target.check(write=True)
+    if next(target.list(), None) is not None:
+        raise UserError(f"{target.uri} is not empty; choose another --to")
+
+
+@contextmanager
+def batch_work(say: Callable[[str], None], *stores: Store) -> Iterator[dict[str, Any]]:
+    """A Ray for batch work; yields options for tasks that read or write the stores.
+
+    An error of a task that a user is meant to read is raised as it was there.
+    """
+    import ray
+
+    from cluster.connect import connected
+    from cluster.near import near
+
+    with connected(ClusterSpec(), say):
+        # Ray Data tells of its plans at length; what counts is said by us.
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.raise_original_map_exception = True  # its own wrapping loses the cause
+        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and told once
+        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")  # named parameters cannot name a node
+        here = near(*stores)
+        strategy = {"scheduling_strategy": here["scheduling_strategy"]} if here else {}
+        try:
+            yield {"ray_remote_args_fn": lambda: strategy, "num_cpus": 0} if here else {}
+        except ray.exceptions.RayError as error:
+            cause = getattr(error, "cause", None)
+            if not isinstance(cause, UserError):
+                raise
+            raise UserError(str(cause)) from None
+
+
+def gather(work: Callable[[int], dict[str, Any]], num: int, here: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What `work` makes of 0 .. num-1, in the order in which the cluster is done with them."""
+    import ray
+
+    numbers = ray.data.range(num, override_num_blocks=min(num, 200))
+    found = numbers.map_batches(
+        lambda batch: pa.Table.from_pylist([work(int(one)) for one in batch["id"]]),
+        batch_size=8,
+        batch_format="numpy",
+        **here,
+    )
+    yield from found.iter_rows()
+
+
+def select(
+    tables: Sequence[pa.Table], read: Callable[[pa.Table], pa.Table], here: dict[str, Any]
+) -> "ray.data.Dataset":
+    """The rows that `read` makes of each of the tables, as a data set."""
+    import ray
+
+    return ray.data.from_arrow(list(tables)).map_batches(read, batch_size=None, batch_format="pyarrow", **here)
+
+
+def placed(table: pa.Table, places: np.ndarray, num_shards: int) -> pa.Table:
+    """The rows with the shard and the place in it that they go to."""
+    table = table.append_column(SHARD, pa.array((places % np.uint64(num_shards)).astype(np.int32)))
+    return table.append_column(PLACE, pa.array(places))
+
+
+def shard_writer(target: Store, num_shards: int, schema: pa.Schema) -> Callable[[pa.Table], pa.Table]:
+    """What puts the rows of one shard, which were `placed`, into `target`, and tells of it in one row."""
 
     def write(group: pa.Table) -> pa.Table:
         number = group.column(SHARD)[0].as_py()
@@ -110,26 +187,24 @@ def shuffle(
         row = {"name": name, "num_rows": table.num_rows, "num_bytes": len(data)}
         return pa.table({k: [v] for k, v in {**row, "sha256": hashlib.sha256(data).hexdigest()}.items()})
 
-    with connected(ClusterSpec(), say):
-        # Ray Data tells of its plans at length; what counts is said by us.
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False
-        logging.getLogger("ray.data").setLevel(logging.ERROR)
-        here = near(store, target)
-        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")  # named parameters cannot name a node
-        strategy = {"scheduling_strategy": here["scheduling_strategy"]} if here else {}
-        place_here = {"ray_remote_args_fn": lambda: strategy, "num_cpus": 0} if here else {}
-        lots = ray.data.range(num_lots, override_num_blocks=min(num_lots, 200))
-        rows = lots.map_batches(read, batch_size=8, batch_format="numpy", **place_here)
-        written = rows.groupby(SHARD, num_partitions=min(num_shards, 64)).map_groups(
-            write, batch_format="pyarrow", **place_here
-        )
-        shards = [ShardFile(**row) for row in written.take_all()]
+    return write
+
+
+def write_shards(
+    rows: "ray.data.Dataset", target: Store, num_shards: int, schema: pa.Schema, here: dict[str, Any], bar: Bar
+) -> list[ShardFile]:
+    """Write the shards `train-00000-of-0000N.parquet` into `target` from rows that were `placed`."""
+    groups = rows.groupby(SHARD, num_partitions=min(num_shards, 64))
+    written = groups.map_groups(shard_writer(target, num_shards, schema), batch_format="pyarrow", **here)
+    shards: list[ShardFile] = []
+    for row in written.iter_rows():
+        shards.append(ShardFile(**row))
+        bar.show(len(shards), num_shards, f"{len(shards):,} of {num_shards:,} shards written")
     return sorted(shards, key=lambda s: s.name)
 
 
-def place(ids: pa.ChunkedArray, seed: int) -> np.ndarray:
-    """uint64 (n,): where in the shuffle each row goes, from its id and the seed alone."""
+def place(ids: Sequence[str], seed: int, person: bytes = b"") -> np.ndarray:
+    """uint64 (n,): where in the shuffle each row goes, from its id and the seed alone; `person` names another draw."""
     key = seed.to_bytes(8, "little", signed=True)
-    words = [hashlib.blake2b(i.encode(), digest_size=8, key=key).digest() for i in ids.to_pylist()]
+    words = [hashlib.blake2b(i.encode(), digest_size=8, key=key, person=person).digest() for i in ids]
     return np.frombuffer(b"".join(words), dtype=np.uint64)

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from records.caps import TOLERANCE, effective, hold, most_synthetic, short
 from records.draws import distinct
 from records.errors import UserError
 from records.regimes import FIRST, REAL, SYNTHETIC, Regime, Source
-
-MAX_TOP_UP = 1000  # real rows beside a synthetic one that the policy "real" may ask for
 
 
 class Part(NamedTuple):
@@ -44,9 +43,8 @@ class Mixture:
 
     @property
     def effective_rows(self) -> float:
-        """Kish's effective sample size, (sum of weights)^2 over the sum of their squares."""
-        total = sum(part.num * part.weight for part in self.parts)
-        return total**2 / sum(part.num * part.weight**2 for part in self.parts)
+        """Kish's effective sample size."""
+        return effective((part.num, part.weight) for part in self.parts)
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -63,36 +61,6 @@ def golden_weight(ratio: float) -> float:
     """The best weight of the real estimate when `ratio` is real over synthetic rows (He, Xu, Cheng 2025, theorem 1):
     the root of w^2 = r (1 - w)."""
     return (math.sqrt(ratio * ratio + 4 * ratio) - ratio) / 2
-
-
-def most_synthetic(num_real: int, cap: float) -> int | None:
-    """The most synthetic rows beside `num_real` real ones that keep to the cap; None without a limit.
-
-    Rounded down and then checked as it will be held against the cap, so that floats cannot let one row too many in.
-    """
-    if cap >= 1:
-        return None
-    num = math.floor(cap * num_real / (1 - cap) + 1e-9)
-    while num and num / (num + num_real) > cap:
-        num -= 1
-    return num
-
-
-def least_real(num_synthetic: int, cap: float) -> int:
-    """The fewest real rows beside so many synthetic ones that keep to the cap, which is above 0."""
-    num = max(0, math.ceil(num_synthetic * (1 - cap) / cap - 1e-9))
-    while num_synthetic and num_synthetic / (num + num_synthetic) > cap:
-        num += 1
-    return num
-
-
-def _topped_up(num_synthetic: int, cap: float, where: str) -> int:
-    if num_synthetic * (1 - cap) > MAX_TOP_UP * num_synthetic * cap:
-        raise UserError(
-            f"{where}: synthetic_max = {cap} asks for more than {MAX_TOP_UP:,} real rows beside each synthetic one; "
-            f"set shortfall to shrink or reweight"
-        )
-    return least_real(num_synthetic, cap)
 
 
 def plan(
@@ -146,43 +114,22 @@ def _settled(draw: _Draw, chains: int, random: np.random.Generator) -> Mixture:
         raise UserError(f"{where}: no row is left to train on; every one was rejected")
     if draw.in_pool < wanted and not again:
         used = policy
-        if policy == "fail":
-            raise UserError(
-                f"{where}: {wanted:,} rows are to come from the pool and {draw.in_pool:,} are there; "
-                f"set shortfall to shrink, resample, real or reweight, or make more rows"
-            )
-        if policy == "real":
-            num_real += wanted - draw.in_pool
-        if policy == "reweight":
-            weight = wanted / draw.in_pool
-        again = policy == "resample"
-        wanted = wanted if again else draw.in_pool
+        wanted, again, more_real, weight = short(wanted, draw.in_pool, policy, where)
+        num_real += more_real
     parts, num_synthetic, real_rows = _from_pool(draw, wanted, again, chains, random)
-    if num_synthetic and regime.synthetic_max < 1:
-        total_real = real_rows + num_real
-        limit = most_synthetic(total_real, regime.synthetic_max) or 0
-        if num_synthetic * weight > limit:
-            used = policy
-            if policy == "fail" or (limit == 0 and policy != "real"):
-                raise UserError(
-                    f"{where}: {num_synthetic:,} synthetic rows beside {total_real:,} real ones are a share of "
-                    f"{num_synthetic / (num_synthetic + total_real):.3f}, above synthetic_max = {regime.synthetic_max}"
-                    + ("; set shortfall to shrink, real or reweight" if policy == "fail" and total_real else "")
-                    + ("" if total_real else ": the regime has no real rows; set real and real_fraction")
-                )
-            if policy == "real":
-                if regime.synthetic_max == 0:
-                    num_real, num_synthetic, parts = num_real + num_synthetic, 0, []
-                else:
-                    num_real += _topped_up(num_synthetic, regime.synthetic_max, where) - total_real
-            elif policy == "reweight":
-                cap = regime.synthetic_max
-                weight = min(weight, cap / (1 - cap) * total_real / num_synthetic)
-            else:
-                # Beside the pool's real rows as they are: resampling may have counted some of them twice.
-                own = sum(draw.counts.get(s, 0) for s in draw.batches if s.origin == REAL)
-                least = most_synthetic(own + num_real, regime.synthetic_max) or 0
-                parts, num_synthetic, real_rows = _shrunk(draw, min(limit, least), chains, random)
+    held = hold(real_rows + num_real, num_synthetic, regime.synthetic_max, policy, where, weight=weight)
+    if held is not None:
+        used, weight = policy, held.weight
+        if policy == "real":
+            num_real = int(held.num_real) - real_rows
+            if not held.num_synthetic:
+                parts = [p for p in parts if p.sources[0].origin == REAL]
+            num_synthetic = int(held.num_synthetic)
+        elif policy != "reweight":
+            # Beside the pool's real rows as they are: resampling may have counted some of them twice.
+            own = sum(draw.counts.get(s, 0) for s in draw.batches if s.origin == REAL)
+            least = most_synthetic(own + num_real, regime.synthetic_max) or 0
+            parts, num_synthetic, real_rows = _shrunk(draw, min(int(held.num_synthetic), least), chains, random)
     if num_real:
         parts.append(_own_real(draw, num_real, chains, random))
     return _mixture(draw, parts, num_synthetic, real_rows + num_real, weight, used)
@@ -281,7 +228,7 @@ def _mixture(
         parts = [p._replace(weight=weight) if p.sources[0].origin == SYNTHETIC else p for p in parts]
     heavy = num_synthetic * weight
     share = heavy / (heavy + num_real) if heavy else 0.0
-    if share > regime.synthetic_max + 1e-12:
+    if share > regime.synthetic_max + TOLERANCE:
         raise AssertionError(f"generation {draw.generation}: share {share} above the cap {regime.synthetic_max}")
     return Mixture(draw.generation, tuple(parts), num_real, num_synthetic, share, used)
 

@@ -208,7 +208,7 @@ def open_source(spec: SourceSpec) -> Source:
         return Source([Items(spec.items)], spec.id_column)
     assert spec.path is not None
     try:
-        files = _files(spec.path)
+        files = find_files(spec.path)
         parts = [part for place in files if (part := _part(*place, spec.sample_by)) is not None]
     except PermissionError as error:
         raise UserError(f"source.path {spec.path}: {error}") from None
@@ -229,7 +229,11 @@ def _part(store: Store, name: str, size: int, sample_by: str) -> Part | None:
     return Lines(store, name) if name.endswith(LINE_ENDINGS) else None
 
 
-def _files(path: str) -> list[tuple[Store, str, int]]:
+def find_files(path: str, key: str = "source.path") -> list[tuple[Store, str, int]]:
+    """(store, name, size in bytes) of what a file, folder, glob or s3:// address stands for, in the order of names.
+
+    Raises UserError, naming `key`, when nothing is there.
+    """
     if not path.startswith("s3://"):
         local = os.path.expanduser(path.removeprefix("file://"))
         if os.path.isdir(local):
@@ -237,7 +241,7 @@ def _files(path: str) -> list[tuple[Store, str, int]]:
             return [(store, e.name, e.size) for e in store.list()]
         matches = sorted(m for m in glob.glob(local, recursive=True) if os.path.isfile(m))
         if not matches:
-            raise UserError(f"source.path {path}: no such file or folder")
+            raise UserError(f"{key} {path}: no such file or folder")
         return [(open_store(os.path.dirname(m) or "."), os.path.basename(m), os.path.getsize(m)) for m in matches]
     store = open_store(path)
     found = [(store, e.name, e.size) for e in store.list() if e.name]
@@ -247,5 +251,5 @@ def _files(path: str) -> list[tuple[Store, str, int]]:
     parent = open_store(root)
     found = [(parent, e.name, e.size) for e in parent.list(name) if e.name == name]
     if not found:
-        raise UserError(f"source.path {path}: no such object or prefix")
+        raise UserError(f"{key} {path}: no such object or prefix")
     return found

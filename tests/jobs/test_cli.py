@@ -25,7 +25,7 @@ FLAGS = {
     "status": {"--help", "--json", "--watch"},
     "report": {"--help"},
     "audit": {"--help", "--json"},
-    "pack": {"--help", "--to", "--shard-mb", "--seed"},
+    "pack": {"--help", "--to", "--shard-mb", "--seed", "--dry-run"},
 }
 
 
@@ -181,7 +181,7 @@ def test_dry_run_starts_nothing(tmp_path: Path) -> None:
 def test_status_and_audit_of_nothing(tmp_path: Path) -> None:
     for verb, what in (
         ("status", "no manifest.json there"),
-        ("audit", "neither manifest.json nor study.json is there"),
+        ("audit", "none of manifest.json, study.json and mixture.json is there"),
     ):
         done = gristmill(verb, str(tmp_path))
         assert done.returncode == 2 and what in done.stderr
