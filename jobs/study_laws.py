@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from generators.chains.cells import Cell
+from jobs.study_label_laws import SOURCE, label_series
 from jobs.study_spec import StudySpec
 from records.errors import UserError
 from records.spec import literals
@@ -71,6 +72,12 @@ def lines(cell: Cell) -> dict[str, Line]:
     """The law of each measure for which one is known."""
     from evaluation.laws.registry import laws, use_log
 
+    if cell.kind == "linear_classifier":
+        unknown = np.full(cell.generations, np.nan)
+        return {
+            name: Line(values, unknown, np.full(cell.generations, is_exact), SOURCE)
+            for name, (values, is_exact) in label_series(cell).items()
+        }
     described = setting(cell)
     if described is None:
         return {}

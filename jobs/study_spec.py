@@ -88,7 +88,7 @@ def _check_rows(regime: Regime, least: int, cell: Cell) -> None:
 def expand(spec: StudySpec, where: str) -> list[Cell]:
     """Every combination of regimes and grid values, in the order of the file."""
     for address in spec.grid:
-        known = address in AXES or address.partition(".")[0] in ("family", "regime")
+        known = address in AXES or address.partition(".")[0] in ("family", "regime") or _is_gate(address, spec)
         if not known:
             raise UserError(
                 f"{where}: grid address '{address}' is not known"
@@ -104,15 +104,25 @@ def expand(spec: StudySpec, where: str) -> list[Cell]:
     return [_cell(spec, name, dict(zip(spec.grid, point)), where) for name in spec.regimes for point in points]
 
 
+def _is_gate(address: str, spec: StudySpec) -> bool:
+    """Whether it names a key of one of the study's gates, as "gates.0.radius"."""
+    parts = address.split(".")
+    return len(parts) == 3 and parts[0] == "gates" and parts[1].isdigit() and int(parts[1]) < len(spec.gates)
+
+
 def _cell(spec: StudySpec, name: str, values: dict[str, Any], where: str) -> Cell:
-    table = {
+    table: dict[str, Any] = {
         "family": deepcopy(spec.family),
         "regime": dict(spec.regimes[name]),
+        "gates": [dict(gate) for gate in spec.gates],
         **{axis: getattr(spec, axis) for axis in AXES},
     }
     for address, value in values.items():
         part, _, key = address.partition(".")
-        if key:
+        if part == "gates":
+            number, _, key = key.partition(".")
+            table[part][int(number)][key] = value
+        elif key:
             table[part][key] = value
         else:
             table[part] = value
@@ -124,7 +134,18 @@ def _cell(spec: StudySpec, name: str, values: dict[str, Any], where: str) -> Cel
     n, generations, chains, seed = (_whole(table[axis], f"{where}: {axis}") for axis in AXES)
     regime = make_regime(name, table["regime"], f"{where}: regimes.{name}")
     cell = Cell(
-        label, kind, rest, name, regime, n, generations, chains, seed, forks=forks, gates=spec.gates, varied=values
+        label,
+        kind,
+        rest,
+        name,
+        regime,
+        n,
+        generations,
+        chains,
+        seed,
+        forks=forks,
+        gates=tuple(table["gates"]),
+        varied=values,
     )
     return replace(cell, spec=literals(cell.family().spec))
 

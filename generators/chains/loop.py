@@ -111,7 +111,9 @@ def _real(family: ChainFamily, num: int, generation: int, random: np.random.Gene
     """Raises UserError where there are fewer: rows that are not there would count for the cap."""
     rows = family.real(family.block, num, random)
     if family.count(rows) < num:
-        raise UserError(f"generation {generation}: {num:,} real rows are asked for and there are {family.count(rows):,}")
+        raise UserError(
+            f"generation {generation}: {num:,} real rows are asked for and there are {family.count(rows):,}"
+        )
     return rows
 
 

@@ -30,6 +30,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "gmm": ({"components": 2, "steps": 5}, 30),
     "kde": ({}, 20),
     "multinomial": ({"categories": 12}, 20),
+    "linear_classifier": ({"dims": 4}, 20),
     "linear_regression": ({"dims": 3}, 20),
     "ngram": ({"length": 8}, 300),
 }
