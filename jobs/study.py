@@ -18,7 +18,8 @@ from rich.table import Table
 
 from generators.chains.cells import Cell
 from jobs.study_laws import check_known
-from jobs.study_show import Shown, cells_table, plan_table, verdict_line
+from jobs.study_plan import cost_line, plan_table
+from jobs.study_show import Shown, cells_table, verdict_line
 from jobs.study_spec import StudySpec, load_study
 from records.errors import UserError
 from records.ids import fingerprint
@@ -53,7 +54,9 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
         console.print(text, soft_wrap=True, markup=False, style="dim" if console.is_terminal else None)
 
     if dry_run:
-        told.print(plan_table(spec, cells))
+        there = open_store(out)
+        told.print(plan_table(spec, cells, there))
+        told.print(cost_line(spec, cells, there), soft_wrap=True, markup=False)
         return 0
     store = open_store(out)
     store.say = say

@@ -251,6 +251,26 @@ def test_the_plan_says_what_the_laws_expect(tmp_path: Path) -> None:
     shown = gristmill("study", write(tmp_path), "--out", str(tmp_path / "out"), "--dry-run")
     assert shown.returncode == 0 and not (tmp_path / "out").exists()
     assert "4 cells" in shown.stdout and "chains for 5%" in shown.stdout
+    assert "mean_error" in shown.stdout and "cost: unknown until the first units are done" in shown.stdout
+
+
+def test_the_plan_says_what_is_left_to_pay(done: tuple[str, Path], tmp_path: Path) -> None:
+    """By what the units that are done have taken: half of them gone, half of their seconds are to come."""
+    from jobs.study_plan import cost_line
+    from records.store import open_store
+
+    out = tmp_path / "out"
+    shutil.copytree(done[1], out)
+    spec, cells = load_study(done[0], ["cluster.price_per_device_hour=3600.0"])
+    assert "nothing is left" in cost_line(spec, cells, open_store(str(out)))
+    units = sorted((out / "units").iterdir())
+    for unit in units[1::2]:
+        unit.unlink()
+    told = cost_line(spec, cells, open_store(str(out)))
+    took = [float(json.loads(pq.read_metadata(unit).metadata[b"seconds"])) for unit in units[::2]]
+    price = float(told.split(", ")[-1].removesuffix(" USD"))
+    assert f"{len(took)} of {len(units)} units are done; the {len(units) - len(took)} left" in told
+    assert min(took) * (len(units) - len(took)) * 0.99 < price < max(took) * (len(units) - len(took)) * 1.01
 
 
 def test_study_json_holds_what_was_asked(done: tuple[str, Path]) -> None:
