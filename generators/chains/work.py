@@ -26,6 +26,7 @@ from records.store import Conflict, Store
 
 UNITS, ROWS = "units", "rows"
 SECONDS, SHOWN = b"seconds", b"shown"  # in the file's own metadata, so that rows have no clock in them
+MIN_COMPRESSED = 1000  # rows
 FIRST_COLUMNS = ("chain", "generation")
 FLOATS = ("num_real", "num_synthetic", "synthetic_share", "effective_rows")
 
@@ -104,7 +105,8 @@ def _encoded(table: pa.Table, seconds: float, shown: dict[int, Any]) -> bytes:
     sink = io.BytesIO()
     told = {SECONDS: round(seconds, 3), SHOWN: shown}
     table = table.replace_schema_metadata({key: json.dumps(value).encode() for key, value in told.items()})
-    pq.write_table(table, sink, compression="zstd", use_dictionary=["shortfall"])
+    how = "zstd" if table.num_rows >= MIN_COMPRESSED else "none"  # on a few rows it takes most of a commit's time
+    pq.write_table(table, sink, compression=how, use_dictionary=False, write_statistics=False)
     return sink.getvalue()
 
 

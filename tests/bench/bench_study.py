@@ -19,7 +19,7 @@ NUM_CHAINS = 1000
 # (what, keys of the study): chains of a gate are units and commits of their own, others 256 of them.
 CASES = (
     ("a unit and a commit each (gated)", 'gates = [{ kind = "interval", low = -9.0, high = 9.0 }]\ngenerations = 50'),
-    ("in blocks of 256", "generations = 300"),
+    ("in blocks of 256", "generations = 200"),
 )
 
 STUDY = """
