@@ -9,8 +9,8 @@ from generators.chains.cells import Cell
 SOURCE = "Feng et al. 2025, theorem 4.2, and its mean over kept rows, derived here (evaluation/laws/labels.py)"
 
 
-def label_series(cell: Cell) -> dict[str, tuple[np.ndarray, bool]]:
-    """{measure: (expectation by generation, whether it is exact)}; nothing for a regime or gates beyond the laws."""
+def label_series(cell: Cell) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """{measure: (expectation by generation, deviation across chains of an exact one)}; none beyond the laws."""
     from evaluation.laws.labels import series, verified
 
     regime, gates = cell.regime, [dict(gate) for gate in cell.gates]
@@ -37,8 +37,9 @@ def label_series(cell: Cell) -> dict[str, tuple[np.ndarray, bool]]:
     if kinds == ["verifier"]:
         if facts["made_noise"] or regime.real_fraction:
             return {}
-        return {"accuracy": (verified(found["accuracy"][0], gates[0]["accuracy"], cell.generations), False)}
+        return {"accuracy": (verified(found["accuracy"][0], gates[0]["accuracy"], cell.generations), None)}
     if not kinds:
-        return {"accuracy": (found["accuracy"], False)}
-    told = {name: (values, False) for name, values in found.items()}
-    return told | {name: (np.full(cell.generations, rate), True) for name, rate in rates.items()}
+        return {"accuracy": (found["accuracy"], None)}
+    spread = {name: found.pop(f"{name}_deviation") for name in rates}
+    told: dict[str, tuple[np.ndarray, np.ndarray | None]] = {name: (values, None) for name, values in found.items()}
+    return told | {name: (np.full(cell.generations, rate), spread[name]) for name, rate in rates.items()}

@@ -75,8 +75,10 @@ def lines(cell: Cell) -> dict[str, Line]:
     if cell.kind == "linear_classifier":
         unknown = np.full(cell.generations, np.nan)
         return {
-            name: Line(values, unknown, np.full(cell.generations, is_exact), SOURCE)
-            for name, (values, is_exact) in label_series(cell).items()
+            name: Line(
+                values, unknown if spread is None else spread, np.full(cell.generations, spread is not None), SOURCE
+            )
+            for name, (values, spread) in label_series(cell).items()
         }
     described = setting(cell)
     if described is None:

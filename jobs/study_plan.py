@@ -32,7 +32,9 @@ def plan_table(spec: StudySpec, cells: Sequence[Cell], store: Store) -> Table:
         title=f"{spec.name}: {len(cells):,} cells, {fits:,} fits in {len(units):,} units of work", title_justify="left"
     )
     for name in ("cell", "rows", "generations", "chains", "statistic", "at the end", f"chains for {PRECISION:.0%}"):
-        table.add_column(name, justify="left" if name in ("cell", "statistic") else "right", no_wrap=name == "statistic")
+        table.add_column(
+            name, justify="left" if name in ("cell", "statistic") else "right", no_wrap=name == "statistic"
+        )
     seen = _deviations(store)
     for cell in cells[:MAX_SHOWN]:
         told = [cell.name, f"{cell.n:,}", f"{cell.generations:,}", f"{cell.chains:,}"]

@@ -15,6 +15,9 @@ from evaluation.laws.selection import breakdown_share, wrong_kept
 SIGNAL = math.sqrt(2 / math.pi)  # E |x . u| of a unit vector u
 
 
+MAX_TRIES = 50  # times that a model is asked for rows
+
+
 @dataclass(frozen=True)
 class Selected:
     """What is known of one generation. Accuracies are those of the model before and after."""
@@ -54,7 +57,8 @@ def series(
     real_fraction: float = 0.0,
     is_refilled: bool = True,
 ) -> dict[str, np.ndarray]:
-    """accuracy, share_wrong, share_wrong_kept and breakdown_share of generations 1 .. `generations`, float64 each.
+    """accuracy, share_wrong, share_wrong_kept and breakdown_share of generations 1 .. `generations`, float64 each; and
+    keep_right_deviation, keep_wrong_deviation: binomial, across chains, of the keep rates as they are measured.
 
     Generation 1 learns from n real rows with a share `noise` of wrong labels; later ones from a fraction of fresh real
     rows and else from kept rows of the last model, as many as are missing (`is_refilled`) or as were kept of those.
@@ -62,7 +66,8 @@ def series(
     is orthogonal to all before. So the accuracy of a finite d lies near this, not exactly on it.
     """
     real, made = (n, 0) if real_fraction == 0 else (round(real_fraction * n), n - round(real_fraction * n))
-    found: dict[str, list[float]] = {name: [] for name in ("accuracy", "share_wrong", "share_wrong_kept")}
+    names = ("accuracy", "share_wrong", "share_wrong_kept", "keep_right_deviation", "keep_wrong_deviation")
+    found: dict[str, list[float]] = {name: [] for name in names}
     along, across, num = SIGNAL * (1 - 2 * noise), 0.0, float(n)
     for _ in range(generations):
         angle = math.atan2(math.hypot(across, math.sqrt((d - 1) / num)), along)
@@ -73,6 +78,10 @@ def series(
         found["share_wrong_kept"].append(kept.share_wrong_kept)
         asked = made if real_fraction else n
         rate = keep_right * (1 - kept.share_wrong) + keep_wrong * kept.share_wrong
+        tries = min(MAX_TRIES, max(1, math.ceil(0.97 / rate))) if is_refilled and rate else 1  # rather one too few
+        for name, keep, share in (("right", keep_right, 1 - kept.share_wrong), ("wrong", keep_wrong, kept.share_wrong)):
+            seen = max(1.0, tries * asked * share)
+            found[f"keep_{name}_deviation"].append(math.sqrt(keep * (1 - keep) / seen))
         num_made = float(asked) if is_refilled else asked * rate
         num_real = float(real) if real_fraction else 0.0
         num = max(1.0, num_made + num_real)

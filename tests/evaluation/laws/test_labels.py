@@ -47,3 +47,11 @@ def test_a_verifier_halves_what_parts_the_chain_from_it() -> None:
     found = verified(0.99, 0.8, 8)
     gaps = np.diff(found)
     assert found[-1] == pytest.approx(0.8, abs=0.003) and (gaps[1:] / gaps[:-1])[1:] == pytest.approx(0.5, abs=0.01)
+
+
+def test_keep_rates_spread_as_binomials() -> None:
+    """One generation of 2,000 rows, all right ones being 80 % of them, of which .6 are kept."""
+    found = series(2000, 50, 1, 0.6, 0.1, made_noise=0.2, is_refilled=False)
+    right = 2000 * (1 - found["share_wrong"][0])
+    assert found["keep_right_deviation"][0] == pytest.approx(math.sqrt(0.24 / right))
+    assert series(2000, 50, 1, 0.6, 0.1, made_noise=0.2)["keep_right_deviation"][0] < found["keep_right_deviation"][0]
