@@ -87,8 +87,8 @@ def series(
         num = max(1.0, num_made + num_real)
         along = (num_made * kept.along + num_real * SIGNAL * (1 - 2 * noise)) / num
         across = num_made * kept.across / num
-    share = [breakdown_share(keep_right, keep_wrong)] * generations
-    return {name: np.array(values) for name, values in {**found, "breakdown_share": share}.items()}
+    found["breakdown_share"] = [breakdown_share(keep_right, keep_wrong)] * generations
+    return {name: np.array(values) for name, values in found.items()}
 
 
 def verified(accuracy: float, verifier: float, generations: int) -> np.ndarray:

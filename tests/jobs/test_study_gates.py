@@ -1,4 +1,4 @@
-"""The shipped study of Feng's verified selection, in a short form: breakdown where it must be, rates as they were set."""
+"""The shipped study of verified selection, in a short form: breakdown where it must be, rates as they were set."""
 
 from pathlib import Path
 
