@@ -18,6 +18,8 @@ from rich.table import Table
 
 from generators.chains.cells import Cell
 from jobs.study_laws import check_known
+from jobs.study_more import extended
+from jobs.study_more import told as told_more
 from jobs.study_plan import cost_line, plan_table
 from jobs.study_show import Shown, cells_table, verdict_line
 from jobs.study_spec import StudySpec, load_study
@@ -71,6 +73,12 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
     try:
         started = time.monotonic()
         ended, summary = _run(spec, cells, store, console, say)
+        if summary is not None and spec.laws.precision and (more := extended(spec, cells, summary)) != cells:
+            say(told_more(cells, more))
+            cells, before_s = more, ended.work_s
+            book["chains"] = {cell.name: cell.chains for cell in cells}
+            ended, summary = _run(spec, cells, store, console, say)
+            ended.work_s = round(ended.work_s + before_s, 1)
         book["ended"] = {**literals(vars(ended)), "wall_s": round(time.monotonic() - started, 1)}
         _write(store, book)
         if ended.state != "stopped":

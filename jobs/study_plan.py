@@ -28,13 +28,12 @@ def plan_table(spec: StudySpec, cells: Sequence[Cell], store: Store) -> Table:
     many chains its mean needs: by the law's own spread between chains, else (~) by that of chains in the output."""
     units = {unit.key for cell in cells for unit in cell.units()}
     fits = sum(cell.chains * cell.generations for cell in cells)
-    table = Table(
-        title=f"{spec.name}: {len(cells):,} cells, {fits:,} fits in {len(units):,} units of work", title_justify="left"
-    )
-    for name in ("cell", "rows", "generations", "chains", "statistic", "at the end", f"chains for {PRECISION:.0%}"):
-        table.add_column(
-            name, justify="left" if name in ("cell", "statistic") else "right", no_wrap=name == "statistic"
-        )
+    title = f"{spec.name}: {len(cells):,} cells, {fits:,} fits in {len(units):,} units of work"
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.caption = f"needed: chains for {PRECISION:.0%} standard error of the mean; ~ by chains that are done"
+    for name in ("cell", "rows", "gen.", "chains", "statistic", "at the end", "needed"):
+        is_text = name in ("cell", "statistic")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "cell")
     seen = _deviations(store)
     for cell in cells[:MAX_SHOWN]:
         told = [cell.name, f"{cell.n:,}", f"{cell.generations:,}", f"{cell.chains:,}"]

@@ -26,6 +26,12 @@ class LawSpec:
 
     check: bool = True  # a study fails when an estimate is more than 4 standard errors from an exact law
     statistics: tuple[str, ...] = ()  # that must have an exact law in every cell; the others are shown where known
+    precision: float = 0.0  # relative standard error for which cells get more chains (jobs/study_more.py); 0: as asked
+    max_chains: int = 100_000  # of a cell, whatever the precision takes
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.precision < 1 or self.max_chains < 1:
+            raise ValueError("precision must lie in [0, 1), max_chains be at least 1")
 
 
 @dataclass(frozen=True)

@@ -236,6 +236,7 @@ def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: p
         (["regimes.shrinking.growth=0.3"], "needs 2"),
         (["family.kind='multinomial'", "grid={}"], "no exact law of 'variance' is known"),
         (["gates=[{kind='ball', centre=1.0, radius=1.0}]"], "judges rows of linear_regression"),
+        (["laws.precision=1.5"], "precision must lie in [0, 1)"),
         (["forks=[{at=9, regime='accumulate'}]"], "2 <= at <= generations"),
     ],
 )
@@ -250,7 +251,7 @@ def test_what_must_fail_fails_before_anything_runs(settings: list[str], message:
 def test_the_plan_says_what_the_laws_expect(tmp_path: Path) -> None:
     shown = gristmill("study", write(tmp_path), "--out", str(tmp_path / "out"), "--dry-run")
     assert shown.returncode == 0 and not (tmp_path / "out").exists()
-    assert "4 cells" in shown.stdout and "chains for 5%" in shown.stdout
+    assert "4 cells" in shown.stdout and "needed: chains for 5%" in shown.stdout
     assert "mean_error" in shown.stdout and "cost: unknown until the first units are done" in shown.stdout
 
 
@@ -276,3 +277,22 @@ def test_the_plan_says_what_is_left_to_pay(done: tuple[str, Path], tmp_path: Pat
 def test_study_json_holds_what_was_asked(done: tuple[str, Path]) -> None:
     book = json.loads((done[1] / "study.json").read_text())
     assert book["study"]["chains"] == 600 and book["ended"]["state"] == "complete" and book["versions"]["python"]
+
+
+def test_chains_are_added_until_the_mean_is_precise(tmp_path: Path) -> None:
+    """To .5 % of the variance: v after 6 generations of 20 rows deviates by .74 of its mean, so 20,000 chains or so."""
+    settings = ["generations=6", "chains=300", "grid={}", "laws.precision=0.005", "laws.max_chains=12000"]
+    flags = [word for s in settings for word in ("--set", s)]
+    out = tmp_path / "out"
+    ran = gristmill("study", write(tmp_path), "--out", str(out), *flags)
+    assert ran.returncode == 0, ran.stderr
+    assert "cells need more chains" in ran.stderr
+    rows = [r for r in pq.read_table(out / "summary.parquet").to_pylist() if r["measure"] == "variance"]
+    last = {r["cell"]: r for r in rows if r["generation"] == 6}
+    assert last["replace"]["num_chains"] == 12_000  # as many as are allowed
+    error = last["accumulate"]["standard_error"] / last["accumulate"]["mean"]
+    assert 300 < last["accumulate"]["num_chains"] < 12_000 and error == pytest.approx(0.005, rel=0.15)
+    audit = gristmill("audit", str(out))
+    assert audit.returncode == 0, audit.stdout
+    again = gristmill("study", write(tmp_path), "--out", str(out), *flags)
+    assert again.returncode == 0 and "this study is finished" in again.stderr
