@@ -279,6 +279,29 @@ def test_study_json_holds_what_was_asked(done: tuple[str, Path]) -> None:
     assert book["study"]["chains"] == 600 and book["ended"]["state"] == "complete" and book["versions"]["python"]
 
 
+def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
+    from generators.chains.work import do_all
+    from jobs.study_more import extended
+    from jobs.study_results import write_results
+    from records.store import open_store
+
+    spec, cells = load_study(write(tmp_path), ["grid={}", "laws.precision=0.01", "laws.max_chains=5000"])
+    store = open_store(str(tmp_path / "out"))
+    do_all([unit for cell in cells for unit in cell.units()], store)
+    more = extended(spec, cells, write_results(cells, store))
+    keys = [{u.key for u in cell.units()} for cell in (*cells, *more)]
+    assert more[0].chains == 5000 and 600 < more[1].chains < 5000  # replace: as many as are allowed
+    assert keys[0] < keys[2] and keys[1] < keys[3]  # what was done is part of it
+    do_all([unit for cell in more for unit in cell.units()], store)
+    summary = write_results(more, store)
+    rows = {(r["cell"], r["measure"], r["generation"]): r for r in summary.to_pylist()}
+    row = rows["accumulate", "variance", 6]
+    assert row["standard_error"] / row["mean"] == pytest.approx(0.01, rel=0.15)
+    assert extended(spec, cells, summary)[0].chains == 5000
+    assert extended(load_study(write(tmp_path), ["laws.precision=0.9"])[0], cells, summary) == cells
+
+
+@pytest.mark.slow
 def test_chains_are_added_until_the_mean_is_precise(tmp_path: Path) -> None:
     """To .5 % of the variance: v after 6 generations of 20 rows deviates by .74 of its mean, so 20,000 chains or so."""
     settings = ["generations=6", "chains=300", "grid={}", "laws.precision=0.005", "laws.max_chains=12000"]
