@@ -13,8 +13,8 @@ from tests.conftest import ROOT, gristmill
 STUDY = """
 name = "nodes"
 n = 100
-generations = 4
-chains = 3
+generations = 3
+chains = 2
 gates = [{ kind = "dedup" }, { kind = "stage", stage = { kind = "constraints", rules = ["mean_radius <= 20"] } }]
 [family]
 kind = "model"
@@ -27,7 +27,7 @@ shortfall = "resample"
 [regimes.accumulate]
 shortfall = "shrink"
 """
-NUM_UNITS = 2 * 3 * 4
+NUM_UNITS = 2 * 2 * 3
 NAMES = ("results.parquet", "summary.parquet")
 
 
@@ -36,16 +36,18 @@ def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
 
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
-    alone = gristmill("study", str(path), "--out", str(tmp_path / "alone"), "--set", "cluster.num_cpus=1")
-    assert alone.returncode == 0, alone.stderr
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    reach = {"RAY_ADDRESS": cluster.address}
     try:
+        alone = gristmill("study", str(path), "--out", str(tmp_path / "alone"), env=reach)
+        assert alone.returncode == 0, alone.stderr
         others = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cluster.wait_for_nodes()
         command = [sys.executable, "-m", "jobs", "study", str(path), "--out", str(tmp_path / "three")]
-        env = {**os.environ, "RAY_ADDRESS": cluster.address}
-        run = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        while run.poll() is None and _num_done(tmp_path / "three") < 4:
+        run = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, **reach}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        while run.poll() is None and _num_done(tmp_path / "three") < 3:
             time.sleep(0.02)
         num_done = _num_done(tmp_path / "three")
         cluster.remove_node(others[0], allow_graceful=False)
@@ -53,12 +55,11 @@ def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
     finally:
         cluster.shutdown()
     assert run.returncode == 0, output
-    assert 4 <= num_done < NUM_UNITS and _num_done(tmp_path / "three") == NUM_UNITS
+    assert 3 <= num_done < NUM_UNITS and _num_done(tmp_path / "three") == NUM_UNITS
     for name in NAMES:
         assert (tmp_path / "three" / name).read_bytes() == (tmp_path / "alone" / name).read_bytes()
     told = pq.read_table(tmp_path / "alone" / NAMES[0])
     assert {"kept_share_dedup", "kept_share_constraints", "drift"} <= set(told.column_names)
-    assert gristmill("audit", str(tmp_path / "three")).returncode == 0
 
 
 def _num_done(out: Path) -> int:
