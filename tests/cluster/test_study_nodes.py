@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
 from tests.conftest import ROOT, gristmill
 
@@ -31,6 +32,7 @@ NUM_UNITS = 2 * 2 * 3
 NAMES = ("results.parquet", "summary.parquet")
 
 
+@pytest.mark.slow
 def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
