@@ -20,7 +20,10 @@ from rich.table import Table
 from generators.chains.cells import Cell
 from generators.chains.registry import chain_class
 from jobs.study_laws import check_known
-from jobs.study_show import Shown, cells_table, plan_table, verdict_line
+from jobs.study_more import extended
+from jobs.study_more import told as told_more
+from jobs.study_plan import cost_line, plan_table
+from jobs.study_show import Shown, cells_table, verdict_line
 from jobs.study_spec import StudySpec, load_study
 from records.errors import UserError
 from records.ids import fingerprint
@@ -55,7 +58,9 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
         console.print(text, soft_wrap=True, markup=False, style="dim" if console.is_terminal else None)
 
     if dry_run:
-        told.print(plan_table(spec, cells))
+        there = open_store(out)
+        told.print(plan_table(spec, cells, there))
+        told.print(cost_line(spec, cells, there), soft_wrap=True, markup=False)
         return 0
     store = open_store(out)
     store.say = say
@@ -70,6 +75,12 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
     try:
         started = time.monotonic()
         ended, summary = _run(spec, cells, store, console, say)
+        if summary is not None and spec.laws.precision and (more := extended(spec, cells, summary)) != cells:
+            say(told_more(cells, more))
+            cells, before_s = more, ended.work_s
+            book["chains"] = {cell.name: cell.chains for cell in cells}
+            ended, summary = _run(spec, cells, store, console, say)
+            ended.work_s = round(ended.work_s + before_s, 1)
         book["ended"] = {**literals(vars(ended)), "wall_s": round(time.monotonic() - started, 1)}
         _write(store, book)
         if ended.state != "stopped":

@@ -11,6 +11,7 @@ from generators.chains.loop import MIX
 from generators.chains.work import ROWS, UNITS, unit_name
 from generators.family import stream
 from jobs.audit import Findings
+from jobs.study_more import restored
 from jobs.study_results import RESULTS, cell_table
 from jobs.study_spec import StudySpec, expand
 from records.errors import UserError
@@ -35,7 +36,7 @@ def examine_study(store: Store, data: bytes) -> Findings:
         state = book["ended"]["state"]
     except (ValueError, KeyError) as error:
         raise UserError(f"{store.path('study.json')} cannot be read as a study that has ended ({error})") from None
-    findings, cells = Findings(), expand(spec, "study.json")
+    findings, cells = Findings(), restored(expand(spec, "study.json"), book)
     failed = set(book["ended"]["failed"])
     there = {entry.name for entry in store.list(UNITS)}
     for cell in cells:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from generators.chains.cells import Cell
+from jobs.study_label_laws import SOURCE, label_series
 from jobs.study_spec import StudySpec
 from records.errors import UserError
 from records.spec import literals
@@ -71,6 +72,14 @@ def lines(cell: Cell) -> dict[str, Line]:
     """The law of each measure for which one is known."""
     from evaluation.laws.registry import laws, use_log
 
+    if cell.kind == "linear_classifier":
+        unknown = np.full(cell.generations, np.nan)
+        return {
+            name: Line(
+                values, unknown if spread is None else spread, np.full(cell.generations, spread is not None), SOURCE
+            )
+            for name, (values, spread) in label_series(cell).items()
+        }
     described = setting(cell)
     if described is None:
         return {}

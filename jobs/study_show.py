@@ -1,4 +1,4 @@
-"""What a study shows on the terminal: the plan, the progress, the table of cells, the verdict."""
+"""What a study shows on the terminal: the progress, the table of cells, the verdict."""
 
 import io
 import math
@@ -8,16 +8,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from generators.chains.cells import Cell, Unit
+from generators.chains.cells import Unit
 from jobs.bar import Bar
-from jobs.study_laws import lines
-from jobs.study_spec import StudySpec
 from records.parquet import read_parquet
 from records.store import Store
 
 PLAIN_EVERY_S, MAX_SHOWN = 5.0, 24
 MAX_NOW = 3  # units whose names are shown while they are worked on
-PRECISION = 0.05  # relative standard error for which the plan says how many chains are needed
 
 
 class Shown(Bar):
@@ -44,28 +41,6 @@ class Shown(Bar):
         if now := [self.names[key] for key in progress.going if key in self.names][:MAX_NOW]:
             text += f"  now: {', '.join(now)}"
         self.show(done, self.total, text)
-
-
-def plan_table(spec: StudySpec, cells: Sequence[Cell]) -> Table:
-    """Cells, chains, generations, work, what the laws expect at the end and how many chains a mean would need."""
-    units = {unit.key for cell in cells for unit in cell.units()}
-    fits = sum(cell.chains * cell.generations for cell in cells)
-    table = Table(
-        title=f"{spec.name}: {len(cells):,} cells, {fits:,} fits in {len(units):,} units of work", title_justify="left"
-    )
-    for name in ("cell", "rows", "generations", "chains", "law at the end", f"chains for {PRECISION:.0%}"):
-        table.add_column(name, justify="left" if name in ("cell", "law at the end") else "right")
-    for cell in cells[:MAX_SHOWN]:
-        known = lines(cell)
-        expected, needed = "none known", ""
-        for name, line in list(known.items())[:1]:
-            expected = f"{name} {line.expected[-1]:.4g}"
-            if math.isfinite(line.deviation[-1]) and line.expected[-1]:
-                needed = f"{math.ceil((line.deviation[-1] / line.expected[-1] / PRECISION) ** 2):,}"
-        table.add_row(cell.name, f"{cell.n:,}", f"{cell.generations:,}", f"{cell.chains:,}", expected, needed)
-    if len(cells) > MAX_SHOWN:
-        table.add_row(f"and {len(cells) - MAX_SHOWN:,} more", "", "", "", "", "")
-    return table
 
 
 def cells_table(book: dict[str, Any], store: Store) -> Table | None:

@@ -26,6 +26,12 @@ class LawSpec:
 
     check: bool = True  # a study fails when an estimate is more than 4 standard errors from an exact law
     statistics: tuple[str, ...] = ()  # that must have an exact law in every cell; the others are shown where known
+    precision: float = 0.0  # relative standard error for which cells get more chains (jobs/study_more.py); 0: as asked
+    max_chains: int = 100_000  # of a cell, whatever the precision takes
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.precision < 1 or self.max_chains < 1:
+            raise ValueError("precision must lie in [0, 1), max_chains be at least 1")
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def _check_rows(regime: Regime, least: int, cell: Cell) -> None:
 def expand(spec: StudySpec, where: str) -> list[Cell]:
     """Every combination of regimes and grid values, in the order of the file."""
     for address in spec.grid:
-        known = address in AXES or address.partition(".")[0] in ("family", "regime")
+        known = address in AXES or address.partition(".")[0] in ("family", "regime") or _is_gate(address, spec)
         if not known:
             raise UserError(
                 f"{where}: grid address '{address}' is not known"
@@ -106,15 +112,25 @@ def expand(spec: StudySpec, where: str) -> list[Cell]:
     return [_cell(spec, name, dict(zip(spec.grid, point)), where) for name in spec.regimes for point in points]
 
 
+def _is_gate(address: str, spec: StudySpec) -> bool:
+    """Whether it names a key of one of the study's gates, as "gates.0.radius"."""
+    parts = address.split(".")
+    return len(parts) == 3 and parts[0] == "gates" and parts[1].isdigit() and int(parts[1]) < len(spec.gates)
+
+
 def _cell(spec: StudySpec, name: str, values: dict[str, Any], where: str) -> Cell:
-    table = {
+    table: dict[str, Any] = {
         "family": deepcopy(spec.family),
         "regime": dict(spec.regimes[name]),
+        "gates": [dict(gate) for gate in spec.gates],
         **{axis: getattr(spec, axis) for axis in AXES},
     }
     for address, value in values.items():
         part, _, key = address.partition(".")
-        if key:
+        if part == "gates":
+            number, _, key = key.partition(".")
+            table[part][int(number)][key] = value
+        elif key:
             table[part][key] = value
         else:
             table[part] = value
@@ -125,7 +141,8 @@ def _cell(spec: StudySpec, name: str, values: dict[str, Any], where: str) -> Cel
     forks = tuple(_fork(spec, fork, f"{where}: forks[{i}]") for i, fork in enumerate(spec.forks))
     n, generations, chains, seed = (_whole(table[axis], f"{where}: {axis}") for axis in AXES)
     regime = make_regime(name, table["regime"], f"{where}: regimes.{name}")
-    cell = Cell(label, kind, rest, name, regime, n, generations, chains, seed, forks, spec.gates, values, spec.threads)
+    gates = tuple(table["gates"])
+    cell = Cell(label, kind, rest, name, regime, n, generations, chains, seed, forks, gates, values, spec.threads)
     return replace(cell, spec=literals(cell.family().spec))
 
 

@@ -23,6 +23,7 @@ PARTS: dict[str, dict[str, tuple[str, bool]]] = {
         "modes": ("support", True),
         "tail": ("rare_mass", True),
     },
+    "linear_classifier": {"risk": ("error", False)},
     "linear_regression": {"risk": ("test_error", False)},
     "ngram": {
         "risk": ("perplexity", False),

@@ -59,10 +59,12 @@ class LinearClassifier(ChainFamily):
         return np.asarray(found) / total
 
     def measure(self, model: np.ndarray, made: np.ndarray, random: np.random.Generator) -> Measures:
-        """accuracy: share of new x that get the true label, 1 - angle / pi, exactly; 1/2 of a model without direction."""
+        """accuracy: share of new x that get the true label, 1 - angle / pi, exactly (1/2 of a model without direction);
+        error: the rest."""
         length = np.sqrt((model**2).sum(axis=1))
         cosine = np.divide(model[:, 0], length, out=np.zeros_like(length), where=length > 0)
-        return {"accuracy": 1 - np.arccos(np.clip(cosine, -1, 1)) / math.pi}
+        error = np.arccos(np.clip(cosine, -1, 1)) / math.pi
+        return {"accuracy": 1 - error, "error": error}
 
     def numbers(self, rows: np.ndarray) -> np.ndarray:
         """y x, whose mean is what a model learns."""

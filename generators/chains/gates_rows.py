@@ -79,11 +79,8 @@ class StageGate:
             if (why := self.stage.refuses(there.field(column))) is not None:
                 raise UserError(f"{where}: stage '{self.stage.name}' reads column '{column}', which {why}")
         self.stage.check()
+        self.name = self.stage.name
         self._is_open = False
-
-    @property
-    def name(self) -> str:
-        return self.stage.name
 
     def keep(self, rows: Any, random: np.random.Generator, past: Past) -> np.ndarray:
         if not self._is_open:

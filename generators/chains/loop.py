@@ -83,6 +83,10 @@ def generations(
 
     Raises UserError, naming the generation, when a mixture cannot be made as the regime asks for it.
     """
+    later: dict[int, list[Regime]] = {span.stop: []}  # a fork may want rows that the regime before it has left behind
+    for generation in reversed(span):
+        known, found = later[generation + 1], regime_at(generation + 1)
+        later[generation] = known if any(found is other for other in known) else [found, *known]
     for generation in span:
 
         def random(stage: int, at: int = generation) -> np.random.Generator:
@@ -103,8 +107,7 @@ def generations(
             measures = {**measures, **tally.told(kept, family.real(1, NUM_FRESH, random(FRESH)))}
         last = kept if gates else made
         yield Outcome(generation, mixture, num_new, num_made, family.count(kept), measures, model, last)
-        later = {regime_at(k) for k in range(generation + 1, span.stop + 1)}  # a fork may want what the first does not
-        pool.forget(lambda source, at=generation, by=later: any(r.needed_later(source, at) for r in by))  # type: ignore[misc]
+        pool.forget(lambda source, at=generation: any(r.needed_later(source, at) for r in later[at]))  # type: ignore[misc]
 
 
 def _real(family: ChainFamily, num: int, generation: int, random: np.random.Generator) -> Any:

@@ -7,17 +7,17 @@ that it made in `rows/KEY` before that. Real rows are never stored: they are dra
 import io
 import json
 import time
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generators.chains.cells import Unit
-from generators.chains.contract import ChainFamily
+from generators.chains.contract import ChainFamily, Measures
 from generators.chains.gates import make_gates
-from generators.chains.loop import DATA, Outcome, Pool, facts_of, generations
+from generators.chains.loop import DATA, Pool, facts_of, generations
 from generators.chains.shelf import Shelf
 from generators.family import stream
 from records.errors import UserError
@@ -27,7 +27,9 @@ from records.store import Conflict, Store
 
 UNITS, ROWS = "units", "rows"
 SECONDS, SHOWN = b"seconds", b"shown"  # in the file's own metadata, so that rows have no clock in them
+MIN_COMPRESSED = 1000  # rows
 FIRST_COLUMNS = ("chain", "generation")
+FLOATS = ("num_real", "num_synthetic", "synthetic_share", "effective_rows")
 
 
 def unit_name(key: str) -> str:
@@ -54,17 +56,17 @@ def do(unit: Unit, store: Store, meter: Any = None, engines: Any = None) -> floa
     family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
-    tables, shown = [], {}
+    outcomes, shown = [], {}
     for outcome in generations(
         family, cell.regime_at, cell.n, range(unit.first, unit.last + 1), cell.seed, unit.block, pool, gates
     ):
-        tables.append(_table(outcome, family.block))
+        outcomes.append(Told(outcome.generation, facts_of(outcome), outcome.measures))
         if unit.block == 0 and (exhibit := family.exhibit(outcome.made)):
             shown[outcome.generation] = exhibit
         if not family.is_light:
             _put(store, rows_name(unit.key), family.packed(outcome.made))
     seconds = time.perf_counter() - started
-    _put(store, unit_name(unit.key), _encoded(pa.concat_tables(tables), seconds, shown))
+    _put(store, unit_name(unit.key), _encoded(_table(outcomes, family.block), seconds, shown))
     family.close()
     return seconds
 
@@ -76,17 +78,30 @@ def _put(store: Store, name: str, data: bytes) -> None:
         pass  # another cell, or a retry that was thought lost, has the same key and so the same bytes
 
 
-def _table(outcome: Outcome, chains: int) -> pa.Table:
+class Told(NamedTuple):
+    """What is to be told of a generation."""
+
+    generation: int
+    facts: Mapping[str, Any]
+    measures: Measures
+
+
+def _table(told: Sequence[Told], chains: int) -> pa.Table:
+    """One row a generation and chain; made column by column, as arrays of one generation cost more than its rows."""
     columns: dict[str, Any] = {
-        "chain": np.arange(chains, dtype=np.int32),
-        "generation": np.full(chains, outcome.generation, np.int32),
+        "chain": np.tile(np.arange(chains, dtype=np.int32), len(told)),
+        "generation": np.repeat(np.array([t.generation for t in told], np.int32), chains),
     }
-    for name, value in facts_of(outcome).items():
-        columns[name] = pa.array([value] * chains, pa.string()) if name == "shortfall" else np.full(chains, value)
-    for name, values in outcome.measures.items():
-        columns[name] = np.asarray(values, np.float64)
-    for name in ("num_real", "num_synthetic"):
-        columns[name] = columns[name].astype(np.float64)
+    for name in told[0].facts:
+        values = [t.facts[name] for t in told]
+        if name == "shortfall":
+            columns[name] = pa.array([value for value in values for _ in range(chains)], pa.string())
+        else:
+            is_float = name in FLOATS
+            columns[name] = np.repeat(np.array(values, np.float64 if is_float else np.int64), chains)
+    unknown = np.full(chains, np.nan)
+    for name in dict.fromkeys(name for t in told for name in t.measures):
+        columns[name] = np.concatenate([np.asarray(t.measures.get(name, unknown), np.float64) for t in told])
     return pa.table(columns)
 
 
@@ -94,7 +109,8 @@ def _encoded(table: pa.Table, seconds: float, shown: dict[int, Any]) -> bytes:
     sink = io.BytesIO()
     told = {SECONDS: round(seconds, 3), SHOWN: shown}
     table = table.replace_schema_metadata({key: json.dumps(value).encode() for key, value in told.items()})
-    pq.write_table(table, sink, compression="zstd")
+    how = "zstd" if table.num_rows >= MIN_COMPRESSED else "none"  # on a few rows it takes most of a commit's time
+    pq.write_table(table, sink, compression=how, use_dictionary=False, write_statistics=False)
     return sink.getvalue()
 
 

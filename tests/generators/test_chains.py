@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from evaluation.chains import Meters
+from generators.chains import loop
 from generators.chains.cells import Cell
 from generators.chains.contract import ChainFamily
 from generators.chains.gates import make_gates
@@ -31,6 +32,7 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "gmm": ({"components": 2, "steps": 5}, 30),
     "kde": ({}, 20),
     "multinomial": ({"categories": 12}, 20),
+    "linear_classifier": ({"dims": 4}, 20),
     "linear_regression": ({"dims": 3}, 20),
     "ngram": ({"length": 8}, 300),
 }
@@ -108,16 +110,41 @@ def _piece(made: ChainFamily, rows: np.ndarray) -> Any:
     return Piece((made.hold(rows),), rows.shape[1], None, 1.0)
 
 
+def spread_of_the_loop() -> float:
+    """The same variance, of the chain loop."""
+    chains = [run(family("gaussian"), preset("replace"), 100, 40, block=b)[-1] for b in range(2)]
+    return float(np.concatenate([c.measures["log_variance"] for c in chains]).var())
+
+
+LAW = 40 * 2 / 98  # log v spreads by so much over 40 generations of 100 rows; of one seed by the square of 40
+
+
 def test_a_seed_that_comes_again_in_every_generation_is_found() -> None:
-    """log v must spread by 40 * 2 / 98; with one stream for all generations it spreads by the square of 40."""
-    law = 40 * 2 / 98
     right = variance_of_logs(lambda block, generation: stream(0, block, generation))
     wrong = variance_of_logs(lambda block, generation: stream(0, block))
-    loop = np.concatenate(
-        [run(family("gaussian"), preset("replace"), 100, 40, block=b)[-1].measures["log_variance"] for b in range(2)]
-    ).var()
-    assert 0.8 * law < right < 1.25 * law and 0.8 * law < loop < 1.25 * law
-    assert wrong > 5 * law
+    assert 0.8 * LAW < right < 1.25 * LAW and wrong > 5 * LAW
+
+
+def test_the_loop_has_new_random_numbers_in_every_generation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the test can tell: the loop with one stream for a stage in all generations is far from the law."""
+    assert 0.8 * LAW < spread_of_the_loop() < 1.25 * LAW
+    monkeypatch.setattr(loop, "stream", lambda seed, block, generation, stage: stream(seed, block, stage))
+    assert spread_of_the_loop() > 5 * LAW
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_stream_is_used_twice(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over blocks, generations and stages of a chain, each family, with gates where it has some."""
+    asked: list[tuple[int, ...]] = []
+
+    def told(seed: int, *keys: int) -> np.random.Generator:
+        asked.append((seed, *keys))
+        return stream(seed, *keys)
+
+    monkeypatch.setattr(loop, "stream", told)
+    for block in range(2):
+        run(family(kind), preset("fresh-data"), SMALL[kind][1], 3, block=block)
+    assert len(set(asked)) == len(asked) >= 2 * 3 * 4
 
 
 def test_a_chain_that_degenerates_goes_on() -> None:

@@ -236,6 +236,7 @@ def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: p
         (["regimes.shrinking.growth=0.3"], "needs 2"),
         (["family.kind='multinomial'", "grid={}"], "no exact law of 'variance' is known"),
         (["gates=[{kind='ball', centre=1.0, radius=1.0}]"], "judges rows of linear_regression"),
+        (["laws.precision=1.5"], "precision must lie in [0, 1)"),
         (["forks=[{at=9, regime='accumulate'}]"], "2 <= at <= generations"),
     ],
 )
@@ -250,9 +251,71 @@ def test_what_must_fail_fails_before_anything_runs(settings: list[str], message:
 def test_the_plan_says_what_the_laws_expect(tmp_path: Path) -> None:
     shown = gristmill("study", write(tmp_path), "--out", str(tmp_path / "out"), "--dry-run")
     assert shown.returncode == 0 and not (tmp_path / "out").exists()
-    assert "4 cells" in shown.stdout and "chains for 5%" in shown.stdout
+    assert "4 cells" in shown.stdout and "needed: chains for 5%" in shown.stdout
+    assert "mean_error" in shown.stdout and "cost: unknown until the first units are done" in shown.stdout
+
+
+def test_the_plan_says_what_is_left_to_pay(done: tuple[str, Path], tmp_path: Path) -> None:
+    """By what the units that are done have taken: half of them gone, half of their seconds are to come."""
+    from jobs.study_plan import cost_line
+    from records.store import open_store
+
+    out = tmp_path / "out"
+    shutil.copytree(done[1], out)
+    spec, cells = load_study(done[0], ["cluster.price_per_device_hour=3600.0"])
+    assert "nothing is left" in cost_line(spec, cells, open_store(str(out)))
+    units = sorted((out / "units").iterdir())
+    for unit in units[1::2]:
+        unit.unlink()
+    told = cost_line(spec, cells, open_store(str(out)))
+    took = [float(json.loads(pq.read_metadata(unit).metadata[b"seconds"])) for unit in units[::2]]
+    price = float(told.split(", ")[-1].removesuffix(" USD"))
+    assert f"{len(took)} of {len(units)} units are done; the {len(units) - len(took)} left" in told
+    assert min(took) * (len(units) - len(took)) * 0.99 < price < max(took) * (len(units) - len(took)) * 1.01
 
 
 def test_study_json_holds_what_was_asked(done: tuple[str, Path]) -> None:
     book = json.loads((done[1] / "study.json").read_text())
     assert book["study"]["chains"] == 600 and book["ended"]["state"] == "complete" and book["versions"]["python"]
+
+
+def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
+    from generators.chains.work import do_all
+    from jobs.study_more import extended
+    from jobs.study_results import write_results
+    from records.store import open_store
+
+    spec, cells = load_study(write(tmp_path), ["grid={}", "laws.precision=0.01", "laws.max_chains=5000"])
+    store = open_store(str(tmp_path / "out"))
+    do_all([unit for cell in cells for unit in cell.units()], store)
+    more = extended(spec, cells, write_results(cells, store))
+    keys = [{u.key for u in cell.units()} for cell in (*cells, *more)]
+    assert more[0].chains == 5000 and 600 < more[1].chains < 5000  # replace: as many as are allowed
+    assert keys[0] < keys[2] and keys[1] < keys[3]  # what was done is part of it
+    do_all([unit for cell in more for unit in cell.units()], store)
+    summary = write_results(more, store)
+    rows = {(r["cell"], r["measure"], r["generation"]): r for r in summary.to_pylist()}
+    row = rows["accumulate", "variance", 6]
+    assert row["standard_error"] / row["mean"] == pytest.approx(0.01, rel=0.15)
+    assert extended(spec, cells, summary)[0].chains == 5000
+    assert extended(load_study(write(tmp_path), ["laws.precision=0.9"])[0], cells, summary) == cells
+
+
+@pytest.mark.slow
+def test_chains_are_added_until_the_mean_is_precise(tmp_path: Path) -> None:
+    """To .5 % of the variance: v after 6 generations of 20 rows deviates by .74 of its mean, so 20,000 chains or so."""
+    settings = ["generations=6", "chains=300", "grid={}", "laws.precision=0.005", "laws.max_chains=12000"]
+    flags = [word for s in settings for word in ("--set", s)]
+    out = tmp_path / "out"
+    ran = gristmill("study", write(tmp_path), "--out", str(out), *flags)
+    assert ran.returncode == 0, ran.stderr
+    assert "cells need more chains" in ran.stderr
+    rows = [r for r in pq.read_table(out / "summary.parquet").to_pylist() if r["measure"] == "variance"]
+    last = {r["cell"]: r for r in rows if r["generation"] == 6}
+    assert last["replace"]["num_chains"] == 12_000  # as many as are allowed
+    error = last["accumulate"]["standard_error"] / last["accumulate"]["mean"]
+    assert 300 < last["accumulate"]["num_chains"] < 12_000 and error == pytest.approx(0.005, rel=0.15)
+    audit = gristmill("audit", str(out))
+    assert audit.returncode == 0, audit.stdout
+    again = gristmill("study", write(tmp_path), "--out", str(out), *flags)
+    assert again.returncode == 0 and "this study is finished" in again.stderr

@@ -1,0 +1,36 @@
+"""Units of chains in a store: what they take there."""
+
+from pathlib import Path
+
+import pytest
+
+from generators.chains.cells import Cell
+from generators.chains.work import ROWS, UNITS, do
+from records.regimes import Regime, preset
+from records.store import open_store
+from tests.generators.test_chains import BREAST_CANCER
+
+N = 150
+
+
+def bytes_of(folder: Path, regime: Regime, last: int) -> tuple[int, int]:
+    """(bytes of rows, objects) that a chain of `last` generations leaves."""
+    spec = {**BREAST_CANCER, "model": {"kind": "independent"}}
+    cell = Cell("x", "model", spec, "x", regime, N, last, 1, 0)
+    store = open_store(str(folder))
+    for unit in cell.units():
+        do(unit, store)
+    entries = [e for part in (ROWS, UNITS) for e in store.list(part)]
+    return sum(e.size for e in entries if e.name.startswith(ROWS)), len(entries)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_storage_of_an_accumulating_chain_grows_linearly(tmp_path: Path, fresh: bool) -> None:
+    """Twice the generations, twice the bytes; with the square it would be four times. Real rows take nothing."""
+    regime = Regime(pool="accumulate", real="fresh", real_fraction=0.5) if fresh else preset("accumulate")
+    half, num_half = bytes_of(tmp_path / "half", regime, 5)
+    whole, num_whole = bytes_of(tmp_path / "whole", regime, 10)
+    assert 1.95 < whole / half < 2.05 and num_whole == 2 * num_half == 20
+    _, columns = N, 31
+    made = N // 2 if fresh else N
+    assert whole < 10 * made * columns * 8 * 1.3 + 10 * 20_000  # no more than the rows that were made, as float64
