@@ -84,7 +84,9 @@ class Ddpm(AveragedFamily):
         import torch
 
         self._net = self._nets["net"]
-        self._adam = self._adams["adam"] = torch.optim.Adam(self._net.parameters(), lr=self.spec.lr, betas=(0.9, 0.99), fused=True)
+        self._adam = self._adams["adam"] = torch.optim.Adam(
+            self._net.parameters(), lr=self.spec.lr, betas=(0.9, 0.99), fused=True
+        )
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         losses = [self._step(step) for step in range(start, stop)]
