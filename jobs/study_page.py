@@ -13,8 +13,9 @@ from markupsafe import Markup
 
 from generators.chains.cells import Cell
 from jobs import study_plots as plots
+from jobs.study_exhibits import histograms, image_rows, recalls, shown_rows, texts
 from jobs.study_laws import lines
-from jobs.study_results import exhibits
+from jobs.study_results import costs
 from jobs.study_spec import StudySpec
 from jobs.study_verdicts import verdicts_of
 from records.store import Store
@@ -39,6 +40,7 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
     found = _curves(summary)
     measures = [m for m in spec.show if m in found] + [m for m in found if m not in spec.show]
     sources = {m: line.source for cell in cells for m, line in lines(cell).items()}
+    rows = shown_rows(cells[:MAX_EXHIBITS], store)
     facts = {
         "spec": spec,
         "ended": book["ended"],
@@ -50,7 +52,11 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
         "maps": _maps(spec, cells, found, measures),
         "last": _last(found, measures)[:MAX_ROWS],
         "sources": sources,
-        "exhibits": _exhibits(cells, store),
+        "recalls": recalls(cells, found),
+        "histograms": histograms(rows),
+        "images": image_rows(rows),
+        "texts": texts(rows),
+        "costs": costs(cells, store)[:MAX_ROWS],
         "verdicts": _verdicts(cells, found),
         "settings": json.dumps(book["study"], indent=2),
         "versions": json.dumps(book["versions"], indent=2),
@@ -135,18 +141,6 @@ def _verdicts(cells: Sequence[Cell], found: Found) -> list[dict[str, Any]]:
         if curves:
             rows.append({"cell": cell.name, "verdicts": verdicts_of(cell, curves)})
     return rows
-
-
-def _exhibits(cells: Sequence[Cell], store: Store) -> list[dict[str, Any]]:
-    """Rows of the first chain of some cells, of the first generation, the last and some between."""
-    shown = []
-    for cell in cells[:MAX_EXHIBITS]:
-        found = exhibits(cell, store)
-        if not found:
-            continue
-        wanted = sorted({1, 2, max(1, cell.generations // 2), cell.generations} & set(found))
-        shown.append({"cell": cell.name, "generations": [{"generation": k, **found[k]} for k in wanted]})
-    return shown
 
 
 def _last(found: Found, measures: list[str]) -> list[dict[str, Any]]:

@@ -90,3 +90,52 @@ def phase_map(name: str, told: str, map_: dict[str, Any]) -> str:
         axes.grid(visible=False)
 
     return draw(name, told, paint, 3.4, 3.1)
+
+
+def recalls(name: str, told: str, labels: Sequence[str], found: Sequence[Curve], start: np.ndarray) -> str:
+    """The share of words that is still written, by how often the real text has them (`labels`): a line a cell for the
+    last generation, `law` as dots, and `start`, the first generation, in dashes."""
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        axes, x = figure.subplots(), np.arange(len(labels))
+        axes.plot(x, start, "--", color=COLOR["muted"], linewidth=1.2)
+        for curve, color in zip(found, LINES):
+            axes.plot(x, curve["mean"], color=color, linewidth=1.5)
+            axes.plot(x, curve["law"], ".", color=color, markersize=6)
+        axes.set_xticks(x, labels)
+        axes.set_ylim(-0.02, 1.03)
+        axes.set_xlabel("times in the real text")
+        axes.set_ylabel("share still written")
+        axes.margins(x=0.03)
+
+    return draw(name, told, paint, CURVE_IN, NARROW_IN)
+
+
+def histograms(name: str, told: str, shown: Sequence[tuple[int, dict[str, Any]]]) -> str:
+    """Perplexities of single texts, one outline a generation, the first ones pale: (generation, histogram) each, as
+    evaluation.collapse_text.histogram gives them. Drawn for a column."""
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        for number, (generation, histogram) in enumerate(shown):
+            pale = 0.25 + 0.75 * number / max(1, len(shown) - 1)
+            axes.stairs(
+                histogram["shares"],
+                10 ** np.array(histogram["edges"]),
+                color=COLOR["c-rows"],
+                alpha=pale,
+                linewidth=1.5,
+            )
+            top = int(np.argmax(histogram["shares"]))
+            at = 10 ** (histogram["edges"][top] / 2 + histogram["edges"][top + 1] / 2)
+            axes.annotate(
+                str(generation), (at, histogram["shares"][top]), (0, 2), textcoords="offset points", ha="center"
+            )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlim(1, 1000)
+        axes.set_ylim(0, 1.12 * max(max(h["shares"]) for _, h in shown))
+        axes.set_xlabel("perplexity under a model of the real text")
+        axes.set_ylabel("share of the texts")
+
+    return draw(name, told, paint, None, 2.4)

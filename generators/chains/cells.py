@@ -17,7 +17,7 @@ from records.ids import fingerprint
 from records.regimes import Regime
 from records.spec import build, literals
 
-FORMAT = 1  # to be raised when the same literals come to give other bytes
+FORMAT = 2  # to be raised when the same literals come to give other bytes
 
 
 @dataclass(frozen=True)
