@@ -20,7 +20,7 @@ from jobs.study_spec import StudySpec
 from jobs.study_verdicts import verdicts_of
 from records.store import Store
 
-MAX_FIGURES, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS, MAX_VERDICTS = 24, 400, 12, 8, 60
+MAX_FIGURES, MAX_LARGE, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS, MAX_VERDICTS = 40, 4, 400, 12, 8, 60
 Found = dict[str, dict[str, plots.Curve]]  # {measure: {cell: curve}}
 LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
 
@@ -48,7 +48,7 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
         "num_chains": sum(cell.chains for cell in cells),
         "num_fits": sum(cell.chains * cell.generations for cell in cells),
         "cells": cells,
-        "groups": _groups(cells, found, measures),
+        "groups": _groups(spec, cells, found, measures),
         "maps": _maps(spec, cells, found, measures),
         "last": _last(found, measures)[:MAX_ROWS],
         "sources": sources,
@@ -85,24 +85,26 @@ def _curves(summary: pa.Table) -> Found:
     return found
 
 
-def _groups(cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
+def _groups(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
     """Figures: for each point of the grid the regimes beside each other, for each measure."""
     points: dict[str, list[Cell]] = {}
     for cell in cells:
         label = ", ".join(f"{a.rpartition('.')[2]} = {v}" for a, v in cell.varied.items())
         points.setdefault(label, []).append(cell)
     groups = []
+    large = [m for m in spec.show if m in found] or measures[:MAX_LARGE]
     most = max(1, MAX_FIGURES // max(1, len(measures)))
     for number, (label, here) in enumerate(list(points.items())[:most]):
         shown = here[: plots.MAX_CURVES]
-        figures = []
+        figures: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
         for measure in measures[:MAX_FIGURES]:
             curves = [found[measure][c.name] for c in shown if c.name in found[measure]]
-            if curves:
-                svg = plots.curves(f"curves-{number}-{measure}", measure.replace("_", " "), curves)
-                has_law = any(np.isfinite(c["law"]).any() for c in curves)
-                figures.append({"measure": measure, "svg": Markup(svg), "has_law": has_law})
-        groups.append({"label": label, "figures": figures, "legend": plots.legend([c.regime_name for c in shown])})
+            if any(np.isfinite(c["mean"]).any() for c in curves):
+                told, is_small = measure.replace("_", " "), measure not in large
+                svg = plots.curves(f"curves-{number}-{measure}", told, curves, is_small)
+                figures[is_small].append({"measure": measure, "svg": Markup(svg)})
+        legend = plots.legend([c.regime_name for c in shown])
+        groups.append({"label": label, "figures": figures[False], "more": figures[True], "legend": legend})
     return groups
 
 
