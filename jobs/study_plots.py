@@ -36,7 +36,7 @@ def curves(name: str, measure: str, found: Sequence[Curve], is_small: bool = Fal
                 at = np.unique(np.linspace(0, len(k) - 1, 24 if is_wide else 12).astype(int))
                 axes.plot(k[at], curve["law"][at], ".", color=color, markersize=5)
         _scaled(axes, found)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
         axes.set_xlabel("generation")
         axes.set_ylabel(measure)
         axes.margins(x=0.01)
