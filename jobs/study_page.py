@@ -50,7 +50,7 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
         "cells": cells,
         "groups": _groups(spec, cells, found, measures),
         "maps": _maps(spec, cells, found, measures),
-        "last": _last(found, measures)[:MAX_ROWS],
+        "last": _last(found, [m for m in measures if m in _large(spec, found) or m in sources])[:MAX_ROWS],
         "sources": sources,
         "recalls": recalls(cells, found),
         "histograms": histograms(rows),
@@ -85,6 +85,11 @@ def _curves(summary: pa.Table) -> Found:
     return found
 
 
+def _large(spec: StudySpec, found: Found) -> list[str]:
+    """The measures that the study is about."""
+    return [m for m in spec.show if m in found] or list(found)[:MAX_LARGE]
+
+
 def _groups(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
     """Figures: for each point of the grid the regimes beside each other, for each measure."""
     points: dict[str, list[Cell]] = {}
@@ -92,7 +97,7 @@ def _groups(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list
         label = ", ".join(f"{a.rpartition('.')[2]} = {v}" for a, v in cell.varied.items())
         points.setdefault(label, []).append(cell)
     groups = []
-    large = [m for m in spec.show if m in found] or measures[:MAX_LARGE]
+    large = _large(spec, found)
     most = max(1, MAX_FIGURES // max(1, len(measures)))
     for number, (label, here) in enumerate(list(points.items())[:most]):
         shown = here[: plots.MAX_CURVES]
