@@ -21,6 +21,7 @@ from jobs.study_verdicts import verdicts_of
 from records.store import Store
 
 MAX_FIGURES, MAX_LARGE, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS, MAX_VERDICTS = 40, 4, 400, 12, 8, 60
+MAX_EXAMPLES = 2  # points of the grid whose curves stand below the maps
 Found = dict[str, dict[str, plots.Curve]]  # {measure: {cell: curve}}
 LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
 
@@ -98,7 +99,8 @@ def _groups(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list
         points.setdefault(label, []).append(cell)
     groups = []
     large = _large(spec, found)
-    most = max(1, MAX_FIGURES // max(1, len(measures)))
+    # Where there are maps, curves of a few points of the grid are examples.
+    most = MAX_EXAMPLES if len(spec.grid) > 1 else max(1, MAX_FIGURES // max(1, len(measures)))
     for number, (label, here) in enumerate(list(points.items())[:most]):
         shown = here[: plots.MAX_CURVES]
         figures: dict[bool, list[dict[str, Any]]] = {True: [], False: []}

@@ -43,7 +43,7 @@ class Gmm(ChainFamily):
 
     kind: ClassVar[str] = "gmm"
     Spec: ClassVar[type] = GmmSpec
-    block: ClassVar[int] = 16
+    block: ClassVar[int] = 64
     spec: GmmSpec
 
     def least_rows(self) -> int:
