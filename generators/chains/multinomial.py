@@ -74,7 +74,7 @@ class Multinomial(ChainFamily):
 
     def measure(self, model: np.ndarray, made: np.ndarray, random: np.random.Generator) -> Measures:
         """gini_simpson 1 - sum p^2, mean_error |p - truth|^2, their sum, entropy in nats, support (categories left),
-        unseen (share of the truth in those that are lost), total_variation to the truth, rare_mass of the rarer half."""
+        unseen (share of the truth in lost ones), total_variation to the truth, rare_mass of the rarer half."""
         truth = self.spec.truth
         rare = np.argsort(-truth, kind="stable")[len(truth) // 2 :]
         with np.errstate(divide="ignore", invalid="ignore"):

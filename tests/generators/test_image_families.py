@@ -164,8 +164,8 @@ def test_a_model_that_knows_the_only_image_finds_it(sampler: str, predict: str, 
 
 
 def test_dpm_keeps_the_spread_that_ddim_loses_in_few_steps() -> None:
-    """For pixels that are N(0, 0.2^2) the best guess is linear, and the exact way ends at 0.2 times its noise: ten steps
-    of second order lose less than a quarter of what ten of the first order lose."""
+    """For pixels that are N(0, 0.2^2) the best guess is linear, and the exact way ends at 0.2 times its noise: ten
+    steps of second order lose less than a quarter of what ten of the first order lose."""
     scale = 0.2
 
     def spread(sampler: str) -> float:
