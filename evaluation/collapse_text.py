@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from evaluation.laws.discrete import survival_factor
-from evaluation.text import Tokens, distinct_n, entropy, ngrams
+from evaluation.text import Tokens, counted, distinct_share, entropy_of, ngrams
 
 BUCKETS = ((1, 1), (2, 5), (6, 20), (21, 100), (101, None))  # by count in the real training text
 REPEAT_N = 4
 LOOPS = 3  # the same n-gram so many times in a row
-EDGES = np.linspace(0, 5, 26)  # log10 of perplexity: five to a factor of ten
+EDGES = np.linspace(0, 5, 51)  # log10 of perplexity: ten to a factor of ten
 LogProbabilities = Callable[[Tokens], Sequence[float]]
 
 
@@ -124,7 +124,8 @@ def of_texts(
 ) -> dict[str, Any]:
     """All of the above for one generation's texts, with unigram and bigram entropy (bits), Gini-Simpson index,
     distinct-1 to -4, lengths. `log_probabilities`: the frozen model of generation 0 (or the first one)."""
-    counts = np.array(list(Counter(word for words in texts for word in words).values()), np.float64)
+    grams = {n: counted(texts, n) for n in range(1, 5)}
+    counts = np.array(list(grams[1].values()), np.float64)
     if not len(counts):
         raise ValueError("the texts have no tokens; record this generation as degenerate")
     repeated = [r for words in texts if (r := repetition(words)) is not None]
@@ -132,10 +133,10 @@ def of_texts(
         "num_tokens": int(counts.sum()),
         "num_types": len(counts),
         "mean_length": float(counts.sum() / len(texts)),
-        "entropy_1": entropy(texts, 1),
-        "entropy_2": entropy(texts, 2),
+        "entropy_1": entropy_of(grams[1]),
+        "entropy_2": entropy_of(grams[2]),
         "gini_simpson": float(1 - ((counts / counts.sum()) ** 2).sum()),
-        **{f"distinct_{n}": distinct_n(texts, n) for n in range(1, 5)},
+        **{f"distinct_{n}": distinct_share(found) for n, found in grams.items()},
         "types_kept": types_kept(texts, real),
         "rare_kept": rare_kept(texts, real),
         "rare_recall": rare_recall(texts, real, generation),

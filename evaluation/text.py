@@ -1,5 +1,6 @@
 """Texts: how varied they are, and how much of them stands in the sources word for word."""
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -26,13 +27,26 @@ def ngrams(words: Tokens, n: int) -> list[tuple[str, ...]]:
 
 def distinct_n(texts: Sequence[Tokens], n: int) -> float | None:
     """Different n-grams over all n-grams (Li et al. 2016). Falls with the amount of text: compare equal amounts."""
-    found = Counter(g for words in texts for g in ngrams(words, n))
-    return len(found) / found.total() if found else None
+    return distinct_share(counted(texts, n))
+
+
+def counted(texts: Sequence[Tokens], n: int) -> Counter[tuple[str, ...]]:
+    """How often each n-gram stands in the texts."""
+    return Counter(itertools.chain.from_iterable(zip(*(words[i:] for i in range(n))) for words in texts))
+
+
+def distinct_share(counts: Counter[tuple[str, ...]]) -> float | None:
+    return len(counts) / counts.total() if counts else None
 
 
 def entropy(texts: Sequence[Tokens], n: int) -> float | None:
     """Shannon entropy of the n-grams, in bits (Zhang et al. 2018, Ent-n)."""
-    found = np.array(list(Counter(g for words in texts for g in ngrams(words, n)).values()), float)
+    return entropy_of(counted(texts, n))
+
+
+def entropy_of(counts: Counter[tuple[str, ...]]) -> float | None:
+    """Shannon entropy of counts, in bits; None of none."""
+    found = np.array(list(counts.values()), float)
     if not len(found):
         return None
     shares = found / found.sum()

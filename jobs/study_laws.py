@@ -71,6 +71,7 @@ def setting(cell: Cell) -> Any:
 def lines(cell: Cell) -> dict[str, Line]:
     """The law of each measure for which one is known."""
     from evaluation.laws.registry import laws, use_log
+    from jobs.study_laws_kept import kept_lines
 
     if cell.kind == "linear_classifier":
         unknown = np.full(cell.generations, np.nan)
@@ -80,13 +81,12 @@ def lines(cell: Cell) -> dict[str, Line]:
             )
             for name, (values, spread) in label_series(cell).items()
         }
-    described = setting(cell)
+    described, found = setting(cell), kept_lines(cell)
     if described is None:
-        return {}
+        return found
     names = dict(STATISTICS[cell.kind])
     if cell.kind == "gaussian":
         names["log_variance"] = "log_variance" if described.d == 1 else "log_det"
-    found = {}
     worn = np.array([use_log(described, k) for k in range(1, cell.generations + 1)])
     for measure, statistic in names.items():
         known = laws(described, statistic, cell.generations)

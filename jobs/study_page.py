@@ -13,13 +13,15 @@ from markupsafe import Markup
 
 from generators.chains.cells import Cell
 from jobs import study_plots as plots
+from jobs.study_exhibits import histograms, image_rows, recalls, shown_rows, texts
 from jobs.study_laws import lines
-from jobs.study_results import exhibits
+from jobs.study_results import costs
 from jobs.study_spec import StudySpec
 from jobs.study_verdicts import verdicts_of
 from records.store import Store
 
-MAX_FIGURES, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS, MAX_VERDICTS = 24, 400, 12, 8, 60
+MAX_FIGURES, MAX_LARGE, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS, MAX_VERDICTS = 40, 4, 400, 12, 8, 60
+MAX_EXAMPLES = 2  # points of the grid whose curves stand below the maps
 Found = dict[str, dict[str, plots.Curve]]  # {measure: {cell: curve}}
 LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
 
@@ -39,6 +41,7 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
     found = _curves(summary)
     measures = [m for m in spec.show if m in found] + [m for m in found if m not in spec.show]
     sources = {m: line.source for cell in cells for m, line in lines(cell).items()}
+    rows = shown_rows(cells[:MAX_EXHIBITS], store)
     facts = {
         "spec": spec,
         "ended": book["ended"],
@@ -46,11 +49,15 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
         "num_chains": sum(cell.chains for cell in cells),
         "num_fits": sum(cell.chains * cell.generations for cell in cells),
         "cells": cells,
-        "groups": _groups(cells, found, measures),
+        "groups": _groups(spec, cells, found, measures),
         "maps": _maps(spec, cells, found, measures),
-        "last": _last(found, measures)[:MAX_ROWS],
+        "last": _last(found, [m for m in measures if m in _large(spec, found) or m in sources])[:MAX_ROWS],
         "sources": sources,
-        "exhibits": _exhibits(cells, store),
+        "recalls": recalls(cells, found),
+        "histograms": histograms(rows),
+        "images": image_rows(rows),
+        "texts": texts(rows),
+        "costs": costs(cells, store)[:MAX_ROWS],
         "verdicts": _verdicts(cells, found),
         "settings": json.dumps(book["study"], indent=2),
         "versions": json.dumps(book["versions"], indent=2),
@@ -79,24 +86,32 @@ def _curves(summary: pa.Table) -> Found:
     return found
 
 
-def _groups(cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
+def _large(spec: StudySpec, found: Found) -> list[str]:
+    """The measures that the study is about."""
+    return [m for m in spec.show if m in found] or list(found)[:MAX_LARGE]
+
+
+def _groups(spec: StudySpec, cells: Sequence[Cell], found: Found, measures: list[str]) -> list[dict[str, Any]]:
     """Figures: for each point of the grid the regimes beside each other, for each measure."""
     points: dict[str, list[Cell]] = {}
     for cell in cells:
         label = ", ".join(f"{a.rpartition('.')[2]} = {v}" for a, v in cell.varied.items())
         points.setdefault(label, []).append(cell)
     groups = []
-    most = max(1, MAX_FIGURES // max(1, len(measures)))
+    large = _large(spec, found)
+    # Where there are maps, curves of a few points of the grid are examples.
+    most = MAX_EXAMPLES if len(spec.grid) > 1 else max(1, MAX_FIGURES // max(1, len(measures)))
     for number, (label, here) in enumerate(list(points.items())[:most]):
         shown = here[: plots.MAX_CURVES]
-        figures = []
+        figures: dict[bool, list[dict[str, Any]]] = {True: [], False: []}
         for measure in measures[:MAX_FIGURES]:
             curves = [found[measure][c.name] for c in shown if c.name in found[measure]]
-            if curves:
-                svg = plots.curves(f"curves-{number}-{measure}", measure.replace("_", " "), curves)
-                has_law = any(np.isfinite(c["law"]).any() for c in curves)
-                figures.append({"measure": measure, "svg": Markup(svg), "has_law": has_law})
-        groups.append({"label": label, "figures": figures, "legend": plots.legend([c.regime_name for c in shown])})
+            if any(np.isfinite(c["mean"]).any() for c in curves):
+                told, is_small = measure.replace("_", " "), measure not in large
+                svg = plots.curves(f"curves-{number}-{measure}", told, curves, is_small)
+                figures[is_small].append({"measure": measure, "svg": Markup(svg)})
+        legend = plots.legend([c.regime_name for c in shown])
+        groups.append({"label": label, "figures": figures[False], "more": figures[True], "legend": legend})
     return groups
 
 
@@ -135,18 +150,6 @@ def _verdicts(cells: Sequence[Cell], found: Found) -> list[dict[str, Any]]:
         if curves:
             rows.append({"cell": cell.name, "verdicts": verdicts_of(cell, curves)})
     return rows
-
-
-def _exhibits(cells: Sequence[Cell], store: Store) -> list[dict[str, Any]]:
-    """Rows of the first chain of some cells, of the first generation, the last and some between."""
-    shown = []
-    for cell in cells[:MAX_EXHIBITS]:
-        found = exhibits(cell, store)
-        if not found:
-            continue
-        wanted = sorted({1, 2, max(1, cell.generations // 2), cell.generations} & set(found))
-        shown.append({"cell": cell.name, "generations": [{"generation": k, **found[k]} for k in wanted]})
-    return shown
 
 
 def _last(found: Found, measures: list[str]) -> list[dict[str, Any]]:

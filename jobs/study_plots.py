@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 NAMES = ("c-rows", "c-alert", "c-tokens", "processing", "ink", "muted", "c-engine")
 LINES = tuple(COLOR[name] for name in NAMES)
 MAX_CURVES = len(LINES)
-CURVE_IN, NARROW_IN = 2.9, 3.1
+CURVE_IN, NARROW_IN, SMALL_IN = 2.9, 3.1, 2.5
 LOG_BEYOND = 50.0  # largest over smallest value above which a figure has a log axis
 
 Curve = dict[str, Any]  # label, generation, mean, q05, q95, law: arrays of one cell and measure
 
 
-def curves(name: str, measure: str, found: Sequence[Curve]) -> str:
-    """One measure of some cells: mean over chains, thin lines at 5 and 95 % of the chains, and the law as dots."""
+def curves(name: str, measure: str, found: Sequence[Curve], is_small: bool = False) -> str:
+    """One measure of some cells: mean over chains, thin lines at 5 and 95 % of the chains, and the law as dots. A small
+    one is for a column."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()
@@ -35,12 +36,13 @@ def curves(name: str, measure: str, found: Sequence[Curve]) -> str:
                 at = np.unique(np.linspace(0, len(k) - 1, 24 if is_wide else 12).astype(int))
                 axes.plot(k[at], curve["law"][at], ".", color=color, markersize=5)
         _scaled(axes, found)
+        axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
         axes.set_xlabel("generation")
         axes.set_ylabel(measure)
         axes.margins(x=0.01)
 
     told = f"{measure} by generation: " + ", ".join(str(c["label"]) for c in found)
-    return draw(name, told, paint, CURVE_IN, NARROW_IN)
+    return draw(name, told, paint, None if is_small else CURVE_IN, SMALL_IN if is_small else NARROW_IN)
 
 
 def _scaled(axes: "Axes", found: Sequence[Curve]) -> None:
@@ -55,6 +57,8 @@ def _scaled(axes: "Axes", found: Sequence[Curve]) -> None:
     if len(values):
         # Bands of heavy-tailed chains reach far beyond the means; the means decide what is shown.
         low, high = float(min(values.min(), 0)), float(values.max())
+        if values.min() > high / 2:  # far from 0: what changes would be a flat line
+            low = max(0.0, float(values.min()) - max(0.5 * (high - float(values.min())), 0.05 * high))
         bands = np.concatenate([np.asarray(c["q95"], float) for c in found])
         bands = bands[np.isfinite(bands)]
         top = min(float(bands.max()), 2.5 * high) if len(bands) and high > 0 else high
@@ -90,3 +94,47 @@ def phase_map(name: str, told: str, map_: dict[str, Any]) -> str:
         axes.grid(visible=False)
 
     return draw(name, told, paint, 3.4, 3.1)
+
+
+def recalls(name: str, told: str, labels: Sequence[str], found: Sequence[Curve], start: np.ndarray) -> str:
+    """The share of words that is still written, by how often the real text has them (`labels`): a line a cell for the
+    last generation, `law` as dots, and `start`, the first generation, in dashes."""
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        axes, x = figure.subplots(), np.arange(len(labels))
+        axes.plot(x, start, "--", color=COLOR["muted"], linewidth=1.2)
+        for curve, color in zip(found, LINES):
+            axes.plot(x, curve["mean"], color=color, linewidth=1.5)
+            axes.plot(x, curve["law"], ".", color=color, markersize=6)
+        axes.set_xticks(x, labels)
+        axes.set_ylim(-0.02, 1.03)
+        axes.set_xlabel("times in the real text")
+        axes.set_ylabel("share still written")
+        axes.margins(x=0.03)
+
+    return draw(name, told, paint, CURVE_IN, NARROW_IN)
+
+
+def histograms(name: str, told: str, shown: Sequence[tuple[int, dict[str, Any]]]) -> str:
+    """Perplexities of single texts, one outline a generation, the first ones pale: (generation, histogram) each, as
+    evaluation.collapse_text.histogram gives them. Drawn for a column."""
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        axes = figure.subplots()
+        for number, (_, histogram) in enumerate(shown):
+            pale = 0.25 + 0.75 * number / max(1, len(shown) - 1)
+            axes.stairs(
+                histogram["shares"],
+                10 ** np.array(histogram["edges"]),
+                color=COLOR["c-rows"],
+                alpha=pale,
+                linewidth=1.5,
+            )
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_xlim(1, 1000)
+        axes.set_ylim(0, 1.05 * max(max(h["shares"]) for _, h in shown))
+        axes.set_xlabel("perplexity under a model of the real text")
+        axes.set_ylabel("share of the texts")
+
+    return draw(name, told, paint, None, SMALL_IN)

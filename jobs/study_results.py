@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from generators.chains.cells import Cell
-from generators.chains.work import FIRST_COLUMNS, SHOWN, unit_name
+from generators.chains.work import FIRST_COLUMNS, SECONDS, SHOWN, unit_name
 from jobs.study_laws import lines
+from jobs.study_laws_kept import PASSED
 from records.parquet import read_parquet
 from records.store import Store
 
@@ -67,7 +68,16 @@ def cell_table(cell: Cell, store: Store) -> pa.Table:
         table = table.add_column(at, name, pa.array([value] * num))
     for name, value in (("regime", cell.regime_name), ("cell", cell.name)):
         table = table.add_column(0, name, pa.array([value] * num).dictionary_encode())
-    return table.sort_by([("chain", "ascending"), ("generation", "ascending")])
+    return _passed(cell, table.sort_by([("chain", "ascending"), ("generation", "ascending")]))
+
+
+def _passed(cell: Cell, table: pa.Table) -> pa.Table:
+    """With a column that says of single normal chains whether the variance has been below half of the truth's."""
+    if cell.kind != "gaussian" or cell.family().facts()["dims"] != 1 or table.num_rows % cell.generations:
+        return table
+    variances = table.column("variance").to_numpy().reshape(-1, cell.generations)
+    passed = (np.minimum.accumulate(variances, axis=1) < 0.5).astype(np.float64)
+    return table.append_column(PASSED, pa.array(passed.ravel()))
 
 
 def exhibits(cell: Cell, store: Store) -> dict[int, dict[str, Any]]:
@@ -80,6 +90,23 @@ def exhibits(cell: Cell, store: Store) -> dict[int, dict[str, Any]]:
         if data is not None:
             told = json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(SHOWN, b"{}"))
             found |= {int(generation): exhibit for generation, exhibit in told.items()}
+    return found
+
+
+def costs(cells: Sequence[Cell], store: Store) -> list[dict[str, Any]]:
+    """Of each cell the seconds of work for its units, and how many of them stand in a cell before it as well."""
+    seen: set[str] = set()
+    found = []
+    for cell in cells:
+        keys = dict.fromkeys(unit.key for unit in cell.units())
+        row: dict[str, Any] = {"cell": cell.name, "num_units": len(keys), "num_shared": len(seen & set(keys))}
+        row |= {"seconds": 0.0, "num_fits": cell.chains * cell.generations}
+        for key in keys:
+            data = store.read_if_there(unit_name(key)) if key not in seen else None
+            if data is not None:
+                row["seconds"] += json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(SECONDS, b"0"))
+        seen |= set(keys)
+        found.append(row)
     return found
 
 

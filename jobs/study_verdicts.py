@@ -27,7 +27,7 @@ PARTS: dict[str, dict[str, tuple[str, bool]]] = {
     "linear_regression": {"risk": ("test_error", False)},
     "ngram": {
         "risk": ("perplexity", False),
-        "variance": ("entropy", True),
+        "variance": ("entropy_1", True),
         "modes": ("types_kept", False),
         "tail": ("rare_kept", False),
     },

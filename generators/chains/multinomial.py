@@ -74,7 +74,7 @@ class Multinomial(ChainFamily):
 
     def measure(self, model: np.ndarray, made: np.ndarray, random: np.random.Generator) -> Measures:
         """gini_simpson 1 - sum p^2, mean_error |p - truth|^2, their sum, entropy in nats, support (categories left),
-        total_variation to the truth, rare_mass of the rarer half."""
+        unseen (share of the truth in lost ones), total_variation to the truth, rare_mass of the rarer half."""
         truth = self.spec.truth
         rare = np.argsort(-truth, kind="stable")[len(truth) // 2 :]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -86,6 +86,7 @@ class Multinomial(ChainFamily):
             "total_variance": gini + error,
             "entropy": -(model * logs).sum(axis=1),
             "support": (model > 0).sum(axis=1).astype(float),
+            "unseen": np.where(model > 0, 0.0, truth).sum(axis=1),
             "total_variation": np.abs(model - truth).sum(axis=1) / 2,
             "rare_mass": model[:, rare].sum(axis=1),
         }

@@ -19,7 +19,6 @@ from records.errors import UserError
 START, UNKNOWN = 0, 1
 HOLDOUT_EVERY = 6  # every so many-th block is held out
 NUM_COMMON = 50  # words whose means tell where accepted rows drift to
-RARE = 5  # a word that the real rows have at most so often is rare
 WORD = re.compile(r"\w+|[^\w\s]")
 RULE = re.compile(r"^[\s=\-+|*~^]*$")  # lines of tables, that would teach the model to write dashes
 
@@ -81,9 +80,6 @@ class Ngram(ChainFamily):
         code = {word: at for at, word in enumerate(self.vocabulary)}
         codes = np.array([[code.get(w, UNKNOWN) for w in row] for row in blocks], np.int32)
         self._train, self._holdout = codes[~is_held], codes[is_held]
-        counts = np.bincount(self._train.ravel(), minlength=len(self.vocabulary))
-        self._real_types = np.flatnonzero(counts)
-        self._rare_types = np.flatnonzero((counts > 0) & (counts <= RARE))
         self._reference = self.learn(self._train, np.ones(len(self._train)))
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
@@ -168,26 +164,14 @@ class Ngram(ChainFamily):
         return shares
 
     def measure(self, model: list[Level], made: np.ndarray, random: np.random.Generator) -> Measures:
-        """perplexity on held-out text; of the rows made: their own under the model of all real text (mean, 5th and 95th
-        percentile of rows), entropy of words in nats, distinct_2, types and rare types kept, repetition of trigrams."""
-        rows, size = made[0], len(self.vocabulary)
-        counts = np.bincount(rows.ravel(), minlength=size)
-        shares = counts[counts > 0] / counts.sum()
-        under = np.exp(-np.log(self.chances(self._reference, rows)).mean(axis=1))
-        pairs = rows[:, :-1].astype(np.int64) * size + rows[:, 1:]
-        triples = np.sort(pairs[:, :-1] * size + rows[:, 2:], axis=1)
-        found = {
-            "perplexity": np.exp(-np.log(self.chances(model, self._holdout)).mean()),
-            "types_kept": (counts[self._real_types] > 0).mean(),
-            "rare_kept": (counts[self._rare_types] > 0).mean(),
-            "entropy": -(shares * np.log(shares)).sum(),
-            "distinct_2": len(np.unique(pairs)) / pairs.size,
-            "repetition": (triples[:, 1:] == triples[:, :-1]).mean(),
-            "made_perplexity": under.mean(),
-            "made_perplexity_q05": np.quantile(under, 0.05),
-            "made_perplexity_q95": np.quantile(under, 0.95),
-        }
-        return {name: np.array([float(value)]) for name, value in found.items()}
+        """perplexity on held-out text; and what `meter` says of the rows made, with their own perplexity under the
+        model of all real text."""
+        found = {"perplexity": float(np.exp(-np.log(self.chances(model, self._holdout)).mean()))}
+        if self.meter is not None:
+            if not hasattr(self, "_meter"):
+                self._meter = self.meter.text(self._words(self._train))
+            found |= self._meter(self._words(made[0]), self._judged(made[0]))
+        return {name: np.array([value]) for name, value in found.items()}
 
     def columns(self) -> pa.Schema:
         return pa.schema([pa.field("text", pa.string())])
@@ -205,7 +189,23 @@ class Ngram(ChainFamily):
         return np.stack([(rows[0] == word).sum(axis=1) for word in commonest], axis=1).astype(np.float64)
 
     def exhibit(self, made: np.ndarray) -> Mapping[str, Any]:
-        return {"texts": [" ".join(self.vocabulary[code] for code in row) for row in made[0][:3]]}
+        shown: dict[str, Any] = {"texts": [" ".join(words) for words in self._words(made[0][:3])]}
+        if self.meter is not None:
+            shown["histogram"] = self.meter.text.histogram(self._judged(made[0]))
+        return shown
+
+    def facts(self) -> Mapping[str, Any]:
+        """How often each word stands in the real text, and of how many rows that is."""
+        self.open()
+        counts = np.bincount(self._train.ravel())
+        return {"counts": counts[counts > 0].tolist(), "rows": len(self._train), "temperature": self.spec.temperature}
+
+    def _words(self, rows: np.ndarray) -> list[list[str]]:
+        return [[self.vocabulary[code] for code in row] for row in rows.tolist()]
+
+    def _judged(self, rows: np.ndarray) -> np.ndarray:
+        """log P of each word under the model of all real text."""
+        return np.log(self.chances(self._reference, rows))
 
 
 def _level(keys: np.ndarray, weights: np.ndarray, num: int, discount: float) -> Level:

@@ -1,7 +1,7 @@
 """`ddpm`: a diffusion model of small images, trained from scratch.
 
 Ho et al. 2020 (DDPM), Nichol & Dhariwal 2021 (cosine schedule), Salimans & Ho 2022 (v prediction), Song et al. 2021
-(DDIM), Ho & Salimans 2022 (classifier-free guidance).
+(DDIM), Lu et al. 2022 (DPM-Solver++), Ho & Salimans 2022 (classifier-free guidance).
 """
 
 import math
@@ -21,7 +21,8 @@ NUM_TIMES = 1000  # noise levels of the schedule
 
 @dataclass(frozen=True)
 class Spec:
-    """`ddim` takes the same way for the same noise; `ddpm` draws fresh noise at every sampling step."""
+    """`ddim` and `dpm` take the same way for the same noise, `dpm` in half as many steps as well; `ddpm` draws fresh
+    noise at every sampling step."""
 
     steps: int = 1000
     batch: int = 128
@@ -31,7 +32,7 @@ class Spec:
     predict: Literal["v", "epsilon"] = "v"
     label_drop: float = 0.1  # share of the rows that train the model without their label, for guidance
     ema: float = 0.995  # decay of the average of weights that samples
-    sampler: Literal["ddim", "ddpm"] = "ddim"
+    sampler: Literal["ddim", "ddpm", "dpm"] = "ddim"
     sample_steps: int = 25
     guidance: float = 0.0  # 0: as the rows are; more: clearer labels, less variety
 
@@ -83,7 +84,9 @@ class Ddpm(AveragedFamily):
         import torch
 
         self._net = self._nets["net"]
-        self._adam = self._adams["adam"] = torch.optim.Adam(self._net.parameters(), lr=self.spec.lr, betas=(0.9, 0.99))
+        self._adam = self._adams["adam"] = torch.optim.Adam(
+            self._net.parameters(), lr=self.spec.lr, betas=(0.9, 0.99), fused=True
+        )
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         losses = [self._step(step) for step in range(start, stop)]
@@ -136,7 +139,8 @@ class Ddpm(AveragedFamily):
     def _denoised(self, labels: np.ndarray, streams: list[np.random.Generator]) -> np.ndarray:
         """From noise to images in `sample_steps` steps: Song et al. 2021, equations 12 and 16 (eta 0: DDIM, 1: DDPM).
 
-        The image that is foreseen is clipped to what pixels can be at every step.
+        The image that is foreseen is clipped to what pixels can be at every step. `dpm` puts in its place what it will
+        be half-way, from the last two: Lu et al. 2022, algorithm 2 (2M), of which DDIM is the first order.
         """
         import torch
 
@@ -144,8 +148,12 @@ class Ddpm(AveragedFamily):
             return self._to(np.stack([s.standard_normal(self.shape, np.float32) for s in streams]))
 
         eta = 1.0 if self.spec.sampler == "ddpm" else 0.0
-        times = np.linspace(NUM_TIMES, 0, self.spec.sample_steps + 1).round().astype(np.int64)
+        # The second order pays where steps get shorter as the noise goes: evenly spaced, the last ones spoil it.
+        power = 1.5 if self.spec.sampler == "dpm" else 1.0
+        shares = np.linspace(0, 1, self.spec.sample_steps + 1) ** power
+        times = np.unique((NUM_TIMES * shares).round().astype(np.int64))[::-1]
         kept, x = kept_signal(), noise()
+        before: tuple[Any, float] | None = None  # the image foreseen in the last step, and that step's length
         with torch.inference_mode():
             for now, then in pairwise(times):
                 signal, spread = math.sqrt(kept[now]), math.sqrt(1 - kept[now])
@@ -153,6 +161,14 @@ class Ddpm(AveragedFamily):
                 image = (x - spread * made) / signal if self.spec.predict == "epsilon" else signal * x - spread * made
                 image = image.clamp(-1, 1)
                 error = (x - signal * image) / spread
+                if self.spec.sampler == "dpm" and then:
+                    length = _log_ratio(kept[then]) - _log_ratio(kept[now])
+                    if before is not None:
+                        lean = length / (2 * before[1])
+                        image, before = image + lean * (image - before[0]), (image, length)
+                        error = (x - signal * image) / spread
+                    else:
+                        before = image, length
                 fresh = eta * math.sqrt((1 - kept[then]) / (1 - kept[now]) * (1 - kept[now] / kept[then]))
                 x = math.sqrt(kept[then]) * image + math.sqrt(max(0.0, 1 - kept[then] - fresh**2)) * error
                 if fresh and then:
@@ -170,6 +186,11 @@ class Ddpm(AveragedFamily):
         both = torch.cat([told, torch.full_like(told, self.num_labels)])
         with_label, without = self._average(torch.cat([x, x]), torch.cat([times, times]), both).chunk(2)
         return with_label + self.spec.guidance * (with_label - without)
+
+
+def _log_ratio(kept: float) -> float:
+    """log of signal over noise, the time of Lu et al. 2022."""
+    return 0.5 * (math.log(kept) - math.log1p(-kept))
 
 
 def _rate(step: int, num_steps: int) -> float:
