@@ -108,7 +108,6 @@ def bench() -> list[dict[str, Any]]:
             study = Path(folder) / "study.toml"
             study.write_text(STUDY.format(chains=NUM_CHAINS, more=more))
             found = turns(study, cores, Path(folder) / "out")
-        print(found, file=sys.stderr)
         wall, cpu = ([statistics.median(t[s][i] for t in found) for s in ("scheduled", "bare")] for i in (0, 1))
         rows.append(
             {
