@@ -193,6 +193,15 @@ def draw_rows(family: Family, seeds: np.ndarray) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
+LEAST_BIAS = 1e-6  # that logits are divided by
+
+
+def check_bias(bias: float) -> None:
+    """Raise ValueError unless the variance that is sampled with is a share of the model's."""
+    if not 0 <= bias <= 1:
+        raise ValueError("bias must lie in [0, 1]: the share of the variance that is sampled with")
+
+
 def need_columns(schema: TableSchema, kind: str, *kinds: str) -> None:
     """Raise UserError when the schema has a column of another kind than `kinds`."""
     for column in schema.columns:

@@ -57,7 +57,7 @@ def setting(cell: Cell) -> Any:
     elif cell.kind == "kde":
         table |= {"d": facts["dims"], "truth": float(facts["dims"]), "bias": facts["bias"]}
     elif cell.kind == "gmm":
-        table |= {"d": facts["dims"], "truth": facts["truth"]}
+        table |= {"d": facts["dims"], "truth": facts["truth"], "bias": facts["bias"]}
     elif cell.kind == "multinomial":
         shares = facts["shares"]
         if facts["temperature"] != 1:

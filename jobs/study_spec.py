@@ -126,14 +126,13 @@ def _cell(spec: StudySpec, name: str, values: dict[str, Any], where: str) -> Cel
         **{axis: getattr(spec, axis) for axis in AXES},
     }
     for address, value in values.items():
-        part, _, key = address.partition(".")
-        if part == "gates":
-            number, _, key = key.partition(".")
-            table[part][int(number)][key] = value
-        elif key:
-            table[part][key] = value
-        else:
-            table[part] = value
+        *way, key = address.split(".")
+        place: Any = table
+        for step in way:
+            place = place[int(step)] if isinstance(place, list) else place.setdefault(step, {})
+            if not isinstance(place, dict | list):
+                raise UserError(f"{where}: grid address '{address}': '{step}' is a value and has no keys")
+        place[key] = value
     kind, rest = parted(table["family"], f"{where}: family")
     if isinstance(rest.get("schema"), dict) and "file" in rest["schema"]:
         rest["schema"] = load_table(str(rest["schema"]["file"]))

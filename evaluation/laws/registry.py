@@ -59,7 +59,7 @@ def laws(setting: Setting, statistic: str, generations: int) -> list[Law] | None
         return _of_gaussian(setting, statistic, generations)
     if statistic not in MATCHES[setting.family] or (statistic == "variance" and setting.d > 1):
         return None
-    if setting.family in ("multinomial", "gmm") and setting.bias != 1:  # no factor on the whole variance there
+    if setting.family == "multinomial" and setting.bias != 1:  # no factor on the whole variance there
         return None
     if setting.family != "gaussian" and setting.estimator != "mle":
         return None

@@ -158,6 +158,12 @@ def gathered(piece: Piece) -> np.ndarray:
     return np.take_along_axis(line, piece.rows[:, :, None], axis=1)
 
 
+def towards(mean: np.ndarray, rows: np.ndarray, bias: float) -> np.ndarray:
+    """Rows (chains, rows, columns) drawn towards each chain's mean until `bias` of their variance is left."""
+    centre = mean[:, None]
+    return rows if bias == 1 else centre + np.sqrt(bias) * (rows - centre)
+
+
 def weights_of(pieces: Sequence[Piece]) -> np.ndarray:
     """The weight of each row of all pieces in their order: float64 (rows,)."""
     return np.repeat([p.weight for p in pieces], [p.num for p in pieces])

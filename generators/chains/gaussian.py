@@ -8,6 +8,7 @@ import numpy as np
 
 from generators.chains import moments
 from generators.chains.contract import ChainFamily, Measures, Piece
+from generators.family import check_bias
 
 TAILS = (2.0, 3.0)  # standard deviations of the truth
 
@@ -23,8 +24,7 @@ class GaussianSpec:
     def __post_init__(self) -> None:
         if self.dims < 1:
             raise ValueError("dims must be at least 1")
-        if not 0 <= self.bias <= 1:
-            raise ValueError("bias must lie in [0, 1]: the share of the covariance that is sampled from")
+        check_bias(self.bias)
 
 
 class Model(NamedTuple):

@@ -7,7 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
+from generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
+from generators.family import check_bias
 
 RIDGE = 1e-9  # on the diagonal of a component's covariance, so that one that sits on a row has a density
 WITHIN, LEAST = 3.0, 0.1  # a mode is there when a tenth of its share lies within 3 standard deviations of it
@@ -20,10 +21,12 @@ class GmmSpec:
     components: int = 4
     radius: float = 5.0
     steps: int = 40  # of EM
+    bias: float = 1.0  # MAD's lambda: rows are drawn towards the mean of all, to so much of their variance
 
     def __post_init__(self) -> None:
         if self.components < 1 or self.radius < 0 or self.steps < 1:
             raise ValueError("components and steps must be at least 1 and radius not negative")
+        check_bias(self.bias)
 
     @property
     def centres(self) -> np.ndarray:
@@ -72,7 +75,8 @@ class Gmm(ChainFamily):
         roots = vectors * np.sqrt(np.maximum(values, 0))[..., None, :]
         chain = np.arange(len(at))[:, None]
         noise = random.standard_normal((*at.shape, 2))
-        return model.means[chain, at] + np.einsum("cnij,cnj->cni", roots[chain, at], noise)
+        drawn = model.means[chain, at] + np.einsum("cnij,cnj->cni", roots[chain, at], noise)
+        return towards(np.einsum("ck,ckd->cd", model.shares, model.means), drawn, self.spec.bias)
 
     def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
         """variance (trace of the whole mixture's covariance), mean_error |mu|^2, their sum, modes: share of the truth's
@@ -93,7 +97,8 @@ class Gmm(ChainFamily):
         }
 
     def facts(self) -> Mapping[str, Any]:
-        return {"dims": 2, "truth": 2 + self.spec.radius**2 if self.spec.components > 1 else 2.0}
+        truth = 2 + self.spec.radius**2 if self.spec.components > 1 else 2.0
+        return {"dims": 2, "truth": truth, "bias": self.spec.bias}
 
 
 def _far_apart(rows: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:

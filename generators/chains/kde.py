@@ -6,7 +6,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
+from generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
+from generators.family import check_bias
 
 
 @dataclass(frozen=True)
@@ -15,10 +16,12 @@ class KdeSpec:
 
     dims: int = 1
     bandwidth: float = 0.2  # standard deviation of the kernel over that of the rows, column by column
+    bias: float = 1.0  # MAD's lambda: rows are drawn towards the mean, to so much of their variance
 
     def __post_init__(self) -> None:
         if self.dims < 1 or self.bandwidth < 0:
             raise ValueError("dims must be at least 1 and bandwidth not negative")
+        check_bias(self.bias)
 
 
 class Model(NamedTuple):
@@ -51,7 +54,8 @@ class Kde(ChainFamily):
         at = np.searchsorted(ends / ends[-1], random.random((chains, num)), side="right")
         drawn = np.take_along_axis(model.rows, np.minimum(at, len(ends) - 1)[:, :, None], axis=1)
         noise = random.standard_normal(drawn.shape) * np.sqrt(model.variance)[:, None]
-        return drawn + self.spec.bandwidth * noise
+        made: np.ndarray = towards(model.mean, drawn + self.spec.bandwidth * noise, self.spec.bias)
+        return made
 
     def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
         """variance of the rows trained on (the trace), mean_error |mu|^2, their sum, distinct: share of rows made that
@@ -62,4 +66,4 @@ class Kde(ChainFamily):
         return {"variance": variance, "mean_error": error, "total_variance": variance + error, "distinct": distinct}
 
     def facts(self) -> Mapping[str, Any]:
-        return {"dims": self.spec.dims, "bias": 1 + self.spec.bandwidth**2}
+        return {"dims": self.spec.dims, "bias": self.spec.bias * (1 + self.spec.bandwidth**2)}

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, State
+from generators.family import Drawn, State, check_bias
 from generators.images.common import ImageFamily, row_streams
 from generators.privacy import Account
 
@@ -102,12 +102,14 @@ class LatentSpec:
     width: int = 32  # channels of the widest image; a multiple of 8
     latent: int = 16  # length of the vector
     ema: float = 0.99  # decay of the average of weights that samples
+    bias: float = 1.0  # of sampling, MAD's lambda: vectors have so much of their variance; below 1: less variety
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.latent) < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
             raise ValueError("steps, batch, latent and lr must be above 0, and ema must lie in 0 to 1")
         if self.width < 8 or self.width % 8:
             raise ValueError("width must be a multiple of 8")
+        check_bias(self.bias)
 
 
 class LatentFamily(AveragedFamily):
@@ -124,6 +126,7 @@ class LatentFamily(AveragedFamily):
         streams = row_streams(seeds)
         labels = self.choose(wanted, np.array([s.random() for s in streams]), self._shares)
         noise = np.stack([s.standard_normal(self.spec.latent, np.float32) for s in streams])
+        noise *= np.float32(np.sqrt(self.spec.bias))
         with torch.inference_mode():
             made = self._average(self._to(noise), self._to(labels))
         return self.drawn(made.cpu().numpy(), labels)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, need_columns, stream, uniforms
+from generators.family import LEAST_BIAS, Drawn, Family, State, check_bias, need_columns, stream, uniforms
 from generators.privacy import Account
 from generators.tabular.candidates import Outlook, resampled, some_normals, some_uniforms
 from generators.tabular.conditions import Conditions
@@ -42,6 +42,7 @@ class CtganSpec:
     weight_decay: float = 1e-6  # of the generator
     average: float = 0.999  # decay of the average of the generator's weights, which is what samples; 0: the last ones
     max_categories: int = 256  # codes of a column; beyond, rare categories share some
+    bias: float = 1.0  # of sampling, MAD's lambda: share of the variance of vectors, and temperature of codes
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.pac, self.noise, *self.generator, *self.critic) < 1:
@@ -52,6 +53,7 @@ class CtganSpec:
             raise ValueError("rates must be above 0, weight_decay not negative, average in [0, 1)")
         if not self.generator or not self.critic or self.max_categories < 4:
             raise ValueError("generator and critic need a layer, max_categories must be at least 4")
+        check_bias(self.bias)
 
 
 class Ctgan(Family):
@@ -196,10 +198,11 @@ class Ctgan(Family):
         @torch.no_grad()
         def propose(number: int, needed: np.ndarray) -> Outlook:
             latents = tensor(some_normals(seeds, needed, self.spec.noise, NOISE_KEY + number), self.device)
+            latents = latents * self.spec.bias**0.5
             free = self._conditions.as_real(some_uniforms(seeds, needed, 2, CONDITION_KEY + number))
             conditions = self._conditions.rarest(given.codes, free)
             alphas, logits = self._average(latents, tensor(conditions, self.device))
-            shares = self._segments.softmax(logits).cpu().numpy()
+            shares = self._segments.softmax(logits / max(self.spec.bias, LEAST_BIAS)).cpu().numpy()
             shares[:, self._unseen] = 0
             return Outlook(shares, alphas.cpu().numpy())
 

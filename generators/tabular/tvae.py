@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, need_columns, normals, stream, uniforms
+from generators.family import LEAST_BIAS, Drawn, Family, State, check_bias, need_columns, normals, stream, uniforms
 from generators.privacy import Account
 from generators.tabular.candidates import Outlook, resampled, some_normals
 from generators.tabular.transforms import Coded, TableCoder, put_given
@@ -29,12 +29,14 @@ class TvaeSpec:
     weight_decay: float = 1e-5
     reconstruction_weight: float = 2.0  # against the divergence
     max_categories: int = 256  # codes of a column; beyond, rare categories share some
+    bias: float = 1.0  # of sampling, MAD's lambda: share of the variance of vectors, and temperature of codes
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.latent, *self.hidden, 1) < 1 or self.max_categories < 4:
             raise ValueError("epochs, batch_size, latent and hidden must be at least 1, max_categories at least 4")
         if self.learning_rate <= 0 or self.reconstruction_weight <= 0 or self.weight_decay < 0:
             raise ValueError("learning_rate and reconstruction_weight must be above 0, weight_decay not negative")
+        check_bias(self.bias)
 
 
 class Tvae(Family):
@@ -153,13 +155,14 @@ class Tvae(Family):
         from generators.nets.segments import tensor
 
         given = self._coder.given(wanted)
-        deviations = self._decoder.deviation.detach().cpu().numpy()
+        deviations = self._decoder.deviation.detach().cpu().numpy() * self.spec.bias**0.5
 
         @torch.no_grad()
         def propose(number: int, needed: np.ndarray) -> Outlook:
             latents = tensor(some_normals(seeds, needed, self.spec.latent, NOISE_KEY + number), self.device)
+            latents = latents * self.spec.bias**0.5
             alphas, logits = self._decoder(latents)
-            shares = self._segments.softmax(logits).cpu().numpy()
+            shares = self._segments.softmax(logits / max(self.spec.bias, LEAST_BIAS)).cpu().numpy()
             shares[:, self._unseen] = 0
             return Outlook(shares, alphas.cpu().numpy())
 

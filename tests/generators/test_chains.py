@@ -9,7 +9,7 @@ import pytest
 from evaluation.chains import Meters
 from generators.chains import loop
 from generators.chains.cells import Cell
-from generators.chains.contract import ChainFamily
+from generators.chains.contract import ChainFamily, Piece
 from generators.chains.gates import make_gates
 from generators.chains.loop import Fork, Outcome, Pool, generations, regimes
 from generators.chains.registry import KINDS as ALL
@@ -196,3 +196,17 @@ def test_keys_cover_what_decides_the_rows() -> None:
     forked = cell(forks=(Fork(4, preset("accumulate")),)).keys(0)
     assert forked[:3] == keys[:3] and forked[3] != keys[3]
     assert len(list(cell().units())) == 2
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("gaussian", {}), ("gmm", {"components": 2}), ("kde", {"bandwidth": 0.3})]
+)
+def test_bias_is_the_share_of_the_variance_that_is_sampled(kind: str, changes: dict[str, Any]) -> None:
+    plain, narrow = family(kind, **changes), family(kind, **changes, bias=0.25)
+    rows = plain.real(plain.block, 60, stream(0))
+    model = plain.fit([Piece((plain.hold(rows),), 60, None, 1.0)], stream(1))
+    wide, tight = (made.sample(model, 4000, stream(2)) for made in (plain, narrow))
+    assert np.allclose(tight.var(axis=1), wide.var(axis=1) * 0.25, rtol=0.05)
+    assert np.allclose(tight.mean(axis=1), wide.mean(axis=1), atol=0.3)
+    with pytest.raises(UserError, match="bias must lie in"):
+        family(kind, **changes, bias=1.5)

@@ -81,6 +81,7 @@ def test_each_generation_teaches_the_next_and_fresh_engines_write_the_same(tmp_p
         ("family.model.hiden=3", "hidden"),
         ("family.column='words'", "no column 'words'"),
         ("family.engine={dtipe='auto'}", "did you mean 'dtype'"),
+        ("grid={'family.model.length.x'=[1]}", "'length' is a value"),
         ("engines.parallel={dtype=1}", "tensor_parallel_size"),
     ],
 )

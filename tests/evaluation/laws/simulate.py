@@ -66,7 +66,7 @@ def run(setting: Setting, generations: int, chains: int, seed: int) -> Run:
             portions, centres, deviations = _two_normals(rows[..., 0])
             which = (random.random((chains, num)) < portions[:, 1:]).astype(int)
             made = np.take_along_axis(centres, which, 1) + np.take_along_axis(deviations, which, 1) * noise[..., 0]
-            return made[..., None]
+            return mean[:, None] + np.sqrt(setting.bias) * (made[..., None] - mean[:, None])
         return mean[:, None] + np.einsum("cij,cnj->cni", root, noise)
 
     first = rows = real(setting.rows(1))

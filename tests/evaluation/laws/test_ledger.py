@@ -41,6 +41,7 @@ REGIMES = {
     "categories, accumulate": Setting("multinomial", 12, probabilities=ZIPF, pool="accumulate"),
     "kernels": Setting("kde", 12, bias=1.25),
     "mixture by EM": Setting("gmm", 24),
+    "mixture by EM, towards its mean": Setting("gmm", 24, bias=0.7),
     "mixture by EM, half fresh": Setting("gmm", 24, real="fresh", real_fraction=0.5),
 }
 

@@ -133,7 +133,7 @@ def test_where_no_law_is_known() -> None:
         (replace(GAUSSIAN, bias=0.0), "log_variance"),
         (Setting("kde", 20, estimator="unbiased"), "variance"),
         (Setting("gmm", 20), "std"),
-        (Setting("gmm", 20, bias=0.9), "variance"),  # only the components shrink
+        (Setting("multinomial", 20, probabilities=(0.5, 0.5), bias=0.9), "variance"),
     ):
         assert law(setting, statistic, 3) is None
     with pytest.raises(ValueError, match="statistic 'colour' is not known"):
