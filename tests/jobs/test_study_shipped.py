@@ -90,7 +90,7 @@ def test_unseen_types_follow_their_law(tmp_path: Path) -> None:
 
 def ran(name: str, folder: Path, *settings: str) -> Values:
     words = [w for s in settings for w in ("--set", s)]
-    told = gristmill("study", f"studies/{name}.toml", "--out", str(folder), *words)
+    told = gristmill("study", f"studies/{name}.toml", "--out", str(folder), *words, timeout=2800)
     assert told.returncode == 0, told.stderr
     return by_cell(pq.read_table(folder / "summary.parquet"))
 
@@ -125,3 +125,12 @@ def test_a_learner_makes_less_of_replaced_rows(tmp_path: Path) -> None:
     found = ran("adult-tabular", tmp_path / "out")
     last = {cell: values["mean"][-1] for (cell, measure), values in found.items() if measure == "tstr"}
     assert last["replace"] < last["accumulate"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "measure"), [("tiny-llama", "bits_per_byte"), ("smollm2-finetune", "perplexity")])
+def test_language_models_know_less_of_real_text_by_replacing(name: str, measure: str, tmp_path: Path) -> None:
+    found = ran(name, tmp_path / "out")
+    by_regime = {cell: values["mean"] for (cell, own), values in found.items() if own == measure}
+    assert by_regime["replace"][-1] > by_regime["replace"][0]
+    assert by_regime["replace"][-1] > max(v[-1] for cell, v in by_regime.items() if cell != "replace")
