@@ -11,6 +11,7 @@ KINDS: Kinds = {
     "dedup": ("stages.dedup", "Dedup"),
     "dedup_image": ("stages.dedup_image", "DedupImage"),
     "dedup_rows": ("stages.dedup_rows", "DedupRows"),
+    "execute": ("stages.verify.execute", "Execute"),
     "finish": ("stages.verify.finish", "Finish"),
     "judge": ("stages.judge", "Judge"),
     "json_schema": ("stages.verify.json_schema", "JsonSchema"),

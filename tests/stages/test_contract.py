@@ -40,6 +40,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "dedup": {},
     "dedup_image": {},
     "dedup_rows": {"columns": ["text", "finish", "tokens_out", "image"]},
+    "execute": {"need_tests": False},
     "finish": {},
     "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},

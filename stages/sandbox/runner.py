@@ -1,0 +1,161 @@
+"""The host's side of the sandbox: jails, kept alive over programs, and what became of each."""
+
+import json
+import select
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Literal
+
+from records.errors import UserError
+from stages.sandbox.lock import landlock_version
+
+Verdict = Literal[
+    "passed", "failed", "error", "syntax", "timeout", "memory", "output", "files", "exited", "crashed", "unsandboxed"
+]
+SLACK_S = 10.0  # beyond a program's wall time, after which its jail is given up
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one program."""
+
+    cpu_s: float = 5.0
+    wall_s: float = 10.0
+    memory_mb: int = 512  # of address space
+    output_kb: int = 64
+    file_mb: int = 16  # of one file
+    scratch_mb: int = 32  # of all files
+    num_files: int = 64  # open at a time
+
+    def __post_init__(self) -> None:
+        for name, value in self.__dict__.items():
+            if value <= 0:
+                raise ValueError(f"{name} must be above 0")
+        if self.memory_mb < 64:
+            raise ValueError("memory_mb must be at least 64: Python itself takes some of it")
+        if self.num_files < 8:
+            raise ValueError("num_files must be at least 8")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one program."""
+
+    verdict: Verdict
+    detail: str | None = None  # the exception and its line
+    test: int | None = None  # number of the statement of the tests that failed, from 0
+    at: str | None = None  # "program" or "tests"
+    exit: int | None = None
+    signal: int | None = None
+    output: str = ""
+    cpu_s: float = 0.0
+    wall_s: float = 0.0
+
+
+def check() -> None:
+    """Raise UserError where programs cannot be locked in: nothing is ever run without."""
+    try:
+        version = landlock_version()
+    except OSError as error:
+        raise UserError(f"programs cannot be run here: {error}") from None
+    if not version:
+        raise UserError(
+            "programs cannot be run here: the sandbox needs Landlock (Linux 5.13 or newer, 'landlock' in "
+            "/sys/kernel/security/lsm), and nothing is run without it"
+        )
+
+
+def readable() -> list[str]:
+    """What programs may read: the standard library, shared libraries, time zones."""
+    paths = sysconfig.get_paths()
+    library = Path(paths["stdlib"])
+    own = [str(library), str(Path(paths["platstdlib"]) / "lib-dynload")]
+    return [*own, "/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom"]
+
+
+class Jail:
+    """One process that runs one program at a time."""
+
+    def __init__(self, folder: str) -> None:
+        program = Path(__file__).with_name("jail.py")
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-S", "-s", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=folder,
+            text=True,
+            start_new_session=True,
+        )
+        self._answer(SLACK_S + 20)
+
+    def run(self, program: str, tests: str, limits: Limits) -> Outcome:
+        """Raises TimeoutError or EOFError when the jail itself does not answer; it is of no use then."""
+        asked = {**limits.__dict__, "program": program, "tests": tests, "folder": self._folder, "readable": readable()}
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.flush()
+        return Outcome(**self._answer(limits.wall_s + SLACK_S))
+
+    def _answer(self, timeout_s: float) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+            raise TimeoutError("the jail does not answer")
+        line = self._process.stdout.readline()
+        if not line:
+            raise EOFError("the jail has ended")
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for end in (self._process.stdin, self._process.stdout):
+            if end is not None:
+                end.close()
+
+
+class Sandbox:
+    """`workers` jails side by side. A jail that is lost with a program is replaced, and the program told as crashed."""
+
+    def __init__(self, workers: int = 1) -> None:
+        check()
+        self._folder = tempfile.TemporaryDirectory(prefix="gristmill-sandbox-")
+        self._jails: SimpleQueue[Jail] = SimpleQueue()
+        self.workers = workers
+        for _ in range(workers):
+            self._jails.put(Jail(self._folder.name))
+
+    def run(self, programs: Sequence[tuple[str, str]], limits: Limits) -> list[Outcome]:
+        """What became of each (program, tests), in their order. Raises UserError when one could not be locked in."""
+        with ThreadPoolExecutor(self.workers) as pool:
+            found = list(pool.map(lambda each: self._one(each[0], each[1], limits), programs))
+        for outcome in found:
+            if outcome.verdict == "unsandboxed":
+                raise UserError(f"a program could not be locked in, so it was not run: {outcome.detail}")
+        return found
+
+    def _one(self, program: str, tests: str, limits: Limits) -> Outcome:
+        jail = self._jails.get()
+        try:
+            found = jail.run(program, tests, limits)
+        except (TimeoutError, EOFError, BrokenPipeError, json.JSONDecodeError):
+            jail.close()
+            jail = Jail(self._folder.name)
+            found = Outcome("crashed", "its jail was lost")
+        self._jails.put(jail)
+        return found
+
+    def close(self) -> None:
+        while not self._jails.empty():
+            self._jails.get().close()
+        self._folder.cleanup()
