@@ -90,7 +90,8 @@ class Family(ABC):
     holds_rows: ClassVar[bool] = False  # whether the model's folder holds the rows themselves
     min_rows: ClassVar[int] = 2
     needs_rows: ClassVar[bool] = True  # false: it learns from no rows, and `own_schema` says what it makes
-    makes_rows: ClassVar[bool] = True  # false: its model serves a stage
+    makes_rows: ClassVar[bool] = True  # false: its model serves a stage, or is served by a teacher
+    used_by: ClassVar[str] = '[generator] kind = "model", model = "{uri}"'  # how a recipe takes the model
 
     def __init__(self, spec: Any, schema: TableSchema) -> None:
         self.spec = spec

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cluster.fit import TrainSpec
@@ -223,7 +224,7 @@ def card_table(card: ModelCard, uri: str) -> Table:
         table.add_row("steps", f"{last['step']:,.0f}")
         table.add_row("losses", ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k != "step"))
     table.add_row("privacy", privacy_line(card.privacy))
-    table.add_row("sample it", rf'\[generator] kind = "model", model = "{uri}"', style="dim")
+    table.add_row("use it", escape(family_class(card.kind).used_by.format(uri=uri)), style="dim")
     return table
 
 

@@ -44,6 +44,7 @@ class Classifier(ImageFamily):
     kind: ClassVar[str] = "classifier"
     Spec: ClassVar[type] = Spec
     makes_rows: ClassVar[bool] = False
+    used_by: ClassVar[str] = '[[stages]] kind = "classifier", path = "{uri}"'
 
     def check(self) -> None:
         super().check()

@@ -28,6 +28,7 @@ class CausalLm(Family):
     kind: ClassVar[str] = "causal-lm"
     Spec: ClassVar[type] = LmSpec
     makes_rows: ClassVar[bool] = False
+    used_by: ClassVar[str] = '[generator] kind = "teacher", model = "{uri}/hf", chat = false'
     spec: LmSpec
     tokenizer: Any = None  # set before `begin` where rows must not decide it; else the base's, or learnt from the rows
 
