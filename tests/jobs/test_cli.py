@@ -19,7 +19,7 @@ FLAGS = {
     "produce": {"--help", "--out", "--set", "--dry-run"},
     "fit": {"--help", "--out", "--set", "--dry-run"},
     "evaluate": {"--help", "--real-train", "--real-holdout", "--schema", "--target", "--model", "--seed"}
-    | {"--max-rows", "--out", "--json", "--text-column", "--perplexity-model"},
+    | {"--max-rows", "--out", "--json", "--text-column", "--perplexity-model", "--student", "--teacher"},
     "audit-privacy": {"--help", "--out", "--set", "--data", "--canaries", "--samples", "--seed", "--json"},
     "study": {"--help", "--out", "--set", "--dry-run"},
     "status": {"--help", "--json", "--watch"},
