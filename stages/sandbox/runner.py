@@ -8,6 +8,7 @@ import sysconfig
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -121,7 +122,8 @@ class Jail:
         self._process.wait()
         for end in (self._process.stdin, self._process.stdout):
             if end is not None:
-                end.close()
+                with suppress(OSError):  # what it did not read any more
+                    end.close()
 
 
 class Sandbox:
