@@ -114,8 +114,10 @@ def _moments(setting: Setting, generations: int) -> tuple[Moments, ...]:
         if setting.pool == "window":
             pool = pool[-setting.window :]
         own = ("real", k)
-        if setting.real == "fresh" and sizes.real(k):
-            ledger.add_real(own, setting.rows(k) if setting.bernoulli else sizes.real(k))
+        if setting.bernoulli:  # a slot for every row, also where the expected number rounds to none
+            ledger.add_real(own, setting.rows(k))
+        elif setting.real == "fresh" and sizes.real(k):
+            ledger.add_real(own, sizes.real(k))
         found.append(ledger.fit(sizes.draws(k, pool)))
         if setting.pool == "accumulate" and setting.real == "fresh" and sizes.real(k):
             pool.append(own)

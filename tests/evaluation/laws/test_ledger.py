@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from evaluation.laws import fresh, gaussian
@@ -39,6 +39,7 @@ REGIMES = {
     "categories": Setting("multinomial", 12, probabilities=ZIPF),
     "categories, fresh": Setting("multinomial", 12, probabilities=ZIPF, real="fresh", real_fraction=0.25),
     "categories, accumulate": Setting("multinomial", 12, probabilities=ZIPF, pool="accumulate"),
+    "Bernoulli, few": Setting("gaussian", 12, real="fresh", real_fraction=0.04, bernoulli=True),
     "kernels": Setting("kde", 12, bias=1.25),
     "mixture by EM": Setting("gmm", 24),
     "mixture by EM, towards its mean": Setting("gmm", 24, bias=0.7),
@@ -84,6 +85,7 @@ def regimes(draw: st.DrawFn) -> Setting:
 
 
 @given(regimes(), st.integers(1, 12))
+@example(Setting("gaussian", 4, real="fresh", real_fraction=0.1, bernoulli=True), 2)  # less than half a row expected
 @settings(max_examples=80, deadline=None)
 def test_variance_within_and_between_are_the_truth(setting: Setting, generations: int) -> None:
     found = moments(setting, generations)
