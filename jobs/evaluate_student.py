@@ -125,9 +125,8 @@ def some_blocks(blocks: Sequence[str], what: str, length: int) -> list[str]:
 
 
 def _trained(asked: Asked, recipe: Any, spec: Any, tokenizer: Any, texts: list[str], store: Store) -> dict[str, bytes]:
-    from generators.chains.shelf import SERVED
     from generators.fitting import is_finished
-    from generators.lm.family import CausalLm
+    from generators.lm.family import CausalLm, served_files
     from jobs.fit import Plan, run_fit
 
     rows = pa.table({"text": pa.array(texts, pa.string())})
@@ -141,7 +140,7 @@ def _trained(asked: Asked, recipe: Any, spec: Any, tokenizer: Any, texts: list[s
         card = run_fit(job, own, console, lambda text: console.print(text, markup=False, soft_wrap=True))
         if card is None:
             raise KeyboardInterrupt
-    return {e.name.removeprefix(SERVED): store.read(e.name) for e in store.list(SERVED)}
+    return served_files(store)
 
 
 def beside(

@@ -5,7 +5,6 @@ the weights over and writes the rows of the next. Rows are blocks of `length` to
 `prompt_tokens` what follows the beginnings of real blocks, as in Shumailov et al. (2024).
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,12 +23,12 @@ from records.datasets import DataSpec, digest_table, read_table
 from records.errors import UserError
 from records.spec import build
 from records.tables import Column, TableSchema
+from records.words import WORD
 from stages import models
 from stages.engine import Engine
 
 TEXT = "text"
 SCHEMA = TableSchema((Column(TEXT, "text"),))
-WORD = re.compile(r"\w+|[^\w\s]")
 NUM_SHOWN = 3
 
 

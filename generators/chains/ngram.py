@@ -5,7 +5,6 @@ loops, and perplexity does not see it. Discounting as Ney, Essen and Kneser (199
 distribution over the words of the real text.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -15,12 +14,12 @@ import pyarrow as pa
 
 from generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
 from records.errors import UserError
+from records.python_texts import help_topics
+from records.words import WORD
 
 START, UNKNOWN = 0, 1
 HOLDOUT_EVERY = 6  # every so many-th block is held out
 NUM_COMMON = 50  # words whose means tell where accepted rows drift to
-WORD = re.compile(r"\w+|[^\w\s]")
-RULE = re.compile(r"^[\s=\-+|*~^]*$")  # lines of tables, that would teach the model to write dashes
 
 
 @dataclass(frozen=True)
@@ -69,10 +68,7 @@ class Ngram(ChainFamily):
     def open(self) -> None:
         if hasattr(self, "_train"):
             return
-        from pydoc_data.topics import topics
-
-        lines = (line for name in sorted(topics) for line in topics[name].splitlines() if not RULE.match(line))
-        found = WORD.findall("\n".join(lines).lower())
+        found = WORD.findall("\n".join(help_topics().column("text").to_pylist()).lower())
         num = len(found) // self.spec.length
         blocks = np.array(found[: num * self.spec.length], dtype=object).reshape(num, self.spec.length)
         is_held = np.arange(num) % HOLDOUT_EVERY == 0

@@ -7,9 +7,10 @@ seen real rows alone, stays: later generations are judged by it.
 
 from collections.abc import Sequence
 
+from generators.lm.family import served_files
 from records.store import Store, open_store
 
-MODELS, SERVED = "models", "hf/"
+MODELS = "models"
 
 
 class Shelf:
@@ -23,8 +24,7 @@ class Shelf:
 
     def served(self, generation: int) -> dict[str, bytes]:
         """The finished model's files as transformers and vLLM read them."""
-        store = self.folder(generation)
-        return {e.name.removeprefix(SERVED): store.read(e.name) for e in store.list(SERVED)}
+        return served_files(self.folder(generation))
 
     def clear(self) -> None:
         """Remove this generation's model."""

@@ -16,9 +16,11 @@ from generators.lm import tokens
 from generators.lm.spec import LmSpec
 from generators.privacy import Account
 from records.errors import UserError
+from records.store import Store
 from stages import models
 
 INIT, ORDER = 1 << 32, 1 << 33  # keys of streams, beyond all steps
+SERVED = "hf/"  # where in a model's folder lies what transformers and vLLM read
 WARM, LEAST = 0.1, 0.1  # the share of steps over which the rate rises, and what it falls to
 
 
@@ -161,7 +163,7 @@ class CausalLm(Family):
 
     def files(self) -> dict[str, bytes]:
         """hf/: the model as transformers and vLLM read it."""
-        return {f"hf/{name}": data for name, data in self.served().items()}
+        return {f"{SERVED}{name}": data for name, data in self.served().items()}
 
     def served(self) -> dict[str, bytes]:
         """The same, without the folder's name."""
@@ -171,6 +173,11 @@ class CausalLm(Family):
 
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         raise AssertionError("a causal-lm is served by a teacher")
+
+
+def served_files(store: Store) -> dict[str, bytes]:
+    """hf/ of a finished model's folder, by name."""
+    return {e.name.removeprefix(SERVED): store.read(e.name) for e in store.list(SERVED)}
 
 
 def load_network(base: str) -> Any:

@@ -105,8 +105,7 @@ def _program(asked: dict[str, Any]) -> int:
         for number, statement in enumerate(tree.body):
             told["test"] = number
             exec(compile(ast.Module([statement], []), TESTS, "exec"), space)
-        del told
-        told = {"verdict": "passed"}
+        told.pop("test", None)
     except SyntaxError as error:
         told |= {"verdict": "syntax", "detail": f"{error.msg} (line {error.lineno})"}
     except MemoryError:

@@ -43,7 +43,6 @@ def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:
         (resource.RLIMIT_NOFILE, num_files),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_MSGQUEUE, 0) if hasattr(resource, "RLIMIT_MSGQUEUE") else (resource.RLIMIT_CORE, 0),
     ):
         hard = most + 1 if what == resource.RLIMIT_CPU else most
         resource.setrlimit(what, (most, hard))
