@@ -5,6 +5,8 @@ from stages.contract import Stage
 
 KINDS: Kinds = {
     "balance": ("stages.balance", "Balance"),
+    "answer": ("stages.verify.answer", "Answer"),
+    "consistency": ("stages.verify.consistency", "Consistency"),
     "constraints": ("stages.verify.constraints", "Constraints"),
     "copies": ("stages.verify.copies", "Copies"),
     "classifier": ("stages.verify.classifier", "Classifier"),
