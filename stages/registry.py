@@ -8,6 +8,7 @@ KINDS: Kinds = {
     "copies": ("stages.verify.copies", "Copies"),
     "classifier": ("stages.verify.classifier", "Classifier"),
     "decontaminate": ("stages.decontaminate", "Decontaminate"),
+    "decontaminate_embedding": ("stages.decontaminate_embedding", "DecontaminateEmbedding"),
     "dedup": ("stages.dedup", "Dedup"),
     "dedup_image": ("stages.dedup_image", "DedupImage"),
     "dedup_rows": ("stages.dedup_rows", "DedupRows"),
