@@ -15,7 +15,7 @@ from cluster.snapshots import Claims, SnapshotWriter
 from cluster.spec import SNAPSHOT_LOTS
 from cluster.work import Brief
 from records.store import Store
-from stages.bandindex import NOBODY, resolve
+from stages.bandindex import NOBODY
 from stages.duplicates import Duplicates
 
 MAX_EXCESS = 10.0  # times the stated error at which overfull filters end the run
@@ -119,7 +119,7 @@ class DedupIndex:
             raise ValueError("lots that are claimed together must follow one another")
         found = np.full(len(alive), NOBODY, np.int64)
         found[alive] = self._ask(first_lot, keys[alive])
-        owners = resolve(keys, found, alive, first_owner)
+        owners = self.dedup.resolve(keys, found, alive, first_owner)
         kept = np.flatnonzero(alive & (owners == NOBODY))
         self._unsent, self._unsent_from = (keys[kept], first_owner + kept), first_lot
         for (lot, _, _), start, stop in zip(lots, *np.searchsorted(kept, [starts[:-1], starts[1:]])):
@@ -169,8 +169,10 @@ class DedupIndex:
 
     def _check_fill(self) -> None:
         """Warn when Bloom filters hold more rows than they were made for. Raises RunFailed when far too many."""
+        if self.dedup.is_exact:
+            return
         stated, made_for = self.dedup.spec.bloom_error, self.dedup.spec.bloom_rows
-        if self.dedup.is_exact or self.num_rows <= made_for:
+        if self.num_rows <= made_for:
             return
         error = self.dedup.error_at(self.num_rows)
         what = f"{self.num_rows:,} rows are in Bloom filters made for {made_for:,} (bloom_rows)"

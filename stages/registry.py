@@ -12,6 +12,7 @@ KINDS: Kinds = {
     "dedup": ("stages.dedup", "Dedup"),
     "dedup_image": ("stages.dedup_image", "DedupImage"),
     "dedup_rows": ("stages.dedup_rows", "DedupRows"),
+    "dedup_semantic": ("stages.dedup_semantic", "DedupSemantic"),
     "execute": ("stages.verify.execute", "Execute"),
     "finish": ("stages.verify.finish", "Finish"),
     "judge": ("stages.judge", "Judge"),
@@ -19,7 +20,7 @@ KINDS: Kinds = {
     "language": ("stages.verify.language", "Language"),
     "rules": ("stages.verify.rules", "Rules"),
 }
-AT_COMMIT = frozenset({"dedup", "dedup_image", "dedup_rows"})  # their verdicts come when lots commit
+AT_COMMIT = frozenset({"dedup", "dedup_image", "dedup_rows", "dedup_semantic"})  # verdicts come at commit
 
 
 def stage_class(kind: str) -> type[Stage]:

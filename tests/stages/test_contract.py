@@ -45,6 +45,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "dedup": {},
     "dedup_image": {},
     "dedup_rows": {"columns": ["text", "finish", "tokens_out", "image"]},
+    "dedup_semantic": {"model": encoder(), "window": 16},
     "execute": {"need_tests": False},
     "finish": {},
     "judge": {"model": "package:smollm2", "min_score": 3},
