@@ -290,7 +290,7 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
 def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:
     """Refuse a limit that Bloom filters are not made for; such a run would end before it."""
     for stage in stages:
-        most = stage.spec.bloom_rows if isinstance(stage, Duplicates) else None
+        most = getattr(stage.spec, "bloom_rows", None)
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
             raise UserError(
                 f"limits.kept_rows is {limits.kept_rows:,}, but stage '{stage.name}' has filters for {most:,} rows; "

