@@ -183,7 +183,7 @@ class Method(ABC):
 
     kind: ClassVar[str]
     Spec: ClassVar[type]
-    keeps_turns: ClassVar[bool] = False  # whether rows have the column `turns`: for methods that call more than once
+    keeps_turns: bool = False  # whether rows have the column `turns`: for methods (or specs) that call more than once
     # What later rounds of a run read of the rows that earlier ones kept: "row", a kept row in place of the source's;
     # "examples", some rows beside the source's; "": nothing, such a method takes no [rounds]. See records/rounds.py.
     feed: ClassVar[str] = ""

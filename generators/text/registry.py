@@ -4,9 +4,13 @@ from generators.text.contract import Method
 from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
+    "distill": ("generators.text.distill", "Distill"),
+    "exercise": ("generators.text.exercise", "Exercise"),
+    "paraphrase": ("generators.text.paraphrase", "Paraphrase"),
     "prompt": ("generators.text.prompt", "Prompt"),
     "rephrase": ("generators.text.rephrase", "Rephrase"),
     "textbook": ("generators.text.textbook", "Textbook"),
+    "translate": ("generators.text.translate", "Translate"),
 }
 
 
