@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from generators.text.answers import said, unlabelled
 from generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from generators.text.prompts import checked, column, columns_of, cut
+from generators.text.prompts import checked, column, columns_of, document_of
 from records.words import text_key
 from stages.engine import AskRefused
 
@@ -73,7 +73,7 @@ class Paraphrase(Method):
         return columns_of([self._template, self._system], ("document", "style"), self.spec.document)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        original = cut(self._document.render(ask.fields), self.spec.max_words)
+        original = document_of(self._document, ask.fields, self.spec.max_words)
         style = pick(self.spec.styles, ask.seed, -2)
         fields = {**ask.fields, "document": original, "style": style}
         reply = await session.chat(conversation(self._system.render(fields), self._template.render(fields)))

@@ -1,8 +1,10 @@
 """What the methods share before a call: templates with holes that must be there, documents that are cut."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 from generators.text.contract import Template
+from stages.engine import AskRefused
 
 
 def checked(key: str, text: str, *holes: str) -> Template:
@@ -25,6 +27,14 @@ def column(name: str) -> Template:
         return Template(f"{{{name}}}")
     except ValueError:
         raise ValueError(f"'{name}' is not the name of a column") from None
+
+
+def document_of(template: Template, fields: Mapping[str, Any], max_words: int) -> str:
+    """The document of a row, cut to `max_words`. Raises AskRefused("missing_field") when there is nothing in it."""
+    document = cut(template.render(fields), max_words).strip()
+    if not document:
+        raise AskRefused("missing_field", template.text)
+    return document
 
 
 def cut(document: str, max_words: int) -> str:

@@ -4,6 +4,8 @@ from generators.text.contract import Method
 from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
+    "annotate": ("generators.text.annotate", "Annotate"),
+    "backtranslate": ("generators.text.backtranslate", "Backtranslate"),
     "distill": ("generators.text.distill", "Distill"),
     "exercise": ("generators.text.exercise", "Exercise"),
     "paraphrase": ("generators.text.paraphrase", "Paraphrase"),

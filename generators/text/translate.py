@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from generators.text.answers import said, unlabelled, whole
 from generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from generators.text.prompts import checked, column, columns_of, cut
+from generators.text.prompts import checked, column, columns_of, document_of
 from records.words import text_key
 from stages.engine import AskRefused
 
@@ -80,7 +80,7 @@ class Translate(Method):
         return columns_of([self._back] if self.spec.round_trip else [], (*OWN, "translation"), *first)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        original = cut(self._document.render(ask.fields), self.spec.max_words)
+        original = document_of(self._document, ask.fields, self.spec.max_words)
         target = pick(self.spec.targets, ask.seed, -2)
         fields = {**ask.fields, "document": original, "target": target, "language": self.spec.language}
         system = self._system.render(fields)
