@@ -23,10 +23,9 @@ def columns_of(templates: Sequence[Template], own: Collection[str], *more: str) 
 
 def column(name: str) -> Template:
     """The template of one column of the source, whatever its type. Raises ValueError when it cannot be one."""
-    try:
-        return Template(f"{{{name}}}")
-    except ValueError:
-        raise ValueError(f"'{name}' is not the name of a column") from None
+    if not name.isidentifier():
+        raise ValueError(f"'{name}' is not the name of a column")
+    return Template(f"{{{name}}}")
 
 
 def document_of(template: Template, fields: Mapping[str, Any], max_words: int) -> str:
