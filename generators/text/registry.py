@@ -4,6 +4,7 @@ from generators.text.contract import Method
 from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
+    "code": ("generators.text.code", "Code"),
     "prompt": ("generators.text.prompt", "Prompt"),
     "rephrase": ("generators.text.rephrase", "Rephrase"),
     "textbook": ("generators.text.textbook", "Textbook"),
