@@ -4,6 +4,7 @@ from records.kinds import Kinds, kind_class
 from stages.contract import Stage
 
 KINDS: Kinds = {
+    "answer": ("stages.verify.answer", "Answer"),
     "constraints": ("stages.verify.constraints", "Constraints"),
     "copies": ("stages.verify.copies", "Copies"),
     "classifier": ("stages.verify.classifier", "Classifier"),

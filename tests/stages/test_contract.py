@@ -25,6 +25,7 @@ from tests.stages.models import classifier
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
+    "answer": {"column": "text", "reference": "finish", "algebra": {"deadline_s": 1}},
     "constraints": {
         "rules": ["tokens_out <= 3", 'finish != "length"'],
         "required": ["text"],
