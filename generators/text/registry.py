@@ -5,6 +5,7 @@ from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
     "code": ("generators.text.code", "Code"),
+    "math": ("generators.text.math", "Math"),
     "prompt": ("generators.text.prompt", "Prompt"),
     "rephrase": ("generators.text.rephrase", "Rephrase"),
     "textbook": ("generators.text.textbook", "Textbook"),
