@@ -5,7 +5,9 @@ from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
     "code": ("generators.text.code", "Code"),
+    "constitutional": ("generators.text.constitutional", "Constitutional"),
     "math": ("generators.text.math", "Math"),
+    "preference": ("generators.text.preference", "Preference"),
     "prompt": ("generators.text.prompt", "Prompt"),
     "rephrase": ("generators.text.rephrase", "Rephrase"),
     "textbook": ("generators.text.textbook", "Textbook"),

@@ -94,10 +94,11 @@ class Steps(Method):
         name: str,
         fields: Sequence[Mapping[str, Any]],
         json_schema: Mapping[str, Any] | None = None,
+        **sampling: Any,
     ) -> list[Reply]:
-        """A call `name` for each of `fields`, all under way at once."""
+        """A call `name` for each of `fields`, all under way at once; `sampling` goes before the recipe's."""
         prompts = [self.words(name, each) for each in fields]
-        return await session.chats(prompts, json_schema, name, **self.spec.sampling.get(name, {}))
+        return await session.chats(prompts, json_schema, name, **{**self.spec.sampling.get(name, {}), **sampling})
 
 
 def whole(reply: Reply, what: str) -> str:
