@@ -25,7 +25,7 @@ FLAGS = {
     "status": {"--help", "--json", "--watch"},
     "report": {"--help"},
     "audit": {"--help", "--json"},
-    "pack": {"--help", "--to", "--shard-mb", "--seed", "--dry-run"},
+    "pack": {"--help", "--to", "--format", "--shard-mb", "--seed", "--dry-run"},
 }
 
 
