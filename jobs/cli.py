@@ -11,6 +11,7 @@ FORMATS = ("rows", "messages", "alpaca", "preference", "text", "prompt-completio
 
 EPILOG = """\
 examples:
+  gristmill recipes
   gristmill produce recipes/demo.toml --out out/demo
   gristmill produce recipes/demo.toml --out s3://bucket/demo --set limits.asks=10000 --set cluster.replicas=8
   gristmill status out/demo --watch
@@ -145,6 +146,10 @@ def parser() -> argparse.ArgumentParser:
         if name == "status":
             verb.add_argument("--watch", action="store_true", help="go on showing it until the run ends")
 
+    recipes = verbs.add_parser("recipes", help="list the recipes that come with the project, or print one")
+    recipes.add_argument("name", metavar="NAME", nargs="?", help="print this one, with its comments")
+    recipes.add_argument("--json", action="store_true", help="machine-readable")
+
     report = verbs.add_parser("report", help="write report.html beside the shards: the run as one page with plots")
     report.add_argument("uri", metavar="URI", help="the --out of a run")
 
@@ -223,6 +228,10 @@ def _call(args: argparse.Namespace) -> int:
         from jobs.status import status
 
         return status(args.uri, args.json, args.watch)
+    if args.verb == "recipes":
+        from jobs.list_recipes import recipes
+
+        return recipes(args.name, args.json)
     if args.verb == "report":
         from jobs.report import report
 

@@ -164,11 +164,11 @@ def batch_work(say: Callable[[str], None], *stores: Store) -> Iterator[dict[str,
         strategy = {"scheduling_strategy": here["scheduling_strategy"]} if here else {}
         try:
             yield {"ray_remote_args_fn": lambda: strategy, "num_cpus": 0} if here else {}
-        except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
+        except (UserError, ray.exceptions.RayError) as error:
+            cause = error if isinstance(error, UserError) else getattr(error, "cause", None)
             if not isinstance(cause, UserError):
                 raise
-            raise UserError(str(cause)) from None
+            raise UserError(str(cause).splitlines()[0]) from None  # Ray Data adds lines about its attempts
 
 
 def gather(work: Callable[[int], dict[str, Any]], num: int, here: dict[str, Any]) -> Iterator[dict[str, Any]]:
