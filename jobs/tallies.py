@@ -10,7 +10,7 @@ from jobs.sample import Overlap, Sample
 from jobs.status import money
 from records.manifest import Manifest
 from records.shards import Summary
-from stages.registry import AT_COMMIT
+from stages.registry import ADMISSION, DEDUP
 
 MAX_ITEMS = 12  # of one benchmark
 
@@ -61,11 +61,11 @@ class Cluster:
 
 
 def yields(book: Manifest, totals: Summary) -> list[Step]:
-    """Rows entering and leaving each stage in recipe order; dedup, which is decided at commit, comes last.
+    """Rows entering and leaving each stage in recipe order; those that decide at commit come last.
 
     Reasons that bear no stage's name belong to the generator.
     """
-    stages = sorted(book.recipe["stages"], key=lambda s: s["kind"] in AT_COMMIT)
+    stages = sorted(book.recipe["stages"], key=lambda s: (s["kind"] in DEDUP) + 2 * (s["kind"] in ADMISSION))
     by_stage: Counter[str] = Counter()
     names = {stage["name"] for stage in stages}
     for reason, rows in totals.rejected.items():

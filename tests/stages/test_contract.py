@@ -25,6 +25,7 @@ from tests.stages.models import classifier
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
+    "balance": {"column": "finish", "quotas": {"stop": 5}},
     "constraints": {
         "rules": ["tokens_out <= 3", 'finish != "length"'],
         "required": ["text"],
@@ -45,6 +46,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
     "language": {},
+    "novelty": {"column": "text"},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
 TEXT = pa.field("text", pa.string())
