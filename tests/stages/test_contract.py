@@ -47,6 +47,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
     "language": {},
+    "pii": {"reserved": True},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
 TEXT = pa.field("text", pa.string())
