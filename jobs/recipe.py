@@ -245,6 +245,7 @@ def build_mill(recipe: Recipe) -> Mill:
         model=generator.model,
         method=generator.method,
         carry=recipe.source.carry,
+        origin=generator.origin,
         round_lots=rounds.lots if rounds else None,
     )
     for stage in stages:

@@ -21,11 +21,8 @@ KINDS: Kinds = {
     "judge": ("stages.judge", "Judge"),
     "json_schema": ("stages.verify.json_schema", "JsonSchema"),
     "language": ("stages.verify.language", "Language"),
-<<<<<<< HEAD
-    "pii": ("stages.verify.pii", "Pii"),
-=======
     "novelty": ("stages.novelty", "Novelty"),
->>>>>>> main
+    "pii": ("stages.verify.pii", "Pii"),
     "rules": ("stages.verify.rules", "Rules"),
 }
 # The verdicts of these come when lots commit: duplicates first, then what is admitted by the rows kept before.
