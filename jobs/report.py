@@ -8,7 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from jobs import plots
+from jobs import gate_audit, plots
+from jobs.gate_plot import plane
 from jobs.history import History
 from jobs.sample import Sample, read_sample
 from jobs.status import Life, cost_of, life, load_book, money
@@ -18,6 +19,7 @@ from jobs.tallies import (
     clusters,
     contamination,
     cost_of_tokens,
+    in_order,
     lengths_note,
     min_share,
     rejects,
@@ -66,8 +68,10 @@ def page(store: Store, book: Manifest) -> str:
         loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     world.filters |= {"soft": _soft, "count": _count, "share": _share, "percent": _percent, "clock": clock}
-    facts = _facts(book, totals, history, sample, seen)
-    figures = {name: Markup(svg) for name, svg in _figures(history, sample).items()}
+    world.filters |= {"rate": gate_audit.told, "between": lambda g: gate_audit.between(g.low, g.high)}
+    facts = {**_facts(book, totals, history, sample, seen), **_gates(store, book, totals)}
+    drawn = {**_figures(history, sample), "gates": plane(facts["gates"])}
+    figures = {name: Markup(svg) for name, svg in drawn.items()}
     return world.get_template("report.html").render(**facts, figures=figures)
 
 
@@ -122,6 +126,16 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
         "recipe": json.dumps(recipe, indent=2, ensure_ascii=False)[:MAX_RECIPE_CHARS],
         "versions": versions(book),
     }
+
+
+def _gates(store: Store, book: Manifest, totals: Summary) -> dict[str, Any]:
+    """`gates` in order, empty where the recipe names no labels or no row has come, and the `slice` that tells."""
+    spec = gate_audit.spec_of(book.recipe)
+    if spec is None or not totals.num_lots:
+        return {"gates": [], "slice": None, "label_column": ""}
+    found = gate_audit.count(store, totals.num_lots, spec)
+    told = gate_audit.gates(found, [stage["name"] for stage in in_order(book.recipe)])
+    return {"gates": told, "slice": found, "label_column": spec.column}
 
 
 def _made_by(recipe: dict[str, Any]) -> str:

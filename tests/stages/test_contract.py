@@ -55,6 +55,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
     "language": {},
     "novelty": {"column": "text"},
+    "pii": {"reserved": True},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
 TEXT = pa.field("text", pa.string())
