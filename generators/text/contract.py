@@ -5,18 +5,35 @@ revise; k votes), one after another or gathered, and answers with the payload of
 recipe: `{column}` stands for a column of the source row, `{{` and `}}` for plain braces.
 """
 
+import asyncio
 import json
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
+from records.schema import clean
 from records.spec import literals
 from stages.engine import AskRefused, Messages, Reply
 
+# What the calls of a row said, in their order; the reply to the last message of each.
+TURNS = pa.field(
+    "turns",
+    pa.list_(
+        pa.struct(
+            [
+                pa.field("turn", pa.string()),
+                pa.field("prompt", pa.string()),
+                pa.field("text", pa.string()),
+                pa.field("tokens_in", pa.int32()),
+                pa.field("tokens_out", pa.int32()),
+            ]
+        )
+    ),
+)
 MASK = (1 << 64) - 1
 FINISH_RANK = {"stop": 0, "length": 1}  # anything else is worse
 
@@ -85,9 +102,9 @@ class ChatEngine(Protocol):
 
 
 class Session:
-    """One ask's talk with the engine: gives every call its own seed and sums up what the calls cost."""
+    """One ask's talk with the engine: gives every call its own seed, keeps what was said and sums up what it cost."""
 
-    __slots__ = ("_engine", "_json_schema", "_sampling", "_seed", "calls", "finish", "tokens_in", "tokens_out")
+    __slots__ = ("_engine", "_json_schema", "_sampling", "_seed", "calls", "finish", "tokens_in", "tokens_out", "turns")
 
     def __init__(
         self,
@@ -104,18 +121,63 @@ class Session:
         self.tokens_in = 0
         self.tokens_out = 0
         self.finish: str | None = None  # the worst of all calls
+        self.turns: list[dict[str, Any] | None] = []  # a call under way is None
 
-    async def chat(self, prompt: Messages, json_schema: Mapping[str, Any] | None = None, **sampling: Any) -> Reply:
-        """One call. `prompt` is a user message or a list of {"role", "content"}; `sampling` overrides the recipe's."""
+    async def chat(
+        self, prompt: Messages, json_schema: Mapping[str, Any] | None = None, turn: str = "answer", **sampling: Any
+    ) -> Reply:
+        """One call. `prompt` is a user message or a list of {"role", "content"}; `sampling` overrides the recipe's.
+
+        Where the last message is stages.user_turn.USER_TURN, the model writes the user's message; see `writes_user`.
+
+        Calls that are gathered keep the order in which they were made, whichever is answered first.
+        """
         seed = mix(self._seed, self.calls)
+        at = self.calls
         self.calls += 1
+        self.turns.append(None)
         settings = {**self._sampling, **sampling} if sampling else self._sampling
         reply = await self._engine.chat(prompt, settings, seed, json_schema or self._json_schema)
         self.tokens_in += reply.tokens_in
         self.tokens_out += reply.tokens_out
         if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):
             self.finish = reply.finish
+        asked = prompt if isinstance(prompt, str) else prompt[-1].get("content", "") if prompt else ""
+        self.turns[at] = {
+            "turn": turn,
+            "prompt": clean(asked),
+            "text": clean(reply.text),
+            "tokens_in": reply.tokens_in,
+            "tokens_out": reply.tokens_out,
+        }
         return reply
+
+    async def chats(
+        self,
+        prompts: Sequence[Messages],
+        json_schema: Mapping[str, Any] | None = None,
+        turn: str = "answer",
+        **sampling: Any,
+    ) -> list[Reply]:
+        """A call for each of `prompts`, all under way at once, each with its own seed; the replies in their order.
+
+        Raises AskRefused for the first that is refused, when all are done: what they cost does not hang on timing.
+        """
+        calls = [self._outcome(self.chat(prompt, json_schema, turn, **sampling)) for prompt in prompts]
+        if self._engine.synchronous:
+            outcomes = [await call for call in calls]
+        else:
+            outcomes = await asyncio.gather(*calls)
+        for outcome in outcomes:
+            if isinstance(outcome, AskRefused):
+                raise outcome
+        return [outcome for outcome in outcomes if isinstance(outcome, Reply)]
+
+    async def _outcome(self, call: Coroutine[Any, Any, Reply]) -> Reply | AskRefused:
+        try:
+            return await call
+        except AskRefused as refused:
+            return refused
 
 
 class Method(ABC):
@@ -123,6 +185,12 @@ class Method(ABC):
 
     kind: ClassVar[str]
     Spec: ClassVar[type]
+    keeps_turns: bool = False  # whether rows have the column `turns`: for methods (or specs) that call more than once
+    writes_user: ClassVar[bool] = False  # whether the model has to write a user's message: takes a chat template
+    # What later rounds of a run read of the rows that earlier ones kept: "row", a kept row in place of the source's;
+    # "examples", some rows beside the source's; "": nothing, such a method takes no [rounds]. See records/rounds.py.
+    feed: ClassVar[str] = ""
+    fed: ClassVar[tuple[str, ...]] = ()  # the payload columns that are fed back, under their own names
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec

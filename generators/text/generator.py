@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 
 from generators.contract import Generator, Made, fields_of, fill
-from generators.text.contract import Ask, ChatEngine, Method, Session
+from generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
 from records.schema import ASK, REJECT
 from stages.engine import AskRefused, EngineDead
 from stages.gate import Gate
@@ -30,7 +30,7 @@ class TextGenerator(Generator):
 
     @property
     def payload(self) -> list[pa.Field]:
-        return self.program.payload
+        return [*self.program.payload, *([TURNS] if self.program.keeps_turns else [])]
 
     @property
     def method(self) -> str | None:
@@ -74,11 +74,16 @@ class TextGenerator(Generator):
         try:
             payload = await self.program.run(Ask(row_id, seed, fields), session)
         except AskRefused as refused:
-            # What the calls before the refusal cost is counted all the same.
-            return Made({}, session.finish, session.tokens_in, session.tokens_out, refused.reason)
+            # What the calls before the refusal cost is counted all the same, and what they said is evidence.
+            return Made(self._turns(session), session.finish, session.tokens_in, session.tokens_out, refused.reason)
         finally:
             self._made = self._made[0] + 1, self._made[1] + session.tokens_out
+        payload |= self._turns(session)
         return Made(payload, session.finish, session.tokens_in, session.tokens_out)
+
+    def _turns(self, session: Session) -> dict[str, Any]:
+        # A call that was gathered beside one that failed may have been called off without an answer.
+        return {TURNS.name: [turn for turn in session.turns if turn]} if self.program.keeps_turns else {}
 
 
 def _drive(job: Coroutine[Any, Any, Made]) -> Made:

@@ -3,8 +3,12 @@
 import asyncio
 import json
 
+import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from generators.canned import CannedEngine, CannedSpec
 from generators.text.contract import Ask, Session, Template, mix
 from generators.text.registry import KINDS, method_class
 from records.errors import UserError
@@ -105,6 +109,56 @@ def test_a_session_gives_every_call_its_seed_and_sums_the_cost():
     assert seeds == [mix(5, n) for n in range(3)] and len(set(seeds)) == 3
     assert (session.tokens_in, session.tokens_out, session.finish) == (30, 15, "length")
     assert engine.calls[0][1] == {"temperature": 0.5, "max_tokens": 9}
+
+
+def test_gathered_calls_keep_their_order_and_cost_all_that_they_cost():
+    class Late:
+        """Answers the later asked first, and refuses the one that is called 'no'."""
+
+        synchronous = False
+
+        def __init__(self):
+            self.left = 3
+
+        async def chat(self, prompt, sampling, seed, json_schema=None):
+            self.left -= 1
+            await asyncio.sleep(0.01 * self.left)
+            if prompt == "no":
+                raise AskRefused("context_length")
+            return Reply(f"{prompt} {seed}", "stop", 10, 5)
+
+    session = Session(Late(), 5, {})
+    replies = asyncio.run(session.chats(["a", "b", [{"role": "user", "content": "c"}]], turn="vote"))
+    assert [r.text for r in replies] == [f"{p} {mix(5, n)}" for n, p in enumerate(["a", "b"])] + [
+        f"{[{'role': 'user', 'content': 'c'}]} {mix(5, 2)}"
+    ]
+    assert [(t["turn"], t["prompt"]) for t in session.turns] == [("vote", "a"), ("vote", "b"), ("vote", "c")]
+    session = Session(Late(), 5, {})
+    with pytest.raises(AskRefused):
+        asyncio.run(session.chats(["a", "no", "c"]))
+    assert session.tokens_out == 10 and [t and t["prompt"] for t in session.turns] == ["a", None, "c"]
+
+
+@settings(deadline=None)
+@given(st.integers(0, 2**63 - 1))
+def test_the_canned_engine_fits_a_json_schema_and_says_what_it_is_told(seed):
+    schema = {
+        "type": "object",
+        "properties": {
+            "score": {"type": "integer", "minimum": 1, "maximum": 5},
+            "label": {"enum": ["a", "b"]},
+            "why": {"type": "string", "minLength": 100, "maxLength": 150},
+            "steps": {"type": "array", "minItems": 2, "maxItems": 4, "items": {"$ref": "#/$defs/step"}},
+            "maybe": {"anyOf": [{"type": "null"}, {"type": "boolean"}]},
+        },
+        "required": ["score", "label", "why", "steps", "maybe"],
+        "$defs": {"step": {"type": "object", "properties": {"n": {"type": "number"}}, "required": ["n"]}},
+    }
+    spec = build(CannedSpec, {"answers": [{"when": "hello", "say": ["hi", "good day"]}]}, "generator")
+    engine = CannedEngine(spec, [])
+    said = asyncio.run(engine.chat("what?", {}, seed, schema)).text
+    jsonschema.validate(json.loads(said), schema)
+    assert asyncio.run(engine.chat("hello there", {}, seed, schema)).text in ("hi", "good day")
 
 
 def test_mix_spreads_and_stays_in_range():
