@@ -123,7 +123,11 @@ def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
 
 def _is_done(mill: Mill, totals: Summary) -> bool:
     num_asks = mill.plan.num_asks
-    return bool(mill.recipe.limits.reached(totals)) or (num_asks is not None and totals.asks >= num_asks)
+    return (
+        bool(mill.recipe.limits.reached(totals))
+        or mill.is_full(totals)
+        or (num_asks is not None and totals.asks >= num_asks)
+    )
 
 
 def _spent_budget(mill: Mill, book: Manifest) -> str | None:

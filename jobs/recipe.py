@@ -15,12 +15,15 @@ from generators.text.registry import method_class
 from jobs.toml_file import load_table, parted
 from records.errors import UserError
 from records.ids import fingerprint
-from records.lots import Plan
+from records.lots import Asked, Plan
 from records.manifest import FORMAT
+from records.rounds import RoundSource, RoundsSpec, check_rounds
 from records.schema import full_schema
-from records.shards import OutputSpec
+from records.shards import OutputSpec, Summary
 from records.sources import Source, SourceSpec, open_source
 from records.spec import build, literals, nearest
+from records.store import Store
+from stages.admission import Admission, is_full
 from stages.contract import Stage
 from stages.duplicates import Duplicates
 from stages.needs import Needs
@@ -43,6 +46,7 @@ class Recipe:
     seed: int = 0
     lot_size: int = 256
     method: dict[str, Any] | None = None  # of a text generator; default: prompt
+    rounds: RoundsSpec | None = None  # of a method that feeds on kept rows
     stages: tuple[dict[str, Any], ...] = ()
     limits: Limits = field(default_factory=Limits)
     output: OutputSpec = field(default_factory=OutputSpec)
@@ -77,6 +81,20 @@ class Mill:
     def pooled(self) -> frozenset[str]:
         """Names of the stages that live in pools: those with an engine, and those that `[cluster.pools]` names."""
         return frozenset(s.name for s in self.stages if s.needs or s.name in self.recipe.cluster.pools)
+
+    def asked(self, store: Store) -> Asked:
+        """What the asks of a run into `store` are made from."""
+        rounds, method, plan = self.recipe.rounds, self.method, self.plan
+        if rounds is None or method is None:
+            return self.source
+        columns = dict.fromkeys([*method.fed, *plan.carry])
+        return RoundSource(
+            self.source, store, rounds, method.feed, list(columns), self.fingerprint, self.recipe.lot_size
+        )
+
+    def is_full(self, totals: Summary) -> bool:
+        """Whether quotas are full, so that no further row can be kept."""
+        return is_full(self.stages, totals.admitted)
 
     @property
     def pools(self) -> dict[str, tuple[Needs, PoolSpec]]:
@@ -161,11 +179,16 @@ def build_stages(recipe: Recipe) -> list[Stage]:
             raise UserError(f"two stages are called '{name}'; give one of them another name = \"...\"")
     if sum(isinstance(s, Duplicates) for s in stages) > 1:
         raise UserError("a recipe takes one dedup stage")
+    at_commit = [isinstance(s, Admission) for s in stages if isinstance(s, Admission | Duplicates)]
+    if at_commit != sorted(at_commit):
+        raise UserError("stages: dedup comes before balance and novelty, which admit what is no duplicate")
     for name in recipe.cluster.pools:
         if name not in names:
             raise UserError(f"cluster.pools.{name}: no stage is called so{nearest(name, names)}")
         if isinstance(stages[names.index(name)], Duplicates):
             raise UserError(f"cluster.pools.{name}: {name} has no engine; its index is spread by cluster.index_actors")
+        if isinstance(stages[names.index(name)], Admission):
+            raise UserError(f"cluster.pools.{name}: {name} has no engine; its verdicts come when lots commit")
     return stages
 
 
@@ -178,6 +201,13 @@ def build_mill(recipe: Recipe) -> Mill:
     stages = build_stages(recipe)
     source = open_source(recipe.source)
     _check_source(source, recipe.source, generator)
+    if recipe.rounds:
+        if method is None or not method.feed:
+            what = f"method '{method.kind}'" if method else f"generator '{generator.kind}'"
+            raise UserError(
+                f"[rounds] is for methods that feed on kept rows (self_instruct, evol_instruct), not {what}"
+            )
+        check_rounds(recipe.rounds, source, recipe.source.samples, recipe.source.cycle)
     carried = [pa.field(name, pa.string()) for name in recipe.source.carry]
     payload = [*carried, *generator.payload]
     try:
@@ -198,9 +228,12 @@ def build_mill(recipe: Recipe) -> Mill:
         "method": _placeless(_method_literals(method)),
         "stages": [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec)), **s.identity()} for s in stages],
         "output": literals(recipe.output),
+        **({"rounds": literals(recipe.rounds)} if recipe.rounds else {}),
     }
     mark = fingerprint(identity)
     num_asks = None if recipe.source.cycle else source.num_rows * recipe.source.samples
+    if rounds := recipe.rounds:
+        num_asks = rounds.num * rounds.lots * recipe.lot_size
     if recipe.limits.asks is not None:
         num_asks = recipe.limits.asks if num_asks is None else min(num_asks, recipe.limits.asks)
     plan = Plan(
@@ -212,7 +245,10 @@ def build_mill(recipe: Recipe) -> Mill:
         model=generator.model,
         method=generator.method,
         carry=recipe.source.carry,
+        round_lots=rounds.lots if rounds else None,
     )
+    for stage in stages:
+        stage.bind(source, mark, plan.generation, plan.lot_size)
     return Mill(recipe, source, generator, method, stages, identity, mark, plan, schema)
 
 
@@ -254,7 +290,7 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
 def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:
     """Refuse a limit that Bloom filters are not made for; such a run would end before it."""
     for stage in stages:
-        most = stage.spec.bloom_rows if isinstance(stage, Duplicates) else None
+        most = getattr(stage.spec, "bloom_rows", None)
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
             raise UserError(
                 f"limits.kept_rows is {limits.kept_rows:,}, but stage '{stage.name}' has filters for {most:,} rows; "

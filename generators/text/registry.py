@@ -4,6 +4,13 @@ from generators.text.contract import Method
 from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
+    "annotate": ("generators.text.annotate", "Annotate"),
+    "backtranslate": ("generators.text.backtranslate", "Backtranslate"),
+    "dialogue": ("generators.text.dialogue", "Dialogue"),
+    "distill": ("generators.text.distill", "Distill"),
+    "exercise": ("generators.text.exercise", "Exercise"),
+    "magpie": ("generators.text.magpie", "Magpie"),
+    "paraphrase": ("generators.text.paraphrase", "Paraphrase"),
     "code": ("generators.text.code", "Code"),
     "constitutional": ("generators.text.constitutional", "Constitutional"),
     "evol_instruct": ("generators.text.evol_instruct", "EvolInstruct"),
@@ -13,6 +20,7 @@ KINDS: Kinds = {
     "rephrase": ("generators.text.rephrase", "Rephrase"),
     "self_instruct": ("generators.text.self_instruct", "SelfInstruct"),
     "textbook": ("generators.text.textbook", "Textbook"),
+    "translate": ("generators.text.translate", "Translate"),
 }
 
 

@@ -1,4 +1,4 @@
-r"""Final answers as text: found in what a model wrote, brought to one form, and compared where text and plain numbers do.
+r"""Final answers as text: found in what a model wrote, brought to one form, and compared by text and plain numbers.
 
 No number is a float here: 1/2, 0.5, 50/100 and \frac12 are one fraction, and two different integers are never equal.
 """

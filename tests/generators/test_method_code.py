@@ -10,7 +10,7 @@ from records.errors import UserError
 from records.spec import build
 from stages.engine import AskRefused, Reply
 from stages.verify.execute import Execute, ExecuteSpec
-from tests.generators.scripted import made, method_of, refusal, told
+from tests.generators.script import made, method_of, refusal, told
 from tests.stages.test_execute import human_eval
 
 PROBLEM = "Write twice(n), which returns 2 * n. Example: twice(4) == 8."

@@ -9,7 +9,7 @@ from generators.text.principles import draw, load_principles
 from jobs.recipe import build_mill, load
 from records.errors import UserError
 from stages.engine import AskRefused, Reply
-from tests.generators.scripted import made, method_of, refusal, told
+from tests.generators.script import made, method_of, refusal, told
 from tests.recipes import write
 
 FILE = "recipes/principles/constitution.toml"
