@@ -168,9 +168,7 @@ def examples_of(fields: Mapping[str, Any]) -> list[Example]:
     """
     given = fields.get("examples")
     rows = [row for row in given if isinstance(row, Mapping)] if isinstance(given, list) else []
-    found = [
-        row for row in (rows or [fields]) if isinstance(row.get("instruction"), str) and row["instruction"].strip()
-    ]
+    found = [row for row in rows if _has_task(row)] or [row for row in [fields] if _has_task(row)]
     if not found:
         raise AskRefused("missing_field", "instruction")
     return found

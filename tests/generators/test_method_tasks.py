@@ -11,7 +11,7 @@ from generators.text.self_instruct import SelfInstructSpec
 from generators.text.task_filters import instance_fault, task_fault, task_of
 from records.errors import UserError
 from stages.engine import AskRefused, Reply
-from tests.generators.scripted import made, method_of, refusal, told
+from tests.generators.script import made, method_of, refusal, told
 
 SEEDS = [
     {"instruction": "Name a fruit that is red.", "input": "", "output": "A cherry.", "is_classification": False},
