@@ -2,6 +2,7 @@
 shards, or faster from snapshots of its claims."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from cluster.spec import SNAPSHOT_LOTS
 from cluster.work import Brief
 from records.store import Store
 from stages.admission import resolve_admitting
-from stages.bandindex import NOBODY, resolve
+from stages.bandindex import NOBODY
 from stages.duplicates import Duplicates
 
 MAX_EXCESS = 10.0  # times the stated error at which overfull filters end the run
@@ -137,10 +138,11 @@ class DedupIndex:
             raise ValueError("lots that are claimed together must follow one another")
         found = np.full(len(alive), NOBODY, np.int64)
         found[alive] = self._ask(first_lot, keys[alive])
+        resolve = partial(self.dedup.resolve, keys, found, first_owner=first_owner)
         if admit is None:
-            owners = resolve(keys, found, alive, first_owner)
+            owners = resolve(alive=alive)
         else:
-            owners = resolve_admitting(keys, found, alive, first_owner, admit)
+            owners = resolve_admitting(lambda living: resolve(alive=living), alive, first_owner, admit)
             alive = alive.copy()
             alive[list(refused)] = False
         kept = np.flatnonzero(alive & (owners == NOBODY))
@@ -192,8 +194,10 @@ class DedupIndex:
 
     def _check_fill(self) -> None:
         """Warn when Bloom filters hold more rows than they were made for. Raises RunFailed when far too many."""
+        if self.dedup.is_exact:
+            return
         stated, made_for = self.dedup.spec.bloom_error, self.dedup.spec.bloom_rows
-        if self.dedup.is_exact or self.num_rows <= made_for:
+        if self.num_rows <= made_for:
             return
         error = self.dedup.error_at(self.num_rows)
         what = f"{self.num_rows:,} rows are in Bloom filters made for {made_for:,} (bloom_rows)"

@@ -89,8 +89,8 @@ class Turnstile:
         if self.index:
             owners = self.index.claim_admitting(lot, brief, first, admit)
         else:
-            keys = np.zeros((num_rows, 0), np.uint64)
-            owners = resolve_admitting(keys, np.full(num_rows, NOBODY, np.int64), brief.alive, first, admit)
+            nobody = np.full(num_rows, NOBODY, np.int64)
+            owners = resolve_admitting(lambda alive: nobody, brief.alive, first, admit)
         return Claimed(owners, refused, evidence)
 
     def committed(self, lot: int) -> None:

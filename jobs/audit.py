@@ -22,7 +22,7 @@ from records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, sha
 from records.spec import build
 from records.store import Store, open_store
 from stages.admission import Admission, tally
-from stages.bandindex import BandIndex
+from stages.bandindex import NOBODY
 from stages.duplicates import DUPLICATE, PROBABLE, Duplicates
 from stages.registry import ADMISSION, DEDUP, stage_class
 
@@ -130,7 +130,7 @@ class _Walk:
         self.dedup = self._dedup()
         self.admissions: list[Admission] = list(self._stages(ADMISSION))
         self.replay = AdmissionAudit(self.admissions, self.lot_size)
-        self.index = BandIndex(self.dedup.bands) if self.dedup else None
+        self.index = self.dedup.exact_index(self.dedup.bands) if self.dedup else None
         self.wanted: dict[str, str] = {}  # id of a kept row that a duplicate names -> where it is named
 
     def note_duplicates(self, lots: Iterable[int]) -> None:
@@ -262,16 +262,17 @@ class _Walk:
         column = table.column(signature).combine_chunks()
         some = table.slice(0, SAMPLE_PER_LOT).combine_chunks().to_batches()[0]
         anew = self.dedup.find(some).columns[signature]
-        if not anew.equals(column.slice(0, SAMPLE_PER_LOT)):
+        if not self.dedup.agree(column.slice(0, SAMPLE_PER_LOT), anew):
             self.findings.add(
                 f"{name}: a row's {signature} is not that of its {self.dedup.signed}: one of the two was altered"
             )
         keys = self.dedup.keys(column)
         first = self.findings.num_checked.get("signatures", 0)
-        for row in range(table.num_rows):  # one by one: two rows of the same lot must not collide either
-            if int(self.index.query(keys[row : row + 1])[0]) >= 0:
-                self.findings.add(f"{name}: kept row {ids[row]} is a near-duplicate of an earlier kept row")
-            self.index.insert(keys[row : row + 1], np.array([first + row], np.int64))
+        # As at commit: two rows of the same lot must not collide either.
+        near = self.dedup.resolve(keys, self.index.query(keys), np.ones(len(keys), bool), first)
+        for row in np.flatnonzero(near != NOBODY).tolist():
+            self.findings.add(f"{name}: kept row {ids[row]} is a near-duplicate of an earlier kept row")
+        self.index.insert(keys, first + np.arange(len(keys)))
         self.findings.count("signatures", table.num_rows)
 
     def close(self) -> None:

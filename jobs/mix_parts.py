@@ -24,7 +24,7 @@ from records.spec import nearest
 from records.store import Store, open_store
 from stages.dedup_rows import row_hashes
 
-LEFT_OUT = {"minhash", "image_hash", "row_hash", "duplicate_of"}  # of use inside a run only
+LEFT_OUT = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # of use inside a run only
 MIXTURE, CARD = "mixture.json", "README.md"
 OURS = {"id", "origin", "generation", "recipe"}
 SPLITS = ("#train", "#holdout")

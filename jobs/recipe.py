@@ -225,7 +225,7 @@ def build_mill(recipe: Recipe) -> Mill:
         },
         "format": FORMAT,
         "generator": {"kind": generator.kind, **generator.identity()},
-        "method": _method_literals(method),
+        "method": _placeless(_method_literals(method)),
         "stages": [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec)), **s.identity()} for s in stages],
         "output": literals(recipe.output),
         **({"rounds": literals(recipe.rounds)} if recipe.rounds else {}),
@@ -290,7 +290,7 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
 def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:
     """Refuse a limit that Bloom filters are not made for; such a run would end before it."""
     for stage in stages:
-        most = stage.spec.bloom_rows if isinstance(stage, Duplicates) else None
+        most = getattr(stage.spec, "bloom_rows", None)
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
             raise UserError(
                 f"limits.kept_rows is {limits.kept_rows:,}, but stage '{stage.name}' has filters for {most:,} rows; "

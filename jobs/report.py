@@ -15,6 +15,7 @@ from jobs.sample import Sample, read_sample
 from jobs.status import Life, cost_of, life, load_book, money
 from jobs.tables import clock
 from jobs.tallies import (
+    balances,
     clusters,
     contamination,
     cost_of_tokens,
@@ -109,6 +110,7 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
         "num_lots_untold": max(0, totals.num_lots - history.counts["commit"]),
         "sample": sample,
         "lengths_note": lengths_note(sample),
+        "balanced": balances(book, totals),
         "clusters": clusters(sample.duplicates),
         "most_repeated": max(sample.duplicates.items(), key=lambda d: (d[1], d[0]), default=None),
         "benchmarks": contamination(sample),

@@ -13,6 +13,7 @@ from records.shards import Summary
 from stages.registry import ADMISSION, DEDUP
 
 MAX_ITEMS = 12  # of one benchmark
+MAX_LABELS = 24
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,27 @@ class Met:
     num_below: int
     max_share: float
     top: list[tuple[str, Overlap]]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label of a stage that balances: rows before it and after."""
+
+    name: str
+    offered: int
+    admitted: int
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """A stage that balances, with the labels that came to it most."""
+
+    name: str
+    column: str
+    labels: list[Label]
+    num_more: int  # labels that are not listed
+    offered: int
+    admitted: int
 
 
 @dataclass(frozen=True)
@@ -113,6 +135,19 @@ def clusters(duplicates: Counter[str]) -> list[Cluster]:
         first, last = (2 ** (power - 1) + 1 if power else 1), 2**power
         rows.append(Cluster(f"{first:,}" if first == last else f"{first:,} to {last:,}", len(numbers), sum(numbers)))
     return rows
+
+
+def balances(book: Manifest, totals: Summary) -> list[Balanced]:
+    """What came to each stage that balances and what it let by, label by label."""
+    columns = {stage["name"]: stage.get("column", "") for stage in book.recipe["stages"]}
+    found = []
+    for name, offered in totals.offered.items():
+        admitted = totals.admitted.get(name, {})
+        order = sorted(offered, key=lambda label: (-offered[label], label))
+        labels = [Label(label or "(none)", offered[label], admitted.get(label, 0)) for label in order]
+        sums = sum(offered.values()), sum(admitted.values())
+        found.append(Balanced(name, columns[name], labels[:MAX_LABELS], max(0, len(labels) - MAX_LABELS), *sums))
+    return found
 
 
 def contamination(sample: Sample) -> list[Met]:

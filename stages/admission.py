@@ -110,26 +110,19 @@ class Claimed:
 
 
 def resolve_admitting(
-    keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner: int, admit: Callable[[int], bool]
+    resolve: Callable[[np.ndarray], np.ndarray], alive: np.ndarray, first_owner: int, admit: Callable[[int], bool]
 ) -> np.ndarray:
-    """As stages.bandindex.resolve, but a row that is no duplicate is kept only if `admit(ask number)` says so.
+    """What `resolve` says of rows, where one that is no duplicate is kept only if `admit(ask number)` says so.
 
-    keys: uint64 (n, bands); found: int64 (n,), what the index answered; alive: bool (n,). Owners int64 (n,): NOBODY
-    also for the rows that were refused, of which nobody can be a duplicate.
+    `resolve(alive)`: owners int64 (n,) of the rows bool (n,), see stages.bandindex.resolve. `admit` is asked in the
+    order of the rows. The rows that it refuses have NOBODY, and nobody is a duplicate of them.
     """
-    owners = np.full(len(alive), NOBODY, np.int64)
-    claimed: list[dict[int, int]] = [{} for _ in range(keys.shape[1])]
+    living = alive.copy()
+    owners = resolve(living)
     for row in np.flatnonzero(alive).tolist():
-        if found[row] >= 0:
-            owners[row] = found[row]
-            continue
-        own = keys[row].tolist()
-        twin = min((c[key] for c, key in zip(claimed, own) if key in c), default=None)
-        if twin is not None:
-            owners[row] = first_owner + twin
-        elif found[row] != NOBODY:
-            owners[row] = found[row]
-        elif admit(first_owner + row):
-            for band, key in zip(claimed, own):
-                band[key] = row
+        twin = owners[row] - first_owner
+        if twin >= 0 and not living[twin]:
+            owners = resolve(living)  # a row that was refused meanwhile has no duplicates
+        if owners[row] == NOBODY and not admit(first_owner + row):
+            living[row] = False
     return owners

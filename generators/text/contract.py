@@ -128,6 +128,8 @@ class Session:
     ) -> Reply:
         """One call. `prompt` is a user message or a list of {"role", "content"}; `sampling` overrides the recipe's.
 
+        Where the last message is stages.user_turn.USER_TURN, the model writes the user's message; see `writes_user`.
+
         Calls that are gathered keep the order in which they were made, whichever is answered first.
         """
         seed = mix(self._seed, self.calls)
@@ -140,7 +142,7 @@ class Session:
         self.tokens_out += reply.tokens_out
         if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):
             self.finish = reply.finish
-        asked = prompt if isinstance(prompt, str) else prompt[-1]["content"] if prompt else ""
+        asked = prompt if isinstance(prompt, str) else prompt[-1].get("content", "") if prompt else ""
         self.turns[at] = {
             "turn": turn,
             "prompt": clean(asked),
@@ -183,7 +185,8 @@ class Method(ABC):
 
     kind: ClassVar[str]
     Spec: ClassVar[type]
-    keeps_turns: ClassVar[bool] = False  # whether rows have the column `turns`: for methods that call more than once
+    keeps_turns: bool = False  # whether rows have the column `turns`: for methods (or specs) that call more than once
+    writes_user: ClassVar[bool] = False  # whether the model has to write a user's message: takes a chat template
     # What later rounds of a run read of the rows that earlier ones kept: "row", a kept row in place of the source's;
     # "examples", some rows beside the source's; "": nothing, such a method takes no [rounds]. See records/rounds.py.
     feed: ClassVar[str] = ""
