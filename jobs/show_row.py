@@ -69,7 +69,12 @@ class Shown:
 
     @property
     def margin(self) -> str:
-        return dict(self.facts).get("margin", "")
+        """By how much the chosen answer won, where it stands beside the rejected one."""
+        return dict(self.facts).get("margin", "") if any(part.form == "sides" for part in self.parts) else ""
+
+    @property
+    def footer(self) -> list[tuple[str, str]]:
+        return [(name, value) for name, value in self.facts if not (name == "margin" and self.margin)]
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,8 @@ def _parts(row: Mapping[str, Any], look: Look, reason: str | None) -> tuple[Part
             parts.append(Part(label, "text", cut(value, MAX_CHARS if name in look.answered else MAX_CHARS // 2)))
     if look.answered == SIDES and any(row.get(name) for name in SIDES):
         parts.append(Part("", "sides", messages=tuple((name, cut(_last(row.get(name)))) for name in SIDES)))
+    if not parts and (turns := row.get(TURNS)):  # nothing came of it: what was said last
+        parts.append(Part(f"last answer ({turns[-1]['turn']})", "text", cut(turns[-1]["text"] or "")))
     return tuple(parts)
 
 
