@@ -16,6 +16,7 @@ KINDS: Kinds = {
     "judge": ("stages.judge", "Judge"),
     "json_schema": ("stages.verify.json_schema", "JsonSchema"),
     "language": ("stages.verify.language", "Language"),
+    "quality": ("stages.verify.quality", "Quality"),
     "rules": ("stages.verify.rules", "Rules"),
 }
 AT_COMMIT = frozenset({"dedup", "dedup_image", "dedup_rows"})  # their verdicts come when lots commit

@@ -223,7 +223,7 @@ def test_old_specs_bear_the_identity_that_they_had() -> None:
         ({"mode": "pairwise", "first": "x", "second": "x"}, "two columns"),
         ({"mode": "pairwise", "min_margin": 5.0}, "at most 4"),
         ({"mode": "pairwise", "prompt": "{a}"}, "prompt must hold {b}"),
-        ({"mode": "pairwise", "prompt": "{a}{b}{question}"}, "question goes with question = a column"),
+        ({"mode": "pairwise", "prompt": "{a}{b}{question}"}, "{question} goes with question = a column"),
         ({"mode": "pairwise", "prompt": "{a}{b}", "question": "prompt"}, "prompt must hold {question}"),
         ({"mode": "pairwise", "prompt": "{a}{b}{text}"}, "prompt may hold"),
         ({"mode": "steps", "prompt": "{step}"}, "prompt must hold {before}"),
