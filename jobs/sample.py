@@ -1,15 +1,15 @@
 """What only the rows know, read column by column from a bounded sample of lots."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from jobs.overlaps import WAYS, Overlaps, count, floor_of, look_up
 from records.parquet import columns_of, open_parquet
 from records.schema import IDENTITY, PROVENANCE, REJECT
 from records.shards import KEPT, REJECTED, shard_name
@@ -18,21 +18,11 @@ from records.store import Store
 MAX_LOTS = 200
 MAX_ROWS = 2_000_000
 NUM_THREADS = 8
-OVERLAP = ("overlap_benchmark", "overlap_item", "overlap_share")
 DUPLICATE_OF = "duplicate_of"
 NUM_LOTS_SHOWN = 4  # that rows to look at are taken from
 NUM_KEPT_SHOWN, NUM_REASONS_SHOWN = 3, 8
 MAX_CHARS = 420
 OWN = {f.name for f in [*IDENTITY, *PROVENANCE]}
-
-
-@dataclass
-class Overlap:
-    """One benchmark item as it was met in rows."""
-
-    num_rejected: int = 0
-    num_below: int = 0  # rows with too little of it to be rejected for it
-    max_share: float = 0.0
 
 
 @dataclass
@@ -59,9 +49,9 @@ class Sample:
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # tokens_out of kept rows
     rejected_tokens: Counter[str] = field(default_factory=Counter)  # tokens_out by reason
     duplicates: Counter[str] = field(default_factory=Counter)  # id of a kept row -> rows that duplicate it
-    overlaps: dict[tuple[str, str], Overlap] = field(default_factory=dict)  # by (benchmark, item)
+    overlaps: Overlaps = field(default_factory=dict)
     has_dedup: bool = False
-    has_overlap: bool = False
+    ways: set[str] = field(default_factory=set)  # kinds of stages that looked for benchmark items
     unreadable: list[str] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
 
@@ -79,8 +69,8 @@ def spread(num_lots: int, num_wanted: int) -> list[int]:
     return [round(i * (num_lots - 1) / (num_wanted - 1)) for i in range(num_wanted)]
 
 
-def read_sample(store: Store, num_lots: int, num_asks: int) -> Sample:
-    """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`."""
+def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Mapping[str, Any]] = ()) -> Sample:
+    """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`; `stages` are the recipe's."""
     lots = spread(num_lots, max(1, min(MAX_LOTS, MAX_ROWS * num_lots // max(1, num_asks))))
     sample = Sample(len(lots), num_lots)
     lengths = []
@@ -94,18 +84,23 @@ def read_sample(store: Store, num_lots: int, num_asks: int) -> Sample:
                     sample.unreadable.append(f"{name}: {table}")
                 elif table is not None:
                     sample.num_asks += table.num_rows
-                    _count(sample, table, folder == KEPT)
+                    _count(sample, table, name, stages)
                     if folder == KEPT:
                         lengths.append(table.column("tokens_out").drop_null().to_numpy())
     if lengths:
         sample.lengths = np.concatenate(lengths).astype(np.int64)
+    look_up(store, sample.overlaps, stages)
     sample.shown = _rows_to_look_at(store, lots[:NUM_LOTS_SHOWN])
     return sample
 
 
 def _columns(store: Store, folder: str, name: str) -> pa.Table | str | None:
     """The columns that counts need; None for a shard that is not there, and what is wrong for a broken one."""
-    wanted = ["tokens_out", *OVERLAP, *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF))]
+    wanted = [
+        "tokens_out",
+        *(c for way in WAYS for c in way.columns),
+        *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF)),
+    ]
     try:
         with store.open(name) as source, open_parquet(source) as file:
             there = set(file.schema_arrow.names)
@@ -118,7 +113,7 @@ def _columns(store: Store, folder: str, name: str) -> pa.Table | str | None:
         return str(error).splitlines()[0]
 
 
-def _count(sample: Sample, table: pa.Table, is_kept: bool) -> None:
+def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping[str, Any]]) -> None:
     names = table.schema.names
     if REJECT.name in names:
         sums = table.group_by(REJECT.name).aggregate([("tokens_out", "sum")])
@@ -128,18 +123,10 @@ def _count(sample: Sample, table: pa.Table, is_kept: bool) -> None:
         sample.has_dedup = True
         for value in table.column(DUPLICATE_OF).drop_null().value_counts().to_pylist():
             sample.duplicates[value["values"]] += value["counts"]
-    if not set(OVERLAP) <= set(names):
-        return
-    sample.has_overlap = True
-    met = table.filter(pc.is_valid(table.column("overlap_item")))
-    is_rejected = [not is_kept] * met.num_rows
-    if not is_kept:  # a row with some overlap may have been rejected for another reason
-        is_rejected = pc.fill_null(pc.match_substring_regex(met.column(REJECT.name), ":overlap$"), False).to_pylist()
-    for benchmark, item, share, refused in zip(*(met.column(n).to_pylist() for n in OVERLAP), is_rejected):
-        found = sample.overlaps.setdefault((benchmark or "", item), Overlap())
-        found.num_rejected += refused
-        found.num_below += not refused
-        found.max_share = max(found.max_share, share or 0.0)
+    for way in WAYS:
+        if set(way.columns) <= set(names):
+            sample.ways.add(way.kind)
+            count(sample.overlaps, way, floor_of(way, stages), table, shard)
 
 
 def _rows_to_look_at(store: Store, lots: Sequence[int]) -> list[Shown]:
@@ -153,7 +140,8 @@ def _rows_to_look_at(store: Store, lots: Sequence[int]) -> list[Shown]:
                     column = text_column(file.schema_arrow)
                     if column is None or (folder == KEPT and len(kept) >= NUM_KEPT_SHOWN):
                         continue
-                    wanted = ["id", "source_id", REJECT.name, column, DUPLICATE_OF, *OVERLAP, "overlap_start"]
+                    wanted = ["id", "source_id", REJECT.name, column, DUPLICATE_OF]
+                    wanted += [c for way in WAYS for c in (way.item, way.score, way.start)]
                     table = columns_of(file, [n for n in wanted if n in file.schema_arrow.names])
             except (pa.ArrowInvalid, OSError):
                 continue  # not there, or told as unreadable by those who count
@@ -177,9 +165,11 @@ def _shown(row: dict[str, Any], column: str) -> Shown:
     text, evidence, begin = row[column] or "", "", 0
     if row.get(DUPLICATE_OF):
         evidence = f"duplicate of {row[DUPLICATE_OF][:12]}"
-    elif row[REJECT.name] and row.get("overlap_item"):
-        evidence = f"{row['overlap_share']:.0%} of {row['overlap_item']}"
-        begin = max(0, (row["overlap_start"] or 0) - MAX_CHARS // 4)
+    for way in WAYS:
+        if (row[REJECT.name] or "").endswith(f":{way.reason}") and row.get(way.item):
+            score = f"{row[way.score]:.2f} like" if way.is_measured else f"{row[way.score]:.0%} of"
+            evidence = f"{score} {row[way.item]}"
+            begin = max(0, (row[way.start] or 0) - MAX_CHARS // 4)
     cut = text[begin : begin + MAX_CHARS]
     is_cut = begin + MAX_CHARS < len(text)
     cut = (cut.partition(" ")[2] or cut) if begin else cut
