@@ -1,15 +1,14 @@
 """What only the rows know, read column by column from a bounded sample of lots."""
 
 from collections import Counter
-<<<<<<< HEAD
-=======
 from collections.abc import Mapping, Sequence
->>>>>>> embed
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.overlaps import WAYS, Overlaps, count, floor_of, look_up
 from records.parquet import columns_of, open_parquet
@@ -25,22 +24,8 @@ CALLS = ("turn", "tokens_in", "tokens_out")  # what is read of the column `turns
 
 
 @dataclass
-<<<<<<< HEAD
-class Overlap:
-    """One benchmark item as it was met in rows."""
-
-    num_rejected: int = 0
-    num_below: int = 0  # rows with too little of it to be rejected for it
-    max_share: float = 0.0
-
-
-@dataclass
 class Calls:
     """The calls of one turn."""
-=======
-class Shown:
-    """One row to look at."""
->>>>>>> embed
 
     num: int = 0
     tokens_in: int = 0
@@ -96,20 +81,12 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
                     sample.unreadable.append(f"{shard_name(folder, lot)}: {table}")
                 elif table is not None:
                     sample.num_asks += table.num_rows
-<<<<<<< HEAD
-                    _count(sample, table, folder == KEPT, lot)
-=======
-                    _count(sample, table, name, stages)
->>>>>>> embed
+                    _count(sample, table, shard_name(folder, lot), stages, lot)
                     if folder == KEPT:
                         lengths.append(table.column("tokens_out").drop_null().to_numpy())
     if lengths:
         sample.lengths = np.concatenate(lengths).astype(np.int64)
-<<<<<<< HEAD
-=======
     look_up(store, sample.overlaps, stages)
-    sample.shown = _rows_to_look_at(store, lots[:NUM_LOTS_SHOWN])
->>>>>>> embed
     return sample
 
 
@@ -135,11 +112,7 @@ def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
         return str(error).splitlines()[0]
 
 
-<<<<<<< HEAD
-def _count(sample: Sample, table: pa.Table, is_kept: bool, lot: int) -> None:
-=======
-def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping[str, Any]]) -> None:
->>>>>>> embed
+def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping[str, Any]], lot: int) -> None:
     names = table.schema.names
     if "turns" in names:
         _count_calls(sample, table.column("turns").combine_chunks())
@@ -160,7 +133,6 @@ def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping
             count(sample.overlaps, way, floor_of(way, stages), table, shard)
 
 
-<<<<<<< HEAD
 def _count_calls(sample: Sample, turns: pa.ListArray) -> None:
     sample.num_called += len(turns) - turns.null_count
     inner = turns.flatten()
@@ -174,52 +146,3 @@ def _count_calls(sample: Sample, turns: pa.ListArray) -> None:
             found.num += one["turn_count"]
             found.tokens_in += one["tokens_in_sum"] or 0
             found.tokens_out += one["tokens_out_sum"] or 0
-=======
-def _rows_to_look_at(store: Store, lots: Sequence[int]) -> list[Shown]:
-    """Some kept rows and one rejected row a reason, from the first lots of the sample."""
-    kept: list[Shown] = []
-    rejected: dict[str, Shown] = {}
-    for lot in lots:
-        for folder in (KEPT, REJECTED):
-            try:
-                with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
-                    column = text_column(file.schema_arrow)
-                    if column is None or (folder == KEPT and len(kept) >= NUM_KEPT_SHOWN):
-                        continue
-                    wanted = ["id", "source_id", REJECT.name, column, DUPLICATE_OF]
-                    wanted += [c for way in WAYS for c in (way.item, way.score, way.start)]
-                    table = columns_of(file, [n for n in wanted if n in file.schema_arrow.names])
-            except (pa.ArrowInvalid, OSError):
-                continue  # not there, or told as unreadable by those who count
-            reasons = table.column(REJECT.name).to_pylist()
-            for number, reason in enumerate(reasons):
-                if reason is None and len(kept) < NUM_KEPT_SHOWN:
-                    kept.append(_shown(table.slice(number, 1).to_pylist()[0], column))
-                elif reason is not None and reason not in rejected:
-                    rejected[reason] = _shown(table.slice(number, 1).to_pylist()[0], column)
-    return kept + [rejected[r] for r in sorted(rejected)[:NUM_REASONS_SHOWN]]
-
-
-def text_column(schema: pa.Schema) -> str | None:
-    """The column that a person would read: `text`, else the first payload column that holds strings."""
-    texts = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in OWN and f.name != REJECT.name]
-    return "text" if "text" in texts else next(iter(texts), None)
-
-
-def _shown(row: dict[str, Any], column: str) -> Shown:
-    """The row's text cut to MAX_CHARS: from its beginning, or around what it shares with a benchmark."""
-    text, evidence, begin = row[column] or "", "", 0
-    if row.get(DUPLICATE_OF):
-        evidence = f"duplicate of {row[DUPLICATE_OF][:12]}"
-    for way in WAYS:
-        if (row[REJECT.name] or "").endswith(f":{way.reason}") and row.get(way.item):
-            score = f"{row[way.score]:.2f} like" if way.is_measured else f"{row[way.score]:.0%} of"
-            evidence = f"{score} {row[way.item]}"
-            begin = max(0, (row[way.start] or 0) - MAX_CHARS // 4)
-    cut = text[begin : begin + MAX_CHARS]
-    is_cut = begin + MAX_CHARS < len(text)
-    cut = (cut.partition(" ")[2] or cut) if begin else cut
-    cut = (cut.rpartition(" ")[0] or cut) if is_cut else cut
-    source, words = row["source_id"] or "", " ".join(cut.split())
-    return Shown(row[REJECT.name], row["id"], source, column, words, begin > 0, is_cut, evidence)
->>>>>>> embed
