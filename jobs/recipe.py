@@ -229,7 +229,7 @@ def build_mill(recipe: Recipe) -> Mill:
         },
         "format": FORMAT,
         "generator": {"kind": generator.kind, **generator.identity()},
-        "method": _method_literals(method),
+        "method": _placeless(_method_literals(method)),
         "stages": [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec)), **s.identity()} for s in stages],
         "output": literals(recipe.output),
         **({"rounds": literals(recipe.rounds)} if recipe.rounds else {}),

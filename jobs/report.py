@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from jobs import gate_audit, plots
+from jobs.gallery import gallery
 from jobs.gate_plot import plane
 from jobs.history import History
 from jobs.sample import Sample, read_sample
@@ -69,7 +70,8 @@ def page(store: Store, book: Manifest) -> str:
     )
     world.filters |= {"soft": _soft, "count": _count, "share": _share, "percent": _percent, "clock": clock}
     world.filters |= {"rate": gate_audit.told, "between": lambda g: gate_audit.between(g.low, g.high)}
-    facts = {**_facts(book, totals, history, sample, seen), **_gates(store, book, totals)}
+    rows = gallery(store, sample, book.recipe)
+    facts = {**_facts(book, totals, history, sample, seen), **_gates(store, book, totals), "gallery": rows}
     drawn = {**_figures(history, sample), "gates": plane(facts["gates"])}
     figures = {name: Markup(svg) for name, svg in drawn.items()}
     return world.get_template("report.html").render(**facts, figures=figures)
@@ -101,7 +103,7 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
         "fingerprint": book.fingerprint,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "totals": totals,
-        "tiles": _tiles(book, totals, cost),
+        "tiles": _tiles(book, totals, cost, sample),
         "cost": cost,
         "funnel": funnel,
         "has_cpu": any(step.cpu for step in funnel),
@@ -153,7 +155,7 @@ def _log_note(history: History) -> str:
     return f"{some} running time of the driver.{unclear}"
 
 
-def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None) -> list[dict[str, str]]:
+def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None, sample: Sample) -> list[dict[str, str]]:
     wall_s = sum(start.get("wall_s", 0.0) for start in book.starts)
     device_s = sum(start.get("device_s", 0.0) for start in book.starts)
     tiles = [
@@ -163,6 +165,13 @@ def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None) -> list
         ("tokens per second", _count(totals.tokens_out / wall_s) if wall_s else "–", "over the running time"),
         ("kept shards", _bytes(totals.kept_bytes), f"{_count(totals.num_lots)} lots"),
     ]
+    if sample.num_called:
+        calls = sum(c.num for c in sample.calls.values()) / sample.num_called
+        tiles.append(
+            ("calls per row", f"{calls:,.1f}", f"{len(sample.calls)} kind{'s' * (len(sample.calls) != 1)} of call")
+        )
+    if sample.num_called and totals.kept:
+        tiles.append(("tokens per kept row", _count(totals.tokens_out / totals.kept), "generated, rejected rows too"))
     if device_s:
         tiles.append(("engine time", clock(device_s), "summed over devices"))
     if cost:

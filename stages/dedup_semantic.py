@@ -5,6 +5,9 @@ As SemDeDup (Abbas et al. 2023, arXiv 2303.09540): rows whose embeddings have a 
 rows come lot by lot, and each is compared with every row kept before it (stages.nearindex), so no pair is missed and
 the first row stays. The verdict comes at commit, as for all that look for duplicates.
 
+The default is measured: among 212 rows kept by recipes/demo.toml, 23 of 657 pairs on one topic lie at 0.9 or more and
+say the same (one pair at 0.95), and the most alike pair on two topics has 0.84.
+
 A text longer than the encoder's `window` is the mean of its parts, each with the weight of one: what a row says in its
 second half counts as well. Vectors depend on the text alone, up to the machine's kind: another CPU may round one of the
 numbers to its neighbour, which moves a cosine by less than 0.001.
@@ -29,7 +32,7 @@ class DedupSemanticSpec:
     """`model` is a sentence encoder (see stages.models), `threshold` a cosine in (0, 1], `window` in tokens."""
 
     model: str = embedding.DEFAULT
-    threshold: float = 0.95
+    threshold: float = 0.9
     window: int = 126
     column: str = "text"
 

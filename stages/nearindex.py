@@ -13,6 +13,7 @@ from stages.embedding import dots, norms
 
 BLOCK = 8192  # kept rows compared at once
 MAX_ASKED = 256
+SLACK = 1e-6  # inner products are whole numbers: what lies so close to a limit is at it, but for the root's rounding
 GROWTH = 1.5
 MIN_ROOM = 1024
 
@@ -52,7 +53,7 @@ class NearIndex:
             limits, best = self.threshold * norms(part), np.full(len(part), np.iinfo(np.int64).max)
             for start in range(0, self.num_rows, BLOCK):
                 stop = min(start + BLOCK, self.num_rows)
-                near = dots(part, self._vectors[start:stop]) >= limits[:, None] * self._norms[None, start:stop]
+                near = dots(part, self._vectors[start:stop]) >= limits[:, None] * self._norms[None, start:stop] - SLACK
                 rows, places = np.nonzero(near)
                 np.minimum.at(best, rows, self._owners[start + places])
             is_near = best < np.iinfo(np.int64).max
@@ -102,7 +103,7 @@ class NearIndex:
             rows = rows[answers[rows] == NOBODY]
             vectors = vectors_of(np.ascontiguousarray(keys[rows]), self.dimension)
             sizes = norms(vectors)
-            near = dots(vectors, vectors) >= (self.threshold * sizes)[:, None] * sizes[None, :]
+            near = dots(vectors, vectors) >= (self.threshold * sizes)[:, None] * sizes[None, :] - SLACK
             kept: list[int] = []
             for at, row in enumerate(rows.tolist()):
                 twin = next((other for other in kept if near[at, other]), None)
@@ -123,5 +124,4 @@ def keys_of(vectors: np.ndarray) -> np.ndarray:
 
 def vectors_of(keys: np.ndarray, dimension: int) -> np.ndarray:
     """The int8 (n, dimension) in `keys_of`."""
-    held = np.ascontiguousarray(keys, "<u8").view(np.int8)
-    return np.ascontiguousarray(held.reshape(len(keys), -1)[:, :dimension])
+    return np.ascontiguousarray(np.ascontiguousarray(keys, "<u8").view(np.int8)[:, :dimension])
