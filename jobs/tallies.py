@@ -10,9 +10,10 @@ from jobs.sample import Overlap, Sample
 from jobs.status import money
 from records.manifest import Manifest
 from records.shards import Summary
-from stages.registry import AT_COMMIT
+from stages.registry import ADMISSION, DEDUP
 
 MAX_ITEMS = 12  # of one benchmark
+MAX_LABELS = 24
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,27 @@ class Met:
 
 
 @dataclass(frozen=True)
+class Label:
+    """A label of a stage that balances: rows before it and after."""
+
+    name: str
+    offered: int
+    admitted: int
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """A stage that balances, with the labels that came to it most."""
+
+    name: str
+    column: str
+    labels: list[Label]
+    num_more: int  # labels that are not listed
+    offered: int
+    admitted: int
+
+
+@dataclass(frozen=True)
 class Cluster:
     """Kept rows with so many duplicates."""
 
@@ -60,12 +82,17 @@ class Cluster:
     num_rows: int
 
 
+def in_order(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """The stages' tables in the order in which rows pass: those that decide at commit come last."""
+    return sorted(recipe["stages"], key=lambda s: (s["kind"] in DEDUP) + 2 * (s["kind"] in ADMISSION))
+
+
 def yields(book: Manifest, totals: Summary) -> list[Step]:
-    """Rows entering and leaving each stage in recipe order; dedup, which is decided at commit, comes last.
+    """Rows entering and leaving each stage in recipe order; those that decide at commit come last.
 
     Reasons that bear no stage's name belong to the generator.
     """
-    stages = sorted(book.recipe["stages"], key=lambda s: s["kind"] in AT_COMMIT)
+    stages = in_order(book.recipe)
     by_stage: Counter[str] = Counter()
     names = {stage["name"] for stage in stages}
     for reason, rows in totals.rejected.items():
@@ -113,6 +140,19 @@ def clusters(duplicates: Counter[str]) -> list[Cluster]:
         first, last = (2 ** (power - 1) + 1 if power else 1), 2**power
         rows.append(Cluster(f"{first:,}" if first == last else f"{first:,} to {last:,}", len(numbers), sum(numbers)))
     return rows
+
+
+def balances(book: Manifest, totals: Summary) -> list[Balanced]:
+    """What came to each stage that balances and what it let by, label by label."""
+    columns = {stage["name"]: stage.get("column", "") for stage in book.recipe["stages"]}
+    found = []
+    for name, offered in totals.offered.items():
+        admitted = totals.admitted.get(name, {})
+        order = sorted(offered, key=lambda label: (-offered[label], label))
+        labels = [Label(label or "(none)", offered[label], admitted.get(label, 0)) for label in order]
+        sums = sum(offered.values()), sum(admitted.values())
+        found.append(Balanced(name, columns[name], labels[:MAX_LABELS], max(0, len(labels) - MAX_LABELS), *sums))
+    return found
 
 
 def contamination(sample: Sample) -> list[Met]:

@@ -216,6 +216,18 @@ class Source:
             start = upto
         return found
 
+    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+        """(source id, text) of asks [start, stop), which go round the first `num_rows` rows; each row is read once,
+        however often they go round."""
+        if stop - start >= num_rows:
+            whole = self.rows(0, num_rows)
+            return [whole[at % num_rows] for at in range(start, stop)]
+        place = start % num_rows
+        upto = place + stop - start
+        if upto <= num_rows:
+            return self.rows(place, upto)
+        return [*self.rows(place, num_rows), *self.rows(0, upto - num_rows)]
+
     def _id(self, part: Part, at: int, text: str) -> str:
         if self.id_column:
             try:

@@ -1,7 +1,9 @@
 """Models for stages to read, without a fit."""
 
+import json
 import tempfile
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
@@ -25,3 +27,35 @@ def classifier() -> str:
     trained_on = {"path": "x", "num_rows": 8, "digest": digest_table(table)}
     Fit(Classifier(Spec(steps=1, batch=4, width=8), schema), table, trained_on, store, 0).run()
     return store.uri
+
+
+@lru_cache
+def encoder() -> str:
+    """The folder of a sentence encoder with one small layer, that has learnt nothing: fast, and a real transformer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,:{}\"'"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "mill", "of", "grain", "wheel", "list", "number"]
+    vocabulary = {word: at for at, word in enumerate([*words, *letters, *(f"##{letter}" for letter in letters)])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    folder = Path(tempfile.mkdtemp(prefix="encoder-"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=80,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        BertModel(config).save_pretrained(folder)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 66}))
+    return str(folder)
