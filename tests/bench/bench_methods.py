@@ -1,8 +1,8 @@
-"""Tokens per second of a method of several calls through `produce`, beside raw vLLM that is given all the calls at once.
+"""Tokens per second of a method of several calls through `produce`, beside raw vLLM given all the calls at once.
 
 Raw vLLM knows every prompt beforehand, those too that a method makes of an earlier answer: it is the limit of what any
-order of calls can reach. Both sides make the same calls with the same seeds; the method is run again on the answers that
-the shards hold to find the prompts. Clock and machine as in bench_teacher.
+order of calls can reach. Both sides make the same calls with the same seeds; the method is run again on the answers
+that the shards hold to find the prompts. Clock and machine as in bench_teacher.
 """
 
 import statistics

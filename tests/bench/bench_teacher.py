@@ -63,7 +63,8 @@ def beat(state):
         opened = time.perf_counter()
 with connected(recipe.cluster, print):
     totals = Summary()
-    job = Job(kit, mill.asked(open_store(sys.argv[2])), open_store(sys.argv[2]), recipe.cluster, recipe.limits, mill.generator, totals)
+    store = open_store(sys.argv[2])
+    job = Job(kit, mill.asked(store), store, recipe.cluster, recipe.limits, mill.generator, totals)
     loop = LotLoop(job, beat, print)
     pool = loop.pools[0]
     stop = pool.stop
