@@ -1,6 +1,6 @@
-"""From judged rows to a filter: the shipped fit recipe on the output of a run, both sides of it, and a run that filters."""
+"""From judged rows to a filter: the shipped fit recipe on both sides of a run's output, and a run that filters."""
 
-import json
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.fit import load_plan
+from rich.console import Console
+
+from jobs.fit import card_table, load_plan
 from records.datasets import DataSpec, read_table
 from records.errors import UserError
 from records.schema import full_schema
+from records.store import open_store
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
 from tests.stages.models import judged
@@ -56,13 +59,17 @@ def test_rejected_rows_are_read_when_asked_for(out: Path, tmp_path: Path) -> Non
 def test_the_shipped_recipe_fits_a_filter_that_a_run_applies(out: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"needs 50 rows of either class, but 0 of 600 are not good"):
         load_plan(RECIPE, [f"data.path={out}", "data.rejected=false"])
-    model, settings = tmp_path / "model", ("--set", f"data.path={out}", "--set", "cluster.num_cpus=2")
-    done = gristmill("fit", RECIPE, "--out", str(model), *settings)
-    assert done.returncode == 0, done.stderr
-    held = json.loads((model / "model.json").read_text())["facts"]["held_out"]
+    model = tmp_path / "model"
+    card = load_plan(RECIPE, [f"data.path={out}"]).fit(open_store(str(model))).run()
+    held = card.facts["held_out"]
     assert held["precision"] > held["base_rate"] + 0.2 and held["recall"] > 0.7 and held["auc"] > 0.9
-    assert f"{held['rows']:,}, {held['base_rate']:.1%} of them good" in done.stdout
-    assert f"precision {held['precision']:.3f}, recall {held['recall']:.3f}" in done.stdout
+    assert card.facts["left_out"] == 30, "rows that no judge has read"
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(card_table(card, str(model)))
+    shown = console.export_text()
+    assert f"{held['rows']:,}, {held['base_rate']:.1%} of them good" in shown
+    assert f"precision {held['precision']:.3f}, recall {held['recall']:.3f}" in shown
+    assert f'kind = "quality", path = "{model}"' in shown
 
     draw = np.random.default_rng(0)
     texts = judged(1000)["text"].to_pylist()[1200:1400]  # none of them learnt from
