@@ -57,7 +57,8 @@ class BandShards:
 
     def __init__(self, dedup: Duplicates, num_actors: int, source: ClaimSource) -> None:
         self.dedup, self.source = dedup, source
-        edges = np.linspace(0, dedup.bands, min(num_actors, dedup.bands) + 1).astype(int).tolist()
+        num_actors = min(num_actors, dedup.bands) if dedup.is_divisible else 1
+        edges = np.linspace(0, dedup.bands, num_actors + 1).astype(int).tolist()
         self._bands = [slice(*pair) for pair in pairwise(edges)]
         self._actors: dict[int, Any] = {}
         self._nbytes: dict[int, int] = {}

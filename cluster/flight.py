@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from cluster.member import Member
 from cluster.pool import Pool
 from cluster.quarantine import Quarantine
 from cluster.work import Brief, Kit
 from records.shards import Encoded
+from stages.admission import Claimed
 
 READY_PHASES = ("ready", "finishing", "finished", "committing")  # all that is left is the lot's turn
 
@@ -57,7 +56,7 @@ class Flight:
     member: Member | None = None
     quarantine: Quarantine | None = None
     brief: Brief | None = None
-    owners: np.ndarray | None = None
+    claimed: Claimed | None = None
     encoded: Encoded | None = None
     replica: int | None = None  # that made its rows
     node: str | None = None
@@ -75,4 +74,4 @@ class Flight:
         """From its asks, with the same ids and seeds."""
         self.step, self.phase, self.suspicion = 0, "waiting", 0
         self.input_ref = self.asks_ref
-        self.ref = self.output_ref = self.member = self.quarantine = self.brief = self.owners = self.encoded = None
+        self.ref = self.output_ref = self.member = self.quarantine = self.brief = self.claimed = self.encoded = None

@@ -2,6 +2,7 @@
 shards, or faster from snapshots of its claims."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from cluster.snapshots import Claims, SnapshotWriter
 from cluster.spec import SNAPSHOT_LOTS
 from cluster.work import Brief
 from records.store import Store
-from stages.bandindex import NOBODY, resolve
+from stages.admission import resolve_admitting
+from stages.bandindex import NOBODY
 from stages.duplicates import Duplicates
 
 MAX_EXCESS = 10.0  # times the stated error at which overfull filters end the run
@@ -110,7 +112,24 @@ class DedupIndex:
             return self._claim(lots)
         return [self.claim(*one) for one in lots]
 
-    def _claim(self, lots: Sequence[tuple[int, Brief, int]]) -> list[np.ndarray]:
+    def claim_admitting(self, lot: int, brief: Brief, first_owner: int, admit: Callable[[int], bool]) -> np.ndarray:
+        """As `claim`, but a row that is no duplicate is kept only if `admit(its ask number)` says so; it is asked in
+        the order of the rows. A row that is refused has -1 and claims nothing."""
+        refused: list[int] = []
+
+        def note(ask: int) -> bool:
+            if not (is_admitted := admit(ask)):
+                refused.append(ask - first_owner)
+            return is_admitted
+
+        return self._claim([(lot, brief, first_owner)], note, refused)[0]
+
+    def _claim(
+        self,
+        lots: Sequence[tuple[int, Brief, int]],
+        admit: Callable[[int], bool] | None = None,
+        refused: Sequence[int] = (),
+    ) -> list[np.ndarray]:
         keys = np.concatenate([brief.keys for _, brief, _ in lots if brief.keys is not None])
         alive = np.concatenate([brief.alive for _, brief, _ in lots])
         first_lot, _, first_owner = lots[0]
@@ -119,7 +138,13 @@ class DedupIndex:
             raise ValueError("lots that are claimed together must follow one another")
         found = np.full(len(alive), NOBODY, np.int64)
         found[alive] = self._ask(first_lot, keys[alive])
-        owners = resolve(keys, found, alive, first_owner)
+        resolve = partial(self.dedup.resolve, keys, found, first_owner=first_owner)
+        if admit is None:
+            owners = resolve(alive=alive)
+        else:
+            owners = resolve_admitting(lambda living: resolve(alive=living), alive, first_owner, admit)
+            alive = alive.copy()
+            alive[list(refused)] = False
         kept = np.flatnonzero(alive & (owners == NOBODY))
         self._unsent, self._unsent_from = (keys[kept], first_owner + kept), first_lot
         for (lot, _, _), start, stop in zip(lots, *np.searchsorted(kept, [starts[:-1], starts[1:]])):
@@ -169,8 +194,10 @@ class DedupIndex:
 
     def _check_fill(self) -> None:
         """Warn when Bloom filters hold more rows than they were made for. Raises RunFailed when far too many."""
+        if self.dedup.is_exact:
+            return
         stated, made_for = self.dedup.spec.bloom_error, self.dedup.spec.bloom_rows
-        if self.dedup.is_exact or self.num_rows <= made_for:
+        if self.num_rows <= made_for:
             return
         error = self.dedup.error_at(self.num_rows)
         what = f"{self.num_rows:,} rows are in Bloom filters made for {made_for:,} (bloom_rows)"

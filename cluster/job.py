@@ -14,8 +14,8 @@ from cluster.replica import StageWorker
 from cluster.spec import ClusterSpec, Limits
 from cluster.work import Kit
 from generators.contract import Generator
+from records.lots import Asked
 from records.shards import Summary
-from records.sources import Source
 from records.store import Store
 
 WINDOW_PER_CPU = 3
@@ -30,7 +30,7 @@ class Job:
     """All that a run needs, made by the verbs of `jobs`."""
 
     kit: Kit
-    source: Source
+    source: Asked
     store: Store
     spec: ClusterSpec
     limits: Limits

@@ -18,10 +18,10 @@ from cluster.budget import Budget
 from cluster.commit import Committer
 from cluster.errors import Lost, RunFailed, fetch
 from cluster.flight import Flight, route
-from cluster.index import DedupIndex
 from cluster.job import Beat, Job, beat, build_pools, hint, window
 from cluster.quarantine import SUSPECT_AFTER, Quarantine
 from cluster.replica import join_task
+from cluster.turnstile import Turnstile
 from cluster.work import Brief, finish_task, process_task, warm_task
 from records.lots import unborn
 from records.shards import Summary
@@ -55,17 +55,15 @@ class LotLoop:
         self._next = self._to_claim = self._to_hand_over = job.totals.num_lots
         self._window, self._num_cpus, self._handed = 0, 1, Summary()  # handed: committed, or on the way there
         self._handed.add(job.totals)
-        self.index: DedupIndex | None = None
-        if job.kit.dedup is not None:
-            dials = job.spec.index_actors, job.spec.max_retries, job.spec.snapshot_lots
-            self.index = DedupIndex(self._kit_ref, job.store, job.kit.dedup.bands, *dials)
+        self.turnstile = Turnstile(job.kit, self._kit_ref, job.store, job.spec)
         self._shown = self._polled = self._counted = 0.0
 
     def stop(self) -> None:
         self.stopping = True
 
     def run(self) -> str:
-        """Why the loop ended: "asks", "kept_rows", "kept_tokens", "tokens", "device_s", "cost" or "stopped".
+        """Why the loop ended: "asks", "kept_rows", "kept_tokens", "tokens", "quotas", "device_s", "cost" or
+        "stopped".
 
         Raises RunFailed, Conflict (another driver) or UserError (the store); the committed lots stay as they are.
         """
@@ -75,13 +73,11 @@ class LotLoop:
                 pool.start()  # engines load while the index is read back and stages are opened
             if self.pools:
                 self._warm = warm_task.remote([self._kit_ref])  # if it fails, so will the first lot, with a name to it
-            if self.index:
-                self.index.start(self.totals.num_lots, self.say, lambda: self.stopping)
+            self.turnstile.start(self.totals, self.say, lambda: self.stopping)
             return self._loop()
         finally:
             self._committed(self.committer.stop())
-            if self.index:
-                self.index.stop()
+            self.turnstile.stop()
             for pool in self.pools:
                 pool.stop()
             hint(self.pools, is_over=True)
@@ -89,7 +85,7 @@ class LotLoop:
     def _loop(self) -> str:
         num_lots = self.job.kit.plan.num_lots
         while True:
-            reached = self.job.limits.reached(self._handed) or self.budget.spent
+            reached = self._reached() or self.budget.spent
             is_last = num_lots is not None and self._to_hand_over >= num_lots
             closing = None if self._flights else self.budget.closing  # the lots in flight are done, and no more begun
             ended = reached or ("asks" if is_last else closing)
@@ -106,6 +102,10 @@ class LotLoop:
             self._committed(self.committer.done())
             self._show()
 
+    def _reached(self) -> str | None:
+        """The limit that is reached by the lots that are committed or on the way there, "quotas" if all are full."""
+        return self.job.limits.reached(self._handed) or ("quotas" if self.turnstile.is_full(self._handed) else None)
+
     def _poll(self) -> None:
         now = time.monotonic()
         if now - self._polled < POLL_S:
@@ -120,7 +120,7 @@ class LotLoop:
     def _launch(self, num_lots: int | None) -> None:
         plan, window = self.job.kit.plan, self._window
         while len(self._flights) + self.committer.num_running < window and (num_lots is None or self._next < num_lots):
-            if self.budget.closing:
+            if self.budget.closing or not plan.may_be_born(self._next, self.totals.num_lots):
                 break
             start, stop = plan.span(self._next)
             self._flights[self._next] = Flight(self._next, stop - start)
@@ -267,11 +267,10 @@ class LotLoop:
         """A claimed lot has lost its rows. An engine that is not deterministic will make other rows, so the claims
         from this lot on are taken back, and every later lot claims again."""
         assert lot >= self._to_hand_over
-        if self.index:
-            self.index.rewind(lot, lot * self.job.kit.plan.lot_size)
+        self.turnstile.rewind(lot)
         for later in self._flights.values():
             if later.lot > lot and later.phase in ("finishing", "finished"):
-                later.phase, later.ref, later.encoded, later.owners = "ready", None, None, None
+                later.phase, later.ref, later.encoded, later.claimed = "ready", None, None, None
         self._to_claim = lot
 
     def _claim(self) -> None:
@@ -280,20 +279,19 @@ class LotLoop:
         while (flight := self._flights.get(self._to_claim + len(lots))) and flight.phase == "ready":
             assert flight.brief
             lots.append((flight.lot, flight.brief, flight.lot * self.job.kit.plan.lot_size))
-        owners = self.index.claim_many(lots) if self.index and lots else [None] * len(lots)
-        for (lot, _, _), claimed in zip(lots, owners):
-            self._flights[lot].owners = claimed
+        for (lot, _, _), claimed in zip(lots, self.turnstile.claim_many(lots)):
+            self._flights[lot].claimed = claimed
             self._flights[lot].mark("claimed")
             self._finish(self._flights[lot])
         self._to_claim += len(lots)
 
     def _finish(self, flight: Flight) -> None:
         flight.phase = "finishing"
-        self._watch(flight, finish_task.remote([self._kit_ref], flight.output_ref, flight.lot, flight.owners))
+        self._watch(flight, finish_task.remote([self._kit_ref], flight.output_ref, flight.lot, flight.claimed))
 
     def _hand_over(self) -> None:
         while (flight := self._flights.get(self._to_hand_over)) and flight.phase == "finished":
-            if self.job.limits.reached(self._handed):
+            if self._reached():
                 return
             assert flight.encoded
             flight.phase = "committing"
@@ -305,8 +303,7 @@ class LotLoop:
     def _committed(self, done: list[tuple[int, Summary]]) -> None:
         for lot, summary in done:
             self.totals.add(summary)
-            if self.index:
-                self.index.committed(lot)
+            self.turnstile.committed(lot)
             flight = self._in_commit.pop(lot)
             flight.mark("committed")
             self.job.note("commit", lot=lot, **flight.literals(self.began), **summary.literals())
@@ -315,6 +312,5 @@ class LotLoop:
         if (now := time.monotonic()) - self._shown > SHOW_S:
             self._shown = now
             flights = [*self._flights.values(), *self._in_commit.values()]
-            index_bytes = self.index.nbytes if self.index else 0
             seen = self.totals, flights, self.route, self.pools, self.budget, self.job
-            self.on_beat(beat(*seen, self.retries, self.busy_s, index_bytes))
+            self.on_beat(beat(*seen, self.retries, self.busy_s, self.turnstile.nbytes))

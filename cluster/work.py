@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from records.ids import row_id
 from records.lots import Plan, Unborn, born
 from records.schema import ASK, REJECT, set_column
 from records.shards import Encoded, OutputSpec
+from stages.admission import Admission, Claimed, tally
 from stages.bandindex import NOBODY, UNKNOWN
 from stages.contract import Stage
 from stages.duplicates import DUPLICATE, PROBABLE, Duplicates
@@ -50,6 +52,10 @@ class Kit:
     def dedup(self) -> Duplicates | None:
         return next((s for s in self.stages if isinstance(s, Duplicates)), None)
 
+    @property
+    def admissions(self) -> list[Admission]:
+        return [s for s in self.stages if isinstance(s, Admission)]
+
     def open(self) -> "Kit":
         if self.generator is not None:
             self.generator.open()
@@ -67,6 +73,7 @@ class Brief:
     alive: np.ndarray  # bool (num_rows,)
     keys: np.ndarray | None  # uint64 (num_rows, bands); rows that are dead hold zeros; None without dedup
     busy_s: dict[str, float]  # CPU time by stage
+    offers: Sequence[Sequence[Any]] = ()  # of each stage that admits rows, what it needs to know of every row
 
 
 class StageFailed(Exception):
@@ -113,15 +120,21 @@ def process(kit: Kit, batch: Unborn | pa.RecordBatch, segment: int = 0) -> tuple
         keys = np.zeros((batch.num_rows, kit.dedup.bands), np.uint64)
         if alive.any():
             keys[alive] = kit.dedup.keys(batch.column(kit.dedup.signature).filter(pa.array(alive)))
-    return batch, Brief(alive, keys, busy_s)
+    is_last = segment == len(segments) - 1
+    return batch, Brief(alive, keys, busy_s, [stage.offers(batch) for stage in kit.admissions] if is_last else ())
 
 
-def finish(kit: Kit, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None) -> Encoded:
-    """Mark the duplicates (`owners[i]` is the ask number of the kept row, UNKNOWN where the index cannot tell, -1 for
-    none) and part the lot."""
-    if owners is not None and (owners != NOBODY).any():
+def finish(kit: Kit, batch: pa.RecordBatch, lot: int, claimed: Claimed | None) -> Encoded:
+    """Mark the duplicates and what was not admitted, and part the lot."""
+    if claimed is not None:
+        batch = _admitted(_without_duplicates(kit, batch, claimed.owners), claimed)
+    return shards.encode(batch, kit.schema, lot, kit.output, tally(kit.admissions, batch))
+
+
+def _without_duplicates(kit: Kit, batch: pa.RecordBatch, owners: np.ndarray) -> pa.RecordBatch:
+    """`owners[i]` is the ask number of the kept row, UNKNOWN where the index cannot tell, -1 for none."""
+    if kit.dedup is not None and (owners != NOBODY).any():
         plan = kit.plan
-        assert kit.dedup is not None
         reject = batch.column(REJECT.name).to_pylist()
         kept = batch.column("duplicate_of").to_pylist()
         for row in np.flatnonzero(owners != NOBODY).tolist():
@@ -130,7 +143,18 @@ def finish(kit: Kit, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None)
                 kept[row] = row_id(plan.fingerprint, plan.generation, *divmod(int(owners[row]), plan.lot_size))
         batch = set_column(batch, batch.schema.field("duplicate_of"), pa.array(kept, pa.string()))
         batch = set_column(batch, REJECT, pa.array(reject, pa.string()))
-    return shards.encode(batch, kit.schema, lot, kit.output)
+    return batch
+
+
+def _admitted(batch: pa.RecordBatch, claimed: Claimed) -> pa.RecordBatch:
+    """`batch` with what stages said of rows by those kept before."""
+    for name, values in claimed.evidence.items():
+        field = batch.schema.field(name)
+        batch = set_column(batch, field, pa.array(values, field.type))
+    if any(claimed.refused):
+        reject = [new or old for new, old in zip(claimed.refused, batch.column(REJECT.name).to_pylist())]
+        batch = set_column(batch, REJECT, pa.array(reject, pa.string()))
+    return batch
 
 
 # Retries are the run's own business (bounded, counted, named), so Ray's are off.
@@ -146,5 +170,5 @@ def warm_task(kit_ref: list) -> None:
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def finish_task(kit_ref: list, batch: pa.RecordBatch, lot: int, owners: np.ndarray | None) -> Encoded:
-    return finish(opened(kit_ref), batch, lot, owners)
+def finish_task(kit_ref: list, batch: pa.RecordBatch, lot: int, claimed: Claimed | None) -> Encoded:
+    return finish(opened(kit_ref), batch, lot, claimed)

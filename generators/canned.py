@@ -95,7 +95,7 @@ class CannedEngine:
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
         """One text; a third more tokens than words, as English has."""
-        asked = prompt if isinstance(prompt, str) else " ".join(m["content"] for m in prompt)
+        asked = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
         await self._take_time(asked)
         finish, draw = "stop", mix(seed, KIND)
         given = next((a for a in self.spec.answers if a.when in asked), None)

@@ -6,6 +6,7 @@ from typing import Any
 from generators.contract import Needs
 from generators.text.contract import ChatEngine, Method
 from generators.text.generator import TextGenerator
+from records.errors import UserError
 from records.spec import literals
 from stages.engine import Engine
 from stages.served import ModelSpec
@@ -47,10 +48,19 @@ class Teacher(TextGenerator):
         }
 
     def check(self) -> None:
+        if self.program.writes_user and not self.spec.chat:
+            raise UserError(f"method '{self.method}' lets the model write users' messages: it takes chat = true")
         self.spec.check()
 
     def open_engine(self) -> ChatEngine:
-        return self.spec.open_engine(dict(self.sampling), self.spec.json_schema)
+        engine = self.spec.open_engine(dict(self.sampling), self.spec.json_schema)
+        if self.program.writes_user:
+            try:
+                engine.check_user_turn()
+            except UserError:
+                engine.close()
+                raise
+        return engine
 
     def close(self) -> None:
         engine, self._engine = self._engine, None

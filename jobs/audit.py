@@ -11,6 +11,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
+from jobs.audit_admission import AdmissionAudit
 from records import ledger, manifest
 from records.errors import UserError
 from records.ids import row_id
@@ -20,9 +21,10 @@ from records.schema import REJECT
 from records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
 from records.spec import build
 from records.store import Store, open_store
-from stages.bandindex import BandIndex
+from stages.admission import Admission, tally
+from stages.bandindex import NOBODY
 from stages.duplicates import DUPLICATE, PROBABLE, Duplicates
-from stages.registry import AT_COMMIT, stage_class
+from stages.registry import ADMISSION, DEDUP, stage_class
 
 MAX_SHOWN = 20
 SAMPLE_PER_LOT = 4  # signatures made anew from what they sign
@@ -126,7 +128,9 @@ class _Walk:
         self.lot_size = int(book.recipe["lot_size"])
         self.schema: pa.Schema | None = None
         self.dedup = self._dedup()
-        self.index = BandIndex(self.dedup.bands) if self.dedup else None
+        self.admissions: list[Admission] = list(self._stages(ADMISSION))
+        self.replay = AdmissionAudit(self.admissions, self.lot_size)
+        self.index = self.dedup.exact_index(self.dedup.bands) if self.dedup else None
         self.wanted: dict[str, str] = {}  # id of a kept row that a duplicate names -> where it is named
 
     def note_duplicates(self, lots: Iterable[int]) -> None:
@@ -143,13 +147,15 @@ class _Walk:
             self.wanted.update({other: name for other in named.drop_null().to_pylist()})
 
     def _dedup(self) -> Duplicates | None:
+        return next(self._stages(DEDUP), None)
+
+    def _stages(self, kinds: frozenset[str]) -> Iterator[Any]:
+        """The stages of these kinds, as the run had them."""
         for table in self.book.recipe["stages"]:
-            if table["kind"] in AT_COMMIT:
+            if table["kind"] in kinds:
                 spec = {k: v for k, v in table.items() if k not in ("kind", "name")}
                 made: Any = stage_class(table["kind"])
-                stage: Duplicates = made(build(made.Spec, spec, manifest.NAME), table["name"])
-                return stage
-        return None
+                yield made(build(made.Spec, spec, manifest.NAME), table["name"])
 
     def lot(self, lot: int) -> Summary:
         name = shard_name(KEPT, lot)
@@ -171,6 +177,9 @@ class _Walk:
         whole = pa.concat_tables(tables)
         self._complete(whole, lot)
         summary = summarise(whole)
+        summary.offered, summary.admitted = tally(self.admissions, whole)
+        for line in self.replay.lot(whole, lot):
+            self.findings.add(line)
         for what, told, found in _disagreements(meta["summary"], summary):
             self.findings.add(f"{name}: its footer says {what} = {told}, its rows say {found}")
         if self.dedup:
@@ -253,16 +262,17 @@ class _Walk:
         column = table.column(signature).combine_chunks()
         some = table.slice(0, SAMPLE_PER_LOT).combine_chunks().to_batches()[0]
         anew = self.dedup.find(some).columns[signature]
-        if not anew.equals(column.slice(0, SAMPLE_PER_LOT)):
+        if not self.dedup.agree(column.slice(0, SAMPLE_PER_LOT), anew):
             self.findings.add(
                 f"{name}: a row's {signature} is not that of its {self.dedup.signed}: one of the two was altered"
             )
         keys = self.dedup.keys(column)
         first = self.findings.num_checked.get("signatures", 0)
-        for row in range(table.num_rows):  # one by one: two rows of the same lot must not collide either
-            if int(self.index.query(keys[row : row + 1])[0]) >= 0:
-                self.findings.add(f"{name}: kept row {ids[row]} is a near-duplicate of an earlier kept row")
-            self.index.insert(keys[row : row + 1], np.array([first + row], np.int64))
+        # As at commit: two rows of the same lot must not collide either.
+        near = self.dedup.resolve(keys, self.index.query(keys), np.ones(len(keys), bool), first)
+        for row in np.flatnonzero(near != NOBODY).tolist():
+            self.findings.add(f"{name}: kept row {ids[row]} is a near-duplicate of an earlier kept row")
+        self.index.insert(keys, first + np.arange(len(keys)))
         self.findings.count("signatures", table.num_rows)
 
     def close(self) -> None:

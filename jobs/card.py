@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from jobs.format_card import format_section
+from jobs.formats import Form
 from jobs.mix_spec import ADDED
 from records.manifest import Manifest
-from records.schema import IDENTITY, PROVENANCE
+from records.schema import IDENTITY, IMAGE, PROVENANCE
 from records.shards import Summary
 
 if TYPE_CHECKING:
@@ -75,18 +77,21 @@ rows = datasets.load_dataset("parquet", data_files="train-*.parquet", split="tra
 """
 
 
-def dataset_card(book: Manifest, totals: Summary, shards: Sequence["ShardFile"], schema: pa.Schema) -> str:
+def dataset_card(
+    book: Manifest, totals: Summary, shards: Sequence["ShardFile"], schema: pa.Schema, form: Form | None = None
+) -> str:
     """README.md of the release, in the form that dataset hubs read: YAML front matter, then prose and tables."""
     recipe = book.recipe
     rejected = "\n".join(f"| rejected {reason} | {count:,} |" for reason, count in sorted(totals.rejected.items()))
     generator = recipe["generator"]
     model = f" with the model `{generator.get('name') or generator['model']}`" if generator.get("model") else ""
     method = f", the method `{recipe['method']['kind']}`" if recipe["method"] else ""
+    unless = "Every row is synthetic." if form else "Every row is synthetic unless its `origin` column says `real`."
     return f"""{front(recipe["name"], totals.kept, ["synthetic"])}# {recipe["name"]}
 
 {recipe.get("description") or "A synthetic corpus made with Gristmill."}
 
-Every row is synthetic unless its `origin` column says `real`. The generator was
+{unless} The generator was
 `{generator["kind"]}`{model}{method}. The fingerprint of the recipe is `{book.fingerprint}`.
 
 ## What was made and what was kept
@@ -103,13 +108,36 @@ of {sum(s.num_bytes for s in shards):,} bytes together; rows are shuffled over a
 ## Columns
 
 {columns_table(schema)}
-## Recipe
+{format_section(form) + chr(10) if form else ""}## Recipe
 
 ```json
 {json.dumps({k: v for k, v in recipe.items() if k != "cluster"}, indent=2, ensure_ascii=False)}
 ```
 
 {READING}"""
+
+
+def _croissant_field(field: pa.Field, column: str = "", path: str = "") -> dict[str, Any]:
+    """A column; of a list of structs its parts as sub-fields, found by their path in the column."""
+    column = column or field.name
+    told: dict[str, Any] = {
+        "@type": "cr:Field",
+        "@id": f"rows/{column}{'/' + path if path else ''}",
+        "name": field.name,
+    }
+    kind = field.type.value_type if pa.types.is_list(field.type) else field.type
+    if pa.types.is_list(field.type):
+        told["repeated"] = True
+    if pa.types.is_struct(kind) and kind != IMAGE:
+        return {**told, "subField": [_croissant_field(inner, column, inner.name) for inner in kind]}
+    source: dict[str, Any] = {"fileSet": {"@id": "shards"}, "extract": {"column": column}}
+    if path:
+        source["transform"] = {"jsonPath": path}
+    return {
+        **told,
+        "dataType": next((v for k, v in TYPES.items() if str(kind).startswith(k)), "sc:Text"),
+        "source": source,
+    }
 
 
 def croissant(told: About, shards: Sequence["ShardFile"], schema: pa.Schema) -> dict[str, Any]:
@@ -134,16 +162,7 @@ def croissant(told: About, shards: Sequence["ShardFile"], schema: pa.Schema) -> 
         "encodingFormat": "application/x-parquet",
         "includes": "train-*.parquet",
     }
-    fields = [
-        {
-            "@type": "cr:Field",
-            "@id": f"rows/{field.name}",
-            "name": field.name,
-            "dataType": next((v for k, v in TYPES.items() if str(field.type).startswith(k)), "sc:Text"),
-            "source": {"fileSet": {"@id": "shards"}, "extract": {"column": field.name}},
-        }
-        for field in schema
-    ]
+    fields = [_croissant_field(field) for field in schema]
     return {
         "@context": {
             "@language": "en",
@@ -159,8 +178,12 @@ def croissant(told: About, shards: Sequence["ShardFile"], schema: pa.Schema) -> 
             "fileObject": "cr:fileObject",
             "fileSet": "cr:fileSet",
             "includes": "cr:includes",
+            "jsonPath": "cr:jsonPath",
             "recordSet": "cr:recordSet",
+            "repeated": "cr:repeated",
             "source": "cr:source",
+            "subField": "cr:subField",
+            "transform": "cr:transform",
         },
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",

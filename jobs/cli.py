@@ -7,14 +7,18 @@ from collections.abc import Sequence
 
 from records.errors import UserError
 
+FORMATS = ("rows", "messages", "alpaca", "preference", "text", "prompt-completion")  # those of jobs/formats.py
+
 EPILOG = """\
 examples:
+  gristmill recipes
   gristmill produce recipes/demo.toml --out out/demo
   gristmill produce recipes/demo.toml --out s3://bucket/demo --set limits.asks=10000 --set cluster.replicas=8
   gristmill status out/demo --watch
   gristmill report out/demo
   gristmill audit out/demo
   gristmill pack out/demo --to out/demo-release --shard-mb 256
+  gristmill pack out/demo --to out/demo-chat --format messages
   gristmill pack mixtures/topics.toml --to out/topics-mixture
   gristmill fit recipes/fit/adult-tabddpm.toml --out out/adult-tabddpm
   gristmill audit-privacy recipes/fit/adult-mst.toml --out out/adult-mst
@@ -142,6 +146,10 @@ def parser() -> argparse.ArgumentParser:
         if name == "status":
             verb.add_argument("--watch", action="store_true", help="go on showing it until the run ends")
 
+    recipes = verbs.add_parser("recipes", help="list the recipes that come with the project, or print one")
+    recipes.add_argument("name", metavar="NAME", nargs="?", help="print this one, with its comments")
+    recipes.add_argument("--json", action="store_true", help="machine-readable")
+
     report = verbs.add_parser("report", help="write report.html beside the shards: the run as one page with plots")
     report.add_argument("uri", metavar="URI", help="the --out of a run")
 
@@ -152,6 +160,13 @@ def parser() -> argparse.ArgumentParser:
         "uri", metavar="URI", help="the --out of a complete run, or a mixture: a TOML file, see mixtures/"
     )
     pack.add_argument("--to", required=True, metavar="URI", help="where the release goes; must be empty")
+    pack.add_argument(
+        "--format",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help="rows: all columns (default); else what trainers load as it is: messages (chat), alpaca, preference "
+        "(prompt, chosen, rejected), text, prompt-completion",
+    )
     pack.add_argument("--shard-mb", type=int, default=256, help="size of a shard in MiB, about (default 256)")
     pack.add_argument("--seed", type=int, help="of draw and shuffle (default: the mixture's own, else 0)")
     pack.add_argument("--dry-run", action="store_true", help="count everything and show the plan; write nothing")
@@ -213,6 +228,10 @@ def _call(args: argparse.Namespace) -> int:
         from jobs.status import status
 
         return status(args.uri, args.json, args.watch)
+    if args.verb == "recipes":
+        from jobs.list_recipes import recipes
+
+        return recipes(args.name, args.json)
     if args.verb == "report":
         from jobs.report import report
 
@@ -223,7 +242,7 @@ def _call(args: argparse.Namespace) -> int:
         return audit(args.uri, args.json)
     from jobs.pack import pack
 
-    return pack(args.uri, args.to, args.shard_mb, args.seed, args.dry_run)
+    return pack(args.uri, args.to, args.shard_mb, args.seed, args.dry_run, args.format)
 
 
 if __name__ == "__main__":

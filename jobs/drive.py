@@ -19,6 +19,8 @@ BUDGET_ENDS = ("device_s", "cost")
 
 def end_state(mill: Mill, totals: Summary, ended: str | None) -> State:
     """The state of a run that has not been stopped."""
+    if ended == "quotas" or mill.is_full(totals):
+        return "complete"
     limits, num_asks = mill.recipe.limits, mill.plan.num_asks
     if ended in BUDGET_ENDS:
         only_goal = num_asks is None and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
@@ -43,7 +45,9 @@ def drive(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Leas
         check_room(mill.pools, spec.nodes_timeout_s, monitor.say)
         monitor.begin()
         generator_here = generator if is_pooled else None
-        job = Job(kit, mill.source, store, spec, recipe.limits, generator_here, totals, *spent, monitor.events.note)
+        job = Job(
+            kit, mill.asked(store), store, spec, recipe.limits, generator_here, totals, *spent, monitor.events.note
+        )
         loop = LotLoop(job, monitor.beat, monitor.say)
         with interruptible(loop.stop, store.give_up, monitor.say):
             try:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from jobs.bar import Bar
 from jobs.card import croissant
+from jobs.formats import ROWS, Form, form_of
 from jobs.mix_card import about_mixture, mixture_card, mixture_facts, number, percent, shard_facts
 from jobs.mix_count import counted
 from jobs.mix_draw import Candidates, Drawn, draw
@@ -22,15 +23,18 @@ from jobs.mix_parts import CARD, MIXTURE, open_part
 from jobs.mix_payload import payload_of
 from jobs.mix_scan import candidates, checksum, release_schema, released, scan
 from jobs.mix_spec import load_mix
-from jobs.pack import PLAIN_EVERY_S, batch_work, check_target, gather, select, write_shards
+from jobs.pack import PLACE, PLAIN_EVERY_S, SHARD, batch_work, check_target, gather, select, write_shards
 from records.errors import UserError
 from records.store import Store, open_store
 
 BLOCK_CHUNKS = 8  # of one task
 
 
-def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: bool) -> int:
-    """Draw the mixture and write its release; returns the exit code. Raises UserError before anything is written."""
+def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: bool, form_name: str = ROWS) -> int:
+    """Draw the mixture and write its release, in a format of jobs/formats.py; returns the exit code.
+
+    Raises UserError before anything is written.
+    """
     console = Console(stderr=True, highlight=False)
     spec = load_mix(path)
     spec = spec if seed is None else replace(spec, seed=seed)
@@ -38,6 +42,7 @@ def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: b
     check_target(target, write=False)
     parts = [open_part(part) for part in spec.parts]
     payload, text_column = payload_of(parts, spec)
+    form = form_of(form_name, payload)
     if not dry_run:
         check_target(target)
 
@@ -64,13 +69,20 @@ def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: b
                 raise UserError(f"part '{part.title}' holds no rows")
         drawn = draw(rows, spec, [part.title for part in parts])
         counts = counted(rows, drawn, [part.title for part in parts], text_column is not None)
+        if form and (drawn.weights != 1).any():
+            raise UserError(
+                f"the rows got weights (shortfall = 'reweight'), and {form.name} has no place for them: choose another "
+                "shortfall, or pack as rows"
+            )
         facts = mixture_facts(spec, parts, rows, drawn, counts, payload, text_column)
+        if form:
+            facts["made_as"] = form.name
         num_bytes = float((drawn.times * sizes[rows.chunk]).sum())
         num_shards = max(1, round(num_bytes / (shard_mb * 2**20)))
         show(facts, num_shards, Console(highlight=False) if dry_run else console)
         if dry_run:
             return 0
-        schema = release_schema(
+        rows_schema = release_schema(
             payload, text_column is not None, bool((drawn.times > 1).any()), bool((drawn.weights != 1).any())
         )
 
@@ -78,24 +90,27 @@ def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: b
             tables = []
             for taken in block.to_pylist():
                 part, chunk = chunks[taken["chunk"]]
-                tables.append(released(parts[part], chunk, taken, schema, payload, text_column, spec.seed, num_shards))
+                told = taken, rows_schema, payload, text_column, spec.seed, num_shards
+                table = released(parts[part], chunk, *told)
+                tables.append(form.convert(table, keep=(SHARD, PLACE)) if form else table)
             return pa.concat_tables(tables)
 
+        schema = form.schema if form else rows_schema
         with Bar(console, "shards", PLAIN_EVERY_S) as bar:
             shards = write_shards(select(selection(rows, drawn), make, here), target, num_shards, schema, here, bar)
     told = counts["totals"]["all"]["rows"]
     if sum(s.num_rows for s in shards) != told:
         raise RuntimeError(f"{sum(s.num_rows for s in shards)} rows were packed of {told}")
     facts["shards"] = shard_facts(shards)
-    _papers(facts, shards, schema, target)
+    _papers(facts, shards, schema, target, form)
     say(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
     return 0
 
 
-def _papers(facts: dict, shards: Sequence, schema: pa.Schema, target: Store) -> None:
+def _papers(facts: dict, shards: Sequence, schema: pa.Schema, target: Store, form: Form | None) -> None:
     target.put("croissant.json", json.dumps(croissant(about_mixture(facts), shards, schema), indent=2).encode())
     target.put(MIXTURE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
-    target.put(CARD, mixture_card(facts, schema).encode())  # last: a release without its card is not finished
+    target.put(CARD, mixture_card(facts, schema, form).encode())  # last: a release without its card is not finished
 
 
 def selection(rows: Candidates, drawn: Drawn) -> list[pa.Table]:

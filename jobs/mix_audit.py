@@ -37,6 +37,11 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
         facts = json.loads(data)
         if facts["format"] != FORMAT:
             raise UserError(f"{store.path(MIXTURE)}: written by another version of gristmill ({facts['format']})")
+        if form := facts.get("made_as"):
+            raise UserError(
+                f"{store.uri} was packed as {form}, so its rows do not say what is real; audit the same mixture packed "
+                "as rows (the same seed draws the same rows)"
+            )
         walk = _Walk(store, facts)
         shards, section = facts["shards"], mixture_section(facts)
     except (ValueError, KeyError, TypeError) as error:

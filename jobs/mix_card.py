@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from jobs.card import READING, About, columns_table, front
+from jobs.format_card import format_section
+from jobs.formats import Form
 from jobs.mix_draw import Candidates, Drawn
 from jobs.mix_parts import Part
 from jobs.mix_spec import MixSpec
@@ -111,27 +113,35 @@ def _policy(used: dict[str, Any]) -> str:
     return f"It was needed ({'; '.join(why)}): {DID[used['policy']]}."
 
 
-def mixture_card(facts: dict[str, Any], schema: pa.Schema) -> str:
+def mixture_card(facts: dict[str, Any], schema: pa.Schema, form: Form | None = None) -> str:
     """README.md of the release."""
     asked, counts = facts["asked"], facts["counts"]
     tags = ["synthetic"] if counts["totals"]["synthetic"]["rows"] else []
     shards = facts["shards"]
+    if form:
+        origins = (
+            "The rows do not say of themselves what is real: the same mixture packed as rows does, by the same ids."
+        )
+        audited = "these numbers can be counted anew in the same mixture packed as rows, by `gristmill audit`"
+    else:
+        origins = """The `origin` column says of each row whether it is `real` or `synthetic`, `generation` in which \
+round it was made (0: real rows, and those of a first model), `mixture_part` where it came from."""
+        audited = "`gristmill audit` counts the rows anew and compares"
     return f"""{front(asked["name"], counts["totals"]["all"]["rows"], [*tags, "mixture"])}# {asked["name"]}
 
 {asked["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."}
 
-The `origin` column says of each row whether it is `real` or `synthetic`, `generation` in which round it was made (0:
-real rows, and those of a first model), `mixture_part` where it came from. The fingerprint of the mixture is
+{origins} The fingerprint of the mixture is
 `{facts["fingerprint"]}`.
 
 {mixture_section(facts)}
-`mixture.json` holds these numbers for machines; `gristmill audit` counts the rows anew and compares. Number of shards:
+`mixture.json` holds these numbers for machines; {audited}. Number of shards:
 {len(shards)}, of {sum(s["num_bytes"] for s in shards):,} bytes together; rows are shuffled over all of them.
 
 ## Columns
 
 {columns_table(schema)}
-{READING}"""
+{format_section(form) + chr(10) if form else ""}{READING}"""
 
 
 def about_mixture(facts: dict[str, Any]) -> About:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.formats import made_as
 from jobs.mix_files import DATA, TEXTS, Chunk, json_schema, line_chunks, parquet_chunks, read_chunk
 from jobs.mix_spec import ADDED, COPY, WEIGHT, PartSpec
 from records import ledger, manifest
@@ -23,7 +24,7 @@ from records.spec import nearest
 from records.store import Store, open_store
 from stages.dedup_rows import row_hashes
 
-LEFT_OUT = {"minhash", "image_hash", "row_hash", "duplicate_of"}  # of use inside a run only
+LEFT_OUT = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # of use inside a run only
 MIXTURE, CARD = "mixture.json", "README.md"
 OURS = {"id", "origin", "generation", "recipe"}
 SPLITS = ("#train", "#holdout")
@@ -173,6 +174,11 @@ def _open_ours(spec: PartSpec) -> Part:
         raise UserError(f"part '{spec.title}': {store.uri} is a release that was not finished; pack it anew")
     chunks, schemas = parquet_chunks(store, shards)
     columns = set(schemas[0].names)
+    if form := made_as(schemas[0]):
+        raise UserError(
+            f"part '{spec.title}': {store.uri} was packed as {form}, so its rows do not say what they are; take the "
+            "run itself, or a release as rows"
+        )
     if not columns >= OURS:
         raise UserError(f"part '{spec.title}': {store.uri} is no release of gristmill; give its files as path")
     if columns & {COPY, WEIGHT}:
@@ -209,6 +215,8 @@ def _open_files(spec: PartSpec) -> Part:
         raise UserError(f"{where} {base} matches files in several folders; name the folder above them")
     if endings == {0}:
         chunks, schemas = parquet_chunks(store, names_in_order)
+        if spec.origin == "real" and (form := next(filter(None, map(made_as, schemas)), None)):
+            raise UserError(f"{where} {base} holds rows of a run, packed as {form}: set origin = 'synthetic'")
         return _of_files(spec, store, chunks, _merged(where, schemas))
     if endings == {1}:
         return _open_tables(spec, [store.path(name) for name in names_in_order], store)

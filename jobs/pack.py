@@ -23,6 +23,7 @@ from rich.console import Console
 from cluster.spec import ClusterSpec
 from jobs.bar import Bar
 from jobs.card import about, croissant, dataset_card
+from jobs.formats import ROWS, form_of
 from jobs.mix_parts import CARD, LEFT_OUT, at_rest
 from records import ledger
 from records.errors import UserError
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SHARD, PLACE = "_shard", "_place"
 ROW_GROUP_ROWS = 8192
+NUM_WEIGHED = 16  # lots whose columns are weighed to know how large the shards of a format become
 PLAIN_EVERY_S = 10.0  # of lines of progress where there is no terminal
 
 
@@ -49,39 +51,50 @@ class ShardFile:
     sha256: str
 
 
-def pack(uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_run: bool = False) -> int:
-    """Write the release of a run, or of a mixture (a TOML file); returns the exit code.
+def pack(
+    uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_run: bool = False, form_name: str = ROWS
+) -> int:
+    """Write the release of a run, or of a mixture (a TOML file), in a format of jobs/formats.py; returns the exit code.
 
-    Raises UserError for a run that is not at rest, and for a mixture that cannot be made.
+    Raises UserError for a run that is not at rest, for a mixture that cannot be made, and for a format that does not
+    fit the columns.
     """
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
     if uri.endswith(".toml"):
         from jobs.mix import pack_mixture
 
-        return pack_mixture(uri, to, shard_mb, seed, dry_run)
+        return pack_mixture(uri, to, shard_mb, seed, dry_run, form_name)
     console = Console(stderr=True, highlight=False)
     store, target = open_store(uri), open_store(to)
     store.check(write=False)
     book = at_rest(store)
-    check_target(target, write=not dry_run)
+    check_target(target, write=False)
     lots = ledger.committed(store)
     totals = ledger.totals(store, book, lots)
     if not totals.kept:
         raise UserError(f"{store.uri}: no row was kept, there is nothing to pack")
-    num_shards = max(1, round(totals.kept_bytes / (shard_mb * 2**20)))
     with open_parquet(store.open(shard_name(KEPT, 0))) as first:
-        schema = first.schema_arrow.remove_metadata()
-    schema = with_images(pa.schema([f for f in schema if f.name not in LEFT_OUT and f.name != REJECT.name]))
+        rows_schema = first.schema_arrow.remove_metadata()
+    rows_schema = pa.schema([f for f in rows_schema if f.name not in LEFT_OUT and f.name != REJECT.name])
+    form = form_of(form_name, rows_schema)
+    if form:
+        rows_schema = pa.schema([rows_schema.field(name) for name in dict.fromkeys(["id", *form.reads])])
+    schema = form.schema if form else with_images(rows_schema)
+    check_target(target, write=not dry_run)
+    share = weighed(store, sorted(lots), rows_schema.names) if form else 1.0
+    num_shards = max(1, round(totals.kept_bytes * share / (shard_mb * 2**20)))
     if dry_run:
-        Console(highlight=False).print(f"{totals.kept:,} rows would go into {num_shards} shards of {target.uri}")
+        told = f"{totals.kept:,} rows would go into {num_shards} shards of {target.uri}"
+        Console(highlight=False).print(f"{told}{f', as {form.name}' if form else ''}")
         return 0
 
     def read(batch: dict[str, np.ndarray]) -> pa.Table:
         tables = []
         for lot in batch["id"].tolist():
             with store.open(shard_name(KEPT, int(lot))) as file:
-                tables.append(read_parquet(file, schema.names).cast(schema))
+                table = read_parquet(file, rows_schema.names).select(rows_schema.names)
+                tables.append(form.convert(table) if form else table.cast(schema))
         table = pa.concat_tables(tables)
         return placed(table, place(table.column("id").to_pylist(), used_seed), num_shards)
 
@@ -99,11 +112,26 @@ def pack(uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_ru
             shards = write_shards(rows, target, num_shards, schema, here, bar)
     if sum(s.num_rows for s in shards) != totals.kept:
         raise RuntimeError(f"{sum(s.num_rows for s in shards)} rows were packed of {totals.kept}")
-    card = dataset_card(book, totals, shards, schema)
+    card = dataset_card(book, totals, shards, schema, form)
     target.put("croissant.json", json.dumps(croissant(about(book, totals), shards, schema), indent=2).encode())
     target.put(CARD, card.encode())  # last: a release without its card is not finished
     console.print(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)", markup=False)
     return 0
+
+
+def weighed(store: Store, lots: Sequence[int], names: Sequence[str]) -> float:
+    """The part of the bytes of kept shards that is in these columns, from some lots."""
+    ours, whole = 0, 0
+    for lot in lots[:: max(1, len(lots) // NUM_WEIGHED)]:
+        with store.open(shard_name(KEPT, lot)) as source, open_parquet(source) as file:
+            for group in range(file.metadata.num_row_groups):
+                of_group = file.metadata.row_group(group)
+                for number in range(of_group.num_columns):
+                    column = of_group.column(number)
+                    whole += column.total_compressed_size
+                    if column.path_in_schema.partition(".")[0] in names:
+                        ours += column.total_compressed_size
+    return ours / whole if whole else 1.0
 
 
 def check_target(target: Store, write: bool = True) -> None:
@@ -136,11 +164,11 @@ def batch_work(say: Callable[[str], None], *stores: Store) -> Iterator[dict[str,
         strategy = {"scheduling_strategy": here["scheduling_strategy"]} if here else {}
         try:
             yield {"ray_remote_args_fn": lambda: strategy, "num_cpus": 0} if here else {}
-        except ray.exceptions.RayError as error:
-            cause = getattr(error, "cause", None)
+        except (UserError, ray.exceptions.RayError) as error:
+            cause = error if isinstance(error, UserError) else getattr(error, "cause", None)
             if not isinstance(cause, UserError):
                 raise
-            raise UserError(str(cause)) from None
+            raise UserError(str(cause).splitlines()[0]) from None  # Ray Data adds lines about its attempts
 
 
 def gather(work: Callable[[int], dict[str, Any]], num: int, here: dict[str, Any]) -> Iterator[dict[str, Any]]:

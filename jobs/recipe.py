@@ -12,15 +12,19 @@ from generators.contract import Generator
 from generators.registry import generator_class
 from generators.text.contract import Method
 from generators.text.registry import method_class
+from jobs.gate_audit import GateAuditSpec
 from jobs.toml_file import load_table, parted
 from records.errors import UserError
 from records.ids import fingerprint
-from records.lots import Plan
+from records.lots import Asked, Plan
 from records.manifest import FORMAT
+from records.rounds import RoundSource, RoundsSpec, check_rounds
 from records.schema import full_schema
-from records.shards import OutputSpec
+from records.shards import OutputSpec, Summary
 from records.sources import Source, SourceSpec, open_source
 from records.spec import build, literals, nearest
+from records.store import Store
+from stages.admission import Admission, is_full
 from stages.contract import Stage
 from stages.duplicates import Duplicates
 from stages.needs import Needs
@@ -43,9 +47,11 @@ class Recipe:
     seed: int = 0
     lot_size: int = 256
     method: dict[str, Any] | None = None  # of a text generator; default: prompt
+    rounds: RoundsSpec | None = None  # of a method that feeds on kept rows
     stages: tuple[dict[str, Any], ...] = ()
     limits: Limits = field(default_factory=Limits)
     output: OutputSpec = field(default_factory=OutputSpec)
+    gate_audit: GateAuditSpec | None = None  # rows of known label, for the report
     cluster: ClusterSpec = field(default_factory=ClusterSpec)
 
     def __post_init__(self) -> None:
@@ -77,6 +83,20 @@ class Mill:
     def pooled(self) -> frozenset[str]:
         """Names of the stages that live in pools: those with an engine, and those that `[cluster.pools]` names."""
         return frozenset(s.name for s in self.stages if s.needs or s.name in self.recipe.cluster.pools)
+
+    def asked(self, store: Store) -> Asked:
+        """What the asks of a run into `store` are made from."""
+        rounds, method, plan = self.recipe.rounds, self.method, self.plan
+        if rounds is None or method is None:
+            return self.source
+        columns = dict.fromkeys([*method.fed, *plan.carry])
+        return RoundSource(
+            self.source, store, rounds, method.feed, list(columns), self.fingerprint, self.recipe.lot_size
+        )
+
+    def is_full(self, totals: Summary) -> bool:
+        """Whether quotas are full, so that no further row can be kept."""
+        return is_full(self.stages, totals.admitted)
 
     @property
     def pools(self) -> dict[str, tuple[Needs, PoolSpec]]:
@@ -161,11 +181,16 @@ def build_stages(recipe: Recipe) -> list[Stage]:
             raise UserError(f"two stages are called '{name}'; give one of them another name = \"...\"")
     if sum(isinstance(s, Duplicates) for s in stages) > 1:
         raise UserError("a recipe takes one dedup stage")
+    at_commit = [isinstance(s, Admission) for s in stages if isinstance(s, Admission | Duplicates)]
+    if at_commit != sorted(at_commit):
+        raise UserError("stages: dedup comes before balance and novelty, which admit what is no duplicate")
     for name in recipe.cluster.pools:
         if name not in names:
             raise UserError(f"cluster.pools.{name}: no stage is called so{nearest(name, names)}")
         if isinstance(stages[names.index(name)], Duplicates):
             raise UserError(f"cluster.pools.{name}: {name} has no engine; its index is spread by cluster.index_actors")
+        if isinstance(stages[names.index(name)], Admission):
+            raise UserError(f"cluster.pools.{name}: {name} has no engine; its verdicts come when lots commit")
     return stages
 
 
@@ -178,6 +203,13 @@ def build_mill(recipe: Recipe) -> Mill:
     stages = build_stages(recipe)
     source = open_source(recipe.source)
     _check_source(source, recipe.source, generator)
+    if recipe.rounds:
+        if method is None or not method.feed:
+            what = f"method '{method.kind}'" if method else f"generator '{generator.kind}'"
+            raise UserError(
+                f"[rounds] is for methods that feed on kept rows (self_instruct, evol_instruct), not {what}"
+            )
+        check_rounds(recipe.rounds, source, recipe.source.samples, recipe.source.cycle)
     carried = [pa.field(name, pa.string()) for name in recipe.source.carry]
     payload = [*carried, *generator.payload]
     try:
@@ -186,6 +218,8 @@ def build_mill(recipe: Recipe) -> Mill:
         raise UserError(f"{error}; rename it in source.carry, or give the stage another name") from None
     _check_reads(schema, payload, stages)
     _check_room(recipe.limits, stages)
+    if recipe.gate_audit:
+        _check_label(schema, recipe.gate_audit.column)
     identity = {
         "seed": recipe.seed,
         "lot_size": recipe.lot_size,
@@ -195,12 +229,15 @@ def build_mill(recipe: Recipe) -> Mill:
         },
         "format": FORMAT,
         "generator": {"kind": generator.kind, **generator.identity()},
-        "method": _method_literals(method),
+        "method": _placeless(_method_literals(method)),
         "stages": [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec)), **s.identity()} for s in stages],
         "output": literals(recipe.output),
+        **({"rounds": literals(recipe.rounds)} if recipe.rounds else {}),
     }
     mark = fingerprint(identity)
     num_asks = None if recipe.source.cycle else source.num_rows * recipe.source.samples
+    if rounds := recipe.rounds:
+        num_asks = rounds.num * rounds.lots * recipe.lot_size
     if recipe.limits.asks is not None:
         num_asks = recipe.limits.asks if num_asks is None else min(num_asks, recipe.limits.asks)
     plan = Plan(
@@ -212,7 +249,11 @@ def build_mill(recipe: Recipe) -> Mill:
         model=generator.model,
         method=generator.method,
         carry=recipe.source.carry,
+        origin=generator.origin,
+        round_lots=rounds.lots if rounds else None,
     )
+    for stage in stages:
+        stage.bind(source, mark, plan.generation, plan.lot_size)
     return Mill(recipe, source, generator, method, stages, identity, mark, plan, schema)
 
 
@@ -251,10 +292,20 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
         known |= {c.name for c in stage.columns()}
 
 
+def _check_label(schema: pa.Schema, column: str) -> None:
+    if column not in schema.names:
+        raise UserError(
+            f"gate_audit.column: rows have no column '{column}'{nearest(column, schema.names)}; source.carry brings "
+            f"columns of the source along"
+        )
+    if pa.types.is_nested(schema.field(column).type) or pa.types.is_binary(schema.field(column).type):
+        raise UserError(f"gate_audit.column: '{column}' is {schema.field(column).type}, which is no label")
+
+
 def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:
     """Refuse a limit that Bloom filters are not made for; such a run would end before it."""
     for stage in stages:
-        most = stage.spec.bloom_rows if isinstance(stage, Duplicates) else None
+        most = getattr(stage.spec, "bloom_rows", None)
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
             raise UserError(
                 f"limits.kept_rows is {limits.kept_rows:,}, but stage '{stage.name}' has filters for {most:,} rows; "

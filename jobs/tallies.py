@@ -6,13 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.history import History
-from jobs.sample import Overlap, Sample
+from jobs.overlaps import MAX_ITEMS, NEAR, WAYS, Overlap, ranked
+from jobs.sample import Sample
 from jobs.status import money
 from records.manifest import Manifest
 from records.shards import Summary
-from stages.registry import AT_COMMIT
+from stages.registry import ADMISSION, DEDUP
 
-MAX_ITEMS = 12  # of one benchmark
+MAX_LABELS = 24
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,45 @@ class Refused:
 
 @dataclass(frozen=True)
 class Met:
-    """A benchmark and the items of it that were met most."""
+    """A benchmark and the items of it that were met most, by one kind of stage."""
 
+    kind: str
     name: str
     num_items: int
     num_rejected: int
     num_below: int
     max_share: float
     top: list[tuple[str, Overlap]]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A way in which benchmark items were looked for."""
+
+    note: str
+    is_cosine: bool
+    benchmarks: list[Met]
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label of a stage that balances: rows before it and after."""
+
+    name: str
+    offered: int
+    admitted: int
+
+
+@dataclass(frozen=True)
+class Balanced:
+    """A stage that balances, with the labels that came to it most."""
+
+    name: str
+    column: str
+    labels: list[Label]
+    num_more: int  # labels that are not listed
+    offered: int
+    admitted: int
 
 
 @dataclass(frozen=True)
@@ -60,12 +92,17 @@ class Cluster:
     num_rows: int
 
 
+def in_order(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """The stages' tables in the order in which rows pass: those that decide at commit come last."""
+    return sorted(recipe["stages"], key=lambda s: (s["kind"] in DEDUP) + 2 * (s["kind"] in ADMISSION))
+
+
 def yields(book: Manifest, totals: Summary) -> list[Step]:
-    """Rows entering and leaving each stage in recipe order; dedup, which is decided at commit, comes last.
+    """Rows entering and leaving each stage in recipe order; those that decide at commit come last.
 
     Reasons that bear no stage's name belong to the generator.
     """
-    stages = sorted(book.recipe["stages"], key=lambda s: s["kind"] in AT_COMMIT)
+    stages = in_order(book.recipe)
     by_stage: Counter[str] = Counter()
     names = {stage["name"] for stage in stages}
     for reason, rows in totals.rejected.items():
@@ -115,24 +152,54 @@ def clusters(duplicates: Counter[str]) -> list[Cluster]:
     return rows
 
 
-def contamination(sample: Sample) -> list[Met]:
-    """Benchmarks with the items that were met most."""
-    by_name: dict[str, list[tuple[str, Overlap]]] = {}
-    for (benchmark, item), overlap in sample.overlaps.items():
-        by_name.setdefault(benchmark, []).append((item, overlap))
+def balances(book: Manifest, totals: Summary) -> list[Balanced]:
+    """What came to each stage that balances and what it let by, label by label."""
+    columns = {stage["name"]: stage.get("column", "") for stage in book.recipe["stages"]}
     found = []
-    for name, items in sorted(by_name.items()):
-        items.sort(key=lambda i: (-i[1].num_rejected, -i[1].num_below, i[0]))
-        overlaps = [overlap for _, overlap in items]
-        num_rejected, num_below = sum(o.num_rejected for o in overlaps), sum(o.num_below for o in overlaps)
-        share = max(o.max_share for o in overlaps)
-        found.append(Met(name, len(items), num_rejected, num_below, share, items[:MAX_ITEMS]))
+    for name, offered in totals.offered.items():
+        admitted = totals.admitted.get(name, {})
+        order = sorted(offered, key=lambda label: (-offered[label], label))
+        labels = [Label(label or "(none)", offered[label], admitted.get(label, 0)) for label in order]
+        sums = sum(offered.values()), sum(admitted.values())
+        found.append(Balanced(name, columns[name], labels[:MAX_LABELS], max(0, len(labels) - MAX_LABELS), *sums))
     return found
 
 
-def min_share(recipe: dict[str, Any]) -> str:
-    shares = [s["min_share"] for s in recipe["stages"] if "min_share" in s]
-    return f"{shares[0]:.0%} of an item" if shares else "the stage"
+def contamination(sample: Sample) -> list[Met]:
+    """Benchmarks with the items that were met most, for each way in which they were looked for."""
+    found = []
+    for way in WAYS:
+        for name, items in ranked(sample.overlaps, way.kind).items():
+            overlaps = [overlap for _, overlap in items]
+            num_rejected, num_below = sum(o.num_rejected for o in overlaps), sum(o.num_below for o in overlaps)
+            share = max(o.max_share for o in overlaps)
+            found.append(Met(way.kind, name, len(items), num_rejected, num_below, share, items[:MAX_ITEMS]))
+    return found
+
+
+def looked_for(recipe: dict[str, Any], sample: Sample) -> list[Looked]:
+    """The ways in which benchmark items were looked for, with what each met."""
+    met = contamination(sample)
+    found = []
+    for way in WAYS:
+        if way.kind in sample.ways:
+            limits = [s[way.threshold] for s in recipe["stages"] if s["kind"] == way.kind and way.threshold in s]
+            limit = limits[0] if limits else None
+            if way.is_measured:
+                at = f"{limit:g}" if limit is not None else "the stage"
+                note = (
+                    "Rows whose meaning is near that of a benchmark item, by the cosine of embeddings, with the words "
+                )
+                note += (
+                    f"that are. Below the threshold of {at} they are not rejected for it; from {NEAR:g} below on they "
+                )
+                note += "are not told."
+            else:
+                at = f"{limit:.0%} of an item" if limit is not None else "the stage"
+                note = "Rows that share n-grams with benchmark items, with the longest stretch that they share. "
+                note += f"Below the threshold of {at} they are not rejected for it."
+            found.append(Looked(note, way.is_measured, [m for m in met if m.kind == way.kind]))
+    return found
 
 
 def lengths_note(sample: Sample) -> str:

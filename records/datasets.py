@@ -16,6 +16,7 @@ import pyarrow.csv
 import pyarrow.json
 
 from records.errors import UserError
+from records.human_eval import human_eval, human_eval_faults
 from records.ids import fingerprint
 from records.parquet import read_parquet
 from records.python_texts import docstrings, help_topics
@@ -263,6 +264,7 @@ def _mnist_5k() -> pa.Table:
     return images_table(numbers[:, :784].astype(np.uint8).reshape(-1, 28, 28), numbers[:, 784].astype(int))
 
 
+HUMAN_EVAL = ("human_eval", "data/HumanEval.jsonl.gz", "human-eval")
 PACKED: dict[str, Callable[[], pa.Table]] = {
     "adult/train": lambda: _adult("data"),
     "adult/test": lambda: _adult("test"),
@@ -270,5 +272,7 @@ PACKED: dict[str, Callable[[], pa.Table]] = {
     "digits": _digits,
     "docstrings": docstrings,
     "help-topics": help_topics,
+    "human-eval": lambda: human_eval(_packed_file(*HUMAN_EVAL)),
+    "human-eval/faults": lambda: human_eval_faults(_packed_file(*HUMAN_EVAL)),
     "mnist-5k": _mnist_5k,
 }

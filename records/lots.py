@@ -3,13 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from records.ids import lot_ids, lot_seeds
 from records.schema import ask_schema, clean
-from records.sources import Source
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Plan:
     carry: tuple[str, ...] = ()
     generation: int = 0
     origin: str = "synthetic"
+    round_lots: int | None = None  # lots of a round: those of the next are born when these are committed
 
     @property
     def num_lots(self) -> int | None:
@@ -36,6 +37,10 @@ class Plan:
         start = lot * self.lot_size
         stop = start + self.lot_size
         return start, stop if self.num_asks is None else min(stop, self.num_asks)
+
+    def may_be_born(self, lot: int, num_committed: int) -> bool:
+        """Whether all that the asks of a lot are made of is there."""
+        return self.round_lots is None or num_committed >= lot // self.round_lots * self.round_lots
 
     @property
     def carried(self) -> list[pa.Field]:
@@ -59,12 +64,19 @@ class Unborn:
         return sum([len(text) for _, text in self.rows]) + 64 * len(self.rows)
 
 
-def unborn(plan: Plan, source: Source, lot: int) -> Unborn:
+class Asked(Protocol):
+    """What asks are made from: a source, or one that grows with the run (see records.rounds)."""
+
+    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+        """(source id, JSON text) of asks [start, stop), by going round `num_rows` rows."""
+
+
+def unborn(plan: Plan, source: Asked, lot: int) -> Unborn:
     """A lot before its asks are made.
 
     Ask i reads source row i modulo the number of source rows, so every row is asked once before any is asked twice.
     """
-    return Unborn(plan, lot, _rows(source, *plan.span(lot), plan.num_source_rows))
+    return Unborn(plan, lot, source.asked(*plan.span(lot), plan.num_source_rows))
 
 
 def born(lot: Unborn | pa.RecordBatch) -> pa.RecordBatch:
@@ -72,7 +84,7 @@ def born(lot: Unborn | pa.RecordBatch) -> pa.RecordBatch:
     return _asks(lot.plan, lot.lot, lot.rows) if isinstance(lot, Unborn) else lot
 
 
-def asks(plan: Plan, source: Source, lot: int) -> pa.RecordBatch:
+def asks(plan: Plan, source: Asked, lot: int) -> pa.RecordBatch:
     """The asks of one lot, with the schema `records.schema.ask_schema(plan.carried)`."""
     return born(unborn(plan, source, lot))
 
@@ -101,18 +113,6 @@ def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBat
     schema = ask_schema(plan.carried)
     arrays = [columns[f.name] if f.name in columns else pa.nulls(count, f.type) for f in schema]
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _rows(source: Source, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
-    """(source id, text) of asks [start, stop); each source row is read once, however often the lot goes round."""
-    if stop - start >= num_rows:
-        whole = source.rows(0, num_rows)
-        return [whole[at % num_rows] for at in range(start, stop)]
-    place = start % num_rows
-    upto = place + stop - start
-    if upto <= num_rows:
-        return source.rows(place, upto)
-    return [*source.rows(place, num_rows), *source.rows(0, upto - num_rows)]
 
 
 def _texts(values: list[str]) -> pa.Array:

@@ -7,7 +7,8 @@ holds the lot's summary and the digest of its rejected shard, so totals survive 
 import hashlib
 import io
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from records.store import Store
 
 KEPT, REJECTED = "kept", "rejected"
 SUMMARY_KEY = b"gristmill"
+LabelCounts = Mapping[str, dict[str, int]]  # stage -> label -> rows
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class Summary:
     kept_tokens: int = 0  # tokens_out of kept rows
     rejected_tokens: dict[str, int] = field(default_factory=dict)  # tokens_out by reason: what the filters cost
     kept_bytes: int = 0  # not known to a lot's own summary; filled from the listing
+    # Of stages that balance: rows by label that came to the stage, and those of them that are kept.
+    offered: dict[str, dict[str, int]] = field(default_factory=dict)
+    admitted: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def num_rejected(self) -> int:
@@ -60,9 +65,14 @@ class Summary:
         for mine, theirs in ((self.rejected, other.rejected), (self.rejected_tokens, other.rejected_tokens)):
             for reason, count in theirs.items():
                 mine[reason] = mine.get(reason, 0) + count
+        for held, more in ((self.offered, other.offered), (self.admitted, other.admitted)):
+            for stage, labels in more.items():
+                counts = held.setdefault(stage, {})
+                for label, count in labels.items():
+                    counts[label] = counts.get(label, 0) + count
 
     def literals(self) -> dict[str, Any]:
-        return asdict(self)
+        return {k: v for k, v in asdict(self).items() if v or k not in ("offered", "admitted")}
 
 
 @dataclass(frozen=True)
@@ -108,8 +118,12 @@ def summarise(table: pa.Table) -> Summary:
     )
 
 
-def encode(batch: pa.RecordBatch, schema: pa.Schema, lot: int, spec: OutputSpec) -> Encoded:
+def encode(
+    batch: pa.RecordBatch, schema: pa.Schema, lot: int, spec: OutputSpec, labels: Sequence[LabelCounts] = ({}, {})
+) -> Encoded:
     """Part a finished lot into Parquet bytes; the same batch gives the same bytes.
+
+    `labels`: what goes into the summary as offered and admitted.
 
     Raises ValueError when the batch lacks a column of the run's schema or has it in another type.
     """
@@ -121,7 +135,7 @@ def encode(batch: pa.RecordBatch, schema: pa.Schema, lot: int, spec: OutputSpec)
         raise ValueError(f"lot {lot} does not fit the run's schema:\n{table.schema}\nexpected:\n{schema}")
     table = table.cast(schema)  # carries nullability and field metadata over
     alive = table.column(REJECT.name).is_null()
-    summary = summarise(table)
+    summary = replace(summarise(table), offered=dict(labels[0]), admitted=dict(labels[1]))
     rejected = _parquet(table.filter(pc.invert(alive)), spec) if summary.num_rejected else None
     meta = {
         "lot": lot,

@@ -1,4 +1,4 @@
-"""Where asks come from: inline items, or text, JSONL and Parquet files and folders, local or on S3.
+"""Where asks come from: inline items, text, JSONL and Parquet files, local or on S3, or what a package carries.
 
 A source is a numbered list of rows that can be read from any place, so that a resumed run starts in the middle.
 Its memory grows with files and blocks of lines, never with rows.
@@ -16,10 +16,12 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from records.datasets import PACKAGE, PACKED, DataSpec, digest_table, read_table
 from records.digest import digest_object
 from records.errors import UserError
 from records.ids import fingerprint
 from records.parquet import open_parquet
+from records.spec import nearest
 from records.store import Store, open_store, split
 
 TEXT_ENDINGS = (".txt", ".md", ".rst")
@@ -32,7 +34,7 @@ class SourceSpec:
     """`[source]` of a recipe: either `items` or `path`."""
 
     items: tuple[Any, ...] = ()  # strings (become {"text": ...}) or tables
-    path: str | None = None  # a file, a folder or a glob; local or s3://
+    path: str | None = None  # a file, a folder or a glob, local or s3://; or package:help-topics, ...
     sample_by: Literal["line", "document"] = "line"  # how text files are cut, in the words of `datasets`
     id_column: str | None = None  # becomes `source_id`; else file and row number
     carry: tuple[str, ...] = ()  # columns copied into the output as payload
@@ -167,6 +169,28 @@ class ParquetRows(Part):
         return texts
 
 
+class PackedRows(Part):
+    """A data set that an installed package carries, such as package:help-topics."""
+
+    def __init__(self, path: str) -> None:
+        self.name = path
+        self._table: pa.Table | None = None
+        self.num_rows = self._read().num_rows
+        self.digest = digest_table(self._read())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_table": None}
+
+    def _read(self) -> pa.Table:
+        if self._table is None:
+            self._table = read_table(DataSpec(self.name))
+        return self._table
+
+    def rows(self, start: int, stop: int) -> list[str]:
+        rows = self._read().slice(start, stop - start).to_pylist()
+        return [json.dumps(row, ensure_ascii=False, default=str) for row in rows]
+
+
 class Source:
     """All parts in order, as one numbered list of rows."""
 
@@ -192,6 +216,18 @@ class Source:
             start = upto
         return found
 
+    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+        """(source id, text) of asks [start, stop), which go round the first `num_rows` rows; each row is read once,
+        however often they go round."""
+        if stop - start >= num_rows:
+            whole = self.rows(0, num_rows)
+            return [whole[at % num_rows] for at in range(start, stop)]
+        place = start % num_rows
+        upto = place + stop - start
+        if upto <= num_rows:
+            return self.rows(place, upto)
+        return [*self.rows(place, num_rows), *self.rows(0, upto - num_rows)]
+
     def _id(self, part: Part, at: int, text: str) -> str:
         if self.id_column:
             try:
@@ -207,6 +243,10 @@ def open_source(spec: SourceSpec) -> Source:
     if spec.items:
         return Source([Items(spec.items)], spec.id_column)
     assert spec.path is not None
+    if (name := spec.path.removeprefix(PACKAGE)) != spec.path:
+        if name not in PACKED:
+            raise UserError(f"source.path: no data set '{spec.path}'{nearest(name, PACKED)}")
+        return Source([PackedRows(spec.path)], spec.id_column)
     try:
         files = find_files(spec.path)
         parts = [part for place in files if (part := _part(*place, spec.sample_by)) is not None]

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from records.schema import REJECT
+from records.sources import Source
 from stages.needs import Needs
 
 
@@ -50,6 +51,9 @@ class Stage(ABC):
     def refuses(self, field: pa.Field) -> str | None:
         """Why a column that it reads will not do ("holds no text"), or null."""
         return "holds no text" if self.reads_text and not pa.types.is_string(field.type) else None
+
+    def bind(self, source: Source, fingerprint: str, generation: int, lot_size: int) -> None:  # noqa: B027
+        """Told of the run that the stage is part of, before it is pickled."""
 
     def identity(self) -> dict[str, Any]:
         """Literals beyond the spec that change findings, e.g. digests of the benchmark files it reads."""

@@ -17,6 +17,7 @@ from stages.contract import Stage
 if TYPE_CHECKING:
     from stages.bandindex import BandIndex
     from stages.bloomindex import BloomIndex
+    from stages.nearindex import NearIndex
 
 # What stands after the colon in `reject`: like the kept row that duplicate_of names; like one that cannot be named.
 DUPLICATE, PROBABLE = "duplicate", "probable_duplicate"
@@ -61,6 +62,7 @@ class Duplicates(Stage):
 
     signature: ClassVar[str]  # the column
     signed: ClassVar[str]  # what it is a signature of, in words
+    is_divisible: ClassVar[bool] = True  # whether each band is looked up by itself, so that actors can share them
     spec: Any
 
     @property
@@ -81,12 +83,26 @@ class Duplicates(Stage):
         """Whether every duplicate names its kept row, and only MinHash itself errs."""
         return bool(self.spec.index == "exact")
 
-    def new_index(self, num_bands: int) -> "BandIndex | BloomIndex":
+    def exact_index(self, num_bands: int) -> "BandIndex | NearIndex":
+        """An empty index of so many of this stage's bands that can name the owner of each."""
+        from stages.bandindex import BandIndex
+
+        return BandIndex(num_bands)
+
+    def resolve(self, keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:
+        """Verdicts on the rows of lots that are claimed together (see stages.bandindex.resolve)."""
+        from stages.bandindex import resolve
+
+        return resolve(keys, found, alive, first_owner)
+
+    def agree(self, stored: pa.Array, anew: pa.Array) -> bool:
+        """Whether a shard's signatures are those that the same rows get here."""
+        return bool(anew.equals(stored))
+
+    def new_index(self, num_bands: int) -> "BandIndex | BloomIndex | NearIndex":
         """An empty index of so many of this stage's bands."""
         if self.is_exact:
-            from stages.bandindex import BandIndex
-
-            return BandIndex(num_bands)
+            return self.exact_index(num_bands)
         from stages.bloomindex import BloomIndex
 
         return BloomIndex(num_bands, self.spec.bloom_rows, self.spec.bloom_error, self.bands)

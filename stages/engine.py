@@ -22,6 +22,7 @@ from typing import Any
 from records.errors import UserError
 from records.spec import nearest
 from stages.engine_guard import Guard
+from stages.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
 
 Messages = str | Sequence[Mapping[str, str]]
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maxima that vLLM takes
@@ -79,6 +80,7 @@ def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = 
     if not on_gpu():
         # Unbound threads: the engine would bind every replica of a node to the same cores.
         env |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
+        env["GRISTMILL_ENGINE_POLL_S"] = "0.0005"  # see stages/engine_wait.py
         if threads:
             env["OMP_NUM_THREADS"] = str(threads)
         if batch_invariant:
@@ -215,20 +217,40 @@ class Engine:
                 raise
             raise UserError(f"sampling: {error}") from None
 
+    def check_user_turn(self) -> None:
+        """Raise UserError when the opened engine's model has no chat template that can be cut at the user's turn."""
+        try:
+            self.encode([USER_TURN])
+        except Exception as error:  # noqa: BLE001 - templates are programs and fail in every way
+            raise UserError(f"model: cannot write a user's message, which takes a chat template: {error}") from None
+
     def encode(self, prompt: Messages) -> list[int]:
         """The token ids that the engine sees for `prompt`, the chat template included."""
+        if is_users(prompt):
+            return self._open_turn(prompt)[0]
         if not self.chat_mode:
             text = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
             return list(self._tokenizer.encode(text))
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
-        text = self._tokenizer.apply_chat_template(
+        text = self._render(messages)
+        return list(self._tokenizer.encode(text, add_special_tokens=False))  # the template has written them
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        text: str = self._tokenizer.apply_chat_template(
             messages,
             chat_template=self.chat_template,
             add_generation_prompt=True,
             tokenize=False,
             **self.template_args,
         )
-        return list(self._tokenizer.encode(text, add_special_tokens=False))  # the template has written them
+        return text
+
+    def _open_turn(self, prompt: Messages) -> tuple[list[int], dict[str, Any]]:
+        """The token ids up to the user's message that the model is to write, and the sampling that ends it there."""
+        if not self.chat_mode or isinstance(prompt, str):
+            raise AskRefused("no_chat_template")
+        before, after = split_turn(self._render, prompt)
+        return list(self._tokenizer.encode(before, add_special_tokens=False)), end_of_turn(after, self._tokenizer)
 
     def count(self, text: str) -> int:
         """The number of tokens of bare `text`."""
@@ -245,7 +267,11 @@ class Engine:
         engine = self._engine
         if engine is None:
             raise EngineDead("not open")
-        ids = self.encode(prompt)
+        if is_users(prompt):
+            ids, end = self._open_turn(prompt)
+            sampling = with_end(sampling, end)
+        else:
+            ids = self.encode(prompt)
         room = self.max_model_len - len(ids)
         if room < 1:
             raise AskRefused("context_length", f"{len(ids)} tokens, the context holds {self.max_model_len}")

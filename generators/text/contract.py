@@ -9,7 +9,7 @@ import asyncio
 import json
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -104,7 +104,10 @@ class ChatEngine(Protocol):
 class Session:
     """One ask's talk with the engine: gives every call its own seed, keeps what was said and sums up what it cost."""
 
-    __slots__ = ("_engine", "_json_schema", "_sampling", "_seed", "calls", "finish", "tokens_in", "tokens_out", "turns")
+    __slots__ = (
+        *("_engine", "_json_schema", "_on_reply", "_sampling", "_seed"),
+        *("calls", "finish", "tokens_in", "tokens_out", "turns"),
+    )
 
     def __init__(
         self,
@@ -112,8 +115,11 @@ class Session:
         seed: int,
         sampling: Mapping[str, Any],
         json_schema: Mapping[str, Any] | None = None,
+        on_reply: Callable[[Reply], None] | None = None,
     ) -> None:
+        """`on_reply` is told of every reply as it comes, for a display."""
         self._engine = engine
+        self._on_reply = on_reply
         self._seed = seed
         self._sampling = sampling
         self._json_schema = json_schema
@@ -128,6 +134,8 @@ class Session:
     ) -> Reply:
         """One call. `prompt` is a user message or a list of {"role", "content"}; `sampling` overrides the recipe's.
 
+        Where the last message is stages.user_turn.USER_TURN, the model writes the user's message; see `writes_user`.
+
         Calls that are gathered keep the order in which they were made, whichever is answered first.
         """
         seed = mix(self._seed, self.calls)
@@ -136,11 +144,13 @@ class Session:
         self.turns.append(None)
         settings = {**self._sampling, **sampling} if sampling else self._sampling
         reply = await self._engine.chat(prompt, settings, seed, json_schema or self._json_schema)
+        if self._on_reply is not None:
+            self._on_reply(reply)
         self.tokens_in += reply.tokens_in
         self.tokens_out += reply.tokens_out
         if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):
             self.finish = reply.finish
-        asked = prompt if isinstance(prompt, str) else prompt[-1]["content"] if prompt else ""
+        asked = prompt if isinstance(prompt, str) else prompt[-1].get("content", "") if prompt else ""
         self.turns[at] = {
             "turn": turn,
             "prompt": clean(asked),
@@ -183,7 +193,8 @@ class Method(ABC):
 
     kind: ClassVar[str]
     Spec: ClassVar[type]
-    keeps_turns: ClassVar[bool] = False  # whether rows have the column `turns`: for methods that call more than once
+    keeps_turns: bool = False  # whether rows have the column `turns`: for methods (or specs) that call more than once
+    writes_user: ClassVar[bool] = False  # whether the model has to write a user's message: takes a chat template
     # What later rounds of a run read of the rows that earlier ones kept: "row", a kept row in place of the source's;
     # "examples", some rows beside the source's; "": nothing, such a method takes no [rounds]. See records/rounds.py.
     feed: ClassVar[str] = ""

@@ -4,9 +4,23 @@ from generators.text.contract import Method
 from records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
+    "annotate": ("generators.text.annotate", "Annotate"),
+    "backtranslate": ("generators.text.backtranslate", "Backtranslate"),
+    "dialogue": ("generators.text.dialogue", "Dialogue"),
+    "distill": ("generators.text.distill", "Distill"),
+    "exercise": ("generators.text.exercise", "Exercise"),
+    "magpie": ("generators.text.magpie", "Magpie"),
+    "paraphrase": ("generators.text.paraphrase", "Paraphrase"),
+    "code": ("generators.text.code", "Code"),
+    "constitutional": ("generators.text.constitutional", "Constitutional"),
+    "evol_instruct": ("generators.text.evol_instruct", "EvolInstruct"),
+    "math": ("generators.text.math", "Math"),
+    "preference": ("generators.text.preference", "Preference"),
     "prompt": ("generators.text.prompt", "Prompt"),
     "rephrase": ("generators.text.rephrase", "Rephrase"),
+    "self_instruct": ("generators.text.self_instruct", "SelfInstruct"),
     "textbook": ("generators.text.textbook", "Textbook"),
+    "translate": ("generators.text.translate", "Translate"),
 }
 
 

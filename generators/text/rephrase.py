@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from generators.text.contract import Ask, Method, Session, Template, conversation, pick
+from generators.text.prompts import cut
 
 CLOSING = "Use only what the document says. Write the result alone, without any remark before or after it."
 TEMPLATES = {
@@ -17,12 +18,25 @@ TEMPLATES = {
     f"table and its answer in full sentences. {CLOSING}\n\nDocument:\n{{document}}",
     "wikipedia": f"Rewrite the following document in clear, neutral, high-quality English, like an article in an "
     f"encyclopedia. {CLOSING}\n\nDocument:\n{{document}}",
+    # The forms of Nemotron-CC (Su et al. 2024, section 2.3) beside the encyclopedia's.
+    "qa": f"Write up to eight questions about the following document, each with its answer below it. Let them be of "
+    f"different kinds: yes or no, what and who, why and how, comparisons, and one with a choice of four. Begin each "
+    f"question with 'Question:' and each answer with 'Answer:'. {CLOSING}\n\nDocument:\n{{document}}",
+    "distill": f"Write the following document again, shorter and clearer. Keep every fact, number and name that "
+    f"matters and the author's own terms; leave out repetition and what is beside the point. {CLOSING}\n\n"
+    f"Document:\n{{document}}",
+    "extract_knowledge": f"Write down what can be learnt about the world from the following document: facts, causes "
+    f"and explanations, in connected paragraphs as in a textbook. Leave out what is about the document itself, its "
+    f"author or its readers. {CLOSING}\n\nDocument:\n{{document}}",
+    "knowledge_list": f"List what the following document tells, as a Markdown list with one fact to an item. Each item "
+    f"is a full sentence that can be understood without the document. {CLOSING}\n\nDocument:\n{{document}}",
 }
 
 
 @dataclass(frozen=True)
 class RephraseSpec:
-    """styles: what is drawn from, by the row's seed; one entry fixes it.
+    """styles: what is drawn from, by the row's seed; one entry fixes it. These have a template: faq, tutorial, table,
+    wikipedia; qa, distill, extract_knowledge, knowledge_list (Nemotron-CC); and those of `templates`.
 
     templates: further styles, or other words for the known ones; each has {document}. document: the source column.
     max_words: longer documents are cut there.
@@ -78,16 +92,8 @@ class Rephrase(Method):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         style = pick(self.spec.styles, ask.seed, -2)
-        document = _cut(self._document.render(ask.fields), self.spec.max_words)
+        document = cut(self._document.render(ask.fields), self.spec.max_words)
         fields = {**ask.fields, "document": document, "style": style}
         prompt = self._templates[style].render(fields)
         reply = await session.chat(conversation(self._system.render(fields), prompt))
         return {"style": style, "text": reply.text.strip()}
-
-
-def _cut(document: str, max_words: int) -> str:
-    """The first `max_words` words with the line breaks between them."""
-    words = document.split(maxsplit=max_words)
-    if len(words) <= max_words:
-        return document
-    return document[: len(document) - len(words[-1])].rstrip()

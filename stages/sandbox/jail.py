@@ -2,7 +2,8 @@
 
 This file is a program: the host (runner.py) starts it as `python -S -s jail.py`, writes a line of JSON for each program
 to its standard input, and reads a line of JSON for each from its standard output. It has imported what programs are
-likely to import, so that a program costs a fork and not the start of a Python.
+likely to import, so that a program costs a fork and not the start of a Python. Its argument, JSON, may name statements
+to run before the first program (`code`) and folders to import from (`paths`).
 """
 
 import ast
@@ -39,6 +40,9 @@ def main() -> None:
     for name in LIKELY:
         with contextlib.suppress(ImportError):
             __import__(name)
+    warm = json.loads(sys.argv[1])
+    sys.path += warm["paths"]
+    exec(compile(warm["code"], "warm.py", "exec"), {"__name__": "warm"})
     sys.path.pop(0)
     print(json.dumps({"ready": os.getpid()}), flush=True)
     for line in sys.stdin:

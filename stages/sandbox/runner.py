@@ -46,6 +46,15 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Warm:
+    """What programs find done already: statements run once in each jail, before its first program and unlocked, and
+    the folders that these, and programs, import from."""
+
+    code: str = ""
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What became of one program."""
 
@@ -84,11 +93,12 @@ def readable() -> list[str]:
 class Jail:
     """One process that runs one program at a time."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, warm: Warm) -> None:
         program = Path(__file__).with_name("jail.py")
         self._folder = folder
+        self._readable = [*readable(), *warm.paths]
         self._process = subprocess.Popen(
-            [sys.executable, "-S", "-s", str(program)],
+            [sys.executable, "-S", "-s", str(program), json.dumps(warm.__dict__)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -101,7 +111,13 @@ class Jail:
 
     def run(self, program: str, tests: str, limits: Limits) -> Outcome:
         """Raises TimeoutError or EOFError when the jail itself does not answer; it is of no use then."""
-        asked = {**limits.__dict__, "program": program, "tests": tests, "folder": self._folder, "readable": readable()}
+        asked = {
+            **limits.__dict__,
+            "program": program,
+            "tests": tests,
+            "folder": self._folder,
+            "readable": self._readable,
+        }
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(asked) + "\n")
         self._process.stdin.flush()
@@ -129,13 +145,14 @@ class Jail:
 class Sandbox:
     """`workers` jails side by side. A jail that is lost with a program is replaced, and the program told as crashed."""
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, warm: Warm = Warm()) -> None:
         check()
+        self._warm = warm
         self._folder = tempfile.TemporaryDirectory(prefix="gristmill-sandbox-")
         self._jails: SimpleQueue[Jail] = SimpleQueue()
         self.workers = workers
         for _ in range(workers):
-            self._jails.put(Jail(self._folder.name))
+            self._jails.put(Jail(self._folder.name, warm))
 
     def run(self, programs: Sequence[tuple[str, str]], limits: Limits) -> list[Outcome]:
         """What became of each (program, tests), in their order. Raises UserError when one could not be locked in."""
@@ -152,7 +169,7 @@ class Sandbox:
             found = jail.run(program, tests, limits)
         except (TimeoutError, EOFError, BrokenPipeError, json.JSONDecodeError):
             jail.close()
-            jail = Jail(self._folder.name)
+            jail = Jail(self._folder.name, self._warm)
             found = Outcome("crashed", "its jail was lost")
         self._jails.put(jail)
         return found

@@ -25,6 +25,7 @@ import numpy as np, pyarrow as pa
 from cluster.work import Kit, finish, process
 from jobs.recipe import build_mill, load
 from records.lots import asks
+from stages.admission import Claimed
 from stages.bandindex import BandIndex, resolve
 pa.set_cpu_count(1)
 mill = build_mill(load(sys.argv[1]))
@@ -38,7 +39,7 @@ for lot in range(int(sys.argv[2])):
     owners = resolve(brief.keys, np.where(brief.alive, index.query(brief.keys), -1), brief.alive, first)
     kept = np.flatnonzero(brief.alive & (owners < 0))
     index.insert(brief.keys[kept], first + kept)
-    finish(kit, batch, lot, owners)
+    finish(kit, batch, lot, Claimed(owners, []))
     seconds.append(time.perf_counter() - started)
     busy = brief.busy_s
 print(kit.plan.lot_size / sorted(seconds[1:])[len(seconds[1:]) // 2])

@@ -14,6 +14,7 @@ from records.schema import ASK, REJECT, full_schema, set_column
 from records.shards import Encoded, OutputSpec, put_kept, put_rejected
 from records.sources import SourceSpec, open_source
 from records.store import Store
+from stages.admission import Claimed
 from stages.dedup import Dedup, Spec
 from stages.minhash import band_keys, to_datasketch
 
@@ -60,7 +61,7 @@ class Lots:
         batch = set_column(batch, fields[0], pa.array(column.to_pylist(), fields[0].type, mask=~alive))
         batch = set_column(batch, fields[1], pa.nulls(len(alive), pa.string()))
         batch = set_column(batch, REJECT, pa.array(np.where(alive, None, "rules:bad"), pa.string()))
-        return finish(self.kit, batch, lot, owners)
+        return finish(self.kit, batch, lot, Claimed(owners, []))
 
     def plain_pass(self) -> list[int]:
         """Row by row through datasketch's own index: the smallest owner that matches, -1 when kept or dead."""

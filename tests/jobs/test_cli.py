@@ -23,9 +23,10 @@ FLAGS = {
     "audit-privacy": {"--help", "--out", "--set", "--data", "--canaries", "--samples", "--seed", "--json"},
     "study": {"--help", "--out", "--set", "--dry-run"},
     "status": {"--help", "--json", "--watch"},
+    "recipes": {"--help", "--json"},
     "report": {"--help"},
     "audit": {"--help", "--json"},
-    "pack": {"--help", "--to", "--shard-mb", "--seed", "--dry-run"},
+    "pack": {"--help", "--to", "--format", "--shard-mb", "--seed", "--dry-run"},
 }
 
 

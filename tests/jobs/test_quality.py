@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from rich.console import Console
 
 from jobs.fit import card_table, load_plan

@@ -1,6 +1,7 @@
 """Sources number their rows and can be read from any place."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pyarrow as pa
@@ -108,3 +109,14 @@ def test_lone_surrogates_and_deep_nesting_cost_no_lot(tmp_path: Path) -> None:
     batch = asks(plan(2, 8, 2, spec.carry), open_source(spec), 0)
     assert batch.column("text").to_pylist() == ["bad ?", None]
     assert batch.column("source_id").to_pylist() == ["bad ?", "rows.jsonl:1"]
+
+
+def test_a_source_may_be_what_a_package_carries() -> None:
+    source = open_source(SourceSpec(path="package:help-topics", id_column="name"))
+    again = pickle.loads(pickle.dumps(source))
+    assert source.num_rows > 50 and source.rows(3, 5) == again.rows(3, 5)
+    (name, text), _ = source.rows(3, 5)
+    assert json.loads(text)["name"] == name and len(json.loads(text)["text"]) > 100
+    assert source.digest() != open_source(SourceSpec(path="package:breast-cancer")).digest()
+    with pytest.raises(UserError, match="help-topics"):
+        open_source(SourceSpec(path="package:help-topic"))

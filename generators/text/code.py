@@ -1,0 +1,140 @@
+"""Programs with tests: a problem after a seed, its solution, and asserts that the stage `execute` runs.
+
+After OSS-Instruct (Wei et al. 2023, arXiv 2312.02120), where a snippet of real code inspires each problem, and the
+exercises of Phi (Gunasekar et al. 2023, arXiv 2306.11644). Where the source has problems or tests of its own, as
+HumanEval has, only the rest is made.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Session, Template
+from generators.text.programs import asserts_of, program_of
+from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from stages.engine import AskRefused, Reply
+
+PROBLEM = """Here is something to take ideas from:
+
+{seed}
+
+Make up one small programming exercise in Python that it brings to mind. Ask for a single function: give its name and \
+its arguments, say what it returns, and add one example of a call with its result. Do not solve it. Write the exercise \
+alone."""
+SOLUTION = """Solve this exercise in Python.
+
+{problem}
+
+Write the whole function, with the imports that it needs, in one block of code. Do not print anything and do not ask \
+for input."""
+TESTS = """An exercise and a solution of it:
+
+{problem}
+
+```python
+{code}
+```
+
+Write five lines of Python that test the solution. Each line is an assert that calls the function with other \
+arguments, edge cases among them, and compares the result with what the exercise asks for. Put the five lines in one \
+block of code and write nothing else."""
+ALL = """Here is something to take ideas from:
+
+{seed}
+
+Make up one small exercise in Python that it brings to mind, solve it, and test the solution. Answer with JSON: \
+"problem" is the exercise in words (the name of a function, its arguments, what it returns), "solution" the whole \
+function, and "tests" a few lines, each an assert that calls it."""
+
+
+@dataclass(frozen=True)
+class CodeSpec(StepsSpec):
+    """Calls, and what their templates may hold: `problem` ({seed}), `solution` ({problem}), `tests` ({problem},
+    {code}); or `all` ({seed}). Columns of the source may stand in each.
+
+    seed: the source column with the snippet or topic that inspires a problem. given_problem: a template of source
+    columns, such as "{prompt}"; the problem is not made then. given_tests: the same for the tests, such as
+    "{test}\\ncheck({entry_point})". prelude: a template that is put before the program, for what it leans on.
+    structured: all three in one call, as JSON.
+    """
+
+    TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION, "tests": TESTS, "all": ALL}
+    HOLES = {"problem": ("seed",), "solution": ("problem",), "tests": ("code",), "all": ("seed",)}
+
+    seed: str = "text"
+    given_problem: str = ""
+    given_tests: str = ""
+    prelude: str = ""
+    structured: bool = False
+
+    def __post_init__(self) -> None:
+        Template("{" + self.seed + "}")
+        for text in (self.given_problem, self.given_tests, self.prelude):
+            Template(text)
+        if self.structured and (self.given_problem or self.given_tests):
+            raise ValueError("structured makes problem, solution and tests in one call; take given_... out, or it")
+        super().__post_init__()
+
+    @property
+    def used(self) -> list[str]:
+        if self.structured:
+            return ["all"]
+        problem, tests = [] if self.given_problem else ["problem"], [] if self.given_tests else ["tests"]
+        return [*problem, "solution", *tests]
+
+
+class Code(Steps):
+    """Three calls (two or one where problem or tests are given), or one structured."""
+
+    kind = "code"
+    Spec = CodeSpec
+    own: ClassVar[frozenset[str]] = frozenset({"seed", "problem", "code"})
+    spec: CodeSpec
+
+    def __init__(self, spec: CodeSpec) -> None:
+        super().__init__(spec)
+        self._seed = Template("{" + spec.seed + "}")
+        self._problem, self._tests = Template(spec.given_problem), Template(spec.given_tests)
+        self._prelude = Template(spec.prelude)
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [pa.field(name, pa.string()) for name in ("instruction", "code", "tests", "text")]
+
+    def fields_read(self) -> list[str]:
+        seed = [] if self.spec.given_problem else [self._seed]
+        return self.columns_of(*seed, self._problem, self._tests, self._prelude)
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        prelude = self._prelude.render(ask.fields)
+        prelude += "\n" if prelude and not prelude.endswith("\n") else ""
+        if self.spec.structured:
+            problem, code, tests = await self._at_once(ask, session, prelude)
+        else:
+            problem, code, tests = await self._in_steps(ask, session, prelude)
+        text = f"{problem}\n\n```python\n{code}\n```"
+        return {"instruction": problem, "code": code, "tests": tests, "text": text}
+
+    async def _in_steps(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
+        given_tests = self._tests.render(ask.fields)
+        if self.spec.given_problem:
+            fields = {**ask.fields, "problem": self._problem.render(ask.fields)}
+        else:
+            fields = {**ask.fields, "seed": self._seed.render(ask.fields)}
+            fields["problem"] = whole(await self.say(session, "problem", fields), "problem")
+        code = prelude + program_of(await self.say(session, "solution", fields))
+        if self.spec.given_tests:
+            return fields["problem"], code, given_tests
+        reply = await self.say(session, "tests", {**fields, "code": code})
+        return fields["problem"], code, asserts_of(reply, code)
+
+    async def _at_once(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
+        wanted = object_of(**{name: {"type": "string", "minLength": 1} for name in ("problem", "solution", "tests")})
+        reply = await self.say(session, "all", {**ask.fields, "seed": self._seed.render(ask.fields)}, wanted)
+        said = read_object(reply.text, "answer", problem=str, solution=str, tests=str)
+        if not said["problem"].strip():
+            raise AskRefused("empty_problem")
+        code = prelude + program_of(Reply(said["solution"]))
+        tests = said["tests"] if "```" in said["tests"] else f"```\n{said['tests']}\n```"
+        return said["problem"].strip(), code, asserts_of(Reply(tests), code)

@@ -1,0 +1,130 @@
+"""Critique and revision after Constitutional AI (Bai et al. 2022, arXiv 2212.08073, section 3), the supervised phase.
+
+A model answers a prompt that invites harm; then, round after round, it criticises its answer by a principle drawn from
+a constitution and rewrites it. The last revision is what to train on; with the first answer it makes a preference pair.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Session, Template
+from generators.text.principles import draw, load_principles
+from generators.text.steps import Steps, StepsSpec, whole
+from records.errors import UserError
+from records.spec import literals
+from records.words import text_key
+from stages.engine import AskRefused
+
+INITIAL = "{prompt}"
+CRITIQUE = """A person wrote to an assistant:
+{prompt}
+
+The assistant answered:
+{response}
+
+Criticise this answer. {critique_request} Write two or three sentences about the answer and do not rewrite it."""
+REVISION = """A person wrote to an assistant:
+{prompt}
+
+The assistant answered:
+{response}
+
+A critic said about the answer:
+{critique}
+
+Rewrite the answer. {revision_request} Write only the new answer to the person."""
+
+
+@dataclass(frozen=True)
+class ConstitutionalSpec(StepsSpec):
+    """Calls, and what their templates may hold: `initial` ({prompt}); `critique` ({prompt}, {response},
+    {critique_request}); `revision` ({prompt}, {response}, {critique}, {revision_request}); and columns of the source.
+
+    prompt: a template of source columns. file: the constitution, TOML, local or s3://; its content is part of a run's
+    identity. only: ids of the principles that are used; all, unless given. rounds: critiques and revisions in a row,
+    each by another principle.
+    """
+
+    TEMPLATES = {"initial": INITIAL, "critique": CRITIQUE, "revision": REVISION}
+    HOLES = {
+        "initial": ("prompt",),
+        "critique": ("response", "critique_request"),
+        "revision": ("response", "revision_request"),
+    }
+
+    file: str = "recipes/principles/constitution.toml"
+    prompt: str = "{text}"
+    only: tuple[str, ...] = ()
+    rounds: int = 1
+
+    def __post_init__(self) -> None:
+        Template(self.prompt)
+        if self.rounds < 1:
+            raise ValueError("rounds must be at least 1")
+        super().__post_init__()
+
+
+class Constitutional(Steps):
+    """1 + 2 * rounds calls. `initial` and `rejected` are the first answer, `chosen` and `text` the last revision."""
+
+    kind = "constitutional"
+    Spec = ConstitutionalSpec
+    own: ClassVar[frozenset[str]] = frozenset(
+        {"prompt", "response", "critique", "critique_request", "revision_request"}
+    )
+    spec: ConstitutionalSpec
+
+    def __init__(self, spec: ConstitutionalSpec) -> None:
+        super().__init__(spec)
+        self._prompt = Template(spec.prompt)
+        self._principles = load_principles(spec.file, spec.only)
+        if len(self._principles) < spec.rounds:
+            raise UserError(
+                f"method: {spec.rounds} rounds need as many principles, and there are {len(self._principles)}"
+            )
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        """`principles`: the ids by which the rounds criticised and revised, in their order."""
+        return [
+            pa.field("prompt", pa.string()),
+            pa.field("initial", pa.string()),
+            pa.field("principles", pa.list_(pa.string())),
+            pa.field("chosen", pa.string()),
+            pa.field("rejected", pa.string()),
+            pa.field("text", pa.string()),
+        ]
+
+    def fields_read(self) -> list[str]:
+        return self.columns_of(self._prompt)
+
+    def identity(self) -> dict[str, Any]:
+        kept = {name: value for name, value in super().identity().items() if name != "file"}
+        return {**kept, "principles": literals(self._principles)}
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        prompt = self._prompt.render(ask.fields)
+        fields = {**ask.fields, "prompt": prompt}
+        initial = whole(await self.say(session, "initial", fields), "initial")
+        drawn = draw(self._principles, self.spec.rounds, ask.seed)
+        response = initial
+        for principle in drawn:
+            fields |= {
+                "response": response,
+                "critique_request": principle.critique,
+                "revision_request": principle.revision,
+            }
+            fields["critique"] = whole(await self.say(session, "critique", fields), "critique")
+            response = whole(await self.say(session, "revision", fields), "revision")
+        if text_key(response) == text_key(initial):
+            raise AskRefused("unchanged")
+        return {
+            "prompt": prompt,
+            "initial": initial,
+            "principles": [principle.id for principle in drawn],
+            "chosen": response,
+            "rejected": initial,
+            "text": response,
+        }

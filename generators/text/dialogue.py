@@ -1,0 +1,141 @@
+"""Conversations of several turns between a simulated user and the assistant, after UltraChat (arXiv 2305.14233).
+
+Two sides, each written by a call of its own (Ding et al. 2023). The assistant answers the conversation as any chat
+model does. The user is the same model under another prompt, which shows it the conversation so far and who it is to be;
+the persona is drawn, so that k samples of a topic are k users.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from generators.text.answers import unlabelled, whole
+from generators.text.contract import Ask, Method, Session, Template, mix, pick
+from generators.text.prompts import checked, column, columns_of
+from records.schema import clean
+from stages.engine import AskRefused
+
+PERSONAS = (
+    "a curious child of ten",
+    "a student before an examination",
+    "a parent with little time",
+    "a retired engineer who likes details",
+    "a beginner who has tried already and failed",
+    "a teacher who needs an example for tomorrow",
+    "a sceptic who wants to know how one can tell",
+    "a practical person who wants to know what to do",
+)
+OPENING = """You are {persona}. You want to talk with an assistant about {topic}.
+
+Write your first message to the assistant: one or two sentences with one question. Write the message alone."""
+FURTHER = """You are {persona}. You talk with an assistant about {topic}. The conversation so far:
+
+{transcript}
+
+Write your next message to the assistant: one or two sentences that go on from its last answer, with one new \
+question. Write the message alone. If you have learnt all that you wanted, write only: {end}"""
+MESSAGES = pa.field("messages", pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])))
+Message = dict[str, str]
+SPEAKERS = {"user": "User", "assistant": "Assistant"}
+
+
+@dataclass(frozen=True)
+class DialogueSpec:
+    """Two calls an exchange: the user's message (turn "user"), then the assistant's answer (turn "assistant").
+
+    exchanges: the most there are; the number is drawn from min_exchanges to it, by the row's seed. The user may end
+    earlier with `end`, and a conversation that has filled the model's context ends too, both not before min_exchanges:
+    a row with fewer is refused as "ended" or "context_length".
+    topic: the source column of the topic. personas: what the user is, drawn by the row's seed. opening: the prompt for
+    the user's first message, with {topic} and {persona}; further: for the others, with {transcript}, and {end} too.
+    system: the assistant's system message; the row's messages begin with it where there is one.
+    """
+
+    exchanges: int = 3
+    min_exchanges: int = 2
+    topic: str = "topic"
+    personas: tuple[str, ...] = PERSONAS
+    opening: str = OPENING
+    further: str = FURTHER
+    end: str = "END"
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        checked("opening", self.opening, "topic")
+        checked("further", self.further, "transcript")
+        Template(self.system)
+        column(self.topic)
+        if not 1 <= self.min_exchanges <= self.exchanges:
+            raise ValueError("min_exchanges must be at least 1 and at most exchanges")
+        if not self.personas:
+            raise ValueError("personas needs at least one entry")
+        if not self.end.strip():
+            raise ValueError("end needs a word")
+
+
+class Dialogue(Method):
+    """Keeps the `messages` and how many exchanges they are; `text` is the conversation with who says what."""
+
+    kind = "dialogue"
+    Spec = DialogueSpec
+    keeps_turns = True
+
+    def __init__(self, spec: DialogueSpec) -> None:
+        super().__init__(spec)
+        self._opening = Template(spec.opening)
+        self._further = Template(spec.further)
+        self._system = Template(spec.system)
+        self._topic = column(spec.topic)
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [
+            pa.field("topic", pa.string()),
+            pa.field("persona", pa.string()),
+            MESSAGES,
+            pa.field("exchanges", pa.int32()),
+            pa.field("text", pa.string()),
+        ]
+
+    def fields_read(self) -> list[str]:
+        own = ("topic", "persona")
+        first = columns_of([self._opening, self._system], own, self.spec.topic)
+        return columns_of([self._further], (*own, "transcript", "end"), *first)
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        spec = self.spec
+        drawn = {"topic": self._topic.render(ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
+        fields = {**ask.fields, **drawn, "end": spec.end}
+        system = self._system.render(fields)
+        messages = [{"role": "system", "content": system}] if system else []
+        first = len(messages)
+        wanted = spec.min_exchanges + mix(ask.seed, -3) % (spec.exchanges - spec.min_exchanges + 1)
+        for done in range(wanted):
+            try:
+                messages += await self._exchange(fields, messages, messages[first:], session)
+            except AskRefused as refused:
+                if refused.reason not in ("ended", "context_length") or done < spec.min_exchanges:
+                    raise
+                break
+        spoken = messages[first:]
+        return {**drawn, "messages": messages, "exchanges": len(spoken) // 2, "text": transcript(spoken)}
+
+    async def _exchange(
+        self, fields: Mapping[str, Any], messages: list[Message], spoken: list[Message], session: Session
+    ) -> list[Message]:
+        """The user's next message and the answer to it. Raises AskRefused("ended") when the user has no more to say."""
+        template = self._further if spoken else self._opening
+        asked = await session.chat(template.render({**fields, "transcript": transcript(spoken)}), turn="user")
+        words = asked.text.split()
+        if not words or words[-1].strip("\"'*.!()") == self.spec.end:
+            raise AskRefused("ended")
+        question = {"role": "user", "content": clean(unlabelled(whole(asked), "user", "message"))}
+        answer = await session.chat([*messages, question], turn="assistant")
+        return [question, {"role": "assistant", "content": clean(whole(answer))}]
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """The conversation as text, with who says what."""
+    return "\n\n".join(f"{SPEAKERS[message['role']]}: {message['content']}" for message in messages)

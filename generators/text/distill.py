@@ -1,0 +1,63 @@
+"""Distillation: prompts in, the teacher's answers out, as instruction data.
+
+Sequence-level distillation (Kim and Rush 2016, section 3.2) trains a student on what its teacher writes. The prompts
+are the source's own: take them from the use that the student is for.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from generators.text.answers import said
+from generators.text.contract import Ask, Method, Session, Template, conversation
+from generators.text.prompts import column, columns_of
+
+
+@dataclass(frozen=True)
+class DistillSpec:
+    """One call a row.
+
+    template: the instruction, `{column}` of the source; the default is the column `text` as it is. input: a column with
+    what the instruction is about, sent after it and kept in a column of its own; "": there is none. system: the
+    teacher's system message, which the row does not keep, so that the student learns to do without.
+    """
+
+    template: str = "{text}"
+    input: str = ""
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        Template(self.template)
+        Template(self.system)
+        if self.input:
+            column(self.input)
+
+
+class Distill(Method):
+    """Keeps the instruction, its input and the teacher's answer; `text` is all of them."""
+
+    kind = "distill"
+    Spec = DistillSpec
+
+    def __init__(self, spec: DistillSpec) -> None:
+        super().__init__(spec)
+        self._template = Template(spec.template)
+        self._system = Template(spec.system)
+        self._input = column(spec.input) if spec.input else None
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        names = ["instruction", *(["input"] if self._input else []), "output", "text"]
+        return [pa.field(name, pa.string()) for name in names]
+
+    def fields_read(self) -> list[str]:
+        return columns_of([self._template, self._system, *([self._input] if self._input else [])], ())
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        given = {"instruction": self._template.render(ask.fields)}
+        if self._input:
+            given["input"] = self._input.render(ask.fields)
+        prompt = "\n\n".join(part for part in given.values() if part)
+        output = said(await session.chat(conversation(self._system.render(ask.fields), prompt)))
+        return {**given, "output": output, "text": f"{prompt}\n\n{output}"}

@@ -1,0 +1,124 @@
+"""Mathematics: a problem, a worked solution and its final answer, by one sample or by the majority of several.
+
+The vote is self-consistency (Wang et al. 2022, arXiv 2203.11171); problems that are made after a seed are after Phi and
+MetaMath (Yu et al. 2023, arXiv 2309.12284). The stage `consistency` keeps what the samples agree on, the stage `answer`
+what agrees with a reference of the source.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Session, Template
+from generators.text.steps import Steps, StepsSpec, whole
+from records.schema import clean
+from stages.engine import AskRefused, Reply
+from stages.verify.answer_text import Rule, extract, key
+
+PROBLEM = """Make up one word problem in mathematics about this: {seed}
+
+Use two or three numbers, tell a short story with them, and end with a question that has one number as its answer. Do \
+not solve the problem. Write the problem alone."""
+SOLUTION = """{problem}
+
+Solve this step by step, one short sentence for each step. Then write a last line that begins with "Answer:" and holds \
+the final result alone."""
+
+
+@dataclass(frozen=True)
+class MathSpec(StepsSpec):
+    """Calls, and what their templates may hold: `problem` ({seed}), `solution` ({problem}); and columns of the source.
+
+    seed: the source column with what a problem is made up about. given_problem: a template of source columns, such as
+    "{question}"; no problem is made up then. samples: solutions for each problem, made at once, each with its own
+    draws; `answer` is what most of them say and `solution` the first that says it. extract: how the final answer is
+    found in a solution (boxed, hash, phrase, number, whole: the first that finds one).
+    """
+
+    TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION}
+    HOLES = {"problem": ("seed",), "solution": ("problem",)}
+
+    seed: str = "text"
+    given_problem: str = ""
+    samples: int = 1
+    extract: tuple[Rule, ...] = ("boxed", "hash", "phrase")
+
+    def __post_init__(self) -> None:
+        Template("{" + self.seed + "}")
+        Template(self.given_problem)
+        if self.samples < 1:
+            raise ValueError("samples must be at least 1")
+        if not self.extract:
+            raise ValueError("extract must name at least one rule, e.g. 'phrase'")
+        super().__post_init__()
+
+    @property
+    def used(self) -> list[str]:
+        return ["solution"] if self.given_problem else ["problem", "solution"]
+
+
+class Math(Steps):
+    """One call for the problem, unless it is given, and `samples` gathered ones for its solution."""
+
+    kind = "math"
+    Spec = MathSpec
+    own: ClassVar[frozenset[str]] = frozenset({"seed", "problem"})
+    spec: MathSpec
+
+    def __init__(self, spec: MathSpec) -> None:
+        super().__init__(spec)
+        self._seed, self._problem = Template("{" + spec.seed + "}"), Template(spec.given_problem)
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        """`answers` has one entry for each sample, null where no answer could be found."""
+        return [
+            pa.field("instruction", pa.string()),
+            pa.field("solution", pa.string()),
+            pa.field("answer", pa.string()),
+            pa.field("answers", pa.list_(pa.string())),
+            pa.field("text", pa.string()),
+        ]
+
+    def fields_read(self) -> list[str]:
+        return self.columns_of(self._problem if self.spec.given_problem else self._seed)
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        if self.spec.given_problem:
+            fields = {**ask.fields, "problem": self._problem.render(ask.fields)}
+        else:
+            fields = {**ask.fields, "seed": self._seed.render(ask.fields)}
+            fields["problem"] = whole(await self.say(session, "problem", fields), "problem")
+        replies = await self.say_all(session, "solution", [fields] * self.spec.samples)
+        answers = [self._answer(reply) for reply in replies]
+        chosen = majority(answers)
+        if chosen is None:
+            raise AskRefused("no_answer")
+        problem, solution = fields["problem"], replies[chosen].text.strip()
+        return {
+            "instruction": problem,
+            "solution": solution,
+            "answer": answers[chosen],
+            "answers": answers,
+            "text": f"{problem}\n\n{solution}",
+        }
+
+    def _answer(self, reply: Reply) -> str | None:
+        """The final answer of a solution; a solution that was cut off has none, whatever it says on the way."""
+        found = extract(reply.text, self.spec.extract) if reply.finish != "length" else None
+        return None if found is None else clean(found)
+
+
+def majority(answers: list[str | None]) -> int | None:
+    """The number of the first answer that is one of the most frequent; of several such, the first. None: no answer.
+
+    Answers are the same when their numbers are equal, or their texts up to looks (stages/verify/answer_text.py).
+    """
+    keys = [None if answer is None else key(answer) for answer in answers]
+    counts = Counter(k for k in keys if k is not None)
+    if not counts:
+        return None
+    most = max(counts.values())
+    return next(at for at, k in enumerate(keys) if k is not None and counts[k] == most)

@@ -1,0 +1,83 @@
+"""Paraphrases: the meaning stays, the words change; augmentation for data that there is too little of.
+
+A paraphrase of a labelled text keeps its label (carry it over with `source.carry`). The manner is drawn by the row's
+seed, so k samples of one text are worded in different manners.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from generators.text.answers import said, unlabelled
+from generators.text.contract import Ask, Method, Session, Template, conversation, pick
+from generators.text.prompts import checked, column, columns_of, document_of
+from records.words import text_key
+from stages.engine import AskRefused
+
+STYLES = (
+    "in other words of the same register",
+    "in short and plain sentences",
+    "formally, as in a report",
+    "casually, as one tells it to a friend",
+    "with the sentences built differently",
+    "as briefly as it can be said without losing anything",
+)
+TEMPLATE = """Say the following again {style}. Keep its meaning, every fact and every name. Write the new version alone.
+
+{document}"""
+
+
+@dataclass(frozen=True)
+class ParaphraseSpec:
+    """One call a row.
+
+    template must use {document} and may use {style} and any column of the source. document: the source column.
+    styles: what is drawn from, by the row's seed. max_words: longer documents are cut there. system: the system
+    message.
+    """
+
+    template: str = TEMPLATE
+    system: str = ""
+    document: str = "text"
+    styles: tuple[str, ...] = STYLES
+    max_words: int = 200
+
+    def __post_init__(self) -> None:
+        checked("template", self.template, "document")
+        Template(self.system)
+        column(self.document)
+        if not self.styles:
+            raise ValueError("styles needs at least one entry")
+        if self.max_words < 1:
+            raise ValueError("max_words must be at least 1")
+
+
+class Paraphrase(Method):
+    """Keeps the `original` beside the new wording, which is `text`; one that changes nothing is refused."""
+
+    kind = "paraphrase"
+    Spec = ParaphraseSpec
+
+    def __init__(self, spec: ParaphraseSpec) -> None:
+        super().__init__(spec)
+        self._template = Template(spec.template)
+        self._system = Template(spec.system)
+        self._document = column(spec.document)
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [pa.field(name, pa.string()) for name in ("original", "style", "text")]
+
+    def fields_read(self) -> list[str]:
+        return columns_of([self._template, self._system], ("document", "style"), self.spec.document)
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        original = document_of(self._document, ask.fields, self.spec.max_words)
+        style = pick(self.spec.styles, ask.seed, -2)
+        fields = {**ask.fields, "document": original, "style": style}
+        reply = await session.chat(conversation(self._system.render(fields), self._template.render(fields)))
+        text = unlabelled(said(reply), "new version", "paraphrase")
+        if text_key(text) == text_key(original):
+            raise AskRefused("unchanged")
+        return {"original": original, "style": style, "text": text}

@@ -1,0 +1,168 @@
+"""Preferences of a model after Constitutional AI (Bai et al. 2022, arXiv 2212.08073, section 4) and RLAIF.
+
+Several answers to a prompt are judged in pairs against a principle drawn from a constitution. Judges lean to the place
+where an answer stands, so each pair is judged in both orders (Lee et al. 2023, arXiv 2309.00267, section 2.1.1); where
+Lee et al. average the two, only verdicts that agree count here.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Session, Template
+from generators.text.principles import draw, load_principles
+from generators.text.steps import Steps, StepsSpec, object_of, read_object
+from records.spec import literals
+from records.words import text_key
+from stages.engine import AskRefused, Reply
+
+ANSWER = "{prompt}"
+JUDGE = """Two answers to the same message are compared.
+
+Message:
+{prompt}
+
+Answer 1:
+{first}
+
+Answer 2:
+{second}
+
+Rule: {principle}
+
+By this rule, which answer is better? Say it in JSON: {{"better": 1}} or {{"better": 2}}."""
+
+
+@dataclass(frozen=True)
+class PreferenceSpec(StepsSpec):
+    """Calls, and what their templates may hold: `answer` ({prompt}) and `judge` ({prompt}, {first}, {second},
+    {principle}; the answer is JSON, {"better": 1 or 2}); and columns of the source.
+
+    prompt: a template of source columns. file: the constitution, TOML, local or s3://; its content is part of a run's
+    identity. only: ids of the principles that are used; all, unless given. responses: answers to each prompt.
+    temperatures: of the answers, in turn; the generator's, unless given. votes: how often a pair is judged in either
+    order, each time with other draws; more than one wants a judge that samples.
+    """
+
+    TEMPLATES = {"answer": ANSWER, "judge": JUDGE}
+    HOLES = {"answer": ("prompt",), "judge": ("first", "second")}
+
+    file: str = "recipes/principles/constitution.toml"
+    prompt: str = "{text}"
+    only: tuple[str, ...] = ()
+    responses: int = 2
+    temperatures: tuple[float, ...] = ()
+    votes: int = 1
+
+    def __post_init__(self) -> None:
+        Template(self.prompt)
+        if self.responses < 2:
+            raise ValueError("responses must be at least 2: a preference is between two")
+        if self.votes < 1:
+            raise ValueError("votes must be at least 1")
+        if any(t < 0 for t in self.temperatures):
+            raise ValueError("temperatures must not be negative")
+        super().__post_init__()
+
+
+class Preference(Steps):
+    """`responses` calls for the answers, then 2 * votes for each pair of different ones, all gathered."""
+
+    kind = "preference"
+    Spec = PreferenceSpec
+    own: ClassVar[frozenset[str]] = frozenset({"prompt", "first", "second", "principle"})
+    spec: PreferenceSpec
+
+    def __init__(self, spec: PreferenceSpec) -> None:
+        super().__init__(spec)
+        self._prompt = Template(spec.prompt)
+        self._principles = load_principles(spec.file, spec.only)
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        """`margin`: how much more of its comparisons the chosen answer won than the rejected one, in (0, 1]."""
+        return [
+            pa.field("prompt", pa.string()),
+            pa.field("chosen", pa.string()),
+            pa.field("rejected", pa.string()),
+            pa.field("margin", pa.float64()),
+            pa.field("principle", pa.string()),
+            pa.field("text", pa.string()),
+        ]
+
+    def fields_read(self) -> list[str]:
+        return self.columns_of(self._prompt)
+
+    def identity(self) -> dict[str, Any]:
+        kept = {name: value for name, value in super().identity().items() if name != "file"}
+        return {**kept, "principles": literals(self._principles)}
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        prompt = self._prompt.render(ask.fields)
+        principle = draw(self._principles, 1, ask.seed)[0]
+        fields = {**ask.fields, "prompt": prompt, "principle": principle.judge}
+        answers = different(await self._answers(session, fields))
+        wins = await self._wins(session, fields, answers)
+        best, worst = max(wins), min(wins)
+        if best == worst:
+            raise AskRefused("tie")
+        chosen, rejected = answers[wins.index(best)], answers[wins.index(worst)]
+        margin = (best - worst) / ((len(answers) - 1) * self.spec.votes)
+        return {
+            "prompt": prompt,
+            "chosen": chosen,
+            "rejected": rejected,
+            "margin": margin,
+            "principle": principle.id,
+            "text": chosen,
+        }
+
+    async def _answers(self, session: Session, fields: dict[str, Any]) -> list[Reply]:
+        num, warmths = self.spec.responses, self.spec.temperatures
+        if not warmths:
+            return await self.say_all(session, "answer", [fields] * num)
+        replies: list[Reply] = []
+        for at, warmth in enumerate(warmths[:num]):
+            share = len(range(at, num, len(warmths)))
+            replies += await self.say_all(session, "answer", [fields] * share, temperature=warmth)
+        return replies
+
+    async def _wins(self, session: Session, fields: dict[str, Any], answers: list[str]) -> list[int]:
+        """For each answer, how many verdicts it won: those in which both orders of a pair agree."""
+        pairs = [pair for pair in combinations(range(len(answers)), 2) for _ in range(self.spec.votes)]
+        orders = [order for one, other in pairs for order in ((one, other), (other, one))]
+        asked = [{**fields, "first": answers[one], "second": answers[other]} for one, other in orders]
+        replies = await self.say_all(session, "judge", asked, object_of(better={"type": "integer", "enum": [1, 2]}))
+        better = [verdict(reply.text) for reply in replies]
+        if not any(better):
+            raise AskRefused("unreadable_judge")
+        winners = [order[place - 1] if place else None for order, place in zip(orders, better)]
+        agreed = [one for one, other in zip(winners[::2], winners[1::2]) if one == other]
+        return [agreed.count(number) for number in range(len(answers))]
+
+
+def different(replies: list[Reply]) -> list[str]:
+    """The answers that came to their end, each once. Raises AskRefused("cut_answer", "empty_answer" or "equal")."""
+    ended = [reply.text.strip() for reply in replies if reply.finish != "length"]
+    if len(ended) < 2:
+        raise AskRefused("cut_answer")
+    said = [text for text in ended if text]
+    if len(said) < 2:
+        raise AskRefused("empty_answer")
+    answers: dict[bytes, str] = {}
+    for text in said:
+        answers.setdefault(text_key(text), text)
+    if len(answers) < 2:
+        raise AskRefused("equal")
+    return list(answers.values())
+
+
+def verdict(text: str) -> int | None:
+    """Which place a judge prefers, 1 or 2; None where its answer cannot be read."""
+    try:
+        better = read_object(text, "judge", better=int)["better"]
+    except AskRefused:
+        return None
+    return better if better in (1, 2) else None

@@ -1,0 +1,125 @@
+"""Programs and tests out of what a model says: the fenced block, the names it defines, the tests that test it."""
+
+import ast
+import re
+import warnings
+
+from stages.engine import AskRefused, Reply
+from stages.verify.execute import FENCE
+
+CLOSED = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)```", re.DOTALL)
+NAMED = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
+ASSERT = re.compile(r"^assert\b.*$", re.MULTILINE)
+MAX_CUT_LINES = 10  # that the end of tests that were cut off may lose
+Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+def program_of(reply: Reply) -> str:
+    """The program in an answer: its first fenced block, or the whole of it where there is no fence.
+
+    Raises AskRefused("cut_solution") where the answer ends inside it, ("empty_solution") where there is none.
+    """
+    found = CLOSED.search(reply.text)
+    if found is None and reply.finish == "length":
+        raise AskRefused("cut_solution")
+    found = found or FENCE.search(reply.text)
+    program = found[1] if found else reply.text
+    if not program.strip():
+        raise AskRefused("empty_solution")
+    return program.strip("\r\n").rstrip()  # an indented body keeps its indentation
+
+
+def defined(program: str) -> set[str]:
+    """Names of functions, classes and values at the top of a program; of a broken one, what looks like a definition."""
+    tree = parsed(program)
+    if tree is None:
+        return set(NAMED.findall(program))
+    assigned = {n.id for node in tree.body for n in ast.walk(node) if _is_stored(node, n)}  # type: ignore[attr-defined]
+    return assigned | {node.name for node in tree.body if isinstance(node, Definition)}
+
+
+def asserts_of(reply: Reply, program: str) -> str:
+    """The tests in an answer: statements with asserts, and what they need, about what `program` defines.
+
+    From a fenced block, or else the lines that begin with assert. Left out: definitions and imports that would replace
+    the program's own, so that a test never tests its own copy. Test functions that nothing calls are called at the end.
+    Raises AskRefused("unreadable_tests") for what is no Python, ("no_tests") where nothing of the program is asserted.
+    """
+    text = _text_of(reply)
+    tree, names = parsed(text), defined(program)
+    if tree is None:
+        raise AskRefused("unreadable_tests")
+    kept = [node for node in tree.body if not _replaces(node, names)]
+    plain = [node for node in kept if not isinstance(node, Definition)]
+    used = _loaded(plain)
+    asserting = [node for node in kept if any(isinstance(n, ast.Assert) for n in ast.walk(node))]
+    calls = [
+        node.name
+        for node in asserting
+        if isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test")
+        and node.name not in used
+        and not _wants(node.args)
+    ]
+    runs = [node for node in asserting if not isinstance(node, Definition) or node.name in used or node.name in calls]
+    if not runs or not _loaded([*plain, *runs]) & names:
+        raise AskRefused("no_tests")
+    return "\n".join([*(_source(text, node) for node in kept), *(f"{name}()" for name in calls)])
+
+
+def parsed(program: str) -> ast.Module | None:
+    """The syntax tree, None for what is no Python."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a model's odd escapes are no concern of the log
+            return ast.parse(program)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _text_of(reply: Reply) -> str:
+    answer = reply.text.replace("\r\n", "\n").replace("\r", "\n")
+    fenced = FENCE.search(answer)
+    if fenced is None:
+        return "\n".join(line for line in ASSERT.findall(answer) if parsed(line))
+    lines = fenced[1].split("\n")
+    if reply.finish == "length":
+        for _ in range(min(MAX_CUT_LINES, len(lines))):
+            if parsed("\n".join(lines)):
+                break
+            lines.pop()
+    return "\n".join(lines)
+
+
+def _is_stored(statement: ast.stmt, node: ast.AST) -> bool:
+    return (
+        isinstance(statement, ast.Assign | ast.AnnAssign)
+        and isinstance(node, ast.Name)
+        and isinstance(node.ctx, ast.Store)
+    )
+
+
+def _replaces(node: ast.stmt, names: set[str]) -> bool:
+    """Whether a statement of the tests would bind a name of the program anew."""
+    if isinstance(node, Definition):
+        return node.name in names
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return any((alias.asname or alias.name.split(".")[0]) in names for alias in node.names)
+    return False
+
+
+def _loaded(nodes: list[ast.stmt]) -> set[str]:
+    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+
+
+def _wants(args: ast.arguments) -> bool:
+    """Whether it cannot be called with nothing."""
+    return len(args.args) + len(args.posonlyargs) > len(args.defaults) or None in args.kw_defaults
+
+
+def _source(text: str, node: ast.stmt) -> str:
+    """A statement as it was written; a definition with its decorators."""
+    if not isinstance(node, Definition):
+        return ast.get_source_segment(text, node) or ""
+    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+    return "\n".join(text.split("\n")[first - 1 : node.end_lineno])

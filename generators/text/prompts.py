@@ -1,0 +1,44 @@
+"""What the methods share before a call: templates with holes that must be there, documents that are cut."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from generators.text.contract import Template
+from stages.engine import AskRefused
+
+
+def checked(key: str, text: str, *holes: str) -> Template:
+    """The template that stands under `key` of a recipe. Raises ValueError for bad braces and for a hole it lacks."""
+    template = Template(text)
+    for hole in holes:
+        if hole not in template.names:
+            raise ValueError(f"{key} has no {{{hole}}}")
+    return template
+
+
+def columns_of(templates: Sequence[Template], own: Collection[str], *more: str) -> list[str]:
+    """The source columns that `more` and `templates` name; `own` are the holes that the method fills itself."""
+    return list(dict.fromkeys([*more, *(n for t in templates for n in t.names if n not in own)]))
+
+
+def column(name: str) -> Template:
+    """The template of one column of the source, whatever its type. Raises ValueError when it cannot be one."""
+    if not name.isidentifier():
+        raise ValueError(f"'{name}' is not the name of a column")
+    return Template(f"{{{name}}}")
+
+
+def document_of(template: Template, fields: Mapping[str, Any], max_words: int) -> str:
+    """The document of a row, cut to `max_words`. Raises AskRefused("missing_field") when there is nothing in it."""
+    document = cut(template.render(fields), max_words).strip()
+    if not document:
+        raise AskRefused("missing_field", template.text)
+    return document
+
+
+def cut(document: str, max_words: int) -> str:
+    """The first `max_words` words with the line breaks between them."""
+    words = document.split(maxsplit=max_words)
+    if len(words) <= max_words:
+        return document
+    return document[: len(document) - len(words[-1])].rstrip()

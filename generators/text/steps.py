@@ -1,0 +1,142 @@
+"""What the methods of several calls share: every call has a name, and by it a template, a sampling and its turns."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from generators.text.contract import Method, Session, Template, conversation
+from records.schema import clean
+from records.spec import nearest
+from stages.engine import AskRefused, Messages, Reply
+from stages.served import SAMPLING
+
+
+@dataclass(frozen=True)
+class StepsSpec:
+    """Keys of every method of several calls; a call's name is what the column `turns` calls it.
+
+    templates: a call's prompt in other words, by its name. sampling: what a call samples otherwise than
+    [generator.sampling], by its name: {judge = {temperature = 0.0}}. system: the system message of every call.
+    """
+
+    TEMPLATES: ClassVar[Mapping[str, str]] = {}
+    HOLES: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # what a call's template must hold
+
+    templates: dict[str, str] = field(default_factory=dict)
+    sampling: dict[str, dict[str, Any]] = field(default_factory=dict)
+    system: str = ""
+
+    def __post_init__(self) -> None:
+        Template(self.system)
+        for key, table in (("templates", self.templates), ("sampling", self.sampling)):
+            for name in table:
+                if name not in self.TEMPLATES:
+                    raise ValueError(f"{key}: no call is named '{name}'{nearest(name, self.TEMPLATES)}")
+                if name not in self.used:
+                    raise ValueError(f"{key}.{name} means nothing here: with these keys there is no such call")
+        for name, text in self.templates.items():
+            for hole in self.HOLES.get(name, ()):
+                if hole not in Template(text).names:
+                    raise ValueError(f"templates.{name} must hold {{{hole}}}")
+        for name, settings in self.sampling.items():
+            for key in settings:
+                if key not in SAMPLING:
+                    raise ValueError(f"sampling.{name}: unknown key '{key}'{nearest(key, SAMPLING)}")
+
+    @property
+    def used(self) -> Sequence[str]:
+        """Names of the calls that this recipe can come to."""
+        return list(self.TEMPLATES)
+
+    @property
+    def wording(self) -> dict[str, str]:
+        """The template of every call that is used, the recipe's over the built-in one."""
+        return {name: self.templates.get(name, self.TEMPLATES[name]) for name in self.used}
+
+
+class Steps(Method):
+    """Base of the methods of several calls. Subclasses say in `own` which holes they fill themselves."""
+
+    keeps_turns = True
+    own: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec)
+        self._prompts = {name: Template(text) for name, text in spec.wording.items()}
+        self._system = Template(spec.system)
+
+    def columns_of(self, *templates: Template) -> list[str]:
+        """The source columns that these templates, those of the calls and the system message name."""
+        names = [n for t in (*self._prompts.values(), self._system) for n in t.names if n not in self.own]
+        return list(dict.fromkeys([*(n for t in templates for n in t.names), *names]))
+
+    def fields_read(self) -> list[str]:
+        return self.columns_of()
+
+    def identity(self) -> dict[str, Any]:
+        # The built-in prompts too: rows change when a release words them anew.
+        return {**super().identity(), "templates": self.spec.wording}
+
+    def words(self, name: str, fields: Mapping[str, Any]) -> Messages:
+        """The prompt of the call `name`."""
+        return conversation(self._system.render(fields), self._prompts[name].render(fields))
+
+    async def say(
+        self, session: Session, name: str, fields: Mapping[str, Any], json_schema: Mapping[str, Any] | None = None
+    ) -> Reply:
+        """The call `name`, its template filled from `fields`."""
+        return await session.chat(self.words(name, fields), json_schema, name, **self.spec.sampling.get(name, {}))
+
+    async def say_all(
+        self,
+        session: Session,
+        name: str,
+        fields: Sequence[Mapping[str, Any]],
+        json_schema: Mapping[str, Any] | None = None,
+        **sampling: Any,
+    ) -> list[Reply]:
+        """A call `name` for each of `fields`, all under way at once; `sampling` goes before the recipe's."""
+        prompts = [self.words(name, each) for each in fields]
+        return await session.chats(prompts, json_schema, name, **{**self.spec.sampling.get(name, {}), **sampling})
+
+
+def whole(reply: Reply, what: str) -> str:
+    """The stripped text of a reply that the rest builds upon. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
+    if reply.finish == "length":
+        raise AskRefused(f"cut_{what}")
+    if not (text := reply.text.strip()):
+        raise AskRefused(f"empty_{what}")
+    return text
+
+
+def read_object(text: str, what: str, **types: type) -> dict[str, Any]:
+    """The first JSON object of an answer, with a value of the right type at every key of `types`.
+
+    Raises AskRefused("unreadable_WHAT").
+    """
+    try:
+        answer, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+    except (ValueError, RecursionError):
+        raise AskRefused(f"unreadable_{what}") from None
+    for name, kind in types.items():
+        if type(answer.get(name)) is not kind:
+            raise AskRefused(f"unreadable_{what}", name)
+    return {name: _clean(answer[name]) for name in types}
+
+
+def _clean(value: Any) -> Any:
+    """Without the lone surrogates that JSON's escapes can make: neither a tokenizer nor Arrow takes them."""
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    return clean(value) if isinstance(value, str) else value
+
+
+def object_of(**properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The JSON schema of an object with these properties, in this order, and no other."""
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": list(properties),
+        "additionalProperties": False,
+    }

@@ -1,0 +1,131 @@
+"""Rounds: stretches of lots whose asks read rows that earlier rounds have kept.
+
+The lots of a round are born only when every lot before it is committed, and what is committed hangs on no clock: so
+asks that are made of kept rows are as much literals as those of a file, and a resumed run makes them again.
+
+Two ways to feed them: "row" puts a kept row in the place of the source's (generations of evolution); "examples" puts
+some rows, of the source and kept ones, beside the source's (in-context examples of self-instruct).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from records.errors import UserError
+from records.parquet import read_parquet
+from records.shards import KEPT, shard_name
+from records.sources import Source
+from records.store import Store
+
+EXAMPLES = 1  # of the spawn keys of a run's draws; lots and generations take others
+
+
+@dataclass(frozen=True)
+class RoundsSpec:
+    """`[rounds]` of a recipe: `num` rounds of `lots` lots each.
+
+    seed_examples, own_examples: how many rows of the source and of kept ones an ask has as examples, for methods that
+    take examples. While fewer rows are kept than that, the source's make up for them (Wang et al. 2022, Self-Instruct,
+    section 2.2: six human-written tasks and two of the model's own).
+    """
+
+    num: int
+    lots: int = 1
+    seed_examples: int = 6
+    own_examples: int = 2
+
+    def __post_init__(self) -> None:
+        if self.num < 1 or self.lots < 1:
+            raise ValueError("num and lots must be at least 1")
+        if min(self.seed_examples, self.own_examples) < 0 or not self.seed_examples + self.own_examples:
+            raise ValueError("seed_examples and own_examples must not be negative, nor both 0")
+
+
+@dataclass
+class _Row:
+    source_id: str
+    text: str  # JSON
+
+
+class RoundSource:
+    """A source whose rows are drawn from what a run has committed. Holds the fed columns of all kept rows in memory."""
+
+    def __init__(
+        self,
+        source: Source,
+        store: Store,
+        spec: RoundsSpec,
+        feed: str,
+        columns: Sequence[str],
+        mark: str,
+        lot_size: int,
+    ) -> None:
+        """`columns`: what is read of kept rows; `mark`: the run's fingerprint, which seeds the draws."""
+        if feed not in ("row", "examples"):
+            raise ValueError(f"feed must be 'row' or 'examples', not {feed!r}")
+        self.source, self.store, self.spec, self.feed, self.columns = source, store, spec, feed, tuple(columns)
+        self.mark, self.lot_size = mark, lot_size
+        self._num_read = 0  # rounds whose kept rows are known
+        self._seeds = [_Row(*row) for row in source.rows(0, source.num_rows)]
+        self._own: list[_Row] = []
+        self._frontier = self._seeds  # of feed "row": the latest of every line
+
+    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+        """(source id, JSON text) of asks [start, stop), which lie in one round; all rounds before are committed."""
+        number = start // (self.spec.lots * self.lot_size)
+        while self._num_read < number:
+            self._read(self._num_read)
+            self._num_read += 1
+        first = number * self.spec.lots * self.lot_size
+        if self.feed == "row":
+            rows = [self._frontier[(ask - first) % len(self._frontier)] for ask in range(start, stop)]
+            return [(row.source_id, row.text) for row in rows]
+        return [self._with_examples(ask) for ask in range(start, stop)]
+
+    def _read(self, number: int) -> None:
+        """Take in what a round has kept."""
+        kept: list[_Row] = []
+        parents: set[str] = set()
+        for lot in range(number * self.spec.lots, (number + 1) * self.spec.lots):
+            with self.store.open(shard_name(KEPT, lot)) as file:
+                table = read_parquet(file, ["id", "source_id", *self.columns])
+            for row in table.to_pylist():
+                parents.add(row.pop("source_id"))
+                name = row.pop("id")
+                kept.append(_Row(name, json.dumps(row, ensure_ascii=False)))
+        self._own += kept
+        if self.feed == "row":
+            # A line whose asks have all failed stays as it was, and is tried again first of all.
+            self._frontier = [row for row in self._frontier if row.source_id not in parents] + kept
+
+    def _with_examples(self, ask: int) -> tuple[str, str]:
+        spec, seed = self.spec, self._seeds[ask % len(self._seeds)]
+        random = np.random.Generator(
+            np.random.PCG64(np.random.SeedSequence(int(self.mark, 16), spawn_key=(2**31, EXAMPLES, ask)))
+        )
+        num_own = min(spec.own_examples, len(self._own))
+        num_seeds = min(spec.seed_examples + spec.own_examples - num_own, len(self._seeds))
+        drawn = [self._seeds[i] for i in random.choice(len(self._seeds), num_seeds, replace=False)]
+        drawn += [self._own[i] for i in random.choice(len(self._own), num_own, replace=False)] if num_own else []
+        examples = [_object(drawn[i].text) for i in random.permutation(len(drawn))]
+        fields = {**_object(seed.text), "examples": [e for e in examples if e]}
+        return seed.source_id, json.dumps(fields, ensure_ascii=False)
+
+
+def check_rounds(spec: RoundsSpec, source: Source, samples: int, is_cycle: bool) -> None:
+    """Raise UserError where rounds and source do not go together."""
+    if samples != 1 or is_cycle:
+        raise UserError("[rounds] says how many asks there are: leave out source.samples and source.cycle")
+    if source.num_rows > 1_000_000:
+        raise UserError(f"[rounds] holds the source in memory, and {source.num_rows:,} rows are too many for it")
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return row if isinstance(row, dict) else {}

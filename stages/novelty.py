@@ -1,0 +1,135 @@
+"""Keeps a row only if it is unlike every kept row before it by ROUGE-L, as self-instruct keeps instructions.
+
+Wang et al. 2022 (Self-Instruct, section 2.2) add an instruction to the pool only when its ROUGE-L similarity with every
+instruction there is below 0.7. ROUGE-L here is the F1 score of the longest common subsequence of words (Lin 2004),
+2 LCS / (m + n), which is the normalised indel similarity of rapidfuzz. Every row is compared with every kept row, so
+this is for pools of some ten thousand short texts; MinHash dedup beside it is for the bulk.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from records.ids import row_id
+from records.sources import Source
+from stages.admission import Admission, Admitted, Book, ReadKept
+
+WORD = re.compile(r"\w+")
+SIMILAR = "similar"
+NUM_DECIMALS = 4
+MAX_SEEDS = 100_000
+SEED = -1  # in place of an ask number
+FIRST_CHARACTER = 0xE000  # above the surrogates, which are no characters
+NUM_CHARACTERS = 0x110000 - FIRST_CHARACTER
+
+
+@dataclass(frozen=True)
+class NoveltySpec:
+    """column: the text that must be new. max_rouge_l: a row as similar as this, or more, is rejected as `similar`.
+
+    seeds: the source's rows count as kept before the first, by the same column, if they have it.
+    """
+
+    column: str = "instruction"
+    max_rouge_l: float = 0.7
+    seeds: bool = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_rouge_l <= 1:
+            raise ValueError(f"max_rouge_l must lie above 0 and at most at 1, not {self.max_rouge_l}")
+
+
+class Novelty(Admission):
+    """Adds `rouge_l`, the largest similarity with a row kept before, and `nearest`, that row's id ("seed" for a row of
+    the source); both are null until the lot commits, and for rows that are no like of any."""
+
+    kind: ClassVar[str] = "novelty"
+    Spec: ClassVar[type] = NoveltySpec
+    has_seeds: ClassVar[bool] = True
+    spec: NoveltySpec
+
+    def __init__(self, spec: NoveltySpec, name: str | None = None) -> None:
+        super().__init__(spec, name)
+        self._seeds: list[list[str]] = []
+        self._plan: tuple[str, int, int] | None = None
+
+    def columns(self) -> list[pa.Field]:
+        return [pa.field("rouge_l", pa.float32()), pa.field("nearest", pa.string())]
+
+    def reads(self) -> list[str]:
+        return [self.spec.column]
+
+    def bind(self, source: Source, fingerprint: str, generation: int, lot_size: int) -> None:
+        self._plan = fingerprint, generation, lot_size
+        if self.spec.seeds:
+            for _, text in source.rows(0, min(source.num_rows, MAX_SEEDS)):
+                row = json.loads(text)
+                if isinstance(row, dict) and isinstance(value := row.get(self.spec.column), str):
+                    self._seeds.append(words(value))
+
+    def offers(self, batch: Any) -> list[Any]:
+        return [words(text or "") for text in batch.column(self.spec.column).to_pylist()]
+
+    def new_book(self) -> Book:
+        return TextBook(self.spec, self._seeds, self._id)
+
+    def _id(self, ask: int) -> str:
+        if ask == SEED or self._plan is None:
+            return "seed"
+        fingerprint, generation, lot_size = self._plan
+        return row_id(fingerprint, generation, *divmod(ask, lot_size))
+
+    def refill(self, book: Book, admitted: Mapping[str, int], kept: ReadKept) -> None:
+        assert self._plan is not None
+        for lot, table in kept(["row", self.spec.column]):
+            texts = table.column(self.spec.column).to_pylist()
+            for row, text in zip(table.column("row").to_pylist(), texts):
+                book.admit(words(text or ""), lot * self._plan[2] + row)
+
+
+class TextBook(Book):
+    """The words of all kept texts, in the order in which they were kept."""
+
+    def __init__(self, spec: NoveltySpec, seeds: list[list[str]], name: Any) -> None:
+        self.spec, self._name = spec, name
+        self._ids: dict[str, int] = {}
+        self._texts: list[str] = []  # a character a word: on such texts rapidfuzz is fastest
+        self._asks: list[int] = []
+        for seed in seeds:
+            self.admit(seed, SEED)
+
+    def _text(self, text: list[str]) -> str:
+        # A millionth different word would share its character with an early one: pools that long are not for this.
+        numbers = [self._ids.setdefault(word, len(self._ids)) for word in text]
+        return "".join([chr(FIRST_CHARACTER + number % NUM_CHARACTERS) for number in numbers])
+
+    def judge(self, offer: Any, ask: int) -> Admitted:
+        from rapidfuzz.distance import Indel
+        from rapidfuzz.process import extractOne
+
+        best = extractOne(self._text(offer), self._texts, scorer=Indel.normalized_similarity)
+        if best is None or not offer:
+            return Admitted()
+        _, score, at = best
+        score = round(float(score), NUM_DECIMALS)
+        if not score:
+            return Admitted()
+        evidence = {"rouge_l": score, "nearest": self._name(self._asks[at])}
+        return Admitted(SIMILAR if score >= self.spec.max_rouge_l else None, evidence)
+
+    def admit(self, offer: Any, ask: int) -> None:
+        self._texts.append(self._text(offer))
+        self._asks.append(ask)
+
+    def retract(self, offer: Any, ask: int) -> None:
+        self._texts.pop()
+        self._asks.pop()
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of any script."""
+    return WORD.findall(text.lower())

@@ -1,0 +1,214 @@
+r"""Final answers as text: found in what a model wrote, brought to one form, and compared by text and plain numbers.
+
+No number is a float here: 1/2, 0.5, 50/100 and \frac12 are one fraction, and two different integers are never equal.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+from typing import Literal
+
+Rule = Literal["boxed", "hash", "phrase", "number", "whole"]
+Told = Literal["right", "wrong", "unreadable"]
+MAX_CHARS = 500  # a longer answer is none that algebra could read
+MAX_PLAIN_CHARS, MAX_EXPONENT = 80, 300
+NUM_DIGITS = 6  # significant digits from which a decimal counts as the rounded form of a number
+
+BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+HASH = re.compile(r"####[ \t]*(\S[^\n]*)")
+PHRASE = re.compile(r"\banswers?[ \t*_]*(?:is|are|:|=)[ \t*_]*:?[ \t*_]*(?=\S)", re.IGNORECASE)
+SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+NUMBER = re.compile(r"(?<![\w.])[+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?(?![\w])")
+
+LOOKS = str.maketrans(
+    {"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "π": r"\pi ", "∞": r"\infty ", "⁄": "/", "×": r"\times "}
+)
+VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}
+WRAPPED = tuple(
+    re.compile(p, re.DOTALL)
+    for p in (
+        r"\$\$(.*)\$\$", r"\$([^$]*)\$", r"\\\((.*)\\\)", r"\\\[(.*)\\\]", r"\*\*(.*)\*\*", r"`([^`]*)`",
+        r"\\(?:boxed|fbox)\{([^{}]*)\}",
+    )
+)  # fmt: skip
+WORDY = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|mbox|operatorname)\s*\{([^{}]*)\}")
+SPACING = re.compile(r"\\(?:left|right|displaystyle|,|;|:|!|quad|qquad)(?![A-Za-z])|\\ |~")
+FRACTION = re.compile(r"\\[dtc]frac(?![A-Za-z])")
+PI, INFINITY = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), re.compile(r"(?<![\\A-Za-z])inf(?:inity)?(?![A-Za-z])")
+CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|€|£|¥)\s*(?=[\d.])")
+
+DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"
+WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+PLAIN = re.compile(rf"([+-]?)({DIGITS})(%?)")
+RATIO = re.compile(
+    rf"([+-]?)({WHOLE})/({WHOLE})|([+-]?)\\frac\{{([+-]?{WHOLE})\}}\{{({WHOLE})\}}|([+-]?)\\frac(\d)(\d)"
+)
+POWER = re.compile(rf"([+-]?)(?:({DIGITS})(?:[eE]|(?:\\times|\\cdot|\*)10\^)|10\^)\{{?([+-]?\d{{1,3}})\}}?")
+QUANTITY = re.compile(rf"([+-]?{DIGITS}%?)\s*([A-Za-z][A-Za-z ]*)")
+COMMAND = re.compile(r"\\(?:begin|end)\s*\{[a-zA-Z]+\*?\}|\\[A-Za-z]+")
+WORD = re.compile(r"[^\W\d_]{4,}")
+FUNCTIONS = frozenset("sqrt frac sinh cosh tanh asin acos atan arcsin arccos arctan".split())
+SHORT_WORDS = frozenset("yes no on odd any all one two six ten none true even".split())
+
+
+@dataclass(frozen=True)
+class Number:
+    """An exact value; `places` behind the point where it was written with one, and how many digits count."""
+
+    value: Fraction
+    places: int | None = None
+    num_digits: int = 0
+    is_percent: bool = False
+
+
+def extract(text: str | None, rules: Sequence[Rule]) -> str | None:
+    """The answer by the first rule that finds one; each takes its last occurrence. None where none does.
+
+    boxed: the last \\boxed{...} with balanced braces. hash: what follows the last "####" on its line (GSM8K). phrase:
+    what follows "answer is" or "answer:", up to the end of the sentence or line. number: the last number, fraction or
+    percentage. whole: all of the text.
+    """
+    for rule in rules if text else ():
+        found = RULES[rule](text or "").strip()
+        if found:
+            return found
+    return None
+
+
+def _boxed(text: str) -> str:
+    for start in reversed([m.end() for m in BOXED.finditer(text)]):
+        depth = 1
+        for at in range(start, len(text)):
+            depth += {"{": 1, "}": -1}.get(text[at], 0)
+            if not depth:
+                return text[start:at]
+    return ""
+
+
+def _last(pattern: re.Pattern[str], text: str, group: int) -> str:
+    found = ""
+    for match in pattern.finditer(text):
+        found = match[group]
+    return found
+
+
+def _phrase(text: str) -> str:
+    starts = [match.end() for match in PHRASE.finditer(text)]
+    if not starts:
+        return ""
+    line = text[starts[-1] :].partition("\n")[0]
+    end = SENTENCE_END.search(line)
+    return (line[: end.start()] if end else line).strip("*_ \t")
+
+
+RULES = {
+    "boxed": _boxed,
+    "hash": lambda text: _last(HASH, text, 1),
+    "phrase": _phrase,
+    "number": lambda text: _last(NUMBER, text, 0),
+    "whole": lambda text: text,
+}
+
+
+@lru_cache(maxsize=65536)
+def normal(answer: str) -> str:
+    """`answer` without what only changes its looks: wrappers, spacing commands, a final stop, a currency sign."""
+    text = answer[: 4 * MAX_CHARS].translate(LOOKS)
+    for sign, plain in VULGAR.items():
+        text = text.replace(sign, plain)
+    while True:
+        bare = text.strip().rstrip(".,;:!").strip()
+        for pattern in WRAPPED:
+            if match := pattern.fullmatch(bare):
+                bare = match[1].strip()
+        if bare == text:
+            break
+        text = bare
+    text = SPACING.sub(" ", WORDY.sub(r" \1 ", text))
+    text = FRACTION.sub(r"\\frac", text).replace(r"\%", "%").replace("{,}", ",").replace("**", "^")
+    text = INFINITY.sub(r"\\infty ", PI.sub(r"\\pi ", CURRENCY.sub(r"\1", text)))
+    return " ".join(text.split())
+
+
+@lru_cache(maxsize=65536)
+def number_of(answer: str) -> Number | None:
+    """The plain number that `answer` is (integer, decimal, percentage, fraction, power of ten), None for others."""
+    text = normal(answer).replace(" ", "")
+    if not text or len(text) > MAX_PLAIN_CHARS or not any(c.isdigit() for c in text) or not text.isascii():
+        return None
+    if match := PLAIN.fullmatch(text):
+        sign, digits, percent = match[1], match[2].replace(",", ""), match[3]
+        value = Fraction(f"{sign}{digits}")
+        if "." not in digits:
+            return Number(value, is_percent=bool(percent))
+        counted = digits.replace(".", "").lstrip("0")
+        return Number(value, len(digits.partition(".")[2]), len(counted), bool(percent))
+    if match := RATIO.fullmatch(text):
+        sign, above, below = (g for g in match.groups() if g is not None)
+        if not (low := int(below.replace(",", ""))):
+            return None
+        value = Fraction(int(above.replace(",", "")), low)
+        return Number(-value if sign == "-" else value)
+    if (match := POWER.fullmatch(text)) and match[2] != "" and abs(int(match[3])) <= MAX_EXPONENT:
+        return Number(Fraction(match[1] + (match[2] or "1").replace(",", "")) * Fraction(10) ** int(match[3]))
+    return None
+
+
+def same_number(one: Number, other: Number) -> bool:
+    """Equal, or one is a decimal of six digits and more that is the other one rounded. 50% equals 50 and 0.5."""
+    if one.is_percent != other.is_percent:
+        percent, plain = (one, other) if one.is_percent else (other, one)
+        return plain.value in (percent.value, percent.value / 100)
+    return one.value == other.value or _rounds(one, other) or _rounds(other, one)
+
+
+def _rounds(short: Number, other: Number) -> bool:
+    if short.places is None or short.num_digits < NUM_DIGITS:
+        return False
+    return abs(short.value - other.value) * 2 * 10**short.places <= 1
+
+
+def key(answer: str) -> str:
+    """Answers with the same key are the same answer: equal numbers, or text equal up to looks, and case of words."""
+    number = number_of(answer)
+    if number is not None:
+        return f"{number.value}{'%' if number.is_percent else ''}"
+    text = normal(answer)
+    if is_prose(text):
+        return text.casefold()
+    text = text.replace(" ", "")
+    return text[1:-1] if len(text) == 3 and text[0] == "(" and text[2] == ")" and text[1].isalpha() else text
+
+
+def is_prose(text: str) -> bool:
+    """Whether it holds words: algebra would take them for products of their letters, and "listen" for "silent"."""
+    bare = COMMAND.sub(" ", text)
+    words = [w for w in WORD.findall(bare) if w.casefold() not in FUNCTIONS]
+    return bool(words) or bare.strip().casefold() in SHORT_WORDS
+
+
+def compare(found: str, expected: str) -> Told | None:
+    """What text and plain numbers tell; None where only algebra can. Symmetric."""
+    if key(found) == key(expected):
+        return "right"
+    one, other = number_of(found), number_of(expected)
+    if one is not None and other is not None:
+        return "right" if same_number(one, other) else "wrong"
+    if max(len(found), len(expected)) > MAX_CHARS:
+        return "unreadable"
+    (value, unit), (other_value, other_unit) = _quantity(found), _quantity(expected)
+    if value is not None and other_value is not None and (not unit or not other_unit or unit == other_unit):
+        return "right" if same_number(value, other_value) else "wrong"
+    if is_prose(normal(found)) or is_prose(normal(expected)):
+        return "wrong"
+    return None
+
+
+def _quantity(answer: str) -> tuple[Number | None, str]:
+    """(number, unit) of "72 clips"; the unit is "" for a bare number, the number None for anything else."""
+    number = number_of(answer)
+    if number is None and (match := QUANTITY.fullmatch(normal(answer))) and is_prose(match[2]):
+        return number_of(match[1]), match[2].strip().casefold()
+    return number, ""

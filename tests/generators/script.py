@@ -1,0 +1,115 @@
+"""An engine that says what a script tells it to, for the methods of several calls."""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, ChatEngine, Session, mix
+from generators.text.generator import TextGenerator
+from generators.text.registry import method_class
+from records.ids import lot_seeds, row_id
+from records.schema import ask_schema
+from records.spec import build
+from stages.engine import AskRefused, Reply
+
+
+class Script:
+    """Answers a prompt that matches a pattern with its answers, one after another, or one by the seed.
+
+    An answer is a text, a value (said as JSON), or a Reply; AskRefused is raised. The first pattern that matches wins.
+    """
+
+    def __init__(self, script: dict[str, Any], by_seed: bool = False) -> None:
+        self.script = {pattern: said if isinstance(said, list) else [said] for pattern, said in script.items()}
+        self.said = dict.fromkeys(script, 0)
+        self.by_seed = by_seed
+        self.synchronous = not by_seed
+        self.calls: list[tuple[Any, dict[str, Any], Any]] = []
+
+    async def chat(self, prompt: Any, sampling: Any, seed: int, json_schema: Any = None) -> Reply:
+        self.calls.append((prompt, dict(sampling), json_schema))
+        asked = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+        if self.by_seed:
+            await asyncio.sleep(mix(seed, 3) % 5 * 0.001)  # answers come in any order
+        for pattern, answers in self.script.items():
+            if re.search(pattern, asked, re.DOTALL):
+                at = mix(seed, 1) if self.by_seed else self.said[pattern]
+                self.said[pattern] += 1
+                answer = answers[at % len(answers)]
+                if isinstance(answer, AskRefused):
+                    raise answer
+                if isinstance(answer, Reply):
+                    return answer
+                return Reply(answer if isinstance(answer, str) else json.dumps(answer), "stop", 10, 5)
+        raise AssertionError(f"the script has no answer to: {asked}")
+
+
+def method_of(kind: str, table: dict[str, Any]) -> Any:
+    made = method_class(kind)
+    return made(build(made.Spec, table, "method"))
+
+
+def told(kind: str, table: dict[str, Any], fields: dict[str, Any], script: dict[str, Any], seed: int = 7) -> Any:
+    """(payload, engine, session) of one ask."""
+    method, engine = method_of(kind, table), Script(script)
+    session = Session(engine, seed, {"temperature": 1.0})
+    payload = asyncio.run(method.run(Ask("a" * 32, seed, fields), session))
+    assert list(payload) == [f.name for f in method.payload]
+    return payload, engine, session
+
+
+def refusal(kind: str, table: dict[str, Any], fields: dict[str, Any], script: dict[str, Any], seed: int = 7) -> str:
+    """The reason for which one ask is refused; "" when it is not."""
+    try:
+        told(kind, table, fields, script, seed)
+    except AskRefused as refused:
+        return refused.reason
+    return ""
+
+
+class OnScript(TextGenerator):
+    """A generator of rows from a script whose answers are drawn by the seed of the call."""
+
+    kind = "scripted"
+
+    def __init__(self, kind: str, table: dict[str, Any], script: dict[str, Any], max_in_flight: int = 256) -> None:
+        super().__init__(None, method_of(kind, table), max_in_flight)
+        self.script = script
+
+    def open_engine(self) -> ChatEngine:
+        return Script(self.script, by_seed=True)
+
+
+def asks(rows: list[dict[str, Any]]) -> pa.RecordBatch:
+    mark = "0" * 32
+    seeds = lot_seeds(mark, 0, 0, len(rows))
+    table = [
+        {
+            **{"id": row_id(mark, 0, 0, i), "lot": 0, "row": i, "seed": int(seeds[i]), "origin": "synthetic"},
+            **{"generation": 0, "generator": "scripted", "recipe": "r", "ask": json.dumps(row)},
+        }
+        for i, row in enumerate(rows)
+    ]
+    return pa.Table.from_pylist(table, schema=ask_schema()).combine_chunks().to_batches()[0]
+
+
+def made(kind: str, table: dict[str, Any], rows: list[dict[str, Any]], script: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows that a method makes, checked to come out the same again in other batches and at other widths."""
+    generator = OnScript(kind, table, script)
+    generator.open()
+    batch = asks(rows)
+    whole = asyncio.run(generator.make(batch))
+    whole.validate(full=True)
+    narrow = OnScript(kind, table, script, max_in_flight=2)
+    narrow.open()
+    assert asyncio.run(narrow.make(batch)).equals(whole)
+    parts = [asyncio.run(generator.make(batch.slice(at, 3))) for at in range(0, len(rows), 3)]
+    assert pa.Table.from_batches(parts).equals(pa.Table.from_batches([whole]))
+    done: list[dict[str, Any]] = whole.to_pylist()
+    for row in done:
+        assert row["reject"] is not None or row["text"], "a row that is alive has a text"
+        assert row["turns"] and row["tokens_out"] == sum(turn["tokens_out"] for turn in row["turns"])
+    return done

@@ -1,0 +1,61 @@
+"""dialogue: two sides that take turns, and conversations that end early."""
+
+import pytest
+
+from stages.engine import AskRefused
+from tests.generators.scripted import cut_off, method_of, told
+
+TOPIC = {"topic": "tides"}
+TALK = ["User: Why are there tides?", "Because of the moon.", "And the sun?", "It helps.", "How much?", "By half."]
+THREE = {"min_exchanges": 3}
+
+
+def test_the_two_sides_take_turns_and_see_what_was_said():
+    payload, engine, session = told("dialogue", {**THREE, "system": "Be brief."}, TOPIC, TALK)
+    assert [m["role"] for m in payload["messages"]] == ["system"] + ["user", "assistant"] * 3
+    assert [m["content"] for m in payload["messages"]] == ["Be brief.", "Why are there tides?", *TALK[1:]]
+    assert payload["exchanges"] == 3 and payload["text"].startswith("User: Why are there tides?\n\nAssistant: Because")
+    assert payload["topic"] in engine.asked[0] and payload["persona"] in engine.asked[0]
+    assert payload["persona"] in engine.asked[4] and "Assistant: It helps." in engine.asked[4]
+    assert "END" in engine.asked[2] and "Be brief." not in engine.asked[2]
+    assert engine.asked[5] == payload["messages"][:6]
+    assert [t["turn"] for t in session.turns] == ["user", "assistant"] * 3
+
+
+def test_lengths_and_personas_are_drawn():
+    drawn = [told("dialogue", {"exchanges": 4, "min_exchanges": 2}, TOPIC, TALK, seed)[0] for seed in range(80)]
+    assert {d["exchanges"] for d in drawn} == {2, 3, 4}
+    assert {d["persona"] for d in drawn} == set(method_of("dialogue", {}).spec.personas)
+    assert all(m["role"] != "system" for d in drawn for m in d["messages"])
+
+
+@pytest.mark.parametrize("last", ["END", "Thank you, that is all. END.", " ", AskRefused("context_length")])
+def test_a_conversation_that_ends_early_is_kept_when_it_is_long_enough(last):
+    whole, seed = next(
+        (whole, seed) for seed in range(20) if (whole := told("dialogue", {}, TOPIC, TALK, seed)[0])["exchanges"] == 3
+    )
+    payload, _, session = told("dialogue", {}, TOPIC, [*TALK[:4], last], seed)
+    assert payload["exchanges"] == 2 and payload["messages"] == whole["messages"][:4]
+    assert len(session.turns) == 5  # what ended it is evidence too
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (["END"], "ended"),
+        ([""], "ended"),
+        ([cut_off()], "cut_off"),
+        ([TALK[0], ""], "empty"),
+        ([TALK[0], cut_off()], "cut_off"),
+        ([*TALK[:2], "END"], "ended"),
+        ([*TALK[:2], AskRefused("context_length")], "context_length"),
+        ([*TALK[:5], AskRefused("engine_refused")], "engine_refused"),
+    ],
+)
+def test_a_conversation_that_is_too_short_is_refused(answers, reason):
+    assert told("dialogue", THREE, TOPIC, answers)[0] == reason
+
+
+def test_lone_surrogates_do_not_get_into_messages():
+    payload, _, _ = told("dialogue", {"exchanges": 1, "min_exchanges": 1}, TOPIC, ["What \ud800 now?", "\udfff yes"])
+    assert [m["content"] for m in payload["messages"]] == ["What ? now?", "? yes"]

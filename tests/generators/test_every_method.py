@@ -1,0 +1,117 @@
+"""What holds for every text method: a row is the same alone and in any batch, beside any neighbours, in any order."""
+
+import asyncio
+import json
+import pickle
+
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from generators.canned import Canned, CannedSpec
+from generators.text.contract import Method
+from generators.text.registry import KINDS, method_class
+from records.spec import build
+from tests.generators.test_canned import asks
+
+# The spec of each method that cannot do without one; the others are taken with their defaults.
+TABLES = {
+    "annotate": {"labels": ["warm", "cold", "mild"], "votes": 5},
+    "dialogue": {"exchanges": 4, "min_exchanges": 1},
+    "translate": {"round_trip": True},
+}
+# What the canned engine must say for methods that look for more than English in an answer.
+SAYS = {
+    "code": [
+        {"when": "Solve this", "say": ["```python\ndef tide(n):\n    return n + 6\n```", "def tide(n): return n", "n"]},
+        {"when": "solution of it", "say": ["```\nassert tide(0) == 6\n```", "assert tide(1) == 1", "no tests"]},
+    ],
+    "math": [{"when": "step by step", "say": ["6 + 6 = 12.\nAnswer: 12", "The answer is 6.", "I do not know."]}],
+}
+FIELDS = ("text", "topic", "prompt", "instruction", "input", "output", "question", "problem", "answer", "task")
+NUM_ROWS = 24
+# Some answers are cut off or garbage, and so are refused or labelled: that, too, must not depend on the neighbours.
+SPEC = {"num_words": 40, "bad": 0.2, "duplicates": 0.1}
+
+
+def fields(number):
+    return {name: f"{name} {number} of the tides, and why they come twice a day" for name in FIELDS}
+
+
+def generator_of(kind, **spec):
+    made = method_class(kind)
+    method = made(build(made.Spec, TABLES.get(kind, {}), "method"))
+    generator = pickle.loads(
+        pickle.dumps(Canned(build(CannedSpec, {**SPEC, "answers": SAYS.get(kind, []), **spec}, "generator"), method))
+    )
+    generator.open()
+    return generator
+
+
+def made(generator, batch):
+    return asyncio.run(generator.make(batch)).to_pylist()
+
+
+@pytest.fixture(scope="module")
+def batch():
+    return asks(NUM_ROWS, fields)
+
+
+@pytest.fixture(scope="module")
+def whole(batch):
+    """What each method made of the batch, once for all the examples."""
+    known = {}
+
+    def find(kind):
+        if kind not in known:
+            known[kind] = made(generator_of(kind), batch)
+        return known[kind]
+
+    return find
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_have_the_declared_payload_and_text(kind, whole):
+    generator = generator_of(kind)
+    names = [f.name for f in generator.payload]
+    assert "text" in names and len(set(names)) == len(names)
+    assert generator.payload[names.index("text")].type == pa.string()
+    rows = whole(kind)
+    living = [row for row in rows if row["reject"] is None]
+    assert living, [row["reject"] for row in rows]
+    assert all(row["text"].strip() and row["tokens_out"] > 0 and row["finish"] for row in living)
+    for row in rows:
+        assert row["reject"] is None or row["reject"].startswith("generator:")
+        if generator.program.keeps_turns:
+            assert row["turns"], "refused rows keep their calls as evidence"
+            for count in ("tokens_in", "tokens_out"):
+                assert row[count] == sum(turn[count] for turn in row["turns"])
+    json.dumps(generator.identity())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=6)
+@given(data=st.data())
+def test_a_row_does_not_depend_on_its_neighbours(kind, whole, batch, data):
+    chosen = data.draw(st.lists(st.integers(0, NUM_ROWS - 1), min_size=1, max_size=6, unique=True))
+    rows = made(generator_of(kind), batch.take(pa.array(chosen)))
+    assert rows == [whole(kind)[n] for n in chosen]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_engines_that_wait_give_the_same_rows(kind, whole, batch):
+    waiting = generator_of(kind, pooled=True, seconds_per_ask=1e-6)
+    assert not waiting.open_engine().synchronous
+    assert made(waiting, batch) == whole(kind)
+    assert made(waiting, batch) == whole(kind), "and the same ones twice"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_seeds_make_other_rows_and_other_prompts_another_identity(kind, whole, batch):
+    other = made(generator_of(kind), asks(NUM_ROWS, fields, lot=1))
+    assert [row["tokens_out"] for row in other] != [row["tokens_out"] for row in whole(kind)]
+    made_of = method_class(kind)
+    assert issubclass(made_of, Method) and made_of.kind == kind
+    method = made_of(build(made_of.Spec, {**TABLES.get(kind, {}), "system": "Be kind."}, "method"))
+    assert method.identity() != generator_of(kind).program.identity()

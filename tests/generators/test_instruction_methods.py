@@ -1,0 +1,191 @@
+"""exercise, distill, backtranslate and magpie: instruction data, and what becomes of answers that cannot be used."""
+
+import json
+
+import pytest
+
+from generators.text.registry import method_class
+from records.errors import UserError
+from records.spec import build
+from stages.engine import AskRefused
+from stages.user_turn import USER_TURN
+from tests.generators.scripted import cut_off, method_of, told
+
+TOPIC = {"topic": "tides"}
+EXERCISE = "Explain why there are two tides on most days."
+
+
+def test_an_exercise_is_written_and_then_solved():
+    payload, engine, session = told("exercise", {}, TOPIC, [f"**Exercise 1:** {EXERCISE}\n", " Because of the moon. "])
+    assert payload["instruction"] == EXERCISE and payload["output"] == "Because of the moon."
+    assert payload["text"] == f"{EXERCISE}\n\nBecause of the moon." and payload["topic"] == "tides"
+    assert all(payload[name] in engine.asked[0] for name in ("topic", "audience", "difficulty", "form"))
+    assert EXERCISE in engine.asked[1] and payload["audience"] in engine.asked[1]
+    assert [turn["turn"] for turn in session.turns] == ["exercise", "solution"]
+    assert len(set(engine.seeds)) == 2
+
+
+def test_exercises_of_one_topic_are_drawn_apart():
+    method = method_of("exercise", {})
+    drawn = [told("exercise", {}, TOPIC, [EXERCISE, "So."], seed)[0] for seed in range(300)]
+    for name, options in (("audience", "audiences"), ("difficulty", "difficulties"), ("form", "forms")):
+        assert {d[name] for d in drawn} == set(getattr(method.spec, options))
+    assert len({(d["audience"], d["difficulty"], d["form"]) for d in drawn}) > 100
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ([cut_off()], "cut_off"),
+        ([" \n"], "empty"),
+        (["Exercise: What?"], "short"),
+        ([EXERCISE, "  "], "empty"),
+        ([EXERCISE, AskRefused("context_length")], "context_length"),
+    ],
+)
+def test_an_exercise_that_cannot_be_used_is_refused(answers, reason):
+    found, engine, session = told("exercise", {}, TOPIC, answers)
+    assert found == reason and len(engine.asked) == len(answers)
+    assert session.tokens_out == 5 * sum(not isinstance(a, Exception) for a in answers)
+
+
+def test_a_last_answer_that_is_cut_off_is_left_to_the_finish_stage():
+    payload, _, session = told("exercise", {}, TOPIC, [EXERCISE, cut_off()])
+    assert payload["output"] == cut_off().text and session.finish == "length"
+
+
+def test_an_exercise_reads_what_its_templates_name():
+    table = {"topic": "text", "template": "{topic} {level}", "solution": "{exercise} {hint} {form}", "system": "{who}"}
+    assert method_of("exercise", table).fields_read() == ["text", "level", "who", "hint"]
+    # The exercise is not yet there when the system message is made, so such a hole must be a column.
+    assert "exercise" in method_of("exercise", {"system": "{exercise}"}).fields_read()
+
+
+def test_distilled_rows_keep_prompt_and_answer_but_not_the_system_message():
+    table = {"template": "Q: {q}", "system": "Be {tone}."}
+    payload, engine, _ = told("distill", table, {"q": "Why?", "tone": "kind"}, [" Because. "])
+    assert payload == {"instruction": "Q: Why?", "output": "Because.", "text": "Q: Why?\n\nBecause."}
+    assert engine.asked[0] == [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Q: Why?"}]
+
+
+def test_distilling_an_instruction_with_its_input():
+    table = {"template": "Sum it up.", "input": "document"}
+    payload, engine, _ = told("distill", table, {"document": "A long story."}, ["A story."])
+    assert payload["input"] == "A long story." and engine.asked == ["Sum it up.\n\nA long story."]
+    assert payload["text"] == "Sum it up.\n\nA long story.\n\nA story."
+    assert method_of("distill", table).fields_read() == ["document"]
+    assert told("distill", {}, {"text": "Why?"}, [""])[0] == "empty"
+
+
+DOCUMENT = {"text": "The tide comes twice a day. " * 3}
+
+
+def test_backtranslation_answers_with_the_document_and_its_score():
+    answers = ['Request: "How often does the tide come?"', '{"score": 4}']
+    payload, engine, session = told("backtranslate", {"max_words": 6}, DOCUMENT, answers)
+    assert payload == {
+        "instruction": "How often does the tide come?",
+        "output": "The tide comes twice a day.",
+        "score": 4,
+        "text": "How often does the tide come?\n\nThe tide comes twice a day.",
+    }
+    assert "How often" in engine.asked[1] and engine.schemas[0] is None
+    assert engine.schemas[1]["properties"]["score"]["maximum"] == 5
+    assert [turn["turn"] for turn in session.turns] == ["instruction", "score"]
+    payload, engine, _ = told("backtranslate", {"curate": False}, DOCUMENT, answers)
+    assert "score" not in payload and len(engine.asked) == 1
+    assert not method_of("backtranslate", {"curate": False}).keeps_turns
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        (["What now?"], "short"),
+        ([cut_off()], "cut_off"),
+        ([""], "empty"),
+        (["How often is it?", '{"score": 3}'], "score"),
+        *((["How often is it?", said], "no_score") for said in ("", "four", "[4]", '{"score": 9}', '{"score": true}')),
+        (["How often is it?", '{"score": 4.5}'], "no_score"),
+        (["How often is it?", cut_off('{"sco')], "no_score"),
+    ],
+)
+def test_pairs_that_the_curator_does_not_keep_are_refused(answers, reason):
+    assert told("backtranslate", {"min_score": 4}, DOCUMENT, answers)[0] == reason
+
+
+@pytest.mark.parametrize("kind", ["backtranslate", "paraphrase", "translate"])
+def test_a_document_with_nothing_in_it_is_never_asked_about(kind):
+    found, engine, _ = told(kind, {}, {"text": " \n"}, ["x"])
+    assert found == "missing_field" and not engine.asked
+
+
+def test_magpie_lets_the_model_write_the_users_turn():
+    table = {"system": "You know all about {topic}.", "instruction_sampling": {"temperature": 1.2}}
+    payload, engine, session = told("magpie", table, TOPIC, [" Why is there a tide? ", "The moon."])
+    system = {"role": "system", "content": "You know all about tides."}
+    assert engine.asked[0] == [system, USER_TURN]
+    assert engine.asked[1] == [system, {"role": "user", "content": "Why is there a tide?"}]
+    assert [s["temperature"] for s in engine.sampling] == [1.2, 0.5]
+    assert payload["instruction"] == "Why is there a tide?" and payload["output"] == "The moon."
+    assert [(t["turn"], t["prompt"]) for t in session.turns] == [
+        ("instruction", ""),
+        ("output", "Why is there a tide?"),
+    ]
+    assert told("magpie", {}, {}, ["Why is there a tide?", "The moon."])[1].asked == [
+        [USER_TURN],
+        "Why is there a tide?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [([""], "empty"), (["Hi there"], "short"), ([cut_off()], "cut_off"), (["a b c", ""], "empty")],
+)
+def test_magpie_refuses_instructions_that_are_none(answers, reason):
+    assert told("magpie", {}, {}, answers)[0] == reason
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "says"),
+    [
+        ("exercise", {"template": "Write."}, "{topic}"),
+        ("exercise", {"solution": "Solve {topic}."}, "{exercise}"),
+        ("exercise", {"forms": []}, "forms"),
+        ("exercise", {"topic": "a b"}, "'a b'"),
+        ("exercise", {"min_words": 0}, "min_words"),
+        ("distill", {"input": "{text}"}, "'{text}'"),
+        ("backtranslate", {"template": "x"}, "{document}"),
+        ("backtranslate", {"curation": "{document}"}, "{instruction}"),
+        ("backtranslate", {"min_score": 6}, "1..5"),
+        ("backtranslate", {"min_score": 3, "curate": False}, "curate"),
+        ("backtranslate", {"max_words": 0}, "max_words"),
+        ("magpie", {"instruction_sampling": {"temprature": 1}}, "did you mean 'temperature'"),
+        ("magpie", {"min_words": 0}, "min_words"),
+        ("paraphrase", {"template": "{style}"}, "{document}"),
+        ("paraphrase", {"styles": []}, "styles"),
+        ("translate", {"back": "{target}"}, "{translation}"),
+        ("translate", {"targets": []}, "targets"),
+        ("dialogue", {"min_exchanges": 4}, "min_exchanges"),
+        ("dialogue", {"further": "{topic}"}, "{transcript}"),
+        ("dialogue", {"personas": []}, "personas"),
+        ("dialogue", {"end": " "}, "end"),
+        ("annotate", {}, "labels"),
+        ("annotate", {"labels": ["a"]}, "two"),
+        ("annotate", {"labels": ["a", "a"]}, "once"),
+        ("annotate", {"labels": ["a", "b"], "schema": {}}, "either"),
+        ("annotate", {"schema": {"type": "objekt"}}, "no JSON Schema"),
+        ("annotate", {"schema": {"properties": {"label": {}}}}, "required"),
+        ("annotate", {"labels": ["a", "b"], "min_agreement": 2.0}, "min_agreement"),
+        ("annotate", {"labels": ["a", "b"], "votes": 0}, "votes"),
+    ],
+)
+def test_wrong_keys_are_told_in_a_line(kind, table, says):
+    with pytest.raises(UserError, match=says.replace("{", r"\{")) as error:
+        build(method_class(kind).Spec, table, "method")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["exercise", "backtranslate", "dialogue", "paraphrase", "translate"])
+def test_built_in_prompts_are_identity(kind):
+    identity = json.dumps(method_of(kind, {}).identity())
+    assert "Write" in identity and len(identity) > 200

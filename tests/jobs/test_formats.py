@@ -1,0 +1,254 @@
+"""Formats of a release: every row once, its words as they were, in the shape that trainers load."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jobs import cli, formats
+from jobs.audit import audit
+from jobs.card import About, croissant
+from jobs.format_card import format_section
+from jobs.formats import DIALOGUE, FORMATS, form_of, made_as
+from jobs.mix_parts import open_part
+from jobs.mix_spec import PartSpec
+from jobs.pack import PLACE, SHARD, pack, place, placed, shard_writer
+from records.errors import UserError
+from records.store import open_store
+from tests.conftest import gristmill
+from tests.jobs.test_mix import by_hand, make_run, release_rows, text
+from tests.recipes import write
+
+WORDS = st.text(max_size=12)
+MADE = [name for name in FORMATS if name != "rows"]
+TURN = st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": WORDS})
+
+
+def table_of(**columns: list[Any]) -> pa.Table:
+    num = len(next(iter(columns.values())))
+    ids = [f"{i:032x}" for i in range(num)]
+    kinds = {"messages": DIALOGUE}
+    return pa.table({"id": ids, **{n: pa.array(v, kinds.get(n, pa.string())) for n, v in columns.items()}})
+
+
+def said(talk: list[dict[str, str]]) -> list[tuple[str, str]]:
+    return [(turn["role"], turn["content"]) for turn in talk]
+
+
+@st.composite
+def instructions(draw: st.DrawFn) -> pa.Table:
+    num = draw(st.integers(0, 6))
+    some, maybe = st.lists(WORDS, min_size=num, max_size=num), st.none() | WORDS
+    columns = {name: draw(some) for name in ("instruction", "output", "chosen", "rejected", "text")}
+    for name in ("input", "system"):
+        if draw(st.booleans()):
+            columns[name] = draw(st.lists(maybe, min_size=num, max_size=num))
+    return table_of(**columns)
+
+
+@given(instructions(), st.integers(0, 6))
+def test_words_are_kept_row_by_row(table: pa.Table, cut: int) -> None:
+    for name in MADE:
+        form = form_of(name, table.schema)
+        assert form is not None
+        made = form.convert(table)
+        assert made.schema.equals(form.schema, check_metadata=True) and made_as(made.schema) == name
+        assert made.column("id").to_pylist() == table.column("id").to_pylist()
+        # a row's format does not depend on the rows beside it, nor on how the table lies in memory
+        whole = pa.concat_tables([form.convert(table.slice(0, cut)), form.convert(table.slice(cut))])
+        assert whole.equals(made)
+        for before, after in zip(table.to_pylist(), made.to_pylist()):
+            given_, system = before.get("input") or "", before.get("system") or ""
+            question = before["instruction"] + (f"\n\n{given_}" if given_ else "")
+            opening = [("system", system)] if system else []
+            opening += [("user", question)]
+            match name:
+                case "messages":
+                    assert said(after["messages"]) == [*opening, ("assistant", before["output"])]
+                case "preference":
+                    assert said(after["prompt"]) == opening
+                    assert said(after["chosen"]) == [("assistant", before["chosen"])]
+                    assert said(after["rejected"]) == [("assistant", before["rejected"])]
+                case "alpaca":
+                    assert after["instruction"] == before["instruction"] and after["output"] == before["output"]
+                    assert after["input"] == given_ and after.get("system", "") == system
+                case "text":
+                    assert after["text"] == before["text"]
+                case "prompt-completion":
+                    plain = f"{system}\n\n{question}" if system else question
+                    assert after["prompt"] in (plain, plain + "\n\n") and after["completion"] == before["output"]
+                    assert after["prompt"] == plain + "\n\n" or plain[-1:].isspace()
+
+
+@given(st.lists(st.tuples(st.lists(TURN, min_size=1, max_size=4), st.none() | WORDS), max_size=5))
+def test_dialogues_keep_their_turns_and_get_one_system_message(rows: list[tuple[list[dict[str, str]], Any]]) -> None:
+    table = table_of(messages=[talk for talk, _ in rows], system=[system for _, system in rows])
+    form = form_of("messages", table.schema)
+    assert form is not None
+    for (talk, system), after in zip(rows, form.convert(table).to_pylist()):
+        wanted = system and talk[0]["role"] != "system"
+        assert said(after["messages"]) == [*([("system", system)] if wanted else []), *said(talk)]
+
+
+def test_preferences_over_dialogues_and_answers_by_name() -> None:
+    talk = [{"role": "user", "content": "hi"}]
+    end = [{"role": "assistant", "content": "yes", "tone": "dry"}]
+    table = pa.table({"id": ["a"], "prompt": [talk], "chosen": [end], "rejected": ["no"]})
+    (row,) = form_of("preference", table.schema).convert(table).to_pylist()  # type: ignore[union-attr]
+    assert said(row["prompt"]) == [("user", "hi")] and said(row["chosen"]) == [("assistant", "yes")]
+    assert row["chosen"][0].keys() == {"role", "content"} and said(row["rejected"]) == [("assistant", "no")]
+    for answer in ("output", "code", "solution"):
+        some = table_of(instruction=["do"], text=["do\nit"], **{answer: ["it"]})
+        (row,) = form_of("messages", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
+        assert said(row["messages"]) == [("user", "do"), ("assistant", "it")]
+    for columns, answer in (({"text": ["b"]}, "b"), ({"text": ["b"], "chosen": ["c"]}, "c")):
+        some = table_of(prompt=["a\n"], **columns)
+        (row,) = form_of("prompt-completion", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
+        assert (row["prompt"], row["completion"]) == ("a\n", answer)
+
+
+@pytest.mark.parametrize(
+    ("columns", "name", "message"),
+    [
+        (("prompt", "text"), "preference", "needs chosen and rejected .* rows, messages, alpaca, text, prompt-comp"),
+        (("chosen", "rejected"), "preference", r"needs prompt \(or instruction\) beside"),
+        (("topic", "text"), "messages", "needs messages, or instruction with output.* are topic, text\\."),
+        (("messages",), "alpaca", "Formats that fit: rows, messages$"),
+        (("messages",), "text", "needs a column text"),
+        (("prompt", "text"), "massages", "no such format"),
+    ],
+)
+def test_what_does_not_fit_is_told_with_what_does(columns: tuple[str, ...], name: str, message: str) -> None:
+    table = table_of(**{column: [] for column in columns})
+    with pytest.raises(UserError, match=message):
+        form_of(name, table.schema)
+
+
+def test_a_null_is_refused_by_its_row() -> None:
+    broken = {
+        "'output' is null": table_of(instruction=["a", "b"], output=["c", None]),
+        "'messages' holds no message": table_of(messages=[[{"role": "user", "content": "a"}], []]),
+        "'messages' has a null content": table_of(
+            messages=[[{"role": "user", "content": "a"}], [{"role": "user", "content": None}]]
+        ),
+    }
+    for message, table in broken.items():
+        form = form_of("messages", table.schema)
+        assert form is not None
+        with pytest.raises(UserError, match=f"row 0{{31}}1: {message}"):
+            form.convert(table)
+
+
+def test_every_format_loads_as_it_is_and_twice_the_same(tmp_path: Path) -> None:
+    num = 40
+    columns = {n: [f"{n} {i}" for i in range(num)] for n in ("instruction", "output", "chosen", "rejected", "text")}
+    table = table_of(**columns)
+    talk = [{"role": "string", "content": "string"}]
+    shapes: dict[str, dict[str, Any]] = {
+        "messages": {"messages": talk},
+        "alpaca": dict.fromkeys(("instruction", "input", "output"), "string"),
+        "preference": dict.fromkeys(("prompt", "chosen", "rejected"), talk),
+        "text": {"text": "string"},
+        "prompt-completion": dict.fromkeys(("prompt", "completion"), "string"),
+    }
+    assert list(shapes) == MADE and tuple(cli.FORMATS) == FORMATS
+    for name, shape in shapes.items():
+        form = form_of(name, table.schema)
+        assert form is not None
+        made = placed(form.convert(table), place(table.column("id").to_pylist(), 5), 1)
+        stores = [open_store(str(tmp_path / name / take)) for take in ("a", "b")]
+        told = [shard_writer(store, 1, form.schema)(rows).to_pylist()[0] for store, rows in
+                zip(stores, (made, made.take(np.arange(num)[::-1])))]  # fmt: skip
+        assert told[0] == told[1] and told[0]["num_rows"] == num
+        path = str(tmp_path / name / "a" / told[0]["name"])
+        assert made_as(pq.read_schema(path)) == name
+        rows = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "hf"))
+        assert {n: _plain(f) for n, f in rows.features.items()} == {"id": "string", **shape}
+        assert sorted(rows["id"]) == table.column("id").to_pylist() != rows["id"]
+        fields = croissant(About("n", "d", "v", ()), [], form.schema)["recordSet"][0]["field"]
+        assert [f["name"] for f in fields] == ["id", *shape]
+        for field in fields:
+            if shape.get(field["name"]) == talk:
+                assert field["repeated"] and [f["name"] for f in field["subField"]] == ["role", "content"]
+                assert field["subField"][0]["source"]["transform"] == {"jsonPath": "role"}
+        section = format_section(form)
+        for block in section.split("```yaml\n")[1:]:
+            assert yaml.safe_load(block.partition("```")[0])
+        for block in section.split("```python\n")[1:]:
+            compile(block.partition("```")[0], name, "exec")
+
+
+def _plain(feature: Any) -> Any:
+    if isinstance(feature, dict):
+        return {name: _plain(inner) for name, inner in feature.items()}
+    inner = getattr(feature, "feature", None)
+    return feature.dtype if inner is None else [_plain(inner)]
+
+
+@pytest.mark.timeout(300)
+def test_pack_of_a_run_in_a_format(tmp_path: Path) -> None:
+    texts = [text(i) for i in range(90)]
+    run = make_run(tmp_path / "run", texts, prompt=[f"prompt {i}" for i in range(90)])
+    book = tmp_path / "run" / "manifest.json"
+    recipe = {"name": "chats", "generator": {"kind": "canned"}, "method": {"kind": "prompt"}, "stages": []}
+    book.write_text(json.dumps({**json.loads(book.read_text()), "recipe": recipe}))
+    bad = gristmill("pack", run, "--to", str(tmp_path / "bad"), "--format", "preference")
+    assert bad.returncode == 2 and "needs chosen and rejected" in bad.stderr and not (tmp_path / "bad").exists()
+    dry = gristmill("pack", run, "--to", str(tmp_path / "dry"), "--format", "messages", "--dry-run")
+    assert dry.returncode == 0 and "as messages" in dry.stdout and not (tmp_path / "dry").exists()
+    done = gristmill("pack", run, "--to", str(tmp_path / "chat"), "--format", "messages", "--seed", "3")
+    assert done.returncode == 0, done.stderr
+    rows = release_rows(tmp_path / "chat")
+    assert rows.column_names == ["id", "messages"]
+    kept = {row["id"]: row for row in pq.read_table(Path(run) / "kept").to_pylist()}
+    assert sorted(rows.column("id").to_pylist()) == sorted(kept)
+    for row in rows.to_pylist():
+        source = kept[row["id"]]
+        assert said(row["messages"]) == [("user", source["prompt"]), ("assistant", source["text"])]
+    card = (tmp_path / "chat" / "README.md").read_text()
+    assert "## Format: messages" in card and "chat_template" in card and "origin` column" not in card
+    loaded = datasets.load_dataset(str(tmp_path / "chat"), split="train", cache_dir=str(tmp_path / "hf"))
+    assert len(loaded) == 90 and loaded[0]["messages"][0]["role"] == "user"
+    # such rows cannot pass for real ones, nor for rows that say what they are
+    with pytest.raises(UserError, match="packed as messages: set origin"):
+        open_part(PartSpec(path=str(tmp_path / "chat")))
+    assert open_part(PartSpec(path=str(tmp_path / "chat"), origin="synthetic")).own.names == ["messages"]
+    with pytest.raises(UserError, match="was packed as messages"):
+        open_part(PartSpec(uri=str(tmp_path / "chat")))
+
+
+def test_a_mixture_in_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_hand(monkeypatch)
+    (tmp_path / "real.jsonl").write_text("".join(json.dumps({"text": text(i), "n": i}) + "\n" for i in range(60)))
+    run = make_run(tmp_path / "run", [text(1000 + i) for i in range(60)])
+    parts = [{"name": "web", "path": str(tmp_path / "real.jsonl")}, {"uri": run}]
+    keys = {"name": "mix", "synthetic_max": 0.25, "shortfall": "shrink", "parts": parts}
+    mix = write(tmp_path / "mix.toml", keys)
+    assert pack(mix, str(tmp_path / "rows"), 1, 7) == 0
+    assert pack(mix, str(tmp_path / "text"), 1, 7, form_name="text") == 0
+    whole, plain = release_rows(tmp_path / "rows"), release_rows(tmp_path / "text")
+    assert plain.column_names == ["id", "text"]
+    assert plain.to_pylist() == whole.select(["id", "text"]).to_pylist()  # the same draw, the same order
+    assert SHARD not in plain.column_names and PLACE not in plain.column_names
+    assert audit(str(tmp_path / "rows")) == 0
+    with pytest.raises(UserError, match="audit the same mixture packed as rows"):
+        audit(str(tmp_path / "text"))
+    assert "`origin` column" not in (tmp_path / "text" / "README.md").read_text()
+    with pytest.raises(UserError, match="needs messages, or instruction"):
+        pack(mix, str(tmp_path / "chat"), form_name="messages")
+    weighted = write(tmp_path / "weighted.toml", {**keys, "shortfall": "reweight"})
+    with pytest.raises(UserError, match="has no place for them"):
+        pack(weighted, str(tmp_path / "weighted"), form_name="text")
+
+
+def test_formats_of_the_code_are_those_of_the_docs() -> None:
+    told = formats.__doc__ or ""
+    assert all(f"\n{name} " in told for name in FORMATS)
