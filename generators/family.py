@@ -108,11 +108,7 @@ class Family(ABC):
         """Raise UserError when the schema has columns that this family cannot make, or a package is missing."""
 
     def check_rows(self, table: pa.Table) -> None:  # noqa: B027
-<<<<<<< HEAD
-        """Raise UserError when the rows, which conform to the schema, will not do. Cheap: before a fit starts."""
-=======
         """Raise UserError when rows that conform to the schema will not do. Cheap: it runs before a fit starts."""
->>>>>>> main
 
     @classmethod
     def told(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:

@@ -3,11 +3,8 @@
 import json
 import tempfile
 from functools import lru_cache
-<<<<<<< HEAD
-from typing import Any
-=======
 from pathlib import Path
->>>>>>> main
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,7 +35,37 @@ def classifier() -> str:
 
 
 @lru_cache
-<<<<<<< HEAD
+def encoder() -> str:
+    """The folder of a sentence encoder with one small layer, that has learnt nothing: fast, and a real transformer."""
+    import torch
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,:{}\"'"
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "mill", "of", "grain", "wheel", "list", "number"]
+    vocabulary = {word: at for at, word in enumerate([*words, *letters, *(f"##{letter}" for letter in letters)])}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    folder = Path(tempfile.mkdtemp(prefix="encoder-"))
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=24,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=48,
+        max_position_embeddings=80,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        BertModel(config).save_pretrained(folder)
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 66}))
+    return str(folder)
+
+
 def judged(num: int = 1000) -> pa.Table:
     """Real docstrings, scored 4 or 5, and as many others with their words shuffled, scored 1 to 3; each is there once.
 
@@ -71,34 +98,3 @@ def quality() -> str:
     folder = tempfile.mkdtemp(prefix="quality-")
     fit_of(judged(400), folder, bits=14).run()
     return folder
-=======
-def encoder() -> str:
-    """The folder of a sentence encoder with one small layer, that has learnt nothing: fast, and a real transformer."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel
-
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789.,:{}\"'"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "mill", "of", "grain", "wheel", "list", "number"]
-    vocabulary = {word: at for at, word in enumerate([*words, *letters, *(f"##{letter}" for letter in letters)])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer()
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
-    folder = Path(tempfile.mkdtemp(prefix="encoder-"))
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=24,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=48,
-        max_position_embeddings=80,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        BertModel(config).save_pretrained(folder)
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 66}))
-    return str(folder)
->>>>>>> main

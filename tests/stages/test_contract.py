@@ -21,11 +21,7 @@ from stages.contract import Stage
 from stages.engine import AskRefused, Reply
 from stages.judge import Judge
 from stages.registry import KINDS, stage_class
-<<<<<<< HEAD
-from tests.stages.models import classifier, quality
-=======
-from tests.stages.models import classifier, encoder
->>>>>>> main
+from tests.stages.models import classifier, encoder, quality
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
@@ -58,12 +54,9 @@ TABLES: dict[str, dict[str, Any]] = {
     "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
     "language": {},
-<<<<<<< HEAD
-    "quality": {"path": quality()},
-=======
     "novelty": {"column": "text"},
     "pii": {"reserved": True},
->>>>>>> main
+    "quality": {"path": quality()},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
 # Further tables of kinds that work in several ways, under names of their own: KIND/WAY.
