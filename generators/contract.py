@@ -8,7 +8,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -38,6 +38,11 @@ class Generator(ABC):
     def method(self) -> str | None:
         """The name that goes into the `method` column."""
         return None
+
+    @property
+    def origin(self) -> Literal["real", "synthetic"]:
+        """What goes into the `origin` column."""
+        return "synthetic"
 
     @property
     def needs(self) -> Needs:

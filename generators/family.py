@@ -36,6 +36,7 @@ KINDS: Kinds = {
     "independent": ("generators.tabular.independent", "Independent"),
     "mst": ("generators.tabular.mst", "Mst"),
     "pate-gan": ("generators.tabular.pate_gan", "PateGan"),
+    "quality": ("generators.quality", "Quality"),
     "smote": ("generators.tabular.smote", "Smote"),
     "tabddpm": ("generators.tabular.tabddpm", "TabDdpm"),
     "tvae": ("generators.tabular.tvae", "Tvae"),
@@ -105,6 +106,14 @@ class Family(ABC):
 
     def check(self) -> None:  # noqa: B027
         """Raise UserError when the schema has columns that this family cannot make, or a package is missing."""
+
+    def check_rows(self, table: pa.Table) -> None:  # noqa: B027
+        """Raise UserError when rows that conform to the schema will not do. Cheap: it runs before a fit starts."""
+
+    @classmethod
+    def told(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
+        """What a finished model's facts say to people, a line each by what it is about."""
+        return {}
 
     # Fitting.
 

@@ -233,6 +233,7 @@ def check_fit(family: Family, table: pa.Table, privacy: PrivacySpec | None) -> N
     family.check()
     if table.num_rows < family.min_rows:
         raise UserError(f"model '{family.kind}' needs at least {family.min_rows} rows, not {table.num_rows}")
+    family.check_rows(table)
     if privacy is None and family.needs_privacy:
         raise UserError(f"model '{family.kind}' is for private fits: give [privacy] epsilon and delta")
     if privacy is not None:

@@ -6,6 +6,7 @@ from records.kinds import Kinds, kind_class
 KINDS: Kinds = {
     "canned": ("generators.canned", "Canned"),
     "diffusers": ("generators.diffusion", "Diffusers"),
+    "given": ("generators.given", "Given"),
     "model": ("generators.fitted", "Fitted"),
     "simulator": ("generators.simulators.generator", "Simulated"),
     "teacher": ("generators.teacher", "Teacher"),

@@ -223,8 +223,11 @@ def card_table(card: ModelCard, uri: str) -> Table:
         last = card.losses[-1]
         table.add_row("steps", f"{last['step']:,.0f}")
         table.add_row("losses", ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k != "step"))
+    family = family_class(card.kind)
+    for name, line in family.told(card.facts).items():
+        table.add_row(name, line)
     table.add_row("privacy", privacy_line(card.privacy))
-    table.add_row("use it", escape(family_class(card.kind).used_by.format(uri=uri)), style="dim")
+    table.add_row("use it", escape(family.used_by.format(uri=uri)), style="dim")
     return table
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from jobs import gate_audit
 from jobs.drive import drive, end_state
 from jobs.forecast import forecast, forecast_table
 from jobs.recipe import Mill, build_mill, load
 from jobs.report import write_report
 from jobs.tables import cost_table, plan_table, totals_table
+from jobs.tallies import in_order
 from records import ledger, manifest
 from records.errors import UserError
 from records.lease import Lease
@@ -141,6 +143,10 @@ def _report(outcome: Outcome, book: Manifest, mill: Mill, store: Store, command:
     console = Console(highlight=False)
     console.print(totals_table(outcome.totals, f"{mill.recipe.name}: {outcome.state}"))
     console.print(cost_table(outcome.totals, [s.name for s in mill.stages], book.cost))
+    if mill.recipe.gate_audit and outcome.totals.num_lots:
+        found = gate_audit.count(store, outcome.totals.num_lots, mill.recipe.gate_audit)
+        names = [stage["name"] for stage in in_order(book.recipe)]
+        console.print(gate_audit.gates_table(gate_audit.gates(found, names)))
     for text in _samples(mill, store, outcome.totals):
         console.print(text, markup=False, soft_wrap=True)
     console.print(

@@ -12,6 +12,7 @@ from generators.contract import Generator
 from generators.registry import generator_class
 from generators.text.contract import Method
 from generators.text.registry import method_class
+from jobs.gate_audit import GateAuditSpec
 from jobs.toml_file import load_table, parted
 from records.errors import UserError
 from records.ids import fingerprint
@@ -50,6 +51,7 @@ class Recipe:
     stages: tuple[dict[str, Any], ...] = ()
     limits: Limits = field(default_factory=Limits)
     output: OutputSpec = field(default_factory=OutputSpec)
+    gate_audit: GateAuditSpec | None = None  # rows of known label, for the report
     cluster: ClusterSpec = field(default_factory=ClusterSpec)
 
     def __post_init__(self) -> None:
@@ -216,6 +218,8 @@ def build_mill(recipe: Recipe) -> Mill:
         raise UserError(f"{error}; rename it in source.carry, or give the stage another name") from None
     _check_reads(schema, payload, stages)
     _check_room(recipe.limits, stages)
+    if recipe.gate_audit:
+        _check_label(schema, recipe.gate_audit.column)
     identity = {
         "seed": recipe.seed,
         "lot_size": recipe.lot_size,
@@ -245,6 +249,7 @@ def build_mill(recipe: Recipe) -> Mill:
         model=generator.model,
         method=generator.method,
         carry=recipe.source.carry,
+        origin=generator.origin,
         round_lots=rounds.lots if rounds else None,
     )
     for stage in stages:
@@ -285,6 +290,16 @@ def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequenc
             if (why := stage.refuses(schema.field(name))) is not None:
                 raise UserError(f"stage '{stage.name}' reads column '{name}', which {why}")
         known |= {c.name for c in stage.columns()}
+
+
+def _check_label(schema: pa.Schema, column: str) -> None:
+    if column not in schema.names:
+        raise UserError(
+            f"gate_audit.column: rows have no column '{column}'{nearest(column, schema.names)}; source.carry brings "
+            f"columns of the source along"
+        )
+    if pa.types.is_nested(schema.field(column).type) or pa.types.is_binary(schema.field(column).type):
+        raise UserError(f"gate_audit.column: '{column}' is {schema.field(column).type}, which is no label")
 
 
 def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:

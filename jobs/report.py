@@ -8,7 +8,9 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from jobs import plots
+from jobs import gate_audit, plots
+from jobs.gallery import gallery
+from jobs.gate_plot import plane
 from jobs.history import History
 from jobs.sample import Sample, read_sample
 from jobs.status import Life, cost_of, life, load_book, money
@@ -17,6 +19,7 @@ from jobs.tallies import (
     balances,
     clusters,
     cost_of_tokens,
+    in_order,
     lengths_note,
     looked_for,
     rejects,
@@ -65,8 +68,11 @@ def page(store: Store, book: Manifest) -> str:
         loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     world.filters |= {"soft": _soft, "count": _count, "share": _share, "percent": _percent, "clock": clock}
-    facts = _facts(book, totals, history, sample, seen)
-    figures = {name: Markup(svg) for name, svg in _figures(history, sample).items()}
+    world.filters |= {"rate": gate_audit.told, "between": lambda g: gate_audit.between(g.low, g.high)}
+    rows = gallery(store, sample, book.recipe)
+    facts = {**_facts(book, totals, history, sample, seen), **_gates(store, book, totals), "gallery": rows}
+    drawn = {**_figures(history, sample), "gates": plane(facts["gates"])}
+    figures = {name: Markup(svg) for name, svg in drawn.items()}
     return world.get_template("report.html").render(**facts, figures=figures)
 
 
@@ -96,7 +102,7 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
         "fingerprint": book.fingerprint,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "totals": totals,
-        "tiles": _tiles(book, totals, cost),
+        "tiles": _tiles(book, totals, cost, sample),
         "cost": cost,
         "funnel": funnel,
         "has_cpu": any(step.cpu for step in funnel),
@@ -122,6 +128,16 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
     }
 
 
+def _gates(store: Store, book: Manifest, totals: Summary) -> dict[str, Any]:
+    """`gates` in order, empty where the recipe names no labels or no row has come, and the `slice` that tells."""
+    spec = gate_audit.spec_of(book.recipe)
+    if spec is None or not totals.num_lots:
+        return {"gates": [], "slice": None, "label_column": ""}
+    found = gate_audit.count(store, totals.num_lots, spec)
+    told = gate_audit.gates(found, [stage["name"] for stage in in_order(book.recipe)])
+    return {"gates": told, "slice": found, "label_column": spec.column}
+
+
 def _made_by(recipe: dict[str, Any]) -> str:
     generator, method = recipe["generator"], recipe["method"]
     model = generator.get("name") or generator.get("model")
@@ -137,7 +153,7 @@ def _log_note(history: History) -> str:
     return f"{some} running time of the driver.{unclear}"
 
 
-def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None) -> list[dict[str, str]]:
+def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None, sample: Sample) -> list[dict[str, str]]:
     wall_s = sum(start.get("wall_s", 0.0) for start in book.starts)
     device_s = sum(start.get("device_s", 0.0) for start in book.starts)
     tiles = [
@@ -147,6 +163,13 @@ def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None) -> list
         ("tokens per second", _count(totals.tokens_out / wall_s) if wall_s else "–", "over the running time"),
         ("kept shards", _bytes(totals.kept_bytes), f"{_count(totals.num_lots)} lots"),
     ]
+    if sample.num_called:
+        calls = sum(c.num for c in sample.calls.values()) / sample.num_called
+        tiles.append(
+            ("calls per row", f"{calls:,.1f}", f"{len(sample.calls)} kind{'s' * (len(sample.calls) != 1)} of call")
+        )
+    if sample.num_called and totals.kept:
+        tiles.append(("tokens per kept row", _count(totals.tokens_out / totals.kept), "generated, rejected rows too"))
     if device_s:
         tiles.append(("engine time", clock(device_s), "summed over devices"))
     if cost:

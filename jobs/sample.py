@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from jobs.overlaps import WAYS, Overlaps, count, floor_of, look_up
 from records.parquet import columns_of, open_parquet
-from records.schema import IDENTITY, PROVENANCE, REJECT
+from records.schema import REJECT
 from records.shards import KEPT, REJECTED, shard_name
 from records.store import Store
 
@@ -19,24 +20,16 @@ MAX_LOTS = 200
 MAX_ROWS = 2_000_000
 NUM_THREADS = 8
 DUPLICATE_OF = "duplicate_of"
-NUM_LOTS_SHOWN = 4  # that rows to look at are taken from
-NUM_KEPT_SHOWN, NUM_REASONS_SHOWN = 3, 8
-MAX_CHARS = 420
-OWN = {f.name for f in [*IDENTITY, *PROVENANCE]}
+CALLS = ("turn", "tokens_in", "tokens_out")  # what is read of the column `turns`
 
 
 @dataclass
-class Shown:
-    """One row to look at."""
+class Calls:
+    """The calls of one turn."""
 
-    reason: str | None
-    id: str
-    source: str
-    column: str
-    text: str
-    is_cut_before: bool
-    is_cut: bool
-    evidence: str  # what it duplicates, or which benchmark item is in it
+    num: int = 0
+    tokens_in: int = 0
+    tokens_out: int = 0
 
 
 @dataclass
@@ -53,7 +46,11 @@ class Sample:
     has_dedup: bool = False
     ways: set[str] = field(default_factory=set)  # kinds of stages that looked for benchmark items
     unreadable: list[str] = field(default_factory=list)
-    shown: list[Shown] = field(default_factory=list)
+    lots: list[int] = field(default_factory=list)
+    num_rejected: Counter[str] = field(default_factory=Counter)  # by reason
+    first_rejected: dict[str, tuple[int, int]] = field(default_factory=dict)  # reason -> (lot, row of its shard)
+    calls: dict[str, Calls] = field(default_factory=dict)  # by turn, in the order in which they were met
+    num_called: int = 0  # rows that tell their calls
 
     @property
     def is_whole(self) -> bool:
@@ -72,29 +69,28 @@ def spread(num_lots: int, num_wanted: int) -> list[int]:
 def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Mapping[str, Any]] = ()) -> Sample:
     """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`; `stages` are the recipe's."""
     lots = spread(num_lots, max(1, min(MAX_LOTS, MAX_ROWS * num_lots // max(1, num_asks))))
-    sample = Sample(len(lots), num_lots)
+    sample = Sample(len(lots), num_lots, lots=lots)
     lengths = []
-    names = [(folder, shard_name(folder, lot)) for lot in lots for folder in (KEPT, REJECTED)]
+    names = [(folder, lot) for lot in lots for folder in (KEPT, REJECTED)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         # a slice at a time, so that only so many tables wait in memory
         for first in range(0, len(names), 2 * NUM_THREADS):
             some = names[first : first + 2 * NUM_THREADS]
-            for (folder, name), table in zip(some, pool.map(lambda n: _columns(store, *n), some)):
+            for (folder, lot), table in zip(some, pool.map(lambda n: _columns(store, *n), some)):
                 if isinstance(table, str):
-                    sample.unreadable.append(f"{name}: {table}")
+                    sample.unreadable.append(f"{shard_name(folder, lot)}: {table}")
                 elif table is not None:
                     sample.num_asks += table.num_rows
-                    _count(sample, table, name, stages)
+                    _count(sample, table, shard_name(folder, lot), stages, lot)
                     if folder == KEPT:
                         lengths.append(table.column("tokens_out").drop_null().to_numpy())
     if lengths:
         sample.lengths = np.concatenate(lengths).astype(np.int64)
     look_up(store, sample.overlaps, stages)
-    sample.shown = _rows_to_look_at(store, lots[:NUM_LOTS_SHOWN])
     return sample
 
 
-def _columns(store: Store, folder: str, name: str) -> pa.Table | str | None:
+def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
     """The columns that counts need; None for a shard that is not there, and what is wrong for a broken one."""
     wanted = [
         "tokens_out",
@@ -102,8 +98,11 @@ def _columns(store: Store, folder: str, name: str) -> pa.Table | str | None:
         *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF)),
     ]
     try:
-        with store.open(name) as source, open_parquet(source) as file:
-            there = set(file.schema_arrow.names)
+        with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
+            paths = [file.schema.column(number).path for number in range(len(file.schema))]
+            calls = [p for p in paths if p.startswith("turns.") and p.rpartition(".")[2] in CALLS]
+            there = {*file.schema_arrow.names, *calls}
+            wanted += calls
             if DUPLICATE_OF in there and folder == KEPT:
                 wanted.append(DUPLICATE_OF)
             return columns_of(file, [n for n in wanted if n in there])
@@ -113,9 +112,14 @@ def _columns(store: Store, folder: str, name: str) -> pa.Table | str | None:
         return str(error).splitlines()[0]
 
 
-def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping[str, Any]]) -> None:
+def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping[str, Any]], lot: int) -> None:
     names = table.schema.names
+    if "turns" in names:
+        _count_calls(sample, table.column("turns").combine_chunks())
     if REJECT.name in names:
+        for row, reason in enumerate(table.column(REJECT.name).to_pylist()):
+            sample.num_rejected[reason] += 1
+            sample.first_rejected.setdefault(reason, (lot, row))
         sums = table.group_by(REJECT.name).aggregate([("tokens_out", "sum")])
         for reason, tokens in zip(sums.column(REJECT.name).to_pylist(), sums.column("tokens_out_sum").to_pylist()):
             sample.rejected_tokens[reason] += tokens or 0
@@ -129,50 +133,16 @@ def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping
             count(sample.overlaps, way, floor_of(way, stages), table, shard)
 
 
-def _rows_to_look_at(store: Store, lots: Sequence[int]) -> list[Shown]:
-    """Some kept rows and one rejected row a reason, from the first lots of the sample."""
-    kept: list[Shown] = []
-    rejected: dict[str, Shown] = {}
-    for lot in lots:
-        for folder in (KEPT, REJECTED):
-            try:
-                with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
-                    column = text_column(file.schema_arrow)
-                    if column is None or (folder == KEPT and len(kept) >= NUM_KEPT_SHOWN):
-                        continue
-                    wanted = ["id", "source_id", REJECT.name, column, DUPLICATE_OF]
-                    wanted += [c for way in WAYS for c in (way.item, way.score, way.start)]
-                    table = columns_of(file, [n for n in wanted if n in file.schema_arrow.names])
-            except (pa.ArrowInvalid, OSError):
-                continue  # not there, or told as unreadable by those who count
-            reasons = table.column(REJECT.name).to_pylist()
-            for number, reason in enumerate(reasons):
-                if reason is None and len(kept) < NUM_KEPT_SHOWN:
-                    kept.append(_shown(table.slice(number, 1).to_pylist()[0], column))
-                elif reason is not None and reason not in rejected:
-                    rejected[reason] = _shown(table.slice(number, 1).to_pylist()[0], column)
-    return kept + [rejected[r] for r in sorted(rejected)[:NUM_REASONS_SHOWN]]
-
-
-def text_column(schema: pa.Schema) -> str | None:
-    """The column that a person would read: `text`, else the first payload column that holds strings."""
-    texts = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in OWN and f.name != REJECT.name]
-    return "text" if "text" in texts else next(iter(texts), None)
-
-
-def _shown(row: dict[str, Any], column: str) -> Shown:
-    """The row's text cut to MAX_CHARS: from its beginning, or around what it shares with a benchmark."""
-    text, evidence, begin = row[column] or "", "", 0
-    if row.get(DUPLICATE_OF):
-        evidence = f"duplicate of {row[DUPLICATE_OF][:12]}"
-    for way in WAYS:
-        if (row[REJECT.name] or "").endswith(f":{way.reason}") and row.get(way.item):
-            score = f"{row[way.score]:.2f} like" if way.is_measured else f"{row[way.score]:.0%} of"
-            evidence = f"{score} {row[way.item]}"
-            begin = max(0, (row[way.start] or 0) - MAX_CHARS // 4)
-    cut = text[begin : begin + MAX_CHARS]
-    is_cut = begin + MAX_CHARS < len(text)
-    cut = (cut.partition(" ")[2] or cut) if begin else cut
-    cut = (cut.rpartition(" ")[0] or cut) if is_cut else cut
-    source, words = row["source_id"] or "", " ".join(cut.split())
-    return Shown(row[REJECT.name], row["id"], source, column, words, begin > 0, is_cut, evidence)
+def _count_calls(sample: Sample, turns: pa.ListArray) -> None:
+    sample.num_called += len(turns) - turns.null_count
+    inner = turns.flatten()
+    if pa.types.is_struct(inner.type) and {f.name for f in inner.type} >= set(CALLS):
+        calls = pa.table([pc.struct_field(inner, name) for name in CALLS], list(CALLS))
+        sums = calls.group_by("turn", use_threads=False).aggregate(
+            [("turn", "count"), *((n, "sum") for n in CALLS[1:])]
+        )
+        for one in sums.to_pylist():
+            found = sample.calls.setdefault(one["turn"] or "", Calls())
+            found.num += one["turn_count"]
+            found.tokens_in += one["tokens_in_sum"] or 0
+            found.tokens_out += one["tokens_out_sum"] or 0

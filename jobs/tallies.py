@@ -92,12 +92,17 @@ class Cluster:
     num_rows: int
 
 
+def in_order(recipe: dict[str, Any]) -> list[dict[str, Any]]:
+    """The stages' tables in the order in which rows pass: those that decide at commit come last."""
+    return sorted(recipe["stages"], key=lambda s: (s["kind"] in DEDUP) + 2 * (s["kind"] in ADMISSION))
+
+
 def yields(book: Manifest, totals: Summary) -> list[Step]:
     """Rows entering and leaving each stage in recipe order; those that decide at commit come last.
 
     Reasons that bear no stage's name belong to the generator.
     """
-    stages = sorted(book.recipe["stages"], key=lambda s: (s["kind"] in DEDUP) + 2 * (s["kind"] in ADMISSION))
+    stages = in_order(book.recipe)
     by_stage: Counter[str] = Counter()
     names = {stage["name"] for stage in stages}
     for reason, rows in totals.rejected.items():

@@ -16,11 +16,12 @@ import pyarrow.csv
 import pyarrow.json
 
 from records.errors import UserError
+from records.human_eval import human_eval, human_eval_faults
 from records.ids import fingerprint
 from records.parquet import read_parquet
 from records.python_texts import docstrings, help_topics
 from records.schema import IDENTITY, PROVENANCE, REJECT
-from records.spec import nearest
+from records.spec import later, nearest
 from records.store import open_store, split
 from records.tables import IMAGE, TableSchema
 
@@ -42,10 +43,13 @@ class DataSpec:
     part: Literal["all", "train", "holdout"] = "all"
     holdout: float = 0.3  # share of the rows that are the holdout part, drawn by split_seed
     split_seed: int = 0
+    rejected: bool = later(False)  # of the output of a run, its rejected rows too, after the kept ones
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 1:
             raise ValueError("holdout must lie between 0 and 1")
+        if self.rejected and self.path.startswith(PACKAGE):
+            raise ValueError("rejected is for the output of a run; a package has no rejected rows")
 
     def __str__(self) -> str:
         """As `data_spec` reads it; columns are left out."""
@@ -87,7 +91,7 @@ def read_table(spec: DataSpec) -> pa.Table:
             raise UserError(f"data.path: no data set '{spec.path}'{nearest(name, PACKED)}")
         table = PACKED[name]()
     else:
-        table = _read_files(spec.path)
+        table = _read_files(spec.path, spec.rejected)
     for column in spec.columns:
         if column not in table.column_names:
             raise UserError(f"data.columns: {spec.path} has no column '{column}'{nearest(column, table.column_names)}")
@@ -111,13 +115,16 @@ def digest_table(table: pa.Table) -> str:
     return fingerprint([whole.hexdigest(), table.num_rows])
 
 
-def _read_files(path: str) -> pa.Table:
+def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
     """A shard folder of ours too: provenance and findings are left out."""
     store = open_store(path)
     entries = [e for e in store.list() if e.name.endswith(ENDINGS)] if not path.endswith(ENDINGS) else []
     names = [e.name for e in entries]
     if names and any(n.startswith("kept/") for n in names):
-        names = [n for n in names if n.startswith("kept/")]
+        sides = ("kept/", "rejected/") if with_rejected else ("kept/",)
+        names = [n for side in sides for n in names if n.startswith(side)]
+    elif with_rejected:
+        raise UserError(f"data.rejected: {path} is no output of a run: there is no kept/ in it")
     if path.endswith(ENDINGS):
         root, name = split(path)
         store, names = open_store(root or "."), [name]
@@ -257,6 +264,7 @@ def _mnist_5k() -> pa.Table:
     return images_table(numbers[:, :784].astype(np.uint8).reshape(-1, 28, 28), numbers[:, 784].astype(int))
 
 
+HUMAN_EVAL = ("human_eval", "data/HumanEval.jsonl.gz", "human-eval")
 PACKED: dict[str, Callable[[], pa.Table]] = {
     "adult/train": lambda: _adult("data"),
     "adult/test": lambda: _adult("test"),
@@ -264,5 +272,7 @@ PACKED: dict[str, Callable[[], pa.Table]] = {
     "digits": _digits,
     "docstrings": docstrings,
     "help-topics": help_topics,
+    "human-eval": lambda: human_eval(_packed_file(*HUMAN_EVAL)),
+    "human-eval/faults": lambda: human_eval_faults(_packed_file(*HUMAN_EVAL)),
     "mnist-5k": _mnist_5k,
 }

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from records.errors import UserError
 
 T = TypeVar("T")
+LATER = "later"
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
@@ -24,6 +25,14 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
     if close:
         return f" (did you mean '{close[0]}'?)"
     return f" (known: {', '.join(names)})" if names else ""
+
+
+def later(default: Any) -> Any:
+    """A key that a spec has got since outputs were made with it: at its default it is left out of the literals.
+
+    So what was made before has the fingerprint that it had.
+    """
+    return dataclasses.field(default=default, metadata={LATER: True})
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -107,7 +116,8 @@ def literals(spec: Any) -> Any:
     Raises TypeError for a value without a stable serialisation: such a value may not bear identity.
     """
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
-        return {f.name: literals(getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init}
+        fields = [(f, getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init]
+        return {f.name: literals(value) for f, value in fields if not (f.metadata.get(LATER) and value == f.default)}
     if isinstance(spec, Mapping):
         return {str(k): literals(v) for k, v in spec.items()}
     if isinstance(spec, list | tuple):

@@ -22,6 +22,8 @@ KINDS: Kinds = {
     "json_schema": ("stages.verify.json_schema", "JsonSchema"),
     "language": ("stages.verify.language", "Language"),
     "novelty": ("stages.novelty", "Novelty"),
+    "pii": ("stages.verify.pii", "Pii"),
+    "quality": ("stages.verify.quality", "Quality"),
     "rules": ("stages.verify.rules", "Rules"),
 }
 # The verdicts of these come when lots commit: duplicates first, then what is admitted by the rows kept before.

@@ -9,7 +9,7 @@ import asyncio
 import json
 import string
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -104,7 +104,10 @@ class ChatEngine(Protocol):
 class Session:
     """One ask's talk with the engine: gives every call its own seed, keeps what was said and sums up what it cost."""
 
-    __slots__ = ("_engine", "_json_schema", "_sampling", "_seed", "calls", "finish", "tokens_in", "tokens_out", "turns")
+    __slots__ = (
+        *("_engine", "_json_schema", "_on_reply", "_sampling", "_seed"),
+        *("calls", "finish", "tokens_in", "tokens_out", "turns"),
+    )
 
     def __init__(
         self,
@@ -112,8 +115,11 @@ class Session:
         seed: int,
         sampling: Mapping[str, Any],
         json_schema: Mapping[str, Any] | None = None,
+        on_reply: Callable[[Reply], None] | None = None,
     ) -> None:
+        """`on_reply` is told of every reply as it comes, for a display."""
         self._engine = engine
+        self._on_reply = on_reply
         self._seed = seed
         self._sampling = sampling
         self._json_schema = json_schema
@@ -138,6 +144,8 @@ class Session:
         self.turns.append(None)
         settings = {**self._sampling, **sampling} if sampling else self._sampling
         reply = await self._engine.chat(prompt, settings, seed, json_schema or self._json_schema)
+        if self._on_reply is not None:
+            self._on_reply(reply)
         self.tokens_in += reply.tokens_in
         self.tokens_out += reply.tokens_out
         if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):

@@ -9,7 +9,7 @@ import pyarrow as pa
 from generators.contract import Generator, Made, fields_of, fill
 from generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
 from records.schema import ASK, REJECT
-from stages.engine import AskRefused, EngineDead
+from stages.engine import AskRefused, EngineDead, Reply
 from stages.gate import Gate
 
 
@@ -70,16 +70,19 @@ class TextGenerator(Generator):
         fields = fields_of(text)
         if fields is None:
             return Made(reason="malformed_ask")
-        session = Session(engine, seed, self.sampling, self.json_schema)
+        session = Session(engine, seed, self.sampling, self.json_schema, self._count)
         try:
             payload = await self.program.run(Ask(row_id, seed, fields), session)
         except AskRefused as refused:
             # What the calls before the refusal cost is counted all the same, and what they said is evidence.
             return Made(self._turns(session), session.finish, session.tokens_in, session.tokens_out, refused.reason)
         finally:
-            self._made = self._made[0] + 1, self._made[1] + session.tokens_out
+            self._made = self._made[0] + 1, self._made[1]
         payload |= self._turns(session)
         return Made(payload, session.finish, session.tokens_in, session.tokens_out)
+
+    def _count(self, reply: Reply) -> None:
+        self._made = self._made[0], self._made[1] + reply.tokens_out
 
     def _turns(self, session: Session) -> dict[str, Any]:
         # A call that was gathered beside one that failed may have been called off without an answer.

@@ -13,10 +13,12 @@ KINDS: Kinds = {
     "paraphrase": ("generators.text.paraphrase", "Paraphrase"),
     "code": ("generators.text.code", "Code"),
     "constitutional": ("generators.text.constitutional", "Constitutional"),
+    "evol_instruct": ("generators.text.evol_instruct", "EvolInstruct"),
     "math": ("generators.text.math", "Math"),
     "preference": ("generators.text.preference", "Preference"),
     "prompt": ("generators.text.prompt", "Prompt"),
     "rephrase": ("generators.text.rephrase", "Rephrase"),
+    "self_instruct": ("generators.text.self_instruct", "SelfInstruct"),
     "textbook": ("generators.text.textbook", "Textbook"),
     "translate": ("generators.text.translate", "Translate"),
 }

@@ -127,6 +127,8 @@ def read_object(text: str, what: str, **types: type) -> dict[str, Any]:
 
 def _clean(value: Any) -> Any:
     """Without the lone surrogates that JSON's escapes can make: neither a tokenizer nor Arrow takes them."""
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
     return clean(value) if isinstance(value, str) else value
 
 

@@ -3,19 +3,16 @@
 Read without torch: two layers of a perceptron, as generators/images/classifier.py writes them.
 """
 
-import hashlib
 import io
-import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 
-from records.errors import UserError
 from records.schema import IMAGE
-from records.store import open_store
 from stages.contract import Found, Stage
+from stages.fitted import read_card, read_weights
 
 LAYERS = 1, 3  # places of the linear layers in the network
 UNREADABLE, OTHER, UNSURE = "unreadable", "other_class", "unsure"
@@ -72,25 +69,11 @@ class Classifier(Stage):
         self._read_card()
 
     def _read_card(self) -> dict[str, Any]:
-        data = open_store(self.spec.path).read_if_there("model.json")
-        if data is None:
-            raise UserError(
-                f"{self.name}: {self.spec.path} holds no finished model; make one with gristmill fit RECIPE --out "
-                f'{self.spec.path}, with [model] kind = "classifier"'
-            )
-        card: dict[str, Any] = json.loads(data)
-        if card["identity"]["kind"] != self.kind:
-            raise UserError(f"{self.name}: {self.spec.path} holds a model of kind '{card['identity']['kind']}'")
-        return card
+        return read_card(self.spec.path, self.kind, self.name)
 
     def open(self) -> None:
-        from safetensors.numpy import load
-
         self._card = self._read_card()
-        data = open_store(self.spec.path).read("weights.safetensors")
-        if hashlib.sha256(data).hexdigest() != self._card["weights_sha256"]:
-            raise UserError(f"{self.name}: {self.spec.path}: the weights are not those that model.json names")
-        weights = load(data)
+        weights = read_weights(self.spec.path, self._card, self.name)
         self._layers = [(weights[f"net/{n}.weight"], weights[f"net/{n}.bias"]) for n in LAYERS]
         columns = {c["kind"]: c for c in self._card["identity"]["schema"]["columns"]}
         self._image, self._classes = columns["image"], columns["category"]["categories"]

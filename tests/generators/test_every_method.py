@@ -21,6 +21,14 @@ TABLES = {
     "dialogue": {"exchanges": 4, "min_exchanges": 1},
     "translate": {"round_trip": True},
 }
+# What the canned engine must say for methods that look for more than English in an answer.
+SAYS = {
+    "code": [
+        {"when": "Solve this", "say": ["```python\ndef tide(n):\n    return n + 6\n```", "def tide(n): return n", "n"]},
+        {"when": "solution of it", "say": ["```\nassert tide(0) == 6\n```", "assert tide(1) == 1", "no tests"]},
+    ],
+    "math": [{"when": "step by step", "say": ["6 + 6 = 12.\nAnswer: 12", "The answer is 6.", "I do not know."]}],
+}
 FIELDS = ("text", "topic", "prompt", "instruction", "input", "output", "question", "problem", "answer", "task")
 NUM_ROWS = 24
 # Some answers are cut off or garbage, and so are refused or labelled: that, too, must not depend on the neighbours.
@@ -34,7 +42,9 @@ def fields(number):
 def generator_of(kind, **spec):
     made = method_class(kind)
     method = made(build(made.Spec, TABLES.get(kind, {}), "method"))
-    generator = pickle.loads(pickle.dumps(Canned(build(CannedSpec, {**SPEC, **spec}, "generator"), method)))
+    generator = pickle.loads(
+        pickle.dumps(Canned(build(CannedSpec, {**SPEC, "answers": SAYS.get(kind, []), **spec}, "generator"), method))
+    )
     generator.open()
     return generator
 

@@ -55,8 +55,19 @@ TABLES: dict[str, dict[str, Any]] = {
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},
     "language": {},
     "novelty": {"column": "text"},
+    "pii": {"reserved": True},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
+# Further tables of kinds that work in several ways, under names of their own: KIND/WAY.
+WAYS: dict[str, dict[str, Any]] = {
+    "judge/pairwise": {
+        "mode": "pairwise", "model": "package:smollm2", "first": "text", "second": "finish", "question": "method",
+        "must_agree": True, "min_margin": 1.0,
+    },
+    "judge/steps": {"mode": "steps", "model": "package:smollm2", "min_score": 3, "max_steps": 6},
+}  # fmt: skip
+ALL = {**TABLES, **WAYS}
+EACH = pytest.mark.parametrize("kind", sorted(ALL))
 TEXT = pa.field("text", pa.string())
 ANSWERS = pa.field("answers", pa.list_(pa.string()))
 SCHEMA = pa.schema([*IDENTITY, *PROVENANCE, TEXT, pa.field("image", IMAGE), ANSWERS, REJECT])
@@ -65,8 +76,8 @@ QUOTE = "Check if in given list of numbers, are any two numbers closer to each o
 
 def make(kind: str) -> Stage:
     """The stage as a recipe makes it, before open()."""
-    made = stage_class(kind)
-    return made(build(made.Spec, TABLES[kind], "stages[0]"), name=f"my_{kind}")
+    made = stage_class(kind.partition("/")[0])
+    return made(build(made.Spec, ALL[kind], "stages[0]"), name=f"my_{kind}")
 
 
 class Answers:
@@ -78,7 +89,9 @@ class Answers:
         if len(prompt) % 7 == 0:
             raise AskRefused("context_length")
         number = (len(prompt) + seed) % 6
-        return Reply(json.dumps({"score": number}) if number else "no idea", "stop", len(prompt), 5)
+        names = list(json_schema["properties"])
+        scores = {name: (number + at * seed) % 5 + 1 for at, name in enumerate(names)}
+        return Reply(json.dumps(scores) if number else "no idea", "stop", len(prompt), 5)
 
 
 def open_stage(stage: Stage) -> Stage:
@@ -177,9 +190,10 @@ def hold(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def test_every_kind_has_a_table() -> None:
     assert set(TABLES) == set(KINDS)
+    assert {name.partition("/")[0] for name in WAYS} <= set(KINDS)
 
 
-@pytest.mark.parametrize("kind", sorted(TABLES))
+@EACH
 def test_the_laws_hold_on_any_batch(kind: str) -> None:
     stage = opened(kind)
 
@@ -193,7 +207,7 @@ def test_the_laws_hold_on_any_batch(kind: str) -> None:
     laws()
 
 
-@pytest.mark.parametrize("kind", sorted(TABLES))
+@EACH
 def test_a_row_is_judged_alike_alone_and_in_company(kind: str) -> None:
     stage = opened(kind)
     rows: list[tuple[str | None, str | None, str | None]] = [
@@ -208,13 +222,13 @@ def test_a_row_is_judged_alike_alone_and_in_company(kind: str) -> None:
         assert run(stage, batch_of(rows).slice(number, 1)).equals(together.slice(number, 1))
 
 
-@pytest.mark.parametrize("kind", sorted(TABLES))
+@EACH
 @pytest.mark.parametrize("rows", [[], [("a", "stop", "generator:x")] * 3], ids=["empty", "dead"])
 def test_empty_and_dead_batches_pass(kind: str, rows: list[tuple[str, str, str]]) -> None:
     hold(opened(kind), batch_of(list(rows)))
 
 
-@pytest.mark.parametrize("kind", sorted(TABLES))
+@EACH
 def test_pickles_before_open_and_answers_alike_after(kind: str) -> None:
     batch = batch_of([(f"One says: {QUOTE}", "stop", None), ("ünd", "length", None)])
     copy: Stage = pickle.loads(pickle.dumps(make(kind)))
@@ -222,7 +236,7 @@ def test_pickles_before_open_and_answers_alike_after(kind: str) -> None:
     assert run(copy, batch).equals(run(opened(kind), batch))
 
 
-@pytest.mark.parametrize("kind", sorted(TABLES))
+@EACH
 def test_a_refused_batch_keeps_the_laws(kind: str) -> None:
     batch = batch_of([("a", "stop", None), ("b", "stop", "generator:x"), (None, "length", None)])
     refused = make(kind).refuse(batch, "engine_crash")
@@ -231,16 +245,16 @@ def test_a_refused_batch_keeps_the_laws(kind: str) -> None:
     assert refused.column("id").equals(batch.column("id"))
 
 
-@pytest.mark.parametrize("kind", sorted(TABLES))
+@EACH
 def test_spec_and_identity_are_literals(kind: str) -> None:
     stage = make(kind)
     literals(stage.spec)
     assert literals(stage.identity()) == literals(make(kind).identity())
 
 
-@pytest.mark.parametrize("kind", sorted(TABLES))
+@EACH
 def test_kind_and_registry_agree(kind: str) -> None:
-    assert stage_class(kind).kind == kind
+    assert stage_class(kind.partition("/")[0]).kind == kind.partition("/")[0]
 
 
 def test_an_unknown_kind_names_the_nearest() -> None:

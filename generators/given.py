@@ -1,0 +1,94 @@
+"""`kind = "given"`: the rows of the source as they are, no model asked.
+
+To verify, decontaminate, deduplicate or balance a corpus that exists already, and to see what gates do to rows that are
+known to be right or wrong.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pyarrow as pa
+
+from generators.contract import Generator, Made, fields_of, fill
+from records.schema import ASK, REJECT, clean
+from records.spec import literals
+from stages.needs import Needs
+
+
+@dataclass(frozen=True)
+class GivenSpec:
+    """`columns` become payload as text (numbers and tables as JSON), `lists` as lists of texts; a row must have all."""
+
+    columns: tuple[str, ...] = ("text",)
+    lists: tuple[str, ...] = ()
+    origin: Literal["real", "synthetic"] = "real"  # what the rows are, for the `origin` column and for caps
+
+    def __post_init__(self) -> None:
+        names = (*self.columns, *self.lists)
+        if not names:
+            raise ValueError("columns must name at least one column of the source")
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"column '{name}' is named twice")
+
+
+class Given(Generator):
+    """Rejects `generator:malformed_ask` (no JSON object), `generator:missing_field` and `generator:not_a_list`."""
+
+    kind: ClassVar[str] = "given"
+    Spec: ClassVar[type] = GivenSpec
+    spec: GivenSpec
+
+    def __init__(self, spec: GivenSpec) -> None:
+        self.spec = spec
+        self._num_made = 0
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        texts = [pa.field(name, pa.string()) for name in self.spec.columns]
+        return [*texts, *(pa.field(name, pa.list_(pa.string())) for name in self.spec.lists)]
+
+    @property
+    def origin(self) -> Literal["real", "synthetic"]:
+        return self.spec.origin
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(pooled=False)
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        return self._num_made, 0
+
+    def fields_read(self) -> list[str]:
+        return [*self.spec.columns, *self.spec.lists]
+
+    def identity(self) -> dict[str, Any]:
+        found: dict[str, Any] = literals(self.spec)
+        return found
+
+    async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
+        dead = asks.column(REJECT.name).is_valid().to_pylist()
+        made = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
+        self._num_made += len(made) - sum(dead)
+        return fill(asks, self.payload, made)
+
+    def _row(self, ask: str | None) -> Made:
+        fields = fields_of(ask)
+        if fields is None:
+            return Made(reason="malformed_ask")
+        if any(name not in fields for name in self.fields_read()):
+            return Made(reason="missing_field")
+        payload: dict[str, Any] = {name: _text(fields[name]) for name in self.spec.columns}
+        for name in self.spec.lists:
+            if not isinstance(fields[name], list | None):
+                return Made(reason="not_a_list")
+            payload[name] = None if fields[name] is None else [_text(value) for value in fields[name]]
+        return Made(payload, finish="stop")
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return clean(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

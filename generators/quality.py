@@ -1,0 +1,256 @@
+"""`quality`: learns from judged rows what a good text is, light enough for bulk; the stage `quality` applies it on CPU.
+
+Gunasekar et al. 2023 (Textbooks Are All You Need, section 2.1) annotate some 100,000 files by a large model and filter
+the rest by a classifier trained on them; theirs reads embeddings, this one hashed n-grams (stages/ngrams.py) by
+logistic regression, as the fastText classifier of Li et al. 2024 (DataComp-LM, section 4.4) does. It makes no rows.
+"""
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from generators.family import Drawn, Family, State
+from generators.privacy import Account
+from records.errors import UserError
+from records.tables import TableSchema
+from records.words import text_key
+from stages.ngrams import NUM_DECIMALS, Features, Linear, Ngrams
+
+MIN_EACH, MIN_HELD = 50, 5  # labelled rows of either class: in all, and among those held out
+MIN_KEPT = 20  # rows that a threshold must keep for its precision to be believed
+NUM_FOLDS = 3  # that scores for the choice of a threshold come from
+SPLIT, FOLD = b"split", b"fold"  # what the keys of texts are hashed for
+MAX_ITERATIONS = 500
+
+
+@dataclass(frozen=True)
+class Spec:
+    """`text` and `label` are the schema's two columns.
+
+    Of a numeric label rows of `threshold` and more are good, of a category those of the value `positive`; rows without
+    a text or a label are left out, and of more than `max_rows` a part is drawn (100,000 rows of 2 KB take some 3 GB).
+    `min_score`: the operating threshold, the score from which the stage keeps a row; with `min_precision` it is the
+    lowest at which such a share of the kept rows is good, by scores that each came from a model that had not seen the
+    row; 0.5 unless either is given. `holdout`: share of the rows, drawn by their texts, that is reported on alone.
+    `bits`, `words`, `num_bytes`: of stages.ngrams.Ngrams. `c`: the more, the less the weights are held to zero.
+    """
+
+    text: str = "text"
+    label: str = "judge_score"
+    threshold: float | None = None
+    positive: str | None = None
+    min_score: float | None = None
+    min_precision: float | None = None
+    holdout: float = 0.2
+    max_rows: int = 100_000
+    bits: int = 18
+    words: int = 2
+    num_bytes: int = 5
+    c: float = 10.0
+
+    def __post_init__(self) -> None:
+        if (self.threshold is None) == (self.positive is None):
+            raise ValueError("give either threshold (from which score on a row is good) or positive (of a category)")
+        if self.min_score is not None and self.min_precision is not None:
+            raise ValueError("give either min_score or min_precision")
+        for name in ("min_score", "min_precision"):
+            if (value := getattr(self, name)) is not None and not 0 < value < 1:
+                raise ValueError(f"{name} must lie between 0 and 1")
+        if not 0 < self.holdout < 1 or self.c <= 0 or self.max_rows < 1:
+            raise ValueError("holdout must lie between 0 and 1, c and max_rows must be above 0")
+        if not (10 <= self.bits <= 24 and 1 <= self.words <= 5 and 0 <= self.num_bytes <= 8):
+            raise ValueError("bits must lie in 10..24, words in 1..5, num_bytes in 0..8")
+
+
+class Quality(Family):
+    """Fitted by `begin` alone: a convex problem, the same weights from the same rows."""
+
+    kind: ClassVar[str] = "quality"
+    Spec: ClassVar[type] = Spec
+    makes_rows: ClassVar[bool] = False
+    used_by: ClassVar[str] = '[[stages]] kind = "quality", path = "{uri}"'
+    spec: Spec
+
+    def __init__(self, spec: Spec, schema: TableSchema) -> None:
+        super().__init__(spec, schema)
+        self.ngrams = Ngrams(spec.bits, spec.words, spec.num_bytes)
+        self.model: Linear | None = None
+        self.facts: dict[str, Any] = {}
+
+    def check(self) -> None:
+        spec = self.spec
+        if sorted(self.schema.names) != sorted((spec.text, spec.label)):
+            raise UserError(
+                f"model 'quality' learns from two columns, '{spec.text}' and '{spec.label}', but the schema has "
+                f"{', '.join(self.schema.names)}; name them by model.text and model.label"
+            )
+        if self.schema.column(spec.text).kind != "text":
+            raise UserError(f"model 'quality': column '{spec.text}' must be of kind \"text\"; declare it in [schema]")
+        label = self.schema.column(spec.label)
+        if spec.threshold is not None and not label.is_number:
+            raise UserError(f"model.threshold is for numbers, but '{spec.label}' is {label.kind}; give model.positive")
+        if spec.positive is not None and spec.positive not in label.categories:
+            raise UserError(f"model.positive: '{spec.positive}' is none of the categories of '{spec.label}'")
+
+    def check_rows(self, table: pa.Table) -> None:
+        _, labels, _ = self._labelled(table)
+        self._enough(labels, MIN_EACH, "rows")
+
+    def _enough(self, labels: np.ndarray, least: int, what: str) -> None:
+        spec, num_good = self.spec, int(labels.sum())
+        rule = (
+            f"{spec.label} >= {spec.threshold:g}" if spec.threshold is not None else f"{spec.label} = {spec.positive}"
+        )
+        for name, count in (("good", num_good), ("not good", len(labels) - num_good)):
+            if count < least:
+                raise UserError(
+                    f"model 'quality' needs {least} {what} of either class, but {count} of {len(labels):,} are {name} "
+                    f"({rule}): judge more rows, take the rejected ones too (data.rejected = true), or move threshold"
+                )
+
+    def _labelled(self, table: pa.Table) -> tuple[pa.Array, np.ndarray, int]:
+        """(texts, whether each is good, how many rows are left out for want of a text or a label)."""
+        both = table.select([self.spec.text, self.spec.label]).combine_chunks()
+        whole = both.filter(pc.and_(both[0].is_valid(), both[1].is_valid()))
+        texts, values = whole[0].combine_chunks().cast(pa.large_string()), whole[1]
+        if self.spec.threshold is not None:
+            labels = pc.greater_equal(values.cast(pa.float64()), self.spec.threshold)
+        else:
+            labels = pc.equal(values, self.spec.positive)
+        return texts, labels.to_numpy().astype(np.int64), table.num_rows - whole.num_rows
+
+    # Fitting.
+
+    def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
+        texts, labels, num_left_out = self._labelled(table)
+        keys = [text_key(text) for text in texts.to_pylist()]
+        if len(keys) > self.spec.max_rows:
+            drawn = np.sort(np.argsort(_draws(keys, seed, b"rows"), kind="stable")[: self.spec.max_rows])
+            texts, labels, keys = texts.take(pa.array(drawn)), labels[drawn], [keys[row] for row in drawn]
+        is_held = _draws(keys, seed, SPLIT) < self.spec.holdout
+        seen, held = np.flatnonzero(~is_held), np.flatnonzero(is_held)
+        self._enough(labels[held], MIN_HELD, "held-out rows")
+        self._enough(labels[seen], MIN_HELD * NUM_FOLDS, "rows to learn from")
+        features = self.ngrams.features(texts)
+        model = self._fit(features, labels, seen)
+        threshold = self.spec.min_score or 0.5
+        if self.spec.min_precision is not None:
+            folds = (_draws(keys, seed, FOLD) * NUM_FOLDS).astype(int)
+            scores = np.empty(len(labels))
+            for fold in range(NUM_FOLDS):
+                inner, outer = seen[folds[seen] != fold], seen[folds[seen] == fold]
+                scores[outer] = self.ngrams.scores(texts.take(pa.array(outer)), self._fit(features, labels, inner))
+            threshold = lowest(scores[seen], labels[seen], self.spec.min_precision)
+        scores = self.ngrams.scores(texts.take(pa.array(held)), model)
+        self.model = model
+        self.facts = {
+            "threshold": round(threshold, NUM_DECIMALS),
+            "held_out": report(scores, labels[held], threshold),
+            "learnt_from": {"rows": len(seen), "base_rate": round(float(labels[seen].mean()), NUM_DECIMALS)},
+            "left_out": num_left_out,
+        }
+
+    def _fit(self, features: Features, labels: np.ndarray, rows: np.ndarray) -> Linear:
+        """Logistic regression over the rows: a text's buckets weigh 1 / sqrt(how many it has), so that its length does
+        not count twice."""
+        from scipy import sparse
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
+
+        counts = np.diff(features.ends)
+        values = np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts)
+        shape = len(counts), 1 << self.spec.bits
+        grams = sparse.csr_matrix((values, features.buckets, features.ends), shape)[rows]
+        matrix = sparse.hstack([grams, sparse.csr_matrix(features.shapes[rows])], "csr")
+        if labels[rows].min() == labels[rows].max():
+            raise UserError("model 'quality': a part of the rows has one class only; judge more rows")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", ConvergenceWarning)
+            try:
+                found = LogisticRegression(C=self.spec.c, max_iter=MAX_ITERATIONS).fit(matrix, labels[rows])
+            except ConvergenceWarning:
+                raise UserError(
+                    f"model 'quality' did not settle in {MAX_ITERATIONS} iterations; lower model.c"
+                ) from None
+        weights = found.coef_[0]
+        return Linear.of(weights[: shape[1]], weights[shape[1] :], float(found.intercept_[0]))
+
+    def trained(self) -> State:
+        assert self.model is not None
+        model = self.model
+        arrays = {
+            "weights": model.weights,
+            "unit": np.array([model.unit]),
+            "slopes": model.slopes,
+            "bias": np.array([model.bias]),
+        }
+        return State(arrays, self.facts)
+
+    def restore(self, trained: State, training: State | None = None) -> None:
+        arrays, self.facts = trained.tensors, trained.facts
+        self.model = Linear(arrays["weights"], float(arrays["unit"][0]), arrays["slopes"], float(arrays["bias"][0]))
+
+    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        raise AssertionError("a quality classifier makes no rows")
+
+    @classmethod
+    def told(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
+        held = facts["held_out"]
+        precision = "none kept" if held["precision"] is None else f"{held['precision']:.3f}"
+        return {
+            "held-out rows": f"{held['rows']:,}, {held['base_rate']:.1%} of them good; AUC {held['auc']:.3f}",
+            "kept of them": f"{held['kept']:,}, from score {facts['threshold']:g} on: precision {precision}, "
+            f"recall {held['recall']:.3f}",
+        }
+
+
+def _draws(keys: Sequence[bytes], seed: int, what: bytes) -> np.ndarray:
+    """A number in [0, 1) for each text, the same for the same text: float64 (keys,)."""
+    salt = seed.to_bytes(8, "little") + what
+    numbers = [int.from_bytes(hashlib.blake2b(key, digest_size=8, key=salt).digest(), "little") >> 11 for key in keys]
+    return np.array(numbers, np.float64) / (1 << 53)
+
+
+def lowest(scores: np.ndarray, labels: np.ndarray, min_precision: float) -> float:
+    """The lowest score from which on a share of at least `min_precision` of the rows is good, 20 rows or more.
+
+    Raises UserError when there is none, with the best that there is.
+    """
+    order = np.argsort(-scores, kind="stable")
+    good, kept = np.cumsum(labels[order]), np.arange(1, len(scores) + 1)
+    is_last = np.append(scores[order][1:] != scores[order][:-1], True)  # of the rows with its score
+    usable = is_last & (kept >= MIN_KEPT)
+    if not usable.any():
+        raise UserError(f"min_precision needs {MIN_KEPT} rows to learn from")
+    precision = good / kept
+    enough = np.flatnonzero(usable & (precision >= min_precision))
+    if not len(enough):
+        best = np.flatnonzero(usable)[precision[usable].argmax()]
+        raise UserError(
+            f"no threshold has a precision of {min_precision:g}: the best is {precision[best]:.3f}, from score "
+            f"{scores[order][best]:g} on; lower model.min_precision or judge more rows"
+        )
+    return float(scores[order][enough[-1]])
+
+
+def report(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, Any]:
+    """What a classifier is worth on rows of both classes. precision: share of the kept rows that are good (null where
+    none is kept); recall: share of the good rows that are kept; base_rate: the precision of keeping everything."""
+    from sklearn.metrics import roc_auc_score
+
+    is_kept = scores >= threshold
+    num_right = int((is_kept & (labels == 1)).sum())
+    found = {
+        "base_rate": labels.mean(),
+        "precision": num_right / is_kept.sum() if is_kept.any() else None,
+        "recall": num_right / labels.sum(),
+        "auc": roc_auc_score(labels, scores),
+    }
+    rounded = {name: None if v is None else round(float(v), NUM_DECIMALS) for name, v in found.items()}
+    return {"rows": len(labels), "kept": int(is_kept.sum()), **rounded}

@@ -1,0 +1,173 @@
+"""Instructions that evolve, after WizardLM's Evol-Instruct (Xu et al. 2023, arXiv 2304.12244, section 3).
+
+An ask is one step: the instruction is made harder in one of five ways (in depth), or another one is made in its domain
+(in breadth); failed evolutions are eliminated; then the evolved instruction is answered. With [rounds], what one round
+kept is evolved again by the next: rounds are generations.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Session, mix
+from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from records.spec import nearest
+from records.words import text_key
+from stages.engine import AskRefused
+
+CLOSE = """It must make sense to a person and be possible to do in writing. Use at most 20 words more than before. \
+Write only the instruction and do not carry it out."""
+FROM = "An instruction for an assistant:\n{instruction}\n\nWrite it anew so that it is harder: "
+OPERATIONS = {
+    "constraints": f"{FROM}add one requirement that the answer has to meet. {CLOSE}",
+    "deepen": f"{FROM}ask about the same matter in more depth and breadth. {CLOSE}",
+    "concretise": f"{FROM}put more specific terms in the place of the general ones. {CLOSE}",
+    "reasoning": f"{FROM}ask for something that takes several steps of thought. {CLOSE}",
+    "complicate": f"{FROM}add some data to work on, such as a table, a list of numbers or a piece of code. {CLOSE}",
+    "breadth": "An instruction for an assistant:\n{instruction}\n\nMake up a quite different instruction from the same "
+    "field, one that is rarer and about as long and as hard. It must make sense to a person and be possible to do in "
+    "writing. Write only the instruction and do not carry it out.",
+}
+EQUAL = """Two instructions for an assistant.
+
+First: {first}
+
+Second: {second}
+
+Do they ask for the same, with the same requirements and in the same depth and breadth? Say it in JSON: \
+{{"same": true}} or {{"same": false}}."""
+RESPONSE = "{instruction}"
+GIVEAWAYS = (
+    *(
+        "an instruction for an assistant",
+        "new instruction",
+        "the instruction",
+        "harder instruction",
+        "at most 20 words",
+    ),
+    *("given prompt", "rewritten prompt", "created prompt", "new prompt", "rewritten instruction"),
+)
+SORRY_WORDS = 80  # section 3.2: an apology below this many words is a response that the model could not give
+EMPTY_WORDS = frozenset(
+    "a about after all also am an and any are as at be because been but by can could did do does for from had has have "
+    "he her here him his how i if in into is it its just me more my no not of on or our out own she should so some "
+    "such than that the their them then there these they this those to too up us very was we were what when where "
+    "which who why will with would yes you your".split()
+)
+
+
+@dataclass(frozen=True)
+class EvolInstructSpec(StepsSpec):
+    """Calls, and what their templates may hold: one of the operations, constraints, deepen, concretise, reasoning,
+    complicate or breadth ({instruction}); `equal` ({first}, {second}; the answer is JSON); `response` ({instruction}).
+
+    The source has the column `instruction`. operations: how often each is drawn, beside the others; one that is left
+    out is never drawn. giveaways: words of the templates; an evolved instruction that holds one, where its parent did
+    not, has copied it and is eliminated.
+    """
+
+    TEMPLATES = {**OPERATIONS, "equal": EQUAL, "response": RESPONSE}
+    HOLES = {
+        **{name: ("instruction",) for name in (*OPERATIONS, "response")},
+        "equal": ("first", "second"),
+    }
+
+    operations: dict[str, float] = field(default_factory=lambda: dict.fromkeys(OPERATIONS, 1.0))
+    giveaways: tuple[str, ...] = GIVEAWAYS
+
+    def __post_init__(self) -> None:
+        for name, weight in self.operations.items():
+            if name not in OPERATIONS:
+                raise ValueError(f"operations: unknown '{name}'{nearest(name, OPERATIONS)}")
+            if weight < 0:
+                raise ValueError(f"operations.{name} must not be negative")
+        if not sum(self.operations.values()):
+            raise ValueError("operations must hold one with a weight above 0")
+        super().__post_init__()
+
+    @property
+    def used(self) -> list[str]:
+        return [*(name for name in OPERATIONS if self.operations.get(name)), "equal", "response"]
+
+
+class EvolInstruct(Steps):
+    """Three calls. `parent` is the instruction that `instruction` came from, `depth` how many steps a seed is away."""
+
+    kind = "evol_instruct"
+    Spec = EvolInstructSpec
+    own: ClassVar[frozenset[str]] = frozenset({"instruction", "first", "second"})
+    feed = "row"
+    fed = ("instruction", "depth")
+    spec: EvolInstructSpec
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        return [
+            pa.field("instruction", pa.string()),
+            pa.field("output", pa.string()),
+            pa.field("operation", pa.string()),
+            pa.field("parent", pa.string()),
+            pa.field("depth", pa.int32()),
+            pa.field("text", pa.string()),
+        ]
+
+    def fields_read(self) -> list[str]:
+        return list(dict.fromkeys(["instruction", *self.columns_of()]))
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        parent = ask.fields.get("instruction")
+        if not isinstance(parent, str) or not parent.strip():
+            raise AskRefused("missing_field", "instruction")
+        operation = drawn(self.spec.operations, ask.seed)
+        evolved = whole(await self.say(session, operation, {**ask.fields, "instruction": parent}), "instruction")
+        if copies(evolved, parent, self.spec.giveaways):
+            raise AskRefused("copied_prompt")
+        await self._eliminate_equal(session, ask.fields, parent, evolved)
+        output = whole(await self.say(session, "response", {**ask.fields, "instruction": evolved}), "response")
+        if fault := response_fault(output):
+            raise AskRefused(fault)
+        depth = ask.fields.get("depth")
+        return {
+            "instruction": evolved,
+            "output": output,
+            "operation": operation,
+            "parent": parent,
+            "depth": (depth if isinstance(depth, int) else 0) + 1,
+            "text": f"{evolved}\n\n{output}",
+        }
+
+    async def _eliminate_equal(self, session: Session, fields: Mapping[str, Any], parent: str, evolved: str) -> None:
+        if text_key(evolved) == text_key(parent):
+            raise AskRefused("no_gain")
+        asked = {**fields, "first": parent, "second": evolved}
+        reply = await self.say(session, "equal", asked, object_of(same={"type": "boolean"}))
+        if read_object(reply.text, "equal", same=bool)["same"]:
+            raise AskRefused("no_gain")
+
+
+def drawn(weights: Mapping[str, float], seed: int) -> str:
+    """An operation, drawn by its weight from the seed."""
+    names = [name for name in OPERATIONS if weights.get(name)]
+    left = mix(seed, -2) / 2**63 * sum(weights[name] for name in names)
+    for name in names[:-1]:
+        left -= weights[name]
+        if left < 0:
+            return name
+    return names[-1]
+
+
+def copies(evolved: str, parent: str, giveaways: tuple[str, ...]) -> bool:
+    """Whether words of the evolving prompt came along (elimination rule 4)."""
+    low, old = evolved.casefold(), parent.casefold()
+    return any(words in low and words not in old for words in map(str.casefold, giveaways))
+
+
+def response_fault(output: str) -> str | None:
+    """Elimination rules 2 and 3: "sorry" for a short apology, "stop_words" for nothing but these and punctuation."""
+    words = re.findall(r"\w+", output.casefold())
+    if "sorry" in words and len(words) < SORRY_WORDS:
+        return "sorry"
+    return "stop_words" if all(word in EMPTY_WORDS for word in words) else None

@@ -1,0 +1,183 @@
+"""New tasks from a few examples after Self-Instruct (Wang et al. 2022, arXiv 2212.10560).
+
+First a task, after examples; then whether it is one of classification; then its instance, the input first, or, for
+classification, the possible labels first and an input for one of them, so that the labels come out even (section 2.2).
+With [rounds], kept tasks are examples of later rounds, and the stage `novelty` is the paper's ROUGE-L filter.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from generators.text.contract import Ask, Session, pick
+from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from generators.text.task_filters import KEYWORDS, OPENINGS, instance_fault, task_fault, task_of
+from stages.engine import AskRefused
+
+TASK = """These are tasks that people gave to an assistant:
+
+{tasks}
+
+Make up one more task. It should be of another kind and about something else than these, and it must be possible to \
+do it in writing. Write the task alone, in one or two sentences."""
+CLASSIFY = """In a classification task the answer is one of a few fixed labels, such as yes and no, or the names of \
+some categories.
+
+{shown}Task: {instruction}
+
+Is this a classification task? Say it in JSON: {{"classification": true}} or {{"classification": false}}."""
+INSTANCE = """{shown}Task: {instruction}
+
+Give one example of this task: first an input to do it with, then the correct output. If the task can be done as it \
+stands, leave the input empty. Keep both short and write them as JSON: {{"input": "...", "output": "..."}}."""
+LABELS = """Task: {instruction}
+
+Which labels can the answer have? Name two to five, each a word or two, as JSON: {{"labels": ["...", "..."]}}."""
+INPUT = """Task: {instruction}
+
+Make up a short input for which the correct answer is "{label}". Do not put the answer into it. Write it as JSON: \
+{{"input": "..."}}."""
+MAX_LABELS = 8
+Example = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SelfInstructSpec(StepsSpec):
+    """Calls, and what their templates may hold: `task` ({tasks}, a numbered list); `classify` ({instruction}, {shown}:
+    some examples with their answers); then `instance` ({instruction}, {shown}), or `labels` ({instruction}) and `input`
+    ({instruction}, {label}). All but `task` answer in JSON.
+
+    The source has the column `instruction`, and may have `input`, `output` and `is_classification`. shots: how many of
+    the examples are shown with their answers in `classify` and `instance`. Refused are tasks of fewer than min_words
+    or more than max_words words, those that hold one of `keywords` (what cannot be done in writing) and those that
+    begin with one of `openings`; section 2.2 of the paper.
+    """
+
+    TEMPLATES = {"task": TASK, "classify": CLASSIFY, "instance": INSTANCE, "labels": LABELS, "input": INPUT}
+    HOLES = {
+        "task": ("tasks",),
+        "classify": ("instruction",),
+        "instance": ("instruction",),
+        "labels": ("instruction",),
+        "input": ("instruction", "label"),
+    }
+
+    shots: int = 2
+    min_words: int = 4
+    max_words: int = 150
+    keywords: tuple[str, ...] = KEYWORDS
+    openings: tuple[str, ...] = OPENINGS
+
+    def __post_init__(self) -> None:
+        if self.shots < 0:
+            raise ValueError("shots must not be negative")
+        if not 1 <= self.min_words <= self.max_words:
+            raise ValueError("min_words must lie in 1..max_words")
+        super().__post_init__()
+
+
+class SelfInstruct(Steps):
+    """Three calls, four for a classification task."""
+
+    kind = "self_instruct"
+    Spec = SelfInstructSpec
+    own: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
+    feed = "examples"
+    fed = ("instruction", "input", "output", "is_classification")
+    spec: SelfInstructSpec
+
+    @property
+    def payload(self) -> list[pa.Field]:
+        """`input` is "" for a task that needs none."""
+        return [
+            pa.field("instruction", pa.string()),
+            pa.field("input", pa.string()),
+            pa.field("output", pa.string()),
+            pa.field("is_classification", pa.bool_()),
+            pa.field("text", pa.string()),
+        ]
+
+    def fields_read(self) -> list[str]:
+        return list(dict.fromkeys(["instruction", *self.columns_of()]))
+
+    async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
+        examples = examples_of(ask.fields)
+        tasks = "\n".join(f"{number}. {example['instruction']}" for number, example in enumerate(examples, 1))
+        reply = await self.say(session, "task", {**ask.fields, "tasks": tasks})
+        instruction = task_of(whole(reply, "task"))
+        if fault := task_fault(instruction, examples, self.spec):
+            raise AskRefused(fault)
+        fields = {**ask.fields, "instruction": instruction}
+        of_class = await self._classify(session, fields, examples)
+        if of_class:
+            given, output = await self._output_first(session, fields, ask.seed)
+        else:
+            given, output = await self._input_first(session, fields, examples)
+        if fault := instance_fault(instruction, given, output, [] if of_class else examples):
+            raise AskRefused(fault)
+        return {
+            "instruction": instruction,
+            "input": given,
+            "output": output,
+            "is_classification": of_class,
+            "text": "\n\n".join(part for part in (instruction, given, output) if part),
+        }
+
+    async def _classify(self, session: Session, fields: Mapping[str, Any], examples: Sequence[Example]) -> bool:
+        yes, no = ([e for e in examples if e.get("is_classification") is told] for told in (True, False))
+        known = [e for pair in zip_longest(yes, no) for e in pair if e is not None][: self.spec.shots]  # some of both
+        shown = [(e["instruction"], {"classification": e["is_classification"]}) for e in known]
+        wanted = object_of(classification={"type": "boolean"})
+        reply = await self.say(session, "classify", {**fields, "shown": _shown(shown)}, wanted)
+        of_class: bool = read_object(reply.text, "classify", classification=bool)["classification"]
+        return of_class
+
+    async def _input_first(
+        self, session: Session, fields: Mapping[str, Any], examples: Sequence[Example]
+    ) -> tuple[str, str]:
+        known = [e for e in examples if e.get("output") and not e.get("is_classification")][: self.spec.shots]
+        shown = [(e["instruction"], {"input": e.get("input") or "", "output": e["output"]}) for e in known]
+        wanted = object_of(input={"type": "string"}, output={"type": "string"})
+        reply = await self.say(session, "instance", {**fields, "shown": _shown(shown)}, wanted)
+        said = read_object(reply.text, "instance", input=str, output=str)
+        return said["input"].strip(), said["output"].strip()
+
+    async def _output_first(self, session: Session, fields: Mapping[str, Any], seed: int) -> tuple[str, str]:
+        labels_are = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": MAX_LABELS}
+        reply = await self.say(session, "labels", fields, object_of(labels=labels_are))
+        said = read_object(reply.text, "labels", labels=list)["labels"]
+        labels = list(dict.fromkeys(label.strip() for label in said if isinstance(label, str) and label.strip()))
+        if len(labels) < 2:
+            raise AskRefused("few_labels")
+        label = pick(labels[:MAX_LABELS], seed, -2)
+        reply = await self.say(session, "input", {**fields, "label": label}, object_of(input={"type": "string"}))
+        given: str = read_object(reply.text, "input", input=str)["input"].strip()
+        if not given:
+            raise AskRefused("empty_input")
+        return given, label
+
+
+def examples_of(fields: Mapping[str, Any]) -> list[Example]:
+    """What the new task is made after: `examples` where [rounds] gives them, else the source row alone.
+
+    Raises AskRefused("missing_field") where there is no instruction at all.
+    """
+    given = fields.get("examples")
+    rows = [row for row in given if isinstance(row, Mapping)] if isinstance(given, list) else []
+    found = [row for row in rows if _has_task(row)] or [row for row in [fields] if _has_task(row)]
+    if not found:
+        raise AskRefused("missing_field", "instruction")
+    return found
+
+
+def _has_task(row: Mapping[str, Any]) -> bool:
+    return isinstance(row.get("instruction"), str) and bool(row["instruction"].strip())
+
+
+def _shown(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+    """Examples with their answers, as the model is to answer."""
+    return "".join(f"Task: {task}\n{json.dumps(answer, ensure_ascii=False)}\n\n" for task, answer in pairs)

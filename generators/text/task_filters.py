@@ -1,0 +1,75 @@
+"""What is wrong with a task that a model made up, after section 2.2 of Self-Instruct (Wang et al. 2022)."""
+
+import re
+import string
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from records.words import text_key
+
+KEYWORDS = (
+    *("image", "images", "picture", "pictures", "photo", "photos", "graph", "graphs", "map", "maps", "file", "files"),
+    *("video", "videos", "audio", "draw", "plot", "go to"),
+)
+OPENINGS = ("write a program",)
+LABELLED = re.compile(r"^(?:\**(?:new |next )?task\s*\d*\s*[:.)-]\**|\d+\s*[.):]|[-•])\s*", re.IGNORECASE)
+QUOTED = re.compile(r"(\*\*|[\"'*_`])(.+)\1")
+
+
+class Bounds(Protocol):
+    """What counts as a fault: the keys of SelfInstructSpec."""
+
+    @property
+    def min_words(self) -> int: ...
+    @property
+    def max_words(self) -> int: ...
+    @property
+    def keywords(self) -> tuple[str, ...]: ...
+    @property
+    def openings(self) -> tuple[str, ...]: ...
+
+
+def task_of(answer: str) -> str:
+    """The task in an answer: its first line that does not merely announce it, without number, label and quotes."""
+    lines = [line.strip() for line in answer.splitlines() if line.strip()]
+    line = next((line for line in lines if not line.endswith(":")), lines[0] if lines else "")
+    while (bare := LABELLED.sub("", QUOTED.sub(_inside, line)).strip()) != line:
+        line = bare
+    return line
+
+
+def _inside(match: re.Match[str]) -> str:
+    """What stands in quotes, where they are around the whole."""
+    return match[2] if match.span() == (0, len(match.string)) and match[1] not in match[2] else match[0]
+
+
+def task_fault(task: str, examples: Sequence[Mapping[str, Any]], bounds: Bounds) -> str | None:
+    """The reason for which a task is refused, null for a good one."""
+    words, low = task.split(), task.casefold()
+    if len(words) < bounds.min_words:
+        return "too_short"
+    if len(words) > bounds.max_words:
+        return "too_long"
+    if task[0] in string.punctuation:
+        return "punctuation"
+    if not task[0].isascii():
+        return "not_english"
+    if any(re.search(rf"\b{re.escape(word.casefold())}\b", low) for word in bounds.keywords):
+        return "keyword"
+    if low.startswith(tuple(opening.casefold() for opening in bounds.openings)):
+        return "opening"
+    if text_key(task) in {text_key(example["instruction"]) for example in examples}:
+        return "copied"
+    return None
+
+
+def instance_fault(task: str, given: str, output: str, examples: Sequence[Mapping[str, Any]]) -> str | None:
+    """The reason for which an instance is refused, null for a good one; `examples`: whose outputs it may not repeat."""
+    if not output:
+        return "empty_output"
+    if text_key(output) in (text_key(given), text_key(task)):
+        return "echo"
+    if output.endswith(":") or given.endswith(":"):
+        return "open_end"
+    known = {text_key(example["output"]) for example in examples if isinstance(example.get("output"), str)}
+    return "repeated" if text_key(output) in known else None

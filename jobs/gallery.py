@@ -1,0 +1,77 @@
+"""The rows of a run that its page shows: some that were kept, and one for each reason of a reject.
+
+Which ones hangs on the output alone: kept rows from lots spread over the run, and of each reason the first row of the
+first lot of the sample that has one. Only the columns that are shown are read, of at most as many shards as rows.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from jobs.sample import Sample, spread
+from jobs.show_row import Look, Shown, look_of, shown
+from records.errors import UserError
+from records.parquet import columns_of, open_parquet
+from records.shards import KEPT, REJECTED, shard_name
+from records.spec import build
+from records.store import Store
+from stages.registry import stage_class
+
+NUM_KEPT_SHOWN, NUM_REASONS_SHOWN = 3, 12
+
+
+def gallery(store: Store, sample: Sample, recipe: dict[str, Any]) -> list[Shown]:
+    """Rows to look at: kept ones first, then one a reason, the most frequent reason first."""
+    stages = stage_columns(recipe)
+    rows: list[Shown] = []
+    lots = sample.lots
+    chosen = [lots[at] for at in spread(len(lots), NUM_KEPT_SHOWN)]
+    for number, lot in enumerate(chosen):
+        left = NUM_KEPT_SHOWN - len(rows)
+        wanted = left if number == len(chosen) - 1 else 1
+        rows += _rows(store, KEPT, lot, stages, wanted)
+    reasons = sorted(sample.first_rejected, key=lambda r: (-sample.num_rejected[r], r))[:NUM_REASONS_SHOWN]
+    for reason in reasons:
+        lot, at = sample.first_rejected[reason]
+        rows += _rows(store, REJECTED, lot, stages, at=at)
+    return rows
+
+
+def stage_columns(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[str]]]:
+    """(name, table of the recipe, findings) of each stage; a stage of another version tells no findings."""
+    found = []
+    for table in recipe.get("stages", ()):
+        try:
+            cls = stage_class(table["kind"])
+            rest = {k: v for k, v in table.items() if k not in ("kind", "name")}
+            names = [f.name for f in cls(build(cls.Spec, rest, "stage"), table["name"]).columns()]
+        except UserError:
+            names = []
+        found.append((table["name"], table, names))
+    return found
+
+
+def _rows(
+    store: Store,
+    folder: str,
+    lot: int,
+    stages: Sequence[tuple[str, dict[str, Any], list[str]]],
+    num: int = 1,
+    at: int | None = None,
+) -> list[Shown]:
+    """Row `at` of a shard, or `num` rows spread over it. A shard that cannot be read is told by those who count."""
+    try:
+        with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
+            look = look_of(file.schema_arrow, stages)
+            if look is None:
+                return []
+            table = columns_of(file, [n for n in look.columns if n in file.schema_arrow.names])
+    except (pa.ArrowInvalid, OSError):
+        return []
+    places = spread(table.num_rows, num) if at is None else [at]
+    return [_shown(table, place, look) for place in places]
+
+
+def _shown(table: pa.Table, at: int, look: Look) -> Shown:
+    return shown(table.slice(at, 1).to_pylist()[0], look)

@@ -1,0 +1,1 @@
+"""How a judge asks and what it makes of the answers: rubrics, readers of answers, reasoning steps, and three modes."""

@@ -1,0 +1,48 @@
+"""Where the steps of a worked solution begin.
+
+The first of these rules that finds two steps or more is taken:
+ 1. lines that begin with "Step n" (any case; marks of lists, headings and bold before it are passed over);
+ 2. lines that begin with a number of a list: "1.", "1)" or "(1)", and white space after it;
+ 3. paragraphs: runs of lines without an empty line between them;
+ 4. lines that are not empty.
+Numbered steps (1, 2) begin with 0 or 1 and go up by one; a number out of turn, or indented by four columns and more, is
+part of the step that it stands in. What stands before the first numbered step belongs to that step. Steps are stripped
+of white space around them, and nothing else is lost: put together they are the text but for white space.
+"""
+
+import re
+
+STEP = re.compile(r"^ {0,3}[-#*_\s]{0,8}step\s{1,3}(\d{1,4})\b", re.IGNORECASE)
+NUMBER = re.compile(r"^ {0,3}[*_]{0,2}(?:(\d{1,4})[.)]|\((\d{1,4})\))[*_]{0,2}(?:\s|$)")
+BREAK = re.compile(r"\n[^\S\n]*\n")
+
+
+def split_steps(text: str) -> list[str]:
+    """The steps of `text` in their order, none of them empty; [] for a text of white space."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    for pattern in (STEP, NUMBER):
+        starts = _numbered(lines, pattern)
+        if len(starts) > 1:
+            ends = [*starts[1:], len(lines)]
+            first = [0, *starts[1:]]
+            return _stripped(["\n".join(lines[start:end]) for start, end in zip(first, ends)])
+    paragraphs = _stripped(BREAK.split("\n".join(lines)))
+    return paragraphs if len(paragraphs) > 1 else _stripped(lines)
+
+
+def _numbered(lines: list[str], pattern: re.Pattern[str]) -> list[int]:
+    """The lines where numbered steps begin."""
+    starts: list[int] = []
+    expected: tuple[int, ...] = (0, 1)
+    for at, line in enumerate(lines):
+        if (found := pattern.match(line)) is None:
+            continue
+        number = int(next(group for group in found.groups() if group is not None))
+        if number in expected:
+            starts.append(at)
+            expected = (number + 1,)
+    return starts
+
+
+def _stripped(parts: list[str]) -> list[str]:
+    return [part.strip() for part in parts if part.strip()]

@@ -1,0 +1,95 @@
+"""Texts as hashed n-grams, and linear models over them: what a light classifier of texts reads.
+
+As in fastText (Joulin et al. 2016, Bag of Tricks for Efficient Text Classification) n-grams are hashed into a fixed
+number of buckets, so a model needs no vocabulary. A text is the set of its buckets, not their counts: a text that
+repeats itself does not outvote the rest. The hashes are those of stages/kernels/ngrams.py and fixed for good.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from stages.buffers import text_buffers
+from stages.minhash import word_kinds
+
+ROWS_A_TIME = 4096  # bounds the scratch memory of `features`
+NUM_DECIMALS = 4  # of a score: the last ulp of `exp` differs between machines, these do not
+MAX_WEIGHT = (1 << 15) - 1  # of an int16
+
+
+@dataclass(frozen=True)
+class Features:
+    """What `Ngrams.features` answers: row r has the buckets `buckets[ends[r] : ends[r + 1]]`, distinct, unordered."""
+
+    ends: np.ndarray  # int64 (rows + 1,)
+    buckets: np.ndarray  # int32 (ends[-1],)
+    shapes: np.ndarray  # float64 (rows, 3): length, share of distinct words, share of bytes in words
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fitted model: logit = bias + shape . slopes + sum of a text's weights / sqrt(number of its buckets).
+
+    `weights` are int16 (2^bits,) in units of `unit`: whole numbers, whose sum does not hang on their order.
+    """
+
+    weights: np.ndarray
+    unit: float
+    slopes: np.ndarray  # float64 (3,)
+    bias: float
+
+    @classmethod
+    def of(cls, weights: np.ndarray, slopes: np.ndarray, bias: float) -> "Linear":
+        """From float weights, each rounded to the nearest of 65,535 levels."""
+        unit = max(float(np.abs(weights).max()), 1e-12) / MAX_WEIGHT
+        return cls(np.rint(weights / unit).astype(np.int16), unit, np.asarray(slopes, np.float64), float(bias))
+
+
+@dataclass(frozen=True)
+class Ngrams:
+    """2^bits buckets for the n-grams of 1 to `words` words and those of `num_bytes` bytes (0: none)."""
+
+    bits: int
+    words: int
+    num_bytes: int
+
+    def features(self, column: pa.Array) -> Features:
+        """Of a string column; a null row is an empty text, which has no bucket."""
+        from stages.kernels.ngrams import NUM_SHAPES, featurize
+
+        ends, shapes = np.zeros(len(column) + 1, np.int64), np.zeros((len(column), NUM_SHAPES))
+        parts = [np.empty(0, np.int32)]
+        for start in range(0, len(column), ROWS_A_TIME):
+            data, offsets = self._buffers(column.slice(start, ROWS_A_TIME))
+            num_rows = len(offsets) - 1
+            found = np.empty((self.words + 1) * int(offsets[-1] - offsets[0]) + 1, np.int32)
+            stops = ends[start + 1 : start + 1 + num_rows]
+            own = shapes[start : start + num_rows]
+            featurize(data, offsets, word_kinds(), self.bits, self.words, self.num_bytes, stops, found, own)
+            parts.append(found[: stops[-1]].copy())
+            stops += ends[start]
+        return Features(ends, np.concatenate(parts), shapes)
+
+    def scores(self, column: pa.Array, model: Linear) -> np.ndarray:
+        """Each text's probability of being of the positive class, to 4 decimals: float64 (rows,).
+
+        A text's score hangs on its bytes alone.
+        """
+        from stages.kernels.ngrams import score
+
+        data, offsets = self._buffers(column)
+        out = np.empty(len(column), np.float64)
+        score(
+            data, offsets, word_kinds(), self.bits, self.words, self.num_bytes, model.weights, model.unit,
+            model.slopes, model.bias, out,
+        )  # fmt: skip
+        return np.round(out, NUM_DECIMALS)
+
+    @staticmethod
+    def _buffers(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
+        if column.null_count:
+            column = pc.fill_null(column, "")  # a null may have bytes under it
+        data, offsets = text_buffers(column)
+        return (data if data.size else np.zeros(1, np.uint8)), offsets

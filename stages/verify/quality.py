@@ -1,0 +1,75 @@
+"""Keeps texts that a light classifier finds good; the model is one that `gristmill fit` made, of kind "quality".
+
+The pattern of Gunasekar et al. 2023 (Textbooks Are All You Need, section 2.1): a large model annotates some thousand
+rows, a small classifier learns from them, and is applied to all the others on CPU.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from records.ids import fingerprint
+from stages.contract import Found, Stage
+from stages.fitted import read_card, read_weights
+from stages.ngrams import Linear, Ngrams
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Rows are kept whose score is `min_score` or more; without it the operating threshold of the model decides."""
+
+    path: str  # the --out of a fit
+    column: str = "text"
+    min_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.path or not self.column:
+            raise ValueError("path and column must not be empty")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ValueError("min_score must lie in 0 to 1")
+
+
+class Quality(Stage):
+    """Adds `NAME_score`, the model's probability that a row is good, to 4 decimals. A null text is an empty one."""
+
+    kind: ClassVar[str] = "quality"
+    Spec: ClassVar[type] = Spec
+    spec: Spec
+
+    def __init__(self, spec: Spec, name: str | None = None) -> None:
+        super().__init__(spec, name)
+        self._ngrams: Ngrams | None = None
+        self._model: Linear | None = None
+        self._least = 0.0
+
+    def columns(self) -> list[pa.Field]:
+        return [pa.field(f"{self.name}_score", pa.float32())]
+
+    def reads(self) -> list[str]:
+        return [self.spec.column]
+
+    def identity(self) -> dict[str, Any]:
+        card = self._card()
+        return {"model": fingerprint([card["fingerprint"], card["weights_sha256"], card["facts"]])}
+
+    def check(self) -> None:
+        self._card()
+
+    def _card(self) -> dict[str, Any]:
+        return read_card(self.spec.path, self.kind, self.name)
+
+    def open(self) -> None:
+        card = self._card()
+        arrays = read_weights(self.spec.path, card, self.name)
+        spec, least = card["identity"]["spec"], self.spec.min_score
+        self._ngrams = Ngrams(spec["bits"], spec["words"], spec["num_bytes"])
+        self._model = Linear(arrays["weights"], float(arrays["unit"][0]), arrays["slopes"], float(arrays["bias"][0]))
+        self._least = card["facts"]["threshold"] if least is None else least
+
+    def find(self, rows: pa.RecordBatch) -> Found:
+        assert self._ngrams is not None and self._model is not None, "open() first"
+        scores = self._ngrams.scores(rows.column(self.spec.column), self._model)
+        reasons = np.where(scores < self._least, "score", None)
+        return Found({self.columns()[0].name: pa.array(scores.astype(np.float32))}, pa.array(reasons, pa.string()))
