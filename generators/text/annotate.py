@@ -120,6 +120,9 @@ class Annotate(Steps):
     def fields_read(self) -> list[str]:
         return self.columns_of(self._document)
 
+    def ways(self) -> list[dict[str, int]]:
+        return [{"vote": self.spec.votes}]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         text = document_of(self._document, ask.fields, self.spec.max_words)
         fields = {**ask.fields, "document": text, "labels": self._labels}

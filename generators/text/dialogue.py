@@ -101,6 +101,10 @@ class Dialogue(Steps):
     def fields_read(self) -> list[str]:
         return self.columns_of(self._topic)
 
+    def ways(self) -> list[dict[str, int]]:
+        most = self.spec.exchanges
+        return [{"opening": 1, "further": most - 1, "assistant": most}]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
         drawn = {"topic": self._topic.render(ask.fields), "persona": pick(spec.personas, ask.seed, -2)}

@@ -198,3 +198,19 @@ def test_wrong_keys_are_told_in_a_line(kind, table, says):
 def test_built_in_prompts_are_identity(kind):
     identity = json.dumps(method_of(kind, {}).identity())
     assert "Write" in identity and len(identity) > 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "table", "most"),
+    [
+        ("exercise", {"sampling": {"exercise": {"max_tokens": 30}}}, 130),
+        ("magpie", {}, 200),
+        ("backtranslate", {}, 200),
+        ("backtranslate", {"curate": False}, 100),
+        ("translate", {"round_trip": True}, 200),
+        ("dialogue", {"exchanges": 4, "sampling": {"assistant": {"max_tokens": 50}}}, 600),
+        ("annotate", {"labels": ["a", "b"], "votes": 5}, 500),
+    ],
+)
+def test_the_most_tokens_that_an_ask_can_cost(kind, table, most):
+    assert method_of(kind, table).most_tokens(100) == most
