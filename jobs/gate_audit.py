@@ -24,7 +24,7 @@ from records.store import Store
 MAX_LOTS = 20_000  # of larger runs so many lots, evenly spread
 NUM_THREADS = 8
 Z = 1.959964  # of a 95% interval
-ALL = "all together"
+ALL = "all"  # gates together
 
 
 @dataclass(frozen=True)

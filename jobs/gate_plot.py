@@ -9,8 +9,7 @@ from jobs.plots import COLOR, draw
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHARES = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95)  # breakdown shares that a line is drawn for
-INSIDE = 0.97  # where along its line a share is written
+SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # breakdown shares that a line is drawn for
 
 
 def plane(gates: Sequence[Audited]) -> str:
@@ -18,6 +17,7 @@ def plane(gates: Sequence[Audited]) -> str:
 
     Gates bear the numbers of the table's rows. Empty where no gate can be told of."""
     shown = [(number, gate) for number, gate in enumerate(gates, 1) if gate.breakdown is not None]
+    shown = shown[-1:] if len(gates) == 2 else shown  # one gate is all gates
     if not shown:
         return ""
 
@@ -25,9 +25,11 @@ def plane(gates: Sequence[Audited]) -> str:
         axes = figure.subplots()
         for share in SHARES:
             slope = share / (1 - share)  # phi / psi
-            top = min(1.0, slope), min(1.0, 1 / slope)
-            axes.plot([0, top[1]], [0, top[0]], color=COLOR["grid"], linewidth=0.9, zorder=1)
-            axes.annotate(f"{share:g}", (top[1] * INSIDE, top[0] * INSIDE), fontsize=8, color=COLOR["muted"], zorder=2)
+            axes.plot([0, 1 / slope], [0, 1], color=COLOR["grid"], linewidth=0.9, zorder=1)
+            axes.annotate(
+                f"{share:g}", (1 / slope, 1), xytext=(0, 4), textcoords="offset points", ha="center", fontsize=8,
+                color=COLOR["muted"],
+            )  # fmt: skip
         for number, gate in shown:
             phi, psi = gate.right, gate.wrong
             assert phi.value is not None and psi.value is not None
@@ -45,7 +47,7 @@ def plane(gates: Sequence[Audited]) -> str:
                 zorder=4,
             )
             axes.annotate(
-                "all" if last else str(number), (psi.value, phi.value), xytext=(7, -11), textcoords="offset points"
+                "all" if last else str(number), (psi.value, phi.value), xytext=(8, -12), textcoords="offset points"
             )
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
@@ -53,4 +55,4 @@ def plane(gates: Sequence[Audited]) -> str:
         axes.set_ylabel("phi: share of right rows that it keeps")
         axes.grid(visible=False)
 
-    return draw("gates", "How much of right and of wrong rows each gate keeps", paint, None, 3.4)
+    return draw("gates", "How much of right and of wrong rows each gate keeps", paint, None, 3.3)

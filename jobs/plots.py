@@ -127,11 +127,13 @@ def _tick(seconds: float, step_s: float, high_s: float) -> str:
     return f"{seconds / 3600:.0f} h" if high_s < 10 * 86400 else f"{seconds / 86400:g} d"
 
 
-def _counts_axis(axis: Any) -> None:
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+def _counts_axis(axis: Any, integer: bool = False) -> None:
+    from matplotlib.ticker import EngFormatter, FuncFormatter, MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(4))
-    axis.set_major_formatter(EngFormatter(sep=""))
+    axis.set_major_locator(MaxNLocator(4, integer=integer))
+    large = EngFormatter(sep="")
+    # Below one, thousandths would be told as "600m", which nobody reads as 0.6 rows.
+    axis.set_major_formatter(FuncFormatter(lambda value, at: large(value, at) if abs(value) >= 1 else f"{value:g}"))
 
 
 def _marks(axes: "Axes", history: History) -> None:
@@ -250,7 +252,8 @@ def lengths(tokens: np.ndarray) -> str:
     """Histogram of the lengths of kept rows with the median and the 95th percentile."""
     median, high = (float(np.quantile(tokens, q)) for q in (0.5, 0.95))
     low, top = int(tokens.min()), int(tokens.max())
-    step = max(1, -(-(top - low + 1) // 48))
+    num_bins = int(np.clip(2 * np.sqrt(len(tokens)), 8, 48))
+    step = max(1, -(-(top - low + 1) // num_bins))
     edges = np.arange(low, top + step + 1, step)
 
     def paint(figure: "Figure", is_wide: bool) -> None:
@@ -271,7 +274,7 @@ def lengths(tokens: np.ndarray) -> str:
         axes.set_xlabel("tokens in a kept row")
         axes.set_ylabel("rows")
         axes.grid(axis="x", visible=False)
-        _counts_axis(axes.yaxis)
+        _counts_axis(axes.yaxis, integer=True)
         axes.margins(x=0.01)
 
     return draw("lengths", "Histogram of the lengths of kept rows in tokens", paint, None, 2.4)

@@ -18,11 +18,10 @@ from jobs.tables import clock
 from jobs.tallies import (
     balances,
     clusters,
-    contamination,
     cost_of_tokens,
     in_order,
     lengths_note,
-    min_share,
+    looked_for,
     rejects,
     starts,
     versions,
@@ -62,7 +61,7 @@ def page(store: Store, book: Manifest) -> str:
 
     totals = ledger.totals(store, book, ledger.committed(store))
     history = History(read_events(store))
-    sample = read_sample(store, totals.num_lots, totals.asks)
+    sample = read_sample(store, totals.num_lots, totals.asks, book.recipe["stages"])
     seen = life(store, book, newest_events(store, 1))
     here = jinja2.FileSystemLoader(Path(__file__).parent)
     world = jinja2.Environment(
@@ -84,7 +83,7 @@ def _figures(history: History, sample: Sample) -> dict[str, str]:
         found["lots"] = plots.lots(history)
         if not history.shows_every_lot:
             found["phases"] = plots.phases(history)
-    if len(sample.lengths):
+    if len(sample.lengths) and sample.lengths.max():  # rows that no model wrote have none
         found["lengths"] = plots.lengths(sample.lengths)
     return found
 
@@ -118,8 +117,7 @@ def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, se
         "balanced": balances(book, totals),
         "clusters": clusters(sample.duplicates),
         "most_repeated": max(sample.duplicates.items(), key=lambda d: (d[1], d[0]), default=None),
-        "benchmarks": contamination(sample),
-        "min_share": min_share(recipe),
+        "looked_for": looked_for(recipe, sample),
         "engines": engines[:MAX_ENGINES],
         "num_engines": len(engines),
         "starts": starts(book, history),

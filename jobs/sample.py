@@ -1,13 +1,16 @@
 """What only the rows know, read column by column from a bounded sample of lots."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jobs.overlaps import WAYS, Overlaps, count, floor_of, look_up
 from records.parquet import columns_of, open_parquet
 from records.schema import REJECT
 from records.shards import KEPT, REJECTED, shard_name
@@ -16,18 +19,8 @@ from records.store import Store
 MAX_LOTS = 200
 MAX_ROWS = 2_000_000
 NUM_THREADS = 8
-OVERLAP = ("overlap_benchmark", "overlap_item", "overlap_share")
 DUPLICATE_OF = "duplicate_of"
 CALLS = ("turn", "tokens_in", "tokens_out")  # what is read of the column `turns`
-
-
-@dataclass
-class Overlap:
-    """One benchmark item as it was met in rows."""
-
-    num_rejected: int = 0
-    num_below: int = 0  # rows with too little of it to be rejected for it
-    max_share: float = 0.0
 
 
 @dataclass
@@ -49,9 +42,9 @@ class Sample:
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # tokens_out of kept rows
     rejected_tokens: Counter[str] = field(default_factory=Counter)  # tokens_out by reason
     duplicates: Counter[str] = field(default_factory=Counter)  # id of a kept row -> rows that duplicate it
-    overlaps: dict[tuple[str, str], Overlap] = field(default_factory=dict)  # by (benchmark, item)
+    overlaps: Overlaps = field(default_factory=dict)
     has_dedup: bool = False
-    has_overlap: bool = False
+    ways: set[str] = field(default_factory=set)  # kinds of stages that looked for benchmark items
     unreadable: list[str] = field(default_factory=list)
     lots: list[int] = field(default_factory=list)
     num_rejected: Counter[str] = field(default_factory=Counter)  # by reason
@@ -73,8 +66,8 @@ def spread(num_lots: int, num_wanted: int) -> list[int]:
     return [round(i * (num_lots - 1) / (num_wanted - 1)) for i in range(num_wanted)]
 
 
-def read_sample(store: Store, num_lots: int, num_asks: int) -> Sample:
-    """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`."""
+def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Mapping[str, Any]] = ()) -> Sample:
+    """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`; `stages` are the recipe's."""
     lots = spread(num_lots, max(1, min(MAX_LOTS, MAX_ROWS * num_lots // max(1, num_asks))))
     sample = Sample(len(lots), num_lots, lots=lots)
     lengths = []
@@ -88,17 +81,22 @@ def read_sample(store: Store, num_lots: int, num_asks: int) -> Sample:
                     sample.unreadable.append(f"{shard_name(folder, lot)}: {table}")
                 elif table is not None:
                     sample.num_asks += table.num_rows
-                    _count(sample, table, folder == KEPT, lot)
+                    _count(sample, table, shard_name(folder, lot), stages, lot)
                     if folder == KEPT:
                         lengths.append(table.column("tokens_out").drop_null().to_numpy())
     if lengths:
         sample.lengths = np.concatenate(lengths).astype(np.int64)
+    look_up(store, sample.overlaps, stages)
     return sample
 
 
 def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
     """The columns that counts need; None for a shard that is not there, and what is wrong for a broken one."""
-    wanted = ["tokens_out", *OVERLAP, *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF))]
+    wanted = [
+        "tokens_out",
+        *(c for way in WAYS for c in way.columns),
+        *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF)),
+    ]
     try:
         with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
             paths = [file.schema.column(number).path for number in range(len(file.schema))]
@@ -114,7 +112,7 @@ def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
         return str(error).splitlines()[0]
 
 
-def _count(sample: Sample, table: pa.Table, is_kept: bool, lot: int) -> None:
+def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping[str, Any]], lot: int) -> None:
     names = table.schema.names
     if "turns" in names:
         _count_calls(sample, table.column("turns").combine_chunks())
@@ -129,18 +127,10 @@ def _count(sample: Sample, table: pa.Table, is_kept: bool, lot: int) -> None:
         sample.has_dedup = True
         for value in table.column(DUPLICATE_OF).drop_null().value_counts().to_pylist():
             sample.duplicates[value["values"]] += value["counts"]
-    if not set(OVERLAP) <= set(names):
-        return
-    sample.has_overlap = True
-    met = table.filter(pc.is_valid(table.column("overlap_item")))
-    is_rejected = [not is_kept] * met.num_rows
-    if not is_kept:  # a row with some overlap may have been rejected for another reason
-        is_rejected = pc.fill_null(pc.match_substring_regex(met.column(REJECT.name), ":overlap$"), False).to_pylist()
-    for benchmark, item, share, refused in zip(*(met.column(n).to_pylist() for n in OVERLAP), is_rejected):
-        found = sample.overlaps.setdefault((benchmark or "", item), Overlap())
-        found.num_rejected += refused
-        found.num_below += not refused
-        found.max_share = max(found.max_share, share or 0.0)
+    for way in WAYS:
+        if set(way.columns) <= set(names):
+            sample.ways.add(way.kind)
+            count(sample.overlaps, way, floor_of(way, stages), table, shard)
 
 
 def _count_calls(sample: Sample, turns: pa.ListArray) -> None:

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.history import History
-from jobs.sample import Overlap, Sample
+from jobs.overlaps import MAX_ITEMS, NEAR, WAYS, Overlap, ranked
+from jobs.sample import Sample
 from jobs.status import money
 from records.manifest import Manifest
 from records.shards import Summary
 from stages.registry import ADMISSION, DEDUP
 
-MAX_ITEMS = 12  # of one benchmark
 MAX_LABELS = 24
 
 
@@ -42,14 +42,24 @@ class Refused:
 
 @dataclass(frozen=True)
 class Met:
-    """A benchmark and the items of it that were met most."""
+    """A benchmark and the items of it that were met most, by one kind of stage."""
 
+    kind: str
     name: str
     num_items: int
     num_rejected: int
     num_below: int
     max_share: float
     top: list[tuple[str, Overlap]]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A way in which benchmark items were looked for."""
+
+    note: str
+    is_cosine: bool
+    benchmarks: list[Met]
 
 
 @dataclass(frozen=True)
@@ -156,27 +166,44 @@ def balances(book: Manifest, totals: Summary) -> list[Balanced]:
 
 
 def contamination(sample: Sample) -> list[Met]:
-    """Benchmarks with the items that were met most."""
-    by_name: dict[str, list[tuple[str, Overlap]]] = {}
-    for (benchmark, item), overlap in sample.overlaps.items():
-        by_name.setdefault(benchmark, []).append((item, overlap))
+    """Benchmarks with the items that were met most, for each way in which they were looked for."""
     found = []
-    for name, items in sorted(by_name.items()):
-        items.sort(key=lambda i: (-i[1].num_rejected, -i[1].num_below, i[0]))
-        overlaps = [overlap for _, overlap in items]
-        num_rejected, num_below = sum(o.num_rejected for o in overlaps), sum(o.num_below for o in overlaps)
-        share = max(o.max_share for o in overlaps)
-        found.append(Met(name, len(items), num_rejected, num_below, share, items[:MAX_ITEMS]))
+    for way in WAYS:
+        for name, items in ranked(sample.overlaps, way.kind).items():
+            overlaps = [overlap for _, overlap in items]
+            num_rejected, num_below = sum(o.num_rejected for o in overlaps), sum(o.num_below for o in overlaps)
+            share = max(o.max_share for o in overlaps)
+            found.append(Met(way.kind, name, len(items), num_rejected, num_below, share, items[:MAX_ITEMS]))
     return found
 
 
-def min_share(recipe: dict[str, Any]) -> str:
-    shares = [s["min_share"] for s in recipe["stages"] if "min_share" in s]
-    return f"{shares[0]:.0%} of an item" if shares else "the stage"
+def looked_for(recipe: dict[str, Any], sample: Sample) -> list[Looked]:
+    """The ways in which benchmark items were looked for, with what each met."""
+    met = contamination(sample)
+    found = []
+    for way in WAYS:
+        if way.kind in sample.ways:
+            limits = [s[way.threshold] for s in recipe["stages"] if s["kind"] == way.kind and way.threshold in s]
+            limit = limits[0] if limits else None
+            if way.is_measured:
+                at = f"{limit:g}" if limit is not None else "the stage"
+                note = (
+                    "Rows whose meaning is near that of a benchmark item, by the cosine of embeddings, with the words "
+                )
+                note += (
+                    f"that are. Below the threshold of {at} they are not rejected for it; those further below it than "
+                )
+                note += f"{NEAR:g} are not listed."
+            else:
+                at = f"{limit:.0%} of an item" if limit is not None else "the stage"
+                note = "Rows that share n-grams with benchmark items, with the longest stretch that they share. "
+                note += f"Below the threshold of {at} they are not rejected for it."
+            found.append(Looked(note, way.is_measured, [m for m in met if m.kind == way.kind]))
+    return found
 
 
 def lengths_note(sample: Sample) -> str:
-    if not len(sample.lengths):
+    if not len(sample.lengths) or not sample.lengths.max():
         return ""
     low, high = int(sample.lengths.min()), int(sample.lengths.max())
     mean = sample.lengths.mean()

@@ -31,8 +31,9 @@ from records.lots import asks
 mill = build_mill(load(sys.argv[1], sys.argv[2:]))
 spec = mill.generator.spec
 os.environ.update(mill.generator.needs.env)
+os.environ.pop("GRISTMILL_ENGINE_POLL_S", None)  # raw vLLM waits as it comes
 from vllm import LLM, SamplingParams
-llm = LLM(**mill.generator._engine_of(resolve(spec.model)).arguments())
+llm = LLM(**spec._engine_of(resolve(spec.model)).arguments())
 talks, sampling = [], []
 for lot in range(mill.plan.num_lots):
     batch = asks(mill.plan, mill.source, lot)
@@ -63,13 +64,15 @@ def beat(state):
         opened = time.perf_counter()
 with connected(recipe.cluster, print):
     totals = Summary()
-    job = Job(kit, mill.source, open_store(sys.argv[2]), recipe.cluster, recipe.limits, mill.generator, totals)
+    store = open_store(sys.argv[2])
+    job = Job(kit, mill.asked(store), store, recipe.cluster, recipe.limits, mill.generator, totals)
     loop = LotLoop(job, beat, print)
-    stop = loop.pool.stop
+    pool = loop.pools[0]
+    stop = pool.stop
     def stopped():
         print("RESULT", totals.tokens_out / (time.perf_counter() - opened))
         stop()
-    loop.pool.stop = stopped
+    pool.stop = stopped
     loop.run()
 """
 
@@ -79,9 +82,9 @@ def bench() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         recipe = teacher(Path(folder), NUM_ASKS, LOT_SIZE, ENGINE, MAX_TOKENS)
         for turn in range(NUM_TURNS):
-            raw.append(_result(RAW, recipe))
-            through.append(_result(THROUGH, recipe, f"{folder}/out{turn}"))
-        free = _result(RAW, recipe, "generator.batch_invariant=false")
+            raw.append(result(RAW, recipe))
+            through.append(result(THROUGH, recipe, f"{folder}/out{turn}"))
+        free = result(RAW, recipe, "generator.batch_invariant=false")
     best = max(raw)
     return [
         {
@@ -101,7 +104,8 @@ def bench() -> list[dict[str, Any]]:
     ]
 
 
-def _result(code: str, *arguments: str) -> float:
+def result(code: str, *arguments: str) -> float:
+    """The number that a process of its own prints after RESULT."""
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments], env={**os.environ}, capture_output=True, text=True, check=False
     )

@@ -1,6 +1,7 @@
 """Recipes of the benchmarks."""
 
 from pathlib import Path
+from typing import Any
 
 from tests.recipes import STAGES, canned, write
 
@@ -20,7 +21,7 @@ def whole_cpu_side(folder: Path, num_asks: int, lot_size: int) -> str:
     return canned(folder, num_asks, lot_size, generator=generator, stages=STAGES)
 
 
-def teacher(folder: Path, num_asks: int, lot_size: int, engine: dict, max_tokens: int) -> str:
+def teacher(folder: Path, num_asks: int, lot_size: int, engine: dict, max_tokens: int, **changes: Any) -> str:
     recipe = {
         "name": "bench-teacher",
         "lot_size": lot_size,
@@ -35,5 +36,6 @@ def teacher(folder: Path, num_asks: int, lot_size: int, engine: dict, max_tokens
         "stages": STAGES,
         "limits": {"asks": num_asks},
         "cluster": {"lots_per_replica": 3},
+        **changes,
     }
     return write(folder / "teacher.toml", recipe)

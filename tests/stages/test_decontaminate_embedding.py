@@ -61,12 +61,12 @@ def test_rephrased_items_that_ngrams_miss_are_found(minilm: DecontaminateEmbeddi
     rejected = [row["reject"] == "decontaminate_embedding:similar" for row in found]
     assert sum(rejected) >= 13  # the default is on the safe side
     assert sum(is_right for is_right, is_rejected in zip(right, rejected) if is_rejected) >= 12  # running maximum: /35
-    assert sum(round(row["similarity"], 4) >= 0.65 for row in found) >= 16
+    assert sum(round(row["similarity"], 4) >= 0.65 for row in found) >= 15
     assert rejected == [round(row["similarity"], 4) >= 0.7 for row in found]
 
 
 def test_other_tasks_and_prose_are_left_alone(minilm: DecontaminateEmbedding) -> None:
-    found = run(minilm, *OTHER, *documents(12).to_pylist())
+    found = run(minilm, *OTHER, *documents(6, 1200).to_pylist())
     assert [row["reject"] for row in found] == [None] * len(found)
     assert max(row["similarity"] for row in found) < 0.65
     assert all(row["similar_benchmark"] == "humaneval" for row in found)  # the nearest is named all the same
@@ -101,7 +101,7 @@ def test_a_row_without_words_has_nothing_to_compare(minilm: DecontaminateEmbeddi
 
 
 def test_lots_may_be_cut_anywhere(minilm: DecontaminateEmbedding) -> None:
-    texts = [text for _, text in PROSE[:3]] + documents(3, 3000).to_pylist() + [None, "short"]
+    texts = [text for _, text in PROSE[:3]] + documents(2, 1500).to_pylist() + [None, "short"]
     whole = run(minilm, *texts)
     assert [run(minilm, text)[0] for text in texts] == whole
     assert run(minilm, *texts[::-1]) == whole[::-1]
@@ -126,7 +126,9 @@ def test_items_are_embedded_once_a_node(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @given(
-    st.lists(st.sampled_from(["word ", "one two three four five ", "\n", "\n\n", " \n \n"]), max_size=40).map("".join)
+    st.lists(
+        st.sampled_from(["word ", "one two three four five ", "\n", "\n\n", " \n \n", "long " * 30]), max_size=40
+    ).map("".join)
 )
 def test_paragraphs_cover_the_text_and_none_is_short(text: str) -> None:
     found = paragraphs(text)

@@ -1,0 +1,94 @@
+"""Every shipped recipe of a text method with the demo teacher: a few rows each on one engine, and whole runs (slow)."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from generators.contract import fields_of
+from generators.teacher import Teacher
+from generators.text.generator import TextGenerator
+from jobs.recipe import Mill, build_mill, load
+from records.lots import asks
+from records.schema import ASK, REJECT
+from stages.served import ModelSpec
+from tests.conftest import ROOT, gristmill
+
+RECIPES = sorted(p.stem for p in (ROOT / "recipes").glob("*.toml") if 'kind = "teacher"' in p.read_text())
+NUM_ROWS = 3
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+
+
+def mill_of(name: str) -> Mill:
+    """The recipe with asks for a few rows; a later round's examples are the source's, as in its first."""
+    return build_mill(load(str(ROOT / "recipes" / f"{name}.toml"), [f"lot_size={NUM_ROWS}"]))
+
+
+@pytest.fixture(scope="module")
+def loop() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def engine(loop: asyncio.Runner) -> Iterator[Any]:
+    made = ModelSpec("package:smollm2", engine={"max_model_len": 2048, "max_num_seqs": 32}, kv_cache_gb=1)
+    opened = made.open_engine({"max_tokens": 16}, None)
+    yield opened
+    opened.close()
+
+
+def test_there_is_a_recipe_for_every_method() -> None:
+    from generators.text.registry import KINDS
+
+    told = {mill_of(name).plan.method for name in RECIPES}
+    assert told >= set(KINDS) - {"prompt"}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_few_rows(name: str, loop: asyncio.Runner, engine: Any, tmp_path: Path) -> None:
+    mill = mill_of(name)
+    generator = mill.generator
+    assert isinstance(generator, Teacher)
+    generator._engine = engine
+    from records.store import open_store
+
+    batch = asks(mill.plan, mill.asked(open_store(str(tmp_path))), 0)
+    made = loop.run(generator.make(batch))
+    alone = loop.run(generator.make(batch.slice(1, 1)))
+    assert alone.equals(made.slice(1, 1)), "a row is the same alone and in company, whatever its calls"
+    check(made, generator)
+    for stage in mill.stages:
+        if stage.needs is None:
+            stage.check()
+            stage.open()
+            made = stage.run(made)
+    assert made.num_rows == NUM_ROWS and made.column("id").equals(batch.column("id"))
+
+
+def check(made: pa.RecordBatch, generator: TextGenerator) -> None:
+    """What holds for a row of any method: a text or a reason, and the cost of all its calls."""
+    for row in made.to_pylist():
+        assert (row["text"] is not None) == (row[REJECT.name] is None), row
+        assert row["text"] is None or row["text"].strip()
+        assert fields_of(row[ASK.name]) is not None
+        if generator.program.keeps_turns:
+            assert row["turns"] or row[REJECT.name]
+            assert sum(turn["tokens_out"] for turn in row["turns"]) == row["tokens_out"] > 0
+            assert all(turn["prompt"] and turn["tokens_in"] for turn in row["turns"])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_whole_recipe(name: str, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    done = gristmill("produce", f"recipes/{name}.toml", "--out", out, timeout=2400)
+    assert done.returncode == 0, done.stderr[-2000:]
+    audit = gristmill("audit", out)
+    assert audit.returncode == 0, audit.stdout
+    assert (tmp_path / "out" / "report.html").is_file()
