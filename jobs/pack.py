@@ -165,7 +165,7 @@ def batch_work(say: Callable[[str], None], *stores: Store) -> Iterator[dict[str,
         try:
             yield {"ray_remote_args_fn": lambda: strategy, "num_cpus": 0} if here else {}
         except (UserError, ray.exceptions.RayError) as error:
-            cause = error if isinstance(error, UserError) else getattr(error, "cause", None)
+            cause = getattr(error, "cause", None) or error  # an error of a task is both, and tells its stack
             if not isinstance(cause, UserError):
                 raise
             raise UserError(str(cause).splitlines()[0]) from None  # Ray Data adds lines about its attempts

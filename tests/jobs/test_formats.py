@@ -217,6 +217,10 @@ def test_pack_of_a_run_in_a_format(tmp_path: Path) -> None:
     assert "## Format: messages" in card and "chat_template" in card and "origin` column" not in card
     loaded = datasets.load_dataset(str(tmp_path / "chat"), split="train", cache_dir=str(tmp_path / "hf"))
     assert len(loaded) == 90 and loaded[0]["messages"][0]["role"] == "user"
+    broken = make_run(tmp_path / "broken", ["a", "b"], prompt=["a", None])
+    null = gristmill("pack", broken, "--to", str(tmp_path / "null"), "--format", "messages")
+    assert null.returncode == 2 and "ray::" not in null.stderr and not list(tmp_path.glob("null/*"))
+    assert null.stderr.strip().splitlines()[-1].startswith("gristmill: row ") and "'prompt' is null" in null.stderr
     # such rows cannot pass for real ones, nor for rows that say what they are
     with pytest.raises(UserError, match="packed as messages: set origin"):
         open_part(PartSpec(path=str(tmp_path / "chat")))
