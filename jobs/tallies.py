@@ -191,9 +191,9 @@ def looked_for(recipe: dict[str, Any], sample: Sample) -> list[Looked]:
                     "Rows whose meaning is near that of a benchmark item, by the cosine of embeddings, with the words "
                 )
                 note += (
-                    f"that are. Below the threshold of {at} they are not rejected for it; from {NEAR:g} below on they "
+                    f"that are. Below the threshold of {at} they are not rejected for it; those further below it than "
                 )
-                note += "are not told."
+                note += f"{NEAR:g} are not listed."
             else:
                 at = f"{limit:.0%} of an item" if limit is not None else "the stage"
                 note = "Rows that share n-grams with benchmark items, with the longest stretch that they share. "
@@ -203,7 +203,7 @@ def looked_for(recipe: dict[str, Any], sample: Sample) -> list[Looked]:
 
 
 def lengths_note(sample: Sample) -> str:
-    if not len(sample.lengths):
+    if not len(sample.lengths) or not sample.lengths.max():
         return ""
     low, high = int(sample.lengths.min()), int(sample.lengths.max())
     mean = sample.lengths.mean()

@@ -1,8 +1,8 @@
 """Lets a CPU engine's processes sleep while they wait for each other; vLLM loads this in each of them as a plugin.
 
-vLLM's core and worker talk through shared memory, and the one that waits polls it for a second before it goes to sleep:
-a whole core for the length of every step. On a GPU node that core is not missed. On a CPU machine it is the one that the
-cluster, the stages and the other engines want. A step takes tens of milliseconds here, and a wake-up a tenth of one.
+vLLM's core and worker talk through shared memory, and the one that waits polls it for a second before it goes to
+sleep: a whole core for the length of every step. On a GPU node that core is not missed. On a CPU machine it is the one
+that the cluster, the stages and other engines want. A step takes tens of milliseconds here, a wake-up a tenth of one.
 """
 
 import os

