@@ -34,7 +34,7 @@ class QualitySpec:
     """`text` and `label` are the schema's two columns.
 
     Of a numeric label rows of `threshold` and more are good, of a category those of the value `positive`; rows without
-    a text or a label are left out, and of more than `max_rows` a part is drawn (100,000 rows of 2 KB take some 3 GB).
+    a text or a label are left out, and of more than `max_rows` a part is drawn (50,000 rows of 2 KB take some 4 GB).
     `min_score`: the operating threshold, the score from which the stage keeps a row; with `min_precision` it is the
     lowest at which such a share of the kept rows is good, by scores that each came from a model that had not seen the
     row; 0.5 unless either is given. `holdout`: share of the rows, drawn by their texts, that is reported on alone.
@@ -48,7 +48,7 @@ class QualitySpec:
     min_score: float | None = None
     min_precision: float | None = None
     holdout: float = 0.2
-    max_rows: int = 100_000
+    max_rows: int = 50_000
     bits: int = 18
     words: int = 2
     num_bytes: int = 5
