@@ -30,7 +30,7 @@ MAX_ITERATIONS = 500
 
 
 @dataclass(frozen=True)
-class Spec:
+class QualitySpec:
     """`text` and `label` are the schema's two columns.
 
     Of a numeric label rows of `threshold` and more are good, of a category those of the value `positive`; rows without
@@ -72,12 +72,12 @@ class Quality(Family):
     """Fitted by `begin` alone: a convex problem, the same weights from the same rows."""
 
     kind: ClassVar[str] = "quality"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = QualitySpec
     makes_rows: ClassVar[bool] = False
     used_by: ClassVar[str] = '[[stages]] kind = "quality", path = "{uri}"'
-    spec: Spec
+    spec: QualitySpec
 
-    def __init__(self, spec: Spec, schema: TableSchema) -> None:
+    def __init__(self, spec: QualitySpec, schema: TableSchema) -> None:
         super().__init__(spec, schema)
         self.ngrams = Ngrams(spec.bits, spec.words, spec.num_bytes)
         self.model: Linear | None = None
@@ -163,13 +163,13 @@ class Quality(Family):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
 
+        if labels[rows].min() == labels[rows].max():
+            raise UserError("model 'quality': a part of the rows has one class only; judge more rows")
         counts = np.diff(features.ends)
         values = np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts)
         shape = len(counts), 1 << self.spec.bits
         grams = sparse.csr_matrix((values, features.buckets, features.ends), shape)[rows]
         matrix = sparse.hstack([grams, sparse.csr_matrix(features.shapes[rows])], "csr")
-        if labels[rows].min() == labels[rows].max():
-            raise UserError("model 'quality': a part of the rows has one class only; judge more rows")
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:

@@ -37,6 +37,8 @@ def forecast(mill: Mill, book: Manifest | None) -> Forecast:
     sampling = getattr(mill.generator, "sampling", {})
     if tokens_a_row is None and mill.generator.needs.pooled:
         tokens_a_row = sampling.get("max_tokens")
+        if mill.method and tokens_a_row is not None:
+            tokens_a_row = mill.method.most_tokens(tokens_a_row)
     tokens = asks * tokens_a_row if asks is not None and tokens_a_row is not None else limits.tokens
     devices = sum(needs.num_devices * pool.replicas for needs, pool in mill.pools.values())
     rate, basis = _tokens_per_s(mill, book, seen)

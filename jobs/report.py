@@ -83,7 +83,7 @@ def _figures(history: History, sample: Sample) -> dict[str, str]:
         found["lots"] = plots.lots(history)
         if not history.shows_every_lot:
             found["phases"] = plots.phases(history)
-    if len(sample.lengths):
+    if len(sample.lengths) and sample.lengths.max():  # rows that no model wrote have none
         found["lengths"] = plots.lengths(sample.lengths)
     return found
 

@@ -203,7 +203,7 @@ def looked_for(recipe: dict[str, Any], sample: Sample) -> list[Looked]:
 
 
 def lengths_note(sample: Sample) -> str:
-    if not len(sample.lengths):
+    if not len(sample.lengths) or not sample.lengths.max():
         return ""
     low, high = int(sample.lengths.min()), int(sample.lengths.max())
     mean = sample.lengths.mean()

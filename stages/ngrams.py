@@ -40,6 +40,10 @@ class Linear:
     slopes: np.ndarray  # float64 (3,)
     bias: float
 
+    def __post_init__(self) -> None:
+        for name in ("weights", "slopes"):  # the kernel is compiled once: for arrays that are read only
+            object.__setattr__(self, name, _read_only(getattr(self, name)))
+
     @classmethod
     def of(cls, weights: np.ndarray, slopes: np.ndarray, bias: float) -> "Linear":
         """From float weights, each rounded to the nearest of 65,535 levels."""
@@ -92,4 +96,10 @@ class Ngrams:
         if column.null_count:
             column = pc.fill_null(column, "")  # a null may have bytes under it
         data, offsets = text_buffers(column)
-        return (data if data.size else np.zeros(1, np.uint8)), offsets
+        return _read_only(data if data.size else np.zeros(1, np.uint8)), offsets
+
+
+def _read_only(array: np.ndarray) -> np.ndarray:
+    view = array.view()
+    view.flags.writeable = False
+    return view

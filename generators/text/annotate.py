@@ -7,16 +7,17 @@ Each vote is a call with a seed of its own; the label that most of them give is 
 import json
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from generators.text.answers import json_object
-from generators.text.contract import Ask, Method, Session, Template, conversation
-from generators.text.prompts import checked, column, columns_of, document_of
+from generators.text.contract import Ask, Session
+from generators.text.prompts import column, document_of
+from generators.text.steps import Steps, StepsSpec, object_of
 from stages.engine import AskRefused
 
-TEMPLATE = """Read the text and choose the one label that fits it best.
+VOTE = """Read the text and choose the one label that fits it best.
 
 Labels:
 {labels}
@@ -28,22 +29,23 @@ Answer with JSON: first "rationale", one sentence that says why, then "label".""
 
 
 @dataclass(frozen=True)
-class AnnotateSpec:
-    """`votes` calls a row, all under way at once; sample with a temperature above 0, or they all say the same.
+class AnnotateSpec(StepsSpec):
+    """One kind of call, `vote`, made `votes` times at once; its template may hold {document}, {labels} (a list of them;
+    with schema, the schema) and columns of the source. Sample with a temperature above 0, or all votes say the same.
 
     labels: what is chosen from; the answer is then {"rationale": text, "label": one of them}. Or schema: a JSON Schema
     of an object with a required property `label` (of any type: an enum, a number, a list of labels); a property
     `rationale` is kept where there is one. Answers that break the schema are no vote.
-    template must use {document} and may use {labels} (a list of them; with schema, the schema) and any column of the
-    source. document: the source column. max_words: longer documents are cut there. system: the system message.
-    votes: k; an odd number has fewer ties. min_agreement: a row whose label has a smaller share of the k votes is
-    refused as "agreement". rationale_chars: no longer one is asked for (with labels), so that the JSON ends.
+    document: the source column. max_words: longer documents are cut there. votes: k; an odd number has fewer ties.
+    min_agreement: a row whose label has a smaller share of the k votes is refused as "agreement". rationale_chars: no
+    longer one is asked for (with labels), so that the JSON ends.
     """
+
+    TEMPLATES = {"vote": VOTE}
+    HOLES = {"vote": ("document",)}
 
     labels: tuple[str, ...] = ()
     schema: dict[str, Any] | None = None
-    template: str = TEMPLATE
-    system: str = ""
     document: str = "text"
     max_words: int = 300
     votes: int = 3
@@ -53,8 +55,6 @@ class AnnotateSpec:
     def __post_init__(self) -> None:
         import jsonschema
 
-        checked("template", self.template, "document")
-        Template(self.system)
         column(self.document)
         if bool(self.labels) == (self.schema is not None):
             raise ValueError("give either 'labels', a list of at least two, or 'schema', a JSON Schema")
@@ -71,23 +71,18 @@ class AnnotateSpec:
             raise ValueError("votes, max_words and rationale_chars must be at least 1")
         if not 0 <= self.min_agreement <= 1:
             raise ValueError("min_agreement is a share: it must lie in 0..1")
+        super().__post_init__()
 
     def answer_schema(self) -> dict[str, Any]:
         """What each vote has to look like; the rationale first, so that the label follows from it."""
         if self.schema is not None:
             return self.schema
-        return {
-            "type": "object",
-            "properties": {
-                "rationale": {"type": "string", "maxLength": self.rationale_chars},
-                "label": {"enum": list(self.labels)},
-            },
-            "required": ["rationale", "label"],
-            "additionalProperties": False,
-        }
+        return object_of(
+            rationale={"type": "string", "maxLength": self.rationale_chars}, label={"enum": list(self.labels)}
+        )
 
 
-class Annotate(Method):
+class Annotate(Steps):
     """The majority's `label`, its `agreement` over all k votes, the `votes` in their order (null: no vote), and the
     `rationale` of the first vote for it; `text` is what was labelled.
 
@@ -96,12 +91,11 @@ class Annotate(Method):
 
     kind = "annotate"
     Spec = AnnotateSpec
-    keeps_turns = True
+    own: ClassVar[frozenset[str]] = frozenset({"document", "labels"})
+    spec: AnnotateSpec
 
     def __init__(self, spec: AnnotateSpec) -> None:
         super().__init__(spec)
-        self._template = Template(spec.template)
-        self._system = Template(spec.system)
         self._document = column(spec.document)
         self._schema = spec.answer_schema()
         self._validator: Any = None
@@ -124,13 +118,12 @@ class Annotate(Method):
         ]
 
     def fields_read(self) -> list[str]:
-        return columns_of([self._template, self._system], ("document", "labels"), self.spec.document)
+        return self.columns_of(self._document)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         text = document_of(self._document, ask.fields, self.spec.max_words)
         fields = {**ask.fields, "document": text, "labels": self._labels}
-        prompt = conversation(self._system.render(fields), self._template.render(fields))
-        replies = await session.chats([prompt] * self.spec.votes, self._schema, turn="vote")
+        replies = await self.say_all(session, "vote", [fields] * self.spec.votes, self._schema)
         answers = [self._read(reply.text) for reply in replies]
         votes = [_word(answer["label"]) if answer else None for answer in answers]
         counts = Counter(vote for vote in votes if vote is not None)

@@ -10,21 +10,14 @@ QUOTES = {'"': '"', "“": "”", "«": "»"}
 
 
 def said(reply: Reply) -> str:
-    """The text of a last reply, without the white space around it. Raises AskRefused("empty") when nothing is left.
+    """The text of a method's only reply, without the white space around it. Raises AskRefused("empty_answer").
 
     Whether it was cut off is in the row's `finish`, for the finish stage to judge.
     """
     text = reply.text.strip()
     if not text:
-        raise AskRefused("empty")
+        raise AskRefused("empty_answer")
     return text
-
-
-def whole(reply: Reply) -> str:
-    """As `said`, for a reply that another call builds on: one that max_tokens ended is AskRefused("cut_off")."""
-    if reply.finish != "stop":
-        raise AskRefused("cut_off", reply.finish)
-    return said(reply)
 
 
 def unlabelled(text: str, *labels: str) -> str:

@@ -5,21 +5,22 @@ and then, as a curator, scores the pair from 1 to 5 (self-curation, section 2.3)
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import json_object, unlabelled, whole
-from generators.text.contract import Ask, Method, Session, Template, conversation
-from generators.text.prompts import checked, column, columns_of, document_of
-from stages.engine import AskRefused, Reply
+from generators.text.answers import unlabelled
+from generators.text.contract import Ask, Session
+from generators.text.prompts import column, document_of
+from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from stages.engine import AskRefused
 
-TEMPLATE = """Below is the answer of an assistant. Write the request of the user that it answers: one question or \
+INSTRUCTION = """Below is the answer of an assistant. Write the request of the user that it answers: one question or \
 task, as somebody would put it who has not seen the answer and wants to know just this. Write the request alone.
 
 Answer:
 {document}"""
-CURATION = """Rate how well the answer fits the request.
+SCORE = """Rate how well the answer fits the request.
 
 1: it does not answer the request, or cannot be understood
 2: it answers a small part, or is mostly beside the point
@@ -35,28 +36,22 @@ Answer:
 
 Answer with JSON: {{"score": a number from 1 to 5}}."""
 LOW, HIGH = 1, 5
-SCORE = {
-    "type": "object",
-    "properties": {"score": {"type": "integer", "minimum": LOW, "maximum": HIGH}},
-    "required": ["score"],
-    "additionalProperties": False,
-}
 
 
 @dataclass(frozen=True)
-class BacktranslateSpec:
-    """One call a row, two where it is curated.
+class BacktranslateSpec(StepsSpec):
+    """Calls, and what their templates may hold: `instruction` ({document}) and, where it is curated, `score`
+    ({instruction}, {document}; the answer is JSON, {"score": 1 to 5}); and columns of the source.
 
-    template must use {document} and may use any column of the source. document: the source column. max_words: longer
-    documents are cut there. min_words: an instruction with fewer is refused as "short". system: the system message.
-    curate: score the pair by a second call, into the column `score`; a call without a score is refused as "no_score".
-    curation, its prompt, must use {instruction}, what the first call wrote, and {document}. min_score: pairs below it
-    are refused as "score"; the paper keeps 4 and more, later only 5. None: all are kept with their scores.
+    document: the source column. max_words: longer documents are cut there. min_words: an instruction with fewer is
+    refused as "short". curate: score the pair by the second call, into the column `score`; an answer that is no score
+    is refused as "unreadable_score". min_score: pairs below it are refused as "score"; the paper keeps 4 and more,
+    later only 5. None: all are kept with their scores.
     """
 
-    template: str = TEMPLATE
-    curation: str = CURATION
-    system: str = ""
+    TEMPLATES = {"instruction": INSTRUCTION, "score": SCORE}
+    HOLES = {"instruction": ("document",), "score": ("instruction", "document")}
+
     document: str = "text"
     max_words: int = 300
     min_words: int = 3
@@ -64,9 +59,6 @@ class BacktranslateSpec:
     min_score: int | None = None
 
     def __post_init__(self) -> None:
-        checked("template", self.template, "document")
-        checked("curation", self.curation, "instruction", "document")
-        Template(self.system)
         column(self.document)
         if self.max_words < 1 or self.min_words < 1:
             raise ValueError("max_words and min_words must be at least 1")
@@ -74,20 +66,24 @@ class BacktranslateSpec:
             raise ValueError("min_score needs curate = true")
         if self.min_score is not None and not LOW <= self.min_score <= HIGH:
             raise ValueError(f"min_score must lie in {LOW}..{HIGH}")
+        super().__post_init__()
+
+    @property
+    def used(self) -> list[str]:
+        return ["instruction", "score"] if self.curate else ["instruction"]
 
 
-class Backtranslate(Method):
+class Backtranslate(Steps):
     """`instruction` is the model's, `output` the document (as far as the model saw it), `text` both."""
 
     kind = "backtranslate"
     Spec = BacktranslateSpec
+    own: ClassVar[frozenset[str]] = frozenset({"document", "instruction"})
+    spec: BacktranslateSpec
 
     def __init__(self, spec: BacktranslateSpec) -> None:
         super().__init__(spec)
         self.keeps_turns = spec.curate
-        self._template = Template(spec.template)
-        self._curation = Template(spec.curation)
-        self._system = Template(spec.system)
         self._document = column(spec.document)
 
     @property
@@ -101,30 +97,23 @@ class Backtranslate(Method):
         ]
 
     def fields_read(self) -> list[str]:
-        first = columns_of([self._template, self._system], ("document",), self.spec.document)
-        return columns_of([self._curation] if self.spec.curate else [], ("document", "instruction"), *first)
+        return self.columns_of(self._document)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         document = document_of(self._document, ask.fields, self.spec.max_words)
         fields = {**ask.fields, "document": document}
-        system = self._system.render(fields)
-        reply = await session.chat(conversation(system, self._template.render(fields)), turn="instruction")
-        instruction = unlabelled(whole(reply), "request", "instruction", "question", "user")
+        written = whole(await self.say(session, "instruction", fields), "instruction")
+        instruction = unlabelled(written, "request", "instruction", "question", "user")
         if len(instruction.split()) < self.spec.min_words:
             raise AskRefused("short", instruction)
         payload = {"instruction": instruction, "output": document, "text": f"{instruction}\n\n{document}"}
         if not self.spec.curate:
             return payload
-        prompt = self._curation.render({**fields, "instruction": instruction})
-        score = read_score(await session.chat(conversation(system, prompt), SCORE, turn="score"))
-        if score is None:
-            raise AskRefused("no_score")
+        scale = object_of(score={"type": "integer", "minimum": LOW, "maximum": HIGH})
+        said = await self.say(session, "score", {**fields, "instruction": instruction}, scale)
+        score = read_object(said.text, "score", score=int)["score"]
+        if not LOW <= score <= HIGH:
+            raise AskRefused("unreadable_score", str(score))
         if self.spec.min_score is not None and score < self.spec.min_score:
             raise AskRefused("score", str(score))
         return {**payload, "score": score}
-
-
-def read_score(reply: Reply) -> int | None:
-    """The score in a curator's answer; None when there is none on the scale."""
-    score = (json_object(reply.text) or {}).get("score")
-    return score if isinstance(score, int) and not isinstance(score, bool) and LOW <= score <= HIGH else None

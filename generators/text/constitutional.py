@@ -104,6 +104,9 @@ class Constitutional(Steps):
         kept = {name: value for name, value in super().identity().items() if name != "file"}
         return {**kept, "principles": literals(self._principles)}
 
+    def ways(self) -> list[dict[str, int]]:
+        return [{"initial": 1, "critique": self.spec.rounds, "revision": self.spec.rounds}]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         prompt = self._prompt.render(ask.fields)
         fields = {**ask.fields, "prompt": prompt}

@@ -212,6 +212,10 @@ class Method(ABC):
     def fields_read(self) -> list[str]:
         """Columns that the source must have."""
 
+    def most_tokens(self, max_tokens: int) -> int | None:
+        """The most tokens that one ask can be answered with, at `max_tokens` a call; None: not known."""
+        return None if self.keeps_turns else max_tokens
+
     def identity(self) -> dict[str, Any]:
         """Literals that change rows: the whole spec, prompts included."""
         return {"kind": self.kind, **literals(self.spec)}

@@ -7,13 +7,14 @@ the persona is drawn, so that k samples of a topic are k users.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled, whole
-from generators.text.contract import Ask, Method, Session, Template, mix, pick
-from generators.text.prompts import checked, column, columns_of
+from generators.text.answers import unlabelled
+from generators.text.contract import Ask, Session, mix, pick
+from generators.text.prompts import column
+from generators.text.steps import Steps, StepsSpec, whole
 from records.schema import clean
 from stages.engine import AskRefused
 
@@ -42,30 +43,27 @@ SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 
 @dataclass(frozen=True)
-class DialogueSpec:
-    """Two calls an exchange: the user's message (turn "user"), then the assistant's answer (turn "assistant").
+class DialogueSpec(StepsSpec):
+    """Calls: `opening` ({topic}, {persona}), the user's first message; `further` ({transcript}, and {topic}, {persona},
+    {end}), the user's others; `assistant`, the answers, without a template: it gets the messages.
 
     exchanges: the most there are; the number is drawn from min_exchanges to it, by the row's seed. The user may end
     earlier with `end`, and a conversation that has filled the model's context ends too, both not before min_exchanges:
     a row with fewer is refused as "ended" or "context_length".
-    topic: the source column of the topic. personas: what the user is, drawn by the row's seed. opening: the prompt for
-    the user's first message, with {topic} and {persona}; further: for the others, with {transcript}, and {end} too.
+    topic: the source column of the topic. personas: what the user is, drawn by the row's seed.
     system: the assistant's system message; the row's messages begin with it where there is one.
     """
+
+    TEMPLATES = {"opening": OPENING, "further": FURTHER, "assistant": ""}
+    HOLES = {"opening": ("topic",), "further": ("transcript",)}
 
     exchanges: int = 3
     min_exchanges: int = 2
     topic: str = "topic"
     personas: tuple[str, ...] = PERSONAS
-    opening: str = OPENING
-    further: str = FURTHER
     end: str = "END"
-    system: str = ""
 
     def __post_init__(self) -> None:
-        checked("opening", self.opening, "topic")
-        checked("further", self.further, "transcript")
-        Template(self.system)
         column(self.topic)
         if not 1 <= self.min_exchanges <= self.exchanges:
             raise ValueError("min_exchanges must be at least 1 and at most exchanges")
@@ -73,20 +71,21 @@ class DialogueSpec:
             raise ValueError("personas needs at least one entry")
         if not self.end.strip():
             raise ValueError("end needs a word")
+        if "assistant" in self.templates:
+            raise ValueError("templates.assistant: this call is given the messages; there is `system`")
+        super().__post_init__()
 
 
-class Dialogue(Method):
+class Dialogue(Steps):
     """Keeps the `messages` and how many exchanges they are; `text` is the conversation with who says what."""
 
     kind = "dialogue"
     Spec = DialogueSpec
-    keeps_turns = True
+    own: ClassVar[frozenset[str]] = frozenset({"topic", "persona", "transcript", "end"})
+    spec: DialogueSpec
 
     def __init__(self, spec: DialogueSpec) -> None:
         super().__init__(spec)
-        self._opening = Template(spec.opening)
-        self._further = Template(spec.further)
-        self._system = Template(spec.system)
         self._topic = column(spec.topic)
 
     @property
@@ -100,9 +99,7 @@ class Dialogue(Method):
         ]
 
     def fields_read(self) -> list[str]:
-        own = ("topic", "persona")
-        first = columns_of([self._opening, self._system], own, self.spec.topic)
-        return columns_of([self._further], (*own, "transcript", "end"), *first)
+        return self.columns_of(self._topic)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
@@ -126,14 +123,16 @@ class Dialogue(Method):
         self, fields: Mapping[str, Any], messages: list[Message], spoken: list[Message], session: Session
     ) -> list[Message]:
         """The user's next message and the answer to it. Raises AskRefused("ended") when the user has no more to say."""
-        template = self._further if spoken else self._opening
-        asked = await session.chat(template.render({**fields, "transcript": transcript(spoken)}), turn="user")
+        turn = "further" if spoken else "opening"
+        prompt = self._prompts[turn].render({**fields, "transcript": transcript(spoken)})  # without `system`
+        asked = await session.chat(prompt, turn=turn, **self.spec.sampling.get(turn, {}))
         words = asked.text.split()
         if not words or words[-1].strip("\"'*.!()") == self.spec.end:
             raise AskRefused("ended")
-        question = {"role": "user", "content": clean(unlabelled(whole(asked), "user", "message"))}
-        answer = await session.chat([*messages, question], turn="assistant")
-        return [question, {"role": "assistant", "content": clean(whole(answer))}]
+        question = {"role": "user", "content": clean(unlabelled(whole(asked, "user"), "user", "message"))}
+        sampling = self.spec.sampling.get("assistant", {})
+        answer = await session.chat([*messages, question], turn="assistant", **sampling)
+        return [question, {"role": "assistant", "content": clean(whole(answer, "assistant"))}]
 
 
 def transcript(messages: Sequence[Message]) -> str:

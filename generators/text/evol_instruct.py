@@ -117,6 +117,9 @@ class EvolInstruct(Steps):
     def fields_read(self) -> list[str]:
         return list(dict.fromkeys(["instruction", *self.columns_of()]))
 
+    def ways(self) -> list[dict[str, int]]:
+        return [{name: 1, "equal": 1, "response": 1} for name in self.spec.used[:-2]]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         parent = ask.fields.get("instruction")
         if not isinstance(parent, str) or not parent.strip():

@@ -5,13 +5,14 @@ the variety: constraining each prompt is what keeps k samples of one topic from 
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import said, unlabelled, whole
-from generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from generators.text.prompts import checked, column, columns_of
+from generators.text.answers import unlabelled
+from generators.text.contract import Ask, Session, pick
+from generators.text.prompts import column
+from generators.text.steps import Steps, StepsSpec, whole
 from generators.text.textbook import AUDIENCES
 from stages.engine import AskRefused
 
@@ -24,7 +25,7 @@ FORMS = (
     "a wrong claim that has to be found out and put right",
     "a task in two or three small steps",
 )
-TEMPLATE = """Write one exercise about {topic} for {audience}. It is {difficulty}, and it is {form}.
+EXERCISE = """Write one exercise about {topic} for {audience}. It is {difficulty}, and it is {form}.
 
 Say everything that is needed to solve it. Write the exercise alone, without its solution."""
 SOLUTION = """Solve the exercise below for {audience}. Give the reason for each step in full sentences, and end with \
@@ -36,18 +37,17 @@ DRAWN = ("audience", "difficulty", "form")
 
 
 @dataclass(frozen=True)
-class ExerciseSpec:
-    """Two calls a row: `template` asks for an exercise, `solution` for the solution of it.
+class ExerciseSpec(StepsSpec):
+    """Calls, and what their templates may hold: `exercise` ({topic}), `solution` ({exercise}); both {audience},
+    {difficulty} and {form} too, and columns of the source.
 
-    template may use {topic}, {audience}, {difficulty}, {form} and any column of the source; it must use {topic}.
-    solution must use {exercise}, what the first call wrote, and may use all the others.
     topic: the source column of the topic. audiences, difficulties, forms: what is drawn from, by the row's seed.
-    min_words: an exercise with fewer is refused as "short". system: the system message of both calls.
+    min_words: an exercise with fewer is refused as "short" and not solved.
     """
 
-    template: str = TEMPLATE
-    solution: str = SOLUTION
-    system: str = ""
+    TEMPLATES = {"exercise": EXERCISE, "solution": SOLUTION}
+    HOLES = {"exercise": ("topic",), "solution": ("exercise",)}
+
     topic: str = "topic"
     audiences: tuple[str, ...] = AUDIENCES
     difficulties: tuple[str, ...] = DIFFICULTIES
@@ -55,28 +55,24 @@ class ExerciseSpec:
     min_words: int = 5
 
     def __post_init__(self) -> None:
-        checked("template", self.template, "topic")
-        checked("solution", self.solution, "exercise")
-        Template(self.system)
         column(self.topic)
         if not self.audiences or not self.difficulties or not self.forms:
             raise ValueError("audiences, difficulties and forms need at least one entry each")
         if self.min_words < 1:
             raise ValueError("min_words must be at least 1")
+        super().__post_init__()
 
 
-class Exercise(Method):
+class Exercise(Steps):
     """Draws audience, difficulty and form, writes an exercise, solves it; `text` is both."""
 
     kind = "exercise"
     Spec = ExerciseSpec
-    keeps_turns = True
+    own: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *DRAWN})
+    spec: ExerciseSpec
 
     def __init__(self, spec: ExerciseSpec) -> None:
         super().__init__(spec)
-        self._template = Template(spec.template)
-        self._solution = Template(spec.solution)
-        self._system = Template(spec.system)
         self._topic = column(spec.topic)
 
     @property
@@ -84,9 +80,7 @@ class Exercise(Method):
         return [pa.field(name, pa.string()) for name in ("instruction", "output", "topic", *DRAWN, "text")]
 
     def fields_read(self) -> list[str]:
-        own = {"topic", *DRAWN}
-        first = columns_of([self._template, self._system], own, self.spec.topic)
-        return columns_of([self._solution], {"exercise", *own}, *first)
+        return self.columns_of(self._topic)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         drawn = {
@@ -95,14 +89,11 @@ class Exercise(Method):
             "difficulty": pick(self.spec.difficulties, ask.seed, -3),
             "form": pick(self.spec.forms, ask.seed, -4),
         }
-        # The system message comes before there is an exercise, so it has no such hole.
-        system = self._system.render({**ask.fields, **drawn})
-        written = await session.chat(
-            conversation(system, self._template.render({**ask.fields, **drawn})), turn="exercise"
-        )
-        exercise = unlabelled(whole(written), "exercise", "question", "problem")
+        fields = {**ask.fields, **drawn}
+        written = whole(await self.say(session, "exercise", fields), "exercise")
+        exercise = unlabelled(written, "exercise", "question", "problem")
         if len(exercise.split()) < self.spec.min_words:
             raise AskRefused("short", exercise)
-        prompt = self._solution.render({**ask.fields, **drawn, "exercise": exercise})
-        solution = unlabelled(said(await session.chat(conversation(system, prompt), turn="solution")), "solution")
+        solved = whole(await self.say(session, "solution", {**fields, "exercise": exercise}), "solution")
+        solution = unlabelled(solved, "solution")
         return {"instruction": exercise, "output": solution, **drawn, "text": f"{exercise}\n\n{solution}"}

@@ -5,67 +5,63 @@ in its training; a second call answers it. There is no prompt, so there is nothi
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import said, whole
-from generators.text.contract import Ask, Method, Session, Template, conversation
-from generators.text.prompts import columns_of
-from records.spec import nearest
+from generators.text.contract import Ask, Session
+from generators.text.steps import Steps, StepsSpec, whole
 from stages.engine import AskRefused
-from stages.served import SAMPLING
 from stages.user_turn import USER_TURN
 
 
-@dataclass(frozen=True)
-class MagpieSpec:
-    """Two calls a row: the user's message, then the answer to it. It needs a model with a chat template.
+def _warm() -> dict[str, dict[str, Any]]:
+    return {"instruction": {"temperature": 1.0, "top_p": 1.0}}
 
-    system: the system message of both calls, with any column of the source as `{column}`; it steers what is asked
-    about. Without one, and with an empty source, all asks differ by their seeds alone.
-    instruction_sampling: sampling of the first call, over the generator's: warm and wide (the paper: temperature 1.0,
-    top_p 1.0), for all the variety is there. min_words: an instruction with fewer is refused as "short".
+
+@dataclass(frozen=True)
+class MagpieSpec(StepsSpec):
+    """Calls: `instruction`, which has no template, and `output` ({instruction}, and columns of the source).
+
+    It needs a model with a chat template. system: the system message of both calls; with columns of the source it
+    steers what is asked about. Without one, and with an empty source, all asks differ by their seeds alone.
+    sampling.instruction: warm and wide, unless given (temperature 1, top_p 1): all the variety is there. min_words: an
+    instruction with fewer is refused as "short".
     """
 
-    system: str = ""
-    instruction_sampling: dict[str, Any] = field(default_factory=lambda: {"temperature": 1.0, "top_p": 1.0})
+    TEMPLATES = {"instruction": "", "output": "{instruction}"}
+    HOLES = {"output": ("instruction",)}
+
+    sampling: dict[str, dict[str, Any]] = field(default_factory=_warm)
     min_words: int = 3
 
     def __post_init__(self) -> None:
-        Template(self.system)
-        for key in self.instruction_sampling:
-            if key not in SAMPLING:
-                raise ValueError(f"instruction_sampling: unknown key '{key}'{nearest(key, SAMPLING)}")
+        if "instruction" in self.templates:
+            raise ValueError("templates.instruction: this call has no prompt but the model's own; there is `system`")
         if self.min_words < 1:
             raise ValueError("min_words must be at least 1")
+        super().__post_init__()
 
 
-class Magpie(Method):
+class Magpie(Steps):
     """Keeps the `instruction` and the `output`; `text` is both."""
 
     kind = "magpie"
     Spec = MagpieSpec
-    keeps_turns = True
     writes_user = True
-
-    def __init__(self, spec: MagpieSpec) -> None:
-        super().__init__(spec)
-        self._system = Template(spec.system)
+    own: ClassVar[frozenset[str]] = frozenset({"instruction"})
+    spec: MagpieSpec
 
     @property
     def payload(self) -> list[pa.Field]:
         return [pa.field(name, pa.string()) for name in ("instruction", "output", "text")]
 
-    def fields_read(self) -> list[str]:
-        return columns_of([self._system], ())
-
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         system = self._system.render(ask.fields)
         begun = [*([{"role": "system", "content": system}] if system else []), USER_TURN]
-        asked = await session.chat(begun, turn="instruction", **self.spec.instruction_sampling)
-        instruction = whole(asked)
+        asked = await session.chat(begun, turn="instruction", **self.spec.sampling.get("instruction", {}))
+        instruction = whole(asked, "instruction")
         if len(instruction.split()) < self.spec.min_words:
             raise AskRefused("short", instruction)
-        output = said(await session.chat(conversation(system, instruction), turn="output"))
+        output = whole(await self.say(session, "output", {**ask.fields, "instruction": instruction}), "output")
         return {"instruction": instruction, "output": output, "text": f"{instruction}\n\n{output}"}

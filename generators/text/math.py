@@ -85,6 +85,9 @@ class Math(Steps):
     def fields_read(self) -> list[str]:
         return self.columns_of(self._problem if self.spec.given_problem else self._seed)
 
+    def ways(self) -> list[dict[str, int]]:
+        return [{**dict.fromkeys(self.spec.used, 1), "solution": self.spec.samples}]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         if self.spec.given_problem:
             fields = {**ask.fields, "problem": self._problem.render(ask.fields)}

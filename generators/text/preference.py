@@ -99,6 +99,10 @@ class Preference(Steps):
         kept = {name: value for name, value in super().identity().items() if name != "file"}
         return {**kept, "principles": literals(self._principles)}
 
+    def ways(self) -> list[dict[str, int]]:
+        num = self.spec.responses
+        return [{"answer": num, "judge": num * (num - 1) * self.spec.votes}]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         prompt = self._prompt.render(ask.fields)
         principle = draw(self._principles, 1, ask.seed)[0]

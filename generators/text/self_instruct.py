@@ -104,6 +104,10 @@ class SelfInstruct(Steps):
     def fields_read(self) -> list[str]:
         return list(dict.fromkeys(["instruction", *self.columns_of()]))
 
+    def ways(self) -> list[dict[str, int]]:
+        by_kind = ("instance",), ("labels", "input")
+        return [dict.fromkeys(("task", "classify", *calls), 1) for calls in by_kind]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         examples = examples_of(ask.fields)
         tasks = "\n".join(f"{number}. {example['instruction']}" for number, example in enumerate(examples, 1))

@@ -78,6 +78,14 @@ class Steps(Method):
         # The built-in prompts too: rows change when a release words them anew.
         return {**super().identity(), "templates": self.spec.wording}
 
+    def ways(self) -> list[dict[str, int]]:
+        """The ways that an ask can take, each as how often it comes to which call at most."""
+        return [dict.fromkeys(self.spec.used, 1)]
+
+    def most_tokens(self, max_tokens: int) -> int | None:
+        bound = {name: int(self.spec.sampling.get(name, {}).get("max_tokens", max_tokens)) for name in self.spec.used}
+        return max(sum(num * bound[name] for name, num in way.items()) for way in self.ways())
+
     def words(self, name: str, fields: Mapping[str, Any]) -> Messages:
         """The prompt of the call `name`."""
         return conversation(self._system.render(fields), self._prompts[name].render(fields))

@@ -21,6 +21,7 @@ Verdict = Literal[
     "passed", "failed", "error", "syntax", "timeout", "memory", "output", "files", "exited", "crashed", "unsandboxed"
 ]
 SLACK_S = 10.0  # beyond a program's wall time, after which its jail is given up
+START_S = 300.0  # for a jail to import what it keeps; a second or two on a machine with nothing else to do
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,11 @@ class Jail:
             text=True,
             start_new_session=True,
         )
-        self._answer(SLACK_S + 20)
+        try:
+            self._answer(START_S)
+        except (TimeoutError, EOFError):
+            self.close()
+            raise
 
     def run(self, program: str, tests: str, limits: Limits) -> Outcome:
         """Raises TimeoutError or EOFError when the jail itself does not answer; it is of no use then."""

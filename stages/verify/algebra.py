@@ -19,6 +19,7 @@ Equality = Literal["right", "wrong", "unreadable", "timeout"]
 IMPORTS = "from stages.verify.equal import same, warm"
 # Anything else that a comparison may end as (an exception, too deep a nesting) means that it could not be read.
 TOLD: dict[Verdict, Equality] = {"passed": "right", "failed": "wrong", "timeout": "timeout", "memory": "timeout"}
+WALL_S = 600.0
 PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
@@ -58,7 +59,7 @@ class Algebra:
     def __init__(self, spec: AlgebraSpec) -> None:
         self.spec = spec
         # Wall time is a backstop only, for a machine with more to do: which verdict it is must not hang on others.
-        self.limits = Limits(cpu_s=spec.deadline_s, wall_s=30.0 * spec.deadline_s, memory_mb=spec.memory_mb)
+        self.limits = Limits(cpu_s=spec.deadline_s, wall_s=WALL_S + spec.deadline_s, memory_mb=spec.memory_mb)
         self._sandbox: Sandbox | None = None
 
     def tell(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Equality]:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from records.ids import fingerprint
 from stages.contract import Found, Stage
@@ -17,7 +18,7 @@ from stages.ngrams import Linear, Ngrams
 
 
 @dataclass(frozen=True)
-class Spec:
+class QualitySpec:
     """Rows are kept whose score is `min_score` or more; without it the operating threshold of the model decides."""
 
     path: str  # the --out of a fit
@@ -35,10 +36,10 @@ class Quality(Stage):
     """Adds `NAME_score`, the model's probability that a row is good, to 4 decimals. A null text is an empty one."""
 
     kind: ClassVar[str] = "quality"
-    Spec: ClassVar[type] = Spec
-    spec: Spec
+    Spec: ClassVar[type] = QualitySpec
+    spec: QualitySpec
 
-    def __init__(self, spec: Spec, name: str | None = None) -> None:
+    def __init__(self, spec: QualitySpec, name: str | None = None) -> None:
         super().__init__(spec, name)
         self._ngrams: Ngrams | None = None
         self._model: Linear | None = None
@@ -71,5 +72,5 @@ class Quality(Stage):
     def find(self, rows: pa.RecordBatch) -> Found:
         assert self._ngrams is not None and self._model is not None, "open() first"
         scores = self._ngrams.scores(rows.column(self.spec.column), self._model)
-        reasons = np.where(scores < self._least, "score", None)
-        return Found({self.columns()[0].name: pa.array(scores.astype(np.float32))}, pa.array(reasons, pa.string()))
+        reasons = pc.if_else(pa.array(scores < self._least), "score", pa.scalar(None, pa.string()))
+        return Found({self.columns()[0].name: pa.array(scores.astype(np.float32))}, reasons)

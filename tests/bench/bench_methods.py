@@ -30,6 +30,7 @@ from stages.models import resolve
 mill = build_mill(load(sys.argv[1]))
 spec = mill.generator.spec
 os.environ.update(mill.generator.needs.env)
+os.environ.pop("GRISTMILL_ENGINE_POLL_S", None)  # raw vLLM waits as it comes
 calls = []
 class Replay:
     synchronous = True

@@ -31,6 +31,7 @@ from records.lots import asks
 mill = build_mill(load(sys.argv[1], sys.argv[2:]))
 spec = mill.generator.spec
 os.environ.update(mill.generator.needs.env)
+os.environ.pop("GRISTMILL_ENGINE_POLL_S", None)  # raw vLLM waits as it comes
 from vllm import LLM, SamplingParams
 llm = LLM(**spec._engine_of(resolve(spec.model)).arguments())
 talks, sampling = [], []

@@ -20,9 +20,13 @@ def test_a_paraphrase_keeps_the_original_and_its_style():
 @pytest.mark.parametrize("kind", ["paraphrase", "translate"])
 def test_words_that_came_back_as_they_were_are_refused(kind):
     assert told(kind, {}, TEXT, ["the TIDE comes\ntwice a day."])[0] == "unchanged"
-    assert told(kind, {}, TEXT, [" "])[0] == "empty"
-    payload, _, session = told(kind, {}, TEXT, [cut_off()])
+    assert told(kind, {}, TEXT, [" "])[0] == ("empty_answer" if kind == "paraphrase" else "empty_translation")
+
+
+def test_what_was_cut_off_is_left_to_the_finish_stage_where_it_is_all_there_is():
+    payload, _, session = told("paraphrase", {}, TEXT, [cut_off()])
     assert payload["text"] == cut_off().text and session.finish == "length"
+    assert told("translate", {}, TEXT, [cut_off()])[0] == "cut_translation"
 
 
 def test_a_translation_goes_one_way():
@@ -47,8 +51,9 @@ def test_a_round_trip_comes_back_as_a_paraphrase():
     assert "from French into English" in engine.asked[1] and answers[0] in engine.asked[1]
     assert [turn["turn"] for turn in session.turns] == ["translation", "back"]
     assert told("translate", table, TEXT, [answers[0], TEXT["text"]])[0] == "unchanged"
-    assert told("translate", table, TEXT, [cut_off()])[0] == "cut_off"
-    assert told("translate", table, TEXT, [answers[0], ""])[0] == "empty"
+    assert told("translate", table, TEXT, [cut_off()])[0] == "cut_translation"
+    assert told("translate", table, TEXT, [answers[0], ""])[0] == "empty_back"
+    assert told("translate", table, TEXT, [answers[0], cut_off()])[0] == "cut_back"
 
 
 @pytest.mark.parametrize("style", ["qa", "distill", "extract_knowledge", "knowledge_list"])

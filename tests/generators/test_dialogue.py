@@ -19,7 +19,14 @@ def test_the_two_sides_take_turns_and_see_what_was_said():
     assert payload["persona"] in engine.asked[4] and "Assistant: It helps." in engine.asked[4]
     assert "END" in engine.asked[2] and "Be brief." not in engine.asked[2]
     assert engine.asked[5] == payload["messages"][:6]
-    assert [t["turn"] for t in session.turns] == ["user", "assistant"] * 3
+    assert [t["turn"] for t in session.turns] == ["opening", "assistant", *["further", "assistant"] * 2]
+
+
+def test_each_side_has_its_own_sampling():
+    sampling = {"opening": {"temperature": 1.1}, "further": {"temperature": 0.9}, "assistant": {"max_tokens": 30}}
+    _, engine, _ = told("dialogue", {"sampling": sampling, "exchanges": 2}, TOPIC, TALK)
+    assert [s.get("temperature") for s in engine.sampling] == [1.1, 0.5, 0.9, 0.5]
+    assert [s.get("max_tokens") for s in engine.sampling] == [None, 30, None, 30]
 
 
 def test_lengths_and_personas_are_drawn():
@@ -44,9 +51,9 @@ def test_a_conversation_that_ends_early_is_kept_when_it_is_long_enough(last):
     [
         (["END"], "ended"),
         ([""], "ended"),
-        ([cut_off()], "cut_off"),
-        ([TALK[0], ""], "empty"),
-        ([TALK[0], cut_off()], "cut_off"),
+        ([cut_off()], "cut_user"),
+        ([TALK[0], ""], "empty_assistant"),
+        ([TALK[0], cut_off()], "cut_assistant"),
         ([*TALK[:2], "END"], "ended"),
         ([*TALK[:2], AskRefused("context_length")], "context_length"),
         ([*TALK[:5], AskRefused("engine_refused")], "engine_refused"),

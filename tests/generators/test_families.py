@@ -132,6 +132,7 @@ def test_every_kind_has_a_case() -> None:
         "adr",
         "classifier",
         "causal-lm",
+        "quality",
     }  # in their own files, with their own rows
     assert {c.kind for c in CASES} | others == set(KINDS)
 

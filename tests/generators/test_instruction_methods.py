@@ -36,10 +36,11 @@ def test_exercises_of_one_topic_are_drawn_apart():
 @pytest.mark.parametrize(
     ("answers", "reason"),
     [
-        ([cut_off()], "cut_off"),
-        ([" \n"], "empty"),
+        ([cut_off()], "cut_exercise"),
+        ([" \n"], "empty_exercise"),
         (["Exercise: What?"], "short"),
-        ([EXERCISE, "  "], "empty"),
+        ([EXERCISE, "  "], "empty_solution"),
+        ([EXERCISE, cut_off()], "cut_solution"),
         ([EXERCISE, AskRefused("context_length")], "context_length"),
     ],
 )
@@ -49,16 +50,15 @@ def test_an_exercise_that_cannot_be_used_is_refused(answers, reason):
     assert session.tokens_out == 5 * sum(not isinstance(a, Exception) for a in answers)
 
 
-def test_a_last_answer_that_is_cut_off_is_left_to_the_finish_stage():
-    payload, _, session = told("exercise", {}, TOPIC, [EXERCISE, cut_off()])
+def test_a_single_answer_that_is_cut_off_is_left_to_the_finish_stage():
+    payload, _, session = told("distill", {}, {"text": "Why?"}, [cut_off()])
     assert payload["output"] == cut_off().text and session.finish == "length"
 
 
 def test_an_exercise_reads_what_its_templates_name():
-    table = {"topic": "text", "template": "{topic} {level}", "solution": "{exercise} {hint} {form}", "system": "{who}"}
-    assert method_of("exercise", table).fields_read() == ["text", "level", "who", "hint"]
-    # The exercise is not yet there when the system message is made, so such a hole must be a column.
-    assert "exercise" in method_of("exercise", {"system": "{exercise}"}).fields_read()
+    templates = {"exercise": "{topic} {level}", "solution": "{exercise} {hint} {form}"}
+    table = {"topic": "text", "templates": templates, "system": "{who}"}
+    assert method_of("exercise", table).fields_read() == ["text", "level", "hint", "who"]
 
 
 def test_distilled_rows_keep_prompt_and_answer_but_not_the_system_message():
@@ -74,9 +74,10 @@ def test_distilling_an_instruction_with_its_input():
     assert payload["input"] == "A long story." and engine.asked == ["Sum it up.\n\nA long story."]
     assert payload["text"] == "Sum it up.\n\nA long story.\n\nA story."
     assert method_of("distill", table).fields_read() == ["document"]
-    assert told("distill", {}, {"text": "Why?"}, [""])[0] == "empty"
+    assert told("distill", {}, {"text": "Why?"}, [""])[0] == "empty_answer"
 
 
+UNREADABLE = ("", "four", "[4]", '{"score": 9}', '{"score": true}', '{"score": 4.5}')
 DOCUMENT = {"text": "The tide comes twice a day. " * 3}
 
 
@@ -101,12 +102,11 @@ def test_backtranslation_answers_with_the_document_and_its_score():
     ("answers", "reason"),
     [
         (["What now?"], "short"),
-        ([cut_off()], "cut_off"),
-        ([""], "empty"),
+        ([cut_off()], "cut_instruction"),
+        ([""], "empty_instruction"),
         (["How often is it?", '{"score": 3}'], "score"),
-        *((["How often is it?", said], "no_score") for said in ("", "four", "[4]", '{"score": 9}', '{"score": true}')),
-        (["How often is it?", '{"score": 4.5}'], "no_score"),
-        (["How often is it?", cut_off('{"sco')], "no_score"),
+        *((["How often is it?", said], "unreadable_score") for said in UNREADABLE),
+        (["How often is it?", cut_off('{"sco')], "unreadable_score"),
     ],
 )
 def test_pairs_that_the_curator_does_not_keep_are_refused(answers, reason):
@@ -120,7 +120,7 @@ def test_a_document_with_nothing_in_it_is_never_asked_about(kind):
 
 
 def test_magpie_lets_the_model_write_the_users_turn():
-    table = {"system": "You know all about {topic}.", "instruction_sampling": {"temperature": 1.2}}
+    table = {"system": "You know all about {topic}.", "sampling": {"instruction": {"temperature": 1.2}}}
     payload, engine, session = told("magpie", table, TOPIC, [" Why is there a tide? ", "The moon."])
     system = {"role": "system", "content": "You know all about tides."}
     assert engine.asked[0] == [system, USER_TURN]
@@ -139,7 +139,13 @@ def test_magpie_lets_the_model_write_the_users_turn():
 
 @pytest.mark.parametrize(
     ("answers", "reason"),
-    [([""], "empty"), (["Hi there"], "short"), ([cut_off()], "cut_off"), (["a b c", ""], "empty")],
+    [
+        ([""], "empty_instruction"),
+        (["Hi there"], "short"),
+        ([cut_off()], "cut_instruction"),
+        (["a b c", ""], "empty_output"),
+        (["a b c", cut_off()], "cut_output"),
+    ],
 )
 def test_magpie_refuses_instructions_that_are_none(answers, reason):
     assert told("magpie", {}, {}, answers)[0] == reason
@@ -148,25 +154,28 @@ def test_magpie_refuses_instructions_that_are_none(answers, reason):
 @pytest.mark.parametrize(
     ("kind", "table", "says"),
     [
-        ("exercise", {"template": "Write."}, "{topic}"),
-        ("exercise", {"solution": "Solve {topic}."}, "{exercise}"),
+        ("exercise", {"templates": {"exercise": "Write."}}, "{topic}"),
+        ("exercise", {"templates": {"solution": "Solve {topic}."}}, "{exercise}"),
         ("exercise", {"forms": []}, "forms"),
         ("exercise", {"topic": "a b"}, "'a b'"),
         ("exercise", {"min_words": 0}, "min_words"),
         ("distill", {"input": "{text}"}, "'{text}'"),
-        ("backtranslate", {"template": "x"}, "{document}"),
-        ("backtranslate", {"curation": "{document}"}, "{instruction}"),
+        ("backtranslate", {"templates": {"instruction": "x"}}, "{document}"),
+        ("backtranslate", {"templates": {"score": "{document}"}}, "{instruction}"),
+        ("backtranslate", {"curate": False, "sampling": {"score": {}}}, "means nothing"),
         ("backtranslate", {"min_score": 6}, "1..5"),
         ("backtranslate", {"min_score": 3, "curate": False}, "curate"),
         ("backtranslate", {"max_words": 0}, "max_words"),
-        ("magpie", {"instruction_sampling": {"temprature": 1}}, "did you mean 'temperature'"),
+        ("magpie", {"templates": {"instruction": "Ask."}}, "no prompt"),
+        ("magpie", {"sampling": {"instruction": {"temprature": 1}}}, "did you mean 'temperature'"),
         ("magpie", {"min_words": 0}, "min_words"),
         ("paraphrase", {"template": "{style}"}, "{document}"),
         ("paraphrase", {"styles": []}, "styles"),
-        ("translate", {"back": "{target}"}, "{translation}"),
+        ("translate", {"round_trip": True, "templates": {"back": "{target}"}}, "{translation}"),
         ("translate", {"targets": []}, "targets"),
         ("dialogue", {"min_exchanges": 4}, "min_exchanges"),
-        ("dialogue", {"further": "{topic}"}, "{transcript}"),
+        ("dialogue", {"templates": {"further": "{topic}"}}, "{transcript}"),
+        ("dialogue", {"templates": {"assistant": "{topic}"}}, "the messages"),
         ("dialogue", {"personas": []}, "personas"),
         ("dialogue", {"end": " "}, "end"),
         ("annotate", {}, "labels"),

@@ -13,6 +13,7 @@ from tests.recipes import canned
 
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 FITS = sorted((ROOT / "recipes" / "fit").glob("*.toml"))
+JUDGED = {"quality.toml"}  # it learns from the output of a run with a judge: tests/jobs/test_quality.py makes one
 IMAGES = {"digits-rows.toml"}  # they need a model of images: tests/jobs/test_images.py makes one
 
 
@@ -30,7 +31,7 @@ def test_every_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest
     assert mill.recipe.description
 
 
-@pytest.mark.parametrize("path", FITS, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", [p for p in FITS if p.name not in JUDGED], ids=lambda p: p.name)
 def test_every_fit_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     plan = load_plan(str(path))

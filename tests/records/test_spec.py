@@ -7,7 +7,7 @@ import pytest
 
 from records.errors import UserError
 from records.ids import fingerprint
-from records.spec import build, literals
+from records.spec import build, later, literals
 
 
 @dataclass(frozen=True)
@@ -56,3 +56,14 @@ def test_what_has_no_stable_form_bears_no_identity() -> None:
     with pytest.raises(TypeError):
         literals({"f": lambda: 0})
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1}) != fingerprint({"a": 1, "b": [3]})
+
+
+@dataclass(frozen=True)
+class Grown:
+    first: int = 1
+    second: int = later(2)
+
+
+def test_a_later_key_bears_identity_only_where_it_is_given() -> None:
+    assert literals(build(Grown, {}, "x")) == literals(build(Grown, {"second": 2}, "x")) == {"first": 1}
+    assert literals(build(Grown, {"second": 3}, "x")) == {"first": 1, "second": 3}

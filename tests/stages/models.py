@@ -4,16 +4,21 @@ import json
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from generators.fitting import Fit
 from generators.images.classifier import Classifier, Spec
+from generators.quality import Quality, QualitySpec
 from records.datasets import digest_table, images_table
 from records.store import LocalStore
 from records.tables import Column, TableSchema
+from tests.docstrings import docstrings
 
 FINISHES = ("stop", "length")
+JUDGED = TableSchema((Column("text", "text"), Column("judge_score", "integer", low=1, high=5, nullable=True)))
 
 
 @lru_cache
@@ -59,3 +64,37 @@ def encoder() -> str:
         BertModel(config).save_pretrained(folder)
     (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 66}))
     return str(folder)
+
+
+def judged(num: int = 1000) -> pa.Table:
+    """Real docstrings, scored 4 or 5, and as many others with their words shuffled, scored 1 to 3; each is there once.
+
+    Both sides have white space made plain and the same single words, so that only their order tells them apart.
+    """
+    random = np.random.default_rng(0)
+    texts = [" ".join(text.split()) for text in docstrings()[: 2 * num]]
+    rows = []
+    for number, text in enumerate(texts):
+        words = text.split()
+        if is_good := number % 2 == 0:
+            rows.append({"text": text, "judge_score": int(random.integers(4, 6))})
+        else:
+            shuffled = " ".join(words[at] for at in random.permutation(len(words)))
+            rows.append({"text": shuffled, "judge_score": int(random.integers(1, 4))})
+        assert is_good == (rows[-1]["judge_score"] >= 4)
+    return JUDGED.conform(pa.Table.from_pylist(rows))
+
+
+def fit_of(table: pa.Table, folder: str, seed: int = 0, **keys: Any) -> Fit:
+    """The fit of a quality classifier to judged rows, not yet run."""
+    spec = QualitySpec(**{"threshold": 4, **keys})
+    trained_on = {"path": "x", "num_rows": table.num_rows, "digest": digest_table(table)}
+    return Fit(Quality(spec, JUDGED), table, trained_on, LocalStore(folder), seed)
+
+
+@lru_cache
+def quality() -> str:
+    """The folder of a quality classifier."""
+    folder = tempfile.mkdtemp(prefix="quality-")
+    fit_of(judged(400), folder, bits=14).run()
+    return folder

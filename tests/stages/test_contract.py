@@ -21,7 +21,7 @@ from stages.contract import Stage
 from stages.engine import AskRefused, Reply
 from stages.judge import Judge
 from stages.registry import KINDS, stage_class
-from tests.stages.models import classifier, encoder
+from tests.stages.models import classifier, encoder, quality
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
@@ -56,6 +56,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "language": {},
     "novelty": {"column": "text"},
     "pii": {"reserved": True},
+    "quality": {"path": quality()},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
 # Further tables of kinds that work in several ways, under names of their own: KIND/WAY.
