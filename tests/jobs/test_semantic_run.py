@@ -62,7 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_each_row_has_its_verdict_and_the_output_is_sound(made: Path) -> None:
     kept, rejected = rows(made, "kept"), rows(made, "rejected")
     reasons: dict[str, set[str | None]] = {}
@@ -84,7 +84,7 @@ def test_each_row_has_its_verdict_and_the_output_is_sound(made: Path) -> None:
     assert done.returncode == 0 and json.loads(done.stdout)["wrong"] == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_same_bytes_in_two_starts_with_other_workers(made: Path, tmp_path: Path) -> None:
     path, out = recipe(tmp_path, num_cpus=1, index_actors=3, snapshot_lots=1), tmp_path / "out"
     for asks in (16, 32):
