@@ -41,7 +41,10 @@ def of_stage(stage: Stage, texts: pa.StringArray) -> dict[str, Any]:
     batch = pa.RecordBatch.from_pydict({"text": texts, "reject": pa.nulls(len(texts), pa.string())})
     rate = len(texts) / cpu_s(lambda: stage.run(batch))
     size = f"{rate * NUM_BYTES / 1e6:.3g} MB/s"
-    return {"what": f"{stage.kind}, rows/s of 2 KB a core ({size})", "value": float(f"{rate:.3g}")}
+    return {
+        "what": f"{stage.kind}, rows/s of 2 KB a core ({size})",
+        "value": f"{rate:,.0f}" if rate >= 100 else f"{rate:.1f}",
+    }
 
 
 def windows() -> list[dict[str, Any]]:
