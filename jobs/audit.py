@@ -55,7 +55,7 @@ def audit(uri: str, as_json: bool = False) -> int:
 
         findings = examine_study(store, study)
     elif book is None and (mixture := store.read_if_there("mixture.json")) is not None:
-        from jobs.mix_audit import examine_mixture
+        from jobs.mixtures.audit import examine_mixture
 
         findings = examine_mixture(store, mixture)
     elif book is None:

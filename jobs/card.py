@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from jobs.format_card import format_section
 from jobs.formats import Form
-from jobs.mix_spec import ADDED
+from jobs.mixtures.spec import ADDED
 from records.manifest import Manifest
 from records.schema import IDENTITY, IMAGE, PROVENANCE
 from records.shards import Summary

@@ -1,4 +1,4 @@
-"""`gristmill pack URI --to URI`: the release of a run, and the batch work of every release (mixtures: jobs/mix.py).
+"""`gristmill pack URI --to URI`: the release of a run, and the batch work of every release (mixtures: jobs/mixtures).
 
 A global shuffle into shards of a stated size, a card, Croissant.
 The shuffle is batch work over a whole corpus, so Ray Data does it: every row goes to the shard and place that a hash
@@ -24,7 +24,7 @@ from cluster.spec import ClusterSpec
 from jobs.bar import Bar
 from jobs.card import about, croissant, dataset_card
 from jobs.formats import ROWS, form_of
-from jobs.mix_parts import CARD, LEFT_OUT, at_rest
+from jobs.mixtures.parts import CARD, LEFT_OUT, at_rest
 from records import ledger
 from records.errors import UserError
 from records.parquet import open_parquet, read_parquet
@@ -62,7 +62,7 @@ def pack(
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
     if uri.endswith(".toml"):
-        from jobs.mix import pack_mixture
+        from jobs.mixtures.pack import pack_mixture
 
         return pack_mixture(uri, to, shard_mb, seed, dry_run, form_name)
     console = Console(stderr=True, highlight=False)

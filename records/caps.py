@@ -1,6 +1,6 @@
 """The cap on the synthetic share, and what is done where it is exceeded or where too little is there.
 
-Amounts are counted in one unit, rows or tokens. Studies (records/mixing.py) and releases (jobs/mix_draw.py) ask here.
+Amounts are counted in one unit, rows or tokens. Studies (records/mixing.py) and releases (jobs/mixtures) ask here.
 """
 
 import math

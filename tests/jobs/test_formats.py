@@ -18,8 +18,8 @@ from jobs.audit import audit
 from jobs.card import About, croissant
 from jobs.format_card import format_section
 from jobs.formats import DIALOGUE, FORMATS, form_of, made_as
-from jobs.mix_parts import open_part
-from jobs.mix_spec import PartSpec
+from jobs.mixtures.parts import open_part
+from jobs.mixtures.spec import PartSpec
 from jobs.pack import PLACE, SHARD, pack, place, placed, shard_writer
 from records.errors import UserError
 from records.store import open_store

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.mix
+import jobs.mixtures.pack
 import jobs.pack
 from jobs.audit import audit
-from jobs.mix_files import Chunk, json_schema, line_chunks, read_chunk
-from jobs.mix_parts import open_part
-from jobs.mix_payload import payload_of
-from jobs.mix_spec import load_mix
+from jobs.mixtures.files import Chunk, json_schema, line_chunks, read_chunk
+from jobs.mixtures.parts import open_part
+from jobs.mixtures.payload import payload_of
+from jobs.mixtures.spec import load_mix
 from jobs.pack import pack
 from records.errors import UserError
 from records.lots import Plan, asks
@@ -99,10 +99,12 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         made = [write(rows.filter(pa.array(shard == n))).to_pylist()[0] for n in np.unique(shard)]
         return [jobs.pack.ShardFile(**row) for row in made]
 
-    monkeypatch.setattr(jobs.mix, "batch_work", batch_work)
-    monkeypatch.setattr(jobs.mix, "gather", lambda work, num, here: [work(n) for n in reversed(range(num))])
-    monkeypatch.setattr(jobs.mix, "select", lambda tables, make, here: pa.concat_tables([make(t) for t in tables]))
-    monkeypatch.setattr(jobs.mix, "write_shards", write_shards)
+    monkeypatch.setattr(jobs.mixtures.pack, "batch_work", batch_work)
+    monkeypatch.setattr(jobs.mixtures.pack, "gather", lambda work, num, here: [work(n) for n in reversed(range(num))])
+    monkeypatch.setattr(
+        jobs.mixtures.pack, "select", lambda tables, make, here: pa.concat_tables([make(t) for t in tables])
+    )
+    monkeypatch.setattr(jobs.mixtures.pack, "write_shards", write_shards)
 
 
 @pytest.fixture
@@ -365,13 +367,13 @@ def test_a_file_that_changes_meanwhile_is_told(
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "one"}\n{"text": "two"}\n')
-    select = jobs.mix.select
+    select = jobs.mixtures.pack.select
 
     def later(*given: Any) -> Any:
         rows.write_text('{"text": "one"}\n{"text": "TWO"}\n')
         return select(*given)
 
-    monkeypatch.setattr(jobs.mix, "select", later)
+    monkeypatch.setattr(jobs.mixtures.pack, "select", later)
     with pytest.raises(UserError, match="rows.jsonl was changed while it was packed"):
         pack(mixture(tmp_path, corpora, parts=[{"path": str(rows)}]), str(tmp_path / "release"), 1)
     assert not list((tmp_path / "release").glob("*"))

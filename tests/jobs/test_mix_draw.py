@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.mix_count import counted
-from jobs.mix_draw import Candidates, Drawn, draw, twins
-from jobs.mix_spec import MixSpec, PartSpec
+from jobs.mixtures.count import counted
+from jobs.mixtures.draw import Candidates, Drawn, draw, twins
+from jobs.mixtures.spec import MixSpec, PartSpec
 from records.caps import effective
 from records.errors import UserError
 from records.words import NO_KEY, num_words, text_key

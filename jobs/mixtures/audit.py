@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.progress import track
 
 from jobs.audit import Findings
-from jobs.mix_card import FORMAT, mixture_section, percent
-from jobs.mix_count import counted
-from jobs.mix_draw import Candidates, Drawn, synthetic_share, twins
-from jobs.mix_parts import CARD, MIXTURE
-from jobs.mix_scan import release_schema, traits
-from jobs.mix_spec import COPY, PART, TOKENS, WEIGHT
+from jobs.mixtures.card import FORMAT, mixture_section, percent
+from jobs.mixtures.count import counted
+from jobs.mixtures.draw import Candidates, Drawn, synthetic_share, twins
+from jobs.mixtures.parts import CARD, MIXTURE
+from jobs.mixtures.scan import release_schema, traits
+from jobs.mixtures.spec import COPY, PART, TOKENS, WEIGHT
 from records.caps import TOLERANCE
 from records.errors import UserError
 from records.manifest import differences

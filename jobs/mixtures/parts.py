@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.formats import made_as
-from jobs.mix_files import DATA, TEXTS, Chunk, json_schema, line_chunks, parquet_chunks, read_chunk
-from jobs.mix_spec import ADDED, COPY, WEIGHT, PartSpec
+from jobs.mixtures.files import DATA, TEXTS, Chunk, json_schema, line_chunks, parquet_chunks, read_chunk
+from jobs.mixtures.spec import ADDED, COPY, WEIGHT, PartSpec
 from records import ledger, manifest
 from records.datasets import PACKAGE, data_spec, read_table
 from records.errors import UserError

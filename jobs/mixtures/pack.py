@@ -16,13 +16,13 @@ from rich.table import Table
 from jobs.bar import Bar
 from jobs.card import croissant
 from jobs.formats import ROWS, Form, form_of
-from jobs.mix_card import about_mixture, mixture_card, mixture_facts, number, percent, shard_facts
-from jobs.mix_count import counted
-from jobs.mix_draw import Candidates, Drawn, draw
-from jobs.mix_parts import CARD, MIXTURE, open_part
-from jobs.mix_payload import payload_of
-from jobs.mix_scan import candidates, checksum, release_schema, released, scan
-from jobs.mix_spec import load_mix
+from jobs.mixtures.card import about_mixture, mixture_card, mixture_facts, number, percent, shard_facts
+from jobs.mixtures.count import counted
+from jobs.mixtures.draw import Candidates, Drawn, draw
+from jobs.mixtures.parts import CARD, MIXTURE, open_part
+from jobs.mixtures.payload import payload_of
+from jobs.mixtures.scan import candidates, checksum, release_schema, released, scan
+from jobs.mixtures.spec import load_mix
 from jobs.pack import PLACE, PLAIN_EVERY_S, SHARD, batch_work, check_target, gather, select, write_shards
 from records.errors import UserError
 from records.store import Store, open_store

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from jobs.mix_parts import Part
-from jobs.mix_spec import MixSpec
+from jobs.mixtures.parts import Part
+from jobs.mixtures.spec import MixSpec
 from records.errors import UserError
 from records.spec import nearest
 

@@ -7,10 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.mix_draw import Candidates
-from jobs.mix_files import Chunk
-from jobs.mix_parts import OF_ROWS, Part, content_hashes
-from jobs.mix_spec import COPY, PART, TOKENS, WEIGHT
+from jobs.mixtures.draw import Candidates
+from jobs.mixtures.files import Chunk
+from jobs.mixtures.parts import OF_ROWS, Part, content_hashes
+from jobs.mixtures.spec import COPY, PART, TOKENS, WEIGHT
 from jobs.pack import place, placed
 from records.errors import UserError
 from records.regimes import REAL, SYNTHETIC

@@ -9,9 +9,9 @@ import pyarrow as pa
 from jobs.card import READING, About, columns_table, front
 from jobs.format_card import format_section
 from jobs.formats import Form
-from jobs.mix_draw import Candidates, Drawn
-from jobs.mix_parts import Part
-from jobs.mix_spec import MixSpec
+from jobs.mixtures.draw import Candidates, Drawn
+from jobs.mixtures.parts import Part
+from jobs.mixtures.spec import MixSpec
 from records.spec import literals
 from records.words import TOKENS_ARE
 

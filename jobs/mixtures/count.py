@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.mix_draw import Candidates, Drawn
+from jobs.mixtures.draw import Candidates, Drawn
 from records.regimes import REAL, SYNTHETIC
 
 DIGITS = 9  # of a fraction

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jobs.mix_spec import MixSpec
+from jobs.mixtures.spec import MixSpec
 from records.caps import TOLERANCE, effective, hold, short
 from records.errors import UserError
 from records.words import NO_KEY

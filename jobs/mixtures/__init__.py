@@ -1,0 +1,1 @@
+"""Releases of mixtures: `gristmill pack MIX.toml`."""
