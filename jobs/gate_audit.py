@@ -173,10 +173,13 @@ def between(low: float | None, high: float | None) -> str:
 def gates_table(audited_: Sequence[Audited]) -> Table:
     """What the end of a run shows."""
     table = Table(
-        title="gates, by rows of known label", title_justify="left", show_header=True, box=None, padding=(0, 2)
+        title="gates, by rows of known label", title_justify="left", show_header=True, box=None, padding=(0, 1)
     )
     for name in ("gate", "right kept", "phi", "wrong kept", "psi", "breakdown", "95%"):
-        table.add_column(name, justify="left" if name == "gate" else "right", no_wrap=name != "gate")
+        is_first = name == "gate"
+        table.add_column(
+            name, justify="left" if is_first else "right", no_wrap=not is_first, min_width=10 if is_first else None
+        )
     for gate in audited_:
         counts = [f"{r.passed:,} of {r.of:,}" for r in (gate.right, gate.wrong)]
         table.add_row(
