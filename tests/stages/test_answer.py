@@ -108,6 +108,20 @@ def test_hostile_answers_end_at_their_deadline_and_the_worker_goes_on(stage: Ans
     assert not os.path.exists("/tmp/escaped-answer")
 
 
+def test_algebra_draws_the_same_numbers_every_time() -> None:
+    """sympy's own generators have no seed, so how they stand after a comparison tells whether it was seeded."""
+    from sympy.core import random
+
+    from stages.verify.equal import same
+
+    stand = []
+    for start in (1, 2):
+        random.seed(start)
+        assert same(r"\sin(2x)", r"2\sin x\cos x") and not same("x+1", "x+2")
+        stand.append((random.rng.getstate(), random._assumptions_rng.getstate()))
+    assert stand[0] == stand[1]
+
+
 def test_a_power_without_end_is_a_timeout(stage: Answer) -> None:
     assert run(stage, [("9^{9^{9^{9}}}", "x^2+7")])[0]["reject"] == "answer:timeout"
 
