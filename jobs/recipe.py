@@ -220,6 +220,7 @@ def build_mill(recipe: Recipe) -> Mill:
     _check_room(recipe.limits, stages)
     if recipe.gate_audit:
         _check_label(schema, recipe.gate_audit.column)
+    judged = [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec, True)), **s.identity()} for s in stages]
     identity = {
         "seed": recipe.seed,
         "lot_size": recipe.lot_size,
@@ -230,7 +231,7 @@ def build_mill(recipe: Recipe) -> Mill:
         "format": FORMAT,
         "generator": {"kind": generator.kind, **generator.identity()},
         "method": _placeless(_method_literals(method)),
-        "stages": [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec)), **s.identity()} for s in stages],
+        "stages": judged,
         "output": literals(recipe.output),
         **({"rounds": literals(recipe.rounds)} if recipe.rounds else {}),
     }

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from records.errors import UserError
 
 T = TypeVar("T")
-LATER = "later"
+LATER, PLACEMENT, USED_IF = "later", "placement", "used_if"
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
@@ -33,6 +33,16 @@ def later(default: Any) -> Any:
     So what was made before has the fingerprint that it had.
     """
     return dataclasses.field(default=default, metadata={LATER: True})
+
+
+def placement(default: Any) -> Any:
+    """A key that only says where and how many at a time work is done: it bears no identity."""
+    return dataclasses.field(default=default, metadata={PLACEMENT: True})
+
+
+def used_if(switch: str) -> dict[str, str]:
+    """Metadata of a field that does something only where the key `switch` beside it is true: identity only there."""
+    return {USED_IF: switch}
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -110,18 +120,25 @@ def plain(value: Any, where: str) -> Any:
     raise UserError(f"{where}: {value} is neither text, number, boolean, list nor table")
 
 
-def literals(spec: Any) -> Any:
-    """A spec as JSON-ready literals (dicts, lists, scalars), fit for a fingerprint or a manifest.
+def literals(spec: Any, identity: bool = False) -> Any:
+    """A spec as JSON-ready literals (dicts, lists, scalars), fit for a manifest, with `identity` for a fingerprint.
 
     Raises TypeError for a value without a stable serialisation: such a value may not bear identity.
     """
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
-        fields = [(f, getattr(spec, f.name)) for f in dataclasses.fields(spec) if f.init]
-        return {f.name: literals(value) for f, value in fields if not (f.metadata.get(LATER) and value == f.default)}
+        fields = [f for f in dataclasses.fields(spec) if f.init and not _is_left_out(spec, f, identity)]
+        return {f.name: literals(getattr(spec, f.name), identity) for f in fields}
     if isinstance(spec, Mapping):
-        return {str(k): literals(v) for k, v in spec.items()}
+        return {str(k): literals(v, identity) for k, v in spec.items()}
     if isinstance(spec, list | tuple):
-        return [literals(v) for v in spec]
+        return [literals(v, identity) for v in spec]
     if spec is None or isinstance(spec, str | int | float | bool):
         return spec
     raise TypeError(f"{type(spec).__name__} has no stable serialisation")
+
+
+def _is_left_out(spec: Any, field: "dataclasses.Field[Any]", identity: bool) -> bool:
+    told = field.metadata
+    if told.get(LATER) and getattr(spec, field.name) == field.default:
+        return True
+    return identity and bool(told.get(PLACEMENT) or (USED_IF in told and not getattr(spec, told[USED_IF])))

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from typing import Literal
 
 from records.errors import UserError
+from records.spec import placement
 from stages.sandbox.runner import Limits, Sandbox, Verdict, Warm
 from stages.sandbox.runner import check as check_sandbox
 
@@ -29,7 +30,7 @@ class AlgebraSpec:
 
     deadline_s: int = 3  # of CPU time
     memory_mb: int = 1024  # of address space, sympy included
-    workers: int = 1  # comparisons at a time, in each worker of the run
+    workers: int = placement(1)  # comparisons at a time, in each worker of the run
 
     def __post_init__(self) -> None:
         if self.deadline_s < 1 or self.workers < 1:

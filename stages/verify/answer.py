@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from records.spec import used_if
 from stages.contract import Found, Stage
 from stages.verify import algebra
 from stages.verify.algebra import Algebra, AlgebraSpec
@@ -28,7 +29,7 @@ class AnswerSpec:
     extract: tuple[Rule, ...] = ("boxed", "hash", "phrase", "whole")
     keep: tuple[str, ...] = ("right",)  # verdicts that pass
     math: bool = True  # false: text and plain numbers alone; what these cannot tell is "unreadable"
-    algebra: AlgebraSpec = field(default_factory=AlgebraSpec)
+    algebra: AlgebraSpec = field(default_factory=AlgebraSpec, metadata=used_if("math"))
 
     def __post_init__(self) -> None:
         if not self.extract:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from records.spec import used_if
 from stages.contract import Found, Stage
 from stages.verify import algebra
 from stages.verify.algebra import Algebra, AlgebraSpec, Equality
@@ -26,7 +27,7 @@ class ConsistencySpec:
     own: str | None = None  # the row's own answer, which must be the majority's; default: `answer`, where there is one
     extract: tuple[Rule, ...] = ("boxed", "hash", "phrase", "whole")
     math: bool = False  # let algebra tell whether answers that differ as text are the same
-    algebra: AlgebraSpec = field(default_factory=AlgebraSpec)
+    algebra: AlgebraSpec = field(default_factory=AlgebraSpec, metadata=used_if("math"))
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_share <= 1:

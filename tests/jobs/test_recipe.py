@@ -1,6 +1,8 @@
 """Recipes are refused early, in one line that says what was meant; their fingerprint covers what changes rows."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +101,16 @@ def test_fingerprint_covers_rows_and_nothing_else(tmp_path: Path) -> None:
     ]
     marks = [mark(tmp_path, setting) for setting in other]
     assert len({plain, *marks}) == len(other) + 1
+
+
+def test_fingerprint_covers_the_limits_of_algebra_where_it_is_used_and_not_its_workers(tmp_path: Path) -> None:
+    def judged(**table: Any) -> str:
+        recipe = load(canned(tmp_path))
+        stage = {"kind": "answer", "column": "text", "reference": "text", **table}
+        return build_mill(replace(recipe, stages=(*recipe.stages, stage))).fingerprint
+
+    assert judged(algebra={"workers": 3}) == judged() != judged(algebra={"deadline_s": 9})
+    assert judged(math=False, algebra={"deadline_s": 9, "workers": 3}) == judged(math=False) != judged()
 
 
 def test_settings_reach_lists_and_make_tables(tmp_path: Path) -> None:

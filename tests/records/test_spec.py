@@ -1,13 +1,13 @@
 """Specs refuse what they do not know and say what was meant."""
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import pytest
 
 from records.errors import UserError
 from records.ids import fingerprint
-from records.spec import build, later, literals
+from records.spec import build, later, literals, placement, used_if
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,32 @@ def test_what_has_no_stable_form_bears_no_identity() -> None:
 class Grown:
     first: int = 1
     second: int = later(2)
+
+
+@dataclass(frozen=True)
+class Placed:
+    deadline_s: int = 1
+    workers: int = placement(1)
+
+
+@dataclass(frozen=True)
+class Switched:
+    math: bool = False
+    inner: Placed = field(default_factory=Placed, metadata=used_if("math"))
+
+
+def test_identity_leaves_out_what_places_work_and_what_is_not_used() -> None:
+    def identity(**table: Any) -> Any:
+        return literals({"it": [build(Switched, table, "x")]}, identity=True)["it"][0]
+
+    assert (
+        identity(math=True) == identity(math=True, inner={"workers": 9}) == {"math": True, "inner": {"deadline_s": 1}}
+    )
+    assert identity(math=True, inner={"deadline_s": 2}) != identity(math=True)
+    assert identity() == identity(inner={"deadline_s": 2}) == {"math": False}
+    whole = build(Switched, {"inner": {"workers": 9}}, "x")
+    assert literals(whole) == {"math": False, "inner": {"deadline_s": 1, "workers": 9}}, "a manifest shows all"
+    assert build(Switched, literals(whole), "x") == whole
 
 
 def test_a_later_key_bears_identity_only_where_it_is_given() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from records.errors import UserError
-from records.spec import build
+from records.spec import build, literals
 from stages.verify.consistency import Consistency, ConsistencySpec, majority
 
 SCHEMA = pa.schema([("answers", pa.list_(pa.string())), ("answer", pa.string()), ("reject", pa.string())])
@@ -86,6 +86,15 @@ def test_the_own_answer_is_compared_where_there_is_one() -> None:
     named = Consistency(ConsistencySpec(own="mine"))
     assert named.reads() == ["answers", "mine"]
     assert named.run(batch).column("reject").to_pylist() == ["consistency:minority"]
+
+
+def test_limits_of_algebra_bear_identity_where_it_is_used_and_its_workers_nowhere() -> None:
+    def identity(**table: Any) -> Any:
+        return literals(build(ConsistencySpec, table, "stages[0]"), identity=True)
+
+    assert identity(math=True, algebra={"workers": 3}) == identity(math=True)
+    assert identity(math=True, algebra={"deadline_s": 9}) != identity(math=True)
+    assert identity(algebra={"deadline_s": 9}) == identity() != identity(math=True)
 
 
 def test_refusals() -> None:
