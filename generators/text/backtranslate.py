@@ -45,7 +45,7 @@ class BacktranslateSpec(StepsSpec):
 
     document: the source column. max_words: longer documents are cut there. min_words: an instruction with fewer is
     refused as "short". curate: score the pair by the second call, into the column `score`; an answer that is no score
-    is refused as "unreadable_score". min_score: pairs below it are refused as "score"; the paper keeps 4 and more,
+    is refused as "unreadable_score" or "cut_score". min_score: pairs below it are refused as "score"; the paper keeps 4 and more,
     later only 5. None: all are kept with their scores.
     """
 
@@ -111,7 +111,7 @@ class Backtranslate(Steps):
             return payload
         scale = object_of(score={"type": "integer", "minimum": LOW, "maximum": HIGH})
         said = await self.say(session, "score", {**fields, "instruction": instruction}, scale)
-        score = read_object(said.text, "score", score=int)["score"]
+        score = read_object(said, "score", score=int)["score"]
         if not LOW <= score <= HIGH:
             raise AskRefused("unreadable_score", str(score))
         if self.spec.min_score is not None and score < self.spec.min_score:

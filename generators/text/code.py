@@ -132,7 +132,7 @@ class Code(Steps):
     async def _at_once(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
         wanted = object_of(**{name: {"type": "string", "minLength": 1} for name in ("problem", "solution", "tests")})
         reply = await self.say(session, "all", {**ask.fields, "seed": self._seed.render(ask.fields)}, wanted)
-        said = read_object(reply.text, "answer", problem=str, solution=str, tests=str)
+        said = read_object(reply, "all", problem=str, solution=str, tests=str)
         if not said["problem"].strip():
             raise AskRefused("empty_problem")
         code = prelude + program_of(Reply(said["solution"]))

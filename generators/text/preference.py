@@ -139,9 +139,9 @@ class Preference(Steps):
         orders = [order for one, other in pairs for order in ((one, other), (other, one))]
         asked = [{**fields, "first": answers[one], "second": answers[other]} for one, other in orders]
         replies = await self.say_all(session, "judge", asked, object_of(better={"type": "integer", "enum": [1, 2]}))
-        better = [verdict(reply.text) for reply in replies]
+        better = [verdict(reply) for reply in replies]
         if not any(better):
-            raise AskRefused("unreadable_judge")
+            raise AskRefused("cut_judge" if replies[0].finish == "length" else "unreadable_judge")
         winners = [order[place - 1] if place else None for order, place in zip(orders, better)]
         agreed = [one for one, other in zip(winners[::2], winners[1::2]) if one == other]
         return [agreed.count(number) for number in range(len(answers))]
@@ -163,10 +163,10 @@ def different(replies: list[Reply]) -> list[str]:
     return list(answers.values())
 
 
-def verdict(text: str) -> int | None:
+def verdict(reply: Reply) -> int | None:
     """Which place a judge prefers, 1 or 2; None where its answer cannot be read."""
     try:
-        better = read_object(text, "judge", better=int)["better"]
+        better = read_object(reply, "judge", better=int)["better"]
     except AskRefused:
         return None
     return better if better in (1, 2) else None

@@ -118,15 +118,15 @@ def whole(reply: Reply, what: str) -> str:
     return text
 
 
-def read_object(text: str, what: str, **types: type) -> dict[str, Any]:
+def read_object(reply: Reply, what: str, **types: type) -> dict[str, Any]:
     """The first JSON object of an answer, with a value of the right type at every key of `types`.
 
-    Raises AskRefused("unreadable_WHAT").
+    Raises AskRefused("unreadable_WHAT"), or ("cut_WHAT") where the answer was cut off before its object had an end.
     """
     try:
-        answer, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+        answer, _ = json.JSONDecoder().raw_decode(reply.text, reply.text.index("{"))
     except (ValueError, RecursionError):
-        raise AskRefused(f"unreadable_{what}") from None
+        raise AskRefused(f"cut_{what}" if reply.finish == "length" else f"unreadable_{what}") from None
     for name, kind in types.items():
         if type(answer.get(name)) is not kind:
             raise AskRefused(f"unreadable_{what}", name)

@@ -106,7 +106,7 @@ def test_backtranslation_answers_with_the_document_and_its_score():
         ([""], "empty_instruction"),
         (["How often is it?", '{"score": 3}'], "score"),
         *((["How often is it?", said], "unreadable_score") for said in UNREADABLE),
-        (["How often is it?", cut_off('{"sco')], "unreadable_score"),
+        (["How often is it?", cut_off('{"sco')], "cut_score"),
     ],
 )
 def test_pairs_that_the_curator_does_not_keep_are_refused(answers, reason):
