@@ -1,12 +1,11 @@
 """What the methods of several calls share: every call has a name, and by it a template, a sampling and its turns."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from generators.text.answers import first_object
 from generators.text.contract import Method, Session, Template, conversation
-from records.schema import clean
 from records.spec import nearest
 from stages.engine import AskRefused, Messages, Reply
 from stages.served import SAMPLING
@@ -123,21 +122,13 @@ def read_object(reply: Reply, what: str, **types: type) -> dict[str, Any]:
 
     Raises AskRefused("unreadable_WHAT"), or ("cut_WHAT") where the answer was cut off before its object had an end.
     """
-    try:
-        answer, _ = json.JSONDecoder().raw_decode(reply.text, reply.text.index("{"))
-    except (ValueError, RecursionError):
-        raise AskRefused(f"cut_{what}" if reply.finish == "length" else f"unreadable_{what}") from None
+    answer = first_object(reply.text)
+    if answer is None:
+        raise AskRefused(f"cut_{what}" if reply.finish == "length" else f"unreadable_{what}")
     for name, kind in types.items():
         if type(answer.get(name)) is not kind:
             raise AskRefused(f"unreadable_{what}", name)
-    return {name: _clean(answer[name]) for name in types}
-
-
-def _clean(value: Any) -> Any:
-    """Without the lone surrogates that JSON's escapes can make: neither a tokenizer nor Arrow takes them."""
-    if isinstance(value, list):
-        return [_clean(each) for each in value]
-    return clean(value) if isinstance(value, str) else value
+    return {name: answer[name] for name in types}
 
 
 def object_of(**properties: Mapping[str, Any]) -> dict[str, Any]:
