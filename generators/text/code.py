@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from generators.text.contract import Ask, Session, Template
 from generators.text.programs import asserts_of, program_of
+from generators.text.prompts import filled
 from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
 from stages.engine import AskRefused, Reply
 
@@ -117,11 +118,11 @@ class Code(Steps):
         return {"instruction": problem, "code": code, "tests": tests, "text": text}
 
     async def _in_steps(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
-        given_tests = self._tests.render(ask.fields)
+        given_tests = filled(self._tests, ask.fields) if self.spec.given_tests else ""
         if self.spec.given_problem:
-            fields = {**ask.fields, "problem": self._problem.render(ask.fields)}
+            fields = {**ask.fields, "problem": filled(self._problem, ask.fields)}
         else:
-            fields = {**ask.fields, "seed": self._seed.render(ask.fields)}
+            fields = {**ask.fields, "seed": filled(self._seed, ask.fields)}
             fields["problem"] = whole(await self.say(session, "problem", fields), "problem")
         code = prelude + program_of(await self.say(session, "solution", fields))
         if self.spec.given_tests:
@@ -131,7 +132,7 @@ class Code(Steps):
 
     async def _at_once(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
         wanted = object_of(**{name: {"type": "string", "minLength": 1} for name in ("problem", "solution", "tests")})
-        reply = await self.say(session, "all", {**ask.fields, "seed": self._seed.render(ask.fields)}, wanted)
+        reply = await self.say(session, "all", {**ask.fields, "seed": filled(self._seed, ask.fields)}, wanted)
         said = read_object(reply, "all", problem=str, solution=str, tests=str)
         if not said["problem"].strip():
             raise AskRefused("empty_problem")

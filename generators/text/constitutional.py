@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from generators.text.contract import Ask, Session, Template
 from generators.text.principles import draw, load_principles
+from generators.text.prompts import filled
 from generators.text.steps import Steps, StepsSpec, whole
 from records.errors import UserError
 from records.spec import literals
@@ -108,7 +109,7 @@ class Constitutional(Steps):
         return [{"initial": 1, "critique": self.spec.rounds, "revision": self.spec.rounds}]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = self._prompt.render(ask.fields)
+        prompt = filled(self._prompt, ask.fields)
         fields = {**ask.fields, "prompt": prompt}
         initial = whole(await self.say(session, "initial", fields), "initial")
         drawn = draw(self._principles, self.spec.rounds, ask.seed)

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from generators.text.contract import Ask, Session, Template
+from generators.text.prompts import filled
 from generators.text.steps import Steps, StepsSpec, whole
 from records.schema import clean
 from stages.engine import AskRefused, Reply
@@ -90,9 +91,9 @@ class Math(Steps):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         if self.spec.given_problem:
-            fields = {**ask.fields, "problem": self._problem.render(ask.fields)}
+            fields = {**ask.fields, "problem": filled(self._problem, ask.fields)}
         else:
-            fields = {**ask.fields, "seed": self._seed.render(ask.fields)}
+            fields = {**ask.fields, "seed": filled(self._seed, ask.fields)}
             fields["problem"] = whole(await self.say(session, "problem", fields), "problem")
         replies = await self.say_all(session, "solution", [fields] * self.spec.samples)
         answers = [self._answer(reply) for reply in replies]

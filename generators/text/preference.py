@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from generators.text.contract import Ask, Session, Template
 from generators.text.principles import draw, load_principles
+from generators.text.prompts import filled
 from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from records.spec import literals
 from records.words import text_key
@@ -104,7 +105,7 @@ class Preference(Steps):
         return [{"answer": num, "judge": num * (num - 1) * self.spec.votes}]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = self._prompt.render(ask.fields)
+        prompt = filled(self._prompt, ask.fields)
         principle = draw(self._principles, 1, ask.seed)[0]
         fields = {**ask.fields, "prompt": prompt, "principle": principle.judge}
         answers = different(await self._answers(session, fields))

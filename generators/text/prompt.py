@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from generators.text.contract import Ask, Method, Session, Template, conversation
+from generators.text.prompts import filled
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,6 @@ class Prompt(Method):
         return list(dict.fromkeys([*self._template.names, *self._system.names]))
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = self._template.render(ask.fields)
+        prompt = filled(self._template, ask.fields)
         reply = await session.chat(conversation(self._system.render(ask.fields), prompt))
         return {"prompt": prompt, "text": reply.text.strip()}

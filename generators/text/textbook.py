@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from generators.text.contract import Ask, Method, Session, Template, conversation, pick
+from generators.text.prompts import filled
 
 AUDIENCES = (
     "young children",
@@ -86,7 +87,7 @@ class Textbook(Method):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         drawn = {
-            "topic": self._topic.render(ask.fields),
+            "topic": filled(self._topic, ask.fields),
             "audience": pick(self.spec.audiences, ask.seed, -2),
             "style": pick(self.spec.styles, ask.seed, -3),
         }

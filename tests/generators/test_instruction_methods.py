@@ -113,12 +113,6 @@ def test_pairs_that_the_curator_does_not_keep_are_refused(answers, reason):
     assert told("backtranslate", {"min_score": 4}, DOCUMENT, answers)[0] == reason
 
 
-@pytest.mark.parametrize("kind", ["backtranslate", "paraphrase", "translate"])
-def test_a_document_with_nothing_in_it_is_never_asked_about(kind):
-    found, engine, _ = told(kind, {}, {"text": " \n"}, ["x"])
-    assert found == "missing_field" and not engine.asked
-
-
 def test_magpie_lets_the_model_write_the_users_turn():
     table = {"system": "You know all about {topic}.", "sampling": {"instruction": {"temperature": 1.2}}}
     payload, engine, session = told("magpie", table, TOPIC, [" Why is there a tide? ", "The moon."])
