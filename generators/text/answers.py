@@ -21,6 +21,15 @@ def said(reply: Reply) -> str:
     return text
 
 
+def whole(reply: Reply, what: str) -> str:
+    """The stripped text of a reply that the rest builds upon. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
+    if reply.finish == "length":
+        raise AskRefused(f"cut_{what}")
+    if not (text := reply.text.strip()):
+        raise AskRefused(f"empty_{what}")
+    return text
+
+
 def unlabelled(text: str, *labels: str) -> str:
     """`text` without a label such as "Exercise 1:" before it and without quotes around the whole of it."""
     names = "|".join(re.escape(label) for label in labels)

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, Template
 from generators.text.programs import asserts_of, program_of
-from generators.text.prompts import filled
-from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from generators.text.prompts import column, filled
+from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from stages.engine import AskRefused, Reply
 
 PROBLEM = """Here is something to take ideas from:
@@ -70,7 +71,7 @@ class CodeSpec(StepsSpec):
     structured: bool = False
 
     def __post_init__(self) -> None:
-        Template("{" + self.seed + "}")
+        column(self.seed)
         for text in (self.given_problem, self.given_tests, self.prelude):
             Template(text)
         if self.structured and (self.given_problem or self.given_tests):
@@ -95,7 +96,7 @@ class Code(Steps):
 
     def __init__(self, spec: CodeSpec) -> None:
         super().__init__(spec)
-        self._seed = Template("{" + spec.seed + "}")
+        self._seed = column(spec.seed)
         self._problem, self._tests = Template(spec.given_problem), Template(spec.given_tests)
         self._prelude = Template(spec.prelude)
 

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, Template
 from generators.text.principles import draw, load_principles
 from generators.text.prompts import filled
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.steps import Steps, StepsSpec
 from records.errors import UserError
 from records.spec import literals
 from records.words import text_key

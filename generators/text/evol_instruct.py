@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, mix
-from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from records.spec import nearest
 from records.words import text_key
 from stages.engine import AskRefused

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from generators.text.contract import Ask, Method, Session, Template, conversation
-from generators.text.prompts import filled
+from generators.text.prompts import columns_of, filled
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Prompt(Method):
         return [pa.field("prompt", pa.string()), pa.field("text", pa.string())]
 
     def fields_read(self) -> list[str]:
-        return list(dict.fromkeys([*self._template.names, *self._system.names]))
+        return columns_of([self._template, self._system], ())
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         prompt = filled(self._template, ask.fields)

@@ -29,7 +29,7 @@ def column(name: str) -> Template:
 
 
 def filled(template: Template, fields: Mapping[str, Any]) -> str:
-    """What a row is about, as it stands there. Raises AskRefused("missing_field") when it is nothing but white space."""
+    """What a row is about, as it stands there. Raises AskRefused("missing_field") for nothing but white space."""
     text = template.render(fields)
     if not text.strip():
         raise AskRefused("missing_field", template.text)

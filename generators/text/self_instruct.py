@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, pick
-from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from generators.text.task_filters import KEYWORDS, OPENINGS, instance_fault, task_fault, task_of
 from stages.engine import AskRefused
 

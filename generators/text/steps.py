@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from generators.text.answers import first_object
+from generators.text.answers import whole as whole  # for dialogue and magpie
 from generators.text.contract import Method, Session, Template, conversation
+from generators.text.prompts import columns_of
 from records.spec import nearest
 from stages.engine import AskRefused, Messages, Reply
 from stages.served import SAMPLING
@@ -67,8 +69,8 @@ class Steps(Method):
 
     def columns_of(self, *templates: Template) -> list[str]:
         """The source columns that these templates, those of the calls and the system message name."""
-        names = [n for t in (*self._prompts.values(), self._system) for n in t.names if n not in self.own]
-        return list(dict.fromkeys([*(n for t in templates for n in t.names), *names]))
+        more = [name for template in templates for name in template.names]
+        return columns_of([*self._prompts.values(), self._system], self.own, *more)
 
     def fields_read(self) -> list[str]:
         return self.columns_of()
@@ -106,15 +108,6 @@ class Steps(Method):
         """A call `name` for each of `fields`, all under way at once; `sampling` goes before the recipe's."""
         prompts = [self.words(name, each) for each in fields]
         return await session.chats(prompts, json_schema, name, **{**self.spec.sampling.get(name, {}), **sampling})
-
-
-def whole(reply: Reply, what: str) -> str:
-    """The stripped text of a reply that the rest builds upon. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
-    if reply.finish == "length":
-        raise AskRefused(f"cut_{what}")
-    if not (text := reply.text.strip()):
-        raise AskRefused(f"empty_{what}")
-    return text
 
 
 def read_object(reply: Reply, what: str, **types: type) -> dict[str, Any]:

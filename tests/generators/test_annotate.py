@@ -97,7 +97,9 @@ def test_escapes_that_are_half_a_character_do_not_get_into_a_column():
     assert told("annotate", LABELS, TEXT, [r'{"rationale": "\ud83d", "label": "good"}'])[0]["rationale"] == "?"
 
 
-@given(st.recursive(st.text() | st.integers() | st.none(), lambda some: st.lists(some) | st.dictionaries(st.text(), some)))
+@given(
+    st.recursive(st.text() | st.integers() | st.none(), lambda some: st.lists(some) | st.dictionaries(st.text(), some))
+)
 def test_the_first_object_is_found_in_what_stands_around_it(value):
     said = {"a": value}
     assert first_object(f"So: {json.dumps(said)} }}") == said and first_object(json.dumps(said)[:-1]) is None
