@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from generators.text.answers import first_object
 from stages.engine import AskRefused
-from tests.generators.scripted import cut_off, method_of, told
+from tests.generators.script import cut_off, method_of, told
 
 LABELS = {"labels": ["good", "bad", "mixed"]}
 TEXT = {"text": "It broke on the first day."}

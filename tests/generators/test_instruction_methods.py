@@ -9,7 +9,7 @@ from records.errors import UserError
 from records.spec import build
 from stages.engine import AskRefused
 from stages.user_turn import USER_TURN
-from tests.generators.scripted import cut_off, method_of, told
+from tests.generators.script import cut_off, method_of, told
 
 TOPIC = {"topic": "tides"}
 EXERCISE = "Explain why there are two tides on most days."

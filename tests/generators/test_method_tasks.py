@@ -41,7 +41,7 @@ def test_a_task_is_made_after_examples_and_its_input_first():
     assert row["instruction"] == NEW and row["is_classification"] is False
     assert (row["input"], row["output"], row["text"]) == ("winter", "autumn", f"{NEW}\n\nwinter\n\nautumn")
     assert [turn["turn"] for turn in session.turns] == ["task", "classify", "instance"]
-    task, classify, instance = (call[0] for call in engine.calls)
+    task, classify, instance = engine.asked
     assert "1. Name a fruit that is red.\n2. Is the mood good or bad?\n3. Add up" in task
     assert '{"classification": true}' in classify and '{"output"' not in classify
     assert '"output": "A cherry."' in instance and '"output": "5"' in instance and "mood" not in instance
@@ -52,15 +52,15 @@ def test_a_classification_task_draws_its_label_first():
     row, engine, session = rows[0]
     assert row["is_classification"] is True and row["input"] == "snow falls"
     assert [turn["turn"] for turn in session.turns] == ["task", "classify", "labels", "input"]
-    assert f'"{row["output"]}"' in engine.calls[3][0]
+    assert f'"{row["output"]}"' in engine.asked[3]
     outputs = [row["output"] for row, *_ in rows]
     assert set(outputs) == {"warm", "cold"} and min(outputs.count("warm"), outputs.count("cold")) > 15
 
 
 def test_without_rounds_the_source_row_is_the_example():
     row, engine, _ = told("self_instruct", {"shots": 0}, {"instruction": "Name a fruit."}, SELF)
-    assert "1. Name a fruit.\n\n" in engine.calls[0][0] and row["instruction"] == NEW
-    assert engine.calls[2][0].startswith("Task: Tell which")
+    assert "1. Name a fruit.\n\n" in engine.asked[0] and row["instruction"] == NEW
+    assert engine.asked[2].startswith("Task: Tell which")
     for fields in ({}, {"instruction": None}, {"instruction": " "}, {"instruction": 3}):
         assert refusal("self_instruct", {}, fields, SELF) == "missing_field"
     assert refusal("self_instruct", {}, {"instruction": "Name it.", "examples": ["x", {}]}, SELF) == ""
@@ -150,7 +150,7 @@ def test_an_instruction_evolves_by_each_operation(operation):
     assert row["operation"] == operation and row["parent"] == "Name a red fruit." and row["depth"] == 3
     assert row["instruction"] == EVOL["harder|quite different"] and row["output"] == EVOL[""]
     assert [turn["turn"] for turn in session.turns] == [operation, "equal", "response"]
-    assert "Name a red fruit." in engine.calls[0][0] and engine.calls[2][0] == row["instruction"]
+    assert "Name a red fruit." in engine.asked[0] and engine.asked[2] == row["instruction"]
 
 
 def test_operations_are_drawn_by_weight_and_depth_starts_at_one():
