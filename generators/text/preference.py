@@ -69,7 +69,10 @@ class PreferenceSpec(StepsSpec):
 
 
 class Preference(Steps):
-    """`responses` calls for the answers, then 2 * votes for each pair of different ones, all gathered."""
+    """`responses` calls for the answers, then 2 * votes for each pair of different ones.
+
+    Answers are made at once, then all verdicts are; with `temperatures`, the answers of one temperature after another.
+    """
 
     kind = "preference"
     Spec = PreferenceSpec
