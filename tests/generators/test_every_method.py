@@ -107,6 +107,14 @@ def test_engines_that_wait_give_the_same_rows(kind, whole, batch):
     assert made(waiting, batch) == whole(kind), "and the same ones twice"
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("magpie", "dialogue")])
+@pytest.mark.parametrize("blank", ["", " ", "\n\t \u3000\n"])
+def test_a_row_with_nothing_in_it_is_refused_before_any_call(kind, blank):
+    rows = made(generator_of(kind), asks(2, lambda number: dict.fromkeys(FIELDS, blank)))
+    assert [row["reject"] for row in rows] == ["generator:missing_field"] * 2
+    assert all(not row["tokens_in"] and not row.get("turns") for row in rows)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_seeds_make_other_rows_and_other_prompts_another_identity(kind, whole, batch):
     other = made(generator_of(kind), asks(NUM_ROWS, fields, lot=1))

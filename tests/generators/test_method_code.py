@@ -48,7 +48,9 @@ def test_one_structured_call_makes_the_same_row():
     assert row["instruction"] == PROBLEM and row["tests"] == "assert twice(1) == 2" and len(engine.calls) == 1
     assert list(engine.calls[0][2]["properties"]) == ["problem", "solution", "tests"]
     for bad in ("no JSON", "[1]", {"problem": "x"}, {**said, "tests": 3}, '{"problem": "x", "solu'):
-        assert refusal("code", {"structured": True}, SEED, {"Make up one": bad}) == "unreadable_answer"
+        assert refusal("code", {"structured": True}, SEED, {"Make up one": bad}) == "unreadable_all"
+    cut = Reply('{"problem": "x", "solu', "length")
+    assert refusal("code", {"structured": True}, SEED, {"Make up one": cut}) == "cut_all"
     assert refusal("code", {"structured": True}, SEED, {"": {**said, "tests": "none"}}) == "no_tests"
     assert refusal("code", {"structured": True}, SEED, {"": {**said, "problem": " "}}) == "empty_problem"
 

@@ -84,6 +84,8 @@ def test_the_margin_is_the_difference_of_the_shares_of_comparisons_won():
         ([Reply("Ask", "length"), "Ask her."], {"better": 1}, "cut_answer"),
         (["a", "b"], "Both are fine.", "unreadable_judge"),
         (["a", "b"], {"better": 3}, "unreadable_judge"),
+        (["a", "b"], Reply('{"bett', "length"), "cut_judge"),
+        (["a", "b"], ['{"better": 1}', Reply('{"bett', "length")], "tie"),
         (["a", "b"], ['{"better": 1}', "cut {"], "tie"),
         (["a", "b"], AskRefused("context_length"), "context_length"),
     ],
@@ -94,8 +96,8 @@ def test_preferences_that_cannot_be_had_refuse_the_ask(answers, verdicts, reason
 
 @given(st.text())
 def test_any_verdict_is_read_or_is_none(text):
-    assert verdict(text) in (None, 1, 2)
-    assert verdict('```json\n{"better": 2}\n```' + text) == 2 and verdict('{"better": true}') is None
+    assert verdict(Reply(text)) in (None, 1, 2)
+    assert verdict(Reply('```json\n{"better": 2}\n```' + text)) == 2 and verdict(Reply('{"better": true}')) is None
 
 
 def test_answers_that_differ_are_kept_in_their_order():

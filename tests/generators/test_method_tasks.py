@@ -28,6 +28,7 @@ SELF = {
     "Make up a short input": {"input": "snow falls"},
 }
 OF_CLASS = {**SELF, "Is this a class": {"classification": True}}
+DEEPER = {"operations": {"deepen": 1.0}}
 EVOL = {
     "harder|quite different": "Name three red fruits and where they grow.",
     "Two instructions": {"same": False},
@@ -82,6 +83,9 @@ def test_without_rounds_the_source_row_is_the_example():
         ("Is this a class", {"classification": "yes"}, "unreadable_classify"),
         ("Give one example", '{"input": "x", "outp', "unreadable_instance"),
         ("Give one example", {"input": "x"}, "unreadable_instance"),
+        ("Is this a class", Reply("Well, in a", "length"), "cut_classify"),
+        ("Give one example", Reply('{"input": "x", "outp', "length"), "cut_instance"),
+        ("Give one example", Reply('{"input": "x"} is', "length"), "unreadable_instance"),
         ("Give one example", {"input": "x", "output": " "}, "empty_output"),
         ("Give one example", {"input": "x", "output": "X "}, "echo"),
         ("Give one example", {"input": "x", "output": NEW}, "echo"),
@@ -101,6 +105,8 @@ def test_a_bad_task_refuses_the_ask(call, said, reason):
         ("Which labels", {"labels": [1, 2, " "]}, "few_labels"),
         ("Which labels", "good, bad", "unreadable_labels"),
         ("Make up a short input", "some", "unreadable_input"),
+        ("Which labels", Reply('{"labels": ["good",', "length"), "cut_labels"),
+        ("Make up a short input", Reply('{"input": "so', "length"), "cut_input"),
         ("Make up a short input", {"input": " "}, "empty_input"),
         ("Make up a short input", {"input": "Said so:"}, "open_end"),
     ],
@@ -157,13 +163,14 @@ def test_operations_are_drawn_by_weight_and_depth_starts_at_one():
 @pytest.mark.parametrize(
     "call,said,reason",
     [
-        ("harder|quite different", "", "empty_instruction"),
-        ("harder|quite different", Reply("Name three", "length"), "cut_instruction"),
+        ("harder|quite different", "", "empty_deepen"),
+        ("harder|quite different", Reply("Name three", "length"), "cut_deepen"),
         ("harder|quite different", "New instruction: name three fruits.", "copied_prompt"),
         ("harder|quite different", "#Rewritten Prompt#: name three", "copied_prompt"),
         ("harder|quite different", "name A red   fruit.", "no_gain"),
         ("Two instructions", {"same": True}, "no_gain"),
         ("Two instructions", "They differ.", "unreadable_equal"),
+        ("Two instructions", Reply('{"sam', "length"), "cut_equal"),
         ("", "I am sorry, I cannot do that.", "sorry"),
         ("", "It is what it is, and so on...", ""),
         ("", "What? Is it the, or not!", "stop_words"),
@@ -177,7 +184,7 @@ def test_failed_evolutions_are_eliminated(call, said, reason):
     script = {**EVOL, call: said}
     if reason == "":
         script[call] = "It is what it is, on the whole."
-    assert refusal("evol_instruct", {}, {"instruction": "Name a red fruit."}, script) == reason
+    assert refusal("evol_instruct", DEEPER, {"instruction": "Name a red fruit."}, script) == reason
 
 
 def test_long_apologies_and_the_parents_own_words_are_no_fault():
