@@ -40,6 +40,7 @@ class MagpieSpec(StepsSpec):
             raise ValueError("templates.instruction: this call has no prompt but the model's own; there is `system`")
         if self.min_words < 1:
             raise ValueError("min_words must be at least 1")
+        object.__setattr__(self, "sampling", {**_warm(), **self.sampling})
         super().__post_init__()
 
 

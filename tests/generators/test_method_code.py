@@ -161,3 +161,8 @@ def test_the_same_rows_again_however_they_are_batched():
     reasons = {row["reject"] for row in rows}
     assert reasons == {None, *(f"generator:{r}" for r in ("cut_problem", "empty_solution", "no_tests"))}
     assert all(len(row["turns"]) == 3 for row in rows if row["reject"] is None)
+
+
+def test_an_assert_is_kept_once() -> None:
+    said = Reply("```python\nassert f(1) == 2\nassert f(1)  ==  2\nx = 3\nassert f(x) == 4\nassert f(1) == 2\n```")
+    assert asserts_of(said, "def f(n):\n    return n + 1") == "assert f(1) == 2\nx = 3\nassert f(x) == 4"
