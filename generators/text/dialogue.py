@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled
+from generators.text.answers import unlabelled, whole
 from generators.text.contract import Ask, Session, mix, pick
-from generators.text.prompts import column
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.prompts import column, filled
+from generators.text.steps import Steps, StepsSpec
 from records.schema import clean
 from stages.engine import AskRefused
 
@@ -110,7 +110,7 @@ class Dialogue(Steps):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
-        drawn = {"topic": self._topic.render(ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
+        drawn = {"topic": filled(self._topic, ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
         fields = {**ask.fields, **drawn, "end": spec.end}
         system = self._system.render(fields)
         messages = [{"role": "system", "content": system}] if system else []

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.steps import Steps, StepsSpec
 from stages.engine import AskRefused
 from stages.user_turn import USER_TURN
 

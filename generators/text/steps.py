@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from generators.text.answers import first_object
-from generators.text.answers import whole as whole  # for dialogue and magpie
 from generators.text.contract import Method, Session, Template, conversation
 from generators.text.prompts import columns_of
 from records.spec import nearest
