@@ -32,6 +32,8 @@ LIKELY = (
 POLL_S = 0.02
 REPORT = 3  # the descriptor that the harness tells its verdict by
 MAX_REPORT = 65536
+LOCKED = b"locked\n"  # told before the program's first line: what comes after it may be the program's own words
+SPOKEN = ("passed", "failed", "error", "syntax", "memory", "exited")  # verdicts that the harness gives
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # another one in every process
 PROGRAM, TESTS = "program.py", "tests.py"
 
@@ -60,9 +62,11 @@ def run(asked: dict[str, Any]) -> dict[str, Any]:
         code = 70
         try:
             _become(scratch, out_end, report_end, asked)
+            os.write(REPORT, LOCKED)
             code = _program(asked)
         except BaseException as error:  # noqa: BLE001 - the host is told, and nothing runs
-            os.write(REPORT, json.dumps({"verdict": "unsandboxed", "detail": repr(error)}).encode())
+            with contextlib.suppress(BaseException):
+                os.write(REPORT, repr(error).encode("utf-8", "replace"))
         finally:
             os._exit(code)
     os.close(out_end)
@@ -160,16 +164,39 @@ def _watch(pid: int, output: int, report: int, scratch: str, started: float, ask
             if verdict is not None:
                 os.kill(pid, signal.SIGKILL)
     found: dict[str, Any] = {"verdict": verdict or "exited", "output": text.decode("utf-8", "replace")}
-    if verdict is None and told:
-        with contextlib.suppress(ValueError):
-            found |= json.loads(told)
     if verdict is None and os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
         found |= {"verdict": "timeout" if number in (signal.SIGXCPU, signal.SIGKILL) else "crashed", "signal": number}
+    elif verdict is None:
+        found |= reported(told, len(asked["tests"]))
     # Which of two clocks ended it first is chance, and rows hold none.
     found["exit"] = None if found["verdict"] in ("timeout", "output", "files") else os.waitstatus_to_exitcode(status)
     found["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 4)
     found["wall_s"] = round(time.monotonic() - started, 4)
+    return found
+
+
+def reported(told: bytes, num_chars: int) -> dict[str, Any]:
+    """What the harness told by REPORT; nothing where it is not the harness's form, as a program may write there too.
+
+    `num_chars` of the tests: they have no more statements. A child that did not get as far as its locks is
+    "unsandboxed", and no program can say so.
+    """
+    if not told.startswith(LOCKED):
+        return {"verdict": "unsandboxed", "detail": told.decode("utf-8", "replace") or "it ended before its locks"}
+    try:
+        found = json.loads(told[len(LOCKED) :])
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict) or not {"verdict", "at"} <= found.keys() <= {"verdict", "at", "detail", "test"}:
+        return {}
+    detail, test = found.get("detail", ""), found.get("test", 0)
+    if found["verdict"] not in SPOKEN or found["at"] not in ("program", "tests") or not isinstance(detail, str):
+        return {}
+    if type(test) is not int or not 0 <= test <= num_chars:
+        return {}
+    if "detail" in found:
+        found["detail"] = detail.encode("utf-8", "replace").decode()
     return found
 
 

@@ -110,12 +110,12 @@ class Jail:
         )
         try:
             self._answer(START_S)
-        except (TimeoutError, EOFError):
+        except BaseException:
             self.close()
             raise
 
     def run(self, program: str, tests: str, limits: Limits) -> Outcome:
-        """Raises TimeoutError or EOFError when the jail itself does not answer; it is of no use then."""
+        """Raises OSError (TimeoutError among them) or EOFError when the jail does not answer; it is of no use then."""
         asked = {
             **limits.__dict__,
             "program": program,
@@ -135,7 +135,10 @@ class Jail:
         line = self._process.stdout.readline()
         if not line:
             raise EOFError("the jail has ended")
-        answer: dict[str, Any] = json.loads(line)
+        try:
+            answer: dict[str, Any] = json.loads(line)
+        except json.JSONDecodeError:
+            raise EOFError("the jail ended amid its answer") from None
         return answer
 
     def close(self) -> None:
@@ -148,16 +151,23 @@ class Jail:
 
 
 class Sandbox:
-    """`workers` jails side by side. A jail that is lost with a program is replaced, and the program told as crashed."""
+    """`workers` jails side by side. A jail that is lost with a program is replaced, and the program told as crashed.
+
+    Raises RuntimeError where a jail does not start.
+    """
 
     def __init__(self, workers: int = 1, warm: Warm = Warm()) -> None:
         check()
         self._warm = warm
         self._folder = tempfile.TemporaryDirectory(prefix="gristmill-sandbox-")
-        self._jails: SimpleQueue[Jail] = SimpleQueue()
+        self._jails: SimpleQueue[Jail | None] = SimpleQueue()  # None: one that was lost, to be started anew
         self.workers = workers
-        for _ in range(workers):
-            self._jails.put(Jail(self._folder.name, warm))
+        try:
+            for _ in range(workers):
+                self._jails.put(self._start())
+        except BaseException:
+            self.close()
+            raise
 
     def run(self, programs: Sequence[tuple[str, str]], limits: Limits) -> list[Outcome]:
         """What became of each (program, tests), in their order. Raises UserError when one could not be locked in."""
@@ -168,18 +178,33 @@ class Sandbox:
                 raise UserError(f"a program could not be locked in, so it was not run: {outcome.detail}")
         return found
 
+    def _start(self) -> Jail:
+        try:
+            return Jail(self._folder.name, self._warm)
+        except (OSError, EOFError) as error:
+            raise RuntimeError(f"a process of the sandbox does not start (is memory short?): {error}") from error
+
     def _one(self, program: str, tests: str, limits: Limits) -> Outcome:
         jail = self._jails.get()
         try:
-            found = jail.run(program, tests, limits)
-        except (TimeoutError, EOFError, BrokenPipeError, json.JSONDecodeError):
-            jail.close()
-            jail = Jail(self._folder.name, self._warm)
-            found = Outcome("crashed", "its jail was lost")
-        self._jails.put(jail)
-        return found
+            jail = jail or self._start()
+            try:
+                return jail.run(program, tests, limits)
+            except (OSError, EOFError):
+                jail.close()
+                jail = None
+                jail = self._start()
+                return Outcome("crashed", "its jail was lost")
+            except BaseException:
+                jail.close()
+                jail = None
+                raise
+        finally:
+            self._jails.put(jail)  # whatever happened: the next program waits for it
 
     def close(self) -> None:
         while not self._jails.empty():
-            self._jails.get().close()
+            jail = self._jails.get()
+            if jail is not None:
+                jail.close()
         self._folder.cleanup()

@@ -13,12 +13,14 @@ from typing import Literal
 Rule = Literal["boxed", "hash", "phrase", "number", "whole"]
 Told = Literal["right", "wrong", "unreadable"]
 MAX_CHARS = 500  # a longer answer is none that algebra could read
+MAX_LOOKS_CHARS = 4 * MAX_CHARS  # a longer answer is compared as it stands
+NUM_CACHED = 16384
 MAX_PLAIN_CHARS, MAX_EXPONENT = 80, 300
 NUM_DIGITS = 6  # significant digits from which a decimal counts as the rounded form of a number
 
-BOXED = re.compile(r"\\(?:boxed|fbox)\s*\{")
+BRACE = re.compile(r"(\\(?:boxed|fbox)\s*\{)|[{}]")
 HASH = re.compile(r"####[ \t]*(\S[^\n]*)")
-PHRASE = re.compile(r"\banswers?[ \t*_]*(?:is|are|:|=)[ \t*_]*:?[ \t*_]*(?=\S)", re.IGNORECASE)
+PHRASE = re.compile(r"\banswers?[ \t*_]*(?:is|are|:|=)[ \t*_]*+:?[ \t*_]*+(?=\S)", re.IGNORECASE)
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 NUMBER = re.compile(r"(?<![\w.])[+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?(?![\w])")
 
@@ -26,6 +28,7 @@ LOOKS = str.maketrans(
     {"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "π": r"\pi ", "∞": r"\infty ", "⁄": "/", "×": r"\times "}
 )
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}
+VULGAR_SIGN = re.compile(r"(?:(?<=(\d))|(?<=(\^)))?([½⅓⅔¼¾])(?=(\d))?")
 WRAPPED = tuple(
     re.compile(p, re.DOTALL)
     for p in (
@@ -41,6 +44,12 @@ CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|€|£|¥)\s*(?=[\d.])")
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"
 WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+# Digits with a space between them are one number in two ways only: groups of three, and a whole number and a fraction.
+GROUPED = re.compile(r"(?<![\w.,])(?<!\d )[1-9]\d{0,2}(?: \d{3})+(?!\d| \d)")
+MIXED_LOOKS = re.compile(rf"(?<![\w.,/^}}])(?<!\d )({WHOLE}) (\d+) ?/ ?(\d+)(?![\w/]|[.,]\d| \d)")
+MIXED = re.compile(rf"([+-]?)({WHOLE})\\frac\{{(\d+)\}}\{{(\d+)\}}(%?)")
+LOOSE = re.compile(r"(?<=\\times) | (?=[+\-*/^%{}\\])|(?<=[+\-*/^%{}]) |(?<=\\cdot) ")  # spaces that part no numbers
+BETWEEN_DIGITS = re.compile(r"(?<!\d) | (?!\d)")
 PLAIN = re.compile(rf"([+-]?)({DIGITS})(%?)")
 RATIO = re.compile(
     rf"([+-]?)({WHOLE})/({WHOLE})|([+-]?)\\frac\{{([+-]?{WHOLE})\}}\{{({WHOLE})\}}|([+-]?)\\frac(\d)(\d)"
@@ -78,13 +87,14 @@ def extract(text: str | None, rules: Sequence[Rule]) -> str | None:
 
 
 def _boxed(text: str) -> str:
-    for start in reversed([m.end() for m in BOXED.finditer(text)]):
-        depth = 1
-        for at in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[at], 0)
-            if not depth:
-                return text[start:at]
-    return ""
+    last, found = -1, ""
+    opened: list[int | None] = []  # where the insides of a box begin; None for other braces
+    for match in BRACE.finditer(text):
+        if match[0] != "}":
+            opened.append(match.end() if match[1] else None)
+        elif opened and (start := opened.pop()) is not None and start > last:
+            last, found = start, text[start : match.start()]
+    return found
 
 
 def _last(pattern: re.Pattern[str], text: str, group: int) -> str:
@@ -112,12 +122,22 @@ RULES = {
 }
 
 
-@lru_cache(maxsize=65536)
 def normal(answer: str) -> str:
-    """`answer` without what only changes its looks: wrappers, spacing commands, a final stop, a currency sign."""
-    text = answer[: 4 * MAX_CHARS].translate(LOOKS)
-    for sign, plain in VULGAR.items():
-        text = text.replace(sign, plain)
+    """`answer` without what only changes its looks: wrappers, spacing commands, a final stop, a currency sign.
+
+    "1 234" becomes "1234", "3 1/2" and "3½" become "3\\frac{1}{2}". What is beyond MAX_LOOKS_CHARS is cut off.
+    """
+    return _normal(answer) if len(answer) <= MAX_CHARS else _looks_off(answer[:MAX_LOOKS_CHARS])
+
+
+def _vulgar(match: re.Match[str]) -> str:
+    digit, power, sign, next_digit = match.groups()
+    plain = VULGAR[sign]
+    return f"{{{plain}}}" if power else f"{' ' if digit else ''}{plain}{' ' if next_digit else ''}"
+
+
+def _looks_off(answer: str) -> str:
+    text = VULGAR_SIGN.sub(_vulgar, answer.translate(LOOKS))
     while True:
         bare = text.strip().rstrip(".,;:!").strip()
         for pattern in WRAPPED:
@@ -129,13 +149,22 @@ def normal(answer: str) -> str:
     text = SPACING.sub(" ", WORDY.sub(r" \1 ", text))
     text = FRACTION.sub(r"\\frac", text).replace(r"\%", "%").replace("{,}", ",").replace("**", "^")
     text = INFINITY.sub(r"\\infty ", PI.sub(r"\\pi ", CURRENCY.sub(r"\1", text)))
-    return " ".join(text.split())
+    text = MIXED_LOOKS.sub(r"\1\\frac{\2}{\3}", " ".join(text.split()))
+    return GROUPED.sub(lambda match: match[0].replace(" ", ""), text)
 
 
-@lru_cache(maxsize=65536)
+_normal = lru_cache(maxsize=NUM_CACHED)(_looks_off)
+
+
 def number_of(answer: str) -> Number | None:
-    """The plain number that `answer` is (integer, decimal, percentage, fraction, power of ten), None for others."""
-    text = normal(answer).replace(" ", "")
+    """The plain number that `answer` is (integer, decimal, percentage, fraction, mixed number, power of ten), None for
+    others: two numbers are none, and digits are never joined over a space but in groups of three."""
+    return _number_of(answer) if len(answer) <= MAX_CHARS else None
+
+
+@lru_cache(maxsize=NUM_CACHED)
+def _number_of(answer: str) -> Number | None:
+    text = LOOSE.sub("", normal(answer))
     if not text or len(text) > MAX_PLAIN_CHARS or not any(c.isdigit() for c in text) or not text.isascii():
         return None
     if match := PLAIN.fullmatch(text):
@@ -145,6 +174,9 @@ def number_of(answer: str) -> Number | None:
             return Number(value, is_percent=bool(percent))
         counted = digits.replace(".", "").lstrip("0")
         return Number(value, len(digits.partition(".")[2]), len(counted), bool(percent))
+    if (match := MIXED.fullmatch(text)) and int(match[3]) < int(match[4]):  # else it may be a product
+        value = int(match[2].replace(",", "")) + Fraction(int(match[3]), int(match[4]))
+        return Number(-value if match[1] == "-" else value, is_percent=bool(match[5]))
     if match := RATIO.fullmatch(text):
         sign, above, below = (g for g in match.groups() if g is not None)
         if not (low := int(below.replace(",", ""))):
@@ -172,13 +204,15 @@ def _rounds(short: Number, other: Number) -> bool:
 
 def key(answer: str) -> str:
     """Answers with the same key are the same answer: equal numbers, or text equal up to looks, and case of words."""
+    if len(answer) > MAX_LOOKS_CHARS:
+        return answer
     number = number_of(answer)
     if number is not None:
         return f"{number.value}{'%' if number.is_percent else ''}"
     text = normal(answer)
     if is_prose(text):
         return text.casefold()
-    text = text.replace(" ", "")
+    text = BETWEEN_DIGITS.sub("", text)
     return text[1:-1] if len(text) == 3 and text[0] == "(" and text[2] == ")" and text[1].isalpha() else text
 
 

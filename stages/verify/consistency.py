@@ -89,7 +89,7 @@ class Consistency(Stage):
         rules = self.spec.extract
         samples = [s or [] for s in rows.column(self.spec.column).to_pylist()]
         answers = [[a for text in texts if (a := extract(text, rules)) is not None] for texts in samples]
-        own = self._own(rows)
+        own = [_as_sampled(mine, given) for mine, given in zip(self._own(rows), answers)]
         asked = [[*given, *([mine] if mine else [])] for given, mine in zip(answers, own)]
         told = self._told(asked)
         votes = [majority(given, len(texts), told) for given, texts in zip(answers, samples)]
@@ -127,6 +127,12 @@ class Consistency(Stage):
             for at, one in enumerate(distinct):
                 pairs += [(normal(one), normal(other)) for other in distinct[:at] if compare(one, other) is None]
         return self._algebra.tell(sorted({(min(pair), max(pair)) for pair in pairs}))
+
+
+def _as_sampled(own: str | None, samples: Sequence[str]) -> str | None:
+    """`own` as the first sample that is the same text up to looks wrote it: algebra is asked of that one alone."""
+    mark = key(own) if own else None
+    return next((sample for sample in samples if key(sample) == mark), own)
 
 
 def is_same(one: str, other: str, told: dict[tuple[str, str], Equality]) -> bool:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Literal
 
-from stages.verify.pii_numbers import Span, addresses, cards, ibans
+from stages.verify.pii_numbers import Span, addresses, cards, ibans, quads
 
 Kind = Literal["secret", "card", "iban", "email", "phone", "ip"]
 # The gravest first: where two overlap, the graver one counts, and a row is rejected for the gravest that it has.
@@ -61,18 +61,21 @@ def emails(text: str, reserved: bool) -> Iterator[Span]:
 def phones(text: str, reserved: bool, regions: Sequence[str]) -> Iterator[Span]:
     """Numbers that are valid for phonenumbers: with a country's + anywhere, and as they are written inside `regions`.
 
-    Digits alone are none: any number of the right length would do.
+    Digits alone are none: any number of the right length would do. IP addresses are none either.
     """
     if not PHONE_LIKE.search(text):
         return
     from phonenumbers import Leniency, PhoneNumberMatcher
 
+    taken = quads(text)
     for region in (*regions, *(() if regions else (None,))):
         for match in PhoneNumberMatcher(text, region, leniency=Leniency.VALID):
             written = match.raw_string
             if DECIMAL.fullmatch(written):
                 continue
             if PART.search(text, max(0, match.start - 1), match.start):
+                continue
+            if any(match.start < end and start < match.end for start, end in taken):
                 continue
             if reserved or not FICTITIOUS.search(written):
                 yield match.start, match.end

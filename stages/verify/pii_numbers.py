@@ -37,7 +37,10 @@ IBAN_LENGTHS = dict(
     ).split()
 )
 
-IPV4 = re.compile(r"(?<![\w.\-/])(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\w)")
+IPV4 = re.compile(r"(?:(?<=://)|(?<![\w.\-/]))(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\w)")
+QUAD = re.compile(
+    r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\w)"
+)  # in paths and names too, where it is nobody's address
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 VERSION = re.compile(r"(?:version|ver\.?|release|v|section|§)\s*$", re.IGNORECASE)
 MIN_LONG_GROUPS = 2  # groups of three hexadecimal digits and more: "::1" and times of day are no addresses of people
@@ -90,6 +93,11 @@ def addresses(text: str, reserved: bool) -> Iterator[Span]:
             num_long = sum(len(group) >= 3 for group in match[0].split(":"))
             if num_long >= MIN_LONG_GROUPS and _is_address(match[0], reserved):
                 yield match.span()
+
+
+def quads(text: str) -> list[Span]:
+    """Addresses of four numbers, public or not: some are a valid phone number too, digit for digit."""
+    return [m.span() for m in QUAD.finditer(text) if _is_address(m[0], True)] if text.count(".") >= 3 else []
 
 
 def _is_address(text: str, reserved: bool) -> bool:

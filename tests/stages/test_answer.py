@@ -1,6 +1,7 @@
 r"""The stage `answer`: known equal and unequal answers, hostile ones, and the laws of comparing by text and numbers."""
 
 import os
+import re
 import time
 from collections.abc import Iterator
 from fractions import Fraction
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from records.errors import UserError
 from records.spec import build
-from stages.verify import algebra
+from stages.verify import algebra, answer_text
 from stages.verify.answer import Answer, AnswerSpec
 from stages.verify.answer_text import RULES, compare, extract, key, normal, number_of
 
@@ -23,10 +24,14 @@ EQUAL = [
     ("$42", "42"), (r"\$1,000", "1000"), ("72 clips", "72"), ("50%", "0.5"), (r"50\%", "50"), ("½", "0.5"),
     ("0.333333", "1/3"), ("3.14159", "3.1415926"), ("1.5e3", "1500"), (r"1.5 \times 10^{3}", "1500"), ("10^3", "1000"),
     ("−7", "-7"), ("**42**", "42"), (r"\(x+1\)", "x + 1"), ("Paris.", "paris"), ("(B)", "B"), (r"\text{even}", "Even"),
+    ("3 1/2", "3.5"), ("3½", "7/2"), ("-3 ½", "-3.5"), ("1,234 1/2", "1234.5"), ("$3 1/2$", r"3\frac{1}{2}"),
+    ("1 234 567", "1234567"), (r"1\,234.5", "1234.5"), ("50 %", "0.5"), ("- 7", "-7"), ("1 / 2", "0.5"),
+    ("3½%", "3.5%"),
 ]  # fmt: skip
 UNEQUAL = [
     ("7", "8"), ("0.33", "1/3"), ("12", "1.2"), ("72 clips", "73"), ("listen", "silent"), ("no", "on"),
     ("1000001", "1000000.5"), ("London", "Paris"), ("5 apples and 3 pears", "3"),
+    ("3 1/2", "15.5"), ("3½", "31/2"), ("3½", "15.5"), ("2 3/4", "23/4"),
 ]  # fmt: skip
 BY_ALGEBRA = [
     (r"2\sqrt{2}", r"\sqrt{8}", "right"),
@@ -41,6 +46,10 @@ BY_ALGEBRA = [
     ("x+1", "x+2", "wrong"),
     ("!!! ??", "5", "unreadable"),
     (r"\frac{", "5", "unreadable"),
+    ("5 10", "510", "wrong"),
+    ("1/2 3", "1/23", "wrong"),
+    ("1, 234", "1234", "wrong"),
+    ("2^½", "1", "wrong"),
 ]
 HOSTILE = [
     "9^{9^{9^{9}}}",
@@ -97,6 +106,20 @@ def test_hostile_answers_end_at_their_deadline_and_the_worker_goes_on(stage: Ans
     assert {first["answer_verdict"], second["answer_verdict"]} <= {"wrong", "unreadable", "timeout"}
     assert after["answer_verdict"] == "right" and time.process_time() - started < 5
     assert not os.path.exists("/tmp/escaped-answer")
+
+
+def test_algebra_draws_the_same_numbers_every_time() -> None:
+    """sympy's own generators have no seed, so how they stand after a comparison tells whether it was seeded."""
+    from sympy.core import random
+
+    from stages.verify.equal import same
+
+    stand = []
+    for start in (1, 2):
+        random.seed(start)
+        assert same(r"\sin(2x)", r"2\sin x\cos x") and not same("x+1", "x+2")
+        stand.append((random.rng.getstate(), random._assumptions_rng.getstate()))
+    assert stand[0] == stand[1]
 
 
 def test_a_power_without_end_is_a_timeout(stage: Answer) -> None:
@@ -179,6 +202,66 @@ def test_distinct_integers_are_never_equal(one: int, other: int) -> None:
     for first in (str(one), f"{one:,}", f"{one}.00", f"{one}.000000"):
         for second in (str(other), f"{other}.0"):
             assert compare(first, second) == ("right" if one == other else "wrong")
+
+
+@given(st.integers(0, 99_999), st.integers(0, 99_999), st.sampled_from([" ", "  ", "\u00a0", r"\;", "\n"]))
+def test_digits_are_never_joined_over_a_space_but_in_groups_of_three(one: int, other: int, space: str) -> None:
+    text, joined = f"{one}{space}{other}", f"{one}{other}"
+    is_group = 0 < one < 1000 and 100 <= other < 1000
+    assert number_of(text) == (number_of(joined) if is_group else None)
+    assert (key(text) == key(joined)) == (compare(text, joined) == "right") == is_group
+    for inner in (f"1/{text}", f"{joined}/{text}", f"x {text} y"):
+        assert is_group or (number_of(inner) is None and compare(inner, inner.replace(space, "")) != "right")
+
+
+@given(st.integers(0, 9999), st.tuples(st.integers(0, 99), st.integers(1, 99)), st.sampled_from(["", "-"]))
+def test_a_mixed_number_is_its_sum(whole: int, part: tuple[int, int], sign: str) -> None:
+    above, below = part
+    for text in (f"{sign}{whole} {above}/{below}", rf"{sign}{whole}\frac{{{above}}}{{{below}}}"):
+        found, value = number_of(text), whole + Fraction(above, below)
+        assert found is None if above >= below else found is not None and found.value == (-value if sign else value)
+
+
+LONG = st.sampled_from(["x", "ab ", "1", "π", "$", "{"]).map(lambda piece: piece * 2001)
+
+
+@given(LONG, st.text("ab1 ", max_size=9), st.text("ab1 ", max_size=9))
+def test_long_answers_that_differ_at_their_end_are_not_the_same(long: str, one: str, other: str) -> None:
+    told = compare(long + one, long + other)
+    assert told == ("right" if one == other else "unreadable")
+    assert compare("5" + " " * 2000 + one, "5") != "right" or not one.strip()
+
+
+def boxed(text: str) -> str | None:
+    """The last box, found slowly."""
+    for opening in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
+        for end in range(opening.end(), len(text)):
+            inside = text[opening.end() : end]
+            if text[end] == "}" and inside.count("{") == inside.count("}"):
+                return inside.strip() or None
+    return None
+
+
+@given(st.lists(st.sampled_from([r"\boxed{", r"\fbox {", "{", "}", "x", " "]), max_size=30).map("".join))
+def test_the_last_balanced_box_is_found(text: str) -> None:
+    assert extract(text, ("boxed",)) == boxed(text)
+
+
+@pytest.mark.parametrize("text", [r"\boxed{" * 20_000, "answer is" + " " * 30_000 + "\nx", "{" * 90_000 + "}" * 90_000])
+def test_long_texts_take_no_long_time(text: str) -> None:
+    started = time.process_time()
+    for rule in RULES:
+        extract(text, (rule,))
+    assert time.process_time() - started < 2
+
+
+def test_long_answers_are_not_kept_in_memory() -> None:
+    caches = (answer_text._normal, answer_text._number_of)
+    for cache in caches:
+        cache.cache_clear()
+    for text in ("x" * 501, "7" * 501, "x" * 20_000):
+        assert key(text) == text and number_of(text) is None and normal(text)
+    assert [cache.cache_info().currsize for cache in caches] == [0, 0]
 
 
 @given(ANYTHING, ANYTHING)

@@ -26,6 +26,13 @@ def run(rows: list[tuple[list[str | None] | None, str | None]], **settings: Any)
         stage.close()
 
 
+@pytest.fixture(scope="module")
+def algebraic() -> Iterator[Consistency]:
+    made = Consistency(ConsistencySpec(math=True))
+    yield made
+    made.close()
+
+
 def test_the_majority_is_kept_and_the_rest_rejected() -> None:
     told = run(
         [
@@ -59,6 +66,16 @@ def test_algebra_joins_what_text_cannot() -> None:
     assert (plain["consistency_answer"], plain["reject"]) == ("3", "consistency:minority")
     assert (by_algebra["consistency_answer"], by_algebra["consistency_votes"]) == (r"2\sqrt{2}", 3)
     assert by_algebra["reject"] is None
+
+
+@pytest.mark.parametrize("own", ["1 + x", "x + 1", "1+x", "x+1", "$1 + x$", r"\boxed{x + 1}"])
+@pytest.mark.parametrize("samples", [["x+1", "x+1", "1+x"], ["1+x", "x+1", "x+1"], ["x+1", "x + 1"]])
+def test_the_own_answer_may_be_spaced_as_no_sample_is(algebraic: Consistency, samples: list[str], own: str) -> None:
+    batch = pa.RecordBatch.from_pylist([{"answers": samples, "answer": own, "reject": None}], SCHEMA)
+    (row,) = algebraic.run(batch).to_pylist()
+    assert (row["reject"], row["consistency_answer"], row["consistency_votes"]) == (None, samples[0], len(samples))
+    batch = pa.RecordBatch.from_pylist([{"answers": samples, "answer": "x + 2", "reject": None}], SCHEMA)
+    assert algebraic.run(batch).column("reject").to_pylist() == ["consistency:minority"]
 
 
 def test_the_own_answer_is_compared_where_there_is_one() -> None:

@@ -50,7 +50,7 @@ CLEAN = [
     "pi = 3.141592653589793238462643", "1,234,567,890", "ISBN 978-3-16-148410-0",
     "-----BEGIN RSA PRIVATE KEY-----\n...",
     "5f4dcc3b5aa765d61d8327deb882cf99", "token = get_token(name)", "aix-6107-1415-32",
-    "https://user@host.example.com/x",
+    "https://user@host.example.com/x", "https://host.example.com/93.184.216.34", "libfoo/1.93.184.216",
 ]  # fmt: skip
 LINE = "MIIEowIBAAKCAQEAx1v2" * 3 + "abc="
 PEM = f"-----BEGIN RSA PRIVATE KEY-----\n{LINE}\n{LINE}\n-----END RSA PRIVATE KEY-----"
@@ -71,6 +71,20 @@ def test_real_formats_are_found_where_they_stand(frame: str) -> None:
         assert row["pii_kinds"] == [kind] and row["reject"] == f"pii:{kind}", text
         (span,) = row["pii_spans"]
         assert text[span["start"] : span["end"]].strip("()") == value.strip("()") and span["kind"] == kind
+
+
+@pytest.mark.parametrize("kinds", [KINDS, ("phone",), ("ip",)])
+@pytest.mark.parametrize(
+    ("address", "is_public"),
+    [("93.184.216.34", True), ("212.58.244.70", True), ("192.168.100.200", False), ("127.0.0.1", False)],
+)
+@pytest.mark.parametrize("frame", ["{}", "http://{}/x", "https://{}:8080/a?b=1", "ssh://{}", "(ftp://{})", "at {}/24."])
+def test_an_ip_address_is_found_in_a_url_and_is_no_phone(
+    frame: str, address: str, is_public: bool, kinds: tuple[Any, ...]
+) -> None:
+    text = frame.format(address)
+    found = [(kind, text[start:end]) for kind, start, end in find(text, kinds, False, ("US", "GB"))]
+    assert found == ([("ip", address)] if is_public and "ip" in kinds else [])
 
 
 def test_what_is_nobodys_is_not_found() -> None:

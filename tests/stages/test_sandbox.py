@@ -1,5 +1,6 @@
 """Programs that try to get out, and what the sandbox says of those that do not."""
 
+import json
 import os
 import socket
 import threading
@@ -8,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from stages.sandbox import runner
+from stages.sandbox import jail, runner
 from stages.sandbox.runner import Limits, Outcome, Sandbox
 
 SHORT = Limits(cpu_s=1, wall_s=2, memory_mb=256, output_kb=16, file_mb=4, scratch_mb=8)
@@ -84,6 +87,25 @@ ESCAPES = {
     "deep recursion": ("f = lambda: f()\nf()", "error"),
     "leaving early": ("import sys; sys.exit(0)", "exited"),
     "leaving without a word": ("import os; os._exit(0)", "exited"),
+    "a verdict that is none": ("import os; os.write(3, b'{\"a\": 1}'); os._exit(0)", "exited"),
+    "no object": ("import os; os.write(3, b'[1]'); os._exit(0)", "exited"),
+    "a verdict too deep to read": ("import os; os.write(3, b'[' * 60000); os._exit(0)", "exited"),
+    "a verdict of wrong types": (
+        "import os; os.write(3, b'{\"verdict\": \"passed\", \"at\": \"tests\", \"test\": \"1\"}'); os._exit(0)",
+        "exited",
+    ),
+    "a verdict that cannot be hashed": (
+        "import os; os.write(3, b'{\"verdict\": [], \"at\": {}}'); os._exit(0)", "exited",
+    ),
+    "a test beyond all numbers": (
+        "import os; os.write(3, b'{\"verdict\": \"failed\", \"at\": \"tests\", \"test\": 9999999999}'); os._exit(0)",
+        "exited",
+    ),
+    "stopping the run": (
+        "import os; os.write(3, b'{\"verdict\": \"unsandboxed\", \"at\": \"tests\"}'); os._exit(0)", "exited",
+    ),
+    "breaking the harness": ("import json; json.dumps = None", "exited"),
+    "an error of half a character": ("raise ValueError(chr(0xd800))", "error"),
 }  # fmt: skip
 
 
@@ -193,11 +215,73 @@ def test_several_workers_and_many_programs_keep_their_order() -> None:
 
 
 def test_a_jail_that_is_killed_is_replaced(sandbox: Sandbox) -> None:
-    jail = sandbox._jails.get()
-    jail._process.kill()
-    sandbox._jails.put(jail)
+    lost = sandbox._jails.get()
+    assert lost is not None
+    lost._process.kill()
+    sandbox._jails.put(lost)
     assert outcome(sandbox, "x = 1").verdict == "crashed"
     assert outcome(sandbox, "x = 1").verdict == "passed"
+
+
+def test_a_jail_that_cannot_be_replaced_is_an_error_and_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    sandbox = Sandbox(1)
+
+    def refuse(folder: str, warm: runner.Warm) -> None:
+        raise EOFError("the jail has ended")
+
+    def lose() -> None:
+        lost = sandbox._jails.get()
+        assert lost is not None
+        lost._process.kill()
+        sandbox._jails.put(lost)
+
+    lose()
+    with monkeypatch.context() as patched:
+        patched.setattr(runner, "Jail", refuse)
+        for _ in range(2):
+            with pytest.raises(RuntimeError, match="does not start"):
+                outcome(sandbox, "x = 1")
+    assert outcome(sandbox, "x = 1").verdict == "passed", "it is started anew when it can be"
+    sandbox.close()
+
+
+def test_a_jail_that_does_not_start_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, made, real = _processes(), [], runner.Jail
+
+    def second_fails(folder: str, warm: runner.Warm) -> runner.Jail:
+        if made:
+            raise TimeoutError("the jail does not answer")
+        made.append(real(folder, warm))
+        return made[0]
+
+    monkeypatch.setattr(runner, "Jail", second_fails)
+    with pytest.raises(RuntimeError, match="does not answer"):
+        Sandbox(2)
+    assert made and _processes() <= before
+
+
+MESSAGES = st.one_of(
+    st.binary(max_size=40),
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "verdict": st.sampled_from(["passed", "failed", "unsandboxed", None, 1]),
+            "at": st.sampled_from(["tests", "program", "", 2]),
+            "test": st.one_of(st.integers(), st.booleans(), st.none()),
+            "detail": st.one_of(st.text(), st.just("\ud800"), st.integers()),
+            "exit": st.just(0),
+        },
+    ).map(lambda told: json.dumps(told).encode()),
+)
+
+
+@given(MESSAGES, st.booleans())
+def test_whatever_a_program_writes_as_its_verdict_is_an_outcome(message: bytes, is_locked: bool) -> None:
+    found = Outcome(**{"verdict": "exited", **jail.reported((jail.LOCKED if is_locked else b"") + message, 10)})
+    assert found.verdict in (("passed", "failed", "exited") if is_locked else ("unsandboxed",))
+    assert found.test is None or (type(found.test) is int and 0 <= found.test <= 10)
+    assert found.detail is None or found.detail.encode("utf-8")
+    assert found.at in (None, "program", "tests")
 
 
 def test_without_locks_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
