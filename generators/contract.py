@@ -112,14 +112,23 @@ def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[Made 
     batch = asks
     for declared in payload:
         values = [m.payload.get(declared.name) for m in rows]
-        if pa.types.is_string(declared.type):
-            values = [clean(v) if isinstance(v, str) else v for v in values]
+        if pa.types.is_string(declared.type) or pa.types.is_nested(declared.type):
+            values = [cleaned(v) for v in values]
         column = pa.array(values, declared.type)
         batch = set_column(batch, declared, column)
     for name in ("finish", "tokens_in", "tokens_out"):
         declared = asks.schema.field(name)
         batch = set_column(batch, declared, pa.array([getattr(m, name) for m in rows], declared.type))
     return _refused(batch, [m.reason if m is not None else None for m in made])
+
+
+def cleaned(value: Any) -> Any:
+    """A value of a payload without lone surrogates, in lists and structs too: Arrow takes valid Unicode only."""
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, list):
+        return [cleaned(each) for each in value]
+    return {name: cleaned(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def fill_columns(

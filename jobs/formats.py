@@ -83,8 +83,8 @@ def made_as(schema: pa.Schema) -> str | None:
 
 def _find(name: str, columns: pa.Schema) -> tuple[Form | None, str]:
     """(the form or None, what the format needs, in words)."""
-    asked = next((n for n in ANSWERS if _has(columns, n)), None)
-    answer = next((a for a in ANSWERS[asked] if _has(columns, a)), None) if asked else None
+    pairs = [(n, a) for n in ANSWERS for a in ANSWERS[n] if _has(columns, n) and _has(columns, a)]
+    asked, answer = pairs[0] if pairs else (None, None)
     extra = tuple(n for n in (INPUT, SYSTEM) if _has(columns, n) and not (n == INPUT and asked != "instruction"))
     pair = (asked, answer, *extra) if asked and answer else ()
     either = "instruction with output, code or solution, or prompt with text"
@@ -99,6 +99,7 @@ def _find(name: str, columns: pa.Schema) -> tuple[Form | None, str]:
     if name == PREFERENCE:
         prompt = next((n for n in ("prompt", "instruction") if _has(columns, n, or_dialogue=True)), None)
         judged = all(_has(columns, n, or_dialogue=True) for n in ("chosen", "rejected"))
+        extra = tuple(n for n in (INPUT, SYSTEM) if _has(columns, n) and not (n == INPUT and prompt != "instruction"))
         reads = (prompt, "chosen", "rejected", *extra) if prompt and judged else ()
         sides = dict.fromkeys(("prompt", "chosen", "rejected"), DIALOGUE)
         missing = [n for n in ("chosen", "rejected") if not _has(columns, n, or_dialogue=True)]
@@ -198,8 +199,7 @@ def _question(rows: _Rows, name: str) -> pa.Array:
 
 
 def _pair(rows: _Rows) -> tuple[str, str]:
-    asked = next(n for n in ANSWERS if rows.has(n))
-    return asked, next(n for n in ANSWERS[asked] if rows.has(n))
+    return next((n, a) for n in ANSWERS for a in ANSWERS[n] if rows.has(n) and rows.has(a))
 
 
 def _text(rows: _Rows) -> Columns:

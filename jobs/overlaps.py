@@ -86,13 +86,19 @@ def floor_of(way: Way, stages: Sequence[Mapping[str, Any]]) -> float:
     return min(found) - NEAR if way.is_measured and found else 0.0
 
 
-def count(overlaps: Overlaps, way: Way, floor: float, table: pa.Table, shard: str) -> None:
+def reasons_of(way: Way, stages: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What rows are rejected as that are refused in this way."""
+    return [f"{s.get('name') or way.kind}:{way.reason}" for s in stages if s.get("kind") == way.kind]
+
+
+def count(overlaps: Overlaps, way: Way, stages: Sequence[Mapping[str, Any]], table: pa.Table, shard: str) -> None:
     """Add the rows of a shard, of which `table` holds the columns of `way`, and `reject` unless all were kept."""
+    floor = floor_of(way, stages)
     score = table.column(way.score)
     is_rejected = pa.array(np.zeros(table.num_rows, bool))
     if REJECT.name in table.schema.names:  # a row with some overlap may have been rejected for another reason
         reasons = table.column(REJECT.name).combine_chunks()
-        is_rejected = pc.fill_null(pc.match_substring_regex(reasons, f":{way.reason}$"), False)
+        is_rejected = pc.fill_null(pc.is_in(reasons, pa.array(reasons_of(way, stages), pa.string())), False)
     told = pc.or_(is_rejected, pc.fill_null(pc.greater_equal(score, floor), False).combine_chunks())
     told = pc.and_(told, table.column(way.item).is_valid().combine_chunks())
     rows = np.flatnonzero(told.to_numpy(zero_copy_only=False))

@@ -210,6 +210,12 @@ def build_mill(recipe: Recipe) -> Mill:
                 f"[rounds] is for methods that feed on kept rows (self_instruct, evol_instruct), not {what}"
             )
         check_rounds(recipe.rounds, source, recipe.source.samples, recipe.source.cycle)
+        lost = set(method.fields_read()) - {*method.fed, *recipe.source.carry} if method.feed == "row" else set()
+        if lost:
+            raise UserError(
+                f"method '{method.kind}' reads the source column '{min(lost)}', which the rows of later rounds have "
+                f"only if source.carry names it"
+            )
     carried = [pa.field(name, pa.string()) for name in recipe.source.carry]
     payload = [*carried, *generator.payload]
     try:

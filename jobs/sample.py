@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.overlaps import WAYS, Overlaps, count, floor_of, look_up
+from jobs.overlaps import WAYS, Overlaps, count, look_up
 from records.parquet import columns_of, open_parquet
 from records.schema import REJECT
 from records.shards import KEPT, REJECTED, shard_name
@@ -130,7 +130,7 @@ def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping
     for way in WAYS:
         if set(way.columns) <= set(names):
             sample.ways.add(way.kind)
-            count(sample.overlaps, way, floor_of(way, stages), table, shard)
+            count(sample.overlaps, way, stages, table, shard)
 
 
 def _count_calls(sample: Sample, turns: pa.ListArray) -> None:

@@ -15,6 +15,7 @@ MAX_VALUE_CHARS = 300  # of a finding
 MAX_FACT_CHARS = 90
 MAX_TURNS, MAX_MESSAGES, MAX_FACTS = 10, 8, 8
 TURNS, DUPLICATE_OF = "turns", "duplicate_of"
+SPANS = {"decontaminate": "overlap_start", "decontaminate_embedding": "similar_start"}
 OVERLAP = ("overlap_benchmark", "overlap_item", "overlap_share")
 ASKED, ANSWERED = ("instruction", "input", "prompt"), ("output", "code", "solution", "answer", "tests")
 SIDES = ("chosen", "rejected")
@@ -87,12 +88,15 @@ class Look:
     code: frozenset[str]
     findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
     loud: tuple[str, ...] = ()  # stages whose findings are shown of kept rows too
+    # Of stages that look for benchmarks: the column that they read, and the one that says where they found something.
+    spans: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
         """All columns that are read."""
         found = [n for names in self.findings.values() for n in names]
-        own = ["id", "source_id", REJECT.name, DUPLICATE_OF, "overlap_start", "text", TURNS]
+        own = ["id", "source_id", REJECT.name, DUPLICATE_OF, "text", TURNS]
+        own += [n for span in self.spans.values() for n in span]
         return list(dict.fromkeys([*own, *self.asked, *self.answered, *self.facts, *found]))
 
 
@@ -125,7 +129,12 @@ def look_of(schema: pa.Schema, stages: Sequence[tuple[str, Mapping[str, Any], Se
     findings = {name: [n for n in names if n in schema.names and _is_plain(schema.field(n).type)]
                 for name, _, names in stages}  # fmt: skip
     loud = tuple(name for name, table, _ in stages if table.get("kind") not in QUIET)
-    return Look(asked, answered, tuple(facts[:MAX_FACTS]), frozenset(code), findings, loud)
+    spans = {
+        name: (str(table.get("column") or "text"), SPANS[table["kind"]])
+        for name, table, _ in stages
+        if table.get("kind") in SPANS
+    }
+    return Look(asked, answered, tuple(facts[:MAX_FACTS]), frozenset(code), findings, loud, spans)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -154,9 +163,10 @@ def shown(row: Mapping[str, Any], look: Look) -> Shown:
 
 
 def _parts(row: Mapping[str, Any], look: Look, reason: str | None) -> tuple[Part, ...]:
-    if reason and row.get("overlap_item") and row.get("overlap_start") is not None and row.get("text"):
-        begin = max(0, row["overlap_start"] - MAX_CHARS // 4)
-        return (Part("", "text", cut(row["text"], MAX_CHARS, begin)),)
+    column, start = look.spans.get((reason or "").partition(":")[0], ("", ""))
+    if row.get(column) and row.get(start) is not None:
+        begin = max(0, row[start] - MAX_CHARS // 4)
+        return (Part("", "text", cut(row[column], MAX_CHARS, begin)),)
     alone = len(look.asked) + len(look.answered) == 1
     parts = []
     for name in (*look.asked, *(() if look.answered == SIDES else look.answered)):
@@ -193,7 +203,7 @@ def _evidence(row: Mapping[str, Any], look: Look, reason: str | None) -> tuple[t
     found: list[tuple[str, str]] = []
     if row.get(DUPLICATE_OF):
         found.append(("duplicate of", str(row[DUPLICATE_OF])[:12]))
-    elif reason and row.get("overlap_item"):
+    elif reason and reason.partition(":")[0] in look.spans and row.get("overlap_item"):
         share = f"{row['overlap_share']:.0%} of " if row.get("overlap_share") is not None else ""
         found.append(("benchmark", f"{share}{row['overlap_item']}"))
     said = {DUPLICATE_OF, *OVERLAP, "overlap_start"}

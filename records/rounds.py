@@ -70,6 +70,8 @@ class RoundSource:
         self.mark, self.lot_size = mark, lot_size
         self._num_read = 0  # rounds whose kept rows are known
         self._seeds = [_Row(*row) for row in source.rows(0, source.num_rows)]
+        if feed == "row" and len({row.source_id for row in self._seeds}) < len(self._seeds):
+            raise UserError("source.id_column: with [rounds] each row needs an id of its own, and some are alike")
         self._own: list[_Row] = []
         self._frontier = self._seeds  # of feed "row": the latest of every line
 

@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from functools import lru_cache
 from importlib import metadata
 from itertools import count
@@ -21,24 +22,14 @@ from typing import Any
 
 from records.errors import UserError
 from records.spec import nearest
+from stages.engine_errors import AskRefused, EngineDead, is_refusal
 from stages.engine_guard import Guard
 from stages.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
 
 Messages = str | Sequence[Mapping[str, str]]
+# Chat templates that tell the model the date would tell another one tomorrow, and a resumed run would write other rows.
+SAME_DAY = date(2024, 7, 26)
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maxima that vLLM takes
-
-
-class AskRefused(Exception):
-    """This one ask cannot be served, whatever engine tries; `reason` goes into the row's reject."""
-
-    def __init__(self, reason: str, detail: str = "") -> None:
-        super().__init__(reason, detail)
-        self.reason = reason
-        self.detail = detail
-
-
-class EngineDead(Exception):
-    """The engine itself has failed: the replica must be restarted, and the lot tried again elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +204,7 @@ class Engine:
         except (ValueError, TypeError) as error:
             raise UserError(f"sampling: {error}") from None
         except Exception as error:
-            if not _is_refusal(error):
+            if not is_refusal(error):
                 raise
             raise UserError(f"sampling: {error}") from None
 
@@ -241,7 +232,7 @@ class Engine:
             chat_template=self.chat_template,
             add_generation_prompt=True,
             tokenize=False,
-            **self.template_args,
+            **{"strftime_now": SAME_DAY.strftime, **self.template_args},
         )
         return text
 
@@ -251,6 +242,13 @@ class Engine:
             raise AskRefused("no_chat_template")
         before, after = split_turn(self._render, prompt)
         return list(self._tokenizer.encode(before, add_special_tokens=False)), end_of_turn(after, self._tokenizer)
+
+    def _asked(self, prompt: Messages, sampling: Mapping[str, Any]) -> tuple[list[int], Mapping[str, Any]]:
+        """The token ids of `prompt`, and `sampling` with what ends a user's message, if that is asked for."""
+        if not is_users(prompt):
+            return self.encode(prompt), sampling
+        ids, end = self._open_turn(prompt)
+        return ids, with_end(sampling, end)
 
     def count(self, text: str) -> int:
         """The number of tokens of bare `text`."""
@@ -267,11 +265,10 @@ class Engine:
         engine = self._engine
         if engine is None:
             raise EngineDead("not open")
-        if is_users(prompt):
-            ids, end = self._open_turn(prompt)
-            sampling = with_end(sampling, end)
-        else:
-            ids = self.encode(prompt)
+        try:
+            ids, sampling = self._asked(prompt, sampling)
+        except (TypeError, UnicodeError) as error:
+            raise AskRefused("engine_refused", str(error)) from error
         room = self.max_model_len - len(ids)
         if room < 1:
             raise AskRefused("context_length", f"{len(ids)} tokens, the context holds {self.max_model_len}")
@@ -287,7 +284,7 @@ class Engine:
         except asyncio.CancelledError:
             raise
         except Exception as error:
-            if _is_refusal(error):
+            if is_refusal(error):
                 raise AskRefused("engine_refused", str(error)) from error
             raise EngineDead(f"{type(error).__name__}: {error}") from error
         if last is None or last.outputs[0].finish_reason in (None, "abort", "error"):
@@ -298,16 +295,3 @@ class Engine:
     def _params(self, sampling: Mapping[str, Any], seed: int, json_schema: Mapping[str, Any] | None) -> Any:
         extra = {"structured_outputs": self._schema_class(json=dict(json_schema))} if json_schema else {}
         return self._sampling_class(**{**sampling, "seed": seed, "output_kind": self._final, **extra})
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether the engine lives and refuses one request; anything else is taken for the engine's own failure.
-
-    Told by name, because the classes move between releases and some are raised `from` the true cause.
-    """
-    names = {c.__name__ for c in type(error).__mro__}
-    if names & {"EngineDeadError"}:
-        return False
-    if names & {"VLLMClientError", "ValueError", "TypeError"}:
-        return True
-    return "EngineGenerateError" in names and error.__cause__ is not None and _is_refusal(error.__cause__)

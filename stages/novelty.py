@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from records.errors import UserError
 from records.ids import row_id
 from records.sources import Source
 from stages.admission import Admission, Admitted, Book, ReadKept
@@ -67,7 +68,10 @@ class Novelty(Admission):
         self._plan = fingerprint, generation, lot_size
         if self.spec.seeds:
             for _, text in source.rows(0, min(source.num_rows, MAX_SEEDS)):
-                row = json.loads(text)
+                try:
+                    row = json.loads(text)
+                except (ValueError, RecursionError):
+                    continue  # the generator rejects it
                 if isinstance(row, dict) and isinstance(value := row.get(self.spec.column), str):
                     self._seeds.append(words(value))
 
@@ -103,9 +107,17 @@ class TextBook(Book):
             self.admit(seed, SEED)
 
     def _text(self, text: list[str]) -> str:
-        # A millionth different word would share its character with an early one: pools that long are not for this.
-        numbers = [self._ids.setdefault(word, len(self._ids)) for word in text]
-        return "".join([chr(FIRST_CHARACTER + number % NUM_CHARACTERS) for number in numbers])
+        """The words as characters. Those of no kept text get some for this once: what was refused leaves no trace."""
+        others: dict[str, int] = {}
+        numbers = []
+        for word in text:
+            number = self._ids.get(word)
+            numbers.append(len(self._ids) + others.setdefault(word, len(others)) if number is None else number)
+        if len(self._ids) + len(others) > NUM_CHARACTERS:
+            raise UserError(
+                f"novelty: there are more than {NUM_CHARACTERS:,} different words in the kept rows; use dedup"
+            )
+        return "".join([chr(FIRST_CHARACTER + number) for number in numbers])
 
     def judge(self, offer: Any, ask: int) -> Admitted:
         from rapidfuzz.distance import Indel
@@ -122,6 +134,8 @@ class TextBook(Book):
         return Admitted(SIMILAR if score >= self.spec.max_rouge_l else None, evidence)
 
     def admit(self, offer: Any, ask: int) -> None:
+        for word in offer:
+            self._ids.setdefault(word, len(self._ids))
         self._texts.append(self._text(offer))
         self._asks.append(ask)
 

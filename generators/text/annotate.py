@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import json_object
+from generators.text.answers import first_object
 from generators.text.contract import Ask, Session
 from generators.text.prompts import column, document_of
 from generators.text.steps import Steps, StepsSpec, object_of
@@ -151,7 +151,7 @@ class Annotate(Steps):
             import jsonschema
 
             self._validator = jsonschema.validators.validator_for(self._schema)(self._schema)
-        answer = json_object(text)
+        answer = first_object(text)
         return answer if answer is not None and self._validator.is_valid(answer) else None
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any
 
+from records.schema import clean
 from stages.engine import AskRefused, Reply
 
 QUOTES = {'"': '"', "“": "”", "«": "»"}
@@ -20,6 +21,15 @@ def said(reply: Reply) -> str:
     return text
 
 
+def whole(reply: Reply, what: str) -> str:
+    """The stripped text of a reply that the rest builds upon. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
+    if reply.finish == "length":
+        raise AskRefused(f"cut_{what}")
+    if not (text := reply.text.strip()):
+        raise AskRefused(f"empty_{what}")
+    return text
+
+
 def unlabelled(text: str, *labels: str) -> str:
     """`text` without a label such as "Exercise 1:" before it and without quotes around the whole of it."""
     names = "|".join(re.escape(label) for label in labels)
@@ -30,10 +40,21 @@ def unlabelled(text: str, *labels: str) -> str:
     return text
 
 
-def json_object(text: str) -> dict[str, Any] | None:
-    """The JSON object that a reply is; None when it is none."""
+def first_object(text: str) -> dict[str, Any] | None:
+    """The first JSON object in an answer, whatever stands around it; None where none begins or ends.
+
+    Its texts are without the lone surrogates that JSON's escapes can make: neither a tokenizer nor Arrow takes them.
+    """
     try:
-        value = json.loads(text)
+        value, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+        return {clean(key): _cleaned(each) for key, each in value.items()}
     except (ValueError, RecursionError):
         return None
-    return value if isinstance(value, dict) else None
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {clean(key): _cleaned(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_cleaned(each) for each in value]
+    return clean(value) if isinstance(value, str) else value

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled
+from generators.text.answers import unlabelled, whole
 from generators.text.contract import Ask, Session
 from generators.text.prompts import column, document_of
-from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from stages.engine import AskRefused
 
 INSTRUCTION = """Below is the answer of an assistant. Write the request of the user that it answers: one question or \
@@ -45,8 +45,8 @@ class BacktranslateSpec(StepsSpec):
 
     document: the source column. max_words: longer documents are cut there. min_words: an instruction with fewer is
     refused as "short". curate: score the pair by the second call, into the column `score`; an answer that is no score
-    is refused as "unreadable_score". min_score: pairs below it are refused as "score"; the paper keeps 4 and more,
-    later only 5. None: all are kept with their scores.
+    is refused as "unreadable_score" or "cut_score". min_score: pairs below it are refused as "score"; the paper keeps
+    4 and more, later only 5. None: all are kept with their scores.
     """
 
     TEMPLATES = {"instruction": INSTRUCTION, "score": SCORE}
@@ -111,7 +111,7 @@ class Backtranslate(Steps):
             return payload
         scale = object_of(score={"type": "integer", "minimum": LOW, "maximum": HIGH})
         said = await self.say(session, "score", {**fields, "instruction": instruction}, scale)
-        score = read_object(said.text, "score", score=int)["score"]
+        score = read_object(said, "score", score=int)["score"]
         if not LOW <= score <= HIGH:
             raise AskRefused("unreadable_score", str(score))
         if self.spec.min_score is not None and score < self.spec.min_score:

@@ -10,9 +10,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, Template
 from generators.text.programs import asserts_of, program_of
-from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from generators.text.prompts import column, filled
+from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from stages.engine import AskRefused, Reply
 
 PROBLEM = """Here is something to take ideas from:
@@ -69,7 +71,7 @@ class CodeSpec(StepsSpec):
     structured: bool = False
 
     def __post_init__(self) -> None:
-        Template("{" + self.seed + "}")
+        column(self.seed)
         for text in (self.given_problem, self.given_tests, self.prelude):
             Template(text)
         if self.structured and (self.given_problem or self.given_tests):
@@ -94,7 +96,7 @@ class Code(Steps):
 
     def __init__(self, spec: CodeSpec) -> None:
         super().__init__(spec)
-        self._seed = Template("{" + spec.seed + "}")
+        self._seed = column(spec.seed)
         self._problem, self._tests = Template(spec.given_problem), Template(spec.given_tests)
         self._prelude = Template(spec.prelude)
 
@@ -117,11 +119,11 @@ class Code(Steps):
         return {"instruction": problem, "code": code, "tests": tests, "text": text}
 
     async def _in_steps(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
-        given_tests = self._tests.render(ask.fields)
+        given_tests = filled(self._tests, ask.fields) if self.spec.given_tests else ""
         if self.spec.given_problem:
-            fields = {**ask.fields, "problem": self._problem.render(ask.fields)}
+            fields = {**ask.fields, "problem": filled(self._problem, ask.fields)}
         else:
-            fields = {**ask.fields, "seed": self._seed.render(ask.fields)}
+            fields = {**ask.fields, "seed": filled(self._seed, ask.fields)}
             fields["problem"] = whole(await self.say(session, "problem", fields), "problem")
         code = prelude + program_of(await self.say(session, "solution", fields))
         if self.spec.given_tests:
@@ -131,8 +133,8 @@ class Code(Steps):
 
     async def _at_once(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
         wanted = object_of(**{name: {"type": "string", "minLength": 1} for name in ("problem", "solution", "tests")})
-        reply = await self.say(session, "all", {**ask.fields, "seed": self._seed.render(ask.fields)}, wanted)
-        said = read_object(reply.text, "answer", problem=str, solution=str, tests=str)
+        reply = await self.say(session, "all", {**ask.fields, "seed": filled(self._seed, ask.fields)}, wanted)
+        said = read_object(reply, "all", problem=str, solution=str, tests=str)
         if not said["problem"].strip():
             raise AskRefused("empty_problem")
         code = prelude + program_of(Reply(said["solution"]))

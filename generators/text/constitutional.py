@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, Template
 from generators.text.principles import draw, load_principles
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.prompts import filled
+from generators.text.steps import Steps, StepsSpec
 from records.errors import UserError
 from records.spec import literals
 from records.words import text_key
@@ -108,7 +110,7 @@ class Constitutional(Steps):
         return [{"initial": 1, "critique": self.spec.rounds, "revision": self.spec.rounds}]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = self._prompt.render(ask.fields)
+        prompt = filled(self._prompt, ask.fields)
         fields = {**ask.fields, "prompt": prompt}
         initial = whole(await self.say(session, "initial", fields), "initial")
         drawn = draw(self._principles, self.spec.rounds, ask.seed)

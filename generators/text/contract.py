@@ -74,7 +74,7 @@ class Template:
             if value is None:
                 raise AskRefused("missing_field", name)
             values[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return self.text.format_map(values)
+        return clean(self.text.format_map(values))  # tokenizers take no lone surrogates, as cut JSON texts have them
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled
+from generators.text.answers import unlabelled, whole
 from generators.text.contract import Ask, Session, mix, pick
-from generators.text.prompts import column
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.prompts import column, filled
+from generators.text.steps import Steps, StepsSpec
 from records.schema import clean
 from stages.engine import AskRefused
 
@@ -39,6 +39,9 @@ Write your next message to the assistant: one or two sentences that go on from i
 question. Write the message alone. If you have learnt all that you wanted, write only: {end}"""
 MESSAGES = pa.field("messages", pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])))
 Message = dict[str, str]
+# A conversation may end so. In a context that is nearly full an answer is cut off before there is no room at all.
+ENDS = ("ended", "context_length", "cut_user", "cut_assistant")
+STRIPPED = "\"'*.!()"  # of the user's last word, before it is compared with `end`
 SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 
@@ -69,8 +72,8 @@ class DialogueSpec(StepsSpec):
             raise ValueError("min_exchanges must be at least 1 and at most exchanges")
         if not self.personas:
             raise ValueError("personas needs at least one entry")
-        if not self.end.strip():
-            raise ValueError("end needs a word")
+        if not self.end or len(self.end.split()) != 1 or self.end != self.end.strip(STRIPPED):
+            raise ValueError(f"end must be one word without any of {STRIPPED} around it, not {self.end!r}")
         if "assistant" in self.templates:
             raise ValueError("templates.assistant: this call is given the messages; there is `system`")
         super().__post_init__()
@@ -107,7 +110,7 @@ class Dialogue(Steps):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
-        drawn = {"topic": self._topic.render(ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
+        drawn = {"topic": filled(self._topic, ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
         fields = {**ask.fields, **drawn, "end": spec.end}
         system = self._system.render(fields)
         messages = [{"role": "system", "content": system}] if system else []
@@ -117,7 +120,7 @@ class Dialogue(Steps):
             try:
                 messages += await self._exchange(fields, messages, messages[first:], session)
             except AskRefused as refused:
-                if refused.reason not in ("ended", "context_length") or done < spec.min_exchanges:
+                if refused.reason not in ENDS or done < spec.min_exchanges:
                     raise
                 break
         spoken = messages[first:]
@@ -131,7 +134,7 @@ class Dialogue(Steps):
         prompt = self._prompts[turn].render({**fields, "transcript": transcript(spoken)})  # without `system`
         asked = await session.chat(prompt, turn=turn, **self.spec.sampling.get(turn, {}))
         words = asked.text.split()
-        if not words or words[-1].strip("\"'*.!()") == self.spec.end:
+        if not words or words[-1].strip(STRIPPED) == self.spec.end:
             raise AskRefused("ended")
         question = {"role": "user", "content": clean(unlabelled(whole(asked, "user"), "user", "message"))}
         sampling = self.spec.sampling.get("assistant", {})

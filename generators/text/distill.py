@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from generators.text.answers import said
 from generators.text.contract import Ask, Method, Session, Template, conversation
-from generators.text.prompts import column, columns_of
+from generators.text.prompts import column, columns_of, filled
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Distill(Method):
         return columns_of([self._template, self._system, *([self._input] if self._input else [])], ())
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        given = {"instruction": self._template.render(ask.fields)}
+        given = {"instruction": filled(self._template, ask.fields)}
         if self._input:
             given["input"] = self._input.render(ask.fields)
         prompt = "\n\n".join(part for part in given.values() if part)

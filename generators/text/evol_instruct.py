@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, mix
-from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from records.spec import nearest
 from records.words import text_key
 from stages.engine import AskRefused
@@ -125,7 +126,7 @@ class EvolInstruct(Steps):
         if not isinstance(parent, str) or not parent.strip():
             raise AskRefused("missing_field", "instruction")
         operation = drawn(self.spec.operations, ask.seed)
-        evolved = whole(await self.say(session, operation, {**ask.fields, "instruction": parent}), "instruction")
+        evolved = whole(await self.say(session, operation, {**ask.fields, "instruction": parent}), operation)
         if copies(evolved, parent, self.spec.giveaways):
             raise AskRefused("copied_prompt")
         await self._eliminate_equal(session, ask.fields, parent, evolved)
@@ -147,7 +148,7 @@ class EvolInstruct(Steps):
             raise AskRefused("no_gain")
         asked = {**fields, "first": parent, "second": evolved}
         reply = await self.say(session, "equal", asked, object_of(same={"type": "boolean"}))
-        if read_object(reply.text, "equal", same=bool)["same"]:
+        if read_object(reply, "equal", same=bool)["same"]:
             raise AskRefused("no_gain")
 
 

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled
+from generators.text.answers import unlabelled, whole
 from generators.text.contract import Ask, Session, pick
-from generators.text.prompts import column
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.prompts import column, filled
+from generators.text.steps import Steps, StepsSpec
 from generators.text.textbook import AUDIENCES
 from stages.engine import AskRefused
 
@@ -84,7 +84,7 @@ class Exercise(Steps):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         drawn = {
-            "topic": self._topic.render(ask.fields),
+            "topic": filled(self._topic, ask.fields),
             "audience": pick(self.spec.audiences, ask.seed, -2),
             "difficulty": pick(self.spec.difficulties, ask.seed, -3),
             "form": pick(self.spec.forms, ask.seed, -4),

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.steps import Steps, StepsSpec
 from stages.engine import AskRefused
 from stages.user_turn import USER_TURN
 
@@ -40,6 +41,7 @@ class MagpieSpec(StepsSpec):
             raise ValueError("templates.instruction: this call has no prompt but the model's own; there is `system`")
         if self.min_words < 1:
             raise ValueError("min_words must be at least 1")
+        object.__setattr__(self, "sampling", {**_warm(), **self.sampling})
         super().__post_init__()
 
 

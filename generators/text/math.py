@@ -11,8 +11,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, Template
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.prompts import column, filled
+from generators.text.steps import Steps, StepsSpec
 from records.schema import clean
 from stages.engine import AskRefused, Reply
 from stages.verify.answer_text import Rule, extract, key
@@ -46,7 +48,7 @@ class MathSpec(StepsSpec):
     extract: tuple[Rule, ...] = ("boxed", "hash", "phrase")
 
     def __post_init__(self) -> None:
-        Template("{" + self.seed + "}")
+        column(self.seed)
         Template(self.given_problem)
         if self.samples < 1:
             raise ValueError("samples must be at least 1")
@@ -69,7 +71,7 @@ class Math(Steps):
 
     def __init__(self, spec: MathSpec) -> None:
         super().__init__(spec)
-        self._seed, self._problem = Template("{" + spec.seed + "}"), Template(spec.given_problem)
+        self._seed, self._problem = column(spec.seed), Template(spec.given_problem)
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -90,9 +92,9 @@ class Math(Steps):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         if self.spec.given_problem:
-            fields = {**ask.fields, "problem": self._problem.render(ask.fields)}
+            fields = {**ask.fields, "problem": filled(self._problem, ask.fields)}
         else:
-            fields = {**ask.fields, "seed": self._seed.render(ask.fields)}
+            fields = {**ask.fields, "seed": filled(self._seed, ask.fields)}
             fields["problem"] = whole(await self.say(session, "problem", fields), "problem")
         replies = await self.say_all(session, "solution", [fields] * self.spec.samples)
         answers = [self._answer(reply) for reply in replies]

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from generators.text.contract import Ask, Session, Template
 from generators.text.principles import draw, load_principles
+from generators.text.prompts import filled
 from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from records.spec import literals
 from records.words import text_key
@@ -68,7 +69,10 @@ class PreferenceSpec(StepsSpec):
 
 
 class Preference(Steps):
-    """`responses` calls for the answers, then 2 * votes for each pair of different ones, all gathered."""
+    """`responses` calls for the answers, then 2 * votes for each pair of different ones.
+
+    Answers are made at once, then all verdicts are; with `temperatures`, the answers of one temperature after another.
+    """
 
     kind = "preference"
     Spec = PreferenceSpec
@@ -104,7 +108,7 @@ class Preference(Steps):
         return [{"answer": num, "judge": num * (num - 1) * self.spec.votes}]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = self._prompt.render(ask.fields)
+        prompt = filled(self._prompt, ask.fields)
         principle = draw(self._principles, 1, ask.seed)[0]
         fields = {**ask.fields, "prompt": prompt, "principle": principle.judge}
         answers = different(await self._answers(session, fields))
@@ -139,9 +143,9 @@ class Preference(Steps):
         orders = [order for one, other in pairs for order in ((one, other), (other, one))]
         asked = [{**fields, "first": answers[one], "second": answers[other]} for one, other in orders]
         replies = await self.say_all(session, "judge", asked, object_of(better={"type": "integer", "enum": [1, 2]}))
-        better = [verdict(reply.text) for reply in replies]
+        better = [verdict(reply) for reply in replies]
         if not any(better):
-            raise AskRefused("unreadable_judge")
+            raise AskRefused("cut_judge" if replies[0].finish == "length" else "unreadable_judge")
         winners = [order[place - 1] if place else None for order, place in zip(orders, better)]
         agreed = [one for one, other in zip(winners[::2], winners[1::2]) if one == other]
         return [agreed.count(number) for number in range(len(answers))]
@@ -163,10 +167,10 @@ def different(replies: list[Reply]) -> list[str]:
     return list(answers.values())
 
 
-def verdict(text: str) -> int | None:
+def verdict(reply: Reply) -> int | None:
     """Which place a judge prefers, 1 or 2; None where its answer cannot be read."""
     try:
-        better = read_object(text, "judge", better=int)["better"]
+        better = read_object(reply, "judge", better=int)["better"]
     except AskRefused:
         return None
     return better if better in (1, 2) else None

@@ -42,14 +42,15 @@ def asserts_of(reply: Reply, program: str) -> str:
     """The tests in an answer: statements with asserts, and what they need, about what `program` defines.
 
     From a fenced block, or else the lines that begin with assert. Left out: definitions and imports that would replace
-    the program's own, so that a test never tests its own copy. Test functions that nothing calls are called at the end.
+    the program's own, so that a test never tests its own copy, and asserts that are there before. Test functions that
+    nothing calls are called at the end.
     Raises AskRefused("unreadable_tests") for what is no Python, ("no_tests") where nothing of the program is asserted.
     """
     text = _text_of(reply)
     tree, names = parsed(text), defined(program)
     if tree is None:
         raise AskRefused("unreadable_tests")
-    kept = [node for node in tree.body if not _replaces(node, names)]
+    kept = _once([node for node in tree.body if not _replaces(node, names)])
     plain = [node for node in kept if not isinstance(node, Definition)]
     used = _loaded(plain)
     asserting = [node for node in kept if any(isinstance(n, ast.Assert) for n in ast.walk(node))]
@@ -65,6 +66,18 @@ def asserts_of(reply: Reply, program: str) -> str:
     if not runs or not _loaded([*plain, *runs]) & names:
         raise AskRefused("no_tests")
     return "\n".join([*(_source(text, node) for node in kept), *(f"{name}()" for name in calls)])
+
+
+def _once(nodes: list[ast.stmt]) -> list[ast.stmt]:
+    """Without asserts that say again what one has said: a model that repeats itself tests no more for it."""
+    said: set[str] = set()
+    kept = []
+    for node in nodes:
+        words = ast.dump(node) if isinstance(node, ast.Assert) else None
+        if words is None or words not in said:
+            kept.append(node)
+        said |= {words} if words is not None else set()
+    return kept
 
 
 def parsed(program: str) -> ast.Module | None:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from generators.text.contract import Ask, Method, Session, Template, conversation
+from generators.text.prompts import columns_of, filled
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,9 @@ class Prompt(Method):
         return [pa.field("prompt", pa.string()), pa.field("text", pa.string())]
 
     def fields_read(self) -> list[str]:
-        return list(dict.fromkeys([*self._template.names, *self._system.names]))
+        return columns_of([self._template, self._system], ())
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = self._template.render(ask.fields)
+        prompt = filled(self._template, ask.fields)
         reply = await session.chat(conversation(self._system.render(ask.fields), prompt))
         return {"prompt": prompt, "text": reply.text.strip()}

@@ -28,12 +28,17 @@ def column(name: str) -> Template:
     return Template(f"{{{name}}}")
 
 
-def document_of(template: Template, fields: Mapping[str, Any], max_words: int) -> str:
-    """The document of a row, cut to `max_words`. Raises AskRefused("missing_field") when there is nothing in it."""
-    document = cut(template.render(fields), max_words).strip()
-    if not document:
+def filled(template: Template, fields: Mapping[str, Any]) -> str:
+    """What a row is about, as it stands there. Raises AskRefused("missing_field") for nothing but white space."""
+    text = template.render(fields)
+    if not text.strip():
         raise AskRefused("missing_field", template.text)
-    return document
+    return text
+
+
+def document_of(template: Template, fields: Mapping[str, Any], max_words: int) -> str:
+    """The document of a row, stripped and cut to `max_words`; see `filled`."""
+    return cut(filled(template, fields), max_words).strip()
 
 
 def cut(document: str, max_words: int) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from generators.text.prompts import cut
+from generators.text.prompts import column, columns_of, cut, filled
 
 CLOSING = "Use only what the document says. Write the result alone, without any remark before or after it."
 TEMPLATES = {
@@ -50,6 +50,7 @@ class RephraseSpec:
 
     def __post_init__(self) -> None:
         Template(self.system)
+        column(self.document)
         known = {**TEMPLATES, **self.templates}
         if not self.styles:
             raise ValueError("styles needs at least one entry")
@@ -74,17 +75,14 @@ class Rephrase(Method):
         known = {**TEMPLATES, **spec.templates}
         self._templates = {style: Template(known[style]) for style in spec.styles}
         self._system = Template(spec.system)
-        self._document = Template("{" + spec.document + "}")
+        self._document = column(spec.document)
 
     @property
     def payload(self) -> list[pa.Field]:
         return [pa.field("style", pa.string()), pa.field("text", pa.string())]
 
     def fields_read(self) -> list[str]:
-        names = [
-            n for t in (*self._templates.values(), self._system) for n in t.names if n not in ("document", "style")
-        ]
-        return list(dict.fromkeys([self.spec.document, *names]))
+        return columns_of([*self._templates.values(), self._system], ("document", "style"), self.spec.document)
 
     def identity(self) -> dict[str, Any]:
         # The built-in prompts too: rows change when a release words them anew.
@@ -92,7 +90,7 @@ class Rephrase(Method):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         style = pick(self.spec.styles, ask.seed, -2)
-        document = cut(self._document.render(ask.fields), self.spec.max_words)
+        document = cut(filled(self._document, ask.fields), self.spec.max_words)
         fields = {**ask.fields, "document": document, "style": style}
         prompt = self._templates[style].render(fields)
         reply = await session.chat(conversation(self._system.render(fields), prompt))

@@ -13,8 +13,9 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from generators.text.answers import whole
 from generators.text.contract import Ask, Session, pick
-from generators.text.steps import Steps, StepsSpec, object_of, read_object, whole
+from generators.text.steps import Steps, StepsSpec, object_of, read_object
 from generators.text.task_filters import KEYWORDS, OPENINGS, instance_fault, task_fault, task_of
 from stages.engine import AskRefused
 
@@ -137,7 +138,7 @@ class SelfInstruct(Steps):
         shown = [(e["instruction"], {"classification": e["is_classification"]}) for e in known]
         wanted = object_of(classification={"type": "boolean"})
         reply = await self.say(session, "classify", {**fields, "shown": _shown(shown)}, wanted)
-        of_class: bool = read_object(reply.text, "classify", classification=bool)["classification"]
+        of_class: bool = read_object(reply, "classify", classification=bool)["classification"]
         return of_class
 
     async def _input_first(
@@ -147,19 +148,19 @@ class SelfInstruct(Steps):
         shown = [(e["instruction"], {"input": e.get("input") or "", "output": e["output"]}) for e in known]
         wanted = object_of(input={"type": "string"}, output={"type": "string"})
         reply = await self.say(session, "instance", {**fields, "shown": _shown(shown)}, wanted)
-        said = read_object(reply.text, "instance", input=str, output=str)
+        said = read_object(reply, "instance", input=str, output=str)
         return said["input"].strip(), said["output"].strip()
 
     async def _output_first(self, session: Session, fields: Mapping[str, Any], seed: int) -> tuple[str, str]:
         labels_are = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": MAX_LABELS}
         reply = await self.say(session, "labels", fields, object_of(labels=labels_are))
-        said = read_object(reply.text, "labels", labels=list)["labels"]
+        said = read_object(reply, "labels", labels=list)["labels"]
         labels = list(dict.fromkeys(label.strip() for label in said if isinstance(label, str) and label.strip()))
         if len(labels) < 2:
             raise AskRefused("few_labels")
         label = pick(labels[:MAX_LABELS], seed, -2)
         reply = await self.say(session, "input", {**fields, "label": label}, object_of(input={"type": "string"}))
-        given: str = read_object(reply.text, "input", input=str)["input"].strip()
+        given: str = read_object(reply, "input", input=str)["input"].strip()
         if not given:
             raise AskRefused("empty_input")
         return given, label

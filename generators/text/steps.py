@@ -1,12 +1,12 @@
 """What the methods of several calls share: every call has a name, and by it a template, a sampling and its turns."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from generators.text.answers import first_object
 from generators.text.contract import Method, Session, Template, conversation
-from records.schema import clean
+from generators.text.prompts import columns_of
 from records.spec import nearest
 from stages.engine import AskRefused, Messages, Reply
 from stages.served import SAMPLING
@@ -68,8 +68,8 @@ class Steps(Method):
 
     def columns_of(self, *templates: Template) -> list[str]:
         """The source columns that these templates, those of the calls and the system message name."""
-        names = [n for t in (*self._prompts.values(), self._system) for n in t.names if n not in self.own]
-        return list(dict.fromkeys([*(n for t in templates for n in t.names), *names]))
+        more = [name for template in templates for name in template.names]
+        return columns_of([*self._prompts.values(), self._system], self.own, *more)
 
     def fields_read(self) -> list[str]:
         return self.columns_of()
@@ -109,35 +109,18 @@ class Steps(Method):
         return await session.chats(prompts, json_schema, name, **{**self.spec.sampling.get(name, {}), **sampling})
 
 
-def whole(reply: Reply, what: str) -> str:
-    """The stripped text of a reply that the rest builds upon. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
-    if reply.finish == "length":
-        raise AskRefused(f"cut_{what}")
-    if not (text := reply.text.strip()):
-        raise AskRefused(f"empty_{what}")
-    return text
-
-
-def read_object(text: str, what: str, **types: type) -> dict[str, Any]:
+def read_object(reply: Reply, what: str, **types: type) -> dict[str, Any]:
     """The first JSON object of an answer, with a value of the right type at every key of `types`.
 
-    Raises AskRefused("unreadable_WHAT").
+    Raises AskRefused("unreadable_WHAT"), or ("cut_WHAT") where the answer was cut off before its object had an end.
     """
-    try:
-        answer, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
-    except (ValueError, RecursionError):
-        raise AskRefused(f"unreadable_{what}") from None
+    answer = first_object(reply.text)
+    if answer is None:
+        raise AskRefused(f"cut_{what}" if reply.finish == "length" else f"unreadable_{what}")
     for name, kind in types.items():
         if type(answer.get(name)) is not kind:
             raise AskRefused(f"unreadable_{what}", name)
-    return {name: _clean(answer[name]) for name in types}
-
-
-def _clean(value: Any) -> Any:
-    """Without the lone surrogates that JSON's escapes can make: neither a tokenizer nor Arrow takes them."""
-    if isinstance(value, list):
-        return [_clean(each) for each in value]
-    return clean(value) if isinstance(value, str) else value
+    return {name: answer[name] for name in types}
 
 
 def object_of(**properties: Mapping[str, Any]) -> dict[str, Any]:

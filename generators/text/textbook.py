@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from generators.text.contract import Ask, Method, Session, Template, conversation, pick
+from generators.text.prompts import column, columns_of, filled
 
 AUDIENCES = (
     "young children",
@@ -59,6 +60,7 @@ class TextbookSpec:
     def __post_init__(self) -> None:
         Template(self.template)
         Template(self.system)
+        column(self.topic)
         if not self.audiences or not self.styles:
             raise ValueError("audiences and styles need at least one entry each")
 
@@ -73,20 +75,18 @@ class Textbook(Method):
         super().__init__(spec)
         self._template = Template(spec.template)
         self._system = Template(spec.system)
-        self._topic = Template("{" + spec.topic + "}")
+        self._topic = column(spec.topic)
 
     @property
     def payload(self) -> list[pa.Field]:
         return [pa.field(name, pa.string()) for name in ("prompt", "topic", "audience", "style", "text")]
 
     def fields_read(self) -> list[str]:
-        own = {"topic", "audience", "style"}
-        names = [n for n in (*self._template.names, *self._system.names) if n not in own]
-        return list(dict.fromkeys([self.spec.topic, *names]))
+        return columns_of([self._template, self._system], ("topic", "audience", "style"), self.spec.topic)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         drawn = {
-            "topic": self._topic.render(ask.fields),
+            "topic": filled(self._topic, ask.fields),
             "audience": pick(self.spec.audiences, ask.seed, -2),
             "style": pick(self.spec.styles, ask.seed, -3),
         }

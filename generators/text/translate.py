@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled
+from generators.text.answers import unlabelled, whole
 from generators.text.contract import Ask, Session, pick
 from generators.text.prompts import column, document_of
-from generators.text.steps import Steps, StepsSpec, whole
+from generators.text.steps import Steps, StepsSpec
 from records.words import text_key
 from stages.engine import AskRefused
 

@@ -18,6 +18,7 @@ from tests.outputs import kept_hashes, shard_paths, wait_for_commits
 from tests.recipes import AT_ONCE, canned
 
 SEEDS = [{"instruction": f"Say how {what} is made."} for what in ("bread", "glass", "paper", "rope", "ink", "soap")]
+WITH_WHO = {"items": [{**seed, "who": "a child"} for seed in SEEDS], "cycle": None}
 ROUNDS = {"num": 3, "lots": 3}
 LOT = 8
 
@@ -117,6 +118,10 @@ def test_self_instruct_in_rounds_is_the_same_again(tmp_path: Path) -> None:
     ("changes", "told"),
     [
         ({"source": {"items": SEEDS, "cycle": True}}, "leave out source.samples and source.cycle"),
+        (
+            {"method": {"kind": "evol_instruct", "template": None, "system": "For {who}."}, "source": WITH_WHO},
+            "reads the source column 'who', which the rows of later rounds have only if source.carry names it",
+        ),
         ({"rounds": {"num": 0}}, "num and lots must be at least 1"),
         ({"rounds": {"num": 1, "seed_examples": 0, "own_examples": 0}}, "nor both 0"),
     ],

@@ -1,4 +1,4 @@
-"""An engine that says what a script tells it to, for the methods of several calls."""
+"""An engine that says what a script tells it to, and methods run on it."""
 
 import asyncio
 import json
@@ -15,36 +15,57 @@ from records.schema import ask_schema
 from records.spec import build
 from stages.engine import AskRefused, Reply
 
+Says = dict[str, Any] | list[Any]
+
 
 class Script:
-    """Answers a prompt that matches a pattern with its answers, one after another, or one by the seed.
+    """Answers a prompt that matches a pattern with its answers, one after another and again from the first, or one by
+    the seed; the first pattern that matches wins. Where the script is a list, call n is answered with answer n, and the
+    last one again when there are no more.
 
-    An answer is a text, a value (said as JSON), or a Reply; AskRefused is raised. The first pattern that matches wins.
+    An answer is a text, a value (said as JSON), or a Reply; AskRefused is raised. What was asked is remembered.
     """
 
-    def __init__(self, script: dict[str, Any], by_seed: bool = False) -> None:
-        self.script = {pattern: said if isinstance(said, list) else [said] for pattern, said in script.items()}
-        self.said = dict.fromkeys(script, 0)
+    def __init__(self, script: Says, by_seed: bool = False) -> None:
+        self.answers = script if isinstance(script, list) else None
+        by_pattern = {} if isinstance(script, list) else script
+        self.script = {pattern: said if isinstance(said, list) else [said] for pattern, said in by_pattern.items()}
+        self.said = dict.fromkeys(self.script, 0)
         self.by_seed = by_seed
         self.synchronous = not by_seed
-        self.calls: list[tuple[Any, dict[str, Any], Any]] = []
+        self.asked: list[Any] = []
+        self.sampling: list[dict[str, Any]] = []
+        self.schemas: list[Any] = []
+        self.seeds: list[int] = []
 
     async def chat(self, prompt: Any, sampling: Any, seed: int, json_schema: Any = None) -> Reply:
-        self.calls.append((prompt, dict(sampling), json_schema))
-        asked = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
+        self.asked.append(prompt)
+        self.sampling.append(dict(sampling))
+        self.schemas.append(json_schema)
+        self.seeds.append(seed)
         if self.by_seed:
             await asyncio.sleep(mix(seed, 3) % 5 * 0.001)  # answers come in any order
+        answer = self._answer(prompt, seed)
+        if isinstance(answer, AskRefused):
+            raise answer
+        if isinstance(answer, Reply):
+            return answer
+        return Reply(answer if isinstance(answer, str) else json.dumps(answer), "stop", 10, 5)
+
+    def _answer(self, prompt: Any, seed: int) -> Any:
+        if self.answers is not None:
+            return self.answers[min(len(self.asked), len(self.answers)) - 1]
+        asked = prompt if isinstance(prompt, str) else "\n".join(m["content"] for m in prompt)
         for pattern, answers in self.script.items():
             if re.search(pattern, asked, re.DOTALL):
                 at = mix(seed, 1) if self.by_seed else self.said[pattern]
                 self.said[pattern] += 1
-                answer = answers[at % len(answers)]
-                if isinstance(answer, AskRefused):
-                    raise answer
-                if isinstance(answer, Reply):
-                    return answer
-                return Reply(answer if isinstance(answer, str) else json.dumps(answer), "stop", 10, 5)
+                return answers[at % len(answers)]
         raise AssertionError(f"the script has no answer to: {asked}")
+
+
+def cut_off(text: str = "a text that has no end because") -> Reply:
+    return Reply(text, "length", 10, 5)
 
 
 def method_of(kind: str, table: dict[str, Any]) -> Any:
@@ -52,22 +73,22 @@ def method_of(kind: str, table: dict[str, Any]) -> Any:
     return made(build(made.Spec, table, "method"))
 
 
-def told(kind: str, table: dict[str, Any], fields: dict[str, Any], script: dict[str, Any], seed: int = 7) -> Any:
-    """(payload, engine, session) of one ask."""
+def told(kind: str, table: dict[str, Any], fields: dict[str, Any], script: Says, seed: int = 7) -> Any:
+    """(payload, engine, session) of one ask; in place of the payload the reason, where the ask is refused."""
     method, engine = method_of(kind, table), Script(script)
-    session = Session(engine, seed, {"temperature": 1.0})
-    payload = asyncio.run(method.run(Ask("a" * 32, seed, fields), session))
-    assert list(payload) == [f.name for f in method.payload]
+    session = Session(engine, seed, {"temperature": 0.5})
+    try:
+        payload = asyncio.run(method.run(Ask("a" * 32, seed, fields), session))
+    except AskRefused as refused:
+        return refused.reason, engine, session
+    assert set(payload) == {f.name for f in method.payload}
     return payload, engine, session
 
 
-def refusal(kind: str, table: dict[str, Any], fields: dict[str, Any], script: dict[str, Any], seed: int = 7) -> str:
+def refusal(kind: str, table: dict[str, Any], fields: dict[str, Any], script: Says, seed: int = 7) -> str:
     """The reason for which one ask is refused; "" when it is not."""
-    try:
-        told(kind, table, fields, script, seed)
-    except AskRefused as refused:
-        return refused.reason
-    return ""
+    found = told(kind, table, fields, script, seed)[0]
+    return found if isinstance(found, str) else ""
 
 
 class OnScript(TextGenerator):

@@ -3,12 +3,14 @@
 import json
 
 import jsonschema
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from generators.text.answers import first_object
 from stages.engine import AskRefused
-from tests.generators.scripted import cut_off, method_of, told
+from tests.generators.script import cut_off, method_of, told
 
 LABELS = {"labels": ["good", "bad", "mixed"]}
 TEXT = {"text": "It broke on the first day."}
@@ -79,3 +81,25 @@ def test_a_schema_of_ones_own_may_have_labels_of_any_type():
     numbers = {"type": "object", "properties": {"label": {"type": "integer"}}, "required": ["label"]}
     assert told("annotate", {"schema": numbers}, TEXT, ['{"label": 3}'])[0]["label"] == "3"
     assert method_of("annotate", {"schema": numbers}).identity() != method_of("annotate", {"schema": schema}).identity()
+
+
+def test_escapes_that_are_half_a_character_do_not_get_into_a_column():
+    free = {"type": "object", "properties": {"label": {}, "rationale": {"type": "string"}}, "required": ["label"]}
+    answers = [
+        r'{"rationale": "\ud83d so", "label": "\ud83d"}',
+        r'{"label": ["\udc00", {"\ud800": "\ud83d\ude00"}]}',
+        "```json\n" + r'{"label": "\ud83d"}' + "\n```",
+    ]
+    payload, _, _ = told("annotate", {"schema": free}, TEXT, answers)
+    assert payload["votes"] == ["?", '["?", {"?": "😀"}]', "?"] and payload["rationale"] == "? so"
+    for field in method_of("annotate", {"schema": free}).payload:
+        pa.array([payload[field.name]], field.type).validate(full=True)
+    assert told("annotate", LABELS, TEXT, [r'{"rationale": "\ud83d", "label": "good"}'])[0]["rationale"] == "?"
+
+
+@given(
+    st.recursive(st.text() | st.integers() | st.none(), lambda some: st.lists(some) | st.dictionaries(st.text(), some))
+)
+def test_the_first_object_is_found_in_what_stands_around_it(value):
+    said = {"a": value}
+    assert first_object(f"So: {json.dumps(said)} }}") == said and first_object(json.dumps(said)[:-1]) is None

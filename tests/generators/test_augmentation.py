@@ -4,7 +4,7 @@ import pytest
 
 from generators.text.registry import method_class
 from generators.text.rephrase import TEMPLATES
-from tests.generators.scripted import cut_off, method_of, told
+from tests.generators.script import cut_off, method_of, told
 
 TEXT = {"text": "The tide comes twice a day."}
 

@@ -3,7 +3,7 @@
 import pytest
 
 from stages.engine import AskRefused
-from tests.generators.scripted import cut_off, method_of, told
+from tests.generators.script import cut_off, method_of, told
 
 TOPIC = {"topic": "tides"}
 TALK = ["User: Why are there tides?", "Because of the moon.", "And the sun?", "It helps.", "How much?", "By half."]

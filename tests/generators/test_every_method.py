@@ -107,6 +107,14 @@ def test_engines_that_wait_give_the_same_rows(kind, whole, batch):
     assert made(waiting, batch) == whole(kind), "and the same ones twice"
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "magpie"])
+def test_a_row_with_nothing_in_it_is_refused_before_any_call(kind):
+    blank = ["", " ", "\n\t \u3000\n", None]
+    rows = made(generator_of(kind), asks(len(blank), lambda number: dict.fromkeys(FIELDS, blank[number])))
+    assert [row["reject"] for row in rows] == ["generator:missing_field"] * len(blank)
+    assert all(not row["tokens_in"] and not row.get("turns") for row in rows)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_other_seeds_make_other_rows_and_other_prompts_another_identity(kind, whole, batch):
     other = made(generator_of(kind), asks(NUM_ROWS, fields, lot=1))

@@ -9,7 +9,7 @@ from records.errors import UserError
 from records.spec import build
 from stages.engine import AskRefused
 from stages.user_turn import USER_TURN
-from tests.generators.scripted import cut_off, method_of, told
+from tests.generators.script import cut_off, method_of, told
 
 TOPIC = {"topic": "tides"}
 EXERCISE = "Explain why there are two tides on most days."
@@ -106,17 +106,11 @@ def test_backtranslation_answers_with_the_document_and_its_score():
         ([""], "empty_instruction"),
         (["How often is it?", '{"score": 3}'], "score"),
         *((["How often is it?", said], "unreadable_score") for said in UNREADABLE),
-        (["How often is it?", cut_off('{"sco')], "unreadable_score"),
+        (["How often is it?", cut_off('{"sco')], "cut_score"),
     ],
 )
 def test_pairs_that_the_curator_does_not_keep_are_refused(answers, reason):
     assert told("backtranslate", {"min_score": 4}, DOCUMENT, answers)[0] == reason
-
-
-@pytest.mark.parametrize("kind", ["backtranslate", "paraphrase", "translate"])
-def test_a_document_with_nothing_in_it_is_never_asked_about(kind):
-    found, engine, _ = told(kind, {}, {"text": " \n"}, ["x"])
-    assert found == "missing_field" and not engine.asked
 
 
 def test_magpie_lets_the_model_write_the_users_turn():
@@ -170,6 +164,10 @@ def test_magpie_refuses_instructions_that_are_none(answers, reason):
         ("magpie", {"sampling": {"instruction": {"temprature": 1}}}, "did you mean 'temperature'"),
         ("magpie", {"min_words": 0}, "min_words"),
         ("paraphrase", {"template": "{style}"}, "{document}"),
+        ("rephrase", {"document": "a b"}, "'a b'"),
+        ("textbook", {"topic": "a}{b"}, "'a}{b'"),
+        ("code", {"seed": "a}{b"}, "'a}{b'"),
+        ("math", {"seed": ""}, "''"),
         ("paraphrase", {"styles": []}, "styles"),
         ("translate", {"round_trip": True, "templates": {"back": "{target}"}}, "{translation}"),
         ("translate", {"targets": []}, "targets"),

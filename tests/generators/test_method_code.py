@@ -37,7 +37,7 @@ def test_three_calls_make_a_row_that_the_sandbox_passes():
     assert row["tests"] == "assert twice(0) == 0\nassert twice(-3) == -6"
     assert row["text"] == f"{PROBLEM}\n\n```python\n{row['code']}\n```"
     assert [turn["turn"] for turn in session.turns] == ["problem", "solution", "tests"]
-    assert "x * 2" in engine.calls[0][0] and PROBLEM in engine.calls[1][0] and row["code"] in engine.calls[2][0]
+    assert "x * 2" in engine.asked[0] and PROBLEM in engine.asked[1] and row["code"] in engine.asked[2]
     wrong = {**row, "code": "def twice(n):\n    return n"}
     assert verdicts([row, wrong]) == ["passed", "failed"]
 
@@ -45,10 +45,12 @@ def test_three_calls_make_a_row_that_the_sandbox_passes():
 def test_one_structured_call_makes_the_same_row():
     said = {"problem": PROBLEM, "solution": "def twice(n):\n    return 2 * n", "tests": "assert twice(1) == 2"}
     row, engine, _ = told("code", {"structured": True}, SEED, {"Make up one": said})
-    assert row["instruction"] == PROBLEM and row["tests"] == "assert twice(1) == 2" and len(engine.calls) == 1
-    assert list(engine.calls[0][2]["properties"]) == ["problem", "solution", "tests"]
+    assert row["instruction"] == PROBLEM and row["tests"] == "assert twice(1) == 2" and len(engine.asked) == 1
+    assert list(engine.schemas[0]["properties"]) == ["problem", "solution", "tests"]
     for bad in ("no JSON", "[1]", {"problem": "x"}, {**said, "tests": 3}, '{"problem": "x", "solu'):
-        assert refusal("code", {"structured": True}, SEED, {"Make up one": bad}) == "unreadable_answer"
+        assert refusal("code", {"structured": True}, SEED, {"Make up one": bad}) == "unreadable_all"
+    cut = Reply('{"problem": "x", "solu', "length")
+    assert refusal("code", {"structured": True}, SEED, {"Make up one": cut}) == "cut_all"
     assert refusal("code", {"structured": True}, SEED, {"": {**said, "tests": "none"}}) == "no_tests"
     assert refusal("code", {"structured": True}, SEED, {"": {**said, "problem": " "}}) == "empty_problem"
 
@@ -145,8 +147,8 @@ def test_keys_are_checked_and_prompts_are_identity():
 
 def test_a_call_samples_as_the_recipe_says_for_it():
     _, engine, _ = told("code", {"sampling": {"tests": {"temperature": 0.0}}, "system": "Be brief."}, SEED, GOOD)
-    assert [call[1]["temperature"] for call in engine.calls] == [1.0, 1.0, 0.0]
-    assert engine.calls[0][0][0] == {"role": "system", "content": "Be brief."}
+    assert [each["temperature"] for each in engine.sampling] == [0.5, 0.5, 0.0]
+    assert engine.asked[0][0] == {"role": "system", "content": "Be brief."}
 
 
 def test_the_same_rows_again_however_they_are_batched():
@@ -159,3 +161,8 @@ def test_the_same_rows_again_however_they_are_batched():
     reasons = {row["reject"] for row in rows}
     assert reasons == {None, *(f"generator:{r}" for r in ("cut_problem", "empty_solution", "no_tests"))}
     assert all(len(row["turns"]) == 3 for row in rows if row["reject"] is None)
+
+
+def test_an_assert_is_kept_once() -> None:
+    said = Reply("```python\nassert f(1) == 2\nassert f(1)  ==  2\nx = 3\nassert f(x) == 4\nassert f(1) == 2\n```")
+    assert asserts_of(said, "def f(n):\n    return n + 1") == "assert f(1) == 2\nx = 3\nassert f(x) == 4"

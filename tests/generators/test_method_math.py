@@ -17,7 +17,7 @@ SEED = {"text": "apples"}
 def test_a_problem_is_made_and_solved():
     row, engine, session = told("math", {}, SEED, SCRIPT)
     assert row["instruction"] == PROBLEM and row["answer"] == "7" and row["answers"] == ["7"]
-    assert row["text"] == f"{PROBLEM}\n\n{row['solution']}" and "apples" in engine.calls[0][0]
+    assert row["text"] == f"{PROBLEM}\n\n{row['solution']}" and "apples" in engine.asked[0]
     assert [turn["turn"] for turn in session.turns] == ["problem", "solution"]
 
 
@@ -29,7 +29,7 @@ def test_the_majority_decides_and_its_first_solution_is_shown():
     assert row["answers"] == ["5", "1/2", None, "0.50", None]
     assert row["answer"] == "1/2" and row["solution"] == "The answer is 1/2." and row["instruction"] == "How 2?"
     assert [turn["turn"] for turn in session.turns] == ["solution"] * 5
-    assert len({call[0] for call in engine.calls}) == 1
+    assert len(set(engine.asked)) == 1
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ def test_an_answer_is_criticised_and_revised_round_after_round():
     assert row["prompt"] == ASKED["text"] and row["initial"] == row["rejected"] == "Try some passwords."
     assert row["chosen"] == row["text"] == "Ask your neighbour." and len(set(row["principles"])) == 2
     assert [turn["turn"] for turn in session.turns] == ["initial", *["critique", "revision"] * 2]
-    prompts = [call[0] for call in engine.calls]
+    prompts = engine.asked
     by_id = {p.id: p for p in load_principles(FILE)}
     for at, name in enumerate(row["principles"]):
         assert by_id[name].critique in prompts[1 + 2 * at] and by_id[name].revision in prompts[2 + 2 * at]
@@ -55,7 +55,7 @@ def test_preference_counts_only_verdicts_that_agree_in_both_orders():
     row, engine, session = told("preference", {}, ASKED, {**prefers, "": answers})
     assert row["chosen"] == row["text"] == "Ask her." and row["rejected"] == "Guess it." and row["margin"] == 1.0
     judge = {p.id: p.judge for p in load_principles(FILE)}[row["principle"]]
-    assert judge in engine.calls[2][0] and engine.calls[2][2]["properties"]["better"]["enum"] == [1, 2]
+    assert judge in engine.asked[2] and engine.schemas[2]["properties"]["better"]["enum"] == [1, 2]
     assert [turn["turn"] for turn in session.turns] == ["answer", "answer", "judge", "judge"]
     always_first = {"Answer 1:": {"better": 1}, "": answers}
     assert refusal("preference", {}, ASKED, always_first) == "tie"
@@ -72,8 +72,8 @@ def test_the_margin_is_the_difference_of_the_shares_of_comparisons_won():
     script = {**best, **good, "": ["bad", "good", "best", "good"]}
     row, engine, _ = told("preference", {"responses": 4, "temperatures": [0.5, 0.9]}, ASKED, script)
     assert (row["chosen"], row["rejected"], row["margin"]) == ("best", "bad", 1.0)
-    assert [call[1]["temperature"] for call in engine.calls[:4]] == [0.5, 0.5, 0.9, 0.9]
-    assert len(engine.calls) == 4 + 6, "the answer that was given twice is judged once"
+    assert [each["temperature"] for each in engine.sampling[:4]] == [0.5, 0.5, 0.9, 0.9]
+    assert len(engine.asked) == 4 + 6, "the answer that was given twice is judged once"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +84,8 @@ def test_the_margin_is_the_difference_of_the_shares_of_comparisons_won():
         ([Reply("Ask", "length"), "Ask her."], {"better": 1}, "cut_answer"),
         (["a", "b"], "Both are fine.", "unreadable_judge"),
         (["a", "b"], {"better": 3}, "unreadable_judge"),
+        (["a", "b"], Reply('{"bett', "length"), "cut_judge"),
+        (["a", "b"], ['{"better": 1}', Reply('{"bett', "length")], "tie"),
         (["a", "b"], ['{"better": 1}', "cut {"], "tie"),
         (["a", "b"], AskRefused("context_length"), "context_length"),
     ],
@@ -94,8 +96,8 @@ def test_preferences_that_cannot_be_had_refuse_the_ask(answers, verdicts, reason
 
 @given(st.text())
 def test_any_verdict_is_read_or_is_none(text):
-    assert verdict(text) in (None, 1, 2)
-    assert verdict('```json\n{"better": 2}\n```' + text) == 2 and verdict('{"better": true}') is None
+    assert verdict(Reply(text)) in (None, 1, 2)
+    assert verdict(Reply('```json\n{"better": 2}\n```' + text)) == 2 and verdict(Reply('{"better": true}')) is None
 
 
 def test_answers_that_differ_are_kept_in_their_order():

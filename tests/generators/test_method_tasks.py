@@ -28,6 +28,7 @@ SELF = {
     "Make up a short input": {"input": "snow falls"},
 }
 OF_CLASS = {**SELF, "Is this a class": {"classification": True}}
+DEEPER = {"operations": {"deepen": 1.0}}
 EVOL = {
     "harder|quite different": "Name three red fruits and where they grow.",
     "Two instructions": {"same": False},
@@ -40,7 +41,7 @@ def test_a_task_is_made_after_examples_and_its_input_first():
     assert row["instruction"] == NEW and row["is_classification"] is False
     assert (row["input"], row["output"], row["text"]) == ("winter", "autumn", f"{NEW}\n\nwinter\n\nautumn")
     assert [turn["turn"] for turn in session.turns] == ["task", "classify", "instance"]
-    task, classify, instance = (call[0] for call in engine.calls)
+    task, classify, instance = engine.asked
     assert "1. Name a fruit that is red.\n2. Is the mood good or bad?\n3. Add up" in task
     assert '{"classification": true}' in classify and '{"output"' not in classify
     assert '"output": "A cherry."' in instance and '"output": "5"' in instance and "mood" not in instance
@@ -51,15 +52,15 @@ def test_a_classification_task_draws_its_label_first():
     row, engine, session = rows[0]
     assert row["is_classification"] is True and row["input"] == "snow falls"
     assert [turn["turn"] for turn in session.turns] == ["task", "classify", "labels", "input"]
-    assert f'"{row["output"]}"' in engine.calls[3][0]
+    assert f'"{row["output"]}"' in engine.asked[3]
     outputs = [row["output"] for row, *_ in rows]
     assert set(outputs) == {"warm", "cold"} and min(outputs.count("warm"), outputs.count("cold")) > 15
 
 
 def test_without_rounds_the_source_row_is_the_example():
     row, engine, _ = told("self_instruct", {"shots": 0}, {"instruction": "Name a fruit."}, SELF)
-    assert "1. Name a fruit.\n\n" in engine.calls[0][0] and row["instruction"] == NEW
-    assert engine.calls[2][0].startswith("Task: Tell which")
+    assert "1. Name a fruit.\n\n" in engine.asked[0] and row["instruction"] == NEW
+    assert engine.asked[2].startswith("Task: Tell which")
     for fields in ({}, {"instruction": None}, {"instruction": " "}, {"instruction": 3}):
         assert refusal("self_instruct", {}, fields, SELF) == "missing_field"
     assert refusal("self_instruct", {}, {"instruction": "Name it.", "examples": ["x", {}]}, SELF) == ""
@@ -82,6 +83,9 @@ def test_without_rounds_the_source_row_is_the_example():
         ("Is this a class", {"classification": "yes"}, "unreadable_classify"),
         ("Give one example", '{"input": "x", "outp', "unreadable_instance"),
         ("Give one example", {"input": "x"}, "unreadable_instance"),
+        ("Is this a class", Reply("Well, in a", "length"), "cut_classify"),
+        ("Give one example", Reply('{"input": "x", "outp', "length"), "cut_instance"),
+        ("Give one example", Reply('{"input": "x"} is', "length"), "unreadable_instance"),
         ("Give one example", {"input": "x", "output": " "}, "empty_output"),
         ("Give one example", {"input": "x", "output": "X "}, "echo"),
         ("Give one example", {"input": "x", "output": NEW}, "echo"),
@@ -101,6 +105,8 @@ def test_a_bad_task_refuses_the_ask(call, said, reason):
         ("Which labels", {"labels": [1, 2, " "]}, "few_labels"),
         ("Which labels", "good, bad", "unreadable_labels"),
         ("Make up a short input", "some", "unreadable_input"),
+        ("Which labels", Reply('{"labels": ["good",', "length"), "cut_labels"),
+        ("Make up a short input", Reply('{"input": "so', "length"), "cut_input"),
         ("Make up a short input", {"input": " "}, "empty_input"),
         ("Make up a short input", {"input": "Said so:"}, "open_end"),
     ],
@@ -144,7 +150,7 @@ def test_an_instruction_evolves_by_each_operation(operation):
     assert row["operation"] == operation and row["parent"] == "Name a red fruit." and row["depth"] == 3
     assert row["instruction"] == EVOL["harder|quite different"] and row["output"] == EVOL[""]
     assert [turn["turn"] for turn in session.turns] == [operation, "equal", "response"]
-    assert "Name a red fruit." in engine.calls[0][0] and engine.calls[2][0] == row["instruction"]
+    assert "Name a red fruit." in engine.asked[0] and engine.asked[2] == row["instruction"]
 
 
 def test_operations_are_drawn_by_weight_and_depth_starts_at_one():
@@ -157,13 +163,14 @@ def test_operations_are_drawn_by_weight_and_depth_starts_at_one():
 @pytest.mark.parametrize(
     "call,said,reason",
     [
-        ("harder|quite different", "", "empty_instruction"),
-        ("harder|quite different", Reply("Name three", "length"), "cut_instruction"),
+        ("harder|quite different", "", "empty_deepen"),
+        ("harder|quite different", Reply("Name three", "length"), "cut_deepen"),
         ("harder|quite different", "New instruction: name three fruits.", "copied_prompt"),
         ("harder|quite different", "#Rewritten Prompt#: name three", "copied_prompt"),
         ("harder|quite different", "name A red   fruit.", "no_gain"),
         ("Two instructions", {"same": True}, "no_gain"),
         ("Two instructions", "They differ.", "unreadable_equal"),
+        ("Two instructions", Reply('{"sam', "length"), "cut_equal"),
         ("", "I am sorry, I cannot do that.", "sorry"),
         ("", "It is what it is, and so on...", ""),
         ("", "What? Is it the, or not!", "stop_words"),
@@ -177,7 +184,7 @@ def test_failed_evolutions_are_eliminated(call, said, reason):
     script = {**EVOL, call: said}
     if reason == "":
         script[call] = "It is what it is, on the whole."
-    assert refusal("evol_instruct", {}, {"instruction": "Name a red fruit."}, script) == reason
+    assert refusal("evol_instruct", DEEPER, {"instruction": "Name a red fruit."}, script) == reason
 
 
 def test_long_apologies_and_the_parents_own_words_are_no_fault():

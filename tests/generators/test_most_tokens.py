@@ -46,7 +46,7 @@ def test_the_longest_way_is_what_most_tokens_counts(kind):
             asyncio.run(method.run(Ask("a" * 32, seed, fields), session))
         except AskRefused as refused:
             assert refused.reason == "tie"
-        spent.append(sum(call[1]["max_tokens"] for call in engine.calls[-session.calls :]))
+        spent.append(sum(call["max_tokens"] for call in engine.sampling[-session.calls :]))
     assert max(spent) == most
 
 

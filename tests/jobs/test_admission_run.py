@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import ROOT, gristmill
 from tests.outputs import kept_hashes, shard_paths, wait_for_commits
-from tests.recipes import AT_ONCE, STAGES, canned
+from tests.recipes import AT_ONCE, STAGES, canned, write
 
 AUDIENCES = ["pupils", "farmers", "nurses", "sailors"]
 QUOTAS = {"pupils": 40, "farmers": 25, "nurses": 60}
@@ -110,3 +110,24 @@ def test_rounds_are_for_methods_that_feed(tmp_path: Path) -> None:
     path = canned(tmp_path, rounds={"num": 2}, source={"cycle": False})
     done = gristmill("produce", path, "--out", str(tmp_path / "out"), "--dry-run")
     assert done.returncode == 2 and "[rounds] is for methods that feed on kept rows" in done.stderr
+
+
+def test_rows_that_no_model_wrote_are_balanced_and_shown_so(tmp_path: Path) -> None:
+    items = [{"text": f"row {n} of {n * n}", "label": "even" if n % 2 else "odd"} for n in range(48)]
+    given = write(
+        tmp_path / "given.toml",
+        {
+            "name": "given",
+            "lot_size": 16,
+            "source": {"items": items, "carry": ["label"]},
+            "generator": {"kind": "given", "columns": ["text"]},
+            "stages": [{"kind": "balance", "column": "label", "quotas": {"even": 5}}],
+            "cluster": {"num_cpus": 2},
+        },
+    )
+    done = gristmill("produce", given, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Balance by label" in page and "Lengths of kept rows" not in page
+    kept = [row["label"] for path in shard_paths(tmp_path / "out") for row in pq.read_table(path).to_pylist()]
+    assert Counter(kept) == {"even": 5, "odd": 24}

@@ -109,6 +109,10 @@ def test_preferences_over_dialogues_and_answers_by_name() -> None:
         some = table_of(instruction=["do"], text=["do\nit"], **{answer: ["it"]})
         (row,) = form_of("messages", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
         assert said(row["messages"]) == [("user", "do"), ("assistant", "it")]
+    both = table_of(instruction=["x"], prompt=["a"], text=["b"], chosen=["c"], rejected=["d"], input=["i"])
+    for name, first in (("messages", [("user", "a"), ("assistant", "c")]), ("preference", None)):
+        (row,) = form_of(name, both.schema).convert(both).to_pylist()  # type: ignore[union-attr]
+        assert said(row["messages"]) == first if first else said(row["prompt"]) == [("user", "a")]
     for columns, answer in (({"text": ["b"]}, "b"), ({"text": ["b"], "chosen": ["c"]}, "c")):
         some = table_of(prompt=["a\n"], **columns)
         (row,) = form_of("prompt-completion", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]

@@ -214,3 +214,24 @@ def test_a_browser_shows_rows_at_every_width(code: Store, tmp_path: Path) -> Non
         seen = look(tmp_path / "code" / "report.html", width)
         assert seen["width"] <= width and seen["scripts"] == 0 and seen["fetched"] == []
         assert "A look at the rows" in seen["headings"] and "Calls" in seen["headings"]
+
+
+def test_a_row_is_shown_around_a_benchmark_only_where_it_was_rejected_for_it() -> None:
+    spans = ["overlap_item", "overlap_share", "overlap_start"]
+    payload = [pa.field("text", pa.string()), pa.field("output", pa.string())]
+    findings = [pa.field(spans[0], pa.string()), pa.field(spans[1], pa.float32()), pa.field(spans[2], pa.int32())]
+    stages: list[tuple[str, dict[str, Any], list[str]]] = [
+        ("clean", {"kind": "decontaminate", "column": "output"}, spans),
+        ("dedup", {"kind": "dedup"}, ["duplicate_of"]),
+    ]
+    look = look_of(full_schema(payload, findings), stages)
+    assert look is not None and {"output", "overlap_start"} <= set(look.columns)
+    words = " ".join(f"word{n}" for n in range(2000))
+    row = {"id": "a" * 32, "source_id": "s", "text": "short", "output": words, "overlap_item": "H/1"}
+    row |= {"overlap_share": 0.9, "overlap_start": 9000}
+    there = shown({**row, "reject": "clean:overlap"}, look)
+    assert there.parts[0].cut.is_cut_before and "word0 " not in there.parts[0].cut.text
+    assert ("benchmark", "90% of H/1") in there.evidence
+    other = shown({**row, "reject": "dedup:duplicate", "duplicate_of": "f" * 32}, look)
+    assert not any(part.cut.is_cut_before for part in other.parts)
+    assert not any(name == "benchmark" for name, _ in other.evidence)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from records.errors import UserError
 from records.schema import REJECT
+from records.sources import Part, Source, SourceSpec, open_source
 from records.spec import build
 from stages.admission import Book, is_full, resolve_admitting, tally
 from stages.balance import Balance, BalanceSpec
@@ -189,3 +190,30 @@ def test_novelty_names_the_nearest_and_reads_words_of_any_script() -> None:
     book.admit(words("name three rivers of the north"), 0)
     assert book.judge(words("Name four rivers of the south"), 1).reason == "similar"
     assert book.judge(words("write a poem on glass"), 1).reason is None
+
+
+def test_novelty_does_not_hang_on_what_was_refused() -> None:
+    texts = [f"say {n} of {n % 7} and {n % 11} then {n % 3}" for n in range(60)]
+    whole, begun = novelty(max_rouge_l=0.9).new_book(), novelty(max_rouge_l=0.9).new_book()
+    for ask, text in enumerate(texts):
+        whole.judge(words(f"refused words {ask} {ask * 7}"), ask)  # seen and not kept
+        told = whole.judge(words(text), ask), begun.judge(words(text), ask)
+        assert told[0] == told[1]
+        if told[0].reason is None:
+            whole.admit(words(text), ask)
+            begun.admit(words(text), ask)
+
+
+def test_a_malformed_row_of_the_source_is_no_seed() -> None:
+    stage = novelty()
+    stage.bind(open_source(SourceSpec(items=({"instruction": "Sing a song."}, {"other": 1}))), "0" * 32, 0, 8)
+    broken = Source([Broken()], None)
+    stage.bind(broken, "0" * 32, 0, 8)
+    assert stage.new_book().judge(words("sing a song"), 0).evidence == {"rouge_l": 1.0, "nearest": "seed"}
+
+
+class Broken(Part):
+    name, num_rows, digest = "broken.jsonl", 2, ""
+
+    def rows(self, start: int, stop: int) -> list[str]:
+        return ["{not json", "[1]"][start:stop]

@@ -127,3 +127,9 @@ def test_stops_are_added_to_the_recipes_own():
     assert with_end({"stop_token_ids": None}, {"stop_token_ids": [3]}) == {"stop_token_ids": [3]}
     given = {"temperature": 1.0}
     assert with_end(given, {}) == given and with_end(given, {}) is not given
+
+
+def test_a_template_is_told_the_same_day_on_every_day(tokenizer):
+    engine = Engine("x", chat_template="{{ strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}")
+    engine._tokenizer = tokenizer
+    assert engine._render([{"role": "user", "content": "hello"}]) == "26 Jul 2024: hello"
