@@ -67,7 +67,8 @@ class EvolInstructSpec(StepsSpec):
 
     The source has the column `instruction`. operations: how often each is drawn, beside the others; one that is left
     out is never drawn. giveaways: words of the templates; an evolved instruction that holds one, where its parent did
-    not, has copied it and is eliminated.
+    not, has copied it and is eliminated. gain: whether the model is asked if anything was gained (call `equal`); one too
+    small to tell calls everything the same.
     """
 
     TEMPLATES = {**OPERATIONS, "equal": EQUAL, "response": RESPONSE}
@@ -78,6 +79,7 @@ class EvolInstructSpec(StepsSpec):
 
     operations: dict[str, float] = field(default_factory=lambda: dict.fromkeys(OPERATIONS, 1.0))
     giveaways: tuple[str, ...] = GIVEAWAYS
+    gain: bool = True
 
     def __post_init__(self) -> None:
         for name, weight in self.operations.items():
@@ -91,7 +93,8 @@ class EvolInstructSpec(StepsSpec):
 
     @property
     def used(self) -> list[str]:
-        return [*(name for name in OPERATIONS if self.operations.get(name)), "equal", "response"]
+        asked = [name for name in OPERATIONS if self.operations.get(name)]
+        return [*asked, *(["equal"] if self.gain else []), "response"]
 
 
 class EvolInstruct(Steps):
@@ -129,7 +132,8 @@ class EvolInstruct(Steps):
         evolved = whole(await self.say(session, operation, {**ask.fields, "instruction": parent}), operation)
         if copies(evolved, parent, self.spec.giveaways):
             raise AskRefused("copied_prompt")
-        await self._eliminate_equal(session, ask.fields, parent, evolved)
+        if self.spec.gain:
+            await self._eliminate_equal(session, ask.fields, parent, evolved)
         output = whole(await self.say(session, "response", {**ask.fields, "instruction": evolved}), "response")
         if fault := response_fault(output):
             raise AskRefused(fault)
