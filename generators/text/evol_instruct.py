@@ -122,7 +122,8 @@ class EvolInstruct(Steps):
         return list(dict.fromkeys(["instruction", *self.columns_of()]))
 
     def ways(self) -> list[dict[str, int]]:
-        return [{name: 1, "equal": 1, "response": 1} for name in self.spec.used[:-2]]
+        asked = [name for name in self.spec.used if name not in OPERATIONS]
+        return [dict.fromkeys([name, *asked], 1) for name in self.spec.used if name in OPERATIONS]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         parent = ask.fields.get("instruction")

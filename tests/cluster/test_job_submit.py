@@ -21,7 +21,7 @@ from tests.conftest import ROOT, gristmill
 from tests.recipes import canned
 from tests.s3server import free_port
 
-MAX_UPLOAD_BYTES = 2 * 2**20
+MAX_UPLOAD_BYTES = 4 * 2**20
 UP_TIMEOUT_S = 60.0
 BIN = Path(sys.executable).parent
 AWS = {

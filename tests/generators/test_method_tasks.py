@@ -229,3 +229,13 @@ def test_the_same_rows_again_however_they_are_batched():
     rows = made("evol_instruct", {}, SEEDS * 15, script)
     assert {row["reject"] for row in rows} == {None, "generator:no_gain", "generator:sorry"}
     assert {row["depth"] for row in rows if row["reject"] is None} == {1}
+
+
+def test_without_gain_nothing_is_asked_about_it():
+    fields = {"instruction": "Explain tides."}
+    says = ["Explain spring tides and neap tides with dates.", "The moon pulls."]
+    payload, engine, _ = told("evol_instruct", {"gain": False, "operations": {"deepen": 1}}, fields, says)
+    assert payload["output"] == "The moon pulls." and len(engine.asked) == 2
+    method = method_of("evol_instruct", {"gain": False})
+    assert {frozenset(way) for way in method.ways()} >= {frozenset({"deepen", "response"})}
+    assert not any("equal" in way for way in method.ways()) and len(method.ways()) == 6
