@@ -67,8 +67,8 @@ class EvolInstructSpec(StepsSpec):
 
     The source has the column `instruction`. operations: how often each is drawn, beside the others; one that is left
     out is never drawn. giveaways: words of the templates; an evolved instruction that holds one, where its parent did
-    not, has copied it and is eliminated. gain: whether the model is asked if anything was gained (call `equal`); one too
-    small to tell calls everything the same.
+    not, has copied it and is eliminated. gain: whether the model is asked if anything was gained (call `equal`); a
+    model too small to tell calls everything the same.
     """
 
     TEMPLATES = {**OPERATIONS, "equal": EQUAL, "response": RESPONSE}

@@ -46,7 +46,7 @@ SHOWS: dict[str, tuple[set[str], Callable[[dict[str, Any]], Any]]] = {
     ),
     "preference": ({"generator:tie"}, lambda row: 0 < row["margin"] <= 1 and row["chosen"] != row["rejected"]),
     "self-instruct": ({"generator:keyword"}, lambda row: row["instruction"] and row["output"]),
-    "evol-instruct": ({"generator:no_gain"}, lambda row: row["depth"] == 1 and row["parent"] != row["instruction"]),
+    "evol-instruct": (set(), lambda row: row["depth"] == 1 and row["parent"] != row["instruction"]),
 }
 
 
