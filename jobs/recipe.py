@@ -1,6 +1,5 @@
 """A recipe: hand-written TOML to frozen specs, and to the fingerprint that is the identity of what it makes."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +12,7 @@ from generators.registry import generator_class
 from generators.text.contract import Method
 from generators.text.registry import method_class
 from jobs.gate_audit import GateAuditSpec
+from jobs.recipe_checks import check_label, check_reads, check_room, check_source
 from jobs.toml_file import load_table, parted
 from records.errors import UserError
 from records.ids import fingerprint
@@ -31,7 +31,6 @@ from stages.needs import Needs
 from stages.registry import stage_class
 
 SECRETS = ("hf_token", "token", "api_key", "password")
-NUM_PEEKED = 16
 PLACES = ("path", "file")  # keys that say where something lies; its content bears identity, by digest
 
 
@@ -202,7 +201,7 @@ def build_mill(recipe: Recipe) -> Mill:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
     source = open_source(recipe.source)
-    _check_source(source, recipe.source, generator)
+    check_source(source, recipe.source, generator)
     if recipe.rounds:
         if method is None or not method.feed:
             what = f"method '{method.kind}'" if method else f"generator '{generator.kind}'"
@@ -222,10 +221,10 @@ def build_mill(recipe: Recipe) -> Mill:
         schema = full_schema(payload, [c for s in stages for c in s.columns()])
     except ValueError as error:
         raise UserError(f"{error}; rename it in source.carry, or give the stage another name") from None
-    _check_reads(schema, payload, stages)
-    _check_room(recipe.limits, stages)
+    check_reads(schema, payload, stages)
+    check_room(recipe.limits, stages)
     if recipe.gate_audit:
-        _check_label(schema, recipe.gate_audit.column)
+        check_label(schema, recipe.gate_audit.column)
     judged = [{"kind": s.kind, "name": s.name, **_placeless(literals(s.spec, True)), **s.identity()} for s in stages]
     identity = {
         "seed": recipe.seed,
@@ -262,59 +261,3 @@ def build_mill(recipe: Recipe) -> Mill:
     for stage in stages:
         stage.bind(source, mark, plan.generation, plan.lot_size)
     return Mill(recipe, source, generator, method, stages, identity, mark, plan, schema)
-
-
-def _check_source(source: Source, source_spec: SourceSpec, generator: Generator) -> None:
-    """Refuse a source in which no row has the columns that the generator wants; single bad rows are rejected later."""
-    seen: set[str] = set()
-    reader = f"method '{generator.method}'" if generator.method else f"generator '{generator.kind}'"
-    wanted = [(name, f"{reader} reads") for name in generator.fields_read()]
-    wanted += [(name, "source.carry names") for name in source_spec.carry]
-    wanted += [(source_spec.id_column, "source.id_column names")] if source_spec.id_column else []
-    for _, text in source.rows(0, min(source.num_rows, NUM_PEEKED)):
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            continue
-        seen |= set(row) if isinstance(row, dict) else set()
-    if wanted and not seen:
-        raise UserError(f"none of the first rows of the source is a JSON object with columns ({source.parts[0].name})")
-    for name, who in wanted:
-        if name not in seen:
-            raise UserError(f"{who} the source column '{name}', which is not there{nearest(name, seen)}")
-
-
-def _check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequence[Stage]) -> None:
-    later = {c.name for s in stages for c in s.columns()}
-    known = {n for n in schema.names if n not in later}
-    for stage in stages:
-        for name in stage.reads():
-            if name not in known:
-                raise UserError(
-                    f"stage '{stage.name}' reads column '{name}', which is not there; "
-                    f"the payload is {', '.join(f.name for f in payload)}"
-                )
-            if (why := stage.refuses(schema.field(name))) is not None:
-                raise UserError(f"stage '{stage.name}' reads column '{name}', which {why}")
-        known |= {c.name for c in stage.columns()}
-
-
-def _check_label(schema: pa.Schema, column: str) -> None:
-    if column not in schema.names:
-        raise UserError(
-            f"gate_audit.column: rows have no column '{column}'{nearest(column, schema.names)}; source.carry brings "
-            f"columns of the source along"
-        )
-    if pa.types.is_nested(schema.field(column).type) or pa.types.is_binary(schema.field(column).type):
-        raise UserError(f"gate_audit.column: '{column}' is {schema.field(column).type}, which is no label")
-
-
-def _check_room(limits: Limits, stages: Sequence[Stage]) -> None:
-    """Refuse a limit that Bloom filters are not made for; such a run would end before it."""
-    for stage in stages:
-        most = getattr(stage.spec, "bloom_rows", None)
-        if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
-            raise UserError(
-                f"limits.kept_rows is {limits.kept_rows:,}, but stage '{stage.name}' has filters for {most:,} rows; "
-                f"raise its bloom_rows to that"
-            )
