@@ -152,7 +152,7 @@ def test_yields_and_rejects_add_up(out: Path) -> None:
     assert steps[0].entering == book.totals.asks and steps[0].rejected == 5
     assert all(a.leaving == b.entering for a, b in pairwise(steps))
     assert steps[-1].leaving == book.totals.kept
-    found = read_sample(store, book.totals.num_lots, NUM_ASKS)
+    found = read_sample(store, book.totals.num_lots, NUM_ASKS, book.recipe["stages"])
     assert len(found.lengths) == book.totals.kept and found.lengths.sum() == book.totals.kept_tokens
     assert sum(found.rejected_tokens.values()) == book.totals.tokens_out - book.totals.kept_tokens
     num_duplicates = book.totals.rejected["dedup:duplicate"]
