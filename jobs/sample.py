@@ -67,8 +67,10 @@ def spread(num_lots: int, num_wanted: int) -> list[int]:
 
 
 def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Mapping[str, Any]] = ()) -> Sample:
-    """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`; `stages` are the recipe's: without them nothing is known
-    to be rejected for a benchmark."""
+    """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`.
+
+    `stages` are the recipe's: without them nothing is known to be rejected for a benchmark.
+    """
     lots = spread(num_lots, max(1, min(MAX_LOTS, MAX_ROWS * num_lots // max(1, num_asks))))
     sample = Sample(len(lots), num_lots, lots=lots)
     lengths = []
