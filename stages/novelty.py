@@ -58,6 +58,9 @@ class Novelty(Admission):
         self._seeds: list[list[str]] = []
         self._plan: tuple[str, int, int] | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_seeds": []}  # the driver's book has them; workers need none
+
     def columns(self) -> list[pa.Field]:
         return [pa.field("rouge_l", pa.float32()), pa.field("nearest", pa.string())]
 
@@ -66,8 +69,14 @@ class Novelty(Admission):
 
     def bind(self, source: Source, fingerprint: str, generation: int, lot_size: int) -> None:
         self._plan = fingerprint, generation, lot_size
+        self._seeds = []
         if self.spec.seeds:
-            for _, text in source.rows(0, min(source.num_rows, MAX_SEEDS)):
+            if source.num_rows > MAX_SEEDS:
+                raise UserError(
+                    f"{self.name}: seeds = true compares with every row of the source, and {source.num_rows:,} are too "
+                    f"many (at most {MAX_SEEDS:,}); set seeds = false"
+                )
+            for _, text in source.rows(0, source.num_rows):
                 try:
                     row = json.loads(text)
                 except (ValueError, RecursionError):

@@ -11,11 +11,10 @@ import pyarrow as pa
 
 from generators.text.answers import whole
 from generators.text.contract import Ask, Session, Template
-from generators.text.principles import draw, load_principles
+from generators.text.principles import Principled, draw
 from generators.text.prompts import filled
-from generators.text.steps import Steps, StepsSpec
+from generators.text.steps import StepsSpec
 from records.errors import UserError
-from records.spec import literals
 from records.words import text_key
 from stages.engine import AskRefused
 
@@ -68,7 +67,7 @@ class ConstitutionalSpec(StepsSpec):
         super().__post_init__()
 
 
-class Constitutional(Steps):
+class Constitutional(Principled):
     """1 + 2 * rounds calls. `initial` and `rejected` are the first answer, `chosen` and `text` the last revision."""
 
     kind = "constitutional"
@@ -80,8 +79,6 @@ class Constitutional(Steps):
 
     def __init__(self, spec: ConstitutionalSpec) -> None:
         super().__init__(spec)
-        self._prompt = Template(spec.prompt)
-        self._principles = load_principles(spec.file, spec.only)
         if len(self._principles) < spec.rounds:
             raise UserError(
                 f"method: {spec.rounds} rounds need as many principles, and there are {len(self._principles)}"
@@ -98,13 +95,6 @@ class Constitutional(Steps):
             pa.field("rejected", pa.string()),
             pa.field("text", pa.string()),
         ]
-
-    def fields_read(self) -> list[str]:
-        return self.columns_of(self._prompt)
-
-    def identity(self) -> dict[str, Any]:
-        kept = {name: value for name, value in super().identity().items() if name != "file"}
-        return {**kept, "principles": literals(self._principles)}
 
     def ways(self) -> list[dict[str, int]]:
         return [{"initial": 1, "critique": self.spec.rounds, "revision": self.spec.rounds}]

@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from generators.text.contract import Ask, Session, Template
-from generators.text.principles import draw, load_principles
+from generators.text.principles import Principled, draw
 from generators.text.prompts import filled
-from generators.text.steps import Steps, StepsSpec, object_of, read_object
-from records.spec import literals
+from generators.text.steps import StepsSpec, object_of, read_object
 from records.words import text_key
 from stages.engine import AskRefused, Reply
 
@@ -68,7 +67,7 @@ class PreferenceSpec(StepsSpec):
         super().__post_init__()
 
 
-class Preference(Steps):
+class Preference(Principled):
     """`responses` calls for the answers, then 2 * votes for each pair of different ones.
 
     Answers are made at once, then all verdicts are; with `temperatures`, the answers of one temperature after another.
@@ -78,11 +77,6 @@ class Preference(Steps):
     Spec = PreferenceSpec
     own: ClassVar[frozenset[str]] = frozenset({"prompt", "first", "second", "principle"})
     spec: PreferenceSpec
-
-    def __init__(self, spec: PreferenceSpec) -> None:
-        super().__init__(spec)
-        self._prompt = Template(spec.prompt)
-        self._principles = load_principles(spec.file, spec.only)
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -95,13 +89,6 @@ class Preference(Steps):
             pa.field("principle", pa.string()),
             pa.field("text", pa.string()),
         ]
-
-    def fields_read(self) -> list[str]:
-        return self.columns_of(self._prompt)
-
-    def identity(self) -> dict[str, Any]:
-        kept = {name: value for name, value in super().identity().items() if name != "file"}
-        return {**kept, "principles": literals(self._principles)}
 
     def ways(self) -> list[dict[str, int]]:
         num = self.spec.responses

@@ -3,10 +3,12 @@
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from generators.text.contract import mix
+from generators.text.contract import Template, mix
+from generators.text.steps import Steps
 from records.errors import UserError
-from records.spec import build, nearest
+from records.spec import build, literals, nearest
 from records.store import read_bytes
 
 
@@ -61,3 +63,20 @@ def draw(principles: Sequence[Principle], num: int, seed: int) -> list[Principle
     """`num` different principles, drawn from the seed, in the order of the draws."""
     left = list(principles)
     return [left.pop(mix(mix(seed, -2), at) % len(left)) for at in range(num)]
+
+
+class Principled(Steps):
+    """Base of the methods that go by a constitution. Their specs have `prompt`, `file` and `only`."""
+
+    def __init__(self, spec: Any) -> None:
+        super().__init__(spec)
+        self._prompt = Template(spec.prompt)
+        self._principles = load_principles(spec.file, spec.only)
+
+    def fields_read(self) -> list[str]:
+        return self.columns_of(self._prompt)
+
+    def identity(self) -> dict[str, Any]:
+        # What the file says, not where it lies.
+        kept = {name: value for name, value in super().identity().items() if name != "file"}
+        return {**kept, "principles": literals(self._principles)}

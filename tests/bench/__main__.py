@@ -1,6 +1,6 @@
 """`make bench`: every benchmark beside its peer or limit, in one run on one machine; prints a Markdown table.
 
-python -m tests.bench              all of them (about 15 minutes on 2 cores)
+python -m tests.bench              all of them (about 40 minutes on 2 cores)
 python -m tests.bench minhash      only those whose name contains a word
 """
 

@@ -1,5 +1,6 @@
 """What is admitted by the rows kept before: quotas, shares, ROUGE-L novelty, and what a refused row leaves behind."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from records.errors import UserError
 from records.schema import REJECT
-from records.sources import Part, Source, SourceSpec, open_source
+from records.sources import Part, Source
 from records.spec import build
 from stages.admission import Book, is_full, resolve_admitting, tally
 from stages.balance import Balance, BalanceSpec
@@ -204,16 +205,23 @@ def test_novelty_does_not_hang_on_what_was_refused() -> None:
             begun.admit(words(text), ask)
 
 
-def test_a_malformed_row_of_the_source_is_no_seed() -> None:
-    stage = novelty()
-    stage.bind(open_source(SourceSpec(items=({"instruction": "Sing a song."}, {"other": 1}))), "0" * 32, 0, 8)
-    broken = Source([Broken()], None)
-    stage.bind(broken, "0" * 32, 0, 8)
-    assert stage.new_book().judge(words("sing a song"), 0).evidence == {"rouge_l": 1.0, "nearest": "seed"}
-
-
 class Broken(Part):
-    name, num_rows, digest = "broken.jsonl", 2, ""
+    name, num_rows, digest = "broken.jsonl", 3, ""
 
     def rows(self, start: int, stop: int) -> list[str]:
-        return ["{not json", "[1]"][start:stop]
+        return ["{not json", "[1]", '{"instruction": "Sing a song."}'][start:stop]
+
+
+def test_seeds_are_the_rows_that_can_be_read_and_workers_need_none() -> None:
+    stage = novelty()
+    for _ in range(2):
+        stage.bind(Source([Broken()], None), "0" * 32, 0, 8)
+    assert stage.new_book().judge(words("sing a song"), 0).evidence == {"rouge_l": 1.0, "nearest": "seed"}
+    assert pickle.loads(pickle.dumps(stage)).new_book().judge(words("sing a song"), 0).reason is None
+
+
+def test_a_source_too_long_to_compare_with_is_refused() -> None:
+    many = Broken()
+    many.num_rows = 100_001
+    with pytest.raises(UserError, match="set seeds = false"):
+        novelty().bind(Source([many], None), "0" * 32, 0, 8)
