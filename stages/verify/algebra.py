@@ -9,10 +9,11 @@ import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 from records.errors import UserError
 from records.spec import placement
+from stages.contract import Stage
 from stages.sandbox.runner import Limits, Sandbox, Verdict, Warm
 from stages.sandbox.runner import check as check_sandbox
 
@@ -80,3 +81,26 @@ class Algebra:
         sandbox, self._sandbox = self._sandbox, None
         if sandbox is not None:
             sandbox.close()
+
+
+class Algebraic(Stage):
+    """Base of the stages that compare answers, by algebra too where their spec says `math`, within `algebra`."""
+
+    spec: Any
+
+    def __init__(self, spec: Any, name: str | None = None) -> None:
+        super().__init__(spec, name)
+        self._algebra = Algebra(spec.algebra)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_algebra": Algebra(self.spec.algebra)}
+
+    def identity(self) -> dict[str, Any]:
+        return versions() if self.spec.math else {}
+
+    def check(self) -> None:
+        if self.spec.math:
+            check(self.name)
+
+    def close(self) -> None:
+        self._algebra.close()

@@ -5,14 +5,13 @@ its own with a deadline.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import pyarrow as pa
 
 from records.spec import used_if
-from stages.contract import Found, Stage
-from stages.verify import algebra
-from stages.verify.algebra import Algebra, AlgebraSpec
+from stages.contract import Found
+from stages.verify.algebra import Algebraic, AlgebraSpec
 from stages.verify.answer_text import Rule, compare, extract, normal
 
 VERDICTS = ("right", "wrong", "unreadable", "timeout", "no_answer", "no_reference")
@@ -39,7 +38,7 @@ class AnswerSpec:
                 raise ValueError(f"keep: no verdict '{verdict}' (known: {', '.join(VERDICTS)})")
 
 
-class Answer(Stage):
+class Answer(Algebraic):
     """Findings: `answer_found` and `answer_expected`, as they stand in row and reference, and `answer_verdict` (right,
     wrong, unreadable, timeout, no_answer, no_reference). A row whose verdict is not in `keep` is rejected for it."""
 
@@ -47,28 +46,11 @@ class Answer(Stage):
     Spec: ClassVar[type] = AnswerSpec
     spec: AnswerSpec
 
-    def __init__(self, spec: AnswerSpec, name: str | None = None) -> None:
-        super().__init__(spec, name)
-        self._algebra = Algebra(spec.algebra)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_algebra": Algebra(self.spec.algebra)}
-
     def columns(self) -> list[pa.Field]:
         return [pa.field(f"{self.name}_{what}", pa.string()) for what in ("found", "expected", "verdict")]
 
     def reads(self) -> list[str]:
         return [self.spec.column, self.spec.reference]
-
-    def identity(self) -> dict[str, Any]:
-        return algebra.versions() if self.spec.math else {}
-
-    def check(self) -> None:
-        if self.spec.math:
-            algebra.check(self.name)
-
-    def close(self) -> None:
-        self._algebra.close()
 
     def find(self, rows: pa.RecordBatch) -> Found:
         rules = self.spec.extract

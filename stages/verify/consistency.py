@@ -6,15 +6,14 @@ final answer taken. The share of samples that gave it tells how sure the model i
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from records.spec import used_if
-from stages.contract import Found, Stage
-from stages.verify import algebra
-from stages.verify.algebra import Algebra, AlgebraSpec, Equality
+from stages.contract import Found
+from stages.verify.algebra import Algebraic, AlgebraSpec, Equality
 from stages.verify.answer_text import Rule, compare, extract, key, normal
 
 
@@ -44,7 +43,7 @@ class Vote(NamedTuple):
     share: float  # of all samples
 
 
-class Consistency(Stage):
+class Consistency(Algebraic):
     """Findings: `consistency_answer`, `consistency_share` (float32) and `consistency_votes` (int32).
 
     Of answers with equally many votes, the one that was given first wins. Reasons: no_answer (no sample has one), share
@@ -55,13 +54,6 @@ class Consistency(Stage):
     Spec: ClassVar[type] = ConsistencySpec
     reads_text: ClassVar[bool] = False
     spec: ConsistencySpec
-
-    def __init__(self, spec: ConsistencySpec, name: str | None = None) -> None:
-        super().__init__(spec, name)
-        self._algebra = Algebra(spec.algebra)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_algebra": Algebra(self.spec.algebra)}
 
     def columns(self) -> list[pa.Field]:
         types = {"answer": pa.string(), "share": pa.float32(), "votes": pa.int32()}
@@ -75,16 +67,6 @@ class Consistency(Stage):
             return None if pa.types.is_string(field.type) else "holds no text"
         is_texts = pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)
         return None if is_texts else "is no list of texts"
-
-    def identity(self) -> dict[str, Any]:
-        return algebra.versions() if self.spec.math else {}
-
-    def check(self) -> None:
-        if self.spec.math:
-            algebra.check(self.name)
-
-    def close(self) -> None:
-        self._algebra.close()
 
     def find(self, rows: pa.RecordBatch) -> Found:
         rules = self.spec.extract
