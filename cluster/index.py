@@ -115,20 +115,12 @@ class DedupIndex:
     def claim_admitting(self, lot: int, brief: Brief, first_owner: int, admit: Callable[[int], bool]) -> np.ndarray:
         """As `claim`, but a row that is no duplicate is kept only if `admit(its ask number)` says so; it is asked in
         the order of the rows. A row that is refused has -1 and claims nothing."""
-        refused: list[int] = []
-
-        def note(ask: int) -> bool:
-            if not (is_admitted := admit(ask)):
-                refused.append(ask - first_owner)
-            return is_admitted
-
-        return self._claim([(lot, brief, first_owner)], note, refused)[0]
+        return self._claim([(lot, brief, first_owner)], admit)[0]
 
     def _claim(
         self,
         lots: Sequence[tuple[int, Brief, int]],
         admit: Callable[[int], bool] | None = None,
-        refused: Sequence[int] = (),
     ) -> list[np.ndarray]:
         keys = np.concatenate([brief.keys for _, brief, _ in lots if brief.keys is not None])
         alive = np.concatenate([brief.alive for _, brief, _ in lots])
@@ -142,9 +134,7 @@ class DedupIndex:
         if admit is None:
             owners = resolve(alive=alive)
         else:
-            owners = resolve_admitting(lambda living: resolve(alive=living), alive, first_owner, admit)
-            alive = alive.copy()
-            alive[list(refused)] = False
+            owners, alive = resolve_admitting(lambda living: resolve(alive=living), alive, first_owner, admit)
         kept = np.flatnonzero(alive & (owners == NOBODY))
         self._unsent, self._unsent_from = (keys[kept], first_owner + kept), first_lot
         for (lot, _, _), start, stop in zip(lots, *np.searchsorted(kept, [starts[:-1], starts[1:]])):

@@ -90,7 +90,7 @@ class Turnstile:
             owners = self.index.claim_admitting(lot, brief, first, admit)
         else:
             nobody = np.full(num_rows, NOBODY, np.int64)
-            owners = resolve_admitting(lambda alive: nobody, brief.alive, first, admit)
+            owners, _ = resolve_admitting(lambda alive: nobody, brief.alive, first, admit)
         return Claimed(owners, refused, evidence)
 
     def committed(self, lot: int) -> None:

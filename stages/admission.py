@@ -111,11 +111,12 @@ class Claimed:
 
 def resolve_admitting(
     resolve: Callable[[np.ndarray], np.ndarray], alive: np.ndarray, first_owner: int, admit: Callable[[int], bool]
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """What `resolve` says of rows, where one that is no duplicate is kept only if `admit(ask number)` says so.
 
     `resolve(alive)`: owners int64 (n,) of the rows bool (n,), see stages.bandindex.resolve. `admit` is asked in the
-    order of the rows. The rows that it refuses have NOBODY, and nobody is a duplicate of them.
+    order of the rows. Answers with the owners, and with the rows bool (n,) that are alive and were not refused: those
+    that were have NOBODY, and nobody is a duplicate of them.
     """
     living = alive.copy()
     owners = resolve(living)
@@ -125,4 +126,4 @@ def resolve_admitting(
             owners = resolve(living)  # a row that was refused meanwhile has no duplicates
         if owners[row] == NOBODY and not admit(first_owner + row):
             living[row] = False
-    return owners
+    return owners, living

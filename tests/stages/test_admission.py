@@ -28,7 +28,7 @@ def arrays(rows: list[tuple[int, int, bool, int]]) -> tuple[np.ndarray, np.ndarr
 
 
 def admitting(keys: Any, found: Any, alive: Any, first: int, admit: Any) -> list[int]:
-    return resolve_admitting(lambda living: resolve(keys, found, living, first), alive, first, admit).tolist()
+    return resolve_admitting(lambda living: resolve(keys, found, living, first), alive, first, admit)[0].tolist()
 
 
 @settings(deadline=None)
