@@ -11,12 +11,12 @@ setup:           ## install the pinned environment into .venv (PROFILE=gpu on GP
 	@scripts/setup.sh
 
 demo: setup      ## produce a few hundred rows with a real small teacher into out/demo
-	@$(PY) -m jobs produce recipes/demo.toml --out out/demo
+	@$(PY) -m gristmill produce recipes/demo.toml --out out/demo
 
 check: setup     ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy
+	scripts/typecheck.sh
 
 test: check      ## the checks and the tests
 	$(PY) -m pytest

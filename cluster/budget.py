@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from cluster.spec import Limits
+from gristmill.cluster.spec import Limits
 
 
 class Spender(Protocol):

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -10,11 +12,13 @@ from pathlib import Path
 import ray
 from ray._private import ray_constants
 
-from cluster.headwatch import watching
-from cluster.spec import ClusterSpec
-from records.errors import UserError
+import gristmill
+from gristmill.cluster.head_monitor import watching
+from gristmill.cluster.spec import ClusterSpec
+from gristmill.records.errors import UserError
+from gristmill.records.shipped import FOLDERS, SHIPPED
 
-CODE = ("records", "stages", "evaluation", "generators", "cluster", "jobs")
+FLOORS = ("records", "engines", "stages", "evaluation", "generators", "cluster", "jobs")
 KNOCK_TIMEOUT_S = 10.0
 WORKER_ENV = {
     # One core is one task: a thread pool inside a task would take its neighbours' cores.
@@ -44,7 +48,9 @@ def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
     try:
         if address:
             say(f"connecting to Ray at {address}")
-            ray.init(address=address, namespace="gristmill", runtime_env=_runtime_env(), **quiet)
+            with _shipped_code() as modules:
+                env = {"env_vars": WORKER_ENV, **modules}
+                ray.init(address=address, namespace="gristmill", runtime_env=env, **quiet)
         else:
             say("starting a local Ray")
             _keep_to_loopback()
@@ -85,9 +91,19 @@ def _knock(address: str) -> None:
         raise UserError(f"cannot reach Ray at {address} ({error}); check cluster.address and RAY_ADDRESS") from None
 
 
-def _runtime_env() -> dict[str, object]:
-    """Ship our own code to the nodes, unless the enclosing Ray job has done so already."""
+@contextmanager
+def _shipped_code() -> Iterator[dict[str, object]]:
+    """`py_modules` with the package itself for the nodes; empty where the enclosing Ray job has shipped it already.
+
+    A node unpacks each module into a folder of its own. So the floors of a checkout are first copied into one package.
+    """
     if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
-        return {"env_vars": WORKER_ENV}
-    root = Path(__file__).parent.parent
-    return {"env_vars": WORKER_ENV, "py_modules": [str(root / name) for name in CODE]}
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="gristmill-code-") as folder:
+        package = Path(folder, "gristmill")
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(Path(gristmill.__file__).parent, package, ignore=ignore)
+        for name in FLOORS + FOLDERS:
+            shutil.copytree(SHIPPED / name, package / name, ignore=ignore, dirs_exist_ok=True)
+        yield {"py_modules": [str(package)]}

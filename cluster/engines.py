@@ -6,13 +6,13 @@ from typing import Any
 import ray
 from ray.util.placement_group import remove_placement_group
 
-from cluster.errors import LOST, RunFailed, short
-from cluster.replica import place
-from cluster.spec import EngineUse
-from records.errors import UserError
-from stages.engine import EngineDead
-from stages.served import ModelSpec
-from stages.swapping import Swapping
+from gristmill.cluster.errors import LOST, RunFailed, short
+from gristmill.cluster.pools.replica import place
+from gristmill.cluster.spec import EngineUse
+from gristmill.engines.served import ModelSpec
+from gristmill.engines.vllm import EngineDead
+from gristmill.engines.weight_reload import Swapping
+from gristmill.records.errors import UserError
 
 CALLS_AT_ONCE = 1000  # units that may wait for one engine
 CLOSE_TIMEOUT_S = 20.0

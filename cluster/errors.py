@@ -5,8 +5,8 @@ from typing import Any
 
 from ray import exceptions as lost
 
-from records.errors import UserError
-from stages.engine import EngineDead
+from gristmill.engines.vllm import EngineDead
+from gristmill.records.errors import UserError
 
 LOST = (
     lost.RayActorError,

@@ -6,11 +6,11 @@ from typing import Any
 
 import ray
 
-from cluster.connect import WORKER_ENV
-from cluster.errors import LOST, RunFailed, short
-from generators.fitting import Fit, Stopped, Told
-from generators.model_folder import ModelCard
-from records.errors import UserError
+from gristmill.cluster.connect import WORKER_ENV
+from gristmill.cluster.errors import LOST, RunFailed, short
+from gristmill.generators.families.fit import Fit, Stopped, Told
+from gristmill.generators.families.folder import ModelCard
+from gristmill.records.errors import UserError
 
 LOOK_EVERY_S = 0.25
 

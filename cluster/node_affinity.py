@@ -5,7 +5,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from records.store import LocalStore, Store
+from gristmill.records.stores.contract import LocalStore, Store
 
 
 def near(*stores: Store) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Mapping
 
-from cluster.placement import describe, draining, living, places, want
-from cluster.spec import PoolSpec
-from records.errors import UserError
-from stages.needs import Needs
+from gristmill.cluster.pools.placement import describe, draining, living, places, want
+from gristmill.cluster.spec import PoolSpec
+from gristmill.engines.needs import Needs
+from gristmill.records.errors import UserError
 
 POLL_S = 2.0
 

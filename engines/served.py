@@ -4,11 +4,11 @@ import sys
 from dataclasses import dataclass, field
 from typing import Any
 
-from records.errors import UserError
-from records.spec import literals, nearest
-from stages import models
-from stages.engine import Engine, environment, on_gpu
-from stages.needs import Needs
+from gristmill.engines import models
+from gristmill.engines.needs import Needs
+from gristmill.engines.vllm import Engine, environment, on_gpu
+from gristmill.records.errors import UserError
+from gristmill.records.spec import literals, nearest
 
 # Settings that shape the text. What makes several texts (n), what the wrapper sets itself (seed, output_kind) and
 # what only adds to the reply (logprobs) is left out.

@@ -1,7 +1,7 @@
 """A thin asynchronous wrapper around vLLM's AsyncLLM: one ask in, one text out, the same text alone or in any batch.
 
 Each call carries its own seed, and with `batch_invariant` what a call returns does not depend on its neighbours in the
-batch (on CPU by stages/engine_cpu.py, on GPUs by vLLM's own mode, which wants Hopper or newer). Prompts are rendered
+batch (on CPU by engines/cpu.py, on GPUs by vLLM's own mode, which wants Hopper or newer). Prompts are rendered
 and tokenised here and sent as token ids: an ask longer than the context is found before it reaches the engine and costs
 one row, not the lot.
 """
@@ -20,11 +20,11 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from records.errors import UserError
-from records.spec import nearest
-from stages.engine_errors import AskRefused, EngineDead, is_refusal
-from stages.engine_guard import Guard
-from stages.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
+from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
+from gristmill.engines.guard import Guard
+from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
+from gristmill.records.errors import UserError
+from gristmill.records.spec import nearest
 
 Messages = str | Sequence[Mapping[str, str]]
 # Chat templates that tell the model the date would tell another one tomorrow, and a resumed run would write other rows.
@@ -71,7 +71,7 @@ def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = 
     if not on_gpu():
         # Unbound threads: the engine would bind every replica of a node to the same cores.
         env |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        env["GRISTMILL_ENGINE_POLL_S"] = "0.0005"  # see stages/engine_wait.py
+        env["GRISTMILL_ENGINE_POLL_S"] = "0.0005"  # see engines/wait.py
         if threads:
             env["OMP_NUM_THREADS"] = str(threads)
         if batch_invariant:
@@ -169,7 +169,7 @@ class Engine:
             # Compiling costs minutes and needs a C++ compiler on every node. On chunked prefill see `check`.
             defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
             if self.batch_invariant:
-                defaults["worker_extension_cls"] = "stages.engine_cpu.Worker"
+                defaults["worker_extension_cls"] = "gristmill.engines.cpu.Worker"
         if self.lora:
             rank = json.loads((Path(self.lora["path"]) / "adapter_config.json").read_text()).get("r", 8)
             defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}

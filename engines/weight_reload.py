@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from records.errors import UserError
-from stages.engine import AskRefused, Engine, EngineDead
-from stages.gate import Gate
-from stages.served import ModelSpec
+from gristmill.engines.served import ModelSpec
+from gristmill.engines.throttle import Gate
+from gristmill.engines.vllm import AskRefused, Engine, EngineDead
+from gristmill.records.errors import UserError
 
 WEIGHTS = ".safetensors"
 

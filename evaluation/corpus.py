@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import text
-from evaluation.diversity import PRDC_ROWS
-from evaluation.draws import some, stream, whole_number
+from gristmill.evaluation import text
+from gristmill.evaluation.diversity import PRDC_ROWS
+from gristmill.evaluation.draws import some, stream, whole_number
 
 Tell = Callable[[str], None]
 Scorer = Callable[[Sequence[str]], list[list[float]]]  # texts to the log-probability of each of their tokens

@@ -6,11 +6,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from evaluation.distances import blocks, nearest, rounding
-from evaluation.draws import some
-from evaluation.features import numbers, texts
-from evaluation.joint import rbf
-from records.tables import TableSchema
+from gristmill.evaluation.distances import blocks, nearest, rounding
+from gristmill.evaluation.draws import some
+from gristmill.evaluation.features import numbers, texts
+from gristmill.evaluation.joint import rbf
+from gristmill.records.readers.tables import TableSchema
 
 NEIGHBOURS = 5
 PRDC_ROWS, VENDI_ROWS = 5000, 1000
@@ -59,7 +59,7 @@ def vendi(rows: np.ndarray, bandwidth: float, seed: int = 0, most: int = VENDI_R
 
 
 def duplicate_share(row_numbers: np.ndarray) -> float:
-    """Share of rows that repeat an earlier one; `row_numbers` as of evaluation.features."""
+    """Share of rows that repeat an earlier one; `row_numbers` as of gristmill.evaluation.features."""
     return 1 - len(np.unique(row_numbers)) / len(row_numbers)
 
 

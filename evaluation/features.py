@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 
-from evaluation.draws import some, whole_number
-from records.datasets import pixels_of
-from records.tables import Column, TableSchema
+from gristmill.evaluation.draws import some, whole_number
+from gristmill.records.readers.datasets import pixels_of
+from gristmill.records.readers.tables import Column, TableSchema
 
 MAX_WIDTH, NUM_HASHED = 256, 56
 MAX_BINS = 255

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from scipy.stats import ks_2samp, wasserstein_distance
 
-from evaluation.draws import some
-from evaluation.features import numbers, texts
-from records.tables import Column, TableSchema
+from gristmill.evaluation.draws import some
+from gristmill.evaluation.features import numbers, texts
+from gristmill.records.readers.tables import Column, TableSchema
 
 NUM_BINS = 10  # of a number in a pair with a category, as SDMetrics bins it: equal widths over the real range
 MAX_PAIRS = 2000

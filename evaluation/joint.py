@@ -6,7 +6,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from evaluation.draws import some, whole_number
+from gristmill.evaluation.draws import some, whole_number
 
 MMD_ROWS, TEST_ROWS, NUM_FOLDS = 2000, 5000, 5
 

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from evaluation.diversity import NEIGHBOURS, prdc
-from evaluation.draws import some
-from records.words import WORD
+from gristmill.evaluation.diversity import NEIGHBOURS, prdc
+from gristmill.evaluation.draws import some
+from gristmill.records.words import WORD
 
 Tokens = Sequence[str]
 MTLD_LEVEL = 0.72

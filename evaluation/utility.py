@@ -21,10 +21,10 @@ from sklearn.metrics import f1_score, r2_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evaluation.draws import whole_number
-from evaluation.features import Encoder, numbers, texts
-from records.errors import UserError
-from records.tables import TableSchema
+from gristmill.evaluation.draws import whole_number
+from gristmill.evaluation.features import Encoder, numbers, texts
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import TableSchema
 
 FOREST = {"n_estimators": 100, "max_depth": 28}
 MAX_BOOSTED = 300  # features beyond which boosting over many classes takes minutes; images go without it

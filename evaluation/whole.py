@@ -13,11 +13,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from evaluation import attacks, diversity, fidelity, joint, privacy
-from evaluation.draws import some
-from evaluation.features import Encoder, FeatureNet, pixels, row_numbers, texts
-from evaluation.utility import Task, task_of, utility
-from records.tables import TableSchema
+from gristmill.evaluation import diversity, fidelity, joint
+from gristmill.evaluation.draws import some
+from gristmill.evaluation.features import Encoder, FeatureNet, pixels, row_numbers, texts
+from gristmill.evaluation.privacy import attacks
+from gristmill.evaluation.privacy import distances as privacy
+from gristmill.evaluation.utility import Task, task_of, utility
+from gristmill.records.readers.tables import TableSchema
 
 Tell = Callable[[str], None]
 MIN_ROWS = 20

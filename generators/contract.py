@@ -12,8 +12,8 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from records.schema import REJECT, clean, set_column
-from stages.needs import Needs
+from gristmill.engines.needs import Needs
+from gristmill.records.schema import REJECT, clean, set_column
 
 
 class Generator(ABC):

@@ -15,14 +15,14 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from generators.contract import Generator, Made, fields_of, fill
-from generators.text.contract import Template
-from records.errors import UserError
-from records.schema import ASK, IMAGE, REJECT
-from records.spec import literals, nearest
-from stages import models
-from stages.engine import AskRefused
-from stages.needs import Needs
+from gristmill.engines import models
+from gristmill.engines.needs import Needs
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.contract import Generator, Made, fields_of, fill
+from gristmill.generators.text.contract import Template
+from gristmill.records.errors import UserError
+from gristmill.records.schema import ASK, IMAGE, REJECT
+from gristmill.records.spec import literals, nearest
 
 OURS = frozenset({"prompt", "generator", "output_type", "num_images_per_prompt", "return_dict", "latents"})
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from generators.contract import Generator, Made, fields_of, fill
-from records.schema import ASK, REJECT, clean
-from records.spec import literals
-from stages.needs import Needs
+from gristmill.engines.needs import Needs
+from gristmill.generators.contract import Generator, Made, fields_of, fill
+from gristmill.records.schema import ASK, REJECT, clean
+from gristmill.records.spec import literals
 
 
 @dataclass(frozen=True)

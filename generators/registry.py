@@ -1,15 +1,15 @@
 """Which generators there are. Modules are imported when a recipe names them."""
 
-from generators.contract import Generator
-from records.kinds import Kinds, kind_class
+from gristmill.generators.contract import Generator
+from gristmill.records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
-    "canned": ("generators.canned", "Canned"),
-    "diffusers": ("generators.diffusion", "Diffusers"),
-    "given": ("generators.given", "Given"),
-    "model": ("generators.fitted", "Fitted"),
-    "simulator": ("generators.simulators.generator", "Simulated"),
-    "teacher": ("generators.teacher", "Teacher"),
+    "canned": ("gristmill.generators.canned.generator", "Canned"),
+    "diffusers": ("gristmill.generators.diffusers", "Diffusers"),
+    "given": ("gristmill.generators.passthrough", "Given"),
+    "model": ("gristmill.generators.families.generator", "Fitted"),
+    "simulator": ("gristmill.generators.simulators.generator", "Simulated"),
+    "teacher": ("gristmill.generators.teacher", "Teacher"),
 }
 
 

@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from generators.contract import Needs
-from generators.text.contract import ChatEngine, Method
-from generators.text.generator import TextGenerator
-from records.errors import UserError
-from records.spec import literals
-from stages.engine import Engine
-from stages.served import ModelSpec
+from gristmill.engines.served import ModelSpec
+from gristmill.engines.vllm import Engine
+from gristmill.generators.contract import Needs
+from gristmill.generators.text.contract import ChatEngine, Method
+from gristmill.generators.text.generator import TextGenerator
+from gristmill.records.errors import UserError
+from gristmill.records.spec import literals
 
 
 @dataclass(frozen=True)

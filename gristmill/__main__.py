@@ -1,7 +1,8 @@
-"""`python -m jobs` is `gristmill`."""
+"""`python -m gristmill` is the command `gristmill`."""
 
 import sys
 
-from jobs.cli import main
+from gristmill.jobs.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

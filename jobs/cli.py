@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from records.errors import UserError
+from gristmill.records.errors import UserError
 
-FORMATS = ("rows", "messages", "alpaca", "preference", "text", "prompt-completion")  # those of jobs/formats.py
+FORMATS = ("rows", "messages", "alpaca", "preference", "text", "prompt-completion")  # those of jobs/release/formats.py
 
 EPILOG = """\
 examples:
@@ -24,11 +24,11 @@ examples:
   gristmill audit-privacy recipes/fit/adult-mst.toml --out out/adult-mst
   gristmill study studies/gaussian-laws.toml --out out/gaussian-laws
   gristmill evaluate out/adult-rows --real-train package:adult/train --real-holdout package:adult/test --target income \
-      --schema recipes/schemas/adult.toml --out out/adult-evaluation
+      --schema package:schemas/adult --out out/adult-evaluation
 
 The same produce command again resumes; an output is never overwritten. S3 endpoint and keys come from the standard
 AWS settings (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY). On a cluster, set RAY_ADDRESS or submit:
-  ray job submit --working-dir . -- python -m jobs produce recipes/demo.toml --out s3://bucket/demo
+  ray job submit --working-dir . -- python -m gristmill produce recipes/demo.toml --out s3://bucket/demo
 """
 
 AUDIT_PRIVACY = """\
@@ -203,44 +203,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _call(args: argparse.Namespace) -> int:
     if args.verb == "produce":
-        from jobs.produce import produce
+        from gristmill.jobs.produce.command import produce
 
         return produce(args.recipe, args.out, args.settings, args.dry_run)
     if args.verb == "fit":
-        from jobs.fit import fit
+        from gristmill.jobs.fit.command import fit
 
         return fit(args.recipe, args.out, args.settings, args.dry_run)
     if args.verb == "audit-privacy":
-        from jobs import audit_privacy as private
+        from gristmill.jobs.fit import audit_privacy as private
 
         given = {name: value for name, value in vars(args).items() if name not in ("verb", "json")}
         return private.audit_privacy(private.Asked(**given), args.json)
     if args.verb == "evaluate":
-        from jobs.evaluate import Asked, evaluate
+        from gristmill.jobs.evaluate.command import Asked, evaluate
 
         given = {name: value for name, value in vars(args).items() if name not in ("verb", "json")}
         return evaluate(Asked(**given), args.json)
     if args.verb == "study":
-        from jobs.study import study
+        from gristmill.jobs.study.command import study
 
         return study(args.study, args.out, args.settings, args.dry_run)
     if args.verb == "status":
-        from jobs.status import status
+        from gristmill.jobs.status.command import status
 
         return status(args.uri, args.json, args.watch)
     if args.verb == "recipes":
-        from jobs.list_recipes import recipes
+        from gristmill.jobs.recipes.catalogue import recipes
 
         return recipes(args.name, args.json)
     if args.verb == "report":
-        from jobs.report import report
+        from gristmill.jobs.report.command import report
 
         return report(args.uri)
     if args.verb == "audit":
-        from jobs.audit import audit
+        from gristmill.jobs.audit.command import audit
 
         return audit(args.uri, args.json)
-    from jobs.pack import pack
+    from gristmill.jobs.release.command import pack
 
     return pack(args.uri, args.to, args.shard_mb, args.seed, args.dry_run, args.format)
 

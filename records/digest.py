@@ -2,7 +2,7 @@
 
 import hashlib
 
-from records.store import Store
+from gristmill.records.stores.contract import Store
 
 EDGE_BYTES = 64 * 1024
 

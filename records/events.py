@@ -17,8 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any
 
-from records.errors import Conflict, UserError
-from records.store import Store
+from gristmill.records.errors import Conflict, UserError
+from gristmill.records.stores.contract import Store
 
 FOLDER = "events"
 PART = re.compile(rf"{FOLDER}/start-(\d+)-(\d+)\.jsonl")

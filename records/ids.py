@@ -8,7 +8,7 @@ import numpy as np
 
 
 def fingerprint(literals: Any) -> str:
-    """32 hex characters over the canonical JSON of `literals` (see records.spec.literals)."""
+    """32 hex characters over the canonical JSON of `literals` (see gristmill.records.spec.literals)."""
     text = json.dumps(literals, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
-from records.errors import UserError
-from records.spec import nearest
+from gristmill.records.errors import UserError
+from gristmill.records.spec import nearest
 
 Kinds = Mapping[str, tuple[str, str]]  # kind -> (module, class)
 

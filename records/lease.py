@@ -12,10 +12,10 @@ import threading
 import time
 from typing import Any
 
-from records.errors import Conflict, UserError
-from records.processes import knows_processes, process_start
-from records.retry import patience
-from records.store import Store
+from gristmill.records.errors import Conflict, UserError
+from gristmill.records.processes import knows_processes, process_start
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.retry import patience
 
 NAME = "lease.json"
 BEAT_S = 5.0

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 
-from records.errors import UserError
-from records.manifest import Manifest
-from records.shards import KEPT, REJECTED, Summary, lot_number, read_meta, shard_name
-from records.store import Store
+from gristmill.records.errors import UserError
+from gristmill.records.manifest import Manifest
+from gristmill.records.shards import KEPT, REJECTED, Summary, lot_number, read_meta, shard_name
+from gristmill.records.stores.contract import Store
 
 NUM_THREADS = 16
 

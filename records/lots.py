@@ -8,8 +8,8 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from records.ids import lot_ids, lot_seeds
-from records.schema import ask_schema, clean
+from gristmill.records.ids import lot_ids, lot_seeds
+from gristmill.records.schema import ask_schema, clean
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Unborn:
 
 
 class Asked(Protocol):
-    """What asks are made from: a source, or one that grows with the run (see records.rounds)."""
+    """What asks are made from: a source, or one that grows with the run (see gristmill.records.rounds)."""
 
     def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
         """(source id, JSON text) of asks [start, stop), by going round `num_rows` rows."""
@@ -85,7 +85,7 @@ def born(lot: Unborn | pa.RecordBatch) -> pa.RecordBatch:
 
 
 def asks(plan: Plan, source: Asked, lot: int) -> pa.RecordBatch:
-    """The asks of one lot, with the schema `records.schema.ask_schema(plan.carried)`."""
+    """The asks of one lot, with the schema `gristmill.records.schema.ask_schema(plan.carried)`."""
     return born(unborn(plan, source, lot))
 
 

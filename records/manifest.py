@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any, Literal
 
-from records.errors import UserError
-from records.shards import Summary
-from records.store import Store
+from gristmill.records.errors import UserError
+from gristmill.records.shards import Summary
+from gristmill.records.stores.contract import Store
 
 NAME = "manifest.json"
 FORMAT = 2

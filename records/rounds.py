@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from records.errors import UserError
-from records.parquet import read_parquet
-from records.shards import KEPT, shard_name
-from records.sources import Source
-from records.store import Store
+from gristmill.records.errors import UserError
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.readers.sources import Source
+from gristmill.records.shards import KEPT, shard_name
+from gristmill.records.stores.contract import Store
 
 EXAMPLES = 1  # of the spawn keys of a run's draws; lots and generations take others
 

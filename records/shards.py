@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from records.errors import Conflict
-from records.schema import REJECT
-from records.store import Store
+from gristmill.records.errors import Conflict
+from gristmill.records.schema import REJECT
+from gristmill.records.stores.contract import Store
 
 KEPT, REJECTED = "kept", "rejected"
 SUMMARY_KEY = b"gristmill"

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from records.errors import UserError
+from gristmill.records.errors import UserError
 
 T = TypeVar("T")
 LATER, PLACEMENT, USED_IF = "later", "placement", "used_if"

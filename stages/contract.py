@@ -16,9 +16,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.schema import REJECT
-from records.sources import Source
-from stages.needs import Needs
+from gristmill.engines.needs import Needs
+from gristmill.records.readers.sources import Source
+from gristmill.records.schema import REJECT
 
 
 @dataclass(frozen=True)

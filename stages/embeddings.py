@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from records.errors import UserError
-from stages import models
+from gristmill.engines import models
+from gristmill.records.errors import UserError
 
 DEFAULT = "package:minilm"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -29,7 +29,7 @@ Span = tuple[int, int]
 
 
 def read(model: str, name: str) -> bytes | None:
-    """A small file of a model wherever it lies (see stages.models); None when it is not there."""
+    """A small file of a model wherever it lies (see gristmill.engines.models); None when it is not there."""
     place = models.where(model)
     if place == "hub":
         from huggingface_hub import hf_hub_download
@@ -41,7 +41,7 @@ def read(model: str, name: str) -> bytes | None:
         except EntryNotFoundError:
             return None
     if place == "bucket":
-        from records.store import open_store
+        from gristmill.records.stores.contract import open_store
 
         return open_store(model).read_if_there(name)
     path = Path(models.resolve(model)) / name

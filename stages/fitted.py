@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from records.errors import UserError
-from records.store import open_store
+from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import open_store
 
 
 def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:

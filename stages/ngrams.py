@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.buffers import text_buffers
-from stages.minhash import word_kinds
+from gristmill.stages.buffers import text_buffers
+from gristmill.stages.dedup.minhash import word_kinds
 
 ROWS_A_TIME = 4096  # bounds the scratch memory of `features`
 NUM_DECIMALS = 4  # of a score: the last ulp of `exp` differs between machines, these do not
@@ -61,7 +61,7 @@ class Ngrams:
 
     def features(self, column: pa.Array) -> Features:
         """Of a string column; a null row is an empty text, which has no bucket."""
-        from stages.kernels.ngrams import NUM_SHAPES, featurize
+        from gristmill.stages.kernels.ngrams import NUM_SHAPES, featurize
 
         ends, shapes = np.zeros(len(column) + 1, np.int64), np.zeros((len(column), NUM_SHAPES))
         parts = [np.empty(0, np.int32)]
@@ -81,7 +81,7 @@ class Ngrams:
 
         A text's score hangs on its bytes alone.
         """
-        from stages.kernels.ngrams import score
+        from gristmill.stages.kernels.ngrams import score
 
         data, offsets = self._buffers(column)
         out = np.empty(len(column), np.float64)

@@ -1,30 +1,30 @@
 """Which class makes a stage of which kind. An explicit table, resolved lazily: a recipe check imports what it names."""
 
-from records.kinds import Kinds, kind_class
-from stages.contract import Stage
+from gristmill.records.kinds import Kinds, kind_class
+from gristmill.stages.contract import Stage
 
 KINDS: Kinds = {
-    "balance": ("stages.balance", "Balance"),
-    "answer": ("stages.verify.answer", "Answer"),
-    "consistency": ("stages.verify.consistency", "Consistency"),
-    "constraints": ("stages.verify.constraints", "Constraints"),
-    "copies": ("stages.verify.copies", "Copies"),
-    "classifier": ("stages.verify.classifier", "Classifier"),
-    "decontaminate": ("stages.decontaminate", "Decontaminate"),
-    "decontaminate_embedding": ("stages.decontaminate_embedding", "DecontaminateEmbedding"),
-    "dedup": ("stages.dedup", "Dedup"),
-    "dedup_image": ("stages.dedup_image", "DedupImage"),
-    "dedup_rows": ("stages.dedup_rows", "DedupRows"),
-    "dedup_semantic": ("stages.dedup_semantic", "DedupSemantic"),
-    "execute": ("stages.verify.execute", "Execute"),
-    "finish": ("stages.verify.finish", "Finish"),
-    "judge": ("stages.judge", "Judge"),
-    "json_schema": ("stages.verify.json_schema", "JsonSchema"),
-    "language": ("stages.verify.language", "Language"),
-    "novelty": ("stages.novelty", "Novelty"),
-    "pii": ("stages.verify.pii", "Pii"),
-    "quality": ("stages.verify.quality", "Quality"),
-    "rules": ("stages.verify.rules", "Rules"),
+    "balance": ("gristmill.stages.admission.balance", "Balance"),
+    "answer": ("gristmill.stages.verify.answer", "Answer"),
+    "consistency": ("gristmill.stages.verify.consistency", "Consistency"),
+    "constraints": ("gristmill.stages.verify.constraints", "Constraints"),
+    "copies": ("gristmill.stages.verify.copies", "Copies"),
+    "classifier": ("gristmill.stages.verify.classifier", "Classifier"),
+    "decontaminate": ("gristmill.stages.decontaminate.ngrams", "Decontaminate"),
+    "decontaminate_embedding": ("gristmill.stages.decontaminate.embedding", "DecontaminateEmbedding"),
+    "dedup": ("gristmill.stages.dedup.texts", "Dedup"),
+    "dedup_image": ("gristmill.stages.dedup.image", "DedupImage"),
+    "dedup_rows": ("gristmill.stages.dedup.rows", "DedupRows"),
+    "dedup_semantic": ("gristmill.stages.dedup.semantic", "DedupSemantic"),
+    "execute": ("gristmill.stages.verify.execute", "Execute"),
+    "finish": ("gristmill.stages.filters.finish", "Finish"),
+    "judge": ("gristmill.stages.judging.judge", "Judge"),
+    "json_schema": ("gristmill.stages.verify.json_schema", "JsonSchema"),
+    "language": ("gristmill.stages.filters.language", "Language"),
+    "novelty": ("gristmill.stages.admission.novelty", "Novelty"),
+    "pii": ("gristmill.stages.filters.pii", "Pii"),
+    "quality": ("gristmill.stages.filters.quality", "Quality"),
+    "rules": ("gristmill.stages.filters.rules", "Rules"),
 }
 # The verdicts of these come when lots commit: duplicates first, then what is admitted by the rows kept before.
 DEDUP = frozenset({"dedup", "dedup_image", "dedup_rows", "dedup_semantic"})

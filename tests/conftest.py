@@ -41,7 +41,7 @@ def s3(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
 def gristmill(*arguments: str, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
     """Run the command line as a user would, in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "jobs", *arguments],
+        [sys.executable, "-m", "gristmill", *arguments],
         cwd=ROOT,
         env={**os.environ, **(env or {})},
         capture_output=True,

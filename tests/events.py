@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from records import manifest
-from records.events import part_name
-from records.ledger import committed, summaries
-from records.store import open_store
+from gristmill.records import manifest
+from gristmill.records.events import part_name
+from gristmill.records.ledger import committed, summaries
+from gristmill.records.stores.contract import open_store
 
 
 class Story:

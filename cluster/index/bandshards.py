@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import ray
 
-from cluster.errors import LOST, short
-from cluster.rebuild import ClaimSource, num_at_once, read_back
-from cluster.snapshots import Claims, Stretch
-from stages.bandindex import merged
-from stages.duplicates import Duplicates
+from gristmill.cluster.errors import LOST, short
+from gristmill.cluster.index.rebuild import ClaimSource, num_at_once, read_back
+from gristmill.cluster.index.snapshots import Claims, Stretch
+from gristmill.stages.dedup.bandindex import merged
+from gristmill.stages.dedup.contract import Duplicates
 
 TELL_EVERY_S = 10.0
 
@@ -125,7 +125,8 @@ class BandShards:
         return rows
 
     def ask(self, unsent: Claims, asked: np.ndarray, first_unsettled: int) -> np.ndarray:
-        """Hand over claims, then look up rows, uint64 (n, bands): what `stages.bandindex.merged` says of all answers.
+        """Hand over claims, then look up rows, uint64 (n, bands): what `stages.dedup.bandindex.merged` says of all
+        answers.
 
         To hand over the same claims twice does no harm. Raises IndexLost.
         """

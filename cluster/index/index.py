@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import ray
 
-from cluster import snapshots
-from cluster.bandshards import BandShards, IndexLost
-from cluster.errors import LOST, RunFailed, short
-from cluster.rebuild import ClaimSource
-from cluster.snapshots import Claims, SnapshotWriter
-from cluster.spec import SNAPSHOT_LOTS
-from cluster.work import Brief
-from records.store import Store
-from stages.admission import resolve_admitting
-from stages.bandindex import NOBODY
-from stages.duplicates import Duplicates
+from gristmill.cluster.errors import LOST, RunFailed, short
+from gristmill.cluster.index import snapshots
+from gristmill.cluster.index.bandshards import BandShards, IndexLost
+from gristmill.cluster.index.rebuild import ClaimSource
+from gristmill.cluster.index.snapshots import Claims, SnapshotWriter
+from gristmill.cluster.lots.work import Brief
+from gristmill.cluster.spec import SNAPSHOT_LOTS
+from gristmill.records.stores.contract import Store
+from gristmill.stages.admission.contract import resolve_admitting
+from gristmill.stages.dedup.bandindex import NOBODY
+from gristmill.stages.dedup.contract import Duplicates
 
 MAX_EXCESS = 10.0  # times the stated error at which overfull filters end the run
 

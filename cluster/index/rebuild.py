@@ -10,15 +10,15 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from cluster import snapshots
-from cluster.near import near
-from cluster.snapshots import BadSnapshot, Claims, Stretch
-from records.errors import UserError
-from records.lots import Plan
-from records.parquet import read_parquet
-from records.shards import KEPT, shard_name
-from records.store import LocalStore, Store
-from stages.duplicates import Duplicates
+from gristmill.cluster.index import snapshots
+from gristmill.cluster.index.snapshots import BadSnapshot, Claims, Stretch
+from gristmill.cluster.node_affinity import near
+from gristmill.records.errors import UserError
+from gristmill.records.lots import Plan
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.shards import KEPT, shard_name
+from gristmill.records.stores.contract import LocalStore, Store
+from gristmill.stages.dedup.contract import Duplicates
 
 MAX_TASKS = 32  # reading at once, each with a stretch of at most snapshots.MAX_BYTES in memory
 NUM_READS = 8  # shards that a task fetches at once from a store with a delay

@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from records.errors import UserError
-from records.lots import Plan
-from records.store import Store
-from stages.duplicates import Duplicates
+from gristmill.records.errors import UserError
+from gristmill.records.lots import Plan
+from gristmill.records.stores.contract import Store
+from gristmill.stages.dedup.contract import Duplicates
 
 FOLDER = "index"
 FORMAT = 1

@@ -3,8 +3,8 @@
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from records.shards import Encoded, Summary, put_kept, put_rejected
-from records.store import Store
+from gristmill.records.shards import Encoded, Summary, put_kept, put_rejected
+from gristmill.records.stores.contract import Store
 
 NUM_PUTS = 4
 

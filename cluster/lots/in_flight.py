@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.member import Member
-from cluster.pool import Pool
-from cluster.quarantine import Quarantine
-from cluster.work import Brief, Kit
-from records.shards import Encoded
-from stages.admission import Claimed
+from gristmill.cluster.lots.quarantine import Quarantine
+from gristmill.cluster.lots.work import Brief, Kit
+from gristmill.cluster.pools.member import Member
+from gristmill.cluster.pools.pool import Pool
+from gristmill.records.shards import Encoded
+from gristmill.stages.admission.contract import Claimed
 
 READY_PHASES = ("ready", "finishing", "finished", "committing")  # all that is left is the lot's turn
 

@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cluster.budget import Budget
-from cluster.flight import READY_PHASES, Flight, Step
-from cluster.placement import want
-from cluster.pool import Pool
-from cluster.replica import StageWorker
-from cluster.spec import ClusterSpec, Limits
-from cluster.work import Kit
-from generators.contract import Generator
-from records.lots import Asked
-from records.shards import Summary
-from records.store import Store
+from gristmill.cluster.budget import Budget
+from gristmill.cluster.lots.in_flight import READY_PHASES, Flight, Step
+from gristmill.cluster.lots.work import Kit
+from gristmill.cluster.pools.placement import want
+from gristmill.cluster.pools.pool import Pool
+from gristmill.cluster.pools.replica import StageWorker
+from gristmill.cluster.spec import ClusterSpec, Limits
+from gristmill.generators.contract import Generator
+from gristmill.records.lots import Asked
+from gristmill.records.shards import Summary
+from gristmill.records.stores.contract import Store
 
 WINDOW_PER_CPU = 3
 

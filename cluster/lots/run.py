@@ -14,17 +14,17 @@ from typing import Any
 
 import ray
 
-from cluster.budget import Budget
-from cluster.commit import Committer
-from cluster.errors import Lost, RunFailed, fetch
-from cluster.flight import Flight, route
-from cluster.job import Beat, Job, beat, build_pools, hint, window
-from cluster.quarantine import SUSPECT_AFTER, Quarantine
-from cluster.replica import join_task
-from cluster.turnstile import Turnstile
-from cluster.work import Brief, finish_task, process_task, warm_task
-from records.lots import unborn
-from records.shards import Summary
+from gristmill.cluster.budget import Budget
+from gristmill.cluster.errors import Lost, RunFailed, fetch
+from gristmill.cluster.lots.commit import Committer
+from gristmill.cluster.lots.in_flight import Flight, route
+from gristmill.cluster.lots.job import Beat, Job, beat, build_pools, hint, window
+from gristmill.cluster.lots.quarantine import SUSPECT_AFTER, Quarantine
+from gristmill.cluster.lots.sequencer import Turnstile
+from gristmill.cluster.lots.work import Brief, finish_task, process_task, warm_task
+from gristmill.cluster.pools.replica import join_task
+from gristmill.records.lots import unborn
+from gristmill.records.shards import Summary
 
 TICK_S = 0.1
 POLL_S = 0.1

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from cluster.index import DedupIndex
-from cluster.spec import ClusterSpec
-from cluster.work import Brief, Kit
-from records.parquet import read_parquet
-from records.shards import KEPT, Summary, shard_name
-from records.store import Store
-from stages.admission import Admitted, Book, Claimed, is_full, resolve_admitting
-from stages.bandindex import NOBODY
+from gristmill.cluster.index.index import DedupIndex
+from gristmill.cluster.lots.work import Brief, Kit
+from gristmill.cluster.spec import ClusterSpec
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.shards import KEPT, Summary, shard_name
+from gristmill.records.stores.contract import Store
+from gristmill.stages.admission.contract import Admitted, Book, Claimed, is_full, resolve_admitting
+from gristmill.stages.dedup.bandindex import NOBODY
 
 Lots = Sequence[tuple[int, Brief, int]]  # (lot, its brief, its first ask)
 

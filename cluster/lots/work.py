@@ -13,16 +13,16 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from generators.contract import Generator
-from records import shards
-from records.ids import row_id
-from records.lots import Plan, Unborn, born
-from records.schema import ASK, REJECT, set_column
-from records.shards import Encoded, OutputSpec
-from stages.admission import Admission, Claimed, tally
-from stages.bandindex import NOBODY, UNKNOWN
-from stages.contract import Stage
-from stages.duplicates import DUPLICATE, PROBABLE, Duplicates
+from gristmill.generators.contract import Generator
+from gristmill.records import shards
+from gristmill.records.ids import row_id
+from gristmill.records.lots import Plan, Unborn, born
+from gristmill.records.schema import ASK, REJECT, set_column
+from gristmill.records.shards import Encoded, OutputSpec
+from gristmill.stages.admission.contract import Admission, Claimed, tally
+from gristmill.stages.contract import Stage
+from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN
+from gristmill.stages.dedup.contract import DUPLICATE, PROBABLE, Duplicates
 
 
 @dataclass

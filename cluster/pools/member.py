@@ -5,7 +5,7 @@ from typing import Any
 
 import ray
 
-from cluster.errors import LOST
+from gristmill.cluster.errors import LOST
 
 
 @dataclass

@@ -6,7 +6,7 @@ import ray
 from ray._private.state import state
 from ray.autoscaler.sdk import request_resources
 
-from stages.needs import Needs
+from gristmill.engines.needs import Needs
 
 Resources = dict[str, float]
 

@@ -7,12 +7,12 @@ from typing import Any
 import ray
 from ray.util.placement_group import remove_placement_group
 
-from cluster.errors import LOST, RunFailed, short
-from cluster.member import Member, answers
-from cluster.placement import draining, is_alive, living, places
-from cluster.replica import Replica, Worker, place
-from cluster.spec import ClusterSpec, PoolSpec
-from stages.needs import Needs
+from gristmill.cluster.errors import LOST, RunFailed, short
+from gristmill.cluster.pools.member import Member, answers
+from gristmill.cluster.pools.placement import draining, is_alive, living, places
+from gristmill.cluster.pools.replica import Replica, Worker, place
+from gristmill.cluster.spec import ClusterSpec, PoolSpec
+from gristmill.engines.needs import Needs
 
 CLOSE_TIMEOUT_S = 20.0
 RESIZE_S = 3.0

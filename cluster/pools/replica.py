@@ -7,9 +7,9 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from records.lots import Unborn, born
-from stages.contract import Stage
-from stages.needs import Needs
+from gristmill.engines.needs import Needs
+from gristmill.records.lots import Unborn, born
+from gristmill.stages.contract import Stage
 
 
 class Worker(Protocol):

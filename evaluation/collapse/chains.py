@@ -6,11 +6,12 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from evaluation import collapse, diversity, fidelity
-from evaluation.chains_text import TextMeter
-from evaluation.features import Encoder, row_numbers
-from evaluation.utility import task_of, tstr
-from records.tables import TableSchema
+from gristmill.evaluation import diversity, fidelity
+from gristmill.evaluation.collapse import measures as collapse
+from gristmill.evaluation.collapse.chains_text import TextMeter
+from gristmill.evaluation.features import Encoder, row_numbers
+from gristmill.evaluation.utility import task_of, tstr
+from gristmill.records.readers.tables import TableSchema
 
 SIZE = 2000  # rows of each side: recall and its like depend on how many there are
 NUM_AXES = 16  # of images: single pixels are mostly black, so their tails say nothing

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.collapse_text import BUCKETS, RealWords, histogram, of_texts, perplexity
-from evaluation.text import Tokens
+from gristmill.evaluation.collapse.text import BUCKETS, RealWords, histogram, of_texts, perplexity
+from gristmill.evaluation.text import Tokens
 
 LogProbabilities = Iterable[Sequence[float]]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.diversity import VENDI_ROWS, prdc, vendi
-from evaluation.draws import some, stream
-from evaluation.joint import frechet, median_distance, mmd
+from gristmill.evaluation.diversity import VENDI_ROWS, prdc, vendi
+from gristmill.evaluation.draws import some, stream
+from gristmill.evaluation.joint import frechet, median_distance, mmd
 
 TAIL = 0.01  # of the truth, on either side
 SLICES = 32

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.laws.discrete import survival_factor
-from evaluation.text import Tokens, counted, distinct_share, entropy_of, ngrams
+from gristmill.evaluation.laws.discrete import survival_factor
+from gristmill.evaluation.text import Tokens, counted, distinct_share, entropy_of, ngrams
 
 BUCKETS = ((1, 1), (2, 5), (6, 20), (21, 100), (101, None))  # by count in the real training text
 REPEAT_N = 4

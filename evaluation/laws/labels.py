@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evaluation.laws.selection import breakdown_share, wrong_kept
+from gristmill.evaluation.laws.selection import breakdown_share, wrong_kept
 
 SIGNAL = math.sqrt(2 / math.pi)  # E |x . u| of a unit vector u
 

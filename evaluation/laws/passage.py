@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from scipy.stats import invgauss
 
-from evaluation.laws import gaussian
+from gristmill.evaluation.laws import gaussian
 
 OVERSHOOT = 0.5826  # -zeta(1/2) / sqrt(2 pi)
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from evaluation.laws import gaussian
+from gristmill.evaluation.laws import gaussian
 
 MEAN_UNTIL = 0.3  # sum of 1/n over the generations: beyond it the mean of v over chains hangs on a few of them
 SURE = 4.0  # |z| above this fails a study: one in 16,000 by chance

@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from evaluation.laws import discrete, gaussian, regression
-from evaluation.laws.chain import Setting, moments
-from evaluation.laws.precision import MEAN_UNTIL
+from gristmill.evaluation.laws import discrete, gaussian, regression
+from gristmill.evaluation.laws.chain import Setting, moments
+from gristmill.evaluation.laws.precision import MEAN_UNTIL
 
 LEDGER = "law of total variance over the ledger of row products, derived here (evaluation/laws/ledger.py)"
 OF_VARIANCE = ("variance", "variance_trace", "gini_simpson")

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import gamma, zeta
 
-from evaluation.laws.discrete import shares
+from gristmill.evaluation.laws.discrete import shares
 
 
 def exponent(beta: float) -> float:

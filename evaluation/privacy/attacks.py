@@ -12,9 +12,9 @@ from scipy.stats import gaussian_kde
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
 
-from evaluation.distances import nearest
-from evaluation.draws import some, stream
-from evaluation.intervals import auc_by_chance, clopper_pearson
+from gristmill.evaluation.distances import nearest
+from gristmill.evaluation.draws import some, stream
+from gristmill.evaluation.intervals import auc_by_chance, clopper_pearson
 
 FALSE_RATES = (0.01, 0.1)
 MAX_MEMBERS, KDE_ROWS, MAX_COMPONENTS = 5000, 2000, 8
@@ -114,7 +114,7 @@ def attack_all(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray, se
     """The distance attack, and DOMIAS, which spends half of the holdout as its reference.
 
     Each on equal numbers of members and non-members, MAX_MEMBERS at most. float32 (rows, features) of
-    evaluation.features. Raises ValueError for fewer than 8 holdout rows.
+    gristmill.evaluation.features. Raises ValueError for fewer than 8 holdout rows.
     """
     if len(holdout) < 8:
         raise ValueError("attacks need at least 8 holdout rows")

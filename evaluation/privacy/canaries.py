@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from evaluation.distances import nearest
-from evaluation.draws import stream
-from evaluation.features import Encoder, row_numbers
-from records.tables import Column, TableSchema, round_off
+from gristmill.evaluation.distances import nearest
+from gristmill.evaluation.draws import stream
+from gristmill.evaluation.features import Encoder, row_numbers
+from gristmill.records.readers.tables import Column, TableSchema, round_off
 
 TRIES = 4  # rows drawn for each canary
 NOISES = np.geomspace(1e-3, 1e5, 100)  # standard deviations, in rows

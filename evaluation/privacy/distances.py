@@ -1,7 +1,7 @@
 """Distances of synthetic rows to real ones. They find copies; they are no guarantee of privacy.
 
 Data that passes tests of distance has been shown to be open to membership inference ("The DCR Delusion", Yao et al.
-2025), so these numbers are shown beside an attack (evaluation/attacks.py) and never alone.
+2025), so these numbers are shown beside an attack (evaluation/privacy/attacks.py) and never alone.
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.distances import nearest
-from evaluation.intervals import clopper_pearson
+from gristmill.evaluation.distances import nearest
+from gristmill.evaluation.intervals import clopper_pearson
 
 NOT_A_GUARANTEE = "distances find copies; they are no guarantee of privacy, see the attacks"
 
@@ -64,7 +64,7 @@ def _levels(values: np.ndarray) -> dict[str, float]:
 
 
 def copies(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray) -> dict[str, Any]:
-    """How many rows stand, equal in every column, among the train rows; `row_numbers` of evaluation.features.
+    """How many rows stand, equal in every column, among the train rows; `row_numbers` of gristmill.evaluation.features.
 
     The holdout's share tells how many do so by nature.
     """

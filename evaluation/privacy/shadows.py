@@ -13,11 +13,11 @@ import pyarrow as pa
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import roc_auc_score
 
-from evaluation.distances import nearest
-from evaluation.draws import stream, whole_number
-from evaluation.features import Encoder
-from evaluation.intervals import clopper_pearson
-from records.tables import TableSchema
+from gristmill.evaluation.distances import nearest
+from gristmill.evaluation.draws import stream, whole_number
+from gristmill.evaluation.features import Encoder
+from gristmill.evaluation.intervals import clopper_pearson
+from gristmill.records.readers.tables import TableSchema
 
 MAX_TARGETS = 10
 NUM_LEVELS = 5  # quantiles of each feature that describe a synthetic table

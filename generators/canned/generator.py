@@ -11,15 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from generators.canned_values import text_of
-from generators.contract import Needs
-from generators.text.contract import ChatEngine, Method, mix
-from generators.text.generator import TextGenerator
-from generators.words import Bank
-from records.errors import UserError
-from records.spec import literals
-from stages.benchmarks import Benchmark, digest, load
-from stages.engine import Messages, Reply
+from gristmill.engines.vllm import Messages, Reply
+from gristmill.generators.canned.values import text_of
+from gristmill.generators.canned.words import Bank
+from gristmill.generators.contract import Needs
+from gristmill.generators.text.contract import ChatEngine, Method, mix
+from gristmill.generators.text.generator import TextGenerator
+from gristmill.records.errors import UserError
+from gristmill.records.spec import literals
+from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 
 NUM_BASES = 64  # base texts that near-duplicates are made from
 UNIT = 1 << 63  # draws of `mix` lie below it

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from generators.text.contract import mix
-from generators.words import Bank
+from gristmill.generators.canned.words import Bank
+from gristmill.generators.text.contract import mix
 
 MAX_ITEMS = 3  # of an array whose schema asks for no more
 MAX_DEPTH = 16  # of a schema that refers to itself

@@ -1,6 +1,6 @@
 """A bank of plain English sentences, made once from word lists, for texts that cost microseconds."""
 
-from generators.text.contract import mix
+from gristmill.generators.text.contract import mix
 
 NOUNS = """
 river bridge harvest window market garden teacher village engine harbour mountain forest letter machine library

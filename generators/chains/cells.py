@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from generators.chains.contract import ChainFamily
-from generators.chains.gates import identities
-from generators.chains.loop import Fork, RegimeAt, made_before, num_to_make, regimes
-from generators.chains.registry import chain_class
-from records.ids import fingerprint
-from records.regimes import Regime
-from records.spec import build, literals
+from gristmill.generators.chains.contract import ChainFamily
+from gristmill.generators.chains.gates.gate import identities
+from gristmill.generators.chains.loop import Fork, RegimeAt, made_before, num_to_make, regimes
+from gristmill.generators.chains.registry import chain_class
+from gristmill.records.ids import fingerprint
+from gristmill.records.mixing.regimes import Regime
+from gristmill.records.spec import build, literals
 
 FORMAT = 2  # to be raised when the same literals come to give other bytes
 

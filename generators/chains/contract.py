@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
-from records.errors import UserError
+from gristmill.records.errors import UserError
 
 Rows = Any  # float64 (chains, rows, columns) unless the family says otherwise
 Measures = dict[str, np.ndarray]  # float64 (chains,) each
@@ -36,11 +36,13 @@ class ChainFamily(ABC):
     Spec: ClassVar[type]
     block: ClassVar[int] = 256  # chains in a block
     is_light: ClassVar[bool] = True  # false: a generation is worth a task and a commit of its own
-    meter: Any = None  # evaluation.chains.Meters, for families that cannot judge their rows themselves
+    meter: Any = (
+        None  # gristmill.evaluation.collapse.chains.Meters, for families that cannot judge their rows themselves
+    )
 
     is_served: ClassVar[bool] = False  # whether its rows are written by an engine
-    engines: Any = None  # cluster.engines.Engines, for families that are served
-    shelf: Any = None  # generators.chains.shelf.Shelf, where the models of heavy families may lie
+    engines: Any = None  # gristmill.cluster.engines.Engines, for families that are served
+    shelf: Any = None  # gristmill.generators.chains.model_store.Shelf, where the models of heavy families may lie
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Gate, Measures, Piece
-from generators.chains.gating import NUM_FRESH, Tally
-from generators.family import stream
-from records.errors import UserError
-from records.mixing import Mixture, Part, plan
-from records.regimes import REAL, SYNTHETIC, Regime, Source
+from gristmill.generators.chains.contract import ChainFamily, Gate, Measures, Piece
+from gristmill.generators.chains.gates.results import NUM_FRESH, Tally
+from gristmill.generators.families.contract import stream
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.mixing import Mixture, Part, plan
+from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Regime, Source
 
 DATA, MIX, FIT, SAMPLE, GATE, MEASURE, FRESH = range(7)  # stages of a generation, each with random numbers of its own
 MAX_TRIES = 50  # times that a model is sampled for rows that pass the gates, under shortfall = "resample"

@@ -7,8 +7,8 @@ seen real rows alone, stays: later generations are judged by it.
 
 from collections.abc import Sequence
 
-from generators.lm.family import served_files
-from records.store import Store, open_store
+from gristmill.generators.lm.family import served_files
+from gristmill.records.stores.contract import Store, open_store
 
 MODELS = "models"
 

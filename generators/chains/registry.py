@@ -2,20 +2,20 @@
 
 from importlib import import_module
 
-from generators.chains.contract import ChainFamily
-from records.errors import UserError
-from records.spec import nearest
+from gristmill.generators.chains.contract import ChainFamily
+from gristmill.records.errors import UserError
+from gristmill.records.spec import nearest
 
 KINDS = {
-    "causal_lm": ("generators.chains.causal_lm", "CausalLmChain"),
-    "gaussian": ("generators.chains.gaussian", "Gaussian"),
-    "gmm": ("generators.chains.gmm", "Gmm"),
-    "kde": ("generators.chains.kde", "Kde"),
-    "multinomial": ("generators.chains.multinomial", "Multinomial"),
-    "ngram": ("generators.chains.ngram", "Ngram"),
-    "model": ("generators.chains.trainable", "Trainable"),
-    "linear_classifier": ("generators.chains.classifier", "LinearClassifier"),
-    "linear_regression": ("generators.chains.regression", "LinearRegression"),
+    "causal_lm": ("gristmill.generators.chains.families.causal_lm", "CausalLmChain"),
+    "gaussian": ("gristmill.generators.chains.families.gaussian", "Gaussian"),
+    "gmm": ("gristmill.generators.chains.families.gmm", "Gmm"),
+    "kde": ("gristmill.generators.chains.families.kde", "Kde"),
+    "multinomial": ("gristmill.generators.chains.families.multinomial", "Multinomial"),
+    "ngram": ("gristmill.generators.chains.families.ngram", "Ngram"),
+    "model": ("gristmill.generators.chains.families.trainable", "Trainable"),
+    "linear_classifier": ("gristmill.generators.chains.families.classifier", "LinearClassifier"),
+    "linear_regression": ("gristmill.generators.chains.families.regression", "LinearRegression"),
 }
 
 

@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generators.chains.cells import Unit
-from generators.chains.contract import ChainFamily, Measures
-from generators.chains.gates import make_gates
-from generators.chains.loop import DATA, Pool, facts_of, generations
-from generators.chains.shelf import Shelf
-from generators.family import stream
-from records.errors import UserError
-from records.parquet import read_parquet
-from records.regimes import REAL, SYNTHETIC, Source
-from records.store import Conflict, Store
+from gristmill.generators.chains.cells import Unit
+from gristmill.generators.chains.contract import ChainFamily, Measures
+from gristmill.generators.chains.gates.gate import make_gates
+from gristmill.generators.chains.loop import DATA, Pool, facts_of, generations
+from gristmill.generators.chains.model_store import Shelf
+from gristmill.generators.families.contract import stream
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.stores.contract import Conflict, Store
 
 UNITS, ROWS = "units", "rows"
 SECONDS, SHOWN = b"seconds", b"shown"  # in the file's own metadata, so that rows have no clock in them

@@ -17,30 +17,30 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.privacy import Account
-from records.errors import UserError
-from records.kinds import Kinds, kind_class
-from records.tables import TableSchema
+from gristmill.generators.private.account import Account
+from gristmill.records.errors import UserError
+from gristmill.records.kinds import Kinds, kind_class
+from gristmill.records.readers.tables import TableSchema
 
 KINDS: Kinds = {
-    "adr": ("generators.simulators.family", "AdrFamily"),
-    "causal-lm": ("generators.lm.family", "CausalLm"),
-    "classifier": ("generators.images.classifier", "Classifier"),
-    "copula": ("generators.tabular.copula", "Copula"),
-    "ctgan": ("generators.tabular.ctgan", "Ctgan"),
-    "ddpm": ("generators.images.ddpm", "Ddpm"),
-    "dp-ctgan": ("generators.tabular.dp_ctgan", "DpCtgan"),
-    "dp-ddpm": ("generators.images.dp_ddpm", "DpDdpm"),
-    "dp-tvae": ("generators.tabular.dp_tvae", "DpTvae"),
-    "gan": ("generators.images.gan", "Gan"),
-    "independent": ("generators.tabular.independent", "Independent"),
-    "mst": ("generators.tabular.mst", "Mst"),
-    "pate-gan": ("generators.tabular.pate_gan", "PateGan"),
-    "quality": ("generators.quality", "Quality"),
-    "smote": ("generators.tabular.smote", "Smote"),
-    "tabddpm": ("generators.tabular.tabddpm", "TabDdpm"),
-    "tvae": ("generators.tabular.tvae", "Tvae"),
-    "vae": ("generators.images.vae", "Vae"),
+    "adr": ("gristmill.generators.simulators.family", "AdrFamily"),
+    "causal-lm": ("gristmill.generators.lm.family", "CausalLm"),
+    "classifier": ("gristmill.generators.images.classifier", "Classifier"),
+    "copula": ("gristmill.generators.tabular.copula", "Copula"),
+    "ctgan": ("gristmill.generators.tabular.ctgan", "Ctgan"),
+    "ddpm": ("gristmill.generators.images.ddpm", "Ddpm"),
+    "dp-ctgan": ("gristmill.generators.tabular.dp_ctgan", "DpCtgan"),
+    "dp-ddpm": ("gristmill.generators.images.dp_ddpm", "DpDdpm"),
+    "dp-tvae": ("gristmill.generators.tabular.dp_tvae", "DpTvae"),
+    "gan": ("gristmill.generators.images.gan", "Gan"),
+    "independent": ("gristmill.generators.tabular.independent", "Independent"),
+    "mst": ("gristmill.generators.tabular.mst", "Mst"),
+    "pate-gan": ("gristmill.generators.tabular.pate_gan", "PateGan"),
+    "quality": ("gristmill.generators.families.quality", "Quality"),
+    "smote": ("gristmill.generators.tabular.smote", "Smote"),
+    "tabddpm": ("gristmill.generators.tabular.tabddpm", "TabDdpm"),
+    "tvae": ("gristmill.generators.tabular.tvae", "Tvae"),
+    "vae": ("gristmill.generators.images.vae", "Vae"),
 }
 
 
@@ -164,7 +164,7 @@ class Family(ABC):
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         """One row for each of `seeds`, int64 (block,), with the column values that `wanted[i]` names.
 
-        Values in `wanted` are checked and typed by the caller (see generators.fitted).
+        Values in `wanted` are checked and typed by the caller (see gristmill.generators.families.generator).
         """
 
 

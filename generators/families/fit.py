@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Family, State
-from generators.model_folder import FORMAT, NAME, ModelCard, pack, save_model, schema_literals, unpack
-from generators.privacy import Account, BudgetSpent, PrivacySpec
-from records.errors import UserError
-from records.ids import fingerprint
-from records.spec import literals
-from records.store import Store
+from gristmill.generators.families.contract import Family, State
+from gristmill.generators.families.folder import FORMAT, NAME, ModelCard, pack, save_model, schema_literals, unpack
+from gristmill.generators.private.account import Account, BudgetSpent, PrivacySpec
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.spec import literals
+from gristmill.records.stores.contract import Store
 
 CHECKPOINTS = "checkpoints/step-"
 NOISE_KEY = "checkpoints/noise-key"

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from generators.family import Family, State, family_class
-from records.errors import UserError
-from records.ids import fingerprint
-from records.spec import build, literals
-from records.store import Store, open_store
-from records.tables import TableSchema
+from gristmill.generators.families.contract import Family, State, family_class
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.readers.tables import TableSchema
+from gristmill.records.spec import build, literals
+from gristmill.records.stores.contract import Store, open_store
 
 NAME, WEIGHTS = "model.json", "weights.safetensors"
 FORMAT = 1

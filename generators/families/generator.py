@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.contract import Generator, fields_of, fill_columns
-from generators.family import Family
-from generators.model_folder import ModelCard, empty_family, load_model, read_card
-from records.errors import UserError
-from records.schema import ASK, REJECT
-from records.tables import Column
-from stages.needs import Needs
+from gristmill.engines.needs import Needs
+from gristmill.generators.contract import Generator, fields_of, fill_columns
+from gristmill.generators.families.contract import Family
+from gristmill.generators.families.folder import ModelCard, empty_family, load_model, read_card
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column
+from gristmill.records.schema import ASK, REJECT
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from generators.family import Drawn, Family, State
-from generators.privacy import Account
-from records.errors import UserError
-from records.tables import TableSchema
-from records.words import text_key
-from stages.ngrams import NUM_DECIMALS, Features, Linear, Ngrams
+from gristmill.generators.families.contract import Drawn, Family, State
+from gristmill.generators.private.account import Account
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import TableSchema
+from gristmill.records.words import text_key
+from gristmill.stages.ngrams import NUM_DECIMALS, Features, Linear, Ngrams
 
 MIN_EACH, MIN_HELD = 50, 5  # labelled rows of either class: in all, and among those held out
 MIN_KEPT = 20  # rows that a threshold must keep for its precision to be believed

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, State, check_bias
-from generators.images.common import ImageFamily, row_streams
-from generators.privacy import Account
+from gristmill.generators.families.contract import Drawn, State, check_bias
+from gristmill.generators.images.common import ImageFamily, row_streams
+from gristmill.generators.private.account import Account
 
 INIT = 1 << 32  # key of the stream of first weights, beyond all steps
 
@@ -41,7 +41,7 @@ class AveragedFamily(ImageFamily):
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         import torch
 
-        from generators.nets.arrays import seeded
+        from gristmill.generators.nets.arrays import seeded
 
         self._seed = seed
         pixels, self._labels = self.read(table)
@@ -56,7 +56,7 @@ class AveragedFamily(ImageFamily):
 
     def _follow(self, step: int) -> None:
         """Move the average after the network that samples."""
-        from generators.nets.arrays import follow
+        from gristmill.generators.nets.arrays import follow
 
         follow(self._average, self._nets[self.sampler], step, self.spec.ema)
 
@@ -66,12 +66,12 @@ class AveragedFamily(ImageFamily):
         return torch.from_numpy(array).to(self.device)
 
     def trained(self) -> State:
-        from generators.nets.arrays import of_module
+        from gristmill.generators.nets.arrays import of_module
 
         return State({**of_module(self._average, self.sampler), "shares": self._shares})
 
     def training(self) -> State:
-        from generators.nets.arrays import of_adam, of_module
+        from gristmill.generators.nets.arrays import of_adam, of_module
 
         tensors: dict[str, np.ndarray] = {}
         for name, net in self._nets.items():
@@ -81,7 +81,7 @@ class AveragedFamily(ImageFamily):
         return State(tensors)
 
     def restore(self, trained: State, training: State | None = None) -> None:
-        from generators.nets.arrays import to_adam, to_module
+        from gristmill.generators.nets.arrays import to_adam, to_module
 
         self._average, self._shares = self._new_sampler(), trained.tensors["shares"]
         to_module(self._average, self.sampler, trained.tensors)
@@ -116,7 +116,7 @@ class LatentFamily(AveragedFamily):
     """Base of families that make an image from a normal vector and a label in one pass. `spec` is a LatentSpec."""
 
     def _new_sampler(self) -> Any:
-        from generators.nets.convs import Widen
+        from gristmill.generators.nets.convs import Widen
 
         return Widen(self.shape, self.spec.width, self.spec.latent, self.num_labels).to(self.device)
 

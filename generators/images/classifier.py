@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, State, stream
-from generators.images.common import ImageFamily
-from generators.privacy import Account
-from records.errors import UserError
+from gristmill.generators.families.contract import Drawn, State, stream
+from gristmill.generators.images.common import ImageFamily
+from gristmill.generators.private.account import Account
+from gristmill.records.errors import UserError
 
 INIT = 1 << 32  # key of the stream of first weights, beyond all steps
 
@@ -68,7 +68,7 @@ class Classifier(ImageFamily):
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         import torch
 
-        from generators.nets.arrays import seeded
+        from gristmill.generators.nets.arrays import seeded
 
         self._seed = seed
         pixels, labels = self.read(table)
@@ -96,17 +96,17 @@ class Classifier(ImageFamily):
         return float(loss.detach()), float((told.argmax(1) == labels).float().mean())
 
     def trained(self) -> State:
-        from generators.nets.arrays import of_module
+        from gristmill.generators.nets.arrays import of_module
 
         return State(of_module(self._net, "net"))
 
     def training(self) -> State:
-        from generators.nets.arrays import of_adam
+        from gristmill.generators.nets.arrays import of_adam
 
         return State(of_adam(self._adam, "adam"))
 
     def restore(self, trained: State, training: State | None = None) -> None:
-        from generators.nets.arrays import to_adam, to_module
+        from gristmill.generators.nets.arrays import to_adam, to_module
 
         if training is None:
             self._net = self._new_net()

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, need_columns
-from records.datasets import pixels_of, png
-from records.errors import UserError
-from records.tables import IMAGE, Column
+from gristmill.generators.families.contract import Drawn, Family, need_columns
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import pixels_of, png
+from gristmill.records.readers.tables import IMAGE, Column
 
 
 class ImageFamily(Family):

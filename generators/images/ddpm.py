@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from generators.family import Drawn, stream
-from generators.images.averaged import AveragedFamily
-from generators.images.common import row_streams
+from gristmill.generators.families.contract import Drawn, stream
+from gristmill.generators.images.averaged import AveragedFamily
+from gristmill.generators.images.common import row_streams
 
 NUM_TIMES = 1000  # noise levels of the schedule
 
@@ -75,7 +75,7 @@ class Ddpm(AveragedFamily):
     def _new_sampler(self) -> Any:
         import torch
 
-        from generators.nets.unet import UNet
+        from gristmill.generators.nets.unet import UNet
 
         net = UNet(self.shape[0], self.spec.width, self.multipliers, self.num_labels)
         return net.to(self.device, memory_format=torch.channels_last)  # faster on CPUs and GPUs alike

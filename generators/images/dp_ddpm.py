@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.dpsgd import DpSgd, ghost_sums, no_sums
-from generators.family import stream
-from generators.images import ddpm
-from generators.images.averaged import INIT
-from generators.privacy import Account, Event
+from gristmill.generators.families.contract import stream
+from gristmill.generators.images import ddpm
+from gristmill.generators.images.averaged import INIT
+from gristmill.generators.private.account import Account, Event
+from gristmill.generators.private.dpsgd import DpSgd, ghost_sums, no_sums
 
 COUNTS = "counts of labels"
 COUNT = 3  # purpose of a stream of random numbers

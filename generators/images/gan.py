@@ -10,8 +10,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from generators.family import stream
-from generators.images.averaged import LatentFamily, LatentSpec
+from gristmill.generators.families.contract import stream
+from gristmill.generators.images.averaged import LatentFamily, LatentSpec
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Gan(LatentFamily):
     def _make_rest(self) -> None:
         import torch
 
-        from generators.nets.convs import Critic
+        from gristmill.generators.nets.convs import Critic
 
         is_spectral = self.spec.hold == "spectral"
         critic = Critic(self.shape, self.spec.width, self.num_labels, is_spectral).to(self.device)

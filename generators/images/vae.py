@@ -11,8 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from generators.family import stream
-from generators.images.averaged import LatentFamily, LatentSpec
+from gristmill.generators.families.contract import stream
+from gristmill.generators.images.averaged import LatentFamily, LatentSpec
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Vae(LatentFamily):
     def _make_rest(self) -> None:
         import torch
 
-        from generators.nets.convs import Encoder
+        from gristmill.generators.nets.convs import Encoder
 
         encoder = Encoder(self.shape, self.spec.width, self.spec.latent, self.num_labels).to(self.device)
         self._nets["encoder"], self._encoder, self._decoder = encoder, encoder, self._nets["decoder"]

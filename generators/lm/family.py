@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, stream
-from generators.lm import tokens
-from generators.lm.spec import LmSpec
-from generators.privacy import Account
-from records.errors import UserError
-from records.store import Store
-from stages import models
+from gristmill.engines import models
+from gristmill.generators.families.contract import Drawn, Family, State, stream
+from gristmill.generators.lm import tokens
+from gristmill.generators.lm.spec import LmSpec
+from gristmill.generators.private.account import Account
+from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import Store
 
 INIT, ORDER = 1 << 32, 1 << 33  # keys of streams, beyond all steps
 SERVED = "hf/"  # where in a model's folder lies what transformers and vLLM read
@@ -76,8 +76,8 @@ class CausalLm(Family):
     def _build(self) -> None:
         import torch
 
-        from generators.nets import causal
-        from generators.nets.arrays import seeded
+        from gristmill.generators.nets import causal
+        from gristmill.generators.nets.arrays import seeded
 
         seeded(getattr(self, "_seed", 0), INIT)
         if self.spec.base is None:
@@ -102,7 +102,7 @@ class CausalLm(Family):
     def _step(self, step: int) -> float:
         import torch
 
-        from generators.nets import causal
+        from gristmill.generators.nets import causal
 
         blocks = torch.from_numpy(self._blocks[self._rows(step)]).to(self.device)
         for group in self._adam.param_groups:
@@ -133,7 +133,7 @@ class CausalLm(Family):
         return made
 
     def trained(self) -> State:
-        from generators.nets import causal
+        from gristmill.generators.nets import causal
 
         facts = {}
         if self.spec.base is None:
@@ -141,13 +141,13 @@ class CausalLm(Family):
         return State(causal.arrays(self._network), facts)
 
     def training(self) -> State:
-        from generators.nets.arrays import of_adam
+        from gristmill.generators.nets.arrays import of_adam
 
         return State(of_adam(self._adam, "adam"))
 
     def restore(self, trained: State, training: State | None = None) -> None:
-        from generators.nets import causal
-        from generators.nets.arrays import to_adam
+        from gristmill.generators.nets import causal
+        from gristmill.generators.nets.arrays import to_adam
 
         if training is None:
             if self.spec.base is None:
@@ -167,7 +167,7 @@ class CausalLm(Family):
 
     def served(self) -> dict[str, bytes]:
         """The same, without the folder's name."""
-        from generators.nets import causal
+        from gristmill.generators.nets import causal
 
         return {**causal.served(self._network), **tokens.files_of(self.tokenizer)}
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from generators.family import stream
+from gristmill.generators.families.contract import stream
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generators.lm.spec import LmSpec
-from generators.lm.tokens import IGNORED
+from gristmill.generators.lm.spec import LmSpec
+from gristmill.generators.lm.tokens import IGNORED
 
 ROOM = 2  # contexts are so many blocks long, for prompts before what is sampled
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generators.nets.segments import Segments, noise
+from gristmill.generators.nets.segments import Segments, noise
 
 TEMPERATURE = 0.2  # of the Gumbel softmax
 LEAK, DROPPED = 0.2, 0.5

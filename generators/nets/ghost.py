@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from records.errors import UserError
+from gristmill.records.errors import UserError
 
 KNOWN = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Embedding)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from generators.family import stream
+from gristmill.generators.families.contract import stream
 
 
 def module_arrays(module: nn.Module, name: str) -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from generators.nets.segments import Segments
+from gristmill.generators.nets.segments import Segments
 
 TINY = 1e-12
 MAX_BETA = 0.999

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from generators.nets.segments import Segments
+from gristmill.generators.nets.segments import Segments
 
 MIN_DEVIATION, MAX_DEVIATION = 0.01, 1.0
 

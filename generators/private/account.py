@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, Literal
 
-from records.errors import UserError
+from gristmill.records.errors import UserError
 
 MAX_STEPS = 10_000_000
 RDP_ORDERS = (*(order / 10 for order in range(20, 110)), *range(11, 64), 80, 128, 256, 512, 1024)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from generators.family import stream
-from generators.privacy import Account, Event
-from records.errors import UserError
+from gristmill.generators.families.contract import stream
+from gristmill.generators.private.account import Account, Event
+from gristmill.records.errors import UserError
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +46,7 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
     """
     import torch
 
-    from generators.nets.ghost import layers_of, of_rows
+    from gristmill.generators.nets.ghost import layers_of, of_rows
 
     check_module(module)
     layers = layers_of(module)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from generators.simulators.contract import Parameter
+from gristmill.generators.simulators.contract import Parameter
 
 LOW, HIGH = 0, 1
 

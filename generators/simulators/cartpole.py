@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from generators.simulators.contract import Parameter, Simulator
+from gristmill.generators.simulators.contract import Parameter, Simulator
 
 GRAVITY_M_S2, PUSH_N, STEP_S = 9.8, 10.0, 0.02
 MAX_POSITION_M, MAX_ANGLE_RAD = 2.4, 12 * 2 * math.pi / 360

@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from records.errors import UserError
-from records.spec import nearest
+from gristmill.records.errors import UserError
+from gristmill.records.spec import nearest
 
 Ranges = Mapping[str, tuple[float, ...]]
 

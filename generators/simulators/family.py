@@ -11,12 +11,12 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, stream
-from generators.privacy import Account
-from generators.simulators import cartpole
-from generators.simulators.adr import Adr, AdrSpec
-from generators.simulators.contract import Parameter, drawn, ranged
-from records.tables import Column, TableSchema
+from gristmill.generators.families.contract import Drawn, Family, State, stream
+from gristmill.generators.private.account import Account
+from gristmill.generators.simulators import cartpole
+from gristmill.generators.simulators.adr import Adr, AdrSpec
+from gristmill.generators.simulators.contract import Parameter, drawn, ranged
+from gristmill.records.readers.tables import Column, TableSchema
 
 INIT = 1 << 32  # key of the stream of the first policy, beyond all steps
 

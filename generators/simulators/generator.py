@@ -10,17 +10,17 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.contract import Generator, Made, fields_of, fill
-from generators.simulators.contract import Ranges, Simulator, drawn, ranged
-from records.errors import UserError
-from records.kinds import Kinds, kind_class
-from records.schema import ASK, REJECT
-from records.spec import build, literals, nearest
-from stages.needs import Needs
+from gristmill.engines.needs import Needs
+from gristmill.generators.contract import Generator, Made, fields_of, fill
+from gristmill.generators.simulators.contract import Ranges, Simulator, drawn, ranged
+from gristmill.records.errors import UserError
+from gristmill.records.kinds import Kinds, kind_class
+from gristmill.records.schema import ASK, REJECT
+from gristmill.records.spec import build, literals, nearest
 
 KINDS: Kinds = {
-    "cartpole": ("generators.simulators.cartpole", "CartPole"),
-    "scene": ("generators.simulators.scene", "Scene"),
+    "cartpole": ("gristmill.generators.simulators.cartpole", "CartPole"),
+    "scene": ("gristmill.generators.simulators.scene", "Scene"),
 }
 
 

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.simulators.contract import Parameter, Simulator
-from records.datasets import png
-from records.schema import IMAGE
+from gristmill.generators.simulators.contract import Parameter, Simulator
+from gristmill.records.readers.datasets import png
+from gristmill.records.schema import IMAGE
 
 SHAPES = ("circle", "square", "triangle", "cross")
 MIN_PIXELS = 12  # of a shape that are seen; below it, it is not labelled and not painted

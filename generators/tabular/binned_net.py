@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.dpsgd import DpSgd
-from generators.family import Drawn, Family, State, normals, stream, uniforms
-from generators.privacy import Account
-from generators.tabular.mst import draw
-from generators.tabular.public import Bins, CountSums, Grid, noisy_counts
+from gristmill.generators.families.contract import Drawn, Family, State, normals, stream, uniforms
+from gristmill.generators.private.account import Account
+from gristmill.generators.private.dpsgd import DpSgd
+from gristmill.generators.tabular.mst import draw
+from gristmill.generators.tabular.public import Bins, CountSums, Grid, noisy_counts
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,7 @@ class BinnedNet(Family):
         self.bins, self.sizes = bins, bins.sizes
 
     def _make_decoder(self, seed: int) -> None:
-        from generators.nets.binned import perceptron, seeded, start_at
+        from gristmill.generators.nets.binned import perceptron, seeded, start_at
 
         def fresh() -> Any:
             net = seeded(weights_seed(seed, 0), perceptron, self.spec.num_noise, self.spec.widths, sum(self.sizes))
@@ -106,13 +106,13 @@ class BinnedNet(Family):
         return np.concatenate(logits)
 
     def trained(self) -> State:
-        from generators.nets.binned import pack_net
+        from gristmill.generators.nets.binned import pack_net
 
         tensors = {f"counts/{at}": c for at, c in enumerate(self.bins.counts)}
         return State(tensors | pack_net("average", self.average), dict(self.facts))
 
     def training(self) -> State:
-        from generators.nets.binned import pack_adam, pack_net
+        from gristmill.generators.nets.binned import pack_adam, pack_net
 
         tensors: dict[str, np.ndarray] = {}
         for name, net in self.nets.items():
@@ -122,7 +122,7 @@ class BinnedNet(Family):
         return State(tensors)
 
     def restore(self, trained: State, training: State | None = None) -> None:
-        from generators.nets.binned import unpack_adam, unpack_net
+        from gristmill.generators.nets.binned import unpack_adam, unpack_net
 
         self.facts, grid = dict(trained.facts), Grid(self.schema)
         counts = [trained.tensors[f"counts/{at}"] for at in range(len(grid.sizes))]
@@ -140,7 +140,7 @@ class BinnedNet(Family):
         """One-hot rows that the decoder makes now, without gradient: (num_rows, sum of sizes)."""
         import torch
 
-        from generators.nets.binned import draw_bins, one_hot
+        from gristmill.generators.nets.binned import draw_bins, one_hot
 
         random = generator_of(self.seed, step, purpose)
         with torch.no_grad():
@@ -158,7 +158,7 @@ class BinnedNet(Family):
 
     def live_fakes(self, step: int, purpose: int, num_rows: int) -> "torch.Tensor":
         """As `fakes`, with the gradient of the softmax to the decoder."""
-        from generators.nets.binned import hard_rows
+        from gristmill.generators.nets.binned import hard_rows
 
         random = generator_of(self.seed, step, purpose)
         return hard_rows(self.decoder(self.noise(num_rows, random)), self.sizes, self.spec.heat, random)
@@ -177,7 +177,7 @@ class BinnedNet(Family):
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
-        from generators.nets.binned import shares_of
+        from gristmill.generators.nets.binned import shares_of
 
         columns = self.schema.columns
         drawn = uniforms(seeds ^ OTHER_STREAM, 3 * len(columns) + 1)
@@ -200,7 +200,7 @@ class BinnedNet(Family):
         """A vector drawn by how likely it makes `values`, float32 (num_noise,); from this row's seed alone."""
         import torch
 
-        from generators.nets.binned import blocks
+        from gristmill.generators.nets.binned import blocks
 
         tries = normals(seed, NUM_TRIES * self.spec.num_noise).reshape(NUM_TRIES, -1)
         with torch.inference_mode():

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators.family import normals, uniforms
-from generators.tabular.modes import SPAN, Modes
-from generators.tabular.transforms import Given, TableCoder
+from gristmill.generators.families.contract import normals, uniforms
+from gristmill.generators.tabular.modes import SPAN, Modes
+from gristmill.generators.tabular.transforms import Given, TableCoder
 
 NUM_CANDIDATES = 64
 LEAST_LIKELIHOOD = 1e-6  # of the given values, on average over the candidates

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from generators.tabular.transforms import Segment
+from gristmill.generators.tabular.transforms import Segment
 
 
 class Conditions:

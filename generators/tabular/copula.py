@@ -14,13 +14,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, need_columns, uniforms
-from generators.privacy import Account
-from generators.tabular.spread import EDGE, Spread, levels_of, scores
-from generators.tabular.transforms import UNSEEN, number_array, put_given
-from generators.tabular.vocabulary import Vocabulary, numbered
-from records.errors import UserError
-from records.tables import Column
+from gristmill.generators.families.contract import Drawn, Family, State, need_columns, uniforms
+from gristmill.generators.private.account import Account
+from gristmill.generators.tabular.spread import EDGE, Spread, levels_of, scores
+from gristmill.generators.tabular.transforms import UNSEEN, number_array, put_given
+from gristmill.generators.tabular.vocabulary import Vocabulary, numbered
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column
 
 DRAW_KEY = 1  # of a row's seed
 NUM_SWEEPS = 30

@@ -12,12 +12,21 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import LEAST_BIAS, Drawn, Family, State, check_bias, need_columns, stream, uniforms
-from generators.privacy import Account
-from generators.tabular.candidates import Outlook, resampled, some_normals, some_uniforms
-from generators.tabular.conditions import Conditions
-from generators.tabular.transforms import TableCoder, put_given
-from records.errors import UserError
+from gristmill.generators.families.contract import (
+    LEAST_BIAS,
+    Drawn,
+    Family,
+    State,
+    check_bias,
+    need_columns,
+    stream,
+    uniforms,
+)
+from gristmill.generators.private.account import Account
+from gristmill.generators.tabular.candidates import Outlook, resampled, some_normals, some_uniforms
+from gristmill.generators.tabular.conditions import Conditions
+from gristmill.generators.tabular.transforms import TableCoder, put_given
+from gristmill.records.errors import UserError
 
 NOISE_KEY, DRAW_KEY, CONDITION_KEY = (
     1000,
@@ -86,9 +95,9 @@ class Ctgan(Family):
     def _build(self, coder: TableCoder) -> None:
         import torch
 
-        from generators.nets import states
-        from generators.nets.ctgan import Critic, Generator
-        from generators.nets.segments import Segments, tensor
+        from gristmill.generators.nets import states
+        from gristmill.generators.nets.ctgan import Critic, Generator
+        from gristmill.generators.nets.segments import Segments, tensor
 
         self._coder = coder
         self._segments = Segments([s.size for s in coder.segments], self.device)
@@ -115,8 +124,8 @@ class Ctgan(Family):
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         import torch
 
-        from generators.nets import states
-        from generators.nets.ctgan import soft_rows
+        from gristmill.generators.nets import states
+        from gristmill.generators.nets.ctgan import soft_rows
 
         sums = torch.zeros(3)
         for step in range(start, stop):
@@ -137,7 +146,7 @@ class Ctgan(Family):
     def _critic_step(self, fake: Any, conditions: Any, rows: Any, random: Any) -> Any:
         import torch
 
-        from generators.nets.ctgan import critic_loss
+        from gristmill.generators.nets.ctgan import critic_loss
 
         real = torch.cat([self._numbers[rows], self._segments.one_hot(self._codes[rows])], 1)
         loss, distance = critic_loss(self._critic, real, fake, conditions, random)
@@ -160,12 +169,12 @@ class Ctgan(Family):
         return score, missed
 
     def trained(self) -> State:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         return State(self._coder.state() | states.module_arrays(self._average, "average"))
 
     def training(self) -> State:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         return State(
             states.module_arrays(self._generator, "generator")
@@ -175,7 +184,7 @@ class Ctgan(Family):
         )
 
     def restore(self, trained: State, training: State | None = None) -> None:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         if training is None:  # else `begin` has made the coder, and has the rows sorted
             coder = TableCoder(self.schema, "modes", self.spec.max_categories)
@@ -191,7 +200,7 @@ class Ctgan(Family):
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
-        from generators.nets.segments import tensor
+        from gristmill.generators.nets.segments import tensor
 
         given = self._coder.given(wanted)
 

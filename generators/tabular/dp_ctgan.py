@@ -13,8 +13,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from generators.dpsgd import ghost_sums
-from generators.tabular.binned_net import BinnedSgd, BinnedSpec, weights_seed
+from gristmill.generators.private.dpsgd import ghost_sums
+from gristmill.generators.tabular.binned_net import BinnedSgd, BinnedSpec, weights_seed
 
 FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
 
@@ -47,7 +47,7 @@ class DpCtgan(BinnedSgd):
     def make_nets(self, seed: int) -> None:
         import torch
 
-        from generators.nets.binned import perceptron, seeded
+        from gristmill.generators.nets.binned import perceptron, seeded
 
         spec = self.spec
         critic = seeded(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.critic_widths, 1).to(self.device)
@@ -69,7 +69,7 @@ class DpCtgan(BinnedSgd):
         import torch
         from torch.nn.functional import softplus
 
-        from generators.nets.binned import one_hot
+        from gristmill.generators.nets.binned import one_hot
 
         drawn = self._dp.rows(step)
         real = one_hot(self._rows[drawn], self.sizes, self.device)
@@ -86,7 +86,7 @@ class DpCtgan(BinnedSgd):
     def _generate(self, step: int) -> float:
         from torch.nn.functional import softplus
 
-        from generators.nets.binned import follow
+        from gristmill.generators.nets.binned import follow
 
         fakes = self.live_fakes(step, GENERATE, self.spec.batch)
         loss = softplus(-self.critic(fakes)).mean() + self.spec.marginal_weight * self.marginal_distance(fakes)

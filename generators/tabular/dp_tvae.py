@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from generators.dpsgd import ghost_sums, no_sums
-from generators.tabular.binned_net import BinnedSgd, BinnedSpec, generator_of, weights_seed
+from gristmill.generators.private.dpsgd import ghost_sums, no_sums
+from gristmill.generators.tabular.binned_net import BinnedSgd, BinnedSpec, generator_of, weights_seed
 
 LATENT = 3  # purpose of a step's random numbers
 
@@ -35,7 +35,7 @@ class DpTvae(BinnedSgd):
     def make_nets(self, seed: int) -> None:
         import torch
 
-        from generators.nets.binned import perceptron, seeded
+        from gristmill.generators.nets.binned import perceptron, seeded
 
         spec = self.spec
         encoder = seeded(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.widths, 2 * spec.num_noise)
@@ -48,7 +48,7 @@ class DpTvae(BinnedSgd):
         return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
 
     def _step(self, step: int) -> float:
-        from generators.nets.binned import follow, one_hot
+        from gristmill.generators.nets.binned import follow, one_hot
 
         drawn = self._dp.rows(step)
         rows = one_hot(self._rows[drawn], self.sizes, self.device)
@@ -63,7 +63,7 @@ class DpTvae(BinnedSgd):
 
     def _losses(self, both: Any, rows: Any, noise: Any) -> Any:
         """The negative evidence lower bound of each row in nats (Kingma and Welling 2014): (rows,)."""
-        from generators.nets.binned import nll_of_rows
+        from gristmill.generators.nets.binned import nll_of_rows
 
         encoder, decoder = both
         mean, log_variance = encoder(rows).chunk(2, dim=1)

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, need_columns, uniforms
-from generators.privacy import Account
-from records.errors import UserError
-from records.tables import Column, round_off
+from gristmill.generators.families.contract import Drawn, Family, State, need_columns, uniforms
+from gristmill.generators.private.account import Account
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column, round_off
 
 NUM_QUANTILES = 1001
 

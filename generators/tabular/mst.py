@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, stream, uniforms
-from generators.privacy import Account, Event
-from generators.tabular.public import Bins, CountSums, Grid, noisy_counts
-from records.errors import UserError
+from gristmill.generators.families.contract import Drawn, Family, State, stream, uniforms
+from gristmill.generators.private.account import Account, Event
+from gristmill.generators.tabular.public import Bins, CountSums, Grid, noisy_counts
+from gristmill.records.errors import UserError
 
 FLOOR = 1e-7  # of a row, in every cell of a joint table: whatever the schema allows can be drawn when it is asked for
 NUM_FITTINGS = 50  # rounds of iterative proportional fitting

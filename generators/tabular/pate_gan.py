@@ -14,10 +14,10 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import State, stream
-from generators.privacy import Account, Event
-from generators.tabular.binned_net import BinnedNet, BinnedSpec, weights_seed
-from records.errors import UserError
+from gristmill.generators.families.contract import State, stream
+from gristmill.generators.private.account import Account, Event
+from gristmill.generators.tabular.binned_net import BinnedNet, BinnedSpec, weights_seed
+from gristmill.records.errors import UserError
 
 FAKES, PARTS, DRAWS, VOTES, STUDENT, GENERATE = 3, 4, 5, 6, 8, 9  # purposes of a step's random numbers
 ROWS_OF_TEACHER = 32
@@ -75,8 +75,8 @@ class PateGan(BinnedNet):
     def make_nets(self, seed: int) -> None:
         import torch
 
-        from generators.nets.binned import perceptron, seeded
-        from generators.nets.teachers import Teachers
+        from gristmill.generators.nets.binned import perceptron, seeded
+        from gristmill.generators.nets.teachers import Teachers
 
         spec, num_in = self.spec, sum(self.sizes)
         self.student = seeded(weights_seed(seed, 1), perceptron, num_in, spec.student_widths, 1).to(self.device)
@@ -120,7 +120,7 @@ class PateGan(BinnedNet):
         import torch
         from torch.nn.functional import softplus
 
-        from generators.nets.binned import one_hot
+        from gristmill.generators.nets.binned import one_hot
 
         spec = self.spec
         levels = stream(self.seed, step, DRAWS).random((self._num_teachers, spec.teacher_batch))
@@ -140,7 +140,7 @@ class PateGan(BinnedNet):
         """Ask for noisy counts on fresh generated rows; keep the rows, as bins, and the shares of teachers."""
         import torch
 
-        from generators.nets.binned import blocks
+        from gristmill.generators.nets.binned import blocks
 
         fakes = self.fakes(step, VOTES, self.spec.votes)
         with torch.no_grad():
@@ -157,7 +157,7 @@ class PateGan(BinnedNet):
         import torch
         from torch.nn.functional import softplus
 
-        from generators.nets.binned import one_hot
+        from gristmill.generators.nets.binned import one_hot
 
         total = 0.0
         random = stream(self.seed, step, STUDENT)
@@ -175,7 +175,7 @@ class PateGan(BinnedNet):
     def _generate(self, step: int) -> float:
         from torch.nn.functional import softplus
 
-        from generators.nets.binned import follow
+        from gristmill.generators.nets.binned import follow
 
         fakes = self.live_fakes(step, GENERATE, self.spec.batch)
         loss = softplus(-self.student(fakes)).mean() + self.spec.marginal_weight * self.marginal_distance(fakes)

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Sums
-from generators.privacy import Account, Event
-from records.errors import UserError
-from records.tables import Column, TableSchema, round_off
+from gristmill.generators.families.contract import Sums
+from gristmill.generators.private.account import Account, Event
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column, TableSchema, round_off
 
 NUM_CELLS = 256  # of a number, at most; and as many integers may have a cell each
 MAX_CATEGORIES = 1000  # with a bin of their own, the most frequent by the noisy counts; all others share one

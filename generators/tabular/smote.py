@@ -14,12 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, need_columns, stream, uniforms
-from generators.privacy import Account
-from generators.tabular.transforms import number_array, put_given
-from generators.tabular.vocabulary import numbered
-from records.errors import UserError
-from records.tables import Column
+from gristmill.generators.families.contract import Drawn, Family, State, need_columns, stream, uniforms
+from gristmill.generators.private.account import Account
+from gristmill.generators.tabular.transforms import number_array, put_given
+from gristmill.generators.tabular.vocabulary import numbered
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column
 
 DRAW_KEY = 1  # of a row's seed
 CLASS_KEY = 10  # of the fit's seed
@@ -78,7 +78,7 @@ class Smote(Family):
 
     def _find(self, classes: np.ndarray, seed: int) -> np.ndarray:
         """The nearest rows of the same class, int32 (rows, k); a class of one row takes them from all."""
-        from stages.kernels.nearest import nearest_rows
+        from gristmill.stages.kernels.nearest import nearest_rows
 
         missing = np.isnan(self._numbers)
         deviations = np.array([v[~m].std() for v, m in zip(self._numbers.T, missing.T)])

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import Drawn, Family, State, need_columns, stream, uniforms
-from generators.privacy import Account
-from generators.tabular.labels import Labels
-from generators.tabular.spread import EDGE, Spread, levels_of, scores
-from generators.tabular.transforms import TableCoder, put_given
-from generators.tabular.walk import Known, Walk
-from records.errors import UserError
+from gristmill.generators.families.contract import Drawn, Family, State, need_columns, stream, uniforms
+from gristmill.generators.private.account import Account
+from gristmill.generators.tabular.labels import Labels
+from gristmill.generators.tabular.spread import EDGE, Spread, levels_of, scores
+from gristmill.generators.tabular.transforms import TableCoder, put_given
+from gristmill.generators.tabular.walk import Known, Walk
+from gristmill.records.errors import UserError
 
 DRAW_KEY = 1  # of a row's seed
 BATCH_KEY = 9  # of the fit's seed
@@ -87,9 +87,9 @@ class TabDdpm(Family):
     def _build(self, coder: TableCoder) -> None:
         import torch
 
-        from generators.nets import states
-        from generators.nets.segments import Segments
-        from generators.nets.tabdiffusion import Denoiser, Schedule
+        from gristmill.generators.nets import states
+        from gristmill.generators.nets.segments import Segments
+        from gristmill.generators.nets.tabdiffusion import Denoiser, Schedule
 
         self._coder = coder
         names = [self.schema.columns[s.column].name for s in coder.segments]
@@ -110,8 +110,8 @@ class TabDdpm(Family):
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         import torch
 
-        from generators.nets import states
-        from generators.nets.tabdiffusion import losses
+        from gristmill.generators.nets import states
+        from gristmill.generators.nets.tabdiffusion import losses
 
         low, high, codes, labels = self._rows
         sums = torch.zeros(2)
@@ -137,18 +137,18 @@ class TabDdpm(Family):
         return {"numbers": means[0], "categories": means[1]}
 
     def trained(self) -> State:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         labels = {f"labels/{name}": table for name, table in self._labels.tables.items()}
         return State(self._coder.state() | labels | states.module_arrays(self._average, "average"))
 
     def training(self) -> State:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         return State(states.module_arrays(self._denoiser, "denoiser") | states.adam_arrays(self._adam, "adam"))
 
     def restore(self, trained: State, training: State | None = None) -> None:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         if training is None:  # else `begin` has made all this
             coder = TableCoder(self.schema, "spread", self.spec.max_categories)
@@ -163,7 +163,7 @@ class TabDdpm(Family):
 
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
 
-        from generators.nets.segments import tensor
+        from gristmill.generators.nets.segments import tensor
 
         given = self._coder.given(wanted)
         num, num_numbers = len(seeds), len(self._coder.numeric)

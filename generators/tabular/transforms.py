@@ -17,11 +17,11 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from generators.family import stream
-from generators.tabular.modes import Modes
-from generators.tabular.spread import Spread
-from generators.tabular.vocabulary import Vocabulary
-from records.tables import Column, TableSchema, round_off
+from gristmill.generators.families.contract import stream
+from gristmill.generators.tabular.modes import Modes
+from gristmill.generators.tabular.spread import Spread
+from gristmill.generators.tabular.vocabulary import Vocabulary
+from gristmill.records.readers.tables import Column, TableSchema, round_off
 
 Style = Literal["modes", "spread"]
 CODER_KEY, ENCODE_KEY = 101, 102  # of `stream`

@@ -7,11 +7,21 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.family import LEAST_BIAS, Drawn, Family, State, check_bias, need_columns, normals, stream, uniforms
-from generators.privacy import Account
-from generators.tabular.candidates import Outlook, resampled, some_normals
-from generators.tabular.transforms import Coded, TableCoder, put_given
-from records.errors import UserError
+from gristmill.generators.families.contract import (
+    LEAST_BIAS,
+    Drawn,
+    Family,
+    State,
+    check_bias,
+    need_columns,
+    normals,
+    stream,
+    uniforms,
+)
+from gristmill.generators.private.account import Account
+from gristmill.generators.tabular.candidates import Outlook, resampled, some_normals
+from gristmill.generators.tabular.transforms import Coded, TableCoder, put_given
+from gristmill.records.errors import UserError
 
 NOISE_KEY, DRAW_KEY, SPREAD_KEY = 1000, 1, 2  # of a row's seed; NOISE_KEY and above: one a candidate
 ORDER_KEY = 7  # of the fit's seed
@@ -73,9 +83,9 @@ class Tvae(Family):
     def _build(self, coder: TableCoder) -> None:
         import torch
 
-        from generators.nets import states
-        from generators.nets.segments import Segments
-        from generators.nets.tvae import Decoder, Encoder
+        from gristmill.generators.nets import states
+        from gristmill.generators.nets.segments import Segments
+        from gristmill.generators.nets.tvae import Decoder, Encoder
 
         self._coder = coder
         self._segments = Segments([s.size for s in coder.segments], self.device)
@@ -97,8 +107,8 @@ class Tvae(Family):
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         import torch
 
-        from generators.nets import states
-        from generators.nets.tvae import divergence, reconstruction
+        from gristmill.generators.nets import states
+        from gristmill.generators.nets.tvae import divergence, reconstruction
 
         sums = torch.zeros(2)
         for step in range(start, stop):
@@ -129,17 +139,17 @@ class Tvae(Family):
         return torch.from_numpy(self._order[1][place * self._batch_size : (place + 1) * self._batch_size])
 
     def trained(self) -> State:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         return State(self._coder.state() | states.module_arrays(self._decoder, "decoder"))
 
     def training(self) -> State:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         return State(states.module_arrays(self._encoder, "encoder") | states.adam_arrays(self._adam, "adam"))
 
     def restore(self, trained: State, training: State | None = None) -> None:
-        from generators.nets import states
+        from gristmill.generators.nets import states
 
         coder = TableCoder(self.schema, "modes", self.spec.max_categories)
         coder.load(trained.tensors)
@@ -152,7 +162,7 @@ class Tvae(Family):
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
-        from generators.nets.segments import tensor
+        from gristmill.generators.nets.segments import tensor
 
         given = self._coder.given(wanted)
         deviations = self._decoder.deviation.detach().cpu().numpy() * self.spec.bias**0.5

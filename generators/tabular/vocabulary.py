@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.tables import Column
+from gristmill.records.readers.tables import Column
 
 TAIL_SHARE = 0.25
 GOLDEN = 0x9E3779B1  # 2^32 over the golden ratio: neighbours scatter (Knuth, The Art of Computer Programming, 6.4)

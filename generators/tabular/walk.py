@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from generators.tabular.candidates import some_normals, some_uniforms
+from gristmill.generators.tabular.candidates import some_normals, some_uniforms
 
 NOISE_KEY, LEVEL_KEY = 1000, 2000  # of a row's seed; one a pass
 NUM_PASSES = 4  # at each time, for rows with known values
@@ -79,7 +79,7 @@ class Walk:
         """The state with its known values as they would look at bar[slot]."""
         import torch
 
-        from generators.nets.tabdiffusion import blurred
+        from gristmill.generators.nets.tabdiffusion import blurred
 
         bar, known = self.schedule.bar[slot], self.known
         blurry = bar.sqrt() * known.numbers + (1 - bar).sqrt() * noise
@@ -88,7 +88,7 @@ class Walk:
 
     def _back(self, time: int, key: int, state: tuple[Any, Any]) -> tuple[Any, Any]:
         """From `time` to `time` - 1."""
-        from generators.nets.tabdiffusion import step_back
+        from gristmill.generators.nets.tabdiffusion import step_back
 
         noise, levels = self._random(key, time)
         numbers, codes = step_back(
@@ -98,7 +98,7 @@ class Walk:
 
     def _forth(self, time: int, key: int, state: tuple[Any, Any]) -> tuple[Any, Any]:
         """From `time` - 1 to `time`."""
-        from generators.nets.tabdiffusion import blurred
+        from gristmill.generators.nets.tabdiffusion import blurred
 
         noise, levels = self._random(NUM_PASSES + key, time)
         alpha = self.schedule.alpha[time]

@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import first_object
-from generators.text.contract import Ask, Session
-from generators.text.prompts import column, document_of
-from generators.text.steps import Steps, StepsSpec, object_of
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import first_object
+from gristmill.generators.text.contract import Ask, Session
+from gristmill.generators.text.prompts import column, document_of
+from gristmill.generators.text.steps import Steps, StepsSpec, object_of
 
 VOTE = """Read the text and choose the one label that fits it best.
 

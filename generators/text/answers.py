@@ -4,8 +4,8 @@ import json
 import re
 from typing import Any
 
-from records.schema import clean
-from stages.engine import AskRefused, Reply
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.records.schema import clean
 
 QUOTES = {'"': '"', "“": "”", "«": "»"}
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled, whole
-from generators.text.contract import Ask, Session
-from generators.text.prompts import column, document_of
-from generators.text.steps import Steps, StepsSpec, object_of, read_object
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import unlabelled, whole
+from gristmill.generators.text.contract import Ask, Session
+from gristmill.generators.text.prompts import column, document_of
+from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 
 INSTRUCTION = """Below is the answer of an assistant. Write the request of the user that it answers: one question or \
 task, as somebody would put it who has not seen the answer and wants to know just this. Write the request alone.

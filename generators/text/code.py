@@ -10,12 +10,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import whole
-from generators.text.contract import Ask, Session, Template
-from generators.text.programs import asserts_of, program_of
-from generators.text.prompts import column, filled
-from generators.text.steps import Steps, StepsSpec, object_of, read_object
-from stages.engine import AskRefused, Reply
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.text.answers import whole
+from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.programs import asserts_of, program_of
+from gristmill.generators.text.prompts import column, filled
+from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 
 PROBLEM = """Here is something to take ideas from:
 

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import whole
-from generators.text.contract import Ask, Session, Template
-from generators.text.principles import Principled, draw
-from generators.text.prompts import filled
-from generators.text.steps import StepsSpec
-from records.errors import UserError
-from records.words import text_key
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import whole
+from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.principles import Principled, draw
+from gristmill.generators.text.prompts import filled
+from gristmill.generators.text.steps import StepsSpec
+from gristmill.records.errors import UserError
+from gristmill.records.words import text_key
 
 INITIAL = "{prompt}"
 CRITIQUE = """A person wrote to an assistant:
@@ -55,7 +55,7 @@ class ConstitutionalSpec(StepsSpec):
         "revision": ("response", "revision_request"),
     }
 
-    file: str = "recipes/principles/constitution.toml"
+    file: str = "package:principles/constitution"
     prompt: str = "{text}"
     only: tuple[str, ...] = ()
     rounds: int = 1

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
-from records.schema import clean
-from records.spec import literals
-from stages.engine import AskRefused, Messages, Reply
+from gristmill.engines.vllm import AskRefused, Messages, Reply
+from gristmill.records.schema import clean
+from gristmill.records.spec import literals
 
 # What the calls of a row said, in their order; the reply to the last message of each.
 TURNS = pa.field(
@@ -87,7 +87,7 @@ class Ask:
 
 
 class ChatEngine(Protocol):
-    """What answers: stages.engine.Engine, the canned engine, or whatever else has this method."""
+    """What answers: gristmill.engines.vllm.Engine, the canned engine, or whatever else has this method."""
 
     synchronous: bool  # `chat` never really waits, so its coroutine can be driven without an event loop
 
@@ -134,7 +134,7 @@ class Session:
     ) -> Reply:
         """One call. `prompt` is a user message or a list of {"role", "content"}; `sampling` overrides the recipe's.
 
-        Where the last message is stages.user_turn.USER_TURN, the model writes the user's message; see `writes_user`.
+        Where the last message is engines.user_turn.USER_TURN, the model writes the user's message; see `writes_user`.
 
         Calls that are gathered keep the order in which they were made, whichever is answered first.
         """

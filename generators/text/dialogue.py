@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled, whole
-from generators.text.contract import Ask, Session, mix, pick
-from generators.text.prompts import column, filled
-from generators.text.steps import Steps, StepsSpec
-from records.schema import clean
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import unlabelled, whole
+from gristmill.generators.text.contract import Ask, Session, mix, pick
+from gristmill.generators.text.prompts import column, filled
+from gristmill.generators.text.steps import Steps, StepsSpec
+from gristmill.records.schema import clean
 
 PERSONAS = (
     "a curious child of ten",

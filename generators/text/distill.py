@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from generators.text.answers import said
-from generators.text.contract import Ask, Method, Session, Template, conversation
-from generators.text.prompts import column, columns_of, filled
+from gristmill.generators.text.answers import said
+from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation
+from gristmill.generators.text.prompts import column, columns_of, filled
 
 
 @dataclass(frozen=True)

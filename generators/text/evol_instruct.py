@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import whole
-from generators.text.contract import Ask, Session, mix
-from generators.text.steps import Steps, StepsSpec, object_of, read_object
-from records.spec import nearest
-from records.words import text_key
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import whole
+from gristmill.generators.text.contract import Ask, Session, mix
+from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
+from gristmill.records.spec import nearest
+from gristmill.records.words import text_key
 
 CLOSE = """It must make sense to a person and be possible to do in writing. Use at most 20 words more than before. \
 Write only the instruction and do not carry it out."""

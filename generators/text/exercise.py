@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled, whole
-from generators.text.contract import Ask, Session, pick
-from generators.text.prompts import column, filled
-from generators.text.steps import Steps, StepsSpec
-from generators.text.textbook import AUDIENCES
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import unlabelled, whole
+from gristmill.generators.text.contract import Ask, Session, pick
+from gristmill.generators.text.prompts import column, filled
+from gristmill.generators.text.steps import Steps, StepsSpec
+from gristmill.generators.text.textbook import AUDIENCES
 
 DIFFICULTIES = ("easy", "of medium difficulty", "hard")
 FORMS = (

@@ -6,11 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from generators.contract import Generator, Made, fields_of, fill
-from generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
-from records.schema import ASK, REJECT
-from stages.engine import AskRefused, EngineDead, Reply
-from stages.gate import Gate
+from gristmill.engines.throttle import Gate
+from gristmill.engines.vllm import AskRefused, EngineDead, Reply
+from gristmill.generators.contract import Generator, Made, fields_of, fill
+from gristmill.generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
+from gristmill.records.schema import ASK, REJECT
 
 
 class TextGenerator(Generator):

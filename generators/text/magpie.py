@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import whole
-from generators.text.contract import Ask, Session
-from generators.text.steps import Steps, StepsSpec
-from stages.engine import AskRefused
-from stages.user_turn import USER_TURN
+from gristmill.engines.user_turn import USER_TURN
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import whole
+from gristmill.generators.text.contract import Ask, Session
+from gristmill.generators.text.steps import Steps, StepsSpec
 
 
 def _warm() -> dict[str, dict[str, Any]]:

@@ -11,13 +11,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import whole
-from generators.text.contract import Ask, Session, Template
-from generators.text.prompts import column, filled
-from generators.text.steps import Steps, StepsSpec
-from records.schema import clean
-from stages.engine import AskRefused, Reply
-from stages.verify.answer_text import Rule, extract, key
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.text.answers import whole
+from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.prompts import column, filled
+from gristmill.generators.text.steps import Steps, StepsSpec
+from gristmill.records.schema import clean
+from gristmill.stages.verify.answer_text import Rule, extract, key
 
 PROBLEM = """Make up one word problem in mathematics about this: {seed}
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from generators.text.answers import said, unlabelled
-from generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from generators.text.prompts import checked, column, columns_of, document_of
-from records.words import text_key
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import said, unlabelled
+from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
+from gristmill.generators.text.prompts import checked, column, columns_of, document_of
+from gristmill.records.words import text_key
 
 STYLES = (
     "in other words of the same register",

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.contract import Ask, Session, Template
-from generators.text.principles import Principled, draw
-from generators.text.prompts import filled
-from generators.text.steps import StepsSpec, object_of, read_object
-from records.words import text_key
-from stages.engine import AskRefused, Reply
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.principles import Principled, draw
+from gristmill.generators.text.prompts import filled
+from gristmill.generators.text.steps import StepsSpec, object_of, read_object
+from gristmill.records.words import text_key
 
 ANSWER = "{prompt}"
 JUDGE = """Two answers to the same message are compared.
@@ -49,7 +49,7 @@ class PreferenceSpec(StepsSpec):
     TEMPLATES = {"answer": ANSWER, "judge": JUDGE}
     HOLES = {"answer": ("prompt",), "judge": ("first", "second")}
 
-    file: str = "recipes/principles/constitution.toml"
+    file: str = "package:principles/constitution"
     prompt: str = "{text}"
     only: tuple[str, ...] = ()
     responses: int = 2

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from generators.text.contract import Template, mix
-from generators.text.steps import Steps
-from records.errors import UserError
-from records.spec import build, literals, nearest
-from records.store import read_bytes
+from gristmill.generators.text.contract import Template, mix
+from gristmill.generators.text.steps import Steps
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build, literals, nearest
+from gristmill.records.stores.contract import read_bytes
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ import ast
 import re
 import warnings
 
-from stages.engine import AskRefused, Reply
-from stages.verify.execute import FENCE
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.stages.verify.execute import FENCE
 
 CLOSED = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)```", re.DOTALL)
 NAMED = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)

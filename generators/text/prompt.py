@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from generators.text.contract import Ask, Method, Session, Template, conversation
-from generators.text.prompts import columns_of, filled
+from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation
+from gristmill.generators.text.prompts import columns_of, filled
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from generators.text.contract import Template
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.contract import Template
 
 
 def checked(key: str, text: str, *holes: str) -> Template:

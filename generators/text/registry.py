@@ -1,26 +1,26 @@
 """Which methods there are. Modules are imported when a recipe names them."""
 
-from generators.text.contract import Method
-from records.kinds import Kinds, kind_class
+from gristmill.generators.text.contract import Method
+from gristmill.records.kinds import Kinds, kind_class
 
 KINDS: Kinds = {
-    "annotate": ("generators.text.annotate", "Annotate"),
-    "backtranslate": ("generators.text.backtranslate", "Backtranslate"),
-    "code": ("generators.text.code", "Code"),
-    "constitutional": ("generators.text.constitutional", "Constitutional"),
-    "dialogue": ("generators.text.dialogue", "Dialogue"),
-    "distill": ("generators.text.distill", "Distill"),
-    "evol_instruct": ("generators.text.evol_instruct", "EvolInstruct"),
-    "exercise": ("generators.text.exercise", "Exercise"),
-    "magpie": ("generators.text.magpie", "Magpie"),
-    "math": ("generators.text.math", "Math"),
-    "paraphrase": ("generators.text.paraphrase", "Paraphrase"),
-    "preference": ("generators.text.preference", "Preference"),
-    "prompt": ("generators.text.prompt", "Prompt"),
-    "rephrase": ("generators.text.rephrase", "Rephrase"),
-    "self_instruct": ("generators.text.self_instruct", "SelfInstruct"),
-    "textbook": ("generators.text.textbook", "Textbook"),
-    "translate": ("generators.text.translate", "Translate"),
+    "annotate": ("gristmill.generators.text.annotate", "Annotate"),
+    "backtranslate": ("gristmill.generators.text.backtranslate", "Backtranslate"),
+    "code": ("gristmill.generators.text.code", "Code"),
+    "constitutional": ("gristmill.generators.text.constitutional", "Constitutional"),
+    "dialogue": ("gristmill.generators.text.dialogue", "Dialogue"),
+    "distill": ("gristmill.generators.text.distill", "Distill"),
+    "evol_instruct": ("gristmill.generators.text.evol_instruct", "EvolInstruct"),
+    "exercise": ("gristmill.generators.text.exercise", "Exercise"),
+    "magpie": ("gristmill.generators.text.magpie", "Magpie"),
+    "math": ("gristmill.generators.text.math", "Math"),
+    "paraphrase": ("gristmill.generators.text.paraphrase", "Paraphrase"),
+    "preference": ("gristmill.generators.text.preference", "Preference"),
+    "prompt": ("gristmill.generators.text.prompt", "Prompt"),
+    "rephrase": ("gristmill.generators.text.rephrase", "Rephrase"),
+    "self_instruct": ("gristmill.generators.text.self_instruct", "SelfInstruct"),
+    "textbook": ("gristmill.generators.text.textbook", "Textbook"),
+    "translate": ("gristmill.generators.text.translate", "Translate"),
 }
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from generators.text.prompts import column, columns_of, cut, filled
+from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
+from gristmill.generators.text.prompts import column, columns_of, cut, filled
 
 CLOSING = "Use only what the document says. Write the result alone, without any remark before or after it."
 TEMPLATES = {

@@ -13,11 +13,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import whole
-from generators.text.contract import Ask, Session, pick
-from generators.text.steps import Steps, StepsSpec, object_of, read_object
-from generators.text.task_filters import KEYWORDS, OPENINGS, instance_fault, task_fault, task_of
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import whole
+from gristmill.generators.text.contract import Ask, Session, pick
+from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
+from gristmill.generators.text.task_filters import KEYWORDS, OPENINGS, instance_fault, task_fault, task_of
 
 TASK = """These are tasks that people gave to an assistant:
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from generators.text.answers import first_object
-from generators.text.contract import Method, Session, Template, conversation
-from generators.text.prompts import columns_of
-from records.spec import nearest
-from stages.engine import AskRefused, Messages, Reply
-from stages.served import SAMPLING
+from gristmill.engines.served import SAMPLING
+from gristmill.engines.vllm import AskRefused, Messages, Reply
+from gristmill.generators.text.answers import first_object
+from gristmill.generators.text.contract import Method, Session, Template, conversation
+from gristmill.generators.text.prompts import columns_of
+from gristmill.records.spec import nearest
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import string
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from records.words import text_key
+from gristmill.records.words import text_key
 
 KEYWORDS = (
     *("image", "images", "picture", "pictures", "photo", "photos", "graph", "graphs", "map", "maps", "file", "files"),

@@ -9,8 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from generators.text.prompts import column, columns_of, filled
+from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
+from gristmill.generators.text.prompts import column, columns_of, filled
 
 AUDIENCES = (
     "young children",

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from generators.text.answers import unlabelled, whole
-from generators.text.contract import Ask, Session, pick
-from generators.text.prompts import column, document_of
-from generators.text.steps import Steps, StepsSpec
-from records.words import text_key
-from stages.engine import AskRefused
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import unlabelled, whole
+from gristmill.generators.text.contract import Ask, Session, pick
+from gristmill.generators.text.prompts import column, document_of
+from gristmill.generators.text.steps import Steps, StepsSpec
+from gristmill.records.words import text_key
 
 TRANSLATION = """Translate the following from {language} into {target}. Keep names and numbers as they are. Write the \
 translation alone.

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 
-from records.schema import REJECT
-from stages.admission import Admission
+from gristmill.records.schema import REJECT
+from gristmill.stages.admission.contract import Admission
 
 
 class AdmissionAudit:

@@ -11,20 +11,20 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
-from jobs.audit_admission import AdmissionAudit
-from records import ledger, manifest
-from records.errors import UserError
-from records.ids import row_id
-from records.manifest import Manifest
-from records.parquet import columns_of, open_parquet, read_parquet
-from records.schema import REJECT
-from records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
-from records.spec import build
-from records.store import Store, open_store
-from stages.admission import Admission, tally
-from stages.bandindex import NOBODY
-from stages.duplicates import DUPLICATE, PROBABLE, Duplicates
-from stages.registry import ADMISSION, DEDUP, stage_class
+from gristmill.jobs.audit.admission import AdmissionAudit
+from gristmill.records import ledger, manifest
+from gristmill.records.errors import UserError
+from gristmill.records.ids import row_id
+from gristmill.records.manifest import Manifest
+from gristmill.records.readers.parquet import columns_of, open_parquet, read_parquet
+from gristmill.records.schema import REJECT
+from gristmill.records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import Store, open_store
+from gristmill.stages.admission.contract import Admission, tally
+from gristmill.stages.dedup.bandindex import NOBODY
+from gristmill.stages.dedup.contract import DUPLICATE, PROBABLE, Duplicates
+from gristmill.stages.registry import ADMISSION, DEDUP, stage_class
 
 MAX_SHOWN = 20
 SAMPLE_PER_LOT = 4  # signatures made anew from what they sign
@@ -51,11 +51,11 @@ def audit(uri: str, as_json: bool = False) -> int:
     book = manifest.load(store)
     study = store.read_if_there("study.json") if book is None else None
     if study is not None:
-        from jobs.study_audit import examine_study
+        from gristmill.jobs.audit.study import examine_study
 
         findings = examine_study(store, study)
     elif book is None and (mixture := store.read_if_there("mixture.json")) is not None:
-        from jobs.mixtures.audit import examine_mixture
+        from gristmill.jobs.audit.mixture import examine_mixture
 
         findings = examine_mixture(store, mixture)
     elif book is None:

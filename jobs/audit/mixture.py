@@ -11,18 +11,18 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
-from jobs.audit import Findings
-from jobs.mixtures.card import FORMAT, mixture_section, percent
-from jobs.mixtures.count import counted
-from jobs.mixtures.draw import Candidates, Drawn, synthetic_share, twins
-from jobs.mixtures.parts import CARD, MIXTURE
-from jobs.mixtures.scan import release_schema, traits
-from jobs.mixtures.spec import COPY, PART, TOKENS, WEIGHT
-from records.caps import TOLERANCE
-from records.errors import UserError
-from records.manifest import differences
-from records.parquet import read_parquet
-from records.store import Store
+from gristmill.jobs.audit.command import Findings
+from gristmill.jobs.release.mixture.card import FORMAT, mixture_section, percent
+from gristmill.jobs.release.mixture.count import counted
+from gristmill.jobs.release.mixture.draw import Candidates, Drawn, synthetic_share, twins
+from gristmill.jobs.release.mixture.parts import CARD, MIXTURE
+from gristmill.jobs.release.mixture.scan import release_schema, traits
+from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
+from gristmill.records.errors import UserError
+from gristmill.records.manifest import differences
+from gristmill.records.mixing.caps import TOLERANCE
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.stores.contract import Store
 
 NUM_SHOWN = 3
 

@@ -6,20 +6,20 @@ import math
 
 import pyarrow as pa
 
-from generators.chains.cells import Cell, Unit
-from generators.chains.loop import MIX
-from generators.chains.work import ROWS, UNITS, unit_name
-from generators.family import stream
-from jobs.audit import Findings
-from jobs.study_more import restored
-from jobs.study_results import RESULTS, cell_table
-from jobs.study_spec import StudySpec, expand
-from records.errors import UserError
-from records.mixing import plan
-from records.parquet import open_parquet, read_parquet
-from records.regimes import REAL, SYNTHETIC, Source
-from records.spec import build
-from records.store import Store
+from gristmill.generators.chains.cells import Cell, Unit
+from gristmill.generators.chains.loop import MIX
+from gristmill.generators.chains.work import ROWS, UNITS, unit_name
+from gristmill.generators.families.contract import stream
+from gristmill.jobs.audit.command import Findings
+from gristmill.jobs.study.more import restored
+from gristmill.jobs.study.results import RESULTS, cell_table
+from gristmill.jobs.study.spec import StudySpec, expand
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.mixing import plan
+from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
+from gristmill.records.readers.parquet import open_parquet, read_parquet
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import Store
 
 TOLERANCE = 1e-9
 

@@ -11,15 +11,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from jobs.evaluate_inputs import Asked, Inputs, read_inputs
-from jobs.evaluate_student import check_student, judge_student
-from jobs.evaluate_texts import text_rows
-from jobs.fit import privacy_line
-from jobs.tables import clock
-from records.errors import UserError
-from records.manifest import versions
-from records.spec import literals
-from records.store import Store, open_store
+from gristmill.jobs.evaluate.inputs import Asked, Inputs, read_inputs
+from gristmill.jobs.evaluate.student import check_student, judge_student
+from gristmill.jobs.evaluate.texts import text_rows
+from gristmill.jobs.fit.command import privacy_line
+from gristmill.jobs.terminal.tables import clock
+from gristmill.records.errors import UserError
+from gristmill.records.manifest import versions
+from gristmill.records.spec import literals
+from gristmill.records.stores.contract import Store, open_store
 
 METRICS, REPORT = "metrics.json", "report.html"
 FORMAT = 1
@@ -59,10 +59,12 @@ def evaluate(asked: Asked, as_json: bool = False) -> int:
 
 def write_evaluation(asked: Asked, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:
     """Compute, put `metrics.json` and `report.html`, and return what the first holds."""
-    from evaluation.corpus import judge_texts
-    from evaluation.whole import judge
-    from jobs.evaluate_page import page  # sklearn and matplotlib are loaded only after the tables were found good
-    from jobs.perplexity import Perplexity
+    from gristmill.evaluation.corpus import judge_texts
+    from gristmill.evaluation.whole import judge
+    from gristmill.jobs.evaluate.page import (
+        page,  # sklearn and matplotlib are loaded only after the tables were found good
+    )
+    from gristmill.jobs.evaluate.perplexity import Perplexity
 
     score = Perplexity(asked.perplexity_model) if asked.perplexity_model is not None else None
     judged = judge(inputs.sides, asked.target, asked.seed, asked.max_rows, tell) if inputs.sides else None

@@ -5,20 +5,28 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from generators.fitting import WITHHELD
-from generators.model_folder import ModelCard, read_card
-from jobs.audit_report import AUDIT, read_audit
-from jobs.evaluate_texts import schema_beside, texts_of, without
-from jobs.fit import read_schema
-from records import manifest
-from records.datasets import ENDINGS, PACKAGE, DataSpec, check_images, data_spec, digest_table, read_table
-from records.errors import UserError
-from records.store import open_store
-from records.tables import Column, TableSchema
+from gristmill.generators.families.fit import WITHHELD
+from gristmill.generators.families.folder import ModelCard, read_card
+from gristmill.jobs.evaluate.texts import schema_beside, texts_of, without
+from gristmill.jobs.fit.audit_file import AUDIT, read_audit
+from gristmill.jobs.fit.command import read_schema
+from gristmill.records import manifest
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import (
+    ENDINGS,
+    PACKAGE,
+    DataSpec,
+    check_images,
+    data_spec,
+    digest_table,
+    read_table,
+)
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.stores.contract import open_store
 
 if TYPE_CHECKING:
-    from evaluation.corpus import Corpora
-    from evaluation.whole import Sides
+    from gristmill.evaluation.corpus import Corpora
+    from gristmill.evaluation.whole import Sides
 
 MAX_KNOWN = 0.10  # share of holdout rows that may stand among the train rows beyond what chance puts there
 
@@ -57,7 +65,7 @@ class Inputs:
 
 def read_inputs(asked: Asked) -> Inputs:
     """Raises UserError for what is not there or does not fit, and for a holdout that the generator has seen."""
-    from evaluation.whole import MIN_ROWS
+    from gristmill.evaluation.whole import MIN_ROWS
 
     if asked.max_rows < MIN_ROWS:
         raise UserError(f"--max-rows must be at least {MIN_ROWS}")
@@ -103,7 +111,7 @@ def read_inputs(asked: Asked) -> Inputs:
 
 
 def _conformed(schema: TableSchema, specs: list[DataSpec], asked: Asked, tables: list[pa.Table]) -> "Sides":
-    from evaluation.whole import Sides
+    from gristmill.evaluation.whole import Sides
 
     is_strict = not schema.inferred
     train, holdout = (schema.conform(t, s.path, is_strict) for t, s in zip(tables[:2], specs))
@@ -187,8 +195,8 @@ def _audit(asked: Asked, card: ModelCard | None) -> tuple[dict[str, Any] | None,
 
 def refuse_seen(schema: TableSchema, train: pa.Table, holdout: pa.Table) -> None:
     """Raise UserError when the holdout is no holdout of the train rows. `schema` has all columns that are judged."""
-    from evaluation.features import row_numbers
-    from evaluation.privacy import twin_share
+    from gristmill.evaluation.features import row_numbers
+    from gristmill.evaluation.privacy.distances import twin_share
 
     if digest_table(train) == digest_table(holdout):
         raise UserError("--real-holdout holds the very rows of --real-train; give rows that the generator has not seen")

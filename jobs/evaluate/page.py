@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
-from jobs import evaluate_plots as plots
-from jobs.evaluate_texts import figure, text_rows
-from jobs.fit import privacy_line
-from records.datasets import pixels_of
-from records.tables import Column, TableSchema
+from gristmill.jobs.evaluate import plots as plots
+from gristmill.jobs.evaluate.texts import figure, text_rows
+from gristmill.jobs.fit.command import privacy_line
+from gristmill.jobs.pages.page import render
+from gristmill.records.readers.datasets import pixels_of
+from gristmill.records.readers.tables import Column, TableSchema
 
 if TYPE_CHECKING:
-    from evaluation.corpus import JudgedTexts
-    from evaluation.whole import Judged, Sides
+    from gristmill.evaluation.corpus import JudgedTexts
+    from gristmill.evaluation.whole import Judged, Sides
 
 MAX_COLUMNS, MAX_PAIRS, NUM_IMAGES, MAX_TABLE = 40, 6, 40, 40
 SCORES = {"auc": "AUC", "macro_f1": "macro-F1", "positive_f1": "positive-F1", "r2": "R²"}
@@ -27,13 +28,7 @@ TOO_STRONG = 0.999  # an association that is rather one column twice
 
 def page(metrics: dict[str, Any], judged: "Judged | None", texts: "JudgedTexts | None", seed: int) -> str:
     """The page from what metrics.json holds and the figures' data: of a table, of texts, or of both."""
-    import jinja2
-
-    here = jinja2.FileSystemLoader(Path(__file__).parent)
-    world = jinja2.Environment(
-        loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    world.filters |= {"three": _three, "percent": _percent, "count": lambda n: f"{n:,.0f}", "plain": _plain}
+    filters = {"three": _three, "percent": _percent, "count": lambda n: f"{n:,.0f}", "plain": _plain}
     facts = {
         "m": metrics,
         "tiles": [*(_tiles(metrics) if judged else []), *(_text_tiles(metrics["text"]) if texts else [])],
@@ -46,7 +41,7 @@ def page(metrics: dict[str, Any], judged: "Judged | None", texts: "JudgedTexts |
     svgs = _figures(judged, seed) if judged else {}
     svgs |= {"texts": figure(texts)} if texts else {}
     figures = {name: Markup(svg) for name, svg in svgs.items()}
-    return world.get_template("evaluate.html").render(**facts, figures=figures)
+    return render(Path(__file__).with_name("evaluate.html"), {**facts, "figures": figures}, filters)
 
 
 def _table_facts(metrics: dict[str, Any], judged: "Judged", seed: int) -> dict[str, Any]:
@@ -85,7 +80,7 @@ def _figures(judged: "Judged", seed: int) -> dict[str, str]:
 
 
 def _some(table: pa.Table, seed: int) -> pa.Table:
-    from evaluation.draws import some
+    from gristmill.evaluation.draws import some
 
     return table.take(pa.array(some(table.num_rows, plots.MAX_POINTS, seed, "points")))
 
@@ -197,7 +192,7 @@ def _learners(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _images(sides: "Sides", seed: int) -> list[dict[str, str]]:
-    from evaluation.draws import some
+    from gristmill.evaluation.draws import some
 
     made = []
     for column in sides.schema.of_kind("image"):

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from records.errors import UserError
-from stages import models
+from gristmill.engines import models
+from gristmill.records.errors import UserError
 
 MAX_MODEL_TOKENS = 512  # of a text; the rest of it is not read
 

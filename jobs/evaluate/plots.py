@@ -1,4 +1,4 @@
-"""Figures of the evaluation page: real in one colour, synthetic in the other. jobs/plots.py draws them."""
+"""Figures of the evaluation page: real in one colour, synthetic in the other. jobs/report/plots.py draws them."""
 
 import base64
 import io
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.plots import COLOR, draw
-from records.tables import Column, TableSchema
+from gristmill.jobs.report.plots import COLOR, draw
+from gristmill.records.readers.tables import Column, TableSchema
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from evaluation.attacks import Attack
-    from evaluation.privacy import Closeness
+    from gristmill.evaluation.privacy.attacks import Attack
+    from gristmill.evaluation.privacy.distances import Closeness
 
 REAL, SYNTHETIC, THIRD = COLOR["c-rows"], COLOR["processing"], COLOR["c-tokens"]
 NUM_BINS, MAX_BARS, MAX_POINTS = 30, 10, 300

@@ -14,16 +14,16 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from jobs.evaluate_inputs import Asked
-from records.datasets import digest_table
-from records.errors import UserError
-from records.spec import literals
-from records.store import Store, open_store
-from records.tables import Column, TableSchema
+from gristmill.jobs.evaluate.inputs import Asked
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import digest_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.spec import literals
+from gristmill.records.stores.contract import Store, open_store
 
 if TYPE_CHECKING:
-    from evaluation.corpus import Corpora
-    from generators.lm.scorer import Scorer
+    from gristmill.engines.scorer import Scorer
+    from gristmill.evaluation.corpus import Corpora
 
 KIND, FOLDER = "causal-lm", "students"
 KEPT_BACK = 0.1  # of the synthetic texts, that neither student sees
@@ -37,8 +37,8 @@ def check_student(asked: Asked) -> None:
     """Raise UserError for a recipe that is no student's and a teacher that is not there; trains nothing."""
     if asked.student is None:
         return
-    from jobs.fit import read_recipe
-    from stages import models
+    from gristmill.engines import models
+    from gristmill.jobs.fit.command import read_recipe
 
     family = read_recipe(asked.student)[1]
     if family.kind != KIND:
@@ -52,10 +52,10 @@ def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> di
 
     Raises UserError for too little text.
     """
-    from generators.lm import tokens
-    from generators.lm.family import CausalLm
-    from generators.lm.scorer import Scorer, bits_per_byte, perplexity
-    from jobs.fit import read_recipe
+    from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
+    from gristmill.generators.lm import tokens
+    from gristmill.generators.lm.family import CausalLm
+    from gristmill.jobs.fit.command import read_recipe
 
     recipe, _, spec = read_recipe(str(asked.student))
     sides, back, num_words = shares(texts, asked.seed)
@@ -99,8 +99,8 @@ def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> di
 def shares(texts: "Corpora", seed: int) -> tuple[dict[str, list[str]], list[str], int]:
     """Texts of both sides with about the same number of words, in an order drawn by the seed; synthetic ones kept
     back; and the words of a side."""
-    from evaluation.draws import stream
-    from evaluation.text import tokens
+    from gristmill.evaluation.draws import stream
+    from gristmill.evaluation.text import tokens
 
     order = stream(seed, "student synthetic").permutation(len(texts.synthetic))
     num_back = max(1, round(KEPT_BACK * len(order)))
@@ -125,9 +125,9 @@ def some_blocks(blocks: Sequence[str], what: str, length: int) -> list[str]:
 
 
 def _trained(asked: Asked, recipe: Any, spec: Any, tokenizer: Any, texts: list[str], store: Store) -> dict[str, bytes]:
-    from generators.fitting import is_finished
-    from generators.lm.family import CausalLm, served_files
-    from jobs.fit import Plan, run_fit
+    from gristmill.generators.families.fit import is_finished
+    from gristmill.generators.lm.family import CausalLm, served_files
+    from gristmill.jobs.fit.command import Plan, run_fit
 
     rows = pa.table({"text": pa.array(texts, pa.string())})
     family = CausalLm(spec, SCHEMA)
@@ -162,8 +162,8 @@ def beside(
 
 
 def _whole_bits(scorer: "Scorer", blocks: list[str], length: int) -> float:
-    from generators.lm.scorer import bits_per_byte
-    from generators.lm.tokens import encoded
+    from gristmill.engines.scorer import bits_per_byte
+    from gristmill.generators.lm.tokens import encoded
 
     longest = max(len(ids) for ids in encoded(scorer.tokenizer, blocks))
     return bits_per_byte(scorer.log_probabilities(blocks, min(longest, WHOLE * length)), blocks)

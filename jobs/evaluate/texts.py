@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from jobs.evaluate_plots import REAL, SYNTHETIC, THIRD
-from jobs.plots import draw
-from records.errors import UserError
-from records.spec import nearest
-from records.tables import Column, TableSchema, infer
+from gristmill.jobs.evaluate.plots import REAL, SYNTHETIC, THIRD
+from gristmill.jobs.report.plots import draw
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column, TableSchema, infer
+from gristmill.records.spec import nearest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from evaluation.corpus import Corpora, JudgedTexts
+    from gristmill.evaluation.corpus import Corpora, JudgedTexts
 
 DEFAULT = "text"
 COLORS = {"train": REAL, "holdout": THIRD, "synthetic": SYNTHETIC}
@@ -30,7 +30,7 @@ def texts_of(
     `asked` is --text-column: without it `text` is taken where all three have it and no schema calls it a category.
     Raises UserError for a column that was asked for and is absent, holds no texts, or too few.
     """
-    from evaluation.corpus import MIN_TEXTS, Corpora
+    from gristmill.evaluation.corpus import MIN_TEXTS, Corpora
 
     name = asked or DEFAULT
     if asked is None and declared is not None and name in declared.names:

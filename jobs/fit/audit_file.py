@@ -8,11 +8,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from generators.model_folder import ModelCard
-from records.errors import UserError
+from gristmill.generators.families.folder import ModelCard
+from gristmill.records.errors import UserError
 
 if TYPE_CHECKING:
-    from evaluation.audit_dp import Audit
+    from gristmill.evaluation.privacy.audit_dp import Audit
 
 AUDIT = "audit.json"  # beside model.json
 FORMAT, CONFIDENCE = 1, 0.95

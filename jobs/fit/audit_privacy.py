@@ -21,22 +21,22 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from generators.family import Family, draw_rows
-from generators.fitting import Fit, is_finished
-from generators.model_folder import ModelCard, load_model, read_card
-from jobs.audit_report import AUDIT, CONFIDENCE, read_audit, show, verdict_of
-from jobs.fit import FitRecipe, OtherRows, Plan, load_plan, read_recipe, read_schema, run_fit
-from jobs.tables import clock
-from records.datasets import data_spec, digest_table, read_table
-from records.errors import UserError
-from records.ids import fingerprint
-from records.lease import Lease
-from records.manifest import differences
-from records.store import Store, open_store
+from gristmill.generators.families.contract import Family, draw_rows
+from gristmill.generators.families.fit import Fit, is_finished
+from gristmill.generators.families.folder import ModelCard, load_model, read_card
+from gristmill.jobs.fit.audit_file import AUDIT, CONFIDENCE, read_audit, show, verdict_of
+from gristmill.jobs.fit.command import FitRecipe, OtherRows, Plan, load_plan, read_recipe, read_schema, run_fit
+from gristmill.jobs.terminal.tables import clock
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.lease import Lease
+from gristmill.records.manifest import differences
+from gristmill.records.readers.datasets import data_spec, digest_table, read_table
+from gristmill.records.stores.contract import Store, open_store
 
 if TYPE_CHECKING:
-    from evaluation.audit_dp import Audit
-    from evaluation.canaries import Canaries
+    from gristmill.evaluation.privacy.audit_dp import Audit
+    from gristmill.evaluation.privacy.canaries import Canaries
 
 FOLDER, COINS, FITTED_TO = "audit-fit", "coins.json", "fitted-to.json"
 LEASE = "lease.json"
@@ -153,7 +153,7 @@ def _audit(
     begun = _begin(asked, card, recipe, workshop, say)
     seed, num = begun["coin_seed"], begun["num_canaries"]
     plan = _plan(asked, card, num, seed, say)
-    from evaluation.audit_dp import toss  # scipy is loaded only now
+    from gristmill.evaluation.privacy.audit_dp import toss  # scipy is loaded only now
 
     canaries = _canaries(plan, num, seed)
     coins = toss(num, seed)
@@ -231,7 +231,7 @@ def _plan(asked: Asked, card: ModelCard, num_canaries: int, seed: int, say: Say)
 
 
 def _canaries(plan: Plan, num: int, seed: int) -> "Canaries":
-    from evaluation.canaries import make_canaries
+    from gristmill.evaluation.privacy.canaries import make_canaries
 
     is_replaced = plan.recipe.privacy is not None and plan.recipe.privacy.adjacency == "replace"
     try:
@@ -267,8 +267,8 @@ def judge(
     family: Family, canaries: "Canaries", coins: np.ndarray, others: pa.Table, sampled: pa.Table, audited: ModelCard
 ) -> dict[str, "Audit"]:
     """The bound by each way of scoring; together they hold with CONFIDENCE (Bonferroni)."""
-    from evaluation.audit_dp import audit
-    from evaluation.canaries import scores_by_samples, scores_by_sums
+    from gristmill.evaluation.privacy.audit_dp import audit
+    from gristmill.evaluation.privacy.canaries import scores_by_samples, scores_by_sums
 
     scores = {"sampled rows": scores_by_samples(family.schema, canaries, others, sampled)}
     if (sums := family.sums()) is not None:

@@ -10,22 +10,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cluster.fit import TrainSpec
-from cluster.spec import ClusterSpec
-from generators.family import Family, family_class
-from generators.fitting import Fit, Told, check_fit, clear, is_finished
-from generators.model_folder import ModelCard, read_card
-from generators.privacy import PrivacySpec
-from jobs.bar import Bar
-from jobs.toml_file import load_table, parted
-from records.datasets import DataSpec, check_images, digest_table, read_table
-from records.errors import UserError
-from records.ids import fingerprint
-from records.lease import Lease
-from records.manifest import differences
-from records.spec import build
-from records.store import Store, open_store
-from records.tables import TableSchema, infer
+from gristmill.cluster.fit import TrainSpec
+from gristmill.cluster.spec import ClusterSpec
+from gristmill.generators.families.contract import Family, family_class
+from gristmill.generators.families.fit import Fit, Told, check_fit, clear, is_finished
+from gristmill.generators.families.folder import ModelCard, read_card
+from gristmill.generators.private.account import PrivacySpec
+from gristmill.jobs.recipes.toml_file import load_table, parted
+from gristmill.jobs.terminal.bar import Bar
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.lease import Lease
+from gristmill.records.manifest import differences
+from gristmill.records.readers.datasets import DataSpec, check_images, digest_table, read_table
+from gristmill.records.readers.tables import TableSchema, infer
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import Store, open_store
 
 PLAIN_EVERY_S = 10.0
 
@@ -172,9 +172,9 @@ def _there(job: Fit, store: Store, say: Any) -> int:
 
 def run_fit(job: Fit, recipe: FitRecipe, console: Console, say: Any) -> ModelCard | None:
     """Fit on the cluster and show how far it is; None when it was stopped."""
-    from cluster.connect import connected  # ray is imported only when a fit starts
-    from cluster.fit import train
-    from jobs.drive import interruptible
+    from gristmill.cluster.connect import connected  # ray is imported only when a fit starts
+    from gristmill.cluster.fit import train
+    from gristmill.jobs.produce.drive import interruptible
 
     stopped: list[bool] = []
     with (

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from jobs import gate_audit
-from jobs.drive import drive, end_state
-from jobs.forecast import forecast, forecast_table
-from jobs.recipe import Mill, build_mill, load
-from jobs.report import write_report
-from jobs.tables import cost_table, plan_table, totals_table
-from jobs.tallies import in_order
-from records import ledger, manifest
-from records.errors import UserError
-from records.lease import Lease
-from records.manifest import Manifest, State, differences
-from records.parquet import read_parquet
-from records.shards import KEPT, Summary, shard_name
-from records.store import Store, open_store
+from gristmill.jobs.produce.drive import drive, end_state
+from gristmill.jobs.produce.forecast import forecast, forecast_table
+from gristmill.jobs.recipes.recipe import Mill, build_mill, load
+from gristmill.jobs.report import gate_audit
+from gristmill.jobs.report.command import write_report
+from gristmill.jobs.report.tallies import in_order
+from gristmill.jobs.terminal.tables import cost_table, plan_table, totals_table
+from gristmill.records import ledger, manifest
+from gristmill.records.errors import UserError
+from gristmill.records.lease import Lease
+from gristmill.records.manifest import Manifest, State, differences
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.shards import KEPT, Summary, shard_name
+from gristmill.records.stores.contract import Store, open_store
 
 NUM_SAMPLES = 3
 

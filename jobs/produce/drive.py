@@ -7,12 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.monitor import Monitor
-from jobs.recipe import Mill
-from records.lease import Lease
-from records.manifest import Manifest, State
-from records.shards import Summary
-from records.store import Store
+from gristmill.jobs.produce.monitor import Monitor
+from gristmill.jobs.recipes.recipe import Mill
+from gristmill.records.lease import Lease
+from gristmill.records.manifest import Manifest, State
+from gristmill.records.shards import Summary
+from gristmill.records.stores.contract import Store
 
 BUDGET_ENDS = ("device_s", "cost")
 
@@ -31,11 +31,11 @@ def end_state(mill: Mill, totals: Summary, ended: str | None) -> State:
 
 def drive(mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console) -> State:
     """Run until a limit, the end of the source, or a stop; `totals` is brought up to date. Returns how it ended."""
-    from cluster.connect import connected  # ray is imported only when a run starts
-    from cluster.job import Job
-    from cluster.preflight import check_room
-    from cluster.run import LotLoop
-    from cluster.work import Kit
+    from gristmill.cluster.connect import connected  # ray is imported only when a run starts
+    from gristmill.cluster.lots.job import Job
+    from gristmill.cluster.lots.run import LotLoop
+    from gristmill.cluster.lots.work import Kit
+    from gristmill.cluster.preflight import check_room
 
     recipe, generator = mill.recipe, mill.generator
     spec, is_pooled = recipe.cluster, generator.needs.pooled

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from jobs.recipe import Mill
-from jobs.tables import clock
-from records.manifest import Manifest
-from records.shards import Summary
+from gristmill.jobs.recipes.recipe import Mill
+from gristmill.jobs.terminal.tables import clock
+from gristmill.records.manifest import Manifest
+from gristmill.records.shards import Summary
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from jobs.progress import Progress
-from jobs.recipe import Mill
-from records.errors import UserError
-from records.events import Events
-from records.lease import Lease
-from records.manifest import Manifest, State
-from records.shards import Summary
-from records.store import Store
+from gristmill.jobs.produce.progress import Progress
+from gristmill.jobs.recipes.recipe import Mill
+from gristmill.records.errors import UserError
+from gristmill.records.events import Events
+from gristmill.records.lease import Lease
+from gristmill.records.manifest import Manifest, State
+from gristmill.records.shards import Summary
+from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
-    from cluster.job import Beat
-    from cluster.metrics import Metrics, Sample
+    from gristmill.cluster.lots.job import Beat
+    from gristmill.cluster.metrics import Metrics, Sample
 
 SAVE_EVERY_S = 10.0
 METRICS_EVERY_S = 1.0
@@ -54,7 +54,7 @@ class Monitor:
 
     def begin(self) -> None:
         """Ray is there, and there is room: the run starts."""
-        from cluster.metrics import Metrics
+        from gristmill.cluster.metrics import Metrics
 
         self._saved = time.monotonic()
         self.book.begin()
@@ -129,7 +129,7 @@ class Monitor:
         self.events.flush()
 
     def _sample(self, beat: "Beat | None") -> "Sample":
-        from cluster.metrics import Sample
+        from gristmill.cluster.metrics import Sample
 
         totals = self.totals
         counted: dict[str, Any] = {

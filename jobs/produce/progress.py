@@ -11,10 +11,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from cluster.job import Beat
-from cluster.spec import Limits
-from jobs.tables import clock
-from records.shards import Summary
+from gristmill.cluster.lots.job import Beat
+from gristmill.cluster.spec import Limits
+from gristmill.jobs.terminal.tables import clock
+from gristmill.records.shards import Summary
 
 PLAIN_EVERY_S = 10.0
 LIVE_EVERY_S = 0.5

@@ -18,10 +18,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from records.errors import UserError
-from records.spec import nearest
+from gristmill.records.errors import UserError
+from gristmill.records.shipped import SHIPPED
+from gristmill.records.spec import nearest
 
-ROOT = Path(__file__).resolve().parent.parent
 KEYS = ("Makes", "Paper", "Cost")
 # Where files lie, what they make, and how they are used.
 FOLDERS = (
@@ -45,7 +45,7 @@ class Listed:
     cost: str
 
 
-def recipes(name: str | None, as_json: bool, root: Path = ROOT) -> int:
+def recipes(name: str | None, as_json: bool, root: Path = SHIPPED) -> int:
     """List the recipes, or print the one of that name with its comments; returns the exit code.
 
     Raises UserError when the folders are not there, and for a name that is none or not one alone.
@@ -82,7 +82,7 @@ def _table(some: list[Listed]) -> Table:
     return table
 
 
-def listed(root: Path = ROOT) -> list[Listed]:
+def listed(root: Path = SHIPPED) -> list[Listed]:
     """All files, folder by folder, by name. Raises UserError when there is no folder, or a file is no TOML."""
     if not (root / FOLDERS[0][0]).is_dir():
         raise UserError(

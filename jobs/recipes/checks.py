@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from cluster.spec import Limits
-from generators.contract import Generator
-from records.errors import UserError
-from records.sources import Source, SourceSpec
-from records.spec import nearest
-from stages.contract import Stage
+from gristmill.cluster.spec import Limits
+from gristmill.generators.contract import Generator
+from gristmill.records.errors import UserError
+from gristmill.records.readers.sources import Source, SourceSpec
+from gristmill.records.spec import nearest
+from gristmill.stages.contract import Stage
 
 NUM_PEEKED = 16
 

@@ -6,29 +6,29 @@ from typing import Any
 
 import pyarrow as pa
 
-from cluster.spec import ClusterSpec, Limits, PoolSpec
-from generators.contract import Generator
-from generators.registry import generator_class
-from generators.text.contract import Method
-from generators.text.registry import method_class
-from jobs.gate_audit import GateAuditSpec
-from jobs.recipe_checks import check_label, check_reads, check_room, check_source
-from jobs.toml_file import load_table, parted
-from records.errors import UserError
-from records.ids import fingerprint
-from records.lots import Asked, Plan
-from records.manifest import FORMAT
-from records.rounds import RoundSource, RoundsSpec, check_rounds
-from records.schema import full_schema
-from records.shards import OutputSpec, Summary
-from records.sources import Source, SourceSpec, open_source
-from records.spec import build, literals, nearest
-from records.store import Store
-from stages.admission import Admission, is_full
-from stages.contract import Stage
-from stages.duplicates import Duplicates
-from stages.needs import Needs
-from stages.registry import stage_class
+from gristmill.cluster.spec import ClusterSpec, Limits, PoolSpec
+from gristmill.engines.needs import Needs
+from gristmill.generators.contract import Generator
+from gristmill.generators.registry import generator_class
+from gristmill.generators.text.contract import Method
+from gristmill.generators.text.registry import method_class
+from gristmill.jobs.recipes.checks import check_label, check_reads, check_room, check_source
+from gristmill.jobs.recipes.toml_file import load_table, parted
+from gristmill.jobs.report.gate_audit import GateAuditSpec
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.lots import Asked, Plan
+from gristmill.records.manifest import FORMAT
+from gristmill.records.readers.sources import Source, SourceSpec, open_source
+from gristmill.records.rounds import RoundSource, RoundsSpec, check_rounds
+from gristmill.records.schema import full_schema
+from gristmill.records.shards import OutputSpec, Summary
+from gristmill.records.spec import build, literals, nearest
+from gristmill.records.stores.contract import Store
+from gristmill.stages.admission.contract import Admission, is_full
+from gristmill.stages.contract import Stage
+from gristmill.stages.dedup.contract import Duplicates
+from gristmill.stages.registry import stage_class
 
 SECRETS = ("hf_token", "token", "api_key", "password")
 PLACES = ("path", "file")  # keys that say where something lies; its content bears identity, by digest

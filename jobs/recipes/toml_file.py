@@ -4,13 +4,14 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from records.errors import UserError
+from gristmill.records.errors import UserError
+from gristmill.records.shipped import shipped_path
 
 
 def load_table(path: str, settings: Sequence[str] = ()) -> dict[str, Any]:
     """The file as a table, with the settings applied. Raises UserError, naming file and key."""
     try:
-        with open(path, "rb") as file:
+        with open(shipped_path(path), "rb") as file:
             table = tomllib.load(file)
     except FileNotFoundError:
         raise UserError(f"{path}: no such recipe file") from None

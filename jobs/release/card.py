@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from jobs.format_card import format_section
-from jobs.formats import Form
-from jobs.mixtures.spec import ADDED
-from records.manifest import Manifest
-from records.schema import IDENTITY, IMAGE, PROVENANCE
-from records.shards import Summary
+from gristmill.jobs.release.format_card import format_section
+from gristmill.jobs.release.formats import Form
+from gristmill.jobs.release.mixture.spec import ADDED
+from gristmill.records.manifest import Manifest
+from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE
+from gristmill.records.shards import Summary
 
 if TYPE_CHECKING:
-    from jobs.pack import ShardFile
+    from gristmill.jobs.release.command import ShardFile
 
 TYPES = {"string": "sc:Text", "int": "sc:Integer", "float": "sc:Float", "double": "sc:Float", "bool": "sc:Boolean"}
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]

@@ -1,4 +1,5 @@
-"""`gristmill pack URI --to URI`: the release of a run, and the batch work of every release (mixtures: jobs/mixtures).
+"""`gristmill pack URI --to URI`: the release of a run, and the batch work of every release (mixtures:
+jobs/release/mixture).
 
 A global shuffle into shards of a stated size, a card, Croissant.
 The shuffle is batch work over a whole corpus, so Ray Data does it: every row goes to the shard and place that a hash
@@ -20,17 +21,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from cluster.spec import ClusterSpec
-from jobs.bar import Bar
-from jobs.card import about, croissant, dataset_card
-from jobs.formats import ROWS, form_of
-from jobs.mixtures.parts import CARD, LEFT_OUT, at_rest
-from records import ledger
-from records.errors import UserError
-from records.parquet import open_parquet, read_parquet
-from records.schema import REJECT, with_images
-from records.shards import KEPT, shard_name
-from records.store import Store, open_store
+from gristmill.cluster.spec import ClusterSpec
+from gristmill.jobs.release.card import about, croissant, dataset_card
+from gristmill.jobs.release.formats import ROWS, form_of
+from gristmill.jobs.release.mixture.parts import CARD, LEFT_OUT, at_rest
+from gristmill.jobs.terminal.bar import Bar
+from gristmill.records import ledger
+from gristmill.records.errors import UserError
+from gristmill.records.readers.parquet import open_parquet, read_parquet
+from gristmill.records.schema import REJECT, with_images
+from gristmill.records.shards import KEPT, shard_name
+from gristmill.records.stores.contract import Store, open_store
 
 if TYPE_CHECKING:
     import ray
@@ -54,7 +55,8 @@ class ShardFile:
 def pack(
     uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_run: bool = False, form_name: str = ROWS
 ) -> int:
-    """Write the release of a run, or of a mixture (a TOML file), in a format of jobs/formats.py; returns the exit code.
+    """Write the release of a run, or of a mixture (a TOML file), in a format of jobs/release/formats.py; returns the
+    exit code.
 
     Raises UserError for a run that is not at rest, for a mixture that cannot be made, and for a format that does not
     fit the columns.
@@ -62,7 +64,7 @@ def pack(
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
     if uri.endswith(".toml"):
-        from jobs.mixtures.pack import pack_mixture
+        from gristmill.jobs.release.mixture.pack import pack_mixture
 
         return pack_mixture(uri, to, shard_mb, seed, dry_run, form_name)
     console = Console(stderr=True, highlight=False)
@@ -150,8 +152,8 @@ def batch_work(say: Callable[[str], None], *stores: Store) -> Iterator[dict[str,
     """
     import ray
 
-    from cluster.connect import connected
-    from cluster.near import near
+    from gristmill.cluster.connect import connected
+    from gristmill.cluster.node_affinity import near
 
     with connected(ClusterSpec(), say):
         # Ray Data tells of its plans at length; what counts is said by us.

@@ -1,6 +1,6 @@
 """What a dataset card says of a format: what its columns hold, and how trainers load them without a script."""
 
-from jobs.formats import ALPACA, BREAK, MESSAGES, PREFERENCE, PROMPT_COMPLETION, SYSTEM, TEXT, Form
+from gristmill.jobs.release.formats import ALPACA, BREAK, MESSAGES, PREFERENCE, PROMPT_COMPLETION, SYSTEM, TEXT, Form
 
 WHAT = {
     MESSAGES: "`messages` is a list of `role` (system, user, assistant) and `content`, as chat templates take it.",

@@ -19,8 +19,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.errors import UserError
-from records.schema import IDENTITY, RESERVED
+from gristmill.records.errors import UserError
+from gristmill.records.schema import IDENTITY, RESERVED
 
 ROWS = "rows"
 MESSAGES, ALPACA, PREFERENCE, TEXT, PROMPT_COMPLETION = "messages", "alpaca", "preference", "text", "prompt-completion"

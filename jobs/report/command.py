@@ -2,20 +2,20 @@
 
 import json
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
 
-from jobs import gate_audit, plots
-from jobs.gallery import gallery
-from jobs.gate_plot import plane
-from jobs.history import History
-from jobs.sample import Sample, read_sample
-from jobs.status import Life, cost_of, life, load_book, money
-from jobs.tables import clock
-from jobs.tallies import (
+from gristmill.jobs.pages.page import render
+from gristmill.jobs.report import gate_audit, plots
+from gristmill.jobs.report.gallery import gallery
+from gristmill.jobs.report.gate_plot import plane
+from gristmill.jobs.report.history import History
+from gristmill.jobs.report.sample import Sample, read_sample
+from gristmill.jobs.report.tallies import (
     balances,
     clusters,
     cost_of_tokens,
@@ -27,12 +27,14 @@ from jobs.tallies import (
     versions,
     yields,
 )
-from records import ledger
-from records.errors import UserError
-from records.events import newest_events, read_events
-from records.manifest import Manifest
-from records.shards import Summary
-from records.store import Store, open_store
+from gristmill.jobs.status.command import Life, cost_of, life, load_book, money
+from gristmill.jobs.terminal.tables import clock
+from gristmill.records import ledger
+from gristmill.records.errors import UserError
+from gristmill.records.events import newest_events, read_events
+from gristmill.records.manifest import Manifest
+from gristmill.records.shards import Summary
+from gristmill.records.stores.contract import Store, open_store
 
 NAME = "report.html"
 MAX_ENGINES = 16
@@ -57,23 +59,23 @@ def write_report(store: Store) -> None:
 
 def page(store: Store, book: Manifest) -> str:
     """The page of an output as it is now, of a run that goes on too."""
-    import jinja2
-
     totals = ledger.totals(store, book, ledger.committed(store))
     history = History(read_events(store))
     sample = read_sample(store, totals.num_lots, totals.asks, book.recipe["stages"])
     seen = life(store, book, newest_events(store, 1))
-    here = jinja2.FileSystemLoader(Path(__file__).parent)
-    world = jinja2.Environment(
-        loader=here, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    world.filters |= {"soft": _soft, "count": _count, "share": _share, "percent": _percent, "clock": clock}
-    world.filters |= {"rate": gate_audit.told, "between": lambda g: gate_audit.between(g.low, g.high)}
+    filters: dict[str, Callable[..., Any]] = {
+        "soft": _soft,
+        "count": _count,
+        "share": _share,
+        "percent": _percent,
+        "clock": clock,
+    }
+    filters |= {"rate": gate_audit.told, "between": lambda g: gate_audit.between(g.low, g.high)}
     rows = gallery(store, sample, book.recipe)
     facts = {**_facts(book, totals, history, sample, seen), **_gates(store, book, totals), "gallery": rows}
     drawn = {**_figures(history, sample), "gates": plane(facts["gates"])}
     figures = {name: Markup(svg) for name, svg in drawn.items()}
-    return world.get_template("report.html").render(**facts, figures=figures)
+    return render(Path(__file__).with_name("report.html"), {**facts, "figures": figures}, filters)
 
 
 def _figures(history: History, sample: Sample) -> dict[str, str]:

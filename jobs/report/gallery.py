@@ -9,14 +9,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.sample import Sample, spread
-from jobs.show_row import Look, Shown, look_of, shown
-from records.errors import UserError
-from records.parquet import columns_of, open_parquet
-from records.shards import KEPT, REJECTED, shard_name
-from records.spec import build
-from records.store import Store
-from stages.registry import stage_class
+from gristmill.jobs.report.rows import Look, Shown, look_of, shown
+from gristmill.jobs.report.sample import Sample, spread
+from gristmill.records.errors import UserError
+from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.shards import KEPT, REJECTED, shard_name
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import Store
+from gristmill.stages.registry import stage_class
 
 NUM_KEPT_SHOWN, NUM_REASONS_SHOWN = 3, 12
 

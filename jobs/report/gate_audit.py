@@ -15,11 +15,11 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
-from jobs.sample import spread
-from records.parquet import columns_of, open_parquet
-from records.schema import REJECT
-from records.shards import KEPT, REJECTED, shard_name
-from records.store import Store
+from gristmill.jobs.report.sample import spread
+from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.schema import REJECT
+from gristmill.records.shards import KEPT, REJECTED, shard_name
+from gristmill.records.stores.contract import Store
 
 MAX_LOTS = 20_000  # of larger runs so many lots, evenly spread
 NUM_THREADS = 8
@@ -92,7 +92,7 @@ def rate(passed: int, of: int) -> Rate:
 
 def breakdown(phi: float, psi: float) -> float | None:
     """The breakdown share; 0 for a gate that lets wrong rows pass only, None for one that lets none pass."""
-    from evaluation.laws.selection import breakdown_share
+    from gristmill.evaluation.laws.selection import breakdown_share
 
     if phi > 0:
         return breakdown_share(phi, psi)

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from jobs.gate_audit import Audited
-from jobs.plots import COLOR, draw
+from gristmill.jobs.report.gate_audit import Audited
+from gristmill.jobs.report.plots import COLOR, draw
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

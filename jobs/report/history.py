@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from records.events import when
+from gristmill.records.events import when
 
 PHASES = ("making", "processing", "waiting", "committing")
 NUM_BINS = 512

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.parquet import columns_of, open_parquet
-from records.schema import REJECT
-from records.store import Store
+from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.schema import REJECT
+from gristmill.records.stores.contract import Store
 
 MAX_ITEMS = 12  # of one benchmark that are listed
 MAX_QUOTES = 96  # rows that are looked up for their words, in all

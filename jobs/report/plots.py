@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.history import PHASES, History, Span
+from gristmill.jobs.report.history import PHASES, History, Span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

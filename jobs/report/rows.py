@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from records.schema import IDENTITY, PROVENANCE, REJECT
+from gristmill.records.schema import IDENTITY, PROVENANCE, REJECT
 
 MAX_CHARS = 600  # of one part of a row
 MAX_CODE_CHARS = 1200

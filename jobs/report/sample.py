@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.overlaps import WAYS, Overlaps, count, look_up
-from records.parquet import columns_of, open_parquet
-from records.schema import REJECT
-from records.shards import KEPT, REJECTED, shard_name
-from records.store import Store
+from gristmill.jobs.report.overlaps import WAYS, Overlaps, count, look_up
+from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.schema import REJECT
+from gristmill.records.shards import KEPT, REJECTED, shard_name
+from gristmill.records.stores.contract import Store
 
 MAX_LOTS = 200
 MAX_ROWS = 2_000_000

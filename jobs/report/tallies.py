@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.history import History
-from jobs.overlaps import MAX_ITEMS, NEAR, WAYS, Overlap, ranked
-from jobs.sample import Sample
-from jobs.status import money
-from records.manifest import Manifest
-from records.shards import Summary
-from stages.registry import ADMISSION, DEDUP
+from gristmill.jobs.report.history import History
+from gristmill.jobs.report.overlaps import MAX_ITEMS, NEAR, WAYS, Overlap, ranked
+from gristmill.jobs.report.sample import Sample
+from gristmill.jobs.status.command import money
+from gristmill.records.manifest import Manifest
+from gristmill.records.shards import Summary
+from gristmill.stages.registry import ADMISSION, DEDUP
 
 MAX_LABELS = 24
 

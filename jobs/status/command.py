@@ -8,15 +8,15 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.tables import clock, cost_table, totals_table
-from records import ledger, manifest
-from records.errors import UserError
-from records.events import newest_events, when
-from records.lease import NAME as LEASE
-from records.lease import is_alive, who
-from records.manifest import Manifest
-from records.shards import Summary
-from records.store import Store, open_store
+from gristmill.jobs.terminal.tables import clock, cost_table, totals_table
+from gristmill.records import ledger, manifest
+from gristmill.records.errors import UserError
+from gristmill.records.events import newest_events, when
+from gristmill.records.lease import NAME as LEASE
+from gristmill.records.lease import is_alive, who
+from gristmill.records.manifest import Manifest
+from gristmill.records.shards import Summary
+from gristmill.records.stores.contract import Store, open_store
 
 QUIET_S = 60.0  # a driver that nobody has heard of for longer may be dead; a living one saves its manifest every 10 s
 
@@ -81,7 +81,7 @@ def _silent_s(book: Manifest, events: list[dict[str, Any]]) -> float | None:
 def status(uri: str, as_json: bool = False, is_watching: bool = False) -> int:
     """Print the state and totals of an output; returns the exit code. Raises UserError when it is none."""
     if is_watching:
-        from jobs.watch import watch
+        from gristmill.jobs.status.watch import watch
 
         return watch(uri, as_json)
     found = describe(uri)

@@ -15,14 +15,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from jobs.status import Life, cost_of, life, literals, load_book, money, read_lease, show
-from jobs.tables import clock
-from records import ledger
-from records.events import newest_events, part_name, read_events
-from records.lease import DEAD_S
-from records.manifest import Manifest
-from records.shards import KEPT, Summary
-from records.store import Store, open_store
+from gristmill.jobs.status.command import Life, cost_of, life, literals, load_book, money, read_lease, show
+from gristmill.jobs.terminal.tables import clock
+from gristmill.records import ledger
+from gristmill.records.events import newest_events, part_name, read_events
+from gristmill.records.lease import DEAD_S
+from gristmill.records.manifest import Manifest
+from gristmill.records.shards import KEPT, Summary
+from gristmill.records.stores.contract import Store, open_store
 
 EVERY_S = 2.0
 PLAIN_EVERY_S = 10.0

@@ -17,20 +17,20 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from generators.chains.cells import Cell
-from generators.chains.registry import chain_class
-from jobs.study_laws import check_known
-from jobs.study_more import extended
-from jobs.study_more import told as told_more
-from jobs.study_plan import cost_line, plan_table
-from jobs.study_show import Shown, cells_table, verdict_line
-from jobs.study_spec import StudySpec, load_study
-from records.errors import UserError
-from records.ids import fingerprint
-from records.lease import Lease
-from records.manifest import differences, versions
-from records.spec import literals
-from records.store import Store, open_store
+from gristmill.generators.chains.cells import Cell
+from gristmill.generators.chains.registry import chain_class
+from gristmill.jobs.study.laws import check_known
+from gristmill.jobs.study.more import extended
+from gristmill.jobs.study.more import told as told_more
+from gristmill.jobs.study.plan import cost_line, plan_table
+from gristmill.jobs.study.show import Shown, cells_table, verdict_line
+from gristmill.jobs.study.spec import StudySpec, load_study
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.lease import Lease
+from gristmill.records.manifest import differences, versions
+from gristmill.records.spec import literals
+from gristmill.records.stores.contract import Store, open_store
 
 NAME, REPORT = "study.json", "report.html"
 FORMAT = 1
@@ -84,7 +84,7 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
         book["ended"] = {**literals(vars(ended)), "wall_s": round(time.monotonic() - started, 1)}
         _write(store, book)
         if ended.state != "stopped":
-            from jobs.study_page import page
+            from gristmill.jobs.study.page import page
 
             store.put(REPORT, page(spec, cells, book, summary, store).encode())
     finally:
@@ -127,14 +127,14 @@ def _write(store: Store, book: dict[str, Any]) -> None:
 
 
 def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say: Any) -> tuple[Ended, pa.Table | None]:
-    from cluster.connect import connected  # ray is imported only when a study starts
-    from cluster.engines import EngineRoom
-    from cluster.units import Progress, run_units
-    from evaluation.chains import Meters
-    from evaluation.laws.precision import SURE
-    from generators.chains.work import do_all, done_units
-    from jobs.drive import interruptible
-    from jobs.study_results import write_results
+    from gristmill.cluster.connect import connected  # ray is imported only when a study starts
+    from gristmill.cluster.engines import EngineRoom
+    from gristmill.cluster.units import Progress, run_units
+    from gristmill.evaluation.collapse.chains import Meters
+    from gristmill.evaluation.laws.precision import SURE
+    from gristmill.generators.chains.work import do_all, done_units
+    from gristmill.jobs.produce.drive import interruptible
+    from gristmill.jobs.study.results import write_results
 
     stopped: list[bool] = []
     units = [unit for cell in cells for unit in cell.units()]

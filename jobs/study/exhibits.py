@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from generators.chains.cells import Cell
-from jobs import study_plots as plots
-from jobs.study_results import exhibits
-from records.store import Store
+from gristmill.generators.chains.cells import Cell
+from gristmill.jobs.study import plots as plots
+from gristmill.jobs.study.results import exhibits
+from gristmill.records.stores.contract import Store
 
 MAX_IMAGE_ROWS, MAX_TEXTS = 8, 2
 RECALL = "recall_"

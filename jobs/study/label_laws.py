@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 
-from generators.chains.cells import Cell
+from gristmill.generators.chains.cells import Cell
 
 SOURCE = "Feng et al. 2025, theorem 4.2, and its mean over kept rows, derived here (evaluation/laws/labels.py)"
 
 
 def label_series(cell: Cell) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """{measure: (expectation by generation, deviation across chains of an exact one)}; none beyond the laws."""
-    from evaluation.laws.labels import series, verified
+    from gristmill.evaluation.laws.labels import series, verified
 
     regime, gates = cell.regime, [dict(gate) for gate in cell.gates]
     kinds = [gate.pop("kind") for gate in gates]

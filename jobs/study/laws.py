@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from generators.chains.cells import Cell
-from jobs.study_label_laws import SOURCE, label_series
-from jobs.study_spec import StudySpec
-from records.errors import UserError
-from records.spec import literals
+from gristmill.generators.chains.cells import Cell
+from gristmill.jobs.study.label_laws import SOURCE, label_series
+from gristmill.jobs.study.spec import StudySpec
+from gristmill.records.errors import UserError
+from gristmill.records.spec import literals
 
 # What a family calls a measure, and what evaluation/laws calls its statistic.
 MOMENTS = {
@@ -43,7 +43,7 @@ class Line:
 
 def setting(cell: Cell) -> Any:
     """The cell as evaluation/laws describes it; None for a family or a regime that it cannot."""
-    from evaluation.laws.chain import Setting
+    from gristmill.evaluation.laws.chain import Setting
 
     if cell.kind not in STATISTICS or cell.forks or cell.gates or cell.regime.synthetic_max < 1:
         return None
@@ -70,8 +70,8 @@ def setting(cell: Cell) -> Any:
 
 def lines(cell: Cell) -> dict[str, Line]:
     """The law of each measure for which one is known."""
-    from evaluation.laws.registry import laws, use_log
-    from jobs.study_laws_kept import kept_lines
+    from gristmill.evaluation.laws.registry import laws, use_log
+    from gristmill.jobs.study.laws_kept import kept_lines
 
     if cell.kind == "linear_classifier":
         unknown = np.full(cell.generations, np.nan)

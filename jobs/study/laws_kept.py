@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from generators.chains.cells import Cell
-from jobs.study_laws import Line
+from gristmill.generators.chains.cells import Cell
+from gristmill.jobs.study.laws import Line
 
 PASSED = "passed_half"  # share of chains whose variance has been below half of the truth's, now or before
 
@@ -29,7 +29,7 @@ def _line(expected: list[float], exact: int, source: str) -> Line:
 
 
 def _passed(cell: Cell, facts: Any) -> dict[str, Line]:
-    from evaluation.laws.passage import first_passage
+    from gristmill.evaluation.laws.passage import first_passage
 
     if facts["dims"] != 1 or facts["bias"] != 1:
         return {}
@@ -39,7 +39,7 @@ def _passed(cell: Cell, facts: Any) -> dict[str, Line]:
 
 
 def _unseen(cell: Cell, facts: Any) -> dict[str, Line]:
-    from evaluation.laws.tails import unseen, unseen_after
+    from gristmill.evaluation.laws.tails import unseen, unseen_after
 
     if facts["temperature"] != 1:
         return {}
@@ -51,9 +51,9 @@ def _unseen(cell: Cell, facts: Any) -> dict[str, Line]:
 
 def _recalls(cell: Cell, facts: Any) -> dict[str, Line]:
     """Without smoothing; discounting takes from rare words, so they go faster."""
-    from evaluation.chains_text import recall_name
-    from evaluation.collapse_text import BUCKETS
-    from evaluation.laws.discrete import survival_factor
+    from gristmill.evaluation.collapse.chains_text import recall_name
+    from gristmill.evaluation.collapse.text import BUCKETS
+    from gristmill.evaluation.laws.discrete import survival_factor
 
     if facts["temperature"] != 1:
         return {}

@@ -12,9 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from generators.chains.cells import Cell
-from jobs.study_laws import lines
-from jobs.study_spec import StudySpec
+from gristmill.generators.chains.cells import Cell
+from gristmill.jobs.study.laws import lines
+from gristmill.jobs.study.spec import StudySpec
 
 
 def extended(spec: StudySpec, cells: Sequence[Cell], summary: pa.Table) -> list[Cell]:

@@ -11,14 +11,15 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
-from generators.chains.cells import Cell
-from jobs import study_plots as plots
-from jobs.study_exhibits import histograms, image_rows, recalls, shown_rows, texts
-from jobs.study_laws import lines
-from jobs.study_results import costs
-from jobs.study_spec import StudySpec
-from jobs.study_verdicts import verdicts_of
-from records.store import Store
+from gristmill.generators.chains.cells import Cell
+from gristmill.jobs.pages.page import render
+from gristmill.jobs.study import plots as plots
+from gristmill.jobs.study.exhibits import histograms, image_rows, recalls, shown_rows, texts
+from gristmill.jobs.study.laws import lines
+from gristmill.jobs.study.results import costs
+from gristmill.jobs.study.spec import StudySpec
+from gristmill.jobs.study.verdicts import verdicts_of
+from gristmill.records.stores.contract import Store
 
 MAX_FIGURES, MAX_LARGE, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS, MAX_VERDICTS = 40, 4, 400, 12, 8, 60
 MAX_EXAMPLES = 2  # points of the grid whose curves stand below the maps
@@ -28,16 +29,7 @@ LEVEL = 0.5  # of the truth's value: the contour that a phase map shows
 
 def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: pa.Table, store: Store) -> str:
     """The page, from the summary and the study's own file."""
-    import jinja2
-
-    world = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    world.filters |= {"four": _four, "count": lambda n: f"{n:,.0f}"}
+    filters = {"four": _four, "count": lambda n: f"{n:,.0f}"}
     found = _curves(summary)
     measures = [m for m in spec.show if m in found] + [m for m in found if m not in spec.show]
     sources = {m: line.source for cell in cells for m, line in lines(cell).items()}
@@ -62,7 +54,7 @@ def page(spec: StudySpec, cells: Sequence[Cell], book: dict[str, Any], summary: 
         "settings": json.dumps(book["study"], indent=2),
         "versions": json.dumps(book["versions"], indent=2),
     }
-    return world.get_template("study.html").render(**facts)
+    return render(Path(__file__).with_name("study.html"), facts, filters)
 
 
 def _four(value: float | None) -> str:

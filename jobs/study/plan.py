@@ -10,13 +10,13 @@ from typing import Any
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from generators.chains.cells import Cell, Unit
-from generators.chains.work import SECONDS, done_units, unit_name
-from jobs.study_laws import lines
-from jobs.study_results import SUMMARY
-from jobs.study_spec import StudySpec
-from records.parquet import read_parquet
-from records.store import Store
+from gristmill.generators.chains.cells import Cell, Unit
+from gristmill.generators.chains.work import SECONDS, done_units, unit_name
+from gristmill.jobs.study.laws import lines
+from gristmill.jobs.study.results import SUMMARY
+from gristmill.jobs.study.spec import StudySpec
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.stores.contract import Store
 
 PRECISION = 0.05  # relative standard error for which the plan says how many chains are needed
 MAX_SHOWN = 24

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jobs.plots import COLOR, draw
+from gristmill.jobs.report.plots import COLOR, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,7 +117,7 @@ def recalls(name: str, told: str, labels: Sequence[str], found: Sequence[Curve],
 
 def histograms(name: str, told: str, shown: Sequence[tuple[int, dict[str, Any]]]) -> str:
     """Perplexities of single texts, one outline a generation, the first ones pale: (generation, histogram) each, as
-    evaluation.collapse_text.histogram gives them. Drawn for a column."""
+    gristmill.evaluation.collapse.text.histogram gives them. Drawn for a column."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()

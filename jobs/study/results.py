@@ -10,12 +10,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generators.chains.cells import Cell
-from generators.chains.work import FIRST_COLUMNS, SECONDS, SHOWN, unit_name
-from jobs.study_laws import lines
-from jobs.study_laws_kept import PASSED
-from records.parquet import read_parquet
-from records.store import Store
+from gristmill.generators.chains.cells import Cell
+from gristmill.generators.chains.work import FIRST_COLUMNS, SECONDS, SHOWN, unit_name
+from gristmill.jobs.study.laws import lines
+from gristmill.jobs.study.laws_kept import PASSED
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.stores.contract import Store
 
 RESULTS, SUMMARY = "results.parquet", "summary.parquet"
 FACTS = (
@@ -140,7 +140,7 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
 
 def summarised(cell: Cell, table: pa.Table) -> Iterator[dict[str, Any]]:
     """Over chains: mean, spread and quantiles of each measure in each generation, its law, and z."""
-    from evaluation.laws.precision import check
+    from gristmill.evaluation.laws.precision import check
 
     laws = lines(cell)
     of_generation = table.column("generation").to_numpy()

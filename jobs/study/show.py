@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from generators.chains.cells import Unit
-from jobs.bar import Bar
-from records.parquet import read_parquet
-from records.store import Store
+from gristmill.generators.chains.cells import Unit
+from gristmill.jobs.terminal.bar import Bar
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.stores.contract import Store
 
 PLAIN_EVERY_S, MAX_SHOWN = 5.0, 24
 MAX_NOW = 3  # units whose names are shown while they are worked on
@@ -45,7 +45,7 @@ class Shown(Bar):
 
 def cells_table(book: dict[str, Any], store: Store) -> Table | None:
     """The last generation of each cell: the first measures, their laws, and z."""
-    from jobs.study_results import SUMMARY
+    from gristmill.jobs.study.results import SUMMARY
 
     data = store.read_if_there(SUMMARY)
     if data is None:

@@ -6,15 +6,15 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from cluster.spec import ClusterSpec, EngineUse, UnitSpec
-from generators.chains.cells import Cell
-from generators.chains.gates import make_gates
-from generators.chains.loop import Fork
-from jobs.toml_file import load_table, parted
-from records.errors import UserError
-from records.mixing import check
-from records.regimes import PRESETS, Regime
-from records.spec import build, literals, nearest
+from gristmill.cluster.spec import ClusterSpec, EngineUse, UnitSpec
+from gristmill.generators.chains.cells import Cell
+from gristmill.generators.chains.gates.gate import make_gates
+from gristmill.generators.chains.loop import Fork
+from gristmill.jobs.recipes.toml_file import load_table, parted
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.mixing import check
+from gristmill.records.mixing.regimes import PRESETS, Regime
+from gristmill.records.spec import build, literals, nearest
 
 MAX_CELLS = 10_000
 AXES = ("n", "generations", "chains", "seed")  # grid addresses beside family.* and regime.*
@@ -26,7 +26,7 @@ class LawSpec:
 
     check: bool = True  # a study fails when an estimate is more than 4 standard errors from an exact law
     statistics: tuple[str, ...] = ()  # that must have an exact law in every cell; the others are shown where known
-    precision: float = 0.0  # relative standard error for which cells get more chains (jobs/study_more.py); 0: as asked
+    precision: float = 0.0  # relative standard error for which cells get more chains (jobs/study/more.py); 0: as asked
     max_chains: int = 100_000  # of a cell, whatever the precision takes
 
     def __post_init__(self) -> None:

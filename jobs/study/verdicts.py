@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from generators.chains.cells import Cell
+from gristmill.generators.chains.cells import Cell
 
-# family: what evaluation.definitions.Series calls it, the measure, and whether it is taken relative to generation 1.
+# family: what evaluation.collapse.definitions.Series calls it, the measure, and whether it is taken relative to
+# generation 1.
 PARTS: dict[str, dict[str, tuple[str, bool]]] = {
     "gaussian": {
         "risk": ("w2_squared", False),
@@ -49,8 +50,8 @@ OUTSIDE = {"gmm": "outside"}
 
 
 def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Eight `evaluation.definitions.Verdict`s from the cell's curves by measure (jobs/study_page.py)."""
-    from evaluation.definitions import Series, verdicts
+    """Eight `evaluation.collapse.definitions.Verdict`s from the cell's curves by measure (jobs/study/page.py)."""
+    from gristmill.evaluation.collapse.definitions import Series, verdicts
 
     def numbers(values: Any) -> list[float | None]:
         return [None if not math.isfinite(v) else float(v) for v in values]

@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from jobs.tables import clock
+from gristmill.jobs.terminal.tables import clock
 
 
 class Bar:

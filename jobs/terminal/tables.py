@@ -5,8 +5,8 @@ from typing import Any
 
 from rich.table import Table
 
-from jobs.recipe import Mill
-from records.shards import Summary
+from gristmill.jobs.recipes.recipe import Mill
+from gristmill.records.shards import Summary
 
 
 def clock(seconds: float) -> str:

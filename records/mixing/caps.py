@@ -1,14 +1,15 @@
 """The cap on the synthetic share, and what is done where it is exceeded or where too little is there.
 
-Amounts are counted in one unit, rows or tokens. Studies (records/mixing.py) and releases (jobs/mixtures) ask here.
+Amounts are counted in one unit, rows or tokens. Studies (records/mixing/mixing.py) and releases
+(jobs/release/mixture) ask here.
 """
 
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from records.errors import UserError
-from records.regimes import Shortfall
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.regimes import Shortfall
 
 MAX_TOP_UP = 1000  # real rows beside a synthetic one that the policy "real" may ask for
 TOLERANCE = 1e-12  # of a share by weight; one that is counted is held against the cap as it is

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from records.caps import TOLERANCE, effective, hold, most_synthetic, short
-from records.draws import distinct
-from records.errors import UserError
-from records.regimes import FIRST, REAL, SYNTHETIC, Regime, Source
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.caps import TOLERANCE, effective, hold, most_synthetic, short
+from gristmill.records.mixing.draws import distinct
+from gristmill.records.mixing.regimes import FIRST, REAL, SYNTHETIC, Regime, Source
 
 
 class Part(NamedTuple):

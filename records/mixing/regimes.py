@@ -1,14 +1,14 @@
 """A regime is a data policy, not a loop: which rows each generation of a chain is trained on, real and synthetic.
 
 Generation 1 is trained on real rows alone; generation k on rows that models 1 .. k-1 made and on real rows, as the
-regime says. What it comes to, counted, is a mixture (records/mixing.py).
+regime says. What it comes to, counted, is a mixture (records/mixing/mixing.py).
 """
 
 import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from records.errors import UserError
+from gristmill.records.errors import UserError
 
 REAL, SYNTHETIC = "real", "synthetic"
 Shortfall = Literal["fail", "shrink", "resample", "real", "reweight"]

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 
-from records.errors import UserError
-from records.human_eval import human_eval, human_eval_faults
-from records.ids import fingerprint
-from records.parquet import read_parquet
-from records.python_texts import docstrings, help_topics
-from records.schema import IDENTITY, PROVENANCE, REJECT
-from records.spec import later, nearest
-from records.store import open_store, split
-from records.tables import IMAGE, TableSchema
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.readers.human_eval import human_eval, human_eval_faults
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.readers.python_texts import docstrings, help_topics
+from gristmill.records.readers.tables import IMAGE, TableSchema
+from gristmill.records.schema import IDENTITY, PROVENANCE, REJECT
+from gristmill.records.spec import later, nearest
+from gristmill.records.stores.contract import open_store, split
 
 PACKAGE = "package:"
 ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")

@@ -16,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from records.datasets import PACKAGE, PACKED, DataSpec, digest_table, read_table
-from records.digest import digest_object
-from records.errors import UserError
-from records.ids import fingerprint
-from records.parquet import open_parquet
-from records.spec import nearest
-from records.store import Store, open_store, split
+from gristmill.records.digest import digest_object
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.readers.datasets import PACKAGE, PACKED, DataSpec, digest_table, read_table
+from gristmill.records.readers.parquet import open_parquet
+from gristmill.records.spec import nearest
+from gristmill.records.stores.contract import Store, open_store, split
 
 TEXT_ENDINGS = (".txt", ".md", ".rst")
 LINE_ENDINGS = (".jsonl", ".ndjson", *TEXT_ENDINGS)

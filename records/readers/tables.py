@@ -13,9 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.errors import UserError
-from records.schema import IMAGE, RESERVED
-from records.spec import nearest
+from gristmill.records.errors import UserError
+from gristmill.records.schema import IMAGE, RESERVED
+from gristmill.records.spec import nearest
 
 Kind = Literal["numeric", "integer", "category", "image", "series", "text"]
 MAX_INFERRED = 1000  # distinct texts beyond which a column is rather an identifier than a category

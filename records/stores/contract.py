@@ -20,8 +20,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from records.errors import Conflict, UserError
-from records.processes import is_dead, this_process
+from gristmill.records.errors import Conflict, UserError
+from gristmill.records.processes import is_dead, this_process
+from gristmill.records.shipped import shipped_path
 
 TEMP_PREFIX = ".tmp-"
 OLD_S = 3600.0  # a put that nobody can vouch for, and that has not grown for so long, is a leftover
@@ -227,7 +228,7 @@ def open_store(uri: str) -> Store:
     if scheme == "file":
         return LocalStore("/" + rest.lstrip("/"))
     if scheme == "s3":
-        from records.s3 import S3Store  # boto3 takes a second to import
+        from gristmill.records.stores.s3 import S3Store  # boto3 takes a second to import
 
         return S3Store(uri)
     raise UserError(f"{uri}: only local paths and s3:// are known, not {scheme}://")
@@ -240,8 +241,9 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """One object or file by its full address. Raises UserError when it is not there."""
-    root, name = split(uri)
+    """One object or file by its full address, or one that comes with the package (`package:NAME`). Raises UserError
+    when it is not there."""
+    root, name = split(shipped_path(uri))
     try:
         return open_store(root).read(name)
     except (FileNotFoundError, IsADirectoryError):

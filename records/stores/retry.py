@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from records.errors import UserError
+from gristmill.records.errors import UserError
 
 VARIABLE = "GRISTMILL_S3_RETRY_S"
 RETRY_S = 120.0

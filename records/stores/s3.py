@@ -21,10 +21,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
-from records.errors import Conflict, UserError
-from records.ranges import RangeFile
-from records.retry import Outage, Tries, retry_s
-from records.store import Entry, Store
+from gristmill.records.errors import Conflict, UserError
+from gristmill.records.stores.contract import Entry, Store
+from gristmill.records.stores.ranges import RangeFile
+from gristmill.records.stores.retry import Outage, Tries, retry_s
 
 T = TypeVar("T")
 

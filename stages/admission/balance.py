@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.admission import Admission, Admitted, Book, ReadKept
+from gristmill.stages.admission.contract import Admission, Admitted, Book, ReadKept
 
 QUOTA, SHARE, NO_LABEL = "quota", "share", "no_label"
 

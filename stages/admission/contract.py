@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from records.schema import REJECT
-from stages.bandindex import NOBODY
-from stages.contract import Found, Stage
+from gristmill.records.schema import REJECT
+from gristmill.stages.contract import Found, Stage
+from gristmill.stages.dedup.bandindex import NOBODY
 
 ReadKept = Callable[[list[str]], Iterator[tuple[int, pa.Table]]]  # columns -> (lot, kept rows) of all committed lots
 
@@ -104,7 +104,7 @@ def is_full(stages: Iterable[Stage], admitted: Mapping[str, Mapping[str, int]]) 
 class Claimed:
     """What was decided of a lot at commit, row by row."""
 
-    owners: np.ndarray  # int64: see stages.duplicates; NOBODY for a row that is kept, refused or dead
+    owners: np.ndarray  # int64: see gristmill.stages.dedup.contract; NOBODY for a row that is kept, refused or dead
     refused: Sequence[str | None]  # "stage:reason"
     evidence: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # column -> value per row, null: none
 
@@ -114,7 +114,8 @@ def resolve_admitting(
 ) -> tuple[np.ndarray, np.ndarray]:
     """What `resolve` says of rows, where one that is no duplicate is kept only if `admit(ask number)` says so.
 
-    `resolve(alive)`: owners int64 (n,) of the rows bool (n,), see stages.bandindex.resolve. `admit` is asked in the
+    `resolve(alive)`: owners int64 (n,) of the rows bool (n,), see stages.dedup.bandindex.resolve. `admit` is asked
+    in the
     order of the rows. Answers with the owners, and with the rows bool (n,) that are alive and were not refused: those
     that were have NOBODY, and nobody is a duplicate of them.
     """

@@ -14,10 +14,10 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from records.errors import UserError
-from records.ids import row_id
-from records.sources import Source
-from stages.admission import Admission, Admitted, Book, ReadKept
+from gristmill.records.errors import UserError
+from gristmill.records.ids import row_id
+from gristmill.records.readers.sources import Source
+from gristmill.stages.admission.contract import Admission, Admitted, Book, ReadKept
 
 WORD = re.compile(r"\w+")
 SIMILAR = "similar"

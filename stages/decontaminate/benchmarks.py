@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from records.errors import UserError
-from records.parquet import batches_of, open_parquet
-from records.spec import nearest
-from records.store import Store, open_store, read_bytes, split
+from gristmill.records.errors import UserError
+from gristmill.records.readers.parquet import batches_of, open_parquet
+from gristmill.records.spec import nearest
+from gristmill.records.stores.contract import Store, open_store, read_bytes, split
 
 TEXT_ENDINGS = (".txt", ".md", ".rst")
 ENDINGS = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", *TEXT_ENDINGS)

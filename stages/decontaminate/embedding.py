@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.errors import UserError
-from stages import embedding, models
-from stages.benchmarks import Benchmark, check_names, digest, load
-from stages.contract import Found, Stage
+from gristmill.engines import models
+from gristmill.records.errors import UserError
+from gristmill.stages import embeddings as embedding
+from gristmill.stages.contract import Found, Stage
+from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, digest, load
 
 SIMILAR = "similar"
 DECIMALS = 4  # of a similarity, before it is compared
@@ -37,7 +38,7 @@ WRAPPED = 120  # characters; a line that is longer was not broken to fit a page,
 
 @dataclass(frozen=True)
 class DecontaminateEmbeddingSpec:
-    """`model` is a sentence encoder (see stages.models), `threshold` a cosine in (0, 1]; `window` and `overlap` are
+    """`model` is a sentence encoder (see engines.models), `threshold` a cosine in (0, 1]; `window` and `overlap` are
     tokens; `min_words` the shortest benchmark text that is looked for."""
 
     benchmarks: tuple[Benchmark, ...]

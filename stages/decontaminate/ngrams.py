@@ -15,10 +15,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.errors import UserError
-from stages.benchmarks import Benchmark, check_names, digest, load
-from stages.buffers import text_buffers
-from stages.contract import Found, Stage
+from gristmill.records.errors import UserError
+from gristmill.stages.buffers import text_buffers
+from gristmill.stages.contract import Found, Stage
+from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, digest, load
 
 BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; with three probes at most about 1.5% false hits
 KEYS_PER_SLOT = 1  # of the directory in front of the sorted keys
@@ -127,7 +127,7 @@ class Index:
         return index
 
     def _fill(self, spec: DecontaminateSpec, names: pa.Array, ids: pa.Array, texts: pa.Array) -> None:
-        from stages.kernels import decontaminate as kernels
+        from gristmill.stages.kernels import decontaminate as kernels
 
         self.kernels, self.benchmarks, self.items = kernels, names, ids
         data, offsets = text_buffers(texts)

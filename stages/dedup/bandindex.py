@@ -21,17 +21,17 @@ GROWTH = 1.3
 MIN_SLOTS = 64
 MAX_OWNER = (1 << 40) - 2  # a slot holds the owner plus one in 40 bits
 NOBODY = -1
-UNKNOWN = -2  # somebody, but it cannot be told who (see stages.bloomindex)
+UNKNOWN = -2  # somebody, but it cannot be told who (see gristmill.stages.dedup.bloomindex)
 
 
 class BandIndex:
     """Owners (ask ordinals, 0 to MAX_OWNER) by band key, exactly and in memory, for `num_bands` bands.
 
-    Not thread-safe. Pickles with its contents. Keys come from `stages.minhash.band_keys`; any uint64 will do.
+    Not thread-safe. Pickles with its contents. Keys come from `stages.dedup.minhash.band_keys`; any uint64 will do.
     """
 
     def __init__(self, num_bands: int) -> None:
-        from stages.kernels.bandindex import PARTS
+        from gristmill.stages.kernels.bandindex import PARTS
 
         if num_bands < 1:
             raise ValueError(f"num_bands must be at least 1, not {num_bands}")
@@ -61,7 +61,7 @@ class BandIndex:
 
         `keys` is uint64 (n, num_bands), contiguous or not.
         """
-        from stages.kernels import bandindex as kernel
+        from gristmill.stages.kernels import bandindex as kernel
 
         found = np.full(len(keys), NOBODY, np.int64)
         kernel.query(self._bases, self._sizes, checked(keys, self.num_bands), found)
@@ -73,7 +73,7 @@ class BandIndex:
         `is_settled` promises that the claims will not be retracted, which does not matter here. Raises ValueError for
         an owner outside 0 to MAX_OWNER, before anything is inserted.
         """
-        from stages.kernels import bandindex as kernel
+        from gristmill.stages.kernels import bandindex as kernel
 
         keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
         for band in range(self.num_bands):
@@ -90,7 +90,7 @@ class BandIndex:
 
         True to that only if no other row claimed one of these keys in vain, as in a run no kept row ever does.
         """
-        from stages.kernels import bandindex as kernel
+        from gristmill.stages.kernels import bandindex as kernel
 
         keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
         for band in range(self.num_bands):
@@ -108,7 +108,7 @@ class BandIndex:
                     self._resize(band, part, wanted)
 
     def _resize(self, band: int, part: int, num_slots: int) -> None:
-        from stages.kernels import bandindex as kernel
+        from gristmill.stages.kernels import bandindex as kernel
 
         grown = np.zeros(num_slots * SLOT_BYTES, np.uint8)
         place, size = np.uint64(grown.ctypes.data), np.uint64(num_slots)
@@ -159,7 +159,7 @@ def resolve(keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner:
     kept row before it that shares a key in any band, else UNKNOWN where `found` says so; dead rows and duplicates claim
     nothing. The caller then inserts the kept rows (alive and -1) with owners first_owner + row.
     """
-    from stages.kernels import resolve as kernel
+    from gristmill.stages.kernels import resolve as kernel
 
     num_rows, num_bands = keys.shape
     num_slots = 1 << max(2 * num_rows, 2).bit_length()

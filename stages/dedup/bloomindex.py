@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from stages.bandindex import NOBODY, UNKNOWN, checked, checked_owners
+from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, checked, checked_owners
 
 BLOCK_BITS = 512
 MAX_HASHES = 24
@@ -109,7 +109,7 @@ class BloomIndex:
 
     def query(self, keys: np.ndarray) -> np.ndarray:
         """UNKNOWN for each row of keys, uint64 (n, num_bands), that has one in a filter, else -1: int64 (n,)."""
-        from stages.kernels import bloom as kernel
+        from gristmill.stages.kernels import bloom as kernel
 
         found = np.full(len(keys), NOBODY, np.int64)
         kernel.query(self._filters, self.num_hashes, checked(keys, self.num_bands), found, UNKNOWN)
@@ -120,7 +120,7 @@ class BloomIndex:
 
         Unless `is_settled`, it is noted how to take these claims, as one, back: 8 bytes a bit until `settle`.
         """
-        from stages.kernels import bloom as kernel
+        from gristmill.stages.kernels import bloom as kernel
 
         keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
         if not len(owners):
@@ -136,7 +136,7 @@ class BloomIndex:
         Exact, as bits are unset that no earlier claim had set. Raises ValueError for claims that are settled, or that
         were inserted together with others that stay.
         """
-        from stages.kernels import bloom as kernel
+        from gristmill.stages.kernels import bloom as kernel
 
         if not len(owners):
             return

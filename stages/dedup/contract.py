@@ -1,6 +1,7 @@
 """What stages that look for duplicates of kept rows share: they sign rows, and the verdict comes at commit.
 
-Which row duplicates which is known when lots commit in their order (see stages.bandindex), and so does not depend on
+Which row duplicates which is known when lots commit in their order (see stages.dedup.bandindex), and so does not
+depend on
 which worker was first. A signature becomes some 64-bit keys, one a band: a row is a duplicate when any of them is that
 of a row kept before it.
 """
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from stages.contract import Stage
+from gristmill.stages.contract import Stage
 
 if TYPE_CHECKING:
-    from stages.bandindex import BandIndex
-    from stages.bloomindex import BloomIndex
-    from stages.nearindex import NearIndex
+    from gristmill.stages.dedup.bandindex import BandIndex
+    from gristmill.stages.dedup.bloomindex import BloomIndex
+    from gristmill.stages.dedup.nearindex import NearIndex
 
 # What stands after the colon in `reject`: like the kept row that duplicate_of names; like one that cannot be named.
 DUPLICATE, PROBABLE = "duplicate", "probable_duplicate"
@@ -76,7 +77,7 @@ class Duplicates(Stage):
 
     @abstractmethod
     def probe(self) -> np.ndarray:
-        """The keys of a fixed signature: other ways to make keys give other ones (see cluster.snapshots)."""
+        """The keys of a fixed signature: other ways to make keys give other ones (see cluster.index.snapshots)."""
 
     @property
     def is_exact(self) -> bool:
@@ -85,13 +86,13 @@ class Duplicates(Stage):
 
     def exact_index(self, num_bands: int) -> "BandIndex | NearIndex":
         """An empty index of so many of this stage's bands that can name the owner of each."""
-        from stages.bandindex import BandIndex
+        from gristmill.stages.dedup.bandindex import BandIndex
 
         return BandIndex(num_bands)
 
     def resolve(self, keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:
-        """Verdicts on the rows of lots that are claimed together (see stages.bandindex.resolve)."""
-        from stages.bandindex import resolve
+        """Verdicts on the rows of lots that are claimed together (see gristmill.stages.dedup.bandindex.resolve)."""
+        from gristmill.stages.dedup.bandindex import resolve
 
         return resolve(keys, found, alive, first_owner)
 
@@ -103,13 +104,13 @@ class Duplicates(Stage):
         """An empty index of so many of this stage's bands."""
         if self.is_exact:
             return self.exact_index(num_bands)
-        from stages.bloomindex import BloomIndex
+        from gristmill.stages.dedup.bloomindex import BloomIndex
 
         return BloomIndex(num_bands, self.spec.bloom_rows, self.spec.bloom_error, self.bands)
 
     def error_at(self, num_rows: int) -> float:
         """The chance that a fresh row is called a duplicate by the index alone when `num_rows` rows are in it."""
-        from stages import bloomindex
+        from gristmill.stages.dedup import bloomindex
 
         if self.is_exact:
             return 0.0

@@ -1,4 +1,4 @@
-"""Near-duplicates of images already kept, by perceptual hash, in the same index as texts (see stages.duplicates).
+"""Near-duplicates of images already kept, by perceptual hash, in the same index as texts (see stages.dedup.contract).
 
 The hash is 64 bits: the 8 x 8 lowest frequencies of the grey image at 32 x 32 pixels, each above or below their
 median (pHash; Zauner 2010, section 3.2.1). Light, contrast, scale and encoding change few of them.
@@ -21,9 +21,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from records.schema import IMAGE
-from stages.contract import Found
-from stages.duplicates import DUPLICATE_OF, Duplicates, IndexSpec
+from gristmill.records.schema import IMAGE
+from gristmill.stages.contract import Found
+from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
 SIDE, LOW = 32, 8  # pixels a side, and frequencies a side that are kept
 MAX_DISTANCE = 3

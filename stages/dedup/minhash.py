@@ -79,7 +79,7 @@ def shingle_hashes(text: str, ngram: int = 5) -> np.ndarray:
 
 def _run(texts: Any, ngram: int, num_perm: int, seed: int, signed: np.ndarray) -> np.ndarray:
     """Fill `signed` from a non-empty array of strings; where it has no rows, return the last row's shingle hashes."""
-    from stages.kernels import minhash as kernel
+    from gristmill.stages.kernels import minhash as kernel
 
     if pa.types.is_string(texts.type):
         width: type = np.int32
@@ -129,7 +129,7 @@ def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
     Two rows share band k just when their keys [k] are equal (but for a chance of 2^-64); the band's number is mixed
     in, so keys of different bands can share a table.
     """
-    from stages.kernels import minhash as kernel
+    from gristmill.stages.kernels import minhash as kernel
 
     if bands * rows > signatures.shape[1]:
         raise ValueError(f"{bands} bands of {rows} rows need more than {signatures.shape[1]} permutations")

@@ -1,6 +1,7 @@
 """The index of kept rows by meaning: who was first to lie within a cosine of this vector?
 
-It answers as `stages.bandindex.BandIndex` does, for keys that are no hashes but the vectors themselves, 8 numbers of
+It answers as `stages.dedup.bandindex.BandIndex` does, for keys that are no hashes but the vectors themselves, 8
+numbers of
 int8 a key. Every kept row is looked at, and inner products of whole numbers are exact, so it neither misses a row nor
 finds one too many, whatever the order and the size of questions. The price is time that grows with the rows kept: about
 10 ms a row asked and million kept on one core, and d + 16 bytes a kept row (400 with MiniLM's 384 numbers).
@@ -8,8 +9,8 @@ finds one too many, whatever the order and the size of questions. The price is t
 
 import numpy as np
 
-from stages.bandindex import NOBODY, checked, checked_owners
-from stages.embedding import dots, norms
+from gristmill.stages.dedup.bandindex import NOBODY, checked, checked_owners
+from gristmill.stages.embeddings import dots, norms
 
 BLOCK = 8192  # kept rows compared at once
 MAX_ASKED = 256
@@ -91,7 +92,7 @@ class NearIndex:
         """Nothing to forget here."""
 
     def resolve(self, keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:
-        """Verdicts on the rows of some lots that follow one another, as `stages.bandindex.resolve` gives them.
+        """Verdicts on the rows of some lots that follow one another, as `stages.dedup.bandindex.resolve` gives them.
 
         `self` is an empty index, for the rows that are kept among these.
         """

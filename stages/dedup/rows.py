@@ -1,4 +1,4 @@
-"""Exact duplicates of rows already kept, over the columns that count, in the same index (see stages.duplicates)."""
+"""Exact duplicates of rows already kept, over the columns that count, in the same index (see stages.dedup.contract)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.contract import Found
-from stages.duplicates import DUPLICATE_OF, Duplicates, IndexSpec
+from gristmill.stages.contract import Found
+from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
 NUM_BYTES = 16
 

@@ -2,7 +2,8 @@
 
 As SemDeDup (Abbas et al. 2023, arXiv 2303.09540): rows whose embeddings have a cosine of `threshold` (there
 1 - epsilon) or more are one. SemDeDup clusters a finished corpus with k-means and looks for pairs within clusters; here
-rows come lot by lot, and each is compared with every row kept before it (stages.nearindex), so no pair is missed and
+rows come lot by lot, and each is compared with every row kept before it (stages.dedup.nearindex), so no pair is
+missed and
 the first row stays. The verdict comes at commit, as for all that look for duplicates.
 
 The default is measured: among 212 rows kept by recipes/demo.toml, 23 of 657 pairs on one topic lie at 0.9 or more and
@@ -19,9 +20,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from stages import embedding
-from stages.contract import Found
-from stages.duplicates import DUPLICATE_OF, Duplicates
+from gristmill.stages import embeddings as embedding
+from gristmill.stages.contract import Found
+from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates
 
 MIN_WINDOW = 8
 SAME = 0.99  # cosine of two vectors of one text, made on different machines
@@ -29,7 +30,7 @@ SAME = 0.99  # cosine of two vectors of one text, made on different machines
 
 @dataclass(frozen=True)
 class DedupSemanticSpec:
-    """`model` is a sentence encoder (see stages.models), `threshold` a cosine in (0, 1], `window` in tokens."""
+    """`model` is a sentence encoder (see engines.models), `threshold` a cosine in (0, 1], `window` in tokens."""
 
     model: str = embedding.DEFAULT
     threshold: float = 0.9
@@ -114,12 +115,12 @@ class DedupSemantic(Duplicates):
         return bool((cosines >= SAME).all())
 
     def probe(self) -> np.ndarray:
-        from stages.nearindex import keys_of
+        from gristmill.stages.dedup.nearindex import keys_of
 
         return keys_of((np.arange(self.dimension) % 255 - 127).astype(np.int8).reshape(1, -1))
 
     def keys(self, column: Any) -> np.ndarray:
-        from stages.nearindex import keys_of
+        from gristmill.stages.dedup.nearindex import keys_of
 
         keys = np.zeros((len(column), self.bands), np.uint64)
         known = column.is_valid().to_numpy(zero_copy_only=False) if len(column) else np.zeros(0, bool)
@@ -127,7 +128,7 @@ class DedupSemantic(Duplicates):
         return keys
 
     def exact_index(self, num_bands: int) -> Any:
-        from stages.nearindex import NearIndex
+        from gristmill.stages.dedup.nearindex import NearIndex
 
         return NearIndex(num_bands, self.dimension, self.spec.threshold)
 

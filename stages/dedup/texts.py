@@ -1,4 +1,5 @@
-"""Near-duplicates of texts already kept, by MinHash: signatures here, verdicts at commit (see stages.duplicates)."""
+"""Near-duplicates of texts already kept, by MinHash: signatures here, verdicts at commit (see
+stages.dedup.contract)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -6,9 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from stages import minhash
-from stages.contract import Found
-from stages.duplicates import DUPLICATE_OF, Duplicates, IndexSpec
+from gristmill.stages.contract import Found
+from gristmill.stages.dedup import minhash
+from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Dedup(Duplicates):
         return minhash.optimal_bands(self.spec.threshold, self.spec.num_perm)[1]
 
     def check(self) -> None:
-        from records.errors import UserError
+        from gristmill.records.errors import UserError
 
         try:
             minhash.optimal_bands(self.spec.threshold, self.spec.num_perm)

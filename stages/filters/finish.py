@@ -6,7 +6,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from stages.contract import Found, Stage
+from gristmill.stages.contract import Found, Stage
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.errors import UserError
-from stages.buffers import text_buffers
-from stages.contract import Found, Stage
+from gristmill.records.errors import UserError
+from gristmill.stages.buffers import text_buffers
+from gristmill.stages.contract import Found, Stage
 
 UNIT = 2.0**-9  # every weight of the model is a multiple of it
 
@@ -92,7 +92,7 @@ class Model:
     """py3langid's arrays, laid out for the kernel."""
 
     def __init__(self) -> None:
-        from stages.kernels import language as kernels
+        from gristmill.stages.kernels import language as kernels
 
         self.kernels = kernels
         identifier = load_identifier()

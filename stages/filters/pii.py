@@ -11,9 +11,9 @@ from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
 
-from records.errors import UserError
-from stages.contract import Found, Stage
-from stages.verify.pii_finders import KINDS, Kind, find
+from gristmill.records.errors import UserError
+from gristmill.stages.contract import Found, Stage
+from gristmill.stages.filters.pii_finders import KINDS, Kind, find
 
 SPAN = pa.struct([("kind", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
 PACKAGES = {"phone": ("phonenumbers", "phonenumbers"), "secret": ("detect_secrets", "detect-secrets")}

@@ -6,7 +6,7 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Literal
 
-from stages.verify.pii_numbers import Span, addresses, cards, ibans, quads
+from gristmill.stages.filters.pii_numbers import Span, addresses, cards, ibans, quads
 
 Kind = Literal["secret", "card", "iban", "email", "phone", "ip"]
 # The gravest first: where two overlap, the graver one counts, and a row is rejected for the gravest that it has.

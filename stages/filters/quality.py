@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.ids import fingerprint
-from stages.contract import Found, Stage
-from stages.fitted import read_card, read_weights
-from stages.ngrams import Linear, Ngrams
+from gristmill.records.ids import fingerprint
+from gristmill.stages.contract import Found, Stage
+from gristmill.stages.fitted import read_card, read_weights
+from gristmill.stages.ngrams import Linear, Ngrams
 
 
 @dataclass(frozen=True)

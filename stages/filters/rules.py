@@ -2,7 +2,7 @@
 
 Sources: Gopher, Rae et al. 2021 (arXiv 2112.11446), section A.1.1 with table A1; C4, Raffel et al. 2020 (JMLR 21),
 section 2.2; FineWeb, Penedo et al. 2024 (arXiv 2406.17557), section 3.6. How each metric is counted is said in
-`stages.kernels.rules`. The rules were made for web pages of prose:
+`gristmill.stages.kernels.rules`. The rules were made for web pages of prose:
 
 - C4's remove lines of a page where ours remove the row, and any row with code in it, so the set "c4" is not in the
   default; name it for corpora of plain prose.
@@ -16,9 +16,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from records.spec import nearest
-from stages.buffers import text_buffers
-from stages.contract import Found, Stage
+from gristmill.records.spec import nearest
+from gristmill.stages.buffers import text_buffers
+from gristmill.stages.contract import Found, Stage
 
 SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 
@@ -136,7 +136,7 @@ class Rules(Stage):
         return [self.spec.column]
 
     def open(self) -> None:
-        from stages.kernels import rules as kernels
+        from gristmill.stages.kernels import rules as kernels
 
         self._kernels = kernels
         words = [np.frombuffer(word.encode(), np.uint8) for word in self.spec.stop_words]

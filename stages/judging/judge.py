@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from records.spec import literals
-from stages.contract import Found, Stage
-from stages.engine import AskRefused, Engine, EngineDead, Reply
-from stages.gate import Gate
-from stages.judging.answers import read_score
-from stages.judging.modes import MODES, Mode
-from stages.judging.spec import JudgeSpec
-from stages.needs import Needs
+from gristmill.engines.needs import Needs
+from gristmill.engines.throttle import Gate
+from gristmill.engines.vllm import AskRefused, Engine, EngineDead, Reply
+from gristmill.records.spec import literals
+from gristmill.stages.contract import Found, Stage
+from gristmill.stages.judging.answers import read_score
+from gristmill.stages.judging.modes import MODES, Mode
+from gristmill.stages.judging.spec import JudgeSpec
 
 __all__ = ["Judge", "JudgeSpec", "read_score"]
 

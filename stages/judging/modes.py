@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
-from stages.engine import Reply
-from stages.judging.answers import read_score, read_scores, schema_of
-from stages.judging.spec import JudgeSpec
-from stages.judging.steps import split_steps
+from gristmill.engines.vllm import Reply
+from gristmill.stages.judging.answers import read_score, read_scores, schema_of
+from gristmill.stages.judging.spec import JudgeSpec
+from gristmill.stages.judging.steps import split_steps
 
 Texts = Mapping[str, str | None]  # the columns of a row that the mode reads
 

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from records.spec import later
-from stages.judging.prompts import POINTWISE, default_prompt
-from stages.served import ModelSpec
+from gristmill.engines.served import ModelSpec
+from gristmill.records.spec import later
+from gristmill.stages.judging.prompts import POINTWISE, default_prompt
 
 # What each mode has beside the keys of all (model, prompt, low, high, mode), and the columns' holes in its prompt.
 OWN = {

@@ -9,7 +9,7 @@ walks both tables in order. A table is given as the address of its bytes: numba 
 import numpy as np
 from numba import njit
 
-from stages.kernels.memory import high64, load64_at, prefetch_at, store64_at
+from gristmill.stages.kernels.memory import high64, load64_at, prefetch_at, store64_at
 
 SCRAMBLE = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: spreads keys that are not hashes themselves
 PART_BITS = np.uint64(6)

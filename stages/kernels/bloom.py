@@ -7,8 +7,8 @@ blocks), the bits come nine at a time out of further mixes of the key.
 import numpy as np
 from numba import njit
 
-from stages.kernels.memory import high64, prefetch_at
-from stages.kernels.mixing import mix
+from gristmill.stages.kernels.memory import high64, prefetch_at
+from gristmill.stages.kernels.mixing import mix
 
 BLOCK_BITS = 512
 BITS_PER_MIX = 7  # a mix of 64 bits names seven of 512 bits

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.kernels.mixing import mix
+from gristmill.stages.kernels.mixing import mix
 
 SEED = np.uint64(0x9E3779B97F4A7C15)
 WORD = np.uint64(0x100000001B3)  # FNV-1a's prime; the finisher below makes up for its weak low bits

@@ -7,7 +7,7 @@ into n-grams, permute and take minima (vectorised over permutations, eight shing
 import numpy as np
 from numba import njit
 
-from stages.kernels.memory import load64
+from gristmill.stages.kernels.memory import load64
 
 # Odd constants with well mixed bits: golden ratio, and the multipliers of xxHash64 and of splitmix64.
 P0, P1, P2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)

@@ -1,6 +1,7 @@
 """From UTF-8 bytes to hashed n-gram features, and from those to the scores of a linear model, without Python objects.
 
-A text's features are the distinct buckets of its word n-grams (of 1 to `num_words` words, as stages/minhash.py says
+A text's features are the distinct buckets of its word n-grams (of 1 to `num_words` words, as stages/dedup/minhash.py
+says
 what a word is) and of its byte n-grams (of `num_bytes` bytes, as they stand, white space and case included).
 """
 
@@ -9,9 +10,9 @@ import math
 import numpy as np
 from numba import njit
 
-from stages.kernels.memory import load64
-from stages.kernels.minhash import BASE, P0, P2, classify, hash_words
-from stages.kernels.mixing import mix
+from gristmill.stages.kernels.memory import load64
+from gristmill.stages.kernels.minhash import BASE, P0, P2, classify, hash_words
+from gristmill.stages.kernels.mixing import mix
 
 NUM_SHAPES = 3
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from stages.kernels.mixing import mix
+from gristmill.stages.kernels.mixing import mix
 
 SEED, WORD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x100000001B3)
 BASE = np.uint64(0xD6E8FEB86659FD93)

@@ -3,7 +3,7 @@
 import numpy as np
 from numba import njit
 
-from stages.kernels.bandindex import B32, ONE, SCRAMBLE
+from gristmill.stages.kernels.bandindex import B32, ONE, SCRAMBLE
 
 
 @njit(cache=True, nogil=True)

@@ -9,9 +9,9 @@ its first occurrence is none. Lengths are in characters (code points).
 import numpy as np
 from numba import njit
 
-from stages.kernels.mixing import mix
-from stages.kernels.repetition import BASE, SEED, TABLE_FACTOR, WORD, add_span, repeats
-from stages.kernels.signs import (
+from gristmill.stages.kernels.mixing import mix
+from gristmill.stages.kernels.repetition import BASE, SEED, TABLE_FACTOR, WORD, add_span, repeats
+from gristmill.stages.kernels.signs import (
     ALPHA,
     CLASS,
     CONTINUED,

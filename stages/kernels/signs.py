@@ -3,8 +3,8 @@
 import numpy as np
 from numba import njit
 
-from stages.kernels.mixing import mix
-from stages.kernels.repetition import SEED, WORD
+from gristmill.stages.kernels.mixing import mix
+from gristmill.stages.kernels.repetition import SEED, WORD
 
 SPACE, ALPHA, LETTER, PUNCT, CLOSE, PHRASE, CONTINUED = 1, 2, 4, 8, 16, 32, 64
 

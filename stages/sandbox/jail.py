@@ -21,8 +21,10 @@ import time
 import traceback
 from typing import Any
 
-sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
-from stages.sandbox.lock import limit, lock
+sys.path.insert(0, sys.argv[2])  # where the package gristmill lies
+from gristmill.stages.sandbox.lock import limit, lock
+
+sys.path.pop(0)  # programs must not import it
 
 LIKELY = (
     "abc array bisect calendar cmath collections collections.abc copy csv dataclasses datetime decimal enum fractions "

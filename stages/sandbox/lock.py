@@ -11,7 +11,7 @@ import resource
 import struct
 from collections.abc import Sequence
 
-from stages.sandbox.syscalls import ALLOWED, MACHINES, OTHERS, machine
+from gristmill.stages.sandbox.syscalls import ALLOWED, MACHINES, OTHERS, machine
 
 PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE, PR_SET_NAME, PR_GET_NAME = 38, 4, 15, 16
 SECCOMP_SET_MODE_FILTER = 1

@@ -14,8 +14,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Literal
 
-from records.errors import UserError
-from stages.sandbox.lock import landlock_version
+from gristmill.records.errors import UserError
+from gristmill.records.shipped import PACKAGE_ROOT
+from gristmill.stages.sandbox.lock import landlock_version
 
 Verdict = Literal[
     "passed", "failed", "error", "syntax", "timeout", "memory", "output", "files", "exited", "crashed", "unsandboxed"
@@ -99,7 +100,7 @@ class Jail:
         self._folder = folder
         self._readable = [*readable(), *warm.paths]
         self._process = subprocess.Popen(
-            [sys.executable, "-S", "-s", str(program), json.dumps(warm.__dict__)],
+            [sys.executable, "-S", "-s", str(program), json.dumps(warm.__dict__), str(PACKAGE_ROOT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

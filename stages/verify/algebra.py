@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-from records.errors import UserError
-from records.spec import placement
-from stages.contract import Stage
-from stages.sandbox.runner import Limits, Sandbox, Verdict, Warm
-from stages.sandbox.runner import check as check_sandbox
+from gristmill.records.errors import UserError
+from gristmill.records.spec import placement
+from gristmill.stages.contract import Stage
+from gristmill.stages.sandbox.runner import Limits, Sandbox, Verdict, Warm
+from gristmill.stages.sandbox.runner import check as check_sandbox
 
 Equality = Literal["right", "wrong", "unreadable", "timeout"]
-IMPORTS = "from stages.verify.equal import same, warm"
+IMPORTS = "from gristmill.stages.verify.equal import same, warm"
 # Anything else that a comparison may end as (an exception, too deep a nesting) means that it could not be read.
 TOLD: dict[Verdict, Equality] = {"passed": "right", "failed": "wrong", "timeout": "timeout", "memory": "timeout"}
 WALL_S = 600.0

@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from records.spec import used_if
-from stages.contract import Found
-from stages.verify.algebra import Algebraic, AlgebraSpec
-from stages.verify.answer_text import Rule, compare, extract, normal
+from gristmill.records.spec import used_if
+from gristmill.stages.contract import Found
+from gristmill.stages.verify.algebra import Algebraic, AlgebraSpec
+from gristmill.stages.verify.answer_text import Rule, compare, extract, normal
 
 VERDICTS = ("right", "wrong", "unreadable", "timeout", "no_answer", "no_reference")
 MAX_KEPT_CHARS = 2000  # of an answer in the findings: evidence, not a copy of the row

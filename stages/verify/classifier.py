@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from records.schema import IMAGE
-from stages.contract import Found, Stage
-from stages.fitted import read_card, read_weights
+from gristmill.records.schema import IMAGE
+from gristmill.stages.contract import Found, Stage
+from gristmill.stages.fitted import read_card, read_weights
 
 LAYERS = 1, 3  # places of the linear layers in the network
 UNREADABLE, OTHER, UNSURE = "unreadable", "other_class", "unsure"

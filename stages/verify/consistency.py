@@ -11,10 +11,10 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from records.spec import used_if
-from stages.contract import Found
-from stages.verify.algebra import Algebraic, AlgebraSpec, Equality
-from stages.verify.answer_text import Rule, compare, extract, key, normal
+from gristmill.records.spec import used_if
+from gristmill.stages.contract import Found
+from gristmill.stages.verify.algebra import Algebraic, AlgebraSpec, Equality
+from gristmill.stages.verify.answer_text import Rule, compare, extract, key, normal
 
 
 @dataclass(frozen=True)

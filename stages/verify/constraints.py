@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.datasets import DataSpec, digest_table, read_table
-from records.errors import UserError
-from stages.contract import Found, Stage
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
+from gristmill.stages.contract import Found, Stage
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,

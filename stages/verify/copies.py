@@ -13,10 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from records.datasets import DataSpec, digest_table, read_table
-from records.errors import UserError
-from records.spec import nearest
-from stages.contract import Found, Stage
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
+from gristmill.records.spec import nearest
+from gristmill.stages.contract import Found, Stage
 
 EXACT = 1e-6  # float32 has no more to say
 MISSING = -1  # code of a missing value; -2: a category that no training row has
@@ -152,7 +152,7 @@ class Index:
         return float(np.quantile(distances[np.isfinite(distances)], share)) if len(self.codes) > 1 else 0.0
 
     def _search(self, numbers: np.ndarray, codes: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        from stages.kernels.nearest import nearest_rows
+        from gristmill.stages.kernels.nearest import nearest_rows
 
         distances, places = np.empty((len(codes), 1)), np.empty((len(codes), 1), np.int64)
         nearest_rows(numbers, codes, self.numbers, self.codes, self.costs, own, distances, places)

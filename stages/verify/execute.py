@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from stages.contract import Found, Stage
-from stages.sandbox.runner import Limits, Outcome, Sandbox, check
+from gristmill.stages.contract import Found, Stage
+from gristmill.stages.sandbox.runner import Limits, Outcome, Sandbox, check
 
 FENCE = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 MAX_DETAIL = 500

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from records.errors import UserError
-from stages.contract import Found, Stage
+from gristmill.records.errors import UserError
+from gristmill.stages.contract import Found, Stage
 
 MAX_ERROR_CHARS = 300  # evidence, not a dump: a message quotes the offending value, which may be the whole row
 # Chat models answer in a fenced block however they are asked; the first block is the answer.
@@ -96,7 +96,7 @@ class JsonSchema(Stage):
     def _schema(self) -> Any:
         if self.spec.file is None:
             return self.spec.schema if self.spec.schema is not None else {}
-        from records.store import read_bytes
+        from gristmill.records.stores.contract import read_bytes
 
         try:
             return json.loads(read_bytes(self.spec.file))

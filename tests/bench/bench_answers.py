@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.verify.answer import Answer, AnswerSpec
-from stages.verify.pii import Pii, PiiSpec
+from gristmill.stages.filters.pii import Pii, PiiSpec
+from gristmill.stages.verify.answer import Answer, AnswerSpec
 from tests.bench.bench_verify import best_s
 from tests.bench.corpus import documents
 

@@ -11,7 +11,7 @@ NUM_ROWS, NUM_COLUMNS = 30_000, 108  # Adult: 6 numbers and 102 categories
 SCRIPT = """
 import json, resource, sys, time
 import numpy as np
-from evaluation.distances import nearest
+from gristmill.evaluation.distances import nearest
 num, wide = int(sys.argv[1]), int(sys.argv[2])
 draws = np.random.default_rng(0)
 def rows():

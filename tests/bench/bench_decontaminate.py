@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.benchmarks import Benchmark
-from stages.contract import Stage
-from stages.decontaminate import Decontaminate, DecontaminateSpec
-from stages.decontaminate_embedding import DecontaminateEmbedding, DecontaminateEmbeddingSpec
-from stages.dedup_semantic import DedupSemantic, DedupSemanticSpec
-from stages.embedding import DEFAULT, TOGETHER, Encoder, quantised
-from stages.nearindex import NearIndex, keys_of
+from gristmill.stages.contract import Stage
+from gristmill.stages.decontaminate.benchmarks import Benchmark
+from gristmill.stages.decontaminate.embedding import DecontaminateEmbedding, DecontaminateEmbeddingSpec
+from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
+from gristmill.stages.dedup.nearindex import NearIndex, keys_of
+from gristmill.stages.dedup.semantic import DedupSemantic, DedupSemanticSpec
+from gristmill.stages.embeddings import DEFAULT, TOGETHER, Encoder, quantised
 from tests.bench.corpus import documents
 
 NUM_BYTES, NUM_DOCUMENTS, NUM_ROUNDS = 2048, 24, 2

@@ -13,11 +13,11 @@ NUM_ROWS = 1500
 def bench() -> list[dict[str, Any]]:
     import torch
 
-    from evaluation.diversity import prdc
-    from evaluation.features import Encoder
-    from generators.family import draw_rows
-    from jobs.fit import load_plan
-    from records.datasets import DataSpec, read_table
+    from gristmill.evaluation.diversity import prdc
+    from gristmill.evaluation.features import Encoder
+    from gristmill.generators.families.contract import draw_rows
+    from gristmill.jobs.fit.command import load_plan
+    from gristmill.records.readers.datasets import DataSpec, read_table
 
     plan = load_plan("recipes/fit/digits-ddpm.toml")
     family = plan.family

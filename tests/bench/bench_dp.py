@@ -15,7 +15,7 @@ ROUNDS, ROUND_S = 4, 2.0
 def discriminator() -> Any:
     import torch
 
-    from generators.nets.binned import perceptron
+    from gristmill.generators.nets.binned import perceptron
 
     torch.manual_seed(0)
     return perceptron(NUM_IN, (WIDTH, WIDTH), 1)
@@ -25,7 +25,7 @@ def ghost_step(rows: Any) -> Callable[[int], None]:
     import torch
     from torch.nn.functional import softplus
 
-    from generators.dpsgd import ghost_sums, poisson_sample, set_gradients
+    from gristmill.generators.private.dpsgd import ghost_sums, poisson_sample, set_gradients
 
     net = discriminator()
     adam = torch.optim.Adam(net.parameters(), 1e-3)
@@ -46,7 +46,7 @@ def hooks_step(rows: Any) -> Callable[[int], None]:
     from opacus.optimizers import DPOptimizer
     from torch.nn.functional import softplus
 
-    from generators.dpsgd import poisson_sample
+    from gristmill.generators.private.dpsgd import poisson_sample
 
     net = GradSampleModule(discriminator(), loss_reduction="sum")
     adam = DPOptimizer(
@@ -70,7 +70,7 @@ def plain_step(rows: Any) -> Callable[[int], None]:
     import torch
     from torch.nn.functional import softplus
 
-    from generators.dpsgd import poisson_sample
+    from gristmill.generators.private.dpsgd import poisson_sample
 
     net = discriminator()
     adam = torch.optim.Adam(net.parameters(), 1e-3)

@@ -28,12 +28,12 @@ POSITIVE = ">50K"
 
 
 def read() -> tuple[Any, pa.Table, pa.Table]:
-    from jobs.toml_file import load_table
-    from records.datasets import DataSpec, read_table
-    from records.spec import build
-    from records.tables import TableSchema
+    from gristmill.jobs.recipes.toml_file import load_table
+    from gristmill.records.readers.datasets import DataSpec, read_table
+    from gristmill.records.readers.tables import TableSchema
+    from gristmill.records.spec import build
 
-    schema = build(TableSchema, load_table("recipes/schemas/adult.toml"), "schema")
+    schema = build(TableSchema, load_table("package:schemas/adult"), "schema")
     parts = (schema.conform(read_table(DataSpec(f"package:adult/{p}"))) for p in ("train", "test"))
     return schema, *parts
 
@@ -71,8 +71,8 @@ def draw_rows(family: Any, num_rows: int) -> pa.Table:
 
 
 def one(kind: str, epsilon: float | None, seed: int, schema: Any, train: pa.Table, test: pa.Table) -> dict[str, Any]:
-    from generators.family import family_class
-    from generators.privacy import Account, PrivacySpec
+    from gristmill.generators.families.contract import family_class
+    from gristmill.generators.private.account import Account, PrivacySpec
 
     family_type = family_class(kind.removesuffix("-target"))
     family = family_type(family_type.Spec(**FAMILIES[kind]), schema)

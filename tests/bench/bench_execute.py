@@ -5,7 +5,7 @@ import sys
 import time
 from typing import Any
 
-from stages.sandbox.runner import Limits, Sandbox
+from gristmill.stages.sandbox.runner import Limits, Sandbox
 
 PROGRAM, TESTS = "def f(x):\n    return x + 1", "assert f(1) == 2\nassert f(2) == 3"
 NUM_PROGRAMS, NUM_FRESH = 400, 30

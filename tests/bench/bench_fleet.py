@@ -23,16 +23,16 @@ NUM_PROCESSES = 48
 FLEET = """
 import asyncio, json, resource, sys, time
 import psutil, ray
-import cluster.run as run
+import gristmill.cluster.lots.run as run
 from cluster import job as jobs
-from cluster.connect import WORKER_ENV
-from cluster.member import Member
-from cluster.pool import Pool
-from cluster.replica import Replica
-from cluster.work import Kit
-from generators.canned import Canned
-from jobs.recipe import build_mill, load
-from records.store import LocalStore
+from gristmill.cluster.connect import WORKER_ENV
+from gristmill.cluster.pools.member import Member
+from gristmill.cluster.pools.pool import Pool
+from gristmill.cluster.pools.replica import Replica
+from gristmill.cluster.lots.work import Kit
+from gristmill.generators.canned.generator import Canned
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.stores.contract import LocalStore
 
 recipe, out, num_replicas, lots_per_s, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 HOSTS, PER_REPLICA = 4, 2
@@ -107,10 +107,10 @@ print(json.dumps({
 PROCESSES = """
 import json, sys, time
 import psutil, ray
-from cluster.connect import WORKER_ENV
-from cluster.pool import Pool
-from cluster.spec import ClusterSpec, PoolSpec
-from stages.needs import Needs
+from gristmill.cluster.connect import WORKER_ENV
+from gristmill.cluster.pools.pool import Pool
+from gristmill.cluster.spec import ClusterSpec, PoolSpec
+from gristmill.engines.needs import Needs
 
 class Idle:
     progress = 0, 0

@@ -19,18 +19,18 @@ import pyarrow as pa
 import pytest
 import ray
 
-from cluster import snapshots
-from cluster.connect import connected
-from cluster.index import DedupIndex
-from cluster.spec import ClusterSpec
-from cluster.work import Brief, Kit
-from records.lots import Plan, asks
-from records.schema import ASK, full_schema, set_column
-from records.shards import KEPT, OutputSpec, encode, shard_name
-from records.sources import SourceSpec, open_source
-from records.store import LocalStore, Store, open_store
-from stages.dedup import Dedup, Spec
-from stages.minhash import band_keys, to_datasketch
+from gristmill.cluster.connect import connected
+from gristmill.cluster.index import snapshots
+from gristmill.cluster.index.index import DedupIndex
+from gristmill.cluster.lots.work import Brief, Kit
+from gristmill.cluster.spec import ClusterSpec
+from gristmill.records.lots import Plan, asks
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.schema import ASK, full_schema, set_column
+from gristmill.records.shards import KEPT, OutputSpec, encode, shard_name
+from gristmill.records.stores.contract import LocalStore, Store, open_store
+from gristmill.stages.dedup.minhash import band_keys, to_datasketch
+from gristmill.stages.dedup.texts import Dedup, Spec
 from tests.s3server import S3Server
 
 NUM_ROWS, LOT, TOGETHER = 10_000_000, 512, 16

@@ -22,11 +22,11 @@ METHOD = {"kind": "constitutional", "prompt": "Say in one or two sentences what 
 RAW = """
 import asyncio, glob, json, os, sys, time
 import pyarrow.parquet as pq
-from generators.text.contract import Ask, Session
-from jobs.recipe import build_mill, load
-from records.lots import asks
-from stages.engine import AskRefused, Reply
-from stages.models import resolve
+from gristmill.generators.text.contract import Ask, Session
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.lots import asks
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.engines.models import resolve
 mill = build_mill(load(sys.argv[1]))
 spec = mill.generator.spec
 os.environ.update(mill.generator.needs.env)

@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import xxhash
 
-from stages.bandindex import BandIndex, resolve
-from stages.dedup import Dedup, Spec
-from stages.minhash import band_keys, signatures
+from gristmill.stages.dedup.bandindex import BandIndex, resolve
+from gristmill.stages.dedup.minhash import band_keys, signatures
+from gristmill.stages.dedup.texts import Dedup, Spec
 from tests.bench.corpus import documents
 
 NUM_BYTES, NUM_PERM, NGRAM, LOT = 2048, 128, 5, 512

@@ -22,11 +22,11 @@ WARM_LOTS = 20
 PLAIN = """
 import sys, time
 import numpy as np, pyarrow as pa
-from cluster.work import Kit, finish, process
-from jobs.recipe import build_mill, load
-from records.lots import asks
-from stages.admission import Claimed
-from stages.bandindex import BandIndex, resolve
+from gristmill.cluster.lots.work import Kit, finish, process
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.lots import asks
+from gristmill.stages.admission.contract import Claimed
+from gristmill.stages.dedup.bandindex import BandIndex, resolve
 pa.set_cpu_count(1)
 mill = build_mill(load(sys.argv[1]))
 kit = Kit(mill.plan, mill.stages, mill.schema, mill.recipe.output, mill.generator).open()
@@ -74,7 +74,7 @@ def bench() -> list[dict[str, Any]]:
 
 def _produce(recipe: str, out: Path, env: dict[str, str]) -> float:
     """Rows per second between the commit of lot WARM_LOTS and the last one: start-up of Ray is not in it."""
-    command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", str(out)]
+    command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", str(out)]
     with open(out.parent / "log", "w") as log:
         run = subprocess.Popen(command, env=env, stdout=log, stderr=log)
         warm = None

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.verify.quality import Quality, QualitySpec
+from gristmill.stages.filters.quality import Quality, QualitySpec
 from tests.bench.bench_verify import best_s
 from tests.bench.corpus import documents
-from tests.stages.models import fit_of, judged
+from tests.engines.models import fit_of, judged
 
 NUM_BYTES, NUM_DOCUMENTS, NUM_PEER = 2048, 4096, 256
 

@@ -17,9 +17,9 @@ NUM_UNCOUNTED = 200  # lots committed after the manifest was last saved
 
 CHILD = """
 import resource, sys, time
-from jobs.produce import _resume
-from jobs.recipe import build_mill, load
-from records.store import open_store
+from gristmill.jobs.produce.command import _resume
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.stores.contract import open_store
 mill, store = build_mill(load(sys.argv[1])), open_store(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
@@ -55,12 +55,12 @@ def _output(folder: Path) -> tuple[str, str]:
     """An output of NUM_LOTS lots made by hand from one real, empty shard."""
     import pyarrow as pa
 
-    from jobs.recipe import build_mill, load
-    from records.lots import asks
-    from records.manifest import Manifest
-    from records.schema import ASK, set_column
-    from records.shards import Summary, encode
-    from records.store import open_store
+    from gristmill.jobs.recipes.recipe import build_mill, load
+    from gristmill.records.lots import asks
+    from gristmill.records.manifest import Manifest
+    from gristmill.records.schema import ASK, set_column
+    from gristmill.records.shards import Summary, encode
+    from gristmill.records.stores.contract import open_store
     from tests.recipes import canned
 
     recipe = canned(folder, num_asks=NUM_LOTS * 32 + 32, lot_size=32)

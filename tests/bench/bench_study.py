@@ -39,9 +39,9 @@ import functools, json, sys, time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 import psutil
-from generators.chains.gates import make_gates
-from generators.chains.loop import Pool, generations
-from jobs.study_spec import load_study
+from gristmill.generators.chains.gates.gate import make_gates
+from gristmill.generators.chains.loop import Pool, generations
+from gristmill.jobs.study.spec import load_study
 
 _, (CELL,) = load_study(sys.argv[1])
 CORES, OUT, TURNS = int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
@@ -77,12 +77,12 @@ if __name__ == "__main__":
     with ProcessPoolExecutor(CORES, get_context("fork")) as pool:  # before Ray, whose threads a fork would not bear
         list(pool.map(chain, [0] * 2 * CORES))
         import ray
-        from cluster.connect import connected
-        from cluster.spec import ClusterSpec, UnitSpec
-        from cluster.units import run_units
-        from evaluation.chains import TableMeter
-        from generators.chains.work import do_all
-        from records.store import open_store
+        from gristmill.cluster.connect import connected
+        from gristmill.cluster.spec import ClusterSpec, UnitSpec
+        from gristmill.cluster.units import run_units
+        from gristmill.evaluation.collapse.chains import TableMeter
+        from gristmill.generators.chains.work import do_all
+        from gristmill.records.stores.contract import open_store
         begun = time.perf_counter()
         with connected(ClusterSpec(num_cpus=CORES), lambda text: None):
             start_s = time.perf_counter() - begun

@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from generators.family import Family
-from jobs.fit import load_plan
-from records.datasets import DataSpec, read_table
-from records.tables import TableSchema
-from stages.verify.copies import Index
+from gristmill.generators.families.contract import Family
+from gristmill.jobs.fit.command import load_plan
+from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.tables import TableSchema
+from gristmill.stages.verify.copies import Index
 
 KINDS = ("independent", "copula", "smote", "tabddpm", "tvae", "ctgan")
 AUC_TARGETS = {"smote": 0.97, "tabddpm": 0.97, "tvae": 0.955, "ctgan": 0.945}

@@ -24,10 +24,10 @@ ENGINE = {"max_num_seqs": 64, "max_model_len": 512, "dtype": "bfloat16"}
 
 RAW = """
 import json, os, sys, time
-from stages.models import resolve
-from generators.text.contract import mix
-from jobs.recipe import build_mill, load
-from records.lots import asks
+from gristmill.engines.models import resolve
+from gristmill.generators.text.contract import mix
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.lots import asks
 mill = build_mill(load(sys.argv[1], sys.argv[2:]))
 spec = mill.generator.spec
 os.environ.update(mill.generator.needs.env)
@@ -48,12 +48,12 @@ print("RESULT", sum(len(r.outputs[0].token_ids) for r in replies) / seconds)
 
 THROUGH = """
 import sys, time
-from cluster.connect import connected
-from cluster.run import Job, LotLoop
-from cluster.work import Kit
-from jobs.recipe import build_mill, load
-from records.shards import Summary
-from records.store import open_store
+from gristmill.cluster.connect import connected
+from gristmill.cluster.lots.run import Job, LotLoop
+from gristmill.cluster.lots.work import Kit
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.shards import Summary
+from gristmill.records.stores.contract import open_store
 mill = build_mill(load(sys.argv[1]))
 recipe = mill.recipe
 kit = Kit(mill.plan, mill.stages, mill.schema, recipe.output)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from stages.benchmarks import Benchmark
-from stages.decontaminate import Decontaminate, DecontaminateSpec, Index
-from stages.verify.language import Language, LanguageSpec, load_identifier
-from stages.verify.rules import SETS, Rules, RulesSpec
+from gristmill.stages.decontaminate.benchmarks import Benchmark
+from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec, Index
+from gristmill.stages.filters.language import Language, LanguageSpec, load_identifier
+from gristmill.stages.filters.rules import SETS, Rules, RulesSpec
 from tests.bench.corpus import documents
 
 NUM_BYTES, NUM_DOCUMENTS, NUM_ROUNDS = 2048, 4096, 5

@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from stages.engine_guard import Guard
+from gristmill.engines.guard import Guard
 from tests.chaos.campaign import Campaign, Failed
 from tests.chaos.plan import KINDS
 from tests.chaos.report import ends, literals, splits, table, versions, write

@@ -44,7 +44,7 @@ class Driver:
     """At most one process at a time; `starts` tells its lives."""
 
     def __init__(self, arguments: list[str], folder: Path) -> None:
-        self.command = [sys.executable, "-m", "jobs", *arguments]
+        self.command = [sys.executable, "-m", "gristmill", *arguments]
         self.folder = folder
         self.starts: list[Start] = []
         self.env: dict[str, str] = {}

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from records import manifest
-from records.parquet import read_parquet
-from records.shards import KEPT, REJECTED
-from records.store import open_store
+from gristmill.records import manifest
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.shards import KEPT, REJECTED
+from gristmill.records.stores.contract import open_store
 from tests.conftest import gristmill
 from tests.outputs import kept_hashes
 

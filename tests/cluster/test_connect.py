@@ -13,8 +13,8 @@ from tests.conftest import ROOT
 
 LISTENERS = """
 import json, os, psutil, ray
-from cluster.connect import connected
-from cluster.spec import ClusterSpec
+from gristmill.cluster.connect import connected
+from gristmill.cluster.spec import ClusterSpec
 with connected(ClusterSpec(num_cpus=1), lambda text: None):
     ray.get(ray.remote(lambda: 1).remote())
     found = []
@@ -39,8 +39,8 @@ def test_nothing_listens_beyond_loopback() -> None:
 
 LEFT_ALONE = """
 import time
-from cluster.connect import connected
-from cluster.spec import ClusterSpec
+from gristmill.cluster.connect import connected
+from gristmill.cluster.spec import ClusterSpec
 with connected(ClusterSpec(), lambda text: print(text, flush=True)):
     print("connected", flush=True)
     time.sleep(300)

@@ -115,7 +115,7 @@ def test_a_submitted_job_makes_a_sound_output(head: Head, tmp_path: Path) -> Non
     stages = [{"kind": "finish"}, {"kind": "language"}, {"kind": "dedup"}]
     recipe, out = canned(tmp_path, num_asks=128, stages=stages), str(tmp_path / "out")
     submit = ["job", "submit", "--address", head.address, "--submission-id", "mill", "--working-dir", "."]
-    done = head.ray(*submit, "--", "python", "-m", "jobs", "produce", recipe, "--out", out)
+    done = head.ray(*submit, "--", "python", "-m", "gristmill", "produce", recipe, "--out", out)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "connecting to Ray at" in done.stdout and "canned-test: complete" in done.stdout
     assert "Job 'mill' succeeded" in head.ray("job", "status", "--address", head.address, "mill").stdout

@@ -8,7 +8,7 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.metrics import COUNTERS, GAUGES
+from gristmill.cluster.metrics import COUNTERS, GAUGES
 from tests.conftest import ROOT
 from tests.s3server import free_port
 
@@ -18,7 +18,7 @@ RUN = {"run": "s3://mill/demo", "recipe": "demo"}
 DRIVER = """
 import json, sys, time, urllib.request
 import ray
-from cluster.metrics import Metrics, Sample
+from gristmill.cluster.metrics import Metrics, Sample
 
 port = int(sys.argv[1])
 ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR", _metrics_export_port=port,

@@ -33,7 +33,7 @@ def nodes() -> Iterator[tuple[dict[str, str], list]]:
 def test_a_node_is_lost_and_the_bytes_are_the_same(nodes, tmp_path: Path) -> None:
     env, (cluster, _, victim) = nodes
     recipe, out = canned(tmp_path, **SLOW), str(tmp_path / "out")
-    command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", out]
+    command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", out]
     run = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **env}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -22,7 +22,7 @@ kind = "model"
 model = { kind = "independent" }
 data = { path = "package:breast-cancer", part = "train" }
 holdout = { path = "package:breast-cancer", part = "holdout" }
-schema = { file = "recipes/schemas/breast-cancer.toml" }
+schema = { file = "package:schemas/breast-cancer" }
 [regimes.replace]
 shortfall = "resample"
 [regimes.accumulate]
@@ -45,7 +45,7 @@ def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
         assert alone.returncode == 0, alone.stderr
         others = [cluster.add_node(num_cpus=1) for _ in range(2)]
         cluster.wait_for_nodes()
-        command = [sys.executable, "-m", "jobs", "study", str(path), "--out", str(tmp_path / "three")]
+        command = [sys.executable, "-m", "gristmill", "study", str(path), "--out", str(tmp_path / "three")]
         run = subprocess.Popen(
             command, cwd=ROOT, env={**os.environ, **reach}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

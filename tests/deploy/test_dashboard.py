@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from cluster.metrics import COUNTERS, GAUGES, RUN_KEYS
+from gristmill.cluster.metrics import COUNTERS, GAUGES, RUN_KEYS
 from tests.conftest import ROOT
 
 BOARD = ROOT / "deploy" / "grafana" / "gristmill.json"

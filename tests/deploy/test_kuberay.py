@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.cli import parser
-from jobs.recipe import build_generator, build_stages, load
+from gristmill.jobs.cli import parser
+from gristmill.jobs.recipes.recipe import build_generator, build_stages, load
 from tests.conftest import ROOT
 from tests.deploy import crds
 
@@ -166,7 +166,7 @@ def test_the_token_stays_on_and_nothing_is_opened() -> None:
 def test_the_job_is_a_command_of_ours_that_may_be_given_again(tmp_path: Path) -> None:
     spec = job()
     words = spec["entrypoint"].split()
-    assert words[:3] == ["python", "-m", "jobs"]
+    assert words[:3] == ["python", "-m", "gristmill"]
     arguments = parser().parse_args(words[3:])
     assert arguments.verb == "produce" and arguments.out.startswith("s3://")
     assert spec["backoffLimit"] >= 1 and spec["submitterConfig"]["backoffLimit"] >= 1

@@ -3,9 +3,9 @@
 import re
 from dataclasses import fields
 
-from cluster.metrics import COUNTERS, GAUGES
-from cluster.spec import ClusterSpec, Limits
-from jobs.cli import parser
+from gristmill.cluster.metrics import COUNTERS, GAUGES
+from gristmill.cluster.spec import ClusterSpec, Limits
+from gristmill.jobs.cli import parser
 from tests.conftest import ROOT
 
 TEXT = (ROOT / "deploy" / "runbook.md").read_text()
@@ -42,7 +42,7 @@ def test_commands_are_understood() -> None:
     assert {"status", "audit"} <= verbs
     for verb in verbs:
         assert parser().parse_args([verb, "s3://bucket/run"]).verb == verb
-    for command in re.findall(r"python -m jobs (produce [^\n`]+)", TEXT):
+    for command in re.findall(r"python -m gristmill (produce [^\n`]+)", TEXT):
         assert parser().parse_args(command.split()).verb == "produce"
 
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from generators.fitting import Fit
-from generators.images.classifier import Classifier, Spec
-from generators.quality import Quality, QualitySpec
-from records.datasets import digest_table, images_table
-from records.store import LocalStore
-from records.tables import Column, TableSchema
+from gristmill.generators.families.fit import Fit
+from gristmill.generators.families.quality import Quality, QualitySpec
+from gristmill.generators.images.classifier import Classifier, Spec
+from gristmill.records.readers.datasets import digest_table, images_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.stores.contract import LocalStore
 from tests.docstrings import docstrings
 
 FINISHES = ("stop", "length")

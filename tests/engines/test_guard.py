@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 
-from stages.engine_guard import marked
+from gristmill.engines.guard import marked
 from tests.conftest import ROOT
 
 CHILD = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 PARENT = f"""
 import os, subprocess, sys, time
-from stages.engine_guard import MARK, Guard
+from gristmill.engines.guard import MARK, Guard
 guard = Guard()
 child = subprocess.Popen([sys.executable, "-c", {CHILD!r}], stdout=subprocess.PIPE, start_new_session=True)
 child.stdout.readline()

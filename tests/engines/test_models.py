@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
-from generators.teacher import Teacher, TeacherSpec
-from generators.text.registry import method_class
-from records.errors import UserError
-from records.spec import build
-from stages import engine, models
+from gristmill.engines import models
+from gristmill.engines import vllm as engine
+from gristmill.generators.teacher import Teacher, TeacherSpec
+from gristmill.generators.text.registry import method_class
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +96,8 @@ def test_what_failed_half_way_is_not_a_model(tmp_path):
 
 def test_importing_is_instant_and_light():
     code = (
-        "import sys, stages.models, generators.teacher, generators.canned, generators.text.generator;"
+        "import sys, gristmill.engines.models, gristmill.generators.teacher, gristmill.generators.canned.generator, "
+        "gristmill.generators.text.generator;"
         "bad = {'torch', 'vllm', 'transformers', 'ray', 'huggingface_hub'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -127,7 +129,7 @@ def test_teacher_identity_is_of_the_rows_not_of_the_machines():
 
 def test_teacher_needs(monkeypatch):
     assert teacher().needs.num_gpus == 0 and teacher(threads=2).needs.env["OMP_NUM_THREADS"] == "2"
-    monkeypatch.setattr("stages.served.on_gpu", lambda: True)
+    monkeypatch.setattr("gristmill.engines.served.on_gpu", lambda: True)
     assert teacher(engine={"tensor_parallel_size": 2, "pipeline_parallel_size": 2}).needs.num_gpus == 4
     assert teacher(num_gpus=0.5).needs.num_gpus == 0.5
     assert len(teacher(engine={"tensor_parallel_size": 2}).needs.bundles) == 1  # all on one node

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from generators.teacher import Teacher, TeacherSpec
-from generators.text.registry import method_class
-from records.errors import UserError
-from records.spec import build
-from stages.engine import AskRefused, Engine
-from stages.user_turn import USER_TURN, is_users, with_end
+from gristmill.engines.user_turn import USER_TURN, is_users, with_end
+from gristmill.engines.vllm import AskRefused, Engine
+from gristmill.generators.teacher import Teacher, TeacherSpec
+from gristmill.generators.text.registry import method_class
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
 
 CHATML = """{% for m in messages %}<|im_start|>{{ m['role'] }}
 {{ m['content'] | trim }}<|im_end|>

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from evaluation.corpus import Corpora, embedder, equal_amounts, judge_texts, vocabulary_growth
-from evaluation.text import tokens
+from gristmill.evaluation.corpus import Corpora, embedder, equal_amounts, judge_texts, vocabulary_growth
+from gristmill.evaluation.text import tokens
 from tests.docstrings import docstrings
 
 

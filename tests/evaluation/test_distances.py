@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from evaluation import distances
-from evaluation.distances import blocks, nearest, rounding
+from gristmill.evaluation import distances
+from gristmill.evaluation.distances import blocks, nearest, rounding
 
 
 def points(num: int, width: int, seed: int) -> np.ndarray:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from evaluation import diversity
-from records.tables import Column, TableSchema
+from gristmill.evaluation import diversity
+from gristmill.records.readers.tables import Column, TableSchema
 
 
 def naive(real: np.ndarray, synthetic: np.ndarray, k: int) -> dict[str, float]:

@@ -5,9 +5,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.features import MAX_WIDTH, Encoder, FeatureNet, numbers, pixels, row_numbers
-from records.datasets import DataSpec, images_table, read_table
-from records.tables import Column, TableSchema
+from gristmill.evaluation.features import MAX_WIDTH, Encoder, FeatureNet, numbers, pixels, row_numbers
+from gristmill.records.readers.datasets import DataSpec, images_table, read_table
+from gristmill.records.readers.tables import Column, TableSchema
 
 SCHEMA = TableSchema(
     (

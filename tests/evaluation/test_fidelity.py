@@ -5,8 +5,8 @@ import pyarrow as pa
 import pytest
 from scipy.stats.contingency import association as scipy_association
 
-from evaluation import fidelity
-from records.tables import Column, TableSchema
+from gristmill.evaluation import fidelity
+from gristmill.records.readers.tables import Column, TableSchema
 
 NAN = float("nan")
 

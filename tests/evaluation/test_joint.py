@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from evaluation.draws import some
-from evaluation.joint import c2st, frechet, median_distance, mmd
-from records.datasets import DataSpec, pixels_of, read_table
+from gristmill.evaluation.draws import some
+from gristmill.evaluation.joint import c2st, frechet, median_distance, mmd
+from gristmill.records.readers.datasets import DataSpec, pixels_of, read_table
 
 
 def normal(num: int, width: int, seed: int, shift: float = 0.0) -> np.ndarray:

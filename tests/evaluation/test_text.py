@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation import text
+from gristmill.evaluation import text
 
 
 def words(line: str) -> list[str]:

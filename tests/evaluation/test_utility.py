@@ -5,9 +5,9 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from evaluation.utility import Task, score, task_of, utility
-from records.errors import UserError
-from records.tables import Column, TableSchema
+from gristmill.evaluation.utility import Task, score, task_of, utility
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column, TableSchema
 
 SCHEMA = TableSchema(
     (

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from generators.diffusion import Diffusers, DiffusersSpec
-from generators.registry import generator_class
-from records.errors import UserError
-from records.spec import build
-from tests.generators.test_canned import asks, with_column
+from gristmill.generators.diffusers import Diffusers, DiffusersSpec
+from gristmill.generators.registry import generator_class
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from tests.generators.canned.test_canned import asks, with_column
 
 
 @pytest.fixture

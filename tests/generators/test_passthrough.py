@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.given import Given, GivenSpec
-from records.errors import UserError
-from records.ids import fingerprint
-from records.lots import Plan, asks
-from records.sources import Items, Source
-from records.spec import build
+from gristmill.generators.passthrough import Given, GivenSpec
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.lots import Plan, asks
+from gristmill.records.readers.sources import Items, Source
+from gristmill.records.spec import build
 
 
 def make(rows: list[Any], **spec: Any) -> list[dict[str, Any]]:

@@ -6,12 +6,12 @@ import json
 import pyarrow as pa
 import pytest
 
-from generators.teacher import Teacher, TeacherSpec
-from generators.text.registry import method_class
-from records.ids import lot_seeds, row_id
-from records.schema import ask_schema
-from records.spec import build
-from stages.engine import AskRefused, EngineDead
+from gristmill.engines.vllm import AskRefused, EngineDead
+from gristmill.generators.teacher import Teacher, TeacherSpec
+from gristmill.generators.text.registry import method_class
+from gristmill.records.ids import lot_seeds, row_id
+from gristmill.records.schema import ask_schema
+from gristmill.records.spec import build
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 PRINT = "1" * 32

@@ -5,9 +5,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from jobs.fit import load_plan
-from records.datasets import DataSpec, read_table
-from records.tables import TableSchema
+from gristmill.jobs.fit.command import load_plan
+from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.tables import TableSchema
 
 
 def parts() -> tuple[TableSchema, pa.Table, pa.Table]:

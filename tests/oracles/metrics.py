@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation import diversity, fidelity
+from gristmill.evaluation import diversity, fidelity
 from tests.oracles.adult import parts
 
 

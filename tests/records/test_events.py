@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from records import events as module
-from records.errors import UserError
-from records.events import Events, newest_events, part_name, parts, read_events
-from records.store import LocalStore, Store, open_store
+from gristmill.records import events as module
+from gristmill.records.errors import UserError
+from gristmill.records.events import Events, newest_events, part_name, parts, read_events
+from gristmill.records.stores.contract import LocalStore, Store, open_store
 
 RUN = "0123456789abcdef0123456789abcdef"
 

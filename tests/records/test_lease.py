@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from records import lease as module
-from records.errors import UserError
-from records.lease import NAME, Lease
-from records.s3 import S3Store
-from records.store import open_store
+from gristmill.records import lease as module
+from gristmill.records.errors import UserError
+from gristmill.records.lease import NAME, Lease
+from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.s3 import S3Store
 from tests.faults import faults, wait_until
 
 

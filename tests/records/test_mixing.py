@@ -8,10 +8,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from records.draws import distinct
-from records.errors import UserError
-from records.mixing import Mixture, check, golden_weight, plan
-from records.regimes import FIRST, PRESETS, REAL, SYNTHETIC, Regime, Source, preset
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.draws import distinct
+from gristmill.records.mixing.mixing import Mixture, check, golden_weight, plan
+from gristmill.records.mixing.regimes import FIRST, PRESETS, REAL, SYNTHETIC, Regime, Source, preset
 
 N, CHAINS = 40, 3
 

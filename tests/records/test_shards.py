@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import Conflict
-from records.lots import Plan, asks
-from records.schema import ASK, REJECT, full_schema, set_column
-from records.shards import (
+from gristmill.records.errors import Conflict
+from gristmill.records.lots import Plan, asks
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.schema import ASK, REJECT, full_schema, set_column
+from gristmill.records.shards import (
     OutputSpec,
     data_sha256,
     encode,
@@ -20,8 +21,7 @@ from records.shards import (
     read_meta,
     shard_name,
 )
-from records.sources import SourceSpec, open_source
-from records.store import open_store
+from gristmill.records.stores.contract import open_store
 
 TEXT = pa.field("text", pa.string())
 SCHEMA = full_schema([TEXT], [])

@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import pytest
 
-from records.errors import UserError
-from records.ids import fingerprint
-from records.spec import build, later, literals, placement, used_if
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.spec import build, later, literals, placement, used_if
 
 
 @dataclass(frozen=True)

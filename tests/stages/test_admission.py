@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.schema import REJECT
-from records.sources import Part, Source
-from records.spec import build
-from stages.admission import Book, is_full, resolve_admitting, tally
-from stages.balance import Balance, BalanceSpec
-from stages.bandindex import NOBODY, UNKNOWN, BandIndex, resolve
-from stages.novelty import Novelty, NoveltySpec, words
+from gristmill.records.errors import UserError
+from gristmill.records.readers.sources import Part, Source
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build
+from gristmill.stages.admission.balance import Balance, BalanceSpec
+from gristmill.stages.admission.contract import Book, is_full, resolve_admitting, tally
+from gristmill.stages.admission.novelty import Novelty, NoveltySpec, words
+from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, BandIndex, resolve
 
 KEYS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans(), st.integers(-2, 3)), max_size=24)
 

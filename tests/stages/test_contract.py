@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.datasets import png
-from records.errors import UserError
-from records.schema import IDENTITY, IMAGE, PROVENANCE, REJECT
-from records.spec import build, literals
-from stages.contract import Stage
-from stages.engine import AskRefused, Reply
-from stages.judge import Judge
-from stages.registry import KINDS, stage_class
-from tests.stages.models import classifier, encoder, quality
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import png
+from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, REJECT
+from gristmill.records.spec import build, literals
+from gristmill.stages.contract import Stage
+from gristmill.stages.judging.judge import Judge
+from gristmill.stages.registry import KINDS, stage_class
+from tests.engines.models import classifier, encoder, quality
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
@@ -82,7 +82,8 @@ def make(kind: str) -> Stage:
 
 
 class Answers:
-    """In place of an engine, so that the laws can be tried on thousands of batches (tests/stages/test_judge.py has the
+    """In place of an engine, so that the laws can be tried on thousands of batches
+    (tests/stages/judging/test_judge.py has the
     real one): the answer hangs on what is asked and on the seed, and is no JSON now and then."""
 
     async def chat(self, prompt: str, sampling: dict, seed: int, json_schema: dict | None = None) -> Reply:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from stages import embedding, models
-from stages.embedding import DEFAULT, Encoder, cosines, dots, parted, quantised, windows
-from tests.stages.models import encoder
+from gristmill.engines import models
+from gristmill.records.errors import UserError
+from gristmill.stages import embeddings as embedding
+from gristmill.stages.embeddings import DEFAULT, Encoder, cosines, dots, parted, quantised, windows
+from tests.engines.models import encoder
 
 SENTENCES = (
     "The mill stands by the river, and the river turns its wheel.",

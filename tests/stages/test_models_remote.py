@@ -6,12 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from records.errors import UserError
-from records.store import open_store
-from stages import models
-from stages.benchmarks import Benchmark, digest, load
-from stages.decontaminate import Decontaminate, DecontaminateSpec
-from stages.verify.json_schema import JsonSchema
+from gristmill.engines import models
+from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import open_store
+from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
+from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
+from gristmill.stages.verify.json_schema import JsonSchema
 
 QUESTION = "how many leaves does the old oak behind the village school lose on the first day of a windy november"
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.sandbox import jail, runner
-from stages.sandbox.runner import Limits, Outcome, Sandbox
+from gristmill.stages.sandbox import jail, runner
+from gristmill.stages.sandbox.runner import Limits, Outcome, Sandbox
 
 SHORT = Limits(cpu_s=1, wall_s=2, memory_mb=256, output_kb=16, file_mb=4, scratch_mb=8)
 
@@ -285,7 +285,7 @@ def test_whatever_a_program_writes_as_its_verdict_is_an_outcome(message: bytes, 
 
 
 def test_without_locks_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    from records.errors import UserError
+    from gristmill.records.errors import UserError
 
     monkeypatch.setattr(runner, "landlock_version", lambda: 0)
     with pytest.raises(UserError, match="nothing is run without it"):

@@ -13,19 +13,19 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from generators.chains.contract import Measures, Piece
-from generators.chains.tabled import TableChain, digest_of, mixed
-from generators.lm import tokens
-from generators.lm.family import CausalLm
-from generators.lm.scorer import Scorer, bits_per_byte, perplexity
-from generators.lm.spec import LmSpec
-from records.datasets import DataSpec, digest_table, read_table
-from records.errors import UserError
-from records.spec import build
-from records.tables import Column, TableSchema
-from records.words import WORD
-from stages import models
-from stages.engine import Engine
+from gristmill.engines import models
+from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
+from gristmill.engines.vllm import Engine
+from gristmill.generators.chains.contract import Measures, Piece
+from gristmill.generators.chains.families.tabled import TableChain, digest_of, mixed
+from gristmill.generators.lm import tokens
+from gristmill.generators.lm.family import CausalLm
+from gristmill.generators.lm.spec import LmSpec
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.spec import build
+from gristmill.records.words import WORD
 
 TEXT = "text"
 SCHEMA = TableSchema((Column(TEXT, "text"),))
@@ -143,7 +143,7 @@ class CausalLmChain(TableChain):
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> dict[str, bytes]:
         import torch
 
-        from generators.fitting import Fit, is_finished
+        from gristmill.generators.families.fit import Fit, is_finished
 
         rows = mixed(pieces, random)
         model = CausalLm(self.lm, SCHEMA)

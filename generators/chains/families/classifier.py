@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Measures, Piece, gathered
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from generators.chains import moments
-from generators.chains.contract import ChainFamily, Measures, Piece
-from generators.family import check_bias
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece
+from gristmill.generators.chains.families import moments
+from gristmill.generators.families.contract import check_bias
 
 TAILS = (2.0, 3.0)  # standard deviations of the truth
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
-from generators.family import check_bias
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
+from gristmill.generators.families.contract import check_bias
 
 RIDGE = 1e-9  # on the diagonal of a component's covariance, so that one that sits on a row has a density
 WITHIN, LEAST = 3.0, 0.1  # a mode is there when a tenth of its share lies within 3 standard deviations of it

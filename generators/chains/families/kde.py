@@ -6,8 +6,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
-from generators.family import check_bias
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
+from gristmill.generators.families.contract import check_bias
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from generators.chains.contract import Piece
+from gristmill.generators.chains.contract import Piece
 
 
 class Held(NamedTuple):

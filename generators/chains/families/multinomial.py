@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Measures, Piece
-from records.errors import UserError
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece
+from gristmill.records.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
-from records.errors import UserError
-from records.python_texts import help_topics
-from records.words import WORD
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
+from gristmill.records.errors import UserError
+from gristmill.records.readers.python_texts import help_topics
+from gristmill.records.words import WORD
 
 START, UNKNOWN = 0, 1
 HOLDOUT_EVERY = 6  # every so many-th block is held out

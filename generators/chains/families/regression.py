@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from generators.chains import moments
-from generators.chains.contract import ChainFamily, Measures, Piece
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece
+from gristmill.generators.chains.families import moments
 
 
 @dataclass(frozen=True)

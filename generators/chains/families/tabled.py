@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from generators.chains.contract import ChainFamily, Piece, weights_of
-from records.datasets import DataSpec, digest_table, read_table
-from records.parquet import read_parquet
+from gristmill.generators.chains.contract import ChainFamily, Piece, weights_of
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
+from gristmill.records.readers.parquet import read_parquet
 
 
 class TableChain(ChainFamily):

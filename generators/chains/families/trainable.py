@@ -1,4 +1,5 @@
-"""Chains of any trainable generator: tabular and image families through the contract of generators/family.py.
+"""Chains of any trainable generator: tabular and image families through the contract of
+generators/families/contract.py.
 
 Rows are tables of the schema.
 """
@@ -11,13 +12,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from generators.chains.contract import Measures, Piece
-from generators.chains.tabled import TableChain, digest_of, mixed
-from generators.family import Family, draw_rows, family_class
-from records.datasets import DataSpec, read_table
-from records.errors import UserError
-from records.spec import build
-from records.tables import TableSchema
+from gristmill.generators.chains.contract import Measures, Piece
+from gristmill.generators.chains.families.tabled import TableChain, digest_of, mixed
+from gristmill.generators.families.contract import Family, draw_rows, family_class
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.tables import TableSchema
+from gristmill.records.spec import build
 
 NUM_SHOWN = 20  # rows of an exhibit
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Gate, Past
-from generators.chains.gates_labels import Labels, Verifier
-from generators.chains.gates_rows import Dedup, StageGate, stage_identity
-from records.errors import UserError
-from records.spec import build, literals, nearest
+from gristmill.generators.chains.contract import ChainFamily, Gate, Past
+from gristmill.generators.chains.gates.labels import Labels, Verifier
+from gristmill.generators.chains.gates.rows import Dedup, StageGate, stage_identity
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build, literals, nearest
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from generators.chains.contract import Past
+from gristmill.generators.chains.contract import Past
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from generators.chains.contract import ChainFamily, Gate, Measures, Past
+from gristmill.generators.chains.contract import ChainFamily, Gate, Measures, Past
 
 NUM_FRESH = 1000  # real rows that accepted ones are held against
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from generators.chains.contract import ChainFamily, Past
-from records.errors import UserError
-from records.schema import REJECT
-from records.spec import build, nearest
-from stages.contract import Stage
-from stages.dedup_rows import row_hashes
-from stages.registry import AT_COMMIT, stage_class
+from gristmill.generators.chains.contract import ChainFamily, Past
+from gristmill.records.errors import UserError
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build, nearest
+from gristmill.stages.contract import Stage
+from gristmill.stages.dedup.rows import row_hashes
+from gristmill.stages.registry import AT_COMMIT, stage_class
 
 
 @dataclass(frozen=True)

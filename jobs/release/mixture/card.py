@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from jobs.card import READING, About, columns_table, front
-from jobs.format_card import format_section
-from jobs.formats import Form
-from jobs.mixtures.draw import Candidates, Drawn
-from jobs.mixtures.parts import Part
-from jobs.mixtures.spec import MixSpec
-from records.spec import literals
-from records.words import TOKENS_ARE
+from gristmill.jobs.release.card import READING, About, columns_table, front
+from gristmill.jobs.release.format_card import format_section
+from gristmill.jobs.release.formats import Form
+from gristmill.jobs.release.mixture.draw import Candidates, Drawn
+from gristmill.jobs.release.mixture.parts import Part
+from gristmill.jobs.release.mixture.spec import MixSpec
+from gristmill.records.spec import literals
+from gristmill.records.words import TOKENS_ARE
 
 if TYPE_CHECKING:
-    from jobs.pack import ShardFile
+    from gristmill.jobs.release.command import ShardFile
 
 FORMAT = 1
 DID = {

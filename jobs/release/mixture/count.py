@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from jobs.mixtures.draw import Candidates, Drawn
-from records.regimes import REAL, SYNTHETIC
+from gristmill.jobs.release.mixture.draw import Candidates, Drawn
+from gristmill.records.mixing.regimes import REAL, SYNTHETIC
 
 DIGITS = 9  # of a fraction
 

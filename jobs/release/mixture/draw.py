@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from jobs.mixtures.spec import MixSpec
-from records.caps import TOLERANCE, effective, hold, short
-from records.errors import UserError
-from records.words import NO_KEY
+from gristmill.jobs.release.mixture.spec import MixSpec
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.caps import TOLERANCE, effective, hold, short
+from gristmill.records.words import NO_KEY
 
 MAX_AGAIN = 100  # times that a row may be taken
 NO_REAL = "no part has real rows; add one, or set synthetic_max = 1"

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.json
 import pyarrow.parquet as pq
 
-from records.datasets import data_spec, read_table
-from records.errors import UserError
-from records.parquet import columns_of, open_parquet
-from records.store import Store
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import data_spec, read_table
+from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.stores.contract import Store
 
 DATA = (".parquet", ".csv", ".jsonl", ".ndjson")
 TEXTS = (".txt", ".md", ".rst")

@@ -13,25 +13,34 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from jobs.bar import Bar
-from jobs.card import croissant
-from jobs.formats import ROWS, Form, form_of
-from jobs.mixtures.card import about_mixture, mixture_card, mixture_facts, number, percent, shard_facts
-from jobs.mixtures.count import counted
-from jobs.mixtures.draw import Candidates, Drawn, draw
-from jobs.mixtures.parts import CARD, MIXTURE, open_part
-from jobs.mixtures.payload import payload_of
-from jobs.mixtures.scan import candidates, checksum, release_schema, released, scan
-from jobs.mixtures.spec import load_mix
-from jobs.pack import PLACE, PLAIN_EVERY_S, SHARD, batch_work, check_target, gather, select, write_shards
-from records.errors import UserError
-from records.store import Store, open_store
+from gristmill.jobs.release.card import croissant
+from gristmill.jobs.release.command import (
+    PLACE,
+    PLAIN_EVERY_S,
+    SHARD,
+    batch_work,
+    check_target,
+    gather,
+    select,
+    write_shards,
+)
+from gristmill.jobs.release.formats import ROWS, Form, form_of
+from gristmill.jobs.release.mixture.card import about_mixture, mixture_card, mixture_facts, number, percent, shard_facts
+from gristmill.jobs.release.mixture.count import counted
+from gristmill.jobs.release.mixture.draw import Candidates, Drawn, draw
+from gristmill.jobs.release.mixture.parts import CARD, MIXTURE, open_part
+from gristmill.jobs.release.mixture.payload import payload_of
+from gristmill.jobs.release.mixture.scan import candidates, checksum, release_schema, released, scan
+from gristmill.jobs.release.mixture.spec import load_mix
+from gristmill.jobs.terminal.bar import Bar
+from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import Store, open_store
 
 BLOCK_CHUNKS = 8  # of one task
 
 
 def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: bool, form_name: str = ROWS) -> int:
-    """Draw the mixture and write its release, in a format of jobs/formats.py; returns the exit code.
+    """Draw the mixture and write its release, in a format of jobs/release/formats.py; returns the exit code.
 
     Raises UserError before anything is written.
     """

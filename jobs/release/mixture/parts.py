@@ -10,19 +10,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jobs.formats import made_as
-from jobs.mixtures.files import DATA, TEXTS, Chunk, json_schema, line_chunks, parquet_chunks, read_chunk
-from jobs.mixtures.spec import ADDED, COPY, WEIGHT, PartSpec
-from records import ledger, manifest
-from records.datasets import PACKAGE, data_spec, read_table
-from records.errors import UserError
-from records.manifest import Manifest
-from records.schema import IDENTITY, IMAGE, PROVENANCE, RESERVED
-from records.shards import KEPT, shard_name
-from records.sources import find_files
-from records.spec import nearest
-from records.store import Store, open_store
-from stages.dedup_rows import row_hashes
+from gristmill.jobs.release.formats import made_as
+from gristmill.jobs.release.mixture.files import (
+    DATA,
+    TEXTS,
+    Chunk,
+    json_schema,
+    line_chunks,
+    parquet_chunks,
+    read_chunk,
+)
+from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
+from gristmill.records import ledger, manifest
+from gristmill.records.errors import UserError
+from gristmill.records.manifest import Manifest
+from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
+from gristmill.records.readers.sources import find_files
+from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, RESERVED
+from gristmill.records.shards import KEPT, shard_name
+from gristmill.records.spec import nearest
+from gristmill.records.stores.contract import Store, open_store
+from gristmill.stages.dedup.rows import row_hashes
 
 LEFT_OUT = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # of use inside a run only
 MIXTURE, CARD = "mixture.json", "README.md"

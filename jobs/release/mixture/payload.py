@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from jobs.mixtures.parts import Part
-from jobs.mixtures.spec import MixSpec
-from records.errors import UserError
-from records.spec import nearest
+from gristmill.jobs.release.mixture.parts import Part
+from gristmill.jobs.release.mixture.spec import MixSpec
+from gristmill.records.errors import UserError
+from gristmill.records.spec import nearest
 
 TEXT = "text"
 

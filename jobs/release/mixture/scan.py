@@ -7,15 +7,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.mixtures.draw import Candidates
-from jobs.mixtures.files import Chunk
-from jobs.mixtures.parts import OF_ROWS, Part, content_hashes
-from jobs.mixtures.spec import COPY, PART, TOKENS, WEIGHT
-from jobs.pack import place, placed
-from records.errors import UserError
-from records.regimes import REAL, SYNTHETIC
-from records.schema import with_images
-from records.words import num_words, text_key
+from gristmill.jobs.release.command import place, placed
+from gristmill.jobs.release.mixture.draw import Candidates
+from gristmill.jobs.release.mixture.files import Chunk
+from gristmill.jobs.release.mixture.parts import OF_ROWS, Part, content_hashes
+from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.regimes import REAL, SYNTHETIC
+from gristmill.records.schema import with_images
+from gristmill.records.words import num_words, text_key
 
 SAMPLED_ROWS = 256  # of a chunk, to know how large its rows are in a shard
 BLOBS = {"ids": "S16", "twins": "S16", "keys": "<u8", "tokens": "<i8", "is_real": "?", "generation": "<i4"}

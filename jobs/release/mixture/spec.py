@@ -4,12 +4,12 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 from urllib.parse import urlsplit
 
-from jobs.toml_file import load_table
-from records.datasets import PACKAGE
-from records.errors import UserError
-from records.regimes import Shortfall
-from records.schema import RESERVED
-from records.spec import build
+from gristmill.jobs.recipes.toml_file import load_table
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.regimes import Shortfall
+from gristmill.records.readers.datasets import PACKAGE
+from gristmill.records.schema import RESERVED
+from gristmill.records.spec import build
 
 OF_FILES = ("origin", "generation", "id_column", "sample_by")  # a run's rows say themselves what they are
 PART, TOKENS, COPY, WEIGHT = "mixture_part", "mixture_tokens", "mixture_copy", "mixture_weight"

@@ -7,16 +7,16 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from cluster.index import DedupIndex
-from cluster.work import Brief, Kit, finish
-from records.lots import Plan, asks
-from records.schema import ASK, REJECT, full_schema, set_column
-from records.shards import Encoded, OutputSpec, put_kept, put_rejected
-from records.sources import SourceSpec, open_source
-from records.store import Store
-from stages.admission import Claimed
-from stages.dedup import Dedup, Spec
-from stages.minhash import band_keys, to_datasketch
+from gristmill.cluster.index.index import DedupIndex
+from gristmill.cluster.lots.work import Brief, Kit, finish
+from gristmill.records.lots import Plan, asks
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.schema import ASK, REJECT, full_schema, set_column
+from gristmill.records.shards import Encoded, OutputSpec, put_kept, put_rejected
+from gristmill.records.stores.contract import Store
+from gristmill.stages.admission.contract import Claimed
+from gristmill.stages.dedup.minhash import band_keys, to_datasketch
+from gristmill.stages.dedup.texts import Dedup, Spec
 
 SPEC = Spec(threshold=0.5, num_perm=16)  # five bands of three
 

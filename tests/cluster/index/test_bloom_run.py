@@ -4,9 +4,9 @@ import json
 import signal
 from pathlib import Path
 
-from records.manifest import load
-from records.store import open_store
-from tests.cluster.test_crashes import start
+from gristmill.records.manifest import load
+from gristmill.records.stores.contract import open_store
+from tests.cluster.lots.test_crashes import start
 from tests.conftest import gristmill
 from tests.outputs import kept_hashes, num_committed, wait_for_commits
 from tests.recipes import AT_ONCE, STAGES, canned

@@ -15,17 +15,17 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from cluster import snapshots
-from cluster.connect import connected
-from cluster.errors import RunFailed
-from cluster.rebuild import ClaimSource
-from cluster.spec import ClusterSpec
-from records.shards import KEPT, shard_name
-from records.store import LocalStore, Store, open_store
-from stages.bandindex import NOBODY, UNKNOWN, resolve
-from stages.bloomindex import BloomIndex
-from stages.dedup import Spec
-from tests.cluster.claims import SPEC, Claimer, Lots
+from gristmill.cluster.connect import connected
+from gristmill.cluster.errors import RunFailed
+from gristmill.cluster.index import snapshots
+from gristmill.cluster.index.rebuild import ClaimSource
+from gristmill.cluster.spec import ClusterSpec
+from gristmill.records.shards import KEPT, shard_name
+from gristmill.records.stores.contract import LocalStore, Store, open_store
+from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, resolve
+from gristmill.stages.dedup.bloomindex import BloomIndex
+from gristmill.stages.dedup.texts import Spec
+from tests.cluster.index.claims import SPEC, Claimer, Lots
 
 BLOOM = replace(SPEC, index="bloom", bloom_rows=600, bloom_error=0.05)
 

@@ -5,9 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.snapshots import BadSnapshot, Stretch, cover, cut, decode, encode, identity, lots_of, name_of, row_bytes
-from records.lots import Plan
-from stages.dedup import Dedup, Spec
+from gristmill.cluster.index.snapshots import (
+    BadSnapshot,
+    Stretch,
+    cover,
+    cut,
+    decode,
+    encode,
+    identity,
+    lots_of,
+    name_of,
+    row_bytes,
+)
+from gristmill.records.lots import Plan
+from gristmill.stages.dedup.texts import Dedup, Spec
 
 PLAN = Plan("ab" * 16, 100, None, 1, "canned")
 WHOSE = identity(PLAN, Dedup(Spec(threshold=0.5, num_perm=16)))
@@ -83,7 +94,7 @@ def test_another_index_is_not_ours(key: str) -> None:
 
 def test_other_keys_of_the_same_signatures_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """A later version may hash bands in another way, and the fingerprint of a run does not know."""
-    from stages import minhash
+    from gristmill.stages.dedup import minhash
 
     monkeypatch.setattr(minhash, "band_keys", lambda s, b, r: np.zeros((1, b), np.uint64))
     assert identity(PLAN, Dedup(Spec(threshold=0.5, num_perm=16)))["probe"] != WHOSE["probe"]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cluster.commit import Committer
-from records.errors import UserError
-from records.shards import Encoded, Summary, lot_number
-from records.store import LocalStore
+from gristmill.cluster.lots.commit import Committer
+from gristmill.records.errors import UserError
+from gristmill.records.shards import Encoded, Summary, lot_number
+from gristmill.records.stores.contract import LocalStore
 
 
 class Moody(LocalStore):

@@ -19,7 +19,7 @@ SLOW = {"generator": {"seconds_per_ask": 0.03}}
 
 
 def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", out, *more]
+    command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", out, *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from generators.text.registry import KINDS
-from jobs.produce import produce
-from tests.generators.test_every_method import TABLES, fields
+from gristmill.generators.text.registry import KINDS
+from gristmill.jobs.produce.command import produce
+from tests.generators.text.test_every_method import TABLES, fields
 from tests.outputs import kept_hashes
 from tests.recipes import write
 
@@ -22,7 +22,7 @@ def local_ray() -> Iterator[None]:
     """One Ray for all the runs of this file: starting it takes longer than they do."""
     import ray
 
-    from cluster.connect import WORKER_ENV
+    from gristmill.cluster.connect import WORKER_ENV
 
     assert not ray.is_initialized()
     os.environ.pop("RAY_ADDRESS", None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.quarantine import POISON_TRIES, Quarantine
+from gristmill.cluster.lots.quarantine import POISON_TRIES, Quarantine
 from tests.conftest import gristmill
 from tests.outputs import shard_paths
 from tests.recipes import canned

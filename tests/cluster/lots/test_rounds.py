@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from records.rounds import RoundSource, RoundsSpec
-from records.sources import SourceSpec, open_source
-from records.store import open_store
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.rounds import RoundSource, RoundsSpec
+from gristmill.records.stores.contract import open_store
 from tests.conftest import ROOT, gristmill
 from tests.outputs import kept_hashes, shard_paths, wait_for_commits
 from tests.recipes import AT_ONCE, canned
@@ -72,7 +72,7 @@ def test_each_round_evolves_what_the_last_one_kept(evolved: Path) -> None:
 
 def test_a_kill_in_a_later_round_and_another_window_change_no_byte(evolved: Path, tmp_path: Path) -> None:
     out, slow = str(tmp_path / "out"), recipe(tmp_path, "evol_instruct", cluster={"window": 2})
-    command = [sys.executable, "-m", "jobs", "produce", slow, "--out", out]
+    command = [sys.executable, "-m", "gristmill", "produce", slow, "--out", out]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for_commits(out, ROUNDS["lots"] + 1, run)
     run.send_signal(signal.SIGKILL)

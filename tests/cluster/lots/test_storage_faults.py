@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from records.retry import VARIABLE
+from gristmill.records.stores.retry import VARIABLE
 from tests.conftest import ROOT, gristmill
 from tests.faults import KINDS, FaultProxy, faults
 from tests.outputs import kept_hashes, num_committed, wait_for_commits
@@ -53,7 +53,7 @@ def through(proxy: FaultProxy, patience_s: float) -> dict[str, str]:
 
 
 def start(recipe: str, out: str, env: dict[str, str]) -> subprocess.Popen:
-    command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", out]
+    command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", out]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=ROOT, env={**os.environ, **env}, **pipes)
 

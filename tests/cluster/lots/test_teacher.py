@@ -7,7 +7,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.cluster.test_crashes import start
+from tests.cluster.lots.test_crashes import start
 from tests.conftest import gristmill
 from tests.outputs import kept_hashes, num_committed, wait_for_commits
 from tests.recipes import teacher

@@ -9,7 +9,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from tests.cluster.test_crashes import start
+from tests.cluster.lots.test_crashes import start
 from tests.conftest import gristmill
 from tests.outputs import kept_hashes, wait_for_commits
 from tests.recipes import teacher

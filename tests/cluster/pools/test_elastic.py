@@ -14,9 +14,9 @@ from ray._raylet import GcsClient
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
 
-from cluster.pool import Pool
-from cluster.spec import ClusterSpec, PoolSpec
-from stages.needs import Needs
+from gristmill.cluster.pools.pool import Pool
+from gristmill.cluster.spec import ClusterSpec, PoolSpec
+from gristmill.engines.needs import Needs
 from tests.conftest import ROOT, gristmill
 from tests.outputs import kept_hashes, wait_for_commits
 from tests.recipes import STAGES, canned
@@ -39,7 +39,7 @@ def test_a_node_joins_and_another_drains_in_mid_run(cluster: Cluster, tmp_path: 
     out = str(tmp_path / "out")
     generator = {"pooled": True, "seconds_per_ask": 0.03, "num_gpus": 1.0}
     recipe = canned(tmp_path, num_asks=1920, generator=generator, cluster={"num_cpus": None, "max_replicas": 2})
-    command = [sys.executable, "-m", "jobs", "produce", recipe, "--out", out]
+    command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", out]
     env = {**os.environ, "RAY_ADDRESS": cluster.address}
     run = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for_commits(out, 3, run)

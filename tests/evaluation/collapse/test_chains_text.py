@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from evaluation import collapse_text
-from evaluation.chains_text import RECALLS, TextMeter
+from gristmill.evaluation.collapse import text as collapse_text
+from gristmill.evaluation.collapse.chains_text import RECALLS, TextMeter
 
 REAL = [["a"] * 30, ["b"] * 6, ["c", "c", "d", "e"]]
 TEXTS = [["a", "d", "a", "b"], ["z", "a"], []]

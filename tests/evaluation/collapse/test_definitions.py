@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.definitions import Series, Thresholds, verdicts
-from evaluation.laws import gaussian, regression, tails
-from evaluation.laws.discrete import zipf
+from gristmill.evaluation.collapse.definitions import Series, Thresholds, verdicts
+from gristmill.evaluation.laws import gaussian, regression, tails
+from gristmill.evaluation.laws.discrete import zipf
 
 
 def said(series: Series, at: Thresholds | None = None) -> dict[str, str]:

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm, wasserstein_distance
 
-from evaluation import collapse
-from evaluation.collapse import Holdout
-from evaluation.joint import frechet
+from gristmill.evaluation.collapse import measures as collapse
+from gristmill.evaluation.collapse.measures import Holdout
+from gristmill.evaluation.joint import frechet
 
 
 def rows(seed: int, *shape: int) -> np.ndarray:

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation import collapse_text as law
-from evaluation.collapse_text import RealWords
+from gristmill.evaluation.collapse import text as law
+from gristmill.evaluation.collapse.text import RealWords
 
 REAL = RealWords.of([["a"] * 30, ["b"] * 6, ["c", "c", "d", "e"]])
 

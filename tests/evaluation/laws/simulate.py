@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from evaluation.laws.chain import Setting
+from gristmill.evaluation.laws.chain import Setting
 
 
 class Run(NamedTuple):

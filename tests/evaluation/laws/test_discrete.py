@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.laws import discrete as law
-from evaluation.laws import tails
-from evaluation.laws.precision import check
+from gristmill.evaluation.laws import discrete as law
+from gristmill.evaluation.laws import tails
+from gristmill.evaluation.laws.precision import check
 
 ZIPF = law.zipf(50)
 

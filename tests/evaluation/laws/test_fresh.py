@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.laws import fresh, gaussian
-from evaluation.laws.precision import check
+from gristmill.evaluation.laws import fresh, gaussian
+from gristmill.evaluation.laws.precision import check
 
 
 @pytest.mark.parametrize(

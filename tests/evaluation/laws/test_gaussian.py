@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.laws import gaussian as law
-from evaluation.laws import passage
-from evaluation.laws.precision import check
+from gristmill.evaluation.laws import gaussian as law
+from gristmill.evaluation.laws import passage
+from gristmill.evaluation.laws.precision import check
 
 CHAINS = 20_000
 ESTIMATORS: list[law.Estimator] = ["mle", "unbiased"]

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from evaluation.laws.labels import selected, series, verified
-from evaluation.laws.selection import breakdown_share
+from gristmill.evaluation.laws.labels import selected, series, verified
+from gristmill.evaluation.laws.selection import breakdown_share
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from evaluation.laws import fresh, gaussian
-from evaluation.laws.chain import Setting, moments
-from evaluation.laws.ledger import Draw, Ledger
-from evaluation.laws.precision import check
+from gristmill.evaluation.laws import fresh, gaussian
+from gristmill.evaluation.laws.chain import Setting, moments
+from gristmill.evaluation.laws.ledger import Draw, Ledger
+from gristmill.evaluation.laws.precision import check
 from tests.evaluation.laws.simulate import run
 
 ZIPF = tuple(np.arange(1, 7.0) ** -1 / (np.arange(1, 7.0) ** -1).sum())

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.laws import discrete, gaussian, precision
-from evaluation.laws.chain import Setting
-from evaluation.laws.precision import check
-from evaluation.laws.registry import STATISTICS, law, laws, use_log
+from gristmill.evaluation.laws import discrete, gaussian, precision
+from gristmill.evaluation.laws.chain import Setting
+from gristmill.evaluation.laws.precision import check
+from gristmill.evaluation.laws.registry import STATISTICS, law, laws, use_log
 from tests.evaluation.laws.simulate import run
 
 GAUSSIAN = Setting("gaussian", 50, truth=4.0)

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evaluation.laws import regression as law
-from evaluation.laws import selection
-from evaluation.laws.precision import check
+from gristmill.evaluation.laws import regression as law
+from gristmill.evaluation.laws import selection
+from gristmill.evaluation.laws.precision import check
 
 ONCE = law.one_fit(111, 10)
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.audit_dp import audit, epsilon_lower, p_value, toss
-from generators.privacy import Account, PrivacySpec
-from generators.tabular.mst import Mst
-from generators.tabular.mst import Spec as MstSpec
-from records.tables import Column, TableSchema
+from gristmill.evaluation.privacy.audit_dp import audit, epsilon_lower, p_value, toss
+from gristmill.generators.private.account import Account, PrivacySpec
+from gristmill.generators.tabular.mst import Mst
+from gristmill.generators.tabular.mst import Spec as MstSpec
+from gristmill.records.readers.tables import Column, TableSchema
 
 NUM_CANARIES = 200
 

@@ -5,11 +5,11 @@ import pyarrow as pa
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from evaluation.attacks import attack_all, domias, judged
-from evaluation.intervals import auc_by_chance, clopper_pearson
-from evaluation.privacy import closeness, copies, nndr, twin_share
-from evaluation.shadows import ShadowSpec, outliers, shadow_attack
-from records.tables import Column, TableSchema
+from gristmill.evaluation.intervals import auc_by_chance, clopper_pearson
+from gristmill.evaluation.privacy.attacks import attack_all, domias, judged
+from gristmill.evaluation.privacy.distances import closeness, copies, nndr, twin_share
+from gristmill.evaluation.privacy.shadows import ShadowSpec, outliers, shadow_attack
+from gristmill.records.readers.tables import Column, TableSchema
 
 
 def people(num: int, seed: int) -> np.ndarray:

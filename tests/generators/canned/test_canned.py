@@ -8,15 +8,15 @@ import time
 import pyarrow as pa
 import pytest
 
-from generators.canned import Canned, CannedSpec
-from generators.registry import generator_class
-from generators.text.generator import TextGenerator
-from generators.text.registry import method_class
-from records.errors import UserError
-from records.ids import lot_seeds, row_id
-from records.schema import ask_schema
-from records.spec import build
-from stages.engine import EngineDead
+from gristmill.engines.vllm import EngineDead
+from gristmill.generators.canned.generator import Canned, CannedSpec
+from gristmill.generators.registry import generator_class
+from gristmill.generators.text.generator import TextGenerator
+from gristmill.generators.text.registry import method_class
+from gristmill.records.errors import UserError
+from gristmill.records.ids import lot_seeds, row_id
+from gristmill.records.schema import ask_schema
+from gristmill.records.spec import build
 
 PRINT = "0" * 32
 

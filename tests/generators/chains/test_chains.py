@@ -6,25 +6,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.chains import Meters
-from generators.chains import loop
-from generators.chains.cells import Cell
-from generators.chains.contract import ChainFamily, Piece
-from generators.chains.gates import make_gates
-from generators.chains.loop import Fork, Outcome, Pool, generations, regimes
-from generators.chains.registry import KINDS as ALL
-from generators.chains.registry import chain_class
-from generators.family import stream
-from jobs.toml_file import load_table
-from records.errors import UserError
-from records.regimes import PRESETS, Regime, preset
-from records.spec import build
+from gristmill.evaluation.collapse.chains import Meters
+from gristmill.generators.chains import loop
+from gristmill.generators.chains.cells import Cell
+from gristmill.generators.chains.contract import ChainFamily, Piece
+from gristmill.generators.chains.gates.gate import make_gates
+from gristmill.generators.chains.loop import Fork, Outcome, Pool, generations, regimes
+from gristmill.generators.chains.registry import KINDS as ALL
+from gristmill.generators.chains.registry import chain_class
+from gristmill.generators.families.contract import stream
+from gristmill.jobs.recipes.toml_file import load_table
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.regimes import PRESETS, Regime, preset
+from gristmill.records.spec import build
 
 BREAST_CANCER = {
     "model": {"kind": "copula"},
     "data": {"path": "package:breast-cancer", "part": "train"},
     "holdout": {"path": "package:breast-cancer", "part": "holdout"},
-    "schema": load_table("recipes/schemas/breast-cancer.toml"),
+    "schema": load_table("package:schemas/breast-cancer"),
 }
 SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "model": (BREAST_CANCER, 60),
@@ -105,7 +105,7 @@ def variance_of_logs(draw: Callable[[int, int], np.random.Generator], last: int 
 
 
 def _piece(made: ChainFamily, rows: np.ndarray) -> Any:
-    from generators.chains.contract import Piece
+    from gristmill.generators.chains.contract import Piece
 
     return Piece((made.hold(rows),), rows.shape[1], None, 1.0)
 

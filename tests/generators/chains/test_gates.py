@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.chains import loop
-from generators.chains.cells import Cell
-from generators.chains.contract import ChainFamily
-from generators.chains.gates import make_gates
-from generators.chains.loop import Fork, Outcome, Pool, generations, regimes
-from generators.chains.work import do, rows_name, unit_name
-from records.errors import UserError
-from records.parquet import read_parquet
-from records.regimes import REAL, SYNTHETIC, Regime, preset
-from records.store import open_store
-from tests.generators.test_chains import BREAST_CANCER, SMALL, family, run
+from gristmill.generators.chains import loop
+from gristmill.generators.chains.cells import Cell
+from gristmill.generators.chains.contract import ChainFamily
+from gristmill.generators.chains.gates.gate import make_gates
+from gristmill.generators.chains.loop import Fork, Outcome, Pool, generations, regimes
+from gristmill.generators.chains.work import do, rows_name, unit_name
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Regime, preset
+from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.stores.contract import open_store
+from tests.generators.chains.test_chains import BREAST_CANCER, SMALL, family, run
 
 
 def one(kind: str, **changes: Any) -> ChainFamily:

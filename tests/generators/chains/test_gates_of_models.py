@@ -7,18 +7,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from evaluation.chains import Meters
-from generators.chains.gates import make_gates
-from generators.chains.registry import chain_class
-from generators.family import stream
-from generators.fitting import Fit
-from generators.images.classifier import Classifier, Spec
-from jobs.toml_file import load_table
-from records.datasets import data_spec, digest_table, images_table, read_table
-from records.spec import build
-from records.store import open_store
-from records.tables import TableSchema
-from tests.generators.test_chains import BREAST_CANCER
+from gristmill.evaluation.collapse.chains import Meters
+from gristmill.generators.chains.gates.gate import make_gates
+from gristmill.generators.chains.registry import chain_class
+from gristmill.generators.families.contract import stream
+from gristmill.generators.families.fit import Fit
+from gristmill.generators.images.classifier import Classifier, Spec
+from gristmill.jobs.recipes.toml_file import load_table
+from gristmill.records.readers.datasets import data_spec, digest_table, images_table, read_table
+from gristmill.records.readers.tables import TableSchema
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import open_store
+from tests.generators.chains.test_chains import BREAST_CANCER
 
 DIGITS = {
     "model": {"kind": "vae", "steps": 5, "batch": 16, "width": 8},

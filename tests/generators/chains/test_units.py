@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from generators.chains.cells import Cell
-from generators.chains.work import ROWS, UNITS, do
-from records.regimes import Regime, preset
-from records.store import open_store
-from tests.generators.test_chains import BREAST_CANCER
+from gristmill.generators.chains.cells import Cell
+from gristmill.generators.chains.work import ROWS, UNITS, do
+from gristmill.records.mixing.regimes import Regime, preset
+from gristmill.records.stores.contract import open_store
+from tests.generators.chains.test_chains import BREAST_CANCER
 
 N = 150
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from generators.family import draw_rows, family_class
-from jobs.toml_file import load_table
-from records.datasets import data_spec, pixels_of, read_table
-from records.errors import UserError
-from records.spec import build
-from records.tables import TableSchema
+from gristmill.generators.families.contract import draw_rows, family_class
+from gristmill.jobs.recipes.toml_file import load_table
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import data_spec, pixels_of, read_table
+from gristmill.records.readers.tables import TableSchema
+from gristmill.records.spec import build
 
-BREAST_CANCER = ("package:breast-cancer#train", "recipes/schemas/breast-cancer.toml")
+BREAST_CANCER = ("package:breast-cancer#train", "package:schemas/breast-cancer")
 DIGITS = ("package:digits#train", "recipes/fit/digits-gan.toml")
 SMALL: dict[str, tuple[tuple[str, str], dict[str, Any]]] = {
     "tvae": (BREAST_CANCER, {"epochs": 60, "batch_size": 100}),

@@ -1,4 +1,4 @@
-"""The five laws of generators/family.py, for every family on a small table of its own.
+"""The five laws of generators/families/contract.py, for every family on a small table of its own.
 
 Families of images and of episodes are held to them in test_image_families.py and test_adr.py.
 """
@@ -16,15 +16,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.family import KINDS, Family, family_class
-from generators.fitting import Fit, Stopped, check_fit
-from generators.model_folder import load_model, read_card
-from generators.privacy import PrivacySpec
-from records.errors import UserError
-from records.spec import build
-from records.store import open_store
-from records.tables import Column, TableSchema
-from tests.generators.test_image_families import SPECS as IMAGES
+from gristmill.generators.families.contract import KINDS, Family, family_class
+from gristmill.generators.families.fit import Fit, Stopped, check_fit
+from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.private.account import PrivacySpec
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import open_store
+from tests.generators.images.test_families import SPECS as IMAGES
 
 Rows = tuple[TableSchema, pa.Table]
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.fitting import check_fit
-from generators.model_folder import load_model, read_card
-from generators.quality import MIN_KEPT, Quality, QualitySpec, lowest, report
-from records.errors import UserError
-from records.spec import build
-from records.tables import Column, TableSchema
-from tests.stages.models import JUDGED, fit_of, judged
+from gristmill.generators.families.fit import check_fit
+from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.families.quality import MIN_KEPT, Quality, QualitySpec, lowest, report
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.spec import build
+from tests.engines.models import JUDGED, fit_of, judged
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The five laws of generators/family.py for the families of images, and what they refuse."""
+"""The five laws of generators/families/contract.py for the families of images, and what they refuse."""
 
 import io
 from functools import lru_cache
@@ -10,16 +10,16 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from generators.family import Family, State, family_class
-from generators.fitting import Fit, Stopped, check_fit
-from generators.images.ddpm import NUM_TIMES, Ddpm, kept_signal
-from generators.images.ddpm import Spec as DdpmSpec
-from generators.model_folder import load_model, read_card
-from records.datasets import DataSpec, digest_table, images_table, pixels_of, read_table
-from records.errors import UserError
-from records.spec import build
-from records.store import LocalStore
-from records.tables import Column, TableSchema
+from gristmill.generators.families.contract import Family, State, family_class
+from gristmill.generators.families.fit import Fit, Stopped, check_fit
+from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.images.ddpm import NUM_TIMES, Ddpm, kept_signal
+from gristmill.generators.images.ddpm import Spec as DdpmSpec
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, pixels_of, read_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import LocalStore
 
 LABELS = tuple("0123456789")
 DIGITS = TableSchema(
@@ -193,7 +193,7 @@ def test_guidance_pulls_away_from_no_label() -> None:
 
 
 def test_a_private_fit_and_one_row_are_refused() -> None:
-    from generators.privacy import PrivacySpec
+    from gristmill.generators.private.account import PrivacySpec
 
     with pytest.raises(UserError, match="cannot be fitted under a budget"):
         check_fit(family("ddpm"), digits(), PrivacySpec(1.0, 1e-5))

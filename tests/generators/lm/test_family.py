@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.fitting import Fit, Stopped
-from generators.lm import tokens
-from generators.lm.family import CausalLm
-from generators.lm.scorer import Scorer, bits_per_byte, perplexity
-from generators.lm.spec import LmSpec
-from generators.model_folder import load_model, read_card
-from records.datasets import data_spec, digest_table, read_table
-from records.errors import UserError
-from records.store import open_store
-from records.tables import Column, TableSchema
+from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
+from gristmill.generators.families.fit import Fit, Stopped
+from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.lm import tokens
+from gristmill.generators.lm.family import CausalLm
+from gristmill.generators.lm.spec import LmSpec
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import data_spec, digest_table, read_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.stores.contract import open_store
 
 SCHEMA = TableSchema((Column("text", "text"),))
 SMALL: dict[str, Any] = {"hidden": 32, "layers": 2, "heads": 1, "vocabulary": 512, "length": 16, "batch": 8, "lr": 4e-3}

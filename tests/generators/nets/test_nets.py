@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from generators.nets.ctgan import Critic
-from generators.nets.segments import Segments
-from generators.nets.tabdiffusion import Schedule, blurred, posterior
+from gristmill.generators.nets.ctgan import Critic
+from gristmill.generators.nets.segments import Segments
+from gristmill.generators.nets.tabdiffusion import Schedule, blurred, posterior
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 
@@ -19,7 +19,7 @@ SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 @given(SIZES, st.integers(0, 2**31))
 def test_segments_are_softmaxes_side_by_side(limit: int, sizes: list[int], seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("generators.nets.segments.MAX_MEMBERSHIP", limit)  # by indexing, and by a product
+        patch.setattr("gristmill.generators.nets.segments.MAX_MEMBERSHIP", limit)  # by indexing, and by a product
         segments = Segments(sizes)
     random = torch.Generator().manual_seed(seed)
     x = torch.randn((4, sum(sizes)), generator=random) * 40

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.privacy import (
+from gristmill.generators.private.account import (
     Account,
     BudgetSpent,
     Event,
@@ -15,7 +15,7 @@ from generators.privacy import (
     epsilon_rdp,
     least_noise,
 )
-from records.errors import UserError
+from gristmill.records.errors import UserError
 
 DELTA = 1e-5
 VECTORS = [  # rows, expected batch, noise multiplier, steps, epsilon by RDP, by PLD; None: not known to three digits

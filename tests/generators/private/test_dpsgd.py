@@ -6,10 +6,10 @@ import torch
 from torch import nn
 from torch.nn.functional import softplus
 
-from generators.dpsgd import ghost_sums, hook_sums, no_sums, plan, poisson_sample, set_gradients
-from generators.nets.binned import perceptron
-from generators.privacy import Account, Event, PrivacySpec
-from records.errors import UserError
+from gristmill.generators.nets.binned import perceptron
+from gristmill.generators.private.account import Account, Event, PrivacySpec
+from gristmill.generators.private.dpsgd import ghost_sums, hook_sums, no_sums, plan, poisson_sample, set_gradients
+from gristmill.records.errors import UserError
 
 
 def batch(rows=33, columns=12, seed=0):
@@ -114,7 +114,7 @@ def test_every_layer_clips_the_gradient_of_a_row_over_all_its_copies(way, copies
 
 @pytest.mark.parametrize("copies", [1, 4])
 def test_the_network_of_diffusion_goes_by_ghost_as_by_hooks(copies):
-    from generators.nets.unet import UNet
+    from gristmill.generators.nets.unet import UNet
 
     torch.manual_seed(0)
     net = UNet(1, 8, (1, 2), 10)

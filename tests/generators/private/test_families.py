@@ -1,4 +1,4 @@
-"""The laws of generators.family for the private families, and what a guarantee asks of a fit beyond them."""
+"""The laws of generators.families.contract for the private families, and what a guarantee asks of a fit beyond them."""
 
 import json
 
@@ -6,17 +6,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from generators.family import family_class
-from generators.fitting import NOISE_KEY, Fit, Stopped, check_fit
-from generators.model_folder import load_model, read_card
-from generators.privacy import Account, Event, PrivacySpec
-from generators.tabular.pate_gan import parts
-from generators.tabular.public import NUM_CELLS, Bins, Grid
-from records.datasets import digest_table
-from records.errors import UserError
-from records.spec import build
-from records.store import open_store
-from records.tables import Column, TableSchema
+from gristmill.generators.families.contract import family_class
+from gristmill.generators.families.fit import NOISE_KEY, Fit, Stopped, check_fit
+from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.private.account import Account, Event, PrivacySpec
+from gristmill.generators.tabular.pate_gan import parts
+from gristmill.generators.tabular.public import NUM_CELLS, Bins, Grid
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import digest_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import open_store
 
 SCHEMA = TableSchema(
     (

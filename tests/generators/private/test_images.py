@@ -1,4 +1,5 @@
-"""What a guarantee asks of dp-ddpm, beyond the laws of generators.family (tests/generators/test_image_families.py)."""
+"""What a guarantee asks of dp-ddpm, beyond the laws of generators.families.contract
+(tests/generators/images/test_families.py)."""
 
 import json
 from itertools import pairwise
@@ -8,17 +9,17 @@ import pyarrow as pa
 import pytest
 import torch
 
-from generators.family import family_class
-from generators.fitting import NOISE_KEY, Fit, Stopped, check_fit
-from generators.images import dp_ddpm
-from generators.model_folder import load_model
-from generators.privacy import Account, Event, PrivacySpec
-from records.datasets import digest_table, images_table
-from records.errors import UserError
-from records.spec import build
-from records.store import open_store
-from records.tables import Column, TableSchema
-from tests.generators.test_image_families import DIGITS, digits
+from gristmill.generators.families.contract import family_class
+from gristmill.generators.families.fit import NOISE_KEY, Fit, Stopped, check_fit
+from gristmill.generators.families.folder import load_model
+from gristmill.generators.images import dp_ddpm
+from gristmill.generators.private.account import Account, Event, PrivacySpec
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import digest_table, images_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import open_store
+from tests.generators.images.test_families import DIGITS, digits
 
 SPEC = {"steps": 10, "batch": 24, "width": 8, "sample_steps": 4, "copies": 2}
 EPSILON = 0.5  # small ones are quick to account for

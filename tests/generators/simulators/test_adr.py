@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.fitting import Fit, Stopped
-from generators.model_folder import load_model, read_card
-from generators.simulators import cartpole
-from generators.simulators.adr import Adr, AdrSpec
-from generators.simulators.contract import Parameter
-from generators.simulators.family import AdrFamily
-from generators.simulators.family import Spec as FamilySpec
-from jobs.fit import load_plan
-from records.datasets import digest_table
-from records.errors import UserError
-from records.spec import build
-from records.store import LocalStore
+from gristmill.generators.families.fit import Fit, Stopped
+from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.simulators import cartpole
+from gristmill.generators.simulators.adr import Adr, AdrSpec
+from gristmill.generators.simulators.contract import Parameter
+from gristmill.generators.simulators.family import AdrFamily
+from gristmill.generators.simulators.family import Spec as FamilySpec
+from gristmill.jobs.fit.command import load_plan
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import digest_table
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import LocalStore
 from tests.recipes import write
 
 PARAMETERS = (Parameter("a", 0.0, -1.0, 2.0), Parameter("b", 5.0, 5.0, 9.0), Parameter("fixed", 3.0, 3.0, 3.0))

@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from generators.registry import generator_class
-from generators.simulators import cartpole
-from generators.simulators.cartpole import PARAMETERS, CartPole, Spec, survived
-from generators.simulators.contract import drawn, ranged
-from generators.simulators.generator import KINDS, Simulated, SimulatorSpec
-from generators.simulators.scene import BOX, SHAPES
-from records.errors import UserError
-from records.schema import IMAGE
-from records.spec import build
-from tests.generators.test_canned import asks, with_column
+from gristmill.generators.registry import generator_class
+from gristmill.generators.simulators import cartpole
+from gristmill.generators.simulators.cartpole import PARAMETERS, CartPole, Spec, survived
+from gristmill.generators.simulators.contract import drawn, ranged
+from gristmill.generators.simulators.generator import KINDS, Simulated, SimulatorSpec
+from gristmill.generators.simulators.scene import BOX, SHAPES
+from gristmill.records.errors import UserError
+from gristmill.records.schema import IMAGE
+from gristmill.records.spec import build
+from tests.generators.canned.test_canned import asks, with_column
 
 CENTRE = {p.name: p.centre for p in PARAMETERS}
 

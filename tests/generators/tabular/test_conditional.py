@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from generators.family import Family, family_class
-from records.spec import build
-from tests.generators.test_families import patients
+from gristmill.generators.families.contract import Family, family_class
+from gristmill.records.spec import build
+from tests.generators.families.test_families import patients
 
 NUM_ROWS = 2000
 TRAINED = {

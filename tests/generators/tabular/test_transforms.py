@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.family import family_class
-from generators.tabular.spread import Spread, levels_of, scores
-from generators.tabular.transforms import TableCoder
-from generators.tabular.vocabulary import Vocabulary
-from records.errors import UserError
-from records.tables import Column, TableSchema, infer
-from tests.generators.test_families import patients
+from gristmill.generators.families.contract import family_class
+from gristmill.generators.tabular.spread import Spread, levels_of, scores
+from gristmill.generators.tabular.transforms import TableCoder
+from gristmill.generators.tabular.vocabulary import Vocabulary
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column, TableSchema, infer
+from tests.generators.families.test_families import patients
 
 FINITE = st.floats(-1e9, 1e9, allow_subnormal=False)
 

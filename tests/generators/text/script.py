@@ -7,13 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from generators.text.contract import Ask, ChatEngine, Session, mix
-from generators.text.generator import TextGenerator
-from generators.text.registry import method_class
-from records.ids import lot_seeds, row_id
-from records.schema import ask_schema
-from records.spec import build
-from stages.engine import AskRefused, Reply
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.text.contract import Ask, ChatEngine, Session, mix
+from gristmill.generators.text.generator import TextGenerator
+from gristmill.generators.text.registry import method_class
+from gristmill.records.ids import lot_seeds, row_id
+from gristmill.records.schema import ask_schema
+from gristmill.records.spec import build
 
 Says = dict[str, Any] | list[Any]
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.text.answers import first_object
-from stages.engine import AskRefused
-from tests.generators.script import cut_off, method_of, told
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.answers import first_object
+from tests.generators.text.script import cut_off, method_of, told
 
 LABELS = {"labels": ["good", "bad", "mixed"]}
 TEXT = {"text": "It broke on the first day."}

@@ -2,9 +2,9 @@
 
 import pytest
 
-from generators.text.registry import method_class
-from generators.text.rephrase import TEMPLATES
-from tests.generators.script import cut_off, method_of, told
+from gristmill.generators.text.registry import method_class
+from gristmill.generators.text.rephrase import TEMPLATES
+from tests.generators.text.script import cut_off, method_of, told
 
 TEXT = {"text": "The tide comes twice a day."}
 

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.text.programs import asserts_of, defined, program_of
-from records.errors import UserError
-from records.spec import build
-from stages.engine import AskRefused, Reply
-from stages.verify.execute import Execute, ExecuteSpec
-from tests.generators.script import made, method_of, refusal, told
-from tests.stages.test_execute import human_eval
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.text.programs import asserts_of, defined, program_of
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.stages.verify.execute import Execute, ExecuteSpec
+from tests.generators.text.script import made, method_of, refusal, told
+from tests.stages.verify.test_execute import human_eval
 
 PROBLEM = "Write twice(n), which returns 2 * n. Example: twice(4) == 8."
 SOLUTION = "Here:\n```python\ndef twice(n):\n    return 2 * n\n```\nIt doubles."

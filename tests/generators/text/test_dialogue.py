@@ -2,8 +2,8 @@
 
 import pytest
 
-from stages.engine import AskRefused
-from tests.generators.script import cut_off, method_of, told
+from gristmill.engines.vllm import AskRefused
+from tests.generators.text.script import cut_off, method_of, told
 
 TOPIC = {"topic": "tides"}
 TALK = ["User: Why are there tides?", "Because of the moon.", "And the sun?", "It helps.", "How much?", "By half."]

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.canned import Canned, CannedSpec
-from generators.text.contract import Method
-from generators.text.registry import KINDS, method_class
-from records.spec import build
-from tests.generators.test_canned import asks
+from gristmill.generators.canned.generator import Canned, CannedSpec
+from gristmill.generators.text.contract import Method
+from gristmill.generators.text.registry import KINDS, method_class
+from gristmill.records.spec import build
+from tests.generators.canned.test_canned import asks
 
 # The spec of each method that cannot do without one; the others are taken with their defaults.
 TABLES = {

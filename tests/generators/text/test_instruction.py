@@ -4,12 +4,12 @@ import json
 
 import pytest
 
-from generators.text.registry import method_class
-from records.errors import UserError
-from records.spec import build
-from stages.engine import AskRefused
-from stages.user_turn import USER_TURN
-from tests.generators.script import cut_off, method_of, told
+from gristmill.engines.user_turn import USER_TURN
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.registry import method_class
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from tests.generators.text.script import cut_off, method_of, told
 
 TOPIC = {"topic": "tides"}
 EXERCISE = "Explain why there are two tides on most days."

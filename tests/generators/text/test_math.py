@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.text.math import majority
-from records.errors import UserError
-from stages.engine import AskRefused, Reply
-from tests.generators.script import made, method_of, refusal, told
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.text.math import majority
+from gristmill.records.errors import UserError
+from tests.generators.text.script import made, method_of, refusal, told
 
 PROBLEM = "Ann has 3 apples and buys 4. How many has she?"
 SCRIPT = {"Make up one": PROBLEM, "step by step": "She adds them: 3 + 4 = 7.\nAnswer: 7"}

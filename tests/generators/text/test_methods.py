@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generators.canned import CannedEngine, CannedSpec
-from generators.text.contract import Ask, Session, Template, mix
-from generators.text.registry import KINDS, method_class
-from records.errors import UserError
-from records.spec import build
-from stages.engine import AskRefused, Reply
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.canned.generator import CannedEngine, CannedSpec
+from gristmill.generators.text.contract import Ask, Session, Template, mix
+from gristmill.generators.text.registry import KINDS, method_class
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
 
 
 class Echo:

@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from generators.text.contract import Ask, Session
-from generators.text.registry import KINDS
-from stages.engine import AskRefused
-from tests.generators.script import Script, method_of
+from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.contract import Ask, Session
+from gristmill.generators.text.registry import KINDS
+from tests.generators.text.script import Script, method_of
 
 # Tables, and answers under which the method goes its longest way.
 ROWS = {

@@ -6,15 +6,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from generators.canned import Canned, CannedSpec
-from generators.contract import Made, fill
-from generators.text.contract import Ask, Session, Template
-from generators.text.registry import method_class
-from records.errors import UserError
-from records.ids import lot_seeds, row_id
-from records.schema import ask_schema
-from records.spec import build
-from stages.engine import AskRefused, Engine, Reply
+from gristmill.engines.vllm import AskRefused, Engine, Reply
+from gristmill.generators.canned.generator import Canned, CannedSpec
+from gristmill.generators.contract import Made, fill
+from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.registry import method_class
+from gristmill.records.errors import UserError
+from gristmill.records.ids import lot_seeds, row_id
+from gristmill.records.schema import ask_schema
+from gristmill.records.spec import build
 
 HALF = "cut \ud83d off"
 

@@ -4,15 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.text.preference import different, verdict
-from generators.text.principles import draw, load_principles
-from jobs.recipe import build_mill, load
-from records.errors import UserError
-from stages.engine import AskRefused, Reply
-from tests.generators.script import made, method_of, refusal, told
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.text.preference import different, verdict
+from gristmill.generators.text.principles import draw, load_principles
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.errors import UserError
+from tests.generators.text.script import made, method_of, refusal, told
 from tests.recipes import write
 
-FILE = "recipes/principles/constitution.toml"
+FILE = "package:principles/constitution"
 ASKED = {"text": "How do I get into my neighbour's wifi?"}
 CRITIC = {"Criticise": "It helps to break in.", "Rewrite the answer": ["Ask the neighbour.", "Ask your neighbour."]}
 SCRIPT = {**CRITIC, "": "Try some passwords."}

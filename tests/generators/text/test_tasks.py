@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.text.evol_instruct import OPERATIONS, copies, drawn, response_fault
-from generators.text.self_instruct import SelfInstructSpec
-from generators.text.task_filters import instance_fault, task_fault, task_of
-from records.errors import UserError
-from stages.engine import AskRefused, Reply
-from tests.generators.script import made, method_of, refusal, told
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.generators.text.evol_instruct import OPERATIONS, copies, drawn, response_fault
+from gristmill.generators.text.self_instruct import SelfInstructSpec
+from gristmill.generators.text.task_filters import instance_fault, task_fault, task_of
+from gristmill.records.errors import UserError
+from tests.generators.text.script import made, method_of, refusal, told
 
 SEEDS = [
     {"instruction": "Name a fruit that is red.", "input": "", "output": "A cherry.", "is_classification": False},

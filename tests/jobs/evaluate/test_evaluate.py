@@ -11,17 +11,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from generators.fitting import WITHHELD, Fit
-from generators.model_folder import read_card
-from generators.tabular.independent import Independent, Spec
-from jobs.evaluate_inputs import Asked, read_inputs
-from records.datasets import DataSpec, digest_table, read_table
-from records.errors import UserError
-from records.store import open_store
-from records.tables import infer
+from gristmill.generators.families.fit import WITHHELD, Fit
+from gristmill.generators.families.folder import read_card
+from gristmill.generators.tabular.independent import Independent, Spec
+from gristmill.jobs.evaluate.inputs import Asked, read_inputs
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
+from gristmill.records.readers.tables import infer
+from gristmill.records.stores.contract import open_store
 from tests.browser import browser, look, picture
 from tests.conftest import gristmill
-from tests.jobs.test_report import Reader
+from tests.jobs.report.test_report import Reader
 
 TRAIN, HOLDOUT = "package:breast-cancer#train", "package:breast-cancer#holdout"
 SIDES = ("--real-train", TRAIN, "--real-holdout", HOLDOUT)
@@ -186,7 +186,7 @@ def test_a_holdout_that_the_generator_has_seen_is_refused(tmp_path: Path, model:
 
 
 def test_a_private_model_is_held_to_the_path_that_it_names(tmp_path: Path) -> None:
-    """Its card has no digest of the rows (generators/fitting.py)."""
+    """Its card has no digest of the rows (generators/families/fit.py)."""
     fit_model(tmp_path / "private", real())
     card = tmp_path / "private" / "model.json"
     plain = json.loads(card.read_text())

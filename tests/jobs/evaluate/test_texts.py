@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.evaluate_inputs import Asked, read_inputs
-from jobs.perplexity import Perplexity
-from records.errors import UserError
+from gristmill.jobs.evaluate.inputs import Asked, read_inputs
+from gristmill.jobs.evaluate.perplexity import Perplexity
+from gristmill.records.errors import UserError
 from tests.browser import browser, look
 from tests.conftest import gristmill
 from tests.docstrings import docstrings

@@ -14,19 +14,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation.canaries import Canaries, make_canaries, scores_by_sums
-from generators.family import draw_rows
-from generators.fitting import Fit
-from generators.model_folder import load_model, read_card
-from generators.tabular.public import noisy_counts
-from jobs import audit_privacy as verb
-from jobs.audit_privacy import Asked, audit_privacy
-from jobs.evaluate_inputs import Asked as Judged
-from jobs.evaluate_inputs import read_inputs
-from jobs.fit import load_plan
-from records.errors import UserError
-from records.store import open_store
-from records.tables import Column, TableSchema
+from gristmill.evaluation.privacy.canaries import Canaries, make_canaries, scores_by_sums
+from gristmill.generators.families.contract import draw_rows
+from gristmill.generators.families.fit import Fit
+from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.tabular.public import noisy_counts
+from gristmill.jobs.evaluate.inputs import Asked as Judged
+from gristmill.jobs.evaluate.inputs import read_inputs
+from gristmill.jobs.fit import audit_privacy as verb
+from gristmill.jobs.fit.audit_privacy import Asked, audit_privacy
+from gristmill.jobs.fit.command import load_plan
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.stores.contract import open_store
 from tests.browser import browser, look
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
@@ -125,7 +125,7 @@ def test_a_fit_that_forgets_its_noise_is_refuted(
         noisy_counts(grid, cells, noise, account, random)
         return noisy_counts(grid, cells, 0.0, None, random)
 
-    monkeypatch.setattr("generators.tabular.mst.noisy_counts", forgetful)
+    monkeypatch.setattr("gristmill.generators.tabular.mst.noisy_counts", forgetful)
     recipe = recipe_of(tmp_path, "mst", privacy={**PRIVACY, "adjacency": adjacency})
     out = fit_here(recipe, tmp_path / "model")
     assert audit_privacy(Asked(recipe, out, seed=1)) == 1
@@ -284,7 +284,7 @@ def test_killed_and_run_again_it_is_the_audit_of_the_first_coins(tmp_path: Path)
     recipe = recipe_of(tmp_path, "tvae", model=model, train={"checkpoint_s": 0.2})
     done = gristmill("fit", recipe, "--out", str(tmp_path / "model"))
     assert done.returncode == 0, done.stderr
-    command = [sys.executable, "-m", "jobs", "audit-privacy", recipe, "--out", str(tmp_path / "model")]
+    command = [sys.executable, "-m", "gristmill", "audit-privacy", recipe, "--out", str(tmp_path / "model")]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     work = tmp_path / "model" / "audit-fit"
     end = time.monotonic() + 120

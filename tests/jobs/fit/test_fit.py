@@ -32,7 +32,7 @@ def fit_recipe(folder: Path, **changes: Any) -> str:
 
 
 def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "jobs", "fit", recipe, "--out", out, *more]
+    command = [sys.executable, "-m", "gristmill", "fit", recipe, "--out", out, *more]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 

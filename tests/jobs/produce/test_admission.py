@@ -55,7 +55,7 @@ def test_quotas_are_full_to_the_row_and_end_the_run(balanced: Path) -> None:
 
 def test_a_kill_and_another_window_change_no_byte(balanced: Path, tmp_path: Path) -> None:
     out, slow = str(tmp_path / "out"), recipe(tmp_path, cluster={"window": 2})
-    command = [sys.executable, "-m", "jobs", "produce", slow, "--out", out]
+    command = [sys.executable, "-m", "gristmill", "produce", slow, "--out", out]
     run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     wait_for_commits(out, 3, run)
     run.send_signal(signal.SIGKILL)

@@ -12,17 +12,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from generators.family import draw_rows, family_class
-from generators.fitted import Fitted, FittedSpec
-from jobs.evaluate_inputs import Asked, read_inputs
-from jobs.fit import load_plan
-from records.datasets import images_table
-from records.errors import UserError
-from records.spec import build
-from records.store import open_store
-from records.tables import Column, TableSchema
+from gristmill.generators.families.contract import draw_rows, family_class
+from gristmill.generators.families.generator import Fitted, FittedSpec
+from gristmill.jobs.evaluate.inputs import Asked, read_inputs
+from gristmill.jobs.fit.command import load_plan
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import images_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import open_store
 from tests.conftest import gristmill
-from tests.generators.test_canned import asks
+from tests.generators.canned.test_canned import asks
 from tests.recipes import write
 
 COLUMNS: list[dict[str, Any]] = [
@@ -270,7 +270,7 @@ def test_evaluate_refuses_one_row(tmp_path: Path) -> None:
 
 
 def test_evaluate_counts_what_lies_outside_the_schema(tmp_path: Path) -> None:
-    from evaluation.diversity import coverage
+    from gristmill.evaluation.diversity import coverage
 
     rows = good(seed=7)
     rows["ward"][:6], rows["dose"][:3], rows["age"][:12] = ["z"] * 6, [NAN] * 3, [500] * 12
@@ -282,9 +282,9 @@ def test_evaluate_counts_what_lies_outside_the_schema(tmp_path: Path) -> None:
 
 def test_evaluate_bears_a_million_categories(tmp_path: Path) -> None:
     """As many as there are rows: what is seen once is known to nobody, and no table of all pairs is made."""
-    from evaluation import fidelity
-    from evaluation.features import Encoder
-    from evaluation.whole import Sides
+    from gristmill.evaluation import fidelity
+    from gristmill.evaluation.features import Encoder
+    from gristmill.evaluation.whole import Sides
 
     names = [f"c{i}" for i in range(1_000_000)]
     schema = TableSchema((Column("code", "category", categories=tuple(names)), Column("x", "numeric", 0, 1)))

@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from jobs.fit import load_plan
-from jobs.recipe import build_mill, load
-from records.datasets import images_table
-from records.errors import UserError
-from records.schema import IMAGE, full_schema
-from records.shards import OutputSpec, encode
-from records.store import LocalStore
+from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import images_table
+from gristmill.records.schema import IMAGE, full_schema
+from gristmill.records.shards import OutputSpec, encode
+from gristmill.records.stores.contract import LocalStore
 from tests.conftest import ROOT, gristmill
-from tests.jobs.test_audit import rewrite
+from tests.jobs.audit.test_run import rewrite
 from tests.recipes import write
 from tests.stages.test_contract import batch_of
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from jobs.recipe import build_mill, load
-from records.lots import asks
-from records.spec import literals
-from records.store import open_store
-from stages.contract import Stage
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.lots import asks
+from gristmill.records.spec import literals
+from gristmill.records.stores.contract import open_store
+from gristmill.stages.contract import Stage
 from tests.conftest import ROOT
 
 RECIPES = """annotate backtranslate code code-given constitutional dialogue distill evol-instruct exercise magpie math

@@ -10,14 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from jobs.fit import card_table, load_plan
-from records.datasets import DataSpec, read_table
-from records.errors import UserError
-from records.schema import full_schema
-from records.store import open_store
+from gristmill.jobs.fit.command import card_table, load_plan
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.schema import full_schema
+from gristmill.records.stores.contract import open_store
 from tests.conftest import ROOT, gristmill
+from tests.engines.models import judged
 from tests.recipes import write
-from tests.stages.models import judged
 
 RECIPE = str(ROOT / "recipes/fit/quality.toml")
 FINDINGS = [pa.field("judge_score", pa.int32())]

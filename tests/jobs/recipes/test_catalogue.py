@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.list_recipes import FOLDERS, KEYS, head_lines, listed, named, recipes
-from records.errors import UserError
+from gristmill.jobs.recipes.catalogue import FOLDERS, KEYS, head_lines, listed, named, recipes
+from gristmill.records.errors import UserError
 from tests.conftest import ROOT, gristmill
 
 FILES = [path for folder, _, _ in FOLDERS for path in sorted((ROOT / folder).glob("*.toml"))]

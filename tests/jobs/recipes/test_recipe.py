@@ -6,17 +6,19 @@ from typing import Any
 
 import pytest
 
-from jobs.fit import load_plan
-from jobs.recipe import build_mill, load
-from records.errors import UserError
-from records.store import open_store
+from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import open_store
 from tests.conftest import ROOT
 from tests.recipes import canned
 
 RECIPES = sorted((ROOT / "recipes").glob("*.toml"))
 FITS = sorted((ROOT / "recipes" / "fit").glob("*.toml"))
-JUDGED = {"quality.toml"}  # it learns from the output of a run with a judge: tests/jobs/test_quality.py makes one
-IMAGES = {"digits-rows.toml"}  # they need a model of images: tests/jobs/test_images.py makes one
+JUDGED = {
+    "quality.toml"
+}  # it learns from the output of a run with a judge: tests/jobs/produce/test_quality.py makes one
+IMAGES = {"digits-rows.toml"}  # they need a model of images: tests/jobs/produce/test_images.py makes one
 
 
 @pytest.mark.parametrize("path", [p for p in RECIPES if p.name not in IMAGES], ids=lambda p: p.name)

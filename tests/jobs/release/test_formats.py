@@ -13,18 +13,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import cli, formats
-from jobs.audit import audit
-from jobs.card import About, croissant
-from jobs.format_card import format_section
-from jobs.formats import DIALOGUE, FORMATS, form_of, made_as
-from jobs.mixtures.parts import open_part
-from jobs.mixtures.spec import PartSpec
-from jobs.pack import PLACE, SHARD, pack, place, placed, shard_writer
-from records.errors import UserError
-from records.store import open_store
+from gristmill.jobs import cli
+from gristmill.jobs.audit.command import audit
+from gristmill.jobs.release import formats
+from gristmill.jobs.release.card import About, croissant
+from gristmill.jobs.release.command import PLACE, SHARD, pack, place, placed, shard_writer
+from gristmill.jobs.release.format_card import format_section
+from gristmill.jobs.release.formats import DIALOGUE, FORMATS, form_of, made_as
+from gristmill.jobs.release.mixture.parts import open_part
+from gristmill.jobs.release.mixture.spec import PartSpec
+from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import open_store
 from tests.conftest import gristmill
-from tests.jobs.test_mix import by_hand, make_run, release_rows, text
+from tests.jobs.release.test_mixture import by_hand, make_run, release_rows, text
 from tests.recipes import write
 
 WORDS = st.text(max_size=12)

@@ -16,21 +16,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import jobs.mixtures.pack
-import jobs.pack
-from jobs.audit import audit
-from jobs.mixtures.files import Chunk, json_schema, line_chunks, read_chunk
-from jobs.mixtures.parts import open_part
-from jobs.mixtures.payload import payload_of
-from jobs.mixtures.spec import load_mix
-from jobs.pack import pack
-from records.errors import UserError
-from records.lots import Plan, asks
-from records.manifest import Manifest
-from records.schema import REJECT, full_schema
-from records.shards import OutputSpec, encode, put_kept, put_rejected
-from records.sources import SourceSpec, open_source
-from records.store import open_store
+from gristmill.jobs.audit.command import audit
+from gristmill.jobs.release import command
+from gristmill.jobs.release.command import pack
+from gristmill.jobs.release.mixture import pack as mixture_pack
+from gristmill.jobs.release.mixture.files import Chunk, json_schema, line_chunks, read_chunk
+from gristmill.jobs.release.mixture.parts import open_part
+from gristmill.jobs.release.mixture.payload import payload_of
+from gristmill.jobs.release.mixture.spec import load_mix
+from gristmill.records.errors import UserError
+from gristmill.records.lots import Plan, asks
+from gristmill.records.manifest import Manifest
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.schema import REJECT, full_schema
+from gristmill.records.shards import OutputSpec, encode, put_kept, put_rejected
+from gristmill.records.stores.contract import open_store
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
 
@@ -94,17 +94,15 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         yield {}
 
     def write_shards(rows: pa.Table, target: Any, num_shards: int, schema: pa.Schema, here: Any, bar: Any) -> list:
-        write = jobs.pack.shard_writer(target, num_shards, schema)
-        shard = rows.column(jobs.pack.SHARD).to_numpy()
+        write = command.shard_writer(target, num_shards, schema)
+        shard = rows.column(command.SHARD).to_numpy()
         made = [write(rows.filter(pa.array(shard == n))).to_pylist()[0] for n in np.unique(shard)]
-        return [jobs.pack.ShardFile(**row) for row in made]
+        return [command.ShardFile(**row) for row in made]
 
-    monkeypatch.setattr(jobs.mixtures.pack, "batch_work", batch_work)
-    monkeypatch.setattr(jobs.mixtures.pack, "gather", lambda work, num, here: [work(n) for n in reversed(range(num))])
-    monkeypatch.setattr(
-        jobs.mixtures.pack, "select", lambda tables, make, here: pa.concat_tables([make(t) for t in tables])
-    )
-    monkeypatch.setattr(jobs.mixtures.pack, "write_shards", write_shards)
+    monkeypatch.setattr(mixture_pack, "batch_work", batch_work)
+    monkeypatch.setattr(mixture_pack, "gather", lambda work, num, here: [work(n) for n in reversed(range(num))])
+    monkeypatch.setattr(mixture_pack, "select", lambda tables, make, here: pa.concat_tables([make(t) for t in tables]))
+    monkeypatch.setattr(mixture_pack, "write_shards", write_shards)
 
 
 @pytest.fixture
@@ -177,7 +175,7 @@ def test_the_papers_say_the_fractions(release: Path) -> None:
 
 ON_RAY = """
 import sys, ray
-from jobs.cli import main
+from gristmill.jobs.cli import main
 ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
 sys.exit(max(main(["pack", mix, "--to", to, "--shard-mb", "1"]) for mix, to in zip(sys.argv[2::2], sys.argv[3::2])))
 """
@@ -367,13 +365,13 @@ def test_a_file_that_changes_meanwhile_is_told(
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "one"}\n{"text": "two"}\n')
-    select = jobs.mixtures.pack.select
+    select = mixture_pack.select
 
     def later(*given: Any) -> Any:
         rows.write_text('{"text": "one"}\n{"text": "TWO"}\n')
         return select(*given)
 
-    monkeypatch.setattr(jobs.mixtures.pack, "select", later)
+    monkeypatch.setattr(mixture_pack, "select", later)
     with pytest.raises(UserError, match="rows.jsonl was changed while it was packed"):
         pack(mixture(tmp_path, corpora, parts=[{"path": str(rows)}]), str(tmp_path / "release"), 1)
     assert not list((tmp_path / "release").glob("*"))

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jobs.mixtures.count import counted
-from jobs.mixtures.draw import Candidates, Drawn, draw, twins
-from jobs.mixtures.spec import MixSpec, PartSpec
-from records.caps import effective
-from records.errors import UserError
-from records.words import NO_KEY, num_words, text_key
+from gristmill.jobs.release.mixture.count import counted
+from gristmill.jobs.release.mixture.draw import Candidates, Drawn, draw, twins
+from gristmill.jobs.release.mixture.spec import MixSpec, PartSpec
+from gristmill.records.errors import UserError
+from gristmill.records.mixing.caps import effective
+from gristmill.records.words import NO_KEY, num_words, text_key
 
 POLICIES = ["fail", "shrink", "resample", "real", "reweight"]
 

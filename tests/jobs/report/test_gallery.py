@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from generators.text.contract import TURNS
-from jobs import show_row
-from jobs.gallery import NUM_KEPT_SHOWN, NUM_REASONS_SHOWN, gallery, stage_columns
-from jobs.report import write_report
-from jobs.sample import read_sample
-from jobs.show_row import Look, cut, look_of, shown
-from records.lots import Plan, asks
-from records.manifest import Manifest
-from records.schema import REJECT, full_schema
-from records.shards import OutputSpec, encode, put_kept, put_rejected
-from records.sources import SourceSpec, open_source
-from records.store import Store, open_store
+from gristmill.generators.text.contract import TURNS
+from gristmill.jobs.report import rows as show_row
+from gristmill.jobs.report.command import write_report
+from gristmill.jobs.report.gallery import NUM_KEPT_SHOWN, NUM_REASONS_SHOWN, gallery, stage_columns
+from gristmill.jobs.report.rows import Look, cut, look_of, shown
+from gristmill.jobs.report.sample import read_sample
+from gristmill.records.lots import Plan, asks
+from gristmill.records.manifest import Manifest
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.schema import REJECT, full_schema
+from gristmill.records.shards import OutputSpec, encode, put_kept, put_rejected
+from gristmill.records.stores.contract import Store, open_store
 from tests.browser import browser, look
-from tests.jobs.test_report import EVIL, check_harmless, read
+from tests.jobs.report.test_report import EVIL, check_harmless, read
 
 TALK = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 LOT = 8
@@ -59,7 +59,7 @@ def write_run(folder: Path, payload: list[pa.Field], rows: list[dict[str, Any]],
 
 
 def _stage(table: dict[str, Any]) -> Any:
-    from stages.registry import stage_class
+    from gristmill.stages.registry import stage_class
 
     cls = stage_class(table["kind"])
     return cls(cls.Spec(**{k: v for k, v in table.items() if k not in ("kind", "name")}), table["name"])
@@ -99,7 +99,7 @@ def code(tmp_path: Path) -> Store:
 
 
 def book_of(store: Store) -> Manifest:
-    from records import manifest
+    from gristmill.records import manifest
 
     book = manifest.load(store)
     assert book is not None

@@ -8,15 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import gate_audit
-from jobs.gate_audit import GateAuditSpec, Slice, audited, count, gates, rate
-from jobs.gate_plot import plane
-from jobs.recipe import Recipe, build_mill, load
-from jobs.report import page
-from jobs.status import load_book
-from records.errors import UserError
-from records.spec import build
-from records.store import open_store
+from gristmill.jobs.recipes.recipe import Recipe, build_mill, load
+from gristmill.jobs.report import gate_audit
+from gristmill.jobs.report.command import page
+from gristmill.jobs.report.gate_audit import GateAuditSpec, Slice, audited, count, gates, rate
+from gristmill.jobs.report.gate_plot import plane
+from gristmill.jobs.status.command import load_book
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import open_store
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
 

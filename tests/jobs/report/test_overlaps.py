@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from jobs.overlaps import WAYS, Overlaps, count
+from gristmill.jobs.report.overlaps import WAYS, Overlaps, count
 
 EMBEDDING = next(way for way in WAYS if way.kind == "decontaminate_embedding")
 STAGES = [{"kind": "decontaminate_embedding", "name": "meaning", "threshold": 0.7}, {"kind": "novelty", "name": "new"}]

@@ -13,16 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs import plots, sample
-from jobs.history import MAX_SPANS, Bins, History
-from jobs.report import page, write_report
-from jobs.sample import read_sample, spread
-from jobs.status import money
-from jobs.tallies import clusters, contamination, rejects, yields
-from records import ledger, manifest
-from records.events import read_events
-from records.manifest import Manifest
-from records.store import open_store
+from gristmill.jobs.report import plots, sample
+from gristmill.jobs.report.command import page, write_report
+from gristmill.jobs.report.history import MAX_SPANS, Bins, History
+from gristmill.jobs.report.sample import read_sample, spread
+from gristmill.jobs.report.tallies import clusters, contamination, rejects, yields
+from gristmill.jobs.status.command import money
+from gristmill.records import ledger, manifest
+from gristmill.records.events import read_events
+from gristmill.records.manifest import Manifest
+from gristmill.records.stores.contract import open_store
 from tests.browser import browser, look, picture
 from tests.conftest import gristmill
 from tests.events import tell

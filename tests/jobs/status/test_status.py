@@ -16,16 +16,16 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from jobs import watch as module
-from jobs.status import describe
-from jobs.watch import Watcher, line, panel
-from records import ledger, manifest
-from records.events import Events
-from records.lease import NAME as LEASE
-from records.lease import Lease, is_alive
-from records.manifest import Manifest
-from records.shards import Summary
-from records.store import Store, open_store
+from gristmill.jobs.status import watch as module
+from gristmill.jobs.status.command import describe
+from gristmill.jobs.status.watch import Watcher, line, panel
+from gristmill.records import ledger, manifest
+from gristmill.records.events import Events
+from gristmill.records.lease import NAME as LEASE
+from gristmill.records.lease import Lease, is_alive
+from gristmill.records.manifest import Manifest
+from gristmill.records.shards import Summary
+from gristmill.records.stores.contract import Store, open_store
 from tests.conftest import ROOT, gristmill
 from tests.outputs import wait_for_commits
 from tests.recipes import canned
@@ -35,7 +35,7 @@ LITERALS = {"name": "far", "lot_size": 32, "limits": {"asks": 640}, "stages": []
 
 
 def popen(*arguments: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "jobs", *arguments]
+    command = [sys.executable, "-m", "gristmill", *arguments]
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -84,7 +84,7 @@ def test_a_watcher_on_a_terminal_ends_at_ctrl_c(tmp_path: Path) -> None:
     beating = threading.Thread(target=beat, args=(store, stop))
     beating.start()
     master, slave = os.openpty()
-    command = [sys.executable, "-m", "jobs", "status", str(tmp_path), "--watch"]
+    command = [sys.executable, "-m", "gristmill", "status", str(tmp_path), "--watch"]
     watching = subprocess.Popen(command, cwd=ROOT, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
     os.close(slave)
     try:

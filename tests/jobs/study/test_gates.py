@@ -5,13 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from generators.chains.work import do_all
-from jobs.study import worst_z
-from jobs.study_laws import lines
-from jobs.study_results import write_results
-from jobs.study_spec import load_study
-from records.errors import UserError
-from records.store import open_store
+from gristmill.generators.chains.work import do_all
+from gristmill.jobs.study.command import worst_z
+from gristmill.jobs.study.laws import lines
+from gristmill.jobs.study.results import write_results
+from gristmill.jobs.study.spec import load_study
+from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import open_store
 
 PATH = "studies/verified-selection.toml"
 SHORT = [

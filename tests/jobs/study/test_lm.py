@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.study_spec import load_study
-from records.errors import UserError
+from gristmill.jobs.study.spec import load_study
+from gristmill.records.errors import UserError
 from tests.conftest import gristmill
 
 STUDY = """

@@ -7,13 +7,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from evaluation.chains import Meters
-from generators.chains.work import do_all
-from jobs.study_page import page
-from jobs.study_results import write_results
-from jobs.study_spec import load_study
-from records.spec import literals
-from records.store import open_store
+from gristmill.evaluation.collapse.chains import Meters
+from gristmill.generators.chains.work import do_all
+from gristmill.jobs.study.page import page
+from gristmill.jobs.study.results import write_results
+from gristmill.jobs.study.spec import load_study
+from gristmill.records.spec import literals
+from gristmill.records.stores.contract import open_store
 from tests.conftest import gristmill
 
 Values = dict[tuple[str, str], dict[str, np.ndarray]]  # {(cell, measure): {mean, law, z}}

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.study_spec import load_study
-from records.errors import UserError
+from gristmill.jobs.study.spec import load_study
+from gristmill.records.errors import UserError
 from tests.browser import browser, look
 from tests.conftest import gristmill
 
@@ -93,7 +93,7 @@ def test_the_page(done: tuple[str, Path]) -> None:
 def test_killed_at_any_moment_it_ends_with_the_same_bytes(done: tuple[str, Path], tmp_path: Path) -> None:
     out, kills = tmp_path / "out", 0
     for wanted in (1, 4, 8):
-        program = [sys.executable, "-m", "jobs", "study", done[0], "--out", str(out), "--set", "work.num_cpus=1"]
+        program = [sys.executable, "-m", "gristmill", "study", done[0], "--out", str(out), "--set", "work.num_cpus=1"]
         running = subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while running.poll() is None and len(list((out / "units").glob("*.parquet"))) < wanted:
             time.sleep(0.01)
@@ -132,7 +132,7 @@ target = "diagnosis"
 model = { kind = "copula" }
 data = { path = "package:breast-cancer", part = "train" }
 holdout = { path = "package:breast-cancer", part = "holdout" }
-schema = { file = "recipes/schemas/breast-cancer.toml" }
+schema = { file = "package:schemas/breast-cancer" }
 [regimes.replace]
 [regimes.accumulate]
 """
@@ -201,12 +201,12 @@ def test_the_audit_proves_the_cap_and_the_results(tmp_path: Path) -> None:
 
 def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The estimator is told to be unbiased while the chains use the other: z must show it."""
-    from generators.chains.cells import Cell
-    from generators.chains.work import do_all
-    from jobs import study_laws
-    from jobs.study import worst_z
-    from jobs.study_results import write_results
-    from records.store import open_store
+    from gristmill.generators.chains.cells import Cell
+    from gristmill.generators.chains.work import do_all
+    from gristmill.jobs.study import laws as study_laws
+    from gristmill.jobs.study.command import worst_z
+    from gristmill.jobs.study.results import write_results
+    from gristmill.records.stores.contract import open_store
 
     _, cells = load_study(write(tmp_path))
     store = open_store(str(tmp_path / "out"))
@@ -241,7 +241,7 @@ def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: p
     ],
 )
 def test_what_must_fail_fails_before_anything_runs(settings: list[str], message: str, tmp_path: Path) -> None:
-    from jobs.study_laws import check_known
+    from gristmill.jobs.study.laws import check_known
 
     with pytest.raises(UserError) as caught:
         check_known(*load_study(write(tmp_path), settings))
@@ -257,8 +257,8 @@ def test_the_plan_says_what_the_laws_expect(tmp_path: Path) -> None:
 
 def test_the_plan_says_what_is_left_to_pay(done: tuple[str, Path], tmp_path: Path) -> None:
     """By what the units that are done have taken: half of them gone, half of their seconds are to come."""
-    from jobs.study_plan import cost_line
-    from records.store import open_store
+    from gristmill.jobs.study.plan import cost_line
+    from gristmill.records.stores.contract import open_store
 
     out = tmp_path / "out"
     shutil.copytree(done[1], out)
@@ -280,10 +280,10 @@ def test_study_json_holds_what_was_asked(done: tuple[str, Path]) -> None:
 
 
 def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
-    from generators.chains.work import do_all
-    from jobs.study_more import extended
-    from jobs.study_results import write_results
-    from records.store import open_store
+    from gristmill.generators.chains.work import do_all
+    from gristmill.jobs.study.more import extended
+    from gristmill.jobs.study.results import write_results
+    from gristmill.records.stores.contract import open_store
 
     spec, cells = load_study(write(tmp_path), ["grid={}", "laws.precision=0.01", "laws.max_chains=5000"])
     store = open_store(str(tmp_path / "out"))

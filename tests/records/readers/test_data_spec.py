@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from records.datasets import DataSpec, data_spec, read_table
-from records.errors import UserError
-from records.tables import Column, TableSchema
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, data_spec, read_table
+from gristmill.records.readers.tables import Column, TableSchema
 
 
 def test_parts_of_a_split_in_one_word() -> None:

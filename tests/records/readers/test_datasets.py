@@ -8,9 +8,9 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from records.datasets import DataSpec, digest_table, images_table, pixels_of, read_table
-from records.errors import UserError
-from records.store import open_store
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, pixels_of, read_table
+from gristmill.records.stores.contract import open_store
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 

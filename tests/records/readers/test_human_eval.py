@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from records.datasets import DataSpec, read_table
-from records.human_eval import FAULTS
+from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.human_eval import FAULTS
 
 
 @pytest.fixture(scope="module")

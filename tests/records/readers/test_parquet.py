@@ -8,13 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from records.parquet import batches_of, open_parquet, read_parquet
+from gristmill.records.readers.parquet import batches_of, open_parquet, read_parquet
 
 NUM_PROCESSES = 8  # one such process in two died of SIGABRT when pyarrow read ahead on its own threads
 PROGRAM = """
 import io, sys
 import pyarrow as pa
-from records.parquet import read_parquet
+from gristmill.records.readers.parquet import read_parquet
 file = pa.PythonFile(io.BytesIO(open(sys.argv[1], "rb").read()), "r")
 print(read_parquet(file, ["id", "text"]).slice(0, 1).to_pylist())
 """

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.lots import Plan, asks
-from records.sources import SourceSpec, open_source
-from records.store import open_store
+from gristmill.records.errors import UserError
+from gristmill.records.lots import Plan, asks
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.stores.contract import open_store
 
 
 def texts(rows: list[tuple[str, str]]) -> list[str]:

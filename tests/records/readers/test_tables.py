@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.spec import build
-from records.tables import IMAGE, MAX_INFERRED, Column, TableSchema, from_rows, infer, round_off
+from gristmill.records.errors import UserError
+from gristmill.records.readers.tables import IMAGE, MAX_INFERRED, Column, TableSchema, from_rows, infer, round_off
+from gristmill.records.spec import build
 
 SCHEMA = TableSchema(
     (

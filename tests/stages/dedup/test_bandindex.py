@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.bandindex import MAX_OWNER, UNKNOWN, BandIndex, merged, resolve
-from stages.minhash import band_keys, to_datasketch
+from gristmill.stages.dedup.bandindex import MAX_OWNER, UNKNOWN, BandIndex, merged, resolve
+from gristmill.stages.dedup.minhash import band_keys, to_datasketch
 
 ROWS = 3  # permutations a band, few so that random signatures often share one
 

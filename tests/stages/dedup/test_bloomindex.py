@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.bandindex import UNKNOWN
-from stages.bloomindex import BLOCK_BITS, BloomIndex, key_error, over_bands, shape
+from gristmill.stages.dedup.bandindex import UNKNOWN
+from gristmill.stages.dedup.bloomindex import BLOCK_BITS, BloomIndex, key_error, over_bands, shape
 
 
 def fresh(num_rows: int, num_bands: int, seed: int) -> np.ndarray:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from records.errors import UserError
-from records.schema import IMAGE, REJECT
-from records.spec import build
-from stages.dedup_image import DedupImage, Spec, masks, perceptual_hash
+from gristmill.records.errors import UserError
+from gristmill.records.schema import IMAGE, REJECT
+from gristmill.records.spec import build
+from gristmill.stages.dedup.image import DedupImage, Spec, masks, perceptual_hash
 
 HASHES = st.integers(0, 2**64 - 1)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from stages import minhash
+from gristmill.stages.dedup import minhash
 
 WORDS = st.lists(st.text(string.ascii_letters + string.digits, min_size=1, max_size=40), max_size=60).map(" ".join)
 TEXTS = st.one_of(WORDS, st.text(max_size=300), st.text("aB1 .’é我、の한ก🎉\u00a0\u2014", max_size=120))

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages import nearindex
-from stages.bandindex import NOBODY
-from stages.embedding import cosines, quantised
-from stages.nearindex import NearIndex, keys_of, vectors_of
+from gristmill.stages.dedup import nearindex
+from gristmill.stages.dedup.bandindex import NOBODY
+from gristmill.stages.dedup.nearindex import NearIndex, keys_of, vectors_of
+from gristmill.stages.embeddings import cosines, quantised
 
 DIMENSION, THRESHOLD = 20, 0.9
 KEYS = 3
@@ -122,8 +122,8 @@ def test_keys_hold_the_vectors(dimension: int, num: int) -> None:
 
 
 def test_the_stage_makes_its_keys_of_a_stored_column() -> None:
-    from stages.dedup_semantic import DedupSemantic, DedupSemanticSpec
-    from tests.stages.models import encoder
+    from gristmill.stages.dedup.semantic import DedupSemantic, DedupSemanticSpec
+    from tests.engines.models import encoder
 
     stage = DedupSemantic(DedupSemanticSpec(model=encoder(), window=16))
     texts = pa.array(["The mill of grain", "a list of numbers " * 20, None, ""], pa.string())

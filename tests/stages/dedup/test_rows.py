@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.schema import REJECT
-from records.spec import build
-from stages.dedup_rows import DedupRows, Spec, row_hashes
+from gristmill.records.errors import UserError
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build
+from gristmill.stages.dedup.rows import DedupRows, Spec, row_hashes
 
 SCHEMA = pa.schema(
     [

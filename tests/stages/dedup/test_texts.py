@@ -6,13 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from records.errors import UserError
-from records.schema import REJECT
-from records.spec import build
-from stages import minhash
-from stages.bloomindex import BloomIndex
-from stages.dedup import Dedup, Spec
-from stages.duplicates import MAX_BLOOM_ERROR, MIN_BLOOM_ERROR
+from gristmill.records.errors import UserError
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build
+from gristmill.stages.dedup import minhash
+from gristmill.stages.dedup.bloomindex import BloomIndex
+from gristmill.stages.dedup.contract import MAX_BLOOM_ERROR, MIN_BLOOM_ERROR
+from gristmill.stages.dedup.texts import Dedup, Spec
 from tests.bench.corpus import documents
 
 
@@ -94,7 +94,8 @@ def test_the_smallest_error_allowed_can_be_kept() -> None:
 
 def test_import_is_light() -> None:
     code = (
-        "import sys, stages.dedup, stages.bandindex, stages.bloomindex; "
+        "import sys, gristmill.stages.dedup.texts, gristmill.stages.dedup.bandindex, "
+        "gristmill.stages.dedup.bloomindex; "
         "print(sorted({'numba', 'scipy', 'datasketch'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

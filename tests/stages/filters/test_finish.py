@@ -3,9 +3,9 @@
 import pyarrow as pa
 import pytest
 
-from records.errors import UserError
-from records.spec import build
-from stages.verify.finish import Finish, FinishSpec
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.stages.filters.finish import Finish, FinishSpec
 
 
 def reject(table: dict[str, object], finishes: list[str | None]) -> list[str | None]:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.spec import build
-from stages.verify.language import Language, LanguageSpec, Model, load_identifier
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.stages.filters.language import Language, LanguageSpec, Model, load_identifier
 
 SAMPLES = {
     "en": "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised by it at all.",

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.python_texts import docstrings, help_topics
-from records.spec import build
-from stages.verify.pii import Pii, PiiSpec
-from stages.verify.pii_finders import KINDS, find
-from stages.verify.pii_numbers import IBAN_LENGTHS, luhn
+from gristmill.records.errors import UserError
+from gristmill.records.readers.python_texts import docstrings, help_topics
+from gristmill.records.spec import build
+from gristmill.stages.filters.pii import Pii, PiiSpec
+from gristmill.stages.filters.pii_finders import KINDS, find
+from gristmill.stages.filters.pii_numbers import IBAN_LENGTHS, luhn
 
 SCHEMA = pa.schema([("text", pa.string()), ("reject", pa.string())])
 # None of these is anyone's: made up to the form, keys of one pattern over and over.

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.schema import REJECT
-from records.store import open_store
-from stages.ngrams import Linear, Ngrams
-from stages.verify.quality import Quality, QualitySpec
-from tests.stages.models import classifier, fit_of, judged, quality
+from gristmill.records.errors import UserError
+from gristmill.records.schema import REJECT
+from gristmill.records.stores.contract import open_store
+from gristmill.stages.filters.quality import Quality, QualitySpec
+from gristmill.stages.ngrams import Linear, Ngrams
+from tests.engines.models import classifier, fit_of, judged, quality
 
 
 def batch(texts: list[str | None]) -> pa.RecordBatch:

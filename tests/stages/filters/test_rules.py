@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.spec import build
-from stages.verify.rules import RULES, SETS, Rules, RulesSpec
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.stages.filters.rules import RULES, SETS, Rules, RulesSpec
 
 SPACE = " \t\n\r\x0b\x0c"
 STOP_WORDS = RulesSpec().stop_words

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.spec import build
-from stages.judge import JudgeSpec, read_score
+from gristmill.records.spec import build
+from gristmill.stages.judging.judge import JudgeSpec, read_score
 from tests.conftest import gristmill
 from tests.outputs import shard_paths
 from tests.recipes import teacher

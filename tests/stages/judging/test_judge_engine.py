@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 import pyarrow as pa
 import pytest
 
-from records.schema import REJECT
-from records.spec import build
-from stages.judge import Judge, JudgeSpec
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build
+from gristmill.stages.judging.judge import Judge, JudgeSpec
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 MODEL = {

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.schema import REJECT
-from records.spec import build, literals
-from stages.engine import AskRefused, Reply
-from stages.judge import Judge, JudgeSpec
-from stages.judging.answers import read_scores
+from gristmill.engines.vllm import AskRefused, Reply
+from gristmill.records.errors import UserError
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build, literals
+from gristmill.stages.judging.answers import read_scores
+from gristmill.stages.judging.judge import Judge, JudgeSpec
 
 MODEL = {"model": "package:smollm2"}
 Row = dict[str, Any]

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.judging.steps import split_steps
+from gristmill.stages.judging.steps import split_steps
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.spec import build
-from stages.verify import algebra, answer_text
-from stages.verify.answer import Answer, AnswerSpec
-from stages.verify.answer_text import RULES, compare, extract, key, normal, number_of
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.stages.verify import algebra, answer_text
+from gristmill.stages.verify.answer import Answer, AnswerSpec
+from gristmill.stages.verify.answer_text import RULES, compare, extract, key, normal, number_of
 
 SCHEMA = pa.schema([("answer", pa.string()), ("reference", pa.string()), ("reject", pa.string())])
 EQUAL = [
@@ -112,7 +112,7 @@ def test_algebra_draws_the_same_numbers_every_time() -> None:
     """sympy's own generators have no seed, so how they stand after a comparison tells whether it was seeded."""
     from sympy.core import random
 
-    from stages.verify.equal import same
+    from gristmill.stages.verify.equal import same
 
     stand = []
     for start in (1, 2):

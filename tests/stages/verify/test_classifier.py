@@ -8,17 +8,17 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from generators.fitted import Fitted, FittedSpec
-from generators.fitting import Fit
-from generators.images.classifier import Classifier as Family
-from generators.images.classifier import Spec as FamilySpec
-from generators.model_folder import load_model, read_card
-from records.datasets import DataSpec, digest_table, images_table, read_table
-from records.errors import UserError
-from records.schema import IMAGE, REJECT
-from records.store import LocalStore
-from records.tables import Column, TableSchema
-from stages.verify.classifier import Classifier, Spec
+from gristmill.generators.families.fit import Fit
+from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.families.generator import Fitted, FittedSpec
+from gristmill.generators.images.classifier import Classifier as Family
+from gristmill.generators.images.classifier import Spec as FamilySpec
+from gristmill.records.errors import UserError
+from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, read_table
+from gristmill.records.readers.tables import Column, TableSchema
+from gristmill.records.schema import IMAGE, REJECT
+from gristmill.records.stores.contract import LocalStore
+from gristmill.stages.verify.classifier import Classifier, Spec
 
 SCHEMA = TableSchema(
     (

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.spec import build, literals
-from stages.verify.consistency import Consistency, ConsistencySpec, majority
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build, literals
+from gristmill.stages.verify.consistency import Consistency, ConsistencySpec, majority
 
 SCHEMA = pa.schema([("answers", pa.list_(pa.string())), ("answer", pa.string()), ("reject", pa.string())])
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.schema import REJECT
-from records.spec import build
-from stages.verify.constraints import Constraints, ConstraintsSpec
+from gristmill.records.errors import UserError
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build
+from gristmill.stages.verify.constraints import Constraints, ConstraintsSpec
 
 FIELDS = [pa.field("a", pa.float64()), pa.field("b", pa.int64()), pa.field("who", pa.string()), REJECT]
 

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from records.errors import UserError
-from records.schema import REJECT
-from records.spec import build
-from stages.verify.copies import Copies, CopiesSpec
+from gristmill.records.errors import UserError
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build
+from gristmill.stages.verify.copies import Copies, CopiesSpec
 
 ROWS = st.lists(
     st.tuples(st.one_of(st.none(), st.integers(-5, 5)), st.one_of(st.none(), st.sampled_from(["a", "b", "c"]))),

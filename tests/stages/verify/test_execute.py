@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from records.spec import build
-from stages.verify.execute import Execute, ExecuteSpec
+from gristmill.records.spec import build
+from gristmill.stages.verify.execute import Execute, ExecuteSpec
 
 SCHEMA = pa.schema([("text", pa.string()), ("tests", pa.string()), ("reject", pa.string())])
 

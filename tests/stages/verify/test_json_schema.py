@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from records.errors import UserError
-from records.spec import build
-from stages.verify.json_schema import JsonSchema, JsonSchemaSpec
+from gristmill.records.errors import UserError
+from gristmill.records.spec import build
+from gristmill.stages.verify.json_schema import JsonSchema, JsonSchemaSpec
 
 SCHEMA = {
     "type": "object",

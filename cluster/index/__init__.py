@@ -1,0 +1,1 @@
+"""The dedup index: actors, claims, snapshots and rebuilds."""

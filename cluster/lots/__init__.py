@@ -1,0 +1,1 @@
+"""The lot loop: lots in flight, commits in lot order, quarantine."""

@@ -1,0 +1,1 @@
+"""Pools of engines: actors, their placement and their members."""

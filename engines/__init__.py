@@ -1,0 +1,1 @@
+"""What answers: language models behind one contract. Imports records only."""

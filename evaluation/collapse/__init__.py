@@ -1,0 +1,1 @@
+"""Measures of a generation and the definitions of model collapse."""

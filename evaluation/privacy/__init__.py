@@ -1,0 +1,1 @@
+"""Distances, attacks and audits: what synthetic rows reveal about real ones."""

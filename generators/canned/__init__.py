@@ -1,0 +1,1 @@
+"""The canned generator: deterministic text on CPU for dry runs, tests and benchmarks."""

@@ -1,0 +1,1 @@
+"""Families of chains, from exact Gaussian chains to language models."""

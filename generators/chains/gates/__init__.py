@@ -1,0 +1,1 @@
+"""Verifiers inside the chain loop: which rows of a model may be trained on."""

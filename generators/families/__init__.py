@@ -1,0 +1,1 @@
+"""The contract of trainable models, their fit and their folder."""

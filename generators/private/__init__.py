@@ -1,0 +1,1 @@
+"""Differential privacy: the account of a budget, and DP-SGD."""

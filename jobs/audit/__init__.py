@@ -1,0 +1,1 @@
+"""gristmill audit: re-reads an output and proves it."""

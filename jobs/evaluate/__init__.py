@@ -1,0 +1,1 @@
+"""gristmill evaluate: synthetic rows measured against real rows."""

@@ -1,0 +1,1 @@
+"""gristmill fit and gristmill audit-privacy."""

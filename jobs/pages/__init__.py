@@ -1,0 +1,1 @@
+"""Pages: what report.html of a run, an evaluation and a study share."""

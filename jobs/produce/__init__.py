@@ -1,0 +1,1 @@
+"""gristmill produce: a recipe in, a corpus out."""

@@ -1,0 +1,1 @@
+"""Recipes: TOML to checked specs, and the catalogue of shipped recipes."""

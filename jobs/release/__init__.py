@@ -1,0 +1,1 @@
+"""gristmill pack: releases of runs and of mixtures."""

@@ -1,0 +1,1 @@
+"""gristmill report: one page that shows a run."""

@@ -1,0 +1,1 @@
+"""gristmill status: how far a run is."""

@@ -1,0 +1,1 @@
+"""gristmill study: chains of generations over a grid of regimes."""

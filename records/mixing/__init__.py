@@ -1,0 +1,1 @@
+"""Real and synthetic rows in capped proportion: regimes, caps and counted draws."""

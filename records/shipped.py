@@ -1,0 +1,35 @@
+"""Files that come with the package: recipes, studies, mixtures, schemas and principles.
+
+In a checkout they are folders at its top; in a wheel they lie inside the package. `package:NAME` names one of them
+wherever a path is expected: `package:demo`, `package:fit/adult-mst`, `package:schemas/adult`.
+"""
+
+from pathlib import Path
+
+import gristmill
+
+SHIPPED = Path(__file__).resolve().parents[1]  # holds recipes/, studies/ and mixtures/
+PACKAGE_ROOT = Path(gristmill.__file__).resolve().parents[1]  # on sys.path, this makes `import gristmill` work
+FOLDERS = ("recipes", "studies", "mixtures")
+PREFIX = "package:"
+
+
+def shipped_file(uri: str) -> Path | None:
+    """The file that `package:NAME` names, or None when `uri` is no such name or no file of ours has it.
+
+    NAME is a path below recipes/, studies/ or mixtures/, with or without `.toml` and with or without the folder.
+    """
+    if not uri.startswith(PREFIX):
+        return None
+    name = uri.removeprefix(PREFIX).removesuffix(".toml") + ".toml"
+    for folder in ("", *FOLDERS):
+        path = (SHIPPED / folder / name).resolve()
+        if path.is_file() and any(path.is_relative_to(SHIPPED / known) for known in FOLDERS):
+            return path
+    return None
+
+
+def shipped_path(path: str) -> str:
+    """`path` itself, or the local file that `package:NAME` names."""
+    file = shipped_file(path)
+    return path if file is None else str(file)

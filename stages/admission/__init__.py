@@ -1,0 +1,1 @@
+"""Stages that admit a row by the rows kept before it: balance and novelty."""

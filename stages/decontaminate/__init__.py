@@ -1,0 +1,1 @@
+"""Rows that contain benchmark items: by word n-grams and by embeddings."""
