@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from gristmill.cluster.head_monitor import watching
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import FOLDERS, SHIPPED
+
+logger = logging.getLogger(__name__)
 
 FLOORS = ("records", "engines", "stages", "evaluation", "generators", "cluster", "jobs")
 KNOCK_TIMEOUT_S = 10.0
@@ -30,7 +32,7 @@ WORKER_ENV = {
 
 
 @contextmanager
-def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
+def connected(spec: ClusterSpec) -> Iterator[None]:
     """Ray for the length of the block. A local Ray is stopped at the end; a cluster is only left.
 
     Raises UserError when the address answers to nothing.
@@ -47,12 +49,12 @@ def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
-            say(f"connecting to Ray at {address}")
+            logger.info(f"connecting to Ray at {address}")
             with _shipped_code() as modules:
                 env = {"env_vars": WORKER_ENV, **modules}
                 ray.init(address=address, namespace="gristmill", runtime_env=env, **quiet)
         else:
-            say("starting a local Ray")
+            logger.info("starting a local Ray")
             _keep_to_loopback()
             ray.init(
                 address="local",
@@ -65,7 +67,7 @@ def connected(spec: ClusterSpec, say: Callable[[str], None]) -> Iterator[None]:
         where = f"Ray at {address}" if address else "a local Ray"
         raise UserError(f"cannot reach {where}: {error}; check cluster.address, RAY_ADDRESS and `ray status`") from None
     try:
-        with watching(address, say) if address else nullcontext():
+        with watching(address) if address else nullcontext():
             yield
     finally:
         ray.shutdown()

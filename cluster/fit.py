@@ -1,5 +1,6 @@
 """A fit on the cluster: one actor where it fits, told and telling while it goes on, bounded retries when it is lost."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from gristmill.cluster.errors import LOST, RunFailed, short
 from gristmill.generators.families.fit import Fit, Stopped, Told
 from gristmill.generators.families.folder import ModelCard
 from gristmill.records.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 0.25
 
@@ -58,9 +61,7 @@ class Trainer:
         self.is_stopped = True
 
 
-def train(
-    fit: Fit, spec: TrainSpec, tell: Callable[[Told], None], say: Callable[[str], None], is_stopped: Callable[[], bool]
-) -> ModelCard | None:
+def train(fit: Fit, spec: TrainSpec, tell: Callable[[Told], None], is_stopped: Callable[[], bool]) -> ModelCard | None:
     """Run `fit` on the cluster; None when it was stopped (it goes on from its checkpoint).
 
     A lost worker or node is replaced `max_retries` times. Raises UserError when the fit itself cannot go on, and
@@ -75,7 +76,7 @@ def train(
             num_lost += 1
             if num_lost > spec.max_retries:
                 raise RunFailed(f"the fit's worker was lost {num_lost} times, last: {short(error)}") from error
-            say(f"the fit's worker was lost ({short(error)}); going on from the last checkpoint")
+            logger.warning(f"the fit's worker was lost ({short(error)}); going on from the last checkpoint")
 
 
 def _attempt(

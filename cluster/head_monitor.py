@@ -1,11 +1,14 @@
 """Says that a cluster's head does not answer: Ray itself ends a driver whose head is lost without a word of ours."""
 
+import logging
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import ray
+
+logger = logging.getLogger(__name__)
 
 LOOK_EVERY_S = 2.0
 TIMEOUT_S = 2.0
@@ -13,7 +16,7 @@ NUM_MISSES = 2  # in a row; a busy head may miss one
 
 
 @contextmanager
-def watching(address: str, say: Callable[[str], None]) -> Iterator[None]:
+def watching(address: str) -> Iterator[None]:
     """Knock at the head's control store for the length of the block, from a thread of its own.
 
     Nothing is watched where it cannot be reached at the start: a proxy may stand before it.
@@ -25,7 +28,7 @@ def watching(address: str, say: Callable[[str], None]) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(address, over, say), name="headwatch", daemon=True)
+    thread = threading.Thread(target=_watch, args=(address, over), name="headwatch", daemon=True)
     thread.start()
     try:
         yield
@@ -34,17 +37,17 @@ def watching(address: str, say: Callable[[str], None]) -> Iterator[None]:
         thread.join()
 
 
-def _watch(address: str, over: threading.Event, say: Callable[[str], None]) -> None:
+def _watch(address: str, over: threading.Event) -> None:
     num_missed = 0
     while not over.wait(LOOK_EVERY_S):
         if _answers(address):
             if num_missed >= NUM_MISSES:
-                say(f"the Ray head at {address} answers again")
+                logger.warning(f"the Ray head at {address} answers again")
             num_missed = 0
             continue
         num_missed += 1
         if num_missed == NUM_MISSES:
-            say(
+            logger.warning(
                 f"the Ray head at {address} does not answer; if it stays away Ray ends this driver within a minute or "
                 f"so. What is committed is safe: start the head again and run the same command"
             )

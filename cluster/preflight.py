@@ -1,17 +1,20 @@
 """Needs against what the cluster has, before any engine starts."""
 
+import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from gristmill.cluster.pools.placement import describe, draining, living, places, want
 from gristmill.cluster.spec import PoolSpec
 from gristmill.engines.needs import Needs
 from gristmill.records.errors import UserError
 
+logger = logging.getLogger(__name__)
+
 POLL_S = 2.0
 
 
-def check_room(pools: Mapping[str, tuple[Needs, PoolSpec]], wait_s: float, say: Callable[[str], None]) -> None:
+def check_room(pools: Mapping[str, tuple[Needs, PoolSpec]], wait_s: float) -> None:
     """Return when every pool and one core for the stages have room on the nodes that are alive.
 
     An autoscaler is told what is wanted, and waited for, `wait_s` seconds. Raises UserError, naming the need, when
@@ -20,7 +23,7 @@ def check_room(pools: Mapping[str, tuple[Needs, PoolSpec]], wait_s: float, say: 
     end = time.monotonic() + wait_s
     problem = _problem(pools)
     if problem and wait_s:
-        say(f"waiting up to {wait_s:.0f} s for nodes: {problem}")
+        logger.info(f"waiting up to {wait_s:.0f} s for nodes: {problem}")
         want([(needs, spec.replicas) for needs, spec in pools.values()])
         try:
             while problem and time.monotonic() < end:

@@ -53,12 +53,12 @@ def task_of(schema: TableSchema, target: str, train: pa.Table) -> Task:
         raise UserError(f"column '{target}' holds images: it cannot be a target")
     if column.is_number:
         if np.nanstd(numbers(column, train)) == 0:
-            raise UserError(f"column '{target}' is the same in all real train rows: nothing to foretell")
+            raise UserError(f"column '{target}' is the same in all real train rows: nothing to predict")
         return Task(schema, target)
     found = texts(column, train).value_counts().to_pylist()
     order = sorted(found, key=lambda c: (c["counts"], c["values"]))
     if len(order) < 2:
-        raise UserError(f"column '{target}' is the same in all real train rows: nothing to foretell")
+        raise UserError(f"column '{target}' is the same in all real train rows: nothing to predict")
     positive = order[0]["values"] if len(order) == 2 else None
     return Task(schema, target, tuple(sorted(c["values"] for c in order)), positive)
 
@@ -192,12 +192,12 @@ def _fitted(task: Task, learner: Learner, rows: _Rows) -> Callable[[np.ndarray],
     classifier = learner.make().fit(learner.features(rows), rows.target)
     at = [list(task.classes).index(c) for c in classifier.classes_]
 
-    def foretell(features: np.ndarray) -> np.ndarray:
+    def predict(features: np.ndarray) -> np.ndarray:
         made = np.zeros((len(features), len(task.classes)))
         made[:, at] = classifier.predict_proba(features)
         return made
 
-    return foretell
+    return predict
 
 
 def score(task: Task, truth: np.ndarray, told: np.ndarray) -> dict[str, float | None]:

@@ -72,7 +72,7 @@ class Generator(ABC):
     def refuse(self, asks: pa.RecordBatch, reason: str) -> pa.RecordBatch:
         """`asks` with every living row rejected for `reason`: they could not be made."""
         dead = asks.column(REJECT.name).is_valid().to_pylist()
-        return fill(asks, self.payload, [None if is_dead else Made(reason=reason) for is_dead in dead])
+        return fill(asks, self.payload, [None if is_dead else GeneratedRow(reason=reason) for is_dead in dead])
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -84,7 +84,7 @@ class Generator(ABC):
 
 
 @dataclass
-class Made:
+class GeneratedRow:
     """One made row: payload by column name, how it finished, what it cost, or why it was rejected."""
 
     payload: dict[str, Any] = field(default_factory=dict)
@@ -105,10 +105,10 @@ def fields_of(ask: str | None, given: Sequence[str] | None = None) -> dict[str, 
     return fields if given is None else {name: fields.get(name) for name in given}
 
 
-def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[Made | None]) -> pa.RecordBatch:
+def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[GeneratedRow | None]) -> pa.RecordBatch:
     """`asks` with `made` in its columns; `made[i]` is None where row i was dead on arrival and is left untouched."""
     assert len(made) == asks.num_rows
-    rows = [m if m is not None else Made(tokens_in=None, tokens_out=None) for m in made]  # type: ignore[arg-type]
+    rows = [m if m is not None else GeneratedRow(tokens_in=None, tokens_out=None) for m in made]  # type: ignore[arg-type]
     batch = asks
     for declared in payload:
         values = [m.payload.get(declared.name) for m in rows]

@@ -18,7 +18,7 @@ import pyarrow as pa
 from gristmill.engines import models
 from gristmill.engines.needs import Needs
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.contract import Generator, Made, fields_of, fill
+from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.text.contract import Template
 from gristmill.records.errors import UserError
 from gristmill.records.schema import ASK, IMAGE, REJECT
@@ -148,21 +148,21 @@ class Diffusers(Generator):
                 assert one is not None
                 one.finish = "stop"
                 if flags[place]:
-                    made[row] = Made(reason="unsafe")  # as the pipeline's own checker says
+                    made[row] = GeneratedRow(reason="unsafe")  # as the pipeline's own checker says
                 else:
                     one.payload["image"] = {"bytes": images[place], "path": None}
                 self._num_made += 1
         return fill(asks, self.payload, made)
 
-    def _asked(self, text: str | None) -> Made:
+    def _asked(self, text: str | None) -> GeneratedRow:
         """The prompt of an ask, or why there is none."""
         fields = fields_of(text)
         if fields is None:
-            return Made(reason="malformed_ask")
+            return GeneratedRow(reason="malformed_ask")
         try:
-            return Made({"prompt": self._template.render(fields)})
+            return GeneratedRow({"prompt": self._template.render(fields)})
         except AskRefused as refused:
-            return Made(reason=refused.reason)
+            return GeneratedRow(reason=refused.reason)
 
     def _batch(self, prompts: Sequence[str], seeds: Sequence[int]) -> tuple[list[bytes], Sequence[bool]]:
         """PNG bytes of each prompt's image, and whether the pipeline's safety checker has blackened it."""

@@ -1,4 +1,4 @@
-"""`kind = "given"`: the rows of the source as they are, no model asked.
+"""`kind = "passthrough"`: the rows of the source as they are, no model asked.
 
 To verify, decontaminate, deduplicate or balance a corpus that exists already, and to see what gates do to rows that are
 known to be right or wrong.
@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from gristmill.engines.needs import Needs
-from gristmill.generators.contract import Generator, Made, fields_of, fill
+from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.records.schema import ASK, REJECT, clean
 from gristmill.records.spec import literals
 
@@ -33,10 +33,10 @@ class GivenSpec:
                 raise ValueError(f"column '{name}' is named twice")
 
 
-class Given(Generator):
+class Passthrough(Generator):
     """Rejects `generator:malformed_ask` (no JSON object), `generator:missing_field` and `generator:not_a_list`."""
 
-    kind: ClassVar[str] = "given"
+    kind: ClassVar[str] = "passthrough"
     Spec: ClassVar[type] = GivenSpec
     spec: GivenSpec
 
@@ -74,18 +74,18 @@ class Given(Generator):
         self._num_made += len(made) - sum(dead)
         return fill(asks, self.payload, made)
 
-    def _row(self, ask: str | None) -> Made:
+    def _row(self, ask: str | None) -> GeneratedRow:
         fields = fields_of(ask)
         if fields is None:
-            return Made(reason="malformed_ask")
+            return GeneratedRow(reason="malformed_ask")
         if any(name not in fields for name in self.fields_read()):
-            return Made(reason="missing_field")
+            return GeneratedRow(reason="missing_field")
         payload: dict[str, Any] = {name: _text(fields[name]) for name in self.spec.columns}
         for name in self.spec.lists:
             if not isinstance(fields[name], list | None):
-                return Made(reason="not_a_list")
+                return GeneratedRow(reason="not_a_list")
             payload[name] = None if fields[name] is None else [_text(value) for value in fields[name]]
-        return Made(payload, finish="stop")
+        return GeneratedRow(payload, finish="stop")
 
 
 def _text(value: Any) -> str | None:

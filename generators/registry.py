@@ -6,7 +6,7 @@ from gristmill.records.kinds import Kinds, kind_class
 KINDS: Kinds = {
     "canned": ("gristmill.generators.canned.generator", "Canned"),
     "diffusers": ("gristmill.generators.diffusers", "Diffusers"),
-    "given": ("gristmill.generators.passthrough", "Given"),
+    "passthrough": ("gristmill.generators.passthrough", "Passthrough"),
     "model": ("gristmill.generators.families.generator", "Fitted"),
     "simulator": ("gristmill.generators.simulators.generator", "Simulated"),
     "teacher": ("gristmill.generators.teacher", "Teacher"),

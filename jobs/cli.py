@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from gristmill.jobs.terminal.logs import set_up_logging
 from gristmill.records.errors import UserError
 
 FORMATS = ("rows", "messages", "alpaca", "preference", "text", "prompt-completion")  # those of jobs/release/formats.py
@@ -103,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--real-train", required=True, metavar="URI", help=f"the rows that were learnt from: {data}")
     evaluate.add_argument("--real-holdout", required=True, metavar="URI", help="real rows that the generator never saw")
     evaluate.add_argument("--schema", metavar="FILE", help="TOML; default: the model's, else read from the train rows")
-    evaluate.add_argument("--target", metavar="COLUMN", help="what utility foretells from the other columns")
+    evaluate.add_argument("--target", metavar="COLUMN", help="what utility predicts from the other columns")
     evaluate.add_argument("--model", metavar="URI", help='the fit\'s --out; a run of kind = "model" names it itself')
     evaluate.add_argument(
         "--text-column", metavar="COLUMN", help="texts to judge (default: text, where all three tables have it)"
@@ -114,7 +115,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--student",
         metavar="RECIPE",
-        help="a fit recipe of kind causal-lm: trained on the synthetic texts and on as many real ones, and both judged "
+        help="a fit recipe of kind causal_lm: trained on the synthetic texts and on as many real ones, and both judged "
         "on the holdout",
     )
     evaluate.add_argument(
@@ -188,6 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit codes: 0 all done; 1 an audit found something or refuted a claim; 2 it cannot be done (one line says why);
     3 the source ended before a limit was reached; 130 stopped by Ctrl-C."""
     args = parser().parse_args(argv)
+    set_up_logging()
     try:
         return _call(args)
     except UserError as error:

@@ -54,8 +54,13 @@ class Events:
         self._flushing = threading.Lock()
         self._part, self._so_far = 0, b""  # the part that is being filled, and what it holds
 
-    def note(self, event: str, *, lot: int | None = None, stage: str | None = None, **values: Any) -> None:
-        """Log one event. Values are numbers, names and reasons, or lists and tables of them."""
+    def note(
+        self, event: str, *, lot: int | None = None, stage: str | None = None, echo: bool = True, **values: Any
+    ) -> None:
+        """Log one event; `echo` is whether it may go to stderr too.
+
+        Values are numbers, names and reasons, or lists and tables of them.
+        """
         line = {"t": "", "run": self.run, "start": self.start, "event": event}
         line |= {k: v for k, v in (("lot", lot), ("stage", stage)) if v is not None}
         for name, value in values.items():
@@ -66,7 +71,7 @@ class Events:
             if len(self._pending) > MAX_PENDING:
                 self._pending.popleft()
                 self._num_dropped += 1
-        if self.echo:
+        if self.echo and echo:
             try:
                 sys.stderr.write(text + "\n")
                 sys.stderr.flush()

@@ -5,6 +5,7 @@ synchronised clocks: a rival is alive when its beat changes while we watch, or w
 """
 
 import json
+import logging
 import os
 import secrets
 import socket
@@ -16,6 +17,8 @@ from gristmill.records.errors import Conflict, UserError
 from gristmill.records.processes import knows_processes, process_start
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.retry import patience
+
+logger = logging.getLogger(__name__)
 
 NAME = "lease.json"
 BEAT_S = 5.0
@@ -48,7 +51,7 @@ class Lease:
         except ValueError:
             return {}
 
-    def acquire(self, say: Any = None) -> None:
+    def acquire(self) -> None:
         """Take the lease. Raises UserError when another driver holds it and is alive.
 
         `say` is called with one line when we have to watch a silent rival for `DEAD_S` seconds.
@@ -56,20 +59,21 @@ class Lease:
         try:
             self.store.put(NAME, self._content(), if_absent=True)
         except Conflict:
-            self._outlive(self._read(), say)
+            self._outlive(self._read())
             self.store.put(NAME, self._content())
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
 
-    def _outlive(self, held: dict[str, Any] | None, say: Any) -> None:
+    def _outlive(self, held: dict[str, Any] | None) -> None:
         if not held or held.get("token") == self.token:
             return
         if held.get("host") == socket.gethostname() and knows_processes():
             if process_start(int(held["pid"])) != held.get("process_start"):
                 return
             self._refuse(held)
-        if say:
-            say(f"{self.store.uri} was last written by {who(held)}; watching {DEAD_S:.0f} s whether that one is alive")
+        logger.info(
+            f"{self.store.uri} was last written by {who(held)}; watching {DEAD_S:.0f} s whether that one is alive"
+        )
         end = time.monotonic() + DEAD_S
         while time.monotonic() < end:
             time.sleep(1.0)

@@ -22,7 +22,7 @@ from gristmill.records.schema import REJECT
 
 
 @dataclass(frozen=True)
-class Found:
+class Findings:
     """What `Stage.find` answers: one array per declared column and, per row, null or the reason of the reject."""
 
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
@@ -79,10 +79,10 @@ class Stage(ABC):
         """Load what the stage needs, once per worker process, before the first `run`."""
 
     @abstractmethod
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         """Findings for `rows`, all alive, at least one. Must be deterministic."""
 
-    async def find_pooled(self, rows: pa.RecordBatch) -> Found:
+    async def find_pooled(self, rows: pa.RecordBatch) -> Findings:
         """As `find`, for a stage that lives in a pool: several lots may be under way at once."""
         return self.find(rows)
 
@@ -99,16 +99,16 @@ class Stage(ABC):
         """`batch` with every living row rejected for `reason` and no findings: they could not be had."""
         num_living = batch.column(REJECT.name).null_count
         found = self._nothing(num_living)
-        return self._joined(batch, Found(found.columns, pa.repeat(pa.scalar(reason), num_living)))
+        return self._joined(batch, Findings(found.columns, pa.repeat(pa.scalar(reason), num_living)))
 
-    def _nothing(self, num_rows: int) -> Found:
-        return Found({f.name: pa.nulls(num_rows, f.type) for f in self.columns()})
+    def _nothing(self, num_rows: int) -> Findings:
+        return Findings({f.name: pa.nulls(num_rows, f.type) for f in self.columns()})
 
     def _living(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         reject = batch.column(REJECT.name)
         return batch if reject.null_count == batch.num_rows else batch.filter(reject.is_null())
 
-    def _joined(self, batch: pa.RecordBatch, found: Found) -> pa.RecordBatch:
+    def _joined(self, batch: pa.RecordBatch, found: Findings) -> pa.RecordBatch:
         """`batch` with what was found on its living rows."""
         reject = batch.column(REJECT.name)
         places = None

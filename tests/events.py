@@ -30,7 +30,7 @@ class Story:
         """A new start of the driver, so many seconds after the story's first moment."""
         self.start += 1
         self.lines, self.zero = [], self.began + timedelta(seconds=began_s)
-        self.note(-2.0, "say", text="waiting for room on the cluster")
+        self.note(-2.0, "log", text="waiting for room on the cluster")
         self.note(0.0, "start", num_lots=0, num_asks=sum(l.asks for l in self.lots), replicas=replicas, nodes=2)
 
     def note(self, at_s: float, event: str, **values: Any) -> None:

@@ -101,7 +101,8 @@ def heavy(path: str, tree: ast.Module) -> list[tuple[str, int]]:
     names = []
     for name, line in top_level(tree):
         first = name.removeprefix("gristmill.").split(".")[0]
-        if first in HEAVY and (first, floor) != ("ray", "cluster") or name.startswith(NETS):
+        is_heavy = first in HEAVY and (first, floor) != ("ray", "cluster")
+        if is_heavy or name.startswith(NETS):
             names.append((name, line))
     return names
 

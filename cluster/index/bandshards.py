@@ -1,5 +1,6 @@
 """The actors that hold the dedup index, each some of its bands: made, filled in parallel, asked together."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -13,6 +14,8 @@ from gristmill.cluster.index.rebuild import ClaimSource, num_at_once, read_back
 from gristmill.cluster.index.snapshots import Claims, Stretch
 from gristmill.stages.dedup.bandindex import merged
 from gristmill.stages.dedup.contract import Duplicates
+
+logger = logging.getLogger(__name__)
 
 TELL_EVERY_S = 10.0
 
@@ -77,7 +80,6 @@ class BandShards:
         numbers: list[int],
         num_lots: int,
         uncommitted: Sequence[Claims],
-        say: Callable[[str], None],
         should_stop: Callable[[], bool] | None,
     ) -> int:
         """Make these actors anew with the claims of the committed lots and the uncommitted ones; the committed rows.
@@ -101,7 +103,7 @@ class BandShards:
             self._nbytes.update(zip(numbers, ray.get(loads)))
             rows, lots = rows + num_rows, lots + len(stretch)
             if word is not None:
-                say(f"dedup index: {word}")
+                logger.info(f"dedup index: {word}")
             elif stretch.name is not None:
                 lots_from_snapshots += len(stretch)
 
@@ -113,7 +115,7 @@ class BandShards:
                 end_first()
             if time.monotonic() - told > TELL_EVERY_S:
                 told = time.monotonic()
-                say(f"dedup index: {lots:,} of {num_lots:,} lots read back")
+                logger.info(f"dedup index: {lots:,} of {num_lots:,} lots read back")
         while running:
             end_first()
         for keys, owners in uncommitted:
@@ -121,7 +123,7 @@ class BandShards:
             self._nbytes.update(zip(numbers, ray.get(sent)))
         if num_lots:
             how = f"{lots_from_snapshots:,} of {num_lots:,} lots from snapshots"
-            say(f"dedup index: {rows:,} rows read back in {time.monotonic() - started:.1f} s ({how})")
+            logger.info(f"dedup index: {rows:,} rows read back in {time.monotonic() - started:.1f} s ({how})")
         return rows
 
     def ask(self, unsent: Claims, asked: np.ndarray, first_unsettled: int) -> np.ndarray:

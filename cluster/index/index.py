@@ -1,6 +1,7 @@
 """The dedup index, the driver's side: claims in lot order. A view, never a truth: it is rebuilt from the committed
 shards, or faster from snapshots of its claims."""
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -13,12 +14,14 @@ from gristmill.cluster.index import snapshots
 from gristmill.cluster.index.bandshards import BandShards, IndexLost
 from gristmill.cluster.index.rebuild import ClaimSource
 from gristmill.cluster.index.snapshots import Claims, SnapshotWriter
-from gristmill.cluster.lots.work import Brief
+from gristmill.cluster.lots.work import LotResult
 from gristmill.cluster.spec import SNAPSHOT_LOTS
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import resolve_admitting
 from gristmill.stages.dedup.bandindex import NOBODY
 from gristmill.stages.dedup.contract import Duplicates
+
+logger = logging.getLogger(__name__)
 
 MAX_EXCESS = 10.0  # times the stated error at which overfull filters end the run
 
@@ -28,23 +31,24 @@ class DedupIndex:
 
     def __init__(
         self,
-        kit_ref: Any,
+        pipeline_ref: Any,
         store: Store,
         num_bands: int,
         num_actors: int,
         max_retries: int,
         snapshot_lots: int = SNAPSHOT_LOTS,
     ) -> None:
-        """`kit_ref` is of a kit with a dedup stage of `num_bands`; `snapshot_lots` lots make a snapshot, 0 for none."""
-        kit = ray.get(kit_ref)
-        assert kit.dedup is not None and kit.dedup.bands == num_bands
-        self.dedup: Duplicates = kit.dedup
+        """`pipeline_ref`: a pipeline with a dedup stage of `num_bands`; `snapshot_lots` lots a snapshot, 0 for none."""
+        pipeline = ray.get(pipeline_ref)
+        assert pipeline.dedup is not None and pipeline.dedup.bands == num_bands
+        self.dedup: Duplicates = pipeline.dedup
         self.num_bands, self.max_retries = num_bands, max_retries
-        self.say: Callable[[str], None] = lambda text: None
-        self._lot_size = kit.plan.lot_size
-        whose = snapshots.identity(kit.plan, kit.dedup)
-        self._writer = SnapshotWriter(store, whose, snapshot_lots, lambda text: self.say(text))
-        self._shards = BandShards(kit.dedup, num_actors, ClaimSource(store, kit.plan, kit.dedup, whose, snapshot_lots))
+        self._lot_size = pipeline.plan.lot_size
+        whose = snapshots.identity(pipeline.plan, pipeline.dedup)
+        self._writer = SnapshotWriter(store, whose, snapshot_lots)
+        self._shards = BandShards(
+            pipeline.dedup, num_actors, ClaimSource(store, pipeline.plan, pipeline.dedup, whose, snapshot_lots)
+        )
         # Claims that no committed shard holds yet, by lot; actors made anew in mid-run need them.
         self._uncommitted: dict[int, Claims] = {}
         self._num_committed = self._num_settled = 0
@@ -66,7 +70,6 @@ class DedupIndex:
     def start(
         self,
         num_committed: int,
-        say: Callable[[str], None] | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         """Make the actors and fill them with the claims of the committed lots, again when one is lost meanwhile.
@@ -74,7 +77,6 @@ class DedupIndex:
         Raises RunFailed when they are lost again and again, or a shard cannot be read.
         """
         self._num_committed = self._unsent_from = num_committed
-        self.say = say or self.say
         self._revive(self._shards.numbers, should_stop)
         self._check_fill()
 
@@ -85,7 +87,7 @@ class DedupIndex:
         cause: BaseException
         for _ in range(self.max_retries + 1):
             try:
-                self._num_settled = self._shards.fill(numbers, self._num_committed, sent, self.say, should_stop)
+                self._num_settled = self._shards.fill(numbers, self._num_committed, sent, should_stop)
                 return
             except LOST as error:
                 cause = error
@@ -95,16 +97,16 @@ class DedupIndex:
                     raise RunFailed(f"dedup: the index cannot be read back: {short(cause)}") from error
         raise RunFailed(f"dedup: the index was lost {self.max_retries + 1} times ({short(cause)})") from cause
 
-    def claim(self, lot: int, brief: Brief, first_owner: int) -> np.ndarray:
+    def claim(self, lot: int, result: LotResult, first_owner: int) -> np.ndarray:
         """Owners int64 (num_rows,) of a lot's rows: -1 for a row that is kept (or dead), else that of the row which it
         duplicates: its ask number, or UNKNOWN (-2) where the index cannot name it.
 
         Lots must come in their order. Raises RunFailed when the index is lost again and again.
         """
-        return self._claim([(lot, brief, first_owner)])[0]
+        return self._claim([(lot, result, first_owner)])[0]
 
-    def claim_many(self, lots: Sequence[tuple[int, Brief, int]]) -> list[np.ndarray]:
-        """What `claim` would answer for each (lot, brief, first owner) in turn; with an exact index in one round trip.
+    def claim_many(self, lots: Sequence[tuple[int, LotResult, int]]) -> list[np.ndarray]:
+        """What `claim` would answer for each (lot, result, first owner) in turn; with an exact index in one round trip.
 
         A filter would answer otherwise for lots that are claimed together, and then their number would change rows.
         """
@@ -112,20 +114,22 @@ class DedupIndex:
             return self._claim(lots)
         return [self.claim(*one) for one in lots]
 
-    def claim_admitting(self, lot: int, brief: Brief, first_owner: int, admit: Callable[[int], bool]) -> np.ndarray:
+    def claim_admitting(
+        self, lot: int, result: LotResult, first_owner: int, admit: Callable[[int], bool]
+    ) -> np.ndarray:
         """As `claim`, but a row that is no duplicate is kept only if `admit(its ask number)` says so; it is asked in
         the order of the rows. A row that is refused has -1 and claims nothing."""
-        return self._claim([(lot, brief, first_owner)], admit)[0]
+        return self._claim([(lot, result, first_owner)], admit)[0]
 
     def _claim(
         self,
-        lots: Sequence[tuple[int, Brief, int]],
+        lots: Sequence[tuple[int, LotResult, int]],
         admit: Callable[[int], bool] | None = None,
     ) -> list[np.ndarray]:
-        keys = np.concatenate([brief.keys for _, brief, _ in lots if brief.keys is not None])
-        alive = np.concatenate([brief.alive for _, brief, _ in lots])
+        keys = np.concatenate([result.keys for _, result, _ in lots if result.keys is not None])
+        alive = np.concatenate([result.alive for _, result, _ in lots])
         first_lot, _, first_owner = lots[0]
-        starts = np.cumsum([0] + [len(brief.alive) for _, brief, _ in lots])
+        starts = np.cumsum([0] + [len(result.alive) for _, result, _ in lots])
         if [owner for _, _, owner in lots] != (first_owner + starts[:-1]).tolist():
             raise ValueError("lots that are claimed together must follow one another")
         found = np.full(len(alive), NOBODY, np.int64)
@@ -148,7 +152,7 @@ class DedupIndex:
                 return self._shards.ask(self._unsent, asked, self._num_committed * self._lot_size)
             except IndexLost as error:
                 cause = error
-                self.say(f"lot {lot}: the dedup index was lost and is built again ({error})")
+                logger.warning(f"lot {lot}: the dedup index was lost and is built again ({error})")
                 self._revive(error.numbers)
         raise RunFailed(f"dedup: the index was lost {self.max_retries + 1} times ({cause})") from cause
 
@@ -199,7 +203,7 @@ class DedupIndex:
             )
         if error > 1.5 * self._told_error:
             self._told_error = error
-            self.say(f"dedup index: {what}; at {MAX_EXCESS:g} times that the run stops")
+            logger.warning(f"dedup index: {what}; at {MAX_EXCESS:g} times that the run stops")
 
 
 def _joined(claims: Sequence[Claims], num_bands: int) -> Claims:

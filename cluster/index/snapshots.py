@@ -11,8 +11,9 @@ lot on, uint32 (n,), then the keys, uint64 (bands, n), both little-endian: 4 + 8
 
 import hashlib
 import json
+import logging
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,8 @@ from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan
 from gristmill.records.stores.contract import Store
 from gristmill.stages.dedup.contract import Duplicates
+
+logger = logging.getLogger(__name__)
 
 FOLDER = "index"
 FORMAT = 1
@@ -156,8 +159,8 @@ class SnapshotWriter:
     shards, and nothing else: it is told and the run goes on.
     """
 
-    def __init__(self, store: Store, whose: dict[str, Any], num_lots: int, say: Callable[[str], None]) -> None:
-        self.store, self.whose, self.num_lots, self.say = store, whose, num_lots, say
+    def __init__(self, store: Store, whose: dict[str, Any], num_lots: int) -> None:
+        self.store, self.whose, self.num_lots = store, whose, num_lots
         self._lots: list[tuple[int, Claims]] = []
         self._num_rows = 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshot")
@@ -193,13 +196,13 @@ class SnapshotWriter:
         if not lots:
             return
         if len(self._puts) >= MAX_WAITING:
-            return self.say(f"dedup index: the store is slow; no snapshot of lots {lots[0][0]} to {lots[-1][0]}")
+            return logger.warning(f"dedup index: the store is slow; no snapshot of lots {lots[0][0]} to {lots[-1][0]}")
         self._puts.append(self._thread.submit(self._write, lots))
 
     def _tell(self, puts: list[Future[str | None]]) -> None:
         for put in puts:
             if (word := put.result()) is not None:
-                self.say(word)
+                logger.warning(word)
 
     def _write(self, lots: list[tuple[int, Claims]]) -> str | None:
         first, stop = lots[0][0], lots[-1][0] + 1

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.cluster.lots.quarantine import Quarantine
-from gristmill.cluster.lots.work import Brief, Kit
+from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.pool import Pool
 from gristmill.records.shards import Encoded
-from gristmill.stages.admission.contract import Claimed
+from gristmill.stages.admission.contract import LotVerdicts
 
 READY_PHASES = ("ready", "finishing", "finished", "committing")  # all that is left is the lot's turn
 
@@ -24,12 +24,12 @@ class Step:
     segment: int = 0
 
 
-def route(kit: Kit, pools: Sequence[Pool], generator_pool: Pool | None) -> list[Step]:
-    """The steps from asks to the claim; the last is always a segment, which makes the brief for it."""
+def route(pipeline: LotPipeline, pools: Sequence[Pool], generator_pool: Pool | None) -> list[Step]:
+    """The steps from asks to the claim; the last is always a segment, which makes the result for it."""
     by_name = {pool.name: pool for pool in pools}
     steps = [Step("making", generator_pool)] if generator_pool else []
-    segments = kit.segments
-    names = [stage.name for stage in kit.stages if stage.name in kit.pooled]
+    segments = pipeline.segments
+    names = [stage.name for stage in pipeline.stages if stage.name in pipeline.pooled]
     for number, stages in enumerate(segments):
         is_last = number == len(segments) - 1
         if stages or is_last or (number == 0 and not generator_pool):
@@ -40,7 +40,7 @@ def route(kit: Kit, pools: Sequence[Pool], generator_pool: Pool | None) -> list[
 
 
 @dataclass
-class Flight:
+class InFlightLot:
     """A lot between birth and commit: waiting for room, running a step, ready to claim, finishing, finished."""
 
     lot: int
@@ -55,8 +55,8 @@ class Flight:
     output_ref: Any = None  # what it makes
     member: Member | None = None
     quarantine: Quarantine | None = None
-    brief: Brief | None = None
-    claimed: Claimed | None = None
+    result: LotResult | None = None
+    claimed: LotVerdicts | None = None
     encoded: Encoded | None = None
     replica: int | None = None  # that made its rows
     node: str | None = None
@@ -74,4 +74,4 @@ class Flight:
         """From its asks, with the same ids and seeds."""
         self.step, self.phase, self.suspicion = 0, "waiting", 0
         self.input_ref = self.asks_ref
-        self.ref = self.output_ref = self.member = self.quarantine = self.brief = self.claimed = self.encoded = None
+        self.ref = self.output_ref = self.member = self.quarantine = self.result = self.claimed = self.encoded = None

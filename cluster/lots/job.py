@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.cluster.budget import Budget
-from gristmill.cluster.lots.in_flight import READY_PHASES, Flight, Step
-from gristmill.cluster.lots.work import Kit
+from gristmill.cluster.lots.in_flight import READY_PHASES, InFlightLot, Step
+from gristmill.cluster.lots.work import LotPipeline
 from gristmill.cluster.pools.placement import want
 from gristmill.cluster.pools.pool import Pool
 from gristmill.cluster.pools.replica import StageWorker
@@ -29,7 +29,7 @@ def _silent(event: str, **values: Any) -> None:
 class Job:
     """All that a run needs, made by the verbs of `jobs`."""
 
-    kit: Kit
+    pipeline: LotPipeline
     source: Asked
     store: Store
     spec: ClusterSpec
@@ -43,11 +43,11 @@ class Job:
 
 def build_pools(job: Job) -> list[Pool]:
     """The generator's pool first, if it wants one, then one for every pooled stage."""
-    spec, kit = job.spec, job.kit
+    spec, pipeline = job.spec, job.pipeline
     pools = []
     if job.pooled:
         pools.append(Pool("generator", job.pooled, job.pooled.needs, spec.generator_pool, spec, job.note))
-    for worker in (StageWorker(stage) for stage in kit.stages if stage.name in kit.pooled):
+    for worker in (StageWorker(stage) for stage in pipeline.stages if stage.name in pipeline.pooled):
         pools.append(Pool(worker.name, worker, worker.needs, spec.pool(worker.name), spec, job.note))
     for pool in pools:
         pool.others = [other for other in pools if other is not pool]
@@ -70,7 +70,7 @@ def window(spec: ClusterSpec, pools: Sequence[Pool], num_cpus: int) -> int:
 
 
 @dataclass
-class Beat:
+class Progress:
     """What a display may want to know, a few times a second."""
 
     totals: Summary
@@ -96,7 +96,7 @@ class Beat:
 
 def beat(
     totals: Summary,
-    flights: Iterable[Flight],
+    flights: Iterable[InFlightLot],
     steps: Sequence[Step],
     pools: Sequence[Pool],
     budget: Budget,
@@ -104,7 +104,7 @@ def beat(
     retries: Mapping[str, int],
     busy_s: Mapping[str, float],
     index_bytes: int,
-) -> Beat:
+) -> Progress:
     """The state of a run now."""
     now = time.monotonic()
     in_flight: Counter[str] = Counter()
@@ -117,7 +117,7 @@ def beat(
     if job.pooled:
         made, tokens_per_s, num_open = pools[0].made, pools[0].tokens_per_s, pools[0].num_open
         share = tokens_per_s / (job.spec.tokens_per_s * num_open) if job.spec.tokens_per_s and num_open else None
-    return Beat(
+    return Progress(
         totals,
         dict(in_flight),
         sum(len(p.members) for p in pools),

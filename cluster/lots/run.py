@@ -5,6 +5,7 @@ finishing -> finished -> [commit, in lot order]. A lot whose worker is lost take
 times; any other error ends the run and names lot and stage. What is committed is never touched again.
 """
 
+import logging
 import queue
 import time
 from collections import Counter
@@ -17,14 +18,16 @@ import ray
 from gristmill.cluster.budget import Budget
 from gristmill.cluster.errors import Lost, RunFailed, fetch
 from gristmill.cluster.lots.commit import Committer
-from gristmill.cluster.lots.in_flight import Flight, route
-from gristmill.cluster.lots.job import Beat, Job, beat, build_pools, hint, window
+from gristmill.cluster.lots.in_flight import InFlightLot, route
+from gristmill.cluster.lots.job import Job, Progress, beat, build_pools, hint, window
 from gristmill.cluster.lots.quarantine import SUSPECT_AFTER, Quarantine
-from gristmill.cluster.lots.sequencer import Turnstile
-from gristmill.cluster.lots.work import Brief, finish_task, process_task, warm_task
+from gristmill.cluster.lots.sequencer import CommitSequencer
+from gristmill.cluster.lots.work import LotResult, finish_task, process_task, warm_task
 from gristmill.cluster.pools.replica import join_task
 from gristmill.records.lots import unborn
 from gristmill.records.shards import Summary
+
+logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
 POLL_S = 0.1
@@ -36,26 +39,26 @@ INLINE_BYTES = 64 * 1024
 class LotLoop:
     """Runs a job to its end. `stop()` may be called from a signal handler: lots in commit are finished."""
 
-    def __init__(self, job: Job, on_beat: Callable[[Beat], None], say: Callable[[str], None]) -> None:
-        self.job, self.on_beat, self.say = job, on_beat, say
+    def __init__(self, job: Job, on_progress: Callable[[Progress], None]) -> None:
+        self.job, self.on_progress = job, on_progress
         self.totals, self.stopping, self.began = job.totals, False, time.monotonic()
         self.retries: Counter[str] = Counter()
         self.busy_s: Counter[str] = Counter()  # seconds of CPU workers by stage
         self.num_poison = 0
         self.pools = build_pools(job)
         self.generator_pool = self.pools[0] if job.pooled else None
-        self.route = route(job.kit, self.pools, self.generator_pool)
+        self.route = route(job.pipeline, self.pools, self.generator_pool)
         self.budget = Budget(job.limits, self.pools, job.device_s, job.cost)
         self.committer = Committer(job.store)
-        self._kit_ref = ray.put(job.kit)
-        self._done: queue.SimpleQueue[tuple[Flight, Any, Future]] = queue.SimpleQueue()
-        self._flights: dict[int, Flight] = {}
-        self._in_commit: dict[int, Flight] = {}
+        self._pipeline_ref = ray.put(job.pipeline)
+        self._done: queue.SimpleQueue[tuple[InFlightLot, Any, Future]] = queue.SimpleQueue()
+        self._flights: dict[int, InFlightLot] = {}
+        self._in_commit: dict[int, InFlightLot] = {}
         self._waiting: set[int] = set()  # lots that wait for room
         self._next = self._to_claim = self._to_hand_over = job.totals.num_lots
         self._window, self._num_cpus, self._handed = 0, 1, Summary()  # handed: committed, or on the way there
         self._handed.add(job.totals)
-        self.turnstile = Turnstile(job.kit, self._kit_ref, job.store, job.spec)
+        self.sequencer = CommitSequencer(job.pipeline, self._pipeline_ref, job.store, job.spec)
         self._shown = self._polled = self._counted = 0.0
 
     def stop(self) -> None:
@@ -72,18 +75,20 @@ class LotLoop:
             for pool in self.pools:
                 pool.start()  # engines load while the index is read back and stages are opened
             if self.pools:
-                self._warm = warm_task.remote([self._kit_ref])  # if it fails, so will the first lot, with a name to it
-            self.turnstile.start(self.totals, self.say, lambda: self.stopping)
+                self._warm = warm_task.remote(
+                    [self._pipeline_ref]
+                )  # if it fails, so will the first lot, with a name to it
+            self.sequencer.start(self.totals, lambda: self.stopping)
             return self._loop()
         finally:
             self._committed(self.committer.stop())
-            self.turnstile.stop()
+            self.sequencer.stop()
             for pool in self.pools:
                 pool.stop()
             hint(self.pools, is_over=True)
 
     def _loop(self) -> str:
-        num_lots = self.job.kit.plan.num_lots
+        num_lots = self.job.pipeline.plan.num_lots
         while True:
             reached = self._reached() or self.budget.spent
             is_last = num_lots is not None and self._to_hand_over >= num_lots
@@ -104,7 +109,7 @@ class LotLoop:
 
     def _reached(self) -> str | None:
         """The limit that is reached by the lots that are committed or on the way there, "quotas" if all are full."""
-        return self.job.limits.reached(self._handed) or ("quotas" if self.turnstile.is_full(self._handed) else None)
+        return self.job.limits.reached(self._handed) or ("quotas" if self.sequencer.is_full(self._handed) else None)
 
     def _poll(self) -> None:
         now = time.monotonic()
@@ -118,12 +123,12 @@ class LotLoop:
         self._window = window(self.job.spec, self.pools, self._num_cpus)
 
     def _launch(self, num_lots: int | None) -> None:
-        plan, window = self.job.kit.plan, self._window
+        plan, window = self.job.pipeline.plan, self._window
         while len(self._flights) + self.committer.num_running < window and (num_lots is None or self._next < num_lots):
             if self.budget.closing or not plan.may_be_born(self._next, self.totals.num_lots):
                 break
             start, stop = plan.span(self._next)
-            self._flights[self._next] = Flight(self._next, stop - start)
+            self._flights[self._next] = InFlightLot(self._next, stop - start)
             self._waiting.add(self._next)
             self._next += 1
         full: set[int] = set()
@@ -134,7 +139,7 @@ class LotLoop:
             if flight.phase == "running":
                 self._waiting.discard(lot)
 
-    def _start(self, flight: Flight) -> bool:
+    def _start(self, flight: InFlightLot) -> bool:
         """Begin the step that the lot waits for; whether there was room for it."""
         step = self.route[flight.step]
         suspect = flight.quarantine
@@ -144,13 +149,13 @@ class LotLoop:
             if member is None:
                 return suspect is not None  # a suspect waits for an engine of its own, the others need not
         if flight.asks_ref is None:
-            lot = unborn(self.job.kit.plan, self.job.source, flight.lot)
+            lot = unborn(self.job.pipeline.plan, self.job.source, flight.lot)
             # Ray sends a small argument along with the call, which costs less than an object in its store.
             flight.asks_ref = flight.input_ref = lot if lot.nbytes < INLINE_BYTES else ray.put(lot)
             flight.mark("born")
         flight.member, flight.phase = member, "running"
         if step.pool is None:
-            output, ref = process_task.remote([self._kit_ref], flight.input_ref, step.segment)
+            output, ref = process_task.remote([self._pipeline_ref], flight.input_ref, step.segment)
         elif suspect and suspect.is_done:
             output, ref = join_task.remote([step.pool.worker_ref], flight.input_ref, suspect.parts, suspect.refused)
         else:
@@ -163,7 +168,7 @@ class LotLoop:
         self._watch(flight, ref)
         return True
 
-    def _watch(self, flight: Flight, ref: Any) -> None:
+    def _watch(self, flight: InFlightLot, ref: Any) -> None:
         """Have `_wait` told when the call is done; its value, which is small, is fetched meanwhile."""
         flight.ref = ref
         ref.future().add_done_callback(lambda future: self._done.put((flight, ref, future)))
@@ -180,7 +185,7 @@ class LotLoop:
         except queue.Empty:
             pass
 
-    def _advance(self, flight: Flight, future: Future) -> None:
+    def _advance(self, flight: InFlightLot, future: Future) -> None:
         flight.ref, is_sharded = None, flight.phase == "finishing"
         try:
             value = fetch(future, flight.lot, "shard" if is_sharded else self.route[flight.step].name)
@@ -200,7 +205,7 @@ class LotLoop:
                     step.pool.release(flight.lot)
                 return self._wait_for_room(flight)  # for the next span, or to be joined
         if step.pool is None:
-            flight.brief = value
+            flight.result = value
             self.busy_s.update(value.busy_s)
         flight.mark("made" if step.pool is self.generator_pool and step.pool else "processed")
         flight.input_ref, flight.quarantine, flight.suspicion = flight.output_ref, None, 0
@@ -210,11 +215,11 @@ class LotLoop:
         else:
             flight.phase = "ready"
 
-    def _wait_for_room(self, flight: Flight) -> None:
+    def _wait_for_room(self, flight: InFlightLot) -> None:
         flight.phase = "waiting"
         self._waiting.add(flight.lot)
 
-    def _lost(self, flight: Flight, loss: Lost) -> None:
+    def _lost(self, flight: InFlightLot, loss: Lost) -> None:
         phase = "finishing" if flight.phase == "finishing" else self.route[flight.step].name
         member, flight.member, reason = flight.member, None, None
         if member:
@@ -234,7 +239,7 @@ class LotLoop:
             flight.tries += 1
         if flight.tries > self.job.spec.max_retries:
             raise RunFailed(f"lot {flight.lot}, {phase}: lost its worker {flight.tries} times (last: {loss})")
-        self.say(f"lot {flight.lot}: lost its worker while {phase}; trying again ({loss})")
+        logger.warning(f"lot {flight.lot}: lost its worker while {phase}; trying again ({loss})")
         if phase == "finishing":
             if not loss.is_object:
                 return self._finish(flight)  # the claimed rows still lie in the object store
@@ -247,16 +252,18 @@ class LotLoop:
         flight.suspicion += reason is not None
         if flight.suspicion >= SUSPECT_AFTER and not flight.quarantine:
             flight.quarantine = Quarantine(flight.num_rows)
-            self.say(f"lot {flight.lot}: {flight.suspicion} engines died under it; looking for the ask that kills them")
+            logger.warning(
+                f"lot {flight.lot}: {flight.suspicion} engines died under it; looking for the ask that kills them"
+            )
 
-    def _blame(self, flight: Flight, suspect: Quarantine, reason: str) -> None:
+    def _blame(self, flight: InFlightLot, suspect: Quarantine, reason: str) -> None:
         tries = suspect.num_tries + 1
         row = suspect.blame(reason)
         if row is None:
             return
         self.num_poison += 1
         self.job.note("poison", lot=flight.lot, row=row, reason=reason, tries=tries)
-        self.say(f"lot {flight.lot}, row {row}: rejected ({reason}), {tries} engines died of this ask alone")
+        logger.warning(f"lot {flight.lot}, row {row}: rejected ({reason}), {tries} engines died of this ask alone")
         if self.num_poison > self.job.spec.max_poison:
             raise RunFailed(
                 f"{self.num_poison} asks have killed their engines ({reason}): the engine is at fault, not they; "
@@ -267,7 +274,7 @@ class LotLoop:
         """A claimed lot has lost its rows. An engine that is not deterministic will make other rows, so the claims
         from this lot on are taken back, and every later lot claims again."""
         assert lot >= self._to_hand_over
-        self.turnstile.rewind(lot)
+        self.sequencer.rewind(lot)
         for later in self._flights.values():
             if later.lot > lot and later.phase in ("finishing", "finished"):
                 later.phase, later.ref, later.encoded, later.claimed = "ready", None, None, None
@@ -275,19 +282,19 @@ class LotLoop:
 
     def _claim(self) -> None:
         """Claim for every lot whose turn it is, in one round trip to the index."""
-        lots: list[tuple[int, Brief, int]] = []
+        lots: list[tuple[int, LotResult, int]] = []
         while (flight := self._flights.get(self._to_claim + len(lots))) and flight.phase == "ready":
-            assert flight.brief
-            lots.append((flight.lot, flight.brief, flight.lot * self.job.kit.plan.lot_size))
-        for (lot, _, _), claimed in zip(lots, self.turnstile.claim_many(lots)):
+            assert flight.result
+            lots.append((flight.lot, flight.result, flight.lot * self.job.pipeline.plan.lot_size))
+        for (lot, _, _), claimed in zip(lots, self.sequencer.claim_many(lots)):
             self._flights[lot].claimed = claimed
             self._flights[lot].mark("claimed")
             self._finish(self._flights[lot])
         self._to_claim += len(lots)
 
-    def _finish(self, flight: Flight) -> None:
+    def _finish(self, flight: InFlightLot) -> None:
         flight.phase = "finishing"
-        self._watch(flight, finish_task.remote([self._kit_ref], flight.output_ref, flight.lot, flight.claimed))
+        self._watch(flight, finish_task.remote([self._pipeline_ref], flight.output_ref, flight.lot, flight.claimed))
 
     def _hand_over(self) -> None:
         while (flight := self._flights.get(self._to_hand_over)) and flight.phase == "finished":
@@ -303,7 +310,7 @@ class LotLoop:
     def _committed(self, done: list[tuple[int, Summary]]) -> None:
         for lot, summary in done:
             self.totals.add(summary)
-            self.turnstile.committed(lot)
+            self.sequencer.committed(lot)
             flight = self._in_commit.pop(lot)
             flight.mark("committed")
             self.job.note("commit", lot=lot, **flight.literals(self.began), **summary.literals())
@@ -313,4 +320,4 @@ class LotLoop:
             self._shown = now
             flights = [*self._flights.values(), *self._in_commit.values()]
             seen = self.totals, flights, self.route, self.pools, self.budget, self.job
-            self.on_beat(beat(*seen, self.retries, self.busy_s, self.turnstile.nbytes))
+            self.on_progress(beat(*seen, self.retries, self.busy_s, self.sequencer.nbytes))

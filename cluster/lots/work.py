@@ -1,6 +1,6 @@
 """What a CPU worker does with a lot: carry it through the stages, later part it into shards.
 
-A kit holds all that the work needs. It is pickled once per run, and each worker process opens it once.
+A pipeline holds all that the work needs. It is pickled once per run, and each worker process opens it once.
 """
 
 import asyncio
@@ -19,14 +19,14 @@ from gristmill.records.ids import row_id
 from gristmill.records.lots import Plan, Unborn, born
 from gristmill.records.schema import ASK, REJECT, set_column
 from gristmill.records.shards import Encoded, OutputSpec
-from gristmill.stages.admission.contract import Admission, Claimed, tally
+from gristmill.stages.admission.contract import Admission, LotVerdicts, tally
 from gristmill.stages.contract import Stage
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN
 from gristmill.stages.dedup.contract import DUPLICATE, PROBABLE, Duplicates
 
 
 @dataclass
-class Kit:
+class LotPipeline:
     """The work on a lot, ready to be pickled; nothing in it is open before it reaches a worker."""
 
     plan: Plan
@@ -56,7 +56,7 @@ class Kit:
     def admissions(self) -> list[Admission]:
         return [s for s in self.stages if isinstance(s, Admission)]
 
-    def open(self) -> "Kit":
+    def open(self) -> "LotPipeline":
         if self.generator is not None:
             self.generator.open()
         for stage in self.stages:
@@ -67,7 +67,7 @@ class Kit:
 
 
 @dataclass(frozen=True)
-class Brief:
+class LotResult:
     """What the driver must know of a processed lot to claim its rows; the rows themselves stay where they are."""
 
     alive: np.ndarray  # bool (num_rows,)
@@ -80,33 +80,35 @@ class StageFailed(Exception):
     """A stage raised: names it."""
 
 
-_OPEN: dict[str, Kit] = {}
+_OPEN: dict[str, LotPipeline] = {}
 
 
-def opened(kit_ref: Sequence[ray.ObjectRef]) -> Kit:
-    """The kit behind a reference, opened once per worker process. The reference comes in a list, so that Ray does
-    not unpickle the kit for every task."""
-    key = kit_ref[0].hex()
+def opened(pipeline_ref: Sequence[ray.ObjectRef]) -> LotPipeline:
+    """The pipeline behind a reference, opened once per worker process. The reference comes in a list, so that Ray does
+    not unpickle the pipeline for every task."""
+    key = pipeline_ref[0].hex()
     if key not in _OPEN:
         pa.set_cpu_count(1)  # the cluster hands out cores; a thread pool inside a task would take them twice
-        _OPEN[key] = ray.get(kit_ref[0]).open()
+        _OPEN[key] = ray.get(pipeline_ref[0]).open()
     return _OPEN[key]
 
 
-def process(kit: Kit, batch: Unborn | pa.RecordBatch, segment: int = 0) -> tuple[pa.RecordBatch, Brief]:
+def process(
+    pipeline: LotPipeline, batch: Unborn | pa.RecordBatch, segment: int = 0
+) -> tuple[pa.RecordBatch, LotResult]:
     """Carry a lot (unborn, when the generator has no pool; else its made rows) through the stages of a segment.
 
-    Only the brief of the last segment is fit for the claim.
+    Only the result of the last segment is fit for the claim.
     """
     busy_s: dict[str, float] = {}
     batch = born(batch)
-    if kit.generator is not None and segment == 0:
+    if pipeline.generator is not None and segment == 0:
         started = time.perf_counter()
-        batch = asyncio.run(kit.generator.make(batch))
+        batch = asyncio.run(pipeline.generator.make(batch))
         busy_s["make"] = time.perf_counter() - started
     if ASK.name in batch.schema.names:
         batch = batch.drop_columns([ASK.name])
-    segments = kit.segments
+    segments = pipeline.segments
     for stage in segments[segment]:
         started = time.perf_counter()
         try:
@@ -116,29 +118,31 @@ def process(kit: Kit, batch: Unborn | pa.RecordBatch, segment: int = 0) -> tuple
         busy_s[stage.name] = time.perf_counter() - started
     alive = batch.column(REJECT.name).is_null().to_numpy(zero_copy_only=False)
     keys = None
-    if kit.dedup is not None and segment == len(segments) - 1:
-        keys = np.zeros((batch.num_rows, kit.dedup.bands), np.uint64)
+    if pipeline.dedup is not None and segment == len(segments) - 1:
+        keys = np.zeros((batch.num_rows, pipeline.dedup.bands), np.uint64)
         if alive.any():
-            keys[alive] = kit.dedup.keys(batch.column(kit.dedup.signature).filter(pa.array(alive)))
+            keys[alive] = pipeline.dedup.keys(batch.column(pipeline.dedup.signature).filter(pa.array(alive)))
     is_last = segment == len(segments) - 1
-    return batch, Brief(alive, keys, busy_s, [stage.offers(batch) for stage in kit.admissions] if is_last else ())
+    return batch, LotResult(
+        alive, keys, busy_s, [stage.offers(batch) for stage in pipeline.admissions] if is_last else ()
+    )
 
 
-def finish(kit: Kit, batch: pa.RecordBatch, lot: int, claimed: Claimed | None) -> Encoded:
+def finish(pipeline: LotPipeline, batch: pa.RecordBatch, lot: int, claimed: LotVerdicts | None) -> Encoded:
     """Mark the duplicates and what was not admitted, and part the lot."""
     if claimed is not None:
-        batch = _admitted(_without_duplicates(kit, batch, claimed.owners), claimed)
-    return shards.encode(batch, kit.schema, lot, kit.output, tally(kit.admissions, batch))
+        batch = _admitted(_without_duplicates(pipeline, batch, claimed.owners), claimed)
+    return shards.encode(batch, pipeline.schema, lot, pipeline.output, tally(pipeline.admissions, batch))
 
 
-def _without_duplicates(kit: Kit, batch: pa.RecordBatch, owners: np.ndarray) -> pa.RecordBatch:
+def _without_duplicates(pipeline: LotPipeline, batch: pa.RecordBatch, owners: np.ndarray) -> pa.RecordBatch:
     """`owners[i]` is the ask number of the kept row, UNKNOWN where the index cannot tell, -1 for none."""
-    if kit.dedup is not None and (owners != NOBODY).any():
-        plan = kit.plan
+    if pipeline.dedup is not None and (owners != NOBODY).any():
+        plan = pipeline.plan
         reject = batch.column(REJECT.name).to_pylist()
         kept = batch.column("duplicate_of").to_pylist()
         for row in np.flatnonzero(owners != NOBODY).tolist():
-            reject[row] = f"{kit.dedup.name}:{PROBABLE if owners[row] == UNKNOWN else DUPLICATE}"
+            reject[row] = f"{pipeline.dedup.name}:{PROBABLE if owners[row] == UNKNOWN else DUPLICATE}"
             if owners[row] != UNKNOWN:
                 kept[row] = row_id(plan.fingerprint, plan.generation, *divmod(int(owners[row]), plan.lot_size))
         batch = set_column(batch, batch.schema.field("duplicate_of"), pa.array(kept, pa.string()))
@@ -146,7 +150,7 @@ def _without_duplicates(kit: Kit, batch: pa.RecordBatch, owners: np.ndarray) -> 
     return batch
 
 
-def _admitted(batch: pa.RecordBatch, claimed: Claimed) -> pa.RecordBatch:
+def _admitted(batch: pa.RecordBatch, claimed: LotVerdicts) -> pa.RecordBatch:
     """`batch` with what stages said of rows by those kept before."""
     for name, values in claimed.evidence.items():
         field = batch.schema.field(name)
@@ -159,16 +163,16 @@ def _admitted(batch: pa.RecordBatch, claimed: Claimed) -> pa.RecordBatch:
 
 # Retries are the run's own business (bounded, counted, named), so Ray's are off.
 @ray.remote(num_cpus=1, num_returns=2, max_retries=0)
-def process_task(kit_ref: list, batch: Unborn | pa.RecordBatch, segment: int) -> tuple[pa.RecordBatch, Brief]:
-    return process(opened(kit_ref), batch, segment)
+def process_task(pipeline_ref: list, batch: Unborn | pa.RecordBatch, segment: int) -> tuple[pa.RecordBatch, LotResult]:
+    return process(opened(pipeline_ref), batch, segment)
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def warm_task(kit_ref: list) -> None:
-    """Open the kit in a worker before the first lot comes: stages load while engines do."""
-    opened(kit_ref)
+def warm_task(pipeline_ref: list) -> None:
+    """Open the pipeline in a worker before the first lot comes: stages load while engines do."""
+    opened(pipeline_ref)
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def finish_task(kit_ref: list, batch: pa.RecordBatch, lot: int, claimed: Claimed | None) -> Encoded:
-    return finish(opened(kit_ref), batch, lot, claimed)
+def finish_task(pipeline_ref: list, batch: pa.RecordBatch, lot: int, claimed: LotVerdicts | None) -> Encoded:
+    return finish(opened(pipeline_ref), batch, lot, claimed)

@@ -42,7 +42,7 @@ class ChainFamily(ABC):
 
     is_served: ClassVar[bool] = False  # whether its rows are written by an engine
     engines: Any = None  # gristmill.cluster.engines.Engines, for families that are served
-    shelf: Any = None  # gristmill.generators.chains.model_store.Shelf, where the models of heavy families may lie
+    shelf: Any = None  # gristmill.generators.chains.model_store.ModelStore, where the models of heavy families may lie
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec

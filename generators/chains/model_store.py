@@ -13,7 +13,7 @@ from gristmill.records.stores.contract import Store, open_store
 MODELS = "models"
 
 
-class Shelf:
+class ModelStore:
     """Of one unit. `keys` are those of its chain's generations, `generation` is the unit's."""
 
     def __init__(self, store: Store, keys: Sequence[str], generation: int) -> None:

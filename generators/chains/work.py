@@ -18,7 +18,7 @@ from gristmill.generators.chains.cells import Unit
 from gristmill.generators.chains.contract import ChainFamily, Measures
 from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.loop import DATA, Pool, facts_of, generations
-from gristmill.generators.chains.model_store import Shelf
+from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.families.contract import stream
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
@@ -52,7 +52,7 @@ def do(unit: Unit, store: Store, meter: Any = None, engines: Any = None) -> floa
     cell, family = unit.cell, unit.cell.family()
     family.block = cell.width  # type: ignore[misc]
     family.meter, family.engines = meter, engines
-    family.shelf = Shelf(store, unit.keys, unit.first)
+    family.shelf = ModelStore(store, unit.keys, unit.first)
     family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)

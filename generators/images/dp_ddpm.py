@@ -1,4 +1,4 @@
-"""`dp-ddpm`: the diffusion model of `ddpm` under DP-SGD.
+"""`dp_ddpm`: the diffusion model of `ddpm` under DP-SGD.
 
 Dockhorn et al. 2023 (Differentially Private Diffusion Models), Ghalebikesabi et al. 2023: small networks, large
 samples, and noise multiplicity: a row's loss is the mean over several steps and noises, taken before its gradient is
@@ -44,7 +44,7 @@ class Spec(ddpm.Spec):
 class DpDdpm(ddpm.Ddpm):
     """Learns as Ddpm does, from noisy sums of clipped gradients and from noisy counts of labels."""
 
-    kind: ClassVar[str] = "dp-ddpm"
+    kind: ClassVar[str] = "dp_ddpm"
     Spec: ClassVar[type] = Spec
     is_private: ClassVar[bool] = True
 

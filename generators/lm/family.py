@@ -1,4 +1,4 @@
-"""`causal-lm`: a causal language model trained on texts, from scratch or from a base, whole or by adapters.
+"""`causal_lm`: a causal language model trained on texts, from scratch or from a base, whole or by adapters.
 
 It makes no rows by itself: its folder holds `hf/`, which the teacher serves (`[generator] kind = "teacher", model =
 "OUT/hf"`), so that a model of ours is sampled by the engine that samples all others.
@@ -27,7 +27,7 @@ WARM, LEAST = 0.1, 0.1  # the share of steps over which the rate rises, and what
 class CausalLm(Family):
     """Of a schema with one column of texts."""
 
-    kind: ClassVar[str] = "causal-lm"
+    kind: ClassVar[str] = "causal_lm"
     Spec: ClassVar[type] = LmSpec
     makes_rows: ClassVar[bool] = False
     used_by: ClassVar[str] = '[generator] kind = "teacher", model = "{uri}/hf", chat = false'
@@ -37,7 +37,7 @@ class CausalLm(Family):
     def check(self) -> None:
         if [c.kind for c in self.schema.columns] != ["text"]:
             raise UserError(
-                "model 'causal-lm' learns from one column of texts: give [data] columns = [\"text\"] and "
+                "model 'causal_lm' learns from one column of texts: give [data] columns = [\"text\"] and "
                 '[schema] columns = [{name = "text", kind = "text"}]'
             )
         if self.spec.base is not None:
@@ -172,7 +172,7 @@ class CausalLm(Family):
         return {**causal.served(self._network), **tokens.files_of(self.tokenizer)}
 
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
-        raise AssertionError("a causal-lm is served by a teacher")
+        raise AssertionError("a causal_lm is served by a teacher")
 
 
 def served_files(store: Store) -> dict[str, bytes]:

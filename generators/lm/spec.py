@@ -1,4 +1,4 @@
-"""What a causal language model is and how it is trained: `[model] kind = "causal-lm"`."""
+"""What a causal language model is and how it is trained: `[model] kind = "causal_lm"`."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.engines.needs import Needs
-from gristmill.generators.contract import Generator, Made, fields_of, fill
+from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.simulators.contract import Ranges, Simulator, drawn, ranged
 from gristmill.records.errors import UserError
 from gristmill.records.kinds import Kinds, kind_class
@@ -90,14 +90,14 @@ class Simulated(Generator):
         self._num_made += len(made) - sum(dead)
         return fill(asks, self.payload, made)
 
-    def _one(self, text: str | None, seed: int) -> Made:
+    def _one(self, text: str | None, seed: int) -> GeneratedRow:
         given, reason = self._given(text)
         if reason:
-            return Made(reason=reason)
+            return GeneratedRow(reason=reason)
         draw = np.random.Generator(np.random.Philox(key=seed))
         row = self.world.episode(drawn(self.parameters, draw, given), draw)
         whole = {p.name: int(row[p.name]) for p in self.parameters if p.is_whole}
-        return Made({**row, **whole}, "stop")
+        return GeneratedRow({**row, **whole}, "stop")
 
     def _given(self, text: str | None) -> tuple[Mapping[str, float], str | None]:
         """(parameters that an ask fixes, null) or ({}, why it cannot be)."""

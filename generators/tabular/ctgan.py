@@ -83,7 +83,7 @@ class Ctgan(Family):
         import torch
 
         if account:
-            raise UserError("model 'ctgan' is not private; take dp-ctgan or mst")
+            raise UserError("model 'ctgan' is not private; take dp_ctgan or mst")
         self._seed = seed
         coder = TableCoder(self.schema, "modes", self.spec.max_categories)
         coded = coder.fit(table, seed)

@@ -40,7 +40,7 @@ class Spec(BinnedSpec):
 class DpCtgan(BinnedSgd):
     """Generator and discriminator over one-hot bins."""
 
-    kind: ClassVar[str] = "dp-ctgan"
+    kind: ClassVar[str] = "dp_ctgan"
     Spec: ClassVar[type] = Spec
     free_norm: ClassVar[float] = 1.0
 

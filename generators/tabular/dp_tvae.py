@@ -29,7 +29,7 @@ class Spec(BinnedSpec):
 class DpTvae(BinnedSgd):
     """Encoder and decoder over one-hot bins."""
 
-    kind: ClassVar[str] = "dp-tvae"
+    kind: ClassVar[str] = "dp_tvae"
     Spec: ClassVar[type] = Spec
 
     def make_nets(self, seed: int) -> None:

@@ -53,14 +53,14 @@ class Spec(BinnedSpec):
 class PateGan(BinnedNet):
     """Teachers, student and generator over one-hot bins."""
 
-    kind: ClassVar[str] = "pate-gan"
+    kind: ClassVar[str] = "pate_gan"
     Spec: ClassVar[type] = Spec
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         spec = self.spec
         self._num_teachers = spec.teachers or max(2, table.num_rows // ROWS_OF_TEACHER)
         if self._num_teachers > table.num_rows / 2:
-            raise UserError(f"pate-gan: {self._num_teachers} teachers are too many for {table.num_rows} rows")
+            raise UserError(f"pate_gan: {self._num_teachers} teachers are too many for {table.num_rows} rows")
         self._rows = self.learn_bins(table, seed, account)
         self._parts, self._part_sizes = parts(seed, table.num_rows, self._num_teachers)
         self._noise = 0.0

@@ -65,7 +65,7 @@ class Tvae(Family):
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         if account:
-            raise UserError("model 'tvae' is not private; take dp-tvae or mst")
+            raise UserError("model 'tvae' is not private; take dp_tvae or mst")
         self._seed = seed
         coder = TableCoder(self.schema, "modes", self.spec.max_categories)
         self._hold(coder.fit(table, seed))

@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from gristmill.engines.throttle import Gate
 from gristmill.engines.vllm import AskRefused, EngineDead, Reply
-from gristmill.generators.contract import Generator, Made, fields_of, fill
+from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
 from gristmill.records.schema import ASK, REJECT
 
@@ -66,20 +66,22 @@ class TextGenerator(Generator):
             made = await self._gate.gather(jobs)
         return fill(asks, self.payload, made)
 
-    async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> Made:
+    async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> GeneratedRow:
         fields = fields_of(text)
         if fields is None:
-            return Made(reason="malformed_ask")
+            return GeneratedRow(reason="malformed_ask")
         session = Session(engine, seed, self.sampling, self.json_schema, self._count)
         try:
             payload = await self.program.run(Ask(row_id, seed, fields), session)
         except AskRefused as refused:
             # What the calls before the refusal cost is counted all the same, and what they said is evidence.
-            return Made(self._turns(session), session.finish, session.tokens_in, session.tokens_out, refused.reason)
+            return GeneratedRow(
+                self._turns(session), session.finish, session.tokens_in, session.tokens_out, refused.reason
+            )
         finally:
             self._made = self._made[0] + 1, self._made[1]
         payload |= self._turns(session)
-        return Made(payload, session.finish, session.tokens_in, session.tokens_out)
+        return GeneratedRow(payload, session.finish, session.tokens_in, session.tokens_out)
 
     def _count(self, reply: Reply) -> None:
         self._made = self._made[0], self._made[1] + reply.tokens_out
@@ -89,12 +91,12 @@ class TextGenerator(Generator):
         return {TURNS.name: [turn for turn in session.turns if turn]} if self.program.keeps_turns else {}
 
 
-def _drive(job: Coroutine[Any, Any, Made]) -> Made:
+def _drive(job: Coroutine[Any, Any, GeneratedRow]) -> GeneratedRow:
     """Run a coroutine that never waits, without the cost of a task."""
     try:
         job.send(None)
     except StopIteration as done:
-        made: Made = done.value
+        made: GeneratedRow = done.value
         return made
     job.close()
     raise RuntimeError("a synchronous engine has waited")

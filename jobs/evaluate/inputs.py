@@ -46,7 +46,7 @@ class Asked:
     max_rows: int = 50_000
     text_column: str | None = None  # default: `text` where all three tables have it
     perplexity_model: str | None = None
-    student: str | None = None  # a fit recipe of kind causal-lm
+    student: str | None = None  # a fit recipe of kind causal_lm
     teacher: str | None = None  # who wrote the synthetic texts
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gristmill.engines.scorer import Scorer
     from gristmill.evaluation.corpus import Corpora
 
-KIND, FOLDER = "causal-lm", "students"
+KIND, FOLDER = "causal_lm", "students"
 KEPT_BACK = 0.1  # of the synthetic texts, that neither student sees
 MAX_BLOCKS = 200  # of a side, that students are judged by
 MIN_BLOCKS = 8
@@ -137,7 +137,7 @@ def _trained(asked: Asked, recipe: Any, spec: Any, tokenizer: Any, texts: list[s
     job = Plan(own, family, rows, told, []).fit(store)
     console = Console(stderr=True, highlight=False)
     if not is_finished(store):
-        card = run_fit(job, own, console, lambda text: console.print(text, markup=False, soft_wrap=True))
+        card = run_fit(job, own, console)
         if card is None:
             raise KeyboardInterrupt
     return served_files(store)

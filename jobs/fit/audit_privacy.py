@@ -10,10 +10,11 @@ costs nothing of the budget.
 """
 
 import json
+import logging
 import secrets
 import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ from gristmill.records.manifest import differences
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
 from gristmill.records.stores.contract import Store, open_store
 
+logger = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     from gristmill.evaluation.privacy.audit_dp import Audit
     from gristmill.evaluation.privacy.canaries import Canaries
@@ -45,7 +48,6 @@ LEAST_CANARIES, MOST_CANARIES = 100, 1000
 SAMPLES_A_ROW, MOST_SAMPLES = 4, 100_000
 PLAIN_EVERY_S = 10.0
 MODEL_ROWS = "rows sampled from the model itself"
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -66,9 +68,6 @@ def audit_privacy(asked: Asked, as_json: bool = False) -> int:
     UserError."""
     console = Console(stderr=True, highlight=False)
 
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, style="dim" if console.is_terminal else None)
-
     if asked.canaries is not None and asked.canaries < 2:
         raise UserError("--canaries must be at least 2")
     if asked.samples is not None and asked.samples < 1:
@@ -81,15 +80,15 @@ def audit_privacy(asked: Asked, as_json: bool = False) -> int:
         found = read_audit(store.path(AUDIT), data)
         if found.get("model") != card.digest:
             raise UserError(f"{store.path(AUDIT)} is of another model than the one beside it; remove it to audit anew")
-        say(f"{store.path(AUDIT)}: this model was audited already; to audit it anew remove that file")
+        logger.info(f"{store.path(AUDIT)}: this model was audited already; to audit it anew remove that file")
         return show(found, as_json)
     store.check(write=True)
     workshop = open_store(f"{store.uri.rstrip('/')}/{FOLDER}")
     workshop.check(write=True)
     lease = Lease(workshop)
-    lease.acquire(say)
+    lease.acquire()
     try:
-        found_or_none = _audit(asked, card, recipe, workshop, console, say)
+        found_or_none = _audit(asked, card, recipe, workshop, console)
         if found_or_none is not None:
             store.put(AUDIT, (json.dumps(found_or_none, indent=1, ensure_ascii=False) + "\n").encode())
             clear(workshop)
@@ -103,7 +102,7 @@ def audit_privacy(asked: Asked, as_json: bool = False) -> int:
         for flag in ("data", "canaries", "samples", "seed"):
             if (value := getattr(asked, flag)) is not None:
                 words += [f"--{flag}", str(value)]
-        say(f"stopped; go on with: {shlex.join(words)}")
+        logger.info(f"stopped; go on with: {shlex.join(words)}")
         return 130
     return show(found_or_none, as_json)
 
@@ -147,12 +146,12 @@ def _same(asked: Asked, plan: Plan, card: ModelCard, is_whole: bool) -> None:
 
 
 def _audit(
-    asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store, console: Console, say: Say
+    asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store, console: Console
 ) -> dict[str, Any] | None:
     """The whole audit; None when it was stopped."""
-    begun = _begin(asked, card, recipe, workshop, say)
+    begun = _begin(asked, card, recipe, workshop)
     seed, num = begun["coin_seed"], begun["num_canaries"]
-    plan = _plan(asked, card, num, seed, say)
+    plan = _plan(asked, card, num, seed)
     from gristmill.evaluation.privacy.audit_dp import toss  # scipy is loaded only now
 
     canaries = _canaries(plan, num, seed)
@@ -160,16 +159,16 @@ def _audit(
     table = canaries.mixed(coins, plan.table, seed)
     told = {"path": "an audit", "num_rows": table.num_rows, "digest": digest_table(table)}
     job = Plan(plan.recipe, plan.family, plan.family.schema.conform(table), told, []).fit(workshop)
-    say(
+    logger.info(
         f"fitting {card.kind} anew to {plan.table.num_rows:,} rows ({plan.trained_on['path']}) and "
         f"{int(coins.sum())} of {num} canaries"
     )
-    audited = _fit(job, plan.recipe, console, say)
+    audited = _fit(job, plan.recipe, console)
     if audited is None:
         return None
     wanted = asked.samples or min(MOST_SAMPLES, SAMPLES_A_ROW * table.num_rows)
     family = load_model(workshop.uri, audited)
-    sampled = sample(family, wanted, seed, say)
+    sampled = sample(family, wanted, seed)
     results = judge(family, canaries, coins, plan.table, sampled, audited)
     return {
         **verdict_of(results, card, audited, coins),
@@ -181,7 +180,7 @@ def _audit(
     }
 
 
-def _begin(asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store, say: Say) -> dict[str, Any]:
+def _begin(asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store) -> dict[str, Any]:
     """What decides the audit, as a killed one has left it, or put down now.
 
     The coins are the operating system's: nothing in recipe, fit or canaries can know them, and nobody can pick lucky
@@ -197,9 +196,9 @@ def _begin(asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store, sa
         except ValueError:
             before = {}
         if {k: before.get(k) for k in wanted} == wanted:
-            say("going on with the audit that was under way")
+            logger.info("going on with the audit that was under way")
             return dict(before)
-        say("an audit with other flags or of another model was under way; beginning anew")
+        logger.info("an audit with other flags or of another model was under way; beginning anew")
     clear(workshop)
     seed = secrets.randbits(62) if asked.seed is None else asked.seed
     begun = {**wanted, "coin_seed": seed}
@@ -207,14 +206,14 @@ def _begin(asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store, sa
     return begun
 
 
-def _plan(asked: Asked, card: ModelCard, num_canaries: int, seed: int, say: Say) -> Plan:
+def _plan(asked: Asked, card: ModelCard, num_canaries: int, seed: int) -> Plan:
     """The recipe with the rows that the canaries are added to."""
     is_private = card.privacy["guarantee"] is not None
     if asked.data is not None:
         spec = data_spec(asked.data)
         table = card.schema.conform(read_table(spec), asked.data)
         if is_private and str(spec) == card.trained_on["path"]:
-            say(
+            logger.info(
                 f"note: {spec.path} is what the private model was fitted to. audit.json is computed from these rows "
                 f"without noise, and no budget covers it: treat it as you treat the rows"
             )
@@ -225,8 +224,8 @@ def _plan(asked: Asked, card: ModelCard, num_canaries: int, seed: int, say: Say)
         return plan
     # As many rows as the model has seen, canaries counted: the same sampling rates and noise.
     num = max(2, int(card.trained_on["num_rows"]) - num_canaries // 2)
-    say(f"sampling {num:,} rows of the model to audit on: unlike the private rows they give nothing more away")
-    table = sample(load_model(asked.out, card), num, seed + 1, say)
+    logger.info(f"sampling {num:,} rows of the model to audit on: unlike the private rows they give nothing more away")
+    table = sample(load_model(asked.out, card), num, seed + 1)
     return load_plan(asked.recipe, asked.settings, OtherRows(MODEL_ROWS, table, card.schema))
 
 
@@ -240,17 +239,17 @@ def _canaries(plan: Plan, num: int, seed: int) -> "Canaries":
         raise UserError(f"no {num} canaries can be made: {error}; lower --canaries") from None
 
 
-def _fit(job: Fit, recipe: FitRecipe, console: Console, say: Say) -> ModelCard | None:
+def _fit(job: Fit, recipe: FitRecipe, console: Console) -> ModelCard | None:
     store, mark = job.store, fingerprint([job.identity(), job.trained_on["digest"]]).encode()
     before = store.read_if_there(FITTED_TO)
     if before is not None and before != mark:
-        say("the rows have changed since the audit began; fitting anew")
+        logger.info("the rows have changed since the audit began; fitting anew")
         clear(store, keep=(COINS,))
     store.put(FITTED_TO, mark)
-    return read_card(store.uri) if is_finished(store) else run_fit(job, recipe, console, say)
+    return read_card(store.uri) if is_finished(store) else run_fit(job, recipe, console)
 
 
-def sample(family: Family, num: int, seed: int, say: Say) -> pa.Table:
+def sample(family: Family, num: int, seed: int) -> pa.Table:
     """About `num` rows as they come, with a line now and then."""
     seeds = np.random.default_rng([seed, 1]).integers(2**63, size=num)
     started = shown = time.monotonic()
@@ -259,7 +258,7 @@ def sample(family: Family, num: int, seed: int, say: Say) -> pa.Table:
         parts.append(draw_rows(family, seeds[first : first + step]))
         if (now := time.monotonic()) - shown > PLAIN_EVERY_S:
             shown = now
-            say(f"[{clock(now - started)}]  {min(first + step, num):,} of {num:,} rows sampled")
+            logger.info(f"[{clock(now - started)}]  {min(first + step, num):,} of {num:,} rows sampled")
     return pa.concat_tables(parts).combine_chunks()
 
 

@@ -1,5 +1,6 @@
 """`gristmill fit RECIPE --out URI`: rows in, a model out; the same command again goes on from the last checkpoint."""
 
+import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -26,6 +27,8 @@ from gristmill.records.readers.datasets import DataSpec, check_images, digest_ta
 from gristmill.records.readers.tables import TableSchema, infer
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store, open_store
+
+logger = logging.getLogger(__name__)
 
 PLAIN_EVERY_S = 10.0
 
@@ -129,48 +132,44 @@ def fit(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool 
     """Fit a model into `out`; returns the exit code. Raises UserError before anything starts, where it can."""
     console = Console(stderr=True, highlight=False)
 
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, style="dim" if console.is_terminal else None)
-
     plan = load_plan(recipe_path, settings)
     for doubt in plan.doubts:
-        say(f"schema: {doubt}")
+        logger.info(f"schema: {doubt}")
     store = open_store(out)
-    store.say = say
     job = plan.fit(store)
     if is_finished(store):
-        return _there(job, store, say)
+        return _there(job, store)
     if dry_run:
         Console(highlight=False).print(_plan_table(plan, store.uri))
         return 0
     store.check(write=True)
     lease = Lease(store)
-    lease.acquire(say)
+    lease.acquire()
     try:
-        card = run_fit(job, plan.recipe, console, say)
+        card = run_fit(job, plan.recipe, console)
     finally:
         lease.release()
     if card is None:
         words = ["gristmill", "fit", recipe_path, "--out", out, *(w for s in settings for w in ("--set", s))]
-        say(f"stopped; go on with: {shlex.join(words)}")
+        logger.info(f"stopped; go on with: {shlex.join(words)}")
         return 130
     Console(highlight=False).print(card_table(card, store.uri))
     return 0
 
 
-def _there(job: Fit, store: Store, say: Any) -> int:
+def _there(job: Fit, store: Store) -> int:
     """A finished model: nothing to do if it is this one."""
     card = read_card(store.uri)
     if card.fingerprint != fingerprint(job.identity()):
         shown = "; ".join(list(differences(card.identity, job.identity()))[:5])
         raise UserError(f"{store.uri} holds another model, nothing is changed there. Differences (old -> new): {shown}")
     clear(store)  # where a crash came between the model and this
-    say(f"{store.uri}: this model is there already")
+    logger.info(f"{store.uri}: this model is there already")
     Console(highlight=False).print(card_table(card, store.uri))
     return 0
 
 
-def run_fit(job: Fit, recipe: FitRecipe, console: Console, say: Any) -> ModelCard | None:
+def run_fit(job: Fit, recipe: FitRecipe, console: Console) -> ModelCard | None:
     """Fit on the cluster and show how far it is; None when it was stopped."""
     from gristmill.cluster.connect import connected  # ray is imported only when a fit starts
     from gristmill.cluster.fit import train
@@ -178,11 +177,11 @@ def run_fit(job: Fit, recipe: FitRecipe, console: Console, say: Any) -> ModelCar
 
     stopped: list[bool] = []
     with (
-        connected(recipe.cluster, say),
-        interruptible(lambda: stopped.append(True), job.store.give_up, say),
+        connected(recipe.cluster),
+        interruptible(lambda: stopped.append(True), job.store.give_up),
         Shown(console) as shown,
     ):
-        return train(job, recipe.train, shown.tell, say, lambda: bool(stopped))
+        return train(job, recipe.train, shown.tell, lambda: bool(stopped))
 
 
 class Shown(Bar):

@@ -1,14 +1,15 @@
 """`gristmill produce RECIPE --out URI`: a recipe in, a corpus out; the same command again resumes."""
 
+import logging
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.forecast import forecast, forecast_table
-from gristmill.jobs.recipes.recipe import Mill, build_mill, load
+from gristmill.jobs.recipes.recipe import CompiledRecipe, compile_recipe, load
 from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
@@ -20,6 +21,8 @@ from gristmill.records.manifest import Manifest, State, differences
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.shards import KEPT, Summary, shard_name
 from gristmill.records.stores.contract import Store, open_store
+
+logger = logging.getLogger(__name__)
 
 NUM_SAMPLES = 3
 
@@ -36,49 +39,47 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
     """Run a recipe into `out`; returns the exit code. Raises UserError before any engine starts, where it can."""
     console = Console(stderr=True, highlight=False)
 
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, style="dim" if console.is_terminal else None)
-
-    mill = build_mill(load(recipe_path, settings))
-    mill.check()
+    compiled = compile_recipe(load(recipe_path, settings))
+    compiled.check()
     store = open_store(out)
-    store.say = say
-    _admit(manifest.load(store), mill, store)
+    _admit(manifest.load(store), compiled, store)
     if dry_run:
         console = Console(highlight=False)
-        console.print(plan_table(mill, store.uri))
-        console.print(forecast_table(forecast(mill, manifest.load(store))))
+        console.print(plan_table(compiled, store.uri))
+        console.print(forecast_table(forecast(compiled, manifest.load(store))))
         return 0
     store.check(write=True)
     lease = Lease(store)
-    lease.acquire(say)
+    lease.acquire()
     try:
-        book, totals = _resume(mill, store)
-        spent = _spent_budget(mill, book)
-        if _is_done(mill, totals) or spent:
-            say(f"{store.uri}: {f'its budget ({spent}) is spent' if spent else 'all of this run is there already'}")
+        book, totals = _resume(compiled, store)
+        spent = _spent_budget(compiled, book)
+        if _is_done(compiled, totals) or spent:
+            logger.info(
+                f"{store.uri}: {f'its budget ({spent}) is spent' if spent else 'all of this run is there already'}"
+            )
             # The driver may have died before it wrote them.
-            book.totals, book.state = totals, end_state(mill, totals, spent)
-            book.recipe = mill.resolved()
+            book.totals, book.state = totals, end_state(compiled, totals, spent)
+            book.recipe = compiled.resolved()
             book.save(store)
             outcome = Outcome(book.state, totals)
         else:
             if totals.num_lots:
-                say(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
-            book.recipe = mill.resolved()
-            outcome = Outcome(drive(mill, store, book, totals, lease, console), totals)
-            _write_page(store, say)
+                logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
+            book.recipe = compiled.resolved()
+            outcome = Outcome(drive(compiled, store, book, totals, lease, console), totals)
+            _write_page(store)
     finally:
         lease.release()
-    return _report(outcome, book, mill, store, resume_command(recipe_path, out, settings))
+    return _report(outcome, book, compiled, store, resume_command(recipe_path, out, settings))
 
 
-def _write_page(store: Store, say: Callable[[str], None]) -> None:
+def _write_page(store: Store) -> None:
     """The rows are committed: a page that cannot be written must not fail the run."""
     try:
         write_report(store)
     except (UserError, OSError) as error:
-        say(f"no report.html: {error}")
+        logger.info(f"no report.html: {error}")
 
 
 def resume_command(recipe_path: str, out: str, settings: Sequence[str]) -> str:
@@ -88,14 +89,14 @@ def resume_command(recipe_path: str, out: str, settings: Sequence[str]) -> str:
     return shlex.join(words)
 
 
-def _admit(book: Manifest | None, mill: Mill, store: Store) -> None:
+def _admit(book: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:
     """Refuse an output that another recipe has made, and say what differs."""
     if book is None:
         if next(store.list(f"{KEPT}/"), None) is not None:
             raise UserError(f"{store.uri} holds shards but no {manifest.NAME}; choose another --out")
         return
-    if book.fingerprint != mill.fingerprint:
-        found = list(differences(book.identity, mill.identity))
+    if book.fingerprint != compiled.fingerprint:
+        found = list(differences(book.identity, compiled.identity))
         shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
         raise UserError(
             f"{store.uri} was made by another recipe, nothing is changed there. Differences (old -> new): {shown}. "
@@ -103,19 +104,19 @@ def _admit(book: Manifest | None, mill: Mill, store: Store) -> None:
         )
 
 
-def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
+def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary]:
     """The manifest and the totals of what is committed, read after the lease is held."""
     book = manifest.load(store)
-    _admit(book, mill, store)
+    _admit(book, compiled, store)
     if book is None:
-        book = Manifest(mill.fingerprint, mill.resolved(), mill.identity)
+        book = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
     lots = ledger.committed(store)
     totals = ledger.totals(store, book, lots)
-    full = totals.num_lots * mill.plan.lot_size
-    if totals.asks != full and not _is_done(mill, totals):
+    full = totals.num_lots * compiled.plan.lot_size
+    if totals.asks != full and not _is_done(compiled, totals):
         raise UserError(
             f"{store.uri}: its last lot holds fewer asks than lot_size, so the run cannot be lengthened from "
-            f"{totals.asks} asks; use a limits.asks that is a multiple of {mill.plan.lot_size}, or another --out"
+            f"{totals.asks} asks; use a limits.asks that is a multiple of {compiled.plan.lot_size}, or another --out"
         )
     for name in ledger.orphans(store, totals.num_lots):
         store.delete(name)  # its lot is made again, and writes it again
@@ -123,31 +124,31 @@ def _resume(mill: Mill, store: Store) -> tuple[Manifest, Summary]:
     return book, totals
 
 
-def _is_done(mill: Mill, totals: Summary) -> bool:
-    num_asks = mill.plan.num_asks
+def _is_done(compiled: CompiledRecipe, totals: Summary) -> bool:
+    num_asks = compiled.plan.num_asks
     return (
-        bool(mill.recipe.limits.reached(totals))
-        or mill.is_full(totals)
+        bool(compiled.recipe.limits.reached(totals))
+        or compiled.is_full(totals)
         or (num_asks is not None and totals.asks >= num_asks)
     )
 
 
-def _spent_budget(mill: Mill, book: Manifest) -> str | None:
+def _spent_budget(compiled: CompiledRecipe, book: Manifest) -> str | None:
     """The budget that ended this run before, if it has not been raised since."""
     before = book.recipe.get("limits", {}).get(book.ended or "")
-    now = mill.recipe.limits.budgets.get(book.ended or "")
+    now = compiled.recipe.limits.budgets.get(book.ended or "")
     return book.ended if before is not None and now is not None and now <= before else None
 
 
-def _report(outcome: Outcome, book: Manifest, mill: Mill, store: Store, command: str) -> int:
+def _report(outcome: Outcome, book: Manifest, compiled: CompiledRecipe, store: Store, command: str) -> int:
     console = Console(highlight=False)
-    console.print(totals_table(outcome.totals, f"{mill.recipe.name}: {outcome.state}"))
-    console.print(cost_table(outcome.totals, [s.name for s in mill.stages], book.cost))
-    if mill.recipe.gate_audit and outcome.totals.num_lots:
-        found = gate_audit.count(store, outcome.totals.num_lots, mill.recipe.gate_audit)
+    console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
+    console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], book.cost))
+    if compiled.recipe.gate_audit and outcome.totals.num_lots:
+        found = gate_audit.count(store, outcome.totals.num_lots, compiled.recipe.gate_audit)
         names = [stage["name"] for stage in in_order(book.recipe)]
         console.print(gate_audit.gates_table(gate_audit.gates(found, names)))
-    for text in _samples(mill, store, outcome.totals):
+    for text in _samples(compiled, store, outcome.totals):
         console.print(text, markup=False, soft_wrap=True)
     console.print(
         f"output: {store.uri}  (kept/, rejected/, {manifest.NAME}, report.html, events/)", markup=False, soft_wrap=True
@@ -168,9 +169,9 @@ def _report(outcome: Outcome, book: Manifest, mill: Mill, store: Store, command:
     return 0
 
 
-def _samples(mill: Mill, store: Store, totals: Summary) -> Iterator[str]:
+def _samples(compiled: CompiledRecipe, store: Store, totals: Summary) -> Iterator[str]:
     """The first kept rows, cut short, so that a person sees at once what the corpus is like."""
-    if "text" not in mill.schema.names or not totals.kept:
+    if "text" not in compiled.schema.names or not totals.kept:
         return
     left = NUM_SAMPLES
     for lot in range(totals.num_lots):

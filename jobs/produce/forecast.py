@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from gristmill.jobs.recipes.recipe import Mill
+from gristmill.jobs.recipes.recipe import CompiledRecipe
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary
@@ -27,28 +27,28 @@ class Forecast:
     hint: str  # what would make them known
 
 
-def forecast(mill: Mill, book: Manifest | None) -> Forecast:
+def forecast(compiled: CompiledRecipe, book: Manifest | None) -> Forecast:
     """Yields and tokens a row come from the rows of this output, speed from its starts or cluster.tokens_per_s."""
-    spec, limits = mill.recipe.cluster, mill.recipe.limits
+    spec, limits = compiled.recipe.cluster, compiled.recipe.limits
     seen = book.totals if book else Summary()
-    asks = _asks(mill, seen)
+    asks = _asks(compiled, seen)
     tokens_a_row = seen.tokens_out / seen.asks if seen.asks else None
     at_most = tokens_a_row is None
-    sampling = getattr(mill.generator, "sampling", {})
-    if tokens_a_row is None and mill.generator.needs.pooled:
+    sampling = getattr(compiled.generator, "sampling", {})
+    if tokens_a_row is None and compiled.generator.needs.pooled:
         tokens_a_row = sampling.get("max_tokens")
-        if mill.method and tokens_a_row is not None:
-            tokens_a_row = mill.method.most_tokens(tokens_a_row)
+        if compiled.method and tokens_a_row is not None:
+            tokens_a_row = compiled.method.most_tokens(tokens_a_row)
     tokens = asks * tokens_a_row if asks is not None and tokens_a_row is not None else limits.tokens
-    devices = sum(needs.num_devices * pool.replicas for needs, pool in mill.pools.values())
-    rate, basis = _tokens_per_s(mill, book, seen)
+    devices = sum(needs.num_devices * pool.replicas for needs, pool in compiled.pools.values())
+    rate, basis = _tokens_per_s(compiled, book, seen)
     hours = None
     if tokens is not None and rate:
         hours = max(0.0, tokens - seen.tokens_out) / rate / 3600
     device_hours = hours * devices if hours is not None else None
     price = spec.price_per_device_hour
     hint = ""
-    if hours is None and mill.pools:
+    if hours is None and compiled.pools:
         hint = "for hours and cost set cluster.tokens_per_s, or make a few lots first: --set limits.asks=..."
     elif device_hours is not None and price is None:
         hint = "for the cost set cluster.price_per_device_hour"
@@ -66,11 +66,11 @@ def forecast(mill: Mill, book: Manifest | None) -> Forecast:
     )
 
 
-def _asks(mill: Mill, seen: Summary) -> float | None:
+def _asks(compiled: CompiledRecipe, seen: Summary) -> float | None:
     """How many asks the run will make: the nearest of its limits."""
-    limits, goals = mill.recipe.limits, []
-    if mill.plan.num_asks is not None:
-        goals.append(float(mill.plan.num_asks))
+    limits, goals = compiled.recipe.limits, []
+    if compiled.plan.num_asks is not None:
+        goals.append(float(compiled.plan.num_asks))
     for goal, done in (
         (limits.kept_rows, seen.kept),
         (limits.kept_tokens, seen.kept_tokens),
@@ -83,12 +83,12 @@ def _asks(mill: Mill, seen: Summary) -> float | None:
     return min(goals, default=None)
 
 
-def _tokens_per_s(mill: Mill, book: Manifest | None, seen: Summary) -> tuple[float | None, str]:
+def _tokens_per_s(compiled: CompiledRecipe, book: Manifest | None, seen: Summary) -> tuple[float | None, str]:
     """Tokens a second of the whole pool, and where that comes from."""
-    stated, replicas = mill.recipe.cluster.tokens_per_s, mill.recipe.cluster.replicas
+    stated, replicas = compiled.recipe.cluster.tokens_per_s, compiled.recipe.cluster.replicas
     device_s = book.spent("device_s") if book else 0.0
     if book and device_s and seen.tokens_out:
-        devices = sum(needs.num_devices * pool.replicas for needs, pool in mill.pools.values())
+        devices = sum(needs.num_devices * pool.replicas for needs, pool in compiled.pools.values())
         return seen.tokens_out / device_s * devices, f"{seen.asks:,} rows of this output, loading of engines included"
     if stated:
         return stated * replicas, "cluster.tokens_per_s"

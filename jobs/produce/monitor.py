@@ -1,13 +1,14 @@
 """All that looks at a run while it goes on: the display, the manifest, the log and the metrics."""
 
-import os
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from gristmill.jobs.produce.progress import Progress
-from gristmill.jobs.recipes.recipe import Mill
+from gristmill.jobs.produce.progress import ProgressDisplay
+from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.terminal.logs import ROOT, is_json
 from gristmill.records.errors import UserError
 from gristmill.records.events import Events
 from gristmill.records.lease import Lease
@@ -16,41 +17,52 @@ from gristmill.records.shards import Summary
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
-    from gristmill.cluster.lots.job import Beat
+    from gristmill.cluster.lots.job import Progress
     from gristmill.cluster.metrics import Metrics, Sample
 
 SAVE_EVERY_S = 10.0
 METRICS_EVERY_S = 1.0
 
 
+class EventRecorder(logging.Handler):
+    """Keeps the log's lines among the events of the run, so that they are there after the terminal is gone."""
+
+    def __init__(self, events: Events) -> None:
+        super().__init__(logging.INFO)
+        self.events = events
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.events.note("log", echo=False, level=record.levelname.lower(), text=record.getMessage())
+
+
 class Monitor:
     """Told by `beat` how a run stands, a few times a second; keeps everything that shows it up to date."""
 
     def __init__(
-        self, mill: Mill, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console
+        self, compiled: CompiledRecipe, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console
     ) -> None:
-        self.mill, self.store, self.book, self.totals, self.lease = mill, store, book, totals, lease
+        self.compiled, self.store, self.book, self.totals, self.lease = compiled, store, book, totals, lease
         # For log collectors every line is JSON, the display's too.
-        self.is_json = os.environ.get("GRISTMILL_LOG") == "json"
-        self.events = Events(store, mill.fingerprint, len(book.starts) + 1, echo=self.is_json)
-        self.shown = Progress(mill.plan.num_asks, mill.recipe.limits, totals, console, quiet=self.is_json)
+        self.is_json = is_json()
+        self.events = Events(store, compiled.fingerprint, len(book.starts) + 1, echo=self.is_json)
+        self.shown = ProgressDisplay(
+            compiled.plan.num_asks, compiled.recipe.limits, totals, console, quiet=self.is_json
+        )
+        self._recorder = EventRecorder(self.events)
         self.before = book.spent("device_s"), book.spent("cost")
         self.started = self._saved = self._told = time.monotonic()
         self._errors: dict[str, int] = {}
         self._metrics: Metrics | None = None
-        self._last: Beat | None = None
+        self._last: Progress | None = None
 
     def __enter__(self) -> "Monitor":
         self.shown.__enter__()
+        logging.getLogger(ROOT).addHandler(self._recorder)
         return self
 
     def __exit__(self, *error: Any) -> None:
+        logging.getLogger(ROOT).removeHandler(self._recorder)
         self.shown.__exit__(*error)
-
-    def say(self, text: str) -> None:
-        """One line for a person, which stays in the log too."""
-        self.shown.say(text)
-        self.events.note("say", text=text)
 
     def begin(self) -> None:
         """Ray is there, and there is room: the run starts."""
@@ -58,18 +70,18 @@ class Monitor:
 
         self._saved = time.monotonic()
         self.book.begin()
-        self._metrics = Metrics(self.mill.fingerprint[:12], self.mill.recipe.name, self._sample(None))
-        pools = {name: pool.replicas for name, (_, pool) in self.mill.pools.items()}
+        self._metrics = Metrics(self.compiled.fingerprint[:12], self.compiled.recipe.name, self._sample(None))
+        pools = {name: pool.replicas for name, (_, pool) in self.compiled.pools.items()}
         self.events.note(
             "start",
             num_lots=self.totals.num_lots,
-            num_asks=self.mill.plan.num_asks,
+            num_asks=self.compiled.plan.num_asks,
             replicas=pools.get("generator", 0),
             pools=pools,
         )
         self.save()
 
-    def beat(self, beat: "Beat") -> None:
+    def beat(self, beat: "Progress") -> None:
         """Raises UserError when another driver has taken the output over."""
         self._last, now = beat, time.monotonic()
         self.shown.beat(beat)
@@ -112,7 +124,7 @@ class Monitor:
 
     def save(self) -> None:
         """Bring the manifest up to date, and the log into the store."""
-        start, beat, spec = self.book.starts[-1], self._last, self.mill.recipe.cluster
+        start, beat, spec = self.book.starts[-1], self._last, self.compiled.recipe.cluster
         start["wall_s"] = round(time.monotonic() - self.started, 1)
         if beat:
             start["stage_s"] = {k: round(v, 2) for k, v in beat.busy_s.items()}
@@ -128,7 +140,7 @@ class Monitor:
         self.book.save(self.store)
         self.events.flush()
 
-    def _sample(self, beat: "Beat | None") -> "Sample":
+    def _sample(self, beat: "Progress | None") -> "Sample":
         from gristmill.cluster.metrics import Sample
 
         totals = self.totals
@@ -139,7 +151,7 @@ class Monitor:
             "tokens_out": totals.tokens_out,
             "kept_tokens": totals.kept_tokens,
             "num_lots": totals.num_lots,
-            "currency": self.mill.recipe.cluster.currency,
+            "currency": self.compiled.recipe.cluster.currency,
         }
         if beat is None:
             return Sample(**counted, device_s=self.before[0], cost=self.before[1])

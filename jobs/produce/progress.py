@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.cluster.lots.job import Beat
+from gristmill.cluster.lots.job import Progress
 from gristmill.cluster.spec import Limits
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.shards import Summary
@@ -22,7 +22,7 @@ RATE_OVER_S = 120.0
 ENGINE_RATE_OVER_S = 30.0
 
 
-class Progress:
+class ProgressDisplay:
     """Shows lots, rows and tokens per second, kept and rejected by reason, and the time left."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Progress:
         self.first_shown = False
         self.live: Live | None = None
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressDisplay":
         if self.console.is_terminal and not self.quiet:
             self.live = Live(console=self.console, auto_refresh=False, transient=True)
             self.live.__enter__()
@@ -55,17 +55,11 @@ class Progress:
         if self.live:
             self.live.__exit__(*error)
 
-    def say(self, text: str) -> None:
-        """One line that stays."""
-        if self.quiet:
-            return
-        self.console.print(text, style="dim" if self.console.is_terminal else None, soft_wrap=True, markup=False)
-
     @staticmethod
     def _mark(totals: Summary) -> tuple[float, int, int, int, int]:
         return time.monotonic(), totals.asks, totals.tokens_out, totals.kept, totals.kept_tokens
 
-    def beat(self, beat: Beat) -> None:
+    def beat(self, beat: Progress) -> None:
         if self.quiet:
             return
         now = time.monotonic()
@@ -107,14 +101,14 @@ class Progress:
         shares = [(done / goal, (goal - done) / rate if rate else None) for done, goal, rate in goals if goal]
         return max(shares, key=lambda s: s[0], default=(0.0, None))
 
-    def _state(self, beat: Beat) -> str:
+    def _state(self, beat: Progress) -> str:
         if beat.num_engines and not beat.num_engines_open:
             return f"engine loading ({clock(time.monotonic() - self.started)})"
         pending = max(0, beat.made_asks - (beat.totals.asks - self.asks_before))
         made = f" ({pending} rows made)" if pending else ""
         return f"{sum(beat.in_flight.values())} lots in flight{made}"
 
-    def _line(self, beat: Beat) -> str:
+    def _line(self, beat: Progress) -> str:
         totals, (asks_s, tokens_s, _, _) = beat.totals, self._rates()
         share, left_s = self._share(totals)
         parts = [
@@ -132,7 +126,7 @@ class Progress:
             parts.append(f"ETA {clock(left_s)}")
         return "  ".join(parts)
 
-    def _panel(self, beat: Beat) -> Group:
+    def _panel(self, beat: Progress) -> Group:
         totals, (asks_s, tokens_s, _, _) = beat.totals, self._rates()
         share, left_s = self._share(totals)
         bar = Table.grid(padding=(0, 1))

@@ -65,7 +65,7 @@ class Recipe:
 
 
 @dataclass
-class Mill:
+class CompiledRecipe:
     """A recipe made whole: its parts built (nothing opened) and its identity known."""
 
     recipe: Recipe
@@ -193,7 +193,7 @@ def build_stages(recipe: Recipe) -> list[Stage]:
     return stages
 
 
-def build_mill(recipe: Recipe) -> Mill:
+def compile_recipe(recipe: Recipe) -> CompiledRecipe:
     """Everything that a run needs to know before it starts. Reads sources and digests; starts nothing.
 
     Raises UserError for a recipe whose parts do not fit together.
@@ -260,4 +260,4 @@ def build_mill(recipe: Recipe) -> Mill:
     )
     for stage in stages:
         stage.bind(source, mark, plan.generation, plan.lot_size)
-    return Mill(recipe, source, generator, method, stages, identity, mark, plan, schema)
+    return CompiledRecipe(recipe, source, generator, method, stages, identity, mark, plan, schema)

@@ -33,6 +33,8 @@ from gristmill.records.schema import REJECT, with_images
 from gristmill.records.shards import KEPT, shard_name
 from gristmill.records.stores.contract import Store, open_store
 
+logger = logging.getLogger(__name__)
+
 if TYPE_CHECKING:
     import ray
 
@@ -100,12 +102,9 @@ def pack(
         table = pa.concat_tables(tables)
         return placed(table, place(table.column("id").to_pylist(), used_seed), num_shards)
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
     used_seed = seed or 0
-    say(f"packing {totals.kept:,} rows into {num_shards} shards")
-    with batch_work(say, store, target) as here:
+    logger.info(f"packing {totals.kept:,} rows into {num_shards} shards")
+    with batch_work(store, target) as here:
         import ray
 
         numbers = ray.data.range(len(lots), override_num_blocks=min(len(lots), 200))
@@ -145,7 +144,7 @@ def check_target(target: Store, write: bool = True) -> None:
 
 
 @contextmanager
-def batch_work(say: Callable[[str], None], *stores: Store) -> Iterator[dict[str, Any]]:
+def batch_work(*stores: Store) -> Iterator[dict[str, Any]]:
     """A Ray for batch work; yields options for tasks that read or write the stores.
 
     An error of a task that a user is meant to read is raised as it was there.
@@ -155,7 +154,7 @@ def batch_work(say: Callable[[str], None], *stores: Store) -> Iterator[dict[str,
     from gristmill.cluster.connect import connected
     from gristmill.cluster.node_affinity import near
 
-    with connected(ClusterSpec(), say):
+    with connected(ClusterSpec()):
         # Ray Data tells of its plans at length; what counts is said by us.
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False

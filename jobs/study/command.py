@@ -7,6 +7,7 @@ results.parquet (a row a chain and generation), summary.parquet (over chains, be
 import contextlib
 import functools
 import json
+import logging
 import shlex
 import time
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ from gristmill.records.manifest import differences, versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store, open_store
 
+logger = logging.getLogger(__name__)
+
 NAME, REPORT = "study.json", "report.html"
 FORMAT = 1
 
@@ -54,32 +57,28 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
     check_known(spec, cells)
     console, told = Console(stderr=True, highlight=False), Console(highlight=False)
 
-    def say(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, style="dim" if console.is_terminal else None)
-
     if dry_run:
         there = open_store(out)
         told.print(plan_table(spec, cells, there))
         told.print(cost_line(spec, cells, there), soft_wrap=True, markup=False)
         return 0
     store = open_store(out)
-    store.say = say
     book = _book(spec, store)
     ended_before = book.get("ended", {})
     if ended_before.get("state") in ("complete", "failed") and not ended_before["failed"]:  # failed chains: tried again
-        say(f"{store.uri}: this study is finished")
+        logger.info(f"{store.uri}: this study is finished")
         return _tell(book, told, store)
     store.check(write=True)
     lease = Lease(store)
-    lease.acquire(say)
+    lease.acquire()
     try:
         started = time.monotonic()
-        ended, summary = _run(spec, cells, store, console, say)
+        ended, summary = _run(spec, cells, store, console)
         if summary is not None and spec.laws.precision and (more := extended(spec, cells, summary)) != cells:
-            say(told_more(cells, more))
+            logger.info(told_more(cells, more))
             cells, before_s = more, ended.work_s
             book["chains"] = {cell.name: cell.chains for cell in cells}
-            ended, summary = _run(spec, cells, store, console, say)
+            ended, summary = _run(spec, cells, store, console)
             ended.work_s = round(ended.work_s + before_s, 1)
         book["ended"] = {**literals(vars(ended)), "wall_s": round(time.monotonic() - started, 1)}
         _write(store, book)
@@ -91,7 +90,7 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
         lease.release()
     if ended.state == "stopped":
         words = ["gristmill", "study", path, "--out", out, *(w for s in settings for w in ("--set", s))]
-        say(f"stopped; go on with: {shlex.join(words)}")
+        logger.info(f"stopped; go on with: {shlex.join(words)}")
         return 130
     return _tell(book, told, store)
 
@@ -126,7 +125,7 @@ def _write(store: Store, book: dict[str, Any]) -> None:
     store.put(NAME, json.dumps(book, indent=1, ensure_ascii=False).encode())
 
 
-def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say: Any) -> tuple[Ended, pa.Table | None]:
+def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> tuple[Ended, pa.Table | None]:
     from gristmill.cluster.connect import connected  # ray is imported only when a study starts
     from gristmill.cluster.engines import EngineRoom
     from gristmill.cluster.units import Progress, run_units
@@ -146,8 +145,8 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say
             progress = Progress(len(keys), keys)
         else:
             with (
-                connected(spec.cluster, say),
-                interruptible(lambda: stopped.append(True), store.give_up, say),
+                connected(spec.cluster),
+                interruptible(lambda: stopped.append(True), store.give_up),
                 contextlib.ExitStack() as held,
             ):
                 if any(chain_class(cell.kind).is_served for cell in cells):
@@ -159,12 +158,12 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console, say
     named = {unit.key: f"{unit.cell.name}, block {unit.block}, generation {unit.first}" for unit in units}
     failed = {named[key]: why for key, why in progress.failed.items()}
     for name, why in list(failed.items())[:5]:
-        say(f"failed: {name}: {why}")
+        logger.info(f"failed: {name}: {why}")
     left = progress.num_units - len(progress.done) - len(progress.failed)
     ended = Ended("stopped", progress.num_units, len(progress.done), failed, round(progress.seconds, 1), None)
     if left and stopped:
         return ended, None
-    say("putting the results together")
+    logger.info("putting the results together")
     summary = write_results(cells, store)
     ended.worst = worst_z(summary)
     is_off = ended.worst is not None and abs(ended.worst["z"]) > SURE

@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.table import Table
 
-from gristmill.jobs.recipes.recipe import Mill
+from gristmill.jobs.recipes.recipe import CompiledRecipe
 from gristmill.records.shards import Summary
 
 
@@ -71,24 +71,24 @@ def _of_stage(counts: Mapping[str, int], stage: str) -> int:
     return sum(count for reason, count in counts.items() if reason.partition(":")[0] == stage)
 
 
-def plan_table(mill: Mill, uri: str) -> Table:
+def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
     """What a run would do, for --dry-run."""
-    plan, recipe = mill.plan, mill.recipe
+    plan, recipe = compiled.plan, compiled.recipe
     table = Table(title=f"{recipe.name} (dry run)", title_justify="left", show_header=False, box=None, padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     if recipe.description:
         table.add_row("description", recipe.description)
     table.add_row("output", uri)
-    table.add_row("fingerprint", mill.fingerprint)
-    table.add_row("source", f"{mill.source.num_rows:,} rows in {len(mill.source.parts):,} parts")
+    table.add_row("fingerprint", compiled.fingerprint)
+    table.add_row("source", f"{compiled.source.num_rows:,} rows in {len(compiled.source.parts):,} parts")
     table.add_row("asks", "without end" if plan.num_asks is None else f"{plan.num_asks:,}")
     table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
     limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
     table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")
-    table.add_row("generator", f"{mill.generator.kind} {mill.generator.model or ''}".strip())
-    if mill.method:
-        table.add_row("method", mill.method.kind)
-    table.add_row("stages", " -> ".join(s.name for s in mill.stages) or "none")
-    table.add_row("columns", ", ".join(mill.schema.names))
+    table.add_row("generator", f"{compiled.generator.kind} {compiled.generator.model or ''}".strip())
+    if compiled.method:
+        table.add_row("method", compiled.method.kind)
+    table.add_row("stages", " -> ".join(s.name for s in compiled.stages) or "none")
+    table.add_row("columns", ", ".join(compiled.schema.names))
     return table

@@ -8,12 +8,11 @@ AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, profiles), so any S3-compat
 import errno
 import os
 import secrets
-import sys
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,18 +40,12 @@ class Entry:
     size: int
 
 
-def tell(text: str) -> None:
-    """What a store has to say goes to stderr, unless somebody sets `store.say`."""
-    print(f"gristmill: {text}", file=sys.stderr, flush=True)
-
-
 class Store(ABC):
-    """Objects by name under one root. Pickles without its counts, and with `say` as it is by default."""
+    """Objects by name under one root. Pickles without its counts."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
         self.errors: Counter[str] = Counter()  # failed requests by kind: "503", "timeout", "connection", "403", "full"
-        self.say: Callable[[str], None] = tell  # called with one line now and then while the store is in trouble
         self._errors_lock = threading.Lock()
 
     def count(self, kind: str) -> None:

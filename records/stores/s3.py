@@ -4,6 +4,7 @@ Every request goes through one loop (`_ask`); botocore's own retries are off, so
 """
 
 import io
+import logging
 import secrets
 import socket
 import ssl
@@ -25,6 +26,8 @@ from gristmill.records.errors import Conflict, UserError
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -215,7 +218,7 @@ class S3Store(Store):
             if tries.spent_s < QUIET_S or now - self._said < SAY_EVERY_S or self._outage.has_given_up:
                 return
             self._said = now
-        self.say(f"{where}: {trouble.told}, trying again for up to {tries.patience_s:.0f} s")
+        logger.warning(f"{where}: {trouble.told}, trying again for up to {tries.patience_s:.0f} s")
 
     def _key(self, name: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + name}

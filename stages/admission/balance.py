@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.stages.admission.contract import Admission, Admitted, Book, ReadKept
+from gristmill.stages.admission.contract import Admission, AdmissionBook, AdmissionVerdict, ReadKept
 
 QUOTA, SHARE, NO_LABEL = "quota", "share", "no_label"
 
@@ -73,10 +73,10 @@ class Balance(Admission):
         texts: list[Any] = pc.cast(column, pa.string()).to_pylist()
         return texts
 
-    def new_book(self) -> Book:
+    def new_book(self) -> AdmissionBook:
         return LabelBook(self.spec)
 
-    def refill(self, book: Book, admitted: Mapping[str, int], kept: ReadKept) -> None:
+    def refill(self, book: AdmissionBook, admitted: Mapping[str, int], kept: ReadKept) -> None:
         assert isinstance(book, LabelBook)
         book.counts = Counter(admitted)
         book.num_kept = sum(admitted.values())
@@ -86,7 +86,7 @@ class Balance(Admission):
         return spec.other == 0 and all(admitted.get(label, 0) >= quota for label, quota in spec.quotas.items())
 
 
-class LabelBook(Book):
+class LabelBook(AdmissionBook):
     """Kept rows by label."""
 
     def __init__(self, spec: BalanceSpec) -> None:
@@ -94,17 +94,17 @@ class LabelBook(Book):
         self.counts: Counter[str] = Counter()
         self.num_kept = 0
 
-    def judge(self, offer: Any, ask: int) -> Admitted:
+    def judge(self, offer: Any, ask: int) -> AdmissionVerdict:
         spec = self.spec
         if offer is None and not spec.allow_null:
-            return Admitted(NO_LABEL)
+            return AdmissionVerdict(NO_LABEL)
         label = offer or ""
         held, quota = self.counts[label] + 1, spec.quota(label)
         if quota is not None and held > quota:
-            return Admitted(QUOTA)
+            return AdmissionVerdict(QUOTA)
         if spec.max_share is not None and held > spec.max_share * (self.num_kept + 1) + spec.slack_rows:
-            return Admitted(SHARE)
-        return Admitted()
+            return AdmissionVerdict(SHARE)
+        return AdmissionVerdict()
 
     def admit(self, offer: Any, ask: int) -> None:
         self.counts[offer or ""] += 1

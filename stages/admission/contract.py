@@ -15,25 +15,25 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.records.schema import REJECT
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.dedup.bandindex import NOBODY
 
 ReadKept = Callable[[list[str]], Iterator[tuple[int, pa.Table]]]  # columns -> (lot, kept rows) of all committed lots
 
 
 @dataclass(frozen=True)
-class Admitted:
+class AdmissionVerdict:
     """A verdict on one row: null or the reason, and values for the stage's columns."""
 
     reason: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Book(ABC):
+class AdmissionBook(ABC):
     """What is known of the rows kept so far. The driver holds it; it must stay small and quick."""
 
     @abstractmethod
-    def judge(self, offer: Any, ask: int) -> Admitted:
+    def judge(self, offer: Any, ask: int) -> AdmissionVerdict:
         """The verdict on a row, without a change. `ask` is its number in the run."""
 
     @abstractmethod
@@ -50,7 +50,7 @@ class Admission(Stage):
 
     has_seeds: ClassVar[bool] = False  # whether rows of the source count as kept before the first
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         return self._nothing(rows.num_rows)
 
     @abstractmethod
@@ -58,11 +58,11 @@ class Admission(Stage):
         """For every row of a processed lot, dead ones too, what the verdict needs to know of it; small, pickles."""
 
     @abstractmethod
-    def new_book(self) -> Book:
+    def new_book(self) -> AdmissionBook:
         """A book in which no row is kept yet."""
 
     @abstractmethod
-    def refill(self, book: Book, admitted: Mapping[str, int], kept: ReadKept) -> None:
+    def refill(self, book: AdmissionBook, admitted: Mapping[str, int], kept: ReadKept) -> None:
         """Bring a new book to what is committed: from the run's counts by label, or by reading kept rows."""
 
     def labels(self, batch: Any) -> list[str] | None:
@@ -101,7 +101,7 @@ def is_full(stages: Iterable[Stage], admitted: Mapping[str, Mapping[str, int]]) 
 
 
 @dataclass(frozen=True)
-class Claimed:
+class LotVerdicts:
     """What was decided of a lot at commit, row by row."""
 
     owners: np.ndarray  # int64: see gristmill.stages.dedup.contract; NOBODY for a row that is kept, refused or dead

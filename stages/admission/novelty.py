@@ -17,7 +17,7 @@ import pyarrow as pa
 from gristmill.records.errors import UserError
 from gristmill.records.ids import row_id
 from gristmill.records.readers.sources import Source
-from gristmill.stages.admission.contract import Admission, Admitted, Book, ReadKept
+from gristmill.stages.admission.contract import Admission, AdmissionBook, AdmissionVerdict, ReadKept
 
 WORD = re.compile(r"\w+")
 SIMILAR = "similar"
@@ -87,7 +87,7 @@ class Novelty(Admission):
     def offers(self, batch: Any) -> list[Any]:
         return [words(text or "") for text in batch.column(self.spec.column).to_pylist()]
 
-    def new_book(self) -> Book:
+    def new_book(self) -> AdmissionBook:
         return TextBook(self.spec, self._seeds, self._id)
 
     def _id(self, ask: int) -> str:
@@ -96,7 +96,7 @@ class Novelty(Admission):
         fingerprint, generation, lot_size = self._plan
         return row_id(fingerprint, generation, *divmod(ask, lot_size))
 
-    def refill(self, book: Book, admitted: Mapping[str, int], kept: ReadKept) -> None:
+    def refill(self, book: AdmissionBook, admitted: Mapping[str, int], kept: ReadKept) -> None:
         assert self._plan is not None
         for lot, table in kept(["row", self.spec.column]):
             texts = table.column(self.spec.column).to_pylist()
@@ -104,7 +104,7 @@ class Novelty(Admission):
                 book.admit(words(text or ""), lot * self._plan[2] + row)
 
 
-class TextBook(Book):
+class TextBook(AdmissionBook):
     """The words of all kept texts, in the order in which they were kept."""
 
     def __init__(self, spec: NoveltySpec, seeds: list[list[str]], name: Any) -> None:
@@ -128,19 +128,19 @@ class TextBook(Book):
             )
         return "".join([chr(FIRST_CHARACTER + number) for number in numbers])
 
-    def judge(self, offer: Any, ask: int) -> Admitted:
+    def judge(self, offer: Any, ask: int) -> AdmissionVerdict:
         from rapidfuzz.distance import Indel
         from rapidfuzz.process import extractOne
 
         best = extractOne(self._text(offer), self._texts, scorer=Indel.normalized_similarity)
         if best is None or not offer:
-            return Admitted()
+            return AdmissionVerdict()
         _, score, at = best
         score = round(float(score), NUM_DECIMALS)
         if not score:
-            return Admitted()
+            return AdmissionVerdict()
         evidence = {"rouge_l": score, "nearest": self._name(self._asks[at])}
-        return Admitted(SIMILAR if score >= self.spec.max_rouge_l else None, evidence)
+        return AdmissionVerdict(SIMILAR if score >= self.spec.max_rouge_l else None, evidence)
 
     def admit(self, offer: Any, ask: int) -> None:
         for word in offer:

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 from gristmill.engines import models
 from gristmill.records.errors import UserError
 from gristmill.stages import embeddings as embedding
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, digest, load
 
 SIMILAR = "similar"
@@ -108,7 +108,7 @@ class DecontaminateEmbedding(Stage):
     def close(self) -> None:
         self._index = None
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
         unit, similarity, span = self._index.scan(rows.column(self.spec.column).to_pylist())
         missing = unit < 0
@@ -121,7 +121,7 @@ class DecontaminateEmbedding(Stage):
             "similar_end": pa.array(span[:, 1], mask=missing),
         }
         refused = pa.array(similarity >= self.spec.threshold)
-        return Found(columns, pc.if_else(refused, pa.scalar(SIMILAR), pa.scalar(None, pa.string())))
+        return Findings(columns, pc.if_else(refused, pa.scalar(SIMILAR), pa.scalar(None, pa.string())))
 
 
 class Index:

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from gristmill.records.errors import UserError
 from gristmill.stages.buffers import text_buffers
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, digest, load
 
 BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; with three probes at most about 1.5% false hits
@@ -91,7 +91,7 @@ class Decontaminate(Stage):
     def close(self) -> None:
         self._index = None
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
         unit, share, span = self._index.scan(rows.column(self.spec.column))
         missing = unit < 0
@@ -104,7 +104,7 @@ class Decontaminate(Stage):
             "overlap_end": pa.array(span[:, 1], mask=missing),
         }
         refused = pa.array(share >= self.spec.min_share)
-        return Found(columns, pc.if_else(refused, pa.scalar("overlap"), pa.scalar(None, pa.string())))
+        return Findings(columns, pc.if_else(refused, pa.scalar("overlap"), pa.scalar(None, pa.string())))
 
 
 class Index:

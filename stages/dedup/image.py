@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.records.schema import IMAGE
-from gristmill.stages.contract import Found
+from gristmill.stages.contract import Findings
 from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
 SIDE, LOW = 32, 8  # pixels a side, and frequencies a side that are kept
@@ -67,11 +67,11 @@ class DedupImage(Duplicates):
     def bands(self) -> int:
         return len(masks(self.spec.distance))
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         hashes = [perceptual_hash((v or {}).get("bytes")) for v in rows.column(self.spec.column).to_pylist()]
         reasons = [UNREADABLE if h is None else None for h in hashes]
         columns = {self.signature: pa.array(hashes, pa.uint64()), DUPLICATE_OF.name: pa.nulls(len(hashes), pa.string())}
-        return Found(columns, pa.array(reasons, pa.string()))
+        return Findings(columns, pa.array(reasons, pa.string()))
 
     def probe(self) -> np.ndarray:
         return self.keys(pa.array([0x0123456789ABCDEF], pa.uint64()))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.stages.contract import Found
+from gristmill.stages.contract import Findings
 from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
 NUM_BYTES = 16
@@ -46,13 +46,13 @@ class DedupRows(Duplicates):
     def bands(self) -> int:
         return 1
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         hashes = row_hashes(rows.select(list(self.spec.columns)))
         columns = {
             self.signature: pa.array(hashes, pa.binary(NUM_BYTES)),
             DUPLICATE_OF.name: pa.nulls(len(hashes), pa.string()),
         }
-        return Found(columns)
+        return Findings(columns)
 
     def probe(self) -> np.ndarray:
         return self.keys(pa.array([bytes(range(NUM_BYTES))], pa.binary(NUM_BYTES)))

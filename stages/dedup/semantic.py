@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.stages import embeddings as embedding
-from gristmill.stages.contract import Found
+from gristmill.stages.contract import Findings
 from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates
 
 MIN_WINDOW = 8
@@ -99,13 +99,13 @@ class DedupSemantic(Duplicates):
         """Keys that a vector is carried in; they are not looked up one by one."""
         return -(-self.dimension // 8)
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         self.open()  # an audit finds anew without opening
         assert self._encoder is not None
         texts = [text or "" for text in rows.column(self.spec.column).to_pylist()]
         vectors = self._encoder.whole(texts, self.spec.window)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimension)
-        return Found(
+        return Findings(
             {self.signature: column.cast(self.columns()[0].type), DUPLICATE_OF.name: pa.nulls(len(texts), pa.string())}
         )
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.stages.contract import Found
+from gristmill.stages.contract import Findings
 from gristmill.stages.dedup import minhash
 from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
@@ -73,10 +73,10 @@ class Dedup(Duplicates):
     def open(self) -> None:
         minhash.signatures(pa.array(["compile or load the kernels before the first lot"]), 16)
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         signed = minhash.signatures(rows.column(self.spec.column), self.spec.num_perm, self.spec.ngram)
         column = pa.FixedSizeListArray.from_arrays(pa.array(signed.reshape(-1)), type=self._minhash)
-        return Found({"minhash": column, "duplicate_of": pa.nulls(len(signed), pa.string())})
+        return Findings({"minhash": column, "duplicate_of": pa.nulls(len(signed), pa.string())})
 
     def probe(self) -> np.ndarray:
         signature = np.arange(self.spec.num_perm, dtype=np.uint32).reshape(1, -1)

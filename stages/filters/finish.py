@@ -6,7 +6,7 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Finish(Stage):
     def reads(self) -> list[str]:
         return ["finish"]
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         finish = pc.fill_null(rows.column("finish").cast(pa.string()), "unknown")
         passes = pc.is_in(finish, value_set=pa.array(self.spec.allow, pa.string()))
-        return Found(reasons=pc.if_else(passes, pa.scalar(None, pa.string()), finish))
+        return Findings(reasons=pc.if_else(passes, pa.scalar(None, pa.string()), finish))

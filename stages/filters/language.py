@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from gristmill.records.errors import UserError
 from gristmill.stages.buffers import text_buffers
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 
 UNIT = 2.0**-9  # every weight of the model is a multiple of it
 
@@ -77,7 +77,7 @@ class Language(Stage):
     def close(self) -> None:
         self._model = None
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._model is not None, "open() first"
         classes, scores = self._model.classify(rows.column(self.spec.column), self.spec.max_bytes)
         language = self._model.labels.take(pa.array(classes))
@@ -85,7 +85,7 @@ class Language(Stage):
         sure = pa.array(scores >= self.spec.min_score)
         passes = pa.scalar(None, pa.string())
         reasons = pc.if_else(kept, pc.if_else(sure, passes, pa.scalar("unsure")), pa.scalar("other"))
-        return Found({"language": language, "language_score": pa.array(scores.astype(np.float32))}, reasons)
+        return Findings({"language": language, "language_score": pa.array(scores.astype(np.float32))}, reasons)
 
 
 class Model:

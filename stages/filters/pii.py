@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from gristmill.records.errors import UserError
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.filters.pii_finders import KINDS, Kind, find
 
 SPAN = pa.struct([("kind", pa.string()), ("start", pa.int32()), ("end", pa.int32())])
@@ -70,7 +70,7 @@ class Pii(Stage):
                 if region not in SUPPORTED_REGIONS:
                     raise UserError(f"{self.name}: regions: no phone numbers are known of '{region}'")
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         spec = self.spec
         texts = rows.column(spec.column).to_pylist()
         found = [find(text, spec.kinds, spec.reserved, spec.regions) if text else [] for text in texts]
@@ -78,4 +78,4 @@ class Pii(Stage):
         spans = [[{"kind": kind, "start": start, "end": end} for kind, start, end in row] for row in found]
         columns = (pa.array(kinds, pa.list_(pa.string())), pa.array(spans, pa.list_(SPAN)))
         reasons = [row[0] if row and spec.action == "reject" else None for row in kinds]
-        return Found(dict(zip([f.name for f in self.columns()], columns)), pa.array(reasons, pa.string()))
+        return Findings(dict(zip([f.name for f in self.columns()], columns)), pa.array(reasons, pa.string()))

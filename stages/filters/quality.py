@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.records.ids import fingerprint
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.fitted import read_card, read_weights
 from gristmill.stages.ngrams import Linear, Ngrams
 
@@ -69,8 +69,8 @@ class Quality(Stage):
         self._model = Linear(arrays["weights"], float(arrays["unit"][0]), arrays["slopes"], float(arrays["bias"][0]))
         self._least = card["facts"]["threshold"] if least is None else least
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._ngrams is not None and self._model is not None, "open() first"
         scores = self._ngrams.scores(rows.column(self.spec.column), self._model)
         reasons = pc.if_else(pa.array(scores < self._least), "score", pa.scalar(None, pa.string()))
-        return Found({self.columns()[0].name: pa.array(scores.astype(np.float32))}, reasons)
+        return Findings({self.columns()[0].name: pa.array(scores.astype(np.float32))}, reasons)

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from gristmill.records.spec import nearest
 from gristmill.stages.buffers import text_buffers
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 
 SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 
@@ -151,7 +151,7 @@ class Rules(Stage):
         self._kernels.measure(data, offsets, self._stop_words, self.spec.short_line_length, with_phrases, values)
         return dict(zip(self._kernels.METRICS, values.T))
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         metrics = self.metrics(rows.column(self.spec.column))
         reason, value = np.full(rows.num_rows, -1), np.zeros(rows.num_rows, np.float32)
         rules = self.spec.rules()
@@ -164,4 +164,4 @@ class Rules(Stage):
             "num_words": pa.array(metrics["num_words"].astype(np.int32)),
             "rule_value": pa.array(value, mask=fine),
         }
-        return Found(columns, pa.array(list(rules), pa.string()).take(pa.array(reason, mask=fine)))
+        return Findings(columns, pa.array(list(rules), pa.string()).take(pa.array(reason, mask=fine)))

@@ -13,7 +13,7 @@ from gristmill.engines.needs import Needs
 from gristmill.engines.throttle import Gate
 from gristmill.engines.vllm import AskRefused, Engine, EngineDead, Reply
 from gristmill.records.spec import literals
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.judging.answers import read_score
 from gristmill.stages.judging.modes import MODES, Mode
 from gristmill.stages.judging.spec import JudgeSpec
@@ -68,10 +68,10 @@ class Judge(Stage):
         if engine is not None:
             engine.close()
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         raise TypeError("a judge lives in a pool: find_pooled")
 
-    async def find_pooled(self, rows: pa.RecordBatch) -> Found:
+    async def find_pooled(self, rows: pa.RecordBatch) -> Findings:
         texts = rows.select(self.reads()).to_pylist()
         asked = [self.mode.calls(row) for row in texts]
         left = [len(calls) for calls in asked]
@@ -91,7 +91,7 @@ class Judge(Stage):
             values.append((*found, sum(r.tokens_in for r in said), sum(r.tokens_out for r in said)))
             reasons.append(reason)
         columns = {f.name: pa.array(column, f.type) for f, column in zip(self.columns(), zip(*values))}
-        return Found(columns, pa.array(reasons, pa.string()))
+        return Findings(columns, pa.array(reasons, pa.string()))
 
     def _seed(self, seed: int, key: str) -> int:
         """A call's own, in [0, 2^63), from the row's, the stage's name and the call's key."""

@@ -10,7 +10,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from gristmill.records.spec import used_if
-from gristmill.stages.contract import Found
+from gristmill.stages.contract import Findings
 from gristmill.stages.verify.algebra import Algebraic, AlgebraSpec
 from gristmill.stages.verify.answer_text import Rule, compare, extract, normal
 
@@ -52,7 +52,7 @@ class Answer(Algebraic):
     def reads(self) -> list[str]:
         return [self.spec.column, self.spec.reference]
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         rules = self.spec.extract
         found = [extract(text, rules) for text in rows.column(self.spec.column).to_pylist()]
         expected = [extract(text, (*rules, "whole")) for text in rows.column(self.spec.reference).to_pylist()]
@@ -64,7 +64,7 @@ class Answer(Algebraic):
         values = ([_cut(a) for a in found], [_cut(a) for a in expected], verdicts)
         names = [f.name for f in self.columns()]
         reasons = pa.array([None if v in self.spec.keep else v for v in verdicts], pa.string())
-        return Found({n: pa.array(v, pa.string()) for n, v in zip(names, values)}, reasons)
+        return Findings({n: pa.array(v, pa.string()) for n, v in zip(names, values)}, reasons)
 
     def _plain(self, found: str | None, expected: str | None) -> str | tuple[str, str]:
         """The verdict, or the pair that algebra must tell about."""

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.records.schema import IMAGE
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.fitted import read_card, read_weights
 
 LAYERS = 1, 3  # places of the linear layers in the network
@@ -78,13 +78,13 @@ class Classifier(Stage):
         columns = {c["kind"]: c for c in self._card["identity"]["schema"]["columns"]}
         self._image, self._classes = columns["image"], columns["category"]["categories"]
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         images = rows.column(self.spec.column).to_pylist()
         labels = rows.column(self.spec.label).to_pylist() if self.spec.label else [None] * len(images)
         found = [self._one((v or {}).get("bytes"), label) for v, label in zip(images, labels)]
         predicted, scores, reasons = zip(*found)
         columns = {"predicted": pa.array(predicted, pa.string()), "class_score": pa.array(scores, pa.float32())}
-        return Found(columns, pa.array(reasons, pa.string()))
+        return Findings(columns, pa.array(reasons, pa.string()))
 
     def _one(self, data: bytes | None, label: str | None) -> tuple[str | None, float | None, str | None]:
         """(class, its probability, reason) of one image, by itself: sums do not hang on what else is in the batch."""

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.records.spec import used_if
-from gristmill.stages.contract import Found
+from gristmill.stages.contract import Findings
 from gristmill.stages.verify.algebra import Algebraic, AlgebraSpec, Equality
 from gristmill.stages.verify.answer_text import Rule, compare, extract, key, normal
 
@@ -68,7 +68,7 @@ class Consistency(Algebraic):
         is_texts = pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)
         return None if is_texts else "is no list of texts"
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         rules = self.spec.extract
         samples = [s or [] for s in rows.column(self.spec.column).to_pylist()]
         answers = [[a for text in texts if (a := extract(text, rules)) is not None] for texts in samples]
@@ -84,7 +84,7 @@ class Consistency(Algebraic):
             pa.array([v.votes if v else None for v in votes], pa.int32()),
         )
         names = [f.name for f in self.columns()]
-        return Found(dict(zip(names, columns)), pa.array(reasons, pa.string()))
+        return Findings(dict(zip(names, columns)), pa.array(reasons, pa.string()))
 
     def _own(self, rows: pa.RecordBatch) -> list[str | None]:
         """The row's own answer; "" for a row without one, None where none is to be compared."""

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 
 COMPARISONS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
@@ -133,7 +133,7 @@ class Constraints(Stage):
     def open(self) -> None:
         self._tables = [_table(d, self.name) for d in self.spec.dependencies]
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         reason: list[str | None] = [None] * rows.num_rows
         said: list[str | None] = [None] * rows.num_rows
 
@@ -149,7 +149,7 @@ class Constraints(Stage):
             refuse(self._broken(rows, rule), "rule", lambda row, rule=rule: rule)  # type: ignore[misc]
         for dependency, table in zip(self.spec.dependencies, self._tables):
             self._depend(rows, dependency, table, refuse)
-        return Found({"constraint": pa.array(said, pa.string())}, pa.array(reason, pa.string()))
+        return Findings({"constraint": pa.array(said, pa.string())}, pa.array(reason, pa.string()))
 
     def _broken(self, rows: pa.RecordBatch, rule: str) -> np.ndarray:
         """Which rows break a rule, bool (rows,)."""

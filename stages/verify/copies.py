@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
 from gristmill.records.spec import nearest
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 
 EXACT = 1e-6  # float32 has no more to say
 MISSING = -1  # code of a missing value; -2: a category that no training row has
@@ -89,7 +89,7 @@ class Copies(Stage):
         if self.spec.near_share is not None:
             self._near = self._index.spacing(self.spec.near_share, self.spec.sample)
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         distances, places = self._index.nearest(rows)
         is_exact, is_near = distances <= EXACT, distances <= self._near
         reasons = np.full(rows.num_rows, None, object)
@@ -98,7 +98,7 @@ class Copies(Stage):
         if self.spec.exact:
             reasons[is_exact] = "exact"
         columns = {"dcr": pa.array(distances.astype(np.float32)), "dcr_row": pa.array(places)}
-        return Found(columns, pa.array(reasons, pa.string()))
+        return Findings(columns, pa.array(reasons, pa.string()))
 
 
 class Index:

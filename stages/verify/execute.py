@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.sandbox.runner import Limits, Outcome, Sandbox, check
 
 FENCE = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
@@ -69,7 +69,7 @@ class Execute(Stage):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_sandbox": None}
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         if self._sandbox is None:
             self.open()
         assert self._sandbox is not None
@@ -88,7 +88,7 @@ class Execute(Stage):
             pa.array([o.exit if o else None for o in outcomes], pa.int32()),
         )
         reasons = pa.array([None if v == "passed" else v for v in verdicts], pa.string())
-        return Found(dict(zip(names, columns)), reasons)
+        return Findings(dict(zip(names, columns)), reasons)
 
     def _job(self, text: str | None, tests: str | None) -> tuple[str, str] | str:
         """(program, tests), or the verdict where there is nothing to run."""

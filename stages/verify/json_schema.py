@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.records.errors import UserError
-from gristmill.stages.contract import Found, Stage
+from gristmill.stages.contract import Findings, Stage
 
 MAX_ERROR_CHARS = 300  # evidence, not a dump: a message quotes the offending value, which may be the whole row
 # Chat models answer in a fenced block however they are asked; the first block is the answer.
@@ -71,11 +71,11 @@ class JsonSchema(Stage):
         # Formats are left unchecked: which of them jsonschema knows depends on what else is installed.
         self._validator = jsonschema.validators.validator_for(schema)(schema)
 
-    def find(self, rows: pa.RecordBatch) -> Found:
+    def find(self, rows: pa.RecordBatch) -> Findings:
         answers = [self._judge(text) for text in rows.column(self.spec.column).to_pylist()]
         reasons = pa.array([reason for reason, _ in answers], pa.string())
         errors = pa.array([error for _, error in answers], pa.string())
-        return Found({"schema_error": errors}, reasons)
+        return Findings({"schema_error": errors}, reasons)
 
     def _judge(self, text: str | None) -> tuple[str | None, str | None]:
         if text is None:

@@ -16,9 +16,9 @@ import pyarrow as pa
 FAMILIES: dict[str, dict[str, Any]] = {
     "mst": {},
     "mst-target": {"target": "income"},
-    "dp-ctgan": {},
-    "dp-tvae": {},
-    "pate-gan": {},
+    "dp_ctgan": {},
+    "dp_tvae": {},
+    "pate_gan": {},
 }
 EPSILONS = (0.5, 1.0, 3.0, 10.0, None)
 DELTA = 1e-6

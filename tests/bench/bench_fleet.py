@@ -29,9 +29,9 @@ from gristmill.cluster.connect import WORKER_ENV
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.pool import Pool
 from gristmill.cluster.pools.replica import Replica
-from gristmill.cluster.lots.work import Kit
+from gristmill.cluster.lots.work import LotPipeline
 from gristmill.generators.canned.generator import Canned
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.stores.contract import LocalStore
 
 recipe, out, num_replicas, lots_per_s, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
@@ -69,10 +69,10 @@ class Fleet(Pool):
 jobs.Pool = Fleet
 env = {"env_vars": WORKER_ENV}
 ray.init(address="local", num_cpus=2, include_dashboard=False, runtime_env=env, log_to_driver=False)
-mill = build_mill(load(recipe, [f"cluster.replicas={num_replicas}", f"cluster.lots_per_replica={PER_REPLICA}"]))
+mill = compile_recipe(load(recipe, [f"cluster.replicas={num_replicas}", f"cluster.lots_per_replica={PER_REPLICA}"]))
 generator = Paced(mill.generator.spec, mill.method)
-kit = Kit(mill.plan, mill.stages, mill.schema, mill.recipe.output)
-job = jobs.Job(kit, mill.source, LocalStore(out), mill.recipe.cluster, mill.recipe.limits, generator)
+pipeline = LotPipeline(mill.plan, mill.stages, mill.schema, mill.recipe.output)
+job = jobs.Job(pipeline, mill.source, LocalStore(out), mill.recipe.cluster, mill.recipe.limits, generator)
 me, marks, lags = psutil.Process(), [], []
 stop_at = [0.0]
 
@@ -88,7 +88,7 @@ def beat(state):
         if now > stop_at[0]:
             loop.stop()
 
-loop = run.LotLoop(job, beat, lambda text: print(text, file=sys.stderr))
+loop = run.LotLoop(job, beat)
 loop.run()
 first, last = marks[0], marks[-1]
 lots = last[1] - first[1]

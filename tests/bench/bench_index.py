@@ -22,7 +22,7 @@ import ray
 from gristmill.cluster.connect import connected
 from gristmill.cluster.index import snapshots
 from gristmill.cluster.index.index import DedupIndex
-from gristmill.cluster.lots.work import Brief, Kit
+from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.lots import Plan, asks
 from gristmill.records.readers.sources import SourceSpec, open_source
@@ -57,8 +57,8 @@ def seconds(work: Callable[[], object]) -> float:
 
 def made(store: Store, num_actors: int, spec: Spec = EXACT, snapshot_lots: int = 1024) -> DedupIndex:
     dedup = Dedup(spec)
-    kit = Kit(PLAN, [dedup], full_schema([], dedup.columns()), OutputSpec())
-    return DedupIndex(ray.put(kit), store, dedup.bands, num_actors, 0, snapshot_lots)
+    pipeline = LotPipeline(PLAN, [dedup], full_schema([], dedup.columns()), OutputSpec())
+    return DedupIndex(ray.put(pipeline), store, dedup.bands, num_actors, 0, snapshot_lots)
 
 
 def claim(index: DedupIndex, first: int, num_lots: int, together: int) -> float:
@@ -66,7 +66,7 @@ def claim(index: DedupIndex, first: int, num_lots: int, together: int) -> float:
     rng, took = np.random.default_rng(first), 0.0
     for start in range(first, first + num_lots, together):
         keys = rng.integers(0, 2**64, (together, LOT, BANDS), np.uint64)
-        lots = [(start + n, Brief(np.ones(LOT, bool), keys[n], {}), (start + n) * LOT) for n in range(together)]
+        lots = [(start + n, LotResult(np.ones(LOT, bool), keys[n], {}), (start + n) * LOT) for n in range(together)]
         began = time.perf_counter()
         index.claim_many(lots)
         took += time.perf_counter() - began
@@ -83,7 +83,7 @@ def bench() -> Iterator[Row]:
             patch.setenv(key, value)  # before Ray starts its workers
         server.start()
         try:
-            with connected(ClusterSpec(num_cpus=os.cpu_count()), lambda text: None):
+            with connected(ClusterSpec(num_cpus=os.cpu_count())):
                 yield from _at_size(LocalStore(f"{folder}/out"), open_store("s3://mill/index"))
                 yield from _rebuild(LocalStore(f"{folder}/shards"), open_store("s3://mill/shards"))
         finally:

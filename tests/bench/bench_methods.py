@@ -23,11 +23,11 @@ RAW = """
 import asyncio, glob, json, os, sys, time
 import pyarrow.parquet as pq
 from gristmill.generators.text.contract import Ask, Session
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.lots import asks
 from gristmill.engines.vllm import AskRefused, Reply
 from gristmill.engines.models import resolve
-mill = build_mill(load(sys.argv[1]))
+mill = compile_recipe(load(sys.argv[1]))
 spec = mill.generator.spec
 os.environ.update(mill.generator.needs.env)
 os.environ.pop("GRISTMILL_ENGINE_POLL_S", None)  # raw vLLM waits as it comes

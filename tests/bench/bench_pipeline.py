@@ -1,6 +1,6 @@
 """The whole CPU side: canned rows of 500 tokens through every stage into Parquet with zstd, on all cores.
 
-The limit beside it is the same work without Ray, index actors and commits: one process, one core, the same kit
+The limit beside it is the same work without Ray, index actors and commits: one process, one core, the same pipeline
 (generator, stages, claim, encode) in a plain loop, times the number of cores.
 """
 
@@ -22,28 +22,28 @@ WARM_LOTS = 20
 PLAIN = """
 import sys, time
 import numpy as np, pyarrow as pa
-from gristmill.cluster.lots.work import Kit, finish, process
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.cluster.lots.work import LotPipeline, finish, process
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.lots import asks
-from gristmill.stages.admission.contract import Claimed
+from gristmill.stages.admission.contract import LotVerdicts
 from gristmill.stages.dedup.bandindex import BandIndex, resolve
 pa.set_cpu_count(1)
-mill = build_mill(load(sys.argv[1]))
-kit = Kit(mill.plan, mill.stages, mill.schema, mill.recipe.output, mill.generator).open()
-index = BandIndex(kit.dedup.bands)
+mill = compile_recipe(load(sys.argv[1]))
+pipeline = LotPipeline(mill.plan, mill.stages, mill.schema, mill.recipe.output, mill.generator).open()
+index = BandIndex(pipeline.dedup.bands)
 seconds, busy = [], {}
 for lot in range(int(sys.argv[2])):
     started = time.perf_counter()
-    batch, brief = process(kit, asks(kit.plan, mill.source, lot))
-    first = lot * kit.plan.lot_size
-    owners = resolve(brief.keys, np.where(brief.alive, index.query(brief.keys), -1), brief.alive, first)
-    kept = np.flatnonzero(brief.alive & (owners < 0))
-    index.insert(brief.keys[kept], first + kept)
-    finish(kit, batch, lot, Claimed(owners, []))
+    batch, result = process(pipeline, asks(pipeline.plan, mill.source, lot))
+    first = lot * pipeline.plan.lot_size
+    owners = resolve(result.keys, np.where(result.alive, index.query(result.keys), -1), result.alive, first)
+    kept = np.flatnonzero(result.alive & (owners < 0))
+    index.insert(result.keys[kept], first + kept)
+    finish(pipeline, batch, lot, LotVerdicts(owners, []))
     seconds.append(time.perf_counter() - started)
-    busy = brief.busy_s
-print(kit.plan.lot_size / sorted(seconds[1:])[len(seconds[1:]) // 2])
-print({k: round(v / kit.plan.lot_size * 1e6, 1) for k, v in busy.items()}, file=sys.stderr)
+    busy = result.busy_s
+print(pipeline.plan.lot_size / sorted(seconds[1:])[len(seconds[1:]) // 2])
+print({k: round(v / pipeline.plan.lot_size * 1e6, 1) for k, v in busy.items()}, file=sys.stderr)
 """
 
 
@@ -65,7 +65,7 @@ def bench() -> list[dict[str, Any]]:
         {
             "what": f"whole CPU side, 500-token rows, {num_cores} cores",
             "value": f"{rows_s:,.0f} rows/s",
-            "peer": f"the same kit in a plain loop: {plain_rows_s:,.0f} rows/s a core",
+            "peer": f"the same pipeline in a plain loop: {plain_rows_s:,.0f} rows/s a core",
             "ratio": rows_s / (plain_rows_s * num_cores),
             "target": ">= 10,000 rows/s",
         }

@@ -18,9 +18,9 @@ NUM_UNCOUNTED = 200  # lots committed after the manifest was last saved
 CHILD = """
 import resource, sys, time
 from gristmill.jobs.produce.command import _resume
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.stores.contract import open_store
-mill, store = build_mill(load(sys.argv[1])), open_store(sys.argv[2])
+mill, store = compile_recipe(load(sys.argv[1])), open_store(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
 book, totals = _resume(mill, store)
@@ -55,7 +55,7 @@ def _output(folder: Path) -> tuple[str, str]:
     """An output of NUM_LOTS lots made by hand from one real, empty shard."""
     import pyarrow as pa
 
-    from gristmill.jobs.recipes.recipe import build_mill, load
+    from gristmill.jobs.recipes.recipe import compile_recipe, load
     from gristmill.records.lots import asks
     from gristmill.records.manifest import Manifest
     from gristmill.records.schema import ASK, set_column
@@ -65,7 +65,7 @@ def _output(folder: Path) -> tuple[str, str]:
 
     recipe = canned(folder, num_asks=NUM_LOTS * 32 + 32, lot_size=32)
     out = folder / "out"
-    mill = build_mill(load(recipe))
+    mill = compile_recipe(load(recipe))
     batch = asks(mill.plan, mill.source, 0).drop_columns([ASK.name])
     for field in mill.schema:
         if field.name not in batch.schema.names:

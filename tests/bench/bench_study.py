@@ -84,7 +84,7 @@ if __name__ == "__main__":
         from gristmill.generators.chains.work import do_all
         from gristmill.records.stores.contract import open_store
         begun = time.perf_counter()
-        with connected(ClusterSpec(num_cpus=CORES), lambda text: None):
+        with connected(ClusterSpec(num_cpus=CORES)):
             start_s = time.perf_counter() - begun
             scheduled(open_store(OUT + "/warm"), 8 * CORES)
             for turn in range(TURNS):

@@ -26,9 +26,9 @@ RAW = """
 import json, os, sys, time
 from gristmill.engines.models import resolve
 from gristmill.generators.text.contract import mix
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.lots import asks
-mill = build_mill(load(sys.argv[1], sys.argv[2:]))
+mill = compile_recipe(load(sys.argv[1], sys.argv[2:]))
 spec = mill.generator.spec
 os.environ.update(mill.generator.needs.env)
 os.environ.pop("GRISTMILL_ENGINE_POLL_S", None)  # raw vLLM waits as it comes
@@ -50,13 +50,13 @@ THROUGH = """
 import sys, time
 from gristmill.cluster.connect import connected
 from gristmill.cluster.lots.run import Job, LotLoop
-from gristmill.cluster.lots.work import Kit
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.cluster.lots.work import LotPipeline
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.shards import Summary
 from gristmill.records.stores.contract import open_store
-mill = build_mill(load(sys.argv[1]))
+mill = compile_recipe(load(sys.argv[1]))
 recipe = mill.recipe
-kit = Kit(mill.plan, mill.stages, mill.schema, recipe.output)
+pipeline = LotPipeline(mill.plan, mill.stages, mill.schema, recipe.output)
 opened = None
 def beat(state):
     global opened
@@ -65,7 +65,7 @@ def beat(state):
 with connected(recipe.cluster, print):
     totals = Summary()
     store = open_store(sys.argv[2])
-    job = Job(kit, mill.asked(store), store, recipe.cluster, recipe.limits, mill.generator, totals)
+    job = Job(pipeline, mill.asked(store), store, recipe.cluster, recipe.limits, mill.generator, totals)
     loop = LotLoop(job, beat, print)
     pool = loop.pools[0]
     stop = pool.stop

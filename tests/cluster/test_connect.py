@@ -15,7 +15,7 @@ LISTENERS = """
 import json, os, psutil, ray
 from gristmill.cluster.connect import connected
 from gristmill.cluster.spec import ClusterSpec
-with connected(ClusterSpec(num_cpus=1), lambda text: None):
+with connected(ClusterSpec(num_cpus=1)):
     ray.get(ray.remote(lambda: 1).remote())
     found = []
     for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
@@ -38,10 +38,13 @@ def test_nothing_listens_beyond_loopback() -> None:
 
 
 LEFT_ALONE = """
+import sys
 import time
 from gristmill.cluster.connect import connected
 from gristmill.cluster.spec import ClusterSpec
-with connected(ClusterSpec(), lambda text: print(text, flush=True)):
+import logging
+logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+with connected(ClusterSpec()):
     print("connected", flush=True)
     time.sleep(300)
 """

@@ -1,4 +1,4 @@
-"""The generator `given`: rows of the source come out as they are, and bad ones are rejects."""
+"""The generator `passthrough`: rows of the source come out as they are, and bad ones are rejects."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.generators.passthrough import Given, GivenSpec
+from gristmill.generators.passthrough import GivenSpec, Passthrough
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.lots import Plan, asks
@@ -18,8 +18,8 @@ from gristmill.records.spec import build
 
 
 def make(rows: list[Any], **spec: Any) -> list[dict[str, Any]]:
-    generator = Given(build(GivenSpec, spec, "generator"))
-    plan = Plan(fingerprint("x"), 64, len(rows), len(rows), "given", origin=generator.origin)
+    generator = Passthrough(build(GivenSpec, spec, "generator"))
+    plan = Plan(fingerprint("x"), 64, len(rows), len(rows), "passthrough", origin=generator.origin)
     source = Source([Items([])], None)
     source.parts[0].texts = [json.dumps(row) for row in rows]  # type: ignore[attr-defined]
     source.parts[0].num_rows = source.num_rows = len(rows)
@@ -51,7 +51,7 @@ def test_rows_come_out_as_they_are() -> None:
 
 def test_origin_is_what_the_recipe_says() -> None:
     assert make([{"text": "a"}], origin="synthetic")[0]["origin"] == "synthetic"
-    real, synthetic = Given(GivenSpec()), Given(GivenSpec(origin="synthetic"))
+    real, synthetic = Passthrough(GivenSpec()), Passthrough(GivenSpec(origin="synthetic"))
     assert real.identity() != synthetic.identity()
 
 

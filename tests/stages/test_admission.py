@@ -14,7 +14,7 @@ from gristmill.records.readers.sources import Part, Source
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
 from gristmill.stages.admission.balance import Balance, BalanceSpec
-from gristmill.stages.admission.contract import Book, is_full, resolve_admitting, tally
+from gristmill.stages.admission.contract import AdmissionBook, is_full, resolve_admitting, tally
 from gristmill.stages.admission.novelty import Novelty, NoveltySpec, words
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, BandIndex, resolve
 
@@ -63,7 +63,7 @@ def test_the_index_sees_no_refused_row() -> None:
     assert admitting(keys, unknown, np.ones(3, bool), 0, lambda ask: True) == [UNKNOWN, NOBODY, 1]
 
 
-def led(book: Book, offers: list[Any]) -> list[str | None]:
+def led(book: AdmissionBook, offers: list[Any]) -> list[str | None]:
     reasons = []
     for ask, offer in enumerate(offers):
         reasons.append(book.judge(offer, ask).reason)

@@ -31,7 +31,7 @@ class TrainableSpec:
     data: DataSpec
     holdout: DataSpec
     schema: dict[str, Any]  # columns; bounds and categories are declared, so that all generations have the same
-    target: str | None = None  # a column that a learner foretells: utility by generation
+    target: str | None = None  # a column that a learner predicts: utility by generation
 
 
 class Trainable(TableChain):

@@ -5,6 +5,7 @@ rows that were drawn. Texts never come together anywhere but in the shards.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -36,6 +37,8 @@ from gristmill.jobs.terminal.bar import Bar
 from gristmill.records.errors import UserError
 from gristmill.records.stores.contract import Store, open_store
 
+logger = logging.getLogger(__name__)
+
 BLOCK_CHUNKS = 8  # of one task
 
 
@@ -55,12 +58,9 @@ def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: b
     if not dry_run:
         check_target(target)
 
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
     chunks = [(number, chunk) for number, part in enumerate(parts) for chunk in part.chunks]
     stores = [target, *(part.store for part in parts if part.store is not None)]
-    with batch_work(say, *stores) as here:
+    with batch_work(*stores) as here:
 
         def look(number: int) -> dict[str, object]:
             part, chunk = chunks[number]
@@ -112,7 +112,7 @@ def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: b
         raise RuntimeError(f"{sum(s.num_rows for s in shards)} rows were packed of {told}")
     facts["shards"] = shard_facts(shards)
     _papers(facts, shards, schema, target, form)
-    say(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
+    logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
     return 0
 
 

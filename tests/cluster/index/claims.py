@@ -8,13 +8,13 @@ import pyarrow as pa
 import ray
 
 from gristmill.cluster.index.index import DedupIndex
-from gristmill.cluster.lots.work import Brief, Kit, finish
+from gristmill.cluster.lots.work import LotPipeline, LotResult, finish
 from gristmill.records.lots import Plan, asks
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import ASK, REJECT, full_schema, set_column
 from gristmill.records.shards import Encoded, OutputSpec, put_kept, put_rejected
 from gristmill.records.stores.contract import Store
-from gristmill.stages.admission.contract import Claimed
+from gristmill.stages.admission.contract import LotVerdicts
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch
 from gristmill.stages.dedup.texts import Dedup, Spec
 
@@ -30,7 +30,7 @@ class Lots:
         self.dedup = Dedup(spec)
         self.plan = Plan("5eed" * 8, lot_size, num_lots * lot_size - lot_size // 2, 1, "canned")
         self.num_lots = num_lots
-        self.kit = Kit(self.plan, [self.dedup], full_schema([], self.dedup.columns()), OutputSpec())
+        self.pipeline = LotPipeline(self.plan, [self.dedup], full_schema([], self.dedup.columns()), OutputSpec())
         self._source = open_source(SourceSpec(items=("a",), cycle=True))
         self._rng, self._num_values = np.random.default_rng(seed), num_values
         self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -46,11 +46,11 @@ class Lots:
             self.remake(lot)
         return self._rows[lot]
 
-    def brief(self, lot: int) -> Brief:
+    def result(self, lot: int) -> LotResult:
         signed, alive = self.rows(lot)
         keys = band_keys(signed, self.dedup.bands, self.dedup.rows)
         keys[~alive] = 0
-        return Brief(alive, keys, {})
+        return LotResult(alive, keys, {})
 
     def encoded(self, lot: int, owners: np.ndarray) -> Encoded:
         """The lot parted into its shards."""
@@ -61,7 +61,7 @@ class Lots:
         batch = set_column(batch, fields[0], pa.array(column.to_pylist(), fields[0].type, mask=~alive))
         batch = set_column(batch, fields[1], pa.nulls(len(alive), pa.string()))
         batch = set_column(batch, REJECT, pa.array(np.where(alive, None, "rules:bad"), pa.string()))
-        return finish(self.kit, batch, lot, Claimed(owners, []))
+        return finish(self.pipeline, batch, lot, LotVerdicts(owners, []))
 
     def plain_pass(self) -> list[int]:
         """Row by row through datasketch's own index: the smallest owner that matches, -1 when kept or dead."""
@@ -92,15 +92,15 @@ class Claimer:
     def start(self, num_actors: int, snapshot_lots: int) -> None:
         """A driver that resumes."""
         dedup = self.lots.dedup
-        kit = ray.put(self.lots.kit)
-        self.index = DedupIndex(kit, self.store, dedup.bands, num_actors, 3, snapshot_lots=snapshot_lots)
+        pipeline = ray.put(self.lots.pipeline)
+        self.index = DedupIndex(pipeline, self.store, dedup.bands, num_actors, 3, snapshot_lots=snapshot_lots)
         self.num_claimed = self.num_committed
         self.index.start(self.num_committed, self.said.append)
 
     def claim(self, num_lots: int, together: bool) -> None:
         assert self.index
         lots = range(self.num_claimed, min(self.num_claimed + num_lots, self.lots.num_lots))
-        asked = [(lot, self.lots.brief(lot), lot * self.lots.plan.lot_size) for lot in lots]
+        asked = [(lot, self.lots.result(lot), lot * self.lots.plan.lot_size) for lot in lots]
         answers = self.index.claim_many(asked) if together else [self.index.claim(*one) for one in asked]
         self.owners.update(zip(lots, answers))
         self.num_claimed = lots.stop

@@ -45,12 +45,12 @@ def bloom_pass(lots: Lots) -> list[int]:
     index = BloomIndex(lots.dedup.bands, BLOOM.bloom_rows or 0, BLOOM.bloom_error or 0, lots.dedup.bands)
     verdicts: list[int] = []
     for lot in range(lots.num_lots):
-        brief = lots.brief(lot)
-        assert brief.keys is not None
-        found = np.where(brief.alive, index.query(brief.keys), NOBODY)
-        owners = resolve(brief.keys, found, brief.alive, len(verdicts))
-        kept = np.flatnonzero(brief.alive & (owners == NOBODY))
-        index.insert(brief.keys[kept], len(verdicts) + kept, is_settled=True)
+        result = lots.result(lot)
+        assert result.keys is not None
+        found = np.where(result.alive, index.query(result.keys), NOBODY)
+        owners = resolve(result.keys, found, result.alive, len(verdicts))
+        kept = np.flatnonzero(result.alive & (owners == NOBODY))
+        index.insert(result.keys[kept], len(verdicts) + kept, is_settled=True)
         verdicts += owners.tolist()
     return verdicts
 
@@ -273,7 +273,7 @@ def test_lots_claimed_together_must_follow_one_another(tmp_path: Path) -> None:
     claimer.start(1, 0)
     assert claimer.index and claimer.index.claim_many([]) == []
     with pytest.raises(ValueError, match="must follow one another"):
-        claimer.index.claim_many([(lot, claimer.lots.brief(lot), lot * 24) for lot in (0, 2)])
+        claimer.index.claim_many([(lot, claimer.lots.result(lot), lot * 24) for lot in (0, 2)])
 
 
 def test_probable_duplicates_are_called_so(tmp_path: Path) -> None:

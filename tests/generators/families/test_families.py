@@ -76,12 +76,12 @@ SMALL: dict[str, Any] = {"epochs": 4, "batch_size": 40}
 CASES = [
     Case("copula"),
     Case("ctgan", {**SMALL, "pac": 4, "generator": [32], "critic": [32, 16], "noise": 8}),
-    Case("dp-ctgan", {"steps": 8, "batch": 64, "widths": [16], "critic_widths": [16], "num_noise": 4}),
-    Case("dp-tvae", {"steps": 8, "batch": 64, "widths": [16], "num_noise": 4}),
+    Case("dp_ctgan", {"steps": 8, "batch": 64, "widths": [16], "critic_widths": [16], "num_noise": 4}),
+    Case("dp_tvae", {"steps": 8, "batch": 64, "widths": [16], "num_noise": 4}),
     Case("independent"),
     Case("mst"),
     Case(
-        "pate-gan", {"steps": 6, "teachers": 8, "votes": 4, "batch": 32, "widths": [16], "num_noise": 4, "memory": 20}
+        "pate_gan", {"steps": 6, "teachers": 8, "votes": 4, "batch": 32, "widths": [16], "num_noise": 4, "memory": 20}
     ),
     Case("smote", {"target": "sick"}),
     Case("tabddpm", {"target": "sick", "steps": 24, "batch_size": 64, "times": 8, "hidden": [32, 32]}),
@@ -131,7 +131,7 @@ def test_every_kind_has_a_case() -> None:
     others = {kind for kind, _ in IMAGES.values()} | {
         "adr",
         "classifier",
-        "causal-lm",
+        "causal_lm",
         "quality",
     }  # in their own files, with their own rows
     assert {c.kind for c in CASES} | others == set(KINDS)

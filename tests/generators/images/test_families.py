@@ -40,7 +40,7 @@ SPECS: dict[str, tuple[str, dict[str, Any]]] = {  # name -> (kind, spec)
         },
     ),
     "ddpm-dpm": ("ddpm", {"steps": 6, "batch": 16, "width": 8, "sample_steps": 4, "sampler": "dpm"}),
-    "dp-ddpm": ("dp-ddpm", {"steps": 6, "batch": 16, "width": 8, "sample_steps": 4, "copies": 2}),
+    "dp_ddpm": ("dp_ddpm", {"steps": 6, "batch": 16, "width": 8, "sample_steps": 4, "copies": 2}),
     "gan": ("gan", {"steps": 4, "batch": 8, "width": 8, "critic_steps": 2}),
     "gan-spectral": ("gan", {"steps": 4, "batch": 8, "width": 8, "hold": "spectral"}),
     "vae": ("vae", {"steps": 6, "batch": 16, "width": 8, "latent": 4}),
@@ -121,7 +121,7 @@ def _but(own: np.ndarray, place: int) -> np.ndarray:
     return other
 
 
-@pytest.mark.parametrize("name", ["ddpm", "dp-ddpm", "gan", "vae"])
+@pytest.mark.parametrize("name", ["ddpm", "dp_ddpm", "gan", "vae"])
 def test_colour_images_without_labels(name: str, tmp_path: Path) -> None:
     schema = TableSchema((Column("picture", "image", height=16, width=12, channels=3),))
     pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 12, 3), np.uint8)
@@ -216,7 +216,7 @@ def test_a_private_fit_and_one_row_are_refused() -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("name", ["ddpm", "dp-ddpm", "gan", "vae"])
+@pytest.mark.parametrize("name", ["ddpm", "dp_ddpm", "gan", "vae"])
 def test_schemas_that_are_refused(name: str, columns: tuple[Column, ...], message: str) -> None:
     with pytest.raises(UserError, match=message):
         family(name, TableSchema(columns)).check()

@@ -29,9 +29,9 @@ SCHEMA = TableSchema(
 )
 SPECS = {
     "mst": {},
-    "dp-ctgan": {"steps": 20, "batch": 64, "widths": (16,), "critic_widths": (16,), "num_noise": 4},
-    "dp-tvae": {"steps": 20, "batch": 64, "widths": (16,), "num_noise": 4},
-    "pate-gan": {"steps": 12, "teachers": 10, "votes": 4, "batch": 32, "widths": (16,), "num_noise": 4, "memory": 20},
+    "dp_ctgan": {"steps": 20, "batch": 64, "widths": (16,), "critic_widths": (16,), "num_noise": 4},
+    "dp_tvae": {"steps": 20, "batch": 64, "widths": (16,), "num_noise": 4},
+    "pate_gan": {"steps": 12, "teachers": 10, "votes": 4, "batch": 32, "widths": (16,), "num_noise": 4, "memory": 20},
 }
 STEPPED = [k for k in SPECS if k != "mst"]
 NUM_ROWS = 700
@@ -172,7 +172,7 @@ def test_killed_and_resumed_is_the_same_model_and_is_charged_once(kind, tmp_path
 
 @pytest.mark.parametrize("kind", STEPPED)
 def test_it_stops_before_the_step_that_would_exceed_the_budget(kind, tmp_path):
-    noise = {"dp-ctgan": 2.5, "dp-tvae": 2.5, "pate-gan": 40.0}[kind]
+    noise = {"dp_ctgan": 2.5, "dp_tvae": 2.5, "pate_gan": 40.0}[kind]
     card = a_fit(kind, tmp_path, PrivacySpec(EPSILON, 1e-5, noise_multiplier=noise)).run()
     assert card.privacy["epsilon"] <= EPSILON
     event = next(e for e in card.privacy["events"] if e["noise_multiplier"] == noise)
@@ -225,7 +225,7 @@ def test_tables_of_one_column_and_two_rows(kind):
     schema = TableSchema((Column("x", "numeric", 0.0, 0.0), Column("y", "category", categories=("only",))))
     for columns in (schema.columns, schema.columns[:1]):
         family_type = family_class(kind)
-        spec = {**SPECS[kind], **({"teachers": 2} if kind == "pate-gan" else {})}
+        spec = {**SPECS[kind], **({"teachers": 2} if kind == "pate_gan" else {})}
         family = family_type(build(family_type.Spec, spec, "model"), TableSchema(columns))
         rows = family.schema.conform(pa.table({"x": [0.0] * 4, "y": ["only"] * 4}))
         family.begin(rows, 0, Account(PrivacySpec(1.0, 0.01), 4))
@@ -263,7 +263,7 @@ def test_a_target_is_a_neighbour_of_many_columns():
 
 def test_conditions_pull_the_other_columns_along():
     """Without noise, rows asked to be of group a are younger than those of group b."""
-    family = made("dp-tvae", steps=400)
+    family = made("dp_tvae", steps=400)
     family.begin(table(num_rows=2000), 3, None)
     family.train(0, family.num_steps)
     ages = {}

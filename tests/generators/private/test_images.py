@@ -1,4 +1,4 @@
-"""What a guarantee asks of dp-ddpm, beyond the laws of generators.families.contract
+"""What a guarantee asks of dp_ddpm, beyond the laws of generators.families.contract
 (tests/generators/images/test_families.py)."""
 
 import json
@@ -27,7 +27,7 @@ BUDGET = PrivacySpec(EPSILON, 1e-4)
 
 
 def made(schema=DIGITS, **more):
-    return family_class("dp-ddpm")(build(dp_ddpm.Spec, {**SPEC, **more}, "model"), schema)
+    return family_class("dp_ddpm")(build(dp_ddpm.Spec, {**SPEC, **more}, "model"), schema)
 
 
 def a_fit(folder, privacy=BUDGET, key=b"k" * 32, rows=None, **more):

@@ -146,9 +146,9 @@ def test_keys_are_checked_and_prompts_are_identity():
 
 
 def test_a_call_samples_as_the_recipe_says_for_it():
-    _, engine, _ = told("code", {"sampling": {"tests": {"temperature": 0.0}}, "system": "Be brief."}, SEED, GOOD)
+    _, engine, _ = told("code", {"sampling": {"tests": {"temperature": 0.0}}, "system": "Be result."}, SEED, GOOD)
     assert [each["temperature"] for each in engine.sampling] == [0.5, 0.5, 0.0]
-    assert engine.asked[0][0] == {"role": "system", "content": "Be brief."}
+    assert engine.asked[0][0] == {"role": "system", "content": "Be result."}
 
 
 def test_the_same_rows_again_however_they_are_batched():

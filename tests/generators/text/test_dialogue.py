@@ -11,13 +11,13 @@ THREE = {"min_exchanges": 3}
 
 
 def test_the_two_sides_take_turns_and_see_what_was_said():
-    payload, engine, session = told("dialogue", {**THREE, "system": "Be brief."}, TOPIC, TALK)
+    payload, engine, session = told("dialogue", {**THREE, "system": "Be result."}, TOPIC, TALK)
     assert [m["role"] for m in payload["messages"]] == ["system"] + ["user", "assistant"] * 3
-    assert [m["content"] for m in payload["messages"]] == ["Be brief.", "Why are there tides?", *TALK[1:]]
+    assert [m["content"] for m in payload["messages"]] == ["Be result.", "Why are there tides?", *TALK[1:]]
     assert payload["exchanges"] == 3 and payload["text"].startswith("User: Why are there tides?\n\nAssistant: Because")
     assert payload["topic"] in engine.asked[0] and payload["persona"] in engine.asked[0]
     assert payload["persona"] in engine.asked[4] and "Assistant: It helps." in engine.asked[4]
-    assert "END" in engine.asked[2] and "Be brief." not in engine.asked[2]
+    assert "END" in engine.asked[2] and "Be result." not in engine.asked[2]
     assert engine.asked[5] == payload["messages"][:6]
     assert [t["turn"] for t in session.turns] == ["opening", "assistant", *["further", "assistant"] * 2]
 

@@ -8,7 +8,7 @@ import pytest
 
 from gristmill.engines.vllm import AskRefused, Engine, Reply
 from gristmill.generators.canned.generator import Canned, CannedSpec
-from gristmill.generators.contract import Made, fill
+from gristmill.generators.contract import GeneratedRow, fill
 from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.registry import method_class
 from gristmill.records.errors import UserError
@@ -58,7 +58,7 @@ def test_what_the_tokenizer_cannot_take_costs_one_ask() -> None:
 def test_half_characters_in_lists_and_structs_of_a_payload_are_replaced() -> None:
     talk = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     payload = [pa.field("votes", pa.list_(pa.string())), pa.field("messages", talk)]
-    made = Made({"votes": [HALF, None], "messages": [{"role": "user", "content": HALF}]})
+    made = GeneratedRow({"votes": [HALF, None], "messages": [{"role": "user", "content": HALF}]})
     [row] = fill(asks("{}"), payload, [made]).to_pylist()
     assert row["votes"] == ["cut ? off", None] and row["messages"][0]["content"] == "cut ? off"
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gristmill.engines.vllm import AskRefused, Reply
 from gristmill.generators.text.preference import different, verdict
 from gristmill.generators.text.principles import draw, load_principles
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.errors import UserError
 from tests.generators.text.script import made, method_of, refusal, told
 from tests.recipes import write
@@ -162,7 +162,7 @@ def test_what_the_constitution_says_is_identity_and_where_it_lies_is_not(kind, t
     def mark(name, **table):
         method = {"kind": kind, **table}
         recipe = {"name": "r", "source": {"items": ["x"]}, "generator": {"kind": "canned"}, "method": method}
-        return build_mill(load(write(tmp_path / f"{name}.toml", recipe))).fingerprint
+        return compile_recipe(load(write(tmp_path / f"{name}.toml", recipe))).fingerprint
 
     (tmp_path / "a.toml").write_text(ONE.format(id="a"))
     (tmp_path / "copy.toml").write_text(ONE.format(id="a"))

@@ -78,7 +78,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
 def test_the_numbers_tell_what_the_rows_are(made: Path) -> None:
     found = json.loads((made / "metrics.json").read_text())
     assert next(iter(found)) == "headline" and next(iter(found["headline"])) == "tstr_over_trtr"
-    assert found["headline"]["tstr_over_trtr"] < 0.8  # columns on their own foretell nothing
+    assert found["headline"]["tstr_over_trtr"] < 0.8  # columns on their own predict nothing
     assert found["headline"]["column_shapes"] == 1 > found["headline"]["column_pair_trends"]
     assert found["headline"]["c2st_auc"] > 0.9 > 0.65 > found["fidelity"]["c2st_auc"]["real"]
     assert found["inputs"]["real_train"]["rows"] == 417 and found["inputs"]["real_holdout"]["rows"] == 152

@@ -17,7 +17,7 @@ name = "student"
 [data]
 path = "nowhere"
 [model]
-kind = "causal-lm"
+kind = "causal_lm"
 length = 16
 epochs = 2.0
 hidden = 32
@@ -93,7 +93,7 @@ def test_students_leave_nothing_behind(judged: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--student", "recipes/fit/digits-gan.toml"], "a student is of kind 'causal-lm'"),
+        (["--student", "recipes/fit/digits-gan.toml"], "a student is of kind 'causal_lm'"),
         (["--teacher", "package:smollm2"], "name a recipe by --student"),
         (["--student", "recipes/fit/docstrings-llama.toml", "--teacher", "/no/such"], "no such folder"),
     ],

@@ -120,7 +120,7 @@ def test_rows_that_no_model_wrote_are_balanced_and_shown_so(tmp_path: Path) -> N
             "name": "given",
             "lot_size": 16,
             "source": {"items": items, "carry": ["label"]},
-            "generator": {"kind": "given", "columns": ["text"]},
+            "generator": {"kind": "passthrough", "columns": ["text"]},
             "stages": [{"kind": "balance", "column": "label", "quotas": {"even": 5}}],
             "cluster": {"num_cpus": 2},
         },

@@ -121,7 +121,7 @@ def test_fit_refuses_without_a_schema_too(rows: Any, words: str | None, tmp_path
 @pytest.mark.parametrize(
     ("kind", "privacy"),
     [(k, False) for k in ("independent", "copula", "smote", "ctgan", "tvae", "tabddpm")]
-    + [(k, True) for k in ("mst", "dp-ctgan", "dp-tvae", "pate-gan")],
+    + [(k, True) for k in ("mst", "dp_ctgan", "dp_tvae", "pate_gan")],
 )
 def test_one_row_is_no_table_to_learn_from(kind: str, privacy: bool, tmp_path: Path) -> None:
     put(tmp_path / "rows.parquet", good(1))
@@ -140,7 +140,7 @@ def test_a_million_categories_are_taken_for_an_identifier_or_kept_when_declared(
         schema.conform(pa.table({"ward": [*names, "strange"]}))
 
 
-@pytest.mark.parametrize("kind", ["mst", "dp-tvae"])
+@pytest.mark.parametrize("kind", ["mst", "dp_tvae"])
 def test_many_categories_share_a_bin_without_a_budget_too(kind: str) -> None:
     """Noise leaves few categories that stand out; without any, each of them did, and networks grew as wide."""
     names = tuple(f"c{i}" for i in range(20_000))

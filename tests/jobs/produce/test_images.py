@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from gristmill.jobs.fit.command import load_plan
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import images_table
 from gristmill.records.schema import IMAGE, full_schema
@@ -104,28 +104,30 @@ def test_the_recipe_of_digits_fits_its_models(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(ROOT)
     recipe = load("recipes/digits-rows.toml")
     with pytest.raises(UserError, match="holds no finished model .* make one with gristmill fit"):
-        build_mill(load("recipes/digits-rows.toml", [f"generator.model={tmp_path}/none"]))
+        compile_recipe(load("recipes/digits-rows.toml", [f"generator.model={tmp_path}/none"]))
     settings = []
     for key, uri in (("generator.model", recipe.generator["model"]), ("stages.0.path", recipe.stages[0]["path"])):
         name = uri.removeprefix("out/")
         load_plan(f"recipes/fit/{name}.toml", ["model.steps=1"]).fit(LocalStore(tmp_path / name)).run()
         settings.append(f"{key}={tmp_path / name}")
-    mill = build_mill(load("recipes/digits-rows.toml", settings))
+    mill = compile_recipe(load("recipes/digits-rows.toml", settings))
     mill.check()
     assert mill.schema.names[-6:] == ["label", "predicted", "class_score", "image_hash", "duplicate_of", "reject"]
     with pytest.raises(UserError, match="reads column 'label', which holds no images"):
-        build_mill(load("recipes/digits-rows.toml", [*settings, "stages.0.column=label"]))
+        compile_recipe(load("recipes/digits-rows.toml", [*settings, "stages.0.column=label"]))
 
 
 def test_one_stage_of_duplicates_and_no_pool_for_it(tmp_path: Path) -> None:
     two = [{"kind": "dedup_rows", "columns": ["end"]}, {"kind": "dedup_rows", "columns": ["delay"], "name": "b"}]
     recipe = {"name": "x", "generator": {"kind": "simulator", "simulator": "cartpole"}, "limits": {"asks": 5}}
     with pytest.raises(UserError, match="a recipe takes one dedup stage"):
-        build_mill(load(write(tmp_path / "a.toml", {**recipe, "stages": two})))
+        compile_recipe(load(write(tmp_path / "a.toml", {**recipe, "stages": two})))
     pools = {"pools": {"dedup_rows": {"replicas": 1}}}
     with pytest.raises(UserError, match=r"cluster.pools.dedup_rows: dedup_rows has no engine"):
-        build_mill(load(write(tmp_path / "b.toml", {**recipe, "stages": two[:1], "cluster": pools})))
+        compile_recipe(load(write(tmp_path / "b.toml", {**recipe, "stages": two[:1], "cluster": pools})))
     with pytest.raises(UserError, match="'dedup_image' reads column 'image', which is not there"):
-        build_mill(load(write(tmp_path / "c.toml", {**recipe, "stages": [{"kind": "dedup_image"}]})))
+        compile_recipe(load(write(tmp_path / "c.toml", {**recipe, "stages": [{"kind": "dedup_image"}]})))
     with pytest.raises(UserError, match="'dedup_image' reads column 'end', which holds no images"):
-        build_mill(load(write(tmp_path / "d.toml", {**recipe, "stages": [{"kind": "dedup_image", "column": "end"}]})))
+        compile_recipe(
+            load(write(tmp_path / "d.toml", {**recipe, "stages": [{"kind": "dedup_image", "column": "end"}]}))
+        )

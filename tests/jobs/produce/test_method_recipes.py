@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.lots import asks
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import open_store
@@ -67,11 +67,11 @@ def generator_of(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_shipped_recipe_runs_through_its_stages(name: str, tmp_path: Path) -> None:
     recipe = load(str(ROOT / "recipes" / f"{name}.toml"))
-    shipped = build_mill(recipe)
+    shipped = compile_recipe(recipe)
     assert recipe.generator["model"] == "package:smollm2" and recipe.description
     assert shipped.plan.num_asks is not None and shipped.plan.num_asks <= 256, "a minute or two of two slow cores"
     assert shipped.method and shipped.method.most_tokens(0) is not None
-    mill = build_mill(replace(recipe, generator=generator_of(name), lot_size=NUM_ROWS))
+    mill = compile_recipe(replace(recipe, generator=generator_of(name), lot_size=NUM_ROWS))
     assert mill.schema.equals(shipped.schema)
     mill.generator.check()
     mill.generator.open()

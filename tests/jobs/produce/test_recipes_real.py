@@ -12,7 +12,7 @@ from gristmill.engines.served import ModelSpec
 from gristmill.generators.contract import fields_of
 from gristmill.generators.teacher import Teacher
 from gristmill.generators.text.generator import TextGenerator
-from gristmill.jobs.recipes.recipe import Mill, build_mill, load
+from gristmill.jobs.recipes.recipe import CompiledRecipe, compile_recipe, load
 from gristmill.records.lots import asks
 from gristmill.records.schema import ASK, REJECT
 from tests.conftest import ROOT, gristmill
@@ -23,9 +23,9 @@ NUM_ROWS = 3
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 
-def mill_of(name: str) -> Mill:
+def mill_of(name: str) -> CompiledRecipe:
     """The recipe with asks for a few rows; a later round's examples are the source's, as in its first."""
-    return build_mill(load(str(ROOT / "recipes" / f"{name}.toml"), [f"lot_size={NUM_ROWS}"]))
+    return compile_recipe(load(str(ROOT / "recipes" / f"{name}.toml"), [f"lot_size={NUM_ROWS}"]))
 
 
 @pytest.fixture(scope="module")

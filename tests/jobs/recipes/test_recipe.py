@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gristmill.jobs.fit.command import load_plan
-from gristmill.jobs.recipes.recipe import build_mill, load
+from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.errors import UserError
 from gristmill.records.stores.contract import open_store
 from tests.conftest import ROOT
@@ -30,7 +30,7 @@ def test_every_recipe_in_the_repository_is_whole(path: Path, monkeypatch: pytest
         plan = load_plan(str(ROOT / "recipes" / "fit" / "adult-independent.toml"))
         plan.fit(open_store(str(tmp_path))).run()
         settings = [f"generator.model={tmp_path}"]
-    mill = build_mill(load(str(path), settings))
+    mill = compile_recipe(load(str(path), settings))
     assert mill.schema.names[-1] == "reject"
     assert mill.recipe.description
 
@@ -65,7 +65,7 @@ def test_every_fit_recipe_in_the_repository_is_whole(path: Path, monkeypatch: py
 )
 def test_refuses_in_one_line(setting: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as caught:
-        build_mill(load(canned(tmp_path), [setting]))
+        compile_recipe(load(canned(tmp_path), [setting]))
     assert "\n" not in str(caught.value)
 
 
@@ -78,7 +78,7 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 
 
 def mark(folder: Path, *settings: str) -> str:
-    return build_mill(load(canned(folder), settings)).fingerprint
+    return compile_recipe(load(canned(folder), settings)).fingerprint
 
 
 def test_fingerprint_covers_rows_and_nothing_else(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_fingerprint_covers_the_limits_of_algebra_where_it_is_used_and_not_its_w
     def judged(**table: Any) -> str:
         recipe = load(canned(tmp_path))
         stage = {"kind": "answer", "column": "text", "reference": "text", **table}
-        return build_mill(replace(recipe, stages=(*recipe.stages, stage))).fingerprint
+        return compile_recipe(replace(recipe, stages=(*recipe.stages, stage))).fingerprint
 
     assert judged(algebra={"workers": 3}) == judged() != judged(algebra={"deadline_s": 9})
     assert judged(math=False, algebra={"deadline_s": 9, "workers": 3}) == judged(math=False) != judged()
@@ -127,5 +127,5 @@ def test_the_recipe_in_the_readme_is_whole(tmp_path: Path) -> None:
     block = text[text.index("```toml\n") + 8 :]
     (tmp_path / "readme.toml").write_text(block[: block.index("```")])
     (tmp_path / "topics.jsonl").write_text('{"topic": "tides", "slug": "t", "field": "physics"}\n')
-    mill = build_mill(load(str(tmp_path / "readme.toml"), [f"source.path={tmp_path}/topics.jsonl"]))
+    mill = compile_recipe(load(str(tmp_path / "readme.toml"), [f"source.path={tmp_path}/topics.jsonl"]))
     assert mill.plan.num_asks == 4 and mill.plan.carry == ("field",)

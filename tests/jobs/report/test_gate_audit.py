@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.jobs.recipes.recipe import Recipe, build_mill, load
+from gristmill.jobs.recipes.recipe import Recipe, compile_recipe, load
 from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import page
 from gristmill.jobs.report.gate_audit import GateAuditSpec, Slice, audited, count, gates, rate
@@ -95,7 +95,7 @@ def recipe(folder: Path, **changes: Any) -> str:
             "name": "sums",
             "lot_size": 16,
             "source": {"items": [{k: v for k, v in i.items() if v is not None} for i in items], "carry": ["label"]},
-            "generator": {"kind": "given", "columns": ["text", "answer", "sum"]},
+            "generator": {"kind": "passthrough", "columns": ["text", "answer", "sum"]},
             "stages": [{"kind": "pii"}, {"kind": "answer", "reference": "sum", "math": False}],
             "gate_audit": {"column": "label"},
             "cluster": {"num_cpus": 1},
@@ -119,7 +119,7 @@ def test_a_run_tells_what_its_gates_did(tmp_path: Path) -> None:
     told = page(store, load_book(store))
     assert "Gates, by rows of known label" in told and "0.900" in told and "9 of 10" in told
     # Labels are of the report alone: other ones, or none, are the same run.
-    relabelled = build_mill(load(recipe(tmp_path, gate_audit={"column": "text", "right": "yes"})))
+    relabelled = compile_recipe(load(recipe(tmp_path, gate_audit={"column": "text", "right": "yes"})))
     assert relabelled.fingerprint == load_book(store).fingerprint
     other = count(store, 3, GateAuditSpec("label", right="wrong", wrong="right"))
     assert (other.right, other.wrong) == (found.wrong, found.right)
@@ -131,9 +131,9 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="gate_audit: right and wrong"):
         build(Recipe, {"name": "x", "generator": {}, "gate_audit": {"column": "a", "right": "wrong"}}, "recipe")
     with pytest.raises(UserError, match=r"rows have no column 'labl' \(did you mean 'label'"):
-        build_mill(load(recipe(tmp_path, gate_audit={"column": "labl"})))
+        compile_recipe(load(recipe(tmp_path, gate_audit={"column": "labl"})))
     with pytest.raises(UserError, match="pii_spans' is list"):
-        build_mill(load(recipe(tmp_path, gate_audit={"column": "pii_spans"})))
+        compile_recipe(load(recipe(tmp_path, gate_audit={"column": "pii_spans"})))
 
 
 @pytest.mark.slow

@@ -299,7 +299,7 @@ def test_a_start_without_its_first_events_still_follows_the_one_before() -> None
 
 def test_what_comes_before_the_start_event_belongs_to_its_start() -> None:
     first, second = commits(2, 1.0), [{**e, "start": 1} for e in commits(2, 1.0)]
-    said = {"t": "2025-12-31T23:59:50+00:00", "start": 1, "event": "say", "text": "waiting"}
+    said = {"t": "2025-12-31T23:59:50+00:00", "start": 1, "event": "log", "text": "waiting"}
     history = History([said, *first, *second])
     assert [s.number for s in history.starts] == [1, 1]  # the second driver was left the number of the first
     assert [s.zero_s for s in history.starts] == [10.0, 24.0]

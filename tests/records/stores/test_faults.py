@@ -212,13 +212,13 @@ def test_a_store_error_in_the_middle_of_a_parquet_read_keeps_its_words(proxy: Fa
             pq.read_table(file)
 
 
-def test_patience_ends_with_one_line_and_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_patience_ends_with_one_line_and_is_shared(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     for name, value in {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{free_port()}"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv(VARIABLE, "3")
     store = open_store("s3://mill/x")
-    said: list[str] = []
-    store.say = said.append
     began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         calls = [pool.submit(store.read, f"kept/{n}") for n in range(8)]
@@ -228,7 +228,7 @@ def test_patience_ends_with_one_line_and_is_shared(monkeypatch: pytest.MonkeyPat
         assert isinstance(error, UserError) and "\n" not in str(error)
         assert "cannot reach http://127.0.0.1:" in str(error) and "AWS_ENDPOINT_URL" in str(error)
         assert "run the same command again" in str(error) and "s3://mill/x/kept/" in str(error)
-    assert len(said) == 1 and "trying again for up to 3 s" in said[0]
+    assert len(caplog.messages) == 1 and "trying again for up to 3 s" in caplog.messages[0]
     assert store.errors["connection"] > 8 * 3
     began = time.monotonic()
     with pytest.raises(UserError):
@@ -288,7 +288,9 @@ def test_new_keys_are_picked_up(proxy: FaultProxy, store: S3Store, tmp_path: Pat
     assert store.read("a") == b"1"
 
 
-def test_no_message_holds_a_secret(proxy: FaultProxy, store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_message_holds_a_secret(
+    proxy: FaultProxy, store: S3Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     secrets = ["AKIDSECRETID", "very/secret+key", "secret-session-token", "secret-password"]
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", secrets[0])
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secrets[1])
@@ -300,7 +302,6 @@ def test_no_message_holds_a_secret(proxy: FaultProxy, store: S3Store, monkeypatc
         if endpoint:
             monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         broken = S3Store(store.uri, patience_s=1.5)
-        broken.say = told.append
         for verb in ("put_if_absent", "open", "list", "exists"):
             with pytest.raises(UserError) as caught:
                 VERBS[verb](broken)
@@ -315,7 +316,7 @@ def test_no_message_holds_a_secret(proxy: FaultProxy, store: S3Store, monkeypatc
     failing(endpoint=f"http://127.0.0.1:{proxy.port}")
     assert len(told) >= 7 * 4
     for secret in secrets:
-        assert not [line for line in told if secret in line]
+        assert not [line for line in (*told, *caplog.messages) if secret in line]
 
 
 def test_counts_stay_in_their_process_and_patience_travels(
