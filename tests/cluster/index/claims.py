@@ -1,5 +1,6 @@
 """Lots of random signatures that often collide, carried from claim to shard as a run does it, without a generator."""
 
+import logging
 import random
 
 import datasketch
@@ -79,6 +80,22 @@ class Lots:
         return verdicts
 
 
+class LogLines(logging.Handler):
+    """The lines that the index logs."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.lines: list[str] = []
+
+    def listen(self) -> None:
+        root = logging.getLogger("gristmill")
+        root.addHandler(self)
+        root.setLevel(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
 class Claimer:
     """What the lot loop does with the index: claim in order, commit in order, rewind; and what can befall it."""
 
@@ -87,7 +104,7 @@ class Claimer:
         self.owners: dict[int, np.ndarray] = {}
         self.num_claimed = self.num_committed = 0
         self.index: DedupIndex | None = None
-        self.said: list[str] = []
+        self.log = LogLines()
 
     def start(self, num_actors: int, snapshot_lots: int) -> None:
         """A driver that resumes."""
@@ -95,7 +112,8 @@ class Claimer:
         pipeline = ray.put(self.lots.pipeline)
         self.index = DedupIndex(pipeline, self.store, dedup.bands, num_actors, 3, snapshot_lots=snapshot_lots)
         self.num_claimed = self.num_committed
-        self.index.start(self.num_committed, self.said.append)
+        self.log.listen()
+        self.index.start(self.num_committed)
 
     def claim(self, num_lots: int, together: bool) -> None:
         assert self.index

@@ -152,7 +152,7 @@ def test_a_killed_process_is_made_anew_alone(tmp_path: Path) -> None:
     assert len(shards) == 2
     os.kill(shards[0].pid, signal.SIGKILL)
     claimer.claim(32, together=True)
-    assert any("the dedup index was lost and is built again" in word for word in claimer.said)
+    assert any("the dedup index was lost and is built again" in word for word in claimer.log.lines)
     assert shards[1].is_running() and not shards[0].is_running()
     check(claimer)
     tables = claimer.lots.dedup.new_index(claimer.lots.dedup.bands).nbytes
@@ -196,16 +196,16 @@ def test_a_resume_reads_only_the_shards_after_the_snapshots(where: str, tmp_path
     for lot in range(16):
         store.delete(shard_name(KEPT, lot))
     claimer.start(3, 8)
-    assert any("(16 of 20 lots from snapshots)" in word for word in claimer.said)
+    assert any("(16 of 20 lots from snapshots)" in word for word in claimer.log.lines)
     store.put(f"index/claims-{8:08d}-{16:08d}.bin", b"torn")
     with pytest.raises(RunFailed, match="the index cannot be read back"):
         claimer.start(1, 8)  # it does need the shards that are gone
     for lot, data in kept.items():
         store.put(shard_name(KEPT, lot), data)
     claimer.start(2, 8)
-    assert any("index/claims-00000008-00000016.bin: not a snapshot" in word for word in claimer.said)
+    assert any("index/claims-00000008-00000016.bin: not a snapshot" in word for word in claimer.log.lines)
     claimer.start(1, 8)  # the torn one was written anew
-    assert "(20 of 20 lots from snapshots)" in claimer.said[-1]
+    assert "(20 of 20 lots from snapshots)" in claimer.log.lines[-1]
     claimer.claim(40, together=True)
     check(claimer)
     claimer.index.stop()
@@ -241,12 +241,12 @@ def test_without_snapshots_or_a_place_for_them_the_run_goes_on(tmp_path: Path) -
     assert not (tmp_path / "index").exists()
     (tmp_path / "index").write_text("a file where the folder should be")
     claimer.start(2, 2)
-    assert any("cannot be written" in word for word in claimer.said)
+    assert any("cannot be written" in word for word in claimer.log.lines)
     claimer.claim(40, together=True)
     claimer.commit(40)
     assert claimer.index
     claimer.index.flush()
-    assert any("no snapshot of lots 9 to 10" in word for word in claimer.said)
+    assert any("no snapshot of lots 9 to 10" in word for word in claimer.log.lines)
     check(claimer)
 
 
@@ -258,7 +258,7 @@ def test_filters_that_hold_too_much_say_so_and_end_the_run(tmp_path: Path) -> No
         for _ in range(40):
             claimer.claim(1, together=False)
             claimer.commit(1)
-    assert any("rows are in Bloom filters made for 100" in word for word in claimer.said)
+    assert any("rows are in Bloom filters made for 100" in word for word in claimer.log.lines)
     ended_at = claimer.num_claimed
     assert 4 < ended_at < 40
     again = Claimer(claimer.lots, LocalStore(str(tmp_path / "again")))
