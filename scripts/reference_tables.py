@@ -162,24 +162,15 @@ def pages() -> dict[str, str]:
     """The text of every page by file name."""
     where_and_how_far = {"cluster": ClusterSpec, "limits": Limits}
     intro = "The keys of a recipe: `gristmill produce RECIPE --out URI`."
-    return {
-        "recipe.md": sections_page("Recipe", intro, Recipe, where_and_how_far),
-        "stages.md": kinds_page("Stages", "each stage", stages.KINDS, stages.stage_class, "[[stages]]"),
-        "methods.md": kinds_page("Methods", "each text method", methods.KINDS, methods.method_class, "[method]"),
-        "generators.md": kinds_page(
-            "Generators", "each generator", generators.KINDS, generators.generator_class, "[generator]"
-        ),
-        "families.md": kinds_page(
-            "Model families",
-            "each family that `gristmill fit` trains",
-            families.KINDS,
-            families.family_class,
-            "[model]",
-        ),
-        "chains.md": kinds_page(
-            "Chain families", "each family of a study", chains.KINDS, chains.chain_class, "[family]"
-        ),
+    tables = {
+        "stages": ("Stages", "each stage", stages.KINDS, stages.stage_class, "[[stages]]"),
+        "methods": ("Methods", "each text method", methods.KINDS, methods.method_class, "[method]"),
+        "generators": ("Generators", "each generator", generators.KINDS, generators.generator_class, "[generator]"),
+        "families": ("Model families", "each model family", families.KINDS, families.family_class, "[model]"),
+        "chains": ("Chain families", "each family of a study", chains.KINDS, chains.chain_class, "[family]"),
     }
+    recipe = sections_page("Recipe", intro, Recipe, where_and_how_far)
+    return {"recipe.md": recipe, **{f"{name}.md": kinds_page(*row) for name, row in tables.items()}}
 
 
 def main() -> int:
