@@ -239,7 +239,7 @@ def _call(args: argparse.Namespace) -> int:
 
         return report(args.uri)
     if args.verb == "audit":
-        from gristmill.jobs.audit.run import audit
+        from gristmill.jobs.audit.command import audit
 
         return audit(args.uri, args.json)
     from gristmill.jobs.release.command import pack

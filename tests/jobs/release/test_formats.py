@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.jobs import cli
-from gristmill.jobs.audit.run import audit
+from gristmill.jobs.audit.command import audit
 from gristmill.jobs.release import formats
 from gristmill.jobs.release.card import About, croissant
 from gristmill.jobs.release.command import PLACE, SHARD, pack, place, placed, shard_writer

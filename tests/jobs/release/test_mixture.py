@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.jobs.audit.run import audit
+from gristmill.jobs.audit.command import audit
 from gristmill.jobs.release import command
 from gristmill.jobs.release.command import pack
 from gristmill.jobs.release.mixture import pack as mixture_pack

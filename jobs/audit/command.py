@@ -1,0 +1,49 @@
+"""`gristmill audit URI`: re-reads an output and proves it, or says what is wrong and where."""
+
+import json
+
+from rich.console import Console
+
+from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
+from gristmill.records import manifest
+from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import Store, open_store
+
+
+def audit(uri: str, as_json: bool = False) -> int:
+    """Print the findings. Returns 0 if the output is proven, 1 if not. Raises UserError if `uri` holds no output."""
+    store = open_store(uri)
+    store.check(write=False)
+    findings = examine(store)
+    if as_json:
+        report = {"ok": not findings.errors, "wrong": findings.errors, "checked": findings.num_checked}
+        print(json.dumps(report, indent=2))
+        return 1 if findings.errors else 0
+    console = Console(highlight=False)
+    for line in findings.errors[:MAX_SHOWN]:
+        console.print(f"WRONG  {line}", markup=False, soft_wrap=True)
+    if len(findings.errors) > MAX_SHOWN:
+        console.print(f"... and {len(findings.errors) - MAX_SHOWN} more")
+    checked = ", ".join(f"{number:,} {kind}" for kind, number in findings.num_checked.items())
+    verdict = f"{len(findings.errors)} findings" if findings.errors else "ok"
+    console.print(f"audit of {store.uri}: {verdict} ({checked})", markup=False, soft_wrap=True)
+    return 1 if findings.errors else 0
+
+
+def examine(store: Store) -> Findings:
+    """Check a run, a study or a packed mixture, whichever the store holds. Raises UserError if it holds none."""
+    if (run := manifest.load(store)) is not None:
+        from gristmill.jobs.audit.run import examine_run
+
+        return examine_run(store, run)
+    if (study := store.read_if_there("study.json")) is not None:
+        from gristmill.jobs.audit.study import examine_study
+
+        return examine_study(store, study)
+    if (mixture := store.read_if_there("mixture.json")) is not None:
+        from gristmill.jobs.audit.mixture import examine_mixture
+
+        return examine_mixture(store, mixture)
+    raise UserError(
+        f"{store.uri} is not an output that can be audited: it holds no {manifest.NAME}, study.json or mixture.json"
+    )
