@@ -20,7 +20,8 @@ from gristmill.records.readers.parquet import columns_of, open_parquet, read_par
 from gristmill.records.schema import REJECT
 from gristmill.records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.admission.contract import Admission, tally
 from gristmill.stages.dedup.bandindex import NOBODY
 from gristmill.stages.dedup.contract import DUPLICATE, PROBABLE, Duplicates

@@ -26,7 +26,8 @@ from gristmill.records.manifest import differences
 from gristmill.records.readers.datasets import DataSpec, check_images, digest_table, read_table
 from gristmill.records.readers.tables import TableSchema, infer
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from gristmill.records.lease import Lease
 from gristmill.records.manifest import Manifest, State, differences
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.shards import KEPT, Summary, shard_name
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,8 @@ from gristmill.records.ids import fingerprint
 from gristmill.records.lease import Lease
 from gristmill.records.manifest import differences, versions
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 
