@@ -16,7 +16,8 @@ from gristmill.evaluation.diversity import PRDC_ROWS
 from gristmill.evaluation.draws import some, stream, whole_number
 
 Tell = Callable[[str], None]
-Scorer = Callable[[Sequence[str]], list[list[float]]]  # texts to the log-probability of each of their tokens
+# Texts to the log-probability of each of their tokens.
+Scorer = Callable[[Sequence[str]], Sequence[Sequence[float] | np.ndarray]]
 MIN_TEXTS = 20
 MAX_TOKENS = 200_000  # of each side, for what must be measured over equal amounts
 MTLD_TEXTS, MTLD_TOKENS = 1000, 50  # most texts; a text of fewer tokens has no MTLD worth the name

@@ -143,7 +143,7 @@ def memorised(synthetic: Sequence[Tokens], sources: Iterable[Tokens], n: int = 8
     return {"ngrams": sum(g in found for g in grams) / len(grams), "texts": sum(whole) / len(whole)}
 
 
-def perplexity(log_probabilities: Iterable[Sequence[float]]) -> float | None:
+def perplexity(log_probabilities: Iterable[Sequence[float] | np.ndarray]) -> float | None:
     """exp of the mean negative log-probability (natural, one per token) that a frozen model gives the texts.
 
     Over all tokens together, so long texts weigh more. Raises ValueError for a log-probability above 0 or NaN.

@@ -60,14 +60,15 @@ def evaluate(asked: Asked, as_json: bool = False) -> int:
 
 def write_evaluation(asked: Asked, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:
     """Compute, put `metrics.json` and `report.html`, and return what the first holds."""
+    from gristmill.engines.scorer import Scorer
     from gristmill.evaluation.corpus import judge_texts
     from gristmill.evaluation.whole import judge
     from gristmill.jobs.evaluate.page import (
         page,  # sklearn and matplotlib are loaded only after the tables were found good
     )
-    from gristmill.jobs.evaluate.perplexity import Perplexity
 
-    score = Perplexity(asked.perplexity_model) if asked.perplexity_model is not None else None
+    scorer = Scorer.from_model(asked.perplexity_model) if asked.perplexity_model is not None else None
+    score = scorer.log_probabilities if scorer else None
     judged = judge(inputs.sides, asked.target, asked.seed, asked.max_rows, tell) if inputs.sides else None
     texts = judge_texts(inputs.texts, asked.seed, asked.max_rows, score, tell) if inputs.texts else None
     found = judged.metrics if judged else dict.fromkeys(AXES)

@@ -69,7 +69,7 @@ def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> di
     for side, own in sides.items():
         tell(f"student: trained on {len(own):,} {'real' if side == 'train' else 'synthetic'} texts")
         files = _trained(asked, recipe, spec, made, own, open_store(store.path(f"{FOLDER}/{side}")))
-        scorers[side] = Scorer.of_files(files, made)
+        scorers[side] = Scorer.from_files(files, made)
     tell("student: judged")
     scores = {
         side: {of: scorer.log_probabilities(own, spec.length) for of, own in judged.items()}
@@ -89,10 +89,10 @@ def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> di
         "teacher": None,
     }
     if spec.base is not None:
-        found["base_bits_per_byte"] = _whole_bits(Scorer.of_model(spec.base), judged["real"], spec.length)
+        found["base_bits_per_byte"] = _whole_bits(Scorer.from_model(spec.base), judged["real"], spec.length)
     if asked.teacher is not None:
         tell("student: beside its teacher")
-        found["teacher"] = beside(Scorer.of_model(asked.teacher), scorers, judged["real"], spec.length, bits["real"])
+        found["teacher"] = beside(Scorer.from_model(asked.teacher), scorers, judged["real"], spec.length, bits["real"])
     open_store(store.path(FOLDER)).clear()
     return found
 

@@ -180,13 +180,13 @@ class CausalLmChain(TableChain):
         """perplexity and bits_per_byte of the holdout, and what the meter says of the texts made, with their own
         perplexity under generation 1's model."""
         length, tokenizer = self.lm.length, self.real_text.tokenizer
-        own = Scorer.of_files(model, tokenizer, device())
+        own = Scorer.from_files(model, tokenizer, device())
         held = self.real_text.holdout[: self.spec.scored]
         scores = own.log_probabilities(held, length)
         found = {"perplexity": perplexity(scores), "bits_per_byte": bits_per_byte(scores, held)}
-        first = own if self.shelf.generation == 1 else Scorer.of_files(self.shelf.served(1), tokenizer, device())
+        first = own if self.shelf.generation == 1 else Scorer.from_files(self.shelf.served(1), tokenizer, device())
         texts = made.column(0).to_pylist()
-        self._under_first = [np.minimum(s, 0.0) for s in first.log_probabilities(texts, length)]
+        self._under_first = first.log_probabilities(texts, length)
         if self.meter is not None:
             meter = self.meter.text(self.real_text.words)
             found |= meter([words_of(t) for t in texts], self._under_first)
