@@ -9,16 +9,10 @@ import numpy as np
 
 from gristmill.evaluation.diversity import NEIGHBOURS, prdc
 from gristmill.evaluation.draws import some
-from gristmill.records.words import WORD
 
 Tokens = Sequence[str]
 MTLD_LEVEL = 0.72
 SELF_BLEU_TEXTS = 500
-
-
-def tokens(text: str) -> list[str]:
-    """Words in lower case, and single marks."""
-    return WORD.findall(text.lower())
 
 
 def ngrams(words: Tokens, n: int) -> list[tuple[str, ...]]:

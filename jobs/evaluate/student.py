@@ -101,7 +101,7 @@ def shares(texts: "Corpora", seed: int) -> tuple[dict[str, list[str]], list[str]
     """Texts of both sides with about the same number of words, in an order drawn by the seed; synthetic ones kept
     back; and the words of a side."""
     from gristmill.evaluation.draws import stream
-    from gristmill.evaluation.text import tokens
+    from gristmill.records.words import tokens
 
     order = stream(seed, "student synthetic").permutation(len(texts.synthetic))
     num_back = max(1, round(KEPT_BACK * len(order)))
