@@ -17,13 +17,14 @@ from gristmill.jobs.evaluate.texts import text_rows
 from gristmill.jobs.fit.command import privacy_line
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
+from gristmill.records.formats import newest
 from gristmill.records.manifest import versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
 METRICS, REPORT = "metrics.json", "report.html"
-FORMAT = 1
+FORMAT = newest(METRICS)
 AXES = ("fidelity", "diversity", "utility", "privacy")  # of tables
 OF_OTHERS = ("manifest.json", "model.json")  # what lies in a folder that has a report or metrics of its own
 

@@ -27,6 +27,7 @@ from gristmill.jobs.study.plan import cost_line, plan_table
 from gristmill.jobs.study.show import Shown, cells_table, verdict_line
 from gristmill.jobs.study.spec import StudySpec, load_study
 from gristmill.records.errors import UserError
+from gristmill.records.formats import newest, parse
 from gristmill.records.ids import fingerprint
 from gristmill.records.lease import Lease
 from gristmill.records.manifest import differences, versions
@@ -37,7 +38,7 @@ from gristmill.records.stores.opening import open_store
 logger = logging.getLogger(__name__)
 
 NAME, REPORT = "study.json", "report.html"
-FORMAT = 1
+FORMAT = newest(NAME)
 
 
 @dataclass
@@ -112,7 +113,7 @@ def _book(spec: StudySpec, store: Store) -> dict[str, Any]:
         if store.exists("manifest.json") or store.exists("model.json"):
             raise UserError(f"{store.uri} holds a run or a model; choose a folder of its own for --out")
         return book
-    book = json.loads(data)
+    book = parse(data, NAME, store.path(NAME))
     if book["fingerprint"] != identity(spec):
         shown = "; ".join(list(differences(book["study"], literals(spec)))[:5])
         raise UserError(
