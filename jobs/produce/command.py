@@ -1,7 +1,6 @@
 """`gristmill produce RECIPE --out URI`: a recipe in, a corpus out; the same command again resumes."""
 
 import logging
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -13,14 +12,14 @@ from gristmill.jobs.recipes.recipe import CompiledRecipe, compile_recipe, load
 from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
+from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.tables import cost_table, plan_table, totals_table
 from gristmill.records import ledger, manifest
 from gristmill.records.errors import UserError
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import Manifest, State, differences
+from gristmill.records.manifest import Manifest, State
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.shards import KEPT, Summary, shard_name
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
 
@@ -41,17 +40,15 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
 
     compiled = compile_recipe(load(recipe_path, settings))
     compiled.check()
-    store = open_store(out)
+    output = Output("produce", recipe_path, out, settings)
+    store = output.store
     _admit(manifest.load(store), compiled, store)
     if dry_run:
         console = Console(highlight=False)
         console.print(plan_table(compiled, store.uri))
         console.print(forecast_table(forecast(compiled, manifest.load(store))))
         return 0
-    store.check(write=True)
-    lease = Lease(store)
-    lease.acquire()
-    try:
+    with output.writing() as lease:
         book, totals = _resume(compiled, store)
         spent = _spent_budget(compiled, book)
         if _is_done(compiled, totals) or spent:
@@ -69,9 +66,7 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
             book.recipe = compiled.resolved()
             outcome = Outcome(drive(compiled, store, book, totals, lease, console), totals)
             _write_page(store)
-    finally:
-        lease.release()
-    return _report(outcome, book, compiled, store, resume_command(recipe_path, out, settings))
+    return _report(outcome, book, compiled, output)
 
 
 def _write_page(store: Store) -> None:
@@ -82,26 +77,14 @@ def _write_page(store: Store) -> None:
         logger.info(f"no report.html: {error}")
 
 
-def resume_command(recipe_path: str, out: str, settings: Sequence[str]) -> str:
-    words = ["gristmill", "produce", recipe_path, "--out", out]
-    for setting in settings:
-        words += ["--set", setting]
-    return shlex.join(words)
-
-
 def _admit(book: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:
-    """Refuse an output that another recipe has made, and say what differs."""
+    """Raise UserError for an output of another recipe, with the differences."""
     if book is None:
         if next(store.list(f"{KEPT}/"), None) is not None:
             raise UserError(f"{store.uri} holds shards but no {manifest.NAME}; choose another --out")
         return
     if book.fingerprint != compiled.fingerprint:
-        found = list(differences(book.identity, compiled.identity))
-        shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-        raise UserError(
-            f"{store.uri} was made by another recipe, nothing is changed there. Differences (old -> new): {shown}. "
-            f"Choose another --out, or undo the difference to go on"
-        )
+        raise refusal(store.uri, "was made by another recipe", book.identity, compiled.identity)
 
 
 def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary]:
@@ -140,8 +123,8 @@ def _spent_budget(compiled: CompiledRecipe, book: Manifest) -> str | None:
     return book.ended if before is not None and now is not None and now <= before else None
 
 
-def _report(outcome: Outcome, book: Manifest, compiled: CompiledRecipe, store: Store, command: str) -> int:
-    console = Console(highlight=False)
+def _report(outcome: Outcome, book: Manifest, compiled: CompiledRecipe, output: Output) -> int:
+    store, console = output.store, Console(highlight=False)
     console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
     console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], book.cost))
     if compiled.recipe.gate_audit and outcome.totals.num_lots:
@@ -154,8 +137,7 @@ def _report(outcome: Outcome, book: Manifest, compiled: CompiledRecipe, store: S
         f"output: {store.uri}  (kept/, rejected/, {manifest.NAME}, report.html, events/)", markup=False, soft_wrap=True
     )
     if outcome.state == "stopped":
-        console.print(f"stopped; to go on: {command}", markup=False, soft_wrap=True)
-        return 130
+        return output.stopped()
     if outcome.state == "budget":
         console.print("the budget was spent before the run was done; raise it to go on", soft_wrap=True)
         return 3

@@ -1,15 +1,12 @@
 """Runs the lot loop of a recipe to its end, and keeps display, manifest, log and metrics up to date meanwhile."""
 
 import logging
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.lease import Lease
 from gristmill.records.manifest import Manifest, State
 from gristmill.records.shards import Summary
@@ -78,25 +75,3 @@ def drive(
         state = "stopped" if ended == "stopped" else end_state(compiled, totals, ended)
         monitor.end(state, None if ended == "stopped" else ended)
     return state
-
-
-@contextmanager
-def interruptible(stop: Callable[[], None], give_up: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C or SIGTERM once: end after the lots in commit. Twice: end at once (nothing committed is lost)."""
-    asked = False
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            give_up()
-            raise KeyboardInterrupt
-        asked = True
-        stop()
-        logger.warning("stopping after the lots in commit (once more: at once)")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -27,8 +27,8 @@ from gristmill.jobs.report.tallies import (
     versions,
     yields,
 )
-from gristmill.jobs.status.command import Life, cost_of, life, load_book, money
-from gristmill.jobs.terminal.tables import clock
+from gristmill.jobs.status.command import Life, cost_of, life, load_book
+from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records import ledger
 from gristmill.records.errors import UserError
 from gristmill.records.events import newest_events, read_events

@@ -1,7 +1,6 @@
 """`gristmill status URI`: how far a run is, from its manifest, a listing and the newest events; nothing is touched."""
 
 import json
-import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -134,11 +133,3 @@ def literals(store: Store, book: Manifest, totals: Summary, seen: Life) -> dict[
 def cost_of(book: Manifest) -> dict[str, Any] | None:
     """The manifest's cost table; None for a run without a price."""
     return book.cost if book.cost.get("cost") is not None else None
-
-
-def money(amount: float | None) -> str:
-    """Two decimals from 1 on, else three significant digits; empty for None."""
-    if amount is None:
-        return ""
-    digits = 2 if amount >= 1 or amount <= 0 else min(12, 2 - math.floor(math.log10(amount)))
-    return f"{amount:,.{digits}f}"

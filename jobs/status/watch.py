@@ -15,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gristmill.jobs.status.command import Life, cost_of, life, literals, load_book, money, read_lease, show
-from gristmill.jobs.terminal.tables import clock
+from gristmill.jobs.status.command import Life, cost_of, life, literals, load_book, read_lease, show
+from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records import ledger
 from gristmill.records.events import newest_events, part_name, read_events
 from gristmill.records.lease import DEAD_S

@@ -1,5 +1,6 @@
 """Tables that the verbs print."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,14 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def money(amount: float | None) -> str:
+    """Two decimals from 1 on, else three significant digits; empty for None."""
+    if amount is None:
+        return ""
+    digits = 2 if amount >= 1 or amount <= 0 else min(12, 2 - math.floor(math.log10(amount)))
+    return f"{amount:,.{digits}f}"
 
 
 def totals_table(totals: Summary, title: str) -> Table:

@@ -18,7 +18,7 @@ from gristmill.jobs.report.command import page, write_report
 from gristmill.jobs.report.history import MAX_SPANS, Bins, History
 from gristmill.jobs.report.sample import read_sample, spread
 from gristmill.jobs.report.tallies import clusters, contamination, rejects, yields
-from gristmill.jobs.status.command import money
+from gristmill.jobs.terminal.tables import money
 from gristmill.records import ledger, manifest
 from gristmill.records.events import read_events
 from gristmill.records.manifest import Manifest
