@@ -48,7 +48,9 @@ def test_the_resume_command_is_the_command(tmp_path: Path, caplog: pytest.LogCap
 def test_a_refusal_names_the_first_differences() -> None:
     old, new = {str(n): n for n in range(9)}, {str(n): -n for n in range(9)}
     text = str(refusal("out", "holds another model", old, new))
-    assert text.startswith("out holds another model; nothing was changed. Differences (output -> command): 1: 1 -> -1; ")
+    assert text.startswith(
+        "out holds another model; nothing was changed. Differences (output -> command): 1: 1 -> -1; "
+    )
     assert "5: 5 -> -5; and 3 more" in text and "6: 6" not in text
 
 
