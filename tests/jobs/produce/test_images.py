@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import images_table

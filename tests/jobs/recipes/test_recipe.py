@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.errors import UserError
 from gristmill.records.stores.contract import open_store
