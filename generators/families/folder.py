@@ -18,7 +18,8 @@ from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build, literals
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 NAME, WEIGHTS = "model.json", "weights.safetensors"
 FORMAT = 1

@@ -19,7 +19,8 @@ from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.manifest import versions
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 METRICS, REPORT = "metrics.json", "report.html"
 FORMAT = 1

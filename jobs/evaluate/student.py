@@ -19,7 +19,8 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 if TYPE_CHECKING:
     from gristmill.engines.scorer import Scorer

@@ -32,7 +32,8 @@ from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 

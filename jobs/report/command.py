@@ -34,7 +34,8 @@ from gristmill.records.errors import UserError
 from gristmill.records.events import newest_events, read_events
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 NAME = "report.html"
 MAX_ENGINES = 16

@@ -15,7 +15,8 @@ from gristmill.records.lease import NAME as LEASE
 from gristmill.records.lease import is_alive, who
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 QUIET_S = 60.0  # a driver that nobody has heard of for longer may be dead; a living one saves its manifest every 10 s
 

@@ -22,7 +22,8 @@ from gristmill.records.events import newest_events, part_name, read_events
 from gristmill.records.lease import DEAD_S
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import KEPT, Summary
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 EVERY_S = 2.0
 PLAIN_EVERY_S = 10.0

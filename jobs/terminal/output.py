@@ -9,7 +9,7 @@ from typing import Any
 from gristmill.records.errors import UserError
 from gristmill.records.lease import Lease
 from gristmill.records.manifest import differences
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 

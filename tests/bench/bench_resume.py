@@ -19,7 +19,7 @@ CHILD = """
 import resource, sys, time
 from gristmill.jobs.produce.command import _resume
 from gristmill.jobs.recipes.recipe import compile_recipe, load
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 mill, store = compile_recipe(load(sys.argv[1])), open_store(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
@@ -60,7 +60,7 @@ def _output(folder: Path) -> tuple[str, str]:
     from gristmill.records.manifest import Manifest
     from gristmill.records.schema import ASK, set_column
     from gristmill.records.shards import Summary, encode
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
     from tests.recipes import canned
 
     recipe = canned(folder, num_asks=NUM_LOTS * 32 + 32, lot_size=32)

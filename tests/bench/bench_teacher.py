@@ -53,7 +53,7 @@ from gristmill.cluster.lots.run import Job, LotLoop
 from gristmill.cluster.lots.work import LotPipeline
 from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.shards import Summary
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 mill = compile_recipe(load(sys.argv[1]))
 recipe = mill.recipe
 pipeline = LotPipeline(mill.plan, mill.stages, mill.schema, recipe.output)

@@ -19,7 +19,7 @@ from gristmill.generators.lm.spec import LmSpec
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 SCHEMA = TableSchema((Column("text", "text"),))
 SMALL: dict[str, Any] = {"hidden": 32, "layers": 2, "heads": 1, "vocabulary": 512, "length": 16, "batch": 8, "lr": 4e-3}

@@ -26,7 +26,7 @@ from gristmill.jobs.fit.audit_privacy import AuditPrivacyArgs, audit_privacy
 from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write

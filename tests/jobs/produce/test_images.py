@@ -17,7 +17,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import images_table
 from gristmill.records.schema import IMAGE, full_schema
 from gristmill.records.shards import OutputSpec, encode
-from gristmill.records.stores.contract import LocalStore
+from gristmill.records.stores.local import LocalStore
 from tests.conftest import ROOT, gristmill
 from tests.jobs.audit.test_run import rewrite
 from tests.recipes import write

@@ -13,7 +13,7 @@ import pytest
 from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.lots import asks
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.contract import Stage
 from tests.conftest import ROOT
 

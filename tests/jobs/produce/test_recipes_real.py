@@ -55,7 +55,7 @@ def test_a_few_rows(name: str, loop: asyncio.Runner, engine: Any, tmp_path: Path
     generator = mill.generator
     assert isinstance(generator, Teacher)
     generator._engine = engine
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
 
     batch = asks(mill.plan, mill.asked(open_store(str(tmp_path))), 0)
     made = loop.run(generator.make(batch))

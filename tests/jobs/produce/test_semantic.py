@@ -9,7 +9,7 @@ import pytest
 
 from gristmill.jobs.report.command import page
 from gristmill.jobs.status.command import load_book
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.decontaminate.benchmarks import Benchmark, load
 from tests.conftest import gristmill
 from tests.recipes import canned

@@ -9,7 +9,7 @@ import pytest
 from gristmill.jobs.fit.plan import load_plan
 from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT
 from tests.recipes import canned
 

@@ -16,7 +16,7 @@ from gristmill.jobs.report.gate_plot import plane
 from gristmill.jobs.status.command import load_book
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
 

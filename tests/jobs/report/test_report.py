@@ -22,7 +22,7 @@ from gristmill.jobs.terminal.tables import money
 from gristmill.records import ledger, manifest
 from gristmill.records.events import read_events
 from gristmill.records.manifest import Manifest
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look, picture
 from tests.conftest import gristmill
 from tests.events import tell

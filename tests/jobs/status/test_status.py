@@ -25,7 +25,8 @@ from gristmill.records.lease import NAME as LEASE
 from gristmill.records.lease import Lease, is_alive
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill
 from tests.outputs import wait_for_commits
 from tests.recipes import canned
