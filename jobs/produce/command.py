@@ -8,7 +8,8 @@ from rich.console import Console
 
 from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.forecast import forecast, forecast_table
-from gristmill.jobs.recipes.recipe import CompiledRecipe, compile_recipe, load
+from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order

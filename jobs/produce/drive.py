@@ -5,7 +5,7 @@ import logging
 from rich.console import Console
 
 from gristmill.jobs.produce.monitor import Monitor
-from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.lease import Lease
 from gristmill.records.manifest import Manifest, State
@@ -56,7 +56,7 @@ def drive(
         generator_here = generator if is_pooled else None
         job = Job(
             pipeline,
-            compiled.asked(store),
+            compiled.ask_source(store),
             store,
             spec,
             recipe.limits,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary

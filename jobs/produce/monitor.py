@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from gristmill.jobs.produce.progress import ProgressDisplay
-from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.logs import ROOT, is_json
 from gristmill.records.errors import UserError
 from gristmill.records.events import Events

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
+from gristmill.jobs.recipes.recipe import GateAuditSpec
 from gristmill.jobs.report.sample import spread
 from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.schema import REJECT
@@ -25,20 +26,6 @@ MAX_LOTS = 20_000  # of larger runs so many lots, evenly spread
 NUM_THREADS = 8
 Z = 1.959964  # of a 95% interval
 ALL = "all"  # gates together
-
-
-@dataclass(frozen=True)
-class GateAuditSpec:
-    """`[gate_audit]`: the column that says whether a row is right, and its values; any other value, or none, means that
-    the row is not of the labelled slice."""
-
-    column: str
-    right: str = "right"
-    wrong: str = "wrong"
-
-    def __post_init__(self) -> None:
-        if self.right == self.wrong:
-            raise ValueError("right and wrong must be different values")
 
 
 @dataclass

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.records.shards import Summary
 
 

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.jobs.recipes.recipe import Recipe, compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import GateAuditSpec, Recipe, load
 from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import page
-from gristmill.jobs.report.gate_audit import GateAuditSpec, Slice, audited, count, gates, rate
+from gristmill.jobs.report.gate_audit import Slice, audited, count, gates, rate
 from gristmill.jobs.report.gate_plot import plane
 from gristmill.jobs.status.command import load_book
 from gristmill.records.errors import UserError

@@ -1,0 +1,63 @@
+"""A recipe as written: one TOML file as a frozen spec, checked key by key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gristmill.cluster.spec import ClusterSpec, Limits
+from gristmill.jobs.recipes.toml_file import load_table
+from gristmill.records.readers.sources import SourceSpec
+from gristmill.records.rounds import RoundsSpec
+from gristmill.records.shards import OutputSpec
+from gristmill.records.spec import build
+
+
+@dataclass(frozen=True)
+class GateAuditSpec:
+    """`[gate_audit]`: labels that say of some rows whether they are right, to measure the stages by.
+
+    A row whose label is neither `right` nor `wrong` does not count.
+    """
+
+    column: str  # The column that holds the label of a row.
+    right: str = "right"  # The label of a right row.
+    wrong: str = "wrong"  # The label of a wrong row.
+
+    def __post_init__(self) -> None:
+        if self.right == self.wrong:
+            raise ValueError("right and wrong must be different values")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The whole file. A table with a `kind` is checked by the class that its kind names."""
+
+    name: str  # The name of the run, in its report and its metrics.
+    generator: dict[str, Any]  # `[generator]`: what makes the rows; its kind names the other keys.
+    # `[source]`: the rows that asks are made from; by default empty asks without end.
+    source: SourceSpec = field(default_factory=lambda: SourceSpec(items=({},), cycle=True))
+    description: str = ""  # One sentence about the run, for its report.
+    seed: int = 0  # The seed of all randomness of the run.
+    lot_size: int = 256  # Asks in a lot, the unit of work and commit: 1 to 1,000,000.
+    method: dict[str, Any] | None = None  # `[method]` of a text generator: how it writes a row; default: prompt.
+    rounds: RoundsSpec | None = None  # `[rounds]` of a method that feeds on kept rows: how many, and how long.
+    stages: tuple[dict[str, Any], ...] = ()  # `[[stages]]`: what each row passes, in this order.
+    limits: Limits = field(default_factory=Limits)  # `[limits]`: where the run ends.
+    output: OutputSpec = field(default_factory=OutputSpec)  # `[output]`: how shards are written.
+    gate_audit: GateAuditSpec | None = None  # `[gate_audit]`: rows of known label, to measure the stages by.
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)  # `[cluster]`: where the run runs; never changes a row.
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.lot_size <= 1_000_000:
+            raise ValueError("lot_size must lie in 1..1000000")
+        if self.source.cycle and self.limits == Limits():
+            raise ValueError(
+                "source.cycle goes on for ever: give [limits] asks, kept_rows, kept_tokens, tokens or cost"
+            )
+        if self.limits.cost is not None and self.cluster.price_per_device_hour is None:
+            raise ValueError("limits.cost needs cluster.price_per_device_hour")
+
+
+def load(path: str, settings: Sequence[str] = ()) -> Recipe:
+    """The recipe file with `--set a.b=c` settings applied. Raises UserError that names file and key."""
+    return build(Recipe, load_table(path, settings), path)
