@@ -1,6 +1,4 @@
-"""Runs the lot loop of a recipe to its end, and keeps display, manifest, log and metrics up to date meanwhile."""
-
-import logging
+"""Runs the lot loop of a compiled recipe to its end, under a monitor that keeps display and manifest up to date."""
 
 from rich.console import Console
 
@@ -12,13 +10,11 @@ from gristmill.records.manifest import Manifest, State
 from gristmill.records.shards import Summary
 from gristmill.records.stores.contract import Store
 
-logger = logging.getLogger(__name__)
-
 BUDGET_ENDS = ("device_s", "cost")
 
 
 def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> State:
-    """The state of a run that has not been stopped."""
+    """The state of a run that was not stopped; `ended` is the limit that ended it, None where the asks ran out."""
     if ended == "quotas" or compiled.is_full(totals):
         return "complete"
     limits, num_asks = compiled.recipe.limits, compiled.plan.num_asks
@@ -30,9 +26,9 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
 
 
 def drive(
-    compiled: CompiledRecipe, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console
+    compiled: CompiledRecipe, store: Store, manifest: Manifest, totals: Summary, lease: Lease, console: Console
 ) -> State:
-    """Run until a limit, the end of the source, or a stop; `totals` is brought up to date. Returns how it ended."""
+    """Run until a limit, the end of the source, or a stop; returns the state of the run. Updates `totals`."""
     from gristmill.cluster.connect import connected  # ray is imported only when a run starts
     from gristmill.cluster.lots.job import Job
     from gristmill.cluster.lots.run import LotLoop
@@ -49,23 +45,22 @@ def drive(
         None if is_pooled else generator,
         compiled.pooled,
     )
-    spent = book.spent("device_s"), book.spent("cost")
-    with Monitor(compiled, store, book, totals, lease, console) as monitor, connected(spec):
+    spent = manifest.spent("device_s"), manifest.spent("cost")
+    with Monitor(compiled, store, manifest, totals, lease, console) as monitor, connected(spec):
         check_room(compiled.pools, spec.nodes_timeout_s)
         monitor.begin()
-        generator_here = generator if is_pooled else None
         job = Job(
             pipeline,
             compiled.ask_source(store),
             store,
             spec,
             recipe.limits,
-            generator_here,
+            generator if is_pooled else None,
             totals,
             *spent,
             monitor.events.note,
         )
-        loop = LotLoop(job, monitor.beat)
+        loop = LotLoop(job, monitor.update)
         with interruptible(loop.stop, store.give_up):
             try:
                 ended = loop.run()

@@ -1,4 +1,4 @@
-"""Tables that the verbs print."""
+"""Tables that verbs print, and how they write seconds and money."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,6 @@ from typing import Any
 
 from rich.table import Table
 
-from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.records.shards import Summary
 
 
@@ -78,26 +77,3 @@ def cost_table(totals: Summary, stages: Sequence[str], cost: Mapping[str, Any]) 
 
 def _of_stage(counts: Mapping[str, int], stage: str) -> int:
     return sum(count for reason, count in counts.items() if reason.partition(":")[0] == stage)
-
-
-def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
-    """What a run would do, for --dry-run."""
-    plan, recipe = compiled.plan, compiled.recipe
-    table = Table(title=f"{recipe.name} (dry run)", title_justify="left", show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    if recipe.description:
-        table.add_row("description", recipe.description)
-    table.add_row("output", uri)
-    table.add_row("fingerprint", compiled.fingerprint)
-    table.add_row("source", f"{compiled.source.num_rows:,} rows in {len(compiled.source.parts):,} parts")
-    table.add_row("asks", "without end" if plan.num_asks is None else f"{plan.num_asks:,}")
-    table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
-    limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
-    table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")
-    table.add_row("generator", f"{compiled.generator.kind} {compiled.generator.model or ''}".strip())
-    if compiled.method:
-        table.add_row("method", compiled.method.kind)
-    table.add_row("stages", " -> ".join(s.name for s in compiled.stages) or "none")
-    table.add_row("columns", ", ".join(compiled.schema.names))
-    return table
