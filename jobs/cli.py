@@ -216,12 +216,12 @@ def _call(args: argparse.Namespace) -> int:
         from gristmill.jobs.fit import audit_privacy as private
 
         given = {name: value for name, value in vars(args).items() if name not in ("verb", "json")}
-        return private.audit_privacy(private.Asked(**given), args.json)
+        return private.audit_privacy(private.AuditPrivacyArgs(**given), args.json)
     if args.verb == "evaluate":
-        from gristmill.jobs.evaluate.command import Asked, evaluate
+        from gristmill.jobs.evaluate.command import EvaluateArgs, evaluate
 
         given = {name: value for name, value in vars(args).items() if name not in ("verb", "json")}
-        return evaluate(Asked(**given), args.json)
+        return evaluate(EvaluateArgs(**given), args.json)
     if args.verb == "study":
         from gristmill.jobs.study.command import study
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
-from gristmill.jobs.audit.command import Findings
+from gristmill.jobs.audit.findings import Findings
 from gristmill.jobs.release.mixture.card import mixture_section, percent
 from gristmill.jobs.release.mixture.count import counted
 from gristmill.jobs.release.mixture.draw import Candidates, Drawn, synthetic_share, twins

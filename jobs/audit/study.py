@@ -9,7 +9,7 @@ from gristmill.generators.chains.cells import Cell, Unit
 from gristmill.generators.chains.loop import MIX
 from gristmill.generators.chains.work import ROWS, UNITS, unit_name
 from gristmill.generators.families.contract import stream
-from gristmill.jobs.audit.command import Findings
+from gristmill.jobs.audit.findings import Findings
 from gristmill.jobs.study.more import restored
 from gristmill.jobs.study.results import RESULTS, cell_table
 from gristmill.jobs.study.spec import StudySpec, expand

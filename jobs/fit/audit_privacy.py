@@ -12,7 +12,6 @@ costs nothing of the budget.
 import json
 import logging
 import secrets
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,12 +25,12 @@ from gristmill.generators.families.contract import Family, draw_rows
 from gristmill.generators.families.fit import Fit, is_finished
 from gristmill.generators.families.folder import ModelCard, load_model, read_card
 from gristmill.jobs.fit.audit_file import AUDIT, CONFIDENCE, read_audit, show, verdict_of
-from gristmill.jobs.fit.command import FitRecipe, OtherRows, Plan, load_plan, read_recipe, read_schema, run_fit
+from gristmill.jobs.fit.command import run_fit
+from gristmill.jobs.fit.plan import FitRecipe, OtherRows, Plan, load_plan, read_recipe, read_schema
+from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import differences
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
@@ -52,7 +51,7 @@ MODEL_ROWS = "rows sampled from the model itself"
 
 
 @dataclass(frozen=True)
-class Asked:
+class AuditPrivacyArgs:
     """The flags of the verb."""
 
     recipe: str
@@ -64,60 +63,47 @@ class Asked:
     seed: int | None = None
 
 
-def audit_privacy(asked: Asked, as_json: bool = False) -> int:
+def audit_privacy(args: AuditPrivacyArgs, as_json: bool = False) -> int:
     """Audit, put audit.json, print it; returns 0, 1 where the claim is refuted, 130 when it was stopped. Raises
     UserError."""
     console = Console(stderr=True, highlight=False)
 
-    if asked.canaries is not None and asked.canaries < 2:
+    if args.canaries is not None and args.canaries < 2:
         raise UserError("--canaries must be at least 2")
-    if asked.samples is not None and asked.samples < 1:
+    if args.samples is not None and args.samples < 1:
         raise UserError("--samples must be at least 1")
-    if asked.seed is not None and asked.seed < 0:
+    if args.seed is not None and args.seed < 0:
         raise UserError("--seed must not be negative")
-    store, card = open_store(asked.out), read_card(asked.out)
-    recipe = check_recipe(asked, card)
+    flags = {flag: getattr(args, flag) for flag in ("data", "canaries", "samples", "seed")}
+    output = Output("audit-privacy", args.recipe, args.out, args.settings, flags)
+    store, card = output.store, read_card(args.out)
+    recipe = check_recipe(args, card)
     if (data := store.read_if_there(AUDIT)) is not None:
         found = read_audit(store.path(AUDIT), data)
         if found.get("model") != card.digest:
             raise UserError(f"{store.path(AUDIT)} is of another model than the one beside it; remove it to audit anew")
         logger.info(f"{store.path(AUDIT)}: this model was audited already; to audit it anew remove that file")
         return show(found, as_json)
-    store.check(write=True)
-    workshop = open_store(f"{store.uri.rstrip('/')}/{FOLDER}")
-    workshop.check(write=True)
-    lease = Lease(workshop)
-    lease.acquire()
-    try:
-        found_or_none = _audit(asked, card, recipe, workshop, console)
+    with output.writing(FOLDER) as lease:
+        found_or_none = _audit(args, card, recipe, lease.store, console)
         if found_or_none is not None:
             store.put(AUDIT, (json.dumps(found_or_none, indent=1, ensure_ascii=False) + "\n").encode())
-            clear(workshop)
-    finally:
-        lease.release()
-        if not any(workshop.list()):
-            workshop.clear()  # the empty folder
+            clear(lease.store)
     if found_or_none is None:
-        words = ["gristmill", "audit-privacy", asked.recipe, "--out", asked.out]
-        words += [w for s in asked.settings for w in ("--set", s)]
-        for flag in ("data", "canaries", "samples", "seed"):
-            if (value := getattr(asked, flag)) is not None:
-                words += [f"--{flag}", str(value)]
-        logger.info(f"stopped; go on with: {shlex.join(words)}")
-        return 130
+        return output.stopped()
     return show(found_or_none, as_json)
 
 
-def check_recipe(asked: Asked, card: ModelCard) -> FitRecipe:
+def check_recipe(args: AuditPrivacyArgs, card: ModelCard) -> FitRecipe:
     """The recipe. Raises UserError for a family that cannot be audited and for a model of another recipe."""
-    recipe, family_type, spec = read_recipe(asked.recipe, asked.settings)
+    recipe, family_type, spec = read_recipe(args.recipe, args.settings)
     kind = family_type.kind
     if not family_type.needs_rows:
         raise UserError(f"model '{kind}' learns from no rows: there is nobody whose privacy could be audited")
     if not family_type.makes_rows:
         raise UserError(f"model '{kind}' makes no rows, so an audit by its rows is not possible")
     if card.kind != kind:
-        raise UserError(f"{asked.out} holds a model of kind '{card.kind}', the recipe is of kind '{kind}'")
+        raise UserError(f"{args.out} holds a model of kind '{card.kind}', the recipe is of kind '{kind}'")
     for column in card.schema.columns:
         if column.kind in ("image", "series", "text"):
             raise UserError(
@@ -126,33 +112,30 @@ def check_recipe(asked: Asked, card: ModelCard) -> FitRecipe:
             )
     if recipe.data is None or str(recipe.data) != card.trained_on["path"]:
         named = str(recipe.data) if recipe.data else "none"
-        raise UserError(f"{asked.out} was fitted to rows of {card.trained_on['path']}; the recipe names {named}")
+        raise UserError(f"{args.out} was fitted to rows of {card.trained_on['path']}; the recipe names {named}")
     schema = card.schema if recipe.schema is None else read_schema(recipe.schema, pa.table({}))[0]
     family = family_type(spec, schema)
-    _same(asked, Plan(recipe, family, pa.table({}), dict(card.trained_on), []), card, is_whole=False)
+    _same(args, Plan(recipe, family, pa.table({}), dict(card.trained_on), []), card, is_whole=False)
     return recipe
 
 
-def _same(asked: Asked, plan: Plan, card: ModelCard, is_whole: bool) -> None:
+def _same(args: AuditPrivacyArgs, plan: Plan, card: ModelCard, is_whole: bool) -> None:
     """Raise UserError where the plan would fit another model than that of `card`; unless `is_whole`, its rows may
     differ."""
-    new, old = plan.fit(open_store(asked.out)).identity(), card.identity
+    new, old = plan.fit(open_store(args.out)).identity(), card.identity
     if not is_whole:
         new, old = ({k: v for k, v in identity.items() if k != "rows"} for identity in (new, old))
     if fingerprint(new) != fingerprint(old):
-        shown = "; ".join(list(differences(old, new))[:5])
-        raise UserError(
-            f"{asked.out} was fitted by another recipe, nothing is audited. Differences (model -> recipe): {shown}"
-        )
+        raise refusal(args.out, "was fitted by another recipe", old, new)
 
 
 def _audit(
-    asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store, console: Console
+    args: AuditPrivacyArgs, card: ModelCard, recipe: FitRecipe, workshop: Store, console: Console
 ) -> dict[str, Any] | None:
     """The whole audit; None when it was stopped."""
-    begun = _begin(asked, card, recipe, workshop)
+    begun = _begin(args, card, recipe, workshop)
     seed, num = begun["coin_seed"], begun["num_canaries"]
-    plan = _plan(asked, card, num, seed)
+    plan = _plan(args, card, num, seed)
     from gristmill.evaluation.privacy.audit_dp import toss  # scipy is loaded only now
 
     canaries = _canaries(plan, num, seed)
@@ -167,7 +150,7 @@ def _audit(
     audited = _fit(job, plan.recipe, console)
     if audited is None:
         return None
-    wanted = asked.samples or min(MOST_SAMPLES, SAMPLES_A_ROW * table.num_rows)
+    wanted = args.samples or min(MOST_SAMPLES, SAMPLES_A_ROW * table.num_rows)
     family = load_model(workshop.uri, audited)
     sampled = sample(family, wanted, seed)
     results = judge(family, canaries, coins, plan.table, sampled, audited)
@@ -177,11 +160,11 @@ def _audit(
         "num_rows": plan.table.num_rows,
         "num_sampled": sampled.num_rows,
         "coin_seed": seed,
-        "coins": "of the operating system" if asked.seed is None else "of the seed that was given",
+        "coins": "of the operating system" if args.seed is None else "of the seed that was given",
     }
 
 
-def _begin(asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store) -> dict[str, Any]:
+def _begin(args: AuditPrivacyArgs, card: ModelCard, recipe: FitRecipe, workshop: Store) -> dict[str, Any]:
     """What decides the audit, as a killed one has left it, or put down now.
 
     The coins are the operating system's: nothing in recipe, fit or canaries can know them, and nobody can pick lucky
@@ -189,8 +172,8 @@ def _begin(asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store) ->
     same coins again.
     """
     rows = int(card.trained_on["num_rows"])
-    num = asked.canaries or min(MOST_CANARIES, max(LEAST_CANARIES, rows // 10))
-    wanted = {"model": card.digest, "data": asked.data, "num_canaries": num, "given_seed": asked.seed}
+    num = args.canaries or min(MOST_CANARIES, max(LEAST_CANARIES, rows // 10))
+    wanted = {"model": card.digest, "data": args.data, "num_canaries": num, "given_seed": args.seed}
     if (data := workshop.read_if_there(COINS)) is not None:
         try:
             before = json.loads(data)
@@ -201,33 +184,33 @@ def _begin(asked: Asked, card: ModelCard, recipe: FitRecipe, workshop: Store) ->
             return dict(before)
         logger.info("an audit with other flags or of another model was under way; beginning anew")
     clear(workshop)
-    seed = secrets.randbits(62) if asked.seed is None else asked.seed
+    seed = secrets.randbits(62) if args.seed is None else args.seed
     begun = {**wanted, "coin_seed": seed}
     workshop.put(COINS, json.dumps(begun).encode())
     return begun
 
 
-def _plan(asked: Asked, card: ModelCard, num_canaries: int, seed: int) -> Plan:
+def _plan(args: AuditPrivacyArgs, card: ModelCard, num_canaries: int, seed: int) -> Plan:
     """The recipe with the rows that the canaries are added to."""
     is_private = card.privacy["guarantee"] is not None
-    if asked.data is not None:
-        spec = data_spec(asked.data)
-        table = card.schema.conform(read_table(spec), asked.data)
+    if args.data is not None:
+        spec = data_spec(args.data)
+        table = card.schema.conform(read_table(spec), args.data)
         if is_private and str(spec) == card.trained_on["path"]:
             logger.info(
                 f"note: {spec.path} is what the private model was fitted to. audit.json is computed from these rows "
                 f"without noise, and no budget covers it: treat it as you treat the rows"
             )
-        return load_plan(asked.recipe, asked.settings, OtherRows(asked.data, table, card.schema))
+        return load_plan(args.recipe, args.settings, OtherRows(args.data, table, card.schema))
     if not is_private:
-        plan = load_plan(asked.recipe, asked.settings)
-        _same(asked, plan, card, is_whole=True)
+        plan = load_plan(args.recipe, args.settings)
+        _same(args, plan, card, is_whole=True)
         return plan
     # As many rows as the model has seen, canaries counted: the same sampling rates and noise.
     num = max(2, int(card.trained_on["num_rows"]) - num_canaries // 2)
     logger.info(f"sampling {num:,} rows of the model to audit on: unlike the private rows they give nothing more away")
-    table = sample(load_model(asked.out, card), num, seed + 1)
-    return load_plan(asked.recipe, asked.settings, OtherRows(MODEL_ROWS, table, card.schema))
+    table = sample(load_model(args.out, card), num, seed + 1)
+    return load_plan(args.recipe, args.settings, OtherRows(MODEL_ROWS, table, card.schema))
 
 
 def _canaries(plan: Plan, num: int, seed: int) -> "Canaries":

@@ -18,7 +18,8 @@ NUM_UNCOUNTED = 200  # lots committed after the manifest was last saved
 CHILD = """
 import resource, sys, time
 from gristmill.jobs.produce.command import _resume
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.stores.opening import open_store
 mill, store = compile_recipe(load(sys.argv[1])), open_store(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -55,7 +56,8 @@ def _output(folder: Path) -> tuple[str, str]:
     """An output of NUM_LOTS lots made by hand from one real, empty shard."""
     import pyarrow as pa
 
-    from gristmill.jobs.recipes.recipe import compile_recipe, load
+    from gristmill.jobs.recipes.compile import compile_recipe
+    from gristmill.jobs.recipes.recipe import load
     from gristmill.records.lots import asks
     from gristmill.records.manifest import Manifest
     from gristmill.records.schema import ASK, set_column

@@ -16,7 +16,7 @@ from gristmill.generators.simulators.adr import Adr, AdrSpec
 from gristmill.generators.simulators.contract import Parameter
 from gristmill.generators.simulators.family import AdrFamily
 from gristmill.generators.simulators.family import Spec as FamilySpec
-from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.spec import build

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gristmill.engines.scorer import Scorer
-from gristmill.jobs.evaluate.inputs import Asked, read_inputs
+from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.records.errors import UserError
 from tests.browser import browser, look
 from tests.conftest import gristmill
@@ -147,9 +147,9 @@ def test_a_column_that_the_schema_calls_a_category_stays_one(tmp_path: Path) -> 
         '[[columns]]\nname = "n"\nkind = "numeric"\n'
     )
     sides = {"synthetic": words["s"], "real_train": words["t"], "real_holdout": words["h"], "out": ""}
-    found = read_inputs(Asked(**sides, schema=str(schema)))
+    found = read_inputs(EvaluateArgs(**sides, schema=str(schema)))
     assert found.texts is None and found.sides and found.sides.schema.names == ["text", "n"]
-    found = read_inputs(Asked(**sides, schema=str(schema), text_column="text"))
+    found = read_inputs(EvaluateArgs(**sides, schema=str(schema), text_column="text"))
     assert found.texts and found.sides and found.sides.schema.names == ["n"]
 
 
@@ -171,5 +171,5 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(UserError) as caught:
-            read_inputs(Asked(**{"out": "", **changes}))
+            read_inputs(EvaluateArgs(**{"out": "", **changes}))
         assert words in str(caught.value)

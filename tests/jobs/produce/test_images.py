@@ -11,8 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from gristmill.jobs.fit.command import load_plan
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.fit.plan import load_plan
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import images_table
 from gristmill.records.schema import IMAGE, full_schema

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from gristmill.jobs.fit.command import card_table, load_plan
+from gristmill.jobs.fit.command import card_table
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.schema import full_schema
