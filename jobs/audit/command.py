@@ -7,7 +7,8 @@ from rich.console import Console
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
 from gristmill.records import manifest
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 
 def audit(uri: str, as_json: bool = False) -> int:

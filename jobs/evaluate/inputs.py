@@ -22,7 +22,7 @@ from gristmill.records.readers.datasets import (
     read_table,
 )
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 if TYPE_CHECKING:
     from gristmill.evaluation.corpus import Corpora

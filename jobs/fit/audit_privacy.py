@@ -12,7 +12,6 @@ costs nothing of the budget.
 import json
 import logging
 import secrets
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,13 +27,13 @@ from gristmill.generators.families.folder import ModelCard, load_model, read_car
 from gristmill.jobs.fit.audit_file import AUDIT, CONFIDENCE, read_audit, show, verdict_of
 from gristmill.jobs.fit.command import run_fit
 from gristmill.jobs.fit.plan import FitRecipe, OtherRows, Plan, load_plan, read_recipe, read_schema
+from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import differences
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,9 @@ def audit_privacy(args: AuditPrivacyArgs, as_json: bool = False) -> int:
         raise UserError("--samples must be at least 1")
     if args.seed is not None and args.seed < 0:
         raise UserError("--seed must not be negative")
-    store, card = open_store(args.out), read_card(args.out)
+    flags = {flag: getattr(args, flag) for flag in ("data", "canaries", "samples", "seed")}
+    output = Output("audit-privacy", args.recipe, args.out, args.settings, flags)
+    store, card = output.store, read_card(args.out)
     recipe = check_recipe(args, card)
     if (data := store.read_if_there(AUDIT)) is not None:
         found = read_audit(store.path(AUDIT), data)
@@ -83,28 +84,13 @@ def audit_privacy(args: AuditPrivacyArgs, as_json: bool = False) -> int:
             raise UserError(f"{store.path(AUDIT)} is of another model than the one beside it; remove it to audit anew")
         logger.info(f"{store.path(AUDIT)}: this model was audited already; to audit it anew remove that file")
         return show(found, as_json)
-    store.check(write=True)
-    workshop = open_store(f"{store.uri.rstrip('/')}/{FOLDER}")
-    workshop.check(write=True)
-    lease = Lease(workshop)
-    lease.acquire()
-    try:
-        found_or_none = _audit(args, card, recipe, workshop, console)
+    with output.writing(FOLDER) as lease:
+        found_or_none = _audit(args, card, recipe, lease.store, console)
         if found_or_none is not None:
             store.put(AUDIT, (json.dumps(found_or_none, indent=1, ensure_ascii=False) + "\n").encode())
-            clear(workshop)
-    finally:
-        lease.release()
-        if not any(workshop.list()):
-            workshop.clear()  # the empty folder
+            clear(lease.store)
     if found_or_none is None:
-        words = ["gristmill", "audit-privacy", args.recipe, "--out", args.out]
-        words += [w for s in args.settings for w in ("--set", s)]
-        for flag in ("data", "canaries", "samples", "seed"):
-            if (value := getattr(args, flag)) is not None:
-                words += [f"--{flag}", str(value)]
-        logger.info(f"stopped; go on with: {shlex.join(words)}")
-        return 130
+        return output.stopped()
     return show(found_or_none, as_json)
 
 
@@ -140,10 +126,7 @@ def _same(args: AuditPrivacyArgs, plan: Plan, card: ModelCard, is_whole: bool) -
     if not is_whole:
         new, old = ({k: v for k, v in identity.items() if k != "rows"} for identity in (new, old))
     if fingerprint(new) != fingerprint(old):
-        shown = "; ".join(list(differences(old, new))[:5])
-        raise UserError(
-            f"{args.out} was fitted by another recipe, nothing is audited. Differences (model -> recipe): {shown}"
-        )
+        raise refusal(args.out, "was fitted by another recipe", old, new)
 
 
 def _audit(

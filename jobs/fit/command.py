@@ -1,7 +1,6 @@
 """`gristmill fit RECIPE --out URI`: rows in, a model out; the same command again goes on from the last checkpoint."""
 
 import logging
-import shlex
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -14,11 +13,9 @@ from gristmill.generators.families.folder import ModelCard, read_card
 from gristmill.generators.private.account import privacy_line
 from gristmill.jobs.fit.plan import FitRecipe, Plan, load_plan
 from gristmill.jobs.terminal.bar import Bar
-from gristmill.records.errors import UserError
+from gristmill.jobs.terminal.output import Output, refusal
+from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.ids import fingerprint
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import differences
-from gristmill.records.stores.contract import Store, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -32,34 +29,28 @@ def fit(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool 
     plan = load_plan(recipe_path, settings)
     for doubt in plan.doubts:
         logger.info(f"schema: {doubt}")
-    store = open_store(out)
+    output = Output("fit", recipe_path, out, settings)
+    store = output.store
     job = plan.fit(store)
     if is_finished(store):
-        return _there(job, store)
+        return _finished(job, output)
     if dry_run:
         Console(highlight=False).print(_plan_table(plan, store.uri))
         return 0
-    store.check(write=True)
-    lease = Lease(store)
-    lease.acquire()
-    try:
+    with output.writing():
         card = run_fit(job, plan.recipe, console)
-    finally:
-        lease.release()
     if card is None:
-        words = ["gristmill", "fit", recipe_path, "--out", out, *(w for s in settings for w in ("--set", s))]
-        logger.info(f"stopped; go on with: {shlex.join(words)}")
-        return 130
+        return output.stopped()
     Console(highlight=False).print(card_table(card, store.uri))
     return 0
 
 
-def _there(job: Fit, store: Store) -> int:
-    """A finished model: nothing to do if it is this one."""
+def _finished(job: Fit, output: Output) -> int:
+    """Show a finished model. Raises UserError for the model of another recipe."""
+    store = output.store
     card = read_card(store.uri)
     if card.fingerprint != fingerprint(job.identity()):
-        shown = "; ".join(list(differences(card.identity, job.identity()))[:5])
-        raise UserError(f"{store.uri} holds another model, nothing is changed there. Differences (old -> new): {shown}")
+        raise refusal(store.uri, "holds another model", card.identity, job.identity())
     clear(store)  # where a crash came between the model and this
     logger.info(f"{store.uri}: this model is there already")
     Console(highlight=False).print(card_table(card, store.uri))
@@ -70,7 +61,6 @@ def run_fit(job: Fit, recipe: FitRecipe, console: Console) -> ModelCard | None:
     """Fit on the cluster and show how far it is; None when it was stopped."""
     from gristmill.cluster.connect import connected  # ray is imported only when a fit starts
     from gristmill.cluster.fit import train
-    from gristmill.jobs.produce.drive import interruptible
 
     stopped: list[bool] = []
     with (

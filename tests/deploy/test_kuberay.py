@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from gristmill.jobs.cli import parser
-from gristmill.jobs.recipes.recipe import build_generator, build_stages, load
+from gristmill.jobs.recipes.compile import build_generator, build_stages
+from gristmill.jobs.recipes.recipe import load
 from tests.conftest import ROOT
 from tests.deploy import crds
 

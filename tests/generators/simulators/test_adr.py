@@ -20,7 +20,7 @@ from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import LocalStore
+from gristmill.records.stores.local import LocalStore
 from tests.recipes import write
 
 PARAMETERS = (Parameter("a", 0.0, -1.0, 2.0), Parameter("b", 5.0, 5.0, 9.0), Parameter("fixed", 3.0, 3.0, 3.0))

@@ -18,7 +18,7 @@ from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
 from gristmill.records.readers.tables import infer
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look, picture
 from tests.conftest import gristmill
 from tests.jobs.report.test_report import Reader

@@ -26,7 +26,7 @@ from gristmill.jobs.fit.audit_privacy import AuditPrivacyArgs, audit_privacy
 from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
@@ -201,7 +201,7 @@ def _schema() -> str:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": 1}, "fitted by another recipe, nothing is audited. Differences (model -> recipe): seed: 0 -> 1"),
+        ({"seed": 1}, "fitted by another recipe; nothing was changed. Differences (output -> command): seed: 0 -> 1"),
         ({"model": {"kind": "independent"}}, "holds a model of kind 'smote', the recipe is of kind 'independent'"),
         ({"model": {"kind": "smote", "neighbours": 2}}, "fitted by another recipe"),
         ({"data": {"path": "package:breast-cancer"}}, "the recipe names package:breast-cancer"),

@@ -72,7 +72,7 @@ def test_stopped_killed_and_gone_on_it_is_the_same_model(fitted: Path, tmp_path:
         output, _ = run.communicate(timeout=120)
         if number == signal.SIGINT and run.returncode != 0:
             assert run.returncode == 130, output
-            assert f"go on with: gristmill fit {recipe} --out {out}" in output
+            assert f"resume with: gristmill fit {recipe} --out {out}" in output
     run = start(recipe, str(out), *often)
     while run.poll() is None and not (trainers := _trainers(run)):
         time.sleep(0.05)

@@ -20,7 +20,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import images_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
 from tests.generators.canned.test_canned import asks
 from tests.recipes import write

@@ -20,7 +20,8 @@ from gristmill.records.manifest import Manifest
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import REJECT, full_schema
 from gristmill.records.shards import OutputSpec, encode, put_kept, put_rejected
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look
 from tests.jobs.report.test_report import EVIL, check_harmless, read
 
