@@ -51,11 +51,11 @@ def pip(*arguments: str, cwd: Path) -> None:
 
 def files_of_the_package() -> set[str]:
     """Their paths in a wheel."""
-    inside = {f"gristmill/{path.name}" for path in (ROOT / "gristmill").iterdir() if path.suffix in SUFFIXES}
-    for folder in (*FLOORS, *DATA):
+    names = set()
+    for folder in ("gristmill", *FLOORS, *DATA):
         paths = (path.relative_to(ROOT).as_posix() for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES)
-        inside |= {f"gristmill/{path}" for path in paths}
-    return inside
+        names |= {path if folder == "gristmill" else f"gristmill/{path}" for path in paths}
+    return names
 
 
 @pytest.fixture(scope="module")
@@ -110,8 +110,9 @@ def test_the_wheel_holds_one_package_with_all_of_its_files(wheel: Path) -> None:
 def test_the_source_distribution_holds_what_the_wheel_is_built_from(sdist: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {member.name.partition("/")[2] for member in archive.getmembers() if member.isfile()}
-    package = {name if name.count("/") == 1 else name.removeprefix("gristmill/") for name in files_of_the_package()}
-    assert package | {"pyproject.toml", "setup.py", "README.md", "LICENSE"} <= names
+    sources = {name.removeprefix("gristmill/") for name in files_of_the_package()}
+    assert {name for name in sources if name not in names and f"gristmill/{name}" not in names} == set()
+    assert {"pyproject.toml", "setup.py", "README.md", "LICENSE"} <= names
 
 
 def test_it_lists_its_recipes_anywhere(target: Path, elsewhere: Path) -> None:
