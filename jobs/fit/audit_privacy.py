@@ -63,6 +63,11 @@ class AuditPrivacyArgs:
     seed: int | None = None
 
 
+def run(as_json: bool, **flags: Any) -> int:
+    """`audit_privacy` with the flags of the command line."""
+    return audit_privacy(AuditPrivacyArgs(**flags), as_json)
+
+
 def audit_privacy(args: AuditPrivacyArgs, as_json: bool = False) -> int:
     """Audit, put audit.json, print it; returns 0, 1 where the claim is refuted, 130 when it was stopped. Raises
     UserError."""
