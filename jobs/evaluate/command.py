@@ -17,13 +17,14 @@ from gristmill.jobs.evaluate.student import check_student, judge_student
 from gristmill.jobs.evaluate.texts import text_rows
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
+from gristmill.records.formats import newest
 from gristmill.records.manifest import versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
 METRICS, REPORT = "metrics.json", "report.html"
-FORMAT = 1
+FORMAT = newest(METRICS)
 AXES = ("fidelity", "diversity", "utility", "privacy")  # of tables
 OF_OTHERS = ("manifest.json", "model.json")  # what lies in a folder that has a report or metrics of its own
 
@@ -65,14 +66,15 @@ def evaluate(args: EvaluateArgs, as_json: bool = False) -> int:
 
 def write_evaluation(args: EvaluateArgs, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:
     """Compute, put `metrics.json` and `report.html`, and return what the first holds."""
+    from gristmill.engines.scorer import Scorer
     from gristmill.evaluation.corpus import judge_texts
     from gristmill.evaluation.whole import judge
     from gristmill.jobs.evaluate.page import (
         page,  # sklearn and matplotlib are loaded only after the tables were found good
     )
-    from gristmill.jobs.evaluate.perplexity import Perplexity
 
-    score = Perplexity(args.perplexity_model) if args.perplexity_model is not None else None
+    scorer = Scorer.from_model(args.perplexity_model) if args.perplexity_model is not None else None
+    score = scorer.log_probabilities if scorer else None
     judged = judge(inputs.sides, args.target, args.seed, args.max_rows, tell) if inputs.sides else None
     texts = judge_texts(inputs.texts, args.seed, args.max_rows, score, tell) if inputs.texts else None
     found = judged.metrics if judged else dict.fromkeys(AXES)

@@ -69,7 +69,7 @@ def judge_student(args: EvaluateArgs, texts: "Corpora", store: Store, tell: Any)
     for side, own in sides.items():
         tell(f"student: trained on {len(own):,} {'real' if side == 'train' else 'synthetic'} texts")
         files = _trained(args, recipe, spec, made, own, open_store(store.path(f"{FOLDER}/{side}")))
-        scorers[side] = Scorer.of_files(files, made)
+        scorers[side] = Scorer.from_files(files, made)
     tell("student: judged")
     scores = {
         side: {of: scorer.log_probabilities(own, spec.length) for of, own in judged.items()}
@@ -89,10 +89,10 @@ def judge_student(args: EvaluateArgs, texts: "Corpora", store: Store, tell: Any)
         "teacher": None,
     }
     if spec.base is not None:
-        found["base_bits_per_byte"] = _whole_bits(Scorer.of_model(spec.base), judged["real"], spec.length)
+        found["base_bits_per_byte"] = _whole_bits(Scorer.from_model(spec.base), judged["real"], spec.length)
     if args.teacher is not None:
         tell("student: beside its teacher")
-        found["teacher"] = beside(Scorer.of_model(args.teacher), scorers, judged["real"], spec.length, bits["real"])
+        found["teacher"] = beside(Scorer.from_model(args.teacher), scorers, judged["real"], spec.length, bits["real"])
     open_store(store.path(FOLDER)).clear()
     return found
 
@@ -101,7 +101,7 @@ def shares(texts: "Corpora", seed: int) -> tuple[dict[str, list[str]], list[str]
     """Texts of both sides with about the same number of words, in an order drawn by the seed; synthetic ones kept
     back; and the words of a side."""
     from gristmill.evaluation.draws import stream
-    from gristmill.evaluation.text import tokens
+    from gristmill.records.words import tokens
 
     order = stream(seed, "student synthetic").permutation(len(texts.synthetic))
     num_back = max(1, round(KEPT_BACK * len(order)))

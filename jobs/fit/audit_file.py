@@ -9,25 +9,19 @@ from rich.console import Console
 from rich.table import Table
 
 from gristmill.generators.families.folder import ModelCard
-from gristmill.records.errors import UserError
+from gristmill.records.formats import newest, parse
 
 if TYPE_CHECKING:
     from gristmill.evaluation.privacy.audit_dp import Audit
 
 AUDIT = "audit.json"  # beside model.json
-FORMAT, CONFIDENCE = 1, 0.95
+FORMAT, CONFIDENCE = newest(AUDIT), 0.95
 METHOD = "one fit with canaries (Steinke, Nasr, Jagielski 2023)"
 
 
 def read_audit(path: str, data: bytes) -> dict[str, Any]:
     """What audit.json holds. Raises UserError where it cannot be read."""
-    try:
-        found = json.loads(data)
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise UserError(f"{path} cannot be read: it is no audit of format {FORMAT}; remove it to audit anew")
-    return found
+    return parse(data, AUDIT, path)
 
 
 def verdict_of(results: dict[str, "Audit"], card: ModelCard, audited: ModelCard, coins: np.ndarray) -> dict[str, Any]:

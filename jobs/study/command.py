@@ -28,6 +28,7 @@ from gristmill.jobs.study.spec import StudySpec, load_study
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
+from gristmill.records.formats import newest, parse
 from gristmill.records.ids import fingerprint
 from gristmill.records.manifest import versions
 from gristmill.records.spec import literals
@@ -36,7 +37,7 @@ from gristmill.records.stores.contract import Store
 logger = logging.getLogger(__name__)
 
 NAME, REPORT = "study.json", "report.html"
-FORMAT = 1
+FORMAT = newest(NAME)
 
 
 @dataclass
@@ -104,7 +105,7 @@ def _book(spec: StudySpec, store: Store) -> dict[str, Any]:
         if store.exists("manifest.json") or store.exists("model.json"):
             raise UserError(f"{store.uri} holds a run or a model; choose a folder of its own for --out")
         return book
-    book = json.loads(data)
+    book = parse(data, NAME, store.path(NAME))
     if book["fingerprint"] != identity(spec):
         raise refusal(store.uri, "holds another study", book["study"], literals(spec))
     return book

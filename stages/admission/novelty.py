@@ -7,7 +7,6 @@ this is for pools of some ten thousand short texts; MinHash dedup beside it is f
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,10 +15,10 @@ import pyarrow as pa
 
 from gristmill.records.errors import UserError
 from gristmill.records.ids import row_id
+from gristmill.records.words import WORD
 from gristmill.stages.admission.contract import Admission, AdmissionBook, AdmissionVerdict, ReadKept
 from gristmill.stages.contract import RunContext
 
-WORD = re.compile(r"\w+")
 SIMILAR = "similar"
 NUM_DECIMALS = 4
 MAX_SEEDS = 100_000
