@@ -31,6 +31,11 @@ OF_OTHERS = ("manifest.json", "model.json")  # what lies in a folder that has a 
 __all__ = ["EvaluateArgs", "evaluate"]
 
 
+def run(as_json: bool, **flags: Any) -> int:
+    """`evaluate` with the flags of the command line."""
+    return evaluate(EvaluateArgs(**flags), as_json)
+
+
 def evaluate(args: EvaluateArgs, as_json: bool = False) -> int:
     """Judge, write both files, and print a summary or the metrics; returns 0. Raises UserError for bad input."""
     store = open_store(args.out)

@@ -64,6 +64,11 @@ class AuditPrivacyArgs:
     seed: int | None = None  # of canaries and coins; default: the operating system's randomness
 
 
+def run(as_json: bool, **flags: Any) -> int:
+    """`audit_privacy` with the flags of the command line."""
+    return audit_privacy(AuditPrivacyArgs(**flags), as_json)
+
+
 def audit_privacy(args: AuditPrivacyArgs, as_json: bool = False) -> int:
     """Audit the model, write audit.json and print it.
 

@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name=f"mill {EVIL}",
         description='"><img src=x onerror=alert(2)>',
         source={"items": items, "id_column": "slug"},
-        generator={"benchmark_hits": str(folder / "bench.jsonl")},
+        generator={"contamination": str(folder / "bench.jsonl")},
         stages=stages,
     )
     done = gristmill("produce", recipe, "--out", str(folder / "out"))
