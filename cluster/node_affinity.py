@@ -5,7 +5,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gristmill.records.stores.contract import LocalStore, Store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.local import LocalStore
 
 
 def near(*stores: Store) -> dict[str, Any]:

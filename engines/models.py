@@ -234,7 +234,7 @@ def _unpack(model: str, folder: str) -> None:
 
 
 def _store(model: str) -> Any:
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
 
     return open_store(model)
 

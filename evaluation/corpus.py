@@ -14,9 +14,11 @@ import numpy as np
 from gristmill.evaluation import text
 from gristmill.evaluation.diversity import PRDC_ROWS
 from gristmill.evaluation.draws import some, stream, whole_number
+from gristmill.records.words import tokens
 
 Tell = Callable[[str], None]
-Scorer = Callable[[Sequence[str]], list[list[float]]]  # texts to the log-probability of each of their tokens
+# Texts to the log-probability of each of their tokens.
+Scorer = Callable[[Sequence[str]], Sequence[Sequence[float] | np.ndarray]]
 MIN_TEXTS = 20
 MAX_TOKENS = 200_000  # of each side, for what must be measured over equal amounts
 MTLD_TEXTS, MTLD_TOKENS = 1000, 50  # most texts; a text of fewer tokens has no MTLD worth the name
@@ -54,7 +56,7 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, te
     """All metrics, of at most `most` texts of each side, drawn by the seed; perplexity only with a scorer."""
     tell("texts: tokens")
     texts = {side: [own[i] for i in some(len(own), most, seed, f"texts {side}")] for side, own in corpora.all.items()}
-    words = {side: [text.tokens(t) for t in own] for side, own in texts.items()}
+    words = {side: [tokens(t) for t in own] for side, own in texts.items()}
     lengths = {side: np.array([len(w) for w in own]) for side, own in words.items()}
     equal, num_tokens = equal_amounts(words, seed)
     tell("texts: variety")
@@ -163,7 +165,7 @@ def embedder(texts: Sequence[str], seed: int) -> Callable[[Sequence[str]], np.nd
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    counts = TfidfVectorizer(analyzer=text.tokens, sublinear_tf=True, max_features=MAX_WORDS)
+    counts = TfidfVectorizer(analyzer=tokens, sublinear_tf=True, max_features=MAX_WORDS)
     try:
         rows = counts.fit_transform(texts)
     except ValueError:  # not one word in any of them

@@ -9,16 +9,10 @@ import numpy as np
 
 from gristmill.evaluation.diversity import NEIGHBOURS, prdc
 from gristmill.evaluation.draws import some
-from gristmill.records.words import WORD
 
 Tokens = Sequence[str]
 MTLD_LEVEL = 0.72
 SELF_BLEU_TEXTS = 500
-
-
-def tokens(text: str) -> list[str]:
-    """Words in lower case, and single marks."""
-    return WORD.findall(text.lower())
 
 
 def ngrams(words: Tokens, n: int) -> list[tuple[str, ...]]:
@@ -143,7 +137,7 @@ def memorised(synthetic: Sequence[Tokens], sources: Iterable[Tokens], n: int = 8
     return {"ngrams": sum(g in found for g in grams) / len(grams), "texts": sum(whole) / len(whole)}
 
 
-def perplexity(log_probabilities: Iterable[Sequence[float]]) -> float | None:
+def perplexity(log_probabilities: Iterable[Sequence[float] | np.ndarray]) -> float | None:
     """exp of the mean negative log-probability (natural, one per token) that a frozen model gives the texts.
 
     Over all tokens together, so long texts weigh more. Raises ValueError for a log-probability above 0 or NaN.

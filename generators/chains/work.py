@@ -20,10 +20,10 @@ from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.loop import DATA, Pool, facts_of, generations
 from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.families.contract import stream
-from gristmill.records.errors import UserError
+from gristmill.records.errors import Conflict, UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
 from gristmill.records.readers.parquet import read_parquet
-from gristmill.records.stores.contract import Conflict, Store
+from gristmill.records.stores.contract import Store
 
 UNITS, ROWS = "units", "rows"
 SECONDS, SHOWN = b"seconds", b"shown"  # in the file's own metadata, so that rows have no clock in them

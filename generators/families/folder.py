@@ -15,13 +15,15 @@ import numpy as np
 
 from gristmill.generators.families.contract import Family, State, family_class
 from gristmill.records.errors import UserError
+from gristmill.records.formats import newest, parse
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build, literals
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 NAME, WEIGHTS = "model.json", "weights.safetensors"
-FORMAT = 1
+FORMAT = newest(NAME)
 
 
 @dataclass(frozen=True)
@@ -59,13 +61,11 @@ def read_card(uri: str) -> ModelCard:
         raise UserError(
             f"{uri} holds no finished model ({NAME} is missing); make one with gristmill fit RECIPE --out {uri}"
         )
+    literals = parse(data, NAME, store.path(NAME))
     try:
-        card = ModelCard(**json.loads(data))
-    except (ValueError, TypeError) as error:
+        return ModelCard(**literals)
+    except TypeError as error:
         raise UserError(f"{store.path(NAME)} cannot be read: {error}") from None
-    if card.format != FORMAT:
-        raise UserError(f"{store.path(NAME)} has format {card.format}; this version reads {FORMAT}")
-    return card
 
 
 def empty_family(card: ModelCard) -> Family:

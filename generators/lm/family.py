@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.engines import models
+from gristmill.engines.scorer import load_network
 from gristmill.generators.families.contract import Drawn, Family, State, stream
 from gristmill.generators.lm import tokens
 from gristmill.generators.lm.spec import LmSpec
@@ -178,16 +179,3 @@ class CausalLm(Family):
 def served_files(store: Store) -> dict[str, bytes]:
     """hf/ of a finished model's folder, by name."""
     return {e.name.removeprefix(SERVED): store.read(e.name) for e in store.list(SERVED)}
-
-
-def load_network(base: str) -> Any:
-    """The network of `base` in float32. Raises UserError where there is none."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    try:
-        return AutoModelForCausalLM.from_pretrained(models.resolve(base), dtype="float32")
-    except (OSError, ValueError, KeyError) as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"base '{base}': no causal language model there ({line})") from None

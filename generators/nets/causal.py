@@ -1,4 +1,4 @@
-"""Causal language models: made, trained for a step, asked for log-probabilities, written as others read them."""
+"""Causal language models: made, trained for a step, written as others read them."""
 
 import json
 from collections.abc import Iterator
@@ -56,33 +56,6 @@ def losses(network: nn.Module, blocks: Tensor) -> Tensor:
 def mean_loss(network: nn.Module, blocks: Tensor) -> Tensor:
     """Over all tokens of the blocks that are there."""
     return losses(network, blocks).sum() / (blocks[:, 1:] != IGNORED).sum().clamp(min=1)
-
-
-def log_probabilities(network: nn.Module, blocks: np.ndarray, batch: int, device: str) -> np.ndarray:
-    """Natural, of each token after the first: float32 (blocks, tokens); 0 where there is none."""
-    return np.concatenate(
-        [-losses(network, own).cpu().numpy()[:num] for own, num in _batches(network, blocks, batch, device)]
-    )
-
-
-def choices(network: nn.Module, blocks: np.ndarray, batch: int, device: str) -> np.ndarray:
-    """The likeliest token after each but the last: int64 (blocks, tokens)."""
-    found = []
-    for own, num in _batches(network, blocks, batch, device):
-        logits = network(input_ids=own[:, :-1].masked_fill(own[:, :-1] == IGNORED, 0)).logits
-        found.append(logits.argmax(-1).cpu().numpy()[:num])
-    return np.concatenate(found)
-
-
-def _batches(network: nn.Module, blocks: np.ndarray, batch: int, device: str) -> Iterator[tuple[Tensor, int]]:
-    """Always `batch` rows, the last filled up, so that a block's numbers hang on no others; and how many count."""
-    network.eval()
-    with torch.inference_mode():
-        for at in range(0, len(blocks), batch):
-            own = blocks[at : at + batch]
-            filled = np.concatenate([own, np.repeat(own[:1], batch - len(own), axis=0)])
-            yield torch.from_numpy(filled).to(device), len(own)
-    network.train()
 
 
 def trained_weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

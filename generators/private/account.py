@@ -236,3 +236,14 @@ def epsilon_rdp(events: list[Event], delta: float) -> float:
     from dp_accounting.rdp import RdpAccountant
 
     return max(0.0, float(_composed(RdpAccountant(RDP_ORDERS), events).get_epsilon(delta)))
+
+
+def privacy_line(statement: dict[str, Any]) -> str:
+    """One line that states a guarantee whole, or that there is none."""
+    if statement["guarantee"] is None:
+        return str(statement["text"])
+    rdp = f", {statement['epsilon_rdp']:g} by RDP" if statement["epsilon_rdp"] is not None else ""
+    return (
+        f"epsilon {statement['epsilon']:g} by {statement['epsilon_accountant']}{rdp} at delta {statement['delta']:g}; "
+        f"unit: {statement['unit']}, adjacency: {statement['adjacency']}, N = {statement['num_units']:,}"
+    )

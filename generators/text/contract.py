@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Protocol
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused, Messages, Reply
+from gristmill.records.ids import GOLDEN, MASK_64, mix_bits
 from gristmill.records.schema import clean
 from gristmill.records.spec import literals
 
@@ -34,16 +35,12 @@ TURNS = pa.field(
         )
     ),
 )
-MASK = (1 << 64) - 1
 FINISH_RANK = {"stop": 0, "length": 1}  # anything else is worse
 
 
 def mix(seed: int, salt: int) -> int:
     """An int in [0, 2^63) from (seed, salt): splitmix64, cheap enough to draw per row and per call."""
-    z = (seed + (salt + 1) * 0x9E3779B97F4A7C15) & MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-    return (z ^ (z >> 31)) >> 1
+    return mix_bits((seed + (salt + 1) * GOLDEN) & MASK_64) >> 1
 
 
 class Template:

@@ -9,7 +9,7 @@ from gristmill.generators.text.contract import Template, mix
 from gristmill.generators.text.steps import Steps
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build, literals, nearest
-from gristmill.records.stores.contract import read_bytes
+from gristmill.records.stores.opening import read_bytes
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
-from gristmill.jobs.audit.command import Findings
-from gristmill.jobs.release.mixture.card import FORMAT, mixture_section, percent
+from gristmill.jobs.audit.findings import Findings
+from gristmill.jobs.release.mixture.card import mixture_section, percent
 from gristmill.jobs.release.mixture.count import counted
 from gristmill.jobs.release.mixture.draw import Candidates, Drawn, synthetic_share, twins
 from gristmill.jobs.release.mixture.parts import CARD, MIXTURE
 from gristmill.jobs.release.mixture.scan import release_schema, traits
 from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
 from gristmill.records.errors import UserError
+from gristmill.records.formats import parse
 from gristmill.records.manifest import differences
 from gristmill.records.mixing.caps import TOLERANCE
 from gristmill.records.readers.parquet import read_parquet
@@ -33,10 +34,8 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
 
     `data` is mixture.json. Raises UserError when that cannot be read. Some 60 bytes a row are held.
     """
+    facts = parse(data, MIXTURE, store.path(MIXTURE))
     try:
-        facts = json.loads(data)
-        if facts["format"] != FORMAT:
-            raise UserError(f"{store.path(MIXTURE)}: written by another version of gristmill ({facts['format']})")
         if form := facts.get("made_as"):
             raise UserError(
                 f"{store.uri} was packed as {form}, so its rows do not say what is real; audit the same mixture packed "

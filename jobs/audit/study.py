@@ -1,7 +1,6 @@
 """`gristmill audit` of a study: all mixtures planned anew and held against what stands in the output."""
 
 import io
-import json
 import math
 
 import pyarrow as pa
@@ -10,11 +9,12 @@ from gristmill.generators.chains.cells import Cell, Unit
 from gristmill.generators.chains.loop import MIX
 from gristmill.generators.chains.work import ROWS, UNITS, unit_name
 from gristmill.generators.families.contract import stream
-from gristmill.jobs.audit.command import Findings
+from gristmill.jobs.audit.findings import Findings
 from gristmill.jobs.study.more import restored
 from gristmill.jobs.study.results import RESULTS, cell_table
 from gristmill.jobs.study.spec import StudySpec, expand
 from gristmill.records.errors import UserError
+from gristmill.records.formats import parse
 from gristmill.records.mixing.mixing import plan
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
 from gristmill.records.readers.parquet import open_parquet, read_parquet
@@ -30,8 +30,8 @@ def examine_study(store: Store, data: bytes) -> Findings:
 
     `data` is study.json. Raises UserError when that cannot be read.
     """
+    book = parse(data, "study.json", store.path("study.json"))
     try:
-        book = json.loads(data)
         spec = build(StudySpec, book["study"], "study.json")
         state = book["ended"]["state"]
     except (ValueError, KeyError) as error:

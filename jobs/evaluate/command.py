@@ -11,27 +11,34 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from gristmill.jobs.evaluate.inputs import Asked, Inputs, read_inputs
+from gristmill.generators.private.account import privacy_line
+from gristmill.jobs.evaluate.inputs import EvaluateArgs, Inputs, read_inputs
 from gristmill.jobs.evaluate.student import check_student, judge_student
 from gristmill.jobs.evaluate.texts import text_rows
-from gristmill.jobs.fit.command import privacy_line
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
+from gristmill.records.formats import newest
 from gristmill.records.manifest import versions
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 METRICS, REPORT = "metrics.json", "report.html"
-FORMAT = 1
+FORMAT = newest(METRICS)
 AXES = ("fidelity", "diversity", "utility", "privacy")  # of tables
 OF_OTHERS = ("manifest.json", "model.json")  # what lies in a folder that has a report or metrics of its own
 
-__all__ = ["Asked", "evaluate"]
+__all__ = ["EvaluateArgs", "evaluate"]
 
 
-def evaluate(asked: Asked, as_json: bool = False) -> int:
+def run(as_json: bool, **flags: Any) -> int:
+    """`evaluate` with the flags of the command line."""
+    return evaluate(EvaluateArgs(**flags), as_json)
+
+
+def evaluate(args: EvaluateArgs, as_json: bool = False) -> int:
     """Judge, write both files, and print a summary or the metrics; returns 0. Raises UserError for bad input."""
-    store = open_store(asked.out)
+    store = open_store(args.out)
     store.check(write=True)
     for name in OF_OTHERS:
         if store.exists(name):
@@ -42,11 +49,11 @@ def evaluate(asked: Asked, as_json: bool = False) -> int:
         print(f"[{clock(time.monotonic() - started)}]  {text}", file=sys.stderr, flush=True)
 
     tell("reading the tables")
-    check_student(asked)
-    inputs = read_inputs(asked)
+    check_student(args)
+    inputs = read_inputs(args)
     for doubt in inputs.doubts:
         print(f"note: {doubt}", file=sys.stderr, flush=True)
-    metrics = write_evaluation(asked, inputs, store, tell)
+    metrics = write_evaluation(args, inputs, store, tell)
     tell("done")
     if as_json:
         print(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False))
@@ -57,25 +64,26 @@ def evaluate(asked: Asked, as_json: bool = False) -> int:
     return 0
 
 
-def write_evaluation(asked: Asked, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:
+def write_evaluation(args: EvaluateArgs, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:
     """Compute, put `metrics.json` and `report.html`, and return what the first holds."""
+    from gristmill.engines.scorer import Scorer
     from gristmill.evaluation.corpus import judge_texts
     from gristmill.evaluation.whole import judge
     from gristmill.jobs.evaluate.page import (
         page,  # sklearn and matplotlib are loaded only after the tables were found good
     )
-    from gristmill.jobs.evaluate.perplexity import Perplexity
 
-    score = Perplexity(asked.perplexity_model) if asked.perplexity_model is not None else None
-    judged = judge(inputs.sides, asked.target, asked.seed, asked.max_rows, tell) if inputs.sides else None
-    texts = judge_texts(inputs.texts, asked.seed, asked.max_rows, score, tell) if inputs.texts else None
+    scorer = Scorer.from_model(args.perplexity_model) if args.perplexity_model is not None else None
+    score = scorer.log_probabilities if scorer else None
+    judged = judge(inputs.sides, args.target, args.seed, args.max_rows, tell) if inputs.sides else None
+    texts = judge_texts(inputs.texts, args.seed, args.max_rows, score, tell) if inputs.texts else None
     found = judged.metrics if judged else dict.fromkeys(AXES)
     found["text"] = texts.metrics if texts else None
     if inputs.texts is not None and found["text"] is not None:
-        found["text"]["student"] = judge_student(asked, inputs.texts, store, tell) if asked.student else None
-    metrics = {"headline": headline(found), **found, **_about(asked, inputs)}
+        found["text"]["student"] = judge_student(args, inputs.texts, store, tell) if args.student else None
+    metrics = {"headline": headline(found), **found, **_about(args, inputs)}
     tell("the page")
-    html = page(metrics, judged, texts, asked.seed)
+    html = page(metrics, judged, texts, args.seed)
     store.put(METRICS, (json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     store.put(REPORT, html.encode("utf-8", "replace"))
     return metrics
@@ -111,10 +119,10 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
     return made
 
 
-def _about(asked: Asked, inputs: Inputs) -> dict[str, Any]:
+def _about(args: EvaluateArgs, inputs: Inputs) -> dict[str, Any]:
     """What was judged, and by what."""
     card = inputs.card
-    paths = {"real_train": asked.real_train, "real_holdout": asked.real_holdout, "synthetic": asked.synthetic}
+    paths = {"real_train": args.real_train, "real_holdout": args.real_holdout, "synthetic": args.synthetic}
     model = None
     if card is not None:
         model = {
@@ -133,17 +141,17 @@ def _about(asked: Asked, inputs: Inputs) -> dict[str, Any]:
                 "path": paths[name],
                 "digest": inputs.digests[name],
                 "rows": num,
-                "rows_used": min(num, asked.max_rows),
+                "rows_used": min(num, args.max_rows),
             }
             for name, num in zip(paths, inputs.rows)
         },
         "schema": literals(inputs.sides.schema) if inputs.sides else None,
-        "target": asked.target,
-        "seed": asked.seed,
-        "max_rows": asked.max_rows,
-        "perplexity_model": asked.perplexity_model,
-        "student": asked.student,
-        "teacher": asked.teacher,
+        "target": args.target,
+        "seed": args.seed,
+        "max_rows": args.max_rows,
+        "perplexity_model": args.perplexity_model,
+        "student": args.student,
+        "teacher": args.teacher,
         "notes": inputs.doubts,
         "model": model,
         "versions": {k: v for k, v in versions().items() if k in ("python", "gristmill", "numpy", "pyarrow")} | _own(),

@@ -9,7 +9,7 @@ from gristmill.generators.families.fit import WITHHELD
 from gristmill.generators.families.folder import ModelCard, read_card
 from gristmill.jobs.evaluate.texts import schema_beside, texts_of, without
 from gristmill.jobs.fit.audit_file import AUDIT, read_audit
-from gristmill.jobs.fit.command import read_schema
+from gristmill.jobs.fit.plan import read_schema
 from gristmill.records import manifest
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import (
@@ -22,7 +22,7 @@ from gristmill.records.readers.datasets import (
     read_table,
 )
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 if TYPE_CHECKING:
     from gristmill.evaluation.corpus import Corpora
@@ -32,7 +32,7 @@ MAX_KNOWN = 0.10  # share of holdout rows that may stand among the train rows be
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluateArgs:
     """The flags of the verb."""
 
     synthetic: str
@@ -63,35 +63,35 @@ class Inputs:
     digests: dict[str, str]
 
 
-def read_inputs(asked: Asked) -> Inputs:
+def read_inputs(args: EvaluateArgs) -> Inputs:
     """Raises UserError for what is not there or does not fit, and for a holdout that the generator has seen."""
     from gristmill.evaluation.whole import MIN_ROWS
 
-    if asked.max_rows < MIN_ROWS:
+    if args.max_rows < MIN_ROWS:
         raise UserError(f"--max-rows must be at least {MIN_ROWS}")
-    if asked.seed < 0:
+    if args.seed < 0:
         raise UserError("--seed must not be negative")
-    card, doubts = find_card(asked.synthetic, asked.model)
-    uris = asked.real_train, asked.real_holdout, asked.synthetic
+    card, doubts = find_card(args.synthetic, args.model)
+    uris = args.real_train, args.real_holdout, args.synthetic
     specs = [data_spec(uri) for uri in uris]
     tables = [read_table(spec) for spec in specs]
-    declared = read_schema({"file": asked.schema}, tables[0])[0] if asked.schema else card.schema if card else None
-    texts, more = texts_of(asked.text_column, uris, tables, declared)
+    declared = read_schema({"file": args.schema}, tables[0])[0] if args.schema else card.schema if card else None
+    texts, more = texts_of(args.text_column, uris, tables, declared)
     doubts += more
     for name in ("student", "teacher"):
-        if getattr(asked, name) is not None and texts is None:
+        if getattr(args, name) is not None and texts is None:
             raise UserError(f"--{name} is for texts; there are none to judge (see --text-column)")
-    if asked.teacher is not None and asked.student is None:
+    if args.teacher is not None and args.student is None:
         raise UserError("--teacher is whom a student is compared with: name a recipe by --student")
-    if asked.perplexity_model is not None and texts is None:
+    if args.perplexity_model is not None and texts is None:
         raise UserError("--perplexity-model is for texts; there are none to judge (see --text-column)")
     schema, more = _schema(declared, tables, texts)
     doubts += more
-    if asked.target is not None:
+    if args.target is not None:
         if schema is None:
-            raise UserError(f"--target {asked.target}: there is no column but the texts, so nothing can be foretold")
-        schema.column(asked.target)
-    sides = _conformed(schema, specs, asked, tables) if schema is not None else None
+            raise UserError(f"--target {args.target}: there is no column but the texts, so nothing can be foretold")
+        schema.column(args.target)
+    sides = _conformed(schema, specs, args, tables) if schema is not None else None
     whole = list(sides.all) if sides else [pa.table({}) for _ in tables]
     if texts is not None:
         whole = [_with_texts(w, t, texts.column) for w, t in zip(whole, tables)]
@@ -105,18 +105,18 @@ def read_inputs(asked: Asked) -> Inputs:
         doubts += _look_into_card(sides, specs, card)
     names = ("real_train", "real_holdout", "synthetic")
     digests = {name: digest_table(table) for name, table in zip(names, whole)}
-    audit, alarms = _audit(asked, card)
+    audit, alarms = _audit(args, card)
     num = whole[0].num_rows, whole[1].num_rows, whole[2].num_rows
     return Inputs(sides, texts, num, card, audit, [*alarms, *doubts], digests)
 
 
-def _conformed(schema: TableSchema, specs: list[DataSpec], asked: Asked, tables: list[pa.Table]) -> "Sides":
+def _conformed(schema: TableSchema, specs: list[DataSpec], args: EvaluateArgs, tables: list[pa.Table]) -> "Sides":
     from gristmill.evaluation.whole import Sides
 
     is_strict = not schema.inferred
     train, holdout = (schema.conform(t, s.path, is_strict) for t, s in zip(tables[:2], specs))
-    sides = Sides(schema, train, holdout, schema.conform(tables[2], asked.synthetic, False))
-    for table, uri in zip(sides.all, (asked.real_train, asked.real_holdout, asked.synthetic)):
+    sides = Sides(schema, train, holdout, schema.conform(tables[2], args.synthetic, False))
+    for table, uri in zip(sides.all, (args.real_train, args.real_holdout, args.synthetic)):
         check_images(schema, table, uri)
     return sides
 
@@ -178,9 +178,9 @@ def _schema(
     return schema, doubts
 
 
-def _audit(asked: Asked, card: ModelCard | None) -> tuple[dict[str, Any] | None, list[str]]:
+def _audit(args: EvaluateArgs, card: ModelCard | None) -> tuple[dict[str, Any] | None, list[str]]:
     """audit.json of the model, and doubts: an audit of another model is left out, a refuted claim is told first."""
-    uri = asked.model or model_uri(asked.synthetic)
+    uri = args.model or model_uri(args.synthetic)
     if card is None or uri is None:
         return None, []
     store = open_store(uri)

@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 from markupsafe import Markup
 
+from gristmill.generators.private.account import privacy_line
 from gristmill.jobs.evaluate import plots as plots
 from gristmill.jobs.evaluate.texts import figure, text_rows
-from gristmill.jobs.fit.command import privacy_line
 from gristmill.jobs.pages.page import render
 from gristmill.records.readers.datasets import pixels_of
 from gristmill.records.readers.tables import Column, TableSchema

@@ -1,4 +1,4 @@
-"""Figures of the evaluation page: real in one colour, synthetic in the other. jobs/report/plots.py draws them."""
+"""Figures of the evaluation page: real in one colour, synthetic in the other. jobs/pages/figure.py draws them."""
 
 import base64
 import io
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.jobs.report.plots import COLOR, draw
+from gristmill.jobs.pages.figure import COLOR, draw
 from gristmill.records.readers.tables import Column, TableSchema
 
 if TYPE_CHECKING:

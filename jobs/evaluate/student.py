@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
-from gristmill.jobs.evaluate.inputs import Asked
+from gristmill.jobs.evaluate.inputs import EvaluateArgs
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 if TYPE_CHECKING:
     from gristmill.engines.scorer import Scorer
@@ -33,21 +34,21 @@ WHOLE = 8  # a teacher's tokenizer may make so many times more tokens of a block
 SCHEMA = TableSchema((Column("text", "text"),))
 
 
-def check_student(asked: Asked) -> None:
+def check_student(args: EvaluateArgs) -> None:
     """Raise UserError for a recipe that is no student's and a teacher that is not there; trains nothing."""
-    if asked.student is None:
+    if args.student is None:
         return
     from gristmill.engines import models
-    from gristmill.jobs.fit.command import read_recipe
+    from gristmill.jobs.fit.plan import read_recipe
 
-    family = read_recipe(asked.student)[1]
+    family = read_recipe(args.student)[1]
     if family.kind != KIND:
-        raise UserError(f"--student {asked.student}: its model is '{family.kind}', a student is of kind '{KIND}'")
-    if asked.teacher is not None:
-        models.check(asked.teacher)
+        raise UserError(f"--student {args.student}: its model is '{family.kind}', a student is of kind '{KIND}'")
+    if args.teacher is not None:
+        models.check(args.teacher)
 
 
-def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> dict[str, Any]:
+def judge_student(args: EvaluateArgs, texts: "Corpora", store: Store, tell: Any) -> dict[str, Any]:
     """What metrics.json holds of it. Two fits on the cluster; what was trained before a crash is not trained again.
 
     Raises UserError for too little text.
@@ -55,10 +56,10 @@ def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> di
     from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
     from gristmill.generators.lm import tokens
     from gristmill.generators.lm.family import CausalLm
-    from gristmill.jobs.fit.command import read_recipe
+    from gristmill.jobs.fit.plan import read_recipe
 
-    recipe, _, spec = read_recipe(str(asked.student))
-    sides, back, num_words = shares(texts, asked.seed)
+    recipe, _, spec = read_recipe(str(args.student))
+    sides, back, num_words = shares(texts, args.seed)
     made = CausalLm(spec, SCHEMA).own_tokenizer(sides["train"])  # of real texts, for both
     judged = {
         "real": some_blocks(tokens.pieces(made, texts.holdout, spec.length), "--real-holdout", spec.length),
@@ -67,8 +68,8 @@ def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> di
     scorers: dict[str, Scorer] = {}
     for side, own in sides.items():
         tell(f"student: trained on {len(own):,} {'real' if side == 'train' else 'synthetic'} texts")
-        files = _trained(asked, recipe, spec, made, own, open_store(store.path(f"{FOLDER}/{side}")))
-        scorers[side] = Scorer.of_files(files, made)
+        files = _trained(args, recipe, spec, made, own, open_store(store.path(f"{FOLDER}/{side}")))
+        scorers[side] = Scorer.from_files(files, made)
     tell("student: judged")
     scores = {
         side: {of: scorer.log_probabilities(own, spec.length) for of, own in judged.items()}
@@ -88,10 +89,10 @@ def judge_student(asked: Asked, texts: "Corpora", store: Store, tell: Any) -> di
         "teacher": None,
     }
     if spec.base is not None:
-        found["base_bits_per_byte"] = _whole_bits(Scorer.of_model(spec.base), judged["real"], spec.length)
-    if asked.teacher is not None:
+        found["base_bits_per_byte"] = _whole_bits(Scorer.from_model(spec.base), judged["real"], spec.length)
+    if args.teacher is not None:
         tell("student: beside its teacher")
-        found["teacher"] = beside(Scorer.of_model(asked.teacher), scorers, judged["real"], spec.length, bits["real"])
+        found["teacher"] = beside(Scorer.from_model(args.teacher), scorers, judged["real"], spec.length, bits["real"])
     open_store(store.path(FOLDER)).clear()
     return found
 
@@ -100,7 +101,7 @@ def shares(texts: "Corpora", seed: int) -> tuple[dict[str, list[str]], list[str]
     """Texts of both sides with about the same number of words, in an order drawn by the seed; synthetic ones kept
     back; and the words of a side."""
     from gristmill.evaluation.draws import stream
-    from gristmill.evaluation.text import tokens
+    from gristmill.records.words import tokens
 
     order = stream(seed, "student synthetic").permutation(len(texts.synthetic))
     num_back = max(1, round(KEPT_BACK * len(order)))
@@ -124,16 +125,19 @@ def some_blocks(blocks: Sequence[str], what: str, length: int) -> list[str]:
     return list(blocks[:MAX_BLOCKS])
 
 
-def _trained(asked: Asked, recipe: Any, spec: Any, tokenizer: Any, texts: list[str], store: Store) -> dict[str, bytes]:
+def _trained(
+    args: EvaluateArgs, recipe: Any, spec: Any, tokenizer: Any, texts: list[str], store: Store
+) -> dict[str, bytes]:
     from gristmill.generators.families.fit import is_finished
     from gristmill.generators.lm.family import CausalLm, served_files
-    from gristmill.jobs.fit.command import Plan, run_fit
+    from gristmill.jobs.fit.command import run_fit
+    from gristmill.jobs.fit.plan import Plan
 
     rows = pa.table({"text": pa.array(texts, pa.string())})
     family = CausalLm(spec, SCHEMA)
     family.tokenizer = tokenizer
     told = {"path": "an evaluation", "num_rows": rows.num_rows, "digest": digest_table(rows)}
-    own = replace(recipe, seed=asked.seed)
+    own = replace(recipe, seed=args.seed)
     job = Plan(own, family, rows, told, []).fit(store)
     console = Console(stderr=True, highlight=False)
     if not is_finished(store):

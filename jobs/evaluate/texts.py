@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.jobs.evaluate.plots import REAL, SYNTHETIC, THIRD
-from gristmill.jobs.report.plots import draw
+from gristmill.jobs.pages.figure import draw
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema, infer
 from gristmill.records.spec import nearest

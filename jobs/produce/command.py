@@ -1,30 +1,34 @@
-"""`gristmill produce RECIPE --out URI`: a recipe in, a corpus out; the same command again resumes."""
+"""`gristmill produce RECIPE --out URI`: makes a corpus from a recipe; the same command again resumes."""
 
 import logging
-import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
 
 from gristmill.jobs.produce.drive import drive, end_state
-from gristmill.jobs.produce.forecast import forecast, forecast_table
-from gristmill.jobs.recipes.recipe import CompiledRecipe, compile_recipe, load
+from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
+from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
-from gristmill.jobs.terminal.tables import cost_table, plan_table, totals_table
-from gristmill.records import ledger, manifest
+from gristmill.jobs.terminal.output import Output, refusal
+from gristmill.jobs.terminal.tables import cost_table, totals_table
+from gristmill.records import ledger
 from gristmill.records.errors import UserError
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import Manifest, State, differences
+from gristmill.records.manifest import NAME as MANIFEST
+from gristmill.records.manifest import Manifest, State
+from gristmill.records.manifest import load as read_manifest
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.shards import KEPT, Summary, shard_name
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
 
-NUM_SAMPLES = 3
+NUM_EXAMPLES = 3  # kept rows that are printed at the end
+MAX_CHARS = 240  # of each
+INCOMPLETE = 3  # exit code
 
 
 @dataclass(frozen=True)
@@ -37,81 +41,62 @@ class Outcome:
 
 def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
     """Run a recipe into `out`; returns the exit code. Raises UserError before any engine starts, where it can."""
-    console = Console(stderr=True, highlight=False)
-
     compiled = compile_recipe(load(recipe_path, settings))
     compiled.check()
-    store = open_store(out)
-    _admit(manifest.load(store), compiled, store)
+    output = Output("produce", recipe_path, out, settings)
+    store = output.store
+    manifest = read_manifest(store)
+    _check_output(manifest, compiled, store)
     if dry_run:
         console = Console(highlight=False)
         console.print(plan_table(compiled, store.uri))
-        console.print(forecast_table(forecast(compiled, manifest.load(store))))
+        console.print(forecast_table(forecast(compiled, manifest)))
         return 0
-    store.check(write=True)
-    lease = Lease(store)
-    lease.acquire()
-    try:
-        book, totals = _resume(compiled, store)
-        spent = _spent_budget(compiled, book)
+    with output.writing() as lease:
+        manifest, totals = _resume(compiled, store)
+        spent = _spent_budget(compiled, manifest)
+        manifest.recipe = compiled.resolved()
         if _is_done(compiled, totals) or spent:
-            logger.info(
-                f"{store.uri}: {f'its budget ({spent}) is spent' if spent else 'all of this run is there already'}"
-            )
-            # The driver may have died before it wrote them.
-            book.totals, book.state = totals, end_state(compiled, totals, spent)
-            book.recipe = compiled.resolved()
-            book.save(store)
-            outcome = Outcome(book.state, totals)
+            reason = f"its budget ({spent}) is spent" if spent else "all of this run is there already"
+            logger.info(f"{store.uri}: {reason}")
+            # A driver that was killed may not have written them.
+            manifest.totals, manifest.state = totals, end_state(compiled, totals, spent)
+            manifest.save(store)
+            outcome = Outcome(manifest.state, totals)
         else:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
-            book.recipe = compiled.resolved()
-            outcome = Outcome(drive(compiled, store, book, totals, lease, console), totals)
+            console = Console(stderr=True, highlight=False)
+            outcome = Outcome(drive(compiled, store, manifest, totals, lease, console), totals)
             _write_page(store)
-    finally:
-        lease.release()
-    return _report(outcome, book, compiled, store, resume_command(recipe_path, out, settings))
+    return _report(outcome, manifest, compiled, output)
 
 
 def _write_page(store: Store) -> None:
-    """The rows are committed: a page that cannot be written must not fail the run."""
+    """Write report.html. The rows are committed, so a page that cannot be written does not fail the run."""
     try:
         write_report(store)
     except (UserError, OSError) as error:
-        logger.info(f"no report.html: {error}")
+        logger.warning(f"no report.html: {error}")
 
 
-def resume_command(recipe_path: str, out: str, settings: Sequence[str]) -> str:
-    words = ["gristmill", "produce", recipe_path, "--out", out]
-    for setting in settings:
-        words += ["--set", setting]
-    return shlex.join(words)
-
-
-def _admit(book: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:
-    """Refuse an output that another recipe has made, and say what differs."""
-    if book is None:
+def _check_output(manifest: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:
+    """Raise UserError for an output of another recipe, with the differences."""
+    if manifest is None:
         if next(store.list(f"{KEPT}/"), None) is not None:
-            raise UserError(f"{store.uri} holds shards but no {manifest.NAME}; choose another --out")
+            raise UserError(f"{store.uri} holds shards but no {MANIFEST}; choose another --out")
         return
-    if book.fingerprint != compiled.fingerprint:
-        found = list(differences(book.identity, compiled.identity))
-        shown = "; ".join(found[:5]) + (f"; and {len(found) - 5} more" if len(found) > 5 else "")
-        raise UserError(
-            f"{store.uri} was made by another recipe, nothing is changed there. Differences (old -> new): {shown}. "
-            f"Choose another --out, or undo the difference to go on"
-        )
+    if manifest.fingerprint != compiled.fingerprint:
+        raise refusal(store.uri, "was made by another recipe", manifest.identity, compiled.identity)
 
 
 def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary]:
-    """The manifest and the totals of what is committed, read after the lease is held."""
-    book = manifest.load(store)
-    _admit(book, compiled, store)
-    if book is None:
-        book = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
-    lots = ledger.committed(store)
-    totals = ledger.totals(store, book, lots)
+    """The manifest and the totals of the committed lots. Call it with the lease held; leftovers are deleted."""
+    manifest = read_manifest(store)
+    _check_output(manifest, compiled, store)
+    if manifest is None:
+        manifest = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
+    totals = ledger.totals(store, manifest, ledger.committed(store))
     full = totals.num_lots * compiled.plan.lot_size
     if totals.asks != full and not _is_done(compiled, totals):
         raise UserError(
@@ -121,7 +106,7 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary]:
     for name in ledger.orphans(store, totals.num_lots):
         store.delete(name)  # its lot is made again, and writes it again
     store.sweep()
-    return book, totals
+    return manifest, totals
 
 
 def _is_done(compiled: CompiledRecipe, totals: Summary) -> bool:
@@ -133,53 +118,53 @@ def _is_done(compiled: CompiledRecipe, totals: Summary) -> bool:
     )
 
 
-def _spent_budget(compiled: CompiledRecipe, book: Manifest) -> str | None:
-    """The budget that ended this run before, if it has not been raised since."""
-    before = book.recipe.get("limits", {}).get(book.ended or "")
-    now = compiled.recipe.limits.budgets.get(book.ended or "")
-    return book.ended if before is not None and now is not None and now <= before else None
+def _spent_budget(compiled: CompiledRecipe, manifest: Manifest) -> str | None:
+    """The budget that ended this run before, unless it has been raised since."""
+    before = manifest.recipe.get("limits", {}).get(manifest.ended or "")
+    now = compiled.recipe.limits.budgets.get(manifest.ended or "")
+    return manifest.ended if before is not None and now is not None and now <= before else None
 
 
-def _report(outcome: Outcome, book: Manifest, compiled: CompiledRecipe, store: Store, command: str) -> int:
-    console = Console(highlight=False)
+def _report(outcome: Outcome, manifest: Manifest, compiled: CompiledRecipe, output: Output) -> int:
+    """Print the totals, some kept rows and what to do next; returns the exit code."""
+    store, console = output.store, Console(highlight=False)
     console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
-    console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], book.cost))
+    console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], manifest.cost))
     if compiled.recipe.gate_audit and outcome.totals.num_lots:
-        found = gate_audit.count(store, outcome.totals.num_lots, compiled.recipe.gate_audit)
-        names = [stage["name"] for stage in in_order(book.recipe)]
-        console.print(gate_audit.gates_table(gate_audit.gates(found, names)))
-    for text in _samples(compiled, store, outcome.totals):
+        labels = gate_audit.count(store, outcome.totals.num_lots, compiled.recipe.gate_audit)
+        names = [stage["name"] for stage in in_order(manifest.recipe)]
+        console.print(gate_audit.gates_table(gate_audit.gates(labels, names)))
+    for text in _examples(compiled, store, outcome.totals):
         console.print(text, markup=False, soft_wrap=True)
     console.print(
-        f"output: {store.uri}  (kept/, rejected/, {manifest.NAME}, report.html, events/)", markup=False, soft_wrap=True
+        f"output: {store.uri}  (kept/, rejected/, {MANIFEST}, report.html, events/)", markup=False, soft_wrap=True
     )
     if outcome.state == "stopped":
-        console.print(f"stopped; to go on: {command}", markup=False, soft_wrap=True)
-        return 130
+        return output.stopped()
     if outcome.state == "budget":
-        console.print("the budget was spent before the run was done; raise it to go on", soft_wrap=True)
-        return 3
+        console.print("the budget was spent before the run was done; raise it to resume", soft_wrap=True)
+        return INCOMPLETE
     if outcome.state == "exhausted":
         console.print(
-            "the source ended before the limit was reached: take source.cycle = true, or more rows and a new --out",
+            "the source ended before the limit was reached: set source.cycle = true, or add rows and use a new --out",
             markup=False,
             soft_wrap=True,
         )
-        return 3
+        return INCOMPLETE
     return 0
 
 
-def _samples(compiled: CompiledRecipe, store: Store, totals: Summary) -> Iterator[str]:
-    """The first kept rows, cut short, so that a person sees at once what the corpus is like."""
+def _examples(compiled: CompiledRecipe, store: Store, totals: Summary) -> Iterator[str]:
+    """The first kept rows, cut short: they show at once what the corpus is like."""
     if "text" not in compiled.schema.names or not totals.kept:
         return
-    left = NUM_SAMPLES
+    left = NUM_EXAMPLES
     for lot in range(totals.num_lots):
         with store.open(shard_name(KEPT, lot)) as file:
             rows = read_parquet(file, ["id", "text"]).slice(0, left).to_pylist()
         for row in rows:
             text = " ".join((row["text"] or "").split())
-            yield f"  {row['id'][:8]}  {text[:240]}{'...' if len(text) > 240 else ''}"
+            yield f"  {row['id'][:8]}  {text[:MAX_CHARS]}{'...' if len(text) > MAX_CHARS else ''}"
         left -= len(rows)
         if left <= 0:
             return

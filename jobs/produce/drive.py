@@ -1,27 +1,20 @@
-"""Runs the lot loop of a recipe to its end, and keeps display, manifest, log and metrics up to date meanwhile."""
-
-import logging
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+"""Runs the lot loop of a compiled recipe to its end, under a monitor that keeps display and manifest up to date."""
 
 from rich.console import Console
 
 from gristmill.jobs.produce.monitor import Monitor
-from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.recipes.compile import CompiledRecipe
+from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.lease import Lease
 from gristmill.records.manifest import Manifest, State
 from gristmill.records.shards import Summary
 from gristmill.records.stores.contract import Store
 
-logger = logging.getLogger(__name__)
-
 BUDGET_ENDS = ("device_s", "cost")
 
 
 def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> State:
-    """The state of a run that has not been stopped."""
+    """The state of a run that was not stopped; `ended` is the limit that ended it, None where the asks ran out."""
     if ended == "quotas" or compiled.is_full(totals):
         return "complete"
     limits, num_asks = compiled.recipe.limits, compiled.plan.num_asks
@@ -33,9 +26,9 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
 
 
 def drive(
-    compiled: CompiledRecipe, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console
+    compiled: CompiledRecipe, store: Store, manifest: Manifest, totals: Summary, lease: Lease, console: Console
 ) -> State:
-    """Run until a limit, the end of the source, or a stop; `totals` is brought up to date. Returns how it ended."""
+    """Run until a limit, the end of the source, or a stop; returns the state of the run. Updates `totals`."""
     from gristmill.cluster.connect import connected  # ray is imported only when a run starts
     from gristmill.cluster.lots.job import Job
     from gristmill.cluster.lots.run import LotLoop
@@ -52,23 +45,22 @@ def drive(
         None if is_pooled else generator,
         compiled.pooled,
     )
-    spent = book.spent("device_s"), book.spent("cost")
-    with Monitor(compiled, store, book, totals, lease, console) as monitor, connected(spec):
+    spent = manifest.spent("device_s"), manifest.spent("cost")
+    with Monitor(compiled, store, manifest, totals, lease, console) as monitor, connected(spec):
         check_room(compiled.pools, spec.nodes_timeout_s)
         monitor.begin()
-        generator_here = generator if is_pooled else None
         job = Job(
             pipeline,
-            compiled.asked(store),
+            compiled.ask_source(store),
             store,
             spec,
             recipe.limits,
-            generator_here,
+            generator if is_pooled else None,
             totals,
             *spent,
             monitor.events.note,
         )
-        loop = LotLoop(job, monitor.beat)
+        loop = LotLoop(job, monitor.update)
         with interruptible(loop.stop, store.give_up):
             try:
                 ended = loop.run()
@@ -78,25 +70,3 @@ def drive(
         state = "stopped" if ended == "stopped" else end_state(compiled, totals, ended)
         monitor.end(state, None if ended == "stopped" else ended)
     return state
-
-
-@contextmanager
-def interruptible(stop: Callable[[], None], give_up: Callable[[], None]) -> Iterator[None]:
-    """Ctrl-C or SIGTERM once: end after the lots in commit. Twice: end at once (nothing committed is lost)."""
-    asked = False
-
-    def handle(number: int, frame: Any) -> None:
-        nonlocal asked
-        if asked:
-            give_up()
-            raise KeyboardInterrupt
-        asked = True
-        stop()
-        logger.warning("stopping after the lots in commit (once more: at once)")
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -1,38 +1,61 @@
-"""What a run will take: asks, tokens, hours and cost, from what this output has shown so far and from the recipe."""
+"""`produce --dry-run`: the plan of a run, and a forecast of its asks, tokens, hours and cost."""
 
 import time
 from dataclasses import dataclass
 
 from rich.table import Table
 
-from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary
 
 
+def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
+    """What the run would do."""
+    plan, recipe = compiled.plan, compiled.recipe
+    table = Table(title=f"{recipe.name} (dry run)", title_justify="left", show_header=False, box=None, padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    if recipe.description:
+        table.add_row("description", recipe.description)
+    table.add_row("output", uri)
+    table.add_row("fingerprint", compiled.fingerprint)
+    table.add_row("source", f"{compiled.source.num_rows:,} rows in {len(compiled.source.parts):,} parts")
+    table.add_row("asks", "no end" if plan.num_asks is None else f"{plan.num_asks:,}")
+    table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
+    limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
+    table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")
+    table.add_row("generator", f"{compiled.generator.kind} {compiled.generator.model or ''}".strip())
+    if compiled.method:
+        table.add_row("method", compiled.method.kind)
+    table.add_row("stages", " -> ".join(s.name for s in compiled.stages) or "none")
+    table.add_row("columns", ", ".join(compiled.schema.names))
+    return table
+
+
 @dataclass(frozen=True)
 class Forecast:
-    """Of the whole run, what is there already included; None: not known."""
+    """Numbers of the whole run, committed lots included; None where a number is not known."""
 
     asks: float | None
     kept: float | None
     tokens_out: float | None
-    tokens_are_at_most: bool  # no row has been made yet, so max_tokens is all that is known
-    hours: float | None  # of the run still to do
-    device_hours: float | None
-    cost: float | None  # of the run still to do
+    tokens_are_at_most: bool  # no row has been made yet, so `tokens_out` comes from max_tokens
+    hours: float | None  # left
+    device_hours: float | None  # left
+    cost: float | None  # left
     currency: str
     basis: str  # where the numbers come from
-    hint: str  # what would make them known
+    hint: str  # how to get the numbers that are missing
 
 
-def forecast(compiled: CompiledRecipe, book: Manifest | None) -> Forecast:
-    """Yields and tokens a row come from the rows of this output, speed from its starts or cluster.tokens_per_s."""
+def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
+    """Yield and tokens per row come from the rows of this output; speed from its starts or cluster.tokens_per_s."""
     spec, limits = compiled.recipe.cluster, compiled.recipe.limits
-    seen = book.totals if book else Summary()
-    asks = _asks(compiled, seen)
-    tokens_a_row = seen.tokens_out / seen.asks if seen.asks else None
+    totals = manifest.totals if manifest else Summary()
+    asks = _asks(compiled, totals)
+    tokens_a_row = totals.tokens_out / totals.asks if totals.asks else None
     at_most = tokens_a_row is None
     sampling = getattr(compiled.generator, "sampling", {})
     if tokens_a_row is None and compiled.generator.needs.pooled:
@@ -41,20 +64,20 @@ def forecast(compiled: CompiledRecipe, book: Manifest | None) -> Forecast:
             tokens_a_row = compiled.method.most_tokens(tokens_a_row)
     tokens = asks * tokens_a_row if asks is not None and tokens_a_row is not None else limits.tokens
     devices = sum(needs.num_devices * pool.replicas for needs, pool in compiled.pools.values())
-    rate, basis = _tokens_per_s(compiled, book, seen)
+    rate, basis = _tokens_per_s(compiled, manifest, totals)
     hours = None
     if tokens is not None and rate:
-        hours = max(0.0, tokens - seen.tokens_out) / rate / 3600
+        hours = max(0.0, tokens - totals.tokens_out) / rate / 3600
     device_hours = hours * devices if hours is not None else None
     price = spec.price_per_device_hour
     hint = ""
     if hours is None and compiled.pools:
-        hint = "for hours and cost set cluster.tokens_per_s, or make a few lots first: --set limits.asks=..."
+        hint = "to forecast hours and cost, set cluster.tokens_per_s or make a few lots first: --set limits.asks=..."
     elif device_hours is not None and price is None:
-        hint = "for the cost set cluster.price_per_device_hour"
+        hint = "to forecast the cost, set cluster.price_per_device_hour"
     return Forecast(
         asks,
-        asks * seen.kept / seen.asks if asks is not None and seen.asks else None,
+        asks * totals.kept / totals.asks if asks is not None and totals.asks else None,
         tokens,
         at_most,
         hours,
@@ -66,39 +89,42 @@ def forecast(compiled: CompiledRecipe, book: Manifest | None) -> Forecast:
     )
 
 
-def _asks(compiled: CompiledRecipe, seen: Summary) -> float | None:
-    """How many asks the run will make: the nearest of its limits."""
+def _asks(compiled: CompiledRecipe, totals: Summary) -> float | None:
+    """Asks of the whole run, by the nearest of its limits."""
     limits, goals = compiled.recipe.limits, []
     if compiled.plan.num_asks is not None:
         goals.append(float(compiled.plan.num_asks))
     for goal, done in (
-        (limits.kept_rows, seen.kept),
-        (limits.kept_tokens, seen.kept_tokens),
-        (limits.tokens, seen.tokens_out),
+        (limits.kept_rows, totals.kept),
+        (limits.kept_tokens, totals.kept_tokens),
+        (limits.tokens, totals.tokens_out),
     ):
         if goal is not None and done:
-            goals.append(goal * seen.asks / done)
+            goals.append(goal * totals.asks / done)
     if not goals and limits.kept_rows is not None:
-        goals.append(float(limits.kept_rows))  # no fewer than that
+        goals.append(float(limits.kept_rows))  # at least this many
     return min(goals, default=None)
 
 
-def _tokens_per_s(compiled: CompiledRecipe, book: Manifest | None, seen: Summary) -> tuple[float | None, str]:
-    """Tokens a second of the whole pool, and where that comes from."""
+def _tokens_per_s(compiled: CompiledRecipe, manifest: Manifest | None, totals: Summary) -> tuple[float | None, str]:
+    """Tokens per second of the whole pool, and the basis of the number."""
     stated, replicas = compiled.recipe.cluster.tokens_per_s, compiled.recipe.cluster.replicas
-    device_s = book.spent("device_s") if book else 0.0
-    if book and device_s and seen.tokens_out:
+    device_s = manifest.spent("device_s") if manifest else 0.0
+    if manifest and device_s and totals.tokens_out:
         devices = sum(needs.num_devices * pool.replicas for needs, pool in compiled.pools.values())
-        return seen.tokens_out / device_s * devices, f"{seen.asks:,} rows of this output, loading of engines included"
+        return (
+            totals.tokens_out / device_s * devices,
+            f"{totals.asks:,} rows of this output, loading of engines included",
+        )
     if stated:
         return stated * replicas, "cluster.tokens_per_s"
-    wall_s = sum(start.get("wall_s", 0.0) for start in book.starts) if book else 0.0
-    if wall_s and seen.tokens_out:
-        return seen.tokens_out / wall_s, f"{seen.asks:,} rows of this output"
-    return None, f"{seen.asks:,} rows of this output" if seen.asks else "the recipe alone"
+    wall_s = sum(start.get("wall_s", 0.0) for start in manifest.starts) if manifest else 0.0
+    if wall_s and totals.tokens_out:
+        return totals.tokens_out / wall_s, f"{totals.asks:,} rows of this output"
+    return None, f"{totals.asks:,} rows of this output" if totals.asks else "the recipe alone"
 
 
-def forecast_table(made: Forecast) -> Table:
+def forecast_table(forecast: Forecast) -> Table:
     table = Table(title="forecast", title_justify="left", show_header=False, box=None, padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -106,18 +132,19 @@ def forecast_table(made: Forecast) -> Table:
     def number(value: float | None, digits: int = 0, unit: str = "") -> str:
         return "not known" if value is None else f"{value:,.{digits}f}{unit}"
 
-    table.add_row("asks", number(made.asks))
-    table.add_row("kept rows", number(made.kept))
+    table.add_row("asks", number(forecast.asks))
+    table.add_row("kept rows", number(forecast.kept))
     table.add_row(
-        "tokens out", ("at most " if made.tokens_are_at_most and made.tokens_out else "") + number(made.tokens_out)
+        "tokens out",
+        ("at most " if forecast.tokens_are_at_most and forecast.tokens_out else "") + number(forecast.tokens_out),
     )
-    left = "not known" if made.hours is None else f"{clock(made.hours * 3600)}, done {_at(made.hours)}"
+    left = "not known" if forecast.hours is None else f"{clock(forecast.hours * 3600)}, done {_at(forecast.hours)}"
     table.add_row("time left", left)
-    table.add_row("device-hours left", number(made.device_hours, 2))
-    table.add_row("cost left", number(made.cost, 2, f" {made.currency}"))
-    table.add_row("from", made.basis)
-    if made.hint:
-        table.add_row("", made.hint)
+    table.add_row("device-hours left", number(forecast.device_hours, 2))
+    table.add_row("cost left", number(forecast.cost, 2, f" {forecast.currency}"))
+    table.add_row("from", forecast.basis)
+    if forecast.hint:
+        table.add_row("", forecast.hint)
     return table
 
 

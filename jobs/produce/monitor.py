@@ -1,4 +1,4 @@
-"""All that looks at a run while it goes on: the display, the manifest, the log and the metrics."""
+"""Everything that shows a run while it goes on: the display, the manifest, the events and the metrics."""
 
 import logging
 import time
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from gristmill.jobs.produce.progress import ProgressDisplay
-from gristmill.jobs.recipes.recipe import CompiledRecipe
+from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.logs import ROOT, is_json
 from gristmill.records.errors import UserError
 from gristmill.records.events import Events
@@ -25,7 +25,7 @@ METRICS_EVERY_S = 1.0
 
 
 class EventRecorder(logging.Handler):
-    """Keeps the log's lines among the events of the run, so that they are there after the terminal is gone."""
+    """Keeps the log among the events of the run, so that it can be read after the terminal is gone."""
 
     def __init__(self, events: Events) -> None:
         super().__init__(logging.INFO)
@@ -36,40 +36,46 @@ class EventRecorder(logging.Handler):
 
 
 class Monitor:
-    """Told by `beat` how a run stands, a few times a second; keeps everything that shows it up to date."""
+    """Takes the progress of a run a few times a second and keeps everything that shows it up to date."""
 
     def __init__(
-        self, compiled: CompiledRecipe, store: Store, book: Manifest, totals: Summary, lease: Lease, console: Console
+        self,
+        compiled: CompiledRecipe,
+        store: Store,
+        manifest: Manifest,
+        totals: Summary,
+        lease: Lease,
+        console: Console,
     ) -> None:
-        self.compiled, self.store, self.book, self.totals, self.lease = compiled, store, book, totals, lease
-        # For log collectors every line is JSON, the display's too.
-        self.is_json = is_json()
-        self.events = Events(store, compiled.fingerprint, len(book.starts) + 1, echo=self.is_json)
-        self.shown = ProgressDisplay(
-            compiled.plan.num_asks, compiled.recipe.limits, totals, console, quiet=self.is_json
+        self.compiled, self.store, self.manifest, self.totals, self.lease = compiled, store, manifest, totals, lease
+        # In JSON mode events go to stderr as JSON lines, and the display shows nothing.
+        self.events = Events(store, compiled.fingerprint, len(manifest.starts) + 1, echo=is_json())
+        recipe = compiled.recipe
+        self.display = ProgressDisplay(
+            recipe.name, compiled.plan.num_asks, recipe.limits, totals, console, quiet=is_json()
         )
         self._recorder = EventRecorder(self.events)
-        self.before = book.spent("device_s"), book.spent("cost")
-        self.started = self._saved = self._told = time.monotonic()
+        self.before = manifest.spent("device_s"), manifest.spent("cost")
+        self.started = self._saved = self._measured = time.monotonic()
         self._errors: dict[str, int] = {}
         self._metrics: Metrics | None = None
         self._last: Progress | None = None
 
     def __enter__(self) -> "Monitor":
-        self.shown.__enter__()
+        self.display.__enter__()
         logging.getLogger(ROOT).addHandler(self._recorder)
         return self
 
     def __exit__(self, *error: Any) -> None:
         logging.getLogger(ROOT).removeHandler(self._recorder)
-        self.shown.__exit__(*error)
+        self.display.__exit__(*error)
 
     def begin(self) -> None:
-        """Ray is there, and there is room: the run starts."""
+        """The run starts: Ray is connected and has room."""
         from gristmill.cluster.metrics import Metrics
 
         self._saved = time.monotonic()
-        self.book.begin()
+        self.manifest.begin()
         self._metrics = Metrics(self.compiled.fingerprint[:12], self.compiled.recipe.name, self._sample(None))
         pools = {name: pool.replicas for name, (_, pool) in self.compiled.pools.items()}
         self.events.note(
@@ -81,36 +87,26 @@ class Monitor:
         )
         self.save()
 
-    def beat(self, beat: "Progress") -> None:
-        """Raises UserError when another driver has taken the output over."""
-        self._last, now = beat, time.monotonic()
-        self.shown.beat(beat)
+    def update(self, progress: "Progress") -> None:
+        """Show and save. Raises UserError when another driver has taken the output over."""
+        self._last, now = progress, time.monotonic()
+        literals = _literals(progress)
+        self.display.update(progress, literals)
         if self.lease.lost:
             raise UserError(
                 f"{self.store.uri} has been taken over by another driver ({self.lease.lost}); this one stops"
             )
-        if self._metrics and now - self._told > METRICS_EVERY_S:
-            self._metrics.update(self._sample(beat))
-            self._told = now
+        if self._metrics and now - self._measured > METRICS_EVERY_S:
+            self._metrics.update(self._sample(progress))
+            self._measured = now
         if now - self._saved > SAVE_EVERY_S:
             self._saved = now
-            self.events.note(
-                "beat",
-                in_flight=beat.in_flight,
-                engines_open=beat.num_engines_open,
-                engines_loading=beat.num_engines - beat.num_engines_open,
-                made_asks=beat.made_asks,
-                made_tokens=beat.made_tokens,
-                commit_lag_s=round(beat.commit_lag_s, 2),
-                index_bytes=beat.index_bytes,
-                device_s=round(beat.device_s, 1),
-                cost=beat.cost,
-            )
+            self.events.note("beat", **literals)
             self.save()
 
     def end(self, state: State, ended: str | None, why: str | None = None) -> None:
-        """The last word: how the run ended, or what stopped it. A store that is gone is left as it is."""
-        self.book.state, self.book.ended = state, ended
+        """Record how the run ended, or in `why` what stopped it. A store that is gone is left as it is."""
+        self.manifest.state, self.manifest.ended = state, ended
         if self._metrics:
             self._metrics.update(self._sample(self._last))
         self.events.note("end", state=state, why=why or ended)
@@ -120,27 +116,27 @@ class Monitor:
             self.save()
         except (UserError, OSError):
             if why is None:
-                raise  # else what stopped the run is what a person must read
+                raise  # otherwise the error that stopped the run is the one to read
 
     def save(self) -> None:
-        """Bring the manifest up to date, and the log into the store."""
-        start, beat, spec = self.book.starts[-1], self._last, self.compiled.recipe.cluster
+        """Put the manifest and the events into the store."""
+        start, progress, spec = self.manifest.starts[-1], self._last, self.compiled.recipe.cluster
         start["wall_s"] = round(time.monotonic() - self.started, 1)
-        if beat:
-            start["stage_s"] = {k: round(v, 2) for k, v in beat.busy_s.items()}
-            start["device_s"] = round(beat.device_s - self.before[0], 1)
-            start["cost"] = round(beat.cost - self.before[1], 6)
-            start["retries"] = dict(beat.retries)
+        if progress:
+            start["stage_s"] = {k: round(v, 2) for k, v in progress.busy_s.items()}
+            start["device_s"] = round(progress.device_s - self.before[0], 1)
+            start["cost"] = round(progress.cost - self.before[1], 6)
+            start["retries"] = dict(progress.retries)
         for kind, number in self.store.errors.items():
             if number > self._errors.get(kind, 0):
                 self.events.note("storage", kind=kind, num=number - self._errors.get(kind, 0))
         self._errors = dict(self.store.errors)
-        self.book.totals = self.totals
-        self.book.account(spec.price_per_device_hour, spec.currency)
-        self.book.save(self.store)
+        self.manifest.totals = self.totals
+        self.manifest.account(spec.price_per_device_hour, spec.currency)
+        self.manifest.save(self.store)
         self.events.flush()
 
-    def _sample(self, beat: "Progress | None") -> "Sample":
+    def _sample(self, progress: "Progress | None") -> "Sample":
         from gristmill.cluster.metrics import Sample
 
         totals = self.totals
@@ -153,20 +149,36 @@ class Monitor:
             "num_lots": totals.num_lots,
             "currency": self.compiled.recipe.cluster.currency,
         }
-        if beat is None:
+        if progress is None:
             return Sample(**counted, device_s=self.before[0], cost=self.before[1])
         return Sample(
             **counted,
-            retries=beat.retries,
+            retries=progress.retries,
             storage_errors=dict(self.store.errors),
-            device_s=beat.device_s,
-            cost=beat.cost,
-            in_flight=beat.in_flight,
-            commit_lag_s=beat.commit_lag_s,
-            engine_tokens_per_s=beat.tokens_per_s,
-            engine_share=beat.engine_share,
-            engines_open=beat.num_engines_open,
-            engines_loading=beat.num_engines - beat.num_engines_open,
-            index_bytes=beat.index_bytes,
-            budget_share=beat.budget_share,
+            device_s=progress.device_s,
+            cost=progress.cost,
+            in_flight=progress.in_flight,
+            commit_lag_s=progress.commit_lag_s,
+            engine_tokens_per_s=progress.tokens_per_s,
+            engine_share=progress.engine_share,
+            engines_open=progress.num_engines_open,
+            engines_loading=progress.num_engines - progress.num_engines_open,
+            index_bytes=progress.index_bytes,
+            budget_share=progress.budget_share,
         )
+
+
+def _literals(progress: "Progress") -> dict[str, Any]:
+    """The values of a "beat" event."""
+    return {
+        "in_flight": progress.in_flight,
+        "engines_open": progress.num_engines_open,
+        "engines_loading": progress.num_engines - progress.num_engines_open,
+        "made_asks": progress.made_asks,
+        "made_tokens": progress.made_tokens,
+        "commit_lag_s": round(progress.commit_lag_s, 2),
+        "retries": progress.num_retries,
+        "index_bytes": progress.index_bytes,
+        "device_s": round(progress.device_s, 1),
+        "cost": progress.cost,
+    }

@@ -1,23 +1,28 @@
-"""Whether the parts of a recipe fit together: what each reads is there, and there is room for what is wanted."""
+"""Checks that the parts of a recipe fit together, before anything starts. Each raises UserError in one line."""
 
 import json
 from collections.abc import Sequence
 
 import pyarrow as pa
 
-from gristmill.cluster.spec import Limits
+from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.generators.contract import Generator
+from gristmill.generators.text.contract import Method
+from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.errors import UserError
 from gristmill.records.readers.sources import Source, SourceSpec
+from gristmill.records.rounds import check_rounds
 from gristmill.records.spec import nearest
+from gristmill.stages.admission.contract import Admission
 from gristmill.stages.contract import Stage
+from gristmill.stages.dedup.contract import Duplicates
 
-NUM_PEEKED = 16
+NUM_PEEKED = 16  # rows of the source that are read to learn its columns
 
 
 def check_source(source: Source, source_spec: SourceSpec, generator: Generator) -> None:
-    """Refuse a source in which no row has the columns that the generator wants; single bad rows are rejected later."""
-    seen: set[str] = set()
+    """Refuse a source in which no row has the columns that the generator reads; single bad rows are rejected later."""
+    columns: set[str] = set()
     reader = f"method '{generator.method}'" if generator.method else f"generator '{generator.kind}'"
     wanted = [(name, f"{reader} reads") for name in generator.fields_read()]
     wanted += [(name, "source.carry names") for name in source_spec.carry]
@@ -27,42 +32,84 @@ def check_source(source: Source, source_spec: SourceSpec, generator: Generator) 
             row = json.loads(text)
         except (ValueError, RecursionError):
             continue
-        seen |= set(row) if isinstance(row, dict) else set()
-    if wanted and not seen:
+        columns |= set(row) if isinstance(row, dict) else set()
+    if wanted and not columns:
         raise UserError(f"none of the first rows of the source is a JSON object with columns ({source.parts[0].name})")
-    for name, who in wanted:
-        if name not in seen:
-            raise UserError(f"{who} the source column '{name}', which is not there{nearest(name, seen)}")
+    for name, reason in wanted:
+        if name not in columns:
+            raise UserError(f"{reason} the source column '{name}', which is not there{nearest(name, columns)}")
+
+
+def check_rounds_method(recipe: Recipe, source: Source, generator: Generator, method: Method | None) -> None:
+    """Refuse rounds of a method that does not feed on kept rows, or whose later rounds would lack a column."""
+    if recipe.rounds is None:
+        return
+    if method is None or not method.feed:
+        what = f"method '{method.kind}'" if method else f"generator '{generator.kind}'"
+        raise UserError(f"[rounds] is for methods that feed on kept rows (self_instruct, evol_instruct), not {what}")
+    check_rounds(recipe.rounds, source, recipe.source.samples, recipe.source.cycle)
+    lost = set(method.fields_read()) - {*method.fed, *recipe.source.carry} if method.feed == "row" else set()
+    if lost:
+        raise UserError(
+            f"method '{method.kind}' reads the source column '{min(lost)}', which the rows of later rounds have "
+            f"only if source.carry names it"
+        )
+
+
+def check_stages(stages: Sequence[Stage]) -> None:
+    """Refuse two stages of a name, two dedup stages, and dedup after a stage that admits rows."""
+    names = [s.name for s in stages]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two stages are called '{name}'; give one of them another name = \"...\"")
+    if sum(isinstance(s, Duplicates) for s in stages) > 1:
+        raise UserError("a recipe takes one dedup stage")
+    at_commit = [isinstance(s, Admission) for s in stages if isinstance(s, Admission | Duplicates)]
+    if at_commit != sorted(at_commit):
+        raise UserError("stages: dedup comes before balance and novelty, which admit rows that are no duplicates")
+
+
+def check_pools(cluster: ClusterSpec, stages: Sequence[Stage]) -> None:
+    """Refuse a pool for a stage that is not there, or whose verdicts come when lots commit."""
+    by_name = {s.name: s for s in stages}
+    for name in cluster.pools:
+        if name not in by_name:
+            raise UserError(f"cluster.pools.{name}: no stage has this name{nearest(name, by_name)}")
+        if isinstance(by_name[name], Duplicates):
+            raise UserError(f"cluster.pools.{name}: {name} has no engine; cluster.index_actors spreads its index")
+        if isinstance(by_name[name], Admission):
+            raise UserError(f"cluster.pools.{name}: {name} has no engine; its verdicts come when lots commit")
 
 
 def check_reads(schema: pa.Schema, payload: Sequence[pa.Field], stages: Sequence[Stage]) -> None:
-    """Refuse a stage that reads a column which is not there, or not yet, or of another type."""
+    """Refuse a stage that reads a column which is not there, or is added later, or has another type."""
     later = {c.name for s in stages for c in s.columns()}
-    known = {n for n in schema.names if n not in later}
+    columns = {n for n in schema.names if n not in later}
     for stage in stages:
         for name in stage.reads():
-            if name not in known:
+            if name not in columns:
                 raise UserError(
                     f"stage '{stage.name}' reads column '{name}', which is not there; "
                     f"the payload is {', '.join(f.name for f in payload)}"
                 )
             if (why := stage.refuses(schema.field(name))) is not None:
                 raise UserError(f"stage '{stage.name}' reads column '{name}', which {why}")
-        known |= {c.name for c in stage.columns()}
+        columns |= {c.name for c in stage.columns()}
 
 
 def check_label(schema: pa.Schema, column: str) -> None:
+    """Refuse a gate audit by a column that is not there or cannot hold a label."""
     if column not in schema.names:
         raise UserError(
-            f"gate_audit.column: rows have no column '{column}'{nearest(column, schema.names)}; source.carry brings "
-            f"columns of the source along"
+            f"gate_audit.column: rows have no column '{column}'{nearest(column, schema.names)}; "
+            f"source.carry copies columns of the source into the rows"
         )
     if pa.types.is_nested(schema.field(column).type) or pa.types.is_binary(schema.field(column).type):
         raise UserError(f"gate_audit.column: '{column}' is {schema.field(column).type}, which is no label")
 
 
 def check_room(limits: Limits, stages: Sequence[Stage]) -> None:
-    """Refuse a limit that Bloom filters are not made for; such a run would end before it."""
+    """Refuse a limit on kept rows above the size of the Bloom filters: the run would end before it."""
     for stage in stages:
         most = getattr(stage.spec, "bloom_rows", None)
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:

@@ -31,7 +31,8 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.parquet import open_parquet, read_parquet
 from gristmill.records.schema import REJECT, with_images
 from gristmill.records.shards import KEPT, shard_name
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 

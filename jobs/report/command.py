@@ -1,4 +1,4 @@
-"""`gristmill report URI`: report.html, one page that shows a run to people: counts, cost, speed, losses, rejects."""
+"""`gristmill report URI`: writes report.html, one page about a run: counts, cost, speed, losses and rejects."""
 
 import json
 import re
@@ -17,32 +17,36 @@ from gristmill.jobs.report.history import History
 from gristmill.jobs.report.sample import Sample, read_sample
 from gristmill.jobs.report.tallies import (
     balances,
+    benchmark_searches,
     clusters,
     cost_of_tokens,
     in_order,
     lengths_note,
-    looked_for,
     rejects,
     starts,
     versions,
     yields,
 )
-from gristmill.jobs.status.command import Life, cost_of, life, load_book, money
-from gristmill.jobs.terminal.tables import clock
+from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest
+from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records import ledger
 from gristmill.records.errors import UserError
 from gristmill.records.events import newest_events, read_events
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 NAME = "report.html"
 MAX_ENGINES = 16
-MAX_RECIPE_CHARS = 200_000  # a recipe may list all of its source in `items`
+MAX_RECIPE_CHARS = 200_000  # a recipe may list its whole source in `items`
 
 
 def report(uri: str) -> int:
-    """Write the page beside the shards and print its address. Raises UserError when there is no run or no room."""
+    """Write the page beside the shards and print its address.
+
+    Raises UserError when there is no run, or when the page cannot be written.
+    """
     store = open_store(uri)
     try:
         write_report(store)
@@ -54,15 +58,15 @@ def report(uri: str) -> int:
 
 def write_report(store: Store) -> None:
     """Put `report.html` beside the shards. Raises UserError, OSError when the store cannot be read or written."""
-    store.put(NAME, page(store, load_book(store)).encode("utf-8", "replace"))
+    store.put(NAME, page(store, load_manifest(store)).encode("utf-8", "replace"))
 
 
-def page(store: Store, book: Manifest) -> str:
-    """The page of an output as it is now, of a run that goes on too."""
-    totals = ledger.totals(store, book, ledger.committed(store))
+def page(store: Store, manifest: Manifest) -> str:
+    """The page of an output as it is now; the run may still go on."""
+    totals = ledger.totals(store, manifest, ledger.committed(store))
     history = History(read_events(store))
-    sample = read_sample(store, totals.num_lots, totals.asks, book.recipe["stages"])
-    seen = life(store, book, newest_events(store, 1))
+    sample = read_sample(store, totals.num_lots, totals.asks, manifest.recipe["stages"])
+    life = driver_life(store, manifest, newest_events(store, 1))
     filters: dict[str, Callable[..., Any]] = {
         "soft": _soft,
         "count": _count,
@@ -70,74 +74,74 @@ def page(store: Store, book: Manifest) -> str:
         "percent": _percent,
         "clock": clock,
     }
-    filters |= {"rate": gate_audit.told, "between": lambda g: gate_audit.between(g.low, g.high)}
-    rows = gallery(store, sample, book.recipe)
-    facts = {**_facts(book, totals, history, sample, seen), **_gates(store, book, totals), "gallery": rows}
-    drawn = {**_figures(history, sample), "gates": plane(facts["gates"])}
-    figures = {name: Markup(svg) for name, svg in drawn.items()}
+    filters |= {"rate": gate_audit.three_digits, "between": lambda g: gate_audit.between(g.low, g.high)}
+    rows = gallery(store, sample, manifest.recipe)
+    facts = {**_facts(manifest, totals, history, sample, life), **_gates(store, manifest, totals), "gallery": rows}
+    svgs = {**_figures(history, sample), "gates": plane(facts["gates"])}
+    figures = {name: Markup(svg) for name, svg in svgs.items()}
     return render(Path(__file__).with_name("report.html"), {**facts, "figures": figures}, filters)
 
 
 def _figures(history: History, sample: Sample) -> dict[str, str]:
-    found = dict.fromkeys(("throughput", "lots", "phases", "lengths"), "")
+    figures = dict.fromkeys(("throughput", "lots", "phases", "lengths"), "")
     if history.counts["commit"]:
-        found["throughput"] = plots.throughput(history)
-        found["lots"] = plots.lots(history)
+        figures["throughput"] = plots.throughput(history)
+        figures["lots"] = plots.lots(history)
         if not history.shows_every_lot:
-            found["phases"] = plots.phases(history)
+            figures["phases"] = plots.phases(history)
     if len(sample.lengths) and sample.lengths.max():  # rows that no model wrote have none
-        found["lengths"] = plots.lengths(sample.lengths)
-    return found
+        figures["lengths"] = plots.lengths(sample.lengths)
+    return figures
 
 
-def _facts(book: Manifest, totals: Summary, history: History, sample: Sample, seen: Life) -> dict[str, Any]:
-    recipe, cost = book.recipe, cost_of(book)
-    funnel = yields(book, totals)
-    refused, is_estimated = rejects(totals, sample, cost)
+def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample, life: Life) -> dict[str, Any]:
+    recipe, cost = manifest.recipe, cost_of(manifest)
+    steps = yields(manifest, totals)
+    reasons, is_estimated = rejects(totals, sample, cost)
     rejected_tokens = totals.tokens_out - totals.kept_tokens
     engines = sorted(history.engines.values(), key=lambda e: (-e.num_lost, len(e.name), e.name))
     return {
         "name": recipe["name"],
         "description": recipe.get("description"),
-        "state": {"word": "unclear" if "?" in seen.word else seen.state, "text": seen.word},
+        "state": {"word": "unclear" if "?" in life.word else life.state, "text": life.word},
         "made_by": _made_by(recipe),
-        "fingerprint": book.fingerprint,
+        "fingerprint": manifest.fingerprint,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "totals": totals,
-        "tiles": _tiles(book, totals, cost, sample),
+        "tiles": _tiles(manifest, totals, cost, sample),
         "cost": cost,
-        "funnel": funnel,
-        "has_cpu": any(step.cpu for step in funnel),
-        "rejects": refused,
+        "steps": steps,
+        "has_cpu": any(step.cpu for step in steps),
+        "rejects": reasons,
         "tokens_estimated": is_estimated,
         "rejected_tokens": rejected_tokens,
         "rejected_cost": cost_of_tokens(rejected_tokens, totals, cost),
         "history": history,
-        "num_lots_untold": max(0, totals.num_lots - history.counts["commit"]),
+        "num_lots_without_events": max(0, totals.num_lots - history.counts["commit"]),
         "sample": sample,
         "lengths_note": lengths_note(sample),
-        "balanced": balances(book, totals),
+        "balanced": balances(manifest, totals),
         "clusters": clusters(sample.duplicates),
         "most_repeated": max(sample.duplicates.items(), key=lambda d: (d[1], d[0]), default=None),
-        "looked_for": looked_for(recipe, sample),
+        "searches": benchmark_searches(recipe, sample),
         "engines": engines[:MAX_ENGINES],
         "num_engines": len(engines),
-        "starts": starts(book, history),
+        "starts": starts(manifest, history),
         "log": list(history.log),
         "log_note": _log_note(history),
         "recipe": json.dumps(recipe, indent=2, ensure_ascii=False)[:MAX_RECIPE_CHARS],
-        "versions": versions(book),
+        "versions": versions(manifest),
     }
 
 
-def _gates(store: Store, book: Manifest, totals: Summary) -> dict[str, Any]:
-    """`gates` in order, empty where the recipe names no labels or no row has come, and the `slice` that tells."""
-    spec = gate_audit.spec_of(book.recipe)
+def _gates(store: Store, manifest: Manifest, totals: Summary) -> dict[str, Any]:
+    """`gates` in order, and the labelled rows as `labels`; empty where the recipe names no labels, or has no row."""
+    spec = gate_audit.spec_of(manifest.recipe)
     if spec is None or not totals.num_lots:
-        return {"gates": [], "slice": None, "label_column": ""}
-    found = gate_audit.count(store, totals.num_lots, spec)
-    told = gate_audit.gates(found, [stage["name"] for stage in in_order(book.recipe)])
-    return {"gates": told, "slice": found, "label_column": spec.column}
+        return {"gates": [], "labels": None, "label_column": ""}
+    labels = gate_audit.count(store, totals.num_lots, spec)
+    gates = gate_audit.gates(labels, [stage["name"] for stage in in_order(manifest.recipe)])
+    return {"gates": gates, "labels": labels, "label_column": spec.column}
 
 
 def _made_by(recipe: dict[str, Any]) -> str:
@@ -148,20 +152,24 @@ def _made_by(recipe: dict[str, Any]) -> str:
 
 
 def _log_note(history: History) -> str:
-    some = (
+    scope = (
         f"The last {len(history.log)} of {history.num_logged:,}, by" if history.num_logged > len(history.log) else "By"
     )
     unclear = f" {history.num_unclear:,} events could not be understood." if history.num_unclear else ""
-    return f"{some} running time of the driver.{unclear}"
+    return f"{scope} running time of the driver.{unclear}"
 
 
-def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None, sample: Sample) -> list[dict[str, str]]:
-    wall_s = sum(start.get("wall_s", 0.0) for start in book.starts)
-    device_s = sum(start.get("device_s", 0.0) for start in book.starts)
+def _tiles(manifest: Manifest, totals: Summary, cost: dict[str, Any] | None, sample: Sample) -> list[dict[str, str]]:
+    wall_s = sum(start.get("wall_s", 0.0) for start in manifest.starts)
+    device_s = sum(start.get("device_s", 0.0) for start in manifest.starts)
     tiles = [
         ("yield", _share(totals.kept, totals.asks) or "–", "of the rows"),
         ("kept tokens", _count(totals.kept_tokens), f"of {_count(totals.tokens_out)} generated"),
-        ("running time", clock(wall_s), f"{len(book.starts)} start{'s' * (len(book.starts) != 1)} of the driver"),
+        (
+            "running time",
+            clock(wall_s),
+            f"{len(manifest.starts)} start{'s' * (len(manifest.starts) != 1)} of the driver",
+        ),
         ("tokens per second", _count(totals.tokens_out / wall_s) if wall_s else "–", "over the running time"),
         ("kept shards", _bytes(totals.kept_bytes), f"{_count(totals.num_lots)} lots"),
     ]
@@ -171,7 +179,9 @@ def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None, sample:
             ("calls per row", f"{calls:,.1f}", f"{len(sample.calls)} kind{'s' * (len(sample.calls) != 1)} of call")
         )
     if sample.num_called and totals.kept:
-        tiles.append(("tokens per kept row", _count(totals.tokens_out / totals.kept), "generated, rejected rows too"))
+        tiles.append(
+            ("tokens per kept row", _count(totals.tokens_out / totals.kept), "generated, rejected rows included")
+        )
     if device_s:
         tiles.append(("engine time", clock(device_s), "summed over devices"))
     if cost:
@@ -183,8 +193,8 @@ def _tiles(book: Manifest, totals: Summary, cost: dict[str, Any] | None, sample:
 
 
 def _soft(text: str) -> Markup:
-    """A long name, escaped, that may be broken after its parts."""
-    return Markup(re.sub(r"([:_/.])(?=.)", r"\1<wbr>", str(escape(text))))  # no character of an entity is among them
+    """A long name, escaped, with places where a line may break."""
+    return Markup(re.sub(r"([:_/.])(?=.)", r"\1<wbr>", str(escape(text))))  # none of these occurs in an entity
 
 
 def _count(number: float) -> str:
@@ -199,7 +209,7 @@ def _share(part: float, whole: float) -> str:
 
 
 def _percent(part: float, whole: float) -> str:
-    """A width: a number without its sign."""
+    """A percentage without its sign, for a CSS width."""
     return f"{100 * part / whole:.2f}" if whole else "0"
 
 

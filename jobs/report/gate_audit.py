@@ -1,4 +1,4 @@
-"""What gates do to rows that are known to be right or wrong, and up to which share of wrong rows they can be relied on.
+"""How many right and wrong rows each gate keeps, and up to which share of wrong rows it is reliable.
 
 phi = P(kept | right) and psi = P(kept | wrong), of each gate and of all together, from the labelled rows of a run. Feng
 et al. 2025 (arXiv 2406.07515), theorem 4.2: a corpus selected by a gate teaches the right rule as long as the share of
@@ -15,35 +15,22 @@ from typing import Any
 import pyarrow as pa
 from rich.table import Table
 
+from gristmill.jobs.recipes.recipe import GateAuditSpec
 from gristmill.jobs.report.sample import spread
 from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.schema import REJECT
 from gristmill.records.shards import KEPT, REJECTED, shard_name
 from gristmill.records.stores.contract import Store
 
-MAX_LOTS = 20_000  # of larger runs so many lots, evenly spread
+MAX_LOTS = 20_000  # evenly spread over larger runs
 NUM_THREADS = 8
-Z = 1.959964  # of a 95% interval
-ALL = "all"  # gates together
-
-
-@dataclass(frozen=True)
-class GateAuditSpec:
-    """`[gate_audit]`: the column that says whether a row is right, and its values; any other value, or none, means that
-    the row is not of the labelled slice."""
-
-    column: str
-    right: str = "right"
-    wrong: str = "wrong"
-
-    def __post_init__(self) -> None:
-        if self.right == self.wrong:
-            raise ValueError("right and wrong must be different values")
+Z = 1.959964  # of an interval of 95%
+ALL = "all"  # the gates together
 
 
 @dataclass
-class Slice:
-    """The labelled rows of a run: how many are right (or wrong), by the stage that rejected them, "" for kept ones."""
+class LabelledRows:
+    """Labelled rows of a run: right and wrong rows by the stage that rejected them, "" for kept rows."""
 
     right: Counter[str] = field(default_factory=Counter)
     wrong: Counter[str] = field(default_factory=Counter)
@@ -54,7 +41,7 @@ class Slice:
 
 @dataclass(frozen=True)
 class Rate:
-    """How many of the rows that came to a gate it let pass, with Wilson's interval of the rate (95%)."""
+    """How many of the rows that reach a gate pass it, with Wilson's interval of the rate (95%)."""
 
     passed: int
     of: int
@@ -67,10 +54,11 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Audited:
-    """One gate: phi (`right`), psi (`wrong`) and the breakdown share with the bounds that their intervals give it.
+class GateRates:
+    """One gate: phi (`right`), psi (`wrong`), and the breakdown share with bounds from their intervals.
 
-    None where no row came to tell."""
+    The three numbers are None where no labelled row reached the gate.
+    """
 
     name: str
     right: Rate
@@ -81,7 +69,7 @@ class Audited:
 
 
 def rate(passed: int, of: int) -> Rate:
-    """Wilson 1927: the rates that a share of `passed` in `of` is compatible with; all of them for no row."""
+    """The rate with its interval (Wilson 1927); the interval is 0 to 1 where `of` is 0."""
     if not of:
         return Rate(0, 0, 0.0, 1.0)
     share, spread_ = passed / of, Z * Z / of
@@ -91,7 +79,7 @@ def rate(passed: int, of: int) -> Rate:
 
 
 def breakdown(phi: float, psi: float) -> float | None:
-    """The breakdown share; 0 for a gate that lets wrong rows pass only, None for one that lets none pass."""
+    """The breakdown share; 0 for a gate that only wrong rows pass, None for a gate that no row passes."""
     from gristmill.evaluation.laws.selection import breakdown_share
 
     if phi > 0:
@@ -99,49 +87,51 @@ def breakdown(phi: float, psi: float) -> float | None:
     return 0.0 if psi > 0 else None
 
 
-def audited(name: str, right: tuple[int, int], wrong: tuple[int, int]) -> Audited:
-    """From (passed, came) of right rows and of wrong ones."""
+def gate_rates(name: str, right: tuple[int, int], wrong: tuple[int, int]) -> GateRates:
+    """From (rows that passed, rows that came) of right and of wrong rows."""
     phi, psi = rate(*right), rate(*wrong)
     if phi.value is None or psi.value is None:
-        return Audited(name, phi, psi, None, None, None)
-    return Audited(
+        return GateRates(name, phi, psi, None, None, None)
+    return GateRates(
         name, phi, psi, breakdown(phi.value, psi.value), breakdown(phi.low, psi.high), breakdown(phi.high, psi.low)
     )
 
 
-def gates(found: Slice, stages: Sequence[str]) -> list[Audited]:
-    """Each stage in the order in which rows pass, then all together. Rows that the generator itself refused came to no
-    gate and do not count."""
-    counts = [{s: c[s] for s in ("", *stages)} for c in (found.right, found.wrong)]
+def gates(labels: LabelledRows, stages: Sequence[str]) -> list[GateRates]:
+    """Each stage in the order in which rows pass it, then all together.
+
+    Rows that the generator rejected reached no gate and do not count.
+    """
+    counts = [{s: c[s] for s in ("", *stages)} for c in (labels.right, labels.wrong)]
     alive = [sum(c.values()) for c in counts]
-    came, told = list(alive), []
+    came, rates = list(alive), []
     for stage in stages:
         left = [num - c[stage] for num, c in zip(alive, counts)]
-        told.append(audited(stage, (left[0], alive[0]), (left[1], alive[1])))
+        rates.append(gate_rates(stage, (left[0], alive[0]), (left[1], alive[1])))
         alive = left
-    return [*told, audited(ALL, (alive[0], came[0]), (alive[1], came[1]))]
+    return [*rates, gate_rates(ALL, (alive[0], came[0]), (alive[1], came[1]))]
 
 
-def count(store: Store, num_lots: int, spec: GateAuditSpec) -> Slice:
-    """Read the label and the reason of every row, lot by lot; nothing else is read and only counts are held."""
+def count(store: Store, num_lots: int, spec: GateAuditSpec) -> LabelledRows:
+    """Count labelled rows, lot by lot. Only the label and the reject reason are read, and only counts are kept."""
     lots = spread(num_lots, MAX_LOTS)
-    found = Slice(num_lots=len(lots), num_lots_of=num_lots)
+    labels = LabelledRows(num_lots=len(lots), num_lots_of=num_lots)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for first in range(0, len(lots), NUM_THREADS):
             names = [(f, shard_name(f, lot)) for lot in lots[first : first + NUM_THREADS] for f in (KEPT, REJECTED)]
-            for (_, name), told in zip(names, pool.map(lambda n: _counted(store, n[0], n[1], spec.column), names)):
-                if isinstance(told, str):
-                    found.unreadable.append(f"{name}: {told}")
+            for (_, name), counts in zip(names, pool.map(lambda n: _counted(store, n[0], n[1], spec.column), names)):
+                if isinstance(counts, str):
+                    labels.unreadable.append(f"{name}: {counts}")
                     continue
-                for (reason, label), number in told.items():
-                    side = {spec.right: found.right, spec.wrong: found.wrong}.get(label)
+                for (reason, label), number in counts.items():
+                    side = {spec.right: labels.right, spec.wrong: labels.wrong}.get(label)
                     if side is not None:
                         side[reason.partition(":")[0]] += number
-    return found
+    return labels
 
 
 def _counted(store: Store, folder: str, name: str, column: str) -> Mapping[tuple[str, str], int] | str:
-    """Rows by (reason, label), "" for a kept row's reason; a text says what is wrong with a shard."""
+    """Rows by (reason, label), with "" as the reason of a kept row; or what is wrong with the shard, as text."""
     try:
         with store.open(name) as source, open_parquet(source) as file:
             if column not in file.schema_arrow.names:
@@ -157,21 +147,22 @@ def _counted(store: Store, folder: str, name: str, column: str) -> Mapping[tuple
 
 
 def spec_of(recipe: Mapping[str, Any]) -> GateAuditSpec | None:
-    """From a resolved recipe; None where it audits no gate."""
+    """The spec in a resolved recipe; None where it audits no gate."""
     table = recipe.get("gate_audit")
     return GateAuditSpec(**table) if table else None
 
 
-def told(number: float | None) -> str:
+def three_digits(number: float | None) -> str:
     return "–" if number is None else f"{number:.3f}"
 
 
 def between(low: float | None, high: float | None) -> str:
+    """An interval as text."""
     return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
-def gates_table(audited_: Sequence[Audited]) -> Table:
-    """What the end of a run shows."""
+def gates_table(rates: Sequence[GateRates]) -> Table:
+    """The table that the end of a run shows."""
     table = Table(
         title="gates, by rows of known label", title_justify="left", show_header=True, box=None, padding=(0, 1)
     )
@@ -180,10 +171,9 @@ def gates_table(audited_: Sequence[Audited]) -> Table:
         table.add_column(
             name, justify="left" if is_first else "right", no_wrap=not is_first, min_width=10 if is_first else None
         )
-    for gate in audited_:
+    for gate in rates:
         counts = [f"{r.passed:,} of {r.of:,}" for r in (gate.right, gate.wrong)]
-        table.add_row(
-            gate.name, counts[0], told(gate.right.value), counts[1], told(gate.wrong.value), told(gate.breakdown),
-            between(gate.low, gate.high),
-        )  # fmt: skip
+        digits = [three_digits(value) for value in (gate.right.value, gate.wrong.value, gate.breakdown)]
+        interval = between(gate.low, gate.high)
+        table.add_row(gate.name, counts[0], digits[0], counts[1], digits[1], digits[2], interval)
     return table

@@ -1,10 +1,10 @@
-"""The figure of a gate audit: how much of what is right and of what is wrong each gate keeps."""
+"""The figure of a gate audit: how many right and wrong rows each gate keeps."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gristmill.jobs.report.gate_audit import Audited
-from gristmill.jobs.report.plots import COLOR, draw
+from gristmill.jobs.pages.figure import COLOR, draw
+from gristmill.jobs.report.gate_audit import GateRates
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 SHARES = (0.5, 0.6, 0.7, 0.8, 0.9)  # breakdown shares that a line is drawn for
 
 
-def plane(gates: Sequence[Audited]) -> str:
+def plane(gates: Sequence[GateRates]) -> str:
     """psi to the right, phi upwards, with intervals; on a line through the corner the breakdown share is the same.
 
-    Gates bear the numbers of the table's rows. Empty where no gate can be told of."""
+    A gate has the number of its row in the table. Empty where no labelled row reached a gate.
+    """
     shown = [(number, gate) for number, gate in enumerate(gates, 1) if gate.breakdown is not None]
     shown = shown[-1:] if len(gates) == 2 else shown  # one gate is all gates
     if not shown:
@@ -51,8 +52,8 @@ def plane(gates: Sequence[Audited]) -> str:
             )
         axes.set_xlim(0, 1)
         axes.set_ylim(0, 1)
-        axes.set_xlabel("psi: share of wrong rows that it keeps")
-        axes.set_ylabel("phi: share of right rows that it keeps")
+        axes.set_xlabel("psi: share of wrong rows kept")
+        axes.set_ylabel("phi: share of right rows kept")
         axes.grid(visible=False)
 
-    return draw("gates", "How much of right and of wrong rows each gate keeps", paint, None, 3.3)
+    return draw("gates", "Shares of right and of wrong rows that each gate keeps", paint, None, 3.3)

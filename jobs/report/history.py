@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.jobs.pages.figure import PHASES
 from gristmill.records.events import when
 
-PHASES = ("making", "processing", "waiting", "committing")
 NUM_BINS = 512
 MAX_SPANS = 100  # lots that are shown one by one; a longer run is shown in bins, and its last lots one by one
 MAX_RECENT = 60

@@ -1,26 +1,17 @@
-"""The report's figures as inline SVG: no colours of their own (the page's style sheet gives them), no words of others.
+"""Figures of a run's report."""
 
-Every figure is drawn twice, for a wide and for a narrow page; the style sheet shows the one that fits. The same data
-give the same bytes.
-"""
-
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gristmill.jobs.report.history import PHASES, History, Span
+from gristmill.jobs.pages.figure import COLOR, PHASES, draw
+from gristmill.jobs.report.history import History, Span
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Stand-ins that become `var(--name)`: a figure must be readable on light paper, on dark, and in print.
-NAMES = ("paper", "ink", "muted", "grid", "c-rows", "c-tokens", "c-engine", *PHASES, "c-alert")
-COLOR = {name: f"#0a0b{number:02x}" for number, name in enumerate(NAMES)}
-WIDE_IN, NARROW_IN = 9.4, 3.7
 MAX_TICKS = {True: 9, False: 4}
 _CROSS: dict[str, Any] = {
     "linestyle": "",
@@ -35,71 +26,6 @@ STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800]
 STEPS_S += [3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000]
 MIN_COMMITS_A_BIN = 3
 BEATS_A_BIN = 2
-
-
-def _style() -> Any:  # matplotlib's own type for it lists every key
-    return {
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "axes.labelsize": 9,
-        "axes.titlesize": 9,
-        "axes.titlelocation": "left",
-        "axes.titlecolor": COLOR["ink"],
-        "axes.labelcolor": COLOR["muted"],
-        "axes.edgecolor": COLOR["muted"],
-        "axes.linewidth": 0.7,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "axes.formatter.use_mathtext": False,
-        "grid.color": COLOR["grid"],
-        "grid.linewidth": 0.7,
-        "xtick.color": COLOR["muted"],
-        "ytick.color": COLOR["muted"],
-        "text.color": COLOR["ink"],
-        "text.parse_math": False,
-    }
-
-
-def draw(name: str, told: str, paint: Callable[["Figure", bool], None], wide_in: float | None, narrow_in: float) -> str:
-    """The SVGs of a figure, `wide_in` and `narrow_in` high; one that stands in a column is narrow on every page.
-
-    `paint(figure, is_wide)` fills it; `told` describes it to those who cannot see it.
-    """
-    import matplotlib
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
-    svgs = []
-    for is_wide, width, height in ((True, WIDE_IN, wide_in), (False, NARROW_IN, narrow_in)):
-        if height is None:
-            continue
-        label = f"{name}-{'wide' if is_wide else 'narrow'}"
-        with matplotlib.rc_context({**_style(), "svg.hashsalt": label, "svg.id": label}):
-            figure = Figure(figsize=(width, height), layout="constrained")
-            FigureCanvasSVG(figure)
-            paint(figure, is_wide)
-            sink = io.StringIO()
-            figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
-        kind = "one" if wide_in is None else "wide" if is_wide else "narrow"
-        svgs.append(_inlined(sink.getvalue(), label, told, kind))
-    return "".join(svgs)
-
-
-def _inlined(svg: str, label: str, told: str, kind: str) -> str:
-    """The drawing as part of a page: no prologue, ids of its own, the page's colours and font."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
-    box = re.search(r'viewBox="[^"]*"', svg)
-    assert box
-    svg = re.sub(r"<svg[^>]*>", f'<svg class="{kind}" role="img" aria-label="{told}" {box[0]}>', svg, count=1)
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{label}-", svg)
-    svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)
-    for name, color in COLOR.items():
-        svg = svg.replace(color, f"var(--{name})")
-    return re.sub(r"\s*\n\s*", "\n", svg)
 
 
 def _seconds_axis(axis: Any, is_wide: bool) -> None:

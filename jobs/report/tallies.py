@@ -1,4 +1,4 @@
-"""The tables of the report: who refused how much, what it cost, what repeats, what was met of the benchmarks."""
+"""The tables of the report: rows by stage and reject reason, their cost, duplicates, benchmark hits, versions."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any
 from gristmill.jobs.report.history import History
 from gristmill.jobs.report.overlaps import MAX_ITEMS, NEAR, WAYS, Overlap, ranked
 from gristmill.jobs.report.sample import Sample
-from gristmill.jobs.status.command import money
+from gristmill.jobs.terminal.tables import money
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary
 from gristmill.stages.registry import ADMISSION, DEDUP
@@ -17,8 +17,8 @@ MAX_LABELS = 24
 
 
 @dataclass(frozen=True)
-class Step:
-    """A row of the yield table."""
+class StageYield:
+    """Rows that enter and leave one stage."""
 
     name: str
     entering: int
@@ -31,8 +31,8 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A row of the table of rejects."""
+class RejectReason:
+    """Rows rejected for one reason; `tokens` is None where they are not known."""
 
     reason: str
     rows: int
@@ -41,8 +41,8 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Met:
-    """A benchmark and the items of it that were met most, by one kind of stage."""
+class BenchmarkHits:
+    """A benchmark and its items that rows hold most often, as one kind of stage found them."""
 
     kind: str
     name: str
@@ -54,17 +54,17 @@ class Met:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A way in which benchmark items were looked for."""
+class BenchmarkSearch:
+    """One kind of search for benchmark items, with what it found."""
 
     note: str
     is_cosine: bool
-    benchmarks: list[Met]
+    benchmarks: list[BenchmarkHits]
 
 
 @dataclass(frozen=True)
-class Label:
-    """A label of a stage that balances: rows before it and after."""
+class LabelCounts:
+    """Rows of one label before and after a stage that balances."""
 
     name: str
     offered: int
@@ -72,20 +72,20 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Balanced:
-    """A stage that balances, with the labels that came to it most."""
+class StageBalance:
+    """A stage that balances, with its most frequent labels."""
 
     name: str
     column: str
-    labels: list[Label]
+    labels: list[LabelCounts]
     num_more: int  # labels that are not listed
     offered: int
     admitted: int
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """Kept rows with so many duplicates."""
+class DuplicateCluster:
+    """Kept rows with a similar number of duplicates: `label` is the range."""
 
     label: str
     num_clusters: int
@@ -93,94 +93,98 @@ class Cluster:
 
 
 def in_order(recipe: dict[str, Any]) -> list[dict[str, Any]]:
-    """The stages' tables in the order in which rows pass: those that decide at commit come last."""
+    """The stages' tables in the order in which rows pass them: stages that decide at commit come last."""
     return sorted(recipe["stages"], key=lambda s: (s["kind"] in DEDUP) + 2 * (s["kind"] in ADMISSION))
 
 
-def yields(book: Manifest, totals: Summary) -> list[Step]:
-    """Rows entering and leaving each stage in recipe order; those that decide at commit come last.
+def yields(manifest: Manifest, totals: Summary) -> list[StageYield]:
+    """Rows that enter and leave each stage, in the order in which they pass.
 
-    Reasons that bear no stage's name belong to the generator.
+    Reasons without the name of a stage belong to the generator.
     """
-    stages = in_order(book.recipe)
+    stages = in_order(manifest.recipe)
     by_stage: Counter[str] = Counter()
     names = {stage["name"] for stage in stages}
     for reason, rows in totals.rejected.items():
         name = reason.partition(":")[0]
         by_stage[name if name in names else ""] += rows
     cpu_s: Counter[str] = Counter()
-    for start in book.starts:
+    for start in manifest.starts:
         cpu_s.update(start.get("stage_s") or {})
     steps, alive = [], totals.asks
     for name, label in [("", "generator"), *((s["name"], s["name"]) for s in stages)]:
         seconds = cpu_s[name or "make"]
-        steps.append(Step(label, alive, alive - by_stage[name], f"{seconds:,.1f} s" if seconds else ""))
+        steps.append(StageYield(label, alive, alive - by_stage[name], f"{seconds:,.1f} s" if seconds else ""))
         alive -= by_stage[name]
     return steps
 
 
-def rejects(totals: Summary, sample: Sample, cost: dict[str, Any] | None) -> tuple[list[Refused], bool]:
-    """Reasons by number of rows, and whether their tokens are estimated from a sample of the lots."""
-    told: dict[str, int] = getattr(totals, "rejected_tokens", None) or {}
-    is_told = set(told) >= set(totals.rejected)
+def rejects(totals: Summary, sample: Sample, cost: dict[str, Any] | None) -> tuple[list[RejectReason], bool]:
+    """Reasons, the most frequent first, and whether their tokens are estimated from the sample."""
+    is_exact = set(totals.rejected_tokens) >= set(totals.rejected)
     scale = totals.asks / sample.num_asks if sample.num_asks else 0.0
-    found = []
+    reasons = []
     for reason, rows in sorted(totals.rejected.items(), key=lambda r: (-r[1], r[0])):
-        tokens = told[reason] if is_told else None
+        tokens = totals.rejected_tokens[reason] if is_exact else None
         if tokens is None and reason in sample.rejected_tokens:
             tokens = round(sample.rejected_tokens[reason] * scale)
-        found.append(Refused(reason, rows, tokens, cost_of_tokens(tokens, totals, cost)))
-    return found, bool(found) and not is_told and not sample.is_whole
+        reasons.append(RejectReason(reason, rows, tokens, cost_of_tokens(tokens, totals, cost)))
+    return reasons, bool(reasons) and not is_exact and not sample.is_whole
 
 
 def cost_of_tokens(tokens: int | None, totals: Summary, cost: dict[str, Any] | None) -> str:
-    """The part of the cost that so many generated tokens stand for."""
+    """The share of the cost that these generated tokens stand for, as text."""
     if not cost or tokens is None or not totals.tokens_out:
         return ""
     return money(cost["cost"] * tokens / totals.tokens_out)
 
 
-def clusters(duplicates: Counter[str]) -> list[Cluster]:
-    """Kept rows by the number of their duplicates: 1, 2, 3 to 4, 5 to 8, ..."""
-    found: dict[int, list[int]] = {}
+def clusters(duplicates: Counter[str]) -> list[DuplicateCluster]:
+    """Kept rows by the number of their duplicates: 1, 2, 3 to 4, 5 to 8, ...
+
+    `duplicates` counts them by the id of the kept row.
+    """
+    by_size: dict[int, list[int]] = {}
     for number in duplicates.values():
-        found.setdefault((number - 1).bit_length(), []).append(number)
+        by_size.setdefault((number - 1).bit_length(), []).append(number)
     rows = []
-    for power, numbers in sorted(found.items()):
+    for power, numbers in sorted(by_size.items()):
         first, last = (2 ** (power - 1) + 1 if power else 1), 2**power
-        rows.append(Cluster(f"{first:,}" if first == last else f"{first:,} to {last:,}", len(numbers), sum(numbers)))
+        rows.append(
+            DuplicateCluster(f"{first:,}" if first == last else f"{first:,} to {last:,}", len(numbers), sum(numbers))
+        )
     return rows
 
 
-def balances(book: Manifest, totals: Summary) -> list[Balanced]:
-    """What came to each stage that balances and what it let by, label by label."""
-    columns = {stage["name"]: stage.get("column", "") for stage in book.recipe["stages"]}
-    found = []
+def balances(manifest: Manifest, totals: Summary) -> list[StageBalance]:
+    """Rows by label before and after each stage that balances."""
+    columns = {stage["name"]: stage.get("column", "") for stage in manifest.recipe["stages"]}
+    stages = []
     for name, offered in totals.offered.items():
         admitted = totals.admitted.get(name, {})
         order = sorted(offered, key=lambda label: (-offered[label], label))
-        labels = [Label(label or "(none)", offered[label], admitted.get(label, 0)) for label in order]
+        labels = [LabelCounts(label or "(none)", offered[label], admitted.get(label, 0)) for label in order]
         sums = sum(offered.values()), sum(admitted.values())
-        found.append(Balanced(name, columns[name], labels[:MAX_LABELS], max(0, len(labels) - MAX_LABELS), *sums))
-    return found
+        stages.append(StageBalance(name, columns[name], labels[:MAX_LABELS], max(0, len(labels) - MAX_LABELS), *sums))
+    return stages
 
 
-def contamination(sample: Sample) -> list[Met]:
-    """Benchmarks with the items that were met most, for each way in which they were looked for."""
-    found = []
+def benchmark_hits(sample: Sample) -> list[BenchmarkHits]:
+    """Benchmarks with the items that rows hold most often, for each kind of search."""
+    hits = []
     for way in WAYS:
         for name, items in ranked(sample.overlaps, way.kind).items():
             overlaps = [overlap for _, overlap in items]
             num_rejected, num_below = sum(o.num_rejected for o in overlaps), sum(o.num_below for o in overlaps)
             share = max(o.max_share for o in overlaps)
-            found.append(Met(way.kind, name, len(items), num_rejected, num_below, share, items[:MAX_ITEMS]))
-    return found
+            hits.append(BenchmarkHits(way.kind, name, len(items), num_rejected, num_below, share, items[:MAX_ITEMS]))
+    return hits
 
 
-def looked_for(recipe: dict[str, Any], sample: Sample) -> list[Looked]:
-    """The ways in which benchmark items were looked for, with what each met."""
-    met = contamination(sample)
-    found = []
+def benchmark_searches(recipe: dict[str, Any], sample: Sample) -> list[BenchmarkSearch]:
+    """Each kind of search for benchmark items that the run made, with its hits."""
+    hits = benchmark_hits(sample)
+    searches = []
     for way in WAYS:
         if way.kind in sample.ways:
             limits = [s[way.threshold] for s in recipe["stages"] if s["kind"] == way.kind and way.threshold in s]
@@ -188,21 +192,22 @@ def looked_for(recipe: dict[str, Any], sample: Sample) -> list[Looked]:
             if way.is_measured:
                 at = f"{limit:g}" if limit is not None else "the stage"
                 note = (
-                    "Rows whose meaning is near that of a benchmark item, by the cosine of embeddings, with the words "
+                    "Rows whose meaning is near a benchmark item, by the cosine of embeddings, with the words that "
+                    f"are. Rows below the threshold of {at} are not rejected for it. Rows more than {NEAR:g} below "
+                    "the threshold are not listed."
                 )
-                note += (
-                    f"that are. Below the threshold of {at} they are not rejected for it; those further below it than "
-                )
-                note += f"{NEAR:g} are not listed."
             else:
                 at = f"{limit:.0%} of an item" if limit is not None else "the stage"
-                note = "Rows that share n-grams with benchmark items, with the longest stretch that they share. "
-                note += f"Below the threshold of {at} they are not rejected for it."
-            found.append(Looked(note, way.is_measured, [m for m in met if m.kind == way.kind]))
-    return found
+                note = (
+                    "Rows that share n-grams with benchmark items, with the longest stretch that they share. "
+                    f"Rows below the threshold of {at} are not rejected for it."
+                )
+            searches.append(BenchmarkSearch(note, way.is_measured, [m for m in hits if m.kind == way.kind]))
+    return searches
 
 
 def lengths_note(sample: Sample) -> str:
+    """One sentence about the lengths of kept rows; empty where no model wrote them."""
     if not len(sample.lengths) or not sample.lengths.max():
         return ""
     low, high = int(sample.lengths.min()), int(sample.lengths.max())
@@ -210,24 +215,25 @@ def lengths_note(sample: Sample) -> str:
     return f"Generated tokens of {len(sample.lengths):,} kept rows: {low:,} to {high:,}, {mean:,.0f} on average."
 
 
-def starts(book: Manifest, history: History) -> list[dict[str, Any]]:
+def starts(manifest: Manifest, history: History) -> list[dict[str, Any]]:
+    """The starts of the driver: number, time, host, seconds and how each ended."""
     ends = {start.number: start.ended for start in history.starts}
-    found = []
-    for number, start in enumerate(book.starts, 1):
+    rows = []
+    for number, start in enumerate(manifest.starts, 1):
         when = datetime.fromisoformat(start["started"]).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S")
         times = {"wall_s": start.get("wall_s", 0.0), "device_s": start.get("device_s", 0.0)}
-        found.append({"number": number, "started": when, "host": start["host"], "ended": ends.get(number, ""), **times})
-    return found
+        rows.append({"number": number, "started": when, "host": start["host"], "ended": ends.get(number, ""), **times})
+    return rows
 
 
-def versions(book: Manifest) -> list[tuple[str, str]]:
-    """Each package with its version, or its versions by start where they differ."""
-    names = dict.fromkeys(name for start in reversed(book.starts) for name in start.get("versions", {}))
-    found = []
+def versions(manifest: Manifest) -> list[tuple[str, str]]:
+    """Each package with its version, or with its versions by start where they differ."""
+    names = dict.fromkeys(name for start in reversed(manifest.starts) for name in start.get("versions", {}))
+    rows = []
     for name in names:
         by_version: dict[str, list[str]] = {}
-        for number, start in enumerate(book.starts, 1):
+        for number, start in enumerate(manifest.starts, 1):
             by_version.setdefault(start.get("versions", {}).get(name, "none"), []).append(str(number))
         texts = [f"{version} (start {', '.join(numbers)})" for version, numbers in by_version.items()]
-        found.append((name, next(iter(by_version)) if len(by_version) == 1 else "; ".join(texts)))
-    return found
+        rows.append((name, next(iter(by_version)) if len(by_version) == 1 else "; ".join(texts)))
+    return rows

@@ -8,7 +8,6 @@ import contextlib
 import functools
 import json
 import logging
-import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,17 +25,19 @@ from gristmill.jobs.study.more import told as told_more
 from gristmill.jobs.study.plan import cost_line, plan_table
 from gristmill.jobs.study.show import Shown, cells_table, verdict_line
 from gristmill.jobs.study.spec import StudySpec, load_study
+from gristmill.jobs.terminal.output import Output, refusal
+from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
+from gristmill.records.formats import newest, parse
 from gristmill.records.ids import fingerprint
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import differences, versions
+from gristmill.records.manifest import versions
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
 
 NAME, REPORT = "study.json", "report.html"
-FORMAT = 1
+FORMAT = newest(NAME)
 
 
 @dataclass
@@ -57,21 +58,18 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
     check_known(spec, cells)
     console, told = Console(stderr=True, highlight=False), Console(highlight=False)
 
+    output = Output("study", path, out, settings)
+    store = output.store
     if dry_run:
-        there = open_store(out)
-        told.print(plan_table(spec, cells, there))
-        told.print(cost_line(spec, cells, there), soft_wrap=True, markup=False)
+        told.print(plan_table(spec, cells, store))
+        told.print(cost_line(spec, cells, store), soft_wrap=True, markup=False)
         return 0
-    store = open_store(out)
     book = _book(spec, store)
     ended_before = book.get("ended", {})
     if ended_before.get("state") in ("complete", "failed") and not ended_before["failed"]:  # failed chains: tried again
         logger.info(f"{store.uri}: this study is finished")
         return _tell(book, told, store)
-    store.check(write=True)
-    lease = Lease(store)
-    lease.acquire()
-    try:
+    with output.writing():
         started = time.monotonic()
         ended, summary = _run(spec, cells, store, console)
         if summary is not None and spec.laws.precision and (more := extended(spec, cells, summary)) != cells:
@@ -86,12 +84,8 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
             from gristmill.jobs.study.page import page
 
             store.put(REPORT, page(spec, cells, book, summary, store).encode())
-    finally:
-        lease.release()
     if ended.state == "stopped":
-        words = ["gristmill", "study", path, "--out", out, *(w for s in settings for w in ("--set", s))]
-        logger.info(f"stopped; go on with: {shlex.join(words)}")
-        return 130
+        return output.stopped()
     return _tell(book, told, store)
 
 
@@ -111,13 +105,9 @@ def _book(spec: StudySpec, store: Store) -> dict[str, Any]:
         if store.exists("manifest.json") or store.exists("model.json"):
             raise UserError(f"{store.uri} holds a run or a model; choose a folder of its own for --out")
         return book
-    book = json.loads(data)
+    book = parse(data, NAME, store.path(NAME))
     if book["fingerprint"] != identity(spec):
-        shown = "; ".join(list(differences(book["study"], literals(spec)))[:5])
-        raise UserError(
-            f"{store.uri} holds another study, nothing is changed there. Differences (old -> new): {shown}. "
-            f"Choose another --out"
-        )
+        raise refusal(store.uri, "holds another study", book["study"], literals(spec))
     return book
 
 
@@ -132,7 +122,6 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> 
     from gristmill.evaluation.collapse.chains import Meters
     from gristmill.evaluation.laws.precision import SURE
     from gristmill.generators.chains.work import do_all, done_units
-    from gristmill.jobs.produce.drive import interruptible
     from gristmill.jobs.study.results import write_results
 
     stopped: list[bool] = []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gristmill.jobs.report.plots import COLOR, draw
+from gristmill.jobs.pages.figure import COLOR, draw
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,11 +1,11 @@
-"""Tables that the verbs print."""
+"""Tables that verbs print, and how they write seconds and money."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
 
-from gristmill.jobs.recipes.recipe import CompiledRecipe
 from gristmill.records.shards import Summary
 
 
@@ -17,6 +17,14 @@ def clock(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def money(amount: float | None) -> str:
+    """Two decimals from 1 on, else three significant digits; empty for None."""
+    if amount is None:
+        return ""
+    digits = 2 if amount >= 1 or amount <= 0 else min(12, 2 - math.floor(math.log10(amount)))
+    return f"{amount:,.{digits}f}"
 
 
 def totals_table(totals: Summary, title: str) -> Table:
@@ -69,26 +77,3 @@ def cost_table(totals: Summary, stages: Sequence[str], cost: Mapping[str, Any]) 
 
 def _of_stage(counts: Mapping[str, int], stage: str) -> int:
     return sum(count for reason, count in counts.items() if reason.partition(":")[0] == stage)
-
-
-def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
-    """What a run would do, for --dry-run."""
-    plan, recipe = compiled.plan, compiled.recipe
-    table = Table(title=f"{recipe.name} (dry run)", title_justify="left", show_header=False, box=None, padding=(0, 2))
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
-    if recipe.description:
-        table.add_row("description", recipe.description)
-    table.add_row("output", uri)
-    table.add_row("fingerprint", compiled.fingerprint)
-    table.add_row("source", f"{compiled.source.num_rows:,} rows in {len(compiled.source.parts):,} parts")
-    table.add_row("asks", "without end" if plan.num_asks is None else f"{plan.num_asks:,}")
-    table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
-    limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
-    table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")
-    table.add_row("generator", f"{compiled.generator.kind} {compiled.generator.model or ''}".strip())
-    if compiled.method:
-        table.add_row("method", compiled.method.kind)
-    table.add_row("stages", " -> ".join(s.name for s in compiled.stages) or "none")
-    table.add_row("columns", ", ".join(compiled.schema.names))
-    return table

@@ -23,7 +23,7 @@ from gristmill.records.readers.python_texts import docstrings, help_topics
 from gristmill.records.readers.tables import IMAGE, TableSchema
 from gristmill.records.schema import IDENTITY, PROVENANCE, REJECT
 from gristmill.records.spec import later, nearest
-from gristmill.records.stores.contract import open_store, split
+from gristmill.records.stores.opening import open_store, split
 
 PACKAGE = "package:"
 ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")

@@ -22,7 +22,8 @@ from gristmill.records.ids import fingerprint
 from gristmill.records.readers.datasets import PACKAGE, PACKED, DataSpec, digest_table, read_table
 from gristmill.records.readers.parquet import open_parquet
 from gristmill.records.spec import nearest
-from gristmill.records.stores.contract import Store, open_store, split
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store, split
 
 TEXT_ENDINGS = (".txt", ".md", ".rst")
 LINE_ENDINGS = (".jsonl", ".ndjson", *TEXT_ENDINGS)

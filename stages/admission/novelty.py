@@ -7,7 +7,6 @@ this is for pools of some ten thousand short texts; MinHash dedup beside it is f
 """
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,10 +15,10 @@ import pyarrow as pa
 
 from gristmill.records.errors import UserError
 from gristmill.records.ids import row_id
-from gristmill.records.readers.sources import Source
+from gristmill.records.words import WORD
 from gristmill.stages.admission.contract import Admission, AdmissionBook, AdmissionVerdict, ReadKept
+from gristmill.stages.contract import RunContext
 
-WORD = re.compile(r"\w+")
 SIMILAR = "similar"
 NUM_DECIMALS = 4
 MAX_SEEDS = 100_000
@@ -56,7 +55,7 @@ class Novelty(Admission):
     def __init__(self, spec: NoveltySpec, name: str | None = None) -> None:
         super().__init__(spec, name)
         self._seeds: list[list[str]] = []
-        self._plan: tuple[str, int, int] | None = None
+        self._run: tuple[str, int, int] | None = None  # fingerprint, generation, lot size
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_seeds": []}  # the driver's book has them; workers need none
@@ -67,8 +66,8 @@ class Novelty(Admission):
     def reads(self) -> list[str]:
         return [self.spec.column]
 
-    def bind(self, source: Source, fingerprint: str, generation: int, lot_size: int) -> None:
-        self._plan = fingerprint, generation, lot_size
+    def bind(self, run: RunContext) -> None:
+        source, self._run = run.source, (run.fingerprint, run.generation, run.lot_size)
         self._seeds = []
         if self.spec.seeds:
             if source.num_rows > MAX_SEEDS:
@@ -91,17 +90,17 @@ class Novelty(Admission):
         return TextBook(self.spec, self._seeds, self._id)
 
     def _id(self, ask: int) -> str:
-        if ask == SEED or self._plan is None:
+        if ask == SEED or self._run is None:
             return "seed"
-        fingerprint, generation, lot_size = self._plan
+        fingerprint, generation, lot_size = self._run
         return row_id(fingerprint, generation, *divmod(ask, lot_size))
 
     def refill(self, book: AdmissionBook, admitted: Mapping[str, int], kept: ReadKept) -> None:
-        assert self._plan is not None
+        assert self._run is not None
         for lot, table in kept(["row", self.spec.column]):
             texts = table.column(self.spec.column).to_pylist()
             for row, text in zip(table.column("row").to_pylist(), texts):
-                book.admit(words(text or ""), lot * self._plan[2] + row)
+                book.admit(words(text or ""), lot * self._run[2] + row)
 
 
 class TextBook(AdmissionBook):

@@ -14,7 +14,8 @@ from typing import Any
 from gristmill.records.errors import UserError
 from gristmill.records.readers.parquet import batches_of, open_parquet
 from gristmill.records.spec import nearest
-from gristmill.records.stores.contract import Store, open_store, read_bytes, split
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store, read_bytes, split
 
 TEXT_ENDINGS = (".txt", ".md", ".rst")
 ENDINGS = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", *TEXT_ENDINGS)

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from gristmill.records.ids import GOLDEN, mix_bits
 from gristmill.records.schema import IMAGE
 from gristmill.stages.contract import Findings
 from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
@@ -94,10 +95,7 @@ def masks(distance: int) -> np.ndarray:
 
 def mixed(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     """Keys of a band's values: a bijection of each (splitmix64's finalizer), with the band's number in it."""
-    keys = values ^ ((numbers + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15))
-    keys = (keys ^ (keys >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    keys = (keys ^ (keys >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return keys ^ (keys >> np.uint64(31))
+    return mix_bits(values ^ ((numbers + np.uint64(1)) * np.uint64(GOLDEN)))
 
 
 @lru_cache(maxsize=1)

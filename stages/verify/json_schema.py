@@ -96,7 +96,7 @@ class JsonSchema(Stage):
     def _schema(self) -> Any:
         if self.spec.file is None:
             return self.spec.schema if self.spec.schema is not None else {}
-        from gristmill.records.stores.contract import read_bytes
+        from gristmill.records.stores.opening import read_bytes
 
         try:
             return json.loads(read_bytes(self.spec.file))

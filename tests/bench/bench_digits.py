@@ -16,7 +16,7 @@ def bench() -> list[dict[str, Any]]:
     from gristmill.evaluation.diversity import prdc
     from gristmill.evaluation.features import Encoder
     from gristmill.generators.families.contract import draw_rows
-    from gristmill.jobs.fit.command import load_plan
+    from gristmill.jobs.fit.plan import load_plan
     from gristmill.records.readers.datasets import DataSpec, read_table
 
     plan = load_plan("recipes/fit/digits-ddpm.toml")

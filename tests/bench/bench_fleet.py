@@ -31,8 +31,9 @@ from gristmill.cluster.pools.pool import Pool
 from gristmill.cluster.pools.replica import Replica
 from gristmill.cluster.lots.work import LotPipeline
 from gristmill.generators.canned.generator import Canned
-from gristmill.jobs.recipes.recipe import compile_recipe, load
-from gristmill.records.stores.contract import LocalStore
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
+from gristmill.records.stores.local import LocalStore
 
 recipe, out, num_replicas, lots_per_s, seconds = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
 HOSTS, PER_REPLICA = 4, 2

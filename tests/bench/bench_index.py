@@ -28,7 +28,9 @@ from gristmill.records.lots import Plan, asks
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import ASK, full_schema, set_column
 from gristmill.records.shards import KEPT, OutputSpec, encode, shard_name
-from gristmill.records.stores.contract import LocalStore, Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.local import LocalStore
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch
 from gristmill.stages.dedup.texts import Dedup, Spec
 from tests.s3server import S3Server

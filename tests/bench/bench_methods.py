@@ -23,7 +23,8 @@ RAW = """
 import asyncio, glob, json, os, sys, time
 import pyarrow.parquet as pq
 from gristmill.generators.text.contract import Ask, Session
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.lots import asks
 from gristmill.engines.vllm import AskRefused, Reply
 from gristmill.engines.models import resolve

@@ -23,7 +23,8 @@ PLAIN = """
 import sys, time
 import numpy as np, pyarrow as pa
 from gristmill.cluster.lots.work import LotPipeline, finish, process
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.lots import asks
 from gristmill.stages.admission.contract import LotVerdicts
 from gristmill.stages.dedup.bandindex import BandIndex, resolve

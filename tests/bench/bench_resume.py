@@ -18,8 +18,9 @@ NUM_UNCOUNTED = 200  # lots committed after the manifest was last saved
 CHILD = """
 import resource, sys, time
 from gristmill.jobs.produce.command import _resume
-from gristmill.jobs.recipes.recipe import compile_recipe, load
-from gristmill.records.stores.contract import open_store
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
+from gristmill.records.stores.opening import open_store
 mill, store = compile_recipe(load(sys.argv[1])), open_store(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
@@ -55,12 +56,13 @@ def _output(folder: Path) -> tuple[str, str]:
     """An output of NUM_LOTS lots made by hand from one real, empty shard."""
     import pyarrow as pa
 
-    from gristmill.jobs.recipes.recipe import compile_recipe, load
+    from gristmill.jobs.recipes.compile import compile_recipe
+    from gristmill.jobs.recipes.recipe import load
     from gristmill.records.lots import asks
     from gristmill.records.manifest import Manifest
     from gristmill.records.schema import ASK, set_column
     from gristmill.records.shards import Summary, encode
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
     from tests.recipes import canned
 
     recipe = canned(folder, num_asks=NUM_LOTS * 32 + 32, lot_size=32)

@@ -82,7 +82,7 @@ if __name__ == "__main__":
         from gristmill.cluster.units import run_units
         from gristmill.evaluation.collapse.chains import TableMeter
         from gristmill.generators.chains.work import do_all
-        from gristmill.records.stores.contract import open_store
+        from gristmill.records.stores.opening import open_store
         begun = time.perf_counter()
         with connected(ClusterSpec(num_cpus=CORES)):
             start_s = time.perf_counter() - begun

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.generators.families.contract import Family
-from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.tables import TableSchema
 from gristmill.stages.verify.copies import Index

@@ -26,7 +26,8 @@ RAW = """
 import json, os, sys, time
 from gristmill.engines.models import resolve
 from gristmill.generators.text.contract import mix
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.lots import asks
 mill = compile_recipe(load(sys.argv[1], sys.argv[2:]))
 spec = mill.generator.spec
@@ -51,9 +52,10 @@ import sys, time
 from gristmill.cluster.connect import connected
 from gristmill.cluster.lots.run import Job, LotLoop
 from gristmill.cluster.lots.work import LotPipeline
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.shards import Summary
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 mill = compile_recipe(load(sys.argv[1]))
 recipe = mill.recipe
 pipeline = LotPipeline(mill.plan, mill.stages, mill.schema, recipe.output)
@@ -65,7 +67,7 @@ def beat(state):
 with connected(recipe.cluster, print):
     totals = Summary()
     store = open_store(sys.argv[2])
-    job = Job(pipeline, mill.asked(store), store, recipe.cluster, recipe.limits, mill.generator, totals)
+    job = Job(pipeline, mill.ask_source(store), store, recipe.cluster, recipe.limits, mill.generator, totals)
     loop = LotLoop(job, beat, print)
     pool = loop.pools[0]
     stop = pool.stop

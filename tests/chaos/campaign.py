@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.chaos.driver import Driver, WrongData
 from tests.chaos.nodes import Nodes
 from tests.chaos.plan import SHAPES, Kill, Shape, kills, num_runs

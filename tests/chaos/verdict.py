@@ -9,7 +9,7 @@ import pyarrow as pa
 from gristmill.records import manifest
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.shards import KEPT, REJECTED
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
 from tests.outputs import kept_hashes
 

@@ -14,7 +14,7 @@ from gristmill.generators.families.quality import Quality, QualitySpec
 from gristmill.generators.images.classifier import Classifier, Spec
 from gristmill.records.readers.datasets import digest_table, images_table
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import LocalStore
+from gristmill.records.stores.local import LocalStore
 from tests.docstrings import docstrings
 
 FINISHES = ("stop", "length")

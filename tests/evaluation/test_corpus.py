@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gristmill.evaluation.corpus import Corpora, embedder, equal_amounts, judge_texts, vocabulary_growth
-from gristmill.evaluation.text import tokens
+from gristmill.records.words import tokens
 from tests.docstrings import docstrings
 
 

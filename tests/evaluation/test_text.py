@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.evaluation import text
+from gristmill.records.words import tokens
 
 
 def words(line: str) -> list[str]:
-    return text.tokens(line)
+    return tokens(line)
 
 
 def test_tokens() -> None:

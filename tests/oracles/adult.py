@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.tables import TableSchema
 

@@ -13,7 +13,7 @@ from tests.oracles.speed import TARGETS, peer
 
 
 def bench() -> list[dict[str, Any]]:
-    from gristmill.jobs.fit.command import load_plan
+    from gristmill.jobs.fit.plan import load_plan
 
     schema, train, test = parts()
     real = auc(train, test, schema)

@@ -10,7 +10,9 @@ import pytest
 from gristmill.records import events as module
 from gristmill.records.errors import UserError
 from gristmill.records.events import Events, newest_events, part_name, parts, read_events
-from gristmill.records.stores.contract import LocalStore, Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.local import LocalStore
+from gristmill.records.stores.opening import open_store
 
 RUN = "0123456789abcdef0123456789abcdef"
 

@@ -10,7 +10,7 @@ import pytest
 from gristmill.records import lease as module
 from gristmill.records.errors import UserError
 from gristmill.records.lease import NAME, Lease
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from gristmill.records.stores.s3 import S3Store
 from tests.faults import faults, wait_until
 

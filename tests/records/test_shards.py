@@ -21,7 +21,7 @@ from gristmill.records.shards import (
     read_meta,
     shard_name,
 )
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 TEXT = pa.field("text", pa.string())
 SCHEMA = full_schema([TEXT], [])

@@ -16,6 +16,7 @@ from gristmill.records.spec import build
 from gristmill.stages.admission.balance import Balance, BalanceSpec
 from gristmill.stages.admission.contract import AdmissionBook, is_full, resolve_admitting, tally
 from gristmill.stages.admission.novelty import Novelty, NoveltySpec, words
+from gristmill.stages.contract import RunContext
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, BandIndex, resolve
 
 KEYS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans(), st.integers(-2, 3)), max_size=24)
@@ -215,7 +216,7 @@ class Broken(Part):
 def test_seeds_are_the_rows_that_can_be_read_and_workers_need_none() -> None:
     stage = novelty()
     for _ in range(2):
-        stage.bind(Source([Broken()], None), "0" * 32, 0, 8)
+        stage.bind(RunContext(Source([Broken()], None), "0" * 32, 0, 8))
     assert stage.new_book().judge(words("sing a song"), 0).evidence == {"rouge_l": 1.0, "nearest": "seed"}
     assert pickle.loads(pickle.dumps(stage)).new_book().judge(words("sing a song"), 0).reason is None
 
@@ -224,4 +225,4 @@ def test_a_source_too_long_to_compare_with_is_refused() -> None:
     many = Broken()
     many.num_rows = 100_001
     with pytest.raises(UserError, match="set seeds = false"):
-        novelty().bind(Source([many], None), "0" * 32, 0, 8)
+        novelty().bind(RunContext(Source([many], None), "0" * 32, 0, 8))

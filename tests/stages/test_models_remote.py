@@ -8,7 +8,7 @@ import pytest
 
 from gristmill.engines import models
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
 from gristmill.stages.verify.json_schema import JsonSchema

@@ -25,7 +25,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
-from gristmill.records.words import WORD
+from gristmill.records.words import tokens as word_tokens
 
 TEXT = "text"
 SCHEMA = TableSchema((Column(TEXT, "text"),))
@@ -80,16 +80,12 @@ def real_blocks(
     held = tokens.pieces(tokenizer, holdout, length)
     if not held:
         raise UserError(f"{held_out} has no text of {length} tokens")
-    return Real(tokenizer, pa.table({TEXT: blocks}), held, [words_of(text) for text in blocks])
+    return Real(tokenizer, pa.table({TEXT: blocks}), held, [word_tokens(text) for text in blocks])
 
 
 def _texts(table: pa.Table, column: str, what: str) -> list[str]:
     schema = TableSchema((Column(column, "text"),))
     return list(schema.conform(table, what).column(0).to_pylist())
-
-
-def words_of(text: str) -> list[str]:
-    return WORD.findall(text.lower())
 
 
 class CausalLmChain(TableChain):
@@ -180,16 +176,16 @@ class CausalLmChain(TableChain):
         """perplexity and bits_per_byte of the holdout, and what the meter says of the texts made, with their own
         perplexity under generation 1's model."""
         length, tokenizer = self.lm.length, self.real_text.tokenizer
-        own = Scorer.of_files(model, tokenizer, device())
+        own = Scorer.from_files(model, tokenizer, device())
         held = self.real_text.holdout[: self.spec.scored]
         scores = own.log_probabilities(held, length)
         found = {"perplexity": perplexity(scores), "bits_per_byte": bits_per_byte(scores, held)}
-        first = own if self.shelf.generation == 1 else Scorer.of_files(self.shelf.served(1), tokenizer, device())
+        first = own if self.shelf.generation == 1 else Scorer.from_files(self.shelf.served(1), tokenizer, device())
         texts = made.column(0).to_pylist()
-        self._under_first = [np.minimum(s, 0.0) for s in first.log_probabilities(texts, length)]
+        self._under_first = first.log_probabilities(texts, length)
         if self.meter is not None:
             meter = self.meter.text(self.real_text.words)
-            found |= meter([words_of(t) for t in texts], self._under_first)
+            found |= meter([word_tokens(t) for t in texts], self._under_first)
         return {name: np.array([value], np.float64) for name, value in found.items()}
 
     def exhibit(self, made: pa.Table) -> Mapping[str, Any]:

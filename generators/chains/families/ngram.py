@@ -15,7 +15,7 @@ import pyarrow as pa
 from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
 from gristmill.records.errors import UserError
 from gristmill.records.readers.python_texts import help_topics
-from gristmill.records.words import WORD
+from gristmill.records.words import tokens
 
 START, UNKNOWN = 0, 1
 HOLDOUT_EVERY = 6  # every so many-th block is held out
@@ -68,7 +68,7 @@ class Ngram(ChainFamily):
     def open(self) -> None:
         if hasattr(self, "_train"):
             return
-        found = WORD.findall("\n".join(help_topics().column("text").to_pylist()).lower())
+        found = tokens("\n".join(help_topics().column("text").to_pylist()))
         num = len(found) // self.spec.length
         blocks = np.array(found[: num * self.spec.length], dtype=object).reshape(num, self.spec.length)
         is_held = np.arange(num) % HOLDOUT_EVERY == 0

@@ -12,13 +12,13 @@ from gristmill.jobs.release.formats import Form
 from gristmill.jobs.release.mixture.draw import Candidates, Drawn
 from gristmill.jobs.release.mixture.parts import Part
 from gristmill.jobs.release.mixture.spec import MixSpec
+from gristmill.records.formats import newest
 from gristmill.records.spec import literals
 from gristmill.records.words import TOKENS_ARE
 
 if TYPE_CHECKING:
     from gristmill.jobs.release.command import ShardFile
 
-FORMAT = 1
 DID = {
     "shrink": "rows were left out",
     "resample": "rows were taken more than once, and synthetic rows that exceeded the cap were left out",
@@ -49,7 +49,7 @@ def mixture_facts(
     for array in (rows.ids, drawn.times, drawn.weights):
         content.update(array.tobytes())
     return {
-        "format": FORMAT,
+        "format": newest("mixture.json"),
         "fingerprint": content.hexdigest(),
         "asked": asked,
         "text_column": text_column,

@@ -35,7 +35,8 @@ from gristmill.jobs.release.mixture.scan import candidates, checksum, release_sc
 from gristmill.jobs.release.mixture.spec import load_mix
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 

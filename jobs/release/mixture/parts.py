@@ -29,7 +29,8 @@ from gristmill.records.readers.sources import find_files
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, RESERVED
 from gristmill.records.shards import KEPT, shard_name
 from gristmill.records.spec import nearest
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.rows import row_hashes
 
 LEFT_OUT = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # of use inside a run only

@@ -15,7 +15,7 @@ from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC
 from gristmill.records.schema import with_images
-from gristmill.records.words import num_words, text_key
+from gristmill.records.words import num_tokens, text_key
 
 SAMPLED_ROWS = 256  # of a chunk, to know how large its rows are in a shard
 BLOBS = {"ids": "S16", "twins": "S16", "keys": "<u8", "tokens": "<i8", "is_real": "?", "generation": "<i4"}
@@ -44,7 +44,7 @@ def traits(rows: pa.Table, payload: pa.Schema, text_column: str | None, where: s
         raise UserError(f"{where}: rows without an id of 32 hex characters, or without an origin") from None
     if text_column:
         texts = rows.column(text_column).to_pylist()
-        twins, tokens = [text_key(text) for text in texts], [num_words(text) for text in texts]
+        twins, tokens = [text_key(text) for text in texts], [num_tokens(text) for text in texts]
     else:
         twins, tokens = content_hashes(rows.select(payload.names)), [0] * len(ids)
     return {
@@ -111,7 +111,7 @@ def released(
     columns = {PART: pa.array([part.title] * len(again), pa.string()), COPY: pa.array(copies.astype(np.int32))}
     columns[WEIGHT] = pa.array(np.array(taken["weights"], np.float64)[again])
     if text_column:
-        tokens = [num_words(text) for text in rows.column(text_column).to_pylist()]
+        tokens = [num_tokens(text) for text in rows.column(text_column).to_pylist()]
         columns[TOKENS] = pa.array(tokens, pa.int32())
     table = pa.table([columns[f.name] if f.name in columns else rows.column(f.name) for f in schema], schema=schema)
     names = [one if copy == 0 else f"{one}/{copy}" for one, copy in zip((ids[i] for i in again), copies)]

@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 
 from gristmill.records.manifest import load
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.cluster.lots.test_crashes import start
 from tests.conftest import gristmill
 from tests.outputs import kept_hashes, num_committed, wait_for_commits

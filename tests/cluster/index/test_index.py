@@ -21,7 +21,9 @@ from gristmill.cluster.index import snapshots
 from gristmill.cluster.index.rebuild import ClaimSource
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.shards import KEPT, shard_name
-from gristmill.records.stores.contract import LocalStore, Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.local import LocalStore
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, resolve
 from gristmill.stages.dedup.bloomindex import BloomIndex
 from gristmill.stages.dedup.texts import Spec

@@ -12,7 +12,7 @@ import pytest
 
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.rounds import RoundSource, RoundsSpec
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill
 from tests.outputs import kept_hashes, shard_paths, wait_for_commits
 from tests.recipes import AT_ONCE, canned

@@ -19,7 +19,7 @@ from gristmill.generators.chains.work import do, rows_name, unit_name
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Regime, preset
 from gristmill.records.readers.parquet import read_parquet
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.generators.chains.test_chains import BREAST_CANCER, SMALL, family, run
 
 

@@ -17,7 +17,7 @@ from gristmill.jobs.recipes.toml_file import load_table
 from gristmill.records.readers.datasets import data_spec, digest_table, images_table, read_table
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.generators.chains.test_chains import BREAST_CANCER
 
 DIGITS = {

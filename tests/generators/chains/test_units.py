@@ -7,7 +7,7 @@ import pytest
 from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.work import ROWS, UNITS, do
 from gristmill.records.mixing.regimes import Regime, preset
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.generators.chains.test_chains import BREAST_CANCER
 
 N = 150

@@ -23,7 +23,7 @@ from gristmill.generators.private.account import PrivacySpec
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.generators.images.test_families import SPECS as IMAGES
 
 Rows = tuple[TableSchema, pa.Table]

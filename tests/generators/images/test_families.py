@@ -19,7 +19,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, pixels_of, read_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import LocalStore
+from gristmill.records.stores.local import LocalStore
 
 LABELS = tuple("0123456789")
 DIGITS = TableSchema(

@@ -19,7 +19,7 @@ from gristmill.generators.lm.spec import LmSpec
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 SCHEMA = TableSchema((Column("text", "text"),))
 SMALL: dict[str, Any] = {"hidden": 32, "layers": 2, "heads": 1, "vocabulary": 512, "length": 16, "batch": 8, "lr": 4e-3}
@@ -77,7 +77,7 @@ def test_training_learns_and_the_folder_is_what_transformers_reads(texts: list[s
     tokenizer = AutoTokenizer.from_pretrained(fitted / "hf")
     assert json.loads((fitted / "hf" / "config.json").read_text())["tie_word_embeddings"] is False
     files = {path.name: path.read_bytes() for path in (fitted / "hf").iterdir()}
-    scores = Scorer.of_files(files).log_probabilities(texts[:4], 16)
+    scores = Scorer.from_files(files).log_probabilities(texts[:4], 16)
     ids = tokens.rows_of(tokenizer, texts[:1], 16)
     import torch
 
@@ -116,9 +116,9 @@ def test_adapters_alone_are_trained_and_are_merged_into_what_is_served(
     assert isinstance(fit.family, CausalLm)
     assert all("lora" in name for name in fit.family.trained().tensors)
     served = {path.name: path.read_bytes() for path in (tmp_path / "hf").iterdir()}
-    merged = np.concatenate(Scorer.of_files(served).log_probabilities(texts[:4], 16))
-    apart = np.concatenate(Scorer(fit.family._network, fit.family.tokenizer).log_probabilities(texts[:4], 16))
-    before = Scorer.of_model(str(fitted / "hf")).log_probabilities(texts[:4], 16)
+    merged = np.concatenate(Scorer.from_files(served).log_probabilities(texts[:4], 16))
+    apart = np.concatenate(Scorer(lambda: (fit.family._network, fit.family.tokenizer)).log_probabilities(texts[:4], 16))
+    before = Scorer.from_model(str(fitted / "hf")).log_probabilities(texts[:4], 16)
     assert np.allclose(merged, apart, atol=0.1)  # one is rounded to bfloat16
     assert np.concatenate(before).mean() < apart.mean() - 0.05  # and it has learnt
     assert set(served) == {path.name for path in (fitted / "hf").iterdir()}

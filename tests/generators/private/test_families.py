@@ -16,7 +16,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 SCHEMA = TableSchema(
     (

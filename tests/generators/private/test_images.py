@@ -18,7 +18,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table, images_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.generators.images.test_families import DIGITS, digits
 
 SPEC = {"steps": 10, "batch": 24, "width": 8, "sample_steps": 4, "copies": 2}

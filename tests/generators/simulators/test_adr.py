@@ -16,11 +16,11 @@ from gristmill.generators.simulators.adr import Adr, AdrSpec
 from gristmill.generators.simulators.contract import Parameter
 from gristmill.generators.simulators.family import AdrFamily
 from gristmill.generators.simulators.family import Spec as FamilySpec
-from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import LocalStore
+from gristmill.records.stores.local import LocalStore
 from tests.recipes import write
 
 PARAMETERS = (Parameter("a", 0.0, -1.0, 2.0), Parameter("b", 5.0, 5.0, 9.0), Parameter("fixed", 3.0, 3.0, 3.0))

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from gristmill.engines.vllm import AskRefused, Reply
 from gristmill.generators.text.preference import different, verdict
 from gristmill.generators.text.principles import draw, load_principles
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
 from tests.generators.text.script import made, method_of, refusal, told
 from tests.recipes import write

@@ -14,11 +14,11 @@ import pytest
 from gristmill.generators.families.fit import WITHHELD, Fit
 from gristmill.generators.families.folder import read_card
 from gristmill.generators.tabular.independent import Independent, Spec
-from gristmill.jobs.evaluate.inputs import Asked, read_inputs
+from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
 from gristmill.records.readers.tables import infer
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look, picture
 from tests.conftest import gristmill
 from tests.jobs.report.test_report import Reader
@@ -103,7 +103,7 @@ def test_the_page_harms_nobody_and_shows_the_card(made: Path) -> None:
     assert "They are no guarantee of privacy" in text
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_browser_shows_it_at_every_width(made: Path, tmp_path: Path) -> None:
     html = Path(shutil.copy(made / "report.html", tmp_path / "report.html"))
     for width in (360, 400, 1200):
@@ -143,10 +143,10 @@ def test_copies_are_found_out_and_numbers_come_again(tmp_path: Path) -> None:
     assert "No --target was given" in (tmp_path / "a" / "report.html").read_text()
 
 
-def asked(folder: Path, **changes: Any) -> Asked:
+def asked(folder: Path, **changes: Any) -> EvaluateArgs:
     pq.write_table(resampled(), folder / "rows.parquet")
     fields = {"synthetic": str(folder / "rows.parquet"), "real_train": TRAIN, "real_holdout": HOLDOUT}
-    return Asked(**{**fields, "out": str(folder / "out"), **changes})
+    return EvaluateArgs(**{**fields, "out": str(folder / "out"), **changes})
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_rows_that_stand_many_times_by_nature_are_no_leak(tmp_path: Path) -> Non
     for name in ("train", "holdout", "made"):
         pq.write_table(pa.table({"c": draws.choice(["a", "b", "c"], 100)}), tmp_path / f"{name}.parquet")
     paths = {n: str(tmp_path / f"{f}.parquet") for n, f in (("real_train", "train"), ("real_holdout", "holdout"))}
-    inputs = read_inputs(Asked(str(tmp_path / "made.parquet"), out="", **paths))
+    inputs = read_inputs(EvaluateArgs(str(tmp_path / "made.parquet"), out="", **paths))
     assert inputs.sides.schema.names == ["c"]
 
 

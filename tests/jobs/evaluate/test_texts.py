@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.jobs.evaluate.inputs import Asked, read_inputs
-from gristmill.jobs.evaluate.perplexity import Perplexity
+from gristmill.engines.scorer import Scorer
+from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.records.errors import UserError
 from tests.browser import browser, look
 from tests.conftest import gristmill
@@ -46,13 +46,14 @@ def language_model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_perplexity_of_a_model_that_knows_nothing_is_its_vocabulary(language_model: str) -> None:
-    score = Perplexity(language_model)
+    score = Scorer.from_model(language_model).log_probabilities
     found = score(["some words", "a", ""])
-    assert len(found[0]) in (9, 10) and found[2] == []  # one letter fewer without a begin-of-text token
-    assert all(v == pytest.approx(-math.log(96), rel=1e-5) for v in found[0])
-    assert len(score(["x" * 500])[0]) in (63, 64)
+    # The tokenizer has neither a begin nor an end of text: the first letter is not scored.
+    assert [len(values) for values in found] == [9, 0, 0]
+    assert np.allclose(found[0], -math.log(96), rtol=1e-5)
+    assert len(score(["x" * 500])[0]) == 64  # the model's context
     with pytest.raises(UserError, match="no such folder"):
-        Perplexity("/no/such/model")
+        Scorer.from_model("/no/such/model")
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_a_corpus_alone_is_judged_by_its_texts(made: Path) -> None:
     assert "embedding coverage" in html and "Pairs of columns" not in html and "Privacy: attacks" not in html
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_narrow_browser_shows_it(made: Path, tmp_path: Path) -> None:
     html = Path(shutil.copy(made / "report.html", tmp_path / "report.html"))
     for width in (400, 1200):
@@ -146,9 +147,9 @@ def test_a_column_that_the_schema_calls_a_category_stays_one(tmp_path: Path) -> 
         '[[columns]]\nname = "n"\nkind = "numeric"\n'
     )
     sides = {"synthetic": words["s"], "real_train": words["t"], "real_holdout": words["h"], "out": ""}
-    found = read_inputs(Asked(**sides, schema=str(schema)))
+    found = read_inputs(EvaluateArgs(**sides, schema=str(schema)))
     assert found.texts is None and found.sides and found.sides.schema.names == ["text", "n"]
-    found = read_inputs(Asked(**sides, schema=str(schema), text_column="text"))
+    found = read_inputs(EvaluateArgs(**sides, schema=str(schema), text_column="text"))
     assert found.texts and found.sides and found.sides.schema.names == ["n"]
 
 
@@ -170,5 +171,5 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
         ),
     ):
         with pytest.raises(UserError) as caught:
-            read_inputs(Asked(**{"out": "", **changes}))
+            read_inputs(EvaluateArgs(**{"out": "", **changes}))
         assert words in str(caught.value)

@@ -19,14 +19,14 @@ from gristmill.generators.families.contract import draw_rows
 from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.tabular.public import noisy_counts
-from gristmill.jobs.evaluate.inputs import Asked as Judged
+from gristmill.jobs.evaluate.inputs import AuditPrivacyArgs as Judged
 from gristmill.jobs.evaluate.inputs import read_inputs
 from gristmill.jobs.fit import audit_privacy as verb
-from gristmill.jobs.fit.audit_privacy import Asked, audit_privacy
-from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.fit.audit_privacy import AuditPrivacyArgs, audit_privacy
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
@@ -87,7 +87,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     fit_here(recipe, folder / "model")
     done = gristmill("audit-privacy", recipe, "--out", str(folder / "model"), "--seed", "5")
     assert done.returncode == 0, done.stderr
-    assert "nothing is claimed" in done.stdout
+    assert "the model claims nothing" in done.stdout
     return folder, recipe
 
 
@@ -99,7 +99,7 @@ def test_a_family_that_copies_is_found_out_by_the_whole_verb(copied: tuple[Path,
     assert found["model"] == read_card(str(folder / "model")).digest
     assert sorted(p.name for p in (folder / "model").iterdir()) == ["audit.json", "model.json", "weights.safetensors"]
     before = (folder / "model" / "audit.json").read_bytes()
-    assert audit_privacy(Asked(recipe, str(folder / "model"))) == 0  # again: it is there
+    assert audit_privacy(AuditPrivacyArgs(recipe, str(folder / "model"))) == 0  # again: it is there
     assert (folder / "model" / "audit.json").read_bytes() == before
 
 
@@ -108,7 +108,7 @@ def test_an_honest_private_model_is_not_refuted(adjacency: str, tmp_path: Path, 
     recipe = recipe_of(tmp_path, "mst", privacy={**PRIVACY, "adjacency": adjacency})
     out = fit_here(recipe, tmp_path / "model")
     Path(tmp_path / "people.parquet").unlink()  # its own rows are audited: the private ones are not even read
-    assert audit_privacy(Asked(recipe, out, seed=1)) == 0
+    assert audit_privacy(AuditPrivacyArgs(recipe, out, seed=1)) == 0
     found = json.loads((tmp_path / "model" / "audit.json").read_text())
     assert found["epsilon_lower_bound"] <= found["claimed_epsilon"] <= 1.0 and not found["is_refuted"]
     assert found["rows"] == verb.MODEL_ROWS and found["adjacency"] == adjacency
@@ -128,12 +128,12 @@ def test_a_fit_that_forgets_its_noise_is_refuted(
     monkeypatch.setattr("gristmill.generators.tabular.mst.noisy_counts", forgetful)
     recipe = recipe_of(tmp_path, "mst", privacy={**PRIVACY, "adjacency": adjacency})
     out = fit_here(recipe, tmp_path / "model")
-    assert audit_privacy(Asked(recipe, out, seed=1)) == 1
+    assert audit_privacy(AuditPrivacyArgs(recipe, out, seed=1)) == 1
     said = capsys.readouterr()
     assert "REFUTED" in said.out and "must not be called private" in said.err
     found = json.loads((tmp_path / "model" / "audit.json").read_text())
     assert found["is_refuted"] and found["epsilon_lower_bound"] > found["claimed_epsilon"]
-    assert audit_privacy(Asked(recipe, out)) == 1  # and it is told again
+    assert audit_privacy(AuditPrivacyArgs(recipe, out)) == 1  # and it is told again
 
 
 def test_coins_of_the_operating_system_differ_and_are_written_down(tmp_path: Path, in_process: None) -> None:
@@ -141,7 +141,7 @@ def test_coins_of_the_operating_system_differ_and_are_written_down(tmp_path: Pat
     seeds = set()
     for name in ("a", "b"):
         out = fit_here(recipe, tmp_path / name)
-        assert audit_privacy(Asked(recipe, out, canaries=20, samples=100)) == 0
+        assert audit_privacy(AuditPrivacyArgs(recipe, out, canaries=20, samples=100)) == 0
         found = json.loads((tmp_path / name / "audit.json").read_text())
         seeds.add(found["coin_seed"])
         assert found["coins"] == "of the operating system" and found["num_canaries"] == 20
@@ -152,12 +152,12 @@ def test_public_rows_and_the_note_on_private_ones(tmp_path: Path, in_process: No
     recipe = recipe_of(tmp_path, "mst", privacy=PRIVACY)
     out = fit_here(recipe, tmp_path / "model")
     pq.write_table(people(700, seed=9), tmp_path / "public.parquet")
-    assert audit_privacy(Asked(recipe, out, data=str(tmp_path / "public.parquet"))) == 0
+    assert audit_privacy(AuditPrivacyArgs(recipe, out, data=str(tmp_path / "public.parquet"))) == 0
     assert "no budget covers it" not in capsys.readouterr().err
     found = json.loads((tmp_path / "model" / "audit.json").read_text())
     assert found["rows"] == str(tmp_path / "public.parquet") and found["num_rows"] == 700
     (tmp_path / "model" / "audit.json").unlink()
-    assert audit_privacy(Asked(recipe, out, data=str(tmp_path / "people.parquet"))) == 0
+    assert audit_privacy(AuditPrivacyArgs(recipe, out, data=str(tmp_path / "people.parquet"))) == 0
     assert "no budget covers it" in capsys.readouterr().err
 
 
@@ -175,7 +175,7 @@ def test_the_page_shows_the_audit(copied: tuple[Path, str], tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "audit: verdict" in html and "nothing is claimed" in html and "audit: num correct" in html
+    assert "audit: verdict" in html and "the model claims nothing" in html and "audit: num correct" in html
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["model"]["audit"]["epsilon_lower_bound"] > 1
     if browser() is not None:
         assert look(tmp_path / "out" / "report.html", 400)["width"] <= 400
@@ -201,11 +201,11 @@ def _schema() -> str:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": 1}, "fitted by another recipe, nothing is audited. Differences (model -> recipe): seed: 0 -> 1"),
+        ({"seed": 1}, "fitted by another recipe; nothing was changed. Differences (output -> command): seed: 0 -> 1"),
         ({"model": {"kind": "independent"}}, "holds a model of kind 'smote', the recipe is of kind 'independent'"),
         ({"model": {"kind": "smote", "neighbours": 2}}, "fitted by another recipe"),
         ({"data": {"path": "package:breast-cancer"}}, "the recipe names package:breast-cancer"),
-        ({"model": {"kind": "adr"}, "data": None, "schema": None}, "nobody whose privacy could be audited"),
+        ({"model": {"kind": "adr"}, "data": None, "schema": None}, "no privacy to audit"),
         ({"model": {"kind": "smoke"}}, "did you mean 'smote'"),
     ],
 )
@@ -215,7 +215,7 @@ def test_what_cannot_be_audited_is_refused(
     out = fit_here(recipe_of(tmp_path, "smote"), tmp_path / "model")
     recipe = recipe_of(tmp_path, "other", **{"model": {"kind": "smote"}, **changes})
     with pytest.raises(UserError) as caught:
-        audit_privacy(Asked(recipe, out))
+        audit_privacy(AuditPrivacyArgs(recipe, out))
     assert words in str(caught.value) and "\n" not in str(caught.value)
     assert sorted(p.name for p in (tmp_path / "model").iterdir()) == ["model.json", "weights.safetensors"]
 
@@ -223,20 +223,20 @@ def test_what_cannot_be_audited_is_refused(
 def test_changed_rows_too_few_canaries_images_and_a_missing_model_are_refused(tmp_path: Path, in_process: None) -> None:
     recipe = recipe_of(tmp_path, "smote")
     with pytest.raises(UserError, match="holds no finished model"):
-        audit_privacy(Asked(recipe, str(tmp_path / "model")))
+        audit_privacy(AuditPrivacyArgs(recipe, str(tmp_path / "model")))
     out = fit_here(recipe, tmp_path / "model")
     with pytest.raises(UserError, match="--canaries must be at least 2"):
-        audit_privacy(Asked(recipe, out, canaries=1))
+        audit_privacy(AuditPrivacyArgs(recipe, out, canaries=1))
     pq.write_table(people(seed=3), tmp_path / "people.parquet")
     with pytest.raises(UserError, match="fitted by another recipe"):
-        audit_privacy(Asked(recipe, out))
+        audit_privacy(AuditPrivacyArgs(recipe, out))
     image = {"name": "image", "kind": "image", "height": 8, "width": 8, "channels": 1}
     columns = [image, {"name": "label", "kind": "category", "categories": [str(d) for d in range(10)]}]
     digits = {"data": {"path": "package:digits"}, "schema": {"columns": columns}}
     vae = recipe_of(tmp_path, "vae", **digits, model={"kind": "vae", "steps": 1})
     fit_here(vae, tmp_path / "vae-model")
-    with pytest.raises(UserError, match="'image' of model 'vae' is of kind image, which it cannot audit"):
-        audit_privacy(Asked(vae, str(tmp_path / "vae-model")))
+    with pytest.raises(UserError, match="column 'image' of model 'vae' is of kind image"):
+        audit_privacy(AuditPrivacyArgs(vae, str(tmp_path / "vae-model")))
 
 
 def test_a_schema_without_room_for_canaries_is_refused() -> None:
@@ -298,6 +298,6 @@ def test_killed_and_run_again_it_is_the_audit_of_the_first_coins(tmp_path: Path)
     begun = json.loads((work / "coins.json").read_text())
     again = gristmill(*command[3:])
     assert again.returncode == 0, again.stderr
-    assert "going on with the audit that was under way" in again.stderr
+    assert "resuming the audit that was stopped" in again.stderr
     assert json.loads((tmp_path / "model" / "audit.json").read_text())["coin_seed"] == begun["coin_seed"]
     assert not work.exists()

@@ -14,13 +14,13 @@ import pytest
 
 from gristmill.generators.families.contract import draw_rows, family_class
 from gristmill.generators.families.generator import Fitted, FittedSpec
-from gristmill.jobs.evaluate.inputs import Asked, read_inputs
-from gristmill.jobs.fit.command import load_plan
+from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import images_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
 from tests.generators.canned.test_canned import asks
 from tests.recipes import write
@@ -233,14 +233,14 @@ def test_produce_refuses_a_given_column_that_the_model_does_not_know(model: str)
 # evaluate
 
 
-def asked(folder: Path, changes: dict[str, Any], **flags: Any) -> Asked:
+def asked(folder: Path, changes: dict[str, Any], **flags: Any) -> EvaluateArgs:
     paths = {}
     for seed, side in enumerate(("synthetic", "real_train", "real_holdout")):
         paths[side] = put(folder / f"{side}.parquet", changes.get(side, good(seed=seed + 1)))
     schema = folder / "schema.toml"
     lines = ["[[columns]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in c.items()) for c in COLUMNS]
     schema.write_text("\n".join(lines))
-    return Asked(**{**paths, "out": str(folder / "out"), "schema": str(schema), **flags})
+    return EvaluateArgs(**{**paths, "out": str(folder / "out"), "schema": str(schema), **flags})
 
 
 @EACH_BAD
@@ -309,4 +309,4 @@ def test_evaluate_refuses_images_of_a_wrong_size(tmp_path: Path) -> None:
     lines = ["[[columns]]\n" + "".join(f"{k} = {json.dumps(v)}\n" for k, v in c.items()) for c in IMAGE_COLUMNS]
     schema.write_text("\n".join(lines))
     with pytest.raises(UserError, match="'image': row 0 holds an image of 4 x 4 pixels; the schema says 8 x 8"):
-        read_inputs(Asked(paths[2], paths[0], paths[1], str(tmp_path / "out"), str(schema)))
+        read_inputs(EvaluateArgs(paths[2], paths[0], paths[1], str(tmp_path / "out"), str(schema)))

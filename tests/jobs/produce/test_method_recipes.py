@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.lots import asks
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.contract import Stage
 from tests.conftest import ROOT
 
@@ -75,7 +76,7 @@ def test_a_shipped_recipe_runs_through_its_stages(name: str, tmp_path: Path) -> 
     assert mill.schema.equals(shipped.schema)
     mill.generator.check()
     mill.generator.open()
-    batch = asyncio.run(mill.generator.make(asks(mill.plan, mill.asked(open_store(str(tmp_path))), 0)))
+    batch = asyncio.run(mill.generator.make(asks(mill.plan, mill.ask_source(open_store(str(tmp_path))), 0)))
     for stage in mill.stages:
         batch = opened(stage).run(batch)
     rows = batch.to_pylist()

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from gristmill.jobs.fit.command import card_table, load_plan
+from gristmill.jobs.fit.command import card_table
+from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.schema import full_schema
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill
 from tests.engines.models import judged
 from tests.recipes import write

@@ -12,7 +12,8 @@ from gristmill.engines.served import ModelSpec
 from gristmill.generators.contract import fields_of
 from gristmill.generators.teacher import Teacher
 from gristmill.generators.text.generator import TextGenerator
-from gristmill.jobs.recipes.recipe import CompiledRecipe, compile_recipe, load
+from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.lots import asks
 from gristmill.records.schema import ASK, REJECT
 from tests.conftest import ROOT, gristmill
@@ -55,9 +56,9 @@ def test_a_few_rows(name: str, loop: asyncio.Runner, engine: Any, tmp_path: Path
     generator = mill.generator
     assert isinstance(generator, Teacher)
     generator._engine = engine
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
 
-    batch = asks(mill.plan, mill.asked(open_store(str(tmp_path))), 0)
+    batch = asks(mill.plan, mill.ask_source(open_store(str(tmp_path))), 0)
     made = loop.run(generator.make(batch))
     alone = loop.run(generator.make(batch.slice(1, 1)))
     assert alone.equals(made.slice(1, 1)), "a row is the same alone and in company, whatever its calls"

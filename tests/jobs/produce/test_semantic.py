@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gristmill.jobs.report.command import page
-from gristmill.jobs.status.command import load_book
-from gristmill.records.stores.contract import open_store
+from gristmill.jobs.status.life import load_manifest
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.decontaminate.benchmarks import Benchmark, load
 from tests.conftest import gristmill
 from tests.recipes import canned
@@ -98,7 +98,7 @@ def test_the_same_bytes_in_two_starts_with_other_workers(made: Path, tmp_path: P
 
 def test_the_report_shows_the_words_in_which_each_item_was_met(made: Path) -> None:
     store = open_store(str(made))
-    html = " ".join(page(store, load_book(store)).split())
+    html = " ".join(page(store, load_manifest(store)).split())
     section = html[html.index("Benchmark contamination") : html.index("A look at the rows")]
     ngrams, _, embedded = section.partition("cosine of embeddings")
     assert "HumanEval/<wbr>10" in ngrams and "Find the shortest palindrome that begins with" in ngrams

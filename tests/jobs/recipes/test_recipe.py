@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from gristmill.jobs.fit.command import load_plan
-from gristmill.jobs.recipes.recipe import compile_recipe, load
+from gristmill.jobs.fit.plan import load_plan
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT
 from tests.recipes import canned
 

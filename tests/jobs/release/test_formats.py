@@ -23,7 +23,7 @@ from gristmill.jobs.release.formats import DIALOGUE, FORMATS, form_of, made_as
 from gristmill.jobs.release.mixture.parts import open_part
 from gristmill.jobs.release.mixture.spec import PartSpec
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
 from tests.jobs.release.test_mixture import by_hand, make_run, release_rows, text
 from tests.recipes import write

@@ -30,7 +30,7 @@ from gristmill.records.manifest import Manifest
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import REJECT, full_schema
 from gristmill.records.shards import OutputSpec, encode, put_kept, put_rejected
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
 

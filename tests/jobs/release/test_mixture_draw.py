@@ -13,7 +13,7 @@ from gristmill.jobs.release.mixture.draw import Candidates, Drawn, draw, twins
 from gristmill.jobs.release.mixture.spec import MixSpec, PartSpec
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.caps import effective
-from gristmill.records.words import NO_KEY, num_words, text_key
+from gristmill.records.words import NO_KEY, num_tokens, text_key
 
 POLICIES = ["fail", "shrink", "resample", "real", "reweight"]
 
@@ -228,5 +228,5 @@ def test_effective_rows() -> None:
 
 
 def test_words_and_twins_of_texts() -> None:
-    assert num_words("It isn't 3.5%, naïve!") == 11 and num_words(None) == num_words(" \n") == 0
+    assert num_tokens("It isn't 3.5%, naïve!") == 11 and num_tokens(None) == num_tokens(" \n") == 0
     assert text_key("A  b\n") == text_key("a B") != text_key("ab") and text_key(" ") == NO_KEY

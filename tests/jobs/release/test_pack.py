@@ -27,7 +27,7 @@ def test_pack(tmp_path: Path, s3: str) -> None:
     assert sorted(packed) == sorted(kept) and packed != kept
     assert "minhash" not in pq.read_schema(shards[0]).names
 
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
 
     for path in shards:
         assert open_store(remote).read(path.name) == path.read_bytes()

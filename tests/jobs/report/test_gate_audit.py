@@ -8,15 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.jobs.recipes.recipe import Recipe, compile_recipe, load
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import GateAuditSpec, Recipe, load
 from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import page
-from gristmill.jobs.report.gate_audit import GateAuditSpec, Slice, audited, count, gates, rate
+from gristmill.jobs.report.gate_audit import LabelledRows, count, gate_rates, gates, rate
 from gristmill.jobs.report.gate_plot import plane
-from gristmill.jobs.status.command import load_book
+from gristmill.jobs.status.life import load_manifest
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
 
@@ -25,7 +26,7 @@ COUNTS = st.dictionaries(st.sampled_from(["", "generator", "first", "second"]), 
 
 @given(COUNTS, COUNTS)
 def test_every_labelled_row_passes_or_stops_at_one_gate(right: dict[str, int], wrong: dict[str, int]) -> None:
-    found = Slice()
+    found = LabelledRows()
     found.right.update(right)
     found.wrong.update(wrong)
     first, second, together = gates(found, ["first", "second"])
@@ -65,19 +66,23 @@ def test_known_intervals_and_shares() -> None:
     assert rate(81, 263).low == pytest.approx(0.2553, abs=1e-4) and rate(81, 263).high == pytest.approx(
         0.3662, abs=1e-4
     )
-    gate = audited("g", (90, 100), (10, 100))
+    gate = gate_rates("g", (90, 100), (10, 100))
     assert gate.breakdown == pytest.approx(0.9) and gate.low is not None and gate.high is not None
     assert gate.low < 0.9 < gate.high
-    assert audited("g", (5, 5), (0, 5)).breakdown == 1.0
-    assert audited("g", (0, 5), (1, 5)).breakdown == 0.0
-    assert audited("g", (0, 5), (0, 5)).breakdown is None
-    assert audited("g", (0, 0), (1, 5)).breakdown is None
+    assert gate_rates("g", (5, 5), (0, 5)).breakdown == 1.0
+    assert gate_rates("g", (0, 5), (1, 5)).breakdown == 0.0
+    assert gate_rates("g", (0, 5), (0, 5)).breakdown is None
+    assert gate_rates("g", (0, 0), (1, 5)).breakdown is None
 
 
 def test_the_figure_shows_what_can_be_told() -> None:
-    shown = [audited("<evil>", (9, 10), (2, 10)), audited("h", (8, 9), (1, 2)), audited("all", (8, 10), (1, 10))]
+    shown = [
+        gate_rates("<evil>", (9, 10), (2, 10)),
+        gate_rates("h", (8, 9), (1, 2)),
+        gate_rates("all", (8, 10), (1, 10)),
+    ]
     assert "evil" not in plane(shown) and ">all<" in plane(shown) and plane(shown) == plane(shown)
-    assert plane([]) == plane([audited("all", (0, 0), (0, 0))]) == ""
+    assert plane([]) == plane([gate_rates("all", (0, 0), (0, 0))]) == ""
 
 
 def recipe(folder: Path, **changes: Any) -> str:
@@ -116,11 +121,11 @@ def test_a_run_tells_what_its_gates_did(tmp_path: Path) -> None:
     assert pii.breakdown == pytest.approx(0.5), "a gate that does not look at what is wrong saves nothing"
     assert answer.breakdown == pytest.approx(1 / (1 + (1 / 9) / 1)) and together.breakdown == pytest.approx(0.9)
     assert "breakdown" in done.stdout and "0.900" in done.stdout
-    told = page(store, load_book(store))
+    told = page(store, load_manifest(store))
     assert "Gates, by rows of known label" in told and "0.900" in told and "9 of 10" in told
     # Labels are of the report alone: other ones, or none, are the same run.
     relabelled = compile_recipe(load(recipe(tmp_path, gate_audit={"column": "text", "right": "yes"})))
-    assert relabelled.fingerprint == load_book(store).fingerprint
+    assert relabelled.fingerprint == load_manifest(store).fingerprint
     other = count(store, 3, GateAuditSpec("label", right="wrong", wrong="right"))
     assert (other.right, other.wrong) == (found.wrong, found.right)
     (tmp_path / "out" / "kept" / "part-00000001.parquet").write_bytes(b"nothing")

@@ -17,12 +17,12 @@ from gristmill.jobs.report import plots, sample
 from gristmill.jobs.report.command import page, write_report
 from gristmill.jobs.report.history import MAX_SPANS, Bins, History
 from gristmill.jobs.report.sample import read_sample, spread
-from gristmill.jobs.report.tallies import clusters, contamination, rejects, yields
-from gristmill.jobs.status.command import money
+from gristmill.jobs.report.tallies import benchmark_hits, clusters, rejects, yields
+from gristmill.jobs.terminal.tables import money
 from gristmill.records import ledger, manifest
 from gristmill.records.events import read_events
 from gristmill.records.manifest import Manifest
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look, picture
 from tests.conftest import gristmill
 from tests.events import tell
@@ -135,7 +135,7 @@ def test_the_page_tells_the_run_and_harms_nobody(out: Path) -> None:
         assert reason in reader.text and str(rows) in reader.text
     assert EVIL in reader.text  # as the benchmark's item: shown as it is written
     assert f"mill {EVIL}" in text and f"{EVIL}rivers" in text
-    for heading in ("Throughput", "Lots", "Duplicates", "Benchmark contamination", "Engines", "What happened"):
+    for heading in ("Throughput", "Lots", "Duplicates", "Benchmark benchmark_hits", "Engines", "What happened"):
         assert heading in reader.text
     assert reader.tags.count("svg") == 5  # throughput and lots for wide and narrow pages, lengths
     assert "the node was preempted" in text and "poison:engine_died" in text and "start 2" in text
@@ -158,7 +158,7 @@ def test_yields_and_rejects_add_up(out: Path) -> None:
     num_duplicates = book.totals.rejected["dedup:duplicate"]
     assert sum(row.num_rows for row in clusters(found.duplicates)) == num_duplicates
     assert sum(row.num_clusters for row in clusters(found.duplicates)) == len(found.duplicates)
-    (met,) = contamination(found)
+    (met,) = benchmark_hits(found)
     assert met.name == "<i>bells</i>" and met.num_rejected == book.totals.rejected["decontaminate:overlap"]
     assert met.top[0][0] == EVIL and met.max_share == 1.0
 
@@ -231,7 +231,7 @@ def test_a_run_without_dedup_and_benchmarks_and_with_a_torn_shard(tmp_path: Path
     out = tmp_path / "out"
     write_report(open_store(str(out)))
     html, reader = read(out)
-    assert "Duplicates" not in reader.text and "Benchmark contamination" not in reader.text
+    assert "Duplicates" not in reader.text and "Benchmark benchmark_hits" not in reader.text
     assert "could not be read" not in html
     torn = next((out / "rejected").iterdir())
     torn.write_bytes(torn.read_bytes()[:-100])
@@ -329,7 +329,7 @@ def test_lots_of_a_sample_are_spread(num_lots: int, num_wanted: int) -> None:
     assert lots[0] == 0 and (num_wanted == 1 or lots[-1] == num_lots - 1)
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_browser_shows_it_at_every_width(out: Path, tmp_path: Path) -> None:
     tell(out)
     write_report(open_store(str(out)))

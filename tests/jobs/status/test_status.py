@@ -18,14 +18,15 @@ from rich.console import Console
 
 from gristmill.jobs.status import watch as module
 from gristmill.jobs.status.command import describe
-from gristmill.jobs.status.watch import Watcher, line, panel
+from gristmill.jobs.status.watch import Watcher
 from gristmill.records import ledger, manifest
 from gristmill.records.events import Events
 from gristmill.records.lease import NAME as LEASE
 from gristmill.records.lease import Lease, is_alive
 from gristmill.records.manifest import Manifest
 from gristmill.records.shards import Summary
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill
 from tests.outputs import wait_for_commits
 from tests.recipes import canned
@@ -77,7 +78,7 @@ def test_a_watcher_sees_a_run_to_its_end(tmp_path: Path) -> None:
     assert looks[-1]["totals"] == stored["totals"]
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
 def test_a_watcher_on_a_terminal_ends_at_ctrl_c(tmp_path: Path) -> None:
     store = far_run(tmp_path)
     stop = threading.Event()
@@ -189,15 +190,14 @@ def test_a_view_tells_rates_engines_and_the_time_left(tmp_path: Path) -> None:
     book.totals = Summary(num_lots=2, asks=64, kept=40, rejected={"rules:short": 24}, tokens_out=6400, kept_tokens=4000)
     book.save(store)
     time.sleep(0.5)
-    view = watcher.look()
-    asks_s, tokens_s, _, _ = watcher.rates()
-    assert 0 < asks_s <= 128 and tokens_s == pytest.approx(100 * asks_s, rel=0.1)
-    share, left_s = watcher.share(view)
-    assert share == pytest.approx(0.2)  # 64 of the 320 asks that the start tells, less than limits.asks
-    assert left_s is not None and left_s == pytest.approx((320 - 64) / asks_s, rel=0.1)
+    view = watcher.view(watcher.look())
+    rates, left_s = view.rates, view.left_s
+    assert 0 < rates.asks <= 128 and rates.tokens == pytest.approx(100 * rates.asks, rel=0.1)
+    assert view.share == pytest.approx(0.2)  # 64 of the 320 asks that the start tells, less than limits.asks
+    assert left_s is not None and left_s == pytest.approx((320 - 64) / rates.asks, rel=0.1)
     shown = io.StringIO()
-    Console(file=shown, width=100).print(panel(watcher, view))
-    for text in (line(watcher, view), shown.getvalue()):
+    Console(file=shown, width=100).print(view.panel())
+    for text in (view.line(), shown.getvalue()):
         for part in (
             "20%",
             "64",

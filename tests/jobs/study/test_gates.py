@@ -11,7 +11,7 @@ from gristmill.jobs.study.laws import lines
 from gristmill.jobs.study.results import write_results
 from gristmill.jobs.study.spec import load_study
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 PATH = "studies/verified-selection.toml"
 SHORT = [

@@ -13,7 +13,7 @@ from gristmill.jobs.study.page import page
 from gristmill.jobs.study.results import write_results
 from gristmill.jobs.study.spec import load_study
 from gristmill.records.spec import literals
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
 
 Values = dict[tuple[str, str], dict[str, np.ndarray]]  # {(cell, measure): {mean, law, z}}

@@ -82,7 +82,7 @@ def test_another_study_in_the_same_place_is_refused(done: tuple[str, Path]) -> N
     assert other.returncode == 2 and "holds another study" in other.stderr and "n" in other.stderr
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium")
 def test_the_page(done: tuple[str, Path]) -> None:
     seen = {width: look(done[1] / "report.html", width) for width in (1200, 400)}
     assert seen[1200]["heading"].startswith("small") and seen[400]["width"] <= 400
@@ -206,7 +206,7 @@ def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: p
     from gristmill.jobs.study import laws as study_laws
     from gristmill.jobs.study.command import worst_z
     from gristmill.jobs.study.results import write_results
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
 
     _, cells = load_study(write(tmp_path))
     store = open_store(str(tmp_path / "out"))
@@ -258,7 +258,7 @@ def test_the_plan_says_what_the_laws_expect(tmp_path: Path) -> None:
 def test_the_plan_says_what_is_left_to_pay(done: tuple[str, Path], tmp_path: Path) -> None:
     """By what the units that are done have taken: half of them gone, half of their seconds are to come."""
     from gristmill.jobs.study.plan import cost_line
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
 
     out = tmp_path / "out"
     shutil.copytree(done[1], out)
@@ -283,7 +283,7 @@ def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
     from gristmill.generators.chains.work import do_all
     from gristmill.jobs.study.more import extended
     from gristmill.jobs.study.results import write_results
-    from gristmill.records.stores.contract import open_store
+    from gristmill.records.stores.opening import open_store
 
     spec, cells = load_study(write(tmp_path), ["grid={}", "laws.precision=0.01", "laws.max_chains=5000"])
     store = open_store(str(tmp_path / "out"))

@@ -10,7 +10,7 @@ import pytest
 
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, pixels_of, read_table
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 

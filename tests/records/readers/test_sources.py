@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan, asks
 from gristmill.records.readers.sources import SourceSpec, open_source
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 
 
 def texts(rows: list[tuple[str, str]]) -> list[str]:

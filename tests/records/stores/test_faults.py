@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gristmill.records.errors import Conflict, UserError
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 from gristmill.records.stores.retry import VARIABLE, patience
 from gristmill.records.stores.s3 import S3Store
 from tests.faults import KINDS, FaultProxy, faults

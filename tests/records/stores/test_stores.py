@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gristmill.records.errors import Conflict, UserError
-from gristmill.records.stores.contract import Store, open_store, read_bytes
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store, read_bytes
 from tests.conftest import ROOT
 
 
@@ -91,7 +92,7 @@ def test_leftovers_of_dead_puts_are_swept_and_others_left_alone(tmp_path: Path) 
     store.put("kept/a", b"1")
     dead = """
 import os, signal, sys
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)  # dies with the whole object in its temporary file
 open_store(sys.argv[1]).put("kept/b", b"2")
 """
@@ -117,7 +118,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
-        pytest.skip(f"no file system may be mounted here: {mounted.stderr.decode().strip()}")
+        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.decode().strip()}")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
@@ -148,7 +149,7 @@ def test_a_limit_on_file_sizes_is_a_clean_error(tmp_path: Path) -> None:
     limited = """
 import resource, sys
 from gristmill.records.errors import UserError
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 store = open_store(sys.argv[1])
 store.put("kept/a", bytes(9_000))

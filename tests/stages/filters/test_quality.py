@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT
-from gristmill.records.stores.contract import open_store
+from gristmill.records.stores.opening import open_store
 from gristmill.stages.filters.quality import Quality, QualitySpec
 from gristmill.stages.ngrams import Linear, Ngrams
 from tests.engines.models import classifier, fit_of, judged, quality

@@ -17,7 +17,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.schema import IMAGE, REJECT
-from gristmill.records.stores.contract import LocalStore
+from gristmill.records.stores.local import LocalStore
 from gristmill.stages.verify.classifier import Classifier, Spec
 
 SCHEMA = TableSchema(

@@ -1,0 +1,166 @@
+"""From a recipe to a compiled recipe: parts are built and checked, nothing is opened or started."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from gristmill.cluster.spec import PoolSpec
+from gristmill.engines.needs import Needs
+from gristmill.generators.contract import Generator
+from gristmill.generators.registry import generator_class
+from gristmill.generators.text.contract import Method
+from gristmill.generators.text.registry import method_class
+from gristmill.jobs.recipes import checks
+from gristmill.jobs.recipes.identity import identity_literals, resolved_literals
+from gristmill.jobs.recipes.recipe import Recipe
+from gristmill.jobs.recipes.toml_file import parted
+from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
+from gristmill.records.lots import Asked, Plan
+from gristmill.records.readers.sources import Source, open_source
+from gristmill.records.rounds import RoundSource
+from gristmill.records.schema import full_schema
+from gristmill.records.shards import Summary
+from gristmill.records.spec import build
+from gristmill.records.stores.contract import Store
+from gristmill.stages.admission.contract import is_full
+from gristmill.stages.contract import RunContext, Stage
+from gristmill.stages.registry import stage_class
+
+
+@dataclass
+class CompiledRecipe:
+    """A recipe with its parts built (nothing opened), its schema, its plan and its identity."""
+
+    recipe: Recipe
+    source: Source
+    generator: Generator
+    method: Method | None
+    stages: list[Stage]
+    schema: pa.Schema  # of a committed row
+    identity: dict[str, Any]  # the literals under the fingerprint
+    plan: Plan
+
+    @property
+    def fingerprint(self) -> str:
+        return self.plan.fingerprint
+
+    @property
+    def pooled(self) -> frozenset[str]:
+        """Names of the stages that live in pools: those with an engine, and those that `[cluster.pools]` names."""
+        return frozenset(s.name for s in self.stages if s.needs or s.name in self.recipe.cluster.pools)
+
+    @property
+    def pools(self) -> dict[str, tuple[Needs, PoolSpec]]:
+        """What a replica of each pool needs and how many there are, by the pool's name."""
+        spec = self.recipe.cluster
+        pools = {s.name: (s.needs or Needs(), spec.pool(s.name)) for s in self.stages if s.name in self.pooled}
+        if self.generator.needs.pooled:
+            pools["generator"] = (self.generator.needs, spec.generator_pool)
+        return pools
+
+    def ask_source(self, store: Store) -> Asked:
+        """Where the asks of a run into `store` come from: the source, or in rounds the rows that were kept."""
+        rounds, method, plan = self.recipe.rounds, self.method, self.plan
+        if rounds is None or method is None:
+            return self.source
+        columns = dict.fromkeys([*method.fed, *plan.carry])
+        return RoundSource(self.source, store, rounds, method.feed, list(columns), plan.fingerprint, plan.lot_size)
+
+    def is_full(self, totals: Summary) -> bool:
+        """Whether quotas are full, so that no further row can be kept."""
+        return is_full(self.stages, totals.admitted)
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default filled in, as literals without secrets."""
+        return resolved_literals(self.recipe, self.generator, self.method, self.stages)
+
+    def check(self) -> None:
+        """Check everything that needs no cluster: models, files, packages. Raises UserError."""
+        self.generator.check()
+        for stage in self.stages:
+            stage.check()
+
+
+def compile_recipe(recipe: Recipe) -> CompiledRecipe:
+    """Build the parts of a recipe and check that they fit together. Reads sources and digests; starts nothing.
+
+    Raises UserError for a recipe whose parts do not fit.
+    """
+    generator, method = build_generator(recipe)
+    stages = build_stages(recipe)
+    source = open_source(recipe.source)
+    checks.check_source(source, recipe.source, generator)
+    checks.check_rounds_method(recipe, source, generator, method)
+    schema = _schema(recipe, generator, stages)
+    literals = identity_literals(recipe, source, generator, method, stages)
+    plan = _plan(recipe, source, generator, fingerprint(literals))
+    run = RunContext(source, plan.fingerprint, plan.generation, plan.lot_size)
+    for stage in stages:
+        stage.bind(run)
+    return CompiledRecipe(recipe, source, generator, method, stages, schema, literals, plan)
+
+
+def build_generator(recipe: Recipe) -> tuple[Generator, Method | None]:
+    """The generator and, in a text generator, its method. Raises UserError for unknown kinds and keys."""
+    kind, table = parted(recipe.generator, "generator")
+    generator_type: Any = generator_class(kind)
+    spec = build(generator_type.Spec, table, "generator")
+    if not generator_type.takes_method:
+        if recipe.method is not None:
+            raise UserError(f"[method] is for text generators; generator '{kind}' takes none")
+        return generator_type(spec), None
+    kind, table = parted(recipe.method or {"kind": "prompt"}, "method")
+    method_type = method_class(kind)
+    method = method_type(build(method_type.Spec, table, "method"))
+    return generator_type(spec, method), method
+
+
+def build_stages(recipe: Recipe) -> list[Stage]:
+    """The stages in the recipe's order. Raises UserError for unknown kinds and keys, and for a wrong order."""
+    stages: list[Stage] = []
+    for number, table in enumerate(recipe.stages):
+        kind, rest = parted(table, f"stages[{number}]")
+        stage_type = stage_class(kind)
+        name = rest.pop("name", None)
+        if name is not None and (not isinstance(name, str) or not name or ":" in name):
+            raise UserError(f"stages[{number}]: name must be a word without a colon, not {name!r}")
+        stages.append(stage_type(build(stage_type.Spec, rest, f"stages[{number}] ({kind})"), name))
+    checks.check_stages(stages)
+    checks.check_pools(recipe.cluster, stages)
+    return stages
+
+
+def _schema(recipe: Recipe, generator: Generator, stages: list[Stage]) -> pa.Schema:
+    """The schema of a committed row, checked against what stages, limits and gate audit read."""
+    payload = [*(pa.field(name, pa.string()) for name in recipe.source.carry), *generator.payload]
+    try:
+        schema = full_schema(payload, [c for s in stages for c in s.columns()])
+    except ValueError as error:
+        raise UserError(f"{error}; rename it in source.carry, or give the stage another name") from None
+    checks.check_reads(schema, payload, stages)
+    checks.check_room(recipe.limits, stages)
+    if recipe.gate_audit:
+        checks.check_label(schema, recipe.gate_audit.column)
+    return schema
+
+
+def _plan(recipe: Recipe, source: Source, generator: Generator, mark: str) -> Plan:
+    num_asks = None if recipe.source.cycle else source.num_rows * recipe.source.samples
+    if rounds := recipe.rounds:
+        num_asks = rounds.num * rounds.lots * recipe.lot_size
+    if recipe.limits.asks is not None:
+        num_asks = recipe.limits.asks if num_asks is None else min(num_asks, recipe.limits.asks)
+    return Plan(
+        fingerprint=mark,
+        lot_size=recipe.lot_size,
+        num_asks=num_asks,
+        num_source_rows=source.num_rows,
+        generator=generator.kind,
+        model=generator.model,
+        method=generator.method,
+        carry=recipe.source.carry,
+        origin=generator.origin,
+        round_lots=rounds.lots if rounds else None,
+    )

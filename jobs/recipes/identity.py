@@ -1,0 +1,73 @@
+"""The literals of a recipe: those under its fingerprint, and those that its manifest shows."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from gristmill.generators.contract import Generator
+from gristmill.generators.text.contract import Method
+from gristmill.jobs.recipes.recipe import Recipe
+from gristmill.records.manifest import FORMAT
+from gristmill.records.readers.sources import Source
+from gristmill.records.spec import literals
+from gristmill.stages.contract import Stage
+
+SECRETS = ("hf_token", "token", "api_key", "password")
+PLACES = ("path", "file")  # keys that say where something lies: its content counts, by digest
+
+
+def identity_literals(
+    recipe: Recipe, source: Source, generator: Generator, method: Method | None, stages: Sequence[Stage]
+) -> dict[str, Any]:
+    """Everything that changes rows, as literals: what the fingerprint covers, and what a refusal compares.
+
+    Limits, cluster, name and description are not in it: they change how many rows there are and how fast they come.
+    """
+    stage_literals = [
+        {"kind": s.kind, "name": s.name, **_without_places(literals(s.spec, True)), **s.identity()} for s in stages
+    ]
+    return {
+        "seed": recipe.seed,
+        "lot_size": recipe.lot_size,
+        "source": {
+            "content": source.digest(),
+            **{k: v for k, v in literals(recipe.source).items() if k in ("id_column", "carry", "sample_by")},
+        },
+        "format": FORMAT,
+        "generator": {"kind": generator.kind, **generator.identity()},
+        "method": _without_places(_method_literals(method)),
+        "stages": stage_literals,
+        "output": literals(recipe.output),
+        **({"rounds": literals(recipe.rounds)} if recipe.rounds else {}),
+    }
+
+
+def resolved_literals(
+    recipe: Recipe, generator: Generator, method: Method | None, stages: Sequence[Stage]
+) -> dict[str, Any]:
+    """The recipe as literals with every default filled in and without secrets: a manifest may be published."""
+    return _masked(
+        {
+            **literals(recipe),
+            "generator": {"kind": generator.kind, **literals(generator.spec)},
+            "method": _method_literals(method),
+            "stages": [{"kind": s.kind, "name": s.name, **literals(s.spec)} for s in stages],
+        }
+    )
+
+
+def _method_literals(method: Method | None) -> dict[str, Any] | None:
+    return {"kind": method.kind, **literals(method.spec)} if method else None
+
+
+def _masked(value: Any, key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {k: "***" if key == "env" else _masked(v, k) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_masked(v) for v in value]
+    return "***" if value and key in SECRETS else value
+
+
+def _without_places(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without_places(v) for k, v in value.items() if k not in PLACES}
+    return [_without_places(v) for v in value] if isinstance(value, list) else value

@@ -1,0 +1,35 @@
+"""Signals during a long job: stop cleanly at the first, at once at the second."""
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def interruptible(stop: Callable[[], None], give_up: Callable[[], None]) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM for the block: the first calls `stop`, the second `give_up` and raises
+    KeyboardInterrupt.
+
+    `stop` asks the job to end after the work in commit. Nothing that is committed is lost either way.
+    """
+    is_stopping = False
+
+    def handle(number: int, frame: Any) -> None:
+        nonlocal is_stopping
+        if is_stopping:
+            give_up()
+            raise KeyboardInterrupt
+        is_stopping = True
+        stop()
+        logger.warning("stopping after the work in commit; interrupt again to stop at once")
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

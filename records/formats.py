@@ -1,0 +1,41 @@
+"""Formats of the JSON files that gristmill writes and reads again.
+
+Each file states its format. A later version that changes the meaning of a file adds a number here, and upgrades the
+literals of the older formats where the file is read.
+"""
+
+import json
+from typing import Any
+
+from gristmill.records.errors import UserError
+
+READABLE = {  # the formats that this version reads; it writes the newest of them
+    "manifest.json": {3},  # a run: 3 since 0.2.0
+    "model.json": {1},
+    "audit.json": {1},
+    "study.json": {1},
+    "mixture.json": {1},
+    "metrics.json": {1},
+}
+
+
+def newest(name: str) -> int:
+    """The format in which this version writes the file `name`."""
+    return max(READABLE[name])
+
+
+def parse(data: bytes, name: str, where: str) -> dict[str, Any]:
+    """The JSON object in `data`, a file of the kind `name`, in a readable format; `where` is its address for messages.
+
+    Raises UserError for another format and for anything that is not a JSON object.
+    """
+    try:
+        literals = json.loads(data)
+    except ValueError as error:
+        raise UserError(f"{where} cannot be read: {error}") from None
+    if not isinstance(literals, dict) or not isinstance(literals.get("format"), int):
+        raise UserError(f"{where} cannot be read: it states no format")
+    if literals["format"] not in READABLE[name]:
+        formats = ", ".join(map(str, sorted(READABLE[name])))
+        raise UserError(f"{where} has format {literals['format']}; this version of gristmill reads format {formats}")
+    return literals

@@ -1,0 +1,133 @@
+"""A store in a local folder."""
+
+import errno
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pyarrow as pa
+
+from gristmill.records.errors import Conflict, UserError
+from gristmill.records.processes import is_dead, this_process
+from gristmill.records.stores.contract import Entry, Store
+
+TEMP_PREFIX = ".tmp-"
+LEFTOVER_AGE_S = 3600.0  # an unfinished put of an unknown process that has not grown for so long is a leftover
+FULL = {
+    errno.ENOSPC: "no space left",
+    errno.EDQUOT: "no space left in your quota",
+    errno.EFBIG: "larger than files may be here (ulimit -f)",
+}
+
+
+class LocalStore(Store):
+    """A folder. A put writes a temporary file, syncs it and links (if absent) or renames it into place."""
+
+    def __init__(self, root: str) -> None:
+        self.root = Path(root).expanduser().absolute()
+        super().__init__(str(self.root))
+
+    def __reduce__(self) -> tuple[type["LocalStore"], tuple[str]]:
+        return type(self), (self.uri,)
+
+    def list(self, prefix: str = "") -> Iterator[Entry]:
+        folder, _, start = prefix.rpartition("/")
+        yield from sorted(self._walk(self.root / folder, folder, start), key=lambda e: e.name)
+
+    def _walk(self, folder: Path, under: str, start: str) -> Iterator[Entry]:
+        if not folder.is_dir():
+            return
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.name.startswith(start) or entry.name.startswith(TEMP_PREFIX):
+                    continue
+                name = f"{under}/{entry.name}" if under else entry.name
+                if entry.is_dir():
+                    yield from self._walk(folder / entry.name, name, "")
+                else:
+                    yield Entry(name, entry.stat().st_size)
+
+    def read(self, name: str) -> bytes:
+        return (self.root / name).read_bytes()
+
+    def open(self, name: str) -> pa.NativeFile:
+        return pa.OSFile(str(self.root / name), "rb")
+
+    def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
+        final = self.root / name
+        temp = self._temp(final.parent)
+        try:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            with open(temp, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            if if_absent:
+                os.link(temp, final)  # unlike rename, fails when the name is taken
+            else:
+                os.replace(temp, final)
+        except FileExistsError:
+            raise Conflict(f"{final} is already there: another run has written it") from None
+        except OSError as error:
+            if error.errno in FULL:
+                self.count("full")
+                told = FULL[error.errno]
+                raise UserError(f"{final}: {told}; make room and run the same command again to go on") from error
+            raise
+        finally:
+            temp.unlink(missing_ok=True)
+        descriptor = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # without it a power cut may forget the name
+        finally:
+            os.close(descriptor)
+
+    def _temp(self, folder: Path) -> Path:
+        """A name for an unfinished put; it says whose it is, so that `sweep` knows when it is nobody's."""
+        return folder / f"{TEMP_PREFIX}{secrets.token_hex(6)}-{this_process()}"
+
+    def sweep(self) -> int:
+        num_removed = 0
+        for temp in self.root.rglob(f"{TEMP_PREFIX}*"):
+            try:
+                gone = is_dead(temp.name.removeprefix(TEMP_PREFIX).partition("-")[2])
+                if gone or (gone is None and time.time() - temp.stat().st_mtime > LEFTOVER_AGE_S):
+                    temp.unlink()
+                    num_removed += 1
+            except (FileNotFoundError, PermissionError):
+                continue  # its put has ended, or it is another user's
+        return num_removed
+
+    def delete(self, name: str) -> None:
+        (self.root / name).unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        super().clear()
+        for folder in (*sorted((p for p in self.root.rglob("*") if p.is_dir()), reverse=True), self.root):
+            with suppress(OSError):  # it is not there, or somebody has put something in
+                folder.rmdir()
+
+    def exists(self, name: str) -> bool:
+        return (self.root / name).exists()
+
+    def check(self, write: bool) -> None:
+        if not write:
+            if not self.root.is_dir():
+                raise UserError(f"{self.uri}: no such folder")
+            return
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe, link = self._temp(self.root), self._temp(self.root)
+            try:
+                probe.touch()
+                os.link(probe, link)  # what a commit is made of
+            finally:
+                probe.unlink(missing_ok=True)
+                link.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); mend that or choose another --out"
+            ) from None

@@ -1,0 +1,40 @@
+"""From an address to a store: a local path, `file://` or `s3://bucket/prefix`.
+
+S3 takes the standard AWS settings (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, profiles),
+so any S3-compatible store works.
+"""
+
+from gristmill.records.errors import UserError
+from gristmill.records.shipped import shipped_path
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.local import LocalStore
+
+
+def open_store(uri: str) -> Store:
+    """The store at a local path, `file://` path or `s3://bucket/prefix`. Reaches nothing yet."""
+    scheme, sep, rest = uri.partition("://")
+    if not sep:
+        return LocalStore(uri)
+    if scheme == "file":
+        return LocalStore("/" + rest.lstrip("/"))
+    if scheme == "s3":
+        from gristmill.records.stores.s3 import S3Store  # boto3 takes a second to import
+
+        return S3Store(uri)
+    raise UserError(f"{uri}: only local paths and s3:// are known, not {scheme}://")
+
+
+def split(uri: str) -> tuple[str, str]:
+    """An object's address as (store address, name)."""
+    head, _, name = uri.rstrip("/").rpartition("/")
+    return head or (uri[: len(uri) - len(name)] or "."), name
+
+
+def read_bytes(uri: str) -> bytes:
+    """One object or file by its full address, or one that comes with the package (`package:NAME`). Raises UserError
+    when it is not there."""
+    root, name = split(shipped_path(uri))
+    try:
+        return open_store(root).read(name)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"{uri}: no such file") from None
