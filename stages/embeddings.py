@@ -23,7 +23,7 @@ DEFAULT = "package:minilm"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 POOLING, LENGTH = "1_Pooling/config.json", "sentence_bert_config.json"
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
-TOGETHER = 8  # pieces of one shape
+BATCH_SIZE = 8  # pieces of one shape
 LEVELS = 127  # of an int8, on either side of 0
 Span = tuple[int, int]
 
@@ -105,7 +105,7 @@ class Encoder:
         self._before, self._after = probe.ids[:first], probe.ids[last:]
         told = json.loads(read(model, LENGTH) or b"{}").get("max_seq_length")
         self.max_tokens = int(told or self._net.config.max_position_embeddings - 2) - len(self._before + self._after)
-        self._together: dict[int, bool] = {}  # by number of tokens: whether TOGETHER pieces give the bits of one
+        self._together: dict[int, bool] = {}  # by number of tokens: whether BATCH_SIZE pieces give the bits of one
 
     def tokens(self, text: str) -> tuple[list[int], list[Span]]:
         """Token ids of the whole text, without those that frame it, and the characters that each stands for."""
@@ -122,24 +122,26 @@ class Encoder:
         with self._one_thread():
             if usual:
                 like = [i for i in alone if len(pieces[i]) == usual]
-                if len(like) >= TOGETHER and self._may_join(usual):
-                    like = like[: len(like) - len(like) % TOGETHER]
-                    for first in range(0, len(like), TOGETHER):
-                        group = like[first : first + TOGETHER]
+                if len(like) >= BATCH_SIZE and self._may_join(usual):
+                    like = like[: len(like) - len(like) % BATCH_SIZE]
+                    for first in range(0, len(like), BATCH_SIZE):
+                        group = like[first : first + BATCH_SIZE]
                         made[group] = self._forward([pieces[i] for i in group])
                     alone = sorted(set(alone) - set(like))
             for i in alone:
                 made[i] = self._forward([pieces[i]])[0]
-        return quantised(made)
+        return quantise(made)
 
-    def whole(self, texts: Sequence[str], size: int) -> np.ndarray:
+    def text_vectors(self, texts: Sequence[str], size: int) -> np.ndarray:
         """int8 (n, dimension): a vector of each whole text, the mean of those of its parts of at most `size` tokens."""
         made = np.empty((len(texts), self.dimension), np.float32)
         for number, text in enumerate(texts):
             ids, _ = self.tokens(text)
-            parts = self.vectors([ids[first:stop] for first, stop in parted(len(ids), min(size, self.max_tokens))])
+            parts = self.vectors(
+                [ids[first:stop] for first, stop in split_evenly(len(ids), min(size, self.max_tokens))]
+            )
             made[number] = np.mean(parts / norms(parts)[:, None], axis=0)
-        return quantised(made)
+        return quantise(made)
 
     def _forward(self, pieces: Sequence[Sequence[int]]) -> np.ndarray:
         """float32 (n, dimension), of pieces of one length."""
@@ -150,12 +152,12 @@ class Encoder:
         return found
 
     def _may_join(self, length: int) -> bool:
-        """Whether TOGETHER pieces of so many tokens have the bits that each has alone.
+        """Whether BATCH_SIZE pieces of so many tokens have the bits that each has alone.
 
         The order of a sum hangs on shapes, not on what is summed: what holds for random tokens holds for all.
         """
         if length not in self._together:
-            draw = np.random.default_rng(0).integers(0, self._tokenizer.get_vocab_size(), (TOGETHER, length)).tolist()
+            draw = np.random.default_rng(0).integers(0, self._tokenizer.get_vocab_size(), (BATCH_SIZE, length)).tolist()
             alone = np.concatenate([self._forward([piece]) for piece in draw])
             self._together[length] = bool(np.array_equal(alone, self._forward(draw)))
         return self._together[length]
@@ -188,14 +190,14 @@ def windows(length: int, size: int, step: int) -> list[Span]:
     return [(first, first + size) for first in [*range(0, length - size, step), length - size]]
 
 
-def parted(length: int, size: int) -> list[Span]:
+def split_evenly(length: int, size: int) -> list[Span]:
     """(first, stop) of parts of about equal length that cover `length` tokens, each at most `size`; at least one."""
     num = max(1, -(-length // size))
     edges = [length * i // num for i in range(num + 1)]
     return list(pairwise(edges))
 
 
-def quantised(vectors: np.ndarray) -> np.ndarray:
+def quantise(vectors: np.ndarray) -> np.ndarray:
     """int8 (n, d) with the direction of float (n, d), each row's largest number 127. Moves a cosine by about 0.001."""
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     return np.rint(vectors * (LEVELS / largest)).astype(np.int8)

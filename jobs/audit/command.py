@@ -264,7 +264,8 @@ class _Walk:
         anew = self.dedup.find(some).columns[signature]
         if not self.dedup.agree(column.slice(0, SAMPLE_PER_LOT), anew):
             self.findings.add(
-                f"{name}: a row's {signature} is not that of its {self.dedup.signed}: one of the two was altered"
+                f"{name}: a row's {signature} is not that of its {self.dedup.signature_source}: "
+                "one of the two was altered"
             )
         keys = self.dedup.keys(column)
         first = self.findings.num_checked.get("signatures", 0)

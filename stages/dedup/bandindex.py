@@ -64,7 +64,7 @@ class BandIndex:
         from gristmill.stages.kernels import bandindex as kernel
 
         found = np.full(len(keys), NOBODY, np.int64)
-        kernel.query(self._bases, self._sizes, checked(keys, self.num_bands), found)
+        kernel.query(self._bases, self._sizes, check_keys(keys, self.num_bands), found)
         return found
 
     def insert(self, keys: np.ndarray, owners: np.ndarray, is_settled: bool = False) -> None:
@@ -75,7 +75,7 @@ class BandIndex:
         """
         from gristmill.stages.kernels import bandindex as kernel
 
-        keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
+        keys, owners = check_keys(keys, self.num_bands), check_owners(keys, owners)
         for band in range(self.num_bands):
             start = 0
             while True:
@@ -92,7 +92,7 @@ class BandIndex:
         """
         from gristmill.stages.kernels import bandindex as kernel
 
-        keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
+        keys, owners = check_keys(keys, self.num_bands), check_owners(keys, owners)
         for band in range(self.num_bands):
             kernel.remove(self._bases, self._sizes, self._counts, keys, owners, band)
 
@@ -125,14 +125,14 @@ class BandIndex:
                 self._bases[band, part] = table.ctypes.data
 
 
-def checked(keys: np.ndarray, num_bands: int) -> np.ndarray:
+def check_keys(keys: np.ndarray, num_bands: int) -> np.ndarray:
     """`keys` in one of the two layouts that kernels are compiled for. Raises ValueError for another shape or type."""
     if keys.ndim != 2 or keys.shape[1] != num_bands or keys.dtype != np.uint64:
         raise ValueError(f"keys must be uint64 (n, {num_bands}), not {keys.dtype} {keys.shape}")
     return keys if keys.flags.f_contiguous and not keys.flags.c_contiguous else np.ascontiguousarray(keys)
 
 
-def checked_owners(keys: np.ndarray, owners: np.ndarray) -> np.ndarray:
+def check_owners(keys: np.ndarray, owners: np.ndarray) -> np.ndarray:
     """`owners` as int64, one for each row of keys. Raises ValueError."""
     owners = np.ascontiguousarray(owners, np.int64)
     if owners.shape != (len(keys),):
@@ -142,7 +142,7 @@ def checked_owners(keys: np.ndarray, owners: np.ndarray) -> np.ndarray:
     return owners
 
 
-def merged(answers: list[np.ndarray]) -> np.ndarray:
+def merge_answers(answers: list[np.ndarray]) -> np.ndarray:
     """One answer, int64 (n,), of several slices of the bands: the smallest owner, else UNKNOWN where any says so."""
     whole = answers[0].copy()
     for found in answers[1:]:

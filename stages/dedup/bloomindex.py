@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, checked, checked_owners
+from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, check_keys, check_owners
 
 BLOCK_BITS = 512
 MAX_HASHES = 24
@@ -112,7 +112,7 @@ class BloomIndex:
         from gristmill.stages.kernels import bloom as kernel
 
         found = np.full(len(keys), NOBODY, np.int64)
-        kernel.query(self._filters, self.num_hashes, checked(keys, self.num_bands), found, UNKNOWN)
+        kernel.query(self._filters, self.num_hashes, check_keys(keys, self.num_bands), found, UNKNOWN)
         return found
 
     def insert(self, keys: np.ndarray, owners: np.ndarray, is_settled: bool = False) -> None:
@@ -122,7 +122,7 @@ class BloomIndex:
         """
         from gristmill.stages.kernels import bloom as kernel
 
-        keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
+        keys, owners = check_keys(keys, self.num_bands), check_owners(keys, owners)
         if not len(owners):
             return
         fresh = np.empty(0 if is_settled else keys.size * self.num_hashes, np.uint64)

@@ -62,7 +62,7 @@ class Duplicates(Stage):
     """
 
     signature: ClassVar[str]  # the column
-    signed: ClassVar[str]  # what it is a signature of, in words
+    signature_source: ClassVar[str]  # what it is a signature of, in words
     is_divisible: ClassVar[bool] = True  # whether each band is looked up by itself, so that actors can share them
     spec: Any
 

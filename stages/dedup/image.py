@@ -31,7 +31,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
-class Spec(IndexSpec):
+class DedupImageSpec(IndexSpec):
     """Images whose hashes differ in at most `distance` of 64 bits are duplicates; 0: equal hashes only."""
 
     distance: int = 2
@@ -49,10 +49,10 @@ class DedupImage(Duplicates):
     """Adds `image_hash`, uint64, and `duplicate_of`; an image that cannot be read is rejected as `unreadable`."""
 
     kind: ClassVar[str] = "dedup_image"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = DedupImageSpec
     reads_text: ClassVar[bool] = False
     signature: ClassVar[str] = "image_hash"
-    signed: ClassVar[str] = "image"
+    signature_source: ClassVar[str] = "image"
 
     def columns(self) -> list[pa.Field]:
         return [pa.field(self.signature, pa.uint64()), DUPLICATE_OF]

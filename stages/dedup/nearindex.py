@@ -9,7 +9,7 @@ finds one too many, whatever the order and the size of questions. The price is t
 
 import numpy as np
 
-from gristmill.stages.dedup.bandindex import NOBODY, checked, checked_owners
+from gristmill.stages.dedup.bandindex import NOBODY, check_keys, check_owners
 from gristmill.stages.embeddings import dots, norms
 
 BLOCK = 8192  # kept rows compared at once
@@ -47,7 +47,7 @@ class NearIndex:
 
         `keys` is uint64 (n, num_keys).
         """
-        asked = vectors_of(checked(keys, self.num_keys), self.dimension)
+        asked = vectors_of(check_keys(keys, self.num_keys), self.dimension)
         found = np.full(len(asked), NOBODY, np.int64)
         for first in range(0, len(asked), MAX_ASKED):
             part = asked[first : first + MAX_ASKED]
@@ -66,7 +66,7 @@ class NearIndex:
 
         Raises ValueError for owners that cannot be.
         """
-        keys, owners = checked(keys, self.num_keys), checked_owners(keys, owners)
+        keys, owners = check_keys(keys, self.num_keys), check_owners(keys, owners)
         if not len(owners):
             return
         there = self._owners[: self.num_rows]
@@ -82,7 +82,7 @@ class NearIndex:
 
     def retract(self, keys: np.ndarray, owners: np.ndarray) -> None:
         """Forget the rows of these owners, as if they had never been kept."""
-        owners = checked_owners(keys, owners)
+        owners = check_owners(keys, owners)
         stays = np.flatnonzero(~np.isin(self._owners[: self.num_rows], owners))
         for column in (self._vectors, self._norms, self._owners):
             column[: len(stays)] = column[stays]

@@ -15,7 +15,7 @@ NUM_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec(IndexSpec):
+class DedupRowsSpec(IndexSpec):
     """Rows that are equal in all of `columns` are duplicates; missing equals missing, and -0.0 equals 0.0."""
 
     columns: tuple[str, ...]
@@ -31,10 +31,10 @@ class DedupRows(Duplicates):
     kept rows a fresh one is called a duplicate with a chance of 5e-11."""
 
     kind: ClassVar[str] = "dedup_rows"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = DedupRowsSpec
     reads_text: ClassVar[bool] = False
     signature: ClassVar[str] = "row_hash"
-    signed: ClassVar[str] = "columns"
+    signature_source: ClassVar[str] = "columns"
 
     def columns(self) -> list[pa.Field]:
         return [pa.field(self.signature, pa.binary(NUM_BYTES)), DUPLICATE_OF]

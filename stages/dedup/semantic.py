@@ -52,7 +52,7 @@ class DedupSemantic(Duplicates):
     kind: ClassVar[str] = "dedup_semantic"
     Spec: ClassVar[type] = DedupSemanticSpec
     signature: ClassVar[str] = "embedding"
-    signed: ClassVar[str] = "text"
+    signature_source: ClassVar[str] = "text"
     is_divisible: ClassVar[bool] = False
     spec: DedupSemanticSpec
 
@@ -103,7 +103,7 @@ class DedupSemantic(Duplicates):
         self.open()  # an audit finds anew without opening
         assert self._encoder is not None
         texts = [text or "" for text in rows.column(self.spec.column).to_pylist()]
-        vectors = self._encoder.whole(texts, self.spec.window)
+        vectors = self._encoder.text_vectors(texts, self.spec.window)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimension)
         return Findings(
             {self.signature: column.cast(self.columns()[0].type), DUPLICATE_OF.name: pa.nulls(len(texts), pa.string())}

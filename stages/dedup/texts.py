@@ -13,7 +13,7 @@ from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
 
 @dataclass(frozen=True)
-class Spec(IndexSpec):
+class DedupSpec(IndexSpec):
     """Rows whose word n-grams have a Jaccard similarity of about `threshold` or more are duplicates."""
 
     threshold: float = 0.8
@@ -37,9 +37,9 @@ class Dedup(Duplicates):
     """Adds `minhash`, uint32 [num_perm], and `duplicate_of`, null until the lot commits: the id of a kept row."""
 
     kind: ClassVar[str] = "dedup"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = DedupSpec
     signature: ClassVar[str] = "minhash"
-    signed: ClassVar[str] = "text"
+    signature_source: ClassVar[str] = "text"
 
     def __init__(self, spec: Any, name: str | None = None) -> None:
         super().__init__(spec, name)

@@ -9,9 +9,7 @@ its first occurrence is none. Lengths are in characters (code points).
 import numpy as np
 from numba import njit
 
-from gristmill.stages.kernels.mixing import mix
-from gristmill.stages.kernels.repetition import BASE, SEED, TABLE_FACTOR, WORD, add_span, repeats
-from gristmill.stages.kernels.signs import (
+from gristmill.stages.kernels.byte_classes import (
     ALPHA,
     CLASS,
     CONTINUED,
@@ -25,6 +23,8 @@ from gristmill.stages.kernels.signs import (
     is_ellipsis,
     is_punctuated,
 )
+from gristmill.stages.kernels.mixing import mix
+from gristmill.stages.kernels.repetition import BASE, SEED, TABLE_FACTOR, WORD, add_span, repeats
 
 METRICS = (
     "num_words",
