@@ -9,7 +9,7 @@ DATA = ("recipes", "recipes.fit", "recipes.schemas", "recipes.principles", "stud
 def packages() -> list[str]:
     """`gristmill`, its floors with all that is in them, and the folders that hold data only."""
     code = [name for floor in FLOORS for name in (floor, *(f"{floor}.{inner}" for inner in find_packages(floor)))]
-    return ["gristmill", *(f"gristmill.{name}" for name in (*code, *DATA))]
+    return ["gristmill", "gristmill.testing", *(f"gristmill.{name}" for name in (*code, *DATA))]
 
 
 setup(packages=packages())
