@@ -1,11 +1,17 @@
-"""The stage contract and its eight laws.
+"""The contract of a stage, and its eight laws.
 
 A stage takes a RecordBatch and returns the same rows in the same order with more columns:
- 1. the same rows; 2. in the same order; 3. identity and provenance untouched; 4. only the declared columns are
- added; 5. `reject` goes only from null to a reason; 6. dead rows pass through untouched (their findings are null);
- 7. the same batch twice gives the same answer; 8. it pickles before `open()` and takes an empty batch.
+ 1. It returns the same rows.
+ 2. It returns them in the same order.
+ 3. It leaves identity, provenance and every other column as they are.
+ 4. It adds only the columns that it declares, before `reject`.
+ 5. It changes `reject` only from null to a reason, "stage:reason".
+ 6. It passes dead rows through untouched; their findings are null.
+ 7. It gives the same answer for the same batch.
+ 8. It pickles before `open()` and takes an empty batch.
 
-The base class keeps the laws by construction: `find` sees the living rows only and answers with columns.
+The base class keeps most laws by construction: `find` sees only the living rows and returns only columns.
+`gristmill.testing.check_stage` checks all eight for any stage.
 """
 
 from abc import ABC, abstractmethod
@@ -23,10 +29,10 @@ from gristmill.records.schema import REJECT
 
 @dataclass(frozen=True)
 class Findings:
-    """What `Stage.find` answers: one array per declared column and, per row, null or the reason of the reject."""
+    """Result of `Stage.find`: an array for each declared column and, for each row, null or a reject reason."""
 
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
-    reasons: pa.Array | None = None  # string array; null = passes
+    reasons: pa.Array | None = None  # string array; null: the row passes
 
 
 @dataclass(frozen=True)
@@ -40,86 +46,96 @@ class RunContext:
 
 
 class Stage(ABC):
-    """Base of every stage. Subclasses set `kind` and `Spec`, declare `columns()` and `reads()`, and write `find`."""
+    """Base class of all stages.
 
-    kind: ClassVar[str]
-    Spec: ClassVar[type]
-    reads_text: ClassVar[bool] = True  # whether all columns that it reads must hold text
+    A subclass sets `kind` and `Spec`, declares `columns()` and `reads()`, and implements `find`. It raises `revision`
+    whenever its findings or verdicts change for the same rows and the same spec.
+    """
+
+    kind: ClassVar[str]  # the name in a recipe's [[stages]]
+    Spec: ClassVar[type]  # frozen dataclass of the keys in a recipe
+    revision: ClassVar[int] = 1  # part of the identity: outputs of another revision are not resumed
+    reads_text: ClassVar[bool] = True  # whether every column in `reads()` must be text
 
     def __init__(self, spec: Any, name: str | None = None) -> None:
         self.spec = spec
-        self.name = name or self.kind  # stands before the colon in `reject`
+        self.name = name or self.kind  # the part before the colon in `reject`
 
     def columns(self) -> list[pa.Field]:
-        """The findings that this stage adds, in order."""
+        """Fields that this stage adds, in order."""
         return []
 
     def reads(self) -> list[str]:
-        """Columns that must be there before this stage; checked against the recipe's schema before a run."""
+        """Names of the columns that must exist before this stage; a preflight checks them against the schema."""
         return ["text"]
 
     def refuses(self, field: pa.Field) -> str | None:
-        """Why a column that it reads will not do ("holds no text"), or null."""
+        """Why a column in `reads()` has the wrong type (for example "holds no text"), or None if it fits."""
         return "holds no text" if self.reads_text and not pa.types.is_string(field.type) else None
 
     def bind(self, run: RunContext) -> None:  # noqa: B027
         """Take from the run what the stage needs of it: called once, when the recipe is compiled."""
 
     def identity(self) -> dict[str, Any]:
-        """Literals beyond the spec that change findings, e.g. digests of the benchmark files it reads."""
-        return {}
+        """Literals beyond the spec that decide the findings: the revision, digests of models and files, package
+        versions.
+
+        A subclass extends the dict of its base: `{**super().identity(), ...}`.
+        """
+        return {"revision": self.revision}
 
     def check(self) -> None:  # noqa: B027
-        """Preflight: raise UserError when a file or package that `open` needs is missing. Cheap; loads nothing big."""
+        """Preflight: raise UserError if a file or package that `open` needs is missing. Loads no large file."""
 
     @property
     def needs(self) -> Needs | None:
-        """What a replica takes, for a stage with an engine that must live in a pool; None: a CPU worker runs it."""
+        """Resources of one replica, for a stage that runs in a pool of its own; None: it runs in a CPU worker."""
         return None
 
     @property
     def progress(self) -> tuple[int, int]:
-        """(rows, tokens_out) that this replica has finished so far, lots in flight included."""
+        """(rows, output tokens) that this replica has finished, including lots in flight."""
         return 0, 0
 
     def close(self) -> None:  # noqa: B027
-        """Free the device, before a replica is killed."""
+        """Release engines, processes and memory before the worker ends."""
 
     def open(self) -> None:  # noqa: B027 - most stages have nothing to open
-        """Load what the stage needs, once per worker process, before the first `run`."""
+        """Load what `find` needs. Called once per worker process, before the first `run`."""
 
     @abstractmethod
     def find(self, rows: pa.RecordBatch) -> Findings:
-        """Findings for `rows`, all alive, at least one. Must be deterministic."""
+        """Findings for `rows`: at least one row, all alive. Must be deterministic."""
 
     async def find_pooled(self, rows: pa.RecordBatch) -> Findings:
-        """As `find`, for a stage that lives in a pool: several lots may be under way at once."""
+        """Same as `find`, for a stage in a pool; several lots may run concurrently."""
         return self.find(rows)
 
     def run(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """`batch` with this stage's columns added before `reject`, and `reject` filled for the rows it refuses."""
+        """`batch` with this stage's columns before `reject`, and with `reject` filled for the rows it rejects."""
         living = self._living(batch)
-        return self._joined(batch, self.find(living) if living.num_rows else self._nothing(0))
+        return self._merge(batch, self.find(living) if living.num_rows else self._null_findings(0))
 
     async def run_pooled(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Same as `run`, for a stage in a pool."""
         living = self._living(batch)
-        return self._joined(batch, await self.find_pooled(living) if living.num_rows else self._nothing(0))
+        return self._merge(batch, await self.find_pooled(living) if living.num_rows else self._null_findings(0))
 
     def refuse(self, batch: pa.RecordBatch, reason: str) -> pa.RecordBatch:
-        """`batch` with every living row rejected for `reason` and no findings: they could not be had."""
+        """`batch` with every living row rejected for `reason` and null findings, for example after an engine crash."""
         num_living = batch.column(REJECT.name).null_count
-        found = self._nothing(num_living)
-        return self._joined(batch, Findings(found.columns, pa.repeat(pa.scalar(reason), num_living)))
+        columns = self._null_findings(num_living).columns
+        return self._merge(batch, Findings(columns, pa.repeat(pa.scalar(reason), num_living)))
 
-    def _nothing(self, num_rows: int) -> Findings:
+    def _null_findings(self, num_rows: int) -> Findings:
         return Findings({f.name: pa.nulls(num_rows, f.type) for f in self.columns()})
 
     def _living(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         reject = batch.column(REJECT.name)
         return batch if reject.null_count == batch.num_rows else batch.filter(reject.is_null())
 
-    def _joined(self, batch: pa.RecordBatch, found: Findings) -> pa.RecordBatch:
-        """`batch` with what was found on its living rows."""
+    def _merge(self, batch: pa.RecordBatch, findings: Findings) -> pa.RecordBatch:
+        """`batch` with the findings of its living rows."""
         reject = batch.column(REJECT.name)
         places = None
         if reject.null_count < batch.num_rows:
@@ -127,10 +143,10 @@ class Stage(ABC):
             places = pc.if_else(reject.is_null(), pc.subtract(pc.cumulative_sum(alive), 1), None)
         columns = []
         for declared in self.columns():
-            column = found.columns[declared.name]
+            column = findings.columns[declared.name]
             columns.append(column.take(places) if places is not None else column)
-        if found.reasons is not None:
-            reasons = found.reasons.take(places) if places is not None else found.reasons
+        if findings.reasons is not None:
+            reasons = findings.reasons.take(places) if places is not None else findings.reasons
             named = pc.binary_join_element_wise(pa.scalar(self.name), reasons.cast(pa.string()), ":")
             reject = pc.coalesce(reject, named)
         kept = [n for n in batch.schema.names if n != REJECT.name]

@@ -1,10 +1,10 @@
-"""Texts as vectors of a sentence encoder: what a row means, whatever words it takes for it.
+"""Sentence embeddings of texts: vectors of their meaning, the same bits in any batch.
 
-The default is all-MiniLM-L6-v2 (Wang et al. 2020, MiniLM; mean pooling as in Reimers and Gurevych 2019, Sentence-BERT).
-A vector must depend on its text only. Matrix products over a batch do not give that: their kernels, and with them the
-last bits, change with the shape and with the number of threads. So every piece of text is computed alone, on one
-thread, without padding; several together only in the one shape in which this machine is seen to give the same bits.
-Vectors are then rounded to 8 bits, and cosines of whole numbers are exact: sums in any order give the same.
+The default encoder is all-MiniLM-L6-v2 (Wang et al. 2020, MiniLM; mean pooling as in Reimers and Gurevych 2019,
+Sentence-BERT). A vector must depend on its text only. Matrix products over a batch do not ensure that: their kernels,
+and so their last bits, change with the shape and the number of threads. So each piece of text is computed alone, on one
+thread, without padding. Several are computed together only in one shape, and only if a probe shows the same bits.
+Vectors are then rounded to 8 bits: inner products of integers are exact, in any order of the sums.
 """
 
 import json
@@ -23,13 +23,13 @@ DEFAULT = "package:minilm"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 POOLING, LENGTH = "1_Pooling/config.json", "sentence_bert_config.json"
 POOLINGS = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "first"}
-TOGETHER = 8  # pieces of one shape
-LEVELS = 127  # of an int8, on either side of 0
+BATCH_SIZE = 8  # pieces of one length that are computed together
+LEVELS = 127  # largest int8
 Span = tuple[int, int]
 
 
 def read(model: str, name: str) -> bytes | None:
-    """A small file of a model wherever it lies (see gristmill.engines.models); None when it is not there."""
+    """A small file of a model, wherever it lies (see gristmill.engines.models); None if it does not exist."""
     place = models.where(model)
     if place == "hub":
         from huggingface_hub import hf_hub_download
@@ -49,40 +49,40 @@ def read(model: str, name: str) -> bytes | None:
 
 
 def check(model: str) -> None:
-    """Preflight: raise UserError when `model` is no sentence encoder that can be had. Loads no weights."""
+    """Preflight: raise UserError if `model` is not an available sentence encoder. Loads no weights."""
     models.check(model)
     if read(model, TOKENIZER) is None:
-        raise UserError(f"model '{model}': no {TOKENIZER} there, and an encoder's tokenizer is read from it")
+        raise UserError(f"model '{model}': it has no {TOKENIZER}, which holds an encoder's tokenizer")
     dimension(model)
     pooling(model)
 
 
 def digest(model: str) -> str:
-    """What its vectors depend on: the model's digest, and how tokens become one vector."""
+    """Digest of what its vectors depend on: the model and its pooling."""
     return f"{models.digest(model)}:{pooling(model)}"
 
 
 def dimension(model: str) -> int:
-    """Numbers in a vector. Raises UserError for a model that does not say."""
-    found = json.loads(read(model, CONFIG) or b"{}").get("hidden_size")
-    if not isinstance(found, int):
-        raise UserError(f"model '{model}': its {CONFIG} has no hidden_size, so it is no sentence encoder")
-    return found
+    """Number of values in a vector. Raises UserError for a model without hidden_size."""
+    size = json.loads(read(model, CONFIG) or b"{}").get("hidden_size")
+    if not isinstance(size, int):
+        raise UserError(f"model '{model}': its {CONFIG} has no hidden_size, so it is not a sentence encoder")
+    return size
 
 
 def pooling(model: str) -> str:
-    """ "mean" (also when nothing is said) or "first". Raises UserError for other ways."""
-    told = json.loads(read(model, POOLING) or b'{"pooling_mode_mean_tokens": true}')
-    ways = [key for key, value in told.items() if key.startswith("pooling_mode_") and value is True]
+    """Pooling of a model, "mean" (the default) or "first". Raises UserError for another."""
+    config = json.loads(read(model, POOLING) or b'{"pooling_mode_mean_tokens": true}')
+    ways = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
     if len(ways) != 1 or ways[0] not in POOLINGS:
         raise UserError(
-            f"model '{model}': {' and '.join(ways) or 'no pooling'} is not known; take a mean or cls encoder"
+            f"model '{model}': {' and '.join(ways) or 'no pooling'} is not supported; use an encoder with mean or cls pooling"
         )
     return POOLINGS[ways[0]]
 
 
 class Encoder:
-    """The model in memory, on the CPU in float32. Not thread-safe; made in `open()`, never pickled."""
+    """The model in memory, on the CPU in float32. Not thread-safe. `open()` makes it, and it is never pickled."""
 
     def __init__(self, model: str) -> None:
         import torch
@@ -103,66 +103,70 @@ class Encoder:
         first = probe.special_tokens_mask.index(0)
         last = len(probe.ids) - probe.special_tokens_mask[::-1].index(0)
         self._before, self._after = probe.ids[:first], probe.ids[last:]
-        told = json.loads(read(model, LENGTH) or b"{}").get("max_seq_length")
-        self.max_tokens = int(told or self._net.config.max_position_embeddings - 2) - len(self._before + self._after)
-        self._together: dict[int, bool] = {}  # by number of tokens: whether TOGETHER pieces give the bits of one
+        length = json.loads(read(model, LENGTH) or b"{}").get("max_seq_length")
+        self.max_tokens = int(length or self._net.config.max_position_embeddings - 2) - len(self._before + self._after)
+        self._can_batch: dict[int, bool] = {}  # by number of tokens: whether a batch gives the bits of single pieces
 
     def tokens(self, text: str) -> tuple[list[int], list[Span]]:
-        """Token ids of the whole text, without those that frame it, and the characters that each stands for."""
-        found = self._tokenizer.encode(text, add_special_tokens=False)
-        return found.ids, found.offsets
+        """(token ids of the text without special tokens, the span of characters of each)."""
+        encoding = self._tokenizer.encode(text, add_special_tokens=False)
+        return encoding.ids, encoding.offsets
 
     def vectors(self, pieces: Sequence[Sequence[int]], usual: int = 0) -> np.ndarray:
-        """int8 (n, dimension): the vector of each piece, token ids of at most `max_tokens`.
+        """int8 (n, dimension): the vector of each piece, given as at most `max_tokens` token ids.
 
-        Pieces of the `usual` length are computed together where that is proven to change no bit.
+        Pieces of the length `usual` are computed in batches if a probe shows that this changes no bit.
         """
-        made = np.empty((len(pieces), self.dimension), np.float32)
+        vectors = np.empty((len(pieces), self.dimension), np.float32)
         alone = list(range(len(pieces)))
         with self._one_thread():
             if usual:
-                like = [i for i in alone if len(pieces[i]) == usual]
-                if len(like) >= TOGETHER and self._may_join(usual):
-                    like = like[: len(like) - len(like) % TOGETHER]
-                    for first in range(0, len(like), TOGETHER):
-                        group = like[first : first + TOGETHER]
-                        made[group] = self._forward([pieces[i] for i in group])
-                    alone = sorted(set(alone) - set(like))
+                same_length = [i for i in alone if len(pieces[i]) == usual]
+                if len(same_length) >= BATCH_SIZE and self._is_batchable(usual):
+                    same_length = same_length[: len(same_length) - len(same_length) % BATCH_SIZE]
+                    for first in range(0, len(same_length), BATCH_SIZE):
+                        group = same_length[first : first + BATCH_SIZE]
+                        vectors[group] = self._forward([pieces[i] for i in group])
+                    alone = sorted(set(alone) - set(same_length))
             for i in alone:
-                made[i] = self._forward([pieces[i]])[0]
-        return quantised(made)
+                vectors[i] = self._forward([pieces[i]])[0]
+        return quantise(vectors)
 
-    def whole(self, texts: Sequence[str], size: int) -> np.ndarray:
-        """int8 (n, dimension): a vector of each whole text, the mean of those of its parts of at most `size` tokens."""
-        made = np.empty((len(texts), self.dimension), np.float32)
+    def text_vectors(self, texts: Sequence[str], size: int) -> np.ndarray:
+        """int8 (n, dimension): the vector of each whole text, the mean of those of its parts of at most `size`
+        tokens.
+        """
+        vectors = np.empty((len(texts), self.dimension), np.float32)
         for number, text in enumerate(texts):
             ids, _ = self.tokens(text)
-            parts = self.vectors([ids[first:stop] for first, stop in parted(len(ids), min(size, self.max_tokens))])
-            made[number] = np.mean(parts / norms(parts)[:, None], axis=0)
-        return quantised(made)
+            parts = self.vectors(
+                [ids[first:stop] for first, stop in split_evenly(len(ids), min(size, self.max_tokens))]
+            )
+            vectors[number] = np.mean(parts / norms(parts)[:, None], axis=0)
+        return quantise(vectors)
 
     def _forward(self, pieces: Sequence[Sequence[int]]) -> np.ndarray:
-        """float32 (n, dimension), of pieces of one length."""
+        """float32 (n, dimension), for pieces of one length."""
         ids = self._torch.tensor([[*self._before, *piece, *self._after] for piece in pieces])
         with self._torch.inference_mode():
             states = self._net(input_ids=ids, attention_mask=self._torch.ones_like(ids)).last_hidden_state
-            found: np.ndarray = (states.mean(1) if self._pooling == "mean" else states[:, 0]).numpy()
-        return found
+            vectors: np.ndarray = (states.mean(1) if self._pooling == "mean" else states[:, 0]).numpy()
+        return vectors
 
-    def _may_join(self, length: int) -> bool:
-        """Whether TOGETHER pieces of so many tokens have the bits that each has alone.
+    def _is_batchable(self, length: int) -> bool:
+        """Whether BATCH_SIZE pieces of `length` tokens give the same bits together and alone.
 
-        The order of a sum hangs on shapes, not on what is summed: what holds for random tokens holds for all.
+        The order of a sum depends on shapes, not on values: a result for random tokens holds for all tokens.
         """
-        if length not in self._together:
-            draw = np.random.default_rng(0).integers(0, self._tokenizer.get_vocab_size(), (TOGETHER, length)).tolist()
+        if length not in self._can_batch:
+            draw = np.random.default_rng(0).integers(0, self._tokenizer.get_vocab_size(), (BATCH_SIZE, length)).tolist()
             alone = np.concatenate([self._forward([piece]) for piece in draw])
-            self._together[length] = bool(np.array_equal(alone, self._forward(draw)))
-        return self._together[length]
+            self._can_batch[length] = bool(np.array_equal(alone, self._forward(draw)))
+        return self._can_batch[length]
 
     @contextmanager
     def _one_thread(self) -> Iterator[None]:
-        """The number of threads is the process's, so it is put back."""
+        """Run torch on one thread; restores the number of threads of the process."""
         before = self._torch.get_num_threads()
         self._torch.set_num_threads(1)
         try:
@@ -172,7 +176,7 @@ class Encoder:
 
 
 def _folder(model: str) -> str:
-    """Where weights and tokenizer lie on this machine; a hub's model is downloaded or found in its cache."""
+    """Local path of weights and tokenizer; a hub model is taken from the cache or downloaded."""
     if models.where(model) != "hub":
         return models.resolve(model)
     from huggingface_hub import snapshot_download
@@ -182,37 +186,41 @@ def _folder(model: str) -> str:
 
 
 def windows(length: int, size: int, step: int) -> list[Span]:
-    """(first, stop) of overlapping windows over `length` tokens: full ones, the last at the end, or one short one."""
+    """(first, stop) of overlapping windows over `length` tokens. All are full and the last ends at the end; a short
+    text has one.
+    """
     if length <= size:
         return [(0, length)]
     return [(first, first + size) for first in [*range(0, length - size, step), length - size]]
 
 
-def parted(length: int, size: int) -> list[Span]:
-    """(first, stop) of parts of about equal length that cover `length` tokens, each at most `size`; at least one."""
+def split_evenly(length: int, size: int) -> list[Span]:
+    """(first, stop) of parts of about equal length, at most `size`, that cover `length` tokens; at least one part."""
     num = max(1, -(-length // size))
     edges = [length * i // num for i in range(num + 1)]
     return list(pairwise(edges))
 
 
-def quantised(vectors: np.ndarray) -> np.ndarray:
-    """int8 (n, d) with the direction of float (n, d), each row's largest number 127. Moves a cosine by about 0.001."""
+def quantise(vectors: np.ndarray) -> np.ndarray:
+    """int8 (n, d) in the direction of float (n, d), the largest number of each row 127. Moves a cosine by about
+    0.001.
+    """
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     return np.rint(vectors * (LEVELS / largest)).astype(np.int8)
 
 
 def norms(vectors: np.ndarray) -> np.ndarray:
-    """float64 (n,) of int8 (n, d); never 0."""
+    """float64 (n,): the norms of int8 (n, d). They are not 0, because `quantise` makes one number of a row 127."""
     return np.sqrt((vectors.astype(np.int64) ** 2).sum(axis=1, dtype=np.int64).astype(np.float64))
 
 
 def dots(a: np.ndarray, b: np.ndarray) -> Any:
-    """Exact inner products (n, m) of int8 (n, d) and (m, d): every partial sum is a whole number that fits the type."""
+    """Exact inner products (n, m) of int8 (n, d) and (m, d): every partial sum is an integer that the type can hold."""
     kind: Any = np.float32 if a.shape[1] * LEVELS**2 < 2**24 else np.float64
     return a.astype(kind) @ b.astype(kind).T
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """float64 (n, m) in [-1, 1], the same bits in any batch, on any machine."""
-    found: np.ndarray = np.clip(dots(a, b) / (norms(a)[:, None] * norms(b)[None, :]), -1.0, 1.0)
-    return found
+    """float64 (n, m) in [-1, 1]: the same bits in any batch and on any machine."""
+    result: np.ndarray = np.clip(dots(a, b) / (norms(a)[:, None] * norms(b)[None, :]), -1.0, 1.0)
+    return result

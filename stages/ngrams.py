@@ -1,27 +1,26 @@
-"""Texts as hashed n-grams, and linear models over them: what a light classifier of texts reads.
+"""Hashed n-gram features of texts, and linear models over them: the input and form of a light text classifier.
 
-As in fastText (Joulin et al. 2016, Bag of Tricks for Efficient Text Classification) n-grams are hashed into a fixed
-number of buckets, so a model needs no vocabulary. A text is the set of its buckets, not their counts: a text that
-repeats itself does not outvote the rest. The hashes are those of stages/kernels/ngrams.py and fixed for good.
+As in fastText (Joulin et al. 2016, Bag of Tricks for Efficient Text Classification), n-grams are hashed into a fixed
+number of buckets, so a model needs no vocabulary. A text is the set of its buckets, not their counts, so a text that
+repeats itself does not outweigh the rest. The hashes, those of stages/kernels/ngrams.py, are fixed.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gristmill.stages.buffers import text_buffers
 from gristmill.stages.dedup.minhash import word_kinds
 
-ROWS_A_TIME = 4096  # bounds the scratch memory of `features`
-NUM_DECIMALS = 4  # of a score: the last ulp of `exp` differs between machines, these do not
-MAX_WEIGHT = (1 << 15) - 1  # of an int16
+ROWS_A_TIME = 4096  # limits the scratch memory of `features`
+NUM_DECIMALS = 4  # of a score: machines differ in the last bit of `exp`, not in these
+MAX_WEIGHT = (1 << 15) - 1  # largest int16
 
 
 @dataclass(frozen=True)
 class Features:
-    """What `Ngrams.features` answers: row r has the buckets `buckets[ends[r] : ends[r + 1]]`, distinct, unordered."""
+    """Result of `Ngrams.features`. Row r has the buckets `buckets[ends[r] : ends[r + 1]]`: distinct, unordered."""
 
     ends: np.ndarray  # int64 (rows + 1,)
     buckets: np.ndarray  # int32 (ends[-1],)
@@ -32,7 +31,7 @@ class Features:
 class Linear:
     """A fitted model: logit = bias + shape . slopes + sum of a text's weights / sqrt(number of its buckets).
 
-    `weights` are int16 (2^bits,) in units of `unit`: whole numbers, whose sum does not hang on their order.
+    `weights` are int16 (2^bits,) in units of `unit`: a sum of integers does not depend on its order.
     """
 
     weights: np.ndarray
@@ -41,26 +40,26 @@ class Linear:
     bias: float
 
     def __post_init__(self) -> None:
-        for name in ("weights", "slopes"):  # the kernel is compiled once: for arrays that are read only
+        for name in ("weights", "slopes"):  # the kernel is compiled only for read-only arrays
             object.__setattr__(self, name, _read_only(getattr(self, name)))
 
     @classmethod
     def of(cls, weights: np.ndarray, slopes: np.ndarray, bias: float) -> "Linear":
-        """From float weights, each rounded to the nearest of 65,535 levels."""
+        """A model from float weights, each rounded to the nearest of 65,535 levels."""
         unit = max(float(np.abs(weights).max()), 1e-12) / MAX_WEIGHT
         return cls(np.rint(weights / unit).astype(np.int16), unit, np.asarray(slopes, np.float64), float(bias))
 
 
 @dataclass(frozen=True)
 class Ngrams:
-    """2^bits buckets for the n-grams of 1 to `words` words and those of `num_bytes` bytes (0: none)."""
+    """Buckets, 2^bits of them, for n-grams of 1 to `words` words and of `num_bytes` bytes (0: no byte n-grams)."""
 
     bits: int
     words: int
     num_bytes: int
 
     def features(self, column: pa.Array) -> Features:
-        """Of a string column; a null row is an empty text, which has no bucket."""
+        """Features of a string column; a null row is an empty text, which has no bucket."""
         from gristmill.stages.kernels.ngrams import NUM_SHAPES, featurize
 
         ends, shapes = np.zeros(len(column) + 1, np.int64), np.zeros((len(column), NUM_SHAPES))
@@ -68,18 +67,18 @@ class Ngrams:
         for start in range(0, len(column), ROWS_A_TIME):
             data, offsets = self._buffers(column.slice(start, ROWS_A_TIME))
             num_rows = len(offsets) - 1
-            found = np.empty((self.words + 1) * int(offsets[-1] - offsets[0]) + 1, np.int32)
+            buckets = np.empty((self.words + 1) * int(offsets[-1] - offsets[0]) + 1, np.int32)
             stops = ends[start + 1 : start + 1 + num_rows]
-            own = shapes[start : start + num_rows]
-            featurize(data, offsets, word_kinds(), self.bits, self.words, self.num_bytes, stops, found, own)
-            parts.append(found[: stops[-1]].copy())
+            rows = shapes[start : start + num_rows]
+            featurize(data, offsets, word_kinds(), self.bits, self.words, self.num_bytes, stops, buckets, rows)
+            parts.append(buckets[: stops[-1]].copy())
             stops += ends[start]
         return Features(ends, np.concatenate(parts), shapes)
 
     def scores(self, column: pa.Array, model: Linear) -> np.ndarray:
-        """Each text's probability of being of the positive class, to 4 decimals: float64 (rows,).
+        """Probability of the positive class of each text, to 4 decimals: float64 (rows,).
 
-        A text's score hangs on its bytes alone.
+        The score of a text depends only on its bytes.
         """
         from gristmill.stages.kernels.ngrams import score
 
@@ -93,8 +92,6 @@ class Ngrams:
 
     @staticmethod
     def _buffers(column: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        if column.null_count:
-            column = pc.fill_null(column, "")  # a null may have bytes under it
         data, offsets = text_buffers(column)
         return _read_only(data if data.size else np.zeros(1, np.uint8)), offsets
 

@@ -1,4 +1,4 @@
-"""Which class makes a stage of which kind. An explicit table, resolved lazily: a recipe check imports what it names."""
+"""The table of stage kinds. Classes are imported only when a recipe names their kind."""
 
 from gristmill.records.kinds import Kinds, kind_class
 from gristmill.stages.contract import Stage
@@ -26,13 +26,13 @@ KINDS: Kinds = {
     "quality": ("gristmill.stages.filters.quality", "Quality"),
     "rules": ("gristmill.stages.filters.rules", "Rules"),
 }
-# The verdicts of these come when lots commit: duplicates first, then what is admitted by the rows kept before.
+# Stages whose verdicts come at commit, in lot order: first duplicates, then admission.
 DEDUP = frozenset({"dedup", "dedup_image", "dedup_rows", "dedup_semantic"})
 ADMISSION = frozenset({"balance", "novelty"})
 AT_COMMIT = DEDUP | ADMISSION
 
 
 def stage_class(kind: str) -> type[Stage]:
-    """The class of stage `kind`. Raises UserError naming the nearest one."""
-    found: type[Stage] = kind_class(KINDS, kind, "stage", Stage, "gristmill.stages")
-    return found
+    """The class of stage kind `kind`. Raises UserError that names the nearest known kind."""
+    cls: type[Stage] = kind_class(KINDS, kind, "stage", Stage, "gristmill.stages")
+    return cls

@@ -12,7 +12,7 @@ import ray
 from gristmill.cluster.errors import LOST, short
 from gristmill.cluster.index.rebuild import ClaimSource, num_at_once, read_back
 from gristmill.cluster.index.snapshots import Claims, Stretch
-from gristmill.stages.dedup.bandindex import merged
+from gristmill.stages.dedup.bandindex import merge_answers
 from gristmill.stages.dedup.contract import Duplicates
 
 logger = logging.getLogger(__name__)
@@ -127,8 +127,8 @@ class BandShards:
         return rows
 
     def ask(self, unsent: Claims, asked: np.ndarray, first_unsettled: int) -> np.ndarray:
-        """Hand over claims, then look up rows, uint64 (n, bands): what `stages.dedup.bandindex.merged` says of all
-        answers.
+        """Hand over claims, then look up rows, uint64 (n, bands): what `stages.dedup.bandindex.merge_answers` says
+        of all answers.
 
         To hand over the same claims twice does no harm. Raises IndexLost.
         """
@@ -141,7 +141,7 @@ class BandShards:
         for number, answer in self._collect(calls):
             answers.append(answer[0])
             self._nbytes[number] = answer[1]
-        return merged(answers)
+        return merge_answers(answers)
 
     def retract(self, claims: Claims) -> None:
         """Take back claims that have been handed over, the latest ones. Raises IndexLost, when all others have."""

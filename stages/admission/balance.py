@@ -1,7 +1,7 @@
 """Balances a corpus at commit: quotas and a largest share for the labels of a column (topic, difficulty, score, ...).
 
-The last step before release: generate, verify, dedup, balance. A row over its label's quota is rejected, and may be
-asked for anew by a run that goes on until every quota is full.
+It is the last step before release: generate, verify, dedup, balance. A row over the quota of its label is rejected. A
+run that goes on until every quota is full can ask for such a row again.
 """
 
 from collections import Counter
@@ -19,19 +19,18 @@ QUOTA, SHARE, NO_LABEL = "quota", "share", "no_label"
 
 @dataclass(frozen=True)
 class BalanceSpec:
-    """column: holds the label: text, a whole number or a truth value, of payload or findings.
+    """Keys of the stage `balance`; at least one of `quotas`, `other` and `max_share` is required."""
 
-    quotas: the most kept rows, by label. other: that of every label not named; null: no quota, 0: none is wanted.
-    max_share: no label may hold more than this share of the kept rows, but for `slack_rows` rows: the first row of a
-    run is all of it. allow_null: rows without a label pass and are counted as "".
-    """
-
-    column: str
-    quotas: dict[str, int] = field(default_factory=dict)
+    column: str  # Column with the label, of payload or findings: text, an integer or a boolean.
+    quotas: dict[str, int] = field(default_factory=dict)  # Largest number of kept rows by label.
+    # Largest number of kept rows of each label that `quotas` does not name; 0 rejects them, and by default there is no
+    # limit.
     other: int | None = None
+    # Largest share of the kept rows that one label may hold, between 0 and 1; by default there is no limit.
     max_share: float | None = None
+    # Rows that a label may exceed `max_share` by; at least 1, because the first row of a run is all of it.
     slack_rows: int = 32
-    allow_null: bool = False
+    allow_null: bool = False  # Whether rows without a label pass; they count under the label "".
 
     def __post_init__(self) -> None:
         if not self.column:
@@ -46,11 +45,12 @@ class BalanceSpec:
             raise ValueError("slack_rows must be at least 1: the first row of a run is all of it")
 
     def quota(self, label: str) -> int | None:
+        """Largest number of kept rows of `label`; None: no limit."""
         return self.quotas.get(label, self.other)
 
 
 class Balance(Admission):
-    """Adds nothing: the label is there already. Rejects as `quota`, `share` and `no_label`."""
+    """Adds no column. Rejects rows as `quota`, `share` and `no_label`."""
 
     kind: ClassVar[str] = "balance"
     Spec: ClassVar[type] = BalanceSpec
@@ -63,7 +63,7 @@ class Balance(Admission):
     def refuses(self, field: pa.Field) -> str | None:
         kind = field.type
         fits = pa.types.is_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
-        return None if fits else f"holds no labels: {kind} is neither text nor a whole number"
+        return None if fits else f"holds no labels: {kind} is neither text, nor an integer, nor a boolean"
 
     def labels(self, batch: Any) -> list[str]:
         return ["" if label is None else label for label in self.offers(batch)]
@@ -87,7 +87,7 @@ class Balance(Admission):
 
 
 class LabelBook(AdmissionBook):
-    """Kept rows by label."""
+    """Number of kept rows by label."""
 
     def __init__(self, spec: BalanceSpec) -> None:
         self.spec = spec

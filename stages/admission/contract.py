@@ -1,8 +1,8 @@
-"""What stages that admit a row by those kept before it share: the verdict comes when lots commit, in lot order.
+"""The contract of admission stages: they accept or reject a row by the rows kept before it, at commit and in lot order.
 
-After duplicates, and row by row, each such stage of a recipe is asked in turn. A row that is refused leaves no trace:
-it claims nothing in the dedup index, and so never makes a duplicate of a good row. The verdict hangs on the kept rows
-before it alone, not on which worker was first.
+At commit, after dedup and row by row, each admission stage of a recipe judges a row in turn. A rejected row leaves no
+trace: it claims nothing in the dedup index, so it never makes a good row a duplicate. The verdict depends only on the
+rows kept before, not on which worker was first.
 """
 
 from abc import ABC, abstractmethod
@@ -23,60 +23,67 @@ ReadKept = Callable[[list[str]], Iterator[tuple[int, pa.Table]]]  # columns -> (
 
 @dataclass(frozen=True)
 class AdmissionVerdict:
-    """A verdict on one row: null or the reason, and values for the stage's columns."""
+    """Verdict on a row: None or a reject reason, and values for the stage's columns."""
 
     reason: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AdmissionBook(ABC):
-    """What is known of the rows kept so far. The driver holds it; it must stay small and quick."""
+    """The state of an admission stage: what it records of the kept rows. The driver holds it, so it must be small and
+    fast.
+    """
 
     @abstractmethod
     def judge(self, offer: Any, ask: int) -> AdmissionVerdict:
-        """The verdict on a row, without a change. `ask` is its number in the run."""
+        """The verdict on a row; changes nothing. `offer` comes from `Admission.offers`, `ask` is the row's number in
+        the run.
+        """
 
     @abstractmethod
     def admit(self, offer: Any, ask: int) -> None:
-        """The row is kept."""
+        """Record a row as kept."""
 
     @abstractmethod
     def retract(self, offer: Any, ask: int) -> None:
-        """The row admitted last of all is not kept after all."""
+        """Undo the last `admit`."""
 
 
 class Admission(Stage):
-    """Base of these stages. `find` leaves the columns null; verdict and evidence come at commit."""
+    """Base class of admission stages. `find` leaves the columns null; verdicts and evidence come at commit."""
 
-    has_seeds: ClassVar[bool] = False  # whether rows of the source count as kept before the first
+    has_seeds: ClassVar[bool] = False  # whether the rows of the source count as kept before the run
 
     def find(self, rows: pa.RecordBatch) -> Findings:
-        return self._nothing(rows.num_rows)
+        return self._null_findings(rows.num_rows)
 
     @abstractmethod
     def offers(self, batch: Any) -> list[Any]:
-        """For every row of a processed lot, dead ones too, what the verdict needs to know of it; small, pickles."""
+        """What the verdict needs to know of each row of a processed lot, dead rows included; small, and it pickles."""
 
     @abstractmethod
     def new_book(self) -> AdmissionBook:
-        """A book in which no row is kept yet."""
+        """A book without kept rows."""
 
     @abstractmethod
     def refill(self, book: AdmissionBook, admitted: Mapping[str, int], kept: ReadKept) -> None:
-        """Bring a new book to what is committed: from the run's counts by label, or by reading kept rows."""
+        """Bring a new book to the committed state, from the run's counts by label or by reading kept rows."""
 
     def labels(self, batch: Any) -> list[str] | None:
-        """The label by which each row of a batch or table is counted in the run's summary; null: nothing is counted."""
+        """The label by which the run's summary counts each row of a batch or table; None: it counts nothing."""
         return None
 
     def is_full(self, admitted: Mapping[str, int]) -> bool:
-        """Whether no further row can be admitted, whatever it is; `admitted` counts kept rows by label."""
+        """Whether no further row can be admitted; `admitted` counts kept rows by label."""
         return False
 
 
 def tally(stages: Sequence[Admission], batch: Any) -> tuple[dict[str, dict[str, int]], dict[str, dict[str, int]]]:
-    """(offered, admitted) of a finished lot, a batch or a table: rows by stage and label that came to each stage, and
-    those of them that are kept. A row that a later one of `stages` refused was offered to all before."""
+    """(offered, admitted) of a finished lot, given as a batch or a table: rows by stage and label.
+
+    A row is offered to a stage if neither an earlier stage nor dedup rejected it; it is admitted if it is kept. A row
+    that a later one of `stages` rejected was offered to all stages before that.
+    """
     reject = batch.column(REJECT.name).to_pylist()
     offered: dict[str, dict[str, int]] = {}
     admitted: dict[str, dict[str, int]] = {}
@@ -96,35 +103,34 @@ def tally(stages: Sequence[Admission], batch: Any) -> tuple[dict[str, dict[str, 
 
 
 def is_full(stages: Iterable[Stage], admitted: Mapping[str, Mapping[str, int]]) -> bool:
-    """Whether one of `stages` can admit no further row; `admitted`: kept rows by stage and label."""
+    """Whether one of `stages` can admit no further row; `admitted` counts kept rows by stage and label."""
     return any(isinstance(s, Admission) and s.is_full(admitted.get(s.name, {})) for s in stages)
 
 
 @dataclass(frozen=True)
 class LotVerdicts:
-    """What was decided of a lot at commit, row by row."""
+    """The verdicts on a lot at commit, row by row."""
 
-    owners: np.ndarray  # int64: see gristmill.stages.dedup.contract; NOBODY for a row that is kept, refused or dead
-    refused: Sequence[str | None]  # "stage:reason"
-    evidence: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # column -> value per row, null: none
+    owners: np.ndarray  # int64, see stages/dedup/contract.py; NOBODY: the row is kept, rejected or dead
+    refused: Sequence[str | None]  # "stage:reason" of an admission stage
+    evidence: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # values per row by column; None: no value
 
 
 def resolve_admitting(
     resolve: Callable[[np.ndarray], np.ndarray], alive: np.ndarray, first_owner: int, admit: Callable[[int], bool]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What `resolve` says of rows, where one that is no duplicate is kept only if `admit(ask number)` says so.
+    """Verdicts of `resolve`, where a row that is not a duplicate is kept only if `admit(ask number)` accepts it.
 
-    `resolve(alive)`: owners int64 (n,) of the rows bool (n,), see stages.dedup.bandindex.resolve. `admit` is asked
-    in the
-    order of the rows. Answers with the owners, and with the rows bool (n,) that are alive and were not refused: those
-    that were have NOBODY, and nobody is a duplicate of them.
+    `resolve(alive)` returns owners int64 (n,) for the living rows, bool (n,) (see stages.dedup.bandindex.resolve).
+    `admit` is called in row order. Returns the owners and the rows, bool (n,), that are alive and accepted. A rejected
+    row has the owner NOBODY, and no row is its duplicate.
     """
     living = alive.copy()
     owners = resolve(living)
     for row in np.flatnonzero(alive).tolist():
         twin = owners[row] - first_owner
         if twin >= 0 and not living[twin]:
-            owners = resolve(living)  # a row that was refused meanwhile has no duplicates
+            owners = resolve(living)  # the twin was rejected in the meantime, so it has no duplicates
         if owners[row] == NOBODY and not admit(first_owner + row):
             living[row] = False
     return owners, living

@@ -1,9 +1,9 @@
-"""Keeps a row only if it is unlike every kept row before it by ROUGE-L, as self-instruct keeps instructions.
+"""Keeps a row only if its ROUGE-L similarity with every kept row is low, as self-instruct keeps instructions.
 
-Wang et al. 2022 (Self-Instruct, section 2.2) add an instruction to the pool only when its ROUGE-L similarity with every
-instruction there is below 0.7. ROUGE-L here is the F1 score of the longest common subsequence of words (Lin 2004),
-2 LCS / (m + n), which is the normalised indel similarity of rapidfuzz. Every row is compared with every kept row, so
-this is for pools of some ten thousand short texts; MinHash dedup beside it is for the bulk.
+Wang et al. 2022 (Self-Instruct, section 2.2) add an instruction to the pool only if its ROUGE-L similarity with every
+instruction in the pool is below 0.7. ROUGE-L here is the F1 score of the longest common subsequence of words (Lin
+2004), 2 LCS / (m + n), which is rapidfuzz's normalised indel similarity. Each row is compared with every kept row, so
+this suits pools of some ten thousand short texts; use MinHash dedup for larger ones.
 """
 
 import json
@@ -22,20 +22,19 @@ from gristmill.stages.contract import RunContext
 SIMILAR = "similar"
 NUM_DECIMALS = 4
 MAX_SEEDS = 100_000
-SEED = -1  # in place of an ask number
-FIRST_CHARACTER = 0xE000  # above the surrogates, which are no characters
+SEED = -1  # the ask number of a row of the source
+FIRST_CHARACTER = 0xE000  # above the surrogates, which are not characters
 NUM_CHARACTERS = 0x110000 - FIRST_CHARACTER
 
 
 @dataclass(frozen=True)
 class NoveltySpec:
-    """column: the text that must be new. max_rouge_l: a row as similar as this, or more, is rejected as `similar`.
+    """Keys of the stage `novelty`."""
 
-    seeds: the source's rows count as kept before the first, by the same column, if they have it.
-    """
-
-    column: str = "instruction"
+    column: str = "instruction"  # Column with the text that must be new.
+    # ROUGE-L similarity, above 0 and at most 1, from which a row is rejected as `similar`; 0.7 is self-instruct's.
     max_rouge_l: float = 0.7
+    # Whether the rows of the source count as kept before the run, by the same column, if they have it.
     seeds: bool = True
 
     def __post_init__(self) -> None:
@@ -44,8 +43,10 @@ class NoveltySpec:
 
 
 class Novelty(Admission):
-    """Adds `rouge_l`, the largest similarity with a row kept before, and `nearest`, that row's id ("seed" for a row of
-    the source); both are null until the lot commits, and for rows that are no like of any."""
+    """Adds `rouge_l` and `nearest`: the largest similarity with a row kept before, and the id of that row.
+
+    `nearest` is "seed" for a row of the source. Both are null until the lot commits, and for rows similar to none.
+    """
 
     kind: ClassVar[str] = "novelty"
     Spec: ClassVar[type] = NoveltySpec
@@ -58,7 +59,7 @@ class Novelty(Admission):
         self._run: tuple[str, int, int] | None = None  # fingerprint, generation, lot size
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_seeds": []}  # the driver's book has them; workers need none
+        return {**self.__dict__, "_seeds": []}  # only the driver's book needs them
 
     def columns(self) -> list[pa.Field]:
         return [pa.field("rouge_l", pa.float32()), pa.field("nearest", pa.string())]
@@ -72,14 +73,14 @@ class Novelty(Admission):
         if self.spec.seeds:
             if source.num_rows > MAX_SEEDS:
                 raise UserError(
-                    f"{self.name}: seeds = true compares with every row of the source, and {source.num_rows:,} are too "
-                    f"many (at most {MAX_SEEDS:,}); set seeds = false"
+                    f"{self.name}: seeds = true compares with every row of the source, which has "
+                    f"{source.num_rows:,} (at most {MAX_SEEDS:,}); set seeds = false"
                 )
             for _, text in source.rows(0, source.num_rows):
                 try:
                     row = json.loads(text)
                 except (ValueError, RecursionError):
-                    continue  # the generator rejects it
+                    continue  # the generator rejects this row
                 if isinstance(row, dict) and isinstance(value := row.get(self.spec.column), str):
                     self._seeds.append(words(value))
 
@@ -109,22 +110,22 @@ class TextBook(AdmissionBook):
     def __init__(self, spec: NoveltySpec, seeds: list[list[str]], name: Any) -> None:
         self.spec, self._name = spec, name
         self._ids: dict[str, int] = {}
-        self._texts: list[str] = []  # a character a word: on such texts rapidfuzz is fastest
+        self._texts: list[str] = []  # one character for each word, because rapidfuzz is fastest on strings
         self._asks: list[int] = []
         for seed in seeds:
             self.admit(seed, SEED)
 
     def _text(self, text: list[str]) -> str:
-        """The words as characters. Those of no kept text get some for this once: what was refused leaves no trace."""
+        """The words as characters. Words of no kept text get characters for this call only: a rejected row leaves no
+        trace.
+        """
         others: dict[str, int] = {}
         numbers = []
         for word in text:
             number = self._ids.get(word)
             numbers.append(len(self._ids) + others.setdefault(word, len(others)) if number is None else number)
         if len(self._ids) + len(others) > NUM_CHARACTERS:
-            raise UserError(
-                f"novelty: there are more than {NUM_CHARACTERS:,} different words in the kept rows; use dedup"
-            )
+            raise UserError(f"novelty: the kept rows have more than {NUM_CHARACTERS:,} different words; use dedup")
         return "".join([chr(FIRST_CHARACTER + number) for number in numbers])
 
     def judge(self, offer: Any, ask: int) -> AdmissionVerdict:

@@ -1,1 +1,1 @@
-"""Duplicates of rows already kept: signatures, indexes, and the contract that they share."""
+"""Duplicates of kept rows: signatures, indexes and their common contract."""

@@ -1,17 +1,18 @@
-"""The index of kept rows when memory runs out: Bloom filters, one a band. It knows that a row is like an earlier one,
-not which.
+"""The index of kept rows for limited memory: a Bloom filter for each band. It recognises duplicates but cannot name
+them.
 
-The idea is LSHBloom's (Khan et al., arXiv:2411.04257; `MinHashLSHBloom` in datasketch): a filter in place of each
-band's table. A row that is like a kept row is always found; a fresh row is called a duplicate by mistake with a chance
-that grows with the fill and is `error` when `num_rows` rows are in. That is over all bands, so each filter is made for
-1 - (1 - error)^(1/bands).
+The idea is LSHBloom (Khan et al., arXiv:2411.04257; `MinHashLSHBloom` in datasketch): a filter replaces the table of
+each band. It always recognises a row that duplicates a kept row. The chance that it calls a fresh row a duplicate grows
+with the fill and is `error` when `num_rows` rows are inserted. That is over all bands, so each filter is sized for 1 -
+(1 - error)^(1/bands).
 
 The filters are blocked (Putze, Sanders and Singler, "Cache-, Hash- and Space-Efficient Bloom Filters", 2007): all k
-bits of a key lie in one block of 512, so a key costs one cache miss instead of k. A block holds i keys with a Poisson
-chance, and then shows a fresh key's bits as set with the chance E[(x/512)^k], where x bits are set by k*i draws with
-repeats. Both are computed, the latter from the recursion of the occupancy problem, and the cheapest k is taken. The
-price beside a classic filter, which takes 1.44 log2(1/error) bits a key: 15 % more bits at an error of 0.001 over 9
-bands (21.75 a key, 24.5 bytes a row), 24 % at 0.0001, 35 % at 0.00001.
+bits of a key lie in one block of 512, so a key costs one cache miss instead of k. The number i of keys in a block is
+Poisson distributed. A block with i keys shows all bits of a fresh key as set with the chance E[(x/512)^k], where x is
+the number of bits set by k*i draws with repeats. Both are computed, the latter by the recursion of the occupancy
+problem, and the cheapest k is used. Compared with a classic filter, which takes 1.44 log2(1/error) bits a key, this
+costs 15 % more bits at an error of 0.001 over 9 bands (21.75 a key, 24.5 bytes a row), 24 % at 0.0001 and 35 % at
+0.00001.
 """
 
 import math
@@ -20,58 +21,59 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, checked, checked_owners
+from gristmill.stages.buffers import aligned_zeros
+from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, check_keys, check_owners
 
 BLOCK_BITS = 512
 MAX_HASHES = 24
-MAX_KEYS = 256  # of a block that is looked at: at 4 bits a key the mean is 128
-STEPS_PER_BIT = 4  # bits a key come in quarters: a rounding error somewhere must not change the filter
+MAX_KEYS = 256  # largest number in a block that is considered; at 4 bits a key the mean is 128
+STEPS_PER_BIT = 4  # bits a key are multiples of 1/4, so that rounding errors cannot change the filter
 MIN_BITS, MAX_BITS = 4, 128
 
 
 @lru_cache(maxsize=64)
 def _in_block(num_hashes: int) -> np.ndarray:
-    """The chance that a fresh key is found in a block with i keys, for i in 0..MAX_KEYS: float64 (MAX_KEYS + 1,)."""
+    """Chance that a fresh key is found in a block with i keys, for i in 0..MAX_KEYS: float64 (MAX_KEYS + 1,)."""
     share = np.arange(BLOCK_BITS + 1) / BLOCK_BITS
-    chance = np.zeros(BLOCK_BITS + 1)  # of so many bits set
+    chance = np.zeros(BLOCK_BITS + 1)  # of each number of set bits
     chance[0] = 1.0
-    found = np.empty(MAX_KEYS + 1)
+    errors = np.empty(MAX_KEYS + 1)
     for keys in range(MAX_KEYS + 1):
-        found[keys] = (chance * share**num_hashes).sum()
+        errors[keys] = (chance * share**num_hashes).sum()
         for _ in range(num_hashes):
             chance[1:] = chance[1:] * share[1:] + chance[:-1] * (1 - share[:-1])
             chance[0] = 0.0
-    return found
+    return errors
 
 
 def key_error(bits_per_key: float, num_hashes: int) -> float:
-    """The chance that one filter, filled to so many bits a key, claims to hold a fresh key."""
+    """Chance that a filter with `bits_per_key` bits for each inserted key reports a fresh key."""
     mean = BLOCK_BITS / bits_per_key
     keys = np.arange(MAX_KEYS + 1)
     logs = np.concatenate([[0.0], np.cumsum(np.log(keys[1:]))])
     poisson = np.exp(keys * math.log(mean) - mean - logs)
-    rest = max(0.0, 1 - float(poisson.sum()))  # blocks beyond MAX_KEYS are taken as full
+    rest = max(0.0, 1 - float(poisson.sum()))  # blocks with more than MAX_KEYS keys count as full
     return min(1.0, float((poisson * _in_block(num_hashes)).sum()) + rest)
 
 
 def over_bands(error: float, num_bands: int) -> float:
-    """The chance that at least one of `num_bands` filters errs, each with the chance `error`."""
+    """Chance that at least one of `num_bands` filters errs if each errs with the chance `error`."""
     return -math.expm1(num_bands * math.log1p(-error)) if error < 1 else 1.0
 
 
 @lru_cache(maxsize=64)
 def shape(error: float, num_bands: int) -> tuple[float, int]:
-    """(bits a key, hashes a key) of each band's filter, so that all bands together err with the chance `error`.
+    """(bits a key, hashes a key) of the filter of each band, so that all bands together err with the chance `error`.
 
-    Raises ValueError for an error that no filter here can keep.
+    Raises ValueError for an error below what these filters can reach.
     """
-    wanted = -math.expm1(math.log1p(-error) / num_bands)
+    band_error = -math.expm1(math.log1p(-error) / num_bands)
     low, high = MIN_BITS * STEPS_PER_BIT, MAX_BITS * STEPS_PER_BIT
-    if _best(high / STEPS_PER_BIT)[0] > wanted:
+    if _best(high / STEPS_PER_BIT)[0] > band_error:
         raise ValueError(f"an error of {error} is too small for a filter")
     while low < high:
         middle = (low + high) // 2
-        if _best(middle / STEPS_PER_BIT)[0] <= wanted:
+        if _best(middle / STEPS_PER_BIT)[0] <= band_error:
             high = middle
         else:
             low = middle + 1
@@ -80,14 +82,15 @@ def shape(error: float, num_bands: int) -> tuple[float, int]:
 
 @lru_cache(maxsize=256)
 def _best(bits_per_key: float) -> tuple[float, int]:
-    """(error, hashes) of the number of hashes that errs least."""
+    """(error, hashes) of the number of hashes with the smallest error."""
     return min((key_error(bits_per_key, k), k) for k in range(1, MAX_HASHES + 1))
 
 
 class BloomIndex:
-    """A filter for each of `num_bands` out of `bands_in_all` bands, made for `num_rows` rows and `error` over all.
+    """A filter for each of `num_bands` out of `bands_in_all` bands, sized for `num_rows` rows and `error` over all
+    bands.
 
-    The bits depend on the claims alone, not on their order or on how bands are spread. Not thread-safe.
+    The bits depend only on the claims, not on their order or on the distribution of bands. Not thread-safe.
     """
 
     def __init__(self, num_bands: int, num_rows: int, error: float, bands_in_all: int) -> None:
@@ -95,8 +98,8 @@ class BloomIndex:
         self.num_bands = num_bands
         num_blocks = max(1, math.ceil(num_rows * bits / BLOCK_BITS))
         words = num_blocks * (BLOCK_BITS // 64)
-        self._filters = _on_cache_lines(num_bands * words).reshape(num_bands, words)
-        # What the claims that may be retracted have changed: (first owner, last owner, numbers of the bits they set).
+        self._filters = aligned_zeros((num_bands, words), np.uint64)
+        # Undo data of claims that may be retracted: (first owner, last owner, numbers of the bits that they set).
         self._undo: list[tuple[int, int, np.ndarray]] = []
 
     @property
@@ -105,24 +108,24 @@ class BloomIndex:
         return self._filters.nbytes
 
     def reserve(self, num_rows: int) -> None:
-        """Filters are made for all their rows at once."""
+        """Do nothing: the filters have their full size from the start."""
 
     def query(self, keys: np.ndarray) -> np.ndarray:
-        """UNKNOWN for each row of keys, uint64 (n, num_bands), that has one in a filter, else -1: int64 (n,)."""
+        """UNKNOWN for each row of keys, uint64 (n, num_bands), with a key in a filter, else -1: int64 (n,)."""
         from gristmill.stages.kernels import bloom as kernel
 
-        found = np.full(len(keys), NOBODY, np.int64)
-        kernel.query(self._filters, self.num_hashes, checked(keys, self.num_bands), found, UNKNOWN)
-        return found
+        owners = np.full(len(keys), NOBODY, np.int64)
+        kernel.query(self._filters, self.num_hashes, check_keys(keys, self.num_bands), owners, UNKNOWN)
+        return owners
 
     def insert(self, keys: np.ndarray, owners: np.ndarray, is_settled: bool = False) -> None:
-        """Put each row's keys, uint64 (n, num_bands), into the filters.
+        """Insert each row's keys, uint64 (n, num_bands), into the filters.
 
-        Unless `is_settled`, it is noted how to take these claims, as one, back: 8 bytes a bit until `settle`.
+        Unless `is_settled`, it also stores how to retract these claims together: 8 bytes a bit until `settle`.
         """
         from gristmill.stages.kernels import bloom as kernel
 
-        keys, owners = checked(keys, self.num_bands), checked_owners(keys, owners)
+        keys, owners = check_keys(keys, self.num_bands), check_owners(keys, owners)
         if not len(owners):
             return
         fresh = np.empty(0 if is_settled else keys.size * self.num_hashes, np.uint64)
@@ -131,25 +134,25 @@ class BloomIndex:
             self._undo.append((int(owners.min()), int(owners.max()), fresh[:count].copy()))
 
     def retract(self, keys: np.ndarray, owners: np.ndarray) -> None:
-        """Take back the latest claims: those by the smallest of `owners` and by every later owner.
+        """Retract the latest claims: those of the smallest of `owners` and of all later owners.
 
-        Exact, as bits are unset that no earlier claim had set. Raises ValueError for claims that are settled, or that
-        were inserted together with others that stay.
+        This is exact: it unsets the bits that no earlier claim had set. Raises ValueError for claims that are settled,
+        or that were inserted together with claims that stay.
         """
         from gristmill.stages.kernels import bloom as kernel
 
         if not len(owners):
             return
         first = int(np.min(owners))
-        taken = [entry for entry in self._undo if entry[1] >= first]
-        if not taken or min(entry[0] for entry in taken) < first:
-            raise ValueError(f"the claims from owner {first} on cannot be taken back")
+        entries = [entry for entry in self._undo if entry[1] >= first]
+        if not entries or min(entry[0] for entry in entries) < first:
+            raise ValueError(f"the claims from owner {first} on cannot be retracted")
         self._undo = [entry for entry in self._undo if entry[1] < first]
-        for _, _, fresh in taken:
+        for _, _, fresh in entries:
             kernel.clear(self._filters.reshape(-1), fresh)
 
     def settle(self, first_owner: int) -> None:
-        """Forget how to take back claims by owners below `first_owner`."""
+        """Drop the undo data of owners below `first_owner`."""
         self._undo = [entry for entry in self._undo if entry[1] >= first_owner]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -158,12 +161,5 @@ class BloomIndex:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         stored = self._filters
-        self._filters = _on_cache_lines(stored.size).reshape(stored.shape)
+        self._filters = aligned_zeros(stored.shape, np.uint64)
         self._filters[:] = stored
-
-
-def _on_cache_lines(num_words: int) -> np.ndarray:
-    """uint64 zeros whose first byte begins a cache line, so that each block is one."""
-    room = np.zeros(num_words + 7, np.uint64)
-    start = -(room.ctypes.data // 8) % 8
-    return room[start : start + num_words]

@@ -1,9 +1,8 @@
-"""What stages that look for duplicates of kept rows share: they sign rows, and the verdict comes at commit.
+"""The contract of dedup stages: they sign rows, and the verdict comes at commit.
 
-Which row duplicates which is known when lots commit in their order (see stages.dedup.bandindex), and so does not
-depend on
-which worker was first. A signature becomes some 64-bit keys, one a band: a row is a duplicate when any of them is that
-of a row kept before it.
+Lots commit in order, and only then is it decided which row duplicates which (see stages/dedup/bandindex.py). So the
+verdict does not depend on which worker was first. A signature becomes several 64-bit keys, one for each band. A row is
+a duplicate if any of its keys equals that of a row kept before it.
 """
 
 from abc import abstractmethod
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from gristmill.stages.dedup.bloomindex import BloomIndex
     from gristmill.stages.dedup.nearindex import NearIndex
 
-# What stands after the colon in `reject`: like the kept row that duplicate_of names; like one that cannot be named.
+# Reasons in `reject`: a duplicate of the kept row in `duplicate_of`; a duplicate of a row that the index cannot name.
 DUPLICATE, PROBABLE = "duplicate", "probable_duplicate"
 DUPLICATE_OF = pa.field("duplicate_of", pa.string())
 MIN_BLOOM_ERROR, MAX_BLOOM_ERROR = 1e-9, 0.1
@@ -29,14 +28,13 @@ MAX_BLOOM_ROWS = 10**12
 
 @dataclass(frozen=True, kw_only=True)
 class IndexSpec:
-    """How the kept rows are remembered.
+    """Keys of the index of kept rows, common to the dedup stages."""
 
-    With `index = "bloom"` the index takes an eighth of the memory and cannot tell which earlier row a row is like; at
-    `bloom_rows` kept rows it takes a fresh row for a duplicate with the chance `bloom_error`.
-    """
-
+    # "exact" names the kept row of each duplicate; "bloom" takes about an eighth of the memory and cannot name it.
     index: Literal["exact", "bloom"] = "exact"
+    # Number of kept rows that the Bloom filters are sized for; required with index = "bloom".
     bloom_rows: int | None = None
+    # Chance, at `bloom_rows` kept rows, that a fresh row counts as a duplicate; required with index = "bloom".
     bloom_error: float | None = None
 
     def __post_init__(self) -> None:
@@ -47,7 +45,7 @@ class IndexSpec:
         if self.bloom_rows is None or self.bloom_error is None:
             raise ValueError(
                 'index = "bloom" needs bloom_rows, the most rows you expect to keep, and bloom_error, the chance that '
-                "a fresh row is then called a duplicate (say 0.001)"
+                "a fresh row then counts as a duplicate (for example 0.001)"
             )
         if not 1 <= self.bloom_rows <= MAX_BLOOM_ROWS:
             raise ValueError(f"bloom_rows must lie in 1 to {MAX_BLOOM_ROWS}")
@@ -56,15 +54,16 @@ class IndexSpec:
 
 
 class Duplicates(Stage):
-    """Base of these stages. Subclasses name their signature's column, fill it in `find`, and make keys of it.
+    """Base class of dedup stages. A subclass names its signature column, fills it in `find`, and derives keys from it.
 
-    A row that is alive after `find` must have a signature: rows without one would be duplicates of each other.
+    Every row that is alive after `find` must have a signature: rows without a signature would be duplicates of each
+    other.
     """
 
-    signature: ClassVar[str]  # the column
-    signed: ClassVar[str]  # what it is a signature of, in words
-    is_divisible: ClassVar[bool] = True  # whether each band is looked up by itself, so that actors can share them
-    spec: Any
+    signature: ClassVar[str]  # name of the signature column
+    signature_source: ClassVar[str]  # what the signature is computed from, in words
+    is_divisible: ClassVar[bool] = True  # whether each band is looked up by itself, so that actors can share the bands
+    spec: Any  # an IndexSpec, or a spec without `index` if `is_exact` is overridden
 
     @property
     @abstractmethod
@@ -73,35 +72,35 @@ class Duplicates(Stage):
 
     @abstractmethod
     def keys(self, column: Any) -> np.ndarray:
-        """Band keys of a stored signature column, chunked or not: uint64 (n, bands); rows that are null get zeros."""
+        """Band keys of a stored signature column, chunked or not: uint64 (n, bands); null rows get zeros."""
 
     @abstractmethod
     def probe(self) -> np.ndarray:
-        """The keys of a fixed signature: other ways to make keys give other ones (see cluster.index.snapshots)."""
+        """Keys of a fixed signature. A snapshot stores them to detect a change in how keys are made."""
 
     @property
     def is_exact(self) -> bool:
-        """Whether every duplicate names its kept row, and only MinHash itself errs."""
+        """Whether every duplicate names its kept row, so that only the signature itself can err."""
         return bool(self.spec.index == "exact")
 
     def exact_index(self, num_bands: int) -> "BandIndex | NearIndex":
-        """An empty index of so many of this stage's bands that can name the owner of each."""
+        """An empty index of `num_bands` bands that names the owner of each key."""
         from gristmill.stages.dedup.bandindex import BandIndex
 
         return BandIndex(num_bands)
 
-    def resolve(self, keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:
-        """Verdicts on the rows of lots that are claimed together (see gristmill.stages.dedup.bandindex.resolve)."""
+    def resolve(self, keys: np.ndarray, owners: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:
+        """Verdicts on the rows of lots that are claimed together (see `gristmill.stages.dedup.bandindex.resolve`)."""
         from gristmill.stages.dedup.bandindex import resolve
 
-        return resolve(keys, found, alive, first_owner)
+        return resolve(keys, owners, alive, first_owner)
 
-    def agree(self, stored: pa.Array, anew: pa.Array) -> bool:
-        """Whether a shard's signatures are those that the same rows get here."""
-        return bool(anew.equals(stored))
+    def agree(self, stored: pa.Array, recomputed: pa.Array) -> bool:
+        """Whether the stored signatures of a shard equal those computed again from the same rows."""
+        return bool(recomputed.equals(stored))
 
     def new_index(self, num_bands: int) -> "BandIndex | BloomIndex | NearIndex":
-        """An empty index of so many of this stage's bands."""
+        """An empty index of `num_bands` bands, as the spec asks."""
         if self.is_exact:
             return self.exact_index(num_bands)
         from gristmill.stages.dedup.bloomindex import BloomIndex
@@ -109,7 +108,7 @@ class Duplicates(Stage):
         return BloomIndex(num_bands, self.spec.bloom_rows, self.spec.bloom_error, self.bands)
 
     def error_at(self, num_rows: int) -> float:
-        """The chance that a fresh row is called a duplicate by the index alone when `num_rows` rows are in it."""
+        """Chance that the index alone, with `num_rows` rows in it, calls a fresh row a duplicate."""
         from gristmill.stages.dedup import bloomindex
 
         if self.is_exact:

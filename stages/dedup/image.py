@@ -1,15 +1,16 @@
-"""Near-duplicates of images already kept, by perceptual hash, in the same index as texts (see stages.dedup.contract).
+"""Near-duplicates of kept images by perceptual hash, in the same index as texts (see stages/dedup/contract.py).
 
-The hash is 64 bits: the 8 x 8 lowest frequencies of the grey image at 32 x 32 pixels, each above or below their
-median (pHash; Zauner 2010, section 3.2.1). Light, contrast, scale and encoding change few of them.
+The hash has 64 bits: the 8 x 8 lowest frequencies of the grey image at 32 x 32 pixels, each above or below their median
+(pHash; Zauner 2010, section 3.2.1). Light, contrast, scale and encoding change few of them.
 
-The index answers by equal keys, so distance is found by blocks (Manku et al. 2007, section 3): the bits are dealt out
-to `3 * distance` blocks, and each choice of two thirds of them is a band, whose key is all of its bits. Two hashes
-that differ in at most `distance` bits leave so many blocks untouched, so they share a band. What counts as a
-duplicate is exactly this: equal bits in two thirds of the blocks. So every image within `distance` bits of a kept one
-is found, and one further away only if all its other bits lie in the remaining third. Unlike images do so with a
-chance of bands / 2^42 (one in 300,000 at a million kept ones, distance 2, 15 bands); images of one simple kind, such
-as digits, more often.
+The index finds equal keys only, so blocks turn distance into equality (Manku et al. 2007, section 3). The bits are
+divided into `3 * distance` blocks. Each choice of two thirds of the blocks is a band, whose key is all of its bits. Two
+hashes that differ in at most `distance` bits leave at least that many blocks equal, so they share a band.
+
+The exact rule is: two images are duplicates if two thirds of their blocks are equal. So every image within `distance`
+bits of a kept image is found. An image further away is found only if all its differing bits lie in the other third.
+Unrelated images meet that with a chance of bands / 2^42 (one in 300,000 at a million kept images, distance 2, 15
+bands); images of one simple kind, such as digits, more often.
 """
 
 import io
@@ -26,17 +27,17 @@ from gristmill.records.schema import IMAGE
 from gristmill.stages.contract import Findings
 from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
-SIDE, LOW = 32, 8  # pixels a side, and frequencies a side that are kept
+SIDE, LOW = 32, 8  # pixels per side, and frequencies per side that enter the hash
 MAX_DISTANCE = 3
 UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
-class Spec(IndexSpec):
-    """Images whose hashes differ in at most `distance` of 64 bits are duplicates; 0: equal hashes only."""
+class DedupImageSpec(IndexSpec):
+    """Keys of the stage `dedup_image`."""
 
-    distance: int = 2
-    column: str = "image"
+    distance: int = 2  # Most differing bits, of 64, between the hashes of two duplicates; 0: equal hashes only.
+    column: str = "image"  # Column with the images.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -47,13 +48,13 @@ class Spec(IndexSpec):
 
 
 class DedupImage(Duplicates):
-    """Adds `image_hash`, uint64, and `duplicate_of`; an image that cannot be read is rejected as `unreadable`."""
+    """Adds `image_hash`, uint64, and `duplicate_of`. Rejects an image that it cannot read as `unreadable`."""
 
     kind: ClassVar[str] = "dedup_image"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = DedupImageSpec
     reads_text: ClassVar[bool] = False
     signature: ClassVar[str] = "image_hash"
-    signed: ClassVar[str] = "image"
+    signature_source: ClassVar[str] = "image"
 
     def columns(self) -> list[pa.Field]:
         return [pa.field(self.signature, pa.uint64()), DUPLICATE_OF]
@@ -78,10 +79,10 @@ class DedupImage(Duplicates):
         return self.keys(pa.array([0x0123456789ABCDEF], pa.uint64()))
 
     def keys(self, column: Any) -> np.ndarray:
-        known = column.is_valid().to_numpy(zero_copy_only=False) if len(column) else np.zeros(0, bool)
+        is_valid = column.is_valid().to_numpy(zero_copy_only=False) if len(column) else np.zeros(0, bool)
         hashes = column.fill_null(0).to_numpy().astype(np.uint64)
-        keys = mixed(hashes[:, None] & masks(self.spec.distance)[None, :], np.arange(self.bands, dtype=np.uint64))
-        return np.where(known[:, None], keys, np.uint64(0))
+        keys = mix_keys(hashes[:, None] & masks(self.spec.distance)[None, :], np.arange(self.bands, dtype=np.uint64))
+        return np.where(is_valid[:, None], keys, np.uint64(0))
 
 
 @lru_cache(maxsize=8)
@@ -93,8 +94,8 @@ def masks(distance: int) -> np.ndarray:
     return np.array([sum(chosen) for chosen in combinations(blocks, 2 * distance)], np.uint64)
 
 
-def mixed(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Keys of a band's values: a bijection of each (splitmix64's finalizer), with the band's number in it."""
+def mix_keys(values: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Keys of the bands' values, uint64: a bijection of each value, with the number of the band in it."""
     return mix_bits(values ^ ((numbers + np.uint64(1)) * np.uint64(GOLDEN)))
 
 
@@ -105,7 +106,7 @@ def _cosines() -> np.ndarray:
 
 
 def perceptual_hash(data: bytes | None) -> int | None:
-    """64 bits of an encoded image; None when it cannot be read."""
+    """The 64-bit hash of an encoded image; None if it cannot be read."""
     from PIL import Image
 
     try:
@@ -113,7 +114,7 @@ def perceptual_hash(data: bytes | None) -> int | None:
             grey = opened.convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-    found = _cosines() @ np.asarray(grey, np.float64) @ _cosines().T
-    found = np.round(found, 6)  # what is nought but for rounding has no sign
-    bits = (found > np.median(found)).ravel()
+    frequencies = _cosines() @ np.asarray(grey, np.float64) @ _cosines().T
+    frequencies = np.round(frequencies, 6)  # a zero with a rounding error must not have a sign
+    bits = (frequencies > np.median(frequencies)).ravel()
     return int.from_bytes(np.packbits(bits).tobytes(), "big")

@@ -1,16 +1,16 @@
-"""MinHash signatures of texts, bit for bit those of datasketch's `affine32` scheme, at a hundred times its speed.
+"""MinHash signatures of texts, bit for bit those of datasketch's `affine32` scheme, about a hundred times as fast.
 
-What a word is (fixed for good: it decides which rows are duplicates):
- - a run of ASCII letters and digits, lower-cased (ASCII only), together with non-ASCII letters: every other character
-   from U+00C0 up belongs to a word, except as follows;
- - one character is one word in scripts without spaces (Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han, Yi), in the
-   fullwidth forms and beyond the basic plane (emoji, rare Han);
- - other ASCII, U+0080 to U+00BF, U+2000 to U+2BFF (punctuation, arrows, symbols), U+3000 to U+303F and the fullwidth
-   punctuation part words and belong to none. So "don’t", "don't" and "don t" are the same two words.
+The definition of a word is fixed, because it decides which rows are duplicates:
+ - A word is a run of ASCII letters and digits, in ASCII lower case, and of non-ASCII letters: every other character
+   from U+00C0 on belongs to a word, except as follows.
+ - One character is one word in scripts without spaces (Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han, Yi), in the
+   fullwidth forms and beyond the basic plane (emoji, rare Han).
+ - Other ASCII, U+0080 to U+00BF, U+2000 to U+2BFF (punctuation, arrows, symbols), U+3000 to U+303F and fullwidth
+   punctuation separate words. So "don’t", "don't" and "don t" are the same two words.
 
-A shingle is `ngram` words in a row, whatever stood between them; a text of fewer words is one shingle of them all; a
-text without words has none, and the signature of an empty set. Its 32-bit hash is the kernel's own: hash functions are
-not part of datasketch's format, so `shingle_hashes` is all that one needs to query these signatures with datasketch.
+A shingle is `ngram` consecutive words, whatever separates them. A shorter text is one shingle of all its words. A text
+without words has no shingle, and the signature of an empty set. The kernel defines the 32-bit hash of a shingle: hash
+functions are not part of datasketch's format, so `shingle_hashes` is enough to query these signatures with datasketch.
 """
 
 from functools import lru_cache
@@ -18,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from gristmill.stages.buffers import text_buffers
 
 if TYPE_CHECKING:
     import datasketch
 
 EMPTY = 0xFFFFFFFF  # datasketch's initial hash value of affine32
 
-# Inclusive ranges of code points by what they are to a word; later ones win. The kinds are those of the kernel.
+# Inclusive ranges of code points by their role in words; later ranges win. The kinds are those of the kernel.
 SEPARATORS = [(0x0080, 0x00BF), (0x2000, 0x2BFF), (0x3000, 0x303F)]
 ALONE = [(0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FFF), (0x3005, 0x3007), (0x3040, 0x312F), (0x31A0, 0xA4CF)]
 ALONE += [(0xF900, 0xFAFF), (0xFF00, 0xFFEF)]
@@ -34,7 +35,7 @@ FULLWIDTH_SIGNS = [(0xFF00, 0xFF0F), (0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B
 
 @lru_cache(maxsize=1)
 def word_kinds() -> np.ndarray:
-    """What each code point of the basic plane is to a word: uint8 (65536,), 0 separator, 1 letter, 2 alone."""
+    """The role of each code point of the basic plane: uint8 (65536,), 0 separator, 1 letter, 2 a word by itself."""
     kinds = np.ones(1 << 16, np.uint8)
     for ranges, kind in ((SEPARATORS, 0), (ALONE, 2), (FULLWIDTH_SIGNS, 0)):
         for first, last in ranges:
@@ -46,7 +47,7 @@ def word_kinds() -> np.ndarray:
 def permutations(num_perm: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Multipliers (odd) and addends of the maps h -> a * h + b mod 2^32: two uint32 (num_perm,).
 
-    As `datasketch.MinHash._init_permutations` of 2.0.0 draws them for affine32 (a test compares).
+    They equal those that `datasketch.MinHash._init_permutations` of 2.0.0 draws for affine32 (a test compares).
     """
     draw = np.random.RandomState(seed)
     a = draw.randint(0, 1 << 31, num_perm, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
@@ -56,55 +57,50 @@ def permutations(num_perm: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def signatures(texts: Any, num_perm: int = 128, ngram: int = 5, seed: int = 1) -> np.ndarray:
     """MinHash signatures of the word n-grams of `texts`: uint32 (len(texts), num_perm).
 
-    `texts` is a StringArray, LargeStringArray, StringViewArray or a ChunkedArray of these; null counts as empty.
-    Equal to `datasketch.MinHash(num_perm, seed, scheme="affine32")` updated with `shingle_hashes` of each text. Runs
-    on the calling thread only and releases the GIL. Raises TypeError for another type.
+    `texts` is a StringArray, LargeStringArray, StringViewArray or a ChunkedArray of these; null counts as empty. The
+    result equals `datasketch.MinHash(num_perm, seed, scheme="affine32")` updated with `shingle_hashes` of each text.
+    Runs on the calling thread and releases the GIL. Raises TypeError for another type.
     """
     if isinstance(texts, pa.ChunkedArray):
         parts = [signatures(chunk, num_perm, ngram, seed) for chunk in texts.chunks]
         return np.concatenate(parts) if parts else np.empty((0, num_perm), np.uint32)
-    signed = np.full((len(texts), num_perm), EMPTY, np.uint32)
+    rows = np.full((len(texts), num_perm), EMPTY, np.uint32)
     if len(texts):
-        _run(texts, ngram, num_perm, seed, signed)
-    return signed
+        _run(texts, ngram, num_perm, seed, rows)
+    return rows
 
 
 def shingle_hashes(text: str, ngram: int = 5) -> np.ndarray:
-    """The 32-bit hashes of the word n-grams of one text, in order and with repeats: uint32 (number of shingles,).
+    """The 32-bit hashes of the word n-grams of a text, in order and with repeats: uint32 (number of shingles,).
 
-    They make datasketch sketches that compare with ours: `MinHash(128, hashfunc=int).update_batch(hashes.tolist())`.
+    They make datasketch sketches that compare with these: `MinHash(128, hashfunc=int).update_batch(hashes.tolist())`.
     """
     return _run(pa.array([text], pa.large_string()), ngram, 0, 1, np.empty((0, 0), np.uint32)).copy()
 
 
-def _run(texts: Any, ngram: int, num_perm: int, seed: int, signed: np.ndarray) -> np.ndarray:
-    """Fill `signed` from a non-empty array of strings; where it has no rows, return the last row's shingle hashes."""
+def _run(texts: Any, ngram: int, num_perm: int, seed: int, signatures: np.ndarray) -> np.ndarray:
+    """Fill `signatures` from a non-empty array of strings; if it has no rows, only return the last row's shingle
+    hashes.
+    """
     from gristmill.stages.kernels import minhash as kernel
 
-    if pa.types.is_string(texts.type):
-        width: type = np.int32
-    elif pa.types.is_large_string(texts.type):
-        width = np.int64
-    elif pa.types.is_string_view(texts.type):
-        return _run(texts.cast(pa.large_string()), ngram, num_perm, seed, signed)
-    else:
+    if not (
+        pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type) or pa.types.is_string_view(texts.type)
+    ):
         raise TypeError(f"texts must be strings, not {texts.type}")
-    if texts.null_count:
-        texts = pc.fill_null(texts, "")  # a null may have bytes under it
-    _, places, content = texts.buffers()
-    # One kernel for both widths of offsets: copying offsets is nothing beside reading the text.
-    offsets = np.frombuffer(places, width, len(texts) + 1, texts.offset * width().itemsize).astype(np.int64)
-    data = np.frombuffer(content, np.uint8) if content is not None and content.size else np.zeros(1, np.uint8)
+    data, offsets = text_buffers(texts)
+    if not data.size:
+        data = np.zeros(1, np.uint8)
     shingles = np.empty(int(np.diff(offsets).max()) + 16, np.uint32)
     a, b = permutations(num_perm, seed)
-    count = kernel.shingle_rows(offsets, data, ngram, word_kinds(), a, b, signed, shingles)
+    count = kernel.shingle_rows(offsets, data, ngram, word_kinds(), a, b, signatures, shingles)
     return shingles[:count]
 
 
 def to_datasketch(signature: np.ndarray, seed: int = 1) -> "datasketch.MinHash":
     """A `datasketch.MinHash` that holds `signature`, uint32 (num_perm,), ready for `jaccard` or a `MinHashLSH`.
 
-    To update it further, give it shingle hashes: its hash function is `int`.
+    Update it only with shingle hashes: its hash function is `int`.
     """
     import datasketch
 
@@ -113,9 +109,9 @@ def to_datasketch(signature: np.ndarray, seed: int = 1) -> "datasketch.MinHash":
 
 @lru_cache(maxsize=64)
 def optimal_bands(threshold: float, num_perm: int) -> tuple[int, int]:
-    """(bands, rows) that datasketch's MinHashLSH takes for this Jaccard threshold: equal weight to both kinds of error.
+    """(bands, rows) of datasketch's MinHashLSH for this Jaccard threshold, with equal weight for both kinds of error.
 
-    Raises ValueError when it would take a single band (a threshold too near 1 for so few permutations).
+    Raises ValueError if that is a single band (a threshold too near 1 for so few permutations).
     """
     import datasketch
 
@@ -124,10 +120,11 @@ def optimal_bands(threshold: float, num_perm: int) -> tuple[int, int]:
 
 
 def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """One 64-bit hash for each band of each signature: uint64 (n, bands); unused trailing permutations are left out.
+    """A 64-bit hash for each band of each signature: uint64 (n, bands). Trailing permutations that fill no band are
+    unused.
 
-    Two rows share band k just when their keys [k] are equal (but for a chance of 2^-64); the band's number is mixed
-    in, so keys of different bands can share a table.
+    Two rows share band k if and only if their keys [k] are equal, but for a chance of 2^-64. The band's number is part
+    of the hash, so keys of different bands can share a table.
     """
     from gristmill.stages.kernels import minhash as kernel
 

@@ -1,4 +1,4 @@
-"""Exact duplicates of rows already kept, over the columns that count, in the same index (see stages.dedup.contract)."""
+"""Exact duplicates of kept rows over chosen columns, in the same index as texts (see stages/dedup/contract.py)."""
 
 import hashlib
 from dataclasses import dataclass
@@ -15,26 +15,30 @@ NUM_BYTES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spec(IndexSpec):
-    """Rows that are equal in all of `columns` are duplicates; missing equals missing, and -0.0 equals 0.0."""
+class DedupRowsSpec(IndexSpec):
+    """Keys of the stage `dedup_rows`."""
 
+    # Columns that make two rows duplicates if all are equal; null equals null, and -0.0 equals 0.0.
     columns: tuple[str, ...]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.columns or len(set(self.columns)) != len(self.columns):
-            raise ValueError("columns must name the columns that make a row, each once")
+            raise ValueError("columns must name the columns to compare, each once")
 
 
 class DedupRows(Duplicates):
-    """Adds `row_hash`, 128 bits, and `duplicate_of`. One band, whose key is the first half of the hash: among a billion
-    kept rows a fresh one is called a duplicate with a chance of 5e-11."""
+    """Adds `row_hash`, 128 bits, and `duplicate_of`.
+
+    It has one band, whose key is the first half of the hash. Among a billion kept rows, a fresh row counts as a
+    duplicate with a chance of 5e-11.
+    """
 
     kind: ClassVar[str] = "dedup_rows"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = DedupRowsSpec
     reads_text: ClassVar[bool] = False
     signature: ClassVar[str] = "row_hash"
-    signed: ClassVar[str] = "columns"
+    signature_source: ClassVar[str] = "columns"
 
     def columns(self) -> list[pa.Field]:
         return [pa.field(self.signature, pa.binary(NUM_BYTES)), DUPLICATE_OF]
@@ -63,7 +67,7 @@ class DedupRows(Duplicates):
 
 
 def row_hashes(rows: pa.RecordBatch) -> list[bytes]:
-    """16 bytes a row over its values, column by column; the same whatever the batch that it stands in."""
+    """A hash of 16 bytes for each row over its values, column by column; it does not depend on the batch."""
     columns = []
     for column in rows.columns:
         if pa.types.is_floating(column.type):

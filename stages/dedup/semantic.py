@@ -1,17 +1,16 @@
-"""Duplicates in meaning of texts already kept, whatever their words, in the order of the other dedup stages.
+"""Rows that say the same as a kept row in other words, found by embedding.
 
-As SemDeDup (Abbas et al. 2023, arXiv 2303.09540): rows whose embeddings have a cosine of `threshold` (there
-1 - epsilon) or more are one. SemDeDup clusters a finished corpus with k-means and looks for pairs within clusters; here
-rows come lot by lot, and each is compared with every row kept before it (stages.dedup.nearindex), so no pair is
-missed and
-the first row stays. The verdict comes at commit, as for all that look for duplicates.
+As in SemDeDup (Abbas et al. 2023, arXiv 2303.09540), rows are duplicates if the cosine of their embeddings is at least
+`threshold` (there 1 - epsilon). SemDeDup clusters a finished corpus with k-means and searches for pairs within
+clusters. Here rows come lot by lot, and each is compared with every row kept before it (stages/dedup/nearindex.py). So
+no pair is missed, and the first row stays. The verdict comes at commit, as in all dedup stages.
 
-The default is measured: among 212 rows kept by recipes/demo.toml, 23 of 657 pairs on one topic lie at 0.9 or more and
-say the same (one pair at 0.95), and the most alike pair on two topics has 0.84.
+The default threshold is measured. Among 212 rows kept by recipes/demo.toml, 23 of 657 pairs on one topic have a cosine
+of at least 0.9 and say the same (one pair has 0.95). The most similar pair on two topics has 0.84.
 
-A text longer than the encoder's `window` is the mean of its parts, each with the weight of one: what a row says in its
-second half counts as well. Vectors depend on the text alone, up to the machine's kind: another CPU may round one of the
-numbers to its neighbour, which moves a cosine by less than 0.001.
+The vector of a text longer than `window` is the mean of the unit vectors of its parts, so all of the text counts.
+Vectors depend only on the text, up to the kind of machine: another CPU may round a number to its neighbour, which moves
+a cosine by less than 0.001.
 """
 
 from dataclasses import dataclass
@@ -25,17 +24,20 @@ from gristmill.stages.contract import Findings
 from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates
 
 MIN_WINDOW = 8
-SAME = 0.99  # cosine of two vectors of one text, made on different machines
+SAME = 0.99  # least cosine of two vectors of one text from different machines
 
 
 @dataclass(frozen=True)
 class DedupSemanticSpec:
-    """`model` is a sentence encoder (see engines.models), `threshold` a cosine in (0, 1], `window` in tokens."""
+    """Keys of the stage `dedup_semantic`."""
 
+    # Sentence encoder: a folder, a hub id, an s3:// address or a package; the default comes in a package.
     model: str = embedding.DEFAULT
+    # Least cosine of two duplicates, above 0 and at most 1; the default is measured on the demo corpus.
     threshold: float = 0.9
+    # Longest part of a text, in tokens, that is encoded as a whole; 126 fills the default model's context.
     window: int = 126
-    column: str = "text"
+    column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold <= 1:
@@ -47,12 +49,12 @@ class DedupSemanticSpec:
 
 
 class DedupSemantic(Duplicates):
-    """Adds `embedding`, int8 [d], and `duplicate_of`, null until the lot commits: the id of a kept row."""
+    """Adds `embedding`, int8 [d], and `duplicate_of`: null until the lot commits, then the id of a kept row."""
 
     kind: ClassVar[str] = "dedup_semantic"
     Spec: ClassVar[type] = DedupSemanticSpec
     signature: ClassVar[str] = "embedding"
-    signed: ClassVar[str] = "text"
+    signature_source: ClassVar[str] = "text"
     is_divisible: ClassVar[bool] = False
     spec: DedupSemanticSpec
 
@@ -66,7 +68,7 @@ class DedupSemantic(Duplicates):
 
     @property
     def dimension(self) -> int:
-        """Numbers in a vector; reads the model's config, once."""
+        """Number of values in a vector; reads the model's config once."""
         if self._dimension is None:
             self._dimension = embedding.dimension(self.spec.model)
         return self._dimension
@@ -78,7 +80,7 @@ class DedupSemantic(Duplicates):
         return [self.spec.column]
 
     def identity(self) -> dict[str, Any]:
-        return {"model": embedding.digest(self.spec.model)}
+        return {**super().identity(), "model": embedding.digest(self.spec.model)}
 
     def check(self) -> None:
         embedding.check(self.spec.model)
@@ -96,21 +98,21 @@ class DedupSemantic(Duplicates):
 
     @property
     def bands(self) -> int:
-        """Keys that a vector is carried in; they are not looked up one by one."""
+        """Number of keys that carry a vector; they are not looked up one by one."""
         return -(-self.dimension // 8)
 
     def find(self, rows: pa.RecordBatch) -> Findings:
-        self.open()  # an audit finds anew without opening
+        self.open()  # an audit calls find without open
         assert self._encoder is not None
         texts = [text or "" for text in rows.column(self.spec.column).to_pylist()]
-        vectors = self._encoder.whole(texts, self.spec.window)
+        vectors = self._encoder.text_vectors(texts, self.spec.window)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimension)
         return Findings(
             {self.signature: column.cast(self.columns()[0].type), DUPLICATE_OF.name: pa.nulls(len(texts), pa.string())}
         )
 
-    def agree(self, stored: pa.Array, anew: pa.Array) -> bool:
-        ours, theirs = (vectors_in(column, self.dimension) for column in (stored, anew))
+    def agree(self, stored: pa.Array, recomputed: pa.Array) -> bool:
+        ours, theirs = (vectors_in(column, self.dimension) for column in (stored, recomputed))
         cosines = (ours.astype(np.int64) * theirs).sum(axis=1) / (embedding.norms(ours) * embedding.norms(theirs))
         return bool((cosines >= SAME).all())
 
@@ -123,8 +125,8 @@ class DedupSemantic(Duplicates):
         from gristmill.stages.dedup.nearindex import keys_of
 
         keys = np.zeros((len(column), self.bands), np.uint64)
-        known = column.is_valid().to_numpy(zero_copy_only=False) if len(column) else np.zeros(0, bool)
-        keys[known] = keys_of(vectors_in(column, self.dimension))
+        is_valid = column.is_valid().to_numpy(zero_copy_only=False) if len(column) else np.zeros(0, bool)
+        keys[is_valid] = keys_of(vectors_in(column, self.dimension))
         return keys
 
     def exact_index(self, num_bands: int) -> Any:
@@ -132,14 +134,14 @@ class DedupSemantic(Duplicates):
 
         return NearIndex(num_bands, self.dimension, self.spec.threshold)
 
-    def resolve(self, keys: np.ndarray, found: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:
-        answers: np.ndarray = self.exact_index(self.bands).resolve(keys, found, alive, first_owner)
+    def resolve(self, keys: np.ndarray, owners: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:
+        answers: np.ndarray = self.exact_index(self.bands).resolve(keys, owners, alive, first_owner)
         return answers
 
 
 def vectors_in(column: Any, dimension: int) -> np.ndarray:
     """int8 (n, dimension): the vectors of the rows that have one."""
     chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
-    # flatten, unlike values, heeds slices and leaves out what lies under nulls.
+    # flatten, unlike values, respects slices and skips what lies under nulls.
     parts = [chunk.flatten().to_numpy().reshape(-1, dimension) for chunk in chunks]
     return np.concatenate(parts) if parts else np.zeros((0, dimension), np.int8)

@@ -1,5 +1,4 @@
-"""Near-duplicates of texts already kept, by MinHash: signatures here, verdicts at commit (see
-stages.dedup.contract)."""
+"""Near-duplicates of kept texts by MinHash: signatures here, verdicts at commit (see stages/dedup/contract.py)."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,13 +12,15 @@ from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates, IndexSpec
 
 
 @dataclass(frozen=True)
-class Spec(IndexSpec):
-    """Rows whose word n-grams have a Jaccard similarity of about `threshold` or more are duplicates."""
+class DedupSpec(IndexSpec):
+    """Keys of the stage `dedup`."""
 
+    # Jaccard similarity of word n-grams from which two texts are duplicates, about; 0 to 1, both excluded.
     threshold: float = 0.8
+    # Number of MinHash permutations, 16 to 4096; more make the threshold sharper and signatures longer.
     num_perm: int = 128
-    ngram: int = 5
-    column: str = "text"
+    ngram: int = 5  # Words in an n-gram, 1 to 1000; 5 is usual for documents, shorter texts need fewer.
+    column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -34,12 +35,12 @@ class Spec(IndexSpec):
 
 
 class Dedup(Duplicates):
-    """Adds `minhash`, uint32 [num_perm], and `duplicate_of`, null until the lot commits: the id of a kept row."""
+    """Adds `minhash`, uint32 [num_perm], and `duplicate_of`: null until the lot commits, then the id of a kept row."""
 
     kind: ClassVar[str] = "dedup"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = DedupSpec
     signature: ClassVar[str] = "minhash"
-    signed: ClassVar[str] = "text"
+    signature_source: ClassVar[str] = "text"
 
     def __init__(self, spec: Any, name: str | None = None) -> None:
         super().__init__(spec, name)
@@ -53,7 +54,7 @@ class Dedup(Duplicates):
 
     @property
     def bands(self) -> int:
-        """Number of bands, chosen by datasketch for the threshold; raises ValueError where one band would be all."""
+        """Number of bands, chosen by datasketch for the threshold. Raises ValueError if it is a single band."""
         return minhash.optimal_bands(self.spec.threshold, self.spec.num_perm)[0]
 
     @property
@@ -67,16 +68,16 @@ class Dedup(Duplicates):
         try:
             minhash.optimal_bands(self.spec.threshold, self.spec.num_perm)
         except ValueError:
-            asked = f"threshold {self.spec.threshold} with {self.spec.num_perm} permutations"
-            raise UserError(f"{self.name}: {asked} leaves one band; lower the threshold or raise num_perm") from None
+            keys = f"threshold {self.spec.threshold} with {self.spec.num_perm} permutations"
+            raise UserError(f"{self.name}: {keys} leaves one band; lower the threshold or raise num_perm") from None
 
     def open(self) -> None:
         minhash.signatures(pa.array(["compile or load the kernels before the first lot"]), 16)
 
     def find(self, rows: pa.RecordBatch) -> Findings:
-        signed = minhash.signatures(rows.column(self.spec.column), self.spec.num_perm, self.spec.ngram)
-        column = pa.FixedSizeListArray.from_arrays(pa.array(signed.reshape(-1)), type=self._minhash)
-        return Findings({"minhash": column, "duplicate_of": pa.nulls(len(signed), pa.string())})
+        signatures = minhash.signatures(rows.column(self.spec.column), self.spec.num_perm, self.spec.ngram)
+        column = pa.FixedSizeListArray.from_arrays(pa.array(signatures.reshape(-1)), type=self._minhash)
+        return Findings({"minhash": column, "duplicate_of": pa.nulls(len(signatures), pa.string())})
 
     def probe(self) -> np.ndarray:
         signature = np.arange(self.spec.num_perm, dtype=np.uint32).reshape(1, -1)
@@ -86,11 +87,11 @@ class Dedup(Duplicates):
         if isinstance(column, pa.ChunkedArray):
             parts = [self.keys(chunk) for chunk in column.chunks]
             return np.concatenate(parts) if parts else np.zeros((0, self.bands), np.uint64)
-        # flatten, unlike values, heeds slices and leaves out what lies under nulls.
+        # flatten, unlike values, respects slices and skips what lies under nulls.
         flat = column.flatten().to_numpy().reshape(-1, self.spec.num_perm)
-        made = minhash.band_keys(flat, self.bands, self.rows)
+        valid_keys = minhash.band_keys(flat, self.bands, self.rows)
         if not column.null_count:
-            return made
+            return valid_keys
         keys = np.zeros((len(column), self.bands), np.uint64)
-        keys[column.is_valid().to_numpy(zero_copy_only=False)] = made
+        keys[column.is_valid().to_numpy(zero_copy_only=False)] = valid_keys
         return keys

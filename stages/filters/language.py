@@ -1,7 +1,7 @@
-"""Rejects rows in other languages, by py3langid's model run over Arrow bytes (140 languages, no download)."""
+"""Rejects rows in other languages, by the model of py3langid over Arrow bytes (140 languages, no download)."""
 
-import importlib.util
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,24 +9,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.records.errors import UserError
-from gristmill.stages.buffers import text_buffers
+from gristmill.stages.buffers import aligned_zeros, text_buffers
 from gristmill.stages.contract import Findings, Stage
 
+PY3LANGID = "0.4.0"  # the release whose private arrays `Model` reads; pyproject.toml pins it
 UNIT = 2.0**-9  # every weight of the model is a multiple of it
 
 
 @dataclass(frozen=True)
 class LanguageSpec:
-    """`keep` are ISO 639 codes, as py3langid names them; `min_score` a probability; `max_bytes` the prefix examined.
+    """Keys of the stage `language`.
 
-    0.65 is the threshold of FineWeb (Penedo et al. 2024, section 3.3), there on fastText's probability; py3langid's is
-    softened by the square root of the length, so that clean text of a few sentences has 0.9 and more.
+    The default `min_score` is the threshold of FineWeb (Penedo et al. 2024, section 3.3), there on fastText's
+    probability. py3langid softens its probability by the square root of the length, so clean text of a few sentences
+    scores 0.9 and more.
     """
 
-    keep: tuple[str, ...] = ("en",)
-    min_score: float = 0.65
-    max_bytes: int = 2048
-    column: str = "text"
+    keep: tuple[str, ...] = ("en",)  # Languages to keep, as ISO 639 codes of py3langid.
+    min_score: float = 0.65  # Least probability of the language, 0 to 1; FineWeb's threshold.
+    max_bytes: int = 2048  # Number of leading bytes of a text that are examined; 2 KB identify a language.
+    column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
         if not self.keep:
@@ -34,11 +36,11 @@ class LanguageSpec:
         if not 0 <= self.min_score <= 1:
             raise ValueError(f"min_score is a probability, 0 to 1, not {self.min_score}")
         if self.max_bytes < 64:
-            raise ValueError("max_bytes must be at least 64: fewer bytes do not tell a language")
+            raise ValueError("max_bytes must be at least 64: fewer bytes do not identify a language")
 
 
 class Language(Stage):
-    """Adds `language` and `language_score`; the reasons are "other" (not kept) and "unsure" (below min_score)."""
+    """Adds `language` and `language_score`. Reasons: "other" (not in `keep`) and "unsure" (below `min_score`)."""
 
     kind: ClassVar[str] = "language"
     Spec: ClassVar[type] = LanguageSpec
@@ -58,20 +60,18 @@ class Language(Stage):
         return [self.spec.column]
 
     def identity(self) -> dict[str, Any]:
-        from importlib.metadata import version
-
-        return {"py3langid": version("py3langid")}
+        return {**super().identity(), "py3langid": PY3LANGID}
 
     def check(self) -> None:
-        if importlib.util.find_spec("py3langid") is None:
-            raise UserError(f"{self.name}: package py3langid is missing; pip install py3langid")
-        known = set(load_identifier().nb_classes)
+        check_release(self.name)
+        languages = set(load_identifier().nb_classes)
         for code in self.spec.keep:
-            if code not in known:
-                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(known))})")
+            if code not in languages:
+                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(languages))})")
 
     def open(self) -> None:
         if self._model is None:
+            check_release(self.name)
             self._model = Model()
 
     def close(self) -> None:
@@ -88,49 +88,67 @@ class Language(Stage):
         return Findings({"language": language, "language_score": pa.array(scores.astype(np.float32))}, reasons)
 
 
+def check_release(stage: str) -> None:
+    """Raise UserError, with the name of the stage, unless the release of py3langid is the one that `Model` reads."""
+    try:
+        release = version("py3langid")
+    except PackageNotFoundError:
+        raise UserError(f"{stage}: package py3langid is missing; pip install py3langid=={PY3LANGID}") from None
+    if release != PY3LANGID:
+        raise UserError(
+            f"{stage}: py3langid {release} is installed, and this stage reads the model of {PY3LANGID} only; "
+            f"pip install py3langid=={PY3LANGID}"
+        )
+
+
 class Model:
-    """py3langid's arrays, laid out for the kernel."""
+    """The arrays of py3langid, in the layout of the kernel."""
 
     def __init__(self) -> None:
         from gristmill.stages.kernels import language as kernels
 
         self.kernels = kernels
         identifier = load_identifier()
-        self.prepare = identifier._encode  # static: the classifier's own 70 MB are let go
+        self.prepare = identifier._encode  # a static method, so the classifier's 70 MB are freed
         row_of = np.array(identifier.tk_row, np.int64)  # states with the same transitions share a row
         feature_of = np.array(identifier.tk_output, np.int64)
-        if row_of[0] != 0:  # the kernel starts in row 0: the first state's row changes places with it
+        if row_of[0] != 0:  # the kernel starts in row 0: swap it with the row of the first state
             row_of = np.where(row_of == 0, row_of[0], np.where(row_of == row_of[0], 0, row_of))
-        # An entry names its feature by the row and a place among that row's features: 32 bits hold both.
-        bearing = np.flatnonzero(feature_of >= 0)
-        bearing = bearing[np.argsort(row_of[bearing], kind="stable")]
+        # An entry names its feature by the row and the index among that row's features: 32 bits hold both.
+        with_feature = np.flatnonzero(feature_of >= 0)
+        with_feature = with_feature[np.argsort(row_of[with_feature], kind="stable")]
         num_rows = len(identifier.tk_nextmove) >> 8
-        first = np.searchsorted(row_of[bearing], np.arange(num_rows))
+        first = np.searchsorted(row_of[with_feature], np.arange(num_rows))
         place = np.full(len(row_of), kernels.NO_FEATURE, np.int64)
-        place[bearing] = np.arange(len(bearing)) - first[row_of[bearing]]
+        place[with_feature] = np.arange(len(with_feature)) - first[row_of[with_feature]]
         entry = (row_of << 16 | place).astype(np.uint32)
-        assert num_rows < 2**16 and (place[bearing] < kernels.NO_FEATURE).all(), "py3langid's model has outgrown this"
+        assert num_rows < 2**16 and (place[with_feature] < kernels.NO_FEATURE).all(), (
+            "py3langid's model exceeds the layout"
+        )
         moves = np.array(identifier.tk_nextmove).reshape(num_rows, 256)
         old_row = np.arange(num_rows)
         old_row[[0, int(identifier.tk_row[0])]] = old_row[[int(identifier.tk_row[0]), 0]]
-        self.table = _aligned(entry[moves[old_row]].reshape(-1))
+        self.table = _align(entry[moves[old_row]].reshape(-1))
         self.first_feature = first.astype(np.int32)
-        self.features = feature_of[bearing].astype(np.int32)
+        self.features = feature_of[with_feature].astype(np.int32)
 
         weights = np.asarray(identifier.nb_ptc, np.float32)
         whole = np.rint(weights / UNIT)
-        assert (whole * UNIT == weights).all() and np.abs(whole).max() < 2**13, "py3langid's weights are no multiples"
-        assert weights.shape[1] <= kernels.WIDTH, "py3langid's model has outgrown this"
-        self.weights = np.zeros((len(weights), kernels.WIDTH), np.int16)
+        assert (whole * UNIT == weights).all() and np.abs(whole).max() < 2**13, (
+            "py3langid's weights are not multiples of UNIT"
+        )
+        assert weights.shape[1] <= kernels.WIDTH, "py3langid's model exceeds the layout"
+        self.weights = aligned_zeros((len(weights), kernels.WIDTH), np.int16)
         self.weights[:, : weights.shape[1]] = whole
-        self.weights = _aligned(self.weights)
         self.priors = np.asarray(identifier.nb_pc, np.float64)
         labels = list(identifier.nb_classes)
         self.labels = pa.array(labels, pa.string())
         self.first_column = np.array([labels.index(label) for label in labels], np.int64)
 
     def classify(self, column: pa.Array, max_bytes: int) -> tuple[np.ndarray, np.ndarray]:
-        """(index into `labels`, probability) for each text's first `max_bytes` bytes; a null row is an empty text."""
+        """(index into `labels`, probability) of the first `max_bytes` bytes of each text; a null row is an
+        empty text.
+        """
         data, offsets = text_buffers(column)
         num_rows = len(column)
         ends, plain = np.empty(num_rows, np.int64), np.empty(num_rows, np.bool_)
@@ -139,12 +157,12 @@ class Model:
         self._run(data, offsets[:-1].copy(), np.where(plain, ends, offsets[:-1]), classes, scores)
         rest = np.flatnonzero(~plain)
         if len(rest):
-            # Unicode composition and case are Python's business; these rows take py3langid's own preparation.
+            # Unicode composition and case need Python: py3langid prepares these rows.
             texts = [self.prepare(data[offsets[r] : ends[r]].tobytes()) for r in rest]
             bounds = np.cumsum([0, *map(len, texts)])
-            found, chances = np.empty(len(rest), np.int32), np.empty(len(rest), np.float64)
-            self._run(np.frombuffer(b"".join(texts), np.uint8), bounds[:-1], bounds[1:], found, chances)
-            classes[rest], scores[rest] = found, chances
+            rest_classes, rest_scores = np.empty(len(rest), np.int32), np.empty(len(rest), np.float64)
+            self._run(np.frombuffer(b"".join(texts), np.uint8), bounds[:-1], bounds[1:], rest_classes, rest_scores)
+            classes[rest], scores[rest] = rest_classes, rest_scores
         return classes, scores
 
     def _run(
@@ -167,16 +185,13 @@ class Model:
 
 
 def load_identifier() -> Any:
-    """py3langid's classifier with normalised probabilities, by its own loader."""
+    """py3langid's classifier with normalised probabilities."""
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
-def _aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that begins on a cache line."""
-    room = np.empty(array.nbytes + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    copy = room[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+def _align(array: np.ndarray) -> np.ndarray:
+    copy = aligned_zeros(array.shape, array.dtype)
     copy[...] = array
     return copy

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from gristmill.records.ids import fingerprint
 from gristmill.stages.contract import Findings, Stage
-from gristmill.stages.fitted import read_card, read_weights
+from gristmill.stages.model_files import read_card, read_weights
 from gristmill.stages.ngrams import Linear, Ngrams
 
 

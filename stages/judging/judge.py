@@ -86,7 +86,7 @@ class Judge(Stage):
         values, reasons, at = [], [], 0
         for row, calls in zip(texts, asked):
             own, at = replies[at : at + len(calls)], at + len(calls)
-            found, reason = self.mode.found(row, own)
+            found, reason = self.mode.findings(row, own)
             said = [reply for reply in own if reply is not None]
             values.append((*found, sum(r.tokens_in for r in said), sum(r.tokens_out for r in said)))
             reasons.append(reason)

@@ -47,7 +47,7 @@ class Mode(ABC):
         """What to ask about a row; a null text is an empty one."""
 
     @abstractmethod
-    def found(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
+    def findings(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
         """(a value a column, null or the reason of the reject) from the replies to `calls`, in their order."""
 
     def _question(self, row: Texts) -> dict[str, str]:
@@ -63,7 +63,7 @@ class Pointwise(Mode):
     def calls(self, row: Texts) -> list[Call]:
         return [Call("", self.spec.ask(row[self.spec.column] or ""))]
 
-    def found(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
+    def findings(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
         spec, reply = self.spec, replies[0]
         score = read_score(reply.text, spec.low, spec.high) if reply else None
         if spec.min_score is None:
@@ -97,7 +97,7 @@ class Pairwise(Mode):
             Call("ba", self.spec.ask(a=second, b=first, **asked)),
         ]
 
-    def found(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
+    def findings(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
         spec = self.spec
         scores = [read_scores(r.text, self.names, spec.low, spec.high) if r else None for r in replies]
         forth, back = scores
@@ -141,7 +141,7 @@ class Steps(Mode):
             for at, step in enumerate(steps)
         ]
 
-    def found(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
+    def findings(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
         spec = self.spec
         num_steps = len(split_steps(row[spec.column] or ""))
         if num_steps > spec.max_steps:

@@ -1,1 +1,1 @@
-"""Numba kernels over Arrow buffers; imported only where a stage opens, because numba takes a second to import."""
+"""Numba kernels over Arrow buffers. Stages import them in `open()`, because numba takes a second to import."""

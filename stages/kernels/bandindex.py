@@ -1,53 +1,54 @@
 """Open addressing with linear probing: 13 bytes a slot, 8 of key and 5 of owner plus one (0: empty), no tombstones.
 
-A band is PARTS tables, so that it grows by a small share of itself at a time. The high bits of the scrambled key name
-the part, the rest names the slot: the high half of (those bits) * length ("fastrange", Lemire 2018, "Fast random
-integer generation in an interval"). So lengths need not be powers of two, tables grow by small factors, and a rehash
-walks both tables in order. A table is given as the address of its bytes: numba has no array of arrays.
+A band consists of PARTS tables, so it grows by a small share of itself at a time. The high bits of the scrambled key
+(Fibonacci hashing, which spreads keys that are not hashes themselves) select the table. The other bits select the slot:
+the high half of bits * length ("fastrange", Lemire 2018, "Fast random integer generation in an interval"). So lengths
+need not be powers of two, tables grow by small factors, and a rehash walks both tables in order. A table is passed as
+the address of its bytes, because numba has no array of arrays.
 """
 
 import numpy as np
 from numba import njit
 
 from gristmill.stages.kernels.memory import high64, load64_at, prefetch_at, store64_at
+from gristmill.stages.kernels.mixing import GOLDEN
 
-SCRAMBLE = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing: spreads keys that are not hashes themselves
 PART_BITS = np.uint64(6)
 PARTS = 1 << int(PART_BITS)
 PART_SHIFT = np.uint64(64) - PART_BITS
 SLOT_BYTES = np.uint64(13)
 ZERO, ONE, FIVE, B24, B32, B40 = (np.uint64(n) for n in (0, 1, 5, 24, 32, 40))
-AHEAD = 12  # rows between the prefetch of a slot and its use: some 100 ns of work
+AHEAD = 12  # rows between the prefetch of a slot and its use: about 100 ns of work
 
 
 @njit(cache=True, nogil=True, inline="always")
 def part_of(key):  # type: ignore[no-untyped-def]
-    """Which of a band's tables holds `key`."""
-    return (key * SCRAMBLE) >> PART_SHIFT
+    """The number of the table that holds `key`."""
+    return (key * GOLDEN) >> PART_SHIFT
 
 
 @njit(cache=True, nogil=True, inline="always")
 def home(key, size):  # type: ignore[no-untyped-def]
     """The slot where the search for `key` begins."""
-    return high64((key * SCRAMBLE) << PART_BITS, size)
+    return high64((key * GOLDEN) << PART_BITS, size)
 
 
 @njit(cache=True, nogil=True, inline="always")
 def owner_at(place):  # type: ignore[no-untyped-def]
-    """Owner + 1 of the slot at an address, 0 when it is empty."""
+    """Owner + 1 of the slot at an address; 0: the slot is empty."""
     return load64_at(place + FIVE) >> B24
 
 
 @njit(cache=True, nogil=True, inline="always")
 def write(place, key, owner1):  # type: ignore[no-untyped-def]
-    """Fill the slot at an address; the two stores overlap in the key's last three bytes."""
+    """Fill the slot at an address. The two stores overlap in the last three bytes of the key."""
     store64_at(place, key)
     store64_at(place + FIVE, (key >> B40) | (owner1 << B24))
 
 
 @njit(cache=True, nogil=True)
 def find(base, size, key):  # type: ignore[no-untyped-def]
-    """(address, owner + 1): where `key` is, or the empty slot where it would go, with 0."""
+    """(address, owner + 1) of `key`; if it is absent, the address of the empty slot for it, and 0."""
     slot = home(key, size)
     while True:
         place = base + slot * SLOT_BYTES
@@ -61,32 +62,33 @@ def find(base, size, key):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, inline="always")
 def warm(bases, sizes, key):  # type: ignore[no-untyped-def]
-    """Begin to fetch the slot of a key that is looked up soon."""
+    """Prefetch the slot of a key that is looked up soon."""
     part = part_of(key)
     prefetch_at(bases[part] + home(key, sizes[part]) * SLOT_BYTES)
 
 
 @njit(cache=True, nogil=True)
-def query(bases, sizes, asked, found):  # type: ignore[no-untyped-def]
-    """Lower found[i] (int64, -1 = none yet) to the smallest owner of asked[i, band] in any band."""
-    num_rows = asked.shape[0]
-    for band in range(asked.shape[1]):
+def query(bases, sizes, keys, owners):  # type: ignore[no-untyped-def]
+    """Lower owners[i] (int64, -1: none yet) to the smallest owner of keys[i, band] in any band."""
+    num_rows = keys.shape[0]
+    for band in range(keys.shape[1]):
         for i in range(num_rows):
             if i + AHEAD < num_rows:
-                warm(bases[band], sizes[band], asked[i + AHEAD, band])
-            part = part_of(asked[i, band])
-            _, owner1 = find(bases[band, part], sizes[band, part], asked[i, band])
+                warm(bases[band], sizes[band], keys[i + AHEAD, band])
+            part = part_of(keys[i, band])
+            _, owner1 = find(bases[band, part], sizes[band, part], keys[i, band])
             if owner1 != ZERO:
                 owner = np.int64(owner1) - 1
-                if found[i] < 0 or owner < found[i]:
-                    found[i] = owner
+                if owners[i] < 0 or owner < owners[i]:
+                    owners[i] = owner
 
 
 @njit(cache=True, nogil=True)
 def insert(bases, sizes, counts, rooms, new, owners, band, start):  # type: ignore[no-untyped-def]
-    """Insert new[start:, band]; a key that is there keeps the smaller owner. Stops at a row whose table is full.
+    """Insert new[start:, band]; a key that is already there keeps the smaller owner. Stops at a row whose table is
+    full.
 
-    Returns that row, or the number of rows.
+    Returns the number of that row, or the number of rows.
     """
     num_rows = new.shape[0]
     for i in range(start, num_rows):
@@ -108,7 +110,7 @@ def insert(bases, sizes, counts, rooms, new, owners, band, start):  # type: igno
 
 @njit(cache=True, nogil=True)
 def rehash(base, size, new_base, new_size):  # type: ignore[no-untyped-def]
-    """Copy every entry into the empty new table."""
+    """Copy every entry into the new, empty table."""
     for slot in range(size):
         place = base + np.uint64(slot) * SLOT_BYTES
         owner1 = owner_at(place)
@@ -120,7 +122,7 @@ def rehash(base, size, new_base, new_size):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def remove(bases, sizes, counts, keys, owners, band):  # type: ignore[no-untyped-def]
-    """Take out the entries of keys[:, band] that belong to `owners`, and close the gaps (Knuth, volume 3, 6.4 R)."""
+    """Remove the entries of keys[:, band] that belong to `owners`, and close the gaps (Knuth, volume 3, 6.4 R)."""
     for i in range(keys.shape[0]):
         key = keys[i, band]
         part = part_of(key)
@@ -140,7 +142,7 @@ def remove(bases, sizes, counts, keys, owners, band):  # type: ignore[no-untyped
             if owner1 == ZERO:
                 break
             key = load64_at(place)
-            # An entry may move back into the gap unless its search begins after the gap, going round.
+            # An entry may move into the gap unless its search begins after the gap, with wrap-around.
             from_home = slot - home(key, size) if slot >= home(key, size) else slot + size - home(key, size)
             from_gap = slot - gap if slot >= gap else slot + size - gap
             if from_home >= from_gap:

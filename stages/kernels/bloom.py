@@ -1,18 +1,17 @@
-"""Blocked Bloom filters over band keys: all bits of a key lie in one block of 512, a cache line.
+"""Blocked Bloom filters over band keys: all bits of a key lie in one block of 512 bits, a cache line.
 
-A filter is an array of uint64; a block is eight of them. The block is the high half of (mixed key) * (number of
-blocks), the bits come nine at a time out of further mixes of the key.
+A filter is an array of uint64, a block eight of them. The high half of (mixed key) * (number of blocks) selects the
+block; further mixes of the key select the bits, nine bits of the mix for each.
 """
 
 import numpy as np
 from numba import njit
 
 from gristmill.stages.kernels.memory import high64, prefetch_at
-from gristmill.stages.kernels.mixing import mix
+from gristmill.stages.kernels.mixing import GOLDEN, mix
 
 BLOCK_BITS = 512
-BITS_PER_MIX = 7  # a mix of 64 bits names seven of 512 bits
-STEP = np.uint64(0x9E3779B97F4A7C15)
+BITS_PER_MIX = 7  # a mix of 64 bits selects seven of 512 bits
 ZERO, ONE, THREE, SIX, NINE = (np.uint64(n) for n in (0, 1, 3, 6, 9))
 IN_BLOCK, IN_WORD = np.uint64(511), np.uint64(63)
 AHEAD = 8  # rows between the prefetch of a block and its use
@@ -20,43 +19,42 @@ AHEAD = 8  # rows between the prefetch of a block and its use
 
 @njit(cache=True, nogil=True, inline="always")
 def first_word(mixed, num_blocks):  # type: ignore[no-untyped-def]
-    """Where the block of a mixed key begins in its filter."""
+    """Index of the first word of a mixed key's block."""
     return high64(mixed, num_blocks) << THREE
 
 
 @njit(cache=True, nogil=True)
-def query(filters, num_hashes, asked, found, unknown):  # type: ignore[no-untyped-def]
-    """Set found[i] to `unknown` where asked[i, band] is in the filter of any band; filters is uint64 (bands, words)."""
-    num_rows, num_blocks = asked.shape[0], np.uint64(filters.shape[1] >> 3)
-    for band in range(asked.shape[1]):
+def query(filters, num_hashes, keys, owners, unknown):  # type: ignore[no-untyped-def]
+    """Set owners[i] to `unknown` where keys[i, band] is in the filter of any band; filters is uint64 (bands, words)."""
+    num_rows, num_blocks = keys.shape[0], np.uint64(filters.shape[1] >> 3)
+    for band in range(keys.shape[1]):
         words = filters[band]
         base = np.uint64(words.ctypes.data)
         for i in range(num_rows):
             if i + AHEAD < num_rows:
-                prefetch_at(base + (first_word(mix(asked[i + AHEAD, band]), num_blocks) << THREE))
-            mixed = mix(asked[i, band])
+                prefetch_at(base + (first_word(mix(keys[i + AHEAD, band]), num_blocks) << THREE))
+            mixed = mix(keys[i, band])
             word = first_word(mixed, num_blocks)
             bits = ZERO
-            is_there = True
+            is_member = True
             for j in range(num_hashes):
                 if j % BITS_PER_MIX == 0:
-                    mixed += STEP
+                    mixed += GOLDEN
                     bits = mix(mixed)
                 at = bits & IN_BLOCK
                 bits >>= NINE
                 if words[word + (at >> SIX)] >> (at & IN_WORD) & ONE == ZERO:
-                    is_there = False
+                    is_member = False
                     break
-            if is_there:
-                found[i] = unknown
+            if is_member:
+                owners[i] = unknown
 
 
 @njit(cache=True, nogil=True)
 def insert(filters, num_hashes, new, fresh):  # type: ignore[no-untyped-def]
-    """Set the bits of new[i, band] in each band's filter.
+    """Set the bits of new[i, band] in the filter of each band; return how many bits were not set before.
 
-    `fresh`, uint64 with room for every bit or for none, takes the numbers (over all filters) of the bits that were not
-    set before; returns how many.
+    `fresh`, uint64 with room for every bit or for none, receives the numbers of those bits, counted over all filters.
     """
     num_rows, num_words = new.shape[0], np.uint64(filters.shape[1])
     num_blocks = num_words >> THREE
@@ -72,7 +70,7 @@ def insert(filters, num_hashes, new, fresh):  # type: ignore[no-untyped-def]
             bits = ZERO
             for j in range(num_hashes):
                 if j % BITS_PER_MIX == 0:
-                    mixed += STEP
+                    mixed += GOLDEN
                     bits = mix(mixed)
                 at = bits & IN_BLOCK
                 bits >>= NINE
@@ -87,6 +85,6 @@ def insert(filters, num_hashes, new, fresh):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def clear(filters, fresh):  # type: ignore[no-untyped-def]
-    """Unset bits that `insert` has named; `filters` flat."""
+    """Unset the bits that `insert` has put into `fresh`; `filters` is flat."""
     for i in range(fresh.size):
         filters[fresh[i] >> SIX] &= ~(ONE << (fresh[i] & IN_WORD))

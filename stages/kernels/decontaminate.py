@@ -1,11 +1,12 @@
-"""Word n-gram hashes of texts, and the search for them in an index of benchmark n-grams.
+"""Hashes the word n-grams of texts and looks them up in an index of benchmark n-grams.
 
-A word is a run of ASCII letters, ASCII digits and bytes from 0x80 on (so any other script), with ASCII letters
-lowered. An n-gram's key is a polynomial over its word hashes modulo 2^64, mixed together with its length. The index
-is the sorted array of distinct keys behind a directory of their top bits, with the postings (which units hold a key)
-in compressed rows. Before it stands a blocked Bloom filter, three bits in one 64-bit word: a clean text touches one
-word of the filter per n-gram, all n-grams of a row are probed in one loop without a branch, so that the cache misses
-of one row overlap, and almost none reach the index.
+A word is a run of bytes that belong to a word (byte_classes.py), in ASCII lower case. The key of an n-gram is a
+polynomial over its word hashes modulo 2^64, mixed together with its length. The index is the sorted array of distinct
+keys behind a directory of their top bits, with the postings (the units that hold a key) in compressed rows.
+
+A blocked Bloom filter, three bits in one 64-bit word, stands before the index. A clean text reads one word of the
+filter per n-gram. One loop without branches probes all n-grams of a row, so its cache misses overlap. Almost no n-gram
+of a clean text reaches the index.
 """
 
 from typing import Any
@@ -13,47 +14,42 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gristmill.stages.kernels.mixing import mix
+from gristmill.stages.kernels.byte_classes import WORD_BYTE
+from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, POLYNOMIAL, mix
+from gristmill.stages.kernels.scratch import longest_text
 
-SEED = np.uint64(0x9E3779B97F4A7C15)
-WORD = np.uint64(0x100000001B3)  # FNV-1a's prime; the finisher below makes up for its weak low bits
-BASE = np.uint64(0xD6E8FEB86659FD93)
-S6, S8, S32 = (np.uint64(n) for n in (6, 8, 32))
+S6, S8, S12, S32 = (np.uint64(n) for n in (6, 8, 12, 32))
 LOW6, ONE, ZERO = np.uint64(63), np.uint64(1), np.uint64(0)
 
 
-def _letters() -> np.ndarray:
-    table = np.zeros(256, np.uint8)
-    for byte in range(256):
-        if chr(byte).isalnum() and byte < 128:
-            table[byte] = ord(chr(byte).lower())
-        elif byte >= 128:
-            table[byte] = byte
-    return table
-
-
-LETTER = _letters()  # the byte as it is hashed; 0 = not part of a word
+@njit(cache=True, nogil=True)
+def ngram_scratch(offsets: np.ndarray) -> Any:
+    """(word hashes, n-gram keys, starts and ends of words) for the longest text."""
+    room = longest_text(offsets) // 2 + 1
+    return np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64)
 
 
 @njit(cache=True, nogil=True)
 def split_words(
     data: np.ndarray, start: int, stop: int, hashes: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> int:
-    """Hashes and byte spans of the words of data[start:stop]; returns how many."""
+    """Fill `hashes`, `starts` and `ends` with the words of data[start:stop]; return their number. Spans are in
+    bytes.
+    """
     count = 0
     at = start
     while at < stop:
-        while at < stop and LETTER[data[at]] == 0:
+        while at < stop and WORD_BYTE[data[at]] == 0:
             at += 1
         if at == stop:
             break
         first = at
-        h = SEED
+        h = GOLDEN
         while at < stop:
-            letter = LETTER[data[at]]
+            letter = WORD_BYTE[data[at]]
             if letter == 0:
                 break
-            h = (h ^ np.uint64(letter)) * WORD
+            h = (h ^ np.uint64(letter)) * FNV_PRIME
             at += 1
         hashes[count] = mix(h)
         starts[count] = first
@@ -64,19 +60,19 @@ def split_words(
 
 @njit(cache=True, nogil=True)
 def ngram_keys(hashes: np.ndarray, count: int, n: int, keys: np.ndarray) -> int:
-    """Keys of the word n-grams of hashes[:count]; returns how many (count - n + 1, or 0)."""
+    """Fill `keys` with the keys of the word n-grams of hashes[:count]; return their number, count - n + 1 or 0."""
     if count < n:
         return 0
-    salt = np.uint64(n) * SEED
+    salt = np.uint64(n) * GOLDEN
     drop = ONE
     for _ in range(n):
-        drop *= BASE
+        drop *= POLYNOMIAL
     h = ZERO
     for i in range(n):
-        h = h * BASE + hashes[i]
+        h = h * POLYNOMIAL + hashes[i]
     keys[0] = mix(h ^ salt)
     for i in range(n, count):
-        h = h * BASE + hashes[i] - hashes[i - n] * drop
+        h = h * POLYNOMIAL + hashes[i] - hashes[i - n] * drop
         keys[i - n + 1] = mix(h ^ salt)
     return count - n + 1
 
@@ -91,18 +87,14 @@ def index_keys(
     units: np.ndarray,
     unit_words: np.ndarray,
 ) -> tuple[int, int]:
-    """Keys of every text of an Arrow string array, with the text's number beside each.
+    """Fill `keys` with the keys of every text of an Arrow string array, and `units` with the number of the text of each
+    key.
 
-    Texts shorter than `n` words give one key, of all their words; those shorter than `min_words` give none.
-    `unit_words` gets the length in words of each text's n-grams. Returns the number of keys and a bit set of the
-    lengths met.
+    A text shorter than `n` words gives one key, over all its words; a text shorter than `min_words` gives none.
+    `unit_words` receives the n-gram length, in words, of each text. Returns the number of keys and a bit set of the
+    n-gram lengths that occur.
     """
-    longest = 0
-    for u in range(len(offsets) - 1):
-        longest = max(longest, offsets[u + 1] - offsets[u])
-    room = longest // 2 + 1
-    hashes, found = np.empty(room, np.uint64), np.empty(room, np.uint64)
-    starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
+    hashes, text_keys, starts, ends = ngram_scratch(offsets)
     total, lengths = 0, 0
     for u in range(len(offsets) - 1):
         count = split_words(data, offsets[u], offsets[u + 1], hashes, starts, ends)
@@ -111,9 +103,9 @@ def index_keys(
         length = min(n, count)
         lengths |= 1 << length
         unit_words[u] = length
-        num = ngram_keys(hashes, count, length, found)
+        num = ngram_keys(hashes, count, length, text_keys)
         for i in range(num):
-            keys[total] = found[i]
+            keys[total] = text_keys[i]
             units[total] = u
             total += 1
     return total, lengths
@@ -121,18 +113,20 @@ def index_keys(
 
 @njit(cache=True, nogil=True, inline="always")
 def bloom_bits(key: np.uint64) -> np.uint64:
-    return (ONE << (key & LOW6)) | (ONE << ((key >> S6) & LOW6)) | (ONE << ((key >> np.uint64(12)) & LOW6))
+    """The three bits of `key` in its word of the filter."""
+    return (ONE << (key & LOW6)) | (ONE << ((key >> S6) & LOW6)) | (ONE << ((key >> S12) & LOW6))
 
 
 @njit(cache=True, nogil=True)
 def fill_bloom(keys: np.ndarray, bloom: np.ndarray, shift: np.uint64) -> None:
+    """Set the bits of all `keys`."""
     for key in keys:
         bloom[key >> shift] |= bloom_bits(key)
 
 
 @njit(cache=True, nogil=True)
 def fill_directory(keys: np.ndarray, directory: np.ndarray, shift: np.uint64) -> None:
-    """directory[t] = the first place in the sorted `keys` whose top bits are at least t."""
+    """Fill directory[t] with the first place in the sorted `keys` whose top bits are at least t."""
     at = 0
     for top in range(len(directory)):
         while at < len(keys) and np.int64(keys[at] >> shift) < top:
@@ -152,7 +146,7 @@ def look_up(key: np.uint64, keys: np.ndarray, directory: np.ndarray, shift: np.u
 
 @njit(cache=True, nogil=True)
 def num_chars(data: np.ndarray, start: int, stop: int) -> int:
-    """Code points of UTF-8 data[start:stop]."""
+    """Number of code points in the UTF-8 bytes data[start:stop]."""
     chars = 0
     for at in range(start, stop):
         chars += (data[at] & 0xC0) != 0x80
@@ -177,19 +171,17 @@ def scan(
     out_share: np.ndarray,
     out_span: np.ndarray,
 ) -> None:
-    """Per row: the unit of which the largest share of distinct n-grams is here (-1 = none), that share, and where.
+    """Find, for each row, the unit with the largest share of its distinct n-grams in the row, that share, and its
+    place.
 
-    `lengths` are the n-gram lengths of the index, `unit_keys` the distinct keys of each unit and `unit_words` their
-    length in words. Equal shares go to the longer unit (in n-grams), then to the first. The span, in characters of
-    the row's text, is of the longest stretch of words covered by that unit's n-grams, the first of equals.
+    `lengths` are the n-gram lengths of the index, `unit_keys` the number of distinct keys of each unit, `unit_words`
+    their length in words. Equal shares go to the unit with more n-grams, then to the first. `out_unit` is -1 if there
+    is none. `out_span`, in characters of the row's text, is the longest stretch of words that n-grams of the unit
+    cover; of equal stretches, the first.
     """
-    longest = 0
-    for row in range(len(offsets) - 1):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    room = longest // 2 + 1
-    hashes, found = np.empty(room, np.uint64), np.empty(room, np.uint64)
-    starts, ends = np.empty(room, np.int64), np.empty(room, np.int64)
-    maybe = np.empty(room, np.int64)
+    hashes, text_keys, starts, ends = ngram_scratch(offsets)
+    room = len(hashes)
+    candidates = np.empty(room, np.int64)
     hit_at, hit_key = np.empty(room * len(lengths), np.int64), np.empty(room * len(lengths), np.int64)
     tally = np.zeros(len(unit_keys), np.int32)
     for row in range(len(offsets) - 1):
@@ -198,17 +190,17 @@ def scan(
         count = split_words(data, base, offsets[row + 1], hashes, starts, ends)
         hits = 0
         for n in lengths:
-            num = ngram_keys(hashes, count, n, found)
-            some: Any = 0
+            num = ngram_keys(hashes, count, n, text_keys)
+            num_candidates: Any = 0
             for i in range(num):
-                key = found[i]
+                key = text_keys[i]
                 bits = bloom_bits(key)
-                maybe[some] = i
-                some += np.int64((bloom[key >> bloom_shift] & bits) == bits)
-            for m in range(some):
-                place = look_up(found[maybe[m]], keys, directory, directory_shift)
+                candidates[num_candidates] = i
+                num_candidates += np.int64((bloom[key >> bloom_shift] & bits) == bits)
+            for m in range(num_candidates):
+                place = look_up(text_keys[candidates[m]], keys, directory, directory_shift)
                 if place >= 0:
-                    hit_at[hits] = maybe[m]
+                    hit_at[hits] = candidates[m]
                     hit_key[hits] = place
                     hits += 1
         if hits == 0:
@@ -229,17 +221,17 @@ def scan(
         for place in distinct:
             for p in range(posting_starts[place], posting_starts[place + 1]):
                 tally[postings[p]] = 0
-        # Hits of one length lie in order of their places, and a unit has n-grams of one length only.
+        # Hits of one length are in order of their places, and all n-grams of a unit have the same length.
         width = unit_words[best]
         run_start, run_end, top_start, top_end = -1, -1, 0, 0
         for hit in range(hits):
             place = hit_key[hit]
-            mine = False
+            is_match = False
             for p in range(posting_starts[place], posting_starts[place + 1]):
                 if postings[p] == best:
-                    mine = True
+                    is_match = True
                     break
-            if not mine:
+            if not is_match:
                 continue
             at = hit_at[hit]
             if run_start < 0 or at > run_end:

@@ -1,25 +1,31 @@
-"""py3langid's classifier over Arrow bytes: its automaton, its Naive Bayes weights, its normalisation of scores.
+"""The classifier of py3langid over Arrow bytes: its automaton, its Naive Bayes weights, its normalisation of scores.
 
-Both halves are bound by memory, and laid out for it. A step of the automaton is one load: an entry holds the row of
-the next state and which of that row's features it bears, and four texts walk in step, so that their loads overlap.
-Weights are half floats that are all multiples of 2^-9 between 0 and -16, hence exact as int16, and four of them add
-up without overflow: features that occur once in a text, as most do, are added four at a time before they are scaled.
+Both halves are bound by memory bandwidth, and the layout serves that. A step of the automaton is one load: an entry
+holds the row of the next state and which of that row's features it emits. Four texts advance in step, so that their
+loads overlap. Weights are half-precision floats, all multiples of 2^-9 between 0 and -16, hence exact as int16. Four of
+them add up without overflow: features that occur once in a text, as most do, are added four at a time before scaling.
 """
 
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from gristmill.stages.kernels.memory import prefetch_at
+
+LANES = 4  # texts that advance in step; also rows of weights that are added at a time
+NO_FEATURE = 0xFFFF
+WIDTH = 160  # int16 lanes of a feature's row of weights: 142 classes, rounded up to whole cache lines
+AHEAD = 16  # features between the prefetch of their weights and their use
 
 
 @njit(cache=True, nogil=True)
 def plain_spans(data: np.ndarray, offsets: np.ndarray, max_bytes: int, ends: np.ndarray, plain: np.ndarray) -> None:
-    """Per row the end of its first `max_bytes` bytes, cut between characters, and whether they are classified as is.
+    """Fill, per row, the end of its first `max_bytes` bytes, cut between characters, and whether its bytes need no
+    preparation.
 
-    They are not when they hold a byte from 0x80 on (py3langid composes characters first) or are all upper case
-    (py3langid lowers them).
+    Preparation is needed if they hold a byte from 0x80 on (py3langid composes characters first) or only upper case
+    (py3langid lowers it).
     """
     for row in range(len(offsets) - 1):
         start, end = offsets[row], offsets[row + 1]
@@ -37,15 +43,11 @@ def plain_spans(data: np.ndarray, offsets: np.ndarray, max_bytes: int, ends: np.
         plain[row] = not high and (lower or not upper)
 
 
-LANES = 4  # texts that walk the automaton in step; also rows of weights added up at a time
-NO_FEATURE = 0xFFFF
-WIDTH = 160  # int16 lanes of a feature's row of weights: 142 classes, rounded up to whole cache lines
-AHEAD = 16  # features; their rows are asked for while those before are added
-
-
 @njit(cache=True, nogil=True)
 def walk(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, table: np.ndarray, entries: np.ndarray) -> None:
-    """entries[l, i] = the automaton's entry after byte i of text l; as many texts as `entries` has rows, at most."""
+    """Fill entries[l, i] with the automaton's entry after byte i of text l; at most as many texts as `entries` has
+    rows.
+    """
     s0: Any = 0
     s1: Any = 0
     s2: Any = 0
@@ -68,32 +70,19 @@ def walk(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, table: np.ndarr
             state = np.int64(entry >> 16)
 
 
-@intrinsic
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Ask for the cache line of byte `index` of a contiguous array ahead of its use."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
-        hint = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
-        place = builder.gep(builder.bitcast(data, byte), [args[1]])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], hint)
-        builder.call(function, [place, word(0), word(3), word(1)])  # to read, keep in every level, data
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
-
-
 @njit(cache=True, nogil=True)
 def prefetch_rows(weights: np.ndarray, rows: np.ndarray, start: int, stop: int) -> None:
+    """Prefetch the weights of rows[start:stop]."""
+    base = np.uint64(weights.ctypes.data)
     for m in range(start, min(stop, len(rows))):
         first = np.int64(rows[m]) * WIDTH * 2
         for line in range(0, WIDTH * 2, 64):
-            prefetch(weights, first + line)
+            prefetch_at(base + np.uint64(first + line))
 
 
 @njit(cache=True, nogil=True)
 def add_one(sums: np.ndarray, weights: np.ndarray, a: int, factor: float) -> None:
+    """Add `factor` times the weights of feature `a` to `sums`."""
     wa = weights[a]
     for j in range(WIDTH):
         sums[j] += factor * np.float32(wa[j])
@@ -101,7 +90,7 @@ def add_one(sums: np.ndarray, weights: np.ndarray, a: int, factor: float) -> Non
 
 @njit(cache=True, nogil=True)
 def add_singles(sums: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None:
-    """sums += log(2) * the weights of features that occur once, which most do; four add up within int16."""
+    """Add log(2) times the weights of features that occur once to `sums`; four add up within int16."""
     factor = np.float32(np.log1p(np.float32(1)))
     whole = len(rows) // LANES * LANES
     for m in range(0, whole, LANES):
@@ -117,7 +106,9 @@ def add_singles(sums: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None
 def add_repeated(
     sums: np.ndarray, weights: np.ndarray, rows: np.ndarray, counts: np.ndarray, factors: np.ndarray
 ) -> None:
-    """sums += log(1 + count) * weights, four features at a time so that `sums` is read and written less."""
+    """Add log(1 + count) times the weights to `sums`, four features at a time, so that `sums` is read and
+    written less.
+    """
     whole = len(rows) // LANES * LANES
     for m in range(0, whole, LANES):
         prefetch_rows(weights, rows, m + AHEAD, m + AHEAD + LANES)
@@ -143,10 +134,11 @@ def sum_weights(
     once: np.ndarray,
     sums: np.ndarray,
 ) -> bool:
-    """sums = the weights of the features in `entries`, each times log(1 + its count). False when there is none.
+    """Set `sums` to the weights of the features in `entries`, each times log(1 + its count). Returns False if there is
+    none.
 
-    `counts` is all zeros before and after; `met` and `once` are scratch. No loop here branches on the text: written
-    but not counted is cheaper than a branch that cannot be foretold.
+    `counts` is all zeros before and after; `met` and `once` are scratch. No loop branches on the text: writing a value
+    that is then not counted is cheaper than a branch that the processor cannot predict.
     """
     sums[:] = 0
     visits: Any = 0
@@ -169,7 +161,7 @@ def sum_weights(
         num_once += single
         met[num_more] = feature
         num_more += not single
-        # The count of a single is of no more use; those of the others are cleared below.
+        # The count of a single is no longer needed; the others are cleared below.
         counts[feature] -= single
     add_singles(sums, weights, once[:num_once])
     add_repeated(sums, weights, met[:num_more], counts, factors)
@@ -193,10 +185,10 @@ def classify(
     out_class: np.ndarray,
     out_score: np.ndarray,
 ) -> None:
-    """Class (a column of `weights`) and normalised probability of data[starts[r]:ends[r]], for every row r.
+    """Fill the class (a column of `weights`) and the normalised probability of data[starts[r]:ends[r]] for every row r.
 
-    A weight is `unit` times its integer; `first_column[j]` is the first column with the label of column j, because
-    columns of one label are added up.
+    A weight is `unit` times its integer. `first_column[j]` is the first column with the label of column j: columns with
+    the same label are added up.
     """
     longest = 0
     for row in range(len(starts)):
@@ -213,10 +205,12 @@ def classify(
         if lane == 0:
             walk(data, starts[row : row + LANES], ends[row : row + LANES], table, entries)
         length = ends[row] - starts[row]
-        some = sum_weights(entries[lane, :length], first_feature, features, weights, counts, factors, met, once, sums)
-        # No features: all classes alike, which is how py3langid abstains.
+        has_features = sum_weights(
+            entries[lane, :length], first_feature, features, weights, counts, factors, met, once, sums
+        )
+        # Without features all classes are equal, which is how py3langid abstains.
         for j in range(num_classes):
-            scores[j] = np.float64(sums[j]) * unit + priors[j] if some else 0.0
+            scores[j] = np.float64(sums[j]) * unit + priors[j] if has_features else 0.0
         # py3langid's temperature: the square root of the length keeps the softmax calibrated across lengths.
         temperature = np.sqrt(max(1, length))
         top = scores.max()

@@ -1,5 +1,7 @@
-"""Machine instructions that numba has no name for: unaligned 8-byte loads and stores, the high half of a product,
-and a prefetch. An address is that of a numpy array's data, which the caller keeps alive; bounds are the caller's."""
+"""Machine instructions that numba lacks: unaligned 8-byte loads and stores, the high half of a product, and a prefetch.
+
+An address is that of a numpy array's data. The caller keeps the array alive and stays within its bounds.
+"""
 
 from typing import Any
 
@@ -10,7 +12,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def load64(typing_context: Any, data: Any, index: Any) -> Any:
-    """`data[index : index + 8]` of a contiguous uint8 array as one little-endian uint64; bounds are the caller's."""
+    """`data[index : index + 8]` of a contiguous uint8 array as a little-endian uint64. Does not check bounds."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         array = context.make_array(signature.args[0])(context, builder, args[0])
@@ -57,7 +59,7 @@ def store64_at(typing_context: Any, address: Any, value: Any) -> Any:
 
 @intrinsic
 def prefetch_at(typing_context: Any, address: Any) -> Any:
-    """Begin to fetch the cache line at `address`, a uint64; any address will do, also one that is not ours."""
+    """Prefetch the cache line at `address`, a uint64; any address is allowed, even an unmapped one."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)

@@ -1,18 +1,17 @@
-"""From UTF-8 bytes to MinHash signatures in one pass, without a Python object in between.
+"""Computes MinHash signatures from UTF-8 bytes in one pass, without Python objects.
 
-Classify bytes (vectorised), find the edges of words (no branch), hash words 16 bytes at a time, roll the word hashes
-into n-grams, permute and take minima (vectorised over permutations, eight shingles at a time).
+The steps: classify bytes (vectorised), find the edges of words (without branches), hash words 16 bytes at a time,
+combine word hashes into n-grams, permute and take minima (vectorised over permutations, eight shingles at a time).
 """
 
 import numpy as np
 from numba import njit
 
 from gristmill.stages.kernels.memory import load64
+from gristmill.stages.kernels.mixing import GOLDEN, MIX_1, MIX_2, POLYNOMIAL
+from gristmill.stages.kernels.scratch import longest_text, word_scratch
 
-# Odd constants with well mixed bits: golden ratio, and the multipliers of xxHash64 and of splitmix64.
-P0, P1, P2 = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)
-P3, P4 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
-BASE = np.uint64(0xD6E8FEB86659FD93)  # of the polynomial over the words of an n-gram
+XX_2, XX_3 = np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)  # multipliers of xxHash64
 S29, S32 = np.uint64(29), np.uint64(32)
 HIGH_BITS = np.uint64(0x8080808080808080)
 
@@ -28,12 +27,11 @@ def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped
     """Fill lower[:size] with lower-cased bytes and kinds[1 : size + 1] so that words are runs of one non-zero kind."""
     text, low, kind_of = data[start : start + size], lower[:size], kinds[1 : size + 1]
     seen = np.uint8(0)
-    for i in range(
-        text.size
-    ):  # four loops over slices, each of which LLVM turns into 8-bit vectors; one loop it does not
+    # LLVM turns each of these four loops over slices into 8-bit vectors; it does not vectorise one loop of them all.
+    for i in range(text.size):
         seen |= text[i]
     for i in range(text.size):
-        low[i] = np.uint8(text[i] | np.uint8(0x20))  # leaves digits as they are
+        low[i] = np.uint8(text[i] | np.uint8(0x20))  # keeps digits
     for i in range(text.size):
         kind_of[i] = np.uint8(np.uint8(low[i] - np.uint8(97)) < np.uint8(26))
     for i in range(text.size):
@@ -52,7 +50,7 @@ def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped
         if byte < 0x80:
             i += 1
             continue
-        # Broken UTF-8 can only come from a cast of binary: it is cut at the end and read as letters.
+        # Broken UTF-8 can only come from a cast of binary: it is cut at the end and treated as letters.
         length = min(2 if byte < 0xE0 else 3 if byte < 0xF0 else 4, size - i)
         kind = np.uint8(LETTER)
         if byte >= 0xF0:
@@ -63,7 +61,7 @@ def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped
         elif length == 2:
             kind = table[(byte & 31) << 6 | (data[start + i + 1] & 63)]
         if kind == ALONE:
-            turn ^= np.uint8(1)  # neighbours differ in kind (2, 3, 2, ...), so each is a run of its own
+            turn ^= np.uint8(1)  # neighbours differ in kind (2, 3, 2, ...), so each is a separate run
             kind = turn
         for j in range(i, i + length):
             lower[j] = data[start + j]
@@ -73,8 +71,8 @@ def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped
 
 @njit(cache=True, nogil=True)
 def hash_words(size, lower, kinds, edges, words):  # type: ignore[no-untyped-def]
-    """Fill `words` with the 64-bit hashes of the words in order; return how many there are."""
-    # Unsigned counters spare the check for negative indices.
+    """Fill `words` with the 64-bit hashes of the words in order; return their number."""
+    # Unsigned counters avoid the check for negative indices.
     one, num_edges, num_words = np.uint64(1), np.uint64(0), np.uint64(0)
     for i in range(np.uint64(size + 1)):
         edges[num_edges] = i
@@ -87,14 +85,14 @@ def hash_words(size, lower, kinds, edges, words):  # type: ignore[no-untyped-def
             continue
         length = edges[k + one] - begin
         short = np.uint64(min(length, 16))
-        value = (load64(lower, begin) & FIRST[short]) * P0 + (load64(lower, begin + 8) & SECOND[short]) * P1
+        value = (load64(lower, begin) & FIRST[short]) * GOLDEN + (load64(lower, begin + 8) & SECOND[short]) * XX_2
         while length > 16:
             begin += 16
             length -= 16
             short = np.uint64(min(length, 16))
-            value = (value ^ (value >> S29)) * P2
-            value += (load64(lower, begin) & FIRST[short]) * P0 + (load64(lower, begin + 8) & SECOND[short]) * P1
-        value = (value ^ (value >> S32)) * P3
+            value = (value ^ (value >> S29)) * XX_3
+            value += (load64(lower, begin) & FIRST[short]) * GOLDEN + (load64(lower, begin + 8) & SECOND[short]) * XX_2
+        value = (value ^ (value >> S32)) * MIX_1
         words[num_words] = value ^ (value >> S29)
         num_words += one
     return np.intp(num_words)
@@ -102,27 +100,27 @@ def hash_words(size, lower, kinds, edges, words):  # type: ignore[no-untyped-def
 
 @njit(cache=True, nogil=True)
 def hash_shingles(words, num_words, ngram, shingles):  # type: ignore[no-untyped-def]
-    """Fill `shingles` with the 32-bit hashes of the word n-grams in order; return how many there are."""
+    """Fill `shingles` with the 32-bit hashes of the word n-grams in order; return their number."""
     if num_words == 0:
         return 0
     width = min(ngram, num_words)
     value = np.uint64(0)
     leave = np.uint64(1)
     for i in range(width):
-        value = value * BASE + words[i]
-        leave *= BASE
+        value = value * POLYNOMIAL + words[i]
+        leave *= POLYNOMIAL
     count = num_words - width + 1
     for i in range(count):
-        mixed = (value ^ (value >> S32)) * P4
+        mixed = (value ^ (value >> S32)) * MIX_2
         shingles[i] = np.uint32(mixed >> S32)
         if i + 1 < count:
-            value = value * BASE + (words[i + width] - words[i] * leave)
+            value = value * POLYNOMIAL + (words[i + width] - words[i] * leave)
     return count
 
 
 @njit(cache=True, nogil=True)
 def premix(shingles, count):  # type: ignore[no-untyped-def]
-    """MurmurHash3's 32-bit finaliser in place, as datasketch applies before its affine permutations."""
+    """Apply the 32-bit finalizer of MurmurHash3 in place, as datasketch does before its affine permutations."""
     for i in range(count):
         h = shingles[i]
         h = np.uint32(h ^ (h >> np.uint32(16)))
@@ -137,7 +135,8 @@ def permute(shingles, count, a, b, signature):  # type: ignore[no-untyped-def]
     """signature[j] = min over shingles h of (a[j] * h + b[j]) mod 2^32."""
     if count == 0:
         return
-    # Eight at a time: one load and store of the signature for eight minima. Repeating the last changes no minimum.
+    # Eight at a time: one load and store of the signature for eight minima. Padding repeats the last, which changes
+    # no minimum.
     for i in range(count, (count + 7) // 8 * 8):
         shingles[i] = shingles[count - 1]
     for i in range(0, count, 8):
@@ -154,17 +153,11 @@ def permute(shingles, count, a, b, signature):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def shingle_rows(offsets, data, ngram, table, a, b, signatures, shingles):  # type: ignore[no-untyped-def]
-    """Sign every row into `signatures` (n, num_perm), all ones beforehand; with no rows there, only shingle row 0.
+    """Fill `signatures` (n, num_perm), all ones before; without rows there, only fill `shingles` of the last row.
 
-    Returns the number of shingles of the last row; `shingles` is scratch for the longest row, plus 8.
+    Returns the number of shingles of the last row. `shingles` is scratch for the longest row, plus 8.
     """
-    longest = 0
-    for row in range(offsets.size - 1):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    lower = np.zeros(longest + 32, np.uint8)
-    kinds = np.zeros(longest + 2, np.uint8)
-    edges = np.empty(longest + 2, np.intp)
-    words = np.empty(longest + 1, np.uint64)
+    lower, kinds, edges, words = word_scratch(longest_text(offsets))
     count = 0
     for row in range(offsets.size - 1):
         size = offsets[row + 1] - offsets[row]
@@ -181,9 +174,9 @@ def hash_bands(signatures, rows, keys):  # type: ignore[no-untyped-def]
     """keys[i, k] = 64-bit hash of (k, signatures[i, k * rows : (k + 1) * rows])."""
     for i in range(keys.shape[0]):
         for k in range(keys.shape[1]):
-            value = np.uint64(k + 1) * P0
+            value = np.uint64(k + 1) * GOLDEN
             for j in range(k * rows, k * rows + rows):
-                value = (value ^ np.uint64(signatures[i, j])) * P3
+                value = (value ^ np.uint64(signatures[i, j])) * MIX_1
                 value ^= value >> S32
-            value *= P4
+            value *= MIX_2
             keys[i, k] = value ^ (value >> S29)

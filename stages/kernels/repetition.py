@@ -1,7 +1,7 @@
-"""Word n-grams, lines and paragraphs that a text repeats.
+"""Repeated word n-grams, lines and paragraphs of a text.
 
-N-grams are grown: those of n words are looked for only where the n - 1 words before occurred twice, so that the cost
-falls off as quickly as the repetition does. Hashes are of 64 bits and taken for the words themselves.
+N-grams grow: those of n words are searched only where the preceding n - 1 words occurred twice, so the cost falls with
+the repetition. Equal 64-bit hashes count as equal words.
 """
 
 from typing import Any
@@ -9,16 +9,24 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gristmill.stages.kernels.mixing import mix
+from gristmill.stages.kernels.mixing import POLYNOMIAL, mix
 
-SEED, WORD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x100000001B3)
-BASE = np.uint64(0xD6E8FEB86659FD93)
-TABLE_FACTOR = 2  # slots per entry, at least
+TABLE_FACTOR = 2  # least number of slots per entry
+MIN_SLOTS = 16
+
+
+@njit(cache=True, nogil=True)
+def table_size(num_entries: int) -> int:
+    """Slots of a table for `num_entries` keys: a power of two."""
+    size = MIN_SLOTS
+    while size < TABLE_FACTOR * num_entries:
+        size *= 2
+    return size
 
 
 @njit(cache=True, nogil=True)
 def find_slot(keys: np.ndarray, epochs: np.ndarray, epoch: int, key: np.uint64) -> int:
-    """The slot of `key`, or the free one where it belongs; slots of older epochs are free."""
+    """The slot of `key`, or the free slot where it belongs; slots of earlier epochs are free."""
     mask = len(keys) - 1
     slot: Any = np.int64(key) & mask
     while epochs[slot] == epoch and keys[slot] != key:
@@ -31,13 +39,13 @@ def add_span(
     sums: np.ndarray, powers: np.ndarray, first: int, last: int, salt: np.uint64, keys: np.ndarray, epochs: np.ndarray,
     epoch: int,
 ) -> bool:  # fmt: skip
-    """Whether the line or paragraph of words first..last-1 has been here before; it has now."""
+    """Record the line or paragraph of words first..last-1; return whether it occurred before."""
     key = mix((sums[last] - sums[first] * powers[last - first]) ^ (salt + np.uint64(last - first)))
     slot = find_slot(keys, epochs, epoch, key)
-    known = epochs[slot] == epoch
+    is_repeat = epochs[slot] == epoch
     epochs[slot] = epoch
     keys[slot] = key
-    return known
+    return is_repeat
 
 
 @njit(cache=True, nogil=True)
@@ -53,23 +61,21 @@ def repeats(
     seen: np.ndarray,
     out: np.ndarray,
 ) -> int:
-    """out[n - 2] for n = 2..10: the n-gram metrics, as fractions of chars[num_words]. Returns the last epoch used.
+    """Fill out[n - 2] for n = 2..10 with the n-gram metrics, as fractions of chars[num_words]; return the last epoch
+    used.
 
-    `sums` are prefix sums of the polynomial over word hashes and `chars` of word lengths.
+    `sums` are prefix sums of the polynomial over word hashes, `chars` prefix sums of word lengths.
     """
     out[:] = 0
     num_places = num_words - 1
     for i in range(num_places):
         places[i] = i
-    drop = BASE
+    drop = POLYNOMIAL
     for n in range(2, 11):
-        drop *= BASE
+        drop *= POLYNOMIAL
         epoch += 1
-        size = 16
-        while size < TABLE_FACTOR * num_places:
-            size *= 2
-        held = keys[:size]
-        dates = epochs[:size]
+        size = table_size(num_places)
+        table_keys, table_epochs = keys[:size], epochs[:size]
         covered, dup_chars = 0, 0
         for p in range(num_places):
             i = places[p]
@@ -77,11 +83,11 @@ def repeats(
                 num_places = p
                 break
             key = mix(sums[i + n] - sums[i] * drop)
-            slot = find_slot(held, dates, epoch, key)
+            slot = find_slot(table_keys, table_epochs, epoch, key)
             slots[p] = slot
-            if dates[slot] != epoch:
-                dates[slot] = epoch
-                held[slot] = key
+            if table_epochs[slot] != epoch:
+                table_epochs[slot] = epoch
+                table_keys[slot] = key
                 seen[slot] = 1
             else:
                 seen[slot] += 1

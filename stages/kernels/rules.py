@@ -1,21 +1,22 @@
-"""Every metric of the quality rules in one pass over a text's bytes and one over its words.
+"""Computes all metrics of the quality rules in one pass over the bytes of a text and one over its words.
 
-Words are runs of anything but ASCII white space. Lines and paragraphs are compared by their words, so white space
-inside them does not tell them apart; empty lines part paragraphs and count as no line. Character fractions are of
-characters that are not white space. An n-gram (or line, or paragraph) is a duplicate where it has occurred before:
-its first occurrence is none. Lengths are in characters (code points).
+- A word is a run of anything but ASCII white space. A length is in characters (code points).
+- Lines and paragraphs are compared by their words, so white space inside them makes no difference. Empty lines separate
+  paragraphs and do not count as lines.
+- Fractions of characters count characters that are not white space.
+- A duplicate n-gram, line or paragraph is one that occurred before: the first occurrence does not count.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit
 
-from gristmill.stages.kernels.mixing import mix
-from gristmill.stages.kernels.repetition import BASE, SEED, TABLE_FACTOR, WORD, add_span, repeats
-from gristmill.stages.kernels.signs import (
+from gristmill.stages.kernels.byte_classes import (
     ALPHA,
     CLASS,
     CONTINUED,
-    LETTER,
+    IN_WORD,
     PHRASE,
     SPACE,
     core_hash,
@@ -25,37 +26,47 @@ from gristmill.stages.kernels.signs import (
     is_ellipsis,
     is_punctuated,
 )
+from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, POLYNOMIAL, mix
+from gristmill.stages.kernels.repetition import add_span, repeats, table_size
+from gristmill.stages.kernels.scratch import longest_text
 
-METRICS = (
-    "num_words",
-    "mean_word_length",
-    "symbol_ratio",
-    "bullet_lines",
-    "ellipsis_lines",
-    "alpha_words",
-    "stop_words",
-    "dup_lines",
-    "dup_line_chars",
-    "dup_paragraphs",
-    "dup_paragraph_chars",
-    "top_2gram",
-    "top_3gram",
-    "top_4gram",
-    "dup_5gram",
-    "dup_6gram",
-    "dup_7gram",
-    "dup_8gram",
-    "dup_9gram",
-    "dup_10gram",
-    "line_punct",
-    "short_lines",
-    "newline_ratio",
-    "num_sentences",
-    "lorem_ipsum",
-    "curly_brackets",
-    "javascript",
-    "policy",
-)
+
+class Places(NamedTuple):
+    """The metrics and their columns in `out`."""
+
+    num_words: int = 0
+    mean_word_length: int = 1
+    symbol_ratio: int = 2
+    bullet_lines: int = 3
+    ellipsis_lines: int = 4
+    alpha_words: int = 5
+    stop_words: int = 6
+    dup_lines: int = 7
+    dup_line_chars: int = 8
+    dup_paragraphs: int = 9
+    dup_paragraph_chars: int = 10
+    top_2gram: int = 11
+    top_3gram: int = 12
+    top_4gram: int = 13
+    dup_5gram: int = 14
+    dup_6gram: int = 15
+    dup_7gram: int = 16
+    dup_8gram: int = 17
+    dup_9gram: int = 18
+    dup_10gram: int = 19
+    line_punct: int = 20
+    short_lines: int = 21
+    newline_ratio: int = 22
+    num_sentences: int = 23
+    lorem_ipsum: int = 24
+    curly_brackets: int = 25
+    javascript: int = 26
+    policy: int = 27
+
+
+AT = Places()  # numba compiles its fields as constants
+METRICS = Places._fields
+NGRAM_METRICS = slice(AT.top_2gram, AT.dup_10gram + 1)
 PHRASES = (
     b"lorem ipsum",
     b"javascript",
@@ -66,7 +77,7 @@ PHRASES = (
     b"use of cookies",
     b"use cookies",
 )
-PHRASE_METRIC = np.array([0, 2, 3, 3, 3, 3, 3, 3])  # places after "lorem_ipsum"
+PHRASE_METRIC = np.array([AT.lorem_ipsum, AT.javascript, *[AT.policy] * 6])  # the metric that each phrase adds to
 PHRASE_ENDS = np.cumsum([len(p) for p in PHRASES])
 PHRASE_BYTES = np.frombuffer(b"".join(PHRASES), np.uint8)
 
@@ -75,20 +86,15 @@ PHRASE_BYTES = np.frombuffer(b"".join(PHRASES), np.uint8)
 def measure(
     data: np.ndarray, offsets: np.ndarray, stop_words: np.ndarray, short_line: int, with_phrases: bool, out: np.ndarray
 ) -> None:
-    """out[row, m] = metric m (in the order of METRICS) of each text. `stop_words` are sorted core hashes."""
-    longest = 0
-    for row in range(len(offsets) - 1):
-        longest = max(longest, offsets[row + 1] - offsets[row])
-    room = longest // 2 + 2
-    size = 16
-    while size < TABLE_FACTOR * room:
-        size *= 2
+    """Fill out[row, m] with metric m, in the order of METRICS, of each text. `stop_words` are their core hashes."""
+    room = longest_text(offsets) // 2 + 2
+    size = table_size(room)
     keys, epochs, seen = np.empty(size, np.uint64), np.zeros(size, np.int64), np.empty(size, np.int32)
     sums, chars, powers = np.zeros(room + 1, np.uint64), np.zeros(room + 1, np.int64), np.empty(room + 1, np.uint64)
     places, slots = np.empty(room, np.int64), np.empty(room, np.int64)
     powers[0] = 1
     for i in range(room):
-        powers[i + 1] = powers[i] * BASE
+        powers[i + 1] = powers[i] * POLYNOMIAL
     epoch = 0
     for row in range(len(offsets) - 1):
         epoch = measure_one(
@@ -103,6 +109,9 @@ def measure_one(
     out: np.ndarray, keys: np.ndarray, epochs: np.ndarray, epoch: int, seen: np.ndarray, sums: np.ndarray,
     chars: np.ndarray, powers: np.ndarray, places: np.ndarray, slots: np.ndarray,
 ) -> int:  # fmt: skip
+    """Fill `out` with the metrics of data[start:stop]; return the last epoch used. The arrays from `keys` on are
+    scratch.
+    """
     out[:] = 0
     epoch += 1
     words, alpha_words, stops_met, sentences, ended = 0, 0, 0, 0, True
@@ -122,12 +131,12 @@ def measure_one(
                     ellipses_end += is_ellipsis(data, line_start, line_end)
                     punctuated += is_punctuated(data, line_start, line_end)
                     short += line_end_char - line_chars_before < short_line
-                    if add_span(sums, powers, line_words, words, SEED, keys, epochs, epoch):
+                    if add_span(sums, powers, line_words, words, GOLDEN, keys, epochs, epoch):
                         dup_lines += 1
                         dup_line_chars += chars[words] - chars[line_words]
                 if (words == line_words or at >= stop) and words > paragraph_words:
                     paragraphs += 1
-                    if add_span(sums, powers, paragraph_words, words, BASE, keys, epochs, epoch):
+                    if add_span(sums, powers, paragraph_words, words, POLYNOMIAL, keys, epochs, epoch):
                         dup_paragraphs += 1
                         dup_paragraph_chars += chars[words] - chars[paragraph_words]
                     paragraph_words = words
@@ -140,11 +149,11 @@ def measure_one(
             continue
         first = at
         first_char = char_number
-        h = SEED
+        h = GOLDEN
         seen_kinds = 0
         inside = False
         while True:
-            h = (h ^ np.uint64(byte)) * WORD
+            h = (h ^ np.uint64(byte)) * FNV_PRIME
             seen_kinds |= kind
             char_number += (kind & CONTINUED) == 0
             if byte == 0x2E:
@@ -158,9 +167,9 @@ def measure_one(
                 begin = 0
                 for p in range(len(PHRASE_ENDS)):
                     if has(data, at, stop, PHRASE_BYTES[begin : PHRASE_ENDS[p]]):
-                        out[24 + PHRASE_METRIC[p]] += 1
+                        out[PHRASE_METRIC[p]] += 1
                     begin = PHRASE_ENDS[p]
-            inside = (kind & LETTER) != 0
+            inside = (kind & IN_WORD) != 0
             at += 1
             if at == stop:
                 break
@@ -185,29 +194,29 @@ def measure_one(
             for s in range(len(stop_words)):
                 if stop_words[s] == core:
                     stops_met |= 1 << s
-        sums[words + 1] = sums[words] * BASE + mix(h)
+        sums[words + 1] = sums[words] * POLYNOMIAL + mix(h)
         chars[words + 1] = chars[words] + char_number - first_char
         words += 1
     sentences += not ended
-    out[0] = words
-    out[23] = sentences
-    out[25] = curly
+    out[AT.num_words] = words
+    out[AT.num_sentences] = sentences
+    out[AT.curly_brackets] = curly
     if words == 0:
         return epoch
     total = chars[words]
-    out[1] = total / words
-    out[2] = max(hashes, ellipses) / words
-    out[3] = bullets / lines
-    out[4] = ellipses_end / lines
-    out[5] = alpha_words / words
+    out[AT.mean_word_length] = total / words
+    out[AT.symbol_ratio] = max(hashes, ellipses) / words
+    out[AT.bullet_lines] = bullets / lines
+    out[AT.ellipsis_lines] = ellipses_end / lines
+    out[AT.alpha_words] = alpha_words / words
     while stops_met:
-        out[6] += stops_met & 1
+        out[AT.stop_words] += stops_met & 1
         stops_met >>= 1
-    out[7] = dup_lines / lines
-    out[8] = dup_line_chars / total
-    out[9] = dup_paragraphs / paragraphs
-    out[10] = dup_paragraph_chars / total
-    out[20] = punctuated / lines
-    out[21] = short / lines
-    out[22] = newlines / words
-    return repeats(sums, chars, words, keys, epochs, epoch, places, slots, seen, out[11:20])
+    out[AT.dup_lines] = dup_lines / lines
+    out[AT.dup_line_chars] = dup_line_chars / total
+    out[AT.dup_paragraphs] = dup_paragraphs / paragraphs
+    out[AT.dup_paragraph_chars] = dup_paragraph_chars / total
+    out[AT.line_punct] = punctuated / lines
+    out[AT.short_lines] = short / lines
+    out[AT.newline_ratio] = newlines / words
+    return repeats(sums, chars, words, keys, epochs, epoch, places, slots, seen, out[NGRAM_METRICS])

@@ -1,4 +1,4 @@
-"""The host's side of equal.py: pairs of expressions compared in the sandbox, each in a process with limits of its own.
+"""Compares pairs of expressions in the sandbox: the host's side of equality.py.
 
 A comparison is a fork of a jail that has imported sympy already. So none can see or slow another, one that never ends
 is killed when its CPU time is over, and what text is made to evaluate to can reach nothing.
@@ -18,7 +18,7 @@ from gristmill.stages.sandbox.runner import Limits, Sandbox, Verdict, Warm
 from gristmill.stages.sandbox.runner import check as check_sandbox
 
 Equality = Literal["right", "wrong", "unreadable", "timeout"]
-IMPORTS = "from gristmill.stages.verify.equal import same, warm"
+IMPORTS = "from gristmill.stages.verify.equality import is_equal, warm"
 # Anything else that a comparison may end as (an exception, too deep a nesting) means that it could not be read.
 TOLD: dict[Verdict, Equality] = {"passed": "right", "failed": "wrong", "timeout": "timeout", "memory": "timeout"}
 WALL_S = 600.0
@@ -73,7 +73,7 @@ class Algebra:
             paths = sysconfig.get_paths()
             folders = tuple(dict.fromkeys((paths["purelib"], paths["platlib"])))
             self._sandbox = Sandbox(self.spec.workers, Warm(f"{IMPORTS}\nwarm()", folders))
-        programs = [(IMPORTS, f"assert same({found!r}, {expected!r})") for found, expected in distinct]
+        programs = [(IMPORTS, f"assert is_equal({found!r}, {expected!r})") for found, expected in distinct]
         ran = self._sandbox.run(programs, self.limits)
         return {pair: TOLD.get(outcome.verdict, "unreadable") for pair, outcome in zip(distinct, ran)}
 

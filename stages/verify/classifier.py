@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gristmill.records.schema import IMAGE
 from gristmill.stages.contract import Findings, Stage
-from gristmill.stages.fitted import read_card, read_weights
+from gristmill.stages.model_files import read_card, read_weights
 
 LAYERS = 1, 3  # places of the linear layers in the network
 UNREADABLE, OTHER, UNSURE = "unreadable", "other_class", "unsure"
@@ -20,7 +20,7 @@ NUM_DECIMALS = 4  # of the score
 
 
 @dataclass(frozen=True)
-class Spec:
+class ClassifierSpec:
     """Rows are kept whose predicted class is that of the column `label`, with a probability of `min_score` or more.
 
     With `label = ""` any class will do. Images of another size than the classifier's are `unreadable`.
@@ -42,7 +42,7 @@ class Classifier(Stage):
     """Adds `predicted`, the likeliest class, and `class_score`, its probability."""
 
     kind: ClassVar[str] = "classifier"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = ClassifierSpec
     reads_text: ClassVar[bool] = False
 
     def __init__(self, spec: Any, name: str | None = None) -> None:

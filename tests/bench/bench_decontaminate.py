@@ -16,7 +16,7 @@ from gristmill.stages.decontaminate.embedding import DecontaminateEmbedding, Dec
 from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
 from gristmill.stages.dedup.nearindex import NearIndex, keys_of
 from gristmill.stages.dedup.semantic import DedupSemantic, DedupSemanticSpec
-from gristmill.stages.embeddings import DEFAULT, TOGETHER, Encoder, quantised
+from gristmill.stages.embeddings import BATCH_SIZE, DEFAULT, Encoder, quantise
 from tests.bench.corpus import documents
 
 NUM_BYTES, NUM_DOCUMENTS, NUM_ROUNDS = 2048, 24, 2
@@ -50,12 +50,12 @@ def of_stage(stage: Stage, texts: pa.StringArray) -> dict[str, Any]:
 def windows() -> list[dict[str, Any]]:
     """Windows of 64 tokens: one after the other, and together where that changes no bit."""
     encoder = Encoder(DEFAULT)
-    draw = np.random.default_rng(0).integers(1000, 29000, (4 * TOGETHER, WINDOW)).tolist()
+    draw = np.random.default_rng(0).integers(1000, 29000, (4 * BATCH_SIZE, WINDOW)).tolist()
     alone, joined = (len(draw) / cpu_s(lambda usual=usual: encoder.vectors(draw, usual)) for usual in (0, WINDOW))
     how = "yes" if encoder._together[WINDOW] else "no"
     return [
         {
-            "what": f"windows of {WINDOW} tokens/s a core, {TOGETHER} together (peer: alone; same bits: {how})",
+            "what": f"windows of {WINDOW} tokens/s a core, {BATCH_SIZE} together (peer: alone; same bits: {how})",
             "value": round(joined, 1),
             "peer": round(alone, 1),
             "ratio": joined / alone,
@@ -66,8 +66,8 @@ def windows() -> list[dict[str, Any]]:
 def index() -> list[dict[str, Any]]:
     draw = np.random.default_rng(0)
     near = NearIndex(48, 384, 0.9)
-    near.insert(keys_of(quantised(draw.normal(size=(NUM_KEPT, 384)))), np.arange(NUM_KEPT))
-    asked = keys_of(quantised(draw.normal(size=(NUM_ASKED, 384))))
+    near.insert(keys_of(quantise(draw.normal(size=(NUM_KEPT, 384)))), np.arange(NUM_KEPT))
+    asked = keys_of(quantise(draw.normal(size=(NUM_ASKED, 384))))
     taken_ms = cpu_s(lambda: near.query(asked)) / NUM_ASKED * 1e3 * (1_000_000 / NUM_KEPT)
     return [
         {"what": "dedup_semantic, index: ms a row asked and million rows kept", "value": round(taken_ms, 1)},

@@ -32,7 +32,7 @@ from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch
-from gristmill.stages.dedup.texts import Dedup, Spec
+from gristmill.stages.dedup.texts import Dedup, DedupSpec
 from tests.s3server import S3Server
 
 NUM_ROWS, LOT, TOGETHER = 10_000_000, 512, 16
@@ -41,7 +41,7 @@ NUM_SHARDS, NUM_S3_SHARDS = 1024, 256
 NUM_PEER, NUM_TRACED = 100_000, 10_000
 ERROR = 0.001
 WORDS = 345  # in a document of 2 KB: a signature holds the minima of so many hashes
-EXACT, BLOOM = Spec(), Spec(index="bloom", bloom_rows=NUM_ROWS, bloom_error=ERROR)
+EXACT, BLOOM = DedupSpec(), DedupSpec(index="bloom", bloom_rows=NUM_ROWS, bloom_error=ERROR)
 PLAN = Plan("be9c" * 8, LOT, None, 1, "none")
 BANDS = Dedup(EXACT).bands
 Row = dict[str, Any]
@@ -57,7 +57,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def made(store: Store, num_actors: int, spec: Spec = EXACT, snapshot_lots: int = 1024) -> DedupIndex:
+def made(store: Store, num_actors: int, spec: DedupSpec = EXACT, snapshot_lots: int = 1024) -> DedupIndex:
     dedup = Dedup(spec)
     pipeline = LotPipeline(PLAN, [dedup], full_schema([], dedup.columns()), OutputSpec())
     return DedupIndex(ray.put(pipeline), store, dedup.bands, num_actors, 0, snapshot_lots)
@@ -216,7 +216,7 @@ def _exact_peer() -> Row:
     return row(f"query and insert of {NUM_PEER:,} signatures in one process, exact", value, peer, took / ours)
 
 
-def _fill_here(spec: Spec, signed: np.ndarray) -> float:
+def _fill_here(spec: DedupSpec, signed: np.ndarray) -> float:
     """Seconds from signatures to claims in lots, without Ray."""
     dedup = Dedup(spec)
     index = dedup.new_index(dedup.bands)
@@ -235,7 +235,7 @@ def _fill_here(spec: Spec, signed: np.ndarray) -> float:
 def _bloom_peer() -> Row:
     """datasketch's LSHBloom with the same stated error over all bands, and what it says of fresh signatures."""
     signed, fresh = signatures(NUM_PEER, 0), signatures(NUM_PEER, 1)
-    spec = Spec(index="bloom", bloom_rows=NUM_PEER, bloom_error=ERROR)
+    spec = DedupSpec(index="bloom", bloom_rows=NUM_PEER, bloom_error=ERROR)
     dedup = Dedup(spec)
     ours = _fill_here(spec, signed)
     index = dedup.new_index(dedup.bands)

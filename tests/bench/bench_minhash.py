@@ -13,7 +13,7 @@ import xxhash
 
 from gristmill.stages.dedup.bandindex import BandIndex, resolve
 from gristmill.stages.dedup.minhash import band_keys, signatures
-from gristmill.stages.dedup.texts import Dedup, Spec
+from gristmill.stages.dedup.texts import Dedup, DedupSpec
 from tests.bench.corpus import documents
 
 NUM_BYTES, NUM_PERM, NGRAM, LOT = 2048, 128, 5, 512
@@ -81,7 +81,7 @@ def row(what: str, ours: str, peer: str, ratio: float, target: str) -> dict[str,
 
 def bench() -> list[dict[str, object]]:
     """Rows of {"what", "value", "peer", "ratio", "target"}; rates are medians, a ratio above 1 is in our favour."""
-    stage = Dedup(Spec())
+    stage = Dedup(DedupSpec())
     stage.open()
     texts = documents(NUM_OURS, NUM_BYTES)
     few = texts[:NUM_PEER].to_pylist()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gristmill.engines import models
 from gristmill.records.errors import UserError
 from gristmill.stages import embeddings as embedding
-from gristmill.stages.embeddings import DEFAULT, Encoder, cosines, dots, parted, quantised, windows
+from gristmill.stages.embeddings import DEFAULT, Encoder, cosines, dots, quantise, split_evenly, windows
 from tests.engines.models import encoder
 
 SENTENCES = (
@@ -69,15 +69,15 @@ def test_pieces_are_joined_only_where_no_bit_changes(minilm: Encoder, monkeypatc
 
 
 def test_what_means_the_same_lies_near(minilm: Encoder) -> None:
-    found = cosines(*[minilm.whole(SENTENCES, 126)] * 2)
+    found = cosines(*[minilm.text_vectors(SENTENCES, 126)] * 2)
     assert found[0, 1] > 0.75 and found[0, 2] < 0.3 and found[1, 2] < 0.3
     np.testing.assert_allclose(found.diagonal(), 1.0, atol=1e-12)
 
 
 def test_a_long_text_counts_to_its_end(minilm: Encoder) -> None:
     half = " ".join([SENTENCES[0]] * 20)
-    long = minilm.whole([half, f"{half} " + " ".join([SENTENCES[2]] * 20)], 126)
-    ending = cosines(long, minilm.whole([SENTENCES[2]], 126))[:, 0]
+    long = minilm.text_vectors([half, f"{half} " + " ".join([SENTENCES[2]] * 20)], 126)
+    ending = cosines(long, minilm.text_vectors([SENTENCES[2]], 126))[:, 0]
     assert ending[1] > ending[0] + 0.3
 
 
@@ -100,7 +100,7 @@ def test_windows_cover_and_are_full(length: int, size: int, step: int) -> None:
 
 @given(st.integers(0, 2000), st.integers(1, 300))
 def test_parts_cover_and_differ_by_one_at_most(length: int, size: int) -> None:
-    found = parted(length, size)
+    found = split_evenly(length, size)
     sizes = [stop - first for first, stop in found]
     assert sum(sizes) == length and found[0][0] == 0 and max(sizes) <= size and max(sizes) - min(sizes) <= 1
     assert all(a[1] == b[0] for a, b in pairwise(found))
@@ -120,7 +120,7 @@ def test_products_are_exact_and_rounding_moves_a_cosine_by_little(seed: int, dim
     floats = draw.normal(size=(6, dimension))
     floats[1] = 0.9 * floats[0] + 0.3 * floats[1]
     unit = floats / np.linalg.norm(floats, axis=1, keepdims=True)
-    assert np.abs(cosines(quantised(floats), quantised(floats)) - unit @ unit.T).max() < 0.02 * (24 / dimension) + 0.003
+    assert np.abs(cosines(quantise(floats), quantise(floats)) - unit @ unit.T).max() < 0.02 * (24 / dimension) + 0.003
 
 
 def test_the_models_own_files_say_what_it_is(tmp_path: Path) -> None:

@@ -17,16 +17,16 @@ from gristmill.records.shards import Encoded, OutputSpec, put_kept, put_rejected
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import LotVerdicts
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch
-from gristmill.stages.dedup.texts import Dedup, Spec
+from gristmill.stages.dedup.texts import Dedup, DedupSpec
 
-SPEC = Spec(threshold=0.5, num_perm=16)  # five bands of three
+SPEC = DedupSpec(threshold=0.5, num_perm=16)  # five bands of three
 
 
 class Lots:
     """The rows of every lot; `remake` gives a lot other rows, as an engine that is not deterministic does."""
 
     def __init__(
-        self, seed: int, spec: Spec = SPEC, lot_size: int = 24, num_values: int = 16, num_lots: int = 40
+        self, seed: int, spec: DedupSpec = SPEC, lot_size: int = 24, num_values: int = 16, num_lots: int = 40
     ) -> None:
         self.dedup = Dedup(spec)
         self.plan = Plan("5eed" * 8, lot_size, num_lots * lot_size - lot_size // 2, 1, "canned")

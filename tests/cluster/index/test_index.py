@@ -26,7 +26,7 @@ from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, resolve
 from gristmill.stages.dedup.bloomindex import BloomIndex
-from gristmill.stages.dedup.texts import Spec
+from gristmill.stages.dedup.texts import DedupSpec
 from tests.cluster.index.claims import SPEC, Claimer, Lots
 
 BLOOM = replace(SPEC, index="bloom", bloom_rows=600, bloom_error=0.05)
@@ -127,7 +127,7 @@ def check(claimer: Claimer) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("spec", [SPEC, BLOOM], ids=["exact", "bloom"])
-def test_whatever_befalls_the_verdicts_are_those_of_a_plain_pass(spec: Spec, seed: int, tmp_path: Path) -> None:
+def test_whatever_befalls_the_verdicts_are_those_of_a_plain_pass(spec: DedupSpec, seed: int, tmp_path: Path) -> None:
     claimer = Claimer(Lots(seed, spec, num_lots=25), LocalStore(str(tmp_path)))
     befall(claimer, random.Random(seed))
     check(claimer)

@@ -18,10 +18,10 @@ from gristmill.cluster.index.snapshots import (
     row_bytes,
 )
 from gristmill.records.lots import Plan
-from gristmill.stages.dedup.texts import Dedup, Spec
+from gristmill.stages.dedup.texts import Dedup, DedupSpec
 
 PLAN = Plan("ab" * 16, 100, None, 1, "canned")
-WHOSE = identity(PLAN, Dedup(Spec(threshold=0.5, num_perm=16)))
+WHOSE = identity(PLAN, Dedup(DedupSpec(threshold=0.5, num_perm=16)))
 
 
 def claims(first: int, stop: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -97,4 +97,4 @@ def test_other_keys_of_the_same_signatures_are_told_apart(monkeypatch: pytest.Mo
     from gristmill.stages.dedup import minhash
 
     monkeypatch.setattr(minhash, "band_keys", lambda s, b, r: np.zeros((1, b), np.uint64))
-    assert identity(PLAN, Dedup(Spec(threshold=0.5, num_perm=16)))["probe"] != WHOSE["probe"]
+    assert identity(PLAN, Dedup(DedupSpec(threshold=0.5, num_perm=16)))["probe"] != WHOSE["probe"]

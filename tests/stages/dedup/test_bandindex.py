@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.stages.dedup.bandindex import MAX_OWNER, UNKNOWN, BandIndex, merged, resolve
+from gristmill.stages.dedup.bandindex import MAX_OWNER, UNKNOWN, BandIndex, merge_answers, resolve
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch
 
 ROWS = 3  # permutations a band, few so that random signatures often share one
@@ -36,7 +36,7 @@ def by_lots(keys: np.ndarray, alive: np.ndarray, sizes: list[int], slices: list[
     start = 0
     for size in [*sizes, len(keys)]:
         lot = slice(start, min(start + size, len(keys)))
-        found = merged([index.query(keys[lot, s]) for index, s in zip(indexes, slices)])
+        found = merge_answers([index.query(keys[lot, s]) for index, s in zip(indexes, slices)])
         owners = resolve(keys[lot], found, alive[lot], offset + start)
         kept = np.flatnonzero(alive[lot] & (owners < 0))
         for index, s in zip(indexes, slices):
@@ -182,9 +182,9 @@ def test_reserved_room_moves_nothing_and_answers_alike(reserved: int, num_rows: 
 def test_merged_answers_name_the_smallest_owner_else_admit_that_they_know_none() -> None:
     answers = [[7, -1, -1, -2, -2, -1], [3, 9, -1, -1, 5, -2], [-1, -1, -1, -2, 8, -1]]
     arrays = [np.array(a) for a in answers]
-    assert merged(arrays).tolist() == [3, 9, -1, -2, 5, -2]
-    assert merged(arrays[::-1]).tolist() == merged(arrays).tolist()
-    assert merged(arrays[:1]).tolist() == answers[0] and arrays[0].tolist() == answers[0]
+    assert merge_answers(arrays).tolist() == [3, 9, -1, -2, 5, -2]
+    assert merge_answers(arrays[::-1]).tolist() == merge_answers(arrays).tolist()
+    assert merge_answers(arrays[:1]).tolist() == answers[0] and arrays[0].tolist() == answers[0]
 
 
 def test_resolve_prefers_the_earlier_owner_and_ignores_the_dead() -> None:

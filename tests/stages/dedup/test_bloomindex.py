@@ -102,11 +102,11 @@ def test_what_cannot_be_taken_back_is_refused() -> None:
     index, keys = BloomIndex(2, 100, 0.01, 2), fresh(30, 2, 0)
     index.insert(keys[:10], np.arange(10))
     index.insert(keys[10:20], np.arange(10, 20))
-    with pytest.raises(ValueError, match="from owner 15 on cannot be taken back"):
+    with pytest.raises(ValueError, match="from owner 15 on cannot be retracted"):
         index.retract(keys[15:20], np.arange(15, 20))
     index.settle(10)
     index.retract(keys[10:20], np.arange(10, 20))
-    with pytest.raises(ValueError, match="from owner 0 on cannot be taken back"):
+    with pytest.raises(ValueError, match="from owner 0 on cannot be retracted"):
         index.retract(keys[:10], np.arange(10))
     with pytest.raises(ValueError, match=r"keys must be uint64 \(n, 2\)"):
         index.query(keys[:, :1])

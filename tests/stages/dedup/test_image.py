@@ -13,7 +13,7 @@ from PIL import Image, ImageEnhance
 from gristmill.records.errors import UserError
 from gristmill.records.schema import IMAGE, REJECT
 from gristmill.records.spec import build
-from gristmill.stages.dedup.image import DedupImage, Spec, masks, perceptual_hash
+from gristmill.stages.dedup.image import DedupImage, DedupImageSpec, masks, perceptual_hash
 
 HASHES = st.integers(0, 2**64 - 1)
 
@@ -40,7 +40,7 @@ def distance(a: int | None, b: int | None) -> int:
     return (a ^ b).bit_count()
 
 
-def keys(hashes: list[int], spec: Spec) -> np.ndarray:
+def keys(hashes: list[int], spec: DedupImageSpec) -> np.ndarray:
     return DedupImage(spec).keys(pa.array(hashes, pa.uint64()))
 
 
@@ -50,13 +50,13 @@ def test_every_pair_within_the_distance_shares_a_band(value: int, within: int, d
     other = value
     for bit in bits:
         other ^= 1 << bit
-    first, second = keys([value, other], Spec(distance=within))
+    first, second = keys([value, other], DedupImageSpec(distance=within))
     assert (first == second).any()
 
 
 @given(HASHES, HASHES, st.integers(0, 3))
 def test_a_shared_band_means_equal_bits_in_two_thirds_of_the_blocks(a: int, b: int, within: int) -> None:
-    first, second = keys([a, b], Spec(distance=within))
+    first, second = keys([a, b], DedupImageSpec(distance=within))
     for key_a, key_b, mask in zip(first, second, masks(within).tolist()):
         assert (key_a == key_b) == ((a & mask) == (b & mask))
 
@@ -64,7 +64,7 @@ def test_a_shared_band_means_equal_bits_in_two_thirds_of_the_blocks(a: int, b: i
 def test_bands_are_few_and_hold_enough_bits() -> None:
     assert [len(masks(d)) for d in range(4)] == [1, 3, 15, 84]
     assert [min(int(m).bit_count() for m in masks(d)) for d in range(4)] == [64, 42, 42, 42]
-    assert len(set(keys([0], Spec(distance=3))[0].tolist())) == 84  # bands of the same value differ
+    assert len(set(keys([0], DedupImageSpec(distance=3))[0].tolist())) == 84  # bands of the same value differ
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -86,7 +86,7 @@ def test_flat_images_are_alike_whatever_rounding_does() -> None:
 
 
 def test_the_stage_signs_the_living_and_refuses_what_is_no_image() -> None:
-    stage = pickle.loads(pickle.dumps(DedupImage(Spec())))
+    stage = pickle.loads(pickle.dumps(DedupImage(DedupImageSpec())))
     good = encoded(picture(1))
     values = [{"bytes": v, "path": None} for v in (good, b"junk", None, good[: len(good) // 2], good)]
     schema = pa.schema([pa.field("image", IMAGE), REJECT])
@@ -106,5 +106,5 @@ def test_the_stage_signs_the_living_and_refuses_what_is_no_image() -> None:
 def test_refusals() -> None:
     for table, message in (({"distance": 4}, "distance must lie in 0 to 3"), ({"bloom_rows": 5}, "go with index")):
         with pytest.raises(UserError, match=message):
-            build(Spec, table, "stages[0]")
-    assert DedupImage(Spec()).refuses(pa.field("image", pa.string())) == "holds no images"
+            build(DedupImageSpec, table, "stages[0]")
+    assert DedupImage(DedupImageSpec()).refuses(pa.field("image", pa.string())) == "holds no images"

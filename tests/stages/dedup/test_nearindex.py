@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gristmill.stages.dedup import nearindex
 from gristmill.stages.dedup.bandindex import NOBODY
 from gristmill.stages.dedup.nearindex import NearIndex, keys_of, vectors_of
-from gristmill.stages.embeddings import cosines, quantised
+from gristmill.stages.embeddings import cosines, quantise
 
 DIMENSION, THRESHOLD = 20, 0.9
 KEYS = 3
@@ -23,7 +23,7 @@ def rows(seed: int, num: int, dimension: int = DIMENSION) -> np.ndarray:
     """Vectors in a few loose heaps, so that about half of them are near another."""
     draw = np.random.default_rng(seed)
     centres = draw.normal(size=(max(1, num // 4), dimension))
-    return quantised(centres[draw.integers(0, len(centres), num)] + draw.normal(0, 0.35, (num, dimension)))
+    return quantise(centres[draw.integers(0, len(centres), num)] + draw.normal(0, 0.35, (num, dimension)))
 
 
 def plain_pass(vectors: np.ndarray, alive: np.ndarray) -> list[int]:
@@ -72,9 +72,9 @@ def test_every_pair_above_the_threshold_is_found_and_none_below() -> None:
     aside -= (aside * kept).sum(axis=1, keepdims=True) * kept
     aside /= np.linalg.norm(aside, axis=1, keepdims=True)
     index = NearIndex(48, 384, 0.9)
-    index.insert(keys_of(quantised(kept)), np.arange(400))
+    index.insert(keys_of(quantise(kept)), np.arange(400))
     for cosine, is_found in ((0.91, True), (0.95, True), (0.99, True), (0.89, False), (0.7, False), (0.0, False)):
-        asked = quantised(cosine * kept + np.sqrt(1 - cosine**2) * aside)
+        asked = quantise(cosine * kept + np.sqrt(1 - cosine**2) * aside)
         expected = np.arange(400) if is_found else np.full(400, NOBODY)
         np.testing.assert_array_equal(index.query(keys_of(asked)), expected)
 

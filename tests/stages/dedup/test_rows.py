@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
-from gristmill.stages.dedup.rows import DedupRows, Spec, row_hashes
+from gristmill.stages.dedup.rows import DedupRows, DedupRowsSpec, row_hashes
 
 SCHEMA = pa.schema(
     [
@@ -34,7 +34,7 @@ def batch(rows: list[tuple]) -> pa.RecordBatch:
 
 @given(st.lists(ROWS, min_size=1, max_size=12))
 def test_hashes_are_equal_just_when_rows_are(rows: list[tuple]) -> None:
-    stage = DedupRows(Spec(columns=("age", "income", "city", "path")))
+    stage = DedupRows(DedupRowsSpec(columns=("age", "income", "city", "path")))
     answer = stage.run(batch(rows))
     hashes = answer.column("row_hash").to_pylist()
     keys = stage.keys(answer.column("row_hash"))
@@ -45,7 +45,7 @@ def test_hashes_are_equal_just_when_rows_are(rows: list[tuple]) -> None:
 
 
 def test_only_the_columns_named_count() -> None:
-    stage = DedupRows(Spec(columns=("city",)))
+    stage = DedupRows(DedupRowsSpec(columns=("city",)))
     answer = stage.run(batch([(1, 0.5, "a", None), (2, 0.7, "a", [1.5]), (1, 0.5, "b", None)]))
     first, second, third = answer.column("row_hash").to_pylist()
     assert first == second != third and stage.bands == 1 and stage.reads() == ["city"]
@@ -55,4 +55,4 @@ def test_only_the_columns_named_count() -> None:
 @pytest.mark.parametrize("table", [{}, {"columns": []}, {"columns": ["a", "a"]}])
 def test_refusals(table: dict) -> None:
     with pytest.raises(UserError, match="columns"):
-        build(Spec, table, "stages[0]")
+        build(DedupRowsSpec, table, "stages[0]")

@@ -12,7 +12,7 @@ from gristmill.records.spec import build
 from gristmill.stages.dedup import minhash
 from gristmill.stages.dedup.bloomindex import BloomIndex
 from gristmill.stages.dedup.contract import MAX_BLOOM_ERROR, MIN_BLOOM_ERROR
-from gristmill.stages.dedup.texts import Dedup, Spec
+from gristmill.stages.dedup.texts import Dedup, DedupSpec
 from tests.bench.corpus import documents
 
 
@@ -22,7 +22,7 @@ def batch(texts: list[str | None], rejects: list[str | None], column: str = "tex
 
 
 def test_adds_signatures_for_the_living() -> None:
-    stage = pickle.loads(pickle.dumps(Dedup(Spec(num_perm=32, ngram=2))))
+    stage = pickle.loads(pickle.dumps(Dedup(DedupSpec(num_perm=32, ngram=2))))
     stage.open()
     texts = ["some words here", "dead", None, "", "some words here"]
     answer = stage.run(batch(texts, [None, "verify:short", None, None, None]))
@@ -37,7 +37,7 @@ def test_adds_signatures_for_the_living() -> None:
 
 
 def test_keys_of_the_stored_column_whatever_its_shape() -> None:
-    stage = Dedup(Spec())
+    stage = Dedup(DedupSpec())
     texts = documents(20).to_pylist()
     column = stage.run(batch(texts, [None] * 5 + ["x:y"] * 3 + [None] * 12)).column("minhash")
     expected = minhash.band_keys(minhash.signatures(pa.array(texts)), 9, 13)
@@ -51,7 +51,7 @@ def test_keys_of_the_stored_column_whatever_its_shape() -> None:
 
 
 def test_reads_the_column_it_is_told() -> None:
-    stage = Dedup(Spec(column="answer"))
+    stage = Dedup(DedupSpec(column="answer"))
     assert stage.reads() == ["answer"]
     assert stage.run(batch(["a b c"], [None], "answer")).column("minhash").null_count == 0
 
@@ -74,22 +74,22 @@ def test_reads_the_column_it_is_told() -> None:
 )
 def test_spec_refuses(table: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        build(Spec, table, "stages[0]")
+        build(DedupSpec, table, "stages[0]")
 
 
 def test_check_refuses_a_single_band() -> None:
-    Dedup(Spec()).check()
+    Dedup(DedupSpec()).check()
     with pytest.raises(UserError, match=r"threshold 0\.99 with 128 permutations leaves one band"):
-        Dedup(Spec(threshold=0.99)).check()
+        Dedup(DedupSpec(threshold=0.99)).check()
 
 
 def test_the_smallest_error_allowed_can_be_kept() -> None:
     for error in (MIN_BLOOM_ERROR, MAX_BLOOM_ERROR):
-        stage = Dedup(Spec(threshold=0.4, index="bloom", bloom_rows=1000, bloom_error=error))  # 32 bands
+        stage = Dedup(DedupSpec(threshold=0.4, index="bloom", bloom_rows=1000, bloom_error=error))  # 32 bands
         stage.check()
         assert not stage.is_exact and isinstance(stage.new_index(2), BloomIndex)
         assert stage.error_at(500) < stage.error_at(1000) <= error * 1.0001 < stage.error_at(2000)
-    assert Dedup(Spec()).is_exact and Dedup(Spec()).error_at(10**9) == 0
+    assert Dedup(DedupSpec()).is_exact and Dedup(DedupSpec()).error_at(10**9) == 0
 
 
 def test_import_is_light() -> None:

@@ -92,3 +92,9 @@ def test_an_unknown_language_is_refused_with_the_known_ones() -> None:
 def test_a_senseless_spec_is_refused(table: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         build(LanguageSpec, table, "stages[0]")
+
+
+def test_another_release_of_py3langid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gristmill.stages.filters.language.version", lambda package: "0.5.0")
+    with pytest.raises(UserError, match=r"py3langid 0\.5\.0 is installed.*pip install py3langid==0\.4\.0"):
+        Language(LanguageSpec()).open()

@@ -12,13 +12,13 @@ from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.families.generator import Fitted, FittedSpec
 from gristmill.generators.images.classifier import Classifier as Family
-from gristmill.generators.images.classifier import Spec as FamilySpec
+from gristmill.generators.images.classifier import ClassifierSpec as FamilySpec
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.schema import IMAGE, REJECT
 from gristmill.records.stores.local import LocalStore
-from gristmill.stages.verify.classifier import Classifier, Spec
+from gristmill.stages.verify.classifier import Classifier, ClassifierSpec
 
 SCHEMA = TableSchema(
     (
@@ -43,7 +43,7 @@ def batch(table: pa.Table) -> pa.RecordBatch:
 
 
 def opened(model: str, **changes: object) -> Classifier:
-    stage = Classifier(Spec(model, **changes))  # type: ignore[arg-type]
+    stage = Classifier(ClassifierSpec(model, **changes))  # type: ignore[arg-type]
     stage.check()
     stage.open()
     return stage
@@ -90,22 +90,22 @@ def test_what_is_no_image_of_the_right_size(model: str) -> None:
 
 def test_models_that_are_refused(model: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no finished model; make one with gristmill fit"):
-        Classifier(Spec(str(tmp_path))).check()
+        Classifier(ClassifierSpec(str(tmp_path))).check()
     card = (Path(model) / "model.json").read_text()
     (tmp_path / "model.json").write_text(card.replace('"kind": "classifier"', '"kind": "vae"'))
     with pytest.raises(UserError, match="holds a model of kind 'vae'"):
-        Classifier(Spec(str(tmp_path))).check()
+        Classifier(ClassifierSpec(str(tmp_path))).check()
     (tmp_path / "model.json").write_text(card)
     (tmp_path / "weights.safetensors").write_bytes(b"other")
     with pytest.raises(UserError, match="the weights are not those that model.json names"):
-        Classifier(Spec(str(tmp_path))).open()
+        Classifier(ClassifierSpec(str(tmp_path))).open()
     with pytest.raises(UserError, match="holds a model of kind 'classifier', which makes no rows"):
         Fitted(FittedSpec(model))
 
 
 def test_identity_is_the_model_and_not_its_place(model: str, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_bytes((Path(model) / "model.json").read_bytes())
-    assert Classifier(Spec(str(tmp_path))).identity() == Classifier(Spec(model)).identity()
+    assert Classifier(ClassifierSpec(str(tmp_path))).identity() == Classifier(ClassifierSpec(model)).identity()
 
 
 def test_a_classifier_needs_labels() -> None:

@@ -1,4 +1,4 @@
-"""A model that `gristmill fit` made, as a stage reads it: the card, and the arrays that it names."""
+"""Reads a model trained by `gristmill fit`: its card and its weights."""
 
 import hashlib
 import json
@@ -11,24 +11,26 @@ from gristmill.records.stores.opening import open_store
 
 
 def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:
-    """`model.json` of a finished model of `kind`. Raises UserError, naming the stage, when there is none."""
+    """The parsed `model.json` of a finished model of `kind`. Raises UserError, with the stage's name, if there
+    is none.
+    """
     data = open_store(path).read_if_there("model.json")
     if data is None:
         raise UserError(
-            f"{stage}: {path} holds no finished model; make one with gristmill fit RECIPE --out {path}, "
-            f'with [model] kind = "{kind}"'
+            f"{stage}: {path} holds no finished model; make one with gristmill fit RECIPE --out {path} and "
+            f'[model] kind = "{kind}"'
         )
     card: dict[str, Any] = json.loads(data)
     if card["identity"]["kind"] != kind:
-        raise UserError(f"{stage}: {path} holds a model of kind '{card['identity']['kind']}'")
+        raise UserError(f"{stage}: {path} holds a model of kind '{card['identity']['kind']}', not '{kind}'")
     return card
 
 
 def read_weights(path: str, card: dict[str, Any], stage: str) -> dict[str, np.ndarray]:
-    """The arrays by name. Raises UserError when they are not those that the card names."""
+    """Weights by name. Raises UserError if their digest differs from the one in the card."""
     from safetensors.numpy import load
 
     data = open_store(path).read("weights.safetensors")
     if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
-        raise UserError(f"{stage}: {path}: the weights are not those that model.json names")
+        raise UserError(f"{stage}: {path}: the digest of the weights differs from the one in model.json")
     return dict(load(data))

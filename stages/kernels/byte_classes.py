@@ -1,12 +1,14 @@
-"""What bytes of UTF-8 text are, and the signs that lines, words and sentences begin and end with."""
+"""Classes of the bytes of UTF-8 text, and the characters that lines, words and sentences begin and end with.
+
+A byte belongs to a word if it is an ASCII letter, an ASCII digit or 0x80 and above, so any other script counts.
+"""
 
 import numpy as np
 from numba import njit
 
-from gristmill.stages.kernels.mixing import mix
-from gristmill.stages.kernels.repetition import SEED, WORD
+from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, mix
 
-SPACE, ALPHA, LETTER, PUNCT, CLOSE, PHRASE, CONTINUED = 1, 2, 4, 8, 16, 32, 64
+SPACE, ALPHA, IN_WORD, PUNCT, CLOSE, PHRASE, CONTINUED = 1, 2, 4, 8, 16, 32, 64
 
 
 def _classes() -> np.ndarray:
@@ -16,52 +18,53 @@ def _classes() -> np.ndarray:
         if byte in b" \t\n\r\x0b\x0c":
             table[byte] |= SPACE
         if byte >= 128 or char.isalpha():
-            table[byte] |= ALPHA  # of an alphabet, so far as bytes tell
+            table[byte] |= ALPHA  # in an alphabet, as far as single bytes show
         if byte >= 128 or char.isalnum():
-            table[byte] |= LETTER
+            table[byte] |= IN_WORD
         if byte in b".!?":
             table[byte] |= PUNCT
         if byte in b"\"')]}*_":
             table[byte] |= CLOSE
         if byte < 128 and char.lower() in "ljtpcu":
-            table[byte] |= PHRASE  # a phrase may begin here
+            table[byte] |= PHRASE  # one of PHRASES in rules.py may begin here
         if 0x80 <= byte < 0xC0:
             table[byte] |= CONTINUED
     return table
 
 
 CLASS = _classes()
+LOWER = np.array([byte | 32 if 65 <= byte <= 90 else byte for byte in range(256)], np.uint8)  # ASCII only
+WORD_BYTE = np.where(CLASS & IN_WORD, LOWER, np.uint8(0))  # the byte as it is hashed; 0: not part of a word
 
 
 @njit(cache=True, nogil=True)
 def core_hash(data: np.ndarray, start: int, stop: int) -> np.uint64:
-    """Hash of a word without the signs around it, in lower case (ASCII): what stop words are compared by."""
-    while start < stop and not CLASS[data[start]] & LETTER:
+    """Hash of a word in ASCII lower case, without the punctuation around it; stop words are compared by it."""
+    while start < stop and not CLASS[data[start]] & IN_WORD:
         start += 1
-    while stop > start and not CLASS[data[stop - 1]] & LETTER:
+    while stop > start and not CLASS[data[stop - 1]] & IN_WORD:
         stop -= 1
-    h = SEED
+    h = GOLDEN
     for at in range(start, stop):
-        byte = data[at]
-        h = (h ^ np.uint64(byte | 32 if 65 <= byte <= 90 else byte)) * WORD
+        h = (h ^ np.uint64(LOWER[data[at]])) * FNV_PRIME
     return mix(h)
 
 
 @njit(cache=True, nogil=True)
 def has(data: np.ndarray, at: int, stop: int, text: np.ndarray) -> bool:
-    """Whether `text` stands at data[at:], without regard to (ASCII) case."""
+    """Whether data[at:stop] starts with `text`, which is in lower case, ignoring ASCII case."""
     if at + len(text) > stop:
         return False
     for i in range(len(text)):
-        byte = data[at + i]
-        if (byte | 32 if 65 <= byte <= 90 else byte) != text[i]:
+        byte = LOWER[data[at + i]]
+        if byte != text[i]:
             return False
     return True
 
 
 @njit(cache=True, nogil=True)
 def ends_sentence(data: np.ndarray, start: int, stop: int) -> bool:
-    """Whether a word ends with . ! or ?, closing quotes and brackets aside."""
+    """Whether a word ends with . ! or ?, ignoring closing quotes and brackets after it."""
     while stop > start:
         if CLASS[data[stop - 1]] & CLOSE:
             stop -= 1
@@ -74,7 +77,7 @@ def ends_sentence(data: np.ndarray, start: int, stop: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def is_bullet(data: np.ndarray, start: int, stop: int) -> bool:
-    """Whether a line begins with - or * or one of the signs U+2022, U+2023, U+25CF, U+25E6, U+25AA."""
+    """Whether a line begins with - or * or with U+2022, U+2023, U+25CF, U+25E6 or U+25AA."""
     if data[start] == 0x2D or data[start] == 0x2A:
         return True
     if stop - start < 3 or data[start] != 0xE2:

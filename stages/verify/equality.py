@@ -23,10 +23,10 @@ def warm() -> None:
     """Have the parser build its tables, which takes longer than most comparisons."""
     logging.disable(logging.CRITICAL)
     for one, other in EXAMPLES:
-        same(one, other)
+        is_equal(one, other)
 
 
-def same(found: str, expected: str) -> bool:
+def is_equal(found: str, expected: str) -> bool:
     """Raises ValueError where one of the two is no expression."""
     seed(0)  # sympy tries numbers drawn by chance where it cannot prove, and a verdict is not chance's
     gold, given = _parsed(expected), _parsed(found)

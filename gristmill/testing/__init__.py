@@ -1,0 +1,5 @@
+"""Law checkers for your own components: they raise AssertionError with the law that a component breaks."""
+
+from gristmill.testing.stages import check_batch, check_stage, random_batches
+
+__all__ = ["check_batch", "check_stage", "random_batches"]
