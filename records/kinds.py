@@ -11,8 +11,16 @@ Kinds = Mapping[str, tuple[str, str]]  # kind -> (module, class)
 
 
 def kind_class(kinds: Kinds, kind: str, what: str) -> Any:
-    """The class of `kind`. Raises UserError that names the nearest one; `what` is "stage", "method", ..."""
-    if kind not in kinds:
+    """The class of `kind`, or of "module:Class". Raises UserError that names the nearest kind.
+
+    `what` is "stage", "method", ...
+    """
+    if kind not in kinds and ":" not in kind:
         raise UserError(f"{what}: unknown kind '{kind}'{nearest(kind, kinds)}")
-    module, name = kinds[kind]
-    return getattr(import_module(module), name)
+    module, name = kinds.get(kind) or tuple(kind.split(":", 1))
+    try:
+        return getattr(import_module(module), name)
+    except (ModuleNotFoundError, AttributeError) as error:
+        if kind in kinds:
+            raise
+        raise UserError(f"{what}: kind '{kind}' cannot be imported: {error}") from None
