@@ -49,6 +49,7 @@ class DrillEngine(CannedEngine):
 class CannedWithDrills(Canned):
     """`Canned` with a `DrillEngine`."""
 
+    kind: ClassVar[str] = "canned"
     Spec: ClassVar[type] = DrillSpec
     spec: DrillSpec
 
