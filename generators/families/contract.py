@@ -88,6 +88,7 @@ class Family(ABC):
     block: ClassVar[int] = 256  # rows that are made together; `sample` always gets so many
     is_private: ClassVar[bool] = False  # whether it can be fitted under a privacy budget
     needs_privacy: ClassVar[bool] = False  # whether it cannot be fitted without one
+    takes_engine: ClassVar[bool] = False  # whether `[privacy] engine` chooses its gradients
     holds_rows: ClassVar[bool] = False  # whether the model's folder holds the rows themselves
     min_rows: ClassVar[int] = 2
     needs_rows: ClassVar[bool] = True  # false: it learns from no rows, and `own_schema` says what it makes

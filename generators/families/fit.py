@@ -239,6 +239,8 @@ def check_fit(family: Family, table: pa.Table, privacy: PrivacySpec | None) -> N
     if privacy is not None:
         if not family.is_private:
             raise UserError(f"model '{family.kind}' cannot be fitted under a budget; leave [privacy] out, or take mst")
+        if privacy.engine != "ghost" and not family.takes_engine:
+            raise UserError(f"model '{family.kind}' takes no [privacy] engine; dp_ctgan, dp_tvae and dp_ddpm do")
         if family.schema.inferred:
             raise UserError(
                 "a private fit needs a declared [schema]: bounds and categories read from rows give them away"

@@ -15,6 +15,7 @@ import numpy as np
 from gristmill.generators.families.contract import Drawn, stream
 from gristmill.generators.images.averaged import AveragedFamily
 from gristmill.generators.images.common import row_streams
+from gristmill.generators.noise_schedule import kept_signal
 
 NUM_TIMES = 1000  # noise levels of the schedule
 
@@ -45,16 +46,6 @@ class Spec:
             raise ValueError("label_drop and ema must lie in 0 to 1, and guidance must not be negative")
         if not 1 <= self.sample_steps <= NUM_TIMES:
             raise ValueError(f"sample_steps must lie in 1 to {NUM_TIMES}")
-
-
-def kept_signal(num_times: int = NUM_TIMES, s: float = 0.008) -> np.ndarray:
-    """alpha_bar of the cosine schedule after 0 to `num_times` steps: float64 (num_times + 1,), from 1 down to near 0.
-
-    Nichol & Dhariwal 2021, equation 17, with no step's beta above 0.999.
-    """
-    shape = np.cos((np.arange(num_times + 1) / num_times + s) / (1 + s) * math.pi / 2) ** 2
-    betas = np.minimum(1 - shape[1:] / shape[:-1], 0.999)
-    return np.concatenate([[1.0], np.cumprod(1 - betas)])
 
 
 class Ddpm(AveragedFamily):
@@ -126,7 +117,7 @@ class Ddpm(AveragedFamily):
 
     def _scales(self, times: np.ndarray) -> tuple[Any, Any]:
         """sqrt(alpha_bar) and sqrt(1 - alpha_bar) of each row's step, shaped to scale images."""
-        kept = kept_signal()[times].astype(np.float32).reshape(-1, 1, 1, 1)
+        kept = kept_signal(NUM_TIMES)[times].astype(np.float32).reshape(-1, 1, 1, 1)
         return self._to(np.sqrt(kept)), self._to(np.sqrt(1 - kept))
 
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
@@ -152,7 +143,7 @@ class Ddpm(AveragedFamily):
         power = 1.5 if self.spec.sampler == "dpm" else 1.0
         shares = np.linspace(0, 1, self.spec.sample_steps + 1) ** power
         times = np.unique((NUM_TIMES * shares).round().astype(np.int64))[::-1]
-        kept, x = kept_signal(), noise()
+        kept, x = kept_signal(NUM_TIMES), noise()
         before: tuple[Any, float] | None = None  # the image foreseen in the last step, and that step's length
         with torch.inference_mode():
             for now, then in pairwise(times):

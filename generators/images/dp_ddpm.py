@@ -16,8 +16,9 @@ import pyarrow as pa
 from gristmill.generators.families.contract import stream
 from gristmill.generators.images import ddpm
 from gristmill.generators.images.averaged import INIT
-from gristmill.generators.private.account import Account, Event
-from gristmill.generators.private.dpsgd import DpSgd, ghost_sums, no_sums
+from gristmill.generators.private.account import Account
+from gristmill.generators.private.accountants import Event
+from gristmill.generators.private.dpsgd import DpSgd, no_sums
 
 COUNTS = "counts of labels"
 COUNT = 3  # purpose of a stream of random numbers
@@ -47,6 +48,7 @@ class DpDdpm(ddpm.Ddpm):
     kind: ClassVar[str] = "dp_ddpm"
     Spec: ClassVar[type] = Spec
     is_private: ClassVar[bool] = True
+    takes_engine: ClassVar[bool] = True
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         super().begin(table, seed, account)
@@ -72,7 +74,7 @@ class DpDdpm(ddpm.Ddpm):
         most = max(1, MOST_PIXELS // (self.spec.copies * math.prod(self.shape[1:])))
         for start in range(0, len(drawn), most):
             task = self._task(np.repeat(drawn[start : start + most], self.spec.copies), draw)
-            found = ghost_sums(self._net, lambda net: self._losses(net, task), self._dp.max_norm)  # noqa: B023
+            found = self._dp.clipped_sums(self._net, lambda net: self._losses(net, task))  # noqa: B023
             sums = [total + more for total, more in zip(sums, found)]
         size = self._dp.set_gradients(self._net, sums, step)
         self._move(step)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gristmill.records.errors import UserError
 
+OTHER_ENGINE = 'set [privacy] engine = "opacus" for other networks'
 KNOWN = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Embedding)
 
 Sum = Callable[[Tensor], Tensor]  # from what is kept of each row's gradient, (rows,), to the sum, as the parameter
@@ -29,14 +30,14 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
     owned = [id(p) for m in layers for p in m._parameters.values() if p is not None]
     if sorted(owned) != sorted(id(p) for p in module.parameters()):
         raise UserError(
-            "ghost clipping here is for networks of Linear, Conv2d, GroupNorm and Embedding layers that share no "
-            "weights; use hooks"
+            "ghost clipping covers Linear, Conv2d, GroupNorm and Embedding layers that share no weights; "
+            f"{OTHER_ENGINE}"
         )
     for m in layers:
         if isinstance(m, nn.Conv2d) and (m.padding_mode != "zeros" or isinstance(m.padding, str)):
-            raise UserError("ghost clipping here is for Conv2d padded with a number of zeros; use hooks")
+            raise UserError(f"ghost clipping covers Conv2d padded with a number of zeros; {OTHER_ENGINE}")
         if isinstance(m, nn.Embedding) and (m.padding_idx is not None or m.max_norm or m.scale_grad_by_freq):
-            raise UserError("ghost clipping here is for plain Embedding layers; use hooks")
+            raise UserError(f"ghost clipping covers plain Embedding layers; {OTHER_ENGINE}")
     return layers
 
 

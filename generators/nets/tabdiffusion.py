@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gristmill.generators.nets.segments import Segments
+from gristmill.generators.noise_schedule import betas, kept_signal
 
 TINY = 1e-12
-MAX_BETA = 0.999
 MAX_SCORE = 5.0  # scores of training rows lie within 4.8
 NUM_WAVES = 64
 CLOSED = -1e4  # logit of a code that no row had
@@ -28,14 +28,9 @@ class Schedule:
     """bar_alpha at steps -1..T-1 (`bar[t + 1]`, so bar[0] = 1) and alpha of each step."""
 
     def __init__(self, num_times: int, device: str = "cpu") -> None:
-        def level(time: float) -> float:
-            return math.cos((time + 0.008) / 1.008 * math.pi / 2) ** 2
-
-        betas = [min(MAX_BETA, 1 - level((t + 1) / num_times) / level(t / num_times)) for t in range(num_times)]
         self.num_times = num_times
-        self.alpha = (1 - torch.tensor(betas, dtype=torch.float64)).float().to(device)
-        bar = (1 - torch.tensor(betas, dtype=torch.float64)).cumprod(0)
-        self.bar = torch.cat([torch.ones(1, dtype=torch.float64), bar]).float().to(device)
+        self.alpha = torch.from_numpy(1 - betas(num_times)).float().to(device)
+        self.bar = torch.from_numpy(kept_signal(num_times)).float().to(device)
 
 
 class Denoiser(nn.Module):

@@ -9,13 +9,13 @@ cross-check. The budget is held against the first. docs/privacy.md says what the
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Any, Literal
 
+from gristmill.generators.private.accountants import ACCOUNTANTS, Accountants, Event
 from gristmill.records.errors import UserError
+from gristmill.records.spec import later
 
 MAX_STEPS = 10_000_000
-RDP_ORDERS = (*(order / 10 for order in range(20, 110)), *range(11, 64), 80, 128, 256, 512, 1024)
 SPENT = 0.999  # share of the allowed epsilon at which the search for a noise multiplier is content
 
 
@@ -33,6 +33,7 @@ class PrivacySpec:
     adjacency: Literal["add-remove", "replace"] = "add-remove"
     max_grad_norm: float = 1.0  # DP-SGD: each unit's gradient is clipped to this 2-norm
     noise_multiplier: float | None = None  # DP-SGD: standard deviation over max_grad_norm; default: spends epsilon
+    engine: Literal["ghost", "opacus"] = later("ghost")  # DP-SGD: what makes clipped gradients and computes epsilon
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < math.inf:
@@ -42,25 +43,8 @@ class PrivacySpec:
         for value in (self.max_grad_norm, 1.0 if self.noise_multiplier is None else self.noise_multiplier):
             if not 0 < value < math.inf:
                 raise ValueError("max_grad_norm and noise_multiplier must be above 0 and finite")
-
-
-@dataclass(frozen=True)
-class Event:
-    """`count` Gaussian mechanisms of standard deviation `noise_multiplier`, each on a Poisson sample of rate
-    `sampling_rate` (1: on all rows). `what` says in words what was learnt.
-
-    What noise is added to moves by at most 1 (2-norm) when one unit is added or removed, and so by at most 2 when one
-    is replaced; the accountants take that into account.
-    """
-
-    what: str
-    noise_multiplier: float
-    sampling_rate: float = 1.0
-    count: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.noise_multiplier < math.inf or not 0 < self.sampling_rate <= 1 or self.count < 0:
-            raise ValueError(f"no such event: {self}")
+        if self.engine == "opacus" and self.adjacency == "replace":
+            raise ValueError('the accountants of engine = "opacus" know adjacency = "add-remove" only')
 
 
 @dataclass
@@ -82,7 +66,11 @@ class Account:
     def epsilon(self, *more: Event) -> float:
         """Epsilon at the spec's delta after all events and `more`, by PLD."""
         events = _merged([*self.events, *more])
-        return _epsilon(tuple(events), self.spec.delta, self.spec.adjacency) if events else 0.0
+        return self._accountants.epsilon(tuple(events), self.spec.delta, self.spec.adjacency) if events else 0.0
+
+    @property
+    def _accountants(self) -> Accountants:
+        return ACCOUNTANTS[self.spec.engine]
 
     def charge(self, event: Event) -> None:
         """Note `event`, before its outcome is used. Raises BudgetSpent when it does not fit; then nothing is noted.
@@ -102,7 +90,8 @@ class Account:
         if most <= 0 or not fits(1):
             return 0
         whole = _merged([*self.events, replace(event, count=most)])
-        if epsilon_rdp(whole, self.spec.delta) < 2 * self.spec.epsilon and fits(most):  # else PLD would take long
+        is_near = self._accountants.epsilon_rdp(whole, self.spec.delta) < 2 * self.spec.epsilon
+        if is_near and fits(most):  # epsilons far above the budget take long to compute
             return most
         low, high = 1, min(4, most)
         while fits(high):
@@ -150,8 +139,9 @@ class Account:
         return {
             "guarantee": "(epsilon, delta)-differential privacy",
             "epsilon": round_up(self.epsilon()),
-            "epsilon_accountant": "PLD",
-            "epsilon_rdp": None if replaced else round_up(epsilon_rdp(self.events, self.spec.delta)),
+            "epsilon_accountant": self._accountants.name,
+            "epsilon_rdp": None if replaced else round_up(self._accountants.epsilon_rdp(self.events, self.spec.delta)),
+            "engine": self.spec.engine,
             "delta": self.spec.delta,
             "unit": self.spec.unit,
             "adjacency": self.spec.adjacency,
@@ -201,41 +191,6 @@ def _merged(events: list[Event]) -> list[Event]:
     for e in events:
         counts[_key(e)] = counts.get(_key(e), 0) + e.count
     return [Event(*key, count) for key, count in counts.items() if count]
-
-
-def _composed(accountant: Any, events: list[Event]) -> Any:
-    """Gaussian mechanisms on all rows compose exactly into one: their precisions add (Dong, Roth, Su 2019)."""
-    from dp_accounting import dp_event
-
-    precision = sum(e.count / e.noise_multiplier**2 for e in events if e.sampling_rate == 1)
-    if precision:
-        accountant.compose(dp_event.GaussianDpEvent(precision**-0.5))
-    for e in events:
-        if e.sampling_rate < 1:
-            one = dp_event.PoissonSampledDpEvent(e.sampling_rate, dp_event.GaussianDpEvent(e.noise_multiplier))
-            accountant.compose(one, e.count)
-    return accountant
-
-
-@lru_cache(maxsize=4096)
-def _epsilon(events: tuple[Event, ...], delta: float, adjacency: str) -> float:
-    return epsilon_pld(list(events), delta, adjacency)
-
-
-def epsilon_pld(events: list[Event], delta: float, adjacency: str = "add-remove") -> float:
-    """Epsilon of all events together by their privacy loss distribution; an upper bound, tight to the grid (1e-4)."""
-    from dp_accounting import NeighboringRelation
-    from dp_accounting.pld import PLDAccountant
-
-    relation = NeighboringRelation.REPLACE_ONE if adjacency == "replace" else NeighboringRelation.ADD_OR_REMOVE_ONE
-    return max(0.0, float(_composed(PLDAccountant(relation), events).get_epsilon(delta)))
-
-
-def epsilon_rdp(events: list[Event], delta: float) -> float:
-    """Epsilon of all events together by Renyi divergences, adding or removing one unit."""
-    from dp_accounting.rdp import RdpAccountant
-
-    return max(0.0, float(_composed(RdpAccountant(RDP_ORDERS), events).get_epsilon(delta)))
 
 
 def privacy_line(statement: dict[str, Any]) -> str:

@@ -1,19 +1,22 @@
 """DP-SGD (Abadi et al. 2016): a Poisson sample, each row's gradient clipped, noise added once to their sum.
 
-Two ways to the sum of clipped gradients, tested to agree: opacus' hooks, for any module that opacus knows, and for the
-layers of generators.nets.ghost the ghost norms of Li et al. 2022 with the book-keeping of Bu et al. 2023: one pass
-forwards and one back, and a gradient of a single row is made only where that is less work.
+Two engines compute the sum of clipped gradients and are tested to agree. `ghost` covers the layers of
+generators.nets.ghost by the ghost norms of Li et al. 2022 with the book-keeping of Bu et al. 2023: one forward and one
+backward pass, and the gradient of a single row only where that is less work. `opacus` covers every network that opacus
+or functorch covers, from the gradient of each row.
 """
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gristmill.generators.families.contract import stream
-from gristmill.generators.private.account import Account, Event
+from gristmill.generators.private.account import Account
+from gristmill.generators.private.accountants import Event
 from gristmill.records.errors import UserError
+from gristmill.records.extras import require
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +49,7 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
     """
     import torch
 
-    from gristmill.generators.nets.ghost import layers_of, of_rows
+    from gristmill.generators.nets.ghost import OTHER_ENGINE, layers_of, of_rows
 
     check_module(module)
     layers = layers_of(module)
@@ -55,7 +58,7 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
 
     def note(layer: torch.nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
         if given[0].dim() < 2 - isinstance(layer, torch.nn.Embedding) or id(layer) in inputs:
-            raise UserError("ghost clipping here needs each layer used once, on (rows, ...); use hooks")
+            raise UserError(f"ghost clipping needs each layer used once, on (rows, ...); {OTHER_ENGINE}")
         inputs[id(layer)], outputs[id(layer)] = given[0].detach(), made
 
     handles = [layer.register_forward_hook(note) for layer in layers]
@@ -66,7 +69,7 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
             handle.remove()
     used = [layer for layer in layers if id(layer) in inputs]
     if any(len(made) % len(each) for made in outputs.values()):
-        raise UserError(f"ghost clipping: a layer got a batch that is no multiple of the {len(each)} rows; use hooks")
+        raise UserError(f"ghost clipping: a layer's batch is no multiple of the {len(each)} rows; {OTHER_ENGINE}")
     flows = torch.autograd.grad(each.sum(), [outputs[id(layer)] for layer in used])
     with torch.no_grad():
         found = [f for m, flow in zip(used, flows) for f in of_rows(m, inputs[id(m)], flow, len(each))]
@@ -75,27 +78,46 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
     return [sums.get(id(p), torch.zeros_like(p)) for p in module.parameters()]
 
 
-def hook_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -> list["torch.Tensor"]:
-    """As `ghost_sums`, by opacus' gradients of each entry: slower, for every layer that opacus knows. The losses of a
-    module in training mode may use dropout; batch norms are refused with UserError."""
+def opacus_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -> list["torch.Tensor"]:
+    """As `ghost_sums`, from opacus' gradient of each entry: slower, for every layer that opacus or functorch knows.
+
+    A module in training mode may use dropout. Raises UserError for batch norms and for layers used twice.
+    """
     import torch
+
+    require("opacus", "private")
     from opacus import GradSampleModule
 
     check_module(module)
-    wrapped = GradSampleModule(module, loss_reduction="sum", strict=True)
+    assert all(part.training for part in module.modules()), "opacus makes no gradients of modules in eval mode"
+    hooks = GradSampleModule(module, loss_reduction="sum", strict=True)
+    # opacus 1.6 unfolds the inputs of a convolution by their strides: in channels_last order its gradients are wrong.
+    handles = [part.register_forward_pre_hook(_contiguous) for part in module.modules()]
     try:
-        wrapped.zero_grad()
-        each = losses(wrapped)
+        hooks.zero_grad()
+        each = losses(module)
         each.sum().backward()
-        if any(isinstance(p.grad_sample, list) for p in module.parameters()):
+        samples = [p.grad_sample for p in module.parameters()]
+        if any(isinstance(sample, list) for sample in samples):
             raise UserError("DP-SGD: the module ran more than once in a step; compute all losses in one pass")
-        gradients = [p.grad_sample.unflatten(0, (len(each), -1)).sum(1) for p in module.parameters()]
-        norms = torch.stack([g.flatten(1).norm(dim=1) for g in gradients]).norm(dim=0)
-        shares = _shares(norms, max_norm)
-        return [torch.einsum("r,r...->...", shares, g) for g in gradients]
+        gradients = [None if s is None else s.unflatten(0, (len(each), -1)).sum(1) for s in samples]
+        squares = (g.flatten(1).square().sum(1) for g in gradients if g is not None)
+        shares = _shares(sum(squares, torch.zeros(())).sqrt(), max_norm)
+        sums = (None if g is None else torch.einsum("r,r...->...", shares, g) for g in gradients)
+        return [torch.zeros_like(p) if s is None else s for p, s in zip(module.parameters(), sums)]
     finally:
-        wrapped.zero_grad()
-        wrapped.to_standard_module()
+        for handle in handles:
+            handle.remove()
+        hooks.zero_grad()
+        hooks.to_standard_module()
+
+
+def _contiguous(_: "torch.nn.Module", inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The inputs of a layer, tensors in row-major order."""
+    return tuple(x.contiguous() if hasattr(x, "contiguous") else x for x in inputs)
+
+
+CLIPPED_SUMS = {"ghost": ghost_sums, "opacus": opacus_sums}
 
 
 def _shares(norms: "torch.Tensor", max_norm: float) -> "torch.Tensor":
@@ -157,12 +179,17 @@ class DpSgd:
         self.rate = min(1.0, batch / num_rows)
         self.noise = plan(account, self.rate, num_steps)[0] if account else 0.0
         self.max_norm = account.spec.max_grad_norm if account else free_norm
+        self._sums = CLIPPED_SUMS[account.spec.engine if account else "ghost"]
 
     def rows(self, step: int) -> np.ndarray:
         """Charge the step, then draw its rows. Raises BudgetSpent where it does not fit; then nothing is drawn."""
         if self.account:
             self.account.charge(Event(WHAT, self.noise, self.rate))
         return poisson_sample(self.seed, step, self.num_rows, self.rate)
+
+    def clipped_sums(self, module: "torch.nn.Module", losses: LossOfRows) -> list["torch.Tensor"]:
+        """Sum over rows of their clipped gradients, by the engine of the budget: a tensor a parameter."""
+        return self._sums(module, losses, self.max_norm)
 
     def set_gradients(self, module: "torch.nn.Module", sums: list["torch.Tensor"], step: int) -> float:
         """As `set_gradients`, once a step of `rows`."""

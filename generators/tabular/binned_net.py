@@ -217,6 +217,7 @@ class BinnedNet(Family):
 class BinnedSgd(BinnedNet):
     """Base of those that see rows only through DP-SGD. `batch` rows are expected in a Poisson sample."""
 
+    takes_engine: ClassVar[bool] = True
     free_norm: ClassVar[float] = math.inf  # what each row's gradient is clipped to without a budget
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:

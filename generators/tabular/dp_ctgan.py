@@ -13,7 +13,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from gristmill.generators.private.dpsgd import ghost_sums
 from gristmill.generators.tabular.binned_net import BinnedSgd, BinnedSpec, weights_seed
 
 FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
@@ -76,7 +75,7 @@ class DpCtgan(BinnedSgd):
         fake = self.fakes(step, FAKES, self.spec.batch)
         signs = torch.cat([-torch.ones(len(real)), torch.ones(len(fake))]).to(self.device)
         batch = torch.cat([real, fake])
-        sums = ghost_sums(self.critic, lambda net: softplus(signs * net(batch).squeeze(1)), self._dp.max_norm)
+        sums = self._dp.clipped_sums(self.critic, lambda net: softplus(signs * net(batch).squeeze(1)))
         self._dp.set_gradients(self.critic, sums, step)
         self.adams["critic"].step()
         with torch.no_grad():

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gristmill.generators.private.dpsgd import ghost_sums, no_sums
+from gristmill.generators.private.dpsgd import no_sums
 from gristmill.generators.tabular.binned_net import BinnedSgd, BinnedSpec, generator_of, weights_seed
 
 LATENT = 3  # purpose of a step's random numbers
@@ -55,7 +55,7 @@ class DpTvae(BinnedSgd):
         noise = self.noise(len(drawn), generator_of(self.seed, step, LATENT))
         sums = no_sums(self._both)
         if len(drawn):
-            sums = ghost_sums(self._both, lambda net: self._losses(net, rows, noise), self._dp.max_norm)
+            sums = self._dp.clipped_sums(self._both, lambda net: self._losses(net, rows, noise))
         size = self._dp.set_gradients(self._both, sums, step)
         self.adams["both"].step()
         follow(self.average, self.decoder, self.spec.average)

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.generators.families.contract import Drawn, Family, State, stream, uniforms
-from gristmill.generators.private.account import Account, Event
+from gristmill.generators.private.account import Account
+from gristmill.generators.private.accountants import Event
 from gristmill.generators.tabular.public import Bins, CountSums, Grid, noisy_counts
 from gristmill.records.errors import UserError
 

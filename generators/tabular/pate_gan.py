@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.generators.families.contract import State, stream
-from gristmill.generators.private.account import Account, Event
+from gristmill.generators.private.account import Account
+from gristmill.generators.private.accountants import Event
 from gristmill.generators.tabular.binned_net import BinnedNet, BinnedSpec, weights_seed
 from gristmill.records.errors import UserError
 

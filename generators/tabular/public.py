@@ -12,7 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.generators.families.contract import Sums
-from gristmill.generators.private.account import Account, Event
+from gristmill.generators.private.account import Account
+from gristmill.generators.private.accountants import Event
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema, round_off
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.cluster.lots.quarantine import POISON_TRIES, Quarantine
+from tests.canned_drills import KIND
 from tests.conftest import gristmill
 from tests.outputs import shard_paths
 from tests.recipes import canned
@@ -22,7 +23,7 @@ def run(folder: Path, generator: dict[str, Any], *settings: str) -> Any:
         folder,
         num_asks=96,
         source={"items": ITEMS, "cycle": None},
-        generator={"pooled": True, "seconds_per_ask": 0.001, "duplicates": None, **generator},
+        generator={"kind": KIND, "pooled": True, "seconds_per_ask": 0.001, "duplicates": None, **generator},
         cluster=CLUSTER,
     )
     return gristmill("produce", recipe, "--out", str(folder / "out"), *settings)

@@ -17,6 +17,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.ids import lot_seeds, row_id
 from gristmill.records.schema import ask_schema
 from gristmill.records.spec import build
+from tests.canned_drills import KIND, CannedWithDrills, DrillSpec
 
 PRINT = "0" * 32
 
@@ -180,3 +181,21 @@ def test_generators_by_kind():
     assert generator_class("canned") is Canned
     with pytest.raises(UserError, match="canned"):
         generator_class("caned")
+
+
+def test_a_class_by_module_and_name():
+    assert generator_class(KIND) is CannedWithDrills
+    with pytest.raises(UserError, match="no class 'Nothing'"):
+        generator_class("tests.canned_drills:Nothing")
+
+
+def test_drills_change_no_identity_and_no_other_row():
+    method = method_class("prompt")
+    drilled = CannedWithDrills(
+        build(DrillSpec, {"pooled": True, "hang_on": "thing 99"}, "generator"), method(method.Spec())
+    )
+    drilled.open()
+    assert drilled.identity() == canned().identity()
+    assert make(drilled, asks(5)).equals(make(canned(), asks(5)))
+    with pytest.raises(UserError, match="need a pool"):
+        build(DrillSpec, {"crash_on": "thing"}, "generator")

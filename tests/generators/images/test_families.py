@@ -13,8 +13,9 @@ from PIL import Image
 from gristmill.generators.families.contract import Family, State, family_class
 from gristmill.generators.families.fit import Fit, Stopped, check_fit
 from gristmill.generators.families.folder import load_model, read_card
-from gristmill.generators.images.ddpm import NUM_TIMES, Ddpm, kept_signal
+from gristmill.generators.images.ddpm import NUM_TIMES, Ddpm
 from gristmill.generators.images.ddpm import Spec as DdpmSpec
+from gristmill.generators.noise_schedule import kept_signal
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, pixels_of, read_table
 from gristmill.records.readers.tables import Column, TableSchema
@@ -133,7 +134,7 @@ def test_colour_images_without_labels(name: str, tmp_path: Path) -> None:
 
 
 def test_the_cosine_schedule() -> None:
-    kept = kept_signal()
+    kept = kept_signal(NUM_TIMES)
     assert kept[0] == 1 and (np.diff(kept) < 0).all() and 0 < kept[-1] < 1e-4
     middle = np.cos((0.5 + 0.008) / 1.008 * np.pi / 2) ** 2 / np.cos(0.008 / 1.008 * np.pi / 2) ** 2
     assert kept[NUM_TIMES // 2] == pytest.approx(middle, rel=1e-9)  # equation 17 of Nichol & Dhariwal
@@ -151,7 +152,7 @@ def test_a_model_that_knows_the_only_image_finds_it(sampler: str, predict: str, 
     truth = torch.from_numpy(np.random.default_rng(1).uniform(-1, 1, (1, 1, 8, 8)).astype(np.float32))
 
     def guess(x: Any, time: int, labels: np.ndarray) -> Any:
-        kept = kept_signal()[time]
+        kept = kept_signal(NUM_TIMES)[time]
         noise = (x - np.sqrt(kept) * truth) / np.sqrt(1 - kept)
         return noise if predict == "epsilon" else np.sqrt(kept) * noise - np.sqrt(1 - kept) * truth
 
@@ -172,7 +173,7 @@ def test_dpm_keeps_the_spread_that_ddim_loses_in_few_steps() -> None:
         model = Ddpm(build(DdpmSpec, {"sampler": sampler, "sample_steps": 10}, "model"), DIGITS)
 
         def guess(x: Any, time: int, labels: np.ndarray) -> Any:
-            kept = kept_signal()[time]
+            kept = kept_signal(NUM_TIMES)[time]
             image = np.sqrt(kept) * scale**2 / (kept * scale**2 + 1 - kept) * x
             return (np.sqrt(kept) * x - image) / np.sqrt(1 - kept)
 

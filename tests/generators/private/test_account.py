@@ -9,13 +9,19 @@ from hypothesis import strategies as st
 from gristmill.generators.private.account import (
     Account,
     BudgetSpent,
-    Event,
     PrivacySpec,
-    epsilon_pld,
-    epsilon_rdp,
     least_noise,
 )
+from gristmill.generators.private.accountants import (
+    PRV_ERROR,
+    Event,
+    epsilon_pld,
+    epsilon_prv,
+    epsilon_rdp,
+    epsilon_rdp_opacus,
+)
 from gristmill.records.errors import UserError
+from gristmill.records.spec import literals
 
 DELTA = 1e-5
 VECTORS = [  # rows, expected batch, noise multiplier, steps, epsilon by RDP, by PLD; None: not known to three digits
@@ -63,6 +69,37 @@ def test_vectors_by_opacus_prv(rate, noise, steps, rdp, prv):
         assert accountants[1].get_epsilon(DELTA) == pytest.approx(prv, abs=1e-3)
     ours = epsilon_pld([Event("step", noise, rate, steps)], DELTA)
     assert prv - 0.025 <= ours <= prv  # theirs is an upper bound with that error
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [Event("counts", 3.0)],
+        [Event("counts", 40.0, 1.0, 12), Event("step", 1.5, 0.05, 100)],
+        [Event("counts", 12.0), Event("step", 4.0, 0.1, 8)],
+    ],
+)
+def test_the_accountants_of_both_engines_agree_within_the_stated_error(events):
+    assert 0 <= epsilon_prv(events, DELTA) - epsilon_pld(events, DELTA) <= 2 * PRV_ERROR
+    assert epsilon_rdp_opacus(events, DELTA) == pytest.approx(epsilon_rdp(events, DELTA), abs=1e-2)
+
+
+def test_the_budget_is_held_by_the_accountant_of_the_engine():
+    account = Account(PrivacySpec(1.0, 1e-6, engine="opacus"), 10_000)
+    noise = account.noise_for("step", 0.02, 50)
+    assert account.room(Event("step", noise, 0.02), 60) < 60
+    account.charge(Event("step", noise, 0.02, 50))
+    said = account.statement()
+    assert said["engine"] == "opacus" and said["epsilon_accountant"] == "PRV (engine opacus)"
+    assert said["epsilon"] == pytest.approx(epsilon_prv(account.events, 1e-6), abs=1e-4)
+    assert 0.99 < said["epsilon"] <= 1.0
+
+
+def test_the_engine_is_identity_only_where_it_is_chosen():
+    assert "engine" not in literals(PrivacySpec(1.0, 1e-6))
+    assert literals(PrivacySpec(1.0, 1e-6, engine="opacus"))["engine"] == "opacus"
+    with pytest.raises(ValueError, match="add-remove"):
+        PrivacySpec(1.0, 1e-6, adjacency="replace", engine="opacus")
 
 
 def test_replacing_a_row_costs_more():

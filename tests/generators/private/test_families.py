@@ -9,7 +9,8 @@ import pytest
 from gristmill.generators.families.contract import family_class
 from gristmill.generators.families.fit import NOISE_KEY, Fit, Stopped, check_fit
 from gristmill.generators.families.folder import load_model, read_card
-from gristmill.generators.private.account import Account, Event, PrivacySpec
+from gristmill.generators.private.account import Account, PrivacySpec
+from gristmill.generators.private.accountants import Event
 from gristmill.generators.tabular.pate_gan import parts
 from gristmill.generators.tabular.public import NUM_CELLS, Bins, Grid
 from gristmill.records.errors import UserError
@@ -318,3 +319,24 @@ def test_bins_cover_all_cells_and_decode_into_themselves(noise):
             assert (np.diff(bins.of_cell[at]) >= 0).all()
         back = bins.decode(at, coarse[:, at], random.random((len(cells), 2)), [None] * len(cells))
         assert back.null_count == (coarse[:, at] == bins.of_cell[at][-1]).sum() if SCHEMA.columns[at].nullable else True
+
+
+@pytest.mark.parametrize("kind", ["dp_ctgan", "dp_tvae"])
+def test_a_fit_by_opacus_states_its_engine_and_keeps_its_budget(kind, tmp_path):
+    cards = {}
+    for engine, accountant in (("ghost", "PLD"), ("opacus", "PRV (engine opacus)")):
+        cards[engine] = a_fit(kind, tmp_path / engine, PrivacySpec(EPSILON, 1e-5, engine=engine), steps=4).run()
+        said = cards[engine].privacy
+        assert (said["engine"], said["epsilon_accountant"]) == (engine, accountant)
+        assert 0.9 * EPSILON < said["epsilon"] <= EPSILON
+        assert cards[engine].identity["privacy"].get("engine", "ghost") == engine
+        assert (
+            load_model(str(tmp_path / engine), cards[engine]).sample([{}] * 256, np.arange(256)).reasons == [None] * 256
+        )
+    assert cards["ghost"].fingerprint != cards["opacus"].fingerprint
+
+
+def test_families_without_clipped_gradients_take_no_engine():
+    for kind in ("mst", "pate_gan"):
+        with pytest.raises(UserError, match="takes no .privacy. engine"):
+            check_fit(made(kind), table(), PrivacySpec(1.0, 1e-5, engine="opacus"))

@@ -13,7 +13,9 @@ from gristmill.generators.families.contract import family_class
 from gristmill.generators.families.fit import NOISE_KEY, Fit, Stopped, check_fit
 from gristmill.generators.families.folder import load_model
 from gristmill.generators.images import dp_ddpm
-from gristmill.generators.private.account import Account, Event, PrivacySpec
+from gristmill.generators.private.account import Account, PrivacySpec
+from gristmill.generators.private.accountants import Event
+from gristmill.generators.private.dpsgd import CLIPPED_SUMS, ghost_sums
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table, images_table
 from gristmill.records.readers.tables import Column, TableSchema
@@ -156,13 +158,20 @@ def test_a_row_moves_the_sum_by_at_most_the_norm_however_many_copies_it_has(copi
 
 
 def test_a_large_sample_goes_in_parts_that_add_up(monkeypatch):
-    seen, old = [], dp_ddpm.ghost_sums
-    monkeypatch.setattr(dp_ddpm, "ghost_sums", lambda *told: seen.append(old(*told)) or seen[-1])
+    seen, old = [], ghost_sums
+    monkeypatch.setitem(CLIPPED_SUMS, "ghost", lambda *told: seen.append(old(*told)) or seen[-1])
     monkeypatch.setattr(dp_ddpm, "MOST_PIXELS", 64 * 2 * 50)  # 50 rows of 2 copies
     (total,) = noiseless(0.4)
     assert len(seen) == 3  # of 120 rows
     parts = sum(torch.cat([s.flatten() for s in found]) for found in seen)
     torch.testing.assert_close(total, parts, atol=1e-6, rtol=1e-5)
+
+
+def test_both_engines_clip_the_same_sums(monkeypatch):
+    (ghost,) = noiseless(0.4, rows=digits().slice(0, 20))
+    monkeypatch.setitem(CLIPPED_SUMS, "ghost", CLIPPED_SUMS["opacus"])
+    (opacus,) = noiseless(0.4, rows=digits().slice(0, 20))
+    torch.testing.assert_close(ghost, opacus, atol=1e-6, rtol=1e-3)
 
 
 def test_with_more_copies_the_gradients_of_a_row_agree_better():
