@@ -11,7 +11,7 @@ from gristmill.generators.chains.loop import MIX
 from gristmill.generators.chains.work import ROWS, UNITS, unit_name
 from gristmill.generators.families.contract import stream
 from gristmill.jobs.audit.command import Findings
-from gristmill.jobs.study.more import restored
+from gristmill.jobs.study.plan import recorded_chains
 from gristmill.jobs.study.results import RESULTS, cell_table
 from gristmill.jobs.study.spec import StudySpec, expand
 from gristmill.records.errors import UserError
@@ -36,7 +36,7 @@ def examine_study(store: Store, data: bytes) -> Findings:
         state = book["ended"]["state"]
     except (ValueError, KeyError) as error:
         raise UserError(f"{store.path('study.json')} cannot be read as a study that has ended ({error})") from None
-    findings, cells = Findings(), restored(expand(spec, "study.json"), book)
+    findings, cells = Findings(), recorded_chains(expand(spec, "study.json"), book)
     failed = set(book["ended"]["failed"])
     there = {entry.name for entry in store.list(UNITS)}
     for cell in cells:

@@ -21,9 +21,7 @@ from rich.table import Table
 from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.registry import chain_class
 from gristmill.jobs.study.laws import check_known
-from gristmill.jobs.study.more import extended
-from gristmill.jobs.study.more import told as told_more
-from gristmill.jobs.study.plan import cost_line, plan_table
+from gristmill.jobs.study.plan import cost_line, extend_chains, extension_line, plan_table
 from gristmill.jobs.study.show import Shown, cells_table, verdict_line
 from gristmill.jobs.study.spec import StudySpec, load_study
 from gristmill.records.errors import UserError
@@ -74,8 +72,8 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
     try:
         started = time.monotonic()
         ended, summary = _run(spec, cells, store, console)
-        if summary is not None and spec.laws.precision and (more := extended(spec, cells, summary)) != cells:
-            logger.info(told_more(cells, more))
+        if summary is not None and spec.laws.precision and (more := extend_chains(spec, cells, summary)) != cells:
+            logger.info(extension_line(cells, more))
             cells, before_s = more, ended.work_s
             book["chains"] = {cell.name: cell.chains for cell in cells}
             ended, summary = _run(spec, cells, store, console)

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from gristmill.generators.chains.cells import Cell
-from gristmill.jobs.study.label_laws import SOURCE, label_series
 from gristmill.jobs.study.spec import StudySpec
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals
@@ -29,6 +28,9 @@ STATISTICS = {
     },
     "linear_regression": {"test_error": "test_error"},
 }
+
+PASSED = "passed_half"  # share of chains whose variance has been below half of the truth's, now or before
+LABEL_SOURCE = "Feng et al. 2025, theorem 4.2, and its mean over kept rows, derived here (evaluation/laws/labels.py)"
 
 
 @dataclass(frozen=True)
@@ -71,13 +73,15 @@ def setting(cell: Cell) -> Any:
 def lines(cell: Cell) -> dict[str, Line]:
     """The law of each measure for which one is known."""
     from gristmill.evaluation.laws.registry import laws, use_log
-    from gristmill.jobs.study.laws_kept import kept_lines
 
     if cell.kind == "linear_classifier":
         unknown = np.full(cell.generations, np.nan)
         return {
             name: Line(
-                values, unknown if spread is None else spread, np.full(cell.generations, spread is not None), SOURCE
+                values,
+                unknown if spread is None else spread,
+                np.full(cell.generations, spread is not None),
+                LABEL_SOURCE,
             )
             for name, (values, spread) in label_series(cell).items()
         }
@@ -113,3 +117,102 @@ def check_known(spec: StudySpec, cells: list[Cell]) -> None:
                     f"laws.statistics: no exact law of '{statistic}' is known for cell '{cell.name}'"
                     + (f"; known: {', '.join(known)}" if known else "")
                 )
+
+
+# Laws of words, types and half of the variance.
+
+
+def kept_lines(cell: Cell) -> dict[str, Line]:
+    """{measure: its law} of a cell; nothing where rows are kept, added, gated or drawn with a bias."""
+    regime = cell.regime
+    is_plain = regime.pool == "replace" and regime.real == "none" and regime.growth == 1 and regime.synthetic_max == 1
+    makers: Any = {"gaussian": _passed, "multinomial": _unseen, "ngram": _recalls}
+    if cell.kind not in makers or not is_plain or cell.forks or cell.gates:
+        return {}
+    found: dict[str, Line] = makers[cell.kind](cell, cell.family().facts())
+    return found
+
+
+def _line(expected: list[float], exact: int, source: str) -> Line:
+    """`exact`: generations from the first one in which the law is."""
+    values = np.array(expected, np.float64)
+    return Line(values, np.full(len(values), np.nan), np.arange(len(values)) < exact, source)
+
+
+def _passed(cell: Cell, facts: Any) -> dict[str, Line]:
+    from gristmill.evaluation.laws.passage import first_passage
+
+    if facts["dims"] != 1 or facts["bias"] != 1:
+        return {}
+    law = first_passage(cell.n, 0.5, facts["estimator"])
+    source = "first passage of log v as a Brownian path, with Siegmund's correction (1979); derived here, not exact"
+    return {PASSED: _line([law.passed(k) for k in range(1, cell.generations + 1)], 0, source)}
+
+
+def _unseen(cell: Cell, facts: Any) -> dict[str, Line]:
+    from gristmill.evaluation.laws.tails import unseen, unseen_after
+
+    if facts["temperature"] != 1:
+        return {}
+    shares = np.array(facts["shares"])
+    values = [unseen(shares, cell.n)] + [unseen_after(shares, [cell.n] * k) for k in range(2, cell.generations + 1)]
+    source = "sum p (1-p)^n, exact for the first generation; then Poisson counts, after Suresh et al. 2025"
+    return {"unseen": _line(values, 1, source)}
+
+
+def _recalls(cell: Cell, facts: Any) -> dict[str, Line]:
+    """Without smoothing; discounting takes from rare words, so they go faster."""
+    from gristmill.evaluation.collapse.chains_text import recall_name
+    from gristmill.evaluation.collapse.text import BUCKETS
+    from gristmill.evaluation.laws.discrete import survival_factor
+
+    if facts["temperature"] != 1:
+        return {}
+    counts = np.array(facts["counts"])
+    found = {}
+    for low, high in BUCKETS:
+        inside = counts[(counts >= low) & (counts <= (np.inf if high is None else high))] * cell.n / facts["rows"]
+        if len(inside):
+            alive = [float(-np.expm1(-inside * survival_factor(k)).mean()) for k in range(1, cell.generations + 1)]
+            source = "1 - exp(-c g_k), a unigram model without smoothing; Suresh et al. 2025, Poisson theorem"
+            found[recall_name(low, high)] = _line(alive, 0, source)
+    return found
+
+
+# Linear classifiers under a verifier.
+
+
+def label_series(cell: Cell) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """{measure: (expectation by generation, deviation across chains of an exact one)}; none beyond the laws."""
+    from gristmill.evaluation.laws.labels import series, verified
+
+    regime, gates = cell.regime, [dict(gate) for gate in cell.gates]
+    kinds = [gate.pop("kind") for gate in gates]
+    is_plain = regime.pool == "replace" and regime.real in ("none", "fresh") and regime.weights == "pooled"
+    is_plain &= not regime.bernoulli and regime.growth == 1 and regime.synthetic_max == 1 and not cell.forks
+    if not is_plain or kinds not in ([], ["labels"], ["verifier"]):
+        return {}
+    rates: dict[str, Any] = {"keep_right": 1.0, "keep_wrong": 1.0}
+    if kinds == ["labels"]:
+        rates = {"keep_right": gates[0].get("keep_right", 1.0), "keep_wrong": gates[0].get("keep_wrong", 0.0)}
+    facts = dict(cell.family().facts())
+    found = series(
+        cell.n,
+        facts["dims"],
+        cell.generations,
+        rates["keep_right"],
+        rates["keep_wrong"],
+        facts["noise"],
+        facts["made_noise"],
+        regime.real_fraction,
+        regime.shortfall == "resample",
+    )
+    if kinds == ["verifier"]:
+        if facts["made_noise"] or regime.real_fraction:
+            return {}
+        return {"accuracy": (verified(found["accuracy"][0], gates[0]["accuracy"], cell.generations), None)}
+    if not kinds:
+        return {"accuracy": (found["accuracy"], None)}
+    spread = {name: found.pop(f"{name}_deviation") for name in rates}
+    told: dict[str, tuple[np.ndarray, np.ndarray | None]] = {name: (values, None) for name, values in found.items()}
+    return told | {name: (np.full(cell.generations, rate), spread[name]) for name, rate in rates.items()}

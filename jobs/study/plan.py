@@ -5,8 +5,10 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
@@ -110,3 +112,43 @@ def _guess(unit: Unit, seconds: dict[Any, float]) -> float:
 
 def _hours(seconds: float) -> str:
     return f"{seconds:,.0f} s" if seconds < 600 else f"{seconds / 3600:,.1f} h"
+
+
+# More chains for `[laws] precision`.
+
+
+def extend_chains(spec: StudySpec, cells: Sequence[Cell], summary: pa.Table) -> list[Cell]:
+    """The cells, with as many chains as `laws.precision` takes in the last generation, at most `laws.max_chains`.
+
+    The statistics that count are `laws.statistics`, or without any all whose law is tested there.
+    """
+    rows = {(r["cell"], r["measure"], r["generation"]): r for r in summary.to_pylist()}
+    return [replace(cell, chains=_num_chains(spec, cell, rows)) for cell in cells]
+
+
+def _num_chains(spec: StudySpec, cell: Cell, rows: dict[Any, dict[str, Any]]) -> int:
+    most = cell.chains
+    for name, line in lines(cell).items():
+        row = rows.get((cell.name, name, cell.generations))
+        counts = name in spec.laws.statistics if spec.laws.statistics else line.is_tested[-1]
+        expected = float(line.expected[-1])
+        if row is None or not counts or not math.isfinite(expected) or not expected:
+            continue
+        known = float(line.deviation[-1])
+        spread = known if math.isfinite(known) else row["deviation"]
+        if spread is not None and math.isfinite(spread):
+            most = max(most, math.ceil((spread / expected / spec.laws.precision) ** 2))
+    return max(cell.chains, min(most, spec.laws.max_chains))
+
+
+def extension_line(before: Sequence[Cell], after: Sequence[Cell]) -> str:
+    """What is added, in one line."""
+    grown = [(old, new) for old, new in zip(before, after) if new.chains > old.chains]
+    more = sum(new.chains - old.chains for old, new in grown)
+    return f"{len(grown):,} of {len(after):,} cells need more chains for the precision asked for: {more:,} more"
+
+
+def recorded_chains(cells: Sequence[Cell], book: dict[str, Any]) -> list[Cell]:
+    """The cells as they were extended, by study.json."""
+    chains = book.get("chains", {})
+    return [replace(cell, chains=chains.get(cell.name, cell.chains)) for cell in cells]

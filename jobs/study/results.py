@@ -12,8 +12,7 @@ import pyarrow.parquet as pq
 
 from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.work import FIRST_COLUMNS, SECONDS, SHOWN, unit_name
-from gristmill.jobs.study.laws import lines
-from gristmill.jobs.study.laws_kept import PASSED
+from gristmill.jobs.study.laws import PASSED, lines
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.contract import Store
 

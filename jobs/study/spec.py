@@ -26,7 +26,7 @@ class LawSpec:
 
     check: bool = True  # a study fails when an estimate is more than 4 standard errors from an exact law
     statistics: tuple[str, ...] = ()  # that must have an exact law in every cell; the others are shown where known
-    precision: float = 0.0  # relative standard error for which cells get more chains (jobs/study/more.py); 0: as asked
+    precision: float = 0.0  # relative standard error for which cells get more chains (jobs/study/plan.py); 0: as asked
     max_chains: int = 100_000  # of a cell, whatever the precision takes
 
     def __post_init__(self) -> None:

@@ -281,14 +281,14 @@ def test_study_json_holds_what_was_asked(done: tuple[str, Path]) -> None:
 
 def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
     from gristmill.generators.chains.work import do_all
-    from gristmill.jobs.study.more import extended
+    from gristmill.jobs.study.plan import extend_chains
     from gristmill.jobs.study.results import write_results
     from gristmill.records.stores.contract import open_store
 
     spec, cells = load_study(write(tmp_path), ["grid={}", "laws.precision=0.01", "laws.max_chains=5000"])
     store = open_store(str(tmp_path / "out"))
     do_all([unit for cell in cells for unit in cell.units()], store)
-    more = extended(spec, cells, write_results(cells, store))
+    more = extend_chains(spec, cells, write_results(cells, store))
     keys = [{u.key for u in cell.units()} for cell in (*cells, *more)]
     assert more[0].chains == 5000 and 600 < more[1].chains < 5000  # replace: as many as are allowed
     assert keys[0] < keys[2] and keys[1] < keys[3]  # what was done is part of it
@@ -297,8 +297,8 @@ def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
     rows = {(r["cell"], r["measure"], r["generation"]): r for r in summary.to_pylist()}
     row = rows["accumulate", "variance", 6]
     assert row["standard_error"] / row["mean"] == pytest.approx(0.01, rel=0.15)
-    assert extended(spec, cells, summary)[0].chains == 5000
-    assert extended(load_study(write(tmp_path), ["laws.precision=0.9"])[0], cells, summary) == cells
+    assert extend_chains(spec, cells, summary)[0].chains == 5000
+    assert extend_chains(load_study(write(tmp_path), ["laws.precision=0.9"])[0], cells, summary) == cells
 
 
 @pytest.mark.slow
