@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gristmill.generators.chains.contract import ChainFamily
+from gristmill.generators.chains.contract import NO_CONTEXT, ChainContext, ChainFamily
 from gristmill.generators.chains.gates.gate import identities
-from gristmill.generators.chains.loop import Fork, RegimeAt, made_before, num_to_make, regimes
+from gristmill.generators.chains.loop import Fork, RegimeAt, block_width, made_before, num_to_make, regimes
 from gristmill.generators.chains.registry import chain_class
 from gristmill.records.ids import fingerprint
 from gristmill.records.mixing.regimes import Regime
 from gristmill.records.spec import build, literals
 
-FORMAT = 2  # to be raised when the same literals come to give other bytes
+FORMAT = 3  # to be raised when the same literals come to give other bytes
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Cell:
     varied: dict[str, Any] = field(default_factory=dict)  # what the grid says of it
     threads: int = 1  # of its sums
 
-    def family(self) -> ChainFamily:
-        """Raises UserError for a spec that the family refuses."""
-        found = chain_class(self.kind)
-        return found(build(found.Spec, self.spec, "family"))
+    def family(self, context: ChainContext = NO_CONTEXT) -> ChainFamily:
+        """The family with its spec. Raises UserError for a spec that the family rejects."""
+        cls = chain_class(self.kind)
+        return cls(build(cls.Spec, self.spec, "family"), context)
 
     @property
     def regime_at(self) -> RegimeAt:
@@ -50,14 +50,14 @@ class Cell:
 
     @cached_property
     def width(self) -> int:
-        """Chains in a block; gates keep other rows in every chain, so with them it is one."""
-        return 1 if self.gates else chain_class(self.kind).block
+        """Chains in a block."""
+        return block_width(chain_class(self.kind), self.gates)
 
     def keys(self, block: int) -> list[str]:
         """What names generation 1, 2, ... of a block."""
         at, found = self.regime_at, []
         family = self.family()
-        decides = [literals(family.spec), family.identity(), self.threads, identities(self.gates)]
+        decides = [family.revision, literals(family.spec), family.identity(), self.threads, identities(self.gates)]
         key: Any = [FORMAT, self.kind, *decides, self.n, self.seed, block, self.width]
         for generation in range(1, self.generations + 1):
             regime, after = literals(at(generation)) if generation > 1 else None, at(generation + 1)

@@ -9,12 +9,17 @@ that it was given; a chain that degenerates (variance 0, no rows of a kind) goes
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from gristmill.generators.chains.model_store import ModelStore
 from gristmill.records.errors import UserError
+
+if TYPE_CHECKING:
+    from gristmill.evaluation.collapse.chains import ChainMetrics
 
 Rows = Any  # float64 (chains, rows, columns) unless the family says otherwise
 Measures = dict[str, np.ndarray]  # float64 (chains,) each
@@ -29,23 +34,45 @@ class Piece(NamedTuple):
     weight: float
 
 
+class TextEngines(Protocol):
+    """Engines that write the rows of language models (cluster/engines.py)."""
+
+    def texts(
+        self,
+        files: Mapping[str, bytes],
+        args: Mapping[str, Any],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        sampling: Mapping[str, Any],
+    ) -> list[str]:
+        """What the model of `files` writes after each prompt."""
+
+
+@dataclass(frozen=True)
+class ChainContext:
+    """Services that the unit of work hands to its family. A field is None where the family needs no such service."""
+
+    metrics: "ChainMetrics | None" = None  # measures of tables and texts
+    engines: TextEngines | None = None  # for families with `is_served`
+    model_store: ModelStore | None = None  # models of the chain's generations
+
+
+NO_CONTEXT = ChainContext()
+
+
 class ChainFamily(ABC):
-    """Base of every family. Made from its spec without heavy imports or data; those come in `open`."""
+    """Base class of every family. The constructor imports nothing heavy and reads no data; `open` does."""
 
     kind: ClassVar[str]
     Spec: ClassVar[type]
-    block: ClassVar[int] = 256  # chains in a block
-    is_light: ClassVar[bool] = True  # false: a generation is worth a task and a commit of its own
-    meter: Any = (
-        None  # gristmill.evaluation.collapse.chains.Meters, for families that cannot judge their rows themselves
-    )
+    revision: ClassVar[int] = 1  # raise it when the same spec gives other rows: it is part of every unit's key
+    block: ClassVar[int] = 256  # chains in a block, unless gates are set: then 1
+    is_light: ClassVar[bool] = True  # false: each generation is a task and a commit of its own
+    is_served: ClassVar[bool] = False  # whether an engine writes its rows
 
-    is_served: ClassVar[bool] = False  # whether its rows are written by an engine
-    engines: Any = None  # gristmill.cluster.engines.Engines, for families that are served
-    shelf: Any = None  # gristmill.generators.chains.model_store.ModelStore, where the models of heavy families may lie
-
-    def __init__(self, spec: Any) -> None:
+    def __init__(self, spec: Any, context: ChainContext = NO_CONTEXT) -> None:
         self.spec = spec
+        self.context = context
 
     def least_rows(self) -> int:
         """The fewest rows that can be fitted to."""

@@ -87,16 +87,17 @@ def generations(
     for generation in reversed(span):
         known, found = later[generation + 1], regime_at(generation + 1)
         later[generation] = known if any(found is other for other in known) else [found, *known]
+    width = block_width(type(family), gates)
     for generation in span:
 
         def random(stage: int, at: int = generation) -> np.random.Generator:
             return stream(seed, block, at, stage)
 
-        mixture = plan(regime_at(generation), generation, n, pool.counts, family.block, random(MIX))
+        mixture = plan(regime_at(generation), generation, n, pool.counts, width, random(MIX))
         own = Source(REAL, generation)
         num_new = max((part.num for part in mixture.parts if own in part.sources), default=0)
         if num_new:
-            pool.add(own, family.hold(_real(family, num_new, generation, random(DATA))), num_new)
+            pool.add(own, family.hold(_real(family, width, num_new, generation, random(DATA))), num_new)
         model = family.fit([pool.piece(part) for part in mixture.parts], random(FIT))
         after = regime_at(generation + 1)
         tally = Tally(family, gates)
@@ -110,14 +111,19 @@ def generations(
         pool.forget(lambda source, at=generation: any(r.needed_later(source, at) for r in later[at]))  # type: ignore[misc]
 
 
-def _real(family: ChainFamily, num: int, generation: int, random: np.random.Generator) -> Any:
+def _real(family: ChainFamily, width: int, num: int, generation: int, random: np.random.Generator) -> Any:
     """Raises UserError where there are fewer: rows that are not there would count for the cap."""
-    rows = family.real(family.block, num, random)
+    rows = family.real(width, num, random)
     if family.count(rows) < num:
         raise UserError(
             f"generation {generation}: {num:,} real rows are asked for and there are {family.count(rows):,}"
         )
     return rows
+
+
+def block_width(family: type[ChainFamily], gates: Sequence[Any]) -> int:
+    """Chains in a block: 1 with gates, because gates keep other rows in every chain."""
+    return 1 if gates else family.block
 
 
 def num_to_make(after: Regime, generation: int, n: int, gates: Sequence[Any]) -> int:
@@ -150,8 +156,6 @@ def passed(
     num_made = family.count(made)
     if not tally.gates:
         return made, num_made, family.cut(made, wanted)
-    if family.block != 1:
-        raise UserError("gates keep other rows in every chain: they need blocks of one chain")
     parts: list[Any] = []
 
     def past() -> list[Any]:

@@ -8,14 +8,14 @@ import io
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gristmill.generators.chains.cells import Unit
-from gristmill.generators.chains.contract import ChainFamily, Measures
+from gristmill.generators.chains.contract import ChainContext, ChainFamily, Measures, TextEngines
 from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.loop import DATA, Pool, facts_of, generations
 from gristmill.generators.chains.model_store import ModelStore
@@ -24,6 +24,9 @@ from gristmill.records.errors import UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.contract import Conflict, Store
+
+if TYPE_CHECKING:
+    from gristmill.evaluation.collapse.chains import ChainMetrics
 
 UNITS, ROWS = "units", "rows"
 SECONDS, SHOWN = b"seconds", b"shown"  # in the file's own metadata, so that rows have no clock in them
@@ -40,7 +43,7 @@ def rows_name(key: str) -> str:
     return f"{ROWS}/{key}"
 
 
-def do(unit: Unit, store: Store, meter: Any = None, engines: Any = None) -> float:
+def do(unit: Unit, store: Store, metrics: "ChainMetrics | None" = None, engines: TextEngines | None = None) -> float:
     """Do the unit unless it is done; seconds that it took. `meter` judges rows, `engines` write those of language
     models.
 
@@ -49,10 +52,8 @@ def do(unit: Unit, store: Store, meter: Any = None, engines: Any = None) -> floa
     if store.exists(unit_name(unit.key)):
         return 0.0
     started = time.perf_counter()
-    cell, family = unit.cell, unit.cell.family()
-    family.block = cell.width  # type: ignore[misc]
-    family.meter, family.engines = meter, engines
-    family.shelf = ModelStore(store, unit.keys, unit.first)
+    cell = unit.cell
+    family = cell.family(ChainContext(metrics, engines, ModelStore(store, unit.keys, unit.first)))
     family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
@@ -66,7 +67,7 @@ def do(unit: Unit, store: Store, meter: Any = None, engines: Any = None) -> floa
         if not family.is_light:
             _put(store, rows_name(unit.key), family.packed(outcome.made))
     seconds = time.perf_counter() - started
-    _put(store, unit_name(unit.key), _encoded(_table(outcomes, family.block), seconds, shown))
+    _put(store, unit_name(unit.key), _encoded(_table(outcomes, cell.width), seconds, shown))
     family.close()
     return seconds
 
@@ -134,7 +135,7 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
     def load(source: Source) -> Any:
         num = pool.counts[source]
         if source.origin == REAL:
-            return family.hold(family.real(family.block, num, stream(cell.seed, unit.block, source.generation, DATA)))
+            return family.hold(family.real(cell.width, num, stream(cell.seed, unit.block, source.generation, DATA)))
         made = family.unpacked(store.read(rows_name(unit.keys[source.generation - 1])))
         return family.hold(family.cut(made, num))
 
@@ -143,13 +144,13 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
 
 
 def do_all(
-    units: Sequence[Unit], store: Store, meter: Any = None, engines: Any = None
+    units: Sequence[Unit], store: Store, metrics: "ChainMetrics | None" = None, engines: TextEngines | None = None
 ) -> list[tuple[str, float, str | None]]:
     """(key, seconds, None) of each unit; with why it cannot be done where its regime cannot be kept to."""
     told: list[tuple[str, float, str | None]] = []
     for unit in units:
         try:
-            told.append((unit.key, do(unit, store, meter, engines), None))
+            told.append((unit.key, do(unit, store, metrics, engines), None))
         except UserError as error:
             told.append((unit.key, 0.0, str(error)))
         except (ValueError, ArithmeticError) as error:  # a singular matrix and the like: this chain's, not the study's

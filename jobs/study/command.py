@@ -127,7 +127,7 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> 
     from gristmill.cluster.connect import connected  # ray is imported only when a study starts
     from gristmill.cluster.engines import EngineRoom
     from gristmill.cluster.units import Progress, run_units
-    from gristmill.evaluation.collapse.chains import Meters
+    from gristmill.evaluation.collapse.chains import ChainMetrics
     from gristmill.evaluation.laws.precision import SURE
     from gristmill.generators.chains.work import do_all, done_units
     from gristmill.jobs.produce.drive import interruptible
@@ -136,7 +136,7 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> 
     stopped: list[bool] = []
     units = [unit for cell in cells for unit in cell.units()]
     there = done_units({unit.key for unit in units}, store)
-    do = functools.partial(do_all, store=store, meter=Meters())
+    do = functools.partial(do_all, store=store, metrics=ChainMetrics())
     keys = {unit.key for unit in units}
     with Shown(console, units) as shown:
         if keys <= there:

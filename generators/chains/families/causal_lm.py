@@ -16,8 +16,9 @@ import pyarrow as pa
 from gristmill.engines import models
 from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
 from gristmill.engines.vllm import Engine
-from gristmill.generators.chains.contract import Measures, Piece
+from gristmill.generators.chains.contract import NO_CONTEXT, ChainContext, Measures, Piece
 from gristmill.generators.chains.families.tabled import TableChain, digest_of, mixed
+from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.lm import tokens
 from gristmill.generators.lm.family import CausalLm
 from gristmill.generators.lm.spec import LmSpec
@@ -100,13 +101,19 @@ class CausalLmChain(TableChain):
     is_served: ClassVar[bool] = True
     spec: CausalLmSpec
 
-    def __init__(self, spec: CausalLmSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: CausalLmSpec, context: ChainContext = NO_CONTEXT) -> None:
+        super().__init__(spec, context)
         self.lm: LmSpec = build(LmSpec, {"packing": "rows", **spec.model}, "family.model")
         if spec.prompt_tokens >= self.lm.length:
             raise UserError(
                 "family.prompt_tokens must be below model.length: prompts are the beginnings of real blocks"
             )
+
+    @property
+    def model_store(self) -> ModelStore:
+        """Where the chain keeps its models."""
+        assert self.context.model_store is not None, "a chain of language models is fitted by a unit of work"
+        return self.context.model_store
 
     def check(self, n: int) -> None:
         super().check(n)
@@ -149,12 +156,16 @@ class CausalLmChain(TableChain):
         model = CausalLm(self.lm, SCHEMA)
         model.tokenizer = self.real_text.tokenizer
         model.device = device()
-        told = {"path": f"generation {self.shelf.generation}", "num_rows": rows.num_rows, "digest": digest_table(rows)}
-        store = self.shelf.folder(self.shelf.generation)
+        told = {
+            "path": f"generation {self.model_store.generation}",
+            "num_rows": rows.num_rows,
+            "digest": digest_table(rows),
+        }
+        store = self.model_store.folder(self.model_store.generation)
         job = Fit(model, rows, told, store, int(random.integers(2**62)), threads=torch.get_num_threads())
         if not is_finished(store):
             job.run()
-        return self.shelf.served(self.shelf.generation)
+        return self.model_store.served(self.model_store.generation)
 
     def sample(self, model: dict[str, bytes], num: int, random: np.random.Generator) -> pa.Table:
         """Blocks of `length` tokens each. What ends a text is passed over, so that blocks are equally long."""
@@ -173,7 +184,8 @@ class CausalLmChain(TableChain):
             "max_tokens": self.lm.length,
             "ignore_eos": True,
         }
-        made = self.engines.texts(model, self.spec.engine, prompts, [int(s) for s in seeds], sampling)
+        assert self.context.engines is not None
+        made = self.context.engines.texts(model, self.spec.engine, prompts, [int(s) for s in seeds], sampling)
         return pa.table({TEXT: pa.array(made, pa.string())})
 
     def measure(self, model: dict[str, bytes], made: pa.Table, random: np.random.Generator) -> Measures:
@@ -184,24 +196,28 @@ class CausalLmChain(TableChain):
         held = self.real_text.holdout[: self.spec.scored]
         scores = own.log_probabilities(held, length)
         found = {"perplexity": perplexity(scores), "bits_per_byte": bits_per_byte(scores, held)}
-        first = own if self.shelf.generation == 1 else Scorer.of_files(self.shelf.served(1), tokenizer, device())
+        first = (
+            own
+            if self.model_store.generation == 1
+            else Scorer.of_files(self.model_store.served(1), tokenizer, device())
+        )
         texts = made.column(0).to_pylist()
         self._under_first = [np.minimum(s, 0.0) for s in first.log_probabilities(texts, length)]
-        if self.meter is not None:
-            meter = self.meter.text(self.real_text.words)
-            found |= meter([words_of(t) for t in texts], self._under_first)
+        if self.context.metrics is not None:
+            measure_texts = self.context.metrics.text(self.real_text.words)
+            found |= measure_texts([words_of(t) for t in texts], self._under_first)
         return {name: np.array([value], np.float64) for name, value in found.items()}
 
     def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
         told: dict[str, Any] = {"texts": made.column(0).slice(0, NUM_SHOWN).to_pylist()}
-        if self.meter is not None:
-            told["histogram"] = self.meter.text.histogram(self._under_first)
+        if self.context.metrics is not None:
+            told["histogram"] = self.context.metrics.text.histogram(self._under_first)
         return told
 
     def close(self) -> None:
         """The unit is done."""
-        if self.shelf.generation > 1 and not self.spec.keep_models:
-            self.shelf.clear()
+        if self.model_store.generation > 1 and not self.spec.keep_models:
+            self.model_store.clear()
 
 
 def device() -> str:

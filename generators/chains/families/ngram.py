@@ -7,7 +7,8 @@ distribution over the words of the real text.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +17,9 @@ from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, g
 from gristmill.records.errors import UserError
 from gristmill.records.readers.python_texts import help_topics
 from gristmill.records.words import WORD
+
+if TYPE_CHECKING:
+    from gristmill.evaluation.collapse.chains_text import TextMetrics
 
 START, UNKNOWN = 0, 1
 HOLDOUT_EVERY = 6  # every so many-th block is held out
@@ -163,11 +167,14 @@ class Ngram(ChainFamily):
         """perplexity on held-out text; and what `meter` says of the rows made, with their own perplexity under the
         model of all real text."""
         found = {"perplexity": float(np.exp(-np.log(self.chances(model, self._holdout)).mean()))}
-        if self.meter is not None:
-            if not hasattr(self, "_meter"):
-                self._meter = self.meter.text(self._words(self._train))
-            found |= self._meter(self._words(made[0]), self._judged(made[0]))
+        if self.context.metrics is not None:
+            found |= self._text_metrics(self._words(made[0]), self._judged(made[0]))
         return {name: np.array([value]) for name, value in found.items()}
+
+    @cached_property
+    def _text_metrics(self) -> "TextMetrics":
+        assert self.context.metrics is not None
+        return self.context.metrics.text(self._words(self._train))
 
     def columns(self) -> pa.Schema:
         return pa.schema([pa.field("text", pa.string())])
@@ -186,8 +193,8 @@ class Ngram(ChainFamily):
 
     def exhibit(self, made: np.ndarray) -> Mapping[str, Any]:
         shown: dict[str, Any] = {"texts": [" ".join(words) for words in self._words(made[0][:3])]}
-        if self.meter is not None:
-            shown["histogram"] = self.meter.text.histogram(self._judged(made[0]))
+        if self.context.metrics is not None:
+            shown["histogram"] = self.context.metrics.text.histogram(self._judged(made[0]))
         return shown
 
     def facts(self) -> Mapping[str, Any]:

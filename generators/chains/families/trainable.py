@@ -7,7 +7,7 @@ Rows are tables of the schema.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,9 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build
+
+if TYPE_CHECKING:
+    from gristmill.evaluation.collapse.chains import TableMetrics
 
 NUM_SHOWN = 20  # rows of an exhibit
 
@@ -89,7 +92,9 @@ class Trainable(TableChain):
 
     def numbers(self, rows: pa.Table) -> np.ndarray | None:
         """Rows as the meter encodes them."""
-        return None if self.meter is None else np.asarray(self._judge().encoder.encode(rows), np.float64)
+        return (
+            None if self.context.metrics is None else np.asarray(self._table_metrics.encoder.encode(rows), np.float64)
+        )
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Family:
         rows = mixed(pieces, random)
@@ -106,14 +111,14 @@ class Trainable(TableChain):
 
     def measure(self, model: Family, made: pa.Table, random: np.random.Generator) -> Measures:
         """What `meter` says of the rows against the train and the held-out part."""
-        if self.meter is None:
+        if self.context.metrics is None:
             return {}
-        return {name: np.array([value], np.float64) for name, value in self._judge()(made).items()}
+        return {name: np.array([value], np.float64) for name, value in self._table_metrics(made).items()}
 
-    def _judge(self) -> Any:
-        if not hasattr(self, "_meter"):
-            self._meter = self.meter.table(self.schema, self._train, self._holdout, self.spec.target)
-        return self._meter
+    @cached_property
+    def _table_metrics(self) -> "TableMetrics":
+        assert self.context.metrics is not None
+        return self.context.metrics.table(self.schema, self._train, self._holdout, self.spec.target)
 
     def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
         """The first images, as the encoded bytes that they are."""

@@ -23,12 +23,6 @@ from gristmill.records.stores.contract import open_store
 from tests.generators.chains.test_chains import BREAST_CANCER, SMALL, family, run
 
 
-def one(kind: str, **changes: Any) -> ChainFamily:
-    made = family(kind, **changes)
-    made.block = 1  # type: ignore[misc]
-    return made
-
-
 def gated(
     made: ChainFamily, tables: Sequence[dict[str, Any]], regime: Regime, n: int, last: int = 3, pool: Pool | None = None
 ) -> Iterator[Outcome]:
@@ -46,7 +40,6 @@ class Repeater(type(family("ngram"))):  # type: ignore[misc]
 
 def repeater() -> ChainFamily:
     found = Repeater(family("ngram").spec)
-    found.block = 1
     found.open()
     return found
 
@@ -105,7 +98,7 @@ def test_the_cap_holds_on_what_is_fitted_to_whatever_gates_drop(
     regime: Regime, tables: list[dict[str, Any]], n: int
 ) -> None:
     """Counted from the very pieces that `fit` is given, by marking the rows that models made."""
-    made = one("linear_classifier", dims=2)
+    made = family("linear_classifier", dims=2)
     shares: list[float] = []
     plain = type(made).fit
 
@@ -127,7 +120,6 @@ def test_the_cap_holds_on_what_is_fitted_to_whatever_gates_drop(
             return plain(self, pieces, random)
 
     marked = Marked(made.spec)
-    marked.block = 1
     told = []
     try:
         for outcome in gated(marked, tables, regime, n, 4):
@@ -139,7 +131,7 @@ def test_the_cap_holds_on_what_is_fitted_to_whatever_gates_drop(
 
 
 def test_a_stage_of_a_recipe_as_a_gate() -> None:
-    made = one("model")
+    made = family("model")
     stage = {"kind": "stage", "stage": {"kind": "constraints", "rules": ["mean_radius <= 15"], "name": "small"}}
     outcomes = list(gated(made, [stage], Regime(shortfall="resample"), 60))
     for outcome in outcomes:
@@ -167,7 +159,7 @@ def test_gates_that_cannot_judge_are_refused(kind: str, table: dict[str, Any], m
 
 
 def test_labels_are_told_as_they_are() -> None:
-    made = one("linear_classifier", dims=10, made_noise=0.3)
+    made = family("linear_classifier", dims=10, made_noise=0.3)
     gates = [{"kind": "labels", "keep_right": 0.8, "keep_wrong": 0.2}]
     found = next(gated(made, gates, Regime(shortfall="resample"), 20_000)).measures
     assert found["keep_right"][0] == pytest.approx(0.8, abs=0.02)
@@ -184,7 +176,7 @@ def test_a_gated_chain_of_units_is_the_chain_in_one_go(tmp_path: Any) -> None:
     store = open_store(str(tmp_path))
     regime = replace(preset("accumulate"), shortfall="shrink")
     cell = Cell(**{**table, "regime": regime})
-    whole = list(gated(one("model"), cell.gates, regime, 40))
+    whole = list(gated(family("model"), cell.gates, regime, 40))
     for unit, outcome in zip(cell.units(), whole, strict=True):
         do(unit, store)
         told = read_parquet(io.BytesIO(store.read(unit_name(unit.key))))

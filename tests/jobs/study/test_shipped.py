@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.evaluation.collapse.chains import Meters
+from gristmill.evaluation.collapse.chains import ChainMetrics
 from gristmill.generators.chains.work import do_all
 from gristmill.jobs.study.page import page
 from gristmill.jobs.study.results import write_results
@@ -23,7 +23,7 @@ def done(name: str, folder: Path, *settings: str) -> tuple[Values, str]:
     """(the summary by cell and measure, the page) of a study."""
     spec, cells = load_study(f"studies/{name}.toml", settings)
     store = open_store(str(folder))
-    told = do_all([unit for cell in cells for unit in cell.units()], store, Meters())
+    told = do_all([unit for cell in cells for unit in cell.units()], store, ChainMetrics())
     assert not [why for _, _, why in told if why]
     summary = write_results(cells, store)
     ended = {"state": "complete", "worst": None, "work_s": 1.0, "wall_s": 1.0, "num_done": 1, "num_units": 1}
