@@ -79,7 +79,7 @@ if __name__ == "__main__":
         from gristmill.cluster.connect import connected
         from gristmill.cluster.spec import ClusterSpec, UnitSpec
         from gristmill.cluster.units import run_units
-        from gristmill.evaluation.collapse.chains import TableMetrics
+        from gristmill.evaluation.collapse.chains import ChainMetrics
         from gristmill.generators.chains.work import do_all
         from gristmill.records.stores.contract import open_store
         begun = time.perf_counter()

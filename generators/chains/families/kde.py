@@ -1,4 +1,4 @@
-"""Kernel density estimates: rows drawn again with a little noise, so that variance grows (Kazdan et al. 2025)."""
+"""Kernel density estimates: rows are drawn again with noise, so the variance grows (Kazdan et al. 2025)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from gristmill.generators.families.contract import check_bias
 
 @dataclass(frozen=True)
 class KdeSpec:
-    """The truth is a standard normal distribution of `dims` columns."""
+    """`[family]` of kind "kde". The truth is a standard normal distribution."""
 
-    dims: int = 1
-    bandwidth: float = 0.2  # standard deviation of the kernel over that of the rows, column by column
-    bias: float = 1.0  # MAD's lambda: rows are drawn towards the mean, to so much of their variance
+    dims: int = 1  # Number of columns.
+    bandwidth: float = 0.2  # Standard deviation of the kernel, relative to that of each column.
+    bias: float = 1.0  # Sampling bias, in [0, 1]: rows are drawn towards their mean, to this share of their variance.
 
     def __post_init__(self) -> None:
         if self.dims < 1 or self.bandwidth < 0:
-            raise ValueError("dims must be at least 1 and bandwidth not negative")
+            raise ValueError("dims must be at least 1 and bandwidth at least 0")
         check_bias(self.bias)
 
 
 class Model(NamedTuple):
     rows: np.ndarray  # (chains, rows, dims)
-    shares: np.ndarray  # (rows,), sum to 1: how often a row is drawn
+    shares: np.ndarray  # (rows,), probability of each row, sums to 1
     mean: np.ndarray  # (chains, dims)
     variance: np.ndarray  # (chains, dims), of the rows
 
 
 class Kde(ChainFamily):
-    """A Gaussian kernel on every row that was trained on. A bandwidth of 0 is the bootstrap."""
+    """A Gaussian kernel on every training row. A bandwidth of 0 is the bootstrap."""
 
     kind: ClassVar[str] = "kde"
     Spec: ClassVar[type] = KdeSpec
@@ -58,8 +58,8 @@ class Kde(ChainFamily):
         return made
 
     def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
-        """variance of the rows trained on (the trace), mean_error |mu|^2, their sum, distinct: share of rows made that
-        no other one repeats (below 1 without a bandwidth)."""
+        """variance of the training rows (the trace), mean_error |mu|^2, total_variance, distinct (share of different
+        rows among those made, below 1 only without a bandwidth)."""
         error, variance = (model.mean**2).sum(axis=1), model.variance.sum(axis=1)
         first = np.sort(made[:, :, 0], axis=1)
         distinct = 1 - (first[:, 1:] == first[:, :-1]).mean(axis=1)

@@ -1,4 +1,4 @@
-"""Chains whose rows are tables, and whose every generation is worth a unit of its own."""
+"""Chains of tables: each generation is a unit of work of its own."""
 
 import io
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from gristmill.records.readers.parquet import read_parquet
 
 
 class TableChain(ChainFamily):
-    """Base of families that take and make Arrow tables."""
+    """Base class of families whose rows are Arrow tables."""
 
     block: ClassVar[int] = 1
     is_light: ClassVar[bool] = False
@@ -44,18 +44,18 @@ class TableChain(ChainFamily):
         return read_parquet(io.BytesIO(data))
 
 
-@lru_cache(maxsize=16)  # every cell of a study asks for the same ones
+@lru_cache(maxsize=16)  # every cell of a study reads the same data
 def digest_of(data: DataSpec) -> str:
-    """Of the rows, wherever they lie."""
+    """Digest of the rows, whatever their path."""
     return digest_table(read_table(data))
 
 
 def mixed(pieces: Sequence[Piece], random: np.random.Generator) -> pa.Table:
-    """The rows of all pieces. Weights become a draw with replacement, for models that take rows and no weights."""
+    """The rows of all pieces, for models that take no weights: unequal weights become a draw with replacement."""
     parts = []
     for piece in pieces:
-        line = pa.concat_tables(piece.held)
-        parts.append(line if piece.rows is None else line.take(pa.array(piece.rows[0])))
+        whole = pa.concat_tables(piece.held)
+        parts.append(whole if piece.rows is None else whole.take(pa.array(piece.rows[0])))
     rows = pa.concat_tables(parts).combine_chunks()
     weights = weights_of(pieces)
     if weights.min() != weights.max():

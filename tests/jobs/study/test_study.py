@@ -232,11 +232,11 @@ def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: p
         (["regimes.replace.synthetic_max=0.5"], "the regime has no real rows"),
         (["family.kind='gausian'"], "did you mean 'gaussian'"),
         (["grid={'family.bias'=[2.0]}"], "bias must lie in [0, 1]"),
-        (["grid.m=[1]"], "grid address 'm' is not known"),
+        (["grid.m=[1]"], "unknown grid address 'm'"),
         (["regimes.shrinking.growth=0.3"], "needs 2"),
         (["family.kind='multinomial'", "grid={}"], "no exact law of 'variance' is known"),
         (["gates=[{kind='ball', centre=1.0, radius=1.0}]"], "judges rows of linear_regression"),
-        (["laws.precision=1.5"], "precision must lie in [0, 1)"),
+        (["laws.precision=1.5"], "precision must be in [0, 1)"),
         (["forks=[{at=9, regime='accumulate'}]"], "2 <= at <= generations"),
     ],
 )
