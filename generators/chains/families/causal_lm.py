@@ -190,7 +190,7 @@ class CausalLmChain(TableChain):
         made = self.context.engines.texts(model, self.spec.engine, prompts, [int(s) for s in seeds], sampling)
         return pa.table({TEXT: pa.array(made, pa.string())})
 
-    def measure(self, model: dict[str, bytes], made: pa.Table, random: np.random.Generator) -> Measures:
+    def measure(self, model: dict[str, bytes], rows: pa.Table, random: np.random.Generator) -> Measures:
         """perplexity and bits_per_byte of the holdout; the text metrics of the rows that the model made, with their
         perplexity under the model of generation 1."""
         length, tokenizer = self.lm.length, self.real_text.tokenizer
@@ -201,18 +201,18 @@ class CausalLmChain(TableChain):
         first = scorer
         if self.model_store.generation > 1:
             first = Scorer.of_files(self.model_store.served(1), tokenizer, device())
-        texts = made.column(0).to_pylist()
+        texts = rows.column(0).to_pylist()
         self._under_first = [np.minimum(s, 0.0) for s in first.log_probabilities(texts, length)]
         if self.context.metrics is not None:
             measure_texts = self.context.metrics.text(self.real_text.words)
             measures |= measure_texts([words_of(t) for t in texts], self._under_first)
         return {name: np.array([value], np.float64) for name, value in measures.items()}
 
-    def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
-        rows: dict[str, Any] = {"texts": made.column(0).slice(0, NUM_SHOWN).to_pylist()}
+    def exhibit(self, rows: pa.Table) -> Mapping[str, Any]:
+        shown: dict[str, Any] = {"texts": rows.column(0).slice(0, NUM_SHOWN).to_pylist()}
         if self.context.metrics is not None:
-            rows["histogram"] = self.context.metrics.text.histogram(self._under_first)
-        return rows
+            shown["histogram"] = self.context.metrics.text.histogram(self._under_first)
+        return shown
 
     def close(self) -> None:
         """Remove the model after its unit is committed, unless it is kept."""

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, rows_of
 
 
 @dataclass(frozen=True)
@@ -57,12 +57,12 @@ class LinearClassifier(ChainFamily):
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> np.ndarray:
         weighted, total = 0.0, 0.0
         for piece in pieces:
-            rows = gathered(piece)
+            rows = rows_of(piece)
             weighted = weighted + piece.weight * np.einsum("cnd,cn->cd", rows[:, :, :-1], rows[:, :, -1])
             total += piece.weight * piece.num
         return np.asarray(weighted) / total
 
-    def measure(self, model: np.ndarray, made: np.ndarray, random: np.random.Generator) -> Measures:
+    def measure(self, model: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """accuracy: share of new x that get the true label, exactly 1 - angle / pi (1/2 for a model without a
         direction); error: 1 - accuracy."""
         length = np.sqrt((model**2).sum(axis=1))
@@ -74,7 +74,7 @@ class LinearClassifier(ChainFamily):
         """y x: a model is its mean."""
         return rows[0, :, :-1] * rows[0, :, -1:]
 
-    def right(self, rows: np.ndarray) -> np.ndarray:
+    def is_right(self, rows: np.ndarray) -> np.ndarray:
         is_right: np.ndarray = rows[0, :, 0] * rows[0, :, -1] > 0
         return is_right
 

@@ -61,7 +61,7 @@ class Gaussian(ChainFamily):
         root = vectors * np.sqrt(self.spec.bias * np.maximum(values, 0))[:, None, :]
         return model.mean[:, None] + drawn @ root.transpose(0, 2, 1)
 
-    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
+    def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """variance (the trace), log_variance (log of the determinant), mean_error |mu|^2, total_variance, w2_squared
         to the truth, and the mass beyond some standard deviations of the truth (tail_2_sd, tail_3_sd)."""
         values = (

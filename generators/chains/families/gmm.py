@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, rows_of, shrink, weights_of
 from gristmill.generators.families.contract import check_bias
 
 RIDGE = 1e-9  # added to the diagonal of covariances, so that a component on a single row has a density
@@ -61,7 +61,7 @@ class Gmm(ChainFamily):
         return self.spec.centres[at] + random.standard_normal((chains, num, 2))
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
-        rows = np.concatenate([gathered(piece) for piece in pieces], axis=1)
+        rows = np.concatenate([rows_of(piece) for piece in pieces], axis=1)
         weights = weights_of(pieces)
         centres = _far_apart(rows, self.spec.components, random)
         nearest = ((rows[:, :, None] - centres[:, None]) ** 2).sum(axis=3).argmin(axis=2)
@@ -80,16 +80,16 @@ class Gmm(ChainFamily):
         chain = np.arange(len(at))[:, None]
         noise = random.standard_normal((*at.shape, 2))
         drawn = model.means[chain, at] + np.einsum("cnij,cnj->cni", roots[chain, at], noise)
-        return towards(np.einsum("ck,ckd->cd", model.shares, model.means), drawn, self.spec.bias)
+        return shrink(np.einsum("ck,ckd->cd", model.shares, model.means), drawn, self.spec.bias)
 
-    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
+    def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """variance (trace of the mixture's covariance), mean_error |mu|^2, total_variance, modes (share of the true
         modes that the rows have), outside (share of rows in no mode)."""
         mean = np.einsum("ck,ckd->cd", model.shares, model.means)
         within = np.einsum("ck,ckii->c", model.shares, model.covariances)
         between = (model.shares * ((model.means - mean[:, None]) ** 2).sum(axis=2)).sum(axis=1)
         error = (mean**2).sum(axis=1)
-        apart = ((made[:, :, None] - self.spec.centres) ** 2).sum(axis=3)
+        apart = ((rows[:, :, None] - self.spec.centres) ** 2).sum(axis=3)
         is_near = (apart <= WITHIN**2) & (apart == apart.min(axis=2, keepdims=True))
         share = is_near.mean(axis=1)
         return {

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, rows_of, shrink, weights_of
 from gristmill.generators.families.contract import check_bias
 
 
@@ -42,7 +42,7 @@ class Kde(ChainFamily):
         return random.standard_normal((chains, num, self.spec.dims))
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
-        rows = np.concatenate([gathered(piece) for piece in pieces], axis=1)
+        rows = np.concatenate([rows_of(piece) for piece in pieces], axis=1)
         weights = weights_of(pieces)
         shares = weights / weights.sum()
         mean = np.einsum("n,cnd->cd", shares, rows)
@@ -54,14 +54,14 @@ class Kde(ChainFamily):
         at = np.searchsorted(ends / ends[-1], random.random((chains, num)), side="right")
         drawn = np.take_along_axis(model.rows, np.minimum(at, len(ends) - 1)[:, :, None], axis=1)
         noise = random.standard_normal(drawn.shape) * np.sqrt(model.variance)[:, None]
-        made: np.ndarray = towards(model.mean, drawn + self.spec.bandwidth * noise, self.spec.bias)
+        made: np.ndarray = shrink(model.mean, drawn + self.spec.bandwidth * noise, self.spec.bias)
         return made
 
-    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
+    def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """variance of the training rows (the trace), mean_error |mu|^2, total_variance, distinct (share of different
         rows among those made, below 1 only without a bandwidth)."""
         error, variance = (model.mean**2).sum(axis=1), model.variance.sum(axis=1)
-        first = np.sort(made[:, :, 0], axis=1)
+        first = np.sort(rows[:, :, 0], axis=1)
         distinct = 1 - (first[:, 1:] == first[:, :-1]).mean(axis=1)
         return {"variance": variance, "mean_error": error, "total_variance": variance + error, "distinct": distinct}
 

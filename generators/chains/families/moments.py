@@ -28,7 +28,7 @@ def merged(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, float, floa
     parts = []
     for piece in pieces:
         if piece.rows is None:
-            parts += [(h.mean, h.outer, h.rows.shape[1], piece.weight) for h in piece.held]
+            parts += [(h.mean, h.outer, h.rows.shape[1], piece.weight) for h in piece.batches]
         else:
             drawn = hold(drawn_rows(piece))
             parts.append((drawn.mean, drawn.outer, piece.num, piece.weight))
@@ -48,16 +48,16 @@ def drawn_rows(piece: Piece) -> np.ndarray:
     pool."""
     assert piece.rows is not None
     chains, num = piece.rows.shape
-    ends = np.cumsum([h.rows.shape[1] for h in piece.held])
+    ends = np.cumsum([h.rows.shape[1] for h in piece.batches])
     flat = piece.rows.ravel()
     source = np.searchsorted(ends, flat, side="right")
     order = np.argsort(source, kind="stable")
     stops = np.searchsorted(source[order], np.arange(len(ends)), side="right")
-    place = flat - (ends - [h.rows.shape[1] for h in piece.held])[source]
+    place = flat - (ends - [h.rows.shape[1] for h in piece.batches])[source]
     chain = np.repeat(np.arange(chains), num)
-    rows = np.empty((chains * num, piece.held[0].rows.shape[2]))
+    rows = np.empty((chains * num, piece.batches[0].rows.shape[2]))
     start = 0
-    for held, stop in zip(piece.held, stops):
+    for held, stop in zip(piece.batches, stops):
         at = order[start:stop]
         rows[at] = held.rows[chain[at], place[at]]
         start = stop

@@ -60,9 +60,9 @@ class Multinomial(ChainFamily):
         total: Any = 0.0
         for piece in pieces:
             if piece.rows is None:
-                counts = sum(counts for _, counts in piece.held)
+                counts = sum(counts for _, counts in piece.batches)
             else:
-                line = np.concatenate([rows for rows, _ in piece.held], axis=1)
+                line = np.concatenate([rows for rows, _ in piece.batches], axis=1)
                 counts = counted(np.take_along_axis(line, piece.rows, axis=1), len(self.spec.truth))
             total = total + piece.weight * counts
         return total / total.sum(axis=1, keepdims=True)
@@ -73,7 +73,7 @@ class Multinomial(ChainFamily):
             model = model / model.sum(axis=1, keepdims=True)
         return drawn(model, num, random)
 
-    def measure(self, model: np.ndarray, made: np.ndarray, random: np.random.Generator) -> Measures:
+    def measure(self, model: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """gini_simpson 1 - sum p^2, mean_error |p - truth|^2, total_variance (their sum), entropy in nats, support
         (number of categories left), unseen (true share of the lost categories), total_variation to the truth,
         rare_mass (share of the rarer half of the categories)."""

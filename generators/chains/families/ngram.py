@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, rows_of, weights_of
 from gristmill.records.errors import UserError
 from gristmill.records.readers.python_texts import help_topics
 from gristmill.records.words import WORD
@@ -87,7 +87,7 @@ class Ngram(ChainFamily):
         return self._train[random.permutation(len(self._train))[:num]][None]
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> list[Level]:
-        rows = np.concatenate([gathered(piece)[0] for piece in pieces])
+        rows = np.concatenate([rows_of(piece)[0] for piece in pieces])
         return self.learn(rows, weights_of(pieces))
 
     def learn(self, rows: np.ndarray, weights: np.ndarray) -> list[Level]:
@@ -163,12 +163,12 @@ class Ngram(ChainFamily):
                 shares[row, level.words[span]] += level.kept[span] / total
         return shares
 
-    def measure(self, model: list[Level], made: np.ndarray, random: np.random.Generator) -> Measures:
+    def measure(self, model: list[Level], rows: np.ndarray, random: np.random.Generator) -> Measures:
         """perplexity of held-out text, and the text metrics of the rows made, with their perplexity under a model of
         all real text."""
         measures = {"perplexity": float(np.exp(-np.log(self.chances(model, self._holdout)).mean()))}
         if self.context.metrics is not None:
-            measures |= self._text_metrics(self._words(made[0]), self._judged(made[0]))
+            measures |= self._text_metrics(self._words(rows[0]), self._judged(rows[0]))
         return {name: np.array([value]) for name, value in measures.items()}
 
     @cached_property
@@ -191,10 +191,10 @@ class Ngram(ChainFamily):
         commonest = np.argsort(-np.bincount(self._train.ravel()), kind="stable")[:NUM_COMMON]
         return np.stack([(rows[0] == word).sum(axis=1) for word in commonest], axis=1).astype(np.float64)
 
-    def exhibit(self, made: np.ndarray) -> Mapping[str, Any]:
-        shown: dict[str, Any] = {"texts": [" ".join(words) for words in self._words(made[0][:3])]}
+    def exhibit(self, rows: np.ndarray) -> Mapping[str, Any]:
+        shown: dict[str, Any] = {"texts": [" ".join(words) for words in self._words(rows[0][:3])]}
         if self.context.metrics is not None:
-            shown["histogram"] = self.context.metrics.text.histogram(self._judged(made[0]))
+            shown["histogram"] = self.context.metrics.text.histogram(self._judged(rows[0]))
         return shown
 
     def facts(self) -> Mapping[str, Any]:

@@ -53,7 +53,7 @@ class LinearRegression(ChainFamily):
         dims = self.spec.dims
         weights = np.linalg.solve(second[:, :dims, :dims], second[:, :dims, dims:])[:, :, 0]
         is_same = self.spec.design == "same"
-        return Model(weights, pieces[0].held[0].rows[:, :, :dims] if is_same else None)
+        return Model(weights, pieces[0].batches[0].rows[:, :, :dims] if is_same else None)
 
     def sample(self, model: Model, num: int, random: np.random.Generator) -> np.ndarray:
         chains, dims = model.weights.shape
@@ -62,7 +62,7 @@ class LinearRegression(ChainFamily):
         y = np.einsum("cnd,cd->cn", x, model.weights) + self.spec.noise * drawn[:, :, dims]
         return np.concatenate([x, y[:, :, None]], axis=2)
 
-    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
+    def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """test_error: E (x . (w_hat - w))^2 over new x, without the label noise."""
         return {"test_error": (model.weights**2).sum(axis=1)}
 

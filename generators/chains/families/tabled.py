@@ -26,21 +26,21 @@ class TableChain(ChainFamily):
     def cut(self, rows: pa.Table, num: int) -> pa.Table:
         return rows.slice(0, num)
 
-    def kept(self, rows: pa.Table, keep: np.ndarray) -> pa.Table:
+    def select(self, rows: pa.Table, keep: np.ndarray) -> pa.Table:
         return rows.filter(pa.array(keep))
 
-    def joined(self, parts: Sequence[pa.Table]) -> pa.Table:
+    def concat(self, parts: Sequence[pa.Table]) -> pa.Table:
         return pa.concat_tables(parts)
 
     def table(self, rows: pa.Table) -> pa.Table:
         return rows
 
-    def packed(self, rows: pa.Table) -> bytes:
+    def to_bytes(self, rows: pa.Table) -> bytes:
         sink = io.BytesIO()
         pq.write_table(rows, sink, compression="zstd")
         return sink.getvalue()
 
-    def unpacked(self, data: bytes) -> pa.Table:
+    def from_bytes(self, data: bytes) -> pa.Table:
         return read_parquet(io.BytesIO(data))
 
 
@@ -54,7 +54,7 @@ def mixed(pieces: Sequence[Piece], random: np.random.Generator) -> pa.Table:
     """The rows of all pieces, for models that take no weights: unequal weights become a draw with replacement."""
     parts = []
     for piece in pieces:
-        whole = pa.concat_tables(piece.held)
+        whole = pa.concat_tables(piece.batches)
         parts.append(whole if piece.rows is None else whole.take(pa.array(piece.rows[0])))
     rows = pa.concat_tables(parts).combine_chunks()
     weights = weights_of(pieces)

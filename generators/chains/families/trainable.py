@@ -110,23 +110,23 @@ class Trainable(TableChain):
         made = draw_rows(model, random.integers(0, 2**62, num))
         return self.schema.conform(made, "generated rows", False)
 
-    def measure(self, model: Family, made: pa.Table, random: np.random.Generator) -> Measures:
+    def measure(self, model: Family, rows: pa.Table, random: np.random.Generator) -> Measures:
         """The table metrics of the rows, against the train and the holdout part."""
         if self.context.metrics is None:
             return {}
-        return {name: np.array([value], np.float64) for name, value in self._table_metrics(made).items()}
+        return {name: np.array([value], np.float64) for name, value in self._table_metrics(rows).items()}
 
     @cached_property
     def _table_metrics(self) -> "TableMetrics":
         assert self.context.metrics is not None
         return self.context.metrics.table(self.schema, self._train, self._holdout, self.spec.target)
 
-    def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
+    def exhibit(self, rows: pa.Table) -> Mapping[str, Any]:
         """The first images, as encoded bytes in base64."""
         import base64
 
         images = [c.name for c in self.schema.columns if c.kind == "image"]
         if not images:
             return {}
-        shown = made.column(images[0]).slice(0, NUM_SHOWN).to_pylist()
+        shown = rows.column(images[0]).slice(0, NUM_SHOWN).to_pylist()
         return {"images": [base64.b64encode(value["bytes"]).decode() for value in shown]}

@@ -47,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     path, out = write(folder), folder / "out"
     ran = gristmill("study", path, "--out", str(out))
     assert ran.returncode == 0, ran.stderr
-    assert "estimates held against exact laws, largest |z|" in ran.stdout
+    assert "estimates tested against exact laws, largest |z|" in ran.stdout
     return path, out
 
 
@@ -241,10 +241,10 @@ def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: p
     ],
 )
 def test_what_must_fail_fails_before_anything_runs(settings: list[str], message: str, tmp_path: Path) -> None:
-    from gristmill.jobs.study.laws import check_known
+    from gristmill.jobs.study.laws import check_laws
 
     with pytest.raises(UserError) as caught:
-        check_known(*load_study(write(tmp_path), settings))
+        check_laws(*load_study(write(tmp_path), settings))
     assert message in str(caught.value)
 
 
