@@ -47,19 +47,6 @@ def entropy_of(counts: Counter[tuple[str, ...]]) -> float | None:
     return float(-(shares * np.log2(shares)).sum())
 
 
-def bleu(text: Tokens, references: Sequence[Tokens], max_n: int = 4, floor: float = 0.0) -> float:
-    """BLEU of one text (Papineni et al. 2002, sections 2.1 to 2.3): clipped n-gram precisions, their geometric mean
-    with equal weights, and the brevity penalty by the reference whose length is closest (of two the shorter).
-
-    A precision of 0 makes it 0; with `floor`, so many hits are counted instead (Chen and Cherry 2014, smoothing 1).
-    """
-    most = [Counter[tuple[str, ...]]() for _ in range(max_n)]
-    for reference in references:
-        for n in range(max_n):
-            most[n] |= Counter(ngrams(reference, n + 1))
-    return _bleu(text, [len(r) for r in references], lambda n, g: most[n][g], max_n, floor)
-
-
 def self_bleu(texts: Sequence[Tokens], max_n: int = 4, seed: int = 0, most: int = SELF_BLEU_TEXTS) -> float | None:
     """The mean BLEU of each text against all others (Zhu et al. 2018, Texygen); high: they repeat each other.
 

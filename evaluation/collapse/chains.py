@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from gristmill.evaluation import diversity, fidelity
 from gristmill.evaluation.collapse import measures as collapse
-from gristmill.evaluation.collapse.chains_text import TextMeter
+from gristmill.evaluation.collapse.chains_text import TextMetrics
 from gristmill.evaluation.features import Encoder, row_numbers
 from gristmill.evaluation.utility import task_of, tstr
 from gristmill.records.readers.tables import TableSchema
@@ -18,7 +18,7 @@ NUM_AXES = 16  # of images: single pixels are mostly black, so their tails say n
 RARE = 0.01  # share of the real rows below which a category is rare
 
 
-class TableMeter:
+class TableMetrics:
     """Prepared once for a study's real rows; called with each generation's table.
 
     Gives the metrics of `collapse.of_rows` on encoded columns (of images the tail is that of the first principal
@@ -76,8 +76,8 @@ def _shares(table: pa.Table, name: str) -> dict[str, float]:
     return {row["values"]: row["counts"] / table.num_rows for row in found}
 
 
-class Meters(NamedTuple):
-    """What judges the rows of families that cannot do it themselves, by what the rows are: `ChainFamily.meter`."""
+class ChainMetrics(NamedTuple):
+    """Classes that measure tables and texts, for families that hand them over (`ChainContext.metrics`)."""
 
-    table: type[TableMeter] = TableMeter
-    text: type[TextMeter] = TextMeter
+    table: type[TableMetrics] = TableMetrics
+    text: type[TextMetrics] = TextMetrics

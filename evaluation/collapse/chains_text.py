@@ -17,7 +17,7 @@ def recall_name(low: int, high: int | None) -> str:
     return f"recall_{low}" if low == high else f"recall_{low}_{'up' if high is None else high}"
 
 
-class TextMeter:
+class TextMetrics:
     """Prepared once for a study's real texts; called with each generation's.
 
     Texts are sequences of tokens: words, or ids as text. Gives the scalars of `collapse_text.of_texts` (entropy in

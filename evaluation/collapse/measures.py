@@ -6,7 +6,6 @@ equal n.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -103,36 +102,6 @@ def sliced_wasserstein(rows: np.ndarray, real: np.ndarray, num_slices: int = SLI
     return found
 
 
-def gaussian_w2(
-    mean: np.ndarray, variance: np.ndarray, true_mean: float = 0.0, true_variance: float = 1.0
-) -> np.ndarray:
-    """Wasserstein-2 of one-dimensional Gaussians, from the models' own numbers: no rows are needed."""
-    found: np.ndarray = np.sqrt((mean - true_mean) ** 2 + (np.sqrt(variance) - np.sqrt(true_variance)) ** 2)
-    return found
-
-
-def modes(
-    rows: np.ndarray, centres: np.ndarray, scale: float, shares: np.ndarray | None = None, within: float = WITHIN
-) -> tuple[np.ndarray, np.ndarray]:
-    """(share of the truth's modes that are found, share of rows that lie in none) of each chain, float64 (chains,).
-
-    A row belongs to the nearest centre (modes, d), if it is within `within` times `scale`; a mode is found when it
-    has a tenth of the rows that its share (default: alike) promises, and at least one. "High-quality samples" and
-    "modes" of Srivastava et al. 2017 (VEEGAN), with the tenth in place of a single row.
-    """
-    promised = np.full(len(centres), 1 / len(centres)) if shares is None else np.asarray(shares, np.float64)
-    best, owner = np.full(rows.shape[:2], np.inf), np.zeros(rows.shape[:2], np.int64)
-    for place, centre in enumerate(centres):  # one centre at a time bounds the memory
-        squares = ((rows - centre) ** 2).sum(axis=2)
-        owner[squares < best] = place
-        np.minimum(best, squares, out=best)
-    owner[best > (within * scale) ** 2] = len(centres)
-    n = rows.shape[1]
-    counts = np.stack([(owner == place).sum(axis=1) for place in range(len(centres))], axis=1)
-    is_found = counts >= np.maximum(1.0, LEAST * promised * n)
-    return is_found.mean(axis=1), 1 - counts.sum(axis=1) / n
-
-
 def of_chains(rows: np.ndarray, holdout: Holdout) -> dict[str, np.ndarray]:
     """The cheap metrics of many chains (chains, n, d) at once, each float64 (chains,).
 
@@ -171,54 +140,3 @@ def of_rows(rows: np.ndarray, holdout: Holdout, seed: int = 0, size: int = SIZE)
     found |= prdc(real.astype(np.float32), rows.astype(np.float32)) or dict.fromkeys(names)
     found["vendi"] = vendi(rows, holdout.bandwidth, seed, min(size, VENDI_ROWS))
     return found
-
-
-def of_counts(counts: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics of categories: counts or shares (chains, types) beside the truth's shares (types,), each float64
-    (chains,).
-
-    gini_simpson, entropy (nats), types_kept (share of the truth's types that occur), unseen (share of the truth that
-    does not), total_variation, tail (mass on the truth's rarest types, that hold TAIL of it or the rarest one, over
-    their own). Raises ValueError for a chain without rows.
-    """
-    counts = np.asarray(counts, np.float64)
-    totals = counts.sum(axis=1, keepdims=True)
-    if (totals <= 0).any() or (counts < 0).any():
-        raise ValueError("every chain needs rows")
-    p, truth = counts / totals, np.asarray(truth, np.float64) / np.sum(truth)
-    order = np.argsort(truth, kind="stable")
-    order = order[truth[order] > 0]
-    rare = order[: max(1, int(np.searchsorted(truth[order].cumsum(), TAIL, side="right")))]
-    is_there = truth > 0
-    return {
-        "gini_simpson": 1 - (p**2).sum(axis=1),
-        "entropy": -(p * np.log(np.where(p > 0, p, 1))).sum(axis=1),
-        "types_kept": ((p > 0) & is_there).sum(axis=1) / is_there.sum(),
-        "unseen": np.where(p > 0, 0, truth).sum(axis=1),
-        "total_variation": np.abs(p - truth).sum(axis=1) / 2,
-        "tail": p[:, rare].sum(axis=1) / truth[rare].sum(),
-    }
-
-
-def summary(values: np.ndarray) -> dict[str, Any]:
-    """A metric over chains: mean, standard error, median, 5% and 95% quantiles, mean of logs; chains not finite are
-    counted and left out. None where nothing is left; log_mean None where a value is 0 or less."""
-    values = np.asarray(values, np.float64)
-    known = values[np.isfinite(values)]
-    found: dict[str, Any] = {"num_chains": len(values), "num_degenerate": len(values) - len(known)}
-    if not len(known):
-        return found | dict.fromkeys(
-            ("mean", "standard_error", "median", "q05", "q95", "log_mean", "log_standard_error")
-        )
-    root = np.sqrt(len(known))
-    q05, median, q95 = (float(q) for q in np.quantile(known, [0.05, 0.5, 0.95]))
-    logs = np.log(known) if (known > 0).all() else None
-    return found | {
-        "mean": float(known.mean()),
-        "standard_error": float(known.std(ddof=1) / root) if len(known) > 1 else None,
-        "median": median,
-        "q05": q05,
-        "q95": q95,
-        "log_mean": None if logs is None else float(logs.mean()),
-        "log_standard_error": float(logs.std(ddof=1) / root) if logs is not None and len(known) > 1 else None,
-    }

@@ -6,9 +6,9 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
-from gristmill.evaluation.laws.fresh import golden_weight
 from gristmill.evaluation.laws.gaussian import Estimator
 from gristmill.evaluation.laws.ledger import Draw, Ledger, Moments
+from gristmill.records.mixing.mixing import golden_weight
 
 Shard = tuple[str, int]  # ("real" | "made", generation); the first real set may lie in pieces ("first", begin)
 

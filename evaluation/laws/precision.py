@@ -3,11 +3,8 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-
-from gristmill.evaluation.laws import gaussian
 
 MEAN_UNTIL = 0.3  # sum of 1/n over the generations: beyond it the mean of v over chains hangs on a few of them
 SURE = 4.0  # |z| above this fails a study: one in 16,000 by chance
@@ -18,27 +15,7 @@ def wear(sizes: Sequence[int]) -> float:
     return math.fsum(1 / n for n in sizes)
 
 
-def statistic_for(worn: float) -> Literal["mean", "log_mean"]:
-    """Which statistic of the variance to hold against its law: the mean up to a wear of 0.3, then the mean of log v.
-
-    CV^2 of v_k grows like exp(2k/n) - 1, so far on the mean of any number of chains lies below its expectation, while
-    log v has variance 2k/n only. Chains whose variance has a plateau (accumulate, fresh rows) never need the switch.
-    """
-    return "mean" if worn <= MEAN_UNTIL else "log_mean"
-
-
-def chains_for_mean(n: int, k: int, relative_error: float = 0.05) -> int:
-    """Chains until the standard error of mean(v_k) is `relative_error` of it: CV^2 / error^2, all replaced."""
-    return math.ceil(gaussian.relative_variance(n, k) / relative_error**2)
-
-
-def chains_for_log(n: int, k: int, relative_error: float = 0.05, estimator: gaussian.Estimator = "mle") -> int:
-    """Chains until the standard error of mean(log v_k) is `relative_error` of its expectation, all replaced."""
-    drift = k * gaussian.log_drift(n, estimator)
-    return math.ceil(k * gaussian.log_noise(n) / (drift * relative_error) ** 2)
-
-
-def chains_for(value: float, deviation: float, relative_error: float = 0.05) -> int:
+def chains_for(value: float, deviation: float, relative_error: float) -> int:
     """Chains until the standard error of a mean is `relative_error` of `value`, when one chain deviates by so much."""
     if not value or not math.isfinite(value):
         raise ValueError("a relative error needs a finite value other than 0")

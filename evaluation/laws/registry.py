@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from gristmill.evaluation.laws import discrete, gaussian, regression
 from gristmill.evaluation.laws.chain import Setting, moments
-from gristmill.evaluation.laws.precision import MEAN_UNTIL
+from gristmill.evaluation.laws.precision import MEAN_UNTIL, wear
 
 LEDGER = "law of total variance over the ledger of row products, derived here (evaluation/laws/ledger.py)"
 OF_VARIANCE = ("variance", "variance_trace", "gini_simpson")
@@ -37,12 +37,6 @@ class Law:
     deviation: float | None
     is_exact: bool
     source: str
-
-
-def law(setting: Setting, statistic: str, generation: int) -> Law | None:
-    """The law of one generation, or None where none is known. Raises ValueError for a statistic that is not known."""
-    found = laws(setting, statistic, generation)
-    return found[-1] if found else None
 
 
 def laws(setting: Setting, statistic: str, generations: int) -> list[Law] | None:
@@ -84,7 +78,7 @@ def is_plain(setting: Setting) -> bool:
 
 def use_log(setting: Setting, generation: int) -> bool:
     """Whether the mean of log v is to be tested and not the mean of v: everything replaced, and sum 1/n above 0.3."""
-    worn = math.fsum(1 / setting.rows(k) for k in range(1, generation + 1))
+    worn = wear([setting.rows(k) for k in range(1, generation + 1)])
     return setting.pool == "replace" and setting.real == "none" and worn > MEAN_UNTIL
 
 

@@ -8,35 +8,14 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from scipy.special import gamma, zeta
 
 from gristmill.evaluation.laws.discrete import shares
-
-
-def exponent(beta: float) -> float:
-    """c of error ~ n^-c: 1 - 1/beta, for beta > 1 (Hutter 2021; Dohmatob et al. 2024, section 2)."""
-    _heavy(beta)
-    return 1 - 1 / beta
 
 
 def unseen(probabilities: np.ndarray, n: int) -> float:
     """Expected share of the truth that n rows miss, sum p (1-p)^n: exact."""
     p = shares(probabilities)
     return float((p * (1 - p) ** n).sum())
-
-
-def unseen_power_law(beta: float, n: int) -> float:
-    """The same for infinitely many types and large n: Gamma(1 - 1/beta) zeta(beta)^(-1/beta) n^-(1-1/beta) / beta.
-    Derived here (the sum as an integral)."""
-    _heavy(beta)
-    return float(gamma(1 - 1 / beta) * zeta(beta) ** (-1 / beta) / beta * n ** -(1 - 1 / beta))
-
-
-def cut_plateau(beta: float, rank: int) -> float:
-    """The error that no amount of rows mends when types beyond `rank` are never written: sum_{i>rank} p_i =
-    zeta(beta, rank+1) / zeta(beta), near rank^-(beta-1). Dohmatob et al. 2024, section 3."""
-    _heavy(beta)
-    return float(zeta(beta, rank + 1) / zeta(beta))
 
 
 def unseen_after(probabilities: np.ndarray, sizes: Sequence[int]) -> float:
@@ -53,8 +32,3 @@ def unseen_after(probabilities: np.ndarray, sizes: Sequence[int]) -> float:
         h = -math.expm1(-after / size * h)
     p = shares(probabilities)
     return float((p * np.exp(-sizes[0] * p * h)).sum())
-
-
-def _heavy(beta: float) -> None:
-    if not beta > 1:
-        raise ValueError(f"a power law over infinitely many types needs beta above 1, not {beta}")

@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from gristmill.evaluation.intervals import auc_by_chance, clopper_pearson
 from gristmill.evaluation.privacy.attacks import attack_all, domias, judged
 from gristmill.evaluation.privacy.distances import closeness, copies, nndr, twin_share
-from gristmill.evaluation.privacy.shadows import ShadowSpec, outliers, shadow_attack
 from gristmill.records.readers.tables import Column, TableSchema
 
 
@@ -103,26 +102,3 @@ SCHEMA = TableSchema(tuple(Column(f"x{i}", "numeric") for i in range(3)))
 
 def table(rows: np.ndarray) -> pa.Table:
     return pa.table({f"x{i}": rows[:, i].astype(np.float64) for i in range(3)})
-
-
-def test_shadow_models_find_the_outlier_of_a_memoriser_and_not_of_noise() -> None:
-    population = people(300, 5)[:, :3]
-    train = people(100, 6)[:, :3]
-    train[17] = [9, -9, 9]
-    assert outliers(train, 1).tolist() == [17]
-    spec = ShadowSpec(num_targets=1, num_shadows=6, num_trials=6, num_rows=60)
-
-    def memorises(rows: pa.Table, seed: int) -> pa.Table:
-        return rows
-
-    def ignores(rows: pa.Table, seed: int) -> pa.Table:
-        return table(people(60, seed)[:, :3])
-
-    told = shadow_attack(SCHEMA, table(train), table(population), memorises, spec, 0)
-    assert told[0]["row"] == 17 and told[0]["auc"] == 1 and told[0]["accuracy"]["rate"] == 1
-    told = shadow_attack(SCHEMA, table(train), table(population), ignores, spec, 0)
-    assert told[0]["accuracy"]["low"] < 0.5 < told[0]["accuracy"]["high"]
-    with pytest.raises(ValueError, match="between 1 and 10"):
-        ShadowSpec(num_targets=11)
-    with pytest.raises(ValueError, match="a shadow fit takes 1000 rows"):
-        shadow_attack(SCHEMA, table(train), table(population), ignores, ShadowSpec(), 0)
