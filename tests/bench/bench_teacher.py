@@ -49,7 +49,7 @@ print("RESULT", sum(len(r.outputs[0].token_ids) for r in replies) / seconds)
 THROUGH = """
 import sys, time
 from gristmill.cluster.connect import connected
-from gristmill.cluster.lots.run import Job, LotLoop
+from gristmill.cluster.lots.loop import Job, LotLoop
 from gristmill.cluster.lots.work import LotPipeline
 from gristmill.jobs.recipes.recipe import compile_recipe, load
 from gristmill.records.shards import Summary
