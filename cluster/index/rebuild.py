@@ -12,7 +12,7 @@ import ray
 
 from gristmill.cluster.index import snapshots
 from gristmill.cluster.index.snapshots import BadSnapshot, Claims, Stretch
-from gristmill.cluster.node_affinity import near
+from gristmill.cluster.node_affinity import node_options
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan
 from gristmill.records.readers.parquet import read_parquet
@@ -133,7 +133,7 @@ def read_back(
 
     A task is started when its answer is asked for: the caller bounds how many are under way.
     """
-    run = claims_task.options(num_returns=1 + len(bands), **near(source.store))
+    run = claims_task.options(num_returns=1 + len(bands), **node_options(source.store))
     shared = ray.put(source)
     for stretch in stretches:
         told, *slices = run.remote(shared, stretch, list(bands))
