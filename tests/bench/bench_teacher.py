@@ -62,11 +62,11 @@ def beat(state):
     global opened
     if opened is None and state.num_engines_open:
         opened = time.perf_counter()
-with connected(recipe.cluster, print):
+with connected(recipe.cluster):
     totals = Summary()
     store = open_store(sys.argv[2])
     job = Job(pipeline, mill.asked(store), store, recipe.cluster, recipe.limits, mill.generator, totals)
-    loop = LotLoop(job, beat, print)
+    loop = LotLoop(job, beat)
     pool = loop.pools[0]
     stop = pool.stop
     def stopped():
