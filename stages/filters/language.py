@@ -2,6 +2,7 @@
 
 import importlib.util
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -65,14 +66,14 @@ class Language(Stage):
     def check(self) -> None:
         if importlib.util.find_spec("py3langid") is None:
             raise UserError(f"{self.name}: package py3langid is missing; pip install py3langid")
-        known = set(load_identifier().nb_classes)
+        known = languages()
         for code in self.spec.keep:
             if code not in known:
                 raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(known))})")
 
     def open(self) -> None:
         if self._model is None:
-            self._model = Model()
+            self._model = model()
 
     def close(self) -> None:
         self._model = None
@@ -164,6 +165,18 @@ class Model:
             classes,
             scores,
         )
+
+
+@lru_cache(maxsize=1)
+def model() -> Model:
+    """The model of this process: loading it takes two seconds, and the stages of several runs read the same one."""
+    return Model()
+
+
+@lru_cache(maxsize=1)
+def languages() -> frozenset[str]:
+    """The codes of the languages that the model knows."""
+    return frozenset(load_identifier().nb_classes)
 
 
 def load_identifier() -> Any:
