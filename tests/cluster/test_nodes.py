@@ -29,7 +29,7 @@ def nodes() -> Iterator[tuple[dict[str, str], list]]:
         cluster.shutdown()
 
 
-@pytest.mark.slow  # the kill tests' short form kills a node, too
+@pytest.mark.nightly  # the kill tests' short form kills a node, too
 def test_a_node_is_lost_and_the_bytes_are_the_same(nodes, tmp_path: Path) -> None:
     env, (cluster, _, victim) = nodes
     recipe, out = canned(tmp_path, **SLOW), str(tmp_path / "out")

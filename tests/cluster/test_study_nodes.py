@@ -32,7 +32,7 @@ NUM_UNITS = 2 * 2 * 3
 NAMES = ("results.parquet", "summary.parquet")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 

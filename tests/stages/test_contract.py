@@ -22,6 +22,7 @@ from gristmill.stages.contract import Stage
 from gristmill.stages.judging.judge import Judge
 from gristmill.stages.registry import KINDS, stage_class
 from tests.engines.models import classifier, encoder, quality
+from tests.profiles import scaled
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
@@ -199,7 +200,7 @@ def test_every_kind_has_a_table() -> None:
 def test_the_laws_hold_on_any_batch(kind: str) -> None:
     stage = opened(kind)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=scaled(60), deadline=None)
     @given(BATCHES, st.integers(0, 3))
     def laws(batch: pa.RecordBatch, start: int) -> None:
         hold(stage, batch)

@@ -110,7 +110,7 @@ def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
     assert sum(number for kind, number in proxy.seen.items() if kind != "ok") >= 8, proxy.seen
 
 
-@pytest.mark.slow  # the kill tests' short form stops and freezes the store, too
+@pytest.mark.nightly  # the kill tests' short form stops and freezes the store, too
 def test_a_restart_and_a_freeze_are_waited_out(
     tmp_path: Path, server: S3Server, proxy: FaultProxy, undisturbed: dict[str, str]
 ) -> None:

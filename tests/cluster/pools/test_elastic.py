@@ -17,6 +17,7 @@ from ray.util.placement_group import placement_group_table
 from gristmill.cluster.pools.pool import Pool
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
+from tests import session
 from tests.conftest import ROOT, gristmill
 from tests.outputs import kept_hashes, wait_for_commits
 from tests.recipes import STAGES, canned
@@ -82,6 +83,7 @@ def test_several_gpus_come_as_one_placement_group(cluster: Cluster) -> None:
     cluster.add_node(num_cpus=2, num_gpus=2)
     cluster.add_node(num_cpus=2, num_gpus=4)
     cluster.wait_for_nodes()
+    session.stop_ray()
     ray.init(address=cluster.address, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
     try:
 
@@ -118,13 +120,14 @@ def test_several_gpus_come_as_one_placement_group(cluster: Cluster) -> None:
     [
         (["generator.num_gpus=8"], "no node can ever hold the generator, which takes 1 CPU + 8 GPU on one node"),
         (["generator.num_cpus=64"], "no node can ever hold the generator, which takes 64 CPU"),
-        (["cluster.replicas=3"], "3 engine(s) of 1 CPU are wanted"),
-        (["cluster.replicas=2"], "leave no CPU of 2 for the stages"),
-        (["cluster.pools.language.replicas=2"], "language: 2 engine(s) of 1 CPU leave no CPU"),
+        (["cluster.replicas=5"], "5 engine(s) of 1 CPU are wanted"),
+        (["cluster.replicas=4"], "leave no CPU of 4 for the stages"),
+        (["cluster.pools.language.replicas=4"], "language: 4 engine(s) of 1 CPU leave no CPU"),
     ],
 )
 def test_what_has_no_room_is_refused_before_anything_starts(settings: list[str], words: str, tmp_path: Path) -> None:
-    recipe = canned(tmp_path, generator={"pooled": True}, cluster={"num_cpus": 2})
+    assert session.NUM_CPUS == 4
+    recipe = canned(tmp_path, generator={"pooled": True}, cluster={"num_cpus": None})
     done = gristmill("produce", recipe, "--out", str(tmp_path / "out"), *(w for s in settings for w in ("--set", s)))
     assert done.returncode == 2
     assert words in done.stderr, done.stderr
@@ -139,7 +142,7 @@ def test_a_stage_in_a_pool_of_its_own_gives_the_same_bytes(tmp_path: Path) -> No
         generator={"pooled": True},
         cluster={"num_cpus": 5, "pools": {"language": {"replicas": 2}, names[0]: {"replicas": 1}}},
     )
-    pooled = gristmill("produce", recipe, "--out", f"{tmp_path}/pools/out")
+    pooled = gristmill("produce", recipe, "--out", f"{tmp_path}/pools/out", own_process=True)  # for its five CPUs
     assert pooled.returncode == 0, pooled.stderr
     assert kept_hashes(f"{tmp_path}/pools/out") == kept_hashes(f"{tmp_path}/plain/out")
     wrong = gristmill("produce", recipe, "--out", f"{tmp_path}/pools/out", "--set", "cluster.pools.langauge.replicas=1")

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from gristmill.evaluation.laws import discrete as law
 from gristmill.evaluation.laws import tails
 from gristmill.evaluation.laws.precision import check
+from tests.profiles import scaled
 
 ZIPF = law.zipf(50)
 
@@ -108,7 +109,7 @@ def test_sampled_chains_follow_the_temperature() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(1, 100))
-@settings(max_examples=60)
+@settings(max_examples=scaled(60))
 def test_bounds_of_shares(weights: list[float], n: int) -> None:
     if not sum(weights):
         with pytest.raises(ValueError, match="not all 0"):

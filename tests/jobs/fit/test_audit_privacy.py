@@ -278,7 +278,7 @@ def test_sums_without_noise_give_every_coin_away() -> None:
     assert abs(np.corrcoef(scores_by_sums(noisy, known, added), coins)[0, 1]) < 0.6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_and_run_again_it_is_the_audit_of_the_first_coins(tmp_path: Path) -> None:
     model = {"kind": "tvae", "epochs": 60, "batch_size": 50, "latent": 8, "hidden": [16]}
     recipe = recipe_of(tmp_path, "tvae", model=model, train={"checkpoint_s": 0.2})

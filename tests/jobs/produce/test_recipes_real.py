@@ -85,7 +85,7 @@ def check(made: pa.RecordBatch, generator: TextGenerator) -> None:
             assert all(turn["prompt"] for turn in asked) and all(turn["tokens_in"] for turn in row["turns"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_whole_recipe(name: str, tmp_path: Path) -> None:
