@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests import profiles, session
+from tests.engine import SharedEngine
 from tests.session import ROOT, gristmill
 
 __all__ = ["ROOT", "gristmill", "profiles"]
@@ -16,10 +17,11 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file go to one worker, since they share fixtures."""
+    """The tests of a file go to one worker, since they share fixtures, and so do those that share the engine."""
+    items.sort(key=lambda item: bool(item.get_closest_marker("kills_engine")))
     for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+        is_lent = "shared_engine" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("engine" if is_lent else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -41,6 +43,15 @@ def s3(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     for name, value in s3_server.items():
         monkeypatch.setenv(name, value)
     return "s3://mill"
+
+
+@pytest.fixture(scope="session")
+def shared_engine() -> Iterator[SharedEngine]:
+    """The real engine, one for all tests that ask for it."""
+    shared = SharedEngine()
+    yield shared
+    shared.close()
+    shared.loop.close()
 
 
 @pytest.fixture(scope="session")
