@@ -21,15 +21,21 @@ ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack"}
 NUM_CPUS = 4  # logical: recipes that ask for more engines than that are tested for being refused
 RAY_DATA_ACTORS = {"_StatsActor", "AutoscalingRequester"}  # stay for as long as their Ray
 REST_TIMEOUT_S = 60.0
+PATIENCE_S = 500.0  # until what a test waits for must have come, however busy the machine: below the limit of a test
 
 _owned = contextlib.ExitStack()  # what is ended with the session
 _server: list[S3Server] = []
 
 
+def new_folder(name: str) -> Path:
+    """A folder that is removed at the end of the session."""
+    return Path(_owned.enter_context(tempfile.TemporaryDirectory(prefix=f"{name}-", ignore_cleanup_errors=True)))
+
+
 def s3_server() -> S3Server:
     """The S3 server of the session, started by its first user."""
     if not _server:
-        server = S3Server(Path(tempfile.mkdtemp(prefix="seaweedfs-")))
+        server = S3Server(new_folder("seaweedfs"))
         with _unmarked():
             server.start()
         _server.append(server)
@@ -71,7 +77,7 @@ def end() -> None:
 
 
 def gristmill(
-    *arguments: str, env: dict[str, str] | None = None, timeout: float = 300, own_process: bool = False
+    *arguments: str, env: dict[str, str] | None = None, timeout: float = PATIENCE_S, own_process: bool = False
 ) -> subprocess.CompletedProcess:
     """Run the command line, in this process and on the Ray of the session wherever that shows the same.
 

@@ -29,6 +29,7 @@ from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.stores.contract import open_store
 from tests.browser import browser, look
 from tests.conftest import ROOT, gristmill
+from tests.outputs import PATIENCE_S
 from tests.recipes import write
 
 COLUMNS = [
@@ -293,7 +294,7 @@ def test_killed_and_run_again_it_is_the_audit_of_the_first_coins(tmp_path: Path)
         time.sleep(0.05)
     assert run.poll() is None
     os.kill(run.pid, signal.SIGKILL)
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)
     assert not (tmp_path / "model" / "audit.json").exists()
     begun = json.loads((work / "coins.json").read_text())
     again = gristmill(*command[3:])
