@@ -1,11 +1,13 @@
 PY := .venv/bin/python
 export VLLM_NO_USAGE_STATS := 1
 export RAY_USAGE_STATS_ENABLED := 0
+# Tests of one group (a file, or those that share an engine) run on one worker.
+PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
 
-.PHONY: help setup setup-test demo test test-slow check bench oracles chaos clean
+.PHONY: help setup setup-test demo test test-nightly test-all check bench oracles chaos reference clean
 
 help:            ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 15
 
 setup:           ## install what gristmill runs into .venv, pinned (PROFILE=gpu on GPU nodes)
 	@scripts/setup.sh
@@ -21,11 +23,14 @@ check: setup-test ## ruff and mypy
 	$(PY) -m ruff format --check .
 	scripts/typecheck.sh
 
-test: check      ## the checks and the tests
-	$(PY) -m pytest
+test: check      ## the checks and the tests, on two workers; ARGS=tests/records for some of them
+	$(PY) -m pytest $(PARALLEL) --durations=25 $(ARGS)
 
-test-slow: setup-test ## the tests too long for `make test`
-	$(PY) -m pytest -m slow --timeout=3000
+test-nightly: setup-test ## the tests too long for `make test`
+	HYPOTHESIS_PROFILE=nightly $(PY) -m pytest -m nightly --timeout=3000 --durations=25 $(ARGS)
+
+test-all: check  ## every test, with many examples of each law
+	HYPOTHESIS_PROFILE=nightly $(PY) -m pytest $(PARALLEL) -m "nightly or not nightly" --timeout=3000 --durations=25 $(ARGS)
 
 bench: setup-test ## the benchmarks of docs/benchmarks.md, each beside its peer or limit
 	$(PY) -m tests.bench

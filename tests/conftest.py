@@ -1,33 +1,40 @@
-"""Fixtures: a real S3 server, a local Ray, small recipes."""
+"""Fixtures: a real S3 server, a local Ray; hypothesis profiles; which tests share a worker of pytest-xdist."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
-from tests.s3server import S3Server
+from tests import profiles, session
+from tests.engine import SharedEngine
+from tests.session import ROOT, gristmill
 
-settings.register_profile("gristmill", deadline=None)  # shared cores: no timed tests
-settings.load_profile("gristmill")
+__all__ = ["ROOT", "gristmill", "profiles"]
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-ROOT = Path(__file__).parent.parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file go to one worker, since they share fixtures, and so do those that share the engine."""
+    items.sort(key=lambda item: bool(item.get_closest_marker("kills_engine")))
+    for item in items:
+        is_lent = "shared_engine" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("engine" if is_lent else item.nodeid.partition("::")[0]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared() -> Iterator[None]:
+    """Ends the Ray and the servers that the session has started."""
+    yield
+    session.end()
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A real SeaweedFS S3 server on loopback; yields the environment that reaches it."""
-    server = S3Server(tmp_path_factory.mktemp("seaweedfs"))
-    server.start()
-    try:
-        yield server.env
-    finally:
-        server.kill()
+def s3_server() -> dict[str, str]:
+    """A real SeaweedFS S3 server on loopback: the environment that reaches it."""
+    return session.s3_server().env
 
 
 @pytest.fixture
@@ -38,13 +45,16 @@ def s3(s3_server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> str:
     return "s3://mill"
 
 
-def gristmill(*arguments: str, env: dict[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess:
-    """Run the command line as a user would, in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "gristmill", *arguments],
-        cwd=ROOT,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+@pytest.fixture(scope="session")
+def shared_engine() -> Iterator[SharedEngine]:
+    """The real engine, one for all tests that ask for it."""
+    shared = SharedEngine()
+    yield shared
+    shared.close()
+    shared.loop.close()
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> None:
+    """The Ray of the session, in this process: 4 CPUs."""
+    session.start_ray()

@@ -129,8 +129,8 @@ class BandShards:
     def ask(self, unsent: Claims, queries: np.ndarray, first_unsettled: int) -> np.ndarray:
         """Send claims, then look up the keys `queries`, uint64 (n, bands): owners int64 (n,).
 
-        `stages.dedup.bandindex.merge_answers` joins the answers of the actors. Sending the same claims twice is harmless.
-        Raises IndexLost.
+        `stages.dedup.bandindex.merge_answers` joins the answers of the actors. Sending the same claims twice
+        is harmless. Raises IndexLost.
         """
         keys, owners = unsent
         calls = [

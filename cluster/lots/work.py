@@ -65,6 +65,15 @@ class LotPipeline:
         self.is_open = True
         return self
 
+    def close(self) -> None:
+        """Free what `open` has loaded."""
+        if self.generator is not None:
+            self.generator.close()
+        for stage in self.stages:
+            if stage.name not in self.pooled:
+                stage.close()
+        self.is_open = False
+
 
 @dataclass(frozen=True)
 class LotResult:
@@ -90,6 +99,8 @@ def opened(pipeline_ref: Sequence[ray.ObjectRef]) -> LotPipeline:
     """
     key = pipeline_ref[0].hex()
     if key not in _OPEN:
+        while _OPEN:  # of an earlier run of the same driver, on a Ray of its own
+            _OPEN.popitem()[1].close()
         pa.set_cpu_count(1)  # Ray schedules cores; a thread pool in a task would use them twice
         _OPEN[key] = ray.get(pipeline_ref[0]).open()
     return _OPEN[key]

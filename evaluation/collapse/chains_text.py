@@ -9,7 +9,7 @@ import numpy as np
 from gristmill.evaluation.collapse.text import BUCKETS, RealWords, histogram, of_texts, perplexity
 from gristmill.evaluation.text import Tokens
 
-LogProbabilities = Iterable[Sequence[float]]
+LogProbabilities = Iterable[Sequence[float] | np.ndarray]
 
 
 def recall_name(low: int, high: int | None) -> str:

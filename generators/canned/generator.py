@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from gristmill.engines.vllm import Messages, Reply
 from gristmill.generators.canned.values import text_of
-from gristmill.generators.canned.words import Bank
+from gristmill.generators.canned.words import bank
 from gristmill.generators.contract import Needs
 from gristmill.generators.text.contract import ChatEngine, Method, mix
 from gristmill.generators.text.generator import TextGenerator
@@ -74,7 +74,7 @@ class CannedEngine:
         self.synchronous = not (spec.pooled and spec.seconds_per_ask)
         self._free_at = 0.0  # when the engine has answered all that it was asked
         self.quotes = quotes
-        self.bank = Bank()
+        self.bank = bank()
         self.edges = (
             spec.duplicates * UNIT,
             (spec.duplicates + spec.contaminated) * UNIT,

@@ -1,5 +1,7 @@
 """A bank of plain English sentences, made once from word lists, for texts that cost microseconds."""
 
+from functools import lru_cache
+
 from gristmill.generators.text.contract import mix
 
 NOUNS = """
@@ -85,3 +87,9 @@ class Bank:
             parts.append("\n" if number % PARAGRAPH == PARAGRAPH - 1 else " ")
             draws >>= DRAW_BITS
         return "".join(parts[:-1])
+
+
+@lru_cache(maxsize=1)
+def bank() -> Bank:
+    """The bank of this process: writing its sentences takes a second."""
+    return Bank()

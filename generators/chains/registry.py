@@ -18,5 +18,5 @@ KINDS: Kinds = {
 
 def chain_class(kind: str) -> type[ChainFamily]:
     """The class of chain family `kind`. Raises UserError naming the nearest kind."""
-    cls: type[ChainFamily] = kind_class(KINDS, kind, "family")
+    cls: type[ChainFamily] = kind_class(KINDS, kind, "family", ChainFamily, "gristmill.chains")
     return cls

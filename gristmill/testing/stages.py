@@ -74,7 +74,7 @@ def random_batches(stage: Stage, seed: int = 0) -> Iterator[pa.RecordBatch]:
     names = [name for name in dict.fromkeys(["text", *stage.reads()]) if name not in given.names]
     schema = pa.schema([*given, *(_fitting(stage, name) for name in names), REJECT])
     for number in range(NUM_BATCHES):
-        rejects = [DEAD] if number == 1 else [None, None, DEAD]
+        rejects: list[str | None] = [DEAD] if number == 1 else [None, None, DEAD]
         rows = [_row(draw, schema, place, rejects) for place in range(draw.randint(1, MAX_ROWS))]
         yield pa.RecordBatch.from_pylist(rows, schema)
 

@@ -212,7 +212,8 @@ class _Walk:
         recomputed = self.dedup.find(sample).columns[signature]
         if not self.dedup.agree(column.slice(0, SAMPLE_PER_LOT), recomputed):
             self.findings.add(
-                f"{name}: a row's {signature} is not that of its {self.dedup.signature_source}: one of the two was altered"
+                f"{name}: a row's {signature} is not that of its {self.dedup.signature_source}: "
+                "one of the two was altered"
             )
         keys = self.dedup.keys(column)
         first = self.findings.num_checked.get("signatures", 0)

@@ -1,6 +1,7 @@
 """Rejects rows in other languages, by the model of py3langid over Arrow bytes (140 languages, no download)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, ClassVar
 
@@ -64,15 +65,15 @@ class Language(Stage):
 
     def check(self) -> None:
         check_release(self.name)
-        languages = set(load_identifier().nb_classes)
+        known = languages()
         for code in self.spec.keep:
-            if code not in languages:
-                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(languages))})")
+            if code not in known:
+                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(known))})")
 
     def open(self) -> None:
         if self._model is None:
             check_release(self.name)
-            self._model = Model()
+            self._model = model()
 
     def close(self) -> None:
         self._model = None
@@ -182,6 +183,18 @@ class Model:
             classes,
             scores,
         )
+
+
+@lru_cache(maxsize=1)
+def model() -> Model:
+    """The model of this process: loading it takes two seconds, and the stages of several runs read the same one."""
+    return Model()
+
+
+@lru_cache(maxsize=1)
+def languages() -> frozenset[str]:
+    """The codes of the languages that the model knows."""
+    return frozenset(load_identifier().nb_classes)
 
 
 def load_identifier() -> Any:

@@ -69,7 +69,7 @@ class Campaign:
         """The output of the same recipe on a local Ray and a local folder, where nothing happens."""
         out = str(self.keep / "undisturbed")
         self.say(f"undisturbed run into {out}")
-        done = gristmill("produce", self._recipe(), "--out", out, timeout=3600)
+        done = gristmill("produce", self._recipe(), "--out", out, timeout=3600, own_process=True)
         if done.returncode != 0:
             raise Failed(f"the undisturbed run: exit {done.returncode}: {done.stderr[-2000:]}")
         return out

@@ -28,7 +28,7 @@ def test_one_kill_of_each_kind(tmp_path: Path) -> None:
     assert (tmp_path / "kills.json").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(7200)
 def test_fifty_kills(tmp_path: Path) -> None:
     done = chaos("--kills", "50", "--seed", "1", "--keep", str(tmp_path), timeout=7000)
@@ -48,7 +48,7 @@ def bearing(mark: str) -> list[str]:
     return found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_the_script_itself_is_ended(tmp_path: Path, signal_number: int) -> None:
     mark = secrets.token_hex(8)

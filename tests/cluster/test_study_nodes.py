@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT, gristmill
+from tests.outputs import PATIENCE_S
 
 STUDY = """
 name = "nodes"
@@ -32,7 +33,7 @@ NUM_UNITS = 2 * 2 * 3
 NAMES = ("results.parquet", "summary.parquet")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
     from ray.cluster_utils import Cluster
 
@@ -53,7 +54,7 @@ def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
             time.sleep(0.02)
         num_done = _num_done(tmp_path / "three")
         cluster.remove_node(others[0], allow_graceful=False)
-        output, _ = run.communicate(timeout=200)
+        output, _ = run.communicate(timeout=PATIENCE_S)
     finally:
         cluster.shutdown()
     assert run.returncode == 0, output

@@ -84,7 +84,7 @@ def test_the_script_parses() -> None:
     assert all(line.startswith("#") for line in lines[:last])  # Slurm stops reading at the first command
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_run_is_requeued_when_its_time_is_up_and_then_resumes(sbatch, tmp_path: Path) -> None:
     slow = {"generator": {"seconds_per_ask": 0.05, "pooled": True}, "cluster": {"num_cpus": None, "replicas": 2}}
     recipe, out = canned(tmp_path, num_asks=640, stages=STAGES, **slow), str(tmp_path / "out")

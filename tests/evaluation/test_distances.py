@@ -8,6 +8,7 @@ from scipy.spatial.distance import cdist
 
 from gristmill.evaluation import distances
 from gristmill.evaluation.distances import blocks, nearest, rounding
+from tests.profiles import scaled
 
 
 def points(num: int, width: int, seed: int) -> np.ndarray:
@@ -15,7 +16,7 @@ def points(num: int, width: int, seed: int) -> np.ndarray:
 
 
 @given(st.integers(1, 40), st.integers(6, 60), st.integers(1, 8), st.integers(1, 3), st.integers(0, 9))
-@settings(max_examples=40)
+@settings(max_examples=scaled(40))
 def test_nearest_is_what_scipy_finds_whatever_the_blocks(num: int, others: int, width: int, k: int, seed: int) -> None:
     rows, there = points(num, width, seed), points(others, width, seed + 1)
     wanted = np.sort(cdist(rows, there), axis=1)[:, :k]

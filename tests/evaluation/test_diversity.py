@@ -11,6 +11,7 @@ from scipy.spatial.distance import cdist
 
 from gristmill.evaluation import diversity
 from gristmill.records.readers.tables import Column, TableSchema
+from tests.profiles import scaled
 
 
 def naive(real: np.ndarray, synthetic: np.ndarray, k: int) -> dict[str, float]:
@@ -28,7 +29,7 @@ def naive(real: np.ndarray, synthetic: np.ndarray, k: int) -> dict[str, float]:
 
 
 @given(st.integers(6, 40), st.integers(6, 40), st.floats(0, 2), st.integers(0, 20))
-@settings(max_examples=30)
+@settings(max_examples=scaled(30))
 def test_prdc_is_its_definition(num: int, others: int, shift: float, seed: int) -> None:
     draws = np.random.default_rng(seed)
     real, synthetic = draws.normal(size=(num, 3)), draws.normal(shift, 1, (others, 3))

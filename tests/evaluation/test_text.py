@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gristmill.evaluation import text
 from gristmill.records.words import tokens
 from tests.oracles.bleu import bleu
+from tests.profiles import scaled
 
 
 def words(line: str) -> list[str]:
@@ -40,7 +41,7 @@ def test_bleu_of_the_papers_examples() -> None:
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=4, max_size=9), min_size=2, max_size=6))
-@settings(max_examples=50)
+@settings(max_examples=scaled(50))
 def test_self_bleu_is_bleu_against_all_others(texts: list[list[str]]) -> None:
     each = [bleu(t, texts[:i] + texts[i + 1 :], 4, 0.1) for i, t in enumerate(texts)]
     assert text.self_bleu(texts) == pytest.approx(np.mean(each))

@@ -1,4 +1,4 @@
-"""The real engine with the demo teacher: one start serves every test here."""
+"""The real engine with the demo teacher."""
 
 import asyncio
 import json
@@ -7,11 +7,9 @@ import pyarrow as pa
 import pytest
 
 from gristmill.engines.vllm import AskRefused, EngineDead
-from gristmill.generators.teacher import Teacher, TeacherSpec
-from gristmill.generators.text.registry import method_class
 from gristmill.records.ids import lot_seeds, row_id
 from gristmill.records.schema import ask_schema
-from gristmill.records.spec import build
+from tests import engine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
 PRINT = "1" * 32
@@ -40,25 +38,15 @@ def asks(texts, lot=0):
 
 
 @pytest.fixture(scope="module")
-def engine_loop():
-    with asyncio.Runner() as runner:
-        yield runner
+def engine_loop(shared_engine):
+    return shared_engine.loop
 
 
 @pytest.fixture(scope="module")
-def teacher(engine_loop):
-    method = method_class("prompt")
-    table = {
-        "model": "package:smollm2",
-        "engine": {"max_model_len": 1024, "max_num_seqs": 16},
-        "sampling": {"temperature": 0.8, "min_p": 0.05, "max_tokens": 24},
-        "kv_cache_gb": 1,
-    }
-    made = Teacher(build(TeacherSpec, table, "generator"), method(build(method.Spec, {"template": "{text}"}, "method")))
-    made.check()
-    made.open()
-    yield made
-    made.close()
+def teacher(shared_engine):
+    made = engine.teacher(sampling={"temperature": 0.8, "min_p": 0.05, "max_tokens": 24})
+    made._engine = shared_engine.engine
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +109,8 @@ def test_what_the_engine_refuses_is_one_ask(engine_loop, teacher):
     assert engine_loop.run(teacher._engine.chat("hello", {"max_tokens": 2}, 1)).tokens_out == 2
 
 
-def test_a_dead_engine_is_told_from_a_bad_ask(engine_loop, teacher):
-    """The last test: it ends the engine."""
+@pytest.mark.kills_engine
+def test_a_dead_engine_is_told_from_a_bad_ask(engine_loop, teacher, shared_engine):
 
     async def killed():
         asking = asyncio.ensure_future(teacher._engine.chat("hello", {"max_tokens": 900, "ignore_eos": True}, 1))
@@ -134,5 +122,6 @@ def test_a_dead_engine_is_told_from_a_bad_ask(engine_loop, teacher):
     with pytest.raises(EngineDead):
         engine_loop.run(asyncio.wait_for(killed(), 60))
     teacher.close()
+    shared_engine.close()
     with pytest.raises(EngineDead):
         engine_loop.run(teacher.make(asks(questions(1))))

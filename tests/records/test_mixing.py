@@ -12,6 +12,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.mixing.draws import distinct
 from gristmill.records.mixing.mixing import Mixture, check, golden_weight, plan
 from gristmill.records.mixing.regimes import FIRST, PRESETS, REAL, SYNTHETIC, Regime, Source, preset
+from tests.profiles import scaled
 
 N, CHAINS = 40, 3
 
@@ -109,7 +110,7 @@ regimes = st.builds(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 @example(Regime(pool="subsample", growth=1.3, synthetic_max=0.25, shortfall="resample"), 5, 2, 0.25)
 @given(regimes, st.integers(2, 7), st.integers(1, 60), st.floats(0, 1))
 def test_no_mixture_is_above_its_cap(regime: Regime, generation: int, n: int, kept: float) -> None:

@@ -22,6 +22,7 @@ from gristmill.stages.judging.judge import Judge
 from gristmill.stages.registry import KINDS, stage_class
 from gristmill.testing import check_batch, check_stage
 from tests.engines.models import classifier, encoder, quality
+from tests.profiles import scaled
 
 # A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
 TABLES: dict[str, dict[str, Any]] = {
@@ -184,7 +185,7 @@ def test_the_laws_hold(kind: str) -> None:
 def test_the_laws_hold_on_any_batch(kind: str) -> None:
     stage = opened(kind)
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=scaled(60), deadline=None)
     @given(BATCHES, st.integers(0, 3))
     def laws(batch: pa.RecordBatch, start: int) -> None:
         check_batch(stage, batch)

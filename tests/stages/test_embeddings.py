@@ -15,6 +15,7 @@ from gristmill.records.errors import UserError
 from gristmill.stages import embeddings as embedding
 from gristmill.stages.embeddings import DEFAULT, Encoder, cosines, dots, quantise, split_evenly, windows
 from tests.engines.models import encoder
+from tests.profiles import scaled
 
 SENTENCES = (
     "The mill stands by the river, and the river turns its wheel.",
@@ -106,7 +107,7 @@ def test_parts_cover_and_differ_by_one_at_most(length: int, size: int) -> None:
     assert all(a[1] == b[0] for a, b in pairwise(found))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=scaled(50), deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([24, 384, 1024, 1536]))
 def test_products_are_exact_and_rounding_moves_a_cosine_by_little(seed: int, dimension: int) -> None:
     draw = np.random.default_rng(seed)

@@ -15,11 +15,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from gristmill.cluster.connect import connected
 from gristmill.cluster.errors import RunFailed
 from gristmill.cluster.index import snapshots
 from gristmill.cluster.index.rebuild import ClaimSource
-from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.shards import KEPT, shard_name
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
@@ -28,18 +26,18 @@ from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, resolve
 from gristmill.stages.dedup.bloomindex import BloomIndex
 from gristmill.stages.dedup.texts import DedupSpec
 from tests.cluster.index.claims import SPEC, Claimer, Lots
+from tests.profiles import scaled
 
 BLOOM = replace(SPEC, index="bloom", bloom_rows=600, bloom_error=0.05)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def local_ray(s3_server: dict[str, str]) -> Iterator[None]:
-    """A Ray whose workers can reach the test bucket."""
+def local_ray(ray_session: None, s3_server: dict[str, str]) -> Iterator[None]:
+    """A Ray whose workers can reach the test bucket, as this process can."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.items():
             patch.setenv(name, value)
-        with connected(ClusterSpec(num_cpus=2)):
-            yield
+        yield
 
 
 def bloom_pass(lots: Lots) -> list[int]:
@@ -131,9 +129,9 @@ def test_whatever_befalls_the_verdicts_are_those_of_a_plain_pass(spec: DedupSpec
     check(claimer)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(3000)
-@settings(max_examples=25, phases=[Phase.generate])
+@settings(max_examples=scaled(25), phases=[Phase.generate])
 @given(st.integers(2, 2**32 - 1), st.booleans())
 def test_whatever_befalls_at_length(tmp_path_factory: pytest.TempPathFactory, seed: int, is_exact: bool) -> None:
     claimer = Claimer(Lots(seed, SPEC if is_exact else BLOOM), LocalStore(str(tmp_path_factory.mktemp("out"))))

@@ -10,8 +10,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import outputs
 from tests.conftest import ROOT, gristmill
-from tests.outputs import kept_hashes, num_committed, wait_for_commits
+from tests.outputs import PATIENCE_S, kept_hashes, num_committed, wait_for_commits
 from tests.recipes import AT_ONCE, canned
 
 NUM_LOTS = 20
@@ -24,15 +25,11 @@ def start(recipe: str, out: str, *more: str) -> subprocess.Popen:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = gristmill("produce", canned(folder, **SLOW), "--out", str(folder / "out"), *AT_ONCE)
-    assert done.returncode == 0, done.stderr
-    assert gristmill("audit", str(folder / "out")).returncode == 0
-    return kept_hashes(str(folder / "out"))
+def undisturbed() -> dict[str, str]:
+    return kept_hashes(outputs.undisturbed())
 
 
-def kill_one(run: subprocess.Popen, title: str, timeout_s: float = 60) -> None:
+def kill_one(run: subprocess.Popen, title: str, timeout_s: float = PATIENCE_S) -> None:
     """SIGKILL of the first process that works under this title; between two tasks a worker is called otherwise."""
     end = time.monotonic() + timeout_s
     while time.monotonic() < end:
@@ -75,7 +72,7 @@ def test_workers_and_the_dedup_index_die(tmp_path: Path, undisturbed: dict[str, 
     for lots, title in ((3, "ray::process_task"), (6, "ray::BandShard"), (9, "ray::process_task")):
         wait_for_commits(out, lots, run)
         kill_one(run, title)
-    output, _ = run.communicate(timeout=240)
+    output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
     assert "trying again" in output
     assert kept_hashes(out) == undisturbed
@@ -88,7 +85,7 @@ def test_ctrl_c_ends_after_the_lots_in_commit_and_tells_how_to_go_on(
     run = start(recipe, out)
     wait_for_commits(out, 2, run)
     run.send_signal(signal.SIGINT)
-    output, _ = run.communicate(timeout=120)
+    output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 130, output
     assert f"gristmill produce {recipe} --out {out}" in output
     assert gristmill("audit", out).returncode == 0  # what is there is whole
@@ -102,7 +99,7 @@ def test_a_second_driver_stops_and_harms_nothing(tmp_path: Path, undisturbed: di
     second = gristmill("produce", recipe, "--out", out)
     assert second.returncode == 2
     assert "is being written by another driver" in second.stderr
-    output, _ = run.communicate(timeout=240)
+    output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
     assert kept_hashes(out) == undisturbed
 
@@ -121,7 +118,7 @@ def test_a_killed_engine_is_replaced_and_its_lots_are_made_again(tmp_path: Path,
     for lots in (3, 8):
         wait_for_commits(out, lots, run)
         kill_one(run, "ray::Replica")
-    output, _ = run.communicate(timeout=240)
+    output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
     assert "lost its worker while making; trying again" in output
     assert kept_hashes(out) == undisturbed

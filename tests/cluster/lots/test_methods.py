@@ -1,7 +1,5 @@
 """Whole runs of every method: other replicas and other numbers of lots in flight write the same bytes."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,36 +10,13 @@ from tests.generators.text.test_every_method import TABLES, fields
 from tests.outputs import kept_hashes
 from tests.recipes import write
 
-QUICK = ("annotate", "dialogue")  # gathered calls, and calls one after another; the others are slow tests
+QUICK = ("annotate", "dialogue")  # gathered calls, and calls one after another; the others are nightly
 NUM_LOTS = 5
 WIDE = {"window": 4, "replicas": 2, "lots_per_replica": 2}
 
 
-@pytest.fixture(scope="module")
-def local_ray() -> Iterator[None]:
-    """One Ray for all the runs of this file: starting it takes longer than they do."""
-    import ray
-
-    from gristmill.cluster.connect import WORKER_ENV
-
-    assert not ray.is_initialized()
-    os.environ.pop("RAY_ADDRESS", None)
-    ray.init(
-        address="local",
-        num_cpus=3,
-        include_dashboard=False,
-        log_to_driver=False,
-        namespace="gristmill",
-        runtime_env={"env_vars": WORKER_ENV},
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.slow) for k in KINDS])
-def test_the_same_bytes_whatever_the_cluster(kind: str, local_ray: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [k if k in QUICK else pytest.param(k, marks=pytest.mark.nightly) for k in KINDS])
+def test_the_same_bytes_whatever_the_cluster(kind: str, ray_session: None, tmp_path: Path) -> None:
     def run(name: str, pooled: bool, cluster: dict) -> dict[str, str]:
         recipe = {
             "name": "every-method",

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from gristmill.records.stores.retry import VARIABLE
+from tests import outputs
 from tests.conftest import ROOT, gristmill
 from tests.faults import KINDS, FaultProxy, faults
-from tests.outputs import kept_hashes, num_committed, wait_for_commits
+from tests.outputs import PATIENCE_S, kept_hashes, num_committed, wait_for_commits
 from tests.recipes import AT_ONCE, canned
 from tests.s3server import KEYS, S3Server
 
@@ -23,11 +24,8 @@ QUICK = tuple(kind for kind in KINDS if not kind.startswith("freeze"))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    folder = tmp_path_factory.mktemp("undisturbed")
-    done = gristmill("produce", canned(folder, **SIZE), "--out", str(folder / "out"), *AT_ONCE)
-    assert done.returncode == 0, done.stderr
-    return kept_hashes(str(folder / "out"))
+def undisturbed() -> dict[str, str]:
+    return kept_hashes(outputs.undisturbed(num_asks=NUM_LOTS * 32))
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +73,7 @@ def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
     run = start(recipe, out, through(proxy, 8))
     wait_for_commits(out, 3, run)
     proxy.always = "expired"
-    output, _ = run.communicate(timeout=120)
+    output, _ = run.communicate(timeout=PATIENCE_S)
     line = assert_clean_stop(run.returncode, output)
     assert out in line and "access refused" in line and "ExpiredToken" in line and "AWS_SESSION_TOKEN" in line
     assert num_committed(out) < NUM_LOTS
@@ -86,7 +84,7 @@ def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
     server.kill()
     killed = time.monotonic()
     try:
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=PATIENCE_S)
         line = assert_clean_stop(run.returncode, output)
         assert out in line and f"http://127.0.0.1:{proxy.port}" in line and "AWS_ENDPOINT_URL" in line
         assert time.monotonic() - killed < 60
@@ -110,7 +108,7 @@ def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
     assert sum(number for kind, number in proxy.seen.items() if kind != "ok") >= 8, proxy.seen
 
 
-@pytest.mark.slow  # the kill tests' short form stops and freezes the store, too
+@pytest.mark.nightly  # the kill tests' short form stops and freezes the store, too
 def test_a_restart_and_a_freeze_are_waited_out(
     tmp_path: Path, server: S3Server, proxy: FaultProxy, undisturbed: dict[str, str]
 ) -> None:
@@ -124,7 +122,7 @@ def test_a_restart_and_a_freeze_are_waited_out(
     server.freeze()
     time.sleep(10)
     server.thaw()
-    output, _ = run.communicate(timeout=240)
+    output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
     assert "cannot reach" in output and "trying again for up to 60 s" in output
     assert kept_hashes(out) == undisturbed

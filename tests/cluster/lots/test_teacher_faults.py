@@ -14,7 +14,7 @@ from tests.conftest import gristmill
 from tests.outputs import kept_hashes, wait_for_commits
 from tests.recipes import teacher
 
-pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.vllm, pytest.mark.nightly, pytest.mark.timeout(1800)]
 CLUSTER = {"num_cpus": 2, "lots_per_replica": 2, "stall_timeout_s": 30}
 
 

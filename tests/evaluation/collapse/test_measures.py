@@ -11,6 +11,7 @@ from scipy.stats import norm, wasserstein_distance
 from gristmill.evaluation.collapse import measures as collapse
 from gristmill.evaluation.collapse.measures import Holdout
 from gristmill.evaluation.joint import frechet
+from tests.profiles import scaled
 
 
 def rows(seed: int, *shape: int) -> np.ndarray:
@@ -35,7 +36,7 @@ def test_covariances_of_many_chains() -> None:
 
 
 @given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 3), st.integers(0, 30))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=scaled(80), deadline=None)
 def test_wasserstein_is_scipys(n: int, m: int, d: int, seed: int) -> None:
     left, right = rows(seed, 2, n, d), rows(seed + 100, m, d).round(1)
     found = collapse.wasserstein(left, right)

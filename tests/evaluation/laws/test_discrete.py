@@ -10,6 +10,7 @@ from gristmill.evaluation.laws import tails
 from gristmill.evaluation.laws.precision import check
 from tests.oracles.laws import discrete as oracle_discrete
 from tests.oracles.laws import tails as oracle_tails
+from tests.profiles import scaled
 
 ZIPF = oracle_discrete.zipf(50)
 
@@ -110,7 +111,7 @@ def test_sampled_chains_follow_the_temperature() -> None:
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(1, 100))
-@settings(max_examples=60)
+@settings(max_examples=scaled(60))
 def test_bounds_of_shares(weights: list[float], n: int) -> None:
     if not sum(weights):
         with pytest.raises(ValueError, match="not all 0"):

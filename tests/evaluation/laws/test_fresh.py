@@ -11,6 +11,7 @@ from gristmill.evaluation.laws import gaussian
 from gristmill.evaluation.laws.precision import check
 from gristmill.records.mixing.mixing import golden_weight
 from tests.oracles.laws import fresh as oracle
+from tests.profiles import scaled
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_biased_plateaus(n: int, real: float, bias: float, plateau: float) -> No
 
 
 @given(st.integers(2, 5000), st.floats(0.01, 1), st.floats(0, 1))
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=scaled(60))
 def test_the_plateau_is_where_steps_end(n: int, real: float, bias: float) -> None:
     inside = oracle.plateau(n, real, bias)
     within = real + (1 - real) * bias * inside

@@ -14,6 +14,7 @@ from gristmill.evaluation.laws.precision import check
 from tests.evaluation.laws.simulate import run
 from tests.oracles.laws import fresh as oracle_fresh
 from tests.oracles.laws import gaussian as oracle_gaussian
+from tests.profiles import scaled
 
 ZIPF = tuple(np.arange(1, 7.0) ** -1 / (np.arange(1, 7.0) ** -1).sum())
 PLAIN = Setting("gaussian", 12)
@@ -88,7 +89,7 @@ def regimes(draw: st.DrawFn) -> Setting:
 
 @given(regimes(), st.integers(1, 12))
 @example(Setting("gaussian", 4, real="fresh", real_fraction=0.1, bernoulli=True), 2)  # less than half a row expected
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=scaled(80), deadline=None)
 def test_variance_within_and_between_are_the_truth(setting: Setting, generations: int) -> None:
     found = moments(setting, generations)
     assume(found is not None)
@@ -98,7 +99,7 @@ def test_variance_within_and_between_are_the_truth(setting: Setting, generations
 
 
 @given(st.integers(4, 200), st.floats(0.05, 1), st.floats(0, 1), st.integers(1, 30))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 def test_closed_forms_are_the_ledger(n: int, real: float, bias: float, k: int) -> None:
     for estimator in ("mle", "unbiased"):
         found = moments(Setting("gaussian", n, estimator=estimator, bias=bias), k)[-1]
@@ -113,7 +114,7 @@ def test_closed_forms_are_the_ledger(n: int, real: float, bias: float, k: int) -
 
 
 @given(st.integers(4, 60), st.integers(2, 10))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(40), deadline=None)
 def test_more_memory_keeps_more(n: int, k: int) -> None:
     """replace <= window <= accumulate, and a subsample lies between; windows of 1 and of everything are the ends."""
     plain = Setting("gaussian", n)

@@ -13,6 +13,7 @@ from gristmill.generators.private.account import Account, PrivacySpec
 from gristmill.generators.tabular.mst import Mst
 from gristmill.generators.tabular.mst import Spec as MstSpec
 from gristmill.records.readers.tables import Column, TableSchema
+from tests.profiles import scaled
 
 NUM_CANARIES = 200
 
@@ -30,7 +31,7 @@ def test_delta_weakens_the_bound_by_hand():
 
 
 @given(st.integers(2, 400), st.integers(0, 400), st.floats(0, 5), st.sampled_from([0.0, 1e-6, 1e-3]))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=scaled(50), deadline=None)
 def test_the_chance_grows_with_epsilon_and_falls_with_right_guesses(guesses, correct, epsilon, delta):
     correct = min(correct, guesses - 1)
     here = p_value(guesses, guesses, correct, epsilon, 0.0)

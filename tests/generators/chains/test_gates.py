@@ -21,6 +21,7 @@ from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Regime, preset
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.opening import open_store
 from tests.generators.chains.test_chains import BREAST_CANCER, SMALL, family, run
+from tests.profiles import scaled
 
 
 def gated(
@@ -92,7 +93,7 @@ capped = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 @given(capped, gate_tables, st.integers(4, 60))
 def test_the_cap_holds_on_what_is_fitted_to_whatever_gates_drop(
     regime: Regime, tables: list[dict[str, Any]], n: int

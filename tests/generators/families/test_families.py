@@ -25,6 +25,7 @@ from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
 from gristmill.records.stores.opening import open_store
 from tests.generators.images.test_families import SPECS as IMAGES
+from tests.profiles import scaled
 
 Rows = tuple[TableSchema, pa.Table]
 
@@ -162,7 +163,7 @@ def test_law_1_the_same_model_wherever_training_stopped(case: Case, tmp_path: Pa
 
 
 @EACH
-@settings(max_examples=8)
+@settings(max_examples=scaled(8))
 @given(st.data())
 def test_law_2_a_row_depends_on_no_other_row(case: Case, data: st.DataObject) -> None:
     family, _ = fit_of(case)
@@ -191,7 +192,7 @@ def test_law_3_rows_are_as_the_schema_declares(case: Case) -> None:
 
 
 @EACH
-@settings(max_examples=8)
+@settings(max_examples=scaled(8))
 @given(st.data())
 def test_law_4_a_condition_is_met_or_refused(case: Case, data: st.DataObject) -> None:
     family, _ = fit_of(case)

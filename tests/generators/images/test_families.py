@@ -259,7 +259,7 @@ def recall(real: np.ndarray, made: np.ndarray, k: int = 5) -> float:
     return float((((a[:, None] - b[None]) ** 2).sum(-1) <= among).any(1).mean())
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_digits_are_learnt(tmp_path: Path) -> None:
     table = DIGITS.conform(read_table(DataSpec("package:digits", part="train")))

@@ -20,6 +20,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.stores.opening import open_store
+from tests.profiles import scaled
 
 SCHEMA = TableSchema((Column("text", "text"),))
 SMALL: dict[str, Any] = {"hidden": 32, "layers": 2, "heads": 1, "vocabulary": 512, "length": 16, "batch": 8, "lr": 4e-3}
@@ -47,7 +48,7 @@ def fitted(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @given(st.lists(st.text(min_size=0, max_size=60), min_size=1, max_size=5), st.integers(4, 12))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 def test_blocks_hold_every_token_once_and_in_order(some: list[str], length: int) -> None:
     made = tokens.learnt(["the quick brown fox " * 20], 512)
     line = [code for ids in tokens.encoded(made, some) for code in [*ids, made.eos_token_id]]

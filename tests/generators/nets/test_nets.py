@@ -10,12 +10,13 @@ from torch.nn import functional
 from gristmill.generators.nets.ctgan import Critic
 from gristmill.generators.nets.segments import Segments
 from gristmill.generators.nets.tabdiffusion import Schedule, blurred, posterior
+from tests.profiles import scaled
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=5)
 
 
 @pytest.mark.parametrize("limit", [0, 2**22])
-@settings(max_examples=30)
+@settings(max_examples=scaled(30))
 @given(SIZES, st.integers(0, 2**31))
 def test_segments_are_softmaxes_side_by_side(limit: int, sizes: list[int], seed: int) -> None:
     with pytest.MonkeyPatch.context() as patch:

@@ -22,6 +22,7 @@ from gristmill.generators.private.accountants import (
 )
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals
+from tests.profiles import scaled
 
 DELTA = 1e-5
 VECTORS = [  # rows, expected batch, noise multiplier, steps, epsilon by RDP, by PLD; None: not known to three digits
@@ -114,7 +115,7 @@ def test_gaussians_on_all_rows_are_one_by_hand():
 
 
 @given(st.floats(1.5, 4.0), st.floats(0.001, 0.05), st.integers(1, 300))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=scaled(5), deadline=None)
 def test_epsilon_grows_with_count_and_rate_and_falls_with_noise(noise, rate, count):
     for epsilon in (epsilon_pld, epsilon_rdp):
         here = epsilon([Event("x", noise, rate, count)], DELTA)
@@ -128,7 +129,7 @@ def test_epsilon_grows_with_count_and_rate_and_falls_with_noise(noise, rate, cou
 
 
 @given(st.floats(0.3, 1.0), st.floats(1.5, 5.0), st.sampled_from([0.01, 0.05, 1.0]), st.booleans())
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=scaled(5), deadline=None)
 def test_room_is_exact(epsilon, noise, rate, has_spent):
     account = Account(PrivacySpec(epsilon, 1e-6), 10_000)
     if has_spent:
@@ -148,7 +149,7 @@ def test_room_is_exact(epsilon, noise, rate, has_spent):
 
 
 @given(st.floats(0.2, 1.0), st.sampled_from([0.005, 0.05, 1.0]), st.integers(1, 100), st.floats(0.3, 1.0))
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=scaled(5), deadline=None)
 def test_noise_spends_its_share_and_not_more(epsilon, rate, count, share):
     account = Account(PrivacySpec(epsilon, 1e-6), 10_000)
     noise = account.noise_for("x", rate, count, share)

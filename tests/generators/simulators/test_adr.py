@@ -21,6 +21,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.spec import build
 from gristmill.records.stores.local import LocalStore
+from tests.profiles import scaled
 from tests.recipes import write
 
 PARAMETERS = (Parameter("a", 0.0, -1.0, 2.0), Parameter("b", 5.0, 5.0, 9.0), Parameter("fixed", 3.0, 3.0, 3.0))
@@ -38,7 +39,7 @@ def rounds(adr: Adr, num: int, performance: Any, seed: int = 0) -> list[float]:
 
 
 @given(st.integers(0, 2**31), st.floats(0.9, 1.0), st.integers(1, 4), st.floats(0.05, 0.4))
-@settings(max_examples=15)
+@settings(max_examples=scaled(15))
 def test_on_an_easy_task_ranges_grow_to_all_that_is_allowed(seed: int, score: float, m: int, delta: float) -> None:
     adr = Adr(PARAMETERS, AdrSpec(buffer=m, delta=delta))
     told = rounds(adr, 60, lambda worlds: np.full(len(worlds), score), seed)
@@ -50,7 +51,7 @@ def test_on_an_easy_task_ranges_grow_to_all_that_is_allowed(seed: int, score: fl
 
 
 @given(st.integers(0, 2**31))
-@settings(max_examples=10)
+@settings(max_examples=scaled(10))
 def test_on_a_hopeless_task_they_shrink_to_where_they_began(seed: int) -> None:
     adr = Adr(PARAMETERS, AdrSpec(buffer=2, delta=0.1))
     start = adr.ranges.copy()
@@ -177,7 +178,7 @@ REAL = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_sim_to_real(tmp_path: Path) -> None:
     """Policies from randomized worlds live longer in the real one than those from the centre, mean of three seeds."""
     told: dict[str, list[float]] = {}

@@ -24,6 +24,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.schema import IMAGE
 from gristmill.records.spec import build
 from tests.generators.canned.test_canned import asks, with_column
+from tests.profiles import scaled
 
 CENTRE = {p.name: p.centre for p in PARAMETERS}
 
@@ -113,7 +114,7 @@ def test_refuses_in_one_line(table: dict[str, Any], message: str) -> None:
 
 
 @given(st.integers(0, 2**32), st.lists(st.booleans(), min_size=30, max_size=30))
-@settings(max_examples=30)
+@settings(max_examples=scaled(30))
 def test_the_physics_is_that_of_gymnasium(seed: int, pushes: list[bool]) -> None:
     draw = np.random.default_rng(seed)
     env = gymnasium.make("CartPole-v1").unwrapped

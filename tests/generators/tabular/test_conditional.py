@@ -18,7 +18,7 @@ TRAINED = {
     "tabddpm": {"target": "sick", "steps": 1000, "batch_size": 256, "times": 50, "hidden": [64, 64]},
 }
 QUICK = ("copula", "smote")
-KINDS = [pytest.param(k, marks=[] if k in QUICK else [pytest.mark.slow]) for k in TRAINED]
+KINDS = [pytest.param(k, marks=[] if k in QUICK else [pytest.mark.nightly]) for k in TRAINED]
 
 
 def fitted(kind: str) -> Family:

@@ -13,6 +13,7 @@ from gristmill.generators.tabular.vocabulary import Vocabulary
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema, infer
 from tests.generators.families.test_families import patients
+from tests.profiles import scaled
 
 FINITE = st.floats(-1e9, 1e9, allow_subnormal=False)
 
@@ -41,7 +42,7 @@ def test_a_spread_of_many_values_is_bounded_and_close() -> None:
     assert np.abs(levels_of(scores(np.array([0.01, 0.5, 0.99]))) - [0.01, 0.5, 0.99]).max() < 1e-12
 
 
-@settings(max_examples=20)
+@settings(max_examples=scaled(20))
 @given(st.lists(st.one_of(st.none(), FINITE), min_size=2, max_size=40).filter(lambda v: any(x is not None for x in v)))
 @pytest.mark.parametrize("style", ["modes", "spread"])
 def test_what_is_encoded_comes_back(style: str, values: list[float | None]) -> None:

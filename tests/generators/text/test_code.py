@@ -11,6 +11,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 from gristmill.stages.verify.execute import Execute, ExecuteSpec
 from tests.generators.text.script import made, method_of, refusal, told
+from tests.profiles import scaled
 from tests.stages.verify.test_execute import human_eval
 
 PROBLEM = "Write twice(n), which returns 2 * n. Example: twice(4) == 8."
@@ -101,7 +102,7 @@ def test_a_program_is_whole_although_the_talk_after_it_was_cut():
     assert program_of(Reply("\n    return 1\n")) == "    return 1"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=scaled(200))
 @given(st.lists(st.sampled_from(["assert", " f(1) == 2", "\n", "def f():", "    ", "```", "(", "x = f", ";", "@f"])))
 def test_tests_are_python_or_there_are_none(pieces):
     try:

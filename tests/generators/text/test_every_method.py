@@ -14,6 +14,7 @@ from gristmill.generators.text.contract import Method
 from gristmill.generators.text.registry import KINDS, method_class
 from gristmill.records.spec import build
 from tests.generators.canned.test_canned import asks
+from tests.profiles import scaled
 
 # The spec of each method that cannot do without one; the others are taken with their defaults.
 TABLES = {
@@ -91,7 +92,7 @@ def test_rows_have_the_declared_payload_and_text(kind, whole):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=6)
+@settings(max_examples=scaled(6))
 @given(data=st.data())
 def test_a_row_does_not_depend_on_its_neighbours(kind, whole, batch, data):
     chosen = data.draw(st.lists(st.integers(0, NUM_ROWS - 1), min_size=1, max_size=6, unique=True))

@@ -29,6 +29,7 @@ from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look
 from tests.conftest import ROOT, gristmill
+from tests.outputs import PATIENCE_S
 from tests.recipes import write
 
 COLUMNS = [
@@ -278,7 +279,7 @@ def test_sums_without_noise_give_every_coin_away() -> None:
     assert abs(np.corrcoef(scores_by_sums(noisy, known, added), coins)[0, 1]) < 0.6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_killed_and_run_again_it_is_the_audit_of_the_first_coins(tmp_path: Path) -> None:
     model = {"kind": "tvae", "epochs": 60, "batch_size": 50, "latent": 8, "hidden": [16]}
     recipe = recipe_of(tmp_path, "tvae", model=model, train={"checkpoint_s": 0.2})
@@ -293,7 +294,7 @@ def test_killed_and_run_again_it_is_the_audit_of_the_first_coins(tmp_path: Path)
         time.sleep(0.05)
     assert run.poll() is None
     os.kill(run.pid, signal.SIGKILL)
-    run.communicate(timeout=60)
+    run.communicate(timeout=PATIENCE_S)
     assert not (tmp_path / "model" / "audit.json").exists()
     begun = json.loads((work / "coins.json").read_text())
     again = gristmill(*command[3:])

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import ROOT, gristmill
-from tests.outputs import kept_hashes
+from tests.outputs import PATIENCE_S, kept_hashes
 from tests.recipes import write
 
 MODEL = {"kind": "tvae", "epochs": 40, "batch_size": 50, "latent": 8, "hidden": [16]}
@@ -69,7 +69,7 @@ def test_stopped_killed_and_gone_on_it_is_the_same_model(fitted: Path, tmp_path:
             assert time.monotonic() < end
             time.sleep(0.05)
         run.send_signal(number)
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=PATIENCE_S)
         if number == signal.SIGINT and run.returncode != 0:
             assert run.returncode == 130, output
             assert f"resume with: gristmill fit {recipe} --out {out}" in output
@@ -78,7 +78,7 @@ def test_stopped_killed_and_gone_on_it_is_the_same_model(fitted: Path, tmp_path:
         time.sleep(0.05)
     for process in trainers if run.poll() is None else []:
         process.kill()  # the actor dies, the driver starts another
-    output, _ = run.communicate(timeout=240)
+    output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
     assert weights(out) == weights(fitted)
 

@@ -1,14 +1,10 @@
 """Every shipped recipe of a text method with the demo teacher: a few rows each on one engine, and whole runs (slow)."""
 
-import asyncio
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pytest
 
-from gristmill.engines.served import ModelSpec
 from gristmill.generators.contract import fields_of
 from gristmill.generators.teacher import Teacher
 from gristmill.generators.text.generator import TextGenerator
@@ -17,6 +13,7 @@ from gristmill.jobs.recipes.recipe import load
 from gristmill.records.lots import asks
 from gristmill.records.schema import ASK, REJECT
 from tests.conftest import ROOT, gristmill
+from tests.engine import SharedEngine
 
 RECIPES = sorted(p.stem for p in (ROOT / "recipes").glob("*.toml") if 'kind = "teacher"' in p.read_text())
 NUM_ROWS = 3
@@ -29,20 +26,6 @@ def mill_of(name: str) -> CompiledRecipe:
     return compile_recipe(load(str(ROOT / "recipes" / f"{name}.toml"), [f"lot_size={NUM_ROWS}"]))
 
 
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def engine(loop: asyncio.Runner) -> Iterator[Any]:
-    made = ModelSpec("package:smollm2", engine={"max_model_len": 2048, "max_num_seqs": 32}, kv_cache_gb=1)
-    opened = made.open_engine({"max_tokens": 16}, None)
-    yield opened
-    opened.close()
-
-
 def test_there_is_a_recipe_for_every_method() -> None:
     from gristmill.generators.text.registry import KINDS
 
@@ -51,11 +34,12 @@ def test_there_is_a_recipe_for_every_method() -> None:
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_few_rows(name: str, loop: asyncio.Runner, engine: Any, tmp_path: Path) -> None:
+def test_a_few_rows(name: str, shared_engine: SharedEngine, tmp_path: Path) -> None:
+    loop = shared_engine.loop
     mill = mill_of(name)
     generator = mill.generator
     assert isinstance(generator, Teacher)
-    generator._engine = engine
+    generator._engine = shared_engine.engine
     from gristmill.records.stores.opening import open_store
 
     batch = asks(mill.plan, mill.ask_source(open_store(str(tmp_path))), 0)
@@ -86,7 +70,7 @@ def check(made: pa.RecordBatch, generator: TextGenerator) -> None:
             assert all(turn["prompt"] for turn in asked) and all(turn["tokens_in"] for turn in row["turns"])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_whole_recipe(name: str, tmp_path: Path) -> None:

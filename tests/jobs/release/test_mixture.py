@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +29,7 @@ from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import REJECT, full_schema
 from gristmill.records.shards import OutputSpec, encode, put_kept, put_rejected
 from gristmill.records.stores.opening import open_store
+from tests import session
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
 
@@ -173,25 +172,25 @@ def test_card_and_metadata_state_the_fractions(release: Path) -> None:
     assert len(rows) == facts["counts"]["totals"]["all"]["rows"]
 
 
-ON_RAY = """
-import sys, ray
-from gristmill.jobs.cli import main
-ray.init(address="local", num_cpus=int(sys.argv[1]), include_dashboard=False, log_to_driver=False)
-sys.exit(max(main(["pack", mix, "--to", to, "--shard-mb", "1"]) for mix, to in zip(sys.argv[2::2], sys.argv[3::2])))
-"""
-
-
-@pytest.mark.parametrize("num_cpus", [1, pytest.param(4, marks=pytest.mark.slow)])
-def test_the_same_bytes_on_any_cluster(num_cpus: int, release: Path, tmp_path: Path, corpora: Path) -> None:
+@pytest.mark.parametrize("num_cpus", [session.NUM_CPUS, pytest.param(1, marks=pytest.mark.nightly)])
+def test_the_same_bytes_on_any_cluster(
+    num_cpus: int, release: Path, tmp_path: Path, corpora: Path, request: pytest.FixtureRequest
+) -> None:
     """On a Ray of so many cores, the corpora lying elsewhere; and what a worker refuses is one line for the user."""
+    if num_cpus != session.NUM_CPUS:
+        import ray
+
+        session.stop_ray()
+        ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, log_to_driver=False)
+        request.addfinalizer(ray.shutdown)
     shutil.copytree(corpora, tmp_path / "moved")
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a"}\n' * 80_000 + '{"text": \n')
-    paths = [mixture(tmp_path / "m", tmp_path / "moved", by="tokens"), str(tmp_path / "again")]
-    paths += [mixture(tmp_path / "n", corpora, parts=[{"path": str(bad)}]), str(tmp_path / "none")]
-    done = subprocess.run(
-        [sys.executable, "-c", ON_RAY, str(num_cpus), *paths], cwd=ROOT, capture_output=True, text=True
-    )
+    paths = mixture(tmp_path / "m", tmp_path / "moved", by="tokens"), str(tmp_path / "again")
+    again = gristmill("pack", paths[0], "--to", paths[1], "--shard-mb", "1")
+    assert again.returncode == 0, again.stderr
+    paths = mixture(tmp_path / "n", corpora, parts=[{"path": str(bad)}]), str(tmp_path / "none")
+    done = gristmill("pack", paths[0], "--to", paths[1], "--shard-mb", "1")
     assert done.returncode == 2 and f"gristmill: {bad}, bytes 0 to " in done.stderr, done.stderr[-2000:]
     assert "Traceback" not in done.stderr and not list((tmp_path / "none").glob("*"))
     for path in release.glob("*"):

@@ -14,6 +14,7 @@ from gristmill.jobs.release.mixture.spec import MixtureSpec, PartSpec
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.caps import effective
 from gristmill.records.words import NO_KEY, num_tokens, text_key
+from tests.profiles import scaled
 
 POLICIES = ["fail", "shrink", "resample", "real", "reweight"]
 
@@ -78,7 +79,7 @@ def mixtures(draw_: st.DrawFn) -> tuple[Candidates, MixtureSpec]:
     return rows_of(parts), spec_of(3, shares, **keys)
 
 
-@settings(max_examples=500)
+@settings(max_examples=scaled(500))
 @given(mixtures())
 def test_no_mixture_is_above_its_cap(given_: tuple[Candidates, MixtureSpec]) -> None:
     rows, spec = given_

@@ -141,7 +141,7 @@ def test_refusals(tmp_path: Path) -> None:
         compile_recipe(load(recipe(tmp_path, gate_audit={"column": "pii_spans"})))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_shipped_recipe_keeps_every_right_program(tmp_path: Path) -> None:
     done = gristmill("produce", str(ROOT / "recipes" / "verify-code.toml"), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr

@@ -28,7 +28,7 @@ from gristmill.records.shards import Summary
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill
-from tests.outputs import wait_for_commits
+from tests.outputs import PATIENCE_S, wait_for_commits
 from tests.recipes import canned
 
 SLOW = {"generator": {"seconds_per_ask": 0.02}}
@@ -53,7 +53,7 @@ def test_a_killed_driver_is_not_running_and_its_watcher_ends(tmp_path: Path) -> 
     assert first.startswith("running  ") and "kept" in first and "rows/s" in first
     run.send_signal(signal.SIGKILL)
     run.wait()
-    rest, _ = watching.communicate(timeout=60)
+    rest, _ = watching.communicate(timeout=PATIENCE_S)
     assert watching.returncode == 0 and "canned-test: stopped" in rest and f"process {run.pid}" in rest
     found = json.loads(gristmill("status", out, "--json").stdout)
     assert (found["state"], found["alive"]) == ("stopped", False)
@@ -68,7 +68,7 @@ def test_a_watcher_sees_a_run_to_its_end(tmp_path: Path) -> None:
     run = popen("produce", canned(tmp_path, num_asks=320, **SLOW), "--out", out)
     wait_for_commits(out, 1, run)
     watching = popen("status", out, "--watch", "--json")
-    said, _ = watching.communicate(timeout=300)
+    said, _ = watching.communicate(timeout=PATIENCE_S)
     assert run.wait(60) == 0 and watching.returncode == 0
     looks = [json.loads(text) for text in said.splitlines()]
     assert [look["state"] for look in looks] == ["running"] * (len(looks) - 1) + ["complete"]

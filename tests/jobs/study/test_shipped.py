@@ -95,7 +95,7 @@ def ran(name: str, folder: Path, *settings: str) -> Values:
     return by_cell(pq.read_table(folder / "summary.parquet"))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", [0, 1])
 def test_digits_lose_their_variety_by_replacing_alone(seed: int, tmp_path: Path) -> None:
     found = ran("digits-diffusion", tmp_path / "out", f"seed={seed}")
@@ -104,7 +104,7 @@ def test_digits_lose_their_variety_by_replacing_alone(seed: int, tmp_path: Path)
         assert recall["replace"][at] < 0.1 and min(recall["accumulate"][at], recall["half-real"][at]) > 0.2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_perplexity_rises_in_the_order_of_the_literature(tmp_path: Path) -> None:
     found = ran("ngram", tmp_path / "out")
     at = [
@@ -114,20 +114,20 @@ def test_perplexity_rises_in_the_order_of_the_literature(tmp_path: Path) -> None
     assert at == sorted(at, reverse=True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_mixtures_keep_the_law_of_one_normal_distribution(tmp_path: Path) -> None:
     found = ran("gmm", tmp_path / "out")
     assert found["replace", "modes"]["mean"][-1] < found["accumulate", "modes"]["mean"][-1]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_learner_makes_less_of_replaced_rows(tmp_path: Path) -> None:
     found = ran("adult-tabular", tmp_path / "out")
     last = {cell: values["mean"][-1] for (cell, measure), values in found.items() if measure == "tstr"}
     assert last["replace"] < last["accumulate"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "measure"), [("tiny-llama", "bits_per_byte"), ("smollm2-finetune", "perplexity")])
 def test_language_models_know_less_of_real_text_by_replacing(name: str, measure: str, tmp_path: Path) -> None:
     found = ran(name, tmp_path / "out")

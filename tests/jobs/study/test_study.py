@@ -301,7 +301,7 @@ def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
     assert extend_chains(load_study(write(tmp_path), ["laws.precision=0.9"])[0], cells, summary) == cells
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_chains_are_added_until_the_mean_is_precise(tmp_path: Path) -> None:
     """To .5 % of the variance: v after 6 generations of 20 rows deviates by .74 of its mean, so 20,000 chains or so."""
     settings = ["generations=6", "chains=300", "grid={}", "laws.precision=0.005", "laws.max_chains=12000"]

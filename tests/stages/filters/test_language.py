@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 from gristmill.stages.filters.language import Language, LanguageSpec, Model, load_identifier
+from tests.profiles import scaled
 
 SAMPLES = {
     "en": "The quick brown fox jumps over the lazy dog, and nobody in the village was surprised by it at all.",
@@ -59,7 +60,7 @@ TEXT = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=scaled(150), deadline=None)
 @given(st.lists(TEXT, max_size=9), st.sampled_from([64, 100, 2048]))
 def test_agrees_with_py3langid_on_any_text(model: Model, peer: Any, texts: list[str], max_bytes: int) -> None:
     agree(model, peer, texts, max_bytes)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 from gristmill.stages.filters.rules import RULES, SETS, Rules, RulesSpec
+from tests.profiles import scaled
 
 SPACE = " \t\n\r\x0b\x0c"
 STOP_WORDS = RulesSpec().stop_words
@@ -137,7 +138,7 @@ MADE = st.lists(st.tuples(PIECE, GAP), max_size=60).map(lambda pairs: "".join(p 
 FEW = st.lists(st.sampled_from(["a ", "b ", "cc\n", "a\n\n"]), max_size=60).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=scaled(400), deadline=None)
 @given(st.lists(st.one_of(MADE, FEW, st.text(max_size=60)), max_size=4))
 def test_every_metric_agrees_with_its_definition(every_set: Rules, texts: list[str]) -> None:
     agree(every_set, texts)

@@ -1,7 +1,7 @@
-"""The judge's modes on the real engine with the demo teacher: one start serves every test here."""
+"""The judge's modes on the real engine with the demo teacher."""
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pyarrow as pa
 import pytest
@@ -9,21 +9,16 @@ import pytest
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
 from gristmill.stages.judging.judge import Judge, JudgeSpec
+from tests.engine import MODEL, SharedEngine
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(600)]
-MODEL = {
-    "model": "package:smollm2",
-    "engine": {"max_model_len": 768, "max_num_seqs": 16},
-    "kv_cache_gb": 1,
-    "threads": 1,
-}
 STEPS = "1. A dozen is twelve.\n2. Two dozen are 2 * 12 = 25.\n3. So there are 25 eggs."
 COLUMNS = [("seed", pa.int64()), *((n, pa.string()) for n in ("prompt", "chosen", "rejected", "text"))]
 ROWS = [
     ("How many eggs are in two dozen?", "24", "Eggs are laid by hens.", STEPS),
     ("What is the capital of France?", "It is Paris.", "It is Paris.", "Paris."),
     ("Name a metal.", "Iron", "", "Step 1: think\nStep 2: iron"),
-    ("Too long", "word " * 2000, "short", "word " * 2000 + "\n\nand a step that is short"),
+    ("Too long", "word " * 4000, "short", "word " * 4000 + "\n\nand a step that is short"),
 ]
 
 
@@ -34,24 +29,19 @@ def batch() -> pa.RecordBatch:
 
 
 @pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.Runner]:
-    with asyncio.Runner() as runner:
-        yield runner
+def loop(shared_engine: SharedEngine) -> asyncio.Runner:
+    return shared_engine.loop
 
 
 @pytest.fixture(scope="module")
-def judge(loop: asyncio.Runner) -> Iterator[Callable[..., Judge]]:
-    first = Judge(build(JudgeSpec, MODEL, "stages[0]"))
-    first.check()
-    first.open()
-
+def judge(shared_engine: SharedEngine) -> Callable[..., Judge]:
     def make(**keys: object) -> Judge:
         made = Judge(build(JudgeSpec, {**MODEL, **keys}, "stages[0]"))
-        made._engine = first._engine
+        made.check()
+        made._engine = shared_engine.engine
         return made
 
-    yield make
-    first.close()
+    return make
 
 
 def test_pairs_get_a_winner_whatever_the_batch(loop: asyncio.Runner, judge: Callable[..., Judge]) -> None:

@@ -17,6 +17,7 @@ from gristmill.records.spec import build
 from gristmill.stages.verify import algebra, answer_text
 from gristmill.stages.verify.answer import Answer, AnswerSpec
 from gristmill.stages.verify.answer_text import RULES, compare, extract, key, normal, number_of
+from tests.profiles import scaled
 
 SCHEMA = pa.schema([("answer", pa.string()), ("reference", pa.string()), ("reject", pa.string())])
 EQUAL = [
@@ -277,7 +278,7 @@ def test_what_is_extracted_stands_in_the_text(text: str, rules: list[Any]) -> No
     assert found is None or (found and found in text and found == found.strip())
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=scaled(15), deadline=None)
 @given(st.lists(st.tuples(ANYTHING, ANYTHING), max_size=2))
 def test_no_text_stops_the_stage(stage: Answer, rows: list[tuple[str, str]]) -> None:
     encodable = [(a.encode("utf-8", "replace").decode(), b.encode("utf-8", "replace").decode()) for a, b in rows]

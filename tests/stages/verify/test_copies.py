@@ -14,6 +14,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
 from gristmill.stages.verify.copies import Copies, CopiesSpec
+from tests.profiles import scaled
 
 ROWS = st.lists(
     st.tuples(st.one_of(st.none(), st.integers(-5, 5)), st.one_of(st.none(), st.sampled_from(["a", "b", "c"]))),
@@ -49,7 +50,7 @@ def plain(one: tuple[Any, Any], other: tuple[Any, Any], span: float) -> float:
     return (number + float(one[1] != other[1])) ** 0.5
 
 
-@settings(max_examples=60)
+@settings(max_examples=scaled(60))
 @given(ROWS, ROWS)
 def test_the_distance_is_that_of_the_nearest_row(
     tmp_path_factory: pytest.TempPathFactory, rows: Any, asked: Any

@@ -1,0 +1,49 @@
+"""One real vLLM engine with the demo model, lent to all tests that ask it in this process."""
+
+import asyncio
+from typing import Any
+
+from gristmill.engines.vllm import Engine
+from gristmill.generators.teacher import Teacher, TeacherSpec
+from gristmill.generators.text.registry import method_class
+from gristmill.records.spec import build
+
+MODEL: dict[str, Any] = {
+    "model": "package:smollm2",
+    "engine": {"max_model_len": 2048, "max_num_seqs": 32},
+    "kv_cache_gb": 1,
+    "threads": 1,
+}
+
+
+def teacher(**table: Any) -> Teacher:
+    """A teacher that sends the text of the ask as it is, not open yet."""
+    method = method_class("prompt")
+    made = Teacher(
+        build(TeacherSpec, {**MODEL, **table}, "generator"),
+        method(build(method.Spec, {"template": "{text}"}, "method")),
+    )
+    made.check()
+    return made
+
+
+class SharedEngine:
+    """The engine and the event loop that its tasks belong to. It is started when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.Runner()
+        self._owner: Teacher | None = None
+
+    @property
+    def engine(self) -> Engine:
+        if self._owner is None:
+            self._owner = teacher()
+            self._owner.open()
+        assert self._owner._engine is not None
+        return self._owner._engine
+
+    def close(self) -> None:
+        """End the engine; the next who asks for it starts another."""
+        if self._owner is not None:
+            self._owner.close()
+            self._owner = None
