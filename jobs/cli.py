@@ -85,7 +85,7 @@ def _json(verb: argparse.ArgumentParser, text: str) -> None:
 
 
 def _produce(verbs: argparse._SubParsersAction) -> None:
-    verb = _verb(verbs, "produce", "produce.command:produce", "make a corpus from a recipe")
+    verb = _verb(verbs, "produce", "produce.command:command", "make a corpus from a recipe")
     verb.add_argument("recipe_path", metavar="RECIPE", help="TOML file, or package:NAME for a recipe of the project")
     verb.add_argument("--out", required=True, metavar="URI", help="local folder or s3://bucket/prefix")
     _settings(verb)
@@ -93,7 +93,7 @@ def _produce(verbs: argparse._SubParsersAction) -> None:
 
 
 def _fit(verbs: argparse._SubParsersAction) -> None:
-    verb = _verb(verbs, "fit", "fit.command:fit", "fit a model to tables, images or texts")
+    verb = _verb(verbs, "fit", "fit.command:command", "fit a model to tables, images or texts")
     verb.add_argument("recipe_path", metavar="RECIPE", help="TOML file with [data] and [model], or package:fit/NAME")
     verb.add_argument("--out", required=True, metavar="URI", help="where the model goes: local folder or s3://")
     _settings(verb)
@@ -121,7 +121,10 @@ def _audit_privacy(verbs: argparse._SubParsersAction) -> None:
 
 def _evaluate(verbs: argparse._SubParsersAction) -> None:
     verb = _verb(
-        verbs, "evaluate", "evaluate.command:run", "compare synthetic rows with real ones: metrics.json and report.html"
+        verbs,
+        "evaluate",
+        "evaluate.command:command",
+        "compare synthetic rows with real ones: metrics.json and report.html",
     )
     verb.add_argument("synthetic", metavar="SYNTHETIC", help="the --out of a run, or a table (Parquet, CSV, JSONL)")
     verb.add_argument("--real-train", required=True, metavar="URI", help="real rows that the generator learned from")
@@ -148,7 +151,7 @@ def _evaluate(verbs: argparse._SubParsersAction) -> None:
 
 
 def _study(verbs: argparse._SubParsersAction) -> None:
-    verb = _verb(verbs, "study", "study.command:study", "train models on their own output, over a grid of regimes")
+    verb = _verb(verbs, "study", "study.command:command", "train models on their own output, over a grid of regimes")
     verb.add_argument("path", metavar="STUDY", help="TOML file with [family], [regimes] and [grid], or package:NAME")
     verb.add_argument("--out", required=True, metavar="URI", help="local folder or s3://bucket/prefix")
     _settings(verb, "study")
@@ -156,14 +159,14 @@ def _study(verbs: argparse._SubParsersAction) -> None:
 
 
 def _status(verbs: argparse._SubParsersAction) -> None:
-    verb = _verb(verbs, "status", "status.command:status", "show how far a run is")
+    verb = _verb(verbs, "status", "status.command:command", "show how far a run is")
     verb.add_argument("uri", metavar="URI", help="the --out of a run")
     _json(verb, "print JSON")
     verb.add_argument("--watch", action="store_true", dest="is_watching", help="keep showing it until the run ends")
 
 
 def _audit(verbs: argparse._SubParsersAction) -> None:
-    verb = _verb(verbs, "audit", "audit.command:audit", "re-read an output and check every promise")
+    verb = _verb(verbs, "audit", "audit.command:command", "re-read an output and check every promise")
     verb.add_argument("uri", metavar="URI", help="the --out of a run or a study, or the --to of a packed mixture")
     _json(verb, "print JSON")
 
@@ -175,19 +178,19 @@ def _recipes(verbs: argparse._SubParsersAction) -> None:
 
 
 def _report(verbs: argparse._SubParsersAction) -> None:
-    verb = _verb(verbs, "report", "report.command:report", "write report.html: the run as one page with plots")
+    verb = _verb(verbs, "report", "report.command:command", "write report.html: the run as one page with plots")
     verb.add_argument("uri", metavar="URI", help="the --out of a run")
 
 
 def _pack(verbs: argparse._SubParsersAction) -> None:
-    verb = _verb(verbs, "pack", "release.command:pack", "make a release: shuffled shards, card, Croissant metadata")
+    verb = _verb(verbs, "pack", "release.command:command", "make a release: shuffled shards, card, Croissant metadata")
     verb.add_argument("uri", metavar="URI", help="the --out of a complete run, or the TOML file of a mixture")
     verb.add_argument("--to", required=True, metavar="URI", help="where the release goes: an empty folder or prefix")
     verb.add_argument(
         "--format",
         choices=FORMATS,
         default=FORMATS[0],
-        dest="form_name",
+        dest="format_name",
         help="rows: all columns (default). Trainers load the others directly: messages (chat), alpaca, preference "
         "(prompt, chosen, rejected), text, prompt-completion",
     )

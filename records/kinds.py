@@ -5,7 +5,7 @@ from importlib import import_module
 from typing import Any
 
 from gristmill.records.errors import UserError
-from gristmill.records.plugins import plugin_class, registered, registered_class
+from gristmill.records.plugins import plugin_class, received_class, registered, registered_class
 from gristmill.records.spec import nearest
 
 Kinds = Mapping[str, tuple[str, str]]  # kind -> (module, class)
@@ -20,6 +20,8 @@ def kind_class(kinds: Kinds, kind: str, what: str, base: type, group: str | None
         module, name = kinds[kind]
         return getattr(import_module(module), name)
     if group is not None:
+        if (cls := received_class(kind)) is not None and issubclass(cls, base):
+            return cls
         if ":" in kind:
             return plugin_class(kind, base, what)
         points = registered(group)

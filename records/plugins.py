@@ -27,7 +27,8 @@ from gristmill.records.errors import UserError
 PACKAGE = __name__.split(".")[0]
 _folders: list[str] = []  # where recipes lie
 _modules: dict[str, dict[str, str]] = {}  # plug-in module -> digests of the sources that belong to it, itself first
-_references: dict[type, str] = {}  # plug-in class -> the kind that names it in a recipe
+_references: dict[type, tuple[str, str]] = {}  # plug-in class -> (its kind in a recipe, digest of its sources)
+_received: dict[str, type] = {}  # in a worker: the classes that came with its tasks, by kind
 
 
 def look_in(folder: str | Path) -> None:
@@ -71,24 +72,40 @@ def registered_class(point: EntryPoint, base: type, where: str) -> Any:
 def kind_of(part: Any) -> str:
     """The kind that names the class of `part` (an object or a class) in a recipe: "module:Class" for a plug-in."""
     cls: Any = part if isinstance(part, type) else type(part)
-    return _references.get(cls) or str(cls.kind)
+    return _references[cls][0] if cls in _references else str(cls.kind)
 
 
 def source_identity(part: Any) -> dict[str, str]:
     """{"source": digest} of the modules behind a plug-in (an object or a class); {} for a class of the package."""
     cls = part if isinstance(part, type) else type(part)
-    if cls not in _references:
-        return {}
-    digest = hashlib.blake2b(digest_size=16)
-    for name, source in _modules[cls.__module__].items():
-        digest.update(f"{name} {source}\n".encode())
-    return {"source": digest.hexdigest()}
+    return {"source": _references[cls][1]} if cls in _references else {}
 
 
 def travelling_modules() -> list[ModuleType]:
     """The modules that workers cannot be expected to have: those of plug-ins that are not installed."""
     names = {name for names in _modules.values() for name in names}
     return [sys.modules[name] for name in sorted(names) if not _is_installed(sys.modules[name])]
+
+
+class PluginClasses:
+    """The plug-in classes of this process. In a worker that unpickles it, their kinds are known too.
+
+    An object that names kinds, and that workers receive, holds one of these.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"classes": list(_references.items())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for cls, (kind, digest) in state["classes"]:
+            if cls not in _references:
+                _received[kind] = cls
+                _references[cls] = kind, digest
+
+
+def received_class(kind: str) -> Any:
+    """The plug-in class of that kind which came with a task, or None."""
+    return _received.get(kind)
 
 
 def _import(name: str, kind: str, where: str) -> ModuleType:
@@ -177,5 +194,12 @@ def _checked(cls: Any, base: Any, kind: str, where: str) -> Any:
     if ":" in str(cls.kind):
         raise UserError(f"{where}: kind '{kind}': the class attribute kind must not contain a colon")
     if not cls.__module__.startswith(f"{PACKAGE}."):
-        _references[cls] = kind
+        _references[cls] = kind, _source_digest(cls.__module__)
     return cls
+
+
+def _source_digest(module: str) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name, source in _modules[module].items():
+        digest.update(f"{name} {source}\n".encode())
+    return digest.hexdigest()

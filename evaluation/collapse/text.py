@@ -87,7 +87,7 @@ def has_loop(words: Tokens, longest: int = 16, times: int = LOOPS) -> bool:
     return False
 
 
-def perplexity(values: Sequence[float]) -> float:
+def perplexity(values: Sequence[float] | np.ndarray) -> float:
     """exp of the mean negative natural log-probability of a text's tokens, of which there is one at least. Raises
     ValueError for a log-probability above 0 or NaN."""
     given = np.asarray(values, np.float64)

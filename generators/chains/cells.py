@@ -16,6 +16,7 @@ from gristmill.generators.chains.loop import Fork, RegimeAt, block_width, earlie
 from gristmill.generators.chains.registry import chain_class
 from gristmill.records.ids import fingerprint
 from gristmill.records.mixing.regimes import Regime
+from gristmill.records.plugins import PluginClasses, source_identity
 from gristmill.records.spec import build, literals
 
 FORMAT = 3  # raise it when the loop gives other bytes for the same literals
@@ -38,6 +39,7 @@ class Cell:
     gates: tuple[dict[str, Any], ...] = ()
     varied: dict[str, Any] = field(default_factory=dict)  # grid values by address
     threads: int = 1  # CPU threads of a unit
+    plugins: PluginClasses = field(default_factory=PluginClasses, compare=False, repr=False)
 
     def family(self, context: ChainContext = NO_CONTEXT) -> ChainFamily:
         """The family with its spec. Raises UserError for a spec that the family rejects."""
@@ -57,7 +59,14 @@ class Cell:
         """The keys of generations 1, 2, ... of a block."""
         at, keys = self.regime_at, []
         family = self.family()
-        decides = [family.revision, literals(family.spec), family.identity(), self.threads, identities(self.gates)]
+        decides = [
+            family.revision,
+            literals(family.spec),
+            family.identity(),
+            source_identity(family),
+            self.threads,
+            identities(self.gates),
+        ]
         key: Any = [FORMAT, self.kind, *decides, self.n, self.seed, block, self.width]
         for generation in range(1, self.generations + 1):
             regime, after = literals(at(generation)) if generation > 1 else None, at(generation + 1)

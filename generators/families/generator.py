@@ -15,6 +15,7 @@ from gristmill.generators.contract import Generator, fields_of, fill_columns
 from gristmill.generators.families.contract import Family
 from gristmill.generators.families.folder import ModelCard, empty_family, load_model, read_card
 from gristmill.records.errors import UserError
+from gristmill.records.plugins import PluginClasses, source_identity
 from gristmill.records.readers.tables import Column
 from gristmill.records.schema import ASK, REJECT
 
@@ -43,6 +44,7 @@ class Fitted(Generator):
         self.spec = spec
         self.card: ModelCard = read_card(spec.model)
         self.family: Family = empty_family(self.card)
+        self.plugins = PluginClasses()  # workers find a plug-in family by its kind
         self._num_made = 0
         if not self.family.makes_rows:
             raise UserError(f"{spec.model} holds a model of kind '{self.card.kind}', which makes no rows")
@@ -66,7 +68,8 @@ class Fitted(Generator):
         return list(self.spec.given or ())
 
     def identity(self) -> dict[str, Any]:
-        return {"model": self.card.digest, "family": self.card.kind, "given": list(self.spec.given or [])}
+        family = {"family": self.card.kind, **source_identity(self.family)}
+        return {"model": self.card.digest, **family, "given": list(self.spec.given or [])}
 
     def open(self) -> None:
         self.family = load_model(self.spec.model, self.card, self.spec.device)

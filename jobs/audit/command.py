@@ -5,17 +5,29 @@ import json
 from rich.console import Console
 
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
+from gristmill.jobs.results import Result
 from gristmill.records import manifest
 from gristmill.records.errors import UserError
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
 
-def audit(uri: str, as_json: bool = False) -> int:
-    """Print the findings. Returns 0 if the output is proven, 1 if not. Raises UserError if `uri` holds no output."""
+def audit(uri: str) -> Result:
+    """Check an output; the state is "ok" or "wrong". Raises UserError if `uri` holds no output."""
+    store, findings = _examine(uri)
+    totals = {"ok": not findings.errors, "wrong": findings.errors, "checked": findings.num_checked}
+    return Result(store.uri, "wrong" if findings.errors else "ok", totals, 1 if findings.errors else 0)
+
+
+def _examine(uri: str) -> tuple[Store, Findings]:
     store = open_store(uri)
     store.check(write=False)
-    findings = examine(store)
+    return store, examine(store)
+
+
+def command(uri: str, as_json: bool = False) -> int:
+    """Print the findings. Returns 0 if the output is proven, 1 if not. Raises UserError if `uri` holds no output."""
+    store, findings = _examine(uri)
     if as_json:
         report = {"ok": not findings.errors, "wrong": findings.errors, "checked": findings.num_checked}
         print(json.dumps(report, indent=2))

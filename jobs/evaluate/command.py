@@ -4,7 +4,7 @@ The same tables, flags and packages give the same metrics.json: no clock stands 
 """
 
 import json
-import sys
+import logging
 import time
 from typing import Any
 
@@ -15,6 +15,7 @@ from gristmill.generators.private.account import privacy_line
 from gristmill.jobs.evaluate.inputs import EvaluateArgs, Inputs, read_inputs
 from gristmill.jobs.evaluate.student import check_student, judge_student
 from gristmill.jobs.evaluate.texts import text_rows
+from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.formats import newest
@@ -22,6 +23,8 @@ from gristmill.records.manifest import versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
+
+logger = logging.getLogger(__name__)
 
 METRICS, REPORT = "metrics.json", "report.html"
 FORMAT = newest(METRICS)
@@ -31,13 +34,20 @@ OF_OTHERS = ("manifest.json", "model.json")  # what lies in a folder that has a 
 __all__ = ["EvaluateArgs", "evaluate"]
 
 
-def run(as_json: bool, **flags: Any) -> int:
-    """`evaluate` with the flags of the command line."""
-    return evaluate(EvaluateArgs(**flags), as_json)
+def command(as_json: bool, **flags: Any) -> int:
+    """`gristmill evaluate`: prints a summary or the metrics; returns 0. Raises UserError for bad input."""
+    result = evaluate(EvaluateArgs(**flags))
+    if as_json:
+        print(json.dumps(result.totals, indent=2, ensure_ascii=False, allow_nan=False))
+        return 0
+    console, store = Console(highlight=False), open_store(result.uri)
+    console.print(summary_table(dict(result.totals)))
+    console.print(f"{store.path(REPORT)}\n{store.path(METRICS)}", markup=False, soft_wrap=True)
+    return 0
 
 
-def evaluate(args: EvaluateArgs, as_json: bool = False) -> int:
-    """Judge, write both files, and print a summary or the metrics; returns 0. Raises UserError for bad input."""
+def evaluate(args: EvaluateArgs) -> Result:
+    """Measure and write both files; `totals` is metrics.json. Raises UserError for bad input."""
     store = open_store(args.out)
     store.check(write=True)
     for name in OF_OTHERS:
@@ -46,22 +56,16 @@ def evaluate(args: EvaluateArgs, as_json: bool = False) -> int:
     started = time.monotonic()
 
     def tell(text: str) -> None:
-        print(f"[{clock(time.monotonic() - started)}]  {text}", file=sys.stderr, flush=True)
+        logger.info(f"[{clock(time.monotonic() - started)}]  {text}")
 
     tell("reading the tables")
     check_student(args)
     inputs = read_inputs(args)
     for doubt in inputs.doubts:
-        print(f"note: {doubt}", file=sys.stderr, flush=True)
+        logger.info(f"note: {doubt}")
     metrics = write_evaluation(args, inputs, store, tell)
     tell("done")
-    if as_json:
-        print(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False))
-        return 0
-    console = Console(highlight=False)
-    console.print(summary_table(metrics))
-    console.print(f"{store.path(REPORT)}\n{store.path(METRICS)}", markup=False, soft_wrap=True)
-    return 0
+    return Result(store.uri, "complete", metrics)
 
 
 def write_evaluation(args: EvaluateArgs, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:

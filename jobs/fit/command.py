@@ -12,6 +12,8 @@ from gristmill.generators.families.fit import Fit, Told, clear, is_finished
 from gristmill.generators.families.folder import ModelCard, read_card
 from gristmill.generators.private.account import privacy_line
 from gristmill.jobs.fit.plan import FitRecipe, Plan, load_plan
+from gristmill.jobs.recipes.toml_file import TomlSource
+from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.session import interruptible
@@ -22,39 +24,54 @@ logger = logging.getLogger(__name__)
 PLAIN_EVERY_S = 10.0
 
 
-def fit(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
-    """Fit a model into `out`; returns the exit code. Raises UserError, where possible before anything starts."""
-    console = Console(stderr=True, highlight=False)
-
-    plan = load_plan(recipe_path, settings)
-    for doubt in plan.doubts:
-        logger.info(f"schema: {doubt}")
-    output = Output("fit", recipe_path, out, settings)
-    store = output.store
-    job = plan.fit(store)
-    if is_finished(store):
-        return _finished(job, output)
-    if dry_run:
-        Console(highlight=False).print(_plan_table(plan, store.uri))
+def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
+    """`gristmill fit`; returns the exit code. Raises UserError, where possible before anything starts."""
+    plan, output = _open(recipe_path, out, settings)
+    if dry_run and not is_finished(output.store):
+        Console(highlight=False).print(_plan_table(plan, output.store.uri))
         return 0
-    with output.writing():
-        card = run_fit(job, plan.recipe, console)
+    card = _run(plan, output)
     if card is None:
         return output.stopped()
-    Console(highlight=False).print(card_table(card, store.uri))
+    Console(highlight=False).print(card_table(card, output.store.uri))
     return 0
 
 
-def _finished(job: Fit, output: Output) -> int:
-    """Show a finished model. Raises UserError for the model of another recipe."""
+def fit(recipe: TomlSource, out: str, settings: Sequence[str] = ()) -> Result:
+    """Fit a model into `out`, as the command does. Raises UserError, where possible before anything starts."""
+    plan, output = _open(recipe, out, settings)
+    card = _run(plan, output)
+    if card is None:
+        return Result(output.store.uri, "stopped", {}, output.stopped())
+    totals = {"kind": card.kind, "losses": card.losses, "privacy": card.privacy, "trained_on": card.trained_on}
+    return Result(output.store.uri, "complete", totals)
+
+
+def _open(recipe: TomlSource, out: str, settings: Sequence[str]) -> tuple[Plan, Output]:
+    plan = load_plan(recipe, settings)
+    for doubt in plan.doubts:
+        logger.info(f"schema: {doubt}")
+    return plan, Output("fit", recipe, out, settings)
+
+
+def _run(plan: Plan, output: Output) -> ModelCard | None:
+    """Fit the model, or read it where it is finished. Returns None if the fit was stopped."""
+    job = plan.fit(output.store)
+    if is_finished(output.store):
+        return _finished(job, output)
+    with output.writing():
+        return run_fit(job, plan.recipe, Console(stderr=True, highlight=False))
+
+
+def _finished(job: Fit, output: Output) -> ModelCard:
+    """The card of a finished model. Raises UserError for the model of another recipe."""
     store = output.store
     card = read_card(store.uri)
     if card.fingerprint != fingerprint(job.identity()):
         raise refusal(store.uri, "holds another model", card.identity, job.identity())
     clear(store)  # a crash after the model was written leaves checkpoints behind
     logger.info(f"{store.uri}: this model is already there")
-    Console(highlight=False).print(card_table(card, store.uri))
-    return 0
+    return card
 
 
 def run_fit(job: Fit, recipe: FitRecipe, console: Console) -> ModelCard | None:

@@ -11,7 +11,7 @@ from gristmill.cluster.spec import ClusterSpec
 from gristmill.generators.families.contract import Family, family_class
 from gristmill.generators.families.fit import Fit, check_fit
 from gristmill.generators.private.account import PrivacySpec
-from gristmill.jobs.recipes.toml_file import load_table, parted
+from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, parted
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, check_images, digest_table, read_table
 from gristmill.records.readers.tables import TableSchema, infer
@@ -69,21 +69,21 @@ class OtherRows:
     schema: TableSchema  # used if the recipe declares none
 
 
-def read_recipe(path: str, settings: Sequence[str] = ()) -> tuple[FitRecipe, type[Family], Any]:
+def read_recipe(path: TomlSource, settings: Sequence[str] = ()) -> tuple[FitRecipe, type[Family], Any]:
     """The recipe, its family and the family's spec. Reads no rows. Raises UserError for a faulty file."""
-    recipe = build(FitRecipe, load_table(path, settings), path)
+    recipe = build(FitRecipe, load_table(path, settings), label_of(path))
     kind, spec = parted(recipe.model, "model")
     family_type = family_class(kind)
     return recipe, family_type, build(family_type.Spec, spec, "model")
 
 
-def load_plan(path: str, settings: Sequence[str] = (), other: OtherRows | None = None) -> Plan:
+def load_plan(path: TomlSource, settings: Sequence[str] = (), other: OtherRows | None = None) -> Plan:
     """Read the recipe and its rows, or use `other` rows. Raises UserError if recipe, rows and family do not fit."""
     recipe, family_type, spec = read_recipe(path, settings)
     kind = family_type.kind
     if family_type.needs_rows:
         if recipe.data is None:
-            raise UserError(f"{path}: key 'data' is missing: model '{kind}' learns from rows")
+            raise UserError(f"{label_of(path)}: key 'data' is missing: model '{kind}' learns from rows")
         if other is None:
             rows_path, table = str(recipe.data), read_table(recipe.data)
             schema, doubts = read_schema(recipe.schema, table)

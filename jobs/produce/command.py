@@ -10,10 +10,12 @@ from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
+from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
-from gristmill.jobs.terminal.output import Output, refusal
+from gristmill.jobs.results import Result
+from gristmill.jobs.terminal.output import STOPPED, Output, refusal
 from gristmill.jobs.terminal.tables import cost_table, totals_table
 from gristmill.records import ledger
 from gristmill.records.errors import UserError
@@ -21,7 +23,7 @@ from gristmill.records.manifest import NAME as MANIFEST
 from gristmill.records.manifest import Manifest, State
 from gristmill.records.manifest import load as read_manifest
 from gristmill.records.readers.parquet import read_parquet
-from gristmill.records.shards import KEPT, Summary, shard_name
+from gristmill.records.shards import KEPT, REJECTED, Summary, shard_name
 from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -37,21 +39,48 @@ class Outcome:
 
     state: State
     totals: Summary
+    manifest: Manifest
+
+    @property
+    def exit_code(self) -> int:
+        if self.state == "stopped":
+            return STOPPED
+        return INCOMPLETE if self.state in ("budget", "exhausted") else 0
 
 
-def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
-    """Run a recipe into `out`; returns the exit code. Raises UserError before any engine starts, where it can."""
-    compiled = compile_recipe(load(recipe_path, settings))
-    compiled.check()
-    output = Output("produce", recipe_path, out, settings)
-    store = output.store
-    manifest = read_manifest(store)
-    _check_output(manifest, compiled, store)
+def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
+    """`gristmill produce`; returns the exit code. Raises UserError before any engine starts, where it can."""
+    compiled, output = _open(recipe_path, out, settings)
     if dry_run:
         console = Console(highlight=False)
-        console.print(plan_table(compiled, store.uri))
-        console.print(forecast_table(forecast(compiled, manifest)))
+        console.print(plan_table(compiled, output.store.uri))
+        console.print(forecast_table(forecast(compiled, read_manifest(output.store))))
         return 0
+    outcome = _run(compiled, output)
+    _report(outcome, compiled, output)
+    return outcome.exit_code
+
+
+def produce(recipe: TomlSource, out: str, settings: Sequence[str] = ()) -> Result:
+    """Run a recipe into `out`, as the command does. Raises UserError before any engine starts, where it can."""
+    compiled, output = _open(recipe, out, settings)
+    outcome = _run(compiled, output)
+    parts = {"rows": f"{KEPT}/", "rejected": f"{REJECTED}/"}
+    return Result(output.store.uri, outcome.state, outcome.totals.literals(), outcome.exit_code, parts)
+
+
+def _open(recipe: TomlSource, out: str, settings: Sequence[str]) -> tuple[CompiledRecipe, Output]:
+    """The compiled recipe and its output. Raises UserError when they do not fit."""
+    compiled = compile_recipe(load(recipe, settings))
+    compiled.check()
+    output = Output("produce", recipe, out, settings)
+    _check_output(read_manifest(output.store), compiled, output.store)
+    return compiled, output
+
+
+def _run(compiled: CompiledRecipe, output: Output) -> Outcome:
+    """Produce what is missing in the output."""
+    store = output.store
     with output.writing() as lease:
         manifest, totals = _resume(compiled, store)
         spent = _spent_budget(compiled, manifest)
@@ -62,14 +91,14 @@ def produce(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
             # A driver that was killed may not have written them.
             manifest.totals, manifest.state = totals, end_state(compiled, totals, spent)
             manifest.save(store)
-            outcome = Outcome(manifest.state, totals)
+            outcome = Outcome(manifest.state, totals, manifest)
         else:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
             console = Console(stderr=True, highlight=False)
-            outcome = Outcome(drive(compiled, store, manifest, totals, lease, console), totals)
+            outcome = Outcome(drive(compiled, store, manifest, totals, lease, console), totals, manifest)
             _write_page(store)
-    return _report(outcome, manifest, compiled, output)
+    return outcome
 
 
 def _write_page(store: Store) -> None:
@@ -125,9 +154,9 @@ def _spent_budget(compiled: CompiledRecipe, manifest: Manifest) -> str | None:
     return manifest.ended if before is not None and now is not None and now <= before else None
 
 
-def _report(outcome: Outcome, manifest: Manifest, compiled: CompiledRecipe, output: Output) -> int:
-    """Print the totals, some kept rows and what to do next; returns the exit code."""
-    store, console = output.store, Console(highlight=False)
+def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
+    """Print the totals, some kept rows and what to do next."""
+    store, manifest, console = output.store, outcome.manifest, Console(highlight=False)
     console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
     console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], manifest.cost))
     if compiled.recipe.gate_audit and outcome.totals.num_lots:
@@ -140,18 +169,15 @@ def _report(outcome: Outcome, manifest: Manifest, compiled: CompiledRecipe, outp
         f"output: {store.uri}  (kept/, rejected/, {MANIFEST}, report.html, events/)", markup=False, soft_wrap=True
     )
     if outcome.state == "stopped":
-        return output.stopped()
-    if outcome.state == "budget":
+        output.stopped()
+    elif outcome.state == "budget":
         console.print("the budget was spent before the run was done; raise it to resume", soft_wrap=True)
-        return INCOMPLETE
-    if outcome.state == "exhausted":
+    elif outcome.state == "exhausted":
         console.print(
             "the source ended before the limit was reached: set source.cycle = true, or add rows and use a new --out",
             markup=False,
             soft_wrap=True,
         )
-        return INCOMPLETE
-    return 0
 
 
 def _examples(compiled: CompiledRecipe, store: Store, totals: Summary) -> Iterator[str]:

@@ -7,6 +7,7 @@ from gristmill.generators.contract import Generator
 from gristmill.generators.text.contract import Method
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.manifest import FORMAT
+from gristmill.records.plugins import kind_of, source_identity
 from gristmill.records.readers.sources import Source
 from gristmill.records.spec import literals
 from gristmill.stages.contract import Stage
@@ -23,7 +24,8 @@ def identity_literals(
     Limits, cluster, name and description are not in it: they change how many rows there are and how fast they come.
     """
     stage_literals = [
-        {"kind": s.kind, "name": s.name, **_without_places(literals(s.spec, True)), **s.identity()} for s in stages
+        {"name": s.name, **_without_places(literals(s.spec, True)), **s.identity(), **_class_literals(s)}
+        for s in stages
     ]
     return {
         "seed": recipe.seed,
@@ -33,8 +35,8 @@ def identity_literals(
             **{k: v for k, v in literals(recipe.source).items() if k in ("id_column", "carry", "sample_by")},
         },
         "format": FORMAT,
-        "generator": {"kind": generator.kind, **generator.identity()},
-        "method": _without_places(_method_literals(method)),
+        "generator": {**generator.identity(), **_class_literals(generator)},
+        "method": _without_places(_method_literals(method)) | source_identity(method) if method else None,
         "stages": stage_literals,
         "output": literals(recipe.output),
         **({"rounds": literals(recipe.rounds)} if recipe.rounds else {}),
@@ -48,15 +50,20 @@ def resolved_literals(
     return _masked(
         {
             **literals(recipe),
-            "generator": {"kind": generator.kind, **literals(generator.spec)},
+            "generator": {"kind": kind_of(generator), **literals(generator.spec)},
             "method": _method_literals(method),
-            "stages": [{"kind": s.kind, "name": s.name, **literals(s.spec)} for s in stages],
+            "stages": [{"kind": kind_of(s), "name": s.name, **literals(s.spec)} for s in stages],
         }
     )
 
 
+def _class_literals(part: Generator | Stage) -> dict[str, Any]:
+    """The kind, and for a plug-in the digest of its sources."""
+    return {"kind": kind_of(part), **source_identity(part)}
+
+
 def _method_literals(method: Method | None) -> dict[str, Any] | None:
-    return {"kind": method.kind, **literals(method.spec)} if method else None
+    return {"kind": kind_of(method), **literals(method.spec)} if method else None
 
 
 def _masked(value: Any, key: str = "") -> Any:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.cluster.spec import ClusterSpec, Limits
-from gristmill.jobs.recipes.toml_file import load_table
+from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table
 from gristmill.records.readers.sources import SourceSpec
 from gristmill.records.rounds import RoundsSpec
 from gristmill.records.shards import OutputSpec
@@ -58,6 +58,6 @@ class Recipe:
             raise ValueError("limits.cost needs cluster.price_per_device_hour")
 
 
-def load(path: str, settings: Sequence[str] = ()) -> Recipe:
+def load(path: TomlSource, settings: Sequence[str] = ()) -> Recipe:
     """The recipe file with `--set a.b=c` settings applied. Raises UserError that names file and key."""
-    return build(Recipe, load_table(path, settings), path)
+    return build(Recipe, load_table(path, settings), label_of(path))

@@ -1,5 +1,6 @@
 """TOML files that people write: recipes of every verb, with `--set a.b=c` on top."""
 
+import copy
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,9 +10,21 @@ from gristmill.records.errors import UserError
 from gristmill.records.plugins import look_in
 from gristmill.records.shipped import shipped_path
 
+TomlSource = str | Mapping[str, Any]  # the path of a TOML file, or the tables themselves
 
-def load_table(path: str, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """The file as a table, with the settings applied. Raises UserError, naming file and key."""
+
+def label_of(source: TomlSource) -> str:
+    """The name of a TOML source in messages."""
+    return source if isinstance(source, str) else "the recipe"
+
+
+def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]:
+    """A TOML file, or tables that a program made, with the settings applied. Raises UserError, naming file and key."""
+    if not isinstance(path, str):
+        table = copy.deepcopy(dict(path))
+        for setting in settings:
+            apply(table, setting)
+        return table
     try:
         with open(shipped_path(path), "rb") as file:
             table = tomllib.load(file)

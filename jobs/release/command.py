@@ -11,17 +11,20 @@ import pyarrow as pa
 from rich.console import Console
 
 from gristmill.cluster.shuffle import batch_work, numbered, shuffle_keys, with_target, write_shards
+from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.card import croissant, dataset_card, describe_run
 from gristmill.jobs.release.formats import ROWS, find_format
 from gristmill.jobs.release.mixture.pack import pack_mixture
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_manifest
 from gristmill.jobs.release.target import check_target
+from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.records import ledger
 from gristmill.records.errors import UserError
 from gristmill.records.readers.parquet import open_parquet, read_parquet
 from gristmill.records.schema import REJECT, with_images
 from gristmill.records.shards import KEPT, shard_name
+from gristmill.records.shipped import shipped_file
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
@@ -31,23 +34,35 @@ NUM_WEIGHED = 16  # lots whose column sizes are read to estimate the size of sha
 PLAIN_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
 
-def pack(
+def command(
     uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_run: bool = False, format_name: str = ROWS
 ) -> int:
-    """Write the release of a run, or of a mixture (`uri` is a TOML file), in a format of jobs/release/formats.py.
+    """`gristmill pack`; see `pack`. With `dry_run`, count everything and write nothing."""
+    _pack(uri, to, shard_mb, seed, dry_run, format_name)
+    return 0
 
-    Returns the exit code. Raises UserError for a run that has not ended, for a mixture that its policy refuses, and
-    for a format that does not fit the columns.
+
+def pack(source: TomlSource, to: str, shard_mb: int = 256, seed: int | None = None, format_name: str = ROWS) -> Result:
+    """Write the release of a run, or of a mixture (a TOML file or its tables), in a format of jobs/release/formats.py.
+
+    Raises UserError for a run that has not ended, for a mixture that its policy refuses, and for a format that does
+    not fit the columns.
     """
+    num_rows = _pack(source, to, shard_mb, seed, False, format_name)
+    return Result(open_store(to).uri, "complete", {"rows": num_rows}, row_names={"rows": "train-"})
+
+
+def _pack(source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run: bool, format_name: str) -> int:
+    """Pack a run or a mixture; returns the rows of the release."""
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
-    if uri.endswith(".toml"):
-        return pack_mixture(uri, to, shard_mb, seed, dry_run, format_name)
-    return pack_run(uri, to, shard_mb, seed or 0, dry_run, format_name)
+    if isinstance(source, str) and not (source.endswith(".toml") or shipped_file(source)):
+        return pack_run(source, to, shard_mb, seed or 0, dry_run, format_name)
+    return pack_mixture(source, to, shard_mb, seed, dry_run, format_name)
 
 
 def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_name: str) -> int:
-    """Write the release of a run; see `pack`."""
+    """Write the release of a run; see `pack`. Returns its rows."""
     console = Console(stderr=True, highlight=False)
     store, target = open_store(uri), open_store(to)
     store.check(write=False)
@@ -71,7 +86,7 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
         as_format = f", as {row_format.name}" if row_format else ""
         text = f"{totals.kept:,} rows would go into {num_shards} shards of {target.uri}{as_format}"
         Console(highlight=False).print(text)
-        return 0
+        return totals.kept
 
     def read(lot: int) -> pa.Table:
         with store.open(shard_name(KEPT, lot)) as file:
@@ -95,7 +110,7 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
     target.put("croissant.json", json.dumps(metadata, indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
     console.print(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)", markup=False)
-    return 0
+    return num_rows
 
 
 def column_share(store: Store, lots: Sequence[int], names: Sequence[str]) -> float:

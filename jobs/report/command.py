@@ -27,6 +27,7 @@ from gristmill.jobs.report.tallies import (
     versions,
     yields,
 )
+from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest
 from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records import ledger
@@ -42,8 +43,14 @@ MAX_ENGINES = 16
 MAX_RECIPE_CHARS = 200_000  # a recipe may list its whole source in `items`
 
 
-def report(uri: str) -> int:
-    """Write the page beside the shards and print its address.
+def command(uri: str) -> int:
+    """Write the page beside the shards and print its address; see `report`."""
+    print(report(uri).totals["page"])
+    return 0
+
+
+def report(uri: str) -> Result:
+    """Write the page beside the shards; `totals["page"]` is its address.
 
     Raises UserError when there is no run, or when the page cannot be written.
     """
@@ -52,8 +59,7 @@ def report(uri: str) -> int:
         write_report(store)
     except PermissionError as error:
         raise UserError(f"{store.path(NAME)}: cannot be written ({error.strerror})") from None
-    print(store.path(NAME))
-    return 0
+    return Result(store.uri, "complete", {"page": store.path(NAME)})
 
 
 def write_report(store: Store) -> None:

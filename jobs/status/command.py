@@ -5,14 +5,22 @@ from typing import Any
 
 from rich.console import Console
 
+from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import driver_life, load_manifest, run_literals, show
 from gristmill.jobs.status.watch import watch
 from gristmill.records import ledger
 from gristmill.records.events import newest_events
+from gristmill.records.shards import KEPT, REJECTED
 from gristmill.records.stores.opening import open_store
 
 
-def status(uri: str, as_json: bool = False, is_watching: bool = False) -> int:
+def status(uri: str) -> Result:
+    """How far a run is; `totals` is what `describe` gives. Raises UserError when `uri` holds no run."""
+    facts = describe(uri)
+    return Result(uri, facts["state"], facts, row_names={"rows": f"{KEPT}/", "rejected": f"{REJECTED}/"})
+
+
+def command(uri: str, as_json: bool = False, is_watching: bool = False) -> int:
     """Print the state and totals of an output; returns the exit code. Raises UserError when it is no run."""
     if is_watching:
         return watch(uri, as_json)

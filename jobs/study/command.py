@@ -19,11 +19,14 @@ from rich.table import Table
 
 from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.registry import chain_class
+from gristmill.jobs.recipes.toml_file import TomlSource
+from gristmill.jobs.results import Result
 from gristmill.jobs.study.laws import check_laws
 from gristmill.jobs.study.plan import cost_line, extend_chains, extension_line, plan_table
+from gristmill.jobs.study.results import RESULTS, SUMMARY
 from gristmill.jobs.study.show import StudyBar, cells_table, verdict_line
 from gristmill.jobs.study.spec import StudySpec, load_study
-from gristmill.jobs.terminal.output import Output, refusal
+from gristmill.jobs.terminal.output import STOPPED, Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
 from gristmill.records.formats import newest, parse
@@ -50,41 +53,68 @@ class StudyEnd:
     worst: dict[str, Any] | None  # row of the summary with the largest |z|
 
 
-def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
-    """Run the study. Returns the exit code: 0 complete, 1 a law or a chain failed, 130 stopped."""
-    spec, cells = load_study(path, list(settings))
-    check_laws(spec, cells)
-    console, told = Console(stderr=True, highlight=False), Console(highlight=False)
-
-    output = Output("study", path, out, settings)
-    store = output.store
+def command(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
+    """`gristmill study`. Returns the exit code: 0 complete, 1 a law or a chain failed, 130 stopped."""
+    spec, cells, output = _open(path, out, settings)
+    console, store = Console(highlight=False), output.store
     if dry_run:
-        told.print(plan_table(spec, cells, store))
-        told.print(cost_line(spec, cells, store), soft_wrap=True, markup=False)
+        console.print(plan_table(spec, cells, store))
+        console.print(cost_line(spec, cells, store), soft_wrap=True, markup=False)
         return 0
-    book = _book(spec, store)
-    ended_before = book.get("ended", {})
+    study_file = _run(spec, cells, output)
+    if study_file["ended"]["state"] == "stopped":
+        return output.stopped()
+    table: Table | None = cells_table(study_file, store)
+    if table is not None:
+        console.print(table)
+    console.print(verdict_line(study_file["ended"]), soft_wrap=True, markup=False)
+    console.print(store.path(REPORT), soft_wrap=True, markup=False)
+    return _exit_code(study_file)
+
+
+def study(study: TomlSource, out: str, settings: Sequence[str] = ()) -> Result:
+    """Run a study into `out`, as the command does. `totals` is how it ended, as study.json has it."""
+    spec, cells, output = _open(study, out, settings)
+    study_file = _run(spec, cells, output)
+    ended = study_file["ended"]
+    parts = {"rows": RESULTS, "summary": SUMMARY}
+    return Result(output.store.uri, ended["state"], ended, _exit_code(study_file), parts)
+
+
+def _exit_code(study_file: dict[str, Any]) -> int:
+    return {"complete": 0, "stopped": STOPPED}.get(study_file["ended"]["state"], 1)
+
+
+def _open(study: TomlSource, out: str, settings: Sequence[str]) -> tuple[StudySpec, list[Cell], Output]:
+    spec, cells = load_study(study, settings)
+    check_laws(spec, cells)
+    return spec, cells, Output("study", study, out, settings)
+
+
+def _run(spec: StudySpec, cells: list[Cell], output: Output) -> dict[str, Any]:
+    """Run what is missing; returns the content of study.json. Raises UserError for the output of another study."""
+    store, console = output.store, Console(stderr=True, highlight=False)
+    study_file = _study_file(spec, store)
+    ended_before = study_file.get("ended", {})
     if ended_before.get("state") in ("complete", "failed") and not ended_before["failed"]:  # failed chains: tried again
         logger.info(f"{store.uri}: this study is finished")
-        return _tell(book, told, store)
+        return study_file
     with output.writing():
         started = time.monotonic()
-        ended, summary = _run(spec, cells, store, console)
+        ended, summary = _run_units(spec, cells, store, console)
         if summary is not None and spec.laws.precision and (more := extend_chains(spec, cells, summary)) != cells:
             logger.info(extension_line(cells, more))
             cells, before_s = more, ended.work_s
-            book["chains"] = {cell.name: cell.chains for cell in cells}
-            ended, summary = _run(spec, cells, store, console)
+            study_file["chains"] = {cell.name: cell.chains for cell in cells}
+            ended, summary = _run_units(spec, cells, store, console)
             ended.work_s = round(ended.work_s + before_s, 1)
-        book["ended"] = {**literals(vars(ended)), "wall_s": round(time.monotonic() - started, 1)}
-        _write(store, book)
+        study_file["ended"] = {**literals(vars(ended)), "wall_s": round(time.monotonic() - started, 1)}
+        _write(store, study_file)
         if ended.state != "stopped":
             from gristmill.jobs.study.page import page
 
-            store.put(REPORT, page(spec, cells, book, summary, store).encode())
-    if ended.state == "stopped":
-        return output.stopped()
-    return _tell(book, told, store)
+            store.put(REPORT, page(spec, cells, study_file, summary, store).encode())
+    return study_file
 
 
 def identity(spec: StudySpec) -> str:
@@ -95,25 +125,25 @@ def identity(spec: StudySpec) -> str:
     )
 
 
-def _book(spec: StudySpec, store: Store) -> dict[str, Any]:
+def _study_file(spec: StudySpec, store: Store) -> dict[str, Any]:
     """The content of study.json, new for a new output. Raises UserError for the output of another study."""
     data = store.read_if_there(NAME)
     if data is None:
-        book = {"format": FORMAT, "fingerprint": identity(spec), "study": literals(spec), "versions": versions()}
+        study_file = {"format": FORMAT, "fingerprint": identity(spec), "study": literals(spec), "versions": versions()}
         if store.exists("manifest.json") or store.exists("model.json"):
             raise UserError(f"{store.uri} holds a run or a model; choose another --out")
-        return book
-    book = parse(data, NAME, store.path(NAME))
-    if book["fingerprint"] != identity(spec):
-        raise refusal(store.uri, "holds another study", book["study"], literals(spec))
-    return book
+        return study_file
+    study_file = parse(data, NAME, store.path(NAME))
+    if study_file["fingerprint"] != identity(spec):
+        raise refusal(store.uri, "holds another study", study_file["study"], literals(spec))
+    return study_file
 
 
-def _write(store: Store, book: dict[str, Any]) -> None:
-    store.put(NAME, json.dumps(book, indent=1, ensure_ascii=False).encode())
+def _write(store: Store, study_file: dict[str, Any]) -> None:
+    store.put(NAME, json.dumps(study_file, indent=1, ensure_ascii=False).encode())
 
 
-def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> tuple[StudyEnd, pa.Table | None]:
+def _run_units(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> tuple[StudyEnd, pa.Table | None]:
     from gristmill.cluster.connect import connected  # imports ray, so only when a study starts
     from gristmill.cluster.engines import EngineRoom
     from gristmill.cluster.units import Progress, run_units
@@ -168,14 +198,3 @@ def worst_z(summary: pa.Table) -> dict[str, Any] | None:
     z = tested.column("z")
     row: dict[str, Any] = tested.slice(pc.index(pc.abs(z), pc.max(pc.abs(z))).as_py(), 1).to_pylist()[0]
     return {**row, "num_tested": tested.num_rows}
-
-
-def _tell(book: dict[str, Any], told: Console, store: Store) -> int:
-    """Print the table, the verdict and the path of the page; returns the exit code."""
-    ended = book["ended"]
-    table: Table | None = cells_table(book, store)
-    if table is not None:
-        told.print(table)
-    told.print(verdict_line(ended), soft_wrap=True, markup=False)
-    told.print(store.path(REPORT), soft_wrap=True, markup=False)
-    return 0 if ended["state"] == "complete" else 1

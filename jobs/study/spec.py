@@ -1,7 +1,7 @@
 """The study file: a grid of cells over one family of models."""
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -10,7 +10,7 @@ from gristmill.cluster.spec import ClusterSpec, EngineUse, UnitSpec
 from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.loop import Fork
-from gristmill.jobs.recipes.toml_file import load_table, parted
+from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, parted
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.mixing import check
 from gristmill.records.mixing.regimes import PRESETS, Regime
@@ -70,9 +70,10 @@ class StudySpec:
             raise ValueError("name at least one regime, e.g. [regimes] replace = {}")
 
 
-def load_study(path: str, settings: tuple[str, ...] | list[str] = ()) -> tuple[StudySpec, list[Cell]]:
+def load_study(source: TomlSource, settings: Sequence[str] = ()) -> tuple[StudySpec, list[Cell]]:
     """The study and its cells. Raises UserError for any mistake that can be detected before the study runs."""
-    spec = build(StudySpec, load_table(path, settings), path)
+    path = label_of(source)
+    spec = build(StudySpec, load_table(source, settings), path)
     cells = list(expand(spec, path))
     for cell in cells:
         where = f"{path}: cell '{cell.name}'"

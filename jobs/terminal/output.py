@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
 from gristmill.records.lease import Lease
 from gristmill.records.manifest import differences
@@ -23,7 +24,7 @@ class Output:
     def __init__(
         self,
         verb: str,
-        file: str,
+        source: TomlSource,
         out: str,
         settings: Sequence[str] = (),
         flags: Mapping[str, Any] | None = None,
@@ -33,7 +34,7 @@ class Output:
         Raises UserError for an address that is not a store.
         """
         self.store = open_store(out)
-        words = ["gristmill", verb, file, "--out", out]
+        words = ["gristmill", verb, source if isinstance(source, str) else "RECIPE", "--out", out]
         for setting in settings:
             words += ["--set", setting]
         for flag, value in (flags or {}).items():

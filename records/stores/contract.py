@@ -9,8 +9,12 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,10 @@ class Store(ABC):
 
     @abstractmethod
     def exists(self, name: str) -> bool: ...
+
+    @abstractmethod
+    def filesystem(self) -> "tuple[pyarrow.fs.FileSystem, str]":
+        """Arrow's own view of the store, for datasets that Arrow scans: (file system, path of the root in it)."""
 
     @abstractmethod
     def check(self, write: bool) -> None:

@@ -7,12 +7,16 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.processes import is_dead, this_process
 from gristmill.records.stores.contract import Entry, Store
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 TEMP_PREFIX = ".tmp-"
 LEFTOVER_AGE_S = 3600.0  # an unfinished put of an unknown process that has not grown for so long is a leftover
@@ -32,6 +36,11 @@ class LocalStore(Store):
 
     def __reduce__(self) -> tuple[type["LocalStore"], tuple[str]]:
         return type(self), (self.uri,)
+
+    def filesystem(self) -> "tuple[pyarrow.fs.FileSystem, str]":
+        from pyarrow import fs
+
+        return fs.LocalFileSystem(), str(self.root)
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         folder, _, start = prefix.rpartition("/")

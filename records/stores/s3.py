@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import boto3
 import pyarrow as pa
@@ -26,6 +26,9 @@ from gristmill.records.errors import Conflict, UserError
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
+
+if TYPE_CHECKING:
+    import pyarrow.fs
 
 logger = logging.getLogger(__name__)
 
@@ -222,6 +225,23 @@ class S3Store(Store):
 
     def _key(self, name: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + name}
+
+    def filesystem(self) -> "tuple[pyarrow.fs.FileSystem, str]":
+        from pyarrow import fs
+
+        keys = boto3.session.Session().get_credentials()
+        frozen = keys.get_frozen_credentials() if keys else None
+        scheme, _, host = self.client.meta.endpoint_url.partition("://")
+        filesystem = fs.S3FileSystem(
+            access_key=frozen and frozen.access_key,
+            secret_key=frozen and frozen.secret_key,
+            session_token=frozen and frozen.token,
+            anonymous=frozen is None,
+            region=self.client.meta.region_name,
+            scheme=scheme,
+            endpoint_override=None if host.endswith("amazonaws.com") else host,
+        )
+        return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}

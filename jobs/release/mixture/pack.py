@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gristmill.cluster.shuffle import PLACE, SHARD, ShardFile, batch_work, gather, select, write_shards
+from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.card import croissant
 from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
 from gristmill.jobs.release.mixture.card import (
@@ -44,13 +45,15 @@ CHUNKS_PER_BLOCK = 8  # a block is the work of one task
 PLAIN_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
 
-def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: bool, format_name: str = ROWS) -> int:
-    """Draw the mixture and write its release, in a format of jobs/release/formats.py; returns the exit code.
+def pack_mixture(
+    source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run: bool, format_name: str = ROWS
+) -> int:
+    """Draw the mixture and write its release, in a format of jobs/release/formats.py; returns its rows.
 
     Raises UserError before anything is written.
     """
     console = Console(stderr=True, highlight=False)
-    spec = load_mixture(path)
+    spec = load_mixture(source)
     spec = spec if seed is None else replace(spec, seed=seed)
     target = open_store(to)
     check_target(target, write=False)
@@ -93,7 +96,7 @@ def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: b
         num_shards = max(1, round(num_bytes / (shard_mb * 2**20)))
         show(facts, num_shards, Console(highlight=False) if dry_run else console)
         if dry_run:
-            return 0
+            return int(counts["totals"]["all"]["rows"])
         rows_schema = release_schema(
             payload, text_column is not None, bool((drawn.times > 1).any()), bool((drawn.weights != 1).any())
         )
@@ -121,7 +124,7 @@ def pack_mixture(path: str, to: str, shard_mb: int, seed: int | None, dry_run: b
     facts["shards"] = shard_facts(shards)
     _write_metadata(facts, shards, schema, target, row_format)
     logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
-    return 0
+    return num_rows
 
 
 def _write_metadata(

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Literal
 from urllib.parse import urlsplit
 
-from gristmill.jobs.recipes.toml_file import load_table
+from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.regimes import Shortfall
 from gristmill.records.readers.datasets import PACKAGE
@@ -126,9 +126,9 @@ class MixtureSpec:
         return shares or None
 
 
-def load_mixture(path: str) -> MixtureSpec:
+def load_mixture(source: TomlSource) -> MixtureSpec:
     """Read a mixture file. Raises UserError with file and key."""
-    table = load_table(path)
+    path, table = label_of(source), load_table(source)
     if "parts" not in table and ("generator" in table or "model" in table):
         raise UserError(f"{path} is a recipe, not a mixture: pack the --out of its run, or write a file with [[parts]]")
     return build(MixtureSpec, table, path)

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from gristmill.cluster.shuffle import PLACE, SHARD, shard_writer, shuffle_keys, with_target
 from gristmill.jobs import cli
-from gristmill.jobs.audit.command import audit
+from gristmill.jobs.audit.command import command as audit
 from gristmill.jobs.release import formats
 from gristmill.jobs.release.card import Description, croissant
-from gristmill.jobs.release.command import pack
+from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import DIALOGUE, FORMATS, find_format, format_of_schema
 from gristmill.jobs.release.mixture.parts import open_part

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from gristmill.cluster import shuffle
-from gristmill.jobs.audit.command import audit
-from gristmill.jobs.release.command import pack
+from gristmill.jobs.audit.command import command as audit
+from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.mixture import pack as mixture_pack
 from gristmill.jobs.release.mixture.files import Chunk, json_schema, line_chunks, read_chunk
 from gristmill.jobs.release.mixture.parts import open_part

@@ -1,0 +1,90 @@
+"""The verbs as functions. Each takes what its command takes and returns a `Result`; the command line calls the same.
+
+`recipe` is the path of a TOML file, `package:NAME` for a shipped one, or a dict of the same tables. `settings` are
+"a.b=c" lines as `--set` takes them. Progress goes to the logger "gristmill" and, on a terminal, to stderr.
+
+Each raises UserError with one line when something cannot be done. A run that Ctrl-C stops returns with the state
+"stopped"; the same call resumes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from gristmill.jobs.results import Result
+
+Recipe = str | PathLike[str] | Mapping[str, Any]
+
+
+def produce(recipe: Recipe, out: str | PathLike[str], settings: Sequence[str] = ()) -> Result:
+    """Run a recipe into `out`; the same call again resumes. Rows: "rows" (kept) and "rejected"."""
+    from gristmill.jobs.produce.command import produce as verb
+
+    return verb(_recipe(recipe), fspath(out), settings)
+
+
+def fit(recipe: Recipe, out: str | PathLike[str], settings: Sequence[str] = ()) -> Result:
+    """Fit a model into `out`; the same call again goes on from the last checkpoint. No rows: produce makes them."""
+    from gristmill.jobs.fit.command import fit as verb
+
+    return verb(_recipe(recipe), fspath(out), settings)
+
+
+def study(study: Recipe, out: str | PathLike[str], settings: Sequence[str] = ()) -> Result:
+    """Run a study into `out`; the same call again resumes. Rows: a row a chain and generation, and "summary"."""
+    from gristmill.jobs.study.command import study as verb
+
+    return verb(_recipe(study), fspath(out), settings)
+
+
+def evaluate(
+    synthetic: str | PathLike[str],
+    real_train: str | PathLike[str],
+    real_holdout: str | PathLike[str],
+    out: str | PathLike[str],
+    **options: Any,
+) -> Result:
+    """Compare synthetic rows with real ones; `totals` is metrics.json.
+
+    `options`: schema, target, model, text_column, perplexity_model, student, teacher, seed, max_rows, as the flags of
+    `gristmill evaluate`. Raises TypeError for others.
+    """
+    from gristmill.jobs.evaluate.command import EvaluateArgs
+    from gristmill.jobs.evaluate.command import evaluate as verb
+
+    paths: dict[str, Any] = {"synthetic": synthetic, "real_train": real_train, "real_holdout": real_holdout, "out": out}
+    return verb(EvaluateArgs(**{name: fspath(path) for name, path in paths.items()}, **options))
+
+
+def pack(
+    source: Recipe, to: str | PathLike[str], *, format: str = "rows", shard_mb: int = 256, seed: int | None = None
+) -> Result:
+    """Write the release of a run or of a mixture. Rows: those of the release."""
+    from gristmill.jobs.release.command import pack as verb
+
+    return verb(_recipe(source), fspath(to), shard_mb, seed, format)
+
+
+def audit(uri: str | PathLike[str]) -> Result:
+    """Re-read an output and prove it; the state is "ok" or "wrong", and `totals["wrong"]` has a line a finding."""
+    from gristmill.jobs.audit.command import audit as verb
+
+    return verb(fspath(uri))
+
+
+def status(uri: str | PathLike[str]) -> Result:
+    """How far a run is; `totals` is what `gristmill status --json` prints."""
+    from gristmill.jobs.status.command import status as verb
+
+    return verb(fspath(uri))
+
+
+def report(uri: str | PathLike[str]) -> Result:
+    """Write report.html beside the shards of a run."""
+    from gristmill.jobs.report.command import report as verb
+
+    return verb(fspath(uri))
+
+
+def _recipe(recipe: Recipe) -> str | Mapping[str, Any]:
+    return recipe if isinstance(recipe, Mapping) else fspath(recipe)
