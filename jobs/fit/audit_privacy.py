@@ -30,7 +30,7 @@ from gristmill.jobs.fit.plan import FitRecipe, OtherRows, Plan, load_plan, read_
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
-from gristmill.records.extras import require
+from gristmill.records.extras import check_installed
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
 from gristmill.records.stores.contract import Store
@@ -82,6 +82,7 @@ def audit_privacy(args: AuditPrivacyArgs, as_json: bool = False) -> int:
         raise UserError("--samples must be at least 1")
     if args.seed is not None and args.seed < 0:
         raise UserError("--seed must not be negative")
+    check_installed("private", "scipy")
     flags = {flag: getattr(args, flag) for flag in ("data", "canaries", "samples", "seed")}
     output = Output("audit-privacy", args.recipe, args.out, args.settings, flags)
     store, card = output.store, read_card(args.out)
@@ -142,7 +143,6 @@ def _audit(
     args: AuditPrivacyArgs, card: ModelCard, recipe: FitRecipe, work: Store, console: Console
 ) -> dict[str, Any] | None:
     """Fit with canaries, sample, and bound epsilon. Returns None if the audit was stopped."""
-    require("scipy", "private")
     from gristmill.evaluation.privacy.audit_dp import toss
 
     state = _begin(args, card, recipe, work)
