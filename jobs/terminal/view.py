@@ -125,7 +125,7 @@ def nearest_goal(
 
 
 def facts(progress: Mapping[str, Any], cost: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
-    """What a "beat" event says, as (name, words); `cost` is the manifest's cost table of a run with a price."""
+    """What a "progress" event says, as (name, words); `cost` is the manifest's cost table of a run with a price."""
     found = []
     in_flight = {k: v for k, v in (progress.get("in_flight") or {}).items() if v}
     if in_flight:
