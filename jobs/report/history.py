@@ -77,7 +77,7 @@ class Start:
     last_s: float
     event: dict[str, Any] = field(default_factory=dict)  # its "start" event
     ended: str = ""  # its "end" event in words; empty for a driver that was killed or still runs
-    made: float = 0.0  # tokens made by its engines, by the last progress event
+    made_tokens: float = 0.0  # by its engines, at the last progress event
     progress_s: float | None = None  # time of that event
 
 
@@ -176,11 +176,11 @@ class History:
         return len(self.spans) <= MAX_SPANS
 
     def _progress(self, event: dict[str, Any], start: Start, at_s: float) -> None:
-        made = float(event.get("made_tokens") or 0)
+        made_tokens = float(event.get("made_tokens") or 0)
         since_s = start.zero_s if start.progress_s is None else start.progress_s
-        if at_s > since_s and made >= start.made:
-            self.engine_tokens.add((at_s + since_s) / 2, tokens=made - start.made, seconds=at_s - since_s)
-        start.made, start.progress_s = made, at_s
+        if at_s > since_s and made_tokens >= start.made_tokens:
+            self.engine_tokens.add((at_s + since_s) / 2, tokens=made_tokens - start.made_tokens, seconds=at_s - since_s)
+        start.made_tokens, start.progress_s = made_tokens, at_s
 
     def _engine(self, event: dict[str, Any], at_s: float) -> None:
         name = " ".join(str(event[key]) for key in ("pool", "replica") if event.get(key) is not None)
