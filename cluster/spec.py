@@ -16,9 +16,9 @@ MAX_SNAPSHOT_LOTS = 4096
 class PoolSpec:
     """How wide the pool of one stage is: `[cluster.pools.NAME]`."""
 
-    replicas: int = 1
-    max_replicas: int | None = None  # unset: no more than `replicas`
-    lots_per_replica: int = 2
+    replicas: int = 1  # Replicas of the stage; with max_replicas, the fewest to start with.
+    max_replicas: int | None = None  # The most replicas; unset: no more than `replicas`.
+    lots_per_replica: int = 2  # Lots in flight per replica.
     price_per_device_hour: float | None = None  # unset: the cluster's
 
     def __post_init__(self) -> None:
@@ -51,8 +51,8 @@ class ClusterSpec:
     start_timeout_s: float = 1800.0  # for an engine to load
     stall_timeout_s: float = 900.0  # an engine with work that finishes no ask for so long is taken for hung
     nodes_timeout_s: float = 0.0  # how long to wait for nodes with room before the run is refused
-    price_per_device_hour: float | None = None
-    currency: str = "USD"
+    price_per_device_hour: float | None = None  # Price of one device for an hour; needed for limits.cost.
+    currency: str = "USD"  # Currency of the price.
     tokens_per_s: float | None = None  # raw speed of one engine, to forecast with and to compare with
 
     def __post_init__(self) -> None:
@@ -84,12 +84,12 @@ class ClusterSpec:
 class Limits:
     """`[limits]` of a recipe. The run ends at the first lot border where one is reached."""
 
-    asks: int | None = None
-    kept_rows: int | None = None
-    kept_tokens: int | None = None
-    tokens: int | None = None  # tokens_out of all rows, kept or not
-    device_s: float | None = None  # seconds of devices held by engines, over all starts
-    cost: float | None = None  # in cluster.currency, by cluster.price_per_device_hour
+    asks: int | None = None  # Asks of the run.
+    kept_rows: int | None = None  # Rows kept.
+    kept_tokens: int | None = None  # Tokens generated in kept rows.
+    tokens: int | None = None  # Tokens generated in all rows, kept or not.
+    device_s: float | None = None  # Seconds of devices held by engines, over all starts.
+    cost: float | None = None  # Cost in cluster.currency, by cluster.price_per_device_hour.
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():

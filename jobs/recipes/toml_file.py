@@ -1,4 +1,4 @@
-"""TOML files that people write: recipes of every verb, with `--set a.b=c` on top."""
+"""TOML files that people write: recipes of every verb, with `--set a.b=c` applied."""
 
 import copy
 import tomllib
@@ -41,7 +41,7 @@ def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]
 
 
 def apply(table: dict[str, Any], setting: str) -> None:
-    """Put "a.b.0.c=value" into the table; the value is TOML, or a plain string when it is not."""
+    """Put "a.b.0.c=value" into the table; the value is TOML, or a plain string where it is not valid TOML."""
     address, sep, text = setting.partition("=")
     if not sep or not address.strip():
         raise UserError(f"--set {setting}: write it as key=value, e.g. --set limits.asks=100")
@@ -49,10 +49,10 @@ def apply(table: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         value = text
-    *way, last = address.strip().split(".")
+    *parents, last = address.strip().split(".")
     place: Any = table
     try:
-        for key in way:
+        for key in parents:
             place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
         place[int(last) if isinstance(place, list) else last] = value
     except (IndexError, ValueError, TypeError, AttributeError):
