@@ -6,7 +6,7 @@ from typing import Any
 
 from gristmill.engines import models
 from gristmill.engines.needs import Needs
-from gristmill.engines.vllm import Engine, environment, on_gpu
+from gristmill.engines.vllm import ENGINE_REVISION, Engine, environment, on_gpu
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals, nearest
 
@@ -90,6 +90,7 @@ class ModelSpec:
     def identity(self) -> dict[str, Any]:
         """Literals that change what the model answers; never where it lies or how it is placed."""
         return {
+            "engine_revision": ENGINE_REVISION,
             "model": models.digest(self.model),
             "chat": [self.chat, self.chat_template, literals(self.template_args)],
             "lora": models.digest(self.lora["path"]) if self.lora else None,

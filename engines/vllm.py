@@ -26,6 +26,7 @@ from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
 
+ENGINE_REVISION = 1  # to be raised when this wrapper gives other texts for the same model, sampling, prompt and seed
 Messages = str | Sequence[Mapping[str, str]]
 # Chat templates that tell the model the date would tell another one tomorrow, and a resumed run would write other rows.
 SAME_DAY = date(2024, 7, 26)
