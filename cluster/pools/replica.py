@@ -83,7 +83,7 @@ class Replica:
         self.worker.close()
 
 
-def place(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any], PlacementGroup | None]:
+def placement_options(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any], PlacementGroup | None]:
     """Options of a replica's actor, and the placement group that they name where it takes several GPUs.
 
     The group reserves all of them at once, so that two replicas never wait for each other's last GPU.
