@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class Gate:
+class Throttle:
     """Lets `max_in_flight` jobs run at once, over all lots of a replica."""
 
     def __init__(self, max_in_flight: int) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.engines.served import ModelSpec
-from gristmill.engines.throttle import Gate
+from gristmill.engines.throttle import Throttle
 from gristmill.engines.vllm import AskRefused, Engine, EngineDead
 from gristmill.records.errors import UserError
 
 WEIGHTS = ".safetensors"
 
 
-class Swapping:
+class ReloadingEngine:
     """Serves one model at a time, whichever is asked for. Everything is called on one event loop."""
 
     def __init__(self, spec: ModelSpec, max_retries: int) -> None:
@@ -26,7 +26,7 @@ class Swapping:
         self._engine: Engine | None = None
         self._shape = self._model = ""
         self._lock = asyncio.Lock()
-        self._gate = Gate(spec.max_in_flight)
+        self._throttle = Throttle(spec.max_in_flight)
 
     async def texts(
         self,
@@ -47,7 +47,7 @@ class Swapping:
                     try:
                         engine = await self._serve(files, args)
                         jobs = [engine.chat(p, sampling, s) for p, s in zip(prompts, seeds)]
-                        return [reply.text for reply in await self._gate.gather(jobs) if reply is not None]
+                        return [reply.text for reply in await self._throttle.gather(jobs) if reply is not None]
                     except EngineDead:
                         self.close()
                         if not left:

@@ -38,7 +38,7 @@ class Plan:
         stop = start + self.lot_size
         return start, stop if self.num_asks is None else min(stop, self.num_asks)
 
-    def may_be_born(self, lot: int, num_committed: int) -> bool:
+    def is_ready(self, lot: int, num_committed: int) -> bool:
         """Whether all that the asks of a lot are made of is there."""
         return self.round_lots is None or num_committed >= lot // self.round_lots * self.round_lots
 
@@ -48,7 +48,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Unborn:
+class SourceLot:
     """A lot as it travels to the worker that takes it first: its source rows, from which its asks follow.
 
     The driver of a thousand engines has better things to do than to hash row ids.
@@ -64,29 +64,29 @@ class Unborn:
         return sum([len(text) for _, text in self.rows]) + 64 * len(self.rows)
 
 
-class Asked(Protocol):
+class AskSource(Protocol):
     """What asks are made from: a source, or one that grows with the run (see gristmill.records.rounds)."""
 
-    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
         """(source id, JSON text) of asks [start, stop), by going round `num_rows` rows."""
 
 
-def unborn(plan: Plan, source: Asked, lot: int) -> Unborn:
+def source_lot(plan: Plan, source: AskSource, lot: int) -> SourceLot:
     """A lot before its asks are made.
 
     Ask i reads source row i modulo the number of source rows, so every row is asked once before any is asked twice.
     """
-    return Unborn(plan, lot, source.asked(*plan.span(lot), plan.num_source_rows))
+    return SourceLot(plan, lot, source.ask_rows(*plan.span(lot), plan.num_source_rows))
 
 
-def born(lot: Unborn | pa.RecordBatch) -> pa.RecordBatch:
+def ask_batch(lot: SourceLot | pa.RecordBatch) -> pa.RecordBatch:
     """The rows of a lot, which are made here if it has none yet."""
-    return _asks(lot.plan, lot.lot, lot.rows) if isinstance(lot, Unborn) else lot
+    return _asks(lot.plan, lot.lot, lot.rows) if isinstance(lot, SourceLot) else lot
 
 
-def asks(plan: Plan, source: Asked, lot: int) -> pa.RecordBatch:
+def asks(plan: Plan, source: AskSource, lot: int) -> pa.RecordBatch:
     """The asks of one lot, with the schema `gristmill.records.schema.ask_schema(plan.carried)`."""
-    return born(unborn(plan, source, lot))
+    return ask_batch(source_lot(plan, source, lot))
 
 
 def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBatch:

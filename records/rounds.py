@@ -75,7 +75,7 @@ class RoundSource:
         self._own: list[_Row] = []
         self._frontier = self._seeds  # of feed "row": the latest of every line
 
-    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
         """(source id, JSON text) of asks [start, stop), which lie in one round; all rounds before are committed."""
         number = start // (self.spec.lots * self.lot_size)
         while self._num_read < number:
