@@ -112,7 +112,7 @@ def resolve(model: str) -> str:
 def digest(model: str) -> str:
     """The identity of a model, 32 hex characters or "id@commit"; it does not depend on the location.
 
-    For a folder or bucket it covers config and tokenizer, and the name, size and both ends (64 KiB) of each weight file.
+    For a folder or bucket it covers config and tokenizer; of each weight file name, size and both ends (64 KiB).
     """
     place = where(model)
     if place == "hub":

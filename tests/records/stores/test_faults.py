@@ -209,7 +209,7 @@ def test_a_store_error_in_the_middle_of_a_parquet_read_keeps_its_words(proxy: Fa
     proxy.always = None
     with store.open("shard") as file:
         store.put("shard", b"other" * 100_000)
-        with pytest.raises(UserError, match="was replaced while it was read"):
+        with pytest.raises(UserError, match="was replaced during the read"):
             pq.read_table(file)
 
 
