@@ -11,7 +11,7 @@ from gristmill.cluster.pools.replica import placement_options
 from gristmill.cluster.spec import EngineUse
 from gristmill.engines.served import ModelSpec
 from gristmill.engines.vllm import EngineDead
-from gristmill.engines.weight_reload import Swapping
+from gristmill.engines.weight_reload import ReloadingEngine
 from gristmill.records.errors import UserError
 
 CALLS_AT_ONCE = 1000  # units that may wait for one engine
@@ -23,7 +23,7 @@ class Served:
     """One engine; units take turns."""
 
     def __init__(self, spec: ModelSpec, max_retries: int) -> None:
-        self._engine = Swapping(spec, max_retries)
+        self._engine = ReloadingEngine(spec, max_retries)
 
     async def num_waiting(self) -> int:
         return self._engine.num_waiting

@@ -1,4 +1,4 @@
-"""From the `kind` of a recipe's table to the class that it names, imported only when it is named."""
+"""From the `kind` in a recipe to its class, which is imported on demand."""
 
 from collections.abc import Mapping
 from importlib import import_module

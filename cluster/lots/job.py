@@ -14,7 +14,7 @@ from gristmill.cluster.pools.pool import Pool
 from gristmill.cluster.pools.replica import StageWorker
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.generators.contract import Generator
-from gristmill.records.lots import Asked
+from gristmill.records.lots import AskSource
 from gristmill.records.shards import Summary
 from gristmill.records.stores.contract import Store
 
@@ -30,7 +30,7 @@ class Job:
     """The inputs of a run; the verbs of `jobs` build it."""
 
     pipeline: LotPipeline
-    source: Asked
+    source: AskSource
     store: Store
     spec: ClusterSpec
     limits: Limits

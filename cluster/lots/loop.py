@@ -23,7 +23,7 @@ from gristmill.cluster.lots.recovery import Recovery
 from gristmill.cluster.lots.sequencer import CommitSequencer
 from gristmill.cluster.lots.work import LotResult, finish_task, process_task, warm_task
 from gristmill.cluster.pools.replica import join_task
-from gristmill.records.lots import unborn
+from gristmill.records.lots import source_lot
 from gristmill.records.shards import Summary
 
 TICK_S = 0.1
@@ -123,7 +123,7 @@ class LotLoop:
         while len(self._in_flight) + self.committer.num_running < self._window:
             if num_lots is not None and self._next >= num_lots:
                 break
-            if self.budget.closing or not plan.may_be_born(self._next, self.totals.num_lots):
+            if self.budget.closing or not plan.is_ready(self._next, self.totals.num_lots):
                 break
             start, stop = plan.span(self._next)
             self._in_flight[self._next] = InFlightLot(self._next, stop - start)
@@ -146,7 +146,7 @@ class LotLoop:
             if member is None:
                 return quarantine is not None  # a suspect lot waits for an empty engine, other lots need not
         if lot.asks_ref is None:
-            asks = unborn(self.job.pipeline.plan, self.job.source, lot.number)
+            asks = source_lot(self.job.pipeline.plan, self.job.source, lot.number)
             # Ray sends a small argument along with the call, which costs less than an object in its store.
             lot.asks_ref = lot.input_ref = asks if asks.nbytes < INLINE_BYTES else ray.put(asks)
             lot.mark("born")

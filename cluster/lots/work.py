@@ -16,7 +16,7 @@ import ray
 from gristmill.generators.contract import Generator
 from gristmill.records import shards
 from gristmill.records.ids import row_id
-from gristmill.records.lots import Plan, Unborn, born
+from gristmill.records.lots import Plan, SourceLot, ask_batch
 from gristmill.records.schema import ASK, REJECT, set_column
 from gristmill.records.shards import Encoded, OutputSpec
 from gristmill.stages.admission.contract import Admission, LotVerdicts, tally
@@ -107,14 +107,14 @@ def opened(pipeline_ref: Sequence[ray.ObjectRef]) -> LotPipeline:
 
 
 def process(
-    pipeline: LotPipeline, batch: Unborn | pa.RecordBatch, segment: int = 0
+    pipeline: LotPipeline, batch: SourceLot | pa.RecordBatch, segment: int = 0
 ) -> tuple[pa.RecordBatch, LotResult]:
     """Run the stages of a segment on a lot. Without a generator pool the first segment also generates the rows.
 
     Only the result of the last segment has keys and offers for the claim. Raises StageFailed.
     """
     busy_s: dict[str, float] = {}
-    batch = born(batch)
+    batch = ask_batch(batch)
     if pipeline.generator is not None and segment == 0:
         started = time.perf_counter()
         batch = asyncio.run(pipeline.generator.make(batch))
@@ -176,7 +176,9 @@ def _mark_refused(batch: pa.RecordBatch, verdicts: LotVerdicts) -> pa.RecordBatc
 
 # The lot loop bounds, counts and reports retries, so Ray's retries are off.
 @ray.remote(num_cpus=1, num_returns=2, max_retries=0)
-def process_task(pipeline_ref: list, batch: Unborn | pa.RecordBatch, segment: int) -> tuple[pa.RecordBatch, LotResult]:
+def process_task(
+    pipeline_ref: list, batch: SourceLot | pa.RecordBatch, segment: int
+) -> tuple[pa.RecordBatch, LotResult]:
     return process(opened(pipeline_ref), batch, segment)
 
 

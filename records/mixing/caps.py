@@ -15,7 +15,7 @@ MAX_TOP_UP = 1000  # real rows beside a synthetic one that the policy "real" may
 TOLERANCE = 1e-12  # of a share by weight; one that is counted is held against the cap as it is
 
 
-class Short(NamedTuple):
+class ShortfallPlan(NamedTuple):
     """What is taken where less is there than is wanted."""
 
     take: int
@@ -24,7 +24,7 @@ class Short(NamedTuple):
     weight: float  # of each one taken
 
 
-class Held(NamedTuple):
+class CappedAmounts(NamedTuple):
     """What keeps to the cap."""
 
     num_real: float
@@ -53,14 +53,16 @@ def least_real(num_synthetic: int, cap: float) -> int:
     return num
 
 
-def effective(weights: Iterable[tuple[float, float]]) -> float:
+def effective_size(weights: Iterable[tuple[float, float]]) -> float:
     """Kish's effective sample size, (sum of weights)^2 over the sum of their squares, of (how many, weight each)."""
     weights = list(weights)
     squares = sum(num * weight**2 for num, weight in weights)
     return sum(num * weight for num, weight in weights) ** 2 / squares if squares else 0.0
 
 
-def short(wanted: int, there: int, policy: Shortfall, where: str, unit: str = "rows", pool: str = "the pool") -> Short:
+def cover_shortfall(
+    wanted: int, there: int, policy: Shortfall, where: str, unit: str = "rows", pool: str = "the pool"
+) -> ShortfallPlan:
     """What a policy makes of `there` where more are wanted. Raises UserError when it is to fail."""
     if policy == "fail":
         raise UserError(
@@ -68,12 +70,12 @@ def short(wanted: int, there: int, policy: Shortfall, where: str, unit: str = "r
             f"set shortfall to shrink, resample, real or reweight, or make more rows"
         )
     if policy == "resample":
-        return Short(wanted, True, 0, 1.0)
+        return ShortfallPlan(wanted, True, 0, 1.0)
     weight = wanted / there if policy == "reweight" else 1.0
-    return Short(there, False, wanted - there if policy == "real" else 0, weight)
+    return ShortfallPlan(there, False, wanted - there if policy == "real" else 0, weight)
 
 
-def hold(
+def keep_cap(
     num_real: float,
     num_synthetic: float,
     cap: float,
@@ -83,7 +85,7 @@ def hold(
     weight: float = 1.0,
     unit: str = "rows",
     no_real: str = "the regime has no real rows; set real and real_fraction",
-) -> Held | None:
+) -> CappedAmounts | None:
     """What a policy makes of so much real and so much synthetic, that at `weight` each; None when the cap is kept.
 
     Raises UserError when the policy is to fail, and when it cannot keep the cap.
@@ -105,14 +107,14 @@ def hold(
             + (", and not one of them fits" if is_lost and policy != "fail" and num_real else "")
         )
     if policy == "reweight":
-        return Held(num_real, num_synthetic, min(weight, room / num_synthetic))
+        return CappedAmounts(num_real, num_synthetic, min(weight, room / num_synthetic))
     if policy != "real":
-        return Held(num_real, limit, weight)
+        return CappedAmounts(num_real, limit, weight)
     if cap == 0:
-        return Held(num_real + num_synthetic, 0, weight)
+        return CappedAmounts(num_real + num_synthetic, 0, weight)
     if num_synthetic * (1 - cap) > MAX_TOP_UP * num_synthetic * cap:
         raise UserError(
             f"{where}: synthetic_max = {cap} asks for more than {MAX_TOP_UP:,} real {unit} beside each synthetic one; "
             f"set shortfall to shrink or reweight"
         )
-    return Held(least_real(int(num_synthetic), cap), num_synthetic, weight)
+    return CappedAmounts(least_real(int(num_synthetic), cap), num_synthetic, weight)

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def distinct(chains: int, num: int, take: int, random: np.random.Generator, again: bool = False) -> np.ndarray:
+def draw_places(chains: int, num: int, take: int, random: np.random.Generator, again: bool = False) -> np.ndarray:
     """Places in a line of `num`, int64 (chains, take); distinct within a chain unless `again`.
 
     Without replacement by Floyd's method (Bentley and Floyd 1987), one column at a time for all chains, so that time

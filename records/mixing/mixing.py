@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gristmill.records.errors import UserError
-from gristmill.records.mixing.caps import TOLERANCE, effective, hold, most_synthetic, short
-from gristmill.records.mixing.draws import distinct
+from gristmill.records.mixing.caps import TOLERANCE, cover_shortfall, effective_size, keep_cap, most_synthetic
+from gristmill.records.mixing.draws import draw_places
 from gristmill.records.mixing.regimes import FIRST, REAL, SYNTHETIC, Regime, Source
 
 
@@ -44,7 +44,7 @@ class Mixture:
     @property
     def effective_rows(self) -> float:
         """Kish's effective sample size."""
-        return effective((part.num, part.weight) for part in self.parts)
+        return effective_size((part.num, part.weight) for part in self.parts)
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -114,10 +114,10 @@ def _settled(draw: _Draw, chains: int, random: np.random.Generator) -> Mixture:
         raise UserError(f"{where}: no row is left to train on; every one was rejected")
     if draw.in_pool < wanted and not again:
         used = policy
-        wanted, again, more_real, weight = short(wanted, draw.in_pool, policy, where)
+        wanted, again, more_real, weight = cover_shortfall(wanted, draw.in_pool, policy, where)
         num_real += more_real
     parts, num_synthetic, real_rows = _from_pool(draw, wanted, again, chains, random)
-    held = hold(real_rows + num_real, num_synthetic, regime.synthetic_max, policy, where, weight=weight)
+    held = keep_cap(real_rows + num_real, num_synthetic, regime.synthetic_max, policy, where, weight=weight)
     if held is not None:
         used, weight = policy, held.weight
         if policy == "real":
@@ -146,7 +146,7 @@ def _from_pool(
         parts = [Part((s,), num) for s, num in whole.items() if num]
     elif not draw.is_mixed or draw.regime.synthetic_max >= 1:
         sources = tuple(draw.batches)
-        rows = distinct(chains, draw.in_pool, wanted, random, again)
+        rows = draw_places(chains, draw.in_pool, wanted, random, again)
         parts = [Part(sources, wanted, rows)]
     else:  # the cap is kept by counting, so real and synthetic rows are drawn apart, in the pool's own proportion
         in_real = sum(num for s, num in whole.items() if s.origin == REAL)
@@ -155,7 +155,7 @@ def _from_pool(
         for origin, num in ((REAL, num_real), (SYNTHETIC, wanted - num_real)):
             sources = tuple(s for s in draw.batches if s.origin == origin)
             if num:
-                rows = distinct(chains, sum(whole[s] for s in sources), num, random, again)
+                rows = draw_places(chains, sum(whole[s] for s in sources), num, random, again)
                 parts.append(Part(sources, num, rows))
     num_real = sum(_real_rows(part, whole) for part in parts)
     return parts, wanted - num_real, num_real
@@ -179,7 +179,7 @@ def _shrunk(draw: _Draw, limit: int, chains: int, random: np.random.Generator) -
     sources = tuple(s for s in draw.batches if s.origin == SYNTHETIC)
     there = sum(draw.counts.get(s, 0) for s in sources)
     limit = min(limit, there)
-    rows = distinct(chains, there, limit, random, False)
+    rows = draw_places(chains, there, limit, random, False)
     made = [Part(sources, limit, rows)] if limit else []
     return [*real, *made], limit, sum(part.num for part in real)
 

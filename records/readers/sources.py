@@ -217,7 +217,7 @@ class Source:
             start = upto
         return found
 
-    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
         """(source id, text) of asks [start, stop), which go round the first `num_rows` rows; each row is read once,
         however often they go round."""
         if stop - start >= num_rows:

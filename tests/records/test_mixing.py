@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.records.errors import UserError
-from gristmill.records.mixing.draws import distinct
+from gristmill.records.mixing.draws import draw_places
 from gristmill.records.mixing.mixing import Mixture, check, golden_weight, plan
 from gristmill.records.mixing.regimes import FIRST, PRESETS, REAL, SYNTHETIC, Regime, Source, preset
 from tests.profiles import scaled
@@ -190,11 +190,11 @@ def test_golden_weights() -> None:
 @given(st.integers(1, 300), st.data())
 def test_draws_are_distinct(num: int, data: st.DataObject) -> None:
     take = data.draw(st.integers(0, num))
-    drawn = distinct(4, num, take, np.random.default_rng(0))
+    drawn = draw_places(4, num, take, np.random.default_rng(0))
     assert all(len(set(row)) == take for row in drawn.tolist()) and (take == 0 or drawn.max() < num)
 
 
 def test_draws_are_even() -> None:
-    drawn = distinct(40_000, 50, 3, np.random.default_rng(0))
+    drawn = draw_places(40_000, 50, 3, np.random.default_rng(0))
     counts = np.bincount(drawn.ravel(), minlength=50)
     assert abs(counts - 2400).max() < 5 * 2400**0.5

@@ -11,7 +11,7 @@ import numpy as np
 
 from gristmill.jobs.release.mixture.spec import MixtureSpec
 from gristmill.records.errors import UserError
-from gristmill.records.mixing.caps import TOLERANCE, effective, hold, short
+from gristmill.records.mixing.caps import TOLERANCE, cover_shortfall, effective_size, keep_cap
 from gristmill.records.words import NO_KEY
 
 MAX_TIMES = 100  # a row may be taken this often
@@ -49,7 +49,7 @@ class Draw:
     def effective_rows(self) -> float:
         """Kish's effective sample size. A row taken twice counts as one row of twice the weight."""
         weights, counts = np.unique((self.times * self.weights)[self.times > 0], return_counts=True)
-        return effective(zip(counts.tolist(), weights.tolist()))
+        return effective_size(zip(counts.tolist(), weights.tolist()))
 
 
 def draw(rows: Candidates, spec: MixtureSpec, titles: Sequence[str]) -> Draw:
@@ -163,7 +163,7 @@ class _DrawState:
         policy = self.spec.shortfall
         if available == 0 and policy in ("resample", "reweight"):
             raise UserError(f"{where}: no row is left of it; set shortfall to shrink or real, or remove the part")
-        remedy = short(amount, available, policy, where, self.spec.by, "it")
+        remedy = cover_shortfall(amount, available, policy, where, self.spec.by, "it")
         self._take(line, remedy.take, again=remedy.again)
         self.weights[line] *= remedy.weight
         self.gap += remedy.from_real
@@ -178,7 +178,9 @@ class _DrawState:
         is_unweighted = bool((self.weights == 1).all())
         amounts = self.units * self.times if is_unweighted else self.units * self.times * self.weights
         real, synthetic = amounts[is_real].sum().item(), amounts[~is_real].sum().item()
-        remedy = hold(real, synthetic, spec.synthetic_max, spec.shortfall, "the mixture", unit=spec.by, no_real=NO_REAL)
+        remedy = keep_cap(
+            real, synthetic, spec.synthetic_max, spec.shortfall, "the mixture", unit=spec.by, no_real=NO_REAL
+        )
         if remedy is None:
             return None
         if spec.shortfall == "reweight":

@@ -12,7 +12,7 @@ from gristmill.jobs.release.mixture.count import count_mixture
 from gristmill.jobs.release.mixture.draw import Candidates, Draw, draw, twins
 from gristmill.jobs.release.mixture.spec import MixtureSpec, PartSpec
 from gristmill.records.errors import UserError
-from gristmill.records.mixing.caps import effective
+from gristmill.records.mixing.caps import effective_size
 from gristmill.records.words import NO_KEY, num_tokens, text_key
 from tests.profiles import scaled
 
@@ -223,7 +223,7 @@ def test_a_seed_draws_other_rows_of_the_same_number() -> None:
 
 
 def test_effective_rows() -> None:
-    assert effective([(10, 1.0)]) == 10 and effective([(1, 2.0), (2, 1.0)]) == pytest.approx(16 / 6)
+    assert effective_size([(10, 1.0)]) == 10 and effective_size([(1, 2.0), (2, 1.0)]) == pytest.approx(16 / 6)
     drawn = drawn_of(plain(70, 10), spec_of(shares=[0.7, 0.3], rows=100, shortfall="resample"))
     assert drawn.effective_rows() == pytest.approx(100**2 / (70 + 10 * 9))
 
