@@ -76,7 +76,8 @@ def pooling(model: str) -> str:
     ways = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
     if len(ways) != 1 or ways[0] not in POOLINGS:
         raise UserError(
-            f"model '{model}': {' and '.join(ways) or 'no pooling'} is not supported; use an encoder with mean or cls pooling"
+            f"model '{model}': {' and '.join(ways) or 'no pooling'} is not supported; "
+            "use an encoder with mean or cls pooling"
         )
     return POOLINGS[ways[0]]
 
