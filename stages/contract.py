@@ -67,8 +67,7 @@ class Stage(ABC):
         """Receive the identity of the run; called before the stage is pickled."""
 
     def identity(self) -> dict[str, Any]:
-        """Literals beyond the spec that decide the findings: the revision, digests of models and files, package
-        versions.
+        """Literals beyond the spec that decide the findings: revision, digests of models and files, package versions.
 
         A subclass extends the dict of its base: `{**super().identity(), ...}`.
         """

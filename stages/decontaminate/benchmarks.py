@@ -75,8 +75,9 @@ def digest(benchmark: Benchmark) -> str:
 
 
 def load(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
-    """(item id, text) of every text to look for. Raises UserError if a file or column is missing or all texts are
-    empty.
+    """(item id, text) of every text to look for.
+
+    Raises UserError if a file or column is missing or all texts are empty.
     """
     builtin = BUILTINS.get(benchmark.path.removeprefix(PACKAGE)) if benchmark.path.startswith(PACKAGE) else None
     columns = benchmark.columns or (builtin.columns if builtin else ("text",))

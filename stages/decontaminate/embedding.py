@@ -129,8 +129,9 @@ class DecontaminateEmbedding(Stage):
 
 
 class Index:
-    """The windows of all benchmark texts as vectors: 384 bytes a window of MiniLM. Made once per node, then read from a
-    cache.
+    """The windows of all benchmark texts as vectors: 384 bytes a window of MiniLM.
+
+    Made once per node, then read from a cache.
     """
 
     def __init__(self, spec: DecontaminateEmbeddingSpec) -> None:
@@ -167,9 +168,7 @@ class Index:
         return vectors
 
     def scan(self, texts: list[str | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(window of an item or -1, cosine, character span) of the nearest window of each row; of equal ones, the
-        first.
-        """
+        """(window of an item or -1, cosine, character span) of the nearest window of each row; the first of equals."""
         unit, best = np.full(len(texts), -1, np.int32), np.zeros(len(texts))
         span = np.zeros((len(texts), 2), np.int32)
         rows, spans, pieces = list[int](), list[embedding.Span](), list[list[int]]()

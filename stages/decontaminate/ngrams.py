@@ -1,5 +1,4 @@
-"""Rejects rows that contain benchmark items, by word n-gram overlap; the item, the share and the place are the
-evidence.
+"""Rejects rows that contain benchmark items, by word n-gram overlap; item, share and place are the evidence.
 
 Defaults and their sources. N-grams have 13 words (Brown et al. 2020, GPT-3, appendix C, which uses 13 as the largest N
 for every task). A shorter item is searched as a whole, and an item of fewer than 8 words is skipped (the same appendix
@@ -47,8 +46,7 @@ class DecontaminateSpec:
 
 
 class Decontaminate(Stage):
-    """Adds the largest overlap of each row, even if it is too small to reject: benchmark, item, share and character
-    span.
+    """Adds the largest overlap of each row, even a small one: benchmark, item, share and character span.
 
     `text[overlap_start:overlap_end]` is the longest stretch of the row's text that occurs in the item.
     """

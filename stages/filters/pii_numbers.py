@@ -1,6 +1,4 @@
-"""Finders for numbers with check digits or a fixed form: payment cards (ISO/IEC 7812), accounts (ISO 13616), IP
-addresses.
-"""
+"""Finders for numbers of a fixed form: payment cards (ISO/IEC 7812), accounts (ISO 13616), IP addresses."""
 
 import ipaddress
 import re

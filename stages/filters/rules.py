@@ -24,8 +24,9 @@ SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 
 
 class Rule(NamedTuple):
-    """A published rule. A row passes if its metric is at least (">="), at most ("<="), above (">") or below ("<") a
-    threshold.
+    """A published rule.
+
+    A row passes if its metric is at least (">="), at most ("<="), above (">") or below ("<") a threshold.
     """
 
     set: str

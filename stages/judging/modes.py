@@ -122,8 +122,9 @@ class Pairwise(Mode):
 
 
 class Steps(Mode):
-    """Scores each step of a worked solution, given the steps before it (process supervision; Lightman et al. 2023,
-    Let's Verify Step by Step). steps.py defines where steps begin.
+    """Scores each step of a worked solution, given the steps before it.
+
+    This is process supervision (Lightman et al. 2023, Let's Verify Step by Step). steps.py defines where steps begin.
 
     `steps`: the scores in order, null for an unreadable answer. `first_bad`: index in `steps` of the first score below
     `min_score` or, without `min_score`, below the middle of the scale (3 of 1..5, 0 of -1..1); null if there is none.

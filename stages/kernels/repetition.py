@@ -61,8 +61,7 @@ def repeats(
     counts: np.ndarray,
     out: np.ndarray,
 ) -> int:
-    """Fill out[n - 2] for n = 2..10 with the n-gram metrics, as fractions of chars[num_words]; return the last epoch
-    used.
+    """Fill out[n - 2] for n = 2..10 with the n-gram metrics, as fractions of chars[num_words]; return the last epoch.
 
     `sums` are prefix sums of the polynomial over word hashes, `chars` prefix sums of word lengths.
     """

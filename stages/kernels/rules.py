@@ -109,8 +109,9 @@ def measure_one(
     out: np.ndarray, keys: np.ndarray, epochs: np.ndarray, epoch: int, counts: np.ndarray, sums: np.ndarray,
     chars: np.ndarray, powers: np.ndarray, places: np.ndarray, slots: np.ndarray,
 ) -> int:  # fmt: skip
-    """Fill `out` with the metrics of data[start:stop]; return the last epoch used. The arrays from `keys` on are
-    scratch.
+    """Fill `out` with the metrics of data[start:stop]; return the last epoch used.
+
+    The arrays from `keys` on are scratch.
     """
     out[:] = 0
     epoch += 1

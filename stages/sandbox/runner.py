@@ -49,8 +49,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Warm:
-    """What a jail prepares for its programs: statements that it runs once, unlocked, before the first program, and the
-    folders that these statements and the programs import from.
+    """What a jail prepares for its programs.
+
+    `code` are statements that it runs once, unlocked, before the first program. `paths` are folders that these
+    statements and the programs import from.
     """
 
     code: str = ""
@@ -117,8 +119,9 @@ class Jail:
             raise
 
     def run(self, program: str, tests: str, limits: Limits) -> Outcome:
-        """Run a program. Raises OSError (TimeoutError included) or EOFError if the jail does not answer; it is unusable
-        then.
+        """Run a program.
+
+        Raises OSError (TimeoutError included) or EOFError if the jail does not answer; it is unusable then.
         """
         request = {
             **limits.__dict__,
@@ -155,8 +158,9 @@ class Jail:
 
 
 class Sandbox:
-    """`workers` jails side by side. A jail that dies with a program is replaced, and the program's verdict is
-    "crashed".
+    """`workers` jails side by side.
+
+    A jail that dies with a program is replaced, and the program's verdict is "crashed".
 
     Raises RuntimeError if a jail does not start.
     """

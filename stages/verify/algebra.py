@@ -84,8 +84,9 @@ class Algebra:
 
 
 class Algebraic(Stage):
-    """Base class of stages that compare answers, by algebra too if their spec has `math`, within the limits
-    `algebra`.
+    """Base class of stages that compare answers, by algebra too if their spec has `math`.
+
+    The spec's `algebra` holds the limits of a comparison.
     """
 
     spec: Any

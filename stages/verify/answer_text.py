@@ -16,7 +16,7 @@ MAX_CHARS = 500  # algebra does not read a longer answer
 MAX_FORMAT_CHARS = 4 * MAX_CHARS  # a longer answer is compared without normalisation
 NUM_CACHED = 16384
 MAX_PLAIN_CHARS, MAX_EXPONENT = 80, 300
-NUM_DIGITS = 6  # least significant digits of a decimal that counts as the rounded form of a number
+NUM_DIGITS = 6  # fewest significant digits of a decimal that counts as the rounded form of a number
 
 BRACE = re.compile(r"(\\(?:boxed|fbox)\s*\{)|[{}]")
 HASH = re.compile(r"####[ \t]*(\S[^\n]*)")
@@ -66,9 +66,7 @@ SHORT_WORDS = frozenset("yes no on odd any all one two six ten none true even".s
 
 @dataclass(frozen=True)
 class Number:
-    """An exact value; for a number written with a point, `places` after the point and the number of significant
-    digits.
-    """
+    """An exact value; for a number written with a point, its `places` after the point and its significant digits."""
 
     value: Fraction
     places: int | None = None
@@ -161,8 +159,7 @@ _normal = lru_cache(maxsize=NUM_CACHED)(_strip_format)
 
 
 def number_of(answer: str) -> Number | None:
-    """The number that `answer` is (integer, decimal, percentage, fraction, mixed number, power of ten); None for other
-    text.
+    """The number that `answer` is (integer, decimal, percentage, fraction, mixed, power of ten); None for other text.
 
     Two numbers are not one: digits are joined over a space only in groups of three.
     """
@@ -196,8 +193,9 @@ def _number_of(answer: str) -> Number | None:
 
 
 def same_number(one: Number, other: Number) -> bool:
-    """Whether two numbers are equal, or one is a decimal of at least six digits and the other one rounded. 50% equals
-    50 and 0.5.
+    """Whether two numbers are equal, or one is a decimal of at least six digits and the other one rounded.
+
+    50% equals 50 and 0.5.
     """
     if one.is_percent != other.is_percent:
         percent, plain = (one, other) if one.is_percent else (other, one)
@@ -212,8 +210,9 @@ def _rounds(short: Number, other: Number) -> bool:
 
 
 def key(answer: str) -> str:
-    """A key of the answer: two answers with one key are equal numbers, or equal text but for formatting and the case of
-    words.
+    """A key of the answer.
+
+    Answers with the same key are equal numbers, or equal text but for formatting and the case of words.
     """
     if len(answer) > MAX_FORMAT_CHARS:
         return answer
@@ -252,8 +251,9 @@ def compare(answer: str, expected: str) -> TextVerdict | None:
 
 
 def _quantity(answer: str) -> tuple[Number | None, str]:
-    """(number, unit) of an answer such as "72 clips". The unit of a bare number is "", the number of other text
-    None.
+    """(number, unit) of an answer such as "72 clips".
+
+    The unit of a bare number is "", the number of other text None.
     """
     number = number_of(answer)
     if number is None and (match := QUANTITY.fullmatch(normal(answer))) and is_prose(match[2]):

@@ -43,9 +43,7 @@ class CopiesSpec:
 
 
 class Copies(Stage):
-    """Adds `dcr`, the distance to the nearest training row, and `dcr_row`, its number; of equally near rows,
-    the first.
-    """
+    """Adds `dcr`, the distance to the nearest training row, and `dcr_row`, its number; the first of equals."""
 
     kind: ClassVar[str] = "copies"
     Spec: ClassVar[type] = CopiesSpec
@@ -142,8 +140,9 @@ class Index:
         return parts[0] if numbers else np.zeros((rows.num_rows, 0), np.float32), np.ascontiguousarray(parts[-1])
 
     def nearest(self, rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
-        """(distance float64, number of the training row int64) of each row. Rows are searched one by one, without a
-        large matrix.
+        """(distance float64, number of the training row int64) of each row.
+
+        Rows are searched one by one, without a large matrix.
         """
         numbers, codes = self._encode(rows)
         return self._search(numbers, codes, np.full(len(codes), -1, np.int64))

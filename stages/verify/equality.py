@@ -1,5 +1,6 @@
-"""Whether two expressions are equal, by math_verify and sympy. Runs inside the sandbox and imports nothing of
-gristmill.
+"""Whether two expressions are equal, by math_verify and sympy.
+
+Runs inside the sandbox and imports nothing of gristmill.
 
 Parsing and simplifying a model's output may take unlimited time and memory, and sympy evaluates text.
 """

@@ -33,11 +33,11 @@ class ExecuteSpec:
 
 
 class Execute(Stage):
-    """Adds `execute_verdict`, `execute_detail`, `execute_test` and `execute_exit`; a row that does not pass is rejected
-    for its verdict.
+    """Adds `execute_verdict`, `execute_detail`, `execute_test` and `execute_exit`.
 
-    Verdicts: passed, failed, error, syntax, timeout, memory, output, files, exited, crashed, no_code, no_tests. The
-    detail is the exception and its line, the test the number of the statement of the tests that failed, from 0.
+    A row whose verdict is not passed is rejected for it. Verdicts: passed, failed, error, syntax, timeout, memory,
+    output, files, exited, crashed, no_code, no_tests. The detail is the exception and its line, the test the number of
+    the statement of the tests that failed, from 0.
     """
 
     kind: ClassVar[str] = "execute"

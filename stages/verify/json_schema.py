@@ -11,7 +11,7 @@ from gristmill.records.errors import UserError
 from gristmill.stages.contract import Findings, Stage
 
 MAX_ERROR_CHARS = 300  # a message quotes the offending value, which may be the whole row
-# Chat models answer in a fenced block however they are asked; the first block is the answer.
+# Chat models often answer in a fenced block; the first block is the answer.
 FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
 
 
