@@ -77,8 +77,7 @@ class Stage(ABC):
         """Take from the run what the stage needs of it: called once, when the recipe is compiled."""
 
     def identity(self) -> dict[str, Any]:
-        """Literals beyond the spec that decide the findings: the revision, digests of models and files, package
-        versions.
+        """Literals beyond the spec that decide the findings: revision, digests of models and files, package versions.
 
         A subclass extends the dict of its base: `{**super().identity(), ...}`.
         """

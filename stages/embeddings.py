@@ -134,9 +134,7 @@ class Encoder:
         return quantise(vectors)
 
     def text_vectors(self, texts: Sequence[str], size: int) -> np.ndarray:
-        """int8 (n, dimension): the vector of each whole text, the mean of those of its parts of at most `size`
-        tokens.
-        """
+        """int8 (n, dimension): the vector of each text, the mean of those of its parts of at most `size` tokens."""
         vectors = np.empty((len(texts), self.dimension), np.float32)
         for number, text in enumerate(texts):
             ids, _ = self.tokens(text)
@@ -187,8 +185,9 @@ def _folder(model: str) -> str:
 
 
 def windows(length: int, size: int, step: int) -> list[Span]:
-    """(first, stop) of overlapping windows over `length` tokens. All are full and the last ends at the end; a short
-    text has one.
+    """(first, stop) of overlapping windows over `length` tokens.
+
+    All are full and the last ends at the end; a short text has one.
     """
     if length <= size:
         return [(0, length)]
@@ -203,8 +202,9 @@ def split_evenly(length: int, size: int) -> list[Span]:
 
 
 def quantise(vectors: np.ndarray) -> np.ndarray:
-    """int8 (n, d) in the direction of float (n, d), the largest number of each row 127. Moves a cosine by about
-    0.001.
+    """int8 (n, d) in the direction of float (n, d), the largest number of each row 127.
+
+    Moves a cosine by about 0.001.
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True)
     return np.rint(vectors * (LEVELS / largest)).astype(np.int8)

@@ -11,8 +11,9 @@ from gristmill.records.stores.opening import open_store
 
 
 def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:
-    """The parsed `model.json` of a finished model of `kind`. Raises UserError, with the stage's name, if there
-    is none.
+    """The parsed `model.json` of a finished model of `kind`.
+
+    Raises UserError, with the stage's name, if there is none.
     """
     data = open_store(path).read_if_there("model.json")
     if data is None:

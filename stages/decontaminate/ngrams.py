@@ -1,11 +1,11 @@
-"""Rejects rows that hold benchmark items: word n-gram overlap, with the item, the share and the place as evidence.
+"""Rejects rows that contain benchmark items, by word n-gram overlap; item, share and place are the evidence.
 
-Defaults and their sources: n-grams of 13 words (Brown et al. 2020, GPT-3, appendix C, which takes 13 as the largest N
-for every task); an item shorter than that is looked for whole, and one of fewer than 8 words not at all (the same
-appendix takes 8 as the smallest N, because shorter ones collide by chance). GPT-3 cut text out around any one shared
-13-gram; for rows that are kept or rejected whole a single stock phrase must not be enough, so a row goes when at
-least half of an item is in it (Cosmopedia's decontamination, Hugging Face 2024, drops a sample when the matched text is
-more than half of the benchmark item). The share here is of the item's distinct n-grams.
+Defaults and their sources. N-grams have 13 words (Brown et al. 2020, GPT-3, appendix C, which uses 13 as the largest N
+for every task). A shorter item is searched as a whole, and an item of fewer than 8 words is skipped (the same appendix
+uses 8 as the smallest N, because shorter n-grams collide by chance). GPT-3 cut text out around any shared 13-gram. Here
+rows are kept or rejected whole, so a stock phrase must not be enough: a row is rejected if it contains at least half of
+an item. (Cosmopedia's decontamination, Hugging Face 2024, drops a sample if the matched text is more than half of the
+benchmark item.) The share is of the distinct n-grams of the item.
 """
 
 from dataclasses import dataclass
@@ -20,19 +20,20 @@ from gristmill.stages.buffers import text_buffers
 from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, digest, load
 
-BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; with three probes at most about 1.5% false hits
-KEYS_PER_SLOT = 1  # of the directory in front of the sorted keys
+BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; three probes give at most about 1.5% false hits
+KEYS_PER_SLOT = 1  # average number of keys in a slot of the directory
 
 
 @dataclass(frozen=True)
 class DecontaminateSpec:
-    """`ngram` in words, `min_share` in (0, 1], `min_words` the shortest benchmark text that is looked for."""
+    """Keys of the stage `decontaminate`."""
 
-    benchmarks: tuple[Benchmark, ...]
-    ngram: int = 13
+    benchmarks: tuple[Benchmark, ...]  # Benchmarks to look for.
+    ngram: int = 13  # Words in an n-gram, 1 to 50; 13 is GPT-3's.
+    # Share of an item's distinct n-grams, above 0 and at most 1, from which a row is rejected; half, as in Cosmopedia.
     min_share: float = 0.5
-    min_words: int = 8
-    column: str = "text"
+    min_words: int = 8  # Words of the shortest benchmark text that is looked for; shorter texts match by chance.
+    column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
         check_names(self.benchmarks)
@@ -45,9 +46,9 @@ class DecontaminateSpec:
 
 
 class Decontaminate(Stage):
-    """Adds what overlaps most, also where it is too little to reject: benchmark, item, share and character span.
+    """Adds the largest overlap of each row, even a small one: benchmark, item, share and character span.
 
-    `text[overlap_start:overlap_end]` is the longest stretch of the row's text found in the item.
+    `text[overlap_start:overlap_end]` is the longest stretch of the row's text that occurs in the item.
     """
 
     kind: ClassVar[str] = "decontaminate"
@@ -74,11 +75,11 @@ class Decontaminate(Stage):
         return [self.spec.column]
 
     def identity(self) -> dict[str, Any]:
-        return {"benchmarks": [digest(b) for b in self.spec.benchmarks]}
+        return {**super().identity(), "benchmarks": [digest(b) for b in self.spec.benchmarks]}
 
     def check(self) -> None:
         for benchmark in self.spec.benchmarks:
-            # A word takes at least two bytes with its space, so shorter texts cannot have the words.
+            # A word with its space takes at least two bytes, so shorter texts cannot have enough words.
             if not any(len(text.encode()) >= 2 * self.spec.min_words - 1 for _, text in load(benchmark)):
                 raise UserError(
                     f"benchmark '{benchmark.name}': every text is shorter than min_words = {self.spec.min_words}"
@@ -94,21 +95,21 @@ class Decontaminate(Stage):
     def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
         unit, share, span = self._index.scan(rows.column(self.spec.column))
-        missing = unit < 0
-        units = pa.array(unit, mask=missing)
+        is_null = unit < 0
+        units = pa.array(unit, mask=is_null)
         columns = {
             "overlap_benchmark": self._index.benchmarks.take(units),
             "overlap_item": self._index.items.take(units),
-            "overlap_share": pa.array(share.astype(np.float32), mask=missing),
-            "overlap_start": pa.array(span[:, 0], mask=missing),
-            "overlap_end": pa.array(span[:, 1], mask=missing),
+            "overlap_share": pa.array(share.astype(np.float32), mask=is_null),
+            "overlap_start": pa.array(span[:, 0], mask=is_null),
+            "overlap_end": pa.array(span[:, 1], mask=is_null),
         }
-        refused = pa.array(share >= self.spec.min_share)
-        return Findings(columns, pc.if_else(refused, pa.scalar("overlap"), pa.scalar(None, pa.string())))
+        is_rejected = pa.array(share >= self.spec.min_share)
+        return Findings(columns, pc.if_else(is_rejected, pa.scalar("overlap"), pa.scalar(None, pa.string())))
 
 
 class Index:
-    """The distinct n-grams of all benchmark texts and which texts hold them; about 30 bytes an n-gram."""
+    """The distinct n-grams of all benchmark texts and the texts that hold each; about 30 bytes an n-gram."""
 
     def __init__(self, spec: DecontaminateSpec) -> None:
         ids, names, texts = list[str](), list[str](), list[str]()
@@ -121,7 +122,7 @@ class Index:
 
     @classmethod
     def of(cls, spec: DecontaminateSpec, names: pa.Array, ids: pa.Array, texts: pa.Array) -> "Index":
-        """An index over texts already in memory, one benchmark name and item id for each."""
+        """An index of texts in memory, with a benchmark name and an item id for each."""
         index = cls.__new__(cls)
         index._fill(spec, names, ids, texts)
         return index
@@ -136,10 +137,10 @@ class Index:
         self.unit_words = np.zeros(len(texts), np.int32)
         total, lengths = kernels.index_keys(data, offsets, spec.ngram, spec.min_words, keys, units, self.unit_words)
         self.lengths = np.array([n for n in range(1, spec.ngram + 1) if lengths >> n & 1], np.int64)
-        order = np.argsort(keys[:total], kind="stable")  # stable: the units of a key stay in order
+        order = np.argsort(keys[:total], kind="stable")  # stable, so the units of a key stay in order
         keys, units = keys[order], units[order]
         fresh = np.ones(total, bool)
-        fresh[1:] = (keys[1:] != keys[:-1]) | (units[1:] != units[:-1])  # an n-gram twice in a text counts once
+        fresh[1:] = (keys[1:] != keys[:-1]) | (units[1:] != units[:-1])  # a repeated n-gram of a text counts once
         keys, self.postings = keys[fresh], units[fresh]
         self.unit_keys = np.bincount(self.postings, minlength=len(texts)).astype(np.int32)
         first = np.ones(len(keys), bool)
@@ -155,7 +156,7 @@ class Index:
         kernels.fill_bloom(self.keys, self.bloom, self.bloom_shift)
 
     def scan(self, column: pa.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(unit or -1, share of its n-grams, character span) per row; see the kernel."""
+        """(unit or -1, share of its n-grams, character span) for each row; see the kernel."""
         data, offsets = text_buffers(column)
         num_rows = len(column)
         unit, share = np.full(num_rows, -1, np.int32), np.zeros(num_rows, np.float64)
@@ -180,7 +181,7 @@ class Index:
         return unit, share, span
 
 
-def _slots(wanted: int) -> tuple[np.uint64, int]:
-    """(shift, slots): slots is the power of two at or above `wanted`, and key >> shift one of them."""
-    bits = max(1, (max(1, wanted) - 1).bit_length())
+def _slots(num_keys: int) -> tuple[np.uint64, int]:
+    """(shift, slots): the power of two at or above `num_keys`, and the shift for which key >> shift is a slot."""
+    bits = max(1, (max(1, num_keys) - 1).bit_length())
     return np.uint64(64 - bits), 1 << bits

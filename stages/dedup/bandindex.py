@@ -67,8 +67,7 @@ class BandIndex:
         return owners
 
     def insert(self, keys: np.ndarray, owners: np.ndarray, is_settled: bool = False) -> None:
-        """Insert each row's keys, uint64 (n, num_bands), for its owner, int64 (n,); a key that exists keeps the smaller
-        owner.
+        """Insert keys, uint64 (n, num_bands), for owners, int64 (n,); a key that exists keeps the smaller owner.
 
         `is_settled` promises that the claims will not be retracted; this index ignores it. Raises ValueError for an
         owner outside 0 to MAX_OWNER, before it inserts anything.
@@ -126,8 +125,9 @@ class BandIndex:
 
 
 def check_keys(keys: np.ndarray, num_bands: int) -> np.ndarray:
-    """`keys` in one of the two layouts that the kernels are compiled for. Raises ValueError for another shape
-    or type.
+    """`keys` in one of the two layouts that the kernels are compiled for.
+
+    Raises ValueError for another shape or type.
     """
     if keys.ndim != 2 or keys.shape[1] != num_bands or keys.dtype != np.uint64:
         raise ValueError(f"keys must be uint64 (n, {num_bands}), not {keys.dtype} {keys.shape}")

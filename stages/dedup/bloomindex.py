@@ -1,5 +1,6 @@
-"""The index of kept rows for limited memory: a Bloom filter for each band. It recognises duplicates but cannot name
-them.
+"""The index of kept rows for limited memory: a Bloom filter for each band.
+
+It recognises duplicates but cannot name them.
 
 The idea is LSHBloom (Khan et al., arXiv:2411.04257; `MinHashLSHBloom` in datasketch): a filter replaces the table of
 each band. It always recognises a row that duplicates a kept row. The chance that it calls a fresh row a duplicate grows
@@ -87,8 +88,7 @@ def _best(bits_per_key: float) -> tuple[float, int]:
 
 
 class BloomIndex:
-    """A filter for each of `num_bands` out of `bands_in_all` bands, sized for `num_rows` rows and `error` over all
-    bands.
+    """A filter for each of `num_bands` out of `bands_in_all` bands, sized for `num_rows` rows and `error` over all.
 
     The bits depend only on the claims, not on their order or on the distribution of bands. Not thread-safe.
     """

@@ -79,9 +79,7 @@ def shingle_hashes(text: str, ngram: int = 5) -> np.ndarray:
 
 
 def _run(texts: Any, ngram: int, num_perm: int, seed: int, signatures: np.ndarray) -> np.ndarray:
-    """Fill `signatures` from a non-empty array of strings; if it has no rows, only return the last row's shingle
-    hashes.
-    """
+    """Fill `signatures` from a non-empty array of strings; without rows, only return the last text's shingle hashes."""
     from gristmill.stages.kernels import minhash as kernel
 
     if not (
@@ -120,8 +118,9 @@ def optimal_bands(threshold: float, num_perm: int) -> tuple[int, int]:
 
 
 def band_keys(signatures: np.ndarray, bands: int, rows: int) -> np.ndarray:
-    """A 64-bit hash for each band of each signature: uint64 (n, bands). Trailing permutations that fill no band are
-    unused.
+    """A 64-bit hash for each band of each signature: uint64 (n, bands).
+
+    Trailing permutations that fill no band are unused.
 
     Two rows share band k if and only if their keys [k] are equal, but for a chance of 2^-64. The band's number is part
     of the hash, so keys of different bands can share a table.

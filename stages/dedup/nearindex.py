@@ -43,8 +43,7 @@ class NearIndex:
             self._owners = np.concatenate([self._owners, np.zeros(more, np.int64)])
 
     def query(self, keys: np.ndarray) -> np.ndarray:
-        """The smallest owner whose vector has a cosine of at least `threshold` with each row's, -1 if there is none:
-        int64 (n,).
+        """The smallest owner within the cosine `threshold` of each row's vector, -1 if there is none: int64 (n,).
 
         `keys` is uint64 (n, num_keys).
         """
@@ -63,8 +62,7 @@ class NearIndex:
         return owners
 
     def insert(self, keys: np.ndarray, owners: np.ndarray, is_settled: bool = False) -> None:
-        """Insert rows, keys uint64 (n, num_keys), with their owners, int64 (n,); skips owners that are already in the
-        index.
+        """Insert keys, uint64 (n, num_keys), for owners, int64 (n,); skips owners that are already in the index.
 
         Raises ValueError for invalid owners.
         """

@@ -35,7 +35,8 @@ class DedupSemanticSpec:
     model: str = embedding.DEFAULT
     # Least cosine of two duplicates, above 0 and at most 1; the default is measured on the demo corpus.
     threshold: float = 0.9
-    # Longest part of a text, in tokens, that is encoded as a whole; 126 fills the default model's context.
+    # Longest part of a text, in tokens, that is encoded as a whole; with two special tokens 126 make the 128 that the
+    # default model was trained on.
     window: int = 126
     column: str = "text"  # Column with the text.
 

@@ -1,1 +1,1 @@
-"""Filters on one row by itself: its finish, language, quality rules and personal data."""
+"""Filters that judge a row by itself: how it ended, its language, quality rules, personal data."""

@@ -1,4 +1,4 @@
-"""Rejects rows whose generation did not come to its own end."""
+"""Rejects rows whose generation did not end by itself."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -11,8 +11,9 @@ from gristmill.stages.contract import Findings, Stage
 
 @dataclass(frozen=True)
 class FinishSpec:
-    """`allow` are the values of the `finish` column that pass, in vLLM's words: "stop", "length", "abort", ..."""
+    """Keys of the stage `finish`."""
 
+    # Values of the column `finish` that pass, as vLLM names them: "stop", "length", "abort", ...
     allow: tuple[str, ...] = ("stop",)
 
     def __post_init__(self) -> None:
@@ -21,7 +22,7 @@ class FinishSpec:
 
 
 class Finish(Stage):
-    """The reason is the finish itself: "finish:length" is a truncated row; a row without one is "finish:unknown"."""
+    """The reason is the finish itself: "finish:length" is a truncated row, "finish:unknown" a row without a finish."""
 
     kind: ClassVar[str] = "finish"
     Spec: ClassVar[type] = FinishSpec

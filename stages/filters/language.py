@@ -147,8 +147,9 @@ class Model:
         self.first_column = np.array([labels.index(label) for label in labels], np.int64)
 
     def classify(self, column: pa.Array, max_bytes: int) -> tuple[np.ndarray, np.ndarray]:
-        """(index into `labels`, probability) of the first `max_bytes` bytes of each text; a null row is an
-        empty text.
+        """(index into `labels`, probability) of the first `max_bytes` bytes of each text.
+
+        A null row is an empty text.
         """
         data, offsets = text_buffers(column)
         num_rows = len(column)

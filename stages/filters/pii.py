@@ -1,7 +1,7 @@
-"""Finds what tells of people or opens doors: e-mail addresses, phone numbers, cards, accounts, IP addresses, secrets.
+"""Finds personal data and secrets: e-mail addresses, phone numbers, cards, bank accounts, IP addresses, keys.
 
-The findings say what stands where and never repeat it. Text is not changed: stages never do (a row is what its
-generator made), so what must not go out is rejected, or masked by whoever reads the spans.
+The findings state kinds and places, never the values. Stages never change a text, so a row either is rejected, or a
+later step masks it by the spans.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,14 @@ PACKAGES = {"phone": ("phonenumbers", "phonenumbers"), "secret": ("detect_secret
 
 @dataclass(frozen=True)
 class PiiSpec:
-    """`kinds` to look for. `regions` (ISO 3166 codes) whose phone numbers count without a + too. With `reserved`,
-    what documentation uses counts too: example.com, private IP addresses, test cards, AKIA...EXAMPLE, 555-0100."""
+    """Keys of the stage `pii`."""
 
-    column: str = "text"
-    kinds: tuple[Kind, ...] = KINDS
-    action: Literal["reject", "find"] = "reject"
+    column: str = "text"  # Column with the text.
+    kinds: tuple[Kind, ...] = KINDS  # Kinds to look for: "secret", "card", "iban", "email", "phone" and "ip".
+    action: Literal["reject", "find"] = "reject"  # "reject" rejects a row with findings; "find" only adds the findings.
+    # ISO 3166 codes of the countries whose phone numbers count without a + and country code too.
     regions: tuple[str, ...] = ("US", "GB")
+    # Whether values reserved for documentation count too: example.com, private IP addresses, test cards, 555-0100.
     reserved: bool = False
 
     def __post_init__(self) -> None:
@@ -39,9 +40,11 @@ class PiiSpec:
 
 
 class Pii(Stage):
-    """Findings: `pii_kinds` (what was found, the gravest first) and `pii_spans` (kind, start and end of each in
-    characters of the text). With action "reject" a row is rejected for the gravest: "pii:secret", "pii:card",
-    "pii:iban", "pii:email", "pii:phone", "pii:ip"."""
+    """Adds `pii_kinds` (the kinds, gravest first) and `pii_spans` (kind, start and end in characters of the text).
+
+    With action "reject", the reason is the gravest kind: "pii:secret", "pii:card", "pii:iban", "pii:email", "pii:phone"
+    or "pii:ip".
+    """
 
     kind: ClassVar[str] = "pii"
     Spec: ClassVar[type] = PiiSpec
@@ -57,7 +60,8 @@ class Pii(Stage):
         return [self.spec.column]
 
     def identity(self) -> dict[str, Any]:
-        return {package: version(package) for kind, (_, package) in PACKAGES.items() if kind in self.spec.kinds}
+        versions = {package: version(package) for kind, (_, package) in PACKAGES.items() if kind in self.spec.kinds}
+        return {**super().identity(), **versions}
 
     def check(self) -> None:
         for kind, (module, package) in PACKAGES.items():
@@ -68,14 +72,14 @@ class Pii(Stage):
 
             for region in self.spec.regions:
                 if region not in SUPPORTED_REGIONS:
-                    raise UserError(f"{self.name}: regions: no phone numbers are known of '{region}'")
+                    raise UserError(f"{self.name}: regions: package phonenumbers has no region '{region}'")
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         spec = self.spec
         texts = rows.column(spec.column).to_pylist()
-        found = [find(text, spec.kinds, spec.reserved, spec.regions) if text else [] for text in texts]
-        kinds = [[kind for kind in KINDS if any(kind == f[0] for f in spans)] for spans in found]
-        spans = [[{"kind": kind, "start": start, "end": end} for kind, start, end in row] for row in found]
+        matches = [find(text, spec.kinds, spec.reserved, spec.regions) if text else [] for text in texts]
+        kinds = [[kind for kind in KINDS if any(kind == match[0] for match in row)] for row in matches]
+        spans = [[{"kind": kind, "start": start, "end": end} for kind, start, end in row] for row in matches]
         columns = (pa.array(kinds, pa.list_(pa.string())), pa.array(spans, pa.list_(SPAN)))
         reasons = [row[0] if row and spec.action == "reject" else None for row in kinds]
         return Findings(dict(zip([f.name for f in self.columns()], columns)), pa.array(reasons, pa.string()))

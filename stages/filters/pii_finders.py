@@ -1,4 +1,4 @@
-"""What tells of people or opens doors, found in text: one finder a kind, each a list of [start, end) in characters."""
+"""Finders for personal data and secrets: one function a kind, each yields [start, end) in characters."""
 
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +9,7 @@ from typing import Literal
 from gristmill.stages.filters.pii_numbers import Span, addresses, cards, ibans, quads
 
 Kind = Literal["secret", "card", "iban", "email", "phone", "ip"]
-# The gravest first: where two overlap, the graver one counts, and a row is rejected for the gravest that it has.
+# The gravest first: of two that overlap the graver counts, and a row is rejected for its gravest kind.
 KINDS: tuple[Kind, ...] = ("secret", "card", "iban", "email", "phone", "ip")
 
 EMAIL = re.compile(
@@ -19,12 +19,12 @@ EMAIL = re.compile(
 RESERVED_DOMAINS = re.compile(r"(?:^|\.)(?:example\.(?:com|org|net|edu)|example|invalid|test|localhost|local)$")
 
 PHONE_LIKE = re.compile(r"(?<![\w.])(?:\+|\(?\d)[\d ().\-/\u00a0]{6,24}\d(?![\w]|\.\d)")
-PART = re.compile(r"[\w\-]$")  # what stands before a piece of a longer name: aix-6107-1415-32
+PART = re.compile(r"[\w\-]$")  # before a piece of a longer name: aix-6107-1415-32
 DECIMAL = re.compile(r"\d+|\+?\d*\.\d*")  # plain numbers
-FICTITIOUS = re.compile(r"555[ .\-]?01\d\d$")  # what the North American plan leaves to films and documentation
+FICTITIOUS = re.compile(r"555[ .\-]?01\d\d$")  # reserved for films and documentation in North America
 
-# detect-secrets' own names of modules and classes. Left out are its guesses by entropy and by variable names, which
-# call much prose and code a secret, and plugins for firms whose patterns are words.
+# Modules and classes of detect-secrets. Its guesses by entropy and by variable name are left out: they call much
+# prose and code a secret; so are plugins for firms whose patterns are words.
 PLUGINS = (
     "aws.AWSKeyDetector azure_storage_key.AzureStorageKeyDetector basic_auth.BasicAuthDetector "
     "discord.DiscordBotTokenDetector github_token.GitHubTokenDetector gitlab_token.GitLabTokenDetector "
@@ -34,7 +34,7 @@ PLUGINS = (
     "square_oauth.SquareOAuthDetector stripe.StripeDetector telegram_token.TelegramBotTokenDetector "
     "twilio.TwilioKeyDetector"
 ).split()
-# A line without any of these holds none of their secrets; most lines have none.
+# A line without any of these holds no secret of the plugins; most lines are skipped by it.
 MAY_HOLD = re.compile(
     r"AKIA|ASIA|A3T|ABIA|ACCA|(?i:aws|key|pwd|password|pass|token)|://|gh[pousr]_|gl[a-z]+-|GR1348941|eyJ|-us\d|sk-|pypi-|"
     r"SG\.|xox|sq0csp-|[rs]k_live_|\d{8}:|AC[a-z0-9]{30}|SK[a-z0-9]{30}|[MNO][\w\-]{23,25}\.|PRIVATE|PuTTY"
@@ -43,25 +43,25 @@ KEY_BODY = re.compile(r"^[A-Za-z0-9+/=]{40,}\s*$", re.MULTILINE)
 KEY_END = re.compile(r"-----END [A-Z0-9 ]+-----")
 MAX_KEY_CHARS = 8000
 PLACEHOLDER = re.compile(r"EXAMPLE|x{8}|X{8}|\*{4}|<[^>]*>|(.)\1{11}")
-TOKEN = re.compile(r"[\w\-]*")  # some patterns stop within a token
-MAX_LINE_CHARS = 20_000  # a longer line is looked at in pieces, which overlap
+TOKEN = re.compile(r"[\w\-]*")  # extends a match, because some patterns stop within a token
+MAX_LINE_CHARS = 20_000  # a longer line is searched in overlapping pieces
 OVERLAP_CHARS = 500
 
 
 def emails(text: str, reserved: bool) -> Iterator[Span]:
-    """Addresses; without `reserved` none of domains for documentation (RFC 2606), and no git@host."""
+    """E-mail addresses; without `reserved` not those of domains for documentation (RFC 2606), and no git@host."""
     for match in EMAIL.finditer(text) if "@" in text else ():
         local, domain = match[0].partition("@")[0], match[1]
         if len(local) == 1 and domain.find(".") == 1:
-            continue  # A@B.inverse is a product of matrices
+            continue  # for example A@B.inverse, a product of matrices
         if reserved or not (RESERVED_DOMAINS.search(domain.lower()) or local == "git"):
             yield match.span()
 
 
 def phones(text: str, reserved: bool, regions: Sequence[str]) -> Iterator[Span]:
-    """Numbers that are valid for phonenumbers: with a country's + anywhere, and as they are written inside `regions`.
+    """Numbers that phonenumbers calls valid: with + and country code anywhere, and in the national form of `regions`.
 
-    Digits alone are none: any number of the right length would do. IP addresses are none either.
+    Plain digits do not count, because any number of the right length would. IP addresses do not count either.
     """
     if not PHONE_LIKE.search(text):
         return
@@ -83,20 +83,20 @@ def phones(text: str, reserved: bool, regions: Sequence[str]) -> Iterator[Span]:
 
 @lru_cache(maxsize=1)
 def _patterns() -> list[tuple[re.Pattern[str], Callable[[str], bool] | None, bool]]:
-    """(pattern, test of what it matched, whether it is a private key's header) of every plugin."""
-    found = []
+    """(pattern, test of a match or None, whether it matches the header of a private key) of every plugin."""
+    patterns = []
     for path in PLUGINS:
         module, _, name = path.partition(".")
         plugin = getattr(import_module(f"detect_secrets.plugins.{module}"), name)()
         valid = getattr(plugin, "is_formally_valid", None)
-        found += [(pattern, valid, module == "private_key") for pattern in plugin.denylist]
-    return found
+        patterns += [(pattern, valid, module == "private_key") for pattern in plugin.denylist]
+    return patterns
 
 
 def secrets(text: str, reserved: bool) -> Iterator[Span]:
-    """Keys and tokens of known form, credentials in addresses, private keys with their bodies.
+    """Keys and tokens of known forms, credentials in addresses, private keys with their bodies.
 
-    Without `reserved` no placeholders (EXAMPLE, xxxxxxxx, one character over and over).
+    Without `reserved`, placeholders do not count (EXAMPLE, xxxxxxxx, one repeated character).
     """
     for start, line in _lines(text):
         if not MAY_HOLD.search(line):
@@ -122,7 +122,7 @@ def _lines(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _key_end(text: str, header: int) -> int | None:
-    """Where the private key ends whose header stands there; None for a header without a body, as manuals have it."""
+    """End of the private key whose header is at `header`; None for a header without a body, as in manuals."""
     window = text[header : header + MAX_KEY_CHARS]
     end = KEY_END.search(window)
     bodies = list(KEY_BODY.finditer(window, 0, end.start() if end else len(window)))
@@ -132,7 +132,7 @@ def _key_end(text: str, header: int) -> int | None:
 
 
 def find(text: str, kinds: Sequence[Kind], reserved: bool, regions: Sequence[str]) -> list[tuple[Kind, int, int]]:
-    """(kind, start, end) of everything found, by place, none overlapping another."""
+    """(kind, start, end) of all matches, ordered by place, without overlaps."""
     finders: dict[Kind, Callable[[], Iterator[Span]]] = {
         "secret": lambda: secrets(text, reserved),
         "card": lambda: cards(text, reserved),
@@ -147,4 +147,4 @@ def find(text: str, kinds: Sequence[Kind], reserved: bool, regions: Sequence[str
             for start, end in sorted(set(finders[kind]()), key=lambda span: (span[0], -span[1])):
                 if all(end <= s or e <= start for _, s, e in taken):
                     taken.append((kind, start, end))
-    return sorted(taken, key=lambda found: found[1:])
+    return sorted(taken, key=lambda match: match[1:])

@@ -1,4 +1,4 @@
-"""Numbers that carry their own proof: payment cards (ISO/IEC 7812), bank accounts (ISO 13616), public IP addresses."""
+"""Finders for numbers of a fixed form: payment cards (ISO/IEC 7812), accounts (ISO 13616), IP addresses."""
 
 import ipaddress
 import re
@@ -18,8 +18,8 @@ ISSUERS = re.compile(
     r"|35(?:2[89]|[3-8]\d)\d{12,15}"
     r"|62\d{14,17}"
 )
-BARE_LENGTHS = (15, 16)  # without separators a number of another length is more often something else
-# What payment firms print in their documentation.
+BARE_LENGTHS = (15, 16)  # a number without separators and of another length is usually not a card
+# From the documentation of payment firms.
 TEST_CARDS = frozenset(
     "4111111111111111 4242424242424242 4012888888881881 4000056655665556 5555555555554444 5105105105105100 "
     "5200828282828210 378282246310005 371449635398431 6011111111111117 6011000990139424 30569309025904 "
@@ -38,15 +38,15 @@ IBAN_LENGTHS = dict(
 )
 
 IPV4 = re.compile(r"(?:(?<=://)|(?<![\w.\-/]))(?:\d{1,3}\.){3}\d{1,3}(?![\w\-]|\.\w)")
-QUAD = re.compile(
-    r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\w)"
-)  # in paths and names too, where it is nobody's address
+# Also in paths and names, where it is not an address of a person.
+QUAD = re.compile(r"(?<![\w.])(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\w)")
 IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![\w:])")
 VERSION = re.compile(r"(?:version|ver\.?|release|v|section|§)\s*$", re.IGNORECASE)
-MIN_LONG_GROUPS = 2  # groups of three hexadecimal digits and more: "::1" and times of day are no addresses of people
+MIN_LONG_GROUPS = 2  # groups of at least three hexadecimal digits; this leaves out "::1" and times of day
 
 
 def cards(text: str, reserved: bool) -> Iterator[Span]:
+    """Numbers of payment cards; without `reserved` not those of test cards."""
     for match in CARD.finditer(text):
         digits = match[0].replace(" ", "").replace("-", "")
         if not CARD_GROUPS.fullmatch(match[0]) or not ISSUERS.fullmatch(digits) or not luhn(digits):
@@ -64,26 +64,26 @@ def luhn(digits: str) -> bool:
 
 
 def ibans(text: str, reserved: bool) -> Iterator[Span]:
-    """`reserved` changes nothing: there are no accounts for documentation."""
+    """International bank account numbers. `reserved` changes nothing: no accounts are reserved for documentation."""
     for match in IBAN.finditer(text):
         start = match.start()
-        wanted = IBAN_LENGTHS.get(text[start : start + 2])
-        if wanted is None:
+        length = IBAN_LENGTHS.get(text[start : start + 2])
+        if length is None:
             continue
         end, account = start, ""
-        while len(account) < wanted and end < len(text):
+        while len(account) < length and end < len(text):
             if text[end].isascii() and text[end].isalnum():
                 account += text[end].upper()
             elif text[end] != " " or text[end - 1] == " ":
                 break
             end += 1
-        ends_there = len(account) == wanted and not text[end : end + 1].isalnum()
-        if ends_there and int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1:
+        is_whole = len(account) == length and not text[end : end + 1].isalnum()
+        if is_whole and int("".join(str(int(c, 36)) for c in account[4:] + account[:4])) % 97 == 1:
             yield start, end
 
 
 def addresses(text: str, reserved: bool) -> Iterator[Span]:
-    """Public addresses; with `reserved` private ones and those for documentation too."""
+    """Public IP addresses; with `reserved` also private ones and those for documentation."""
     if text.count(".") >= 3:
         for match in IPV4.finditer(text):
             if _is_address(match[0], reserved) and not VERSION.search(text, max(0, match.start() - 12), match.start()):
@@ -96,7 +96,7 @@ def addresses(text: str, reserved: bool) -> Iterator[Span]:
 
 
 def quads(text: str) -> list[Span]:
-    """Addresses of four numbers, public or not: some are a valid phone number too, digit for digit."""
+    """Addresses of four numbers, public or not; some of them are also valid phone numbers."""
     return [m.span() for m in QUAD.finditer(text) if _is_address(m[0], True)] if text.count(".") >= 3 else []
 
 

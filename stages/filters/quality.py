@@ -1,7 +1,7 @@
-"""Keeps texts that a light classifier finds good; the model is one that `gristmill fit` made, of kind "quality".
+"""Keeps texts that a light classifier scores well. `gristmill fit` trains the model, of kind "quality".
 
-The pattern of Gunasekar et al. 2023 (Textbooks Are All You Need, section 2.1): a large model annotates some thousand
-rows, a small classifier learns from them, and is applied to all the others on CPU.
+The pattern is that of Gunasekar et al. 2023 (Textbooks Are All You Need, section 2.1): a large model annotates some
+thousand rows, a small classifier learns from them and scores all other rows on the CPU.
 """
 
 from dataclasses import dataclass
@@ -19,10 +19,11 @@ from gristmill.stages.ngrams import Linear, Ngrams
 
 @dataclass(frozen=True)
 class QualitySpec:
-    """Rows are kept whose score is `min_score` or more; without it the operating threshold of the model decides."""
+    """Keys of the stage `quality`."""
 
-    path: str  # the --out of a fit
-    column: str = "text"
+    path: str  # Output of `gristmill fit` with the model.
+    column: str = "text"  # Column with the text.
+    # Least score, 0 to 1, of a row that is kept; by default the operating threshold of the model.
     min_score: float | None = None
 
     def __post_init__(self) -> None:
@@ -33,7 +34,7 @@ class QualitySpec:
 
 
 class Quality(Stage):
-    """Adds `NAME_score`, the model's probability that a row is good, to 4 decimals. A null text is an empty one."""
+    """Adds `NAME_score`, the model's probability that a row is good, to 4 decimals. A null text counts as empty."""
 
     kind: ClassVar[str] = "quality"
     Spec: ClassVar[type] = QualitySpec
@@ -53,7 +54,8 @@ class Quality(Stage):
 
     def identity(self) -> dict[str, Any]:
         card = self._card()
-        return {"model": fingerprint([card["fingerprint"], card["weights_sha256"], card["facts"]])}
+        model = fingerprint([card["fingerprint"], card["weights_sha256"], card["facts"]])
+        return {**super().identity(), "model": model}
 
     def check(self) -> None:
         self._card()

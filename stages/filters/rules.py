@@ -1,13 +1,13 @@
 """Rejects rows by the published quality rules for web text: Gopher, C4 and FineWeb, all metrics in one pass.
 
 Sources: Gopher, Rae et al. 2021 (arXiv 2112.11446), section A.1.1 with table A1; C4, Raffel et al. 2020 (JMLR 21),
-section 2.2; FineWeb, Penedo et al. 2024 (arXiv 2406.17557), section 3.6. How each metric is counted is said in
-`gristmill.stages.kernels.rules`. The rules were made for web pages of prose:
+section 2.2; FineWeb, Penedo et al. 2024 (arXiv 2406.17557), section 3.6. `gristmill.stages.kernels.rules` says how each
+metric is counted. The rules were made for web pages of prose:
 
-- C4's remove lines of a page where ours remove the row, and any row with code in it, so the set "c4" is not in the
-  default; name it for corpora of plain prose.
-- The FineWeb and Gopher sets want running text of 50 words and more. For short rows (questions, dialogues, code) take
-  `sets = ["gopher_repetition"]`, or skip or loosen single rules.
+- C4's rules remove lines of a page; here they reject the row, and any row with code in it. So the set "c4" is not in
+  the default; use it for corpora of plain prose.
+- The FineWeb and Gopher sets expect running text of at least 50 words. For short rows (questions, dialogues, code) use
+  `sets = ["gopher_repetition"]`, or skip or relax single rules.
 """
 
 from dataclasses import dataclass, field
@@ -24,7 +24,10 @@ SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 
 
 class Rule(NamedTuple):
-    """A row passes when its metric is at least (">="), at most ("<="), above (">") or below ("<") the threshold."""
+    """A published rule.
+
+    A row passes if its metric is at least (">="), at most ("<="), above (">") or below ("<") a threshold.
+    """
 
     set: str
     metric: str
@@ -33,7 +36,7 @@ class Rule(NamedTuple):
     source: str
 
 
-# In this order: the first rule that a row fails is its reason.
+# The order matters: the first rule that a row fails is its reason.
 RULES: dict[str, Rule] = {
     "gopher_min_words": Rule("gopher_quality", "num_words", ">=", 50, "Gopher A.1.1"),
     "gopher_max_words": Rule("gopher_quality", "num_words", "<=", 100_000, "Gopher A.1.1"),
@@ -72,18 +75,17 @@ FAILS = {">=": np.less, "<=": np.greater, ">": np.less_equal, "<": np.greater_eq
 
 @dataclass(frozen=True)
 class RulesSpec:
-    """Which rules a row must keep. `limits` gives rules other thresholds than the published ones, by name.
+    """Keys of the stage `rules`."""
 
-    `skip` leaves rules out. `stop_words` are those of Gopher A.1.1, compared in lower case without signs around them;
-    `short_line_length` is FineWeb's, in characters.
-    """
-
+    # Sets of rules that apply: "gopher_quality", "gopher_repetition", "c4" and "fineweb"; "c4" rejects any row with
+    # code, so it is not in the default.
     sets: tuple[str, ...] = ("gopher_quality", "gopher_repetition", "fineweb")
-    limits: dict[str, float] = field(default_factory=dict)
-    skip: tuple[str, ...] = ()
+    limits: dict[str, float] = field(default_factory=dict)  # Thresholds by rule that replace the published ones.
+    skip: tuple[str, ...] = ()  # Rules that do not apply.
+    # Words of `gopher_stop_words`, in lower case, compared without the punctuation around them; those of Gopher A.1.1.
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
-    short_line_length: int = 30
-    column: str = "text"
+    short_line_length: int = 30  # Characters below which `fineweb_short_lines` calls a line short; FineWeb's.
+    column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
         for name in self.sets:
@@ -93,7 +95,7 @@ class RulesSpec:
             if name not in RULES:
                 raise ValueError(f"no rule '{name}'{nearest(name, RULES)}")
             if RULES[name].set not in self.sets:
-                raise ValueError(f"rule '{name}' is of the set '{RULES[name].set}', which is not in sets")
+                raise ValueError(f"rule '{name}' belongs to the set '{RULES[name].set}', which is not in sets")
         for name in self.limits:
             if name in self.skip:
                 raise ValueError(f"rule '{name}' is both in limits and in skip")
@@ -106,7 +108,7 @@ class RulesSpec:
             raise ValueError("at most 60 stop_words")
 
     def rules(self) -> dict[str, Rule]:
-        """The rules in force, in order, with their thresholds."""
+        """The rules that apply, in order, with their thresholds."""
         return {
             name: rule._replace(threshold=self.limits.get(name, rule.threshold))
             for name, rule in RULES.items()
@@ -115,7 +117,7 @@ class RulesSpec:
 
 
 class Rules(Stage):
-    """Adds `num_words` and, for rows refused, `rule_value`, the metric that failed; the reason is the rule."""
+    """Adds `num_words` and, for rejected rows, `rule_value`, the metric that failed. The reason is the rule."""
 
     kind: ClassVar[str] = "rules"
     Spec: ClassVar[type] = RulesSpec
@@ -143,7 +145,7 @@ class Rules(Stage):
         self._stop_words = np.array([kernels.core_hash(word, 0, len(word)) for word in words], np.uint64)
 
     def metrics(self, column: pa.Array) -> dict[str, np.ndarray]:
-        """Every metric of the kernel, one float64 per row, by name; a null row is an empty text."""
+        """Every metric of the kernel by name, a float64 for each row; a null row is an empty text."""
         assert self._kernels is not None, "open() first"
         data, offsets = text_buffers(column)
         values = np.empty((len(column), len(self._kernels.METRICS)), np.float64)
@@ -159,9 +161,9 @@ class Rules(Stage):
             fails = FAILS[rule.passes](metrics[rule.metric], rule.threshold) & (reason < 0)
             reason[fails] = number
             value[fails] = metrics[rule.metric][fails]
-        fine = reason < 0
+        passes = reason < 0
         columns = {
             "num_words": pa.array(metrics["num_words"].astype(np.int32)),
-            "rule_value": pa.array(value, mask=fine),
+            "rule_value": pa.array(value, mask=passes),
         }
-        return Findings(columns, pa.array(list(rules), pa.string()).take(pa.array(reason, mask=fine)))
+        return Findings(columns, pa.array(list(rules), pa.string()).take(pa.array(reason, mask=passes)))

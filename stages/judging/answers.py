@@ -1,4 +1,4 @@
-"""From a judge's answer to scores; an answer that cannot be read is no score, never an error."""
+"""Reads scores from a judge's answer. An unreadable answer is a missing score, never an error."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def schema_of(names: Sequence[str], low: int, high: int) -> dict[str, Any]:
-    """The JSON schema of an object with a score on the scale under each of `names`."""
+    """JSON schema of an object with a score on the scale under each of `names`."""
     score = {"type": "integer", "minimum": low, "maximum": high}
     return {
         "type": "object",
@@ -17,7 +17,7 @@ def schema_of(names: Sequence[str], low: int, high: int) -> dict[str, Any]:
 
 
 def read_scores(text: str, names: Sequence[str], low: int, high: int) -> tuple[int, ...] | None:
-    """The scores under `names` in a judge's answer; None unless each of them is there and on the scale."""
+    """The scores under `names` in a judge's answer; None unless all are present and on the scale."""
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
@@ -34,6 +34,6 @@ def read_scores(text: str, names: Sequence[str], low: int, high: int) -> tuple[i
 
 
 def read_score(text: str, low: int, high: int) -> int | None:
-    """The score in a judge's answer, None when there is none on the scale."""
+    """The score in a judge's answer; None if it is missing or off the scale."""
     scores = read_scores(text, ("score",), low, high)
     return scores[0] if scores else None

@@ -1,7 +1,7 @@
-"""A second model reads each row and judges it by a rubric, in structured output; it has a pool of its own.
+"""A second model judges each row by a rubric, in structured output. It runs in a pool of its own.
 
-What is asked and what the answers come to is in stages/judging/: a score of a text, a comparison of two in both orders,
-or a score of each step of a solution.
+The modes (modes.py) define the calls for a row and what the answers mean: a score of a text, a comparison of two texts
+in both orders, or a score of each step of a solution.
 """
 
 import zlib
@@ -22,8 +22,10 @@ __all__ = ["Judge", "JudgeSpec", "read_score"]
 
 
 class Judge(Stage):
-    """Adds `NAME_...` as its mode says (null where an answer could not be read: a finding, not a failure), and tokens:
-    the sum of the row's calls. A call that does not fit into the model's context is one that could not be read.
+    """Adds the columns of its mode as `NAME_...`, and the tokens of the row's calls.
+
+    An unreadable answer makes its columns null: it is a finding, not a failure. A call that exceeds the model's context
+    counts as unreadable.
     """
 
     kind: ClassVar[str] = "judge"
@@ -51,7 +53,7 @@ class Judge(Stage):
         return self.spec.needs
 
     def identity(self) -> dict[str, Any]:
-        return {**self.spec.identity(), "sampling": literals(self.sampling)}
+        return {**super().identity(), **self.spec.identity(), "sampling": literals(self.sampling)}
 
     def check(self) -> None:
         self.spec.check()
@@ -69,46 +71,46 @@ class Judge(Stage):
             engine.close()
 
     def find(self, rows: pa.RecordBatch) -> Findings:
-        raise TypeError("a judge lives in a pool: find_pooled")
+        raise TypeError("a judge runs in a pool; call find_pooled")
 
     async def find_pooled(self, rows: pa.RecordBatch) -> Findings:
         texts = rows.select(self.reads()).to_pylist()
-        asked = [self.mode.calls(row) for row in texts]
-        left = [len(calls) for calls in asked]
-        self._count(rows=left.count(0))
+        calls_by_row = [self.mode.calls(row) for row in texts]
+        pending = [len(calls) for calls in calls_by_row]
+        self._count(rows=pending.count(0))
         seeds = rows.column("seed").to_pylist()
         jobs = [
-            self._one(call.prompt, self._seed(seeds[row], call.key), row, left)
-            for row, calls in enumerate(asked)
+            self._one(call.prompt, self._seed(seeds[row], call.key), row, pending)
+            for row, calls in enumerate(calls_by_row)
             for call in calls
         ]
         replies = await self._throttle.gather(jobs)
-        values, reasons, at = [], [], 0
-        for row, calls in zip(texts, asked):
-            own, at = replies[at : at + len(calls)], at + len(calls)
-            found, reason = self.mode.findings(row, own)
-            said = [reply for reply in own if reply is not None]
-            values.append((*found, sum(r.tokens_in for r in said), sum(r.tokens_out for r in said)))
+        values, reasons, start = [], [], 0
+        for row, calls in zip(texts, calls_by_row):
+            row_replies, start = replies[start : start + len(calls)], start + len(calls)
+            findings, reason = self.mode.findings(row, row_replies)
+            answers = [reply for reply in row_replies if reply is not None]
+            values.append((*findings, sum(r.tokens_in for r in answers), sum(r.tokens_out for r in answers)))
             reasons.append(reason)
         columns = {f.name: pa.array(column, f.type) for f, column in zip(self.columns(), zip(*values))}
         return Findings(columns, pa.array(reasons, pa.string()))
 
     def _seed(self, seed: int, key: str) -> int:
-        """A call's own, in [0, 2^63), from the row's, the stage's name and the call's key."""
+        """Seed of a call, in [0, 2^63), from the seed of the row, the name of the stage and the key of the call."""
         name = f"{self.name}/{key}" if key else self.name
         return (seed ^ zlib.crc32(name.encode())) & (1 << 63) - 1
 
-    async def _one(self, prompt: str, seed: int, row: int, left: list[int]) -> Reply | None:
-        """The reply to one call, None for one that the engine refuses; `left`: how many calls each row waits for."""
+    async def _one(self, prompt: str, seed: int, row: int, pending: list[int]) -> Reply | None:
+        """The reply to a call; None if the engine refuses it. `pending` counts the open calls of each row."""
         if self._engine is None:
             raise EngineDead("find before open")
         try:
             reply = await self._engine.chat(prompt, self.sampling, seed, self.json_schema)
-        except AskRefused:  # longer than the context, most likely
+        except AskRefused:  # usually longer than the context
             return None
         finally:
-            left[row] -= 1
-            self._count(rows=int(left[row] == 0))
+            pending[row] -= 1
+            self._count(rows=int(pending[row] == 0))
         self._count(tokens=reply.tokens_out)
         return reply
 

@@ -1,4 +1,4 @@
-"""The three ways to judge a row: which calls it takes, and what their answers come to."""
+"""The three modes of a judge: which calls a row needs, and what the answers mean."""
 
 import math
 from abc import ABC, abstractmethod
@@ -12,50 +12,51 @@ from gristmill.stages.judging.answers import read_score, read_scores, schema_of
 from gristmill.stages.judging.spec import JudgeSpec
 from gristmill.stages.judging.steps import split_steps
 
-Texts = Mapping[str, str | None]  # the columns of a row that the mode reads
+Texts = Mapping[str, str | None]  # columns of a row that the mode reads
 
 
 class Call(NamedTuple):
-    """One call of a row; calls of other keys have other seeds."""
+    """A call for a row. Calls with different keys have different seeds."""
 
     key: str
     prompt: str
 
 
 class Mode(ABC):
-    """Base of the modes. A call that the engine refused has None for a reply."""
+    """Base class of the modes. The reply to a call that the engine refused is None."""
 
-    names: ClassVar[tuple[str, ...]] = ("score",)  # of the scores that an answer holds
+    names: ClassVar[tuple[str, ...]] = ("score",)  # of the scores in an answer
 
     def __init__(self, spec: JudgeSpec) -> None:
         self.spec = spec
 
     @property
     def json_schema(self) -> dict[str, Any]:
+        """The schema of an answer."""
         return schema_of(self.names, self.spec.low, self.spec.high)
 
     def reads(self) -> list[str]:
-        """The columns, all of text."""
+        """The columns that it reads, all of text."""
         return [self.spec.column, *([self.spec.question] if self.spec.question else [])]
 
     @abstractmethod
     def columns(self) -> list[tuple[str, pa.DataType]]:
-        """(name without the stage's, type) of what is found; tokens come after them."""
+        """(name without the stage's name, type) of each finding; the token counts follow them."""
 
     @abstractmethod
     def calls(self, row: Texts) -> list[Call]:
-        """What to ask about a row; a null text is an empty one."""
+        """The calls for a row; a null text counts as empty."""
 
     @abstractmethod
     def findings(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
-        """(a value a column, null or the reason of the reject) from the replies to `calls`, in their order."""
+        """(a value for each column, None or a reject reason) from the replies to `calls`, in their order."""
 
     def _question(self, row: Texts) -> dict[str, str]:
         return {"question": row[self.spec.question] or ""} if self.spec.question is not None else {}
 
 
 class Pointwise(Mode):
-    """One score of one text."""
+    """Scores a text."""
 
     def columns(self) -> list[tuple[str, pa.DataType]]:
         return [("score", pa.int32())]
@@ -72,13 +73,14 @@ class Pointwise(Mode):
 
 
 class Pairwise(Mode):
-    """Two texts scored side by side, in both orders.
+    """Scores two texts side by side, in both orders.
 
-    A model that compares prefers a place (Zheng et al. 2023, Judging LLM-as-a-Judge, section 3.4): so, as there, a text
-    wins only when it wins in both orders, and two orders that do not agree make a tie.
-    `winner`: "a" (the column `first`), "b" or "tie". `margin`: score of `first` less that of `second`, in points of the
-    scale, mean of both orders. `consistent`: whether both orders have the same winner or are both ties.
-    All three are null unless both answers can be read.
+    A model that compares two texts prefers a position (Zheng et al. 2023, Judging LLM-as-a-Judge, section 3.4). So, as
+    there, a text wins only if it wins in both orders, and two orders that disagree are a tie.
+
+    `winner`: "a" (the column `first`), "b" or "tie". `margin`: score of `first` minus that of `second`, in points of
+    the scale, mean of both orders. `consistent`: whether both orders have the same winner or are both ties. All three
+    are null unless both answers are readable.
     """
 
     names = ("a", "b")
@@ -91,20 +93,20 @@ class Pairwise(Mode):
 
     def calls(self, row: Texts) -> list[Call]:
         first, second = row[self.spec.first] or "", row[self.spec.second] or ""
-        asked = self._question(row)
+        question = self._question(row)
         return [
-            Call("ab", self.spec.ask(a=first, b=second, **asked)),
-            Call("ba", self.spec.ask(a=second, b=first, **asked)),
+            Call("ab", self.spec.ask(a=first, b=second, **question)),
+            Call("ba", self.spec.ask(a=second, b=first, **question)),
         ]
 
     def findings(self, row: Texts, replies: Sequence[Reply | None]) -> tuple[tuple[Any, ...], str | None]:
         spec = self.spec
         scores = [read_scores(r.text, self.names, spec.low, spec.high) if r else None for r in replies]
-        forth, back = scores
-        if forth is None or back is None:
-            is_wanted = spec.must_agree or spec.must_win or spec.min_margin is not None
-            return (None, None, None), "no_score" if is_wanted else None
-        margins = forth[0] - forth[1], back[1] - back[0]
+        forward, backward = scores
+        if forward is None or backward is None:
+            is_required = spec.must_agree or spec.must_win or spec.min_margin is not None
+            return (None, None, None), "no_score" if is_required else None
+        margins = forward[0] - forward[1], backward[1] - backward[0]
         signs = [(m > 0) - (m < 0) for m in margins]
         is_consistent = signs[0] == signs[1]
         winner = {1: "a", -1: "b", 0: "tie"}[signs[0]] if is_consistent else "tie"
@@ -120,12 +122,13 @@ class Pairwise(Mode):
 
 
 class Steps(Mode):
-    """A score for each step of a worked solution, given those before it: process supervision (Lightman et al. 2023,
-    Let's Verify Step by Step). stages/judging/steps.py says where steps begin.
+    """Scores each step of a worked solution, given the steps before it.
 
-    `steps`: the scores in order, null for an answer that cannot be read. `first_bad`: the place in `steps` of the first
-    score below `min_score`, or, where that is not given, below the middle of the scale (3 of 1..5, 0 of -1..1); null
-    when there is none. `num_steps`: how many there are; with more than `max_steps` the other two are null.
+    This is process supervision (Lightman et al. 2023, Let's Verify Step by Step). steps.py defines where steps begin.
+
+    `steps`: the scores in order, null for an unreadable answer. `first_bad`: index in `steps` of the first score below
+    `min_score` or, without `min_score`, below the middle of the scale (3 of 1..5, 0 of -1..1); null if there is none.
+    `num_steps`: the number of steps. With more than `max_steps`, the other two are null.
     """
 
     def columns(self) -> list[tuple[str, pa.DataType]]:
@@ -135,9 +138,9 @@ class Steps(Mode):
         steps = split_steps(row[self.spec.column] or "")
         if len(steps) > self.spec.max_steps:
             return []
-        asked = self._question(row)
+        question = self._question(row)
         return [
-            Call(f"step-{at}", self.spec.ask(before="\n\n".join(steps[:at]) or "(none)", step=step, **asked))
+            Call(f"step-{at}", self.spec.ask(before="\n\n".join(steps[:at]) or "(none)", step=step, **question))
             for at, step in enumerate(steps)
         ]
 
@@ -147,8 +150,8 @@ class Steps(Mode):
         if num_steps > spec.max_steps:
             return (None, None, num_steps), "too_many_steps" if spec.min_score is not None else None
         scores = [read_score(r.text, spec.low, spec.high) if r else None for r in replies]
-        least = spec.min_score if spec.min_score is not None else math.ceil((spec.low + spec.high) / 2)
-        first_bad = next((at for at, score in enumerate(scores) if score is not None and score < least), None)
+        min_score = spec.min_score if spec.min_score is not None else math.ceil((spec.low + spec.high) / 2)
+        first_bad = next((at for at, score in enumerate(scores) if score is not None and score < min_score), None)
         reason = None
         if spec.min_score is not None:
             if first_bad is not None:

@@ -1,4 +1,4 @@
-"""What a judge is asked unless a recipe says otherwise, by mode."""
+"""Default prompts of a judge, by mode."""
 
 POINTWISE = """\
 Rate the text below from {low} (poor) to {high} (excellent) for being correct, clear and complete.
@@ -17,7 +17,7 @@ Text A:
 Text B:
 {b}"""
 
-PAIRWISE_ASKED = """\
+PAIRWISE_QUESTION = """\
 Rate each of the two answers to the question below from {low} (poor) to {high} (excellent) for being correct, helpful
 and clear.
 Neither their order nor their length must matter. Answer with JSON: {{"a": number, "b": number}}.
@@ -41,7 +41,7 @@ Steps before:
 Last step:
 {step}"""
 
-STEPS_ASKED = """\
+STEPS_QUESTION = """\
 A problem is solved step by step. Rate the last step from {low} (wrong) to {high} (right and useful), taking the steps
 before it as they are. Answer with JSON: {{"score": number}}.
 
@@ -55,10 +55,10 @@ Last step:
 {step}"""
 
 
-def default_prompt(mode: str, is_asked: bool) -> str:
-    """The rubric of a mode; `is_asked`: with the question that the texts answer."""
+def default_prompt(mode: str, has_question: bool) -> str:
+    """The prompt of a mode; `has_question`: whether the texts answer a question, which the prompt then includes."""
     if mode == "pairwise":
-        return PAIRWISE_ASKED if is_asked else PAIRWISE
+        return PAIRWISE_QUESTION if has_question else PAIRWISE
     if mode == "steps":
-        return STEPS_ASKED if is_asked else STEPS
+        return STEPS_QUESTION if has_question else STEPS
     return POINTWISE

@@ -1,4 +1,4 @@
-"""The keys of a judge, and what goes with what."""
+"""The keys of a judge, and which keys belong to which mode."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,44 +7,44 @@ from gristmill.engines.served import ModelSpec
 from gristmill.records.spec import later
 from gristmill.stages.judging.prompts import POINTWISE, default_prompt
 
-# What each mode has beside the keys of all (model, prompt, low, high, mode), and the columns' holes in its prompt.
-OWN = {
+# Keys of each mode beyond those of all modes (model, prompt, low, high, mode), and the placeholders of its prompt.
+MODE_KEYS = {
     "pointwise": ("column", "min_score"),
     "pairwise": ("first", "second", "question", "must_agree", "must_win", "min_margin"),
     "steps": ("column", "question", "min_score", "max_steps"),
 }
-HOLES = {"pointwise": ("text",), "pairwise": ("a", "b"), "steps": ("before", "step")}
+PLACEHOLDERS = {"pointwise": ("text",), "pairwise": ("a", "b"), "steps": ("before", "step")}
 
 
 @dataclass(frozen=True)
 class JudgeSpec(ModelSpec):
-    """The model, and what it is asked. Sampling is greedy unless given.
+    """Keys of the stage `judge`: those of a model, and these. Sampling is greedy by default.
 
-    mode: "pointwise" scores a text, "pairwise" compares two, "steps" scores each step of a worked solution.
-    prompt: the rubric, with {low} and {high}, and {text}; pairwise: {a} and {b}; steps: {before} and {step}; and
-    {question}, where `question` names a column.
-    low, high: the scale, both ends included.
-    column: the text of pointwise, the solution of steps. min_score: pointwise rows below it are rejected as
-    "judge:score", steps below it as "judge:step", what has no score as "judge:no_score"; None: nothing is rejected.
-    question: pairwise and steps: the column of what the texts answer; none unless given.
-    first, second: the columns that pairwise compares. must_agree: reject a pair whose two orders give different
-    winners, as "judge:position_bias". must_win: reject it unless `first` is the winner, as "judge:loser".
-    min_margin: reject it as "judge:margin" when the scores differ by less on average over the two orders.
-    max_steps: a solution of more steps is not judged, and rejected as "judge:too_many_steps" with min_score.
+    Placeholders of the prompt: {low} and {high}; {text} in pointwise; {a} and {b} in pairwise; {before} and {step} in
+    steps; {question} if `question` names a column.
     """
 
-    prompt: str = POINTWISE
-    column: str = "text"
-    low: int = 1
-    high: int = 5
+    prompt: str = POINTWISE  # Rubric with placeholders; by default one of the mode.
+    column: str = "text"  # Column with the text (pointwise) or the solution (steps).
+    low: int = 1  # Lowest score of the scale, included.
+    high: int = 5  # Highest score of the scale, included.
+    # Least score that passes. Lower rows are rejected as "judge:score", solutions with a lower step as "judge:step",
+    # and missing scores as "judge:no_score". By default nothing is rejected.
     min_score: int | None = None
+    # "pointwise" scores a text, "pairwise" compares two texts, "steps" scores each step of a worked solution.
     mode: Literal["pointwise", "pairwise", "steps"] = later("pointwise")
-    first: str = later("chosen")
-    second: str = later("rejected")
+    first: str = later("chosen")  # Pairwise: column with the text that should win.
+    second: str = later("rejected")  # Pairwise: column with the text to compare it with.
+    # Pairwise and steps: column with the question that the texts answer; by default there is none.
     question: str | None = later(None)
+    # Pairwise: reject a row whose two orders have different winners, as "judge:position_bias".
     must_agree: bool = later(False)
-    must_win: bool = later(False)
+    must_win: bool = later(False)  # Pairwise: reject a row unless `first` wins, as "judge:loser".
+    # Pairwise: least difference of the scores, mean of both orders; smaller ones are rejected as "judge:margin". By
+    # default any margin passes.
     min_margin: float | None = later(None)
+    # Steps: longest solution that is judged, in steps; with `min_score`, longer ones are rejected as
+    # "judge:too_many_steps".
     max_steps: int = later(32)
 
     def __post_init__(self) -> None:
@@ -60,30 +60,30 @@ class JudgeSpec(ModelSpec):
             raise ValueError(f"min_margin must be above 0 and at most {self.high - self.low}, the width of the scale")
         if self.first == self.second:
             raise ValueError("first and second must be two columns")
-        if self.prompt == POINTWISE:  # the key was not given
+        if self.prompt == POINTWISE:  # the key is at its default
             object.__setattr__(self, "prompt", default_prompt(self.mode, self.question is not None))
         self._check_prompt()
 
     def _check_keys(self) -> None:
-        """A key of another mode would do nothing."""
-        for mode, keys in OWN.items():
+        """Raise ValueError for a key of another mode, which would have no effect."""
+        for mode, keys in MODE_KEYS.items():
             for key in keys:
-                if key not in OWN[self.mode] and getattr(self, key) != self.__dataclass_fields__[key].default:
+                if key not in MODE_KEYS[self.mode] and getattr(self, key) != self.__dataclass_fields__[key].default:
                     raise ValueError(f'{key} goes with mode = "{mode}", not with "{self.mode}"')
 
     def _check_prompt(self) -> None:
-        needed = [*HOLES[self.mode], *(["question"] if self.question is not None else [])]
-        holes = ", ".join(f"{{{name}}}" for name in (*needed, "low"))
+        required = [*PLACEHOLDERS[self.mode], *(["question"] if self.question is not None else [])]
+        placeholders = ", ".join(f"{{{name}}}" for name in (*required, "low"))
         try:
-            self.ask(**dict.fromkeys(needed, "x"))
+            self.ask(**dict.fromkeys(required, "x"))
         except (KeyError, IndexError, ValueError):
             hint = " ({question} goes with question = a column)" if self.mode != "pointwise" else ""
-            raise ValueError(f"prompt may hold {holes} and {{high}}{hint}; write other braces twice") from None
-        for name in needed:
+            raise ValueError(f"prompt may hold {placeholders} and {{high}}{hint}; write other braces twice") from None
+        for name in required:
             if f"{{{name}}}" not in self.prompt:
                 raise ValueError(f"prompt must hold {{{name}}}")
 
     def ask(self, text: str = "", **texts: str) -> str:
-        """The prompt, with the texts put in for its holes."""
-        named = {"text": text, **texts} if self.mode == "pointwise" else texts
-        return self.prompt.format_map({**named, "low": self.low, "high": self.high})
+        """The prompt with the texts in its placeholders."""
+        values = {"text": text, **texts} if self.mode == "pointwise" else texts
+        return self.prompt.format_map({**values, "low": self.low, "high": self.high})

@@ -1,13 +1,14 @@
-"""Where the steps of a worked solution begin.
+"""Splits a worked solution into steps.
 
-The first of these rules that finds two steps or more is taken:
- 1. lines that begin with "Step n" (any case; marks of lists, headings and bold before it are passed over);
- 2. lines that begin with a number of a list: "1.", "1)" or "(1)", and white space after it;
+The first of these rules that finds at least two steps applies:
+ 1. lines that begin with "Step n" (any case; list marks, heading marks and bold before it are skipped);
+ 2. lines that begin with the number of a list, "1.", "1)" or "(1)", and white space;
  3. paragraphs: runs of lines without an empty line between them;
  4. lines that are not empty.
-Numbered steps (1, 2) begin with 0 or 1 and go up by one; a number out of turn, or indented by four columns and more, is
-part of the step that it stands in. What stands before the first numbered step belongs to that step. Steps are stripped
-of white space around them, and nothing else is lost: put together they are the text but for white space.
+
+Numbered steps (rules 1 and 2) begin with 0 or 1 and increase by one. A number out of order, or indented by at least
+four columns, is part of the step around it. Text before the first numbered step belongs to that step. Steps are
+stripped of white space around them, and nothing else is lost: joined, they are the text but for white space.
 """
 
 import re
@@ -18,7 +19,7 @@ BREAK = re.compile(r"\n[^\S\n]*\n")
 
 
 def split_steps(text: str) -> list[str]:
-    """The steps of `text` in their order, none of them empty; [] for a text of white space."""
+    """The steps of `text` in order, none of them empty; [] for a text of white space."""
     lines = text.replace("\r\n", "\n").split("\n")
     for pattern in (STEP, NUMBER):
         starts = _numbered(lines, pattern)
@@ -31,13 +32,13 @@ def split_steps(text: str) -> list[str]:
 
 
 def _numbered(lines: list[str], pattern: re.Pattern[str]) -> list[int]:
-    """The lines where numbered steps begin."""
+    """The numbers of the lines where numbered steps begin."""
     starts: list[int] = []
     expected: tuple[int, ...] = (0, 1)
     for at, line in enumerate(lines):
-        if (found := pattern.match(line)) is None:
+        if (match := pattern.match(line)) is None:
             continue
-        number = int(next(group for group in found.groups() if group is not None))
+        number = int(next(group for group in match.groups() if group is not None))
         if number in expected:
             starts.append(at)
             expected = (number + 1,)

@@ -85,8 +85,9 @@ def query(bases, sizes, keys, owners):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def insert(bases, sizes, counts, rooms, new, owners, band, start):  # type: ignore[no-untyped-def]
-    """Insert new[start:, band]; a key that is already there keeps the smaller owner. Stops at a row whose table is
-    full.
+    """Insert new[start:, band]; a key that is already there keeps the smaller owner.
+
+    Stops at a row whose table is full.
 
     Returns the number of that row, or the number of rows.
     """

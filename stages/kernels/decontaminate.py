@@ -33,8 +33,9 @@ def ngram_scratch(offsets: np.ndarray) -> Any:
 def split_words(
     data: np.ndarray, start: int, stop: int, hashes: np.ndarray, starts: np.ndarray, ends: np.ndarray
 ) -> int:
-    """Fill `hashes`, `starts` and `ends` with the words of data[start:stop]; return their number. Spans are in
-    bytes.
+    """Fill `hashes`, `starts` and `ends` with the words of data[start:stop]; return their number.
+
+    Spans are in bytes.
     """
     count = 0
     at = start
@@ -87,8 +88,7 @@ def index_keys(
     units: np.ndarray,
     unit_words: np.ndarray,
 ) -> tuple[int, int]:
-    """Fill `keys` with the keys of every text of an Arrow string array, and `units` with the number of the text of each
-    key.
+    """Fill `keys` with the keys of every text of an Arrow string array, and `units` with the text of each key.
 
     A text shorter than `n` words gives one key, over all its words; a text shorter than `min_words` gives none.
     `unit_words` receives the n-gram length, in words, of each text. Returns the number of keys and a bit set of the
@@ -171,8 +171,7 @@ def scan(
     out_share: np.ndarray,
     out_span: np.ndarray,
 ) -> None:
-    """Find, for each row, the unit with the largest share of its distinct n-grams in the row, that share, and its
-    place.
+    """Find, for each row, the unit with the largest share of its distinct n-grams in it, that share, and the place.
 
     `lengths` are the n-gram lengths of the index, `unit_keys` the number of distinct keys of each unit, `unit_words`
     their length in words. Equal shares go to the unit with more n-grams, then to the first. `out_unit` is -1 if there

@@ -21,11 +21,10 @@ AHEAD = 16  # features between the prefetch of their weights and their use
 
 @njit(cache=True, nogil=True)
 def plain_spans(data: np.ndarray, offsets: np.ndarray, max_bytes: int, ends: np.ndarray, plain: np.ndarray) -> None:
-    """Fill, per row, the end of its first `max_bytes` bytes, cut between characters, and whether its bytes need no
-    preparation.
+    """Fill, per row, the end of its first `max_bytes` bytes and whether these bytes are classified as they are.
 
-    Preparation is needed if they hold a byte from 0x80 on (py3langid composes characters first) or only upper case
-    (py3langid lowers it).
+    The end lies between characters. py3langid must prepare a row first if it holds a byte from 0x80 on (it composes
+    characters) or only upper case (it lowers it).
     """
     for row in range(len(offsets) - 1):
         start, end = offsets[row], offsets[row + 1]
@@ -45,9 +44,7 @@ def plain_spans(data: np.ndarray, offsets: np.ndarray, max_bytes: int, ends: np.
 
 @njit(cache=True, nogil=True)
 def walk(data: np.ndarray, starts: np.ndarray, ends: np.ndarray, table: np.ndarray, entries: np.ndarray) -> None:
-    """Fill entries[l, i] with the automaton's entry after byte i of text l; at most as many texts as `entries` has
-    rows.
-    """
+    """Fill entries[l, i] with the automaton's entry after byte i of text l; one text for each row of `entries`."""
     s0: Any = 0
     s1: Any = 0
     s2: Any = 0
@@ -106,9 +103,7 @@ def add_singles(sums: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None
 def add_repeated(
     sums: np.ndarray, weights: np.ndarray, rows: np.ndarray, counts: np.ndarray, factors: np.ndarray
 ) -> None:
-    """Add log(1 + count) times the weights to `sums`, four features at a time, so that `sums` is read and
-    written less.
-    """
+    """Add log(1 + count) times the weights to `sums`, four features at a time to save reads and writes of `sums`."""
     whole = len(rows) // LANES * LANES
     for m in range(0, whole, LANES):
         prefetch_rows(weights, rows, m + AHEAD, m + AHEAD + LANES)
@@ -134,8 +129,9 @@ def sum_weights(
     once: np.ndarray,
     sums: np.ndarray,
 ) -> bool:
-    """Set `sums` to the weights of the features in `entries`, each times log(1 + its count). Returns False if there is
-    none.
+    """Set `sums` to the weights of the features in `entries`, each times log(1 + its count).
+
+    Returns False if there is none.
 
     `counts` is all zeros before and after; `met` and `once` are scratch. No loop branches on the text: writing a value
     that is then not counted is cheaper than a branch that the processor cannot predict.

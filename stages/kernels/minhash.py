@@ -26,10 +26,10 @@ SEPARATOR, LETTER, ALONE = 0, 1, 2
 def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped-def]
     """Fill lower[:size] with lower-cased bytes and kinds[1 : size + 1] so that words are runs of one non-zero kind."""
     text, low, kind_of = data[start : start + size], lower[:size], kinds[1 : size + 1]
-    seen = np.uint8(0)
+    all_bits = np.uint8(0)
     # LLVM turns each of these four loops over slices into 8-bit vectors; it does not vectorise one loop of them all.
     for i in range(text.size):
-        seen |= text[i]
+        all_bits |= text[i]
     for i in range(text.size):
         low[i] = np.uint8(text[i] | np.uint8(0x20))  # keeps digits
     for i in range(text.size):
@@ -38,7 +38,7 @@ def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped
         kind_of[i] |= np.uint8(np.uint8(text[i] - np.uint8(48)) < np.uint8(10))
     kinds[0] = 0
     kinds[size + 1] = 0
-    if seen < 0x80:
+    if all_bits < 0x80:
         return
     i = 0
     turn = np.uint8(2)

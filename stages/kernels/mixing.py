@@ -1,5 +1,6 @@
-"""The bit mixer and the constants that the hash functions of all kernels share. They are fixed: stored keys use
-them.
+"""The bit mixer and the constants that the hash functions of all kernels share.
+
+They are fixed: stored keys use them.
 """
 
 import numpy as np

@@ -21,7 +21,7 @@ NUM_SHAPES = 3
 @njit(cache=True, nogil=True)
 def buckets_of(
     data: np.ndarray, start: int, size: int, table: np.ndarray, bits: int, num_words: int, num_bytes: int,
-    seen: np.ndarray, stamp: int, raw: np.ndarray, scratch: Any, buckets: np.ndarray, shape: np.ndarray,
+    stamps: np.ndarray, stamp: int, raw: np.ndarray, scratch: Any, buckets: np.ndarray, shape: np.ndarray,
 ) -> int:  # fmt: skip
     """Fill `buckets` with the distinct buckets of a text and `shape` with its shape; return the number of buckets.
 
@@ -39,8 +39,8 @@ def buckets_of(
             for j in range(i + 1, i + width):
                 value = value * POLYNOMIAL + words[j]
             bucket = np.intp(mix(value + salt) >> shift)
-            if seen[bucket] != stamp:
-                seen[bucket] = stamp
+            if stamps[bucket] != stamp:
+                stamps[bucket] = stamp
                 buckets[num_buckets] = bucket
                 num_buckets += 1
         if width == 1:
@@ -50,8 +50,8 @@ def buckets_of(
         mask = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - 8 * num_bytes)
         for i in range(size - num_bytes + 1):
             bucket = np.intp(mix((load64(raw, i) & mask) + XX_3) >> shift)
-            if seen[bucket] != stamp:
-                seen[bucket] = stamp
+            if stamps[bucket] != stamp:
+                stamps[bucket] = stamp
                 buckets[num_buckets] = bucket
                 num_buckets += 1
     inside = 0
@@ -71,10 +71,10 @@ def featurize(
     """Fill `buckets` with the buckets of all rows one after another, `stops` with their ends and `shapes` by row."""
     longest = longest_text(offsets)
     raw, scratch = np.zeros(longest + 8, np.uint8), word_scratch(longest)
-    seen, at = np.full(1 << bits, -1, np.int32), 0
+    stamps, at = np.full(1 << bits, -1, np.int32), 0
     for row in range(len(offsets) - 1):
         at += buckets_of(
-            data, offsets[row], offsets[row + 1] - offsets[row], table, bits, num_words, num_bytes, seen, row, raw,
+            data, offsets[row], offsets[row + 1] - offsets[row], table, bits, num_words, num_bytes, stamps, row, raw,
             scratch, buckets[at:], shapes[row],
         )  # fmt: skip
         stops[row] = at
@@ -92,10 +92,10 @@ def score(
     longest = longest_text(offsets)
     raw, scratch = np.zeros(longest + 8, np.uint8), word_scratch(longest)
     buckets, shape = np.empty((num_words + 1) * longest + 1, np.int32), np.empty(NUM_SHAPES, np.float64)
-    seen = np.full(1 << bits, -1, np.int32)
+    stamps = np.full(1 << bits, -1, np.int32)
     for row in range(len(offsets) - 1):
         count = buckets_of(
-            data, offsets[row], offsets[row + 1] - offsets[row], table, bits, num_words, num_bytes, seen, row, raw,
+            data, offsets[row], offsets[row + 1] - offsets[row], table, bits, num_words, num_bytes, stamps, row, raw,
             scratch, buckets, shape,
         )  # fmt: skip
         whole = np.int64(0)

@@ -58,11 +58,10 @@ def repeats(
     epoch: int,
     places: np.ndarray,
     slots: np.ndarray,
-    seen: np.ndarray,
+    counts: np.ndarray,
     out: np.ndarray,
 ) -> int:
-    """Fill out[n - 2] for n = 2..10 with the n-gram metrics, as fractions of chars[num_words]; return the last epoch
-    used.
+    """Fill out[n - 2] for n = 2..10 with the n-gram metrics, as fractions of chars[num_words]; return the last epoch.
 
     `sums` are prefix sums of the polynomial over word hashes, `chars` prefix sums of word lengths.
     """
@@ -88,14 +87,14 @@ def repeats(
             if table_epochs[slot] != epoch:
                 table_epochs[slot] = epoch
                 table_keys[slot] = key
-                seen[slot] = 1
+                counts[slot] = 1
             else:
-                seen[slot] += 1
+                counts[slot] += 1
                 dup_chars += chars[i + n] - chars[max(i, covered)]
                 covered = i + n
         kept, top_count, top_chars = 0, 1, 0
         for p in range(num_places):
-            count = seen[slots[p]]
+            count = counts[slots[p]]
             if count > 1:
                 i = places[p]
                 length = chars[i + n] - chars[i]

@@ -89,7 +89,7 @@ def measure(
     """Fill out[row, m] with metric m, in the order of METRICS, of each text. `stop_words` are their core hashes."""
     room = longest_text(offsets) // 2 + 2
     size = table_size(room)
-    keys, epochs, seen = np.empty(size, np.uint64), np.zeros(size, np.int64), np.empty(size, np.int32)
+    keys, epochs, counts = np.empty(size, np.uint64), np.zeros(size, np.int64), np.empty(size, np.int32)
     sums, chars, powers = np.zeros(room + 1, np.uint64), np.zeros(room + 1, np.int64), np.empty(room + 1, np.uint64)
     places, slots = np.empty(room, np.int64), np.empty(room, np.int64)
     powers[0] = 1
@@ -99,18 +99,19 @@ def measure(
     for row in range(len(offsets) - 1):
         epoch = measure_one(
             data, offsets[row], offsets[row + 1], stop_words, short_line, with_phrases, out[row], keys, epochs, epoch,
-            seen, sums, chars, powers, places, slots,
+            counts, sums, chars, powers, places, slots,
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 def measure_one(
     data: np.ndarray, start: int, stop: int, stop_words: np.ndarray, short_line: int, with_phrases: bool,
-    out: np.ndarray, keys: np.ndarray, epochs: np.ndarray, epoch: int, seen: np.ndarray, sums: np.ndarray,
+    out: np.ndarray, keys: np.ndarray, epochs: np.ndarray, epoch: int, counts: np.ndarray, sums: np.ndarray,
     chars: np.ndarray, powers: np.ndarray, places: np.ndarray, slots: np.ndarray,
 ) -> int:  # fmt: skip
-    """Fill `out` with the metrics of data[start:stop]; return the last epoch used. The arrays from `keys` on are
-    scratch.
+    """Fill `out` with the metrics of data[start:stop]; return the last epoch used.
+
+    The arrays from `keys` on are scratch.
     """
     out[:] = 0
     epoch += 1
@@ -219,4 +220,4 @@ def measure_one(
     out[AT.line_punct] = punctuated / lines
     out[AT.short_lines] = short / lines
     out[AT.newline_ratio] = newlines / words
-    return repeats(sums, chars, words, keys, epochs, epoch, places, slots, seen, out[NGRAM_METRICS])
+    return repeats(sums, chars, words, keys, epochs, epoch, places, slots, counts, out[NGRAM_METRICS])

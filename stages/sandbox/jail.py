@@ -1,9 +1,9 @@
 """Runs programs one after another, each in a process of its own that is locked before the program's first line.
 
 This file is a program: the host (runner.py) starts it as `python -S -s jail.py`, writes a line of JSON for each program
-to its standard input, and reads a line of JSON for each from its standard output. It has imported what programs are
-likely to import, so that a program costs a fork and not the start of a Python. Its argument, JSON, may name statements
-to run before the first program (`code`) and folders to import from (`paths`).
+to its standard input, and reads a line of JSON for each from its standard output. It imports likely modules in advance,
+so that a program costs a fork instead of the start of a Python. Its argument, JSON, may name statements to run before
+the first program (`code`) and folders to import from (`paths`).
 """
 
 import ast
@@ -21,7 +21,7 @@ import time
 import traceback
 from typing import Any
 
-sys.path.insert(0, sys.argv[2])  # where the package gristmill lies
+sys.path.insert(0, sys.argv[2])  # the folder of the package gristmill
 from gristmill.stages.sandbox.lock import limit, lock
 
 sys.path.pop(0)  # programs must not import it
@@ -32,11 +32,11 @@ LIKELY = (
     "typing unittest"
 ).split()
 POLL_S = 0.02
-REPORT = 3  # the descriptor that the harness tells its verdict by
+REPORT = 3  # descriptor for the verdict of the harness
 MAX_REPORT = 65536
-LOCKED = b"locked\n"  # told before the program's first line: what comes after it may be the program's own words
-SPOKEN = ("passed", "failed", "error", "syntax", "memory", "exited")  # verdicts that the harness gives
-ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # another one in every process
+LOCKED = b"locked\n"  # written before the program's first line; the program itself may write what follows
+HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "exited")
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # addresses differ between processes
 PROGRAM, TESTS = "program.py", "tests.py"
 
 
@@ -53,9 +53,9 @@ def main() -> None:
         print(json.dumps(run(json.loads(line))), flush=True)
 
 
-def run(asked: dict[str, Any]) -> dict[str, Any]:
-    """What became of one program."""
-    scratch = tempfile.mkdtemp(prefix="program-", dir=asked["folder"])
+def run(request: dict[str, Any]) -> dict[str, Any]:
+    """The result of a program, as the fields of `Outcome`."""
+    scratch = tempfile.mkdtemp(prefix="program-", dir=request["folder"])
     output, out_end = os.pipe()
     report, report_end = os.pipe()
     started = time.monotonic()
@@ -63,10 +63,10 @@ def run(asked: dict[str, Any]) -> dict[str, Any]:
     if not pid:
         code = 70
         try:
-            _become(scratch, out_end, report_end, asked)
+            _become(scratch, out_end, report_end, request)
             os.write(REPORT, LOCKED)
-            code = _program(asked)
-        except BaseException as error:  # noqa: BLE001 - the host is told, and nothing runs
+            code = _program(request)
+        except BaseException as error:  # noqa: BLE001 - the host gets the error, and nothing runs
             with contextlib.suppress(BaseException):
                 os.write(REPORT, repr(error).encode("utf-8", "replace"))
         finally:
@@ -74,15 +74,16 @@ def run(asked: dict[str, Any]) -> dict[str, Any]:
     os.close(out_end)
     os.close(report_end)
     try:
-        found = _watch(pid, output, report, scratch, started, asked)
+        result = _watch(pid, output, report, scratch, started, request)
     finally:
         os.close(output)
         os.close(report)
         shutil.rmtree(scratch, ignore_errors=True)
-    return found
+    return result
 
 
-def _become(scratch: str, out_end: int, report_end: int, asked: dict[str, Any]) -> None:
+def _become(scratch: str, out_end: int, report_end: int, request: dict[str, Any]) -> None:
+    """Turn the fork into a locked process with its own descriptors, environment and folder."""
     os.setsid()
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
     null = os.open("/dev/null", os.O_RDONLY)
@@ -95,55 +96,55 @@ def _become(scratch: str, out_end: int, report_end: int, asked: dict[str, Any]) 
     tempfile.tempdir = scratch
     os.chdir(scratch)
     os.umask(0o077)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - they stay open as long as the program runs
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - open as long as the program runs
     sys.stdout = open(1, "w", buffering=8192, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    limit(asked["cpu_s"], asked["memory_mb"], asked["file_mb"], asked["num_files"])
-    lock(scratch, asked["readable"])
+    limit(request["cpu_s"], request["memory_mb"], request["file_mb"], request["num_files"])
+    lock(scratch, request["readable"])
 
 
-def _program(asked: dict[str, Any]) -> int:
-    """Run the program, then each statement of the tests in its names, and report."""
+def _program(request: dict[str, Any]) -> int:
+    """Run the program, then each statement of the tests in its namespace, and report."""
     random.seed(0)
     space: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
-    told: dict[str, Any] = {"verdict": "passed"}
+    report: dict[str, Any] = {"verdict": "passed"}
     at = "program"
     try:
-        exec(compile(asked["program"], PROGRAM, "exec"), space)
+        exec(compile(request["program"], PROGRAM, "exec"), space)
         at = "tests"
-        tree = ast.parse(asked["tests"], TESTS)
+        tree = ast.parse(request["tests"], TESTS)
         for number, statement in enumerate(tree.body):
-            told["test"] = number
+            report["test"] = number
             exec(compile(ast.Module([statement], []), TESTS, "exec"), space)
-        told.pop("test", None)
+        report.pop("test", None)
     except SyntaxError as error:
-        told |= {"verdict": "syntax", "detail": f"{error.msg} (line {error.lineno})"}
+        report |= {"verdict": "syntax", "detail": f"{error.msg} (line {error.lineno})"}
     except MemoryError:
         space.clear()
-        told |= {"verdict": "memory"}
+        report |= {"verdict": "memory"}
     except SystemExit as error:
-        told |= {"verdict": "exited", "detail": repr(error.code)}
+        report |= {"verdict": "exited", "detail": repr(error.code)}
     except AssertionError as error:
-        told |= {"verdict": "failed" if at == "tests" else "error", "detail": _line(error)}
+        report |= {"verdict": "failed" if at == "tests" else "error", "detail": _line(error)}
     except BaseException as error:  # noqa: BLE001 - whatever a program raises is a finding
-        told |= {"verdict": "error", "detail": _line(error)}
-    told["at"] = at
+        report |= {"verdict": "error", "detail": _line(error)}
+    report["at"] = at
     with contextlib.suppress(BaseException):
         sys.stdout.flush()
-    os.write(REPORT, json.dumps(told).encode()[:MAX_REPORT])
+    os.write(REPORT, json.dumps(report).encode()[:MAX_REPORT])
     return 0
 
 
 def _line(error: BaseException) -> str:
-    """The exception, and where in program or tests it came from."""
+    """The exception, and its place in the program or the tests."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in (PROGRAM, TESTS)]
     where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     return ADDRESS.sub("0x", f"{type(error).__name__}: {error}")[:400] + where
 
 
-def _watch(pid: int, output: int, report: int, scratch: str, started: float, asked: dict[str, Any]) -> dict[str, Any]:
-    """Read what it writes until it ends, or goes beyond a limit and is ended."""
-    text, told, verdict = b"", b"", None
+def _watch(pid: int, output: int, report: int, scratch: str, started: float, request: dict[str, Any]) -> dict[str, Any]:
+    """Read the output of a program until it ends or exceeds a limit and is killed."""
+    text, reported, verdict = b"", b"", None
     ends, done = {output, report}, 0
     while True:
         if not done:
@@ -154,66 +155,71 @@ def _watch(pid: int, output: int, report: int, scratch: str, started: float, ask
             if not data:
                 ends.discard(end)
             elif end == output:
-                text += data[: asked["output_kb"] * 1024 + 1 - len(text)]
+                text += data[: request["output_kb"] * 1024 + 1 - len(text)]
             else:
-                told += data[: MAX_REPORT - len(told)]
+                reported += data[: MAX_REPORT - len(reported)]
         if done and not ready:
             break
         if not ends and not ready and not done:
             time.sleep(POLL_S / 4)
         if verdict is None and not done:
-            verdict = _beyond(text, scratch, started, asked)
+            verdict = _beyond(text, scratch, started, request)
             if verdict is not None:
                 os.kill(pid, signal.SIGKILL)
-    found: dict[str, Any] = {"verdict": verdict or "exited", "output": text.decode("utf-8", "replace")}
+    result: dict[str, Any] = {"verdict": verdict or "exited", "output": text.decode("utf-8", "replace")}
     if verdict is None and os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        found |= {"verdict": "timeout" if number in (signal.SIGXCPU, signal.SIGKILL) else "crashed", "signal": number}
+        result |= {"verdict": "timeout" if number in (signal.SIGXCPU, signal.SIGKILL) else "crashed", "signal": number}
     elif verdict is None:
-        found |= reported(told, len(asked["tests"]))
-    # Which of two clocks ended it first is chance, and rows hold none.
-    found["exit"] = None if found["verdict"] in ("timeout", "output", "files") else os.waitstatus_to_exitcode(status)
-    found["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 4)
-    found["wall_s"] = round(time.monotonic() - started, 4)
-    return found
+        result |= read_report(reported, len(request["tests"]))
+    # Which of two clocks ended it first is random, and rows must not be.
+    result["exit"] = None if result["verdict"] in ("timeout", "output", "files") else os.waitstatus_to_exitcode(status)
+    result["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 4)
+    result["wall_s"] = round(time.monotonic() - started, 4)
+    return result
 
 
-def reported(told: bytes, num_chars: int) -> dict[str, Any]:
-    """What the harness told by REPORT; nothing where it is not the harness's form, as a program may write there too.
+def read_report(report: bytes, num_chars: int) -> dict[str, Any]:
+    """The report of the harness; nothing if it has another form, because a program may write to REPORT too.
 
-    `num_chars` of the tests: they have no more statements. A child that did not get as far as its locks is
-    "unsandboxed", and no program can say so.
+    `num_chars` is the length of the tests, which have no more statements. A child that ended before its locks is
+    "unsandboxed"; a program cannot report that.
     """
-    if not told.startswith(LOCKED):
-        return {"verdict": "unsandboxed", "detail": told.decode("utf-8", "replace") or "it ended before its locks"}
+    if not report.startswith(LOCKED):
+        return {"verdict": "unsandboxed", "detail": report.decode("utf-8", "replace") or "it ended before its locks"}
     try:
-        found = json.loads(told[len(LOCKED) :])
+        fields = json.loads(report[len(LOCKED) :])
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(found, dict) or not {"verdict", "at"} <= found.keys() <= {"verdict", "at", "detail", "test"}:
+    if not isinstance(fields, dict) or not {"verdict", "at"} <= fields.keys() <= {"verdict", "at", "detail", "test"}:
         return {}
-    detail, test = found.get("detail", ""), found.get("test", 0)
-    if found["verdict"] not in SPOKEN or found["at"] not in ("program", "tests") or not isinstance(detail, str):
+    detail, test = fields.get("detail", ""), fields.get("test", 0)
+    if (
+        fields["verdict"] not in HARNESS_VERDICTS
+        or fields["at"] not in ("program", "tests")
+        or not isinstance(detail, str)
+    ):
         return {}
     if type(test) is not int or not 0 <= test <= num_chars:
         return {}
-    if "detail" in found:
-        found["detail"] = detail.encode("utf-8", "replace").decode()
-    return found
+    if "detail" in fields:
+        fields["detail"] = detail.encode("utf-8", "replace").decode()
+    return fields
 
 
-def _beyond(text: bytes, scratch: str, started: float, asked: dict[str, Any]) -> str | None:
-    if len(text) > asked["output_kb"] * 1024:
+def _beyond(text: bytes, scratch: str, started: float, request: dict[str, Any]) -> str | None:
+    """The limit that a running program exceeds, as a verdict; None if it exceeds none."""
+    if len(text) > request["output_kb"] * 1024:
         return "output"
-    if time.monotonic() - started > asked["wall_s"]:
+    if time.monotonic() - started > request["wall_s"]:
         return "timeout"
-    if _size(scratch) > asked["scratch_mb"] << 20:
+    if _size(scratch) > request["scratch_mb"] << 20:
         return "files"
     return None
 
 
 def _size(folder: str) -> int:
-    """Bytes under the folder; what vanishes meanwhile counts nothing."""
+    """Bytes under the folder; files that vanish during the count do not count."""
     total = 0
     for root, _, names in os.walk(folder):
         for name in names:

@@ -1,8 +1,8 @@
-"""Locks the process that calls it: what it cannot do from then on, it can never do again.
+"""Locks the calling process. A lock cannot be removed.
 
-Three locks, none of which needs root or a container of its own: resource limits; Landlock (Linux 5.13), which leaves it
-a scratch folder, the standard library and nothing else of the file system; and a seccomp filter, which leaves it the
-system calls of syscalls.py. Capabilities go first, so that root is nobody special.
+Three locks, none of which needs root or a container: resource limits; Landlock (Linux 5.13), which restricts the file
+system to a scratch folder and the standard library; and a seccomp filter, which restricts the process to the system
+calls of syscalls.py. Capabilities are dropped first, so that root has no privileges.
 """
 
 import ctypes
@@ -21,21 +21,20 @@ CLONE_THREAD = 0x00010000
 IOCTLS = (0x5401, 0x5451, 0x5450, 0x5421, 0x541B, 0x5413)  # TCGETS, FIOCLEX, FIONCLEX, FIONBIO, FIONREAD, TIOCGWINSZ
 LANDLOCK_RULE_PATH, LANDLOCK_VERSION = 1, 1
 READ_FILE, READ_DIR, WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
-X32 = 0x40000000  # the other numbering of calls that x86_64 kernels take too
+X32 = 0x40000000  # the other numbering of calls that x86_64 kernels accept
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
 def landlock_version() -> int:
-    """The version that the kernel has; 0: none."""
+    """The Landlock version of the kernel; 0: none."""
     call = OTHERS[machine()]["landlock_create_ruleset"]
-    found = libc.syscall(ctypes.c_long(call), None, ctypes.c_size_t(0), ctypes.c_uint32(LANDLOCK_VERSION))
-    return max(0, int(found))
+    version = libc.syscall(ctypes.c_long(call), None, ctypes.c_size_t(0), ctypes.c_uint32(LANDLOCK_VERSION))
+    return max(0, int(version))
 
 
 def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:
-    """Resource limits, soft and hard. A process that goes on beyond its CPU time gets SIGXCPU and, a second later,
-    SIGKILL."""
+    """Set resource limits, soft and hard. A process beyond its CPU time gets SIGXCPU and, a second later, SIGKILL."""
     for what, most in (
         (resource.RLIMIT_CPU, max(1, int(cpu_s + 0.999))),
         (resource.RLIMIT_AS, memory_mb << 20),
@@ -49,7 +48,7 @@ def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:
 
 
 def lock(scratch: str, readable: Sequence[str]) -> None:
-    """Raises OSError when a lock cannot be put on: the caller must not go on then."""
+    """Drop capabilities and put on all locks. Raises OSError if a lock fails: the caller must not continue then."""
     _drop_capabilities()
     _must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     _must(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
@@ -78,7 +77,7 @@ def _landlock(scratch: str, readable: Sequence[str]) -> None:
     if not version:
         raise OSError(ENOSYS, "this kernel has no Landlock")
     files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
-    net = 3 if version >= 4 else 0  # to bind and to connect TCP; seccomp leaves no sockets anyway
+    net = 3 if version >= 4 else 0  # bind and connect of TCP; seccomp allows no sockets anyway
     scope = 3 if version >= 6 else 0  # abstract sockets and signals
     size = 8 if version < 4 else 16 if version < 6 else 24
     attributes = struct.pack("=QQQ", files, net, scope)[:size]
@@ -101,48 +100,50 @@ def _landlock(scratch: str, readable: Sequence[str]) -> None:
     os.close(ruleset)
 
 
-# The filter is a program of the classic BPF: (code, jump if true, jump if false, value).
-LOAD, EQUAL, ANY_BIT, AT_LEAST, GIVE = 0x20, 0x15, 0x45, 0x35, 0x06
+# The filter is a program in classic BPF: (code, jump if true, jump if false, value).
+LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
 NUMBER, ARCH = 0, 4
 
 
 def argument(index: int, high: bool = False) -> int:
-    """Where in the data of a call the low (or high) half of an argument lies."""
+    """Offset of the low (or high) half of an argument in the data of a call."""
     return 16 + 8 * index + (4 if high else 0)
 
 
 def filter_of(own_pid: int) -> list[tuple[int, int, int, int]]:
-    """The filter's instructions."""
+    """The instructions of the filter."""
     name = machine()
     calls = OTHERS[name]
-    made = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, MACHINES[name]), (GIVE, 0, 0, KILL), (LOAD, 0, 0, NUMBER)]
+    program = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, MACHINES[name]), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER)]
     if name == "x86_64":
-        made += [(AT_LEAST, 0, 1, X32), (GIVE, 0, 0, ERRNO | EPERM)]
+        program += [(AT_LEAST, 0, 1, X32), (RETURN, 0, 0, ERRNO | EPERM)]
 
     def when(call: str, *body: tuple[int, int, int, int]) -> None:
-        made.append((EQUAL, 0, len(body), calls[call]))
-        made.extend(body)
+        program.append((EQUAL, 0, len(body), calls[call]))
+        program.extend(body)
 
-    refuse, give = (GIVE, 0, 0, ERRNO | EPERM), (GIVE, 0, 0, ALLOW)
-    when("clone3", (GIVE, 0, 0, ERRNO | ENOSYS))  # its flags lie in memory; libc falls back to clone
-    when("clone", (LOAD, 0, 0, argument(0)), (ANY_BIT, 0, 1, CLONE_THREAD), give, refuse)
+    refuse, allow = (RETURN, 0, 0, ERRNO | EPERM), (RETURN, 0, 0, ALLOW)
+    when(
+        "clone3", (RETURN, 0, 0, ERRNO | ENOSYS)
+    )  # a filter cannot read its flags, which lie in memory; libc falls back to clone
+    when("clone", (LOAD, 0, 0, argument(0)), (ANY_BIT, 0, 1, CLONE_THREAD), allow, refuse)
     for call in ("kill", "tgkill"):
-        when(call, (LOAD, 0, 0, argument(0)), (EQUAL, 0, 1, own_pid), give, refuse)
-    when("prctl", (LOAD, 0, 0, argument(0)), (EQUAL, 1, 0, PR_SET_NAME), (EQUAL, 0, 1, PR_GET_NAME), give, refuse)
+        when(call, (LOAD, 0, 0, argument(0)), (EQUAL, 0, 1, own_pid), allow, refuse)
+    when("prctl", (LOAD, 0, 0, argument(0)), (EQUAL, 1, 0, PR_SET_NAME), (EQUAL, 0, 1, PR_GET_NAME), allow, refuse)
     when(
         "ioctl",
         (LOAD, 0, 0, argument(1)),
         *((EQUAL, len(IOCTLS) - i, 0, v) for i, v in enumerate(IOCTLS)),
         refuse,
-        give,
+        allow,
     )
-    # prlimit64 tells limits and sets none: its third argument is null.
+    # prlimit64 may only read limits: its third argument must be null.
     when(
         "prlimit64", (LOAD, 0, 0, argument(2)), (EQUAL, 0, 3, 0), (LOAD, 0, 0, argument(2, True)), (EQUAL, 0, 1, 0),
-        give, refuse,
+        allow, refuse,
     )  # fmt: skip
-    made += [(EQUAL, 0, 1, number) if i % 2 == 0 else give for number in ALLOWED[name].values() for i in range(2)]
-    return [*made, refuse]
+    program += [(EQUAL, 0, 1, number) if i % 2 == 0 else allow for number in ALLOWED[name].values() for i in range(2)]
+    return [*program, refuse]
 
 
 def _seccomp() -> None:

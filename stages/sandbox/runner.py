@@ -1,4 +1,4 @@
-"""The host's side of the sandbox: jails, kept alive over programs, and what became of each."""
+"""Runs programs in jails: the host's side of the sandbox. A jail outlives its programs."""
 
 import json
 import select
@@ -21,21 +21,21 @@ from gristmill.stages.sandbox.lock import landlock_version
 Verdict = Literal[
     "passed", "failed", "error", "syntax", "timeout", "memory", "output", "files", "exited", "crashed", "unsandboxed"
 ]
-SLACK_S = 10.0  # beyond a program's wall time, after which its jail is given up
-START_S = 300.0  # for a jail to import what it keeps; a second or two on a machine with nothing else to do
+SLACK_S = 10.0  # beyond a program's wall time; after that its jail is replaced
+START_S = 300.0  # for the imports of a jail; they take a second or two on an idle machine
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one program."""
+    """Limits of a program."""
 
-    cpu_s: float = 5.0
-    wall_s: float = 10.0
-    memory_mb: int = 512  # of address space
-    output_kb: int = 64
-    file_mb: int = 16  # of one file
-    scratch_mb: int = 32  # of all files
-    num_files: int = 64  # open at a time
+    cpu_s: float = 5.0  # CPU seconds.
+    wall_s: float = 10.0  # Wall-clock seconds.
+    memory_mb: int = 512  # Address space in MiB, at least 64, because Python itself takes some of it.
+    output_kb: int = 64  # Standard output and error together in KiB.
+    file_mb: int = 16  # Size of a file in MiB.
+    scratch_mb: int = 32  # Size of all files together in MiB.
+    num_files: int = 64  # Open files at a time, at least 8.
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
@@ -49,8 +49,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class Warm:
-    """What programs find done already: statements run once in each jail, before its first program and unlocked, and
-    the folders that these, and programs, import from."""
+    """What a jail prepares for its programs.
+
+    `code` are statements that it runs once, unlocked, before the first program. `paths` are folders that these
+    statements and the programs import from.
+    """
 
     code: str = ""
     paths: tuple[str, ...] = ()
@@ -58,7 +61,7 @@ class Warm:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one program."""
+    """The result of a program."""
 
     verdict: Verdict
     detail: str | None = None  # the exception and its line
@@ -72,7 +75,7 @@ class Outcome:
 
 
 def check() -> None:
-    """Raise UserError where programs cannot be locked in: nothing is ever run without."""
+    """Raise UserError if programs cannot be locked in here: nothing runs without the locks."""
     try:
         version = landlock_version()
     except OSError as error:
@@ -80,20 +83,20 @@ def check() -> None:
     if not version:
         raise UserError(
             "programs cannot be run here: the sandbox needs Landlock (Linux 5.13 or newer, 'landlock' in "
-            "/sys/kernel/security/lsm), and nothing is run without it"
+            "/sys/kernel/security/lsm), and nothing runs without it"
         )
 
 
 def readable() -> list[str]:
-    """What programs may read: the standard library, shared libraries, time zones."""
+    """Paths that programs may read: the standard library, shared libraries, time zones."""
     paths = sysconfig.get_paths()
     library = Path(paths["stdlib"])
-    own = [str(library), str(Path(paths["platstdlib"]) / "lib-dynload")]
-    return [*own, "/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom"]
+    python = [str(library), str(Path(paths["platstdlib"]) / "lib-dynload")]
+    return [*python, "/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache", "/usr/share/zoneinfo", "/dev/urandom"]
 
 
 class Jail:
-    """One process that runs one program at a time."""
+    """A process that runs programs one at a time."""
 
     def __init__(self, folder: str, warm: Warm) -> None:
         program = Path(__file__).with_name("jail.py")
@@ -116,8 +119,11 @@ class Jail:
             raise
 
     def run(self, program: str, tests: str, limits: Limits) -> Outcome:
-        """Raises OSError (TimeoutError among them) or EOFError when the jail does not answer; it is of no use then."""
-        asked = {
+        """Run a program.
+
+        Raises OSError (TimeoutError included) or EOFError if the jail does not answer; it is unusable then.
+        """
+        request = {
             **limits.__dict__,
             "program": program,
             "tests": tests,
@@ -125,7 +131,7 @@ class Jail:
             "readable": self._readable,
         }
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(asked) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return Outcome(**self._answer(limits.wall_s + SLACK_S))
 
@@ -139,7 +145,7 @@ class Jail:
         try:
             answer: dict[str, Any] = json.loads(line)
         except json.JSONDecodeError:
-            raise EOFError("the jail ended amid its answer") from None
+            raise EOFError("the jail ended in the middle of its answer") from None
         return answer
 
     def close(self) -> None:
@@ -147,21 +153,23 @@ class Jail:
         self._process.wait()
         for end in (self._process.stdin, self._process.stdout):
             if end is not None:
-                with suppress(OSError):  # what it did not read any more
+                with suppress(OSError):  # it may not have read all input
                     end.close()
 
 
 class Sandbox:
-    """`workers` jails side by side. A jail that is lost with a program is replaced, and the program told as crashed.
+    """`workers` jails side by side.
 
-    Raises RuntimeError where a jail does not start.
+    A jail that dies with a program is replaced, and the program's verdict is "crashed".
+
+    Raises RuntimeError if a jail does not start.
     """
 
     def __init__(self, workers: int = 1, warm: Warm = Warm()) -> None:
         check()
         self._warm = warm
         self._folder = tempfile.TemporaryDirectory(prefix="gristmill-sandbox-")
-        self._jails: SimpleQueue[Jail | None] = SimpleQueue()  # None: one that was lost, to be started anew
+        self._jails: SimpleQueue[Jail | None] = SimpleQueue()  # None: a lost jail, to be started again
         self.workers = workers
         try:
             for _ in range(workers):
@@ -171,19 +179,19 @@ class Sandbox:
             raise
 
     def run(self, programs: Sequence[tuple[str, str]], limits: Limits) -> list[Outcome]:
-        """What became of each (program, tests), in their order. Raises UserError when one could not be locked in."""
+        """The results of all (program, tests), in order. Raises UserError if a program could not be locked in."""
         with ThreadPoolExecutor(self.workers) as pool:
-            found = list(pool.map(lambda each: self._one(each[0], each[1], limits), programs))
-        for outcome in found:
+            outcomes = list(pool.map(lambda each: self._one(each[0], each[1], limits), programs))
+        for outcome in outcomes:
             if outcome.verdict == "unsandboxed":
-                raise UserError(f"a program could not be locked in, so it was not run: {outcome.detail}")
-        return found
+                raise UserError(f"a program could not be locked in, so it did not run: {outcome.detail}")
+        return outcomes
 
     def _start(self) -> Jail:
         try:
             return Jail(self._folder.name, self._warm)
         except (OSError, EOFError) as error:
-            raise RuntimeError(f"a process of the sandbox does not start (is memory short?): {error}") from error
+            raise RuntimeError(f"a process of the sandbox does not start (out of memory?): {error}") from error
 
     def _one(self, program: str, tests: str, limits: Limits) -> Outcome:
         jail = self._jails.get()
@@ -201,7 +209,7 @@ class Sandbox:
                 jail = None
                 raise
         finally:
-            self._jails.put(jail)  # whatever happened: the next program waits for it
+            self._jails.put(jail)  # in any case: the next program waits for it
 
     def close(self) -> None:
         while not self._jails.empty():

@@ -9,8 +9,8 @@ def _table(text: str) -> dict[str, int]:
     return {name: int(number) for name, _, number in (word.partition(":") for word in text.split())}
 
 
-# Reading, writing, waiting, memory and threads. Sockets, other processes, mounts, keys, tracing, and whatever a kernel
-# to come may add are not among them: what is not listed here fails with EPERM.
+# Reading, writing, waiting, memory and threads. Sockets, other processes, mounts, keys, tracing and calls of future
+# kernels are not listed, and fail with EPERM.
 ALLOWED = {
     "x86_64": _table("""
     access:21 alarm:37 brk:12 chdir:80 chmod:90 clock_getres:229 clock_gettime:228 clock_nanosleep:230 close:3
@@ -45,7 +45,7 @@ ALLOWED = {
     unlinkat:35 utimensat:88 write:64 writev:66
     """),
 }
-# Allowed with some arguments only, see lock.py; and those that lock.py makes itself.
+# Calls that lock.py allows with some arguments only, and calls that lock.py makes itself.
 OTHERS = {
     "x86_64": _table("""
     clone:56 clone3:435 prctl:157 kill:62 tgkill:234 ioctl:16 prlimit64:302 seccomp:317 capset:126
@@ -59,7 +59,7 @@ OTHERS = {
 
 
 def machine() -> str:
-    """Raises OSError for one whose numbers are not known here."""
+    """The name of this machine's architecture. Raises OSError if it has no table here."""
     name = platform.machine()
     if name not in MACHINES:
         raise OSError(f"no table of system calls for {name}")

@@ -1,1 +1,1 @@
-"""Stages that judge one row by itself: how it finished, its form, its rules, its language."""
+"""Stages that verify a row by itself: answers, programs, forms, constraints, copies of training data."""

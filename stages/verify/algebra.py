@@ -1,7 +1,7 @@
 """Compares pairs of expressions in the sandbox: the host's side of equality.py.
 
-A comparison is a fork of a jail that has imported sympy already. So none can see or slow another, one that never ends
-is killed when its CPU time is over, and what text is made to evaluate to can reach nothing.
+A comparison is a fork of a jail that has already imported sympy, with limits of its own. So no comparison can see or
+slow another, one that does not end is killed when its CPU time is over, and what a text evaluates to can reach nothing.
 """
 
 import importlib.util
@@ -19,19 +19,19 @@ from gristmill.stages.sandbox.runner import check as check_sandbox
 
 Equality = Literal["right", "wrong", "unreadable", "timeout"]
 IMPORTS = "from gristmill.stages.verify.equality import is_equal, warm"
-# Anything else that a comparison may end as (an exception, too deep a nesting) means that it could not be read.
-TOLD: dict[Verdict, Equality] = {"passed": "right", "failed": "wrong", "timeout": "timeout", "memory": "timeout"}
+# Any other verdict (an exception, too deep a nesting) means that an expression is unreadable.
+EQUALITIES: dict[Verdict, Equality] = {"passed": "right", "failed": "wrong", "timeout": "timeout", "memory": "timeout"}
 WALL_S = 600.0
 PACKAGES = ("math-verify", "latex2sympy2_extended", "sympy")
 
 
 @dataclass(frozen=True)
 class AlgebraSpec:
-    """Limits of one comparison."""
+    """Limits of a comparison by algebra."""
 
-    deadline_s: int = 3  # of CPU time
-    memory_mb: int = 1024  # of address space, sympy included
-    workers: int = placement(1)  # comparisons at a time, in each worker of the run
+    deadline_s: int = 3  # CPU seconds of a comparison, at least 1.
+    memory_mb: int = 1024  # Address space of a comparison in MiB, at least 512, because sympy itself takes some of it.
+    workers: int = placement(1)  # Concurrent comparisons in each worker of the run; changes no verdict.
 
     def __post_init__(self) -> None:
         if self.deadline_s < 1 or self.workers < 1:
@@ -41,31 +41,31 @@ class AlgebraSpec:
 
 
 def check(stage: str) -> None:
-    """Raises UserError where expressions cannot be compared."""
+    """Raise UserError, with the name of the stage, if expressions cannot be compared here."""
     if importlib.util.find_spec("math_verify") is None:
         raise UserError(f"{stage}: package math-verify is missing; pip install 'math-verify[antlr4_13_2]'")
     try:
         check_sandbox()
     except UserError as error:
-        raise UserError(f"{stage}: {error}; math = false compares by text and plain numbers alone") from None
+        raise UserError(f"{stage}: {error}; math = false compares by text and plain numbers only") from None
 
 
 def versions() -> dict[str, str]:
-    """Of the packages whose verdicts these are."""
+    """Versions of the packages that decide the verdicts."""
     return {name: version(name) for name in PACKAGES}
 
 
 class Algebra:
-    """Started at the first pair: most batches need none."""
+    """A sandbox for comparisons. It starts at the first pair, because most batches need none."""
 
     def __init__(self, spec: AlgebraSpec) -> None:
         self.spec = spec
-        # Wall time is a backstop only, for a machine with more to do: which verdict it is must not hang on others.
+        # Wall time is only a backstop: the verdict must not depend on the load of the machine.
         self.limits = Limits(cpu_s=spec.deadline_s, wall_s=WALL_S + spec.deadline_s, memory_mb=spec.memory_mb)
         self._sandbox: Sandbox | None = None
 
-    def tell(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Equality]:
-        """The verdict on each (found, expected); a pair that is there twice is compared once."""
+    def compare(self, pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Equality]:
+        """The verdict on each pair (answer, expected); equal pairs are compared once."""
         distinct = list(dict.fromkeys(pairs))
         if not distinct:
             return {}
@@ -73,9 +73,9 @@ class Algebra:
             paths = sysconfig.get_paths()
             folders = tuple(dict.fromkeys((paths["purelib"], paths["platlib"])))
             self._sandbox = Sandbox(self.spec.workers, Warm(f"{IMPORTS}\nwarm()", folders))
-        programs = [(IMPORTS, f"assert is_equal({found!r}, {expected!r})") for found, expected in distinct]
-        ran = self._sandbox.run(programs, self.limits)
-        return {pair: TOLD.get(outcome.verdict, "unreadable") for pair, outcome in zip(distinct, ran)}
+        programs = [(IMPORTS, f"assert is_equal({answer!r}, {expected!r})") for answer, expected in distinct]
+        outcomes = self._sandbox.run(programs, self.limits)
+        return {pair: EQUALITIES.get(outcome.verdict, "unreadable") for pair, outcome in zip(distinct, outcomes)}
 
     def close(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
@@ -84,7 +84,10 @@ class Algebra:
 
 
 class Algebraic(Stage):
-    """Base of the stages that compare answers, by algebra too where their spec says `math`, within `algebra`."""
+    """Base class of stages that compare answers, by algebra too if their spec has `math`.
+
+    The spec's `algebra` holds the limits of a comparison.
+    """
 
     spec: Any
 
@@ -96,7 +99,7 @@ class Algebraic(Stage):
         return {**self.__dict__, "_algebra": Algebra(self.spec.algebra)}
 
     def identity(self) -> dict[str, Any]:
-        return versions() if self.spec.math else {}
+        return {**super().identity(), **(versions() if self.spec.math else {})}
 
     def check(self) -> None:
         if self.spec.math:

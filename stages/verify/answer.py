@@ -1,7 +1,7 @@
-"""Compares a row's final answer with a reference: by text and plain numbers first, by algebra where these cannot tell.
+"""Compares the final answer of a row with a reference, first by text and plain numbers, then by algebra.
 
 Algebra is math_verify over sympy (LaTeX, sets, intervals, matrices, equations, units), each comparison in a process of
-its own with a deadline.
+its own with a deadline. It is used only for pairs that text and numbers cannot decide.
 """
 
 from dataclasses import dataclass, field
@@ -15,19 +15,24 @@ from gristmill.stages.verify.algebra import Algebraic, AlgebraSpec
 from gristmill.stages.verify.answer_text import Rule, compare, extract, normal
 
 VERDICTS = ("right", "wrong", "unreadable", "timeout", "no_answer", "no_reference")
-MAX_KEPT_CHARS = 2000  # of an answer in the findings: evidence, not a copy of the row
+MAX_KEPT_CHARS = 2000  # of an answer in the findings, which are evidence and not a copy of the row
 
 
 @dataclass(frozen=True)
 class AnswerSpec:
-    """`column` holds the row's answer, or text to find it in by `extract` (see answer_text.extract: the first rule that
-    finds one counts); `reference` the right one, or text with it, by the same rules and else as a whole."""
+    """Keys of the stage `answer`."""
 
-    column: str = "answer"
+    column: str = "answer"  # Column with the row's answer, or with text that contains it.
+    # Column with the right answer, or with text that contains it; without a match of `extract` it is used as a whole.
     reference: str = "reference"
+    # Rules that find the answer in a text; the first that matches applies: "boxed", "hash", "phrase", "number",
+    # "whole".
     extract: tuple[Rule, ...] = ("boxed", "hash", "phrase", "whole")
-    keep: tuple[str, ...] = ("right",)  # verdicts that pass
-    math: bool = True  # false: text and plain numbers alone; what these cannot tell is "unreadable"
+    # Verdicts that pass: of "right", "wrong", "unreadable", "timeout", "no_answer" and "no_reference".
+    keep: tuple[str, ...] = ("right",)
+    # Whether algebra compares what text and plain numbers cannot decide; otherwise such rows are "unreadable".
+    math: bool = True
+    # Limits of a comparison by algebra.
     algebra: AlgebraSpec = field(default_factory=AlgebraSpec, metadata=used_if("math"))
 
     def __post_init__(self) -> None:
@@ -39,8 +44,11 @@ class AnswerSpec:
 
 
 class Answer(Algebraic):
-    """Findings: `answer_found` and `answer_expected`, as they stand in row and reference, and `answer_verdict` (right,
-    wrong, unreadable, timeout, no_answer, no_reference). A row whose verdict is not in `keep` is rejected for it."""
+    """Adds `answer_found`, `answer_expected` (as they stand in row and reference) and `answer_verdict`.
+
+    Verdicts: right, wrong, unreadable, timeout, no_answer, no_reference. A row whose verdict is not in `keep` is
+    rejected for it.
+    """
 
     kind: ClassVar[str] = "answer"
     Spec: ClassVar[type] = AnswerSpec
@@ -54,25 +62,25 @@ class Answer(Algebraic):
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         rules = self.spec.extract
-        found = [extract(text, rules) for text in rows.column(self.spec.column).to_pylist()]
+        answers = [extract(text, rules) for text in rows.column(self.spec.column).to_pylist()]
         expected = [extract(text, (*rules, "whole")) for text in rows.column(self.spec.reference).to_pylist()]
-        told = [self._plain(one, other) for one, other in zip(found, expected)]
-        verdicts = [v if isinstance(v, str) else "unreadable" for v in told]
+        plain = [self._plain(answer, right) for answer, right in zip(answers, expected)]
+        verdicts = [v if isinstance(v, str) else "unreadable" for v in plain]
         if self.spec.math:
-            by_pair = self._algebra.tell([v for v in told if isinstance(v, tuple)])
-            verdicts = [by_pair[v] if isinstance(v, tuple) else v for v in told]
-        values = ([_cut(a) for a in found], [_cut(a) for a in expected], verdicts)
+            by_pair = self._algebra.compare([v for v in plain if isinstance(v, tuple)])
+            verdicts = [by_pair[v] if isinstance(v, tuple) else v for v in plain]
+        values = ([_cut(a) for a in answers], [_cut(a) for a in expected], verdicts)
         names = [f.name for f in self.columns()]
         reasons = pa.array([None if v in self.spec.keep else v for v in verdicts], pa.string())
         return Findings({n: pa.array(v, pa.string()) for n, v in zip(names, values)}, reasons)
 
-    def _plain(self, found: str | None, expected: str | None) -> str | tuple[str, str]:
-        """The verdict, or the pair that algebra must tell about."""
+    def _plain(self, answer: str | None, expected: str | None) -> str | tuple[str, str]:
+        """The verdict by text and plain numbers, or the pair that algebra must compare."""
         if expected is None:
             return "no_reference"
-        if found is None:
+        if answer is None:
             return "no_answer"
-        return compare(found, expected) or (normal(found), normal(expected))
+        return compare(answer, expected) or (normal(answer), normal(expected))
 
 
 def _cut(answer: str | None) -> str | None:

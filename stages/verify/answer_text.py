@@ -1,6 +1,6 @@
-r"""Final answers as text: found in what a model wrote, brought to one form, and compared by text and plain numbers.
+r"""Final answers as text: finds them in a model's output, normalises them, and compares them by text and plain numbers.
 
-No number is a float here: 1/2, 0.5, 50/100 and \frac12 are one fraction, and two different integers are never equal.
+Numbers are exact fractions, not floats: 1/2, 0.5, 50/100 and \frac12 are equal, and two different integers never are.
 """
 
 import re
@@ -11,12 +11,12 @@ from functools import lru_cache
 from typing import Literal
 
 Rule = Literal["boxed", "hash", "phrase", "number", "whole"]
-Told = Literal["right", "wrong", "unreadable"]
-MAX_CHARS = 500  # a longer answer is none that algebra could read
-MAX_LOOKS_CHARS = 4 * MAX_CHARS  # a longer answer is compared as it stands
+TextVerdict = Literal["right", "wrong", "unreadable"]
+MAX_CHARS = 500  # algebra does not read a longer answer
+MAX_FORMAT_CHARS = 4 * MAX_CHARS  # a longer answer is compared without normalisation
 NUM_CACHED = 16384
 MAX_PLAIN_CHARS, MAX_EXPONENT = 80, 300
-NUM_DIGITS = 6  # significant digits from which a decimal counts as the rounded form of a number
+NUM_DIGITS = 6  # fewest significant digits of a decimal that counts as the rounded form of a number
 
 BRACE = re.compile(r"(\\(?:boxed|fbox)\s*\{)|[{}]")
 HASH = re.compile(r"####[ \t]*(\S[^\n]*)")
@@ -24,7 +24,7 @@ PHRASE = re.compile(r"\banswers?[ \t*_]*(?:is|are|:|=)[ \t*_]*+:?[ \t*_]*+(?=\S)
 SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 NUMBER = re.compile(r"(?<![\w.])[+\-−]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:/\d+)?%?(?![\w])")
 
-LOOKS = str.maketrans(
+LOOKALIKES = str.maketrans(
     {"−": "-", "–": "-", "\u00a0": " ", "\u202f": " ", "π": r"\pi ", "∞": r"\infty ", "⁄": "/", "×": r"\times "}
 )
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}
@@ -44,11 +44,13 @@ CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|€|£|¥)\s*(?=[\d.])")
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"
 WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-# Digits with a space between them are one number in two ways only: groups of three, and a whole number and a fraction.
+# Digits with spaces between them are one number in two cases only: groups of three, and a whole number with a fraction.
 GROUPED = re.compile(r"(?<![\w.,])(?<!\d )[1-9]\d{0,2}(?: \d{3})+(?!\d| \d)")
-MIXED_LOOKS = re.compile(rf"(?<![\w.,/^}}])(?<!\d )({WHOLE}) (\d+) ?/ ?(\d+)(?![\w/]|[.,]\d| \d)")
+MIXED_PLAIN = re.compile(rf"(?<![\w.,/^}}])(?<!\d )({WHOLE}) (\d+) ?/ ?(\d+)(?![\w/]|[.,]\d| \d)")
 MIXED = re.compile(rf"([+-]?)({WHOLE})\\frac\{{(\d+)\}}\{{(\d+)\}}(%?)")
-LOOSE = re.compile(r"(?<=\\times) | (?=[+\-*/^%{}\\])|(?<=[+\-*/^%{}]) |(?<=\\cdot) ")  # spaces that part no numbers
+LOOSE = re.compile(
+    r"(?<=\\times) | (?=[+\-*/^%{}\\])|(?<=[+\-*/^%{}]) |(?<=\\cdot) "
+)  # spaces that separate no numbers
 BETWEEN_DIGITS = re.compile(r"(?<!\d) | (?!\d)")
 PLAIN = re.compile(rf"([+-]?)({DIGITS})(%?)")
 RATIO = re.compile(
@@ -64,7 +66,7 @@ SHORT_WORDS = frozenset("yes no on odd any all one two six ten none true even".s
 
 @dataclass(frozen=True)
 class Number:
-    """An exact value; `places` behind the point where it was written with one, and how many digits count."""
+    """An exact value; for a number written with a point, its `places` after the point and its significant digits."""
 
     value: Fraction
     places: int | None = None
@@ -73,35 +75,35 @@ class Number:
 
 
 def extract(text: str | None, rules: Sequence[Rule]) -> str | None:
-    """The answer by the first rule that finds one; each takes its last occurrence. None where none does.
+    r"""The answer by the first rule that finds one; each rule takes its last match. None if no rule finds one.
 
-    boxed: the last \\boxed{...} with balanced braces. hash: what follows the last "####" on its line (GSM8K). phrase:
+    boxed: the last \boxed{...} with balanced braces. hash: what follows the last "####" on its line (GSM8K). phrase:
     what follows "answer is" or "answer:", up to the end of the sentence or line. number: the last number, fraction or
-    percentage. whole: all of the text.
+    percentage. whole: the whole text.
     """
     for rule in rules if text else ():
-        found = RULES[rule](text or "").strip()
-        if found:
-            return found
+        answer = RULES[rule](text or "").strip()
+        if answer:
+            return answer
     return None
 
 
 def _boxed(text: str) -> str:
-    last, found = -1, ""
-    opened: list[int | None] = []  # where the insides of a box begin; None for other braces
+    last, answer = -1, ""
+    opened: list[int | None] = []  # where the content of a box begins; None for other braces
     for match in BRACE.finditer(text):
         if match[0] != "}":
             opened.append(match.end() if match[1] else None)
         elif opened and (start := opened.pop()) is not None and start > last:
-            last, found = start, text[start : match.start()]
-    return found
+            last, answer = start, text[start : match.start()]
+    return answer
 
 
 def _last(pattern: re.Pattern[str], text: str, group: int) -> str:
-    found = ""
+    answer = ""
     for match in pattern.finditer(text):
-        found = match[group]
-    return found
+        answer = match[group]
+    return answer
 
 
 def _phrase(text: str) -> str:
@@ -123,11 +125,11 @@ RULES = {
 
 
 def normal(answer: str) -> str:
-    """`answer` without what only changes its looks: wrappers, spacing commands, a final stop, a currency sign.
+    r"""`answer` without mere formatting: wrappers, spacing commands, a final full stop, a currency sign.
 
-    "1 234" becomes "1234", "3 1/2" and "3½" become "3\\frac{1}{2}". What is beyond MAX_LOOKS_CHARS is cut off.
+    "1 234" becomes "1234"; "3 1/2" and "3½" become "3\frac{1}{2}". Text beyond MAX_FORMAT_CHARS is cut off.
     """
-    return _normal(answer) if len(answer) <= MAX_CHARS else _looks_off(answer[:MAX_LOOKS_CHARS])
+    return _normal(answer) if len(answer) <= MAX_CHARS else _strip_format(answer[:MAX_FORMAT_CHARS])
 
 
 def _vulgar(match: re.Match[str]) -> str:
@@ -136,8 +138,8 @@ def _vulgar(match: re.Match[str]) -> str:
     return f"{{{plain}}}" if power else f"{' ' if digit else ''}{plain}{' ' if next_digit else ''}"
 
 
-def _looks_off(answer: str) -> str:
-    text = VULGAR_SIGN.sub(_vulgar, answer.translate(LOOKS))
+def _strip_format(answer: str) -> str:
+    text = VULGAR_SIGN.sub(_vulgar, answer.translate(LOOKALIKES))
     while True:
         bare = text.strip().rstrip(".,;:!").strip()
         for pattern in WRAPPED:
@@ -149,16 +151,18 @@ def _looks_off(answer: str) -> str:
     text = SPACING.sub(" ", WORDY.sub(r" \1 ", text))
     text = FRACTION.sub(r"\\frac", text).replace(r"\%", "%").replace("{,}", ",").replace("**", "^")
     text = INFINITY.sub(r"\\infty ", PI.sub(r"\\pi ", CURRENCY.sub(r"\1", text)))
-    text = MIXED_LOOKS.sub(r"\1\\frac{\2}{\3}", " ".join(text.split()))
+    text = MIXED_PLAIN.sub(r"\1\\frac{\2}{\3}", " ".join(text.split()))
     return GROUPED.sub(lambda match: match[0].replace(" ", ""), text)
 
 
-_normal = lru_cache(maxsize=NUM_CACHED)(_looks_off)
+_normal = lru_cache(maxsize=NUM_CACHED)(_strip_format)
 
 
 def number_of(answer: str) -> Number | None:
-    """The plain number that `answer` is (integer, decimal, percentage, fraction, mixed number, power of ten), None for
-    others: two numbers are none, and digits are never joined over a space but in groups of three."""
+    """The number that `answer` is (integer, decimal, percentage, fraction, mixed, power of ten); None for other text.
+
+    Two numbers are not one: digits are joined over a space only in groups of three.
+    """
     return _number_of(answer) if len(answer) <= MAX_CHARS else None
 
 
@@ -172,9 +176,9 @@ def _number_of(answer: str) -> Number | None:
         value = Fraction(f"{sign}{digits}")
         if "." not in digits:
             return Number(value, is_percent=bool(percent))
-        counted = digits.replace(".", "").lstrip("0")
-        return Number(value, len(digits.partition(".")[2]), len(counted), bool(percent))
-    if (match := MIXED.fullmatch(text)) and int(match[3]) < int(match[4]):  # else it may be a product
+        significant = digits.replace(".", "").lstrip("0")
+        return Number(value, len(digits.partition(".")[2]), len(significant), bool(percent))
+    if (match := MIXED.fullmatch(text)) and int(match[3]) < int(match[4]):  # otherwise it may be a product
         value = int(match[2].replace(",", "")) + Fraction(int(match[3]), int(match[4]))
         return Number(-value if match[1] == "-" else value, is_percent=bool(match[5]))
     if match := RATIO.fullmatch(text):
@@ -189,7 +193,10 @@ def _number_of(answer: str) -> Number | None:
 
 
 def same_number(one: Number, other: Number) -> bool:
-    """Equal, or one is a decimal of six digits and more that is the other one rounded. 50% equals 50 and 0.5."""
+    """Whether two numbers are equal, or one is a decimal of at least six digits and the other one rounded.
+
+    50% equals 50 and 0.5.
+    """
     if one.is_percent != other.is_percent:
         percent, plain = (one, other) if one.is_percent else (other, one)
         return plain.value in (percent.value, percent.value / 100)
@@ -203,8 +210,11 @@ def _rounds(short: Number, other: Number) -> bool:
 
 
 def key(answer: str) -> str:
-    """Answers with the same key are the same answer: equal numbers, or text equal up to looks, and case of words."""
-    if len(answer) > MAX_LOOKS_CHARS:
+    """A key of the answer.
+
+    Answers with the same key are equal numbers, or equal text but for formatting and the case of words.
+    """
+    if len(answer) > MAX_FORMAT_CHARS:
         return answer
     number = number_of(answer)
     if number is not None:
@@ -217,31 +227,34 @@ def key(answer: str) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Whether it holds words: algebra would take them for products of their letters, and "listen" for "silent"."""
+    """Whether a text has words. Algebra would read them as products of letters, and equate "listen" with "silent"."""
     bare = COMMAND.sub(" ", text)
     words = [w for w in WORD.findall(bare) if w.casefold() not in FUNCTIONS]
     return bool(words) or bare.strip().casefold() in SHORT_WORDS
 
 
-def compare(found: str, expected: str) -> Told | None:
-    """What text and plain numbers tell; None where only algebra can. Symmetric."""
-    if key(found) == key(expected):
+def compare(answer: str, expected: str) -> TextVerdict | None:
+    """The verdict by text and plain numbers; None if only algebra can decide. Symmetric."""
+    if key(answer) == key(expected):
         return "right"
-    one, other = number_of(found), number_of(expected)
+    one, other = number_of(answer), number_of(expected)
     if one is not None and other is not None:
         return "right" if same_number(one, other) else "wrong"
-    if max(len(found), len(expected)) > MAX_CHARS:
+    if max(len(answer), len(expected)) > MAX_CHARS:
         return "unreadable"
-    (value, unit), (other_value, other_unit) = _quantity(found), _quantity(expected)
+    (value, unit), (other_value, other_unit) = _quantity(answer), _quantity(expected)
     if value is not None and other_value is not None and (not unit or not other_unit or unit == other_unit):
         return "right" if same_number(value, other_value) else "wrong"
-    if is_prose(normal(found)) or is_prose(normal(expected)):
+    if is_prose(normal(answer)) or is_prose(normal(expected)):
         return "wrong"
     return None
 
 
 def _quantity(answer: str) -> tuple[Number | None, str]:
-    """(number, unit) of "72 clips"; the unit is "" for a bare number, the number None for anything else."""
+    """(number, unit) of an answer such as "72 clips".
+
+    The unit of a bare number is "", the number of other text None.
+    """
     number = number_of(answer)
     if number is None and (match := QUANTITY.fullmatch(normal(answer))) and is_prose(match[2]):
         return number_of(match[1]), match[2].strip().casefold()

@@ -1,6 +1,6 @@
-"""Keeps images that a classifier is sure of; the model is one that `gristmill fit` made, of kind "classifier".
+"""Keeps images that a classifier recognises with confidence. `gristmill fit` trains the model, of kind "classifier".
 
-Read without torch: two layers of a perceptron, as generators/images/classifier.py writes them.
+It runs without torch: two layers of a perceptron, as generators/images/classifier.py writes them.
 """
 
 import io
@@ -14,22 +14,19 @@ from gristmill.records.schema import IMAGE
 from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.model_files import read_card, read_weights
 
-LAYERS = 1, 3  # places of the linear layers in the network
+LAYERS = 1, 3  # numbers of the linear layers in the network
 UNREADABLE, OTHER, UNSURE = "unreadable", "other_class", "unsure"
 NUM_DECIMALS = 4  # of the score
 
 
 @dataclass(frozen=True)
 class ClassifierSpec:
-    """Rows are kept whose predicted class is that of the column `label`, with a probability of `min_score` or more.
+    """Keys of the stage `classifier`."""
 
-    With `label = ""` any class will do. Images of another size than the classifier's are `unreadable`.
-    """
-
-    path: str  # the --out of a fit
-    column: str = "image"
-    label: str = "label"
-    min_score: float = 0.5
+    path: str  # Output of `gristmill fit` with the model.
+    column: str = "image"  # Column with the images; an image of another size than the classifier's is `unreadable`.
+    label: str = "label"  # Column with the expected class; "" accepts any class.
+    min_score: float = 0.5  # Least probability of the predicted class, 0 to 1, of a row that is kept.
 
     def __post_init__(self) -> None:
         if not self.path or not self.column:
@@ -63,7 +60,7 @@ class Classifier(Stage):
 
     def identity(self) -> dict[str, Any]:
         card = self._read_card()
-        return {"model": [card["fingerprint"], card["weights_sha256"]]}
+        return {**super().identity(), "model": [card["fingerprint"], card["weights_sha256"]]}
 
     def check(self) -> None:
         self._read_card()
@@ -81,19 +78,19 @@ class Classifier(Stage):
     def find(self, rows: pa.RecordBatch) -> Findings:
         images = rows.column(self.spec.column).to_pylist()
         labels = rows.column(self.spec.label).to_pylist() if self.spec.label else [None] * len(images)
-        found = [self._one((v or {}).get("bytes"), label) for v, label in zip(images, labels)]
-        predicted, scores, reasons = zip(*found)
+        results = [self._one((v or {}).get("bytes"), label) for v, label in zip(images, labels)]
+        predicted, scores, reasons = zip(*results)
         columns = {"predicted": pa.array(predicted, pa.string()), "class_score": pa.array(scores, pa.float32())}
         return Findings(columns, pa.array(reasons, pa.string()))
 
     def _one(self, data: bytes | None, label: str | None) -> tuple[str | None, float | None, str | None]:
-        """(class, its probability, reason) of one image, by itself: sums do not hang on what else is in the batch."""
+        """(class, its probability, reason) of an image. It is computed alone, so sums do not depend on the batch."""
         pixels = self._pixels(data)
         if pixels is None:
             return None, None, UNREADABLE
         (first, shift1), (last, shift2) = self._layers
-        told = last @ np.maximum(first @ pixels + shift1, 0) + shift2
-        shares = np.exp(told.astype(np.float64) - told.max())
+        logits = last @ np.maximum(first @ pixels + shift1, 0) + shift2
+        shares = np.exp(logits.astype(np.float64) - logits.max())
         best = int(shares.argmax())
         score = round(float(shares[best] / shares.sum()), NUM_DECIMALS)
         is_other = bool(self.spec.label) and label != self._classes[best]
@@ -101,7 +98,7 @@ class Classifier(Stage):
         return self._classes[best], score, reason
 
     def _pixels(self, data: bytes | None) -> np.ndarray | None:
-        """float32 (channels * height * width,) in [-1, 1]; None for what is no image of the right size."""
+        """float32 (channels * height * width,) in [-1, 1]; None if it is not an image of the right size."""
         from PIL import Image
 
         try:

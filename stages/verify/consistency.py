@@ -1,7 +1,7 @@
-"""Keeps the answer that most of k independent samples of an ask agree on: self-consistency.
+"""Self-consistency: keeps the answer that most of k independent samples of an ask agree on.
 
-Wang et al. 2022 (arXiv 2203.11171), section 2: the samples' reasoning is left out of account and the most frequent
-final answer taken. The share of samples that gave it tells how sure the model is (their section 3.5).
+Wang et al. 2022 (arXiv 2203.11171), section 2: the samples' reasoning is ignored and the most frequent final answer
+wins. The share of samples with that answer measures the model's confidence (their section 3.5).
 """
 
 from collections.abc import Sequence
@@ -19,13 +19,17 @@ from gristmill.stages.verify.answer_text import Rule, compare, extract, key, nor
 
 @dataclass(frozen=True)
 class ConsistencySpec:
-    """`column` is a list of texts, one a sample; the answer is found in each by `extract`, as in the stage `answer`."""
+    """Keys of the stage `consistency`."""
 
-    column: str = "answers"
-    min_share: float = 0.5  # of all samples, those without an answer included
-    own: str | None = None  # the row's own answer, which must be the majority's; default: `answer`, where there is one
+    column: str = "answers"  # Column with the samples, a list of texts.
+    min_share: float = 0.5  # Least share of all samples, those without an answer included, that must agree; 0 to 1.
+    # Column with the row's answer, which must be that of the majority; by default `answer`, if the row has it, and ""
+    # for none.
+    own: str | None = None
+    # Rules that find the answer in a sample, as in the stage `answer`.
     extract: tuple[Rule, ...] = ("boxed", "hash", "phrase", "whole")
-    math: bool = False  # let algebra tell whether answers that differ as text are the same
+    math: bool = False  # Whether algebra compares answers that differ as text; it takes time for each pair of answers.
+    # Limits of a comparison by algebra.
     algebra: AlgebraSpec = field(default_factory=AlgebraSpec, metadata=used_if("math"))
 
     def __post_init__(self) -> None:
@@ -36,7 +40,7 @@ class ConsistencySpec:
 
 
 class Vote(NamedTuple):
-    """`answer` as the first of those who voted for it wrote it."""
+    """The winning answer, in the words of the first sample that gave it."""
 
     answer: str
     votes: int
@@ -44,10 +48,10 @@ class Vote(NamedTuple):
 
 
 class Consistency(Algebraic):
-    """Findings: `consistency_answer`, `consistency_share` (float32) and `consistency_votes` (int32).
+    """Adds `consistency_answer`, `consistency_share` (float32) and `consistency_votes` (int32).
 
-    Of answers with equally many votes, the one that was given first wins. Reasons: no_answer (no sample has one), share
-    (below `min_share`), minority (the row's own answer is not the majority's; `own = ""` leaves this out).
+    Of answers with equal votes, the one given first wins. Reasons: no_answer (no sample has one), share (below
+    `min_share`), minority (the row's answer is not the majority's; `own = ""` turns this off).
     """
 
     kind: ClassVar[str] = "consistency"
@@ -66,17 +70,17 @@ class Consistency(Algebraic):
         if field.name == self.spec.own:
             return None if pa.types.is_string(field.type) else "holds no text"
         is_texts = pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)
-        return None if is_texts else "is no list of texts"
+        return None if is_texts else "is not a list of texts"
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         rules = self.spec.extract
         samples = [s or [] for s in rows.column(self.spec.column).to_pylist()]
         answers = [[a for text in texts if (a := extract(text, rules)) is not None] for texts in samples]
-        own = [_as_sampled(mine, given) for mine, given in zip(self._own(rows), answers)]
-        asked = [[*given, *([mine] if mine else [])] for given, mine in zip(answers, own)]
-        told = self._told(asked)
-        votes = [majority(given, len(texts), told) for given, texts in zip(answers, samples)]
-        reasons = [self._reason(vote, mine, told) for vote, mine in zip(votes, own)]
+        row_answers = [_as_sampled(answer, others) for answer, others in zip(self._row_answers(rows), answers)]
+        to_compare = [[*others, *([answer] if answer else [])] for others, answer in zip(answers, row_answers)]
+        equalities = self._equalities(to_compare)
+        votes = [majority(others, len(texts), equalities) for others, texts in zip(answers, samples)]
+        reasons = [self._reason(vote, answer, equalities) for vote, answer in zip(votes, row_answers)]
         shares = np.array([v.share if v else 0.0 for v in votes], np.float32)
         columns = (
             pa.array([v.answer if v else None for v in votes], pa.string()),
@@ -86,47 +90,48 @@ class Consistency(Algebraic):
         names = [f.name for f in self.columns()]
         return Findings(dict(zip(names, columns)), pa.array(reasons, pa.string()))
 
-    def _own(self, rows: pa.RecordBatch) -> list[str | None]:
-        """The row's own answer; "" for a row without one, None where none is to be compared."""
+    def _row_answers(self, rows: pa.RecordBatch) -> list[str | None]:
+        """The answer of each row; "" for a row without one, None if none is compared."""
         name = "answer" if self.spec.own is None else self.spec.own
         if name not in rows.schema.names or not pa.types.is_string(rows.schema.field(name).type):
             return [None] * rows.num_rows
         return [extract(text, self.spec.extract) or "" for text in rows.column(name).to_pylist()]
 
-    def _reason(self, vote: Vote | None, own: str | None, told: dict[tuple[str, str], Equality]) -> str | None:
+    def _reason(self, vote: Vote | None, answer: str | None, equalities: dict[tuple[str, str], Equality]) -> str | None:
         if vote is None:
             return "no_answer"
         if vote.share < self.spec.min_share:
             return "share"
-        return "minority" if own is not None and not is_same(own, vote.answer, told) else None
+        return "minority" if answer is not None and not is_same(answer, vote.answer, equalities) else None
 
-    def _told(self, asked: Sequence[Sequence[str]]) -> dict[tuple[str, str], Equality]:
-        """What algebra says of each two answers of a row that text and plain numbers cannot tell apart."""
+    def _equalities(self, answers: Sequence[Sequence[str]]) -> dict[tuple[str, str], Equality]:
+        """The verdicts of algebra on each two answers of a row that text and plain numbers cannot decide."""
         if not self.spec.math:
             return {}
         pairs = []
-        for given in asked:
-            distinct = list({key(answer): answer for answer in reversed(given)}.values())
+        for row in answers:
+            distinct = list({key(answer): answer for answer in reversed(row)}.values())
             for at, one in enumerate(distinct):
                 pairs += [(normal(one), normal(other)) for other in distinct[:at] if compare(one, other) is None]
-        return self._algebra.tell(sorted({(min(pair), max(pair)) for pair in pairs}))
+        return self._algebra.compare(sorted({(min(pair), max(pair)) for pair in pairs}))
 
 
-def _as_sampled(own: str | None, samples: Sequence[str]) -> str | None:
-    """`own` as the first sample that is the same text up to looks wrote it: algebra is asked of that one alone."""
-    mark = key(own) if own else None
-    return next((sample for sample in samples if key(sample) == mark), own)
+def _as_sampled(answer: str | None, samples: Sequence[str]) -> str | None:
+    """`answer` as written by the first sample with equal text but for formatting, so that algebra compares it once."""
+    answer_key = key(answer) if answer else None
+    return next((sample for sample in samples if key(sample) == answer_key), answer)
 
 
-def is_same(one: str, other: str, told: dict[tuple[str, str], Equality]) -> bool:
+def is_same(one: str, other: str, equalities: dict[tuple[str, str], Equality]) -> bool:
+    """Whether two answers are the same by text, plain numbers or the verdicts of algebra."""
     plain = compare(one, other)
     if plain is not None:
         return plain == "right"
     pair = normal(one), normal(other)
-    return told.get((min(pair), max(pair))) == "right"
+    return equalities.get((min(pair), max(pair))) == "right"
 
 
-def majority(answers: Sequence[str], num_samples: int, told: dict[tuple[str, str], Equality]) -> Vote | None:
+def majority(answers: Sequence[str], num_samples: int, equalities: dict[tuple[str, str], Equality]) -> Vote | None:
     """The answer with the most votes, of equals the one given first; None without answers.
 
     An answer votes for the first one before it that is the same. Sameness as rounded numbers have it is not transitive,
@@ -134,16 +139,16 @@ def majority(answers: Sequence[str], num_samples: int, told: dict[tuple[str, str
     """
     leaders: list[str] = []
     votes: list[int] = []
-    seen: dict[str, int] = {}
+    leader_of: dict[str, int] = {}
     for answer in answers:
-        mark = key(answer)
-        if mark not in seen:
-            found = (at for at, leader in enumerate(leaders) if is_same(answer, leader, told))
-            seen[mark] = next(found, len(leaders))
-            if seen[mark] == len(leaders):
+        answer_key = key(answer)
+        if answer_key not in leader_of:
+            matches = (number for number, leader in enumerate(leaders) if is_same(answer, leader, equalities))
+            leader_of[answer_key] = next(matches, len(leaders))
+            if leader_of[answer_key] == len(leaders):
                 leaders.append(answer)
                 votes.append(0)
-        votes[seen[mark]] += 1
+        votes[leader_of[answer_key]] += 1
     if not leaders:
         return None
     best = votes.index(max(votes))

@@ -1,7 +1,7 @@
 """Rejects rows that break declared constraints: ranges, comparisons of columns, functional dependencies.
 
-Nothing is learnt from the rows that flow: a constraint that they themselves suggest would bless what they get wrong.
-That no two rows share a key is not for a stage, which sees one batch at a time; `dedup` sees all lots.
+Nothing is learnt from the rows themselves: constraints inferred from them would accept their errors. A stage sees one
+batch at a time, so it cannot check that keys are unique; `dedup` sees all lots.
 """
 
 import operator
@@ -32,16 +32,13 @@ MAX_VALUE_CHARS = 80
 
 @dataclass(frozen=True)
 class Dependency:
-    """The columns `given` determine `column`, as `pairs` (of one column's values) or the rows of `data` say.
+    """A functional dependency: the columns `given` determine `column`."""
 
-    Values that are not listed break the dependency, unless `others` is true.
-    """
-
-    given: tuple[str, ...]
-    column: str
-    pairs: dict[str, Any] = field(default_factory=dict)
-    data: DataSpec | None = None
-    others: bool = False
+    given: tuple[str, ...]  # Columns that determine `column`.
+    column: str  # Column that they determine.
+    pairs: dict[str, Any] = field(default_factory=dict)  # Value of `column` by the value of a single `given` column.
+    data: DataSpec | None = None  # Table whose rows hold the allowed combinations; instead of `pairs`.
+    others: bool = False  # Whether combinations that are not listed pass.
 
     def __post_init__(self) -> None:
         if not self.given:
@@ -49,20 +46,18 @@ class Dependency:
         if bool(self.pairs) == (self.data is not None):
             raise ValueError(f"dependency on '{self.column}': give either 'pairs' or 'data'")
         if self.pairs and len(self.given) > 1:
-            raise ValueError(f"dependency on '{self.column}': 'pairs' go with one given column; take 'data' for more")
+            raise ValueError(f"dependency on '{self.column}': 'pairs' go with one given column; use 'data' for more")
 
 
 @dataclass(frozen=True)
 class ConstraintsSpec:
-    """`rules` compare two columns, or a column and a literal: "age >= 17", "start <= end", 'sex != "unknown"'.
+    """Keys of the stage `constraints`. A missing value breaks no rule and no dependency."""
 
-    A missing value breaks no rule and no dependency; `required` lists the columns that must have one. NaN and
-    infinities break every rule that reads them.
-    """
-
+    # Comparisons of two columns, or of a column and a literal, with spaces: "age >= 17", "start <= end", 'sex !=
+    # "unknown"'; NaN and infinities break them.
     rules: tuple[str, ...] = ()
-    dependencies: tuple[Dependency, ...] = ()
-    required: tuple[str, ...] = ()
+    dependencies: tuple[Dependency, ...] = ()  # Functional dependencies between columns.
+    required: tuple[str, ...] = ()  # Columns that must have a value.
 
     def __post_init__(self) -> None:
         if not (self.rules or self.dependencies or self.required):
@@ -73,18 +68,18 @@ class ConstraintsSpec:
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a rule: a column, or a literal."""
+    """A side of a rule: a column or a literal."""
 
     column: str | None
     literal: float | str | None = None
 
 
 def parse(rule: str) -> tuple[Side, str, Side]:
-    """(left, comparison, right). Raises ValueError for what is no rule."""
-    found = RULE.match(rule)
-    if found is None:
-        raise ValueError(f"'{rule}' is no rule; write it as 'column <= column' or 'column >= 17', with spaces")
-    left, sign, right = _side(found[1]), found[2], _side(found[3])
+    """(left, comparison, right). Raises ValueError if the text is not a rule."""
+    match = RULE.match(rule)
+    if match is None:
+        raise ValueError(f"'{rule}' is not a rule; write it as 'column <= column' or 'column >= 17', with spaces")
+    left, sign, right = _side(match[1]), match[2], _side(match[3])
     if left.column is None and right.column is None:
         raise ValueError(f"the rule '{rule}' names no column")
     return left, sign, right
@@ -100,7 +95,7 @@ def _side(text: str) -> Side:
 
 
 class Constraints(Stage):
-    """Adds `constraint`, the first one that a row breaks, in words; the reasons are required, rule and dependency."""
+    """Adds `constraint`, the first one that a row breaks, in words. Reasons: required, rule and dependency."""
 
     kind: ClassVar[str] = "constraints"
     Spec: ClassVar[type] = ConstraintsSpec
@@ -124,7 +119,8 @@ class Constraints(Stage):
         return list(dict.fromkeys(names))
 
     def identity(self) -> dict[str, Any]:
-        return {"tables": [digest_table(read_table(d.data)) for d in self.spec.dependencies if d.data is not None]}
+        tables = [digest_table(read_table(d.data)) for d in self.spec.dependencies if d.data is not None]
+        return {**super().identity(), "tables": tables}
 
     def check(self) -> None:
         for dependency in self.spec.dependencies:
@@ -134,13 +130,13 @@ class Constraints(Stage):
         self._tables = [_table(d, self.name) for d in self.spec.dependencies]
 
     def find(self, rows: pa.RecordBatch) -> Findings:
-        reason: list[str | None] = [None] * rows.num_rows
-        said: list[str | None] = [None] * rows.num_rows
+        reasons: list[str | None] = [None] * rows.num_rows
+        texts: list[str | None] = [None] * rows.num_rows
 
         def refuse(broken: np.ndarray, what: str, text: Callable[[int], str]) -> None:
             for row in np.flatnonzero(broken):
-                if reason[row] is None:
-                    reason[row], said[row] = what, text(int(row))
+                if reasons[row] is None:
+                    reasons[row], texts[row] = what, text(int(row))
 
         for name in self.spec.required:
             missing = rows.column(name).is_null().to_numpy(zero_copy_only=False)
@@ -149,10 +145,10 @@ class Constraints(Stage):
             refuse(self._broken(rows, rule), "rule", lambda row, rule=rule: rule)  # type: ignore[misc]
         for dependency, table in zip(self.spec.dependencies, self._tables):
             self._depend(rows, dependency, table, refuse)
-        return Findings({"constraint": pa.array(said, pa.string())}, pa.array(reason, pa.string()))
+        return Findings({"constraint": pa.array(texts, pa.string())}, pa.array(reasons, pa.string()))
 
     def _broken(self, rows: pa.RecordBatch, rule: str) -> np.ndarray:
-        """Which rows break a rule, bool (rows,)."""
+        """The rows that break a rule, bool (rows,)."""
         left, sign, right = parse(rule)
         sides, missing = [], np.zeros(rows.num_rows, bool)
         is_text = any(isinstance(s.literal, str) or _holds_text(rows, s) for s in (left, right))
@@ -172,9 +168,9 @@ class Constraints(Stage):
 
     def _depend(self, rows: pa.RecordBatch, dependency: Dependency, table: dict, refuse: Callable[..., None]) -> None:
         keys = list(zip(*(rows.column(name).to_pylist() for name in dependency.given)))
-        found = rows.column(dependency.column).to_pylist()
+        values = rows.column(dependency.column).to_pylist()
         broken = np.zeros(rows.num_rows, bool)
-        for row, (key, value) in enumerate(zip(keys, found)):
+        for row, (key, value) in enumerate(zip(keys, values)):
             if value is None or any(part is None for part in key):
                 continue
             texts = tuple(_text(part) for part in key)
@@ -182,7 +178,7 @@ class Constraints(Stage):
 
         def text(row: int) -> str:
             given = ", ".join(f"{n} {_text(v)[:MAX_VALUE_CHARS]}" for n, v in zip(dependency.given, keys[row]))
-            return f"{given} has {dependency.column} {_text(found[row])[:MAX_VALUE_CHARS]}"
+            return f"{given} has {dependency.column} {_text(values[row])[:MAX_VALUE_CHARS]}"
 
         refuse(broken, "dependency", text)
 
@@ -192,7 +188,7 @@ def _holds_text(rows: pa.RecordBatch, side: Side) -> bool:
 
 
 def _comparable(values: pa.Array, is_text: bool) -> np.ndarray:
-    """Values as numpy compares them; what stands for null is never looked at."""
+    """Values as numpy compares them; the placeholders of nulls are never used."""
     if is_text:
         return np.array(values.fill_null("").to_pylist(), object)
     numbers: np.ndarray = pc.fill_null(values.cast(pa.float64()), 0.0).to_numpy(zero_copy_only=False)
@@ -200,14 +196,14 @@ def _comparable(values: pa.Array, is_text: bool) -> np.ndarray:
 
 
 def _text(value: Any) -> str:
-    """One text for 13, 13.0 and "13", as keys of TOML tables and CSV files are what they are."""
+    """The same text for 13, 13.0 and "13", because keys of TOML tables and CSV files have different types."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value)
 
 
 def _table(dependency: Dependency, who: str) -> dict[tuple[str, ...], str]:
-    """What the given values determine. Raises UserError where the rows of `data` contradict each other."""
+    """What the `given` values determine. Raises UserError if rows of `data` contradict each other."""
     if dependency.data is None:
         return {(key,): _text(value) for key, value in dependency.pairs.items()}
     rows = read_table(dependency.data)
@@ -216,10 +212,10 @@ def _table(dependency: Dependency, who: str) -> dict[tuple[str, ...], str]:
             raise UserError(f"stage '{who}': {dependency.data.path} has no column '{name}'")
     table: dict[tuple[str, ...], str] = {}
     for *key, value in zip(*(rows.column(n).to_pylist() for n in (*dependency.given, dependency.column))):
-        texts, found = tuple(_text(part) for part in key), _text(value)
-        if table.setdefault(texts, found) != found:
+        texts, determined = tuple(_text(part) for part in key), _text(value)
+        if table.setdefault(texts, determined) != determined:
             raise UserError(
-                f"stage '{who}': {dependency.data.path} is no dependency: {', '.join(texts)} has "
-                f"{dependency.column} {table[texts]} and {found}"
+                f"stage '{who}': {dependency.data.path} is not a dependency: {', '.join(texts)} has "
+                f"{dependency.column} {table[texts]} and {determined}"
             )
     return table

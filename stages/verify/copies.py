@@ -1,9 +1,9 @@
-"""Rejects rows that are, or nearly are, rows that a generator was trained on.
+"""Rejects rows that are, or almost are, rows of a generator's training data.
 
 Distance to the closest record (DCR): the Euclidean distance over numbers scaled to [0, 1] by the training rows and
-one-hot categories over sqrt(2), so that a category that differs counts 1 (as in Kotelnikov et al. 2023, section 5). It
-is exact: every training row is looked at. A row that passes is not thereby private: rows far from every record can
-still give membership away (docs/privacy.md).
+one-hot categories over sqrt(2), so that a differing category counts 1 (as in Kotelnikov et al. 2023, section 5). It is
+exact: every training row is compared. A row that passes is not thereby private: rows far from every record can still
+reveal membership (docs/privacy.md).
 """
 
 from dataclasses import dataclass
@@ -18,35 +18,32 @@ from gristmill.records.readers.datasets import DataSpec, digest_table, read_tabl
 from gristmill.records.spec import nearest
 from gristmill.stages.contract import Findings, Stage
 
-EXACT = 1e-6  # float32 has no more to say
+EXACT = 1e-6  # the precision of float32
 MISSING = -1  # code of a missing value; -2: a category that no training row has
 
 
 @dataclass(frozen=True)
 class CopiesSpec:
-    """`rows` are the training rows, `columns` of them count (default: all).
+    """Keys of the stage `copies`."""
 
-    A row is refused as "near" when its distance is at most `near`, as "exact" when it is 0; with `exact` false both are
-    only measured. `near_share` sets the threshold by the training rows themselves: the distance that this share of
-    `sample` of them has to its own nearest other row at most.
-    """
-
-    rows: DataSpec
-    columns: tuple[str, ...] = ()
-    exact: bool = True
-    near: float = 0.0
+    rows: DataSpec  # The training rows.
+    columns: tuple[str, ...] = ()  # Columns that are compared; by default all columns of the training rows.
+    exact: bool = True  # Whether a row with distance 0 is rejected, as "exact".
+    near: float = 0.0  # Distance up to which a row is rejected, as "near"; 0 rejects none.
+    # Sets `near` by the training rows: the distance that this share of `sample` of them has at most to its nearest
+    # other row.
     near_share: float | None = None
-    sample: int = 2000
+    sample: int = 2000  # Number of training rows that `near_share` is measured on.
 
     def __post_init__(self) -> None:
         if self.near < 0 or self.sample < 2:
             raise ValueError("near must not be negative, sample at least 2")
         if self.near_share is not None and (not 0 < self.near_share < 1 or self.near):
-            raise ValueError("near_share must lie between 0 and 1, and goes without near")
+            raise ValueError("near_share must lie between 0 and 1, and excludes near")
 
 
 class Copies(Stage):
-    """Adds `dcr`, the distance to the nearest training row, and `dcr_row`, its number; the earliest of several."""
+    """Adds `dcr`, the distance to the nearest training row, and `dcr_row`, its number; the first of equals."""
 
     kind: ClassVar[str] = "copies"
     Spec: ClassVar[type] = CopiesSpec
@@ -71,7 +68,7 @@ class Copies(Stage):
         return self._names
 
     def identity(self) -> dict[str, Any]:
-        return {"rows": digest_table(self._table())}
+        return {**super().identity(), "rows": digest_table(self._table())}
 
     def _table(self) -> pa.Table:
         table = read_table(self.spec.rows)
@@ -111,9 +108,9 @@ class Index:
         self.ranges: dict[str, tuple[float, float]] = {}
         self.values: dict[str, pa.Array] = {}
         for name in self.numeric:
-            known = table.column(name).cast(pa.float64()).drop_null().to_numpy()
-            known = known[np.isfinite(known)]
-            low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+            values = table.column(name).cast(pa.float64()).drop_null().to_numpy()
+            values = values[np.isfinite(values)]
+            low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
             self.ranges[name] = low, (high - low) or 1.0
         for name in self.coded:
             self.values[name] = pc.unique(_texts(table.column(name).combine_chunks())).drop_null()
@@ -121,27 +118,32 @@ class Index:
         self.costs = np.ones(self.codes.shape[1], np.float32)
 
     def _encode(self, rows: pa.Table | pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
-        """(numbers float32 (rows, M), codes int32 (rows, C + M)): that a number is missing is a code, and counts 1."""
+        """(numbers float32 (rows, M), codes int32 (rows, C + M)). That a number is missing is a code, and counts 1."""
         numbers, codes, absent = [], [], []
         for name in self.numeric:
             values = _whole(rows.column(name))
             if not _is_number(values.type):
-                raise UserError(f"stage '{self.who}': column '{name}' holds numbers in the training rows, here not")
-            found = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
-            missing = ~np.isfinite(found)
+                raise UserError(f"stage '{self.who}': column '{name}' holds numbers in the training rows, but not here")
+            floats = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
+            missing = ~np.isfinite(floats)
             low, span = self.ranges[name]
-            numbers.append(((np.where(missing, np.nan, found) - low) / span).astype(np.float32))
+            numbers.append(((np.where(missing, np.nan, floats) - low) / span).astype(np.float32))
             absent.append(missing.astype(np.int32))
         for name in self.coded:
             values = _texts(_whole(rows.column(name)))
             places = pc.fill_null(pc.index_in(values, value_set=self.values[name]), MISSING - 1)
-            found = places.to_numpy(zero_copy_only=False).astype(np.int32)
-            codes.append(np.where(values.is_null().to_numpy(zero_copy_only=False), MISSING, found).astype(np.int32))
-        made = [np.stack(part, 1) for part in (numbers, [*codes, *absent]) if part]
-        return made[0] if numbers else np.zeros((rows.num_rows, 0), np.float32), np.ascontiguousarray(made[-1])
+            value_codes = places.to_numpy(zero_copy_only=False).astype(np.int32)
+            codes.append(
+                np.where(values.is_null().to_numpy(zero_copy_only=False), MISSING, value_codes).astype(np.int32)
+            )
+        parts = [np.stack(part, 1) for part in (numbers, [*codes, *absent]) if part]
+        return parts[0] if numbers else np.zeros((rows.num_rows, 0), np.float32), np.ascontiguousarray(parts[-1])
 
     def nearest(self, rows: pa.RecordBatch) -> tuple[np.ndarray, np.ndarray]:
-        """(distance float64, number of the training row int64) for each row. One row after another: no big matrix."""
+        """(distance float64, number of the training row int64) of each row.
+
+        Rows are searched one by one, without a large matrix.
+        """
         numbers, codes = self._encode(rows)
         return self._search(numbers, codes, np.full(len(codes), -1, np.int64))
 
@@ -151,11 +153,11 @@ class Index:
         distances, _ = self._search(self.numbers[places], self.codes[places], places)
         return float(np.quantile(distances[np.isfinite(distances)], share)) if len(self.codes) > 1 else 0.0
 
-    def _search(self, numbers: np.ndarray, codes: np.ndarray, own: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _search(self, numbers: np.ndarray, codes: np.ndarray, skip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         from gristmill.stages.kernels.nearest import nearest_rows
 
         distances, places = np.empty((len(codes), 1)), np.empty((len(codes), 1), np.int64)
-        nearest_rows(numbers, codes, self.numbers, self.codes, self.costs, own, distances, places)
+        nearest_rows(numbers, codes, self.numbers, self.codes, self.costs, skip, distances, places)
         return np.sqrt(distances[:, 0]), places[:, 0]
 
 

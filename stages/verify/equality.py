@@ -1,6 +1,8 @@
-"""Whether two expressions are the same, by math_verify and sympy. Runs inside the sandbox: it imports nothing of ours.
+"""Whether two expressions are equal, by math_verify and sympy.
 
-Parsing and simplifying what a model wrote may take all time and memory there is, and sympy evaluates text.
+Runs inside the sandbox and imports nothing of gristmill.
+
+Parsing and simplifying a model's output may take unlimited time and memory, and sympy evaluates text.
 """
 
 import logging
@@ -20,21 +22,21 @@ EXAMPLES = (
 
 
 def warm() -> None:
-    """Have the parser build its tables, which takes longer than most comparisons."""
+    """Let the parser build its tables, which takes longer than most comparisons."""
     logging.disable(logging.CRITICAL)
     for one, other in EXAMPLES:
         is_equal(one, other)
 
 
-def is_equal(found: str, expected: str) -> bool:
-    """Raises ValueError where one of the two is no expression."""
-    seed(0)  # sympy tries numbers drawn by chance where it cannot prove, and a verdict is not chance's
-    gold, given = _parsed(expected), _parsed(found)
-    return bool(verify(gold, given, timeout_seconds=None))
+def is_equal(answer: str, expected: str) -> bool:
+    """Whether `answer` equals `expected`. Raises ValueError if a text is not an expression."""
+    seed(0)  # sympy tries random numbers where it has no proof, and a verdict must not be random
+    gold, parsed = _parse(expected), _parse(answer)
+    return bool(verify(gold, parsed, timeout_seconds=None))
 
 
-def _parsed(text: str) -> list[Any]:
-    read = parse(f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
-    if not read:
+def _parse(text: str) -> list[Any]:
+    expressions = parse(f"${text}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
+    if not expressions:
         raise ValueError("no expression")
-    return list(read)
+    return list(expressions)

@@ -1,8 +1,8 @@
 """Runs programs against their tests in the sandbox, and rejects those that do not pass.
 
-Code comes from the text column as it is, or from its first fenced block; tests from a column of the row, or the recipe.
-Nothing is run where the sandbox cannot lock it in. The verdict is of one honest program: code that means to deceive its
-tests can, as in every benchmark that runs tests beside code; it cannot get out.
+The code is the text column, or the first fenced block in it; the tests come from a column of the row or from the
+recipe. Nothing runs without the sandbox. The verdict holds for honest programs: code can deceive tests that run beside
+it, as in every such benchmark, but it cannot leave the sandbox.
 """
 
 import re
@@ -20,21 +20,25 @@ MAX_DETAIL = 500
 
 @dataclass(frozen=True)
 class ExecuteSpec:
-    """`code` is the column with the program, `tests` that with its tests (statements, asserts as a rule)."""
+    """Keys of the stage `execute`."""
 
-    code: str = "text"
-    tests: str | None = None
-    add: str = ""  # statements after the tests of each row, e.g. "check(candidate)"
-    fenced: bool = True  # where the text has a fenced block, the program is the first one
-    limits: Limits = field(default_factory=Limits)
-    workers: int = 1  # programs at a time, in each worker of the run
-    need_tests: bool = True  # a row without tests is rejected; else it passes when its program runs to its end
+    code: str = "text"  # Column with the program, or with text that contains it.
+    tests: str | None = None  # Column with the row's tests: statements, usually asserts; by default there are none.
+    add: str = ""  # Statements after the tests of each row, for example "check(candidate)".
+    fenced: bool = True  # Whether the program is the first fenced block of a text that has one.
+    limits: Limits = field(default_factory=Limits)  # Limits of a program.
+    workers: int = 1  # Concurrent programs in each worker of the run.
+    # Whether a row without tests is rejected; otherwise it passes if its program runs to the end.
+    need_tests: bool = True
 
 
 class Execute(Stage):
-    """Findings: `execute_verdict` (passed, failed, error, syntax, timeout, memory, output, files, exited, crashed,
-    no_code, no_tests), `execute_detail` (the exception and its line), `execute_test` (number of the statement of the
-    tests that failed, from 0) and `execute_exit`. A row that did not pass is rejected for its verdict."""
+    """Adds `execute_verdict`, `execute_detail`, `execute_test` and `execute_exit`.
+
+    A row whose verdict is not passed is rejected for it. Verdicts: passed, failed, error, syntax, timeout, memory,
+    output, files, exited, crashed, no_code, no_tests. The detail is the exception and its line, the test the number of
+    the statement of the tests that failed, from 0.
+    """
 
     kind: ClassVar[str] = "execute"
     Spec: ClassVar[type] = ExecuteSpec
@@ -76,10 +80,10 @@ class Execute(Stage):
         texts = rows.column(self.spec.code).to_pylist()
         tests = rows.column(self.spec.tests).to_pylist() if self.spec.tests else [""] * len(texts)
         jobs = [self._job(text, test) for text, test in zip(texts, tests)]
-        ran = iter(self._sandbox.run([job for job in jobs if isinstance(job, tuple)], self.spec.limits))
-        found = [next(ran) if isinstance(job, tuple) else job for job in jobs]
-        verdicts = [o.verdict if isinstance(o, Outcome) else o for o in found]
-        outcomes = [o if isinstance(o, Outcome) else None for o in found]
+        finished = iter(self._sandbox.run([job for job in jobs if isinstance(job, tuple)], self.spec.limits))
+        results = [next(finished) if isinstance(job, tuple) else job for job in jobs]
+        verdicts = [result.verdict if isinstance(result, Outcome) else result for result in results]
+        outcomes = [result if isinstance(result, Outcome) else None for result in results]
         names = [f.name for f in self.columns()]
         columns = (
             pa.array(verdicts, pa.string()),
@@ -91,7 +95,7 @@ class Execute(Stage):
         return Findings(dict(zip(names, columns)), reasons)
 
     def _job(self, text: str | None, tests: str | None) -> tuple[str, str] | str:
-        """(program, tests), or the verdict where there is nothing to run."""
+        """(program, tests), or the verdict if there is nothing to run."""
         code = text or ""
         if self.spec.fenced and (block := FENCE.search(code)):
             code = block[1]

@@ -10,22 +10,19 @@ import pyarrow as pa
 from gristmill.records.errors import UserError
 from gristmill.stages.contract import Findings, Stage
 
-MAX_ERROR_CHARS = 300  # evidence, not a dump: a message quotes the offending value, which may be the whole row
-# Chat models answer in a fenced block however they are asked; the first block is the answer.
+MAX_ERROR_CHARS = 300  # a message quotes the offending value, which may be the whole row
+# Chat models often answer in a fenced block; the first block is the answer.
 FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class JsonSchemaSpec:
-    """What the JSON in `column` must look like. `schema` inline or `file` (a local path or s3://), not both.
+    """Keys of the stage `json_schema`. Without `schema` and `file`, a row must only be JSON."""
 
-    Without either, a row has only to be JSON. `extract` takes the first fenced code block where there is one.
-    """
-
-    column: str = "text"
-    schema: dict[str, Any] | None = None
-    file: str | None = None
-    extract: bool = True
+    column: str = "text"  # Column with the JSON text.
+    schema: dict[str, Any] | None = None  # The JSON Schema, inline.
+    file: str | None = None  # File with the JSON Schema, a local path or s3://; instead of `schema`.
+    extract: bool = True  # Whether the JSON is the first fenced code block of a text that has one.
 
     def __post_init__(self) -> None:
         if self.schema is not None and self.file is not None:
@@ -33,7 +30,7 @@ class JsonSchemaSpec:
 
 
 class JsonSchema(Stage):
-    """Adds `schema_error`, "path: message" of the first error; the reasons are "not_json" and "schema"."""
+    """Adds `schema_error`, "path: message" of the first error. Reasons: "not_json" and "schema"."""
 
     kind: ClassVar[str] = "json_schema"
     Spec: ClassVar[type] = JsonSchemaSpec
@@ -44,7 +41,7 @@ class JsonSchema(Stage):
         self._validator: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_validator": None}  # made by open, once per process
+        return {**self.__dict__, "_validator": None}  # open() makes it
 
     def columns(self) -> list[pa.Field]:
         return [pa.field("schema_error", pa.string())]
@@ -53,7 +50,7 @@ class JsonSchema(Stage):
         return [self.spec.column]
 
     def identity(self) -> dict[str, Any]:
-        return {"schema": self._schema()}
+        return {**super().identity(), "schema": self._schema()}
 
     def check(self) -> None:
         import jsonschema
@@ -62,13 +59,13 @@ class JsonSchema(Stage):
         try:
             jsonschema.validators.validator_for(schema).check_schema(schema)
         except jsonschema.SchemaError as error:
-            raise UserError(f"{self.name}: the schema is no JSON Schema: {_line(error)}") from None
+            raise UserError(f"{self.name}: the schema is not a JSON Schema: {_line(error)}") from None
 
     def open(self) -> None:
         import jsonschema
 
         schema = self._schema()
-        # Formats are left unchecked: which of them jsonschema knows depends on what else is installed.
+        # Formats are not checked: those that jsonschema supports depend on other installed packages.
         self._validator = jsonschema.validators.validator_for(schema)(schema)
 
     def find(self, rows: pa.RecordBatch) -> Findings:
@@ -87,7 +84,7 @@ class JsonSchema(Stage):
         except (ValueError, RecursionError) as error:
             return "not_json", str(error)[:MAX_ERROR_CHARS] or "nested too deeply"
         try:
-            # By path and message, not in the order of the validator's dictionaries: the same row, the same evidence.
+            # The first by path and message, so that the same row has the same evidence.
             first = min(self._validator.iter_errors(value), key=lambda e: (e.json_path, e.message), default=None)
         except RecursionError:
             return "schema", "nested too deeply"
@@ -105,7 +102,7 @@ class JsonSchema(Stage):
 
 
 def _refuse(constant: str) -> Any:
-    raise ValueError(f"{constant} is not JSON")  # Python's parser takes NaN and Infinity, RFC 8259 does not
+    raise ValueError(f"{constant} is not JSON")  # Python's parser accepts NaN and Infinity, RFC 8259 does not
 
 
 def _line(error: Any) -> str:

@@ -51,7 +51,7 @@ def test_lots_of_any_size_get_the_verdicts_of_a_plain_pass(seed: int, num: int, 
     with pytest.MonkeyPatch.context() as patch:
         if small:
             patch.setattr(nearindex, "BLOCK", 5)
-            patch.setattr(nearindex, "MAX_ASKED", 7)
+            patch.setattr(nearindex, "QUERY_ROWS", 7)
         for first, stop in pairwise(edges):
             found = np.full(stop - first, NOBODY, np.int64)
             found[alive[first:stop]] = index.query(keys[first:stop][alive[first:stop]])

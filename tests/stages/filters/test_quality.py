@@ -69,7 +69,7 @@ def test_models_that_are_not_there_or_other_ones_are_refused(tmp_path: Path) -> 
     data = bytearray(store.read("weights.safetensors"))
     data[-1] ^= 1
     store.put("weights.safetensors", bytes(data))
-    with pytest.raises(UserError, match="not those that model.json names"):
+    with pytest.raises(UserError, match="digest of the weights differs"):
         opened(str(tmp_path))
 
 

@@ -277,7 +277,7 @@ MESSAGES = st.one_of(
 
 @given(MESSAGES, st.booleans())
 def test_whatever_a_program_writes_as_its_verdict_is_an_outcome(message: bytes, is_locked: bool) -> None:
-    found = Outcome(**{"verdict": "exited", **jail.reported((jail.LOCKED if is_locked else b"") + message, 10)})
+    found = Outcome(**{"verdict": "exited", **jail.read_report((jail.LOCKED if is_locked else b"") + message, 10)})
     assert found.verdict in (("passed", "failed", "exited") if is_locked else ("unsandboxed",))
     assert found.test is None or (type(found.test) is int and 0 <= found.test <= 10)
     assert found.detail is None or found.detail.encode("utf-8")
@@ -288,7 +288,7 @@ def test_without_locks_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
     from gristmill.records.errors import UserError
 
     monkeypatch.setattr(runner, "landlock_version", lambda: 0)
-    with pytest.raises(UserError, match="nothing is run without it"):
+    with pytest.raises(UserError, match="nothing runs without it"):
         Sandbox(1)
     with pytest.raises(ValueError, match="at least 64"):
         Limits(memory_mb=1)

@@ -12,7 +12,7 @@ from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.families.generator import Fitted, FittedSpec
 from gristmill.generators.images.classifier import Classifier as Family
-from gristmill.generators.images.classifier import ClassifierSpec as FamilySpec
+from gristmill.generators.images.classifier import Spec as FamilySpec
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
@@ -97,7 +97,7 @@ def test_models_that_are_refused(model: str, tmp_path: Path) -> None:
         Classifier(ClassifierSpec(str(tmp_path))).check()
     (tmp_path / "model.json").write_text(card)
     (tmp_path / "weights.safetensors").write_bytes(b"other")
-    with pytest.raises(UserError, match="the weights are not those that model.json names"):
+    with pytest.raises(UserError, match="the digest of the weights differs"):
         Classifier(ClassifierSpec(str(tmp_path))).open()
     with pytest.raises(UserError, match="holds a model of kind 'classifier', which makes no rows"):
         Fitted(FittedSpec(model))

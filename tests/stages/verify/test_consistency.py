@@ -99,8 +99,8 @@ def test_limits_of_algebra_bear_identity_where_it_is_used_and_its_workers_nowher
 
 def test_refusals() -> None:
     stage = Consistency(ConsistencySpec(own="answer"))
-    assert stage.refuses(pa.field("answers", pa.string())) == "is no list of texts"
-    assert stage.refuses(pa.field("answers", pa.list_(pa.int64()))) == "is no list of texts"
+    assert stage.refuses(pa.field("answers", pa.string())) == "is not a list of texts"
+    assert stage.refuses(pa.field("answers", pa.list_(pa.int64()))) == "is not a list of texts"
     assert stage.refuses(pa.field("answer", pa.int64())) == "holds no text"
     assert stage.refuses(pa.field("answers", pa.list_(pa.string()))) is None
     for spec in ({"min_share": 1.5}, {"extract": []}):

@@ -69,7 +69,7 @@ def test_dependencies_are_declared_by_pairs_or_by_rows(tmp_path: Path) -> None:
 
 def test_rows_that_contradict_each_other_are_no_dependency(tmp_path: Path) -> None:
     (tmp_path / "map.csv").write_text("who,b\nx,5\nx,6\n")
-    with pytest.raises(UserError, match="is no dependency: x has b 5 and 6"):
+    with pytest.raises(UserError, match="is not a dependency: x has b 5 and 6"):
         stage(dependencies=[{"given": ["who"], "column": "b", "data": {"path": str(tmp_path / "map.csv")}}])
 
 
@@ -77,7 +77,7 @@ def test_rows_that_contradict_each_other_are_no_dependency(tmp_path: Path) -> No
     ("table", "message"),
     [
         ({}, "give rules, dependencies or required"),
-        ({"rules": ["a<=b"]}, "is no rule"),
+        ({"rules": ["a<=b"]}, "is not a rule"),
         ({"rules": ["1 <= 2"]}, "names no column"),
         ({"dependencies": [{"given": ["who"], "column": "b"}]}, "either 'pairs' or 'data'"),
         ({"dependencies": [{"given": ["who", "a"], "column": "b", "pairs": {"x": 1}}]}, "one given column"),

@@ -63,7 +63,7 @@ def test_a_schema_file_is_read_and_bears_identity(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     for table, message in (
-        ({"schema": {"type": "strnig"}}, "no JSON Schema"),
+        ({"schema": {"type": "strnig"}}, "not a JSON Schema"),
         ({"file": str(tmp_path / "none.json")}, "no such file"),
         ({"file": str(tmp_path / "bad.json")}, "is not JSON"),
         ({"schema": {}, "file": "x"}, "not both"),
