@@ -1,8 +1,7 @@
-"""Every metric of texts over one synthetic, one real train and one real holdout column.
+"""All metrics of texts, over one synthetic, one real train and one real holdout column.
 
-What grows or falls with the amount of text is measured over equal numbers of tokens; beside each number stands what
-real texts score. Memorisation is looked for in the train texts, and its reference is how much of the holdout stands
-there by nature.
+Metrics that depend on the amount of text use equal numbers of tokens. Each number comes with the score of real texts.
+Memorisation is measured in the train texts; its reference is the share of the holdout that occurs there.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,20 +14,20 @@ from gristmill.evaluation import text
 from gristmill.evaluation.diversity import PRDC_ROWS
 from gristmill.evaluation.draws import some, stream, whole_number
 
-Tell = Callable[[str], None]
+Tell = Callable[[str], None]  # receives the name of each step
 Scorer = Callable[[Sequence[str]], list[list[float]]]  # texts to the log-probability of each of their tokens
 MIN_TEXTS = 20
-MAX_TOKENS = 200_000  # of each side, for what must be measured over equal amounts
-MTLD_TEXTS, MTLD_TOKENS = 1000, 50  # most texts; a text of fewer tokens has no MTLD worth the name
+MAX_TOKENS = 200_000  # of each side, for metrics over equal numbers of tokens
+MTLD_TEXTS, MTLD_TOKENS = 1000, 50  # largest number of texts; smallest number of tokens of a text
 PERPLEXITY_TEXTS = 200
-NGRAM = 8  # of memorisation
-WIDTH, MAX_WORDS = 64, 20_000  # of the embedding
+NGRAM = 8  # tokens of a memorised n-gram
+WIDTH, MAX_WORDS = 64, 20_000  # dimensions and vocabulary of the embedding
 GROWTH_POINTS = 60
 
 
 @dataclass(frozen=True)
 class Corpora:
-    """The texts of one column, on each side, nulls left out."""
+    """The texts of one column on each side, without nulls."""
 
     column: str
     train: list[str]
@@ -42,18 +41,21 @@ class Corpora:
 
 @dataclass(frozen=True)
 class JudgedTexts:
-    """`metrics` is ready for JSON; the rest is what its figure is drawn from."""
+    """Metrics ready for JSON, and the numbers behind the figure."""
 
     metrics: dict[str, Any]
-    lengths: dict[str, np.ndarray]  # tokens of each text, by side
-    growth: dict[str, tuple[np.ndarray, np.ndarray]]  # tokens read, different ones among them
-    known: dict[str, np.ndarray]  # of each text the share of its n-grams that stand in the train texts
+    lengths: dict[str, np.ndarray]  # tokens of each text by side
+    growth: dict[str, tuple[np.ndarray, np.ndarray]]  # by side: tokens read, and different tokens among them
+    known: dict[str, np.ndarray]  # by side: share of each text's n-grams that occur in the train texts
 
 
 def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, tell: Tell) -> JudgedTexts:
-    """All metrics, of at most `most` texts of each side, drawn by the seed; perplexity only with a scorer."""
+    """All metrics of at most `most` random texts of each side; perplexity only with a scorer."""
     tell("texts: tokens")
-    texts = {side: [own[i] for i in some(len(own), most, seed, f"texts {side}")] for side, own in corpora.all.items()}
+    texts = {
+        side: [column[i] for i in some(len(column), most, seed, f"texts {side}")]
+        for side, column in corpora.all.items()
+    }
     words = {side: [text.tokens(t) for t in own] for side, own in texts.items()}
     lengths = {side: np.array([len(w) for w in own]) for side, own in words.items()}
     equal, num_tokens = equal_amounts(words, seed)
@@ -73,7 +75,7 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, te
     metrics["self_bleu"] = {side: text.self_bleu(own, seed=seed, most=num_bleu) for side, own in words.items()}
     metrics["self_bleu_texts"] = num_bleu
     metrics["mtld"] = {side: mean_mtld(own, seed) for side, own in words.items()}
-    tell("texts: what stands in the train texts")
+    tell("texts: memorisation")
     known, metrics["memorised"] = _memorised(words)
     metrics["copies"] = {side: _copies(words["train"], words[side]) for side in ("synthetic", "holdout")}
     tell("texts: coverage of embeddings")
@@ -90,9 +92,10 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, te
 
 
 def equal_amounts(words: dict[str, list[list[str]]], seed: int) -> tuple[dict[str, list[list[str]]], int]:
-    """Of each side texts in an order drawn by the seed, the last one cut, that have the same number of tokens; and it.
+    """(texts of each side with equal numbers of tokens, that number).
 
-    That number is what the shortest side has, MAX_TOKENS at most.
+    The order is random by the seed, and the last text is cut. The number is that of the shortest side, at most
+    MAX_TOKENS.
     """
     num = min(MAX_TOKENS, *(sum(len(w) for w in own) for own in words.values()))
     made = {}
@@ -108,14 +111,14 @@ def equal_amounts(words: dict[str, list[list[str]]], seed: int) -> tuple[dict[st
 
 
 def mean_mtld(words: Sequence[text.Tokens], seed: int) -> float | None:
-    """Over texts of at least MTLD_TOKENS; None with fewer than 5 of them."""
+    """Mean MTLD of texts of at least MTLD_TOKENS tokens; None with fewer than 5 such texts."""
     long = [w for w in words if len(w) >= MTLD_TOKENS]
-    found = [text.mtld(long[i]) for i in some(len(long), MTLD_TEXTS, seed, "mtld")]
-    return float(np.mean([f for f in found if f is not None])) if len(found) >= 5 else None
+    values = [text.mtld(long[i]) for i in some(len(long), MTLD_TEXTS, seed, "mtld")]
+    return float(np.mean([v for v in values if v is not None])) if len(values) >= 5 else None
 
 
 def vocabulary_growth(words: Sequence[text.Tokens]) -> tuple[np.ndarray, np.ndarray]:
-    """How many different tokens there are among the first so many (Heaps 1978): int64, int64 (points,)."""
+    """(tokens read, different tokens among them), int64 (points,) each (Heaps 1978)."""
     whole = [word for own in words for word in own]
     first = {word: place for place, word in reversed(list(enumerate(whole)))}
     fresh = np.zeros(len(whole) + 1, np.int64)
@@ -125,26 +128,26 @@ def vocabulary_growth(words: Sequence[text.Tokens]) -> tuple[np.ndarray, np.ndar
 
 
 def _memorised(words: dict[str, list[list[str]]]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Of each text with n-grams the share that stands in a train text; and of all together."""
+    """(share of each text's n-grams that occur in the train texts, by side; summary for JSON)."""
     sides = ("synthetic", "holdout")
     wanted = {g for side in sides for own in words[side] for g in text.ngrams(own, NGRAM)}
-    found = {g for own in words["train"] for g in text.ngrams(own, NGRAM) if g in wanted}
-    shares, told = {}, {}
+    in_train = {g for own in words["train"] for g in text.ngrams(own, NGRAM) if g in wanted}
+    shares, totals = {}, {}
     for side in sides:
         grams = [own for own in (text.ngrams(w, NGRAM) for w in words[side]) if own]
-        shares[side] = np.array([sum(g in found for g in own) / len(own) for own in grams])
-        told[side] = text.memorised(words[side], words["train"], NGRAM)
-    return shares, {"tokens": NGRAM, **told}
+        shares[side] = np.array([sum(g in in_train for g in own) / len(own) for own in grams])
+        totals[side] = text.memorised(words[side], words["train"], NGRAM)
+    return shares, {"tokens": NGRAM, **totals}
 
 
 def _copies(train: list[list[str]], others: list[list[str]]) -> float:
-    """Share of texts that stand, token for token, among the train texts."""
-    there = {tuple(w) for w in train}
-    return float(np.mean([tuple(w) in there for w in others]))
+    """Share of texts that equal a train text token by token."""
+    train_texts = {tuple(w) for w in train}
+    return float(np.mean([tuple(w) in train_texts for w in others]))
 
 
 def _coverage(texts: dict[str, list[str]], seed: int) -> dict[str, Any]:
-    """Of the holdout by synthetic texts and by as many train texts, in a space learnt from the train texts."""
+    """Coverage of the holdout by synthetic texts and by as many train texts, in an embedding of the train texts."""
     embed = embedder(texts["train"], seed)
     if embed is None:
         return {"synthetic": None, "train": None}
@@ -158,15 +161,15 @@ def _coverage(texts: dict[str, list[str]], seed: int) -> dict[str, Any]:
 
 
 def embedder(texts: Sequence[str], seed: int) -> Callable[[Sequence[str]], np.ndarray] | None:
-    """Texts to float32 (texts, width): latent semantic analysis (Deerwester et al. 1990), that is, weighted counts of
-    words on the principal directions of `texts`. None where they have too few different words."""
+    """A function from texts to float32 (texts, width), by latent semantic analysis (Deerwester et al. 1990): weighted
+    counts of words on the principal directions of `texts`. None when they have too few different words."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     counts = TfidfVectorizer(analyzer=text.tokens, sublinear_tf=True, max_features=MAX_WORDS)
     try:
         rows = counts.fit_transform(texts)
-    except ValueError:  # not one word in any of them
+    except ValueError:  # no text has a word
         return None
     width = min(WIDTH, rows.shape[0] - 1, rows.shape[1] - 1)
     if width < 1:
