@@ -56,25 +56,25 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, te
         side: [column[i] for i in some(len(column), most, seed, f"texts {side}")]
         for side, column in corpora.all.items()
     }
-    words = {side: [text.tokens(t) for t in own] for side, own in texts.items()}
-    lengths = {side: np.array([len(w) for w in own]) for side, own in words.items()}
+    words = {side: [text.tokens(t) for t in column] for side, column in texts.items()}
+    lengths = {side: np.array([len(w) for w in column]) for side, column in words.items()}
     equal, num_tokens = equal_amounts(words, seed)
     tell("texts: variety")
-    num_bleu = min(text.SELF_BLEU_TEXTS, *(len(own) for own in words.values()))
+    num_bleu = min(text.SELF_BLEU_TEXTS, *(len(column) for column in words.values()))
     metrics: dict[str, Any] = {
         "column": corpora.column,
-        "texts": {side: len(own) for side, own in corpora.all.items()},
-        "texts_used": {side: len(own) for side, own in texts.items()},
+        "texts": {side: len(column) for side, column in corpora.all.items()},
+        "texts_used": {side: len(column) for side, column in texts.items()},
         "tokens_compared": num_tokens,
-        "tokens_a_text": {side: _levels(own) for side, own in lengths.items()},
+        "tokens_a_text": {side: _levels(column) for side, column in lengths.items()},
     }
     for n in (1, 2, 3):
-        metrics[f"distinct_{n}"] = {side: text.distinct_n(own, n) for side, own in equal.items()}
+        metrics[f"distinct_{n}"] = {side: text.distinct_n(column, n) for side, column in equal.items()}
     for n in (1, 2):
-        metrics[f"entropy_{n}"] = {side: text.entropy(own, n) for side, own in equal.items()}
-    metrics["self_bleu"] = {side: text.self_bleu(own, seed=seed, most=num_bleu) for side, own in words.items()}
+        metrics[f"entropy_{n}"] = {side: text.entropy(column, n) for side, column in equal.items()}
+    metrics["self_bleu"] = {side: text.self_bleu(column, seed=seed, most=num_bleu) for side, column in words.items()}
     metrics["self_bleu_texts"] = num_bleu
-    metrics["mtld"] = {side: mean_mtld(own, seed) for side, own in words.items()}
+    metrics["mtld"] = {side: mean_mtld(column, seed) for side, column in words.items()}
     tell("texts: memorisation")
     known, metrics["memorised"] = _memorised(words)
     metrics["copies"] = {side: _copies(words["train"], words[side]) for side in ("synthetic", "holdout")}
@@ -84,10 +84,10 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, te
     if score is not None:
         tell("texts: perplexity")
         metrics["perplexity"] = {
-            side: text.perplexity(score([own[i] for i in some(len(own), PERPLEXITY_TEXTS, seed, "perplexity")]))
-            for side, own in texts.items()
+            side: text.perplexity(score([column[i] for i in some(len(column), PERPLEXITY_TEXTS, seed, "perplexity")]))
+            for side, column in texts.items()
         }
-    growth = {side: vocabulary_growth(own) for side, own in equal.items()}
+    growth = {side: vocabulary_growth(column) for side, column in equal.items()}
     return JudgedTexts(metrics, lengths, growth, known)
 
 
@@ -97,17 +97,17 @@ def equal_amounts(words: dict[str, list[list[str]]], seed: int) -> tuple[dict[st
     The order is random by the seed, and the last text is cut. The number is that of the shortest side, at most
     MAX_TOKENS.
     """
-    num = min(MAX_TOKENS, *(sum(len(w) for w in own) for own in words.values()))
-    made = {}
-    for side, own in words.items():
-        taken, left = [], num
-        for place in stream(seed, f"equal {side}").permutation(len(own)):
+    num = min(MAX_TOKENS, *(sum(len(w) for w in column) for column in words.values()))
+    cut = {}
+    for side, column in words.items():
+        part, left = [], num
+        for place in stream(seed, f"equal {side}").permutation(len(column)):
             if not left:
                 break
-            taken.append(own[place][:left])
-            left -= len(taken[-1])
-        made[side] = taken
-    return made, num
+            part.append(column[place][:left])
+            left -= len(part[-1])
+        cut[side] = part
+    return cut, num
 
 
 def mean_mtld(words: Sequence[text.Tokens], seed: int) -> float | None:
@@ -119,7 +119,7 @@ def mean_mtld(words: Sequence[text.Tokens], seed: int) -> float | None:
 
 def vocabulary_growth(words: Sequence[text.Tokens]) -> tuple[np.ndarray, np.ndarray]:
     """(tokens read, different tokens among them), int64 (points,) each (Heaps 1978)."""
-    whole = [word for own in words for word in own]
+    whole = [word for tokens in words for word in tokens]
     first = {word: place for place, word in reversed(list(enumerate(whole)))}
     fresh = np.zeros(len(whole) + 1, np.int64)
     fresh[[place + 1 for place in first.values()]] = 1
@@ -130,12 +130,12 @@ def vocabulary_growth(words: Sequence[text.Tokens]) -> tuple[np.ndarray, np.ndar
 def _memorised(words: dict[str, list[list[str]]]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(share of each text's n-grams that occur in the train texts, by side; summary for JSON)."""
     sides = ("synthetic", "holdout")
-    wanted = {g for side in sides for own in words[side] for g in text.ngrams(own, NGRAM)}
-    in_train = {g for own in words["train"] for g in text.ngrams(own, NGRAM) if g in wanted}
+    wanted = {g for side in sides for w in words[side] for g in text.ngrams(w, NGRAM)}
+    in_train = {g for w in words["train"] for g in text.ngrams(w, NGRAM) if g in wanted}
     shares, totals = {}, {}
     for side in sides:
-        grams = [own for own in (text.ngrams(w, NGRAM) for w in words[side]) if own]
-        shares[side] = np.array([sum(g in in_train for g in own) / len(own) for own in grams])
+        by_text = [grams for w in words[side] if (grams := text.ngrams(w, NGRAM))]
+        shares[side] = np.array([sum(g in in_train for g in grams) / len(grams) for grams in by_text])
         totals[side] = text.memorised(words[side], words["train"], NGRAM)
     return shares, {"tokens": NGRAM, **totals}
 
@@ -152,12 +152,12 @@ def _coverage(texts: dict[str, list[str]], seed: int) -> dict[str, Any]:
     if embed is None:
         return {"synthetic": None, "train": None}
     num = min(PRDC_ROWS, len(texts["train"]), len(texts["synthetic"]))
-    made = {
+    embedded = {
         side: embed([texts[side][i] for i in some(len(texts[side]), num, seed, f"embed {side}")])
         for side in ("synthetic", "train")
     }
     real = embed([texts["holdout"][i] for i in some(len(texts["holdout"]), PRDC_ROWS, seed, "embed holdout")])
-    return {side: text.embedding_coverage(real, rows) for side, rows in made.items()}
+    return {side: text.embedding_coverage(real, rows) for side, rows in embedded.items()}
 
 
 def embedder(texts: Sequence[str], seed: int) -> Callable[[Sequence[str]], np.ndarray] | None:
@@ -177,8 +177,8 @@ def embedder(texts: Sequence[str], seed: int) -> Callable[[Sequence[str]], np.nd
     axes = TruncatedSVD(width, random_state=whole_number(seed, "embedder")).fit(rows)
 
     def embed(others: Sequence[str]) -> np.ndarray:
-        made: np.ndarray = axes.transform(counts.transform(others)).astype(np.float32)
-        return made
+        rows: np.ndarray = axes.transform(counts.transform(others)).astype(np.float32)
+        return rows
 
     return embed
 

@@ -27,13 +27,13 @@ def prdc(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> dict[s
     if min(len(real), len(synthetic)) <= k:
         return None
     slack = rounding(real, synthetic)
-    radius, own = (nearest(r, r, k, is_self=True)[0][:, -1] ** 2 + slack for r in (real, synthetic))
+    radius, synthetic_radius = (nearest(r, r, k, is_self=True)[0][:, -1] ** 2 + slack for r in (real, synthetic))
     num_inside, num_recalled, num_covered, num_precise = 0, 0, 0, 0
     for part, squares in blocks(real, synthetic):
         is_inside = squares <= radius[part, None]
         num_inside += int(is_inside.sum())
         num_covered += int(is_inside.any(axis=1).sum())
-        num_recalled += int((squares <= own).any(axis=1).sum())
+        num_recalled += int((squares <= synthetic_radius).any(axis=1).sum())
     for _, squares in blocks(synthetic, real):
         num_precise += int((squares <= radius).any(axis=1).sum())
     return {

@@ -43,8 +43,8 @@ def texts(column: Column, table: pa.Table) -> pa.Array:
 def pixels(column: Column, table: pa.Table) -> np.ndarray:
     """An image column as float32 (rows, channels * height * width) in [0, 1]."""
     assert column.height and column.width and column.channels
-    made = pixels_of(table.column(column.name), column.height, column.width, column.channels)
-    return made.reshape(len(made), -1).astype(np.float32) / 255
+    values = pixels_of(table.column(column.name), column.height, column.width, column.channels)
+    return values.reshape(len(values), -1).astype(np.float32) / 255
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class Encoder:
 
     def encode(self, table: pa.Table) -> np.ndarray:
         """float32 (rows, width) without NaN. Numbers outside the range of the train rows are outside [0, 1]."""
-        made = np.zeros((table.num_rows, self.width), np.float32)
+        matrix = np.zeros((table.num_rows, self.width), np.float32)
         at = 0
         for part in self.parts:
-            block = made[:, at : at + part.width]
+            block = matrix[:, at : at + part.width]
             if part.column.is_number:
                 values = numbers(part.column, table)
                 is_missing = np.isnan(values)
@@ -111,38 +111,38 @@ class Encoder:
             else:
                 block[:] = pixels(part.column, table)
             at += part.width
-        return made
+        return matrix
 
     def ranks(self, table: pa.Table) -> np.ndarray:
         """float32 (rows, columns) for trees: numbers, NaN for missing values; categories as their rank by frequency in
         the real train rows; pixels of images."""
-        made = []
+        parts = []
         for part in self.parts:
             if part.column.is_number:
-                made.append(numbers(part.column, table)[:, None])
+                parts.append(numbers(part.column, table)[:, None])
             elif part.column.kind == "category":
-                made.append(_places(part, texts(part.column, table))[:, None])
+                parts.append(_places(part, texts(part.column, table))[:, None])
             else:
-                made.append(pixels(part.column, table))
-        return np.hstack(made).astype(np.float32)
+                parts.append(pixels(part.column, table))
+        return np.hstack(parts).astype(np.float32)
 
     @property
     def are_categories(self) -> list[bool]:
         """Whether each column of `ranks` holds categories that are few enough for scikit-learn's histograms."""
-        made: list[bool] = []
+        flags: list[bool] = []
         for part in self.parts:
             is_short = part.column.kind == "category" and part.width < MAX_BINS
-            made += [is_short] * (part.width if part.column.kind == "image" else 1)
-        return made
+            flags += [is_short] * (part.width if part.column.kind == "image" else 1)
+        return flags
 
 
 def _number_part(column: Column, values: np.ndarray) -> _Part:
-    known = values[~np.isnan(values)]
-    if not len(known):
+    present = values[~np.isnan(values)]
+    if not len(present):
         return _Part(column, has_missing=True)
-    low, high = float(known.min()), float(known.max())
-    has_missing = column.nullable or len(known) < len(values)
-    return _Part(column, low, (high - low) or 1.0, float(np.median(known)), has_missing)
+    low, high = float(present.min()), float(present.max())
+    has_missing = column.nullable or len(present) < len(values)
+    return _Part(column, low, (high - low) or 1.0, float(np.median(present)), has_missing)
 
 
 def _category_part(column: Column, values: pa.Array) -> _Part:
@@ -171,8 +171,8 @@ def row_numbers(schema: TableSchema, tables: Sequence[pa.Table]) -> list[np.ndar
     whole = np.zeros(sum(t.num_rows for t in tables), np.int64)
     for column in schema.columns:
         if column.kind == "image":
-            found = np.concatenate([_image_codes(pixels(column, t)) for t in tables])
-            codes = np.unique(found, return_inverse=True)[1]
+            images = np.concatenate([_image_codes(pixels(column, t)) for t in tables])
+            codes = np.unique(images, return_inverse=True)[1]
         elif column.is_number:
             codes = np.unique(np.concatenate([numbers(column, t) for t in tables]), return_inverse=True)[1]
         else:

@@ -53,10 +53,10 @@ def correlation_similarity(real: np.ndarray, synthetic: np.ndarray) -> float | N
 
 def pearson(left: np.ndarray, right: np.ndarray) -> float | None:
     """Pearson's correlation over rows without missing values; None when a column is constant there."""
-    known = ~(np.isnan(left) | np.isnan(right))
-    if known.sum() < 2:
+    is_known = ~(np.isnan(left) | np.isnan(right))
+    if is_known.sum() < 2:
         return None
-    left, right = left[known] - left[known].mean(), right[known] - right[known].mean()
+    left, right = left[is_known] - left[is_known].mean(), right[is_known] - right[is_known].mean()
     scale = float(np.sqrt((left**2).sum()) * np.sqrt((right**2).sum()))
     return float((left * right).sum()) / scale if scale > 0 else None
 
@@ -69,12 +69,12 @@ def wasserstein(real: np.ndarray, synthetic: np.ndarray) -> float | None:
 
 def summary(values: np.ndarray) -> dict[str, float | None]:
     """Mean, population standard deviation, minimum, quartiles, maximum and share of missing values."""
-    known = values[~np.isnan(values)]
+    present = values[~np.isnan(values)]
     names = ("mean", "std", "min", "q25", "median", "q75", "max")
-    missing = 1 - len(known) / len(values)
-    if not len(known):
+    missing = 1 - len(present) / len(values)
+    if not len(present):
         return {**dict.fromkeys(names), "missing": missing}
-    statistics = [known.mean(), known.std(), *np.quantile(known, [0, 0.25, 0.5, 0.75, 1])]
+    statistics = [present.mean(), present.std(), *np.quantile(present, [0, 0.25, 0.5, 0.75, 1])]
     return {**{n: float(v) for n, v in zip(names, statistics)}, "missing": missing}
 
 
@@ -85,8 +85,8 @@ def codes_of(column: Column, real: pa.Table, synthetic: pa.Table) -> Codes:
         codes = coded.indices.to_numpy().astype(np.int64)
         return codes[: real.num_rows], codes[real.num_rows :]
     values, others = numbers(column, real), numbers(column, synthetic)
-    known = values[~np.isnan(values)]
-    edges = np.linspace(known.min(), known.max(), NUM_BINS + 1)[1:-1] if len(known) else np.zeros(0)
+    present = values[~np.isnan(values)]
+    edges = np.linspace(present.min(), present.max(), NUM_BINS + 1)[1:-1] if len(present) else np.zeros(0)
     left, right = (np.where(np.isnan(v), NUM_BINS, np.digitize(v, edges)) for v in (values, others))
     return left.astype(np.int64), right.astype(np.int64)
 
@@ -153,8 +153,8 @@ def association(schema: TableSchema, table: pa.Table) -> tuple[list[str], np.nda
 
 def correlation_ratio(values: np.ndarray, codes: np.ndarray) -> float:
     """Square root of the share of a number's variance between the categories."""
-    known = ~np.isnan(values)
-    values, codes = values[known], codes[known]
+    is_known = ~np.isnan(values)
+    values, codes = values[is_known], codes[is_known]
     if not len(values) or values.var() == 0:
         return 0.0
     counts = np.bincount(codes)

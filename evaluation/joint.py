@@ -20,8 +20,8 @@ def median_distance(rows: np.ndarray) -> float:
 
 def _squares(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     left, right = left.astype(np.float64), right.astype(np.float64)
-    made = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
-    return np.maximum(made, 0)
+    squares = (left**2).sum(1)[:, None] + (right**2).sum(1)[None] - 2 * left @ right.T
+    return np.maximum(squares, 0)
 
 
 def rbf(left: np.ndarray, right: np.ndarray, bandwidth: float) -> np.ndarray:

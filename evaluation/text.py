@@ -106,14 +106,14 @@ def mtld(words: Tokens, level: float = MTLD_LEVEL) -> float | None:
 
 
 def _runs(words: Tokens, level: float) -> float:
-    num_factors, seen, length = 0.0, set[str](), 0
+    num_factors, different, length = 0.0, set[str](), 0
     for word in words:
-        seen.add(word)
+        different.add(word)
         length += 1
-        if len(seen) / length <= level:
-            num_factors, seen, length = num_factors + 1, set(), 0
+        if len(different) / length <= level:
+            num_factors, different, length = num_factors + 1, set(), 0
     if length:
-        num_factors += (1 - len(seen) / length) / (1 - level)  # a partial run counts by its progress
+        num_factors += (1 - len(different) / length) / (1 - level)  # a partial run counts by its progress
     return len(words) / num_factors if num_factors else float(len(words))
 
 
@@ -123,13 +123,13 @@ def memorised(synthetic: Sequence[Tokens], sources: Iterable[Tokens], n: int = 8
     Memory grows with the number of different synthetic n-grams; sources are read once, as a stream. None without
     n-grams.
     """
-    own = [set(ngrams(words, n)) for words in synthetic]
-    wanted = set().union(*own)
+    gram_sets = [set(ngrams(words, n)) for words in synthetic]
+    wanted = set().union(*gram_sets)
     in_sources = {g for words in sources for g in ngrams(words, n) if g in wanted}
     grams = [g for words in synthetic for g in ngrams(words, n)]
     if not grams:
         return None
-    whole = [g <= in_sources for g in own if g]
+    whole = [g <= in_sources for g in gram_sets if g]
     return {"ngrams": sum(g in in_sources for g in grams) / len(grams), "texts": sum(whole) / len(whole)}
 
 

@@ -55,8 +55,8 @@ def task_of(schema: TableSchema, target: str, train: pa.Table) -> Task:
         if np.nanstd(numbers(column, train)) == 0:
             raise UserError(f"column '{target}' is constant in the real train rows: nothing to predict")
         return Task(schema, target)
-    found = texts(column, train).value_counts().to_pylist()
-    order = sorted(found, key=lambda c: (c["counts"], c["values"]))
+    counts = texts(column, train).value_counts().to_pylist()
+    order = sorted(counts, key=lambda c: (c["counts"], c["values"]))
     if len(order) < 2:
         raise UserError(f"column '{target}' is constant in the real train rows: nothing to predict")
     positive = order[0]["values"] if len(order) == 2 else None
@@ -94,9 +94,9 @@ def learners(task: Task, encoder: Encoder, seed: int) -> dict[str, Learner]:
     """Learners by name. The last one gives the main score."""
     state = whole_number(seed, "learners")
     categories = encoder.are_categories
-    made: dict[str, Learner]
+    by_name: dict[str, Learner]
     if task.classes:
-        made = {
+        by_name = {
             "logistic regression": Learner(lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))),
             "random forest": Learner(lambda: RandomForestClassifier(**FOREST, random_state=state)),
             "gradient boosting": Learner(
@@ -104,7 +104,7 @@ def learners(task: Task, encoder: Encoder, seed: int) -> dict[str, Learner]:
             ),
         }
     else:
-        made = {
+        by_name = {
             "ridge regression": Learner(lambda: make_pipeline(StandardScaler(), Ridge())),
             "random forest": Learner(lambda: RandomForestRegressor(**FOREST, random_state=state)),
             "gradient boosting": Learner(
@@ -112,8 +112,8 @@ def learners(task: Task, encoder: Encoder, seed: int) -> dict[str, Learner]:
             ),
         }
     if encoder.width > MAX_BOOSTED and len(task.classes) > 2:
-        del made["gradient boosting"]
-    return made
+        del by_name["gradient boosting"]
+    return by_name
 
 
 def utility(
@@ -131,10 +131,10 @@ def utility(
     """
     encoder = Encoder.fit(task.schema, train, without=task.target)
     real, fresh = _encoded(task, encoder, train), _encoded(task, encoder, holdout)
-    made = _encoded(task, encoder, synthetic)
-    taught = made.take(slice(len(real.wide)))
+    generated = _encoded(task, encoder, synthetic)
+    taught = generated.take(slice(len(real.wide)))
     both = real.with_more(taught)
-    sides = {"TRTR": (real, fresh), "TSTR": (taught, fresh), "TRTS": (real, made), "augmented": (both, fresh)}
+    sides = {"TRTR": (real, fresh), "TSTR": (taught, fresh), "TRTS": (real, generated), "augmented": (both, fresh)}
     scores: dict[str, dict[str, dict[str, float | None]]] = {}
     for name, learner in learners(task, encoder, seed).items():
         tell(f"utility: {name}")
@@ -193,9 +193,9 @@ def _fitted(task: Task, learner: Learner, rows: _Rows) -> Callable[[np.ndarray],
     at = [list(task.classes).index(c) for c in classifier.classes_]
 
     def predict(features: np.ndarray) -> np.ndarray:
-        made = np.zeros((len(features), len(task.classes)))
-        made[:, at] = classifier.predict_proba(features)
-        return made
+        probabilities = np.zeros((len(features), len(task.classes)))
+        probabilities[:, at] = classifier.predict_proba(features)
+        return probabilities
 
     return predict
 

@@ -115,12 +115,12 @@ def _features(sides: Sides, task: Task | None, seed: int, tell: Tell) -> list[np
         return None
     tell("features: training a small network on the real train images")
     labels = texts(sides.schema.column(task.target), sides.train).to_numpy(False).astype(str)
-    made: list[list[np.ndarray]] = [[], [], []]
+    by_side: list[list[np.ndarray]] = [[], [], []]
     for column in images:
         net = FeatureNet(pixels(column, sides.train), labels, seed)
-        for side, table in zip(made, sides.all):
+        for side, table in zip(by_side, sides.all):
             side.append(net(pixels(column, table)))
-    return [np.hstack(side) for side in made]
+    return [np.hstack(side) for side in by_side]
 
 
 def _as_wholes(

@@ -40,30 +40,30 @@ class TableMetrics:
         self.task = task_of(schema, target, train) if target is not None else None
         self.coder = Encoder.fit(schema, train, target) if target is not None else self.encoder
 
-    def __call__(self, made: pa.Table) -> dict[str, float]:
+    def __call__(self, table: pa.Table) -> dict[str, float]:
         """The metrics by name, NaN where a metric is undefined; empty for fewer than two rows."""
-        if made.num_rows < 2:
+        if table.num_rows < 2:
             return {}
-        encoded = self.encoder.encode(made)
+        encoded = self.encoder.encode(table)
         metrics = dict(collapse.of_rows(encoded, self.real, size=SIZE))
         metrics.pop("log_det")  # always singular, because encoded categories are dependent
         if self.axes is not None:
             metrics["tail"] = float(collapse.of_chains((encoded @ self.axes)[None], self.on_axes)["tail"][0])
-        plain = fidelity.columns(self.schema, self.holdout, made)
+        plain = fidelity.columns(self.schema, self.holdout, table)
         if plain:
             metrics["column_shapes"] = fidelity.mean_score(plain)
         if len(plain) > 1:
-            metrics["pair_trends"] = fidelity.mean_score(fidelity.pairs(self.schema, self.holdout, made, 0))
-        numbers, train = row_numbers(self.schema, [made, self.train])
+            metrics["pair_trends"] = fidelity.mean_score(fidelity.pairs(self.schema, self.holdout, table, 0))
+        numbers, train = row_numbers(self.schema, [table, self.train])
         metrics["copies"] = float(np.isin(numbers, train).mean())
         metrics["duplicates"] = diversity.duplicate_share(numbers)
-        metrics |= self._kept(made)
+        metrics |= self._kept(table)
         if self.task is not None:
-            metrics["tstr"] = tstr(self.task, self.coder, made, self.holdout, 0)
+            metrics["tstr"] = tstr(self.task, self.coder, table, self.holdout, 0)
         return {name: math.nan if value is None else float(value) for name, value in metrics.items()}
 
-    def _kept(self, made: pa.Table) -> dict[str, float | None]:
-        here = {(name, value) for name in self.train_shares for value in _shares(made, name)}
+    def _kept(self, table: pa.Table) -> dict[str, float | None]:
+        here = {(name, value) for name in self.train_shares for value in _shares(table, name)}
         every = {(name, value): share for name, shares in self.train_shares.items() for value, share in shares.items()}
         groups = {"categories_kept": set(every), "rare_kept": {k for k, share in every.items() if share < RARE}}
         return {name: len(here & group) / len(group) for name, group in groups.items() if group}

@@ -89,10 +89,10 @@ def _can_follow(setting: Setting, generations: int) -> bool:
         same = setting.design == "same" and setting.growth == 1 and setting.bias == 1
         return same and setting.real == "none" and setting.pool != "subsample"
     if setting.pool == "subsample" and not setting.with_replacement:
-        held = 0 if setting.real == "fixed" else setting.n
+        in_pool = 0 if setting.real == "fixed" else setting.n
         for k in later:
-            held += setting.made_rows(k - 1)
-            if setting.rows(k) - setting.real_rows(k) > held:
+            in_pool += setting.made_rows(k - 1)
+            if setting.rows(k) - setting.real_rows(k) > in_pool:
                 return False
     if setting.estimator == "unbiased":
         return setting.n > 1 and all(setting.rows(k) > 1 for k in later)
@@ -157,10 +157,10 @@ class _Sizes:
     def draws(self, k: int, pool: list[Shard]) -> list[Draw]:
         """The training rows of generation k > 1."""
         setting, beside = self._setting, self._setting.real_rows(k)
-        asked = setting.rows(k)
+        num_rows = setting.rows(k)
         if setting.bernoulli:
             shares = (setting.real_fraction, 1 - setting.real_fraction)
-            return [Draw((("real", k), ("made", k - 1)), asked, "mixed", shares=shares)]
+            return [Draw((("real", k), ("made", k - 1)), num_rows, "mixed", shares=shares)]
         real: list[Draw] = []
         if setting.real == "fresh" and beside:
             real = [Draw((("real", k),), beside)]
@@ -168,8 +168,8 @@ class _Sizes:
             real = [Draw((name,), num) for name, num in self.first if name[1] < beside]
         if setting.pool == "subsample":
             how: Literal["with", "without"] = "with" if setting.with_replacement else "without"
-            return [*real, *([Draw(tuple(pool), asked - beside, how)] if asked > beside else [])]
-        if setting.pool == "replace" and asked == beside:
+            return [*real, *([Draw(tuple(pool), num_rows - beside, how)] if num_rows > beside else [])]
+        if setting.pool == "replace" and num_rows == beside:
             return real
         if setting.weights == "pooled":
             return [*real, *([Draw(tuple(pool), sum(self._counts[name] for name in pool))] if pool else [])]

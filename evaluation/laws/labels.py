@@ -63,7 +63,8 @@ def series(
     of one sample. The error of a mean over N rows has the length sqrt((d-1) / N) across the truth. This is right for
     many dimensions, where it is orthogonal to earlier errors; for small d the accuracy is only near this law.
     """
-    real, made = (n, 0) if real_fraction == 0 else (round(real_fraction * n), n - round(real_fraction * n))
+    num_fresh = round(real_fraction * n)
+    num_from_model = n - num_fresh
     names = ("accuracy", "share_wrong", "share_wrong_kept", "keep_right_deviation", "keep_wrong_deviation")
     values: dict[str, list[float]] = {name: [] for name in names}
     along, across, num = SIGNAL * (1 - 2 * noise), 0.0, float(n)
@@ -74,14 +75,14 @@ def series(
         values["accuracy"].append(accuracy)
         values["share_wrong"].append(kept.share_wrong)
         values["share_wrong_kept"].append(kept.share_wrong_kept)
-        sample_size = made if real_fraction else n
+        sample_size = num_from_model
         rate = keep_right * (1 - kept.share_wrong) + keep_wrong * kept.share_wrong
         tries = min(MAX_TRIES, max(1, math.ceil(0.97 / rate))) if is_refilled and rate else 1  # rounded down
         for name, keep, share in (("right", keep_right, 1 - kept.share_wrong), ("wrong", keep_wrong, kept.share_wrong)):
             num_rows = max(1.0, tries * sample_size * share)
             values[f"keep_{name}_deviation"].append(math.sqrt(keep * (1 - keep) / num_rows))
         num_made = float(sample_size) if is_refilled else sample_size * rate
-        num_real = float(real) if real_fraction else 0.0
+        num_real = float(num_fresh)
         num = max(1.0, num_made + num_real)
         along = (num_made * kept.along + num_real * SIGNAL * (1 - 2 * noise)) / num
         across = num_made * kept.across / num

@@ -88,19 +88,19 @@ class Ledger:
     def fit(self, draws: Sequence[Draw]) -> Moments:
         """Fit a model to the rows of all draws. Raises ValueError for draws of more rows than the shards hold."""
         mass = sum(draw.num * draw.weight for draw in draws)
-        with_own = self._products.copy()  # of two rows of a shard, which may be the same row
-        own = (self._squares + (self._sizes - 1) * np.diag(self._products)) / np.maximum(self._sizes, 1)
-        np.fill_diagonal(with_own, own)
+        products = self._products.copy()  # of two rows of a shard, which may be the same row
+        same_shard = (self._squares + (self._sizes - 1) * np.diag(self._products)) / np.maximum(self._sizes, 1)
+        np.fill_diagonal(products, same_shard)
         pull, beyond, crowding = np.zeros(len(self._names)), 0.0, 0.0
         for draw in draws:
             share, part = self._shares(draw), draw.num * draw.weight / mass
             pull += part * share
             if draw.how != "all":
-                every = float(share @ with_own @ share)
+                every = float(share @ products @ share)
                 beyond += part**2 * (self._square_of_mean(draw, share, every) - every)
             crowding += draw.num * (draw.weight / mass) ** 2
         of_rows = float(pull @ self._squares)
-        self._last = with_own @ pull
+        self._last = products @ pull
         spread = float(pull @ self._last + beyond)
         inside = of_rows - spread
         if self._is_unbiased:

@@ -85,11 +85,11 @@ def domias(
     axes_used = max(1, int((axes.explained_variance_ > 1e-9).sum()))
 
     def project(rows: np.ndarray) -> np.ndarray:
-        made: np.ndarray = axes.transform(rows.astype(np.float64))[:, :axes_used]
-        return made
+        components: np.ndarray = axes.transform(rows.astype(np.float64))[:, :axes_used]
+        return components
 
-    made, base = (_log_density(project(rows), density) for rows in (synthetic, reference))
-    scores = [made(project(rows)) - base(project(rows)) for rows in (members, others)]
+    synthetic_density, reference_density = (_log_density(project(rows), density) for rows in (synthetic, reference))
+    scores = [synthetic_density(project(rows)) - reference_density(project(rows)) for rows in (members, others)]
     return attack_of(f"DOMIAS ({density})", scores[0], scores[1])
 
 

@@ -47,17 +47,17 @@ def make_canaries(schema: TableSchema, rows: pa.Table, num: int, seed: int, is_r
     wanted = num * (1 + is_replaced)
     draws = stream(seed, "canaries")
     drawn = {c.name: _uniform(c, rows, TRIES * wanted, draws) for c in schema.columns}
-    made = pa.table(drawn, schema=pa.schema(schema.payload))
-    keys, taken = row_numbers(schema, [made, rows])
+    candidates = pa.table(drawn, schema=pa.schema(schema.payload))
+    keys, taken = row_numbers(schema, [candidates, rows])
     first = np.unique(keys, return_index=True)[1]
     fresh = np.sort(first[~np.isin(keys[first], taken)])
     if len(fresh) < wanted:
         raise ValueError(f"the schema allows too few rows beside the real rows: {len(fresh)} of {wanted} were drawn")
     encoder = Encoder.fit(schema, rows)
-    reach = nearest(encoder.encode(made.take(pa.array(fresh))), encoder.encode(rows))[0][:, 0]
+    reach = nearest(encoder.encode(candidates.take(pa.array(fresh))), encoder.encode(rows))[0][:, 0]
     chosen = fresh[np.argsort(-reach, kind="stable")[:wanted]]
     chosen = chosen[draws.permutation(wanted)]
-    parts = [made.take(pa.array(chosen[at : at + num])) for at in range(0, wanted, num)]
+    parts = [candidates.take(pa.array(chosen[at : at + num])) for at in range(0, wanted, num)]
     return Canaries(parts[0], parts[1] if is_replaced else None)
 
 
@@ -65,9 +65,9 @@ def _uniform(column: Column, rows: pa.Table, num: int, draws: np.random.Generato
     if not column.is_number:
         places = draws.integers(len(column.categories), size=num)
         return pa.array(column.categories, pa.string()).take(pa.array(places))
-    known = rows.column(column.name).drop_null().to_numpy().astype(np.float64)
-    low = float(known.min()) if column.low is None else float(column.low)
-    high = float(known.max()) if column.high is None else float(column.high)
+    present = rows.column(column.name).drop_null().to_numpy().astype(np.float64)
+    low = float(present.min()) if column.low is None else float(column.low)
+    high = float(present.max()) if column.high is None else float(column.high)
     if column.kind == "integer":
         return pa.array(draws.integers(int(low), int(high), size=num, endpoint=True), pa.int64())
     return pa.array(round_off(column, draws.uniform(low, high, num)), pa.float64())
@@ -88,25 +88,25 @@ def scores_by_samples(schema: TableSchema, canaries: Canaries, others: pa.Table,
     return scores if canaries.outs is None else scores - nearness(canaries.outs)
 
 
-def scores_by_sums(published: np.ndarray, known: np.ndarray, added: np.ndarray) -> np.ndarray:
+def scores_by_sums(published: np.ndarray, without: np.ndarray, added: np.ndarray) -> np.ndarray:
     """Scores float64 (canaries,), higher for likelier members: the best linear estimate of the coins (Wiener filter)
     from sums over rows that the model publishes, float (sums,), with Gaussian noise.
 
-    `known` float (sums,): the part of the sums without the canaries. `added` float (canaries, sums): the part that each
-    included canary adds. The size of the noise is estimated from the sums (the likeliest of NOISES) and not taken from
+    `without` float (sums,): the sums without the canaries. `added` float (canaries, sums): the part that each included
+    canary adds. The size of the noise is estimated from the sums (the likeliest of NOISES) and not taken from
     the model, which may claim noise that it does not add.
     """
-    rest = published - known - added.sum(0) / 2
+    rest = published - without - added.sum(0) / 2
     left, sizes, right = np.linalg.svd(added, full_matrices=False)
-    seen = right @ rest
-    beyond, num_beyond = max(0.0, float(rest @ rest - seen @ seen)), len(rest) - len(seen)
+    projected = right @ rest
+    beyond, num_beyond = max(0.0, float(rest @ rest - projected @ projected)), len(rest) - len(projected)
 
     def surprise(noise: float) -> float:
         """Minus twice the log-likelihood of the sums, up to a constant."""
         spread = sizes**2 / 4 + noise**2
-        inside = float((np.log(spread) + seen**2 / spread).sum())
+        inside = float((np.log(spread) + projected**2 / spread).sum())
         return inside + num_beyond * 2 * float(np.log(noise)) + beyond / noise**2
 
     noise = min(NOISES, key=surprise)
-    scores: np.ndarray = (left * sizes) @ (seen / (sizes**2 / 4 + noise**2))
+    scores: np.ndarray = (left * sizes) @ (projected / (sizes**2 / 4 + noise**2))
     return scores
