@@ -1,7 +1,7 @@
-"""Categories: a model is the shares of n drawn rows. Population genetics calls it a Wright-Fisher chain (haploid).
+"""Categories: a model is the vector of shares of n rows. Population genetics calls it a haploid Wright-Fisher chain.
 
-The Gini-Simpson index H = 1 - sum p^2 is the variance of a category, so it obeys the laws of the MLE variance times the
-truth's own index: replace H_0 (1-1/n)^k, accumulate, fresh mixing and the rest (laws.registry).
+The Gini-Simpson index H = 1 - sum p^2 is the variance of a category. So it follows the laws of the MLE variance, times
+the index of the truth, in every regime (laws/registry.py); for replace it is H_0 (1-1/n)^k.
 """
 
 import math
@@ -11,17 +11,17 @@ import numpy as np
 
 
 def shares(probabilities: np.ndarray | Sequence[float]) -> np.ndarray:
-    """float64, checked: no negative, finite, sum above 0; scaled to sum 1. Raises ValueError."""
+    """Probabilities as float64, scaled to the sum 1. Raises ValueError for negative or infinite numbers, or all 0."""
     p = np.asarray(probabilities, np.float64)
     if p.ndim != 1 or not len(p) or not np.isfinite(p).all() or (p < 0).any() or not p.sum() > 0:
-        raise ValueError("probabilities must be a vector of finite numbers from 0 on, not all 0")
+        raise ValueError("probabilities must be a vector of finite numbers of at least 0, not all 0")
     return p / p.sum()
 
 
 def missing(probabilities: np.ndarray, n: int) -> np.ndarray:
-    """The chance of each type to be missing after one generation, (1-p)^n."""
-    found: np.ndarray = (1 - shares(probabilities)) ** n
-    return found
+    """Probability of each type to be absent after one generation, (1-p)^n."""
+    absent: np.ndarray = (1 - shares(probabilities)) ** n
+    return absent
 
 
 def support(probabilities: np.ndarray, n: int) -> float:
@@ -30,7 +30,10 @@ def support(probabilities: np.ndarray, n: int) -> float:
 
 
 def support_variance(probabilities: np.ndarray, n: int) -> float:
-    """Its variance: sum over pairs of P(both missing) - P(i missing) P(j missing), P(both) = (1-p_i-p_j)^n."""
+    """Variance of the number of types after one generation.
+
+    It is the sum over pairs of P(both missing) - P(i missing) P(j missing), with P(both missing) = (1-p_i-p_j)^n.
+    """
     p = shares(probabilities)
     gone = missing(p, n)
     both = np.clip(1 - p[:, None] - p[None], 0, 1) ** n - np.outer(gone, gone)
@@ -47,6 +50,6 @@ def survival_factor(k: int) -> float:
 
 
 def survival(count: float, k: int) -> float:
-    """P(a type of `count` expected rows is alive after k generations) = 1 - exp(-count g_k), where counts are Poisson:
-    Suresh et al. 2025, Poisson theorem. For a type seen c times count the generations from there and set count = c."""
+    """P(a type of `count` expected rows is alive after k generations) = 1 - exp(-count g_k) for Poisson counts (Suresh
+    et al. 2025, Poisson theorem). For a type with c observed rows, count generations from there and set count = c."""
     return -math.expm1(-count * survival_factor(k))

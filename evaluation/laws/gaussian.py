@@ -1,10 +1,9 @@
-"""Gaussian chains, everything replaced each generation: v_{k+1} = v_k chi2_{n-1} / n, mu_{k+1} = mu_k + sqrt(v_k / n)
-z.
+"""Gaussian chains that replace all rows: v_{k+1} = v_k chi2_{n-1} / n and mu_{k+1} = mu_k + sqrt(v_k / n) z.
 
-Variances are in units of the true one, means in units of its root. n: rows a generation; k: generation, 1 the first
-model. `estimator`: "mle" divides the sum of squares by n, "unbiased" by n - 1. `bias`: the variance of what a model
-writes over the model's own (lambda of Alemohammad et al. 2024, section 5); it acts from generation 2 on, k - 1 times.
-All need n >= 2 and raise ValueError otherwise.
+Variances are in units of the true variance, means in units of its root. n: rows per generation; k: generation, 1 for
+the first model. `estimator`: "mle" divides the sum of squares by n, "unbiased" by n - 1. `bias`: the variance of
+sampled rows over the variance of the model (lambda of Alemohammad et al. 2024, section 5). It acts k - 1 times, from
+generation 2 on. All functions raise ValueError for n < 2.
 """
 
 import math
@@ -16,9 +15,9 @@ Estimator = Literal["mle", "unbiased"]
 
 
 def divisor(n: int, estimator: Estimator = "mle") -> int:
-    """What the sum of squares is divided by: n, or n - 1."""
+    """Divisor of the sum of squares: n, or n - 1."""
     if n < 2:
-        raise ValueError(f"a variance needs 2 rows, not {n}")
+        raise ValueError(f"a variance needs at least 2 rows, not {n}")
     if estimator not in ("mle", "unbiased"):
         raise ValueError(f"estimator must be 'mle' or 'unbiased', not {estimator!r}")
     return n if estimator == "mle" else n - 1

@@ -1,8 +1,8 @@
 """Linear regression y = x'theta + s e by least squares; x is standard normal in d dimensions, n rows, n > d + 1.
 
-The test error is the excess risk E |theta_k - theta|^2, without the noise of the test labels. Every generation's
-labels have the same noise s^2 (`noise`). "Same design": all generations share one X, as in the official code of
-Gerstgrasser et al.; "fresh design": each draws its own.
+The test error is the excess risk E |theta_k - theta|^2, without the noise of test labels. The labels of every
+generation have the noise s^2 (`noise`). "Same design": all generations share one X, as in the official code of
+Gerstgrasser et al. "Fresh design": each generation draws its own X.
 """
 
 import math
@@ -28,9 +28,9 @@ def accumulated(n: int, d: int, k: int, noise: float = 1.0) -> float:
 
 
 def passed_on(num_synthetic: int, num_real: int, d: int) -> float:
-    """Which part of an error |delta|^2 of the synthetic labels one pooled fit keeps: E |S^-1 S2 delta|^2 / |delta|^2.
+    """The share of an error |delta|^2 of synthetic labels that a pooled fit keeps: E |S^-1 S2 delta|^2 / |delta|^2.
 
-    S2 = X2'X2 of the synthetic rows, S of all. Derived here: S^-1/2 S2 S^-1/2 is a matrix beta, free of S, so
+    S2 = X2'X2 is of the synthetic rows, S of all rows. Derived here: S^-1/2 S2 S^-1/2 is a matrix beta, free of S, so
     E U_ij U_kl = A d_ij d_kl + B (d_ik d_jl + d_il d_jk); A and B follow from the second moments of the Wishart S2.
     Tends to (num_synthetic / n)^2 for d much less than n. Exact for a fresh design.
     """

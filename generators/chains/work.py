@@ -138,8 +138,8 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
         num = pool.counts[source]
         if source.origin == REAL:
             return family.hold(family.real(cell.width, num, stream(cell.seed, unit.block, source.generation, DATA)))
-        made = family.from_bytes(store.read(rows_name(unit.keys[source.generation - 1])))
-        return family.hold(family.cut(made, num))
+        rows = family.from_bytes(store.read(rows_name(unit.keys[source.generation - 1])))
+        return family.hold(family.cut(rows, num))
 
     pool.load = load
     return pool

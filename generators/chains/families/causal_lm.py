@@ -182,8 +182,8 @@ class CausalLmChain(TableChain):
             "ignore_eos": True,
         }
         assert self.context.engines is not None
-        made = self.context.engines.texts(model, self.spec.engine, prompts, [int(s) for s in seeds], sampling)
-        return pa.table({TEXT: pa.array(made, pa.string())})
+        texts = self.context.engines.texts(model, self.spec.engine, prompts, [int(s) for s in seeds], sampling)
+        return pa.table({TEXT: pa.array(texts, pa.string())})
 
     def measure(self, model: dict[str, bytes], rows: pa.Table, random: np.random.Generator) -> Measures:
         """perplexity and bits_per_byte of the holdout; the text metrics of the rows that the model made, with their

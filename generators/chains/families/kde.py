@@ -54,8 +54,8 @@ class Kde(ChainFamily):
         at = np.searchsorted(ends / ends[-1], random.random((chains, num)), side="right")
         drawn = np.take_along_axis(model.rows, np.minimum(at, len(ends) - 1)[:, :, None], axis=1)
         noise = random.standard_normal(drawn.shape) * np.sqrt(model.variance)[:, None]
-        made: np.ndarray = shrink(model.mean, drawn + self.spec.bandwidth * noise, self.spec.bias)
-        return made
+        rows: np.ndarray = shrink(model.mean, drawn + self.spec.bandwidth * noise, self.spec.bias)
+        return rows
 
     def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """variance of the training rows (the trace), mean_error |mu|^2, total_variance, distinct (share of different

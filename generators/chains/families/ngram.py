@@ -102,7 +102,7 @@ class Ngram(ChainFamily):
     def sample(self, model: list[Level], num: int, random: np.random.Generator) -> np.ndarray:
         size = len(self.vocabulary)
         before, last = np.full(num, START, np.int64), np.full(num, START, np.int64)
-        made = np.empty((num, self.spec.length), np.int32)
+        rows = np.empty((num, self.spec.length), np.int32)
         for at in range(self.spec.length):
             if self.spec.temperature == 1:
                 word = self._drawn(model, before, last, random.random((num, 4)))
@@ -110,9 +110,9 @@ class Ngram(ChainFamily):
                 shares = self._shares(model, before, last) ** (1 / self.spec.temperature)
                 ends = np.cumsum(shares, axis=1)
                 word = (ends <= random.random(num)[:, None] * ends[:, -1:]).sum(axis=1)
-            made[:, at] = word
+            rows[:, at] = word
             before, last = last, np.minimum(word, size - 1).astype(np.int64)
-        return made[None]
+        return rows[None]
 
     def _drawn(self, model: list[Level], before: np.ndarray, last: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """A word after each context, from the longest context whose discounted counts the draw falls into."""
@@ -145,8 +145,8 @@ class Ngram(ChainFamily):
             kept = np.where(is_pair, level.kept[place], 0.0)
             top, first = level.ends[level.starts[at + 1] - 1], level.starts[at]
             mass = top - np.where(first > 0, level.ends[first - 1], 0.0)
-            seen = kept / level.totals[at] + (1 - mass / level.totals[at]) * chance
-            chance = np.where(is_seen, seen, chance)
+            with_context = kept / level.totals[at] + (1 - mass / level.totals[at]) * chance
+            chance = np.where(is_seen, with_context, chance)
         return chance.reshape(rows.shape)
 
     def _shares(self, model: list[Level], before: np.ndarray, last: np.ndarray) -> np.ndarray:

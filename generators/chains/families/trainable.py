@@ -107,8 +107,8 @@ class Trainable(TableChain):
 
     def sample(self, model: Family, num: int, random: np.random.Generator) -> pa.Table:
         """Rows of the model, without those that it cannot make."""
-        made = draw_rows(model, random.integers(0, 2**62, num))
-        return self.schema.conform(made, "generated rows", False)
+        rows = draw_rows(model, random.integers(0, 2**62, num))
+        return self.schema.conform(rows, "generated rows", False)
 
     def measure(self, model: Family, rows: pa.Table, random: np.random.Generator) -> Measures:
         """The table metrics of the rows, against the train and the holdout part."""

@@ -143,7 +143,7 @@ def test_draws_that_the_shards_do_not_hold_are_refused() -> None:
     with pytest.raises(ValueError, match="no model"):
         ledger.add_made("a", 3)
     ledger.add_real("a", 3)
-    with pytest.raises(ValueError, match="named twice"):
+    with pytest.raises(ValueError, match="duplicate name"):
         ledger.add_real("a", 3)
     with pytest.raises(ValueError, match="4 rows"):
         ledger.fit([Draw(("a",), 4, "without")])

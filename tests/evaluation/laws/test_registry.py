@@ -144,7 +144,7 @@ def test_where_no_law_is_known() -> None:
         (Setting("multinomial", 20, probabilities=(0.5, 0.5), bias=0.9), "variance"),
     ):
         assert law(setting, statistic, 3) is None
-    with pytest.raises(ValueError, match="statistic 'colour' is not known"):
+    with pytest.raises(ValueError, match="unknown statistic 'colour'"):
         law(GAUSSIAN, "colour", 1)
     with pytest.raises(ValueError, match="count from 1"):
         law(GAUSSIAN, "variance", 0)

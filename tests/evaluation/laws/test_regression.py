@@ -123,7 +123,7 @@ def test_breakdown_share(right: float, wrong: float, share: float) -> None:
         labels = np.where(is_wrong, -truth, truth)
         learnt = np.linalg.lstsq(x[kept], labels[kept], rcond=None)[0]
         assert (((x @ learnt) * truth > 0).mean() > 0.5) == is_right
-    with pytest.raises(ValueError, match="keep rates"):
+    with pytest.raises(ValueError, match="keep_right must be"):
         selection.breakdown_share(0.0, 0.5)
     assert selection.breakdown_share(0.5, 0.0) == 1 and selection.wrong_kept(1.0, 0.5, 0.0) == 0
 

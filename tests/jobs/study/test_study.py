@@ -191,7 +191,11 @@ def test_the_audit_proves_the_cap_and_the_results(tmp_path: Path) -> None:
     altered(unit, "synthetic_share", 0.6)
     altered(unit, "num_made", 3)
     wrong = gristmill("audit", str(out))
-    assert wrong.returncode == 1 and "above 0.5" in wrong.stdout and "results.parquet: column num_made" in wrong.stdout
+    assert (
+        wrong.returncode == 1
+        and "exceeds the cap 0.5" in wrong.stdout
+        and "results.parquet: column num_made" in wrong.stdout
+    )
     copy = tmp_path / "copy"
     altered(copy / "results.parquet", "variance", 0.0)
     sorted((copy / "units").iterdir())[1].unlink()
