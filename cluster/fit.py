@@ -119,9 +119,9 @@ def _attempt(
 
 def check_room(spec: TrainSpec) -> None:
     """Raise UserError when no node is large enough: the fit would wait forever."""
-    wanted = {"CPU": float(spec.num_cpus), "GPU": spec.num_gpus, "memory": spec.memory_gb * 2**30}
+    required = {"CPU": float(spec.num_cpus), "GPU": spec.num_gpus, "memory": spec.memory_gb * 2**30}
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    if not any(all(node.get(k, 0.0) >= v for k, v in wanted.items()) for node in nodes):
+    if not any(all(node.get(k, 0.0) >= v for k, v in required.items()) for node in nodes):
         most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
         raise UserError(
             f"no node has room for the fit: it needs {spec.num_cpus} CPUs, {spec.num_gpus:g} GPUs and "

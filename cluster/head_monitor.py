@@ -42,7 +42,7 @@ def _watch(address: str, stop: threading.Event) -> None:
     while not stop.wait(POLL_S):
         if _answers(address):
             if num_missed >= NUM_MISSES:
-                logger.warning(f"the Ray head at {address} answers again")
+                logger.info(f"the Ray head at {address} answers again")
             num_missed = 0
             continue
         num_missed += 1
