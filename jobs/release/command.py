@@ -109,7 +109,7 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
     metadata = croissant(describe_run(manifest, totals), shards, schema)
     target.put("croissant.json", json.dumps(metadata, indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
-    console.print(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)", markup=False)
+    logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")
     return num_rows
 
 
