@@ -21,7 +21,7 @@ import time
 import traceback
 from typing import Any
 
-sys.path.insert(0, sys.argv[2])  # where the package gristmill lies
+sys.path.insert(0, sys.argv[2] if __name__ == "__main__" else "")  # where the package gristmill lies
 from gristmill.stages.sandbox.lock import limit, lock
 
 sys.path.pop(0)  # programs must not import it
