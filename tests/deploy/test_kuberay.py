@@ -190,7 +190,7 @@ def test_the_secret_holds_placeholders_only() -> None:
     assert set(secret["stringData"].values()) == {"REPLACE-ME"}
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl on this machine")
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl")
 def test_kubectl_reads_the_manifests(tmp_path: Path) -> None:
     names = [file.name for file in FOLDER.glob("*.yaml")]
     for name in names:

@@ -103,7 +103,7 @@ def test_the_page_harms_nobody_and_shows_the_card(made: Path) -> None:
     assert "They are no guarantee of privacy" in text
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_browser_shows_it_at_every_width(made: Path, tmp_path: Path) -> None:
     html = Path(shutil.copy(made / "report.html", tmp_path / "report.html"))
     for width in (360, 400, 1200):

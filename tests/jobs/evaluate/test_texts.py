@@ -88,7 +88,7 @@ def test_a_corpus_alone_is_judged_by_its_texts(made: Path) -> None:
     assert "embedding coverage" in html and "Pairs of columns" not in html and "Privacy: attacks" not in html
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_narrow_browser_shows_it(made: Path, tmp_path: Path) -> None:
     html = Path(shutil.copy(made / "report.html", tmp_path / "report.html"))
     for width in (400, 1200):
