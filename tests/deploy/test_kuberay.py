@@ -20,7 +20,7 @@ FOLDER = ROOT / "deploy" / "kuberay"
 PLURALS = {"RayCluster": "rayclusters", "RayJob": "rayjobs"}
 OPTIONAL = re.compile(r"^(\s*)#: ", re.MULTILINE)
 needs_crds = pytest.mark.skipif(
-    not crds.FOLDER.is_dir(), reason=f"no KubeRay CRDs in {crds.FOLDER}; set GRISTMILL_CRDS to their folder"
+    not crds.FOLDER.is_dir(), reason=f"needs KubeRay's CRDs in {crds.FOLDER}; set GRISTMILL_CRDS to their folder"
 )
 
 
