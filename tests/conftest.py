@@ -11,17 +11,27 @@ from tests.session import ROOT, gristmill
 
 __all__ = ["ROOT", "gristmill", "profiles"]
 
+LONGEST = ("tests/chaos/", "tests/cluster/", "tests/jobs/")
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves its workers beside other tests
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a file go to one worker, since they share fixtures, and so do those that share the engine."""
-    items.sort(key=lambda item: bool(item.get_closest_marker("kills_engine")))
+    """The tests of a file go to one worker, since they share fixtures. So do all that start engines: they share one,
+    and two workers with engines would want more memory than a small machine has. What takes long begins first."""
+    items.sort(key=lambda item: (_rank(item), bool(item.get_closest_marker("kills_engine"))))
     for item in items:
-        is_lent = "shared_engine" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("engine" if is_lent else item.nodeid.partition("::")[0]))
+        group = "engine" if item.get_closest_marker("vllm") else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _rank(item: pytest.Item) -> int:
+    if item.get_closest_marker("vllm"):
+        return 0
+    return next((n for n, folder in enumerate(LONGEST, 1) if item.nodeid.startswith(folder)), len(LONGEST) + 1)
 
 
 @pytest.fixture(scope="session", autouse=True)

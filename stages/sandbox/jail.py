@@ -21,7 +21,7 @@ import time
 import traceback
 from typing import Any
 
-sys.path.insert(0, sys.argv[2])  # the folder of the package gristmill
+sys.path.insert(0, sys.argv[2] if __name__ == "__main__" else "")  # the folder of the package gristmill
 from gristmill.stages.sandbox.lock import limit, lock
 
 sys.path.pop(0)  # programs must not import it

@@ -26,7 +26,7 @@ from gristmill.jobs.release.mixture.spec import PartSpec
 from gristmill.records.errors import UserError
 from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
-from tests.jobs.release.test_mixture import by_hand, make_run, release_rows, text
+from tests.jobs.release.mixture.test_mixture import by_hand, make_run, release_rows, text
 from tests.recipes import write
 
 WORDS = st.text(max_size=12)
