@@ -41,5 +41,8 @@ oracles: setup-test ## other implementations of metrics and models beside ours, 
 chaos: setup-test ## 50 kills of everything, at random moments; ARGS="--seed 7 --kinds node,head" for others
 	@$(PY) -m tests.chaos $(ARGS)
 
+reference: setup-test ## write the tables of keys of docs/reference/ from the code
+	$(PY) -m scripts.reference_tables
+
 clean:           ## remove outputs and caches, keep .venv
 	rm -rf out .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
