@@ -90,7 +90,7 @@ def test_fit_evaluate_and_study(ray_session: None, tmp_path: Path) -> None:
         "n": 10,
         "generations": 2,
         "chains": 4,
-        "regimes": [{"kind": "replace"}],
+        "regimes": {"replace": {}},
     }
     result = gristmill.study(study, tmp_path / "study")
     assert result.state == "complete" and result.rows().count_rows() == 4 * 2
@@ -113,7 +113,7 @@ def test_the_examples_of_the_readme_run(ray_session: None, tmp_path: Path) -> No
     assert gristmill.audit(tmp_path / "text").state == "ok"
     assert Path(gristmill.report(tmp_path / "text").totals["page"]).is_file()
     (tmp_path / "shout.py").write_text(examples()["shout"][1] + "\n# another source\n")
-    with pytest.raises(UserError, match=r"made by another recipe.*source: "):
+    with pytest.raises(UserError, match=r"made by another recipe.*stage shout: source "):
         gristmill.produce(path, tmp_path / "text")
 
     dice = {k: v for k, v in recipe(generator={"kind": kinds["dice"], "sides": 20}, stages=[]).items() if k != "method"}
