@@ -176,7 +176,7 @@ def test_the_job_is_a_command_of_ours_that_may_be_given_again(tmp_path: Path) ->
     mount = spec["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]["containers"][0]["volumeMounts"][-1]
     maps = documents("rayjob.yaml")["ConfigMap"]
     assert maps["metadata"]["name"] == "gristmill-recipe" and mount["mountPath"] == "/etc/gristmill"
-    name = Path(arguments.recipe).relative_to(mount["mountPath"])
+    name = Path(arguments.recipe_path).relative_to(mount["mountPath"])
     (tmp_path / name).write_text(maps["data"][str(name)])
     recipe = load(str(tmp_path / name), arguments.settings)
     generator, _ = build_generator(recipe)

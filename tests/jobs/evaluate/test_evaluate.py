@@ -182,10 +182,8 @@ def test_a_holdout_that_the_generator_has_seen_is_refused(tmp_path: Path, model:
         with pytest.raises(UserError, match="the model was fitted to the rows of --real-holdout"):
             read_inputs(flags_of(tmp_path, model=str(tmp_path / name)))
     fit_model(tmp_path / "half", real().slice(0, 200))
-    assert (
-        "fitted to other rows than --real-train"
-        in read_inputs(flags_of(tmp_path, model=str(tmp_path / "half"))).doubts[0]
-    )
+    inputs = read_inputs(flags_of(tmp_path, model=str(tmp_path / "half")))
+    assert "fitted to other rows than --real-train" in inputs.doubts[0]
 
 
 def test_a_private_model_is_held_to_the_path_that_it_names(tmp_path: Path) -> None:
@@ -262,7 +260,8 @@ def test_an_audit_of_another_model_is_left_out_and_a_refuted_claim_is_told_first
 def test_a_missing_package_is_named_with_its_extra(
     module: str, flags: dict[str, str], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    args = flags_of(tmp_path, **flags)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=re.escape(f"package '{module}' is missing; install it with {command}")):
-        evaluate(flags_of(tmp_path, **flags))
+        evaluate(args)
     assert not (tmp_path / "out").exists()
