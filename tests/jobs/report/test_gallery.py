@@ -208,7 +208,7 @@ def test_a_row_of_any_size_takes_bounded_room(words: str, answers: list[str]) ->
     assert found.num_turns == len(answers) and all(len(v) <= show_row.MAX_FACT_CHARS for _, v in found.facts)
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_browser_shows_rows_at_every_width(code: Store, tmp_path: Path) -> None:
     write_report(code)
     for width in (360, 500, 1000):

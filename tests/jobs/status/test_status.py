@@ -78,7 +78,7 @@ def test_a_watcher_sees_a_run_to_its_end(tmp_path: Path) -> None:
     assert looks[-1]["totals"] == stored["totals"]
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
 def test_a_watcher_on_a_terminal_ends_at_ctrl_c(tmp_path: Path) -> None:
     store = far_run(tmp_path)
     stop = threading.Event()
