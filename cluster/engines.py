@@ -6,12 +6,12 @@ from typing import Any
 import ray
 from ray.util.placement_group import remove_placement_group
 
-from gristmill.cluster.errors import LOST, RunFailed, short
-from gristmill.cluster.pools.replica import place
+from gristmill.cluster.errors import LOSSES, RunFailed, one_line
+from gristmill.cluster.pools.replica import placement_options
 from gristmill.cluster.spec import EngineUse
 from gristmill.engines.served import ModelSpec
 from gristmill.engines.vllm import EngineDead
-from gristmill.engines.weight_reload import Swapping
+from gristmill.engines.weight_reload import ReloadingEngine
 from gristmill.records.errors import UserError
 
 CALLS_AT_ONCE = 1000  # units that may wait for one engine
@@ -23,7 +23,7 @@ class Served:
     """One engine; units take turns."""
 
     def __init__(self, spec: ModelSpec, max_retries: int) -> None:
-        self._engine = Swapping(spec, max_retries)
+        self._engine = ReloadingEngine(spec, max_retries)
 
     async def num_waiting(self) -> int:
         return self._engine.num_waiting
@@ -62,7 +62,7 @@ class Engines:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
             if isinstance(error.cause, EngineDead | RuntimeError):  # it was started anew often enough
-                raise RunFailed(f"the engine cannot serve this model: {short(error.cause)}") from error
+                raise RunFailed(f"the engine cannot serve this model: {one_line(error.cause)}") from error
             raise
         return made
 
@@ -93,7 +93,7 @@ class EngineRoom:
                     f"lower [engines] or work.num_cpus, or add nodes"
                 )
         for _ in range(use.replicas):
-            options, group = place(needs, CALLS_AT_ONCE)
+            options, group = placement_options(needs, CALLS_AT_ONCE)
             options |= {"max_restarts": use.max_retries, "max_task_retries": use.max_retries}
             self._actors.append(Served.options(**options).remote(spec, use.max_retries))  # type: ignore[attr-defined]
             self._groups += [group] if group is not None else []
@@ -101,8 +101,8 @@ class EngineRoom:
             ray.get([actor.num_waiting.remote() for actor in self._actors], timeout=use.start_timeout_s)
         except ray.exceptions.GetTimeoutError:
             raise RunFailed(f"engines had no room for {use.start_timeout_s:.0f} s") from None
-        except LOST as error:
-            raise RunFailed(f"an engine cannot start: {short(error)}") from error
+        except LOSSES as error:
+            raise RunFailed(f"an engine cannot start: {one_line(error)}") from error
         return Engines(self._actors)
 
     def __exit__(self, *error: object) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from gristmill.cluster.connect import WORKER_ENV
-from gristmill.cluster.errors import LOST, RunFailed, short
+from gristmill.cluster.errors import LOSSES, RunFailed, one_line
 from gristmill.generators.families.fit import Fit, Stopped, Told
 from gristmill.generators.families.folder import ModelCard
 from gristmill.records.errors import UserError
@@ -72,11 +72,11 @@ def train(fit: Fit, spec: TrainSpec, tell: Callable[[Told], None], is_stopped: C
     while True:
         try:
             return _attempt(fit, spec, tell, is_stopped)
-        except LOST as error:
+        except LOSSES as error:
             num_lost += 1
             if num_lost > spec.max_retries:
-                raise RunFailed(f"the fit's worker was lost {num_lost} times, last: {short(error)}") from error
-            logger.warning(f"the fit's worker was lost ({short(error)}); going on from the last checkpoint")
+                raise RunFailed(f"the fit's worker was lost {num_lost} times, last: {one_line(error)}") from error
+            logger.warning(f"the fit's worker was lost ({one_line(error)}); going on from the last checkpoint")
 
 
 def _attempt(
@@ -108,9 +108,9 @@ def _attempt(
         cause = error.cause
         if isinstance(cause, UserError):
             raise cause from None
-        if isinstance(cause, LOST):
+        if isinstance(cause, LOSSES):
             raise cause from error
-        raise RunFailed(f"the fit failed: {type(cause).__name__}: {short(cause)}") from error
+        raise RunFailed(f"the fit failed: {type(cause).__name__}: {one_line(cause)}") from error
     finally:
         ray.kill(trainer)
 

@@ -1,4 +1,4 @@
-"""A local folder is on the driver's node only: work that touches it must run there."""
+"""Keeps work that touches a local folder on the driver's node, the only node that has it."""
 
 from typing import Any
 
@@ -9,10 +9,10 @@ from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 
 
-def near(*stores: Store) -> dict[str, Any]:
-    """Options for a Ray task that reads or writes the stores: on the driver's node when one of them is a folder.
+def node_options(*stores: Store) -> dict[str, Any]:
+    """Options of a Ray task that reads or writes the stores. With a local folder the task runs on the driver's node.
 
-    Such a task asks for no CPU: engines may hold all that the node has, and it would wait for ever.
+    The task then requests no CPU: engines may hold every CPU of that node, and it would wait forever.
     """
     if not any(isinstance(store, LocalStore) for store in stores):
         return {}

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import ray
 
 from gristmill.cluster.connect import WORKER_ENV
-from gristmill.cluster.errors import LOST, RunFailed, short
+from gristmill.cluster.errors import LOSSES, RunFailed, one_line
 from gristmill.cluster.spec import UnitSpec
 from gristmill.records.errors import UserError
 
@@ -119,20 +119,20 @@ def _answers(
     try:
         answers: list[tuple[str, float, str | None]] = ray.get(ref)
         return answers
-    except LOST as error:
+    except LOSSES as error:
         told: list[tuple[str, float, str | None]] = []
         for unit in bundle:
             tries[unit.key] += 1
             is_over = tries[unit.key] > spec.max_retries
             told.append((unit.key, 0.0, f"its worker was lost {tries[unit.key]} times" if is_over else AGAIN))
         if not told:
-            raise RunFailed(short(error)) from error
+            raise RunFailed(one_line(error)) from error
         return told
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError):
             raise cause from None
-        raise RunFailed(f"a unit failed: {type(cause).__name__}: {short(cause)}") from error
+        raise RunFailed(f"a unit failed: {type(cause).__name__}: {one_line(cause)}") from error
 
 
 def _fail(progress: Progress, after: dict[str, list[Unit]], key: str, why: str) -> None:

@@ -1,1 +1,1 @@
-"""What answers: language models behind one contract. Imports records only."""
+"""Engines: language models behind one interface. Imports records only."""

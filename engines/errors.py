@@ -1,8 +1,8 @@
-"""What goes wrong with an engine: one ask that it refuses, or the engine itself."""
+"""Errors of engines: a refused ask, or a failure of the engine itself."""
 
 
 class AskRefused(Exception):
-    """This one ask cannot be served, whatever engine tries; `reason` goes into the row's reject."""
+    """No engine can serve this ask; `reason` goes into the `reject` of its row."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
@@ -11,13 +11,13 @@ class AskRefused(Exception):
 
 
 class EngineDead(Exception):
-    """The engine itself has failed: the replica must be restarted, and the lot tried again elsewhere."""
+    """The engine has failed: the replica must be restarted and the lot retried."""
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the engine lives and refuses one request; anything else is taken for the engine's own failure.
+    """Whether the engine is alive and refused one request; any other error counts as a failure of the engine.
 
-    Told by name, because the classes move between releases and some are raised `from` the true cause.
+    Classes are compared by name: they move between releases of vLLM, and some are raised `from` the true cause.
     """
     names = {c.__name__ for c in type(error).__mro__}
     if names & {"EngineDeadError"}:

@@ -1,8 +1,8 @@
-"""Ends an engine's processes when the process that started them is gone, however it died.
+"""Ends the processes of an engine when the process that started them is gone, however it died.
 
-vLLM runs its engine core and workers as children, and a SIGKILL of the parent can leave them behind, holding the
-device. `Guard` marks every process that is started from now on with a variable of its environment and starts a watcher
-(this file, run as a script) that outlives the parent: when the parent is gone, the watcher kills what bears the mark.
+vLLM runs its engine core and workers as child processes. A SIGKILL of the parent can leave them behind, holding the
+device. `Guard` sets a mark in the environment, which all later child processes inherit, and starts a watcher (this
+file, run as a script). The watcher outlives the parent and then kills all processes with the mark.
 """
 
 import os
@@ -18,7 +18,7 @@ SWEEP_S = 20.0
 
 
 class Guard:
-    """Watches from its making until `stop`, which ends what is left of the engine. One at a time in a process."""
+    """Active from its construction until `stop`, which ends the rest of the engine. One at a time in a process."""
 
     def __init__(self) -> None:
         self._mark = mark = secrets.token_hex(8)
@@ -30,11 +30,11 @@ class Guard:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=env,
-            start_new_session=True,  # whoever kills our process group must not kill the watcher
+            start_new_session=True,  # a signal to our process group must not reach the watcher
         )
 
     def stop(self) -> None:
-        """Kill the marked processes that are still there; returns when they are gone."""
+        """Kill the remaining marked processes; returns when they are gone."""
         self._watcher.kill()
         self._watcher.wait()
         sweep(self._mark)
@@ -42,23 +42,23 @@ class Guard:
 
 
 def marked(mark: str) -> list[int]:
-    """Processes started with the mark in their environment; zombies have none."""
-    sought = f"{MARK}={mark}".encode()
-    found = []
+    """Pids of the processes with the mark in their environment; zombies have no environment."""
+    entry = f"{MARK}={mark}".encode()
+    pids = []
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
         try:
             with open(f"/proc/{name}/environ", "rb") as file:
-                if sought in file.read().split(b"\0"):
-                    found.append(int(name))
+                if entry in file.read().split(b"\0"):
+                    pids.append(int(name))
         except OSError:
-            continue  # gone meanwhile, or another user's
-    return found
+            continue  # ended meanwhile, or of another user
+    return pids
 
 
 def sweep(mark: str) -> None:
-    """Kill all that bear the mark, also those that one of them starts meanwhile."""
+    """Kill all processes with the mark, also those that they start meanwhile."""
     end = time.monotonic() + SWEEP_S
     while (pids := marked(mark)) and time.monotonic() < end:
         for pid in pids:

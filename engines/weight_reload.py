@@ -1,4 +1,4 @@
-"""An engine that outlives the models that it serves: the next one's weights go into it as it runs."""
+"""An engine that outlives the models it serves: the weights of the next model are loaded while it runs."""
 
 import asyncio
 import hashlib
@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.engines.served import ModelSpec
-from gristmill.engines.throttle import Gate
+from gristmill.engines.throttle import Throttle
 from gristmill.engines.vllm import AskRefused, Engine, EngineDead
 from gristmill.records.errors import UserError
 
 WEIGHTS = ".safetensors"
 
 
-class Swapping:
-    """Serves one model at a time, whichever is asked for. Everything is called on one event loop."""
+class ReloadingEngine:
+    """Serves one model at a time, the model of each call. All methods are called on one event loop."""
 
     def __init__(self, spec: ModelSpec, max_retries: int) -> None:
-        """`spec` says what the engine takes; the model and its arguments come with each call."""
+        """`spec` states the resources of the engine; each call names its model and its arguments."""
         self.spec, self.max_retries = spec, max_retries
         self.num_waiting = 0
         self._engine: Engine | None = None
         self._shape = self._model = ""
         self._lock = asyncio.Lock()
-        self._gate = Gate(spec.max_in_flight)
+        self._throttle = Throttle(spec.max_in_flight)
 
     async def texts(
         self,
@@ -36,21 +36,21 @@ class Swapping:
         seeds: Sequence[int],
         sampling: Mapping[str, Any],
     ) -> list[str]:
-        """What the model of `files` (as transformers reads them) writes after each prompt.
+        """The text that the model in `files` (as transformers reads them) writes after each prompt.
 
-        An engine that dies is started again, `max_retries` times. Raises UserError for an ask that it refuses.
+        An engine that dies is restarted up to `max_retries` times. Raises UserError when it refuses an ask.
         """
         self.num_waiting += 1
         try:
             async with self._lock:
-                for left in range(self.max_retries, -1, -1):
+                for retries_left in range(self.max_retries, -1, -1):
                     try:
                         engine = await self._serve(files, args)
                         jobs = [engine.chat(p, sampling, s) for p, s in zip(prompts, seeds)]
-                        return [reply.text for reply in await self._gate.gather(jobs) if reply is not None]
+                        return [reply.text for reply in await self._throttle.gather(jobs) if reply is not None]
                     except EngineDead:
                         self.close()
-                        if not left:
+                        if not retries_left:
                             raise
                     except AskRefused as refused:
                         raise UserError(f"the engine refuses an ask: {refused.reason} ({refused.detail})") from None
@@ -59,9 +59,9 @@ class Swapping:
             self.num_waiting -= 1
 
     async def _serve(self, files: Mapping[str, bytes], args: Mapping[str, Any]) -> Engine:
-        """An engine with these weights in it: the one that runs, if the model has the shape of the last."""
-        others = {name: data for name, data in files.items() if not name.endswith(WEIGHTS)}
-        shape, model = _digest(others, repr(sorted(args.items()))), _digest(files)
+        """An engine with these weights: the running engine, if config and tokenizer are the same as before."""
+        other_files = {name: data for name, data in files.items() if not name.endswith(WEIGHTS)}
+        shape, model = _digest(other_files, repr(sorted(args.items()))), _digest(files)
         if self._engine is not None and (shape, model) == (self._shape, self._model):
             return self._engine
         with tempfile.TemporaryDirectory() as folder:
@@ -84,8 +84,8 @@ class Swapping:
             engine.close()
 
 
-def _digest(files: Mapping[str, bytes], more: str = "") -> str:
-    whole = hashlib.blake2b(more.encode(), digest_size=16)
+def _digest(files: Mapping[str, bytes], extra: str = "") -> str:
+    whole = hashlib.blake2b(extra.encode(), digest_size=16)
     for name in sorted(files):
         whole.update(name.encode() + b"\0" + hashlib.blake2b(files[name], digest_size=16).digest())
     return whole.hexdigest()

@@ -1,1 +1,1 @@
-"""What flows: schema, identity, lots, shards and the stores they lie in. Imports nothing above it."""
+"""Rows and their storage: schema, identity, lots, shards, stores. Imports no other folder of the package."""

@@ -1,4 +1,4 @@
-"""Content digests of inputs, so that identity follows what a file holds and never where it lies."""
+"""Content digests of inputs: identity depends on the content of a file and never on its location."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ EDGE_BYTES = 64 * 1024
 
 
 def digest_object(store: Store, name: str, size: int) -> str:
-    """Hex digest over an object's size and its first and last 64 KiB: cheap for weights and corpora of any size."""
+    """Hex digest over the size and the first and last 64 KiB of an object: cheap for files of any size."""
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     with store.open(name) as file:
         digest.update(file.read(EDGE_BYTES))

@@ -1,14 +1,14 @@
-"""The one error that a user is meant to read."""
+"""Errors with a message for the user."""
 
 
 class UserError(Exception):
-    """Something the user asked for cannot be done; the message is one line and says what to do.
+    """A command cannot be carried out; the message is one line and names a remedy.
 
-    The command line prints it without a traceback and exits with 2. Our own bugs are never a UserError.
+    The command line prints it without a traceback and exits with 2. A bug of the program is never a UserError.
     """
 
 
 class Conflict(UserError):
-    """An object that was to be written only if absent is already there: another driver has written it."""
+    """An if-absent put found the object: another driver has written it."""
 
-    num_retries = 0  # requests that the client had repeated before the answer: the "other" may be ourselves
+    num_retries = 0  # retries before the answer: with retries, the other writer may be the same put

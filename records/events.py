@@ -1,8 +1,8 @@
-"""What happened when: the structured log of a run, one JSON object a line, in parts under `events/` beside the shards.
+"""The structured log of a run: JSON lines in parts under `events/` beside the shards.
 
 {"t": UTC time, "run": 12 characters of the fingerprint, "start": number of the driver's start, "event": ...,
-"lot": ..., "stage": ..., ...values}. Events are for people and collectors: no verdict and no resume depends on them, so
-a store in trouble may cost events, never a row.
+"lot": ..., "stage": ..., ...values}. Events are for people and collectors. No verdict and no resume depends on them, so
+a store in trouble can lose events, but no row.
 """
 
 import json
@@ -22,8 +22,8 @@ from gristmill.records.stores.contract import Store
 
 FOLDER = "events"
 PART = re.compile(rf"{FOLDER}/start-(\d+)-(\d+)\.jsonl")
-PART_BYTES = 256 * 1024  # a part is put again with what has come since, until it is so long: few objects in a long run
-MAX_PENDING = 100_000  # lines kept in memory while the store does not take them
+PART_BYTES = 256 * 1024  # a part is rewritten with new lines up to this size, so that a long run has few objects
+MAX_PENDING = 100_000  # lines in memory during an outage of the store
 MAX_CHARS = 500  # of one string value
 MIN_SECRET_CHARS = 8
 SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -36,13 +36,13 @@ def part_name(start: int, part: int) -> str:
 
 
 def _secrets() -> list[str]:
-    """Values of environment variables that bear the name of a secret: an error's words may quote them."""
-    found = {v for k, v in os.environ.items() if SECRET_NAMES.search(k) and len(v) >= MIN_SECRET_CHARS}
-    return sorted(found, key=lambda v: (-len(v), v))
+    """Values of environment variables with the name of a secret: messages of errors may quote them."""
+    values = {v for k, v in os.environ.items() if SECRET_NAMES.search(k) and len(v) >= MIN_SECRET_CHARS}
+    return sorted(values, key=lambda v: (-len(v), v))
 
 
 class Events:
-    """The log of one start of a driver. `note` may be called from any thread; `flush` from one now and then."""
+    """The log of a start of the driver. Any thread may call `note`; one thread calls `flush` regularly."""
 
     def __init__(self, store: Store, run: str, start: int, echo: bool = False) -> None:
         """`run` is the fingerprint, `start` the number of the driver's start; with `echo` lines go to stderr too."""
@@ -50,9 +50,9 @@ class Events:
         self._pending: deque[bytes] = deque()
         self._num_dropped = 0
         self._secrets = _secrets()
-        self._lock = threading.Lock()  # over the two above; never held while the store is at work
+        self._lock = threading.Lock()  # of the pending lines; not held during requests to the store
         self._flushing = threading.Lock()
-        self._part, self._so_far = 0, b""  # the part that is being filled, and what it holds
+        self._part, self._so_far = 0, b""  # the number and the content of the current part
 
     def note(
         self, event: str, *, lot: int | None = None, stage: str | None = None, echo: bool = True, **values: Any
@@ -65,7 +65,7 @@ class Events:
         line |= {k: v for k, v in (("lot", lot), ("stage", stage)) if v is not None}
         for name, value in values.items():
             line.setdefault(name, self._plain(value))
-        with self._lock:  # the time is taken inside, so that lines lie in the order of their times
+        with self._lock:  # the time is taken inside, so that lines are in the order of their times
             text = self._text(line)
             self._pending.append(text.encode() + b"\n")
             if len(self._pending) > MAX_PENDING:
@@ -75,7 +75,7 @@ class Events:
             try:
                 sys.stderr.write(text + "\n")
                 sys.stderr.flush()
-            except (OSError, ValueError):  # its reader is gone
+            except (OSError, ValueError):  # the reader of the pipe is gone
                 self.echo = False
 
     def _text(self, line: dict[str, Any]) -> str:
@@ -83,7 +83,7 @@ class Events:
         return json.dumps(line, ensure_ascii=False, allow_nan=False)
 
     def _plain(self, value: Any) -> Any:
-        """`value` as JSON knows it: numpy's scalars as Python's, no nan; texts without secrets and cut short."""
+        """`value` for JSON: scalars of numpy as Python scalars, NaN as null, texts without secrets and shortened."""
         if isinstance(value, bool | int) or value is None:
             return value
         if isinstance(value, float):
@@ -100,15 +100,15 @@ class Events:
         return self._plain(value.tolist() if hasattr(value, "tolist") else str(value))
 
     def flush(self) -> None:
-        """Put what has come since the last flush. A store that fails is tried again at the next flush."""
+        """Write the lines since the last flush. After a failure of the store, the next flush retries."""
         with self._flushing:
             with self._lock:
                 fresh, self._pending = self._pending, deque()
                 num_dropped, self._num_dropped = self._num_dropped, 0
                 lines = list(fresh)
                 if num_dropped:
-                    told = {"t": "", "run": self.run, "start": self.start, "event": "dropped", "num": num_dropped}
-                    lines.append(self._text(told).encode() + b"\n")
+                    dropped = {"t": "", "run": self.run, "start": self.start, "event": "dropped", "num": num_dropped}
+                    lines.append(self._text(dropped).encode() + b"\n")
             if not lines:
                 return
             data = self._so_far + b"".join(lines)
@@ -128,32 +128,32 @@ class Events:
                 self._part, self._so_far = self._part + 1, b""
 
     def _put(self, data: bytes) -> None:
-        """Write the current part. One that somebody else has written under this name is left alone."""
+        """Write the current part. A part of another driver under the same name is kept."""
         while not self._so_far:
             name = part_name(self.start, self._part)
             try:
                 self.store.put(name, data, if_absent=True)
                 return
             except Conflict:
-                there = self.store.read_if_there(name)
-                if there is not None and data.startswith(there):
-                    break  # our own put, of which we were told that it had failed
+                stored = self.store.read_if_there(name)
+                if stored is not None and data.startswith(stored):
+                    break  # an earlier put of this log, whose answer was lost
                 self._part += 1
         self.store.put(part_name(self.start, self._part), data)
 
 
 def parts(store: Store) -> list[str]:
     """The names of all parts, in order of start and time."""
-    found = [
+    numbered = [
         (int(match[1]), int(match[2]), e.name) for e in store.list(f"{FOLDER}/") if (match := PART.fullmatch(e.name))
     ]
-    return [name for _, _, name in sorted(found)]
+    return [name for _, _, name in sorted(numbered)]
 
 
 def read_events(store: Store, names: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """All events (or those of some parts), in order of start and time; what is torn or foreign is left out.
+    """All events (or those of some parts), in order of start and time. Lines that are not events are skipped.
 
-    Parts are read some at a time, so memory does not grow with the log. Raises UserError for a store in trouble.
+    Parts are read in groups, so memory does not grow with the log. Raises UserError for a store in trouble.
     """
     names = parts(store) if names is None else names
     with ThreadPoolExecutor(NUM_READERS) as pool:
@@ -166,12 +166,12 @@ def read_events(store: Store, names: Sequence[str] | None = None) -> Iterator[di
 
 
 def newest_events(store: Store, num_parts: int = 2) -> list[dict[str, Any]]:
-    """The events of the last parts: what a display of a run that goes on needs, at the cost of a listing."""
+    """The events of the last parts, for the display of a run; takes a listing."""
     return list(read_events(store, parts(store)[-num_parts:]))
 
 
 def when(event: dict[str, Any]) -> datetime:
-    """The time of an event, with its zone."""
+    """The time of an event, with its time zone."""
     return datetime.fromisoformat(event["t"])
 
 

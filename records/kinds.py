@@ -1,4 +1,4 @@
-"""From the `kind` of a recipe's table to the class that it names, imported only when it is named."""
+"""From the `kind` in a recipe to its class, which is imported on demand."""
 
 from collections.abc import Mapping
 from importlib import import_module
@@ -11,7 +11,7 @@ Kinds = Mapping[str, tuple[str, str]]  # kind -> (module, class)
 
 
 def kind_class(kinds: Kinds, kind: str, what: str) -> Any:
-    """The class of `kind`. Raises UserError that names the nearest one; `what` is "stage", "method", ..."""
+    """The class of `kind`; `what` is "stage", "method", ... Raises UserError with the nearest kind."""
     if kind not in kinds:
         raise UserError(f"{what}: unknown kind '{kind}'{nearest(kind, kinds)}")
     module, name = kinds[kind]

@@ -1,7 +1,7 @@
-"""One driver per output: a lease that its holder renews, so that a second driver stops before it makes anything.
+"""The lease of an output: its driver renews it, so that a second driver stops before it makes rows.
 
-The lease is a courtesy that saves work; what protects the data is the if-absent put of the kept shard. It needs no
-synchronised clocks: a rival is alive when its beat changes while we watch, or when its process runs on this host.
+The lease saves work; the if-absent put of the kept shard protects the data. The lease needs no synchronised clocks. Its
+holder is alive when the beat changes while we watch, or when its process runs on this host.
 """
 
 import json
@@ -14,7 +14,7 @@ import time
 from typing import Any
 
 from gristmill.records.errors import Conflict, UserError
-from gristmill.records.processes import knows_processes, process_start
+from gristmill.records.processes import has_process_table, process_start
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.retry import patience
 
@@ -23,16 +23,16 @@ logger = logging.getLogger(__name__)
 NAME = "lease.json"
 BEAT_S = 5.0
 DEAD_S = 20.0
-RELEASE_S = 10.0  # a lease that cannot be given back by then stays: its process will be gone, so anybody may take it
+RELEASE_S = 10.0  # a lease that is not released by then remains; its process is gone, so others may take it
 
 
 class Lease:
-    """Held between `acquire` and `release`; `lost` is set when somebody else has taken it."""
+    """Held between `acquire` and `release`; `lost` is set when another driver has taken it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.token = secrets.token_hex(8)
-        self.lost: str | None = None  # who has it now
+        self.lost: str | None = None  # the driver that has it now
         self._beat = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -54,7 +54,7 @@ class Lease:
     def acquire(self) -> None:
         """Take the lease. Raises UserError when another driver holds it and is alive.
 
-        `say` is called with one line when we have to watch a silent rival for `DEAD_S` seconds.
+        A driver on another host is watched for `DEAD_S` seconds; this is logged.
         """
         try:
             self.store.put(NAME, self._content(), if_absent=True)
@@ -67,21 +67,21 @@ class Lease:
     def _outlive(self, held: dict[str, Any] | None) -> None:
         if not held or held.get("token") == self.token:
             return
-        if held.get("host") == socket.gethostname() and knows_processes():
+        if held.get("host") == socket.gethostname() and has_process_table():
             if process_start(int(held["pid"])) != held.get("process_start"):
                 return
             self._refuse(held)
         logger.info(
-            f"{self.store.uri} was last written by {who(held)}; watching {DEAD_S:.0f} s whether that one is alive"
+            f"{self.store.uri} was last written by {who(held)}; watching for {DEAD_S:.0f} s whether it is alive"
         )
         end = time.monotonic() + DEAD_S
         while time.monotonic() < end:
             time.sleep(1.0)
-            seen = self._read()
-            if seen is None:
+            current = self._read()
+            if current is None:
                 return
-            if (seen.get("token"), seen.get("beat")) != (held.get("token"), held.get("beat")):
-                self._refuse(seen)
+            if (current.get("token"), current.get("beat")) != (held.get("token"), held.get("beat")):
+                self._refuse(current)
 
     def _refuse(self, held: dict[str, Any]) -> None:
         raise UserError(
@@ -92,18 +92,18 @@ class Lease:
     def _renew(self) -> None:
         while not self._stop.wait(BEAT_S):
             try:
-                with patience(BEAT_S):  # a put that is tried for long may hit the lease of a successor
+                with patience(BEAT_S):  # a put with long retries may overwrite the lease of a successor
                     held = self._read()
                     if not held or held.get("token") != self.token:
-                        self.lost = who(held) if held else "somebody who removed lease.json"
+                        self.lost = who(held) if held else "a process that removed lease.json"
                         return
                     self._beat += 1
                     self.store.put(NAME, self._content())
             except (UserError, OSError):
-                continue  # a store in trouble stops the run at its next commit, with the store's own words
+                continue  # the next commit reports a store in trouble
 
     def release(self) -> None:
-        """Give the lease back. Raises nothing and returns within `RELEASE_S`, whatever state the store is in."""
+        """Release the lease. Raises nothing and returns within `RELEASE_S`, whatever the state of the store."""
         self._stop.set()
         ender = threading.Thread(target=self._let_go, name="lease-end", daemon=True)
         ender.start()
@@ -119,11 +119,11 @@ class Lease:
                 if (held := self._read()) and held.get("token") == self.token:
                     self.store.delete(NAME)
         except (UserError, OSError):
-            return  # the run ends with its own words, and a left lease holds nobody up for longer than DEAD_S
+            return  # the run reports its own error, and a remaining lease delays others by DEAD_S at most
 
 
 def is_alive(held: dict[str, Any]) -> bool | None:
-    """Whether the holder's process runs; None when that cannot be seen from this host, only its beat be watched."""
+    """Whether the process of the holder runs; None when it is on another host, where only its beat shows that."""
     if held.get("host") != socket.gethostname() or not os.path.isdir("/proc/self"):
         return None
     try:
@@ -133,4 +133,5 @@ def is_alive(held: dict[str, Any]) -> bool | None:
 
 
 def who(held: dict[str, Any]) -> str:
+    """The holder of a lease, for messages."""
     return f"process {held.get('pid')} on {held.get('host')}"

@@ -1,4 +1,4 @@
-"""What is committed: a listing of kept shards, plus the footers that the manifest has not counted yet."""
+"""The committed lots: a listing of kept shards, and the footers that the manifest does not count yet."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,26 +14,26 @@ NUM_THREADS = 16
 
 
 def lots_in(store: Store, folder: str) -> dict[int, int]:
-    """Lot number to shard size in bytes, for one of the two folders. Grows with lots, not with rows."""
-    found = {}
+    """Lot number to shard size in bytes, for `kept` or `rejected`. Memory grows with lots, not with rows."""
+    sizes = {}
     for entry in store.list(f"{folder}/"):
         lot = lot_number(entry.name)
         if lot is not None:
-            found[lot] = entry.size
-    return found
+            sizes[lot] = entry.size
+    return sizes
 
 
 def committed(store: Store) -> dict[int, int]:
-    """The committed lots with the size of their kept shards; they are a prefix 0..n-1.
+    """The committed lots 0..n-1 with the sizes of their kept shards.
 
-    Raises UserError when a shard inside the prefix is gone: nothing may be made on top of a hole.
+    Raises UserError when a shard between them is missing.
     """
     lots = lots_in(store, KEPT)
     for expected in range(len(lots)):
         if expected not in lots:
             raise UserError(
                 f"{store.path(shard_name(KEPT, expected))} is missing though later lots are committed; "
-                f"put it back or start in a new --out (gristmill audit {store.uri} tells more)"
+                f"put it back or start in a new --out (details: gristmill audit {store.uri})"
             )
     return lots
 
@@ -41,18 +41,18 @@ def committed(store: Store) -> dict[int, int]:
 def summaries(store: Store, lots: Iterable[int]) -> list[Summary]:
     """The summaries of committed lots, read from their footers."""
 
-    def one(lot: int) -> Summary:
+    def summary_of(lot: int) -> Summary:
         try:
             return read_meta(store, lot)["summary"]
         except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{store.path(shard_name(KEPT, lot))}: not a shard of gristmill ({error})") from None
+            raise UserError(f"{store.path(shard_name(KEPT, lot))}: cannot be read as a shard ({error})") from None
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return list(pool.map(one, lots))
+        return list(pool.map(summary_of, lots))
 
 
 def totals(store: Store, manifest: Manifest, lots: dict[int, int]) -> Summary:
-    """Totals over all committed lots. The manifest's own totals are the start, if they cover a prefix of `lots`."""
+    """Totals over all committed lots: those of the manifest, if it covers a prefix of `lots`, and of later footers."""
     whole = Summary()
     if manifest.totals.num_lots <= len(lots):
         whole.add(manifest.totals)
@@ -63,5 +63,5 @@ def totals(store: Store, manifest: Manifest, lots: dict[int, int]) -> Summary:
 
 
 def orphans(store: Store, num_lots: int) -> list[str]:
-    """Rejected shards whose lot was never committed: a run died between its two puts."""
+    """Rejected shards of lots that are not committed: a driver died between the two puts of a lot."""
     return [shard_name(REJECTED, lot) for lot in sorted(lots_in(store, REJECTED)) if lot >= num_lots]

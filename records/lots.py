@@ -1,4 +1,4 @@
-"""Where rows are born: the asks of a lot with their ids and seeds, from literals alone."""
+"""The asks of a lot with their ids and seeds, made from literals alone. No other code makes rows."""
 
 import json
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from gristmill.records.schema import ask_schema, clean
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that a lot's asks are made from, apart from the source's rows."""
+    """Everything that decides the asks of a lot, apart from the rows of the source."""
 
     fingerprint: str
     lot_size: int
-    num_asks: int | None  # None: without end (a source that cycles)
+    num_asks: int | None  # None: unlimited (a source that cycles)
     num_source_rows: int
     generator: str
     model: str | None = None
@@ -26,20 +26,20 @@ class Plan:
     carry: tuple[str, ...] = ()
     generation: int = 0
     origin: str = "synthetic"
-    round_lots: int | None = None  # lots of a round: those of the next are born when these are committed
+    round_lots: int | None = None  # lots of a round; the asks of the next round are made when these lots are committed
 
     @property
     def num_lots(self) -> int | None:
         return None if self.num_asks is None else -(-self.num_asks // self.lot_size)
 
     def span(self, lot: int) -> tuple[int, int]:
-        """Ask numbers [start, stop) of a lot."""
+        """The range of ask numbers [start, stop) of a lot."""
         start = lot * self.lot_size
         stop = start + self.lot_size
         return start, stop if self.num_asks is None else min(stop, self.num_asks)
 
-    def may_be_born(self, lot: int, num_committed: int) -> bool:
-        """Whether all that the asks of a lot are made of is there."""
+    def is_ready(self, lot: int, num_committed: int) -> bool:
+        """Whether all earlier rounds, whose rows the asks of this lot may use, are committed."""
         return self.round_lots is None or num_committed >= lot // self.round_lots * self.round_lots
 
     @property
@@ -48,10 +48,10 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Unborn:
-    """A lot as it travels to the worker that takes it first: its source rows, from which its asks follow.
+class SourceLot:
+    """A lot before its asks are made: the plan and its source rows.
 
-    The driver of a thousand engines has better things to do than to hash row ids.
+    A worker makes the asks: hashing the ids for a thousand engines is too much work for the driver.
     """
 
     plan: Plan
@@ -60,33 +60,33 @@ class Unborn:
 
     @property
     def nbytes(self) -> int:
-        """About what it takes as a message."""
+        """The approximate size as a message."""
         return sum([len(text) for _, text in self.rows]) + 64 * len(self.rows)
 
 
-class Asked(Protocol):
-    """What asks are made from: a source, or one that grows with the run (see gristmill.records.rounds)."""
+class AskSource(Protocol):
+    """Rows to make asks from: a source, or a source that grows with the run (gristmill.records.rounds)."""
 
-    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
-        """(source id, JSON text) of asks [start, stop), by going round `num_rows` rows."""
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+        """(source id, JSON text) of asks [start, stop), which cycle through `num_rows` rows."""
 
 
-def unborn(plan: Plan, source: Asked, lot: int) -> Unborn:
-    """A lot before its asks are made.
+def source_lot(plan: Plan, source: AskSource, lot: int) -> SourceLot:
+    """The source rows of a lot.
 
-    Ask i reads source row i modulo the number of source rows, so every row is asked once before any is asked twice.
+    Ask i reads source row i modulo the number of source rows, so each row is used once before any is used twice.
     """
-    return Unborn(plan, lot, source.asked(*plan.span(lot), plan.num_source_rows))
+    return SourceLot(plan, lot, source.ask_rows(*plan.span(lot), plan.num_source_rows))
 
 
-def born(lot: Unborn | pa.RecordBatch) -> pa.RecordBatch:
-    """The rows of a lot, which are made here if it has none yet."""
-    return _asks(lot.plan, lot.lot, lot.rows) if isinstance(lot, Unborn) else lot
+def ask_batch(lot: SourceLot | pa.RecordBatch) -> pa.RecordBatch:
+    """The rows of a lot; the asks of a SourceLot are made here."""
+    return _asks(lot.plan, lot.lot, lot.rows) if isinstance(lot, SourceLot) else lot
 
 
-def asks(plan: Plan, source: Asked, lot: int) -> pa.RecordBatch:
-    """The asks of one lot, with the schema `gristmill.records.schema.ask_schema(plan.carried)`."""
-    return born(unborn(plan, source, lot))
+def asks(plan: Plan, source: AskSource, lot: int) -> pa.RecordBatch:
+    """The asks of a lot, with the schema `gristmill.records.schema.ask_schema(plan.carried)`."""
+    return ask_batch(source_lot(plan, source, lot))
 
 
 def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBatch:
@@ -94,12 +94,12 @@ def _asks(plan: Plan, lot: int, rows: Sequence[tuple[str, str]]) -> pa.RecordBat
     texts = [text for _, text in rows]
     constant = {
         "lot": pa.array(np.full(count, lot, np.int64)),
-        "origin": _same(plan.origin, count),
+        "origin": _constant(plan.origin, count),
         "generation": pa.array(np.full(count, plan.generation, np.int32)),
-        "generator": _same(plan.generator, count),
-        "model": _same(plan.model, count),
-        "recipe": _same(plan.fingerprint, count),
-        "method": _same(plan.method, count),
+        "generator": _constant(plan.generator, count),
+        "model": _constant(plan.model, count),
+        "recipe": _constant(plan.fingerprint, count),
+        "method": _constant(plan.method, count),
     }
     columns = {
         **constant,
@@ -122,7 +122,7 @@ def _texts(values: list[str]) -> pa.Array:
         return pa.array([clean(value) for value in values], pa.string())
 
 
-def _same(value: str | None, count: int) -> pa.Array:
+def _constant(value: str | None, count: int) -> pa.Array:
     return pa.nulls(count, pa.string()) if value is None else pa.repeat(pa.scalar(value), count)
 
 
@@ -134,7 +134,7 @@ def _carried(names: Sequence[str], texts: Sequence[str]) -> dict[str, pa.Array]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError):
-            row = None  # the generator rejects it
+            row = None  # the generator rejects this row
         for name in names:
             value = row.get(name) if isinstance(row, dict) else None
             is_plain = value is None or isinstance(value, str)

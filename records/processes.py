@@ -1,11 +1,11 @@
-"""Who wrote this, and does that process still live? For what a killed process leaves behind."""
+"""Signatures of processes in the names of files, to recognise leftovers of killed processes."""
 
 import os
 import socket
 
 
 def process_start(pid: int) -> str | None:
-    """Start time of a process in clock ticks since boot, None when it is gone; tells a reused pid apart."""
+    """Start time of a process in clock ticks since boot, None when it is gone. It distinguishes a reused pid."""
     try:
         with open(f"/proc/{pid}/stat") as file:
             fields = file.read().rpartition(")")[2].split()
@@ -14,20 +14,20 @@ def process_start(pid: int) -> str | None:
         return None
 
 
-def knows_processes() -> bool:
-    """Whether this system tells when a process began."""
+def has_process_table() -> bool:
+    """Whether this system provides the start time of processes."""
     return os.path.isdir("/proc/self")
 
 
 def this_process() -> str:
-    """Host, pid and start of this process as one word for file names."""
+    """Host, pid and start time of this process, for file names."""
     return f"{socket.gethostname()}-{os.getpid()}-{process_start(os.getpid()) or 0}"
 
 
-def is_dead(signed: str) -> bool | None:
-    """Whether the process that signed so is gone; None when it cannot be known (another host, no signature)."""
-    host, _, rest = signed.rpartition("-")[0].rpartition("-")
-    pid, start = rest, signed.rpartition("-")[2]
-    if host != socket.gethostname() or not pid.isdigit() or not start.isdigit() or not knows_processes():
+def is_dead(signature: str) -> bool | None:
+    """Whether the process of a signature is gone; None when it is unknown (another host, no signature)."""
+    process, _, start = signature.rpartition("-")
+    host, _, pid = process.rpartition("-")
+    if host != socket.gethostname() or not pid.isdigit() or not start.isdigit() or not has_process_table():
         return None
     return process_start(int(pid)) != start

@@ -1,10 +1,10 @@
-"""Rounds: stretches of lots whose asks read rows that earlier rounds have kept.
+"""Rounds: groups of lots whose asks read the kept rows of earlier rounds.
 
-The lots of a round are born only when every lot before it is committed, and what is committed hangs on no clock: so
-asks that are made of kept rows are as much literals as those of a file, and a resumed run makes them again.
+The asks of a round are made when every earlier lot is committed, and the committed rows do not depend on time. So asks
+from kept rows are literals as those from a file are, and a resumed run makes the same asks.
 
-Two ways to feed them: "row" puts a kept row in the place of the source's (generations of evolution); "examples" puts
-some rows, of the source and kept ones, beside the source's (in-context examples of self-instruct).
+There are two feeds. "row": a kept row replaces the row of the source (generations of evolution). "examples": some rows
+of the source and some kept rows stand beside the row of the source (in-context examples of self-instruct).
 """
 
 import json
@@ -51,7 +51,7 @@ class _Row:
 
 
 class RoundSource:
-    """A source whose rows are drawn from what a run has committed. Holds the fed columns of all kept rows in memory."""
+    """A source that draws from the committed rows of a run. It holds the fed columns of all kept rows in memory."""
 
     def __init__(
         self,
@@ -60,23 +60,23 @@ class RoundSource:
         spec: RoundsSpec,
         feed: str,
         columns: Sequence[str],
-        mark: str,
+        fingerprint: str,
         lot_size: int,
     ) -> None:
-        """`columns`: what is read of kept rows; `mark`: the run's fingerprint, which seeds the draws."""
+        """`columns`: those read from kept rows; `fingerprint`: of the run, the seed of the draws."""
         if feed not in ("row", "examples"):
             raise ValueError(f"feed must be 'row' or 'examples', not {feed!r}")
         self.source, self.store, self.spec, self.feed, self.columns = source, store, spec, feed, tuple(columns)
-        self.mark, self.lot_size = mark, lot_size
-        self._num_read = 0  # rounds whose kept rows are known
+        self.fingerprint, self.lot_size = fingerprint, lot_size
+        self._num_read = 0  # rounds whose kept rows have been read
         self._seeds = [_Row(*row) for row in source.rows(0, source.num_rows)]
         if feed == "row" and len({row.source_id for row in self._seeds}) < len(self._seeds):
-            raise UserError("source.id_column: with [rounds] each row needs an id of its own, and some are alike")
-        self._own: list[_Row] = []
-        self._frontier = self._seeds  # of feed "row": the latest of every line
+            raise UserError("source.id_column: [rounds] needs distinct ids, and some rows have the same id")
+        self._kept: list[_Row] = []
+        self._frontier = self._seeds  # of feed "row": the latest row of every lineage
 
-    def asked(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
-        """(source id, JSON text) of asks [start, stop), which lie in one round; all rounds before are committed."""
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+        """(source id, JSON text) of asks [start, stop) of a round; all earlier rounds are committed."""
         number = start // (self.spec.lots * self.lot_size)
         while self._num_read < number:
             self._read(self._num_read)
@@ -88,7 +88,7 @@ class RoundSource:
         return [self._with_examples(ask) for ask in range(start, stop)]
 
     def _read(self, number: int) -> None:
-        """Take in what a round has kept."""
+        """Read the kept rows of a round."""
         kept: list[_Row] = []
         parents: set[str] = set()
         for lot in range(number * self.spec.lots, (number + 1) * self.spec.lots):
@@ -96,34 +96,34 @@ class RoundSource:
                 table = read_parquet(file, ["id", "source_id", *self.columns])
             for row in table.to_pylist():
                 parents.add(row.pop("source_id"))
-                name = row.pop("id")
-                kept.append(_Row(name, json.dumps(row, ensure_ascii=False)))
+                row_id = row.pop("id")
+                kept.append(_Row(row_id, json.dumps(row, ensure_ascii=False)))
         if self.feed == "examples":
-            self._own += kept
+            self._kept += kept
             return
-        # A line whose asks have all failed stays as it was, and is tried again first of all.
+        # A lineage whose asks were all rejected keeps its row, and comes first in the next round.
         self._frontier = [row for row in self._frontier if row.source_id not in parents] + kept
 
     def _with_examples(self, ask: int) -> tuple[str, str]:
         spec, seed = self.spec, self._seeds[ask % len(self._seeds)]
         random = np.random.Generator(
-            np.random.PCG64(np.random.SeedSequence(int(self.mark, 16), spawn_key=(2**31, EXAMPLES, ask)))
+            np.random.PCG64(np.random.SeedSequence(int(self.fingerprint, 16), spawn_key=(2**31, EXAMPLES, ask)))
         )
-        num_own = min(spec.own_examples, len(self._own))
-        num_seeds = min(spec.seed_examples + spec.own_examples - num_own, len(self._seeds))
+        num_kept = min(spec.own_examples, len(self._kept))
+        num_seeds = min(spec.seed_examples + spec.own_examples - num_kept, len(self._seeds))
         drawn = [self._seeds[i] for i in random.choice(len(self._seeds), num_seeds, replace=False)]
-        drawn += [self._own[i] for i in random.choice(len(self._own), num_own, replace=False)] if num_own else []
+        drawn += [self._kept[i] for i in random.choice(len(self._kept), num_kept, replace=False)] if num_kept else []
         examples = [_object(drawn[i].text) for i in random.permutation(len(drawn))]
         fields = {**_object(seed.text), "examples": [e for e in examples if e]}
         return seed.source_id, json.dumps(fields, ensure_ascii=False)
 
 
 def check_rounds(spec: RoundsSpec, source: Source, samples: int, is_cycle: bool) -> None:
-    """Raise UserError where rounds and source do not go together."""
+    """Raise UserError when rounds and source do not fit together."""
     if samples != 1 or is_cycle:
-        raise UserError("[rounds] says how many asks there are: leave out source.samples and source.cycle")
+        raise UserError("[rounds] decides the number of asks: remove source.samples and source.cycle")
     if source.num_rows > 1_000_000:
-        raise UserError(f"[rounds] holds the source in memory, and {source.num_rows:,} rows are too many for it")
+        raise UserError(f"[rounds] holds the source in memory, and {source.num_rows:,} rows are too many")
 
 
 def _object(text: str) -> dict[str, Any]:

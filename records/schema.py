@@ -1,12 +1,12 @@
-"""The four column groups of every row, known in full before anything starts.
+"""The four column groups of every row; the full schema is fixed before a run starts.
 
 identity    id: string (32 hex), lot: int64, row: int32, seed: int64
 provenance  origin: "real" | "synthetic", generation: int32, generator, model, recipe, method, source_id: string,
             finish: string ("stop", "length", ...), tokens_in: int32, tokens_out: int32
-payload     what the recipe declares (text, prompt, topic, ...)
-findings    what the stages add, then `reject`: null = the row is alive, else "stage:reason"
+payload     declared by the recipe (text, prompt, topic, ...)
+findings    added by the stages, then `reject`: null = the row is alive, else "stage:reason"
 
-While a lot is under way its batch also has `ask`, the JSON text of the source row; shards never hold it.
+The batch of a lot in flight also has `ask`, the JSON text of the source row; shards do not have it.
 """
 
 import json
@@ -40,38 +40,38 @@ RESERVED = {f.name for f in [*IDENTITY, *PROVENANCE, ASK, REJECT]}
 
 
 def ask_schema(carried: Sequence[pa.Field] = ()) -> pa.Schema:
-    """The schema of a lot's asks, before a generator has seen them."""
+    """The schema of the asks of a lot, before the generator runs."""
     return pa.schema([*IDENTITY, *PROVENANCE, ASK, *carried, REJECT])
 
 
 def full_schema(payload: Sequence[pa.Field], findings: Sequence[pa.Field]) -> pa.Schema:
     """The schema of every shard of a run.
 
-    Raises ValueError when two columns bear the same name.
+    Raises ValueError when two columns have the same name.
     """
     fields = [*IDENTITY, *PROVENANCE, *payload, *findings, REJECT]
-    seen: set[str] = set()
+    names: set[str] = set()
     for field in fields:
-        if field.name in seen or field.name == ASK.name:
+        if field.name in names or field.name == ASK.name:
             raise ValueError(f"column '{field.name}' is declared twice")
-        seen.add(field.name)
+        names.add(field.name)
     return with_images(pa.schema(fields))
 
 
 def with_images(schema: pa.Schema) -> pa.Schema:
-    """`schema` with the note by which `datasets` decodes its image columns; without images, as it is."""
+    """`schema` with the metadata by which `datasets` decodes its image columns; unchanged without images."""
     images = {f.name: {"_type": "Image"} for f in schema if f.type == IMAGE}
-    note = json.dumps({"info": {"features": images}})
-    return schema.with_metadata({"huggingface": note}) if images else schema
+    metadata = json.dumps({"info": {"features": images}})
+    return schema.with_metadata({"huggingface": metadata}) if images else schema
 
 
 def clean(text: str) -> str:
-    """`text` with lone surrogates (as broken JSON escapes leave them) as "?": Arrow takes valid Unicode only."""
+    """`text` with "?" for lone surrogates (of broken JSON escapes): Arrow accepts only valid Unicode."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def set_column(batch: pa.RecordBatch, field: pa.Field, column: pa.Array) -> pa.RecordBatch:
-    """`batch` with `field` replaced by `column` where it exists, else added before `reject`."""
+    """`batch` with `column` in place of the column of that name, or added before `reject`."""
     names = batch.schema.names
     if field.name in names:
         return batch.set_column(names.index(field.name), field, column)

@@ -1,7 +1,7 @@
-"""Where rows are parted: a lot becomes one kept shard and at most one rejected shard.
+"""The shards of a lot: a kept shard and at most one rejected shard. No other code separates kept from rejected rows.
 
 The rejected shard is written first, the kept shard last and only if absent: the kept shard is the commit. Its footer
-holds the lot's summary and the digest of its rejected shard, so totals survive without reading a row.
+holds the summary of the lot and the digest of its rejected shard, so that totals need no rows.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ LabelCounts = Mapping[str, dict[str, int]]  # stage -> label -> rows
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """`[output]` of a recipe: how shards are written. Changes bytes, not rows, and so bears identity too."""
+    """`[output]` of a recipe: how shards are written. It changes bytes, so it is part of the identity."""
 
     compression_level: int = 3  # Level of zstd, 1 to 19.
     row_group_rows: int = 8192  # Rows in a Parquet row group.
@@ -49,9 +49,9 @@ class Summary:
     tokens_in: int = 0
     tokens_out: int = 0
     kept_tokens: int = 0  # tokens_out of kept rows
-    rejected_tokens: dict[str, int] = field(default_factory=dict)  # tokens_out by reason: what the filters cost
-    kept_bytes: int = 0  # not known to a lot's own summary; filled from the listing
-    # Of stages that balance: rows by label that came to the stage, and those of them that are kept.
+    rejected_tokens: dict[str, int] = field(default_factory=dict)  # tokens_out by reason: the cost of the filters
+    kept_bytes: int = 0  # unknown to the summary of a lot; filled from the listing
+    # Of stages that balance, by stage and label: rows that reached the stage, and kept rows.
     offered: dict[str, dict[str, int]] = field(default_factory=dict)
     admitted: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -77,7 +77,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A parted lot, ready to be put."""
+    """The encoded shards of a lot."""
 
     lot: int
     kept: bytes
@@ -90,7 +90,7 @@ def shard_name(folder: str, lot: int) -> str:
 
 
 def lot_number(name: str) -> int | None:
-    """The lot of a shard's name, None for any other object."""
+    """The lot number in the name of a shard, None for any other object."""
     stem = name.rsplit("/", 1)[-1]
     if not (stem.startswith("part-") and stem.endswith(".parquet")):
         return None
@@ -99,7 +99,7 @@ def lot_number(name: str) -> int | None:
 
 
 def summarise(table: pa.Table) -> Summary:
-    """Counts over one lot's rows."""
+    """Counts over the rows of a lot."""
     reject = table.column(REJECT.name)
     rejects = pa.table({"reason": reject, "tokens": table.column("tokens_out")}).filter(reject.is_valid())
     by_reason = rejects.group_by("reason").aggregate([([], "count_all"), ("tokens", "sum")]).sort_by("reason")
@@ -121,11 +121,11 @@ def summarise(table: pa.Table) -> Summary:
 def encode(
     batch: pa.RecordBatch, schema: pa.Schema, lot: int, spec: OutputSpec, labels: Sequence[LabelCounts] = ({}, {})
 ) -> Encoded:
-    """Part a finished lot into Parquet bytes; the same batch gives the same bytes.
+    """Separate the rows of a finished lot and encode them as Parquet; the same batch gives the same bytes.
 
-    `labels`: what goes into the summary as offered and admitted.
+    `labels`: `offered` and `admitted` of the summary.
 
-    Raises ValueError when the batch lacks a column of the run's schema or has it in another type.
+    Raises ValueError when a column of the schema is missing in the batch or has another type.
     """
     missing = [f.name for f in schema if f.name not in batch.schema.names]
     if missing:
@@ -133,7 +133,7 @@ def encode(
     table = pa.Table.from_batches([batch]).select(schema.names)
     if table.schema.types != schema.types:
         raise ValueError(f"lot {lot} does not fit the run's schema:\n{table.schema}\nexpected:\n{schema}")
-    table = table.cast(schema)  # carries nullability and field metadata over
+    table = table.cast(schema)  # keeps nullability and field metadata
     alive = table.column(REJECT.name).is_null()
     summary = replace(summarise(table), offered=dict(labels[0]), admitted=dict(labels[1]))
     rejected = _parquet(table.filter(pc.invert(alive)), spec) if summary.num_rejected else None
@@ -146,10 +146,10 @@ def encode(
 
 
 def _parquet(table: pa.Table, spec: OutputSpec, meta: dict[str, Any] | None = None) -> bytes:
-    """Parquet bytes; `meta` goes into the footer together with the sha256 of all that lies before the footer."""
+    """Parquet bytes; the footer holds `meta` and the sha256 of all bytes before the footer."""
     sink = io.BytesIO()
-    # Dictionaries pay for names that repeat; on unique texts, ids and signatures they only cost time.
-    repeat = [
+    # Dictionaries are useful for repeated values; for unique texts, ids and signatures they only take time.
+    repeated = [
         f.name
         for f in table.schema
         if pa.types.is_string(f.type) and f.name not in ("id", "text", "prompt", "duplicate_of", "source_id")
@@ -159,7 +159,7 @@ def _parquet(table: pa.Table, spec: OutputSpec, meta: dict[str, Any] | None = No
         table.schema,
         compression="zstd",
         compression_level=spec.compression_level,
-        use_dictionary=repeat,
+        use_dictionary=repeated,
         write_page_checksum=True,
     ) as writer:
         writer.write_table(table.combine_chunks(), row_group_size=spec.row_group_rows)
@@ -170,7 +170,7 @@ def _parquet(table: pa.Table, spec: OutputSpec, meta: dict[str, Any] | None = No
 
 
 def data_sha256(shard: bytes) -> str:
-    """sha256 of a Parquet file's bytes up to its footer, to be compared with the one in its footer."""
+    """sha256 of the bytes of a Parquet file before its footer, to compare with the value in the footer."""
     footer_bytes = int.from_bytes(shard[-8:-4], "little") + 8
     return hashlib.sha256(memoryview(shard)[: len(shard) - footer_bytes]).hexdigest()
 
@@ -178,8 +178,8 @@ def data_sha256(shard: bytes) -> str:
 def put_rejected(store: Store, encoded: Encoded) -> None:
     """Write the lot's rejected shard, if absent.
 
-    Raises Conflict when another one is there: leftovers of a killed run were removed when this one began, so another
-    driver is at work.
+    Raises Conflict when another shard exists. This run has removed the leftovers of earlier runs at its start, so the
+    shard is of another driver.
     """
     name = shard_name(REJECTED, encoded.lot)
     if encoded.rejected is None:
@@ -192,17 +192,17 @@ def put_rejected(store: Store, encoded: Encoded) -> None:
 
 
 def put_kept(store: Store, encoded: Encoded) -> None:
-    """Commit the lot. Raises Conflict when it is committed already."""
+    """Commit the lot. Raises Conflict when it is already committed."""
     store.put(shard_name(KEPT, encoded.lot), encoded.kept, if_absent=True)
 
 
 def read_meta(store: Store, lot: int) -> dict[str, Any]:
-    """What `parse_meta` gives, from the footer of a committed lot's kept shard; rows are not read."""
+    """`parse_meta` of the kept shard of a committed lot; only the footer is read."""
     with store.open(shard_name(KEPT, lot)) as file:
         return parse_meta(pq.read_metadata(file))
 
 
 def parse_meta(metadata: pq.FileMetaData) -> dict[str, Any]:
-    """{"lot", "summary": Summary, "rejected_sha256", "data_sha256"}. Raises KeyError when it is not there."""
+    """{"lot", "summary": Summary, "rejected_sha256", "data_sha256"}. Raises KeyError when the footer lacks it."""
     meta = json.loads((metadata.metadata or {})[SUMMARY_KEY])
     return {**meta, "summary": Summary(**meta["summary"])}

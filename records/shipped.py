@@ -1,7 +1,7 @@
-"""Files that come with the package: recipes, studies, mixtures, schemas and principles.
+"""Files in the package: recipes, studies, mixtures, schemas and principles.
 
-In a checkout they are folders at its top; in a wheel they lie inside the package. `package:NAME` names one of them
-wherever a path is expected: `package:demo`, `package:fit/adult-mst`, `package:schemas/adult`.
+In a checkout they are top-level folders; in a wheel they are inside the package. `package:NAME` names a file wherever a
+path is expected: `package:demo`, `package:fit/adult-mst`, `package:schemas/adult`.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ PREFIX = "package:"
 
 
 def shipped_file(uri: str) -> Path | None:
-    """The file that `package:NAME` names, or None when `uri` is no such name or no file of ours has it.
+    """The file that `package:NAME` names, None when `uri` has another form or names no file of the package.
 
     NAME is a path below recipes/, studies/ or mixtures/, with or without `.toml` and with or without the folder.
     """

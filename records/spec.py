@@ -1,7 +1,7 @@
-"""From a TOML table to a frozen spec: unknown keys refused, the meant one named, types checked at construction.
+"""From a TOML table to a frozen spec. Unknown keys are refused with the nearest key, and types are checked.
 
-A spec is a frozen dataclass beside the class it configures. `build` reads the annotations, so a spec needs no
-schema of its own; cross-field checks belong in `__post_init__` and raise `ValueError` with a one-line message.
+A spec is a frozen dataclass beside the class that it configures. `build` reads the annotations, so a spec needs no
+separate schema. Checks across fields belong in `__post_init__` and raise `ValueError` with a one-line message.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ LATER, PLACEMENT, USED_IF = "later", "placement", "used_if"
 
 
 def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` when one of `known` is close to `word`, else `" (known: ...)"`."""
+    """`" (did you mean 'x'?)"` when a known word is close to `word`, else `" (known: ...)"`."""
     names = sorted(known)
     close = difflib.get_close_matches(word, names, n=1)
     if close:
@@ -28,25 +28,22 @@ def nearest(word: str, known: typing.Iterable[str]) -> str:
 
 
 def later(default: Any) -> Any:
-    """A key that a spec has got since outputs were made with it: at its default it is left out of the literals.
-
-    So what was made before has the fingerprint that it had.
-    """
+    """Mark a field added later. At its default it is omitted from the fingerprint, so old outputs stay resumable."""
     return dataclasses.field(default=default, metadata={LATER: True})
 
 
 def placement(default: Any) -> Any:
-    """A key that only says where and how many at a time work is done: it bears no identity."""
+    """Mark a field that only decides where and how concurrently work is done. It is not part of the identity."""
     return dataclasses.field(default=default, metadata={PLACEMENT: True})
 
 
 def used_if(switch: str) -> dict[str, str]:
-    """Metadata of a field that does something only where the key `switch` beside it is true: identity only there."""
+    """Metadata of a field that has an effect, and is part of the identity, only when the field `switch` is true."""
     return {USED_IF: switch}
 
 
 def build(cls: type[T], table: Mapping[str, Any], where: str) -> T:
-    """Make the frozen dataclass `cls` from `table`; `where` names the table in messages, e.g. "stages[2]".
+    """The frozen dataclass `cls` from `table`; `where` names the table in messages, e.g. "stages[2]".
 
     Raises UserError for an unknown key, a missing key, a value of the wrong type or a value the spec refuses.
     """
@@ -110,7 +107,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def plain(value: Any, where: str) -> Any:
-    """`value` when it is made of what JSON knows too. Raises UserError for dates, nan and the like."""
+    """`value` if JSON can express it. Raises UserError for dates, NaN and other values."""
     if isinstance(value, Mapping):
         return {k: plain(v, f"{where}.{k}") for k, v in value.items()}
     if isinstance(value, list | tuple):
@@ -121,9 +118,9 @@ def plain(value: Any, where: str) -> Any:
 
 
 def literals(spec: Any, identity: bool = False) -> Any:
-    """A spec as JSON-ready literals (dicts, lists, scalars), fit for a manifest, with `identity` for a fingerprint.
+    """A spec as literals for JSON (dicts, lists, scalars): for a manifest, or with `identity` for a fingerprint.
 
-    Raises TypeError for a value without a stable serialisation: such a value may not bear identity.
+    Raises TypeError for a value without a stable serialisation.
     """
     if dataclasses.is_dataclass(spec) and not isinstance(spec, type):
         fields = [f for f in dataclasses.fields(spec) if f.init and not _is_left_out(spec, f, identity)]
@@ -138,7 +135,7 @@ def literals(spec: Any, identity: bool = False) -> Any:
 
 
 def _is_left_out(spec: Any, field: "dataclasses.Field[Any]", identity: bool) -> bool:
-    told = field.metadata
-    if told.get(LATER) and getattr(spec, field.name) == field.default:
+    marks = field.metadata
+    if marks.get(LATER) and getattr(spec, field.name) == field.default:
         return True
-    return identity and bool(told.get(PLACEMENT) or (USED_IF in told and not getattr(spec, told[USED_IF])))
+    return identity and bool(marks.get(PLACEMENT) or (USED_IF in marks and not getattr(spec, marks[USED_IF])))

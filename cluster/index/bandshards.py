@@ -1,4 +1,4 @@
-"""The actors that hold the dedup index, each some of its bands: made, filled in parallel, asked together."""
+"""The actors of the dedup index, each with some of its bands: started, filled in parallel, queried together."""
 
 import logging
 import time
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
-from gristmill.cluster.errors import LOST, short
+from gristmill.cluster.errors import LOSSES, one_line
 from gristmill.cluster.index.rebuild import ClaimSource, num_at_once, read_back
 from gristmill.cluster.index.snapshots import Claims, Stretch
 from gristmill.stages.dedup.bandindex import merged
@@ -17,46 +17,46 @@ from gristmill.stages.dedup.contract import Duplicates
 
 logger = logging.getLogger(__name__)
 
-TELL_EVERY_S = 10.0
+LOG_EVERY_S = 10.0
 
 
 @ray.remote(num_cpus=0)
 class BandShard:
-    """Some of the bands of the index. Calls come from one driver and run in order; answers tell the bytes held."""
+    """Some bands of the index. One driver calls it, in order; answers include its memory in bytes."""
 
     def __init__(self, dedup: Duplicates, first: int, stop: int, num_rows: int) -> None:
         self.index = dedup.new_index(stop - first)
         self.index.reserve(num_rows)
 
-    def load(self, slice_of_claims: Claims, is_settled: bool) -> int:
-        """Insert claims, keys as uint64 (bands, n); settled ones will not be retracted."""
-        columns, owners = slice_of_claims
+    def load(self, claims: Claims, is_settled: bool) -> int:
+        """Insert claims with keys as uint64 (bands, n). Settled claims are never retracted."""
+        columns, owners = claims
         self.index.insert(columns.T, owners, is_settled)
         return self.index.nbytes
 
     def claim(
-        self, keys: np.ndarray, owners: np.ndarray, asked: np.ndarray, first_unsettled: int
+        self, keys: np.ndarray, owners: np.ndarray, queries: np.ndarray, first_unsettled: int
     ) -> tuple[np.ndarray, int]:
-        """Insert the rows kept of the lots before, then look up the rows of these: one round trip."""
+        """Insert the kept rows of earlier lots, then look up the rows of the next lots, in one round trip."""
         self.index.settle(first_unsettled)
         if len(owners):
             self.index.insert(keys, owners)
-        return self.index.query(asked), self.index.nbytes
+        return self.index.query(queries), self.index.nbytes
 
     def retract(self, keys: np.ndarray, owners: np.ndarray) -> None:
         self.index.retract(keys, owners)
 
 
 class IndexLost(Exception):
-    """Actors of the index, by number, are gone."""
+    """Actors of the index are lost; `numbers` lists them."""
 
     def __init__(self, numbers: list[int], cause: BaseException) -> None:
-        super().__init__(short(cause))
+        super().__init__(one_line(cause))
         self.numbers = numbers
 
 
 class BandShards:
-    """All actors of one index. Bands are spread over at most `num_actors`, and at most one actor a band."""
+    """All actors of one index. The bands are divided among at most `num_actors` actors, with at least one band each."""
 
     def __init__(self, dedup: Duplicates, num_actors: int, source: ClaimSource) -> None:
         self.dedup, self.source = dedup, source
@@ -72,7 +72,7 @@ class BandShards:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tables or filters, as of the last answers; asks nobody."""
+        """Bytes of all tables or filters, as of the last answers; sends no request."""
         return sum(self._nbytes.values())
 
     def fill(
@@ -82,39 +82,39 @@ class BandShards:
         uncommitted: Sequence[Claims],
         should_stop: Callable[[], bool] | None,
     ) -> int:
-        """Make these actors anew with the claims of the committed lots and the uncommitted ones; the committed rows.
+        """Start these actors with the claims of committed and uncommitted lots. Returns the number of committed rows.
 
-        Tasks read while actors insert, and few stretches of lots lie in memory at once. Raises what Ray raises.
+        Tasks read while actors insert, and few stretches of lots are in memory at once. Raises the errors of Ray.
         """
-        started = told = time.monotonic()
+        started = logged = time.monotonic()
         self.kill(numbers)
         stretches, num_rows = self.source.stretches(num_lots)
         bands = [self._bands[number] for number in numbers]
-        spread = BandShard.options(scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
-        actors = [spread.remote(self.dedup, part.start, part.stop, num_rows) for part in bands]
+        actor_class = BandShard.options(scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
+        actors = [actor_class.remote(self.dedup, part.start, part.stop, num_rows) for part in bands]
         self._actors.update(zip(numbers, actors))
         running: list[tuple[Stretch, Any, list[Any]]] = []
         rows = lots = lots_from_snapshots = 0
 
         def end_first() -> None:
             nonlocal rows, lots, lots_from_snapshots
-            stretch, note, loads = running.pop(0)
-            num_rows, word = ray.get(note)
+            stretch, count_ref, loads = running.pop(0)
+            num_rows, problem = ray.get(count_ref)
             self._nbytes.update(zip(numbers, ray.get(loads)))
             rows, lots = rows + num_rows, lots + len(stretch)
-            if word is not None:
-                logger.info(f"dedup index: {word}")
+            if problem is not None:
+                logger.warning(f"dedup index: {problem}")
             elif stretch.name is not None:
                 lots_from_snapshots += len(stretch)
 
-        for stretch, note, slices in read_back(self.source, stretches, bands):
+        for stretch, count_ref, slices in read_back(self.source, stretches, bands):
             if should_stop and should_stop():
-                return rows  # no claim will be made
-            running.append((stretch, note, [actor.load.remote(s, True) for actor, s in zip(actors, slices)]))
+                return rows  # the run stops, so no claim follows
+            running.append((stretch, count_ref, [actor.load.remote(s, True) for actor, s in zip(actors, slices)]))
             if len(running) > num_at_once(self.source.store):
                 end_first()
-            if time.monotonic() - told > TELL_EVERY_S:
-                told = time.monotonic()
+            if time.monotonic() - logged > LOG_EVERY_S:
+                logged = time.monotonic()
                 logger.info(f"dedup index: {lots:,} of {num_lots:,} lots read back")
         while running:
             end_first()
@@ -122,19 +122,19 @@ class BandShards:
             sent = [actor.load.remote((keys[:, part].T.copy(), owners), False) for actor, part in zip(actors, bands)]
             self._nbytes.update(zip(numbers, ray.get(sent)))
         if num_lots:
-            how = f"{lots_from_snapshots:,} of {num_lots:,} lots from snapshots"
-            logger.info(f"dedup index: {rows:,} rows read back in {time.monotonic() - started:.1f} s ({how})")
+            sources = f"{lots_from_snapshots:,} of {num_lots:,} lots from snapshots"
+            logger.info(f"dedup index: {rows:,} rows read back in {time.monotonic() - started:.1f} s ({sources})")
         return rows
 
-    def ask(self, unsent: Claims, asked: np.ndarray, first_unsettled: int) -> np.ndarray:
-        """Hand over claims, then look up rows, uint64 (n, bands): what `stages.dedup.bandindex.merged` says of all
-        answers.
+    def ask(self, unsent: Claims, queries: np.ndarray, first_unsettled: int) -> np.ndarray:
+        """Send claims, then look up the keys `queries`, uint64 (n, bands): owners int64 (n,).
 
-        To hand over the same claims twice does no harm. Raises IndexLost.
+        `stages.dedup.bandindex.merged` joins the answers of the actors. Sending the same claims twice is harmless.
+        Raises IndexLost.
         """
         keys, owners = unsent
         calls = [
-            self._actors[number].claim.remote(keys[:, part].copy(), owners, asked[:, part].copy(), first_unsettled)
+            self._actors[number].claim.remote(keys[:, part].copy(), owners, queries[:, part].copy(), first_unsettled)
             for number, part in enumerate(self._bands)
         ]
         answers = []
@@ -144,7 +144,7 @@ class BandShards:
         return merged(answers)
 
     def retract(self, claims: Claims) -> None:
-        """Take back claims that have been handed over, the latest ones. Raises IndexLost, when all others have."""
+        """Retract the latest claims that were sent. Raises IndexLost after all living actors have retracted."""
         keys, owners = claims
         calls = [
             self._actors[number].retract.remote(keys[:, part].copy(), owners) for number, part in enumerate(self._bands)
@@ -156,7 +156,7 @@ class BandShards:
         for number, call in enumerate(calls):
             try:
                 answers.append((number, ray.get(call)))
-            except LOST as error:
+            except LOSSES as error:
                 lost[number] = error
         if lost:
             raise IndexLost(list(lost), next(iter(lost.values())))

@@ -1,4 +1,4 @@
-"""The claims of committed lots, read back in parallel: from snapshots, else from the signature columns of shards."""
+"""Reads the claims of committed lots in parallel: from snapshots, else from the signature columns of shards."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ import ray
 
 from gristmill.cluster.index import snapshots
 from gristmill.cluster.index.snapshots import BadSnapshot, Claims, Stretch
-from gristmill.cluster.node_affinity import near
+from gristmill.cluster.node_affinity import node_options
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan
 from gristmill.records.readers.parquet import read_parquet
@@ -21,46 +21,46 @@ from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.stages.dedup.contract import Duplicates
 
-MAX_TASKS = 32  # reading at once, each with a stretch of at most snapshots.MAX_BYTES in memory
-NUM_READS = 8  # shards that a task fetches at once from a store with a delay
-WHOLE_BELOW = 8192  # rows a lot below which a remote shard is fetched whole: one request, where columns take four
-LOTS_PER_TASK = 64  # where snapshots are off
+MAX_TASKS = 32  # concurrent readers, each with a stretch of at most snapshots.MAX_BYTES in memory
+NUM_READS = 8  # shards that a task fetches concurrently from a remote store
+WHOLE_BELOW = 8192  # rows per lot; smaller remote shards are fetched whole: one request, where columns need four
+LOTS_PER_TASK = 64  # without snapshots
 
 
 @dataclass(frozen=True)
 class ClaimSource:
-    """Where the claims of committed lots are read from."""
+    """Reads the claims of committed lots. Tasks get a copy."""
 
     store: Store
     plan: Plan
     dedup: Duplicates
-    whose: dict[str, Any]  # see snapshots.identity
+    identity: dict[str, Any]  # see snapshots.identity
     snapshot_lots: int  # 0: no snapshots are read or written
 
     def read(self, stretch: Stretch) -> tuple[Claims, str | None]:
-        """The claims of a stretch of lots, and what was wrong with its snapshot.
+        """The claims of a stretch of lots, and the problem with its snapshot, if any.
 
-        Where there is none, or a bad one, the shards are read and the snapshot is written anew.
+        Without a valid snapshot, the claims come from the shards and a new snapshot is written.
         """
-        word = None
+        problem = None
         if stretch.name is not None:
             try:
                 data = self.store.read(stretch.name)
-                return snapshots.decode(data, self.whose, stretch.first, stretch.stop), None
+                return snapshots.decode(data, self.identity, stretch.first, stretch.stop), None
             except (BadSnapshot, OSError) as error:
-                word = f"{self.store.path(stretch.name)}: {error}; its lots were read from their shards"
+                problem = f"{self.store.path(stretch.name)}: {error}; its lots were read from their shards"
         claims = self.from_shards(range(stretch.first, stretch.stop))
         if self.snapshot_lots:
             name = snapshots.name_of(stretch.first, stretch.stop)
             try:
-                self.store.put(name, snapshots.encode(self.whose, stretch.first, stretch.stop, claims))
+                self.store.put(name, snapshots.encode(self.identity, stretch.first, stretch.stop, claims))
             except (UserError, OSError) as error:
-                word = word or f"{self.store.path(name)}: cannot be written ({error})"
-        return claims, word
+                problem = problem or f"{self.store.path(name)}: cannot be written ({error})"
+        return claims, problem
 
     def from_shards(self, lots: Sequence[int]) -> Claims:
         """Band keys uint64 (n, bands) and owners int64 (n,) of the kept rows of committed lots."""
-        parts = [self._lot(lot) for lot in lots[:1]]  # the first opens the client that the others share
+        parts = [self._lot(lot) for lot in lots[:1]]  # opens the client that the other reads share
         if isinstance(self.store, LocalStore):
             parts += [self._lot(lot) for lot in lots[1:]]
         else:
@@ -71,20 +71,18 @@ class ClaimSource:
 
     def _lot(self, lot: int) -> Claims:
         name = shard_name(KEPT, lot)
-        is_whole = not isinstance(self.store, LocalStore) and self.plan.lot_size < WHOLE_BELOW
-        source = pa.BufferReader(self.store.read(name)) if is_whole else self.store.open(name)
+        read_whole = not isinstance(self.store, LocalStore) and self.plan.lot_size < WHOLE_BELOW
+        source = pa.BufferReader(self.store.read(name)) if read_whole else self.store.open(name)
         with source:
             table = read_parquet(source, ["row", self.dedup.signature])
         owners = lot * self.plan.lot_size + table.column("row").to_numpy().astype(np.int64)
         return self.dedup.keys(table.column(self.dedup.signature)), owners
 
     def stretches(self, num_lots: int) -> tuple[list[Stretch], int]:
-        """The committed lots in pieces for tasks, and about how many rows they hold (0: not known).
+        """The committed lots in pieces for tasks, and an estimate of their rows (0: unknown).
 
-        Deletes the snapshots that are of no use.
-
-        One that reaches beyond the committed lots is of rows that are no more (somebody has cut the output), and would
-        be believed once other rows are committed in their place.
+        Deletes unused snapshots. A snapshot beyond the committed lots has claims of rows that no longer exist, because
+        the output was truncated. It would look valid once other rows are committed in their place.
         """
         if not self.snapshot_lots:
             return list(snapshots.cut(Stretch(0, num_lots), LOTS_PER_TASK)), 0
@@ -92,50 +90,50 @@ class ClaimSource:
         stretches = snapshots.cover(names, num_lots)
         for name in names.keys() - {s.name for s in stretches}:
             self.store.delete(name)
-        # Pieces small enough for memory even if every row was kept, and for every core to have some.
-        most = snapshots.MAX_BYTES // (snapshots.row_bytes(self.dedup.bands) * self.plan.lot_size)
+        # Pieces must fit memory if every row is kept, and there must be several for every core.
+        max_lots = snapshots.MAX_BYTES // (snapshots.row_bytes(self.dedup.bands) * self.plan.lot_size)
         share = sum(len(s) for s in stretches if s.name is None) // (4 * num_cores(self.store))
-        size = max(1, min(self.snapshot_lots, most, max(share, LOTS_PER_TASK)))
+        size = max(1, min(self.snapshot_lots, max_lots, max(share, LOTS_PER_TASK)))
         pieces = [piece for s in stretches for piece in ([s] if s.name else snapshots.cut(s, size))]
-        told = [s for s in stretches if s.name]
-        num_rows = sum(names[s.name] for s in told if s.name) // snapshots.row_bytes(self.dedup.bands)
-        return pieces, num_rows * num_lots // max(1, sum(len(s) for s in told))
+        covered = [s for s in stretches if s.name]
+        num_rows = sum(names[s.name] for s in covered if s.name) // snapshots.row_bytes(self.dedup.bands)
+        return pieces, num_rows * num_lots // max(1, sum(len(s) for s in covered))
 
 
-_STORES: dict[str, Store] = {}  # of this worker process: an S3 client takes half a second to make
+_STORES: dict[str, Store] = {}  # of this worker process: creating an S3 client takes half a second
 
 
-# Ray retries a lost reader by itself: reading changes nothing.
+# Ray may retry a lost reader: reading has no side effects.
 @ray.remote(num_cpus=1, max_retries=2)
 def claims_task(source: ClaimSource, stretch: Stretch, bands: Sequence[slice]) -> tuple[Any, ...]:
-    """(number of rows, a word or None), then for each slice of the bands (keys uint64 (bands, n), owners)."""
+    """(number of rows, problem or None), then for each slice of the bands (keys uint64 (bands, n), owners)."""
     pa.set_cpu_count(1)
     store = _STORES.setdefault(source.store.uri, source.store)
-    (keys, owners), word = replace(source, store=store).read(stretch)
-    return (len(owners), word), *((np.ascontiguousarray(keys[:, part].T), owners) for part in bands)
+    (keys, owners), problem = replace(source, store=store).read(stretch)
+    return (len(owners), problem), *((np.ascontiguousarray(keys[:, part].T), owners) for part in bands)
 
 
 def num_cores(store: Store) -> int:
-    """Cores that can read the store: the cluster's, or for a folder the driver's node's."""
+    """Cores that can read the store: those of the cluster, or of the driver's node for a local folder."""
     if isinstance(store, LocalStore):
         return os.cpu_count() or 1
     return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def num_at_once(store: Store) -> int:
-    """How many stretches may be under way: one a core and one more, bounded as each takes memory."""
+    """Maximum number of concurrent stretches: one per core and one more, bounded because each needs memory."""
     return min(num_cores(store) + 1, MAX_TASKS)
 
 
 def read_back(
     source: ClaimSource, stretches: Sequence[Stretch], bands: Sequence[slice]
 ) -> Iterator[tuple[Stretch, Any, list[Any]]]:
-    """Start a task for each stretch: (stretch, reference to its count and word, references to claims by bands).
+    """Start a task for each stretch: (stretch, reference to count and problem, references to claims by bands).
 
-    A task is started when its answer is asked for: the caller bounds how many are under way.
+    Each step of the iteration starts one task, so the caller bounds the number of running tasks.
     """
-    run = claims_task.options(num_returns=1 + len(bands), **near(source.store))
+    run = claims_task.options(num_returns=1 + len(bands), **node_options(source.store))
     shared = ray.put(source)
     for stretch in stretches:
-        told, *slices = run.remote(shared, stretch, list(bands))
-        yield stretch, told, slices
+        count_ref, *slices = run.remote(shared, stretch, list(bands))
+        yield stretch, count_ref, slices

@@ -1,1 +1,1 @@
-"""The lot loop: lots in flight, commits in lot order, quarantine."""
+"""The lot loop: lots in flight, claims and commits in lot order, recovery from losses."""

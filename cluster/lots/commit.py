@@ -1,4 +1,4 @@
-"""Commits in lot order, off the main loop: rejected shards go ahead, kept shards wait for their turn."""
+"""Commits lots in order, on threads. Rejected shards are put at once; kept shards wait for their turn."""
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,14 +10,14 @@ NUM_PUTS = 4
 
 
 class Committer:
-    """Takes encoded lots in lot order and puts them; errors come out of `done`."""
+    """Puts encoded lots, which must be submitted in lot order. `done` raises the errors of puts."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self._ahead = ThreadPoolExecutor(NUM_PUTS, thread_name_prefix="put")
         self._ordered = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._running: deque[tuple[int, Future[Summary]]] = deque()
-        self._has_failed = False  # touched by the one ordered thread only
+        self._has_failed = False  # used only by the thread of `_ordered`
 
     def submit(self, encoded: Encoded) -> None:
         rejected = self._ahead.submit(put_rejected, self.store, encoded)
@@ -25,7 +25,7 @@ class Committer:
 
     def _commit(self, encoded: Encoded, rejected: Future[None]) -> Summary:
         if self._has_failed:
-            raise RuntimeError("an earlier lot was not committed")  # so this one must not be: no holes
+            raise RuntimeError("an earlier lot was not committed")  # committed lots have no gaps
         try:
             rejected.result()
             put_kept(self.store, encoded)
@@ -40,8 +40,10 @@ class Committer:
         return len(self._running)
 
     def done(self) -> list[tuple[int, Summary]]:
-        """Lots committed since the last call, in order. Raises what a put raised (Conflict, UserError), but only once
-        the lots before it have been told."""
+        """Lots committed since the last call, in order.
+
+        Raises the error of a put (Conflict, UserError) once all lots before it have been returned.
+        """
         finished: list[tuple[int, Summary]] = []
         while self._running and self._running[0][1].done():
             lot, future = self._running[0]
@@ -52,13 +54,13 @@ class Committer:
         return finished
 
     def stop(self) -> list[tuple[int, Summary]]:
-        """Drop what has not begun, let what has begun end, and tell which lots that committed; raises nothing."""
+        """Drop puts that have not begun, wait for the others, and return the lots that they committed. Never raises."""
         self._ahead.shutdown(wait=True, cancel_futures=True)
         self._ordered.shutdown(wait=True, cancel_futures=True)
-        ended = []
+        finished = []
         for lot, future in self._running:
             if future.cancelled() or future.exception() is not None:
                 break
-            ended.append((lot, future.result()))
+            finished.append((lot, future.result()))
         self._running.clear()
-        return ended
+        return finished

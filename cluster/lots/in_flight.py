@@ -1,4 +1,4 @@
-"""A lot between birth and commit, and the steps of its way."""
+"""A lot between its start and its commit, and the steps of its route."""
 
 import time
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from gristmill.cluster.pools.pool import Pool
 from gristmill.records.shards import Encoded
 from gristmill.stages.admission.contract import LotVerdicts
 
-READY_PHASES = ("ready", "finishing", "finished", "committing")  # all that is left is the lot's turn
+READY_PHASES = ("ready", "finishing", "finished", "committing")  # processed; only its turn is outstanding
 
 
 @dataclass(frozen=True)
 class Step:
-    """One leg of a lot's way: through a pool, or through a segment of stages on a CPU worker."""
+    """One step of a lot's route: through a pool, or through a segment of stages on a CPU worker."""
 
     name: str  # "making", "processing", or the name of the pooled stage
     pool: Pool | None = None
@@ -25,7 +25,7 @@ class Step:
 
 
 def route(pipeline: LotPipeline, pools: Sequence[Pool], generator_pool: Pool | None) -> list[Step]:
-    """The steps from asks to the claim; the last is always a segment, which makes the result for it."""
+    """The steps from asks to the claim. The last step is always a segment, which makes the result for the claim."""
     by_name = {pool.name: pool for pool in pools}
     steps = [Step("making", generator_pool)] if generator_pool else []
     segments = pipeline.segments
@@ -41,37 +41,37 @@ def route(pipeline: LotPipeline, pools: Sequence[Pool], generator_pool: Pool | N
 
 @dataclass
 class InFlightLot:
-    """A lot between birth and commit: waiting for room, running a step, ready to claim, finishing, finished."""
+    """A lot between its start and its commit: waiting for room, running a step, ready to claim, finishing, finished."""
 
-    lot: int
+    number: int
     num_rows: int
     step: int = 0
     phase: str = "waiting"
     tries: int = 0  # workers lost under it
     suspicion: int = 0  # engines lost under it that its asks may have killed
-    ref: Any = None  # of the running call: what tells that it is done
-    asks_ref: Any = None  # or the asks themselves, if they are small
-    input_ref: Any = None  # what the step reads
-    output_ref: Any = None  # what it makes
+    ref: Any = None  # the running call, whose future signals its end
+    asks_ref: Any = None  # reference to the asks, or the asks themselves if they are small
+    input_ref: Any = None  # input of the step
+    output_ref: Any = None  # output of the step
     member: Member | None = None
     quarantine: Quarantine | None = None
     result: LotResult | None = None
-    claimed: LotVerdicts | None = None
+    verdicts: LotVerdicts | None = None
     encoded: Encoded | None = None
-    replica: int | None = None  # that made its rows
+    replica: int | None = None  # number of the engine that generated its rows
     node: str | None = None
-    times: dict[str, float] = field(default_factory=dict)  # when it was born, made, processed, ... (monotonic)
+    times: dict[str, float] = field(default_factory=dict)  # monotonic seconds of its birth and of each end of a step
 
-    def mark(self, what: str) -> None:
-        self.times[what] = time.monotonic()
+    def mark(self, event: str) -> None:
+        self.times[event] = time.monotonic()
 
     def literals(self, began: float) -> dict[str, Any]:
-        """Where it was made, how often it was lost, and when it got how far, in seconds after `began`."""
-        seconds = {f"{what}_s": round(when - began, 3) for what, when in self.times.items()}
+        """Engine and node of its rows, number of losses, and the seconds after `began` of each event."""
+        seconds = {f"{event}_s": round(when - began, 3) for event, when in self.times.items()}
         return {"replica": self.replica, "node": self.node, "tries": self.tries, **seconds}
 
     def begin_again(self) -> None:
-        """From its asks, with the same ids and seeds."""
+        """Go back to the asks, which have the same ids and seeds."""
         self.step, self.phase, self.suspicion = 0, "waiting", 0
         self.input_ref = self.asks_ref
-        self.ref = self.output_ref = self.member = self.quarantine = self.result = self.claimed = self.encoded = None
+        self.ref = self.output_ref = self.member = self.quarantine = self.result = self.verdicts = self.encoded = None

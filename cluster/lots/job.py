@@ -1,4 +1,4 @@
-"""What a run is given, and what it tells while it goes on."""
+"""The inputs of a run, and its progress."""
 
 import time
 from collections import Counter
@@ -9,12 +9,12 @@ from typing import Any
 from gristmill.cluster.budget import Budget
 from gristmill.cluster.lots.in_flight import READY_PHASES, InFlightLot, Step
 from gristmill.cluster.lots.work import LotPipeline
-from gristmill.cluster.pools.placement import want
+from gristmill.cluster.pools.placement import request_nodes
 from gristmill.cluster.pools.pool import Pool
 from gristmill.cluster.pools.replica import StageWorker
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.generators.contract import Generator
-from gristmill.records.lots import Asked
+from gristmill.records.lots import AskSource
 from gristmill.records.shards import Summary
 from gristmill.records.stores.contract import Store
 
@@ -22,27 +22,27 @@ WINDOW_PER_CPU = 3
 
 
 def _silent(event: str, **values: Any) -> None:
-    """Notes nothing."""
+    """An event log that discards its events."""
 
 
 @dataclass
 class Job:
-    """All that a run needs, made by the verbs of `jobs`."""
+    """The inputs of a run; the verbs of `jobs` build it."""
 
     pipeline: LotPipeline
-    source: Asked
+    source: AskSource
     store: Store
     spec: ClusterSpec
     limits: Limits
-    pooled: Generator | None = None  # the generator, when it wants a pool
-    totals: Summary = field(default_factory=Summary)  # of the lots committed before
-    device_s: float = 0.0  # spent by earlier starts
-    cost: float = 0.0
-    note: Callable[..., None] = _silent  # one structured line of the log: note("retry", lot=3, stage="making", ...)
+    pooled: Generator | None = None  # the generator, if it needs a pool
+    totals: Summary = field(default_factory=Summary)  # of the lots that earlier starts committed
+    device_s: float = 0.0  # device-seconds of earlier starts
+    cost: float = 0.0  # of earlier starts, in cluster.currency
+    note: Callable[..., None] = _silent  # writes an event: note("retry", lot=3, stage="making", ...)
 
 
 def build_pools(job: Job) -> list[Pool]:
-    """The generator's pool first, if it wants one, then one for every pooled stage."""
+    """The generator's pool, if it needs one, then a pool for every pooled stage."""
     spec, pipeline = job.spec, job.pipeline
     pools = []
     if job.pooled:
@@ -54,49 +54,49 @@ def build_pools(job: Job) -> list[Pool]:
     return pools
 
 
-def hint(pools: Sequence[Pool], is_over: bool = False) -> None:
-    """Tell an autoscaler how wide the pools may grow, and at the end that nothing more is wanted."""
+def report_widths(pools: Sequence[Pool], is_over: bool = False) -> None:
+    """Request nodes for the largest width of the pools from an autoscaler; with `is_over` withdraw the request."""
     if any(p.spec.max_replicas for p in pools):
-        want([] if is_over else [(p.needs, p.spec.max_replicas or p.spec.replicas) for p in pools])
+        request_nodes([] if is_over else [(p.needs, p.spec.max_replicas or p.spec.replicas) for p in pools])
 
 
 def window(spec: ClusterSpec, pools: Sequence[Pool], num_cpus: int) -> int:
-    """Lots between birth and commit: enough for every engine and core, unless the recipe says how many."""
+    """Number of lots in flight: `cluster.window`, or enough for every engine and core."""
     if spec.window:
         return spec.window
     per_cpu = WINDOW_PER_CPU * max(1, num_cpus)
-    in_engines = sum(p.width * p.spec.lots_per_replica for p in pools)
-    return in_engines + min(in_engines, per_cpu) + WINDOW_PER_CPU if pools else per_cpu
+    pool_lots = sum(p.width * p.spec.lots_per_replica for p in pools)
+    return pool_lots + min(pool_lots, per_cpu) + WINDOW_PER_CPU if pools else per_cpu
 
 
 @dataclass
 class Progress:
-    """What a display may want to know, a few times a second."""
+    """The state of a run, for displays and metrics."""
 
     totals: Summary
     in_flight: dict[str, int]  # lots by phase
     num_engines: int
     num_engines_open: int
-    retries: dict[str, int]  # by what was lost under the lot
-    busy_s: dict[str, float]  # seconds of CPU workers by stage
+    retries: dict[str, int]  # by what was lost
+    busy_s: dict[str, float]  # seconds of CPU workers, by stage
     index_bytes: int = 0  # memory of the dedup index
-    made_asks: int = 0  # by the engines of this start, lots in flight included; 0 without a pool
-    made_tokens: int = 0
-    tokens_per_s: float = 0.0  # of the generator's engines
-    engine_share: float | None = None  # of the raw speed that cluster.tokens_per_s states
-    commit_lag_s: float = 0.0  # how long the oldest lot that is ready to be committed has waited
+    made_asks: int = 0  # asks that the engines of this start have finished, lots in flight included; 0 without a pool
+    made_tokens: int = 0  # tokens that they have generated
+    tokens_per_s: float = 0.0  # of all generator engines
+    engine_share: float | None = None  # of the raw speed in cluster.tokens_per_s
+    commit_lag_s: float = 0.0  # waiting time of the oldest processed lot
     device_s: float = 0.0  # over all starts
-    cost: float = 0.0
-    budget_share: float | None = None
+    cost: float = 0.0  # over all starts, in cluster.currency
+    budget_share: float | None = None  # of the tightest budget
 
     @property
     def num_retries(self) -> int:
         return sum(self.retries.values())
 
 
-def beat(
+def measure_progress(
     totals: Summary,
-    flights: Iterable[InFlightLot],
+    lots: Iterable[InFlightLot],
     steps: Sequence[Step],
     pools: Sequence[Pool],
     budget: Budget,
@@ -105,14 +105,14 @@ def beat(
     busy_s: Mapping[str, float],
     index_bytes: int,
 ) -> Progress:
-    """The state of a run now."""
+    """The present state of a run. `lots` are those in flight and in commit."""
     now = time.monotonic()
     in_flight: Counter[str] = Counter()
     oldest = now
-    for flight in flights:
-        in_flight[steps[flight.step].name if flight.phase == "running" else flight.phase] += 1
-        if flight.phase in READY_PHASES:
-            oldest = min(oldest, flight.times["processed"])
+    for lot in lots:
+        in_flight[steps[lot.step].name if lot.phase == "running" else lot.phase] += 1
+        if lot.phase in READY_PHASES:
+            oldest = min(oldest, lot.times["processed"])
     made, tokens_per_s, share = (0, 0), 0.0, None
     if job.pooled:
         made, tokens_per_s, num_open = pools[0].made, pools[0].tokens_per_s, pools[0].num_open

@@ -1,7 +1,7 @@
-"""Finding the asks that kill their engine: a suspect lot is made alone, in ever smaller spans, and its mates survive.
+"""Finds the asks that kill their engine: a suspect lot runs alone on an engine, in ever smaller spans of asks.
 
-A lot of n asks takes about log16(n) further engines to come down to the one ask at fault; halving would take log2(n),
-and each of them costs an engine's start.
+The other asks of the lot survive. A lot of n asks costs about log16(n) further engines until one ask is left. Halving
+would cost log2(n), and each loss costs the start of an engine.
 """
 
 from collections import deque
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-SUSPECT_AFTER = 2  # engines lost under a lot before it is made alone
-SPLIT = 16  # spans that a suspect span is cut into
-POISON_TRIES = 2  # engines that one ask alone must kill before it is rejected
+SUSPECT_AFTER = 2  # engines lost under a lot before it goes to quarantine
+SPLIT = 16  # number of parts of a suspect span
+POISON_TRIES = 2  # engines that a single ask must kill before it is rejected
 
 
 @dataclass
 class Quarantine:
-    """Spans of a suspect lot still to make, in row order, and what has been made of it."""
+    """Spans of a suspect lot: those still to generate, in row order, and the generated rows."""
 
     num_rows: int
     todo: deque[tuple[int, int]] = field(default_factory=deque)
-    parts: list[tuple[int, Any]] = field(default_factory=list)  # (first row, reference to the made rows)
+    parts: list[tuple[int, Any]] = field(default_factory=list)  # (first row, reference to the generated rows)
     refused: dict[int, str] = field(default_factory=dict)  # row: reason
-    num_tries: int = 0  # of the span at the head, once it is a single ask
+    num_tries: int = 0  # of the first span, once it is a single ask
 
     def __post_init__(self) -> None:
         self.todo.extend(_cut(0, self.num_rows))
@@ -33,17 +33,17 @@ class Quarantine:
 
     @property
     def span(self) -> tuple[int, int]:
-        """Rows [start, stop) to make next, alone on an engine."""
+        """Rows [start, stop) to generate next, alone on an engine."""
         return self.todo[0]
 
     def made(self, ref: Any) -> None:
-        """The span at the head has been made."""
+        """Note that the first span has been generated."""
         start, _ = self.todo.popleft()
         self.parts.append((start, ref))
         self.num_tries = 0
 
     def blame(self, reason: str) -> int | None:
-        """The span at the head has killed an engine; the row that is at fault, once that is known."""
+        """Note that the first span has killed an engine. Returns the row at fault, once it is known."""
         start, stop = self.todo[0]
         if stop - start > 1:
             self.todo.popleft()
@@ -59,7 +59,7 @@ class Quarantine:
 
 
 def _cut(start: int, stop: int) -> list[tuple[int, int]]:
-    """[start, stop) in at most SPLIT spans of about the same size."""
+    """[start, stop) as at most SPLIT spans of similar size."""
     num_rows = stop - start
     num_spans = min(SPLIT, num_rows)
     edges = [start + num_rows * i // num_spans for i in range(num_spans + 1)]

@@ -1,6 +1,6 @@
-"""What a CPU worker does with a lot: carry it through the stages, later part it into shards.
+"""The work of a CPU worker on a lot: run the stages, and later split the lot into its shards.
 
-A pipeline holds all that the work needs. It is pickled once per run, and each worker process opens it once.
+The pipeline is pickled once per run, and each worker process opens it once.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ import ray
 from gristmill.generators.contract import Generator
 from gristmill.records import shards
 from gristmill.records.ids import row_id
-from gristmill.records.lots import Plan, Unborn, born
+from gristmill.records.lots import Plan, SourceLot, ask_batch
 from gristmill.records.schema import ASK, REJECT, set_column
 from gristmill.records.shards import Encoded, OutputSpec
 from gristmill.stages.admission.contract import Admission, LotVerdicts, tally
@@ -27,19 +27,19 @@ from gristmill.stages.dedup.contract import DUPLICATE, PROBABLE, Duplicates
 
 @dataclass
 class LotPipeline:
-    """The work on a lot, ready to be pickled; nothing in it is open before it reaches a worker."""
+    """Plan, stages and generator of a run. It can be pickled, and it is opened only in workers."""
 
     plan: Plan
     stages: Sequence[Stage]
     schema: pa.Schema
     output: OutputSpec
-    generator: Generator | None = None  # only one that needs no pool
-    pooled: frozenset[str] = frozenset()  # names of the stages that live in pools
+    generator: Generator | None = None  # only a generator without a pool
+    pooled: frozenset[str] = frozenset()  # names of the stages in pools
     is_open: bool = field(default=False, init=False)
 
     @property
     def segments(self) -> list[list[Stage]]:
-        """The stages that CPU workers run, cut where a pooled stage comes between them; one more than those."""
+        """The stages of CPU workers, split at each pooled stage: one segment more than pooled stages."""
         segments: list[list[Stage]] = [[]]
         for stage in self.stages:
             if stage.name in self.pooled:
@@ -68,40 +68,42 @@ class LotPipeline:
 
 @dataclass(frozen=True)
 class LotResult:
-    """What the driver must know of a processed lot to claim its rows; the rows themselves stay where they are."""
+    """The driver's data on a processed lot, enough to claim its rows. The rows stay in the object store."""
 
     alive: np.ndarray  # bool (num_rows,)
-    keys: np.ndarray | None  # uint64 (num_rows, bands); rows that are dead hold zeros; None without dedup
-    busy_s: dict[str, float]  # CPU time by stage
-    offers: Sequence[Sequence[Any]] = ()  # of each stage that admits rows, what it needs to know of every row
+    keys: np.ndarray | None  # uint64 (num_rows, bands), zeros for rejected rows; None without dedup
+    busy_s: dict[str, float]  # seconds by stage
+    offers: Sequence[Sequence[Any]] = ()  # for each admission stage, its data on every row
 
 
 class StageFailed(Exception):
-    """A stage raised: names it."""
+    """Error of a stage, with the name of the stage."""
 
 
 _OPEN: dict[str, LotPipeline] = {}
 
 
 def opened(pipeline_ref: Sequence[ray.ObjectRef]) -> LotPipeline:
-    """The pipeline behind a reference, opened once per worker process. The reference comes in a list, so that Ray does
-    not unpickle the pipeline for every task."""
+    """The pipeline behind a reference, opened once per worker process.
+
+    The reference is in a list, so that Ray does not unpickle the pipeline for every task.
+    """
     key = pipeline_ref[0].hex()
     if key not in _OPEN:
-        pa.set_cpu_count(1)  # the cluster hands out cores; a thread pool inside a task would take them twice
+        pa.set_cpu_count(1)  # Ray schedules cores; a thread pool in a task would use them twice
         _OPEN[key] = ray.get(pipeline_ref[0]).open()
     return _OPEN[key]
 
 
 def process(
-    pipeline: LotPipeline, batch: Unborn | pa.RecordBatch, segment: int = 0
+    pipeline: LotPipeline, batch: SourceLot | pa.RecordBatch, segment: int = 0
 ) -> tuple[pa.RecordBatch, LotResult]:
-    """Carry a lot (unborn, when the generator has no pool; else its made rows) through the stages of a segment.
+    """Run the stages of a segment on a lot. Without a generator pool the first segment also generates the rows.
 
-    Only the result of the last segment is fit for the claim.
+    Only the result of the last segment has keys and offers for the claim. Raises StageFailed.
     """
     busy_s: dict[str, float] = {}
-    batch = born(batch)
+    batch = ask_batch(batch)
     if pipeline.generator is not None and segment == 0:
         started = time.perf_counter()
         batch = asyncio.run(pipeline.generator.make(batch))
@@ -128,15 +130,15 @@ def process(
     )
 
 
-def finish(pipeline: LotPipeline, batch: pa.RecordBatch, lot: int, claimed: LotVerdicts | None) -> Encoded:
-    """Mark the duplicates and what was not admitted, and part the lot."""
-    if claimed is not None:
-        batch = _admitted(_without_duplicates(pipeline, batch, claimed.owners), claimed)
+def finish(pipeline: LotPipeline, batch: pa.RecordBatch, lot: int, verdicts: LotVerdicts | None) -> Encoded:
+    """Mark duplicates and rows that admission refused, and split the lot into its shards."""
+    if verdicts is not None:
+        batch = _mark_refused(_mark_duplicates(pipeline, batch, verdicts.owners), verdicts)
     return shards.encode(batch, pipeline.schema, lot, pipeline.output, tally(pipeline.admissions, batch))
 
 
-def _without_duplicates(pipeline: LotPipeline, batch: pa.RecordBatch, owners: np.ndarray) -> pa.RecordBatch:
-    """`owners[i]` is the ask number of the kept row, UNKNOWN where the index cannot tell, -1 for none."""
+def _mark_duplicates(pipeline: LotPipeline, batch: pa.RecordBatch, owners: np.ndarray) -> pa.RecordBatch:
+    """`owners[i]` is the ask number of the kept row, UNKNOWN if the index cannot name it, NOBODY for none."""
     if pipeline.dedup is not None and (owners != NOBODY).any():
         plan = pipeline.plan
         reject = batch.column(REJECT.name).to_pylist()
@@ -150,29 +152,31 @@ def _without_duplicates(pipeline: LotPipeline, batch: pa.RecordBatch, owners: np
     return batch
 
 
-def _admitted(batch: pa.RecordBatch, claimed: LotVerdicts) -> pa.RecordBatch:
-    """`batch` with what stages said of rows by those kept before."""
-    for name, values in claimed.evidence.items():
+def _mark_refused(batch: pa.RecordBatch, verdicts: LotVerdicts) -> pa.RecordBatch:
+    """Add the evidence and the reasons of the admission stages."""
+    for name, values in verdicts.evidence.items():
         field = batch.schema.field(name)
         batch = set_column(batch, field, pa.array(values, field.type))
-    if any(claimed.refused):
-        reject = [new or old for new, old in zip(claimed.refused, batch.column(REJECT.name).to_pylist())]
+    if any(verdicts.refused):
+        reject = [new or old for new, old in zip(verdicts.refused, batch.column(REJECT.name).to_pylist())]
         batch = set_column(batch, REJECT, pa.array(reject, pa.string()))
     return batch
 
 
-# Retries are the run's own business (bounded, counted, named), so Ray's are off.
+# The lot loop bounds, counts and reports retries, so Ray's retries are off.
 @ray.remote(num_cpus=1, num_returns=2, max_retries=0)
-def process_task(pipeline_ref: list, batch: Unborn | pa.RecordBatch, segment: int) -> tuple[pa.RecordBatch, LotResult]:
+def process_task(
+    pipeline_ref: list, batch: SourceLot | pa.RecordBatch, segment: int
+) -> tuple[pa.RecordBatch, LotResult]:
     return process(opened(pipeline_ref), batch, segment)
 
 
 @ray.remote(num_cpus=1, max_retries=0)
 def warm_task(pipeline_ref: list) -> None:
-    """Open the pipeline in a worker before the first lot comes: stages load while engines do."""
+    """Open the pipeline in a worker before the first lot arrives: stages load while engines start."""
     opened(pipeline_ref)
 
 
 @ray.remote(num_cpus=1, max_retries=0)
-def finish_task(pipeline_ref: list, batch: pa.RecordBatch, lot: int, claimed: LotVerdicts | None) -> Encoded:
-    return finish(opened(pipeline_ref), batch, lot, claimed)
+def finish_task(pipeline_ref: list, batch: pa.RecordBatch, lot: int, verdicts: LotVerdicts | None) -> Encoded:
+    return finish(opened(pipeline_ref), batch, lot, verdicts)

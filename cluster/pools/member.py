@@ -5,7 +5,7 @@ from typing import Any
 
 import ray
 
-from gristmill.cluster.errors import LOST
+from gristmill.cluster.errors import LOSSES
 
 
 @dataclass
@@ -34,12 +34,12 @@ def answers(refs: list[Any]) -> list[tuple[int, int] | BaseException]:
     """The value of every finished call, or how its replica was lost; one fetch for all where none was."""
     try:
         return ray.get(refs)
-    except LOST:
+    except LOSSES:
         return [_answer(ref) for ref in refs]
 
 
 def _answer(ref: Any) -> tuple[int, int] | BaseException:
     try:
         return ray.get(ref)
-    except LOST as error:
+    except LOSSES as error:
         return error

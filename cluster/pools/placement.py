@@ -11,21 +11,21 @@ from gristmill.engines.needs import Needs
 Resources = dict[str, float]
 
 
-def draining() -> set[str]:
+def draining_nodes() -> set[str]:
     """Ids of nodes that are to go: preempted, scaled down or drained by an operator."""
     return set(state.get_draining_nodes())
 
 
-def living(but: set[str] | frozenset[str] = frozenset()) -> dict[str, Resources]:
+def live_nodes(but: set[str] | frozenset[str] = frozenset()) -> dict[str, Resources]:
     """Resources of the nodes that are alive, by node id."""
     return {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in but}
 
 
 def is_alive(node: str) -> bool:
-    return node in living()
+    return node in live_nodes()
 
 
-def places(
+def num_fitting(
     needs: Needs, nodes: Sequence[Resources], taken: Sequence[tuple[Needs, int]] = (), spare_cpus: float = 1.0
 ) -> int:
     """How many replicas fit beside `taken` (needs and count of other pools), with `spare_cpus` left for the stages.
@@ -61,10 +61,10 @@ def _put(needs: Needs, free: list[Resources]) -> bool:
     return True
 
 
-def want(pools: Sequence[tuple[Needs, int]]) -> None:
+def request_nodes(pools: Sequence[tuple[Needs, int]]) -> None:
     """Tell an autoscaler, if the cluster has one, to have room for so many replicas and a core for the stages.
 
-    A request stands until the next one, and keeps nodes that cost: `want([])` takes it back.
+    A request stands until the next one, and keeps nodes that cost: `request_nodes([])` takes it back.
     """
     bundles = [bundle for needs, number in pools for _ in range(number) for bundle in needs.bundles]
     request_resources(bundles=[*bundles, {"CPU": 1.0}] if bundles else [])

@@ -7,10 +7,10 @@ from typing import Any
 import ray
 from ray.util.placement_group import remove_placement_group
 
-from gristmill.cluster.errors import LOST, RunFailed, short
+from gristmill.cluster.errors import LOSSES, RunFailed, one_line
 from gristmill.cluster.pools.member import Member, answers
-from gristmill.cluster.pools.placement import draining, is_alive, living, places
-from gristmill.cluster.pools.replica import Replica, Worker, place
+from gristmill.cluster.pools.placement import draining_nodes, is_alive, live_nodes, num_fitting
+from gristmill.cluster.pools.replica import Replica, Worker, placement_options
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 
@@ -69,7 +69,7 @@ class Pool:
         """How many replicas there should be now: never so many that the stages have no core left, also when nodes are
         lost on the way."""
         taken = [(p.needs, max(p.spec.replicas, len(p.members))) for p in self.others]
-        room = places(self.needs, list(living(draining()).values()), taken)
+        room = num_fitting(self.needs, list(live_nodes(draining_nodes()).values()), taken)
         return min(room, self.spec.max_replicas or self.spec.replicas)
 
     @property
@@ -78,7 +78,7 @@ class Pool:
         return sum(not m.leaving for m in self.members)
 
     def _resize(self) -> None:
-        leaving = draining()
+        leaving = draining_nodes()
         for member in list(self.members):
             if member.node in leaving and not member.leaving:
                 member.leaving = True
@@ -96,7 +96,7 @@ class Pool:
     def _add(self, number: int | None = None, num_lost: int = 0) -> Member:
         if number is None:
             number, self._next_number = self._next_number, self._next_number + 1
-        options, group = place(self.needs, self.spec.lots_per_replica + 2)
+        options, group = placement_options(self.needs, self.spec.lots_per_replica + 2)
         actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
         member = Member(
             number, actor, group, actor.where.remote(), actor.open.remote(), time.monotonic(), num_lost=num_lost
@@ -167,12 +167,14 @@ class Pool:
             self.note("engine", pool=self.name, replica=member.number, state="open", node=member.node, seconds=seconds)
         except ray.exceptions.RayTaskError as error:
             raise RunFailed(
-                f"{self.name}: the engine cannot start: {type(error.cause).__name__}: {short(error.cause)}"
+                f"{self.name}: the engine cannot start: {type(error.cause).__name__}: {one_line(error.cause)}"
             ) from error
-        except LOST as error:
-            self._replace(member, f"while starting ({short(error)})")
+        except LOSSES as error:
+            self._replace(member, f"while starting ({one_line(error)})")
         except ray.exceptions.RayError as error:
-            raise RunFailed(f"{self.name}: the engine cannot start: {type(error).__name__}: {short(error)}") from error
+            raise RunFailed(
+                f"{self.name}: the engine cannot start: {type(error).__name__}: {one_line(error)}"
+            ) from error
 
     def _poll_progress(self, now: float) -> None:
         answered = {m.asking: m for m in self.members if m.asking is not None}
@@ -181,7 +183,7 @@ class Pool:
             member.asking = None
             if not isinstance(made, tuple):
                 if not member.lots and member in self.members:  # else its lots tell of the loss
-                    self._replace(member, short(made))
+                    self._replace(member, one_line(made))
             elif made != member.made:
                 member.made, member.moved = made, now
         for member in list(self.members):
@@ -257,7 +259,7 @@ class Pool:
         member.num_lost, self._is_full = 0, False
         member.moved = time.monotonic()
 
-    def let_go(self, member: Member, lot: int) -> None:
+    def remove_lot(self, member: Member, lot: int) -> None:
         """A lot is gone from an engine that lives: what it was to read was lost."""
         member.lots.pop(lot, None)
         self._is_full = False
@@ -267,7 +269,7 @@ class Pool:
 
         Returns "engine_crash" or "engine_hang" when the lot's asks may be at fault, None when the node is gone.
         """
-        self.let_go(member, lot)
+        self.remove_lot(member, lot)
         if member in self.members:
             if member.blame is None and member.node and is_alive(member.node):
                 member.blame = CRASH

@@ -8,7 +8,7 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from gristmill.engines.needs import Needs
-from gristmill.records.lots import Unborn, born
+from gristmill.records.lots import SourceLot, ask_batch
 from gristmill.stages.contract import Stage
 
 
@@ -71,9 +71,9 @@ class Replica:
         self.worker.open()
 
     @ray.method(num_returns=2)
-    async def make(self, batch: Unborn | pa.RecordBatch, start: int, stop: int) -> tuple[pa.RecordBatch, int]:
+    async def make(self, batch: SourceLot | pa.RecordBatch, start: int, stop: int) -> tuple[pa.RecordBatch, int]:
         """Rows [start, stop) made, and apart from them (so that the driver need not fetch rows) their number."""
-        made = await self.worker.make(born(batch).slice(start, stop - start))
+        made = await self.worker.make(ask_batch(batch).slice(start, stop - start))
         return made, made.num_rows
 
     async def progress(self) -> tuple[int, int]:
@@ -83,7 +83,7 @@ class Replica:
         self.worker.close()
 
 
-def place(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any], PlacementGroup | None]:
+def placement_options(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any], PlacementGroup | None]:
     """Options of a replica's actor, and the placement group that they name where it takes several GPUs.
 
     The group reserves all of them at once, so that two replicas never wait for each other's last GPU.
@@ -107,11 +107,11 @@ def place(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any], Placement
 
 @ray.remote(num_cpus=1, num_returns=2, max_retries=0)
 def join_task(
-    worker: list, batch: Unborn | pa.RecordBatch, parts: list[tuple[int, Any]], refused: dict[int, str]
+    worker: list, batch: SourceLot | pa.RecordBatch, parts: list[tuple[int, Any]], refused: dict[int, str]
 ) -> tuple[pa.RecordBatch, int]:
     """A lot put together from its spans and from the rows that were refused, in row order."""
     holder: Worker = ray.get(worker[0])
-    batch = born(batch)
+    batch = ask_batch(batch)
     made = [(start, ray.get(ref)) for start, ref in parts]
     made += [(row, holder.refuse(batch.slice(row, 1), reason)) for row, reason in refused.items()]
     whole = pa.concat_batches([rows for _, rows in sorted(made, key=lambda part: part[0])])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.engines.throttle import Gate
+from gristmill.engines.throttle import Throttle
 from gristmill.engines.vllm import AskRefused, EngineDead, Reply
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
@@ -25,7 +25,7 @@ class TextGenerator(Generator):
         self.spec = spec
         self.program = method
         self._engine: ChatEngine | None = None
-        self._gate = Gate(max_in_flight)
+        self._throttle = Throttle(max_in_flight)
         self._made = (0, 0)
 
     @property
@@ -63,7 +63,7 @@ class TextGenerator(Generator):
         if engine.synchronous:
             made = [_drive(job) if job is not None else None for job in jobs]
         else:
-            made = await self._gate.gather(jobs)
+            made = await self._throttle.gather(jobs)
         return fill(asks, self.payload, made)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> GeneratedRow:

@@ -1,4 +1,4 @@
-"""`gristmill audit` of a packed mixture: its rows are counted anew, and the cap is held against what they are."""
+"""`gristmill audit` of a packed mixture: recount the rows and check the cap."""
 
 import hashlib
 import json
@@ -13,8 +13,8 @@ from rich.progress import track
 
 from gristmill.jobs.audit.findings import Findings
 from gristmill.jobs.release.mixture.card import mixture_section, percent
-from gristmill.jobs.release.mixture.count import counted
-from gristmill.jobs.release.mixture.draw import Candidates, Drawn, synthetic_share, twins
+from gristmill.jobs.release.mixture.count import count_mixture
+from gristmill.jobs.release.mixture.draw import Candidates, Draw, synthetic_share, twins
 from gristmill.jobs.release.mixture.parts import CARD, MIXTURE
 from gristmill.jobs.release.mixture.scan import release_schema, traits
 from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
@@ -29,48 +29,50 @@ NUM_SHOWN = 3
 
 
 def examine_mixture(store: Store, data: bytes) -> Findings:
-    """The shards are those that were written; no synthetic row equals a real one; counts, fractions and ancestry are
-    those that the papers state; no more is synthetic than the cap allows.
+    """Check that a release is unchanged and sound.
 
-    `data` is mixture.json. Raises UserError when that cannot be read. Some 60 bytes a row are held.
+    Shards have their checksums, and no synthetic row equals a real row. Counts, fractions and ancestry agree with card
+    and metadata, and the synthetic share is within the cap. `data` is mixture.json.
+
+    Raises UserError when mixture.json cannot be read. Memory is about 60 bytes per row.
     """
     facts = parse(data, MIXTURE, store.path(MIXTURE))
     try:
-        if form := facts.get("made_as"):
+        if row_format := facts.get("made_as"):
             raise UserError(
-                f"{store.uri} was packed as {form}, so its rows do not say what is real; audit the same mixture packed "
-                "as rows (the same seed draws the same rows)"
+                f"{store.uri} was packed as {row_format}, so its rows do not state their origin; audit the same "
+                "mixture packed as rows (the same seed draws the same rows)"
             )
         walk = _Walk(store, facts)
         shards, section = facts["shards"], mixture_section(facts)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{store.path(MIXTURE)} cannot be read as a packed mixture ({error!r})") from None
     findings = walk.findings
-    there = {e.name for e in store.list("train-")}
-    for name in sorted(there - {shard["name"] for shard in shards}):
-        findings.add(f"{name} is there, and {MIXTURE} does not name it")
+    names = {e.name for e in store.list("train-")}
+    for name in sorted(names - {shard["name"] for shard in shards}):
+        findings.add(f"{name} is there, but {MIXTURE} does not name it")
         shards = [*shards, {"name": name}]
     for shard in track(shards, description="audit", console=Console(stderr=True), transient=True):
-        if shard["name"] not in there:
+        if shard["name"] not in names:
             findings.add(f"{shard['name']} is missing")
             continue
         walk.shard(shard)
-    if walk.parts:
-        walk.judge()
-    _papers(store, facts, section, findings)
+    if walk.arrays:
+        walk.check_all_rows()
+    _check_metadata(store, facts, section, findings)
     findings.count("shards", len(shards))
     return findings
 
 
-def _papers(store: Store, facts: dict[str, Any], section: str, findings: Findings) -> None:
+def _check_metadata(store: Store, facts: dict[str, Any], section: str, findings: Findings) -> None:
     card = store.read_if_there(CARD)
     if card is None:
-        findings.add(f"{CARD} is missing: the release was not finished")
+        findings.add(f"{CARD} is missing: the release is incomplete")
     elif section not in card.decode("utf-8", "replace"):
-        findings.add(f"{CARD} does not state the numbers of {MIXTURE} (its section 'The mixture' is another)")
+        findings.add(f"{CARD} does not state the numbers of {MIXTURE} (its section 'The mixture' differs)")
     try:
-        told = json.loads(store.read("croissant.json"))["distribution"]
-        files = {one["name"]: one["sha256"] for one in told if one["@type"] == "cr:FileObject"}
+        entries = json.loads(store.read("croissant.json"))["distribution"]
+        files = {entry["name"]: entry["sha256"] for entry in entries if entry["@type"] == "cr:FileObject"}
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         findings.add("croissant.json is missing or cannot be read")
         return
@@ -79,7 +81,7 @@ def _papers(store: Store, facts: dict[str, Any], section: str, findings: Finding
 
 
 class _Walk:
-    """One pass over the shards, and what is held of their rows."""
+    """One pass over the shards; keeps the arrays that checks over all rows need."""
 
     def __init__(self, store: Store, facts: dict[str, Any]) -> None:
         self.store, self.facts, self.findings = store, facts, Findings()
@@ -87,9 +89,9 @@ class _Walk:
         self.text_column: str | None = facts["text_column"]
         self.payload: Sequence[str] = facts["payload"]
         self.cap, self.by = float(facts["asked"]["synthetic_max"]), str(facts["asked"]["by"])
-        self.told = facts["counts"]
-        self.parts: list[dict[str, np.ndarray]] = []
-        self.names: list[str] = []  # of the shards that they are of
+        self.expected = facts["counts"]
+        self.arrays: list[dict[str, np.ndarray]] = []  # of each shard
+        self.names: list[str] = []  # of these shards
 
     def shard(self, shard: dict[str, Any]) -> None:
         name, data = shard["name"], self.store.read(shard["name"])
@@ -99,62 +101,66 @@ class _Walk:
             self.findings.add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
             return
         if "sha256" in shard and hashlib.sha256(data).hexdigest() != shard["sha256"]:
-            self.findings.add(f"{name}: altered after it was packed (not the bytes that {MIXTURE} names)")
+            self.findings.add(f"{name}: altered after it was packed (its sha256 is not the one in {MIXTURE})")
         if "num_rows" in shard and table.num_rows != shard["num_rows"]:
-            self.findings.add(f"{name}: {MIXTURE} says {shard['num_rows']:,} rows, it holds {table.num_rows:,}")
+            self.findings.add(f"{name}: {MIXTURE} states {shard['num_rows']:,} rows, it holds {table.num_rows:,}")
         names = set(table.column_names)
-        least = release_schema(pa.schema([(n, pa.null()) for n in self.payload]), bool(self.text_column), False, False)
-        if missing := [n for n in least.names if n not in names]:
+        required = release_schema(
+            pa.schema([(n, pa.null()) for n in self.payload]), bool(self.text_column), False, False
+        )
+        if missing := [n for n in required.names if n not in names]:
             self.findings.add(f"{name}: there is no column {', '.join(missing)}")
             return
         payload = pa.schema([table.schema.field(n) for n in self.payload])
         try:
-            found = traits(table, payload, self.text_column, name)
+            arrays = traits(table, payload, self.text_column, name)
         except UserError as error:
             self.findings.add(str(error))
             return
         if self.text_column:
-            wrong = np.flatnonzero(table.column(TOKENS).to_numpy() != found["tokens"])
+            wrong = np.flatnonzero(table.column(TOKENS).to_numpy() != arrays["tokens"])
             if len(wrong):
-                self.findings.add(f"{name}: {len(wrong):,} rows have other tokens than {TOKENS} says (row {wrong[0]})")
+                self.findings.add(
+                    f"{name}: {len(wrong):,} rows have other tokens than {TOKENS} states (row {wrong[0]})"
+                )
         numbers = {title: at for at, title in enumerate(self.titles)}
         parts = table.column(PART).to_pylist()
-        strange = Counter(part for part in parts if part not in numbers)
-        for part, num in strange.items():
-            self.findings.add(f"{name}: {num:,} rows are of a part '{part}' that {MIXTURE} does not know")
-        found["part"] = np.array([numbers.get(part, -1) for part in parts], np.int32)
+        unknown = Counter(part for part in parts if part not in numbers)
+        for part, num in unknown.items():
+            self.findings.add(f"{name}: {num:,} rows are of a part '{part}' that {MIXTURE} does not name")
+        arrays["part"] = np.array([numbers.get(part, -1) for part in parts], np.int32)
         for column, kind, default in ((COPY, np.int64, 0), (WEIGHT, np.float64, 1.0)):
-            have = column in names
-            found[column] = table.column(column).to_numpy() if have else np.full(table.num_rows, default, kind)
-        found["shard"] = np.full(table.num_rows, len(self.parts), np.int32)
-        found["row"] = np.arange(table.num_rows, dtype=np.int32)
-        self.parts.append(found)
+            is_present = column in names
+            arrays[column] = table.column(column).to_numpy() if is_present else np.full(table.num_rows, default, kind)
+        arrays["shard"] = np.full(table.num_rows, len(self.arrays), np.int32)
+        arrays["row"] = np.arange(table.num_rows, dtype=np.int32)
+        self.arrays.append(arrays)
         self.names.append(name)
         self.findings.count("rows", table.num_rows)
 
-    def judge(self) -> None:
-        """All that needs every row: repeats, twins, counts, the cap."""
-        rows = {name: np.concatenate([part[name] for part in self.parts]) for name in self.parts[0]}
-        _, first, own = np.unique(rows["ids"], return_index=True, return_inverse=True)
-        times = np.bincount(own).astype(np.int32)
-        pairs = np.lexsort((rows[COPY], own))
-        at = np.arange(len(own)) - np.repeat(np.cumsum(times) - times, times)
+    def check_all_rows(self) -> None:
+        """Check repeats, twins, counts and the cap over the rows of all shards."""
+        rows = {name: np.concatenate([shard[name] for shard in self.arrays]) for name in self.arrays[0]}
+        _, first, group = np.unique(rows["ids"], return_index=True, return_inverse=True)
+        times = np.bincount(group).astype(np.int32)
+        pairs = np.lexsort((rows[COPY], group))
+        at = np.arange(len(group)) - np.repeat(np.cumsum(times) - times, times)
         if (bad := np.flatnonzero(rows[COPY][pairs] != at)).size:
-            one = bytes(rows["ids"][pairs[bad[0]]]).ljust(16, b"\0").hex()
-            self.findings.add(f"row {one} and {bad.size - 1:,} others stand there more often than {COPY} says")
+            row_id = bytes(rows["ids"][pairs[bad[0]]]).ljust(16, b"\0").hex()
+            self.findings.add(f"row {row_id} and {bad.size - 1:,} others occur more often than {COPY} states")
         distinct = Candidates(
             rows["ids"][first],
-            rows["twins"][first],
+            rows["contents"][first],
             np.zeros(len(first), np.uint64),
             *(rows[name][first] for name in ("tokens", "is_real", "generation", "part", "shard", "row")),
         )
-        drawn = Drawn(times, rows[WEIGHT][first].astype(float), np.zeros(len(first), bool))
-        again = twins(distinct, whole=self.facts["asked"]["dedup"] == "all")
-        for one in np.flatnonzero(again)[:NUM_SHOWN]:
-            where = f"{self.names[distinct.chunk[one]]}: row {distinct.row[one]}"
-            self.findings.add(f"{where} equals another row, and should have been left out")
-        found = counted(distinct, drawn, self.titles, self.text_column is not None)
-        for line in differences(self.told, found):
+        drawn = Draw(times, rows[WEIGHT][first].astype(float), np.zeros(len(first), bool))
+        is_twin = twins(distinct, whole=self.facts["asked"]["dedup"] == "all")
+        for index in np.flatnonzero(is_twin)[:NUM_SHOWN]:
+            where = f"{self.names[distinct.chunk[index]]}: row {distinct.row[index]}"
+            self.findings.add(f"{where} equals another row and is not left out")
+        counts = count_mixture(distinct, drawn, self.titles, self.text_column is not None)
+        for line in differences(self.expected, counts):
             self.findings.add(f"{MIXTURE} and the rows differ in {line}")
         units = np.ones(len(first), np.int64) if self.by == "rows" else distinct.tokens
         share = synthetic_share(distinct, drawn, units)

@@ -31,7 +31,7 @@ def drive(
     """Run until a limit, the end of the source, or a stop; returns the state of the run. Updates `totals`."""
     from gristmill.cluster.connect import connected  # ray is imported only when a run starts
     from gristmill.cluster.lots.job import Job
-    from gristmill.cluster.lots.run import LotLoop
+    from gristmill.cluster.lots.loop import LotLoop
     from gristmill.cluster.lots.work import LotPipeline
     from gristmill.cluster.preflight import check_room
 

@@ -17,7 +17,7 @@ from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.jobs.recipes.toml_file import parted
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.lots import Asked, Plan
+from gristmill.records.lots import AskSource, Plan
 from gristmill.records.readers.sources import Source, open_source
 from gristmill.records.rounds import RoundSource
 from gristmill.records.schema import full_schema
@@ -60,7 +60,7 @@ class CompiledRecipe:
             pools["generator"] = (self.generator.needs, spec.generator_pool)
         return pools
 
-    def ask_source(self, store: Store) -> Asked:
+    def ask_source(self, store: Store) -> AskSource:
         """Where the asks of a run into `store` come from: the source, or in rounds the rows that were kept."""
         rounds, method, plan = self.recipe.rounds, self.method, self.plan
         if rounds is None or method is None:

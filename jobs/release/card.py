@@ -1,21 +1,19 @@
-"""The papers of a release: a dataset card and Croissant metadata."""
+"""The dataset card and the Croissant metadata of a release."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
+from gristmill.cluster.shuffle import ShardFile
 from gristmill.jobs.release.format_card import format_section
-from gristmill.jobs.release.formats import Form
+from gristmill.jobs.release.formats import RowFormat
 from gristmill.jobs.release.mixture.spec import ADDED
 from gristmill.records.manifest import Manifest
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE
 from gristmill.records.shards import Summary
-
-if TYPE_CHECKING:
-    from gristmill.jobs.release.command import ShardFile
 
 TYPES = {"string": "sc:Text", "int": "sc:Integer", "float": "sc:Float", "double": "sc:Float", "bool": "sc:Boolean"}
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
@@ -29,8 +27,8 @@ def _group(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class About:
-    """What a release is called and said to be."""
+class Description:
+    """Name, description and version of a release, for Croissant."""
 
     name: str
     description: str
@@ -38,19 +36,19 @@ class About:
     keywords: tuple[str, ...]
 
 
-def about(book: Manifest, totals: Summary) -> About:
-    description = book.recipe.get("description") or "A synthetic corpus made with Gristmill."
-    return About(book.recipe["name"], description, book.fingerprint, ("synthetic", f"{totals.kept} rows"))
+def describe_run(manifest: Manifest, totals: Summary) -> Description:
+    description = manifest.recipe.get("description") or "A synthetic corpus made with Gristmill."
+    return Description(manifest.recipe["name"], description, manifest.fingerprint, ("synthetic", f"{totals.kept} rows"))
 
 
-def front(name: str, num_rows: int, tags: Sequence[str]) -> str:
+def front_matter(name: str, num_rows: int, tags: Sequence[str]) -> str:
     """The YAML front matter that dataset hubs read."""
     size = next((label for limit, label in SIZES if num_rows < limit), "n>1B")
-    told = "\n".join(f"- {tag}" for tag in tags)
+    tag_lines = "\n".join(f"- {tag}" for tag in tags)
     return f"""---
 pretty_name: {json.dumps(name)}
 tags:
-{told}
+{tag_lines}
 size_categories:
 - {size}
 configs:
@@ -78,23 +76,29 @@ rows = datasets.load_dataset("parquet", data_files="train-*.parquet", split="tra
 
 
 def dataset_card(
-    book: Manifest, totals: Summary, shards: Sequence["ShardFile"], schema: pa.Schema, form: Form | None = None
+    manifest: Manifest,
+    totals: Summary,
+    shards: Sequence[ShardFile],
+    schema: pa.Schema,
+    row_format: RowFormat | None = None,
 ) -> str:
-    """README.md of the release, in the form that dataset hubs read: YAML front matter, then prose and tables."""
-    recipe = book.recipe
+    """README.md of the release as dataset hubs read it: YAML front matter, then prose and tables."""
+    recipe = manifest.recipe
     rejected = "\n".join(f"| rejected {reason} | {count:,} |" for reason, count in sorted(totals.rejected.items()))
     generator = recipe["generator"]
     model = f" with the model `{generator.get('name') or generator['model']}`" if generator.get("model") else ""
     method = f", the method `{recipe['method']['kind']}`" if recipe["method"] else ""
-    unless = "Every row is synthetic." if form else "Every row is synthetic unless its `origin` column says `real`."
-    return f"""{front(recipe["name"], totals.kept, ["synthetic"])}# {recipe["name"]}
+    origins = (
+        "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
+    )
+    return f"""{front_matter(recipe["name"], totals.kept, ["synthetic"])}# {recipe["name"]}
 
 {recipe.get("description") or "A synthetic corpus made with Gristmill."}
 
-{unless} The generator was
-`{generator["kind"]}`{model}{method}. The fingerprint of the recipe is `{book.fingerprint}`.
+{origins} The generator was
+`{generator["kind"]}`{model}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
 
-## What was made and what was kept
+## Generated and kept rows
 
 | | rows |
 |---|---|
@@ -102,13 +106,13 @@ def dataset_card(
 | kept | {totals.kept:,} |
 {rejected}
 
-{totals.kept_tokens:,} tokens in the kept rows, of {totals.tokens_out:,} generated. Number of shards: {len(shards)},
-of {sum(s.num_bytes for s in shards):,} bytes together; rows are shuffled over all of them.
+The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens. Number of shards:
+{len(shards)}, {sum(s.num_bytes for s in shards):,} bytes in total; the rows are shuffled across all shards.
 
 ## Columns
 
 {columns_table(schema)}
-{format_section(form) + chr(10) if form else ""}## Recipe
+{format_section(row_format) + chr(10) if row_format else ""}## Recipe
 
 ```json
 {json.dumps({k: v for k, v in recipe.items() if k != "cluster"}, indent=2, ensure_ascii=False)}
@@ -118,30 +122,30 @@ of {sum(s.num_bytes for s in shards):,} bytes together; rows are shuffled over a
 
 
 def _croissant_field(field: pa.Field, column: str = "", path: str = "") -> dict[str, Any]:
-    """A column; of a list of structs its parts as sub-fields, found by their path in the column."""
+    """Croissant field of a column. A list of structs has sub-fields, addressed by a JSON path in the column."""
     column = column or field.name
-    told: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "@type": "cr:Field",
         "@id": f"rows/{column}{'/' + path if path else ''}",
         "name": field.name,
     }
     kind = field.type.value_type if pa.types.is_list(field.type) else field.type
     if pa.types.is_list(field.type):
-        told["repeated"] = True
+        entry["repeated"] = True
     if pa.types.is_struct(kind) and kind != IMAGE:
-        return {**told, "subField": [_croissant_field(inner, column, inner.name) for inner in kind]}
+        return {**entry, "subField": [_croissant_field(inner, column, inner.name) for inner in kind]}
     source: dict[str, Any] = {"fileSet": {"@id": "shards"}, "extract": {"column": column}}
     if path:
         source["transform"] = {"jsonPath": path}
     return {
-        **told,
+        **entry,
         "dataType": next((v for k, v in TYPES.items() if str(kind).startswith(k)), "sc:Text"),
         "source": source,
     }
 
 
-def croissant(told: About, shards: Sequence["ShardFile"], schema: pa.Schema) -> dict[str, Any]:
-    """Croissant 1.0 metadata (JSON-LD): the shards as file objects and one record set with their columns."""
+def croissant(description: Description, shards: Sequence[ShardFile], schema: pa.Schema) -> dict[str, Any]:
+    """Croissant 1.0 metadata (JSON-LD): the shards as file objects, and one record set with their columns."""
     files = [
         {
             "@type": "cr:FileObject",
@@ -154,7 +158,7 @@ def croissant(told: About, shards: Sequence["ShardFile"], schema: pa.Schema) -> 
         }
         for shard in shards
     ]
-    whole = {
+    file_set = {
         "@type": "cr:FileSet",
         "@id": "shards",
         "name": "shards",
@@ -187,10 +191,10 @@ def croissant(told: About, shards: Sequence["ShardFile"], schema: pa.Schema) -> 
         },
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": told.name,
-        "description": told.description,
-        "version": told.version,
-        "distribution": [*files, whole],
+        "name": description.name,
+        "description": description.description,
+        "version": description.version,
+        "distribution": [*files, file_set],
         "recordSet": [{"@type": "cr:RecordSet", "@id": "rows", "name": "rows", "field": fields}],
-        "keywords": list(told.keywords),
+        "keywords": list(description.keywords),
     }

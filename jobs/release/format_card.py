@@ -1,15 +1,24 @@
-"""What a dataset card says of a format: what its columns hold, and how trainers load them without a script."""
+"""The section of a dataset card on its format: the columns, and how trainers load them without a script."""
 
-from gristmill.jobs.release.formats import ALPACA, BREAK, MESSAGES, PREFERENCE, PROMPT_COMPLETION, SYSTEM, TEXT, Form
+from gristmill.jobs.release.formats import (
+    ALPACA,
+    BREAK,
+    MESSAGES,
+    PREFERENCE,
+    PROMPT_COMPLETION,
+    SYSTEM,
+    TEXT,
+    RowFormat,
+)
 
-WHAT = {
-    MESSAGES: "`messages` is a list of `role` (system, user, assistant) and `content`, as chat templates take it.",
+COLUMNS = {
+    MESSAGES: "`messages` is a list of `role` (system, user, assistant) and `content`, the input of chat templates.",
     ALPACA: "`instruction`, `input` (often empty) and `output` are plain strings.",
-    PREFERENCE: "`prompt`, `chosen` and `rejected` are lists of messages (`role`, `content`); the prompt is explicit, "
-    "and `chosen` and `rejected` hold the answer alone.",
-    TEXT: "`text` is a plain string, one document a row.",
-    PROMPT_COMPLETION: "`prompt` and `completion` are plain strings that are read as one text without a chat template; "
-    f"a prompt that ends in no white space bears a blank line ({BREAK!r}). The loss belongs on the completion.",
+    PREFERENCE: "`prompt`, `chosen` and `rejected` are lists of messages (`role`, `content`). The prompt is explicit: "
+    "`chosen` and `rejected` hold the answer alone.",
+    TEXT: "`text` is a plain string, one document per row.",
+    PROMPT_COMPLETION: "`prompt` and `completion` are plain strings that form one text without a chat template. "
+    f"A prompt without trailing white space ends in a blank line ({BREAK!r}). Compute the loss on the completion.",
 }
 TRAINER = {
     MESSAGES: ("SFTTrainer", ""),
@@ -38,16 +47,16 @@ data_stages:
 """
 
 
-def format_section(form: Form) -> str:
-    """Markdown: the format and snippets. FOLDER stands for where the release lies, a local folder or a repository."""
-    name = form.name
-    alpaca = "alpaca_w_system" if SYSTEM in form.schema.names else "alpaca"
+def format_section(row_format: RowFormat) -> str:
+    """The format and snippets for trainers, as Markdown. FOLDER stands for the folder or repository of the release."""
+    name = row_format.name
+    alpaca = "alpaca_w_system" if SYSTEM in row_format.schema.names else "alpaca"
     axolotl = AXOLOTL[name].replace("{alpaca}", alpaca)
-    source = ", ".join(f"`{column}`" for column in form.reads)
+    source = ", ".join(f"`{column}`" for column in row_format.reads)
     parts = [
-        f"## Format: {name}\n\n{WHAT[name]} Made of the columns {source}. Beside them stands the `id` of each row, by "
-        "which the rest of it (provenance, findings, every intermediate turn) is found in the run that made it, and "
-        "nothing else: trainers take odd columns amiss. FOLDER below is where these files lie.\n"
+        f"## Format: {name}\n\n{COLUMNS[name]} Source columns: {source}. The only other column is `id`: it leads "
+        "to provenance, findings and intermediate turns of a row in the run that made it. Trainers reject unexpected "
+        "columns. FOLDER below stands for the location of these files.\n"
     ]
     if name in TRAINER:
         trainer, remark = TRAINER[name]
@@ -58,11 +67,11 @@ def format_section(form: Form) -> str:
             f'trainer = {trainer}("MODEL", train_dataset=rows){remark}\n```\n'
         )
     else:
-        parts.append("TRL has no trainer for these columns: pack as messages or prompt-completion for it.\n")
+        parts.append("TRL has no trainer for these columns: pack as messages or prompt-completion to use TRL.\n")
     head = "rl: dpo\n" if name == PREFERENCE else ""
     parts.append(f"Axolotl:\n\n```yaml\n{head}datasets:\n  - path: FOLDER\n    split: train\n{axolotl}\n```\n")
     if name == TEXT:
         parts.append(NANOTRON)
     if name == PROMPT_COMPLETION:
-        parts.append("nanotron's fine-tuning takes the same columns.\n")
+        parts.append("nanotron's fine-tuning reads the same columns.\n")
     return "\n".join(parts)

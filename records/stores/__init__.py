@@ -1,1 +1,1 @@
-"""Where objects lie: a local folder or S3, behind one contract."""
+"""Storage of objects: a local folder or S3, behind one interface."""

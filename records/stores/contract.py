@@ -22,7 +22,7 @@ class Entry:
 
 
 class Store(ABC):
-    """Objects by name under one root. Pickles without its counts."""
+    """Objects by name under one root. It pickles without its error counts."""
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -30,20 +30,20 @@ class Store(ABC):
         self._errors_lock = threading.Lock()
 
     def count(self, kind: str) -> None:
-        """Note one failed request."""
+        """Count one failed request."""
         with self._errors_lock:
             self.errors[kind] += 1
 
-    def give_up(self) -> None:  # noqa: B027 - only a remote store has something to give up
-        """From now on nothing is tried twice: somebody waits for this process to end."""
+    def give_up(self) -> None:  # noqa: B027 - a local store has no retries
+        """Stop retrying: the process is ending."""
 
     def sweep(self) -> int:
-        """Remove what killed puts have left; returns how many. Puts under way, of any process, are left alone."""
+        """Remove leftovers of killed puts; returns their number. Puts of living processes are left alone."""
         return 0
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Objects whose name starts with `prefix`, in order of their names; unfinished puts are never listed."""
+        """Objects whose name starts with `prefix`, in the order of names, without unfinished puts."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
@@ -51,34 +51,36 @@ class Store(ABC):
 
     @abstractmethod
     def open(self, name: str) -> pa.NativeFile:
-        """A seekable file over the object, for Parquet footers and columns. Raises FileNotFoundError."""
+        """A seekable file over the object, e.g. for Parquet. Raises FileNotFoundError."""
 
     @abstractmethod
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
-        """Write the object whole. Raises Conflict when `if_absent` and it is there."""
+        """Write the whole object. Raises Conflict with `if_absent` when the object exists."""
 
     @abstractmethod
     def delete(self, name: str) -> None:
-        """Remove the object; nothing happens when it is not there."""
+        """Remove the object if it exists."""
 
     @abstractmethod
-    def exists(self, name: str) -> bool: ...
+    def exists(self, name: str) -> bool:
+        """Whether there is an object of that name."""
 
     @abstractmethod
     def check(self, write: bool) -> None:
         """Raise UserError when the store cannot be reached (or written, with `write`)."""
 
     def read_if_there(self, name: str) -> bytes | None:
+        """The whole object, None when it does not exist."""
         try:
             return self.read(name)
         except FileNotFoundError:
             return None
 
     def path(self, name: str) -> str:
-        """The full address of an object, for people."""
+        """The full address of an object, for messages."""
         return f"{self.uri.rstrip('/')}/{name}"
 
     def clear(self) -> None:
-        """Remove every object; what nobody else writes to."""
+        """Remove every object. Only for a store without other writers."""
         for entry in list(self.list()):
             self.delete(entry.name)

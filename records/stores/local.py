@@ -24,7 +24,7 @@ FULL = {
 
 
 class LocalStore(Store):
-    """A folder. A put writes a temporary file, syncs it and links (if absent) or renames it into place."""
+    """A folder. A put writes and syncs a temporary file, then links it (if absent) or renames it into place."""
 
     def __init__(self, root: str) -> None:
         self.root = Path(root).expanduser().absolute()
@@ -66,7 +66,7 @@ class LocalStore(Store):
                 file.flush()
                 os.fsync(file.fileno())
             if if_absent:
-                os.link(temp, final)  # unlike rename, fails when the name is taken
+                os.link(temp, final)  # unlike rename, link fails when the name is taken
             else:
                 os.replace(temp, final)
         except FileExistsError:
@@ -74,19 +74,20 @@ class LocalStore(Store):
         except OSError as error:
             if error.errno in FULL:
                 self.count("full")
-                told = FULL[error.errno]
-                raise UserError(f"{final}: {told}; make room and run the same command again to go on") from error
+                raise UserError(
+                    f"{final}: {FULL[error.errno]}; make room and run the same command again to resume"
+                ) from error
             raise
         finally:
             temp.unlink(missing_ok=True)
         descriptor = os.open(final.parent, os.O_RDONLY)
         try:
-            os.fsync(descriptor)  # without it a power cut may forget the name
+            os.fsync(descriptor)  # without it the name may be lost in a power cut
         finally:
             os.close(descriptor)
 
     def _temp(self, folder: Path) -> Path:
-        """A name for an unfinished put; it says whose it is, so that `sweep` knows when it is nobody's."""
+        """A name for an unfinished put. It names the process, so that `sweep` knows when the process is gone."""
         return folder / f"{TEMP_PREFIX}{secrets.token_hex(6)}-{this_process()}"
 
     def sweep(self) -> int:
@@ -98,7 +99,7 @@ class LocalStore(Store):
                     temp.unlink()
                     num_removed += 1
             except (FileNotFoundError, PermissionError):
-                continue  # its put has ended, or it is another user's
+                continue  # the put has ended, or the file is of another user
         return num_removed
 
     def delete(self, name: str) -> None:
@@ -107,7 +108,7 @@ class LocalStore(Store):
     def clear(self) -> None:
         super().clear()
         for folder in (*sorted((p for p in self.root.rglob("*") if p.is_dir()), reverse=True), self.root):
-            with suppress(OSError):  # it is not there, or somebody has put something in
+            with suppress(OSError):  # missing or not empty
                 folder.rmdir()
 
     def exists(self, name: str) -> bool:
@@ -123,11 +124,11 @@ class LocalStore(Store):
             probe, link = self._temp(self.root), self._temp(self.root)
             try:
                 probe.touch()
-                os.link(probe, link)  # what a commit is made of
+                os.link(probe, link)  # commits need hard links
             finally:
                 probe.unlink(missing_ok=True)
                 link.unlink(missing_ok=True)
         except OSError as error:
             raise UserError(
-                f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); mend that or choose another --out"
+                f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); fix that or choose another --out"
             ) from None

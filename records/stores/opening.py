@@ -11,7 +11,7 @@ from gristmill.records.stores.local import LocalStore
 
 
 def open_store(uri: str) -> Store:
-    """The store at a local path, `file://` path or `s3://bucket/prefix`. Reaches nothing yet."""
+    """The store at a local path, `file://` path or `s3://bucket/prefix`. Does no I/O."""
     scheme, sep, rest = uri.partition("://")
     if not sep:
         return LocalStore(uri)
@@ -21,7 +21,7 @@ def open_store(uri: str) -> Store:
         from gristmill.records.stores.s3 import S3Store  # boto3 takes a second to import
 
         return S3Store(uri)
-    raise UserError(f"{uri}: only local paths and s3:// are known, not {scheme}://")
+    raise UserError(f"{uri}: only local paths and s3:// are supported, not {scheme}://")
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -31,8 +31,10 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """One object or file by its full address, or one that comes with the package (`package:NAME`). Raises UserError
-    when it is not there."""
+    """The object or file at a full address, or a file of the package (`package:NAME`).
+
+    Raises UserError when it does not exist.
+    """
     root, name = split(shipped_path(uri))
     try:
         return open_store(root).read(name)

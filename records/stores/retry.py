@@ -1,8 +1,7 @@
-"""Patience with a store in trouble: retries with exponential backoff and full jitter, within a bound in seconds.
+"""Retries for a store in trouble: exponential backoff with full jitter, within a bound in seconds.
 
-The bound holds twice: for one request since it began, and for the store as a whole since it last answered anything.
-So when a store is gone for good, requests that many threads make end together, and what a clean stop still asks of it
-(the manifest, the lease) is tried once each and not for minutes.
+The bound holds for each request since its start, and for the whole store since its last answer. So the requests of many
+threads end together when a store is gone. The last requests of a clean stop (manifest, lease) are then tried once.
 """
 
 import os
@@ -24,7 +23,7 @@ _BOUND_S: ContextVar[float | None] = ContextVar("patience_s", default=None)
 
 
 def retry_s() -> float:
-    """The patience with a store in seconds, from the environment. Raises UserError when it is no number above 0."""
+    """Seconds of retries, from the environment. Raises UserError for anything but a number above 0."""
     text = os.environ.get(VARIABLE, "").strip()
     try:
         seconds = float(text or RETRY_S)
@@ -37,7 +36,7 @@ def retry_s() -> float:
 
 @contextmanager
 def patience(seconds: float) -> Iterator[None]:
-    """At most so many seconds of retries for each request that this thread makes inside."""
+    """Limit retries to so many seconds for each request of this thread within the block."""
     token = _BOUND_S.set(seconds)
     try:
         yield
@@ -46,38 +45,39 @@ def patience(seconds: float) -> Iterator[None]:
 
 
 class Outage:
-    """How long a store has not answered; shared by all threads that use it."""
+    """The time since a store last answered; all threads that use the store share it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._since = self._last = 0.0  # monotonic seconds; 0.0: it answers
-        self.has_given_up = False  # a plain flag: a signal handler sets it
+        self._since = self._last = 0.0  # monotonic seconds; 0.0: the store answers
+        self.has_given_up = False  # a plain flag, because a signal handler sets it
 
     def answered(self) -> None:
+        """Record an answer of the store."""
         with self._lock:
             self._since = 0.0
 
     def failed(self, patience_s: float) -> float:
-        """Note a failure; returns the seconds since the first one after the last answer."""
+        """Record a failure; returns the seconds since the first failure after the last answer."""
         now = time.monotonic()
         with self._lock:
             if not self._since or now - self._last > max(patience_s, MAX_DELAY_S):
-                self._since = now  # nobody has asked for long: that silence is nobody's failure
+                self._since = now  # there was no request for a long time: that pause is not an outage
             self._last = now
             return now - self._since
 
     def give_up(self) -> None:
-        """From now on nothing is tried twice, and who waits for the next try stops waiting."""
+        """Stop retrying, also for requests that wait for their next try."""
         self.has_given_up = True
 
     @property
     def is_hopeless(self) -> bool:
-        """Whether to ask at all makes somebody wait for nothing."""
+        """Whether a request would only delay the end of the process."""
         return self.has_given_up and self._since > 0
 
 
 class Tries:
-    """The tries of one request."""
+    """The tries of a request."""
 
     def __init__(self, outage: Outage, patience_s: float) -> None:
         bound_s = _BOUND_S.get()
@@ -91,13 +91,13 @@ class Tries:
         return time.monotonic() - self._began
 
     def again(self) -> bool:
-        """After a failed try: wait, then True; or False when patience has ended."""
+        """After a failed try: wait, then return True; return False at once when the bound is reached."""
         longest_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.num_failed, 10))
         self.num_failed += 1
         left_s = self.patience_s - max(self.spent_s, self.outage.failed(self.patience_s))
         if left_s <= 0:
             return False
-        # Full jitter: requests that failed together do not come back together. The last try comes at the bound.
+        # Full jitter: requests that failed together are not repeated together. The last try is at the bound.
         end = time.monotonic() + min(random.uniform(0, longest_s), left_s)
         while not self.outage.has_given_up and (rest_s := end - time.monotonic()) > 0:
             time.sleep(min(rest_s, LOOK_UP_S))

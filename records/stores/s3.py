@@ -1,6 +1,6 @@
-"""S3 and everything that speaks it. The only file that imports boto3.
+"""A store in an S3 bucket. The only file that imports boto3.
 
-Every request goes through one loop (`_ask`); botocore's own retries are off, so that the two do not multiply.
+Every request goes through one retry loop (`_request`). Retries of botocore are off, so that the two do not multiply.
 """
 
 import io
@@ -31,15 +31,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CONNECT_S, READ_S = 10.0, 30.0  # a try fails without an answer for so long; less when the patience is small
-TAIL_BYTES = 64 << 10  # what pyarrow reads for a footer
-IN_ONE_SEND_BYTES = 1 << 20  # a larger body goes in blocks, each of which has CONNECT_S and not all together
-QUIET_S, SAY_EVERY_S = 1.0, 10.0
+CONNECT_S, READ_S = 10.0, 30.0  # timeouts of a try; less when the bound on retries is small
+TAIL_BYTES = 64 << 10  # pyarrow reads as much for a footer
+IN_ONE_SEND_BYTES = 1 << 20  # a larger body is sent in blocks, so that the timeout holds for each block
+QUIET_S, LOG_EVERY_S = 1.0, 10.0
 
-DECIDING = {"ConditionalRequestConflict", "OperationAborted"}  # two conditional puts met; AWS says to ask again
+DECIDING = {"ConditionalRequestConflict", "OperationAborted"}  # two conditional puts met; AWS says to retry
 BUSY = {"SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "InternalError", "ServiceUnavailable"}
 TIMED_OUT = {"RequestTimeout", "RequestTimeoutException"}
-DAMAGED = {"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}  # a body that did not arrive as it was sent
+DAMAGED = {"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}  # the body was damaged on its way
 REFUSED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
 SKEWED = "RequestTimeTooSkewed"
 
@@ -60,7 +60,7 @@ ERRORS = (ClientError, BotoCoreError, *SLOW, *BROKEN)
 
 
 class Trouble:
-    """What a failed request says: `kind` for the counts, `told` for people. Quotes nothing that was sent."""
+    """A failed request: `kind` for the counts, `message` for people. It quotes nothing that was sent."""
 
     def __init__(self, error: BaseException, endpoint: str) -> None:
         self.code, self.status = "", 0
@@ -69,24 +69,24 @@ class Trouble:
         if isinstance(error, ClientError):
             self._read(error, endpoint)
         elif isinstance(error, NO_KEYS):
-            self.kind, self.told, self.is_refusal = "403", f"no usable keys for {endpoint}", True
+            self.kind, self.message, self.is_refusal = "403", f"no usable keys for {endpoint}", True
         elif "CERTIFICATE_VERIFY_FAILED" in str(inner):
-            self.kind, self.told = "connection", f"the certificate of {endpoint} is not trusted; see AWS_CA_BUNDLE"
+            self.kind, self.message = "connection", f"the certificate of {endpoint} is not trusted; see AWS_CA_BUNDLE"
         elif isinstance(error, SLOW):
-            self.kind, self.told, self.is_transient = "timeout", f"{endpoint} does not answer in time", True
+            self.kind, self.message, self.is_transient = "timeout", f"{endpoint} does not answer in time", True
         elif isinstance(error, BROKEN) and not (inner is not error and isinstance(inner, ValueError)):
-            is_there = not isinstance(error, boto.EndpointConnectionError | boto.ProxyConnectionError)
-            told = "broken connection to" if is_there else "cannot reach"
-            self.kind, self.told, self.is_transient = "connection", f"{told} {endpoint} ({_why(inner)})", True
+            is_connected = not isinstance(error, boto.EndpointConnectionError | boto.ProxyConnectionError)
+            problem = "broken connection to" if is_connected else "cannot reach"
+            self.kind, self.message, self.is_transient = "connection", f"{problem} {endpoint} ({_why(inner)})", True
         else:
-            self.kind, self.told = "request", f"{endpoint} cannot be asked ({type(inner).__name__})"
+            self.kind, self.message = "request", f"{endpoint}: the request cannot be made ({type(inner).__name__})"
 
     def _read(self, error: ClientError, endpoint: str) -> None:
         self.code = str(error.response.get("Error", {}).get("Code", ""))
         self.status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        named = f" ({self.code})" if self.code not in ("", str(self.status)) else ""
-        self.kind, self.told = str(self.status), f"{endpoint} answers {self.status}{named}"
-        # The answer to a HEAD has no body: there an expired token is a bare 400.
+        code = f" ({self.code})" if self.code not in ("", str(self.status)) else ""
+        self.kind, self.message = str(self.status), f"{endpoint} answers {self.status}{code}"
+        # The answer to a HEAD has no body, so an expired token is a bare 400.
         is_bare = self.status == 400 and error.operation_name.startswith("Head")
         self.is_refusal = self.status in (401, 403) or self.code in REFUSED or is_bare
         busy = self.code in BUSY | DECIDING | TIMED_OUT | DAMAGED or self.status in (429, 500, 502, 503, 504)
@@ -95,32 +95,32 @@ class Trouble:
             self.kind = "timeout"
 
     def advice(self, tries: Tries) -> str:
-        """What was wrong and what to do, as the rest of one line."""
-        again = "then run the same command again to go on"
+        """The problem and its remedy, as the rest of a line."""
+        again = "then run the same command again to resume"
         if self.code == SKEWED:
-            return f"{self.told}; set this machine's clock, {again}"
+            return f"{self.message}; set this machine's clock, {again}"
         if self.is_refusal:
             return (
-                f"access refused: {self.told}; renew or correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
+                f"access refused: {self.message}; renew or correct AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, "
                 f"AWS_SESSION_TOKEN or the bucket's policy, {again}"
             )
         tried = f", tried {tries.num_failed} times in {tries.spent_s:.0f} s" if self.is_transient else ""
-        return f"{self.told}{tried}; check the store, AWS_ENDPOINT_URL and AWS_REGION, {again}"
+        return f"{self.message}{tried}; check the store, AWS_ENDPOINT_URL and AWS_REGION, {again}"
 
 
 def _why(error: BaseException | None) -> str:
-    """The operating system's own words under a pile of wrapped errors, else the name of its kind."""
-    top, seen = error, 0
-    while error is not None and seen < 10:
+    """The message of the operating system inside wrapped errors, else the name of the error's class."""
+    top, depth = error, 0
+    while error is not None and depth < 10:
         if isinstance(error, OSError) and error.errno is not None and error.strerror:
             return error.strerror
         inner = [a for a in error.args if isinstance(a, BaseException)]
-        error, seen = (inner[0] if inner else error.__cause__ or error.__context__), seen + 1
+        error, depth = (inner[0] if inner else error.__cause__ or error.__context__), depth + 1
     return type(top).__name__
 
 
 class S3Store(Store):
-    """A bucket and a prefix. Atomic by S3's own rule; if-absent puts use `If-None-Match: *`."""
+    """A bucket and a prefix. Puts of S3 are atomic; if-absent puts use `If-None-Match: *`."""
 
     def __init__(self, uri: str, patience_s: float | None = None) -> None:
         super().__init__(uri.rstrip("/"))
@@ -132,10 +132,10 @@ class S3Store(Store):
         self._outage = Outage()
         self._lock = threading.Lock()
         self._client: Any = None
-        self._said = 0.0
+        self._logged = 0.0
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[str, float]]:
-        return type(self), (self.uri, self.patience_s)  # each process makes its own client
+        return type(self), (self.uri, self.patience_s)  # each process creates its own client
 
     def give_up(self) -> None:
         self._outage.give_up()
@@ -148,7 +148,7 @@ class S3Store(Store):
             return self._client
 
     def _connect(self) -> Any:
-        session = boto3.session.Session()  # a new one reads environment, files and role anew
+        session = boto3.session.Session()  # a new session reads environment, files and role again
         config = Config(
             retries={"mode": "standard", "total_max_attempts": 1},
             connect_timeout=min(CONNECT_S, max(1.0, self.patience_s / 3)),
@@ -157,9 +157,9 @@ class S3Store(Store):
         )
         try:
             client = session.client("s3", config=config)
-            if "amazonaws.com" not in client.meta.endpoint_url:  # most compatible stores have no bucket hosts
+            if "amazonaws.com" not in client.meta.endpoint_url:  # most compatible stores have no host name per bucket
                 client = session.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
-        except ValueError:  # its text may hold what stands before an @
+        except ValueError:  # its text may hold the password before an @
             raise UserError(f"{self.uri}: AWS_ENDPOINT_URL is not an address; write http://host:port") from None
         except BotoCoreError as error:
             raise UserError(f"{self.uri}: {error}") from None
@@ -167,21 +167,21 @@ class S3Store(Store):
 
     def _renewed(self, stale: Any) -> Any:
         with self._lock:
-            if self._client is stale:  # else another thread has done it
+            if self._client is stale:  # else another thread has renewed it
                 self._client = None
         return self.client
 
-    def _ask(self, name: str | None, request: Callable[[Any], T]) -> T:
-        """The answer to a request, tried again while the store is in trouble; a refused one once with fresh keys.
+    def _request(self, name: str | None, request: Callable[[Any], T]) -> T:
+        """The answer to a request. Retries while the store is in trouble, and once with fresh keys when refused.
 
-        Raises FileNotFoundError, Conflict (412), and UserError with what can be done about anything else.
+        Raises FileNotFoundError (404), Conflict (412), and UserError with a remedy for any other failure.
         """
         where = self.uri if name is None else self.path(name)
         client, has_fresh_keys = self.client, False
         tries = Tries(self._outage, self.patience_s)
         while True:
             if self._outage.is_hopeless:
-                raise UserError(f"{where}: not asked for, as the store has not answered and the run is being stopped")
+                raise UserError(f"{where}: not requested, because the store has not answered and the run is stopping")
             try:
                 answer = request(client)
                 self._outage.answered()
@@ -205,20 +205,20 @@ class S3Store(Store):
                 client = self._renewed(client)
                 continue
             if trouble.is_transient:
-                self._say(where, trouble, tries)
+                self._log(where, trouble, tries)
                 if tries.again():
                     continue
                 if trouble.code in DECIDING:
                     raise Conflict(f"{where} is being written by another run")
             raise UserError(f"{where}: {trouble.advice(tries)}")
 
-    def _say(self, where: str, trouble: Trouble, tries: Tries) -> None:
+    def _log(self, where: str, trouble: Trouble, tries: Tries) -> None:
         now = time.monotonic()
         with self._lock:
-            if tries.spent_s < QUIET_S or now - self._said < SAY_EVERY_S or self._outage.has_given_up:
+            if tries.spent_s < QUIET_S or now - self._logged < LOG_EVERY_S or self._outage.has_given_up:
                 return
-            self._said = now
-        logger.warning(f"{where}: {trouble.told}, trying again for up to {tries.patience_s:.0f} s")
+            self._logged = now
+        logger.warning(f"{where}: {trouble.message}, retrying for up to {tries.patience_s:.0f} s")
 
     def _key(self, name: str) -> dict[str, str]:
         return {"Bucket": self.bucket, "Key": self.prefix + name}
@@ -227,7 +227,7 @@ class S3Store(Store):
         whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
         token: dict[str, str] = {}
         while True:
-            page = self._ask(None, partial(_page, **whole, **token))
+            page = self._request(None, partial(_page, **whole, **token))
             for item in page.get("Contents", []):
                 yield Entry(item["Key"][len(self.prefix) :], item["Size"])
             if not page.get("IsTruncated"):
@@ -235,25 +235,25 @@ class S3Store(Store):
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
     def read(self, name: str) -> bytes:
-        return self._ask(name, lambda client: client.get_object(**self._key(name))["Body"].read())
+        return self._request(name, lambda client: client.get_object(**self._key(name))["Body"].read())
 
     def open(self, name: str) -> pa.NativeFile:
         try:
-            tail, size, etag = self._ask(name, lambda client: self._get(client, name, f"-{TAIL_BYTES}"))
+            tail, size, etag = self._request(name, lambda client: self._get(client, name, f"-{TAIL_BYTES}"))
         except _Empty:
             return pa.PythonFile(io.BytesIO(), "r")
 
         def fetch(start: int, stop: int) -> bytes:
             same = {"IfMatch": etag} if etag else {}
             try:
-                return self._ask(name, lambda client: self._get(client, name, f"{start}-{stop - 1}", **same)[0])
+                return self._request(name, lambda client: self._get(client, name, f"{start}-{stop - 1}", **same)[0])
             except (Conflict, _Empty):
-                raise UserError(f"{self.path(name)}: was replaced while it was read; run the command again") from None
+                raise UserError(f"{self.path(name)}: was replaced during the read; run the command again") from None
 
         return pa.PythonFile(RangeFile(fetch, size, tail), "r")
 
     def _get(self, client: Any, name: str, part: str, **condition: str) -> tuple[bytes, int, str]:
-        """The bytes of one range, the size of the whole object and its tag."""
+        """The bytes of a range, the size of the whole object and its tag."""
         try:
             answer = client.get_object(**self._key(name), Range=f"bytes={part}", **condition)
         except ClientError as error:
@@ -272,24 +272,24 @@ class S3Store(Store):
             client.put_object(**self._key(name), Body=body, **condition)
 
         try:
-            self._ask(name, request)
+            self._request(name, request)
         except Conflict as conflict:
-            # A put that failed for us may have succeeded in the store; tried again, it meets itself.
+            # A put whose answer was lost may have succeeded; its retry then conflicts with itself.
             if not (conflict.num_retries and self.read_if_there(name) == data):
                 raise
 
     def delete(self, name: str) -> None:
-        self._ask(name, lambda client: client.delete_object(**self._key(name)))
+        self._request(name, lambda client: client.delete_object(**self._key(name)))
 
     def exists(self, name: str) -> bool:
         try:
-            self._ask(name, lambda client: client.head_object(**self._key(name)))
+            self._request(name, lambda client: client.head_object(**self._key(name)))
         except FileNotFoundError:
             return False
         return True
 
     def check(self, write: bool) -> None:
-        self._ask(None, lambda client: client.head_bucket(Bucket=self.bucket))
+        self._request(None, lambda client: client.head_bucket(Bucket=self.bucket))
         if write:
             name = f".probe-{secrets.token_hex(6)}"
             self.put(name, b"first", if_absent=True)
@@ -299,15 +299,15 @@ class S3Store(Store):
                 return
             finally:
                 self.delete(name)
-            raise UserError(f"{self.uri}: this store ignores If-None-Match, without which commits are not safe")
+            raise UserError(f"{self.uri}: this store ignores If-None-Match, which commits need")
 
 
 def _page(client: Any, **arguments: str) -> dict[str, Any]:
     page = client.list_objects_v2(**arguments)
-    if "IsTruncated" not in page:  # botocore takes an answer that was cut off before its body for an empty listing
-        raise ResponseParserError("a listing without its end")
+    if "IsTruncated" not in page:  # botocore reads a truncated answer as an empty listing
+        raise ResponseParserError("a truncated listing")
     return page
 
 
 class _Empty(Exception):
-    """416: the object has no such range, as one of no bytes has none."""
+    """Status 416: the object is empty, so it has no such range."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.needs import Needs
-from gristmill.engines.throttle import Gate
+from gristmill.engines.throttle import Throttle
 from gristmill.engines.vllm import AskRefused, Engine, EngineDead, Reply
 from gristmill.records.spec import literals
 from gristmill.stages.contract import Findings, Stage
@@ -36,7 +36,7 @@ class Judge(Stage):
         self.mode: Mode = MODES[spec.mode](spec)
         self.json_schema = self.mode.json_schema
         self._engine: Engine | None = None
-        self._gate = Gate(spec.max_in_flight)
+        self._throttle = Throttle(spec.max_in_flight)
         self._done = (0, 0)
 
     def columns(self) -> list[pa.Field]:
@@ -82,7 +82,7 @@ class Judge(Stage):
             for row, calls in enumerate(asked)
             for call in calls
         ]
-        replies = await self._gate.gather(jobs)
+        replies = await self._throttle.gather(jobs)
         values, reasons, at = [], [], 0
         for row, calls in zip(texts, asked):
             own, at = replies[at : at + len(calls)], at + len(calls)

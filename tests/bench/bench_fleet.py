@@ -23,8 +23,8 @@ NUM_PROCESSES = 48
 FLEET = """
 import asyncio, json, resource, sys, time
 import psutil, ray
-import gristmill.cluster.lots.run as run
-from cluster import job as jobs
+import gristmill.cluster.lots.loop as run
+from gristmill.cluster.lots import job as jobs
 from gristmill.cluster.connect import WORKER_ENV
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.pool import Pool

@@ -17,11 +17,11 @@ import datasketch
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 
 from gristmill.cluster.connect import connected
 from gristmill.cluster.index import snapshots
 from gristmill.cluster.index.index import DedupIndex
+from gristmill.cluster.lots.sequencer import CommitSequencer
 from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.lots import Plan, asks
@@ -57,23 +57,29 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
-def made(store: Store, num_actors: int, spec: Spec = EXACT, snapshot_lots: int = 1024) -> DedupIndex:
+def made(store: Store, num_actors: int, spec: Spec = EXACT, snapshot_lots: int = 1024) -> CommitSequencer:
     dedup = Dedup(spec)
     pipeline = LotPipeline(PLAN, [dedup], full_schema([], dedup.columns()), OutputSpec())
-    return DedupIndex(ray.put(pipeline), store, dedup.bands, num_actors, 0, snapshot_lots)
+    spec_of_cluster = ClusterSpec(index_actors=num_actors, max_retries=0, snapshot_lots=snapshot_lots)
+    return CommitSequencer(pipeline, store, spec_of_cluster)
 
 
-def claim(index: DedupIndex, first: int, num_lots: int, together: int) -> float:
+def index_of(sequencer: CommitSequencer) -> DedupIndex:
+    assert sequencer.index
+    return sequencer.index
+
+
+def claim(sequencer: CommitSequencer, first: int, num_lots: int, together: int) -> float:
     """Claim and commit lots of random keys, so many at a time; the seconds that the claims take."""
     rng, took = np.random.default_rng(first), 0.0
     for start in range(first, first + num_lots, together):
         keys = rng.integers(0, 2**64, (together, LOT, BANDS), np.uint64)
-        lots = [(start + n, LotResult(np.ones(LOT, bool), keys[n], {}), (start + n) * LOT) for n in range(together)]
+        lots = [(start + n, LotResult(np.ones(LOT, bool), keys[n], {})) for n in range(together)]
         began = time.perf_counter()
-        index.claim_many(lots)
+        sequencer.claim(lots)
         took += time.perf_counter() - began
-        for lot, _, _ in lots:
-            index.committed(lot)
+        for lot, _ in lots:
+            sequencer.committed(lot)
     return took
 
 
@@ -98,9 +104,10 @@ def _at_size(local: Store, remote: Store) -> Iterator[Row]:
     """Fill by claims, then start again and again from the snapshots that the fill has left."""
     num_lots = NUM_ROWS // (LOT * TOGETHER) * TOGETHER  # no shards stand behind them: snapshots must hold them all
     size = f"{num_lots * LOT / 1e6:.0f} million rows"
-    index = made(local, 1)
+    sequencer = made(local, 1)
+    index = index_of(sequencer)
     index.start(0)
-    took = claim(index, 0, num_lots, TOGETHER)
+    took = claim(sequencer, 0, num_lots, TOGETHER)
     value = f"{num_lots * LOT / took:,.0f} rows/s, {index.nbytes / index.num_rows:.0f} bytes a row"
     yield row(f"fill of the index by claims to {size}, 1 actor", value, target=">= 10,000 rows/s, <= 200 bytes a row")
     index.flush()
@@ -118,7 +125,8 @@ def _at_size(local: Store, remote: Store) -> Iterator[Row]:
         ("local disk", local, 4, EXACT),
         ("local disk", local, 2, BLOOM),
     ):
-        index = made(store, num_actors, spec)
+        sequencer = made(store, num_actors, spec)
+        index = index_of(sequencer)
         took = seconds(lambda index=index: index.start(num_lots))  # type: ignore[misc]
         assert index.num_rows == num_lots * LOT
         actors = f"{num_actors} actor{'s' if num_actors > 1 else ''}"
@@ -128,7 +136,7 @@ def _at_size(local: Store, remote: Store) -> Iterator[Row]:
         if spec is BLOOM:
             yield _false_duplicates(index, size)
         if store is local:
-            yield _claims(index, num_lots, f"{kind} of {size}, {actors}")
+            yield _claims(sequencer, num_lots, f"{kind} of {size}, {actors}")
         index.stop()  # its snapshots reach beyond `num_lots`, so the next start removes them
 
 
@@ -137,13 +145,13 @@ def _copy(store: Store, to: Store, name: str) -> float:
     return seconds(lambda: to.put(name, data))
 
 
-def _claims(index: DedupIndex, first: int, what: str) -> Row:
+def _claims(sequencer: CommitSequencer, first: int, what: str) -> Row:
     """What a lot costs the driver, and the rate of claims."""
-    claim(index, first, 32, 1)
+    claim(sequencer, first, 32, 1)
     first += 32
-    alone = claim(index, first, NUM_TIMED_LOTS, 1) / NUM_TIMED_LOTS * 1e3
+    alone = claim(sequencer, first, NUM_TIMED_LOTS, 1) / NUM_TIMED_LOTS * 1e3
     first += NUM_TIMED_LOTS
-    many = claim(index, first, NUM_TIMED_LOTS, 8) / NUM_TIMED_LOTS * 1e3
+    many = claim(sequencer, first, NUM_TIMED_LOTS, 8) / NUM_TIMED_LOTS * 1e3
     value = f"{alone:.2f} ms a lot one by one, {many:.2f} ms eight together: {LOT / many * 1e3:,.0f} rows/s"
     return row(f"claims of lots of {LOT}, {what}", value)
 
@@ -152,7 +160,7 @@ def _false_duplicates(index: DedupIndex, size: str) -> Row:
     rng, found = np.random.default_rng(1), 0
     for _ in range(20):
         asked = rng.integers(0, 2**64, (50_000, BANDS), np.uint64)
-        found += int((index._shards.ask(index._unsent, asked, 0) != -1).sum())
+        found += int((index.query(0, asked) != -1).sum())
     return row(
         f"fresh rows that full filters of {size} call duplicates",
         f"{found / 1e6:.6f}",
@@ -182,7 +190,7 @@ def _rebuild(local: Store, remote: Store) -> Iterator[Row]:
         if lot < NUM_S3_SHARDS:
             remote.put(shard_name(KEPT, lot), encoded.kept)
     for where, store, num_lots in (("local disk", local, NUM_SHARDS), ("SeaweedFS", remote, NUM_S3_SHARDS)):
-        few, index = made(store, 2), made(store, 2)
+        few, index = index_of(made(store, 2)), index_of(made(store, 2))
         starting = seconds(lambda few=few: few.start(2))  # type: ignore[misc]
         few.stop()
         took = seconds(lambda index=index, num_lots=num_lots: index.start(num_lots))  # type: ignore[misc]

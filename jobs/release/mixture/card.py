@@ -1,50 +1,48 @@
-"""The papers of a mixture: mixture.json, and the dataset card that says the same in words."""
+"""mixture.json, and the dataset card that states the same in words."""
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs.release.card import READING, About, columns_table, front
+from gristmill.cluster.shuffle import ShardFile
+from gristmill.jobs.release.card import READING, Description, columns_table, front_matter
 from gristmill.jobs.release.format_card import format_section
-from gristmill.jobs.release.formats import Form
-from gristmill.jobs.release.mixture.draw import Candidates, Drawn
+from gristmill.jobs.release.formats import RowFormat
+from gristmill.jobs.release.mixture.draw import Candidates, Draw
 from gristmill.jobs.release.mixture.parts import Part
-from gristmill.jobs.release.mixture.spec import MixSpec
+from gristmill.jobs.release.mixture.spec import MixtureSpec
 from gristmill.records.formats import newest
 from gristmill.records.spec import literals
 from gristmill.records.words import TOKENS_ARE
 
-if TYPE_CHECKING:
-    from gristmill.jobs.release.command import ShardFile
-
-DID = {
+EFFECTS = {  # by shortfall policy
     "shrink": "rows were left out",
-    "resample": "rows were taken more than once, and synthetic rows that exceeded the cap were left out",
-    "real": "real rows were put in their place or beside them",
+    "resample": "rows were repeated, and synthetic rows above the cap were left out",
+    "real": "real rows were added",
     "reweight": "rows were given weights",
 }
 
 
 def mixture_facts(
-    spec: MixSpec,
+    spec: MixtureSpec,
     parts: Sequence[Part],
     rows: Candidates,
-    drawn: Drawn,
+    drawn: Draw,
     counts: dict[str, Any],
     payload: pa.Schema,
     text_column: str | None,
 ) -> dict[str, Any]:
-    """mixture.json, without its shards. Addresses are told without passwords."""
+    """Content of mixture.json, except the shards. Addresses have no passwords."""
     asked = {key: value for key, value in literals(spec).items() if key != "parts"}
-    told = []
+    part_facts = []
     for number, part in enumerate(parts):
-        mine = rows.part == number
+        in_part = rows.part == number
         place = {"uri" if part.spec.uri else "path": part.spec.place}
-        there = {"rows_there": int(mine.sum()), "duplicates": int((mine & drawn.is_twin).sum())}
-        weights = {"share": part.spec.share, **counts["parts"][part.title]}
-        told.append({"name": part.title, **part.facts, **place, **there, **weights})
+        available = {"rows_there": int(in_part.sum()), "duplicates": int((in_part & drawn.is_twin).sum())}
+        drawn_counts = {"share": part.spec.share, **counts["parts"][part.title]}
+        part_facts.append({"name": part.title, **part.facts, **place, **available, **drawn_counts})
     content = hashlib.blake2b(payload.to_string().encode(), digest_size=16)
     for array in (rows.ids, drawn.times, drawn.weights):
         content.update(array.tobytes())
@@ -57,11 +55,11 @@ def mixture_facts(
         "payload": payload.names,
         "used": {
             "short_parts": [parts[number].title for number in drawn.short_parts],
-            "share_before": drawn.over_cap,
-            "policy": spec.shortfall if drawn.short_parts or drawn.over_cap is not None else None,
+            "share_before": drawn.share_before,
+            "policy": spec.shortfall if drawn.short_parts or drawn.share_before is not None else None,
         },
         "counts": counts,
-        "parts": told,
+        "parts": part_facts,
         "duplicates": int(drawn.is_twin.sum()),
     }
 
@@ -75,7 +73,7 @@ def number(value: int | None) -> str:
 
 
 def mixture_section(facts: dict[str, Any]) -> str:
-    """The counts in words; the audit looks for it in the card."""
+    """The counts as Markdown; the audit compares the card with it."""
     asked, counts, used = facts["asked"], facts["counts"], facts["used"]
     by, fractions = asked["by"], counts["fractions"]
     lines = ["## The mixture", "", "| | rows | tokens |", "|---|---|---|"]
@@ -86,48 +84,51 @@ def mixture_section(facts: dict[str, Any]) -> str:
         shares = percent(fractions["rows_by_weight"]), percent(fractions["tokens_by_weight"])
         lines.append(f"| synthetic fraction by weight | {shares[0]} | {shares[1]} |")
     cap = f"At most {asked['synthetic_max']:.4%} of the {by} may be synthetic"
-    lines += ["", f"{cap}; where that or the size asked for cannot be kept: `{asked['shortfall']}`. {_policy(used)}"]
+    lines += ["", f"{cap}. Policy for too few rows or too high a share: `{asked['shortfall']}`. {_policy(used)}"]
     if facts["tokens_are"]:
-        lines.append(f"Tokens are {facts['tokens_are']} in `{facts['text_column']}`, not those of a model.")
+        lines.append(f"Tokens are {facts['tokens_are']} in `{facts['text_column']}`, not tokens of a model.")
     what = "rows that equal another" if asked["dedup"] == "all" else "synthetic rows that equal a real one"
     lines.append(f"Left out as duplicates ({what}): {facts['duplicates']:,} rows.")
-    lines.append(f"Rows that stand there again: {counts['repeated_rows']:,}. Effective rows (Kish): ")
+    lines.append(f"Repeated rows: {counts['repeated_rows']:,}. Effective rows (Kish): ")
     lines[-1] += f"{counts['effective_rows']:,.1f}."
-    lines += ["", "| part | kind | share | rows there | duplicates | rows | tokens |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| part | kind | share | rows available | duplicates | rows | tokens |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for part in facts["parts"]:
-        there = f"{part['rows_there']:,} | {part['duplicates']:,} | {part['rows']:,} | {number(part['tokens'])}"
+        cells = f"{part['rows_there']:,} | {part['duplicates']:,} | {part['rows']:,} | {number(part['tokens'])}"
         name = part["name"].replace("|", "\\|")
-        lines.append(f"| {name} | {part['kind']} | {percent(part['share'])} | {there} |")
+        lines.append(f"| {name} | {part['kind']} | {percent(part['share'])} | {cells} |")
     lines += ["", "| origin | generation | rows | tokens |", "|---|---|---|---|"]
-    for one in counts["ancestry"]:
-        lines.append(f"| {one['origin']} | {one['generation']} | {one['rows']:,} | {number(one['tokens'])} |")
+    for group in counts["ancestry"]:
+        cells = f"{group['rows']:,} | {number(group['tokens'])}"
+        lines.append(f"| {group['origin']} | {group['generation']} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
 def _policy(used: dict[str, Any]) -> str:
     if used["policy"] is None:
-        return "It was not needed."
-    why = [f"too little was there of {', '.join(used['short_parts'])}"] if used["short_parts"] else []
+        return "It was not applied."
+    why = [f"too few rows in {', '.join(used['short_parts'])}"] if used["short_parts"] else []
     if used["share_before"] is not None:
-        why.append(f"the synthetic share would have been {percent(used['share_before'])}")
-    return f"It was needed ({'; '.join(why)}): {DID[used['policy']]}."
+        why.append(f"a synthetic share of {percent(used['share_before'])} before")
+    return f"It was applied ({'; '.join(why)}): {EFFECTS[used['policy']]}."
 
 
-def mixture_card(facts: dict[str, Any], schema: pa.Schema, form: Form | None = None) -> str:
+def mixture_card(facts: dict[str, Any], schema: pa.Schema, row_format: RowFormat | None = None) -> str:
     """README.md of the release."""
     asked, counts = facts["asked"], facts["counts"]
     tags = ["synthetic"] if counts["totals"]["synthetic"]["rows"] else []
     shards = facts["shards"]
-    if form:
-        origins = (
-            "The rows do not say of themselves what is real: the same mixture packed as rows does, by the same ids."
-        )
-        audited = "these numbers can be counted anew in the same mixture packed as rows, by `gristmill audit`"
+    if row_format:
+        origins = "The rows do not state their origin. The same mixture packed as rows does, under the same ids."
+        audit_note = "To recount them, pack the same mixture as rows and run `gristmill audit`"
     else:
-        origins = """The `origin` column says of each row whether it is `real` or `synthetic`, `generation` in which \
-round it was made (0: real rows, and those of a first model), `mixture_part` where it came from."""
-        audited = "`gristmill audit` counts the rows anew and compares"
-    return f"""{front(asked["name"], counts["totals"]["all"]["rows"], [*tags, "mixture"])}# {asked["name"]}
+        origins = """Column `origin` is `real` or `synthetic`. Column `generation` is the round that made the row \
+(0: real rows, and rows of a first model). Column `mixture_part` names the part of the row."""
+        audit_note = "`gristmill audit` recounts the rows and compares"
+    return f"""{front_matter(asked["name"], counts["totals"]["all"]["rows"], [*tags, "mixture"])}# {asked["name"]}
 
 {asked["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."}
 
@@ -135,31 +136,33 @@ round it was made (0: real rows, and those of a first model), `mixture_part` whe
 `{facts["fingerprint"]}`.
 
 {mixture_section(facts)}
-`mixture.json` holds these numbers for machines; {audited}. Number of shards:
-{len(shards)}, of {sum(s["num_bytes"] for s in shards):,} bytes together; rows are shuffled over all of them.
+`mixture.json` holds these numbers for machines. {audit_note}. Number of shards:
+{len(shards)}, {sum(s["num_bytes"] for s in shards):,} bytes in total; the rows are shuffled across all shards.
 
 ## Columns
 
 {columns_table(schema)}
-{format_section(form) + chr(10) if form else ""}{READING}"""
+{format_section(row_format) + chr(10) if row_format else ""}{READING}"""
 
 
-def about_mixture(facts: dict[str, Any]) -> About:
-    """For Croissant."""
+def describe_mixture(facts: dict[str, Any]) -> Description:
+    """Name, description and version of the mixture, for Croissant."""
     asked, counts = facts["asked"], facts["counts"]
     fractions = counts["fractions"]
-    told = f"{counts['totals']['all']['rows']:,} rows, {percent(fractions['rows'])} of them synthetic"
+    summary = f"{counts['totals']['all']['rows']:,} rows, {percent(fractions['rows'])} of them synthetic"
     if fractions["tokens"] is not None:
-        told += f" ({percent(fractions['tokens'])} of the tokens)"
-    words = (asked["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill.").rstrip()
+        summary += f" ({percent(fractions['tokens'])} of the tokens)"
+    description = (
+        asked["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."
+    ).rstrip()
     keywords = ("mixture", f"{counts['totals']['all']['rows']} rows", f"synthetic {percent(fractions['rows'])}")
-    return About(
+    return Description(
         asked["name"],
-        f"{words} {told}; at most {asked['synthetic_max']:.4%} by {asked['by']}.",
+        f"{description} {summary}; at most {asked['synthetic_max']:.4%} by {asked['by']}.",
         facts["fingerprint"],
         keywords,
     )
 
 
-def shard_facts(shards: Sequence["ShardFile"]) -> list[dict[str, Any]]:
+def shard_facts(shards: Sequence[ShardFile]) -> list[dict[str, Any]]:
     return [{**shard.__dict__} for shard in shards]

@@ -1,4 +1,4 @@
-"""Data files of a mixture, in pieces that a worker can hold: row groups of Parquet, stretches of lines, tables."""
+"""Splits the data files of a mixture into chunks that fit a worker: Parquet row groups, ranges of lines, tables."""
 
 import io
 from collections.abc import Iterator, Sequence
@@ -17,26 +17,26 @@ from gristmill.records.stores.contract import Store
 
 DATA = (".parquet", ".csv", ".jsonl", ".ndjson")
 TEXTS = (".txt", ".md", ".rst")
-LINE_BYTES = 16 << 20  # of a stretch of lines
-PEEK_BYTES = 1 << 20  # the start of a JSONL file, which tells its columns
+LINE_BYTES = 16 << 20  # bytes of a range of lines
+PEEK_BYTES = 1 << 20  # bytes at the start of a JSONL file that define its columns
 NUM_THREADS = 16
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of one file. Its rows are numbered from `first` (Parquet, tables), or by the byte that they start at."""
+    """A part of one file. Row numbers start at `first` (Parquet, tables); lines are numbered by their first byte."""
 
     kind: Literal["parquet", "json", "lines", "document", "table"]
-    file: str  # its name in the store; of a table its address
+    file: str  # name in the store; for a table its address
     first: int = 0
-    start: int = 0  # row group (-1: all of them), or byte
-    stop: int = 0  # byte
+    start: int = 0  # row group (-1: all), or first byte
+    stop: int = 0  # end byte, exclusive
 
 
 def parquet_chunks(store: Store, names: Sequence[str]) -> tuple[list[Chunk], list[pa.Schema]]:
-    """A chunk for each row group, and the schema of each file. Reads footers only; raises UserError for other files."""
+    """One chunk per row group, and the schema of each file. Reads footers only. Raises UserError for other files."""
 
-    def one(name: str) -> tuple[list[Chunk], pa.Schema]:
+    def read_footer(name: str) -> tuple[list[Chunk], pa.Schema]:
         try:
             with store.open(name) as file:
                 metadata = pq.read_metadata(file)
@@ -52,8 +52,8 @@ def parquet_chunks(store: Store, names: Sequence[str]) -> tuple[list[Chunk], lis
         return chunks, schema
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        found = list(pool.map(one, names))
-    return [chunk for chunks, _ in found for chunk in chunks], [schema for _, schema in found]
+        footers = list(pool.map(read_footer, names))
+    return [chunk for chunks, _ in footers for chunk in chunks], [schema for _, schema in footers]
 
 
 def line_chunks(kind: Literal["json", "lines"], name: str, size: int) -> list[Chunk]:
@@ -61,7 +61,7 @@ def line_chunks(kind: Literal["json", "lines"], name: str, size: int) -> list[Ch
 
 
 def json_schema(store: Store, name: str, size: int) -> pa.Schema:
-    """The columns of a JSONL file, told from its first MiB. Times stay the texts that they are in JSON."""
+    """The columns of a JSONL file, inferred from its first MiB. Timestamps stay strings, as in JSON."""
     lines = [line for _, line in lines_in(store, name, 0, min(size, PEEK_BYTES))]
     if not lines:
         return pa.schema([])
@@ -70,14 +70,14 @@ def json_schema(store: Store, name: str, size: int) -> pa.Schema:
 
 
 def lines_in(store: Store, name: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-    """(byte, line) of the lines that start in [start, stop) and are not blank."""
+    """(first byte, line) of the non-blank lines that start in [start, stop)."""
     with store.open(name) as file:
         at = max(start - 1, 0)
         file.seek(at)
-        rest, is_first = b"", start > 0  # the byte before tells whether a line starts at `start`
+        rest, is_first = b"", start > 0  # the byte before shows whether a line starts at `start`
         while chunk := file.read(1 << 20):
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
+            *complete, rest = (rest + chunk).split(b"\n")
+            for line in complete:
                 if at >= stop:
                     return
                 if line.strip() and not is_first:
@@ -91,9 +91,9 @@ def lines_in(store: Store, name: str, start: int, stop: int) -> Iterator[tuple[i
 
 
 def read_chunk(store: Store | None, chunk: Chunk, schema: pa.Schema | None, columns: Sequence[str] | None) -> pa.Table:
-    """Rows of a chunk, with a column "" that holds their places in the file, as text. Raises UserError.
+    """Rows of a chunk, with a column "" for their positions in the file, as strings. Raises UserError.
 
-    `schema` is what a JSON file is read by; `columns`, when given, are those wanted of Parquet.
+    `schema` applies to JSON files. `columns` restricts Parquet files.
     """
     if chunk.kind == "table":
         table = read_table(data_spec(chunk.file))
@@ -133,7 +133,9 @@ def _json(where: str, lines: Sequence[bytes], schema: pa.Schema | None) -> pa.Ta
             pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore" if schema else "infer"),
         )
     except pa.ArrowInvalid as error:
-        raise UserError(f"{where}: {str(error).splitlines()[0]}; mend the line, or give the rows as Parquet") from None
+        raise UserError(
+            f"{where}: {str(error).splitlines()[0]}; correct the line, or convert the rows to Parquet"
+        ) from None
     if table.num_rows != len(lines):
-        raise UserError(f"{where}: {len(lines):,} lines hold {table.num_rows:,} objects; write one on each line")
+        raise UserError(f"{where}: {len(lines):,} lines hold {table.num_rows:,} objects; write one object per line")
     return table

@@ -1,4 +1,4 @@
-"""The parts of a mixture: runs and releases, whose rows say what they are, and data files, of which the user does."""
+"""Opens the parts of a mixture: runs and releases, whose rows state their provenance, and data files."""
 
 import hashlib
 import re
@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.jobs.release.formats import made_as
+from gristmill.jobs.release.formats import format_of_schema
 from gristmill.jobs.release.mixture.files import (
     DATA,
     TEXTS,
@@ -33,71 +33,76 @@ from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.rows import row_hashes
 
-LEFT_OUT = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # of use inside a run only
+RUN_COLUMNS = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # useful inside a run only
 MIXTURE, CARD = "mixture.json", "README.md"
-OURS = {"id", "origin", "generation", "recipe"}
+GRISTMILL_COLUMNS = {"id", "origin", "generation", "recipe"}
 SPLITS = ("#train", "#holdout")
-OF_ROWS = [f.with_nullable(f.name not in ("id", "origin", "generation")) for f in (*IDENTITY, *PROVENANCE)]
+ROW_FIELDS = [f.with_nullable(f.name not in ("id", "origin", "generation")) for f in (*IDENTITY, *PROVENANCE)]
 
 
 @dataclass
 class Part:
-    """An opened part. Pickles: its rows are read by workers."""
+    """An open part. Workers read its rows, so it can be pickled."""
 
     spec: PartSpec
     store: Store | None
-    is_ours: bool
+    has_provenance: bool  # a run or a release
     chunks: list[Chunk]
-    own: pa.Schema  # of the columns that may be payload, by their names in the release
-    read_as: pa.Schema | None = None  # of JSON files
-    facts: dict[str, Any] = field(default_factory=dict)  # what is told of it in mixture.json
+    schema: pa.Schema  # columns that may be payload, by their names in the release
+    json_schema: pa.Schema | None = None  # of JSON files
+    facts: dict[str, Any] = field(default_factory=dict)  # its entry in mixture.json
 
     @property
     def title(self) -> str:
         return self.spec.title
 
     def read(self, chunk: Chunk, payload: pa.Schema) -> pa.Table:
-        """Identity, provenance and payload of a chunk's rows. Raises UserError when they do not fit."""
-        theirs = {f.name: self.spec.columns.get(f.name, f.name) for f in payload if f.name in self.own.names}
-        wanted = {*theirs.values()} | ({self.spec.id_column} if self.spec.id_column else set())
-        if self.is_ours:
-            wanted |= {f.name for f in OF_ROWS}
-        table = read_chunk(self.store, chunk, self.read_as, sorted(wanted))
+        """Payload, identity and provenance of the rows of a chunk. Raises UserError when they do not fit."""
+        sources = {f.name: self.spec.columns.get(f.name, f.name) for f in payload if f.name in self.schema.names}
+        names = {*sources.values()} | ({self.spec.id_column} if self.spec.id_column else set())
+        if self.has_provenance:
+            names |= {f.name for f in ROW_FIELDS}
+        table = read_chunk(self.store, chunk, self.json_schema, sorted(names))
         where = f"part '{self.title}', {chunk.file}"
         columns = []
-        for one in payload:
-            if one.name not in theirs:
-                columns.append(pa.nulls(table.num_rows, one.type))
+        for output in payload:
+            source = sources.get(output.name)
+            if source is None:
+                columns.append(pa.nulls(table.num_rows, output.type))
                 continue
-            if theirs[one.name] not in table.column_names:
-                raise UserError(f"{where}: there is no column '{theirs[one.name]}', which other files have")
-            column = _plain(table.column(theirs[one.name]))
+            if source not in table.column_names:
+                raise UserError(f"{where}: there is no column '{source}', which other files have")
             try:
-                columns.append(column.cast(one.type))
+                columns.append(_decoded(table.column(source)).cast(output.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise UserError(f"{where}: column '{theirs[one.name]}': {str(error).splitlines()[0]}") from None
+                raise UserError(f"{where}: column '{source}': {str(error).splitlines()[0]}") from None
         rows = pa.table(columns, schema=payload)
-        known = {f.name: table.column(f.name) for f in OF_ROWS} if self.is_ours else self._named(table, rows, chunk)
-        for one in OF_ROWS:
-            column = known.get(one.name)
-            column = pa.nulls(rows.num_rows, one.type) if column is None else column.cast(one.type)
-            rows = rows.append_column(one, column)
+        if self.has_provenance:
+            provenance = {f.name: table.column(f.name) for f in ROW_FIELDS}
+        else:
+            provenance = self._provenance(table, rows, chunk)
+        for output in ROW_FIELDS:
+            column = provenance.get(output.name)
+            column = pa.nulls(rows.num_rows, output.type) if column is None else column.cast(output.type)
+            rows = rows.append_column(output, column)
         return rows
 
-    def _named(self, table: pa.Table, rows: pa.Table, chunk: Chunk) -> dict[str, Any]:
-        """Identity and provenance of rows of data files: an id from part, file, place and content."""
+    def _provenance(self, table: pa.Table, rows: pa.Table, chunk: Chunk) -> dict[str, Any]:
+        """Identity and provenance for rows of data files. The id is a hash of part, file, position and content."""
         places = table.column("").to_pylist()
-        file = chunk.file.rpartition("/")[2] if chunk.kind == "table" else chunk.file  # never where it lies
-        start = hashlib.blake2b(f"{self.title}/{file}/".encode(), digest_size=16)
+        file = (
+            chunk.file.rpartition("/")[2] if chunk.kind == "table" else chunk.file
+        )  # not the folder: moved files keep their ids
+        prefix = hashlib.blake2b(f"{self.title}/{file}/".encode(), digest_size=16)
         ids = []
         for place, content in zip(places, content_hashes(rows)):
-            whole = start.copy()
-            whole.update(f"{place}/".encode() + content)
-            ids.append(whole.hexdigest())
+            digest = prefix.copy()
+            digest.update(f"{place}/".encode() + content)
+            ids.append(digest.hexdigest())
         sources = [f"{file}:{place}" for place in places]
         if self.spec.id_column:
-            given = table.column(self.spec.id_column).to_pylist()
-            sources = [source if value is None else str(value) for source, value in zip(sources, given)]
+            values = table.column(self.spec.id_column).to_pylist()
+            sources = [source if value is None else str(value) for source, value in zip(sources, values)]
         return {
             "id": pa.array(ids, pa.string()),
             "origin": pa.array([self.spec.origin] * rows.num_rows, pa.string()),
@@ -107,18 +112,18 @@ class Part:
 
 
 def content_hashes(rows: pa.Table) -> list[bytes]:
-    """16 bytes over all values of each row; of an image its bytes alone."""
+    """A 16-byte hash of all values of each row; an image counts by its bytes alone."""
     columns = [pc.struct_field(c, "bytes") if c.type == IMAGE else c for c in rows.columns]
-    plain = pa.table(columns, names=rows.column_names).combine_chunks().to_batches()
-    return [found for batch in plain for found in row_hashes(batch)]
+    batches = pa.table(columns, names=rows.column_names).combine_chunks().to_batches()
+    return [digest for batch in batches for digest in row_hashes(batch)]
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
 
 
 def _type(kind: pa.DataType) -> pa.DataType:
-    """One type for all the ways in which Parquet files hold the same thing."""
+    """One type for the equivalent Parquet types of strings and bytes, dictionaries decoded."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -126,74 +131,72 @@ def _type(kind: pa.DataType) -> pa.DataType:
     return pa.binary() if pa.types.is_large_binary(kind) else kind
 
 
-def at_rest(store: Store) -> Manifest:
-    """The manifest of a run that has ended. Raises UserError for a run that goes on, and where there is none."""
-    book = manifest.load(store)
-    if book is None:
+def finished_manifest(store: Store) -> Manifest:
+    """The manifest of a run that has ended. Raises UserError for a run in progress, and without a manifest."""
+    content = manifest.load(store)
+    if content is None:
         raise UserError(f"{store.uri}: no {manifest.NAME} there, so this is not the output of a run")
-    if book.state == "running":
+    if content.state == "running":
         raise UserError(f"{store.uri}: the run is still going on (or was killed); run its produce command to the end")
-    return book
+    return content
 
 
 def open_part(spec: PartSpec) -> Part:
-    """Find its files and columns. Reads listings, footers and the first lines; raises UserError when nothing fits."""
+    """Find the files and columns of a part. Reads listings, footers and first lines. Raises UserError."""
     where = f"part '{spec.title}'"
-    part = _open_ours(spec) if spec.uri else _open_files(spec)
-    own = part.own
+    part = _open_output(spec) if spec.uri else _open_files(spec)
+    schema = part.schema
     for new, old in spec.columns.items():
-        if old not in own.names:
-            raise UserError(f"{where}: columns.{new} names '{old}', which is not there{nearest(old, own.names)}")
-    if spec.id_column and spec.id_column not in own.names:
-        raise UserError(f"{where}: there is no id_column '{spec.id_column}'{nearest(spec.id_column, own.names)}")
-    if not part.is_ours and set(own.names) >= OURS:
-        raise UserError(f"{where}: its files hold rows of a run or a release; give the address of that as uri")
-    moved = set(spec.columns.values())
-    kept = [f for f in own if f.name not in moved and f.name not in RESERVED | LEFT_OUT and f.name not in ADDED]
-    mapped = [pa.field(new, own.field(old).type) for new, old in spec.columns.items()]
+        if old not in schema.names:
+            raise UserError(f"{where}: columns.{new} names '{old}', which is not there{nearest(old, schema.names)}")
+    if spec.id_column and spec.id_column not in schema.names:
+        raise UserError(f"{where}: there is no id_column '{spec.id_column}'{nearest(spec.id_column, schema.names)}")
+    if not part.has_provenance and set(schema.names) >= GRISTMILL_COLUMNS:
+        raise UserError(f"{where}: its files hold rows of a run or a release; give its address as uri")
+    renamed = set(spec.columns.values())
+    kept = [f for f in schema if f.name not in renamed and f.name not in RESERVED | RUN_COLUMNS and f.name not in ADDED]
+    mapped = [pa.field(new, schema.field(old).type) for new, old in spec.columns.items()]
     fields = {f.name: pa.field(f.name, _type(f.type)) for f in [*kept, *mapped]}
-    part.own = pa.schema(list(fields.values()))
+    part.schema = pa.schema(list(fields.values()))
     return part
 
 
 def _common(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """Columns that all have, in the types that hold them all."""
+    """The columns that all schemas share, in types that hold all values."""
     names = [n for n in schemas[0].names if all(n in s.names for s in schemas)]
-    alike = [pa.schema([(n, _type(s.field(n).type)) for n in names]) for s in schemas]
-    return pa.unify_schemas(alike, promote_options="permissive")
+    unified = [pa.schema([(n, _type(s.field(n).type)) for n in names]) for s in schemas]
+    return pa.unify_schemas(unified, promote_options="permissive")
 
 
-def _open_ours(spec: PartSpec) -> Part:
+def _open_output(spec: PartSpec) -> Part:
     assert spec.uri
     store = open_store(spec.uri)
     store.check(write=False)
     shards = [e.name for e in store.list("train-") if e.name.endswith(".parquet")]
     if not shards:
-        book = at_rest(store)
+        content = finished_manifest(store)
         names = [shard_name(KEPT, lot) for lot in sorted(ledger.committed(store))]
         if not names:
-            raise UserError(f"part '{spec.title}': no row was kept by {store.uri}")
+            raise UserError(f"part '{spec.title}': the run {store.uri} kept no row")
         _, schemas = parquet_chunks(store, names[:1])
         chunks = [Chunk("parquet", name, start=-1) for name in names]
-        return Part(spec, store, True, chunks, schemas[0], facts={"kind": "run", "fingerprint": book.fingerprint})
-    told = re.fullmatch(r"train-\d{5,}-of-(\d{5,})\.parquet", shards[0])
-    if told is None:
-        raise UserError(f"part '{spec.title}': {store.uri} is no release of gristmill; give its files as path")
-    if not store.exists(CARD) or len(shards) != int(told[1]):
-        raise UserError(f"part '{spec.title}': {store.uri} is a release that was not finished; pack it anew")
+        return Part(spec, store, True, chunks, schemas[0], facts={"kind": "run", "fingerprint": content.fingerprint})
+    match = re.fullmatch(r"train-\d{5,}-of-(\d{5,})\.parquet", shards[0])
+    if match is None:
+        raise UserError(f"part '{spec.title}': {store.uri} is not a release of gristmill; give its files as path")
+    if not store.exists(CARD) or len(shards) != int(match[1]):
+        raise UserError(f"part '{spec.title}': {store.uri} is an incomplete release; pack it again")
     chunks, schemas = parquet_chunks(store, shards)
     columns = set(schemas[0].names)
-    if form := made_as(schemas[0]):
+    if row_format := format_of_schema(schemas[0]):
         raise UserError(
-            f"part '{spec.title}': {store.uri} was packed as {form}, so its rows do not say what they are; take the "
-            "run itself, or a release as rows"
+            f"part '{spec.title}': {store.uri} was packed as {row_format}, so its rows lack provenance; take the run "
+            "itself, or a release as rows"
         )
-    if not columns >= OURS:
-        raise UserError(f"part '{spec.title}': {store.uri} is no release of gristmill; give its files as path")
+    if not columns >= GRISTMILL_COLUMNS:
+        raise UserError(f"part '{spec.title}': {store.uri} is not a release of gristmill; give its files as path")
     if columns & {COPY, WEIGHT}:
-        raise UserError(
-            f"part '{spec.title}': rows of {store.uri} are repeated or weighted; take its own parts instead"
-        )
+        raise UserError(f"part '{spec.title}': rows of {store.uri} are repeated or weighted; use its parts instead")
     return Part(spec, store, True, chunks, schemas[0], facts={"kind": "release"})
 
 
@@ -205,40 +208,40 @@ def _open_files(spec: PartSpec) -> Part:
         base = base.rpartition("#")[0]
     if base.startswith(PACKAGE):
         return _open_tables(spec, [spec.path], None)
-    found = find_files(base, where)
-    names = {name for _, name, _ in found}
+    files = find_files(base, where)
+    names = {name for _, name, _ in files}
     if manifest.NAME in names or MIXTURE in names:
         raise UserError(
-            f"{where} {base} is the output of a run or a pack: give it as uri, so that its rows say what they are"
+            f"{where} {base} is the output of a run or a pack: give it as uri, which keeps the provenance of its rows"
         )
     if base != spec.path:
-        return _open_tables(spec, [spec.path], found[0][0])
-    rows = [entry for entry in found if entry[1].endswith(DATA)] or [e for e in found if e[1].endswith(TEXTS)]
+        return _open_tables(spec, [spec.path], files[0][0])
+    rows = [entry for entry in files if entry[1].endswith(DATA)] or [e for e in files if e[1].endswith(TEXTS)]
     if not rows:
         raise UserError(f"{where} {base}: no {', '.join([*DATA, *TEXTS])} file there")
     endings = {DATA.index("." + name.rpartition(".")[2]) if name.endswith(DATA) else -1 for _, name, _ in rows}
     if len(endings) > 1 and endings != {2, 3}:
-        raise UserError(f"{where} {base} holds files of several kinds; make a part of each")
-    store, names_in_order = rows[0][0], [name for _, name, _ in rows]
+        raise UserError(f"{where} {base} holds files of several kinds; make one part per kind")
+    store, ordered_names = rows[0][0], [name for _, name, _ in rows]
     if any(other.uri != store.uri for other, _, _ in rows):
         raise UserError(f"{where} {base} matches files in several folders; name the folder above them")
     if endings == {0}:
-        chunks, schemas = parquet_chunks(store, names_in_order)
-        if spec.origin == "real" and (form := next(filter(None, map(made_as, schemas)), None)):
-            raise UserError(f"{where} {base} holds rows of a run, packed as {form}: set origin = 'synthetic'")
+        chunks, schemas = parquet_chunks(store, ordered_names)
+        if spec.origin == "real" and (row_format := next(filter(None, map(format_of_schema, schemas)), None)):
+            raise UserError(f"{where} {base} holds rows of a run, packed as {row_format}: set origin = 'synthetic'")
         return _of_files(spec, store, chunks, _merged(where, schemas))
     if endings == {1}:
-        return _open_tables(spec, [store.path(name) for name in names_in_order], store)
+        return _open_tables(spec, [store.path(name) for name in ordered_names], store)
     if endings == {-1}:
         texts = pa.schema([("text", pa.string())])
         if spec.sample_by == "document":
-            return _of_files(spec, store, [Chunk("document", name) for name in names_in_order], texts)
+            return _of_files(spec, store, [Chunk("document", name) for name in ordered_names], texts)
         chunks = [chunk for _, name, size in rows for chunk in line_chunks("lines", name, size)]
         return _of_files(spec, store, chunks, texts)
-    schema = json_schema(store, names_in_order[0], rows[0][2])
+    schema = json_schema(store, ordered_names[0], rows[0][2])
     chunks = [chunk for _, name, size in rows for chunk in line_chunks("json", name, size)]
     part = _of_files(spec, store, chunks, schema)
-    part.read_as = schema
+    part.json_schema = schema
     return part
 
 
@@ -256,7 +259,7 @@ def _merged(where: str, schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 
 def _open_tables(spec: PartSpec, addresses: list[str], store: Store | None) -> Part:
-    """Tables that are read whole: CSV, packaged data sets, and sides of a split."""
+    """Tables that one chunk reads as a whole: CSV, packaged data sets, and sides of a split."""
     schemas = [read_table(data_spec(address)).schema for address in addresses]
     chunks = [Chunk("table", address) for address in addresses]
     return _of_files(spec, store, chunks, _merged(f"part '{spec.title}': path", schemas))

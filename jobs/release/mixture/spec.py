@@ -1,4 +1,4 @@
-"""A mixture file: which corpora and runs go into a release, how much of each, and how much of it may be synthetic."""
+"""A mixture file: the corpora and runs of a release, the share of each, and the cap on synthetic rows."""
 
 from dataclasses import dataclass, field, fields
 from typing import Literal
@@ -11,24 +11,28 @@ from gristmill.records.readers.datasets import PACKAGE
 from gristmill.records.schema import RESERVED
 from gristmill.records.spec import build
 
-OF_FILES = ("origin", "generation", "id_column", "sample_by")  # a run's rows say themselves what they are
+FILE_KEYS = ("origin", "generation", "id_column", "sample_by")  # the rows of a run state these themselves
 PART, TOKENS, COPY, WEIGHT = "mixture_part", "mixture_tokens", "mixture_copy", "mixture_weight"
-ADDED = (PART, TOKENS, COPY, WEIGHT)  # columns of a release beside identity, provenance and payload
+ADDED = (PART, TOKENS, COPY, WEIGHT)  # columns that a mixture adds to identity, provenance and payload
 
 
 @dataclass(frozen=True)
 class PartSpec:
     """`[[parts]]`: the rows of a run or a release (`uri`), or of data files (`path`)."""
 
-    uri: str | None = None  # the --out of a run, or the --to of a pack
-    path: str | None = None  # file or folder of Parquet, CSV, JSONL or text, local or s3://; or package:adult/train
-    name: str = ""  # of the part, stands in every row; default: the last word of uri or path
-    share: float | None = None  # of the mixture; either all parts have one, or none
-    origin: Literal["real", "synthetic"] = "real"
-    generation: int = 0  # how many models stand in a row between those rows and real ones, less one
-    columns: dict[str, str] = field(default_factory=dict)  # name in the release = name in this part
-    id_column: str | None = None  # becomes source_id; else file and place
-    sample_by: Literal["line", "document"] = "line"  # how text files are cut
+    # Output of a run (its --out) or of a pack (its --to), a local folder or s3:// address; excludes `path`.
+    uri: str | None = None
+    # Data files (Parquet, CSV, JSONL or text): file or folder, local or s3://, or package:adult/train; excludes `uri`.
+    path: str | None = None
+    name: str = ""  # Name of the part in column mixture_part; unset: last segment of uri or path.
+    share: float | None = None  # Fraction of the mixture (0 to 1) from this part; set it for all parts or for none.
+    origin: Literal["real", "synthetic"] = "real"  # Origin of all rows in `path`.
+    # Number of models in sequence between real rows and the rows in `path`, minus one; 0 for real rows.
+    generation: int = 0
+    # Renamed columns: name in the release = name in this part.
+    columns: dict[str, str] = field(default_factory=dict)
+    id_column: str | None = None  # Column of `path` that becomes source_id; unset: file and position.
+    sample_by: Literal["line", "document"] = "line"  # Unit that becomes one row in text files.
 
     def __post_init__(self) -> None:
         if bool(self.uri) == bool(self.path):
@@ -38,48 +42,50 @@ class PartSpec:
         if self.generation < 0:
             raise ValueError("generation must be at least 0")
         if self.origin == "real" and self.generation:
-            raise ValueError("real rows are of generation 0; set origin = 'synthetic' or leave generation out")
+            raise ValueError("real rows are of generation 0; set origin = 'synthetic' or omit generation")
         if self.uri:
             defaults = {f.name: f.default for f in fields(self)}
-            for name in OF_FILES:
+            for name in FILE_KEYS:
                 if getattr(self, name) != defaults[name]:
-                    raise ValueError(f"{name} is for data files (path); the rows of a run say it themselves")
+                    raise ValueError(f"{name} is for data files (path); the rows of a run state it themselves")
         for name in self.columns:
             if name in RESERVED or name in ADDED:
-                raise ValueError(f"columns: '{name}' is a column of ours; choose another name")
+                raise ValueError(f"columns: '{name}' is a reserved column; choose another name")
 
     @property
     def place(self) -> str:
-        """Where the rows lie, without user, password or query: fit to be published."""
+        """Address of the rows without user, password and query, safe to publish."""
         place = self.uri or self.path or ""
         if "://" not in place:
             return place
         parts = urlsplit(place)
-        side = f"#{parts.fragment}" if parts.fragment else ""  # of a split
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{side}"
+        fragment = f"#{parts.fragment}" if parts.fragment else ""  # the side of a split
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}{fragment}"
 
     @property
     def title(self) -> str:
-        words = self.name or self.place.removeprefix(PACKAGE).rstrip("/").rpartition("/")[2]
-        return words or self.place
+        name = self.name or self.place.removeprefix(PACKAGE).rstrip("/").rpartition("/")[2]
+        return name or self.place
 
 
 @dataclass(frozen=True)
-class MixSpec:
-    """The file, checked key by key."""
+class MixtureSpec:
+    """A mixture file."""
 
-    name: str
-    synthetic_max: float  # the cap: the largest synthetic fraction of the release
-    parts: tuple[PartSpec, ...]
-    description: str = ""
-    seed: int = 0
-    by: Literal["rows", "tokens"] = "rows"  # what the cap, the shares and the size are counted in
-    rows: int | None = None  # size of the release; default: all that there is (in the shares asked for)
-    tokens: int | None = None
-    shortfall: Shortfall = "fail"  # when there are too few rows, or the cap would be exceeded
-    dedup: Literal["twins", "all"] = "twins"  # synthetic rows that a real one equals; or every row that another equals
-    text_column: str | None = None  # what tokens are counted in and twins are known by; default: text, where it is
-    payload: tuple[str, ...] = ()  # columns; default: those that all parts have
+    name: str  # Name of the release, the title of its card.
+    synthetic_max: float  # Cap: largest synthetic fraction of the release (0 to 1), in the unit of `by`.
+    parts: tuple[PartSpec, ...]  # Runs, releases and data files to mix.
+    description: str = ""  # First paragraph of the card.
+    seed: int = 0  # Seed of the draw and of the shuffle, a 64-bit integer.
+    by: Literal["rows", "tokens"] = "rows"  # Unit of the cap, the shares and the size.
+    rows: int | None = None  # Size of the release in rows (by = "rows"); unset: all rows that the shares allow.
+    tokens: int | None = None  # Size of the release in tokens (by = "tokens"); unset: all that the shares allow.
+    shortfall: Shortfall = "fail"  # Policy for a part with too few rows, or a synthetic fraction above the cap.
+    # Duplicates to leave out: "twins" are synthetic rows equal to a real row, "all" are all repeated rows.
+    dedup: Literal["twins", "all"] = "twins"
+    # Column whose words count as tokens and whose text identifies duplicates; unset: `text`, if all parts have it.
+    text_column: str | None = None
+    payload: tuple[str, ...] = ()  # Payload columns of the release; unset: the columns that all parts have.
 
     def __post_init__(self) -> None:
         if not 0 <= self.synthetic_max <= 1:
@@ -93,11 +99,11 @@ class MixSpec:
             if size is not None and size < 1:
                 raise ValueError(f"{unit} must be at least 1")
             if size is not None and unit != self.by:
-                raise ValueError(f"the size is counted in what by counts: {unit} needs by = '{unit}'")
+                raise ValueError(f"the size has the unit of `by`: {unit} needs by = '{unit}'")
         titles = [part.title for part in self.parts]
         for title in titles:
             if titles.count(title) > 1:
-                raise ValueError(f"two parts are called '{title}'; give one of them another name")
+                raise ValueError(f"two parts are called '{title}'; rename one of them")
         shares = [part.share for part in self.parts if part.share is not None]
         if shares and len(shares) < len(self.parts):
             raise ValueError("either every part has a share, or none has")
@@ -105,13 +111,13 @@ class MixSpec:
             raise ValueError(f"the shares of the parts add up to {sum(shares):.6g}, not to 1")
         for name in self.payload:
             if name in RESERVED or name in ADDED:
-                raise ValueError(f"payload: '{name}' is a column of ours, which every row has anyway")
+                raise ValueError(f"payload: '{name}' is a reserved column, which every row has")
         if self.payload and self.text_column and self.text_column not in self.payload:
-            raise ValueError(f"payload does not name text_column = '{self.text_column}'")
+            raise ValueError(f"payload does not include text_column = '{self.text_column}'")
 
     @property
     def size(self) -> int | None:
-        """What is asked for, in the unit that `by` names."""
+        """Requested size in the unit of `by`; None for all."""
         return self.rows if self.by == "rows" else self.tokens
 
     @property
@@ -120,11 +126,9 @@ class MixSpec:
         return shares or None
 
 
-def load_mix(path: str) -> MixSpec:
-    """Read a mixture file. Raises UserError, naming file and key."""
+def load_mixture(path: str) -> MixtureSpec:
+    """Read a mixture file. Raises UserError with file and key."""
     table = load_table(path)
     if "parts" not in table and ("generator" in table or "model" in table):
-        raise UserError(
-            f"{path} is a recipe, and no mixture: pack the --out of its run, or write a file with [[parts]]"
-        )
-    return build(MixSpec, table, path)
+        raise UserError(f"{path} is a recipe, not a mixture: pack the --out of its run, or write a file with [[parts]]")
+    return build(MixtureSpec, table, path)

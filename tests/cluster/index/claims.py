@@ -9,11 +9,13 @@ import pyarrow as pa
 import ray
 
 from gristmill.cluster.index.index import DedupIndex
+from gristmill.cluster.lots.sequencer import CommitSequencer
 from gristmill.cluster.lots.work import LotPipeline, LotResult, finish
+from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.lots import Plan, asks
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import ASK, REJECT, full_schema, set_column
-from gristmill.records.shards import Encoded, OutputSpec, put_kept, put_rejected
+from gristmill.records.shards import Encoded, OutputSpec, Summary, put_kept, put_rejected
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import LotVerdicts
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch
@@ -97,55 +99,59 @@ class LogLines(logging.Handler):
 
 
 class Claimer:
-    """What the lot loop does with the index: claim in order, commit in order, rewind; and what can befall it."""
+    """What the lot loop does with the sequencer: claim and commit in order, rewind; and the faults of its index."""
 
     def __init__(self, lots: Lots, store: Store) -> None:
         self.lots, self.store = lots, store
         self.owners: dict[int, np.ndarray] = {}
         self.num_claimed = self.num_committed = 0
-        self.index: DedupIndex | None = None
+        self.sequencer: CommitSequencer | None = None
         self.log = LogLines()
 
     def start(self, num_actors: int, snapshot_lots: int) -> None:
         """A driver that resumes."""
-        dedup = self.lots.dedup
-        pipeline = ray.put(self.lots.pipeline)
-        self.index = DedupIndex(pipeline, self.store, dedup.bands, num_actors, 3, snapshot_lots=snapshot_lots)
+        spec = ClusterSpec(index_actors=num_actors, snapshot_lots=snapshot_lots)
+        self.sequencer = CommitSequencer(self.lots.pipeline, self.store, spec)
         self.num_claimed = self.num_committed
         self.log.listen()
-        self.index.start(self.num_committed)
+        self.sequencer.start(Summary(num_lots=self.num_committed), lambda: False)
+
+    @property
+    def index(self) -> DedupIndex:
+        assert self.sequencer and self.sequencer.index
+        return self.sequencer.index
 
     def claim(self, num_lots: int, together: bool) -> None:
-        assert self.index
+        assert self.sequencer
         lots = range(self.num_claimed, min(self.num_claimed + num_lots, self.lots.num_lots))
-        asked = [(lot, self.lots.result(lot), lot * self.lots.plan.lot_size) for lot in lots]
-        answers = self.index.claim_many(asked) if together else [self.index.claim(*one) for one in asked]
-        self.owners.update(zip(lots, answers))
+        results = [(lot, self.lots.result(lot)) for lot in lots]
+        for group in [results] if together else [[pair] for pair in results]:
+            for (lot, _), verdicts in zip(group, self.sequencer.claim(group)):
+                assert verdicts
+                self.owners[lot] = verdicts.owners
         self.num_claimed = lots.stop
 
     def commit(self, num_lots: int) -> None:
-        assert self.index
+        assert self.sequencer
         for lot in range(self.num_committed, min(self.num_committed + num_lots, self.num_claimed)):
             encoded = self.lots.encoded(lot, self.owners[lot])
             put_rejected(self.store, encoded)
             put_kept(self.store, encoded)
-            self.index.committed(lot)
+            self.sequencer.committed(lot)
             self.num_committed = lot + 1
 
     def rewind(self, lot: int) -> None:
-        assert self.index and self.num_committed <= lot <= self.num_claimed
-        self.index.rewind(lot, lot * self.lots.plan.lot_size)
+        assert self.sequencer and self.num_committed <= lot <= self.num_claimed
+        self.sequencer.rewind(lot)
         for later in range(lot, self.num_claimed):
             self.lots.remake(later)
         self.num_claimed = lot
 
     def kill_actor(self, rng: random.Random) -> None:
-        assert self.index
         ray.kill(rng.choice(list(self.index._shards._actors.values())))
 
     def crash(self) -> None:
         """The driver is gone, and its actors with it; what was not in the store is lost."""
-        assert self.index
         self.index._shards.kill(self.index._shards.numbers)
 
     def verdicts(self) -> list[int]:

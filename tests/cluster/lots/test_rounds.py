@@ -92,8 +92,10 @@ def test_examples_are_seeds_until_rows_are_kept(evolved: Path, tmp_path: Path) -
     given = {row["instruction"] for row in SEEDS}
     drawn: list[tuple[str, ...]] = []
     for ask in (0, 5, 3 * LOT, 6 * LOT, 6 * LOT + 1):
-        [(name, text)] = made.asked(ask, ask + 1, len(SEEDS))
-        assert again.asked(6 * LOT, 6 * LOT + 1, len(SEEDS)) and again.asked(ask, ask + 1, len(SEEDS))[0][0] == name
+        [(name, text)] = made.ask_rows(ask, ask + 1, len(SEEDS))
+        assert (
+            again.ask_rows(6 * LOT, 6 * LOT + 1, len(SEEDS)) and again.ask_rows(ask, ask + 1, len(SEEDS))[0][0] == name
+        )
         fields = json.loads(text)
         told = [e["instruction"] for e in fields["examples"]]
         assert fields["instruction"] == SEEDS[ask % len(SEEDS)]["instruction"] and name == f"items:{ask % len(SEEDS)}"
@@ -102,7 +104,7 @@ def test_examples_are_seeds_until_rows_are_kept(evolved: Path, tmp_path: Path) -
         drawn.append(tuple(told))
     assert len(set(drawn)) == len(drawn)
     fresh = RoundSource(source, kept, spec, "examples", ["instruction"], mark, LOT)
-    assert fresh.asked(6 * LOT, 7 * LOT, len(SEEDS)) == made.asked(6 * LOT, 7 * LOT, len(SEEDS))
+    assert fresh.ask_rows(6 * LOT, 7 * LOT, len(SEEDS)) == made.ask_rows(6 * LOT, 7 * LOT, len(SEEDS))
 
 
 def test_self_instruct_in_rounds_is_the_same_again(tmp_path: Path) -> None:

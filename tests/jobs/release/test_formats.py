@@ -13,13 +13,14 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gristmill.cluster.shuffle import PLACE, SHARD, shard_writer, shuffle_keys, with_target
 from gristmill.jobs import cli
 from gristmill.jobs.audit.command import audit
 from gristmill.jobs.release import formats
-from gristmill.jobs.release.card import About, croissant
-from gristmill.jobs.release.command import PLACE, SHARD, pack, place, placed, shard_writer
+from gristmill.jobs.release.card import Description, croissant
+from gristmill.jobs.release.command import pack
 from gristmill.jobs.release.format_card import format_section
-from gristmill.jobs.release.formats import DIALOGUE, FORMATS, form_of, made_as
+from gristmill.jobs.release.formats import DIALOGUE, FORMATS, find_format, format_of_schema
 from gristmill.jobs.release.mixture.parts import open_part
 from gristmill.jobs.release.mixture.spec import PartSpec
 from gristmill.records.errors import UserError
@@ -58,13 +59,13 @@ def instructions(draw: st.DrawFn) -> pa.Table:
 @given(instructions(), st.integers(0, 6))
 def test_words_are_kept_row_by_row(table: pa.Table, cut: int) -> None:
     for name in MADE:
-        form = form_of(name, table.schema)
-        assert form is not None
-        made = form.convert(table)
-        assert made.schema.equals(form.schema, check_metadata=True) and made_as(made.schema) == name
+        row_format = find_format(name, table.schema)
+        assert row_format is not None
+        made = row_format.convert(table)
+        assert made.schema.equals(row_format.schema, check_metadata=True) and format_of_schema(made.schema) == name
         assert made.column("id").to_pylist() == table.column("id").to_pylist()
         # a row's format does not depend on the rows beside it, nor on how the table lies in memory
-        whole = pa.concat_tables([form.convert(table.slice(0, cut)), form.convert(table.slice(cut))])
+        whole = pa.concat_tables([row_format.convert(table.slice(0, cut)), row_format.convert(table.slice(cut))])
         assert whole.equals(made)
         for before, after in zip(table.to_pylist(), made.to_pylist()):
             given_, system = before.get("input") or "", before.get("system") or ""
@@ -92,9 +93,9 @@ def test_words_are_kept_row_by_row(table: pa.Table, cut: int) -> None:
 @given(st.lists(st.tuples(st.lists(TURN, min_size=1, max_size=4), st.none() | WORDS), max_size=5))
 def test_dialogues_keep_their_turns_and_get_one_system_message(rows: list[tuple[list[dict[str, str]], Any]]) -> None:
     table = table_of(messages=[talk for talk, _ in rows], system=[system for _, system in rows])
-    form = form_of("messages", table.schema)
-    assert form is not None
-    for (talk, system), after in zip(rows, form.convert(table).to_pylist()):
+    row_format = find_format("messages", table.schema)
+    assert row_format is not None
+    for (talk, system), after in zip(rows, row_format.convert(table).to_pylist()):
         wanted = system and talk[0]["role"] != "system"
         assert said(after["messages"]) == [*([("system", system)] if wanted else []), *said(talk)]
 
@@ -103,20 +104,20 @@ def test_preferences_over_dialogues_and_answers_by_name() -> None:
     talk = [{"role": "user", "content": "hi"}]
     end = [{"role": "assistant", "content": "yes", "tone": "dry"}]
     table = pa.table({"id": ["a"], "prompt": [talk], "chosen": [end], "rejected": ["no"]})
-    (row,) = form_of("preference", table.schema).convert(table).to_pylist()  # type: ignore[union-attr]
+    (row,) = find_format("preference", table.schema).convert(table).to_pylist()  # type: ignore[union-attr]
     assert said(row["prompt"]) == [("user", "hi")] and said(row["chosen"]) == [("assistant", "yes")]
     assert row["chosen"][0].keys() == {"role", "content"} and said(row["rejected"]) == [("assistant", "no")]
     for answer in ("output", "code", "solution"):
         some = table_of(instruction=["do"], text=["do\nit"], **{answer: ["it"]})
-        (row,) = form_of("messages", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
+        (row,) = find_format("messages", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
         assert said(row["messages"]) == [("user", "do"), ("assistant", "it")]
     both = table_of(instruction=["x"], prompt=["a"], text=["b"], chosen=["c"], rejected=["d"], input=["i"])
     for name, first in (("messages", [("user", "a"), ("assistant", "c")]), ("preference", None)):
-        (row,) = form_of(name, both.schema).convert(both).to_pylist()  # type: ignore[union-attr]
+        (row,) = find_format(name, both.schema).convert(both).to_pylist()  # type: ignore[union-attr]
         assert said(row["messages"]) == first if first else said(row["prompt"]) == [("user", "a")]
     for columns, answer in (({"text": ["b"]}, "b"), ({"text": ["b"], "chosen": ["c"]}, "c")):
         some = table_of(prompt=["a\n"], **columns)
-        (row,) = form_of("prompt-completion", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
+        (row,) = find_format("prompt-completion", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
         assert (row["prompt"], row["completion"]) == ("a\n", answer)
 
 
@@ -124,17 +125,17 @@ def test_preferences_over_dialogues_and_answers_by_name() -> None:
     ("columns", "name", "message"),
     [
         (("prompt", "text"), "preference", "needs chosen and rejected .* rows, messages, alpaca, text, prompt-comp"),
-        (("chosen", "rejected"), "preference", r"needs prompt \(or instruction\) beside"),
+        (("chosen", "rejected"), "preference", r"needs prompt \(or instruction\) in addition"),
         (("topic", "text"), "messages", "needs messages, or instruction with output.* are topic, text\\."),
         (("messages",), "alpaca", "Formats that fit: rows, messages$"),
         (("messages",), "text", "needs a column text"),
-        (("prompt", "text"), "massages", "no such format"),
+        (("prompt", "text"), "massages", "unknown format"),
     ],
 )
 def test_what_does_not_fit_is_told_with_what_does(columns: tuple[str, ...], name: str, message: str) -> None:
     table = table_of(**{column: [] for column in columns})
     with pytest.raises(UserError, match=message):
-        form_of(name, table.schema)
+        find_format(name, table.schema)
 
 
 def test_a_null_is_refused_by_its_row() -> None:
@@ -146,10 +147,10 @@ def test_a_null_is_refused_by_its_row() -> None:
         ),
     }
     for message, table in broken.items():
-        form = form_of("messages", table.schema)
-        assert form is not None
+        row_format = find_format("messages", table.schema)
+        assert row_format is not None
         with pytest.raises(UserError, match=f"row 0{{31}}1: {message}"):
-            form.convert(table)
+            row_format.convert(table)
 
 
 def test_every_format_loads_as_it_is_and_twice_the_same(tmp_path: Path) -> None:
@@ -166,25 +167,25 @@ def test_every_format_loads_as_it_is_and_twice_the_same(tmp_path: Path) -> None:
     }
     assert list(shapes) == MADE and tuple(cli.FORMATS) == FORMATS
     for name, shape in shapes.items():
-        form = form_of(name, table.schema)
-        assert form is not None
-        made = placed(form.convert(table), place(table.column("id").to_pylist(), 5), 1)
+        row_format = find_format(name, table.schema)
+        assert row_format is not None
+        made = with_target(row_format.convert(table), shuffle_keys(table.column("id").to_pylist(), 5), 1)
         stores = [open_store(str(tmp_path / name / take)) for take in ("a", "b")]
-        told = [shard_writer(store, 1, form.schema)(rows).to_pylist()[0] for store, rows in
+        told = [shard_writer(store, 1, row_format.schema)(rows).to_pylist()[0] for store, rows in
                 zip(stores, (made, made.take(np.arange(num)[::-1])))]  # fmt: skip
         assert told[0] == told[1] and told[0]["num_rows"] == num
         path = str(tmp_path / name / "a" / told[0]["name"])
-        assert made_as(pq.read_schema(path)) == name
+        assert format_of_schema(pq.read_schema(path)) == name
         rows = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "hf"))
         assert {n: _plain(f) for n, f in rows.features.items()} == {"id": "string", **shape}
         assert sorted(rows["id"]) == table.column("id").to_pylist() != rows["id"]
-        fields = croissant(About("n", "d", "v", ()), [], form.schema)["recordSet"][0]["field"]
+        fields = croissant(Description("n", "d", "v", ()), [], row_format.schema)["recordSet"][0]["field"]
         assert [f["name"] for f in fields] == ["id", *shape]
         for field in fields:
             if shape.get(field["name"]) == talk:
                 assert field["repeated"] and [f["name"] for f in field["subField"]] == ["role", "content"]
                 assert field["subField"][0]["source"]["transform"] == {"jsonPath": "role"}
-        section = format_section(form)
+        section = format_section(row_format)
         for block in section.split("```yaml\n")[1:]:
             assert yaml.safe_load(block.partition("```")[0])
         for block in section.split("```python\n")[1:]:
@@ -229,7 +230,7 @@ def test_pack_of_a_run_in_a_format(tmp_path: Path) -> None:
     # such rows cannot pass for real ones, nor for rows that say what they are
     with pytest.raises(UserError, match="packed as messages: set origin"):
         open_part(PartSpec(path=str(tmp_path / "chat")))
-    assert open_part(PartSpec(path=str(tmp_path / "chat"), origin="synthetic")).own.names == ["messages"]
+    assert open_part(PartSpec(path=str(tmp_path / "chat"), origin="synthetic")).schema.names == ["messages"]
     with pytest.raises(UserError, match="was packed as messages"):
         open_part(PartSpec(uri=str(tmp_path / "chat")))
 
@@ -242,7 +243,7 @@ def test_a_mixture_in_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     keys = {"name": "mix", "synthetic_max": 0.25, "shortfall": "shrink", "parts": parts}
     mix = write(tmp_path / "mix.toml", keys)
     assert pack(mix, str(tmp_path / "rows"), 1, 7) == 0
-    assert pack(mix, str(tmp_path / "text"), 1, 7, form_name="text") == 0
+    assert pack(mix, str(tmp_path / "text"), 1, 7, format_name="text") == 0
     whole, plain = release_rows(tmp_path / "rows"), release_rows(tmp_path / "text")
     assert plain.column_names == ["id", "text"]
     assert plain.to_pylist() == whole.select(["id", "text"]).to_pylist()  # the same draw, the same order
@@ -252,10 +253,10 @@ def test_a_mixture_in_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         audit(str(tmp_path / "text"))
     assert "`origin` column" not in (tmp_path / "text" / "README.md").read_text()
     with pytest.raises(UserError, match="needs messages, or instruction"):
-        pack(mix, str(tmp_path / "chat"), form_name="messages")
+        pack(mix, str(tmp_path / "chat"), format_name="messages")
     weighted = write(tmp_path / "weighted.toml", {**keys, "shortfall": "reweight"})
-    with pytest.raises(UserError, match="has no place for them"):
-        pack(weighted, str(tmp_path / "weighted"), form_name="text")
+    with pytest.raises(UserError, match="has no column for them"):
+        pack(weighted, str(tmp_path / "weighted"), format_name="text")
 
 
 def test_formats_of_the_code_are_those_of_the_docs() -> None:

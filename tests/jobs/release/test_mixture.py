@@ -1,4 +1,4 @@
-"""`gristmill pack MIX.toml`: real corpora and runs in one release, its papers, and the audit that counts them anew."""
+"""`gristmill pack MIX.toml`: real corpora and runs in one release, its card and metadata, and its audit."""
 
 import hashlib
 import json
@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gristmill.cluster import shuffle
 from gristmill.jobs.audit.command import audit
-from gristmill.jobs.release import command
 from gristmill.jobs.release.command import pack
 from gristmill.jobs.release.mixture import pack as mixture_pack
 from gristmill.jobs.release.mixture.files import Chunk, json_schema, line_chunks, read_chunk
 from gristmill.jobs.release.mixture.parts import open_part
-from gristmill.jobs.release.mixture.payload import payload_of
-from gristmill.jobs.release.mixture.spec import load_mix
+from gristmill.jobs.release.mixture.payload import common_payload
+from gristmill.jobs.release.mixture.spec import load_mixture
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan, asks
 from gristmill.records.manifest import Manifest
@@ -90,14 +90,14 @@ def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the batch work of a mixture here, piece by piece: another test compares its bytes with those of a Ray."""
 
     @contextmanager
-    def batch_work(say: Any, *stores: Any) -> Iterator[dict[str, Any]]:
+    def batch_work(*stores: Any) -> Iterator[dict[str, Any]]:
         yield {}
 
-    def write_shards(rows: pa.Table, target: Any, num_shards: int, schema: pa.Schema, here: Any, bar: Any) -> list:
-        write = command.shard_writer(target, num_shards, schema)
-        shard = rows.column(command.SHARD).to_numpy()
+    def write_shards(rows: pa.Table, target: Any, num_shards: int, schema: pa.Schema, here: Any, on_shard: Any) -> list:
+        write = shuffle.shard_writer(target, num_shards, schema)
+        shard = rows.column(shuffle.SHARD).to_numpy()
         made = [write(rows.filter(pa.array(shard == n))).to_pylist()[0] for n in np.unique(shard)]
-        return [command.ShardFile(**row) for row in made]
+        return [shuffle.ShardFile(**row) for row in made]
 
     monkeypatch.setattr(mixture_pack, "batch_work", batch_work)
     monkeypatch.setattr(mixture_pack, "gather", lambda work, num, here: [work(n) for n in reversed(range(num))])
@@ -160,7 +160,7 @@ def test_a_release_under_the_cap(release: Path, corpora: Path, capsys: pytest.Ca
     assert audit(str(release)) == 0 and f"{len(rows):,} rows" in capsys.readouterr().out
 
 
-def test_the_papers_say_the_fractions(release: Path) -> None:
+def test_card_and_metadata_state_the_fractions(release: Path) -> None:
     facts = told(release)
     card = (release / "README.md").read_text()
     fractions = facts["counts"]["fractions"]
@@ -202,7 +202,7 @@ def test_the_same_bytes_on_any_cluster(num_cpus: int, release: Path, tmp_path: P
 
 
 def tampered(release: Path, folder: Path, change: Any, is_told: bool = False) -> Path:
-    """A copy of the release with its first shard changed; `is_told`: and its papers made to fit, counts apart."""
+    """A copy of the release with its first shard changed; `is_told`: its metadata is adapted, except the counts."""
     copy = folder / "copy"
     shutil.copytree(release, copy)
     shard = sorted(copy.glob("train-*.parquet"))[0]
@@ -211,11 +211,11 @@ def tampered(release: Path, folder: Path, change: Any, is_told: bool = False) ->
     pq.write_table(changed.cast(table.schema), shard)
     if is_told:
         sha256 = hashlib.sha256(shard.read_bytes()).hexdigest()
-        facts, papers = told(copy), json.loads((copy / "croissant.json").read_text())
+        facts, metadata = told(copy), json.loads((copy / "croissant.json").read_text())
         facts["shards"][0] |= {"sha256": sha256, "num_rows": changed.num_rows}
-        papers["distribution"][0]["sha256"] = sha256
+        metadata["distribution"][0]["sha256"] = sha256
         (copy / "mixture.json").write_text(json.dumps(facts))
-        (copy / "croissant.json").write_text(json.dumps(papers))
+        (copy / "croissant.json").write_text(json.dumps(metadata))
     return copy
 
 
@@ -253,9 +253,9 @@ def miscounted(table: pa.Table) -> pa.Table:
         (one_more, True, "synthetic by tokens, above synthetic_max = 30.0000%"),
         (one_more, True, "mixture.json and the rows differ in totals.all.rows"),
         (relabelled, True, "mixture.json and the rows differ in totals.real.rows: 120 -> 121"),
-        (twin, True, "equals another row, and should have been left out"),
-        (miscounted, True, "1 rows have other tokens than mixture_tokens says"),
-        (lambda t: pa.concat_tables([t, t.slice(0, 1)]), True, "stand there more often"),
+        (twin, True, "equals another row and is not left out"),
+        (miscounted, True, "1 rows have other tokens than mixture_tokens states"),
+        (lambda t: pa.concat_tables([t, t.slice(0, 1)]), True, "occur more often"),
         (lambda t: t.slice(1), True, "mixture.json and the rows differ in totals.all.rows"),
     ],
     ids=["bytes", "cap", "count", "origin", "twin", "tokens", "twice", "lost"],
@@ -267,7 +267,7 @@ def test_audit_catches(
     assert any(finding in line for line in json.loads(capsys.readouterr().out)["wrong"])
 
 
-def test_audit_reads_the_papers_too(release: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_audit_reads_card_and_metadata_too(release: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def wrong(change: Any) -> list[str]:
         copy = tmp_path / "copy"
         shutil.rmtree(copy, ignore_errors=True)
@@ -372,7 +372,7 @@ def test_a_file_that_changes_meanwhile_is_told(
         return select(*given)
 
     monkeypatch.setattr(mixture_pack, "select", later)
-    with pytest.raises(UserError, match="rows.jsonl was changed while it was packed"):
+    with pytest.raises(UserError, match="rows.jsonl changed while it was packed"):
         pack(mixture(tmp_path, corpora, parts=[{"path": str(rows)}]), str(tmp_path / "release"), 1)
     assert not list((tmp_path / "release").glob("*"))
 
@@ -426,10 +426,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"parts": [{"name": "x"}]}, r"give either uri .* or path"),
     ({"parts": [{"path": "docs", "generation": 2}]}, r"real rows are of generation 0"),
     ({"parts": [{"uri": "docs", "origin": "synthetic"}]}, r"origin is for data files"),
-    ({"parts": [{"path": "docs", "columns": {"origin": "text"}}]}, r"'origin' is a column of ours"),
+    ({"parts": [{"path": "docs", "columns": {"origin": "text"}}]}, r"'origin' is a reserved column"),
     ({"rows": 0}, r"rows must be at least 1"),
     ({"tokens": 5}, r"tokens needs by = 'tokens'"),
-    ({"payload": ["id"]}, r"payload: 'id' is a column of ours"),
+    ({"payload": ["id"]}, r"payload: 'id' is a reserved column"),
     ({"parts": [{"path": "/no/such/place"}]}, r"no such file or folder"),
     ({"parts": [{"uri": "/no/such/place"}]}, r"no such folder"),
     ({"parts": [{"uri": "docs"}]}, r"no manifest\.json there"),
@@ -468,7 +468,7 @@ def test_synthetic_rows_cannot_pass_for_real(corpora: Path, tmp_path: Path) -> N
     with pytest.raises(UserError, match="is not empty"):
         pack(mixture(tmp_path, corpora), str(tmp_path / "full"))
     recipe = gristmill("pack", "recipes/demo.toml", "--to", str(tmp_path / "release"))
-    assert recipe.returncode == 2 and "is a recipe, and no mixture" in recipe.stderr
+    assert recipe.returncode == 2 and "is a recipe, not a mixture" in recipe.stderr
     assert not (tmp_path / "release").exists()
 
 
@@ -494,14 +494,14 @@ def test_times_in_json_stay_text(tmp_path: Path) -> None:
 def test_every_mixture_in_the_repository_is_whole(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its runs have still to be made, so those of its parts that are data files are opened."""
     monkeypatch.chdir(ROOT)
-    spec = load_mix(str(path))
+    spec = load_mixture(str(path))
     assert spec.description
     files = [open_part(part) for part in spec.parts if part.path]
-    payload, text_column = payload_of(files, spec)
+    payload, text_column = common_payload(files, spec)
     assert files and len(payload) and (spec.by == "rows" or text_column)
 
 
 def test_addresses_are_told_without_secrets(tmp_path: Path) -> None:
     parts = [{"uri": "s3://key:secret@bucket/run?token=1"}, {"path": "s3://bucket/web#train"}]
-    spec = load_mix(write(tmp_path / "m.toml", {"name": "m", "synthetic_max": 1.0, "parts": parts}))
+    spec = load_mixture(write(tmp_path / "m.toml", {"name": "m", "synthetic_max": 1.0, "parts": parts}))
     assert [part.place for part in spec.parts] == ["s3://bucket/run", "s3://bucket/web#train"]

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.jobs.release.mixture.count import counted
-from gristmill.jobs.release.mixture.draw import Candidates, Drawn, draw, twins
-from gristmill.jobs.release.mixture.spec import MixSpec, PartSpec
+from gristmill.jobs.release.mixture.count import count_mixture
+from gristmill.jobs.release.mixture.draw import Candidates, Draw, draw, twins
+from gristmill.jobs.release.mixture.spec import MixtureSpec, PartSpec
 from gristmill.records.errors import UserError
-from gristmill.records.mixing.caps import effective
+from gristmill.records.mixing.caps import effective_size
 from gristmill.records.words import NO_KEY, num_tokens, text_key
 
 POLICIES = ["fail", "shrink", "resample", "real", "reweight"]
@@ -25,7 +25,7 @@ def rows_of(parts: list[list[tuple[bool, int, int]]], seed: int = 0) -> Candidat
     num = len(flat)
     return Candidates(
         ids=np.array([b"%016d" % i for i in range(num)], "S16"),
-        twins=np.array([b"%016d" % row[3] if row[3] else NO_KEY for row in flat], "S16"),
+        contents=np.array([b"%016d" % row[3] if row[3] else NO_KEY for row in flat], "S16"),
         keys=random.integers(0, 2**63, num).astype(np.uint64),
         tokens=np.array([row[2] for row in flat], np.int64),
         is_real=np.array([row[1] for row in flat], bool),
@@ -36,16 +36,16 @@ def rows_of(parts: list[list[tuple[bool, int, int]]], seed: int = 0) -> Candidat
     )
 
 
-def spec_of(num_parts: int = 2, shares: list[float] | None = None, **keys: Any) -> MixSpec:
+def spec_of(num_parts: int = 2, shares: list[float] | None = None, **keys: Any) -> MixtureSpec:
     parts = tuple(PartSpec(path=f"p{i}", share=shares[i] if shares else None) for i in range(num_parts))
-    return MixSpec(**{"name": "m", "synthetic_max": 0.3, "parts": parts, **keys})
+    return MixtureSpec(**{"name": "m", "synthetic_max": 0.3, "parts": parts, **keys})
 
 
-def drawn_of(rows: Candidates, spec: MixSpec) -> Drawn:
+def drawn_of(rows: Candidates, spec: MixtureSpec) -> Draw:
     return draw(rows, spec, [part.title for part in spec.parts])
 
 
-def sums(rows: Candidates, drawn: Drawn, by: str) -> tuple[float, float]:
+def sums(rows: Candidates, drawn: Draw, by: str) -> tuple[float, float]:
     """(real, synthetic), added up row by row in Python's whole numbers or, with weights, floats."""
     real = made = 0
     for i in range(len(rows)):
@@ -64,7 +64,7 @@ corpus = st.lists(row, max_size=25)
 
 
 @st.composite
-def mixtures(draw_: st.DrawFn) -> tuple[Candidates, MixSpec]:
+def mixtures(draw_: st.DrawFn) -> tuple[Candidates, MixtureSpec]:
     real = [(True, tokens, twin) for _, tokens, twin in draw_(corpus)]
     made = [(False, tokens, twin) for _, tokens, twin in draw_(corpus)]
     parts = [real, made, draw_(corpus)]
@@ -80,7 +80,7 @@ def mixtures(draw_: st.DrawFn) -> tuple[Candidates, MixSpec]:
 
 @settings(max_examples=500)
 @given(mixtures())
-def test_no_mixture_is_above_its_cap(given_: tuple[Candidates, MixSpec]) -> None:
+def test_no_mixture_is_above_its_cap(given_: tuple[Candidates, MixtureSpec]) -> None:
     rows, spec = given_
     try:
         drawn = drawn_of(rows, spec)
@@ -96,21 +96,21 @@ def test_no_mixture_is_above_its_cap(given_: tuple[Candidates, MixSpec]) -> None
     if spec.shortfall in ("fail", "shrink"):
         assert drawn.times.max() == 1 and (drawn.weights == 1).all()
     if spec.shortfall == "fail":
-        assert drawn.over_cap is None and not drawn.short_parts
+        assert drawn.share_before is None and not drawn.short_parts
     assert (drawn.weights == 1).all() or spec.shortfall == "reweight"
-    counts = counted(rows, drawn, ["a", "b", "c"], True)
+    counts = count_mixture(rows, drawn, ["a", "b", "c"], True)
     plain = replace_weights(drawn)
     assert counts["totals"]["real"][spec.by] == sums(rows, plain, spec.by)[0]
     assert counts["totals"]["synthetic"][spec.by] == sums(rows, plain, spec.by)[1]
     assert 0 < counts["effective_rows"] <= (drawn.times > 0).sum() + 1e-6
 
 
-def replace_weights(drawn: Drawn) -> Drawn:
+def replace_weights(drawn: Draw) -> Draw:
     return replace(drawn, weights=np.ones(len(drawn.weights)))
 
 
 @given(mixtures(), st.randoms(use_true_random=False))
-def test_the_order_of_reading_changes_nothing(given_: tuple[Candidates, MixSpec], random: Any) -> None:
+def test_the_order_of_reading_changes_nothing(given_: tuple[Candidates, MixtureSpec], random: Any) -> None:
     rows, spec = given_
     spec = replace(spec, dedup="twins")
     order = np.arange(len(rows))
@@ -153,7 +153,7 @@ def test_policies_at_the_cap(policy: str, real: float, made: float, rows: int) -
     given_ = plain(70, 100)
     drawn = drawn_of(given_, spec_of(shortfall=policy))
     assert sums(given_, drawn, "rows") == (pytest.approx(real), pytest.approx(made))
-    assert drawn.times.sum() == rows and drawn.over_cap == pytest.approx(100 / 170)
+    assert drawn.times.sum() == rows and drawn.share_before == pytest.approx(100 / 170)
     by_tokens = drawn_of(given_, spec_of(shortfall=policy, by="tokens"))
     assert sums(given_, by_tokens, "tokens") == (pytest.approx(real * 10), pytest.approx(made * 10))
 
@@ -170,9 +170,9 @@ def test_policies_for_too_few_rows(policy: str, real: float, made: float, distin
 
 
 def test_fail_says_what_lacks() -> None:
-    with pytest.raises(UserError, match=r"part 'p1': 30 rows are to come from it and 10 are there; set shortfall"):
+    with pytest.raises(UserError, match=r"part 'p1': 30 rows are wanted from it, which has 10; set shortfall"):
         drawn_of(plain(500, 10), spec_of(shares=[0.7, 0.3], rows=100))
-    with pytest.raises(UserError, match=r"100 synthetic rows beside 70 real ones are a share of 0\.588, above"):
+    with pytest.raises(UserError, match=r"100 synthetic rows beside 70 real rows are a share of 0\.588, above"):
         drawn_of(plain(70, 100), spec_of())
     with pytest.raises(UserError, match=r"no part has real rows; add one, or set synthetic_max = 1"):
         drawn_of(plain(0, 100), spec_of(shortfall="shrink"))
@@ -186,9 +186,9 @@ def test_fail_says_what_lacks() -> None:
         drawn_of(plain(500, 1), spec_of(shares=[0.7, 0.3], rows=400, shortfall="resample"))
     with pytest.raises(UserError, match=r"each real row would be taken more than 100 times"):
         drawn_of(plain(1, 300), spec_of(shortfall="real"))
-    with pytest.raises(UserError, match=r"more than 1,000 real rows beside each synthetic one"):
+    with pytest.raises(UserError, match=r"more than 1,000 real rows per synthetic one"):
         drawn_of(plain(1, 300), spec_of(shortfall="real", synthetic_max=0.0001))
-    with pytest.raises(UserError, match=r"not one of them fits"):
+    with pytest.raises(UserError, match=r"none of them fits"):
         drawn_of(plain(1, 300), spec_of(shortfall="shrink"))
     twice = plain(5, 5)
     twice.ids[7] = twice.ids[2]
@@ -222,7 +222,7 @@ def test_a_seed_draws_other_rows_of_the_same_number() -> None:
 
 
 def test_effective_rows() -> None:
-    assert effective([(10, 1.0)]) == 10 and effective([(1, 2.0), (2, 1.0)]) == pytest.approx(16 / 6)
+    assert effective_size([(10, 1.0)]) == 10 and effective_size([(1, 2.0), (2, 1.0)]) == pytest.approx(16 / 6)
     drawn = drawn_of(plain(70, 10), spec_of(shares=[0.7, 0.3], rows=100, shortfall="resample"))
     assert drawn.effective_rows() == pytest.approx(100**2 / (70 + 10 * 9))
 

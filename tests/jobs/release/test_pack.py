@@ -1,4 +1,4 @@
-"""A release holds every kept row once, shuffled, the same bytes each time, with its papers."""
+"""A release holds every kept row once, shuffled, the same bytes each time, with card and metadata."""
 
 import json
 from pathlib import Path

@@ -209,7 +209,7 @@ def test_a_store_error_in_the_middle_of_a_parquet_read_keeps_its_words(proxy: Fa
     proxy.always = None
     with store.open("shard") as file:
         store.put("shard", b"other" * 100_000)
-        with pytest.raises(UserError, match="was replaced while it was read"):
+        with pytest.raises(UserError, match="was replaced during the read"):
             pq.read_table(file)
 
 
@@ -229,7 +229,7 @@ def test_patience_ends_with_one_line_and_is_shared(
         assert isinstance(error, UserError) and "\n" not in str(error)
         assert "cannot reach http://127.0.0.1:" in str(error) and "AWS_ENDPOINT_URL" in str(error)
         assert "run the same command again" in str(error) and "s3://mill/x/kept/" in str(error)
-    assert len(caplog.messages) == 1 and "trying again for up to 3 s" in caplog.messages[0]
+    assert len(caplog.messages) == 1 and "retrying for up to 3 s" in caplog.messages[0]
     assert store.errors["connection"] > 8 * 3
     began = time.monotonic()
     with pytest.raises(UserError):
@@ -260,7 +260,7 @@ def test_giving_up_and_a_smaller_patience(proxy: FaultProxy, store: S3Store) -> 
         store.read("a")
     assert time.monotonic() - began < 15
     before = proxy.seen.total()
-    with pytest.raises(UserError, match="not asked for"):
+    with pytest.raises(UserError, match="not requested"):
         store.put("manifest.json", b"{}")
     assert proxy.seen.total() == before
 

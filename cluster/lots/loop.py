@@ -1,0 +1,271 @@
+"""The lot loop: a window of lots in flight, generated and processed in any order, committed in lot order.
+
+A lot goes waiting -> running (each step of its route: pools and CPU workers) -> ready -> [claim, in lot order] ->
+finishing -> finished -> [commit, in lot order]. A lot whose worker is lost repeats a step (see recovery.py). Any other
+error ends the run with the names of lot and stage. Committed lots never change.
+"""
+
+import queue
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import ray
+
+from gristmill.cluster.budget import Budget
+from gristmill.cluster.errors import Loss, fetch
+from gristmill.cluster.lots.commit import Committer
+from gristmill.cluster.lots.in_flight import InFlightLot, route
+from gristmill.cluster.lots.job import Job, Progress, build_pools, measure_progress, report_widths, window
+from gristmill.cluster.lots.recovery import Recovery
+from gristmill.cluster.lots.sequencer import CommitSequencer
+from gristmill.cluster.lots.work import LotResult, finish_task, process_task, warm_task
+from gristmill.cluster.pools.replica import join_task
+from gristmill.records.lots import source_lot
+from gristmill.records.shards import Summary
+
+TICK_S = 0.1
+POLL_S = 0.1
+PROGRESS_S = 0.5  # between two progress reports
+COUNT_S = 3.0  # between two counts of the cluster's CPUs
+INLINE_BYTES = 64 * 1024  # smaller asks travel with the call, not through the object store
+
+
+class LotLoop:
+    """Runs a job to its end. A signal handler may call `stop()`: lots in commit are then finished."""
+
+    def __init__(self, job: Job, on_progress: Callable[[Progress], None]) -> None:
+        self.job, self.on_progress = job, on_progress
+        self.totals, self.stopping, self.began = job.totals, False, time.monotonic()
+        self.busy_s: Counter[str] = Counter()  # seconds of CPU workers by stage
+        self.pools = build_pools(job)
+        self.generator_pool = self.pools[0] if job.pooled else None
+        self.route = route(job.pipeline, self.pools, self.generator_pool)
+        self.budget = Budget(job.limits, self.pools, job.device_s, job.cost)
+        self.committer = Committer(job.store)
+        self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
+        self.recovery = Recovery(job, self.route, self.pools, self.sequencer)
+        self._pipeline_ref = ray.put(job.pipeline)
+        self._done: queue.SimpleQueue[tuple[InFlightLot, Any, Future]] = queue.SimpleQueue()
+        self._in_flight: dict[int, InFlightLot] = {}
+        self._in_commit: dict[int, InFlightLot] = {}
+        self._waiting: set[int] = set()  # lots that wait for room
+        self._next = self._to_claim = self._to_commit = job.totals.num_lots
+        self._window, self._num_cpus = 0, 1
+        self._submitted = Summary()  # of the lots that are committed or in commit
+        self._submitted.add(job.totals)
+        self._reported = self._polled = self._counted = 0.0
+
+    def stop(self) -> None:
+        self.stopping = True
+
+    def run(self) -> str:
+        """Why the loop ended: "asks", "kept_rows", "kept_tokens", "tokens", "quotas", "device_s", "cost" or
+        "stopped".
+
+        Raises RunFailed, Conflict (another driver) or UserError (the store). The committed lots remain.
+        """
+        try:
+            report_widths(self.pools)
+            for pool in self.pools:
+                pool.start()  # engines load while the index is filled and stages are opened
+            if self.pools:
+                self._warm = warm_task.remote([self._pipeline_ref])  # its error recurs in the first lot, with a name
+            self.sequencer.start(self.totals, lambda: self.stopping)
+            return self._loop()
+        finally:
+            self._committed(self.committer.stop())
+            self.sequencer.stop()
+            for pool in self.pools:
+                pool.stop()
+            report_widths(self.pools, is_over=True)
+
+    def _loop(self) -> str:
+        num_lots = self.job.pipeline.plan.num_lots
+        while True:
+            reached = self._reached() or self.budget.spent
+            is_last = num_lots is not None and self._to_commit >= num_lots
+            closing = None if self._in_flight else self.budget.closing  # no lot is in flight, and none may start
+            ended = reached or ("asks" if is_last else closing)
+            if (self.stopping or ended) and not self.committer.num_running:
+                return ended or "stopped"
+            if self.stopping or ended:
+                time.sleep(TICK_S / 10)
+            else:
+                self._poll()
+                self._launch(num_lots)
+                self._wait()
+                self._claim()
+                self._commit()
+            self._committed(self.committer.done())
+            self._report()
+
+    def _reached(self) -> str | None:
+        """The limit that the committed lots and those in commit have reached; "quotas" if all quotas are full."""
+        limit = self.job.limits.reached(self._submitted)
+        return limit or ("quotas" if self.sequencer.is_full(self._submitted) else None)
+
+    def _poll(self) -> None:
+        now = time.monotonic()
+        if now - self._polled < POLL_S:
+            return
+        self._polled = now
+        for pool in self.pools:
+            pool.poll()
+        if now - self._counted > COUNT_S:
+            self._counted, self._num_cpus = now, int(ray.cluster_resources().get("CPU", 1))
+        self._window = window(self.job.spec, self.pools, self._num_cpus)
+
+    def _launch(self, num_lots: int | None) -> None:
+        plan = self.job.pipeline.plan
+        while len(self._in_flight) + self.committer.num_running < self._window:
+            if num_lots is not None and self._next >= num_lots:
+                break
+            if self.budget.closing or not plan.is_ready(self._next, self.totals.num_lots):
+                break
+            start, stop = plan.span(self._next)
+            self._in_flight[self._next] = InFlightLot(self._next, stop - start)
+            self._waiting.add(self._next)
+            self._next += 1
+        full: set[int] = set()
+        for number in sorted(self._waiting):
+            lot = self._in_flight[number]
+            if lot.step not in full and not self._start(lot):
+                full.add(lot.step)
+            if lot.phase == "running":
+                self._waiting.discard(number)
+
+    def _start(self, lot: InFlightLot) -> bool:
+        """Start the step that the lot waits for; returns whether there was room for it."""
+        step, quarantine = self.route[lot.step], lot.quarantine
+        member = None
+        if step.pool and not (quarantine and quarantine.is_done):
+            member = step.pool.room_alone(lot.number) if quarantine else step.pool.room()
+            if member is None:
+                return quarantine is not None  # a suspect lot waits for an empty engine, other lots need not
+        if lot.asks_ref is None:
+            asks = source_lot(self.job.pipeline.plan, self.job.source, lot.number)
+            # Ray sends a small argument along with the call, which costs less than an object in its store.
+            lot.asks_ref = lot.input_ref = asks if asks.nbytes < INLINE_BYTES else ray.put(asks)
+            lot.mark("born")
+        lot.member, lot.phase = member, "running"
+        if step.pool is None:
+            output, ref = process_task.remote([self._pipeline_ref], lot.input_ref, step.segment)
+        elif quarantine and quarantine.is_done:
+            parts = quarantine.parts, quarantine.refused
+            output, ref = join_task.remote([step.pool.worker_ref], lot.input_ref, *parts)
+        else:
+            assert member
+            start, stop = quarantine.span if quarantine else (0, lot.num_rows)
+            output, ref = step.pool.submit(member, lot.number, lot.input_ref, start, stop)
+            if step.pool is self.generator_pool:
+                lot.replica, lot.node = member.number, member.node
+        lot.output_ref = output
+        self._watch(lot, ref)
+        return True
+
+    def _watch(self, lot: InFlightLot, ref: Any) -> None:
+        """Queue the call for `_wait` when it ends; Ray fetches its value, which is small, in the background."""
+        lot.ref = ref
+        ref.future().add_done_callback(lambda future: self._done.put((lot, ref, future)))
+
+    def _wait(self) -> None:
+        # The tick is short while commits run: their end opens the window for new lots.
+        timeout = TICK_S / 10 if self.committer.num_running else TICK_S
+        try:
+            lot, ref, future = self._done.get(timeout=timeout)
+            while True:
+                if lot.ref is ref:  # otherwise a rewind has made the call stale
+                    self._advance(lot, future)
+                lot, ref, future = self._done.get_nowait()
+        except queue.Empty:
+            pass
+
+    def _advance(self, lot: InFlightLot, future: Future) -> None:
+        lot.ref, is_finishing = None, lot.phase == "finishing"
+        try:
+            value = fetch(future, lot.number, "shard" if is_finishing else self.route[lot.step].name)
+        except Loss as loss:
+            return self._recover(lot, loss)
+        if is_finishing:
+            lot.encoded, lot.phase = value, "finished"
+            return lot.mark("finished")
+        step = self.route[lot.step]
+        if lot.member:
+            assert step.pool
+            step.pool.finished(lot.member, lot.number)
+            lot.member = None
+            if lot.quarantine:
+                lot.quarantine.made(lot.output_ref)
+                if lot.quarantine.is_done:
+                    step.pool.release(lot.number)
+                return self._wait_for_room(lot)  # for the next span, or for the join
+        if step.pool is None:
+            lot.result = value
+            self.busy_s.update(value.busy_s)
+        lot.mark("made" if step.pool is self.generator_pool and step.pool else "processed")
+        lot.input_ref, lot.quarantine, lot.suspicion = lot.output_ref, None, 0
+        lot.step += 1
+        if lot.step < len(self.route):
+            self._wait_for_room(lot)
+        else:
+            lot.phase = "ready"
+
+    def _wait_for_room(self, lot: InFlightLot) -> None:
+        lot.phase = "waiting"
+        self._waiting.add(lot.number)
+
+    def _recover(self, lot: InFlightLot, loss: Loss) -> None:
+        remedy = self.recovery.remedy(lot, loss)
+        if remedy == "finish":
+            return self._finish(lot)
+        if remedy == "rewind":
+            assert lot.number >= self._to_commit
+            self.recovery.rewind(lot.number, self._in_flight.values())
+            self._to_claim = lot.number
+        self._wait_for_room(lot)
+
+    def _claim(self) -> None:
+        """Claim for every lot that is next in order and ready, in one round trip to the index."""
+        lots: list[tuple[int, LotResult]] = []
+        while (lot := self._in_flight.get(self._to_claim + len(lots))) and lot.phase == "ready":
+            assert lot.result
+            lots.append((lot.number, lot.result))
+        for (number, _), verdicts in zip(lots, self.sequencer.claim(lots)):
+            self._in_flight[number].verdicts = verdicts
+            self._in_flight[number].mark("claimed")
+            self._finish(self._in_flight[number])
+        self._to_claim += len(lots)
+
+    def _finish(self, lot: InFlightLot) -> None:
+        lot.phase = "finishing"
+        self._watch(lot, finish_task.remote([self._pipeline_ref], lot.output_ref, lot.number, lot.verdicts))
+
+    def _commit(self) -> None:
+        """Hand finished lots to the committer, in order, until a limit is reached."""
+        while (lot := self._in_flight.get(self._to_commit)) and lot.phase == "finished":
+            if self._reached():
+                return
+            assert lot.encoded
+            lot.phase = "committing"
+            self.committer.submit(lot.encoded)
+            self._submitted.add(lot.encoded.summary)
+            self._in_commit[lot.number] = self._in_flight.pop(lot.number)
+            self._to_commit += 1
+
+    def _committed(self, done: list[tuple[int, Summary]]) -> None:
+        for number, summary in done:
+            self.totals.add(summary)
+            self.sequencer.committed(number)
+            lot = self._in_commit.pop(number)
+            lot.mark("committed")
+            self.job.note("commit", lot=number, **lot.literals(self.began), **summary.literals())
+
+    def _report(self) -> None:
+        if (now := time.monotonic()) - self._reported > PROGRESS_S:
+            self._reported = now
+            lots = [*self._in_flight.values(), *self._in_commit.values()]
+            run = self.totals, lots, self.route, self.pools, self.budget, self.job
+            self.on_progress(measure_progress(*run, self.recovery.retries, self.busy_s, self.sequencer.nbytes))
