@@ -187,7 +187,7 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
         "--format",
         choices=FORMATS,
         default=FORMATS[0],
-        dest="form_name",
+        dest="format_name",
         help="rows: all columns (default). Trainers load the others directly: messages (chat), alpaca, preference "
         "(prompt, chosen, rejected), text, prompt-completion",
     )
