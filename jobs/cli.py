@@ -197,7 +197,3 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--shard-mb", type=int, default=256, help="approximate size of a shard in MiB (default 256)")
     verb.add_argument("--seed", type=int, help="of draw and shuffle (default: the mixture's, else 0)")
     verb.add_argument("--dry-run", action="store_true", help="count everything and show the plan; write nothing")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
-"""A regime is a data policy, not a loop: which rows each generation of a chain is trained on, real and synthetic.
+"""Regimes: which real and synthetic rows each generation of a chain is trained on.
 
-Generation 1 is trained on real rows alone; generation k on rows that models 1 .. k-1 made and on real rows, as the
-regime says. What it comes to, counted, is a mixture (records/mixing/mixing.py).
+Generation 1 is trained on real rows only. Generation k is trained on rows of models 1 .. k-1 and on real rows, as the
+regime states. A mixture (records/mixing/mixing.py) has the counts.
 """
 
 import math
@@ -15,7 +15,7 @@ Shortfall = Literal["fail", "shrink", "resample", "real", "reweight"]
 
 
 class Source(NamedTuple):
-    """Rows that came at one time: real rows drawn for a generation (1: the first set), or those that its model made."""
+    """Rows of a generation: real rows drawn for it (1: the first set), or the rows that its model made."""
 
     origin: str
     generation: int
@@ -29,7 +29,7 @@ FIRST = Source(REAL, 1)
 
 @dataclass(frozen=True)
 class Regime:
-    """`[regime]` of a study. Names as in the literature: replace, accumulate, accumulate-subsample, fresh data."""
+    """`[regime]` of a study. The names are those of the literature, see PRESETS."""
 
     # Rows of earlier generations that a model learns from: of the last model ("replace"), all real and synthetic rows
     # so far ("accumulate"), a random subsample of those, or the last batches of them ("window").
@@ -53,36 +53,36 @@ class Regime:
         if not 0 <= self.real_fraction <= 1 or not 0 <= self.synthetic_max <= 1:
             raise ValueError("real_fraction and synthetic_max must lie in [0, 1]")
         if (self.pool == "window") != (self.window > 0):
-            raise ValueError("pool = 'window' needs window, the number of batches, and no other pool has one")
+            raise ValueError("window, the number of batches, is required with pool = 'window' and only there")
         if (self.real == "none") != (self.real_fraction == 0):
-            raise ValueError("real = 'fixed' or 'fresh' needs a real_fraction above 0, and real = 'none' has none")
+            raise ValueError("real = 'fixed' or 'fresh' needs a real_fraction above 0, and real = 'none' needs 0")
         if self.pool == "accumulate" and self.real == "fixed":
-            raise ValueError("pool = 'accumulate' holds the first real set already; leave real out or take 'fresh'")
+            raise ValueError("pool = 'accumulate' already holds the first real set; remove real or use 'fresh'")
         if self.with_replacement and self.pool != "subsample":
-            raise ValueError("with_replacement is for pool = 'subsample'")
+            raise ValueError("with_replacement needs pool = 'subsample'")
         if self.bernoulli and (self.real != "fresh" or self.pool != "replace" or self.synthetic_max < 1):
-            raise ValueError("bernoulli is for fresh real rows beside pool = 'replace'; it can keep no cap")
+            raise ValueError("bernoulli needs real = 'fresh' and pool = 'replace', and cannot keep a cap")
         if self.weights == "golden" and self.real == "none":
-            raise ValueError("weights = 'golden' weighs real rows against synthetic ones; set real")
+            raise ValueError("weights = 'golden' needs real rows; set real")
         if not self.growth > 0:
             raise ValueError("growth must be above 0")
 
     def num_rows(self, generation: int, n: int) -> int:
-        """Rows that the regime asks for in a generation, a whole number of at least 1."""
+        """Training rows of a generation, at least 1."""
         return max(1, round(n * self.growth ** (generation - 1)))
 
     def num_real(self, generation: int, n: int) -> int:
-        """How many of them are to be real ones of its own (all in the first generation)."""
+        """Training rows that are real rows beside the pool (in generation 1 all)."""
         num = self.num_rows(generation, n)
         return num if generation == 1 else math.floor(self.real_fraction * num + 0.5)
 
     def num_made(self, generation: int, n: int) -> int:
-        """Rows that the model of a generation is to make: those that the next one needs of it."""
+        """Rows that the model of a generation makes: those that the next generation needs."""
         needed = self.num_rows(generation + 1, n)
         return needed if self.bernoulli else max(1, needed - self.num_real(generation + 1, n))
 
     def batches(self, generation: int) -> list[Source]:
-        """The pool of a generation, real rows beside it left out, oldest first."""
+        """The pool of a generation, without the real rows beside it, oldest first."""
         made = [Source(SYNTHETIC, k) for k in range(1, generation)]
         if self.pool == "replace":
             return made[-1:]
@@ -93,18 +93,18 @@ class Regime:
         return every[-self.window :] if self.pool == "window" else every
 
     def needed_later(self, source: Source, generation: int) -> bool:
-        """Whether a generation after this one may still train on those rows."""
+        """Whether a later generation may train on these rows."""
         if self.pool in ("accumulate", "subsample") or (source == FIRST and self.real == "fixed"):
             return True
         return source in self.batches(generation + 1)
 
 
 def preset(name: str, real_fraction: float = 0.0) -> Regime:
-    """A regime by the name that papers give it. Raises UserError for a name that is not known."""
-    known = PRESETS.get(name)
-    if known is None:
-        raise UserError(f"regime '{name}' is not known; known: {', '.join(PRESETS)}")
-    return replace(known, real_fraction=real_fraction) if real_fraction else known
+    """A regime by its name in the literature. Raises UserError for an unknown name."""
+    regime = PRESETS.get(name)
+    if regime is None:
+        raise UserError(f"unknown regime '{name}'; known: {', '.join(PRESETS)}")
+    return replace(regime, real_fraction=real_fraction) if real_fraction else regime
 
 
 PRESETS = {

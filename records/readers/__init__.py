@@ -1,1 +1,1 @@
-"""File formats and data sets: sources, tables, and the packages that carry real data."""
+"""File formats and data sets: sources, tables, and packages with real data."""

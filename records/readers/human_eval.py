@@ -1,8 +1,8 @@
-"""HumanEval as rows: its 164 reference solutions with their tests, and the same with faults put in on purpose.
+"""HumanEval as rows: its 164 reference solutions with their tests, and variants with injected faults.
 
-Chen et al. 2021 (arXiv 2107.03374). What is right and what is wrong is known here without running a test: a reference
-solution is right, and a program whose answers are changed is wrong, whether its tests notice or not. So this is a
-labelled slice for the audit of gates that run code.
+Chen et al. 2021 (arXiv 2107.03374). The label is known without a test run: a reference solution is right, and a program
+with changed return values is wrong, whether its tests notice or not. So these rows are labelled data for the audit of
+gates that run code.
 """
 
 import json
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 RIGHT, WRONG = "right", "wrong"
-# From every answer another one of the same type, as far as types have others.
+# A different value of the same type for each return value, where the type has one.
 ALTERED = """
 
 def _altered(value):
@@ -27,11 +27,11 @@ def _altered(value):
     return 0
 
 """
-# A fault replaces the function of the task. `_right` is the reference solution under another name, its recursion too.
+# A fault replaces the function of the task. `_right` is the reference solution, renamed with its recursive calls.
 FAULTS = {
-    "none": "\ndef {entry}(*given):\n    return None\n",  # no answer at all
-    "altered": ALTERED + "\ndef {entry}(*given):\n    return _altered(_right(*given))\n",  # never the right one
-    # Wrong for a quarter of what may be asked: as tests are few, some of these get by.
+    "none": "\ndef {entry}(*given):\n    return None\n",  # no return value
+    "altered": ALTERED + "\ndef {entry}(*given):\n    return _altered(_right(*given))\n",  # never the right value
+    # Wrong for a quarter of the arguments: as there are few tests, some of these programs pass.
     "sometimes": "\nimport zlib\n"
     + ALTERED
     + "\ndef {entry}(*given):\n    is_wrong = zlib.crc32(repr(given).encode()) % 4 == 0\n"
@@ -50,12 +50,12 @@ def human_eval(data: bytes) -> pa.Table:
 
 
 def human_eval_faults(data: bytes) -> pa.Table:
-    """Of each task the reference solution and one program for each of FAULTS: 656 rows with `label` and `fault`."""
+    """For each task the reference solution and a program for each of FAULTS: 656 rows with `label` and `fault`."""
     rows = []
     for task in human_eval(data).to_pylist():
-        entry, own = task["entry_point"], {name: task[name] for name in ("task_id", "entry_point", "tests")}
-        rows.append({**own, "text": task["text"], "label": RIGHT, "fault": None})
+        entry, shared = task["entry_point"], {name: task[name] for name in ("task_id", "entry_point", "tests")}
+        rows.append({**shared, "text": task["text"], "label": RIGHT, "fault": None})
         renamed = re.sub(rf"\b{re.escape(entry)}\b", "_right", task["text"])
         for fault, replacement in FAULTS.items():
-            rows.append({**own, "text": renamed + replacement.format(entry=entry), "label": WRONG, "fault": fault})
+            rows.append({**shared, "text": renamed + replacement.format(entry=entry), "label": WRONG, "fault": fault})
     return pa.Table.from_pylist(rows)

@@ -1,8 +1,8 @@
-"""The one door to Parquet files that are read: on the thread that asks, with no reader left behind.
+"""All reading of Parquet files, on the calling thread only.
 
-pyarrow reads ahead on its own threads unless told not to, and such a thread may let go of a Python buffer after the
-call has returned. When that happens while the interpreter ends, the thread is stopped inside a destructor and the
-process dies of SIGABRT although its work was done. Shards are small; nothing is gained by threads here.
+By default pyarrow reads ahead on its own threads. Such a thread can release a Python buffer after the call has
+returned. While the interpreter ends, that stops the thread in a destructor, and the process dies of SIGABRT although
+its work is done. Shards are small, so threads bring no advantage.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 
 def open_parquet(source: Any, *, check_pages: bool = False) -> pq.ParquetFile:
-    """The file over a path, a NativeFile or a buffer; the caller closes it.
+    """A Parquet file of a path, a NativeFile or a buffer; the caller closes it.
 
-    Raises pyarrow.ArrowInvalid or OSError when it is not Parquet, and with `check_pages` when a page is read whose
-    checksum does not fit.
+    Raises pyarrow.ArrowInvalid or OSError when it is not Parquet, and with `check_pages` when a page has a wrong
+    checksum.
     """
     import pyarrow.parquet as pq
 
@@ -28,16 +28,16 @@ def open_parquet(source: Any, *, check_pages: bool = False) -> pq.ParquetFile:
 
 
 def read_parquet(source: Any, columns: Sequence[str] | None = None, *, check_pages: bool = False) -> pa.Table:
-    """The whole file, or some of its columns in the order of the file. Raises as `open_parquet` does."""
+    """The file, or some of its columns in the order of the file. Raises the errors of `open_parquet`."""
     with open_parquet(source, check_pages=check_pages) as file:
         return columns_of(file, columns)
 
 
 def columns_of(file: pq.ParquetFile, columns: Sequence[str] | None = None) -> pa.Table:
-    """Columns of an open file, in the order of the file; all of them when None."""
+    """Columns of an open file, in the order of the file; None: all columns."""
     return file.read(columns=None if columns is None else list(columns), use_threads=False)
 
 
 def batches_of(file: pq.ParquetFile) -> Iterator[pa.RecordBatch]:
-    """The rows of an open file, some 65,536 at a time."""
+    """The rows of an open file, about 65,536 at a time."""
     return file.iter_batches(use_threads=False)

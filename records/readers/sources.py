@@ -1,6 +1,6 @@
-"""Where asks come from: inline items, text, JSONL and Parquet files, local or on S3, or what a package carries.
+"""Sources of asks: inline items, text, JSONL and Parquet files, local or on S3, and data sets in packages.
 
-A source is a numbered list of rows that can be read from any place, so that a resumed run starts in the middle.
+A source is a numbered list of rows that can be read from any row on, so that a resumed run starts in the middle.
 Its memory grows with files and blocks of lines, never with rows.
 """
 
@@ -19,7 +19,7 @@ import pyarrow as pa
 from gristmill.records.digest import digest_object
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.readers.datasets import PACKAGE, PACKED, DataSpec, digest_table, read_table
+from gristmill.records.readers.datasets import PACKAGE, PACKAGED, DataSpec, digest_table, read_table
 from gristmill.records.readers.parquet import open_parquet
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Store
@@ -34,28 +34,28 @@ BLOCK_LINES = 1024
 class SourceSpec:
     """`[source]` of a recipe: either `items` or `path`."""
 
-    items: tuple[Any, ...] = ()  # strings (become {"text": ...}) or tables
+    items: tuple[Any, ...] = ()  # tables, or strings, which become {"text": ...}
     path: str | None = None  # a file, a folder or a glob, local or s3://; or package:help-topics, ...
-    sample_by: Literal["line", "document"] = "line"  # how text files are cut, in the words of `datasets`
-    id_column: str | None = None  # becomes `source_id`; else file and row number
-    carry: tuple[str, ...] = ()  # columns copied into the output as payload
+    sample_by: Literal["line", "document"] = "line"  # how text files are split, as in `datasets`
+    id_column: str | None = None  # column of `source_id`; default: file and row number
+    carry: tuple[str, ...] = ()  # columns copied to the output as payload
     samples: int = 1  # asks per source row
-    cycle: bool = False  # go round for as long as [limits] want more; needs a limit
+    cycle: bool = False  # repeat the rows until a limit is reached; needs a limit
 
     def __post_init__(self) -> None:
         if bool(self.items) == bool(self.path):
-            raise ValueError("give either 'items' or 'path'")
+            raise ValueError("set either 'items' or 'path'")
         if self.samples < 1:
             raise ValueError("samples must be at least 1")
         if self.cycle and self.samples != 1:
-            raise ValueError("samples means nothing with cycle = true, which goes round until a limit is reached")
+            raise ValueError("samples has no effect with cycle = true, which repeats the rows until a limit is reached")
         for item in self.items:
             if not isinstance(item, str | dict):
-                raise ValueError(f"items are strings or tables, not {type(item).__name__} {item!r}")
+                raise ValueError(f"items must be strings or tables, not {type(item).__name__} {item!r}")
 
 
 class Part(ABC):
-    """A stretch of numbered rows: one file, or the inline items."""
+    """A range of numbered rows: a file, or the inline items."""
 
     name: str
     num_rows: int
@@ -63,10 +63,12 @@ class Part(ABC):
 
     @abstractmethod
     def rows(self, start: int, stop: int) -> list[str]:
-        """Rows as JSON texts; a row that is no JSON object is found out, and rejected, by the generator."""
+        """Rows as JSON texts. The generator rejects a row that is not a JSON object."""
 
 
 class Items(Part):
+    """Inline items of the recipe."""
+
     def __init__(self, items: Sequence[Any]) -> None:
         self.name, self.num_rows = "items", len(items)
         self.texts = [json.dumps({"text": i} if isinstance(i, str) else i, ensure_ascii=False) for i in items]
@@ -77,7 +79,7 @@ class Items(Part):
 
 
 class Document(Part):
-    """A text file as one row."""
+    """A text file as a single row."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name, self.num_rows = store, name, 1
@@ -89,7 +91,7 @@ class Document(Part):
 
 
 class Lines(Part):
-    """A JSONL or text file, one row a line; blank lines do not count. Keeps the offset of every 1,024th row."""
+    """A JSONL or text file, a row per line, without blank lines. It keeps the offset of every 1,024th row."""
 
     def __init__(self, store: Store, name: str) -> None:
         self.store, self.name = store, name
@@ -131,7 +133,7 @@ class Lines(Part):
 
 
 class ParquetRows(Part):
-    """A Parquet file; one row group is held at a time."""
+    """A Parquet file; one row group at a time is in memory."""
 
     def __init__(self, store: Store, name: str, size: int) -> None:
         import pyarrow.parquet as pq
@@ -142,36 +144,36 @@ class ParquetRows(Part):
             with store.open(name) as file:
                 metadata = pq.read_metadata(file)
         except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{store.path(name)}: not a readable Parquet file ({error})") from None
+            raise UserError(f"{store.path(name)}: cannot be read as Parquet ({error})") from None
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self.starts = np.cumsum([0, *sizes])
         self.num_rows = int(self.starts[-1])
-        self._held: tuple[int, pa.Table] | None = None
+        self._group_cache: tuple[int, pa.Table] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_held": None}
+        return {**self.__dict__, "_group_cache": None}
 
     def _group(self, number: int) -> pa.Table:
-        if self._held is None or self._held[0] != number:
+        if self._group_cache is None or self._group_cache[0] != number:
             with self.store.open(self.name) as file:
-                self._held = (number, open_parquet(file).read_row_group(number, use_threads=False))
-        return self._held[1]
+                self._group_cache = (number, open_parquet(file).read_row_group(number, use_threads=False))
+        return self._group_cache[1]
 
     def rows(self, start: int, stop: int) -> list[str]:
         texts: list[str] = []
         while start < stop:
             group = int(np.searchsorted(self.starts, start, side="right")) - 1
-            upto = min(stop, int(self.starts[group + 1]))
-            table = self._group(group).slice(start - int(self.starts[group]), upto - start)
+            part_stop = min(stop, int(self.starts[group + 1]))
+            table = self._group(group).slice(start - int(self.starts[group]), part_stop - start)
             texts += [json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist()]
-            start = upto
+            start = part_stop
         if stop == self.num_rows:
-            self._held = None  # the last row was read: a source of many files must not end up in memory whole
+            self._group_cache = None  # the last row was read; otherwise a source of many files would fill the memory
         return texts
 
 
 class PackedRows(Part):
-    """A data set that an installed package carries, such as package:help-topics."""
+    """A data set in an installed package, such as package:help-topics."""
 
     def __init__(self, path: str) -> None:
         self.name = path
@@ -193,7 +195,7 @@ class PackedRows(Part):
 
 
 class Source:
-    """All parts in order, as one numbered list of rows."""
+    """All parts in order, as a numbered list of rows."""
 
     def __init__(self, parts: Sequence[Part], id_column: str | None) -> None:
         self.parts = parts
@@ -202,32 +204,34 @@ class Source:
         self.num_rows = int(self.starts[-1])
 
     def digest(self) -> str:
-        """Identity of the content: what the files hold, not where they lie."""
+        """The identity of the content; it does not depend on the location of the files."""
         return fingerprint([p.digest for p in self.parts])
 
     def rows(self, start: int, stop: int) -> list[tuple[str, str]]:
         """(source_id, JSON text) of rows start..stop-1."""
-        found: list[tuple[str, str]] = []
+        rows: list[tuple[str, str]] = []
         while start < stop:
             number = int(np.searchsorted(self.starts, start, side="right")) - 1
             part, first = self.parts[number], int(self.starts[number])
-            upto = min(stop, int(self.starts[number + 1]))
-            for at, text in enumerate(part.rows(start - first, upto - first), start - first):
-                found.append((self._id(part, at, text), text))
-            start = upto
-        return found
+            part_stop = min(stop, int(self.starts[number + 1]))
+            for at, text in enumerate(part.rows(start - first, part_stop - first), start - first):
+                rows.append((self._id(part, at, text), text))
+            start = part_stop
+        return rows
 
     def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
-        """(source id, text) of asks [start, stop), which go round the first `num_rows` rows; each row is read once,
-        however often they go round."""
+        """(source id, JSON text) of asks [start, stop), which cycle through the first `num_rows` rows.
+
+        Each row is read once, however often the asks cycle.
+        """
         if stop - start >= num_rows:
             whole = self.rows(0, num_rows)
             return [whole[at % num_rows] for at in range(start, stop)]
         place = start % num_rows
-        upto = place + stop - start
-        if upto <= num_rows:
-            return self.rows(place, upto)
-        return [*self.rows(place, num_rows), *self.rows(0, upto - num_rows)]
+        part_stop = place + stop - start
+        if part_stop <= num_rows:
+            return self.rows(place, part_stop)
+        return [*self.rows(place, num_rows), *self.rows(0, part_stop - num_rows)]
 
     def _id(self, part: Part, at: int, text: str) -> str:
         if self.id_column:
@@ -235,18 +239,18 @@ class Source:
                 if (value := json.loads(text)[self.id_column]) is not None:
                     return str(value)
             except (ValueError, KeyError, TypeError, RecursionError):
-                pass  # such a row is rejected later, and its place is then the best name for it
+                pass  # the generator rejects this row; its position is the best id
         return f"{part.name}:{at}"
 
 
 def open_source(spec: SourceSpec) -> Source:
-    """Find and number the rows. Raises UserError when a file is missing, unreadable or nothing is in it."""
+    """Find and number the rows. Raises UserError when a file is missing, unreadable or empty."""
     if spec.items:
         return Source([Items(spec.items)], spec.id_column)
     assert spec.path is not None
     if (name := spec.path.removeprefix(PACKAGE)) != spec.path:
-        if name not in PACKED:
-            raise UserError(f"source.path: no data set '{spec.path}'{nearest(name, PACKED)}")
+        if name not in PACKAGED:
+            raise UserError(f"source.path: no data set '{spec.path}'{nearest(name, PACKAGED)}")
         return Source([PackedRows(spec.path)], spec.id_column)
     try:
         files = find_files(spec.path)
@@ -255,14 +259,14 @@ def open_source(spec: SourceSpec) -> Source:
         raise UserError(f"source.path {spec.path}: {error}") from None
     source = Source(parts, spec.id_column)
     if not parts:
-        raise UserError(f"source.path {spec.path}: no .jsonl, .ndjson, .parquet, .txt, .md or .rst file there")
+        raise UserError(f"source.path {spec.path}: it has no .jsonl, .ndjson, .parquet, .txt, .md or .rst file")
     if source.num_rows == 0:
         raise UserError(f"source.path {spec.path}: the source is empty")
     return source
 
 
 def _part(store: Store, name: str, size: int, sample_by: str) -> Part | None:
-    """The reader for a file, None for a file of no known kind."""
+    """The reader of a file, None for an unknown ending."""
     if name.endswith(".parquet"):
         return ParquetRows(store, name, size)
     if name.endswith(TEXT_ENDINGS) and sample_by == "document":
@@ -271,9 +275,9 @@ def _part(store: Store, name: str, size: int, sample_by: str) -> Part | None:
 
 
 def find_files(path: str, key: str = "source.path") -> list[tuple[Store, str, int]]:
-    """(store, name, size in bytes) of what a file, folder, glob or s3:// address stands for, in the order of names.
+    """(store, name, size in bytes) of the files of a file, folder, glob or s3:// address, in the order of names.
 
-    Raises UserError, naming `key`, when nothing is there.
+    Raises UserError, with `key` as the name of the setting, when there is no file.
     """
     if not path.startswith("s3://"):
         local = os.path.expanduser(path.removeprefix("file://"))
@@ -285,12 +289,12 @@ def find_files(path: str, key: str = "source.path") -> list[tuple[Store, str, in
             raise UserError(f"{key} {path}: no such file or folder")
         return [(open_store(os.path.dirname(m) or "."), os.path.basename(m), os.path.getsize(m)) for m in matches]
     store = open_store(path)
-    found = [(store, e.name, e.size) for e in store.list() if e.name]
-    if found:
-        return found
+    objects = [(store, e.name, e.size) for e in store.list() if e.name]
+    if objects:
+        return objects
     root, name = split(path)
     parent = open_store(root)
-    found = [(parent, e.name, e.size) for e in parent.list(name) if e.name == name]
-    if not found:
+    objects = [(parent, e.name, e.size) for e in parent.list(name) if e.name == name]
+    if not objects:
         raise UserError(f"{key} {path}: no such object or prefix")
-    return found
+    return objects

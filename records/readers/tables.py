@@ -1,7 +1,7 @@
-"""The public schema of a table: what its columns are, known before a row is read.
+"""The public schema of a table: its columns, known before a row is read.
 
-A schema that is declared says nothing about anybody. One that is inferred has its bounds and categories from the rows,
-so it can give them away: a private fit refuses it.
+A declared schema reveals nothing about the rows. An inferred schema takes its bounds and categories from the rows and
+can reveal them, so a private fit refuses it.
 """
 
 import math
@@ -18,19 +18,19 @@ from gristmill.records.schema import IMAGE, RESERVED
 from gristmill.records.spec import nearest
 
 Kind = Literal["numeric", "integer", "category", "image", "series", "text"]
-MAX_INFERRED = 1000  # distinct texts beyond which a column is rather an identifier than a category
+MAX_INFERRED = 1000  # distinct texts of a category; a column with more is an identifier
 NUM_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column. `low` and `high` bound numbers (inclusive); `categories` are all the values of a category."""
+    """A column. `low` and `high` bound numbers (inclusive); `categories` are all values of a category."""
 
     name: str
     kind: Kind
     low: float | None = None
     high: float | None = None
-    decimals: int | None = None  # numeric: values are rounded to so many
+    decimals: int | None = None  # numeric: values are rounded to this number
     categories: tuple[str, ...] = ()
     nullable: bool = False
     height: int | None = None  # image, in pixels
@@ -39,7 +39,7 @@ class Column:
 
     def __post_init__(self) -> None:
         if not self.name or self.name in RESERVED:
-            raise ValueError(f"a column cannot be called {self.name!r}")
+            raise ValueError(f"{self.name!r} is not allowed as the name of a column")
         if self.is_number:
             if self.low is not None and self.high is not None and self.low > self.high:
                 raise ValueError(f"column '{self.name}': low {self.low} is above high {self.high}")
@@ -59,7 +59,7 @@ class Column:
 
     @property
     def field(self) -> pa.Field:
-        """As in shards: float64, int64, string (categories, texts), the Image struct of `datasets`, list of float32."""
+        """The field in shards: float64, int64, string (categories, texts), Image struct of `datasets`, float32 list."""
         types = {"numeric": pa.float64(), "integer": pa.int64(), "category": pa.string()}
         types |= {"image": IMAGE, "series": pa.list_(pa.float32()), "text": pa.string()}
         return pa.field(self.name, types[self.kind])
@@ -67,7 +67,7 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """The columns in their order; `inferred` where the rows themselves have told them."""
+    """The columns in order; `inferred`: derived from the rows."""
 
     columns: tuple[Column, ...]
     inferred: bool = field(default=False)
@@ -89,7 +89,7 @@ class TableSchema:
         return [c.field for c in self.columns]
 
     def column(self, name: str) -> Column:
-        """Raises UserError naming the nearest column."""
+        """The column of that name. Raises UserError with the nearest name."""
         for column in self.columns:
             if column.name == name:
                 return column
@@ -99,11 +99,11 @@ class TableSchema:
         return [c for c in self.columns if c.kind in kinds]
 
     def conform(self, table: pa.Table, what: str = "the table", is_strict: bool = True) -> pa.Table:
-        """`table` with just these columns in this order and these types.
+        """`table` with exactly these columns, in this order and with these types.
 
-        NaN counts as missing. Raises UserError for an absent column, a missing value where none may be, a column with
-        nothing in it, a number out of bounds or infinite, and a category that is not listed. Unless `is_strict`, values
-        that are missing, out of bounds or not listed may be there: a table that is judged is taken as it is.
+        NaN counts as missing. Raises UserError for an absent column, a missing value in a column that is not nullable,
+        a column without values, a number out of bounds or infinite, and an unlisted category. Unless `is_strict`,
+        missing, out-of-bounds and unlisted values are accepted, as in a table that is evaluated.
         """
         columns = []
         for column in self.columns:
@@ -131,9 +131,9 @@ def _conform(column: Column, values: Any, where: str, is_strict: bool) -> pa.Arr
     if column.kind == "numeric":
         values = pc.if_else(pc.is_nan(values), None, values)
         if pc.any(pc.is_inf(values)).as_py():
-            raise UserError(f"{where} holds infinities; remove those rows or make them missing")
+            raise UserError(f"{where} has infinite values; remove those rows or set the values to missing")
     if len(values) and values.null_count == len(values):
-        raise UserError(f"{where} holds nothing but missing values; leave the column out")
+        raise UserError(f"{where} has only missing values; remove the column")
     if not is_strict:
         return values
     if values.null_count and not column.nullable:
@@ -141,24 +141,24 @@ def _conform(column: Column, values: Any, where: str, is_strict: bool) -> pa.Arr
     if column.is_number:
         _check_bounds(column, values, where)
     elif column.kind == "category":
-        strange = pc.unique(values.filter(pc.invert(pc.is_in(values, pa.array(column.categories)))).drop_null())
-        if len(strange):
-            some = ", ".join(repr(v) for v in strange[:NUM_SHOWN].to_pylist())
-            raise UserError(f"{where} holds {len(strange):,} categories that the schema does not list: {some}")
+        unlisted = pc.unique(values.filter(pc.invert(pc.is_in(values, pa.array(column.categories)))).drop_null())
+        if len(unlisted):
+            some = ", ".join(repr(v) for v in unlisted[:NUM_SHOWN].to_pylist())
+            raise UserError(f"{where} has {len(unlisted):,} categories that are not in the schema: {some}")
     return values
 
 
 def _check_bounds(column: Column, values: pa.Array, where: str) -> None:
     if values.null_count == len(values):
         return
-    found = pc.min_max(values).as_py()
+    extremes = pc.min_max(values).as_py()
     for name, bound, is_out in (
-        ("low", column.low, column.low is not None and found["min"] < column.low),
-        ("high", column.high, column.high is not None and found["max"] > column.high),
+        ("low", column.low, column.low is not None and extremes["min"] < column.low),
+        ("high", column.high, column.high is not None and extremes["max"] > column.high),
     ):
         if is_out:
-            value = found["min"] if name == "low" else found["max"]
-            raise UserError(f"{where} holds {value}, beyond {name} = {bound}; widen the schema or clip the rows")
+            value = extremes["min"] if name == "low" else extremes["max"]
+            raise UserError(f"{where} holds {value}, beyond {name} = {bound}; extend the schema or clip the rows")
 
 
 def _texts(values: pa.Array) -> pa.Array:
@@ -174,44 +174,44 @@ def _texts(values: pa.Array) -> pa.Array:
 
 
 def infer(table: pa.Table) -> tuple[TableSchema, list[str]]:
-    """The schema that the rows suggest, and what is doubtful about it, a line each.
+    """The schema that the rows suggest, and its doubtful points, a line each.
 
-    Raises UserError for a column that cannot be told: nothing in it, or texts that are rather identifiers.
+    Raises UserError for a column that has no values, or has texts that are probably identifiers.
     """
     columns, doubts = [], ["bounds and categories were read from the rows; declare a schema to publish none of them"]
     for name in table.column_names:
         values = table.column(name)
         nullable = values.null_count > 0
         if values.null_count == len(values):
-            raise UserError(f"column '{name}' holds nothing but missing values; leave it out")
+            raise UserError(f"column '{name}' has only missing values; remove it")
         if pa.types.is_floating(values.type) or pa.types.is_decimal(values.type):
             numbers = values.cast(pa.float64()).drop_null().to_numpy()
             nullable |= bool(np.isnan(numbers).any())
             finite = numbers[np.isfinite(numbers)]
             if not len(finite):
-                raise UserError(f"column '{name}' holds no finite number; leave it out")
+                raise UserError(f"column '{name}' has no finite number; remove it")
             low, high = float(finite.min()), float(finite.max())
             columns.append(Column(name, "numeric", low, high, _decimals(finite), nullable=nullable))
         elif pa.types.is_integer(values.type):
-            found = pc.min_max(values).as_py()
-            columns.append(Column(name, "integer", found["min"], found["max"], nullable=nullable))
+            extremes = pc.min_max(values).as_py()
+            columns.append(Column(name, "integer", extremes["min"], extremes["max"], nullable=nullable))
         elif values.type == IMAGE:
             raise UserError(f"column '{name}' holds images: declare its height, width and channels")
         elif pa.types.is_list(values.type):
-            raise UserError(f"column '{name}' holds lists: declare it with kind = \"series\", or leave it out")
+            raise UserError(f"column '{name}' holds lists: declare it with kind = \"series\", or remove it")
         else:
             distinct = sorted(v for v in pc.unique(_texts(values.combine_chunks())).to_pylist() if v is not None)
             if len(distinct) > MAX_INFERRED and len(distinct) > len(values) / 2:
                 raise UserError(
                     f"column '{name}' has {len(distinct):,} distinct values in {len(values):,} rows: an identifier? "
-                    f"Leave it out, or declare its categories"
+                    f"Remove it, or declare its categories"
                 )
             columns.append(Column(name, "category", categories=tuple(distinct), nullable=nullable))
     return TableSchema(tuple(columns), inferred=True), doubts
 
 
 def _decimals(numbers: np.ndarray) -> int | None:
-    """Decimals that hold every number; None when they need more than 6."""
+    """Decimals of the numbers; None when they have more than 6."""
     for decimals in range(7):
         if np.array_equal(np.round(numbers, decimals), numbers):
             return decimals
@@ -219,7 +219,7 @@ def _decimals(numbers: np.ndarray) -> int | None:
 
 
 def round_off(column: Column, numbers: np.ndarray) -> np.ndarray:
-    """Sampled numbers as the column holds them: float64, within bounds, rounded. Raises ValueError for NaN."""
+    """Sampled numbers as values of the column: float64, within bounds, rounded. Raises ValueError for NaN."""
     if np.isnan(numbers).any():
         raise ValueError(f"column '{column.name}': the model made a NaN")
     low = -math.inf if column.low is None else column.low
@@ -229,5 +229,5 @@ def round_off(column: Column, numbers: np.ndarray) -> np.ndarray:
 
 
 def from_rows(schema: TableSchema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """A table of these columns from dictionaries; what is absent is null."""
+    """A table of these columns from dictionaries; absent keys become null."""
     return pa.Table.from_pylist([{n: r.get(n) for n in schema.names} for r in rows], schema=pa.schema(schema.payload))

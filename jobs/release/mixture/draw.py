@@ -164,7 +164,7 @@ class _DrawState:
         if available == 0 and policy in ("resample", "reweight"):
             raise UserError(f"{where}: no row is left of it; set shortfall to shrink or real, or remove the part")
         remedy = cover_shortfall(amount, available, policy, where, self.spec.by, "it")
-        self._take(line, remedy.take, again=remedy.again)
+        self._take(line, remedy.take, again=remedy.with_replacement)
         self.weights[line] *= remedy.weight
         self.gap += remedy.from_real
 

@@ -168,7 +168,7 @@ def test_gates_count_what_they_reject() -> None:
     assert 100 < shrunk[0].num_kept < 170 and shrunk[1].mixture.num_rows == shrunk[0].num_kept
     assert again[0].num_kept == 200 and again[0].num_made in (400, 600) and again[1].mixture.num_rows == 200
     assert shrunk[1].mixture.shortfall == "shrink" and np.abs(again[0].rows).max() <= 1.0
-    with pytest.raises(UserError, match="rows are to come from the pool"):
+    with pytest.raises(UserError, match="rows are wanted from the pool"):
         list(outcomes("fail"))
     for bad, message in (
         ({"kind": "bal"}, "did you mean 'ball'"),

@@ -232,11 +232,11 @@ def png(height: int, width: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (png(8, 9), "row 1 holds an image of 8 x 9 pixels; the schema says 8 x 8"),
-        (b"not an image", "row 1 holds no image that can be read"),
-        (b"", "row 1 holds no image that can be read"),
-        (None, "row 1 holds no image that can be read"),
-        (png(8, 8)[:45], "row 1 holds no image that can be read"),
+        (png(8, 9), "row 1 has an image of 8 x 9 pixels; the schema says 8 x 8"),
+        (b"not an image", "row 1 has no readable image"),
+        (b"", "row 1 has no readable image"),
+        (None, "row 1 has no readable image"),
+        (png(8, 8)[:45], "row 1 has no readable image"),
     ],
 )
 def test_images_that_are_refused(data: bytes | None, message: str) -> None:

@@ -131,13 +131,13 @@ def test_bad_tables_are_refused_in_one_line() -> None:
     with pytest.raises(UserError, match="has no column 'age'"):
         schema.conform(table.drop_columns(["age"]))
     strange = table.set_column(3, "sick", pa.array(["maybe"] * table.num_rows))
-    with pytest.raises(UserError, match="1 categories that the schema does not list: 'maybe'"):
+    with pytest.raises(UserError, match="1 categories that are not in the schema: 'maybe'"):
         schema.conform(strange)
-    with pytest.raises(UserError, match="nothing but missing values"):
+    with pytest.raises(UserError, match="only missing values"):
         schema.conform(table.set_column(1, "height", pa.nulls(table.num_rows, pa.float64())))
     infinite = np.full(table.num_rows, 100.0)
     infinite[3] = np.inf
-    with pytest.raises(UserError, match="holds infinities"):
+    with pytest.raises(UserError, match="has infinite values"):
         schema.conform(table.set_column(1, "height", pa.array(infinite)))
     infinite[3] = np.nan  # counts as missing
     assert schema.conform(table.set_column(1, "height", pa.array(infinite))).column("height").null_count == 1

@@ -140,7 +140,7 @@ def test_shortfalls() -> None:
     def shares(policy: Any, **more: Any) -> Mixture:
         return mixed(Regime(real="fresh", real_fraction=0.5, shortfall=policy, **more), kept=0.5)
 
-    with pytest.raises(UserError, match="20 rows are to come from the pool and 10 are there"):
+    with pytest.raises(UserError, match="20 rows are wanted from the pool, which has 10"):
         shares("fail")
     assert by_source(shares("shrink")) == {"synthetic-3": 10, "real-4": 20}
     assert by_source(shares("resample")) == {"synthetic-3": 20, "real-4": 20}

@@ -81,7 +81,7 @@ def test_an_empty_folder_and_a_torn_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no \.parquet"):
         read_table(DataSpec(str(tmp_path)))
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and then nothing")
-    with pytest.raises(UserError, match="not readable"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_table(DataSpec(str(tmp_path)))
 
 

@@ -72,7 +72,7 @@ def test_empty_missing_and_wrong_sources_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such file or folder"):
         open_source(SourceSpec(path=str(tmp_path / "nothing.jsonl")))
     (tmp_path / "bad.parquet").write_text("no parquet")
-    with pytest.raises(UserError, match="not a readable Parquet file"):
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
         open_source(SourceSpec(path=str(tmp_path / "bad.parquet")))
     (tmp_path / "only.bin").write_text("x")
     with pytest.raises(UserError, match=r"no \.jsonl"):

@@ -171,9 +171,9 @@ def test_policies_for_too_few_rows(policy: str, real: float, made: float, distin
 
 
 def test_fail_says_what_lacks() -> None:
-    with pytest.raises(UserError, match=r"part 'p1': 30 rows are to come from it and 10 are there; set shortfall"):
+    with pytest.raises(UserError, match=r"part 'p1': 30 rows are wanted from it, which has 10; set shortfall"):
         drawn_of(plain(500, 10), spec_of(shares=[0.7, 0.3], rows=100))
-    with pytest.raises(UserError, match=r"100 synthetic rows beside 70 real ones are a share of 0\.588, above"):
+    with pytest.raises(UserError, match=r"100 synthetic rows beside 70 real rows are a share of 0\.588, above"):
         drawn_of(plain(70, 100), spec_of())
     with pytest.raises(UserError, match=r"no part has real rows; add one, or set synthetic_max = 1"):
         drawn_of(plain(0, 100), spec_of(shortfall="shrink"))
@@ -187,9 +187,9 @@ def test_fail_says_what_lacks() -> None:
         drawn_of(plain(500, 1), spec_of(shares=[0.7, 0.3], rows=400, shortfall="resample"))
     with pytest.raises(UserError, match=r"each real row would be taken more than 100 times"):
         drawn_of(plain(1, 300), spec_of(shortfall="real"))
-    with pytest.raises(UserError, match=r"more than 1,000 real rows beside each synthetic one"):
+    with pytest.raises(UserError, match=r"more than 1,000 real rows per synthetic one"):
         drawn_of(plain(1, 300), spec_of(shortfall="real", synthetic_max=0.0001))
-    with pytest.raises(UserError, match=r"not one of them fits"):
+    with pytest.raises(UserError, match=r"none of them fits"):
         drawn_of(plain(1, 300), spec_of(shortfall="shrink"))
     twice = plain(5, 5)
     twice.ids[7] = twice.ids[2]
