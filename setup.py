@@ -1,4 +1,4 @@
-"""Finds the packages of the wheel; everything else is in pyproject.toml."""
+"""Lists the packages of the wheel; everything else is in pyproject.toml."""
 
 from setuptools import find_packages, setup
 
@@ -7,9 +7,9 @@ DATA = ("recipes", "recipes.fit", "recipes.schemas", "recipes.principles", "stud
 
 
 def packages() -> list[str]:
-    """`gristmill`, its floors with all that is in them, and the folders that hold data only."""
+    """`gristmill`, its floors with their subpackages, and the folders that hold only data."""
     code = [name for floor in FLOORS for name in (floor, *(f"{floor}.{inner}" for inner in find_packages(floor)))]
-    return ["gristmill", *(f"gristmill.{name}" for name in (*code, *DATA))]
+    return ["gristmill", *(f"gristmill.{name}" for name in (*find_packages("gristmill"), *code, *DATA))]
 
 
 setup(packages=packages())

@@ -1,4 +1,4 @@
-"""`[cluster]` and `[limits]` of a recipe: where, how wide and how far a run goes. Never part of the fingerprint.
+"""`[cluster]` and `[limits]` of a recipe: placement, width and end of a run. Never part of the fingerprint.
 
 This file must not import ray: recipes are checked without it.
 """
@@ -14,12 +14,13 @@ MAX_SNAPSHOT_LOTS = 4096
 
 @dataclass(frozen=True)
 class PoolSpec:
-    """How wide the pool of one stage is: `[cluster.pools.NAME]`."""
+    """`[cluster.pools.NAME]`: the width of the pool of one stage."""
 
-    replicas: int = 1
-    max_replicas: int | None = None  # unset: no more than `replicas`
-    lots_per_replica: int = 2
-    price_per_device_hour: float | None = None  # unset: the cluster's
+    replicas: int = 1  # Number of engines at the start.
+    max_replicas: int | None = None  # Largest number of engines while nodes have room; unset: `replicas`.
+    lots_per_replica: int = 2  # Lots in flight per engine, so that its batch stays full between lots.
+    # Price of one device for one hour, in cluster.currency; unset: cluster.price_per_device_hour.
+    price_per_device_hour: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("replicas", "lots_per_replica"):
@@ -33,27 +34,26 @@ class PoolSpec:
 
 @dataclass(frozen=True)
 class ClusterSpec:
-    """Placement and patience. Nothing here may change a byte of the output."""
+    """`[cluster]`: placement, width and timeouts. No key here changes a byte of the output."""
 
-    address: str | None = None  # Ray address; unset: RAY_ADDRESS or the enclosing Ray job, else a local Ray
-    num_cpus: int | None = None  # of a local Ray; unset: all cores
-    replicas: int = 1  # engines of the generator; with max_replicas, the fewest to start with
-    max_replicas: int | None = None  # grow to so many while nodes have room, and shrink when they leave
-    lots_per_replica: int = 2  # lots in flight per engine, so that its batch never drains between lots
-    pools: dict[str, PoolSpec] = field(default_factory=dict)  # by name of a stage that lives in a pool
-    window: int | None = None  # lots between birth and commit; unset: enough for the pools and every core
-    index_actors: int = 1  # the dedup index is sharded by band over so many actors
-    # Lots a snapshot of the dedup index, 0 for none. Every row is written once whatever this is; it bounds what a start
-    # after a crash reads from shards (1024 lots of 512 rows: a second or two) and how many objects there are.
+    address: str | None = None  # Address of a Ray cluster; unset: RAY_ADDRESS, the enclosing Ray job or a local Ray.
+    num_cpus: int | None = None  # CPU cores of a local Ray; unset: all cores.
+    replicas: int = 1  # Number of generator engines at the start.
+    max_replicas: int | None = None  # Largest number of generator engines while nodes have room; unset: `replicas`.
+    lots_per_replica: int = 2  # Lots in flight per generator engine, so that its batch stays full between lots.
+    pools: dict[str, PoolSpec] = field(default_factory=dict)  # Width of the pools of stages, by stage name.
+    window: int | None = None  # Lots in flight, from first step to commit; unset: enough for all engines and cores.
+    index_actors: int = 1  # Number of actors that share the dedup index by band.
+    # Lots per snapshot of the dedup index, 0 for none; a start after a crash reads at most that many lots from shards.
     snapshot_lots: int = SNAPSHOT_LOTS
-    max_retries: int = 3  # of a lot whose worker was lost, and of an engine that does not come up
-    max_poison: int = 16  # asks of one start that may be rejected for killing their engines
-    start_timeout_s: float = 1800.0  # for an engine to load
-    stall_timeout_s: float = 900.0  # an engine with work that finishes no ask for so long is taken for hung
-    nodes_timeout_s: float = 0.0  # how long to wait for nodes with room before the run is refused
-    price_per_device_hour: float | None = None
-    currency: str = "USD"
-    tokens_per_s: float | None = None  # raw speed of one engine, to forecast with and to compare with
+    max_retries: int = 3  # Retries of a lot that lost its worker, and of an engine that does not start.
+    max_poison: int = 16  # Largest number of asks per start that may be rejected because they kill their engines.
+    start_timeout_s: float = 1800.0  # Time in seconds for an engine to load.
+    stall_timeout_s: float = 900.0  # Seconds without a finished ask after which a busy engine counts as hung.
+    nodes_timeout_s: float = 0.0  # Seconds to wait for nodes with room before the run is refused.
+    price_per_device_hour: float | None = None  # Price of one device for one hour, in `currency`; unset: no cost.
+    currency: str = "USD"  # Currency of all prices and costs.
+    tokens_per_s: float | None = None  # Raw speed of one engine in tokens per second, for forecasts and comparison.
 
     def __post_init__(self) -> None:
         PoolSpec(self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour)
@@ -82,14 +82,14 @@ class ClusterSpec:
 
 @dataclass(frozen=True)
 class Limits:
-    """`[limits]` of a recipe. The run ends at the first lot border where one is reached."""
+    """`[limits]`: the run ends at the first lot border at which it reaches a limit."""
 
-    asks: int | None = None
-    kept_rows: int | None = None
-    kept_tokens: int | None = None
-    tokens: int | None = None  # tokens_out of all rows, kept or not
-    device_s: float | None = None  # seconds of devices held by engines, over all starts
-    cost: float | None = None  # in cluster.currency, by cluster.price_per_device_hour
+    asks: int | None = None  # Number of asks, kept or rejected.
+    kept_rows: int | None = None  # Number of kept rows.
+    kept_tokens: int | None = None  # Number of generated tokens in kept rows.
+    tokens: int | None = None  # Number of generated tokens in all rows, kept or rejected.
+    device_s: float | None = None  # Device-seconds held by engines, over all starts of the run.
+    cost: float | None = None  # Cost in cluster.currency by cluster.price_per_device_hour, over all starts.
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
@@ -101,28 +101,28 @@ class Limits:
         return {name: getattr(self, name) for name in BUDGETS if getattr(self, name) is not None}
 
     def reached(self, totals: Summary) -> str | None:
-        """The limit on rows or tokens that `totals` has reached, None while there is more to do.
+        """The limit on rows or tokens that `totals` has reached, else None.
 
-        `asks` is the plan's business, and budgets are counted by gristmill.cluster.budget.
+        The plan enforces `asks`, and gristmill.cluster.budget the budgets.
         """
         for name, done in (
             ("kept_rows", totals.kept),
             ("kept_tokens", totals.kept_tokens),
             ("tokens", totals.tokens_out),
         ):
-            goal = getattr(self, name)
-            if goal is not None and done >= goal:
+            limit = getattr(self, name)
+            if limit is not None and done >= limit:
                 return name
         return None
 
 
 @dataclass(frozen=True)
 class UnitSpec:
-    """`[work]` of a study: what one unit takes."""
+    """`[work]` of a study: the resources of one unit."""
 
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    max_retries: int = 3  # of a unit whose worker was lost
+    num_cpus: float = 1.0  # CPU cores per unit.
+    num_gpus: float = 0.0  # GPUs per unit.
+    max_retries: int = 3  # Retries of a unit that lost its worker.
 
     def __post_init__(self) -> None:
         if self.num_cpus <= 0 or self.num_gpus < 0 or self.max_retries < 0:
@@ -131,18 +131,19 @@ class UnitSpec:
 
 @dataclass(frozen=True)
 class EngineUse:
-    """`[engines]` of a study whose rows a language model writes: how many engines, and what each takes."""
+    """`[engines]` of a study with a language model: number and resources of its engines."""
 
-    replicas: int = 1
-    num_cpus: float = 1.0
-    num_gpus: float | None = None  # default: 1 where the installed vLLM runs on GPUs, times the parallel sizes
-    memory_gb: float = 0.0
-    kv_cache_gb: int = 1  # of a CPU engine
-    threads: int = 0  # of a CPU engine; 0: as many as num_cpus
-    parallel: dict[str, int] = field(default_factory=dict)  # tensor_parallel_size, pipeline_parallel_size
-    env: dict[str, str] = field(default_factory=dict)
-    max_retries: int = 3  # of an engine that was lost
-    start_timeout_s: float = 600.0  # to find room
+    replicas: int = 1  # Number of engines.
+    num_cpus: float = 1.0  # CPU cores per engine.
+    num_gpus: float | None = None  # GPUs per engine; unset: 1 with a GPU build of vLLM, times the parallel sizes.
+    memory_gb: float = 0.0  # Memory reserved per engine in GiB; 0: no reservation.
+    kv_cache_gb: int = 1  # KV cache of a CPU engine in GiB.
+    threads: int = 0  # Threads of a CPU engine; 0: num_cpus.
+    # tensor_parallel_size and pipeline_parallel_size of an engine, each a number of GPUs.
+    parallel: dict[str, int] = field(default_factory=dict)
+    env: dict[str, str] = field(default_factory=dict)  # Environment variables of an engine.
+    max_retries: int = 3  # Restarts of an engine that was lost.
+    start_timeout_s: float = 600.0  # Seconds to find room for all engines.
 
     def __post_init__(self) -> None:
         if self.replicas < 1 or self.num_cpus <= 0 or self.kv_cache_gb < 1 or self.threads < 0 or self.max_retries < 0:
@@ -151,7 +152,7 @@ class EngineUse:
             )
         if set(self.parallel) - {"tensor_parallel_size", "pipeline_parallel_size"}:
             raise ValueError(
-                "parallel knows tensor_parallel_size and pipeline_parallel_size; the rest is family.engine's"
+                "parallel accepts tensor_parallel_size and pipeline_parallel_size; set other options in family.engine"
             )
         if self.start_timeout_s <= 0:
             raise ValueError("start_timeout_s must be above 0")

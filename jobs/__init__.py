@@ -1,1 +1,1 @@
-"""What is asked: recipes, the verbs and the command line."""
+"""The verbs of the command line, and the recipes that they read."""

@@ -27,15 +27,15 @@ EXAMPLES = 1  # of the spawn keys of a run's draws; lots and generations take ot
 class RoundsSpec:
     """`[rounds]` of a recipe: `num` rounds of `lots` lots each.
 
-    seed_examples, own_examples: numbers of rows of the source and of kept rows that an ask has as examples, for methods
-    with examples. While there are fewer kept rows, more rows of the source are used (Wang et al. 2022, Self-Instruct,
-    section 2.2: six human-written tasks and two tasks of the model).
+    For methods that take examples, each ask gets `seed_examples` and `own_examples`. While fewer rows are kept than
+    that, rows of the source replace them (Wang et al. 2022, Self-Instruct, section 2.2: six human-written tasks and two
+    of the model's own).
     """
 
-    num: int
-    lots: int = 1
-    seed_examples: int = 6
-    own_examples: int = 2
+    num: int  # Rounds of the run.
+    lots: int = 1  # Lots in a round.
+    seed_examples: int = 6  # Rows of the source that an ask shows as examples.
+    own_examples: int = 2  # Kept rows that an ask shows as examples.
 
     def __post_init__(self) -> None:
         if self.num < 1 or self.lots < 1:

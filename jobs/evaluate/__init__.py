@@ -1,1 +1,1 @@
-"""gristmill evaluate: synthetic rows measured against real rows."""
+"""gristmill evaluate: compares synthetic rows with real rows."""

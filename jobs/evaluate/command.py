@@ -1,11 +1,12 @@
 """`gristmill evaluate SYNTHETIC --real-train URI --real-holdout URI --out URI`: metrics.json and report.html.
 
-The same tables, flags and packages give the same metrics.json: no clock stands in it.
+The same tables, flags and package versions give the same metrics.json; it holds no times.
 """
 
 import json
-import sys
+import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,7 @@ from gristmill.jobs.evaluate.student import check_student, judge_student
 from gristmill.jobs.evaluate.texts import text_rows
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.formats import newest
 from gristmill.records.manifest import versions
 from gristmill.records.spec import literals
@@ -26,30 +28,41 @@ from gristmill.records.stores.opening import open_store
 METRICS, REPORT = "metrics.json", "report.html"
 FORMAT = newest(METRICS)
 AXES = ("fidelity", "diversity", "utility", "privacy")  # of tables
-OF_OTHERS = ("manifest.json", "model.json")  # what lies in a folder that has a report or metrics of its own
+OTHER_OUTPUTS = ("manifest.json", "model.json")  # a folder that holds one of them has its own report.html
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["EvaluateArgs", "evaluate"]
 
 
+def run(as_json: bool, **flags: Any) -> int:
+    """`evaluate` with the flags of the command line."""
+    return evaluate(EvaluateArgs(**flags), as_json)
+
+
 def evaluate(args: EvaluateArgs, as_json: bool = False) -> int:
-    """Judge, write both files, and print a summary or the metrics; returns 0. Raises UserError for bad input."""
+    """Compute the metrics, write both files, print a summary or the metrics, and return 0.
+
+    Raises UserError for bad input and for a package that is not installed.
+    """
+    check_packages(args)
     store = open_store(args.out)
     store.check(write=True)
-    for name in OF_OTHERS:
+    for name in OTHER_OUTPUTS:
         if store.exists(name):
             raise UserError(f"{store.uri} holds {name}: choose a folder of its own for --out")
     started = time.monotonic()
 
-    def tell(text: str) -> None:
-        print(f"[{clock(time.monotonic() - started)}]  {text}", file=sys.stderr, flush=True)
+    def log_step(text: str) -> None:
+        logger.info(f"[{clock(time.monotonic() - started)}]  {text}")
 
-    tell("reading the tables")
+    log_step("reading the tables")
     check_student(args)
     inputs = read_inputs(args)
     for doubt in inputs.doubts:
-        print(f"note: {doubt}", file=sys.stderr, flush=True)
-    metrics = write_evaluation(args, inputs, store, tell)
-    tell("done")
+        logger.info(f"note: {doubt}")
+    metrics = write_evaluation(args, inputs, store, log_step)
+    log_step("done")
     if as_json:
         print(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False))
         return 0
@@ -59,25 +72,32 @@ def evaluate(args: EvaluateArgs, as_json: bool = False) -> int:
     return 0
 
 
-def write_evaluation(args: EvaluateArgs, inputs: Inputs, store: Store, tell: Any) -> dict[str, Any]:
-    """Compute, put `metrics.json` and `report.html`, and return what the first holds."""
+def check_packages(args: EvaluateArgs) -> None:
+    """Raise UserError, with the command that installs it, for a package that is missing."""
+    check_installed("tables", "sklearn", "scipy")
+    if args.perplexity_model is not None or args.student is not None:
+        check_installed("lm", "torch", "transformers")
+
+
+def write_evaluation(
+    args: EvaluateArgs, inputs: Inputs, store: Store, log_step: Callable[[str], None]
+) -> dict[str, Any]:
+    """Compute the metrics, write `metrics.json` and `report.html`, and return the content of the first."""
     from gristmill.engines.scorer import Scorer
     from gristmill.evaluation.corpus import judge_texts
     from gristmill.evaluation.whole import judge
-    from gristmill.jobs.evaluate.page import (
-        page,  # sklearn and matplotlib are loaded only after the tables were found good
-    )
+    from gristmill.jobs.evaluate.page import page
 
     scorer = Scorer.from_model(args.perplexity_model) if args.perplexity_model is not None else None
     score = scorer.log_probabilities if scorer else None
-    judged = judge(inputs.sides, args.target, args.seed, args.max_rows, tell) if inputs.sides else None
-    texts = judge_texts(inputs.texts, args.seed, args.max_rows, score, tell) if inputs.texts else None
-    found = judged.metrics if judged else dict.fromkeys(AXES)
-    found["text"] = texts.metrics if texts else None
-    if inputs.texts is not None and found["text"] is not None:
-        found["text"]["student"] = judge_student(args, inputs.texts, store, tell) if args.student else None
-    metrics = {"headline": headline(found), **found, **_about(args, inputs)}
-    tell("the page")
+    judged = judge(inputs.sides, args.target, args.seed, args.max_rows, log_step) if inputs.sides else None
+    texts = judge_texts(inputs.texts, args.seed, args.max_rows, score, log_step) if inputs.texts else None
+    axes = judged.metrics if judged else dict.fromkeys(AXES)
+    axes["text"] = texts.metrics if texts else None
+    if inputs.texts is not None and axes["text"] is not None:
+        axes["text"]["student"] = judge_student(args, inputs.texts, store, log_step) if args.student else None
+    metrics = {"headline": headline(axes), **axes, **_provenance(args, inputs)}
+    log_step("report.html")
     html = page(metrics, judged, texts, args.seed)
     store.put(METRICS, (json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
     store.put(REPORT, html.encode("utf-8", "replace"))
@@ -85,12 +105,12 @@ def write_evaluation(args: EvaluateArgs, inputs: Inputs, store: Store, tell: Any
 
 
 def headline(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The few numbers that say most, utility first; of the attacks the strongest; of texts how much is copied."""
+    """The most informative numbers: utility first, the strongest attack, and how much text is copied."""
     utility, fidelity, privacy, text = (metrics[axis] for axis in ("utility", "fidelity", "privacy", "text"))
-    made: dict[str, Any] = {}
+    numbers: dict[str, Any] = {}
     if fidelity:
         strongest = max(privacy["attacks"], key=lambda a: a["auc"])
-        made = {
+        numbers = {
             "tstr_over_trtr": utility["ratio"] if utility else None,
             "c2st_auc": fidelity["c2st_auc"]["value"],
             "column_shapes": fidelity["column_shapes"]["value"],
@@ -103,7 +123,7 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
         }
     if text:
         memorised, coverage = text["memorised"]["synthetic"], text["embeddings"]["synthetic"]
-        made |= {
+        numbers |= {
             "text_coverage": coverage["coverage"] if coverage else None,
             "text_distinct_2": text["distinct_2"]["synthetic"],
             "text_self_bleu": text["self_bleu"]["synthetic"],
@@ -111,11 +131,11 @@ def headline(metrics: dict[str, Any]) -> dict[str, Any]:
             "text_copies": text["copies"]["synthetic"],
             "student_ratio": text["student"]["ratio"] if text["student"] else None,
         }
-    return made
+    return numbers
 
 
-def _about(args: EvaluateArgs, inputs: Inputs) -> dict[str, Any]:
-    """What was judged, and by what."""
+def _provenance(args: EvaluateArgs, inputs: Inputs) -> dict[str, Any]:
+    """The inputs, settings, model and package versions behind the metrics."""
     card = inputs.card
     paths = {"real_train": args.real_train, "real_holdout": args.real_holdout, "synthetic": args.synthetic}
     model = None
@@ -149,11 +169,12 @@ def _about(args: EvaluateArgs, inputs: Inputs) -> dict[str, Any]:
         "teacher": args.teacher,
         "notes": inputs.doubts,
         "model": model,
-        "versions": {k: v for k, v in versions().items() if k in ("python", "gristmill", "numpy", "pyarrow")} | _own(),
+        "versions": {k: v for k, v in versions().items() if k in ("python", "gristmill", "numpy", "pyarrow")}
+        | _library_versions(),
     }
 
 
-def _own() -> dict[str, str]:
+def _library_versions() -> dict[str, str]:
     import scipy
     import sklearn
 
@@ -161,12 +182,12 @@ def _own() -> dict[str, str]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """For people: a dash where there is none."""
+    """The value for display, or a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def summary_table(metrics: dict[str, Any]) -> Table:
-    """What the page says, in some lines."""
+    """The main metrics as a table for the terminal."""
     head, utility, fidelity = metrics["headline"], metrics["utility"], metrics["fidelity"]
     of = f": {utility['metric']} of {utility['target']} by {utility['learner']}" if utility else ""
     table = Table(title=f"evaluation{of}", title_justify="left", box=None, padding=(0, 2))
@@ -182,7 +203,7 @@ def summary_table(metrics: dict[str, Any]) -> Table:
     if metrics["text"]:
         for row in text_rows(metrics["text"]):
             real = row["holdout"] if row["train"] is None else row["train"]
-            table.add_row(row["name"], number(row["synthetic"]), number(real), row["says"])
+            table.add_row(row["name"], number(row["synthetic"]), number(real), row["meaning"])
     if metrics["model"]:
         table.caption, table.caption_justify = f"privacy: {privacy_line(metrics['model']['privacy'])}", "left"
     return table
@@ -193,16 +214,16 @@ def _table_rows(table: Table, metrics: dict[str, Any]) -> None:
     for label, row, best in (
         ("column shapes", fidelity["column_shapes"], "1"),
         ("column pair trends", fidelity["column_pair_trends"], "1"),
-        ("told apart, AUC", fidelity["c2st_auc"], "0.5"),
+        ("two-sample test, AUC", fidelity["c2st_auc"], "0.5"),
         ("Frechet distance", fidelity["frechet"], "0"),
         *((name, diversity[name], "1") for name in ("precision", "recall", "density", "coverage")),
     ):
         table.add_row(label, number(row["value"]), number(row["real"]), best)
     for attack in privacy["attacks"]:
         low, high = attack["auc_by_chance"]
-        at = attack["tpr_at_fpr_0.01"]["rate"]
-        said = f"{low:.2f} to {high:.2f}; TPR {at:.1%} at 1% FPR"
-        table.add_row(f"{attack['name']} attack, AUC", number(attack["auc"]), "", said)
+        rate = attack["tpr_at_fpr_0.01"]["rate"]
+        best = f"{low:.2f} to {high:.2f}; TPR {rate:.1%} at 1% FPR"
+        table.add_row(f"{attack['name']} attack, AUC", number(attack["auc"]), "", best)
     copies, closer = privacy["copies"], privacy["distances"]["closer_to_train"]
     table.add_row("exact copies", f"{copies['share']:.2%}", f"{copies['share_of_holdout']:.2%}", "")
     table.add_row("closer to train", number(closer["share"]), "", f"{closer['expected']:.3f}, no guarantee of privacy")

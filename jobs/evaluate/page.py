@@ -1,4 +1,4 @@
-"""report.html of an evaluation: one page, nothing fetched, nothing run."""
+"""report.html of an evaluation: one self-contained page without scripts."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pyarrow as pa
 from markupsafe import Markup
 
 from gristmill.generators.private.account import privacy_line
-from gristmill.jobs.evaluate import plots as plots
+from gristmill.jobs.evaluate import plots
 from gristmill.jobs.evaluate.texts import figure, text_rows
 from gristmill.jobs.pages.page import render
 from gristmill.records.readers.datasets import pixels_of
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 MAX_COLUMNS, MAX_PAIRS, NUM_IMAGES, MAX_TABLE = 40, 6, 40, 40
 SCORES = {"auc": "AUC", "macro_f1": "macro-F1", "positive_f1": "positive-F1", "r2": "R²"}
 SETTINGS = ("inputs", "target", "seed", "max_rows", "features", "perplexity_model", "versions")
-OF_MACHINES = ("format", "is_refuted", "model", "fingerprint")  # of an audit; the card has them, or people need not
-TOO_STRONG = 0.999  # an association that is rather one column twice
+HIDDEN_KEYS = ("format", "is_refuted", "model", "fingerprint")  # of audit.json; the card has them, or readers need none
+TOO_STRONG = 0.999  # above this, an association is one column twice
 
 
 def page(metrics: dict[str, Any], judged: "Judged | None", texts: "JudgedTexts | None", seed: int) -> str:
-    """The page from what metrics.json holds and the figures' data: of a table, of texts, or of both."""
+    """The page of a table, of texts, or of both, from metrics.json and the data of the figures."""
     filters = {"three": _three, "percent": _percent, "count": lambda n: f"{n:,.0f}", "plain": _plain}
     facts = {
         "m": metrics,
@@ -69,30 +69,30 @@ def _figures(judged: "Judged", seed: int) -> dict[str, str]:
     columns = worst_first(sides.schema, judged.metrics["fidelity"]["columns"])
     names, real, synthetic = judged.associations
     chosen = strongest(names, real)
-    some_real, some_made = (_some(table, seed) for table in (sides.train, sides.synthetic))
+    some_real, some_synthetic = (_sample(table, seed) for table in (sides.train, sides.synthetic))
     return {
         "marginals": plots.marginals(columns[:MAX_COLUMNS], sides.train, sides.synthetic) if columns else "",
         "associations": plots.associations(names, real, synthetic) if len(names) > 1 else "",
-        "pairs": plots.pairs(sides.schema, chosen, some_real, some_made) if chosen else "",
+        "pairs": plots.pairs(sides.schema, chosen, some_real, some_synthetic) if chosen else "",
         "roc": plots.roc(judged.attacks),
         "distances": plots.distances(judged.closeness),
     }
 
 
-def _some(table: pa.Table, seed: int) -> pa.Table:
+def _sample(table: pa.Table, seed: int) -> pa.Table:
     from gristmill.evaluation.draws import some
 
     return table.take(pa.array(some(table.num_rows, plots.MAX_POINTS, seed, "points")))
 
 
 def worst_first(schema: TableSchema, rows: list[dict[str, Any]]) -> list[Column]:
-    """Columns by their score, the worst first."""
+    """Columns in the order of their score, the worst first."""
     order = sorted(rows, key=lambda r: (r["score"] is not None, r["score"] or 0.0))
     return [schema.column(row["column"]) for row in order]
 
 
 def strongest(names: list[str], values: np.ndarray) -> list[tuple[str, str]]:
-    """The pairs that are associated most in the real rows; no column in more than two of them, that they differ."""
+    """The most strongly associated pairs of the real rows. For variety, no column is in more than two of them."""
     order = [(abs(values[i, j]), i, j) for i in range(len(names)) for j in range(i + 1, len(names))]
     chosen: list[tuple[str, str]] = []
     counts = dict.fromkeys(range(len(names)), 0)
@@ -106,11 +106,11 @@ def strongest(names: list[str], values: np.ndarray) -> list[tuple[str, str]]:
 def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
     head, utility = metrics["headline"], metrics["utility"]
     attack = max(metrics["privacy"]["attacks"], key=lambda a: a["auc"])
-    found = attack["tpr_at_fpr_0.01"]["rate"]
+    rate = attack["tpr_at_fpr_0.01"]["rate"]
     tiles = []
     if utility:
-        what = f"{SCORES[utility['metric']]} of {utility['target']}, {utility['learner']}"
-        tiles.append(("TSTR / TRTR", _three(head["tstr_over_trtr"]), what))
+        task = f"{SCORES[utility['metric']]} of {utility['target']}, {utility['learner']}"
+        tiles.append(("TSTR / TRTR", _three(head["tstr_over_trtr"]), task))
     fidelity, diversity = metrics["fidelity"], metrics["diversity"]
     tiles += [
         (
@@ -123,11 +123,11 @@ def _tiles(metrics: dict[str, Any]) -> list[dict[str, str]]:
             _three(head["column_pair_trends"]),
             f"fresh real rows {_three(fidelity['column_pair_trends']['real'])}",
         ),
-        ("told apart, AUC", _three(head["c2st_auc"]), "0.5 is best"),
+        ("two-sample test, AUC", _three(head["c2st_auc"]), "0.5 is best"),
         ("recall", _three(head["recall"]), f"real rows {_three(diversity['recall']['real'])}"),
         ("coverage", _three(head["coverage"]), f"real rows {_three(diversity['coverage']['real'])}"),
-        ("strongest attack, AUC", _three(attack["auc"]), f"{attack['name']}; finds {found:.1%} at 1% false alarms"),
-        ("exact copies", _percent(head["exact_copies"]), "of train rows; no measure of privacy by itself"),
+        ("strongest attack, AUC", _three(attack["auc"]), f"{attack['name']}; finds {rate:.1%} at 1% false alarms"),
+        ("exact copies", _percent(head["exact_copies"]), "of train rows; not a measure of privacy"),
     ]
     return [{"label": label, "value": value, "note": note} for label, value, note in tiles]
 
@@ -164,20 +164,20 @@ def _column_rows(metrics: dict[str, Any], names: list[str]) -> list[dict[str, An
 def _wholes(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     fidelity, diversity = metrics["fidelity"], metrics["diversity"]
     rows = [
-        ("classifier two-sample test, AUC", fidelity["c2st_auc"], "0.5: nobody can tell them apart"),
-        ("MMD², RBF kernel", fidelity["mmd"], "0: alike"),
-        ("Fréchet distance", fidelity["frechet"], "0: the same mean and covariance"),
+        ("classifier two-sample test, AUC", fidelity["c2st_auc"], "0.5: indistinguishable"),
+        ("MMD², RBF kernel", fidelity["mmd"], "0: same distribution"),
+        ("Fréchet distance", fidelity["frechet"], "0: same mean and covariance"),
         ("precision", diversity["precision"], "share of synthetic rows that look real"),
         ("recall", diversity["recall"], "share of real rows that look like synthetic ones"),
-        ("density", diversity["density"], "as precision, but counts how crowded the place is"),
-        ("coverage", diversity["coverage"], "share of real rows with a synthetic one near"),
+        ("density", diversity["density"], "like precision, weighted by how many real rows are near"),
+        ("coverage", diversity["coverage"], "share of real rows with a synthetic row nearby"),
         (
             f"Vendi score of {diversity['vendi']['rows']:,} rows",
             diversity["vendi"],
-            "different rows there are, in effect",
+            "effective number of different rows",
         ),
     ]
-    return [{"name": name, **values, "says": says} for name, values, says in rows]
+    return [{"name": name, **values, "meaning": meaning} for name, values, meaning in rows]
 
 
 def _learners(metrics: dict[str, Any]) -> list[dict[str, Any]]:
@@ -194,24 +194,24 @@ def _learners(metrics: dict[str, Any]) -> list[dict[str, Any]]:
 def _images(sides: "Sides", seed: int) -> list[dict[str, str]]:
     from gristmill.evaluation.draws import some
 
-    made = []
+    grids = []
     for column in sides.schema.of_kind("image"):
         assert column.height and column.width and column.channels
         for title, table in (("real train images", sides.train), ("synthetic", sides.synthetic)):
             rows = table.column(column.name).take(pa.array(some(table.num_rows, NUM_IMAGES, seed, "images")))
             pixels = pixels_of(rows, column.height, column.width, column.channels)
-            made.append({"title": f"{column.name}: {title}", "uri": plots.image_grid(pixels)})
-    return made
+            grids.append({"title": f"{column.name}: {title}", "uri": plots.image_grid(pixels)})
+    return grids
 
 
 def _card(model: dict[str, Any] | None) -> list[tuple[str, str]]:
     if model is None:
         return []
     privacy = model["privacy"]
-    trained = model["trained_on"]
+    rows_of_fit = model["trained_on"]
     rows = [
         ("family", model["kind"]),
-        ("fitted to", f"{trained['num_rows']:,} rows of {trained['path']}"),
+        ("fitted to", f"{rows_of_fit['num_rows']:,} rows of {rows_of_fit['path']}"),
         ("privacy", privacy_line(privacy)),
     ]
     if privacy["guarantee"]:
@@ -219,24 +219,24 @@ def _card(model: dict[str, Any] | None) -> list[tuple[str, str]]:
         rows.append(("budget", f"epsilon {budget['epsilon']:g}, delta {budget['delta']:g}"))
         rows += [
             (
-                "what was spent",
+                "spent",
                 f"{e['count']:,} × {e['what']}, noise {e['noise_multiplier']:.4g}, rate {e['sampling_rate']:.4g}",
             )
             for e in privacy["events"]
         ]
         rows.append(("public", privacy["public"]))
     for key, value in (model["audit"] or {}).items():
-        if key in OF_MACHINES:
+        if key in HIDDEN_KEYS:
             continue
         rows.append((f"audit: {key.replace('_', ' ')}", _plain(value)))
     if model["audit"] is None:
-        rows.append(("audit", "none was made" if privacy["guarantee"] else "none; there is no guarantee to audit"))
+        rows.append(("audit", "none" if privacy["guarantee"] else "none; there is no guarantee to audit"))
     settings = ", ".join(f"{k} = {_plain(v)}" for k, v in model["spec"].items())
     return [*rows, ("settings", settings or "none"), ("seed", str(model["seed"])), ("digest", model["digest"])]
 
 
 def _three(value: float | None) -> str:
-    """Three digits after the point, or four that count; a dash for what could not be had."""
+    """Three decimals, one for large and two significant digits for tiny values, or a dash for None."""
     if value is None:
         return "–"
     if value != 0 and abs(value) < 0.0005:

@@ -1,4 +1,4 @@
-"""Figures of the evaluation page: real in one colour, synthetic in the other. jobs/pages/figure.py draws them."""
+"""Figures of the evaluation page: real rows in one colour, synthetic rows in another."""
 
 import base64
 import io
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 REAL, SYNTHETIC, THIRD = COLOR["c-rows"], COLOR["processing"], COLOR["c-tokens"]
 NUM_BINS, MAX_BARS, MAX_POINTS = 30, 10, 300
-MAX_IN_ROW, MAX_NAMED = 16, 40  # columns of a heat map that stands three in a row; that has names
+MAX_IN_ROW, MAX_NAMED = 16, 40  # most columns for three heat maps in a row, and for labels on their axes
 ROW_IN = 1.75
 LINES = (REAL, SYNTHETIC, THIRD)
-WARM, COLD = (0.85, 0.40, 0.05), (0.0, 0.45, 0.70)  # of a heat map; the paper shows through near 0
+WARM, COLD = (0.85, 0.40, 0.05), (0.0, 0.45, 0.70)  # of a heat map; values near 0 are transparent
 
 
 def short(text: str, most: int) -> str:
@@ -36,7 +36,7 @@ def _numbers(column: Column, table: pa.Table) -> np.ndarray:
 
 
 def _bars(column: Column, real: pa.Table, synthetic: pa.Table) -> tuple[list[str], np.ndarray]:
-    """(labels, shares of both (2, bars)): the most frequent categories of the real rows, and all others together."""
+    """Labels and shares (2, bars) of the most frequent real categories; the last bar is all others together."""
     counts = [
         {c["values"]: c["counts"] for c in t.column(column.name).value_counts().to_pylist()} for t in (real, synthetic)
     ]
@@ -80,7 +80,7 @@ def _marginal(axes: "Axes", column: Column, real: pa.Table, synthetic: pa.Table)
 
 
 def marginals(columns: Sequence[Column], real: pa.Table, synthetic: pa.Table) -> str:
-    """A small picture for each column: histograms over the real range, or shares of categories."""
+    """One plot per column: a histogram over the real range, or shares of categories."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         num = 4 if is_wide else 2
@@ -95,15 +95,15 @@ def marginals(columns: Sequence[Column], real: pa.Table, synthetic: pa.Table) ->
 
 
 def heat(values: np.ndarray) -> np.ndarray:
-    """RGBA (rows, columns, 4): warm above 0, cold below, more opaque the farther from it."""
-    made = np.zeros((*values.shape, 4))
-    made[..., :3] = np.where(values[..., None] >= 0, WARM, COLD)
-    made[..., 3] = np.clip(np.abs(values), 0, 1)
-    return made
+    """RGBA (rows, columns, 4): warm above 0, cold below, opaque in proportion to the absolute value."""
+    rgba = np.zeros((*values.shape, 4))
+    rgba[..., :3] = np.where(values[..., None] >= 0, WARM, COLD)
+    rgba[..., 3] = np.clip(np.abs(values), 0, 1)
+    return rgba
 
 
 def associations(names: Sequence[str], real: np.ndarray, synthetic: np.ndarray) -> str:
-    """Three maps: real, synthetic, difference."""
+    """Three heat maps: real, synthetic, difference."""
     parts = (("real train rows", real), ("synthetic", synthetic), ("synthetic − real", synthetic - real))
     is_crowded = len(names) > MAX_IN_ROW
 
@@ -125,12 +125,12 @@ def associations(names: Sequence[str], real: np.ndarray, synthetic: np.ndarray) 
         for axes in grid.ravel()[len(parts) :]:
             axes.remove()
 
-    told = "Association of every two columns: real, synthetic, difference"
-    return draw("associations", told, paint, 7.6 if is_crowded else 2.9, 8.4)
+    title = "Association of every two columns: real, synthetic, difference"
+    return draw("associations", title, paint, 7.6 if is_crowded else 2.9, 8.4)
 
 
 def _pair(axes: "Axes", left: Column, right: Column, table: pa.Table, real: pa.Table, color: str) -> None:
-    """One table's view of two columns: points, quantiles by category, or a map of shares."""
+    """Two columns of one table: points, quantiles by category, or a map of shares."""
     from matplotlib.ticker import MaxNLocator
 
     if left.kind == "category" and right.is_number:
@@ -153,9 +153,9 @@ def _pair(axes: "Axes", left: Column, right: Column, table: pa.Table, real: pa.T
     axes.tick_params(axis="y", length=0)
     if left.is_number:
         for at, value in enumerate(shown):
-            own = np.array([a for a, b in zip(first, second) if b == value and a is not None], float)
-            if len(own):
-                low, first_q, middle, third_q, high = np.quantile(own, [0.05, 0.25, 0.5, 0.75, 0.95])
+            group = np.array([a for a, b in zip(first, second) if b == value and a is not None], float)
+            if len(group):
+                low, first_q, middle, third_q, high = np.quantile(group, [0.05, 0.25, 0.5, 0.75, 0.95])
                 axes.plot([low, high], [at, at], color=color, linewidth=1)
                 axes.plot([first_q, third_q], [at, at], color=color, linewidth=5, solid_capstyle="butt")
                 axes.plot([middle], [at], "|", color=COLOR["ink"], markersize=8)
@@ -175,7 +175,7 @@ def _pair(axes: "Axes", left: Column, right: Column, table: pa.Table, real: pa.T
 
 
 def pairs(schema: TableSchema, chosen: Sequence[tuple[str, str]], real: pa.Table, synthetic: pa.Table) -> str:
-    """The strongest pairs side by side, real left and synthetic right."""
+    """The chosen pairs, real on the left and synthetic on the right."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         across = 2 if is_wide else 1
@@ -197,7 +197,7 @@ def pairs(schema: TableSchema, chosen: Sequence[tuple[str, str]], real: pa.Table
 
 
 def roc(attacks: Sequence["Attack"]) -> str:
-    """True over false positive rate of every attack, plain and with both axes logarithmic."""
+    """ROC curve of every attack, with linear and with logarithmic axes."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         grid = figure.subplots(*((1, 2) if is_wide else (2, 1)), squeeze=False).ravel()
@@ -222,7 +222,7 @@ def roc(attacks: Sequence["Attack"]) -> str:
 
 
 def thinned(false: np.ndarray, true: np.ndarray, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """At most about `most` points of a curve, more of them at its beginning, with both ends."""
+    """About `most` points of a curve at most: both ends, and more points at the beginning."""
     if len(false) <= most:
         return false, true
     early = np.unique(np.geomspace(1, len(false), most // 2).astype(int)) - 1
@@ -231,7 +231,7 @@ def thinned(false: np.ndarray, true: np.ndarray, most: int = 400) -> tuple[np.nd
 
 
 def distances(close: "Closeness") -> str:
-    """Histogram of distances to closest records."""
+    """Histogram of the distances to the closest record."""
     parts = ((close.to_train, SYNTHETIC), (close.to_holdout, THIRD), (close.holdout_to_train, REAL))
     top = float(max(np.quantile(values, 0.99) for values, _ in parts)) or 1.0
 
@@ -252,7 +252,7 @@ def distances(close: "Closeness") -> str:
 
 
 def image_grid(pixels: np.ndarray, across: int = 10) -> str:
-    """A PNG data URI of uint8 pixels (n, channels, height, width), some in a row."""
+    """PNG data URI of a grid of images, uint8 (n, channels, height, width), `across` in a row."""
     from PIL import Image
 
     num, channels, height, width = pixels.shape
@@ -267,6 +267,6 @@ def image_grid(pixels: np.ndarray, across: int = 10) -> str:
 
 
 def legend(names: Sequence[str]) -> list[tuple[str, str]]:
-    """(name of a colour, name) of the lines of `roc`."""
+    """(CSS name of the colour, name of the attack) for the lines of `roc`."""
     order: list[Any] = ["c-rows", "processing", "c-tokens"]
     return list(zip(order, names))

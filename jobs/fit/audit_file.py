@@ -1,4 +1,4 @@
-"""audit.json: what an audit of a model's privacy found, beside model.json; written once, whole or not at all."""
+"""audit.json: the result of a privacy audit, beside model.json. It is written once, atomically."""
 
 import json
 import sys
@@ -20,14 +20,17 @@ METHOD = "one fit with canaries (Steinke, Nasr, Jagielski 2023)"
 
 
 def read_audit(path: str, data: bytes) -> dict[str, Any]:
-    """What audit.json holds. Raises UserError where it cannot be read."""
+    """The content of audit.json. Raises UserError if it cannot be read."""
     return parse(data, AUDIT, path)
 
 
 def verdict_of(results: dict[str, "Audit"], card: ModelCard, audited: ModelCard, coins: np.ndarray) -> dict[str, Any]:
-    """The part of audit.json that says what was found, the verdict first. `results` by way of scoring; they hold
-    together. `audited` is the card of the second fit, whose own claim is what was put to the test."""
-    how, best = max(results.items(), key=lambda item: item[1].epsilon_lower)
+    """The part of audit.json with the verdict and its numbers.
+
+    `results` maps each scoring method to its bound; all bounds hold together. `audited` is the card of the second fit:
+    its claim is the one under test.
+    """
+    method, best = max(results.items(), key=lambda item: item[1].epsilon_lower)
     privacy = audited.privacy
     claimed = privacy["epsilon"] if privacy["guarantee"] is not None else None
     is_refuted = claimed is not None and best.epsilon_lower > claimed
@@ -44,8 +47,8 @@ def verdict_of(results: dict[str, "Audit"], card: ModelCard, audited: ModelCard,
         "num_in": int(coins.sum()),
         "num_guesses": best.num_guesses,
         "num_correct": best.num_correct,
-        "told_by": how,
-        "bounds": {name: round(found.epsilon_lower, 4) for name, found in results.items()},
+        "told_by": method,
+        "bounds": {name: round(bound.epsilon_lower, 4) for name, bound in results.items()},
         "method": METHOD,
         "kind": card.kind,
         "fit_seed": card.identity["seed"],
@@ -56,24 +59,24 @@ def verdict_of(results: dict[str, "Audit"], card: ModelCard, audited: ModelCard,
 
 def _verdict(bound: float, claimed: float | None, is_refuted: bool) -> str:
     if claimed is None:
-        return f"epsilon is at least {bound:.2f}; nothing is claimed"
+        return f"epsilon is at least {bound:.2f}; the model claims nothing"
     if is_refuted:
-        return f"REFUTED: epsilon is at least {bound:.2f}, above the {claimed:g} that is claimed"
-    return f"not refuted: epsilon is at least {bound:.2f}, {claimed:g} is claimed; an audit can never prove a claim"
+        return f"REFUTED: epsilon is at least {bound:.2f}, above the claimed {claimed:g}"
+    return f"not refuted: epsilon is at least {bound:.2f}, the claim is {claimed:g}; an audit can never prove a claim"
 
 
-def show(found: dict[str, Any], as_json: bool) -> int:
-    """Print; 1 where the claim is refuted."""
+def show(report: dict[str, Any], as_json: bool) -> int:
+    """Print the report. Returns 1 if it refutes the claim, else 0."""
     if as_json:
-        print(json.dumps(found, indent=1, ensure_ascii=False))
+        print(json.dumps(report, indent=1, ensure_ascii=False))
     else:
-        table = Table(title=f"audit: {found['verdict']}", show_header=False, title_justify="left")
-        for key, value in found.items():
+        table = Table(title=f"audit: {report['verdict']}", show_header=False, title_justify="left")
+        for key, value in report.items():
             if key not in ("format", "verdict", "is_refuted"):
                 table.add_row(key.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
         Console(highlight=False).print(table)
-    if not found["is_refuted"]:
+    if not report["is_refuted"]:
         return 0
     line = "!" * 78
-    print(f"{line}\n{found['verdict']}\nThis model must not be called private.\n{line}", file=sys.stderr)
+    print(f"{line}\n{report['verdict']}\nThis model must not be called private.\n{line}", file=sys.stderr)
     return 1

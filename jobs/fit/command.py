@@ -1,4 +1,4 @@
-"""`gristmill fit RECIPE --out URI`: rows in, a model out; the same command again goes on from the last checkpoint."""
+"""`gristmill fit RECIPE --out URI`: trains a model on rows. The same command resumes at the last checkpoint."""
 
 import logging
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ PLAIN_EVERY_S = 10.0
 
 
 def fit(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
-    """Fit a model into `out`; returns the exit code. Raises UserError before anything starts, where it can."""
+    """Fit a model into `out`; returns the exit code. Raises UserError, where possible before anything starts."""
     console = Console(stderr=True, highlight=False)
 
     plan = load_plan(recipe_path, settings)
@@ -51,40 +51,42 @@ def _finished(job: Fit, output: Output) -> int:
     card = read_card(store.uri)
     if card.fingerprint != fingerprint(job.identity()):
         raise refusal(store.uri, "holds another model", card.identity, job.identity())
-    clear(store)  # where a crash came between the model and this
-    logger.info(f"{store.uri}: this model is there already")
+    clear(store)  # a crash after the model was written leaves checkpoints behind
+    logger.info(f"{store.uri}: this model is already there")
     Console(highlight=False).print(card_table(card, store.uri))
     return 0
 
 
 def run_fit(job: Fit, recipe: FitRecipe, console: Console) -> ModelCard | None:
-    """Fit on the cluster and show how far it is; None when it was stopped."""
-    from gristmill.cluster.connect import connected  # ray is imported only when a fit starts
+    """Fit on the cluster and show the progress. Returns None if it was stopped."""
+    from gristmill.cluster.connect import connected  # imports ray
     from gristmill.cluster.fit import train
 
-    stopped: list[bool] = []
+    stops: list[bool] = []
     with (
         connected(recipe.cluster),
-        interruptible(lambda: stopped.append(True), job.store.give_up),
-        Shown(console) as shown,
+        interruptible(lambda: stops.append(True), job.store.give_up),
+        FitBar(console) as bar,
     ):
-        return train(job, recipe.train, shown.tell, lambda: bool(stopped))
+        return train(job, recipe.train, bar.tell, lambda: bool(stops))
 
 
-class Shown(Bar):
-    """Steps, losses, epsilon and the time left."""
+class FitBar(Bar):
+    """Progress of a fit: steps, losses, epsilon and the time left."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console, "fit", PLAIN_EVERY_S)
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> "FitBar":
         super().__enter__()
         return self
 
-    def tell(self, told: Told) -> None:
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in told.losses.items())
-        epsilon = f"  epsilon {told.epsilon:.3f}" if told.epsilon is not None else ""
-        self.show(told.step, told.num_steps, f"step {told.step:,} of {told.num_steps:,}  {losses}{epsilon}")
+    def tell(self, progress: Told) -> None:
+        losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
+        epsilon = f"  epsilon {progress.epsilon:.3f}" if progress.epsilon is not None else ""
+        self.show(
+            progress.step, progress.num_steps, f"step {progress.step:,} of {progress.num_steps:,}  {losses}{epsilon}"
+        )
 
 
 def _plan_table(plan: Plan, uri: str) -> Table:
@@ -100,7 +102,7 @@ def _plan_table(plan: Plan, uri: str) -> Table:
 
 
 def card_table(card: ModelCard, uri: str) -> Table:
-    """What a finished model is, for people."""
+    """A finished model as a table for the terminal."""
     table = Table(title=f"model: {uri}", show_header=False, title_justify="left")
     table.add_row("kind", card.kind)
     rows = f"{card.trained_on['num_rows']:,} rows of {card.trained_on['path']}"

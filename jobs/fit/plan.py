@@ -1,4 +1,4 @@
-"""A fit recipe and its plan: the TOML file, the rows that it names, and the family built for both."""
+"""A fit recipe and its plan: the TOML file, the rows that it names, and the model family built for both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,30 +21,31 @@ from gristmill.records.stores.contract import Store
 
 @dataclass(frozen=True)
 class FitRecipe:
-    """The file as written; `[model]` is checked by the family that its kind names."""
+    """The file as written. The family that `model.kind` names checks the other keys of `[model]`."""
 
-    name: str
-    model: dict[str, Any]
-    data: DataSpec | None = None  # of every family that learns from rows
-    description: str = ""
-    seed: int = 0
-    schema: dict[str, Any] | None = None  # {columns = [...]} or {file = "..."}; default: read from the rows
-    privacy: PrivacySpec | None = None
-    train: TrainSpec = field(default_factory=TrainSpec)
-    cluster: ClusterSpec = field(default_factory=ClusterSpec)
+    name: str  # Name of the recipe, shown in tables and messages.
+    model: dict[str, Any]  # `[model]`: the kind of the model family and the family's own keys.
+    data: DataSpec | None = None  # `[data]`: the rows to learn from; required by every family that learns from rows.
+    description: str = ""  # One sentence for `gristmill recipes`.
+    seed: int = 0  # Seed of initialisation, batches and noise.
+    schema: dict[str, Any] | None = None  # `[schema]`: `columns` or `file`; by default it is inferred from the rows.
+    privacy: PrivacySpec | None = None  # `[privacy]`: the budget of a differentially private family.
+    train: TrainSpec = field(default_factory=TrainSpec)  # `[train]`: resources, checkpoints and retries of the fit.
+    cluster: ClusterSpec = field(default_factory=ClusterSpec)  # `[cluster]`: the Ray cluster to run on.
 
 
 @dataclass
 class Plan:
-    """A fit recipe made whole: rows read, schema known, family built."""
+    """Everything that a fit needs: the recipe, its rows, and the family built for their schema."""
 
     recipe: FitRecipe
     family: Family
     table: pa.Table
-    trained_on: dict[str, Any]
-    doubts: list[str]
+    trained_on: dict[str, Any]  # path, number and digest of the rows, for the model card
+    doubts: list[str]  # columns whose kind the inferred schema had to guess
 
     def fit(self, store: Store) -> Fit:
+        """The fit that writes the model to `store`."""
         recipe = self.recipe
         self.family.device = "cuda" if recipe.train.num_gpus else "cpu"
         return Fit(
@@ -61,15 +62,15 @@ class Plan:
 
 @dataclass(frozen=True)
 class OtherRows:
-    """Rows to fit to in place of those that a recipe names."""
+    """Rows that take the place of those that the recipe names."""
 
     path: str
     table: pa.Table
-    schema: TableSchema  # where the recipe declares none
+    schema: TableSchema  # used if the recipe declares none
 
 
 def read_recipe(path: str, settings: Sequence[str] = ()) -> tuple[FitRecipe, type[Family], Any]:
-    """The recipe, its family and the family's spec; reads no rows. Raises UserError."""
+    """The recipe, its family and the family's spec. Reads no rows. Raises UserError for a faulty file."""
     recipe = build(FitRecipe, load_table(path, settings), path)
     kind, spec = parted(recipe.model, "model")
     family_type = family_class(kind)
@@ -77,33 +78,33 @@ def read_recipe(path: str, settings: Sequence[str] = ()) -> tuple[FitRecipe, typ
 
 
 def load_plan(path: str, settings: Sequence[str] = (), other: OtherRows | None = None) -> Plan:
-    """Read the recipe and its rows (or take `other` ones). Raises UserError for whatever does not fit together."""
-    recipe, family_type, made = read_recipe(path, settings)
+    """Read the recipe and its rows, or use `other` rows. Raises UserError if recipe, rows and family do not fit."""
+    recipe, family_type, spec = read_recipe(path, settings)
     kind = family_type.kind
     if family_type.needs_rows:
         if recipe.data is None:
             raise UserError(f"{path}: key 'data' is missing: model '{kind}' learns from rows")
         if other is None:
-            path_of_rows, table = str(recipe.data), read_table(recipe.data)
+            rows_path, table = str(recipe.data), read_table(recipe.data)
             schema, doubts = read_schema(recipe.schema, table)
         else:
-            path_of_rows, table, doubts = other.path, other.table, []
+            rows_path, table, doubts = other.path, other.table, []
             schema = read_schema(recipe.schema, table)[0] if recipe.schema is not None else other.schema
-        table = schema.conform(table, path_of_rows)
-        check_images(schema, table, path_of_rows)
+        table = schema.conform(table, rows_path)
+        check_images(schema, table, rows_path)
     else:
         if recipe.data is not None or recipe.schema is not None:
             raise UserError(f"{path}: model '{kind}' learns from no rows; leave [data] and [schema] out")
-        path_of_rows, schema, doubts = "", family_type.own_schema(made), []
+        rows_path, schema, doubts = "", family_type.own_schema(spec), []
         table = pa.schema(schema.payload).empty_table()
-    family = family_type(made, schema)
+    family = family_type(spec, schema)
     check_fit(family, table, recipe.privacy)
-    trained_on = {"path": path_of_rows, "num_rows": table.num_rows, "digest": digest_table(table)}
+    trained_on = {"path": rows_path, "num_rows": table.num_rows, "digest": digest_table(table)}
     return Plan(recipe, family, table, trained_on, doubts)
 
 
 def read_schema(table: dict[str, Any] | None, rows: pa.Table) -> tuple[TableSchema, list[str]]:
-    """The declared schema, or the one that the rows suggest and what is doubtful about it."""
+    """The declared schema, or the one inferred from the rows, with notes on columns that are in doubt."""
     if table is None:
         return infer(rows)
     if "file" in table:

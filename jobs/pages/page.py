@@ -1,4 +1,4 @@
-"""The one environment that renders HTML pages: templates of a verb beside the shared head and style sheet."""
+"""Renders HTML pages: a verb's template extends base.html of this folder, which includes page.css."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 
 def render(template: Path, facts: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]]) -> str:
-    """The page that `template` makes of `facts`. Undefined names raise, so that a page never shows a hole.
+    """The page of `template` filled with `facts`. Raises jinja2.UndefinedError for a name that `facts` lacks.
 
-    Templates may extend or include the files of this folder.
+    Text is escaped; a figure must be a markupsafe.Markup. Templates may extend or include the files of this folder.
     """
     import jinja2
 

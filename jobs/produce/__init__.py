@@ -1,1 +1,1 @@
-"""gristmill produce: a recipe in, a corpus out."""
+"""gristmill produce: makes a corpus from a recipe."""

@@ -101,7 +101,7 @@ class Monitor:
             self._measured = now
         if now - self._saved > SAVE_EVERY_S:
             self._saved = now
-            self.events.note("beat", **literals)
+            self.events.note("progress", **literals)
             self.save()
 
     def end(self, state: State, ended: str | None, why: str | None = None) -> None:
@@ -169,7 +169,7 @@ class Monitor:
 
 
 def _literals(progress: "Progress") -> dict[str, Any]:
-    """The values of a "beat" event."""
+    """The values of a "progress" event."""
     return {
         "in_flight": progress.in_flight,
         "engines_open": progress.num_engines_open,

@@ -1,1 +1,1 @@
-"""Recipes: TOML to checked specs, and the catalogue of shipped recipes."""
+"""Recipes: from TOML to compiled recipes, and the catalogue of the project's recipes."""

@@ -1,4 +1,4 @@
-"""TOML files that people write: recipes of every verb, with `--set a.b=c` on top."""
+"""TOML files that people write: recipes of every verb, with `--set a.b=c` applied."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from gristmill.records.shipped import shipped_path
 
 
 def load_table(path: str, settings: Sequence[str] = ()) -> dict[str, Any]:
-    """The file as a table, with the settings applied. Raises UserError, naming file and key."""
+    """The file as a table, with the settings applied. Raises UserError that names file or setting."""
     try:
         with open(shipped_path(path), "rb") as file:
             table = tomllib.load(file)
@@ -25,7 +25,7 @@ def load_table(path: str, settings: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def apply(table: dict[str, Any], setting: str) -> None:
-    """Put "a.b.0.c=value" into the table; the value is TOML, or a plain string when it is not."""
+    """Put "a.b.0.c=value" into the table; the value is TOML, or a plain string where it is not valid TOML."""
     address, sep, text = setting.partition("=")
     if not sep or not address.strip():
         raise UserError(f"--set {setting}: write it as key=value, e.g. --set limits.asks=100")
@@ -33,10 +33,10 @@ def apply(table: dict[str, Any], setting: str) -> None:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
         value = text
-    *way, last = address.strip().split(".")
+    *parents, last = address.strip().split(".")
     place: Any = table
     try:
-        for key in way:
+        for key in parents:
             place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
         place[int(last) if isinstance(place, list) else last] = value
     except (IndexError, ValueError, TypeError, AttributeError):

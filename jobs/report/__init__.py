@@ -1,1 +1,1 @@
-"""gristmill report: one page that shows a run."""
+"""gristmill report: writes a page about a run."""

@@ -1,7 +1,7 @@
-"""The rows of a run that its page shows: some that were kept, and one for each reason of a reject.
+"""The rows of a run that its page shows: some kept rows, and a rejected row for each reason.
 
-Which ones hangs on the output alone: kept rows from lots spread over the run, and of each reason the first row of the
-first lot of the sample that has one. Only the columns that are shown are read, of at most as many shards as rows.
+The choice depends on the output alone: kept rows from lots spread over the run, and for each reason its first row in
+the sample. Only the columns that the page shows are read, of at most as many shards as rows.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs.report.rows import Look, Shown, look_of, shown
+from gristmill.jobs.report.rows import RowView, layout_of, row_view
 from gristmill.jobs.report.sample import Sample, spread
 from gristmill.records.errors import UserError
 from gristmill.records.readers.parquet import columns_of, open_parquet
@@ -21,10 +21,10 @@ from gristmill.stages.registry import stage_class
 NUM_KEPT_SHOWN, NUM_REASONS_SHOWN = 3, 12
 
 
-def gallery(store: Store, sample: Sample, recipe: dict[str, Any]) -> list[Shown]:
-    """Rows to look at: kept ones first, then one a reason, the most frequent reason first."""
+def gallery(store: Store, sample: Sample, recipe: dict[str, Any]) -> list[RowView]:
+    """Kept rows first, then a row per reason, the most frequent reason first."""
     stages = stage_columns(recipe)
-    rows: list[Shown] = []
+    rows: list[RowView] = []
     lots = sample.lots
     chosen = [lots[at] for at in spread(len(lots), NUM_KEPT_SHOWN)]
     for number, lot in enumerate(chosen):
@@ -39,8 +39,8 @@ def gallery(store: Store, sample: Sample, recipe: dict[str, Any]) -> list[Shown]
 
 
 def stage_columns(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[str]]]:
-    """(name, table of the recipe, findings) of each stage; a stage of another version tells no findings."""
-    found = []
+    """(name, table of the recipe, findings) of each stage; a stage that this version cannot build has no findings."""
+    columns = []
     for table in recipe.get("stages", ()):
         try:
             cls = stage_class(table["kind"])
@@ -48,8 +48,8 @@ def stage_columns(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any], lis
             names = [f.name for f in cls(build(cls.Spec, rest, "stage"), table["name"]).columns()]
         except UserError:
             names = []
-        found.append((table["name"], table, names))
-    return found
+        columns.append((table["name"], table, names))
+    return columns
 
 
 def _rows(
@@ -59,19 +59,15 @@ def _rows(
     stages: Sequence[tuple[str, dict[str, Any], list[str]]],
     num: int = 1,
     at: int | None = None,
-) -> list[Shown]:
-    """Row `at` of a shard, or `num` rows spread over it. A shard that cannot be read is told by those who count."""
+) -> list[RowView]:
+    """Row `at` of a shard, or `num` rows spread over it; none of an unreadable shard, which the sample lists."""
     try:
         with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
-            look = look_of(file.schema_arrow, stages)
-            if look is None:
+            layout = layout_of(file.schema_arrow, stages)
+            if layout is None:
                 return []
-            table = columns_of(file, [n for n in look.columns if n in file.schema_arrow.names])
+            table = columns_of(file, [n for n in layout.columns if n in file.schema_arrow.names])
     except (pa.ArrowInvalid, OSError):
         return []
     places = spread(table.num_rows, num) if at is None else [at]
-    return [_shown(table, place, look) for place in places]
-
-
-def _shown(table: pa.Table, at: int, look: Look) -> Shown:
-    return shown(table.slice(at, 1).to_pylist()[0], look)
+    return [row_view(table.slice(place, 1).to_pylist()[0], layout) for place in places]

@@ -1,6 +1,6 @@
-"""What the events of a run tell, read once and kept in bounded memory however long the run was.
+"""The history of a run from its events, read once and kept in bounded memory however long the run was.
 
-Times are seconds of running time: the starts of the driver are laid end to end, without the pauses between them.
+Times are seconds of running time: the starts of the driver follow one another, without the pauses between them.
 """
 
 from collections import Counter, deque
@@ -16,16 +16,16 @@ from gristmill.jobs.pages.figure import PHASES
 from gristmill.records.events import when
 
 NUM_BINS = 512
-MAX_SPANS = 100  # lots that are shown one by one; a longer run is shown in bins, and its last lots one by one
+MAX_SPANS = 100  # lots shown singly; a longer run is shown in bins, and its last lots singly
 MAX_RECENT = 60
 MAX_MARKS = 2000
 MAX_LOG = 60
 LOGGED = ("start", "end", "engine", "index", "retry", "poison", "storage", "dropped")
-PLAIN_STATES = ("loading", "open", "closed")  # what every engine of every run goes through
+PLAIN_STATES = ("loading", "open", "closed")  # every engine passes through these
 
 
 class Bins:
-    """Sums over equal steps of time. The step doubles whenever the time outgrows them."""
+    """Sums over equal steps of time, a fixed number of them: the step doubles when the time outgrows them."""
 
     def __init__(self, *names: str, num: int = NUM_BINS, step_s: float = 0.25) -> None:
         self.num, self.step_s, self.end_s = num, step_s, 0.0
@@ -60,7 +60,7 @@ class Bins:
 
 @dataclass(frozen=True)
 class Span:
-    """One committed lot: when it was born, made, processed, claimed and committed."""
+    """One committed lot: the times at which it was born, made, processed, claimed and committed."""
 
     lot: int
     tries: int
@@ -69,16 +69,16 @@ class Span:
 
 @dataclass
 class Start:
-    """One start of the driver as its events tell."""
+    """One start of the driver, from its events."""
 
     number: int
     began: datetime
     zero_s: float
     last_s: float
-    told: dict[str, Any] = field(default_factory=dict)  # the values of its "start" event
-    ended: str = ""  # its "end" event in words; empty for a driver that was killed, or that still runs
-    made: float = 0.0  # tokens made by its engines, as the last beat told
-    beat_s: float | None = None
+    event: dict[str, Any] = field(default_factory=dict)  # its "start" event
+    ended: str = ""  # its "end" event in words; empty for a driver that was killed or still runs
+    made_tokens: float = 0.0  # by its engines, at the last progress event
+    progress_s: float | None = None  # time of that event
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Engine:
 
 
 class History:
-    """Feed it events in order of start and time."""
+    """Takes events in order of start and time."""
 
     def __init__(self, events: Iterable[dict[str, Any]] = ()) -> None:
         self.starts: list[Start] = []
@@ -108,7 +108,6 @@ class History:
         self.engines: dict[str, Engine] = {}
         self.counts: Counter[str] = Counter()
         self.log: deque[tuple[float, int, str, str]] = deque(maxlen=MAX_LOG)  # (time, start, event, the rest in words)
-        self.beat: dict[str, Any] = {}  # the last one
         self.num_logged = self.num_unclear = 0
         for event in events:
             self.take(event)
@@ -118,7 +117,7 @@ class History:
         return self.starts[-1].last_s if self.starts else 0.0
 
     def take(self, event: dict[str, Any]) -> None:
-        """One event more. Events of unknown names are counted; one that lacks what it should say is left out."""
+        """Add one event. Events of unknown names are counted; an event without its values is left out."""
         name = event["event"]
         start = self._start(event)
         at_s = start.zero_s + max(0.0, (when(event) - start.began).total_seconds())
@@ -126,8 +125,8 @@ class History:
         try:
             if name == "commit":
                 self._commit(event, start)
-            elif name == "beat":
-                self._beat(event, start, at_s)
+            elif name == "progress":
+                self._progress(event, start, at_s)
             elif name == "engine":
                 self._engine(event, at_s)
             elif name == "end":
@@ -143,15 +142,15 @@ class History:
             self.log.append((at_s, start.number, name, _words(event)))
 
     def _start(self, event: dict[str, Any]) -> Start:
-        """The start of the driver that an event belongs to. Its time counts from its "start" event, if there is one."""
+        """The start of the driver that an event belongs to. Its time counts from its "start" event, if it has one."""
         last = self.starts[-1] if self.starts else None
-        is_other = last is None or event["start"] != last.number or (event["event"] == "start" and bool(last.told))
-        if last is None or is_other:  # a number can come twice: a driver that dies early leaves it to the next
+        is_other = last is None or event["start"] != last.number or (event["event"] == "start" and bool(last.event))
+        if last is None or is_other:  # a driver that dies early leaves its number to the next
             last = Start(event["start"], when(event), self.end_s, self.end_s)
             self.starts.append(last)
         if event["event"] == "start":
             waited_s = max(0.0, (when(event) - last.began).total_seconds())
-            last.told, last.began, last.zero_s = event, when(event), last.zero_s + waited_s
+            last.event, last.began, last.zero_s = event, when(event), last.zero_s + waited_s
         return last
 
     def _commit(self, event: dict[str, Any], start: Start) -> None:
@@ -176,13 +175,12 @@ class History:
     def shows_every_lot(self) -> bool:
         return len(self.spans) <= MAX_SPANS
 
-    def _beat(self, event: dict[str, Any], start: Start, at_s: float) -> None:
-        made = float(event.get("made_tokens") or 0)
-        since_s = start.zero_s if start.beat_s is None else start.beat_s
-        if at_s > since_s and made >= start.made:
-            self.engine_tokens.add((at_s + since_s) / 2, tokens=made - start.made, seconds=at_s - since_s)
-        start.made, start.beat_s = made, at_s
-        self.beat = event
+    def _progress(self, event: dict[str, Any], start: Start, at_s: float) -> None:
+        made_tokens = float(event.get("made_tokens") or 0)
+        since_s = start.zero_s if start.progress_s is None else start.progress_s
+        if at_s > since_s and made_tokens >= start.made_tokens:
+            self.engine_tokens.add((at_s + since_s) / 2, tokens=made_tokens - start.made_tokens, seconds=at_s - since_s)
+        start.made_tokens, start.progress_s = made_tokens, at_s
 
     def _engine(self, event: dict[str, Any], at_s: float) -> None:
         name = " ".join(str(event[key]) for key in ("pool", "replica") if event.get(key) is not None)
@@ -202,10 +200,10 @@ class History:
 
 
 def _words(event: dict[str, Any]) -> str:
-    """What an event says beyond its name, in one line."""
+    """The values of an event in one line."""
     left_out = ("t", "run", "start", "event")
-    told = [f"{k} {_value(v)}" for k, v in event.items() if k not in left_out and v is not None and v != ""]
-    return ", ".join(told)
+    words = [f"{k} {_value(v)}" for k, v in event.items() if k not in left_out and v is not None and v != ""]
+    return ", ".join(words)
 
 
 def _value(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Benchmark items that rows hold: counted over a sample of lots, with a row's own words for the items met most."""
+"""Benchmark items that rows hold: counted over a sample of lots, with the words of a row for frequent items."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,15 +12,15 @@ from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.schema import REJECT
 from gristmill.records.stores.contract import Store
 
-MAX_ITEMS = 12  # of one benchmark that are listed
-MAX_QUOTES = 96  # rows that are looked up for their words, in all
-MAX_QUOTED = 240  # characters of them
-NEAR = 0.1  # below the threshold of a cosine: every row has a nearest item, and most are far
+MAX_ITEMS = 12  # listed per benchmark
+MAX_QUOTES = 96  # rows whose words are read, in all
+MAX_QUOTED = 240  # characters of a quote
+NEAR = 0.1  # below the threshold of a cosine: every row has a nearest item, and most are far away
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a kind of stage tells what it met: the columns of its evidence, and the reason by which it rejects."""
+    """How a kind of stage records benchmark hits: the columns of its evidence, and the reason of its rejects."""
 
     kind: str
     benchmark: str
@@ -37,7 +37,7 @@ class Way:
 
     @property
     def is_measured(self) -> bool:
-        """Whether every row has a score, and only those near the threshold are worth telling."""
+        """Whether every row has a score, so that only scores near the threshold count."""
         return self.kind == "decontaminate_embedding"
 
 
@@ -58,22 +58,22 @@ WORDS = "text"
 
 @dataclass(frozen=True)
 class Quote:
-    """Where an item was met, in the words of a row."""
+    """The words of a row that hold an item."""
 
     id: str
     text: str
     is_cut: bool
-    is_rejected: bool  # for this
+    is_rejected: bool  # for this hit
 
 
 @dataclass
 class Overlap:
-    """One benchmark item as it was met in rows."""
+    """One benchmark item and the rows that hold it."""
 
     num_rejected: int = 0
-    num_below: int = 0  # rows with too little of it to be rejected for it
+    num_below: int = 0  # rows below the threshold, not rejected for it
     max_share: float = 0.0
-    best: tuple[bool, float, str, int] | None = None  # rejected, score, shard, number of the row that shows it best
+    best: tuple[bool, float, str, int] | None = None  # (is rejected, score, shard, row) with the largest score
     quote: Quote | None = None
 
 
@@ -81,51 +81,51 @@ Overlaps = dict[tuple[str, str, str], Overlap]  # by kind of stage, benchmark, i
 
 
 def floor_of(way: Way, stages: Sequence[Mapping[str, Any]]) -> float:
-    """The score from which a row is told of."""
-    found = [float(s[way.threshold]) for s in stages if s.get("kind") == way.kind and way.threshold in s]
-    return min(found) - NEAR if way.is_measured and found else 0.0
+    """The least score that counts."""
+    thresholds = [float(s[way.threshold]) for s in stages if s.get("kind") == way.kind and way.threshold in s]
+    return min(thresholds) - NEAR if way.is_measured and thresholds else 0.0
 
 
 def reasons_of(way: Way, stages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What rows are rejected as that are refused in this way."""
+    """The reject reasons of stages of this kind."""
     return [f"{s.get('name') or way.kind}:{way.reason}" for s in stages if s.get("kind") == way.kind]
 
 
 def count(overlaps: Overlaps, way: Way, stages: Sequence[Mapping[str, Any]], table: pa.Table, shard: str) -> None:
-    """Add the rows of a shard, of which `table` holds the columns of `way`, and `reject` unless all were kept."""
+    """Add the rows of a shard: `table` holds the columns of `way`, and `reject` where rows were rejected."""
     floor = floor_of(way, stages)
     score = table.column(way.score)
     is_rejected = pa.array(np.zeros(table.num_rows, bool))
     if REJECT.name in table.schema.names:  # a row with some overlap may have been rejected for another reason
         reasons = table.column(REJECT.name).combine_chunks()
         is_rejected = pc.fill_null(pc.is_in(reasons, pa.array(reasons_of(way, stages), pa.string())), False)
-    told = pc.or_(is_rejected, pc.fill_null(pc.greater_equal(score, floor), False).combine_chunks())
-    told = pc.and_(told, table.column(way.item).is_valid().combine_chunks())
-    rows = np.flatnonzero(told.to_numpy(zero_copy_only=False))
-    met = table.take(rows)
-    columns = [met.column(name).to_pylist() for name in way.columns]
-    for row, benchmark, item, share, refused in zip(rows.tolist(), *columns, is_rejected.take(rows).to_pylist()):
-        found = overlaps.setdefault((way.kind, benchmark or "", item), Overlap())
-        found.num_rejected += refused
-        found.num_below += not refused
-        found.max_share = max(found.max_share, share or 0.0)
-        if found.best is None or (refused, share) > found.best[:2]:
-            found.best = refused, share, shard, row
+    counts = pc.or_(is_rejected, pc.fill_null(pc.greater_equal(score, floor), False).combine_chunks())
+    counts = pc.and_(counts, table.column(way.item).is_valid().combine_chunks())
+    rows = np.flatnonzero(counts.to_numpy(zero_copy_only=False))
+    hits = table.take(rows)
+    columns = [hits.column(name).to_pylist() for name in way.columns]
+    for row, benchmark, item, share, rejected in zip(rows.tolist(), *columns, is_rejected.take(rows).to_pylist()):
+        overlap = overlaps.setdefault((way.kind, benchmark or "", item), Overlap())
+        overlap.num_rejected += rejected
+        overlap.num_below += not rejected
+        overlap.max_share = max(overlap.max_share, share or 0.0)
+        if overlap.best is None or (rejected, share) > overlap.best[:2]:
+            overlap.best = rejected, share, shard, row
 
 
 def ranked(overlaps: Overlaps, kind: str) -> dict[str, list[tuple[str, Overlap]]]:
-    """Items by benchmark, those that were met most first."""
-    found: dict[str, list[tuple[str, Overlap]]] = {}
+    """Items by benchmark, the most frequent first."""
+    by_benchmark: dict[str, list[tuple[str, Overlap]]] = {}
     for (way, benchmark, item), overlap in overlaps.items():
         if way == kind:
-            found.setdefault(benchmark, []).append((item, overlap))
-    for items in found.values():
+            by_benchmark.setdefault(benchmark, []).append((item, overlap))
+    for items in by_benchmark.values():
         items.sort(key=lambda i: (-i[1].num_rejected, -i[1].num_below, i[0]))
-    return dict(sorted(found.items()))
+    return dict(sorted(by_benchmark.items()))
 
 
 def look_up(store: Store, overlaps: Overlaps, stages: Sequence[Mapping[str, Any]]) -> None:
-    """Give the items that will be listed the words in which they were met; a shard that cannot be read has none.
+    """Add quotes to the items that the page lists; none from a shard that cannot be read.
 
     Reads a few columns of at most MAX_QUOTES shards.
     """
@@ -146,9 +146,9 @@ def _quote(store: Store, overlap: Overlap, way: Way, column: str) -> Quote | Non
         with store.open(shard) as source, open_parquet(source) as file:
             if not set(wanted) <= set(file.schema_arrow.names):
                 return None
-            found = columns_of(file, wanted).slice(row, 1).to_pylist()[0]
+            values = columns_of(file, wanted).slice(row, 1).to_pylist()[0]
     except (pa.ArrowInvalid, OSError, IndexError):
-        return None  # told as unreadable by those who count
-    words = " ".join((found[column] or "")[found[way.start] or 0 : found[way.end] or 0].split())
+        return None  # the sample lists it as unreadable
+    words = " ".join((values[column] or "")[values[way.start] or 0 : values[way.end] or 0].split())
     is_cut = len(words) > MAX_QUOTED
-    return Quote(found["id"], words[:MAX_QUOTED], is_cut, is_rejected)
+    return Quote(values["id"], words[:MAX_QUOTED], is_cut, is_rejected)

@@ -25,7 +25,7 @@ _CROSS: dict[str, Any] = {
 STEPS_S = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 1800]
 STEPS_S += [3600, 7200, 14400, 21600, 43200, 86400, 172800, 432000]
 MIN_COMMITS_A_BIN = 3
-BEATS_A_BIN = 2
+EVENTS_A_BIN = 2  # progress events
 
 
 def _seconds_axis(axis: Any, is_wide: bool) -> None:
@@ -41,7 +41,7 @@ def _seconds_axis(axis: Any, is_wide: bool) -> None:
 
 
 def _tick(seconds: float, step_s: float, high_s: float) -> str:
-    """A time with its unit, as short as the ticks' distance allows: 4 s, 1:30 min, 20 min, 2:20 h, 5 h, 3 d."""
+    """A time with its unit, as short as the step allows: 4 s, 1:30 min, 20 min, 2:20 h, 5 h, 3 d."""
     if high_s < 120 or step_s < 1:
         return f"{seconds:g} s"
     if step_s < 60:
@@ -58,12 +58,12 @@ def _counts_axis(axis: Any, integer: bool = False) -> None:
 
     axis.set_major_locator(MaxNLocator(4, integer=integer))
     large = EngFormatter(sep="")
-    # Below one, thousandths would be told as "600m", which nobody reads as 0.6 rows.
+    # Below one, the formatter would write thousandths as "600m".
     axis.set_major_formatter(FuncFormatter(lambda value, at: large(value, at) if abs(value) >= 1 else f"{value:g}"))
 
 
 def _marks(axes: "Axes", history: History) -> None:
-    """Restarts of the driver and losses of engines, as lines and triangles at the top."""
+    """Dashed lines at restarts of the driver."""
     for number, start in enumerate(history.starts[1:], 2):
         axes.axvline(start.zero_s, color=COLOR["ink"], linewidth=0.8, linestyle=(0, (4, 3)))
         if number == 2 or len(history.starts) <= 6:
@@ -79,7 +79,7 @@ def _marks(axes: "Axes", history: History) -> None:
 
 
 def throughput(history: History) -> str:
-    """Rows and tokens a second over the running time."""
+    """Rows and tokens per second over the running time, with a triangle where an engine was lost."""
     end_s = history.end_s
     num = int(np.clip(history.counts["commit"] / MIN_COMMITS_A_BIN, 6, 160))
 
@@ -91,11 +91,11 @@ def throughput(history: History) -> str:
         rows.stairs(sums["kept"] / width, edges, color=COLOR["c-rows"], fill=True, alpha=0.25, linewidth=0)
         rows.set_title("rows per second")
         tokens.stairs(sums["tokens"] / width, edges, color=COLOR["c-tokens"], linewidth=1.4)
-        num_beats = history.counts["beat"] // BEATS_A_BIN
-        if num_beats and history.engine_tokens.sums["tokens"].any():
-            at, made = history.engine_tokens.coarse(int(np.clip(num_beats, 6, 160 if is_wide else 50)), end_s)
+        num_bins = history.counts["progress"] // EVENTS_A_BIN
+        if num_bins and history.engine_tokens.sums["tokens"].any():
+            at, sums_made = history.engine_tokens.coarse(int(np.clip(num_bins, 6, 160 if is_wide else 50)), end_s)
             with np.errstate(divide="ignore", invalid="ignore"):
-                rate = np.where(made["seconds"] > 0, made["tokens"] / made["seconds"], np.nan)
+                rate = np.where(sums_made["seconds"] > 0, sums_made["tokens"] / sums_made["seconds"], np.nan)
             tokens.stairs(rate, at, baseline=None, color=COLOR["c-engine"], linewidth=1.3)
         tokens.set_title("tokens per second")
         for axes in (rows, tokens):
@@ -138,7 +138,7 @@ def _gantt(axes: "Axes", spans: Sequence[Span], history: History, is_wide: bool)
 
 
 def lots(history: History) -> str:
-    """Every lot from birth to commit, or the last ones where there are too many."""
+    """Every lot from birth to commit; of a long run the last lots."""
     spans = history.spans if history.shows_every_lot else list(history.recent)
     rows = len(spans)
     return draw(
@@ -151,7 +151,7 @@ def lots(history: History) -> str:
 
 
 def phases(history: History) -> str:
-    """The mean way of a lot over the running time: how long it is made, processed, waits, is committed."""
+    """Mean seconds of a lot in each phase over the running time."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()
@@ -175,7 +175,7 @@ def phases(history: History) -> str:
 
 
 def lengths(tokens: np.ndarray) -> str:
-    """Histogram of the lengths of kept rows with the median and the 95th percentile."""
+    """Histogram of the lengths of kept rows, with the median and the 95th percentile."""
     median, high = (float(np.quantile(tokens, q)) for q in (0.5, 0.95))
     low, top = int(tokens.min()), int(tokens.max())
     num_bins = int(np.clip(2 * np.sqrt(len(tokens)), 8, 48))

@@ -1,4 +1,4 @@
-"""One row as people see it: its words cut to a stated length, why it was rejected, and every call that made it."""
+"""A row as the page shows it: its words, cut to a stated length, its reject reason, and every call that made it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +17,15 @@ MAX_TURNS, MAX_MESSAGES, MAX_FACTS = 10, 8, 8
 TURNS, DUPLICATE_OF = "turns", "duplicate_of"
 SPANS = {"decontaminate": "overlap_start", "decontaminate_embedding": "similar_start"}
 OVERLAP = ("overlap_benchmark", "overlap_item", "overlap_share")
-ASKED, ANSWERED = ("instruction", "input", "prompt"), ("output", "code", "solution", "answer", "tests")
+QUESTIONS, ANSWERS = ("instruction", "input", "prompt"), ("output", "code", "solution", "answer", "tests")
 SIDES = ("chosen", "rejected")
 QUIET = {"finish", "rules", "language", "decontaminate", "dedup", "dedup_image", "dedup_rows", "balance"}
-OWN = {f.name for f in [*IDENTITY, *PROVENANCE, REJECT]}
+RUN_COLUMNS = {f.name for f in [*IDENTITY, *PROVENANCE, REJECT]}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """A text, and whether something was left out before and behind it."""
+    """A text, and whether something is left out before and after it."""
 
     text: str
     is_cut_before: bool = False
@@ -40,12 +40,12 @@ class Part:
     form: str
     cut: Cut = Cut("")
     messages: tuple[tuple[str, Cut], ...] = ()  # (role or side, words)
-    num_more: int = 0  # messages that are not shown
+    num_more: int = 0  # messages left out
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One call."""
+    """One call of the model."""
 
     name: str
     prompt: Cut
@@ -55,86 +55,92 @@ class Turn:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One row to look at."""
+class RowView:
+    """One row of the page."""
 
     reason: str | None
     id: str
     source: str
     parts: tuple[Part, ...]
     facts: tuple[tuple[str, str], ...] = ()  # short payload columns
-    evidence: tuple[tuple[str, str], ...] = ()  # findings of the stage that rejected it, or that judged it
+    evidence: tuple[tuple[str, str], ...] = ()  # findings of the stage that rejected or judged it
     turns: tuple[Turn, ...] = ()
     num_turns: int = 0
     tokens: int = 0  # of all turns
 
     @property
     def margin(self) -> str:
-        """By how much the chosen answer won, where it stands beside the rejected one."""
+        """By how much the chosen answer won, of a row that shows it beside the rejected answer."""
         return dict(self.facts).get("margin", "") if any(part.form == "sides" for part in self.parts) else ""
 
     @property
     def footer(self) -> list[tuple[str, str]]:
+        """The facts without the margin, which the page shows elsewhere."""
         return [(name, value) for name, value in self.facts if not (name == "margin" and self.margin)]
 
 
 @dataclass(frozen=True)
-class Look:
-    """What of a run's columns is shown, and how. `findings`: columns by the stage that adds them."""
+class RowLayout:
+    """Which columns of a run the page shows, and how."""
 
-    asked: tuple[str, ...]
-    answered: tuple[str, ...]
-    facts: tuple[str, ...]
-    code: frozenset[str]
-    findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    loud: tuple[str, ...] = ()  # stages whose findings are shown of kept rows too
-    # Of stages that look for benchmarks: the column that they read, and the one that says where they found something.
+    questions: tuple[str, ...]  # columns
+    answers: tuple[str, ...]  # columns
+    facts: tuple[str, ...]  # columns
+    code: frozenset[str]  # columns whose lines are kept
+    findings: Mapping[str, Sequence[str]] = field(default_factory=dict)  # columns by the stage that adds them
+    judges: tuple[str, ...] = ()  # stages whose findings kept rows show too
+    # Of stages that search for benchmarks: the column that they read, and the column with the start of a hit.
     spans: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def columns(self) -> list[str]:
-        """All columns that are read."""
-        found = [n for names in self.findings.values() for n in names]
-        own = ["id", "source_id", REJECT.name, DUPLICATE_OF, "text", TURNS]
-        own += [n for span in self.spans.values() for n in span]
-        return list(dict.fromkeys([*own, *self.asked, *self.answered, *self.facts, *found]))
+        """All columns that the page reads."""
+        findings = [n for names in self.findings.values() for n in names]
+        always = ["id", "source_id", REJECT.name, DUPLICATE_OF, "text", TURNS]
+        always += [n for span in self.spans.values() for n in span]
+        return list(dict.fromkeys([*always, *self.questions, *self.answers, *self.facts, *findings]))
 
 
-def look_of(schema: pa.Schema, stages: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]]) -> Look | None:
-    """How rows of a schema are shown; None where no column holds words.
+def layout_of(schema: pa.Schema, stages: Sequence[tuple[str, Mapping[str, Any], Sequence[str]]]) -> RowLayout | None:
+    """The layout of rows of a schema; None where no column holds words.
 
-    `stages`: name, table of the recipe and findings of each.
+    `stages`: name, table of the recipe, and findings of each.
     """
-    texts = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in OWN]
+    texts = [f.name for f in schema if pa.types.is_string(f.type) and f.name not in RUN_COLUMNS]
     talks = [f.name for f in schema if _is_talk(f.type)]
-    found = {n for _, _, names in stages for n in names} | {DUPLICATE_OF}
-    payload = [n for n in texts if n not in found]
-    asked = tuple(n for n in ASKED if n in payload or n in talks)
-    answered: tuple[str, ...]
+    added = {n for _, _, names in stages for n in names} | {DUPLICATE_OF}
+    payload = [n for n in texts if n not in added]
+    questions = tuple(n for n in QUESTIONS if n in payload or n in talks)
+    answers: tuple[str, ...]
     if "messages" in talks:
-        asked, answered = (), ("messages",)
+        questions, answers = (), ("messages",)
     elif all(n in payload or n in talks for n in SIDES):
-        answered = SIDES
+        answers = SIDES
     else:
-        answered = tuple(n for n in ANSWERED if n in payload) if asked else ()
-        answered = answered or (("text",) if "text" in payload else ())
-    if not asked and not answered:
-        answered = tuple(payload[:1])
-    if not asked and not answered:
+        answers = tuple(n for n in ANSWERS if n in payload) if questions else ()
+        answers = answers or (("text",) if "text" in payload else ())
+    if not questions and not answers:
+        answers = tuple(payload[:1])
+    if not questions and not answers:
         return None
-    run = [table for _, table, _ in stages if table.get("kind") == "execute"]
-    code = {"code", "tests", *(t["code"] for t in run if t.get("code")), *(t["tests"] for t in run if t.get("tests"))}
-    used = {*asked, *answered, "text", TURNS}
-    facts = [f.name for f in schema if f.name not in OWN | used | found and _is_plain(f.type)]
+    programs = [table for _, table, _ in stages if table.get("kind") == "execute"]
+    code = {
+        "code",
+        "tests",
+        *(t["code"] for t in programs if t.get("code")),
+        *(t["tests"] for t in programs if t.get("tests")),
+    }
+    used = {*questions, *answers, "text", TURNS}
+    facts = [f.name for f in schema if f.name not in RUN_COLUMNS | used | added and _is_plain(f.type)]
     findings = {name: [n for n in names if n in schema.names and _is_plain(schema.field(n).type)]
                 for name, _, names in stages}  # fmt: skip
-    loud = tuple(name for name, table, _ in stages if table.get("kind") not in QUIET)
+    judges = tuple(name for name, table, _ in stages if table.get("kind") not in QUIET)
     spans = {
         name: (str(table.get("column") or "text"), SPANS[table["kind"]])
         for name, table, _ in stages
         if table.get("kind") in SPANS
     }
-    return Look(asked, answered, tuple(facts[:MAX_FACTS]), frozenset(code), findings, loud, spans)
+    return RowLayout(questions, answers, tuple(facts[:MAX_FACTS]), frozenset(code), findings, judges, spans)
 
 
 def _is_plain(kind: pa.DataType) -> bool:
@@ -149,70 +155,78 @@ def _is_talk(kind: pa.DataType) -> bool:
     return {"role", "content"} <= {f.name for f in kind.value_type}
 
 
-def shown(row: Mapping[str, Any], look: Look) -> Shown:
-    """The row in parts. A row that shares words with a benchmark is shown around them."""
+def row_view(row: Mapping[str, Any], layout: RowLayout) -> RowView:
+    """The row in parts. A row that shares words with a benchmark shows the words around them."""
     reason = row[REJECT.name]
     turns = row.get(TURNS) or []
-    told = tuple(_turn(one) for one in turns[:MAX_TURNS])
-    tokens = sum((one["tokens_in"] or 0) + (one["tokens_out"] or 0) for one in turns)
-    facts = tuple((n, _value(row[n], MAX_FACT_CHARS)) for n in look.facts if row.get(n) is not None)
-    parts = _parts(row, look, reason)
-    return Shown(
-        reason, row["id"], row["source_id"] or "", parts, facts, _evidence(row, look, reason), told, len(turns), tokens
+    calls = tuple(_turn(turn) for turn in turns[:MAX_TURNS])
+    tokens = sum((turn["tokens_in"] or 0) + (turn["tokens_out"] or 0) for turn in turns)
+    facts = tuple((n, _value(row[n], MAX_FACT_CHARS)) for n in layout.facts if row.get(n) is not None)
+    parts = _parts(row, layout, reason)
+    return RowView(
+        reason,
+        row["id"],
+        row["source_id"] or "",
+        parts,
+        facts,
+        _evidence(row, layout, reason),
+        calls,
+        len(turns),
+        tokens,
     )
 
 
-def _parts(row: Mapping[str, Any], look: Look, reason: str | None) -> tuple[Part, ...]:
-    column, start = look.spans.get((reason or "").partition(":")[0], ("", ""))
+def _parts(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tuple[Part, ...]:
+    column, start = layout.spans.get((reason or "").partition(":")[0], ("", ""))
     if row.get(column) and row.get(start) is not None:
         begin = max(0, row[start] - MAX_CHARS // 4)
         return (Part("", "text", cut(row[column], MAX_CHARS, begin)),)
-    alone = len(look.asked) + len(look.answered) == 1
+    alone = len(layout.questions) + len(layout.answers) == 1
     parts = []
-    for name in (*look.asked, *(() if look.answered == SIDES else look.answered)):
+    for name in (*layout.questions, *(() if layout.answers == SIDES else layout.answers)):
         value = row.get(name)
         if value is None or (value == "" and name == "input"):
             continue
         label = "" if alone else name
         if isinstance(value, list):
-            said = tuple((str(m["role"]), cut(m["content"] or "")) for m in value[:MAX_MESSAGES])
-            parts.append(Part(label, "talk", messages=said, num_more=len(value) - len(said)))
-        elif name in look.code:
+            messages = tuple((str(m["role"]), cut(m["content"] or "")) for m in value[:MAX_MESSAGES])
+            parts.append(Part(label, "talk", messages=messages, num_more=len(value) - len(messages)))
+        elif name in layout.code:
             parts.append(Part(label, "code", cut(value, MAX_CODE_CHARS, is_code=True)))
         else:
-            parts.append(Part(label, "text", cut(value, MAX_CHARS if name in look.answered else MAX_CHARS // 2)))
-    if look.answered == SIDES and any(row.get(name) for name in SIDES):
+            parts.append(Part(label, "text", cut(value, MAX_CHARS if name in layout.answers else MAX_CHARS // 2)))
+    if layout.answers == SIDES and any(row.get(name) for name in SIDES):
         parts.append(Part("", "sides", messages=tuple((name, cut(_last(row.get(name)))) for name in SIDES)))
-    if not parts and (turns := row.get(TURNS)):  # nothing came of it: what was said last
+    if not parts and (turns := row.get(TURNS)):  # no payload: the last call shows what happened
         parts.append(Part(f"last answer ({turns[-1]['turn']})", "text", cut(turns[-1]["text"] or "")))
     return tuple(parts)
 
 
 def _last(value: Any) -> str:
-    """The words of an answer, or of the last message of a dialogue."""
+    """The text of an answer, or of the last message of a dialogue."""
     return value or "" if not isinstance(value, list) else (value[-1]["content"] or "") if value else ""
 
 
-def _turn(one: Mapping[str, Any]) -> Turn:
-    prompt, text = (cut(one[n] or "", MAX_TURN_CHARS, is_code=True) for n in ("prompt", "text"))
-    return Turn(one["turn"] or "", prompt, text, one["tokens_in"] or 0, one["tokens_out"] or 0)
+def _turn(turn: Mapping[str, Any]) -> Turn:
+    prompt, text = (cut(turn[n] or "", MAX_TURN_CHARS, is_code=True) for n in ("prompt", "text"))
+    return Turn(turn["turn"] or "", prompt, text, turn["tokens_in"] or 0, turn["tokens_out"] or 0)
 
 
-def _evidence(row: Mapping[str, Any], look: Look, reason: str | None) -> tuple[tuple[str, str], ...]:
-    """What a row duplicates, which benchmark item is in it, and what the stages found that have their say."""
-    found: list[tuple[str, str]] = []
+def _evidence(row: Mapping[str, Any], layout: RowLayout, reason: str | None) -> tuple[tuple[str, str], ...]:
+    """What the row duplicates, which benchmark item it holds, and the findings of the stages that judged it."""
+    evidence: list[tuple[str, str]] = []
     if row.get(DUPLICATE_OF):
-        found.append(("duplicate of", str(row[DUPLICATE_OF])[:12]))
-    elif reason and reason.partition(":")[0] in look.spans and row.get("overlap_item"):
+        evidence.append(("duplicate of", str(row[DUPLICATE_OF])[:12]))
+    elif reason and reason.partition(":")[0] in layout.spans and row.get("overlap_item"):
         share = f"{row['overlap_share']:.0%} of " if row.get("overlap_share") is not None else ""
-        found.append(("benchmark", f"{share}{row['overlap_item']}"))
-    said = {DUPLICATE_OF, *OVERLAP, "overlap_start"}
-    stages = [reason.partition(":")[0]] if reason else look.loud
+        evidence.append(("benchmark", f"{share}{row['overlap_item']}"))
+    listed = {DUPLICATE_OF, *OVERLAP, "overlap_start"}
+    stages = [reason.partition(":")[0]] if reason else layout.judges
     for stage in stages:
-        for name in look.findings.get(stage, ()):
-            if name not in said and row.get(name) is not None:
-                found.append((name.replace("_", " "), _value(row[name], MAX_VALUE_CHARS)))
-    return tuple(found)
+        for name in layout.findings.get(stage, ()):
+            if name not in listed and row.get(name) is not None:
+                evidence.append((name.replace("_", " "), _value(row[name], MAX_VALUE_CHARS)))
+    return tuple(evidence)
 
 
 def _value(value: Any, most: int) -> str:
@@ -223,7 +237,7 @@ def _value(value: Any, most: int) -> str:
 
 
 def cut(text: str, most: int = MAX_CHARS, begin: int = 0, is_code: bool = False) -> Cut:
-    """At most `most` characters from `begin` on, at borders of words; code keeps its lines, other text does not."""
+    """At most `most` characters from `begin` on, cut between words; code keeps its lines, other text does not."""
     end = begin + most
     piece = text[begin:end]
     if is_code:

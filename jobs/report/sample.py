@@ -1,4 +1,4 @@
-"""What only the rows know, read column by column from a bounded sample of lots."""
+"""Counts that only the rows can give, read column by column from a bounded sample of lots."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,12 +20,12 @@ MAX_LOTS = 200
 MAX_ROWS = 2_000_000
 NUM_THREADS = 8
 DUPLICATE_OF = "duplicate_of"
-CALLS = ("turn", "tokens_in", "tokens_out")  # what is read of the column `turns`
+CALLS = ("turn", "tokens_in", "tokens_out")  # fields of the column `turns` that are read
 
 
 @dataclass
 class Calls:
-    """The calls of one turn."""
+    """Calls of one turn of a method, and their tokens."""
 
     num: int = 0
     tokens_in: int = 0
@@ -41,16 +41,16 @@ class Sample:
     num_asks: int = 0
     lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # tokens_out of kept rows
     rejected_tokens: Counter[str] = field(default_factory=Counter)  # tokens_out by reason
-    duplicates: Counter[str] = field(default_factory=Counter)  # id of a kept row -> rows that duplicate it
+    duplicates: Counter[str] = field(default_factory=Counter)  # by id of the kept row: rows that duplicate it
     overlaps: Overlaps = field(default_factory=dict)
     has_dedup: bool = False
-    ways: set[str] = field(default_factory=set)  # kinds of stages that looked for benchmark items
+    ways: set[str] = field(default_factory=set)  # kinds of stages that searched for benchmark items
     unreadable: list[str] = field(default_factory=list)
     lots: list[int] = field(default_factory=list)
     num_rejected: Counter[str] = field(default_factory=Counter)  # by reason
-    first_rejected: dict[str, tuple[int, int]] = field(default_factory=dict)  # reason -> (lot, row of its shard)
-    calls: dict[str, Calls] = field(default_factory=dict)  # by turn, in the order in which they were met
-    num_called: int = 0  # rows that tell their calls
+    first_rejected: dict[str, tuple[int, int]] = field(default_factory=dict)  # by reason: (lot, row of its shard)
+    calls: dict[str, Calls] = field(default_factory=dict)  # by turn, in the order of the sample
+    num_called: int = 0  # rows that record their calls
 
     @property
     def is_whole(self) -> bool:
@@ -58,7 +58,7 @@ class Sample:
 
 
 def spread(num_lots: int, num_wanted: int) -> list[int]:
-    """`num_wanted` lots of 0..num_lots-1, evenly spread, the first and the last among them."""
+    """`num_wanted` lots of 0..num_lots-1, evenly spread, including the first and the last."""
     if num_wanted >= num_lots:
         return list(range(num_lots))
     if num_wanted <= 1:
@@ -67,19 +67,19 @@ def spread(num_lots: int, num_wanted: int) -> list[int]:
 
 
 def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Mapping[str, Any]] = ()) -> Sample:
-    """Read at most MAX_LOTS lots, and about MAX_ROWS rows, of the first `num_lots`.
+    """Read at most MAX_LOTS of the first `num_lots` lots, and about MAX_ROWS rows.
 
-    `stages` are the recipe's: without them nothing is known to be rejected for a benchmark.
+    `stages` are the recipe's tables; without them no row counts as rejected for a benchmark.
     """
     lots = spread(num_lots, max(1, min(MAX_LOTS, MAX_ROWS * num_lots // max(1, num_asks))))
     sample = Sample(len(lots), num_lots, lots=lots)
     lengths = []
     names = [(folder, lot) for lot in lots for folder in (KEPT, REJECTED)]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        # a slice at a time, so that only so many tables wait in memory
+        # a slice at a time, so that few tables wait in memory
         for first in range(0, len(names), 2 * NUM_THREADS):
-            some = names[first : first + 2 * NUM_THREADS]
-            for (folder, lot), table in zip(some, pool.map(lambda n: _columns(store, *n), some)):
+            batch = names[first : first + 2 * NUM_THREADS]
+            for (folder, lot), table in zip(batch, pool.map(lambda n: _columns(store, *n), batch)):
                 if isinstance(table, str):
                     sample.unreadable.append(f"{shard_name(folder, lot)}: {table}")
                 elif table is not None:
@@ -94,7 +94,7 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
 
 
 def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
-    """The columns that counts need; None for a shard that is not there, and what is wrong for a broken one."""
+    """The columns that are counted; None for a shard that does not exist, and the error of one that cannot be read."""
     wanted = [
         "tokens_out",
         *(c for way in WAYS for c in way.columns),
@@ -104,11 +104,11 @@ def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
         with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
             paths = [file.schema.column(number).path for number in range(len(file.schema))]
             calls = [p for p in paths if p.startswith("turns.") and p.rpartition(".")[2] in CALLS]
-            there = {*file.schema_arrow.names, *calls}
+            present = {*file.schema_arrow.names, *calls}
             wanted += calls
-            if DUPLICATE_OF in there and folder == KEPT:
+            if DUPLICATE_OF in present and folder == KEPT:
                 wanted.append(DUPLICATE_OF)
-            return columns_of(file, [n for n in wanted if n in there])
+            return columns_of(file, [n for n in wanted if n in present])
     except FileNotFoundError:
         return None if folder == REJECTED else "missing"
     except (pa.ArrowInvalid, OSError) as error:
@@ -144,8 +144,8 @@ def _count_calls(sample: Sample, turns: pa.ListArray) -> None:
         sums = calls.group_by("turn", use_threads=False).aggregate(
             [("turn", "count"), *((n, "sum") for n in CALLS[1:])]
         )
-        for one in sums.to_pylist():
-            found = sample.calls.setdefault(one["turn"] or "", Calls())
-            found.num += one["turn_count"]
-            found.tokens_in += one["tokens_in_sum"] or 0
-            found.tokens_out += one["tokens_out_sum"] or 0
+        for turn in sums.to_pylist():
+            counts = sample.calls.setdefault(turn["turn"] or "", Calls())
+            counts.num += turn["turn_count"]
+            counts.tokens_in += turn["tokens_in_sum"] or 0
+            counts.tokens_out += turn["tokens_out_sum"] or 0

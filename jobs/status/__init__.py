@@ -1,1 +1,1 @@
-"""gristmill status: how far a run is."""
+"""gristmill status: shows how far a run is."""

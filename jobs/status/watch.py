@@ -33,7 +33,7 @@ class Look:
     manifest: Manifest
     totals: Summary
     life: Life
-    progress: dict[str, Any]  # the newest "beat" event of the driver's newest start
+    progress: dict[str, Any]  # the newest "progress" event of the driver's newest start
     num_asks: int | None  # of the whole run, as its "start" event says
 
 
@@ -57,9 +57,9 @@ class Watcher:
         totals = self._tally(manifest)
         self.pace.mark(totals)
         start = events[-1]["start"] if events else None
-        beats = [e for e in events if e["event"] == "beat" and e["start"] == start]
+        progress = [e for e in events if e["event"] == "progress" and e["start"] == start]
         life = self._life(manifest, events)
-        return Look(manifest, totals, life, beats[-1] if beats else {}, self._num_asks(start))
+        return Look(manifest, totals, life, progress[-1] if progress else {}, self._num_asks(start))
 
     def view(self, look: Look) -> View:
         """The look with rates and the time left."""
@@ -149,8 +149,8 @@ def watch(uri: str, as_json: bool = False) -> int:
 
 def _print(watcher: Watcher, look: Look, as_json: bool) -> None:
     if as_json:
-        beat = {k: v for k, v in look.progress.items() if k not in ("run", "event", "start")}
-        print(json.dumps({**_literals(watcher.store, look), "beat": beat}), flush=True)
+        progress = {k: v for k, v in look.progress.items() if k not in ("run", "event", "start")}
+        print(json.dumps({**_literals(watcher.store, look), "progress": progress}), flush=True)
     else:
         print(watcher.view(look).line(), flush=True)
 

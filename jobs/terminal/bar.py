@@ -1,22 +1,26 @@
-"""How far a long job is: a bar on a terminal, plain lines now and then elsewhere."""
+"""How far a long job is: a bar on a terminal, a log line now and then elsewhere."""
 
-import sys
+import logging
 import time
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from gristmill.jobs.terminal.logs import is_json
 from gristmill.jobs.terminal.tables import clock
+
+logger = logging.getLogger(__name__)
 
 
 class Bar:
-    """A context manager; `show` is called with how much is done of how much, and in what words."""
+    """A context manager; call `show` with how much is done, of how much, and a text that says so."""
 
     def __init__(self, console: Console, name: str, plain_every_s: float) -> None:
         self.started, self._shown, self.plain_every_s = time.monotonic(), 0.0, plain_every_s
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        self.bar = Progress(*columns, console=console, transient=True) if console.is_terminal else None
+        is_live = console.is_terminal and not is_json()
+        self.bar = Progress(*columns, console=console, transient=True) if is_live else None
         self.task = self.bar.add_task(name, total=None) if self.bar else None
 
     def __enter__(self) -> "Bar":
@@ -29,6 +33,7 @@ class Bar:
             self.bar.stop()
 
     def show(self, done: float, total: float, text: str) -> None:
+        """Show it now on a terminal; elsewhere at most every `plain_every_s` seconds."""
         if self.bar and self.task is not None:
             self.bar.update(self.task, total=total, completed=done, description=text)
             return
@@ -37,4 +42,4 @@ class Bar:
             return
         self._shown, took = now, now - self.started
         left = f"  ETA {clock(took / done * (total - done))}" if done else ""
-        print(f"[{clock(took)}]  {text}{left}", file=sys.stderr, flush=True)
+        logger.info(f"[{clock(took)}]  {text}{left}")

@@ -1,8 +1,8 @@
 """Where the log of a command goes: lines on stderr for people, or JSON lines for collectors.
 
-All modules log to `logging.getLogger(__name__)`, below the logger "gristmill". `GRISTMILL_LOG=json` asks for JSON, one
-object a line: t, level, logger, event ("log") and text. A program that imports the package and configures logging
-itself keeps its own handlers.
+All modules log to `logging.getLogger(__name__)`, below the logger "gristmill". With `GRISTMILL_LOG=json` each record is
+one JSON object a line: t, level, logger, event ("log") and text. Displays then show nothing, so that every line is
+JSON. A program that imports the package and configures logging itself keeps its own handlers.
 """
 
 import json
@@ -11,39 +11,47 @@ import os
 import sys
 from datetime import UTC, datetime
 
-from rich.console import Console
-
 ROOT = "gristmill"
+DIM, YELLOW, RESET = "\x1b[2m", "\x1b[33m", "\x1b[0m"
 
 
 def is_json() -> bool:
+    """Whether the log is asked for as JSON lines."""
     return os.environ.get("GRISTMILL_LOG") == "json"
 
 
 class LineHandler(logging.Handler):
-    """One line a record, on the stderr of the moment: a live display moves it above itself."""
+    """Writes one line per record to `sys.stderr` as it is at that moment.
+
+    A live display puts itself in the place of `sys.stderr` and prints the line above itself. A rich Console would write
+    past it, into the display.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            if is_json():
-                sys.stderr.write(_as_json(record) + "\n")
-                sys.stderr.flush()
-                return
-            console = Console(file=sys.stderr, highlight=False)
-            style = ("yellow" if record.levelno >= logging.WARNING else "dim") if console.is_terminal else None
-            console.print(self.format(record), style=style, soft_wrap=True, markup=False)
+            text = self.format(record)
+            sys.stderr.write((_as_json(record, text) if is_json() else _as_line(record, text)) + "\n")
+            sys.stderr.flush()
         except (OSError, ValueError):  # the reader of stderr is gone; a log never ends a run
             pass
 
 
-def _as_json(record: logging.LogRecord) -> str:
+def _as_line(record: logging.LogRecord, text: str) -> str:
+    if record.levelno >= logging.ERROR:
+        text = f"{ROOT}: {text}"
+    if not sys.stderr.isatty() or os.environ.get("NO_COLOR"):
+        return text
+    return f"{YELLOW if record.levelno >= logging.WARNING else DIM}{text}{RESET}"
+
+
+def _as_json(record: logging.LogRecord, text: str) -> str:
     time = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
     line = {"t": time, "level": record.levelname.lower(), "logger": record.name, "event": "log"}
-    return json.dumps({**line, "text": record.getMessage()}, ensure_ascii=False)
+    return json.dumps({**line, "text": text}, ensure_ascii=False)
 
 
 def set_up_logging() -> None:
-    """Send the package's log to stderr from INFO on. Does nothing the second time."""
+    """Send the package's log to stderr from INFO on. A second call does nothing."""
     root = logging.getLogger(ROOT)
     if not any(isinstance(handler, LineHandler) for handler in root.handlers):
         root.addHandler(LineHandler())

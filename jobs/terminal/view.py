@@ -125,19 +125,19 @@ def nearest_goal(
 
 
 def facts(progress: Mapping[str, Any], cost: Mapping[str, Any] | None = None) -> list[tuple[str, str]]:
-    """What a "beat" event says, as (name, words); `cost` is the manifest's cost table of a run with a price."""
-    found = []
+    """What a "progress" event says, as (name, words); `cost` is the manifest's cost table of a run with a price."""
+    words = []
     in_flight = {k: v for k, v in (progress.get("in_flight") or {}).items() if v}
     if in_flight:
         phases = ", ".join(f"{number} {phase}" for phase, number in in_flight.items())
-        found.append(("in flight", f"{sum(in_flight.values())} lots ({phases})"))
+        words.append(("in flight", f"{sum(in_flight.values())} lots ({phases})"))
     if progress.get("engines_open") or progress.get("engines_loading"):
         loading = f", {progress['engines_loading']} loading" if progress.get("engines_loading") else ""
-        found.append(("engines", f"{progress.get('engines_open', 0)} open{loading}"))
+        words.append(("engines", f"{progress.get('engines_open', 0)} open{loading}"))
     if progress.get("commit_lag_s") is not None:
-        found.append(("commit lag", f"{progress['commit_lag_s']:.1f} s"))
+        words.append(("commit lag", f"{progress['commit_lag_s']:.1f} s"))
     if progress.get("retries"):
-        found.append(("retries", f"{progress['retries']:,}"))
+        words.append(("retries", f"{progress['retries']:,}"))
     if cost:
-        found.append(("cost", f"{money(cost['cost'])} {cost.get('currency') or ''}".strip()))
-    return found
+        words.append(("cost", f"{money(cost['cost'])} {cost.get('currency') or ''}".strip()))
+    return words

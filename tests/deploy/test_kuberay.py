@@ -21,7 +21,7 @@ FOLDER = ROOT / "deploy" / "kuberay"
 PLURALS = {"RayCluster": "rayclusters", "RayJob": "rayjobs"}
 OPTIONAL = re.compile(r"^(\s*)#: ", re.MULTILINE)
 needs_crds = pytest.mark.skipif(
-    not crds.FOLDER.is_dir(), reason=f"no KubeRay CRDs in {crds.FOLDER}; set GRISTMILL_CRDS to their folder"
+    not crds.FOLDER.is_dir(), reason=f"needs KubeRay CRDs in {crds.FOLDER}; set GRISTMILL_CRDS to their folder"
 )
 
 
@@ -191,7 +191,7 @@ def test_the_secret_holds_placeholders_only() -> None:
     assert set(secret["stringData"].values()) == {"REPLACE-ME"}
 
 
-@pytest.mark.skipif(not shutil.which("kubectl"), reason="no kubectl on this machine")
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl")
 def test_kubectl_reads_the_manifests(tmp_path: Path) -> None:
     names = [file.name for file in FOLDER.glob("*.yaml")]
     for name in names:

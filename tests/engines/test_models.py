@@ -140,6 +140,6 @@ def test_teacher_needs(monkeypatch):
 
 def test_chunked_prefill_is_refused_on_cpu():
     if engine.on_gpu():
-        pytest.skip("a CPU engine's fault")
+        pytest.skip("needs the CPU build of vLLM")
     with pytest.raises(UserError, match="chunked"):
         teacher(engine={"enable_chunked_prefill": True}).check()

@@ -114,7 +114,7 @@ def test_what_it_needs_and_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_tiny_real_pipeline(tmp_path: Path) -> None:
     """A random Stable Diffusion of a few thousand weights, saved and loaded as a user's would be."""
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = pytest.importorskip("diffusers", reason="needs diffusers")
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 

@@ -136,7 +136,7 @@ def test_a_full_disk_stops_a_run_that_room_lets_go_on(tmp_path: Path, undisturbe
     folder.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)], capture_output=True)
     if mounted.returncode:
-        pytest.skip(f"no file system may be mounted here: {mounted.stderr.decode().strip()}")
+        pytest.skip(f"needs the right to mount a file system: {mounted.stderr.decode().strip()}")
     try:
         out, recipe = str(folder / "out"), canned(tmp_path, **SIZE)
         full = gristmill("produce", recipe, "--out", out, *AT_ONCE)

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from gristmill.generators.families.fit import WITHHELD, Fit
 from gristmill.generators.families.folder import read_card
 from gristmill.generators.tabular.independent import Independent, Spec
+from gristmill.jobs.evaluate.command import evaluate
 from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
@@ -103,7 +105,7 @@ def test_the_page_harms_nobody_and_shows_the_card(made: Path) -> None:
     assert "They are no guarantee of privacy" in text
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_browser_shows_it_at_every_width(made: Path, tmp_path: Path) -> None:
     html = Path(shutil.copy(made / "report.html", tmp_path / "report.html"))
     for width in (360, 400, 1200):
@@ -111,7 +113,7 @@ def test_a_browser_shows_it_at_every_width(made: Path, tmp_path: Path) -> None:
         assert seen["width"] <= width, f"{seen['width']} px wide on a page of {width}"
         assert seen["svgs"] == seen["hidden"] == 5
         assert seen["scripts"] == 0 and seen["fetched"] == []
-        assert seen["headings"][0] == "Utility: what models learn from them"
+        assert seen["headings"][0] == "Utility: train on synthetic, test on real"
     picture(html, tmp_path / "page.png", 1200, 900)
     assert (tmp_path / "page.png").stat().st_size > 20_000
 
@@ -143,7 +145,7 @@ def test_copies_are_found_out_and_numbers_come_again(tmp_path: Path) -> None:
     assert "No --target was given" in (tmp_path / "a" / "report.html").read_text()
 
 
-def asked(folder: Path, **changes: Any) -> EvaluateArgs:
+def flags_of(folder: Path, **changes: Any) -> EvaluateArgs:
     pq.write_table(resampled(), folder / "rows.parquet")
     fields = {"synthetic": str(folder / "rows.parquet"), "real_train": TRAIN, "real_holdout": HOLDOUT}
     return EvaluateArgs(**{**fields, "out": str(folder / "out"), **changes})
@@ -152,8 +154,8 @@ def asked(folder: Path, **changes: Any) -> EvaluateArgs:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"real_holdout": TRAIN}, "holds the very rows of --real-train"),
-        ({"real_holdout": "package:breast-cancer#holdout,split_seed=1"}, "stand among those of --real-train too"),
+        ({"real_holdout": TRAIN}, "holds the same rows as --real-train"),
+        ({"real_holdout": "package:breast-cancer#holdout,split_seed=1"}, "are also in --real-train"),
         ({"target": "diagnosi"}, "did you mean 'diagnosis'"),
         ({"model": "/no/such/model"}, "holds no finished model"),
         ({"real_train": "package:breast-cancr"}, "did you mean 'breast-cancer'"),
@@ -161,16 +163,16 @@ def asked(folder: Path, **changes: Any) -> EvaluateArgs:
         ({"synthetic": "package:digits"}, "has no column 'mean_radius'"),
         ({"max_rows": 3}, "--max-rows must be at least"),
         ({"seed": -1}, "--seed must not be negative"),
-        ({"real_holdout": "package:breast-cancer#holdout,holdout=0.01"}, "nothing can be said of fewer"),
+        ({"real_holdout": "package:breast-cancer#holdout,holdout=0.01"}, "at least 20 are needed"),
     ],
 )
 def test_bad_input_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        read_inputs(asked(tmp_path, **changes))
+        read_inputs(flags_of(tmp_path, **changes))
 
 
 def test_a_holdout_that_the_generator_has_seen_is_refused(tmp_path: Path, model: Path) -> None:
-    assert read_inputs(asked(tmp_path, model=str(model))).doubts == []
+    assert read_inputs(flags_of(tmp_path, model=str(model))).doubts == []
     for name, rows in (
         ("holdout", real("holdout")),
         ("all", real("all")),
@@ -178,10 +180,11 @@ def test_a_holdout_that_the_generator_has_seen_is_refused(tmp_path: Path, model:
     ):
         fit_model(tmp_path / name, rows)
         with pytest.raises(UserError, match="the model was fitted to the rows of --real-holdout"):
-            read_inputs(asked(tmp_path, model=str(tmp_path / name)))
+            read_inputs(flags_of(tmp_path, model=str(tmp_path / name)))
     fit_model(tmp_path / "half", real().slice(0, 200))
     assert (
-        "fitted to other rows than --real-train" in read_inputs(asked(tmp_path, model=str(tmp_path / "half"))).doubts[0]
+        "fitted to other rows than --real-train"
+        in read_inputs(flags_of(tmp_path, model=str(tmp_path / "half"))).doubts[0]
     )
 
 
@@ -193,7 +196,7 @@ def test_a_private_model_is_held_to_the_path_that_it_names(tmp_path: Path) -> No
 
     def doubts(path: str) -> list[str]:
         card.write_text(json.dumps({**plain, "trained_on": {**plain["trained_on"], "digest": WITHHELD, "path": path}}))
-        return read_inputs(asked(tmp_path, model=str(tmp_path / "private"))).doubts
+        return read_inputs(flags_of(tmp_path, model=str(tmp_path / "private"))).doubts
 
     assert doubts(str(DataSpec("package:breast-cancer", part="train"))) == []
     assert "publishes no digest" in doubts("elsewhere.csv")[0]
@@ -224,24 +227,42 @@ def test_a_run_names_its_model_itself(tmp_path: Path, model: Path) -> None:
     )
     done = gristmill("produce", str(recipe), "--out", str(tmp_path / "run"))
     assert done.returncode == 0, done.stderr
-    inputs = read_inputs(asked(tmp_path, synthetic=str(tmp_path / "run")))
+    inputs = read_inputs(flags_of(tmp_path, synthetic=str(tmp_path / "run")))
     assert inputs.card and inputs.card.kind == "independent" and inputs.doubts == []
     assert inputs.sides.synthetic.num_rows == 128 and inputs.audit
     other = tmp_path / "other"
     fit_model(other, real().slice(0, 200))
     with pytest.raises(UserError, match="is not the model that"):
-        read_inputs(asked(tmp_path, synthetic=str(tmp_path / "run"), model=str(other)))
+        read_inputs(flags_of(tmp_path, synthetic=str(tmp_path / "run"), model=str(other)))
 
 
 def test_an_audit_of_another_model_is_left_out_and_a_refuted_claim_is_told_first(tmp_path: Path, model: Path) -> None:
     copy = Path(shutil.copytree(model, tmp_path / "copy"))
     audit = json.loads((model / "audit.json").read_text())
     (copy / "audit.json").write_text(json.dumps({**audit, "model": "another"}))
-    inputs = read_inputs(asked(tmp_path, model=str(copy)))
-    assert inputs.audit is None and "of another model" in inputs.doubts[0]
+    inputs = read_inputs(flags_of(tmp_path, model=str(copy)))
+    assert inputs.audit is None and "is not of the model beside it" in inputs.doubts[0]
     (copy / "audit.json").write_text(json.dumps({**audit, "verdict": "REFUTED: so and so", "is_refuted": True}))
-    inputs = read_inputs(asked(tmp_path, model=str(copy)))
-    assert inputs.audit and inputs.doubts == ["the model's claim of privacy is REFUTED: so and so"]
+    inputs = read_inputs(flags_of(tmp_path, model=str(copy)))
+    assert inputs.audit and inputs.doubts == ["the model's privacy claim is REFUTED: so and so"]
     (copy / "audit.json").write_text('{"half": ')
     with pytest.raises(UserError, match="audit.json cannot be read"):
-        read_inputs(asked(tmp_path, model=str(copy)))
+        read_inputs(flags_of(tmp_path, model=str(copy)))
+
+
+@pytest.mark.parametrize(
+    ("module", "flags", "command"),
+    [
+        ("sklearn", {}, "pip install 'gristmill[tables]'"),
+        ("scipy", {}, "pip install 'gristmill[tables]'"),
+        ("transformers", {"student": "recipes/fit/docstrings-llama.toml"}, "pip install 'gristmill[lm]'"),
+        ("torch", {"perplexity_model": "package:smollm2"}, "pip install 'gristmill[lm]'"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    module: str, flags: dict[str, str], command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UserError, match=re.escape(f"package '{module}' is missing; install it with {command}")):
+        evaluate(flags_of(tmp_path, **flags))
+    assert not (tmp_path / "out").exists()

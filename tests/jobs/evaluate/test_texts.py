@@ -89,7 +89,7 @@ def test_a_corpus_alone_is_judged_by_its_texts(made: Path) -> None:
     assert "embedding coverage" in html and "Pairs of columns" not in html and "Privacy: attacks" not in html
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_narrow_browser_shows_it(made: Path, tmp_path: Path) -> None:
     html = Path(shutil.copy(made / "report.html", tmp_path / "report.html"))
     for width in (400, 1200):
@@ -161,9 +161,9 @@ def test_what_cannot_be_judged_is_refused(tmp_path: Path) -> None:
         ({**paths, "text_column": "txt"}, "has no column 'txt' (did you mean 'text'?)"),
         ({**paths, "text_column": "stars"}, "'stars' holds no texts"),
         ({**alone, "target": "text"}, "no column but the texts"),
-        ({**alone, "synthetic": few}, "has 5 texts; nothing can be said of fewer than 20"),
-        ({**alone, "real_holdout": alone["real_train"]}, "holds the very rows of --real-train"),
-        ({**alone, "real_holdout": put(tmp_path, "mix", docstrings()[100:300])}, "it is no holdout"),
+        ({**alone, "synthetic": few}, "has 5 texts; at least 20 are needed"),
+        ({**alone, "real_holdout": alone["real_train"]}, "holds the same rows as --real-train"),
+        ({**alone, "real_holdout": put(tmp_path, "mix", docstrings()[100:300])}, "it is not a holdout"),
         (
             {n: "package:breast-cancer#train" for n in ("synthetic", "real_train")}
             | {"real_holdout": "package:breast-cancer#holdout", "perplexity_model": "package:smollm2"},

@@ -87,7 +87,7 @@ def copied(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     fit_here(recipe, folder / "model")
     done = gristmill("audit-privacy", recipe, "--out", str(folder / "model"), "--seed", "5")
     assert done.returncode == 0, done.stderr
-    assert "nothing is claimed" in done.stdout
+    assert "the model claims nothing" in done.stdout
     return folder, recipe
 
 
@@ -175,7 +175,7 @@ def test_the_page_shows_the_audit(copied: tuple[Path, str], tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "out" / "report.html").read_text()
-    assert "audit: verdict" in html and "nothing is claimed" in html and "audit: num correct" in html
+    assert "audit: verdict" in html and "the model claims nothing" in html and "audit: num correct" in html
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["model"]["audit"]["epsilon_lower_bound"] > 1
     if browser() is not None:
         assert look(tmp_path / "out" / "report.html", 400)["width"] <= 400
@@ -205,7 +205,7 @@ def _schema() -> str:
         ({"model": {"kind": "independent"}}, "holds a model of kind 'smote', the recipe is of kind 'independent'"),
         ({"model": {"kind": "smote", "neighbours": 2}}, "fitted by another recipe"),
         ({"data": {"path": "package:breast-cancer"}}, "the recipe names package:breast-cancer"),
-        ({"model": {"kind": "adr"}, "data": None, "schema": None}, "nobody whose privacy could be audited"),
+        ({"model": {"kind": "adr"}, "data": None, "schema": None}, "no privacy to audit"),
         ({"model": {"kind": "smoke"}}, "did you mean 'smote'"),
     ],
 )
@@ -235,7 +235,7 @@ def test_changed_rows_too_few_canaries_images_and_a_missing_model_are_refused(tm
     digits = {"data": {"path": "package:digits"}, "schema": {"columns": columns}}
     vae = recipe_of(tmp_path, "vae", **digits, model={"kind": "vae", "steps": 1})
     fit_here(vae, tmp_path / "vae-model")
-    with pytest.raises(UserError, match="'image' of model 'vae' is of kind image, which it cannot audit"):
+    with pytest.raises(UserError, match="column 'image' of model 'vae' is of kind image"):
         audit_privacy(AuditPrivacyArgs(vae, str(tmp_path / "vae-model")))
 
 
@@ -298,6 +298,6 @@ def test_killed_and_run_again_it_is_the_audit_of_the_first_coins(tmp_path: Path)
     begun = json.loads((work / "coins.json").read_text())
     again = gristmill(*command[3:])
     assert again.returncode == 0, again.stderr
-    assert "going on with the audit that was under way" in again.stderr
+    assert "resuming the audit that was stopped" in again.stderr
     assert json.loads((tmp_path / "model" / "audit.json").read_text())["coin_seed"] == begun["coin_seed"]
     assert not work.exists()

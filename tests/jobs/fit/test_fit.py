@@ -97,7 +97,7 @@ def _trainers(run: subprocess.Popen) -> list[psutil.Process]:
 def test_a_finished_model_is_left_alone(fitted: Path, tmp_path: Path) -> None:
     before = weights(fitted)
     again = gristmill("fit", fit_recipe(tmp_path), "--out", str(fitted))
-    assert again.returncode == 0 and "is there already" in again.stderr
+    assert again.returncode == 0 and "is already there" in again.stderr
     other = gristmill("fit", fit_recipe(tmp_path, seed=1), "--out", str(fitted))
     assert other.returncode == 2
     assert "holds another model" in other.stderr and "seed: 0 -> 1" in other.stderr

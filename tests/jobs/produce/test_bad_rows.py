@@ -265,7 +265,7 @@ def test_evaluate_refuses_synthetic_rows(rows: Any, words: str, tmp_path: Path) 
 
 def test_evaluate_refuses_one_row(tmp_path: Path) -> None:
     for side in ("synthetic", "real_train", "real_holdout"):
-        with pytest.raises(UserError, match=rf"{side}.parquet has 1 rows; nothing can be said of fewer than 20"):
+        with pytest.raises(UserError, match=rf"{side}.parquet has 1 rows; at least 20 are needed"):
             read_inputs(asked(tmp_path, {side: good(1, seed=9)}))
 
 

@@ -99,7 +99,7 @@ def test_the_same_bytes_in_two_starts_with_other_workers(made: Path, tmp_path: P
 def test_the_report_shows_the_words_in_which_each_item_was_met(made: Path) -> None:
     store = open_store(str(made))
     html = " ".join(page(store, load_manifest(store)).split())
-    section = html[html.index("Benchmark contamination") : html.index("A look at the rows")]
+    section = html[html.index("Benchmark contamination") : html.index("Example rows")]
     ngrams, _, embedded = section.partition("cosine of embeddings")
     assert "HumanEval/<wbr>10" in ngrams and "Find the shortest palindrome that begins with" in ngrams
     assert "Below the threshold of 50% of an item" in ngrams and "Below the threshold of 0.7" in embedded

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.jobs.recipes.catalogue import FOLDERS, KEYS, head_lines, listed, named, recipes
+from gristmill.jobs.recipes.catalogue import FOLDERS, KEYS, catalogue, find, header_lines, recipes
 from gristmill.records.errors import UserError
 from tests.conftest import ROOT, gristmill
 
@@ -14,16 +14,16 @@ FILES = [path for folder, _, _ in FOLDERS for path in sorted((ROOT / folder).glo
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: f"{p.parent.name}/{p.name}")
 def test_every_file_begins_with_its_lines(path: Path) -> None:
-    told = head_lines(path.read_text())
+    told = header_lines(path.read_text())
     assert list(told) == list(KEYS), "begin with '# Makes: ', '# Paper: ' and '# Cost: ' (docs/recipes.md)"
     assert all(told.values()) and path.read_text().startswith("# Makes: ")
-    assert path.stem == listed(ROOT)[FILES.index(path)].name
+    assert path.stem == catalogue(ROOT)[FILES.index(path)].name
 
 
 def test_lines_go_on_where_they_are_indented() -> None:
-    told = head_lines("# Makes: a\n#   b\n# not it\n#   nor this\n# Paper: none\n# Cost: c: d\n\n# Makes: later\n")
+    told = header_lines("# Makes: a\n#   b\n# not it\n#   nor this\n# Paper: none\n# Cost: c: d\n\n# Makes: later\n")
     assert told == {"Makes": "a b", "Paper": "none", "Cost": "c: d"}
-    assert head_lines('name = "x"\n# Makes: y\n') == {}
+    assert header_lines('name = "x"\n# Makes: y\n') == {}
 
 
 def test_the_list_and_one_of_it() -> None:
@@ -43,19 +43,19 @@ def test_the_list_and_one_of_it() -> None:
 
 
 def test_names_that_are_not_one_alone(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    with pytest.raises(UserError, match="not there; recipes lie in a checkout"):
+    with pytest.raises(UserError, match="no such folder; the recipes of this installation"):
         recipes(None, False, tmp_path)
     for folder in ("recipes/fit", "studies"):
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "same.toml").write_text(f'# Makes: {folder}\nname = "same"\n')
-    found = listed(tmp_path)
+    found = catalogue(tmp_path)
     with pytest.raises(UserError, match="recipes/fit/same.toml and studies/same.toml"):
-        named(found, "same")
-    assert named(found, "fit/same").what == "models" and named(found, "studies/same.toml").what == "studies"
+        find(found, "same")
+    assert find(found, "fit/same").what == "models" and find(found, "studies/same.toml").what == "studies"
     assert recipes("recipes/fit/same.toml", True, tmp_path) == 0
     assert json.loads(capsys.readouterr().out)["content"].startswith("# Makes: recipes/fit")
     (tmp_path / "recipes" / "same.toml").write_text("# Makes: rows\n")
-    assert named(listed(tmp_path), "same").what == "rows"
+    assert find(catalogue(tmp_path), "same").what == "rows"
     (tmp_path / "studies" / "broken.toml").write_text("= 3")
     with pytest.raises(UserError, match=r"studies/broken.toml: not valid TOML"):
-        listed(tmp_path)
+        catalogue(tmp_path)

@@ -13,7 +13,7 @@ from gristmill.generators.text.contract import TURNS
 from gristmill.jobs.report import rows as show_row
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.gallery import NUM_KEPT_SHOWN, NUM_REASONS_SHOWN, gallery, stage_columns
-from gristmill.jobs.report.rows import Look, cut, look_of, shown
+from gristmill.jobs.report.rows import RowLayout, cut, layout_of, row_view
 from gristmill.jobs.report.sample import read_sample
 from gristmill.records.lots import Plan, asks
 from gristmill.records.manifest import Manifest
@@ -174,9 +174,9 @@ def test_a_stage_of_another_version_tells_nothing() -> None:
 
 
 def test_rows_without_words_are_not_shown() -> None:
-    assert look_of(full_schema([pa.field("angle", pa.float64())], []), []) is None
-    only = look_of(full_schema([pa.field("label", pa.string()), pa.field("angle", pa.float64())], []), [])
-    assert only is not None and only.answered == ("label",) and only.facts == ("angle",)
+    assert layout_of(full_schema([pa.field("angle", pa.float64())], []), []) is None
+    only = layout_of(full_schema([pa.field("label", pa.string()), pa.field("angle", pa.float64())], []), [])
+    assert only is not None and only.answers == ("label",) and only.facts == ("angle",)
 
 
 @given(st.text(max_size=3000), st.integers(0, 3500), st.integers(20, 600), st.booleans())
@@ -201,20 +201,20 @@ def test_a_row_of_any_size_takes_bounded_room(words: str, answers: list[str]) ->
     turns = [call("x" * 5, words, answer) for answer in answers]
     row = {"id": "a" * 32, "source_id": None, "reject": None, "instruction": words, "input": None, "output": words,
            "note": words, "text": words, "turns": turns}  # fmt: skip
-    plan = Look(("instruction", "input"), ("output",), ("note",), frozenset())
-    found = shown(row, plan)
+    plan = RowLayout(("instruction", "input"), ("output",), ("note",), frozenset())
+    found = row_view(row, plan)
     assert len(json.dumps([str(found)])) < 6 * (2 * 600 + 90 + 2 * 900 * show_row.MAX_TURNS + 3000)
     assert sum(len(t.text.text) + len(t.prompt.text) for t in found.turns) <= 2 * 900 * show_row.MAX_TURNS
     assert found.num_turns == len(answers) and all(len(v) <= show_row.MAX_FACT_CHARS for _, v in found.facts)
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_browser_shows_rows_at_every_width(code: Store, tmp_path: Path) -> None:
     write_report(code)
     for width in (360, 500, 1000):
         seen = look(tmp_path / "code" / "report.html", width)
         assert seen["width"] <= width and seen["scripts"] == 0 and seen["fetched"] == []
-        assert "A look at the rows" in seen["headings"] and "Calls" in seen["headings"]
+        assert "Example rows" in seen["headings"] and "Calls" in seen["headings"]
 
 
 def test_a_row_is_shown_around_a_benchmark_only_where_it_was_rejected_for_it() -> None:
@@ -225,14 +225,14 @@ def test_a_row_is_shown_around_a_benchmark_only_where_it_was_rejected_for_it() -
         ("clean", {"kind": "decontaminate", "column": "output"}, spans),
         ("dedup", {"kind": "dedup"}, ["duplicate_of"]),
     ]
-    look = look_of(full_schema(payload, findings), stages)
+    look = layout_of(full_schema(payload, findings), stages)
     assert look is not None and {"output", "overlap_start"} <= set(look.columns)
     words = " ".join(f"word{n}" for n in range(2000))
     row = {"id": "a" * 32, "source_id": "s", "text": "short", "output": words, "overlap_item": "H/1"}
     row |= {"overlap_share": 0.9, "overlap_start": 9000}
-    there = shown({**row, "reject": "clean:overlap"}, look)
+    there = row_view({**row, "reject": "clean:overlap"}, look)
     assert there.parts[0].cut.is_cut_before and "word0 " not in there.parts[0].cut.text
     assert ("benchmark", "90% of H/1") in there.evidence
-    other = shown({**row, "reject": "dedup:duplicate", "duplicate_of": "f" * 32}, look)
+    other = row_view({**row, "reject": "dedup:duplicate", "duplicate_of": "f" * 32}, look)
     assert not any(part.cut.is_cut_before for part in other.parts)
     assert not any(name == "benchmark" for name, _ in other.evidence)

@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name=f"mill {EVIL}",
         description='"><img src=x onerror=alert(2)>',
         source={"items": items, "id_column": "slug"},
-        generator={"benchmark_hits": str(folder / "bench.jsonl")},
+        generator={"contamination": str(folder / "bench.jsonl")},
         stages=stages,
     )
     done = gristmill("produce", recipe, "--out", str(folder / "out"))
@@ -329,7 +329,7 @@ def test_lots_of_a_sample_are_spread(num_lots: int, num_wanted: int) -> None:
     assert lots[0] == 0 and (num_wanted == 1 or lots[-1] == num_lots - 1)
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium is installed (Debian: apt-get install chromium)")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium (Debian: apt-get install chromium)")
 def test_a_browser_shows_it_at_every_width(out: Path, tmp_path: Path) -> None:
     tell(out)
     write_report(open_store(str(out)))

@@ -78,7 +78,7 @@ def test_a_watcher_sees_a_run_to_its_end(tmp_path: Path) -> None:
     assert looks[-1]["totals"] == stored["totals"]
 
 
-@pytest.mark.skipif(not hasattr(os, "openpty"), reason="no pseudo-terminals here")
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs pseudo-terminals")
 def test_a_watcher_on_a_terminal_ends_at_ctrl_c(tmp_path: Path) -> None:
     store = far_run(tmp_path)
     stop = threading.Event()
@@ -139,7 +139,7 @@ def test_a_driver_elsewhere_is_told_by_its_last_sign_of_life(tmp_path: Path) -> 
     assert found["said"].startswith("running? (last sign of life 12 min")
     assert "running? (last sign of life 12 min" in gristmill("status", str(tmp_path)).stdout
     log = Events(store, "0" * 32, 1)
-    log.note("beat")
+    log.note("progress")
     log.flush()
     assert describe(str(tmp_path))["said"] == "running"
     store.delete(LEASE)
@@ -181,7 +181,7 @@ def test_a_view_tells_rates_engines_and_the_time_left(tmp_path: Path) -> None:
     log = Events(store, "0" * 32, 1)
     log.note("start", num_lots=0, num_asks=320, replicas=2, nodes=1)
     pulse = {"in_flight": {"making": 4, "ready": 1}, "engines_open": 1, "engines_loading": 1, "commit_lag_s": 2.5}
-    log.note("beat", **pulse, cost=0.25)
+    log.note("progress", **pulse, cost=0.25)
     log.flush()
     watcher = Watcher(store)
     watcher.look()

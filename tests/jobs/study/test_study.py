@@ -82,7 +82,7 @@ def test_another_study_in_the_same_place_is_refused(done: tuple[str, Path]) -> N
     assert other.returncode == 2 and "holds another study" in other.stderr and "n" in other.stderr
 
 
-@pytest.mark.skipif(browser() is None, reason="no Chromium")
+@pytest.mark.skipif(browser() is None, reason="needs Chromium")
 def test_the_page(done: tuple[str, Path]) -> None:
     seen = {width: look(done[1] / "report.html", width) for width in (1200, 400)}
     assert seen[1200]["heading"].startswith("small") and seen[400]["width"] <= 400

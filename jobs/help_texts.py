@@ -1,0 +1,159 @@
+"""Texts of `--help`: what each verb does, and commands to copy. `package:NAME` names files that come with Gristmill."""
+
+GRISTMILL = "Gristmill turns a Ray cluster into a mill for synthetic data."
+GRISTMILL_EXAMPLES = """\
+examples:
+  gristmill recipes
+  gristmill produce package:demo --out out/demo
+  gristmill produce package:demo --out s3://bucket/demo --set limits.asks=10000 --set cluster.replicas=8
+  gristmill status out/demo --watch
+  gristmill report out/demo
+  gristmill audit out/demo
+  gristmill pack out/demo --to out/demo-release
+  gristmill fit package:fit/adult-tabddpm --out out/adult-tabddpm
+  gristmill study package:gaussian-laws --out out/gaussian-laws
+
+`gristmill VERB --help` explains a verb. package:NAME names a recipe, study or mixture that comes with
+Gristmill, from any folder. To resume a command that was stopped, run it again; an output is never
+overwritten. S3 endpoint and keys come from the standard AWS settings (AWS_ENDPOINT_URL,
+AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY). GRISTMILL_LOG=json writes the log as JSON lines.
+
+On a cluster, set RAY_ADDRESS or submit a job:
+  ray job submit --working-dir . -- python -m gristmill produce package:demo --out s3://bucket/demo
+"""
+
+# verb: (description, examples)
+VERBS = {
+    "produce": (
+        """\
+Makes rows from a recipe, filters them, removes duplicates, and writes Parquet with the
+provenance of every row and the reason of every reject. Run the same command again to resume;
+the rows do not depend on where it was stopped.
+""",
+        """\
+examples:
+  gristmill produce package:demo --out out/demo --dry-run
+  gristmill produce package:demo --out out/demo
+  gristmill produce my-recipe.toml --out s3://bucket/corpus --set limits.kept_rows=100000
+""",
+    ),
+    "fit": (
+        """\
+Fits a model to the rows of [data] and writes it to --out. A recipe with generator kind "model"
+then samples from it. Run the same command again to resume from the last checkpoint.
+""",
+        """\
+examples:
+  gristmill fit package:fit/adult-copula --out out/adult-copula
+  gristmill fit package:fit/adult-mst --out out/adult-mst
+  gristmill produce package:adult-rows --out out/adult-rows --set generator.model=out/adult-mst
+""",
+    ),
+    "audit-privacy": (
+        """\
+Tests the privacy claim of a model. The recipe is fitted a second time, to rows and to canaries:
+made-up outliers, each included or left out by a fair coin. An attacker with access to the
+second model guesses, for its most confident canaries, whether each was included. Epsilon limits
+how many guesses can be right, so many right guesses prove that epsilon is large (Steinke, Nasr,
+Jagielski 2023). The second model is deleted; audit.json stays beside the first, and the page of
+`gristmill evaluate` shows it.
+
+A bound above the claim refutes the claim: the verb says so and exits with 1. A bound below it
+proves nothing.
+
+No privacy budget covers an audit on private rows. A private model is therefore audited on rows
+that it samples itself, unless --data names others: public rows of the same schema, or the
+private rows, if you keep audit.json secret. A model that claims nothing can be audited too; the
+result is the bound alone.
+""",
+        """\
+examples:
+  gristmill audit-privacy package:fit/adult-mst --out out/adult-mst
+  gristmill audit-privacy package:fit/adult-mst --out out/adult-mst --data package:adult/test
+  gristmill audit-privacy package:fit/adult-smote --out out/adult-smote --canaries 500
+
+A killed audit resumes with the same command, with the same canaries and coins. An audited model
+is not audited again unless you remove audit.json; re-running until the bound comes out low
+proves nothing.
+""",
+    ),
+    "evaluate": (
+        """\
+Compares synthetic rows with real ones: fidelity, diversity, utility and privacy of tables, and
+texts by n-grams, embeddings, perplexity and trained students. A table is a file, a folder,
+s3:// or package:NAME; PATH#train and PATH#holdout are the parts of a split.
+""",
+        """\
+examples:
+  gristmill evaluate out/adult-rows --real-train package:adult/train --real-holdout package:adult/test \\
+      --target income --schema package:schemas/adult --out out/adult-evaluation
+""",
+    ),
+    "study": (
+        """\
+Runs chains of generations, in which each model learns from rows of the one before, over a grid
+of regimes. Where a closed form is known, the measured curve is compared with it. Run the same
+command again to resume.
+""",
+        """\
+examples:
+  gristmill study package:gaussian-laws --out out/gaussian-laws --dry-run
+  gristmill study package:gaussian-laws --out out/gaussian-laws
+""",
+    ),
+    "status": (
+        """\
+Shows rows generated, kept and rejected by reason, tokens, cost, and whether the driver is
+alive.
+""",
+        """\
+examples:
+  gristmill status out/demo
+  gristmill status s3://bucket/demo --watch
+""",
+    ),
+    "audit": (
+        """\
+Reads an output again and checks it: unique ids, generated = kept + rejected, every duplicate
+names a kept row, checksums, and more. Exits with 1 if anything is wrong, and says what and
+where.
+""",
+        """\
+examples:
+  gristmill audit out/demo
+""",
+    ),
+    "recipes": (
+        """\
+Lists the recipes, studies and mixtures that come with Gristmill, with what they make, their
+paper and cost.
+""",
+        """\
+examples:
+  gristmill recipes
+  gristmill recipes textbook > my-recipe.toml
+""",
+    ),
+    "report": (
+        """\
+Writes report.html beside the shards: yield, rejects, speed, cost and example rows, as one
+self-contained page.
+""",
+        """\
+examples:
+  gristmill report out/demo
+""",
+    ),
+    "pack": (
+        """\
+Makes a release from a complete run or from a mixture: shuffled Parquet shards, a dataset card
+and Croissant metadata.
+""",
+        """\
+examples:
+  gristmill pack out/demo --to out/demo-release --shard-mb 256
+  gristmill pack out/demo --to out/demo-chat --format messages
+  gristmill pack mixtures/topics.toml --to out/topics-mixture
+""",
+    ),
+}
