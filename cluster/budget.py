@@ -1,4 +1,4 @@
-"""Device-seconds and money: what engines have cost over all starts, and when a budget is spent."""
+"""Device-seconds and cost of engines over all starts, checked against the budgets."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -7,7 +7,7 @@ from gristmill.cluster.spec import Limits
 
 
 class Spender(Protocol):
-    """A pool, as far as its cost goes."""
+    """The cost data of a pool."""
 
     price_per_device_hour: float | None
 
@@ -22,7 +22,7 @@ class Spender(Protocol):
 
 
 class Budget:
-    """Counts from what earlier starts have spent. A second of an engine counts once per device that it holds."""
+    """Adds to the totals of earlier starts. A second of an engine counts once per device that it holds."""
 
     def __init__(self, limits: Limits, pools: Sequence[Spender], device_s: float = 0.0, cost: float = 0.0) -> None:
         self.limits, self.pools = limits, pools
@@ -38,7 +38,7 @@ class Budget:
         return self._before["cost"] + sum(p.device_s * (p.price_per_device_hour or 0.0) / 3600 for p in self.pools)
 
     def _draining(self) -> dict[str, float]:
-        """About what it takes to finish the lots in flight."""
+        """Estimated spending until the lots in flight are finished."""
         drains = [(p.num_devices * p.mean_lot_s, p.price_per_device_hour or 0.0) for p in self.pools]
         return {"device_s": sum(d for d, _ in drains), "cost": sum(d * price / 3600 for d, price in drains)}
 
@@ -53,18 +53,18 @@ class Budget:
 
     @property
     def spent(self) -> str | None:
-        """The budget that is used up, None while there is some left."""
+        """The budget that is used up, else None."""
         return self._over({})
 
     @property
     def closing(self) -> str | None:
-        """The budget that the lots in flight will use up: no more of them should be begun."""
-        # Asked for every lot that is begun: without a budget no member is looked at.
+        """The budget that the lots in flight will use up, so that no further lot may start."""
+        # Called for every lot: without a budget it costs nothing.
         return self._over(self._draining()) if self.limits.budgets else None
 
     @property
     def share(self) -> float | None:
-        """Share of the tightest budget that is spent, None without a budget."""
+        """Spent share of the tightest budget; None without a budget."""
         if not self.limits.budgets:
             return None
         spent = {"device_s": self.device_s, "cost": self.cost}

@@ -1,4 +1,4 @@
-"""A Ray to run on: the cluster that an address names, the one around a Ray job, or a local one for this run."""
+"""Connects to Ray: the cluster at an address, the cluster of the enclosing Ray job, or a local Ray."""
 
 import logging
 import os
@@ -21,9 +21,9 @@ from gristmill.records.shipped import FOLDERS, SHIPPED
 logger = logging.getLogger(__name__)
 
 FLOORS = ("records", "engines", "stages", "evaluation", "generators", "cluster", "jobs")
-KNOCK_TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 10.0
 WORKER_ENV = {
-    # One core is one task: a thread pool inside a task would take its neighbours' cores.
+    # Ray gives a task one core: a thread pool in a task would use the cores of other tasks.
     "OMP_NUM_THREADS": "1",
     "NUMBA_NUM_THREADS": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -33,26 +33,26 @@ WORKER_ENV = {
 
 @contextmanager
 def connected(spec: ClusterSpec) -> Iterator[None]:
-    """Ray for the length of the block. A local Ray is stopped at the end; a cluster is only left.
+    """Connect to Ray during the block. At the end a local Ray is stopped; from a cluster the driver disconnects.
 
-    Raises UserError when the address answers to nothing.
+    Raises UserError when nothing answers at the address.
     """
     if ray.is_initialized():
-        yield  # the caller's own Ray, in a notebook or a test
+        yield  # the Ray of a notebook or a test
         return
     address = spec.address or os.environ.get("RAY_ADDRESS")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the run reports what matters, in one line
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the run reports errors itself, in one line
     if address:
-        _knock(address)
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+        _check_address(address)
+    log_options = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:
             logger.info(f"connecting to Ray at {address}")
             with _shipped_code() as modules:
                 env = {"env_vars": WORKER_ENV, **modules}
-                ray.init(address=address, namespace="gristmill", runtime_env=env, **quiet)
+                ray.init(address=address, namespace="gristmill", runtime_env=env, **log_options)
         else:
             logger.info("starting a local Ray")
             _keep_to_loopback()
@@ -61,7 +61,7 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
                 num_cpus=spec.num_cpus,
                 include_dashboard=False,
                 runtime_env={"env_vars": WORKER_ENV},
-                **quiet,
+                **log_options,
             )
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"Ray at {address}" if address else "a local Ray"
@@ -74,30 +74,30 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
 
 
 def _keep_to_loopback() -> None:
-    """Have a local Ray listen on loopback only: on Linux it would listen on every interface otherwise.
+    """Make a local Ray listen on loopback only. On Linux the default is every interface.
 
-    Ray reads the variable when it is imported, and its own processes inherit it.
+    Ray reads the variable at import, and its processes inherit it.
     """
     os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
     ray_constants.ENABLE_RAY_CLUSTER = False
 
 
-def _knock(address: str) -> None:
-    """Raise UserError when nothing listens at "host:port"; Ray itself would try for minutes."""
+def _check_address(address: str) -> None:
+    """Raise UserError when nothing listens at "host:port"; Ray would try for minutes."""
     host, sep, port = address.removeprefix("ray://").rpartition(":")
     if not sep or not port.isdigit():
         return
     try:
-        socket.create_connection((host, int(port)), KNOCK_TIMEOUT_S).close()
+        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
     except OSError as error:
         raise UserError(f"cannot reach Ray at {address} ({error}); check cluster.address and RAY_ADDRESS") from None
 
 
 @contextmanager
 def _shipped_code() -> Iterator[dict[str, object]]:
-    """`py_modules` with the package itself for the nodes; empty where the enclosing Ray job has shipped it already.
+    """`py_modules` with the package for the nodes; empty if the enclosing Ray job has shipped it.
 
-    A node unpacks each module into a folder of its own. So the floors of a checkout are first copied into one package.
+    A node unpacks each module into a separate folder, so the floors of a checkout are first copied into one package.
     """
     if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):
         yield {}

@@ -1,4 +1,4 @@
-"""The engines of a study: actors that outlive generations, and take over each one's weights."""
+"""The engines of a study: actors that serve all generations and load the weights of each."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from gristmill.engines.vllm import EngineDead
 from gristmill.engines.weight_reload import ReloadingEngine
 from gristmill.records.errors import UserError
 
-CALLS_AT_ONCE = 1000  # units that may wait for one engine
+MAX_CALLS = 1000  # units that may wait for one engine
 CLOSE_TIMEOUT_S = 20.0
 
 
 @ray.remote
-class Served:
-    """One engine; units take turns."""
+class EngineActor:
+    """One engine. Units use it in turn."""
 
     def __init__(self, spec: ModelSpec, max_retries: int) -> None:
         self._engine = ReloadingEngine(spec, max_retries)
@@ -28,15 +28,15 @@ class Served:
     async def num_waiting(self) -> int:
         return self._engine.num_waiting
 
-    async def texts(self, *asked: Any) -> list[str]:
-        return await self._engine.texts(*asked)
+    async def texts(self, *args: Any) -> list[str]:
+        return await self._engine.texts(*args)
 
     async def close(self) -> None:
         self._engine.close()
 
 
 class Engines:
-    """Handles of all engines, to be sent to units."""
+    """Handles of all engines, sent to units."""
 
     def __init__(self, actors: Sequence[Any]) -> None:
         self.actors = list(actors)
@@ -49,26 +49,26 @@ class Engines:
         seeds: Sequence[int],
         sampling: Mapping[str, Any],
     ) -> list[str]:
-        """What the model of `files` writes after each prompt, by the engine that has the fewest waiting.
+        """The completion of each prompt by the model of `files`, from the engine with the shortest queue.
 
-        Called in a unit's task. Raises UserError for asks that the engine refuses, RunFailed where it cannot serve the
-        model, and a Ray error when its process is lost again and again.
+        Runs in the task of a unit. Raises UserError for requests that the engine refuses, RunFailed when it cannot
+        serve the model, and a Ray error when its process is lost too often.
         """
         waiting = ray.get([actor.num_waiting.remote() for actor in self.actors])
         actor = self.actors[min(range(len(waiting)), key=lambda i: waiting[i])]
         try:
-            made: list[str] = ray.get(actor.texts.remote(files, args, prompts, seeds, sampling))
+            texts: list[str] = ray.get(actor.texts.remote(files, args, prompts, seeds, sampling))
         except ray.exceptions.RayTaskError as error:
             if isinstance(error.cause, UserError):
                 raise error.cause from None
-            if isinstance(error.cause, EngineDead | RuntimeError):  # it was started anew often enough
+            if isinstance(error.cause, EngineDead | RuntimeError):  # after all restarts
                 raise RunFailed(f"the engine cannot serve this model: {one_line(error.cause)}") from error
             raise
-        return made
+        return texts
 
 
 class EngineRoom:
-    """A context in which engines are there. Raises UserError where the cluster has no room for them and a unit."""
+    """A context with running engines. Raises UserError when the cluster has no room for the engines and one unit."""
 
     def __init__(self, use: EngineUse, num_cpus_of_unit: float) -> None:
         self.use, self._unit = use, num_cpus_of_unit
@@ -82,31 +82,31 @@ class EngineRoom:
             kv_cache_gb=use.kv_cache_gb, threads=use.threads, engine=dict(use.parallel), env=dict(use.env),
         )  # fmt: skip
         needs = spec.needs
-        there = ray.cluster_resources()
-        for name, wanted, had in (
-            ("CPUs", use.replicas * needs.num_cpus + self._unit, there.get("CPU", 0.0)),
-            ("GPUs", use.replicas * needs.num_gpus, there.get("GPU", 0.0)),
+        resources = ray.cluster_resources()
+        for name, required, available in (
+            ("CPUs", use.replicas * needs.num_cpus + self._unit, resources.get("CPU", 0.0)),
+            ("GPUs", use.replicas * needs.num_gpus, resources.get("GPU", 0.0)),
         ):
-            if wanted > had:
+            if required > available:
                 raise UserError(
-                    f"{use.replicas} engines and a unit need {wanted:g} {name}, the cluster has {had:g}: "
+                    f"{use.replicas} engines and a unit need {required:g} {name}, the cluster has {available:g}: "
                     f"lower [engines] or work.num_cpus, or add nodes"
                 )
         for _ in range(use.replicas):
-            options, group = placement_options(needs, CALLS_AT_ONCE)
+            options, group = placement_options(needs, MAX_CALLS)
             options |= {"max_restarts": use.max_retries, "max_task_retries": use.max_retries}
-            self._actors.append(Served.options(**options).remote(spec, use.max_retries))  # type: ignore[attr-defined]
+            self._actors.append(EngineActor.options(**options).remote(spec, use.max_retries))  # type: ignore[attr-defined]
             self._groups += [group] if group is not None else []
         try:
             ray.get([actor.num_waiting.remote() for actor in self._actors], timeout=use.start_timeout_s)
         except ray.exceptions.GetTimeoutError:
-            raise RunFailed(f"engines had no room for {use.start_timeout_s:.0f} s") from None
+            raise RunFailed(f"the cluster had no room for the engines for {use.start_timeout_s:.0f} s") from None
         except LOSSES as error:
             raise RunFailed(f"an engine cannot start: {one_line(error)}") from error
         return Engines(self._actors)
 
     def __exit__(self, *error: object) -> None:
-        """Close them (that frees the device, and vLLM's own children), then kill what is left."""
+        """Close the engines, which frees devices and the processes of vLLM, then kill the actors."""
         closing = [actor.close.remote() for actor in self._actors]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)

@@ -1,21 +1,21 @@
-"""Losses that are retried, and the error that ends a run."""
+"""Losses that the run retries, and the error that ends a run."""
 
 from concurrent.futures import Future
 from typing import Any
 
-from ray import exceptions as lost
+from ray import exceptions
 
 from gristmill.engines.vllm import EngineDead
 from gristmill.records.errors import UserError
 
 LOSSES = (
-    lost.RayActorError,
-    lost.WorkerCrashedError,
-    lost.NodeDiedError,
-    lost.ObjectLostError,
-    lost.OutOfMemoryError,
-    lost.LocalRayletDiedError,
-    lost.TaskCancelledError,
+    exceptions.RayActorError,
+    exceptions.WorkerCrashedError,
+    exceptions.NodeDiedError,
+    exceptions.ObjectLostError,
+    exceptions.OutOfMemoryError,
+    exceptions.LocalRayletDiedError,
+    exceptions.TaskCancelledError,
     EngineDead,
 )
 
@@ -24,15 +24,15 @@ MAX_LINES, MAX_CHARS = 3, 400
 
 
 class RunFailed(UserError):
-    """A run that stops before its end; names lot and stage. What is committed stays and can be resumed."""
+    """The run stops early; the message names lot and stage. Committed lots stay, and the run can be resumed."""
 
 
 class Loss(Exception):
-    """A worker, node or object was lost under a task; the same work may be given to another."""
+    """A worker, node or object was lost during a task; another worker can repeat the task."""
 
     def __init__(self, cause: BaseException) -> None:
         super().__init__(one_line(cause))
-        self.is_object = isinstance(cause, lost.ObjectLostError)  # the rows are gone, not only who worked on them
+        self.is_object = isinstance(cause, exceptions.ObjectLostError)  # the rows are lost, not only the worker
 
 
 def fetch(future: Future, lot: int, phase: str) -> Any:
@@ -42,7 +42,7 @@ def fetch(future: Future, lot: int, phase: str) -> Any:
     """
     try:
         return future.result()
-    except lost.RayTaskError as error:
+    except exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, LOSSES):
             raise Loss(cause) from error
@@ -51,12 +51,12 @@ def fetch(future: Future, lot: int, phase: str) -> Any:
         raise RunFailed(f"lot {lot}, {phase}: {type(cause).__name__}: {one_line(cause)}") from error
     except LOSSES as error:
         raise Loss(error) from error
-    except lost.RayError as error:
+    except exceptions.RayError as error:
         raise RunFailed(f"lot {lot}, {phase}: {type(error).__name__}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
-    """The telling lines of an error as one, cut to a readable length."""
+    """The first lines of an error, joined and cut to a readable length."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = "; ".join(lines[:MAX_LINES]) if lines else type(error).__name__
     return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 3]}..."

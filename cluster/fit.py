@@ -1,4 +1,4 @@
-"""A fit on the cluster: one actor where it fits, told and telling while it goes on, bounded retries when it is lost."""
+"""Runs a fit on the cluster: in one actor, with progress reports and a bounded number of retries."""
 
 import logging
 from collections.abc import Callable
@@ -15,18 +15,18 @@ from gristmill.records.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 0.25
+POLL_S = 0.25
 
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """`[train]` of a fit recipe: what the fit takes, and how it is kept."""
+    """`[train]` of a fit recipe: resources, checkpoints and retries of the fit."""
 
-    num_cpus: int = 1  # also the threads of its sums, so part of the model's identity
-    num_gpus: float = 0.0
-    memory_gb: float = 0.0
-    checkpoint_s: float = 60.0
-    max_retries: int = 3
+    num_cpus: int = 1  # CPU cores and threads of the fit; threads change sums, so this is identity of the model.
+    num_gpus: float = 0.0  # GPUs of the fit.
+    memory_gb: float = 0.0  # Memory reserved for the fit in GiB; 0: no reservation.
+    checkpoint_s: float = 60.0  # Seconds between two checkpoints.
+    max_retries: int = 3  # Retries of a fit that lost its worker.
 
     def __post_init__(self) -> None:
         if self.num_cpus < 1 or self.num_gpus < 0 or self.memory_gb < 0:
@@ -36,51 +36,53 @@ class TrainSpec:
 
 
 class Trainer:
-    """One fit. `run` works on a thread of its own; the other calls answer meanwhile."""
+    """One fit. `run` occupies one thread; the actor answers other calls meanwhile."""
 
     def __init__(self, fit: Fit) -> None:
         self.fit = fit
-        self.told: Told | None = None
+        self.latest: Told | None = None
         self.is_stopped = False
 
     def run(self) -> ModelCard | None:
-        """The card; None when it was asked to stop."""
+        """Run the fit; returns its card, or None after `stop`."""
 
-        def tell(told: Told) -> None:
-            self.told = told
+        def on_progress(progress: Told) -> None:
+            self.latest = progress
 
         try:
-            return self.fit.run(tell, lambda: self.is_stopped)
+            return self.fit.run(on_progress, lambda: self.is_stopped)
         except Stopped:
             return None
 
-    def look(self) -> Told | None:
-        return self.told
+    def progress(self) -> Told | None:
+        return self.latest
 
     def stop(self) -> None:
         self.is_stopped = True
 
 
-def train(fit: Fit, spec: TrainSpec, tell: Callable[[Told], None], is_stopped: Callable[[], bool]) -> ModelCard | None:
-    """Run `fit` on the cluster; None when it was stopped (it goes on from its checkpoint).
+def train(
+    fit: Fit, spec: TrainSpec, on_progress: Callable[[Told], None], is_stopped: Callable[[], bool]
+) -> ModelCard | None:
+    """Run `fit` on the cluster; None if it was stopped (it can resume from its checkpoint).
 
-    A lost worker or node is replaced `max_retries` times. Raises UserError when the fit itself cannot go on, and
-    RunFailed when workers are lost again and again or no node has room.
+    A lost worker or node is replaced `max_retries` times. Raises UserError when the fit cannot continue, and RunFailed
+    when workers are lost too often or when no node has room.
     """
     check_room(spec)
     num_lost = 0
     while True:
         try:
-            return _attempt(fit, spec, tell, is_stopped)
+            return _attempt(fit, spec, on_progress, is_stopped)
         except LOSSES as error:
             num_lost += 1
             if num_lost > spec.max_retries:
                 raise RunFailed(f"the fit's worker was lost {num_lost} times, last: {one_line(error)}") from error
-            logger.warning(f"the fit's worker was lost ({one_line(error)}); going on from the last checkpoint")
+            logger.warning(f"the fit's worker was lost ({one_line(error)}); continuing from the last checkpoint")
 
 
 def _attempt(
-    fit: Fit, spec: TrainSpec, tell: Callable[[Told], None], is_stopped: Callable[[], bool]
+    fit: Fit, spec: TrainSpec, on_progress: Callable[[Told], None], is_stopped: Callable[[], bool]
 ) -> ModelCard | None:
     threads = {name: str(spec.num_cpus) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
     options: dict[str, Any] = {
@@ -93,14 +95,14 @@ def _attempt(
     }
     trainer: Any = ray.remote(Trainer).options(**options).remote(fit)
     try:
-        result, asked, last = trainer.run.remote(), False, None
-        while not ray.wait([result], timeout=LOOK_EVERY_S)[0]:
-            told = ray.get(trainer.look.remote())
-            if told is not None and told != last:
-                last = told
-                tell(told)
-            if is_stopped() and not asked:
-                asked = True
+        result, stop_sent, last = trainer.run.remote(), False, None
+        while not ray.wait([result], timeout=POLL_S)[0]:
+            latest = ray.get(trainer.progress.remote())
+            if latest is not None and latest != last:
+                last = latest
+                on_progress(latest)
+            if is_stopped() and not stop_sent:
+                stop_sent = True
                 ray.get(trainer.stop.remote())
         card: ModelCard | None = ray.get(result)
         return card
@@ -116,12 +118,12 @@ def _attempt(
 
 
 def check_room(spec: TrainSpec) -> None:
-    """Raise UserError when no node is large enough; that would wait for ever."""
-    wanted = {"CPU": float(spec.num_cpus), "GPU": spec.num_gpus, "memory": spec.memory_gb * 2**30}
+    """Raise UserError when no node is large enough: the fit would wait forever."""
+    required = {"CPU": float(spec.num_cpus), "GPU": spec.num_gpus, "memory": spec.memory_gb * 2**30}
     nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    if not any(all(node.get(k, 0.0) >= v for k, v in wanted.items()) for node in nodes):
+    if not any(all(node.get(k, 0.0) >= v for k, v in required.items()) for node in nodes):
         most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
         raise UserError(
-            f"no node has room for the fit: it takes {spec.num_cpus} CPUs, {spec.num_gpus:g} GPUs and "
+            f"no node has room for the fit: it needs {spec.num_cpus} CPUs, {spec.num_gpus:g} GPUs and "
             f"{spec.memory_gb:g} GB; the largest of {len(nodes)} nodes has {most:g} CPUs. Lower [train] or add nodes"
         )

@@ -1,4 +1,4 @@
-"""Says that a cluster's head does not answer: Ray itself ends a driver whose head is lost without a word of ours."""
+"""Warns when the head of the cluster does not answer: Ray ends the driver later without such a message."""
 
 import logging
 import socket
@@ -10,16 +10,16 @@ import ray
 
 logger = logging.getLogger(__name__)
 
-LOOK_EVERY_S = 2.0
+POLL_S = 2.0
 TIMEOUT_S = 2.0
-NUM_MISSES = 2  # in a row; a busy head may miss one
+NUM_MISSES = 2  # in sequence; a busy head may miss one
 
 
 @contextmanager
 def watching(address: str) -> Iterator[None]:
-    """Knock at the head's control store for the length of the block, from a thread of its own.
+    """Connect to the head's control store every POLL_S during the block, on a thread.
 
-    Nothing is watched where it cannot be reached at the start: a proxy may stand before it.
+    Does nothing if the first connection fails: the head may be behind a proxy.
     """
     host, _, port = address.rpartition(":")
     if not (host and port.isdigit()):
@@ -27,29 +27,29 @@ def watching(address: str) -> Iterator[None]:
     if not _answers(address):
         yield
         return
-    over = threading.Event()
-    thread = threading.Thread(target=_watch, args=(address, over), name="headwatch", daemon=True)
+    stop = threading.Event()
+    thread = threading.Thread(target=_watch, args=(address, stop), name="head-monitor", daemon=True)
     thread.start()
     try:
         yield
     finally:
-        over.set()
+        stop.set()
         thread.join()
 
 
-def _watch(address: str, over: threading.Event) -> None:
+def _watch(address: str, stop: threading.Event) -> None:
     num_missed = 0
-    while not over.wait(LOOK_EVERY_S):
+    while not stop.wait(POLL_S):
         if _answers(address):
             if num_missed >= NUM_MISSES:
-                logger.warning(f"the Ray head at {address} answers again")
+                logger.info(f"the Ray head at {address} answers again")
             num_missed = 0
             continue
         num_missed += 1
         if num_missed == NUM_MISSES:
             logger.warning(
-                f"the Ray head at {address} does not answer; if it stays away Ray ends this driver within a minute or "
-                f"so. What is committed is safe: start the head again and run the same command"
+                f"the Ray head at {address} does not answer; if it stays down, Ray ends this driver within about a "
+                f"minute. Committed lots are safe: start the head again and run the same command"
             )
 
 

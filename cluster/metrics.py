@@ -1,7 +1,7 @@
-"""What a run tells Prometheus, by way of Ray's own metrics: every node's agent exports them, with `ray_` put before.
+"""Metrics of a run for Prometheus, through Ray's metrics: the agent of every node exports them with the prefix `ray_`.
 
-Counters count what this start of the driver has done; gauges are the state of now and vanish with the driver. Ray sends
-them on every `metrics_report_interval_ms` (10 s unless set) and once more when the driver ends.
+Counters cover this start of the driver. Gauges show the present state and disappear with the driver. Ray sends them
+every `metrics_report_interval_ms` (10 s by default) and once more when the driver ends.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,33 +9,33 @@ from dataclasses import dataclass, field
 
 from ray.util.metrics import Counter, Gauge
 
-# name: (what it says, the label that it has besides run and recipe)
+# name: (description, label besides run and recipe)
 COUNTERS: dict[str, tuple[str, str | None]] = {
     "gristmill_asks_total": ("Asks of committed lots", None),
     "gristmill_rows_total": ("Rows of committed lots: kept, or rejected as stage:reason", "verdict"),
     "gristmill_tokens_total": ("Tokens that the generator read and wrote, of committed lots", "direction"),
     "gristmill_kept_tokens_total": ("Tokens written in kept rows", None),
     "gristmill_lots_committed_total": ("Lots committed", None),
-    "gristmill_retries_total": ("Work done again after a loss, by what was lost", "kind"),
-    "gristmill_storage_errors_total": ("Requests that the store failed", "kind"),
+    "gristmill_retries_total": ("Work repeated after a loss, by what was lost", "kind"),
+    "gristmill_storage_errors_total": ("Failed requests to the store", "kind"),
     "gristmill_device_s_total": ("Device-seconds held by engines", None),
-    "gristmill_cost_total": ("Cost by the stated price of a device-hour", "currency"),
+    "gristmill_cost_total": ("Cost by the price of a device-hour", "currency"),
 }
 GAUGES: dict[str, tuple[str, str | None]] = {
     "gristmill_lots_in_flight": ("Lots between birth and commit", "phase"),
-    "gristmill_commit_lag_s": ("Age in seconds of the oldest lot that waits to be committed", None),
-    "gristmill_engine_tokens_per_s": ("Tokens that all engines write per second", None),
-    "gristmill_engine_share": ("That rate as a share of the stated raw speed of the engines", None),
+    "gristmill_commit_lag_s": ("Waiting time in seconds of the oldest processed lot", None),
+    "gristmill_engine_tokens_per_s": ("Tokens per second of all engines", None),
+    "gristmill_engine_share": ("That rate as a share of the raw speed of the engines", None),
     "gristmill_engines": ("Engines of the pool", "state"),
     "gristmill_index_bytes": ("Memory of the dedup index", None),
-    "gristmill_budget_share": ("Share of the budget that is spent", None),
+    "gristmill_budget_share": ("Spent share of the budget", None),
 }
 RUN_KEYS = ("run", "recipe")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """The numbers of one moment. Totals only ever grow; a gauge that is None is not exported."""
+    """The metrics at one time. Totals never fall. A gauge that is None is not exported."""
 
     asks: int = 0
     rows: Mapping[str, int] = field(default_factory=dict)  # by verdict: "kept" or "stage:reason"
@@ -52,14 +52,14 @@ class Sample:
     in_flight: Mapping[str, int] = field(default_factory=dict)  # lots by phase
     commit_lag_s: float = 0.0
     engine_tokens_per_s: float = 0.0
-    engine_share: float | None = None  # None: no raw speed is stated
+    engine_share: float | None = None  # None: no raw speed is configured
     engines_open: int = 0
     engines_loading: int = 0
     index_bytes: int = 0
     budget_share: float | None = None  # None: there is no budget
 
 
-Point = tuple[str, str, float]  # name, value of its own label ("" without one), number
+Point = tuple[str, str, float]  # name, value of its label ("" without a label), number
 
 
 def _totals(sample: Sample) -> Iterator[Point]:
@@ -93,9 +93,9 @@ def _levels(sample: Sample) -> Iterator[Point]:
 
 
 class Metrics:
-    """One run's metrics; make it when Ray is connected and `update` it about once a second.
+    """The metrics of one run. Create it after Ray is connected, and `update` it about once a second.
 
-    before: the totals that earlier starts of the driver have reached; they are not counted again.
+    before: the totals of earlier starts of the driver, which are not counted again.
     """
 
     def __init__(self, run: str, recipe: str, before: Sample | None = None) -> None:
@@ -106,28 +106,28 @@ class Metrics:
         self._gauges = {
             name: Gauge(name, text, _keys(label)).set_default_tags(tags) for name, (text, label) in GAUGES.items()
         }
-        self._told: dict[tuple[str, str], float] = {}  # totals that have been counted
-        self._lit: set[tuple[str, str]] = set()  # gauges that hold a number other than nothing
+        self._counted: dict[tuple[str, str], float] = {}  # totals so far
+        self._shown: set[tuple[str, str]] = set()  # gauges of the last update
         for name, value, number in _totals(before or Sample()):
-            self._told[name, value] = number
+            self._counted[name, value] = number
 
     def update(self, sample: Sample) -> None:
-        """Count the increase of every total since the last update, and set the gauges.
+        """Add the increase of every total since the last update, and set the gauges.
 
-        A total that falls (an engine was lost with what it had told) counts nothing until it is past its height.
-        A gauge that is no longer told, such as a phase without lots, goes to 0.
+        A total that falls, because an engine was lost, adds nothing until it exceeds its maximum. A gauge that is
+        absent from the sample, such as a phase without lots, is set to 0.
         """
         for name, value, number in _totals(sample):
-            rise = number - self._told.get((name, value), 0)
+            rise = number - self._counted.get((name, value), 0)
             if rise > 0:
                 self._counters[name].inc(rise, _tags(COUNTERS[name][1], value))
-                self._told[name, value] = number
+                self._counted[name, value] = number
         levels = {(name, value): number for name, value, number in _levels(sample)}
-        for name, value in self._lit - levels.keys():
+        for name, value in self._shown - levels.keys():
             self._gauges[name].set(0, _tags(GAUGES[name][1], value))
         for (name, value), number in levels.items():
             self._gauges[name].set(number, _tags(GAUGES[name][1], value))
-        self._lit = set(levels)
+        self._shown = set(levels)
 
 
 def _keys(label: str | None) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Needs against what the cluster has, before any engine starts."""
+"""Checks before any engine starts that the cluster has room for all pools."""
 
 import logging
 import time
@@ -15,18 +15,18 @@ POLL_S = 2.0
 
 
 def check_room(pools: Mapping[str, tuple[Needs, PoolSpec]], wait_s: float) -> None:
-    """Return when every pool and one core for the stages have room on the nodes that are alive.
+    """Return when the live nodes have room for every pool and one core for the stages.
 
-    An autoscaler is told what is wanted, and waited for, `wait_s` seconds. Raises UserError, naming the need, when
-    there is no room by then.
+    Requests nodes from an autoscaler and waits up to `wait_s` seconds. Raises UserError with the missing resources
+    when there is no room by then.
     """
-    end = time.monotonic() + wait_s
+    deadline = time.monotonic() + wait_s
     problem = _problem(pools)
     if problem and wait_s:
         logger.info(f"waiting up to {wait_s:.0f} s for nodes: {problem}")
         request_nodes([(needs, spec.replicas) for needs, spec in pools.values()])
         try:
-            while problem and time.monotonic() < end:
+            while problem and time.monotonic() < deadline:
                 time.sleep(POLL_S)
                 problem = _problem(pools)
         finally:
@@ -40,7 +40,7 @@ def _problem(pools: Mapping[str, tuple[Needs, PoolSpec]]) -> str | None:
     num_cpus = sum(n.get("CPU", 0) for n in nodes)
     if num_cpus < 1:
         return "it has no CPU to run the stages on; start it with at least one (--num-cpus)"
-    there = f"the nodes have {', '.join(sorted(describe(n) for n in nodes)[:8])}{', ...' if len(nodes) > 8 else ''}"
+    described = f"the nodes have {', '.join(sorted(describe(n) for n in nodes)[:8])}{', ...' if len(nodes) > 8 else ''}"
     taken: list[tuple[Needs, int]] = []
     for name, (needs, spec) in sorted(pools.items(), key=lambda p: -p[1][0].num_gpus):
         fits = num_fitting(needs, nodes, taken, spare_cpus=0)
@@ -49,11 +49,11 @@ def _problem(pools: Mapping[str, tuple[Needs, PoolSpec]]) -> str | None:
             if not num_fitting(needs, nodes, spare_cpus=0):
                 return (
                     f"no node can ever hold {'the generator' if name == 'generator' else name}, which takes {needs}; "
-                    f"{there}. Lower num_cpus, num_gpus or tensor_parallel_size, or add nodes that are large enough"
+                    f"{described}. Lower num_cpus, num_gpus or tensor_parallel_size, or add larger nodes"
                 )
             return (
-                f"{name}: {spec.replicas} engine(s) of {needs} are wanted and {fits} fit"
-                f"{' beside the other pools' if taken else ''}; {there}. Lower {key}, or add nodes"
+                f"{name}: {spec.replicas} engine(s) of {needs} are requested and {fits} fit"
+                f"{' beside the other pools' if taken else ''}; {described}. Lower {key}, or add nodes"
             )
         if not num_fitting(needs, nodes, [*taken, (needs, spec.replicas - 1)]):
             return (

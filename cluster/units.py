@@ -1,8 +1,7 @@
-"""Units of work that depend on one another, done on Ray: longest remaining chain first, each once, failures isolated.
+"""Runs dependent units of work on Ray: longest remaining chain first, each unit once, failures isolated.
 
-A unit is anything with `key`, `needs` (the key of the unit before it, or None) and `left` (how long its chain still
-is). `do` is called with a list of units in a worker; it leaves its result in a store, so that a unit that was done
-before, by anybody, costs a look.
+A unit has a `key`, `needs` (the key of the unit before it, or None) and `left` (the remaining length of its chain). A
+worker calls `do` with a list of units. `do` puts its results into a store, so a finished unit costs one look-up.
 """
 
 import heapq
@@ -19,7 +18,7 @@ from gristmill.cluster.spec import UnitSpec
 from gristmill.records.errors import UserError
 
 WAIT_S = 0.5
-TASKS_A_CORE = 4  # into which light units are bundled: few enough to cost nothing, enough to even out
+TASKS_PER_CORE = 4  # bundles of light units per core: few enough to be cheap, enough to balance the load
 
 
 class Unit(Protocol):
@@ -33,13 +32,13 @@ class Unit(Protocol):
 
 @dataclass
 class Progress:
-    """What is known while units are done."""
+    """The state of all units."""
 
     num_units: int
     done: set[str] = field(default_factory=set)
-    failed: dict[str, str] = field(default_factory=dict)  # key: why; those that needed a failed one included
+    failed: dict[str, str] = field(default_factory=dict)  # key: reason; includes the units that needed a failed unit
     seconds: float = 0.0  # of work, summed over units
-    going: list[str] = field(default_factory=list)  # keys of units that were handed to workers
+    going: list[str] = field(default_factory=list)  # keys of the units that workers are running
 
 
 def run_units(
@@ -47,14 +46,14 @@ def run_units(
     is_done: Callable[[Sequence[str]], set[str]],
     do: Callable[[Sequence[Any]], list[tuple[str, float, str | None]]],
     spec: UnitSpec,
-    tell: Callable[[Progress], None],
+    on_progress: Callable[[Progress], None],
     is_stopped: Callable[[], bool],
     threads: int = 1,
 ) -> Progress:
-    """Do all units; those with the same key once. `threads`: of the sums of each.
+    """Run all units; units with the same key run once. `threads`: OMP threads per unit.
 
-    `do` answers (key, seconds, why it failed or None) for each of its units. A unit whose worker is lost is tried
-    again `spec.max_retries` times. Raises RunFailed when a worker raises: what a unit cannot do, it answers.
+    `do` returns (key, seconds, reason of failure or None) for each of its units. A unit that loses its worker is
+    retried `spec.max_retries` times. Raises RunFailed when `do` raises: it should return failures.
     """
     waiting = {unit.key: unit for unit in units}
     progress = Progress(len(waiting))
@@ -71,38 +70,38 @@ def run_units(
     order = len(waiting)
     num_cores = int(ray.cluster_resources().get("CPU", 1)) or 1
     window = max(1, int(2 * num_cores / spec.num_cpus))
-    size = 1 if after else max(1, len(ready) // (num_cores * TASKS_A_CORE))
+    size = 1 if after else max(1, len(ready) // (num_cores * TASKS_PER_CORE))
     remote = ray.remote(_do).options(
         num_cpus=spec.num_cpus,
         num_gpus=spec.num_gpus,
         max_retries=0,
         runtime_env={"env_vars": {**WORKER_ENV, "OMP_NUM_THREADS": str(threads)}},
     )
-    going: dict[Any, list[Unit]] = {}
+    running: dict[Any, list[Unit]] = {}
     tries: dict[str, int] = defaultdict(int)
-    tell(progress)
-    while (ready and not is_stopped()) or going:
-        while ready and len(going) < window and not is_stopped():
+    on_progress(progress)
+    while (ready and not is_stopped()) or running:
+        while ready and len(running) < window and not is_stopped():
             bundle = [heapq.heappop(ready)[2] for _ in range(min(size, len(ready)))]
-            going[remote.remote(do, bundle)] = bundle
-        progress.going = [unit.key for bundle in going.values() for unit in bundle]
-        found, _ = ray.wait(list(going), timeout=WAIT_S)
-        for ref in found:
-            bundle = going.pop(ref)
-            for key, seconds, why in _answers(ref, bundle, tries, spec):
-                if why == AGAIN:
+            running[remote.remote(do, bundle)] = bundle
+        progress.going = [unit.key for bundle in running.values() for unit in bundle]
+        finished, _ = ray.wait(list(running), timeout=WAIT_S)
+        for ref in finished:
+            bundle = running.pop(ref)
+            for key, seconds, failure in _answers(ref, bundle, tries, spec):
+                if failure == AGAIN:
                     order += 1
                     heapq.heappush(ready, (-waiting[key].left, order, waiting[key]))
                     continue
-                if why is not None:
-                    _fail(progress, after, key, why)
+                if failure is not None:
+                    _fail(progress, after, key, failure)
                     continue
                 progress.done.add(key)
                 progress.seconds += seconds
                 for unit in after.pop(key, []):
                     order += 1
                     heapq.heappush(ready, (-unit.left, order, unit))
-        tell(progress)
+        on_progress(progress)
     return progress
 
 
@@ -120,14 +119,14 @@ def _answers(
         answers: list[tuple[str, float, str | None]] = ray.get(ref)
         return answers
     except LOSSES as error:
-        told: list[tuple[str, float, str | None]] = []
+        losses: list[tuple[str, float, str | None]] = []
         for unit in bundle:
             tries[unit.key] += 1
             is_over = tries[unit.key] > spec.max_retries
-            told.append((unit.key, 0.0, f"its worker was lost {tries[unit.key]} times" if is_over else AGAIN))
-        if not told:
+            losses.append((unit.key, 0.0, f"its worker was lost {tries[unit.key]} times" if is_over else AGAIN))
+        if not losses:
             raise RunFailed(one_line(error)) from error
-        return told
+        return losses
     except ray.exceptions.RayTaskError as error:
         cause = error.cause
         if isinstance(cause, UserError):
@@ -135,8 +134,8 @@ def _answers(
         raise RunFailed(f"a unit failed: {type(cause).__name__}: {one_line(cause)}") from error
 
 
-def _fail(progress: Progress, after: dict[str, list[Unit]], key: str, why: str) -> None:
-    """Give up the unit and all that come after it."""
-    progress.failed[key] = why
+def _fail(progress: Progress, after: dict[str, list[Unit]], key: str, reason: str) -> None:
+    """Mark the unit and all units that depend on it as failed."""
+    progress.failed[key] = reason
     for unit in after.pop(key, []):
-        _fail(progress, after, unit.key, f"the unit before it failed: {why}")
+        _fail(progress, after, unit.key, f"the unit before it failed: {reason}")

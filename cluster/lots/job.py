@@ -113,9 +113,9 @@ def measure_progress(
         in_flight[steps[lot.step].name if lot.phase == "running" else lot.phase] += 1
         if lot.phase in READY_PHASES:
             oldest = min(oldest, lot.times["processed"])
-    made, tokens_per_s, share = (0, 0), 0.0, None
+    produced, tokens_per_s, share = (0, 0), 0.0, None
     if job.pooled:
-        made, tokens_per_s, num_open = pools[0].made, pools[0].tokens_per_s, pools[0].num_open
+        produced, tokens_per_s, num_open = pools[0].progress, pools[0].tokens_per_s, pools[0].num_open
         share = tokens_per_s / (job.spec.tokens_per_s * num_open) if job.spec.tokens_per_s and num_open else None
     return Progress(
         totals,
@@ -125,7 +125,7 @@ def measure_progress(
         dict(retries),
         dict(busy_s),
         index_bytes,
-        *made,
+        *produced,
         tokens_per_s,
         share,
         now - oldest,

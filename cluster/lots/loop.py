@@ -198,7 +198,7 @@ class LotLoop:
             step.pool.finished(lot.member, lot.number)
             lot.member = None
             if lot.quarantine:
-                lot.quarantine.made(lot.output_ref)
+                lot.quarantine.finished(lot.output_ref)
                 if lot.quarantine.is_done:
                     step.pool.release(lot.number)
                 return self._wait_for_room(lot)  # for the next span, or for the join

@@ -36,7 +36,7 @@ class Quarantine:
         """Rows [start, stop) to generate next, alone on an engine."""
         return self.todo[0]
 
-    def made(self, ref: Any) -> None:
+    def finished(self, ref: Any) -> None:
         """Note that the first span has been generated."""
         start, _ = self.todo.popleft()
         self.parts.append((start, ref))

@@ -1,4 +1,4 @@
-"""A replica as the driver sees it, and what replicas answer."""
+"""The driver's record of a replica, and the answers of replicas."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,28 +10,28 @@ from gristmill.cluster.errors import LOSSES
 
 @dataclass
 class Member:
-    """A replica as the driver sees it."""
+    """The driver's record of a replica. Times are monotonic seconds."""
 
-    number: int  # of its slot
+    number: int  # of its slot in the pool
     actor: Any
     group: Any  # its placement group, if any
-    placing: Any  # reference to the running where(), None once it has a node
-    opening: Any  # reference to the running open(), None once it is open
-    since: float
+    node_ref: Any  # running call of where(), None once the replica has a node
+    open_ref: Any  # running call of open(), None once the replica is open
+    started_at: float
     node: str | None = None
-    placed: float | None = None  # when it got its node, and began to cost
-    lots: dict[int, float] = field(default_factory=dict)  # in flight, and since when
+    placed_at: float | None = None  # when it got its node; device-seconds count from here
+    lots: dict[int, float] = field(default_factory=dict)  # lots in flight, with their start times
     num_lost: int = 0  # engines of this slot that were lost since one of them finished a lot
-    asking: Any = None  # reference to the running progress(), if any
-    made: tuple[int, int] = (0, 0)  # asks and tokens when it last told
-    moved: float = 0.0  # when it was last seen to get on, or got its first lot
-    alone: int | None = None  # the one lot that it is reserved for
-    leaving: bool = False  # its node drains: it gets no more lots
-    blame: str | None = None  # why its loss counts against the asks that it held; None: its node is gone
+    progress_ref: Any = None  # running call of progress(), if any
+    progress: tuple[int, int] = (0, 0)  # finished asks and generated tokens, as of its last answer
+    advanced_at: float = 0.0  # when it last made progress, or got its first lot
+    reserved_for: int | None = None  # the only lot that it accepts
+    is_leaving: bool = False  # its node drains: it gets no more lots
+    blame: str | None = None  # why its loss counts against its asks; None: its node is lost
 
 
 def answers(refs: list[Any]) -> list[tuple[int, int] | BaseException]:
-    """The value of every finished call, or how its replica was lost; one fetch for all where none was."""
+    """The value of every finished call, or the error of a lost replica. Without losses, one fetch is enough."""
     try:
         return ray.get(refs)
     except LOSSES:

@@ -1,4 +1,4 @@
-"""Where engines fit: the nodes that are there, without those that drain."""
+"""Finds room for engines on the nodes that are alive and do not drain."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ Resources = dict[str, float]
 
 
 def draining_nodes() -> set[str]:
-    """Ids of nodes that are to go: preempted, scaled down or drained by an operator."""
+    """Ids of nodes that will stop: preempted, scaled down or drained by an operator."""
     return set(state.get_draining_nodes())
 
 
-def live_nodes(but: set[str] | frozenset[str] = frozenset()) -> dict[str, Resources]:
-    """Resources of the nodes that are alive, by node id."""
-    return {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in but}
+def live_nodes(excluded: set[str] | frozenset[str] = frozenset()) -> dict[str, Resources]:
+    """Resources of the live nodes, by node id."""
+    return {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"] and n["NodeID"] not in excluded}
 
 
 def is_alive(node: str) -> bool:
@@ -28,9 +28,9 @@ def is_alive(node: str) -> bool:
 def num_fitting(
     needs: Needs, nodes: Sequence[Resources], taken: Sequence[tuple[Needs, int]] = (), spare_cpus: float = 1.0
 ) -> int:
-    """How many replicas fit beside `taken` (needs and count of other pools), with `spare_cpus` left for the stages.
+    """How many replicas fit in addition to `taken` (needs and count of other pools), with `spare_cpus` left for stages.
 
-    First fit, the largest needs first, as good as a scheduler that does not move what it has placed.
+    First fit, largest needs first, like a scheduler that never moves actors.
     """
     free = [dict(node) for node in nodes]
     for other, count in sorted(taken, key=lambda t: -t[0].num_gpus):
@@ -46,7 +46,7 @@ def num_fitting(
 
 
 def _put(needs: Needs, free: list[Resources]) -> bool:
-    """Take one replica's bundles from `free`; all or nothing."""
+    """Take the bundles of one replica from `free`, all or none; returns whether they fit."""
     taken: list[tuple[Resources, Resources]] = []
     for bundle in needs.bundles:
         node = next((n for n in free if all(n.get(k, 0.0) >= v for k, v in bundle.items())), None)
@@ -62,9 +62,9 @@ def _put(needs: Needs, free: list[Resources]) -> bool:
 
 
 def request_nodes(pools: Sequence[tuple[Needs, int]]) -> None:
-    """Tell an autoscaler, if the cluster has one, to have room for so many replicas and a core for the stages.
+    """Request room for these replicas and one core for the stages from an autoscaler, if the cluster has one.
 
-    A request stands until the next one, and keeps nodes that cost: `request_nodes([])` takes it back.
+    A request holds until the next call and keeps paid nodes alive. `request_nodes([])` withdraws it.
     """
     bundles = [bundle for needs, number in pools for _ in range(number) for bundle in needs.bundles]
     request_resources(bundles=[*bundles, {"CPU": 1.0}] if bundles else [])

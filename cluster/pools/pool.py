@@ -1,4 +1,4 @@
-"""Pools: long-lived actors that hold one engine each and outlive lots."""
+"""A pool: long-lived actors that hold one engine each and serve many lots."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -16,17 +16,17 @@ from gristmill.engines.needs import Needs
 
 CLOSE_TIMEOUT_S = 20.0
 RESIZE_S = 3.0
-ASK_S = 1.0  # between two questions to a replica how far it is
-ASKS_PER_S = 20.0  # of all replicas together
-RATE_OVER_S = 30.0
+PROGRESS_S = 1.0  # between two progress calls to a replica
+PROGRESS_PER_S = 20.0  # progress calls to all replicas
+RATE_S = 30.0  # the period of the token rate
 CRASH, HANG = "engine_crash", "engine_hang"
 
 
 class Pool:
-    """Engines between a minimum and a maximum; hands each lot to the open engine with the fewest, replaces the dead.
+    """Keeps a number of engines, gives each lot to the open engine with the fewest lots, and replaces lost engines.
 
-    Raises RunFailed when an engine cannot be opened, or one slot's engines die again and again without finishing a lot
-    (counted by slot: a node that takes eight engines with it has killed each of them once).
+    Raises RunFailed when an engine cannot open, or when the engines of one slot are lost repeatedly without a finished
+    lot. Losses count by slot: the loss of a node with eight engines counts once for each.
     """
 
     def __init__(
@@ -44,46 +44,45 @@ class Pool:
             spec.price_per_device_hour if spec.price_per_device_hour is not None else cluster.price_per_device_hour
         )
         self.members: list[Member] = []
-        self.others: Sequence[Pool] = ()  # the other pools of the run, which take room too
+        self.others: Sequence[Pool] = ()  # the other pools of the run, which also need room
         self.worker_ref: Any = None
         self.mean_lot_s = 0.0
         self.num_open = 0
-        self._is_full = False  # nobody had room, and nothing has changed since: asked for every lot that waits
-        self._device_s = 0.0  # of replicas that are gone
-        self._placed = (0, 0.0)  # replicas that hold their devices: how many, and the sum of the times since when
-        self._gone = (0, 0)  # made by replicas that are gone
+        self._is_full = False  # cached for `room`, which every waiting lot calls
+        self._past_device_s = 0.0  # of removed replicas
+        self._placed = (0, 0.0)  # replicas that hold devices: their number, and the sum of their start times
+        self._past_progress = (0, 0)  # of removed replicas
         self._next_number = 0
-        self._asked = self._resized = 0.0
-        self._stood_at = time.monotonic()  # when an engine was last up
-        self._marks: list[tuple[float, int]] = []
+        self._polled_progress = self._resized = 0.0
+        self._last_open = time.monotonic()  # when an engine was last open
+        self._token_marks: list[tuple[float, int]] = []  # (time, tokens)
 
     def start(self) -> None:
         self.worker_ref = ray.put(self.worker)
-        self._stood_at = time.monotonic()
+        self._last_open = time.monotonic()
         for _ in range(self.target()):
             self._add()
 
     # Width
 
     def target(self) -> int:
-        """How many replicas there should be now: never so many that the stages have no core left, also when nodes are
-        lost on the way."""
+        """The number of replicas that fit now and leave one core for the stages, up to `max_replicas`."""
         taken = [(p.needs, max(p.spec.replicas, len(p.members))) for p in self.others]
         room = num_fitting(self.needs, list(live_nodes(draining_nodes()).values()), taken)
         return min(room, self.spec.max_replicas or self.spec.replicas)
 
     @property
     def width(self) -> int:
-        """Replicas that take lots, or soon will."""
-        return sum(not m.leaving for m in self.members)
+        """Number of replicas that accept lots, or will once they are open."""
+        return sum(not m.is_leaving for m in self.members)
 
     def _resize(self) -> None:
-        leaving = draining_nodes()
+        draining = draining_nodes()
         for member in list(self.members):
-            if member.node in leaving and not member.leaving:
-                member.leaving = True
+            if member.node in draining and not member.is_leaving:
+                member.is_leaving = True
                 self.note("engine", pool=self.name, replica=member.number, state="leaving", why="its node drains")
-            if member.leaving and not member.lots:
+            if member.is_leaving and not member.lots:
                 self._remove(member, "left")
         target = self.target()
         while self.width < target:
@@ -91,7 +90,7 @@ class Pool:
         for member in [m for m in self.members if m.node is None][::-1]:
             if self.width <= target:
                 break
-            self._remove(member, "left")  # it waits for room that has gone
+            self._remove(member, "left")  # the room that it waits for is gone
 
     def _add(self, number: int | None = None, num_lost: int = 0) -> Member:
         if number is None:
@@ -106,12 +105,13 @@ class Pool:
         return member
 
     def _remove(self, member: Member, state: str, why: str | None = None) -> None:
-        if member.placed is not None:
-            self._device_s += self.needs.num_devices * (time.monotonic() - member.placed)
-            self._placed = self._placed[0] - 1, self._placed[1] - member.placed
-        self.num_open -= member.opening is None
+        if member.placed_at is not None:
+            self._past_device_s += self.needs.num_devices * (time.monotonic() - member.placed_at)
+            self._placed = self._placed[0] - 1, self._placed[1] - member.placed_at
+        self.num_open -= member.open_ref is None
         self._is_full = False
-        self._gone = self._gone[0] + member.made[0], self._gone[1] + member.made[1]
+        asks, tokens = self._past_progress
+        self._past_progress = asks + member.progress[0], tokens + member.progress[1]
         ray.kill(member.actor)
         if member.group is not None:
             remove_placement_group(member.group)
@@ -121,18 +121,18 @@ class Pool:
     # Life
 
     def poll(self) -> None:
-        """Note engines that came up, got on, hang or must go; raise for one that cannot open."""
+        """Update all engines and the width of the pool. Raises RunFailed for an engine that cannot open."""
         now = time.monotonic()
         self._poll_opening(now)
-        if now - self._asked > max(ASK_S, len(self.members) / ASKS_PER_S):
-            self._asked = now
+        if now - self._polled_progress > max(PROGRESS_S, len(self.members) / PROGRESS_PER_S):
+            self._polled_progress = now
             self._poll_progress(now)
         if now - self._resized > RESIZE_S:
             self._resized = now
             self._resize()
         if self.num_open:
-            self._stood_at = now
-        elif now - self._stood_at > self.cluster.start_timeout_s:
+            self._last_open = now
+        elif now - self._last_open > self.cluster.start_timeout_s:
             raise RunFailed(
                 f"{self.name}: no engine was up for {self.cluster.start_timeout_s:.0f} s; look at the logs of its "
                 f"actors, check that the cluster has room for one, or raise cluster.start_timeout_s"
@@ -140,30 +140,30 @@ class Pool:
 
     def _poll_opening(self, now: float) -> None:
         self._poll_placing(now)
-        opening = {m.opening: m for m in self.members if m.opening is not None}
+        opening = {m.open_ref: m for m in self.members if m.open_ref is not None}
         if not opening:
             return
         for ref in ray.wait(list(opening), num_returns=len(opening), timeout=0)[0]:
             self._opened(opening[ref], now)
 
     def _poll_placing(self, now: float) -> None:
-        placing = {m.placing: m for m in self.members if m.placing is not None}
+        placing = {m.node_ref: m for m in self.members if m.node_ref is not None}
         done = ray.wait(list(placing), num_returns=len(placing), timeout=0)[0] if placing else []
         for ref in done:
             member = placing[ref]
-            member.placing = None
+            member.node_ref = None
             try:
-                member.node, member.placed = ray.get(ref), now
+                member.node, member.placed_at = ray.get(ref), now
                 self._placed = self._placed[0] + 1, self._placed[1] + now
             except ray.exceptions.RayError:
-                continue  # its open() fails too, and tells
+                continue  # its open() fails with the same error
 
     def _opened(self, member: Member, now: float) -> None:
         try:
-            ray.get(member.opening)
-            member.opening, member.moved = None, now
+            ray.get(member.open_ref)
+            member.open_ref, member.advanced_at = None, now
             self.num_open, self._is_full = self.num_open + 1, False
-            seconds = round(now - member.since, 2)
+            seconds = round(now - member.started_at, 2)
             self.note("engine", pool=self.name, replica=member.number, state="open", node=member.node, seconds=seconds)
         except ray.exceptions.RayTaskError as error:
             raise RunFailed(
@@ -177,79 +177,80 @@ class Pool:
             ) from error
 
     def _poll_progress(self, now: float) -> None:
-        answered = {m.asking: m for m in self.members if m.asking is not None}
-        done = ray.wait(list(answered), num_returns=len(answered), timeout=0)[0] if answered else []
-        for member, made in zip((answered[ref] for ref in done), answers(done)):
-            member.asking = None
-            if not isinstance(made, tuple):
-                if not member.lots and member in self.members:  # else its lots tell of the loss
-                    self._replace(member, one_line(made))
-            elif made != member.made:
-                member.made, member.moved = made, now
+        calls = {m.progress_ref: m for m in self.members if m.progress_ref is not None}
+        done = ray.wait(list(calls), num_returns=len(calls), timeout=0)[0] if calls else []
+        for member, progress in zip((calls[ref] for ref in done), answers(done)):
+            member.progress_ref = None
+            if not isinstance(progress, tuple):
+                if not member.lots and member in self.members:  # otherwise its lots report the loss
+                    self._replace(member, one_line(progress))
+            elif progress != member.progress:
+                member.progress, member.advanced_at = progress, now
         for member in list(self.members):
-            if member.opening is not None:
+            if member.open_ref is not None:
                 continue
-            if member.asking is None:
-                member.asking = member.actor.progress.remote()
-            if member.lots and now - member.moved > self.cluster.stall_timeout_s:
-                self._hang(member)
-        self._marks = [m for m in self._marks if now - m[0] < RATE_OVER_S] + [(now, self.made[1])]
+            if member.progress_ref is None:
+                member.progress_ref = member.actor.progress.remote()
+            if member.lots and now - member.advanced_at > self.cluster.stall_timeout_s:
+                self._kill_hung(member)
+        marks = [mark for mark in self._token_marks if now - mark[0] < RATE_S]
+        self._token_marks = [*marks, (now, self.progress[1])]
 
-    def _hang(self, member: Member) -> None:
-        """Its calls fail with it, and the lots tell."""
-        member.blame, member.moved = HANG, time.monotonic()
+    def _kill_hung(self, member: Member) -> None:
+        """Kill a hung engine. Its calls fail, and its lots report the loss."""
+        member.blame, member.advanced_at = HANG, time.monotonic()
         ray.kill(member.actor)
 
     @property
-    def made(self) -> tuple[int, int]:
-        """(asks, tokens_out) made so far by all engines, as they last told."""
-        asks = sum(m.made[0] for m in self.members)
-        return self._gone[0] + asks, self._gone[1] + sum(m.made[1] for m in self.members)
+    def progress(self) -> tuple[int, int]:
+        """(finished asks, generated tokens) of all engines, as of their last answers."""
+        asks, tokens = self._past_progress
+        return asks + sum(m.progress[0] for m in self.members), tokens + sum(m.progress[1] for m in self.members)
 
     @property
     def tokens_per_s(self) -> float:
-        """Over the last half minute."""
-        if len(self._marks) < 2:
+        """Token rate over the last RATE_S seconds."""
+        if len(self._token_marks) < 2:
             return 0.0
-        (start, before), (stop, after) = self._marks[0], self._marks[-1]
+        (start, before), (stop, after) = self._token_marks[0], self._token_marks[-1]
         return max(0, after - before) / max(stop - start, 1e-9)
 
     # Lots
 
     def room(self) -> Member | None:
-        """The open engine with the fewest lots, None when all are full."""
+        """The open engine with the fewest lots, None if all are full."""
         if self._is_full:
             return None
-        most = self.spec.lots_per_replica
-        free = [m for m in self._usable() if m.alone is None and len(m.lots) < most]
+        max_lots = self.spec.lots_per_replica
+        free = [m for m in self._usable() if m.reserved_for is None and len(m.lots) < max_lots]
         self._is_full = not free
         return min(free, key=lambda m: len(m.lots), default=None)
 
     def room_alone(self, lot: int) -> Member | None:
-        """An engine reserved for one lot, once it is empty; None while there is none."""
+        """An engine that is reserved for this lot and empty; None until one is."""
         usable = self._usable()
-        mine = next((m for m in usable if m.alone == lot), None)
-        if mine is None:
-            mine = min((m for m in usable if m.alone is None), key=lambda m: len(m.lots), default=None)
-            if mine is None:
+        member = next((m for m in usable if m.reserved_for == lot), None)
+        if member is None:
+            member = min((m for m in usable if m.reserved_for is None), key=lambda m: len(m.lots), default=None)
+            if member is None:
                 return None
-            mine.alone = lot
-        return None if mine.lots else mine
+            member.reserved_for = lot
+        return None if member.lots else member
 
     def release(self, lot: int) -> None:
-        """The engine reserved for this lot, if any, takes others again."""
+        """End the reservation of an engine for this lot, if any."""
         for member in self.members:
-            if member.alone == lot:
-                member.alone, self._is_full = None, False
+            if member.reserved_for == lot:
+                member.reserved_for, self._is_full = None, False
 
     def _usable(self) -> list[Member]:
-        return [m for m in self.members if m.opening is None and not m.leaving and m.blame is None]
+        return [m for m in self.members if m.open_ref is None and not m.is_leaving and m.blame is None]
 
     def submit(self, member: Member, lot: int, batch_ref: Any, start: int, stop: int) -> tuple[Any, Any]:
-        """References to the made rows [start, stop), and to the small answer that says that they are there."""
+        """References to the generated rows [start, stop) and to their number, which is small and signals the end."""
         now = time.monotonic()
         if not member.lots:
-            member.moved = now
+            member.advanced_at = now
         member.lots[lot] = now
         return member.actor.make.remote(batch_ref, start, stop)
 
@@ -257,27 +258,27 @@ class Pool:
         seconds = time.monotonic() - member.lots.pop(lot)
         self.mean_lot_s += (seconds - self.mean_lot_s) * (0.2 if self.mean_lot_s else 1.0)
         member.num_lost, self._is_full = 0, False
-        member.moved = time.monotonic()
+        member.advanced_at = time.monotonic()
 
     def remove_lot(self, member: Member, lot: int) -> None:
-        """A lot is gone from an engine that lives: what it was to read was lost."""
+        """Remove a lot, whose input was lost, from a live engine."""
         member.lots.pop(lot, None)
         self._is_full = False
 
     def lose(self, member: Member, lot: int, why: str) -> str | None:
-        """A lot was lost with its engine, which is replaced unless an earlier lot's loss has done so already.
+        """Note that a lot was lost with its engine, and replace the engine unless another lot's loss has done so.
 
-        Returns "engine_crash" or "engine_hang" when the lot's asks may be at fault, None when the node is gone.
+        Returns "engine_crash" or "engine_hang" if the asks of the lot may be at fault, None if the node is lost.
         """
         self.remove_lot(member, lot)
         if member in self.members:
             if member.blame is None and member.node and is_alive(member.node):
                 member.blame = CRASH
-            self._replace(member, why, counts=member.alone is None)
+            self._replace(member, why, counts=member.reserved_for is None)
         return member.blame
 
     def _replace(self, member: Member, why: str, counts: bool = True) -> None:
-        """`counts`: not when a suspect lot was alone with it, which is bounded by itself."""
+        """`counts`: whether the loss counts against the slot. Quarantine bounds the losses under a suspect lot."""
         if counts and member.num_lost >= self.cluster.max_retries:
             raise RunFailed(
                 f"{self.name}: an engine died {member.num_lost + 1} times in a row without finishing a lot; "
@@ -286,23 +287,23 @@ class Pool:
         self._remove(member, "lost", why)
         if self.width < self.target():
             new = self._add(member.number, member.num_lost + counts)
-            new.alone = member.alone
+            new.reserved_for = member.reserved_for
 
     # Cost
 
     @property
     def num_devices(self) -> float:
-        """Devices held now."""
+        """Devices held at present."""
         return self.needs.num_devices * self._placed[0]
 
     @property
     def device_s(self) -> float:
-        """Device-seconds so far, from the moment that a replica has its node: loading costs as much as working."""
+        """Device-seconds so far, counted from the placement of a replica: loading costs as much as work."""
         count, since = self._placed
-        return self._device_s + self.needs.num_devices * (count * time.monotonic() - since)
+        return self._past_device_s + self.needs.num_devices * (count * time.monotonic() - since)
 
     def stop(self) -> None:
-        """Close every engine (that frees the device, and vLLM's own children), then kill what is left."""
+        """Close every engine, which frees devices and the processes of vLLM, then kill the actors."""
         closing = [m.actor.close.remote() for m in self.members]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)

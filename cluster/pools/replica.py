@@ -13,7 +13,7 @@ from gristmill.stages.contract import Stage
 
 
 class Worker(Protocol):
-    """What a replica holds: a generator, or a stage with an engine of its own."""
+    """The content of a replica: a generator, or a stage with its engine."""
 
     def open(self) -> None: ...
 
@@ -28,7 +28,7 @@ class Worker(Protocol):
 
 
 class StageWorker:
-    """A stage as what a replica holds."""
+    """A stage as the content of a replica."""
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
@@ -58,13 +58,13 @@ class StageWorker:
 
 @ray.remote
 class Replica:
-    """One engine. Its calls are async programs on one event loop, so several lots share the engine's batch."""
+    """One engine. Its calls run on one event loop, so several lots share the batch of the engine."""
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
 
     async def where(self) -> str:
-        """The id of its node."""
+        """Id of its node."""
         return ray.get_runtime_context().get_node_id()
 
     async def open(self) -> None:
@@ -72,9 +72,9 @@ class Replica:
 
     @ray.method(num_returns=2)
     async def make(self, batch: SourceLot | pa.RecordBatch, start: int, stop: int) -> tuple[pa.RecordBatch, int]:
-        """Rows [start, stop) made, and apart from them (so that the driver need not fetch rows) their number."""
-        made = await self.worker.make(ask_batch(batch).slice(start, stop - start))
-        return made, made.num_rows
+        """The generated rows [start, stop) and, as a separate object, their number: the driver never fetches rows."""
+        rows = await self.worker.make(ask_batch(batch).slice(start, stop - start))
+        return rows, rows.num_rows
 
     async def progress(self) -> tuple[int, int]:
         return self.worker.progress
@@ -84,9 +84,9 @@ class Replica:
 
 
 def placement_options(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any], PlacementGroup | None]:
-    """Options of a replica's actor, and the placement group that they name where it takes several GPUs.
+    """Options of the actor of a replica, and its placement group if it needs several GPUs.
 
-    The group reserves all of them at once, so that two replicas never wait for each other's last GPU.
+    The group reserves all GPUs at once, so that two replicas never wait for each other.
     """
     options: dict[str, Any] = {
         "num_cpus": needs.num_cpus,
@@ -109,10 +109,10 @@ def placement_options(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any
 def join_task(
     worker: list, batch: SourceLot | pa.RecordBatch, parts: list[tuple[int, Any]], refused: dict[int, str]
 ) -> tuple[pa.RecordBatch, int]:
-    """A lot put together from its spans and from the rows that were refused, in row order."""
+    """Join a lot from its spans and its rejected rows, in row order."""
     holder: Worker = ray.get(worker[0])
     batch = ask_batch(batch)
-    made = [(start, ray.get(ref)) for start, ref in parts]
-    made += [(row, holder.refuse(batch.slice(row, 1), reason)) for row, reason in refused.items()]
-    whole = pa.concat_batches([rows for _, rows in sorted(made, key=lambda part: part[0])])
-    return whole, whole.num_rows
+    spans = [(start, ray.get(ref)) for start, ref in parts]
+    spans += [(row, holder.refuse(batch.slice(row, 1), reason)) for row, reason in refused.items()]
+    joined = pa.concat_batches([rows for _, rows in sorted(spans, key=lambda span: span[0])])
+    return joined, joined.num_rows

@@ -35,7 +35,7 @@ def mixture_facts(
     text_column: str | None,
 ) -> dict[str, Any]:
     """Content of mixture.json, except the shards. Addresses have no passwords."""
-    asked = {key: value for key, value in literals(spec).items() if key != "parts"}
+    requested = {key: value for key, value in literals(spec).items() if key != "parts"}
     part_facts = []
     for number, part in enumerate(parts):
         in_part = rows.part == number
@@ -49,7 +49,7 @@ def mixture_facts(
     return {
         "format": newest("mixture.json"),
         "fingerprint": content.hexdigest(),
-        "asked": asked,
+        "asked": requested,
         "text_column": text_column,
         "tokens_are": TOKENS_ARE if text_column else None,
         "payload": payload.names,
@@ -74,8 +74,8 @@ def number(value: int | None) -> str:
 
 def mixture_section(facts: dict[str, Any]) -> str:
     """The counts as Markdown; the audit compares the card with it."""
-    asked, counts, used = facts["asked"], facts["counts"], facts["used"]
-    by, fractions = asked["by"], counts["fractions"]
+    requested, counts, used = facts["asked"], facts["counts"], facts["used"]
+    by, fractions = requested["by"], counts["fractions"]
     lines = ["## The mixture", "", "| | rows | tokens |", "|---|---|---|"]
     for name, sums in counts["totals"].items():
         lines.append(f"| {name} | {sums['rows']:,} | {number(sums['tokens'])} |")
@@ -83,11 +83,11 @@ def mixture_section(facts: dict[str, Any]) -> str:
     if fractions["rows_by_weight"] is not None:
         shares = percent(fractions["rows_by_weight"]), percent(fractions["tokens_by_weight"])
         lines.append(f"| synthetic fraction by weight | {shares[0]} | {shares[1]} |")
-    cap = f"At most {asked['synthetic_max']:.4%} of the {by} may be synthetic"
-    lines += ["", f"{cap}. Policy for too few rows or too high a share: `{asked['shortfall']}`. {_policy(used)}"]
+    cap = f"At most {requested['synthetic_max']:.4%} of the {by} may be synthetic"
+    lines += ["", f"{cap}. Policy for too few rows or too high a share: `{requested['shortfall']}`. {_policy(used)}"]
     if facts["tokens_are"]:
         lines.append(f"Tokens are {facts['tokens_are']} in `{facts['text_column']}`, not tokens of a model.")
-    what = "rows that equal another" if asked["dedup"] == "all" else "synthetic rows that equal a real one"
+    what = "rows that equal another" if requested["dedup"] == "all" else "synthetic rows that equal a real one"
     lines.append(f"Left out as duplicates ({what}): {facts['duplicates']:,} rows.")
     lines.append(f"Repeated rows: {counts['repeated_rows']:,}. Effective rows (Kish): ")
     lines[-1] += f"{counts['effective_rows']:,.1f}."
@@ -118,7 +118,7 @@ def _policy(used: dict[str, Any]) -> str:
 
 def mixture_card(facts: dict[str, Any], schema: pa.Schema, row_format: RowFormat | None = None) -> str:
     """README.md of the release."""
-    asked, counts = facts["asked"], facts["counts"]
+    requested, counts = facts["asked"], facts["counts"]
     tags = ["synthetic"] if counts["totals"]["synthetic"]["rows"] else []
     shards = facts["shards"]
     if row_format:
@@ -128,9 +128,10 @@ def mixture_card(facts: dict[str, Any], schema: pa.Schema, row_format: RowFormat
         origins = """Column `origin` is `real` or `synthetic`. Column `generation` is the round that made the row \
 (0: real rows, and rows of a first model). Column `mixture_part` names the part of the row."""
         audit_note = "`gristmill audit` recounts the rows and compares"
-    return f"""{front_matter(asked["name"], counts["totals"]["all"]["rows"], [*tags, "mixture"])}# {asked["name"]}
+    head = front_matter(requested["name"], counts["totals"]["all"]["rows"], [*tags, "mixture"])
+    return f"""{head}# {requested["name"]}
 
-{asked["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."}
+{requested["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."}
 
 {origins} The fingerprint of the mixture is
 `{facts["fingerprint"]}`.
@@ -147,18 +148,18 @@ def mixture_card(facts: dict[str, Any], schema: pa.Schema, row_format: RowFormat
 
 def describe_mixture(facts: dict[str, Any]) -> Description:
     """Name, description and version of the mixture, for Croissant."""
-    asked, counts = facts["asked"], facts["counts"]
+    requested, counts = facts["asked"], facts["counts"]
     fractions = counts["fractions"]
     summary = f"{counts['totals']['all']['rows']:,} rows, {percent(fractions['rows'])} of them synthetic"
     if fractions["tokens"] is not None:
         summary += f" ({percent(fractions['tokens'])} of the tokens)"
     description = (
-        asked["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."
+        requested["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."
     ).rstrip()
     keywords = ("mixture", f"{counts['totals']['all']['rows']} rows", f"synthetic {percent(fractions['rows'])}")
     return Description(
-        asked["name"],
-        f"{description} {summary}; at most {asked['synthetic_max']:.4%} by {asked['by']}.",
+        requested["name"],
+        f"{description} {summary}; at most {requested['synthetic_max']:.4%} by {requested['by']}.",
         facts["fingerprint"],
         keywords,
     )

@@ -162,8 +162,8 @@ def selections(rows: Candidates, drawn: Draw) -> list[pa.Table]:
 
 def show(facts: dict[str, Any], num_shards: int, console: Console) -> None:
     """Print the mixture as a table: parts, fractions, and the effect of the shortfall policy."""
-    counts, asked, used = facts["counts"], facts["asked"], facts["used"]
-    table = Table(title=f"mixture {asked['name']}", title_justify="left", box=None, padding=(0, 2))
+    counts, requested, used = facts["counts"], facts["asked"], facts["used"]
+    table = Table(title=f"mixture {requested['name']}", title_justify="left", box=None, padding=(0, 2))
     for name in ("part", "rows available", "duplicates", "rows", "tokens"):
         table.add_column(name, justify="left" if name == "part" else "right")
     for part in facts["parts"]:
@@ -176,7 +176,7 @@ def show(facts: dict[str, Any], num_shards: int, console: Console) -> None:
     if fractions["rows_by_weight"] is not None:
         table.add_row("by weight", "", "", percent(fractions["rows_by_weight"]), percent(fractions["tokens_by_weight"]))
     console.print(table)
-    line = f"cap {asked['synthetic_max']:.4%} by {asked['by']}; policy {asked['shortfall']}"
+    line = f"cap {requested['synthetic_max']:.4%} by {requested['by']}; policy {requested['shortfall']}"
     if used["policy"]:
         line += f" (used{': ' + ', '.join(used['short_parts']) if used['short_parts'] else ''})"
     line += f"; {counts['effective_rows']:,.1f} effective rows; {num_shards} shards"

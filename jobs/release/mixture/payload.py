@@ -17,7 +17,7 @@ def common_payload(parts: Sequence[Part], spec: MixtureSpec) -> tuple[pa.Schema,
 
     Raises UserError when the parts share no column, or when the types of a shared column cannot be unified.
     """
-    wanted, text_column = spec.payload, spec.text_column
+    requested, text_column = spec.payload, spec.text_column
     common = [n for n in parts[0].schema.names if all(n in p.schema.names for p in parts)]
     if not common:
         columns = "; ".join(f"'{p.title}' has {', '.join(p.schema.names) or 'none'}" for p in parts)
@@ -25,15 +25,15 @@ def common_payload(parts: Sequence[Part], spec: MixtureSpec) -> tuple[pa.Schema,
             f'the parts have no payload column in common: {columns}. Map one with columns = {{ new = "old" }}'
         )
     names = {n for p in parts for n in p.schema.names}
-    for name in wanted:
+    for name in requested:
         if name not in names:
             raise UserError(f"payload: no part has a column '{name}'{nearest(name, names)}")
-    if wanted and not set(wanted) & set(common):
+    if requested and not set(requested) & set(common):
         raise UserError(f"payload: none of its columns is in all parts; shared columns: {', '.join(common)}")
     if text_column and text_column not in common:
         raise UserError(f"text_column: not every part has a column '{text_column}'{nearest(text_column, common)}")
     fields = []
-    for name in wanted or common:
+    for name in requested or common:
         owners = [p for p in parts if name in p.schema.names]
         try:
             schema = pa.unify_schemas([pa.schema([p.schema.field(name)]) for p in owners], promote_options="permissive")

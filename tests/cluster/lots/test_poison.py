@@ -77,7 +77,7 @@ def test_quarantine_makes_every_other_row_once_and_in_order(num_rows: int, poiso
             suspect.blame("engine_crash")
             num_deaths += 1
         else:
-            suspect.made((start, stop))
+            suspect.finished((start, stop))
     made = [row for start, (_, stop) in suspect.parts for row in range(start, stop)]
     assert made == [row for row in range(num_rows) if row not in poison]
     assert set(suspect.refused) == poison

@@ -118,7 +118,7 @@ def test_several_gpus_come_as_one_placement_group(cluster: Cluster) -> None:
     [
         (["generator.num_gpus=8"], "no node can ever hold the generator, which takes 1 CPU + 8 GPU on one node"),
         (["generator.num_cpus=64"], "no node can ever hold the generator, which takes 64 CPU"),
-        (["cluster.replicas=3"], "3 engine(s) of 1 CPU are wanted"),
+        (["cluster.replicas=3"], "3 engine(s) of 1 CPU are requested"),
         (["cluster.replicas=2"], "leave no CPU of 2 for the stages"),
         (["cluster.pools.language.replicas=2"], "language: 2 engine(s) of 1 CPU leave no CPU"),
     ],
