@@ -69,7 +69,7 @@ def batch_work(*stores: Store) -> Iterator[dict[str, Any]]:
             raise UserError(str(cause).splitlines()[0]) from None  # Ray Data adds lines about its attempts
 
 
-def numbered(num: int, read: Callable[[int], pa.Table], task_options: dict[str, Any]) -> "ray.data.Dataset":
+def numbered_dataset(num: int, read: Callable[[int], pa.Table], task_options: dict[str, Any]) -> "ray.data.Dataset":
     """The rows of `read(0)` to `read(num - 1)` as a data set, in no particular order."""
     import ray
 
@@ -84,7 +84,7 @@ def numbered(num: int, read: Callable[[int], pa.Table], task_options: dict[str, 
 
 def gather(work: Callable[[int], dict[str, Any]], num: int, task_options: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield `work(0)` to `work(num - 1)` in the order in which the cluster finishes them."""
-    yield from numbered(num, lambda number: pa.Table.from_pylist([work(number)]), task_options).iter_rows()
+    yield from numbered_dataset(num, lambda number: pa.Table.from_pylist([work(number)]), task_options).iter_rows()
 
 
 def select(

@@ -18,9 +18,9 @@ T = TypeVar("T")
 LATER, PLACEMENT, USED_IF = "later", "placement", "used_if"
 
 
-def nearest(word: str, known: typing.Iterable[str]) -> str:
-    """`" (did you mean 'x'?)"` when a known word is close to `word`, else `" (known: ...)"`."""
-    names = sorted(known)
+def nearest(word: str, candidates: typing.Iterable[str]) -> str:
+    """`" (did you mean 'x'?)"` when a candidate is close to `word`, else `" (known: ...)"`."""
+    names = sorted(candidates)
     close = difflib.get_close_matches(word, names, n=1)
     if close:
         return f" (did you mean '{close[0]}'?)"

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 from rich.console import Console
 
-from gristmill.cluster.shuffle import batch_work, numbered, shuffle_keys, with_target, write_shards
+from gristmill.cluster.shuffle import batch_work, numbered_dataset, shuffle_keys, with_target, write_shards
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.card import croissant, dataset_card, describe_run
 from gristmill.jobs.release.formats import ROWS, find_format
@@ -100,7 +100,7 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
         def on_shard(num: int) -> None:
             bar.show(num, num_shards, f"{num:,} of {num_shards:,} shards written")
 
-        rows = numbered(len(lots), read, task_options)
+        rows = numbered_dataset(len(lots), read, task_options)
         shards = write_shards(rows, target, num_shards, schema, task_options, on_shard)
     num_rows = sum(shard.num_rows for shard in shards)
     if num_rows != totals.kept:

@@ -74,10 +74,10 @@ def plan(
     Real rows of Source(REAL, generation) are new: the caller draws as many as the parts state. Raises UserError for
     policy "fail", and when no policy can keep the cap.
     """
-    own = Source(REAL, generation)
+    new_real = Source(REAL, generation)
     if generation == 1:
         num = regime.num_rows(1, n)
-        return Mixture(1, (Part((own,), num),), num, 0, 0.0)
+        return Mixture(1, (Part((new_real,), num),), num, 0, 0.0)
     num_rows = regime.num_rows(generation, n)
     num_real = regime.num_real(generation, n)
     batches = regime.batches(generation)
@@ -130,8 +130,8 @@ def _settled(draw: _Draw, chains: int, random: np.random.Generator) -> Mixture:
             num_synthetic = int(capped.num_synthetic)
         elif policy != "reweight":
             # Beside the real rows of the pool, each counted once: resampling may have counted some of them twice.
-            own = sum(draw.counts.get(s, 0) for s in draw.batches if s.origin == REAL)
-            least = most_synthetic(own + num_real, regime.synthetic_max) or 0
+            pool_real = sum(draw.counts.get(s, 0) for s in draw.batches if s.origin == REAL)
+            least = most_synthetic(pool_real + num_real, regime.synthetic_max) or 0
             parts, num_synthetic, real_rows = _shrunk(draw, min(int(capped.num_synthetic), least), chains, random)
     if num_real:
         parts.append(_own_real(draw, num_real, chains, random))
@@ -172,8 +172,8 @@ def _real_rows(part: Part, whole: Mapping[Source, int]) -> int:
         return 0
     ends = np.cumsum([whole[s] for s in part.sources])
     spans = [(end - whole[s], end) for s, end in zip(part.sources, ends) if s.origin == REAL]
-    found = sum(np.count_nonzero((part.rows >= start) & (part.rows < end)) for start, end in spans)
-    return int(found) // len(part.rows)
+    num_real = sum(np.count_nonzero((part.rows >= start) & (part.rows < end)) for start, end in spans)
+    return int(num_real) // len(part.rows)
 
 
 def _shrunk(draw: _Draw, limit: int, chains: int, random: np.random.Generator) -> tuple[list[Part], int, int]:

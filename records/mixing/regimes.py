@@ -83,13 +83,13 @@ class Regime:
 
     def batches(self, generation: int) -> list[Source]:
         """The pool of a generation, without the real rows beside it, oldest first."""
-        made = [Source(SYNTHETIC, k) for k in range(1, generation)]
+        synthetic = [Source(SYNTHETIC, k) for k in range(1, generation)]
         if self.pool == "replace":
-            return made[-1:]
+            return synthetic[-1:]
         with_first = [] if self.real == "fixed" else [FIRST]
         if self.pool == "accumulate" and self.real == "fresh":
             with_first += [Source(REAL, k) for k in range(2, generation)]
-        every = with_first + made
+        every = with_first + synthetic
         return every[-self.window :] if self.pool == "window" else every
 
     def needed_later(self, source: Source, generation: int) -> bool:

@@ -16,13 +16,13 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from gristmill.records.digest import digest_object
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.datasets import PACKAGE, PACKAGED, DataSpec, digest_table, read_table
 from gristmill.records.readers.parquet import open_parquet
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Store
+from gristmill.records.stores.digest import digest_object
 from gristmill.records.stores.opening import open_store, split
 
 TEXT_ENDINGS = (".txt", ".md", ".rst")

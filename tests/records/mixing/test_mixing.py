@@ -176,7 +176,7 @@ def test_impossible_regimes_are_refused_before_anything_runs() -> None:
     ):
         with pytest.raises(ValueError):
             Regime(**bad)  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="not known"):
+    with pytest.raises(UserError, match="unknown regime"):
         preset("discard")
 
 

@@ -21,7 +21,7 @@ def test_parts_of_a_split_in_one_word() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("x.csv#train,share=0.2", "'share' is not known"),
+        ("x.csv#train,share=0.2", "unknown key 'share'"),
         ("x.csv#train,holdout=many", "'many' is not a value of holdout"),
         ("x.csv#train,holdout=2", "between 0 and 1"),
     ],
