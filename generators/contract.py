@@ -20,6 +20,7 @@ class Generator(ABC):
     """Base of every generator. Made from its spec without heavy imports; those happen in `open`."""
 
     kind: ClassVar[str]
+    revision: ClassVar[int] = 1  # raised whenever the same spec, asks and seeds get other rows; part of the identity
     Spec: ClassVar[type]
     takes_method: ClassVar[bool] = False  # whether it is made from (spec, method), as text generators are, or from spec
     spec: Any
@@ -54,7 +55,7 @@ class Generator(ABC):
 
     def identity(self) -> dict[str, Any]:
         """Literals that change rows: prompts, model digest, sampling. Goes into the fingerprint."""
-        return {}
+        return {"revision": self.revision}
 
     def check(self) -> None:  # noqa: B027
         """Preflight on the driver: raise UserError when the model or a file cannot be reached. Starts no engine."""

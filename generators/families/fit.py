@@ -25,6 +25,7 @@ from gristmill.generators.families.folder import FORMAT, NAME, ModelCard, pack, 
 from gristmill.generators.private.account import Account, BudgetSpent, PrivacySpec
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.plugins import kind_of, source_identity
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 
@@ -86,7 +87,9 @@ class Fit:
         """What decides the model."""
         return {
             "format": FORMAT,
-            "kind": self.family.kind,
+            "kind": kind_of(self.family),
+            "revision": self.family.revision,
+            **source_identity(self.family),
             "spec": literals(self.family.spec),
             "schema": schema_literals(self.family.schema),
             "seed": self.seed,
@@ -230,6 +233,7 @@ class Fit:
 
 def check_fit(family: Family, table: pa.Table, privacy: PrivacySpec | None) -> None:
     """Raise UserError where family, schema, rows and budget do not fit together; starts nothing."""
+    family.check_packages()
     family.check()
     if table.num_rows < family.min_rows:
         raise UserError(f"model '{family.kind}' needs at least {family.min_rows} rows, not {table.num_rows}")

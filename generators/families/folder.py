@@ -77,6 +77,7 @@ def empty_family(card: ModelCard) -> Family:
 def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
     """The model on `device`, ready to sample. Raises UserError when its weights are not those that the card names."""
     family = empty_family(card)
+    family.check_packages()
     family.device = device
     data = open_store(uri).read(WEIGHTS)
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:

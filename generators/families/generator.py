@@ -21,22 +21,24 @@ from gristmill.records.schema import ASK, REJECT
 
 @dataclass(frozen=True)
 class FittedSpec:
-    """`model` is the --out of a fit. Pools, threads and devices change no row on one kind of processor."""
+    """Settings of `model`. Pools, threads and devices change no row on the same kind of processor."""
 
-    model: str
-    name: str | None = None  # the `model` column; default: the last part of `model`
-    given: tuple[str, ...] | None = None  # columns of the source that are conditions; default: all, which must be known
-    device: str = "cpu"  # or "cuda"
-    pooled: bool = True  # in actors of its own; false: in the tasks that carry lots through the stages
-    num_cpus: float = 1.0
-    num_gpus: float | None = None  # default: 1 with device = "cuda"
-    memory_gb: float = 0.0
+    model: str  # folder of a fitted model: the --out of `gristmill fit`
+    name: str | None = None  # value of the `model` column; default: the last part of `model`
+    # source columns that are conditions; default: all, and each must be a column of the model
+    given: tuple[str, ...] | None = None
+    device: str = "cpu"  # device: "cpu" or "cuda"
+    pooled: bool = True  # run in actors of its own; false: in the tasks that carry lots through the stages
+    num_cpus: float = 1.0  # CPUs of a replica
+    num_gpus: float | None = None  # GPUs of a replica; default: 1 with device = "cuda"
+    memory_gb: float = 0.0  # memory of a replica in GB
 
 
 class Fitted(Generator):
     """Samples a model block by block; a row keeps its place in its block, so a lot in parts is the lot made whole."""
 
     kind: ClassVar[str] = "model"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = FittedSpec
 
     def __init__(self, spec: FittedSpec) -> None:
@@ -65,8 +67,16 @@ class Fitted(Generator):
     def fields_read(self) -> list[str]:
         return list(self.spec.given or ())
 
+    def check(self) -> None:
+        self.family.check_packages()
+
     def identity(self) -> dict[str, Any]:
-        return {"model": self.card.digest, "family": self.card.kind, "given": list(self.spec.given or [])}
+        return {
+            **super().identity(),
+            "model": self.card.digest,
+            "family": self.card.kind,
+            "given": list(self.spec.given or []),
+        }
 
     def open(self) -> None:
         self.family = load_model(self.spec.model, self.card, self.spec.device)

@@ -31,28 +31,22 @@ MAX_ITERATIONS = 500
 
 @dataclass(frozen=True)
 class QualitySpec:
-    """`text` and `label` are the schema's two columns.
+    """Settings of `quality`: give `threshold` for numeric labels, `positive` for categories."""
 
-    Of a numeric label rows of `threshold` and more are good, of a category those of the value `positive`; rows without
-    a text or a label are left out, and of more than `max_rows` a part is drawn (50,000 rows of 2 KB take some 4 GB).
-    `min_score`: the operating threshold, the score from which the stage keeps a row; with `min_precision` it is the
-    lowest at which such a share of the kept rows is good, by scores that each came from a model that had not seen the
-    row; 0.5 unless either is given. `holdout`: share of the rows, drawn by their texts, that is reported on alone.
-    `bits`, `words`, `num_bytes`: of stages.ngrams.Ngrams. `c`: the more, the less the weights are held to zero.
-    """
-
-    text: str = "text"
-    label: str = "judge_score"
-    threshold: float | None = None
-    positive: str | None = None
-    min_score: float | None = None
+    text: str = "text"  # column of the texts
+    label: str = "judge_score"  # column of the labels, numeric or category; rows without a text or a label are left out
+    threshold: float | None = None  # rows whose numeric label is at least this are good
+    positive: str | None = None  # rows whose category label is this are good
+    min_score: float | None = None  # score from which the stage keeps a row, in 0 to 1; default: 0.5
+    # share of the kept rows that must be good; sets the lowest score that reaches it, by cross-validation
     min_precision: float | None = None
+    # share of the rows, drawn by their texts, that the report is about and the model does not learn from
     holdout: float = 0.2
-    max_rows: int = 50_000
-    bits: int = 18
-    words: int = 2
-    num_bytes: int = 5
-    c: float = 10.0
+    max_rows: int = 50_000  # rows to learn from at most, drawn by their texts (50,000 rows of 2 KB take some 4 GB)
+    bits: int = 18  # log2 of the number of n-gram buckets
+    words: int = 2  # longest n-gram of words, in words
+    num_bytes: int = 5  # length of n-grams of bytes, in bytes
+    c: float = 10.0  # inverse strength of the L2 penalty of the logistic regression
 
     def __post_init__(self) -> None:
         if (self.threshold is None) == (self.positive is None):
@@ -72,7 +66,10 @@ class Quality(Family):
     """Fitted by `begin` alone: a convex problem, the same weights from the same rows."""
 
     kind: ClassVar[str] = "quality"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = QualitySpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("sklearn", "scipy")
     makes_rows: ClassVar[bool] = False
     used_by: ClassVar[str] = '[[stages]] kind = "quality", path = "{uri}"'
     spec: QualitySpec

@@ -94,15 +94,15 @@ class AveragedFamily(ImageFamily):
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """Of families that make an image from a normal vector in one pass."""
+    """Settings of families that make an image from a normal vector in a single pass."""
 
-    steps: int = 2000
-    batch: int = 128
-    lr: float = 2e-3
-    width: int = 32  # channels of the widest image; a multiple of 8
-    latent: int = 16  # length of the vector
+    steps: int = 2000  # training steps
+    batch: int = 128  # rows in a step
+    lr: float = 2e-3  # learning rate of Adam
+    width: int = 32  # channels of the widest layer; a multiple of 8
+    latent: int = 16  # length of the normal vector that an image is made from
     ema: float = 0.99  # decay of the average of weights that samples
-    bias: float = 1.0  # of sampling, MAD's lambda: vectors have so much of their variance; below 1: less variety
+    bias: float = 1.0  # MAD's lambda: share of the vectors' variance that is sampled; below 1 there is less variety
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.latent) < 1 or self.lr <= 0 or not 0 <= self.ema < 1:

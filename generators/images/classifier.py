@@ -21,15 +21,15 @@ INIT = 1 << 32  # key of the stream of first weights, beyond all steps
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`label_smoothing` keeps the classifier from being sure of everything."""
+class ClassifierSpec:
+    """Settings of `classifier`."""
 
-    steps: int = 1500
-    batch: int = 128
-    lr: float = 2e-3  # falls to 0 along a cosine
-    width: int = 256  # of the hidden layer
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.05
+    steps: int = 1500  # training steps
+    batch: int = 128  # rows in a step
+    lr: float = 2e-3  # learning rate at the start; falls to 0 along a cosine
+    width: int = 256  # units of the hidden layer
+    weight_decay: float = 1e-4  # L2 penalty of Adam
+    label_smoothing: float = 0.05  # share of the target that is spread over all labels, which limits overconfidence
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.width) < 1 or self.lr <= 0 or self.weight_decay < 0:
@@ -42,7 +42,8 @@ class Classifier(ImageFamily):
     """Learns the label column from the image column."""
 
     kind: ClassVar[str] = "classifier"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = ClassifierSpec
     makes_rows: ClassVar[bool] = False
     used_by: ClassVar[str] = '[[stages]] kind = "classifier", path = "{uri}"'
 

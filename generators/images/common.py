@@ -1,7 +1,7 @@
 """What all families of images share: one image column, at most one label, rows in and rows out."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ from gristmill.records.readers.tables import IMAGE, Column
 class ImageFamily(Family):
     """A family whose schema is an image and, if you like, a category that conditions it."""
 
+    extra: ClassVar[str] = "images"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "PIL")
     block = 64
 
     def check(self) -> None:

@@ -21,21 +21,23 @@ NUM_TIMES = 1000  # noise levels of the schedule
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`ddim` and `dpm` take the same way for the same noise, `dpm` in half as many steps as well; `ddpm` draws fresh
-    noise at every sampling step."""
+class DdpmSpec:
+    """Settings of `ddpm`."""
 
-    steps: int = 1000
-    batch: int = 128
-    lr: float = 2e-3  # the highest; rises over the first steps, then falls to 0 along a cosine
+    steps: int = 1000  # training steps
+    batch: int = 128  # rows in a step
+    # highest learning rate; rises over the first twentieth of the steps, then falls to 0 along a cosine
+    lr: float = 2e-3
     width: int = 32  # channels of the first level; a multiple of 8
-    multipliers: tuple[int, ...] = ()  # channels of each level over width; default: two levels to 16 pixels, else three
-    predict: Literal["v", "epsilon"] = "v"
-    label_drop: float = 0.1  # share of the rows that train the model without their label, for guidance
+    # channels of each level over width; default: two levels up to 16 pixels, else three
+    multipliers: tuple[int, ...] = ()
+    predict: Literal["v", "epsilon"] = "v"  # what the network predicts: v (Salimans and Ho 2022) or the noise
+    label_drop: float = 0.1  # share of rows that train the model without their label, for guidance
     ema: float = 0.995  # decay of the average of weights that samples
+    # ddim, dpm (the same result in half the steps), or ddpm (fresh noise at every step)
     sampler: Literal["ddim", "ddpm", "dpm"] = "ddim"
-    sample_steps: int = 25
-    guidance: float = 0.0  # 0: as the rows are; more: clearer labels, less variety
+    sample_steps: int = 25  # denoising steps of an image
+    guidance: float = 0.0  # strength of classifier-free guidance; 0: none; more: clearer labels, less variety
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch) < 1 or self.lr <= 0:
@@ -52,7 +54,8 @@ class Ddpm(AveragedFamily):
     """Learns to take noise away from images, label by label; samples by taking it away from nothing but noise."""
 
     kind: ClassVar[str] = "ddpm"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = DdpmSpec
     sampler: ClassVar[str] = "net"
 
     @property

@@ -26,15 +26,16 @@ MOST_PIXELS = 2**15  # that go through the network at once: holds memory down, a
 
 
 @dataclass(frozen=True)
-class Spec(ddpm.Spec):
-    """As of ddpm, where samples are larger and the network is smaller."""
+class DpDdpmSpec(ddpm.DdpmSpec):
+    """Settings of `dp_ddpm`: those of `ddpm`, with larger samples and a smaller network."""
 
-    steps: int = 200
+    steps: int = 200  # training steps
     batch: int = 256  # expected rows of a Poisson sample
+    # highest learning rate; rises over the first twentieth of the steps, then falls to 0 along a cosine
     lr: float = 8e-3
-    width: int = 8
-    copies: int = 4  # noisy images of a row in a step
-    share_counts: float = 0.05  # of epsilon, for how often each label is
+    width: int = 8  # channels of the first level; a multiple of 8
+    copies: int = 4  # noisy images of a row in a step (noise multiplicity)
+    share_counts: float = 0.05  # share of epsilon for the counts of labels
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +47,8 @@ class DpDdpm(ddpm.Ddpm):
     """Learns as Ddpm does, from noisy sums of clipped gradients and from noisy counts of labels."""
 
     kind: ClassVar[str] = "dp_ddpm"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = DpDdpmSpec
     is_private: ClassVar[bool] = True
     takes_engine: ClassVar[bool] = True
 

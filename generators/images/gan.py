@@ -15,15 +15,17 @@ from gristmill.generators.images.averaged import LatentFamily, LatentSpec
 
 
 @dataclass(frozen=True)
-class Spec(LatentSpec):
-    """Steps are of the generator. `hold` is what holds the critic: a penalty on its gradient, or its layers' norm."""
+class GanSpec(LatentSpec):
+    """Settings of `gan`. Steps are those of the generator."""
 
-    batch: int = 64
-    lr: float = 5e-4
-    latent: int = 32
+    batch: int = 64  # rows in a step
+    lr: float = 5e-4  # learning rate of Adam
+    latent: int = 32  # length of the normal vector that an image is made from
+    # constraint of the critic: a penalty on its gradient, or spectral normalisation
     hold: Literal["gradient", "spectral"] = "gradient"
     penalty: float = 10.0  # weight of the gradient penalty
-    critic_steps: int | None = None  # a generator's step; default: 3 with the penalty, 1 with the norm
+    # critic steps for each generator step; default: 3 with the penalty, 1 with spectral normalisation
+    critic_steps: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,7 +37,8 @@ class Gan(LatentFamily):
     """A generator and its critic; only the generator is kept."""
 
     kind: ClassVar[str] = "gan"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = GanSpec
     sampler: ClassVar[str] = "generator"
 
     def _make_rest(self) -> None:

@@ -17,6 +17,7 @@ from gristmill.generators.lm import tokens
 from gristmill.generators.lm.spec import LmSpec
 from gristmill.generators.private.account import Account
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.stores.contract import Store
 
 INIT, ORDER = 1 << 32, 1 << 33  # keys of streams, beyond all steps
@@ -28,7 +29,10 @@ class CausalLm(Family):
     """Of a schema with one column of texts."""
 
     kind: ClassVar[str] = "causal_lm"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = LmSpec
+    extra: ClassVar[str] = "lm"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     makes_rows: ClassVar[bool] = False
     used_by: ClassVar[str] = '[generator] kind = "teacher", model = "{uri}/hf", chat = false'
     spec: LmSpec
@@ -42,6 +46,11 @@ class CausalLm(Family):
             )
         if self.spec.base is not None:
             models.check(self.spec.base)
+
+    def check_packages(self) -> None:
+        super().check_packages()
+        if self.spec.lora:
+            check_installed("lm", "peft")
 
     # Fitting.
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from gristmill.generators.private.accountants import ACCOUNTANTS, Accountants, Event
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.spec import later
 
 MAX_STEPS = 10_000_000
@@ -27,13 +28,16 @@ class BudgetSpent(Exception):
 class PrivacySpec:
     """`[privacy]` of a fit recipe."""
 
-    epsilon: float
-    delta: float
-    unit: str = "row"  # whose presence is hidden: one row is one person, if that is how the table was made
+    epsilon: float  # budget: the largest epsilon that the fit may spend
+    delta: float  # chance that the bound by epsilon fails; must be below 1/N
+    unit: str = "row"  # word for whose presence is hidden; a row is a person only if the table was made that way
+    # neighbouring tables: with and without a row ("add-remove"), or with another row ("replace")
     adjacency: Literal["add-remove", "replace"] = "add-remove"
-    max_grad_norm: float = 1.0  # DP-SGD: each unit's gradient is clipped to this 2-norm
-    noise_multiplier: float | None = None  # DP-SGD: standard deviation over max_grad_norm; default: spends epsilon
-    engine: Literal["ghost", "opacus"] = later("ghost")  # DP-SGD: what makes clipped gradients and computes epsilon
+    max_grad_norm: float = 1.0  # 2-norm to which DP-SGD clips the gradient of each row
+    # DP-SGD: standard deviation of the noise over max_grad_norm; default: spends epsilon
+    noise_multiplier: float | None = None
+    # library that clips gradients and accounts: our ghost norms with dp-accounting, or opacus
+    engine: Literal["ghost", "opacus"] = later("ghost")
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < math.inf:
@@ -57,6 +61,7 @@ class Account:
     _known: dict[Any, list[int]] = field(default_factory=dict, repr=False, compare=False)  # counts that fit, and not
 
     def __post_init__(self) -> None:
+        check_installed("private", "opacus" if self.spec.engine == "opacus" else "dp_accounting")
         if self.num_units < 1 or self.spec.delta >= 1 / self.num_units:
             raise UserError(
                 f"privacy.delta = {self.spec.delta:g} is not below 1/N = {1 / self.num_units:g} for {self.num_units:,} "

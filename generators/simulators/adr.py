@@ -19,13 +19,13 @@ LOW, HIGH = 0, 1
 
 @dataclass(frozen=True)
 class AdrSpec:
-    """`low` and `high` are performances; `delta` is a step's share of a parameter's full range."""
+    """Settings of automatic domain randomization. Performances are shares, 0 to 1."""
 
-    boundary_share: float = 0.5
-    buffer: int = 16  # m: entries that move an end
-    low: float = 0.5
-    high: float = 0.9
-    delta: float = 0.05
+    boundary_share: float = 0.5  # share of episodes that set a parameter to an end of its range
+    buffer: int = 16  # performances at an end before it moves
+    low: float = 0.5  # mean performance at or below which an end moves inwards
+    high: float = 0.9  # mean performance at or above which an end moves outwards
+    delta: float = 0.05  # distance that an end moves, as a share of the parameter's full range
 
     def __post_init__(self) -> None:
         if not 0 < self.boundary_share <= 1 or self.buffer < 1 or not 0 < self.delta <= 1:

@@ -36,14 +36,15 @@ PARAMETERS = (
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`random` pushes by chance; `linear` pushes right where a weighted sum of the state and of the last two pushes
-    (-1 or 1) is above 0. `explore` is the share of a linear policy's pushes that are by chance all the same."""
+class CartPoleSpec:
+    """Settings of `cartpole`."""
 
+    # policy: "random" pushes by chance; "linear" pushes right where a weighted sum is above 0
     policy: Literal["random", "linear"] = "linear"
+    # weights of position, velocity, angle, angular velocity, last push, and push before (pushes are -1 or 1)
     weights: tuple[float, ...] = (0.06, 0.18, 0.75, 0.62, -0.1, -0.05)
-    explore: float = 0.0
-    max_steps: int = 200  # at which an episode ends as balanced
+    explore: float = 0.0  # share of a linear policy's pushes that are random
+    max_steps: int = 200  # steps after which an episode ends as balanced
 
     def __post_init__(self) -> None:
         if len(self.weights) != NUM_FEATURES:
@@ -81,7 +82,7 @@ class CartPole(Simulator):
     """Rows are whole episodes: states and pushes as lists, and how the episode ended."""
 
     kind: ClassVar[str] = "cartpole"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = CartPoleSpec
     parameters: ClassVar[tuple[Parameter, ...]] = PARAMETERS
 
     @property

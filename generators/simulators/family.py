@@ -22,20 +22,21 @@ INIT = 1 << 32  # key of the stream of the first policy, beyond all steps
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`randomize`: `adr` lets the ranges grow; `static` takes all that is allowed from the start; `none` stays at the
-    centre. `ranges` says what is allowed: {delay = [0, 4]}."""
+class AdrFamilySpec:
+    """Settings of `adr`."""
 
-    steps: int = 150  # of the policy; each also measures it at the ends of the ranges
+    steps: int = 150  # training steps of the policy; each also measures it at the ends of the ranges
+    # `adr` grows the ranges, `static` uses all that is allowed, `none` stays at the centre
     randomize: Literal["adr", "static", "none"] = "adr"
+    # allowed range of parameters, e.g. {delay = [0, 4]}; default: the simulator's
     ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    adr: AdrSpec = field(default_factory=AdrSpec)
-    measured: int = 64  # episodes a step that measure the policy
-    population: int = 32  # policies a step that are tried
-    episodes: int = 8  # that each is tried in, in the same worlds
-    elite: float = 0.2  # share of them that the next ones are made like
+    adr: AdrSpec = field(default_factory=AdrSpec)  # how the ranges grow
+    measured: int = 64  # episodes in a step that measure the policy
+    population: int = 32  # policies tried in a step
+    episodes: int = 8  # episodes in which each policy is tried, in the same worlds
+    elite: float = 0.2  # share of the policies that the next ones are modelled on
     spread_floor: float = 0.05  # least standard deviation of each weight
-    max_steps: int = 200  # of an episode; performance is the share of them that the pole stays up
+    max_steps: int = 200  # steps of an episode at most; performance is the share of them that the pole stays up
 
     def __post_init__(self) -> None:
         if min(self.steps, self.measured, self.population, self.episodes, self.max_steps) < 1:
@@ -48,7 +49,8 @@ class AdrFamily(Family):
     """Trains a policy in a simulator whose ranges it widens; the model holds both."""
 
     kind: ClassVar[str] = "adr"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = AdrFamilySpec
     block: ClassVar[int] = 64
     min_rows: ClassVar[int] = 0
     needs_rows: ClassVar[bool] = False
@@ -131,7 +133,7 @@ class AdrFamily(Family):
         return tuple(self._mean.tolist())
 
     def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
-        world = cartpole.CartPole(cartpole.Spec(weights=self.policy, max_steps=self.spec.max_steps))
+        world = cartpole.CartPole(cartpole.CartPoleSpec(weights=self.policy, max_steps=self.spec.max_steps))
         parameters = ranged(self._adr.parameters, self._adr.named())
         names = {p.name for p in parameters}
         rows, reasons = [], []
@@ -152,6 +154,6 @@ class AdrFamily(Family):
         return Drawn(columns, reasons)
 
 
-def allowed(spec: Spec) -> tuple[Parameter, ...]:
+def allowed(spec: AdrFamilySpec) -> tuple[Parameter, ...]:
     """The parameters within what the spec allows. Raises UserError for what the simulator cannot do."""
     return ranged(cartpole.PARAMETERS, spec.ranges)

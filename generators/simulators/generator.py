@@ -26,21 +26,23 @@ KINDS: Kinds = {
 
 @dataclass(frozen=True)
 class SimulatorSpec:
-    """Which simulator, its own settings, and what its parameters may be (static randomization)."""
+    """Settings of `simulator`: which one, its own settings, and the ranges of its parameters."""
 
-    simulator: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)  # delay = [0, 3], light = [1]
-    given: tuple[str, ...] | None = None  # columns of the source that fix parameters; default: all, which must be known
-    # The rest changes no row.
-    pooled: bool = False  # in actors of its own; false: in the tasks that carry lots through the stages
-    num_cpus: float = 1.0
+    simulator: str  # kind of the simulator: cartpole or scene
+    settings: dict[str, Any] = field(default_factory=dict)  # settings of the simulator itself
+    # range of a parameter, e.g. delay = [0, 3], or its fixed value, light = [1]; default: the simulator's
+    ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    # source columns that fix parameters; default: all, and each must be a parameter
+    given: tuple[str, ...] | None = None
+    pooled: bool = False  # run in actors of its own; false: in the tasks that carry lots through the stages
+    num_cpus: float = 1.0  # CPUs of a replica
 
 
 class Simulated(Generator):
     """Runs an episode for each ask; the row holds the parameters, what was seen and done, and the labels."""
 
     kind: ClassVar[str] = "simulator"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = SimulatorSpec
 
     def __init__(self, spec: SimulatorSpec) -> None:
@@ -73,6 +75,7 @@ class Simulated(Generator):
 
     def identity(self) -> dict[str, Any]:
         return {
+            **super().identity(),
             "simulator": self.spec.simulator,
             "settings": literals(self.world.spec),
             "ranges": {p.name: [p.low, p.high] for p in self.parameters},

@@ -23,11 +23,11 @@ BOX = pa.struct([(name, pa.int32()) for name in ("object", "x", "y", "width", "h
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Size of the image in pixels."""
+class SceneSpec:
+    """Settings of `scene`."""
 
-    height: int = 64
-    width: int = 64
+    height: int = 64  # height of the image in pixels
+    width: int = 64  # width of the image in pixels
 
     def __post_init__(self) -> None:
         if not (16 <= self.height <= 1024 and 16 <= self.width <= 1024):
@@ -39,7 +39,7 @@ class Scene(Simulator):
     `mask` is a grey image that holds the shape's number (from 1) where it is seen, and 0 elsewhere."""
 
     kind: ClassVar[str] = "scene"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = SceneSpec
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("num_shapes", 3, 1, 5, "", 0, 100, is_whole=True),
         Parameter("shape_size", 0.22, 0.12, 0.35, "of the view's half height", 0.01, 2),

@@ -30,15 +30,15 @@ COUNTS = 7  # purpose of a random stream
 
 @dataclass(frozen=True)
 class BinnedSpec:
-    """What they all take. `num_noise` is the length of the vector that a row is made from."""
+    """Settings of all families that train networks on bins."""
 
-    steps: int = 2000
-    batch: int = 512
-    num_noise: int = 32
-    widths: tuple[int, ...] = (128, 128)  # of the decoder
-    average: float = 0.99  # share of the past in the averaged decoder that samples
-    max_bins: int = 24
-    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
+    steps: int = 2000  # training steps
+    batch: int = 512  # expected rows of a step's Poisson sample
+    num_noise: int = 32  # length of the normal vector that a row is made from
+    widths: tuple[int, ...] = (128, 128)  # units of the decoder's hidden layers
+    average: float = 0.99  # decay of the average of the decoder's weights, which samples
+    max_bins: int = 24  # bins of a numeric column at most
+    share_counts: float = 0.2  # share of epsilon for the counts that bins are made from
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.num_noise, self.max_bins - 1) < 1:
@@ -50,6 +50,8 @@ class BinnedSpec:
 class BinnedNet(Family):
     """Base of families that train networks on one-hot bins. `spec` is a BinnedSpec."""
 
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
     is_private: ClassVar[bool] = True
 
     @property

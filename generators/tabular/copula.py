@@ -29,15 +29,18 @@ LEAST_EIGENVALUE = 1e-3
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Nothing to set."""
+class CopulaSpec:
+    """Settings of `copula`: none."""
 
 
 class Copula(Family):
     """A correlation matrix and one distribution a column."""
 
     kind: ClassVar[str] = "copula"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = CopulaSpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
 
     def check(self) -> None:
         need_columns(self.schema, self.kind, "numeric", "integer", "category")

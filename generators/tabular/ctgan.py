@@ -38,20 +38,20 @@ BATCH_KEY = 8  # of the fit's seed
 
 @dataclass(frozen=True)
 class CtganSpec:
-    """Sizes and rates as in the paper, whose 300 epochs take twice as long. An epoch is rows over batch_size steps."""
+    """Settings of `ctgan`. Sizes and rates are those of the paper."""
 
-    epochs: int = 150
-    batch_size: int = 500
-    pac: int = 10  # rows that the critic sees at a time
-    noise: int = 128
-    generator: tuple[int, ...] = (256, 256)
-    critic: tuple[int, ...] = (256, 256)
-    generator_rate: float = 2e-4
-    critic_rate: float = 2e-4
-    weight_decay: float = 1e-6  # of the generator
-    average: float = 0.999  # decay of the average of the generator's weights, which is what samples; 0: the last ones
-    max_categories: int = 256  # codes of a column; beyond, rare categories share some
-    bias: float = 1.0  # of sampling, MAD's lambda: share of the variance of vectors, and temperature of codes
+    epochs: int = 150  # passes over the rows (the paper: 300); an epoch is rows / batch_size steps
+    batch_size: int = 500  # rows in a step; a multiple of pac
+    pac: int = 10  # rows that the critic judges together
+    noise: int = 128  # length of the normal vector that a row is made from
+    generator: tuple[int, ...] = (256, 256)  # units of the generator's hidden layers
+    critic: tuple[int, ...] = (256, 256)  # units of the critic's hidden layers
+    generator_rate: float = 2e-4  # learning rate of the generator
+    critic_rate: float = 2e-4  # learning rate of the critic
+    weight_decay: float = 1e-6  # L2 penalty of the generator
+    average: float = 0.999  # decay of the average of the generator's weights, which samples; 0: the last weights
+    max_categories: int = 256  # codes of a column at most; beyond, rare categories share codes
+    bias: float = 1.0  # MAD's lambda: share of the vectors' variance that is sampled, and temperature of codes
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.pac, self.noise, *self.generator, *self.critic) < 1:
@@ -69,7 +69,10 @@ class Ctgan(Family):
     """A generator of rows given one category, against a critic of packed rows."""
 
     kind: ClassVar[str] = "ctgan"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = CtganSpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "sklearn", "scipy")
     spec: CtganSpec
 
     def check(self) -> None:

@@ -19,16 +19,16 @@ FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
 
 
 @dataclass(frozen=True)
-class Spec(BinnedSpec):
-    """Steps are of the discriminator."""
+class DpCtganSpec(BinnedSpec):
+    """Settings of `dp_ctgan`."""
 
-    critic_steps: int = 5  # of the discriminator for one of the generator
-    critic_widths: tuple[int, ...] = (128, 128)
-    learning_rate: float = 5e-4
-    critic_learning_rate: float = 1e-3
-    weight_clip: float = 0.5  # bound of every weight of the discriminator
-    heat: float = 0.5  # of the softmax that carries the generator's gradient
-    marginal_weight: float = 1.0  # of the generator's distance from the noisy counts, nats a column
+    critic_steps: int = 5  # discriminator steps for each generator step; `steps` counts those of the discriminator
+    critic_widths: tuple[int, ...] = (128, 128)  # units of the discriminator's hidden layers
+    learning_rate: float = 5e-4  # learning rate of the generator
+    critic_learning_rate: float = 1e-3  # learning rate of the discriminator
+    weight_clip: float = 0.5  # largest absolute weight of the discriminator
+    heat: float = 0.5  # temperature of the softmax that carries the generator's gradient
+    marginal_weight: float = 1.0  # weight of the generator's distance from the noisy counts, in nats a column
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,7 +40,8 @@ class DpCtgan(BinnedSgd):
     """Generator and discriminator over one-hot bins."""
 
     kind: ClassVar[str] = "dp_ctgan"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = DpCtganSpec
     free_norm: ClassVar[float] = 1.0
 
     def make_nets(self, seed: int) -> None:

@@ -17,20 +17,21 @@ LATENT = 3  # purpose of a step's random numbers
 
 
 @dataclass(frozen=True)
-class Spec(BinnedSpec):
-    """`num_noise` is the length of the latent vector, and `widths` are the encoder's too."""
+class DpTvaeSpec(BinnedSpec):
+    """Settings of `dp_tvae`."""
 
-    num_noise: int = 16
-    widths: tuple[int, ...] = (128,)
-    learning_rate: float = 2e-3
-    divergence_weight: float = 1.0
+    num_noise: int = 16  # length of the latent vector
+    widths: tuple[int, ...] = (128,)  # units of the hidden layers of encoder and decoder
+    learning_rate: float = 2e-3  # learning rate of Adam
+    divergence_weight: float = 1.0  # weight of the Kullback-Leibler divergence in the loss
 
 
 class DpTvae(BinnedSgd):
     """Encoder and decoder over one-hot bins."""
 
     kind: ClassVar[str] = "dp_tvae"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = DpTvaeSpec
 
     def make_nets(self, seed: int) -> None:
         import torch

@@ -16,15 +16,16 @@ NUM_QUANTILES = 1001
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Nothing to set."""
+class IndependentSpec:
+    """Settings of `independent`: none."""
 
 
 class Independent(Family):
     """Categories by their shares, numbers by their quantiles, missing values by their share."""
 
     kind: ClassVar[str] = "independent"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = IndependentSpec
 
     def check(self) -> None:
         need_columns(self.schema, self.kind, "numeric", "integer", "category")

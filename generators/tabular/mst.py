@@ -25,13 +25,14 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Shares of the budget are shares of precision (zCDP); what the two leave goes to the joint tables."""
+class MstSpec:
+    """Settings of `mst`."""
 
-    max_bins: int = 32  # of a number
-    target: str | None = None  # a column whose pairs matter more, as when the others are to predict it
-    target_weight: float = 3.0  # how much more
-    share_counts: float = 0.2
+    max_bins: int = 32  # bins of a numeric column at most
+    target: str | None = None  # column that the others are to predict; its pairs weigh more (a public choice)
+    target_weight: float = 3.0  # factor by which the target's pairs weigh more
+    share_counts: float = 0.2  # share of the budget (in precision, zCDP) for the counts of columns
+    # share of the budget (in precision, zCDP) for choosing pairs; the rest goes to their joint tables
     share_scores: float = 0.1
 
     def __post_init__(self) -> None:
@@ -45,7 +46,8 @@ class Mst(Family):
     """A tree of two-column tables over cells of the public schema."""
 
     kind: ClassVar[str] = "mst"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = MstSpec
     is_private: ClassVar[bool] = True
 
     def check(self) -> None:

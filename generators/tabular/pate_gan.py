@@ -26,23 +26,23 @@ WHAT = "noisy count of votes on one generated row"
 
 
 @dataclass(frozen=True)
-class Spec(BinnedSpec):
-    """A step trains the teachers, asks for votes, and trains student and generator; `batch` is of the last two."""
+class PateGanSpec(BinnedSpec):
+    """Settings of `pate_gan`. `batch` is that of student and generator."""
 
-    steps: int = 1000
-    teachers: int | None = None  # default: one for 32 rows
-    teacher_width: int = 8
-    teacher_batch: int = 16  # rows of its own, and generated ones, that each teacher sees in a step
-    votes: int = 16  # generated rows of a step that teachers vote on
+    steps: int = 1000  # training steps; each trains teachers, collects votes, and trains student and generator
+    teachers: int | None = None  # number of teachers; default: one for 32 rows
+    teacher_width: int = 8  # units of a teacher's hidden layer
+    teacher_batch: int = 16  # rows of its own, and as many generated rows, that each teacher sees in a step
+    votes: int = 16  # generated rows that teachers vote on in a step
     memory: int = 16_000  # newest votes that the student learns from
-    student_steps: int = 1
-    student_widths: tuple[int, ...] = (64,)
-    learning_rate: float = 5e-4
-    teacher_learning_rate: float = 2e-3
-    student_learning_rate: float = 1e-3
-    student_decay: float = 0.1
-    heat: float = 0.5  # of the softmax that carries the generator's gradient
-    marginal_weight: float = 4.0  # of the generator's distance from the noisy counts, nats a column
+    student_steps: int = 1  # student steps in each training step
+    student_widths: tuple[int, ...] = (64,)  # units of the student's hidden layers
+    learning_rate: float = 5e-4  # learning rate of the generator
+    teacher_learning_rate: float = 2e-3  # learning rate of the teachers
+    student_learning_rate: float = 1e-3  # learning rate of the student
+    student_decay: float = 0.1  # weight decay of the student
+    heat: float = 0.5  # temperature of the softmax that carries the generator's gradient
+    marginal_weight: float = 4.0  # weight of the generator's distance from the noisy counts, in nats a column
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +55,8 @@ class PateGan(BinnedNet):
     """Teachers, student and generator over one-hot bins."""
 
     kind: ClassVar[str] = "pate_gan"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = PateGanSpec
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         spec = self.spec

@@ -28,11 +28,11 @@ NO_ROW = "no_such_row"
 
 @dataclass(frozen=True)
 class SmoteSpec:
-    """`target` is the category column whose classes are kept apart; without it all rows are one class."""
+    """Settings of `smote`."""
 
-    target: str | None = None
-    neighbours: int = 5
-    max_candidates: int = 50_000  # rows of a class among which neighbours are sought, drawn by the seed
+    target: str | None = None  # category column whose classes are kept apart; default: all rows form a single class
+    neighbours: int = 5  # nearest rows of the same class that a row may be combined with
+    max_candidates: int = 50_000  # rows of a class searched for neighbours at most, drawn by the seed
 
     def __post_init__(self) -> None:
         if self.neighbours < 1 or self.max_candidates < 2:
@@ -43,6 +43,7 @@ class Smote(Family):
     """Keeps the rows and the neighbours of each; sampling is a table look-up."""
 
     kind: ClassVar[str] = "smote"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = SmoteSpec
     holds_rows: ClassVar[bool] = True
     spec: SmoteSpec

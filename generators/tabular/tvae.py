@@ -29,17 +29,17 @@ ORDER_KEY = 7  # of the fit's seed
 
 @dataclass(frozen=True)
 class TvaeSpec:
-    """Sizes as in the paper; `epochs` go over all rows (the paper: 300)."""
+    """Settings of `tvae`. Sizes are those of the paper."""
 
-    epochs: int = 100
-    batch_size: int = 500
-    latent: int = 128
-    hidden: tuple[int, ...] = (128, 128)
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
-    reconstruction_weight: float = 2.0  # against the divergence
-    max_categories: int = 256  # codes of a column; beyond, rare categories share some
-    bias: float = 1.0  # of sampling, MAD's lambda: share of the variance of vectors, and temperature of codes
+    epochs: int = 100  # passes over the rows (the paper: 300)
+    batch_size: int = 500  # rows in a step
+    latent: int = 128  # length of the latent vector
+    hidden: tuple[int, ...] = (128, 128)  # units of the encoder's hidden layers; the decoder has them in reverse
+    learning_rate: float = 1e-3  # learning rate of Adam
+    weight_decay: float = 1e-5  # L2 penalty of both networks
+    reconstruction_weight: float = 2.0  # weight of the reconstruction against the divergence
+    max_categories: int = 256  # codes of a column at most; beyond, rare categories share codes
+    bias: float = 1.0  # MAD's lambda: share of the vectors' variance that is sampled, and temperature of codes
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.latent, *self.hidden, 1) < 1 or self.max_categories < 4:
@@ -53,7 +53,10 @@ class Tvae(Family):
     """Encodes rows by mode-specific normalisation, and decodes noise to rows."""
 
     kind: ClassVar[str] = "tvae"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = TvaeSpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "sklearn", "scipy")
     spec: TvaeSpec
 
     def check(self) -> None:

@@ -52,23 +52,21 @@ function, and "tests" a few lines, each an assert that calls it."""
 
 @dataclass(frozen=True)
 class CodeSpec(StepsSpec):
-    """Calls, and what their templates may hold: `problem` ({seed}), `solution` ({problem}), `tests` ({problem},
-    {code}); or `all` ({seed}). Columns of the source may stand in each.
+    """Settings of `code`.
 
-    seed: the source column with the snippet or topic that inspires a problem. given_problem: a template of source
-    columns, such as "{prompt}"; the problem is not made then. given_tests: the same for the tests, such as
-    "{test}\\ncheck({entry_point})". prelude: a template that is put before the program, for what it leans on.
-    structured: all three in one call, as JSON.
+    Calls: `problem` ({seed}), `solution` ({problem}), `tests` ({problem}, {code}); or `all` ({seed}). Templates may
+    also hold columns of the source.
     """
 
     TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION, "tests": TESTS, "all": ALL}
     HOLES = {"problem": ("seed",), "solution": ("problem",), "tests": ("code",), "all": ("seed",)}
 
-    seed: str = "text"
+    seed: str = "text"  # source column with the snippet or topic that inspires a problem
+    # template of source columns that is the problem, e.g. "{prompt}"; default: the model writes it
     given_problem: str = ""
-    given_tests: str = ""
-    prelude: str = ""
-    structured: bool = False
+    given_tests: str = ""  # template of source columns that is the tests, e.g. "{test}"; default: the model writes them
+    prelude: str = ""  # template that is put before the program, for imports and helpers
+    structured: bool = False  # write problem, solution and tests in a single call, as JSON
 
     def __post_init__(self) -> None:
         column(self.seed)
@@ -90,6 +88,7 @@ class Code(Steps):
     """Three calls (two or one where problem or tests are given), or one structured."""
 
     kind = "code"
+    revision = 1
     Spec = CodeSpec
     own: ClassVar[frozenset[str]] = frozenset({"seed", "problem", "code"})
     spec: CodeSpec

@@ -192,6 +192,7 @@ class Method(ABC):
     """Base of every method. Subclasses set `kind` and `Spec`, declare `payload` and `fields_read`, and write `run`."""
 
     kind: ClassVar[str]
+    revision: ClassVar[int] = 1  # raised whenever the same spec, asks and seeds get other calls; part of the identity
     Spec: ClassVar[type]
     keeps_turns: bool = False  # whether rows have the column `turns`: for methods (or specs) that call more than once
     writes_user: ClassVar[bool] = False  # whether the model has to write a user's message: takes a chat template
@@ -218,7 +219,7 @@ class Method(ABC):
 
     def identity(self) -> dict[str, Any]:
         """Literals that change rows: the whole spec, prompts included."""
-        return {"kind": self.kind, **literals(self.spec)}
+        return {"kind": self.kind, "revision": self.revision, **literals(self.spec)}
 
     @abstractmethod
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:

@@ -47,24 +47,21 @@ SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 @dataclass(frozen=True)
 class DialogueSpec(StepsSpec):
-    """Calls: `opening` ({topic}, {persona}), the user's first message; `further` ({transcript}, and {topic}, {persona},
-    {end}), the user's others; `assistant`, the answers, without a template: it gets the messages.
+    """Settings of `dialogue`.
 
-    exchanges: the most there are; the number is drawn from min_exchanges to it, by the row's seed. The user may end
-    earlier with `end`, and a conversation that has filled the model's context ends too, both not before min_exchanges:
-    a row with fewer is refused as "ended" or "context_length".
-    topic: the source column of the topic. personas: what the user is, drawn by the row's seed.
-    system: the assistant's system message; the row's messages begin with it where there is one.
+    Calls: `opening` ({topic}, {persona}), the user's first message; `further` ({transcript}, {topic}, {persona},
+    {end}), the user's other messages; `assistant`, the answers, which has no template and gets the messages. The user
+    may end early by `end`; a conversation also ends when it fills the model's context.
     """
 
     TEMPLATES = {"opening": OPENING, "further": FURTHER, "assistant": ""}
     HOLES = {"opening": ("topic",), "further": ("transcript",)}
 
-    exchanges: int = 3
-    min_exchanges: int = 2
-    topic: str = "topic"
-    personas: tuple[str, ...] = PERSONAS
-    end: str = "END"
+    exchanges: int = 3  # exchanges of user and assistant at most; the number is drawn by the row's seed
+    min_exchanges: int = 2  # exchanges at least; a row with fewer is refused as "ended" or "context_length"
+    topic: str = "topic"  # source column of the topic
+    personas: tuple[str, ...] = PERSONAS  # descriptions of the user, drawn by the row's seed
+    end: str = "END"  # word by which the user ends the conversation
 
     def __post_init__(self) -> None:
         column(self.topic)
@@ -83,6 +80,7 @@ class Dialogue(Steps):
     """Keeps the `messages` and how many exchanges they are; `text` is the conversation with who says what."""
 
     kind = "dialogue"
+    revision = 1
     Spec = DialogueSpec
     own: ClassVar[frozenset[str]] = frozenset({"topic", "persona", "transcript", "end"})
     spec: DialogueSpec

@@ -38,21 +38,19 @@ DRAWN = ("audience", "difficulty", "form")
 
 @dataclass(frozen=True)
 class ExerciseSpec(StepsSpec):
-    """Calls, and what their templates may hold: `exercise` ({topic}), `solution` ({exercise}); both {audience},
-    {difficulty} and {form} too, and columns of the source.
+    """Settings of `exercise`. Calls: `exercise` ({topic}), `solution` ({exercise}).
 
-    topic: the source column of the topic. audiences, difficulties, forms: what is drawn from, by the row's seed.
-    min_words: an exercise with fewer is refused as "short" and not solved.
+    Templates may also hold {audience}, {difficulty}, {form} and columns of the source.
     """
 
     TEMPLATES = {"exercise": EXERCISE, "solution": SOLUTION}
     HOLES = {"exercise": ("topic",), "solution": ("exercise",)}
 
-    topic: str = "topic"
-    audiences: tuple[str, ...] = AUDIENCES
-    difficulties: tuple[str, ...] = DIFFICULTIES
-    forms: tuple[str, ...] = FORMS
-    min_words: int = 5
+    topic: str = "topic"  # source column of the topic
+    audiences: tuple[str, ...] = AUDIENCES  # audiences, drawn by the row's seed
+    difficulties: tuple[str, ...] = DIFFICULTIES  # difficulties, drawn by the row's seed
+    forms: tuple[str, ...] = FORMS  # forms of exercise, drawn by the row's seed
+    min_words: int = 5  # words of an exercise below which it is refused as "short"
 
     def __post_init__(self) -> None:
         column(self.topic)
@@ -67,6 +65,7 @@ class Exercise(Steps):
     """Draws audience, difficulty and form, writes an exercise, solves it; `text` is both."""
 
     kind = "exercise"
+    revision = 1
     Spec = ExerciseSpec
     own: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *DRAWN})
     spec: ExerciseSpec

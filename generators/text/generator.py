@@ -41,7 +41,7 @@ class TextGenerator(Generator):
         return self.program.fields_read()
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind, "method": self.program.identity()}
+        return {**super().identity(), "kind": self.kind, "method": self.program.identity()}
 
     @property
     def progress(self) -> tuple[int, int]:

@@ -35,18 +35,19 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class RephraseSpec:
-    """styles: what is drawn from, by the row's seed; one entry fixes it. These have a template: faq, tutorial, table,
-    wikipedia; qa, distill, extract_knowledge, knowledge_list (Nemotron-CC); and those of `templates`.
+    """Settings of `rephrase`.
 
-    templates: further styles, or other words for the known ones; each has {document}. document: the source column.
-    max_words: longer documents are cut there.
+    Styles with a built-in template: faq, tutorial, table, wikipedia; qa, distill, extract_knowledge, knowledge_list
+    (Nemotron-CC).
     """
 
+    # styles, drawn by the row's seed; each needs a built-in template or an entry in `templates`
     styles: tuple[str, ...] = ("faq", "tutorial", "table", "wikipedia")
+    # templates of further styles, or other words for the built-in ones; each must hold {document}
     templates: dict[str, str] = field(default_factory=dict)
-    system: str = ""
-    document: str = "text"
-    max_words: int = 600
+    system: str = ""  # system message
+    document: str = "text"  # source column of the text
+    max_words: int = 600  # words after which documents are cut
 
     def __post_init__(self) -> None:
         Template(self.system)
@@ -68,6 +69,7 @@ class Rephrase(Method):
     """Draws a style for the document and keeps the rewriting; `source_id` tells which document it was."""
 
     kind = "rephrase"
+    revision = 1
     Spec = RephraseSpec
 
     def __init__(self, spec: RephraseSpec) -> None:

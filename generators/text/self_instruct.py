@@ -48,14 +48,12 @@ Example = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SelfInstructSpec(StepsSpec):
-    """Calls, and what their templates may hold: `task` ({tasks}, a numbered list); `classify` ({instruction}, {shown}:
-    some examples with their answers); then `instance` ({instruction}, {shown}), or `labels` ({instruction}) and `input`
-    ({instruction}, {label}). All but `task` answer in JSON.
+    """Settings of `self_instruct`: the filters of section 2.2 of the paper.
 
-    The source has the column `instruction`, and may have `input`, `output` and `is_classification`. shots: how many of
-    the examples are shown with their answers in `classify` and `instance`. Refused are tasks of fewer than min_words
-    or more than max_words words, those that hold one of `keywords` (what cannot be done in writing) and those that
-    begin with one of `openings`; section 2.2 of the paper.
+    Calls: `task` ({tasks}, a numbered list); `classify` ({instruction}, {shown}: examples with their answers); then
+    `instance` ({instruction}, {shown}), or `labels` ({instruction}) and `input` ({instruction}, {label}). All but
+    `task` answer in JSON. The source has the column `instruction`, and may have `input`, `output` and
+    `is_classification`.
     """
 
     TEMPLATES = {"task": TASK, "classify": CLASSIFY, "instance": INSTANCE, "labels": LABELS, "input": INPUT}
@@ -67,11 +65,11 @@ class SelfInstructSpec(StepsSpec):
         "input": ("instruction", "label"),
     }
 
-    shots: int = 2
-    min_words: int = 4
-    max_words: int = 150
-    keywords: tuple[str, ...] = KEYWORDS
-    openings: tuple[str, ...] = OPENINGS
+    shots: int = 2  # examples shown with their answers in the calls `classify` and `instance`
+    min_words: int = 4  # words of a task at least
+    max_words: int = 150  # words of a task at most
+    keywords: tuple[str, ...] = KEYWORDS  # words that refuse a task, because it cannot be done in writing
+    openings: tuple[str, ...] = OPENINGS  # beginnings that refuse a task
 
     def __post_init__(self) -> None:
         if self.shots < 0:
@@ -85,6 +83,7 @@ class SelfInstruct(Steps):
     """Three calls, four for a classification task."""
 
     kind = "self_instruct"
+    revision = 1
     Spec = SelfInstructSpec
     own: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
     feed = "examples"

@@ -14,18 +14,15 @@ from gristmill.records.spec import nearest
 
 @dataclass(frozen=True)
 class StepsSpec:
-    """Keys of every method of several calls; a call's name is what the column `turns` calls it.
-
-    templates: a call's prompt in other words, by its name. sampling: what a call samples otherwise than
-    [generator.sampling], by its name: {judge = {temperature = 0.0}}. system: the system message of every call.
-    """
+    """Settings of all methods of several calls. The column `turns` names each call."""
 
     TEMPLATES: ClassVar[Mapping[str, str]] = {}
     HOLES: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # what a call's template must hold
 
-    templates: dict[str, str] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)  # prompt of a call in other words, by the call's name
+    # sampling settings of a call over those of [generator.sampling], by its name: {judge = {temperature = 0.0}}
     sampling: dict[str, dict[str, Any]] = field(default_factory=dict)
-    system: str = ""
+    system: str = ""  # system message of every call
 
     def __post_init__(self) -> None:
         Template(self.system)

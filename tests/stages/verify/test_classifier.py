@@ -12,7 +12,7 @@ from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.families.generator import Fitted, FittedSpec
 from gristmill.generators.images.classifier import Classifier as Family
-from gristmill.generators.images.classifier import Spec as FamilySpec
+from gristmill.generators.images.classifier import ClassifierSpec as FamilySpec
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
