@@ -9,7 +9,7 @@ import ray
 
 from gristmill.cluster.connect import WORKER_ENV
 from gristmill.cluster.errors import LOST, RunFailed, short
-from gristmill.generators.families.fit import Fit, Stopped, Told
+from gristmill.generators.families.fit import Fit, FitProgress, Stopped
 from gristmill.generators.families.folder import ModelCard
 from gristmill.records.errors import UserError
 
@@ -40,13 +40,13 @@ class Trainer:
 
     def __init__(self, fit: Fit) -> None:
         self.fit = fit
-        self.told: Told | None = None
+        self.told: FitProgress | None = None
         self.is_stopped = False
 
     def run(self) -> ModelCard | None:
         """The card; None when it was asked to stop."""
 
-        def tell(told: Told) -> None:
+        def tell(told: FitProgress) -> None:
             self.told = told
 
         try:
@@ -54,14 +54,16 @@ class Trainer:
         except Stopped:
             return None
 
-    def look(self) -> Told | None:
+    def look(self) -> FitProgress | None:
         return self.told
 
     def stop(self) -> None:
         self.is_stopped = True
 
 
-def train(fit: Fit, spec: TrainSpec, tell: Callable[[Told], None], is_stopped: Callable[[], bool]) -> ModelCard | None:
+def train(
+    fit: Fit, spec: TrainSpec, tell: Callable[[FitProgress], None], is_stopped: Callable[[], bool]
+) -> ModelCard | None:
     """Run `fit` on the cluster; None when it was stopped (it goes on from its checkpoint).
 
     A lost worker or node is replaced `max_retries` times. Raises UserError when the fit itself cannot go on, and
@@ -80,7 +82,7 @@ def train(fit: Fit, spec: TrainSpec, tell: Callable[[Told], None], is_stopped: C
 
 
 def _attempt(
-    fit: Fit, spec: TrainSpec, tell: Callable[[Told], None], is_stopped: Callable[[], bool]
+    fit: Fit, spec: TrainSpec, tell: Callable[[FitProgress], None], is_stopped: Callable[[], bool]
 ) -> ModelCard | None:
     threads = {name: str(spec.num_cpus) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
     options: dict[str, Any] = {

@@ -95,21 +95,21 @@ class GeneratedRow:
     reason: str | None = None  # e.g. "context_length"; becomes "generator:context_length"
 
 
-def fields_of(ask: str | None, given: Sequence[str] | None = None) -> dict[str, Any] | None:
-    """The JSON object that an ask holds, cut to the keys `given`, null where it lacks one; None where it is none."""
+def fields_of(ask: str | None, names: Sequence[str] | None = None) -> dict[str, Any] | None:
+    """The JSON object that an ask holds, cut to the keys `names`, null where it lacks one; None where it is none."""
     try:
         fields = json.loads(ask or "")
     except (ValueError, RecursionError):
         return None
     if not isinstance(fields, dict):
         return None
-    return fields if given is None else {name: fields.get(name) for name in given}
+    return fields if names is None else {name: fields.get(name) for name in names}
 
 
-def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[GeneratedRow | None]) -> pa.RecordBatch:
-    """`asks` with `made` in its columns; `made[i]` is None where row i was dead on arrival and is left untouched."""
-    assert len(made) == asks.num_rows
-    rows = [m if m is not None else GeneratedRow(tokens_in=None, tokens_out=None) for m in made]  # type: ignore[arg-type]
+def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], generated: Sequence[GeneratedRow | None]) -> pa.RecordBatch:
+    """`asks` filled from `generated`, whose entry is None for a row that was dead on arrival: it stays untouched."""
+    assert len(generated) == asks.num_rows
+    rows = [m if m is not None else GeneratedRow(tokens_in=None, tokens_out=None) for m in generated]  # type: ignore[arg-type]
     batch = asks
     for declared in payload:
         values = [m.payload.get(declared.name) for m in rows]
@@ -120,7 +120,7 @@ def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[Gener
     for name in ("finish", "tokens_in", "tokens_out"):
         declared = asks.schema.field(name)
         batch = set_column(batch, declared, pa.array([getattr(m, name) for m in rows], declared.type))
-    return _refused(batch, [m.reason if m is not None else None for m in made])
+    return _refused(batch, [m.reason if m is not None else None for m in generated])
 
 
 def cleaned(value: Any) -> Any:
@@ -133,12 +133,12 @@ def cleaned(value: Any) -> Any:
 
 
 def fill_columns(
-    asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Mapping[str, pa.Array], reasons: Sequence[str | None]
+    asks: pa.RecordBatch, payload: Sequence[pa.Field], columns: Mapping[str, pa.Array], reasons: Sequence[str | None]
 ) -> pa.RecordBatch:
     """`asks` with whole columns of payload: null where a row was dead on arrival or is refused (`reasons[i]`)."""
     batch = asks
     for declared in payload:
-        batch = set_column(batch, declared, made[declared.name])
+        batch = set_column(batch, declared, columns[declared.name])
     dead = asks.column(REJECT.name).is_valid().to_pylist()
     finish = [None if is_dead or reason else "stop" for is_dead, reason in zip(dead, reasons)]
     batch = set_column(batch, asks.schema.field("finish"), pa.array(finish, pa.string()))

@@ -131,29 +131,29 @@ class Diffusers(Generator):
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, seeds = asks.column(ASK.name).to_pylist(), asks.column("seed").to_pylist()
         numbers = asks.column("row").to_pylist()
-        made = [None if is_dead else self._asked(text) for is_dead, text in zip(dead, texts)]
+        generated = [None if is_dead else self._asked(text) for is_dead, text in zip(dead, texts)]
         parts: dict[int, list[int]] = {}
-        for row, one in enumerate(made):
+        for row, one in enumerate(generated):
             if one is not None and one.reason is None:
                 parts.setdefault(numbers[row] // self.spec.batch, []).append(row)
         for rows in parts.values():
             prompts, own = [""] * self.spec.batch, [0] * self.spec.batch
             for row in rows:
                 place = numbers[row] % self.spec.batch
-                prompts[place], own[place] = made[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
+                prompts[place], own[place] = generated[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
             async with self._lock:
                 images, flags = await asyncio.to_thread(self._batch, prompts, own)
             for row in rows:
                 place = numbers[row] % self.spec.batch
-                one = made[row]
+                one = generated[row]
                 assert one is not None
                 one.finish = "stop"
                 if flags[place]:
-                    made[row] = GeneratedRow(reason="unsafe")  # as the pipeline's own checker says
+                    generated[row] = GeneratedRow(reason="unsafe")  # as the pipeline's own checker says
                 else:
                     one.payload["image"] = {"bytes": images[place], "path": None}
                 self._num_made += 1
-        return fill(asks, self.payload, made)
+        return fill(asks, self.payload, generated)
 
     def _asked(self, text: str | None) -> GeneratedRow:
         """The prompt of an ask, or why there is none."""

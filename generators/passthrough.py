@@ -71,9 +71,9 @@ class Passthrough(Generator):
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
-        made = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
-        self._num_made += len(made) - sum(dead)
-        return fill(asks, self.payload, made)
+        generated = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
+        self._num_made += len(generated) - sum(dead)
+        return fill(asks, self.payload, generated)
 
     def _row(self, ask: str | None) -> GeneratedRow:
         fields = fields_of(ask)

@@ -7,8 +7,8 @@ KINDS: Kinds = {
     "canned": ("gristmill.generators.canned.generator", "Canned"),
     "diffusers": ("gristmill.generators.diffusers", "Diffusers"),
     "passthrough": ("gristmill.generators.passthrough", "Passthrough"),
-    "model": ("gristmill.generators.families.generator", "Fitted"),
-    "simulator": ("gristmill.generators.simulators.generator", "Simulated"),
+    "model": ("gristmill.generators.families.generator", "ModelGenerator"),
+    "simulator": ("gristmill.generators.simulators.generator", "SimulatorGenerator"),
     "teacher": ("gristmill.generators.teacher", "Teacher"),
 }
 

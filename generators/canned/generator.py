@@ -88,12 +88,12 @@ class CannedEngine:
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
         """One text; a third more tokens than words, as English has."""
-        asked = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
-        await self.wait(asked)
+        question = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
+        await self.wait(question)
         finish, draw = "stop", mix(seed, KIND)
-        given = next((a for a in self.spec.answers if a.when in asked), None)
-        if given:
-            text = given.say[mix(seed, SAID) % len(given.say)]
+        fixed = next((a for a in self.spec.answers if a.when in question), None)
+        if fixed:
+            text = fixed.say[mix(seed, SAID) % len(fixed.say)]
         elif json_schema:
             text = text_of(json_schema, seed, self.bank)
         elif draw < self.edges[0]:
@@ -108,7 +108,7 @@ class CannedEngine:
                 text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
         else:
             text = self.bank.text(seed, self.spec.num_words)
-        return Reply(text, finish, 1 + asked.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
+        return Reply(text, finish, 1 + question.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
 
     async def wait(self, prompt: str) -> None:
         """Take `seconds_per_ask` for the answer to `prompt`, one after another."""

@@ -120,8 +120,8 @@ class Family(ABC):
         """Raise UserError when rows that conform to the schema will not do. Cheap: it runs before a fit starts."""
 
     @classmethod
-    def told(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
-        """What a finished model's facts say to people, a line each by what it is about."""
+    def summary(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
+        """Lines for people about a finished model, from its facts: text by subject."""
         return {}
 
     # Fitting.
@@ -170,10 +170,10 @@ class Family(ABC):
     # Sampling.
 
     @abstractmethod
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
-        """One row for each of `seeds`, int64 (block,), with the column values that `wanted[i]` names.
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        """One row for each of `seeds`, int64 (block,), with the column values that `requests[i]` names.
 
-        Values in `wanted` are checked and typed by the caller (see gristmill.generators.families.generator).
+        Values in `requests` are checked and typed by the caller (see gristmill.generators.families.generator).
         """
 
 

@@ -43,7 +43,7 @@ MAX_LOSSES = 500  # points of the loss curve that the card keeps
 
 
 @dataclass(frozen=True)
-class Told:
+class FitProgress:
     """How far a fit is."""
 
     step: int
@@ -60,7 +60,7 @@ class Stopped(Exception):
     """Somebody asked the fit to stop; it goes on from the checkpoint."""
 
 
-def _silent(told: Told) -> None:
+def _silent(progress: FitProgress) -> None:
     """Tells nobody."""
 
 
@@ -93,13 +93,13 @@ class Fit:
             "spec": literals(self.family.spec),
             "schema": schema_literals(self.family.schema),
             "seed": self.seed,
-            "rows": self._told["digest"] if self.privacy is None else self._told,
+            "rows": self._published_rows["digest"] if self.privacy is None else self._published_rows,
             "privacy": literals(self.privacy),
             "threads": self.threads,
         }
 
     @property
-    def _told(self) -> dict[str, Any]:
+    def _published_rows(self) -> dict[str, Any]:
         """What the model's folder says of the rows."""
         return {**self.trained_on, "digest": WITHHELD} if self.privacy else self.trained_on
 
@@ -114,7 +114,7 @@ class Fit:
         mixed = hashlib.blake2b(str(self.seed).encode(), digest_size=8, key=key).digest()
         return int.from_bytes(mixed, "little") >> 1
 
-    def run(self, tell: Callable[[Told], None] = _silent, is_stopped: Callable[[], bool] = _never) -> ModelCard:
+    def run(self, tell: Callable[[FitProgress], None] = _silent, is_stopped: Callable[[], bool] = _never) -> ModelCard:
         """Fit, and return the card.
 
         Raises TrainingFailed, Stopped, or UserError where the parts do not fit together.
@@ -143,7 +143,7 @@ class Fit:
             losses = _thinned([*losses, {"step": step, **found_losses}])
             if account and time.monotonic() - counted > EPSILON_EVERY_S:
                 epsilon, counted = account.epsilon(), time.monotonic()
-            tell(Told(step, num_steps, found_losses, epsilon))
+            tell(FitProgress(step, num_steps, found_losses, epsilon))
             took = max(time.monotonic() - started, 1e-3)
             span = max(1, min(span * 2, int(span * self.span_s / took)))
             if time.monotonic() - saved > self.checkpoint_s and step < num_steps:
@@ -192,9 +192,9 @@ class Fit:
         return tensors, facts
 
     def _resume(
-        self, found: tuple[dict[str, np.ndarray], dict[str, Any]], account: Account | None
+        self, checkpoint: tuple[dict[str, np.ndarray], dict[str, Any]], account: Account | None
     ) -> tuple[int, list[dict[str, float]]]:
-        tensors, facts = found
+        tensors, facts = checkpoint
 
         def part(name: str) -> State:
             arrays = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
@@ -218,7 +218,7 @@ class Fit:
             format=FORMAT,
             identity=self.identity(),
             fingerprint=mark,
-            trained_on=self._told,
+            trained_on=self._published_rows,
             privacy=account.statement() if account else {"guarantee": None, "text": self._not_private()},
             facts=trained.facts,
             weights_sha256=hashlib.sha256(weights).hexdigest(),

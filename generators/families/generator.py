@@ -20,7 +20,7 @@ from gristmill.records.schema import ASK, REJECT
 
 
 @dataclass(frozen=True)
-class FittedSpec:
+class ModelGeneratorSpec:
     """Settings of `model`. Pools, threads and devices change no row on the same kind of processor."""
 
     model: str  # folder of a fitted model: the --out of `gristmill fit`
@@ -34,14 +34,14 @@ class FittedSpec:
     memory_gb: float = 0.0  # memory of a replica in GB
 
 
-class Fitted(Generator):
+class ModelGenerator(Generator):
     """Samples a model block by block; a row keeps its place in its block, so a lot in parts is the lot made whole."""
 
     kind: ClassVar[str] = "model"
     revision: ClassVar[int] = 1
-    Spec: ClassVar[type] = FittedSpec
+    Spec: ClassVar[type] = ModelGeneratorSpec
 
-    def __init__(self, spec: FittedSpec) -> None:
+    def __init__(self, spec: ModelGeneratorSpec) -> None:
         self.spec = spec
         self.card: ModelCard = read_card(spec.model)
         self.family: Family = empty_family(self.card)
@@ -89,11 +89,11 @@ class Fitted(Generator):
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, numbers = asks.column(ASK.name).to_pylist(), asks.column("row").to_numpy()
         seeds, block = asks.column("seed").to_numpy(), self.family.block
-        wanted: list[Mapping[str, Any]] = [{}] * len(texts)
+        requests: list[Mapping[str, Any]] = [{}] * len(texts)
         reasons: list[str | None] = [None] * len(texts)
         for row, text in enumerate(texts):
             if not dead[row]:
-                wanted[row], reasons[row] = self._conditions(text)
+                requests[row], reasons[row] = self._conditions(text)
         parts: dict[int, list[int]] = {}
         for row in range(len(texts)):
             if not dead[row] and reasons[row] is None:
@@ -102,12 +102,12 @@ class Fitted(Generator):
         order: list[int] = []
         for rows in parts.values():
             places = numbers[rows] % block
-            asked: list[Mapping[str, Any]] = [{}] * block
-            own = np.zeros(block, np.int64)
-            own[places] = seeds[rows]
+            block_requests: list[Mapping[str, Any]] = [{}] * block
+            block_seeds = np.zeros(block, np.int64)
+            block_seeds[places] = seeds[rows]
             for row, place in zip(rows, places):
-                asked[place] = wanted[row]
-            drawn = self.family.sample(asked, own)
+                block_requests[place] = requests[row]
+            drawn = self.family.sample(block_requests, block_seeds)
             taken = pa.array(places)
             columns = [pa.concat_arrays([c, drawn.columns[f.name].take(taken)]) for c, f in zip(columns, self.payload)]
             for row, place in zip(rows, places):
@@ -116,15 +116,15 @@ class Fitted(Generator):
             self._num_made += len(rows)
         at = {row: place for place, row in enumerate(order)}
         take = pa.array([at.get(row) if reasons[row] is None else None for row in range(len(texts))], pa.int64())
-        made = {f.name: c.take(take) for c, f in zip(columns, self.payload)}
-        return fill_columns(asks, self.payload, made, reasons)
+        columns_by_name = {f.name: c.take(take) for c, f in zip(columns, self.payload)}
+        return fill_columns(asks, self.payload, columns_by_name, reasons)
 
     def _conditions(self, text: str | None) -> tuple[Mapping[str, Any], str | None]:
         """(column values that an ask names, null) or ({}, why it cannot be)."""
         fields = fields_of(text, self.spec.given)
         if fields is None:
             return {}, "malformed_ask"
-        wanted = {}
+        values = {}
         for name, value in fields.items():
             if value is None:
                 continue
@@ -132,10 +132,10 @@ class Fitted(Generator):
                 return {}, "unknown_column"
             column = self.family.schema.column(name)
             try:
-                wanted[name] = _typed(column, value)
+                values[name] = _typed(column, value)
             except (ValueError, TypeError, OverflowError):
                 return {}, "impossible_value"
-        return wanted, None
+        return values, None
 
 
 def _typed(column: Column, value: Any) -> Any:

@@ -63,7 +63,7 @@ class QualitySpec:
 
 
 class Quality(Family):
-    """Fitted by `begin` alone: a convex problem, the same weights from the same rows."""
+    """ModelGenerator by `begin` alone: a convex problem, the same weights from the same rows."""
 
     kind: ClassVar[str] = "quality"
     revision: ClassVar[int] = 1
@@ -131,25 +131,25 @@ class Quality(Family):
             drawn = np.sort(np.argsort(_draws(keys, seed, b"rows"), kind="stable")[: self.spec.max_rows])
             texts, labels, keys = texts.take(pa.array(drawn)), labels[drawn], [keys[row] for row in drawn]
         is_held = _draws(keys, seed, SPLIT) < self.spec.holdout
-        seen, held = np.flatnonzero(~is_held), np.flatnonzero(is_held)
-        self._enough(labels[held], MIN_HELD, "held-out rows")
-        self._enough(labels[seen], MIN_HELD * NUM_FOLDS, "rows to learn from")
+        training, held_out = np.flatnonzero(~is_held), np.flatnonzero(is_held)
+        self._enough(labels[held_out], MIN_HELD, "held-out rows")
+        self._enough(labels[training], MIN_HELD * NUM_FOLDS, "rows to learn from")
         features = self.ngrams.features(texts)
-        model = self._fit(features, labels, seen)
+        model = self._fit(features, labels, training)
         threshold = self.spec.min_score or 0.5
         if self.spec.min_precision is not None:
             folds = (_draws(keys, seed, FOLD) * NUM_FOLDS).astype(int)
             scores = np.empty(len(labels))
             for fold in range(NUM_FOLDS):
-                inner, outer = seen[folds[seen] != fold], seen[folds[seen] == fold]
+                inner, outer = training[folds[training] != fold], training[folds[training] == fold]
                 scores[outer] = self.ngrams.scores(texts.take(pa.array(outer)), self._fit(features, labels, inner))
-            threshold = lowest(scores[seen], labels[seen], self.spec.min_precision)
-        scores = self.ngrams.scores(texts.take(pa.array(held)), model)
+            threshold = lowest(scores[training], labels[training], self.spec.min_precision)
+        scores = self.ngrams.scores(texts.take(pa.array(held_out)), model)
         self.model = model
         self.facts = {
             "threshold": round(threshold, NUM_DECIMALS),
-            "held_out": report(scores, labels[held], threshold),
-            "learnt_from": {"rows": len(seen), "base_rate": round(float(labels[seen].mean()), NUM_DECIMALS)},
+            "held_out": report(scores, labels[held_out], threshold),
+            "learnt_from": {"rows": len(training), "base_rate": round(float(labels[training].mean()), NUM_DECIMALS)},
             "left_out": num_left_out,
         }
 
@@ -170,13 +170,13 @@ class Quality(Family):
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
-                found = LogisticRegression(C=self.spec.c, max_iter=MAX_ITERATIONS).fit(matrix, labels[rows])
+                regression = LogisticRegression(C=self.spec.c, max_iter=MAX_ITERATIONS).fit(matrix, labels[rows])
             except ConvergenceWarning:
                 raise UserError(
                     f"model 'quality' did not settle in {MAX_ITERATIONS} iterations; lower model.c"
                 ) from None
-        weights = found.coef_[0]
-        return Linear.of(weights[: shape[1]], weights[shape[1] :], float(found.intercept_[0]))
+        weights = regression.coef_[0]
+        return Linear.of(weights[: shape[1]], weights[shape[1] :], float(regression.intercept_[0]))
 
     def trained(self) -> State:
         assert self.model is not None
@@ -193,11 +193,11 @@ class Quality(Family):
         arrays, self.facts = trained.tensors, trained.facts
         self.model = Linear(arrays["weights"], float(arrays["unit"][0]), arrays["slopes"], float(arrays["bias"][0]))
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         raise AssertionError("a quality classifier makes no rows")
 
     @classmethod
-    def told(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
+    def summary(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
         held = facts["held_out"]
         precision = "none kept" if held["precision"] is None else f"{held['precision']:.3f}"
         return {
@@ -243,11 +243,11 @@ def report(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str
 
     is_kept = scores >= threshold
     num_right = int((is_kept & (labels == 1)).sum())
-    found = {
+    scores_by_name = {
         "base_rate": labels.mean(),
         "precision": num_right / is_kept.sum() if is_kept.any() else None,
         "recall": num_right / labels.sum(),
         "auc": roc_auc_score(labels, scores),
     }
-    rounded = {name: None if v is None else round(float(v), NUM_DECIMALS) for name, v in found.items()}
+    rounded = {name: None if v is None else round(float(v), NUM_DECIMALS) for name, v in scores_by_name.items()}
     return {"rows": len(labels), "kept": int(is_kept.sum()), **rounded}

@@ -120,11 +120,11 @@ class LatentFamily(AveragedFamily):
 
         return Widen(self.shape, self.spec.width, self.spec.latent, self.num_labels).to(self.device)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
         streams = row_streams(seeds)
-        labels = self.choose(wanted, np.array([s.random() for s in streams]), self._shares)
+        labels = self.choose(requests, np.array([s.random() for s in streams]), self._shares)
         noise = np.stack([s.standard_normal(self.spec.latent, np.float32) for s in streams])
         noise *= np.float32(np.sqrt(self.spec.bias))
         with torch.inference_mode():

@@ -87,14 +87,14 @@ class Classifier(ImageFamily):
 
         rows = torch.from_numpy(stream(self._seed, step).integers(len(self._pixels), size=self.spec.batch))
         images, labels = self._pixels[rows].to(self.device), self._labels[rows].to(self.device)
-        told = self._net(images)
-        loss = torch.nn.functional.cross_entropy(told, labels, label_smoothing=self.spec.label_smoothing)
+        logits = self._net(images)
+        loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=self.spec.label_smoothing)
         for group in self._adam.param_groups:
             group["lr"] = self.spec.lr * 0.5 * (1 + math.cos(math.pi * step / self.spec.steps))
         self._adam.zero_grad()
         loss.backward()
         self._adam.step()
-        return float(loss.detach()), float((told.argmax(1) == labels).float().mean())
+        return float(loss.detach()), float((logits.argmax(1) == labels).float().mean())
 
     def trained(self) -> State:
         from gristmill.generators.nets.arrays import of_module
@@ -115,5 +115,5 @@ class Classifier(ImageFamily):
         if training:
             to_adam(self._adam, "adam", training.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         raise AssertionError("a classifier makes no rows")

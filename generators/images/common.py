@@ -73,14 +73,14 @@ class ImageFamily(Family):
         counts = np.bincount(labels, minlength=max(self.num_labels, 1))
         return counts / counts.sum()
 
-    def choose(self, wanted: Sequence[Mapping[str, Any]], levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    def choose(self, requests: Sequence[Mapping[str, Any]], levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """Label numbers int64 (rows,): the wanted one, else drawn by `shares` from each row's own level in [0, 1)."""
         edges = np.cumsum(shares)
         drawn = np.minimum(np.searchsorted(edges, levels * edges[-1], side="right"), len(edges) - 1)
         if self.label:
             order = {c: i for i, c in enumerate(self.label.categories)}
-            given = [w.get(self.label.name) for w in wanted]
-            drawn = np.array([d if g is None else order[g] for d, g in zip(drawn, given)])
+            names = [w.get(self.label.name) for w in requests]
+            drawn = np.array([d if g is None else order[g] for d, g in zip(drawn, names)])
         return drawn.astype(np.int64)
 
     def drawn(self, pixels: np.ndarray, labels: np.ndarray) -> Drawn:

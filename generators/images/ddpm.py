@@ -91,8 +91,8 @@ class Ddpm(AveragedFamily):
 
         draw = stream(self._seed, step)
         rows = draw.integers(len(self._pixels), size=self.spec.batch)
-        *given, target = self._task(rows, draw)
-        loss = torch.nn.functional.mse_loss(self._net(*given), target)
+        *inputs, target = self._task(rows, draw)
+        loss = torch.nn.functional.mse_loss(self._net(*inputs), target)
         self._adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
@@ -123,9 +123,9 @@ class Ddpm(AveragedFamily):
         kept = kept_signal(NUM_TIMES)[times].astype(np.float32).reshape(-1, 1, 1, 1)
         return self._to(np.sqrt(kept)), self._to(np.sqrt(1 - kept))
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         streams = row_streams(seeds)
-        labels = self.choose(wanted, np.array([s.random() for s in streams]), self._shares)
+        labels = self.choose(requests, np.array([s.random() for s in streams]), self._shares)
         return self.drawn(
             self._denoised(labels if self.label else np.full(len(seeds), self.num_labels), streams), labels
         )

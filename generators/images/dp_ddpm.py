@@ -84,5 +84,5 @@ class DpDdpm(ddpm.Ddpm):
 
     def _losses(self, net: Any, task: tuple[Any, Any, Any, Any]) -> Any:
         """The mean squared error of each row, over its copies and pixels: (rows,)."""
-        *given, target = task
-        return (net(*given) - target).square().reshape(len(target) // self.spec.copies, -1).mean(1)
+        *inputs, target = task
+        return (net(*inputs) - target).square().reshape(len(target) // self.spec.copies, -1).mean(1)

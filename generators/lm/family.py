@@ -180,7 +180,7 @@ class CausalLm(Family):
 
         return {**causal.served(self._network), **tokens.files_of(self.tokenizer)}
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         raise AssertionError("a causal_lm is served by a teacher")
 
 

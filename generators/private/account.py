@@ -112,13 +112,13 @@ class Account:
         """Whether `event` fits. Epsilon grows with the count, so what is known of other counts settles most calls."""
         others = [e for e in self.events if _key(e) != _key(event)]
         count = event.count + sum(e.count for e in self.events if _key(e) == _key(event))
-        known = self._known.setdefault((frozenset(others), _key(event)), [0, MAX_STEPS + 1])
-        if count <= known[0]:
+        bounds = self._known.setdefault((frozenset(others), _key(event)), [0, MAX_STEPS + 1])
+        if count <= bounds[0]:
             return True
-        if count >= known[1]:
+        if count >= bounds[1]:
             return False
         fits = self.epsilon(event) <= self.spec.epsilon
-        known[0 if fits else 1] = count
+        bounds[0 if fits else 1] = count
         return fits
 
     def noise_for(self, what: str, sampling_rate: float, count: int, share: float = 1.0) -> float:
@@ -127,10 +127,10 @@ class Account:
         """
         allowed = self.spec.epsilon * share
         guess = 0.4 + 4 * sampling_rate * math.sqrt(count) / allowed  # about right for delta = 1e-6
-        found = least_noise(lambda sigma: self.epsilon(Event(what, sigma, sampling_rate, count)), allowed, guess)
-        if found is None:
+        noise = least_noise(lambda sigma: self.epsilon(Event(what, sigma, sampling_rate, count)), allowed, guess)
+        if noise is None:
             raise UserError(f"privacy: nothing is left of epsilon {self.spec.epsilon:g} for {what}")
-        return found
+        return noise
 
     def literals(self) -> list[dict[str, Any]]:
         return [e.__dict__ for e in self.events]

@@ -84,21 +84,21 @@ def ranged(parameters: Sequence[Parameter], ranges: Ranges) -> tuple[Parameter, 
             raise UserError(f"ranges: no parameter '{name}'{nearest(name, names)}")
         if len(bounds) not in (1, 2) or bounds[0] > bounds[-1]:
             raise UserError(f"ranges.{name}: give [low, high], or [value] to fix it, not {list(bounds)}")
-    made = []
+    parameters_in_range = []
     for p in parameters:
         low, *_, high = ranges[p.name] * 2 if p.name in ranges else (p.low, p.high)
         if low < p.least or high > p.most:
             raise UserError(f"ranges.{p.name}: must lie in {p.least:g} to {p.most:g} {p.unit}".rstrip())
-        made.append(replace(p, low=low, high=high, centre=min(max(p.centre, low), high)))
-    return tuple(made)
+        parameters_in_range.append(replace(p, low=low, high=high, centre=min(max(p.centre, low), high)))
+    return tuple(parameters_in_range)
 
 
-def drawn(parameters: Sequence[Parameter], draw: np.random.Generator, given: Mapping[str, float]) -> dict[str, float]:
+def drawn(parameters: Sequence[Parameter], draw: np.random.Generator, fixed: Mapping[str, float]) -> dict[str, float]:
     """A value for each parameter: the given one, else uniform in its range. A given one changes no other draw."""
     levels = draw.random(len(parameters))
     values = {}
     for parameter, level in zip(parameters, levels):
         value = parameter.low + (parameter.high - parameter.low) * float(level)
-        value = float(given.get(parameter.name, value))
+        value = float(fixed.get(parameter.name, value))
         values[parameter.name] = float(round(value)) if parameter.is_whole else value
     return values

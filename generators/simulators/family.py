@@ -83,8 +83,8 @@ class AdrFamily(Family):
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         performances = [self._step(step) for step in range(start, stop)]
-        told = {"performance": float(np.mean(performances))}
-        return {**told, "entropy": self._adr.entropy} if self.spec.randomize == "adr" else told
+        losses = {"performance": float(np.mean(performances))}
+        return {**losses, "entropy": self._adr.entropy} if self.spec.randomize == "adr" else losses
 
     def _step(self, step: int) -> float:
         """Try a population on worlds of the ranges as they are, then measure the mean policy; the ranges may move."""
@@ -132,12 +132,12 @@ class AdrFamily(Family):
         """The weights, as the simulator `cartpole` takes them."""
         return tuple(self._mean.tolist())
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         world = cartpole.CartPole(cartpole.CartPoleSpec(weights=self.policy, max_steps=self.spec.max_steps))
         parameters = ranged(self._adr.parameters, self._adr.named())
         names = {p.name for p in parameters}
         rows, reasons = [], []
-        for conditions, seed in zip(wanted, seeds):
+        for conditions, seed in zip(requests, seeds):
             row_draw = np.random.Generator(np.random.Philox(key=int(seed)))
             row = world.episode(
                 drawn(parameters, row_draw, {k: v for k, v in conditions.items() if k in names}), row_draw

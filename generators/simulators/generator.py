@@ -38,7 +38,7 @@ class SimulatorSpec:
     num_cpus: float = 1.0  # CPUs of a replica
 
 
-class Simulated(Generator):
+class SimulatorGenerator(Generator):
     """Runs an episode for each ask; the row holds the parameters, what was seen and done, and the labels."""
 
     kind: ClassVar[str] = "simulator"
@@ -89,16 +89,16 @@ class Simulated(Generator):
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, seeds = asks.column(ASK.name).to_pylist(), asks.column("seed").to_pylist()
-        made = [None if is_dead else self._one(text, seed) for is_dead, text, seed in zip(dead, texts, seeds)]
-        self._num_made += len(made) - sum(dead)
-        return fill(asks, self.payload, made)
+        generated = [None if is_dead else self._one(text, seed) for is_dead, text, seed in zip(dead, texts, seeds)]
+        self._num_made += len(generated) - sum(dead)
+        return fill(asks, self.payload, generated)
 
     def _one(self, text: str | None, seed: int) -> GeneratedRow:
-        given, reason = self._given(text)
+        fixed, reason = self._given(text)
         if reason:
             return GeneratedRow(reason=reason)
         draw = np.random.Generator(np.random.Philox(key=seed))
-        row = self.world.episode(drawn(self.parameters, draw, given), draw)
+        row = self.world.episode(drawn(self.parameters, draw, fixed), draw)
         whole = {p.name: int(row[p.name]) for p in self.parameters if p.is_whole}
         return GeneratedRow({**row, **whole}, "stop")
 

@@ -176,7 +176,7 @@ class BinnedNet(Family):
 
     # Sampling.
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
         from gristmill.generators.nets.binned import shares_of
@@ -184,18 +184,18 @@ class BinnedNet(Family):
         columns = self.schema.columns
         drawn = uniforms(seeds ^ OTHER_STREAM, 3 * len(columns) + 1)
         vectors = normals(seeds, self.spec.num_noise)
-        for row, values in enumerate(wanted):
+        for row, values in enumerate(requests):
             if values:
                 vectors[row] = self._likely(values, seeds[row : row + 1], drawn[row : row + 1, -1])
         with torch.inference_mode():
             logits = self.average(torch.as_tensor(vectors).to(self.device))
         arrays = {}
         for at, (column, shares) in enumerate(zip(columns, shares_of(logits, self.sizes))):
-            given = [w.get(column.name) for w in wanted]
+            names = [w.get(column.name) for w in requests]
             bins = draw(shares, drawn[:, at])
             levels = drawn[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
-            bins = np.array([b if g is None else self.bins.bin(at, g) for b, g in zip(bins, given)])
-            arrays[column.name] = self.bins.decode(at, bins, levels, given)
+            bins = np.array([b if g is None else self.bins.bin(at, g) for b, g in zip(bins, names)])
+            arrays[column.name] = self.bins.decode(at, bins, levels, names)
         return Drawn(arrays, [None] * len(seeds))
 
     def _likely(self, values: Mapping[str, Any], seed: np.ndarray, level: np.ndarray) -> np.ndarray:

@@ -161,7 +161,7 @@ class Ctgan(Family):
     def _generator_step(self, fake: Any, logits: Any, conditions: Any, random: Any) -> tuple[Any, Any]:
         critic = self._critic.requires_grad_(False)
         num = len(fake) // self.spec.pac
-        scores, _ = critic(fake.reshape(num, -1), critic.told(conditions), critic.masks(num, random))
+        scores, _ = critic(fake.reshape(num, -1), critic.embed(conditions), critic.masks(num, random))
         score = -scores.mean()
         heeded = self._segments.log_softmax(logits).gather(1, self._stands[conditions][:, None])
         missed = -heeded.mean() if self._conditions.places else score.new_zeros(())
@@ -200,27 +200,27 @@ class Ctgan(Family):
             states.load_adam(self._critic_adam, "critic_adam", training.tensors)
         states.load_module(self._average, "average", trained.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
         from gristmill.generators.nets.segments import tensor
 
-        given = self._coder.given(wanted)
+        coded_conditions = self._coder.given(requests)
 
         @torch.no_grad()
         def propose(number: int, needed: np.ndarray) -> Outlook:
             latents = tensor(some_normals(seeds, needed, self.spec.noise, NOISE_KEY + number), self.device)
             latents = latents * self.spec.bias**0.5
             free = self._conditions.as_real(some_uniforms(seeds, needed, 2, CONDITION_KEY + number))
-            conditions = self._conditions.rarest(given.codes, free)
+            conditions = self._conditions.rarest(coded_conditions.codes, free)
             alphas, logits = self._average(latents, tensor(conditions, self.device))
             shares = self._segments.softmax(logits / max(self.spec.bias, LEAST_BIAS)).cpu().numpy()
             shares[:, self._unseen] = 0
             return Outlook(shares, alphas.cpu().numpy())
 
-        outlook = resampled(self._coder, given, np.zeros(len(self._coder.numeric)), seeds, propose)
+        outlook = resampled(self._coder, coded_conditions, np.zeros(len(self._coder.numeric)), seeds, propose)
         levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
         shares, draws = tensor(outlook.shares, self.device), tensor(levels[:, ::2], self.device)
         codes = self._segments.draw(shares, draws).cpu().numpy()
         columns = self._coder.decode(outlook.alphas, codes, levels[:, 1::2])
-        return Drawn(put_given(self.schema, columns, wanted), given.reasons)
+        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)

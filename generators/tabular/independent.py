@@ -36,15 +36,15 @@ class Independent(Family):
         self._tables: dict[str, np.ndarray] = {}
         for column in self.schema.columns:
             values = table.column(column.name)
-            known = values.drop_null()
+            present = values.drop_null()
             self._tables[f"{column.name}/missing"] = np.array([values.null_count / len(values)])
             if column.kind == "category":
                 order = {c: i for i, c in enumerate(column.categories)}
-                counts = np.bincount([order[v] for v in known.to_pylist()], minlength=len(order))
+                counts = np.bincount([order[v] for v in present.to_pylist()], minlength=len(order))
                 self._tables[f"{column.name}/shares"] = counts / counts.sum()
             else:
                 levels = np.linspace(0, 1, NUM_QUANTILES)
-                self._tables[f"{column.name}/quantiles"] = np.quantile(known.to_numpy().astype(np.float64), levels)
+                self._tables[f"{column.name}/quantiles"] = np.quantile(present.to_numpy().astype(np.float64), levels)
 
     def trained(self) -> State:
         return State(dict(self._tables))
@@ -52,11 +52,11 @@ class Independent(Family):
     def restore(self, trained: State, training: State | None = None) -> None:
         self._tables = dict(trained.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         drawn = uniforms(seeds, 2 * len(self.schema.columns))
         columns = {}
         for at, column in enumerate(self.schema.columns):
-            given = [w.get(column.name) for w in wanted]
+            given = [w.get(column.name) for w in requests]
             columns[column.name] = self._column(column, drawn[:, 2 * at], drawn[:, 2 * at + 1], given)
         return Drawn(columns, [None] * len(seeds))
 

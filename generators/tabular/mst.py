@@ -146,12 +146,12 @@ class Mst(Family):
             seen.add(child)
             self._ways.append((parent, child, table / table.sum(axis=1, keepdims=True)))
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         columns, sizes = self.schema.columns, self._bins.sizes
         drawn = uniforms(seeds, 3 * len(columns))
         # likelihood[c][row, bin] of all that is given at or below column c, seen from c
         likelihood = [np.ones((len(seeds), s)) for s in sizes]
-        for row, values in enumerate(wanted):
+        for row, values in enumerate(requests):
             for at, column in enumerate(columns):
                 if column.name in values:
                     likelihood[at][row] = np.eye(sizes[at])[self._bins.bin(at, values[column.name])]
@@ -165,7 +165,7 @@ class Mst(Family):
         arrays = {}
         for at, column in enumerate(columns):
             levels = drawn[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
-            arrays[column.name] = self._bins.decode(at, bins[:, at], levels, [w.get(column.name) for w in wanted])
+            arrays[column.name] = self._bins.decode(at, bins[:, at], levels, [w.get(column.name) for w in requests])
         return Drawn(arrays, [None] * len(seeds))
 
 

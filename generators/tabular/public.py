@@ -130,21 +130,21 @@ class Bins:
             if (~stands_out).sum() < 2:
                 return np.arange(size, dtype=np.int32)
             return np.where(stands_out, np.cumsum(stands_out) - 1, stands_out.sum()).astype(np.int32)
-        known = np.maximum(counts[: size - column.nullable], 0.0)
-        if len(known) <= max_bins and (self.noise == 0 or (known >= STANDS_OUT * self.noise).all()):
+        present = np.maximum(counts[: size - column.nullable], 0.0)
+        if len(present) <= max_bins and (self.noise == 0 or (present >= STANDS_OUT * self.noise).all()):
             return np.arange(size, dtype=np.int32)
-        is_atom = known >= max(known.sum() / max_bins, STANDS_OUT * self.noise)
-        wanted = known[~is_atom].sum() / max(1, max_bins - is_atom.sum())
+        is_atom = present >= max(present.sum() / max_bins, STANDS_OUT * self.noise)
+        wanted = present[~is_atom].sum() / max(1, max_bins - is_atom.sum())
         bins, mass, length = np.zeros(size, np.int32), 0.0, 0
-        for cell in range(1, len(known)):
-            mass, length = mass + known[cell - 1], length + 1
+        for cell in range(1, len(present)):
+            mass, length = mass + present[cell - 1], length + 1
             is_full = mass >= max(wanted, STANDS_OUT * self.noise * np.sqrt(length))
             cut = is_atom[cell] or is_atom[cell - 1] or is_full
             bins[cell] = bins[cell - 1] + cut
             if cut:
                 mass, length = 0.0, 0
         if column.nullable:
-            bins[-1] = bins[len(known) - 1] + 1
+            bins[-1] = bins[len(present) - 1] + 1
         return bins
 
     def encode(self, cells: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ class Smote(Family):
         # In units of their deviations the median of all deviations is 1.
         costs = np.ones(codes.shape[1], np.float32)
         count = min(self.spec.neighbours, len(codes) - 1)
-        found = np.full((len(codes), count), -1, np.int32)
+        neighbours = np.full((len(codes), count), -1, np.int32)
         for number in np.unique(classes):
             rows = np.flatnonzero(classes == number)
             pool = rows if len(rows) > 1 else np.arange(len(classes))
@@ -102,8 +102,8 @@ class Smote(Family):
             own[pool[at] == rows] = at[pool[at] == rows]
             distances, places = np.empty((len(rows), count)), np.empty((len(rows), count), np.int64)
             nearest_rows(scaled[rows], codes[rows], scaled[pool], codes[pool], costs, own, distances, places)
-            found[rows] = np.where(places >= 0, pool[places], -1)
-        return found
+            neighbours[rows] = np.where(places >= 0, pool[places], -1)
+        return neighbours
 
     @cached_property
     def _texts(self) -> list[pa.Array]:
@@ -119,12 +119,12 @@ class Smote(Family):
         self._numbers = np.where(arrays["missing"] == 1, np.nan, arrays["numbers"])
         self._codes, self._neighbours = arrays["codes"], arrays["neighbours"]
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         num_numbers, num_codes = self._numbers.shape[1], self._codes.shape[1]
         levels = uniforms(seeds, 3 + num_numbers + num_codes, DRAW_KEY)
         bases, others, reasons = np.zeros(len(seeds), np.int64), np.zeros(len(seeds), np.int64), [None] * len(seeds)
         matching: dict[tuple[tuple[str, Any], ...], tuple[np.ndarray | None, str | None]] = {}
-        for row, conditions in enumerate(wanted):
+        for row, conditions in enumerate(requests):
             key = tuple(sorted(conditions.items()))
             if key not in matching:
                 matching[key] = self._matching(conditions)
@@ -146,7 +146,7 @@ class Smote(Family):
             values, found = self._texts[place], codes[:, place]
             columns[column.name] = values.take(pa.array(found, mask=found == len(values)))
         ordered = {name: columns[name] for name in self.schema.names}
-        return Drawn(put_given(self.schema, ordered, wanted), list(reasons))
+        return Drawn(put_given(self.schema, ordered, requests), list(reasons))
 
     def _pair(self, rows: np.ndarray | None, first: float, second: float) -> tuple[int, int]:
         """A base row, of `rows` or of all, and one of its neighbours, of `rows` if any is among them."""

@@ -164,17 +164,17 @@ class TabDdpm(Family):
             states.load_adam(self._adam, "adam", training.tensors)
         states.load_module(self._average, "average", trained.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
 
         from gristmill.generators.nets.segments import tensor
 
-        given = self._coder.given(wanted)
+        coded_conditions = self._coder.given(requests)
         num, num_numbers = len(seeds), len(self._coder.numeric)
         draws = uniforms(seeds, len(self._coder.segments) + num_numbers + 1, DRAW_KEY)
         shares, spots, choice = np.split(draws, [len(self._coder.segments), draws.shape[1] - 1], 1)
-        known = self._known_levels(given.values, spots)
-        labels = self._labels.draw(given, known, self._target, choice[:, 0])
-        fixed = given.codes[:, self._others].astype(np.int64)
+        known = self._known_levels(coded_conditions.values, spots)
+        labels = self._labels.draw(coded_conditions, known, self._target, choice[:, 0])
+        fixed = coded_conditions.codes[:, self._others].astype(np.int64)
         places = scores(np.nan_to_num(known, nan=0.5)).astype(np.float32)
         parts = [tensor(part, self.device) for part in (places, fixed, ~np.isnan(known), fixed >= 0)]
         walk = Walk(self._schedule, self._segments, self._average, tensor(labels, self.device), Known(*parts), seeds)
@@ -184,7 +184,7 @@ class TabDdpm(Family):
         if self._target is not None:
             codes[:, self._target] = labels
         columns = self._coder.decode(levels_of(numbers), codes, shares)
-        return Drawn(put_given(self.schema, columns, wanted), given.reasons)
+        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)
 
     def _known_levels(self, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
         """Levels of the given values, NaN where none is given; `spots`, in [0, 1), choose within ties."""

@@ -122,13 +122,13 @@ class Tvae(Family):
             random = states.step_random(self._seed, step, self.device)
             drawn = torch.randn(mean.shape, generator=random, device=self.device)
             latents = mean + drawn * (log_variance / 2).exp()
-            lost = reconstruction(self._decoder, self._segments, latents, numbers, known, codes)
+            error = reconstruction(self._decoder, self._segments, latents, numbers, known, codes)
             far = divergence(mean, log_variance)
             self._adam.zero_grad()
-            (self.spec.reconstruction_weight * lost + far).backward()
+            (self.spec.reconstruction_weight * error + far).backward()
             self._adam.step()
             self._decoder.bound()
-            sums += torch.stack([lost.detach(), far.detach()]).cpu()
+            sums += torch.stack([error.detach(), far.detach()]).cpu()
         means = (sums / (stop - start)).tolist()
         return {"reconstruction": means[0], "divergence": means[1]}
 
@@ -162,12 +162,12 @@ class Tvae(Family):
             states.load_module(self._encoder, "encoder", training.tensors)
             states.load_adam(self._adam, "adam", training.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
         from gristmill.generators.nets.segments import tensor
 
-        given = self._coder.given(wanted)
+        coded_conditions = self._coder.given(requests)
         deviations = self._decoder.deviation.detach().cpu().numpy() * self.spec.bias**0.5
 
         @torch.no_grad()
@@ -179,11 +179,11 @@ class Tvae(Family):
             shares[:, self._unseen] = 0
             return Outlook(shares, alphas.cpu().numpy())
 
-        outlook = resampled(self._coder, given, deviations, seeds, propose)
+        outlook = resampled(self._coder, coded_conditions, deviations, seeds, propose)
         levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
         shares, draws = tensor(outlook.shares, self.device), tensor(levels[:, ::2], self.device)
         codes = self._segments.draw(shares, draws).cpu().numpy()
         near = normals(seeds, outlook.alphas.shape[1], SPREAD_KEY) * deviations
         alphas = np.clip(outlook.alphas + near, -1, 1)
         columns = self._coder.decode(alphas, codes, levels[:, 1::2])
-        return Drawn(put_given(self.schema, columns, wanted), given.reasons)
+        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)

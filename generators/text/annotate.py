@@ -88,7 +88,7 @@ class Annotate(Steps):
     kind = "annotate"
     revision = 1
     Spec = AnnotateSpec
-    own: ClassVar[frozenset[str]] = frozenset({"document", "labels"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"document", "labels"})
     spec: AnnotateSpec
 
     def __init__(self, spec: AnnotateSpec) -> None:

@@ -77,7 +77,7 @@ class Backtranslate(Steps):
     kind = "backtranslate"
     revision = 1
     Spec = BacktranslateSpec
-    own: ClassVar[frozenset[str]] = frozenset({"document", "instruction"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"document", "instruction"})
     spec: BacktranslateSpec
 
     def __init__(self, spec: BacktranslateSpec) -> None:

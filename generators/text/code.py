@@ -90,7 +90,7 @@ class Code(Steps):
     kind = "code"
     revision = 1
     Spec = CodeSpec
-    own: ClassVar[frozenset[str]] = frozenset({"seed", "problem", "code"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"seed", "problem", "code"})
     spec: CodeSpec
 
     def __init__(self, spec: CodeSpec) -> None:

@@ -72,7 +72,7 @@ class Constitutional(Principled):
     kind = "constitutional"
     revision = 1
     Spec = ConstitutionalSpec
-    own: ClassVar[frozenset[str]] = frozenset(
+    method_holes: ClassVar[frozenset[str]] = frozenset(
         {"prompt", "response", "critique", "critique_request", "revision_request"}
     )
     spec: ConstitutionalSpec

@@ -82,7 +82,7 @@ class Dialogue(Steps):
     kind = "dialogue"
     revision = 1
     Spec = DialogueSpec
-    own: ClassVar[frozenset[str]] = frozenset({"topic", "persona", "transcript", "end"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"topic", "persona", "transcript", "end"})
     spec: DialogueSpec
 
     def __init__(self, spec: DialogueSpec) -> None:

@@ -51,9 +51,9 @@ class Distill(Method):
         return columns_of([self._template, self._system, *([self._input] if self._input else [])], ())
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        given = {"instruction": filled(self._template, ask.fields)}
+        instruction_fields = {"instruction": filled(self._template, ask.fields)}
         if self._input:
-            given["input"] = self._input.render(ask.fields)
-        prompt = "\n\n".join(part for part in given.values() if part)
+            instruction_fields["input"] = self._input.render(ask.fields)
+        prompt = "\n\n".join(part for part in instruction_fields.values() if part)
         output = said(await session.chat(conversation(self._system.render(ask.fields), prompt)))
-        return {**given, "output": output, "text": f"{prompt}\n\n{output}"}
+        return {**instruction_fields, "output": output, "text": f"{prompt}\n\n{output}"}

@@ -102,7 +102,7 @@ class EvolInstruct(Steps):
     kind = "evol_instruct"
     revision = 1
     Spec = EvolInstructSpec
-    own: ClassVar[frozenset[str]] = frozenset({"instruction", "first", "second"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"instruction", "first", "second"})
     feed = "row"
     fed = ("instruction", "depth")
     spec: EvolInstructSpec

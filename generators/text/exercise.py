@@ -67,7 +67,7 @@ class Exercise(Steps):
     kind = "exercise"
     revision = 1
     Spec = ExerciseSpec
-    own: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *DRAWN})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *DRAWN})
     spec: ExerciseSpec
 
     def __init__(self, spec: ExerciseSpec) -> None:

@@ -61,10 +61,10 @@ class TextGenerator(Generator):
         columns = [asks.column(name).to_pylist() for name in ("id", "seed", ASK.name, REJECT.name)]
         jobs = [self._one(engine, *row[:3]) if row[3] is None else None for row in zip(*columns)]
         if engine.synchronous:
-            made = [_drive(job) if job is not None else None for job in jobs]
+            generated = [_drive(job) if job is not None else None for job in jobs]
         else:
-            made = await self._gate.gather(jobs)
-        return fill(asks, self.payload, made)
+            generated = await self._gate.gather(jobs)
+        return fill(asks, self.payload, generated)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> GeneratedRow:
         fields = fields_of(text)

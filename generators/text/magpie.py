@@ -51,7 +51,7 @@ class Magpie(Steps):
     revision = 1
     Spec = MagpieSpec
     writes_user = True
-    own: ClassVar[frozenset[str]] = frozenset({"instruction"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"instruction"})
     spec: MagpieSpec
 
     @property

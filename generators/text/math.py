@@ -63,7 +63,7 @@ class Math(Steps):
     kind = "math"
     revision = 1
     Spec = MathSpec
-    own: ClassVar[frozenset[str]] = frozenset({"seed", "problem"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"seed", "problem"})
     spec: MathSpec
 
     def __init__(self, spec: MathSpec) -> None:

@@ -74,7 +74,7 @@ class Preference(Principled):
     kind = "preference"
     revision = 1
     Spec = PreferenceSpec
-    own: ClassVar[frozenset[str]] = frozenset({"prompt", "first", "second", "principle"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"prompt", "first", "second", "principle"})
     spec: PreferenceSpec
 
     @property

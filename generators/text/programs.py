@@ -70,13 +70,13 @@ def asserts_of(reply: Reply, program: str) -> str:
 
 def _once(nodes: list[ast.stmt]) -> list[ast.stmt]:
     """Without asserts that say again what one has said: a model that repeats itself tests no more for it."""
-    said: set[str] = set()
+    starts: set[str] = set()
     kept = []
     for node in nodes:
         words = ast.dump(node) if isinstance(node, ast.Assert) else None
-        if words is None or words not in said:
+        if words is None or words not in starts:
             kept.append(node)
-        said |= {words} if words is not None else set()
+        starts |= {words} if words is not None else set()
     return kept
 
 

@@ -16,9 +16,9 @@ def checked(key: str, text: str, *holes: str) -> Template:
     return template
 
 
-def columns_of(templates: Sequence[Template], own: Collection[str], *more: str) -> list[str]:
-    """The source columns that `more` and `templates` name; `own` are the holes that the method fills itself."""
-    return list(dict.fromkeys([*more, *(n for t in templates for n in t.names if n not in own)]))
+def columns_of(templates: Sequence[Template], method_holes: Collection[str], *more: str) -> list[str]:
+    """The source columns that `more` and `templates` name, without the holes that the method fills itself."""
+    return list(dict.fromkeys([*more, *(n for t in templates for n in t.names if n not in method_holes)]))
 
 
 def column(name: str) -> Template:

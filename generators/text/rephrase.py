@@ -52,14 +52,14 @@ class RephraseSpec:
     def __post_init__(self) -> None:
         Template(self.system)
         column(self.document)
-        known = {**TEMPLATES, **self.templates}
+        templates = {**TEMPLATES, **self.templates}
         if not self.styles:
             raise ValueError("styles needs at least one entry")
         if self.max_words < 1:
             raise ValueError("max_words must be at least 1")
         for style in self.styles:
-            if style not in known:
-                raise ValueError(f"style '{style}' has no template (known: {', '.join(sorted(known))})")
+            if style not in templates:
+                raise ValueError(f"style '{style}' has no template (known: {', '.join(sorted(templates))})")
         for style, text in self.templates.items():
             if "document" not in Template(text).names:
                 raise ValueError(f"templates.{style} has no {{document}}")
@@ -74,8 +74,8 @@ class Rephrase(Method):
 
     def __init__(self, spec: RephraseSpec) -> None:
         super().__init__(spec)
-        known = {**TEMPLATES, **spec.templates}
-        self._templates = {style: Template(known[style]) for style in spec.styles}
+        templates = {**TEMPLATES, **spec.templates}
+        self._templates = {style: Template(templates[style]) for style in spec.styles}
         self._system = Template(spec.system)
         self._document = column(spec.document)
 

@@ -85,7 +85,7 @@ class SelfInstruct(Steps):
     kind = "self_instruct"
     revision = 1
     Spec = SelfInstructSpec
-    own: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
     feed = "examples"
     fed = ("instruction", "input", "output", "is_classification")
     spec: SelfInstructSpec
@@ -118,17 +118,17 @@ class SelfInstruct(Steps):
         fields = {**ask.fields, "instruction": instruction}
         of_class = await self._classify(session, fields, examples)
         if of_class:
-            given, output = await self._output_first(session, fields, ask.seed)
+            input_text, output = await self._output_first(session, fields, ask.seed)
         else:
-            given, output = await self._input_first(session, fields, examples)
-        if fault := instance_fault(instruction, given, output, [] if of_class else examples):
+            input_text, output = await self._input_first(session, fields, examples)
+        if fault := instance_fault(instruction, input_text, output, [] if of_class else examples):
             raise AskRefused(fault)
         return {
             "instruction": instruction,
-            "input": given,
+            "input": input_text,
             "output": output,
             "is_classification": of_class,
-            "text": "\n\n".join(part for part in (instruction, given, output) if part),
+            "text": "\n\n".join(part for part in (instruction, input_text, output) if part),
         }
 
     async def _classify(self, session: Session, fields: Mapping[str, Any], examples: Sequence[Example]) -> bool:

@@ -56,7 +56,7 @@ class Steps(Method):
     """Base of the methods of several calls. Subclasses say in `own` which holes they fill themselves."""
 
     keeps_turns = True
-    own: ClassVar[frozenset[str]] = frozenset()
+    method_holes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, spec: Any) -> None:
         super().__init__(spec)
@@ -66,7 +66,7 @@ class Steps(Method):
     def columns_of(self, *templates: Template) -> list[str]:
         """The source columns that these templates, those of the calls and the system message name."""
         more = [name for template in templates for name in template.names]
-        return columns_of([*self._prompts.values(), self._system], self.own, *more)
+        return columns_of([*self._prompts.values(), self._system], self.method_holes, *more)
 
     def fields_read(self) -> list[str]:
         return self.columns_of()

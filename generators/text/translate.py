@@ -65,7 +65,7 @@ class Translate(Steps):
     kind = "translate"
     revision = 1
     Spec = TranslateSpec
-    own: ClassVar[frozenset[str]] = frozenset({"document", "target", "language", "translation"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"document", "target", "language", "translation"})
     spec: TranslateSpec
 
     def __init__(self, spec: TranslateSpec) -> None:

@@ -14,7 +14,7 @@ from rich.table import Table
 from gristmill.cluster.fit import TrainSpec
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.generators.families.contract import Family, family_class
-from gristmill.generators.families.fit import Fit, Told, check_fit, clear, is_finished
+from gristmill.generators.families.fit import Fit, FitProgress, check_fit, clear, is_finished
 from gristmill.generators.families.folder import ModelCard, read_card
 from gristmill.generators.private.account import PrivacySpec
 from gristmill.jobs.recipes.toml_file import load_table, parted
@@ -194,7 +194,7 @@ class Shown(Bar):
         super().__enter__()
         return self
 
-    def tell(self, told: Told) -> None:
+    def tell(self, told: FitProgress) -> None:
         losses = "  ".join(f"{name} {value:.4g}" for name, value in told.losses.items())
         epsilon = f"  epsilon {told.epsilon:.3f}" if told.epsilon is not None else ""
         self.show(told.step, told.num_steps, f"step {told.step:,} of {told.num_steps:,}  {losses}{epsilon}")
@@ -223,7 +223,7 @@ def card_table(card: ModelCard, uri: str) -> Table:
         table.add_row("steps", f"{last['step']:,.0f}")
         table.add_row("losses", ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k != "step"))
     family = family_class(card.kind)
-    for name, line in family.told(card.facts).items():
+    for name, line in family.summary(card.facts).items():
         table.add_row(name, line)
     table.add_row("privacy", privacy_line(card.privacy))
     table.add_row("use it", escape(family.used_by.format(uri=uri)), style="dim")

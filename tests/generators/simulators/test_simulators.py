@@ -18,7 +18,7 @@ from gristmill.generators.registry import generator_class
 from gristmill.generators.simulators import cartpole
 from gristmill.generators.simulators.cartpole import PARAMETERS, CartPole, Spec, survived
 from gristmill.generators.simulators.contract import drawn, ranged
-from gristmill.generators.simulators.generator import KINDS, Simulated, SimulatorSpec
+from gristmill.generators.simulators.generator import KINDS, SimulatorGenerator, SimulatorSpec
 from gristmill.generators.simulators.scene import BOX, SHAPES
 from gristmill.records.errors import UserError
 from gristmill.records.schema import IMAGE
@@ -28,12 +28,12 @@ from tests.generators.canned.test_canned import asks, with_column
 CENTRE = {p.name: p.centre for p in PARAMETERS}
 
 
-def simulated(simulator: str, **table: Any) -> Simulated:
-    assert generator_class("simulator") is Simulated
-    return Simulated(build(SimulatorSpec, {"simulator": simulator, **table}, "generator"))
+def simulated(simulator: str, **table: Any) -> SimulatorGenerator:
+    assert generator_class("simulator") is SimulatorGenerator
+    return SimulatorGenerator(build(SimulatorSpec, {"simulator": simulator, **table}, "generator"))
 
 
-def make(generator: Simulated, batch: pa.RecordBatch) -> pa.RecordBatch:
+def make(generator: SimulatorGenerator, batch: pa.RecordBatch) -> pa.RecordBatch:
     generator.open()
     return asyncio.run(generator.make(batch))
 
@@ -109,7 +109,7 @@ def test_identity_is_what_changes_rows() -> None:
 )
 def test_refuses_in_one_line(table: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Simulated(build(SimulatorSpec, table, "generator"))
+        SimulatorGenerator(build(SimulatorSpec, table, "generator"))
 
 
 @given(st.integers(0, 2**32), st.lists(st.booleans(), min_size=30, max_size=30))
