@@ -1,4 +1,4 @@
-"""Which generators there are. Modules are imported when a recipe names them."""
+"""The kinds of generators. A module is imported when a recipe names its kind."""
 
 from gristmill.generators.contract import Generator
 from gristmill.records.kinds import Kinds, kind_class

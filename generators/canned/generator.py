@@ -1,7 +1,7 @@
 """The canned generator: deterministic English on CPU, through the same methods, for dry runs, tests and benchmarks.
 
-On request some of its rows are near-duplicates of a few base texts, quote a benchmark, are cut off, or are garbage, so
-that every verdict can be seen without an engine.
+Settings turn shares of its rows into near-duplicates, quotes of a benchmark, cut texts or garbage, so that every
+verdict can be seen without an engine.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ KIND, BASE, CHANGE, QUOTE, GARBAGE, SAID = range(101, 107)  # salts of the draws
 
 @dataclass(frozen=True)
 class CannedAnswer:
-    """A prompt that holds `when` is answered with one of `say`, drawn by the seed of the call."""
+    """The answer to a prompt that contains `when`: an entry of `say`, drawn by the seed of the call."""
 
     when: str
     say: tuple[str, ...]
@@ -66,12 +66,12 @@ class CannedSpec:
 
 
 class CannedEngine:
-    """Answers at once, from the seed alone; what is asked counts only for `tokens_in`."""
+    """Answers from the seed alone. The prompt decides `tokens_in` and which entry of `answers` applies."""
 
     def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
         self.spec = spec
         self.synchronous = not (spec.pooled and spec.seconds_per_ask)
-        self._free_at = 0.0  # when the engine has answered all that it was asked
+        self._free_at = 0.0  # time at which all calls so far are answered
         self.quotes = quotes
         self.bank = Bank()
         self.edges = (
@@ -87,7 +87,7 @@ class CannedEngine:
         seed: int,
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """One text; a third more tokens than words, as English has."""
+        """A reply; token counts are 4/3 of word counts, as in English."""
         question = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
         await self.wait(question)
         finish, draw = "stop", mix(seed, KIND)
@@ -111,7 +111,7 @@ class CannedEngine:
         return Reply(text, finish, 1 + question.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
 
     async def wait(self, prompt: str) -> None:
-        """Take `seconds_per_ask` for the answer to `prompt`, one after another."""
+        """Wait until the answer to `prompt` is due: answers take `seconds_per_ask` each, one after another."""
         if self.synchronous:
             time.sleep(self.spec.seconds_per_ask)
         else:
@@ -120,7 +120,7 @@ class CannedEngine:
             await asyncio.sleep(self._free_at - now)
 
     def _near_duplicate(self, seed: int) -> str:
-        """A base text with one word changed."""
+        """A base text with a changed word."""
         text = self.bank.text(mix(mix(seed, BASE) % NUM_BASES, BASE), self.spec.num_words)
         at = text.find(" ", mix(seed, CHANGE) % max(len(text) - 40, 1))
         end = text.find(" ", at + 1)
@@ -130,7 +130,7 @@ class CannedEngine:
 
 
 class Canned(TextGenerator):
-    """`CannedEngine` with a method in front."""
+    """A text method with a `CannedEngine`."""
 
     kind: ClassVar[str] = "canned"
     revision: ClassVar[int] = 1

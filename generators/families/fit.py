@@ -1,12 +1,12 @@
-"""The fit of any family: spans of steps, a look at every number, checkpoints, and the model's folder at the end.
+"""The fit of any family: spans of steps, checks for NaN, checkpoints, and the model's folder at the end.
 
-The same rows, seed and spec give the same bytes, however often the fit was stopped and went on: each step draws from a
-stream of its own, and a checkpoint holds all that the next step needs, the privacy account included, in one object. So
-a step that is made again after a crash has the same outcome, and is charged once.
+The same rows, seed and spec give the same bytes, however often the fit stops and resumes. Each step draws from its own
+stream, and a checkpoint is a single object with everything that the next step needs, the privacy account included. So a
+step that is repeated after a crash has the same outcome and is charged once.
 
-The noise of a private fit must not be known: who has the seed could take it off. So its seed is drawn from the recipe's
-and a random key, which lies beside the checkpoints while the fit is under way and is deleted with them. Until then the
-folder is not private; the finished one holds nothing exact about the rows, their digest neither.
+The noise of a private fit must stay secret: anybody with the seed could subtract it. Its seed is therefore derived from
+the recipe's seed and a random key. The key lies beside the checkpoints during the fit and is deleted with them. Until
+then the folder is not private. The finished folder holds nothing exact about the rows, not even their digest.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ from gristmill.records.stores.contract import Store
 CHECKPOINTS = "checkpoints/step-"
 NOISE_KEY = "checkpoints/noise-key"
 WITHHELD = "withheld: under a guarantee no exact function of the rows is published"
-NOT_PRIVATE = "none: the model was fitted to the rows as they are and may give single ones away"
+NOT_PRIVATE = "none: the model was fitted to the rows as they are and may reveal single rows"
 HOLDS_ROWS = (
     "none: the model's folder holds the training rows as they are, and its rows lie between them; "
     "share neither where the rows may not go"
 )
-NO_ROWS = "none is needed: the model has learnt from no rows"
+NO_ROWS = "none is needed: the model learned from no rows"
 EPSILON_EVERY_S = 5.0  # counting it takes a moment
 MAX_LOSSES = 500  # points of the loss curve that the card keeps
 
 
 @dataclass(frozen=True)
 class FitProgress:
-    """How far a fit is."""
+    """Progress of a fit: steps done, steps in all, mean losses, epsilon spent so far."""
 
     step: int
     num_steps: int
@@ -53,15 +53,15 @@ class FitProgress:
 
 
 class TrainingFailed(UserError):
-    """The numbers went wrong; names the step and the cause."""
+    """A loss or a weight is NaN or infinite; the message names the step and the cause."""
 
 
 class Stopped(Exception):
-    """Somebody asked the fit to stop; it goes on from the checkpoint."""
+    """The fit was asked to stop; it resumes from its checkpoint."""
 
 
 def _silent(progress: FitProgress) -> None:
-    """Tells nobody."""
+    """Report nothing."""
 
 
 def _never() -> bool:
@@ -70,7 +70,7 @@ def _never() -> bool:
 
 @dataclass
 class Fit:
-    """One fit: what to fit to what, and where it goes."""
+    """A fit: family, rows, seed and budget, and the store of the model."""
 
     family: Family
     table: pa.Table  # conforms to the family's schema
@@ -78,13 +78,13 @@ class Fit:
     store: Store
     seed: int
     privacy: PrivacySpec | None = None
-    threads: int = 1  # of the process that runs it: sums come out otherwise with another number
+    threads: int = 1  # threads of the process; another number changes the rounding of sums
     checkpoint_s: float = 60.0
-    span_s: float = 1.0  # about, between looks at the numbers
-    noise_key: bytes | None = None  # private fits: default is random; a known one makes the noise known
+    span_s: float = 1.0  # seconds between checks of the numbers, about
+    noise_key: bytes | None = None  # private fits: default is random; a fixed key makes the noise repeatable
 
     def identity(self) -> dict[str, Any]:
-        """What decides the model."""
+        """Everything that decides the model."""
         return {
             "format": FORMAT,
             "kind": kind_of(self.family),
@@ -100,11 +100,11 @@ class Fit:
 
     @property
     def _published_rows(self) -> dict[str, Any]:
-        """What the model's folder says of the rows."""
+        """Facts about the rows that the model's folder publishes."""
         return {**self.trained_on, "digest": WITHHELD} if self.privacy else self.trained_on
 
     def _seed(self) -> int:
-        """The recipe's; for a private fit, one that nobody can guess, and the same after a crash."""
+        """The recipe's seed; for a private fit a secret seed, which is the same after a crash."""
         if self.privacy is None:
             return self.seed
         key = self.store.read_if_there(NOISE_KEY)
@@ -152,7 +152,7 @@ class Fit:
         return self._finish(mark, losses, account)
 
     def _look(self, state: State, losses: Mapping[str, float], step: int) -> None:
-        """Raise TrainingFailed when a loss or a weight is no number any more."""
+        """Raise TrainingFailed when a loss or a weight is NaN or infinite."""
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise TrainingFailed(
@@ -232,7 +232,7 @@ class Fit:
 
 
 def check_fit(family: Family, table: pa.Table, privacy: PrivacySpec | None) -> None:
-    """Raise UserError where family, schema, rows and budget do not fit together; starts nothing."""
+    """Raise UserError when family, schema, rows and budget do not fit together. Starts nothing."""
     family.check_packages()
     family.check()
     if table.num_rows < family.min_rows:
@@ -257,7 +257,7 @@ def is_finished(store: Store) -> bool:
 
 
 def clear(store: Store) -> None:
-    """Remove what a fit keeps while it is under way."""
+    """Remove the checkpoints and the key of a fit."""
     for entry in list(store.list("checkpoints/")):
         store.delete(entry.name)
 

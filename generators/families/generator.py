@@ -1,6 +1,6 @@
-"""`kind = "model"`: rows from a fitted model of any family, in the same lots as all others.
+"""`kind = "model"`: rows from a fitted model of any family.
 
-An ask may name values: `{"income": ">50K"}` makes a row that has it. An ask without any, `{}`, makes a row as it comes.
+An ask may name values: `{"income": ">50K"}` requests a row that has the value. An ask `{}` sets no conditions.
 """
 
 from collections.abc import Mapping
@@ -35,7 +35,7 @@ class ModelGeneratorSpec:
 
 
 class ModelGenerator(Generator):
-    """Samples a model block by block; a row keeps its place in its block, so a lot in parts is the lot made whole."""
+    """Samples a model block by block. A row keeps its place in its block, so a lot in parts equals the whole lot."""
 
     kind: ClassVar[str] = "model"
     revision: ClassVar[int] = 1
@@ -120,7 +120,7 @@ class ModelGenerator(Generator):
         return fill_columns(asks, self.payload, columns_by_name, reasons)
 
     def _conditions(self, text: str | None) -> tuple[Mapping[str, Any], str | None]:
-        """(column values that an ask names, null) or ({}, why it cannot be)."""
+        """(column values that an ask names, null), or ({}, the reason why they are impossible)."""
         fields = fields_of(text, self.spec.given)
         if fields is None:
             return {}, "malformed_ask"
@@ -139,7 +139,7 @@ class ModelGenerator(Generator):
 
 
 def _typed(column: Column, value: Any) -> Any:
-    """The value as the column holds it. Raises ValueError or TypeError for one that it cannot hold."""
+    """The value with the type of the column. Raises ValueError or TypeError for an impossible value."""
     if column.kind == "category":
         text = "true" if value is True else "false" if value is False else str(value)
         if text not in column.categories:

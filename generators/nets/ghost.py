@@ -1,10 +1,10 @@
-"""Each row's gradient of one layer, from what the layer was given and the gradient of what it made.
+"""Each row's gradient of a layer, from the layer's inputs and the gradient of its outputs.
 
 Book-keeping of Bu et al. 2023: one pass forwards and one back over the whole batch, then for each layer the squared
-norm of each row's own gradient, and the sum of these gradients by what is kept of each. For linear layers the norm
+norm of each row's own gradient, and the sum of these gradients weighted by clipping factors. For linear layers the norm
 comes from the two Gram matrices of the places that a row fills in the layer (the ghost norm of Li et al. 2022, section
-4), or from the row's gradient itself where that is less work, as it is for the convolutions of small networks (Bu et
-al. 2022, "mixed ghost clipping").
+4), or from the row's gradient itself when that is less work, as for the convolutions of small networks (Bu et al. 2022,
+"mixed ghost clipping").
 
 A batch may hold several entries a row, one after another (noise multiplicity): a row's gradient is the sum over them.
 """
@@ -20,7 +20,7 @@ from gristmill.records.errors import UserError
 OTHER_ENGINE = 'set [privacy] engine = "opacus" for other networks'
 KNOWN = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Embedding)
 
-Sum = Callable[[Tensor], Tensor]  # from what is kept of each row's gradient, (rows,), to the sum, as the parameter
+Sum = Callable[[Tensor], Tensor]  # from clipping factors, (rows,), to the weighted sum, shaped as the parameter
 OfRows = list[tuple[nn.Parameter, Tensor, Sum]]  # parameter, squared norms of the rows' gradients (rows,), their sum
 
 
