@@ -1,7 +1,7 @@
 """`kind = "diffusers"`: text prompts to images with any text-to-image pipeline of the package diffusers, for GPUs.
 
-Each row's noise comes from a generator of its own, seeded on the CPU by the row's seed, and batches always hold as many
-prompts: so a row hangs on its prompt, its seed and its place alone, as with fitted models.
+Each row's noise comes from its own generator, seeded on the CPU by the row's seed, and all batches have the same size.
+So a row depends only on its prompt, its seed and its place, as with fitted models.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ class DiffusersSpec:
 
 
 class Diffusers(Generator):
-    """One pipeline a replica; it makes a batch of prompts at a time."""
+    """A pipeline in each replica, which processes a batch of prompts at a time."""
 
     kind: ClassVar[str] = "diffusers"
     revision: ClassVar[int] = 1
@@ -156,7 +156,7 @@ class Diffusers(Generator):
         return fill(asks, self.payload, generated)
 
     def _asked(self, text: str | None) -> GeneratedRow:
-        """The prompt of an ask, or why there is none."""
+        """The prompt of an ask, or the reason why there is none."""
         fields = fields_of(text)
         if fields is None:
             return GeneratedRow(reason="malformed_ask")

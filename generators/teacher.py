@@ -1,4 +1,4 @@
-"""The vLLM teacher: any text method with a real model behind it."""
+"""The vLLM teacher: any text method with a real model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +50,7 @@ class Teacher(TextGenerator):
 
     def check(self) -> None:
         if self.program.writes_user and not self.spec.chat:
-            raise UserError(f"method '{self.method}' lets the model write users' messages: it takes chat = true")
+            raise UserError(f"method '{self.method}' lets the model write the user's message and needs chat = true")
         self.spec.check()
 
     def open_engine(self) -> ChatEngine:

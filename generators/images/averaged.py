@@ -1,4 +1,4 @@
-"""What families of images share that train networks step by step and sample with a moving average of one of them.
+"""Base of image families that train networks step by step and sample with a moving average of a network's weights.
 
 An average of a generator's weights samples better than its last ones: Yazici et al. 2019, Ho et al. 2020.
 """
@@ -32,7 +32,7 @@ class AveragedFamily(ImageFamily):
 
     @abstractmethod
     def _make_rest(self) -> None:
-        """Put the other networks into `_nets`, and the optimizers into `_adams`."""
+        """Add the other networks to `_nets` and the optimizers to `_adams`."""
 
     @property
     def num_steps(self) -> int:
@@ -113,7 +113,7 @@ class LatentSpec:
 
 
 class LatentFamily(AveragedFamily):
-    """Base of families that make an image from a normal vector and a label in one pass. `spec` is a LatentSpec."""
+    """Base of families that make an image from a normal vector and a label in a single pass. `spec` is a LatentSpec."""
 
     def _new_sampler(self) -> Any:
         from gristmill.generators.nets.convs import Widen

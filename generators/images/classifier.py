@@ -1,6 +1,6 @@
-"""`classifier`: tells the classes of small images. It makes no rows: the stage `classifier` filters rows by it.
+"""`classifier`: classifies small images. It makes no rows; the stage `classifier` filters rows by it.
 
-Two layers of a perceptron over the pixels, so that the stage needs no torch: stages/verify/classifier.py reads the
+A perceptron of two layers over the pixels, so that the stage needs no torch: stages/verify/classifier.py reads the
 arrays.
 """
 

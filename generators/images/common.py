@@ -1,4 +1,4 @@
-"""What all families of images share: one image column, at most one label, rows in and rows out."""
+"""Base of all image families: an image column, at most one label column, and conversion from and to rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from gristmill.records.readers.tables import IMAGE, Column
 
 
 class ImageFamily(Family):
-    """A family whose schema is an image and, if you like, a category that conditions it."""
+    """A family whose schema is an image column and, optionally, a category column that conditions it."""
 
     extra: ClassVar[str] = "images"
     packages: ClassVar[tuple[str, ...]] = ("torch", "PIL")
@@ -36,7 +36,7 @@ class ImageFamily(Family):
             raise UserError(f"model '{self.kind}': images of {size} pixels do not divide by {divisor}; resize them")
 
     def divisor(self) -> int:
-        """What height and width must divide by."""
+        """Number that height and width must be multiples of."""
         return 4
 
     @property
@@ -69,12 +69,12 @@ class ImageFamily(Family):
         return pixels.astype(np.float32) / 127.5 - 1, labels
 
     def shares(self, labels: np.ndarray) -> np.ndarray:
-        """How often each label is, float64 (max(num_labels, 1),); sums to 1."""
+        """Shares of the labels: float64 (max(num_labels, 1),), with sum 1."""
         counts = np.bincount(labels, minlength=max(self.num_labels, 1))
         return counts / counts.sum()
 
     def choose(self, requests: Sequence[Mapping[str, Any]], levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """Label numbers int64 (rows,): the wanted one, else drawn by `shares` from each row's own level in [0, 1)."""
+        """Label numbers int64 (rows,): the requested label, else drawn by `shares` from the row's level in [0, 1)."""
         edges = np.cumsum(shares)
         drawn = np.minimum(np.searchsorted(edges, levels * edges[-1], side="right"), len(edges) - 1)
         if self.label:

@@ -51,7 +51,7 @@ class DdpmSpec:
 
 
 class Ddpm(AveragedFamily):
-    """Learns to take noise away from images, label by label; samples by taking it away from nothing but noise."""
+    """Learns to denoise images, given their labels; samples by denoising pure noise."""
 
     kind: ClassVar[str] = "ddpm"
     revision: ClassVar[int] = 1
@@ -100,7 +100,7 @@ class Ddpm(AveragedFamily):
         return float(loss.detach())
 
     def _task(self, rows: np.ndarray, draw: np.random.Generator) -> tuple[Any, Any, Any, Any]:
-        """Of each of `rows`: the noisy image, its step and its label, which the network gets, and what it is to say."""
+        """Inputs of the network for `rows` (noisy images, steps, labels), and the target of its output."""
         import torch
 
         times = draw.integers(1, NUM_TIMES + 1, size=len(rows))
@@ -112,7 +112,7 @@ class Ddpm(AveragedFamily):
         return signal * images + spread * noise, self._to(times), self._to(labels), target
 
     def _move(self, step: int) -> None:
-        """Along the gradient that lies at the network's weights; the average follows."""
+        """Step along the gradient that is set at the weights; update the average."""
         for group in self._adam.param_groups:
             group["lr"] = self.spec.lr * _rate(step, self.spec.steps)
         self._adam.step()
@@ -133,8 +133,8 @@ class Ddpm(AveragedFamily):
     def _denoised(self, labels: np.ndarray, streams: list[np.random.Generator]) -> np.ndarray:
         """From noise to images in `sample_steps` steps: Song et al. 2021, equations 12 and 16 (eta 0: DDIM, 1: DDPM).
 
-        The image that is foreseen is clipped to what pixels can be at every step. `dpm` puts in its place what it will
-        be half-way, from the last two: Lu et al. 2022, algorithm 2 (2M), of which DDIM is the first order.
+        The predicted image is clipped to the range of pixels at every step. `dpm` extrapolates it to the middle of the
+        step from the last two: Lu et al. 2022, algorithm 2 (2M), of which DDIM is the first order.
         """
         import torch
 
@@ -147,7 +147,7 @@ class Ddpm(AveragedFamily):
         shares = np.linspace(0, 1, self.spec.sample_steps + 1) ** power
         times = np.unique((NUM_TIMES * shares).round().astype(np.int64))[::-1]
         kept, x = kept_signal(NUM_TIMES), noise()
-        before: tuple[Any, float] | None = None  # the image foreseen in the last step, and that step's length
+        before: tuple[Any, float] | None = None  # the image predicted in the last step, and that step's length
         with torch.inference_mode():
             for now, then in pairwise(times):
                 signal, spread = math.sqrt(kept[now]), math.sqrt(1 - kept[now])
@@ -170,7 +170,7 @@ class Ddpm(AveragedFamily):
         return np.asarray(x.cpu().numpy())
 
     def _guess(self, x: Any, time: int, labels: np.ndarray) -> Any:
-        """What the network foresees; with guidance w: (1 + w) of it with the label, less w of it without."""
+        """Output of the network; with guidance w: (1 + w) times that with the label, minus w times that without."""
         import torch
 
         times = torch.full((len(labels),), time, device=self.device)

@@ -34,7 +34,7 @@ class GanSpec(LatentSpec):
 
 
 class Gan(LatentFamily):
-    """A generator and its critic; only the generator is kept."""
+    """A generator and its critic; the model keeps only the generator."""
 
     kind: ClassVar[str] = "gan"
     revision: ClassVar[int] = 1
@@ -67,7 +67,7 @@ class Gan(LatentFamily):
         return of_critic, float(loss.detach())
 
     def _make(self, draw: np.random.Generator) -> tuple[Any, Any]:
-        """Images for labels as often as they are in the rows."""
+        """Images whose labels have their frequencies among the rows."""
         labels = self._to(self._labels[draw.integers(len(self._labels), size=self.spec.batch)])
         noise = self._to(draw.standard_normal((self.spec.batch, self.spec.latent), np.float32))
         return self._generator(noise, labels), labels

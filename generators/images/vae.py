@@ -21,7 +21,7 @@ class VaeSpec(LatentSpec):
 
 
 class Vae(LatentFamily):
-    """Learns to write an image, given its label, as a few normal numbers, and to read it back."""
+    """Encodes an image, given its label, as a normal vector, and decodes it."""
 
     kind: ClassVar[str] = "vae"
     revision: ClassVar[int] = 1

@@ -1,6 +1,6 @@
 """`causal_lm`: a causal language model trained on texts, from scratch or from a base, whole or by adapters.
 
-It makes no rows by itself: its folder holds `hf/`, which the teacher serves (`[generator] kind = "teacher", model =
+It makes no rows itself. Its folder holds `hf/`, which the teacher serves (`[generator] kind = "teacher", model =
 "OUT/hf"`), so that a model of ours is sampled by the engine that samples all others.
 """
 
@@ -26,7 +26,7 @@ WARM, LEAST = 0.1, 0.1  # the share of steps over which the rate rises, and what
 
 
 class CausalLm(Family):
-    """Of a schema with one column of texts."""
+    """A language model of a schema with a single column of texts."""
 
     kind: ClassVar[str] = "causal_lm"
     revision: ClassVar[int] = 1
@@ -75,7 +75,7 @@ class CausalLm(Family):
         self._build()
 
     def own_tokenizer(self, texts: Sequence[str]) -> Any:
-        """The base's; without a base learnt from `texts`."""
+        """The tokenizer of the base; without a base, a new one learned from `texts`."""
         if self.spec.base is None:
             return tokens.learnt(texts, self.spec.vocabulary)
         from transformers import AutoTokenizer
@@ -131,7 +131,7 @@ class CausalLm(Family):
         return LEAST + (1 - LEAST) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.num_steps - warm)))
 
     def _rows(self, step: int) -> np.ndarray:
-        """The blocks of a step; each epoch goes over all in an order of its own."""
+        """The blocks of a step; each epoch visits all blocks in its own order."""
         places = np.arange(step * self._batch, (step + 1) * self._batch)
         epochs, at = places // len(self._blocks), places % len(self._blocks)
         made = np.empty(len(places), np.int64)
@@ -168,7 +168,7 @@ class CausalLm(Family):
         if training is not None:
             to_adam(self._adam, "adam", training.tensors)
 
-    # What others make of it.
+    # For teachers and other programs.
 
     def files(self) -> dict[str, bytes]:
         """hf/: the model as transformers and vLLM read it."""

@@ -1,4 +1,4 @@
-"""What a causal language model is and how it is trained: `[model] kind = "causal_lm"`."""
+"""Settings of `[model] kind = "causal_lm"`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,9 +9,9 @@ HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # sizes of heads that vL
 
 @dataclass(frozen=True)
 class LmSpec:
-    """A model of `base` trained on, or a Llama-shaped one from scratch where there is no base.
+    """Settings of `causal_lm`, which continues `base`, or trains a Llama-shaped model from scratch.
 
-    The defaults from scratch are a model of 1.3 million weights that a core trains in a minute.
+    From scratch, the defaults give a model of 1.3 million weights, which a core trains in a minute.
     """
 
     base: str | None = None  # model to continue from: a folder, hub id, s3:// or package:smollm2; default: from scratch
@@ -41,7 +41,7 @@ class LmSpec:
         if not 0 <= self.lora <= MAX_LORA:
             raise ValueError(f"lora must lie in 0..{MAX_LORA}")
         if self.lora and self.base is None:
-            raise ValueError("lora adapts a model that is there: name its base")
+            raise ValueError("lora needs a model to adapt: set base")
         if self.base is None and self.hidden / self.heads not in HEADS:
             raise ValueError(f"hidden / heads is the size of a head; engines serve {', '.join(map(str, HEADS))}")
         if self.base is None and self.vocabulary < 512:

@@ -1,8 +1,8 @@
-"""`cartpole`: a pole on a cart that is pushed left or right; every mass, length, friction and delay may be another.
+"""`cartpole`: a pole on a cart that is pushed left or right, with variable masses, length, frictions and delay.
 
 The equations are those of gymnasium's CartPole-v1 (Barto, Sutton & Anderson 1983; without friction and delay the two
 are equal, and a test compares them), with their friction of the cart on the track and of the hinge. Coulomb's friction
-jumps where the cart stands still; here a tanh of the speed over SLOW_M_S takes the jump's place.
+jumps where the cart stands still; a tanh of the speed over SLOW_M_S replaces the jump.
 """
 
 import math
@@ -126,7 +126,7 @@ class CartPole(Simulator):
 
 def survived(weights: np.ndarray, worlds: Mapping[str, np.ndarray], starts: np.ndarray, max_steps: int) -> np.ndarray:
     """Steps that linear policies survive: int (n,), from weights (n, NUM_FEATURES), worlds of (n,) arrays and first
-    states (4, n). All episodes run side by side; each is what `CartPole` would do but for the last bits of a sum."""
+    states (4, n). All episodes run side by side; they equal those of `CartPole` up to rounding."""
     count = starts.shape[1]
     state = tuple(starts)
     steps, alive = np.zeros(count, int), np.ones(count, bool)

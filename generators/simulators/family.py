@@ -1,4 +1,4 @@
-"""`adr`: ranges and a policy that grow up together on the cart and its pole; its rows are episodes in those ranges.
+"""`adr`: a policy for cartpole, trained in ranges that grow with it; rows are episodes in those ranges.
 
 The policy is linear and improved by the cross-entropy method (Rubinstein & Kroese 2004; Szita & Lorincz 2006, whose
 floor under the spread keeps it from settling while the ranges still grow). It learns from no rows.
@@ -57,7 +57,7 @@ class AdrFamily(Family):
 
     @classmethod
     def own_schema(cls, spec: Any) -> TableSchema:
-        """The parameters, an episode's series and its labels. Raises UserError for ranges that are none."""
+        """The parameters, an episode's series and its labels. Raises UserError for invalid ranges."""
         parameters = allowed(spec)
         columns = [Column(p.name, "integer" if p.is_whole else "numeric", p.low, p.high) for p in parameters]
         columns += [Column(name, "series") for name in (*cartpole.STATE, "push")]
@@ -87,7 +87,7 @@ class AdrFamily(Family):
         return {**losses, "entropy": self._adr.entropy} if self.spec.randomize == "adr" else losses
 
     def _step(self, step: int) -> float:
-        """Try a population on worlds of the ranges as they are, then measure the mean policy; the ranges may move."""
+        """Try a population in worlds of the current ranges, then measure the mean policy; the ranges may move."""
         spec, draw = self.spec, stream(self._seed, step)
         policies = self._mean + self._spread * draw.standard_normal((spec.population, len(self._mean)))
         worlds, _ = self._adr.draw(spec.episodes, draw)
@@ -129,7 +129,7 @@ class AdrFamily(Family):
 
     @property
     def policy(self) -> tuple[float, ...]:
-        """The weights, as the simulator `cartpole` takes them."""
+        """The weights, in the order of `cartpole`."""
         return tuple(self._mean.tolist())
 
     def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:

@@ -1,6 +1,6 @@
-"""`kind = "simulator"`: one episode or picture a row, its parameters drawn from their ranges by the row's own seed.
+"""`kind = "simulator"`: an episode or picture in each row, with parameters drawn from their ranges by the row's seed.
 
-An ask may fix parameters: `{"delay": 2}`. An ask without any, `{}`, draws them all.
+An ask may fix parameters: `{"delay": 2}`. The ask `{}` draws them all.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class SimulatorSpec:
 
 
 class SimulatorGenerator(Generator):
-    """Runs an episode for each ask; the row holds the parameters, what was seen and done, and the labels."""
+    """Runs an episode for each ask; the row has its parameters, observations, actions and labels."""
 
     kind: ClassVar[str] = "simulator"
     revision: ClassVar[int] = 1
@@ -103,7 +103,7 @@ class SimulatorGenerator(Generator):
         return GeneratedRow({**row, **whole}, "stop")
 
     def _given(self, text: str | None) -> tuple[Mapping[str, float], str | None]:
-        """(parameters that an ask fixes, null) or ({}, why it cannot be)."""
+        """(parameters that an ask fixes, null), or ({}, the reason why they are impossible)."""
         fields = fields_of(text, self.spec.given)
         if fields is None:
             return {}, "malformed_ask"

@@ -1,4 +1,4 @@
-"""`scene`: shapes on a textured ground under a lamp, seen by a camera, with boxes and masks that are exact.
+"""`scene`: shapes on a textured ground under a lamp, seen by a camera, with exact boxes and masks.
 
 A renderer in numpy: each pixel is carried back through the camera to the ground, which gives its texture and the
 topmost shape over it. Light is Lambert's, from one lamp, over the relief of the ground's texture and a dome over each
@@ -71,7 +71,7 @@ class Scene(Simulator):
         self._waves = draw.standard_normal((6, 2)), draw.uniform(0, 2 * math.pi, 6)
 
     def act(self, observation: None, draw: np.random.Generator) -> None:
-        """Nothing is to be chosen: the camera takes its picture."""
+        """No action: the camera takes its picture."""
 
     def step(self, action: None) -> tuple[np.ndarray, bool]:
         """Take the picture: uint8 (height, width, 3)."""

@@ -1,8 +1,8 @@
-"""What the private networks on tables share: bins from noisy counts, a decoder from noise to bins, draws, checkpoints.
+"""Base of the private networks on tables: bins from noisy counts, a decoder from noise to bins, sampling, checkpoints.
 
-The decoder gives the logits of every column's bins from a normal vector. A row with given values is drawn by sampling
-importance resampling (Rubin 1987): NUM_TRIES vectors, one of them taken by how likely it makes the values, so values
-that no vector makes likely are met nevertheless, as near as the decoder comes.
+The decoder computes the logits of every column's bins from a normal vector. A row with conditions is drawn by sampling
+importance resampling (Rubin 1987): of NUM_TRIES vectors it takes one by the likelihood of the requested values. Values
+that no vector makes likely are met as well, by the closest vectors.
 """
 
 import math
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
 
 NUM_TRIES = 64
-OTHER_STREAM = 0x5DEECE66D  # so that a row's uniforms are not made from the bits of its normals
+OTHER_STREAM = 0x5DEECE66D  # keeps a row's uniforms independent of its normals
 COUNTS = 7  # purpose of a random stream
 
 
@@ -61,11 +61,11 @@ class BinnedNet(Family):
     def check(self) -> None:
         Grid.check(self.schema, self.kind)
 
-    # What subclasses say.
+    # For subclasses.
 
     @abstractmethod
     def make_nets(self, seed: int) -> None:
-        """Set self.nets (by name) and self.adams; "decoder" is made here already."""
+        """Set self.nets (by name) and self.adams; "decoder" exists already."""
 
     # Fitting.
 
@@ -100,7 +100,7 @@ class BinnedNet(Family):
         self.adams: dict[str, Any] = {}
 
     def _logits(self) -> np.ndarray:
-        """Of the noisy counts of all bins: where a decoder that knows nothing else should begin."""
+        """Logits of the noisy counts of all bins, with which the decoder starts."""
         logits = []
         for of, counts, size in zip(self.bins.of_cell, self.bins.counts, self.sizes):
             mass = np.maximum(np.bincount(of, counts, size), 1.0)
@@ -151,7 +151,7 @@ class BinnedNet(Family):
 
     def marginal_distance(self, fakes: "torch.Tensor") -> "torch.Tensor":
         """Kullback-Leibler divergence of the mean of `fakes` from the noisy counts, in nats, mean over columns: (). The
-        counts are paid for, so nothing more is learnt from rows by keeping a generator to them."""
+        counts are charged already, so the generator learns nothing more from rows by matching them."""
         import torch
 
         wanted = torch.as_tensor(self._logits(), dtype=torch.float32).to(self.device)
@@ -199,7 +199,7 @@ class BinnedNet(Family):
         return Drawn(arrays, [None] * len(seeds))
 
     def _likely(self, values: Mapping[str, Any], seed: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """A vector drawn by how likely it makes `values`, float32 (num_noise,); from this row's seed alone."""
+        """A vector drawn by the likelihood of `values`, float32 (num_noise,), from this row's seed alone."""
         import torch
 
         from gristmill.generators.nets.binned import blocks
@@ -217,10 +217,10 @@ class BinnedNet(Family):
 
 
 class BinnedSgd(BinnedNet):
-    """Base of those that see rows only through DP-SGD. `batch` rows are expected in a Poisson sample."""
+    """Base of families that see rows only through DP-SGD."""
 
     takes_engine: ClassVar[bool] = True
-    free_norm: ClassVar[float] = math.inf  # what each row's gradient is clipped to without a budget
+    free_norm: ClassVar[float] = math.inf  # 2-norm to which gradients are clipped without a budget
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         self._rows = self.learn_bins(table, seed, account)
@@ -228,7 +228,7 @@ class BinnedSgd(BinnedNet):
 
 
 def weights_seed(seed: int, which: int) -> int:
-    """For the initial weights of one network."""
+    """Seed of the initial weights of a network."""
     return int(stream(seed, 0, 100 + which).integers(2**63))
 
 

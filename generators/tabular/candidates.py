@@ -23,7 +23,7 @@ UNLIKELY = "unlikely_condition"
 
 @dataclass
 class Outlook:
-    """What a model expects of each row of a block, once its noise is known."""
+    """A model's expectation of each row of a block, given its noise."""
 
     shares: np.ndarray  # float32 (rows, D): probabilities within each segment
     alphas: np.ndarray  # float32 (rows, M): expected place of each number within its mode
@@ -36,7 +36,7 @@ def resampled(
     seeds: np.ndarray,
     propose: Callable[[int, np.ndarray], Outlook],
 ) -> Outlook:
-    """The outlook of each row by the noise that was kept; rows that cannot be had get a reason in `given`.
+    """The outlook of each row by the noise that was kept; impossible rows get a reason in `given`.
 
     `propose(number, needed)` makes one candidate for every row of the block, so that all products keep their shape;
     what it makes of rows that are not `needed`, bool (rows,), is not looked at. A row without conditions takes

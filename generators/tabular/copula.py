@@ -1,4 +1,4 @@
-"""Gaussian copula for mixed tables: every column by its own distribution, all pairs by one correlation each.
+"""Gaussian copula for mixed tables: a distribution for every column, and a correlation for every pair.
 
 Each column is a normal score cut into intervals: a category owns the levels that its share spans, a number those of its
 tie, a missing value those at the bottom. Correlations of the scores are estimated from the mean score of each interval
@@ -34,7 +34,7 @@ class CopulaSpec:
 
 
 class Copula(Family):
-    """A correlation matrix and one distribution a column."""
+    """A correlation matrix and a distribution for each column."""
 
     kind: ClassVar[str] = "copula"
     revision: ClassVar[int] = 1
@@ -167,7 +167,7 @@ class _Margin:
         return np.where(missing, 0.0, low), np.where(missing, self.missing, high)
 
     def interval(self, value: Any) -> tuple[float, float] | None:
-        """Levels of a value that is asked for; null for a category that no row had."""
+        """Levels of a requested value; null for a category that no row had."""
         if self.column.kind == "category" and not self.shares[self.column.categories.index(value)]:
             return None
         asked = pa.array([value], pa.string() if self.column.kind == "category" else pa.float64())

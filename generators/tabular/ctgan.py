@@ -1,7 +1,7 @@
 """CTGAN: a conditional Wasserstein GAN for tables (Xu et al. 2019), with conditions on any columns.
 
-A category condition goes into the conditional vector, the rarest of several; the others, and those on numbers, follow
-by importance resampling (candidates.py), which also checks that the generator has heeded the vector.
+A category condition goes into the conditional vector, the rarest of several. Importance resampling (candidates.py)
+meets the others, and those on numbers; it also checks that the generator follows the vector.
 """
 
 import copy

@@ -1,10 +1,9 @@
 """A conditional GAN on tables under DP-SGD: only the discriminator sees rows, and only through noisy clipped gradients.
 
-After CTGAN (Xu et al. 2019), with what a guarantee asks for: one row a discriminator input (pac = 1), uniform Poisson
-samples in place of training by sampling, a public schema with bins of noisy counts in place of fitted mixtures, no
-batch norm, weights clipped (Arjovsky et al. 2017) in place of a penalty on gradients at rows. The discriminator steps
-many times for each step of the generator (Bie et al. 2023). All that the generator learns it learns from the
-discriminator.
+After CTGAN (Xu et al. 2019), changed as a guarantee requires: a single row in a discriminator input (pac = 1), uniform
+Poisson samples in place of training by sampling, a public schema with bins of noisy counts in place of fitted mixtures,
+no batch norm, and clipped weights (Arjovsky et al. 2017) in place of a penalty on gradients at rows. The discriminator
+steps many times for each step of the generator (Bie et al. 2023). The generator learns from the discriminator alone.
 """
 
 from collections.abc import Mapping
@@ -56,7 +55,7 @@ class DpCtgan(BinnedSgd):
         self.adams["critic"] = torch.optim.Adam(critic.parameters(), spec.critic_learning_rate, (0.5, 0.9))
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """The loss is the generator's: it is a function of the noisy discriminator, so it may be published."""
+        """Returns the generator's loss, a function of the noisy discriminator, which may be published."""
         losses = []
         for step in range(start, stop):
             self._criticise(step)
@@ -65,7 +64,7 @@ class DpCtgan(BinnedSgd):
         return {"generator": float(np.mean(losses))} if losses else {}
 
     def _criticise(self, step: int) -> None:
-        """Fakes are clipped as rows are, so that both sides weigh the same; they are public, so they add no cost."""
+        """A discriminator step. Fakes are clipped like rows, so both weigh the same; they cost nothing."""
         import torch
         from torch.nn.functional import softplus
 

@@ -1,4 +1,4 @@
-"""Each column on its own: the floor that every tabular model must rise above. Keeps marginals and nothing else."""
+"""Independent columns: the baseline of all tabular models. Keeps marginals and nothing else."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -106,7 +106,7 @@ class PateGan(BinnedNet):
             self._asked, self._shares = training.tensors["votes/asked"], training.tensors["votes/shares"]
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """The losses are of student and generator: functions of noisy votes, so they may be published."""
+        """Returns the losses of student and generator: functions of noisy votes, which may be published."""
         student, generator = [], []
         for step in range(start, stop):
             if self.account:
@@ -139,7 +139,7 @@ class PateGan(BinnedNet):
         self.adams["teachers"].step()
 
     def _vote(self, step: int) -> None:
-        """Ask for noisy counts on fresh generated rows; keep the rows, as bins, and the shares of teachers."""
+        """Collect noisy votes on new generated rows; keep the rows, as bins, and the shares of teachers."""
         import torch
 
         from gristmill.generators.nets.binned import blocks
@@ -189,8 +189,8 @@ class PateGan(BinnedNet):
 
 
 def parts(seed: int, num_rows: int, num_teachers: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of each teacher, int64 (teachers, most), padded with row 0; how many they are). Each row is given to one
-    teacher by a draw of its own: whether another row is there changes nothing for it."""
+    """(rows of each teacher, int64 (teachers, most), padded with row 0; how many they are). Each row gets its
+    teacher by a draw of its own, which does not depend on other rows."""
     owner = stream(seed, 0, PARTS).integers(num_teachers, size=num_rows)
     sizes = np.bincount(owner, minlength=num_teachers)
     rows = np.zeros((num_teachers, max(1, int(sizes.max()))), np.int64)

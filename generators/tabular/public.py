@@ -1,8 +1,8 @@
 """Tables as small integers, under a guarantee: cells from the public schema, bins from noisy counts of the cells.
 
-A cell is a category, an integer, or a slice of a number's declared range: no row decides where it lies. How many rows
-lie in each cell is learnt once, with noise and charged; cells are then merged into bins that stand out of that noise,
-as in McKenna et al. 2021. All later learning is over bins.
+A cell is a category, an integer, or a slice of a number's declared range; it depends on no row. The counts of rows in
+the cells are measured once, with noise, and charged. Cells are then merged into bins that stand out of that noise, as
+in McKenna et al. 2021. All later learning is over bins.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ STANDS_OUT = 3.0  # standard deviations of the noise
 
 
 class Grid:
-    """The public cells of each column. A nullable column has one more, the last, for what is missing."""
+    """The public cells of each column. The last cell of a nullable column is for missing values."""
 
     def __init__(self, schema: TableSchema) -> None:
         self.schema = schema
@@ -64,14 +64,14 @@ class Grid:
         return cells
 
     def cell(self, at: int, value: Any) -> int:
-        """The cell of one value, as `sample` is given it."""
+        """The cell of a value, as `sample` gets it."""
         column = self.columns[at]
         if column.is_number:
             return int(self._number_cells(column, np.array([float(value)]))[0])
         return column.categories.index(str(value))
 
     def _number_cells(self, column: Column, values: np.ndarray) -> np.ndarray:
-        """The bounds have cells of their own: zeros and cut-off values pile up there."""
+        """Cells of numbers. Each bound has its own cell, because zeros and censored values accumulate there."""
         low, high = _bounds(column)
         size = self._num_known(column)
         if size == 1:
@@ -110,7 +110,7 @@ class Grid:
 
 
 class Bins:
-    """Cells of each column merged by their noisy counts; `counts` decides all, and is all that need be kept."""
+    """Cells of each column merged by their noisy counts. `counts` decides everything and is all that a model keeps."""
 
     def __init__(self, grid: Grid, counts: list[np.ndarray], noise: float, max_bins: int) -> None:
         self.grid, self.counts, self.noise = grid, counts, noise
@@ -173,7 +173,7 @@ class Bins:
 def noisy_counts(
     grid: Grid, cells: np.ndarray, noise: float, account: Account | None, random: np.random.Generator
 ) -> list[np.ndarray]:
-    """Rows in each cell of each column, with Gaussian noise of that standard deviation, charged before it is drawn."""
+    """Rows in each cell of each column, with Gaussian noise of that standard deviation; charged before the draw."""
     if account:
         account.charge(Event("counts of one column", noise, 1.0, len(grid.sizes)))
     exact = [np.bincount(cells[:, at], minlength=size).astype(np.float64) for at, size in enumerate(grid.sizes)]

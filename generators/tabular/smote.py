@@ -3,7 +3,7 @@
 Numbers lie on the line between the two (Chawla et al. 2002, section 4.2); categories are those of either, the nearer
 one likelier; neighbours are found as in SMOTE-NC (section 6.1): a category that differs counts as the median of the
 deviations of the numbers. Every class is sampled as often as it occurs, so this is no rebalancing but a baseline of
-utility, and a warning of privacy: the model's folder holds the training rows, and a new row is near to two of them.
+utility and a warning about privacy: the model's folder holds the training rows, and a new row is close to two of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class SmoteSpec:
 
 
 class Smote(Family):
-    """Keeps the rows and the neighbours of each; sampling is a table look-up."""
+    """Keeps the rows and their neighbours; sampling is a table look-up."""
 
     kind: ClassVar[str] = "smote"
     revision: ClassVar[int] = 1
@@ -159,7 +159,7 @@ class Smote(Family):
         return base, int(near[int(second * len(near))])
 
     def _matching(self, conditions: Mapping[str, Any]) -> tuple[np.ndarray | None, str | None]:
-        """The rows with these categories, and of them those nearest to the numbers; null: all. Or why there is none."""
+        """The rows with these categories, of them those nearest to the numbers (null: all); or a reason for none."""
         if not conditions:
             return None, None
         fits = np.ones(len(self._codes), bool)

@@ -1,7 +1,7 @@
 """Labels with a rationale, by k votes: annotation under a JSON schema with the agreement of the votes.
 
-Each vote is a call with a seed of its own; the label that most of them give is the row's (self-consistency: Wang et al.
-2022, arXiv 2203.11171), and the share of them that gave it says how far it can be relied on.
+Each vote is a call with its own seed. The most frequent label is the row's (self-consistency: Wang et al. 2022, arXiv
+2203.11171), and its share of the votes measures its reliability.
 """
 
 import json

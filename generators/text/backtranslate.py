@@ -1,7 +1,7 @@
 """Instruction backtranslation (Li et al. 2023, arXiv 2308.06259): from a document to the instruction that it answers.
 
-The answer is what somebody has really written; the model makes up the question only (self-augmentation, section 2.2)
-and then, as a curator, scores the pair from 1 to 5 (self-curation, section 2.3).
+The answer is a real document. The model writes only the question (self-augmentation, section 2.2) and then scores the
+pair from 1 to 5 (self-curation, section 2.3).
 """
 
 from dataclasses import dataclass

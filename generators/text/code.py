@@ -1,8 +1,8 @@
 """Programs with tests: a problem after a seed, its solution, and asserts that the stage `execute` runs.
 
 After OSS-Instruct (Wei et al. 2023, arXiv 2312.02120), where a snippet of real code inspires each problem, and the
-exercises of Phi (Gunasekar et al. 2023, arXiv 2306.11644). Where the source has problems or tests of its own, as
-HumanEval has, only the rest is made.
+exercises of Phi (Gunasekar et al. 2023, arXiv 2306.11644). If the source has problems or tests, as HumanEval has, the
+model writes only the rest.
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,9 @@ class CodeSpec(StepsSpec):
         for text in (self.given_problem, self.given_tests, self.prelude):
             Template(text)
         if self.structured and (self.given_problem or self.given_tests):
-            raise ValueError("structured makes problem, solution and tests in one call; take given_... out, or it")
+            raise ValueError(
+                "structured writes problem, solution and tests in one call; remove given_..., or structured"
+            )
         super().__post_init__()
 
     @property
@@ -85,7 +87,7 @@ class CodeSpec(StepsSpec):
 
 
 class Code(Steps):
-    """Three calls (two or one where problem or tests are given), or one structured."""
+    """Three calls (fewer when problem or tests are given), or a single structured call."""
 
     kind = "code"
     revision = 1

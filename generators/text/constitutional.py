@@ -1,7 +1,7 @@
 """Critique and revision after Constitutional AI (Bai et al. 2022, arXiv 2212.08073, section 3), the supervised phase.
 
-A model answers a prompt that invites harm; then, round after round, it criticises its answer by a principle drawn from
-a constitution and rewrites it. The last revision is what to train on; with the first answer it makes a preference pair.
+A model answers a prompt that invites harm. In each round it criticises its answer by a principle drawn from a
+constitution and rewrites it. Train on the last revision; with the first answer it forms a preference pair.
 """
 
 from dataclasses import dataclass

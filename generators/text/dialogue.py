@@ -1,8 +1,8 @@
 """Conversations of several turns between a simulated user and the assistant, after UltraChat (arXiv 2305.14233).
 
-Two sides, each written by a call of its own (Ding et al. 2023). The assistant answers the conversation as any chat
-model does. The user is the same model under another prompt, which shows it the conversation so far and who it is to be;
-the persona is drawn, so that k samples of a topic are k users.
+Each side is written by its own calls (Ding et al. 2023). The assistant answers as any chat model does. The user is the
+same model under another prompt, which shows the conversation so far and a persona. The persona is drawn, so k samples
+of a topic are k users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ Write your next message to the assistant: one or two sentences that go on from i
 question. Write the message alone. If you have learnt all that you wanted, write only: {end}"""
 MESSAGES = pa.field("messages", pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])))
 Message = dict[str, str]
-# A conversation may end so. In a context that is nearly full an answer is cut off before there is no room at all.
+# Reasons that end a conversation. When the context is nearly full, an answer is cut off before no room is left.
 ENDS = ("ended", "context_length", "cut_user", "cut_assistant")
 STRIPPED = "\"'*.!()"  # of the user's last word, before it is compared with `end`
 SPEAKERS = {"user": "User", "assistant": "Assistant"}
@@ -72,12 +72,12 @@ class DialogueSpec(StepsSpec):
         if not self.end or len(self.end.split()) != 1 or self.end != self.end.strip(STRIPPED):
             raise ValueError(f"end must be one word without any of {STRIPPED} around it, not {self.end!r}")
         if "assistant" in self.templates:
-            raise ValueError("templates.assistant: this call is given the messages; there is `system`")
+            raise ValueError("templates.assistant: this call gets the messages; use `system`")
         super().__post_init__()
 
 
 class Dialogue(Steps):
-    """Keeps the `messages` and how many exchanges they are; `text` is the conversation with who says what."""
+    """Keeps the `messages` and the number of exchanges; `text` is the conversation with speakers."""
 
     kind = "dialogue"
     revision = 1
@@ -127,7 +127,7 @@ class Dialogue(Steps):
     async def _exchange(
         self, fields: Mapping[str, Any], messages: list[Message], spoken: list[Message], session: Session
     ) -> list[Message]:
-        """The user's next message and the answer to it. Raises AskRefused("ended") when the user has no more to say."""
+        """The user's next message and its answer. Raises AskRefused("ended") when the user ends the conversation."""
         turn = "further" if spoken else "opening"
         prompt = self._prompts[turn].render({**fields, "transcript": transcript(spoken)})  # without `system`
         asked = await session.chat(prompt, turn=turn, **self.spec.sampling.get(turn, {}))
@@ -141,5 +141,5 @@ class Dialogue(Steps):
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """The conversation as text, with who says what."""
+    """The conversation as text, with speakers."""
     return "\n\n".join(f"{SPEAKERS[message['role']]}: {message['content']}" for message in messages)

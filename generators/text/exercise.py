@@ -1,7 +1,7 @@
 """Exercises with their solutions after Phi-1 (Gunasekar et al. 2023, section 2.2, CodeExercises).
 
-The model first writes an exercise on a topic, then solves what it has written. Topic, audience, difficulty and form are
-the variety: constraining each prompt is what keeps k samples of one topic from being one exercise k times.
+The model writes an exercise on a topic and then solves it. Topic, audience, difficulty and form vary: these constraints
+keep k samples of a topic from being the same exercise k times.
 """
 
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Magpie (Xu et al. 2024, arXiv 2406.08464): instructions out of nothing, by letting the model write the user's turn.
+"""Magpie (Xu et al. 2024, arXiv 2406.08464): the model writes instructions without a prompt, as the user's turn.
 
-An aligned model that is shown its chat template up to where the user's message begins writes one, as it has seen them
-in its training; a second call answers it. There is no prompt, so there is nothing to be copied from but the model.
+An aligned model that gets its chat template up to the start of the user's message writes such a message, like those in
+its training. A second call answers it. Without a prompt, all variety comes from the model.
 """
 
 from dataclasses import dataclass, field

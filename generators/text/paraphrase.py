@@ -1,7 +1,7 @@
-"""Paraphrases: the meaning stays, the words change; augmentation for data that there is too little of.
+"""Paraphrases: the same meaning in other words, as augmentation of small datasets.
 
-A paraphrase of a labelled text keeps its label (carry it over with `source.carry`). The manner is drawn by the row's
-seed, so k samples of one text are worded in different manners.
+A paraphrase of a labelled text keeps its label (see `source.carry`). The style is drawn by the row's seed, so k samples
+of a text differ in style.
 """
 
 from dataclasses import dataclass

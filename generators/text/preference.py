@@ -1,8 +1,8 @@
 """Preferences of a model after Constitutional AI (Bai et al. 2022, arXiv 2212.08073, section 4) and RLAIF.
 
-Several answers to a prompt are judged in pairs against a principle drawn from a constitution. Judges lean to the place
-where an answer stands, so each pair is judged in both orders (Lee et al. 2023, arXiv 2309.00267, section 2.1.1); where
-Lee et al. average the two, only verdicts that agree count here.
+Several answers to a prompt are judged in pairs by a principle drawn from a constitution. Judges favour positions, so
+each pair is judged in both orders (Lee et al. 2023, arXiv 2309.00267, section 2.1.1). Lee et al. average the two; here
+only verdicts that agree count.
 """
 
 from dataclasses import dataclass

@@ -87,7 +87,7 @@ class Rephrase(Method):
         return columns_of([*self._templates.values(), self._system], ("document", "style"), self.spec.document)
 
     def identity(self) -> dict[str, Any]:
-        # The built-in prompts too: rows change when a release words them anew.
+        # Includes the built-in prompts: rows change when a release rewords them.
         return {**super().identity(), "templates": {s: t.text for s, t in self._templates.items()}}
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:

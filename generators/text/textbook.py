@@ -1,7 +1,7 @@
 """Textbook passages after Phi and Cosmopedia: one topic, many audiences and styles.
 
-What keeps a synthetic textbook from saying the same thing a thousand times is the variety of its prompts: every row
-draws an audience and a style from the row's seed, so k samples of one topic are k different passages.
+Varied prompts keep a synthetic textbook from repeating itself: each row draws an audience and a style from its seed, so
+k samples of a topic are k different passages.
 """
 
 from dataclasses import dataclass

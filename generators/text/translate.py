@@ -1,7 +1,7 @@
 """Translations, and back: augmentation by another language (back-translation: Sennrich, Haddow and Birch 2016).
 
-Forth only, `text` is in the drawn language. With `round_trip` it comes back to the source's language: a paraphrase
-whose wording the other language has loosened.
+By default `text` is in the drawn language. With `round_trip` it is translated back to the source's language: a
+paraphrase.
 """
 
 from dataclasses import dataclass
