@@ -9,7 +9,7 @@ import ray
 
 from gristmill.cluster.connect import WORKER_ENV
 from gristmill.cluster.errors import LOSSES, RunFailed, one_line
-from gristmill.generators.families.fit import Fit, Stopped, Told
+from gristmill.generators.families.fit import Fit, Stopped, FitProgress
 from gristmill.generators.families.folder import ModelCard
 from gristmill.records.errors import UserError
 
@@ -40,13 +40,13 @@ class Trainer:
 
     def __init__(self, fit: Fit) -> None:
         self.fit = fit
-        self.latest: Told | None = None
+        self.latest: FitProgress | None = None
         self.is_stopped = False
 
     def run(self) -> ModelCard | None:
         """Run the fit; returns its card, or None after `stop`."""
 
-        def on_progress(progress: Told) -> None:
+        def on_progress(progress: FitProgress) -> None:
             self.latest = progress
 
         try:
@@ -54,7 +54,7 @@ class Trainer:
         except Stopped:
             return None
 
-    def progress(self) -> Told | None:
+    def progress(self) -> FitProgress | None:
         return self.latest
 
     def stop(self) -> None:
@@ -62,7 +62,7 @@ class Trainer:
 
 
 def train(
-    fit: Fit, spec: TrainSpec, on_progress: Callable[[Told], None], is_stopped: Callable[[], bool]
+    fit: Fit, spec: TrainSpec, on_progress: Callable[[FitProgress], None], is_stopped: Callable[[], bool]
 ) -> ModelCard | None:
     """Run `fit` on the cluster; None if it was stopped (it can resume from its checkpoint).
 
@@ -82,7 +82,7 @@ def train(
 
 
 def _attempt(
-    fit: Fit, spec: TrainSpec, on_progress: Callable[[Told], None], is_stopped: Callable[[], bool]
+    fit: Fit, spec: TrainSpec, on_progress: Callable[[FitProgress], None], is_stopped: Callable[[], bool]
 ) -> ModelCard | None:
     threads = {name: str(spec.num_cpus) for name in ("OMP_NUM_THREADS", "NUMBA_NUM_THREADS")}
     options: dict[str, Any] = {

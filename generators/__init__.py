@@ -1,1 +1,1 @@
-"""What makes rows: vLLM teachers and their methods, and the canned generator for dry runs and tests."""
+"""Generators, which make rows: teachers and their text methods, fitted models, simulators, image pipelines."""

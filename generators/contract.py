@@ -1,7 +1,8 @@
 """The generator contract: a lot's asks in, the same rows with payload, finish and token counts out.
 
-A generator lives in a pool of long-lived actors (`needs` says what one replica takes). It makes, drops and moves no
-row: an ask that cannot be served comes back with `reject` set to "generator:reason" and a null payload.
+A generator lives in a pool of long-lived actors; `needs` states what a replica takes. It adds, drops and reorders no
+row. An ask that cannot be served keeps its row, with `reject` "generator:reason" and a null payload. The laws are
+checked by gristmill.testing.check_generator.
 """
 
 import json
@@ -17,31 +18,32 @@ from gristmill.records.schema import REJECT, clean, set_column
 
 
 class Generator(ABC):
-    """Base of every generator. Made from its spec without heavy imports; those happen in `open`."""
+    """Base of every generator. The constructor takes the spec and imports nothing heavy; `open` does."""
 
     kind: ClassVar[str]
+    revision: ClassVar[int] = 1  # raised whenever the same spec, asks and seeds get other rows; part of the identity
     Spec: ClassVar[type]
-    takes_method: ClassVar[bool] = False  # whether it is made from (spec, method), as text generators are, or from spec
+    takes_method: ClassVar[bool] = False  # whether the constructor takes (spec, method), as in text generators, or spec
     spec: Any
 
     @property
     @abstractmethod
     def payload(self) -> list[pa.Field]:
-        """The payload columns, known before anything starts."""
+        """The payload columns, which a recipe knows before anything starts."""
 
     @property
     def model(self) -> str | None:
-        """The name that goes into the `model` column; a literal of the recipe, never a path."""
+        """Value of the `model` column: a literal of the recipe, never a path."""
         return None
 
     @property
     def method(self) -> str | None:
-        """The name that goes into the `method` column."""
+        """Value of the `method` column."""
         return None
 
     @property
     def origin(self) -> Literal["real", "synthetic"]:
-        """What goes into the `origin` column."""
+        """Value of the `origin` column."""
         return "synthetic"
 
     @property
@@ -53,39 +55,39 @@ class Generator(ABC):
         return []
 
     def identity(self) -> dict[str, Any]:
-        """Literals that change rows: prompts, model digest, sampling. Goes into the fingerprint."""
-        return {}
+        """Literals that change rows, for the fingerprint: revision, prompts, model digest, sampling."""
+        return {"revision": self.revision}
 
     def check(self) -> None:  # noqa: B027
-        """Preflight on the driver: raise UserError when the model or a file cannot be reached. Starts no engine."""
+        """Preflight on the driver. Raises UserError when the model or a file is out of reach. Starts no engine."""
 
     def open(self) -> None:  # noqa: B027
         """Load the engine, once per replica."""
 
     @abstractmethod
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
-        """The same rows in the same order with payload, finish and tokens filled. Several calls may run at once.
+        """The same rows in the same order, with payload, finish and tokens filled. Several calls may run at once.
 
-        Raises only when the engine itself has failed; the failure of one ask is a reject.
+        Raises only when the engine itself fails; the failure of a single ask is a reject.
         """
 
     def refuse(self, asks: pa.RecordBatch, reason: str) -> pa.RecordBatch:
-        """`asks` with every living row rejected for `reason`: they could not be made."""
+        """`asks` with `reject` set to `reason` in every row that has none."""
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         return fill(asks, self.payload, [None if is_dead else GeneratedRow(reason=reason) for is_dead in dead])
 
     @property
     def progress(self) -> tuple[int, int]:
-        """(asks, tokens_out) that this replica has finished so far, for a display; lots in flight count."""
+        """(asks, tokens_out) that this replica has finished, for displays; lots in flight count."""
         return 0, 0
 
     def close(self) -> None:  # noqa: B027
-        """Free the device, before the actor is killed; safe when `open` never finished."""
+        """Free the device before the actor is killed. Safe when `open` never finished."""
 
 
 @dataclass
 class GeneratedRow:
-    """One made row: payload by column name, how it finished, what it cost, or why it was rejected."""
+    """A generated row: payload by column name, finish, tokens, or the reason for its reject."""
 
     payload: dict[str, Any] = field(default_factory=dict)
     finish: str | None = None
@@ -94,21 +96,21 @@ class GeneratedRow:
     reason: str | None = None  # e.g. "context_length"; becomes "generator:context_length"
 
 
-def fields_of(ask: str | None, given: Sequence[str] | None = None) -> dict[str, Any] | None:
-    """The JSON object that an ask holds, cut to the keys `given`, null where it lacks one; None where it is none."""
+def fields_of(ask: str | None, names: Sequence[str] | None = None) -> dict[str, Any] | None:
+    """The JSON object that an ask holds, cut to the keys `names`, null where it lacks one; None where it is none."""
     try:
         fields = json.loads(ask or "")
     except (ValueError, RecursionError):
         return None
     if not isinstance(fields, dict):
         return None
-    return fields if given is None else {name: fields.get(name) for name in given}
+    return fields if names is None else {name: fields.get(name) for name in names}
 
 
-def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[GeneratedRow | None]) -> pa.RecordBatch:
-    """`asks` with `made` in its columns; `made[i]` is None where row i was dead on arrival and is left untouched."""
-    assert len(made) == asks.num_rows
-    rows = [m if m is not None else GeneratedRow(tokens_in=None, tokens_out=None) for m in made]  # type: ignore[arg-type]
+def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], generated: Sequence[GeneratedRow | None]) -> pa.RecordBatch:
+    """`asks` filled from `generated`, whose entry is None for a row that was dead on arrival: it stays untouched."""
+    assert len(generated) == asks.num_rows
+    rows = [m if m is not None else GeneratedRow(tokens_in=None, tokens_out=None) for m in generated]  # type: ignore[arg-type]
     batch = asks
     for declared in payload:
         values = [m.payload.get(declared.name) for m in rows]
@@ -119,11 +121,11 @@ def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Sequence[Gener
     for name in ("finish", "tokens_in", "tokens_out"):
         declared = asks.schema.field(name)
         batch = set_column(batch, declared, pa.array([getattr(m, name) for m in rows], declared.type))
-    return _refused(batch, [m.reason if m is not None else None for m in made])
+    return _refused(batch, [m.reason if m is not None else None for m in generated])
 
 
 def cleaned(value: Any) -> Any:
-    """A value of a payload without lone surrogates, in lists and structs too: Arrow takes valid Unicode only."""
+    """A payload value without lone surrogates, which Arrow rejects; also inside lists and structs."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
@@ -132,12 +134,12 @@ def cleaned(value: Any) -> Any:
 
 
 def fill_columns(
-    asks: pa.RecordBatch, payload: Sequence[pa.Field], made: Mapping[str, pa.Array], reasons: Sequence[str | None]
+    asks: pa.RecordBatch, payload: Sequence[pa.Field], columns: Mapping[str, pa.Array], reasons: Sequence[str | None]
 ) -> pa.RecordBatch:
-    """`asks` with whole columns of payload: null where a row was dead on arrival or is refused (`reasons[i]`)."""
+    """`asks` filled from whole payload columns, null where a row was dead on arrival or has a reason (`reasons[i]`)."""
     batch = asks
     for declared in payload:
-        batch = set_column(batch, declared, made[declared.name])
+        batch = set_column(batch, declared, columns[declared.name])
     dead = asks.column(REJECT.name).is_valid().to_pylist()
     finish = [None if is_dead or reason else "stop" for is_dead, reason in zip(dead, reasons)]
     batch = set_column(batch, asks.schema.field("finish"), pa.array(finish, pa.string()))

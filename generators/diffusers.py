@@ -1,11 +1,10 @@
 """`kind = "diffusers"`: text prompts to images with any text-to-image pipeline of the package diffusers, for GPUs.
 
-Each row's noise comes from a generator of its own, seeded on the CPU by the row's seed, and batches always hold as many
-prompts: so a row hangs on its prompt, its seed and its place alone, as with fitted models.
+Each row's noise comes from its own generator, seeded on the CPU by the row's seed, and all batches have the same size.
+So a row depends only on its prompt, its seed and its place, as with fitted models.
 """
 
 import asyncio
-import importlib.util
 import inspect
 import io
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from gristmill.engines.vllm import AskRefused
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.text.contract import Template
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.schema import ASK, IMAGE, REJECT
 from gristmill.records.spec import literals, nearest
 
@@ -29,20 +29,20 @@ OURS = frozenset({"prompt", "generator", "output_type", "num_images_per_prompt",
 
 @dataclass(frozen=True)
 class DiffusersSpec:
-    """`model` is a folder with model_index.json or a hub id (org/name or org/name@revision); `settings` are arguments
-    of the pipeline's call: num_inference_steps, guidance_scale, height, width, negative_prompt, ..."""
+    """Settings of `diffusers`."""
 
-    model: str
-    name: str | None = None  # the `model` column; default: the last part of `model`
-    template: str = "{text}"  # the prompt; `{column}` is a column of the source
+    model: str  # folder with model_index.json, or hub id (org/name or org/name@revision)
+    name: str | None = None  # value of the `model` column; default: the last part of `model`
+    template: str = "{text}"  # prompt; `{column}` stands for a column of the source
+    # arguments of the pipeline's call: num_inference_steps, guidance_scale, height, width, ...
     settings: dict[str, Any] = field(default_factory=dict)
-    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
-    variant: str | None = None  # of the weight files, e.g. "fp16"
-    batch: int = 4  # prompts that are made together
-    device: str = "cuda"  # or "cpu", slow
-    num_cpus: float = 1.0
-    num_gpus: float | None = None  # default: 1 with a device other than "cpu"
-    memory_gb: float = 0.0
+    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"  # number format of the weights
+    variant: str | None = None  # variant of the weight files, e.g. "fp16"
+    batch: int = 4  # prompts in a call of the pipeline
+    device: str = "cuda"  # device: "cuda", or "cpu" (slow)
+    num_cpus: float = 1.0  # CPUs of a replica
+    num_gpus: float | None = None  # GPUs of a replica; default: 1 unless device = "cpu"
+    memory_gb: float = 0.0  # memory of a replica in GB
 
     def __post_init__(self) -> None:
         Template(self.template)
@@ -53,9 +53,10 @@ class DiffusersSpec:
 
 
 class Diffusers(Generator):
-    """One pipeline a replica; it makes a batch of prompts at a time."""
+    """A pipeline in each replica, which processes a batch of prompts at a time."""
 
     kind: ClassVar[str] = "diffusers"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = DiffusersSpec
 
     def __init__(self, spec: DiffusersSpec) -> None:
@@ -87,14 +88,14 @@ class Diffusers(Generator):
             parts = sorted(p for p in Path(self.spec.model).expanduser().iterdir() if p.is_dir())
             digests |= {part.name: models.digest(str(part)) for part in parts}
         changing = "template", "settings", "dtype", "variant", "batch"
-        return {"model": digests, **{k: v for k, v in literals(self.spec).items() if k in changing}}
+        return {
+            **super().identity(),
+            "model": digests,
+            **{k: v for k, v in literals(self.spec).items() if k in changing},
+        }
 
     def check(self) -> None:
-        for package in ("diffusers", "transformers"):
-            if importlib.util.find_spec(package) is None:
-                raise UserError(
-                    f"generator 'diffusers' needs the package {package}: pip install diffusers transformers"
-                )
+        check_installed("images", "torch", "diffusers", "transformers")
         if models.where(self.spec.model) not in ("folder", "hub"):
             raise UserError(f"generator.model {self.spec.model}: give a folder or a hub id")
         models.check(self.spec.model)
@@ -130,32 +131,32 @@ class Diffusers(Generator):
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, seeds = asks.column(ASK.name).to_pylist(), asks.column("seed").to_pylist()
         numbers = asks.column("row").to_pylist()
-        made = [None if is_dead else self._asked(text) for is_dead, text in zip(dead, texts)]
+        generated = [None if is_dead else self._asked(text) for is_dead, text in zip(dead, texts)]
         parts: dict[int, list[int]] = {}
-        for row, one in enumerate(made):
+        for row, one in enumerate(generated):
             if one is not None and one.reason is None:
                 parts.setdefault(numbers[row] // self.spec.batch, []).append(row)
         for rows in parts.values():
             prompts, own = [""] * self.spec.batch, [0] * self.spec.batch
             for row in rows:
                 place = numbers[row] % self.spec.batch
-                prompts[place], own[place] = made[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
+                prompts[place], own[place] = generated[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
             async with self._lock:
                 images, flags = await asyncio.to_thread(self._batch, prompts, own)
             for row in rows:
                 place = numbers[row] % self.spec.batch
-                one = made[row]
+                one = generated[row]
                 assert one is not None
                 one.finish = "stop"
                 if flags[place]:
-                    made[row] = GeneratedRow(reason="unsafe")  # as the pipeline's own checker says
+                    generated[row] = GeneratedRow(reason="unsafe")  # as the pipeline's own checker says
                 else:
                     one.payload["image"] = {"bytes": images[place], "path": None}
                 self._num_made += 1
-        return fill(asks, self.payload, made)
+        return fill(asks, self.payload, generated)
 
     def _asked(self, text: str | None) -> GeneratedRow:
-        """The prompt of an ask, or why there is none."""
+        """The prompt of an ask, or the reason why there is none."""
         fields = fields_of(text)
         if fields is None:
             return GeneratedRow(reason="malformed_ask")

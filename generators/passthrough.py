@@ -17,12 +17,13 @@ from gristmill.records.spec import literals
 
 
 @dataclass(frozen=True)
-class GivenSpec:
-    """`columns` become payload as text (numbers and tables as JSON), `lists` as lists of texts; a row must have all."""
+class PassthroughSpec:
+    """Settings of `passthrough`."""
 
+    # source columns that become payload, as text (anything else as JSON); a row must have all
     columns: tuple[str, ...] = ("text",)
-    lists: tuple[str, ...] = ()
-    origin: Literal["real", "synthetic"] = "real"  # what the rows are, for the `origin` column and for caps
+    lists: tuple[str, ...] = ()  # source columns that become lists of texts; a row must have all
+    origin: Literal["real", "synthetic"] = "real"  # value of the `origin` column, which caps on real rows read
 
     def __post_init__(self) -> None:
         names = (*self.columns, *self.lists)
@@ -37,10 +38,11 @@ class Passthrough(Generator):
     """Rejects `generator:malformed_ask` (no JSON object), `generator:missing_field` and `generator:not_a_list`."""
 
     kind: ClassVar[str] = "passthrough"
-    Spec: ClassVar[type] = GivenSpec
-    spec: GivenSpec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = PassthroughSpec
+    spec: PassthroughSpec
 
-    def __init__(self, spec: GivenSpec) -> None:
+    def __init__(self, spec: PassthroughSpec) -> None:
         self.spec = spec
         self._num_made = 0
 
@@ -65,14 +67,13 @@ class Passthrough(Generator):
         return [*self.spec.columns, *self.spec.lists]
 
     def identity(self) -> dict[str, Any]:
-        found: dict[str, Any] = literals(self.spec)
-        return found
+        return {**super().identity(), **literals(self.spec)}
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
-        made = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
-        self._num_made += len(made) - sum(dead)
-        return fill(asks, self.payload, made)
+        generated = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
+        self._num_made += len(generated) - sum(dead)
+        return fill(asks, self.payload, generated)
 
     def _row(self, ask: str | None) -> GeneratedRow:
         fields = fields_of(ask)

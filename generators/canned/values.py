@@ -1,4 +1,4 @@
-"""A value that fits a JSON schema, drawn from a seed: what the canned engine says where output is structured."""
+"""Values that fit a JSON schema, drawn from a seed: the canned engine's answers to structured output."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ MAX_DEPTH = 16  # of a schema that refers to itself
 
 
 def value_of(schema: Mapping[str, Any], seed: int, bank: Bank, depth: int = 0) -> Any:
-    """One value: const, enum, type, properties, items, bounds, anyOf and local $ref are heeded, other keys are not."""
+    """A value. Honours const, enum, type, properties, items, bounds, anyOf and local $ref; ignores other keys."""
     return _value(schema, schema, seed, bank, depth)
 
 

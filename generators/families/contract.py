@@ -1,12 +1,12 @@
 """The contract of trainable generators: a family is fitted to rows once, and its model then makes rows from seeds.
 
-Five laws, tested for every family in one parametrised test:
- 1. the same rows, seed and spec give the same model, wherever training stopped and went on;
- 2. a row depends on its conditions, its seed and its place in the block, and on no other row: so the same seed makes
-    the same bytes on any number of actors, and a lot made in parts is the lot made whole;
- 3. columns come as the schema declares them: types, bounds, categories; nothing is NaN;
+Five laws, checked by gristmill.testing.check_family:
+ 1. the same rows, seed and spec give the same model, wherever training stopped and resumed;
+ 2. a row depends on its conditions, its seed and its place in the block, and on no other row. So the same seed makes
+    the same bytes on any number of actors, and a lot made in parts equals the whole lot;
+ 3. columns are as the schema declares them: types, bounds, categories; nothing is NaN;
  4. a condition is met, or the row is refused with a reason;
- 5. a model that went to its folder and came back makes the same rows.
+ 5. a model that was saved and loaded makes the same rows.
 """
 
 from abc import ABC, abstractmethod
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from gristmill.generators.private.account import Account
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.kinds import Kinds, kind_class
 from gristmill.records.readers.tables import TableSchema
 
@@ -52,7 +53,7 @@ def family_class(kind: str) -> "type[Family]":
 
 @dataclass
 class State:
-    """What a model, or a training under way, is: named arrays, and facts that JSON knows."""
+    """A model, or the state of a training: named arrays, and JSON-ready facts."""
 
     tensors: dict[str, np.ndarray] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -60,40 +61,43 @@ class State:
 
 @dataclass
 class Drawn:
-    """What `sample` answers: an array a schema column, and per row null or why it could not be made."""
+    """A block of samples: an array for each schema column, and for each row null or the reason of its refusal."""
 
     columns: dict[str, pa.Array]
     reasons: list[str | None]
 
 
 class Sums(ABC):
-    """Sums over the rows as a model publishes them, with Gaussian noise: float64 (sums,)."""
+    """Sums over the rows that a model publishes with Gaussian noise: float64 (sums,)."""
 
     values: np.ndarray
 
     @abstractmethod
     def each(self, table: pa.Table) -> np.ndarray:
-        """What each row adds to them: float64 (rows, sums)."""
+        """The contribution of each row: float64 (rows, sums)."""
 
     @abstractmethod
     def total(self, table: pa.Table) -> np.ndarray:
-        """What all rows together add, float64 (sums,), in little memory."""
+        """The contribution of all rows: float64 (sums,), in little memory."""
 
 
 class Family(ABC):
-    """Base of every family. Made from spec and schema without heavy imports; those happen in `begin` or `restore`."""
+    """Base of every family. The constructor imports nothing heavy; `begin` and `restore` do."""
 
     kind: ClassVar[str]
+    revision: ClassVar[int] = 1  # raised whenever the same rows, spec and seed give another model; part of the identity
     Spec: ClassVar[type]
-    block: ClassVar[int] = 256  # rows that are made together; `sample` always gets so many
+    block: ClassVar[int] = 256  # rows of a call of `sample`
     is_private: ClassVar[bool] = False  # whether it can be fitted under a privacy budget
     needs_privacy: ClassVar[bool] = False  # whether it cannot be fitted without one
     takes_engine: ClassVar[bool] = False  # whether `[privacy] engine` chooses its gradients
     holds_rows: ClassVar[bool] = False  # whether the model's folder holds the rows themselves
     min_rows: ClassVar[int] = 2
-    needs_rows: ClassVar[bool] = True  # false: it learns from no rows, and `own_schema` says what it makes
-    makes_rows: ClassVar[bool] = True  # false: its model serves a stage, or is served by a teacher
-    used_by: ClassVar[str] = '[generator] kind = "model", model = "{uri}"'  # how a recipe takes the model
+    needs_rows: ClassVar[bool] = True  # false: it learns from no rows, and `own_schema` declares its columns
+    makes_rows: ClassVar[bool] = True  # false: its model serves a stage, or a teacher serves it
+    extra: ClassVar[str] = ""  # the extra of the package that brings `packages`
+    packages: ClassVar[tuple[str, ...]] = ()  # optional modules that fitting and sampling import
+    used_by: ClassVar[str] = '[generator] kind = "model", model = "{uri}"'  # how a recipe uses the model
 
     def __init__(self, spec: Any, schema: TableSchema) -> None:
         self.spec = spec
@@ -102,49 +106,53 @@ class Family(ABC):
 
     @classmethod
     def own_schema(cls, spec: Any) -> TableSchema:
-        """What a family makes that needs no rows. Raises UserError for a spec that makes nothing."""
+        """The schema of a family that needs no rows. Raises UserError for a spec that makes nothing."""
         raise AssertionError(f"{cls.kind} takes its schema from rows or recipe")
 
+    def check_packages(self) -> None:
+        """Raise UserError with a `pip install` hint when an optional package is missing. Imports none."""
+        check_installed(self.extra, *self.packages)
+
     def check(self) -> None:  # noqa: B027
-        """Raise UserError when the schema has columns that this family cannot make, or a package is missing."""
+        """Raise UserError when the family cannot make a column of the schema."""
 
     def check_rows(self, table: pa.Table) -> None:  # noqa: B027
-        """Raise UserError when rows that conform to the schema will not do. Cheap: it runs before a fit starts."""
+        """Raise UserError when the family cannot learn from these rows. Cheap: it runs before a fit starts."""
 
     @classmethod
-    def told(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
-        """What a finished model's facts say to people, a line each by what it is about."""
+    def summary(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
+        """Lines for people about a finished model, from its facts: text by subject."""
         return {}
 
     # Fitting.
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole training, known after `begin`; 0 for a family that is fitted by `begin` alone."""
+        """Steps of the whole training, known after `begin`; 0 when `begin` alone fits the family."""
         return 0
 
     @abstractmethod
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         """Learn the transforms and make the networks. `table` conforms to the schema; `seed` is below 2^63.
 
-        With `account`, everything that depends on the rows is charged to it before it is used.
+        With `account`, everything that depends on the rows is charged to the account before use.
         """
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """Steps [start, stop), each with random numbers of its own (`stream(seed, step)`); returns mean losses.
+        """Run steps [start, stop), each with its own random numbers (`stream(seed, step)`); returns mean losses.
 
-        Called with adjoining spans, after `begin` or `restore`. With an account it may stop early, before the step
-        that would exceed the budget: it then raises BudgetSpent, and the model is as after the step before.
-        The losses are published in the model's folder: with an account they must not be taken from rows without noise.
+        Called with adjoining spans, after `begin` or `restore`. With an account, raises BudgetSpent before the step
+        that would exceed the budget; the model is then as after the previous step. The model's folder publishes the
+        losses: with an account they must not be computed from rows without noise.
         """
         raise AssertionError(f"{self.kind} has no steps")
 
     @abstractmethod
     def trained(self) -> State:
-        """All that `sample` needs."""
+        """Everything that `sample` needs."""
 
     def training(self) -> State:
-        """All that going on with the training needs beside `trained`: optimizers, discriminators, averages."""
+        """Everything else that resuming the training needs: optimizers, discriminators, averages."""
         return State()
 
     @abstractmethod
@@ -152,30 +160,30 @@ class Family(ABC):
         """The inverse of `trained` and, after `begin` with the same rows and seed, of `training`."""
 
     def files(self) -> Mapping[str, bytes]:
-        """What else lies in the model's folder, for other programs, by name."""
+        """Further files of the model's folder, for other programs, by name."""
         return {}
 
     def sums(self) -> "Sums | None":
-        """What the model publishes of its rows as noisy sums, for an audit to look at; None: its samples alone tell."""
+        """Noisy sums that the model publishes of its rows, for an audit; None: it publishes only samples."""
         return None
 
     # Sampling.
 
     @abstractmethod
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
-        """One row for each of `seeds`, int64 (block,), with the column values that `wanted[i]` names.
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        """One row for each of `seeds`, int64 (block,), with the column values that `requests[i]` names.
 
-        Values in `wanted` are checked and typed by the caller (see gristmill.generators.families.generator).
+        Values in `requests` are checked and typed by the caller (see gristmill.generators.families.generator).
         """
 
 
 def stream(seed: int, *keys: int) -> np.random.Generator:
-    """The random numbers of one step or one purpose: spawned from the seed, never shared."""
+    """Random numbers of a single step or purpose, spawned from the seed and never shared."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=keys)))
 
 
 def uniforms(seeds: np.ndarray, count: int, key: int = 0) -> np.ndarray:
-    """Numbers in [0, 1) from each row's own seed: float64 (rows, count). Each `key` has numbers of its own."""
+    """Numbers in [0, 1) from each row's own seed: float64 (rows, count). Each `key` gives other numbers."""
     return np.stack([_row_random(s, key).random(count) for s in seeds])
 
 
@@ -189,9 +197,9 @@ def _row_random(seed: int, key: int) -> np.random.Generator:
 
 
 def draw_rows(family: Family, seeds: np.ndarray) -> pa.Table:
-    """A row without conditions for each of `seeds`, int64 (rows,): blocks of the family's size, the last filled up.
+    """A row without conditions for each of `seeds`, int64 (rows,), in blocks of the family's size.
 
-    Rows that the family could not make are left out.
+    Rows that the family refuses are left out.
     """
     parts = []
     for start in range(0, len(seeds), family.block):
@@ -204,11 +212,11 @@ def draw_rows(family: Family, seeds: np.ndarray) -> pa.Table:
     return pa.concat_tables(parts).combine_chunks()
 
 
-LEAST_BIAS = 1e-6  # that logits are divided by
+LEAST_BIAS = 1e-6  # smallest divisor of logits
 
 
 def check_bias(bias: float) -> None:
-    """Raise ValueError unless the variance that is sampled with is a share of the model's."""
+    """Raise ValueError unless `bias` is a share."""
     if not 0 <= bias <= 1:
         raise ValueError("bias must lie in [0, 1]: the share of the variance that is sampled with")
 

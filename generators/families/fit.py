@@ -1,12 +1,12 @@
-"""The fit of any family: spans of steps, a look at every number, checkpoints, and the model's folder at the end.
+"""The fit of any family: spans of steps, checks for NaN, checkpoints, and the model's folder at the end.
 
-The same rows, seed and spec give the same bytes, however often the fit was stopped and went on: each step draws from a
-stream of its own, and a checkpoint holds all that the next step needs, the privacy account included, in one object. So
-a step that is made again after a crash has the same outcome, and is charged once.
+The same rows, seed and spec give the same bytes, however often the fit stops and resumes. Each step draws from its own
+stream, and a checkpoint is a single object with everything that the next step needs, the privacy account included. So a
+step that is repeated after a crash has the same outcome and is charged once.
 
-The noise of a private fit must not be known: who has the seed could take it off. So its seed is drawn from the recipe's
-and a random key, which lies beside the checkpoints while the fit is under way and is deleted with them. Until then the
-folder is not private; the finished one holds nothing exact about the rows, their digest neither.
+The noise of a private fit must stay secret: anybody with the seed could subtract it. Its seed is therefore derived from
+the recipe's seed and a random key. The key lies beside the checkpoints during the fit and is deleted with them. Until
+then the folder is not private. The finished folder holds nothing exact about the rows, not even their digest.
 """
 
 import hashlib
@@ -32,19 +32,19 @@ from gristmill.records.stores.contract import Store
 CHECKPOINTS = "checkpoints/step-"
 NOISE_KEY = "checkpoints/noise-key"
 WITHHELD = "withheld: under a guarantee no exact function of the rows is published"
-NOT_PRIVATE = "none: the model was fitted to the rows as they are and may give single ones away"
+NOT_PRIVATE = "none: the model was fitted to the rows as they are and may reveal single rows"
 HOLDS_ROWS = (
     "none: the model's folder holds the training rows as they are, and its rows lie between them; "
     "share neither where the rows may not go"
 )
-NO_ROWS = "none is needed: the model has learnt from no rows"
+NO_ROWS = "none is needed: the model learned from no rows"
 EPSILON_EVERY_S = 5.0  # counting it takes a moment
 MAX_LOSSES = 500  # points of the loss curve that the card keeps
 
 
 @dataclass(frozen=True)
-class Told:
-    """How far a fit is."""
+class FitProgress:
+    """Progress of a fit: steps done, steps in all, mean losses, epsilon spent so far."""
 
     step: int
     num_steps: int
@@ -53,15 +53,15 @@ class Told:
 
 
 class TrainingFailed(UserError):
-    """The numbers went wrong; names the step and the cause."""
+    """A loss or a weight is NaN or infinite; the message names the step and the cause."""
 
 
 class Stopped(Exception):
-    """Somebody asked the fit to stop; it goes on from the checkpoint."""
+    """The fit was asked to stop; it resumes from its checkpoint."""
 
 
-def _silent(told: Told) -> None:
-    """Tells nobody."""
+def _silent(progress: FitProgress) -> None:
+    """Report nothing."""
 
 
 def _never() -> bool:
@@ -70,7 +70,7 @@ def _never() -> bool:
 
 @dataclass
 class Fit:
-    """One fit: what to fit to what, and where it goes."""
+    """A fit: family, rows, seed and budget, and the store of the model."""
 
     family: Family
     table: pa.Table  # conforms to the family's schema
@@ -78,32 +78,33 @@ class Fit:
     store: Store
     seed: int
     privacy: PrivacySpec | None = None
-    threads: int = 1  # of the process that runs it: sums come out otherwise with another number
+    threads: int = 1  # threads of the process; another number changes the rounding of sums
     checkpoint_s: float = 60.0
-    span_s: float = 1.0  # about, between looks at the numbers
-    noise_key: bytes | None = None  # private fits: default is random; a known one makes the noise known
+    span_s: float = 1.0  # seconds between checks of the numbers, about
+    noise_key: bytes | None = None  # private fits: default is random; a fixed key makes the noise repeatable
 
     def identity(self) -> dict[str, Any]:
-        """What decides the model."""
+        """Everything that decides the model."""
         return {
             "format": FORMAT,
             "kind": kind_of(self.family),
+            "revision": self.family.revision,
             **source_identity(self.family),
             "spec": literals(self.family.spec),
             "schema": schema_literals(self.family.schema),
             "seed": self.seed,
-            "rows": self._told["digest"] if self.privacy is None else self._told,
+            "rows": self._published_rows["digest"] if self.privacy is None else self._published_rows,
             "privacy": literals(self.privacy),
             "threads": self.threads,
         }
 
     @property
-    def _told(self) -> dict[str, Any]:
-        """What the model's folder says of the rows."""
+    def _published_rows(self) -> dict[str, Any]:
+        """Facts about the rows that the model's folder publishes."""
         return {**self.trained_on, "digest": WITHHELD} if self.privacy else self.trained_on
 
     def _seed(self) -> int:
-        """The recipe's; for a private fit, one that nobody can guess, and the same after a crash."""
+        """The recipe's seed; for a private fit a secret seed, which is the same after a crash."""
         if self.privacy is None:
             return self.seed
         key = self.store.read_if_there(NOISE_KEY)
@@ -113,7 +114,7 @@ class Fit:
         mixed = hashlib.blake2b(str(self.seed).encode(), digest_size=8, key=key).digest()
         return int.from_bytes(mixed, "little") >> 1
 
-    def run(self, tell: Callable[[Told], None] = _silent, is_stopped: Callable[[], bool] = _never) -> ModelCard:
+    def run(self, tell: Callable[[FitProgress], None] = _silent, is_stopped: Callable[[], bool] = _never) -> ModelCard:
         """Fit, and return the card.
 
         Raises TrainingFailed, Stopped, or UserError where the parts do not fit together.
@@ -142,7 +143,7 @@ class Fit:
             losses = _thinned([*losses, {"step": step, **found_losses}])
             if account and time.monotonic() - counted > EPSILON_EVERY_S:
                 epsilon, counted = account.epsilon(), time.monotonic()
-            tell(Told(step, num_steps, found_losses, epsilon))
+            tell(FitProgress(step, num_steps, found_losses, epsilon))
             took = max(time.monotonic() - started, 1e-3)
             span = max(1, min(span * 2, int(span * self.span_s / took)))
             if time.monotonic() - saved > self.checkpoint_s and step < num_steps:
@@ -151,7 +152,7 @@ class Fit:
         return self._finish(mark, losses, account)
 
     def _look(self, state: State, losses: Mapping[str, float], step: int) -> None:
-        """Raise TrainingFailed when a loss or a weight is no number any more."""
+        """Raise TrainingFailed when a loss or a weight is NaN or infinite."""
         for name, value in losses.items():
             if not math.isfinite(value):
                 raise TrainingFailed(
@@ -191,9 +192,9 @@ class Fit:
         return tensors, facts
 
     def _resume(
-        self, found: tuple[dict[str, np.ndarray], dict[str, Any]], account: Account | None
+        self, checkpoint: tuple[dict[str, np.ndarray], dict[str, Any]], account: Account | None
     ) -> tuple[int, list[dict[str, float]]]:
-        tensors, facts = found
+        tensors, facts = checkpoint
 
         def part(name: str) -> State:
             arrays = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
@@ -217,7 +218,7 @@ class Fit:
             format=FORMAT,
             identity=self.identity(),
             fingerprint=mark,
-            trained_on=self._told,
+            trained_on=self._published_rows,
             privacy=account.statement() if account else {"guarantee": None, "text": self._not_private()},
             facts=trained.facts,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
@@ -231,7 +232,8 @@ class Fit:
 
 
 def check_fit(family: Family, table: pa.Table, privacy: PrivacySpec | None) -> None:
-    """Raise UserError where family, schema, rows and budget do not fit together; starts nothing."""
+    """Raise UserError when family, schema, rows and budget do not fit together. Starts nothing."""
+    family.check_packages()
     family.check()
     if table.num_rows < family.min_rows:
         raise UserError(f"model '{family.kind}' needs at least {family.min_rows} rows, not {table.num_rows}")
@@ -255,7 +257,7 @@ def is_finished(store: Store) -> bool:
 
 
 def clear(store: Store) -> None:
-    """Remove what a fit keeps while it is under way."""
+    """Remove the checkpoints and the key of a fit."""
     for entry in list(store.list("checkpoints/")):
         store.delete(entry.name)
 

@@ -1,9 +1,9 @@
-"""A fitted model as it lies: `model.json` and `weights.safetensors`, local or on S3. Never a pickle.
+"""The folder of a fitted model, local or on S3: `model.json` and `weights.safetensors`. Never a pickle.
 
     model.json           kind, spec, schema, seed, facts, privacy statement, what it was trained on, digests
     weights.safetensors  the arrays that sampling needs
     checkpoints/         while the fit is under way
-`model.json` is put last and only if absent: it is the commit of a fit.
+`model.json` is written last and only if absent: it commits the fit.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ FORMAT = newest(NAME)
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `model.json` holds."""
+    """Contents of `model.json`."""
 
     format: int
-    identity: dict[str, Any]  # what decides the model: kind, spec, schema, seed, digest of the rows, privacy, threads
+    identity: dict[str, Any]  # decides the model: kind, spec, schema, seed, digest of the rows, privacy, threads
     fingerprint: str
     trained_on: dict[str, Any]  # num_rows, digest, path
     privacy: dict[str, Any]  # the statement; {"guarantee": None, ...} where there is none
@@ -69,14 +69,15 @@ def read_card(uri: str) -> ModelCard:
 
 
 def empty_family(card: ModelCard) -> Family:
-    """The family of a model, with nothing loaded."""
+    """The family of a model, without its weights."""
     kind = family_class(card.kind)
     return kind(build(kind.Spec, card.identity["spec"], NAME), card.schema)
 
 
 def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
-    """The model on `device`, ready to sample. Raises UserError when its weights are not those that the card names."""
+    """The model on `device`, ready to sample. Raises UserError when its weights do not match the card."""
     family = empty_family(card)
+    family.check_packages()
     family.device = device
     data = open_store(uri).read(WEIGHTS)
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
@@ -86,7 +87,7 @@ def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
 
 
 def save_model(store: Store, card: ModelCard, weights: bytes) -> None:
-    """Raises Conflict when another fit has finished there."""
+    """Write weights, then card. Raises Conflict when another fit has finished in the same store."""
     store.put(WEIGHTS, weights)
     store.put(NAME, json.dumps(asdict(card), indent=1, ensure_ascii=False).encode(), if_absent=True)
 
@@ -111,7 +112,7 @@ def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 def schema_literals(schema: TableSchema) -> dict[str, Any]:
-    """As `build` reads it back; what a column leaves at its default is left out."""
+    """Literals that `build` reads back; keys at their default are omitted."""
     columns = [
         {k: v for k, v in literals(c).items() if v is not None and v is not False and v != []} for c in schema.columns
     ]

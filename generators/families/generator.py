@@ -1,6 +1,6 @@
-"""`kind = "model"`: rows from a fitted model of any family, in the same lots as all others.
+"""`kind = "model"`: rows from a fitted model of any family.
 
-An ask may name values: `{"income": ">50K"}` makes a row that has it. An ask without any, `{}`, makes a row as it comes.
+An ask may name values: `{"income": ">50K"}` requests a row that has the value. An ask `{}` sets no conditions.
 """
 
 from collections.abc import Mapping
@@ -21,26 +21,28 @@ from gristmill.records.schema import ASK, REJECT
 
 
 @dataclass(frozen=True)
-class FittedSpec:
-    """`model` is the --out of a fit. Pools, threads and devices change no row on one kind of processor."""
+class ModelGeneratorSpec:
+    """Settings of `model`. Pools, threads and devices change no row on the same kind of processor."""
 
-    model: str
-    name: str | None = None  # the `model` column; default: the last part of `model`
-    given: tuple[str, ...] | None = None  # columns of the source that are conditions; default: all, which must be known
-    device: str = "cpu"  # or "cuda"
-    pooled: bool = True  # in actors of its own; false: in the tasks that carry lots through the stages
-    num_cpus: float = 1.0
-    num_gpus: float | None = None  # default: 1 with device = "cuda"
-    memory_gb: float = 0.0
+    model: str  # folder of a fitted model: the --out of `gristmill fit`
+    name: str | None = None  # value of the `model` column; default: the last part of `model`
+    # source columns that are conditions; default: all, and each must be a column of the model
+    given: tuple[str, ...] | None = None
+    device: str = "cpu"  # device: "cpu" or "cuda"
+    pooled: bool = True  # run in actors of its own; false: in the tasks that carry lots through the stages
+    num_cpus: float = 1.0  # CPUs of a replica
+    num_gpus: float | None = None  # GPUs of a replica; default: 1 with device = "cuda"
+    memory_gb: float = 0.0  # memory of a replica in GB
 
 
-class Fitted(Generator):
-    """Samples a model block by block; a row keeps its place in its block, so a lot in parts is the lot made whole."""
+class ModelGenerator(Generator):
+    """Samples a model block by block. A row keeps its place in its block, so a lot in parts equals the whole lot."""
 
     kind: ClassVar[str] = "model"
-    Spec: ClassVar[type] = FittedSpec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = ModelGeneratorSpec
 
-    def __init__(self, spec: FittedSpec) -> None:
+    def __init__(self, spec: ModelGeneratorSpec) -> None:
         self.spec = spec
         self.card: ModelCard = read_card(spec.model)
         self.family: Family = empty_family(self.card)
@@ -67,9 +69,17 @@ class Fitted(Generator):
     def fields_read(self) -> list[str]:
         return list(self.spec.given or ())
 
+    def check(self) -> None:
+        self.family.check_packages()
+
     def identity(self) -> dict[str, Any]:
-        family = {"family": self.card.kind, **source_identity(self.family)}
-        return {"model": self.card.digest, **family, "given": list(self.spec.given or [])}
+        return {
+            **super().identity(),
+            "model": self.card.digest,
+            "family": self.card.kind,
+            **source_identity(self.family),
+            "given": list(self.spec.given or []),
+        }
 
     def open(self) -> None:
         self.family = load_model(self.spec.model, self.card, self.spec.device)
@@ -82,11 +92,11 @@ class Fitted(Generator):
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, numbers = asks.column(ASK.name).to_pylist(), asks.column("row").to_numpy()
         seeds, block = asks.column("seed").to_numpy(), self.family.block
-        wanted: list[Mapping[str, Any]] = [{}] * len(texts)
+        requests: list[Mapping[str, Any]] = [{}] * len(texts)
         reasons: list[str | None] = [None] * len(texts)
         for row, text in enumerate(texts):
             if not dead[row]:
-                wanted[row], reasons[row] = self._conditions(text)
+                requests[row], reasons[row] = self._conditions(text)
         parts: dict[int, list[int]] = {}
         for row in range(len(texts)):
             if not dead[row] and reasons[row] is None:
@@ -95,12 +105,12 @@ class Fitted(Generator):
         order: list[int] = []
         for rows in parts.values():
             places = numbers[rows] % block
-            asked: list[Mapping[str, Any]] = [{}] * block
-            own = np.zeros(block, np.int64)
-            own[places] = seeds[rows]
+            block_requests: list[Mapping[str, Any]] = [{}] * block
+            block_seeds = np.zeros(block, np.int64)
+            block_seeds[places] = seeds[rows]
             for row, place in zip(rows, places):
-                asked[place] = wanted[row]
-            drawn = self.family.sample(asked, own)
+                block_requests[place] = requests[row]
+            drawn = self.family.sample(block_requests, block_seeds)
             taken = pa.array(places)
             columns = [pa.concat_arrays([c, drawn.columns[f.name].take(taken)]) for c, f in zip(columns, self.payload)]
             for row, place in zip(rows, places):
@@ -109,15 +119,15 @@ class Fitted(Generator):
             self._num_made += len(rows)
         at = {row: place for place, row in enumerate(order)}
         take = pa.array([at.get(row) if reasons[row] is None else None for row in range(len(texts))], pa.int64())
-        made = {f.name: c.take(take) for c, f in zip(columns, self.payload)}
-        return fill_columns(asks, self.payload, made, reasons)
+        columns_by_name = {f.name: c.take(take) for c, f in zip(columns, self.payload)}
+        return fill_columns(asks, self.payload, columns_by_name, reasons)
 
     def _conditions(self, text: str | None) -> tuple[Mapping[str, Any], str | None]:
-        """(column values that an ask names, null) or ({}, why it cannot be)."""
+        """(column values that an ask names, null), or ({}, the reason why they are impossible)."""
         fields = fields_of(text, self.spec.given)
         if fields is None:
             return {}, "malformed_ask"
-        wanted = {}
+        values = {}
         for name, value in fields.items():
             if value is None:
                 continue
@@ -125,14 +135,14 @@ class Fitted(Generator):
                 return {}, "unknown_column"
             column = self.family.schema.column(name)
             try:
-                wanted[name] = _typed(column, value)
+                values[name] = _typed(column, value)
             except (ValueError, TypeError, OverflowError):
                 return {}, "impossible_value"
-        return wanted, None
+        return values, None
 
 
 def _typed(column: Column, value: Any) -> Any:
-    """The value as the column holds it. Raises ValueError or TypeError for one that it cannot hold."""
+    """The value with the type of the column. Raises ValueError or TypeError for an impossible value."""
     if column.kind == "category":
         text = "true" if value is True else "false" if value is False else str(value)
         if text not in column.categories:

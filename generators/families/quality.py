@@ -31,28 +31,22 @@ MAX_ITERATIONS = 500
 
 @dataclass(frozen=True)
 class QualitySpec:
-    """`text` and `label` are the schema's two columns.
+    """Settings of `quality`: give `threshold` for numeric labels, `positive` for categories."""
 
-    Of a numeric label rows of `threshold` and more are good, of a category those of the value `positive`; rows without
-    a text or a label are left out, and of more than `max_rows` a part is drawn (50,000 rows of 2 KB take some 4 GB).
-    `min_score`: the operating threshold, the score from which the stage keeps a row; with `min_precision` it is the
-    lowest at which such a share of the kept rows is good, by scores that each came from a model that had not seen the
-    row; 0.5 unless either is given. `holdout`: share of the rows, drawn by their texts, that is reported on alone.
-    `bits`, `words`, `num_bytes`: of stages.ngrams.Ngrams. `c`: the more, the less the weights are held to zero.
-    """
-
-    text: str = "text"
-    label: str = "judge_score"
-    threshold: float | None = None
-    positive: str | None = None
-    min_score: float | None = None
+    text: str = "text"  # column of the texts
+    label: str = "judge_score"  # column of the labels, numeric or category; rows without a text or a label are left out
+    threshold: float | None = None  # rows whose numeric label is at least this are good
+    positive: str | None = None  # rows whose category label is this are good
+    min_score: float | None = None  # score from which the stage keeps a row, in 0 to 1; default: 0.5
+    # share of the kept rows that must be good; sets the lowest score that reaches it, by cross-validation
     min_precision: float | None = None
+    # share of the rows, drawn by their texts, that the report is about and the model does not learn from
     holdout: float = 0.2
-    max_rows: int = 50_000
-    bits: int = 18
-    words: int = 2
-    num_bytes: int = 5
-    c: float = 10.0
+    max_rows: int = 50_000  # rows to learn from at most, drawn by their texts (50,000 rows of 2 KB take some 4 GB)
+    bits: int = 18  # log2 of the number of n-gram buckets
+    words: int = 2  # longest n-gram of words, in words
+    num_bytes: int = 5  # length of n-grams of bytes, in bytes
+    c: float = 10.0  # inverse strength of the L2 penalty of the logistic regression
 
     def __post_init__(self) -> None:
         if (self.threshold is None) == (self.positive is None):
@@ -69,10 +63,13 @@ class QualitySpec:
 
 
 class Quality(Family):
-    """Fitted by `begin` alone: a convex problem, the same weights from the same rows."""
+    """ModelGenerator by `begin` alone: a convex problem, the same weights from the same rows."""
 
     kind: ClassVar[str] = "quality"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = QualitySpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("sklearn", "scipy")
     makes_rows: ClassVar[bool] = False
     used_by: ClassVar[str] = '[[stages]] kind = "quality", path = "{uri}"'
     spec: QualitySpec
@@ -134,25 +131,25 @@ class Quality(Family):
             drawn = np.sort(np.argsort(_draws(keys, seed, b"rows"), kind="stable")[: self.spec.max_rows])
             texts, labels, keys = texts.take(pa.array(drawn)), labels[drawn], [keys[row] for row in drawn]
         is_held = _draws(keys, seed, SPLIT) < self.spec.holdout
-        seen, held = np.flatnonzero(~is_held), np.flatnonzero(is_held)
-        self._enough(labels[held], MIN_HELD, "held-out rows")
-        self._enough(labels[seen], MIN_HELD * NUM_FOLDS, "rows to learn from")
+        training, held_out = np.flatnonzero(~is_held), np.flatnonzero(is_held)
+        self._enough(labels[held_out], MIN_HELD, "held-out rows")
+        self._enough(labels[training], MIN_HELD * NUM_FOLDS, "rows to learn from")
         features = self.ngrams.features(texts)
-        model = self._fit(features, labels, seen)
+        model = self._fit(features, labels, training)
         threshold = self.spec.min_score or 0.5
         if self.spec.min_precision is not None:
             folds = (_draws(keys, seed, FOLD) * NUM_FOLDS).astype(int)
             scores = np.empty(len(labels))
             for fold in range(NUM_FOLDS):
-                inner, outer = seen[folds[seen] != fold], seen[folds[seen] == fold]
+                inner, outer = training[folds[training] != fold], training[folds[training] == fold]
                 scores[outer] = self.ngrams.scores(texts.take(pa.array(outer)), self._fit(features, labels, inner))
-            threshold = lowest(scores[seen], labels[seen], self.spec.min_precision)
-        scores = self.ngrams.scores(texts.take(pa.array(held)), model)
+            threshold = lowest(scores[training], labels[training], self.spec.min_precision)
+        scores = self.ngrams.scores(texts.take(pa.array(held_out)), model)
         self.model = model
         self.facts = {
             "threshold": round(threshold, NUM_DECIMALS),
-            "held_out": report(scores, labels[held], threshold),
-            "learnt_from": {"rows": len(seen), "base_rate": round(float(labels[seen].mean()), NUM_DECIMALS)},
+            "held_out": report(scores, labels[held_out], threshold),
+            "learnt_from": {"rows": len(training), "base_rate": round(float(labels[training].mean()), NUM_DECIMALS)},
             "left_out": num_left_out,
         }
 
@@ -173,13 +170,13 @@ class Quality(Family):
         with warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
-                found = LogisticRegression(C=self.spec.c, max_iter=MAX_ITERATIONS).fit(matrix, labels[rows])
+                regression = LogisticRegression(C=self.spec.c, max_iter=MAX_ITERATIONS).fit(matrix, labels[rows])
             except ConvergenceWarning:
                 raise UserError(
                     f"model 'quality' did not settle in {MAX_ITERATIONS} iterations; lower model.c"
                 ) from None
-        weights = found.coef_[0]
-        return Linear.of(weights[: shape[1]], weights[shape[1] :], float(found.intercept_[0]))
+        weights = regression.coef_[0]
+        return Linear.of(weights[: shape[1]], weights[shape[1] :], float(regression.intercept_[0]))
 
     def trained(self) -> State:
         assert self.model is not None
@@ -196,11 +193,11 @@ class Quality(Family):
         arrays, self.facts = trained.tensors, trained.facts
         self.model = Linear(arrays["weights"], float(arrays["unit"][0]), arrays["slopes"], float(arrays["bias"][0]))
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         raise AssertionError("a quality classifier makes no rows")
 
     @classmethod
-    def told(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
+    def summary(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
         held = facts["held_out"]
         precision = "none kept" if held["precision"] is None else f"{held['precision']:.3f}"
         return {
@@ -246,11 +243,11 @@ def report(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str
 
     is_kept = scores >= threshold
     num_right = int((is_kept & (labels == 1)).sum())
-    found = {
+    scores_by_name = {
         "base_rate": labels.mean(),
         "precision": num_right / is_kept.sum() if is_kept.any() else None,
         "recall": num_right / labels.sum(),
         "auc": roc_auc_score(labels, scores),
     }
-    rounded = {name: None if v is None else round(float(v), NUM_DECIMALS) for name, v in found.items()}
+    rounded = {name: None if v is None else round(float(v), NUM_DECIMALS) for name, v in scores_by_name.items()}
     return {"rows": len(labels), "kept": int(is_kept.sum()), **rounded}

@@ -1,4 +1,4 @@
-"""What families of images share that train networks step by step and sample with a moving average of one of them.
+"""Base of image families that train networks step by step and sample with a moving average of a network's weights.
 
 An average of a generator's weights samples better than its last ones: Yazici et al. 2019, Ho et al. 2020.
 """
@@ -32,7 +32,7 @@ class AveragedFamily(ImageFamily):
 
     @abstractmethod
     def _make_rest(self) -> None:
-        """Put the other networks into `_nets`, and the optimizers into `_adams`."""
+        """Add the other networks to `_nets` and the optimizers to `_adams`."""
 
     @property
     def num_steps(self) -> int:
@@ -94,15 +94,15 @@ class AveragedFamily(ImageFamily):
 
 @dataclass(frozen=True)
 class LatentSpec:
-    """Of families that make an image from a normal vector in one pass."""
+    """Settings of families that make an image from a normal vector in a single pass."""
 
-    steps: int = 2000
-    batch: int = 128
-    lr: float = 2e-3
-    width: int = 32  # channels of the widest image; a multiple of 8
-    latent: int = 16  # length of the vector
+    steps: int = 2000  # training steps
+    batch: int = 128  # rows in a step
+    lr: float = 2e-3  # learning rate of Adam
+    width: int = 32  # channels of the widest layer; a multiple of 8
+    latent: int = 16  # length of the normal vector that an image is made from
     ema: float = 0.99  # decay of the average of weights that samples
-    bias: float = 1.0  # of sampling, MAD's lambda: vectors have so much of their variance; below 1: less variety
+    bias: float = 1.0  # MAD's lambda: share of the vectors' variance that is sampled; below 1 there is less variety
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.latent) < 1 or self.lr <= 0 or not 0 <= self.ema < 1:
@@ -113,18 +113,18 @@ class LatentSpec:
 
 
 class LatentFamily(AveragedFamily):
-    """Base of families that make an image from a normal vector and a label in one pass. `spec` is a LatentSpec."""
+    """Base of families that make an image from a normal vector and a label in a single pass. `spec` is a LatentSpec."""
 
     def _new_sampler(self) -> Any:
         from gristmill.generators.nets.convs import Widen
 
         return Widen(self.shape, self.spec.width, self.spec.latent, self.num_labels).to(self.device)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
         streams = row_streams(seeds)
-        labels = self.choose(wanted, np.array([s.random() for s in streams]), self._shares)
+        labels = self.choose(requests, np.array([s.random() for s in streams]), self._shares)
         noise = np.stack([s.standard_normal(self.spec.latent, np.float32) for s in streams])
         noise *= np.float32(np.sqrt(self.spec.bias))
         with torch.inference_mode():

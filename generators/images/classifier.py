@@ -1,6 +1,6 @@
-"""`classifier`: tells the classes of small images. It makes no rows: the stage `classifier` filters rows by it.
+"""`classifier`: classifies small images. It makes no rows; the stage `classifier` filters rows by it.
 
-Two layers of a perceptron over the pixels, so that the stage needs no torch: stages/verify/classifier.py reads the
+A perceptron of two layers over the pixels, so that the stage needs no torch: stages/verify/classifier.py reads the
 arrays.
 """
 
@@ -21,15 +21,15 @@ INIT = 1 << 32  # key of the stream of first weights, beyond all steps
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`label_smoothing` keeps the classifier from being sure of everything."""
+class ClassifierSpec:
+    """Settings of `classifier`."""
 
-    steps: int = 1500
-    batch: int = 128
-    lr: float = 2e-3  # falls to 0 along a cosine
-    width: int = 256  # of the hidden layer
-    weight_decay: float = 1e-4
-    label_smoothing: float = 0.05
+    steps: int = 1500  # training steps
+    batch: int = 128  # rows in a step
+    lr: float = 2e-3  # learning rate at the start; falls to 0 along a cosine
+    width: int = 256  # units of the hidden layer
+    weight_decay: float = 1e-4  # L2 penalty of Adam
+    label_smoothing: float = 0.05  # share of the target that is spread over all labels, which limits overconfidence
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.width) < 1 or self.lr <= 0 or self.weight_decay < 0:
@@ -42,7 +42,8 @@ class Classifier(ImageFamily):
     """Learns the label column from the image column."""
 
     kind: ClassVar[str] = "classifier"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = ClassifierSpec
     makes_rows: ClassVar[bool] = False
     used_by: ClassVar[str] = '[[stages]] kind = "classifier", path = "{uri}"'
 
@@ -86,14 +87,14 @@ class Classifier(ImageFamily):
 
         rows = torch.from_numpy(stream(self._seed, step).integers(len(self._pixels), size=self.spec.batch))
         images, labels = self._pixels[rows].to(self.device), self._labels[rows].to(self.device)
-        told = self._net(images)
-        loss = torch.nn.functional.cross_entropy(told, labels, label_smoothing=self.spec.label_smoothing)
+        logits = self._net(images)
+        loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=self.spec.label_smoothing)
         for group in self._adam.param_groups:
             group["lr"] = self.spec.lr * 0.5 * (1 + math.cos(math.pi * step / self.spec.steps))
         self._adam.zero_grad()
         loss.backward()
         self._adam.step()
-        return float(loss.detach()), float((told.argmax(1) == labels).float().mean())
+        return float(loss.detach()), float((logits.argmax(1) == labels).float().mean())
 
     def trained(self) -> State:
         from gristmill.generators.nets.arrays import of_module
@@ -114,5 +115,5 @@ class Classifier(ImageFamily):
         if training:
             to_adam(self._adam, "adam", training.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         raise AssertionError("a classifier makes no rows")

@@ -1,7 +1,7 @@
-"""What all families of images share: one image column, at most one label, rows in and rows out."""
+"""Base of all image families: an image column, at most one label column, and conversion from and to rows."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -13,8 +13,10 @@ from gristmill.records.readers.tables import IMAGE, Column
 
 
 class ImageFamily(Family):
-    """A family whose schema is an image and, if you like, a category that conditions it."""
+    """A family whose schema is an image column and, optionally, a category column that conditions it."""
 
+    extra: ClassVar[str] = "images"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "PIL")
     block = 64
 
     def check(self) -> None:
@@ -34,7 +36,7 @@ class ImageFamily(Family):
             raise UserError(f"model '{self.kind}': images of {size} pixels do not divide by {divisor}; resize them")
 
     def divisor(self) -> int:
-        """What height and width must divide by."""
+        """Number that height and width must be multiples of."""
         return 4
 
     @property
@@ -67,18 +69,18 @@ class ImageFamily(Family):
         return pixels.astype(np.float32) / 127.5 - 1, labels
 
     def shares(self, labels: np.ndarray) -> np.ndarray:
-        """How often each label is, float64 (max(num_labels, 1),); sums to 1."""
+        """Shares of the labels: float64 (max(num_labels, 1),), with sum 1."""
         counts = np.bincount(labels, minlength=max(self.num_labels, 1))
         return counts / counts.sum()
 
-    def choose(self, wanted: Sequence[Mapping[str, Any]], levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """Label numbers int64 (rows,): the wanted one, else drawn by `shares` from each row's own level in [0, 1)."""
+    def choose(self, requests: Sequence[Mapping[str, Any]], levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
+        """Label numbers int64 (rows,): the requested label, else drawn by `shares` from the row's level in [0, 1)."""
         edges = np.cumsum(shares)
         drawn = np.minimum(np.searchsorted(edges, levels * edges[-1], side="right"), len(edges) - 1)
         if self.label:
             order = {c: i for i, c in enumerate(self.label.categories)}
-            given = [w.get(self.label.name) for w in wanted]
-            drawn = np.array([d if g is None else order[g] for d, g in zip(drawn, given)])
+            names = [w.get(self.label.name) for w in requests]
+            drawn = np.array([d if g is None else order[g] for d, g in zip(drawn, names)])
         return drawn.astype(np.int64)
 
     def drawn(self, pixels: np.ndarray, labels: np.ndarray) -> Drawn:

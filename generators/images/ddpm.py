@@ -21,21 +21,23 @@ NUM_TIMES = 1000  # noise levels of the schedule
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`ddim` and `dpm` take the same way for the same noise, `dpm` in half as many steps as well; `ddpm` draws fresh
-    noise at every sampling step."""
+class DdpmSpec:
+    """Settings of `ddpm`."""
 
-    steps: int = 1000
-    batch: int = 128
-    lr: float = 2e-3  # the highest; rises over the first steps, then falls to 0 along a cosine
+    steps: int = 1000  # training steps
+    batch: int = 128  # rows in a step
+    # highest learning rate; rises over the first twentieth of the steps, then falls to 0 along a cosine
+    lr: float = 2e-3
     width: int = 32  # channels of the first level; a multiple of 8
-    multipliers: tuple[int, ...] = ()  # channels of each level over width; default: two levels to 16 pixels, else three
-    predict: Literal["v", "epsilon"] = "v"
-    label_drop: float = 0.1  # share of the rows that train the model without their label, for guidance
+    # channels of each level over width; default: two levels up to 16 pixels, else three
+    multipliers: tuple[int, ...] = ()
+    predict: Literal["v", "epsilon"] = "v"  # what the network predicts: v (Salimans and Ho 2022) or the noise
+    label_drop: float = 0.1  # share of rows that train the model without their label, for guidance
     ema: float = 0.995  # decay of the average of weights that samples
+    # ddim, dpm (the same result in half the steps), or ddpm (fresh noise at every step)
     sampler: Literal["ddim", "ddpm", "dpm"] = "ddim"
-    sample_steps: int = 25
-    guidance: float = 0.0  # 0: as the rows are; more: clearer labels, less variety
+    sample_steps: int = 25  # denoising steps of an image
+    guidance: float = 0.0  # strength of classifier-free guidance; 0: none; more: clearer labels, less variety
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch) < 1 or self.lr <= 0:
@@ -49,10 +51,11 @@ class Spec:
 
 
 class Ddpm(AveragedFamily):
-    """Learns to take noise away from images, label by label; samples by taking it away from nothing but noise."""
+    """Learns to denoise images, given their labels; samples by denoising pure noise."""
 
     kind: ClassVar[str] = "ddpm"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = DdpmSpec
     sampler: ClassVar[str] = "net"
 
     @property
@@ -88,8 +91,8 @@ class Ddpm(AveragedFamily):
 
         draw = stream(self._seed, step)
         rows = draw.integers(len(self._pixels), size=self.spec.batch)
-        *given, target = self._task(rows, draw)
-        loss = torch.nn.functional.mse_loss(self._net(*given), target)
+        *inputs, target = self._task(rows, draw)
+        loss = torch.nn.functional.mse_loss(self._net(*inputs), target)
         self._adam.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self._net.parameters(), 1.0)
@@ -97,7 +100,7 @@ class Ddpm(AveragedFamily):
         return float(loss.detach())
 
     def _task(self, rows: np.ndarray, draw: np.random.Generator) -> tuple[Any, Any, Any, Any]:
-        """Of each of `rows`: the noisy image, its step and its label, which the network gets, and what it is to say."""
+        """Inputs of the network for `rows` (noisy images, steps, labels), and the target of its output."""
         import torch
 
         times = draw.integers(1, NUM_TIMES + 1, size=len(rows))
@@ -109,7 +112,7 @@ class Ddpm(AveragedFamily):
         return signal * images + spread * noise, self._to(times), self._to(labels), target
 
     def _move(self, step: int) -> None:
-        """Along the gradient that lies at the network's weights; the average follows."""
+        """Step along the gradient that is set at the weights; update the average."""
         for group in self._adam.param_groups:
             group["lr"] = self.spec.lr * _rate(step, self.spec.steps)
         self._adam.step()
@@ -120,9 +123,9 @@ class Ddpm(AveragedFamily):
         kept = kept_signal(NUM_TIMES)[times].astype(np.float32).reshape(-1, 1, 1, 1)
         return self._to(np.sqrt(kept)), self._to(np.sqrt(1 - kept))
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         streams = row_streams(seeds)
-        labels = self.choose(wanted, np.array([s.random() for s in streams]), self._shares)
+        labels = self.choose(requests, np.array([s.random() for s in streams]), self._shares)
         return self.drawn(
             self._denoised(labels if self.label else np.full(len(seeds), self.num_labels), streams), labels
         )
@@ -130,8 +133,8 @@ class Ddpm(AveragedFamily):
     def _denoised(self, labels: np.ndarray, streams: list[np.random.Generator]) -> np.ndarray:
         """From noise to images in `sample_steps` steps: Song et al. 2021, equations 12 and 16 (eta 0: DDIM, 1: DDPM).
 
-        The image that is foreseen is clipped to what pixels can be at every step. `dpm` puts in its place what it will
-        be half-way, from the last two: Lu et al. 2022, algorithm 2 (2M), of which DDIM is the first order.
+        The predicted image is clipped to the range of pixels at every step. `dpm` extrapolates it to the middle of the
+        step from the last two: Lu et al. 2022, algorithm 2 (2M), of which DDIM is the first order.
         """
         import torch
 
@@ -144,7 +147,7 @@ class Ddpm(AveragedFamily):
         shares = np.linspace(0, 1, self.spec.sample_steps + 1) ** power
         times = np.unique((NUM_TIMES * shares).round().astype(np.int64))[::-1]
         kept, x = kept_signal(NUM_TIMES), noise()
-        before: tuple[Any, float] | None = None  # the image foreseen in the last step, and that step's length
+        before: tuple[Any, float] | None = None  # the image predicted in the last step, and that step's length
         with torch.inference_mode():
             for now, then in pairwise(times):
                 signal, spread = math.sqrt(kept[now]), math.sqrt(1 - kept[now])
@@ -167,7 +170,7 @@ class Ddpm(AveragedFamily):
         return np.asarray(x.cpu().numpy())
 
     def _guess(self, x: Any, time: int, labels: np.ndarray) -> Any:
-        """What the network foresees; with guidance w: (1 + w) of it with the label, less w of it without."""
+        """Output of the network; with guidance w: (1 + w) times that with the label, minus w times that without."""
         import torch
 
         times = torch.full((len(labels),), time, device=self.device)

@@ -1,8 +1,8 @@
 """`dp_ddpm`: the diffusion model of `ddpm` under DP-SGD.
 
 Dockhorn et al. 2023 (Differentially Private Diffusion Models), Ghalebikesabi et al. 2023: small networks, large
-samples, and noise multiplicity: a row's loss is the mean over several steps and noises, taken before its gradient is
-clipped. All of them belong to the row, so the row is charged once, and its gradient points better for the same noise.
+samples, and noise multiplicity: a row's loss is the mean over several steps and noises, before its gradient is clipped.
+All of them belong to the row, so the row is charged once, and its gradient varies less for the same noise.
 """
 
 import math
@@ -22,19 +22,20 @@ from gristmill.generators.private.dpsgd import DpSgd, no_sums
 
 COUNTS = "counts of labels"
 COUNT = 3  # purpose of a stream of random numbers
-MOST_PIXELS = 2**15  # that go through the network at once: holds memory down, and changes no gradient but in rounding
+MOST_PIXELS = 2**15  # pixels in the network at a time; bounds memory and changes gradients by rounding only
 
 
 @dataclass(frozen=True)
-class Spec(ddpm.Spec):
-    """As of ddpm, where samples are larger and the network is smaller."""
+class DpDdpmSpec(ddpm.DdpmSpec):
+    """Settings of `dp_ddpm`: those of `ddpm`, with larger samples and a smaller network."""
 
-    steps: int = 200
+    steps: int = 200  # training steps
     batch: int = 256  # expected rows of a Poisson sample
+    # highest learning rate; rises over the first twentieth of the steps, then falls to 0 along a cosine
     lr: float = 8e-3
-    width: int = 8
-    copies: int = 4  # noisy images of a row in a step
-    share_counts: float = 0.05  # of epsilon, for how often each label is
+    width: int = 8  # channels of the first level; a multiple of 8
+    copies: int = 4  # noisy images of a row in a step (noise multiplicity)
+    share_counts: float = 0.05  # share of epsilon for the counts of labels
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,10 +44,11 @@ class Spec(ddpm.Spec):
 
 
 class DpDdpm(ddpm.Ddpm):
-    """Learns as Ddpm does, from noisy sums of clipped gradients and from noisy counts of labels."""
+    """Learns like Ddpm, but from noisy sums of clipped gradients and noisy counts of labels."""
 
     kind: ClassVar[str] = "dp_ddpm"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = DpDdpmSpec
     is_private: ClassVar[bool] = True
     takes_engine: ClassVar[bool] = True
 
@@ -57,7 +59,7 @@ class DpDdpm(ddpm.Ddpm):
         self._dp = DpSgd(account, seed, table.num_rows, self.spec.batch, self.num_steps)
 
     def _noisy_shares(self, account: Account) -> np.ndarray:
-        """How often each label is, as noisy counts tell it; a count below 1 is taken for 1."""
+        """Shares of the labels by noisy counts; counts below 1 are raised to 1."""
         noise = account.noise_for(COUNTS, 1.0, 1, self.spec.share_counts)
         account.charge(Event(COUNTS, noise))
         counts = np.bincount(self._labels, minlength=self.num_labels)
@@ -65,7 +67,7 @@ class DpDdpm(ddpm.Ddpm):
         return np.maximum(noisy, 1.0) / np.maximum(noisy, 1.0).sum()
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """Tells the size of the noisy gradients: the loss itself is an exact function of rows, and not published."""
+        """Returns the 2-norm of the noisy gradients. The loss is an exact function of rows and is not published."""
         return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
 
     def _step(self, step: int) -> float:
@@ -82,5 +84,5 @@ class DpDdpm(ddpm.Ddpm):
 
     def _losses(self, net: Any, task: tuple[Any, Any, Any, Any]) -> Any:
         """The mean squared error of each row, over its copies and pixels: (rows,)."""
-        *given, target = task
-        return (net(*given) - target).square().reshape(len(target) // self.spec.copies, -1).mean(1)
+        *inputs, target = task
+        return (net(*inputs) - target).square().reshape(len(target) // self.spec.copies, -1).mean(1)

@@ -15,15 +15,17 @@ from gristmill.generators.images.averaged import LatentFamily, LatentSpec
 
 
 @dataclass(frozen=True)
-class Spec(LatentSpec):
-    """Steps are of the generator. `hold` is what holds the critic: a penalty on its gradient, or its layers' norm."""
+class GanSpec(LatentSpec):
+    """Settings of `gan`. Steps are those of the generator."""
 
-    batch: int = 64
-    lr: float = 5e-4
-    latent: int = 32
+    batch: int = 64  # rows in a step
+    lr: float = 5e-4  # learning rate of Adam
+    latent: int = 32  # length of the normal vector that an image is made from
+    # constraint of the critic: a penalty on its gradient, or spectral normalisation
     hold: Literal["gradient", "spectral"] = "gradient"
     penalty: float = 10.0  # weight of the gradient penalty
-    critic_steps: int | None = None  # a generator's step; default: 3 with the penalty, 1 with the norm
+    # critic steps for each generator step; default: 3 with the penalty, 1 with spectral normalisation
+    critic_steps: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -32,10 +34,11 @@ class Spec(LatentSpec):
 
 
 class Gan(LatentFamily):
-    """A generator and its critic; only the generator is kept."""
+    """A generator and its critic; the model keeps only the generator."""
 
     kind: ClassVar[str] = "gan"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = GanSpec
     sampler: ClassVar[str] = "generator"
 
     def _make_rest(self) -> None:
@@ -64,7 +67,7 @@ class Gan(LatentFamily):
         return of_critic, float(loss.detach())
 
     def _make(self, draw: np.random.Generator) -> tuple[Any, Any]:
-        """Images for labels as often as they are in the rows."""
+        """Images whose labels have their frequencies among the rows."""
         labels = self._to(self._labels[draw.integers(len(self._labels), size=self.spec.batch)])
         noise = self._to(draw.standard_normal((self.spec.batch, self.spec.latent), np.float32))
         return self._generator(noise, labels), labels

@@ -16,15 +16,16 @@ from gristmill.generators.images.averaged import LatentFamily, LatentSpec
 
 
 @dataclass(frozen=True)
-class Spec(LatentSpec):
-    """`lr` falls to 0 along a cosine. Sampled images are the decoder's means: smooth, without the pixels' own noise."""
+class VaeSpec(LatentSpec):
+    """Settings of `vae`. `lr` falls to 0 along a cosine. Images are the decoder's means, without pixel noise."""
 
 
 class Vae(LatentFamily):
-    """Learns to write an image, given its label, as a few normal numbers, and to read it back."""
+    """Encodes an image, given its label, as a normal vector, and decodes it."""
 
     kind: ClassVar[str] = "vae"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = VaeSpec
     sampler: ClassVar[str] = "decoder"
 
     def _make_rest(self) -> None:

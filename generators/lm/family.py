@@ -1,6 +1,6 @@
 """`causal_lm`: a causal language model trained on texts, from scratch or from a base, whole or by adapters.
 
-It makes no rows by itself: its folder holds `hf/`, which the teacher serves (`[generator] kind = "teacher", model =
+It makes no rows itself. Its folder holds `hf/`, which the teacher serves (`[generator] kind = "teacher", model =
 "OUT/hf"`), so that a model of ours is sampled by the engine that samples all others.
 """
 
@@ -18,6 +18,7 @@ from gristmill.generators.lm import tokens
 from gristmill.generators.lm.spec import LmSpec
 from gristmill.generators.private.account import Account
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.stores.contract import Store
 
 INIT, ORDER = 1 << 32, 1 << 33  # keys of streams, beyond all steps
@@ -26,10 +27,13 @@ WARM, LEAST = 0.1, 0.1  # the share of steps over which the rate rises, and what
 
 
 class CausalLm(Family):
-    """Of a schema with one column of texts."""
+    """A language model of a schema with a single column of texts."""
 
     kind: ClassVar[str] = "causal_lm"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = LmSpec
+    extra: ClassVar[str] = "lm"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     makes_rows: ClassVar[bool] = False
     used_by: ClassVar[str] = '[generator] kind = "teacher", model = "{uri}/hf", chat = false'
     spec: LmSpec
@@ -43,6 +47,11 @@ class CausalLm(Family):
             )
         if self.spec.base is not None:
             models.check(self.spec.base)
+
+    def check_packages(self) -> None:
+        super().check_packages()
+        if self.spec.lora:
+            check_installed("lm", "peft")
 
     # Fitting.
 
@@ -67,7 +76,7 @@ class CausalLm(Family):
         self._build()
 
     def own_tokenizer(self, texts: Sequence[str]) -> Any:
-        """The base's; without a base learnt from `texts`."""
+        """The tokenizer of the base; without a base, a new one learned from `texts`."""
         if self.spec.base is None:
             return tokens.learnt(texts, self.spec.vocabulary)
         from transformers import AutoTokenizer
@@ -123,7 +132,7 @@ class CausalLm(Family):
         return LEAST + (1 - LEAST) * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, self.num_steps - warm)))
 
     def _rows(self, step: int) -> np.ndarray:
-        """The blocks of a step; each epoch goes over all in an order of its own."""
+        """The blocks of a step; each epoch visits all blocks in its own order."""
         places = np.arange(step * self._batch, (step + 1) * self._batch)
         epochs, at = places // len(self._blocks), places % len(self._blocks)
         made = np.empty(len(places), np.int64)
@@ -160,7 +169,7 @@ class CausalLm(Family):
         if training is not None:
             to_adam(self._adam, "adam", training.tensors)
 
-    # What others make of it.
+    # For teachers and other programs.
 
     def files(self) -> dict[str, bytes]:
         """hf/: the model as transformers and vLLM read it."""
@@ -172,7 +181,7 @@ class CausalLm(Family):
 
         return {**causal.served(self._network), **tokens.files_of(self.tokenizer)}
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         raise AssertionError("a causal_lm is served by a teacher")
 
 

@@ -1,4 +1,4 @@
-"""What a causal language model is and how it is trained: `[model] kind = "causal_lm"`."""
+"""Settings of `[model] kind = "causal_lm"`."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -9,26 +9,27 @@ HEADS = (32, 64, 80, 96, 112, 128, 160, 192, 224, 256)  # sizes of heads that vL
 
 @dataclass(frozen=True)
 class LmSpec:
-    """A model of `base` trained on, or a Llama-shaped one from scratch where there is no base.
+    """Settings of `causal_lm`, which continues `base`, or trains a Llama-shaped model from scratch.
 
-    The defaults from scratch are a model of 1.3 million weights that a core trains in a minute.
+    From scratch, the defaults give a model of 1.3 million weights, which a core trains in a minute.
     """
 
-    base: str | None = None  # a folder, hub id, s3:// or package:smollm2
+    base: str | None = None  # model to continue from: a folder, hub id, s3:// or package:smollm2; default: from scratch
     lora: int = 0  # rank of adapters in all linear layers; 0: all weights are trained
-    lora_alpha: int | None = None  # default: twice the rank
-    length: int = 64  # tokens of a training block, the start token aside
-    packing: Literal["documents", "rows"] = "documents"  # blocks across documents, or one block a row, cut at `length`
-    epochs: float = 1.0
-    batch: int = 16  # blocks of a step
-    lr: float = 1e-3  # the highest: it rises over the first tenth of the steps and falls to a tenth along a cosine
-    weight_decay: float = 0.01
-    clip: float = 1.0  # of the gradient's norm
-    # From scratch only.
-    hidden: int = 128
-    layers: int = 4
-    heads: int = 4
-    vocabulary: int = 2048  # byte-level BPE, learnt from the rows
+    lora_alpha: int | None = None  # scale of the adapters; default: twice the rank
+    length: int = 64  # tokens of a training block, without the start token
+    # blocks that run across documents, or a block for each row, cut at `length`
+    packing: Literal["documents", "rows"] = "documents"
+    epochs: float = 1.0  # passes over all blocks; may be a fraction
+    batch: int = 16  # blocks in a step
+    # highest learning rate; rises over the first tenth of the steps, then falls to a tenth along a cosine
+    lr: float = 1e-3
+    weight_decay: float = 0.01  # weight decay of AdamW
+    clip: float = 1.0  # largest 2-norm of a step's gradient
+    hidden: int = 128  # width of the layers, from scratch only
+    layers: int = 4  # number of layers, from scratch only
+    heads: int = 4  # attention heads of a layer, from scratch only
+    vocabulary: int = 2048  # tokens of the byte-level BPE that is learnt from the rows, from scratch only
 
     def __post_init__(self) -> None:
         if min(self.length, self.batch, self.hidden, self.layers, self.heads) < 1:
@@ -40,7 +41,7 @@ class LmSpec:
         if not 0 <= self.lora <= MAX_LORA:
             raise ValueError(f"lora must lie in 0..{MAX_LORA}")
         if self.lora and self.base is None:
-            raise ValueError("lora adapts a model that is there: name its base")
+            raise ValueError("lora needs a model to adapt: set base")
         if self.base is None and self.hidden / self.heads not in HEADS:
             raise ValueError(f"hidden / heads is the size of a head; engines serve {', '.join(map(str, HEADS))}")
         if self.base is None and self.vocabulary < 512:

@@ -1,4 +1,4 @@
-"""Texts to blocks of token ids. From scratch the tokenizer is a byte-level BPE learnt from the texts."""
+"""Texts to blocks of token ids. From scratch the tokenizer is a byte-level BPE learned from the texts."""
 
 import json
 from collections.abc import Sequence

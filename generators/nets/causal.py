@@ -67,11 +67,11 @@ def arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {f"net/{name}": weight.detach().cpu().float().numpy().copy() for name, weight in trained_weights(network)}
 
 
-def load_arrays(network: nn.Module, found: dict[str, np.ndarray]) -> None:
+def load_arrays(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
     """The inverse of `arrays`. Raises KeyError for those of another network."""
     with torch.no_grad():
         for name, weight in trained_weights(network):
-            weight.copy_(torch.from_numpy(np.array(found[f"net/{name}"])))
+            weight.copy_(torch.from_numpy(np.array(arrays[f"net/{name}"])))
 
 
 def served(network: nn.Module) -> dict[str, bytes]:

@@ -52,17 +52,17 @@ class Critic(nn.Module):
         self.last = nn.Linear(hidden[-1], 1)
         self.num_conditions = num_conditions
 
-    def told(self, conditions: Tensor) -> Tensor:
+    def embed(self, conditions: Tensor) -> Tensor:
         """What the conditions of each pack add to the first layer: (n / pac, hidden)."""
         places = torch.arange(self.pac, device=conditions.device) * self.num_conditions
         return functional.embedding_bag(conditions.view(-1, self.pac) + places, self.condition.weight, mode="sum")
 
-    def forward(self, packs: Tensor, told: Tensor, kept: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, packs: Tensor, embedding: Tensor, kept: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Scores of packs (n / pac, pac * row width), and each layer's gates: its outputs over its inputs.
 
         `kept` are the dropout masks of each layer.
         """
-        made, gates = self.first(packs) + told, []
+        made, gates = self.first(packs) + embedding, []
         for linear, mask in zip([*self.linears, self.last], kept):
             gates.append(torch.where(made.detach() > 0, mask, LEAK * mask))
             made = linear(made * gates[-1])
@@ -97,7 +97,7 @@ def critic_loss(
     real, fake = real.reshape(num, -1), fake.reshape(num, -1)
     share = torch.rand((num, 1), generator=random, device=random.device)
     packs = torch.cat([real, fake, torch.lerp(fake, real, share)])
-    scores, gates = critic(packs, critic.told(conditions).repeat(3, 1), critic.masks(3 * num, random))
+    scores, gates = critic(packs, critic.embed(conditions).repeat(3, 1), critic.masks(3 * num, random))
     distance = scores[:num].mean() - scores[num : 2 * num].mean()
     slopes = critic.slopes([gate[2 * num :] for gate in gates])
     penalty = PENALTY * (slopes.norm(2, dim=1) - 1).square().mean()

@@ -1,10 +1,10 @@
-"""Each row's gradient of one layer, from what the layer was given and the gradient of what it made.
+"""Each row's gradient of a layer, from the layer's inputs and the gradient of its outputs.
 
 Book-keeping of Bu et al. 2023: one pass forwards and one back over the whole batch, then for each layer the squared
-norm of each row's own gradient, and the sum of these gradients by what is kept of each. For linear layers the norm
+norm of each row's own gradient, and the sum of these gradients weighted by clipping factors. For linear layers the norm
 comes from the two Gram matrices of the places that a row fills in the layer (the ghost norm of Li et al. 2022, section
-4), or from the row's gradient itself where that is less work, as it is for the convolutions of small networks (Bu et
-al. 2022, "mixed ghost clipping").
+4), or from the row's gradient itself when that is less work, as for the convolutions of small networks (Bu et al. 2022,
+"mixed ghost clipping").
 
 A batch may hold several entries a row, one after another (noise multiplicity): a row's gradient is the sum over them.
 """
@@ -20,7 +20,7 @@ from gristmill.records.errors import UserError
 OTHER_ENGINE = 'set [privacy] engine = "opacus" for other networks'
 KNOWN = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Embedding)
 
-Sum = Callable[[Tensor], Tensor]  # from what is kept of each row's gradient, (rows,), to the sum, as the parameter
+Sum = Callable[[Tensor], Tensor]  # from clipping factors, (rows,), to the weighted sum, shaped as the parameter
 OfRows = list[tuple[nn.Parameter, Tensor, Sum]]  # parameter, squared norms of the rows' gradients (rows,), their sum
 
 
@@ -41,27 +41,27 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
     return layers
 
 
-def of_rows(layer: nn.Module, given: Tensor, flow: Tensor, num_rows: int) -> OfRows:
+def of_rows(layer: nn.Module, inputs: Tensor, flow: Tensor, num_rows: int) -> OfRows:
     """For each parameter of `layer`: the rows' squared norms, and how to sum their gradients.
 
-    `given` went into the layer, `flow` is the gradient of all losses by what came out; both have num_rows times a whole
-    number of entries, a row's own next to each other.
+    `inputs` are the layer's, `flow` is the gradient of all losses by its outputs. Both have num_rows times a whole
+    number of entries, those of a row next to each other.
     """
     if isinstance(layer, nn.GroupNorm):
-        normal = F.group_norm(given, layer.num_groups, eps=layer.eps)
+        normal = F.group_norm(inputs, layer.num_groups, eps=layer.eps)
         slopes = [_places(flow * normal, num_rows), _places(flow, num_rows)]
         return [_direct(p, s.sum(1)) for p, s in zip((layer.weight, layer.bias), slopes) if p is not None]
     if isinstance(layer, nn.Embedding):
-        numbers = F.one_hot(given.reshape(num_rows, -1), layer.num_embeddings).to(flow)
+        numbers = F.one_hot(inputs.reshape(num_rows, -1), layer.num_embeddings).to(flow)
         return [_outer(layer.weight, numbers, flow.reshape(num_rows, -1, layer.embedding_dim))]
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     if isinstance(layer, nn.Conv2d):
         left = _places(flow, num_rows)
-        found = [_direct(layer.weight, _of_windows(layer, given, flow, num_rows))]
+        sums = [_direct(layer.weight, _of_windows(layer, inputs, flow, num_rows))]
     else:
-        came, left = (x.reshape(num_rows, -1, x.shape[-1]) for x in (given, flow))
-        found = [_outer(layer.weight, left, came)]
-    return found if layer.bias is None else [*found, _direct(layer.bias, left.sum(1))]
+        came, left = (x.reshape(num_rows, -1, x.shape[-1]) for x in (inputs, flow))
+        sums = [_outer(layer.weight, left, came)]
+    return sums if layer.bias is None else [*sums, _direct(layer.bias, left.sum(1))]
 
 
 def _places(images: Tensor, num_rows: int) -> Tensor:
@@ -70,12 +70,12 @@ def _places(images: Tensor, num_rows: int) -> Tensor:
     return flat.reshape(num_rows, -1, flat.shape[2])
 
 
-def _of_windows(layer: nn.Conv2d, given: Tensor, flow: Tensor, num_rows: int) -> Tensor:
+def _of_windows(layer: nn.Conv2d, inputs: Tensor, flow: Tensor, num_rows: int) -> Tensor:
     """The rows' gradients of a convolution's weights, (rows, numbers): of one convolution with a group a row, into
     which a row's entries go as a batch (Rochette et al. 2019). Far faster than unfolding the windows."""
     came, left = (
         x.unflatten(0, (num_rows, -1)).transpose(0, 1).reshape(-1, num_rows * x.shape[1], *x.shape[2:])
-        for x in (given, flow)
+        for x in (inputs, flow)
     )
     shape = num_rows * layer.out_channels, *layer.weight.shape[1:]
     how = layer.stride, layer.padding, layer.dilation, num_rows * layer.groups

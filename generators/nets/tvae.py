@@ -55,14 +55,14 @@ class Decoder(nn.Module):
 
 
 def reconstruction(
-    decoder: Decoder, segments: Segments, latents: Tensor, numbers: Tensor, known: Tensor, codes: Tensor
+    decoder: Decoder, segments: Segments, latents: Tensor, numbers: Tensor, present: Tensor, codes: Tensor
 ) -> Tensor:
-    """Negative log-likelihood of rows under the decoder, a mean over rows; `known` is 0 where a number is missing."""
+    """Negative log-likelihood of rows under the decoder, a mean over rows; `present` is 0 where a number is missing."""
     alphas, logits = decoder(latents)
     deviation = decoder.deviation
     far = (numbers - alphas).square() / (2 * deviation.square()) + deviation.log()
     unlikely = -segments.of(segments.log_softmax(logits), codes)
-    return ((far * known).sum() + unlikely.sum()) / len(numbers)
+    return ((far * present).sum() + unlikely.sum()) / len(numbers)
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:

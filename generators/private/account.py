@@ -1,9 +1,8 @@
-"""Differential privacy: the budget of a recipe, the account of what a fit has spent, the statement of its model.
+"""Differential privacy: the budget of a recipe, the account of a fit's spending, and the statement of its model.
 
-Everything that a private fit learns from rows is an event of the account: a Gaussian mechanism, or one on a Poisson
-sample. Epsilon is computed from all events together, by privacy loss distributions (PLD; Koskela et al. 2020, as in
-Google's dp-accounting), which is tight, and by Renyi divergences (RDP; Mironov 2017, Mironov et al. 2019), which is the
-cross-check. The budget is held against the first. docs/privacy.md says what the guarantee means and what it does not.
+Everything that a private fit learns from rows is an event of the account: a Gaussian mechanism, on all rows or on a
+Poisson sample. Epsilon is computed from all events together by a tight accountant, which the budget is compared with,
+and by RDP as a cross-check; see gristmill.generators.private.accountants. docs/privacy.md explains the guarantee.
 """
 
 import math
@@ -13,10 +12,11 @@ from typing import Any, Literal
 
 from gristmill.generators.private.accountants import ACCOUNTANTS, Accountants, Event
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.spec import later
 
 MAX_STEPS = 10_000_000
-SPENT = 0.999  # share of the allowed epsilon at which the search for a noise multiplier is content
+SPENT = 0.999  # share of the allowed epsilon at which the search for a noise multiplier ends
 
 
 class BudgetSpent(Exception):
@@ -27,13 +27,16 @@ class BudgetSpent(Exception):
 class PrivacySpec:
     """`[privacy]` of a fit recipe."""
 
-    epsilon: float
-    delta: float
-    unit: str = "row"  # whose presence is hidden: one row is one person, if that is how the table was made
+    epsilon: float  # budget: the largest epsilon that the fit may spend
+    delta: float  # chance that the bound by epsilon fails; must be below 1/N
+    unit: str = "row"  # word for whose presence is hidden; a row is a person only if the table was made that way
+    # neighbouring tables: with and without a row ("add-remove"), or with another row ("replace")
     adjacency: Literal["add-remove", "replace"] = "add-remove"
-    max_grad_norm: float = 1.0  # DP-SGD: each unit's gradient is clipped to this 2-norm
-    noise_multiplier: float | None = None  # DP-SGD: standard deviation over max_grad_norm; default: spends epsilon
-    engine: Literal["ghost", "opacus"] = later("ghost")  # DP-SGD: what makes clipped gradients and computes epsilon
+    max_grad_norm: float = 1.0  # 2-norm to which DP-SGD clips the gradient of each row
+    # DP-SGD: standard deviation of the noise over max_grad_norm; default: spends epsilon
+    noise_multiplier: float | None = None
+    # library that clips gradients and accounts: our ghost norms with dp-accounting, or opacus
+    engine: Literal["ghost", "opacus"] = later("ghost")
 
     def __post_init__(self) -> None:
         if not 0 < self.epsilon < math.inf:
@@ -49,18 +52,21 @@ class PrivacySpec:
 
 @dataclass
 class Account:
-    """What a fit may spend and has spent. `num_units` is public."""
+    """The budget of a fit and its events so far. `num_units` is public."""
 
     spec: PrivacySpec
     num_units: int
     events: list[Event] = field(default_factory=list)
-    _known: dict[Any, list[int]] = field(default_factory=dict, repr=False, compare=False)  # counts that fit, and not
+    _known: dict[Any, list[int]] = field(
+        default_factory=dict, repr=False, compare=False
+    )  # largest count that fits, smallest that does not
 
     def __post_init__(self) -> None:
+        check_installed("private", "opacus" if self.spec.engine == "opacus" else "dp_accounting")
         if self.num_units < 1 or self.spec.delta >= 1 / self.num_units:
             raise UserError(
                 f"privacy.delta = {self.spec.delta:g} is not below 1/N = {1 / self.num_units:g} for {self.num_units:,} "
-                f"{self.spec.unit}s: it would allow giving single ones away whole. Take 1/(10 N) or less"
+                f"{self.spec.unit}s: it would allow publishing single rows whole. Take 1/(10 N) or less"
             )
 
     def epsilon(self, *more: Event) -> float:
@@ -73,16 +79,16 @@ class Account:
         return ACCOUNTANTS[self.spec.engine]
 
     def charge(self, event: Event) -> None:
-        """Note `event`, before its outcome is used. Raises BudgetSpent when it does not fit; then nothing is noted.
+        """Record `event` before its outcome is used. Raises BudgetSpent, and records nothing, when it does not fit.
 
-        Cheap for counts that an earlier `room` has found to fit.
+        Cheap for counts that an earlier `room` covers.
         """
         if not self._fits(event):
             raise BudgetSpent(f"{event.what} would exceed epsilon {self.spec.epsilon:g}")
         self.events = _merged([*self.events, event])
 
     def room(self, event: Event, most: int = MAX_STEPS) -> int:
-        """How many times `event` fits into what is left, at most `most`; exactly: one more would exceed the budget."""
+        """How often `event` fits into the rest of the budget, at most `most`. Exact: another one would exceed it."""
 
         def fits(count: int) -> bool:
             return self._fits(replace(event, count=count))
@@ -104,28 +110,29 @@ class Account:
         return low
 
     def _fits(self, event: Event) -> bool:
-        """Whether `event` fits. Epsilon grows with the count, so what is known of other counts settles most calls."""
+        """Whether `event` fits. Epsilon grows with the count, so bounds from earlier calls settle most calls."""
         others = [e for e in self.events if _key(e) != _key(event)]
         count = event.count + sum(e.count for e in self.events if _key(e) == _key(event))
-        known = self._known.setdefault((frozenset(others), _key(event)), [0, MAX_STEPS + 1])
-        if count <= known[0]:
+        bounds = self._known.setdefault((frozenset(others), _key(event)), [0, MAX_STEPS + 1])
+        if count <= bounds[0]:
             return True
-        if count >= known[1]:
+        if count >= bounds[1]:
             return False
         fits = self.epsilon(event) <= self.spec.epsilon
-        known[0 if fits else 1] = count
+        bounds[0 if fits else 1] = count
         return fits
 
     def noise_for(self, what: str, sampling_rate: float, count: int, share: float = 1.0) -> float:
-        """A noise multiplier with which `count` events keep within `share` of epsilon (all events counted), and spend
-        all but a thousandth of it. Raises UserError where nothing is left for them.
+        """The noise multiplier with which `count` events and all earlier ones spend `share` of epsilon, within 0.1%.
+
+        Raises UserError when nothing is left.
         """
         allowed = self.spec.epsilon * share
         guess = 0.4 + 4 * sampling_rate * math.sqrt(count) / allowed  # about right for delta = 1e-6
-        found = least_noise(lambda sigma: self.epsilon(Event(what, sigma, sampling_rate, count)), allowed, guess)
-        if found is None:
+        noise = least_noise(lambda sigma: self.epsilon(Event(what, sigma, sampling_rate, count)), allowed, guess)
+        if noise is None:
             raise UserError(f"privacy: nothing is left of epsilon {self.spec.epsilon:g} for {what}")
-        return found
+        return noise
 
     def literals(self) -> list[dict[str, Any]]:
         return [e.__dict__ for e in self.events]
@@ -134,7 +141,7 @@ class Account:
         self.events = [Event(**e) for e in events]
 
     def statement(self) -> dict[str, Any]:
-        """What the model's folder says of its guarantee."""
+        """The statement of the guarantee in the model's folder."""
         replaced = self.spec.adjacency == "replace"
         return {
             "guarantee": "(epsilon, delta)-differential privacy",
@@ -158,9 +165,10 @@ def round_up(value: float) -> float:
 
 
 def least_noise(epsilon: Callable[[float], float], allowed: float, guess: float = 1.0) -> float | None:
-    """The noise multiplier at which the falling function `epsilon` reaches `allowed`, from the safe side; None where
-    1e6 is not enough. Both are near to power laws of each other, so the search goes by lines through their logarithms.
-    It goes down from a multiplier that is large enough: large epsilons take long to compute.
+    """The noise multiplier at which the falling function `epsilon` reaches `allowed`, from the safe side.
+
+    None if 1e6 is not enough. Both are close to power laws of each other, so the search is linear in their logarithms.
+    It starts from a multiplier that is large enough, because large epsilons take long to compute.
     """
     high, low, e_low = guess, 0.0, math.inf
     while (e_high := epsilon(high)) > allowed:
@@ -186,7 +194,7 @@ def _key(event: Event) -> tuple[str, float, float]:
 
 
 def _merged(events: list[Event]) -> list[Event]:
-    """Equal events as one with their counts added; their order does not matter to what they spend."""
+    """Equal events merged, with their counts added; the order of events does not change epsilon."""
     counts: dict[tuple[str, float, float], int] = {}
     for e in events:
         counts[_key(e)] = counts.get(_key(e), 0) + e.count

@@ -21,10 +21,10 @@ PRV_ERROR = 0.01  # of epsilon
 @dataclass(frozen=True)
 class Event:
     """`count` Gaussian mechanisms of standard deviation `noise_multiplier`, each on a Poisson sample of rate
-    `sampling_rate` (1: on all rows). `what` says in words what was learnt.
+    `sampling_rate` (1: on all rows). `what` names what is learned.
 
-    What noise is added to moves by at most 1 (2-norm) when one unit is added or removed, and so by at most 2 when one
-    is replaced; the accountants take that into account.
+    The noised value moves by at most 1 (2-norm) when a unit is added or removed, and so by at most 2 when a unit is
+    replaced; the accountants consider this.
     """
 
     what: str

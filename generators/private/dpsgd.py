@@ -27,12 +27,12 @@ LossOfRows = Callable[["torch.nn.Module"], "torch.Tensor"]
 
 
 def poisson_sample(seed: int, step: int, num_rows: int, rate: float) -> np.ndarray:
-    """Rows of the step: each of `num_rows` is in with probability `rate`, on its own. Sorted int64; may be empty."""
+    """Rows of the step: each of `num_rows` is drawn independently at `rate`. Sorted int64; may be empty."""
     return np.nonzero(stream(seed, step, SAMPLE).random(num_rows) < rate)[0]
 
 
 def check_module(module: "torch.nn.Module") -> None:
-    """Raise UserError for layers that mix the rows of a batch: then no gradient belongs to one row."""
+    """Raise UserError for layers that mix the rows of a batch, so that no gradient belongs to a single row."""
     import torch
 
     for name, part in module.named_modules():
@@ -43,9 +43,9 @@ def check_module(module: "torch.nn.Module") -> None:
 def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -> list["torch.Tensor"]:
     """Sum over rows of their gradients clipped to `max_norm`: a tensor a parameter, shaped as it.
 
-    `losses(module)` runs the module and returns one loss a row, (rows,). All parameters must belong to layers of
-    generators.nets.ghost, each used once in a pass. The module may be run on k entries a row, (rows * k, ...), a row's
-    own next to each other: they are clipped together. Raises UserError otherwise.
+    `losses(module)` runs the module and returns the loss of each row, (rows,). All parameters must belong to layers of
+    generators.nets.ghost, each used once in a pass. The module may run on k entries a row, (rows * k, ...), those of a
+    row next to each other: they are clipped together. Raises UserError otherwise.
     """
     import torch
 
@@ -121,7 +121,7 @@ CLIPPED_SUMS = {"ghost": ghost_sums, "opacus": opacus_sums}
 
 
 def _shares(norms: "torch.Tensor", max_norm: float) -> "torch.Tensor":
-    """What is kept of each row's gradient."""
+    """The factor that clips each row's gradient, in (0, 1]: (rows,)."""
     return (max_norm / norms.clamp(min=1e-12)).clamp(max=1.0)
 
 
@@ -134,7 +134,7 @@ def set_gradients(
     seed: int,
     step: int,
 ) -> float:
-    """Put the noisy mean gradient where an optimizer looks for it; returns its 2-norm, which may be published.
+    """Set the noisy mean gradient of each parameter; returns its 2-norm, which may be published.
 
     Noise of standard deviation noise_multiplier * max_norm is added once to the sum; the sum is divided by the expected
     number of rows, which is public, not by the number drawn.
@@ -152,15 +152,17 @@ def set_gradients(
 
 
 def no_sums(module: "torch.nn.Module") -> list["torch.Tensor"]:
-    """The sums of an empty sample: noise is still added to them."""
+    """The sums of an empty sample, which still get noise."""
     import torch
 
     return [torch.zeros_like(p) for p in module.parameters()]
 
 
 def plan(account: Account, sampling_rate: float, num_steps: int) -> tuple[float, int]:
-    """(noise multiplier, how many of `num_steps` fit the budget). The recipe's multiplier, else the one that spends
-    what is left. Raises UserError when not one step fits."""
+    """(noise multiplier, how many of `num_steps` fit the budget).
+
+    The multiplier is the recipe's, else it spends the rest of the budget. Raises UserError when no step fits.
+    """
     noise = account.spec.noise_multiplier or account.noise_for(WHAT, sampling_rate, num_steps)
     room = account.room(Event(WHAT, noise, sampling_rate), num_steps)
     if room == 0:
@@ -169,12 +171,12 @@ def plan(account: Account, sampling_rate: float, num_steps: int) -> tuple[float,
 
 
 class DpSgd:
-    """The steps of one fit. Without an account samples are Poisson all the same, and there is no noise."""
+    """The steps of a fit. Without an account samples are Poisson as well, but there is no noise."""
 
     def __init__(
         self, account: Account | None, seed: int, num_rows: int, batch: int, num_steps: int, free_norm: float = math.inf
     ) -> None:
-        """`batch` rows are expected in a sample; `free_norm` clips where there is no account."""
+        """`batch` is the expected size of a sample; `free_norm` clips when there is no account."""
         self.account, self.seed, self.num_rows, self.batch = account, seed, num_rows, batch
         self.rate = min(1.0, batch / num_rows)
         self.noise = plan(account, self.rate, num_steps)[0] if account else 0.0
@@ -182,7 +184,7 @@ class DpSgd:
         self._sums = CLIPPED_SUMS[account.spec.engine if account else "ghost"]
 
     def rows(self, step: int) -> np.ndarray:
-        """Charge the step, then draw its rows. Raises BudgetSpent where it does not fit; then nothing is drawn."""
+        """Charge the step, then draw its rows. Raises BudgetSpent, and draws nothing, when the step does not fit."""
         if self.account:
             self.account.charge(Event(WHAT, self.noise, self.rate))
         return poisson_sample(self.seed, step, self.num_rows, self.rate)

@@ -1,4 +1,4 @@
-"""Automatic domain randomization: ranges that grow as a policy copes with them (OpenAI 2019, 1910.07113, section 5).
+"""Automatic domain randomization: ranges that grow as a policy masters them (OpenAI 2019, 1910.07113, section 5).
 
 Each parameter has a range that begins around its centre. With chance `boundary_share` an episode sets one parameter to
 one end of its range and the others anywhere in theirs; its performance goes into that end's buffer. A full buffer (m
@@ -19,13 +19,13 @@ LOW, HIGH = 0, 1
 
 @dataclass(frozen=True)
 class AdrSpec:
-    """`low` and `high` are performances; `delta` is a step's share of a parameter's full range."""
+    """Settings of automatic domain randomization. Performances are shares, 0 to 1."""
 
-    boundary_share: float = 0.5
-    buffer: int = 16  # m: entries that move an end
-    low: float = 0.5
-    high: float = 0.9
-    delta: float = 0.05
+    boundary_share: float = 0.5  # share of episodes that set a parameter to an end of its range
+    buffer: int = 16  # performances at an end before it moves
+    low: float = 0.5  # mean performance at or below which an end moves inwards
+    high: float = 0.9  # mean performance at or above which an end moves outwards
+    delta: float = 0.05  # distance that an end moves, as a share of the parameter's full range
 
     def __post_init__(self) -> None:
         if not 0 < self.boundary_share <= 1 or self.buffer < 1 or not 0 < self.delta <= 1:
@@ -35,7 +35,7 @@ class AdrSpec:
 
 
 class Adr:
-    """The ranges and their buffers; plain numbers, and no randomness of its own."""
+    """The ranges and their buffers: plain numbers, without random state."""
 
     def __init__(self, parameters: Sequence[Parameter], spec: AdrSpec) -> None:
         """Ranges begin a step wide on either side of the centre, within what is allowed."""
@@ -54,7 +54,7 @@ class Adr:
 
     def draw(self, count: int, draw: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Worlds float64 (count, parameters), and the end that each is at, int (count, 2): parameter and LOW or HIGH,
-        -1 for a world that is at none on purpose."""
+        -1 for a world that was not set to an end."""
         low, high = self.ranges.T
         worlds = low + (high - low) * draw.random((count, len(low)))
         ends = np.full((count, 2), -1)
@@ -99,11 +99,11 @@ class Adr:
         return float(np.log(width / full).mean())
 
     def named(self) -> dict[str, tuple[float, float]]:
-        """The ranges as they are, by parameter."""
+        """The current ranges, by parameter."""
         return {p.name: (low, high) for p, (low, high) in zip(self.parameters, self.ranges.tolist())}
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that going on needs."""
+        """Everything that resuming needs."""
         moves = np.array([self.num_moves])
         return {"ranges": self.ranges.copy(), "sums": self._sums.copy(), "counts": self._counts.copy(), "moves": moves}
 

@@ -1,8 +1,8 @@
-"""`cartpole`: a pole on a cart that is pushed left or right; every mass, length, friction and delay may be another.
+"""`cartpole`: a pole on a cart that is pushed left or right, with variable masses, length, frictions and delay.
 
 The equations are those of gymnasium's CartPole-v1 (Barto, Sutton & Anderson 1983; without friction and delay the two
 are equal, and a test compares them), with their friction of the cart on the track and of the hinge. Coulomb's friction
-jumps where the cart stands still; here a tanh of the speed over SLOW_M_S takes the jump's place.
+jumps where the cart stands still; a tanh of the speed over SLOW_M_S replaces the jump.
 """
 
 import math
@@ -36,14 +36,15 @@ PARAMETERS = (
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`random` pushes by chance; `linear` pushes right where a weighted sum of the state and of the last two pushes
-    (-1 or 1) is above 0. `explore` is the share of a linear policy's pushes that are by chance all the same."""
+class CartPoleSpec:
+    """Settings of `cartpole`."""
 
+    # policy: "random" pushes by chance; "linear" pushes right where a weighted sum is above 0
     policy: Literal["random", "linear"] = "linear"
+    # weights of position, velocity, angle, angular velocity, last push, and push before (pushes are -1 or 1)
     weights: tuple[float, ...] = (0.06, 0.18, 0.75, 0.62, -0.1, -0.05)
-    explore: float = 0.0
-    max_steps: int = 200  # at which an episode ends as balanced
+    explore: float = 0.0  # share of a linear policy's pushes that are random
+    max_steps: int = 200  # steps after which an episode ends as balanced
 
     def __post_init__(self) -> None:
         if len(self.weights) != NUM_FEATURES:
@@ -81,7 +82,7 @@ class CartPole(Simulator):
     """Rows are whole episodes: states and pushes as lists, and how the episode ended."""
 
     kind: ClassVar[str] = "cartpole"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = CartPoleSpec
     parameters: ClassVar[tuple[Parameter, ...]] = PARAMETERS
 
     @property
@@ -125,7 +126,7 @@ class CartPole(Simulator):
 
 def survived(weights: np.ndarray, worlds: Mapping[str, np.ndarray], starts: np.ndarray, max_steps: int) -> np.ndarray:
     """Steps that linear policies survive: int (n,), from weights (n, NUM_FEATURES), worlds of (n,) arrays and first
-    states (4, n). All episodes run side by side; each is what `CartPole` would do but for the last bits of a sum."""
+    states (4, n). All episodes run side by side; they equal those of `CartPole` up to rounding."""
     count = starts.shape[1]
     state = tuple(starts)
     steps, alive = np.zeros(count, int), np.ones(count, bool)

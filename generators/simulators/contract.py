@@ -1,7 +1,7 @@
-"""The simulator contract: parameters with ranges, an episode by `reset` and `step`, and labels that come for free.
+"""The simulator contract: parameters with ranges, episodes by `reset` and `step`, and exact labels.
 
-A simulator is a world whose parameters a row draws anew from their ranges: that is domain randomization (Tobin et al.
-2017; Peng et al. 2018). Whatever it does hangs on its parameters, its actions and the row's own random numbers.
+Each row draws the parameters of its world from their ranges: domain randomization (Tobin et al. 2017; Peng et al.
+2018). A simulator depends only on its parameters, its actions and the row's own random numbers.
 """
 
 import math
@@ -21,8 +21,8 @@ Ranges = Mapping[str, tuple[float, ...]]
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that a world is made with: `centre` is what the world is thought to be, `low` and `high` what it may
-    be, unless a recipe says so; `least` and `most` are what the simulator can do. `unit` is for people."""
+    """A number of a world: its estimate `centre`, its default range `low` to `high`, and what the simulator supports,
+    `least` to `most`. `unit` is for people."""
 
     name: str
     centre: float
@@ -35,7 +35,7 @@ class Parameter:
 
 
 class Simulator(ABC):
-    """Base of every simulator. One object runs one episode after another."""
+    """Base of every simulator. An object runs one episode after another."""
 
     kind: ClassVar[str]
     Spec: ClassVar[type]  # its own settings, as a recipe gives them
@@ -47,7 +47,7 @@ class Simulator(ABC):
     @property
     @abstractmethod
     def fields(self) -> list[pa.Field]:
-        """The columns of a row beside its parameters: what was seen and done, and the labels."""
+        """Columns of a row beside its parameters: observations, actions and labels."""
 
     @abstractmethod
     def reset(self, values: Mapping[str, float], draw: np.random.Generator) -> Any:
@@ -59,7 +59,7 @@ class Simulator(ABC):
 
     @abstractmethod
     def act(self, observation: Any, draw: np.random.Generator) -> Any:
-        """What the policy of the spec does now."""
+        """The action of the spec's policy."""
 
     @abstractmethod
     def row(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class Simulator(ABC):
 def ranged(parameters: Sequence[Parameter], ranges: Ranges) -> tuple[Parameter, ...]:
     """The parameters with the ranges that a recipe gives: [low, high], or [value] for a fixed one.
 
-    Raises UserError for an unknown name and a range that is none.
+    Raises UserError for an unknown name and for an invalid range.
     """
     names = [p.name for p in parameters]
     for name, bounds in ranges.items():
@@ -84,21 +84,21 @@ def ranged(parameters: Sequence[Parameter], ranges: Ranges) -> tuple[Parameter, 
             raise UserError(f"ranges: no parameter '{name}'{nearest(name, names)}")
         if len(bounds) not in (1, 2) or bounds[0] > bounds[-1]:
             raise UserError(f"ranges.{name}: give [low, high], or [value] to fix it, not {list(bounds)}")
-    made = []
+    parameters_in_range = []
     for p in parameters:
         low, *_, high = ranges[p.name] * 2 if p.name in ranges else (p.low, p.high)
         if low < p.least or high > p.most:
             raise UserError(f"ranges.{p.name}: must lie in {p.least:g} to {p.most:g} {p.unit}".rstrip())
-        made.append(replace(p, low=low, high=high, centre=min(max(p.centre, low), high)))
-    return tuple(made)
+        parameters_in_range.append(replace(p, low=low, high=high, centre=min(max(p.centre, low), high)))
+    return tuple(parameters_in_range)
 
 
-def drawn(parameters: Sequence[Parameter], draw: np.random.Generator, given: Mapping[str, float]) -> dict[str, float]:
+def drawn(parameters: Sequence[Parameter], draw: np.random.Generator, fixed: Mapping[str, float]) -> dict[str, float]:
     """A value for each parameter: the given one, else uniform in its range. A given one changes no other draw."""
     levels = draw.random(len(parameters))
     values = {}
     for parameter, level in zip(parameters, levels):
         value = parameter.low + (parameter.high - parameter.low) * float(level)
-        value = float(given.get(parameter.name, value))
+        value = float(fixed.get(parameter.name, value))
         values[parameter.name] = float(round(value)) if parameter.is_whole else value
     return values

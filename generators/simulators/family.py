@@ -1,4 +1,4 @@
-"""`adr`: ranges and a policy that grow up together on the cart and its pole; its rows are episodes in those ranges.
+"""`adr`: a policy for cartpole, trained in ranges that grow with it; rows are episodes in those ranges.
 
 The policy is linear and improved by the cross-entropy method (Rubinstein & Kroese 2004; Szita & Lorincz 2006, whose
 floor under the spread keeps it from settling while the ranges still grow). It learns from no rows.
@@ -22,20 +22,21 @@ INIT = 1 << 32  # key of the stream of the first policy, beyond all steps
 
 
 @dataclass(frozen=True)
-class Spec:
-    """`randomize`: `adr` lets the ranges grow; `static` takes all that is allowed from the start; `none` stays at the
-    centre. `ranges` says what is allowed: {delay = [0, 4]}."""
+class AdrFamilySpec:
+    """Settings of `adr`."""
 
-    steps: int = 150  # of the policy; each also measures it at the ends of the ranges
+    steps: int = 150  # training steps of the policy; each also measures it at the ends of the ranges
+    # `adr` grows the ranges, `static` uses all that is allowed, `none` stays at the centre
     randomize: Literal["adr", "static", "none"] = "adr"
+    # allowed range of parameters, e.g. {delay = [0, 4]}; default: the simulator's
     ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)
-    adr: AdrSpec = field(default_factory=AdrSpec)
-    measured: int = 64  # episodes a step that measure the policy
-    population: int = 32  # policies a step that are tried
-    episodes: int = 8  # that each is tried in, in the same worlds
-    elite: float = 0.2  # share of them that the next ones are made like
+    adr: AdrSpec = field(default_factory=AdrSpec)  # how the ranges grow
+    measured: int = 64  # episodes in a step that measure the policy
+    population: int = 32  # policies tried in a step
+    episodes: int = 8  # episodes in which each policy is tried, in the same worlds
+    elite: float = 0.2  # share of the policies that the next ones are modelled on
     spread_floor: float = 0.05  # least standard deviation of each weight
-    max_steps: int = 200  # of an episode; performance is the share of them that the pole stays up
+    max_steps: int = 200  # steps of an episode at most; performance is the share of them that the pole stays up
 
     def __post_init__(self) -> None:
         if min(self.steps, self.measured, self.population, self.episodes, self.max_steps) < 1:
@@ -48,14 +49,15 @@ class AdrFamily(Family):
     """Trains a policy in a simulator whose ranges it widens; the model holds both."""
 
     kind: ClassVar[str] = "adr"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = AdrFamilySpec
     block: ClassVar[int] = 64
     min_rows: ClassVar[int] = 0
     needs_rows: ClassVar[bool] = False
 
     @classmethod
     def own_schema(cls, spec: Any) -> TableSchema:
-        """The parameters, an episode's series and its labels. Raises UserError for ranges that are none."""
+        """The parameters, an episode's series and its labels. Raises UserError for invalid ranges."""
         parameters = allowed(spec)
         columns = [Column(p.name, "integer" if p.is_whole else "numeric", p.low, p.high) for p in parameters]
         columns += [Column(name, "series") for name in (*cartpole.STATE, "push")]
@@ -81,11 +83,11 @@ class AdrFamily(Family):
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         performances = [self._step(step) for step in range(start, stop)]
-        told = {"performance": float(np.mean(performances))}
-        return {**told, "entropy": self._adr.entropy} if self.spec.randomize == "adr" else told
+        losses = {"performance": float(np.mean(performances))}
+        return {**losses, "entropy": self._adr.entropy} if self.spec.randomize == "adr" else losses
 
     def _step(self, step: int) -> float:
-        """Try a population on worlds of the ranges as they are, then measure the mean policy; the ranges may move."""
+        """Try a population in worlds of the current ranges, then measure the mean policy; the ranges may move."""
         spec, draw = self.spec, stream(self._seed, step)
         policies = self._mean + self._spread * draw.standard_normal((spec.population, len(self._mean)))
         worlds, _ = self._adr.draw(spec.episodes, draw)
@@ -127,15 +129,15 @@ class AdrFamily(Family):
 
     @property
     def policy(self) -> tuple[float, ...]:
-        """The weights, as the simulator `cartpole` takes them."""
+        """The weights, in the order of `cartpole`."""
         return tuple(self._mean.tolist())
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
-        world = cartpole.CartPole(cartpole.Spec(weights=self.policy, max_steps=self.spec.max_steps))
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+        world = cartpole.CartPole(cartpole.CartPoleSpec(weights=self.policy, max_steps=self.spec.max_steps))
         parameters = ranged(self._adr.parameters, self._adr.named())
         names = {p.name for p in parameters}
         rows, reasons = [], []
-        for conditions, seed in zip(wanted, seeds):
+        for conditions, seed in zip(requests, seeds):
             row_draw = np.random.Generator(np.random.Philox(key=int(seed)))
             row = world.episode(
                 drawn(parameters, row_draw, {k: v for k, v in conditions.items() if k in names}), row_draw
@@ -152,6 +154,6 @@ class AdrFamily(Family):
         return Drawn(columns, reasons)
 
 
-def allowed(spec: Spec) -> tuple[Parameter, ...]:
+def allowed(spec: AdrFamilySpec) -> tuple[Parameter, ...]:
     """The parameters within what the spec allows. Raises UserError for what the simulator cannot do."""
     return ranged(cartpole.PARAMETERS, spec.ranges)

@@ -1,6 +1,6 @@
-"""`kind = "simulator"`: one episode or picture a row, its parameters drawn from their ranges by the row's own seed.
+"""`kind = "simulator"`: an episode or picture in each row, with parameters drawn from their ranges by the row's seed.
 
-An ask may fix parameters: `{"delay": 2}`. An ask without any, `{}`, draws them all.
+An ask may fix parameters: `{"delay": 2}`. The ask `{}` draws them all.
 """
 
 from collections.abc import Mapping
@@ -26,21 +26,23 @@ KINDS: Kinds = {
 
 @dataclass(frozen=True)
 class SimulatorSpec:
-    """Which simulator, its own settings, and what its parameters may be (static randomization)."""
+    """Settings of `simulator`: which one, its own settings, and the ranges of its parameters."""
 
-    simulator: str
-    settings: dict[str, Any] = field(default_factory=dict)
-    ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)  # delay = [0, 3], light = [1]
-    given: tuple[str, ...] | None = None  # columns of the source that fix parameters; default: all, which must be known
-    # The rest changes no row.
-    pooled: bool = False  # in actors of its own; false: in the tasks that carry lots through the stages
-    num_cpus: float = 1.0
+    simulator: str  # kind of the simulator: cartpole or scene
+    settings: dict[str, Any] = field(default_factory=dict)  # settings of the simulator itself
+    # range of a parameter, e.g. delay = [0, 3], or its fixed value, light = [1]; default: the simulator's
+    ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    # source columns that fix parameters; default: all, and each must be a parameter
+    given: tuple[str, ...] | None = None
+    pooled: bool = False  # run in actors of its own; false: in the tasks that carry lots through the stages
+    num_cpus: float = 1.0  # CPUs of a replica
 
 
-class Simulated(Generator):
-    """Runs an episode for each ask; the row holds the parameters, what was seen and done, and the labels."""
+class SimulatorGenerator(Generator):
+    """Runs an episode for each ask; the row has its parameters, observations, actions and labels."""
 
     kind: ClassVar[str] = "simulator"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = SimulatorSpec
 
     def __init__(self, spec: SimulatorSpec) -> None:
@@ -73,6 +75,7 @@ class Simulated(Generator):
 
     def identity(self) -> dict[str, Any]:
         return {
+            **super().identity(),
             "simulator": self.spec.simulator,
             "settings": literals(self.world.spec),
             "ranges": {p.name: [p.low, p.high] for p in self.parameters},
@@ -86,21 +89,21 @@ class Simulated(Generator):
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, seeds = asks.column(ASK.name).to_pylist(), asks.column("seed").to_pylist()
-        made = [None if is_dead else self._one(text, seed) for is_dead, text, seed in zip(dead, texts, seeds)]
-        self._num_made += len(made) - sum(dead)
-        return fill(asks, self.payload, made)
+        generated = [None if is_dead else self._one(text, seed) for is_dead, text, seed in zip(dead, texts, seeds)]
+        self._num_made += len(generated) - sum(dead)
+        return fill(asks, self.payload, generated)
 
     def _one(self, text: str | None, seed: int) -> GeneratedRow:
-        given, reason = self._given(text)
+        fixed, reason = self._given(text)
         if reason:
             return GeneratedRow(reason=reason)
         draw = np.random.Generator(np.random.Philox(key=seed))
-        row = self.world.episode(drawn(self.parameters, draw, given), draw)
+        row = self.world.episode(drawn(self.parameters, draw, fixed), draw)
         whole = {p.name: int(row[p.name]) for p in self.parameters if p.is_whole}
         return GeneratedRow({**row, **whole}, "stop")
 
     def _given(self, text: str | None) -> tuple[Mapping[str, float], str | None]:
-        """(parameters that an ask fixes, null) or ({}, why it cannot be)."""
+        """(parameters that an ask fixes, null), or ({}, the reason why they are impossible)."""
         fields = fields_of(text, self.spec.given)
         if fields is None:
             return {}, "malformed_ask"

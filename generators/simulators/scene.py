@@ -1,4 +1,4 @@
-"""`scene`: shapes on a textured ground under a lamp, seen by a camera, with boxes and masks that are exact.
+"""`scene`: shapes on a textured ground under a lamp, seen by a camera, with exact boxes and masks.
 
 A renderer in numpy: each pixel is carried back through the camera to the ground, which gives its texture and the
 topmost shape over it. Light is Lambert's, from one lamp, over the relief of the ground's texture and a dome over each
@@ -23,11 +23,11 @@ BOX = pa.struct([(name, pa.int32()) for name in ("object", "x", "y", "width", "h
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Size of the image in pixels."""
+class SceneSpec:
+    """Settings of `scene`."""
 
-    height: int = 64
-    width: int = 64
+    height: int = 64  # height of the image in pixels
+    width: int = 64  # width of the image in pixels
 
     def __post_init__(self) -> None:
         if not (16 <= self.height <= 1024 and 16 <= self.width <= 1024):
@@ -39,7 +39,7 @@ class Scene(Simulator):
     `mask` is a grey image that holds the shape's number (from 1) where it is seen, and 0 elsewhere."""
 
     kind: ClassVar[str] = "scene"
-    Spec: ClassVar[type] = Spec
+    Spec: ClassVar[type] = SceneSpec
     parameters: ClassVar[tuple[Parameter, ...]] = (
         Parameter("num_shapes", 3, 1, 5, "", 0, 100, is_whole=True),
         Parameter("shape_size", 0.22, 0.12, 0.35, "of the view's half height", 0.01, 2),
@@ -71,7 +71,7 @@ class Scene(Simulator):
         self._waves = draw.standard_normal((6, 2)), draw.uniform(0, 2 * math.pi, 6)
 
     def act(self, observation: None, draw: np.random.Generator) -> None:
-        """Nothing is to be chosen: the camera takes its picture."""
+        """No action: the camera takes its picture."""
 
     def step(self, action: None) -> tuple[np.ndarray, bool]:
         """Take the picture: uint8 (height, width, 3)."""

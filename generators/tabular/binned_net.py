@@ -1,8 +1,8 @@
-"""What the private networks on tables share: bins from noisy counts, a decoder from noise to bins, draws, checkpoints.
+"""Base of the private networks on tables: bins from noisy counts, a decoder from noise to bins, sampling, checkpoints.
 
-The decoder gives the logits of every column's bins from a normal vector. A row with given values is drawn by sampling
-importance resampling (Rubin 1987): NUM_TRIES vectors, one of them taken by how likely it makes the values, so values
-that no vector makes likely are met nevertheless, as near as the decoder comes.
+The decoder computes the logits of every column's bins from a normal vector. A row with conditions is drawn by sampling
+importance resampling (Rubin 1987): of NUM_TRIES vectors it takes one by the likelihood of the requested values. Values
+that no vector makes likely are met as well, by the closest vectors.
 """
 
 import math
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
     import torch
 
 NUM_TRIES = 64
-OTHER_STREAM = 0x5DEECE66D  # so that a row's uniforms are not made from the bits of its normals
+OTHER_STREAM = 0x5DEECE66D  # keeps a row's uniforms independent of its normals
 COUNTS = 7  # purpose of a random stream
 
 
 @dataclass(frozen=True)
 class BinnedSpec:
-    """What they all take. `num_noise` is the length of the vector that a row is made from."""
+    """Settings of all families that train networks on bins."""
 
-    steps: int = 2000
-    batch: int = 512
-    num_noise: int = 32
-    widths: tuple[int, ...] = (128, 128)  # of the decoder
-    average: float = 0.99  # share of the past in the averaged decoder that samples
-    max_bins: int = 24
-    share_counts: float = 0.2  # of epsilon, for the counts that bins are made by
+    steps: int = 2000  # training steps
+    batch: int = 512  # expected rows of a step's Poisson sample
+    num_noise: int = 32  # length of the normal vector that a row is made from
+    widths: tuple[int, ...] = (128, 128)  # units of the decoder's hidden layers
+    average: float = 0.99  # decay of the average of the decoder's weights, which samples
+    max_bins: int = 24  # bins of a numeric column at most
+    share_counts: float = 0.2  # share of epsilon for the counts that bins are made from
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.num_noise, self.max_bins - 1) < 1:
@@ -50,6 +50,8 @@ class BinnedSpec:
 class BinnedNet(Family):
     """Base of families that train networks on one-hot bins. `spec` is a BinnedSpec."""
 
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("torch",)
     is_private: ClassVar[bool] = True
 
     @property
@@ -59,11 +61,11 @@ class BinnedNet(Family):
     def check(self) -> None:
         Grid.check(self.schema, self.kind)
 
-    # What subclasses say.
+    # For subclasses.
 
     @abstractmethod
     def make_nets(self, seed: int) -> None:
-        """Set self.nets (by name) and self.adams; "decoder" is made here already."""
+        """Set self.nets (by name) and self.adams; "decoder" exists already."""
 
     # Fitting.
 
@@ -98,7 +100,7 @@ class BinnedNet(Family):
         self.adams: dict[str, Any] = {}
 
     def _logits(self) -> np.ndarray:
-        """Of the noisy counts of all bins: where a decoder that knows nothing else should begin."""
+        """Logits of the noisy counts of all bins, with which the decoder starts."""
         logits = []
         for of, counts, size in zip(self.bins.of_cell, self.bins.counts, self.sizes):
             mass = np.maximum(np.bincount(of, counts, size), 1.0)
@@ -149,7 +151,7 @@ class BinnedNet(Family):
 
     def marginal_distance(self, fakes: "torch.Tensor") -> "torch.Tensor":
         """Kullback-Leibler divergence of the mean of `fakes` from the noisy counts, in nats, mean over columns: (). The
-        counts are paid for, so nothing more is learnt from rows by keeping a generator to them."""
+        counts are charged already, so the generator learns nothing more from rows by matching them."""
         import torch
 
         wanted = torch.as_tensor(self._logits(), dtype=torch.float32).to(self.device)
@@ -174,7 +176,7 @@ class BinnedNet(Family):
 
     # Sampling.
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
         from gristmill.generators.nets.binned import shares_of
@@ -182,22 +184,22 @@ class BinnedNet(Family):
         columns = self.schema.columns
         drawn = uniforms(seeds ^ OTHER_STREAM, 3 * len(columns) + 1)
         vectors = normals(seeds, self.spec.num_noise)
-        for row, values in enumerate(wanted):
+        for row, values in enumerate(requests):
             if values:
                 vectors[row] = self._likely(values, seeds[row : row + 1], drawn[row : row + 1, -1])
         with torch.inference_mode():
             logits = self.average(torch.as_tensor(vectors).to(self.device))
         arrays = {}
         for at, (column, shares) in enumerate(zip(columns, shares_of(logits, self.sizes))):
-            given = [w.get(column.name) for w in wanted]
+            names = [w.get(column.name) for w in requests]
             bins = draw(shares, drawn[:, at])
             levels = drawn[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
-            bins = np.array([b if g is None else self.bins.bin(at, g) for b, g in zip(bins, given)])
-            arrays[column.name] = self.bins.decode(at, bins, levels, given)
+            bins = np.array([b if g is None else self.bins.bin(at, g) for b, g in zip(bins, names)])
+            arrays[column.name] = self.bins.decode(at, bins, levels, names)
         return Drawn(arrays, [None] * len(seeds))
 
     def _likely(self, values: Mapping[str, Any], seed: np.ndarray, level: np.ndarray) -> np.ndarray:
-        """A vector drawn by how likely it makes `values`, float32 (num_noise,); from this row's seed alone."""
+        """A vector drawn by the likelihood of `values`, float32 (num_noise,), from this row's seed alone."""
         import torch
 
         from gristmill.generators.nets.binned import blocks
@@ -215,10 +217,10 @@ class BinnedNet(Family):
 
 
 class BinnedSgd(BinnedNet):
-    """Base of those that see rows only through DP-SGD. `batch` rows are expected in a Poisson sample."""
+    """Base of families that see rows only through DP-SGD."""
 
     takes_engine: ClassVar[bool] = True
-    free_norm: ClassVar[float] = math.inf  # what each row's gradient is clipped to without a budget
+    free_norm: ClassVar[float] = math.inf  # 2-norm to which gradients are clipped without a budget
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         self._rows = self.learn_bins(table, seed, account)
@@ -226,7 +228,7 @@ class BinnedSgd(BinnedNet):
 
 
 def weights_seed(seed: int, which: int) -> int:
-    """For the initial weights of one network."""
+    """Seed of the initial weights of a network."""
     return int(stream(seed, 0, 100 + which).integers(2**63))
 
 

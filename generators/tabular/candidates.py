@@ -23,7 +23,7 @@ UNLIKELY = "unlikely_condition"
 
 @dataclass
 class Outlook:
-    """What a model expects of each row of a block, once its noise is known."""
+    """A model's expectation of each row of a block, given its noise."""
 
     shares: np.ndarray  # float32 (rows, D): probabilities within each segment
     alphas: np.ndarray  # float32 (rows, M): expected place of each number within its mode
@@ -36,25 +36,25 @@ def resampled(
     seeds: np.ndarray,
     propose: Callable[[int, np.ndarray], Outlook],
 ) -> Outlook:
-    """The outlook of each row by the noise that was kept; rows that cannot be had get a reason in `given`.
+    """The outlook of each row by the noise that was kept; impossible rows get a reason in `given`.
 
     `propose(number, needed)` makes one candidate for every row of the block, so that all products keep their shape;
     what it makes of rows that are not `needed`, bool (rows,), is not looked at. A row without conditions takes
     candidate 0.
     """
     kept = propose(0, np.ones(len(seeds), bool))
-    asked = given.is_any
-    if not asked.any():
+    has_conditions = given.is_any
+    if not has_conditions.any():
         return kept
-    totals = np.where(asked, likelihoods(coder, given, deviations, kept), 1.0)
+    totals = np.where(has_conditions, likelihoods(coder, given, deviations, kept), 1.0)
     levels = uniforms(seeds, NUM_CANDIDATES, CHOICE_KEY)
     for number in range(1, NUM_CANDIDATES):
-        tried = propose(number, asked)
-        weights = np.where(asked, likelihoods(coder, given, deviations, tried), 0.0)
+        tried = propose(number, has_conditions)
+        weights = np.where(has_conditions, likelihoods(coder, given, deviations, tried), 0.0)
         totals += weights
         taken = levels[:, number] * totals < weights
         kept.shares[taken], kept.alphas[taken] = tried.shares[taken], tried.alphas[taken]
-    for row in np.flatnonzero(asked & (totals / NUM_CANDIDATES < LEAST_LIKELIHOOD)):
+    for row in np.flatnonzero(has_conditions & (totals / NUM_CANDIDATES < LEAST_LIKELIHOOD)):
         given.reasons[row] = given.reasons[row] or UNLIKELY
     return kept
 
@@ -77,14 +77,14 @@ def some_uniforms(seeds: np.ndarray, needed: np.ndarray, count: int, key: int) -
 
 def likelihoods(coder: TableCoder, given: Given, deviations: np.ndarray, outlook: Outlook) -> np.ndarray:
     """Of the given values, float64 (rows,), in units in which the narrowest mode of a number counts 1 at its middle."""
-    made = np.ones(len(given.codes))
+    products = np.ones(len(given.codes))
     first, number = 0, 0
     for place, segment in enumerate(coder.segments):
         shares = outlook.shares[:, first : first + segment.size].astype(np.float64)
         first += segment.size
         codes = given.codes[:, place]
         rows = np.flatnonzero(codes >= 0)
-        made[rows] *= shares[rows, codes[rows]]
+        products[rows] *= shares[rows, codes[rows]]
         if segment.is_category:
             continue
         modes = coder.shapes[coder.schema.columns[segment.column].name]
@@ -94,6 +94,6 @@ def likelihoods(coder: TableCoder, given: Given, deviations: np.ndarray, outlook
             places = (given.values[rows, number, None] - modes.table[1]) / (SPAN * modes.table[2])
             width = max(float(deviations[number]), LEAST_DEVIATION)
             near = np.exp(-0.5 * ((places - outlook.alphas[rows, number, None]) / width) ** 2)
-            made[rows] *= (shares[rows, : modes.size] * near * modes.table[2].min() / modes.table[2]).sum(1)
+            products[rows] *= (shares[rows, : modes.size] * near * modes.table[2].min() / modes.table[2]).sum(1)
         number += 1
-    return made
+    return products

@@ -6,7 +6,7 @@ from gristmill.generators.tabular.transforms import Segment
 
 
 class Conditions:
-    """Numbers the categories of all category segments from 0; without any there is one condition, which says nothing.
+    """Numbers the categories of all category segments from 0; without any there is a single, empty condition.
 
     Rows are presorted by every such segment, so a whole batch is drawn by a few array operations: 4 bytes a row and
     category column.
@@ -54,7 +54,7 @@ class Conditions:
         return np.searchsorted(edges, aims, side="right")
 
     def rarest(self, codes: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-        """The rarest of the codes that are given (not -1) in each row; else the row's `otherwise`. int64 (n,)."""
+        """The rarest of the codes (not -1) of each row; without codes, the row's `otherwise`. int64 (n,)."""
         if not self.num_columns:
             return otherwise
         chosen = codes[:, self.places].astype(np.int64)

@@ -1,4 +1,4 @@
-"""Gaussian copula for mixed tables: every column by its own distribution, all pairs by one correlation each.
+"""Gaussian copula for mixed tables: a distribution for every column, and a correlation for every pair.
 
 Each column is a normal score cut into intervals: a category owns the levels that its share spans, a number those of its
 tie, a missing value those at the bottom. Correlations of the scores are estimated from the mean score of each interval
@@ -29,15 +29,18 @@ LEAST_EIGENVALUE = 1e-3
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Nothing to set."""
+class CopulaSpec:
+    """Settings of `copula`: none."""
 
 
 class Copula(Family):
-    """A correlation matrix and one distribution a column."""
+    """A correlation matrix and a distribution for each column."""
 
     kind: ClassVar[str] = "copula"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = CopulaSpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("scipy",)
 
     def check(self) -> None:
         need_columns(self.schema, self.kind, "numeric", "integer", "category")
@@ -68,13 +71,13 @@ class Copula(Family):
             own = {k.removeprefix(f"{column.name}/"): v for k, v in arrays.items() if k.startswith(f"{column.name}/")}
             self._margins[column.name] = _Margin(column, own)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         num, width = len(seeds), len(self.schema.columns)
         draws = uniforms(seeds, width * (NUM_SWEEPS + 1), DRAW_KEY).reshape(num, NUM_SWEEPS + 1, width)
         low, high = np.zeros((num, width)), np.ones((num, width))
         reasons: list[str | None] = [None] * num
         patterns: dict[tuple[int, ...], list[int]] = {}
-        for row, conditions in enumerate(wanted):
+        for row, conditions in enumerate(requests):
             for place, column in enumerate(self.schema.columns):
                 if column.name in conditions:
                     found = self._margins[column.name].interval(conditions[column.name])
@@ -82,38 +85,38 @@ class Copula(Family):
                         reasons[row] = UNSEEN
                     else:
                         low[row, place], high[row, place] = found
-            given = [p for p, c in enumerate(self.schema.columns) if c.name in conditions]
-            patterns.setdefault(tuple(given), []).append(row)
-        made = np.zeros((num, width))
+            places = [p for p, c in enumerate(self.schema.columns) if c.name in conditions]
+            patterns.setdefault(tuple(places), []).append(row)
+        score_table = np.zeros((num, width))
         for pattern, rows in patterns.items():  # each over the whole block, so that sums keep their shape
-            made[rows] = self._conditional(list(pattern), low, high, draws)[rows]
-        levels = levels_of(made)
+            score_table[rows] = self._conditional(list(pattern), low, high, draws)[rows]
+        levels = levels_of(score_table)
         columns = {c.name: self._margins[c.name].values(levels[:, p]) for p, c in enumerate(self.schema.columns)}
-        return Drawn(put_given(self.schema, columns, wanted), reasons)
+        return Drawn(put_given(self.schema, columns, requests), reasons)
 
     def _conditional(self, given: list[int], low: np.ndarray, high: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """Scores, float64 (rows, columns), with those of `given` within their levels."""
         free = [p for p in range(low.shape[1]) if p not in given]
-        whole, made = self._correlation, np.zeros(low.shape)
+        whole, score_table = self._correlation, np.zeros(low.shape)
         if given:
-            own = np.linalg.inv(whole[np.ix_(given, given)])
-            made[:, given] = scores((low[:, given] + high[:, given]) / 2)
+            precision = np.linalg.inv(whole[np.ix_(given, given)])
+            score_table[:, given] = scores((low[:, given] + high[:, given]) / 2)
             for sweep in range(NUM_SWEEPS if len(given) > 1 else 1):
                 for at, place in enumerate(given):
-                    rest = made[:, given] @ own[at] - made[:, place] * own[at, at]
-                    deviation = own[at, at] ** -0.5
-                    mean = -rest / own[at, at]
+                    rest = score_table[:, given] @ precision[at] - score_table[:, place] * precision[at, at]
+                    deviation = precision[at, at] ** -0.5
+                    mean = -rest / precision[at, at]
                     bounds = [levels_of((scores(b[:, place]) - mean) / deviation) for b in (low, high)]
                     spot = bounds[0] + draws[:, sweep, place] * (bounds[1] - bounds[0])
                     drawn = mean + deviation * scores(spot)
-                    made[:, place] = np.clip(drawn, scores(low[:, place]), scores(high[:, place]))
+                    score_table[:, place] = np.clip(drawn, scores(low[:, place]), scores(high[:, place]))
         if free:
             across = whole[np.ix_(free, given)]
-            slope = across @ own if given else across
+            slope = across @ precision if given else across
             left = whole[np.ix_(free, free)] - slope @ across.T
             root = np.linalg.cholesky(left + 1e-9 * np.eye(len(free)))
-            made[:, free] = made[:, given] @ slope.T + scores(draws[:, NUM_SWEEPS, free]) @ root.T
-        return made
+            score_table[:, free] = score_table[:, given] @ slope.T + scores(draws[:, NUM_SWEEPS, free]) @ root.T
+        return score_table
 
 
 class _Margin:
@@ -164,7 +167,7 @@ class _Margin:
         return np.where(missing, 0.0, low), np.where(missing, self.missing, high)
 
     def interval(self, value: Any) -> tuple[float, float] | None:
-        """Levels of a value that is asked for; null for a category that no row had."""
+        """Levels of a requested value; null for a category that no row had."""
         if self.column.kind == "category" and not self.shares[self.column.categories.index(value)]:
             return None
         asked = pa.array([value], pa.string() if self.column.kind == "category" else pa.float64())

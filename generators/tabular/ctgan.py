@@ -1,7 +1,7 @@
 """CTGAN: a conditional Wasserstein GAN for tables (Xu et al. 2019), with conditions on any columns.
 
-A category condition goes into the conditional vector, the rarest of several; the others, and those on numbers, follow
-by importance resampling (candidates.py), which also checks that the generator has heeded the vector.
+A category condition goes into the conditional vector, the rarest of several. Importance resampling (candidates.py)
+meets the others, and those on numbers; it also checks that the generator follows the vector.
 """
 
 import copy
@@ -38,20 +38,20 @@ BATCH_KEY = 8  # of the fit's seed
 
 @dataclass(frozen=True)
 class CtganSpec:
-    """Sizes and rates as in the paper, whose 300 epochs take twice as long. An epoch is rows over batch_size steps."""
+    """Settings of `ctgan`. Sizes and rates are those of the paper."""
 
-    epochs: int = 150
-    batch_size: int = 500
-    pac: int = 10  # rows that the critic sees at a time
-    noise: int = 128
-    generator: tuple[int, ...] = (256, 256)
-    critic: tuple[int, ...] = (256, 256)
-    generator_rate: float = 2e-4
-    critic_rate: float = 2e-4
-    weight_decay: float = 1e-6  # of the generator
-    average: float = 0.999  # decay of the average of the generator's weights, which is what samples; 0: the last ones
-    max_categories: int = 256  # codes of a column; beyond, rare categories share some
-    bias: float = 1.0  # of sampling, MAD's lambda: share of the variance of vectors, and temperature of codes
+    epochs: int = 150  # passes over the rows (the paper: 300); an epoch is rows / batch_size steps
+    batch_size: int = 500  # rows in a step; a multiple of pac
+    pac: int = 10  # rows that the critic judges together
+    noise: int = 128  # length of the normal vector that a row is made from
+    generator: tuple[int, ...] = (256, 256)  # units of the generator's hidden layers
+    critic: tuple[int, ...] = (256, 256)  # units of the critic's hidden layers
+    generator_rate: float = 2e-4  # learning rate of the generator
+    critic_rate: float = 2e-4  # learning rate of the critic
+    weight_decay: float = 1e-6  # L2 penalty of the generator
+    average: float = 0.999  # decay of the average of the generator's weights, which samples; 0: the last weights
+    max_categories: int = 256  # codes of a column at most; beyond, rare categories share codes
+    bias: float = 1.0  # MAD's lambda: share of the vectors' variance that is sampled, and temperature of codes
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.pac, self.noise, *self.generator, *self.critic) < 1:
@@ -69,7 +69,10 @@ class Ctgan(Family):
     """A generator of rows given one category, against a critic of packed rows."""
 
     kind: ClassVar[str] = "ctgan"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = CtganSpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "sklearn", "scipy")
     spec: CtganSpec
 
     def check(self) -> None:
@@ -158,7 +161,7 @@ class Ctgan(Family):
     def _generator_step(self, fake: Any, logits: Any, conditions: Any, random: Any) -> tuple[Any, Any]:
         critic = self._critic.requires_grad_(False)
         num = len(fake) // self.spec.pac
-        scores, _ = critic(fake.reshape(num, -1), critic.told(conditions), critic.masks(num, random))
+        scores, _ = critic(fake.reshape(num, -1), critic.embed(conditions), critic.masks(num, random))
         score = -scores.mean()
         heeded = self._segments.log_softmax(logits).gather(1, self._stands[conditions][:, None])
         missed = -heeded.mean() if self._conditions.places else score.new_zeros(())
@@ -197,27 +200,27 @@ class Ctgan(Family):
             states.load_adam(self._critic_adam, "critic_adam", training.tensors)
         states.load_module(self._average, "average", trained.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
         from gristmill.generators.nets.segments import tensor
 
-        given = self._coder.given(wanted)
+        coded_conditions = self._coder.given(requests)
 
         @torch.no_grad()
         def propose(number: int, needed: np.ndarray) -> Outlook:
             latents = tensor(some_normals(seeds, needed, self.spec.noise, NOISE_KEY + number), self.device)
             latents = latents * self.spec.bias**0.5
             free = self._conditions.as_real(some_uniforms(seeds, needed, 2, CONDITION_KEY + number))
-            conditions = self._conditions.rarest(given.codes, free)
+            conditions = self._conditions.rarest(coded_conditions.codes, free)
             alphas, logits = self._average(latents, tensor(conditions, self.device))
             shares = self._segments.softmax(logits / max(self.spec.bias, LEAST_BIAS)).cpu().numpy()
             shares[:, self._unseen] = 0
             return Outlook(shares, alphas.cpu().numpy())
 
-        outlook = resampled(self._coder, given, np.zeros(len(self._coder.numeric)), seeds, propose)
+        outlook = resampled(self._coder, coded_conditions, np.zeros(len(self._coder.numeric)), seeds, propose)
         levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
         shares, draws = tensor(outlook.shares, self.device), tensor(levels[:, ::2], self.device)
         codes = self._segments.draw(shares, draws).cpu().numpy()
         columns = self._coder.decode(outlook.alphas, codes, levels[:, 1::2])
-        return Drawn(put_given(self.schema, columns, wanted), given.reasons)
+        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)

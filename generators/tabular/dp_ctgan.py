@@ -1,10 +1,9 @@
 """A conditional GAN on tables under DP-SGD: only the discriminator sees rows, and only through noisy clipped gradients.
 
-After CTGAN (Xu et al. 2019), with what a guarantee asks for: one row a discriminator input (pac = 1), uniform Poisson
-samples in place of training by sampling, a public schema with bins of noisy counts in place of fitted mixtures, no
-batch norm, weights clipped (Arjovsky et al. 2017) in place of a penalty on gradients at rows. The discriminator steps
-many times for each step of the generator (Bie et al. 2023). All that the generator learns it learns from the
-discriminator.
+After CTGAN (Xu et al. 2019), changed as a guarantee requires: a single row in a discriminator input (pac = 1), uniform
+Poisson samples in place of training by sampling, a public schema with bins of noisy counts in place of fitted mixtures,
+no batch norm, and clipped weights (Arjovsky et al. 2017) in place of a penalty on gradients at rows. The discriminator
+steps many times for each step of the generator (Bie et al. 2023). The generator learns from the discriminator alone.
 """
 
 from collections.abc import Mapping
@@ -19,16 +18,16 @@ FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
 
 
 @dataclass(frozen=True)
-class Spec(BinnedSpec):
-    """Steps are of the discriminator."""
+class DpCtganSpec(BinnedSpec):
+    """Settings of `dp_ctgan`."""
 
-    critic_steps: int = 5  # of the discriminator for one of the generator
-    critic_widths: tuple[int, ...] = (128, 128)
-    learning_rate: float = 5e-4
-    critic_learning_rate: float = 1e-3
-    weight_clip: float = 0.5  # bound of every weight of the discriminator
-    heat: float = 0.5  # of the softmax that carries the generator's gradient
-    marginal_weight: float = 1.0  # of the generator's distance from the noisy counts, nats a column
+    critic_steps: int = 5  # discriminator steps for each generator step; `steps` counts those of the discriminator
+    critic_widths: tuple[int, ...] = (128, 128)  # units of the discriminator's hidden layers
+    learning_rate: float = 5e-4  # learning rate of the generator
+    critic_learning_rate: float = 1e-3  # learning rate of the discriminator
+    weight_clip: float = 0.5  # largest absolute weight of the discriminator
+    heat: float = 0.5  # temperature of the softmax that carries the generator's gradient
+    marginal_weight: float = 1.0  # weight of the generator's distance from the noisy counts, in nats a column
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,7 +39,8 @@ class DpCtgan(BinnedSgd):
     """Generator and discriminator over one-hot bins."""
 
     kind: ClassVar[str] = "dp_ctgan"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = DpCtganSpec
     free_norm: ClassVar[float] = 1.0
 
     def make_nets(self, seed: int) -> None:
@@ -55,7 +55,7 @@ class DpCtgan(BinnedSgd):
         self.adams["critic"] = torch.optim.Adam(critic.parameters(), spec.critic_learning_rate, (0.5, 0.9))
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """The loss is the generator's: it is a function of the noisy discriminator, so it may be published."""
+        """Returns the generator's loss, a function of the noisy discriminator, which may be published."""
         losses = []
         for step in range(start, stop):
             self._criticise(step)
@@ -64,7 +64,7 @@ class DpCtgan(BinnedSgd):
         return {"generator": float(np.mean(losses))} if losses else {}
 
     def _criticise(self, step: int) -> None:
-        """Fakes are clipped as rows are, so that both sides weigh the same; they are public, so they add no cost."""
+        """A discriminator step. Fakes are clipped like rows, so both weigh the same; they cost nothing."""
         import torch
         from torch.nn.functional import softplus
 

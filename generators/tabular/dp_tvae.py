@@ -1,7 +1,7 @@
-"""A variational autoencoder on tables under DP-SGD: encoder and decoder are trained together by one loss a row.
+"""A variational autoencoder on tables under DP-SGD: encoder and decoder are trained together, by a loss for each row.
 
-After TVAE (Xu et al. 2019) over bins instead of fitted mixtures: each column a softmax, so the loss of a row is its
-negative log-likelihood plus the Kullback-Leibler divergence of its latent vector. Only the decoder is kept.
+After TVAE (Xu et al. 2019), over bins instead of fitted mixtures. Each column is a softmax, so the loss of a row is its
+negative log-likelihood plus the Kullback-Leibler divergence of its latent vector. The model keeps only the decoder.
 """
 
 from collections.abc import Mapping
@@ -17,20 +17,21 @@ LATENT = 3  # purpose of a step's random numbers
 
 
 @dataclass(frozen=True)
-class Spec(BinnedSpec):
-    """`num_noise` is the length of the latent vector, and `widths` are the encoder's too."""
+class DpTvaeSpec(BinnedSpec):
+    """Settings of `dp_tvae`."""
 
-    num_noise: int = 16
-    widths: tuple[int, ...] = (128,)
-    learning_rate: float = 2e-3
-    divergence_weight: float = 1.0
+    num_noise: int = 16  # length of the latent vector
+    widths: tuple[int, ...] = (128,)  # units of the hidden layers of encoder and decoder
+    learning_rate: float = 2e-3  # learning rate of Adam
+    divergence_weight: float = 1.0  # weight of the Kullback-Leibler divergence in the loss
 
 
 class DpTvae(BinnedSgd):
     """Encoder and decoder over one-hot bins."""
 
     kind: ClassVar[str] = "dp_tvae"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = DpTvaeSpec
 
     def make_nets(self, seed: int) -> None:
         import torch
@@ -44,7 +45,7 @@ class DpTvae(BinnedSgd):
         self.adams["both"] = torch.optim.Adam(self._both.parameters(), spec.learning_rate)
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """Tells the size of the noisy gradients: the loss itself is an exact function of rows, and not published."""
+        """Returns the 2-norm of the noisy gradients. The loss is an exact function of rows and is not published."""
         return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
 
     def _step(self, step: int) -> float:

@@ -1,4 +1,4 @@
-"""Each column on its own: the floor that every tabular model must rise above. Keeps marginals and nothing else."""
+"""Independent columns: the baseline of all tabular models. Keeps marginals and nothing else."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,16 @@ NUM_QUANTILES = 1001
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Nothing to set."""
+class IndependentSpec:
+    """Settings of `independent`: none."""
 
 
 class Independent(Family):
     """Categories by their shares, numbers by their quantiles, missing values by their share."""
 
     kind: ClassVar[str] = "independent"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = IndependentSpec
 
     def check(self) -> None:
         need_columns(self.schema, self.kind, "numeric", "integer", "category")
@@ -35,15 +36,15 @@ class Independent(Family):
         self._tables: dict[str, np.ndarray] = {}
         for column in self.schema.columns:
             values = table.column(column.name)
-            known = values.drop_null()
+            present = values.drop_null()
             self._tables[f"{column.name}/missing"] = np.array([values.null_count / len(values)])
             if column.kind == "category":
                 order = {c: i for i, c in enumerate(column.categories)}
-                counts = np.bincount([order[v] for v in known.to_pylist()], minlength=len(order))
+                counts = np.bincount([order[v] for v in present.to_pylist()], minlength=len(order))
                 self._tables[f"{column.name}/shares"] = counts / counts.sum()
             else:
                 levels = np.linspace(0, 1, NUM_QUANTILES)
-                self._tables[f"{column.name}/quantiles"] = np.quantile(known.to_numpy().astype(np.float64), levels)
+                self._tables[f"{column.name}/quantiles"] = np.quantile(present.to_numpy().astype(np.float64), levels)
 
     def trained(self) -> State:
         return State(dict(self._tables))
@@ -51,11 +52,11 @@ class Independent(Family):
     def restore(self, trained: State, training: State | None = None) -> None:
         self._tables = dict(trained.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         drawn = uniforms(seeds, 2 * len(self.schema.columns))
         columns = {}
         for at, column in enumerate(self.schema.columns):
-            given = [w.get(column.name) for w in wanted]
+            given = [w.get(column.name) for w in requests]
             columns[column.name] = self._column(column, drawn[:, 2 * at], drawn[:, 2 * at + 1], given)
         return Drawn(columns, [None] * len(seeds))
 

@@ -1,4 +1,4 @@
-"""The class of a row for models that are told it: as often as it is, or as likely as the row's known values make it."""
+"""The class of a row, for models conditioned on it: by its frequency, or by its likelihood given other values."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ NUM_BINS = 20  # of levels
 class Labels:
     """Counts of each class, and of each class together with every code and every twentieth of every number.
 
-    With values given but the class, it is drawn by naive Bayes: those values taken for independent within a class.
+    When values other than the class are given, naive Bayes draws the class: values are independent within a class.
     """
 
     def __init__(self, tables: Mapping[str, np.ndarray]) -> None:

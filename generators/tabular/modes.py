@@ -29,8 +29,7 @@ class Modes:
 
     @classmethod
     def of(cls, values: np.ndarray, random: np.random.Generator) -> "Modes":
-        """From float64 values without NaN, at least one. Runs on one thread: sums come out otherwise with another
-        number."""
+        """From float64 values without NaN, at least one. Runs on one thread: rounding depends on threads."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import BayesianGaussianMixture
         from threadpoolctl import threadpool_limits

@@ -25,13 +25,14 @@ Pair = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Spec:
-    """Shares of the budget are shares of precision (zCDP); what the two leave goes to the joint tables."""
+class MstSpec:
+    """Settings of `mst`."""
 
-    max_bins: int = 32  # of a number
-    target: str | None = None  # a column whose pairs matter more, as when the others are to predict it
-    target_weight: float = 3.0  # how much more
-    share_counts: float = 0.2
+    max_bins: int = 32  # bins of a numeric column at most
+    target: str | None = None  # column that the others are to predict; its pairs weigh more (a public choice)
+    target_weight: float = 3.0  # factor by which the target's pairs weigh more
+    share_counts: float = 0.2  # share of the budget (in precision, zCDP) for the counts of columns
+    # share of the budget (in precision, zCDP) for choosing pairs; the rest goes to their joint tables
     share_scores: float = 0.1
 
     def __post_init__(self) -> None:
@@ -45,7 +46,8 @@ class Mst(Family):
     """A tree of two-column tables over cells of the public schema."""
 
     kind: ClassVar[str] = "mst"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = MstSpec
     is_private: ClassVar[bool] = True
 
     def check(self) -> None:
@@ -144,12 +146,12 @@ class Mst(Family):
             seen.add(child)
             self._ways.append((parent, child, table / table.sum(axis=1, keepdims=True)))
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         columns, sizes = self.schema.columns, self._bins.sizes
         drawn = uniforms(seeds, 3 * len(columns))
         # likelihood[c][row, bin] of all that is given at or below column c, seen from c
         likelihood = [np.ones((len(seeds), s)) for s in sizes]
-        for row, values in enumerate(wanted):
+        for row, values in enumerate(requests):
             for at, column in enumerate(columns):
                 if column.name in values:
                     likelihood[at][row] = np.eye(sizes[at])[self._bins.bin(at, values[column.name])]
@@ -163,7 +165,7 @@ class Mst(Family):
         arrays = {}
         for at, column in enumerate(columns):
             levels = drawn[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
-            arrays[column.name] = self._bins.decode(at, bins[:, at], levels, [w.get(column.name) for w in wanted])
+            arrays[column.name] = self._bins.decode(at, bins[:, at], levels, [w.get(column.name) for w in requests])
         return Drawn(arrays, [None] * len(seeds))
 
 

@@ -26,23 +26,23 @@ WHAT = "noisy count of votes on one generated row"
 
 
 @dataclass(frozen=True)
-class Spec(BinnedSpec):
-    """A step trains the teachers, asks for votes, and trains student and generator; `batch` is of the last two."""
+class PateGanSpec(BinnedSpec):
+    """Settings of `pate_gan`. `batch` is that of student and generator."""
 
-    steps: int = 1000
-    teachers: int | None = None  # default: one for 32 rows
-    teacher_width: int = 8
-    teacher_batch: int = 16  # rows of its own, and generated ones, that each teacher sees in a step
-    votes: int = 16  # generated rows of a step that teachers vote on
+    steps: int = 1000  # training steps; each trains teachers, collects votes, and trains student and generator
+    teachers: int | None = None  # number of teachers; default: one for 32 rows
+    teacher_width: int = 8  # units of a teacher's hidden layer
+    teacher_batch: int = 16  # rows of its own, and as many generated rows, that each teacher sees in a step
+    votes: int = 16  # generated rows that teachers vote on in a step
     memory: int = 16_000  # newest votes that the student learns from
-    student_steps: int = 1
-    student_widths: tuple[int, ...] = (64,)
-    learning_rate: float = 5e-4
-    teacher_learning_rate: float = 2e-3
-    student_learning_rate: float = 1e-3
-    student_decay: float = 0.1
-    heat: float = 0.5  # of the softmax that carries the generator's gradient
-    marginal_weight: float = 4.0  # of the generator's distance from the noisy counts, nats a column
+    student_steps: int = 1  # student steps in each training step
+    student_widths: tuple[int, ...] = (64,)  # units of the student's hidden layers
+    learning_rate: float = 5e-4  # learning rate of the generator
+    teacher_learning_rate: float = 2e-3  # learning rate of the teachers
+    student_learning_rate: float = 1e-3  # learning rate of the student
+    student_decay: float = 0.1  # weight decay of the student
+    heat: float = 0.5  # temperature of the softmax that carries the generator's gradient
+    marginal_weight: float = 4.0  # weight of the generator's distance from the noisy counts, in nats a column
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -55,7 +55,8 @@ class PateGan(BinnedNet):
     """Teachers, student and generator over one-hot bins."""
 
     kind: ClassVar[str] = "pate_gan"
-    Spec: ClassVar[type] = Spec
+    revision: ClassVar[int] = 1
+    Spec: ClassVar[type] = PateGanSpec
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         spec = self.spec
@@ -105,7 +106,7 @@ class PateGan(BinnedNet):
             self._asked, self._shares = training.tensors["votes/asked"], training.tensors["votes/shares"]
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """The losses are of student and generator: functions of noisy votes, so they may be published."""
+        """Returns the losses of student and generator: functions of noisy votes, which may be published."""
         student, generator = [], []
         for step in range(start, stop):
             if self.account:
@@ -138,7 +139,7 @@ class PateGan(BinnedNet):
         self.adams["teachers"].step()
 
     def _vote(self, step: int) -> None:
-        """Ask for noisy counts on fresh generated rows; keep the rows, as bins, and the shares of teachers."""
+        """Collect noisy votes on new generated rows; keep the rows, as bins, and the shares of teachers."""
         import torch
 
         from gristmill.generators.nets.binned import blocks
@@ -188,8 +189,8 @@ class PateGan(BinnedNet):
 
 
 def parts(seed: int, num_rows: int, num_teachers: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of each teacher, int64 (teachers, most), padded with row 0; how many they are). Each row is given to one
-    teacher by a draw of its own: whether another row is there changes nothing for it."""
+    """(rows of each teacher, int64 (teachers, most), padded with row 0; how many they are). Each row gets its
+    teacher by a draw of its own, which does not depend on other rows."""
     owner = stream(seed, 0, PARTS).integers(num_teachers, size=num_rows)
     sizes = np.bincount(owner, minlength=num_teachers)
     rows = np.zeros((num_teachers, max(1, int(sizes.max()))), np.int64)

@@ -1,8 +1,8 @@
 """Tables as small integers, under a guarantee: cells from the public schema, bins from noisy counts of the cells.
 
-A cell is a category, an integer, or a slice of a number's declared range: no row decides where it lies. How many rows
-lie in each cell is learnt once, with noise and charged; cells are then merged into bins that stand out of that noise,
-as in McKenna et al. 2021. All later learning is over bins.
+A cell is a category, an integer, or a slice of a number's declared range; it depends on no row. The counts of rows in
+the cells are measured once, with noise, and charged. Cells are then merged into bins that stand out of that noise, as
+in McKenna et al. 2021. All later learning is over bins.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ STANDS_OUT = 3.0  # standard deviations of the noise
 
 
 class Grid:
-    """The public cells of each column. A nullable column has one more, the last, for what is missing."""
+    """The public cells of each column. The last cell of a nullable column is for missing values."""
 
     def __init__(self, schema: TableSchema) -> None:
         self.schema = schema
@@ -64,14 +64,14 @@ class Grid:
         return cells
 
     def cell(self, at: int, value: Any) -> int:
-        """The cell of one value, as `sample` is given it."""
+        """The cell of a value, as `sample` gets it."""
         column = self.columns[at]
         if column.is_number:
             return int(self._number_cells(column, np.array([float(value)]))[0])
         return column.categories.index(str(value))
 
     def _number_cells(self, column: Column, values: np.ndarray) -> np.ndarray:
-        """The bounds have cells of their own: zeros and cut-off values pile up there."""
+        """Cells of numbers. Each bound has its own cell, because zeros and censored values accumulate there."""
         low, high = _bounds(column)
         size = self._num_known(column)
         if size == 1:
@@ -110,7 +110,7 @@ class Grid:
 
 
 class Bins:
-    """Cells of each column merged by their noisy counts; `counts` decides all, and is all that need be kept."""
+    """Cells of each column merged by their noisy counts. `counts` decides everything and is all that a model keeps."""
 
     def __init__(self, grid: Grid, counts: list[np.ndarray], noise: float, max_bins: int) -> None:
         self.grid, self.counts, self.noise = grid, counts, noise
@@ -130,21 +130,21 @@ class Bins:
             if (~stands_out).sum() < 2:
                 return np.arange(size, dtype=np.int32)
             return np.where(stands_out, np.cumsum(stands_out) - 1, stands_out.sum()).astype(np.int32)
-        known = np.maximum(counts[: size - column.nullable], 0.0)
-        if len(known) <= max_bins and (self.noise == 0 or (known >= STANDS_OUT * self.noise).all()):
+        present = np.maximum(counts[: size - column.nullable], 0.0)
+        if len(present) <= max_bins and (self.noise == 0 or (present >= STANDS_OUT * self.noise).all()):
             return np.arange(size, dtype=np.int32)
-        is_atom = known >= max(known.sum() / max_bins, STANDS_OUT * self.noise)
-        wanted = known[~is_atom].sum() / max(1, max_bins - is_atom.sum())
+        is_atom = present >= max(present.sum() / max_bins, STANDS_OUT * self.noise)
+        wanted = present[~is_atom].sum() / max(1, max_bins - is_atom.sum())
         bins, mass, length = np.zeros(size, np.int32), 0.0, 0
-        for cell in range(1, len(known)):
-            mass, length = mass + known[cell - 1], length + 1
+        for cell in range(1, len(present)):
+            mass, length = mass + present[cell - 1], length + 1
             is_full = mass >= max(wanted, STANDS_OUT * self.noise * np.sqrt(length))
             cut = is_atom[cell] or is_atom[cell - 1] or is_full
             bins[cell] = bins[cell - 1] + cut
             if cut:
                 mass, length = 0.0, 0
         if column.nullable:
-            bins[-1] = bins[len(known) - 1] + 1
+            bins[-1] = bins[len(present) - 1] + 1
         return bins
 
     def encode(self, cells: np.ndarray) -> np.ndarray:
@@ -173,7 +173,7 @@ class Bins:
 def noisy_counts(
     grid: Grid, cells: np.ndarray, noise: float, account: Account | None, random: np.random.Generator
 ) -> list[np.ndarray]:
-    """Rows in each cell of each column, with Gaussian noise of that standard deviation, charged before it is drawn."""
+    """Rows in each cell of each column, with Gaussian noise of that standard deviation; charged before the draw."""
     if account:
         account.charge(Event("counts of one column", noise, 1.0, len(grid.sizes)))
     exact = [np.bincount(cells[:, at], minlength=size).astype(np.float64) for at, size in enumerate(grid.sizes)]

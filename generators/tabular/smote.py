@@ -3,7 +3,7 @@
 Numbers lie on the line between the two (Chawla et al. 2002, section 4.2); categories are those of either, the nearer
 one likelier; neighbours are found as in SMOTE-NC (section 6.1): a category that differs counts as the median of the
 deviations of the numbers. Every class is sampled as often as it occurs, so this is no rebalancing but a baseline of
-utility, and a warning of privacy: the model's folder holds the training rows, and a new row is near to two of them.
+utility and a warning about privacy: the model's folder holds the training rows, and a new row is close to two of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,11 +28,11 @@ NO_ROW = "no_such_row"
 
 @dataclass(frozen=True)
 class SmoteSpec:
-    """`target` is the category column whose classes are kept apart; without it all rows are one class."""
+    """Settings of `smote`."""
 
-    target: str | None = None
-    neighbours: int = 5
-    max_candidates: int = 50_000  # rows of a class among which neighbours are sought, drawn by the seed
+    target: str | None = None  # category column whose classes are kept apart; default: all rows form a single class
+    neighbours: int = 5  # nearest rows of the same class that a row may be combined with
+    max_candidates: int = 50_000  # rows of a class searched for neighbours at most, drawn by the seed
 
     def __post_init__(self) -> None:
         if self.neighbours < 1 or self.max_candidates < 2:
@@ -40,9 +40,10 @@ class SmoteSpec:
 
 
 class Smote(Family):
-    """Keeps the rows and the neighbours of each; sampling is a table look-up."""
+    """Keeps the rows and their neighbours; sampling is a table look-up."""
 
     kind: ClassVar[str] = "smote"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = SmoteSpec
     holds_rows: ClassVar[bool] = True
     spec: SmoteSpec
@@ -89,7 +90,7 @@ class Smote(Family):
         # In units of their deviations the median of all deviations is 1.
         costs = np.ones(codes.shape[1], np.float32)
         count = min(self.spec.neighbours, len(codes) - 1)
-        found = np.full((len(codes), count), -1, np.int32)
+        neighbours = np.full((len(codes), count), -1, np.int32)
         for number in np.unique(classes):
             rows = np.flatnonzero(classes == number)
             pool = rows if len(rows) > 1 else np.arange(len(classes))
@@ -101,8 +102,8 @@ class Smote(Family):
             own[pool[at] == rows] = at[pool[at] == rows]
             distances, places = np.empty((len(rows), count)), np.empty((len(rows), count), np.int64)
             nearest_rows(scaled[rows], codes[rows], scaled[pool], codes[pool], costs, own, distances, places)
-            found[rows] = np.where(places >= 0, pool[places], -1)
-        return found
+            neighbours[rows] = np.where(places >= 0, pool[places], -1)
+        return neighbours
 
     @cached_property
     def _texts(self) -> list[pa.Array]:
@@ -118,12 +119,12 @@ class Smote(Family):
         self._numbers = np.where(arrays["missing"] == 1, np.nan, arrays["numbers"])
         self._codes, self._neighbours = arrays["codes"], arrays["neighbours"]
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         num_numbers, num_codes = self._numbers.shape[1], self._codes.shape[1]
         levels = uniforms(seeds, 3 + num_numbers + num_codes, DRAW_KEY)
         bases, others, reasons = np.zeros(len(seeds), np.int64), np.zeros(len(seeds), np.int64), [None] * len(seeds)
         matching: dict[tuple[tuple[str, Any], ...], tuple[np.ndarray | None, str | None]] = {}
-        for row, conditions in enumerate(wanted):
+        for row, conditions in enumerate(requests):
             key = tuple(sorted(conditions.items()))
             if key not in matching:
                 matching[key] = self._matching(conditions)
@@ -145,7 +146,7 @@ class Smote(Family):
             values, found = self._texts[place], codes[:, place]
             columns[column.name] = values.take(pa.array(found, mask=found == len(values)))
         ordered = {name: columns[name] for name in self.schema.names}
-        return Drawn(put_given(self.schema, ordered, wanted), list(reasons))
+        return Drawn(put_given(self.schema, ordered, requests), list(reasons))
 
     def _pair(self, rows: np.ndarray | None, first: float, second: float) -> tuple[int, int]:
         """A base row, of `rows` or of all, and one of its neighbours, of `rows` if any is among them."""
@@ -158,7 +159,7 @@ class Smote(Family):
         return base, int(near[int(second * len(near))])
 
     def _matching(self, conditions: Mapping[str, Any]) -> tuple[np.ndarray | None, str | None]:
-        """The rows with these categories, and of them those nearest to the numbers; null: all. Or why there is none."""
+        """The rows with these categories, of them those nearest to the numbers (null: all); or a reason for none."""
         if not conditions:
             return None, None
         fits = np.ones(len(self._codes), bool)

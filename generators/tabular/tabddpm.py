@@ -26,17 +26,17 @@ BATCH_KEY = 9  # of the fit's seed
 
 @dataclass(frozen=True)
 class TabDdpmSpec:
-    """A small network by default, which two CPU cores train in minutes; the paper's have up to 4 x 1,024."""
+    """Settings of `tabddpm`. Two CPU cores train the default network in minutes; the paper has up to 4 x 1,024."""
 
-    target: str | None = None  # the category column that the network is told; default: none
-    steps: int = 8000
-    batch_size: int = 1024
+    target: str | None = None  # category column that conditions the network; default: none
+    steps: int = 8000  # training steps
+    batch_size: int = 1024  # rows in a step
     times: int = 100  # steps of the diffusion
-    hidden: tuple[int, ...] = (256, 256, 256)
-    learning_rate: float = 2e-3  # falls to 0 in a straight line
-    max_grad_norm: float = 1.0
-    average: float = 0.999  # decay of the average of weights, which is what samples; 0: the last ones
-    max_categories: int = 256  # codes of a column; beyond, rare categories share some
+    hidden: tuple[int, ...] = (256, 256, 256)  # units of the hidden layers
+    learning_rate: float = 2e-3  # learning rate at the start; falls to 0 linearly
+    max_grad_norm: float = 1.0  # largest 2-norm of a step's gradient
+    average: float = 0.999  # decay of the average of weights, which samples; 0: the last weights
+    max_categories: int = 256  # codes of a column at most; beyond, rare categories share codes
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch_size, *self.hidden) < 1 or self.times < 2 or not self.hidden:
@@ -51,7 +51,10 @@ class TabDdpm(Family):
     """Denoises rows from noise."""
 
     kind: ClassVar[str] = "tabddpm"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = TabDdpmSpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "scipy")
     spec: TabDdpmSpec
 
     def check(self) -> None:
@@ -161,17 +164,17 @@ class TabDdpm(Family):
             states.load_adam(self._adam, "adam", training.tensors)
         states.load_module(self._average, "average", trained.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
 
         from gristmill.generators.nets.segments import tensor
 
-        given = self._coder.given(wanted)
+        coded_conditions = self._coder.given(requests)
         num, num_numbers = len(seeds), len(self._coder.numeric)
         draws = uniforms(seeds, len(self._coder.segments) + num_numbers + 1, DRAW_KEY)
         shares, spots, choice = np.split(draws, [len(self._coder.segments), draws.shape[1] - 1], 1)
-        known = self._known_levels(given.values, spots)
-        labels = self._labels.draw(given, known, self._target, choice[:, 0])
-        fixed = given.codes[:, self._others].astype(np.int64)
+        known = self._known_levels(coded_conditions.values, spots)
+        labels = self._labels.draw(coded_conditions, known, self._target, choice[:, 0])
+        fixed = coded_conditions.codes[:, self._others].astype(np.int64)
         places = scores(np.nan_to_num(known, nan=0.5)).astype(np.float32)
         parts = [tensor(part, self.device) for part in (places, fixed, ~np.isnan(known), fixed >= 0)]
         walk = Walk(self._schedule, self._segments, self._average, tensor(labels, self.device), Known(*parts), seeds)
@@ -181,7 +184,7 @@ class TabDdpm(Family):
         if self._target is not None:
             codes[:, self._target] = labels
         columns = self._coder.decode(levels_of(numbers), codes, shares)
-        return Drawn(put_given(self.schema, columns, wanted), given.reasons)
+        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)
 
     def _known_levels(self, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
         """Levels of the given values, NaN where none is given; `spots`, in [0, 1), choose within ties."""

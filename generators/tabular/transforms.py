@@ -158,14 +158,14 @@ class TableCoder:
             made[column.name] = number_array(column, values, missing)
         return made
 
-    def given(self, wanted: Sequence[Mapping[str, Any]]) -> Given:
+    def given(self, requests: Sequence[Mapping[str, Any]]) -> Given:
         """The conditions as codes and values. The mode of a number stays free, its absence is ruled out."""
-        codes = np.full((len(wanted), len(self.segments)), -1, np.int32)
-        values = np.full((len(wanted), len(self.numeric)), np.nan)
-        reasons: list[str | None] = [None] * len(wanted)
+        codes = np.full((len(requests), len(self.segments)), -1, np.int32)
+        values = np.full((len(requests), len(self.numeric)), np.nan)
+        reasons: list[str | None] = [None] * len(requests)
         number_of = {c.name: i for i, c in enumerate(self.numeric)}
         segment_of = {self.schema.columns[s.column].name: i for i, s in enumerate(self.segments)}
-        for row, conditions in enumerate(wanted):
+        for row, conditions in enumerate(requests):
             for name, value in conditions.items():
                 if name in number_of:
                     values[row, number_of[name]] = value
@@ -206,12 +206,12 @@ def number_array(column: Column, values: np.ndarray, missing: np.ndarray) -> pa.
 
 
 def put_given(
-    schema: TableSchema, columns: dict[str, pa.Array], wanted: Sequence[Mapping[str, Any]]
+    schema: TableSchema, columns: dict[str, pa.Array], requests: Sequence[Mapping[str, Any]]
 ) -> dict[str, pa.Array]:
     """`columns` with the very values that were asked for."""
-    for name in {n for w in wanted for n in w}:
+    for name in {n for w in requests for n in w}:
         column, made = schema.column(name), columns[name].to_pylist()
-        values = [w.get(name, m) for w, m in zip(wanted, made)]
+        values = [w.get(name, m) for w, m in zip(requests, made)]
         if column.kind == "integer":
             values = [None if v is None else int(v) for v in values]
         columns[name] = pa.array(values, column.field.type)

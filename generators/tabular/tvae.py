@@ -29,17 +29,17 @@ ORDER_KEY = 7  # of the fit's seed
 
 @dataclass(frozen=True)
 class TvaeSpec:
-    """Sizes as in the paper; `epochs` go over all rows (the paper: 300)."""
+    """Settings of `tvae`. Sizes are those of the paper."""
 
-    epochs: int = 100
-    batch_size: int = 500
-    latent: int = 128
-    hidden: tuple[int, ...] = (128, 128)
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-5
-    reconstruction_weight: float = 2.0  # against the divergence
-    max_categories: int = 256  # codes of a column; beyond, rare categories share some
-    bias: float = 1.0  # of sampling, MAD's lambda: share of the variance of vectors, and temperature of codes
+    epochs: int = 100  # passes over the rows (the paper: 300)
+    batch_size: int = 500  # rows in a step
+    latent: int = 128  # length of the latent vector
+    hidden: tuple[int, ...] = (128, 128)  # units of the encoder's hidden layers; the decoder has them in reverse
+    learning_rate: float = 1e-3  # learning rate of Adam
+    weight_decay: float = 1e-5  # L2 penalty of both networks
+    reconstruction_weight: float = 2.0  # weight of the reconstruction against the divergence
+    max_categories: int = 256  # codes of a column at most; beyond, rare categories share codes
+    bias: float = 1.0  # MAD's lambda: share of the vectors' variance that is sampled, and temperature of codes
 
     def __post_init__(self) -> None:
         if min(self.epochs, self.batch_size, self.latent, *self.hidden, 1) < 1 or self.max_categories < 4:
@@ -53,7 +53,10 @@ class Tvae(Family):
     """Encodes rows by mode-specific normalisation, and decodes noise to rows."""
 
     kind: ClassVar[str] = "tvae"
+    revision: ClassVar[int] = 1
     Spec: ClassVar[type] = TvaeSpec
+    extra: ClassVar[str] = "tables"
+    packages: ClassVar[tuple[str, ...]] = ("torch", "sklearn", "scipy")
     spec: TvaeSpec
 
     def check(self) -> None:
@@ -119,13 +122,13 @@ class Tvae(Family):
             random = states.step_random(self._seed, step, self.device)
             drawn = torch.randn(mean.shape, generator=random, device=self.device)
             latents = mean + drawn * (log_variance / 2).exp()
-            lost = reconstruction(self._decoder, self._segments, latents, numbers, known, codes)
+            error = reconstruction(self._decoder, self._segments, latents, numbers, known, codes)
             far = divergence(mean, log_variance)
             self._adam.zero_grad()
-            (self.spec.reconstruction_weight * lost + far).backward()
+            (self.spec.reconstruction_weight * error + far).backward()
             self._adam.step()
             self._decoder.bound()
-            sums += torch.stack([lost.detach(), far.detach()]).cpu()
+            sums += torch.stack([error.detach(), far.detach()]).cpu()
         means = (sums / (stop - start)).tolist()
         return {"reconstruction": means[0], "divergence": means[1]}
 
@@ -159,12 +162,12 @@ class Tvae(Family):
             states.load_module(self._encoder, "encoder", training.tensors)
             states.load_adam(self._adam, "adam", training.tensors)
 
-    def sample(self, wanted: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
         import torch
 
         from gristmill.generators.nets.segments import tensor
 
-        given = self._coder.given(wanted)
+        coded_conditions = self._coder.given(requests)
         deviations = self._decoder.deviation.detach().cpu().numpy() * self.spec.bias**0.5
 
         @torch.no_grad()
@@ -176,11 +179,11 @@ class Tvae(Family):
             shares[:, self._unseen] = 0
             return Outlook(shares, alphas.cpu().numpy())
 
-        outlook = resampled(self._coder, given, deviations, seeds, propose)
+        outlook = resampled(self._coder, coded_conditions, deviations, seeds, propose)
         levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
         shares, draws = tensor(outlook.shares, self.device), tensor(levels[:, ::2], self.device)
         codes = self._segments.draw(shares, draws).cpu().numpy()
         near = normals(seeds, outlook.alphas.shape[1], SPREAD_KEY) * deviations
         alphas = np.clip(outlook.alphas + near, -1, 1)
         columns = self._coder.decode(alphas, codes, levels[:, 1::2])
-        return Drawn(put_given(self.schema, columns, wanted), given.reasons)
+        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)

@@ -1,7 +1,7 @@
 """Labels with a rationale, by k votes: annotation under a JSON schema with the agreement of the votes.
 
-Each vote is a call with a seed of its own; the label that most of them give is the row's (self-consistency: Wang et al.
-2022, arXiv 2203.11171), and the share of them that gave it says how far it can be relied on.
+Each vote is a call with its own seed. The most frequent label is the row's (self-consistency: Wang et al. 2022, arXiv
+2203.11171), and its share of the votes measures its reliability.
 """
 
 import json
@@ -30,27 +30,23 @@ Answer with JSON: first "rationale", one sentence that says why, then "label".""
 
 @dataclass(frozen=True)
 class AnnotateSpec(StepsSpec):
-    """One kind of call, `vote`, made `votes` times at once; its template may hold {document}, {labels} (a list of them;
-    with schema, the schema) and columns of the source. Sample with a temperature above 0, or all votes say the same.
+    """Settings of `annotate`, whose only call `vote` is made `votes` times at once.
 
-    labels: what is chosen from; the answer is then {"rationale": text, "label": one of them}. Or schema: a JSON Schema
-    of an object with a required property `label` (of any type: an enum, a number, a list of labels); a property
-    `rationale` is kept where there is one. Answers that break the schema are no vote.
-    document: the source column. max_words: longer documents are cut there. votes: k; an odd number has fewer ties.
-    min_agreement: a row whose label has a smaller share of the k votes is refused as "agreement". rationale_chars: no
-    longer one is asked for (with labels), so that the JSON ends.
+    Its template may hold {document}, {labels} (a list, or the schema) and columns of the source. Sample with a
+    temperature above 0, or all votes are the same. Answers that break the schema are no vote.
     """
 
     TEMPLATES = {"vote": VOTE}
     HOLES = {"vote": ("document",)}
 
-    labels: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # labels to choose from; the answer is {"rationale": text, "label": one of them}
+    # JSON Schema of an object with a required property `label`, in place of labels; `rationale` is kept
     schema: dict[str, Any] | None = None
-    document: str = "text"
-    max_words: int = 300
-    votes: int = 3
-    min_agreement: float = 0.0
-    rationale_chars: int = 200
+    document: str = "text"  # source column of the text to label
+    max_words: int = 300  # words after which documents are cut
+    votes: int = 3  # calls for each row (k); an odd number has fewer ties
+    min_agreement: float = 0.0  # share of the k votes below which a row is refused as "agreement"
+    rationale_chars: int = 200  # characters of a rationale at most (with labels), so that the JSON ends
 
     def __post_init__(self) -> None:
         import jsonschema
@@ -90,8 +86,9 @@ class Annotate(Steps):
     """
 
     kind = "annotate"
+    revision = 1
     Spec = AnnotateSpec
-    own: ClassVar[frozenset[str]] = frozenset({"document", "labels"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"document", "labels"})
     spec: AnnotateSpec
 
     def __init__(self, spec: AnnotateSpec) -> None:

@@ -1,4 +1,4 @@
-"""What the methods share after a call: whole texts without labels, JSON; what cannot be used refuses the ask."""
+"""Reading replies: whole texts without labels, and JSON. An unusable reply refuses the ask."""
 
 import json
 import re
@@ -11,9 +11,9 @@ QUOTES = {'"': '"', "“": "”", "«": "»"}
 
 
 def said(reply: Reply) -> str:
-    """The text of a method's only reply, without the white space around it. Raises AskRefused("empty_answer").
+    """The stripped text of a method's only reply. Raises AskRefused("empty_answer").
 
-    Whether it was cut off is in the row's `finish`, for the finish stage to judge.
+    The row's `finish` records whether it was cut off; the finish stage decides about it.
     """
     text = reply.text.strip()
     if not text:
@@ -22,7 +22,7 @@ def said(reply: Reply) -> str:
 
 
 def whole(reply: Reply, what: str) -> str:
-    """The stripped text of a reply that the rest builds upon. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
+    """The stripped text of a reply that later calls use. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
     if reply.finish == "length":
         raise AskRefused(f"cut_{what}")
     if not (text := reply.text.strip()):

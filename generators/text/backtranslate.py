@@ -1,7 +1,7 @@
 """Instruction backtranslation (Li et al. 2023, arXiv 2308.06259): from a document to the instruction that it answers.
 
-The answer is what somebody has really written; the model makes up the question only (self-augmentation, section 2.2)
-and then, as a curator, scores the pair from 1 to 5 (self-curation, section 2.3).
+The answer is a real document. The model writes only the question (self-augmentation, section 2.2) and then scores the
+pair from 1 to 5 (self-curation, section 2.3).
 """
 
 from dataclasses import dataclass
@@ -40,22 +40,20 @@ LOW, HIGH = 1, 5
 
 @dataclass(frozen=True)
 class BacktranslateSpec(StepsSpec):
-    """Calls, and what their templates may hold: `instruction` ({document}) and, where it is curated, `score`
-    ({instruction}, {document}; the answer is JSON, {"score": 1 to 5}); and columns of the source.
+    """Settings of `backtranslate`. Calls: `instruction` ({document}); with curate, `score` ({instruction}, {document}).
 
-    document: the source column. max_words: longer documents are cut there. min_words: an instruction with fewer is
-    refused as "short". curate: score the pair by the second call, into the column `score`; an answer that is no score
-    is refused as "unreadable_score" or "cut_score". min_score: pairs below it are refused as "score"; the paper keeps
-    4 and more, later only 5. None: all are kept with their scores.
+    Templates may also hold columns of the source. `score` is answered in JSON, {"score": 1 to 5}; an answer that is no
+    score is refused as "unreadable_score" or "cut_score".
     """
 
     TEMPLATES = {"instruction": INSTRUCTION, "score": SCORE}
     HOLES = {"instruction": ("document",), "score": ("instruction", "document")}
 
-    document: str = "text"
-    max_words: int = 300
-    min_words: int = 3
-    curate: bool = True
+    document: str = "text"  # source column of the document that becomes the answer
+    max_words: int = 300  # words after which documents are cut
+    min_words: int = 3  # words of an instruction below which it is refused as "short"
+    curate: bool = True  # rate the pair by a second call, into the column `score` (1 to 5)
+    # score below which a pair is refused as "score" (the paper: 4, later 5); default: none
     min_score: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,8 +75,9 @@ class Backtranslate(Steps):
     """`instruction` is the model's, `output` the document (as far as the model saw it), `text` both."""
 
     kind = "backtranslate"
+    revision = 1
     Spec = BacktranslateSpec
-    own: ClassVar[frozenset[str]] = frozenset({"document", "instruction"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"document", "instruction"})
     spec: BacktranslateSpec
 
     def __init__(self, spec: BacktranslateSpec) -> None:

@@ -1,8 +1,8 @@
 """Programs with tests: a problem after a seed, its solution, and asserts that the stage `execute` runs.
 
 After OSS-Instruct (Wei et al. 2023, arXiv 2312.02120), where a snippet of real code inspires each problem, and the
-exercises of Phi (Gunasekar et al. 2023, arXiv 2306.11644). Where the source has problems or tests of its own, as
-HumanEval has, only the rest is made.
+exercises of Phi (Gunasekar et al. 2023, arXiv 2306.11644). If the source has problems or tests, as HumanEval has, the
+model writes only the rest.
 """
 
 from dataclasses import dataclass
@@ -52,30 +52,30 @@ function, and "tests" a few lines, each an assert that calls it."""
 
 @dataclass(frozen=True)
 class CodeSpec(StepsSpec):
-    """Calls, and what their templates may hold: `problem` ({seed}), `solution` ({problem}), `tests` ({problem},
-    {code}); or `all` ({seed}). Columns of the source may stand in each.
+    """Settings of `code`.
 
-    seed: the source column with the snippet or topic that inspires a problem. given_problem: a template of source
-    columns, such as "{prompt}"; the problem is not made then. given_tests: the same for the tests, such as
-    "{test}\\ncheck({entry_point})". prelude: a template that is put before the program, for what it leans on.
-    structured: all three in one call, as JSON.
+    Calls: `problem` ({seed}), `solution` ({problem}), `tests` ({problem}, {code}); or `all` ({seed}). Templates may
+    also hold columns of the source.
     """
 
     TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION, "tests": TESTS, "all": ALL}
     HOLES = {"problem": ("seed",), "solution": ("problem",), "tests": ("code",), "all": ("seed",)}
 
-    seed: str = "text"
+    seed: str = "text"  # source column with the snippet or topic that inspires a problem
+    # template of source columns that is the problem, e.g. "{prompt}"; default: the model writes it
     given_problem: str = ""
-    given_tests: str = ""
-    prelude: str = ""
-    structured: bool = False
+    given_tests: str = ""  # template of source columns that is the tests, e.g. "{test}"; default: the model writes them
+    prelude: str = ""  # template that is put before the program, for imports and helpers
+    structured: bool = False  # write problem, solution and tests in a single call, as JSON
 
     def __post_init__(self) -> None:
         column(self.seed)
         for text in (self.given_problem, self.given_tests, self.prelude):
             Template(text)
         if self.structured and (self.given_problem or self.given_tests):
-            raise ValueError("structured makes problem, solution and tests in one call; take given_... out, or it")
+            raise ValueError(
+                "structured writes problem, solution and tests in one call; remove given_..., or structured"
+            )
         super().__post_init__()
 
     @property
@@ -87,11 +87,12 @@ class CodeSpec(StepsSpec):
 
 
 class Code(Steps):
-    """Three calls (two or one where problem or tests are given), or one structured."""
+    """Three calls (fewer when problem or tests are given), or a single structured call."""
 
     kind = "code"
+    revision = 1
     Spec = CodeSpec
-    own: ClassVar[frozenset[str]] = frozenset({"seed", "problem", "code"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"seed", "problem", "code"})
     spec: CodeSpec
 
     def __init__(self, spec: CodeSpec) -> None:

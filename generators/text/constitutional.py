@@ -1,7 +1,7 @@
 """Critique and revision after Constitutional AI (Bai et al. 2022, arXiv 2212.08073, section 3), the supervised phase.
 
-A model answers a prompt that invites harm; then, round after round, it criticises its answer by a principle drawn from
-a constitution and rewrites it. The last revision is what to train on; with the first answer it makes a preference pair.
+A model answers a prompt that invites harm. In each round it criticises its answer by a principle drawn from a
+constitution and rewrites it. Train on the last revision; with the first answer it forms a preference pair.
 """
 
 from dataclasses import dataclass
@@ -40,12 +40,10 @@ Rewrite the answer. {revision_request} Write only the new answer to the person."
 
 @dataclass(frozen=True)
 class ConstitutionalSpec(StepsSpec):
-    """Calls, and what their templates may hold: `initial` ({prompt}); `critique` ({prompt}, {response},
-    {critique_request}); `revision` ({prompt}, {response}, {critique}, {revision_request}); and columns of the source.
+    """Settings of `constitutional`.
 
-    prompt: a template of source columns. file: the constitution, TOML, local or s3://; its content is part of a run's
-    identity. only: ids of the principles that are used; all, unless given. rounds: critiques and revisions in a row,
-    each by another principle.
+    Calls: `initial` ({prompt}); `critique` ({prompt}, {response}, {critique_request}); `revision` ({prompt},
+    {response}, {critique}, {revision_request}). Templates may also hold columns of the source.
     """
 
     TEMPLATES = {"initial": INITIAL, "critique": CRITIQUE, "revision": REVISION}
@@ -55,10 +53,11 @@ class ConstitutionalSpec(StepsSpec):
         "revision": ("response", "revision_request"),
     }
 
+    # path of the constitution (TOML), local or s3://; its content is part of the identity
     file: str = "package:principles/constitution"
-    prompt: str = "{text}"
-    only: tuple[str, ...] = ()
-    rounds: int = 1
+    prompt: str = "{text}"  # template of source columns that is the user's message
+    only: tuple[str, ...] = ()  # ids of the principles to use; default: all
+    rounds: int = 1  # critiques and revisions in a row, each by another principle
 
     def __post_init__(self) -> None:
         Template(self.prompt)
@@ -71,8 +70,9 @@ class Constitutional(Principled):
     """1 + 2 * rounds calls. `initial` and `rejected` are the first answer, `chosen` and `text` the last revision."""
 
     kind = "constitutional"
+    revision = 1
     Spec = ConstitutionalSpec
-    own: ClassVar[frozenset[str]] = frozenset(
+    method_holes: ClassVar[frozenset[str]] = frozenset(
         {"prompt", "response", "critique", "critique_request", "revision_request"}
     )
     spec: ConstitutionalSpec

@@ -20,7 +20,7 @@ from gristmill.records.ids import GOLDEN, MASK_64, mix_bits
 from gristmill.records.schema import clean
 from gristmill.records.spec import literals
 
-# What the calls of a row said, in their order; the reply to the last message of each.
+# The calls of a row in order: name, last message, reply and tokens of each.
 TURNS = pa.field(
     "turns",
     pa.list_(
@@ -35,7 +35,7 @@ TURNS = pa.field(
         )
     ),
 )
-FINISH_RANK = {"stop": 0, "length": 1}  # anything else is worse
+FINISH_RANK = {"stop": 0, "length": 1}  # any other finish is worse
 
 
 def mix(seed: int, salt: int) -> int:
@@ -71,12 +71,12 @@ class Template:
             if value is None:
                 raise AskRefused("missing_field", name)
             values[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return clean(self.text.format_map(values))  # tokenizers take no lone surrogates, as cut JSON texts have them
+        return clean(self.text.format_map(values))  # tokenizers reject lone surrogates, which cut JSON texts contain
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request for one row."""
+    """A request for a row."""
 
     id: str
     seed: int
@@ -84,9 +84,9 @@ class Ask:
 
 
 class ChatEngine(Protocol):
-    """What answers: gristmill.engines.vllm.Engine, the canned engine, or whatever else has this method."""
+    """An engine that answers prompts: gristmill.engines.vllm.Engine, the canned engine, or any class with `chat`."""
 
-    synchronous: bool  # `chat` never really waits, so its coroutine can be driven without an event loop
+    synchronous: bool  # `chat` never waits, so its coroutine runs without an event loop
 
     async def chat(
         self,
@@ -99,7 +99,7 @@ class ChatEngine(Protocol):
 
 
 class Session:
-    """One ask's talk with the engine: gives every call its own seed, keeps what was said and sums up what it cost."""
+    """The calls of an ask: gives every call its own seed, keeps the turns and adds up the tokens."""
 
     __slots__ = (
         *("_engine", "_json_schema", "_on_reply", "_sampling", "_seed"),
@@ -114,7 +114,7 @@ class Session:
         json_schema: Mapping[str, Any] | None = None,
         on_reply: Callable[[Reply], None] | None = None,
     ) -> None:
-        """`on_reply` is told of every reply as it comes, for a display."""
+        """`on_reply` gets every reply as it arrives, for a display."""
         self._engine = engine
         self._on_reply = on_reply
         self._seed = seed
@@ -124,16 +124,15 @@ class Session:
         self.tokens_in = 0
         self.tokens_out = 0
         self.finish: str | None = None  # the worst of all calls
-        self.turns: list[dict[str, Any] | None] = []  # a call under way is None
+        self.turns: list[dict[str, Any] | None] = []  # None while a call is running
 
     async def chat(
         self, prompt: Messages, json_schema: Mapping[str, Any] | None = None, turn: str = "answer", **sampling: Any
     ) -> Reply:
         """One call. `prompt` is a user message or a list of {"role", "content"}; `sampling` overrides the recipe's.
 
-        Where the last message is engines.user_turn.USER_TURN, the model writes the user's message; see `writes_user`.
-
-        Calls that are gathered keep the order in which they were made, whichever is answered first.
+        If the last message is engines.user_turn.USER_TURN, the model writes the user's message; see `writes_user`.
+        Turns keep the order of the calls, whichever is answered first.
         """
         seed = mix(self._seed, self.calls)
         at = self.calls
@@ -164,9 +163,9 @@ class Session:
         turn: str = "answer",
         **sampling: Any,
     ) -> list[Reply]:
-        """A call for each of `prompts`, all under way at once, each with its own seed; the replies in their order.
+        """A call for each of `prompts`, all at once, each with its own seed; the replies in order.
 
-        Raises AskRefused for the first that is refused, when all are done: what they cost does not hang on timing.
+        Raises AskRefused for the first refusal, after all calls are done: so costs do not depend on timing.
         """
         calls = [self._outcome(self.chat(prompt, json_schema, turn, **sampling)) for prompt in prompts]
         if self._engine.synchronous:
@@ -189,11 +188,12 @@ class Method(ABC):
     """Base of every method. Subclasses set `kind` and `Spec`, declare `payload` and `fields_read`, and write `run`."""
 
     kind: ClassVar[str]
+    revision: ClassVar[int] = 1  # raised whenever the same spec, asks and seeds get other calls; part of the identity
     Spec: ClassVar[type]
-    keeps_turns: bool = False  # whether rows have the column `turns`: for methods (or specs) that call more than once
-    writes_user: ClassVar[bool] = False  # whether the model has to write a user's message: takes a chat template
-    # What later rounds of a run read of the rows that earlier ones kept: "row", a kept row in place of the source's;
-    # "examples", some rows beside the source's; "": nothing, such a method takes no [rounds]. See records/rounds.py.
+    keeps_turns: bool = False  # whether rows have the column `turns`, as methods of several calls do
+    writes_user: ClassVar[bool] = False  # whether the model writes a user's message, which needs a chat template
+    # Rows of earlier rounds that later rounds read: "row", a kept row in place of the source's; "examples", some rows
+    # beside the source's; "": none, and the method takes no [rounds]. See records/rounds.py.
     feed: ClassVar[str] = ""
     fed: ClassVar[tuple[str, ...]] = ()  # the payload columns that are fed back, under their own names
 
@@ -203,27 +203,27 @@ class Method(ABC):
     @property
     @abstractmethod
     def payload(self) -> list[pa.Field]:
-        """The payload columns, `text` among them for whatever is to be verified and deduplicated."""
+        """The payload columns; `text` is the column that stages verify and deduplicate."""
 
     @abstractmethod
     def fields_read(self) -> list[str]:
         """Columns that the source must have."""
 
     def most_tokens(self, max_tokens: int) -> int | None:
-        """The most tokens that one ask can be answered with, at `max_tokens` a call; None: not known."""
+        """The largest number of answer tokens of an ask, at `max_tokens` a call; None: unknown."""
         return None if self.keeps_turns else max_tokens
 
     def identity(self) -> dict[str, Any]:
         """Literals that change rows: the whole spec, prompts included."""
-        return {"kind": self.kind, **literals(self.spec)}
+        return {"kind": self.kind, "revision": self.revision, **literals(self.spec)}
 
     @abstractmethod
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        """The payload of one row. Raises AskRefused when this ask cannot be served."""
+        """The payload of a row. Raises AskRefused when this ask cannot be served."""
 
 
 def conversation(system: str, user: str) -> Messages:
-    """The messages of a single turn; the system message only where there is one."""
+    """The messages of a single turn, with the system message if there is one."""
     if not system:
         return user
     return [{"role": "system", "content": system}, {"role": "user", "content": user}]

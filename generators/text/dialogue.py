@@ -1,8 +1,8 @@
 """Conversations of several turns between a simulated user and the assistant, after UltraChat (arXiv 2305.14233).
 
-Two sides, each written by a call of its own (Ding et al. 2023). The assistant answers the conversation as any chat
-model does. The user is the same model under another prompt, which shows it the conversation so far and who it is to be;
-the persona is drawn, so that k samples of a topic are k users.
+Each side is written by its own calls (Ding et al. 2023). The assistant answers as any chat model does. The user is the
+same model under another prompt, which shows the conversation so far and a persona. The persona is drawn, so k samples
+of a topic are k users.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,7 +39,7 @@ Write your next message to the assistant: one or two sentences that go on from i
 question. Write the message alone. If you have learnt all that you wanted, write only: {end}"""
 MESSAGES = pa.field("messages", pa.list_(pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])))
 Message = dict[str, str]
-# A conversation may end so. In a context that is nearly full an answer is cut off before there is no room at all.
+# Reasons that end a conversation. When the context is nearly full, an answer is cut off before no room is left.
 ENDS = ("ended", "context_length", "cut_user", "cut_assistant")
 STRIPPED = "\"'*.!()"  # of the user's last word, before it is compared with `end`
 SPEAKERS = {"user": "User", "assistant": "Assistant"}
@@ -47,24 +47,21 @@ SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 @dataclass(frozen=True)
 class DialogueSpec(StepsSpec):
-    """Calls: `opening` ({topic}, {persona}), the user's first message; `further` ({transcript}, and {topic}, {persona},
-    {end}), the user's others; `assistant`, the answers, without a template: it gets the messages.
+    """Settings of `dialogue`.
 
-    exchanges: the most there are; the number is drawn from min_exchanges to it, by the row's seed. The user may end
-    earlier with `end`, and a conversation that has filled the model's context ends too, both not before min_exchanges:
-    a row with fewer is refused as "ended" or "context_length".
-    topic: the source column of the topic. personas: what the user is, drawn by the row's seed.
-    system: the assistant's system message; the row's messages begin with it where there is one.
+    Calls: `opening` ({topic}, {persona}), the user's first message; `further` ({transcript}, {topic}, {persona},
+    {end}), the user's other messages; `assistant`, the answers, which has no template and gets the messages. The user
+    may end early by `end`; a conversation also ends when it fills the model's context.
     """
 
     TEMPLATES = {"opening": OPENING, "further": FURTHER, "assistant": ""}
     HOLES = {"opening": ("topic",), "further": ("transcript",)}
 
-    exchanges: int = 3
-    min_exchanges: int = 2
-    topic: str = "topic"
-    personas: tuple[str, ...] = PERSONAS
-    end: str = "END"
+    exchanges: int = 3  # exchanges of user and assistant at most; the number is drawn by the row's seed
+    min_exchanges: int = 2  # exchanges at least; a row with fewer is refused as "ended" or "context_length"
+    topic: str = "topic"  # source column of the topic
+    personas: tuple[str, ...] = PERSONAS  # descriptions of the user, drawn by the row's seed
+    end: str = "END"  # word by which the user ends the conversation
 
     def __post_init__(self) -> None:
         column(self.topic)
@@ -75,16 +72,17 @@ class DialogueSpec(StepsSpec):
         if not self.end or len(self.end.split()) != 1 or self.end != self.end.strip(STRIPPED):
             raise ValueError(f"end must be one word without any of {STRIPPED} around it, not {self.end!r}")
         if "assistant" in self.templates:
-            raise ValueError("templates.assistant: this call is given the messages; there is `system`")
+            raise ValueError("templates.assistant: this call gets the messages; use `system`")
         super().__post_init__()
 
 
 class Dialogue(Steps):
-    """Keeps the `messages` and how many exchanges they are; `text` is the conversation with who says what."""
+    """Keeps the `messages` and the number of exchanges; `text` is the conversation with speakers."""
 
     kind = "dialogue"
+    revision = 1
     Spec = DialogueSpec
-    own: ClassVar[frozenset[str]] = frozenset({"topic", "persona", "transcript", "end"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"topic", "persona", "transcript", "end"})
     spec: DialogueSpec
 
     def __init__(self, spec: DialogueSpec) -> None:
@@ -129,7 +127,7 @@ class Dialogue(Steps):
     async def _exchange(
         self, fields: Mapping[str, Any], messages: list[Message], spoken: list[Message], session: Session
     ) -> list[Message]:
-        """The user's next message and the answer to it. Raises AskRefused("ended") when the user has no more to say."""
+        """The user's next message and its answer. Raises AskRefused("ended") when the user ends the conversation."""
         turn = "further" if spoken else "opening"
         prompt = self._prompts[turn].render({**fields, "transcript": transcript(spoken)})  # without `system`
         asked = await session.chat(prompt, turn=turn, **self.spec.sampling.get(turn, {}))
@@ -143,5 +141,5 @@ class Dialogue(Steps):
 
 
 def transcript(messages: Sequence[Message]) -> str:
-    """The conversation as text, with who says what."""
+    """The conversation as text, with speakers."""
     return "\n\n".join(f"{SPEAKERS[message['role']]}: {message['content']}" for message in messages)

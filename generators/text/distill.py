@@ -16,16 +16,11 @@ from gristmill.generators.text.prompts import column, columns_of, filled
 
 @dataclass(frozen=True)
 class DistillSpec:
-    """One call a row.
+    """Settings of `distill`, which makes one call a row."""
 
-    template: the instruction, `{column}` of the source; the default is the column `text` as it is. input: a column with
-    what the instruction is about, sent after it and kept in a column of its own; "": there is none. system: the
-    teacher's system message, which the row does not keep, so that the student learns to do without.
-    """
-
-    template: str = "{text}"
-    input: str = ""
-    system: str = ""
+    template: str = "{text}"  # instruction; `{column}` stands for a column of the source
+    input: str = ""  # source column sent after the instruction and kept in the column `input`; empty: none
+    system: str = ""  # system message of the teacher, which the row does not keep
 
     def __post_init__(self) -> None:
         Template(self.template)
@@ -38,6 +33,7 @@ class Distill(Method):
     """Keeps the instruction, its input and the teacher's answer; `text` is all of them."""
 
     kind = "distill"
+    revision = 1
     Spec = DistillSpec
 
     def __init__(self, spec: DistillSpec) -> None:
@@ -55,9 +51,9 @@ class Distill(Method):
         return columns_of([self._template, self._system, *([self._input] if self._input else [])], ())
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        given = {"instruction": filled(self._template, ask.fields)}
+        instruction_fields = {"instruction": filled(self._template, ask.fields)}
         if self._input:
-            given["input"] = self._input.render(ask.fields)
-        prompt = "\n\n".join(part for part in given.values() if part)
+            instruction_fields["input"] = self._input.render(ask.fields)
+        prompt = "\n\n".join(part for part in instruction_fields.values() if part)
         output = said(await session.chat(conversation(self._system.render(ask.fields), prompt)))
-        return {**given, "output": output, "text": f"{prompt}\n\n{output}"}
+        return {**instruction_fields, "output": output, "text": f"{prompt}\n\n{output}"}

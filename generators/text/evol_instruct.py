@@ -61,13 +61,10 @@ EMPTY_WORDS = frozenset(
 
 @dataclass(frozen=True)
 class EvolInstructSpec(StepsSpec):
-    """Calls, and what their templates may hold: one of the operations, constraints, deepen, concretise, reasoning,
-    complicate or breadth ({instruction}); `equal` ({first}, {second}; the answer is JSON); `response` ({instruction}).
+    """Settings of `evol_instruct`. The source has the column `instruction`.
 
-    The source has the column `instruction`. operations: how often each is drawn, beside the others; one that is left
-    out is never drawn. giveaways: words of the templates; an evolved instruction that holds one, where its parent did
-    not, has copied it and is eliminated. gain: whether the model is asked if anything was gained (call `equal`); a
-    model too small to tell calls everything the same.
+    Calls: one of the operations constraints, deepen, concretise, reasoning, complicate or breadth ({instruction});
+    `equal` ({first}, {second}), answered in JSON; `response` ({instruction}).
     """
 
     TEMPLATES = {**OPERATIONS, "equal": EQUAL, "response": RESPONSE}
@@ -76,9 +73,11 @@ class EvolInstructSpec(StepsSpec):
         "equal": ("first", "second"),
     }
 
+    # relative frequency of each operation; one left out is never drawn
     operations: dict[str, float] = field(default_factory=lambda: dict.fromkeys(OPERATIONS, 1.0))
+    # words of the templates; an evolved instruction with a new one has copied the prompt and is refused
     giveaways: tuple[str, ...] = GIVEAWAYS
-    gain: bool = True
+    gain: bool = True  # ask the model whether the evolved instruction differs (call `equal`); small models cannot tell
 
     def __post_init__(self) -> None:
         for name, weight in self.operations.items():
@@ -100,8 +99,9 @@ class EvolInstruct(Steps):
     """Three calls. `parent` is the instruction that `instruction` came from, `depth` how many steps a seed is away."""
 
     kind = "evol_instruct"
+    revision = 1
     Spec = EvolInstructSpec
-    own: ClassVar[frozenset[str]] = frozenset({"instruction", "first", "second"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"instruction", "first", "second"})
     feed = "row"
     fed = ("instruction", "depth")
     spec: EvolInstructSpec

@@ -1,7 +1,7 @@
 """Exercises with their solutions after Phi-1 (Gunasekar et al. 2023, section 2.2, CodeExercises).
 
-The model first writes an exercise on a topic, then solves what it has written. Topic, audience, difficulty and form are
-the variety: constraining each prompt is what keeps k samples of one topic from being one exercise k times.
+The model writes an exercise on a topic and then solves it. Topic, audience, difficulty and form vary: these constraints
+keep k samples of a topic from being the same exercise k times.
 """
 
 from dataclasses import dataclass
@@ -38,21 +38,19 @@ DRAWN = ("audience", "difficulty", "form")
 
 @dataclass(frozen=True)
 class ExerciseSpec(StepsSpec):
-    """Calls, and what their templates may hold: `exercise` ({topic}), `solution` ({exercise}); both {audience},
-    {difficulty} and {form} too, and columns of the source.
+    """Settings of `exercise`. Calls: `exercise` ({topic}), `solution` ({exercise}).
 
-    topic: the source column of the topic. audiences, difficulties, forms: what is drawn from, by the row's seed.
-    min_words: an exercise with fewer is refused as "short" and not solved.
+    Templates may also hold {audience}, {difficulty}, {form} and columns of the source.
     """
 
     TEMPLATES = {"exercise": EXERCISE, "solution": SOLUTION}
     HOLES = {"exercise": ("topic",), "solution": ("exercise",)}
 
-    topic: str = "topic"
-    audiences: tuple[str, ...] = AUDIENCES
-    difficulties: tuple[str, ...] = DIFFICULTIES
-    forms: tuple[str, ...] = FORMS
-    min_words: int = 5
+    topic: str = "topic"  # source column of the topic
+    audiences: tuple[str, ...] = AUDIENCES  # audiences, drawn by the row's seed
+    difficulties: tuple[str, ...] = DIFFICULTIES  # difficulties, drawn by the row's seed
+    forms: tuple[str, ...] = FORMS  # forms of exercise, drawn by the row's seed
+    min_words: int = 5  # words of an exercise below which it is refused as "short"
 
     def __post_init__(self) -> None:
         column(self.topic)
@@ -67,8 +65,9 @@ class Exercise(Steps):
     """Draws audience, difficulty and form, writes an exercise, solves it; `text` is both."""
 
     kind = "exercise"
+    revision = 1
     Spec = ExerciseSpec
-    own: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *DRAWN})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *DRAWN})
     spec: ExerciseSpec
 
     def __init__(self, spec: ExerciseSpec) -> None:

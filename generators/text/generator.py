@@ -1,4 +1,4 @@
-"""A text generator is a method times an engine; everything but the engine is here."""
+"""Base of text generators: a method with an engine, which subclasses provide."""
 
 from abc import abstractmethod
 from collections.abc import Coroutine, Mapping
@@ -14,14 +14,14 @@ from gristmill.records.schema import ASK, REJECT
 
 
 class TextGenerator(Generator):
-    """Base of the generators that answer asks with text. Subclasses make the engine in `open_engine`."""
+    """Base of the generators that answer asks with text. Subclasses create the engine in `open_engine`."""
 
     takes_method = True
     sampling: Mapping[str, Any] = {}
     json_schema: Mapping[str, Any] | None = None
 
     def __init__(self, spec: Any, method: Method, max_in_flight: int = 256) -> None:
-        """`max_in_flight`: asks of this replica under way at once; the engine batches among them."""
+        """`max_in_flight`: concurrent asks of this replica, which the engine batches."""
         self.spec = spec
         self.program = method
         self._engine: ChatEngine | None = None
@@ -41,7 +41,7 @@ class TextGenerator(Generator):
         return self.program.fields_read()
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": self.kind, "method": self.program.identity()}
+        return {**super().identity(), "kind": self.kind, "method": self.program.identity()}
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -61,10 +61,10 @@ class TextGenerator(Generator):
         columns = [asks.column(name).to_pylist() for name in ("id", "seed", ASK.name, REJECT.name)]
         jobs = [self._one(engine, *row[:3]) if row[3] is None else None for row in zip(*columns)]
         if engine.synchronous:
-            made = [_drive(job) if job is not None else None for job in jobs]
+            generated = [_drive(job) if job is not None else None for job in jobs]
         else:
-            made = await self._throttle.gather(jobs)
-        return fill(asks, self.payload, made)
+            generated = await self._throttle.gather(jobs)
+        return fill(asks, self.payload, generated)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> GeneratedRow:
         fields = fields_of(text)
@@ -74,7 +74,7 @@ class TextGenerator(Generator):
         try:
             payload = await self.program.run(Ask(row_id, seed, fields), session)
         except AskRefused as refused:
-            # What the calls before the refusal cost is counted all the same, and what they said is evidence.
+            # The tokens of the calls before the refusal count, and their turns are evidence.
             return GeneratedRow(
                 self._turns(session), session.finish, session.tokens_in, session.tokens_out, refused.reason
             )
@@ -87,16 +87,16 @@ class TextGenerator(Generator):
         self._made = self._made[0], self._made[1] + reply.tokens_out
 
     def _turns(self, session: Session) -> dict[str, Any]:
-        # A call that was gathered beside one that failed may have been called off without an answer.
+        # A call beside one that failed may have been cancelled without an answer.
         return {TURNS.name: [turn for turn in session.turns if turn]} if self.program.keeps_turns else {}
 
 
 def _drive(job: Coroutine[Any, Any, GeneratedRow]) -> GeneratedRow:
-    """Run a coroutine that never waits, without the cost of a task."""
+    """Run a coroutine that never waits, without a task."""
     try:
         job.send(None)
     except StopIteration as done:
         made: GeneratedRow = done.value
         return made
     job.close()
-    raise RuntimeError("a synchronous engine has waited")
+    raise RuntimeError("a synchronous engine waited")

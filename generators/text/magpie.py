@@ -1,7 +1,7 @@
-"""Magpie (Xu et al. 2024, arXiv 2406.08464): instructions out of nothing, by letting the model write the user's turn.
+"""Magpie (Xu et al. 2024, arXiv 2406.08464): the model writes instructions without a prompt, as the user's turn.
 
-An aligned model that is shown its chat template up to where the user's message begins writes one, as it has seen them
-in its training; a second call answers it. There is no prompt, so there is nothing to be copied from but the model.
+An aligned model that gets its chat template up to the start of the user's message writes such a message, like those in
+its training. A second call answers it. Without a prompt, all variety comes from the model.
 """
 
 from dataclasses import dataclass, field
@@ -22,19 +22,18 @@ def _warm() -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class MagpieSpec(StepsSpec):
-    """Calls: `instruction`, which has no template, and `output` ({instruction}, and columns of the source).
+    """Settings of `magpie`, which needs a model with a chat template.
 
-    It needs a model with a chat template. system: the system message of both calls; with columns of the source it
-    steers what is asked about. Without one, and with an empty source, all asks differ by their seeds alone.
-    sampling.instruction: warm and wide, unless given (temperature 1, top_p 1): all the variety is there. min_words: an
-    instruction with fewer is refused as "short".
+    Calls: `instruction`, which has no template, and `output` ({instruction}, and columns of the source). Columns in
+    `system` steer the instructions; without them, asks differ by their seeds alone.
     """
 
     TEMPLATES = {"instruction": "", "output": "{instruction}"}
     HOLES = {"output": ("instruction",)}
 
+    # sampling settings of a call, by its name; `instruction` defaults to temperature 1 and top_p 1
     sampling: dict[str, dict[str, Any]] = field(default_factory=_warm)
-    min_words: int = 3
+    min_words: int = 3  # words of an instruction below which it is refused as "short"
 
     def __post_init__(self) -> None:
         if "instruction" in self.templates:
@@ -49,9 +48,10 @@ class Magpie(Steps):
     """Keeps the `instruction` and the `output`; `text` is both."""
 
     kind = "magpie"
+    revision = 1
     Spec = MagpieSpec
     writes_user = True
-    own: ClassVar[frozenset[str]] = frozenset({"instruction"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"instruction"})
     spec: MagpieSpec
 
     @property

@@ -31,20 +31,16 @@ the final result alone."""
 
 @dataclass(frozen=True)
 class MathSpec(StepsSpec):
-    """Calls, and what their templates may hold: `problem` ({seed}), `solution` ({problem}); and columns of the source.
-
-    seed: the source column with what a problem is made up about. given_problem: a template of source columns, such as
-    "{question}"; no problem is made up then. samples: solutions for each problem, made at once, each with its own
-    draws; `answer` is what most of them say and `solution` the first that says it. extract: how the final answer is
-    found in a solution (boxed, hash, phrase, number, whole: the first that finds one).
-    """
+    """Settings of `math`. Calls: `problem` ({seed}), `solution` ({problem}); both may hold columns of the source."""
 
     TEMPLATES = {"problem": PROBLEM, "solution": SOLUTION}
     HOLES = {"problem": ("seed",), "solution": ("problem",)}
 
-    seed: str = "text"
+    seed: str = "text"  # source column with the subject of the problem
+    # template of source columns that is the problem, e.g. "{question}"; default: the model writes it
     given_problem: str = ""
-    samples: int = 1
+    samples: int = 1  # solutions for each problem, whose majority is the answer
+    # rules that find the final answer (boxed, hash, phrase, number, whole); the first that finds one applies
     extract: tuple[Rule, ...] = ("boxed", "hash", "phrase")
 
     def __post_init__(self) -> None:
@@ -65,8 +61,9 @@ class Math(Steps):
     """One call for the problem, unless it is given, and `samples` gathered ones for its solution."""
 
     kind = "math"
+    revision = 1
     Spec = MathSpec
-    own: ClassVar[frozenset[str]] = frozenset({"seed", "problem"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"seed", "problem"})
     spec: MathSpec
 
     def __init__(self, spec: MathSpec) -> None:

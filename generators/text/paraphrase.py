@@ -1,7 +1,7 @@
-"""Paraphrases: the meaning stays, the words change; augmentation for data that there is too little of.
+"""Paraphrases: the same meaning in other words, as augmentation of small datasets.
 
-A paraphrase of a labelled text keeps its label (carry it over with `source.carry`). The manner is drawn by the row's
-seed, so k samples of one text are worded in different manners.
+A paraphrase of a labelled text keeps its label (see `source.carry`). The style is drawn by the row's seed, so k samples
+of a text differ in style.
 """
 
 from dataclasses import dataclass
@@ -30,18 +30,13 @@ TEMPLATE = """Say the following again {style}. Keep its meaning, every fact and 
 
 @dataclass(frozen=True)
 class ParaphraseSpec:
-    """One call a row.
+    """Settings of `paraphrase`, which makes one call a row."""
 
-    template must use {document} and may use {style} and any column of the source. document: the source column.
-    styles: what is drawn from, by the row's seed. max_words: longer documents are cut there. system: the system
-    message.
-    """
-
-    template: str = TEMPLATE
-    system: str = ""
-    document: str = "text"
-    styles: tuple[str, ...] = STYLES
-    max_words: int = 200
+    template: str = TEMPLATE  # prompt; must use {document}, may use {style} and any column of the source
+    system: str = ""  # system message
+    document: str = "text"  # source column of the text
+    styles: tuple[str, ...] = STYLES  # manners of wording, drawn by the row's seed
+    max_words: int = 200  # words after which documents are cut
 
     def __post_init__(self) -> None:
         checked("template", self.template, "document")
@@ -57,6 +52,7 @@ class Paraphrase(Method):
     """Keeps the `original` beside the new wording, which is `text`; one that changes nothing is refused."""
 
     kind = "paraphrase"
+    revision = 1
     Spec = ParaphraseSpec
 
     def __init__(self, spec: ParaphraseSpec) -> None:

@@ -1,8 +1,8 @@
 """Preferences of a model after Constitutional AI (Bai et al. 2022, arXiv 2212.08073, section 4) and RLAIF.
 
-Several answers to a prompt are judged in pairs against a principle drawn from a constitution. Judges lean to the place
-where an answer stands, so each pair is judged in both orders (Lee et al. 2023, arXiv 2309.00267, section 2.1.1); where
-Lee et al. average the two, only verdicts that agree count here.
+Several answers to a prompt are judged in pairs by a principle drawn from a constitution. Judges favour positions, so
+each pair is judged in both orders (Lee et al. 2023, arXiv 2309.00267, section 2.1.1). Lee et al. average the two; here
+only verdicts that agree count.
 """
 
 from dataclasses import dataclass
@@ -37,24 +37,22 @@ By this rule, which answer is better? Say it in JSON: {{"better": 1}} or {{"bett
 
 @dataclass(frozen=True)
 class PreferenceSpec(StepsSpec):
-    """Calls, and what their templates may hold: `answer` ({prompt}) and `judge` ({prompt}, {first}, {second},
-    {principle}; the answer is JSON, {"better": 1 or 2}); and columns of the source.
+    """Settings of `preference`.
 
-    prompt: a template of source columns. file: the constitution, TOML, local or s3://; its content is part of a run's
-    identity. only: ids of the principles that are used; all, unless given. responses: answers to each prompt.
-    temperatures: of the answers, in turn; the generator's, unless given. votes: how often a pair is judged in either
-    order, each time with other draws; more than one wants a judge that samples.
+    Calls: `answer` ({prompt}) and `judge` ({prompt}, {first}, {second}, {principle}), answered in JSON,
+    {"better": 1 or 2}. Templates may also hold columns of the source.
     """
 
     TEMPLATES = {"answer": ANSWER, "judge": JUDGE}
     HOLES = {"answer": ("prompt",), "judge": ("first", "second")}
 
+    # path of the constitution (TOML), local or s3://; its content is part of the identity
     file: str = "package:principles/constitution"
-    prompt: str = "{text}"
-    only: tuple[str, ...] = ()
-    responses: int = 2
-    temperatures: tuple[float, ...] = ()
-    votes: int = 1
+    prompt: str = "{text}"  # template of source columns that is the user's message
+    only: tuple[str, ...] = ()  # ids of the principles to use; default: all
+    responses: int = 2  # answers to each prompt
+    temperatures: tuple[float, ...] = ()  # temperatures of the answers, in turn; default: the generator's
+    votes: int = 1  # verdicts on each pair in either order; more than 1 needs a judge that samples
 
     def __post_init__(self) -> None:
         Template(self.prompt)
@@ -74,8 +72,9 @@ class Preference(Principled):
     """
 
     kind = "preference"
+    revision = 1
     Spec = PreferenceSpec
-    own: ClassVar[frozenset[str]] = frozenset({"prompt", "first", "second", "principle"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"prompt", "first", "second", "principle"})
     spec: PreferenceSpec
 
     @property

@@ -77,6 +77,6 @@ class Principled(Steps):
         return self.columns_of(self._prompt)
 
     def identity(self) -> dict[str, Any]:
-        # What the file says, not where it lies.
+        # The content of the file, not its path.
         kept = {name: value for name, value in super().identity().items() if name != "file"}
         return {**kept, "principles": literals(self._principles)}

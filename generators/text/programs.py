@@ -1,4 +1,4 @@
-"""Programs and tests out of what a model says: the fenced block, the names it defines, the tests that test it."""
+"""Programs and tests in a model's answer: the fenced block, the names that it defines, the tests of these names."""
 
 import ast
 import re
@@ -10,14 +10,14 @@ from gristmill.stages.verify.execute import FENCE
 CLOSED = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)```", re.DOTALL)
 NAMED = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
 ASSERT = re.compile(r"^assert\b.*$", re.MULTILINE)
-MAX_CUT_LINES = 10  # that the end of tests that were cut off may lose
+MAX_CUT_LINES = 10  # lines that tests may lose at their end when they were cut off
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 def program_of(reply: Reply) -> str:
-    """The program in an answer: its first fenced block, or the whole of it where there is no fence.
+    """The program in an answer: its first fenced block, or the whole answer without a fence.
 
-    Raises AskRefused("cut_solution") where the answer ends inside it, ("empty_solution") where there is none.
+    Raises AskRefused("cut_solution") when the answer ends inside the program, ("empty_solution") for none.
     """
     found = CLOSED.search(reply.text)
     if found is None and reply.finish == "length":
@@ -44,7 +44,7 @@ def asserts_of(reply: Reply, program: str) -> str:
     From a fenced block, or else the lines that begin with assert. Left out: definitions and imports that would replace
     the program's own, so that a test never tests its own copy, and asserts that are there before. Test functions that
     nothing calls are called at the end.
-    Raises AskRefused("unreadable_tests") for what is no Python, ("no_tests") where nothing of the program is asserted.
+    Raises AskRefused("unreadable_tests") when it is not Python, ("no_tests") when it asserts nothing of the program.
     """
     text = _text_of(reply)
     tree, names = parsed(text), defined(program)
@@ -69,19 +69,19 @@ def asserts_of(reply: Reply, program: str) -> str:
 
 
 def _once(nodes: list[ast.stmt]) -> list[ast.stmt]:
-    """Without asserts that say again what one has said: a model that repeats itself tests no more for it."""
-    said: set[str] = set()
+    """The statements without repeated asserts."""
+    starts: set[str] = set()
     kept = []
     for node in nodes:
         words = ast.dump(node) if isinstance(node, ast.Assert) else None
-        if words is None or words not in said:
+        if words is None or words not in starts:
             kept.append(node)
-        said |= {words} if words is not None else set()
+        starts |= {words} if words is not None else set()
     return kept
 
 
 def parsed(program: str) -> ast.Module | None:
-    """The syntax tree, None for what is no Python."""
+    """The syntax tree; None for text that is not Python."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a model's odd escapes are no concern of the log
@@ -126,12 +126,12 @@ def _loaded(nodes: list[ast.stmt]) -> set[str]:
 
 
 def _wants(args: ast.arguments) -> bool:
-    """Whether it cannot be called with nothing."""
+    """Whether a call needs arguments."""
     return len(args.args) + len(args.posonlyargs) > len(args.defaults) or None in args.kw_defaults
 
 
 def _source(text: str, node: ast.stmt) -> str:
-    """A statement as it was written; a definition with its decorators."""
+    """The source of a statement, with the decorators of a definition."""
     if not isinstance(node, Definition):
         return ast.get_source_segment(text, node) or ""
     first = min([node.lineno, *(d.lineno for d in node.decorator_list)])

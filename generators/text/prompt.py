@@ -11,10 +11,10 @@ from gristmill.generators.text.prompts import columns_of, filled
 
 @dataclass(frozen=True)
 class PromptSpec:
-    """`template` and `system` may name any column of the source as `{column}`."""
+    """Settings of `prompt`."""
 
-    template: str = "{text}"
-    system: str = ""
+    template: str = "{text}"  # prompt; `{column}` stands for a column of the source
+    system: str = ""  # system message; `{column}` stands for a column of the source
 
     def __post_init__(self) -> None:
         Template(self.template)
@@ -25,6 +25,7 @@ class Prompt(Method):
     """Renders the template from the source row and keeps the answer."""
 
     kind = "prompt"
+    revision = 1
     Spec = PromptSpec
 
     def __init__(self, spec: PromptSpec) -> None:

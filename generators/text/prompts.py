@@ -1,4 +1,4 @@
-"""What the methods share before a call: templates with holes that must be there, documents that are cut."""
+"""Preparing prompts: templates with required holes, and documents cut to length."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -8,7 +8,7 @@ from gristmill.generators.text.contract import Template
 
 
 def checked(key: str, text: str, *holes: str) -> Template:
-    """The template that stands under `key` of a recipe. Raises ValueError for bad braces and for a hole it lacks."""
+    """The template of a recipe's `key`. Raises ValueError for bad braces and for a missing hole."""
     template = Template(text)
     for hole in holes:
         if hole not in template.names:
@@ -16,20 +16,20 @@ def checked(key: str, text: str, *holes: str) -> Template:
     return template
 
 
-def columns_of(templates: Sequence[Template], own: Collection[str], *more: str) -> list[str]:
-    """The source columns that `more` and `templates` name; `own` are the holes that the method fills itself."""
-    return list(dict.fromkeys([*more, *(n for t in templates for n in t.names if n not in own)]))
+def columns_of(templates: Sequence[Template], method_holes: Collection[str], *more: str) -> list[str]:
+    """The source columns that `more` and `templates` name, without the holes that the method fills itself."""
+    return list(dict.fromkeys([*more, *(n for t in templates for n in t.names if n not in method_holes)]))
 
 
 def column(name: str) -> Template:
-    """The template of one column of the source, whatever its type. Raises ValueError when it cannot be one."""
+    """A template of a single source column of any type. Raises ValueError for an impossible name."""
     if not name.isidentifier():
         raise ValueError(f"'{name}' is not the name of a column")
     return Template(f"{{{name}}}")
 
 
 def filled(template: Template, fields: Mapping[str, Any]) -> str:
-    """What a row is about, as it stands there. Raises AskRefused("missing_field") for nothing but white space."""
+    """The filled template. Raises AskRefused("missing_field") when it is blank."""
     text = template.render(fields)
     if not text.strip():
         raise AskRefused("missing_field", template.text)

@@ -1,4 +1,4 @@
-"""Which methods there are. Modules are imported when a recipe names them."""
+"""The kinds of text methods. A module is imported when a recipe names its kind."""
 
 from gristmill.generators.text.contract import Method
 from gristmill.records.kinds import Kinds, kind_class

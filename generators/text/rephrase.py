@@ -35,30 +35,31 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class RephraseSpec:
-    """styles: what is drawn from, by the row's seed; one entry fixes it. These have a template: faq, tutorial, table,
-    wikipedia; qa, distill, extract_knowledge, knowledge_list (Nemotron-CC); and those of `templates`.
+    """Settings of `rephrase`.
 
-    templates: further styles, or other words for the known ones; each has {document}. document: the source column.
-    max_words: longer documents are cut there.
+    Styles with a built-in template: faq, tutorial, table, wikipedia; qa, distill, extract_knowledge, knowledge_list
+    (Nemotron-CC).
     """
 
+    # styles, drawn by the row's seed; each needs a built-in template or an entry in `templates`
     styles: tuple[str, ...] = ("faq", "tutorial", "table", "wikipedia")
+    # templates of further styles, or other words for the built-in ones; each must hold {document}
     templates: dict[str, str] = field(default_factory=dict)
-    system: str = ""
-    document: str = "text"
-    max_words: int = 600
+    system: str = ""  # system message
+    document: str = "text"  # source column of the text
+    max_words: int = 600  # words after which documents are cut
 
     def __post_init__(self) -> None:
         Template(self.system)
         column(self.document)
-        known = {**TEMPLATES, **self.templates}
+        templates = {**TEMPLATES, **self.templates}
         if not self.styles:
             raise ValueError("styles needs at least one entry")
         if self.max_words < 1:
             raise ValueError("max_words must be at least 1")
         for style in self.styles:
-            if style not in known:
-                raise ValueError(f"style '{style}' has no template (known: {', '.join(sorted(known))})")
+            if style not in templates:
+                raise ValueError(f"style '{style}' has no template (known: {', '.join(sorted(templates))})")
         for style, text in self.templates.items():
             if "document" not in Template(text).names:
                 raise ValueError(f"templates.{style} has no {{document}}")
@@ -68,12 +69,13 @@ class Rephrase(Method):
     """Draws a style for the document and keeps the rewriting; `source_id` tells which document it was."""
 
     kind = "rephrase"
+    revision = 1
     Spec = RephraseSpec
 
     def __init__(self, spec: RephraseSpec) -> None:
         super().__init__(spec)
-        known = {**TEMPLATES, **spec.templates}
-        self._templates = {style: Template(known[style]) for style in spec.styles}
+        templates = {**TEMPLATES, **spec.templates}
+        self._templates = {style: Template(templates[style]) for style in spec.styles}
         self._system = Template(spec.system)
         self._document = column(spec.document)
 
@@ -85,7 +87,7 @@ class Rephrase(Method):
         return columns_of([*self._templates.values(), self._system], ("document", "style"), self.spec.document)
 
     def identity(self) -> dict[str, Any]:
-        # The built-in prompts too: rows change when a release words them anew.
+        # Includes the built-in prompts: rows change when a release rewords them.
         return {**super().identity(), "templates": {s: t.text for s, t in self._templates.items()}}
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:

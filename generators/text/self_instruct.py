@@ -48,14 +48,12 @@ Example = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SelfInstructSpec(StepsSpec):
-    """Calls, and what their templates may hold: `task` ({tasks}, a numbered list); `classify` ({instruction}, {shown}:
-    some examples with their answers); then `instance` ({instruction}, {shown}), or `labels` ({instruction}) and `input`
-    ({instruction}, {label}). All but `task` answer in JSON.
+    """Settings of `self_instruct`: the filters of section 2.2 of the paper.
 
-    The source has the column `instruction`, and may have `input`, `output` and `is_classification`. shots: how many of
-    the examples are shown with their answers in `classify` and `instance`. Refused are tasks of fewer than min_words
-    or more than max_words words, those that hold one of `keywords` (what cannot be done in writing) and those that
-    begin with one of `openings`; section 2.2 of the paper.
+    Calls: `task` ({tasks}, a numbered list); `classify` ({instruction}, {shown}: examples with their answers); then
+    `instance` ({instruction}, {shown}), or `labels` ({instruction}) and `input` ({instruction}, {label}). All but
+    `task` answer in JSON. The source has the column `instruction`, and may have `input`, `output` and
+    `is_classification`.
     """
 
     TEMPLATES = {"task": TASK, "classify": CLASSIFY, "instance": INSTANCE, "labels": LABELS, "input": INPUT}
@@ -67,11 +65,11 @@ class SelfInstructSpec(StepsSpec):
         "input": ("instruction", "label"),
     }
 
-    shots: int = 2
-    min_words: int = 4
-    max_words: int = 150
-    keywords: tuple[str, ...] = KEYWORDS
-    openings: tuple[str, ...] = OPENINGS
+    shots: int = 2  # examples shown with their answers in the calls `classify` and `instance`
+    min_words: int = 4  # words of a task at least
+    max_words: int = 150  # words of a task at most
+    keywords: tuple[str, ...] = KEYWORDS  # words that refuse a task, because it cannot be done in writing
+    openings: tuple[str, ...] = OPENINGS  # beginnings that refuse a task
 
     def __post_init__(self) -> None:
         if self.shots < 0:
@@ -85,8 +83,9 @@ class SelfInstruct(Steps):
     """Three calls, four for a classification task."""
 
     kind = "self_instruct"
+    revision = 1
     Spec = SelfInstructSpec
-    own: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
     feed = "examples"
     fed = ("instruction", "input", "output", "is_classification")
     spec: SelfInstructSpec
@@ -119,17 +118,17 @@ class SelfInstruct(Steps):
         fields = {**ask.fields, "instruction": instruction}
         of_class = await self._classify(session, fields, examples)
         if of_class:
-            given, output = await self._output_first(session, fields, ask.seed)
+            input_text, output = await self._output_first(session, fields, ask.seed)
         else:
-            given, output = await self._input_first(session, fields, examples)
-        if fault := instance_fault(instruction, given, output, [] if of_class else examples):
+            input_text, output = await self._input_first(session, fields, examples)
+        if fault := instance_fault(instruction, input_text, output, [] if of_class else examples):
             raise AskRefused(fault)
         return {
             "instruction": instruction,
-            "input": given,
+            "input": input_text,
             "output": output,
             "is_classification": of_class,
-            "text": "\n\n".join(part for part in (instruction, given, output) if part),
+            "text": "\n\n".join(part for part in (instruction, input_text, output) if part),
         }
 
     async def _classify(self, session: Session, fields: Mapping[str, Any], examples: Sequence[Example]) -> bool:

@@ -1,4 +1,4 @@
-"""What the methods of several calls share: every call has a name, and by it a template, a sampling and its turns."""
+"""Base of the methods of several calls. The name of a call selects its template and sampling, and labels its turns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,18 +14,15 @@ from gristmill.records.spec import nearest
 
 @dataclass(frozen=True)
 class StepsSpec:
-    """Keys of every method of several calls; a call's name is what the column `turns` calls it.
-
-    templates: a call's prompt in other words, by its name. sampling: what a call samples otherwise than
-    [generator.sampling], by its name: {judge = {temperature = 0.0}}. system: the system message of every call.
-    """
+    """Settings of all methods of several calls. The column `turns` names each call."""
 
     TEMPLATES: ClassVar[Mapping[str, str]] = {}
     HOLES: ClassVar[Mapping[str, tuple[str, ...]]] = {}  # what a call's template must hold
 
-    templates: dict[str, str] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)  # prompt of a call in other words, by the call's name
+    # sampling settings of a call over those of [generator.sampling], by its name: {judge = {temperature = 0.0}}
     sampling: dict[str, dict[str, Any]] = field(default_factory=dict)
-    system: str = ""
+    system: str = ""  # system message of every call
 
     def __post_init__(self) -> None:
         Template(self.system)
@@ -34,7 +31,7 @@ class StepsSpec:
                 if name not in self.TEMPLATES:
                     raise ValueError(f"{key}: no call is named '{name}'{nearest(name, self.TEMPLATES)}")
                 if name not in self.used:
-                    raise ValueError(f"{key}.{name} means nothing here: with these keys there is no such call")
+                    raise ValueError(f"{key}.{name} has no effect: with these keys the method makes no such call")
         for name, text in self.templates.items():
             for hole in self.HOLES.get(name, ()):
                 if hole not in Template(text).names:
@@ -46,20 +43,20 @@ class StepsSpec:
 
     @property
     def used(self) -> Sequence[str]:
-        """Names of the calls that this recipe can come to."""
+        """Names of the calls that this recipe can make."""
         return list(self.TEMPLATES)
 
     @property
     def wording(self) -> dict[str, str]:
-        """The template of every call that is used, the recipe's over the built-in one."""
+        """The template of every call in `used`: the recipe's, else the built-in one."""
         return {name: self.templates.get(name, self.TEMPLATES[name]) for name in self.used}
 
 
 class Steps(Method):
-    """Base of the methods of several calls. Subclasses say in `own` which holes they fill themselves."""
+    """Base of the methods of several calls. `method_holes` are the holes that the method fills itself."""
 
     keeps_turns = True
-    own: ClassVar[frozenset[str]] = frozenset()
+    method_holes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, spec: Any) -> None:
         super().__init__(spec)
@@ -69,17 +66,17 @@ class Steps(Method):
     def columns_of(self, *templates: Template) -> list[str]:
         """The source columns that these templates, those of the calls and the system message name."""
         more = [name for template in templates for name in template.names]
-        return columns_of([*self._prompts.values(), self._system], self.own, *more)
+        return columns_of([*self._prompts.values(), self._system], self.method_holes, *more)
 
     def fields_read(self) -> list[str]:
         return self.columns_of()
 
     def identity(self) -> dict[str, Any]:
-        # The built-in prompts too: rows change when a release words them anew.
+        # Includes the built-in prompts: rows change when a release rewords them.
         return {**super().identity(), "templates": self.spec.wording}
 
     def ways(self) -> list[dict[str, int]]:
-        """The ways that an ask can take, each as how often it comes to which call at most."""
+        """The possible sequences of calls of an ask, each as the largest number of each call."""
         return [dict.fromkeys(self.spec.used, 1)]
 
     def most_tokens(self, max_tokens: int) -> int | None:
@@ -104,7 +101,7 @@ class Steps(Method):
         json_schema: Mapping[str, Any] | None = None,
         **sampling: Any,
     ) -> list[Reply]:
-        """A call `name` for each of `fields`, all under way at once; `sampling` goes before the recipe's."""
+        """A call `name` for each of `fields`, all at once; `sampling` overrides the recipe's."""
         prompts = [self.words(name, each) for each in fields]
         return await session.chats(prompts, json_schema, name, **{**self.spec.sampling.get(name, {}), **sampling})
 
@@ -112,7 +109,7 @@ class Steps(Method):
 def read_object(reply: Reply, what: str, **types: type) -> dict[str, Any]:
     """The first JSON object of an answer, with a value of the right type at every key of `types`.
 
-    Raises AskRefused("unreadable_WHAT"), or ("cut_WHAT") where the answer was cut off before its object had an end.
+    Raises AskRefused("unreadable_WHAT"), or ("cut_WHAT") when the answer was cut off inside its object.
     """
     answer = first_object(reply.text)
     if answer is None:

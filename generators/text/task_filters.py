@@ -63,13 +63,13 @@ def task_fault(task: str, examples: Sequence[Mapping[str, Any]], bounds: Bounds)
     return None
 
 
-def instance_fault(task: str, given: str, output: str, examples: Sequence[Mapping[str, Any]]) -> str | None:
+def instance_fault(task: str, input_text: str, output: str, examples: Sequence[Mapping[str, Any]]) -> str | None:
     """The reason for which an instance is refused, null for a good one; `examples`: whose outputs it may not repeat."""
     if not output:
         return "empty_output"
-    if text_key(output) in (text_key(given), text_key(task)):
+    if text_key(output) in (text_key(input_text), text_key(task)):
         return "echo"
-    if output.endswith(":") or given.endswith(":"):
+    if output.endswith(":") or input_text.endswith(":"):
         return "open_end"
-    known = {text_key(example["output"]) for example in examples if isinstance(example.get("output"), str)}
-    return "repeated" if text_key(output) in known else None
+    outputs = {text_key(example["output"]) for example in examples if isinstance(example.get("output"), str)}
+    return "repeated" if text_key(output) in outputs else None

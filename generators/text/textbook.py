@@ -1,7 +1,7 @@
 """Textbook passages after Phi and Cosmopedia: one topic, many audiences and styles.
 
-What keeps a synthetic textbook from saying the same thing a thousand times is the variety of its prompts: every row
-draws an audience and a style from the row's seed, so k samples of one topic are k different passages.
+Varied prompts keep a synthetic textbook from repeating itself: each row draws an audience and a style from its seed, so
+k samples of a topic are k different passages.
 """
 
 from dataclasses import dataclass
@@ -46,16 +46,13 @@ examples. Do not write a title, an introduction of yourself or a closing remark.
 
 @dataclass(frozen=True)
 class TextbookSpec:
-    """`template` may use {topic}, {audience} and {style}, and any column of the source.
+    """Settings of `textbook`."""
 
-    topic: the source column that holds the topic. audiences, styles: what is drawn from, by the row's seed.
-    """
-
-    template: str = TEMPLATE
-    system: str = ""
-    topic: str = "topic"
-    audiences: tuple[str, ...] = AUDIENCES
-    styles: tuple[str, ...] = STYLES
+    template: str = TEMPLATE  # prompt; may use {topic}, {audience}, {style} and any column of the source
+    system: str = ""  # system message
+    topic: str = "topic"  # source column of the topic
+    audiences: tuple[str, ...] = AUDIENCES  # audiences, drawn by the row's seed
+    styles: tuple[str, ...] = STYLES  # styles, drawn by the row's seed
 
     def __post_init__(self) -> None:
         Template(self.template)
@@ -69,6 +66,7 @@ class Textbook(Method):
     """Draws an audience and a style for the topic, and keeps the passage."""
 
     kind = "textbook"
+    revision = 1
     Spec = TextbookSpec
 
     def __init__(self, spec: TextbookSpec) -> None:

@@ -1,7 +1,7 @@
 """Translations, and back: augmentation by another language (back-translation: Sennrich, Haddow and Birch 2016).
 
-Forth only, `text` is in the drawn language. With `round_trip` it comes back to the source's language: a paraphrase
-whose wording the other language has loosened.
+By default `text` is in the drawn language. With `round_trip` it is translated back to the source's language: a
+paraphrase.
 """
 
 from dataclasses import dataclass
@@ -28,21 +28,20 @@ translation alone.
 
 @dataclass(frozen=True)
 class TranslateSpec(StepsSpec):
-    """Calls, and what their templates may hold: `translation` ({document}) and, with round_trip, `back`
-    ({translation}); both {target} and {language} too, and columns of the source.
+    """Settings of `translate`. Calls: `translation` ({document}); with round_trip, `back` ({translation}).
 
-    targets: the languages that are drawn from, by the row's seed; in words, as the prompt says them. language: that of
-    the source. round_trip: translate back too. document: the source column. max_words: longer documents are cut there.
+    Templates may also hold {target}, {language} and columns of the source.
     """
 
     TEMPLATES = {"translation": TRANSLATION, "back": BACK}
     HOLES = {"translation": ("document",), "back": ("translation",)}
 
+    # languages to translate into, drawn by the row's seed, in the words of the prompt
     targets: tuple[str, ...] = ("French", "German", "Spanish", "Italian", "Portuguese")
-    language: str = "English"
-    round_trip: bool = False
-    document: str = "text"
-    max_words: int = 200
+    language: str = "English"  # language of the source, in the words of the prompt
+    round_trip: bool = False  # translate back too
+    document: str = "text"  # source column of the text
+    max_words: int = 200  # words after which documents are cut
 
     def __post_init__(self) -> None:
         column(self.document)
@@ -64,8 +63,9 @@ class Translate(Steps):
     """
 
     kind = "translate"
+    revision = 1
     Spec = TranslateSpec
-    own: ClassVar[frozenset[str]] = frozenset({"document", "target", "language", "translation"})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"document", "target", "language", "translation"})
     spec: TranslateSpec
 
     def __init__(self, spec: TranslateSpec) -> None:

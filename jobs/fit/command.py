@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gristmill.generators.families.contract import family_class
-from gristmill.generators.families.fit import Fit, Told, clear, is_finished
+from gristmill.generators.families.fit import Fit, FitProgress, clear, is_finished
 from gristmill.generators.families.folder import ModelCard, read_card
 from gristmill.generators.private.account import privacy_line
 from gristmill.jobs.fit.plan import FitRecipe, Plan, load_plan
@@ -98,7 +98,7 @@ class FitBar(Bar):
         super().__enter__()
         return self
 
-    def tell(self, progress: Told) -> None:
+    def tell(self, progress: FitProgress) -> None:
         losses = "  ".join(f"{name} {value:.4g}" for name, value in progress.losses.items())
         epsilon = f"  epsilon {progress.epsilon:.3f}" if progress.epsilon is not None else ""
         self.show(
@@ -129,7 +129,7 @@ def card_table(card: ModelCard, uri: str) -> Table:
         table.add_row("steps", f"{last['step']:,.0f}")
         table.add_row("losses", ", ".join(f"{k} {v:.4g}" for k, v in last.items() if k != "step"))
     family = family_class(card.kind)
-    for name, line in family.told(card.facts).items():
+    for name, line in family.summary(card.facts).items():
         table.add_row(name, line)
     table.add_row("privacy", privacy_line(card.privacy))
     table.add_row("use it", escape(family.used_by.format(uri=uri)), style="dim")

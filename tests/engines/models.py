@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.quality import Quality, QualitySpec
-from gristmill.generators.images.classifier import Classifier, Spec
+from gristmill.generators.images.classifier import Classifier, ClassifierSpec
 from gristmill.records.readers.datasets import digest_table, images_table
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.stores.local import LocalStore
@@ -30,7 +30,7 @@ def classifier() -> str:
     table = schema.conform(images_table(pixels, np.array(FINISHES * 4)))
     store = LocalStore(tempfile.mkdtemp(prefix="classifier-"))
     trained_on = {"path": "x", "num_rows": 8, "digest": digest_table(table)}
-    Fit(Classifier(Spec(steps=1, batch=4, width=8), schema), table, trained_on, store, 0).run()
+    Fit(Classifier(ClassifierSpec(steps=1, batch=4, width=8), schema), table, trained_on, store, 0).run()
     return store.uri
 
 

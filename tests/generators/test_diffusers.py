@@ -108,7 +108,7 @@ def test_what_it_needs_and_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch
             generator(folder, **table)
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "diffusers" else found(name))
-    with pytest.raises(UserError, match="needs the package diffusers: pip install diffusers"):
+    with pytest.raises(UserError, match="package 'diffusers' is missing; install it with pip install"):
         made.check()
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.generators.passthrough import GivenSpec, Passthrough
+from gristmill.generators.passthrough import Passthrough, PassthroughSpec
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.lots import Plan, asks
@@ -18,7 +18,7 @@ from gristmill.records.spec import build
 
 
 def make(rows: list[Any], **spec: Any) -> list[dict[str, Any]]:
-    generator = Passthrough(build(GivenSpec, spec, "generator"))
+    generator = Passthrough(build(PassthroughSpec, spec, "generator"))
     plan = Plan(fingerprint("x"), 64, len(rows), len(rows), "passthrough", origin=generator.origin)
     source = Source([Items([])], None)
     source.parts[0].texts = [json.dumps(row) for row in rows]  # type: ignore[attr-defined]
@@ -51,14 +51,14 @@ def test_rows_come_out_as_they_are() -> None:
 
 def test_origin_is_what_the_recipe_says() -> None:
     assert make([{"text": "a"}], origin="synthetic")[0]["origin"] == "synthetic"
-    real, synthetic = Passthrough(GivenSpec()), Passthrough(GivenSpec(origin="synthetic"))
+    real, synthetic = Passthrough(PassthroughSpec()), Passthrough(PassthroughSpec(origin="synthetic"))
     assert real.identity() != synthetic.identity()
 
 
 def test_refusals() -> None:
     for spec in ({"columns": []}, {"columns": ["a"], "lists": ["a"]}, {"origin": "found"}, {"column": "a"}):
         with pytest.raises(UserError, match="generator"):
-            build(GivenSpec, spec, "generator")
+            build(PassthroughSpec, spec, "generator")
 
 
 @given(st.lists(st.fixed_dictionaries({"text": st.none() | st.text(), "n": st.none() | st.integers()}), min_size=1))

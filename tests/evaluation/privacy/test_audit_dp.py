@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from gristmill.evaluation.privacy.audit_dp import audit, epsilon_lower, p_value, toss
 from gristmill.generators.private.account import Account, PrivacySpec
-from gristmill.generators.tabular.mst import Mst
-from gristmill.generators.tabular.mst import Spec as MstSpec
+from gristmill.generators.tabular.mst import Mst, MstSpec
 from gristmill.records.readers.tables import Column, TableSchema
 from tests.profiles import scaled
 

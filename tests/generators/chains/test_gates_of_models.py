@@ -13,7 +13,7 @@ from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.registry import chain_class
 from gristmill.generators.families.contract import stream
 from gristmill.generators.families.fit import Fit
-from gristmill.generators.images.classifier import Classifier, Spec
+from gristmill.generators.images.classifier import Classifier, ClassifierSpec
 from gristmill.jobs.recipes.toml_file import load_table
 from gristmill.records.readers.datasets import data_spec, digest_table, images_table, read_table
 from gristmill.records.readers.tables import TableSchema
@@ -56,7 +56,7 @@ def classifier(tmp_path_factory: pytest.TempPathFactory) -> str:
     schema = build(TableSchema, DIGITS["schema"], "schema")
     table = schema.conform(read_table(data_spec("package:digits#train")))
     told = {"path": "package:digits", "num_rows": table.num_rows, "digest": digest_table(table)}
-    Fit(Classifier(Spec(steps=200), schema), table, told, open_store(folder), 0).run()
+    Fit(Classifier(ClassifierSpec(steps=200), schema), table, told, open_store(folder), 0).run()
     return folder
 
 

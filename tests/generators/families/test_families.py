@@ -4,7 +4,7 @@ Families of images and of episodes are held to them in test_image_families.py an
 """
 
 import functools
-import hashlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from gristmill.generators.families.contract import KINDS, Family, family_class
-from gristmill.generators.families.fit import Fit, Stopped, check_fit
-from gristmill.generators.families.folder import load_model, read_card
+from gristmill.generators.families.contract import KINDS, Drawn, Family, draw_rows, family_class
+from gristmill.generators.families.fit import Fit, check_fit
+from gristmill.generators.families.folder import read_card
 from gristmill.generators.private.account import PrivacySpec
+from gristmill.generators.tabular.independent import Independent
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
 from gristmill.records.stores.opening import open_store
+from gristmill.testing.families import check_family
 from tests.generators.images.test_families import SPECS as IMAGES
 from tests.profiles import scaled
 
@@ -106,28 +106,6 @@ def fit_of(case: Case) -> tuple[Family, Path]:
     return fitted(CASES.index(case))
 
 
-def sampled(family: Family, wanted: list[dict[str, Any]], seeds: list[int]) -> list[dict[str, Any] | str]:
-    """Each row, or why there is none; the rest of the block is filled up."""
-    whole = [*wanted, *({} for _ in range(family.block - len(wanted)))]
-    drawn = family.sample(whole, np.array([*seeds, *range(family.block - len(seeds))], np.int64))
-    table = pa.table(drawn.columns)
-    assert table.schema.equals(pa.schema(family.schema.payload)), "law 3: the schema's columns and types"
-    rows = table.to_pylist()
-    return [reason or row for row, reason in zip(rows[: len(wanted)], drawn.reasons)]
-
-
-def conditions(case: Case) -> st.SearchStrategy[dict[str, Any]]:
-    """Values of some columns: any that the schema allows, as a caller may name them."""
-    values: dict[str, st.SearchStrategy[Any]] = {}
-    for column in case.schema.columns:
-        if column.kind == "category":
-            values[column.name] = st.sampled_from(column.categories)
-        elif column.is_number:
-            assert column.low is not None and column.high is not None
-            values[column.name] = st.integers(int(column.low), int(column.high)).map(float)
-    return st.fixed_dictionaries({}, optional=values)
-
-
 def test_every_kind_has_a_case() -> None:
     others = {kind for kind, _ in IMAGES.values()} | {
         "adr",
@@ -138,81 +116,21 @@ def test_every_kind_has_a_case() -> None:
     assert {c.kind for c in CASES} | others == set(KINDS)
 
 
-def digest(fit: Fit) -> str:
-    return hashlib.sha256(fit.store.read("weights.safetensors")).hexdigest()
+@EACH
+def test_the_five_laws(case: Case) -> None:
+    check_family(case.family, case.rows()[1], case.privacy)
 
 
 @EACH
-def test_law_1_the_same_model_wherever_training_stopped(case: Case, tmp_path: Path) -> None:
-    _, whole = fit_of(case)
-    for stop in range(3):
-        again = case.fit(tmp_path / str(stop))
-        again.span_s = 0.0  # a step a time
-        looks = iter(range(10_000))
-        try:
-            again.run(is_stopped=lambda: next(looks) == stop)  # noqa: B023
-        except Stopped:
-            assert not (tmp_path / str(stop) / "model.json").exists()
-            again = case.fit(tmp_path / str(stop))
-            again.run()
-        assert digest(again) == digest(case.fit(whole))
-    other = case.fit(tmp_path / "other", seed=2)
-    other.run()
-    if other.family.num_steps:
-        assert digest(other) != digest(again)
-
-
-@EACH
-@settings(max_examples=scaled(8))
-@given(st.data())
-def test_law_2_a_row_depends_on_no_other_row(case: Case, data: st.DataObject) -> None:
+def test_rows_have_declared_decimals_and_differ(case: Case) -> None:
     family, _ = fit_of(case)
-    asked = st.lists(conditions(case), min_size=4, max_size=4)
-    seeds = st.lists(st.integers(0, 2**63 - 1), min_size=4, max_size=4)
-    one, other = (data.draw(asked), data.draw(seeds)), (data.draw(asked), data.draw(seeds))
-    place = data.draw(st.integers(0, 3))
-    for part, rest in zip(one, other):
-        rest[place] = part[place]  # type: ignore[call-overload]
-    assert sampled(family, *one)[place] == sampled(family, *other)[place]
-
-
-@EACH
-def test_law_3_rows_are_as_the_schema_declares(case: Case) -> None:
-    family, _ = fit_of(case)
-    drawn = family.sample([{}] * family.block, np.arange(family.block) + 2**62)
-    made = pa.table(drawn.columns)
-    assert drawn.reasons == [None] * family.block
-    assert case.schema.conform(made).equals(made)
+    made = draw_rows(family, np.arange(family.block) + 2**62)
     if "height" in made.column_names:
         height = made.column("height").drop_null().to_numpy()
         assert np.isfinite(height).all() and np.array_equal(height.round(1), height)
         if not case.family().is_private:  # those may know no more than the public schema
             assert "Dorf" not in made.column("city").to_pylist(), "a category that no row had is not made up"
     assert len({str(row) for row in made.to_pylist()}) > family.block / 4, "rows differ"
-
-
-@EACH
-@settings(max_examples=scaled(8))
-@given(st.data())
-def test_law_4_a_condition_is_met_or_refused(case: Case, data: st.DataObject) -> None:
-    family, _ = fit_of(case)
-    wanted = data.draw(st.lists(conditions(case), min_size=1, max_size=6))
-    for asked, row in zip(wanted, sampled(family, wanted, list(range(len(wanted))))):
-        if isinstance(row, str):
-            assert asked, "a row without conditions can always be had"
-        else:
-            assert {name: row[name] for name in asked} == asked
-
-
-@EACH
-def test_law_5_a_model_that_came_back_makes_the_same_rows(case: Case) -> None:
-    family, folder = fit_of(case)
-    card = read_card(str(folder))
-    back = load_model(str(folder), card, "cpu")
-    wanted = [{c.name: c.categories[0]} for c in case.schema.of_kind("category")]
-    for asked in (wanted, [{}]):
-        seeds = [7 + i for i in range(len(asked))]
-        assert sampled(back, asked, seeds) == sampled(family, asked, seeds)
 
 
 @EACH
@@ -235,3 +153,51 @@ def test_a_family_that_is_not_private_refuses_a_budget() -> None:
         if not family_class(case.kind).is_private:
             with pytest.raises(UserError, match="cannot be fitted under a budget"):
                 check_fit(case.family(), case.rows()[1], PrivacySpec(1.0, 1e-4))
+
+
+# Families that break a law each; the checks must name it.
+
+
+class Forgetful(Independent):
+    """Law 1: the model depends on a clock."""
+
+    def begin(self, table: pa.Table, seed: int, account: Any) -> None:
+        super().begin(table, seed, account)
+        self._tables["sick/shares"] = np.array([1.0, 1e-9 * time.perf_counter_ns()])
+
+
+class Neighbourly(Independent):
+    """Law 2: a row takes the random numbers of the row before it."""
+
+    def sample(self, wanted: Any, seeds: np.ndarray) -> Drawn:
+        return super().sample(wanted, np.roll(seeds, 1))
+
+
+class Loose(Independent):
+    """Law 3: values lie outside of the declared bounds."""
+
+    def sample(self, wanted: Any, seeds: np.ndarray) -> Drawn:
+        drawn = super().sample(wanted, seeds)
+        return Drawn({**drawn.columns, "age": pa.array([999] * len(seeds), pa.int64())}, drawn.reasons)
+
+
+class Stubborn(Independent):
+    """Law 4: conditions are ignored."""
+
+    def sample(self, wanted: Any, seeds: np.ndarray) -> Drawn:
+        return super().sample([{}] * len(seeds), seeds)
+
+
+class Lossy(Independent):
+    """Law 5: a part of the model is not saved."""
+
+    def restore(self, trained: Any, training: Any = None) -> None:
+        super().restore(trained, training)
+        self._tables["city/shares"] = self._tables["city/shares"][::-1]
+
+
+@pytest.mark.parametrize(("family", "law"), [(Forgetful, 1), (Neighbourly, 2), (Loose, 3), (Stubborn, 4), (Lossy, 5)])
+def test_a_family_that_breaks_a_law_is_caught(family: Any, law: int) -> None:
+    schema, rows = patients()
+    with pytest.raises(AssertionError, match=f"breaks law {law}"):
+        check_family(lambda: family(family.Spec(), schema), rows)

@@ -32,7 +32,7 @@ def test_it_tells_prose_from_shuffled_words_that_it_never_saw(folder: Path) -> N
     assert 300 < held["rows"] < 500 and 0.4 < held["base_rate"] < 0.6
     assert held["auc"] > 0.95 and held["precision"] > 0.88 and held["recall"] > 0.85  # measured: .97, .93, .88
     assert held["rows"] + card.facts["learnt_from"]["rows"] == 2000 and card.facts["left_out"] == 0
-    lines = Quality.told(card.facts)
+    lines = Quality.summary(card.facts)
     assert f"AUC {held['auc']:.3f}" in lines["held-out rows"] and "score 0.5 on" in lines["kept of them"]
 
 

@@ -13,8 +13,7 @@ from PIL import Image
 from gristmill.generators.families.contract import Family, State, family_class
 from gristmill.generators.families.fit import Fit, Stopped, check_fit
 from gristmill.generators.families.folder import load_model, read_card
-from gristmill.generators.images.ddpm import NUM_TIMES, Ddpm
-from gristmill.generators.images.ddpm import Spec as DdpmSpec
+from gristmill.generators.images.ddpm import NUM_TIMES, Ddpm, DdpmSpec
 from gristmill.generators.noise_schedule import kept_signal
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, pixels_of, read_table

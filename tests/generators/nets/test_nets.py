@@ -46,7 +46,7 @@ def test_slopes_are_the_gradients_that_autograd_finds() -> None:
     torch.manual_seed(0)
     critic = Critic(7, 3, [16, 8], 4)
     packs, conditions = torch.randn(5, 28, requires_grad=True), torch.randint(0, 3, (20,))
-    scores, gates = critic(packs, critic.told(conditions), critic.masks(5, torch.Generator().manual_seed(1)))
+    scores, gates = critic(packs, critic.embed(conditions), critic.masks(5, torch.Generator().manual_seed(1)))
     weights = [critic.first.weight, critic.linears[0].weight, critic.last.weight]
     (whole,) = torch.autograd.grad(scores.sum(), packs, create_graph=True)
     slopes = critic.slopes(gates)

@@ -29,7 +29,7 @@ BUDGET = PrivacySpec(EPSILON, 1e-4)
 
 
 def made(schema=DIGITS, **more):
-    return family_class("dp_ddpm")(build(dp_ddpm.Spec, {**SPEC, **more}, "model"), schema)
+    return family_class("dp_ddpm")(build(dp_ddpm.DpDdpmSpec, {**SPEC, **more}, "model"), schema)
 
 
 def a_fit(folder, privacy=BUDGET, key=b"k" * 32, rows=None, **more):

@@ -14,8 +14,7 @@ from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.simulators import cartpole
 from gristmill.generators.simulators.adr import Adr, AdrSpec
 from gristmill.generators.simulators.contract import Parameter
-from gristmill.generators.simulators.family import AdrFamily
-from gristmill.generators.simulators.family import Spec as FamilySpec
+from gristmill.generators.simulators.family import AdrFamily, AdrFamilySpec
 from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
@@ -106,14 +105,14 @@ def test_refusals(table: dict[str, Any]) -> None:
     with pytest.raises(UserError):
         build(AdrSpec, table, "model.adr")
     with pytest.raises(UserError, match="ranges.delay: must lie in 0 to 6"):
-        AdrFamily.own_schema(FamilySpec(ranges={"delay": (0, 7)}))
+        AdrFamily.own_schema(AdrFamilySpec(ranges={"delay": (0, 7)}))
 
 
 LARGE = {"population": 24, "episodes": 8, "measured": 48, "max_steps": 200}
 
 
 def fit(folder: Path, seed: int = 3, **spec: Any) -> Fit:
-    made = build(FamilySpec, {**SMALL, **spec}, "model")
+    made = build(AdrFamilySpec, {**SMALL, **spec}, "model")
     schema = AdrFamily.own_schema(made)
     table = pa.schema(schema.payload).empty_table()
     trained_on = {"path": "", "num_rows": 0, "digest": digest_table(table)}

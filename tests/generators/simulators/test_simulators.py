@@ -16,9 +16,9 @@ from PIL import Image
 
 from gristmill.generators.registry import generator_class
 from gristmill.generators.simulators import cartpole
-from gristmill.generators.simulators.cartpole import PARAMETERS, CartPole, Spec, survived
+from gristmill.generators.simulators.cartpole import PARAMETERS, CartPole, CartPoleSpec, survived
 from gristmill.generators.simulators.contract import drawn, ranged
-from gristmill.generators.simulators.generator import KINDS, Simulated, SimulatorSpec
+from gristmill.generators.simulators.generator import KINDS, SimulatorGenerator, SimulatorSpec
 from gristmill.generators.simulators.scene import BOX, SHAPES
 from gristmill.records.errors import UserError
 from gristmill.records.schema import IMAGE
@@ -29,12 +29,12 @@ from tests.profiles import scaled
 CENTRE = {p.name: p.centre for p in PARAMETERS}
 
 
-def simulated(simulator: str, **table: Any) -> Simulated:
-    assert generator_class("simulator") is Simulated
-    return Simulated(build(SimulatorSpec, {"simulator": simulator, **table}, "generator"))
+def simulated(simulator: str, **table: Any) -> SimulatorGenerator:
+    assert generator_class("simulator") is SimulatorGenerator
+    return SimulatorGenerator(build(SimulatorSpec, {"simulator": simulator, **table}, "generator"))
 
 
-def make(generator: Simulated, batch: pa.RecordBatch) -> pa.RecordBatch:
+def make(generator: SimulatorGenerator, batch: pa.RecordBatch) -> pa.RecordBatch:
     generator.open()
     return asyncio.run(generator.make(batch))
 
@@ -110,7 +110,7 @@ def test_identity_is_what_changes_rows() -> None:
 )
 def test_refuses_in_one_line(table: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        Simulated(build(SimulatorSpec, table, "generator"))
+        SimulatorGenerator(build(SimulatorSpec, table, "generator"))
 
 
 @given(st.integers(0, 2**32), st.lists(st.booleans(), min_size=30, max_size=30))
@@ -140,7 +140,7 @@ def test_friction_takes_energy_and_delay_postpones_a_push() -> None:
     swinging = (0.0, 0.0, 0.0, 1.0)
     hinge = cartpole.advance(math, swinging, 0.0, {**CENTRE, "hinge_friction": 0.02})
     assert hinge[3] < cartpole.advance(math, swinging, 0.0, CENTRE)[3]
-    world = CartPole(Spec())
+    world = CartPole(CartPoleSpec())
     begun = {}
     for delay in (0, 2):
         world.reset({**CENTRE, "delay": delay}, np.random.default_rng(0))
@@ -152,12 +152,14 @@ def test_friction_takes_energy_and_delay_postpones_a_push() -> None:
 def test_many_episodes_side_by_side_are_the_single_ones() -> None:
     draw = np.random.default_rng(3)
     parameters = ranged(PARAMETERS, {"delay": (0, 4)})
-    spec = Spec(max_steps=120)
+    spec = CartPoleSpec(max_steps=120)
     worlds = [drawn(parameters, draw, {}) for _ in range(40)]
     weights = np.tile(spec.weights, (40, 1)) + 0.2 * draw.standard_normal((40, 6))
     starts, single = np.zeros((4, 40)), []
     for number, (values, own) in enumerate(zip(worlds, weights)):
-        episode = CartPole(Spec(weights=tuple(own), max_steps=120)).episode(values, np.random.default_rng(number))
+        episode = CartPole(CartPoleSpec(weights=tuple(own), max_steps=120)).episode(
+            values, np.random.default_rng(number)
+        )
         starts[:, number] = np.random.default_rng(number).uniform(-cartpole.START, cartpole.START, 4)
         single.append(episode["num_steps"])
     together = survived(weights, {p.name: np.array([w[p.name] for w in worlds]) for p in parameters}, starts, 120)

@@ -14,7 +14,7 @@ import pytest
 
 from gristmill.generators.families.fit import WITHHELD, Fit
 from gristmill.generators.families.folder import read_card
-from gristmill.generators.tabular.independent import Independent, Spec
+from gristmill.generators.tabular.independent import Independent, IndependentSpec
 from gristmill.jobs.evaluate.command import evaluate
 from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.records.errors import UserError
@@ -59,7 +59,7 @@ def fit_model(folder: Path, rows: pa.Table) -> None:
         "num_rows": rows.num_rows,
         "digest": digest_table(schema.conform(rows)),
     }
-    Fit(Independent(Spec(), schema), schema.conform(rows), trained_on, open_store(str(folder)), 0).run()
+    Fit(Independent(IndependentSpec(), schema), schema.conform(rows), trained_on, open_store(str(folder)), 0).run()
 
 
 @pytest.fixture(scope="module")

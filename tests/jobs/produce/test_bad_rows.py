@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gristmill.generators.families.contract import draw_rows, family_class
-from gristmill.generators.families.generator import Fitted, FittedSpec
+from gristmill.generators.families.generator import ModelGenerator, ModelGeneratorSpec
 from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.jobs.fit.plan import load_plan
 from gristmill.records.errors import UserError
@@ -216,7 +216,7 @@ def model(tmp_path: Path) -> str:
     ],
 )
 def test_produce_rejects_the_row_and_says_why(ask: Any, reason: str | None, model: str) -> None:
-    generator = Fitted(FittedSpec(model))
+    generator = ModelGenerator(ModelGeneratorSpec(model))
     generator.open()
     batch = asks(2, lambda number: {} if number else ask)
     made = asyncio.run(generator.make(batch)).to_pylist()
@@ -227,7 +227,7 @@ def test_produce_rejects_the_row_and_says_why(ask: Any, reason: str | None, mode
 
 def test_produce_refuses_a_given_column_that_the_model_does_not_know(model: str) -> None:
     with pytest.raises(UserError, match="the schema has no column 'wart' .did you mean 'ward'"):
-        Fitted(FittedSpec(model, given=("wart",)))
+        ModelGenerator(ModelGeneratorSpec(model, given=("wart",)))
 
 
 # evaluate

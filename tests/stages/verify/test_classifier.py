@@ -10,9 +10,9 @@ from PIL import Image
 
 from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
-from gristmill.generators.families.generator import Fitted, FittedSpec
+from gristmill.generators.families.generator import ModelGenerator, ModelGeneratorSpec
 from gristmill.generators.images.classifier import Classifier as Family
-from gristmill.generators.images.classifier import Spec as FamilySpec
+from gristmill.generators.images.classifier import ClassifierSpec as FamilySpec
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, digest_table, images_table, read_table
 from gristmill.records.readers.tables import Column, TableSchema
@@ -100,7 +100,7 @@ def test_models_that_are_refused(model: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the digest of the weights differs"):
         Classifier(ClassifierSpec(str(tmp_path))).open()
     with pytest.raises(UserError, match="holds a model of kind 'classifier', which makes no rows"):
-        Fitted(FittedSpec(model))
+        ModelGenerator(ModelGeneratorSpec(model))
 
 
 def test_identity_is_the_model_and_not_its_place(model: str, tmp_path: Path) -> None:
