@@ -71,7 +71,7 @@ def judge(whole: Sides, target: str | None, seed: int, most: int, tell: Tell) ->
     encoder = Encoder.fit(sides.schema, sides.train)
     train, holdout, synthetic = (encoder.encode(table) for table in sides.all)
     features = _features(sides, task, seed, tell)
-    metrics["features"] = "a net that learnt the target" if features else "encoded columns"
+    metrics["features"] = "a network trained on the target" if features else "encoded columns"
     ranks = features or [encoder.ranks(table) for table in sides.all]
     features = features or [train, holdout, synthetic]
     metrics["fidelity"] |= _as_wholes(features, ranks, metrics, seed, tell)

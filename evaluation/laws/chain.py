@@ -17,7 +17,7 @@ Shard = tuple[str, int]  # ("real" | "made", generation), or ("first", start) fo
 class Setting:
     """Everything that a law may depend on. Generation 1 learns from n real rows.
 
-    Generation k has n growth^(k-1) rows, rounded. The fraction `real_fraction` of them stands beside the pool: new real
+    Generation k has n growth^(k-1) rows, rounded. The fraction `real_fraction` of them is beside the pool: new real
     rows ("fresh") or the first rows of the first real set ("fixed"). The pool is the rows of model k-1 (replace), the
     first real set and all later rows (accumulate), the last `window` batches of these (window), or a random subset of
     these (subsample). Each model writes as many rows as the next generation needs beside real rows. Raises ValueError

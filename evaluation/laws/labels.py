@@ -75,16 +75,14 @@ def series(
         values["accuracy"].append(accuracy)
         values["share_wrong"].append(kept.share_wrong)
         values["share_wrong_kept"].append(kept.share_wrong_kept)
-        sample_size = num_from_model
         rate = keep_right * (1 - kept.share_wrong) + keep_wrong * kept.share_wrong
-        tries = min(MAX_TRIES, max(1, math.ceil(0.97 / rate))) if is_refilled and rate else 1  # rounded down
+        tries = min(MAX_TRIES, max(1, math.ceil(0.97 / rate))) if is_refilled and rate else 1  # a low estimate
         for name, keep, share in (("right", keep_right, 1 - kept.share_wrong), ("wrong", keep_wrong, kept.share_wrong)):
-            num_rows = max(1.0, tries * sample_size * share)
+            num_rows = max(1.0, tries * num_from_model * share)
             values[f"keep_{name}_deviation"].append(math.sqrt(keep * (1 - keep) / num_rows))
-        num_made = float(sample_size) if is_refilled else sample_size * rate
-        num_real = float(num_fresh)
-        num = max(1.0, num_made + num_real)
-        along = (num_made * kept.along + num_real * SIGNAL * (1 - 2 * noise)) / num
+        num_made = float(num_from_model) if is_refilled else num_from_model * rate
+        num = max(1.0, num_made + num_fresh)
+        along = (num_made * kept.along + num_fresh * SIGNAL * (1 - 2 * noise)) / num
         across = num_made * kept.across / num
     values["breakdown_share"] = [breakdown_share(keep_right, keep_wrong)] * generations
     return {name: np.array(numbers) for name, numbers in values.items()}

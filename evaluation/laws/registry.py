@@ -84,7 +84,7 @@ def is_plain(setting: Setting) -> bool:
 def use_log(setting: Setting, generation: int) -> bool:
     """Whether the test uses the mean of log v instead of the mean of v.
 
-    CV^2 of v_k grows like exp(2k/n) - 1, so later the mean over any number of chains lies below its expectation, while
+    CV^2 of v_k grows like exp(2k/n) - 1, so later the mean over any number of chains is below its expectation, while
     log v has the variance 2k/n only. Chains with a plateau (accumulate, fresh rows) never need the logarithm.
     """
     wear_so_far = wear([setting.rows(k) for k in range(1, generation + 1)])
@@ -177,6 +177,6 @@ def _of_regression(setting: Setting, generations: int) -> list[Law] | None:
         source = "matrix beta moments, derived here (evaluation/laws/regression.py)"
         return [Law(regression.fresh_mix(real, n - real, d, k, noise), None, True, source) for k in every]
     if setting.pool == "accumulate" and setting.real == "none":
-        source = "Gerstgrasser et al. 2024, theorem for accumulated data: a fresh design lies a little below"
+        source = "Gerstgrasser et al. 2024, theorem for accumulated data: a fresh design is slightly below"
         return [Law(regression.accumulated(n, d, k, noise), None, k == 1, source) for k in every]
     return None

@@ -1,7 +1,7 @@
 """Closed forms for the measures of a cell, by generation."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -9,6 +9,9 @@ from gristmill.generators.chains.cells import Cell
 from gristmill.jobs.study.spec import StudySpec
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals
+
+if TYPE_CHECKING:
+    from gristmill.evaluation.laws.chain import Setting
 
 # Measure of a family: its statistic in evaluation/laws.
 MOMENTS = {
@@ -43,8 +46,8 @@ class LawCurve:
     source: str
 
 
-def setting(cell: Cell) -> Any:
-    """The cell as an evaluation.laws.chain.Setting; None for a family or regime without one."""
+def setting(cell: Cell) -> "Setting | None":
+    """The cell in the terms of evaluation/laws; None for a family or regime without a law."""
     from gristmill.evaluation.laws.chain import Setting
 
     if cell.kind not in STATISTICS or cell.forks or cell.gates or cell.regime.synthetic_max < 1:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -93,18 +94,28 @@ def exhibits(cell: Cell, store: Store) -> dict[int, dict[str, Any]]:
     return by_generation
 
 
-def costs(cells: Sequence[Cell], store: Store) -> list[dict[str, Any]]:
-    """For each cell the seconds of its units, and the number of units that an earlier cell shares."""
+@dataclass
+class CellCost:
+    """Work of a cell."""
+
+    cell: str
+    num_units: int
+    num_shared: int  # units that an earlier cell shares, which are counted there
+    num_fits: int  # models fitted
+    seconds: float = 0.0
+
+
+def costs(cells: Sequence[Cell], store: Store) -> list[CellCost]:
+    """The work of each cell, from the seconds of its units."""
     earlier: set[str] = set()
     rows = []
     for cell in cells:
         keys = dict.fromkeys(unit.key for unit in cell.units())
-        row: dict[str, Any] = {"cell": cell.name, "num_units": len(keys), "num_shared": len(earlier & set(keys))}
-        row |= {"seconds": 0.0, "num_fits": cell.chains * cell.generations}
+        row = CellCost(cell.name, len(keys), len(earlier & set(keys)), cell.chains * cell.generations)
         for key in keys:
             data = store.read_if_there(unit_name(key)) if key not in earlier else None
             if data is not None:
-                row["seconds"] += json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(SECONDS, b"0"))
+                row.seconds += json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(SECONDS, b"0"))
         earlier |= set(keys)
         rows.append(row)
     return rows

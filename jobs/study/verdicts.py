@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gristmill.generators.chains.cells import Cell
+
+if TYPE_CHECKING:
+    from gristmill.evaluation.collapse.definitions import Verdict
 
 # family: {field of evaluation.collapse.definitions.Series: (measure, whether it is relative to generation 1)}
 PARTS: dict[str, dict[str, tuple[str, bool]]] = {
@@ -48,8 +51,8 @@ INSIDE = {"model": "precision"}  # share of rows inside the truth: outside = 1 -
 OUTSIDE = {"gmm": "outside"}  # share of rows outside the truth
 
 
-def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Eight `evaluation.collapse.definitions.Verdict`s from the cell's curves by measure."""
+def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> "list[Verdict]":
+    """The eight verdicts from the cell's curves by measure."""
     from gristmill.evaluation.collapse.definitions import Series, verdicts
 
     def numbers(values: Any) -> list[float | None]:

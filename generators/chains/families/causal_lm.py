@@ -70,7 +70,7 @@ class RealText(NamedTuple):
 def real_blocks(
     data: DataSpec, holdout: DataSpec, column: str, base: str | None, vocabulary: int, length: int
 ) -> RealText:
-    """The real texts in blocks. Without a base model, the tokenizer is learnt from the train texts.
+    """The real texts in blocks. Without a base model, the tokenizer is trained on the train texts.
 
     Raises UserError when the holdout has no block.
     """
