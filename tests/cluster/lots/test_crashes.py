@@ -51,7 +51,8 @@ def finish_and_compare(recipe: str, out: str, undisturbed: dict[str, str]) -> No
     assert audit.returncode == 0, audit.stdout
 
 
-@pytest.mark.parametrize("where", ["local", "s3"])
+# On S3 the kill tests' short form kills the driver, too.
+@pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.nightly)])
 def test_sigkill_of_the_driver(where: str, tmp_path: Path, undisturbed: dict[str, str], request) -> None:
     out = str(tmp_path / "out") if where == "local" else f"{request.getfixturevalue('s3')}/kill-{tmp_path.name}"
     recipe = canned(tmp_path, **SLOW)
