@@ -9,7 +9,7 @@ import ray
 
 from gristmill.cluster.connect import WORKER_ENV
 from gristmill.cluster.errors import LOSSES, RunFailed, one_line
-from gristmill.generators.families.fit import Fit, Stopped, FitProgress
+from gristmill.generators.families.fit import Fit, FitProgress, Stopped
 from gristmill.generators.families.folder import ModelCard
 from gristmill.records.errors import UserError
 

@@ -81,7 +81,11 @@ def test_fit_evaluate_and_study(ray_session: None, tmp_path: Path) -> None:
     run = gristmill.produce(rows, tmp_path / "rows")
     assert run.state == "complete"
     judged = gristmill.evaluate(
-        tmp_path / "rows", "package:breast-cancer#train", "package:breast-cancer#holdout", tmp_path / "evaluation", max_rows=50
+        tmp_path / "rows",
+        "package:breast-cancer#train",
+        "package:breast-cancer#holdout",
+        tmp_path / "evaluation",
+        max_rows=50,
     )
     assert judged.totals == json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
     study = {

@@ -15,7 +15,8 @@ from gristmill.generators.families.folder import WEIGHTS, ModelCard, unpack
 from gristmill.generators.private.account import PrivacySpec
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column
-from gristmill.records.stores.contract import Store, open_store
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
 
 NUM_STOPS = 3  # steps after which law 1 stops a fit
 NUM_PLACES = 2  # rows that law 2 looks at
@@ -90,7 +91,8 @@ def check_folder(make: Factory, family: Family, store: Store, card: ModelCard) -
     back = make()
     back.restore(State(unpack(store.read(WEIGHTS))[0], card.facts))
     seeds = np.arange(family.block, dtype=np.int64) * 7919
-    for wanted in ([{}] * family.block, random_conditions(family, 7)):
+    plain: list[dict[str, Any]] = [{} for _ in range(family.block)]
+    for wanted in (plain, random_conditions(family, 7)):
         if sampled(back, wanted, seeds) != sampled(family, wanted, seeds):
             _broken(family, 5, "a model that was saved and loaded makes other rows")
 

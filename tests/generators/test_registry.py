@@ -21,7 +21,7 @@ from gristmill.generators.text.registry import KINDS as METHODS
 from gristmill.generators.text.registry import method_class
 from gristmill.records.kinds import kind_class
 from gristmill.records.readers.tables import Column, TableSchema
-from gristmill.records.stores.contract import LocalStore
+from gristmill.records.stores.local import LocalStore
 
 BUILT_IN: list[Any] = [
     *map(generator_class, GENERATORS),

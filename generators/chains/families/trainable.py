@@ -15,6 +15,7 @@ from gristmill.generators.chains.contract import Measures, Piece
 from gristmill.generators.chains.families.tabled import TableChain, digest_of, mixed
 from gristmill.generators.families.contract import Family, draw_rows, family_class
 from gristmill.records.errors import UserError
+from gristmill.records.plugins import source_identity
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build
@@ -71,7 +72,9 @@ class Trainable(TableChain):
             raise UserError(f"n is {n:,}, and {self.spec.data} has only {self._train.num_rows:,} rows")
 
     def identity(self) -> list[str]:
-        return [digest_of(self.spec.data), digest_of(self.spec.holdout)]
+        family = self.make()
+        decides = [str(family.revision), *source_identity(family).values()]
+        return [*decides, digest_of(self.spec.data), digest_of(self.spec.holdout)]
 
     def open(self) -> None:
         if hasattr(self, "_train"):

@@ -25,7 +25,6 @@ from gristmill.records.spec import build
 from gristmill.records.stores.opening import open_store
 from gristmill.testing.families import check_family
 from tests.generators.images.test_families import SPECS as IMAGES
-from tests.profiles import scaled
 
 Rows = tuple[TableSchema, pa.Table]
 

@@ -19,7 +19,7 @@ from gristmill.generators.families.contract import draw_rows
 from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.tabular.public import noisy_counts
-from gristmill.jobs.evaluate.inputs import AuditPrivacyArgs as Judged
+from gristmill.jobs.evaluate.inputs import EvaluateArgs as Judged
 from gristmill.jobs.evaluate.inputs import read_inputs
 from gristmill.jobs.fit import audit_privacy as verb
 from gristmill.jobs.fit.audit_privacy import AuditPrivacyArgs, audit_privacy
