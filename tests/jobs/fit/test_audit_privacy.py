@@ -19,8 +19,7 @@ from gristmill.generators.families.contract import draw_rows
 from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.tabular.public import noisy_counts
-from gristmill.jobs.evaluate.inputs import AuditPrivacyArgs as Judged
-from gristmill.jobs.evaluate.inputs import read_inputs
+from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.jobs.fit import audit_privacy as verb
 from gristmill.jobs.fit.audit_privacy import AuditPrivacyArgs, audit_privacy
 from gristmill.jobs.fit.plan import load_plan
@@ -73,7 +72,7 @@ def fit_here(recipe: str, out: Path) -> str:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second fit without a cluster; the whole verb with one is tested below."""
 
-    def run(job: Fit, recipe: Any, console: Any, say: Any) -> Any:
+    def run(job: Fit, recipe: Any, console: Any) -> Any:
         return job.run()
 
     monkeypatch.setattr(verb, "run_fit", run)
@@ -180,7 +179,7 @@ def test_the_page_shows_the_audit(copied: tuple[Path, str], tmp_path: Path) -> N
     if browser() is not None:
         assert look(tmp_path / "out" / "report.html", 400)["width"] <= 400
     found = read_inputs(
-        Judged(
+        EvaluateArgs(
             str(tmp_path / "made.parquet"),
             str(folder / "people.parquet"),
             str(tmp_path / "holdout.parquet"),
