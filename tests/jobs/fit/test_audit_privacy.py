@@ -19,8 +19,7 @@ from gristmill.generators.families.contract import draw_rows
 from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.tabular.public import noisy_counts
-from gristmill.jobs.evaluate.inputs import EvaluateArgs as Judged
-from gristmill.jobs.evaluate.inputs import read_inputs
+from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.jobs.fit import audit_privacy as verb
 from gristmill.jobs.fit.audit_privacy import AuditPrivacyArgs, audit_privacy
 from gristmill.jobs.fit.plan import load_plan
@@ -74,7 +73,7 @@ def fit_here(recipe: str, out: Path) -> str:
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second fit without a cluster; the whole verb with one is tested below."""
 
-    def run(job: Fit, recipe: Any, console: Any, say: Any) -> Any:
+    def run(job: Fit, recipe: Any, console: Any) -> Any:
         return job.run()
 
     monkeypatch.setattr(verb, "run_fit", run)
@@ -149,17 +148,20 @@ def test_coins_of_the_operating_system_differ_and_are_written_down(tmp_path: Pat
     assert len(seeds) == 2
 
 
-def test_public_rows_and_the_note_on_private_ones(tmp_path: Path, in_process: None, capsys: Any) -> None:
+def test_public_rows_and_the_note_on_private_ones(
+    tmp_path: Path, in_process: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     recipe = recipe_of(tmp_path, "mst", privacy=PRIVACY)
     out = fit_here(recipe, tmp_path / "model")
     pq.write_table(people(700, seed=9), tmp_path / "public.parquet")
     assert audit_privacy(AuditPrivacyArgs(recipe, out, data=str(tmp_path / "public.parquet"))) == 0
-    assert "no budget covers it" not in capsys.readouterr().err
+    assert "no budget covers it" not in caplog.text
     found = json.loads((tmp_path / "model" / "audit.json").read_text())
     assert found["rows"] == str(tmp_path / "public.parquet") and found["num_rows"] == 700
     (tmp_path / "model" / "audit.json").unlink()
     assert audit_privacy(AuditPrivacyArgs(recipe, out, data=str(tmp_path / "people.parquet"))) == 0
-    assert "no budget covers it" in capsys.readouterr().err
+    assert "no budget covers it" in caplog.text
 
 
 def test_the_page_shows_the_audit(copied: tuple[Path, str], tmp_path: Path) -> None:
@@ -181,7 +183,7 @@ def test_the_page_shows_the_audit(copied: tuple[Path, str], tmp_path: Path) -> N
     if browser() is not None:
         assert look(tmp_path / "out" / "report.html", 400)["width"] <= 400
     found = read_inputs(
-        Judged(
+        EvaluateArgs(
             str(tmp_path / "made.parquet"),
             str(folder / "people.parquet"),
             str(tmp_path / "holdout.parquet"),
