@@ -52,7 +52,7 @@ def windows() -> list[dict[str, Any]]:
     encoder = Encoder(DEFAULT)
     draw = np.random.default_rng(0).integers(1000, 29000, (4 * BATCH_SIZE, WINDOW)).tolist()
     alone, joined = (len(draw) / cpu_s(lambda usual=usual: encoder.vectors(draw, usual)) for usual in (0, WINDOW))
-    how = "yes" if encoder._together[WINDOW] else "no"
+    how = "yes" if encoder._can_batch[WINDOW] else "no"
     return [
         {
             "what": f"windows of {WINDOW} tokens/s a core, {BATCH_SIZE} together (peer: alone; same bits: {how})",

@@ -63,10 +63,10 @@ def test_pieces_are_joined_only_where_no_bit_changes(minilm: Encoder, monkeypatc
         return forward(self, group) + np.float32(1e-6 if len(group) > 1 else 0)
 
     monkeypatch.setattr(Encoder, "_forward", skewed)
-    minilm._together.clear()
+    minilm._can_batch.clear()
     minilm.vectors(asked, usual=20)
-    assert sizes[-8:] == [1] * 8 and not minilm._together[20]
-    minilm._together.clear()
+    assert sizes[-8:] == [1] * 8 and not minilm._can_batch[20]
+    minilm._can_batch.clear()
 
 
 def test_what_means_the_same_lies_near(minilm: Encoder) -> None:
