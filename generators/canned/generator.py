@@ -29,8 +29,8 @@ KIND, BASE, CHANGE, QUOTE, GARBAGE, SAID = range(101, 107)  # salts of the draws
 class CannedAnswer:
     """The answer to a prompt that contains `when`: an entry of `say`, drawn by the seed of the call."""
 
-    when: str
-    say: tuple[str, ...]
+    when: str  # text that the prompt contains
+    say: tuple[str, ...]  # answers to draw from
 
     def __post_init__(self) -> None:
         if not self.say:

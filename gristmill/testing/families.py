@@ -133,7 +133,8 @@ def _values(column: Column) -> list[Any]:
         return list(column.categories)
     if not column.is_number or column.low is None or column.high is None:
         return []
-    return [column.low, column.high, *(float(n) for n in {round((column.low + column.high) / 2)} if n < column.high)]
+    middle = float(round((column.low + column.high) / 2))
+    return [column.low, column.high, *([middle] if column.low < middle < column.high else [])]
 
 
 def _broken(family: Family, law: int, fault: str) -> NoReturn:
