@@ -1,1 +1,1 @@
-"""What is measured: pure functions over tables."""
+"""Metrics: pure functions over tables, texts and arrays."""

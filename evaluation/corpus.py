@@ -1,8 +1,7 @@
-"""Every metric of texts over one synthetic, one real train and one real holdout column.
+"""All metrics of texts, over one synthetic, one real train and one real holdout column.
 
-What grows or falls with the amount of text is measured over equal numbers of tokens; beside each number stands what
-real texts score. Memorisation is looked for in the train texts, and its reference is how much of the holdout stands
-there by nature.
+Metrics that depend on the amount of text use equal numbers of tokens. Each number comes with the score of real texts.
+Memorisation is measured in the train texts; its reference is the share of the holdout that occurs there.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,21 +15,21 @@ from gristmill.evaluation.diversity import PRDC_ROWS
 from gristmill.evaluation.draws import some, stream, whole_number
 from gristmill.records.words import tokens
 
-Tell = Callable[[str], None]
+Tell = Callable[[str], None]  # receives the name of each step
 # Texts to the log-probability of each of their tokens.
 Scorer = Callable[[Sequence[str]], Sequence[Sequence[float] | np.ndarray]]
 MIN_TEXTS = 20
-MAX_TOKENS = 200_000  # of each side, for what must be measured over equal amounts
-MTLD_TEXTS, MTLD_TOKENS = 1000, 50  # most texts; a text of fewer tokens has no MTLD worth the name
+MAX_TOKENS = 200_000  # of each side, for metrics over equal numbers of tokens
+MTLD_TEXTS, MTLD_TOKENS = 1000, 50  # largest number of texts; smallest number of tokens of a text
 PERPLEXITY_TEXTS = 200
-NGRAM = 8  # of memorisation
-WIDTH, MAX_WORDS = 64, 20_000  # of the embedding
+NGRAM = 8  # tokens of a memorised n-gram
+WIDTH, MAX_WORDS = 64, 20_000  # dimensions and vocabulary of the embedding
 GROWTH_POINTS = 60
 
 
 @dataclass(frozen=True)
 class Corpora:
-    """The texts of one column, on each side, nulls left out."""
+    """The texts of one column on each side, without nulls."""
 
     column: str
     train: list[str]
@@ -44,38 +43,41 @@ class Corpora:
 
 @dataclass(frozen=True)
 class JudgedTexts:
-    """`metrics` is ready for JSON; the rest is what its figure is drawn from."""
+    """Metrics ready for JSON, and the numbers behind the figure."""
 
     metrics: dict[str, Any]
-    lengths: dict[str, np.ndarray]  # tokens of each text, by side
-    growth: dict[str, tuple[np.ndarray, np.ndarray]]  # tokens read, different ones among them
-    known: dict[str, np.ndarray]  # of each text the share of its n-grams that stand in the train texts
+    lengths: dict[str, np.ndarray]  # tokens of each text by side
+    growth: dict[str, tuple[np.ndarray, np.ndarray]]  # by side: tokens read, and different tokens among them
+    known: dict[str, np.ndarray]  # by side: share of each text's n-grams that occur in the train texts
 
 
 def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, tell: Tell) -> JudgedTexts:
-    """All metrics, of at most `most` texts of each side, drawn by the seed; perplexity only with a scorer."""
+    """All metrics of at most `most` random texts of each side; perplexity only with a scorer."""
     tell("texts: tokens")
-    texts = {side: [own[i] for i in some(len(own), most, seed, f"texts {side}")] for side, own in corpora.all.items()}
-    words = {side: [tokens(t) for t in own] for side, own in texts.items()}
-    lengths = {side: np.array([len(w) for w in own]) for side, own in words.items()}
+    texts = {
+        side: [column[i] for i in some(len(column), most, seed, f"texts {side}")]
+        for side, column in corpora.all.items()
+    }
+    words = {side: [tokens(t) for t in column] for side, column in texts.items()}
+    lengths = {side: np.array([len(w) for w in column]) for side, column in words.items()}
     equal, num_tokens = equal_amounts(words, seed)
     tell("texts: variety")
-    num_bleu = min(text.SELF_BLEU_TEXTS, *(len(own) for own in words.values()))
+    num_bleu = min(text.SELF_BLEU_TEXTS, *(len(column) for column in words.values()))
     metrics: dict[str, Any] = {
         "column": corpora.column,
-        "texts": {side: len(own) for side, own in corpora.all.items()},
-        "texts_used": {side: len(own) for side, own in texts.items()},
+        "texts": {side: len(column) for side, column in corpora.all.items()},
+        "texts_used": {side: len(column) for side, column in texts.items()},
         "tokens_compared": num_tokens,
-        "tokens_a_text": {side: _levels(own) for side, own in lengths.items()},
+        "tokens_a_text": {side: _levels(column) for side, column in lengths.items()},
     }
     for n in (1, 2, 3):
-        metrics[f"distinct_{n}"] = {side: text.distinct_n(own, n) for side, own in equal.items()}
+        metrics[f"distinct_{n}"] = {side: text.distinct_n(column, n) for side, column in equal.items()}
     for n in (1, 2):
-        metrics[f"entropy_{n}"] = {side: text.entropy(own, n) for side, own in equal.items()}
-    metrics["self_bleu"] = {side: text.self_bleu(own, seed=seed, most=num_bleu) for side, own in words.items()}
+        metrics[f"entropy_{n}"] = {side: text.entropy(column, n) for side, column in equal.items()}
+    metrics["self_bleu"] = {side: text.self_bleu(column, seed=seed, most=num_bleu) for side, column in words.items()}
     metrics["self_bleu_texts"] = num_bleu
-    metrics["mtld"] = {side: mean_mtld(own, seed) for side, own in words.items()}
-    tell("texts: what stands in the train texts")
+    metrics["mtld"] = {side: mean_mtld(column, seed) for side, column in words.items()}
+    tell("texts: memorisation")
     known, metrics["memorised"] = _memorised(words)
     metrics["copies"] = {side: _copies(words["train"], words[side]) for side in ("synthetic", "holdout")}
     tell("texts: coverage of embeddings")
@@ -84,41 +86,42 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, te
     if score is not None:
         tell("texts: perplexity")
         metrics["perplexity"] = {
-            side: text.perplexity(score([own[i] for i in some(len(own), PERPLEXITY_TEXTS, seed, "perplexity")]))
-            for side, own in texts.items()
+            side: text.perplexity(score([column[i] for i in some(len(column), PERPLEXITY_TEXTS, seed, "perplexity")]))
+            for side, column in texts.items()
         }
-    growth = {side: vocabulary_growth(own) for side, own in equal.items()}
+    growth = {side: vocabulary_growth(column) for side, column in equal.items()}
     return JudgedTexts(metrics, lengths, growth, known)
 
 
 def equal_amounts(words: dict[str, list[list[str]]], seed: int) -> tuple[dict[str, list[list[str]]], int]:
-    """Of each side texts in an order drawn by the seed, the last one cut, that have the same number of tokens; and it.
+    """(texts of each side with equal numbers of tokens, that number).
 
-    That number is what the shortest side has, MAX_TOKENS at most.
+    The order is random by the seed, and the last text is cut. The number is that of the shortest side, at most
+    MAX_TOKENS.
     """
-    num = min(MAX_TOKENS, *(sum(len(w) for w in own) for own in words.values()))
-    made = {}
-    for side, own in words.items():
-        taken, left = [], num
-        for place in stream(seed, f"equal {side}").permutation(len(own)):
+    num = min(MAX_TOKENS, *(sum(len(w) for w in column) for column in words.values()))
+    cut = {}
+    for side, column in words.items():
+        part, left = [], num
+        for place in stream(seed, f"equal {side}").permutation(len(column)):
             if not left:
                 break
-            taken.append(own[place][:left])
-            left -= len(taken[-1])
-        made[side] = taken
-    return made, num
+            part.append(column[place][:left])
+            left -= len(part[-1])
+        cut[side] = part
+    return cut, num
 
 
 def mean_mtld(words: Sequence[text.Tokens], seed: int) -> float | None:
-    """Over texts of at least MTLD_TOKENS; None with fewer than 5 of them."""
+    """Mean MTLD of texts of at least MTLD_TOKENS tokens; None with fewer than 5 such texts."""
     long = [w for w in words if len(w) >= MTLD_TOKENS]
-    found = [text.mtld(long[i]) for i in some(len(long), MTLD_TEXTS, seed, "mtld")]
-    return float(np.mean([f for f in found if f is not None])) if len(found) >= 5 else None
+    values = [text.mtld(long[i]) for i in some(len(long), MTLD_TEXTS, seed, "mtld")]
+    return float(np.mean([v for v in values if v is not None])) if len(values) >= 5 else None
 
 
 def vocabulary_growth(words: Sequence[text.Tokens]) -> tuple[np.ndarray, np.ndarray]:
-    """How many different tokens there are among the first so many (Heaps 1978): int64, int64 (points,)."""
-    whole = [word for own in words for word in own]
+    """(tokens read, different tokens among them), int64 (points,) each (Heaps 1978)."""
+    whole = [word for tokens in words for word in tokens]
     first = {word: place for place, word in reversed(list(enumerate(whole)))}
     fresh = np.zeros(len(whole) + 1, np.int64)
     fresh[[place + 1 for place in first.values()]] = 1
@@ -127,48 +130,48 @@ def vocabulary_growth(words: Sequence[text.Tokens]) -> tuple[np.ndarray, np.ndar
 
 
 def _memorised(words: dict[str, list[list[str]]]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Of each text with n-grams the share that stands in a train text; and of all together."""
+    """(share of each text's n-grams that occur in the train texts, by side; summary for JSON)."""
     sides = ("synthetic", "holdout")
-    wanted = {g for side in sides for own in words[side] for g in text.ngrams(own, NGRAM)}
-    found = {g for own in words["train"] for g in text.ngrams(own, NGRAM) if g in wanted}
-    shares, told = {}, {}
+    wanted = {g for side in sides for w in words[side] for g in text.ngrams(w, NGRAM)}
+    in_train = {g for w in words["train"] for g in text.ngrams(w, NGRAM) if g in wanted}
+    shares, totals = {}, {}
     for side in sides:
-        grams = [own for own in (text.ngrams(w, NGRAM) for w in words[side]) if own]
-        shares[side] = np.array([sum(g in found for g in own) / len(own) for own in grams])
-        told[side] = text.memorised(words[side], words["train"], NGRAM)
-    return shares, {"tokens": NGRAM, **told}
+        by_text = [grams for w in words[side] if (grams := text.ngrams(w, NGRAM))]
+        shares[side] = np.array([sum(g in in_train for g in grams) / len(grams) for grams in by_text])
+        totals[side] = text.memorised(words[side], words["train"], NGRAM)
+    return shares, {"tokens": NGRAM, **totals}
 
 
 def _copies(train: list[list[str]], others: list[list[str]]) -> float:
-    """Share of texts that stand, token for token, among the train texts."""
-    there = {tuple(w) for w in train}
-    return float(np.mean([tuple(w) in there for w in others]))
+    """Share of texts that equal a train text token by token."""
+    train_texts = {tuple(w) for w in train}
+    return float(np.mean([tuple(w) in train_texts for w in others]))
 
 
 def _coverage(texts: dict[str, list[str]], seed: int) -> dict[str, Any]:
-    """Of the holdout by synthetic texts and by as many train texts, in a space learnt from the train texts."""
+    """Coverage of the holdout by synthetic texts and by as many train texts, in an embedding of the train texts."""
     embed = embedder(texts["train"], seed)
     if embed is None:
         return {"synthetic": None, "train": None}
     num = min(PRDC_ROWS, len(texts["train"]), len(texts["synthetic"]))
-    made = {
+    embedded = {
         side: embed([texts[side][i] for i in some(len(texts[side]), num, seed, f"embed {side}")])
         for side in ("synthetic", "train")
     }
     real = embed([texts["holdout"][i] for i in some(len(texts["holdout"]), PRDC_ROWS, seed, "embed holdout")])
-    return {side: text.embedding_coverage(real, rows) for side, rows in made.items()}
+    return {side: text.embedding_coverage(real, rows) for side, rows in embedded.items()}
 
 
 def embedder(texts: Sequence[str], seed: int) -> Callable[[Sequence[str]], np.ndarray] | None:
-    """Texts to float32 (texts, width): latent semantic analysis (Deerwester et al. 1990), that is, weighted counts of
-    words on the principal directions of `texts`. None where they have too few different words."""
+    """A function from texts to float32 (texts, width), by latent semantic analysis (Deerwester et al. 1990): weighted
+    counts of words on the principal directions of `texts`. None when they have too few different words."""
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     counts = TfidfVectorizer(analyzer=tokens, sublinear_tf=True, max_features=MAX_WORDS)
     try:
         rows = counts.fit_transform(texts)
-    except ValueError:  # not one word in any of them
+    except ValueError:  # no text has a word
         return None
     width = min(WIDTH, rows.shape[0] - 1, rows.shape[1] - 1)
     if width < 1:
@@ -176,8 +179,8 @@ def embedder(texts: Sequence[str], seed: int) -> Callable[[Sequence[str]], np.nd
     axes = TruncatedSVD(width, random_state=whole_number(seed, "embedder")).fit(rows)
 
     def embed(others: Sequence[str]) -> np.ndarray:
-        made: np.ndarray = axes.transform(counts.transform(others)).astype(np.float32)
-        return made
+        rows: np.ndarray = axes.transform(counts.transform(others)).astype(np.float32)
+        return rows
 
     return embed
 

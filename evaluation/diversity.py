@@ -1,4 +1,4 @@
-"""How much of the real variety the synthetic rows show: precision and recall of manifolds, Vendi score, coverage."""
+"""Diversity of synthetic rows: precision and recall of manifolds, Vendi score, coverage of columns."""
 
 from typing import Any
 
@@ -19,22 +19,21 @@ PRDC_ROWS, VENDI_ROWS = 5000, 1000
 def prdc(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float] | None:
     """Precision and recall (Kynkaanniemi et al. 2019), density and coverage (Naeem et al. 2020), equations 1 to 6.
 
-    A row's ball reaches to its k-th neighbour among its own kind. precision: share of synthetic rows in some real ball;
-    recall: share of real rows in some synthetic ball; density: real balls that a synthetic row lies in, over k, in the
-    mean (may exceed 1); coverage: share of real balls that hold a synthetic row. On the border counts as inside, so
-    that copies of rows that stand there many times do not fall out. float32 (rows, features); None with k rows or
-    fewer.
+    The ball of a row reaches to its k-th neighbour on its own side. precision: share of synthetic rows in a real ball;
+    recall: share of real rows in a synthetic ball; density: mean number of real balls around a synthetic row, over k
+    (may exceed 1); coverage: share of real balls with a synthetic row. The border counts as inside, so that copies of
+    repeated rows count. float32 (rows, features); None with k rows or fewer.
     """
     if min(len(real), len(synthetic)) <= k:
         return None
     slack = rounding(real, synthetic)
-    radius, own = (nearest(r, r, k, is_self=True)[0][:, -1] ** 2 + slack for r in (real, synthetic))
+    radius, synthetic_radius = (nearest(r, r, k, is_self=True)[0][:, -1] ** 2 + slack for r in (real, synthetic))
     num_inside, num_recalled, num_covered, num_precise = 0, 0, 0, 0
     for part, squares in blocks(real, synthetic):
         is_inside = squares <= radius[part, None]
         num_inside += int(is_inside.sum())
         num_covered += int(is_inside.any(axis=1).sum())
-        num_recalled += int((squares <= own).any(axis=1).sum())
+        num_recalled += int((squares <= synthetic_radius).any(axis=1).sum())
     for _, squares in blocks(synthetic, real):
         num_precise += int((squares <= radius).any(axis=1).sum())
     return {
@@ -49,8 +48,8 @@ def vendi(rows: np.ndarray, bandwidth: float, seed: int = 0, most: int = VENDI_R
     """Vendi score (Friedman and Dieng 2023, definition 3.1): the exponential of the entropy of the eigenvalues of K /
     n.
 
-    From 1 (all rows alike) to n (all unlike). K is the RBF kernel of `bandwidth`: give the real rows' median distance,
-    so that two tables are measured alike. At most `most` rows; scores of different numbers of rows do not compare.
+    It ranges from 1 (equal rows) to n (unlike rows). K is the RBF kernel of `bandwidth`: use the median distance of the
+    real rows for all tables. At most `most` rows are used. Scores of different numbers of rows are not comparable.
     """
     rows = rows[some(len(rows), most, seed, "vendi")]
     values = np.linalg.eigvalsh(rbf(rows, rows, bandwidth) / len(rows))
@@ -59,14 +58,14 @@ def vendi(rows: np.ndarray, bandwidth: float, seed: int = 0, most: int = VENDI_R
 
 
 def duplicate_share(row_numbers: np.ndarray) -> float:
-    """Share of rows that repeat an earlier one; `row_numbers` as of gristmill.evaluation.features."""
+    """Share of rows that repeat an earlier row; `row_numbers` are those of gristmill.evaluation.features."""
     return 1 - len(np.unique(row_numbers)) / len(row_numbers)
 
 
 def coverage(schema: TableSchema, real: pa.Table, synthetic: pa.Table) -> list[dict[str, Any]]:
-    """For each column the share of the real categories that occur (CategoryCoverage), or of the real range that is
-    reached (RangeCoverage), as SDMetrics defines them; and the share of values that the schema does not allow."""
-    found: list[dict[str, Any]] = []
+    """For each column the share of the real categories (CategoryCoverage) or of the real range (RangeCoverage) that
+    occurs, as SDMetrics defines them, and the share of values that the schema does not allow."""
+    rows: list[dict[str, Any]] = []
     for column in schema.of_kind("numeric", "integer", "category"):
         row: dict[str, Any] = {"column": column.name}
         if column.is_number:
@@ -76,18 +75,18 @@ def coverage(schema: TableSchema, real: pa.Table, synthetic: pa.Table) -> list[d
             row |= {"metric": "RangeCoverage", "score": range_coverage(values, others)}
             row["outside"] = float(((others < low) | (others > high)).mean())
         else:
-            there, here = (set(texts(column, table).unique().to_pylist()) for table in (real, synthetic))
-            row |= {"metric": "CategoryCoverage", "score": len(there & here) / len(there)}
+            real_values, values_here = (set(texts(column, table).unique().to_pylist()) for table in (real, synthetic))
+            row |= {"metric": "CategoryCoverage", "score": len(real_values & values_here) / len(real_values)}
             listed = pc.is_in(synthetic.column(column.name).drop_null(), pa.array(column.categories, pa.string()))
             row["outside"] = (len(listed) - (pc.sum(listed).as_py() or 0)) / synthetic.num_rows
         if not column.nullable:
             row["outside"] += synthetic.column(column.name).null_count / synthetic.num_rows
-        found.append(row)
-    return found
+        rows.append(row)
+    return rows
 
 
 def range_coverage(real: np.ndarray, synthetic: np.ndarray) -> float | None:
-    """1 - the shares of the real range that are missed below and above; not below 0. None without values or range."""
+    """1 - the shares of the real range that are missed below and above, at least 0. None without values or range."""
     real, synthetic = real[~np.isnan(real)], synthetic[~np.isnan(synthetic)]
     if not len(real) or not len(synthetic) or real.min() == real.max():
         return None

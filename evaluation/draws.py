@@ -1,4 +1,4 @@
-"""Random numbers of a metric: spawned from one seed and the metric's own key, so that no metric disturbs another."""
+"""Random numbers of metrics, spawned from one seed and the purpose, so that metrics do not affect each other."""
 
 import zlib
 
@@ -16,7 +16,7 @@ def whole_number(seed: int, purpose: str) -> int:
 
 
 def some(num_rows: int, most: int, seed: int, purpose: str) -> np.ndarray:
-    """At most `most` of the row numbers 0..num_rows-1, drawn without replacement, in order: int64."""
+    """At most `most` random row numbers below `num_rows`, without replacement, ascending: int64."""
     if num_rows <= most:
         return np.arange(num_rows)
     return np.sort(stream(seed, purpose).choice(num_rows, most, replace=False))

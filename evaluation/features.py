@@ -1,9 +1,8 @@
-"""Tables as matrices, the same for every metric: numbers to [0, 1] by the real train rows, categories as 0 and
-1/sqrt(2).
+"""Tables as matrices for all metrics: numbers scaled to [0, 1] by the real train rows, categories as 0 and 1/sqrt(2).
 
-So a whole range of a number and a change of category both count 1 in the squared distance (Kotelnikov et al. 2023,
-TabDDPM, whose distances to closest records are measured so). A category of more than MAX_WIDTH values keeps the most
-frequent ones of the real train rows; the rest share NUM_HASHED columns by hash.
+The whole range of a number and a change of category both count 1 in the squared distance (Kotelnikov et al. 2023,
+TabDDPM, distances to closest records). A category of more than MAX_WIDTH values keeps the most frequent values of the
+real train rows; the other values share NUM_HASHED columns by hash.
 """
 
 import warnings
@@ -30,13 +29,13 @@ NET_STEPS, NET_BATCH = 1500, 128
 
 
 def numbers(column: Column, table: pa.Table) -> np.ndarray:
-    """A number column as float64 (rows,); NaN where it is missing."""
+    """A number column as float64 (rows,), NaN for missing values."""
     values = table.column(column.name).cast(pa.float64())
     return np.asarray(pc.fill_null(values, float("nan")).to_numpy(), np.float64) + 0.0  # -0 becomes 0
 
 
 def texts(column: Column, table: pa.Table) -> pa.Array:
-    """A category column with its missing values as a category of their own."""
+    """A category column with MISSING as the category of missing values."""
     values = table.column(column.name)
     return pc.fill_null(values, MISSING).combine_chunks()
 
@@ -44,18 +43,18 @@ def texts(column: Column, table: pa.Table) -> pa.Array:
 def pixels(column: Column, table: pa.Table) -> np.ndarray:
     """An image column as float32 (rows, channels * height * width) in [0, 1]."""
     assert column.height and column.width and column.channels
-    made = pixels_of(table.column(column.name), column.height, column.width, column.channels)
-    return made.reshape(len(made), -1).astype(np.float32) / 255
+    values = pixels_of(table.column(column.name), column.height, column.width, column.channels)
+    return values.reshape(len(values), -1).astype(np.float32) / 255
 
 
 @dataclass(frozen=True)
 class _Part:
-    """What one column needs to become features."""
+    """Encoding of one column."""
 
     column: Column
     low: float = 0.0
     span: float = 1.0
-    middle: float = 0.0  # stands in for a missing number
+    middle: float = 0.0  # replaces missing numbers
     has_missing: bool = False
     vocabulary: tuple[str, ...] = ()
     num_hashed: int = 0
@@ -70,14 +69,14 @@ class _Part:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Made by `fit` from the real train rows; `encode` then takes any table of the schema."""
+    """Encodes tables of a schema as matrices. `fit` makes it from the real train rows."""
 
     schema: TableSchema
     parts: tuple[_Part, ...] = field(repr=False)
 
     @classmethod
     def fit(cls, schema: TableSchema, train: pa.Table, without: str | None = None) -> "Encoder":
-        """Ranges, categories and medians of `train`; column `without` is left out."""
+        """An encoder with the ranges, categories and medians of `train`, without the column `without`."""
         parts = []
         for column in schema.columns:
             if column.name == without:
@@ -95,85 +94,85 @@ class Encoder:
         return sum(part.width for part in self.parts)
 
     def encode(self, table: pa.Table) -> np.ndarray:
-        """float32 (rows, width). Numbers beyond the range of the train rows lie beyond [0, 1]; nothing is NaN."""
-        made = np.zeros((table.num_rows, self.width), np.float32)
+        """float32 (rows, width) without NaN. Numbers outside the range of the train rows are outside [0, 1]."""
+        matrix = np.zeros((table.num_rows, self.width), np.float32)
         at = 0
         for part in self.parts:
-            room = made[:, at : at + part.width]
+            block = matrix[:, at : at + part.width]
             if part.column.is_number:
                 values = numbers(part.column, table)
                 is_missing = np.isnan(values)
-                room[:, 0] = (np.where(is_missing, part.middle, values) - part.low) / part.span
+                block[:, 0] = (np.where(is_missing, part.middle, values) - part.low) / part.span
                 if part.has_missing:
-                    room[:, 1] = is_missing
+                    block[:, 1] = is_missing
             elif part.column.kind == "category":
                 places = _places(part, texts(part.column, table))
-                room[np.arange(len(room)), places] = ONE
+                block[np.arange(len(block)), places] = ONE
             else:
-                room[:] = pixels(part.column, table)
+                block[:] = pixels(part.column, table)
             at += part.width
-        return made
+        return matrix
 
     def ranks(self, table: pa.Table) -> np.ndarray:
-        """float32 (rows, columns), for trees: numbers as they are, NaN where missing; categories as their place among
-        the real train rows' ones by frequency; pixels of images."""
-        made = []
+        """float32 (rows, columns) for trees: numbers, NaN for missing values; categories as their rank by frequency in
+        the real train rows; pixels of images."""
+        parts = []
         for part in self.parts:
             if part.column.is_number:
-                made.append(numbers(part.column, table)[:, None])
+                parts.append(numbers(part.column, table)[:, None])
             elif part.column.kind == "category":
-                made.append(_places(part, texts(part.column, table))[:, None])
+                parts.append(_places(part, texts(part.column, table))[:, None])
             else:
-                made.append(pixels(part.column, table))
-        return np.hstack(made).astype(np.float32)
+                parts.append(pixels(part.column, table))
+        return np.hstack(parts).astype(np.float32)
 
     @property
     def are_categories(self) -> list[bool]:
-        """Whether each column of `ranks` holds categories, few enough for scikit-learn's histograms."""
-        made: list[bool] = []
+        """Whether each column of `ranks` holds categories that are few enough for scikit-learn's histograms."""
+        flags: list[bool] = []
         for part in self.parts:
             is_short = part.column.kind == "category" and part.width < MAX_BINS
-            made += [is_short] * (part.width if part.column.kind == "image" else 1)
-        return made
+            flags += [is_short] * (part.width if part.column.kind == "image" else 1)
+        return flags
 
 
 def _number_part(column: Column, values: np.ndarray) -> _Part:
-    known = values[~np.isnan(values)]
-    if not len(known):
+    present = values[~np.isnan(values)]
+    if not len(present):
         return _Part(column, has_missing=True)
-    low, high = float(known.min()), float(known.max())
-    has_missing = column.nullable or len(known) < len(values)
-    return _Part(column, low, (high - low) or 1.0, float(np.median(known)), has_missing)
+    low, high = float(present.min()), float(present.max())
+    has_missing = column.nullable or len(present) < len(values)
+    return _Part(column, low, (high - low) or 1.0, float(np.median(present)), has_missing)
 
 
 def _category_part(column: Column, values: pa.Array) -> _Part:
     counts = sorted((-c["counts"], c["values"]) for c in pc.value_counts(values).to_pylist())
-    found = [value for _, value in counts]
-    there = set(found)
-    rare = [c for c in (*column.categories, *[MISSING] * column.nullable) if c not in there]
-    if len(found) + len(rare) <= MAX_WIDTH:
-        return _Part(column, vocabulary=(*found, *rare), num_hashed=1)  # one for what was never seen
-    return _Part(column, vocabulary=tuple(found[: MAX_WIDTH - NUM_HASHED]), num_hashed=NUM_HASHED)
+    frequent = [value for _, value in counts]
+    present = set(frequent)
+    rare = [c for c in (*column.categories, *[MISSING] * column.nullable) if c not in present]
+    if len(frequent) + len(rare) <= MAX_WIDTH:
+        return _Part(column, vocabulary=(*frequent, *rare), num_hashed=1)  # one column for unknown values
+    return _Part(column, vocabulary=tuple(frequent[: MAX_WIDTH - NUM_HASHED]), num_hashed=NUM_HASHED)
 
 
 def _places(part: _Part, values: pa.Array) -> np.ndarray:
-    """The feature of each value, int64."""
+    """The feature number of each value, int64."""
     coded = values.dictionary_encode()
-    known = {text: place for place, text in enumerate(part.vocabulary)}
+    place_of = {text: place for place, text in enumerate(part.vocabulary)}
     distinct = np.empty(len(coded.dictionary), np.int64)
     for number, text in enumerate(coded.dictionary.to_pylist()):
-        hashed = len(known) + zlib.crc32(text.encode()) % part.num_hashed
-        distinct[number] = known.get(text, hashed)
+        hashed = len(place_of) + zlib.crc32(text.encode()) % part.num_hashed
+        distinct[number] = place_of.get(text, hashed)
     return distinct[coded.indices.to_numpy()] if len(values) else np.zeros(0, np.int64)
 
 
 def row_numbers(schema: TableSchema, tables: Sequence[pa.Table]) -> list[np.ndarray]:
-    """For each table int64 (rows,): two rows bear the same number just when they are equal in every column."""
+    """For each table int64 (rows,): two rows have the same number if and only if they are equal in every column."""
     whole = np.zeros(sum(t.num_rows for t in tables), np.int64)
     for column in schema.columns:
         if column.kind == "image":
-            found = np.concatenate([_image_codes(pixels(column, t)) for t in tables])
-            codes = np.unique(found, return_inverse=True)[1]
+            images = np.concatenate([_image_codes(pixels(column, t)) for t in tables])
+            codes = np.unique(images, return_inverse=True)[1]
         elif column.is_number:
             codes = np.unique(np.concatenate([numbers(column, t) for t in tables]), return_inverse=True)[1]
         else:
@@ -184,16 +183,16 @@ def row_numbers(schema: TableSchema, tables: Sequence[pa.Table]) -> list[np.ndar
 
 
 def _image_codes(values: np.ndarray) -> np.ndarray:
-    """The pixels of each row as one value."""
+    """The pixels of each row as one binary value."""
     rows = np.ascontiguousarray(np.round(values * 255).astype(np.uint8))
     return rows.view(np.dtype((np.void, rows.shape[1]))).ravel()
 
 
 class FeatureNet:
-    """A small net that learnt the labels of real train images; its last hidden layer stands for an image.
+    """Image features: the last hidden layer of a small network trained on the labels of the real train images.
 
-    Distances between ImageNet features say little of 8 x 8 digits, and their weights would have to be fetched; a net
-    trained on the data at hand is the substitute. Values are comparable only between models judged by the same net.
+    ImageNet features mean little for 8 x 8 digits, and their weights would need a download. Values are comparable only
+    between models that are measured with the same network.
     """
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, seed: int) -> None:
@@ -203,9 +202,9 @@ class FeatureNet:
         batch = min(NET_BATCH, len(rows))
         num_rounds = -(-NET_STEPS * batch // len(rows))
         net = MLPClassifier(NET_WIDTHS, max_iter=num_rounds, batch_size=batch, random_state=state)
-        net.n_iter_no_change = num_rounds  # all rounds, however it converges
+        net.n_iter_no_change = num_rounds  # run all rounds, whatever the convergence
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # so many steps are enough, and are what was asked
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the number of steps is deliberate
             net.fit(images[rows], labels[rows])
         self.layers = list(zip(net.coefs_[:-1], net.intercepts_[:-1]))
 

@@ -1,4 +1,4 @@
-"""How sure a share, or an AUC, is."""
+"""Confidence intervals of shares and AUCs."""
 
 import math
 
@@ -8,9 +8,9 @@ LEVEL = 0.95
 
 
 def clopper_pearson(num_hits: int, num: int, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a share (Clopper and Pearson 1934): it covers with probability `level` or more."""
+    """The exact interval of a share (Clopper and Pearson 1934), which covers it with probability `level` or more."""
     if not 0 <= num_hits <= num or num == 0:
-        raise ValueError(f"{num_hits} of {num}")
+        raise ValueError(f"{num_hits} of {num} is no share")
     rest = (1 - level) / 2
     low = 0.0 if num_hits == 0 else float(beta.ppf(rest, num_hits, num - num_hits + 1))
     high = 1.0 if num_hits == num else float(beta.ppf(1 - rest, num_hits + 1, num - num_hits))
@@ -18,6 +18,6 @@ def clopper_pearson(num_hits: int, num: int, level: float = LEVEL) -> tuple[floa
 
 
 def auc_by_chance(num_positive: int, num_negative: int) -> tuple[float, float]:
-    """Where the AUC of a score that knows nothing lies 95 times of 100: variance by Mann and Whitney (1947)."""
+    """The 95 % interval of the AUC of a random score, with the variance of Mann and Whitney (1947)."""
     deviation = math.sqrt((num_positive + num_negative + 1) / (12 * num_positive * num_negative))
     return max(0.0, 0.5 - 1.96 * deviation), min(1.0, 0.5 + 1.96 * deviation)

@@ -1,4 +1,4 @@
-"""Texts: how varied they are, and how much of them stands in the sources word for word."""
+"""Metrics of texts: variety, memorised n-grams, perplexity."""
 
 import itertools
 import math
@@ -16,20 +16,22 @@ SELF_BLEU_TEXTS = 500
 
 
 def ngrams(words: Tokens, n: int) -> list[tuple[str, ...]]:
+    """The n-grams of a text in their order."""
     return list(zip(*(words[i:] for i in range(n))))
 
 
 def distinct_n(texts: Sequence[Tokens], n: int) -> float | None:
-    """Different n-grams over all n-grams (Li et al. 2016). Falls with the amount of text: compare equal amounts."""
+    """Different n-grams over all n-grams (Li et al. 2016). It falls with the amount of text: compare equal amounts."""
     return distinct_share(counted(texts, n))
 
 
 def counted(texts: Sequence[Tokens], n: int) -> Counter[tuple[str, ...]]:
-    """How often each n-gram stands in the texts."""
+    """Counts of the n-grams of all texts."""
     return Counter(itertools.chain.from_iterable(zip(*(words[i:] for i in range(n))) for words in texts))
 
 
 def distinct_share(counts: Counter[tuple[str, ...]]) -> float | None:
+    """Number of keys over the sum of counts; None without counts."""
     return len(counts) / counts.total() if counts else None
 
 
@@ -39,36 +41,23 @@ def entropy(texts: Sequence[Tokens], n: int) -> float | None:
 
 
 def entropy_of(counts: Counter[tuple[str, ...]]) -> float | None:
-    """Shannon entropy of counts, in bits; None of none."""
-    found = np.array(list(counts.values()), float)
-    if not len(found):
+    """Shannon entropy of counts in bits; None without counts."""
+    values = np.array(list(counts.values()), float)
+    if not len(values):
         return None
-    shares = found / found.sum()
+    shares = values / values.sum()
     return float(-(shares * np.log2(shares)).sum())
 
 
-def bleu(text: Tokens, references: Sequence[Tokens], max_n: int = 4, floor: float = 0.0) -> float:
-    """BLEU of one text (Papineni et al. 2002, sections 2.1 to 2.3): clipped n-gram precisions, their geometric mean
-    with equal weights, and the brevity penalty by the reference whose length is closest (of two the shorter).
-
-    A precision of 0 makes it 0; with `floor`, so many hits are counted instead (Chen and Cherry 2014, smoothing 1).
-    """
-    most = [Counter[tuple[str, ...]]() for _ in range(max_n)]
-    for reference in references:
-        for n in range(max_n):
-            most[n] |= Counter(ngrams(reference, n + 1))
-    return _bleu(text, [len(r) for r in references], lambda n, g: most[n][g], max_n, floor)
-
-
 def self_bleu(texts: Sequence[Tokens], max_n: int = 4, seed: int = 0, most: int = SELF_BLEU_TEXTS) -> float | None:
-    """The mean BLEU of each text against all others (Zhu et al. 2018, Texygen); high: they repeat each other.
+    """The mean BLEU of each text against all others (Zhu et al. 2018, Texygen); high values mean repetition.
 
-    At most `most` texts, drawn by the seed; smoothed with a tenth of a hit. None for fewer than two.
+    At most `most` random texts, smoothed with a tenth of a hit. None for fewer than two texts.
     """
     taken = [texts[i] for i in some(len(texts), most, seed, "self-bleu")]
     if len(taken) < 2:
         return None
-    # For each n-gram the largest count in any text, whose it is, and the largest in another text.
+    # For each n-gram: the largest count in a text, that text, and the largest count in another text.
     best: list[dict[tuple[str, ...], tuple[int, int, int]]] = [{} for _ in range(max_n)]
     for owner, words in enumerate(taken):
         for n in range(max_n):
@@ -103,44 +92,45 @@ def _bleu(text: Tokens, lengths: Sequence[int], clip: "object", max_n: int, floo
 
 
 def mtld(words: Tokens, level: float = MTLD_LEVEL) -> float | None:
-    """Measure of textual lexical diversity (McCarthy and Jarvis 2010): the mean length of runs whose share of different
-    words stays above `level`, forwards and backwards. None for an empty text."""
+    """Measure of textual lexical diversity (McCarthy and Jarvis 2010): the mean length of runs, forwards and backwards,
+    whose share of different words stays above `level`. None for an empty text."""
     if not words:
         return None
     return (_runs(words, level) + _runs(list(reversed(words)), level)) / 2
 
 
 def _runs(words: Tokens, level: float) -> float:
-    num_factors, seen, length = 0.0, set[str](), 0
+    num_factors, different, length = 0.0, set[str](), 0
     for word in words:
-        seen.add(word)
+        different.add(word)
         length += 1
-        if len(seen) / length <= level:
-            num_factors, seen, length = num_factors + 1, set(), 0
+        if len(different) / length <= level:
+            num_factors, different, length = num_factors + 1, set(), 0
     if length:
-        num_factors += (1 - len(seen) / length) / (1 - level)  # the unfinished run counts in part
+        num_factors += (1 - len(different) / length) / (1 - level)  # a partial run counts by its progress
     return len(words) / num_factors if num_factors else float(len(words))
 
 
 def memorised(synthetic: Sequence[Tokens], sources: Iterable[Tokens], n: int = 8) -> dict[str, float] | None:
-    """Share of the synthetic n-grams that stand in a source, and of the texts in which all do. None without n-grams.
+    """Share of the synthetic n-grams that occur in a source, and of the texts whose n-grams all occur there.
 
-    Memory grows with the different synthetic n-grams; sources stream through.
+    Memory grows with the number of different synthetic n-grams; sources are read once, as a stream. None without
+    n-grams.
     """
-    own = [set(ngrams(words, n)) for words in synthetic]
-    wanted = set().union(*own)
-    found = {g for words in sources for g in ngrams(words, n) if g in wanted}
+    gram_sets = [set(ngrams(words, n)) for words in synthetic]
+    wanted = set().union(*gram_sets)
+    in_sources = {g for words in sources for g in ngrams(words, n) if g in wanted}
     grams = [g for words in synthetic for g in ngrams(words, n)]
     if not grams:
         return None
-    whole = [g <= found for g in own if g]
-    return {"ngrams": sum(g in found for g in grams) / len(grams), "texts": sum(whole) / len(whole)}
+    whole = [g <= in_sources for g in gram_sets if g]
+    return {"ngrams": sum(g in in_sources for g in grams) / len(grams), "texts": sum(whole) / len(whole)}
 
 
 def perplexity(log_probabilities: Iterable[Sequence[float] | np.ndarray]) -> float | None:
-    """exp of the mean negative log-probability (natural, one per token) that a frozen model gives the texts.
+    """exp of the mean negative natural log-probability of all tokens under a frozen model; None without tokens.
 
-    Over all tokens together, so long texts weigh more. Raises ValueError for a log-probability above 0 or NaN.
+    Long texts weigh more. Raises ValueError for a log-probability above 0 or NaN.
     """
     total, num = 0.0, 0
     for text in log_probabilities:
@@ -152,6 +142,6 @@ def perplexity(log_probabilities: Iterable[Sequence[float] | np.ndarray]) -> flo
 
 
 def embedding_coverage(real: np.ndarray, synthetic: np.ndarray, k: int = NEIGHBOURS) -> dict[str, float] | None:
-    """Precision, recall, density and coverage of embeddings (rows, width), scaled to length 1: cosine's order."""
+    """Precision, recall, density and coverage of embeddings (rows, width), scaled to length 1."""
     both = [rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12) for rows in (real, synthetic)]
     return prdc(both[0].astype(np.float32), both[1].astype(np.float32), k)

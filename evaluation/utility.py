@@ -1,7 +1,7 @@
-"""Whether models learn from synthetic rows what they learn from real ones: train on one, test on the other.
+"""Utility of synthetic rows: models are trained on synthetic or real rows and tested on the other.
 
-TSTR and TRTS (Esteban, Hyland and Ratsch 2017): train on synthetic, test on real, and the reverse. TRTR is the ceiling.
-The real test rows are the holdout, which no generator has seen.
+TSTR and TRTS (Esteban, Hyland and Ratsch 2017): train on synthetic and test on real rows, and the reverse. TRTR is the
+reference. The real test rows are the holdout, which no generator learns from.
 """
 
 from collections.abc import Callable
@@ -27,48 +27,48 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import TableSchema
 
 FOREST = {"n_estimators": 100, "max_depth": 28}
-MAX_BOOSTED = 300  # features beyond which boosting over many classes takes minutes; images go without it
+MAX_BOOSTED = 300  # features above which boosting over many classes takes minutes
 REGIMES = ("TRTR", "TSTR", "TRTS", "augmented")
 
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be foretold from the other columns."""
+    """The column to predict from the others: a class or a number."""
 
     schema: TableSchema
     target: str
-    classes: tuple[str, ...] = ()  # those of the real train rows; none: a number is foretold
-    positive: str | None = None  # of two classes the rarer one
+    classes: tuple[str, ...] = ()  # classes of the real train rows; empty for a number
+    positive: str | None = None  # the rarer one of two classes
 
     @property
     def main(self) -> str:
-        """The score that leads."""
+        """The name of the main score."""
         return "auc" if self.classes else "r2"
 
 
 def task_of(schema: TableSchema, target: str, train: pa.Table) -> Task:
-    """Raises UserError for an unknown column, an image, and a target with one value only."""
+    """The task of a target column. Raises UserError for an unknown column, an image, or a constant target."""
     column = schema.column(target)
     if column.kind == "image":
-        raise UserError(f"column '{target}' holds images: it cannot be a target")
+        raise UserError(f"column '{target}' holds images and cannot be a target")
     if column.is_number:
         if np.nanstd(numbers(column, train)) == 0:
-            raise UserError(f"column '{target}' is the same in all real train rows: nothing to predict")
+            raise UserError(f"column '{target}' is constant in the real train rows: nothing to predict")
         return Task(schema, target)
-    found = texts(column, train).value_counts().to_pylist()
-    order = sorted(found, key=lambda c: (c["counts"], c["values"]))
+    counts = texts(column, train).value_counts().to_pylist()
+    order = sorted(counts, key=lambda c: (c["counts"], c["values"]))
     if len(order) < 2:
-        raise UserError(f"column '{target}' is the same in all real train rows: nothing to predict")
+        raise UserError(f"column '{target}' is constant in the real train rows: nothing to predict")
     positive = order[0]["values"] if len(order) == 2 else None
     return Task(schema, target, tuple(sorted(c["values"] for c in order)), positive)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """A table in both encodings that learners take, and what is to be foretold."""
+    """A table in the two encodings of the learners, and its target."""
 
-    wide: np.ndarray  # Encoder.encode, for all but boosting
-    ranks: np.ndarray  # Encoder.ranks
+    wide: np.ndarray  # Encoder.encode, for all learners but boosting
+    ranks: np.ndarray  # Encoder.ranks, for boosting
     target: np.ndarray
 
     def take(self, chosen: np.ndarray | slice) -> "_Rows":
@@ -81,7 +81,7 @@ class _Rows:
 
 @dataclass(frozen=True)
 class Learner:
-    """An untuned learner of scikit-learn."""
+    """A learner of scikit-learn with default settings."""
 
     make: Callable[[], Any]
     takes_ranks: bool = False
@@ -91,12 +91,12 @@ class Learner:
 
 
 def learners(task: Task, encoder: Encoder, seed: int) -> dict[str, Learner]:
-    """By name; the last one leads."""
+    """Learners by name. The last one gives the main score."""
     state = whole_number(seed, "learners")
     categories = encoder.are_categories
-    made: dict[str, Learner]
+    by_name: dict[str, Learner]
     if task.classes:
-        made = {
+        by_name = {
             "logistic regression": Learner(lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))),
             "random forest": Learner(lambda: RandomForestClassifier(**FOREST, random_state=state)),
             "gradient boosting": Learner(
@@ -104,7 +104,7 @@ def learners(task: Task, encoder: Encoder, seed: int) -> dict[str, Learner]:
             ),
         }
     else:
-        made = {
+        by_name = {
             "ridge regression": Learner(lambda: make_pipeline(StandardScaler(), Ridge())),
             "random forest": Learner(lambda: RandomForestRegressor(**FOREST, random_state=state)),
             "gradient boosting": Learner(
@@ -112,8 +112,8 @@ def learners(task: Task, encoder: Encoder, seed: int) -> dict[str, Learner]:
             ),
         }
     if encoder.width > MAX_BOOSTED and len(task.classes) > 2:
-        del made["gradient boosting"]
-    return made
+        del by_name["gradient boosting"]
+    return by_name
 
 
 def utility(
@@ -124,17 +124,17 @@ def utility(
     seed: int,
     tell: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Scores by learner and regime, and the ratio TSTR / TRTR that leads: of the last learner's AUC, or R2.
+    """Scores by learner and regime, with the main ratio TSTR / TRTR of the last learner's AUC or R2.
 
     TRTR, TSTR and `augmented` (real and synthetic rows together) are tested on the holdout, TRTS on the synthetic rows.
-    Of the synthetic rows as many are learnt from as there are train rows, at most. Rows without a target are left out.
+    At most as many synthetic rows as train rows are used for training. Rows without a target are left out.
     """
     encoder = Encoder.fit(task.schema, train, without=task.target)
     real, fresh = _encoded(task, encoder, train), _encoded(task, encoder, holdout)
-    made = _encoded(task, encoder, synthetic)
-    taught = made.take(slice(len(real.wide)))
+    generated = _encoded(task, encoder, synthetic)
+    taught = generated.take(slice(len(real.wide)))
     both = real.with_more(taught)
-    sides = {"TRTR": (real, fresh), "TSTR": (taught, fresh), "TRTS": (real, made), "augmented": (both, fresh)}
+    sides = {"TRTR": (real, fresh), "TSTR": (taught, fresh), "TRTS": (real, generated), "augmented": (both, fresh)}
     scores: dict[str, dict[str, dict[str, float | None]]] = {}
     for name, learner in learners(task, encoder, seed).items():
         tell(f"utility: {name}")
@@ -161,7 +161,7 @@ def utility(
 
 
 def tstr(task: Task, encoder: Encoder, synthetic: pa.Table, holdout: pa.Table, seed: int) -> float | None:
-    """The main score on the holdout of the leading learner, taught by the synthetic rows alone."""
+    """The main score on the holdout of the last learner, trained on the synthetic rows alone."""
     learner = list(learners(task, encoder, seed).values())[-1]
     rows, real = _encoded(task, encoder, synthetic), _encoded(task, encoder, holdout)
     return score(task, real.target, _fitted(task, learner, rows)(learner.features(real)))[task.main]
@@ -180,38 +180,37 @@ def _encoded(task: Task, encoder: Encoder, table: pa.Table) -> _Rows:
 
 
 def _fitted(task: Task, learner: Learner, rows: _Rows) -> Callable[[np.ndarray], np.ndarray]:
-    """From features to a prediction: a number (rows,), or a probability for each of the task's classes."""
+    """A function from features to predictions: numbers (rows,), or probabilities (rows, classes)."""
     if not task.classes:
         regressor = learner.make().fit(learner.features(rows), rows.target)
         return lambda features: np.asarray(regressor.predict(features))
-    rows = rows.take(np.isin(rows.target, task.classes))  # what the real rows do not know cannot be asked for
-    found = sorted(set(rows.target))
-    if len(found) < 2:  # the generator has lost all classes but one: nothing can be learnt
-        constant = np.array([float(c in found) for c in task.classes])
+    rows = rows.take(np.isin(rows.target, task.classes))  # without classes that the real rows do not have
+    present = sorted(set(rows.target))
+    if len(present) < 2:  # the generator has lost all classes but one
+        constant = np.array([float(c in present) for c in task.classes])
         return lambda features: np.tile(constant, (len(features), 1))
     classifier = learner.make().fit(learner.features(rows), rows.target)
     at = [list(task.classes).index(c) for c in classifier.classes_]
 
     def predict(features: np.ndarray) -> np.ndarray:
-        made = np.zeros((len(features), len(task.classes)))
-        made[:, at] = classifier.predict_proba(features)
-        return made
+        probabilities = np.zeros((len(features), len(task.classes)))
+        probabilities[:, at] = classifier.predict_proba(features)
+        return probabilities
 
     return predict
 
 
-def score(task: Task, truth: np.ndarray, told: np.ndarray) -> dict[str, float | None]:
-    """AUC (of many classes: each against the rest, in the mean), macro-F1 and, of two, the F1 of the positive one; or
-    R2.
+def score(task: Task, truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
+    """AUC (mean over classes against the rest), macro-F1 and, for two classes, positive_f1; R2 for numbers.
 
-    Classes that the test rows do not hold are left out of the means.
+    Classes without a test row are left out of the means.
     """
     if not task.classes:
-        return {"r2": float(r2_score(truth, told)) if len(truth) > 1 else None}
-    found = [c for c in task.classes if 0 < (truth == c).sum() < len(truth)]
+        return {"r2": float(r2_score(truth, predicted)) if len(truth) > 1 else None}
+    tested = [c for c in task.classes if 0 < (truth == c).sum() < len(truth)]
     classes = np.array(task.classes)
-    aucs = [roc_auc_score(truth == c, told[:, task.classes.index(c)]) for c in found]
-    guess = classes[told.argmax(axis=1)]
+    aucs = [roc_auc_score(truth == c, predicted[:, task.classes.index(c)]) for c in tested]
+    guess = classes[predicted.argmax(axis=1)]
     scores: dict[str, float | None] = {"auc": float(np.mean(aucs)) if aucs else None}
     scores["macro_f1"] = float(f1_score(truth, guess, average="macro", labels=sorted(set(truth)), zero_division=0))
     if task.positive is not None:

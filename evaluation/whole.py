@@ -1,9 +1,8 @@
-"""Every metric of the report over one synthetic table, one real train table and one real holdout.
+"""All metrics of tables, over one synthetic table, one real train table and one real holdout.
 
-What compares whole tables is measured against the holdout, so that copying the train rows earns nothing; beside each
-such number stands what the real train rows themselves score: nothing can be better than that in earnest. Single
-columns and pairs are compared with the train rows, which are more, and their reference is the holdout against the
-train rows.
+Metrics of whole tables compare with the holdout, so that copies of train rows earn nothing. Their reference is the
+score of the real train rows. Metrics of columns and pairs compare with the train rows, which are more; their reference
+is the score of the holdout against the train rows.
 """
 
 from collections.abc import Callable
@@ -21,13 +20,13 @@ from gristmill.evaluation.privacy import distances as privacy
 from gristmill.evaluation.utility import Task, task_of, utility
 from gristmill.records.readers.tables import TableSchema
 
-Tell = Callable[[str], None]
+Tell = Callable[[str], None]  # receives the name of each step
 MIN_ROWS = 20
 
 
 @dataclass(frozen=True)
 class Sides:
-    """Three tables with the columns and types of `schema`; bounds and categories may be exceeded."""
+    """Three tables with the columns and types of `schema`. Values may be outside its bounds and categories."""
 
     schema: TableSchema
     train: pa.Table
@@ -39,7 +38,7 @@ class Sides:
         return self.train, self.holdout, self.synthetic
 
     def cut(self, most: int, seed: int) -> "Sides":
-        """At most `most` rows of each, drawn by the seed."""
+        """At most `most` random rows of each table."""
         train, holdout, synthetic = (
             table.take(pa.array(some(table.num_rows, most, seed, f"cut {name}"))) if table.num_rows > most else table
             for name, table in (("train", self.train), ("holdout", self.holdout), ("synthetic", self.synthetic))
@@ -49,7 +48,7 @@ class Sides:
 
 @dataclass(frozen=True)
 class Judged:
-    """`metrics` is ready for JSON; the rest is what its figures are drawn from."""
+    """Metrics ready for JSON, and the data behind the figures."""
 
     metrics: dict[str, Any]
     sides: Sides  # the rows that were used
@@ -59,10 +58,10 @@ class Judged:
 
 
 def judge(whole: Sides, target: str | None, seed: int, most: int, tell: Tell) -> Judged:
-    """All metrics, of at most `most` rows of each table; duplicates and copies are counted over all rows.
+    """All metrics of at most `most` rows of each table. Duplicates and copies are counted over all rows.
 
-    Each table has MIN_ROWS rows or more. The same tables and seed give the same numbers.
-    Raises UserError for a target that cannot be one.
+    Each table has MIN_ROWS rows or more. The same tables and seed give the same numbers. Raises UserError for a column
+    that cannot be a target.
     """
     sides = whole.cut(most, seed)
     task = task_of(sides.schema, target, sides.train) if target is not None else None
@@ -72,7 +71,7 @@ def judge(whole: Sides, target: str | None, seed: int, most: int, tell: Tell) ->
     encoder = Encoder.fit(sides.schema, sides.train)
     train, holdout, synthetic = (encoder.encode(table) for table in sides.all)
     features = _features(sides, task, seed, tell)
-    metrics["features"] = "a net that learnt the target" if features else "encoded columns"
+    metrics["features"] = "a network trained on the target" if features else "encoded columns"
     ranks = features or [encoder.ranks(table) for table in sides.all]
     features = features or [train, holdout, synthetic]
     metrics["fidelity"] |= _as_wholes(features, ranks, metrics, seed, tell)
@@ -84,16 +83,16 @@ def judge(whole: Sides, target: str | None, seed: int, most: int, tell: Tell) ->
     }
     metrics["utility"] = utility(task, *sides.all, seed, tell) if task else None
     tell("privacy: attacks")
-    run = attacks.attack_all(train, holdout, synthetic, seed)
+    attack_list = attacks.attack_all(train, holdout, synthetic, seed)
     tell("privacy: distances to closest records")
     close = privacy.closeness(train, holdout, synthetic)
     metrics["privacy"] = {
-        "attacks": [attack.told for attack in run],
+        "attacks": [attack.summary for attack in attack_list],
         "copies": privacy.copies(*keys),
-        "distances": close.told,
+        "distances": close.summary,
     }
     names = associations[0][0]
-    return Judged(metrics, sides, run, close, (names, associations[0][1], associations[1][1]))
+    return Judged(metrics, sides, attack_list, close, (names, associations[0][1], associations[1][1]))
 
 
 def _by_column(sides: Sides, seed: int) -> dict[str, Any]:
@@ -110,35 +109,35 @@ def _by_column(sides: Sides, seed: int) -> dict[str, Any]:
 
 
 def _features(sides: Sides, task: Task | None, seed: int, tell: Tell) -> list[np.ndarray] | None:
-    """With images and a target: what a net that learnt the target sees in them. None: the encoded columns do."""
+    """Features of images from a network trained on the target; None without images or a class target."""
     images = sides.schema.of_kind("image")
     if not images or task is None or not task.classes:
         return None
-    tell("features: a small net learns the real train images")
+    tell("features: training a small network on the real train images")
     labels = texts(sides.schema.column(task.target), sides.train).to_numpy(False).astype(str)
-    made: list[list[np.ndarray]] = [[], [], []]
+    by_side: list[list[np.ndarray]] = [[], [], []]
     for column in images:
         net = FeatureNet(pixels(column, sides.train), labels, seed)
-        for side, table in zip(made, sides.all):
+        for side, table in zip(by_side, sides.all):
             side.append(net(pixels(column, table)))
-    return [np.hstack(side) for side in made]
+    return [np.hstack(side) for side in by_side]
 
 
 def _as_wholes(
     features: list[np.ndarray], ranks: list[np.ndarray], metrics: dict[str, Any], seed: int, tell: Tell
 ) -> dict[str, Any]:
-    """Metrics over whole tables, each for as many synthetic rows as train rows: both are measured alike."""
+    """Metrics of whole tables, with equal numbers of synthetic and train rows."""
     train, holdout, synthetic = features
     num = min(len(train), len(synthetic))
     taken = [some(len(rows), num, seed, "wholes") for rows in (train, synthetic)]
     train, synthetic = train[taken[0]], synthetic[taken[1]]
-    found: dict[str, Any] = {}
+    fidelity_metrics: dict[str, Any] = {}
     tell("fidelity: classifier two-sample test")
     value, ideal = (joint.c2st(ranks[1], rows[at], seed) for rows, at in ((ranks[2], taken[1]), (ranks[0], taken[0])))
-    found["c2st_auc"] = {"value": value, "real": ideal}
+    fidelity_metrics["c2st_auc"] = {"value": value, "real": ideal}
     tell("fidelity: MMD and Frechet distance")
-    found["mmd"] = {"value": joint.mmd(holdout, synthetic, seed), "real": joint.mmd(holdout, train, seed)}
-    found["frechet"] = {"value": joint.frechet(holdout, synthetic), "real": joint.frechet(holdout, train)}
+    fidelity_metrics["mmd"] = {"value": joint.mmd(holdout, synthetic, seed), "real": joint.mmd(holdout, train, seed)}
+    fidelity_metrics["frechet"] = {"value": joint.frechet(holdout, synthetic), "real": joint.frechet(holdout, train)}
     tell("diversity: precision, recall, density, coverage, Vendi score")
     most = diversity.PRDC_ROWS
     real = holdout[some(len(holdout), most, seed, "prdc holdout")]
@@ -153,4 +152,4 @@ def _as_wholes(
         "real": diversity.vendi(train, bandwidth, seed),
         "rows": min(num, diversity.VENDI_ROWS),
     }
-    return found
+    return fidelity_metrics

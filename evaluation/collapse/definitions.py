@@ -1,8 +1,8 @@
-"""Eight definitions of model collapse, side by side: one run may collapse by some and not by others.
+"""Eight definitions of model collapse. A run may collapse by some of them and not by others.
 
 The list is that of Schaeffer, Kazdan, Arulandu and Koyejo 2025 ("Position: model collapse does not mean what you
-think", 2503.03150). The papers define limits, or words; what is decided here of a finite series, and every threshold,
-is our operationalisation. "unknown" is said when the numbers are missing or too few, never guessed.
+think", 2503.03150). The papers define limits, or describe collapse in words. The rules for a finite series and all
+thresholds are Gristmill's own. A verdict is "unknown" when numbers are missing or too few.
 """
 
 import math
@@ -17,14 +17,14 @@ Numbers = Sequence[float | None]
 
 @dataclass(frozen=True)
 class Series:
-    """Metrics by generation, 1 first; None where a generation has none. An empty series: not measured.
+    """Metrics by generation from generation 1 on; None for a missing number; empty for a metric without numbers.
 
-    risk: loss on real held-out rows, larger is worse, above 0 (test error, Wasserstein or Frechet distance,
-    perplexity). risk_error: its standard error. variance: over the truth's (covariance trace, Gini-Simpson index;
-    text: entropy). modes: share of the truth's modes found, or recall. tail: mass beyond the truth's quantiles over
-    the truth's own, or recall of rare tokens. outside: share of rows where the truth has none (1 - precision, rows in
-    no mode). sizes, risk_of_real, risk_of_last: losses at several numbers of training rows, of a model of real rows
-    and of the last generation.
+    risk: loss on real held-out rows, above 0, larger is worse (test error, Wasserstein or Frechet distance,
+    perplexity). risk_error: its standard error. variance: relative to the truth (covariance trace, Gini-Simpson index;
+    entropy of texts). modes: share of the true modes that occur, or recall. tail: mass in the tails relative to the
+    truth, or recall of rare tokens. outside: share of rows outside the support of the truth (1 - precision, rows in no
+    mode). sizes, risk_of_real, risk_of_last: losses at several numbers of training rows, of a model of real rows and of
+    the last generation.
     """
 
     risk: Numbers = ()
@@ -40,42 +40,42 @@ class Series:
     def __post_init__(self) -> None:
         for name in ("risk", "risk_error", "variance", "modes", "tail", "outside", "risk_of_real", "risk_of_last"):
             if any(v is not None and math.isnan(v) for v in getattr(self, name)):
-                raise ValueError(f"{name} holds NaN; give None for a generation without the number")
+                raise ValueError(f"{name} holds NaN; use None for a missing number")
         if self.risk_error and len(self.risk_error) != len(self.risk):
-            raise ValueError("risk_error has as many numbers as risk")
+            raise ValueError("risk_error must have as many numbers as risk")
         if not len(self.sizes) == len(self.risk_of_real) == len(self.risk_of_last):
-            raise ValueError("sizes, risk_of_real and risk_of_last have as many numbers each")
+            raise ValueError("sizes, risk_of_real and risk_of_last must have equally many numbers")
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where yes begins."""
+    """Numbers at which a verdict becomes "yes"."""
 
-    catastrophic: float = 2.0  # times the first risk
-    any_rise: float = 0.01  # of the first risk, beyond the noise
-    sure: float = 3.0  # standard errors of a difference
-    divergent: float = 0.75  # rise of the last doubling over that of the doubling before
-    variance: float = 0.5  # left of the truth's
-    scaling: float = 0.5  # left of the exponent
-    modes: float = 0.9  # left of those found at first
-    tail: float = 0.5  # left of the first tail
-    outside: float = 0.05  # more rows than at first
+    catastrophic: float = 2.0  # risk relative to the first generation
+    any_rise: float = 0.01  # rise relative to the first risk
+    sure: float = 3.0  # standard errors that a rise must exceed
+    divergent: float = 0.75  # rise over the last doubling of generations, relative to the doubling before
+    variance: float = 0.5  # remaining share of the true variance
+    scaling: float = 0.5  # remaining share of the scaling exponent
+    modes: float = 0.9  # remaining share of the first generation's modes
+    tail: float = 0.5  # remaining share of the first generation's tail
+    outside: float = 0.05  # increase of the share of rows outside
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`number` is what was held against `threshold`; both None when unknown."""
+    """`number` is compared with `threshold`; both are None for an unknown verdict."""
 
     name: str
     verdict: Literal["yes", "no", "unknown"]
     number: float | None
     threshold: float | None
-    reading: str  # what the number is
+    reading: str  # meaning of the number
     source: str
 
 
 def verdicts(series: Series, at: Thresholds | None = None) -> list[Verdict]:
-    """The eight verdicts, always all of them and in this order."""
+    """The eight verdicts in the order of JUDGES."""
     at = at or Thresholds()
     return [judge(series, at) for judge in JUDGES]
 
@@ -90,30 +90,30 @@ def _say(
 
 
 def _ends(values: Numbers) -> tuple[float, float] | None:
-    """The first generation's number and the last's; None when either is missing or there is one generation only."""
+    """The numbers of the first and the last generation; None when one is missing or there is only one generation."""
     if len(values) < 2 or values[0] is None or values[-1] is None:
         return None
     return values[0], values[-1]
 
 
 def _ratio(last: float, first: float) -> float | None:
-    """last / first; None when the first is 0 or infinite: nothing was there to lose."""
+    """last / first; None when the first number is 0 or infinite."""
     return last / first if first > 0 and math.isfinite(first) else None
 
 
 def catastrophic_risk(series: Series, at: Thresholds) -> Verdict:
-    """A catastrophic rise of the risk (Shumailov et al. 2024; Alemohammad et al. 2024 speak of models gone useless):
-    the worst generation's risk is twice the first one's."""
+    """A catastrophic rise of the risk (Shumailov et al. 2024; Alemohammad et al. 2024, useless models): the largest
+    risk of a generation is at least twice the first risk."""
     first = series.risk[0] if len(series.risk) > 1 else None
-    known = [r for r in series.risk if r is not None]
-    number = None if first is None else _ratio(max(known), first)
+    risks = [r for r in series.risk if r is not None]
+    number = None if first is None else _ratio(max(risks), first)
     reading = "largest risk of a generation, over the first generation's"
     return _say(catastrophic_risk, number, at.catastrophic, (number or 0) >= at.catastrophic, reading)
 
 
 def any_risk(series: Series, at: Thresholds) -> Verdict:
-    """Any rise of the risk over real data's (Dohmatob et al. 2024 and 2025): the last risk is above the first by 1%
-    and by three standard errors of the difference, where those are known."""
+    """Any rise of the risk over that of real data (Dohmatob et al. 2024 and 2025): the last risk exceeds the first by
+    1 % and, where standard errors are known, by three standard errors of the difference."""
     ends = _ends(series.risk)
     number = None if ends is None or not ends[0] > 0 else _rise(ends)
     threshold = at.any_rise
@@ -126,18 +126,18 @@ def any_risk(series: Series, at: Thresholds) -> Verdict:
 
 
 def _rise(ends: tuple[float, float]) -> float | None:
-    found = _ratio(ends[1], ends[0])
-    return None if found is None else found - 1
+    ratio = _ratio(ends[1], ends[0])
+    return None if ratio is None else ratio - 1
 
 
 def diverging_risk(series: Series, at: Thresholds) -> Verdict:
     """A risk without bound as generations go on (Gerstgrasser et al. 2024, Kazdan et al. 2025: replace diverges,
     accumulate does not).
 
-    No finite series proves it. Increments that fall like k^-p sum to a finite limit only for p > 1, and then each
-    doubling of the generations adds 2^(1-p) < 1 times what the one before added (Cauchy's condensation): a linear
-    rise gives 2, a logarithm 1, sum 1/k^2 gives 0.5. It takes eight generations, and a rise by `any_risk`; without a
-    rise the answer is no.
+    No finite series proves it. Increments that fall like k^-p have a finite sum only for p > 1. Then each doubling of
+    the generations adds 2^(1-p) < 1 times the sum of the doubling before (Cauchy's condensation test): a linear rise
+    gives 2, a logarithm 1, a sum of 1/k^2 0.5. The verdict needs eight generations; without a rise by `any_risk` it is
+    "no".
     """
     reading = "rise over the last doubling of generations, over the rise of the doubling before"
     rise = any_risk(series, at)
@@ -150,7 +150,7 @@ def diverging_risk(series: Series, at: Thresholds) -> Verdict:
     if quarter is None or half is None or last is None or math.isinf(half):
         return _say(diverging_risk, None, at.divergent, False, reading)
     before, after = half - quarter, last - half
-    if before <= 0:  # it rose later only, or fell at first: the rise is accelerating, or there is none
+    if before <= 0:  # no early rise: the rise is accelerating, or there is none
         number = math.inf if after > 0 else 0.0
     else:
         number = max(0.0, after / before)
@@ -158,35 +158,34 @@ def diverging_risk(series: Series, at: Thresholds) -> Verdict:
 
 
 def collapsing_variance(series: Series, at: Thresholds) -> Verdict:
-    """The variance goes to 0 (Shumailov et al. 2024, Gaussian theorem; Bertrand et al. 2024): half of the truth's is
-    gone in the last generation."""
-    known = [v for v in series.variance if v is not None]
-    number = known[-1] if known and series.variance[-1] is not None else None
+    """The variance goes to 0 (Shumailov et al. 2024, Gaussian theorem; Bertrand et al. 2024): the last generation has
+    less than half of the true variance."""
+    number = series.variance[-1] if series.variance else None
     reading = "variance of the last generation, over the truth's"
     return _say(collapsing_variance, number, at.variance, number is not None and number < at.variance, reading)
 
 
 def changed_scaling(series: Series, at: Thresholds) -> Verdict:
-    """More rows help less than they did (Dohmatob et al. 2024, "A tale of tails"): the exponent c of risk ~ n^-c, by
-    least squares on the logs over three sizes or more, is less than half that of real rows."""
-    known = [
+    """A changed scaling law (Dohmatob et al. 2024, "A tale of tails"): the exponent c of risk ~ n^-c is less than half
+    of the exponent for real rows. Both come from least squares on logs over three or more sizes."""
+    points = [
         (n, a, b)
         for n, a, b in zip(series.sizes, series.risk_of_real, series.risk_of_last)
         if a is not None and b is not None
     ]
     reading = "exponent of the risk in the number of rows, over that of real rows"
-    usable = len({n for n, _, _ in known}) >= 3 and all(0 < v < math.inf for row in known for v in row)
+    usable = len({n for n, _, _ in points}) >= 3 and all(0 < v < math.inf for row in points for v in row)
     number = None
     if usable:
-        logs = np.log(np.array(known, np.float64))
+        logs = np.log(np.array(points, np.float64))
         real, last = (-float(np.polyfit(logs[:, 0], logs[:, column], 1)[0]) for column in (1, 2))
         number = last / real if real > 0 else None
     return _say(changed_scaling, number, at.scaling, number is not None and number < at.scaling, reading)
 
 
 def lost_modes(series: Series, at: Thresholds) -> Verdict:
-    """Modes of the truth disappear or run together (Alemohammad et al. 2024; Shumailov et al. 2024 for mixtures and
-    digits): a tenth of those that the first generation had are gone."""
+    """Modes of the truth disappear or merge (Alemohammad et al. 2024; Shumailov et al. 2024 for mixtures and digits): a
+    tenth of the first generation's modes is lost."""
     ends = _ends(series.modes)
     number = None if ends is None else _ratio(ends[1], ends[0])
     reading = "modes found in the last generation, over the first's"
@@ -194,8 +193,8 @@ def lost_modes(series: Series, at: Thresholds) -> Verdict:
 
 
 def lost_tails(series: Series, at: Thresholds) -> Verdict:
-    """Rare events of the truth disappear ("early collapse", Shumailov et al. 2024; Dohmatob et al. 2024, Wyllie et
-    al. 2024): half of the first generation's tail is gone."""
+    """Rare events of the truth disappear ("early collapse", Shumailov et al. 2024; Dohmatob et al. 2024; Wyllie et al.
+    2024): half of the first generation's tail is lost."""
     ends = _ends(series.tail)
     number = None if ends is None else _ratio(ends[1], ends[0])
     reading = "tail of the last generation, over the first's"
@@ -203,8 +202,8 @@ def lost_tails(series: Series, at: Thresholds) -> Verdict:
 
 
 def hallucinated_data(series: Series, at: Thresholds) -> Verdict:
-    """Rows appear that the truth does not hold (Shumailov et al. 2024, "improbable sequences"; Alemohammad et al. 2024,
-    artefacts): the share outside its support has grown by 5 points."""
+    """Rows outside the truth appear (Shumailov et al. 2024, "improbable sequences"; Alemohammad et al. 2024,
+    artefacts): their share grows by more than 5 points."""
     ends = _ends(series.outside)
     number = None if ends is None else ends[1] - ends[0]
     reading = "share of rows outside the truth's support, last generation less the first"

@@ -1,5 +1,5 @@
-"""What is known exactly about models that learn from models: closed forms, each with its source and a Monte Carlo test.
+"""Closed forms for models that learn from models, each with its source and a Monte Carlo test.
 
-Generation 1 is the first model, fitted to real rows; generation k+1 learns from rows that model k made. `registry.laws`
-is what a study asks; docs/collapse.md tells the laws in words.
+Generation 1 is the first model, fitted to real rows. Generation k+1 learns from rows that model k made. Studies call
+`registry.laws`; docs/collapse.md explains the laws.
 """

@@ -1,4 +1,4 @@
-"""A plain description of a chain (family, regime, rows), and its exact expected moments by the ledger."""
+"""Description of a chain (family, regime, rows), and its exact expected moments by the ledger."""
 
 import math
 from dataclasses import dataclass
@@ -6,22 +6,22 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Literal
 
-from gristmill.evaluation.laws.fresh import golden_weight
 from gristmill.evaluation.laws.gaussian import Estimator
 from gristmill.evaluation.laws.ledger import Draw, Ledger, Moments
+from gristmill.records.mixing.mixing import golden_weight
 
-Shard = tuple[str, int]  # ("real" | "made", generation); the first real set may lie in pieces ("first", begin)
+Shard = tuple[str, int]  # ("real" | "made", generation), or ("first", start) for a piece of the first real set
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a law may depend on. Generation 1 learns from n real rows.
+    """Everything that a law may depend on. Generation 1 learns from n real rows.
 
-    Rows of generation k: n growth^(k-1), rounded, of which a fraction `real_fraction` beside the pool: new ones
-    ("fresh"), or the first rows of the first set ("fixed"). The pool: replace (what model k-1 wrote), accumulate (the
-    first real set and all that was written since, all of it), window (the last `window` batches of that), subsample
-    (as many of its rows as are asked for, at random). Each model writes as many rows as the next generation asks for
-    beyond real ones. Raises ValueError for numbers that mean nothing.
+    Generation k has n growth^(k-1) rows, rounded. The fraction `real_fraction` of them is beside the pool: new real
+    rows ("fresh") or the first rows of the first real set ("fixed"). The pool is the rows of model k-1 (replace), the
+    first real set and all later rows (accumulate), the last `window` batches of these (window), or a random subset of
+    these (subsample). Each model writes as many rows as the next generation needs beside real rows. Raises ValueError
+    for impossible numbers.
     """
 
     family: Literal["gaussian", "gmm", "kde", "multinomial", "linear_regression"]
@@ -35,41 +35,42 @@ class Setting:
     weights: Literal["pooled", "golden"] = "pooled"
     growth: float = 1.0
     estimator: Estimator = "mle"
-    bias: float = 1.0  # variance of what is sampled over that of the rows learnt from; a kde: 1 + relative bandwidth^2
+    bias: float = 1.0  # variance of sampled rows over that of training rows; kde: 1 + relative bandwidth^2
     d: int = 1
     truth: float = 1.0  # the true variance, covariance trace or Gini-Simpson index; s^2 of a regression's labels
     truth_squares: float | None = None  # tr(S^2) / (tr S)^2 of the true covariance, for the deviation of the trace
     truth_log_det: float | None = None  # None: ln(truth) for d = 1, unknown beyond
-    probabilities: tuple[float, ...] = ()  # of a multinomial, for its support
-    design: Literal["fresh", "same"] = "fresh"  # of a regression: X drawn anew for each batch, or one X for all
+    probabilities: tuple[float, ...] = ()  # true shares of a multinomial, for its support
+    design: Literal["fresh", "same"] = "fresh"  # of a regression: new X for each batch, or one X for all
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.d < 1 or not self.growth > 0 or not self.bias >= 0 or not self.truth >= 0:
-            raise ValueError("n and d are at least 1, growth is above 0, bias and truth are not negative")
+            raise ValueError("n and d must be at least 1, growth above 0, bias and truth at least 0")
         if not 0 <= self.real_fraction <= 1 or (self.real == "none") != (self.real_fraction == 0):
-            raise ValueError("real = 'fixed' or 'fresh' goes with a real_fraction in (0, 1], real = 'none' with 0")
+            raise ValueError("real = 'fixed' or 'fresh' needs a real_fraction in (0, 1], and real = 'none' needs 0")
         if (self.pool == "window") != (self.window > 0):
-            raise ValueError("pool = 'window', and no other, has a window of 1 or more")
+            raise ValueError("pool = 'window' needs a window of 1 or more, and other pools have none")
 
     def rows(self, generation: int) -> int:
+        """Training rows of a generation."""
         return max(1, round(self.n * self.growth ** (generation - 1)))
 
     def real_rows(self, generation: int) -> int:
-        """Real rows beside the pool."""
+        """Real rows beside the pool; all rows of generation 1."""
         num = self.rows(generation)
         return num if generation == 1 else math.floor(self.real_fraction * num + 0.5)
 
     def made_rows(self, generation: int) -> int:
-        """What the model of a generation writes for the next one."""
+        """Rows that the model of a generation writes for the next generation."""
         needed = self.rows(generation + 1)
         return needed if self.bernoulli else max(1, needed - self.real_rows(generation + 1))
 
 
 def moments(setting: Setting, generations: int) -> tuple[Moments, ...] | None:
-    """Expected moments of generations 1 .. `generations` in units of the truth; None where the ledger cannot follow.
+    """Expected moments of generations 1 .. `generations` in units of the truth; None for settings without a ledger.
 
-    Of a linear regression (one design): spread is the test error in units of one fit's, and variance its noise. Time
-    grows with generations * shards^2: the cube of the generations when everything is kept.
+    For a linear regression on one design, spread is the test error in units of the error of one fit, and variance is
+    its noise. Time grows with generations * shards^2, so with the cube of the generations if all rows are kept.
     """
     return _moments(setting, generations) if _can_follow(setting, generations) else None
 
@@ -80,18 +81,18 @@ def _can_follow(setting: Setting, generations: int) -> bool:
     if setting.weights == "golden" and (setting.real == "none" or setting.pool == "subsample"):
         return False
     if setting.pool == "accumulate" and setting.real == "fixed":
-        return False  # the first set would be there twice
+        return False  # the first set would count twice
     later = range(2, generations + 1)
     if setting.real == "fixed" and any(setting.real_rows(k) > setting.n for k in later):
         return False
-    if setting.family == "linear_regression":  # whole batches on one design only
+    if setting.family == "linear_regression":  # the ledger covers whole batches on one design only
         same = setting.design == "same" and setting.growth == 1 and setting.bias == 1
         return same and setting.real == "none" and setting.pool != "subsample"
     if setting.pool == "subsample" and not setting.with_replacement:
-        held = 0 if setting.real == "fixed" else setting.n
+        in_pool = 0 if setting.real == "fixed" else setting.n
         for k in later:
-            held += setting.made_rows(k - 1)
-            if setting.rows(k) - setting.real_rows(k) > held:
+            in_pool += setting.made_rows(k - 1)
+            if setting.rows(k) - setting.real_rows(k) > in_pool:
                 return False
     if setting.estimator == "unbiased":
         return setting.n > 1 and all(setting.rows(k) > 1 for k in later)
@@ -107,59 +108,59 @@ def _moments(setting: Setting, generations: int) -> tuple[Moments, ...]:
         ledger.add_real(name, num)
     without_first = setting.real == "fixed" or setting.pool == "replace"
     pool: list[Shard] = [] if without_first else [name for name, _ in sizes.first]
-    found = [ledger.fit([Draw((name,), num) for name, num in sizes.first])]
+    by_generation = [ledger.fit([Draw((name,), num) for name, num in sizes.first])]
     for k in range(2, generations + 1):
         ledger.add_made(("made", k - 1), sizes.made(k - 1), setting.bias)
         pool.append(("made", k - 1))
         if setting.pool == "window":
             pool = pool[-setting.window :]
-        own = ("real", k)
-        if setting.bernoulli:  # a slot for every row, also where the expected number rounds to none
-            ledger.add_real(own, setting.rows(k))
+        fresh = ("real", k)
+        if setting.bernoulli:  # one slot for every row, even if the expected number rounds to 0
+            ledger.add_real(fresh, setting.rows(k))
         elif setting.real == "fresh" and sizes.real(k):
-            ledger.add_real(own, sizes.real(k))
-        found.append(ledger.fit(sizes.draws(k, pool)))
+            ledger.add_real(fresh, sizes.real(k))
+        by_generation.append(ledger.fit(sizes.draws(k, pool)))
         if setting.pool == "accumulate" and setting.real == "fresh" and sizes.real(k):
-            pool.append(own)
+            pool.append(fresh)
         if setting.pool == "replace":
             pool = []
         ledger.forget([*pool, *(name for name, _ in sizes.first if setting.real == "fixed")])
-    return tuple(found)
+    return tuple(by_generation)
 
 
 class _Sizes:
-    """Rows of shards; a regression's batch counts as one row, the estimate that it gives."""
+    """Numbers of rows of shards. A batch of a regression counts as one row: its estimate."""
 
     def __init__(self, setting: Setting, generations: int) -> None:
         self._setting = setting
         self._one = setting.family == "linear_regression"
         ends = {self._whole(setting.n)}
-        if setting.real == "fixed":  # pieces, so that every generation's fixed rows are whole ones
+        if setting.real == "fixed":  # pieces such that the fixed rows of every generation are whole pieces
             ends |= {setting.real_rows(k) for k in range(2, generations + 1)} - {0}
         cuts = [0, *sorted(ends)]
         self.first = [(("first", begin), end - begin) for begin, end in pairwise(cuts)]
-        self._held = {name: num for name, num in self.first}
+        self._counts = {name: num for name, num in self.first}
 
     def _whole(self, num: int) -> int:
         return min(num, 1) if self._one else num
 
     def made(self, k: int) -> int:
         num = self._whole(self._setting.made_rows(k))
-        self._held[("made", k)] = num
+        self._counts[("made", k)] = num
         return num
 
     def real(self, k: int) -> int:
         num = self._setting.real_rows(k)
-        self._held[("real", k)] = num
+        self._counts[("real", k)] = num
         return num
 
     def draws(self, k: int, pool: list[Shard]) -> list[Draw]:
-        """What generation k > 1 learns from."""
+        """The training rows of generation k > 1."""
         setting, beside = self._setting, self._setting.real_rows(k)
-        asked = setting.rows(k)
+        num_rows = setting.rows(k)
         if setting.bernoulli:
             shares = (setting.real_fraction, 1 - setting.real_fraction)
-            return [Draw((("real", k), ("made", k - 1)), asked, "mixed", shares=shares)]
+            return [Draw((("real", k), ("made", k - 1)), num_rows, "mixed", shares=shares)]
         real: list[Draw] = []
         if setting.real == "fresh" and beside:
             real = [Draw((("real", k),), beside)]
@@ -167,12 +168,12 @@ class _Sizes:
             real = [Draw((name,), num) for name, num in self.first if name[1] < beside]
         if setting.pool == "subsample":
             how: Literal["with", "without"] = "with" if setting.with_replacement else "without"
-            return [*real, *([Draw(tuple(pool), asked - beside, how)] if asked > beside else [])]
-        if setting.pool == "replace" and asked == beside:
+            return [*real, *([Draw(tuple(pool), num_rows - beside, how)] if num_rows > beside else [])]
+        if setting.pool == "replace" and num_rows == beside:
             return real
         if setting.weights == "pooled":
-            return [*real, *([Draw(tuple(pool), sum(self._held[name] for name in pool))] if pool else [])]
-        whole = [Draw((name,), self._held[name]) for name in pool]
+            return [*real, *([Draw(tuple(pool), sum(self._counts[name] for name in pool))] if pool else [])]
+        whole = [Draw((name,), self._counts[name]) for name in pool]
         is_made = [name[0] == "made" for name in pool]
         num_made = sum(draw.num for draw, made in zip(whole, is_made) if made)
         num_real = sum(draw.num for draw in real) + sum(draw.num for draw, made in zip(whole, is_made) if not made)

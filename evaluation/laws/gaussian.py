@@ -1,10 +1,9 @@
-"""Gaussian chains, everything replaced each generation: v_{k+1} = v_k chi2_{n-1} / n, mu_{k+1} = mu_k + sqrt(v_k / n)
-z.
+"""Gaussian chains that replace all rows: v_{k+1} = v_k chi2_{n-1} / n and mu_{k+1} = mu_k + sqrt(v_k / n) z.
 
-Variances are in units of the true one, means in units of its root. n: rows a generation; k: generation, 1 the first
-model. `estimator`: "mle" divides the sum of squares by n, "unbiased" by n - 1. `bias`: the variance of what a model
-writes over the model's own (lambda of Alemohammad et al. 2024, section 5); it acts from generation 2 on, k - 1 times.
-All need n >= 2 and raise ValueError otherwise.
+Variances are in units of the true variance, means in units of its root. n: rows per generation; k: generation, 1 for
+the first model. `estimator`: "mle" divides the sum of squares by n, "unbiased" by n - 1. `bias`: the variance of
+sampled rows over the variance of the model (lambda of Alemohammad et al. 2024, section 5). It acts k - 1 times, from
+generation 2 on. All functions raise ValueError for n < 2.
 """
 
 import math
@@ -16,9 +15,9 @@ Estimator = Literal["mle", "unbiased"]
 
 
 def divisor(n: int, estimator: Estimator = "mle") -> int:
-    """What the sum of squares is divided by: n, or n - 1."""
+    """Divisor of the sum of squares: n, or n - 1."""
     if n < 2:
-        raise ValueError(f"a variance needs 2 rows, not {n}")
+        raise ValueError(f"a variance needs at least 2 rows, not {n}")
     if estimator not in ("mle", "unbiased"):
         raise ValueError(f"estimator must be 'mle' or 'unbiased', not {estimator!r}")
     return n if estimator == "mle" else n - 1
@@ -27,17 +26,6 @@ def divisor(n: int, estimator: Estimator = "mle") -> int:
 def mean_variance(n: int, k: int, estimator: Estimator = "mle", bias: float = 1.0) -> float:
     """E v_k = (1 - 1/n)^k (MLE), 1 (unbiased); times bias^(k-1). Alemohammad et al. 2024, equation 2, for the bias."""
     return ((n - 1) / divisor(n, estimator)) ** k * bias ** (k - 1)
-
-
-def relative_variance(n: int, k: int) -> float:
-    """Var v_k / (E v_k)^2 = ((n+1)/(n-1))^k - 1, for both estimators and every bias: moments of chi2."""
-    divisor(n)
-    return math.expm1(k * math.log((n + 1) / (n - 1)))
-
-
-def variance_variance(n: int, k: int, estimator: Estimator = "mle", bias: float = 1.0) -> float:
-    """Var v_k over chains: (1-1/n^2)^k - (1-1/n)^(2k) for the MLE. Moments of chi2."""
-    return relative_variance(n, k) * mean_variance(n, k, estimator, bias) ** 2
 
 
 def mean_std(n: int, k: int, estimator: Estimator = "mle", bias: float = 1.0) -> float:
@@ -58,18 +46,6 @@ def log_noise(n: int) -> float:
     return float(polygamma(1, (n - 1) / 2))
 
 
-def mean_log_variance(n: int, k: int, estimator: Estimator = "mle", bias: float = 1.0) -> float:
-    """E log v_k: k drifts, and log(bias) k - 1 times. -inf for bias 0 after the first generation."""
-    if bias == 0:
-        return -math.inf if k > 1 else log_drift(n, estimator)
-    return k * log_drift(n, estimator) + (k - 1) * math.log(bias)
-
-
-def median_variance(n: int, k: int, estimator: Estimator = "mle", bias: float = 1.0) -> float:
-    """exp(E log v_k), about e^(-2k/n) (MLE): exact only in the limit, as log v_k is a sum of k like terms (CLT)."""
-    return math.exp(mean_log_variance(n, k, estimator, bias))
-
-
 def mean_spread(n: int, k: int, estimator: Estimator = "mle", bias: float = 1.0) -> float:
     """Var mu_k over chains, sum_{j<k} (r bias)^j / n with r = (n-1)/divisor: 1 - (1-1/n)^k (MLE), k/n (unbiased).
     Derived here: mu_{j+1} - mu_j has variance bias E v_j / n."""
@@ -88,12 +64,6 @@ def w2_squared(n: int, k: int, estimator: Estimator = "mle", bias: float = 1.0) 
     """E W2(model k, truth)^2 = Var mu_k + E v_k - 2 E sqrt(v_k) + 1. Derived here from W2 of two Gaussians (Dowson and
     Landau 1982); to first order 3k/(2n)."""
     return total_variance(n, k, estimator, bias) - 2 * mean_std(n, k, estimator, bias) + 1
-
-
-def w2_squared_first_order(sizes: list[int]) -> float:
-    """(3/2) sum 1/n_j, for small sums: Shumailov et al. 2024, supplement, equation 6. `sizes`: rows of each
-    generation."""
-    return 1.5 * sum(1 / n for n in sizes)
 
 
 def log_det_drift(n: int, d: int, estimator: Estimator = "mle") -> float:
@@ -130,20 +100,3 @@ def trace_moments(
         of_trace, of_squares = of_trace / scale**2, of_squares / scale**2
     mean = mean_variance(n, k, estimator, bias)
     return mean, max(0.0, of_trace * bias ** (2 * (k - 1)) - mean**2)
-
-
-def tail_bound(n: int, k: int, threshold: float) -> float:
-    """Bound on P(sqrt(v_k) > threshold): exp(-k/(4n-1)) / threshold, not above 1. Suresh et al. 2025, Gaussian case."""
-    return min(1.0, math.exp(-k / (4 * n - 1)) / threshold)
-
-
-def accumulated_variance(n: int, k: int) -> float:
-    """E v_k when each model learns (MLE) from all k n rows so far: prod_{j=1..k} (1 - 1/(n j^2)). Derived here;
-    Kazdan et al. 2025 have the same constant in the limit."""
-    return math.prod(1 - 1 / (n * j * j) for j in range(1, k + 1))
-
-
-def accumulated_limit(n: int) -> float:
-    """The limit of that, sin(pi/sqrt n) / (pi/sqrt n) (Euler's product), about 1 - 1.645/n."""
-    angle = math.pi / math.sqrt(n)
-    return math.sin(angle) / angle

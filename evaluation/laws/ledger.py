@@ -1,13 +1,12 @@
-"""Exact expected second moments of any chain of fits whose variance is that of the rows it learns from.
+"""Exact expected second moments of any chain of fits whose variance is that of their training rows.
 
-One identity drives it: a model with the weighted mean and variance of its rows has E v + E|mu - mu_0|^2 = the mean
-square of those rows about mu_0 (law of total variance). Rows of a shard are exchangeable, and what matters of the
-past is the mean product of a row of one shard with a row of another; fits and draws act on these products linearly.
-So replace, accumulate, windows, subsamples, fixed and fresh real rows, weights and biased sampling all have exact
-laws. Derived here.
+A model with the weighted mean and variance of its rows has E v + E|mu - mu_0|^2 = the mean square of the rows about
+mu_0 (law of total variance). The rows of a shard are exchangeable, so the past matters only through the mean product of
+a row of one shard with a row of another. Fits and draws act linearly on these products. So replace, accumulate,
+windows, subsamples, fixed and fresh real rows, weights and biased sampling all have exact laws. Derived here.
 
-It holds for Gaussians, mixtures of them fitted by EM with full covariances, kernel density estimates and categories
-(variance: the Gini-Simpson index); in d dimensions for the trace.
+The ledger holds for Gaussians, Gaussian mixtures fitted by EM with full covariances, kernel density estimates and
+categories (with the Gini-Simpson index as variance). In d dimensions it holds for the trace.
 """
 
 from collections.abc import Hashable, Sequence
@@ -17,10 +16,10 @@ import numpy as np
 
 
 class Draw(NamedTuple):
-    """Some of the rows that a model learns from. `weight` is that of each row.
+    """Training rows from some shards. `weight` is the weight of each row.
 
-    all: every row of the shards. without, with: `num` rows of the shards together, drawn at random without or with
-    replacement. mixed: `num` rows, each of shard i with probability shares[i], none twice.
+    all: every row of the shards. without, with: `num` random rows of all shards together, without or with replacement.
+    mixed: `num` rows, each from shard i with probability shares[i], without repetition.
     """
 
     shards: tuple[Hashable, ...]
@@ -34,15 +33,15 @@ class Moments(NamedTuple):
     """Expectations over chains, in units of the true variance."""
 
     variance: float  # E v
-    spread: float  # E |mu - mu_0|^2, the variance of mu between chains
-    of_rows: float  # E |x - mu_0|^2 of the rows learnt from
+    spread: float  # E |mu - mu_0|^2: the variance of mu between chains
+    of_rows: float  # E |x - mu_0|^2 of the training rows
 
 
 class Ledger:
-    """The products of the shards that are still in use; memory is their number squared.
+    """Mean products of rows of the shards in use. Memory grows with the square of their number.
 
-    `noise`: the variance that a shard's rows have about their model, when it is not the model's own (linear
-    regression on one design: a "row" is the least-squares estimate of a whole set of labels).
+    `noise` is the variance of a shard's rows about their model where it is not the model's own variance: in a linear
+    regression on one design, a "row" is the least-squares estimate from a whole set of labels.
     """
 
     def __init__(self, is_unbiased: bool = False, noise: float | None = None) -> None:
@@ -53,21 +52,21 @@ class Ledger:
         self._moments: Moments | None = None
 
     def add_real(self, name: Hashable, num: int) -> None:
-        """A shard of `num` independent real rows."""
+        """Add a shard of `num` independent real rows."""
         square = 1.0 if self._noise is None else self._noise
         self._add(name, num, square, np.zeros(len(self._names)), 0.0, 0.0)
 
     def add_made(self, name: Hashable, num: int, bias: float = 1.0) -> None:
-        """A shard of `num` rows that the model fitted last has made, with `bias` times its variance."""
+        """Add a shard of `num` rows of the last model, with `bias` times its variance."""
         if self._moments is None:
-            raise ValueError("no model has been fitted yet")
+            raise ValueError("no model is fitted yet")
         inside, spread, _ = self._moments
         variance = bias * (inside if self._noise is None else self._noise)
         self._add(name, num, spread + variance, self._last, spread, spread)
 
     def _add(self, name: Hashable, num: int, square: float, products: np.ndarray, own: float, with_last: float) -> None:
         if name in self._names or num < 1:
-            raise ValueError(f"shard {name}: named twice, or without rows")
+            raise ValueError(f"shard {name}: duplicate name, or no rows")
         size = len(self._names)
         wider = np.zeros((size + 1, size + 1))
         wider[:size, :size] = self._products
@@ -79,7 +78,7 @@ class Ledger:
         self._last = np.append(self._last, with_last)
 
     def forget(self, keep: Sequence[Hashable]) -> None:
-        """Drop all shards but these."""
+        """Drop all shards but `keep`."""
         wanted = set(keep)
         at = [i for i, name in enumerate(self._names) if name in wanted]
         self._names = [self._names[i] for i in at]
@@ -87,21 +86,21 @@ class Ledger:
         self._products = self._products[np.ix_(at, at)]
 
     def fit(self, draws: Sequence[Draw]) -> Moments:
-        """Fit a model to the rows of the draws together. Raises ValueError for draws that the shards do not hold."""
+        """Fit a model to the rows of all draws. Raises ValueError for draws of more rows than the shards hold."""
         mass = sum(draw.num * draw.weight for draw in draws)
-        with_own = self._products.copy()  # of two rows of a shard that may be the same row
-        own = (self._squares + (self._sizes - 1) * np.diag(self._products)) / np.maximum(self._sizes, 1)
-        np.fill_diagonal(with_own, own)
+        products = self._products.copy()  # of two rows of a shard, which may be the same row
+        same_shard = (self._squares + (self._sizes - 1) * np.diag(self._products)) / np.maximum(self._sizes, 1)
+        np.fill_diagonal(products, same_shard)
         pull, beyond, crowding = np.zeros(len(self._names)), 0.0, 0.0
         for draw in draws:
             share, part = self._shares(draw), draw.num * draw.weight / mass
             pull += part * share
             if draw.how != "all":
-                every = float(share @ with_own @ share)
+                every = float(share @ products @ share)
                 beyond += part**2 * (self._square_of_mean(draw, share, every) - every)
             crowding += draw.num * (draw.weight / mass) ** 2
         of_rows = float(pull @ self._squares)
-        self._last = with_own @ pull
+        self._last = products @ pull
         spread = float(pull @ self._last + beyond)
         inside = of_rows - spread
         if self._is_unbiased:
@@ -111,21 +110,21 @@ class Ledger:
 
     def _shares(self, draw: Draw) -> np.ndarray:
         places = [self._names.index(name) for name in draw.shards]
-        found, there = np.zeros(len(self._names)), self._sizes[places]
+        shares, sizes = np.zeros(len(self._names)), self._sizes[places]
         if draw.how == "mixed":
-            found[places] = draw.shares
-            return found
+            shares[places] = draw.shares
+            return shares
         if (
             draw.num < 1
-            or (draw.num > there.sum() and draw.how != "with")
-            or (draw.how == "all" and draw.num != there.sum())
+            or (draw.num > sizes.sum() and draw.how != "with")
+            or (draw.how == "all" and draw.num != sizes.sum())
         ):
-            raise ValueError(f"{draw.num} rows ({draw.how}) of {int(there.sum())}")
-        found[places] = there / there.sum()
-        return found
+            raise ValueError(f"{draw.num} rows ({draw.how}) of {int(sizes.sum())}")
+        shares[places] = sizes / sizes.sum()
+        return shares
 
     def _square_of_mean(self, draw: Draw, share: np.ndarray, every: float) -> float:
-        """E of the squared mean of drawn rows: own pairs and other pairs. `every`: that of all rows of the shards."""
+        """E of the squared mean of the drawn rows. `every` is that of all rows of the shards."""
         square, m = float(share @ self._squares), draw.num
         if draw.how == "with":
             others = every

@@ -1,7 +1,7 @@
-"""When one chain's variance first falls below a threshold: an inverse Gaussian, as log v_k is nearly a Brownian path.
+"""First generation at which the variance of a chain falls below a threshold: an inverse Gaussian distribution.
 
-Not exact: log v_k is taken for normal and 0.5826 is Siegmund's correction (1979) for steps that overshoot. Derived
-here, for Gaussian chains with everything replaced; within 3 % of Monte Carlo for n = 100 and more.
+The law is an approximation: log v_k is treated as a Brownian path, with Siegmund's correction (1979) of 0.5826 for
+steps that overshoot. Derived here for Gaussian chains that replace all rows; within 3 % of Monte Carlo for n >= 100.
 """
 
 import math
@@ -26,40 +26,25 @@ class FirstPassage:
         return self.quantile(0.5)
 
     def quantile(self, share: float) -> float:
-        """By this generation the share of the chains has passed."""
+        """The generation by which the share of the chains has passed."""
         return float(invgauss.ppf(share, self.mean / self.shape, scale=self.shape))
 
     def passed(self, k: float) -> float:
-        """The share of the chains that has passed by generation k."""
+        """The share of the chains that have passed by generation k."""
         return float(invgauss.cdf(k, self.mean / self.shape, scale=self.shape))
 
 
 def first_passage(n: int, threshold: float, estimator: gaussian.Estimator = "mle", bias: float = 1.0) -> FirstPassage:
-    """Of v_k below `threshold` (of the true variance): boundary a = -ln(threshold) + 0.5826 sqrt(psi'), mean a/|drift|,
-    shape a^2/psi'. Raises ValueError for a threshold outside (0, 1), or when the drift is not downwards."""
+    """First passage of v_k below `threshold` times the true variance.
+
+    Boundary a = -ln(threshold) + 0.5826 sqrt(psi'), mean a/|drift|, shape a^2/psi'. Raises ValueError for a threshold
+    outside (0, 1), or a drift that is not negative.
+    """
     if not 0 < threshold < 1:
-        raise ValueError(f"the threshold must lie in (0, 1), not {threshold}")
+        raise ValueError(f"the threshold must be in (0, 1), not {threshold}")
     drift = gaussian.log_drift(n, estimator) + (math.log(bias) if bias > 0 else -math.inf)
     if not -math.inf < drift < 0:
-        raise ValueError(f"n = {n}, bias = {bias}: log v does not drift downwards by a finite step")
+        raise ValueError(f"n = {n}, bias = {bias}: log v has no finite negative drift")
     noise = gaussian.log_noise(n)
     boundary = -math.log(threshold) + OVERSHOOT * math.sqrt(noise)
     return FirstPassage(boundary / -drift, boundary**2 / noise)
-
-
-def crossing(n: int, threshold: float, estimator: gaussian.Estimator = "mle", bias: float = 1.0) -> float | None:
-    """The generation at which E v_k crosses the threshold, unrounded: ln(threshold)/ln(1-1/n) for the MLE without bias.
-    None when it never does. Two to three times later than most chains: say which is meant."""
-    rate = math.log(gaussian.mean_variance(n, 1, estimator)) + (math.log(bias) if bias > 0 else -math.inf)
-    start = math.log(bias) if bias > 0 else -math.inf  # the first generation has no bias yet
-    if rate >= 0:
-        return None
-    return 1.0 if rate == -math.inf else max(0.0, (math.log(threshold) + start) / rate)
-
-
-def median_crossing(n: int, threshold: float, estimator: gaussian.Estimator = "mle", bias: float = 1.0) -> float | None:
-    """The same for the median of v_k over chains (CLT): ln(threshold)/drift; None when it never crosses."""
-    if bias <= 0:
-        return 1.0
-    rate = gaussian.log_drift(n, estimator) + math.log(bias)
-    return None if rate >= 0 else max(0.0, (math.log(threshold) + math.log(bias)) / rate)

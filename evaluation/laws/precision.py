@@ -1,45 +1,25 @@
-"""How many chains a statement needs, which statistic to make it of, and how far an estimate is from its law."""
+"""Number of chains for a precision, choice of the statistic, and distance of an estimate from its law."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from gristmill.evaluation.laws import gaussian
-
-MEAN_UNTIL = 0.3  # sum of 1/n over the generations: beyond it the mean of v over chains hangs on a few of them
-SURE = 4.0  # |z| above this fails a study: one in 16,000 by chance
+MEAN_UNTIL = 0.3  # wear above which a few chains decide the mean of v over chains
+SURE = 4.0  # a larger |z| fails a study; by chance it happens once in 16,000 tests
 
 
 def wear(sizes: Sequence[int]) -> float:
-    """Sum of 1/n over the generations that replaced everything; k/n for equal sizes."""
+    """Sum of 1/n over the generations of a chain that replaces all rows; k/n for equal sizes."""
     return math.fsum(1 / n for n in sizes)
 
 
-def statistic_for(worn: float) -> Literal["mean", "log_mean"]:
-    """Which statistic of the variance to hold against its law: the mean up to a wear of 0.3, then the mean of log v.
+def chains_for(value: float, deviation: float, relative_error: float) -> int:
+    """Number of chains until the standard error of a mean is `relative_error` of `value`.
 
-    CV^2 of v_k grows like exp(2k/n) - 1, so far on the mean of any number of chains lies below its expectation, while
-    log v has variance 2k/n only. Chains whose variance has a plateau (accumulate, fresh rows) never need the switch.
+    `deviation` is the standard deviation across chains. Raises ValueError for a value that is 0 or not finite.
     """
-    return "mean" if worn <= MEAN_UNTIL else "log_mean"
-
-
-def chains_for_mean(n: int, k: int, relative_error: float = 0.05) -> int:
-    """Chains until the standard error of mean(v_k) is `relative_error` of it: CV^2 / error^2, all replaced."""
-    return math.ceil(gaussian.relative_variance(n, k) / relative_error**2)
-
-
-def chains_for_log(n: int, k: int, relative_error: float = 0.05, estimator: gaussian.Estimator = "mle") -> int:
-    """Chains until the standard error of mean(log v_k) is `relative_error` of its expectation, all replaced."""
-    drift = k * gaussian.log_drift(n, estimator)
-    return math.ceil(k * gaussian.log_noise(n) / (drift * relative_error) ** 2)
-
-
-def chains_for(value: float, deviation: float, relative_error: float = 0.05) -> int:
-    """Chains until the standard error of a mean is `relative_error` of `value`, when one chain deviates by so much."""
     if not value or not math.isfinite(value):
         raise ValueError("a relative error needs a finite value other than 0")
     return max(1, math.ceil((deviation / (relative_error * value)) ** 2))
@@ -47,7 +27,7 @@ def chains_for(value: float, deviation: float, relative_error: float = 0.05) -> 
 
 @dataclass(frozen=True)
 class Check:
-    """An estimate over chains beside its law. `z` is (estimate - expected) / standard_error, never NaN."""
+    """An estimate over chains and its law. `z` is (estimate - expected) / standard_error and never NaN."""
 
     expected: float
     estimate: float
@@ -61,18 +41,17 @@ class Check:
 
 
 def check(values: np.ndarray, expected: float, deviation: float | None = None, slack: float = 1e-12) -> Check:
-    """Hold one number a chain, float64 (chains,), against the law's expectation.
+    """Compare one number per chain, float64 (chains,), with the expectation of the law.
 
-    The standard error comes from the law's own deviation across chains where it is known (a heavy tail makes the
-    sample's too small), else from the sample's. `slack`: a relative difference that counts as none, for chains
-    without spread. Raises ValueError for fewer than two chains without a known deviation, or for values that are not
-    finite.
+    The standard error comes from the deviation of the law where it is known (heavy tails make the deviation of a sample
+    too small), else from the sample. `slack` is a relative difference that counts as 0, for chains without spread.
+    Raises ValueError for fewer than two chains without a deviation, and for values that are not finite.
     """
     values = np.asarray(values, np.float64)
     if not len(values) or not np.isfinite(values).all():
-        raise ValueError("values must be finite, one for each chain")
+        raise ValueError("values must be finite, one per chain")
     if deviation is None and len(values) < 2:
-        raise ValueError("a standard error needs two chains")
+        raise ValueError("a standard error needs at least two chains")
     estimate = float(values.mean())
     spread = float(values.std(ddof=1)) if deviation is None else deviation
     error = spread / math.sqrt(len(values))

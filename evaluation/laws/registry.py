@@ -1,11 +1,11 @@
-"""Which law holds for a setting and a statistic: what a study lays over its curves, and refuses when there is none."""
+"""Laws by setting and statistic, which a study compares with its results."""
 
 import math
 from dataclasses import dataclass
 
 from gristmill.evaluation.laws import discrete, gaussian, regression
 from gristmill.evaluation.laws.chain import Setting, moments
-from gristmill.evaluation.laws.precision import MEAN_UNTIL
+from gristmill.evaluation.laws.precision import MEAN_UNTIL, wear
 
 LEDGER = "law of total variance over the ledger of row products, derived here (evaluation/laws/ledger.py)"
 OF_VARIANCE = ("variance", "variance_trace", "gini_simpson")
@@ -30,8 +30,10 @@ MATCHES = {
 
 @dataclass(frozen=True)
 class Law:
-    """The expectation of a statistic of generation k over chains. `deviation`: the standard deviation across chains
-    where it is known. Only an exact law may fail a study."""
+    """The expectation of a statistic over chains in one generation.
+
+    `deviation` is the standard deviation across chains, where it is known. Only an exact law can fail a study.
+    """
 
     expected: float
     deviation: float | None
@@ -39,16 +41,13 @@ class Law:
     source: str
 
 
-def law(setting: Setting, statistic: str, generation: int) -> Law | None:
-    """The law of one generation, or None where none is known. Raises ValueError for a statistic that is not known."""
-    found = laws(setting, statistic, generation)
-    return found[-1] if found else None
-
-
 def laws(setting: Setting, statistic: str, generations: int) -> list[Law] | None:
-    """The laws of generations 1 .. `generations`; None where none is known for one of them."""
+    """The laws of generations 1 .. `generations`; None when a generation has no known law.
+
+    Raises ValueError for an unknown statistic.
+    """
     if statistic not in STATISTICS:
-        raise ValueError(f"statistic '{statistic}' is not known; known: {', '.join(STATISTICS)}")
+        raise ValueError(f"unknown statistic '{statistic}'; known: {', '.join(STATISTICS)}")
     if generations < 1:
         raise ValueError("generations count from 1")
     if setting.family == "linear_regression":
@@ -59,37 +58,41 @@ def laws(setting: Setting, statistic: str, generations: int) -> list[Law] | None
         return _of_gaussian(setting, statistic, generations)
     if statistic not in MATCHES[setting.family] or (statistic == "variance" and setting.d > 1):
         return None
-    if setting.family == "multinomial" and setting.bias != 1:  # no factor on the whole variance there
+    if setting.family == "multinomial" and setting.bias != 1:  # a temperature is not a factor on the variance
         return None
     if setting.family != "gaussian" and setting.estimator != "mle":
         return None
-    followed = moments(setting, generations)
-    if followed is None:
+    by_generation = moments(setting, generations)
+    if by_generation is None:
         return None
-    found = []
-    for k, moment in enumerate(followed, 1):
+    curve = []
+    for k, moment in enumerate(by_generation, 1):
         if statistic in OF_VARIANCE:
             value = moment.variance
         else:
             value = moment.spread + (moment.variance if statistic == "total_variance" else 0.0)
         deviation = _deviation(setting, k) if statistic in OF_VARIANCE else None
-        found.append(Law(setting.truth * value, deviation, True, LEDGER))
-    return found
+        curve.append(Law(setting.truth * value, deviation, True, LEDGER))
+    return curve
 
 
 def is_plain(setting: Setting) -> bool:
-    """Everything is replaced each generation by as many rows of the last model."""
+    """Whether each generation replaces all rows by as many rows of the last model."""
     return setting.pool == "replace" and setting.real == "none" and setting.growth == 1
 
 
 def use_log(setting: Setting, generation: int) -> bool:
-    """Whether the mean of log v is to be tested and not the mean of v: everything replaced, and sum 1/n above 0.3."""
-    worn = math.fsum(1 / setting.rows(k) for k in range(1, generation + 1))
-    return setting.pool == "replace" and setting.real == "none" and worn > MEAN_UNTIL
+    """Whether the test uses the mean of log v instead of the mean of v.
+
+    CV^2 of v_k grows like exp(2k/n) - 1, so later the mean over any number of chains is below its expectation, while
+    log v has the variance 2k/n only. Chains with a plateau (accumulate, fresh rows) never need the logarithm.
+    """
+    wear_so_far = wear([setting.rows(k) for k in range(1, generation + 1)])
+    return setting.pool == "replace" and setting.real == "none" and wear_so_far > MEAN_UNTIL
 
 
 def _deviation(setting: Setting, k: int) -> float | None:
-    """Standard deviation of the variance, or of the trace, across chains."""
+    """Standard deviation of the variance (of the trace in d dimensions) across chains."""
     if setting.family != "gaussian" or not is_plain(setting) or setting.n < 2:
         return None
     squares = 1.0 if setting.d == 1 else setting.truth_squares
@@ -100,7 +103,7 @@ def _deviation(setting: Setting, k: int) -> float | None:
 
 
 def _of_gaussian(setting: Setting, statistic: str, generations: int) -> list[Law] | None:
-    """Laws that need the whole distribution of v_k, a product of independent chi2 variables."""
+    """Laws from the distribution of v_k, a product of independent chi2 variables."""
     if setting.family != "gaussian" or setting.pool != "replace" or setting.real != "none":
         return None
     sizes = [setting.rows(k) for k in range(1, generations + 1)]
@@ -110,18 +113,18 @@ def _of_gaussian(setting: Setting, statistic: str, generations: int) -> list[Law
         return _of_log(setting, sizes)
     if setting.d > 1 or not is_plain(setting) or statistic == "log_variance":
         return None
-    found, key = [], (setting.estimator, setting.bias)
+    curve, key = [], (setting.estimator, setting.bias)
     for k in range(1, generations + 1):
         if statistic == "std":
             value, mean = gaussian.mean_std(setting.n, k, *key), gaussian.mean_variance(setting.n, k, *key)
             deviation = math.sqrt(setting.truth * max(0.0, mean - value**2))
-            found.append(Law(math.sqrt(setting.truth) * value, deviation, True, "moments of chi; Bertrand et al. 2024"))
+            curve.append(Law(math.sqrt(setting.truth) * value, deviation, True, "moments of chi; Bertrand et al. 2024"))
         else:
             value = setting.truth * gaussian.w2_squared(setting.n, k, *key)
-            found.append(
+            curve.append(
                 Law(value, None, True, "derived here; to first order Shumailov et al. 2024, supplement, eq. 6")
             )
-    return found
+    return curve
 
 
 def _of_log(setting: Setting, sizes: list[int]) -> list[Law] | None:
@@ -130,39 +133,39 @@ def _of_log(setting: Setting, sizes: list[int]) -> list[Law] | None:
         if setting.d > 1 or setting.truth == 0:
             return None
         start = math.log(setting.truth)
-    found, mean, variance = [], start, 0.0
+    curve, mean, variance = [], start, 0.0
     for k, n in enumerate(sizes, 1):
         mean += gaussian.log_det_drift(n, setting.d, setting.estimator)
         mean += setting.d * math.log(setting.bias) if k > 1 else 0.0
         variance += gaussian.log_det_noise(n, setting.d)
-        found.append(Law(mean, math.sqrt(variance), True, "mean and variance of log chi2; Bartlett's decomposition"))
-    return found
+        curve.append(Law(mean, math.sqrt(variance), True, "mean and variance of log chi2; Bartlett's decomposition"))
+    return curve
 
 
 def _of_support(setting: Setting, generations: int) -> list[Law] | None:
-    """Exact for the first generation only; beyond it, Poisson counts with everything replaced."""
+    """Exact for generation 1; later generations by Poisson counts for chains that replace all rows."""
     if setting.family != "multinomial" or not setting.probabilities:
         return None
     p, n = discrete.shares(setting.probabilities), setting.n
     deviation = math.sqrt(max(0.0, discrete.support_variance(p, n)))
-    found = [Law(discrete.support(p, n), deviation, True, "sum of 1 - (1-p)^n")]
+    curve = [Law(discrete.support(p, n), deviation, True, "sum of 1 - (1-p)^n")]
     if generations > 1 and (not is_plain(setting) or setting.bias != 1):
         return None
     for k in range(2, generations + 1):
         alive = sum(discrete.survival(n * share, k) for share in p)
-        found.append(Law(float(alive), None, False, "Suresh et al. 2025, Poisson theorem"))
-    return found
+        curve.append(Law(float(alive), None, False, "Suresh et al. 2025, Poisson theorem"))
+    return curve
 
 
 def _of_regression(setting: Setting, generations: int) -> list[Law] | None:
     n, d, noise = setting.n, setting.d, setting.truth
     if n <= d + 1 or setting.bias != 1:
         return None
-    followed = moments(setting, generations)
-    if followed is not None:
+    by_generation = moments(setting, generations)
+    if by_generation is not None:
         once = regression.one_fit(n, d, noise)
         source = "Gerstgrasser et al. 2024 for replace and accumulate; others derived here"
-        return [Law(once * moment.spread, None, True, source) for moment in followed]
+        return [Law(once * moment.spread, None, True, source) for moment in by_generation]
     if setting.design != "fresh" or setting.bernoulli or setting.weights != "pooled" or setting.growth != 1:
         return None
     every = range(1, generations + 1)
@@ -174,6 +177,6 @@ def _of_regression(setting: Setting, generations: int) -> list[Law] | None:
         source = "matrix beta moments, derived here (evaluation/laws/regression.py)"
         return [Law(regression.fresh_mix(real, n - real, d, k, noise), None, True, source) for k in every]
     if setting.pool == "accumulate" and setting.real == "none":
-        source = "Gerstgrasser et al. 2024, theorem for accumulated data: a fresh design lies a little below"
+        source = "Gerstgrasser et al. 2024, theorem for accumulated data: a fresh design is slightly below"
         return [Law(regression.accumulated(n, d, k, noise), None, k == 1, source) for k in every]
     return None

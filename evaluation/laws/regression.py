@@ -1,8 +1,8 @@
 """Linear regression y = x'theta + s e by least squares; x is standard normal in d dimensions, n rows, n > d + 1.
 
-The test error is the excess risk E |theta_k - theta|^2, without the noise of the test labels. Every generation's
-labels have the same noise s^2 (`noise`). "Same design": all generations share one X, as in the official code of
-Gerstgrasser et al.; "fresh design": each draws its own.
+The test error is the excess risk E |theta_k - theta|^2, without the noise of test labels. The labels of every
+generation have the noise s^2 (`noise`). "Same design": all generations share one X, as in the official code of
+Gerstgrasser et al. "Fresh design": each generation draws its own X.
 """
 
 import math
@@ -27,19 +27,10 @@ def accumulated(n: int, d: int, k: int, noise: float = 1.0) -> float:
     return one_fit(n, d, noise) * math.fsum(1 / (i * i) for i in range(1, k + 1))
 
 
-ACCUMULATED_LIMIT = math.pi**2 / 6  # of one fit's error
-
-
-def fresh_mix_limit(real: float, n: int, d: int, noise: float = 1.0) -> float:
-    """About the plateau with a fraction `real` of fresh real rows: one fit's / (a(2-a)), for d much less than n. The
-    constant of He et al. 2025 and of Dohmatob et al. 2025 (E / (1 - p2^2)); `fresh_mix_plateau` is exact."""
-    return one_fit(n, d, noise) / (real * (2 - real))
-
-
 def passed_on(num_synthetic: int, num_real: int, d: int) -> float:
-    """Which part of an error |delta|^2 of the synthetic labels one pooled fit keeps: E |S^-1 S2 delta|^2 / |delta|^2.
+    """The share of an error |delta|^2 of synthetic labels that a pooled fit keeps: E |S^-1 S2 delta|^2 / |delta|^2.
 
-    S2 = X2'X2 of the synthetic rows, S of all. Derived here: S^-1/2 S2 S^-1/2 is a matrix beta, free of S, so
+    S2 = X2'X2 is of the synthetic rows, S of all rows. Derived here: S^-1/2 S2 S^-1/2 is a matrix beta, free of S, so
     E U_ij U_kl = A d_ij d_kl + B (d_ik d_jl + d_il d_jk); A and B follow from the second moments of the Wishart S2.
     Tends to (num_synthetic / n)^2 for d much less than n. Exact for a fresh design.
     """
@@ -67,24 +58,3 @@ def fresh_mix(num_real: int, num_synthetic: int, d: int, k: int, noise: float = 
     for _ in range(k - 1):
         error = kept * error + fresh
     return error
-
-
-def fresh_mix_plateau(num_real: int, num_synthetic: int, d: int, noise: float = 1.0) -> float:
-    """The same for k to infinity: one_fit / (1 - passed_on)."""
-    return one_fit(num_real + num_synthetic, d, noise) / (1 - passed_on(num_synthetic, num_real, d))
-
-
-def strong_collapse(num_real: int, num_synthetic: int, d: int, gap: float, noise: float = 1.0) -> float:
-    """Test error when the synthetic labels follow theta + delta with |delta|^2 = gap: one_fit + passed_on * gap, exact
-    for an isotropic design. Derived here."""
-    n = num_real + num_synthetic
-    return one_fit(n, d, noise) + passed_on(num_synthetic, num_real, d) * gap
-
-
-def strong_collapse_limit(n: float, share: float, d: int, gap: float, noise: float = 1.0, weight: float = 1.0) -> float:
-    """The same for many rows, s^2 d/n + zeta with zeta = share^2 gap: Dohmatob et al. 2025 ("Strong model collapse",
-    2410.04840), scaling limit p2^2 tr Delta. zeta does not fall with n: a synthetic share must go to 0, not be small.
-
-    `weight` multiplies the share that the synthetic rows pull with: zeta = share^2 weight^2 gap; the best weight is 0.
-    """
-    return noise * d / n + (share * weight) ** 2 * gap

@@ -1,6 +1,6 @@
-"""Heavy-tailed types, p_i proportional to i^-beta: what is not seen is lost (Dohmatob et al. 2024, "A tale of tails").
+"""Types that a model never sees are lost (Dohmatob et al. 2024, "A tale of tails").
 
-The error of a model that knows the types in its rows is the share of the truth that it has never seen.
+The error of a model that knows only the types in its rows is the true share of all other types.
 """
 
 import math
@@ -8,53 +8,27 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from scipy.special import gamma, zeta
 
 from gristmill.evaluation.laws.discrete import shares
 
 
-def exponent(beta: float) -> float:
-    """c of error ~ n^-c: 1 - 1/beta, for beta > 1 (Hutter 2021; Dohmatob et al. 2024, section 2)."""
-    _heavy(beta)
-    return 1 - 1 / beta
-
-
 def unseen(probabilities: np.ndarray, n: int) -> float:
-    """Expected share of the truth that n rows miss, sum p (1-p)^n: exact."""
+    """Expected true share of the types that n rows miss, sum p (1-p)^n; exact."""
     p = shares(probabilities)
     return float((p * (1 - p) ** n).sum())
 
 
-def unseen_power_law(beta: float, n: int) -> float:
-    """The same for infinitely many types and large n: Gamma(1 - 1/beta) zeta(beta)^(-1/beta) n^-(1-1/beta) / beta.
-    Derived here (the sum as an integral)."""
-    _heavy(beta)
-    return float(gamma(1 - 1 / beta) * zeta(beta) ** (-1 / beta) / beta * n ** -(1 - 1 / beta))
-
-
-def cut_plateau(beta: float, rank: int) -> float:
-    """The error that no amount of rows mends when types beyond `rank` are never written: sum_{i>rank} p_i =
-    zeta(beta, rank+1) / zeta(beta), near rank^-(beta-1). Dohmatob et al. 2024, section 3."""
-    _heavy(beta)
-    return float(zeta(beta, rank + 1) / zeta(beta))
-
-
 def unseen_after(probabilities: np.ndarray, sizes: Sequence[int]) -> float:
-    """Expected share of the truth that is unseen after several generations of `sizes` rows each, all replaced.
+    """Expected true share of the types that are lost after generations of `sizes` rows that replace all rows.
 
-    sum p exp(-n_1 p h), h = composition of 1 - exp(-(n_{j+1}/n_j) h) from the last generation: counts as Poisson, so
-    it is off by a part of order p. Derived here, from the branching argument of Suresh et al. 2025. With sizes T0, T
-    it is the plateau of a generator that has seen T0 rows itself.
+    sum p exp(-n_1 p h), h = composition of 1 - exp(-(n_{j+1}/n_j) h) from the last generation: with Poisson
+    counts, so its error is of order p. Derived here, from the branching argument of Suresh et al. 2025. With sizes
+    T0, T it is the plateau of a generator that has seen T0 rows.
     """
     if not sizes or min(sizes) < 1:
-        raise ValueError("every generation needs a row")
+        raise ValueError("every generation needs at least one row")
     h = 1.0
     for size, after in reversed(list(pairwise(sizes))):
         h = -math.expm1(-after / size * h)
     p = shares(probabilities)
     return float((p * np.exp(-sizes[0] * p * h)).sum())
-
-
-def _heavy(beta: float) -> None:
-    if not beta > 1:
-        raise ValueError(f"a power law over infinitely many types needs beta above 1, not {beta}")

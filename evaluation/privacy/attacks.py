@@ -1,7 +1,7 @@
-"""Membership inference: can somebody who sees the synthetic rows tell who was among the train rows?
+"""Membership inference: attacks that guess from the synthetic rows which rows were train rows.
 
-As many members (train rows) as non-members (holdout rows) are scored; a score that knows nothing has an AUC of 0.5.
-What matters for single people is the true positive rate where few are accused falsely (Carlini et al. 2022).
+An attack scores equally many members (train rows) and non-members (holdout rows). A random score has an AUC of 0.5. For
+single people, the true positive rate at a low false positive rate matters (Carlini et al. 2022).
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,12 @@ Density = Literal["kde", "gaussian"]
 
 @dataclass(frozen=True)
 class Attack:
-    """Scores, float64, higher for a likelier member; `told` for people and JSON."""
+    """Scores, float64, higher for likelier members; `summary` is ready for JSON."""
 
     name: str
     members: np.ndarray
     others: np.ndarray
-    told: dict[str, Any]
+    summary: dict[str, Any]
 
     def roc(self) -> tuple[np.ndarray, np.ndarray]:
         """(false positive rates, true positive rates), from (0, 0) to (1, 1), a point for each different score."""
@@ -37,15 +37,15 @@ class Attack:
         return np.concatenate([[0.0], rates[0]]), np.concatenate([[0.0], rates[1]])
 
 
-def judged(name: str, members: np.ndarray, others: np.ndarray) -> Attack:
-    """AUC, and the true positive rate at each of FALSE_RATES with its Clopper-Pearson interval.
+def attack_of(name: str, members: np.ndarray, others: np.ndarray) -> Attack:
+    """An attack from its scores: AUC, and true positive rates at FALSE_RATES with their Clopper-Pearson intervals.
 
-    The threshold is the lowest one that accuses no more than that share of non-members: with fewer than 100 of them the
-    rate at 1 % is that without any false accusation.
+    The threshold is the lowest that accuses at most that share of non-members. With fewer than 100 non-members, the
+    rate at 1 % is the rate without any false accusation.
     """
     truth = np.repeat([1, 0], [len(members), len(others)])
     low, high = auc_by_chance(len(members), len(others))
-    told: dict[str, Any] = {
+    summary: dict[str, Any] = {
         "name": name,
         "auc": float(roc_auc_score(truth, np.concatenate([members, others]))),
         "auc_by_chance": [low, high],
@@ -57,14 +57,14 @@ def judged(name: str, members: np.ndarray, others: np.ndarray) -> Attack:
         allowed = int(np.floor(rate * len(others) + 1e-9))
         num_hits = int((members > falling[allowed]).sum()) if allowed < len(others) else len(members)
         bounds = clopper_pearson(num_hits, len(members))
-        told[f"tpr_at_fpr_{rate:g}"] = {"rate": num_hits / len(members), "low": bounds[0], "high": bounds[1]}
-    return Attack(name, members, others, told)
+        summary[f"tpr_at_fpr_{rate:g}"] = {"rate": num_hits / len(members), "low": bounds[0], "high": bounds[1]}
+    return Attack(name, members, others, summary)
 
 
 def distance_attack(members: np.ndarray, others: np.ndarray, synthetic: np.ndarray) -> Attack:
-    """The nearer a row is to a synthetic one, the likelier it is a member (Chen et al. 2020, GAN-Leaks)."""
+    """Distance attack: rows near a synthetic row are likelier members (Chen et al. 2020, GAN-Leaks)."""
     scores = [-nearest(rows, synthetic)[0][:, 0].astype(np.float64) for rows in (members, others)]
-    return judged("distance", scores[0], scores[1])
+    return attack_of("distance", scores[0], scores[1])
 
 
 def domias(
@@ -72,8 +72,8 @@ def domias(
 ) -> Attack:
     """DOMIAS (van Breugel et al. 2023, equation 2): the density of the synthetic rows over that of the population.
 
-    The population is known by `reference`, real rows that are neither members nor those to tell them from. Densities
-    are Gaussian kernels (Scott's rule) or one Gaussian, on principal components of synthetic and reference rows.
+    `reference` holds real rows of the population that are neither members nor scored non-members. Densities are
+    Gaussian kernels (Scott's rule) or one Gaussian, on principal components of synthetic and reference rows.
     """
     synthetic = synthetic[some(len(synthetic), KDE_ROWS, seed, "domias synthetic")]
     reference = reference[some(len(reference), KDE_ROWS, seed, "domias reference")]
@@ -85,24 +85,23 @@ def domias(
     axes_used = max(1, int((axes.explained_variance_ > 1e-9).sum()))
 
     def project(rows: np.ndarray) -> np.ndarray:
-        made: np.ndarray = axes.transform(rows.astype(np.float64))[:, :axes_used]
-        return made
+        components: np.ndarray = axes.transform(rows.astype(np.float64))[:, :axes_used]
+        return components
 
-    made, base = (_log_density(project(rows), density) for rows in (synthetic, reference))
-    scores = [made(project(rows)) - base(project(rows)) for rows in (members, others)]
-    return judged(f"DOMIAS ({density})", scores[0], scores[1])
+    synthetic_density, reference_density = (_log_density(project(rows), density) for rows in (synthetic, reference))
+    scores = [synthetic_density(project(rows)) - reference_density(project(rows)) for rows in (members, others)]
+    return attack_of(f"DOMIAS ({density})", scores[0], scores[1])
 
 
 def _log_density(rows: np.ndarray, density: Density) -> Any:
-    """(rows, components) to their log densities, under what was estimated from `rows`."""
+    """A function from (rows, components) to log-densities, estimated from `rows`."""
     jitter = 1e-6 * np.eye(rows.shape[1])
     if density == "gaussian":
         middle = rows.mean(0)
         covariance = np.atleast_2d(np.cov(rows, rowvar=False)) + jitter
         inverse, log_det = np.linalg.inv(covariance), np.linalg.slogdet(covariance)[1]
         return lambda at: -0.5 * (np.einsum("ij,jk,ik->i", at - middle, inverse, at - middle) + log_det)
-    # Kernels need a covariance of full rank: a synthetic set of equal rows has none, so each kernel is widened a
-    # little.
+    # Kernels need a covariance of full rank. Noise gives it to equal rows.
     rank = np.linalg.matrix_rank(np.atleast_2d(np.cov(rows, rowvar=False)), tol=1e-9)
     if rank < rows.shape[1]:
         rows = rows + stream(0, "kernels").normal(0, 1e-3, rows.shape)
@@ -111,9 +110,9 @@ def _log_density(rows: np.ndarray, density: Density) -> Any:
 
 
 def attack_all(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray, seed: int) -> list[Attack]:
-    """The distance attack, and DOMIAS, which spends half of the holdout as its reference.
+    """The distance attack, and DOMIAS with half of the holdout as its reference.
 
-    Each on equal numbers of members and non-members, MAX_MEMBERS at most. float32 (rows, features) of
+    Each uses equal numbers of members and non-members, at most MAX_MEMBERS. float32 (rows, features) of
     gristmill.evaluation.features. Raises ValueError for fewer than 8 holdout rows.
     """
     if len(holdout) < 8:

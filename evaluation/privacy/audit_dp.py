@@ -1,9 +1,8 @@
 """An empirical lower bound on epsilon from one training run (Steinke, Nasr, Jagielski 2023).
 
-Canaries, which are rows made for the purpose, are put into the training rows or left out, each by the toss of a fair
-coin; an attack gives each a score that is higher where it believes the canary was in. A private fit bounds how many
-of these coins anybody can tell, so many right guesses prove a large epsilon. The bound is for adding and removing one
-row. It can show that a claim is wrong; it can never show that one is right.
+Canaries are rows made for the audit. A fair coin decides for each canary whether it joins the training rows. An attack
+gives each canary a score, higher for likelier members. A private fit bounds the number of right guesses, so many right
+guesses prove a large epsilon. The bound is for adding and removing one row. It can refute a claim and never prove one.
 """
 
 from collections.abc import Sequence
@@ -18,18 +17,18 @@ MAX_EPSILON = 64.0
 
 @dataclass(frozen=True)
 class Audit:
-    """With `confidence`, epsilon is not below `epsilon_lower`."""
+    """With probability `confidence`, epsilon is at least `epsilon_lower`."""
 
     epsilon_lower: float
     confidence: float
     delta: float
     num_canaries: int
-    num_guesses: int  # of the canaries; the attack abstains from the others
+    num_guesses: int  # number of canaries with a guess; the attack abstains from the others
     num_correct: int
 
 
 def toss(num_canaries: int, seed: int) -> np.ndarray:
-    """Which canaries go in: bool (num_canaries,), fair and independent."""
+    """Whether each canary is included: bool (num_canaries,), fair and independent."""
     return np.random.default_rng(seed).random(num_canaries) < 0.5
 
 
@@ -42,29 +41,29 @@ def audit(
 ) -> Audit:
     """The best lower bound among attacks that guess for `shares` of the canaries, those with the most extreme scores.
 
-    `scores` float (canaries,), finite; `is_in` bool (canaries,). Half of the guesses are "in", for the highest
-    scores, half "out", for the lowest; equal scores are ordered by their place. Trying several shares is paid for by
-    Bonferroni's correction. Raises ValueError for scores that are NaN, for other shapes, and for fewer than two
+    `scores` float (canaries,), finite; `is_in` bool (canaries,). Half of the guesses are "in" (highest scores), half
+    are "out" (lowest scores); equal scores keep their order. Bonferroni's correction accounts for the several shares.
+    Raises ValueError for scores that are NaN, for other shapes, and for fewer than two
     canaries.
     """
     scores, is_in = np.asarray(scores, np.float64), np.asarray(is_in, bool)
     if scores.ndim != 1 or scores.shape != is_in.shape or len(scores) < 2:
-        raise ValueError("scores and is_in must be one number and one flag for each of at least two canaries")
+        raise ValueError("scores and is_in must hold one number and one flag for each of at least two canaries")
     if np.isnan(scores).any():
         raise ValueError("a score is NaN")
     if not 0 <= delta < 1 or not 0 < confidence < 1 or not all(0 < s <= 1 for s in shares) or not shares:
-        raise ValueError("delta, confidence and shares must lie between 0 and 1")
-    order, found = np.argsort(scores, kind="stable"), []
+        raise ValueError("delta, confidence and shares must be between 0 and 1")
+    order, audits = np.argsort(scores, kind="stable"), []
     for share in shares:
         half = max(1, int(len(scores) * share / 2))
         correct = int(is_in[order[-half:]].sum() + (~is_in[order[:half]]).sum())
         lower = epsilon_lower(len(scores), 2 * half, correct, delta, 1 - (1 - confidence) / len(shares))
-        found.append(Audit(lower, confidence, delta, len(scores), 2 * half, correct))
-    return max(found, key=lambda a: a.epsilon_lower)
+        audits.append(Audit(lower, confidence, delta, len(scores), 2 * half, correct))
+    return max(audits, key=lambda a: a.epsilon_lower)
 
 
 def epsilon_lower(num_canaries: int, num_guesses: int, num_correct: int, delta: float, confidence: float) -> float:
-    """The least epsilon that is not refuted: p_value at it reaches 1 - confidence. 0 where nothing is shown."""
+    """The smallest epsilon that is not refuted, where p_value reaches 1 - confidence; 0 when nothing is shown."""
     low, high = 0.0, MAX_EPSILON
     if p_value(num_canaries, num_guesses, num_correct, low, delta) >= 1 - confidence:
         return 0.0
@@ -78,9 +77,9 @@ def epsilon_lower(num_canaries: int, num_guesses: int, num_correct: int, delta: 
 
 
 def p_value(num_canaries: int, num_guesses: int, num_correct: int, epsilon: float, delta: float) -> float:
-    """A bound on the chance that an (epsilon, delta)-private fit lets so many guesses be right:
-    f(v) + 2 m delta max_i (f(v - i) - f(v)) / i, where f(v) is the chance that v or more of num_guesses coins with bias
-    e^epsilon / (1 + e^epsilon) fall well.
+    """An upper bound on the probability of num_correct right guesses under an (epsilon, delta)-private fit:
+    f(v) + 2 m delta max_i (f(v - i) - f(v)) / i, where f(v) is the probability of v or more successes in num_guesses
+    coins with bias e^epsilon / (1 + e^epsilon).
     """
     share = float(expit(epsilon))
     tail = float(binom.sf(num_correct - 1, num_guesses, share))

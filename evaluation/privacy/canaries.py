@@ -1,8 +1,8 @@
-"""Canaries of the one-run audit: rows that stand out, tables with and without them, and scores of who was in.
+"""Canaries of the one-run audit: unusual rows, tables with and without them, and scores of their membership.
 
-The audit is as strong as its canaries. Rows that look like all others move a model least; a guarantee holds for any
-row, so the strongest honest ones are rows that the schema allows and nobody has: drawn uniformly over what each column
-may hold, and of several such rows those that lie farthest from all real ones. They are chosen before any coin falls.
+The audit is as strong as its canaries, and typical rows move a model least. A guarantee holds for any row, so canaries
+are rows that the schema allows and no real row equals: drawn uniformly over the range of each column, and of several
+such rows those farthest from all real rows. They are chosen before the coins are tossed.
 """
 
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ NOISES = np.geomspace(1e-3, 1e5, 100)  # standard deviations, in rows
 
 @dataclass(frozen=True)
 class Canaries:
-    """`ins` are put in where the coin says so; `outs`, if any, stand in their place where it does not."""
+    """`ins` join the training rows where the coin says so; `outs`, if any, replace them elsewhere."""
 
     ins: pa.Table
     outs: pa.Table | None
 
     def mixed(self, is_in: np.ndarray, others: pa.Table, seed: int) -> pa.Table:
-        """`others` and the canaries as the coins bool (canaries,) say, in an order of their own."""
+        """`others` and the canaries by the coins, bool (canaries,), in random order."""
         parts = [others, self.ins.filter(pa.array(is_in))]
         if self.outs is not None:
             parts.append(self.outs.filter(pa.array(~is_in)))
@@ -36,30 +36,28 @@ class Canaries:
 
 
 def make_canaries(schema: TableSchema, rows: pa.Table, num: int, seed: int, is_replaced: bool) -> Canaries:
-    """`num` canaries of `schema`; with `is_replaced` each has another row that stands in for it.
+    """`num` canaries of `schema`; with `is_replaced` each has a replacement row.
 
-    `rows` conform to the schema; where it gives a number no bounds, theirs are taken. Raises ValueError for columns
-    that are neither numbers nor categories, and where the schema has too few different rows that are not there.
+    `rows` conform to the schema and give the bounds of numbers without declared bounds. Raises ValueError for columns
+    that are neither numbers nor categories, and when the schema allows too few rows beside `rows`.
     """
     for column in schema.columns:
         if column.kind in ("image", "series", "text"):
-            raise ValueError(f"column '{column.name}' is {column.kind}: canaries have numbers and categories only")
+            raise ValueError(f"column '{column.name}' is {column.kind}; canaries need numbers and categories")
     wanted = num * (1 + is_replaced)
     draws = stream(seed, "canaries")
     drawn = {c.name: _uniform(c, rows, TRIES * wanted, draws) for c in schema.columns}
-    made = pa.table(drawn, schema=pa.schema(schema.payload))
-    keys, taken = row_numbers(schema, [made, rows])
+    candidates = pa.table(drawn, schema=pa.schema(schema.payload))
+    keys, taken = row_numbers(schema, [candidates, rows])
     first = np.unique(keys, return_index=True)[1]
     fresh = np.sort(first[~np.isin(keys[first], taken)])
     if len(fresh) < wanted:
-        raise ValueError(
-            f"the schema allows too few rows that are not there: {len(fresh)} were found, {wanted} are needed"
-        )
+        raise ValueError(f"the schema allows too few rows beside the real rows: {len(fresh)} of {wanted} were drawn")
     encoder = Encoder.fit(schema, rows)
-    reach = nearest(encoder.encode(made.take(pa.array(fresh))), encoder.encode(rows))[0][:, 0]
+    reach = nearest(encoder.encode(candidates.take(pa.array(fresh))), encoder.encode(rows))[0][:, 0]
     chosen = fresh[np.argsort(-reach, kind="stable")[:wanted]]
     chosen = chosen[draws.permutation(wanted)]
-    parts = [made.take(pa.array(chosen[at : at + num])) for at in range(0, wanted, num)]
+    parts = [candidates.take(pa.array(chosen[at : at + num])) for at in range(0, wanted, num)]
     return Canaries(parts[0], parts[1] if is_replaced else None)
 
 
@@ -67,48 +65,48 @@ def _uniform(column: Column, rows: pa.Table, num: int, draws: np.random.Generato
     if not column.is_number:
         places = draws.integers(len(column.categories), size=num)
         return pa.array(column.categories, pa.string()).take(pa.array(places))
-    known = rows.column(column.name).drop_null().to_numpy().astype(np.float64)
-    low = float(known.min()) if column.low is None else float(column.low)
-    high = float(known.max()) if column.high is None else float(column.high)
+    present = rows.column(column.name).drop_null().to_numpy().astype(np.float64)
+    low = float(present.min()) if column.low is None else float(column.low)
+    high = float(present.max()) if column.high is None else float(column.high)
     if column.kind == "integer":
         return pa.array(draws.integers(int(low), int(high), size=num, endpoint=True), pa.int64())
     return pa.array(round_off(column, draws.uniform(low, high, num)), pa.float64())
 
 
 def scores_by_samples(schema: TableSchema, canaries: Canaries, others: pa.Table, sampled: pa.Table) -> np.ndarray:
-    """float64 (canaries,), the higher the likelier in: how much nearer the closest sampled row is than the closest of
-    the other rows, that the auditor knows. An out-canary's replacement counts the other way round."""
+    """Scores float64 (canaries,), higher for likelier members: how much nearer the closest sampled row is than the
+    closest of the other training rows, which the auditor knows. A replacement row counts with the opposite sign."""
     encoder = Encoder.fit(schema, others)
-    known, made = encoder.encode(others), encoder.encode(sampled)
+    others_encoded, sampled_encoded = encoder.encode(others), encoder.encode(sampled)
 
     def nearness(table: pa.Table) -> np.ndarray:
         rows = encoder.encode(table)
-        reach = np.maximum(nearest(rows, known)[0][:, 0].astype(np.float64), 1e-6)
-        return -nearest(rows, made)[0][:, 0] / reach
+        reach = np.maximum(nearest(rows, others_encoded)[0][:, 0].astype(np.float64), 1e-6)
+        return -nearest(rows, sampled_encoded)[0][:, 0] / reach
 
-    found = nearness(canaries.ins)
-    return found if canaries.outs is None else found - nearness(canaries.outs)
+    scores = nearness(canaries.ins)
+    return scores if canaries.outs is None else scores - nearness(canaries.outs)
 
 
-def scores_by_sums(published: np.ndarray, known: np.ndarray, added: np.ndarray) -> np.ndarray:
-    """float64 (canaries,), the higher the likelier in: the best linear guess of the coins (Wiener filter) from sums
-    over rows that the model publishes, float (sums,), with Gaussian noise.
+def scores_by_sums(published: np.ndarray, without: np.ndarray, added: np.ndarray) -> np.ndarray:
+    """Scores float64 (canaries,), higher for likelier members: the best linear estimate of the coins (Wiener filter)
+    from sums over rows that the model publishes, float (sums,), with Gaussian noise.
 
-    `known` float (sums,): what all but the coins explains; `added` float (canaries, sums): what each "in" adds. How
-    large the noise is, is taken from the sums themselves (the likeliest of NOISES) and not from the model's word: a
-    model that says it has noise and has none must not be believed.
+    `without` float (sums,): the sums without the canaries. `added` float (canaries, sums): the part that each included
+    canary adds. The size of the noise is estimated from the sums (the likeliest of NOISES) and not taken from
+    the model, which may claim noise that it does not add.
     """
-    rest = published - known - added.sum(0) / 2
+    rest = published - without - added.sum(0) / 2
     left, sizes, right = np.linalg.svd(added, full_matrices=False)
-    seen = right @ rest
-    beyond, num_beyond = max(0.0, float(rest @ rest - seen @ seen)), len(rest) - len(seen)
+    projected = right @ rest
+    beyond, num_beyond = max(0.0, float(rest @ rest - projected @ projected)), len(rest) - len(projected)
 
     def surprise(noise: float) -> float:
-        """Minus twice the log-likelihood of the sums, but for a constant."""
+        """Minus twice the log-likelihood of the sums, up to a constant."""
         spread = sizes**2 / 4 + noise**2
-        inside = float((np.log(spread) + seen**2 / spread).sum())
+        inside = float((np.log(spread) + projected**2 / spread).sum())
         return inside + num_beyond * 2 * float(np.log(noise)) + beyond / noise**2
 
     noise = min(NOISES, key=surprise)
-    scores: np.ndarray = (left * sizes) @ (seen / (sizes**2 / 4 + noise**2))
+    scores: np.ndarray = (left * sizes) @ (projected / (sizes**2 / 4 + noise**2))
     return scores

@@ -1,7 +1,7 @@
-"""Distances of synthetic rows to real ones. They find copies; they are no guarantee of privacy.
+"""Distances of synthetic rows to real rows. They find copies and guarantee no privacy.
 
-Data that passes tests of distance has been shown to be open to membership inference ("The DCR Delusion", Yao et al.
-2025), so these numbers are shown beside an attack (evaluation/privacy/attacks.py) and never alone.
+Data that passes distance tests can still be open to membership inference ("The DCR Delusion", Yao et al. 2025). So
+these numbers always appear with attacks (evaluation/privacy/attacks.py).
 """
 
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ NOT_A_GUARANTEE = "distances find copies; they are no guarantee of privacy, see 
 
 @dataclass(frozen=True)
 class Closeness:
-    """`told` for people and JSON; the distances behind it for a histogram, float32 (rows,)."""
+    """`summary` is ready for JSON; the distances behind it, float32 (rows,), are for a histogram."""
 
-    told: dict[str, Any]
+    summary: dict[str, Any]
     to_train: np.ndarray
     to_holdout: np.ndarray
     holdout_to_train: np.ndarray
 
 
 def closeness(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray) -> Closeness:
-    """DCR, NNDR and the share of synthetic rows that are closer to train rows than to holdout rows.
+    """DCR, NNDR, and the share of synthetic rows that are closer to train rows than to holdout rows.
 
-    float32 (rows, features) of evaluation.features. A generator that learnt the population and not its rows is as often
-    closest to a train row as there are train rows among the real ones: n_train / (n_train + n_holdout). A tie counts as
-    just that share. The interval takes the synthetic rows for independent, so it is somewhat narrow.
+    Arguments are float32 (rows, features) of evaluation.features. A generator without memory of rows has the expected
+    share n_train / (n_train + n_holdout); a tie counts as this share. The interval assumes independent synthetic rows,
+    so it is somewhat narrow.
     """
     to_train, to_holdout = (nearest(synthetic, real, 2)[0] for real in (train, holdout))
     fresh = nearest(holdout, train, 2)[0]
@@ -38,7 +38,7 @@ def closeness(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray) -> 
     is_tie = to_train[:, 0] == to_holdout[:, 0]
     num_closer = float((to_train[:, 0] < to_holdout[:, 0]).sum() + expected * is_tie.sum())
     low, high = clopper_pearson(round(num_closer), len(synthetic))
-    told = {
+    summary = {
         "note": NOT_A_GUARANTEE,
         "dcr": {"train": _levels(to_train[:, 0]), "holdout": _levels(to_holdout[:, 0])},
         "nndr": {"train": _levels(nndr(to_train)), "holdout": _levels(nndr(to_holdout))},
@@ -50,11 +50,11 @@ def closeness(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray) -> 
             "expected": expected,
         },
     }
-    return Closeness(told, to_train[:, 0], to_holdout[:, 0], fresh[:, 0])
+    return Closeness(summary, to_train[:, 0], to_holdout[:, 0], fresh[:, 0])
 
 
 def nndr(distances: np.ndarray) -> np.ndarray:
-    """Distance to the nearest over that to the second nearest, of (rows, 2); 0 for a copy, of two equal rows too."""
+    """Nearest over second nearest distance, of (rows, 2); 0 for copies, also of two equal rows."""
     return np.divide(distances[:, 0], distances[:, 1], out=np.zeros(len(distances)), where=distances[:, 1] > 0)
 
 
@@ -64,9 +64,9 @@ def _levels(values: np.ndarray) -> dict[str, float]:
 
 
 def copies(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray) -> dict[str, Any]:
-    """How many rows stand, equal in every column, among the train rows; `row_numbers` of gristmill.evaluation.features.
+    """Number of synthetic rows that equal a train row in every column, from `features.row_numbers`.
 
-    The holdout's share tells how many do so by nature.
+    The share of the holdout is the reference.
     """
     num = int(np.isin(synthetic, train).sum())
     low, high = clopper_pearson(num, len(synthetic))
@@ -75,6 +75,6 @@ def copies(train: np.ndarray, holdout: np.ndarray, synthetic: np.ndarray) -> dic
 
 
 def twin_share(rows: np.ndarray) -> float:
-    """Share of rows with an equal one among the others: how often a fresh row would stand in the table already."""
+    """Share of rows with an equal row in the table: an estimate of how often a fresh row equals an existing row."""
     _, counts = np.unique(rows, return_counts=True)
     return float(counts[counts > 1].sum() / len(rows))

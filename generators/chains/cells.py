@@ -1,8 +1,8 @@
-"""A cell is one setting of a study; its chains are cut into units of work, each named by all that decides its bytes.
+"""Cells of a study and their units of work. The key of a unit covers everything that decides its bytes.
 
-A unit is a span of generations of one block of chains: all of them for light families, one for heavy ones. Its key
-covers family, rows, gates, seed, block and the regimes up to there, and nothing else: chains that begin alike share
-their first units, also across cells and studies in one output, and a fork shares everything before it.
+A unit is a span of generations of one block of chains: all generations for light families, one for heavy families. Its
+key covers family, revision, rows, gates, seed, block and the regimes so far, and nothing else. So chains that begin
+alike share their first units, across cells and studies of one output, and a fork shares everything before it.
 """
 
 from collections.abc import Iterator
@@ -10,24 +10,24 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from gristmill.generators.chains.contract import ChainFamily
+from gristmill.generators.chains.contract import NO_CONTEXT, ChainContext, ChainFamily
 from gristmill.generators.chains.gates.gate import identities
-from gristmill.generators.chains.loop import Fork, RegimeAt, made_before, num_to_make, regimes
+from gristmill.generators.chains.loop import Fork, RegimeAt, block_width, earlier_sources, regimes, sample_size
 from gristmill.generators.chains.registry import chain_class
 from gristmill.records.ids import fingerprint
 from gristmill.records.mixing.regimes import Regime
 from gristmill.records.spec import build, literals
 
-FORMAT = 2  # to be raised when the same literals come to give other bytes
+FORMAT = 3  # raise it when the loop gives other bytes for the same literals
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What all its chains have in common."""
+    """One setting of a study, which its chains share."""
 
     name: str
     kind: str
-    spec: dict[str, Any]  # of the family
+    spec: dict[str, Any]  # spec of the family
     regime_name: str
     regime: Regime
     n: int
@@ -36,13 +36,13 @@ class Cell:
     seed: int
     forks: tuple[Fork, ...] = ()
     gates: tuple[dict[str, Any], ...] = ()
-    varied: dict[str, Any] = field(default_factory=dict)  # what the grid says of it
-    threads: int = 1  # of its sums
+    varied: dict[str, Any] = field(default_factory=dict)  # grid values by address
+    threads: int = 1  # CPU threads of a unit
 
-    def family(self) -> ChainFamily:
-        """Raises UserError for a spec that the family refuses."""
-        found = chain_class(self.kind)
-        return found(build(found.Spec, self.spec, "family"))
+    def family(self, context: ChainContext = NO_CONTEXT) -> ChainFamily:
+        """The family with its spec. Raises UserError for a spec that the family rejects."""
+        cls = chain_class(self.kind)
+        return cls(build(cls.Spec, self.spec, "family"), context)
 
     @property
     def regime_at(self) -> RegimeAt:
@@ -50,26 +50,26 @@ class Cell:
 
     @cached_property
     def width(self) -> int:
-        """Chains in a block; gates keep other rows in every chain, so with them it is one."""
-        return 1 if self.gates else chain_class(self.kind).block
+        """Chains in a block."""
+        return block_width(chain_class(self.kind), self.gates)
 
     def keys(self, block: int) -> list[str]:
-        """What names generation 1, 2, ... of a block."""
-        at, found = self.regime_at, []
+        """The keys of generations 1, 2, ... of a block."""
+        at, keys = self.regime_at, []
         family = self.family()
-        decides = [literals(family.spec), family.identity(), self.threads, identities(self.gates)]
+        decides = [family.revision, literals(family.spec), family.identity(), self.threads, identities(self.gates)]
         key: Any = [FORMAT, self.kind, *decides, self.n, self.seed, block, self.width]
         for generation in range(1, self.generations + 1):
             regime, after = literals(at(generation)) if generation > 1 else None, at(generation + 1)
-            made = [num_to_make(after, generation, self.n, self.gates)]
-            if self.gates:  # what they keep hangs on how often they are asked, and on rows that they look back at
-                made += [after.shortfall == "resample", *(s.generation for s in made_before(after, generation))]
-            key = fingerprint([key, regime, *made])
-            found.append(key)
-        return found
+            samples = [sample_size(after, generation, self.n, self.gates)]
+            if self.gates:  # the rows that gates keep depend on the number of samples and on earlier rows
+                samples += [after.shortfall == "resample", *(s.generation for s in earlier_sources(after, generation))]
+            key = fingerprint([key, regime, *samples])
+            keys.append(key)
+        return keys
 
     def units(self) -> Iterator["Unit"]:
-        """All that is to be done, each after the one that it needs."""
+        """All units, each after the unit that it needs."""
         is_light = chain_class(self.kind).is_light
         for block in range(-(-self.chains // self.width)):
             keys = self.keys(block)
@@ -82,7 +82,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Unit:
-    """The generations `first` .. `last` of a block; `keys` are those of all generations of the block."""
+    """Generations `first` .. `last` of a block. `keys` holds the keys of all generations of the block."""
 
     cell: Cell
     block: int
@@ -96,10 +96,10 @@ class Unit:
 
     @property
     def needs(self) -> str | None:
-        """The key of the unit that must be done before."""
+        """The key of the unit that must be done first; None for the first unit of a block."""
         return self.keys[self.first - 2] if self.first > 1 else None
 
     @property
     def left(self) -> int:
-        """Generations from here to the end of the chain: the longest remaining chain goes first."""
+        """Number of generations from here to the end of the chain. The longest remaining chain runs first."""
         return self.cell.generations - self.first + 1

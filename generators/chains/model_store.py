@@ -1,8 +1,8 @@
-"""Where the models of a chain lie: `models/KEY` of the study's output, as `gristmill fit` leaves a model.
+"""Models of a chain, under `models/KEY` of the study's output, in the layout of `gristmill fit`.
 
-The model of a generation is put there before it is sampled, so that a unit that is killed while it samples need not
-train again; it is removed when the unit is done, unless it is to be kept. That of generation 1, the only one that has
-seen real rows alone, stays: later generations are judged by it.
+A unit stores its model before it samples, so a unit that is killed while it samples does not train again. The unit
+removes the model when it is done, unless the study keeps all models. The model of generation 1 stays, because later
+generations are measured with it: it is the only model that learns from real rows alone.
 """
 
 from collections.abc import Sequence
@@ -15,16 +15,17 @@ MODELS = "models"
 
 
 class ModelStore:
-    """Of one unit. `keys` are those of its chain's generations, `generation` is the unit's."""
+    """Models as one unit sees them. `keys` are the keys of the chain's generations; `generation` is the unit's own."""
 
     def __init__(self, store: Store, keys: Sequence[str], generation: int) -> None:
         self._store, self._keys, self.generation = store, keys, generation
 
     def folder(self, generation: int) -> Store:
+        """The folder of a generation's model."""
         return open_store(self._store.path(f"{MODELS}/{self._keys[generation - 1]}"))
 
     def served(self, generation: int) -> dict[str, bytes]:
-        """The finished model's files as transformers and vLLM read them."""
+        """The files of a finished model, in the format of transformers and vLLM."""
         return served_files(self.folder(generation))
 
     def clear(self) -> None:

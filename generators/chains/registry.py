@@ -1,12 +1,9 @@
-"""Families of chains by name."""
-
-from importlib import import_module
+"""Which class is the chain family of which kind. The module is imported when a study names the kind."""
 
 from gristmill.generators.chains.contract import ChainFamily
-from gristmill.records.errors import UserError
-from gristmill.records.spec import nearest
+from gristmill.records.kinds import Kinds, kind_class
 
-KINDS = {
+KINDS: Kinds = {
     "causal_lm": ("gristmill.generators.chains.families.causal_lm", "CausalLmChain"),
     "gaussian": ("gristmill.generators.chains.families.gaussian", "Gaussian"),
     "gmm": ("gristmill.generators.chains.families.gmm", "Gmm"),
@@ -20,9 +17,6 @@ KINDS = {
 
 
 def chain_class(kind: str) -> type[ChainFamily]:
-    """Raises UserError for a kind that is not known."""
-    if kind not in KINDS:
-        raise UserError(f"family: kind '{kind}' is not known{nearest(kind, KINDS)}")
-    module, name = KINDS[kind]
-    found: type[ChainFamily] = getattr(import_module(module), name)
-    return found
+    """The class of chain family `kind`. Raises UserError naming the nearest kind."""
+    cls: type[ChainFamily] = kind_class(KINDS, kind, "family")
+    return cls

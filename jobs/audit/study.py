@@ -1,4 +1,4 @@
-"""`gristmill audit` of a study: all mixtures planned anew and held against what stands in the output."""
+"""`gristmill audit` of a study: plans all mixtures again and compares them with the output."""
 
 import io
 import math
@@ -10,7 +10,7 @@ from gristmill.generators.chains.loop import MIX
 from gristmill.generators.chains.work import ROWS, UNITS, unit_name
 from gristmill.generators.families.contract import stream
 from gristmill.jobs.audit.findings import Findings
-from gristmill.jobs.study.more import restored
+from gristmill.jobs.study.plan import recorded_chains
 from gristmill.jobs.study.results import RESULTS, cell_table
 from gristmill.jobs.study.spec import StudySpec, expand
 from gristmill.records.errors import UserError
@@ -25,26 +25,26 @@ TOLERANCE = 1e-9
 
 
 def examine_study(store: Store, data: bytes) -> Findings:
-    """Every unit is there; each generation was trained on what its regime comes to, given the rows that the units
-    before it say they left; no share is above its cap; results.parquet holds what the units hold.
+    """Checks that every unit is present, that each generation was trained on the mixture that its regime gives for the
+    rows of earlier units, that no synthetic share exceeds its cap, and that results.parquet equals the units.
 
-    `data` is study.json. Raises UserError when that cannot be read.
+    `data` is study.json. Raises UserError when it cannot be read.
     """
-    book = parse(data, "study.json", store.path("study.json"))
+    study_file = parse(data, "study.json", store.path("study.json"))
     try:
-        spec = build(StudySpec, book["study"], "study.json")
-        state = book["ended"]["state"]
+        spec = build(StudySpec, study_file["study"], "study.json")
+        state = study_file["ended"]["state"]
     except (ValueError, KeyError) as error:
-        raise UserError(f"{store.path('study.json')} cannot be read as a study that has ended ({error})") from None
-    findings, cells = Findings(), restored(expand(spec, "study.json"), book)
-    failed = set(book["ended"]["failed"])
-    there = {entry.name for entry in store.list(UNITS)}
+        raise UserError(f"{store.path('study.json')} is not the file of a finished study ({error})") from None
+    findings, cells = Findings(), recorded_chains(expand(spec, "study.json"), study_file)
+    failed = set(study_file["ended"]["failed"])
+    stored = {entry.name for entry in store.list(UNITS)}
     for cell in cells:
         done: dict[int, dict[str, int]] = {}
         for unit in cell.units():
             if unit.first == 1:
                 done = {}
-            if unit_name(unit.key) not in there:
+            if unit_name(unit.key) not in stored:
                 if state == "complete" or not failed:
                     findings.add(f"{unit_name(unit.key)} is missing: {cell.name}, block {unit.block}")
                 break
@@ -52,14 +52,14 @@ def examine_study(store: Store, data: bytes) -> Findings:
             findings.count("units", 1)
     _results(cells, store, findings)
     for entry in store.list(ROWS):
-        if f"{UNITS}/{entry.name.rpartition('/')[2]}.parquet" not in there and state == "complete":
-            findings.add(f"{entry.name} has no unit: its generation was never committed")
+        if f"{UNITS}/{entry.name.rpartition('/')[2]}.parquet" not in stored and state == "complete":
+            findings.add(f"{entry.name} has no unit: its generation is not committed")
     findings.count("cells", len(cells))
     return findings
 
 
 def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: Findings) -> None:
-    """Plan each of its generations again; `done` holds the facts of those before, by generation."""
+    """Plan each generation of the unit again. `done` holds the counts of earlier generations."""
     cell, at = unit.cell, unit.cell.regime_at
     table = read_parquet(io.BytesIO(store.read(unit_name(unit.key))))
     for generation in range(unit.first, unit.last + 1):
@@ -67,7 +67,7 @@ def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: F
         start = (generation - unit.first) * cell.width
         rows = table.slice(start, cell.width)
         if rows.num_rows != cell.width or set(rows.column("generation").to_pylist()) != {generation}:
-            findings.add(f"{where}: its unit does not hold one row for each of {cell.width} chains")
+            findings.add(f"{where}: the unit does not hold one row for each of {cell.width} chains")
             return
         counts = {}
         for k, before in done.items():
@@ -78,39 +78,39 @@ def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: F
         regime = at(generation)
         mixture = plan(regime, generation, cell.n, counts, cell.width, stream(cell.seed, unit.block, generation, MIX))
         for name, value in mixture.facts().items():
-            for told in rows.column(name).unique().to_pylist():
-                is_number = isinstance(value, int | float) and isinstance(told, int | float)
-                if not (math.isclose(told, value, abs_tol=TOLERANCE) if is_number else told == value):
-                    findings.add(f"{where}: {name} is told as {told} and comes to {value}")
+            for stored in rows.column(name).unique().to_pylist():
+                is_number = isinstance(value, int | float) and isinstance(stored, int | float)
+                if not (math.isclose(stored, value, abs_tol=TOLERANCE) if is_number else stored == value):
+                    findings.add(f"{where}: {name} is {stored}, expected {value}")
         share = max(rows.column("synthetic_share").to_pylist())
         if share > regime.synthetic_max + TOLERANCE:
-            findings.add(f"{where}: a synthetic share of {share:.4f} is above {regime.synthetic_max}")
+            findings.add(f"{where}: the synthetic share {share:.4f} exceeds the cap {regime.synthetic_max}")
         done[generation] = {name: rows.column(name)[0].as_py() for name in ("num_new", "num_made", "num_kept")}
         findings.count("mixtures", 1)
 
 
 def _results(cells: list[Cell], store: Store, findings: Findings) -> None:
-    """results.parquet cell by cell against the units."""
+    """Compare results.parquet with the units, cell by cell."""
     data = store.read_if_there(RESULTS)
     if data is None:
         findings.add(f"{RESULTS} is missing")
         return
     with open_parquet(io.BytesIO(data), check_pages=True) as file:
         if file.num_row_groups < len(cells):
-            findings.add(f"{RESULTS} holds {file.num_row_groups} cells of {len(cells)}")
+            findings.add(f"{RESULTS} holds {file.num_row_groups} of {len(cells)} cells")
             return
-        told = file.read(use_threads=False)
+        results = file.read(use_threads=False)
     start = 0
     for cell in cells:
-        own = cell_table(cell, store)
-        held = told.slice(start, own.num_rows)
-        start += own.num_rows
-        for name in own.column_names:
-            left, right = held.column(name).combine_chunks(), own.column(name).combine_chunks()
+        expected = cell_table(cell, store)
+        part = results.slice(start, expected.num_rows)
+        start += expected.num_rows
+        for name in expected.column_names:
+            left, right = part.column(name).combine_chunks(), expected.column(name).combine_chunks()
             if pa.types.is_dictionary(right.type):
                 left, right = left.cast(pa.string()), right.cast(pa.string())
             if not left.cast(right.type).equals(right) and left.to_pylist() != right.to_pylist():
-                findings.add(f"{RESULTS}: column {name} of cell '{cell.name}' is not what its units hold")
-    if start != told.num_rows:
-        findings.add(f"{RESULTS} holds {told.num_rows:,} rows, the units {start:,}")
-    findings.count("rows", told.num_rows)
+                findings.add(f"{RESULTS}: column {name} of cell '{cell.name}' differs from its units")
+    if start != results.num_rows:
+        findings.add(f"{RESULTS} holds {results.num_rows:,} rows, the units hold {start:,}")
+    findings.count("rows", results.num_rows)

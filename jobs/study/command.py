@@ -1,7 +1,7 @@
-"""`gristmill study STUDY --out URI`: the grid of chains, resumed where it stopped, and what they came to.
+"""`gristmill study STUDY --out URI`: runs a grid of chains, or resumes it.
 
-The output: study.json (what was asked, how it ended), units/ (what was done, by key), rows/ (of heavy families),
-results.parquet (a row a chain and generation), summary.parquet (over chains, beside the laws) and report.html.
+Output: study.json (study and end state), units/ (finished units by key), rows/ (rows of heavy families),
+results.parquet (one row per chain and generation), summary.parquet (over chains, with laws) and report.html.
 """
 
 import contextlib
@@ -19,11 +19,9 @@ from rich.table import Table
 
 from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.registry import chain_class
-from gristmill.jobs.study.laws import check_known
-from gristmill.jobs.study.more import extended
-from gristmill.jobs.study.more import told as told_more
-from gristmill.jobs.study.plan import cost_line, plan_table
-from gristmill.jobs.study.show import Shown, cells_table, verdict_line
+from gristmill.jobs.study.laws import check_laws
+from gristmill.jobs.study.plan import cost_line, extend_chains, extension_line, plan_table
+from gristmill.jobs.study.show import StudyBar, cells_table, verdict_line
 from gristmill.jobs.study.spec import StudySpec, load_study
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.session import interruptible
@@ -41,21 +39,21 @@ FORMAT = newest(NAME)
 
 
 @dataclass
-class Ended:
-    """How a study ended."""
+class StudyEnd:
+    """End state of a study, stored in study.json as `ended`."""
 
     state: str  # complete | failed | stopped
     num_units: int
     num_done: int
     failed: dict[str, str]
     work_s: float
-    worst: dict[str, Any] | None  # the row of the summary with the largest |z|
+    worst: dict[str, Any] | None  # row of the summary with the largest |z|
 
 
 def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
-    """Run the study; returns the exit code: 0 complete, 1 a law or a chain failed, 130 stopped."""
+    """Run the study. Returns the exit code: 0 complete, 1 a law or a chain failed, 130 stopped."""
     spec, cells = load_study(path, list(settings))
-    check_known(spec, cells)
+    check_laws(spec, cells)
     console, told = Console(stderr=True, highlight=False), Console(highlight=False)
 
     output = Output("study", path, out, settings)
@@ -72,8 +70,8 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
     with output.writing():
         started = time.monotonic()
         ended, summary = _run(spec, cells, store, console)
-        if summary is not None and spec.laws.precision and (more := extended(spec, cells, summary)) != cells:
-            logger.info(told_more(cells, more))
+        if summary is not None and spec.laws.precision and (more := extend_chains(spec, cells, summary)) != cells:
+            logger.info(extension_line(cells, more))
             cells, before_s = more, ended.work_s
             book["chains"] = {cell.name: cell.chains for cell in cells}
             ended, summary = _run(spec, cells, store, console)
@@ -90,7 +88,7 @@ def study(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = Fal
 
 
 def identity(spec: StudySpec) -> str:
-    """Fingerprint of what decides results: not where or how fast it runs, nor how it is told."""
+    """Fingerprint of everything that decides the results, without placement and presentation."""
     table = literals(spec)
     return fingerprint(
         {k: v for k, v in table.items() if k not in ("cluster", "work", "engines", "description", "show")}
@@ -98,12 +96,12 @@ def identity(spec: StudySpec) -> str:
 
 
 def _book(spec: StudySpec, store: Store) -> dict[str, Any]:
-    """study.json as it is, or a new one. Raises UserError for the output of another study."""
+    """The content of study.json, new for a new output. Raises UserError for the output of another study."""
     data = store.read_if_there(NAME)
     if data is None:
         book = {"format": FORMAT, "fingerprint": identity(spec), "study": literals(spec), "versions": versions()}
         if store.exists("manifest.json") or store.exists("model.json"):
-            raise UserError(f"{store.uri} holds a run or a model; choose a folder of its own for --out")
+            raise UserError(f"{store.uri} holds a run or a model; choose another --out")
         return book
     book = parse(data, NAME, store.path(NAME))
     if book["fingerprint"] != identity(spec):
@@ -115,44 +113,44 @@ def _write(store: Store, book: dict[str, Any]) -> None:
     store.put(NAME, json.dumps(book, indent=1, ensure_ascii=False).encode())
 
 
-def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> tuple[Ended, pa.Table | None]:
-    from gristmill.cluster.connect import connected  # ray is imported only when a study starts
+def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> tuple[StudyEnd, pa.Table | None]:
+    from gristmill.cluster.connect import connected  # imports ray, so only when a study starts
     from gristmill.cluster.engines import EngineRoom
     from gristmill.cluster.units import Progress, run_units
-    from gristmill.evaluation.collapse.chains import Meters
+    from gristmill.evaluation.collapse.chains import ChainMetrics
     from gristmill.evaluation.laws.precision import SURE
     from gristmill.generators.chains.work import do_all, done_units
     from gristmill.jobs.study.results import write_results
 
     stopped: list[bool] = []
     units = [unit for cell in cells for unit in cell.units()]
-    there = done_units({unit.key for unit in units}, store)
-    do = functools.partial(do_all, store=store, meter=Meters())
+    done = done_units({unit.key for unit in units}, store)
+    do = functools.partial(do_all, store=store, metrics=ChainMetrics())
     keys = {unit.key for unit in units}
-    with Shown(console, units) as shown:
-        if keys <= there:
+    with StudyBar(console, units) as bar:
+        if keys <= done:
             progress = Progress(len(keys), keys)
         else:
             with (
                 connected(spec.cluster),
                 interruptible(lambda: stopped.append(True), store.give_up),
-                contextlib.ExitStack() as held,
+                contextlib.ExitStack() as stack,
             ):
                 if any(chain_class(cell.kind).is_served for cell in cells):
-                    engines = held.enter_context(EngineRoom(spec.engines, spec.work.num_cpus))
+                    engines = stack.enter_context(EngineRoom(spec.engines, spec.work.num_cpus))
                     do = functools.partial(do, engines=engines)
                 progress = run_units(
-                    units, lambda keys: there, do, spec.work, shown.tell, lambda: bool(stopped), spec.threads
+                    units, lambda keys: done, do, spec.work, bar.update, lambda: bool(stopped), spec.threads
                 )
     named = {unit.key: f"{unit.cell.name}, block {unit.block}, generation {unit.first}" for unit in units}
     failed = {named[key]: why for key, why in progress.failed.items()}
     for name, why in list(failed.items())[:5]:
         logger.info(f"failed: {name}: {why}")
     left = progress.num_units - len(progress.done) - len(progress.failed)
-    ended = Ended("stopped", progress.num_units, len(progress.done), failed, round(progress.seconds, 1), None)
+    ended = StudyEnd("stopped", progress.num_units, len(progress.done), failed, round(progress.seconds, 1), None)
     if left and stopped:
         return ended, None
-    logger.info("putting the results together")
+    logger.info("writing the results")
     summary = write_results(cells, store)
     ended.worst = worst_z(summary)
     is_off = ended.worst is not None and abs(ended.worst["z"]) > SURE
@@ -161,7 +159,7 @@ def _run(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> 
 
 
 def worst_z(summary: pa.Table) -> dict[str, Any] | None:
-    """The row whose estimate is farthest from its law, in standard errors."""
+    """The row of the summary whose estimate is farthest from its law in standard errors; None without a test."""
     import pyarrow.compute as pc
 
     tested = summary.filter(pc.is_valid(summary.column("z")))
@@ -173,7 +171,7 @@ def worst_z(summary: pa.Table) -> dict[str, Any] | None:
 
 
 def _tell(book: dict[str, Any], told: Console, store: Store) -> int:
-    """The verdict and where to look; the exit code."""
+    """Print the table, the verdict and the path of the page; returns the exit code."""
     ended = book["ended"]
     table: Table | None = cells_table(book, store)
     if table is not None:

@@ -1,17 +1,19 @@
-"""The closed forms that hold for a cell, laid beside what its chains came to."""
+"""Closed forms for the measures of a cell, by generation."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gristmill.generators.chains.cells import Cell
-from gristmill.jobs.study.label_laws import SOURCE, label_series
 from gristmill.jobs.study.spec import StudySpec
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals
 
-# What a family calls a measure, and what evaluation/laws calls its statistic.
+if TYPE_CHECKING:
+    from gristmill.evaluation.laws.chain import Setting
+
+# Measure of a family: its statistic in evaluation/laws.
 MOMENTS = {
     "variance": "variance_trace",
     "mean_error": "mean_variance_between",
@@ -30,19 +32,22 @@ STATISTICS = {
     "linear_regression": {"test_error": "test_error"},
 }
 
+PASSED = "passed_half"  # share of chains whose variance has fallen below half of the truth at least once
+LABEL_SOURCE = "Feng et al. 2025, theorem 4.2, and its mean over kept rows, derived here (evaluation/laws/labels.py)"
+
 
 @dataclass(frozen=True)
-class Line:
-    """A law over the generations of a cell: float64 (generations,) each, NaN where it says nothing."""
+class LawCurve:
+    """A law over the generations of a cell: arrays (generations,), NaN where the law gives no value."""
 
-    expected: np.ndarray
-    deviation: np.ndarray  # across chains
-    is_tested: np.ndarray  # bool: exact, and a mean over chains can be held against it
+    expected: np.ndarray  # float64
+    deviation: np.ndarray  # float64, standard deviation across chains
+    is_tested: np.ndarray  # bool: the law is exact, and the mean over chains is a fair test of it
     source: str
 
 
-def setting(cell: Cell) -> Any:
-    """The cell as evaluation/laws describes it; None for a family or a regime that it cannot."""
+def setting(cell: Cell) -> "Setting | None":
+    """The cell in the terms of evaluation/laws; None for a family or regime without a law."""
     from gristmill.evaluation.laws.chain import Setting
 
     if cell.kind not in STATISTICS or cell.forks or cell.gates or cell.regime.synthetic_max < 1:
@@ -68,48 +73,150 @@ def setting(cell: Cell) -> Any:
     return Setting(**{"family": cell.kind, "n": cell.n, **table})
 
 
-def lines(cell: Cell) -> dict[str, Line]:
-    """The law of each measure for which one is known."""
+def law_curves(cell: Cell) -> dict[str, LawCurve]:
+    """{measure: law} of every measure with a law."""
     from gristmill.evaluation.laws.registry import laws, use_log
-    from gristmill.jobs.study.laws_kept import kept_lines
 
     if cell.kind == "linear_classifier":
         unknown = np.full(cell.generations, np.nan)
         return {
-            name: Line(
-                values, unknown if spread is None else spread, np.full(cell.generations, spread is not None), SOURCE
+            name: LawCurve(
+                values,
+                unknown if spread is None else spread,
+                np.full(cell.generations, spread is not None),
+                LABEL_SOURCE,
             )
             for name, (values, spread) in label_series(cell).items()
         }
-    described, found = setting(cell), kept_lines(cell)
-    if described is None:
-        return found
+    law_setting, curves = setting(cell), survival_curves(cell)
+    if law_setting is None:
+        return curves
     names = dict(STATISTICS[cell.kind])
     if cell.kind == "gaussian":
-        names["log_variance"] = "log_variance" if described.d == 1 else "log_det"
-    worn = np.array([use_log(described, k) for k in range(1, cell.generations + 1)])
+        names["log_variance"] = "log_variance" if law_setting.d == 1 else "log_det"
+    needs_log = np.array([use_log(law_setting, k) for k in range(1, cell.generations + 1)])
     for measure, statistic in names.items():
-        known = laws(described, statistic, cell.generations)
-        if known is None:
+        by_generation = laws(law_setting, statistic, cell.generations)
+        if by_generation is None:
             continue
-        exact = np.array([law.is_exact for law in known])
-        # Where chains differ by orders of magnitude the mean of a variance hangs on a few of them: its log is tested.
-        found[measure] = Line(
-            np.array([law.expected for law in known]),
-            np.array([np.nan if law.deviation is None else law.deviation for law in known]),
-            exact if measure in ("log_variance", "support", "test_error") else exact & ~worn,
-            known[-1].source,
+        exact = np.array([law.is_exact for law in by_generation])
+        # When chains differ by orders of magnitude, a few chains decide the mean of a variance: then its log is tested.
+        curves[measure] = LawCurve(
+            np.array([law.expected for law in by_generation]),
+            np.array([np.nan if law.deviation is None else law.deviation for law in by_generation]),
+            exact if measure in ("log_variance", "support", "test_error") else exact & ~needs_log,
+            by_generation[-1].source,
         )
-    return found
+    return curves
 
 
-def check_known(spec: StudySpec, cells: list[Cell]) -> None:
-    """Raise UserError when the study asks for a law where none is known."""
+def check_laws(spec: StudySpec, cells: list[Cell]) -> None:
+    """Raise UserError when a cell has no law for a measure of `laws.statistics`."""
     for cell in cells:
-        known = lines(cell) if spec.laws.statistics else {}
+        curves = law_curves(cell) if spec.laws.statistics else {}
         for statistic in spec.laws.statistics:
-            if statistic not in known:
+            if statistic not in curves:
                 raise UserError(
                     f"laws.statistics: no exact law of '{statistic}' is known for cell '{cell.name}'"
-                    + (f"; known: {', '.join(known)}" if known else "")
+                    + (f"; known: {', '.join(curves)}" if curves else "")
                 )
+
+
+# What survives in chains that replace all rows: words, types, half of the variance. These laws are exact in the first
+# generation at most, so they are shown and cannot fail a study.
+
+
+def survival_curves(cell: Cell) -> dict[str, LawCurve]:
+    """{measure: law}; empty when the pool keeps rows, real rows are added, or gates or a sampling bias are set."""
+    regime = cell.regime
+    is_plain = regime.pool == "replace" and regime.real == "none" and regime.growth == 1 and regime.synthetic_max == 1
+    makers: Any = {"gaussian": _passage, "multinomial": _unseen, "ngram": _recalls}
+    if cell.kind not in makers or not is_plain or cell.forks or cell.gates:
+        return {}
+    curves: dict[str, LawCurve] = makers[cell.kind](cell, cell.family().facts())
+    return curves
+
+
+def _curve(expected: list[float], num_exact: int, source: str) -> LawCurve:
+    """A law that is exact in the first `num_exact` generations."""
+    values = np.array(expected, np.float64)
+    return LawCurve(values, np.full(len(values), np.nan), np.arange(len(values)) < num_exact, source)
+
+
+def _passage(cell: Cell, facts: Any) -> dict[str, LawCurve]:
+    from gristmill.evaluation.laws.passage import first_passage
+
+    if facts["dims"] != 1 or facts["bias"] != 1:
+        return {}
+    law = first_passage(cell.n, 0.5, facts["estimator"])
+    source = "first passage of log v as a Brownian path, with Siegmund's correction (1979); derived here, not exact"
+    return {PASSED: _curve([law.passed(k) for k in range(1, cell.generations + 1)], 0, source)}
+
+
+def _unseen(cell: Cell, facts: Any) -> dict[str, LawCurve]:
+    from gristmill.evaluation.laws.tails import unseen, unseen_after
+
+    if facts["temperature"] != 1:
+        return {}
+    shares = np.array(facts["shares"])
+    values = [unseen(shares, cell.n)] + [unseen_after(shares, [cell.n] * k) for k in range(2, cell.generations + 1)]
+    source = "sum p (1-p)^n, exact for the first generation; then Poisson counts, after Suresh et al. 2025"
+    return {"unseen": _curve(values, 1, source)}
+
+
+def _recalls(cell: Cell, facts: Any) -> dict[str, LawCurve]:
+    """Recall of words under a model without smoothing. Discounting takes mass from rare words: they vanish faster."""
+    from gristmill.evaluation.collapse.chains_text import recall_name
+    from gristmill.evaluation.collapse.text import BUCKETS
+    from gristmill.evaluation.laws.discrete import survival_factor
+
+    if facts["temperature"] != 1:
+        return {}
+    counts = np.array(facts["counts"])
+    curves = {}
+    for low, high in BUCKETS:
+        inside = counts[(counts >= low) & (counts <= (np.inf if high is None else high))] * cell.n / facts["rows"]
+        if len(inside):
+            alive = [float(-np.expm1(-inside * survival_factor(k)).mean()) for k in range(1, cell.generations + 1)]
+            source = "1 - exp(-c g_k), a unigram model without smoothing; Suresh et al. 2025, Poisson theorem"
+            curves[recall_name(low, high)] = _curve(alive, 0, source)
+    return curves
+
+
+# Linear classifiers under a verifier.
+
+
+def label_series(cell: Cell) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """{measure: (expectation by generation, deviation across chains where the law is exact)}; empty without a law."""
+    from gristmill.evaluation.laws.labels import series, verified
+
+    regime, gates = cell.regime, [dict(gate) for gate in cell.gates]
+    kinds = [gate.pop("kind") for gate in gates]
+    is_plain = regime.pool == "replace" and regime.real in ("none", "fresh") and regime.weights == "pooled"
+    is_plain &= not regime.bernoulli and regime.growth == 1 and regime.synthetic_max == 1 and not cell.forks
+    if not is_plain or kinds not in ([], ["labels"], ["verifier"]):
+        return {}
+    rates: dict[str, Any] = {"keep_right": 1.0, "keep_wrong": 1.0}
+    if kinds == ["labels"]:
+        rates = {"keep_right": gates[0].get("keep_right", 1.0), "keep_wrong": gates[0].get("keep_wrong", 0.0)}
+    facts = dict(cell.family().facts())
+    expected = series(
+        cell.n,
+        facts["dims"],
+        cell.generations,
+        rates["keep_right"],
+        rates["keep_wrong"],
+        facts["noise"],
+        facts["made_noise"],
+        regime.real_fraction,
+        regime.shortfall == "resample",
+    )
+    if kinds == ["verifier"]:
+        if facts["made_noise"] or regime.real_fraction:
+            return {}
+        return {"accuracy": (verified(expected["accuracy"][0], gates[0]["accuracy"], cell.generations), None)}
+    if not kinds:
+        return {"accuracy": (expected["accuracy"], None)}
+    spread = {name: expected.pop(f"{name}_deviation") for name in rates}
+    plain: dict[str, tuple[np.ndarray, np.ndarray | None]] = {name: (values, None) for name, values in expected.items()}
+    return plain | {name: (np.full(cell.generations, rate), spread[name]) for name, rate in rates.items()}

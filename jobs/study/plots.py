@@ -1,4 +1,4 @@
-"""Figures of a study's page: curves by generation with their band and law, and maps over the grid."""
+"""Figures of a study's page: curves by generation with band and law, maps over the grid, histograms of texts."""
 
 import math
 from collections.abc import Sequence
@@ -16,18 +16,21 @@ NAMES = ("c-rows", "c-alert", "c-tokens", "processing", "ink", "muted", "c-engin
 LINES = tuple(COLOR[name] for name in NAMES)
 MAX_CURVES = len(LINES)
 CURVE_IN, NARROW_IN, SMALL_IN = 2.9, 3.1, 2.5
-LOG_BEYOND = 50.0  # largest over smallest value above which a figure has a log axis
+LOG_BEYOND = 50.0  # ratio of largest to smallest value above which the axis is logarithmic
 
-Curve = dict[str, Any]  # label, generation, mean, q05, q95, law: arrays of one cell and measure
+Curve = dict[str, Any]  # label, and arrays by generation: generation, mean, q05, q95, law, of one cell and measure
+CurvesByMeasure = dict[str, dict[str, Curve]]  # {measure: {cell: curve}}
 
 
-def curves(name: str, measure: str, found: Sequence[Curve], is_small: bool = False) -> str:
-    """One measure of some cells: mean over chains, thin lines at 5 and 95 % of the chains, and the law as dots. A small
-    one is for a column."""
+def curves(name: str, measure: str, cells: Sequence[Curve], is_small: bool = False) -> str:
+    """SVG of one measure of some cells: means over chains, thin lines at 5 % and 95 % of the chains, the law as dots.
+
+    A small figure fits a column of the page.
+    """
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()
-        for curve, color in zip(found, LINES):
+        for curve, color in zip(cells, LINES):
             k = curve["generation"]
             axes.plot(k, curve["mean"], color=color, linewidth=1.5)
             for edge in ("q05", "q95"):
@@ -35,18 +38,18 @@ def curves(name: str, measure: str, found: Sequence[Curve], is_small: bool = Fal
             if np.isfinite(curve["law"]).any():
                 at = np.unique(np.linspace(0, len(k) - 1, 24 if is_wide else 12).astype(int))
                 axes.plot(k[at], curve["law"][at], ".", color=color, markersize=5)
-        _scaled(axes, found)
+        _scale(axes, cells)
         axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
         axes.set_xlabel("generation")
         axes.set_ylabel(measure)
         axes.margins(x=0.01)
 
-    told = f"{measure} by generation: " + ", ".join(str(c["label"]) for c in found)
-    return draw(name, told, paint, None if is_small else CURVE_IN, SMALL_IN if is_small else NARROW_IN)
+    title = f"{measure} by generation: " + ", ".join(str(c["label"]) for c in cells)
+    return draw(name, title, paint, None if is_small else CURVE_IN, SMALL_IN if is_small else NARROW_IN)
 
 
-def _scaled(axes: "Axes", found: Sequence[Curve]) -> None:
-    values = np.concatenate([np.asarray(c["mean"], float) for c in found])
+def _scale(axes: "Axes", cells: Sequence[Curve]) -> None:
+    values = np.concatenate([np.asarray(c["mean"], float) for c in cells])
     values = values[np.isfinite(values)]
     if len(values) and values.min() > 0 and values.max() / values.min() > LOG_BEYOND:
         axes.set_yscale("log")
@@ -55,11 +58,11 @@ def _scaled(axes: "Axes", found: Sequence[Curve]) -> None:
         axes.set_ylim(bottom, axes.get_ylim()[1])
         return
     if len(values):
-        # Bands of heavy-tailed chains reach far beyond the means; the means decide what is shown.
+        # The means set the range, because bands of heavy-tailed chains reach far beyond them.
         low, high = float(min(values.min(), 0)), float(values.max())
-        if values.min() > high / 2:  # far from 0: what changes would be a flat line
+        if values.min() > high / 2:  # far from 0: with 0 on the axis the curve would look flat
             low = max(0.0, float(values.min()) - max(0.5 * (high - float(values.min())), 0.05 * high))
-        bands = np.concatenate([np.asarray(c["q95"], float) for c in found])
+        bands = np.concatenate([np.asarray(c["q95"], float) for c in cells])
         bands = bands[np.isfinite(bands)]
         top = min(float(bands.max()), 2.5 * high) if len(bands) and high > 0 else high
         axes.set_ylim(low - 0.02 * abs(top or 1), max(top, high) * 1.04 or 1.0)
@@ -70,8 +73,8 @@ def legend(labels: Sequence[str]) -> list[tuple[str, str]]:
     return [(label, f"var(--{name})") for label, name in zip(labels, NAMES)]
 
 
-def phase_map(name: str, told: str, map_: dict[str, Any]) -> str:
-    """A heat map of the last generation's mean over two axes of the grid, with the law's contour at `level`."""
+def phase_map(name: str, title: str, map_: dict[str, Any]) -> str:
+    """SVG of a heat map: the mean in the last generation over two axes of the grid, with the law's contour."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()
@@ -93,17 +96,17 @@ def phase_map(name: str, told: str, map_: dict[str, Any]) -> str:
         axes.set_ylabel(map_["y_name"])
         axes.grid(visible=False)
 
-    return draw(name, told, paint, 3.4, 3.1)
+    return draw(name, title, paint, 3.4, 3.1)
 
 
-def recalls(name: str, told: str, labels: Sequence[str], found: Sequence[Curve], start: np.ndarray) -> str:
-    """The share of words that is still written, by how often the real text has them (`labels`): a line a cell for the
-    last generation, `law` as dots, and `start`, the first generation, in dashes."""
+def recalls(name: str, title: str, labels: Sequence[str], cells: Sequence[Curve], start: np.ndarray) -> str:
+    """SVG of the share of words that survive, by their count in the real text (`labels`): one line per cell for the
+    last generation, the law as dots, and `start`, the first generation, in dashes."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes, x = figure.subplots(), np.arange(len(labels))
         axes.plot(x, start, "--", color=COLOR["muted"], linewidth=1.2)
-        for curve, color in zip(found, LINES):
+        for curve, color in zip(cells, LINES):
             axes.plot(x, curve["mean"], color=color, linewidth=1.5)
             axes.plot(x, curve["law"], ".", color=color, markersize=6)
         axes.set_xticks(x, labels)
@@ -112,17 +115,19 @@ def recalls(name: str, told: str, labels: Sequence[str], found: Sequence[Curve],
         axes.set_ylabel("share still written")
         axes.margins(x=0.03)
 
-    return draw(name, told, paint, CURVE_IN, NARROW_IN)
+    return draw(name, title, paint, CURVE_IN, NARROW_IN)
 
 
-def histograms(name: str, told: str, shown: Sequence[tuple[int, dict[str, Any]]]) -> str:
-    """Perplexities of single texts, one outline a generation, the first ones pale: (generation, histogram) each, as
-    gristmill.evaluation.collapse.text.histogram gives them. Drawn for a column."""
+def histograms(name: str, title: str, outlines: Sequence[tuple[int, dict[str, Any]]]) -> str:
+    """SVG of the perplexities of single texts, one outline per generation, early ones pale; it fits a column.
+
+    `outlines`: (generation, histogram of gristmill.evaluation.collapse.text.histogram) each.
+    """
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()
-        for number, (_, histogram) in enumerate(shown):
-            pale = 0.25 + 0.75 * number / max(1, len(shown) - 1)
+        for number, (_, histogram) in enumerate(outlines):
+            pale = 0.25 + 0.75 * number / max(1, len(outlines) - 1)
             axes.stairs(
                 histogram["shares"],
                 10 ** np.array(histogram["edges"]),
@@ -133,8 +138,8 @@ def histograms(name: str, told: str, shown: Sequence[tuple[int, dict[str, Any]]]
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.set_xlim(1, 1000)
-        axes.set_ylim(0, 1.05 * max(max(h["shares"]) for _, h in shown))
+        axes.set_ylim(0, 1.05 * max(max(h["shares"]) for _, h in outlines))
         axes.set_xlabel("perplexity under a model of the real text")
         axes.set_ylabel("share of the texts")
 
-    return draw(name, told, paint, None, SMALL_IN)
+    return draw(name, title, paint, None, SMALL_IN)

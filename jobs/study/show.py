@@ -1,4 +1,4 @@
-"""What a study shows on the terminal: the progress, the table of cells, the verdict."""
+"""Terminal output of a study: progress, table of cells, verdict."""
 
 import io
 import math
@@ -14,11 +14,11 @@ from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.contract import Store
 
 PLAIN_EVERY_S, MAX_SHOWN = 5.0, 24
-MAX_NOW = 3  # units whose names are shown while they are worked on
+MAX_NOW = 3  # number of running units that the bar names
 
 
-class Shown(Bar):
-    """Generations done, over all chains."""
+class StudyBar(Bar):
+    """Progress bar: generations done, over all chains."""
 
     def __init__(self, console: Console, units: Sequence[Unit]) -> None:
         super().__init__(console, "study", PLAIN_EVERY_S)
@@ -27,14 +27,15 @@ class Shown(Bar):
         self.names = {
             u.key: f"{u.cell.regime_name} {u.first}"
             for u in units
-            if u.first == u.last  # heavy: a generation each
+            if u.first == u.last  # units of heavy families have one generation each
         }
 
-    def __enter__(self) -> "Shown":
+    def __enter__(self) -> "StudyBar":
         super().__enter__()
         return self
 
-    def tell(self, progress: Any) -> None:
+    def update(self, progress: Any) -> None:
+        """Show a gristmill.cluster.units.Progress."""
         done = sum(self.sizes[key] for key in progress.done)
         failed = f", {len(progress.failed):,} failed" if progress.failed else ""
         text = f"{done / self.total:.0%}  {len(progress.done):,} of {progress.num_units:,} units{failed}"
@@ -43,8 +44,8 @@ class Shown(Bar):
         self.show(done, self.total, text)
 
 
-def cells_table(book: dict[str, Any], store: Store) -> Table | None:
-    """The last generation of each cell: the first measures, their laws, and z."""
+def cells_table(study_file: dict[str, Any], store: Store) -> Table | None:
+    """The last generation of each cell: the first measures, their laws and z; None without a summary."""
     from gristmill.jobs.study.results import SUMMARY
 
     data = store.read_if_there(SUMMARY)
@@ -53,29 +54,29 @@ def cells_table(book: dict[str, Any], store: Store) -> Table | None:
     rows = read_parquet(io.BytesIO(data)).to_pylist()
     last: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
-        last[row["cell"], row["measure"]] = row  # generations rise
-    wanted = book["study"]["show"] or sorted({m for _, m in last}, key=[m for _, m in last].index)[:3]
-    table = Table(title=f"{book['study']['name']}: the last generation", title_justify="left")
+        last[row["cell"], row["measure"]] = row  # rows are in the order of generations
+    wanted = study_file["study"]["show"] or sorted({m for _, m in last}, key=[m for _, m in last].index)[:3]
+    table = Table(title=f"{study_file['study']['name']}: the last generation", title_justify="left")
     for name in ("cell", "measure", "mean", "s.e.", "median", "law", "z"):
         table.add_column(name, justify="left" if name in ("cell", "measure") else "right")
     shown = [row for (_, measure), row in last.items() if measure in wanted]
     for row in shown[: 3 * MAX_SHOWN]:
-        told = [_four(row[key]) for key in ("mean", "standard_error", "median", "law")]
-        table.add_row(row["cell"], row["measure"], *told, "" if row["z"] is None else f"{row['z']:+.1f}")
+        numbers = [_four(row[key]) for key in ("mean", "standard_error", "median", "law")]
+        table.add_row(row["cell"], row["measure"], *numbers, "" if row["z"] is None else f"{row['z']:+.1f}")
     return table
 
 
 def verdict_line(ended: dict[str, Any]) -> str:
-    """How it ended, in one line."""
+    """State of the study, units and the largest deviation from a law, in one line."""
     worst = ended["worst"]
     text = f"{ended['num_done']:,} of {ended['num_units']:,} units done"
     if ended["failed"]:
         text += f", {len(ended['failed']):,} failed"
     if worst is None:
-        return f"{ended['state']}: {text}; no exact law was to be held"
+        return f"{ended['state']}: {text}; no exact law to test"
     where = f"{worst['measure']} of '{worst['cell']}' in generation {worst['generation']}"
     return (
-        f"{ended['state']}: {text}; {worst['num_tested']:,} estimates held against exact laws, "
+        f"{ended['state']}: {text}; {worst['num_tested']:,} estimates tested against exact laws, "
         f"largest |z| {abs(worst['z']):.1f} ({where})"
     )
 

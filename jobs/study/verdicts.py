@@ -1,15 +1,17 @@
-"""The eight definitions of collapse for each cell: which of its measures stands for what they speak of."""
+"""Eight definitions of collapse for each cell: which measure of a family stands for which concept."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gristmill.generators.chains.cells import Cell
 
-# family: what evaluation.collapse.definitions.Series calls it, the measure, and whether it is taken relative to
-# generation 1.
+if TYPE_CHECKING:
+    from gristmill.evaluation.collapse.definitions import Verdict
+
+# family: {field of evaluation.collapse.definitions.Series: (measure, whether it is relative to generation 1)}
 PARTS: dict[str, dict[str, tuple[str, bool]]] = {
     "gaussian": {
         "risk": ("w2_squared", False),
@@ -45,12 +47,12 @@ PARTS: dict[str, dict[str, tuple[str, bool]]] = {
         "tail": ("tail", False),
     },
 }
-INSIDE = {"model": "precision"}  # rows outside the truth: 1 - precision
-OUTSIDE = {"gmm": "outside"}
+INSIDE = {"model": "precision"}  # share of rows inside the truth: outside = 1 - precision
+OUTSIDE = {"gmm": "outside"}  # share of rows outside the truth
 
 
-def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> list[Any]:
-    """Eight `evaluation.collapse.definitions.Verdict`s from the cell's curves by measure (jobs/study/page.py)."""
+def verdicts_of(cell: Cell, curves: Mapping[str, Mapping[str, Any]]) -> "list[Verdict]":
+    """The eight verdicts from the cell's curves by measure."""
     from gristmill.evaluation.collapse.definitions import Series, verdicts
 
     def numbers(values: Any) -> list[float | None]:

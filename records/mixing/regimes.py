@@ -31,16 +31,23 @@ FIRST = Source(REAL, 1)
 class Regime:
     """`[regime]` of a study. The names are those of the literature, see PRESETS."""
 
+    # Rows of earlier generations that a model learns from: of the last model ("replace"), all real and synthetic rows
+    # so far ("accumulate"), a random subsample of those, or the last batches of them ("window").
     pool: Literal["replace", "accumulate", "subsample", "window"] = "replace"
-    window: int = 0  # number of batches in the window; the first real set is the oldest
-    with_replacement: bool = False  # of the subsample
-    real: Literal["none", "fixed", "fresh"] = "none"  # real rows beside the pool: the first set, or new rows
-    real_fraction: float = 0.0  # of the rows trained on
-    bernoulli: bool = False  # each row is real with probability `real_fraction`
-    weights: Literal["pooled", "golden"] = "pooled"  # golden: the optimal weights of He et al. (2025)
-    growth: float = 1.0  # rows of generation k: n * growth^(k-1)
-    synthetic_max: float = 1.0  # the cap on the synthetic share of the training rows
-    shortfall: Shortfall = "fail"  # policy for too few synthetic rows or an exceeded cap
+    window: int = 0  # Number of batches in a window. The first real set counts as the oldest batch.
+    with_replacement: bool = False  # Draws a subsample with replacement.
+    # Real rows beside the pool: none, the first real set again ("fixed"), or new real rows ("fresh").
+    real: Literal["none", "fixed", "fresh"] = "none"
+    real_fraction: float = 0.0  # Share of real rows among the training rows.
+    bernoulli: bool = False  # Makes each row real with probability `real_fraction` instead of an exact number of rows.
+    # Weights of rows: equal ("pooled"), or the best weight of the real rows after He et al. 2025 ("golden").
+    weights: Literal["pooled", "golden"] = "pooled"
+    growth: float = 1.0  # Growth of the training set: generation k has n * growth^(k-1) rows.
+    synthetic_max: float = 1.0  # Cap: the largest synthetic share of the training rows.
+    # What to do when there are too few synthetic rows or the cap would be exceeded: stop ("fail"), train on fewer rows
+    # ("shrink"), ask the model again or repeat rows ("resample"), add real rows ("real"), or lower the weight of
+    # synthetic rows ("reweight").
+    shortfall: Shortfall = "fail"
 
     def __post_init__(self) -> None:
         if not 0 <= self.real_fraction <= 1 or not 0 <= self.synthetic_max <= 1:

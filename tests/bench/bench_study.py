@@ -48,7 +48,6 @@ CORES, OUT, TURNS = int(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 
 def chain(block):
     family = CELL.family()
-    family.block = CELL.width
     family.open()
     gates, span = make_gates(CELL.gates, family), range(1, CELL.generations + 1)
     return [o.measures for o in generations(family, CELL.regime_at, CELL.n, span, CELL.seed, block, Pool(), gates)]
@@ -69,7 +68,7 @@ def bare(pool):
 
 def scheduled(store, most=None):
     units = list(CELL.units())[:most]
-    do = functools.partial(do_all, store=store, meter=TableMeter)
+    do = functools.partial(do_all, store=store, metrics=ChainMetrics())
     done = run_units(units, lambda keys: set(), do, UnitSpec(), lambda progress: None, lambda: False)
     assert len(done.done) == len(units) and not done.failed
 
@@ -80,7 +79,7 @@ if __name__ == "__main__":
         from gristmill.cluster.connect import connected
         from gristmill.cluster.spec import ClusterSpec, UnitSpec
         from gristmill.cluster.units import run_units
-        from gristmill.evaluation.collapse.chains import TableMeter
+        from gristmill.evaluation.collapse.chains import ChainMetrics
         from gristmill.generators.chains.work import do_all
         from gristmill.records.stores.opening import open_store
         begun = time.perf_counter()

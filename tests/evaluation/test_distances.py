@@ -43,7 +43,7 @@ def test_copies_are_at_exactly_nothing_far_from_the_origin() -> None:
 
 
 def test_too_few_rows_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 neighbours asked of 2 rows"):
+    with pytest.raises(ValueError, match="3 neighbours requested of 2 rows"):
         nearest(points(2, 2, 0), points(2, 2, 1), 3)
     with pytest.raises(ValueError, match="2 neighbours"):
         nearest(points(2, 2, 0), points(2, 2, 0), 2, is_self=True)

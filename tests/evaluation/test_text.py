@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from gristmill.evaluation import text
 from gristmill.records.words import tokens
+from tests.oracles.bleu import bleu
 
 
 def words(line: str) -> list[str]:
@@ -22,7 +23,7 @@ def test_tokens() -> None:
 def test_bleu_of_the_papers_examples() -> None:
     # Papineni et al. 2002, section 2.1: "the" is clipped to 2 of 7
     references = [words("the cat is on the mat"), words("there is a cat on the mat")]
-    assert text.bleu(words("the the the the the the the"), references, 1) == pytest.approx(2 / 7)
+    assert bleu(words("the the the the the the the"), references, 1) == pytest.approx(2 / 7)
     # Example 1: 17 of 18 and 10 of 17 for the good candidate
     good = words("It is a guide to action which ensures that the military always obeys the commands of the party")
     three = [
@@ -31,19 +32,17 @@ def test_bleu_of_the_papers_examples() -> None:
         + words("always being under the command of the Party"),
         words("It is the practical guide for the army always to heed the directions of the party"),
     ]
-    assert text.bleu(good, three, 1) == pytest.approx(17 / 18)
-    assert text.bleu(good, three, 2) == pytest.approx(math.sqrt(17 / 18 * 10 / 17))
-    assert text.bleu(words("a b c d"), [words("a b c d")]) == 1
-    assert text.bleu(words("a b"), [words("a b c d")], 2) == pytest.approx(math.exp(1 - 4 / 2))  # brevity
-    assert (
-        text.bleu(words("a b c x"), [words("a b c d")]) == 0 < text.bleu(words("a b c x"), [words("a b c d")], 4, 0.1)
-    )
+    assert bleu(good, three, 1) == pytest.approx(17 / 18)
+    assert bleu(good, three, 2) == pytest.approx(math.sqrt(17 / 18 * 10 / 17))
+    assert bleu(words("a b c d"), [words("a b c d")]) == 1
+    assert bleu(words("a b"), [words("a b c d")], 2) == pytest.approx(math.exp(1 - 4 / 2))  # brevity
+    assert bleu(words("a b c x"), [words("a b c d")]) == 0 < bleu(words("a b c x"), [words("a b c d")], 4, 0.1)
 
 
 @given(st.lists(st.lists(st.sampled_from("abc"), min_size=4, max_size=9), min_size=2, max_size=6))
 @settings(max_examples=50)
 def test_self_bleu_is_bleu_against_all_others(texts: list[list[str]]) -> None:
-    each = [text.bleu(t, texts[:i] + texts[i + 1 :], 4, 0.1) for i, t in enumerate(texts)]
+    each = [bleu(t, texts[:i] + texts[i + 1 :], 4, 0.1) for i, t in enumerate(texts)]
     assert text.self_bleu(texts) == pytest.approx(np.mean(each))
 
 

@@ -1,8 +1,8 @@
-"""Chains of causal language models: generation g's weights are the teacher of generation g + 1.
+"""Chains of causal language models: the model of generation g writes the training rows of generation g + 1.
 
-A generation trains a model on its rows (generators/lm), as `gristmill fit` does, with checkpoints; then an engine takes
-the weights over and writes the rows of the next. Rows are blocks of `length` tokens, as texts: fresh samples, or with
-`prompt_tokens` what follows the beginnings of real blocks, as in Shumailov et al. (2024).
+Each generation trains a model on its rows (generators/lm) with checkpoints, as `gristmill fit` does. Then an engine
+loads the weights and writes the rows of the next generation. Rows are texts of `length` tokens: fresh samples, or with
+`prompt_tokens` continuations of real blocks, as in Shumailov et al. (2024).
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +16,9 @@ import pyarrow as pa
 from gristmill.engines import models
 from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
 from gristmill.engines.vllm import ENGINE_REVISION, Engine
-from gristmill.generators.chains.contract import Measures, Piece
+from gristmill.generators.chains.contract import NO_CONTEXT, ChainContext, Measures, Piece
 from gristmill.generators.chains.families.tabled import TableChain, digest_of, mixed
+from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.lm import tokens
 from gristmill.generators.lm.family import CausalLm
 from gristmill.generators.lm.spec import LmSpec
@@ -34,29 +35,30 @@ NUM_SHOWN = 3
 
 @dataclass(frozen=True)
 class CausalLmSpec:
-    """`model`: base, lora, length, epochs, lr, hidden, layers, ... as [model] of a fit recipe of kind causal-lm."""
+    """`[family]` of kind "causal_lm"."""
 
-    data: DataSpec
-    holdout: DataSpec
+    data: DataSpec  # Real texts that the chain learns from.
+    holdout: DataSpec  # Real texts that measure each generation; no model learns from them.
+    # Keys of `[model]` of a fit recipe of kind "causal_lm": base, lora, length, epochs, lr, hidden, layers, ...
     model: dict[str, Any] = field(default_factory=dict)
-    column: str = TEXT
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0  # 0: all tokens
-    prompt_tokens: int = 0  # of a real block, that a sample goes on from; 0: samples start afresh
-    engine: dict[str, Any] = field(default_factory=dict)  # arguments of vLLM's AsyncEngineArgs
-    scored: int = 256  # blocks of the holdout that each generation is judged by
-    keep_models: bool = False  # of all generations, under models/; else that of generation 1
+    column: str = TEXT  # Text column of `data` and `holdout`.
+    temperature: float = 1.0  # Sampling temperature; 0 takes the most likely token.
+    top_p: float = 1.0  # Samples from the most likely tokens that together have this probability.
+    top_k: int = 0  # Samples from this many most likely tokens; 0 allows all tokens.
+    prompt_tokens: int = 0  # Number of tokens of a real block that each sample continues; 0 samples without a prompt.
+    engine: dict[str, Any] = field(default_factory=dict)  # Arguments of vLLM's AsyncEngineArgs.
+    scored: int = 256  # Number of holdout blocks that measure each generation.
+    keep_models: bool = False  # Keeps the model of every generation under models/, not only that of generation 1.
 
     def __post_init__(self) -> None:
         if self.temperature < 0 or not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError("temperature and top_k must not be negative, and top_p lie in (0, 1]")
+            raise ValueError("temperature and top_k must be at least 0, and top_p in (0, 1]")
         if self.prompt_tokens < 0 or self.scored < 1:
-            raise ValueError("prompt_tokens must not be negative and scored be at least 1")
+            raise ValueError("prompt_tokens must be at least 0 and scored at least 1")
 
 
-class Real(NamedTuple):
-    """The real text, cut."""
+class RealText(NamedTuple):
+    """The real texts in blocks of `length` tokens."""
 
     tokenizer: Any
     train: pa.Table
@@ -64,12 +66,15 @@ class Real(NamedTuple):
     words: list[list[str]]  # of the train blocks
 
 
-@lru_cache(maxsize=2)  # cells of a study have it in common
+@lru_cache(maxsize=2)  # cells of a study share it
 def real_blocks(
-    data: DataSpec, held_out: DataSpec, column: str, base: str | None, vocabulary: int, length: int
-) -> Real:
-    """From scratch the tokenizer is learnt from the train texts, once for all generations."""
-    train, holdout = (_texts(read_table(d), column, str(d)) for d in (data, held_out))
+    data: DataSpec, holdout: DataSpec, column: str, base: str | None, vocabulary: int, length: int
+) -> RealText:
+    """The real texts in blocks. Without a base model, the tokenizer is trained on the train texts.
+
+    Raises UserError when the holdout has no block.
+    """
+    train, held_out = (_texts(read_table(d), column, str(d)) for d in (data, holdout))
     if base is None:
         tokenizer = tokens.learnt(train, vocabulary)
     else:
@@ -77,10 +82,10 @@ def real_blocks(
 
         tokenizer = AutoTokenizer.from_pretrained(models.resolve(base))
     blocks = tokens.pieces(tokenizer, train, length)
-    held = tokens.pieces(tokenizer, holdout, length)
-    if not held:
-        raise UserError(f"{held_out} has no text of {length} tokens")
-    return Real(tokenizer, pa.table({TEXT: blocks}), held, [word_tokens(text) for text in blocks])
+    held_out_blocks = tokens.pieces(tokenizer, held_out, length)
+    if not held_out_blocks:
+        raise UserError(f"{holdout} has no text of {length} tokens")
+    return RealText(tokenizer, pa.table({TEXT: blocks}), held_out_blocks, [word_tokens(text) for text in blocks])
 
 
 def _texts(table: pa.Table, column: str, what: str) -> list[str]:
@@ -89,20 +94,26 @@ def _texts(table: pa.Table, column: str, what: str) -> list[str]:
 
 
 class CausalLmChain(TableChain):
-    """Needs engines (`engines`) that write, and a shelf (`shelf`) that models lie on."""
+    """Needs engines and a model store in its context."""
 
     kind: ClassVar[str] = "causal_lm"
     Spec: ClassVar[type] = CausalLmSpec
     is_served: ClassVar[bool] = True
     spec: CausalLmSpec
 
-    def __init__(self, spec: CausalLmSpec) -> None:
-        super().__init__(spec)
+    def __init__(self, spec: CausalLmSpec, context: ChainContext = NO_CONTEXT) -> None:
+        super().__init__(spec, context)
         self.lm: LmSpec = build(LmSpec, {"packing": "rows", **spec.model}, "family.model")
         if spec.prompt_tokens >= self.lm.length:
             raise UserError(
-                "family.prompt_tokens must be below model.length: prompts are the beginnings of real blocks"
+                "family.prompt_tokens must be below model.length, because prompts are beginnings of real blocks"
             )
+
+    @property
+    def model_store(self) -> ModelStore:
+        """Where the chain keeps its models."""
+        assert self.context.model_store is not None, "only a unit of work fits a language model"
+        return self.context.model_store
 
     def check(self, n: int) -> None:
         super().check(n)
@@ -123,7 +134,7 @@ class CausalLmChain(TableChain):
         self.real_text = real_blocks(spec.data, spec.holdout, spec.column, lm.base, lm.vocabulary, lm.length)
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> pa.Table:
-        """Blocks of the train text at random, none twice."""
+        """Random blocks of the train text without repetition."""
         train = self.real_text.train
         return train.take(pa.array(random.permutation(train.num_rows)[:num]))
 
@@ -134,7 +145,7 @@ class CausalLmChain(TableChain):
     def every_real(self) -> pa.Table:
         return self.real_text.train
 
-    # A generation. Its model is its files: what is sampled and what is judged are the same bytes.
+    # A generation. Its model is a set of files: sampling and measures read the same bytes.
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> dict[str, bytes]:
         import torch
@@ -145,15 +156,16 @@ class CausalLmChain(TableChain):
         model = CausalLm(self.lm, SCHEMA)
         model.tokenizer = self.real_text.tokenizer
         model.device = device()
-        told = {"path": f"generation {self.shelf.generation}", "num_rows": rows.num_rows, "digest": digest_table(rows)}
-        store = self.shelf.folder(self.shelf.generation)
-        job = Fit(model, rows, told, store, int(random.integers(2**62)), threads=torch.get_num_threads())
+        generation = self.model_store.generation
+        data = {"path": f"generation {generation}", "num_rows": rows.num_rows, "digest": digest_table(rows)}
+        store = self.model_store.folder(generation)
+        job = Fit(model, rows, data, store, int(random.integers(2**62)), threads=torch.get_num_threads())
         if not is_finished(store):
             job.run()
-        return self.shelf.served(self.shelf.generation)
+        return self.model_store.served(generation)
 
     def sample(self, model: dict[str, bytes], num: int, random: np.random.Generator) -> pa.Table:
-        """Blocks of `length` tokens each. What ends a text is passed over, so that blocks are equally long."""
+        """Blocks of `length` tokens. The end-of-text token is ignored, so all blocks have the same length."""
         seeds = random.integers(0, 2**62, num)
         start = tokens.start_of(self.real_text.tokenizer)
         prompts = [start] * num
@@ -161,7 +173,7 @@ class CausalLmChain(TableChain):
             picked = self.real_text.train.take(pa.array(random.integers(self.real_text.train.num_rows, size=num)))
             ids = tokens.encoded(self.real_text.tokenizer, picked.column(0).to_pylist())
             decode = self.real_text.tokenizer.decode
-            prompts = [start + decode(own[: self.spec.prompt_tokens]) for own in ids]
+            prompts = [start + decode(block[: self.spec.prompt_tokens]) for block in ids]
         sampling = {
             "temperature": self.spec.temperature,
             "top_p": self.spec.top_p,
@@ -169,39 +181,42 @@ class CausalLmChain(TableChain):
             "max_tokens": self.lm.length,
             "ignore_eos": True,
         }
-        made = self.engines.texts(model, self.spec.engine, prompts, [int(s) for s in seeds], sampling)
-        return pa.table({TEXT: pa.array(made, pa.string())})
+        assert self.context.engines is not None
+        texts = self.context.engines.texts(model, self.spec.engine, prompts, [int(s) for s in seeds], sampling)
+        return pa.table({TEXT: pa.array(texts, pa.string())})
 
-    def measure(self, model: dict[str, bytes], made: pa.Table, random: np.random.Generator) -> Measures:
-        """perplexity and bits_per_byte of the holdout, and what the meter says of the texts made, with their own
-        perplexity under generation 1's model."""
+    def measure(self, model: dict[str, bytes], rows: pa.Table, random: np.random.Generator) -> Measures:
+        """perplexity and bits_per_byte of the holdout; the text metrics of the rows that the model made, with their
+        perplexity under the model of generation 1."""
         length, tokenizer = self.lm.length, self.real_text.tokenizer
-        own = Scorer.from_files(model, tokenizer, device())
-        held = self.real_text.holdout[: self.spec.scored]
-        scores = own.log_probabilities(held, length)
-        found = {"perplexity": perplexity(scores), "bits_per_byte": bits_per_byte(scores, held)}
-        first = own if self.shelf.generation == 1 else Scorer.from_files(self.shelf.served(1), tokenizer, device())
-        texts = made.column(0).to_pylist()
+        scorer = Scorer.from_files(model, tokenizer, device())
+        held_out = self.real_text.holdout[: self.spec.scored]
+        scores = scorer.log_probabilities(held_out, length)
+        measures = {"perplexity": perplexity(scores), "bits_per_byte": bits_per_byte(scores, held_out)}
+        first = scorer
+        if self.model_store.generation > 1:
+            first = Scorer.from_files(self.model_store.served(1), tokenizer, device())
+        texts = rows.column(0).to_pylist()
         self._under_first = first.log_probabilities(texts, length)
-        if self.meter is not None:
-            meter = self.meter.text(self.real_text.words)
-            found |= meter([word_tokens(t) for t in texts], self._under_first)
-        return {name: np.array([value], np.float64) for name, value in found.items()}
+        if self.context.metrics is not None:
+            measure_texts = self.context.metrics.text(self.real_text.words)
+            measures |= measure_texts([word_tokens(t) for t in texts], self._under_first)
+        return {name: np.array([value], np.float64) for name, value in measures.items()}
 
-    def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
-        told: dict[str, Any] = {"texts": made.column(0).slice(0, NUM_SHOWN).to_pylist()}
-        if self.meter is not None:
-            told["histogram"] = self.meter.text.histogram(self._under_first)
-        return told
+    def exhibit(self, rows: pa.Table) -> Mapping[str, Any]:
+        shown: dict[str, Any] = {"texts": rows.column(0).slice(0, NUM_SHOWN).to_pylist()}
+        if self.context.metrics is not None:
+            shown["histogram"] = self.context.metrics.text.histogram(self._under_first)
+        return shown
 
     def close(self) -> None:
-        """The unit is done."""
-        if self.shelf.generation > 1 and not self.spec.keep_models:
-            self.shelf.clear()
+        """Remove the model after its unit is committed, unless it is kept."""
+        if self.model_store.generation > 1 and not self.spec.keep_models:
+            self.model_store.clear()
 
 
 def device() -> str:
-    """cuda where the unit was given one; Ray hides the others."""
+    """ "cuda" where Ray has assigned a GPU to the unit, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"

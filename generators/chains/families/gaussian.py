@@ -1,4 +1,4 @@
-"""Normal distributions fitted by moments: the family whose every regime has an exact law."""
+"""Normal distributions fitted by moments. Every regime has an exact law."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from gristmill.generators.chains.contract import ChainFamily, Measures, Piece
 from gristmill.generators.chains.families import moments
 from gristmill.generators.families.contract import check_bias
 
-TAILS = (2.0, 3.0)  # standard deviations of the truth
+TAILS = (2.0, 3.0)  # in standard deviations of the truth
 
 
 @dataclass(frozen=True)
 class GaussianSpec:
-    """The truth is a standard normal distribution of `dims` columns."""
+    """`[family]` of kind "gaussian". The truth is a standard normal distribution."""
 
-    dims: int = 1
-    estimator: Literal["mle", "unbiased"] = "mle"  # of the covariance: over n, or over n - 1
-    bias: float = 1.0  # MAD's lambda: rows are drawn with so much of the fitted covariance
+    dims: int = 1  # Number of columns.
+    estimator: Literal["mle", "unbiased"] = "mle"  # Divisor of the covariance: n ("mle") or n - 1 ("unbiased").
+    bias: float = 1.0  # Sampling bias, in [0, 1]: rows are drawn with this share of the fitted covariance.
 
     def __post_init__(self) -> None:
         if self.dims < 1:
@@ -33,7 +33,7 @@ class Model(NamedTuple):
 
 
 class Gaussian(ChainFamily):
-    """mu and Sigma by maximum likelihood or without bias."""
+    """Mean and covariance by maximum likelihood, or with the unbiased covariance."""
 
     kind: ClassVar[str] = "gaussian"
     Spec: ClassVar[type] = GaussianSpec
@@ -45,12 +45,12 @@ class Gaussian(ChainFamily):
     def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
         return random.standard_normal((chains, num, self.spec.dims))
 
-    def hold(self, rows: np.ndarray) -> moments.Held:
+    def hold(self, rows: np.ndarray) -> moments.RowMoments:
         return moments.hold(rows)
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
         mean, outer, total, squares = moments.merged(pieces)
-        # Without bias: over the total weight less sum w^2 / sum w, which is n - 1 for equal weights.
+        # The unbiased divisor is the total weight less sum w^2 / sum w: n - 1 for equal weights.
         return Model(mean, outer / (total - squares / total if self.spec.estimator == "unbiased" else total))
 
     def sample(self, model: Model, num: int, random: np.random.Generator) -> np.ndarray:
@@ -61,28 +61,28 @@ class Gaussian(ChainFamily):
         root = vectors * np.sqrt(self.spec.bias * np.maximum(values, 0))[:, None, :]
         return model.mean[:, None] + drawn @ root.transpose(0, 2, 1)
 
-    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
-        """variance (the trace), log_variance (of the determinant), mean_error |mu|^2, their sum, W2^2 to the truth, and
-        how much lies beyond some standard deviations of the truth."""
+    def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
+        """variance (the trace), log_variance (log of the determinant), mean_error |mu|^2, total_variance, w2_squared
+        to the truth, and the mass beyond some standard deviations of the truth (tail_2_sd, tail_3_sd)."""
         values = (
             model.covariance[:, :, 0] if self.spec.dims == 1 else np.maximum(np.linalg.eigvalsh(model.covariance), 0)
         )
         error = (model.mean**2).sum(axis=1)
         with np.errstate(divide="ignore"):
             logs = np.log(values).sum(axis=1)
-        found = {
+        measures = {
             "variance": values.sum(axis=1),
             "log_variance": logs,
             "mean_error": error,
-            "total_variance": values.sum(axis=1) + error,  # its mean over chains is the truth's: what one loses, the
-            # other gains (law of total variance), as long as fits and draws have no bias
-            # Of two normal distributions, one with the identity (Dowson and Landau 1982).
+            # Without bias its mean over chains is the variance of the truth (law of total variance).
+            "total_variance": values.sum(axis=1) + error,
+            # Two normal distributions, one of them with the identity as covariance (Dowson and Landau 1982).
             "w2_squared": error + ((np.sqrt(values) - 1) ** 2).sum(axis=1),
         }
         first, deviation = model.mean[:, 0], np.sqrt(model.covariance[:, 0, 0])
         for tail in TAILS:
-            found[f"tail_{tail:g}_sd"] = upper(tail - first, deviation) + upper(tail + first, deviation)
-        return found
+            measures[f"tail_{tail:g}_sd"] = upper(tail - first, deviation) + upper(tail + first, deviation)
+        return measures
 
     def facts(self) -> Mapping[str, Any]:
         return {"dims": self.spec.dims, "estimator": self.spec.estimator, "bias": self.spec.bias}

@@ -1,5 +1,8 @@
-"""Mixtures of normal distributions by expectation maximisation: modes merge and vanish, while what a mixture loses in
-variance its mean gains, over chains (Shumailov et al. 2024)."""
+"""Mixtures of normal distributions, fitted by expectation maximisation (EM).
+
+Modes merge and vanish. Over chains, the mean of a mixture gains the variance that the mixture loses (Shumailov et al.
+2024).
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,25 +10,26 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, towards, weights_of
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, rows_of, shrink, weights_of
 from gristmill.generators.families.contract import check_bias
 
-RIDGE = 1e-9  # on the diagonal of a component's covariance, so that one that sits on a row has a density
-WITHIN, LEAST = 3.0, 0.1  # a mode is there when a tenth of its share lies within 3 standard deviations of it
+RIDGE = 1e-9  # added to the diagonal of covariances, so that a component on a single row has a density
+WITHIN, LEAST = 3.0, 0.1  # a mode is present when a tenth of its share is within 3 standard deviations of it
 
 
 @dataclass(frozen=True)
 class GmmSpec:
-    """The truth: `components` unit normal distributions of equal share, their centres on a circle in two dimensions."""
+    """`[family]` of kind "gmm". The truth is a mixture of unit normal distributions of equal share in two dimensions,
+    with their centres on a circle."""
 
-    components: int = 4
-    radius: float = 5.0
-    steps: int = 40  # of EM
-    bias: float = 1.0  # MAD's lambda: rows are drawn towards the mean of all, to so much of their variance
+    components: int = 4  # Number of components of the truth and of each model.
+    radius: float = 5.0  # Radius of the circle of centres.
+    steps: int = 40  # Number of EM steps of a fit.
+    bias: float = 1.0  # Sampling bias, in [0, 1]: rows are drawn towards their mean, to this share of their variance.
 
     def __post_init__(self) -> None:
         if self.components < 1 or self.radius < 0 or self.steps < 1:
-            raise ValueError("components and steps must be at least 1 and radius not negative")
+            raise ValueError("components and steps must be at least 1 and radius at least 0")
         check_bias(self.bias)
 
     @property
@@ -42,7 +46,7 @@ class Model(NamedTuple):
 
 
 class Gmm(ChainFamily):
-    """As many components as the truth has, with full covariances; EM starts from rows far from each other."""
+    """Mixtures with full covariances. EM starts from rows that are far from each other (k-means++)."""
 
     kind: ClassVar[str] = "gmm"
     Spec: ClassVar[type] = GmmSpec
@@ -57,7 +61,7 @@ class Gmm(ChainFamily):
         return self.spec.centres[at] + random.standard_normal((chains, num, 2))
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
-        rows = np.concatenate([gathered(piece) for piece in pieces], axis=1)
+        rows = np.concatenate([rows_of(piece) for piece in pieces], axis=1)
         weights = weights_of(pieces)
         centres = _far_apart(rows, self.spec.components, random)
         nearest = ((rows[:, :, None] - centres[:, None]) ** 2).sum(axis=3).argmin(axis=2)
@@ -76,16 +80,16 @@ class Gmm(ChainFamily):
         chain = np.arange(len(at))[:, None]
         noise = random.standard_normal((*at.shape, 2))
         drawn = model.means[chain, at] + np.einsum("cnij,cnj->cni", roots[chain, at], noise)
-        return towards(np.einsum("ck,ckd->cd", model.shares, model.means), drawn, self.spec.bias)
+        return shrink(np.einsum("ck,ckd->cd", model.shares, model.means), drawn, self.spec.bias)
 
-    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
-        """variance (trace of the whole mixture's covariance), mean_error |mu|^2, their sum, modes: share of the truth's
-        modes that rows are made of, outside: share of rows in none."""
+    def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
+        """variance (trace of the mixture's covariance), mean_error |mu|^2, total_variance, modes (share of the true
+        modes that the rows have), outside (share of rows in no mode)."""
         mean = np.einsum("ck,ckd->cd", model.shares, model.means)
         within = np.einsum("ck,ckii->c", model.shares, model.covariances)
         between = (model.shares * ((model.means - mean[:, None]) ** 2).sum(axis=2)).sum(axis=1)
         error = (mean**2).sum(axis=1)
-        apart = ((made[:, :, None] - self.spec.centres) ** 2).sum(axis=3)
+        apart = ((rows[:, :, None] - self.spec.centres) ** 2).sum(axis=3)
         is_near = (apart <= WITHIN**2) & (apart == apart.min(axis=2, keepdims=True))
         share = is_near.mean(axis=1)
         return {
@@ -102,19 +106,19 @@ class Gmm(ChainFamily):
 
 
 def _far_apart(rows: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
-    """Rows to start from, (chains, num, 2): each drawn by its squared distance from those before (k-means++)."""
+    """Rows to start from, (chains, num, 2), each drawn by its squared distance from those before (k-means++)."""
     chains = len(rows)
-    found = [rows[np.arange(chains), random.integers(0, rows.shape[1], chains)]]
+    centres = [rows[np.arange(chains), random.integers(0, rows.shape[1], chains)]]
     for _ in range(num - 1):
-        apart = np.min([((rows - centre[:, None]) ** 2).sum(axis=2) for centre in found], axis=0)
+        apart = np.min([((rows - centre[:, None]) ** 2).sum(axis=2) for centre in centres], axis=0)
         ends = np.cumsum(apart, axis=1)
         at = (ends <= random.random((chains, 1)) * ends[:, -1:]).sum(axis=1)
-        found.append(rows[np.arange(chains), np.minimum(at, rows.shape[1] - 1)])
-    return np.stack(found, axis=1)
+        centres.append(rows[np.arange(chains), np.minimum(at, rows.shape[1] - 1)])
+    return np.stack(centres, axis=1)
 
 
 def _maximised(rows: np.ndarray, belongs: np.ndarray, weights: np.ndarray) -> Model:
-    """The M step: shares, means and covariances of rows that belong to components, (chains, rows, components)."""
+    """The M step: shares, means and covariances from memberships `belongs` (chains, rows, components)."""
     heavy = belongs * weights[:, None]
     counts = heavy.sum(axis=1)
     safe = np.maximum(counts, 1e-300)
@@ -126,7 +130,7 @@ def _maximised(rows: np.ndarray, belongs: np.ndarray, weights: np.ndarray) -> Mo
 
 
 def _expected(rows: np.ndarray, model: Model) -> np.ndarray:
-    """The E step: how likely each row belongs to each component, (chains, rows, components)."""
+    """The E step: probability of each component for each row, (chains, rows, components)."""
     covariances = model.covariances + RIDGE * np.eye(2)
     determinant = np.linalg.det(covariances)
     inverse = np.linalg.inv(covariances)

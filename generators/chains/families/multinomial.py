@@ -1,4 +1,4 @@
-"""A histogram over categories, sampled again and again: the Wright-Fisher model of genetics, and a unigram model."""
+"""Shares of categories: the Wright-Fisher model of population genetics, and a unigram language model."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,19 @@ from gristmill.records.errors import UserError
 
 @dataclass(frozen=True)
 class MultinomialSpec:
-    """The truth: `shares`, or a Zipf law over `categories` (shares proportional to 1 / rank^exponent)."""
+    """`[family]` of kind "multinomial". The truth is `shares`, or a Zipf law: shares proportional to
+    1 / rank^exponent."""
 
-    categories: int = 50
-    exponent: float = 1.0
-    shares: tuple[float, ...] = ()
-    temperature: float = 1.0  # of sampling: shares proportional to p^(1 / temperature)
+    categories: int = 50  # Number of categories of the Zipf law.
+    exponent: float = 1.0  # Exponent of the Zipf law.
+    shares: tuple[float, ...] = ()  # True shares of the categories, in place of the Zipf law.
+    temperature: float = 1.0  # Sampling temperature: shares proportional to p^(1 / temperature).
 
     def __post_init__(self) -> None:
         if self.categories < 2 or self.exponent < 0 or not self.temperature > 0:
-            raise ValueError("categories must be at least 2, exponent not negative and temperature above 0")
+            raise ValueError("categories must be at least 2, exponent at least 0 and temperature above 0")
         if self.shares and (len(self.shares) < 2 or min(self.shares) < 0 or sum(self.shares) <= 0):
-            raise ValueError("shares must be at least two numbers, none negative and not all 0")
+            raise ValueError("shares must be two or more numbers of at least 0, not all 0")
 
     @property
     def truth(self) -> np.ndarray:
@@ -45,13 +46,13 @@ class Multinomial(ChainFamily):
     def check(self, n: int) -> None:
         super().check(n)
         if len(self.spec.truth) > 100_000:
-            raise UserError("family 'multinomial' holds a table of chains by categories; take at most 100,000")
+            raise UserError("family 'multinomial' allows at most 100,000 categories")
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
         return drawn(np.broadcast_to(self.spec.truth, (chains, len(self.spec.truth))), num, random)
 
     def hold(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The codes, and how many rows there are of each: (chains, categories)."""
+        """The codes, and the number of rows of each code: (chains, categories)."""
         return rows, counted(rows, len(self.spec.truth))
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> np.ndarray:
@@ -59,9 +60,9 @@ class Multinomial(ChainFamily):
         total: Any = 0.0
         for piece in pieces:
             if piece.rows is None:
-                counts = sum(counts for _, counts in piece.held)
+                counts = sum(counts for _, counts in piece.batches)
             else:
-                line = np.concatenate([rows for rows, _ in piece.held], axis=1)
+                line = np.concatenate([rows for rows, _ in piece.batches], axis=1)
                 counts = counted(np.take_along_axis(line, piece.rows, axis=1), len(self.spec.truth))
             total = total + piece.weight * counts
         return total / total.sum(axis=1, keepdims=True)
@@ -72,9 +73,10 @@ class Multinomial(ChainFamily):
             model = model / model.sum(axis=1, keepdims=True)
         return drawn(model, num, random)
 
-    def measure(self, model: np.ndarray, made: np.ndarray, random: np.random.Generator) -> Measures:
-        """gini_simpson 1 - sum p^2, mean_error |p - truth|^2, their sum, entropy in nats, support (categories left),
-        unseen (share of the truth in lost ones), total_variation to the truth, rare_mass of the rarer half."""
+    def measure(self, model: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> Measures:
+        """gini_simpson 1 - sum p^2, mean_error |p - truth|^2, total_variance (their sum), entropy in nats, support
+        (number of categories left), unseen (true share of the lost categories), total_variation to the truth,
+        rare_mass (share of the rarer half of the categories)."""
         truth = self.spec.truth
         rare = np.argsort(-truth, kind="stable")[len(truth) // 2 :]
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -96,17 +98,17 @@ class Multinomial(ChainFamily):
 
 
 def counted(codes: np.ndarray, num: int) -> np.ndarray:
-    """Rows of each code, int64 (chains, num)."""
+    """The number of rows of each code, int64 (chains, num)."""
     chains = len(codes)
     flat = codes + np.arange(chains)[:, None] * num
     return np.bincount(flat.ravel(), minlength=chains * num).reshape(chains, num)
 
 
 def drawn(shares: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
-    """Codes by each chain's shares, int64 (chains, num)."""
+    """Random codes with each chain's shares, int64 (chains, num)."""
     chains, width = shares.shape
     ends = np.cumsum(shares, axis=1)
-    ends = ends / ends[:, -1:] + np.arange(chains)[:, None]  # one rising line for all chains
+    ends = ends / ends[:, -1:] + np.arange(chains)[:, None]  # one ascending array for all chains
     levels = random.random((chains, num)) + np.arange(chains)[:, None]
-    found = np.searchsorted(ends.ravel(), levels.ravel(), side="right").reshape(chains, num)
-    return np.clip(found - np.arange(chains)[:, None] * width, 0, width - 1)
+    codes = np.searchsorted(ends.ravel(), levels.ravel(), side="right").reshape(chains, num)
+    return np.clip(codes - np.arange(chains)[:, None] * width, 0, width - 1)

@@ -1,56 +1,60 @@
-"""A word trigram model with absolute discounting, over real English text that ships with Python.
+"""Word trigram models with absolute discounting, over real English text that ships with Python.
 
-Rows are blocks of `length` words, int32 (1, rows, length), each sampled from a fresh start: one long stream falls into
-loops, and perplexity does not see it. Discounting as Ney, Essen and Kneser (1994), interpolated down to a uniform
-distribution over the words of the real text.
+Rows are blocks of `length` words, int32 (1, rows, length). Each row is sampled from the start: one long stream would
+fall into loops that perplexity does not show. Discounting follows Ney, Essen and Kneser (1994), interpolated down to a
+uniform distribution over the words of the real text.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, gathered, weights_of
+from gristmill.generators.chains.contract import ChainFamily, Measures, Piece, rows_of, weights_of
 from gristmill.records.errors import UserError
 from gristmill.records.readers.python_texts import help_topics
 from gristmill.records.words import tokens
 
+if TYPE_CHECKING:
+    from gristmill.evaluation.collapse.chains_text import TextMetrics
+
 START, UNKNOWN = 0, 1
-HOLDOUT_EVERY = 6  # every so many-th block is held out
-NUM_COMMON = 50  # words whose means tell where accepted rows drift to
+HOLDOUT_EVERY = 6  # every sixth block is held out
+NUM_COMMON = 50  # most common words, whose means measure the drift of accepted rows
 
 
 @dataclass(frozen=True)
 class NgramSpec:
-    """The model, and what its text is made of."""
+    """`[family]` of kind "ngram"."""
 
-    length: int = 32  # words of a row
-    discount: float = 0.75
-    temperature: float = 1.0  # of sampling
-    text: str = "pydoc"  # pydoc: the topics of Python's own help
+    length: int = 32  # Number of words of a row.
+    discount: float = 0.75  # Absolute discount of counts, in (0, 1).
+    temperature: float = 1.0  # Sampling temperature.
+    text: str = "pydoc"  # Source of the real text: "pydoc", the topics of Python's help.
 
     def __post_init__(self) -> None:
         if self.length < 4 or not 0 < self.discount < 1 or not self.temperature > 0:
-            raise ValueError("length must be at least 4, discount lie in (0, 1) and temperature be above 0")
+            raise ValueError("length must be at least 4, discount in (0, 1) and temperature above 0")
         if self.text != "pydoc":
             raise ValueError("text must be 'pydoc'")
 
 
 class Level(NamedTuple):
-    """Words after contexts of one length, in the order of (context, word)."""
+    """Counts of words after contexts of one length, ordered by (context, word)."""
 
-    contexts: np.ndarray  # int64, sorted: keys of contexts that were seen
-    starts: np.ndarray  # where a context's words begin
+    contexts: np.ndarray  # int64, sorted keys of the contexts in the training text
+    starts: np.ndarray  # first entry of each context
     words: np.ndarray  # int32
-    kept: np.ndarray  # counts less the discount
-    ends: np.ndarray  # running sum of them
+    kept: np.ndarray  # counts less the discount, at least 0
+    ends: np.ndarray  # running sum of `kept`
     totals: np.ndarray  # count of each context
 
 
 class Ngram(ChainFamily):
-    """Models are three levels: words after two words, after one, and on their own."""
+    """Models are three levels: words alone, after one word, and after two words."""
 
     kind: ClassVar[str] = "ngram"
     Spec: ClassVar[type] = NgramSpec
@@ -68,9 +72,9 @@ class Ngram(ChainFamily):
     def open(self) -> None:
         if hasattr(self, "_train"):
             return
-        found = tokens("\n".join(help_topics().column("text").to_pylist()))
-        num = len(found) // self.spec.length
-        blocks = np.array(found[: num * self.spec.length], dtype=object).reshape(num, self.spec.length)
+        words = tokens("\n".join(help_topics().column("text").to_pylist()))
+        num = len(words) // self.spec.length
+        blocks = np.array(words[: num * self.spec.length], dtype=object).reshape(num, self.spec.length)
         is_held = np.arange(num) % HOLDOUT_EVERY == 0
         self.vocabulary = ["<s>", "<unk>", *sorted(set(blocks[~is_held].ravel()))]
         code = {word: at for at, word in enumerate(self.vocabulary)}
@@ -79,15 +83,15 @@ class Ngram(ChainFamily):
         self._reference = self.learn(self._train, np.ones(len(self._train)))
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
-        """Rows of the text at random, none twice."""
+        """Random rows of the text without repetition."""
         return self._train[random.permutation(len(self._train))[:num]][None]
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> list[Level]:
-        rows = np.concatenate([gathered(piece)[0] for piece in pieces])
+        rows = np.concatenate([rows_of(piece)[0] for piece in pieces])
         return self.learn(rows, weights_of(pieces))
 
     def learn(self, rows: np.ndarray, weights: np.ndarray) -> list[Level]:
-        """Levels of one, two and three words from codes (rows, length)."""
+        """The three levels from codes (rows, length) and weights (rows,)."""
         num = len(self.vocabulary)
         padded = np.concatenate([np.full((len(rows), 2), START, np.int64), rows.astype(np.int64)], axis=1)
         word, last, before = padded[:, 2:].ravel(), padded[:, 1:-1].ravel(), padded[:, :-2].ravel()
@@ -98,7 +102,7 @@ class Ngram(ChainFamily):
     def sample(self, model: list[Level], num: int, random: np.random.Generator) -> np.ndarray:
         size = len(self.vocabulary)
         before, last = np.full(num, START, np.int64), np.full(num, START, np.int64)
-        made = np.empty((num, self.spec.length), np.int32)
+        rows = np.empty((num, self.spec.length), np.int32)
         for at in range(self.spec.length):
             if self.spec.temperature == 1:
                 word = self._drawn(model, before, last, random.random((num, 4)))
@@ -106,17 +110,17 @@ class Ngram(ChainFamily):
                 shares = self._shares(model, before, last) ** (1 / self.spec.temperature)
                 ends = np.cumsum(shares, axis=1)
                 word = (ends <= random.random(num)[:, None] * ends[:, -1:]).sum(axis=1)
-            made[:, at] = word
+            rows[:, at] = word
             before, last = last, np.minimum(word, size - 1).astype(np.int64)
-        return made[None]
+        return rows[None]
 
     def _drawn(self, model: list[Level], before: np.ndarray, last: np.ndarray, levels: np.ndarray) -> np.ndarray:
-        """A word after each context: of the longest one whose discounted counts the draw falls into."""
+        """A word after each context, from the longest context whose discounted counts the draw falls into."""
         size = len(self.vocabulary)
         word = np.full(len(last), -1, np.int64)
         for number, key in enumerate((before * size + last, last, np.zeros_like(last))):
             level = model[2 - number]
-            at, is_seen = _found(level.contexts, key)
+            at, is_seen = _places(level.contexts, key)
             mass = np.where(is_seen, levels[:, number] * level.totals[at], np.inf)
             first = level.starts[at]
             base = np.where(first > 0, level.ends[first - 1], 0.0)
@@ -124,50 +128,53 @@ class Ngram(ChainFamily):
             is_here = (word < 0) & is_seen & (base + mass < top)
             place = np.searchsorted(level.ends, base[is_here] + mass[is_here], side="right")
             word[is_here] = level.words[np.clip(place, first[is_here], level.starts[at + 1][is_here] - 1)]
-        rest = word < 0  # what discounting kept for words that were not seen: any word of the text
+        rest = word < 0  # the mass that discounting reserves: any word of the text
         word[rest] = 1 + (levels[rest, 3] * (size - 1)).astype(np.int64)
         return word
 
     def chances(self, model: list[Level], rows: np.ndarray) -> np.ndarray:
-        """P of each word of codes (rows, length) given those before it: float64, the same shape."""
+        """Probability of each word of codes (rows, length) given those before it: float64 (rows, length)."""
         size = len(self.vocabulary)
         padded = np.concatenate([np.full((len(rows), 2), START, np.int64), rows.astype(np.int64)], axis=1)
         word, last, before = padded[:, 2:].ravel(), padded[:, 1:-1].ravel(), padded[:, :-2].ravel()
         chance = np.full(len(word), 1.0 / (size - 1))
         for level, key in zip(model, (np.zeros_like(last), last, before * size + last)):
-            at, is_seen = _found(level.contexts, key)
+            at, is_seen = _places(level.contexts, key)
             pairs = np.repeat(level.contexts, np.diff(level.starts)) * size + level.words
-            there, is_pair = _found(pairs, key * size + word)
-            own = np.where(is_pair, level.kept[there], 0.0)
+            place, is_pair = _places(pairs, key * size + word)
+            kept = np.where(is_pair, level.kept[place], 0.0)
             top, first = level.ends[level.starts[at + 1] - 1], level.starts[at]
             mass = top - np.where(first > 0, level.ends[first - 1], 0.0)
-            seen = own / level.totals[at] + (1 - mass / level.totals[at]) * chance
-            chance = np.where(is_seen, seen, chance)
+            with_context = kept / level.totals[at] + (1 - mass / level.totals[at]) * chance
+            chance = np.where(is_seen, with_context, chance)
         return chance.reshape(rows.shape)
 
     def _shares(self, model: list[Level], before: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """P of every word after each context: float64 (rows, words)."""
+        """Probability of every word after each context: float64 (rows, words)."""
         size = len(self.vocabulary)
         shares = np.full((len(last), size), 1.0 / (size - 1))
         shares[:, START] = 0.0
         for level, key in zip(model, (np.zeros_like(last), last, before * size + last)):
-            at, is_seen = _found(level.contexts, key)
+            at, is_seen = _places(level.contexts, key)
             for row in np.flatnonzero(is_seen):
-                own = slice(level.starts[at[row]], level.starts[at[row] + 1])
+                span = slice(level.starts[at[row]], level.starts[at[row] + 1])
                 total = level.totals[at[row]]
-                shares[row] *= 1 - level.kept[own].sum() / total
-                shares[row, level.words[own]] += level.kept[own] / total
+                shares[row] *= 1 - level.kept[span].sum() / total
+                shares[row, level.words[span]] += level.kept[span] / total
         return shares
 
-    def measure(self, model: list[Level], made: np.ndarray, random: np.random.Generator) -> Measures:
-        """perplexity on held-out text; and what `meter` says of the rows made, with their own perplexity under the
-        model of all real text."""
-        found = {"perplexity": float(np.exp(-np.log(self.chances(model, self._holdout)).mean()))}
-        if self.meter is not None:
-            if not hasattr(self, "_meter"):
-                self._meter = self.meter.text(self._words(self._train))
-            found |= self._meter(self._words(made[0]), self._judged(made[0]))
-        return {name: np.array([value]) for name, value in found.items()}
+    def measure(self, model: list[Level], rows: np.ndarray, random: np.random.Generator) -> Measures:
+        """perplexity of held-out text, and the text metrics of the rows made, with their perplexity under a model of
+        all real text."""
+        measures = {"perplexity": float(np.exp(-np.log(self.chances(model, self._holdout)).mean()))}
+        if self.context.metrics is not None:
+            measures |= self._text_metrics(self._words(rows[0]), self._judged(rows[0]))
+        return {name: np.array([value]) for name, value in measures.items()}
+
+    @cached_property
+    def _text_metrics(self) -> "TextMetrics":
+        assert self.context.metrics is not None
+        return self.context.metrics.text(self._words(self._train))
 
     def columns(self) -> pa.Schema:
         return pa.schema([pa.field("text", pa.string())])
@@ -180,18 +187,18 @@ class Ngram(ChainFamily):
         return self._train[None]
 
     def numbers(self, rows: np.ndarray) -> np.ndarray:
-        """How often each of the commonest words of the real text stands in a row."""
+        """Counts of the most common words of the real text in each row: float64 (rows, NUM_COMMON)."""
         commonest = np.argsort(-np.bincount(self._train.ravel()), kind="stable")[:NUM_COMMON]
         return np.stack([(rows[0] == word).sum(axis=1) for word in commonest], axis=1).astype(np.float64)
 
-    def exhibit(self, made: np.ndarray) -> Mapping[str, Any]:
-        shown: dict[str, Any] = {"texts": [" ".join(words) for words in self._words(made[0][:3])]}
-        if self.meter is not None:
-            shown["histogram"] = self.meter.text.histogram(self._judged(made[0]))
+    def exhibit(self, rows: np.ndarray) -> Mapping[str, Any]:
+        shown: dict[str, Any] = {"texts": [" ".join(words) for words in self._words(rows[0][:3])]}
+        if self.context.metrics is not None:
+            shown["histogram"] = self.context.metrics.text.histogram(self._judged(rows[0]))
         return shown
 
     def facts(self) -> Mapping[str, Any]:
-        """How often each word stands in the real text, and of how many rows that is."""
+        """counts of each word in the real text, rows of that text, and the temperature."""
         self.open()
         counts = np.bincount(self._train.ravel())
         return {"counts": counts[counts > 0].tolist(), "rows": len(self._train), "temperature": self.spec.temperature}
@@ -200,7 +207,7 @@ class Ngram(ChainFamily):
         return [[self.vocabulary[code] for code in row] for row in rows.tolist()]
 
     def _judged(self, rows: np.ndarray) -> np.ndarray:
-        """log P of each word under the model of all real text."""
+        """Log-probability of each word under the model of all real text."""
         return np.log(self.chances(self._reference, rows))
 
 
@@ -209,12 +216,11 @@ def _level(keys: np.ndarray, weights: np.ndarray, num: int, discount: float) -> 
     counts = np.bincount(place, weights, len(pairs))
     contexts, starts = np.unique(pairs // num, return_index=True)
     totals = np.add.reduceat(counts, starts)
-    # With weights below the discount nothing may go below 0.
     kept = np.maximum(counts - discount, 0.0)
     return Level(contexts, np.append(starts, len(pairs)), (pairs % num).astype(np.int32), kept, np.cumsum(kept), totals)
 
 
-def _found(line: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(place in the sorted line, whether the key is there)."""
-    at = np.minimum(np.searchsorted(line, keys), len(line) - 1)
-    return at, line[at] == keys
+def _places(ordered: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(place in the sorted array, whether the key is present)."""
+    at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    return at, ordered[at] == keys

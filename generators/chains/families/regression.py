@@ -1,4 +1,4 @@
-"""Linear regression by least squares, whose fit writes the labels of the next generation (Gerstgrasser et al. 2024)."""
+"""Linear regression by least squares; each fit labels the next generation (Gerstgrasser et al. 2024)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,12 @@ from gristmill.generators.chains.families import moments
 
 @dataclass(frozen=True)
 class RegressionSpec:
-    """y = x . w + noise, x standard normal of `dims` columns, w zero without loss of generality."""
+    """`[family]` of kind "linear_regression". y = x . w + noise with standard normal x, and w = 0 without loss of
+    generality."""
 
-    dims: int = 10
-    noise: float = 1.0  # standard deviation of the labels' noise, in every generation
-    design: Literal["fresh", "same"] = "fresh"  # same: every generation labels the first one's x again
+    dims: int = 10  # Number of columns of x.
+    noise: float = 1.0  # Standard deviation of the label noise in every generation.
+    design: Literal["fresh", "same"] = "fresh"  # Draws new x in each generation ("fresh") or reuses the first ("same").
 
     def __post_init__(self) -> None:
         if self.dims < 1 or self.noise <= 0:
@@ -25,7 +26,7 @@ class RegressionSpec:
 
 class Model(NamedTuple):
     weights: np.ndarray  # (chains, dims)
-    design: np.ndarray | None  # (chains, rows, dims) of the first generation, when it is the same
+    design: np.ndarray | None  # x of the first generation, (chains, rows, dims), when all generations share it
 
 
 class LinearRegression(ChainFamily):
@@ -36,23 +37,23 @@ class LinearRegression(ChainFamily):
     spec: RegressionSpec
 
     def least_rows(self) -> int:
-        return self.spec.dims + 2  # the expected test error is finite from here on
+        return self.spec.dims + 2  # the smallest number with a finite expected test error
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
         rows = random.standard_normal((chains, num, self.spec.dims + 1))
         rows[:, :, -1] *= self.spec.noise
         return rows
 
-    def hold(self, rows: np.ndarray) -> moments.Held:
+    def hold(self, rows: np.ndarray) -> moments.RowMoments:
         return moments.hold(rows)
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
         mean, outer, total, _ = moments.merged(pieces)
-        second = outer + total * mean[:, :, None] * mean[:, None, :]  # without an intercept: about 0
+        second = outer + total * mean[:, :, None] * mean[:, None, :]  # about 0, because the model has no intercept
         dims = self.spec.dims
         weights = np.linalg.solve(second[:, :dims, :dims], second[:, :dims, dims:])[:, :, 0]
         is_same = self.spec.design == "same"
-        return Model(weights, pieces[0].held[0].rows[:, :, :dims] if is_same else None)
+        return Model(weights, pieces[0].batches[0].rows[:, :, :dims] if is_same else None)
 
     def sample(self, model: Model, num: int, random: np.random.Generator) -> np.ndarray:
         chains, dims = model.weights.shape
@@ -61,12 +62,12 @@ class LinearRegression(ChainFamily):
         y = np.einsum("cnd,cd->cn", x, model.weights) + self.spec.noise * drawn[:, :, dims]
         return np.concatenate([x, y[:, :, None]], axis=2)
 
-    def measure(self, model: Model, made: np.ndarray, random: np.random.Generator) -> Measures:
-        """test_error: E (x . (w_hat - w))^2 over new x, without the noise of the label."""
+    def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
+        """test_error: E (x . (w_hat - w))^2 over new x, without the label noise."""
         return {"test_error": (model.weights**2).sum(axis=1)}
 
     def numbers(self, rows: np.ndarray) -> np.ndarray:
-        """y x, whose mean is the weights that rows speak for."""
+        """y x: its mean is the vector of weights."""
         return rows[0, :, :-1] * rows[0, :, -1:]
 
     def facts(self) -> Mapping[str, Any]:

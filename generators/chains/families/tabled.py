@@ -1,4 +1,4 @@
-"""Chains whose rows are tables, and whose every generation is worth a unit of its own."""
+"""Chains of tables: each generation is a unit of work of its own."""
 
 import io
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from gristmill.records.readers.parquet import read_parquet
 
 
 class TableChain(ChainFamily):
-    """Base of families that take and make Arrow tables."""
+    """Base class of families whose rows are Arrow tables."""
 
     block: ClassVar[int] = 1
     is_light: ClassVar[bool] = False
@@ -26,36 +26,36 @@ class TableChain(ChainFamily):
     def cut(self, rows: pa.Table, num: int) -> pa.Table:
         return rows.slice(0, num)
 
-    def kept(self, rows: pa.Table, keep: np.ndarray) -> pa.Table:
+    def select(self, rows: pa.Table, keep: np.ndarray) -> pa.Table:
         return rows.filter(pa.array(keep))
 
-    def joined(self, parts: Sequence[pa.Table]) -> pa.Table:
+    def concat(self, parts: Sequence[pa.Table]) -> pa.Table:
         return pa.concat_tables(parts)
 
     def table(self, rows: pa.Table) -> pa.Table:
         return rows
 
-    def packed(self, rows: pa.Table) -> bytes:
+    def to_bytes(self, rows: pa.Table) -> bytes:
         sink = io.BytesIO()
         pq.write_table(rows, sink, compression="zstd")
         return sink.getvalue()
 
-    def unpacked(self, data: bytes) -> pa.Table:
+    def from_bytes(self, data: bytes) -> pa.Table:
         return read_parquet(io.BytesIO(data))
 
 
-@lru_cache(maxsize=16)  # every cell of a study asks for the same ones
+@lru_cache(maxsize=16)  # every cell of a study reads the same data
 def digest_of(data: DataSpec) -> str:
-    """Of the rows, wherever they lie."""
+    """Digest of the rows, whatever their path."""
     return digest_table(read_table(data))
 
 
 def mixed(pieces: Sequence[Piece], random: np.random.Generator) -> pa.Table:
-    """The rows of all pieces. Weights become a draw with replacement, for models that take rows and no weights."""
+    """The rows of all pieces, for models that take no weights: unequal weights become a draw with replacement."""
     parts = []
     for piece in pieces:
-        line = pa.concat_tables(piece.held)
-        parts.append(line if piece.rows is None else line.take(pa.array(piece.rows[0])))
+        whole = pa.concat_tables(piece.batches)
+        parts.append(whole if piece.rows is None else whole.take(pa.array(piece.rows[0])))
     rows = pa.concat_tables(parts).combine_chunks()
     weights = weights_of(pieces)
     if weights.min() != weights.max():

@@ -1,5 +1,4 @@
-"""Chains of any trainable generator: tabular and image families through the contract of
-generators/families/contract.py.
+"""Chains of trainable models: tabular and image families by the contract of generators/families/contract.py.
 
 Rows are tables of the schema.
 """
@@ -7,7 +6,7 @@ Rows are tables of the schema.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -20,22 +19,26 @@ from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build
 
+if TYPE_CHECKING:
+    from gristmill.evaluation.collapse.chains import TableMetrics
+
 NUM_SHOWN = 20  # rows of an exhibit
 
 
 @dataclass(frozen=True)
 class TrainableSpec:
-    """A fit recipe's [model], [data] and [schema], and rows that no generation sees."""
+    """`[family]` of kind "model"."""
 
-    model: dict[str, Any]
-    data: DataSpec
-    holdout: DataSpec
-    schema: dict[str, Any]  # columns; bounds and categories are declared, so that all generations have the same
-    target: str | None = None  # a column that a learner predicts: utility by generation
+    model: dict[str, Any]  # `[model]` of a fit recipe: its `kind` and the keys of that kind.
+    data: DataSpec  # Real rows that the chain learns from.
+    holdout: DataSpec  # Real rows that measure each generation; no model learns from them.
+    # `[schema]` of a fit recipe. It declares bounds and categories, so that all generations share them.
+    schema: dict[str, Any]
+    target: str | None = None  # Target column of the utility measure `tstr` (train on synthetic, test on real).
 
 
 class Trainable(TableChain):
-    """A generation is a fit of the model from its start, and as many rows of it as the next one needs."""
+    """Each generation fits a new model and draws as many rows as the next generation needs."""
 
     kind: ClassVar[str] = "model"
     Spec: ClassVar[type] = TrainableSpec
@@ -46,16 +49,17 @@ class Trainable(TableChain):
         return build(TableSchema, self.spec.schema, "family.schema")
 
     def make(self) -> Family:
+        """A new model. Raises UserError for a model that does not suit a chain."""
         rest = dict(self.spec.model)
         kind = rest.pop("kind", None)
         if not isinstance(kind, str):
             raise UserError("family.model: key 'kind' is missing")
-        found = family_class(kind)
-        if not found.needs_rows or not found.makes_rows:
-            raise UserError(f"family.model: '{kind}' does not learn from rows to make rows")
-        made = found(build(found.Spec, rest, "family.model"), self.schema)
-        made.check()
-        return made
+        cls = family_class(kind)
+        if not cls.needs_rows or not cls.makes_rows:
+            raise UserError(f"family.model: kind '{kind}' does not learn from rows and make rows")
+        model = cls(build(cls.Spec, rest, "family.model"), self.schema)
+        model.check()
+        return model
 
     def least_rows(self) -> int:
         return max(2, self.make().min_rows)
@@ -64,7 +68,7 @@ class Trainable(TableChain):
         super().check(n)
         self.open()
         if n > self._train.num_rows:
-            raise UserError(f"n is {n:,} and {self.spec.data} has {self._train.num_rows:,} rows")
+            raise UserError(f"n is {n:,}, and {self.spec.data} has only {self._train.num_rows:,} rows")
 
     def identity(self) -> list[str]:
         return [digest_of(self.spec.data), digest_of(self.spec.holdout)]
@@ -77,7 +81,7 @@ class Trainable(TableChain):
         )
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> pa.Table:
-        """Rows of the train part at random, none twice."""
+        """Random rows of the train part without repetition."""
         return self._train.take(pa.array(random.permutation(self._train.num_rows)[:num]))
 
     def columns(self) -> pa.Schema:
@@ -89,7 +93,9 @@ class Trainable(TableChain):
 
     def numbers(self, rows: pa.Table) -> np.ndarray | None:
         """Rows as the meter encodes them."""
-        return None if self.meter is None else np.asarray(self._judge().encoder.encode(rows), np.float64)
+        return (
+            None if self.context.metrics is None else np.asarray(self._table_metrics.encoder.encode(rows), np.float64)
+        )
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Family:
         rows = mixed(pieces, random)
@@ -100,27 +106,27 @@ class Trainable(TableChain):
         return model
 
     def sample(self, model: Family, num: int, random: np.random.Generator) -> pa.Table:
-        """Rows that could be made: a row that the model gives up is left out."""
-        made = draw_rows(model, random.integers(0, 2**62, num))
-        return self.schema.conform(made, "generated rows", False)
+        """Rows of the model, without those that it cannot make."""
+        rows = draw_rows(model, random.integers(0, 2**62, num))
+        return self.schema.conform(rows, "generated rows", False)
 
-    def measure(self, model: Family, made: pa.Table, random: np.random.Generator) -> Measures:
-        """What `meter` says of the rows against the train and the held-out part."""
-        if self.meter is None:
+    def measure(self, model: Family, rows: pa.Table, random: np.random.Generator) -> Measures:
+        """The table metrics of the rows, against the train and the holdout part."""
+        if self.context.metrics is None:
             return {}
-        return {name: np.array([value], np.float64) for name, value in self._judge()(made).items()}
+        return {name: np.array([value], np.float64) for name, value in self._table_metrics(rows).items()}
 
-    def _judge(self) -> Any:
-        if not hasattr(self, "_meter"):
-            self._meter = self.meter.table(self.schema, self._train, self._holdout, self.spec.target)
-        return self._meter
+    @cached_property
+    def _table_metrics(self) -> "TableMetrics":
+        assert self.context.metrics is not None
+        return self.context.metrics.table(self.schema, self._train, self._holdout, self.spec.target)
 
-    def exhibit(self, made: pa.Table) -> Mapping[str, Any]:
-        """The first images, as the encoded bytes that they are."""
+    def exhibit(self, rows: pa.Table) -> Mapping[str, Any]:
+        """The first images, as encoded bytes in base64."""
         import base64
 
         images = [c.name for c in self.schema.columns if c.kind == "image"]
         if not images:
             return {}
-        shown = made.column(images[0]).slice(0, NUM_SHOWN).to_pylist()
+        shown = rows.column(images[0]).slice(0, NUM_SHOWN).to_pylist()
         return {"images": [base64.b64encode(value["bytes"]).decode() for value in shown]}

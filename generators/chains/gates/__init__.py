@@ -1,1 +1,1 @@
-"""Verifiers inside the chain loop: which rows of a model may be trained on."""
+"""Verifiers inside the chain loop: they select the rows of a model that the next generation may train on."""

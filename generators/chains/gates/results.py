@@ -1,65 +1,67 @@
-"""What gates did in a generation: how much each kept, where accepted rows lie, and what became of wrong labels."""
+"""Measures of gates in a generation: shares kept, drift of accepted rows, and shares of wrong labels."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from gristmill.generators.chains.contract import ChainFamily, Gate, Measures, Past
+from gristmill.generators.chains.contract import ChainFamily, EarlierRows, Gate, Measures
 
-NUM_FRESH = 1000  # real rows that accepted ones are held against
+NUM_FRESH = 1000  # real rows that accepted rows are compared with
 
 
 def names(gates: Sequence[Gate]) -> list[str]:
-    """The gates' names; the second of a name is NAME_2."""
-    found = [gate.name for gate in gates]
-    return [n if found[:i].count(n) == 0 else f"{n}_{found[:i].count(n) + 1}" for i, n in enumerate(found)]
+    """The names of the gates; the second gate of a name is NAME_2."""
+    every = [gate.name for gate in gates]
+    return [n if every[:i].count(n) == 0 else f"{n}_{every[:i].count(n) + 1}" for i, n in enumerate(every)]
 
 
 class Tally:
-    """Passes rows through gates, one after another, and counts."""
+    """Passes rows through the gates in their order, and counts."""
 
     def __init__(self, family: ChainFamily, gates: Sequence[Gate]) -> None:
         self.family, self.gates = family, gates
-        self._seen = dict.fromkeys(names(gates), 0)
-        self._kept = dict.fromkeys(self._seen, 0)
+        self._num_in = dict.fromkeys(names(gates), 0)
+        self._num_kept = dict.fromkeys(self._num_in, 0)
         self._labels = np.zeros((2, 2), np.int64)  # (made, kept) x (wrong, right)
 
-    def through(self, made: Any, random: np.random.Generator, past: Past) -> Any:
+    def through(self, made: Any, random: np.random.Generator, earlier: EarlierRows) -> Any:
         """The rows that every gate keeps."""
         rows = made
         self._count_labels(0, rows)
-        for name, gate in zip(self._seen, self.gates):
-            self._seen[name] += self.family.count(rows)
-            rows = self.family.kept(rows, gate.keep(rows, random, past))
-            self._kept[name] += self.family.count(rows)
+        for name, gate in zip(self._num_in, self.gates):
+            self._num_in[name] += self.family.count(rows)
+            rows = self.family.select(rows, gate.keep(rows, random, earlier))
+            self._num_kept[name] += self.family.count(rows)
         self._count_labels(1, rows)
         return rows
 
     def _count_labels(self, at: int, rows: Any) -> None:
-        right = self.family.right(rows)
-        if right is not None:
-            self._labels[at] += np.bincount(right.astype(np.int64), minlength=2)
+        is_right = self.family.is_right(rows)
+        if is_right is not None:
+            self._labels[at] += np.bincount(is_right.astype(np.int64), minlength=2)
 
-    def told(self, accepted: Any, fresh: Any) -> Measures:
-        """kept_share_GATE: of the rows that came to that gate. drift: from the mean of fresh real rows to that of the
-        accepted ones, root mean square over columns, in standard deviations of the real rows. Where labels are known:
-        share_wrong of what was made and share_wrong_kept; keep_right and keep_wrong, the phi and psi of Feng et al.
-        (2025, section 4), and breakdown_share 1 / (1 + psi/phi) (theorem 4.2). NaN where no row was there to tell.
+    def measures(self, accepted: Any, fresh: Any) -> Measures:
+        """Measures by name, NaN where there is no row to measure.
+
+        kept_share_GATE: share of the rows that the gate keeps. drift: distance between the means of accepted rows and
+        of fresh real rows, the root mean square over columns, in standard deviations of the real rows. Where labels
+        are known: share_wrong of the rows made, share_wrong_kept; keep_right and keep_wrong, the phi and psi of Feng et
+        al. (2025, section 4), and breakdown_share 1 / (1 + psi/phi) (theorem 4.2).
         """
-        found = {f"kept_share_{name}": _share(self._kept[name], seen) for name, seen in self._seen.items()}
-        found["drift"] = drift(self.family.numbers(accepted), self.family.numbers(fresh))
+        values = {f"kept_share_{name}": _share(self._num_kept[name], num) for name, num in self._num_in.items()}
+        values["drift"] = drift(self.family.numbers(accepted), self.family.numbers(fresh))
         if self._labels.any():
             (wrong, right), (wrong_kept, right_kept) = self._labels.tolist()
             phi, psi = _share(right_kept, right), _share(wrong_kept, wrong)
-            found |= {
+            values |= {
                 "share_wrong": _share(wrong, wrong + right),
                 "share_wrong_kept": _share(wrong_kept, wrong_kept + right_kept),
                 "keep_right": phi,
                 "keep_wrong": psi,
                 "breakdown_share": _share(phi, phi + psi),
             }
-        return {name: np.array([value], np.float64) for name, value in found.items()}
+        return {name: np.array([value], np.float64) for name, value in values.items()}
 
 
 def _share(part: float, whole: float) -> float:
@@ -67,7 +69,8 @@ def _share(part: float, whole: float) -> float:
 
 
 def drift(accepted: np.ndarray | None, real: np.ndarray | None) -> float:
-    """Between the means of float64 (rows, columns) each; columns that do not vary among real rows are left out."""
+    """Distance between the means of two tables, float64 (rows, columns), without columns that are constant in the
+    real rows."""
     if accepted is None or real is None or not len(accepted) or not len(real):
         return float("nan")
     spread = real.std(axis=0)

@@ -1,4 +1,4 @@
-"""Gates over rows of a table: copies are dropped, and any stage of a recipe judges the rest."""
+"""Gates for rows of a table: dedup, and any stage of a recipe."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.chains.contract import ChainFamily, Past
+from gristmill.generators.chains.contract import ChainFamily, EarlierRows
 from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build, nearest
@@ -20,38 +20,39 @@ from gristmill.stages.registry import AT_COMMIT, stage_class
 
 @dataclass(frozen=True)
 class Dedup:
-    """Drops copies, by the hashes of the stage `dedup_rows` over `columns` (default: all): rows equal to any real row
-    that the family has, so that real rows win over their synthetic twins in every generation; to rows that a model
-    made before and that may be trained on beside these; and to rows before them in the same generation.
+    """Drops copies by the hashes of the stage `dedup_rows`.
+
+    A row is a copy of any real row of the family, of a synthetic row that the next generation may train on, or of an
+    earlier row of the same generation. So real rows win over equal synthetic rows.
     """
 
-    columns: tuple[str, ...] = ()
-    name: str = "dedup"
+    columns: tuple[str, ...] = ()  # Columns that are compared; all columns by default.
+    name: str = "dedup"  # Name of the gate in the column kept_share_NAME.
 
     def of(self, family: ChainFamily) -> "OpenDedup":
-        """Raises UserError for a column that the rows have not."""
-        there = _columns(family)
+        """The gate for a family. Raises UserError for an unknown column."""
+        schema = _columns(family)
         for column in self.columns:
-            if column not in there.names:
-                raise UserError(f"gate '{self.name}': there is no column '{column}'{nearest(column, there.names)}")
-        return OpenDedup(family, list(self.columns) or list(there.names), self.name)
+            if column not in schema.names:
+                raise UserError(f"gate '{self.name}': unknown column '{column}'{nearest(column, schema.names)}")
+        return OpenDedup(family, list(self.columns) or list(schema.names), self.name)
 
 
 class OpenDedup:
-    """The gate at work on a family's rows."""
+    """The dedup gate of a family."""
 
     def __init__(self, family: ChainFamily, columns: list[str], name: str) -> None:
         self.family, self.columns, self.name = family, columns, name
         self._real: set[bytes] | None = None
 
-    def keep(self, rows: Any, random: np.random.Generator, past: Past) -> np.ndarray:
+    def keep(self, rows: Any, random: np.random.Generator, earlier: EarlierRows) -> np.ndarray:
         if self._real is None:
             self._real = set(self._hashes(self.family.every_real()))
-        known = set(self._real).union(*(self._hashes(before) for before in past()))
+        hashes = set(self._real).union(*(self._hashes(batch) for batch in earlier()))
         keep = []
-        for found in self._hashes(rows):
-            keep.append(found not in known)
-            known.add(found)
+        for row_hash in self._hashes(rows):
+            keep.append(row_hash not in hashes)
+            hashes.add(row_hash)
         return np.array(keep, bool)
 
     def _hashes(self, rows: Any) -> list[bytes]:
@@ -60,29 +61,29 @@ class OpenDedup:
 
 
 class StageGate:
-    """A stage as a recipe writes it (kind, its keys, name), in the chain: rows that it rejects are not trained on.
+    """A stage of a recipe as a gate: rows that the stage rejects are dropped.
 
-    `table` is `{kind = "stage", stage = {kind = "constraints", ...}}` less its kind. Raises UserError for a stage that
-    cannot judge rows one by one, or reads columns that the family's rows have not.
+    `table` is `{kind = "stage", stage = {kind = "constraints", ...}}` without its kind. Raises UserError for a stage
+    that cannot judge single rows, or that reads a column that the family's rows do not have.
     """
 
     def __init__(self, table: Mapping[str, Any], family: ChainFamily, where: str) -> None:
         self.family = family
         self.stage = make_stage(table, where)
-        there = _columns(family)
+        schema = _columns(family)
         for column in self.stage.reads():
-            if column not in there.names:
+            if column not in schema.names:
                 raise UserError(
-                    f"{where}: stage '{self.stage.name}' reads column '{column}', which is not there; "
-                    f"the rows have {', '.join(there.names)}"
+                    f"{where}: stage '{self.stage.name}' reads column '{column}', which the rows do not have; "
+                    f"they have {', '.join(schema.names)}"
                 )
-            if (why := self.stage.refuses(there.field(column))) is not None:
+            if (why := self.stage.refuses(schema.field(column))) is not None:
                 raise UserError(f"{where}: stage '{self.stage.name}' reads column '{column}', which {why}")
         self.stage.check()
         self.name = self.stage.name
         self._is_open = False
 
-    def keep(self, rows: Any, random: np.random.Generator, past: Past) -> np.ndarray:
+    def keep(self, rows: Any, random: np.random.Generator, earlier: EarlierRows) -> np.ndarray:
         if not self._is_open:
             self.stage.open()
             self._is_open = True
@@ -96,37 +97,37 @@ class StageGate:
 
 
 def make_stage(table: Mapping[str, Any], where: str) -> Stage:
-    """The stage that a gate's table names. Raises UserError for one that is not for a gate."""
+    """The stage of a gate's table. Raises UserError for a stage that cannot be a gate."""
     inner = table.get("stage")
     if set(table) != {"stage"} or not isinstance(inner, Mapping) or not isinstance(inner.get("kind"), str):
-        raise UserError(f"{where}: write it as {{ kind = 'stage', stage = {{ kind = 'constraints', ... }} }}")
+        raise UserError(f"{where}: write {{ kind = 'stage', stage = {{ kind = 'constraints', ... }} }}")
     rest = dict(inner)
     kind, name = rest.pop("kind"), rest.pop("name", None)
     if kind in AT_COMMIT:
-        raise UserError(f"{where}: '{kind}' judges rows when a run commits; in a chain take kind = 'dedup'")
-    found = stage_class(kind)
-    stage = found(build(found.Spec, rest, f"{where} ({kind})"), name)
+        raise UserError(f"{where}: '{kind}' judges rows when a run commits; in a chain use kind = 'dedup'")
+    cls = stage_class(kind)
+    stage = cls(build(cls.Spec, rest, f"{where} ({kind})"), name)
     if stage.needs is not None:
-        raise UserError(f"{where}: '{kind}' lives in a pool of engines; a chain takes stages that judge on a CPU")
+        raise UserError(f"{where}: '{kind}' needs a pool of engines; a chain allows stages that run on a CPU only")
     return stage
 
 
 @lru_cache(maxsize=64)
 def stage_identity(table: str) -> Any:
-    """Digests of what the stage of a gate's table (JSON) reads."""
+    """Identity of the stage of a gate's table (JSON): digests of the files that it reads."""
     rest = json.loads(table)
     rest.pop("kind")
     return make_stage(rest, "gates").identity()
 
 
 def _columns(family: ChainFamily) -> pa.Schema:
-    found = family.columns()
-    assert found is not None, f"{family.kind} has no table"
-    return found
+    schema = family.columns()
+    assert schema is not None, f"{family.kind} has no table"
+    return schema
 
 
 def _batch(table: pa.Table) -> pa.RecordBatch:
-    """The rows in one batch, also when there are none."""
+    """The rows in one batch, also for an empty table."""
     whole = table.combine_chunks()
     columns = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in whole.columns]
     return pa.RecordBatch.from_arrays(columns, schema=whole.schema)

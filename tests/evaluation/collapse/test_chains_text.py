@@ -5,31 +5,31 @@ import math
 import pytest
 
 from gristmill.evaluation.collapse import text as collapse_text
-from gristmill.evaluation.collapse.chains_text import RECALLS, TextMeter
+from gristmill.evaluation.collapse.chains_text import RECALLS, TextMetrics
 
 REAL = [["a"] * 30, ["b"] * 6, ["c", "c", "d", "e"]]
 TEXTS = [["a", "d", "a", "b"], ["z", "a"], []]
 
 
 def test_it_says_what_the_metrics_say() -> None:
-    found = TextMeter(REAL)(TEXTS)
+    found = TextMetrics(REAL)(TEXTS)
     told = collapse_text.of_texts(TEXTS, collapse_text.RealWords.of(REAL))
     for name in ("types_kept", "rare_kept", "entropy_1", "distinct_2", "gini_simpson", "loops", "num_tokens"):
         assert found[name] == told[name]
     assert [found[name] for name in RECALLS if name in found] == [0.5, 0.0, 1.0, 1.0]
     assert "recall_101_up" not in found and not any(name.startswith(("expected", "made")) for name in found)
-    assert math.isnan(TextMeter(REAL)([["a"]])["distinct_2"])
+    assert math.isnan(TextMetrics(REAL)([["a"]])["distinct_2"])
     assert all(isinstance(value, float) for value in found.values())
 
 
 def test_the_law_of_recall_stands_beside_it() -> None:
-    found = TextMeter(REAL)(TEXTS, generation=1)
+    found = TextMetrics(REAL)(TEXTS, generation=1)
     assert found["expected_1"] == pytest.approx(1 - math.exp(-1))
-    assert TextMeter(REAL)(TEXTS, generation=4)["expected_1"] < found["expected_1"]
+    assert TextMetrics(REAL)(TEXTS, generation=4)["expected_1"] < found["expected_1"]
 
 
 def test_perplexity_of_each_text_by_hand() -> None:
-    meter, half = TextMeter(REAL), math.log(0.5)
+    meter, half = TextMetrics(REAL), math.log(0.5)
     given = [[half] * 4, [math.log(0.1), math.log(0.001)], []]
     found = meter(TEXTS, given)
     assert found["made_perplexity"] == pytest.approx((2 + 100) / 2) == found["made_perplexity_median"]
@@ -41,6 +41,6 @@ def test_perplexity_of_each_text_by_hand() -> None:
 
 
 def test_nothing_of_nothing() -> None:
-    assert TextMeter(REAL)([[], []]) == {}
+    assert TextMetrics(REAL)([[], []]) == {}
     with pytest.raises(ValueError, match="no tokens"):
-        TextMeter([[]])
+        TextMetrics([[]])

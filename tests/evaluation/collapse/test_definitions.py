@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gristmill.evaluation.collapse.definitions import Series, Thresholds, verdicts
 from gristmill.evaluation.laws import gaussian, regression, tails
-from gristmill.evaluation.laws.discrete import zipf
+from tests.oracles.laws.discrete import zipf
 
 
 def said(series: Series, at: Thresholds | None = None) -> dict[str, str]:

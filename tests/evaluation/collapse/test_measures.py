@@ -52,7 +52,6 @@ def test_wasserstein_is_scipys(n: int, m: int, d: int, seed: int) -> None:
 def test_second_order_of_gaussians() -> None:
     quantiles = norm.ppf((np.arange(20_000) + 0.5) / 20_000)
     found = collapse.wasserstein((2 + 3 * quantiles)[None, :, None], quantiles[:, None], 2)[0, 0]
-    assert found == pytest.approx(collapse.gaussian_w2(np.array(2.0), np.array(9.0)), rel=1e-3)
     assert found == pytest.approx(math.sqrt(2**2 + 2**2), rel=1e-3)
 
 
@@ -101,45 +100,6 @@ def test_a_collapsed_chain_is_a_result() -> None:
     assert one["mmd"] is None and one["frechet"] is None and one["recall"] is None
     with pytest.raises(ValueError, match="degenerate"):
         collapse.of_chains(np.full((1, 5, 3), np.nan), HOLDOUT)
-
-
-def test_modes_by_hand() -> None:
-    centres = np.array([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0], [10.0, 10.0]])
-    draws = np.random.default_rng(5)
-    every = np.concatenate([c + 0.5 * draws.standard_normal((25, 2)) for c in centres])
-    half = np.concatenate([every[:50], every[:50]])
-    stray = every.copy()
-    stray[:10] = [5.0, 5.0]
-    few = np.concatenate([every[:25]] * 4)
-    few[:2] = centres[1]  # two rows of 100 are fewer than a tenth of the 25 promised
-    found, outside = collapse.modes(np.stack([every, half, stray, few]), centres, 0.5)
-    assert found.tolist() == [1, 0.5, 1, 0.25]
-    assert outside[2] == pytest.approx(0.1, abs=0.03) and outside[0] <= 0.03
-    seen, _ = collapse.modes(few[None], centres, 0.5, shares=np.array([0.7, 0.1, 0.1, 0.1]))
-    assert seen.tolist() == [0.5]  # of a rarer mode two rows are enough
-
-
-def test_categories_by_hand() -> None:
-    truth = np.array([0.5, 0.3, 0.195, 0.005])
-    found = collapse.of_counts(np.array([[50, 30, 19, 1], [10, 0, 0, 0]]), truth)
-    assert found["gini_simpson"] == pytest.approx([1 - (0.25 + 0.09 + 0.0361 + 0.0001), 0])
-    assert found["entropy"][1] == 0 and found["types_kept"].tolist() == [1, 0.25]
-    assert found["unseen"] == pytest.approx([0, 0.5])
-    assert found["total_variation"] == pytest.approx([0.005, 0.5])
-    assert found["tail"] == pytest.approx([2, 0])  # the rarest type, at twice its share
-    with pytest.raises(ValueError, match="needs rows"):
-        collapse.of_counts(np.zeros((1, 4)), truth)
-
-
-def test_summary_over_chains() -> None:
-    found = collapse.summary(np.array([1.0, 2.0, 4.0, np.nan, np.inf]))
-    assert found["num_chains"] == 5 and found["num_degenerate"] == 2
-    assert found["mean"] == pytest.approx(7 / 3) and found["median"] == 2
-    assert found["log_mean"] == pytest.approx(math.log(8) / 3)
-    assert found["standard_error"] == pytest.approx(np.std([1, 2, 4], ddof=1) / math.sqrt(3))
-    assert collapse.summary(np.array([0.0, 1.0]))["log_mean"] is None
-    none = collapse.summary(np.array([np.nan]))
-    assert none["mean"] is None and none["num_degenerate"] == 1
 
 
 def test_a_bad_holdout_is_refused() -> None:

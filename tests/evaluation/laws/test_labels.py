@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gristmill.evaluation.laws.labels import selected, series, verified
+from gristmill.evaluation.laws.labels import selection, series, verified
 from gristmill.evaluation.laws.selection import breakdown_share
 
 
@@ -19,7 +19,7 @@ def test_the_mean_over_kept_rows(accuracy: float, flips: float, phi: float, psi:
     right = y * x[:, 0] > 0
     kept = random.random(num) < np.where(right, phi, psi)
     mean, error = (x * y[:, None])[kept].mean(axis=0), 1 / math.sqrt(kept.sum())
-    law = selected(accuracy, flips, phi, psi)
+    law = selection(accuracy, flips, phi, psi)
     assert abs(mean[0] - law.along) < 4 * error and abs(mean[1] - law.across) < 4 * error
     assert abs((~right).mean() - law.share_wrong) < 4 * math.sqrt(0.25 / num)
     assert abs((~right)[kept].mean() - law.share_wrong_kept) < 4 * 0.5 * error
@@ -28,8 +28,8 @@ def test_the_mean_over_kept_rows(accuracy: float, flips: float, phi: float, psi:
 @pytest.mark.parametrize(("phi", "psi"), [(1.0, 1.0), (0.9, 0.3), (0.7, 0.05)])
 def test_breakdown_is_where_the_mean_changes_its_sign(phi: float, psi: float) -> None:
     share = breakdown_share(phi, psi)
-    assert selected(1.0, share - 0.01, phi, psi).along > 0 > selected(1.0, share + 0.01, phi, psi).along
-    assert abs(selected(1.0, share, phi, psi).along) < 1e-12
+    assert selection(1.0, share - 0.01, phi, psi).along > 0 > selection(1.0, share + 0.01, phi, psi).along
+    assert abs(selection(1.0, share, phi, psi).along) < 1e-12
 
 
 def test_accuracy_on_both_sides_as_published() -> None:

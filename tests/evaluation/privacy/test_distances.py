@@ -6,9 +6,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from gristmill.evaluation.intervals import auc_by_chance, clopper_pearson
-from gristmill.evaluation.privacy.attacks import attack_all, domias, judged
+from gristmill.evaluation.privacy.attacks import attack_all, attack_of, domias
 from gristmill.evaluation.privacy.distances import closeness, copies, nndr, twin_share
-from gristmill.evaluation.privacy.shadows import ShadowSpec, outliers, shadow_attack
 from gristmill.records.readers.tables import Column, TableSchema
 
 
@@ -39,21 +38,21 @@ def test_auc_of_a_score_that_knows_nothing_stays_in_its_band() -> None:
 
 def test_a_generator_that_returns_its_rows_is_found_out() -> None:
     distance, *others = attack_all(TRAIN, HOLDOUT, TRAIN, 0)
-    assert distance.told["auc"] == 1 and distance.told["tpr_at_fpr_0.01"]["rate"] == 1
-    assert distance.told["members"] == distance.told["non_members"] == 600
-    assert others[0].told["auc"] > others[0].told["auc_by_chance"][1]
+    assert distance.summary["auc"] == 1 and distance.summary["tpr_at_fpr_0.01"]["rate"] == 1
+    assert distance.summary["members"] == distance.summary["non_members"] == 600
+    assert others[0].summary["auc"] > others[0].summary["auc_by_chance"][1]
     close = closeness(TRAIN, HOLDOUT, TRAIN)
-    assert close.told["dcr"]["train"] == {"q05": 0, "median": 0} and close.told["nndr"]["train"]["median"] == 0
-    assert close.told["closer_to_train"]["share"] == 1
-    assert "no guarantee" in close.told["note"]
+    assert close.summary["dcr"]["train"] == {"q05": 0, "median": 0} and close.summary["nndr"]["train"]["median"] == 0
+    assert close.summary["closer_to_train"]["share"] == 1
+    assert "no guarantee" in close.summary["note"]
 
 
 def test_fresh_rows_are_not_accused() -> None:
     fresh = people(900, 2)
     for attack in attack_all(TRAIN, HOLDOUT, fresh, 0):
-        assert attack.told["auc"] == pytest.approx(0.5, abs=0.06), attack.name
-        assert attack.told["tpr_at_fpr_0.1"]["rate"] < 0.2
-    told = closeness(TRAIN, HOLDOUT, fresh).told
+        assert attack.summary["auc"] == pytest.approx(0.5, abs=0.06), attack.name
+        assert attack.summary["tpr_at_fpr_0.1"]["rate"] < 0.2
+    told = closeness(TRAIN, HOLDOUT, fresh).summary
     closer = told["closer_to_train"]
     assert closer["expected"] == 800 / 1400 and closer["low"] <= closer["expected"] <= closer["high"]
     assert told["dcr"]["train"]["median"] == pytest.approx(told["fresh_real_rows"]["dcr"]["median"], rel=0.1)
@@ -61,22 +60,22 @@ def test_fresh_rows_are_not_accused() -> None:
 
 def test_ties_count_as_expected() -> None:
     grid = np.tile(np.eye(4, dtype=np.float32), (50, 1))  # every row is everywhere
-    closer = closeness(grid, grid[:100], grid).told["closer_to_train"]
+    closer = closeness(grid, grid[:100], grid).summary["closer_to_train"]
     assert closer["share"] == pytest.approx(200 / 300) == closer["expected"]
 
 
 def test_true_positive_rates_and_roc_by_hand() -> None:
     others = np.arange(100.0)  # 1 % of false alarms: one, the row that scores 99
     members = np.array([98.5, 99.5, 50.0, 10.0, 98.0])
-    attack = judged("x", members, others)
-    assert attack.told["tpr_at_fpr_0.01"]["rate"] == 2 / 5  # 98.5 and 99.5 lie above 98
-    assert attack.told["tpr_at_fpr_0.1"]["rate"] == 3 / 5
+    attack = attack_of("x", members, others)
+    assert attack.summary["tpr_at_fpr_0.01"]["rate"] == 2 / 5  # 98.5 and 99.5 lie above 98
+    assert attack.summary["tpr_at_fpr_0.1"]["rate"] == 3 / 5
     false, true = attack.roc()
     assert (false[0], true[0], false[-1], true[-1]) == (0, 0, 1, 1)
     assert (np.diff(false) >= 0).all() and (np.diff(true) >= 0).all()
-    assert np.trapezoid(true, false) == pytest.approx(attack.told["auc"])
-    few = judged("x", np.array([1.0, 3.0]), np.array([2.0, 0.0]))
-    assert few.told["tpr_at_fpr_0.01"]["rate"] == 0.5  # without any false alarm
+    assert np.trapezoid(true, false) == pytest.approx(attack.summary["auc"])
+    few = attack_of("x", np.array([1.0, 3.0]), np.array([2.0, 0.0]))
+    assert few.summary["tpr_at_fpr_0.01"]["rate"] == 0.5  # without any false alarm
 
 
 def test_domias_knows_where_the_generator_is_denser_than_the_population() -> None:
@@ -86,7 +85,7 @@ def test_domias_knows_where_the_generator_is_denser_than_the_population() -> Non
     members[:200] = draws.normal(2, 0.1, (200, 2))
     for density in ("kde", "gaussian"):
         attack = domias(members, others, np.vstack([crowd, population]), reference, density, 0)
-        assert attack.told["auc"] > 0.6, density
+        assert attack.summary["auc"] > 0.6, density
     flat = domias(members, others, np.ones((50, 2), np.float32), reference, "kde", 0)
     assert np.isfinite(flat.members).all() and np.isfinite(flat.others).all()
 
@@ -103,26 +102,3 @@ SCHEMA = TableSchema(tuple(Column(f"x{i}", "numeric") for i in range(3)))
 
 def table(rows: np.ndarray) -> pa.Table:
     return pa.table({f"x{i}": rows[:, i].astype(np.float64) for i in range(3)})
-
-
-def test_shadow_models_find_the_outlier_of_a_memoriser_and_not_of_noise() -> None:
-    population = people(300, 5)[:, :3]
-    train = people(100, 6)[:, :3]
-    train[17] = [9, -9, 9]
-    assert outliers(train, 1).tolist() == [17]
-    spec = ShadowSpec(num_targets=1, num_shadows=6, num_trials=6, num_rows=60)
-
-    def memorises(rows: pa.Table, seed: int) -> pa.Table:
-        return rows
-
-    def ignores(rows: pa.Table, seed: int) -> pa.Table:
-        return table(people(60, seed)[:, :3])
-
-    told = shadow_attack(SCHEMA, table(train), table(population), memorises, spec, 0)
-    assert told[0]["row"] == 17 and told[0]["auc"] == 1 and told[0]["accuracy"]["rate"] == 1
-    told = shadow_attack(SCHEMA, table(train), table(population), ignores, spec, 0)
-    assert told[0]["accuracy"]["low"] < 0.5 < told[0]["accuracy"]["high"]
-    with pytest.raises(ValueError, match="between 1 and 10"):
-        ShadowSpec(num_targets=11)
-    with pytest.raises(ValueError, match="a shadow fit takes 1000 rows"):
-        shadow_attack(SCHEMA, table(train), table(population), ignores, ShadowSpec(), 0)

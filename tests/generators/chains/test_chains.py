@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gristmill.evaluation.collapse.chains import Meters
+from gristmill.evaluation.collapse.chains import ChainMetrics
 from gristmill.generators.chains import loop
 from gristmill.generators.chains.cells import Cell
-from gristmill.generators.chains.contract import ChainFamily, Piece
+from gristmill.generators.chains.contract import ChainContext, ChainFamily, Piece
 from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.loop import Fork, Outcome, Pool, generations, regimes
 from gristmill.generators.chains.registry import KINDS as ALL
@@ -36,13 +36,13 @@ SMALL: dict[str, tuple[dict[str, Any], int]] = {
     "linear_regression": ({"dims": 3}, 20),
     "ngram": ({"length": 8}, 300),
 }
+CAUSAL_LM = {"data": {"path": "package:pydoc"}, "holdout": {"path": "package:pydoc"}}
 KINDS = [kind for kind in ALL if not chain_class(kind).is_served]  # those that write by an engine: test_study_lm.py
 
 
 def family(kind: str, **changes: Any) -> ChainFamily:
     found = chain_class(kind)
-    made = found(build(found.Spec, {**SMALL[kind][0], **changes}, "family"))
-    made.meter = Meters()
+    made = found(build(found.Spec, {**SMALL[kind][0], **changes}, "family"), ChainContext(ChainMetrics()))
     made.open()
     return made
 
@@ -158,7 +158,6 @@ def test_a_chain_that_degenerates_goes_on() -> None:
 
 def test_gates_count_what_they_reject() -> None:
     made = family("gaussian")
-    made.block = 1  # type: ignore[misc]
     gates = make_gates([{"kind": "interval", "low": -1.0, "high": 1.0}], made)
 
     def outcomes(shortfall: Any) -> Iterator[Outcome]:
@@ -168,7 +167,7 @@ def test_gates_count_what_they_reject() -> None:
     shrunk, again = list(outcomes("shrink")), list(outcomes("resample"))
     assert 100 < shrunk[0].num_kept < 170 and shrunk[1].mixture.num_rows == shrunk[0].num_kept
     assert again[0].num_kept == 200 and again[0].num_made in (400, 600) and again[1].mixture.num_rows == 200
-    assert shrunk[1].mixture.shortfall == "shrink" and np.abs(again[0].made).max() <= 1.0
+    assert shrunk[1].mixture.shortfall == "shrink" and np.abs(again[0].rows).max() <= 1.0
     with pytest.raises(UserError, match="rows are wanted from the pool"):
         list(outcomes("fail"))
     for bad, message in (
@@ -196,6 +195,18 @@ def test_keys_cover_what_decides_the_rows() -> None:
     forked = cell(forks=(Fork(4, preset("accumulate")),)).keys(0)
     assert forked[:3] == keys[:3] and forked[3] != keys[3]
     assert len(list(cell().units())) == 2
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_raised_revision_gives_new_keys(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of another revision of the family are never taken for rows of this one."""
+    cls = chain_class(kind)
+    monkeypatch.setattr(cls, "identity", lambda self: None)  # digests of data and models, that a test need not read
+    spec = CAUSAL_LM if kind == "causal_lm" else SMALL[kind][0]
+    keys = cell(kind=kind, spec=spec).keys(0)
+    assert cell(kind=kind, spec=spec).keys(0) == keys
+    monkeypatch.setattr(cls, "revision", cls.revision + 1)
+    assert not set(cell(kind=kind, spec=spec).keys(0)) & set(keys)
 
 
 @pytest.mark.parametrize(

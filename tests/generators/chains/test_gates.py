@@ -23,12 +23,6 @@ from gristmill.records.stores.opening import open_store
 from tests.generators.chains.test_chains import BREAST_CANCER, SMALL, family, run
 
 
-def one(kind: str, **changes: Any) -> ChainFamily:
-    made = family(kind, **changes)
-    made.block = 1  # type: ignore[misc]
-    return made
-
-
 def gated(
     made: ChainFamily, tables: Sequence[dict[str, Any]], regime: Regime, n: int, last: int = 3, pool: Pool | None = None
 ) -> Iterator[Outcome]:
@@ -46,7 +40,6 @@ class Repeater(type(family("ngram"))):  # type: ignore[misc]
 
 def repeater() -> ChainFamily:
     found = Repeater(family("ngram").spec)
-    found.block = 1
     found.open()
     return found
 
@@ -63,7 +56,7 @@ def test_dedup_leaves_each_row_once_and_real_rows_win(name: str, shortfall: Any)
     regime = replace(preset(name), shortfall=shortfall)
     seen: list[str] = []
     for outcome in gated(made, [{"kind": "dedup"}], regime, 100, pool=pool):
-        kept = texts(made, outcome.made)
+        kept = texts(made, outcome.rows)
         assert len(set(kept)) == len(kept) == outcome.num_kept <= 100 and not set(kept) & real
         assert not (set(kept) & set(seen)) or name == "replace"
         share = outcome.measures["kept_share_dedup"][0]
@@ -105,7 +98,7 @@ def test_the_cap_holds_on_what_is_fitted_to_whatever_gates_drop(
     regime: Regime, tables: list[dict[str, Any]], n: int
 ) -> None:
     """Counted from the very pieces that `fit` is given, by marking the rows that models made."""
-    made = one("linear_classifier", dims=2)
+    made = family("linear_classifier", dims=2)
     shares: list[float] = []
     plain = type(made).fit
 
@@ -118,7 +111,7 @@ def test_the_cap_holds_on_what_is_fitted_to_whatever_gates_drop(
         def fit(self, pieces: Any, random: np.random.Generator) -> Any:
             heavy = {True: 0.0, False: 0.0}
             for piece in pieces:
-                line = np.concatenate(piece.held, axis=1)[0]
+                line = np.concatenate(piece.batches, axis=1)[0]
                 rows = line if piece.rows is None else line[piece.rows[0]]
                 assert len(rows) == piece.num
                 for is_made in (True, False):
@@ -127,7 +120,6 @@ def test_the_cap_holds_on_what_is_fitted_to_whatever_gates_drop(
             return plain(self, pieces, random)
 
     marked = Marked(made.spec)
-    marked.block = 1
     told = []
     try:
         for outcome in gated(marked, tables, regime, n, 4):
@@ -139,11 +131,11 @@ def test_the_cap_holds_on_what_is_fitted_to_whatever_gates_drop(
 
 
 def test_a_stage_of_a_recipe_as_a_gate() -> None:
-    made = one("model")
+    made = family("model")
     stage = {"kind": "stage", "stage": {"kind": "constraints", "rules": ["mean_radius <= 15"], "name": "small"}}
     outcomes = list(gated(made, [stage], Regime(shortfall="resample"), 60))
     for outcome in outcomes:
-        assert outcome.num_kept == 60 and max(outcome.made.column("mean_radius").to_pylist()) <= 15
+        assert outcome.num_kept == 60 and max(outcome.rows.column("mean_radius").to_pylist()) <= 15
     assert 0.3 < outcomes[0].measures["kept_share_small"][0] < 1 == outcomes[2].measures["kept_share_small"][0]
     # Small tumours only: their mean leaves that of fresh real rows behind.
     assert outcomes[-1].measures["drift"][0] > 0.2
@@ -154,11 +146,11 @@ def test_a_stage_of_a_recipe_as_a_gate() -> None:
     [
         ("gaussian", {"kind": "dedup"}, "reads rows of a table"),
         ("ngram", {"kind": "dedup", "columns": ["txt"]}, "did you mean 'text'"),
-        ("model", {"kind": "stage", "stage": {"kind": "rules"}}, "reads column 'text', which is not there"),
-        ("ngram", {"kind": "stage", "stage": {"kind": "dedup"}}, "take kind = 'dedup'"),
+        ("model", {"kind": "stage", "stage": {"kind": "rules"}}, "reads column 'text', which the rows do not have"),
+        ("ngram", {"kind": "stage", "stage": {"kind": "dedup"}}, "use kind = 'dedup'"),
         ("ngram", {"kind": "stage", "stage": {"kind": "judge", "model": "a/b"}}, "pool of engines"),
-        ("ngram", {"kind": "stage", "rules": []}, "write it as"),
-        ("linear_classifier", {"kind": "labels", "keep_right": 2.0}, "keep_right must lie"),
+        ("ngram", {"kind": "stage", "rules": []}, "write \\{ kind"),
+        ("linear_classifier", {"kind": "labels", "keep_right": 2.0}, "keep_right must be in"),
     ],
 )
 def test_gates_that_cannot_judge_are_refused(kind: str, table: dict[str, Any], message: str) -> None:
@@ -167,7 +159,7 @@ def test_gates_that_cannot_judge_are_refused(kind: str, table: dict[str, Any], m
 
 
 def test_labels_are_told_as_they_are() -> None:
-    made = one("linear_classifier", dims=10, made_noise=0.3)
+    made = family("linear_classifier", dims=10, made_noise=0.3)
     gates = [{"kind": "labels", "keep_right": 0.8, "keep_wrong": 0.2}]
     found = next(gated(made, gates, Regime(shortfall="resample"), 20_000)).measures
     assert found["keep_right"][0] == pytest.approx(0.8, abs=0.02)
@@ -184,13 +176,13 @@ def test_a_gated_chain_of_units_is_the_chain_in_one_go(tmp_path: Any) -> None:
     store = open_store(str(tmp_path))
     regime = replace(preset("accumulate"), shortfall="shrink")
     cell = Cell(**{**table, "regime": regime})
-    whole = list(gated(one("model"), cell.gates, regime, 40))
+    whole = list(gated(family("model"), cell.gates, regime, 40))
     for unit, outcome in zip(cell.units(), whole, strict=True):
         do(unit, store)
         told = read_parquet(io.BytesIO(store.read(unit_name(unit.key))))
         assert told.column("num_kept").to_pylist() == [outcome.num_kept]
         kept = read_parquet(io.BytesIO(store.read(rows_name(unit.key))))
-        assert kept.equals(outcome.made.combine_chunks())
+        assert kept.equals(outcome.rows.combine_chunks())
     other = Cell(**{**table, "regime": replace(regime, shortfall="resample")})
     assert not set(other.keys(0)) & set(cell.keys(0))
     again = Cell(**{**table, "regime": replace(preset("replace"), shortfall="shrink")})
@@ -209,7 +201,7 @@ def test_a_fork_may_want_what_the_regime_before_left_behind(kind: str) -> None:
 def test_real_rows_that_are_not_there_do_not_count() -> None:
     """A cap of 1 % asks for more real rows than the text has: 99 for each synthetic one."""
     regime = Regime(real="fresh", real_fraction=0.5, synthetic_max=0.01, shortfall="real")
-    with pytest.raises(UserError, match=r"generation 2: .* real rows are asked for and there are"):
+    with pytest.raises(UserError, match=r"generation 2: the regime needs .* real rows"):
         run(family("ngram"), regime, 300, 3)
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gristmill.evaluation.collapse.chains import Meters
+from gristmill.evaluation.collapse.chains import ChainMetrics
+from gristmill.generators.chains.contract import ChainContext
 from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.registry import chain_class
 from gristmill.generators.families.contract import stream
@@ -30,8 +31,7 @@ DIGITS = {
 
 def family(table: dict[str, Any]) -> Any:
     found = chain_class("model")
-    made = found(build(found.Spec, table, "family"))
-    made.meter = Meters()
+    made = found(build(found.Spec, table, "family"), ChainContext(ChainMetrics()))
     made.open()
     return made
 

@@ -1,12 +1,15 @@
 """Units of chains in a store: what they take there."""
 
+import io
 from pathlib import Path
 
 import pytest
 
 from gristmill.generators.chains.cells import Cell
-from gristmill.generators.chains.work import ROWS, UNITS, do
+from gristmill.generators.chains.registry import chain_class
+from gristmill.generators.chains.work import ROWS, UNITS, do, unit_name
 from gristmill.records.mixing.regimes import Regime, preset
+from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.opening import open_store
 from tests.generators.chains.test_chains import BREAST_CANCER
 
@@ -34,3 +37,17 @@ def test_storage_of_an_accumulating_chain_grows_linearly(tmp_path: Path, fresh: 
     _, columns = N, 31
     made = N // 2 if fresh else N
     assert whole < 10 * made * columns * 8 * 1.3 + 10 * 20_000  # no more than the rows that were made, as float64
+
+
+def test_a_gated_unit_has_one_chain_and_changes_no_class(tmp_path: Path) -> None:
+    """Gates make blocks of one chain, in this unit alone: other cells of the process keep their blocks."""
+    gates = ({"kind": "interval", "low": -9.0, "high": 9.0},)
+    gated = Cell("x", "gaussian", {}, "x", preset("replace"), 20, 2, 3, 0, gates=gates)
+    before = dict(vars(chain_class("gaussian")))
+    store = open_store(str(tmp_path))
+    units = list(gated.units())
+    for unit in units:
+        do(unit, store)
+        rows = read_parquet(io.BytesIO(store.read(unit_name(unit.key))))
+        assert rows.column("chain").to_pylist() == [0, 0] and rows.column("generation").to_pylist() == [1, 2]
+    assert len(units) == 3 and dict(vars(chain_class("gaussian"))) == before

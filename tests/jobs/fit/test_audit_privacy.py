@@ -241,7 +241,7 @@ def test_changed_rows_too_few_canaries_images_and_a_missing_model_are_refused(tm
 
 def test_a_schema_without_room_for_canaries_is_refused() -> None:
     schema = TableSchema((Column("c", "category", categories=("a", "b")),))
-    with pytest.raises(ValueError, match="too few rows that are not there"):
+    with pytest.raises(ValueError, match="too few rows beside the real rows"):
         make_canaries(schema, schema.conform(pa.table({"c": ["a"] * 30})), 2, 0, False)
 
 

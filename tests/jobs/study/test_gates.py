@@ -7,7 +7,7 @@ import pytest
 
 from gristmill.generators.chains.work import do_all
 from gristmill.jobs.study.command import worst_z
-from gristmill.jobs.study.laws import lines
+from gristmill.jobs.study.laws import law_curves
 from gristmill.jobs.study.results import write_results
 from gristmill.jobs.study.spec import load_study
 from gristmill.records.errors import UserError
@@ -47,7 +47,7 @@ def test_a_verifier_becomes_the_truth(tmp_path: Path) -> None:
     """Its accuracy is the limit, whatever the real rows said; the law lies beside it, untested."""
     settings = ["n=4000", "generations=6", "chains=2", "grid={}", "family.made_noise=0.0"]
     _, (cell,) = load_study(PATH, [*settings, "gates=[{kind='verifier', accuracy=0.8}]"])
-    line = lines(cell)["accuracy"]
+    line = law_curves(cell)["accuracy"]
     assert not line.is_tested.any() and np.all(np.diff(line.expected) < 0)
     store = open_store(str(tmp_path))
     do_all(list(cell.units()), store)
@@ -55,7 +55,7 @@ def test_a_verifier_becomes_the_truth(tmp_path: Path) -> None:
     assert [r["mean"] for r in rows] == pytest.approx(list(line.expected), abs=0.02)
     assert rows[0]["mean"] > 0.94 and rows[-1]["mean"] == pytest.approx(0.8, abs=0.02)
     _, (loose,) = load_study(PATH, [*settings, "regimes.replace.pool='accumulate'"])
-    assert not lines(loose)
+    assert not law_curves(loose)
 
 
 @pytest.mark.parametrize("address", ["gates.1.keep_wrong", "gates.x.keep_wrong", "gates.keep_wrong"])

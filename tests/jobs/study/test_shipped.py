@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.evaluation.collapse.chains import Meters
+from gristmill.evaluation.collapse.chains import ChainMetrics
 from gristmill.generators.chains.work import do_all
 from gristmill.jobs.study.page import page
 from gristmill.jobs.study.results import write_results
@@ -23,7 +23,7 @@ def done(name: str, folder: Path, *settings: str) -> tuple[Values, str]:
     """(the summary by cell and measure, the page) of a study."""
     spec, cells = load_study(f"studies/{name}.toml", settings)
     store = open_store(str(folder))
-    told = do_all([unit for cell in cells for unit in cell.units()], store, Meters())
+    told = do_all([unit for cell in cells for unit in cell.units()], store, ChainMetrics())
     assert not [why for _, _, why in told if why]
     summary = write_results(cells, store)
     ended = {"state": "complete", "worst": None, "work_s": 1.0, "wall_s": 1.0, "num_done": 1, "num_units": 1}
@@ -46,13 +46,13 @@ def test_digits_in_short(tmp_path: Path) -> None:
     assert len(list((tmp_path / "units").iterdir())) == 4  # the first generation is one for three regimes
     assert {"recall", "tail", "vendi"} <= {measure for _, measure in found}
     assert np.isfinite(found["replace", "tail"]["mean"]).all()
-    assert shown.count("<img ") == 3 * 2 * 20 and "What they made" in shown
+    assert shown.count("<img ") == 3 * 2 * 20 and "<h2>Images</h2>" in shown
     assert shown.count("data:image/png;base64,iVBOR") == 120
 
 
 def test_words_in_short(tmp_path: Path) -> None:
     found, shown = done("ngram", tmp_path, "n=400", "generations=3", "chains=1", "family.length=12")
-    assert "Which words are lost" in shown and "<h2>Perplexity of single texts</h2>" in shown
+    assert "<h2>Lost words</h2>" in shown and "<h2>Perplexity of single texts</h2>" in shown
     assert "generation 3" in shown and shown.count("<blockquote>") >= 5 * 3 * 2 - 5
     for measure in ("recall_1", "recall_2_5"):
         assert np.isfinite(found["replace", measure]["law"]).all()
@@ -85,7 +85,7 @@ def test_unseen_types_follow_their_law(tmp_path: Path) -> None:
     unseen = found["replace", "unseen"]
     assert abs(unseen["z"][0]) <= 4 and np.isnan(unseen["z"][1:]).all()
     assert np.abs(unseen["mean"] - unseen["law"]).max() < 0.03  # Poisson counts: off by a part of the largest share
-    assert "What it cost" in shown and "of them shared" in shown
+    assert "<h2>Costs</h2>" in shown and "shared units" in shown
 
 
 def ran(name: str, folder: Path, *settings: str) -> Values:

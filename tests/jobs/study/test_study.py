@@ -47,7 +47,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     path, out = write(folder), folder / "out"
     ran = gristmill("study", path, "--out", str(out))
     assert ran.returncode == 0, ran.stderr
-    assert "estimates held against exact laws, largest |z|" in ran.stdout
+    assert "estimates tested against exact laws, largest |z|" in ran.stdout
     return path, out
 
 
@@ -191,7 +191,11 @@ def test_the_audit_proves_the_cap_and_the_results(tmp_path: Path) -> None:
     altered(unit, "synthetic_share", 0.6)
     altered(unit, "num_made", 3)
     wrong = gristmill("audit", str(out))
-    assert wrong.returncode == 1 and "above 0.5" in wrong.stdout and "results.parquet: column num_made" in wrong.stdout
+    assert (
+        wrong.returncode == 1
+        and "exceeds the cap 0.5" in wrong.stdout
+        and "results.parquet: column num_made" in wrong.stdout
+    )
     copy = tmp_path / "copy"
     altered(copy / "results.parquet", "variance", 0.0)
     sorted((copy / "units").iterdir())[1].unlink()
@@ -232,19 +236,19 @@ def test_a_law_that_does_not_hold_fails_the_study(tmp_path: Path, monkeypatch: p
         (["regimes.replace.synthetic_max=0.5"], "the regime has no real rows"),
         (["family.kind='gausian'"], "did you mean 'gaussian'"),
         (["grid={'family.bias'=[2.0]}"], "bias must lie in [0, 1]"),
-        (["grid.m=[1]"], "grid address 'm' is not known"),
+        (["grid.m=[1]"], "unknown grid address 'm'"),
         (["regimes.shrinking.growth=0.3"], "needs 2"),
         (["family.kind='multinomial'", "grid={}"], "no exact law of 'variance' is known"),
         (["gates=[{kind='ball', centre=1.0, radius=1.0}]"], "judges rows of linear_regression"),
-        (["laws.precision=1.5"], "precision must lie in [0, 1)"),
+        (["laws.precision=1.5"], "precision must be in [0, 1)"),
         (["forks=[{at=9, regime='accumulate'}]"], "2 <= at <= generations"),
     ],
 )
 def test_what_must_fail_fails_before_anything_runs(settings: list[str], message: str, tmp_path: Path) -> None:
-    from gristmill.jobs.study.laws import check_known
+    from gristmill.jobs.study.laws import check_laws
 
     with pytest.raises(UserError) as caught:
-        check_known(*load_study(write(tmp_path), settings))
+        check_laws(*load_study(write(tmp_path), settings))
     assert message in str(caught.value)
 
 
@@ -281,14 +285,14 @@ def test_study_json_holds_what_was_asked(done: tuple[str, Path]) -> None:
 
 def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
     from gristmill.generators.chains.work import do_all
-    from gristmill.jobs.study.more import extended
+    from gristmill.jobs.study.plan import extend_chains
     from gristmill.jobs.study.results import write_results
     from gristmill.records.stores.opening import open_store
 
     spec, cells = load_study(write(tmp_path), ["grid={}", "laws.precision=0.01", "laws.max_chains=5000"])
     store = open_store(str(tmp_path / "out"))
     do_all([unit for cell in cells for unit in cell.units()], store)
-    more = extended(spec, cells, write_results(cells, store))
+    more = extend_chains(spec, cells, write_results(cells, store))
     keys = [{u.key for u in cell.units()} for cell in (*cells, *more)]
     assert more[0].chains == 5000 and 600 < more[1].chains < 5000  # replace: as many as are allowed
     assert keys[0] < keys[2] and keys[1] < keys[3]  # what was done is part of it
@@ -297,8 +301,8 @@ def test_more_chains_by_what_their_spread_asks_for(tmp_path: Path) -> None:
     rows = {(r["cell"], r["measure"], r["generation"]): r for r in summary.to_pylist()}
     row = rows["accumulate", "variance", 6]
     assert row["standard_error"] / row["mean"] == pytest.approx(0.01, rel=0.15)
-    assert extended(spec, cells, summary)[0].chains == 5000
-    assert extended(load_study(write(tmp_path), ["laws.precision=0.9"])[0], cells, summary) == cells
+    assert extend_chains(spec, cells, summary)[0].chains == 5000
+    assert extend_chains(load_study(write(tmp_path), ["laws.precision=0.9"])[0], cells, summary) == cells
 
 
 @pytest.mark.slow

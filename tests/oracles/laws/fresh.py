@@ -1,7 +1,7 @@
-"""Real rows in every generation: fresh mixing, biased sampling, the cap rule, and the golden-ratio weights.
+"""Fresh real rows in every generation: plateaus, the cap rule, and weights of real rows.
 
-n rows a generation, of which the fraction `real` (alpha) are fresh real ones and the rest from the last model; one
-pooled fit (MLE). Variances in units of the true one. `bias`: as in laws.gaussian.
+n rows a generation, of which the fraction `real` (alpha) are fresh real rows and the rest come from the last model.
+One pooled fit (MLE). Variances are in units of the true variance. `bias`: as in evaluation/laws/gaussian.py.
 """
 
 import math
@@ -81,12 +81,6 @@ def weighted_error(weight: float, ratio: float) -> float:
     if not 0 < weight <= 1:
         raise ValueError(f"the weight must lie in (0, 1], not {weight}")
     return (weight**2 + ratio * (1 - weight) ** 2) / (1 - (1 - weight) ** 2)
-
-
-def golden_weight(ratio: float) -> float:
-    """The weight that makes it least, the root of w^2 = r(1-w): (sqrt(r^2 + 4r) - r)/2; the golden ratio's inverse for
-    r = 1. The least n MSE is the weight itself. He, Xu and Cheng 2025."""
-    return (math.sqrt(ratio * ratio + 4 * ratio) - ratio) / 2
 
 
 def pooled_error(ratio: float) -> float:
