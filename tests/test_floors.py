@@ -191,7 +191,7 @@ def test_files_are_small_rooms() -> None:
         ("jobs/cli.py", "import jobs", "jobs is an old name"),
         ("stages/contract.py", "from . import registry", "a relative import hides the floor"),
         ("records/lots.py", "def f():\n    import boto3", "S3 clients belong"),
-        ("records/errors.py", "def f():\n    from gristmill.records.stores import contract", "circle: "),
+        ("records/errors.py", "def f():\n    from gristmill.records.stores import opening", "circle: "),
         ("stages/contract.py", "x = pq.read_table('a')", "Parquet is read through"),
     ],
 )
