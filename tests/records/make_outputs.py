@@ -34,7 +34,6 @@ kind = "finish"
 [[stages]]
 kind = "dedup"
 num_perm = 16
-bands = 4
 [limits]
 asks = 16
 [cluster]
