@@ -128,7 +128,7 @@ def test_adapters_alone_are_trained_and_are_merged_into_what_is_served(
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"lora": 4}, "name its base"),
+        ({"lora": 4}, "set base"),
         ({"hidden": 32, "heads": 2}, "size of a head"),
         ({"length": 2}, "at least 4"),
         ({"vocabulary": 100}, "256 of it are bytes"),

@@ -156,7 +156,7 @@ def test_magpie_refuses_instructions_that_are_none(answers, reason):
         ("distill", {"input": "{text}"}, "'{text}'"),
         ("backtranslate", {"templates": {"instruction": "x"}}, "{document}"),
         ("backtranslate", {"templates": {"score": "{document}"}}, "{instruction}"),
-        ("backtranslate", {"curate": False, "sampling": {"score": {}}}, "means nothing"),
+        ("backtranslate", {"curate": False, "sampling": {"score": {}}}, "has no effect"),
         ("backtranslate", {"min_score": 6}, "1..5"),
         ("backtranslate", {"min_score": 3, "curate": False}, "curate"),
         ("backtranslate", {"max_words": 0}, "max_words"),
