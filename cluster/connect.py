@@ -12,11 +12,11 @@ from pathlib import Path
 import ray
 from ray._private import ray_constants
 
-import gristmill
 from gristmill.cluster.head_monitor import watching
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.errors import UserError
-from gristmill.records.shipped import FOLDERS, SHIPPED
+from gristmill.records.plugins import travelling_modules
+from gristmill.records.shipped import FOLDERS, PACKAGE_FOLDER, SHIPPED
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
 
     Raises UserError when the address answers to nothing.
     """
+    for module in travelling_modules():
+        ray.cloudpickle.register_pickle_by_value(module)
     if ray.is_initialized():
         yield  # the caller's own Ray, in a notebook or a test
         return
@@ -105,7 +107,7 @@ def _shipped_code() -> Iterator[dict[str, object]]:
     with tempfile.TemporaryDirectory(prefix="gristmill-code-") as folder:
         package = Path(folder, "gristmill")
         ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(Path(gristmill.__file__).parent, package, ignore=ignore)
+        shutil.copytree(PACKAGE_FOLDER, package, ignore=ignore)
         for name in FLOORS + FOLDERS:
             shutil.copytree(SHIPPED / name, package / name, ignore=ignore, dirs_exist_ok=True)
         yield {"py_modules": [str(package)]}

@@ -15,5 +15,5 @@ KINDS: Kinds = {
 
 def generator_class(kind: str) -> type[Generator]:
     """The class of generator `kind`. Raises UserError naming the nearest one."""
-    found: type[Generator] = kind_class(KINDS, kind, "generator")
+    found: type[Generator] = kind_class(KINDS, kind, "generator", Generator, "gristmill.generators")
     return found

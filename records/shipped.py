@@ -4,12 +4,12 @@ In a checkout they are folders at its top; in a wheel they lie inside the packag
 wherever a path is expected: `package:demo`, `package:fit/adult-mst`, `package:schemas/adult`.
 """
 
+import sys
 from pathlib import Path
 
-import gristmill
-
 SHIPPED = Path(__file__).resolve().parents[1]  # holds recipes/, studies/ and mixtures/
-PACKAGE_ROOT = Path(gristmill.__file__).resolve().parents[1]  # on sys.path, this makes `import gristmill` work
+PACKAGE_FOLDER = Path(str(sys.modules[__name__.split(".")[0]].__file__)).resolve().parent
+PACKAGE_ROOT = PACKAGE_FOLDER.parent  # on sys.path, this makes `import gristmill` work
 FOLDERS = ("recipes", "studies", "mixtures")
 PREFIX = "package:"
 

@@ -34,5 +34,5 @@ AT_COMMIT = DEDUP | ADMISSION
 
 def stage_class(kind: str) -> type[Stage]:
     """The class of stage `kind`. Raises UserError naming the nearest one."""
-    found: type[Stage] = kind_class(KINDS, kind, "stage")
+    found: type[Stage] = kind_class(KINDS, kind, "stage", Stage, "gristmill.stages")
     return found

@@ -46,7 +46,7 @@ KINDS: Kinds = {
 
 def family_class(kind: str) -> "type[Family]":
     """The class of family `kind`. Raises UserError naming the nearest one."""
-    found: type[Family] = kind_class(KINDS, kind, "model")
+    found: type[Family] = kind_class(KINDS, kind, "model", Family, "gristmill.families")
     return found
 
 

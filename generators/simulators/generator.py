@@ -45,7 +45,7 @@ class Simulated(Generator):
 
     def __init__(self, spec: SimulatorSpec) -> None:
         self.spec = spec
-        made: type[Simulator] = kind_class(KINDS, spec.simulator, "simulator")
+        made: type[Simulator] = kind_class(KINDS, spec.simulator, "simulator", Simulator)
         self.world = made(build(made.Spec, spec.settings, "generator.settings"))
         ranges: Ranges = spec.ranges
         self.parameters = ranged(made.parameters, ranges)

@@ -26,5 +26,5 @@ KINDS: Kinds = {
 
 def method_class(kind: str) -> type[Method]:
     """The class of method `kind`. Raises UserError naming the nearest one."""
-    found: type[Method] = kind_class(KINDS, kind, "method")
+    found: type[Method] = kind_class(KINDS, kind, "method", Method, "gristmill.methods")
     return found

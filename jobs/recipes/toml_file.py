@@ -2,9 +2,11 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gristmill.records.errors import UserError
+from gristmill.records.plugins import look_in
 from gristmill.records.shipped import shipped_path
 
 
@@ -19,6 +21,7 @@ def load_table(path: str, settings: Sequence[str] = ()) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    look_in(Path(shipped_path(path)).parent)
     for setting in settings:
         apply(table, setting)
     return table
