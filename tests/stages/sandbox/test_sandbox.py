@@ -6,8 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -153,16 +155,24 @@ def test_nothing_gets_out(name: str, sandbox: Sandbox, around: dict[str, str]) -
 
 
 def _processes() -> set[int]:
-    """Processes of sandboxes that are there and not about to be reaped."""
+    """Processes of sandboxes that are there and not about to be reaped: ours, and those that have lost their parent.
+
+    Another worker of this test run may have sandboxes too.
+    """
     found = set()
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                if b"jail.py" in Path(f"/proc/{name}/cmdline").read_bytes():
-                    found.add(int(name))
-            except OSError:
-                continue
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if _is_jail(process):
+                parent = process.parent()
+                while parent is not None and _is_jail(parent):
+                    parent = parent.parent()
+                if parent is None or parent.pid in (1, os.getpid()):
+                    found.add(process.pid)
     return found
+
+
+def _is_jail(process: psutil.Process) -> bool:
+    return any("jail.py" in word for word in process.cmdline())
 
 
 def test_the_same_attempts_succeed_without_the_sandbox(around: dict[str, str]) -> None:
