@@ -34,35 +34,26 @@ PLACEMENT = frozenset(
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which model, how it samples, and the resources of a replica.
+    """Which model, how it samples, and the resources of a replica."""
 
-    model: a folder, a hub id (org/name or org/name@revision), s3://bucket/prefix or package:smollm2.
-    name: the value of the `model` column. Default: the last part of `model`.
-    engine: arguments of vLLM's AsyncEngineArgs (dtype, quantization, max_model_len, tensor_parallel_size, ...).
-    sampling: fields of vLLM's SamplingParams; the default of max_tokens is 1024.
-    chat: False for base models, which receive the prompt as it is. template_args: e.g. {enable_thinking = false}.
-    lora: {name = ..., path = ...} of an adapter.
-    batch_invariant: the same text in any batch. Default: yes on CPU, no on GPUs.
-    num_gpus: default: the product of the parallel sizes where the installed vLLM runs on GPUs, else 0.
-    kv_cache_gb, threads: of a CPU engine. max_in_flight: concurrent asks of a replica.
-    """
-
-    model: str
-    name: str | None = None
-    engine: dict[str, Any] = field(default_factory=dict)
-    sampling: dict[str, Any] = field(default_factory=dict)
-    chat: bool = True
-    chat_template: str | None = None
-    template_args: dict[str, Any] = field(default_factory=dict)
-    lora: dict[str, str] = field(default_factory=dict)
-    batch_invariant: bool | None = None
-    num_cpus: float = 1.0
-    num_gpus: float | None = None
-    memory_gb: float = 0.0
-    kv_cache_gb: int = 2
-    threads: int = 0
-    max_in_flight: int = 256
-    env: dict[str, str] = field(default_factory=dict)
+    model: str  # Folder, hub id (org/name or org/name@revision), s3://bucket/prefix or package:smollm2.
+    name: str | None = None  # Value of the `model` column; unset: the last part of `model`.
+    engine: dict[str, Any] = field(default_factory=dict)  # Arguments of vLLM's AsyncEngineArgs, e.g. max_model_len.
+    sampling: dict[str, Any] = field(
+        default_factory=dict
+    )  # Fields of vLLM's SamplingParams; max_tokens: 1024.
+    chat: bool = True  # Whether the model's chat template applies; false for base models.
+    chat_template: str | None = None  # Jinja template that replaces the model's own.
+    template_args: dict[str, Any] = field(default_factory=dict)  # Template arguments, e.g. {enable_thinking = false}.
+    lora: dict[str, str] = field(default_factory=dict)  # {name = ..., path = ...} of a LoRA adapter.
+    batch_invariant: bool | None = None  # The same text in any batch; unset: yes on CPU, no on GPUs.
+    num_cpus: float = 1.0  # CPU cores of a replica.
+    num_gpus: float | None = None  # GPUs of a replica; unset: the product of the parallel sizes on GPUs, else 0.
+    memory_gb: float = 0.0  # Memory of a replica in GB that Ray reserves; 0: none.
+    kv_cache_gb: int = 2  # KV cache of a CPU engine in GiB.
+    threads: int = 0  # Threads of a CPU engine; 0: one per core of num_cpus.
+    max_in_flight: int = 256  # Concurrent asks of a replica.
+    env: dict[str, str] = field(default_factory=dict)  # Environment variables of the engine's process.
 
     def __post_init__(self) -> None:
         for key in self.sampling:

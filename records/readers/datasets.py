@@ -38,12 +38,12 @@ ADULT_NUMBERS = {"age", "fnlwgt", "education_num", "capital_gain", "capital_loss
 class DataSpec:
     """`[data]` of a recipe: the location of the rows, their columns, and the part of a split."""
 
-    path: str  # a file or folder of Parquet, CSV or JSONL, local or s3://; or package:adult/train, ...
-    columns: tuple[str, ...] = ()  # default: all
-    part: Literal["all", "train", "holdout"] = "all"
-    holdout: float = 0.3  # share of the holdout part, which split_seed draws
-    split_seed: int = 0
-    rejected: bool = later(False)  # for the output of a run: its rejected rows too, after the kept rows
+    path: str  # File or folder of Parquet, CSV or JSONL, local or s3://; or package:adult/train, ...
+    columns: tuple[str, ...] = ()  # Columns to read; empty: all.
+    part: Literal["all", "train", "holdout"] = "all"  # Part of the split.
+    holdout: float = 0.3  # Share of the rows in the holdout part, between 0 and 1.
+    split_seed: int = 0  # Seed of the split.
+    rejected: bool = later(False)  # For the output of a run: its rejected rows too, after the kept rows.
 
     def __post_init__(self) -> None:
         if not 0 < self.holdout < 1:

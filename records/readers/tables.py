@@ -26,16 +26,16 @@ NUM_SHOWN = 3
 class Column:
     """A column. `low` and `high` bound numbers (inclusive); `categories` are all values of a category."""
 
-    name: str
-    kind: Kind
-    low: float | None = None
-    high: float | None = None
-    decimals: int | None = None  # numeric: values are rounded to this number
-    categories: tuple[str, ...] = ()
-    nullable: bool = False
-    height: int | None = None  # image, in pixels
-    width: int | None = None
-    channels: int | None = None  # 1 grey, 3 colour
+    name: str  # Name of the column.
+    kind: Kind  # Type of its values.
+    low: float | None = None  # Smallest number, inclusive.
+    high: float | None = None  # Largest number, inclusive.
+    decimals: int | None = None  # Decimals that numeric values are rounded to.
+    categories: tuple[str, ...] = ()  # All values of a category.
+    nullable: bool = False  # Whether values may be missing.
+    height: int | None = None  # Height of an image in pixels.
+    width: int | None = None  # Width of an image in pixels.
+    channels: int | None = None  # Channels of an image: 1 grey, 3 colour.
 
     def __post_init__(self) -> None:
         if not self.name or self.name in RESERVED:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 import urllib.error
@@ -34,29 +35,53 @@ SECRETS = re.compile(
 )
 
 
+def bare_python(folder: Path) -> Path:
+    """A Python of its own with the packages of this one, but without gristmill: a node with the dependencies only."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    # The .pth files of a folder that a .pth file names are not read: an editable install of gristmill is not there.
+    (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "python"
+
+
 class Head:
     """A Ray head on ports of its own, in a folder of its own; `stop` ends its processes and no others."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="gm-", dir="/tmp"))  # sockets want a short path
+        self.python = bare_python(self.folder / "venv")
         token = self.folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32))
         self.address = f"http://127.0.0.1:{free_port()}"
         self.env = {
-            **{k: v for k, v in os.environ.items() if not k.startswith("RAY_")},
+            **{k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "PYTHONPATH"))},
             **AWS,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(token),
             "RAY_USAGE_STATS_ENABLED": "0",
             "AUTOSCALER_METRIC_PORT": str(free_port()),
             "DASHBOARD_METRIC_PORT": str(free_port()),
-            "PATH": f"{BIN}:{os.environ['PATH']}",  # the job's `python` is the one of the node
+            "PATH": f"{self.python.parent}:{BIN}:{os.environ['PATH']}",  # the job's `python` is the one of the node
         }
-        ports = ("port", "dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
-        self.command = ["ray", "start", "--head", "--block", "--disable-usage-stats", "--num-cpus=2"]
+        self.port = free_port()  # of drivers that connect from elsewhere
+        ports = ("dashboard-agent-listen-port", "ray-client-server-port", "metrics-export-port")
+        self.command = [
+            str(self.python),
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            "--disable-usage-stats",
+            "--num-cpus=2",
+        ]
         self.command += ["--dashboard-host=127.0.0.1", f"--dashboard-port={self.address.rpartition(':')[2]}"]
-        self.command += [f"--temp-dir={self.folder}", *(f"--{name}={free_port()}" for name in ports)]
+        self.command += [
+            f"--temp-dir={self.folder}",
+            f"--port={self.port}",
+            *(f"--{name}={free_port()}" for name in ports),
+        ]
 
     def start(self) -> None:
         with open(self.folder / "log", "w") as log:
@@ -111,6 +136,11 @@ def head() -> Iterator[Head]:
         head.stop()
 
 
+def test_the_node_has_no_gristmill(head: Head) -> None:
+    done = subprocess.run([head.python, "-c", "import ray, pyarrow; import gristmill"], cwd="/", capture_output=True)
+    assert b"No module named 'gristmill'" in done.stderr
+
+
 def test_a_submitted_job_makes_a_sound_output(head: Head, tmp_path: Path) -> None:
     stages = [{"kind": "finish"}, {"kind": "language"}, {"kind": "dedup"}]
     recipe, out = canned(tmp_path, num_asks=128, stages=stages), str(tmp_path / "out")
@@ -123,7 +153,9 @@ def test_a_submitted_job_makes_a_sound_output(head: Head, tmp_path: Path) -> Non
 
     (upload,) = head.uploads()
     files = [p for p in upload.rglob("*") if p.is_file() and "__pycache__" not in p.parts]  # the job compiles
-    assert {"jobs", "cluster", "generators", "stages", "records", "recipes"} <= {p.name for p in upload.iterdir()}
+    assert {"gristmill", "jobs", "cluster", "generators", "stages", "engines", "records", "recipes"} <= {
+        p.name for p in upload.iterdir()
+    }
     assert not {"tests", "deploy", ".venv", ".git", "out", ".cache"} & {p.name for p in upload.iterdir()}
     assert sum(p.stat().st_size for p in files) < MAX_UPLOAD_BYTES
     assert not [p for p in files if SECRETS.search(p.read_bytes())]
@@ -170,3 +202,59 @@ def test_what_lies_beside_the_code_stays_at_home(tmp_path: Path) -> None:
     assert tops == plain | {"gristmill", "engines", "cluster", "jobs", "recipes"}
     assert not [name for name in names if "__pycache__" in name]
     assert (tmp_path / "upload.zip").stat().st_size < MAX_UPLOAD_BYTES
+
+
+PLUGIN = """
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from gristmill import Findings, Stage
+from gristmill.generators.chains.families.gaussian import Gaussian
+from plugin_helper import WORD
+
+
+@dataclass(frozen=True)
+class HoldsSpec:
+    min_count: int = 1
+
+
+class Holds(Stage):
+    kind = "holds"
+    Spec = HoldsSpec
+
+    def columns(self):
+        return [pa.field("num_words", pa.int64())]
+
+    def find(self, rows):
+        counts = [text.split().count(WORD) for text in rows.column("text").to_pylist()]
+        reasons = [None if count >= self.spec.min_count else "missing" for count in counts]
+        return Findings({"num_words": pa.array(counts, pa.int64())}, pa.array(reasons, pa.string()))
+
+
+class Twin(Gaussian):
+    kind = "twin"
+"""
+
+
+def plugins(folder: Path) -> None:
+    """A module with a stage and a family of chains, and a helper that it imports."""
+    (folder / "travelling.py").write_text(PLUGIN)
+    (folder / "plugin_helper.py").write_text("WORD = 'the'\n")
+
+
+def test_a_driver_elsewhere_brings_the_package_and_plugins_along(head: Head, tmp_path: Path) -> None:
+    plugins(tmp_path)
+    stages = [{"kind": "travelling:Holds"}, {"kind": "dedup"}]
+    recipe, out = canned(tmp_path, num_asks=64, stages=stages, cluster={"num_cpus": None}), str(tmp_path / "out")
+    env = {**head.env, "RAY_ADDRESS": f"127.0.0.1:{head.port}"}
+    done = gristmill("produce", recipe, "--out", out, env=env, own_process=True)
+    assert done.returncode == 0, done.stderr
+    assert gristmill("audit", out).returncode == 0
+    study = tmp_path / "study.toml"
+    study.write_text(
+        'name = "plugged"\nn = 20\ngenerations = 3\nchains = 8\n[family]\nkind = "travelling:Twin"\n[regimes.replace]\n'
+    )
+    done = gristmill("study", str(study), "--out", str(tmp_path / "study"), env=env, own_process=True)
+    assert done.returncode == 0, done.stderr
+    assert gristmill("audit", str(tmp_path / "study")).returncode == 0

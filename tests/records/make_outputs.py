@@ -24,8 +24,7 @@ cycle = true
 kind = "canned"
 num_words = 40
 duplicates = 0.3
-contaminated = 0.0
-bad = 0.2
+bad = 0.5
 [method]
 kind = "prompt"
 template = "Write about {text}."
@@ -51,7 +50,7 @@ STUDY = """
 name = "small-study"
 n = 20
 generations = 2
-chains = 2
+chains = 64
 [family]
 kind = "gaussian"
 [regimes.replace]
