@@ -30,7 +30,7 @@ def test_status_audit_and_report_read_a_run(output: Path, capsys: pytest.Capture
     assert (output / "run" / "report.html").stat().st_size > 1000
 
 
-def test_pack_reads_a_run(output: Path) -> None:
+def test_pack_reads_a_run(output: Path, ray_session: None) -> None:
     assert main(["pack", str(output / "run"), "--to", str(output / "release")]) == 0
     assert list((output / "release").glob("train-*.parquet"))
 
