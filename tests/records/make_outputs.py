@@ -42,6 +42,7 @@ FIT = """
 name = "small-fit"
 [data]
 path = "package:breast-cancer"
+part = "train"
 columns = ["mean_radius", "diagnosis"]
 [model]
 kind = "independent"
