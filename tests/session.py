@@ -10,10 +10,12 @@ import tempfile
 import threading
 import time
 import traceback
+from functools import lru_cache
 from pathlib import Path
 from unittest import mock
 
 from gristmill.engines.guard import MARK
+from tests.recipes import canned
 from tests.s3server import S3Server
 
 ROOT = Path(__file__).parent.parent
@@ -51,6 +53,7 @@ def start_ray() -> None:
     from gristmill.cluster.spec import ClusterSpec
 
     if not ray.is_initialized():
+        compile_kernels()
         with _unmarked(s3_server().env):
             os.environ.pop("RAY_ADDRESS", None)
             _owned.enter_context(connected(ClusterSpec(num_cpus=NUM_CPUS)))
@@ -61,6 +64,22 @@ def _unmarked(env: dict[str, str] | None = None) -> "mock._patch_dict":
     that bear its mark."""
     variables = {name: value for name, value in os.environ.items() if name != MARK}
     return mock.patch.dict(os.environ, {**variables, **(env or {})}, clear=True)
+
+
+@lru_cache
+def compile_kernels() -> None:
+    """Carry a lot through the stages in this process, so that numba's cache holds their kernels.
+
+    In a fresh checkout each of Ray's workers would compile all of them: 25 seconds of CPU apiece.
+    """
+    from gristmill.cluster.lots.work import LotPipeline, process
+    from gristmill.jobs.recipes.recipe import compile_recipe, load
+    from gristmill.records.lots import asks
+
+    compiled = compile_recipe(load(canned(new_folder("kernels")), ()))
+    output, generator = compiled.recipe.output, compiled.generator
+    pipeline = LotPipeline(compiled.plan, compiled.stages, compiled.schema, output, generator, compiled.pooled)
+    process(pipeline.open(), asks(compiled.plan, compiled.source, 0))
 
 
 def stop_ray() -> None:
