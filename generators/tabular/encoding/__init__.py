@@ -1,0 +1,1 @@
+"""Tables as numbers and codes, and what tabular families share."""

@@ -1,0 +1,1 @@
+"""The output of a run: shards, manifest, events, the ledger of commits, the lease, and file formats."""
