@@ -5,7 +5,7 @@ This file must not import ray: recipes are checked without it.
 
 from dataclasses import dataclass, field
 
-from gristmill.records.shards import Summary
+from gristmill.records.output.shards import Summary
 
 BUDGETS = ("device_s", "cost")
 SNAPSHOT_LOTS = 1024

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from gristmill.records.errors import UserError
+from gristmill.records.output.shards import KEPT, shard_name
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.readers.sources import Source
-from gristmill.records.shards import KEPT, shard_name
 from gristmill.records.stores.contract import Store
 
 EXAMPLES = 1  # of the spawn keys of a run's draws; lots and generations take others

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from gristmill.records import manifest
-from gristmill.records.events import part_name
-from gristmill.records.ledger import committed, summaries
+from gristmill.records.output import manifest
+from gristmill.records.output.events import part_name
+from gristmill.records.output.ledger import committed, summaries
 from gristmill.records.stores.opening import open_store
 
 

@@ -15,8 +15,8 @@ from gristmill.cluster.index.snapshots import BadSnapshot, Claims, Stretch
 from gristmill.cluster.node_affinity import node_options
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan
+from gristmill.records.output.shards import KEPT, shard_name
 from gristmill.records.readers.parquet import read_parquet
-from gristmill.records.shards import KEPT, shard_name
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.stages.dedup.contract import Duplicates

@@ -3,7 +3,7 @@
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from gristmill.records.shards import Encoded, Summary, put_kept, put_rejected
+from gristmill.records.output.shards import Encoded, Summary, put_kept, put_rejected
 from gristmill.records.stores.contract import Store
 
 NUM_PUTS = 4

@@ -9,7 +9,7 @@ from gristmill.cluster.lots.quarantine import Quarantine
 from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.pool import Pool
-from gristmill.records.shards import Encoded
+from gristmill.records.output.shards import Encoded
 from gristmill.stages.admission.contract import LotVerdicts
 
 READY_PHASES = ("ready", "finishing", "finished", "committing")  # processed; only its turn is outstanding

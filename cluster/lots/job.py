@@ -15,7 +15,7 @@ from gristmill.cluster.pools.replica import StageWorker
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.generators.contract import Generator
 from gristmill.records.lots import AskSource
-from gristmill.records.shards import Summary
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 
 WINDOW_PER_CPU = 3

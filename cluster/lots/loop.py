@@ -24,7 +24,7 @@ from gristmill.cluster.lots.sequencer import CommitSequencer
 from gristmill.cluster.lots.work import LotResult, finish_task, process_task, warm_task
 from gristmill.cluster.pools.replica import join_task
 from gristmill.records.lots import source_lot
-from gristmill.records.shards import Summary
+from gristmill.records.output.shards import Summary
 
 TICK_S = 0.1
 POLL_S = 0.1

@@ -13,8 +13,8 @@ import pyarrow as pa
 from gristmill.cluster.index.index import DedupIndex
 from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.spec import ClusterSpec
+from gristmill.records.output.shards import KEPT, Summary, shard_name
 from gristmill.records.readers.parquet import read_parquet
-from gristmill.records.shards import KEPT, Summary, shard_name
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import AdmissionBook, AdmissionVerdict, LotVerdicts, is_full, resolve_admitting
 from gristmill.stages.dedup.bandindex import NOBODY

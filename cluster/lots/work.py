@@ -14,11 +14,11 @@ import pyarrow as pa
 import ray
 
 from gristmill.generators.contract import Generator
-from gristmill.records import shards
 from gristmill.records.ids import row_id
 from gristmill.records.lots import Plan, SourceLot, ask_batch
+from gristmill.records.output import shards
+from gristmill.records.output.shards import Encoded, OutputSpec
 from gristmill.records.schema import ASK, REJECT, set_column
-from gristmill.records.shards import Encoded, OutputSpec
 from gristmill.stages.admission.contract import Admission, LotVerdicts, tally
 from gristmill.stages.contract import Stage
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN

@@ -15,8 +15,8 @@ import numpy as np
 
 from gristmill.generators.families.contract import Family, State, family_class
 from gristmill.records.errors import UserError
-from gristmill.records.formats import newest, parse
 from gristmill.records.ids import fingerprint
+from gristmill.records.output.formats import newest, parse
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build, literals
 from gristmill.records.stores.contract import Store

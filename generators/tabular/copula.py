@@ -16,9 +16,9 @@ import pyarrow as pa
 
 from gristmill.generators.families.contract import Drawn, Family, State, need_columns, uniforms
 from gristmill.generators.private.account import Account
-from gristmill.generators.tabular.spread import EDGE, Spread, levels_of, scores
-from gristmill.generators.tabular.transforms import UNSEEN, number_array, put_given
-from gristmill.generators.tabular.vocabulary import Vocabulary, numbered
+from gristmill.generators.tabular.encoding.spread import EDGE, Spread, levels_of, scores
+from gristmill.generators.tabular.encoding.transforms import UNSEEN, number_array, put_given
+from gristmill.generators.tabular.encoding.vocabulary import Vocabulary, numbered
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column
 

@@ -23,9 +23,9 @@ from gristmill.generators.families.contract import (
     uniforms,
 )
 from gristmill.generators.private.account import Account
-from gristmill.generators.tabular.candidates import Outlook, resampled, some_normals, some_uniforms
-from gristmill.generators.tabular.conditions import Conditions
-from gristmill.generators.tabular.transforms import TableCoder, put_given
+from gristmill.generators.tabular.encoding.candidates import Outlook, resampled, some_normals, some_uniforms
+from gristmill.generators.tabular.encoding.conditions import Conditions
+from gristmill.generators.tabular.encoding.transforms import TableCoder, put_given
 from gristmill.records.errors import UserError
 
 NOISE_KEY, DRAW_KEY, CONDITION_KEY = (

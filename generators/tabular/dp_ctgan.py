@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from gristmill.generators.tabular.binned_net import BinnedSgd, BinnedSpec, weights_seed
+from gristmill.generators.tabular.encoding.binned_net import BinnedSgd, BinnedSpec, weights_seed
 
 FAKES, GENERATE = 3, 4  # purposes of a step's random numbers
 

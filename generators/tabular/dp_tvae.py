@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from gristmill.generators.private.dpsgd import no_sums
-from gristmill.generators.tabular.binned_net import BinnedSgd, BinnedSpec, generator_of, weights_seed
+from gristmill.generators.tabular.encoding.binned_net import BinnedSgd, BinnedSpec, generator_of, weights_seed
 
 LATENT = 3  # purpose of a step's random numbers
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from gristmill.generators.families.contract import Drawn, Family, State, stream, uniforms
 from gristmill.generators.private.account import Account
 from gristmill.generators.private.accountants import Event
-from gristmill.generators.tabular.public import Bins, CountSums, Grid, noisy_counts
+from gristmill.generators.tabular.encoding.public import Bins, CountSums, Grid, noisy_counts
 from gristmill.records.errors import UserError
 
 FLOOR = 1e-7  # of a row, in every cell of a joint table: whatever the schema allows can be drawn when it is asked for

@@ -17,7 +17,7 @@ import pyarrow as pa
 from gristmill.generators.families.contract import State, stream
 from gristmill.generators.private.account import Account
 from gristmill.generators.private.accountants import Event
-from gristmill.generators.tabular.binned_net import BinnedNet, BinnedSpec, weights_seed
+from gristmill.generators.tabular.encoding.binned_net import BinnedNet, BinnedSpec, weights_seed
 from gristmill.records.errors import UserError
 
 FAKES, PARTS, DRAWS, VOTES, STUDENT, GENERATE = 3, 4, 5, 6, 8, 9  # purposes of a step's random numbers

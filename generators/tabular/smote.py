@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from gristmill.generators.families.contract import Drawn, Family, State, need_columns, stream, uniforms
 from gristmill.generators.private.account import Account
-from gristmill.generators.tabular.transforms import number_array, put_given
-from gristmill.generators.tabular.vocabulary import numbered
+from gristmill.generators.tabular.encoding.transforms import number_array, put_given
+from gristmill.generators.tabular.encoding.vocabulary import numbered
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column
 

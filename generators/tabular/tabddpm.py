@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from gristmill.generators.families.contract import Drawn, Family, State, need_columns, stream, uniforms
 from gristmill.generators.private.account import Account
-from gristmill.generators.tabular.labels import Labels
-from gristmill.generators.tabular.spread import EDGE, Spread, levels_of, scores
-from gristmill.generators.tabular.transforms import TableCoder, put_given
-from gristmill.generators.tabular.walk import Known, Walk
+from gristmill.generators.tabular.encoding.labels import Labels
+from gristmill.generators.tabular.encoding.spread import EDGE, Spread, levels_of, scores
+from gristmill.generators.tabular.encoding.transforms import TableCoder, put_given
+from gristmill.generators.tabular.encoding.walk import Known, Walk
 from gristmill.records.errors import UserError
 
 DRAW_KEY = 1  # of a row's seed

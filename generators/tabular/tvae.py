@@ -19,8 +19,8 @@ from gristmill.generators.families.contract import (
     uniforms,
 )
 from gristmill.generators.private.account import Account
-from gristmill.generators.tabular.candidates import Outlook, resampled, some_normals
-from gristmill.generators.tabular.transforms import Coded, TableCoder, put_given
+from gristmill.generators.tabular.encoding.candidates import Outlook, resampled, some_normals
+from gristmill.generators.tabular.encoding.transforms import Coded, TableCoder, put_given
 from gristmill.records.errors import UserError
 
 NOISE_KEY, DRAW_KEY, SPREAD_KEY = 1000, 1, 2  # of a row's seed; NOISE_KEY and above: one a candidate

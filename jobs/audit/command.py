@@ -6,8 +6,8 @@ from rich.console import Console
 
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
 from gristmill.jobs.results import Result
-from gristmill.records import manifest
 from gristmill.records.errors import UserError
+from gristmill.records.output import manifest
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 

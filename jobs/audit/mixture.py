@@ -19,9 +19,9 @@ from gristmill.jobs.release.mixture.parts import CARD, MIXTURE
 from gristmill.jobs.release.mixture.scan import release_schema, traits
 from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
 from gristmill.records.errors import UserError
-from gristmill.records.formats import parse
-from gristmill.records.manifest import differences
 from gristmill.records.mixing.caps import TOLERANCE
+from gristmill.records.output.formats import parse
+from gristmill.records.output.manifest import differences
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.contract import Store
 

@@ -11,12 +11,12 @@ from rich.progress import track
 
 from gristmill.jobs.audit.admission import AdmissionAudit
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
-from gristmill.records import ledger, manifest
 from gristmill.records.ids import row_id
-from gristmill.records.manifest import Manifest
+from gristmill.records.output import ledger, manifest
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_parquet
 from gristmill.records.schema import REJECT
-from gristmill.records.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import Admission, tally

@@ -14,9 +14,9 @@ from gristmill.jobs.study.plan import recorded_chains
 from gristmill.jobs.study.results import RESULTS, cell_table
 from gristmill.jobs.study.spec import StudySpec, expand
 from gristmill.records.errors import UserError
-from gristmill.records.formats import parse
 from gristmill.records.mixing.mixing import plan
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
+from gristmill.records.output.formats import parse
 from gristmill.records.readers.parquet import open_parquet, read_parquet
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store

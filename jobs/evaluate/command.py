@@ -20,8 +20,8 @@ from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.extras import check_installed
-from gristmill.records.formats import newest
-from gristmill.records.manifest import versions
+from gristmill.records.output.formats import newest
+from gristmill.records.output.manifest import versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store

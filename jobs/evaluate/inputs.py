@@ -11,8 +11,8 @@ from gristmill.generators.families.folder import ModelCard, read_card
 from gristmill.jobs.evaluate.texts import schema_beside, texts_of, without
 from gristmill.jobs.fit.audit_file import AUDIT, read_audit
 from gristmill.jobs.fit.plan import read_schema
-from gristmill.records import manifest
 from gristmill.records.errors import UserError
+from gristmill.records.output import manifest
 from gristmill.records.readers.datasets import (
     ENDINGS,
     PACKAGE,

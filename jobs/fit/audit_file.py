@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gristmill.generators.families.folder import ModelCard
-from gristmill.records.formats import newest, parse
+from gristmill.records.output.formats import newest, parse
 
 if TYPE_CHECKING:
     from gristmill.evaluation.privacy.audit_dp import Audit

@@ -17,13 +17,13 @@ from gristmill.jobs.report.tallies import in_order
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.output import STOPPED, Output, refusal
 from gristmill.jobs.terminal.tables import cost_table, totals_table
-from gristmill.records import ledger
 from gristmill.records.errors import UserError
-from gristmill.records.manifest import NAME as MANIFEST
-from gristmill.records.manifest import Manifest, State
-from gristmill.records.manifest import load as read_manifest
+from gristmill.records.output import ledger
+from gristmill.records.output.manifest import NAME as MANIFEST
+from gristmill.records.output.manifest import Manifest, State
+from gristmill.records.output.manifest import load as read_manifest
+from gristmill.records.output.shards import KEPT, REJECTED, Summary, shard_name
 from gristmill.records.readers.parquet import read_parquet
-from gristmill.records.shards import KEPT, REJECTED, Summary, shard_name
 from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from rich.console import Console
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.session import interruptible
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import Manifest, State
-from gristmill.records.shards import Summary
+from gristmill.records.output.lease import Lease
+from gristmill.records.output.manifest import Manifest, State
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 
 BUDGET_ENDS = ("device_s", "cost")

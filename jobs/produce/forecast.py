@@ -7,8 +7,8 @@ from rich.table import Table
 
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.tables import clock
-from gristmill.records.manifest import Manifest
-from gristmill.records.shards import Summary
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import Summary
 
 
 def plan_table(compiled: CompiledRecipe, uri: str) -> Table:

@@ -10,10 +10,10 @@ from gristmill.jobs.produce.progress import ProgressDisplay
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.logs import ROOT, is_json
 from gristmill.records.errors import UserError
-from gristmill.records.events import Events
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import Manifest, State
-from gristmill.records.shards import Summary
+from gristmill.records.output.events import Events
+from gristmill.records.output.lease import Lease
+from gristmill.records.output.manifest import Manifest, State
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:

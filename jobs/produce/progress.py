@@ -13,7 +13,7 @@ from rich.live import Live
 from gristmill.cluster.spec import Limits
 from gristmill.jobs.terminal.tables import clock
 from gristmill.jobs.terminal.view import Pace, Rates, View, facts, nearest_goal
-from gristmill.records.shards import Summary
+from gristmill.records.output.shards import Summary
 
 if TYPE_CHECKING:
     from gristmill.cluster.lots.job import Progress

@@ -18,10 +18,10 @@ from gristmill.jobs.recipes.toml_file import parted
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.lots import AskSource, Plan
+from gristmill.records.output.shards import Summary
 from gristmill.records.readers.sources import Source, open_source
 from gristmill.records.rounds import RoundSource
 from gristmill.records.schema import full_schema
-from gristmill.records.shards import Summary
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import is_full

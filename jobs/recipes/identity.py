@@ -6,7 +6,7 @@ from typing import Any
 from gristmill.generators.contract import Generator
 from gristmill.generators.text.contract import Method
 from gristmill.jobs.recipes.recipe import Recipe
-from gristmill.records.manifest import FORMAT
+from gristmill.records.output.manifest import FORMAT
 from gristmill.records.plugins import kind_of, source_identity
 from gristmill.records.readers.sources import Source
 from gristmill.records.spec import literals

@@ -6,9 +6,9 @@ from typing import Any
 
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table
+from gristmill.records.output.shards import OutputSpec
 from gristmill.records.readers.sources import SourceSpec
 from gristmill.records.rounds import RoundsSpec
-from gristmill.records.shards import OutputSpec
 from gristmill.records.spec import build
 
 

@@ -11,9 +11,9 @@ from gristmill.cluster.shuffle import ShardFile
 from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import RowFormat
 from gristmill.jobs.release.mixture.spec import ADDED
-from gristmill.records.manifest import Manifest
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import Summary
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE
-from gristmill.records.shards import Summary
 
 TYPES = {"string": "sc:Text", "int": "sc:Integer", "float": "sc:Float", "double": "sc:Float", "bool": "sc:Boolean"}
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]

@@ -19,11 +19,11 @@ from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_man
 from gristmill.jobs.release.target import check_target
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
-from gristmill.records import ledger
 from gristmill.records.errors import UserError
+from gristmill.records.output import ledger
+from gristmill.records.output.shards import KEPT, shard_name
 from gristmill.records.readers.parquet import open_parquet, read_parquet
 from gristmill.records.schema import REJECT, with_images
-from gristmill.records.shards import KEPT, shard_name
 from gristmill.records.shipped import shipped_file
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store

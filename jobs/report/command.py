@@ -30,11 +30,11 @@ from gristmill.jobs.report.tallies import (
 from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest
 from gristmill.jobs.terminal.tables import clock, money
-from gristmill.records import ledger
 from gristmill.records.errors import UserError
-from gristmill.records.events import newest_events, read_events
-from gristmill.records.manifest import Manifest
-from gristmill.records.shards import Summary
+from gristmill.records.output import ledger
+from gristmill.records.output.events import newest_events, read_events
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 

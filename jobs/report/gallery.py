@@ -12,8 +12,8 @@ import pyarrow as pa
 from gristmill.jobs.report.rows import RowView, layout_of, row_view
 from gristmill.jobs.report.sample import Sample, spread
 from gristmill.records.errors import UserError
+from gristmill.records.output.shards import KEPT, REJECTED, shard_name
 from gristmill.records.readers.parquet import columns_of, open_parquet
-from gristmill.records.shards import KEPT, REJECTED, shard_name
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
 from gristmill.stages.registry import stage_class

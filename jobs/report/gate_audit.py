@@ -17,9 +17,9 @@ from rich.table import Table
 
 from gristmill.jobs.recipes.recipe import GateAuditSpec
 from gristmill.jobs.report.sample import spread
+from gristmill.records.output.shards import KEPT, REJECTED, shard_name
 from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.schema import REJECT
-from gristmill.records.shards import KEPT, REJECTED, shard_name
 from gristmill.records.stores.contract import Store
 
 MAX_LOTS = 20_000  # evenly spread over larger runs

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.jobs.pages.figure import PHASES
-from gristmill.records.events import when
+from gristmill.records.output.events import when
 
 NUM_BINS = 512
 MAX_SPANS = 100  # lots shown singly; a longer run is shown in bins, and its last lots singly

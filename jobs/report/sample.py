@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.jobs.report.overlaps import WAYS, Overlaps, count, look_up
+from gristmill.records.output.shards import KEPT, REJECTED, shard_name
 from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.schema import REJECT
-from gristmill.records.shards import KEPT, REJECTED, shard_name
 from gristmill.records.stores.contract import Store
 
 MAX_LOTS = 200

@@ -9,8 +9,8 @@ from gristmill.jobs.report.history import History
 from gristmill.jobs.report.overlaps import MAX_ITEMS, NEAR, WAYS, Overlap, ranked
 from gristmill.jobs.report.sample import Sample
 from gristmill.jobs.terminal.tables import money
-from gristmill.records.manifest import Manifest
-from gristmill.records.shards import Summary
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import Summary
 from gristmill.stages.registry import ADMISSION, DEDUP
 
 MAX_LABELS = 24

@@ -8,9 +8,9 @@ from rich.console import Console
 from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import driver_life, load_manifest, run_literals, show
 from gristmill.jobs.status.watch import watch
-from gristmill.records import ledger
-from gristmill.records.events import newest_events
-from gristmill.records.shards import KEPT, REJECTED
+from gristmill.records.output import ledger
+from gristmill.records.output.events import newest_events
+from gristmill.records.output.shards import KEPT, REJECTED
 from gristmill.records.stores.opening import open_store
 
 

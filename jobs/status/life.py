@@ -9,13 +9,13 @@ from rich.console import Console
 
 from gristmill.jobs.terminal.tables import clock, cost_table, totals_table
 from gristmill.records.errors import UserError
-from gristmill.records.events import when
-from gristmill.records.lease import NAME as LEASE
-from gristmill.records.lease import is_alive, who
-from gristmill.records.manifest import NAME as MANIFEST
-from gristmill.records.manifest import Manifest
-from gristmill.records.manifest import load as read_manifest
-from gristmill.records.shards import Summary
+from gristmill.records.output.events import when
+from gristmill.records.output.lease import NAME as LEASE
+from gristmill.records.output.lease import is_alive, who
+from gristmill.records.output.manifest import NAME as MANIFEST
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import load as read_manifest
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 
 QUIET_S = 60.0  # a driver without a sign of life for longer may be dead: a living one saves its manifest every 10 s

@@ -13,11 +13,11 @@ from rich.live import Live
 
 from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest, read_lease, run_literals, show
 from gristmill.jobs.terminal.view import Pace, View, facts, nearest_goal
-from gristmill.records import ledger
-from gristmill.records.events import newest_events, part_name, read_events
-from gristmill.records.lease import DEAD_S
-from gristmill.records.manifest import Manifest
-from gristmill.records.shards import KEPT, Summary
+from gristmill.records.output import ledger
+from gristmill.records.output.events import newest_events, part_name, read_events
+from gristmill.records.output.lease import DEAD_S
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import KEPT, Summary
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 

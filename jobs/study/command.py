@@ -29,9 +29,9 @@ from gristmill.jobs.study.spec import StudySpec, load_study
 from gristmill.jobs.terminal.output import STOPPED, Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
-from gristmill.records.formats import newest, parse
 from gristmill.records.ids import fingerprint
-from gristmill.records.manifest import versions
+from gristmill.records.output.formats import newest, parse
+from gristmill.records.output.manifest import versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 

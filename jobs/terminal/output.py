@@ -8,8 +8,8 @@ from typing import Any
 
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import differences
+from gristmill.records.output.lease import Lease
+from gristmill.records.output.manifest import differences
 from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)

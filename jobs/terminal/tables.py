@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.table import Table
 
-from gristmill.records.shards import Summary
+from gristmill.records.output.shards import Summary
 
 
 def clock(seconds: float) -> str:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.jobs.terminal.tables import clock, money
-from gristmill.records.shards import Summary
+from gristmill.records.output.shards import Summary
 
 RATE_OVER_S = 120.0
 MAX_REASONS = 8

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 
 from gristmill.records.errors import UserError
-from gristmill.records.manifest import Manifest
-from gristmill.records.shards import KEPT, REJECTED, Summary, lot_number, read_meta, shard_name
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import KEPT, REJECTED, Summary, lot_number, read_meta, shard_name
 from gristmill.records.stores.contract import Store
 
 NUM_THREADS = 16

@@ -13,8 +13,8 @@ from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
 from gristmill.records.errors import UserError
-from gristmill.records.formats import newest, parse
-from gristmill.records.shards import Summary
+from gristmill.records.output.formats import newest, parse
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 
 NAME = "manifest.json"

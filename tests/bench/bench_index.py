@@ -25,9 +25,9 @@ from gristmill.cluster.lots.sequencer import CommitSequencer
 from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.lots import Plan, asks
+from gristmill.records.output.shards import KEPT, OutputSpec, encode, shard_name
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import ASK, full_schema, set_column
-from gristmill.records.shards import KEPT, OutputSpec, encode, shard_name
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.opening import open_store

@@ -59,9 +59,9 @@ def _output(folder: Path) -> tuple[str, str]:
     from gristmill.jobs.recipes.compile import compile_recipe
     from gristmill.jobs.recipes.recipe import load
     from gristmill.records.lots import asks
-    from gristmill.records.manifest import Manifest
+    from gristmill.records.output.manifest import Manifest
+    from gristmill.records.output.shards import Summary, encode
     from gristmill.records.schema import ASK, set_column
-    from gristmill.records.shards import Summary, encode
     from gristmill.records.stores.opening import open_store
     from tests.recipes import canned
 

@@ -54,7 +54,7 @@ from gristmill.cluster.lots.loop import Job, LotLoop
 from gristmill.cluster.lots.work import LotPipeline
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
-from gristmill.records.shards import Summary
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.opening import open_store
 mill = compile_recipe(load(sys.argv[1]))
 recipe = mill.recipe

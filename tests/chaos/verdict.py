@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from gristmill.records import manifest
+from gristmill.records.output import manifest
+from gristmill.records.output.shards import KEPT, REJECTED
 from gristmill.records.readers.parquet import read_parquet
-from gristmill.records.shards import KEPT, REJECTED
 from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
 from tests.outputs import kept_hashes

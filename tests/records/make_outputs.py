@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from gristmill.jobs.cli import main
-from gristmill.records.manifest import FORMAT
+from gristmill.records.output.manifest import FORMAT
 
 OUTPUTS = Path(__file__).parent / "outputs"
 RUN = """

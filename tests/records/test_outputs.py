@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gristmill.jobs.cli import main
-from gristmill.records.formats import READABLE
+from gristmill.records.output.formats import READABLE
 
 OUTPUTS = Path(__file__).parent / "outputs"
 FORMATS = [f"format-{number}" for number in sorted(READABLE["manifest.json"])]

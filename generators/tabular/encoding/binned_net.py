@@ -17,8 +17,8 @@ import pyarrow as pa
 from gristmill.generators.families.contract import Drawn, Family, State, normals, stream, uniforms
 from gristmill.generators.private.account import Account
 from gristmill.generators.private.dpsgd import DpSgd
+from gristmill.generators.tabular.encoding.public import Bins, CountSums, Grid, noisy_counts
 from gristmill.generators.tabular.mst import draw
-from gristmill.generators.tabular.public import Bins, CountSums, Grid, noisy_counts
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from gristmill.generators.families.contract import normals, uniforms
-from gristmill.generators.tabular.modes import SPAN, Modes
-from gristmill.generators.tabular.transforms import Given, TableCoder
+from gristmill.generators.tabular.encoding.modes import SPAN, Modes
+from gristmill.generators.tabular.encoding.transforms import Given, TableCoder
 
 NUM_CANDIDATES = 64
 LEAST_LIKELIHOOD = 1e-6  # of the given values, on average over the candidates

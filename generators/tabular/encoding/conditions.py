@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from gristmill.generators.tabular.transforms import Segment
+from gristmill.generators.tabular.encoding.transforms import Segment
 
 
 class Conditions:

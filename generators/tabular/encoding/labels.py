@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gristmill.generators.tabular.transforms import Coded, Given
+from gristmill.generators.tabular.encoding.transforms import Coded, Given
 
 NUM_BINS = 20  # of levels
 

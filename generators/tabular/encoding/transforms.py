@@ -18,9 +18,9 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.generators.families.contract import stream
-from gristmill.generators.tabular.modes import Modes
-from gristmill.generators.tabular.spread import Spread
-from gristmill.generators.tabular.vocabulary import Vocabulary
+from gristmill.generators.tabular.encoding.modes import Modes
+from gristmill.generators.tabular.encoding.spread import Spread
+from gristmill.generators.tabular.encoding.vocabulary import Vocabulary
 from gristmill.records.readers.tables import Column, TableSchema, round_off
 
 Style = Literal["modes", "spread"]

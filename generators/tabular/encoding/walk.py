@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gristmill.generators.tabular.candidates import some_normals, some_uniforms
+from gristmill.generators.tabular.encoding.candidates import some_normals, some_uniforms
 
 NOISE_KEY, LEVEL_KEY = 1000, 2000  # of a row's seed; one a pass
 NUM_PASSES = 4  # at each time, for rows with known values

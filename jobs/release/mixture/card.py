@@ -13,7 +13,7 @@ from gristmill.jobs.release.formats import RowFormat
 from gristmill.jobs.release.mixture.draw import Candidates, Draw
 from gristmill.jobs.release.mixture.parts import Part
 from gristmill.jobs.release.mixture.spec import MixtureSpec
-from gristmill.records.formats import newest
+from gristmill.records.output.formats import newest
 from gristmill.records.spec import literals
 from gristmill.records.words import TOKENS_ARE
 

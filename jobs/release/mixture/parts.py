@@ -21,13 +21,13 @@ from gristmill.jobs.release.mixture.files import (
     read_chunk,
 )
 from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
-from gristmill.records import ledger, manifest
 from gristmill.records.errors import UserError
-from gristmill.records.manifest import Manifest
+from gristmill.records.output import ledger, manifest
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import KEPT, shard_name
 from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
 from gristmill.records.readers.sources import find_files
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, RESERVED
-from gristmill.records.shards import KEPT, shard_name
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store

@@ -13,9 +13,9 @@ from gristmill.cluster.lots.sequencer import CommitSequencer
 from gristmill.cluster.lots.work import LotPipeline, LotResult, finish
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.lots import Plan, asks
+from gristmill.records.output.shards import Encoded, OutputSpec, Summary, put_kept, put_rejected
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import ASK, REJECT, full_schema, set_column
-from gristmill.records.shards import Encoded, OutputSpec, Summary, put_kept, put_rejected
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import LotVerdicts
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch

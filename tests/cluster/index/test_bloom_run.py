@@ -4,7 +4,7 @@ import json
 import signal
 from pathlib import Path
 
-from gristmill.records.manifest import load
+from gristmill.records.output.manifest import load
 from gristmill.records.stores.opening import open_store
 from tests.cluster.lots.test_crashes import start
 from tests.conftest import gristmill

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from gristmill.cluster.errors import RunFailed
 from gristmill.cluster.index import snapshots
 from gristmill.cluster.index.rebuild import ClaimSource
-from gristmill.records.shards import KEPT, shard_name
+from gristmill.records.output.shards import KEPT, shard_name
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.opening import open_store

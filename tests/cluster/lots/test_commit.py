@@ -6,7 +6,7 @@ import pytest
 
 from gristmill.cluster.lots.commit import Committer
 from gristmill.records.errors import UserError
-from gristmill.records.shards import Encoded, Summary, lot_number
+from gristmill.records.output.shards import Encoded, Summary, lot_number
 from gristmill.records.stores.local import LocalStore
 
 

@@ -11,8 +11,8 @@ from gristmill.generators.families.fit import NOISE_KEY, Fit, Stopped, check_fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.private.account import Account, PrivacySpec
 from gristmill.generators.private.accountants import Event
+from gristmill.generators.tabular.encoding.public import NUM_CELLS, Bins, Grid
 from gristmill.generators.tabular.pate_gan import parts
-from gristmill.generators.tabular.public import NUM_CELLS, Bins, Grid
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.readers.tables import Column, TableSchema

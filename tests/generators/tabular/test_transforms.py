@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.generators.families.contract import family_class
-from gristmill.generators.tabular.spread import Spread, levels_of, scores
-from gristmill.generators.tabular.transforms import TableCoder
-from gristmill.generators.tabular.vocabulary import Vocabulary
+from gristmill.generators.tabular.encoding.spread import Spread, levels_of, scores
+from gristmill.generators.tabular.encoding.transforms import TableCoder
+from gristmill.generators.tabular.encoding.vocabulary import Vocabulary
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema, infer
 from tests.generators.families.test_families import patients

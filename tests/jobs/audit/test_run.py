@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.records.shards import SUMMARY_KEY, data_sha256
+from gristmill.records.output.shards import SUMMARY_KEY, data_sha256
 from tests.conftest import gristmill
 from tests.recipes import canned
 

@@ -18,7 +18,7 @@ from gristmill.evaluation.privacy.canaries import Canaries, make_canaries, score
 from gristmill.generators.families.contract import draw_rows
 from gristmill.generators.families.fit import Fit
 from gristmill.generators.families.folder import load_model, read_card
-from gristmill.generators.tabular.public import noisy_counts
+from gristmill.generators.tabular.encoding.public import noisy_counts
 from gristmill.jobs.evaluate.inputs import EvaluateArgs, read_inputs
 from gristmill.jobs.fit import audit_privacy as verb
 from gristmill.jobs.fit.audit_privacy import AuditPrivacyArgs, audit_privacy

@@ -15,9 +15,9 @@ from gristmill.jobs.fit.plan import load_plan
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
+from gristmill.records.output.shards import OutputSpec, encode
 from gristmill.records.readers.datasets import images_table
 from gristmill.records.schema import IMAGE, full_schema
-from gristmill.records.shards import OutputSpec, encode
 from gristmill.records.stores.local import LocalStore
 from tests.conftest import ROOT, gristmill
 from tests.jobs.audit.test_run import rewrite

@@ -13,11 +13,11 @@ from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.terminal.logs import set_up_logging
-from gristmill.records.events import read_events
-from gristmill.records.lease import Lease
-from gristmill.records.manifest import Manifest
-from gristmill.records.manifest import load as read_manifest
-from gristmill.records.shards import Summary
+from gristmill.records.output.events import read_events
+from gristmill.records.output.lease import Lease
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import load as read_manifest
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.opening import open_store
 from tests.recipes import canned
 

@@ -10,9 +10,9 @@ import pytest
 
 from gristmill.cluster.spec import ClusterSpec, Limits, PoolSpec
 from gristmill.jobs.recipes.recipe import GateAuditSpec, Recipe
+from gristmill.records.output.shards import OutputSpec
 from gristmill.records.readers.sources import SourceSpec
 from gristmill.records.rounds import RoundsSpec
-from gristmill.records.shards import OutputSpec
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,10 @@ from gristmill.jobs.report.gallery import NUM_KEPT_SHOWN, NUM_REASONS_SHOWN, gal
 from gristmill.jobs.report.rows import RowLayout, cut, layout_of, row_view
 from gristmill.jobs.report.sample import read_sample
 from gristmill.records.lots import Plan, asks
-from gristmill.records.manifest import Manifest
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import OutputSpec, encode, put_kept, put_rejected
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import REJECT, full_schema
-from gristmill.records.shards import OutputSpec, encode, put_kept, put_rejected
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look
@@ -100,7 +100,7 @@ def code(tmp_path: Path) -> Store:
 
 
 def book_of(store: Store) -> Manifest:
-    from gristmill.records import manifest
+    from gristmill.records.output import manifest
 
     book = manifest.load(store)
     assert book is not None

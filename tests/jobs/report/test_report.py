@@ -19,9 +19,9 @@ from gristmill.jobs.report.history import MAX_SPANS, Bins, History
 from gristmill.jobs.report.sample import read_sample, spread
 from gristmill.jobs.report.tallies import benchmark_hits, clusters, rejects, yields
 from gristmill.jobs.terminal.tables import money
-from gristmill.records import ledger, manifest
-from gristmill.records.events import read_events
-from gristmill.records.manifest import Manifest
+from gristmill.records.output import ledger, manifest
+from gristmill.records.output.events import read_events
+from gristmill.records.output.manifest import Manifest
 from gristmill.records.stores.opening import open_store
 from tests.browser import browser, look, picture
 from tests.conftest import gristmill

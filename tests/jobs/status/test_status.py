@@ -19,12 +19,12 @@ from rich.console import Console
 from gristmill.jobs.status import watch as module
 from gristmill.jobs.status.command import describe
 from gristmill.jobs.status.watch import Watcher
-from gristmill.records import ledger, manifest
-from gristmill.records.events import Events
-from gristmill.records.lease import NAME as LEASE
-from gristmill.records.lease import Lease, is_alive
-from gristmill.records.manifest import Manifest
-from gristmill.records.shards import Summary
+from gristmill.records.output import ledger, manifest
+from gristmill.records.output.events import Events
+from gristmill.records.output.lease import NAME as LEASE
+from gristmill.records.output.lease import Lease, is_alive
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT, gristmill

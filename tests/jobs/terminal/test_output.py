@@ -11,7 +11,7 @@ import pytest
 from gristmill.jobs.terminal.output import STOPPED, Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
-from gristmill.records.lease import NAME as LEASE
+from gristmill.records.output.lease import NAME as LEASE
 
 
 def test_the_lease_is_held_for_the_block(tmp_path: Path) -> None:

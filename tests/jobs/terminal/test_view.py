@@ -12,7 +12,7 @@ from gristmill.jobs.produce import progress as module
 from gristmill.jobs.produce.monitor import _literals
 from gristmill.jobs.produce.progress import ProgressDisplay
 from gristmill.jobs.terminal.view import Pace, Rates, facts, nearest_goal
-from gristmill.records.shards import Summary
+from gristmill.records.output.shards import Summary
 
 TOTALS = Summary(num_lots=2, asks=64, kept=40, rejected={"rules:short": 24}, tokens_out=6400, kept_tokens=4000)
 

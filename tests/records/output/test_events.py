@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gristmill.records import events as module
 from gristmill.records.errors import UserError
-from gristmill.records.events import Events, newest_events, part_name, parts, read_events
+from gristmill.records.output import events as module
+from gristmill.records.output.events import Events, newest_events, part_name, parts, read_events
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.opening import open_store

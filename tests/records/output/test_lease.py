@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.records import lease as module
 from gristmill.records.errors import UserError
-from gristmill.records.lease import NAME, Lease
+from gristmill.records.output import lease as module
+from gristmill.records.output.lease import NAME, Lease
 from gristmill.records.stores.opening import open_store
 from gristmill.records.stores.s3 import S3Store
 from tests.faults import faults, wait_until

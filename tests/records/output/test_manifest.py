@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from gristmill.records.errors import UserError
-from gristmill.records.formats import READABLE, newest, parse
-from gristmill.records.manifest import FORMAT, NAME, Manifest, differences, load
+from gristmill.records.output.formats import READABLE, newest, parse
+from gristmill.records.output.manifest import FORMAT, NAME, Manifest, differences, load
 from gristmill.records.stores.local import LocalStore
 
 IDENTITY: dict[str, Any] = {

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 
 from gristmill.records.errors import Conflict
 from gristmill.records.lots import Plan, asks
-from gristmill.records.readers.sources import SourceSpec, open_source
-from gristmill.records.schema import ASK, REJECT, full_schema, set_column
-from gristmill.records.shards import (
+from gristmill.records.output.shards import (
     OutputSpec,
     data_sha256,
     encode,
@@ -21,6 +19,8 @@ from gristmill.records.shards import (
     read_meta,
     shard_name,
 )
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.schema import ASK, REJECT, full_schema, set_column
 from gristmill.records.stores.opening import open_store
 
 TEXT = pa.field("text", pa.string())

@@ -24,10 +24,10 @@ from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.spec import load_mixture
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan, asks
-from gristmill.records.manifest import Manifest
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import OutputSpec, encode, put_kept, put_rejected
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import REJECT, full_schema
-from gristmill.records.shards import OutputSpec, encode, put_kept, put_rejected
 from gristmill.records.stores.opening import open_store
 from tests import session
 from tests.conftest import ROOT, gristmill
