@@ -19,6 +19,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a file go to one worker, since they share fixtures. So do all that start engines: they share one,
     and two workers with engines would want more memory than a small machine has. What takes long begins first."""
