@@ -73,7 +73,8 @@ def compile_kernels() -> None:
     In a fresh checkout each of Ray's workers would compile all of them: 25 seconds of CPU apiece.
     """
     from gristmill.cluster.lots.work import LotPipeline, process
-    from gristmill.jobs.recipes.recipe import compile_recipe, load
+    from gristmill.jobs.recipes.compile import compile_recipe
+    from gristmill.jobs.recipes.recipe import load
     from gristmill.records.lots import asks
 
     compiled = compile_recipe(load(canned(new_folder("kernels")), ()))
