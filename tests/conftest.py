@@ -19,14 +19,19 @@ os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_itemcollected(item: pytest.Item) -> None:
     """The tests of a file go to one worker, since they share fixtures. So do all that start engines: they share one,
-    and two workers with engines would want more memory than a small machine has. What takes long begins first."""
+    and two workers with engines would want more memory than a small machine has.
+
+    xdist reads the groups before this file could sort the items, so they are given as each item is collected.
+    """
+    group = "engine" if item.get_closest_marker("vllm") else item.nodeid.partition("::")[0]
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes long begins first."""
     items.sort(key=lambda item: (_rank(item), bool(item.get_closest_marker("kills_engine"))))
-    for item in items:
-        group = "engine" if item.get_closest_marker("vllm") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 def _rank(item: pytest.Item) -> int:
