@@ -46,7 +46,7 @@ def imports_of(*folders: str) -> dict[str, list[str]]:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             for first in {name.split(".")[0] for name in names}:
-                if first and first not in sys.stdlib_module_names and first not in ("gristmill", "tests"):
+                if first and first not in sys.stdlib_module_names and first not in ("gristmill", "scripts", "tests"):
                     users.setdefault(normalised(DISTRIBUTIONS.get(first, first)), []).append(str(path))
     return users
 
