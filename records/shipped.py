@@ -29,6 +29,15 @@ def shipped_file(uri: str) -> Path | None:
     return None
 
 
+def shipped_names() -> list[str]:
+    """All names of shipped files, as `package:NAME` takes them: "demo", "fit/adult-mst", "gaussian-laws"."""
+    return sorted(
+        path.relative_to(SHIPPED / folder).with_suffix("").as_posix()
+        for folder in FOLDERS
+        for path in (SHIPPED / folder).rglob("*.toml")
+    )
+
+
 def shipped_path(path: str) -> str:
     """`path` itself, or the local file that `package:NAME` names."""
     file = shipped_file(path)

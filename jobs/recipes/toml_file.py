@@ -8,7 +8,8 @@ from typing import Any
 
 from gristmill.records.errors import UserError
 from gristmill.records.plugins import look_in
-from gristmill.records.shipped import shipped_path
+from gristmill.records.shipped import PREFIX, shipped_names, shipped_path
+from gristmill.records.spec import nearest
 
 TomlSource = str | Mapping[str, Any]  # the path of a TOML file, or the tables themselves
 
@@ -29,7 +30,9 @@ def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]
         with open(shipped_path(path), "rb") as file:
             table = tomllib.load(file)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such recipe file") from None
+        name = path.removeprefix(PREFIX)
+        hint = f"{nearest(name, shipped_names())}; `gristmill recipes` lists them" if name != path else ""
+        raise UserError(f"{path}: no such recipe file{hint}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -9,6 +9,7 @@ import pytest
 from gristmill.jobs.fit.plan import load_plan
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
+from gristmill.jobs.recipes.toml_file import load_table
 from gristmill.records.errors import UserError
 from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT
@@ -130,3 +131,15 @@ def test_the_recipe_in_the_readme_is_whole(tmp_path: Path) -> None:
     (tmp_path / "topics.jsonl").write_text('{"topic": "tides", "slug": "t", "field": "physics"}\n')
     mill = compile_recipe(load(str(tmp_path / "readme.toml"), [f"source.path={tmp_path}/topics.jsonl"]))
     assert mill.plan.num_asks == 4 and mill.plan.carry == ("field",)
+
+
+def test_a_shipped_recipe_is_named_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_table("package:demo") == load_table("package:recipes/demo.toml")
+    assert load_table("package:fit/adult-mst")["model"]["kind"] == "mst"
+    with pytest.raises(
+        UserError, match=r"package:demoo: no such recipe file \(did you mean 'demo'\?\); `gristmill recipes`"
+    ):
+        load_table("package:demoo")
+    with pytest.raises(UserError, match="no such recipe file"):
+        load_table("package:../pyproject")
