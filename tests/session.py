@@ -21,7 +21,11 @@ from tests.s3server import S3Server
 ROOT = Path(__file__).parent.parent
 ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack"}
 NUM_CPUS = 4  # logical: recipes that ask for more engines than that are tested for being refused
-RAY_DATA_ACTORS = {"_StatsActor", "AutoscalingRequester"}  # stay for as long as their Ray
+RAY_DATA_ACTORS = {
+    "_StatsActor",
+    "_AutoscalingCoordinatorActor",
+    "AutoscalingRequester",
+}  # stay for as long as their Ray
 REST_TIMEOUT_S = 60.0
 PATIENCE_S = 500.0  # until what a test waits for must have come, however busy the machine: below the limit of a test
 
