@@ -2,6 +2,7 @@
 
 import logging
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -25,7 +26,9 @@ def interruptible(stop: Callable[[], None], give_up: Callable[[], None]) -> Iter
             raise KeyboardInterrupt
         is_stopping = True
         stop()
-        logger.warning("stopping after the work in commit; interrupt again to stop at once")
+        # On a thread of its own: a handler of the log may wait for a lock that the interrupted code holds.
+        text = "stopping after the work in commit; interrupt again to stop at once"
+        threading.Thread(target=logger.warning, args=(text,), daemon=True).start()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -28,7 +28,7 @@ def test_the_same_bytes_whatever_the_cluster(kind: str, ray_session: None, tmp_p
             "cluster": cluster,
         }
         recipe["generator"]["seconds_per_ask"] = 1e-4 if pooled else 0.0  # the pooled one waits, the other never does
-        assert produce(write(tmp_path / f"{name}.toml", recipe), str(tmp_path / name)) == 0
+        assert produce(write(tmp_path / f"{name}.toml", recipe), str(tmp_path / name)).exit_code == 0
         return kept_hashes(str(tmp_path / name))
 
     narrow = run("narrow", False, {"window": 1})

@@ -119,7 +119,7 @@ def test_self_instruct_in_rounds_is_the_same_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"source": {"items": SEEDS, "cycle": True}}, "leave out source.samples and source.cycle"),
+        ({"source": {"items": SEEDS, "cycle": True}}, "remove source.samples and source.cycle"),
         (
             {"method": {"kind": "evol_instruct", "template": None, "system": "For {who}."}, "source": WITH_WHO},
             "reads the source column 'who', which the rows of later rounds have only if source.carry names it",
