@@ -94,7 +94,7 @@ def test_students_leave_nothing_behind(judged: dict[str, Any]) -> None:
     ("more", "message"),
     [
         (["--student", "recipes/fit/digits-gan.toml"], "a student is of kind 'causal_lm'"),
-        (["--teacher", "package:smollm2"], "name a recipe by --student"),
+        (["--teacher", "package:smollm2"], "name its recipe by --student"),
         (["--student", "recipes/fit/docstrings-llama.toml", "--teacher", "/no/such"], "no such folder"),
     ],
 )

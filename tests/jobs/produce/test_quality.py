@@ -50,7 +50,7 @@ def test_rejected_rows_are_read_when_asked_for(out: Path, tmp_path: Path) -> Non
     assert both.column_names == ["text", "judge_score"]
     pq.write_table(kept, tmp_path / "rows.parquet")
     for path in (str(tmp_path), str(tmp_path / "rows.parquet")):
-        with pytest.raises(UserError, match="is no output of a run"):
+        with pytest.raises(UserError, match="is not the output of a run"):
             read_table(DataSpec(path, rejected=True))
     with pytest.raises(ValueError, match="a package has no rejected rows"):
         DataSpec("package:docstrings", rejected=True)
