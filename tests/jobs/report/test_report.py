@@ -135,7 +135,7 @@ def test_the_page_tells_the_run_and_harms_nobody(out: Path) -> None:
         assert reason in reader.text and str(rows) in reader.text
     assert EVIL in reader.text  # as the benchmark's item: shown as it is written
     assert f"mill {EVIL}" in text and f"{EVIL}rivers" in text
-    for heading in ("Throughput", "Lots", "Duplicates", "Benchmark benchmark_hits", "Engines", "What happened"):
+    for heading in ("Throughput", "Lots", "Duplicates", "Benchmark contamination", "Engines", "What happened"):
         assert heading in reader.text
     assert reader.tags.count("svg") == 5  # throughput and lots for wide and narrow pages, lengths
     assert "the node was preempted" in text and "poison:engine_died" in text and "start 2" in text
@@ -231,7 +231,7 @@ def test_a_run_without_dedup_and_benchmarks_and_with_a_torn_shard(tmp_path: Path
     out = tmp_path / "out"
     write_report(open_store(str(out)))
     html, reader = read(out)
-    assert "Duplicates" not in reader.text and "Benchmark benchmark_hits" not in reader.text
+    assert "Duplicates" not in reader.text and "Benchmark contamination" not in reader.text
     assert "could not be read" not in html
     torn = next((out / "rejected").iterdir())
     torn.write_bytes(torn.read_bytes()[:-100])
