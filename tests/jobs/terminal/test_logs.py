@@ -14,6 +14,7 @@ from rich.text import Text
 from gristmill.jobs.cli import main
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.logs import LineHandler, set_up_logging
+from tests import session
 from tests.recipes import canned
 
 
@@ -41,6 +42,7 @@ def test_an_error_is_one_json_line(
 def test_a_run_in_json_mode_writes_json_only_and_nothing_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    session.stop_ray()  # the run starts one, and logs it
     recipe, out = canned(tmp_path, num_asks=96, lot_size=32), str(tmp_path / "out")
     monkeypatch.setenv("GRISTMILL_LOG", "json")
     assert main(["produce", recipe, "--out", out]) == 0
