@@ -85,7 +85,7 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
     if dry_run:
         as_format = f", as {row_format.name}" if row_format else ""
         text = f"{totals.kept:,} rows would go into {num_shards} shards of {target.uri}{as_format}"
-        Console(highlight=False).print(text)
+        Console(highlight=False).print(text, markup=False, soft_wrap=True)
         return totals.kept
 
     def read(lot: int) -> pa.Table:

@@ -184,7 +184,7 @@ def test_dry_run_starts_nothing(tmp_path: Path) -> None:
 def test_status_and_audit_of_nothing(tmp_path: Path) -> None:
     for verb, what in (
         ("status", "no manifest.json there"),
-        ("audit", "none of manifest.json, study.json and mixture.json is there"),
+        ("audit", "it holds no manifest.json, study.json or mixture.json"),
     ):
         done = gristmill(verb, str(tmp_path))
         assert done.returncode == 2 and what in done.stderr
