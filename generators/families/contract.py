@@ -47,8 +47,8 @@ KINDS: Kinds = {
 
 def family_class(kind: str) -> "type[Family]":
     """The class of family `kind`. Raises UserError naming the nearest one."""
-    found: type[Family] = kind_class(KINDS, kind, "model", Family, "gristmill.families")
-    return found
+    cls: type[Family] = kind_class(KINDS, kind, "model", Family, "gristmill.families")
+    return cls
 
 
 @dataclass

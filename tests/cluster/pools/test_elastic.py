@@ -81,8 +81,16 @@ def test_several_gpus_come_as_one_placement_group(cluster: Cluster) -> None:
     cluster.add_node(num_cpus=2, num_gpus=2)
     cluster.add_node(num_cpus=2, num_gpus=4)
     cluster.wait_for_nodes()
-    session.stop_ray()
-    ray.init(address=cluster.address, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
+    # A process of its own, since this one may have had another Ray before.
+    code = "import sys; from tests.cluster.pools.test_elastic import several_gpus; several_gpus(sys.argv[1])"
+    command = [sys.executable, "-c", code, cluster.address]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+
+
+def several_gpus(address: str) -> None:
+    """Pools whose replicas take several GPUs each, on the nodes of the cluster at `address`."""
+    ray.init(address=address, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
     try:
 
         class Idle:
