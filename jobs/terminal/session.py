@@ -7,6 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+STOPPING = "stopping after the work in commit; interrupt again to stop at once"
+LINE_S = 1.0  # the most that the end of a job waits for that line
+
 logger = logging.getLogger(__name__)
 
 
@@ -18,6 +21,8 @@ def interruptible(stop: Callable[[], None], give_up: Callable[[], None]) -> Iter
     `stop` asks the job to end after the work in commit. Nothing that is committed is lost either way.
     """
     is_stopping = False
+    # Written on a thread: a handler of the log may wait for a lock that the interrupted code holds.
+    line = threading.Thread(target=logger.warning, args=(STOPPING,), daemon=True)
 
     def handle(number: int, frame: Any) -> None:
         nonlocal is_stopping
@@ -26,13 +31,13 @@ def interruptible(stop: Callable[[], None], give_up: Callable[[], None]) -> Iter
             raise KeyboardInterrupt
         is_stopping = True
         stop()
-        # On a thread of its own: a handler of the log may wait for a lock that the interrupted code holds.
-        text = "stopping after the work in commit; interrupt again to stop at once"
-        threading.Thread(target=logger.warning, args=(text,), daemon=True).start()
+        line.start()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
+        if line.ident is not None:
+            line.join(LINE_S)
         for number, handler in before.items():
             signal.signal(number, handler)

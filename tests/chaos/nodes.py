@@ -113,6 +113,7 @@ class Nodes:
         self._common = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._common[MARK] = secrets.token_hex(8)
         self._common |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        self._common["RAY_worker_niceness"] = "0"  # Ray's default of 15 starves its workers beside other tests
 
     @property
     def env(self) -> dict[str, str]:

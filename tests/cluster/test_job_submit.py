@@ -111,12 +111,17 @@ class Head:
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)  # with --block, that ends every process of this node
         self.process.wait(timeout=60)
-        mark = f"{self.folder}/".encode()
-        left = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and mark in _cmdline(p)]
+        end = time.monotonic() + UP_TIMEOUT_S
+        while (left := self._pids()) and time.monotonic() < end:  # its agents follow it by themselves
+            time.sleep(0.1)
         for pid in left:
             os.kill(pid, signal.SIGKILL)
         shutil.rmtree(self.folder, ignore_errors=True)
         assert not left, f"processes of the head outlived it: {left}"
+
+    def _pids(self) -> list[int]:
+        mark = f"{self.folder}/".encode()
+        return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and mark in _cmdline(p)]
 
 
 def _cmdline(process: Path) -> bytes:
