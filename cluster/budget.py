@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from gristmill.cluster.pools.meters import DeviceMeter
 from gristmill.cluster.spec import Limits
 
 
@@ -10,15 +11,8 @@ class Spender(Protocol):
     """The cost data of a pool."""
 
     price_per_device_hour: float | None
-
-    @property
-    def device_s(self) -> float: ...
-
-    @property
-    def num_devices(self) -> float: ...
-
-    @property
-    def mean_lot_s(self) -> float: ...
+    meter: DeviceMeter
+    mean_lot_s: float
 
 
 class Budget:
@@ -30,16 +24,18 @@ class Budget:
 
     @property
     def device_s(self) -> float:
-        return self._before["device_s"] + sum(p.device_s for p in self.pools)
+        return self._before["device_s"] + sum(p.meter.device_s for p in self.pools)
 
     @property
     def cost(self) -> float:
         """In cluster.currency; 0 without prices."""
-        return self._before["cost"] + sum(p.device_s * (p.price_per_device_hour or 0.0) / 3600 for p in self.pools)
+        return self._before["cost"] + sum(
+            p.meter.device_s * (p.price_per_device_hour or 0.0) / 3600 for p in self.pools
+        )
 
     def _draining(self) -> dict[str, float]:
         """Estimated spending until the lots in flight are finished."""
-        drains = [(p.num_devices * p.mean_lot_s, p.price_per_device_hour or 0.0) for p in self.pools]
+        drains = [(p.meter.num_devices * p.mean_lot_s, p.price_per_device_hour or 0.0) for p in self.pools]
         return {"device_s": sum(d for d, _ in drains), "cost": sum(d * price / 3600 for d, price in drains)}
 
     def _over(self, extra: dict[str, float]) -> str | None:

@@ -115,7 +115,7 @@ def measure_progress(
             oldest = min(oldest, lot.times["processed"])
     produced, tokens_per_s, share = (0, 0), 0.0, None
     if job.pooled:
-        produced, tokens_per_s, num_open = pools[0].progress, pools[0].tokens_per_s, pools[0].num_open
+        produced, tokens_per_s, num_open = pools[0].progress, pools[0].token_rate.per_s, pools[0].num_open
         share = tokens_per_s / (job.spec.tokens_per_s * num_open) if job.spec.tokens_per_s and num_open else None
     return Progress(
         totals,

@@ -9,6 +9,7 @@ from ray.util.placement_group import remove_placement_group
 
 from gristmill.cluster.errors import LOSSES, RunFailed, one_line
 from gristmill.cluster.pools.member import Member, answers
+from gristmill.cluster.pools.meters import DeviceMeter, RateMeter
 from gristmill.cluster.pools.placement import draining_nodes, is_alive, live_nodes, num_fitting
 from gristmill.cluster.pools.replica import Replica, Worker, placement_options
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
@@ -49,13 +50,12 @@ class Pool:
         self.mean_lot_s = 0.0
         self.num_open = 0
         self._is_full = False  # cached for `room`, which every waiting lot calls
-        self._past_device_s = 0.0  # of removed replicas
-        self._placed = (0, 0.0)  # replicas that hold devices: their number, and the sum of their start times
+        self.meter = DeviceMeter(needs.num_devices)
+        self.token_rate = RateMeter(RATE_S)
         self._past_progress = (0, 0)  # of removed replicas
         self._next_number = 0
         self._polled_progress = self._resized = 0.0
         self._last_open = time.monotonic()  # when an engine was last open
-        self._token_marks: list[tuple[float, int]] = []  # (time, tokens)
 
     def start(self) -> None:
         self.worker_ref = ray.put(self.worker)
@@ -106,8 +106,7 @@ class Pool:
 
     def _remove(self, member: Member, state: str, why: str | None = None) -> None:
         if member.placed_at is not None:
-            self._past_device_s += self.needs.num_devices * (time.monotonic() - member.placed_at)
-            self._placed = self._placed[0] - 1, self._placed[1] - member.placed_at
+            self.meter.remove(member.placed_at)
         self.num_open -= member.open_ref is None
         self._is_full = False
         asks, tokens = self._past_progress
@@ -154,7 +153,7 @@ class Pool:
             member.node_ref = None
             try:
                 member.node, member.placed_at = ray.get(ref), now
-                self._placed = self._placed[0] + 1, self._placed[1] + now
+                self.meter.place(now)
             except ray.exceptions.RayError:
                 continue  # its open() fails with the same error
 
@@ -193,8 +192,7 @@ class Pool:
                 member.progress_ref = member.actor.progress.remote()
             if member.lots and now - member.advanced_at > self.cluster.stall_timeout_s:
                 self._kill_hung(member)
-        marks = [mark for mark in self._token_marks if now - mark[0] < RATE_S]
-        self._token_marks = [*marks, (now, self.progress[1])]
+        self.token_rate.mark(now, self.progress[1])
 
     def _kill_hung(self, member: Member) -> None:
         """Kill a hung engine. Its calls fail, and its lots report the loss."""
@@ -206,14 +204,6 @@ class Pool:
         """(finished asks, generated tokens) of all engines, as of their last answers."""
         asks, tokens = self._past_progress
         return asks + sum(m.progress[0] for m in self.members), tokens + sum(m.progress[1] for m in self.members)
-
-    @property
-    def tokens_per_s(self) -> float:
-        """Token rate over the last RATE_S seconds."""
-        if len(self._token_marks) < 2:
-            return 0.0
-        (start, before), (stop, after) = self._token_marks[0], self._token_marks[-1]
-        return max(0, after - before) / max(stop - start, 1e-9)
 
     # Lots
 
@@ -288,19 +278,6 @@ class Pool:
         if self.width < self.target():
             new = self._add(member.number, member.num_lost + counts)
             new.reserved_for = member.reserved_for
-
-    # Cost
-
-    @property
-    def num_devices(self) -> float:
-        """Devices held at present."""
-        return self.needs.num_devices * self._placed[0]
-
-    @property
-    def device_s(self) -> float:
-        """Device-seconds so far, counted from the placement of a replica: loading costs as much as work."""
-        count, since = self._placed
-        return self._past_device_s + self.needs.num_devices * (count * time.monotonic() - since)
 
     def stop(self) -> None:
         """Close every engine, which frees devices and the processes of vLLM, then kill the actors."""

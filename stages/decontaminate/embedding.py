@@ -20,15 +20,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gristmill.engines import models
 from gristmill.records.errors import UserError
 from gristmill.stages import embeddings as embedding
-from gristmill.stages.contract import Findings, Stage
-from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, digest, load
+from gristmill.stages.contract import Findings
+from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, load
+from gristmill.stages.decontaminate.stage import BenchmarkStage
 
-SIMILAR = "similar"
 DECIMALS = 4  # of a similarity, before the comparison
 MIN_WORDS = 8  # of a paragraph; a shorter one is joined with the next
 MIN_WINDOW = 8
@@ -64,7 +63,7 @@ class DecontaminateEmbeddingSpec:
             raise ValueError("min_words must be at least 1")
 
 
-class DecontaminateEmbedding(Stage):
+class DecontaminateEmbedding(BenchmarkStage):
     """Adds the nearest benchmark item of each row, even if it is too far to reject.
 
     `text[similar_start:similar_end]` is the window of the row nearest to the item; `similarity` is their cosine.
@@ -72,60 +71,25 @@ class DecontaminateEmbedding(Stage):
 
     kind: ClassVar[str] = "decontaminate_embedding"
     Spec: ClassVar[type] = DecontaminateEmbeddingSpec
+    prefix, score, reason = "similar", "similarity", "similar"
     spec: DecontaminateEmbeddingSpec
 
-    def __init__(self, spec: DecontaminateEmbeddingSpec, name: str | None = None) -> None:
-        super().__init__(spec, name)
-        self._index: Index | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_index": None}
-
-    def columns(self) -> list[pa.Field]:
-        return [
-            pa.field("similar_benchmark", pa.string()),
-            pa.field("similar_item", pa.string()),
-            pa.field("similarity", pa.float32()),
-            pa.field("similar_start", pa.int32()),
-            pa.field("similar_end", pa.int32()),
-        ]
-
-    def reads(self) -> list[str]:
-        return [self.spec.column]
-
     def identity(self) -> dict[str, Any]:
-        digests = [digest(benchmark) for benchmark in self.spec.benchmarks]
-        return {**super().identity(), "benchmarks": digests, "model": embedding.digest(self.spec.model)}
+        return {**super().identity(), "model": embedding.digest(self.spec.model)}
 
     def check(self) -> None:
         embedding.check(self.spec.model)
-        for benchmark in self.spec.benchmarks:
-            if not any(is_long(text, self.spec.min_words) for _, text in load(benchmark)):
-                raise UserError(
-                    f"benchmark '{benchmark.name}': every text is shorter than min_words = {self.spec.min_words}"
-                )
+        super().check()
 
-    def open(self) -> None:
-        if self._index is None:
-            self._index = Index(self.spec)
+    def build_index(self) -> "Index":
+        return Index(self.spec)
 
-    def close(self) -> None:
-        self._index = None
+    def can_match(self, text: str) -> bool:
+        return is_long(text, self.spec.min_words)
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
-        unit, similarity, span = self._index.scan(rows.column(self.spec.column).to_pylist())
-        is_null = unit < 0
-        units = pa.array(unit, mask=is_null)
-        columns = {
-            "similar_benchmark": self._index.benchmarks.take(units),
-            "similar_item": self._index.items.take(units),
-            "similarity": pa.array(similarity.astype(np.float32), mask=is_null),
-            "similar_start": pa.array(span[:, 0], mask=is_null),
-            "similar_end": pa.array(span[:, 1], mask=is_null),
-        }
-        is_rejected = pa.array(similarity >= self.spec.threshold)
-        return Findings(columns, pc.if_else(is_rejected, pa.scalar(SIMILAR), pa.scalar(None, pa.string())))
+        return self.findings(self._index.scan(rows.column(self.spec.column).to_pylist()), self.spec.threshold)
 
 
 class Index:

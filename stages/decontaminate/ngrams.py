@@ -9,16 +9,15 @@ benchmark item.) The share is of the distinct n-grams of the item.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from gristmill.records.errors import UserError
 from gristmill.stages.buffers import text_buffers
-from gristmill.stages.contract import Findings, Stage
-from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, digest, load
+from gristmill.stages.contract import Findings
+from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, load
+from gristmill.stages.decontaminate.stage import BenchmarkStage
 
 BLOOM_BITS_PER_KEY = 12  # rounded up to a power of two, so 12 to 24; three probes give at most about 1.5% false hits
 KEYS_PER_SLOT = 1  # average number of keys in a slot of the directory
@@ -45,7 +44,7 @@ class DecontaminateSpec:
             raise ValueError("min_words must be at least 1")
 
 
-class Decontaminate(Stage):
+class Decontaminate(BenchmarkStage):
     """Adds the largest overlap of each row, even a small one: benchmark, item, share and character span.
 
     `text[overlap_start:overlap_end]` is the longest stretch of the row's text that occurs in the item.
@@ -53,59 +52,19 @@ class Decontaminate(Stage):
 
     kind: ClassVar[str] = "decontaminate"
     Spec: ClassVar[type] = DecontaminateSpec
+    prefix, score, reason = "overlap", "overlap_share", "overlap"
     spec: DecontaminateSpec
 
-    def __init__(self, spec: DecontaminateSpec, name: str | None = None) -> None:
-        super().__init__(spec, name)
-        self._index: Index | None = None
+    def build_index(self) -> "Index":
+        return Index(self.spec)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_index": None}
-
-    def columns(self) -> list[pa.Field]:
-        return [
-            pa.field("overlap_benchmark", pa.string()),
-            pa.field("overlap_item", pa.string()),
-            pa.field("overlap_share", pa.float32()),
-            pa.field("overlap_start", pa.int32()),
-            pa.field("overlap_end", pa.int32()),
-        ]
-
-    def reads(self) -> list[str]:
-        return [self.spec.column]
-
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "benchmarks": [digest(b) for b in self.spec.benchmarks]}
-
-    def check(self) -> None:
-        for benchmark in self.spec.benchmarks:
-            # A word with its space takes at least two bytes, so shorter texts cannot have enough words.
-            if not any(len(text.encode()) >= 2 * self.spec.min_words - 1 for _, text in load(benchmark)):
-                raise UserError(
-                    f"benchmark '{benchmark.name}': every text is shorter than min_words = {self.spec.min_words}"
-                )
-
-    def open(self) -> None:
-        if self._index is None:
-            self._index = Index(self.spec)
-
-    def close(self) -> None:
-        self._index = None
+    def can_match(self, text: str) -> bool:
+        # A word with its space takes at least two bytes, so shorter texts cannot have enough words.
+        return len(text.encode()) >= 2 * self.spec.min_words - 1
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
-        unit, share, span = self._index.scan(rows.column(self.spec.column))
-        is_null = unit < 0
-        units = pa.array(unit, mask=is_null)
-        columns = {
-            "overlap_benchmark": self._index.benchmarks.take(units),
-            "overlap_item": self._index.items.take(units),
-            "overlap_share": pa.array(share.astype(np.float32), mask=is_null),
-            "overlap_start": pa.array(span[:, 0], mask=is_null),
-            "overlap_end": pa.array(span[:, 1], mask=is_null),
-        }
-        is_rejected = pa.array(share >= self.spec.min_share)
-        return Findings(columns, pc.if_else(is_rejected, pa.scalar("overlap"), pa.scalar(None, pa.string())))
+        return self.findings(self._index.scan(rows.column(self.spec.column)), self.spec.min_share)
 
 
 class Index:
