@@ -1,7 +1,6 @@
 """The diffusers adapter: what can be known without a GPU, and a tiny real pipeline where the package is installed."""
 
 import asyncio
-import importlib.util
 import io
 import json
 import pickle
@@ -16,6 +15,7 @@ from PIL import Image
 
 from gristmill.generators.diffusers import Diffusers, DiffusersSpec
 from gristmill.generators.registry import generator_class
+from gristmill.records import extras
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 from tests.generators.canned.test_canned import asks, with_column
@@ -106,15 +106,16 @@ def test_what_it_needs_and_refuses(folder: Path, monkeypatch: pytest.MonkeyPatch
     ):
         with pytest.raises(UserError, match=message):
             generator(folder, **table)
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "diffusers" else found(name))
+    find_spec = extras.find_spec
+    monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "diffusers" else find_spec(name))
     with pytest.raises(UserError, match="package 'diffusers' is missing; install it with pip install"):
         made.check()
 
 
 def test_a_tiny_real_pipeline(tmp_path: Path) -> None:
     """A random Stable Diffusion of a few thousand weights, saved and loaded as a user's would be."""
-    diffusers = pytest.importorskip("diffusers", reason="needs diffusers")
+    pytest.importorskip("diffusers", reason="needs diffusers")
+    import diffusers
     import torch
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
