@@ -29,7 +29,7 @@ NOT_IMPORTED = {  # declared, yet no import statement names them
     "pytest-xdist": "a plug-in of pytest",
 }
 PEERS = {"ctgan", "prdc", "sdmetrics"}  # scripts/oracles.sh installs them apart
-UNLOCKED = {"torch", "vllm"}  # setup installs torch; vllm is for GPUs
+UNLOCKED = {"torch", "vllm", "diffusers"}  # setup installs torch; vllm is for GPUs; diffusers stands in test.lock
 BROKEN = {"torchaudio", "torchcodec", "torchvision"}  # beside a CPU torch they break transformers
 
 
