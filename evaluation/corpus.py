@@ -15,7 +15,7 @@ from gristmill.evaluation.diversity import PRDC_ROWS
 from gristmill.evaluation.draws import some, stream, whole_number
 from gristmill.records.words import tokens
 
-Tell = Callable[[str], None]  # receives the name of each step
+LogStep = Callable[[str], None]  # receives the name of each step
 # Texts to the log-probability of each of their tokens.
 Scorer = Callable[[Sequence[str]], Sequence[Sequence[float] | np.ndarray]]
 MIN_TEXTS = 20
@@ -51,9 +51,9 @@ class JudgedTexts:
     known: dict[str, np.ndarray]  # by side: share of each text's n-grams that occur in the train texts
 
 
-def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, tell: Tell) -> JudgedTexts:
+def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, log_step: LogStep) -> JudgedTexts:
     """All metrics of at most `most` random texts of each side; perplexity only with a scorer."""
-    tell("texts: tokens")
+    log_step("texts: tokens")
     texts = {
         side: [column[i] for i in some(len(column), most, seed, f"texts {side}")]
         for side, column in corpora.all.items()
@@ -61,7 +61,7 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, te
     words = {side: [tokens(t) for t in column] for side, column in texts.items()}
     lengths = {side: np.array([len(w) for w in column]) for side, column in words.items()}
     equal, num_tokens = equal_amounts(words, seed)
-    tell("texts: variety")
+    log_step("texts: variety")
     num_bleu = min(text.SELF_BLEU_TEXTS, *(len(column) for column in words.values()))
     metrics: dict[str, Any] = {
         "column": corpora.column,
@@ -77,14 +77,14 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, te
     metrics["self_bleu"] = {side: text.self_bleu(column, seed=seed, most=num_bleu) for side, column in words.items()}
     metrics["self_bleu_texts"] = num_bleu
     metrics["mtld"] = {side: mean_mtld(column, seed) for side, column in words.items()}
-    tell("texts: memorisation")
+    log_step("texts: memorisation")
     known, metrics["memorised"] = _memorised(words)
     metrics["copies"] = {side: _copies(words["train"], words[side]) for side in ("synthetic", "holdout")}
-    tell("texts: coverage of embeddings")
+    log_step("texts: coverage of embeddings")
     metrics["embeddings"] = _coverage(texts, seed)
     metrics["perplexity"] = None
     if score is not None:
-        tell("texts: perplexity")
+        log_step("texts: perplexity")
         metrics["perplexity"] = {
             side: text.perplexity(score([column[i] for i in some(len(column), PERPLEXITY_TEXTS, seed, "perplexity")]))
             for side, column in texts.items()

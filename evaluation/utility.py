@@ -122,7 +122,7 @@ def utility(
     holdout: pa.Table,
     synthetic: pa.Table,
     seed: int,
-    tell: Callable[[str], None] = lambda text: None,
+    log_step: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Scores by learner and regime, with the main ratio TSTR / TRTR of the last learner's AUC or R2.
 
@@ -137,7 +137,7 @@ def utility(
     sides = {"TRTR": (real, fresh), "TSTR": (taught, fresh), "TRTS": (real, generated), "augmented": (both, fresh)}
     scores: dict[str, dict[str, dict[str, float | None]]] = {}
     for name, learner in learners(task, encoder, seed).items():
-        tell(f"utility: {name}")
+        log_step(f"utility: {name}")
         scores[name] = {}
         fitted: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
         for regime, (learn, test) in sides.items():

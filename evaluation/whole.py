@@ -20,7 +20,7 @@ from gristmill.evaluation.privacy import distances as privacy
 from gristmill.evaluation.utility import Task, task_of, utility
 from gristmill.records.readers.tables import TableSchema
 
-Tell = Callable[[str], None]  # receives the name of each step
+LogStep = Callable[[str], None]  # receives the name of each step
 MIN_ROWS = 20
 
 
@@ -57,7 +57,7 @@ class Judged:
     associations: tuple[list[str], np.ndarray, np.ndarray]  # names; of the real train rows; of the synthetic rows
 
 
-def judge(whole: Sides, target: str | None, seed: int, most: int, tell: Tell) -> Judged:
+def judge(whole: Sides, target: str | None, seed: int, most: int, log_step: LogStep) -> Judged:
     """All metrics of at most `most` rows of each table. Duplicates and copies are counted over all rows.
 
     Each table has MIN_ROWS rows or more. The same tables and seed give the same numbers. Raises UserError for a column
@@ -65,26 +65,26 @@ def judge(whole: Sides, target: str | None, seed: int, most: int, tell: Tell) ->
     """
     sides = whole.cut(most, seed)
     task = task_of(sides.schema, target, sides.train) if target is not None else None
-    tell("fidelity: columns and pairs")
+    log_step("fidelity: columns and pairs")
     metrics: dict[str, Any] = {"fidelity": _by_column(sides, seed)}
     associations = [fidelity.association(sides.schema, table) for table in (sides.train, sides.synthetic)]
     encoder = Encoder.fit(sides.schema, sides.train)
     train, holdout, synthetic = (encoder.encode(table) for table in sides.all)
-    features = _features(sides, task, seed, tell)
+    features = _features(sides, task, seed, log_step)
     metrics["features"] = "a network trained on the target" if features else "encoded columns"
     ranks = features or [encoder.ranks(table) for table in sides.all]
     features = features or [train, holdout, synthetic]
-    metrics["fidelity"] |= _as_wholes(features, ranks, metrics, seed, tell)
-    tell("diversity: duplicates and coverage")
+    metrics["fidelity"] |= _as_wholes(features, ranks, metrics, seed, log_step)
+    log_step("diversity: duplicates and coverage")
     keys = row_numbers(whole.schema, whole.all)
     metrics["diversity"] |= {
         "duplicates": {"synthetic": diversity.duplicate_share(keys[2]), "real": diversity.duplicate_share(keys[0])},
         "columns": diversity.coverage(sides.schema, sides.train, sides.synthetic),
     }
-    metrics["utility"] = utility(task, *sides.all, seed, tell) if task else None
-    tell("privacy: attacks")
+    metrics["utility"] = utility(task, *sides.all, seed, log_step) if task else None
+    log_step("privacy: attacks")
     attack_list = attacks.attack_all(train, holdout, synthetic, seed)
-    tell("privacy: distances to closest records")
+    log_step("privacy: distances to closest records")
     close = privacy.closeness(train, holdout, synthetic)
     metrics["privacy"] = {
         "attacks": [attack.summary for attack in attack_list],
@@ -108,12 +108,12 @@ def _by_column(sides: Sides, seed: int) -> dict[str, Any]:
     }
 
 
-def _features(sides: Sides, task: Task | None, seed: int, tell: Tell) -> list[np.ndarray] | None:
+def _features(sides: Sides, task: Task | None, seed: int, log_step: LogStep) -> list[np.ndarray] | None:
     """Features of images from a network trained on the target; None without images or a class target."""
     images = sides.schema.of_kind("image")
     if not images or task is None or not task.classes:
         return None
-    tell("features: training a small network on the real train images")
+    log_step("features: training a small network on the real train images")
     labels = texts(sides.schema.column(task.target), sides.train).to_numpy(False).astype(str)
     by_side: list[list[np.ndarray]] = [[], [], []]
     for column in images:
@@ -124,7 +124,7 @@ def _features(sides: Sides, task: Task | None, seed: int, tell: Tell) -> list[np
 
 
 def _as_wholes(
-    features: list[np.ndarray], ranks: list[np.ndarray], metrics: dict[str, Any], seed: int, tell: Tell
+    features: list[np.ndarray], ranks: list[np.ndarray], metrics: dict[str, Any], seed: int, log_step: LogStep
 ) -> dict[str, Any]:
     """Metrics of whole tables, with equal numbers of synthetic and train rows."""
     train, holdout, synthetic = features
@@ -132,13 +132,13 @@ def _as_wholes(
     taken = [some(len(rows), num, seed, "wholes") for rows in (train, synthetic)]
     train, synthetic = train[taken[0]], synthetic[taken[1]]
     fidelity_metrics: dict[str, Any] = {}
-    tell("fidelity: classifier two-sample test")
+    log_step("fidelity: classifier two-sample test")
     value, ideal = (joint.c2st(ranks[1], rows[at], seed) for rows, at in ((ranks[2], taken[1]), (ranks[0], taken[0])))
     fidelity_metrics["c2st_auc"] = {"value": value, "real": ideal}
-    tell("fidelity: MMD and Frechet distance")
+    log_step("fidelity: MMD and Frechet distance")
     fidelity_metrics["mmd"] = {"value": joint.mmd(holdout, synthetic, seed), "real": joint.mmd(holdout, train, seed)}
     fidelity_metrics["frechet"] = {"value": joint.frechet(holdout, synthetic), "real": joint.frechet(holdout, train)}
-    tell("diversity: precision, recall, density, coverage, Vendi score")
+    log_step("diversity: precision, recall, density, coverage, Vendi score")
     most = diversity.PRDC_ROWS
     real = holdout[some(len(holdout), most, seed, "prdc holdout")]
     values, ideals = (diversity.prdc(real, rows[some(num, most, seed, "prdc rows")]) for rows in (synthetic, train))
