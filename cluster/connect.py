@@ -57,14 +57,14 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
                 ray.init(address=address, namespace="gristmill", runtime_env=env, **log_options)
         else:
             logger.info("starting a local Ray")
-            _keep_to_loopback()
-            ray.init(
-                address="local",
-                num_cpus=spec.num_cpus,
-                include_dashboard=False,
-                runtime_env={"env_vars": WORKER_ENV},
-                **log_options,
-            )
+            with _loopback():
+                ray.init(
+                    address="local",
+                    num_cpus=spec.num_cpus,
+                    include_dashboard=False,
+                    runtime_env={"env_vars": WORKER_ENV},
+                    **log_options,
+                )
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"Ray at {address}" if address else "a local Ray"
         raise UserError(f"cannot reach {where}: {error}; check cluster.address, RAY_ADDRESS and `ray status`") from None
@@ -75,13 +75,24 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
         ray.shutdown()
 
 
-def _keep_to_loopback() -> None:
-    """Make a local Ray listen on loopback only. On Linux the default is every interface.
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """A Ray that starts in this block listens on loopback only. On Linux the default is every interface.
 
-    Ray reads the variable at import, and its processes inherit it.
+    Ray reads the variable at import, and its processes inherit it. Were it left set, this process and its children
+    could reach no Ray on another node, nor one of this node that listens on its address.
     """
-    os.environ[ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR] = "0"
-    ray_constants.ENABLE_RAY_CLUSTER = False
+    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        if before[0] is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before[0]
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
 
 
 def _check_address(address: str) -> None:
