@@ -10,13 +10,18 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
 from gristmill.engines.guard import MARK
 from tests.recipes import canned
 from tests.s3server import S3Server
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 ROOT = Path(__file__).parent.parent
 ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack"}
@@ -92,6 +97,23 @@ def stop_ray() -> None:
     import ray
 
     ray.shutdown()
+
+
+@contextlib.contextmanager
+def ray_cluster(num_cpus: int) -> "Iterator[Cluster]":
+    """A Ray cluster whose head has `num_cpus` CPUs, for processes of their own.
+
+    The Ray of this process ends first: the head would take its address, loopback, and drivers elsewhere look for the
+    address of the host.
+    """
+    from ray.cluster_utils import Cluster
+
+    stop_ray()
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": num_cpus, "include_dashboard": False})
+    try:
+        yield cluster
+    finally:
+        cluster.shutdown()
 
 
 def end() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import session
 from tests.conftest import ROOT, gristmill
 from tests.outputs import PATIENCE_S, kept_hashes, undisturbed, wait_for_commits
 from tests.recipes import canned
@@ -18,15 +19,10 @@ SLOW = {"generator": {"seconds_per_ask": 0.01, "pooled": True}, "cluster": {"num
 @pytest.fixture
 def nodes() -> Iterator[tuple[dict[str, str], list]]:
     """(environment that reaches the cluster, its worker nodes): a head and two workers."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    workers = [cluster.add_node(num_cpus=3) for _ in range(2)]
-    cluster.wait_for_nodes()
-    try:
+    with session.ray_cluster(num_cpus=1) as cluster:
+        workers = [cluster.add_node(num_cpus=3) for _ in range(2)]
+        cluster.wait_for_nodes()
         yield {"RAY_ADDRESS": cluster.address}, [cluster, *workers]
-    finally:
-        cluster.shutdown()
 
 
 @pytest.mark.nightly  # the kill tests' short form kills a node, too

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from tests import session
 from tests.conftest import ROOT, gristmill
 from tests.outputs import PATIENCE_S
 
@@ -35,13 +36,10 @@ NAMES = ("results.parquet", "summary.parquet")
 
 @pytest.mark.nightly
 def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
-    from ray.cluster_utils import Cluster
-
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    reach = {"RAY_ADDRESS": cluster.address}
-    try:
+    with session.ray_cluster(num_cpus=1) as cluster:
+        reach = {"RAY_ADDRESS": cluster.address}
         alone = gristmill("study", str(path), "--out", str(tmp_path / "alone"), env=reach)
         assert alone.returncode == 0, alone.stderr
         others = [cluster.add_node(num_cpus=1) for _ in range(2)]
@@ -55,8 +53,6 @@ def test_one_node_and_three_of_which_one_is_lost(tmp_path: Path) -> None:
         num_done = _num_done(tmp_path / "three")
         cluster.remove_node(others[0], allow_graceful=False)
         output, _ = run.communicate(timeout=PATIENCE_S)
-    finally:
-        cluster.shutdown()
     assert run.returncode == 0, output
     assert 3 <= num_done < NUM_UNITS and _num_done(tmp_path / "three") == NUM_UNITS
     for name in NAMES:

@@ -27,11 +27,8 @@ DRAIN_PREEMPTED = 2  # autoscaler.proto, DrainNodeReason
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
-    try:
-        yield made
-    finally:
-        made.shutdown()
+    with session.ray_cluster(num_cpus=2) as cluster:
+        yield cluster
 
 
 def test_a_node_joins_and_another_drains_in_mid_run(cluster: Cluster, tmp_path: Path) -> None:
