@@ -33,6 +33,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", help=f"some of {','.join(KINDS)} (default all; replica,driver with --teacher)")
     parser.add_argument("--lots", type=int, help="of each run (default 60; 16 with --teacher)")
     parser.add_argument("--teacher", action="store_true", help="the real vLLM engine with a small model")
+    parser.add_argument("--reconnect-s", type=int, help="how long Ray waits for a lost head (default Ray's own, 60)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and kills.json there in any case")
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table between the markers of this file")
     args = parser.parse_args(argv)

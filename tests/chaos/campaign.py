@@ -40,7 +40,7 @@ class Campaign:
         self.args, self.keep, self.say = args, keep, say
         self.costs: list[Cost] = []
         self.num_runs = 0
-        self.nodes = Nodes(ray_folder)
+        self.nodes = Nodes(ray_folder, args.reconnect_s)
         self.server: S3Server | None = None
 
     def play(self) -> None:

@@ -103,7 +103,7 @@ class Node:
 class Nodes:
     """A head of one CPU and worker nodes. `env` is what a driver needs to reach it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, reconnect_s: int | None = None) -> None:
         self.folder = folder  # short, since Ray keeps sockets below it
         self.head: Node | None = None
         self.workers: list[Node] = []
@@ -113,6 +113,8 @@ class Nodes:
         self._common = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         self._common[MARK] = secrets.token_hex(8)
         self._common |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+        if reconnect_s is not None:
+            self._common["RAY_gcs_rpc_server_reconnect_timeout_s"] = str(reconnect_s)
         self._common["RAY_worker_niceness"] = "0"  # Ray's default of 15 starves its workers beside other tests
 
     @property

@@ -23,8 +23,8 @@ def chaos(*arguments: str, timeout: float) -> subprocess.CompletedProcess:
 def test_one_kill_of_each_kind(tmp_path: Path) -> None:
     # With this seed the kills come early enough for all of them to meet one run.
     kinds = "driver,replica,worker,index,node,head,s3-stop,s3-freeze"
-    words = ["--kills", "8", "--kinds", kinds, "--lots", "28", "--seed", "265", "--keep", str(tmp_path)]
-    done = chaos(*words, timeout=1400)
+    words = ["--kills", "8", "--kinds", kinds, "--lots", "28", "--seed", "265", "--reconnect-s", "15"]
+    done = chaos(*words, "--keep", str(tmp_path), timeout=1400)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| all | 8 | 0 | 0 |" in done.stdout
     assert (tmp_path / "kills.json").exists()

@@ -70,7 +70,7 @@ def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
     tmp_path: Path, server: S3Server, proxy: FaultProxy, undisturbed: dict[str, str]
 ) -> None:
     out, recipe = f"s3://mill/gone-{tmp_path.name}", canned(tmp_path, **SIZE)
-    run = start(recipe, out, through(proxy, 8))
+    run = start(recipe, out, through(proxy, 4))
     wait_for_commits(out, 3, run)
     proxy.always = "expired"
     output, _ = run.communicate(timeout=PATIENCE_S)
@@ -79,7 +79,7 @@ def test_keys_expire_then_the_store_goes_then_every_fifth_request_fails(
     assert num_committed(out) < NUM_LOTS
     proxy.always = None
 
-    run = start(recipe, out, through(proxy, 8))
+    run = start(recipe, out, through(proxy, 4))
     wait_for_commits(out, num_committed(out) + 1, run)
     server.kill()
     killed = time.monotonic()
