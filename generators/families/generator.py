@@ -27,7 +27,7 @@ class ModelGeneratorSpec:
     model: str  # folder of a fitted model: the --out of `gristmill fit`
     name: str | None = None  # value of the `model` column; default: the last part of `model`
     # source columns that are conditions; default: all, and each must be a column of the model
-    given: tuple[str, ...] | None = None
+    conditions: tuple[str, ...] | None = None
     device: str = "cpu"  # device: "cpu" or "cuda"
     pooled: bool = True  # run in actors of its own; false: in the tasks that carry lots through the stages
     num_cpus: float = 1.0  # CPUs of a replica
@@ -50,7 +50,7 @@ class ModelGenerator(Generator):
         self._num_made = 0
         if not self.family.makes_rows:
             raise UserError(f"{spec.model} holds a model of kind '{self.card.kind}', which makes no rows")
-        for name in spec.given or ():
+        for name in spec.conditions or ():
             self.family.schema.column(name)
 
     @property
@@ -67,7 +67,7 @@ class ModelGenerator(Generator):
         return Needs(self.spec.num_cpus, num_gpus, self.spec.memory_gb, pooled=self.spec.pooled)
 
     def fields_read(self) -> list[str]:
-        return list(self.spec.given or ())
+        return list(self.spec.conditions or ())
 
     def check(self) -> None:
         self.family.check_packages()
@@ -78,7 +78,7 @@ class ModelGenerator(Generator):
             "model": self.card.digest,
             "family": self.card.kind,
             **source_identity(self.family),
-            "given": list(self.spec.given or []),
+            "conditions": list(self.spec.conditions or []),
         }
 
     def open(self) -> None:
@@ -124,7 +124,7 @@ class ModelGenerator(Generator):
 
     def _conditions(self, text: str | None) -> tuple[Mapping[str, Any], str | None]:
         """(column values that an ask names, null), or ({}, the reason why they are impossible)."""
-        fields = fields_of(text, self.spec.given)
+        fields = fields_of(text, self.spec.conditions)
         if fields is None:
             return {}, "malformed_ask"
         values = {}

@@ -33,7 +33,7 @@ class SimulatorSpec:
     # range of a parameter, e.g. delay = [0, 3], or its fixed value, light = [1]; default: the simulator's
     ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)
     # source columns that fix parameters; default: all, and each must be a parameter
-    given: tuple[str, ...] | None = None
+    conditions: tuple[str, ...] | None = None
     pooled: bool = False  # run in actors of its own; false: in the tasks that carry lots through the stages
     num_cpus: float = 1.0  # CPUs of a replica
 
@@ -53,9 +53,9 @@ class SimulatorGenerator(Generator):
         self.parameters = ranged(made.parameters, ranges)
         self._num_made = 0
         names = [p.name for p in self.parameters]
-        for name in spec.given or ():
+        for name in spec.conditions or ():
             if name not in names:
-                raise UserError(f"generator.given: no parameter '{name}'{nearest(name, names)}")
+                raise UserError(f"generator.conditions: no parameter '{name}'{nearest(name, names)}")
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -71,7 +71,7 @@ class SimulatorGenerator(Generator):
         return Needs(self.spec.num_cpus, pooled=self.spec.pooled)
 
     def fields_read(self) -> list[str]:
-        return list(self.spec.given or ())
+        return list(self.spec.conditions or ())
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -79,7 +79,7 @@ class SimulatorGenerator(Generator):
             "simulator": self.spec.simulator,
             "settings": literals(self.world.spec),
             "ranges": {p.name: [p.low, p.high] for p in self.parameters},
-            "given": list(self.spec.given or []),
+            "conditions": list(self.spec.conditions or []),
         }
 
     @property
@@ -94,7 +94,7 @@ class SimulatorGenerator(Generator):
         return fill(asks, self.payload, generated)
 
     def _one(self, text: str | None, seed: int) -> GeneratedRow:
-        fixed, reason = self._given(text)
+        fixed, reason = self._fixed_parameters(text)
         if reason:
             return GeneratedRow(reason=reason)
         draw = np.random.Generator(np.random.Philox(key=seed))
@@ -102,9 +102,9 @@ class SimulatorGenerator(Generator):
         whole = {p.name: int(row[p.name]) for p in self.parameters if p.is_whole}
         return GeneratedRow({**row, **whole}, "stop")
 
-    def _given(self, text: str | None) -> tuple[Mapping[str, float], str | None]:
+    def _fixed_parameters(self, text: str | None) -> tuple[Mapping[str, float], str | None]:
         """(parameters that an ask fixes, null), or ({}, the reason why they are impossible)."""
-        fields = fields_of(text, self.spec.given)
+        fields = fields_of(text, self.spec.conditions)
         if fields is None:
             return {}, "malformed_ask"
         ranges = {p.name: p for p in self.parameters}

@@ -32,21 +32,21 @@ MAX_VALUE_CHARS = 80
 
 @dataclass(frozen=True)
 class Dependency:
-    """A functional dependency: the columns `given` determine `column`."""
+    """A functional dependency: the columns `determinants` determine `column`."""
 
-    given: tuple[str, ...]  # Columns that determine `column`.
+    determinants: tuple[str, ...]  # Columns that determine `column`.
     column: str  # Column that they determine.
-    pairs: dict[str, Any] = field(default_factory=dict)  # Value of `column` by the value of a single `given` column.
+    pairs: dict[str, Any] = field(default_factory=dict)  # Value of `column` by the value of a single determinant.
     data: DataSpec | None = None  # Table whose rows hold the allowed combinations; instead of `pairs`.
     others: bool = False  # Whether combinations that are not listed pass.
 
     def __post_init__(self) -> None:
-        if not self.given:
-            raise ValueError("a dependency needs 'given' columns")
+        if not self.determinants:
+            raise ValueError("a dependency needs 'determinants'")
         if bool(self.pairs) == (self.data is not None):
             raise ValueError(f"dependency on '{self.column}': give either 'pairs' or 'data'")
-        if self.pairs and len(self.given) > 1:
-            raise ValueError(f"dependency on '{self.column}': 'pairs' go with one given column; use 'data' for more")
+        if self.pairs and len(self.determinants) > 1:
+            raise ValueError(f"dependency on '{self.column}': 'pairs' go with one determinant; use 'data' for more")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Constraints(Stage):
             left, _, right = parse(rule)
             names += [side.column for side in (left, right) if side.column is not None]
         for dependency in self.spec.dependencies:
-            names += [*dependency.given, dependency.column]
+            names += [*dependency.determinants, dependency.column]
         return list(dict.fromkeys(names))
 
     def identity(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Constraints(Stage):
         return ~holds & ~missing
 
     def _depend(self, rows: pa.RecordBatch, dependency: Dependency, table: dict, refuse: Callable[..., None]) -> None:
-        keys = list(zip(*(rows.column(name).to_pylist() for name in dependency.given)))
+        keys = list(zip(*(rows.column(name).to_pylist() for name in dependency.determinants)))
         values = rows.column(dependency.column).to_pylist()
         broken = np.zeros(rows.num_rows, bool)
         for row, (key, value) in enumerate(zip(keys, values)):
@@ -177,8 +177,8 @@ class Constraints(Stage):
             broken[row] = table[texts] != _text(value) if texts in table else not dependency.others
 
         def text(row: int) -> str:
-            given = ", ".join(f"{n} {_text(v)[:MAX_VALUE_CHARS]}" for n, v in zip(dependency.given, keys[row]))
-            return f"{given} has {dependency.column} {_text(values[row])[:MAX_VALUE_CHARS]}"
+            key = ", ".join(f"{n} {_text(v)[:MAX_VALUE_CHARS]}" for n, v in zip(dependency.determinants, keys[row]))
+            return f"{key} has {dependency.column} {_text(values[row])[:MAX_VALUE_CHARS]}"
 
         refuse(broken, "dependency", text)
 
@@ -203,15 +203,15 @@ def _text(value: Any) -> str:
 
 
 def _table(dependency: Dependency, who: str) -> dict[tuple[str, ...], str]:
-    """What the `given` values determine. Raises UserError if rows of `data` contradict each other."""
+    """Allowed value of `column` by the values of the determinants. Raises UserError if rows of `data` contradict each other."""
     if dependency.data is None:
         return {(key,): _text(value) for key, value in dependency.pairs.items()}
     rows = read_table(dependency.data)
-    for name in (*dependency.given, dependency.column):
+    for name in (*dependency.determinants, dependency.column):
         if name not in rows.column_names:
             raise UserError(f"stage '{who}': {dependency.data.path} has no column '{name}'")
     table: dict[tuple[str, ...], str] = {}
-    for *key, value in zip(*(rows.column(n).to_pylist() for n in (*dependency.given, dependency.column))):
+    for *key, value in zip(*(rows.column(n).to_pylist() for n in (*dependency.determinants, dependency.column))):
         texts, determined = tuple(_text(part) for part in key), _text(value)
         if table.setdefault(texts, determined) != determined:
             raise UserError(

@@ -77,7 +77,7 @@ def test_an_ask_fixes_a_parameter_and_no_other_draw() -> None:
     free, fixed = make(generator, empty(5)), make(generator, empty(5, mass_cart=1.5, delay=None))
     assert fixed.column("mass_cart").to_pylist() == [1.5] * 5
     assert fixed.column("half_length").equals(free.column("half_length"))
-    chosen = simulated("cartpole", given=["delay"])
+    chosen = simulated("cartpole", conditions=["delay"])
     assert chosen.fields_read() == ["delay"]
     assert make(chosen, empty(3, delay=2, other="x")).column("delay").to_pylist() == [2] * 3
 
@@ -89,7 +89,7 @@ def test_identity_is_what_changes_rows() -> None:
         simulated("scene"),
         simulated("cartpole", ranges={"delay": [1]}),
         simulated("cartpole", settings={"policy": "random"}),
-        simulated("cartpole", given=["delay"]),
+        simulated("cartpole", conditions=["delay"]),
     ]
     assert all(c.identity() != plain for c in changed)
 
@@ -105,7 +105,7 @@ def test_identity_is_what_changes_rows() -> None:
         ({"simulator": "cartpole", "ranges": {"delay": [0, 99]}}, "ranges.delay: must lie in 0 to 6 steps"),
         ({"simulator": "cartpole", "ranges": {"mass_pole": [0.0, 1.0]}}, "ranges.mass_pole: must lie in 0.001 to inf"),
         ({"simulator": "scene", "settings": {"height": 4}}, "height and width must lie in 16 to 1024"),
-        ({"simulator": "scene", "given": ["lite"]}, "generator.given: no parameter 'lite'.*did you mean 'light'"),
+        ({"simulator": "scene", "conditions": ["lite"]}, "generator.conditions: no parameter 'lite'.*did you mean 'light'"),
     ],
 )
 def test_refuses_in_one_line(table: dict[str, Any], message: str) -> None:
