@@ -89,13 +89,13 @@ def add_one(sums: np.ndarray, weights: np.ndarray, a: int, factor: float) -> Non
 def add_singles(sums: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None:
     """Add log(2) times the weights of features that occur once to `sums`; four add up within int16."""
     factor = np.float32(np.log1p(np.float32(1)))
-    whole = len(rows) // LANES * LANES
-    for m in range(0, whole, LANES):
+    num_full = len(rows) // LANES * LANES
+    for m in range(0, num_full, LANES):
         prefetch_rows(weights, rows, m + AHEAD, m + AHEAD + LANES)
         wa, wb, wc, wd = weights[rows[m]], weights[rows[m + 1]], weights[rows[m + 2]], weights[rows[m + 3]]
         for j in range(WIDTH):
             sums[j] += factor * np.float32(np.int16(np.int16(wa[j] + wb[j]) + np.int16(wc[j] + wd[j])))
-    for m in range(whole, len(rows)):
+    for m in range(num_full, len(rows)):
         add_one(sums, weights, rows[m], factor)
 
 
@@ -104,8 +104,8 @@ def add_repeated(
     sums: np.ndarray, weights: np.ndarray, rows: np.ndarray, counts: np.ndarray, factors: np.ndarray
 ) -> None:
     """Add log(1 + count) times the weights to `sums`, four features at a time to save reads and writes of `sums`."""
-    whole = len(rows) // LANES * LANES
-    for m in range(0, whole, LANES):
+    num_full = len(rows) // LANES * LANES
+    for m in range(0, num_full, LANES):
         prefetch_rows(weights, rows, m + AHEAD, m + AHEAD + LANES)
         a, b, c, d = rows[m], rows[m + 1], rows[m + 2], rows[m + 3]
         wa, wb, wc, wd = weights[a], weights[b], weights[c], weights[d]
@@ -113,7 +113,7 @@ def add_repeated(
         for j in range(WIDTH):
             first = fa * np.float32(wa[j]) + fb * np.float32(wb[j])
             sums[j] += first + (fc * np.float32(wc[j]) + fd * np.float32(wd[j]))
-    for m in range(whole, len(rows)):
+    for m in range(num_full, len(rows)):
         add_one(sums, weights, rows[m], factors[counts[rows[m]]])
 
 

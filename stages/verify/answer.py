@@ -69,7 +69,7 @@ class Answer(Algebraic):
         if self.spec.math:
             by_pair = self._algebra.compare([v for v in plain if isinstance(v, tuple)])
             verdicts = [by_pair[v] if isinstance(v, tuple) else v for v in plain]
-        values = ([_cut(a) for a in answers], [_cut(a) for a in expected], verdicts)
+        values = ([_shorten(a) for a in answers], [_shorten(a) for a in expected], verdicts)
         names = [f.name for f in self.columns()]
         reasons = pa.array([None if v in self.spec.keep else v for v in verdicts], pa.string())
         return Findings({n: pa.array(v, pa.string()) for n, v in zip(names, values)}, reasons)
@@ -83,5 +83,5 @@ class Answer(Algebraic):
         return compare(answer, expected) or (normal(answer), normal(expected))
 
 
-def _cut(answer: str | None) -> str | None:
+def _shorten(answer: str | None) -> str | None:
     return None if answer is None else answer[:MAX_KEPT_CHARS]

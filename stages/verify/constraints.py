@@ -133,21 +133,21 @@ class Constraints(Stage):
         reasons: list[str | None] = [None] * rows.num_rows
         texts: list[str | None] = [None] * rows.num_rows
 
-        def refuse(broken: np.ndarray, what: str, text: Callable[[int], str]) -> None:
-            for row in np.flatnonzero(broken):
+        def refuse(is_broken: np.ndarray, reason: str, text: Callable[[int], str]) -> None:
+            for row in np.flatnonzero(is_broken):
                 if reasons[row] is None:
-                    reasons[row], texts[row] = what, text(int(row))
+                    reasons[row], texts[row] = reason, text(int(row))
 
         for name in self.spec.required:
             missing = rows.column(name).is_null().to_numpy(zero_copy_only=False)
             refuse(missing, "required", lambda row, name=name: f"{name} is missing")  # type: ignore[misc]
         for rule in self.spec.rules:
-            refuse(self._broken(rows, rule), "rule", lambda row, rule=rule: rule)  # type: ignore[misc]
+            refuse(self._breaks(rows, rule), "rule", lambda row, rule=rule: rule)  # type: ignore[misc]
         for dependency, table in zip(self.spec.dependencies, self._tables):
             self._depend(rows, dependency, table, refuse)
         return Findings({"constraint": pa.array(texts, pa.string())}, pa.array(reasons, pa.string()))
 
-    def _broken(self, rows: pa.RecordBatch, rule: str) -> np.ndarray:
+    def _breaks(self, rows: pa.RecordBatch, rule: str) -> np.ndarray:
         """The rows that break a rule, bool (rows,)."""
         left, sign, right = parse(rule)
         sides, missing = [], np.zeros(rows.num_rows, bool)
@@ -169,18 +169,18 @@ class Constraints(Stage):
     def _depend(self, rows: pa.RecordBatch, dependency: Dependency, table: dict, refuse: Callable[..., None]) -> None:
         keys = list(zip(*(rows.column(name).to_pylist() for name in dependency.determinants)))
         values = rows.column(dependency.column).to_pylist()
-        broken = np.zeros(rows.num_rows, bool)
+        is_broken = np.zeros(rows.num_rows, bool)
         for row, (key, value) in enumerate(zip(keys, values)):
             if value is None or any(part is None for part in key):
                 continue
             texts = tuple(_text(part) for part in key)
-            broken[row] = table[texts] != _text(value) if texts in table else not dependency.others
+            is_broken[row] = table[texts] != _text(value) if texts in table else not dependency.others
 
         def text(row: int) -> str:
             key = ", ".join(f"{n} {_text(v)[:MAX_VALUE_CHARS]}" for n, v in zip(dependency.determinants, keys[row]))
             return f"{key} has {dependency.column} {_text(values[row])[:MAX_VALUE_CHARS]}"
 
-        refuse(broken, "dependency", text)
+        refuse(is_broken, "dependency", text)
 
 
 def _holds_text(rows: pa.RecordBatch, side: Side) -> bool:
@@ -202,20 +202,23 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _table(dependency: Dependency, who: str) -> dict[tuple[str, ...], str]:
-    """Allowed value of `column` by the values of the determinants. Raises UserError if rows of `data` contradict each other."""
+def _table(dependency: Dependency, stage_name: str) -> dict[tuple[str, ...], str]:
+    """Allowed value of `column` by the values of the determinants.
+
+    Raises UserError if rows of `data` contradict each other.
+    """
     if dependency.data is None:
         return {(key,): _text(value) for key, value in dependency.pairs.items()}
     rows = read_table(dependency.data)
     for name in (*dependency.determinants, dependency.column):
         if name not in rows.column_names:
-            raise UserError(f"stage '{who}': {dependency.data.path} has no column '{name}'")
+            raise UserError(f"stage '{stage_name}': {dependency.data.path} has no column '{name}'")
     table: dict[tuple[str, ...], str] = {}
     for *key, value in zip(*(rows.column(n).to_pylist() for n in (*dependency.determinants, dependency.column))):
-        texts, determined = tuple(_text(part) for part in key), _text(value)
-        if table.setdefault(texts, determined) != determined:
+        texts, value_text = tuple(_text(part) for part in key), _text(value)
+        if table.setdefault(texts, value_text) != value_text:
             raise UserError(
-                f"stage '{who}': {dependency.data.path} is not a dependency: {', '.join(texts)} has "
-                f"{dependency.column} {table[texts]} and {determined}"
+                f"stage '{stage_name}': {dependency.data.path} is not a dependency: {', '.join(texts)} has "
+                f"{dependency.column} {table[texts]} and {value_text}"
             )
     return table

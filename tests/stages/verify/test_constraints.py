@@ -63,7 +63,9 @@ def test_dependencies_are_declared_by_pairs_or_by_rows(tmp_path: Path) -> None:
     lenient = stage(dependencies=[{"determinants": ["who"], "column": "b", "pairs": {"x": 1}, "others": True}])
     assert rejects(lenient, (0.0, 7, "z"), (0.0, 7, "x")) == [None, "constraints:dependency"]
     (tmp_path / "map.csv").write_text("who,a,b\nx,1.0,5\nx,2.0,6\n")
-    both = stage(dependencies=[{"determinants": ["who", "a"], "column": "b", "data": {"path": str(tmp_path / "map.csv")}}])
+    both = stage(
+        dependencies=[{"determinants": ["who", "a"], "column": "b", "data": {"path": str(tmp_path / "map.csv")}}]
+    )
     assert rejects(both, (1.0, 5, "x"), (2.0, 5, "x")) == [None, "constraints:dependency"]
 
 
