@@ -60,7 +60,7 @@ class State:
 
 
 @dataclass
-class Drawn:
+class SampleBlock:
     """A block of samples: an array for each schema column, and for each row null or the reason of its refusal."""
 
     columns: dict[str, pa.Array]
@@ -148,16 +148,16 @@ class Family(ABC):
         raise AssertionError(f"{self.kind} has no steps")
 
     @abstractmethod
-    def trained(self) -> State:
+    def model_state(self) -> State:
         """Everything that `sample` needs."""
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         """Everything else that resuming the training needs: optimizers, discriminators, averages."""
         return State()
 
     @abstractmethod
-    def restore(self, trained: State, training: State | None = None) -> None:
-        """The inverse of `trained` and, after `begin` with the same rows and seed, of `training`."""
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
+        """The inverse of `model_state` and, after `begin` with the same rows and seed, of `training_state`."""
 
     def files(self) -> Mapping[str, bytes]:
         """Further files of the model's folder, for other programs, by name."""
@@ -170,7 +170,7 @@ class Family(ABC):
     # Sampling.
 
     @abstractmethod
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         """One row for each of `seeds`, int64 (block,), with the column values that `requests[i]` names.
 
         Values in `requests` are checked and typed by the caller (see gristmill.generators.families.generator).
@@ -203,12 +203,12 @@ def draw_rows(family: Family, seeds: np.ndarray) -> pa.Table:
     """
     parts = []
     for start in range(0, len(seeds), family.block):
-        own = seeds[start : start + family.block]
-        filled = np.concatenate([own, np.zeros(family.block - len(own), np.int64)])
-        drawn = family.sample([{}] * family.block, filled)
-        is_made = [reason is None for reason in drawn.reasons[: len(own)]]
-        table = pa.table([drawn.columns[n] for n in family.schema.names], schema=pa.schema(family.schema.payload))
-        parts.append(table.slice(0, len(own)).filter(pa.array(is_made)))
+        block_seeds = seeds[start : start + family.block]
+        padded_seeds = np.concatenate([block_seeds, np.zeros(family.block - len(block_seeds), np.int64)])
+        block = family.sample([{}] * family.block, padded_seeds)
+        has_row = [reason is None for reason in block.reasons[: len(block_seeds)]]
+        table = pa.table([block.columns[n] for n in family.schema.names], schema=pa.schema(family.schema.payload))
+        parts.append(table.slice(0, len(block_seeds)).filter(pa.array(has_row)))
     return pa.concat_tables(parts).combine_chunks()
 
 

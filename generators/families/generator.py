@@ -47,7 +47,7 @@ class ModelGenerator(Generator):
         self.card: ModelCard = read_card(spec.model)
         self.family: Family = empty_family(self.card)
         self.plugins = PluginClasses()  # workers find a plug-in family by its kind
-        self._num_made = 0
+        self._num_rows = 0
         if not self.family.makes_rows:
             raise UserError(f"{spec.model} holds a model of kind '{self.card.kind}', which makes no rows")
         for name in spec.conditions or ():
@@ -86,7 +86,7 @@ class ModelGenerator(Generator):
 
     @property
     def progress(self) -> tuple[int, int]:
-        return self._num_made, 0
+        return self._num_rows, 0
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
@@ -110,13 +110,15 @@ class ModelGenerator(Generator):
             block_seeds[places] = seeds[rows]
             for row, place in zip(rows, places):
                 block_requests[place] = requests[row]
-            drawn = self.family.sample(block_requests, block_seeds)
-            taken = pa.array(places)
-            columns = [pa.concat_arrays([c, drawn.columns[f.name].take(taken)]) for c, f in zip(columns, self.payload)]
+            samples = self.family.sample(block_requests, block_seeds)
+            places_taken = pa.array(places)
+            columns = [
+                pa.concat_arrays([c, samples.columns[f.name].take(places_taken)]) for c, f in zip(columns, self.payload)
+            ]
             for row, place in zip(rows, places):
-                reasons[row] = drawn.reasons[place]
+                reasons[row] = samples.reasons[place]
             order += rows
-            self._num_made += len(rows)
+            self._num_rows += len(rows)
         at = {row: place for place, row in enumerate(order)}
         take = pa.array([at.get(row) if reasons[row] is None else None for row in range(len(texts))], pa.int64())
         columns_by_name = {f.name: c.take(take) for c, f in zip(columns, self.payload)}
@@ -135,13 +137,13 @@ class ModelGenerator(Generator):
                 return {}, "unknown_column"
             column = self.family.schema.column(name)
             try:
-                values[name] = _typed(column, value)
+                values[name] = _to_column_type(column, value)
             except (ValueError, TypeError, OverflowError):
                 return {}, "impossible_value"
         return values, None
 
 
-def _typed(column: Column, value: Any) -> Any:
+def _to_column_type(column: Column, value: Any) -> Any:
     """The value with the type of the column. Raises ValueError or TypeError for an impossible value."""
     if column.kind == "category":
         text = "true" if value is True else "false" if value is False else str(value)

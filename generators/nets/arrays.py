@@ -12,7 +12,7 @@ from gristmill.generators.families.contract import stream
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def seeded(seed: int, *keys: int) -> None:
+def seed_torch(seed: int, *keys: int) -> None:
     """Seed torch's own generator, which layers draw their first weights from, out of the fit's seed."""
     torch.manual_seed(int(stream(seed, *keys).integers(1 << 62)))
 

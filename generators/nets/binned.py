@@ -17,12 +17,12 @@ def perceptron(num_in: int, widths: Sequence[int], num_out: int) -> nn.Sequentia
     return nn.Sequential(*parts, nn.Linear(num_in, num_out))
 
 
-def seeded(seed: int, make: "type[nn.Module] | object", *args: object) -> nn.Module:
+def module_from_seed(seed: int, make: "type[nn.Module] | object", *args: object) -> nn.Module:
     """A module made with initial weights from `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made: nn.Module = make(*args)  # type: ignore[operator]
-    return made
+        module: nn.Module = make(*args)  # type: ignore[operator]
+    return module
 
 
 def start_at(net: nn.Sequential, logits: np.ndarray) -> None:
@@ -60,7 +60,7 @@ def blocks(logits: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     return torch.cat([logits, none], dim=1)[:, to.to(logits.device)].reshape(len(logits), len(sizes), -1)
 
 
-def joined(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+def flatten_blocks(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """The inverse of `blocks`."""
     return values.flatten(1)[:, _places(tuple(sizes))[1].to(values.device)]
 
@@ -78,14 +78,14 @@ def draw_bins(logits: torch.Tensor, sizes: Sequence[int], random: torch.Generato
 def hard_rows(logits: torch.Tensor, sizes: Sequence[int], heat: float, random: torch.Generator) -> torch.Tensor:
     """One-hot rows drawn by their logits, with the gradient of the softmax (Jang et al. 2017, straight through)."""
     bins, noisy = draw_bins(logits, sizes, random)
-    soft = joined((noisy / heat).softmax(2), sizes)
-    hard = joined(torch.zeros_like(noisy).scatter_(2, bins[:, :, None], 1.0), sizes)
+    soft = flatten_blocks((noisy / heat).softmax(2), sizes)
+    hard = flatten_blocks(torch.zeros_like(noisy).scatter_(2, bins[:, :, None], 1.0), sizes)
     return hard + soft - soft.detach()
 
 
 def nll_of_rows(logits: torch.Tensor, rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """Negative log-likelihood in nats of each one-hot row, summed over columns: (rows,)."""
-    return -(joined(blocks(logits, sizes).log_softmax(2), sizes) * rows).sum(1)
+    return -(flatten_blocks(blocks(logits, sizes).log_softmax(2), sizes) * rows).sum(1)
 
 
 def shares_of(logits: torch.Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
@@ -119,10 +119,10 @@ def pack_adam(name: str, adam: torch.optim.Optimizer) -> dict[str, np.ndarray]:
 
 
 def unpack_adam(name: str, adam: torch.optim.Optimizer, tensors: dict[str, np.ndarray]) -> None:
-    whole = adam.state_dict()
-    whole["state"] = {}
+    state_dict = adam.state_dict()
+    state_dict["state"] = {}
     for key, value in tensors.items():
         if key.startswith(f"{name}/"):
             at, moment = key.removeprefix(f"{name}/").split("/")
-            whole["state"].setdefault(int(at), {})[moment] = torch.as_tensor(value)
-    adam.load_state_dict(whole)
+            state_dict["state"].setdefault(int(at), {})[moment] = torch.as_tensor(value)
+    adam.load_state_dict(state_dict)

@@ -34,7 +34,7 @@ def from_scratch(spec: LmSpec, tokenizer: Any) -> nn.Module:
     return LlamaForCausalLM(config).float()
 
 
-def adapted(network: nn.Module, spec: LmSpec) -> nn.Module:
+def add_adapters(network: nn.Module, spec: LmSpec) -> nn.Module:
     """The network with low-rank adapters in its linear layers (Hu et al. 2021), which alone are trained."""
     from peft import LoraConfig, get_peft_model
 
@@ -45,12 +45,12 @@ def adapted(network: nn.Module, spec: LmSpec) -> nn.Module:
 
 def losses(network: nn.Module, blocks: Tensor) -> Tensor:
     """Natural, of each token after the first of each block, float32 (blocks, tokens); 0 where there is none."""
-    known = blocks[:, 1:] != IGNORED
+    has_token = blocks[:, 1:] != IGNORED
     inputs = blocks[:, :-1].masked_fill(blocks[:, :-1] == IGNORED, 0)
     logits = network(input_ids=inputs).logits.float()
-    labels = blocks[:, 1:].masked_fill(~known, 0)
-    lost = nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-    return lost * known
+    labels = blocks[:, 1:].masked_fill(~has_token, 0)
+    token_losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    return token_losses * has_token
 
 
 def mean_loss(network: nn.Module, blocks: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ def load_arrays(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
             weight.copy_(torch.from_numpy(np.array(arrays[f"net/{name}"])))
 
 
-def served(network: nn.Module) -> dict[str, bytes]:
+def files_to_serve(network: nn.Module) -> dict[str, bytes]:
     """config.json and model.safetensors as transformers and vLLM read them: bfloat16, adapters merged, the output
     matrix written out even where it is the embedding, as a running engine takes new weights by name."""
     from safetensors.torch import save
@@ -90,5 +90,5 @@ def served(network: nn.Module) -> dict[str, bytes]:
         network.unmerge_adapter()
     config = {**plain.config.to_dict(), "tie_word_embeddings": False, "dtype": "bfloat16"}
     config.pop("_name_or_path", None)
-    told = json.dumps(config, indent=1, sort_keys=True, default=str).encode()
-    return {"config.json": told, "model.safetensors": bytes(save(weights, {"format": "pt"}))}
+    config_json = json.dumps(config, indent=1, sort_keys=True, default=str).encode()
+    return {"config.json": config_json, "model.safetensors": bytes(save(weights, {"format": "pt"}))}

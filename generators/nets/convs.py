@@ -20,13 +20,13 @@ class Narrow(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, breadth = shape
-        held = spectral_norm if is_spectral else lambda layer: layer
+        normalise = spectral_norm if is_spectral else lambda layer: layer
         widths = [channels, width, 2 * width, 2 * width]
         self.convs = nn.ModuleList(
-            held(nn.Conv2d(i, o, 3, stride, padding=1)) for i, o, stride in zip(widths, widths[1:], (1, 2, 2))
+            normalise(nn.Conv2d(i, o, 3, stride, padding=1)) for i, o, stride in zip(widths, widths[1:], (1, 2, 2))
         )
         self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, o) if has_norm else nn.Identity() for o in widths[1:])
-        self.last = held(nn.Linear(2 * width * (height // 4) * (breadth // 4), outward))
+        self.last = normalise(nn.Linear(2 * width * (height // 4) * (breadth // 4), outward))
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms):
@@ -66,10 +66,10 @@ class Critic(nn.Module):
         self, shape: tuple[int, int, int], width: int, num_labels: int, is_spectral: bool, features: int = 128
     ) -> None:
         super().__init__()
-        held = spectral_norm if is_spectral else lambda layer: layer
+        normalise = spectral_norm if is_spectral else lambda layer: layer
         self.body = Narrow(shape, width, features, has_norm=False, is_spectral=is_spectral)
-        self.score = held(nn.Linear(features, 1))
-        self.labels = held(nn.Embedding(max(num_labels, 1), features))
+        self.score = normalise(nn.Linear(features, 1))
+        self.labels = normalise(nn.Embedding(max(num_labels, 1), features))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         h = F.leaky_relu(self.body(x), 0.2)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from gristmill.records.errors import UserError
 
 OTHER_ENGINE = 'set [privacy] engine = "opacus" for other networks'
-KNOWN = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Embedding)
+LAYER_TYPES = (nn.Linear, nn.Conv2d, nn.GroupNorm, nn.Embedding)
 
 Sum = Callable[[Tensor], Tensor]  # from clipping factors, (rows,), to the weighted sum, shaped as the parameter
 OfRows = list[tuple[nn.Parameter, Tensor, Sum]]  # parameter, squared norms of the rows' gradients (rows,), their sum
@@ -26,9 +26,9 @@ OfRows = list[tuple[nn.Parameter, Tensor, Sum]]  # parameter, squared norms of t
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
     """The layers that own all parameters of `module`. Raises UserError where others own some, or layers share them."""
-    layers = [m for m in module.modules() if isinstance(m, KNOWN)]
-    owned = [id(p) for m in layers for p in m._parameters.values() if p is not None]
-    if sorted(owned) != sorted(id(p) for p in module.parameters()):
+    layers = [m for m in module.modules() if isinstance(m, LAYER_TYPES)]
+    parameter_ids = [id(p) for m in layers for p in m._parameters.values() if p is not None]
+    if sorted(parameter_ids) != sorted(id(p) for p in module.parameters()):
         raise UserError(
             "ghost clipping covers Linear, Conv2d, GroupNorm and Embedding layers that share no weights; "
             f"{OTHER_ENGINE}"
@@ -56,12 +56,12 @@ def of_rows(layer: nn.Module, inputs: Tensor, flow: Tensor, num_rows: int) -> Of
         return [_outer(layer.weight, numbers, flow.reshape(num_rows, -1, layer.embedding_dim))]
     assert isinstance(layer, nn.Linear | nn.Conv2d)
     if isinstance(layer, nn.Conv2d):
-        left = _places(flow, num_rows)
+        output_gradients = _places(flow, num_rows)
         sums = [_direct(layer.weight, _of_windows(layer, inputs, flow, num_rows))]
     else:
-        came, left = (x.reshape(num_rows, -1, x.shape[-1]) for x in (inputs, flow))
-        sums = [_outer(layer.weight, left, came)]
-    return sums if layer.bias is None else [*sums, _direct(layer.bias, left.sum(1))]
+        layer_inputs, output_gradients = (x.reshape(num_rows, -1, x.shape[-1]) for x in (inputs, flow))
+        sums = [_outer(layer.weight, output_gradients, layer_inputs)]
+    return sums if layer.bias is None else [*sums, _direct(layer.bias, output_gradients.sum(1))]
 
 
 def _places(images: Tensor, num_rows: int) -> Tensor:
@@ -73,32 +73,35 @@ def _places(images: Tensor, num_rows: int) -> Tensor:
 def _of_windows(layer: nn.Conv2d, inputs: Tensor, flow: Tensor, num_rows: int) -> Tensor:
     """The rows' gradients of a convolution's weights, (rows, numbers): of one convolution with a group a row, into
     which a row's entries go as a batch (Rochette et al. 2019). Far faster than unfolding the windows."""
-    came, left = (
+    layer_inputs, output_gradients = (
         x.unflatten(0, (num_rows, -1)).transpose(0, 1).reshape(-1, num_rows * x.shape[1], *x.shape[2:])
         for x in (inputs, flow)
     )
     shape = num_rows * layer.out_channels, *layer.weight.shape[1:]
-    how = layer.stride, layer.padding, layer.dilation, num_rows * layer.groups
-    return torch.nn.grad.conv2d_weight(came, shape, left, *how).reshape(num_rows, -1)
+    conv_options = layer.stride, layer.padding, layer.dilation, num_rows * layer.groups
+    return torch.nn.grad.conv2d_weight(layer_inputs, shape, output_gradients, *conv_options).reshape(num_rows, -1)
 
 
 def _direct(parameter: nn.Parameter, each: Tensor) -> tuple[nn.Parameter, Tensor, Sum]:
     """From the rows' gradients themselves: (rows, numbers)."""
-    return parameter, each.square().sum(1), lambda kept: (each * kept[:, None]).sum(0).view(parameter.shape)
+    return parameter, each.square().sum(1), lambda factors: (each * factors[:, None]).sum(0).view(parameter.shape)
 
 
-def _outer(parameter: nn.Parameter, left: Tensor, came: Tensor) -> tuple[nn.Parameter, Tensor, Sum]:
-    """A row's gradient is the sum over places of the outer products of `left`, (rows, places, o), and `came`, (rows,
-    places, i)."""
-    places, o, i = left.shape[1], left.shape[2], came.shape[2]
+def _outer(parameter: nn.Parameter, output_gradients: Tensor, layer_inputs: Tensor) -> tuple[nn.Parameter, Tensor, Sum]:
+    """For gradients that are sums over places of outer products: (rows, places, o) with (rows, places, i)."""
+    places, o, i = output_gradients.shape[1], output_gradients.shape[2], layer_inputs.shape[2]
     if places > 1 and o * i < places * (o + i):
-        return _direct(parameter, (left.transpose(1, 2) @ came).flatten(1))
+        return _direct(parameter, (output_gradients.transpose(1, 2) @ layer_inputs).flatten(1))
     if places == 1:
-        squares = left[:, 0].square().sum(1) * came[:, 0].square().sum(1)
+        squares = output_gradients[:, 0].square().sum(1) * layer_inputs[:, 0].square().sum(1)
     else:
-        squares = ((left @ left.transpose(1, 2)) * (came @ came.transpose(1, 2))).sum((1, 2))
+        squares = (
+            (output_gradients @ output_gradients.transpose(1, 2)) * (layer_inputs @ layer_inputs.transpose(1, 2))
+        ).sum((1, 2))
 
-    def total(kept: Tensor) -> Tensor:
-        return ((left * kept[:, None, None]).flatten(0, 1).T @ came.flatten(0, 1)).view(parameter.shape)
+    def total(factors: Tensor) -> Tensor:
+        return ((output_gradients * factors[:, None, None]).flatten(0, 1).T @ layer_inputs.flatten(0, 1)).view(
+            parameter.shape
+        )
 
     return parameter, squares, total

@@ -54,8 +54,8 @@ class Segments:
 
     def one_hot(self, codes: Tensor) -> Tensor:
         """int64 codes (n, S) as float32 (n, D)."""
-        made = torch.zeros(len(codes), self.width, device=codes.device)
-        return made.scatter_(1, codes + self.first, 1.0)
+        rows = torch.zeros(len(codes), self.width, device=codes.device)
+        return rows.scatter_(1, codes + self.first, 1.0)
 
     def of(self, x: Tensor, codes: Tensor) -> Tensor:
         """The numbers at `codes`: (n, D) and int64 (n, S) to (n, S)."""
@@ -74,8 +74,8 @@ class Segments:
         edges = torch.cat([sums.new_zeros(len(sums), 1), sums], 1)
         start, end = edges[:, self.first], edges[:, self.first + self.sizes]
         aim = start + levels.double() * (end - start)
-        passed = (sums <= aim[:, self.index]) & (sums < end[:, self.index])
-        codes = self.total(passed.float()).long()
+        is_passed = (sums <= aim[:, self.index]) & (sums < end[:, self.index])
+        codes = self.total(is_passed.float()).long()
         return torch.minimum(codes, self.sizes - 1)
 
 

@@ -16,10 +16,10 @@ def module_arrays(module: nn.Module, name: str) -> dict[str, np.ndarray]:
 
 def load_module(module: nn.Module, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """The inverse of `module_arrays`."""
-    own = {
+    module_state = {
         k.removeprefix(f"{name}/"): torch.from_numpy(v.copy()) for k, v in arrays.items() if k.startswith(f"{name}/")
     }
-    module.load_state_dict(own)
+    module.load_state_dict(module_state)
 
 
 def adam_arrays(optimizer: torch.optim.Optimizer, name: str) -> dict[str, np.ndarray]:
@@ -34,13 +34,13 @@ def adam_arrays(optimizer: torch.optim.Optimizer, name: str) -> dict[str, np.nda
 
 def load_adam(optimizer: torch.optim.Optimizer, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """The inverse of `adam_arrays`."""
-    whole = optimizer.state_dict()
+    state_dict = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in arrays.items():
         if key.startswith(f"{name}/"):
             number, what = key.removeprefix(f"{name}/").split("/")
             state.setdefault(int(number), {})[what] = torch.from_numpy(value.copy())
-    optimizer.load_state_dict({**whole, "state": state})
+    optimizer.load_state_dict({**state_dict, "state": state})
 
 
 def step_random(seed: int, step: int, device: str) -> torch.Generator:

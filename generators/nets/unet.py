@@ -20,7 +20,7 @@ def time_features(steps: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], 1)
 
 
-def zeroed(layer: nn.Module) -> nn.Module:
+def zero_weights(layer: nn.Module) -> nn.Module:
     """A layer that begins as nothing, so that a residual block begins as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -30,11 +30,11 @@ def zeroed(layer: nn.Module) -> nn.Module:
 class Residual(nn.Module):
     """Two convolutions; the embedding scales and shifts between them."""
 
-    def __init__(self, inward: int, outward: int, embedded: int) -> None:
+    def __init__(self, inward: int, outward: int, embedding_width: int) -> None:
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(GROUPS, inward), nn.Conv2d(inward, outward, 3, padding=1)
-        self.embed = nn.Linear(embedded, 2 * outward)
-        self.norm2, self.conv2 = nn.GroupNorm(GROUPS, outward), zeroed(nn.Conv2d(outward, outward, 3, padding=1))
+        self.embed = nn.Linear(embedding_width, 2 * outward)
+        self.norm2, self.conv2 = nn.GroupNorm(GROUPS, outward), zero_weights(nn.Conv2d(outward, outward, 3, padding=1))
         self.skip = nn.Conv2d(inward, outward, 1) if inward != outward else nn.Identity()
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class Attention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm, self.qkv = nn.GroupNorm(GROUPS, channels), nn.Conv2d(channels, 3 * channels, 1)
-        self.out = zeroed(nn.Conv2d(channels, channels, 1))
+        self.out = zero_weights(nn.Conv2d(channels, channels, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm(x)).flatten(2).chunk(3, 1)
@@ -63,38 +63,40 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int, width: int, multipliers: tuple[int, ...], num_labels: int) -> None:
         super().__init__()
-        self.width, embedded = width, 4 * width
-        self.embed = nn.Sequential(nn.Linear(width, embedded), nn.SiLU(), nn.Linear(embedded, embedded), nn.SiLU())
-        self.labels = nn.Embedding(num_labels + 1, embedded)
+        self.width, embedding_width = width, 4 * width
+        self.embed = nn.Sequential(
+            nn.Linear(width, embedding_width), nn.SiLU(), nn.Linear(embedding_width, embedding_width), nn.SiLU()
+        )
+        self.labels = nn.Embedding(num_labels + 1, embedding_width)
         widths = [width * m for m in multipliers]
         self.first = nn.Conv2d(channels, width, 3, padding=1)
         self.down, self.halve, inward = nn.ModuleList(), nn.ModuleList(), width
         for level, outward in enumerate(widths):
-            self.down.append(Residual(inward, outward, embedded))
+            self.down.append(Residual(inward, outward, embedding_width))
             is_last = level == len(widths) - 1
             self.halve.append(nn.Identity() if is_last else nn.Conv2d(outward, outward, 3, stride=2, padding=1))
             inward = outward
-        self.middle = nn.ModuleList([Residual(inward, inward, embedded), Attention(inward)])
+        self.middle = nn.ModuleList([Residual(inward, inward, embedding_width), Attention(inward)])
         self.up = nn.ModuleList()
         for outward in reversed(widths):
-            self.up.append(Residual(inward + outward, outward, embedded))
+            self.up.append(Residual(inward + outward, outward, embedding_width))
             inward = outward
         self.last = nn.Sequential(
-            nn.GroupNorm(GROUPS, inward), nn.SiLU(), zeroed(nn.Conv2d(inward, channels, 3, padding=1))
+            nn.GroupNorm(GROUPS, inward), nn.SiLU(), zero_weights(nn.Conv2d(inward, channels, 3, padding=1))
         )
 
     def forward(self, x: Tensor, steps: Tensor, labels: Tensor) -> Tensor:
         embedding = self.embed(time_features(steps, self.width)) + self.labels(labels)
-        x, kept = self.first(x), []
+        x, skips = self.first(x), []
         for block, halve in zip(self.down, self.halve):
             x = block(x, embedding)
-            kept.append(x)
+            skips.append(x)
             x = halve(x)
         block, attention = self.middle
         x = attention(block(x, embedding))
         for block in self.up:
-            skipped = kept.pop()
-            if x.shape[-1] != skipped.shape[-1]:
+            skip = skips.pop()
+            if x.shape[-1] != skip.shape[-1]:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = block(torch.cat([x, skipped], 1), embedding)
+            x = block(torch.cat([x, skip], 1), embedding)
         return self.last(x)

@@ -21,7 +21,7 @@ from gristmill.records.extras import require
 if TYPE_CHECKING:
     import torch
 
-WHAT = "step of DP-SGD"
+EVENT = "step of DP-SGD"
 SAMPLE, NOISE = 1, 2  # purposes of a step's random numbers
 LossOfRows = Callable[["torch.nn.Module"], "torch.Tensor"]
 
@@ -163,8 +163,8 @@ def plan(account: Account, sampling_rate: float, num_steps: int) -> tuple[float,
 
     The multiplier is the recipe's, else it spends the rest of the budget. Raises UserError when no step fits.
     """
-    noise = account.spec.noise_multiplier or account.noise_for(WHAT, sampling_rate, num_steps)
-    room = account.room(Event(WHAT, noise, sampling_rate), num_steps)
+    noise = account.spec.noise_multiplier or account.noise_for(EVENT, sampling_rate, num_steps)
+    room = account.room(Event(EVENT, noise, sampling_rate), num_steps)
     if room == 0:
         raise UserError(f"privacy: not one step with noise multiplier {noise:g} fits; raise it, or epsilon")
     return noise, room
@@ -186,7 +186,7 @@ class DpSgd:
     def rows(self, step: int) -> np.ndarray:
         """Charge the step, then draw its rows. Raises BudgetSpent, and draws nothing, when the step does not fit."""
         if self.account:
-            self.account.charge(Event(WHAT, self.noise, self.rate))
+            self.account.charge(Event(EVENT, self.noise, self.rate))
         return poisson_sample(self.seed, step, self.num_rows, self.rate)
 
     def clipped_sums(self, module: "torch.nn.Module", losses: LossOfRows) -> list["torch.Tensor"]:

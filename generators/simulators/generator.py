@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gristmill.engines.needs import Needs
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
-from gristmill.generators.simulators.contract import Ranges, Simulator, drawn, ranged
+from gristmill.generators.simulators.contract import Ranges, Simulator, draw_parameters, with_ranges
 from gristmill.records.errors import UserError
 from gristmill.records.kinds import Kinds, kind_class
 from gristmill.records.schema import ASK, REJECT
@@ -47,11 +47,11 @@ class SimulatorGenerator(Generator):
 
     def __init__(self, spec: SimulatorSpec) -> None:
         self.spec = spec
-        made: type[Simulator] = kind_class(KINDS, spec.simulator, "simulator", Simulator)
-        self.world = made(build(made.Spec, spec.settings, "generator.settings"))
+        simulator: type[Simulator] = kind_class(KINDS, spec.simulator, "simulator", Simulator)
+        self.world = simulator(build(simulator.Spec, spec.settings, "generator.settings"))
         ranges: Ranges = spec.ranges
-        self.parameters = ranged(made.parameters, ranges)
-        self._num_made = 0
+        self.parameters = with_ranges(simulator.parameters, ranges)
+        self._num_rows = 0
         names = [p.name for p in self.parameters]
         for name in spec.conditions or ():
             if name not in names:
@@ -84,21 +84,21 @@ class SimulatorGenerator(Generator):
 
     @property
     def progress(self) -> tuple[int, int]:
-        return self._num_made, 0
+        return self._num_rows, 0
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, seeds = asks.column(ASK.name).to_pylist(), asks.column("seed").to_pylist()
-        generated = [None if is_dead else self._one(text, seed) for is_dead, text, seed in zip(dead, texts, seeds)]
-        self._num_made += len(generated) - sum(dead)
-        return fill(asks, self.payload, generated)
+        rows = [None if is_dead else self._one(text, seed) for is_dead, text, seed in zip(dead, texts, seeds)]
+        self._num_rows += len(rows) - sum(dead)
+        return fill(asks, self.payload, rows)
 
     def _one(self, text: str | None, seed: int) -> GeneratedRow:
-        fixed, reason = self._fixed_parameters(text)
+        fixed_values, reason = self._fixed_parameters(text)
         if reason:
             return GeneratedRow(reason=reason)
         draw = np.random.Generator(np.random.Philox(key=seed))
-        row = self.world.episode(drawn(self.parameters, draw, fixed), draw)
+        row = self.world.episode(draw_parameters(self.parameters, draw, fixed_values), draw)
         whole = {p.name: int(row[p.name]) for p in self.parameters if p.is_whole}
         return GeneratedRow({**row, **whole}, "stop")
 

@@ -46,10 +46,12 @@ class DpCtgan(BinnedSgd):
     def make_nets(self, seed: int) -> None:
         import torch
 
-        from gristmill.generators.nets.binned import perceptron, seeded
+        from gristmill.generators.nets.binned import module_from_seed, perceptron
 
         spec = self.spec
-        critic = seeded(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.critic_widths, 1).to(self.device)
+        critic = module_from_seed(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.critic_widths, 1).to(
+            self.device
+        )
         self.nets["critic"] = self.critic = critic
         self.adams["decoder"] = torch.optim.Adam(self.decoder.parameters(), spec.learning_rate, (0.5, 0.9))
         self.adams["critic"] = torch.optim.Adam(critic.parameters(), spec.critic_learning_rate, (0.5, 0.9))
@@ -70,8 +72,8 @@ class DpCtgan(BinnedSgd):
 
         from gristmill.generators.nets.binned import one_hot
 
-        drawn = self._dp.rows(step)
-        real = one_hot(self._rows[drawn], self.sizes, self.device)
+        chosen_rows = self._dp.rows(step)
+        real = one_hot(self._rows[chosen_rows], self.sizes, self.device)
         fake = self.fakes(step, FAKES, self.spec.batch)
         signs = torch.cat([-torch.ones(len(real)), torch.ones(len(fake))]).to(self.device)
         batch = torch.cat([real, fake])

@@ -12,8 +12,8 @@ KEYWORDS = (
     *("video", "videos", "audio", "draw", "plot", "go to"),
 )
 OPENINGS = ("write a program",)
-LABELLED = re.compile(r"^(?:\**(?:new |next )?task\s*\d*\s*[:.)-]\**|\d+\s*[.):]|[-•])\s*", re.IGNORECASE)
-QUOTED = re.compile(r"(\*\*|[\"'*_`])(.+)\1")
+LABEL = re.compile(r"^(?:\**(?:new |next )?task\s*\d*\s*[:.)-]\**|\d+\s*[.):]|[-•])\s*", re.IGNORECASE)
+QUOTES = re.compile(r"(\*\*|[\"'*_`])(.+)\1")
 
 
 class Bounds(Protocol):
@@ -33,7 +33,7 @@ def task_of(answer: str) -> str:
     """The task in an answer: its first line that does not merely announce it, without number, label and quotes."""
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     line = next((line for line in lines if not line.endswith(":")), lines[0] if lines else "")
-    while (bare := LABELLED.sub("", QUOTED.sub(_inside, line)).strip()) != line:
+    while (bare := LABEL.sub("", QUOTES.sub(_inside, line)).strip()) != line:
         line = bare
     return line
 

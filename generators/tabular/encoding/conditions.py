@@ -14,22 +14,22 @@ class Conditions:
 
     def __init__(self, segments: list[Segment]) -> None:
         self.places = [i for i, s in enumerate(segments) if s.is_category]  # segments that can be conditions
-        seen = [segments[i].seen for i in self.places]
-        self.num_columns = len(seen)
-        self.sizes = np.array([len(s) for s in seen], np.int64)
+        counts = [segments[i].num_rows_by_code for i in self.places]
+        self.num_columns = len(counts)
+        self.sizes = np.array([len(s) for s in counts], np.int64)
         self.first = np.cumsum(self.sizes) - self.sizes
         self.num = max(1, int(self.sizes.sum()))
-        self.counts = np.concatenate(seen) if seen else np.zeros(0, np.int64)
-        self._by_log = _edges([np.where(s > 0, np.log1p(s), 0.0) for s in seen])
-        self._by_count = _edges([s.astype(np.float64) for s in seen])
-        self._sorted = np.zeros((0, 0), np.int32)
+        self.counts = np.concatenate(counts) if counts else np.zeros(0, np.int64)
+        self._by_log = _edges([np.where(s > 0, np.log1p(s), 0.0) for s in counts])
+        self._by_count = _edges([s.astype(np.float64) for s in counts])
+        self._rows_by_code = np.zeros((0, 0), np.int32)
 
     def hold(self, codes: np.ndarray) -> None:
         """Presort the rows of int32 codes (rows, S)."""
         self.num_rows = len(codes)
         if self.places:
             orders = [np.argsort(codes[:, p], kind="stable").astype(np.int32) for p in self.places]
-            self._sorted = np.stack(orders)
+            self._rows_by_code = np.stack(orders)
             self._starts = np.concatenate([np.cumsum(c) - c for c in np.split(self.counts, self.first[1:])])
 
     def draw(self, num: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -37,9 +37,9 @@ class Conditions:
         if not self.num_columns:
             return np.zeros(num, np.int64), random.integers(self.num_rows, size=num)
         columns = random.integers(self.num_columns, size=num)
-        found = self._pick(self._by_log, columns, random.random(num))
-        rows = self._starts[found] + (random.random(num) * self.counts[found]).astype(np.int64)
-        return found, self._sorted[columns, rows].astype(np.int64)
+        conditions = self._pick(self._by_log, columns, random.random(num))
+        rows = self._starts[conditions] + (random.random(num) * self.counts[conditions]).astype(np.int64)
+        return conditions, self._rows_by_code[columns, rows].astype(np.int64)
 
     def as_real(self, levels: np.ndarray) -> np.ndarray:
         """Conditions as they occur among the rows: a column at random, its category by frequency. Levels (n, 2)."""
@@ -57,12 +57,12 @@ class Conditions:
         """The rarest of the codes (not -1) of each row; without codes, the row's `otherwise`. int64 (n,)."""
         if not self.num_columns:
             return otherwise
-        chosen = codes[:, self.places].astype(np.int64)
-        numbers = chosen + self.first
-        counts = np.where(chosen >= 0, self.counts[np.maximum(numbers, 0)], np.iinfo(np.int64).max)
+        column_codes = codes[:, self.places].astype(np.int64)
+        numbers = column_codes + self.first
+        counts = np.where(column_codes >= 0, self.counts[np.maximum(numbers, 0)], np.iinfo(np.int64).max)
         best = counts.argmin(1)
         rows = np.arange(len(codes))
-        return np.where(chosen[rows, best] >= 0, numbers[rows, best], otherwise)
+        return np.where(column_codes[rows, best] >= 0, numbers[rows, best], otherwise)
 
 
 def _edges(weights: list[np.ndarray]) -> np.ndarray:

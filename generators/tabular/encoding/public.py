@@ -29,7 +29,7 @@ class Grid:
     def __init__(self, schema: TableSchema) -> None:
         self.schema = schema
         self.columns = schema.columns
-        self.sizes = [self._num_known(c) + c.nullable for c in self.columns]
+        self.sizes = [self._num_value_cells(c) + c.nullable for c in self.columns]
 
     @staticmethod
     def check(schema: TableSchema, kind: str) -> None:
@@ -41,7 +41,7 @@ class Grid:
                 raise UserError(f"model '{kind}': declare low and high of column '{column.name}' in the schema")
 
     @staticmethod
-    def _num_known(column: Column) -> int:
+    def _num_value_cells(column: Column) -> int:
         if not column.is_number:
             return len(column.categories)
         low, high = _bounds(column)
@@ -73,7 +73,7 @@ class Grid:
     def _number_cells(self, column: Column, values: np.ndarray) -> np.ndarray:
         """Cells of numbers. Each bound has its own cell, because zeros and censored values accumulate there."""
         low, high = _bounds(column)
-        size = self._num_known(column)
+        size = self._num_value_cells(column)
         if size == 1:
             return np.zeros(len(values), np.int32)
         if column.kind == "integer" and size == high - low + 1:
@@ -81,8 +81,8 @@ class Grid:
         inner = 1 + np.floor((values - low) / (high - low) * (size - 2)).astype(np.int32)
         return np.where(values <= low, 0, np.where(values >= high, size - 1, np.minimum(inner, size - 2)))
 
-    def decode(self, at: int, cells: np.ndarray, levels: np.ndarray, given: Sequence[Any]) -> pa.Array:
-        """Values of column `at`: what `given` names, else a point of the cell, at `levels` (0 to 1) between its
+    def decode(self, at: int, cells: np.ndarray, levels: np.ndarray, requested: Sequence[Any]) -> pa.Array:
+        """Values of column `at`: what `requested` names, else a point of the cell, at `levels` (0 to 1) between its
         ends."""
         column, missing = self.columns[at], np.zeros(len(cells), bool)
         if column.nullable:
@@ -90,17 +90,19 @@ class Grid:
         values: list[Any]
         if column.is_number:
             numbers = round_off(column, self._points(column, np.where(missing, 0, cells), levels))
-            values = [v if g is None else g for v, g in zip(numbers.tolist(), given)]
+            values = [v if g is None else g for v, g in zip(numbers.tolist(), requested)]
             if column.kind == "integer":
                 values = [int(v) for v in values]
         else:
             names = (*column.categories, None)
-            values = [names[c] if g is None else g for c, g in zip(cells.tolist(), given)]
-        return pa.array([None if m and g is None else v for v, m, g in zip(values, missing, given)], column.field.type)
+            values = [names[c] if g is None else g for c, g in zip(cells.tolist(), requested)]
+        return pa.array(
+            [None if m and g is None else v for v, m, g in zip(values, missing, requested)], column.field.type
+        )
 
     def _points(self, column: Column, cells: np.ndarray, levels: np.ndarray) -> np.ndarray:
         low, high = _bounds(column)
-        size = self._num_known(column)
+        size = self._num_value_cells(column)
         if size == 1:
             return np.full(len(cells), low)
         if column.kind == "integer" and size == high - low + 1:
@@ -114,11 +116,11 @@ class Bins:
 
     def __init__(self, grid: Grid, counts: list[np.ndarray], noise: float, max_bins: int) -> None:
         self.grid, self.counts, self.noise = grid, counts, noise
-        self.of_cell = [self._merged(at, c, max_bins) for at, c in enumerate(counts)]
+        self.of_cell = [self._merge_cells(at, c, max_bins) for at, c in enumerate(counts)]
         self.sizes = [int(b.max()) + 1 for b in self.of_cell]
         self._weights = [np.maximum(c, 0.0) + min(1e-3, 1 / len(c)) for c in counts]
 
-    def _merged(self, at: int, counts: np.ndarray, max_bins: int) -> np.ndarray:
+    def _merge_cells(self, at: int, counts: np.ndarray, max_bins: int) -> np.ndarray:
         """The bin of each cell: int32 (cells,). Bins of numbers are runs of cells."""
         column, size = self.grid.columns[at], len(counts)
         if not column.is_number:
@@ -134,14 +136,14 @@ class Bins:
         if len(present) <= max_bins and (self.noise == 0 or (present >= STANDS_OUT * self.noise).all()):
             return np.arange(size, dtype=np.int32)
         is_atom = present >= max(present.sum() / max_bins, STANDS_OUT * self.noise)
-        wanted = present[~is_atom].sum() / max(1, max_bins - is_atom.sum())
+        mass_per_bin = present[~is_atom].sum() / max(1, max_bins - is_atom.sum())
         bins, mass, length = np.zeros(size, np.int32), 0.0, 0
         for cell in range(1, len(present)):
             mass, length = mass + present[cell - 1], length + 1
-            is_full = mass >= max(wanted, STANDS_OUT * self.noise * np.sqrt(length))
-            cut = is_atom[cell] or is_atom[cell - 1] or is_full
-            bins[cell] = bins[cell - 1] + cut
-            if cut:
+            is_full = mass >= max(mass_per_bin, STANDS_OUT * self.noise * np.sqrt(length))
+            is_edge = is_atom[cell] or is_atom[cell - 1] or is_full
+            bins[cell] = bins[cell - 1] + is_edge
+            if is_edge:
                 mass, length = 0.0, 0
         if column.nullable:
             bins[-1] = bins[len(present) - 1] + 1
@@ -155,7 +157,7 @@ class Bins:
         """The bin that a value of column `at` lies in."""
         return int(self.of_cell[at][self.grid.cell(at, value)])
 
-    def decode(self, at: int, bins: np.ndarray, levels: np.ndarray, given: Sequence[Any]) -> pa.Array:
+    def decode(self, at: int, bins: np.ndarray, levels: np.ndarray, requested: Sequence[Any]) -> pa.Array:
         """Values of column `at`: a cell of the bin by its noisy count, and a point of the cell. `levels`: (rows, 2)."""
         weights, of = self._weights[at], self.of_cell[at]
         order = np.argsort(of, kind="stable")  # cells bin by bin
@@ -163,11 +165,11 @@ class Bins:
         stops = np.searchsorted(of[order], np.arange(self.sizes[at]), side="right")
         high = ends[stops - 1]
         low = np.concatenate([[0.0], high[:-1]])
-        wanted = low[bins] + levels[:, 0] * (high - low)[bins]
-        places = np.searchsorted(ends, wanted, side="right")
+        ranks = low[bins] + levels[:, 0] * (high - low)[bins]
+        places = np.searchsorted(ends, ranks, side="right")
         starts = np.concatenate([[0], stops[:-1]])
         cells = order[np.clip(places, starts[bins], stops[bins] - 1)]
-        return self.grid.decode(at, cells, levels[:, 1], given)
+        return self.grid.decode(at, cells, levels[:, 1], requested)
 
 
 def noisy_counts(
@@ -195,9 +197,9 @@ class CountSums(Sums):
 
     def each(self, table: pa.Table) -> np.ndarray:
         places = self.grid.encode(table) + self._starts
-        made = np.zeros((table.num_rows, len(self.values)))
-        made[np.arange(table.num_rows)[:, None], places] = 1.0
-        return made
+        contributions = np.zeros((table.num_rows, len(self.values)))
+        contributions[np.arange(table.num_rows)[:, None], places] = 1.0
+        return contributions
 
     def total(self, table: pa.Table) -> np.ndarray:
         places = self.grid.encode(table) + self._starts

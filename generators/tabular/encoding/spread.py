@@ -28,8 +28,8 @@ class Spread:
             return cls(np.stack([unique, np.concatenate([[0.0], upper[:-1]]), upper]))
         levels = np.linspace(0, 1, NUM_KNOTS + 1)
         quantiles = np.quantile(values, levels)
-        kept, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
-        return cls(np.stack([kept, levels[first], levels[first + counts - 1]]))
+        values_of_knots, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
+        return cls(np.stack([values_of_knots, levels[first], levels[first + counts - 1]]))
 
     def intervals(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The lower and upper level of each value; alike where it is no tie."""
@@ -40,21 +40,21 @@ class Spread:
 
     def values(self, levels: np.ndarray) -> np.ndarray:
         """float64 values at levels in [0, 1]."""
-        made: np.ndarray = np.interp(levels, self._levels, self._values)
-        return made
+        values: np.ndarray = np.interp(levels, self._levels, self._values)
+        return values
 
 
 def scores(levels: np.ndarray) -> np.ndarray:
     """Normal scores of levels."""
     from scipy.special import ndtri
 
-    made: np.ndarray = ndtri(np.clip(levels, EDGE, 1 - EDGE))
-    return made
+    normal_scores: np.ndarray = ndtri(np.clip(levels, EDGE, 1 - EDGE))
+    return normal_scores
 
 
 def levels_of(scores: np.ndarray) -> np.ndarray:
     """The inverse of `scores`."""
     from scipy.special import ndtr
 
-    made: np.ndarray = ndtr(np.asarray(scores, np.float64))
-    return made
+    levels: np.ndarray = ndtr(np.asarray(scores, np.float64))
+    return levels

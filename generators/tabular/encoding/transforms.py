@@ -33,16 +33,16 @@ class Segment:
     """One code column: of which schema column, how many codes, how many training rows had each."""
 
     column: int
-    seen: np.ndarray  # int64 (size,)
+    num_rows_by_code: np.ndarray  # int64 (size,)
     is_category: bool
 
     @property
     def size(self) -> int:
-        return len(self.seen)
+        return len(self.num_rows_by_code)
 
 
 @dataclass
-class Coded:
+class CodedTable:
     """`low` and `high` are alike but in style "spread", where they bound levels; float32 (rows, M), int32 (rows, S)."""
 
     low: np.ndarray
@@ -51,7 +51,7 @@ class Coded:
 
 
 @dataclass
-class Given:
+class CodedConditions:
     """Conditions of a block: -1 and NaN are free; `reasons` name conditions that cannot be met."""
 
     codes: np.ndarray  # int32 (rows, S)
@@ -61,8 +61,8 @@ class Given:
     @property
     def is_any(self) -> np.ndarray:
         """Which rows have a condition, bool (rows,)."""
-        found: np.ndarray = (self.codes >= 0).any(1) | ~np.isnan(self.values).all(1)
-        return found
+        has_condition: np.ndarray = (self.codes >= 0).any(1) | ~np.isnan(self.values).all(1)
+        return has_condition
 
 
 class TableCoder:
@@ -74,9 +74,9 @@ class TableCoder:
         self.vocabularies: dict[str, Vocabulary] = {}
         self.shapes: dict[str, Modes | Spread] = {}
         self.segments: list[Segment] = []
-        self._seen: dict[str, np.ndarray] = {}  # codes of numbers
+        self._code_counts: dict[str, np.ndarray] = {}  # codes of numbers
 
-    def fit(self, table: pa.Table, seed: int) -> Coded:
+    def fit(self, table: pa.Table, seed: int) -> CodedTable:
         """Learn the transforms from a conforming table, and return it encoded."""
         for place, column in enumerate(self.schema.columns):
             values = table.column(column.name)
@@ -84,14 +84,16 @@ class TableCoder:
                 counts = Vocabulary.count(column, values.combine_chunks())
                 self.vocabularies[column.name] = Vocabulary(column, counts, self.max_categories)
             else:
-                known = values.drop_null().to_numpy().astype(np.float64)
+                values_present = values.drop_null().to_numpy().astype(np.float64)
                 random = stream(seed, CODER_KEY, place)
-                self.shapes[column.name] = Modes.of(known, random) if self.style == "modes" else Spread.of(known)
+                self.shapes[column.name] = (
+                    Modes.of(values_present, random) if self.style == "modes" else Spread.of(values_present)
+                )
         coded = self._encode(table, seed)
         self._count(coded.codes)
         return coded
 
-    def _encode(self, table: pa.Table, seed: int) -> Coded:
+    def _encode(self, table: pa.Table, seed: int) -> CodedTable:
         low, high, codes = [], [], []
         for place, column in enumerate(self.schema.columns):
             values = table.column(column.name).combine_chunks()
@@ -112,7 +114,7 @@ class TableCoder:
                 high.append(np.where(missing, 1.0, upto).astype(np.float32))
                 if column.nullable:
                     codes.append(missing.astype(np.int32))
-        return Coded(
+        return CodedTable(
             _columns(low, table, np.float32), _columns(high, table, np.float32), _columns(codes, table, np.int32)
         )
 
@@ -121,15 +123,17 @@ class TableCoder:
         self.segments = []
         for place, column in enumerate(self.schema.columns):
             if column.kind == "category":
-                self.segments.append(Segment(place, self.vocabularies[column.name].seen, True))
+                self.segments.append(Segment(place, self.vocabularies[column.name].num_rows_by_code, True))
                 continue
             shape = self.shapes[column.name]
             size = shape.size + column.nullable if isinstance(shape, Modes) else 2 * column.nullable
             if not size:
                 continue
             if codes is not None:
-                self._seen[column.name] = np.bincount(codes[:, len(self.segments)], minlength=size).astype(np.int64)
-            self.segments.append(Segment(place, self._seen[column.name], False))
+                self._code_counts[column.name] = np.bincount(codes[:, len(self.segments)], minlength=size).astype(
+                    np.int64
+                )
+            self.segments.append(Segment(place, self._code_counts[column.name], False))
 
     def decode(self, numbers: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> dict[str, pa.Array]:
         """Columns as the schema has them.
@@ -137,11 +141,11 @@ class TableCoder:
         `numbers` (rows, M) are alphas or levels, `codes` (rows, S) must be ones that were seen, `levels` (rows, S) in
         [0, 1) draw among categories that share a code.
         """
-        made, segment, number = {}, 0, 0
+        columns, segment, number = {}, 0, 0
         for column in self.schema.columns:
             if column.kind == "category":
                 vocabulary = self.vocabularies[column.name]
-                made[column.name] = vocabulary.decode(codes[:, segment], levels[:, segment])
+                columns[column.name] = vocabulary.decode(codes[:, segment], levels[:, segment])
                 segment += 1
                 continue
             shape, missing = self.shapes[column.name], np.zeros(len(numbers), bool)
@@ -155,10 +159,10 @@ class TableCoder:
                     missing = codes[:, segment] == 1
                     segment += 1
             number += 1
-            made[column.name] = number_array(column, values, missing)
-        return made
+            columns[column.name] = number_array(column, values, missing)
+        return columns
 
-    def given(self, requests: Sequence[Mapping[str, Any]]) -> Given:
+    def encode_conditions(self, requests: Sequence[Mapping[str, Any]]) -> CodedConditions:
         """The conditions as codes and values. The mode of a number stays free, its absence is ruled out."""
         codes = np.full((len(requests), len(self.segments)), -1, np.int32)
         values = np.full((len(requests), len(self.numeric)), np.nan)
@@ -177,14 +181,14 @@ class TableCoder:
                     reasons[row] = UNSEEN
                 else:
                     codes[row, segment_of[name]] = code
-        return Given(codes, values, reasons)
+        return CodedConditions(codes, values, reasons)
 
     def state(self) -> dict[str, np.ndarray]:
         """All that `load` needs."""
-        found = {f"counts/{name}": v.counts for name, v in self.vocabularies.items()}
+        arrays = {f"counts/{name}": v.counts for name, v in self.vocabularies.items()}
         for name, shape in self.shapes.items():
-            found[f"shape/{name}"] = shape.table if isinstance(shape, Modes) else shape.knots
-        return found | {f"seen/{name}": seen for name, seen in self._seen.items()}
+            arrays[f"shape/{name}"] = shape.table if isinstance(shape, Modes) else shape.knots
+        return arrays | {f"seen/{name}": counts for name, counts in self._code_counts.items()}
 
     def load(self, state: Mapping[str, np.ndarray]) -> None:
         """The inverse of `state`."""
@@ -195,7 +199,7 @@ class TableCoder:
             else:
                 table = state[f"shape/{column.name}"]
                 self.shapes[column.name] = Modes(table) if self.style == "modes" else Spread(table)
-        self._seen = {n.removeprefix("seen/"): v for n, v in state.items() if n.startswith("seen/")}
+        self._code_counts = {n.removeprefix("seen/"): v for n, v in state.items() if n.startswith("seen/")}
         self._count(None)
 
 
@@ -205,13 +209,13 @@ def number_array(column: Column, values: np.ndarray, missing: np.ndarray) -> pa.
     return pa.array(rounded.astype(np.int64) if column.kind == "integer" else rounded, column.field.type, mask=missing)
 
 
-def put_given(
+def put_conditions(
     schema: TableSchema, columns: dict[str, pa.Array], requests: Sequence[Mapping[str, Any]]
 ) -> dict[str, pa.Array]:
     """`columns` with the very values that were asked for."""
     for name in {n for w in requests for n in w}:
-        column, made = schema.column(name), columns[name].to_pylist()
-        values = [w.get(name, m) for w, m in zip(requests, made)]
+        column, samples = schema.column(name), columns[name].to_pylist()
+        values = [w.get(name, m) for w, m in zip(requests, samples)]
         if column.kind == "integer":
             values = [None if v is None else int(v) for v in values]
         columns[name] = pa.array(values, column.field.type)

@@ -37,16 +37,16 @@ class Vocabulary:
         sums = np.concatenate([[0], np.cumsum(counts[self._order])])
         self._edges = sums[np.searchsorted(self.code_of[self._order], np.arange(self.size + 1))]
         self._sums = sums
-        self.seen = np.diff(self._edges)  # rows of each code, int64 (size,)
+        self.num_rows_by_code = np.diff(self._edges)  # rows of each code, int64 (size,)
 
     @staticmethod
     def count(column: Column, values: pa.Array) -> np.ndarray:
         """The counts of a conforming column."""
-        return np.bincount(numbered(column, values), minlength=len(column.categories) + 1).astype(np.int64)
+        return np.bincount(category_numbers(column, values), minlength=len(column.categories) + 1).astype(np.int64)
 
     def encode(self, values: pa.Array) -> np.ndarray:
         """int32 codes of a conforming column."""
-        return self.code_of[numbered(self.column, values)]
+        return self.code_of[category_numbers(self.column, values)]
 
     def code(self, value: str) -> int | None:
         """The code of one category; None where no row had it, so that a model knows nothing of it."""
@@ -56,17 +56,17 @@ class Vocabulary:
     def decode(self, codes: np.ndarray, levels: np.ndarray) -> pa.Array:
         """Categories of codes that were seen; `levels`, in [0, 1), draw among those that share one."""
         if self.is_capped:
-            wanted = self._edges[codes] + (levels * self.seen[codes]).astype(np.int64)
-            places = self._order[np.searchsorted(self._sums, wanted, side="right") - 1]
+            ranks = self._edges[codes] + (levels * self.num_rows_by_code[codes]).astype(np.int64)
+            places = self._order[np.searchsorted(self._sums, ranks, side="right") - 1]
         else:
             places = codes
         return self._values.take(pa.array(places, mask=places == len(self._values)))
 
 
-def numbered(column: Column, values: pa.Array) -> np.ndarray:
+def category_numbers(column: Column, values: pa.Array) -> np.ndarray:
     """int32 places in `column.categories`; missing values come after the last."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     places = pc.index_in(values, value_set=pa.array(column.categories, pa.string()))
-    filled: np.ndarray = places.fill_null(len(column.categories)).to_numpy(zero_copy_only=False).astype(np.int32)
-    return filled
+    numbers: np.ndarray = places.fill_null(len(column.categories)).to_numpy(zero_copy_only=False).astype(np.int32)
+    return numbers

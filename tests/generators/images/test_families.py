@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gristmill.generators.families.contract import Family, State, family_class
-from gristmill.generators.families.fit import Fit, Stopped, check_fit
+from gristmill.generators.families.fit import Fit, FitStopped, check_fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.images.ddpm import NUM_TIMES, Ddpm, DdpmSpec
 from gristmill.generators.noise_schedule import kept_signal
@@ -82,7 +82,7 @@ def bytes_of(drawn: Any) -> list[bytes]:
 def test_law_1_the_same_model_wherever_training_stopped(fitted: tuple[str, Path], tmp_path: Path) -> None:
     name, folder = fitted
     stops = iter([False, True])
-    with pytest.raises(Stopped):
+    with pytest.raises(FitStopped):
         fit(name, tmp_path).run(is_stopped=lambda: next(stops))
     card = fit(name, tmp_path).run()
     assert card.weights_sha256 == read_card(str(folder)).weights_sha256
