@@ -100,16 +100,16 @@ def equal_amounts(words: dict[str, list[list[str]]], seed: int) -> tuple[dict[st
     MAX_TOKENS.
     """
     num = min(MAX_TOKENS, *(sum(len(w) for w in column) for column in words.values()))
-    cut = {}
+    parts = {}
     for side, column in words.items():
-        part, left = [], num
+        part, num_free = [], num
         for place in stream(seed, f"equal {side}").permutation(len(column)):
-            if not left:
+            if not num_free:
                 break
-            part.append(column[place][:left])
-            left -= len(part[-1])
-        cut[side] = part
-    return cut, num
+            part.append(column[place][:num_free])
+            num_free -= len(part[-1])
+        parts[side] = part
+    return parts, num
 
 
 def mean_mtld(words: Sequence[text.Tokens], seed: int) -> float | None:

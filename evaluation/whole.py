@@ -1,6 +1,6 @@
 """All metrics of tables, over one synthetic table, one real train table and one real holdout.
 
-Metrics of whole tables compare with the holdout, so that copies of train rows earn nothing. Their reference is the
+Metrics of whole tables compare with the holdout, so copies of train rows do not raise the score. Their reference is the
 score of the real train rows. Metrics of columns and pairs compare with the train rows, which are more; their reference
 is the score of the holdout against the train rows.
 """

@@ -137,12 +137,12 @@ class Diffusers(Generator):
             if one is not None and one.reason is None:
                 parts.setdefault(numbers[row] // self.spec.batch, []).append(row)
         for rows in parts.values():
-            prompts, own = [""] * self.spec.batch, [0] * self.spec.batch
+            prompts, batch_seeds = [""] * self.spec.batch, [0] * self.spec.batch
             for row in rows:
                 place = numbers[row] % self.spec.batch
-                prompts[place], own[place] = rows_or_reasons[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
+                prompts[place], batch_seeds[place] = rows_or_reasons[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
             async with self._lock:
-                images, flags = await asyncio.to_thread(self._batch, prompts, own)
+                images, flags = await asyncio.to_thread(self._batch, prompts, batch_seeds)
             for row in rows:
                 place = numbers[row] % self.spec.batch
                 one = rows_or_reasons[row]

@@ -71,9 +71,9 @@ class Passthrough(Generator):
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
-        generated = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
-        self._num_rows += len(generated) - sum(dead)
-        return fill(asks, self.payload, generated)
+        rows = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
+        self._num_rows += len(rows) - sum(dead)
+        return fill(asks, self.payload, rows)
 
     def _row(self, ask: str | None) -> GeneratedRow:
         fields = fields_of(ask)

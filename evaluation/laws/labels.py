@@ -71,22 +71,22 @@ def series(
     for _ in range(generations):
         angle = math.atan2(math.hypot(across, math.sqrt((d - 1) / num)), along)
         accuracy = 1 - angle / math.pi
-        chosen = selection(accuracy, made_noise, keep_right, keep_wrong)
+        label_selection = selection(accuracy, made_noise, keep_right, keep_wrong)
         values["accuracy"].append(accuracy)
-        values["share_wrong"].append(chosen.share_wrong)
-        values["share_wrong_kept"].append(chosen.share_wrong_kept)
-        rate = keep_right * (1 - chosen.share_wrong) + keep_wrong * chosen.share_wrong
+        values["share_wrong"].append(label_selection.share_wrong)
+        values["share_wrong_kept"].append(label_selection.share_wrong_kept)
+        rate = keep_right * (1 - label_selection.share_wrong) + keep_wrong * label_selection.share_wrong
         tries = min(MAX_TRIES, max(1, math.ceil(0.97 / rate))) if is_refilled and rate else 1  # a low estimate
         for name, keep, share in (
-            ("right", keep_right, 1 - chosen.share_wrong),
-            ("wrong", keep_wrong, chosen.share_wrong),
+            ("right", keep_right, 1 - label_selection.share_wrong),
+            ("wrong", keep_wrong, label_selection.share_wrong),
         ):
             num_rows = max(1.0, tries * num_from_model * share)
             values[f"keep_{name}_deviation"].append(math.sqrt(keep * (1 - keep) / num_rows))
         num_made = float(num_from_model) if is_refilled else num_from_model * rate
         num = max(1.0, num_made + num_fresh)
-        along = (num_made * chosen.along + num_fresh * SIGNAL * (1 - 2 * noise)) / num
-        across = num_made * chosen.across / num
+        along = (num_made * label_selection.along + num_fresh * SIGNAL * (1 - 2 * noise)) / num
+        across = num_made * label_selection.across / num
     values["breakdown_share"] = [breakdown_share(keep_right, keep_wrong)] * generations
     return {name: np.array(numbers) for name, numbers in values.items()}
 

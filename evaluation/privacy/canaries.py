@@ -95,10 +95,10 @@ def scores_by_sums(noisy_sums: np.ndarray, without: np.ndarray, contributions: n
     the sums without the canaries. `contributions` float (canaries, sums): the part that each included canary adds. The
     noise is estimated from the sums (the likeliest of NOISES), because the model may claim noise that it does not add.
     """
-    rest = noisy_sums - without - contributions.sum(0) / 2
+    residual = noisy_sums - without - contributions.sum(0) / 2
     left, sizes, right = np.linalg.svd(contributions, full_matrices=False)
-    projection = right @ rest
-    beyond, num_beyond = max(0.0, float(rest @ rest - projection @ projection)), len(rest) - len(projection)
+    projection = right @ residual
+    beyond, num_beyond = max(0.0, float(residual @ residual - projection @ projection)), len(residual) - len(projection)
 
     def surprise(noise: float) -> float:
         """Minus twice the log-likelihood of the sums, up to a constant."""

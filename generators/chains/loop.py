@@ -101,13 +101,13 @@ def generations(
         model = family.fit([pool.piece(part) for part in mixture.parts], random(FIT))
         after = regime_at(generation + 1)
         tally = Tally(family, gates)
-        made, num_made, kept = sample_and_gate(family, model, after, generation, n, tally, pool, random)
-        pool.add(Source(SYNTHETIC, generation), family.hold(kept), family.count(kept))
-        measures = family.measure(model, made, random(MEASURE))
+        first_sample, num_sampled, pool_rows = sample_and_gate(family, model, after, generation, n, tally, pool, random)
+        pool.add(Source(SYNTHETIC, generation), family.hold(pool_rows), family.count(pool_rows))
+        measures = family.measure(model, first_sample, random(MEASURE))
         if gates:
-            measures = {**measures, **tally.measures(kept, family.real(1, NUM_FRESH, random(FRESH)))}
-        rows = kept if gates else made
-        yield Outcome(generation, mixture, num_new, num_made, family.count(kept), measures, model, rows)
+            measures = {**measures, **tally.measures(pool_rows, family.real(1, NUM_FRESH, random(FRESH)))}
+        rows = pool_rows if gates else first_sample
+        yield Outcome(generation, mixture, num_new, num_sampled, family.count(pool_rows), measures, model, rows)
         pool.forget(lambda source, at=generation: any(r.needed_later(source, at) for r in later[at]))  # type: ignore[misc]
 
 

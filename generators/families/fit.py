@@ -1,11 +1,11 @@
 """The fit of any family: spans of steps, checks for NaN, checkpoints, and the model's folder at the end.
 
 The same rows, seed and spec give the same bytes, however often the fit stops and resumes. Each step draws from its own
-stream, and a checkpoint is a single object with everything that the next step needs, the privacy account included. So a
-step that is repeated after a crash has the same outcome and is charged once.
+stream, and a checkpoint is a single object with everything that the next step needs, including the privacy account. So
+a step repeated after a crash has the same outcome and is charged once.
 
-The noise of a private fit must stay secret: anybody with the seed could subtract it. Its seed is therefore derived from
-the recipe's seed and a random key. The key lies beside the checkpoints during the fit and is deleted with them. Until
+The noise of a private fit must stay secret: anyone with its seed could subtract it. So the seed is derived from the
+recipe's seed and a random key. The key is stored beside the checkpoints during the fit and deleted with them. Until
 then the folder is not private. The finished folder holds nothing exact about the rows, not even their digest.
 """
 
@@ -38,13 +38,13 @@ HOLDS_ROWS = (
     "share neither where the rows may not go"
 )
 NO_ROWS = "none is needed: the model learned from no rows"
-EPSILON_EVERY_S = 5.0  # counting it takes a moment
+EPSILON_EVERY_S = 5.0  # seconds between updates of epsilon, which is slow to compute
 MAX_LOSSES = 500  # points of the loss curve that the card keeps
 
 
 @dataclass(frozen=True)
 class FitProgress:
-    """Progress of a fit: steps done, steps in all, mean losses, epsilon spent so far."""
+    """Progress of a fit: finished steps, all steps, mean losses, epsilon so far."""
 
     step: int
     num_steps: int
@@ -57,7 +57,7 @@ class TrainingFailed(UserError):
 
 
 class FitStopped(Exception):
-    """The fit was asked to stop; it resumes from its checkpoint."""
+    """The fit stopped on request; it can resume from its checkpoint."""
 
 
 def _silent(progress: FitProgress) -> None:
@@ -78,9 +78,9 @@ class Fit:
     store: Store
     seed: int
     privacy: PrivacySpec | None = None
-    threads: int = 1  # threads of the process; another number changes the rounding of sums
+    threads: int = 1  # threads of the process; the number affects the rounding of sums
     checkpoint_s: float = 60.0
-    span_s: float = 1.0  # seconds between checks of the numbers, about
+    span_s: float = 1.0  # approximate seconds between checks for NaN
     noise_key: bytes | None = None  # private fits: default is random; a fixed key makes the noise repeatable
 
     def identity(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Fit:
         return {**self.trained_on, "digest": WITHHELD} if self.privacy else self.trained_on
 
     def _seed(self) -> int:
-        """The recipe's seed; for a private fit a secret seed, which is the same after a crash."""
+        """The recipe's seed; for a private fit a secret seed, which stays the same after a crash."""
         if self.privacy is None:
             return self.seed
         key = self.store.read_if_there(NOISE_KEY)
@@ -115,7 +115,7 @@ class Fit:
         return int.from_bytes(mixed, "little") >> 1
 
     def run(self, tell: Callable[[FitProgress], None] = _silent, is_stopped: Callable[[], bool] = _never) -> ModelCard:
-        """Fit, and return the card.
+        """Fit the model and return its card.
 
         Raises TrainingFailed, Stopped, or UserError where the parts do not fit together.
         """

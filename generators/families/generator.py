@@ -1,6 +1,6 @@
 """`kind = "model"`: rows from a fitted model of any family.
 
-An ask may name values: `{"income": ">50K"}` requests a row that has the value. An ask `{}` sets no conditions.
+An ask may name values: `{"income": ">50K"}` requests a row with this value. The ask `{}` sets no conditions.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ from gristmill.records.schema import ASK, REJECT
 
 @dataclass(frozen=True)
 class ModelGeneratorSpec:
-    """Settings of `model`. Pools, threads and devices change no row on the same kind of processor."""
+    """Settings of `model`. Pools, threads and devices do not change rows on the same kind of processor."""
 
     model: str  # folder of a fitted model: the --out of `gristmill fit`
     name: str | None = None  # value of the `model` column; default: the last part of `model`
@@ -36,7 +36,7 @@ class ModelGeneratorSpec:
 
 
 class ModelGenerator(Generator):
-    """Samples a model block by block. A row keeps its place in its block, so a lot in parts equals the whole lot."""
+    """Samples a model block by block. Each row keeps its place in its block, so a lot in parts equals the whole lot."""
 
     kind: ClassVar[str] = "model"
     revision: ClassVar[int] = 1
@@ -111,9 +111,9 @@ class ModelGenerator(Generator):
             for row, place in zip(rows, places):
                 block_requests[place] = requests[row]
             samples = self.family.sample(block_requests, block_seeds)
-            places_taken = pa.array(places)
+            indices = pa.array(places)
             columns = [
-                pa.concat_arrays([c, samples.columns[f.name].take(places_taken)]) for c, f in zip(columns, self.payload)
+                pa.concat_arrays([c, samples.columns[f.name].take(indices)]) for c, f in zip(columns, self.payload)
             ]
             for row, place in zip(rows, places):
                 reasons[row] = samples.reasons[place]
@@ -125,7 +125,7 @@ class ModelGenerator(Generator):
         return fill_columns(asks, self.payload, columns_by_name, reasons)
 
     def _conditions(self, text: str | None) -> tuple[Mapping[str, Any], str | None]:
-        """(column values that an ask names, null), or ({}, the reason why they are impossible)."""
+        """(column values that an ask names, None), or ({}, the reason why they are impossible)."""
         fields = fields_of(text, self.spec.conditions)
         if fields is None:
             return {}, "malformed_ask"
@@ -144,7 +144,7 @@ class ModelGenerator(Generator):
 
 
 def _to_column_type(column: Column, value: Any) -> Any:
-    """The value with the type of the column. Raises ValueError or TypeError for an impossible value."""
+    """The value converted to the type of the column. Raises ValueError or TypeError for an impossible value."""
     if column.kind == "category":
         text = "true" if value is True else "false" if value is False else str(value)
         if text not in column.categories:

@@ -1,8 +1,8 @@
-"""`quality`: learns from judged rows what a good text is, light enough for bulk; the stage `quality` applies it on CPU.
+"""`quality`: a light classifier of good texts, trained on judged rows; the stage `quality` applies it on CPU.
 
-Gunasekar et al. 2023 (Textbooks Are All You Need, section 2.1) annotate some 100,000 files by a large model and filter
-the rest by a classifier trained on them; theirs reads embeddings, this one hashed n-grams (stages/ngrams.py) by
-logistic regression, as the fastText classifier of Li et al. 2024 (DataComp-LM, section 4.4) does. It makes no rows.
+Gunasekar et al. 2023 (Textbooks Are All You Need, section 2.1) label some 100,000 files with a large model and filter
+the rest with a classifier trained on them. Theirs reads embeddings; this one is a logistic regression on hashed n-grams
+(stages/ngrams.py), like the fastText classifier of Li et al. 2024 (DataComp-LM, section 4.4). It makes no rows.
 """
 
 import hashlib
@@ -22,10 +22,10 @@ from gristmill.records.readers.tables import TableSchema
 from gristmill.records.words import text_key
 from gristmill.stages.ngrams import NUM_DECIMALS, Features, Linear, Ngrams
 
-MIN_EACH, MIN_EACH_HOLDOUT = 50, 5  # labelled rows of either class: in all, and among those held out
-MIN_ROWS_OF_THRESHOLD = 20  # rows that a threshold must keep for its precision to be believed
-NUM_FOLDS = 3  # that scores for the choice of a threshold come from
-SPLIT, FOLD = b"split", b"fold"  # what the keys of texts are hashed for
+MIN_EACH, MIN_EACH_HOLDOUT = 50, 5  # smallest number of rows of each class: in total, and in the holdout
+MIN_ROWS_OF_THRESHOLD = 20  # smallest number of kept rows from which a precision is estimated
+NUM_FOLDS = 3  # folds of the cross-validation that chooses the threshold
+SPLIT, FOLD = b"split", b"fold"  # purposes for which texts are hashed
 MAX_ITERATIONS = 500
 
 
@@ -63,7 +63,7 @@ class QualitySpec:
 
 
 class Quality(Family):
-    """ModelGenerator by `begin` alone: a convex problem, the same weights from the same rows."""
+    """Fitted by `begin` alone: a convex problem, so the same rows give the same weights."""
 
     kind: ClassVar[str] = "quality"
     revision: ClassVar[int] = 1
@@ -112,7 +112,7 @@ class Quality(Family):
                 )
 
     def _texts_and_labels(self, table: pa.Table) -> tuple[pa.Array, np.ndarray, int]:
-        """(texts, whether each is good, how many rows are left out for want of a text or a label)."""
+        """(texts, whether each is good, number of rows without a text or a label)."""
         both = table.select([self.spec.text, self.spec.label]).combine_chunks()
         complete = both.filter(pc.and_(both[0].is_valid(), both[1].is_valid()))
         texts, values = complete[0].combine_chunks().cast(pa.large_string()), complete[1]
@@ -158,8 +158,8 @@ class Quality(Family):
         }
 
     def _fit(self, features: Features, labels: np.ndarray, rows: np.ndarray) -> Linear:
-        """Logistic regression over the rows: a text's buckets weigh 1 / sqrt(how many it has), so that its length does
-        not count twice."""
+        """Logistic regression over the rows. Each bucket of a text weighs 1 / sqrt(its number of buckets), so that the
+        length does not count twice."""
         from scipy import sparse
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
@@ -212,20 +212,20 @@ class Quality(Family):
 
 
 def _draws(keys: Sequence[bytes], seed: int, purpose: bytes) -> np.ndarray:
-    """A number in [0, 1) for each text, the same for the same text: float64 (keys,)."""
+    """A number in [0, 1) for each text, equal for equal texts: float64 (keys,)."""
     salt = seed.to_bytes(8, "little") + purpose
     numbers = [int.from_bytes(hashlib.blake2b(key, digest_size=8, key=salt).digest(), "little") >> 11 for key in keys]
     return np.array(numbers, np.float64) / (1 << 53)
 
 
 def lowest(scores: np.ndarray, labels: np.ndarray, min_precision: float) -> float:
-    """The lowest score from which on a share of at least `min_precision` of the rows is good, 20 rows or more.
+    """The lowest threshold that keeps at least 20 rows, of which a share of at least `min_precision` is good.
 
-    Raises UserError when there is none, with the best that there is.
+    Raises UserError if there is none; the message names the best precision.
     """
     order = np.argsort(-scores, kind="stable")
     good, num_rows = np.cumsum(labels[order]), np.arange(1, len(scores) + 1)
-    is_last = np.append(scores[order][1:] != scores[order][:-1], True)  # of the rows with its score
+    is_last = np.append(scores[order][1:] != scores[order][:-1], True)  # of the rows with an equal score
     usable = is_last & (num_rows >= MIN_ROWS_OF_THRESHOLD)
     if not usable.any():
         raise UserError(f"min_precision needs {MIN_ROWS_OF_THRESHOLD} rows to learn from")
@@ -241,8 +241,8 @@ def lowest(scores: np.ndarray, labels: np.ndarray, min_precision: float) -> floa
 
 
 def report(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, Any]:
-    """What a classifier is worth on rows of both classes. precision: share of the kept rows that are good (null where
-    none is kept); recall: share of the good rows that are kept; base_rate: the precision of keeping everything."""
+    """Scores of a classifier on rows of both classes. precision: share of the kept rows that are good (None if none is
+    kept); recall: share of the good rows that are kept; base_rate: the precision of keeping everything."""
     from sklearn.metrics import roc_auc_score
 
     is_kept = scores >= threshold

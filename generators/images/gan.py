@@ -79,12 +79,12 @@ class Gan(LatentFamily):
         real, labels = self._pixels[torch.from_numpy(rows)].to(self.device), self._to(self._labels[rows])
         with torch.no_grad():
             made, made_labels = self._make(draw)
-        of_real, of_made = self._critic(real, labels), self._critic(made, made_labels)
+        real_scores, fake_scores = self._critic(real, labels), self._critic(made, made_labels)
         if self.spec.hold == "spectral":
-            loss = torch.relu(1 - of_real).mean() + torch.relu(1 + of_made).mean()
+            loss = torch.relu(1 - real_scores).mean() + torch.relu(1 + fake_scores).mean()
         else:
             between = self._between(draw, real, labels)
-            loss = of_made.mean() - of_real.mean() + self.spec.penalty * between
+            loss = fake_scores.mean() - real_scores.mean() + self.spec.penalty * between
         self._move("critic", loss)
         return float(loss.detach())
 

@@ -135,12 +135,12 @@ class CausalLm(Family):
         """The blocks of a step; each epoch visits all blocks in its own order."""
         places = np.arange(step * self._batch, (step + 1) * self._batch)
         epochs, at = places // len(self._blocks), places % len(self._blocks)
-        made = np.empty(len(places), np.int64)
+        rows = np.empty(len(places), np.int64)
         for epoch in np.unique(epochs):
             if self._order[0] != epoch:
                 self._order = int(epoch), stream(self._seed, ORDER, int(epoch)).permutation(len(self._blocks))
-            made[epochs == epoch] = self._order[1][at[epochs == epoch]]
-        return made
+            rows[epochs == epoch] = self._order[1][at[epochs == epoch]]
+        return rows
 
     def model_state(self) -> State:
         from gristmill.generators.nets import causal

@@ -11,8 +11,8 @@ GROUPS = 8
 class Narrow(nn.Module):
     """Images (n, channels, height, width) to features (n, outward): two halvings.
 
-    With `is_spectral` every layer's largest singular value is held at 1 (Miyato et al. 2018). A critic has no
-    normalisation: its gradient at one row must not hang on the others (Gulrajani et al. 2017).
+    With `is_spectral` the largest singular value of every layer is 1 (Miyato et al. 2018). A critic has no
+    normalisation, because its gradient at one row must not depend on other rows (Gulrajani et al. 2017).
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Widen(nn.Module):
 
 
 class Critic(nn.Module):
-    """A score (n,) of images under labels: by projection (Miyato & Koyama 2018, equation 3)."""
+    """Scores (n,) of images given labels, by projection (Miyato & Koyama 2018, equation 3)."""
 
     def __init__(
         self, shape: tuple[int, int, int], width: int, num_labels: int, is_spectral: bool, features: int = 128
@@ -77,7 +77,7 @@ class Critic(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Mean and log variance, each (n, latent), of what an image under its label may come from."""
+    """Mean and log variance, each (n, latent), of the latent vector of an image given its label."""
 
     def __init__(self, shape: tuple[int, int, int], width: int, latent: int, num_labels: int) -> None:
         super().__init__()

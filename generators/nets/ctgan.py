@@ -15,7 +15,7 @@ PENALTY = 10.0  # weight of the gradient penalty
 
 
 class Generator(nn.Module):
-    """Noise and a condition to a row: residual blocks that keep what they are given beside what they make."""
+    """From noise and a condition to a row. Each residual block appends its output to its input."""
 
     def __init__(
         self, noise_size: int, num_conditions: int, widths: Sequence[int], num_numbers: int, width: int
@@ -24,9 +24,10 @@ class Generator(nn.Module):
         self.num_numbers = num_numbers
         input_widths = [noise_size + sum(widths[:place]) for place in range(len(widths) + 1)]
         output_widths = [*widths, num_numbers + width]
-        # Each layer is given the condition too. A single 1 among 0s times a matrix is one of its rows: an embedding,
-        # which is the bias as well.
+        # Each layer also receives the condition. A one-hot vector times a matrix is a row of the matrix, so an
+        # embedding replaces the product and the bias.
         self.linears = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in zip(input_widths, output_widths))
+        # `told` is a name in the weights of fitted models.
         self.told = nn.ModuleList(nn.Embedding(num_conditions, b) for b in output_widths)
         self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in widths)
 
@@ -41,7 +42,7 @@ class Generator(nn.Module):
 
 
 class Critic(nn.Module):
-    """Scores `pac` rows at a time (PacGAN; Lin et al. 2018): so it sees when they are too much alike."""
+    """Scores `pac` rows at a time, which reveals a lack of variety (PacGAN; Lin et al. 2018)."""
 
     def __init__(self, row_width: int, num_conditions: int, widths: Sequence[int], pac: int) -> None:
         super().__init__()
@@ -53,14 +54,14 @@ class Critic(nn.Module):
         self.num_conditions = num_conditions
 
     def embed(self, conditions: Tensor) -> Tensor:
-        """What the conditions of each pack add to the first layer: (n / pac, hidden)."""
+        """The contribution of the conditions of each pack to the first layer: (n / pac, hidden)."""
         places = torch.arange(self.pac, device=conditions.device) * self.num_conditions
         return functional.embedding_bag(conditions.view(-1, self.pac) + places, self.condition.weight, mode="sum")
 
     def forward(self, packs: Tensor, embedding: Tensor, dropout_masks: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Scores of packs (n / pac, pac * row width), and each layer's gates: its outputs over its inputs.
+        """Scores of packs (n / pac, pac * row width), and the gates of each layer: outputs over inputs.
 
-        `dropout_masks` are the dropout masks of each layer.
+        `dropout_masks` has a mask for each layer.
         """
         outputs, gates = self.first(packs) + embedding, []
         for linear, mask in zip([*self.linears, self.last], dropout_masks):
@@ -69,22 +70,22 @@ class Critic(nn.Module):
         return outputs[:, 0], gates
 
     def slopes(self, gates: Sequence[Tensor]) -> Tensor:
-        """Gradients of scores by packs, written out: given its gates the critic is linear. Autograd goes through once,
-        where the gradient penalty by double backward goes twice."""
+        """Gradients of scores with respect to packs. The critic is linear given its gates, so they have a closed form
+        and the gradient penalty needs no double backward."""
         gradients = self.last.weight * gates[-1]
         for linear, gate in zip(reversed(self.linears), reversed(gates[:-1])):
             gradients = (gradients @ linear.weight) * gate
         return gradients @ self.first.weight
 
     def masks(self, num_packs: int, random: torch.Generator) -> list[Tensor]:
-        """Dropout masks, scaled so that means are kept."""
+        """Dropout masks, scaled to preserve means."""
         sizes = [self.first.out_features, *(linear.out_features for linear in self.linears)]
         levels = torch.rand((num_packs, sum(sizes)), generator=random, device=random.device)
         return list(((levels >= DROPOUT).float() / (1 - DROPOUT)).split(sizes, 1))
 
 
 def soft_rows(segments: Segments, alphas: Tensor, logits: Tensor, random: torch.Generator) -> Tensor:
-    """Rows that gradients can pass: Gumbel softmax over every segment at once."""
+    """Differentiable rows: Gumbel softmax over all segments at once."""
     noisy_logits = (logits + noise(tuple(logits.shape), random)) / TEMPERATURE
     return torch.cat([alphas, segments.softmax(noisy_logits)], 1)
 

@@ -1,12 +1,11 @@
-"""Each row's gradient of a layer, from the layer's inputs and the gradient of its outputs.
+"""Per-row gradients of a layer, from the inputs of the layer and the gradients of its outputs.
 
-Book-keeping of Bu et al. 2023: one pass forwards and one back over the whole batch, then for each layer the squared
-norm of each row's own gradient, and the sum of these gradients weighted by clipping factors. For linear layers the norm
-comes from the two Gram matrices of the places that a row fills in the layer (the ghost norm of Li et al. 2022, section
-4), or from the row's gradient itself when that is less work, as for the convolutions of small networks (Bu et al. 2022,
-"mixed ghost clipping").
+The book-keeping of Bu et al. 2023: one forward and one backward pass over the whole batch, then for each layer the
+squared norm of each row's gradient, and the sum of the gradients weighted by clipping factors. For linear layers, the
+norm comes from the two Gram matrices of the row's places (the ghost norm of Li et al. 2022, section 4), or from the
+row's gradient if that is cheaper, as for the convolutions of small networks (Bu et al. 2022, "mixed ghost clipping").
 
-A batch may hold several entries a row, one after another (noise multiplicity): a row's gradient is the sum over them.
+A batch may hold several consecutive entries for each row (noise multiplicity): a row's gradient is the sum over them.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,7 @@ OfRows = list[tuple[nn.Parameter, Tensor, Sum]]  # parameter, squared norms of t
 
 
 def layers_of(module: nn.Module) -> list[nn.Module]:
-    """The layers that own all parameters of `module`. Raises UserError where others own some, or layers share them."""
+    """The layers that own the parameters of `module`. Raises UserError for other owners and for shared parameters."""
     layers = [m for m in module.modules() if isinstance(m, LAYER_TYPES)]
     parameter_ids = [id(p) for m in layers for p in m._parameters.values() if p is not None]
     if sorted(parameter_ids) != sorted(id(p) for p in module.parameters()):
@@ -42,10 +41,10 @@ def layers_of(module: nn.Module) -> list[nn.Module]:
 
 
 def of_rows(layer: nn.Module, inputs: Tensor, flow: Tensor, num_rows: int) -> OfRows:
-    """For each parameter of `layer`: the rows' squared norms, and how to sum their gradients.
+    """For each parameter of `layer`: the squared norms of the rows' gradients, and a function that sums them.
 
-    `inputs` are the layer's, `flow` is the gradient of all losses by its outputs. Both have num_rows times a whole
-    number of entries, those of a row next to each other.
+    `inputs` are the inputs of the layer, `flow` the gradient of all losses with respect to its outputs. Both have a
+    multiple of num_rows entries; the entries of a row are adjacent.
     """
     if isinstance(layer, nn.GroupNorm):
         normal = F.group_norm(inputs, layer.num_groups, eps=layer.eps)
@@ -71,8 +70,8 @@ def _places(images: Tensor, num_rows: int) -> Tensor:
 
 
 def _of_windows(layer: nn.Conv2d, inputs: Tensor, flow: Tensor, num_rows: int) -> Tensor:
-    """The rows' gradients of a convolution's weights, (rows, numbers): of one convolution with a group a row, into
-    which a row's entries go as a batch (Rochette et al. 2019). Far faster than unfolding the windows."""
+    """The rows' gradients of a convolution's weights, (rows, numbers), by one convolution with a group for each row and
+    a row's entries as its batch (Rochette et al. 2019). Far faster than unfolding the windows."""
     layer_inputs, output_gradients = (
         x.unflatten(0, (num_rows, -1)).transpose(0, 1).reshape(-1, num_rows * x.shape[1], *x.shape[2:])
         for x in (inputs, flow)

@@ -1,4 +1,4 @@
-"""Networks and optimizers as named arrays and back, random numbers of a step, and averages of weights."""
+"""Conversion of networks and optimizers to named arrays and back, random numbers of a step, averages of weights."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from gristmill.generators.families.contract import stream
 
 
 def module_arrays(module: nn.Module, name: str) -> dict[str, np.ndarray]:
-    """Copies of all weights and buffers, as `name/...`."""
+    """Copies of all weights and buffers, named `name/...`."""
     return {f"{name}/{k}": v.detach().cpu().numpy().copy() for k, v in module.state_dict().items()}
 
 
@@ -23,7 +23,7 @@ def load_module(module: nn.Module, name: str, arrays: Mapping[str, np.ndarray]) 
 
 
 def adam_arrays(optimizer: torch.optim.Optimizer, name: str) -> dict[str, np.ndarray]:
-    """Copies of what an optimizer remembers of each weight, as `name/number/what`."""
+    """Copies of the optimizer's state of each weight, named `name/number/what`."""
     state = optimizer.state_dict()["state"]
     return {
         f"{name}/{number}/{what}": value.detach().cpu().numpy().copy()
@@ -44,12 +44,12 @@ def load_adam(optimizer: torch.optim.Optimizer, name: str, arrays: Mapping[str, 
 
 
 def step_random(seed: int, step: int, device: str) -> torch.Generator:
-    """The random numbers of one training step, on the device that uses them."""
+    """Random numbers of one training step, on the device that uses them."""
     return torch.Generator(device).manual_seed(int(stream(seed, 0, step).integers(2**63)))
 
 
 def seed_weights(module: nn.Module, seed: int, key: int) -> None:
-    """Draw weights and biases of all linear layers as torch does by default, from a stream of their own."""
+    """Initialise all linear layers and embeddings uniformly, as torch does for linear layers, from their own stream."""
     random = torch.Generator().manual_seed(int(stream(seed, 1, key).integers(2**63)))
     with torch.no_grad():
         for layer in module.modules():

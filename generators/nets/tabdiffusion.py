@@ -2,8 +2,8 @@
 
 Numbers: Gaussian diffusion (DDPM; Ho et al. 2020) with the cosine schedule of Nichol and Dhariwal (2021, eq. 17).
 Categories: multinomial diffusion (Hoogeboom et al. 2021, section 4): at step t a code is still the first one with
-probability bar_alpha_t, else uniform among K. Shares of codes never reach 0 but at the very end, and logs are taken of
-clamped numbers, so that no loss and no draw meets log 0.
+probability bar_alpha_t, else uniform among K. Shares of codes reach 0 only at the very end, and logs are taken of
+clamped numbers, so log 0 never occurs.
 """
 
 import math
@@ -20,7 +20,7 @@ from gristmill.generators.noise_schedule import betas, kept_signal
 TINY = 1e-12
 MAX_SCORE = 5.0  # scores of training rows lie within 4.8
 NUM_WAVES = 64
-UNSEEN_LOGIT = -1e4  # logit of a code that no row had
+UNSEEN_LOGIT = -1e4  # logit of a code that no training row has
 BOUND_WEIGHT, AUXILIARY_WEIGHT = 0.1, 0.5  # weights of the variational bound and of the cross-entropy
 
 
@@ -34,9 +34,9 @@ class Schedule:
 
 
 class Denoiser(nn.Module):
-    """An MLP from a noisy row, its time and its class to the noise of its numbers and the logits of its codes.
+    """An MLP from a noisy row, its time and its class to the noise of the numbers and the logits of the codes.
 
-    Codes that are `unseen`, bool (D,), are never expected.
+    Codes that are `unseen`, bool (D,), have no probability.
     """
 
     def __init__(self, num_numbers: int, unseen: Tensor, num_labels: int, widths: Sequence[int]) -> None:
@@ -51,7 +51,7 @@ class Denoiser(nn.Module):
         self.register_buffer("waves", torch.exp(-math.log(10_000) * torch.arange(NUM_WAVES) / NUM_WAVES))
 
     def clock(self, num_times: int) -> Tensor:
-        """What each time adds to the entry layer, (T, hidden); one table for a whole batch."""
+        """The contribution of each time to the entry layer, (T, hidden): one table for a whole batch."""
         angles = torch.arange(num_times, device=self.waves.device)[:, None] * self.waves * (1000 / num_times)
         table: Tensor = self.time(torch.cat([angles.sin(), angles.cos()], 1))
         return table
@@ -70,17 +70,17 @@ class Denoiser(nn.Module):
 
 
 def diffuse_codes(codes: Tensor, bar: Tensor, levels: Tensor, sizes: Tensor) -> Tensor:
-    """Codes that are kept with probability `bar`, else uniform: int64 (n, S), float (n, 1), levels in [0, 1) (n, S)."""
+    """Keep codes, int64 (n, S), with probability `bar` (n, 1), else draw uniformly by `levels` in [0, 1) (n, S)."""
     other = ((levels - bar) / (1 - bar).clamp_min(TINY) * sizes).long()
     return torch.where(levels < bar, codes, torch.minimum(other.clamp_min(0), sizes - 1))
 
 
 def posterior(segments: Segments, now: Tensor, first: Tensor, alpha: Tensor, bar_before: Tensor) -> Tensor:
-    """Shares of the codes one step before, from one-hot `now` and shares `first` of the very first codes (n, D).
+    """Shares of the codes one step earlier, from one-hot `now` and shares `first` of the initial codes (n, D).
 
-    The mixture over first codes of their posteriors, each normalised on its own (Austin et al. 2021, eq. 4). The paper
-    normalises only once (Hoogeboom et al. 2021, eq. 13), which is not the same unless the first code is certain: then
-    shares that the cross-entropy has taught would lead back to codes that are too even.
+    The mixture of the posteriors given each initial code, each normalised separately (Austin et al. 2021, eq. 4).
+    Hoogeboom et al. (2021, eq. 13) normalise only once, which differs unless the initial code is certain: shares learnt
+    by cross-entropy would then give codes that are too uniform.
     """
     even = 1 / segments.sizes[segments.index]
     step = alpha * now + (1 - alpha) * even
@@ -100,8 +100,8 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """(squared error of the noise of numbers, Kullback-Leibler divergence of codes), means over rows and columns.
 
-    The second is the paper's term of the variational bound, plus the cross-entropy of the first codes with weight
-    `AUXILIARY_WEIGHT` (Austin et al. 2021, eq. 5), which learns much faster from few steps.
+    The second is the paper's term of the variational bound, plus the cross-entropy of the initial codes with weight
+    `AUXILIARY_WEIGHT` (Austin et al. 2021, eq. 5), which needs far fewer training steps.
     """
     device = numbers.device
     times = torch.randint(schedule.num_times, (len(numbers),), generator=random, device=device)
@@ -138,7 +138,7 @@ def step_back(
     noise: Tensor,
     levels: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Numbers and codes at `time` - 1 from those at `time`; after time 0 they are the row's own."""
+    """Numbers and codes at `time` - 1 from those at `time`; those after time 0 are the sampled row."""
     bar, before, alpha = schedule.bar[time + 1], schedule.bar[time], schedule.alpha[time]
     now = segments.one_hot(codes)
     noise_estimate, logits = denoiser(torch.cat([numbers, now], 1), clock[time].expand(len(numbers), -1), labels)

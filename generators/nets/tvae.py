@@ -11,7 +11,7 @@ MIN_DEVIATION, MAX_DEVIATION = 0.01, 1.0
 
 
 def layers(width: int, widths: Sequence[int]) -> tuple[nn.Sequential, int]:
-    """Linear layers with ReLU between, and their last width."""
+    """(linear layers, each followed by ReLU; the last width)."""
     modules: list[nn.Module] = []
     for size in widths:
         modules += [nn.Linear(width, size), nn.ReLU()]
@@ -34,7 +34,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latent numbers to what is expected of a row."""
+    """Latent numbers to the expectation of a row."""
 
     def __init__(self, latent: int, widths: Sequence[int], num_numbers: int, width: int) -> None:
         super().__init__()
@@ -50,14 +50,14 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def clamp_deviations(self) -> None:
-        """Keep the deviations of numbers within their mode in bounds: without, the likelihood has no maximum."""
+        """Keep the deviations of numbers in bounds; without bounds the likelihood has no maximum."""
         self.deviation.clamp_(MIN_DEVIATION, MAX_DEVIATION)
 
 
 def reconstruction(
     decoder: Decoder, segments: Segments, latents: Tensor, numbers: Tensor, present: Tensor, codes: Tensor
 ) -> Tensor:
-    """Negative log-likelihood of rows under the decoder, a mean over rows; `present` is 0 where a number is missing."""
+    """Mean negative log-likelihood of rows under the decoder; `present` is 0 where a number is missing."""
     alphas, logits = decoder(latents)
     deviation = decoder.deviation
     number_nll = (numbers - alphas).square() / (2 * deviation.square()) + deviation.log()
@@ -66,5 +66,5 @@ def reconstruction(
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Kullback-Leibler divergence from the standard normal distribution, a mean over rows."""
+    """Mean Kullback-Leibler divergence from the standard normal distribution."""
     return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum() / len(mean)

@@ -1,4 +1,4 @@
-"""A small U-Net for images of 8 to 64 pixels: residual blocks with GroupNorm, steps and labels by scale and shift.
+"""A small U-Net for images of 8 to 64 pixels: residual blocks with GroupNorm, modulated by steps and labels.
 
 Ho et al. 2020 (the network of DDPM), Dhariwal & Nichol 2021 (adaptive group normalisation). No operation mixes rows.
 """
@@ -21,14 +21,14 @@ def time_features(steps: Tensor, width: int) -> Tensor:
 
 
 def zero_weights(layer: nn.Module) -> nn.Module:
-    """A layer that begins as nothing, so that a residual block begins as the identity."""
+    """Set the weights of a layer to 0, so that a residual block starts as the identity."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class Residual(nn.Module):
-    """Two convolutions; the embedding scales and shifts between them."""
+    """Two convolutions; the embedding scales and shifts the features between them."""
 
     def __init__(self, inward: int, outward: int, embedding_width: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Residual(nn.Module):
 
 
 class Attention(nn.Module):
-    """Every place of an image looks at every other one of the same image; one head."""
+    """Self-attention over the places of an image; one head."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -58,8 +58,10 @@ class Attention(nn.Module):
 
 
 class UNet(nn.Module):
-    """What a diffusion model asks: from noisy images (n, channels, height, width), steps and labels (n,), the same
-    shape as the images. Label `num_labels` means "no label"; height and width divide by 2^(levels - 1)."""
+    """From noisy images (n, channels, height, width), steps and labels (n,) to an output shaped as the images.
+
+    Label `num_labels` means "no label"; height and width are multiples of 2^(levels - 1).
+    """
 
     def __init__(self, channels: int, width: int, multipliers: tuple[int, ...], num_labels: int) -> None:
         super().__init__()

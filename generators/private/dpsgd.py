@@ -56,10 +56,10 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
     inputs: dict[int, torch.Tensor] = {}
     outputs: dict[int, torch.Tensor] = {}
 
-    def note(layer: torch.nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
-        if given[0].dim() < 2 - isinstance(layer, torch.nn.Embedding) or id(layer) in inputs:
+    def note(layer: torch.nn.Module, layer_inputs: tuple[torch.Tensor, ...], layer_output: torch.Tensor) -> None:
+        if layer_inputs[0].dim() < 2 - isinstance(layer, torch.nn.Embedding) or id(layer) in inputs:
             raise UserError(f"ghost clipping needs each layer used once, on (rows, ...); {OTHER_ENGINE}")
-        inputs[id(layer)], outputs[id(layer)] = given[0].detach(), made
+        inputs[id(layer)], outputs[id(layer)] = layer_inputs[0].detach(), layer_output
 
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
@@ -67,14 +67,14 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
     finally:
         for handle in handles:
             handle.remove()
-    used = [layer for layer in layers if id(layer) in inputs]
-    if any(len(made) % len(each) for made in outputs.values()):
+    layers_of_pass = [layer for layer in layers if id(layer) in inputs]
+    if any(len(output) % len(each) for output in outputs.values()):
         raise UserError(f"ghost clipping: a layer's batch is no multiple of the {len(each)} rows; {OTHER_ENGINE}")
-    flows = torch.autograd.grad(each.sum(), [outputs[id(layer)] for layer in used])
+    flows = torch.autograd.grad(each.sum(), [outputs[id(layer)] for layer in layers_of_pass])
     with torch.no_grad():
-        found = [f for m, flow in zip(used, flows) for f in of_rows(m, inputs[id(m)], flow, len(each))]
-        shares = _shares(sum((squares for _, squares, _ in found), torch.zeros(())).sqrt(), max_norm)
-        sums = {id(p): total(shares) for p, _, total in found}
+        gradients = [f for m, flow in zip(layers_of_pass, flows) for f in of_rows(m, inputs[id(m)], flow, len(each))]
+        shares = _shares(sum((squares for _, squares, _ in gradients), torch.zeros(())).sqrt(), max_norm)
+        sums = {id(p): total(shares) for p, _, total in gradients}
     return [sums.get(id(p), torch.zeros_like(p)) for p in module.parameters()]
 
 

@@ -1,10 +1,10 @@
 """Gaussian copula for mixed tables: a distribution for every column, and a correlation for every pair.
 
 Each column is a normal score cut into intervals: a category owns the levels that its share spans, a number those of its
-tie, a missing value those at the bottom. Correlations of the scores are estimated from the mean score of each interval
-and corrected for what cutting takes from them (the first-order polyserial correction; Olsson et al. 1982). Conditions
-are exact up to Gibbs sweeps: scores of given columns are drawn within their intervals, the rest from the conditional
-normal distribution.
+tie, a missing value the lowest levels. Correlations of the scores are estimated from the mean score of each interval
+and corrected for the discretisation (the first-order polyserial correction; Olsson et al. 1982). Conditions are exact
+up to Gibbs sweeps: scores of given columns are drawn within their intervals, the others from the conditional normal
+distribution.
 """
 
 from collections.abc import Mapping, Sequence
@@ -90,14 +90,14 @@ class Copula(Family):
             places = [p for p, c in enumerate(self.schema.columns) if c.name in conditions]
             patterns.setdefault(tuple(places), []).append(row)
         score_table = np.zeros((num, width))
-        for pattern, rows in patterns.items():  # each over the whole block, so that sums keep their shape
+        for pattern, rows in patterns.items():  # over the whole block, so that sums keep their shape
             score_table[rows] = self._conditional(list(pattern), low, high, draws)[rows]
         levels = levels_of(score_table)
         columns = {c.name: self._margins[c.name].values(levels[:, p]) for p, c in enumerate(self.schema.columns)}
         return SampleBlock(put_conditions(self.schema, columns, requests), reasons)
 
     def _conditional(self, fixed_places: list[int], low: np.ndarray, high: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Scores, float64 (rows, columns), with those of `fixed_places` within their levels."""
+        """Scores, float64 (rows, columns); those of columns `fixed_places` lie within their levels."""
         free_places = [p for p in range(low.shape[1]) if p not in fixed_places]
         correlation, score_table = self._correlation, np.zeros(low.shape)
         if fixed_places:
@@ -126,7 +126,7 @@ class Copula(Family):
 
 
 class _Margin:
-    """One column between levels and values: levels below `missing` are missing values, the others share the rest."""
+    """Conversion of a column between levels and values. Levels below `missing` are missing values."""
 
     def __init__(self, column: Column, arrays: Mapping[str, np.ndarray]) -> None:
         self.column = column
@@ -142,7 +142,7 @@ class _Margin:
 
     @classmethod
     def of(cls, column: Column, values: pa.Array, leading: np.ndarray) -> "_Margin":
-        """`leading`, float64 (rows,), orders the categories: by its mean over their rows."""
+        """Orders the categories by the mean of `leading`, float64 (rows,), over their rows."""
         arrays = {"missing": np.array([values.null_count / len(values)])}
         if column.kind == "category":
             codes, count = category_numbers(column, values), len(column.categories)
@@ -161,7 +161,7 @@ class _Margin:
         return arrays | {"knots": self.spread.knots}
 
     def intervals(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Levels that each value owns, (rows,) each."""
+        """(lowest level, highest level) of each value, (rows,) each."""
         missing = values.is_null().to_numpy(zero_copy_only=False)
         if self.column.kind == "category":
             codes = np.minimum(category_numbers(self.column, values), len(self.order) - 1)
@@ -173,7 +173,7 @@ class _Margin:
         return np.where(missing, 0.0, low), np.where(missing, self.missing, high)
 
     def interval(self, value: Any) -> tuple[float, float] | None:
-        """Levels of a requested value; null for a category that no row had."""
+        """Levels of a requested value; None for a category without training rows."""
         if self.column.kind == "category" and not self.shares[self.column.categories.index(value)]:
             return None
         values = pa.array([value], pa.string() if self.column.kind == "category" else pa.float64())
@@ -192,8 +192,10 @@ class _Margin:
 
 
 def _leading(columns: Sequence[Column], values: list[pa.Array]) -> np.ndarray:
-    """What most columns move with, float64 (rows,): the first principal component of scores of numbers and of
-    standardised indicators of categories, so that categories can be put in an order that correlations can use."""
+    """The first principal component, float64 (rows,), of scores of numbers and standardised indicators of categories.
+
+    It orders categories so that correlations can express them.
+    """
     parts = []
     for column, array in zip(columns, values):
         if column.kind == "category":
@@ -214,11 +216,11 @@ def _leading(columns: Sequence[Column], values: list[pa.Array]) -> np.ndarray:
     return leading * (1 if vectors[:, -1].sum() >= 0 else -1)
 
 
-LARGEST = 64  # codes of a category column here
+LARGEST = 64  # codes of a category column in the principal component
 
 
 def _correlation(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The correlation matrix of scores that were cut into the intervals of levels (rows, columns), float64."""
+    """The correlation matrix, float64, of scores known as intervals of levels (rows, columns)."""
     middle = _mean_scores(low, high)
     spread = middle.std(0)
     centred = middle - middle.mean(0)

@@ -1,7 +1,7 @@
-"""CTGAN: a conditional Wasserstein GAN for tables (Xu et al. 2019), with conditions on any columns.
+"""CTGAN: a conditional Wasserstein GAN for tables (Xu et al. 2019), with conditions on all columns.
 
-A category condition goes into the conditional vector, the rarest of several. Importance resampling (candidates.py)
-meets the others, and those on numbers; it also checks that the generator follows the vector.
+The conditional vector takes the rarest of a row's category conditions. Importance resampling (candidates.py) meets the
+other conditions and those on numbers, and checks that the generator follows the vector.
 """
 
 import copy
@@ -66,7 +66,7 @@ class CtganSpec:
 
 
 class Ctgan(Family):
-    """A generator of rows given one category, against a critic of packed rows."""
+    """A generator of rows given a category, and a critic of packed rows."""
 
     kind: ClassVar[str] = "ctgan"
     revision: ClassVar[int] = 1
@@ -106,7 +106,7 @@ class Ctgan(Family):
         self._segments = Segments([s.size for s in coder.segments], self.device)
         self._conditions = conditions = Conditions(coder.segments)
         self._unseen = np.concatenate([s.num_rows_by_code == 0 for s in coder.segments] or [np.zeros(0, bool)])
-        # Where a condition stands among the numbers of all segments.
+        # The place of each condition among the numbers of all segments.
         first = self._segments.first.cpu().numpy()
         places = [first[p] + np.arange(s) for p, s in zip(conditions.places, conditions.sizes)]
         self._condition_places = tensor(np.concatenate(places) if places else np.zeros(1, np.int64), self.device)
@@ -136,7 +136,7 @@ class Ctgan(Family):
             batch_conditions = self._conditions.draw(self.spec.batch_size, batch)
             conditions, rows = (torch.from_numpy(part).to(self.device) for part in batch_conditions)
             latents = torch.randn((self.spec.batch_size, self.spec.noise), generator=random, device=self.device)
-            # One batch of fake rows teaches both networks: a second one for the generator would cost a quarter more.
+            # One batch of fake rows trains both networks: a second batch for the generator would cost a quarter more.
             alphas, logits = self._generator(latents, conditions)
             fake = soft_rows(self._segments, alphas, logits, random)
             distance = self._critic_step(fake.detach(), conditions, rows, random)

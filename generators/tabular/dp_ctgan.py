@@ -3,7 +3,7 @@
 After CTGAN (Xu et al. 2019), changed as a guarantee requires: a single row in a discriminator input (pac = 1), uniform
 Poisson samples in place of training by sampling, a public schema with bins of noisy counts in place of fitted mixtures,
 no batch norm, and clipped weights (Arjovsky et al. 2017) in place of a penalty on gradients at rows. The discriminator
-steps many times for each step of the generator (Bie et al. 2023). The generator learns from the discriminator alone.
+steps many times for each step of the generator (Bie et al. 2023). The generator learns only from the discriminator.
 """
 
 from collections.abc import Mapping
@@ -66,7 +66,7 @@ class DpCtgan(BinnedSgd):
         return {"generator": float(np.mean(losses))} if losses else {}
 
     def _criticise(self, step: int) -> None:
-        """A discriminator step. Fakes are clipped like rows, so both weigh the same; they cost nothing."""
+        """A discriminator step. Fakes are clipped like rows to weigh the same; they cost no privacy."""
         import torch
         from torch.nn.functional import softplus
 

@@ -45,7 +45,7 @@ class DpTvae(BinnedSgd):
         self.adams["both"] = torch.optim.Adam(self._both.parameters(), spec.learning_rate)
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """Returns the 2-norm of the noisy gradients. The loss is an exact function of rows and is not published."""
+        """Returns the 2-norm of the noisy gradients. The loss depends on rows without noise, so it is not published."""
         return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
 
     def _step(self, step: int) -> float:

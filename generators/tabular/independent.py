@@ -1,4 +1,4 @@
-"""Independent columns: the baseline of all tabular models. Keeps marginals and nothing else."""
+"""Independent columns: the baseline of all tabular models. It preserves only marginals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,11 +56,11 @@ class Independent(Family):
         levels = uniforms(seeds, 2 * len(self.schema.columns))
         columns = {}
         for at, column in enumerate(self.schema.columns):
-            requested = [w.get(column.name) for w in requests]
-            columns[column.name] = self._column(column, levels[:, 2 * at], levels[:, 2 * at + 1], requested)
+            requested_values = [w.get(column.name) for w in requests]
+            columns[column.name] = self._column(column, levels[:, 2 * at], levels[:, 2 * at + 1], requested_values)
         return SampleBlock(columns, [None] * len(seeds))
 
-    def _column(self, column: Column, level: np.ndarray, miss: np.ndarray, requested: list[Any]) -> pa.Array:
+    def _column(self, column: Column, level: np.ndarray, miss: np.ndarray, requested_values: list[Any]) -> pa.Array:
         missing = miss < self._tables[f"{column.name}/missing"][0]
         if column.kind == "category":
             edges = np.cumsum(self._tables[f"{column.name}/shares"])
@@ -70,7 +70,7 @@ class Independent(Family):
             quantiles = self._tables[f"{column.name}/quantiles"]
             numbers = round_off(column, np.interp(level, np.linspace(0, 1, NUM_QUANTILES), quantiles))
             values = [None if m else v for v, m in zip(numbers.tolist(), missing)]
-        values = [v if g is None else g for v, g in zip(values, requested)]
+        values = [v if g is None else g for v, g in zip(values, requested_values)]
         if column.kind == "integer":
             values = [None if v is None else int(v) for v in values]
         return pa.array(values, column.field.type)

@@ -1,9 +1,9 @@
 """Noisy marginals on a spanning tree (McKenna, Miklau, Sheldon 2021, "Winning the NIST contest"): the private default.
 
-Three measurements, each a Gaussian mechanism on all rows and charged before it is used: how many rows lie in each
-cell of each column; for each pair of columns how far its joint table is from independence; the joint tables along the
-spanning tree with the largest of these scores. All else is post-processing: tables are made consistent, and rows are
-drawn along the tree, given values included (exact, by messages along the tree; Pearl 1988).
+Three measurements, each a Gaussian mechanism on all rows and charged before use: the number of rows in each cell of
+each column; the distance from independence of each pair of columns; the joint tables along the spanning tree with the
+largest distances. The rest is post-processing: the tables are made consistent, and rows are sampled along the tree.
+Conditions are exact, by messages along the tree (Pearl 1988).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from gristmill.generators.private.accountants import Event
 from gristmill.generators.tabular.encoding.public import Bins, CountSums, Grid, noisy_counts
 from gristmill.records.errors import UserError
 
-FLOOR = 1e-7  # of a row, in every cell of a joint table: whatever the schema allows can be drawn when it is asked for
+FLOOR = 1e-7  # smallest count of a cell of a joint table, so that every allowed value can be requested
 NUM_FITTINGS = 50  # rounds of iterative proportional fitting
 Pair = tuple[int, int]
 
@@ -102,9 +102,11 @@ class Mst(Family):
     def _scores(
         self, bins: np.ndarray, singles: list[np.ndarray], noise: float, pair_noise: float, random: np.random.Generator
     ) -> dict[Pair, float]:
-        """Per pair the L1 distance of its table from the product of the noisy counts, which one row moves by at most 1,
-        with noise. Taken off, from noisy counts alone: what independent columns would show by chance, and what the
-        noise of measuring the table would cost (as AIM does, McKenna et al. 2022)."""
+        """For each pair the noisy L1 distance of its table from the product of the noisy counts (sensitivity 1).
+
+        Subtracts the expected distance of independent columns and the error that the noise of the joint table would
+        add, both from noisy counts alone (as AIM, McKenna et al. 2022).
+        """
         target = self.schema.names.index(self.spec.target) if self.spec.target else None
         scores = {}
         masses = [np.maximum(s, 0.0) for s in singles]
@@ -136,7 +138,7 @@ class Mst(Family):
         return CountSums.of(self._bins)
 
     def _orient_edges(self) -> None:
-        """Edges from parent to child in an order in which parents come first, each with P(child | parent)."""
+        """Set `_transitions`: (parent, child, P(child | parent)), with parents before their children."""
         self._transitions: list[tuple[int, int, np.ndarray]] = []
         nodes, edges = {0}, dict(self._joint)
         while edges:
@@ -149,7 +151,7 @@ class Mst(Family):
     def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         columns, sizes = self.schema.columns, self._bins.sizes
         row_levels = uniforms(seeds, 3 * len(columns))
-        # likelihood[c][row, bin] of all that is given at or below column c, seen from c
+        # likelihood[c][row, bin] of all conditions at or below column c
         likelihood = [np.ones((len(seeds), s)) for s in sizes]
         for row, values in enumerate(requests):
             for at, column in enumerate(columns):
@@ -170,7 +172,7 @@ class Mst(Family):
 
 
 def draw(weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """One place a row by its weights, (rows, places), at `levels` in [0, 1)."""
+    """Draw a place for each row by its weights, (rows, places), at `levels` in [0, 1)."""
     ends = np.cumsum(weights, axis=1)
     return np.minimum((ends <= (levels * ends[:, -1])[:, None]).sum(axis=1), weights.shape[1] - 1)
 
@@ -192,10 +194,10 @@ def consistent(
     pair_noise: float,
     num_rows: float,
 ) -> tuple[dict[Pair, np.ndarray], list[np.ndarray]]:
-    """Tables above 0 that add up to `num_rows` and agree about every column.
+    """Positive tables that sum to `num_rows` and agree about every column.
 
-    Each column's counts are the mean, weighted by precision, of its own and the sums of its joint tables (Hay et al.
-    2010); tables are projected on the simplex, and fitted to those counts by iterative proportional fitting.
+    The counts of a column are the precision-weighted mean of its measured counts and the sums of its joint tables (Hay
+    et al. 2010). Tables are projected on the simplex and fitted to those counts by iterative proportional fitting.
     """
     margins = []
     for at, (single, variance) in enumerate(zip(singles, variances)):
@@ -219,7 +221,7 @@ def consistent(
 
 
 def on_simplex(values: np.ndarray, total: float) -> np.ndarray:
-    """The nearest point with no entry below 0 and that sum (Duchi et al. 2008)."""
+    """The nearest point without negative entries and with sum `total` (Duchi et al. 2008)."""
     falling = np.sort(values)[::-1]
     excess = (np.cumsum(falling) - total) / np.arange(1, len(values) + 1)
     num_kept = int(np.nonzero(falling > excess)[0][-1]) + 1

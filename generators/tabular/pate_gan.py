@@ -1,10 +1,9 @@
 """PATE-GAN (Jordon, Yoon, van der Schaar 2019): teachers on disjoint parts of the rows vote on generated rows.
 
-Every row belongs to one teacher, drawn on its own for each row, so one row moves each count of votes by at most 1. A
-count with Gaussian noise is one event of the account, by a bound that holds whatever the votes are (Papernot et al.
-2018, without their data-dependent bound, which would itself have to be kept secret). The student learns from
-generated rows and their noisy counts, kept and used again, and never meets a row; nor does the generator, which
-learns from the student.
+Every row belongs to one teacher, drawn independently for each row, so a row changes each count of votes by at most 1. A
+count with Gaussian noise is one event of the account. Its bound holds for all votes (Papernot et al. 2018, without
+their data-dependent bound, which would itself be secret). The student learns only from generated rows and their noisy
+counts, which are stored and reused. The generator learns only from the student.
 """
 
 from collections.abc import Mapping
@@ -123,7 +122,7 @@ class PateGan(BinnedNet):
         return {"student": float(np.mean(student)), "generator": float(np.mean(generator))}
 
     def _teach(self, step: int) -> None:
-        """Each teacher: real rows of its own part (with replacement) against generated ones, the same for all."""
+        """Train each teacher on real rows of its part (with replacement) and on generated rows, which all share."""
         import torch
         from torch.nn.functional import softplus
 
@@ -144,7 +143,7 @@ class PateGan(BinnedNet):
         self.adams["teachers"].step()
 
     def _vote(self, step: int) -> None:
-        """Collect noisy votes on new generated rows; keep the rows, as bins, and the shares of teachers."""
+        """Collect noisy votes on new generated rows; store the rows, as bins, and the shares of teachers."""
         import torch
 
         from gristmill.generators.nets.binned import blocks
@@ -160,7 +159,7 @@ class PateGan(BinnedNet):
         )
 
     def _learn(self, step: int) -> float:
-        """Cross-entropy is linear in the share, so noise beyond 0 and 1 cancels out where clipping would bend it."""
+        """Train the student. Cross-entropy is linear in the shares, so unclipped noise averages out."""
         import torch
         from torch.nn.functional import softplus
 
@@ -194,8 +193,10 @@ class PateGan(BinnedNet):
 
 
 def parts(seed: int, num_rows: int, num_teachers: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of each teacher, int64 (teachers, most), padded with row 0; how many they are). Each row gets its
-    teacher by a draw of its own, which does not depend on other rows."""
+    """(rows of each teacher, int64 (teachers, most), padded with row 0; number of rows of each teacher).
+
+    The teacher of a row is drawn independently of other rows.
+    """
     owner = stream(seed, 0, PARTS).integers(num_teachers, size=num_rows)
     sizes = np.bincount(owner, minlength=num_teachers)
     rows = np.zeros((num_teachers, max(1, int(sizes.max()))), np.int64)

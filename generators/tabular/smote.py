@@ -1,9 +1,9 @@
 """SMOTE for mixed tables: rows between a training row and one of its nearest neighbours of the same class.
 
-Numbers lie on the line between the two (Chawla et al. 2002, section 4.2); categories are those of either, the nearer
-one likelier; neighbours are found as in SMOTE-NC (section 6.1): a category that differs counts as the median of the
-deviations of the numbers. Every class is sampled as often as it occurs, so this is no rebalancing but a baseline of
-utility and a warning about privacy: the model's folder holds the training rows, and a new row is close to two of them.
+Numbers lie on the line between the two rows (Chawla et al. 2002, section 4.2). Each category is that of one of the two,
+more often of the nearer one. Neighbours are those of SMOTE-NC (section 6.1): a different category counts as the median
+of the deviations of the numbers. Classes keep their frequencies, so this is no rebalancing but a baseline of utility
+and a warning about privacy: the model's folder holds the training rows, and a new row is close to two of them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ class SmoteSpec:
 
 
 class Smote(Family):
-    """Keeps the rows and their neighbours; sampling is a table look-up."""
+    """Stores the rows and their neighbours; sampling is a look-up."""
 
     kind: ClassVar[str] = "smote"
     revision: ClassVar[int] = 1
@@ -78,7 +78,7 @@ class Smote(Family):
         self._neighbours = self._find(classes, seed)
 
     def _find(self, classes: np.ndarray, seed: int) -> np.ndarray:
-        """The nearest rows of the same class, int32 (rows, k); a class of one row takes them from all."""
+        """The nearest rows of the same class, int32 (rows, k). A class with a single row uses all rows."""
         from gristmill.stages.kernels.nearest import nearest_rows
 
         missing = np.isnan(self._numbers)
@@ -87,7 +87,7 @@ class Smote(Family):
         middles = np.array([v[~m].mean() for v, m in zip(self._numbers.T, missing.T)])
         scores = ((self._numbers - middles) / deviations).astype(np.float32)
         codes = np.concatenate([self._codes, missing.astype(np.int32)], 1)
-        # In units of their deviations the median of all deviations is 1.
+        # The median deviation of the scaled numbers is 1.
         costs = np.ones(codes.shape[1], np.float32)
         count = min(self.spec.neighbours, len(codes) - 1)
         neighbours = np.full((len(codes), count), -1, np.int32)
@@ -149,7 +149,7 @@ class Smote(Family):
         return SampleBlock(put_conditions(self.schema, schema_columns, requests), list(reasons))
 
     def _pair(self, rows: np.ndarray | None, first: float, second: float) -> tuple[int, int]:
-        """A base row, of `rows` or of all, and one of its neighbours, of `rows` if any is among them."""
+        """(a base row from `rows`, or from all rows; a neighbour of it, from `rows` if possible)."""
         base = int(first * (len(self._codes) if rows is None else len(rows)))
         base = base if rows is None else int(rows[base])
         neighbours = self._neighbours[base][self._neighbours[base] >= 0]
@@ -159,7 +159,7 @@ class Smote(Family):
         return base, int(neighbours[int(second * len(neighbours))])
 
     def _matching(self, conditions: Mapping[str, Any]) -> tuple[np.ndarray | None, str | None]:
-        """The rows with these categories, of them those nearest to the numbers (null: all); or a reason for none."""
+        """(the rows with these categories that are nearest to the numbers, None for all; the reason if none)."""
         if not conditions:
             return None, None
         fits = np.ones(len(self._codes), bool)

@@ -1,7 +1,7 @@
 """TabDDPM: diffusion over numbers and categories, given the class (Kotelnikov et al. 2023).
 
-Conditions on the class are the network's own; those on other columns are kept in place while the rest is drawn
-(replacement at every step, with a few steps back and forth so that the rest heeds them; RePaint, Lugmayr et al. 2022).
+The network takes the class as input. Conditions on other columns replace the sampled values at every step, which is
+repeated several times so that the other values adapt to them (RePaint, Lugmayr et al. 2022).
 """
 
 import copy
@@ -194,7 +194,7 @@ class TabDdpm(Family):
         return SampleBlock(put_conditions(self.schema, columns, requests), coded_conditions.reasons)
 
     def _condition_levels(self, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
-        """Levels of the given values, NaN where none is given; `spots`, in [0, 1), choose within ties."""
+        """Levels of the given values, NaN elsewhere; `spots`, in [0, 1), choose within ties."""
         levels = np.full(values.shape, np.nan)
         for number, column in enumerate(self._coder.numeric):
             rows = np.flatnonzero(~np.isnan(values[:, number]))

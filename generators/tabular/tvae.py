@@ -50,7 +50,7 @@ class TvaeSpec:
 
 
 class Tvae(Family):
-    """Encodes rows by mode-specific normalisation, and decodes noise to rows."""
+    """A variational autoencoder of rows in mode-specific normalisation."""
 
     kind: ClassVar[str] = "tvae"
     revision: ClassVar[int] = 1
@@ -93,7 +93,7 @@ class Tvae(Family):
         self._coder = coder
         self._segments = Segments([s.size for s in coder.segments], self.device)
         self._unseen = np.concatenate([s.num_rows_by_code == 0 for s in coder.segments] or [np.zeros(0, bool)])
-        # A number is known where its segment has not the code after the last mode.
+        # A number is missing where its segment has the code after the last mode.
         numeric = [i for i, s in enumerate(coder.segments) if not s.is_category]
         self._mode_segments = torch.tensor(numeric, dtype=torch.long, device=self.device)
         counts = [coder.shapes[c.name].size for c in coder.numeric]  # type: ignore[union-attr]
@@ -133,7 +133,7 @@ class Tvae(Family):
         return {"reconstruction": means[0], "divergence": means[1]}
 
     def _rows(self, step: int) -> Any:
-        """The rows of one step: every epoch goes over all of them in an order of its own."""
+        """The rows of one step: every epoch visits the rows in a new order."""
         import torch
 
         epoch, place = divmod(step, self._epoch_steps)

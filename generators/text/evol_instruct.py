@@ -156,8 +156,8 @@ class EvolInstruct(Steps):
     ) -> None:
         if text_key(new_instruction) == text_key(parent):
             raise AskRefused("no_gain")
-        asked = {**fields, "first": parent, "second": new_instruction}
-        reply = await self.say(session, "equal", asked, object_of(same={"type": "boolean"}))
+        rewrite = {**fields, "first": parent, "second": new_instruction}
+        reply = await self.say(session, "equal", rewrite, object_of(same={"type": "boolean"}))
         if read_object(reply, "equal", same=bool)["same"]:
             raise AskRefused("no_gain")
 

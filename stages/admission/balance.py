@@ -76,7 +76,7 @@ class Balance(Admission):
     def new_book(self) -> AdmissionBook:
         return LabelBook(self.spec)
 
-    def refill(self, book: AdmissionBook, counts: Mapping[str, int], read_kept: ReadKept) -> None:
+    def refill(self, book: AdmissionBook, counts: Mapping[str, int], read_rows: ReadKept) -> None:
         assert isinstance(book, LabelBook)
         book.counts = Counter(counts)
         book.num_rows = sum(counts.values())

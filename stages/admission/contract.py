@@ -68,7 +68,7 @@ class Admission(Stage):
         """A book without kept rows."""
 
     @abstractmethod
-    def refill(self, book: AdmissionBook, counts: Mapping[str, int], read_kept: ReadKept) -> None:
+    def refill(self, book: AdmissionBook, counts: Mapping[str, int], read_rows: ReadKept) -> None:
         """Bring a new book to the committed state, from the run's counts by label or by reading kept rows."""
 
     def labels(self, batch: Any) -> list[str] | None:

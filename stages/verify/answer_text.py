@@ -233,19 +233,19 @@ def is_prose(text: str) -> bool:
     return bool(words) or bare.strip().casefold() in SHORT_WORDS
 
 
-def compare(answer: str, expected: str) -> TextVerdict | None:
+def compare(answer: str, reference: str) -> TextVerdict | None:
     """The verdict by text and plain numbers; None if only algebra can decide. Symmetric."""
-    if key(answer) == key(expected):
+    if key(answer) == key(reference):
         return "right"
-    one, other = number_of(answer), number_of(expected)
+    one, other = number_of(answer), number_of(reference)
     if one is not None and other is not None:
         return "right" if same_number(one, other) else "wrong"
-    if max(len(answer), len(expected)) > MAX_CHARS:
+    if max(len(answer), len(reference)) > MAX_CHARS:
         return "unreadable"
-    (value, unit), (other_value, other_unit) = _quantity(answer), _quantity(expected)
+    (value, unit), (other_value, other_unit) = _quantity(answer), _quantity(reference)
     if value is not None and other_value is not None and (not unit or not other_unit or unit == other_unit):
         return "right" if same_number(value, other_value) else "wrong"
-    if is_prose(normal(answer)) or is_prose(normal(expected)):
+    if is_prose(normal(answer)) or is_prose(normal(reference)):
         return "wrong"
     return None
 

@@ -133,8 +133,8 @@ class Constraints(Stage):
         reasons: list[str | None] = [None] * rows.num_rows
         texts: list[str | None] = [None] * rows.num_rows
 
-        def refuse(is_broken: np.ndarray, reason: str, text: Callable[[int], str]) -> None:
-            for row in np.flatnonzero(is_broken):
+        def refuse(breaks: np.ndarray, reason: str, text: Callable[[int], str]) -> None:
+            for row in np.flatnonzero(breaks):
                 if reasons[row] is None:
                     reasons[row], texts[row] = reason, text(int(row))
 

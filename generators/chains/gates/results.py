@@ -52,11 +52,11 @@ class Tally:
         values = {f"kept_share_{name}": _share(self._num_out[name], num) for name, num in self._num_in.items()}
         values["drift"] = drift(self.family.numbers(pool_rows), self.family.numbers(fresh))
         if self._labels.any():
-            (wrong, right), (wrong_kept, right_kept) = self._labels.tolist()
-            phi, psi = _share(right_kept, right), _share(wrong_kept, wrong)
+            (wrong, right), (num_wrong_out, num_right_out) = self._labels.tolist()
+            phi, psi = _share(num_right_out, right), _share(num_wrong_out, wrong)
             values |= {
                 "share_wrong": _share(wrong, wrong + right),
-                "share_wrong_kept": _share(wrong_kept, wrong_kept + right_kept),
+                "share_wrong_kept": _share(num_wrong_out, num_wrong_out + num_right_out),
                 "keep_right": phi,
                 "keep_wrong": psi,
                 "breakdown_share": _share(phi, phi + psi),

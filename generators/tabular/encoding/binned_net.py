@@ -1,8 +1,8 @@
 """Base of the private networks on tables: bins from noisy counts, a decoder from noise to bins, sampling, checkpoints.
 
-The decoder computes the logits of every column's bins from a normal vector. A row with conditions is drawn by sampling
-importance resampling (Rubin 1987): of NUM_TRIES vectors it takes one by the likelihood of the requested values. Values
-that no vector makes likely are met as well, by the closest vectors.
+The decoder computes the logits of the bins of all columns from a normal vector. Rows with conditions use sampling
+importance resampling (Rubin 1987): one of NUM_TRIES vectors is drawn by the likelihood of the requested values. Rows
+meet unlikely values too, with the likeliest of these vectors.
 """
 
 import math
@@ -70,7 +70,7 @@ class BinnedNet(Family):
     # Fitting.
 
     def learn_bins(self, table: pa.Table, seed: int, account: Account | None) -> np.ndarray:
-        """Measure counts, make bins and networks; returns the bins of all rows, int64 (rows, columns)."""
+        """Measure counts, build bins and networks; returns the bins of all rows, int64 (rows, columns)."""
         grid = Grid(self.schema)
         cells = grid.encode(table)
         noise = 0.0
@@ -102,7 +102,7 @@ class BinnedNet(Family):
         self.adams: dict[str, Any] = {}
 
     def _logits(self) -> np.ndarray:
-        """Logits of the noisy counts of all bins, with which the decoder starts."""
+        """Logits of the noisy counts of all bins, the initial output of the decoder."""
         logits = []
         for of, counts, size in zip(self.bins.of_cell, self.bins.counts, self.sizes):
             mass = np.maximum(np.bincount(of, counts, size), 1.0)
@@ -141,7 +141,7 @@ class BinnedNet(Family):
                 unpack_adam(f"adam/{name}", adam, training_state.tensors)
 
     def fakes(self, step: int, purpose: int, num_rows: int) -> "torch.Tensor":
-        """One-hot rows that the decoder makes now, without gradient: (num_rows, sum of sizes)."""
+        """One-hot rows from the current decoder, without gradient: (num_rows, sum of sizes)."""
         import torch
 
         from gristmill.generators.nets.binned import draw_bins, one_hot
@@ -152,16 +152,18 @@ class BinnedNet(Family):
         return one_hot(bins, self.sizes, self.device)
 
     def marginal_distance(self, fakes: "torch.Tensor") -> "torch.Tensor":
-        """Kullback-Leibler divergence of the mean of `fakes` from the noisy counts, in nats, mean over columns: (). The
-        counts are charged already, so the generator learns nothing more from rows by matching them."""
+        """Kullback-Leibler divergence of the mean of `fakes` from the noisy counts, in nats, mean over columns: ().
+
+        The counts are already charged, so matching them reveals nothing more about rows.
+        """
         import torch
 
         log_targets = torch.as_tensor(self._logits(), dtype=torch.float32).to(self.device)
-        shares = fakes.mean(0) + 1 / len(fakes)  # one more, so that a bin that was not drawn has a gradient
+        shares = fakes.mean(0) + 1 / len(fakes)  # smoothed, so that a bin without rows has a gradient
         return (log_targets.exp() * (log_targets - shares.log())).sum() / len(self.sizes)
 
     def live_fakes(self, step: int, purpose: int, num_rows: int) -> "torch.Tensor":
-        """As `fakes`, with the gradient of the softmax to the decoder."""
+        """Like `fakes`, with the gradient of the softmax for the decoder."""
         from gristmill.generators.nets.binned import hard_rows
 
         random = generator_of(self.seed, step, purpose)
@@ -219,7 +221,7 @@ class BinnedNet(Family):
 
 
 class BinnedSgd(BinnedNet):
-    """Base of families that see rows only through DP-SGD."""
+    """Base of families that use rows only through DP-SGD."""
 
     takes_engine: ClassVar[bool] = True
     free_norm: ClassVar[float] = math.inf  # 2-norm to which gradients are clipped without a budget

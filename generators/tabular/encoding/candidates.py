@@ -1,8 +1,8 @@
-"""True conditional sampling for models that make a row from noise: importance resampling of the noise.
+"""Conditional sampling for models that map noise to rows: importance resampling of the noise.
 
-Given noise z, such a model says how likely every value of every column is, column by column. So rows with given values
-follow from Bayes' rule: draw many z, weigh each by the likelihood of the given values, keep one by its weight
-(sampling importance resampling; Rubin 1988), and draw the other columns from it. Nothing is thrown away.
+Given noise z, such a model has a distribution for each column. So rows with given values follow from Bayes' rule: draw
+many z, weigh each by the likelihood of the given values, choose one by its weight (sampling importance resampling;
+Rubin 1988), and draw the other columns given this z. No row is rejected after sampling.
 """
 
 from collections.abc import Callable
@@ -16,14 +16,14 @@ from gristmill.generators.tabular.encoding.transforms import CodedConditions, Ta
 
 NUM_CANDIDATES = 64
 LEAST_LIKELIHOOD = 1e-6  # of the given values, on average over the candidates
-LEAST_DEVIATION = 0.05  # of a number within its mode: the likelihood of a point needs some width
+LEAST_DEVIATION = 0.05  # of a number within its mode, because the likelihood of a point needs a width
 CHOICE_KEY = 11
 UNLIKELY = "unlikely_condition"
 
 
 @dataclass
 class Outlook:
-    """A model's expectation of each row of a block, given its noise."""
+    """The distributions of each row of a block, given its noise."""
 
     shares: np.ndarray  # float32 (rows, D): probabilities within each segment
     alphas: np.ndarray  # float32 (rows, M): expected place of each number within its mode
@@ -36,11 +36,10 @@ def resample(
     seeds: np.ndarray,
     propose: Callable[[int, np.ndarray], Outlook],
 ) -> Outlook:
-    """The outlook of each row by the noise that was kept; impossible rows get a reason in `conditions`.
+    """The outlook of each row for its chosen noise. Sets a reason in `conditions` for impossible rows.
 
-    `propose(number, needed)` makes one candidate for every row of the block, so that all products keep their shape;
-    what it makes of rows that are not `needed`, bool (rows,), is not looked at. A row without conditions takes
-    candidate 0.
+    `propose(number, is_needed)` returns a candidate for every row of the block, so that all products keep their shape.
+    Candidates of rows without `is_needed`, bool (rows,), are ignored. A row without conditions uses candidate 0.
     """
     choice = propose(0, np.ones(len(seeds), bool))
     has_conditions = conditions.is_any
@@ -60,7 +59,7 @@ def resample(
 
 
 def some_normals(seeds: np.ndarray, is_needed: np.ndarray, count: int, key: int) -> np.ndarray:
-    """`normals` of the rows that are needed, zeros for the others."""
+    """`normals` for the rows with `is_needed`, zeros for the others."""
     numbers = np.zeros((len(seeds), count), np.float32)
     if is_needed.any():
         numbers[is_needed] = normals(seeds[is_needed], count, key)
@@ -68,7 +67,7 @@ def some_normals(seeds: np.ndarray, is_needed: np.ndarray, count: int, key: int)
 
 
 def some_uniforms(seeds: np.ndarray, is_needed: np.ndarray, count: int, key: int) -> np.ndarray:
-    """`uniforms` of the rows that are needed, zeros for the others."""
+    """`uniforms` for the rows with `is_needed`, zeros for the others."""
     numbers = np.zeros((len(seeds), count))
     if is_needed.any():
         numbers[is_needed] = uniforms(seeds[is_needed], count, key)
@@ -76,7 +75,7 @@ def some_uniforms(seeds: np.ndarray, is_needed: np.ndarray, count: int, key: int
 
 
 def likelihoods(coder: TableCoder, conditions: CodedConditions, deviations: np.ndarray, outlook: Outlook) -> np.ndarray:
-    """Of the given values, float64 (rows,), in units in which the narrowest mode of a number counts 1 at its middle."""
+    """Likelihoods of the given values, float64 (rows,), scaled to 1 at the middle of a number's narrowest mode."""
     products = np.ones(len(conditions.codes))
     first, number = 0, 0
     for place, segment in enumerate(coder.segments):

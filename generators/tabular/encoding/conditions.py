@@ -6,9 +6,9 @@ from gristmill.generators.tabular.encoding.transforms import Segment
 
 
 class Conditions:
-    """Numbers the categories of all category segments from 0; without any there is a single, empty condition.
+    """Numbers the categories of all category segments from 0; without segments there is one empty condition.
 
-    Rows are presorted by every such segment, so a whole batch is drawn by a few array operations: 4 bytes a row and
+    Rows are presorted by each segment, so a few array operations draw a batch. Memory: 4 bytes for each row and
     category column.
     """
 
@@ -33,7 +33,7 @@ class Conditions:
             self._starts = np.concatenate([np.cumsum(c) - c for c in np.split(self.counts, self.first[1:])])
 
     def draw(self, num: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """(condition, row that meets it) for each of `num`, int64. Without category columns: any row."""
+        """(`num` conditions, a row that meets each), int64. Without category columns: any rows."""
         if not self.num_columns:
             return np.zeros(num, np.int64), random.integers(self.num_rows, size=num)
         columns = random.integers(self.num_columns, size=num)
@@ -42,7 +42,7 @@ class Conditions:
         return conditions, self._rows_by_code[columns, rows].astype(np.int64)
 
     def as_real(self, levels: np.ndarray) -> np.ndarray:
-        """Conditions as they occur among the rows: a column at random, its category by frequency. Levels (n, 2)."""
+        """Conditions distributed as among the rows: a random column, its category by frequency. Levels (n, 2)."""
         if not self.num_columns:
             return np.zeros(len(levels), np.int64)
         columns = np.minimum((levels[:, 0] * self.num_columns).astype(np.int64), self.num_columns - 1)
@@ -54,7 +54,7 @@ class Conditions:
         return np.searchsorted(edges, aims, side="right")
 
     def rarest(self, codes: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-        """The rarest of the codes (not -1) of each row; without codes, the row's `otherwise`. int64 (n,)."""
+        """The rarest of the codes (not -1) of each row, or its `otherwise` if it has no codes. int64 (n,)."""
         if not self.num_columns:
             return otherwise
         column_codes = codes[:, self.places].astype(np.int64)

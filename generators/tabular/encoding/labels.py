@@ -1,4 +1,4 @@
-"""The class of a row, for models conditioned on it: by its frequency, or by its likelihood given other values."""
+"""Sampling of the class of a row: by frequency, or by likelihood given other values."""
 
 from collections.abc import Mapping
 
@@ -10,9 +10,9 @@ NUM_BINS = 20  # of levels
 
 
 class Labels:
-    """Counts of each class, and of each class together with every code and every twentieth of every number.
+    """Counts of each class, and joint counts of the class with each code and with 20 bins of each number.
 
-    When values other than the class are given, naive Bayes draws the class: values are independent within a class.
+    Given values of other columns, naive Bayes draws the class: it treats values as independent within a class.
     """
 
     def __init__(self, tables: Mapping[str, np.ndarray]) -> None:
@@ -20,7 +20,7 @@ class Labels:
 
     @classmethod
     def of(cls, table: CodedTable, segment: int | None, sizes: list[int]) -> "Labels":
-        """From training rows; `segment` holds the class, None: there is none, and every row has class 0."""
+        """From training rows; `segment` holds the class. Without a segment every row has class 0."""
         num = len(table.codes)
         labels = table.codes[:, segment] if segment is not None else np.zeros(num, np.int32)
         count = sizes[segment] if segment is not None else 1
@@ -41,7 +41,7 @@ class Labels:
     def draw(
         self, conditions: CodedConditions, middles: np.ndarray, segment: int | None, levels: np.ndarray
     ) -> np.ndarray:
-        """The class of each row, int64 (rows,): the given one, else by `levels`; `middles` are levels, NaN is free."""
+        """The class of each row, int64 (rows,): the given one, else drawn by `levels`; NaN in `middles` means free."""
         counts = self.tables["counts"].astype(np.float64)
         chances = np.tile(counts / counts.sum(), (len(levels), 1))
         for name, table in self.tables.items():

@@ -1,13 +1,13 @@
-"""Tables to numbers and codes, and back: what every network in this folder learns from.
+"""Conversion of tables to numbers and codes, and back, for the networks.
 
-A table becomes `numbers` (rows, M), one of them for each numeric column, and `codes` (rows, S), one for each segment:
-the category of a category column, the mode of a number, or whether a number is missing. A missing value is a code of
-its own, so that nothing is imputed. A network sees each segment as so many 0s and a 1 (nets.segments).
+A table becomes `numbers` (rows, M), one for each numeric column, and `codes` (rows, S), one for each segment: the
+category of a category column, the mode of a number, or whether a number is missing. A missing value has its own code,
+so nothing is imputed. Networks receive each segment as a one-hot vector (nets.segments).
 
-    style "modes"   number: place in its mode, and the mode (modes.py); missing is one mode more
-    style "spread"  number: the interval of levels that it owns (spread.py); missing is a segment of its own
+    style "modes"   number: its mode, and its place in the mode (modes.py); missing is an additional mode
+    style "spread"  number: the interval of levels that it owns (spread.py); missing is a separate segment
 
-Categories beyond `max_categories` share codes (vocabulary.py). Everything is arrays: no pickle is needed to keep it.
+Categories beyond `max_categories` share codes (vocabulary.py). The state is arrays only, without pickle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,12 +25,12 @@ from gristmill.records.readers.tables import Column, TableSchema, round_off
 
 Style = Literal["modes", "spread"]
 CODER_KEY, ENCODE_KEY = 101, 102  # of `stream`
-UNSEEN = "unseen_value"  # the reason of a row whose condition no training row met
+UNSEEN = "unseen_value"  # reason for a condition that no training row meets
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One code column: of which schema column, how many codes, how many training rows had each."""
+    """A code column: number of its schema column, and number of training rows for each code."""
 
     column: int
     num_rows_by_code: np.ndarray  # int64 (size,)
@@ -43,7 +43,10 @@ class Segment:
 
 @dataclass
 class CodedTable:
-    """`low` and `high` are alike but in style "spread", where they bound levels; float32 (rows, M), int32 (rows, S)."""
+    """An encoded table. `low` and `high` are equal in style "modes" and bound levels in style "spread".
+
+    Both are float32 (rows, M); `codes` is int32 (rows, S).
+    """
 
     low: np.ndarray
     high: np.ndarray
@@ -52,7 +55,7 @@ class CodedTable:
 
 @dataclass
 class CodedConditions:
-    """Conditions of a block: -1 and NaN are free; `reasons` name conditions that cannot be met."""
+    """Conditions of a block: -1 and NaN mean free; `reasons` name impossible conditions."""
 
     codes: np.ndarray  # int32 (rows, S)
     values: np.ndarray  # float64 (rows, M)
@@ -66,7 +69,7 @@ class CodedConditions:
 
 
 class TableCoder:
-    """The transforms of all columns. `fit` or `load` first."""
+    """The transforms of all columns. Call `fit` or `load` first."""
 
     def __init__(self, schema: TableSchema, style: Style, max_categories: int) -> None:
         self.schema, self.style, self.max_categories = schema, style, max_categories
@@ -77,7 +80,7 @@ class TableCoder:
         self._code_counts: dict[str, np.ndarray] = {}  # codes of numbers
 
     def fit(self, table: pa.Table, seed: int) -> CodedTable:
-        """Learn the transforms from a conforming table, and return it encoded."""
+        """Learn the transforms from a conforming table and return the encoded table."""
         for place, column in enumerate(self.schema.columns):
             values = table.column(column.name)
             if column.kind == "category":
@@ -119,7 +122,7 @@ class TableCoder:
         )
 
     def _count(self, codes: np.ndarray | None) -> None:
-        """Lay out the segments; from codes, or from what `load` has read."""
+        """Build the segments from codes, or from the loaded state."""
         self.segments = []
         for place, column in enumerate(self.schema.columns):
             if column.kind == "category":
@@ -136,9 +139,9 @@ class TableCoder:
             self.segments.append(Segment(place, self._code_counts[column.name], False))
 
     def decode(self, numbers: np.ndarray, codes: np.ndarray, levels: np.ndarray) -> dict[str, pa.Array]:
-        """Columns as the schema has them.
+        """Columns of the schema.
 
-        `numbers` (rows, M) are alphas or levels, `codes` (rows, S) must be ones that were seen, `levels` (rows, S) in
+        `numbers` (rows, M) are alphas or levels, `codes` (rows, S) must have training rows, `levels` (rows, S) in
         [0, 1) draw among categories that share a code.
         """
         columns, segment, number = {}, 0, 0
@@ -163,7 +166,7 @@ class TableCoder:
         return columns
 
     def encode_conditions(self, requests: Sequence[Mapping[str, Any]]) -> CodedConditions:
-        """The conditions as codes and values. The mode of a number stays free, its absence is ruled out."""
+        """The conditions as codes and values. A condition on a number leaves its mode free and excludes missing."""
         codes = np.full((len(requests), len(self.segments)), -1, np.int32)
         values = np.full((len(requests), len(self.numeric)), np.nan)
         reasons: list[str | None] = [None] * len(requests)
@@ -184,7 +187,7 @@ class TableCoder:
         return CodedConditions(codes, values, reasons)
 
     def state(self) -> dict[str, np.ndarray]:
-        """All that `load` needs."""
+        """The arrays that `load` needs."""
         arrays = {f"counts/{name}": v.counts for name, v in self.vocabularies.items()}
         for name, shape in self.shapes.items():
             arrays[f"shape/{name}"] = shape.table if isinstance(shape, Modes) else shape.knots
@@ -204,7 +207,7 @@ class TableCoder:
 
 
 def number_array(column: Column, values: np.ndarray, missing: np.ndarray) -> pa.Array:
-    """Sampled numbers as the column holds them, null where missing."""
+    """Sampled numbers as an array of the column's type, null where missing."""
     rounded = round_off(column, np.where(missing, 0.0, values))
     return pa.array(rounded.astype(np.int64) if column.kind == "integer" else rounded, column.field.type, mask=missing)
 
@@ -212,7 +215,7 @@ def number_array(column: Column, values: np.ndarray, missing: np.ndarray) -> pa.
 def put_conditions(
     schema: TableSchema, columns: dict[str, pa.Array], requests: Sequence[Mapping[str, Any]]
 ) -> dict[str, pa.Array]:
-    """`columns` with the very values that were asked for."""
+    """Replace sampled values in `columns` by the exact requested values."""
     for name in {n for w in requests for n in w}:
         column, samples = schema.column(name), columns[name].to_pylist()
         values = [w.get(name, m) for w, m in zip(requests, samples)]

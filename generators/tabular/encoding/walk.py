@@ -1,8 +1,8 @@
-"""The way of one block of rows from noise to rows, backwards through the diffusion of nets.tabdiffusion.
+"""Reverse diffusion of a block, from noise to rows, by the steps of nets.tabdiffusion.
 
-Known values are put in at every step, as blurred as the rest is at that time; so that the rest heeds them, rows with
-known values go each step back and forth some times (RePaint; Lugmayr et al. 2022, algorithm 1). Every random number
-comes from the row's own seed, and every product has the whole block's shape: so a row depends on no other row.
+Every step inserts the known values with the noise of that time. Rows with known values repeat each step several times,
+so that the other values adapt to the known ones (RePaint; Lugmayr et al. 2022, algorithm 1). Every random number comes
+from the row's own seed, and every product has the shape of the whole block, so a row depends on no other row.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ import numpy as np
 
 from gristmill.generators.tabular.encoding.candidates import some_normals, some_uniforms
 
-NOISE_KEY, LEVEL_KEY = 1000, 2000  # of a row's seed; one a pass
+NOISE_KEY, LEVEL_KEY = 1000, 2000  # of a row's seed; plus the number of the pass
 NUM_PASSES = 4  # at each time, for rows with known values
 TOP_LEVEL = 1 - 2**-24  # below 1 in float32 too
 
 
 @dataclass
 class KnownValues:
-    """Scores of numbers (rows, M) and codes (rows, S), and which of them are known: tensors on the model's device."""
+    """Scores of numbers (rows, M), codes (rows, S), and which of them are known: tensors on the model's device."""
 
     numbers: Any
     codes: Any
@@ -28,7 +28,7 @@ class KnownValues:
 
 
 class Walk:
-    """One block: `labels` int64 (rows,) on the model's device, `seeds` int64 (rows,)."""
+    """The reverse diffusion of a block: `labels` int64 (rows,) on the model's device, `seeds` int64 (rows,)."""
 
     def __init__(
         self, schedule: Any, segments: Any, denoiser: Any, labels: Any, targets: KnownValues, seeds: np.ndarray
@@ -57,12 +57,12 @@ class Walk:
         return state[0].cpu().numpy(), state[1].cpu().numpy()
 
     def _random(self, key: int, slot: int) -> tuple[Any, Any]:
-        """Normal numbers (rows, M) and levels (rows, S) of one pass at one time; those of a pass are drawn at once."""
+        """Normal numbers (rows, M) and levels (rows, S) of a pass at one time; draws the whole pass at once."""
         import torch
 
         if key not in self._passes:
             num, slots = len(self.seeds), self.schedule.num_times + 1
-            # Only rows with known values go back and forth.
+            # Only rows with known values repeat steps.
             needed = self.has_targets.cpu().numpy() | (key == 0)
             width, count = self.targets.numbers.shape[1], self.segments.num
             noise = some_normals(self.seeds, needed, slots * width, NOISE_KEY + key)
@@ -76,7 +76,7 @@ class Walk:
         return noise[:, slot], levels[:, slot]
 
     def _put_targets(self, numbers: Any, codes: Any, slot: int, noise: Any, levels: Any) -> tuple[Any, Any]:
-        """The state with its known values as they would look at bar[slot]."""
+        """The state with the known values, diffused to bar[slot]."""
         import torch
 
         from gristmill.generators.nets.tabdiffusion import diffuse_codes
