@@ -15,7 +15,7 @@ MODELS = "models"
 
 
 class ModelStore:
-    """Models as one unit sees them. `keys` are the keys of the chain's generations; `generation` is the unit's own."""
+    """The models of one unit. `keys` are the keys of the chain's generations; `generation` is the unit's own."""
 
     def __init__(self, store: Store, keys: Sequence[str], generation: int) -> None:
         self._store, self._keys, self.generation = store, keys, generation

@@ -1,9 +1,9 @@
-"""DP-SGD (Abadi et al. 2016): a Poisson sample, each row's gradient clipped, noise added once to their sum.
+"""DP-SGD (Abadi et al. 2016): Poisson samples, clipped gradients of rows, noise added once to their sum.
 
 Two engines compute the sum of clipped gradients and are tested to agree. `ghost` covers the layers of
 generators.nets.ghost by the ghost norms of Li et al. 2022 with the book-keeping of Bu et al. 2023: one forward and one
-backward pass, and the gradient of a single row only where that is less work. `opacus` covers every network that opacus
-or functorch covers, from the gradient of each row.
+backward pass, and the gradient of a single row only where that is cheaper. `opacus` covers every network that opacus
+or functorch covers, by the gradient of each row.
 """
 
 import math
@@ -41,11 +41,11 @@ def check_module(module: "torch.nn.Module") -> None:
 
 
 def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -> list["torch.Tensor"]:
-    """Sum over rows of their gradients clipped to `max_norm`: a tensor a parameter, shaped as it.
+    """Sum of the rows' gradients clipped to `max_norm`: a tensor for each parameter, of the same shape.
 
     `losses(module)` runs the module and returns the loss of each row, (rows,). All parameters must belong to layers of
-    generators.nets.ghost, each used once in a pass. The module may run on k entries a row, (rows * k, ...), those of a
-    row next to each other: they are clipped together. Raises UserError otherwise.
+    generators.nets.ghost, each used once in a pass. The module may run on k adjacent entries for each row,
+    (rows * k, ...): they are clipped together. Raises UserError otherwise.
     """
     import torch
 

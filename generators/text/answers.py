@@ -22,7 +22,7 @@ def only_text(reply: Reply) -> str:
 
 
 def full_text(reply: Reply, name: str) -> str:
-    """The stripped text of a reply that later calls use. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
+    """The stripped text of a reply that later calls use. Raises AskRefused("cut_NAME") or ("empty_NAME")."""
     if reply.finish == "length":
         raise AskRefused(f"cut_{name}")
     if not (text := reply.text.strip()):
@@ -41,9 +41,9 @@ def strip_label(text: str, *labels: str) -> str:
 
 
 def first_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object in an answer, whatever stands around it; None where none begins or ends.
+    """The first JSON object in an answer, ignoring the text around it; None if there is no complete object.
 
-    Its texts are without the lone surrogates that JSON's escapes can make: neither a tokenizer nor Arrow takes them.
+    Its texts contain no lone surrogates, which JSON's escapes can encode: tokenizers and Arrow reject them.
     """
     try:
         value, _ = json.JSONDecoder().raw_decode(text, text.index("{"))

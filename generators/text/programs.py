@@ -30,7 +30,7 @@ def program_of(reply: Reply) -> str:
 
 
 def top_level_names(program: str) -> set[str]:
-    """Names of functions, classes and values at the top of a program; of a broken one, what looks like a definition."""
+    """Top-level names of functions, classes and values; for invalid Python, those of lines that look like one."""
     tree = parse_python(program)
     if tree is None:
         return set(DEFINITION.findall(program))
@@ -39,12 +39,12 @@ def top_level_names(program: str) -> set[str]:
 
 
 def asserts_of(reply: Reply, program: str) -> str:
-    """The tests in an answer: statements with asserts, and what they need, about what `program` defines.
+    """The tests in an answer: statements with asserts about the names of `program`, and the code that they need.
 
-    From a fenced block, or else the lines that begin with assert. Left out: definitions and imports that would replace
-    the program's own, so that a test never tests its own copy, and asserts that are there before. Test functions that
-    nothing calls are called at the end.
-    Raises AskRefused("unreadable_tests") when it is not Python, ("no_tests") when it asserts nothing of the program.
+    They come from a fenced block, or else from the lines that begin with assert. Omits repeated asserts, and
+    definitions and imports that would replace those of the program, so that no test tests its own copy. Adds calls of
+    test functions that nothing calls.
+    Raises AskRefused("unreadable_tests") if it is not Python, ("no_tests") if it asserts nothing about the program.
     """
     text = _text_of(reply)
     tree, names = parse_python(text), top_level_names(program)

@@ -166,7 +166,7 @@ class SelfInstruct(Steps):
 
 
 def examples_of(fields: Mapping[str, Any]) -> list[Example]:
-    """What the new task is made after: `examples` where [rounds] gives them, else the source row alone.
+    """The rows that the new task imitates: `examples` if [rounds] sets them, else the source row.
 
     Raises AskRefused("missing_field") where there is no instruction at all.
     """

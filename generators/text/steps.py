@@ -111,7 +111,7 @@ class Steps(Method):
 def read_object(reply: Reply, call_name: str, **types: type) -> dict[str, Any]:
     """The first JSON object of an answer, with a value of the right type at every key of `types`.
 
-    Raises AskRefused("unreadable_WHAT"), or ("cut_WHAT") when the answer was cut off inside its object.
+    Raises AskRefused("unreadable_CALL"), or ("cut_CALL") when the answer was cut off inside its object.
     """
     answer = first_object(reply.text)
     if answer is None:
