@@ -117,10 +117,12 @@ class Diffusers(Generator):
             torch_dtype=getattr(torch, self.spec.dtype),
             use_safetensors=True,  # never a pickle
         )
-        known = inspect.signature(pipeline.__call__).parameters
+        parameters = inspect.signature(pipeline.__call__).parameters
         for key in self.spec.settings:
-            if key not in known:
-                raise UserError(f"generator.settings: the pipeline takes no '{key}'{nearest(key, set(known) - OURS)}")
+            if key not in parameters:
+                raise UserError(
+                    f"generator.settings: the pipeline takes no '{key}'{nearest(key, set(parameters) - OURS)}"
+                )
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline.to(self.spec.device)
 

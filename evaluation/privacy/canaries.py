@@ -46,8 +46,8 @@ def make_canaries(schema: TableSchema, rows: pa.Table, num: int, seed: int, is_r
             raise ValueError(f"column '{column.name}' is {column.kind}; canaries need numbers and categories")
     num_rows = num * (1 + is_replaced)
     draws = stream(seed, "canaries")
-    drawn = {c.name: _uniform(c, rows, TRIES * num_rows, draws) for c in schema.columns}
-    candidates = pa.table(drawn, schema=pa.schema(schema.payload))
+    columns = {c.name: _uniform(c, rows, TRIES * num_rows, draws) for c in schema.columns}
+    candidates = pa.table(columns, schema=pa.schema(schema.payload))
     keys, taken = row_numbers(schema, [candidates, rows])
     first = np.unique(keys, return_index=True)[1]
     fresh = np.sort(first[~np.isin(keys[first], taken)])

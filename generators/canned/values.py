@@ -58,7 +58,7 @@ def _value(root: Mapping[str, Any], schema: Any, seed: int, bank: Bank, depth: i
 
 
 def _resolve(root: Mapping[str, Any], ref: str) -> Any:
-    found: Any = root
+    value: Any = root
     for part in ref.removeprefix("#/").split("/"):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

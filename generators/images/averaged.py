@@ -128,5 +128,5 @@ class LatentFamily(AveragedFamily):
         noise = np.stack([s.standard_normal(self.spec.latent, np.float32) for s in streams])
         noise *= np.float32(np.sqrt(self.spec.bias))
         with torch.inference_mode():
-            made = self._average(self._to(noise), self._to(labels))
-        return self.sample_block(made.cpu().numpy(), labels)
+            images = self._average(self._to(noise), self._to(labels))
+        return self.sample_block(images.cpu().numpy(), labels)

@@ -79,8 +79,8 @@ class Classifier(ImageFamily):
         self._adam = torch.optim.Adam(self._net.parameters(), self.spec.lr, weight_decay=self.spec.weight_decay)
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        found = np.mean([self._step(step) for step in range(start, stop)], axis=0)
-        return {"loss": float(found[0]), "accuracy": float(found[1])}
+        means = np.mean([self._step(step) for step in range(start, stop)], axis=0)
+        return {"loss": float(means[0]), "accuracy": float(means[1])}
 
     def _step(self, step: int) -> tuple[float, float]:
         import torch

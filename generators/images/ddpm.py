@@ -151,8 +151,12 @@ class Ddpm(AveragedFamily):
         with torch.inference_mode():
             for now, then in pairwise(times):
                 signal, spread = math.sqrt(signal_shares[now]), math.sqrt(1 - signal_shares[now])
-                made = self._guess(x, int(now), labels)
-                image = (x - spread * made) / signal if self.spec.predict == "epsilon" else signal * x - spread * made
+                estimate = self._guess(x, int(now), labels)
+                image = (
+                    (x - spread * estimate) / signal
+                    if self.spec.predict == "epsilon"
+                    else signal * x - spread * estimate
+                )
                 image = image.clamp(-1, 1)
                 error = (x - signal * image) / spread
                 if self.spec.sampler == "dpm" and then:
@@ -181,10 +185,10 @@ class Ddpm(AveragedFamily):
         import torch
 
         times = torch.full((len(labels),), time, device=self.device)
-        told = self._to(labels)
+        label_tensor = self._to(labels)
         if not self.spec.guidance or not self.label:
-            return self._average(x, times, told)
-        both = torch.cat([told, torch.full_like(told, self.num_labels)])
+            return self._average(x, times, label_tensor)
+        both = torch.cat([label_tensor, torch.full_like(label_tensor, self.num_labels)])
         with_label, without = self._average(torch.cat([x, x]), torch.cat([times, times]), both).chunk(2)
         return with_label + self.spec.guidance * (with_label - without)
 

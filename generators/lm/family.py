@@ -106,8 +106,8 @@ class CausalLm(Family):
         )
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        found = np.mean([self._step(step) for step in range(start, stop)])
-        return {"loss": float(found)}
+        mean_loss = np.mean([self._step(step) for step in range(start, stop)])
+        return {"loss": float(mean_loss)}
 
     def _step(self, step: int) -> float:
         import torch

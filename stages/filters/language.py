@@ -65,10 +65,10 @@ class Language(Stage):
 
     def check(self) -> None:
         check_release(self.name)
-        known = languages()
+        codes = languages()
         for code in self.spec.keep:
-            if code not in known:
-                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(known))})")
+            if code not in codes:
+                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(codes))})")
 
     def open(self) -> None:
         if self._model is None:
