@@ -178,7 +178,7 @@ def test_dpm_keeps_the_spread_that_ddim_loses_in_few_steps() -> None:
 
         model._guess = guess  # type: ignore[method-assign]
         streams = [np.random.default_rng(i) for i in range(256)]
-        return float(model._denoised(np.zeros(256, np.int64), streams).std())
+        return float(model._denoise(np.zeros(256, np.int64), streams).std())
 
     assert abs(spread("dpm") - scale) < (scale - spread("ddim")) / 4
 
