@@ -9,7 +9,7 @@ import ray
 
 from gristmill.cluster.connect import WORKER_ENV
 from gristmill.cluster.errors import LOSSES, RunFailed, one_line
-from gristmill.generators.families.fit import Fit, FitProgress, Stopped
+from gristmill.generators.families.fit import Fit, FitProgress, FitStopped
 from gristmill.generators.families.folder import ModelCard
 from gristmill.records.errors import UserError
 
@@ -51,7 +51,7 @@ class Trainer:
 
         try:
             return self.fit.run(on_progress, lambda: self.is_stopped)
-        except Stopped:
+        except FitStopped:
             return None
 
     def progress(self) -> FitProgress | None:

@@ -42,16 +42,16 @@ class Corpora:
 
 
 @dataclass(frozen=True)
-class JudgedTexts:
+class TextReport:
     """Metrics ready for JSON, and the numbers behind the figure."""
 
     metrics: dict[str, Any]
     lengths: dict[str, np.ndarray]  # tokens of each text by side
     growth: dict[str, tuple[np.ndarray, np.ndarray]]  # by side: tokens read, and different tokens among them
-    known: dict[str, np.ndarray]  # by side: share of each text's n-grams that occur in the train texts
+    train_overlap: dict[str, np.ndarray]  # by side: share of each text's n-grams that occur in the train texts
 
 
-def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, log_step: LogStep) -> JudgedTexts:
+def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, log_step: LogStep) -> TextReport:
     """All metrics of at most `most` random texts of each side; perplexity only with a scorer."""
     log_step("texts: tokens")
     texts = {
@@ -78,7 +78,7 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, lo
     metrics["self_bleu_texts"] = num_bleu
     metrics["mtld"] = {side: mean_mtld(column, seed) for side, column in words.items()}
     log_step("texts: memorisation")
-    known, metrics["memorised"] = _memorised(words)
+    train_overlap, metrics["memorised"] = _train_overlap(words)
     metrics["copies"] = {side: _copies(words["train"], words[side]) for side in ("synthetic", "holdout")}
     log_step("texts: coverage of embeddings")
     metrics["embeddings"] = _coverage(texts, seed)
@@ -90,7 +90,7 @@ def judge_texts(corpora: Corpora, seed: int, most: int, score: Scorer | None, lo
             for side, column in texts.items()
         }
     growth = {side: vocabulary_growth(column) for side, column in equal.items()}
-    return JudgedTexts(metrics, lengths, growth, known)
+    return TextReport(metrics, lengths, growth, train_overlap)
 
 
 def equal_amounts(words: dict[str, list[list[str]]], seed: int) -> tuple[dict[str, list[list[str]]], int]:
@@ -100,16 +100,16 @@ def equal_amounts(words: dict[str, list[list[str]]], seed: int) -> tuple[dict[st
     MAX_TOKENS.
     """
     num = min(MAX_TOKENS, *(sum(len(w) for w in column) for column in words.values()))
-    cut = {}
+    parts = {}
     for side, column in words.items():
-        part, left = [], num
+        part, num_free = [], num
         for place in stream(seed, f"equal {side}").permutation(len(column)):
-            if not left:
+            if not num_free:
                 break
-            part.append(column[place][:left])
-            left -= len(part[-1])
-        cut[side] = part
-    return cut, num
+            part.append(column[place][:num_free])
+            num_free -= len(part[-1])
+        parts[side] = part
+    return parts, num
 
 
 def mean_mtld(words: Sequence[text.Tokens], seed: int) -> float | None:
@@ -121,24 +121,24 @@ def mean_mtld(words: Sequence[text.Tokens], seed: int) -> float | None:
 
 def vocabulary_growth(words: Sequence[text.Tokens]) -> tuple[np.ndarray, np.ndarray]:
     """(tokens read, different tokens among them), int64 (points,) each (Heaps 1978)."""
-    whole = [word for tokens in words for word in tokens]
-    first = {word: place for place, word in reversed(list(enumerate(whole)))}
-    fresh = np.zeros(len(whole) + 1, np.int64)
+    all_tokens = [word for tokens in words for word in tokens]
+    first = {word: place for place, word in reversed(list(enumerate(all_tokens)))}
+    fresh = np.zeros(len(all_tokens) + 1, np.int64)
     fresh[[place + 1 for place in first.values()]] = 1
-    at = np.unique(np.linspace(0, len(whole), GROWTH_POINTS).astype(np.int64))
+    at = np.unique(np.linspace(0, len(all_tokens), GROWTH_POINTS).astype(np.int64))
     return at, np.cumsum(fresh)[at]
 
 
-def _memorised(words: dict[str, list[list[str]]]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+def _train_overlap(words: dict[str, list[list[str]]]) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(share of each text's n-grams that occur in the train texts, by side; summary for JSON)."""
     sides = ("synthetic", "holdout")
-    wanted = {g for side in sides for w in words[side] for g in text.ngrams(w, NGRAM)}
-    in_train = {g for w in words["train"] for g in text.ngrams(w, NGRAM) if g in wanted}
+    grams_of_interest = {g for side in sides for w in words[side] for g in text.ngrams(w, NGRAM)}
+    in_train = {g for w in words["train"] for g in text.ngrams(w, NGRAM) if g in grams_of_interest}
     shares, totals = {}, {}
     for side in sides:
         by_text = [grams for w in words[side] if (grams := text.ngrams(w, NGRAM))]
         shares[side] = np.array([sum(g in in_train for g in grams) / len(grams) for grams in by_text])
-        totals[side] = text.memorised(words[side], words["train"], NGRAM)
+        totals[side] = text.memorised_shares(words[side], words["train"], NGRAM)
     return shares, {"tokens": NGRAM, **totals}
 
 
@@ -154,12 +154,12 @@ def _coverage(texts: dict[str, list[str]], seed: int) -> dict[str, Any]:
     if embed is None:
         return {"synthetic": None, "train": None}
     num = min(PRDC_ROWS, len(texts["train"]), len(texts["synthetic"]))
-    embedded = {
+    embeddings = {
         side: embed([texts[side][i] for i in some(len(texts[side]), num, seed, f"embed {side}")])
         for side in ("synthetic", "train")
     }
     real = embed([texts["holdout"][i] for i in some(len(texts["holdout"]), PRDC_ROWS, seed, "embed holdout")])
-    return {side: text.embedding_coverage(real, rows) for side, rows in embedded.items()}
+    return {side: text.embedding_coverage(real, rows) for side, rows in embeddings.items()}
 
 
 def embedder(texts: Sequence[str], seed: int) -> Callable[[Sequence[str]], np.ndarray] | None:

@@ -21,9 +21,9 @@ def nearest(rows: np.ndarray, others: np.ndarray, num: int = 1, is_self: bool = 
     """
     if len(others) - is_self < num:
         raise ValueError(f"{num} neighbours requested of {len(others)} rows")
-    rows, others = _centred(rows, others)
-    left, right = _widened(rows, others)
-    wanted = min(num + SLACK, len(others) - is_self)
+    rows, others = _centre(rows, others)
+    left, right = _widen(rows, others)
+    num_candidates = min(num + SLACK, len(others) - is_self)
     distances = np.empty((len(rows), num), np.float32)
     places = np.empty((len(rows), num), np.int64)
     buffer = np.empty((ROWS, OTHERS), np.float32)
@@ -38,10 +38,10 @@ def nearest(rows: np.ndarray, others: np.ndarray, num: int = 1, is_self: bool = 
             if is_self:
                 diagonal = np.arange(max(start, first), min(stop, last))
                 block[diagonal - start, diagonal - first] = np.inf
-            values, at = _least(block, min(wanted, last - first))
+            values, at = _least(block, min(num_candidates, last - first))
             best, candidates = np.hstack([best, values]), np.hstack([candidates, at + first])
-            if best.shape[1] > wanted:
-                keep = np.argsort(best, axis=1, kind="stable")[:, :wanted]
+            if best.shape[1] > num_candidates:
+                keep = np.argsort(best, axis=1, kind="stable")[:, :num_candidates]
                 best, candidates = np.take_along_axis(best, keep, 1), np.take_along_axis(candidates, keep, 1)
         exact = np.linalg.norm(others[candidates] - rows[start:stop, None], axis=2)
         if is_self:
@@ -54,8 +54,8 @@ def nearest(rows: np.ndarray, others: np.ndarray, num: int = 1, is_self: bool = 
 
 def blocks(rows: np.ndarray, others: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """All squared distances in blocks of rows: (slice of the rows, float32 (rows of the block, others))."""
-    rows, others = _centred(rows, others)
-    left, right = _widened(rows, others)
+    rows, others = _centre(rows, others)
+    left, right = _widen(rows, others)
     size = max(1, ROWS * OTHERS // max(len(others), 1))
     for start in range(0, len(rows), size):
         part = slice(start, min(start + size, len(rows)))
@@ -66,18 +66,18 @@ def blocks(rows: np.ndarray, others: np.ndarray) -> Iterator[tuple[slice, np.nda
 
 def rounding(rows: np.ndarray, others: np.ndarray) -> float:
     """An approximate upper bound on the rounding error of a squared distance from `blocks`."""
-    rows, others = _centred(rows, others)
+    rows, others = _centre(rows, others)
     longest = max(float(np.einsum("ij,ij->i", r, r).max()) for r in (rows, others))
     return 16 * float(np.finfo(np.float32).eps) * longest
 
 
-def _centred(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _centre(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both moved so that the mean of `others` is 0, because rounding errors grow with the length of rows."""
     middle = others.mean(axis=0, dtype=np.float64).astype(np.float32)
     return rows.astype(np.float32) - middle, others.astype(np.float32) - middle
 
 
-def _widened(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _widen(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     left = np.hstack([-2 * rows, np.ones((len(rows), 1), np.float32)])
     right = np.hstack([others, np.einsum("ij,ij->i", others, others)[:, None]])
     return np.ascontiguousarray(left, np.float32), np.ascontiguousarray(right, np.float32)
@@ -85,10 +85,10 @@ def _widened(rows: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 def _least(block: np.ndarray, num: int) -> tuple[np.ndarray, np.ndarray]:
     """The `num` smallest values of each row and their places. It overwrites the block; repeated argmin beats a sort."""
-    here = np.arange(len(block))
+    row_numbers = np.arange(len(block))
     values, at = np.empty((len(block), num), np.float32), np.empty((len(block), num), np.int64)
     for place in range(num):
         at[:, place] = block.argmin(axis=1)
-        values[:, place] = block[here, at[:, place]]
-        block[here, at[:, place]] = np.inf
+        values[:, place] = block[row_numbers, at[:, place]]
+        block[row_numbers, at[:, place]] = np.inf
     return values, at

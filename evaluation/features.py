@@ -157,18 +157,18 @@ def _category_part(column: Column, values: pa.Array) -> _Part:
 
 def _places(part: _Part, values: pa.Array) -> np.ndarray:
     """The feature number of each value, int64."""
-    coded = values.dictionary_encode()
+    dictionary = values.dictionary_encode()
     place_of = {text: place for place, text in enumerate(part.vocabulary)}
-    distinct = np.empty(len(coded.dictionary), np.int64)
-    for number, text in enumerate(coded.dictionary.to_pylist()):
+    distinct = np.empty(len(dictionary.dictionary), np.int64)
+    for number, text in enumerate(dictionary.dictionary.to_pylist()):
         hashed = len(place_of) + zlib.crc32(text.encode()) % part.num_hashed
         distinct[number] = place_of.get(text, hashed)
-    return distinct[coded.indices.to_numpy()] if len(values) else np.zeros(0, np.int64)
+    return distinct[dictionary.indices.to_numpy()] if len(values) else np.zeros(0, np.int64)
 
 
 def row_numbers(schema: TableSchema, tables: Sequence[pa.Table]) -> list[np.ndarray]:
     """For each table int64 (rows,): two rows have the same number if and only if they are equal in every column."""
-    whole = np.zeros(sum(t.num_rows for t in tables), np.int64)
+    row_codes = np.zeros(sum(t.num_rows for t in tables), np.int64)
     for column in schema.columns:
         if column.kind == "image":
             images = np.concatenate([_image_codes(pixels(column, t)) for t in tables])
@@ -178,8 +178,8 @@ def row_numbers(schema: TableSchema, tables: Sequence[pa.Table]) -> list[np.ndar
         else:
             together = pa.concat_arrays([texts(column, t) for t in tables])
             codes = together.dictionary_encode().indices.to_numpy().astype(np.int64)
-        whole = np.unique(whole * (int(codes.max(initial=0)) + 1) + codes, return_inverse=True)[1]
-    return np.split(whole, np.cumsum([t.num_rows for t in tables])[:-1])
+        row_codes = np.unique(row_codes * (int(codes.max(initial=0)) + 1) + codes, return_inverse=True)[1]
+    return np.split(row_codes, np.cumsum([t.num_rows for t in tables])[:-1])
 
 
 def _image_codes(values: np.ndarray) -> np.ndarray:

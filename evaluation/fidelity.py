@@ -109,13 +109,13 @@ def columns(schema: TableSchema, real: pa.Table, synthetic: pa.Table) -> list[di
 def pairs(schema: TableSchema, real: pa.Table, synthetic: pa.Table, seed: int) -> list[dict[str, Any]]:
     """One row per pair of columns with its score, for at most MAX_PAIRS random pairs."""
     every = list(combinations(schema.of_kind("numeric", "integer", "category"), 2))
-    taken = [every[at] for at in some(len(every), MAX_PAIRS, seed, "pairs")]
-    needed = {c.name: c for pair in taken for c in pair}
+    column_pairs = [every[at] for at in some(len(every), MAX_PAIRS, seed, "pairs")]
+    needed = {c.name: c for pair in column_pairs for c in pair}
     values = {n: (numbers(c, real), numbers(c, synthetic)) for n, c in needed.items() if c.is_number}
-    is_mixed = {c.name for pair in taken if not all(c.is_number for c in pair) for c in pair}
+    is_mixed = {c.name for pair in column_pairs if not all(c.is_number for c in pair) for c in pair}
     codes = {n: codes_of(needed[n], real, synthetic) for n in is_mixed}
     rows = []
-    for left, right in taken:
+    for left, right in column_pairs:
         row: dict[str, Any] = {"columns": [left.name, right.name]}
         if left.is_number and right.is_number:
             both = [np.column_stack([values[left.name][side], values[right.name][side]]) for side in (0, 1)]
@@ -136,19 +136,19 @@ def mean_score(rows: list[dict[str, Any]]) -> float | None:
 def association(schema: TableSchema, table: pa.Table) -> tuple[list[str], np.ndarray]:
     """(names, float64 (columns, columns)): Pearson's correlation of two numbers, correlation ratio of a number and a
     category (Fisher 1925), Cramer's V of two categories (Cramer 1946); 0 where a column is constant."""
-    listed = schema.of_kind("numeric", "integer", "category")
-    values = [numbers(c, table) if c.is_number else codes_of(c, table, table)[0] for c in listed]
-    matrix = np.eye(len(listed))
-    for i, j in combinations(range(len(listed)), 2):
-        if listed[i].is_number and listed[j].is_number:
+    columns = schema.of_kind("numeric", "integer", "category")
+    values = [numbers(c, table) if c.is_number else codes_of(c, table, table)[0] for c in columns]
+    matrix = np.eye(len(columns))
+    for i, j in combinations(range(len(columns)), 2):
+        if columns[i].is_number and columns[j].is_number:
             strength = pearson(values[i], values[j]) or 0.0
-        elif listed[i].is_number or listed[j].is_number:
-            number, category = (i, j) if listed[i].is_number else (j, i)
+        elif columns[i].is_number or columns[j].is_number:
+            number, category = (i, j) if columns[i].is_number else (j, i)
             strength = correlation_ratio(values[number], values[category])
         else:
             strength = cramers_v(values[i], values[j])
         matrix[i, j] = matrix[j, i] = strength
-    return [c.name for c in listed], matrix
+    return [c.name for c in columns], matrix
 
 
 def correlation_ratio(values: np.ndarray, codes: np.ndarray) -> float:

@@ -22,10 +22,10 @@ def ngrams(words: Tokens, n: int) -> list[tuple[str, ...]]:
 
 def distinct_n(texts: Sequence[Tokens], n: int) -> float | None:
     """Different n-grams over all n-grams (Li et al. 2016). It falls with the amount of text: compare equal amounts."""
-    return distinct_share(counted(texts, n))
+    return distinct_share(ngram_counts(texts, n))
 
 
-def counted(texts: Sequence[Tokens], n: int) -> Counter[tuple[str, ...]]:
+def ngram_counts(texts: Sequence[Tokens], n: int) -> Counter[tuple[str, ...]]:
     """Counts of the n-grams of all texts."""
     return Counter(itertools.chain.from_iterable(zip(*(words[i:] for i in range(n))) for words in texts))
 
@@ -37,7 +37,7 @@ def distinct_share(counts: Counter[tuple[str, ...]]) -> float | None:
 
 def entropy(texts: Sequence[Tokens], n: int) -> float | None:
     """Shannon entropy of the n-grams, in bits (Zhang et al. 2018, Ent-n)."""
-    return entropy_of(counted(texts, n))
+    return entropy_of(ngram_counts(texts, n))
 
 
 def entropy_of(counts: Counter[tuple[str, ...]]) -> float | None:
@@ -54,26 +54,26 @@ def self_bleu(texts: Sequence[Tokens], max_n: int = 4, seed: int = 0, most: int 
 
     At most `most` random texts, smoothed with a tenth of a hit. None for fewer than two texts.
     """
-    taken = [texts[i] for i in some(len(texts), most, seed, "self-bleu")]
-    if len(taken) < 2:
+    sample = [texts[i] for i in some(len(texts), most, seed, "self-bleu")]
+    if len(sample) < 2:
         return None
     # For each n-gram: the largest count in a text, that text, and the largest count in another text.
     best: list[dict[tuple[str, ...], tuple[int, int, int]]] = [{} for _ in range(max_n)]
-    for owner, words in enumerate(taken):
+    for owner, words in enumerate(sample):
         for n in range(max_n):
             for gram, count in Counter(ngrams(words, n + 1)).items():
-                first, whose, second = best[n].get(gram, (0, -1, 0))
-                best[n][gram] = (count, owner, first) if count > first else (first, whose, max(second, count))
-    lengths = [len(words) for words in taken]
+                first, holder, second = best[n].get(gram, (0, -1, 0))
+                best[n][gram] = (count, owner, first) if count > first else (first, holder, max(second, count))
+    lengths = [len(words) for words in sample]
 
     def one(owner: int) -> float:
         def clip(n: int, gram: tuple[str, ...]) -> int:
-            first, whose, second = best[n][gram]
-            return second if whose == owner else first
+            first, holder, second = best[n][gram]
+            return second if holder == owner else first
 
-        return _bleu(taken[owner], lengths[:owner] + lengths[owner + 1 :], clip, max_n, 0.1)
+        return _bleu(sample[owner], lengths[:owner] + lengths[owner + 1 :], clip, max_n, 0.1)
 
-    return float(np.mean([one(owner) for owner in range(len(taken))]))
+    return float(np.mean([one(owner) for owner in range(len(sample))]))
 
 
 def _bleu(text: Tokens, lengths: Sequence[int], clip: "object", max_n: int, floor: float) -> float:
@@ -111,7 +111,7 @@ def _runs(words: Tokens, level: float) -> float:
     return len(words) / num_factors if num_factors else float(len(words))
 
 
-def memorised(synthetic: Sequence[Tokens], sources: Iterable[Tokens], n: int = 8) -> dict[str, float] | None:
+def memorised_shares(synthetic: Sequence[Tokens], sources: Iterable[Tokens], n: int = 8) -> dict[str, float] | None:
     """Share of the synthetic n-grams that occur in a source, and of the texts whose n-grams all occur there.
 
     Memory grows with the number of different synthetic n-grams; sources are read once, as a stream. None without

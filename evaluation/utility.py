@@ -71,8 +71,8 @@ class _Rows:
     ranks: np.ndarray  # Encoder.ranks, for boosting
     target: np.ndarray
 
-    def take(self, chosen: np.ndarray | slice) -> "_Rows":
-        return _Rows(self.wide[chosen], self.ranks[chosen], self.target[chosen])
+    def take(self, rows: np.ndarray | slice) -> "_Rows":
+        return _Rows(self.wide[rows], self.ranks[rows], self.target[rows])
 
     def with_more(self, other: "_Rows") -> "_Rows":
         pairs = ((self.wide, other.wide), (self.ranks, other.ranks), (self.target, other.target))
@@ -130,8 +130,8 @@ def utility(
     At most as many synthetic rows as train rows are used for training. Rows without a target are left out.
     """
     encoder = Encoder.fit(task.schema, train, without=task.target)
-    real, fresh = _encoded(task, encoder, train), _encoded(task, encoder, holdout)
-    generated = _encoded(task, encoder, synthetic)
+    real, fresh = _encode_rows(task, encoder, train), _encode_rows(task, encoder, holdout)
+    generated = _encode_rows(task, encoder, synthetic)
     taught = generated.take(slice(len(real.wide)))
     both = real.with_more(taught)
     sides = {"TRTR": (real, fresh), "TSTR": (taught, fresh), "TRTS": (real, generated), "augmented": (both, fresh)}
@@ -139,21 +139,21 @@ def utility(
     for name, learner in learners(task, encoder, seed).items():
         log_step(f"utility: {name}")
         scores[name] = {}
-        fitted: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
+        predictors: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
         for regime, (learn, test) in sides.items():
-            if id(learn) not in fitted:  # TRTR and TRTS share a fit
-                fitted[id(learn)] = _fitted(task, learner, learn)
-            scores[name][regime] = score(task, test.target, fitted[id(learn)](learner.features(test)))
+            if id(learn) not in predictors:  # TRTR and TRTS share a fit
+                predictors[id(learn)] = _fit_predictor(task, learner, learn)
+            scores[name][regime] = score(task, test.target, predictors[id(learn)](learner.features(test)))
     last = list(scores)[-1]
-    ceiling, reached = scores[last]["TRTR"][task.main], scores[last]["TSTR"][task.main]
-    is_fit = ceiling is not None and reached is not None and ceiling > 0
+    ceiling, tstr_score = scores[last]["TRTR"][task.main], scores[last]["TSTR"][task.main]
+    is_fit = ceiling is not None and tstr_score is not None and ceiling > 0
     gains = {n: _gain(s["augmented"][task.main], s["TRTR"][task.main]) for n, s in scores.items()}
     return {
         "target": task.target,
         "positive": task.positive,
         "metric": task.main,
         "learner": last,
-        "ratio": reached / ceiling if is_fit and reached is not None and ceiling is not None else None,
+        "ratio": tstr_score / ceiling if is_fit and tstr_score is not None and ceiling is not None else None,
         "scores": scores,
         "augmentation_gain": gains,
         "rows": {"train": len(real.wide), "synthetic": len(taught.wide), "holdout": len(fresh.wide)},
@@ -163,15 +163,15 @@ def utility(
 def tstr(task: Task, encoder: Encoder, synthetic: pa.Table, holdout: pa.Table, seed: int) -> float | None:
     """The main score on the holdout of the last learner, trained on the synthetic rows alone."""
     learner = list(learners(task, encoder, seed).values())[-1]
-    rows, real = _encoded(task, encoder, synthetic), _encoded(task, encoder, holdout)
-    return score(task, real.target, _fitted(task, learner, rows)(learner.features(real)))[task.main]
+    rows, real = _encode_rows(task, encoder, synthetic), _encode_rows(task, encoder, holdout)
+    return score(task, real.target, _fit_predictor(task, learner, rows)(learner.features(real)))[task.main]
 
 
 def _gain(value: float | None, base: float | None) -> float | None:
     return None if value is None or base is None else value - base
 
 
-def _encoded(task: Task, encoder: Encoder, table: pa.Table) -> _Rows:
+def _encode_rows(task: Task, encoder: Encoder, table: pa.Table) -> _Rows:
     column = task.schema.column(task.target)
     if task.classes:
         return _Rows(encoder.encode(table), encoder.ranks(table), texts(column, table).to_numpy(False).astype(str))
@@ -179,7 +179,7 @@ def _encoded(task: Task, encoder: Encoder, table: pa.Table) -> _Rows:
     return _Rows(encoder.encode(table), encoder.ranks(table), target).take(~np.isnan(target))
 
 
-def _fitted(task: Task, learner: Learner, rows: _Rows) -> Callable[[np.ndarray], np.ndarray]:
+def _fit_predictor(task: Task, learner: Learner, rows: _Rows) -> Callable[[np.ndarray], np.ndarray]:
     """A function from features to predictions: numbers (rows,), or probabilities (rows, classes)."""
     if not task.classes:
         regressor = learner.make().fit(learner.features(rows), rows.target)
@@ -200,17 +200,17 @@ def _fitted(task: Task, learner: Learner, rows: _Rows) -> Callable[[np.ndarray],
     return predict
 
 
-def score(task: Task, truth: np.ndarray, predicted: np.ndarray) -> dict[str, float | None]:
+def score(task: Task, truth: np.ndarray, predictions: np.ndarray) -> dict[str, float | None]:
     """AUC (mean over classes against the rest), macro-F1 and, for two classes, positive_f1; R2 for numbers.
 
     Classes without a test row are left out of the means.
     """
     if not task.classes:
-        return {"r2": float(r2_score(truth, predicted)) if len(truth) > 1 else None}
+        return {"r2": float(r2_score(truth, predictions)) if len(truth) > 1 else None}
     tested = [c for c in task.classes if 0 < (truth == c).sum() < len(truth)]
     classes = np.array(task.classes)
-    aucs = [roc_auc_score(truth == c, predicted[:, task.classes.index(c)]) for c in tested]
-    guess = classes[predicted.argmax(axis=1)]
+    aucs = [roc_auc_score(truth == c, predictions[:, task.classes.index(c)]) for c in tested]
+    guess = classes[predictions.argmax(axis=1)]
     scores: dict[str, float | None] = {"auc": float(np.mean(aucs)) if aucs else None}
     scores["macro_f1"] = float(f1_score(truth, guess, average="macro", labels=sorted(set(truth)), zero_division=0))
     if task.positive is not None:

@@ -1,6 +1,6 @@
 """All metrics of tables, over one synthetic table, one real train table and one real holdout.
 
-Metrics of whole tables compare with the holdout, so that copies of train rows earn nothing. Their reference is the
+Metrics of whole tables compare with the holdout, so copies of train rows do not raise the score. Their reference is the
 score of the real train rows. Metrics of columns and pairs compare with the train rows, which are more; their reference
 is the score of the holdout against the train rows.
 """
@@ -37,7 +37,7 @@ class Sides:
     def all(self) -> tuple[pa.Table, pa.Table, pa.Table]:
         return self.train, self.holdout, self.synthetic
 
-    def cut(self, most: int, seed: int) -> "Sides":
+    def subsample(self, most: int, seed: int) -> "Sides":
         """At most `most` random rows of each table."""
         train, holdout, synthetic = (
             table.take(pa.array(some(table.num_rows, most, seed, f"cut {name}"))) if table.num_rows > most else table
@@ -47,7 +47,7 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Judged:
+class TableReport:
     """Metrics ready for JSON, and the data behind the figures."""
 
     metrics: dict[str, Any]
@@ -57,13 +57,13 @@ class Judged:
     associations: tuple[list[str], np.ndarray, np.ndarray]  # names; of the real train rows; of the synthetic rows
 
 
-def judge(whole: Sides, target: str | None, seed: int, most: int, log_step: LogStep) -> Judged:
+def judge(full_sides: Sides, target: str | None, seed: int, most: int, log_step: LogStep) -> TableReport:
     """All metrics of at most `most` rows of each table. Duplicates and copies are counted over all rows.
 
     Each table has MIN_ROWS rows or more. The same tables and seed give the same numbers. Raises UserError for a column
     that cannot be a target.
     """
-    sides = whole.cut(most, seed)
+    sides = full_sides.subsample(most, seed)
     task = task_of(sides.schema, target, sides.train) if target is not None else None
     log_step("fidelity: columns and pairs")
     metrics: dict[str, Any] = {"fidelity": _by_column(sides, seed)}
@@ -76,7 +76,7 @@ def judge(whole: Sides, target: str | None, seed: int, most: int, log_step: LogS
     features = features or [train, holdout, synthetic]
     metrics["fidelity"] |= _as_wholes(features, ranks, metrics, seed, log_step)
     log_step("diversity: duplicates and coverage")
-    keys = row_numbers(whole.schema, whole.all)
+    keys = row_numbers(full_sides.schema, full_sides.all)
     metrics["diversity"] |= {
         "duplicates": {"synthetic": diversity.duplicate_share(keys[2]), "real": diversity.duplicate_share(keys[0])},
         "columns": diversity.coverage(sides.schema, sides.train, sides.synthetic),
@@ -92,7 +92,7 @@ def judge(whole: Sides, target: str | None, seed: int, most: int, log_step: LogS
         "distances": close.summary,
     }
     names = associations[0][0]
-    return Judged(metrics, sides, attack_list, close, (names, associations[0][1], associations[1][1]))
+    return TableReport(metrics, sides, attack_list, close, (names, associations[0][1], associations[1][1]))
 
 
 def _by_column(sides: Sides, seed: int) -> dict[str, Any]:
@@ -129,11 +129,11 @@ def _as_wholes(
     """Metrics of whole tables, with equal numbers of synthetic and train rows."""
     train, holdout, synthetic = features
     num = min(len(train), len(synthetic))
-    taken = [some(len(rows), num, seed, "wholes") for rows in (train, synthetic)]
-    train, synthetic = train[taken[0]], synthetic[taken[1]]
+    places = [some(len(rows), num, seed, "wholes") for rows in (train, synthetic)]
+    train, synthetic = train[places[0]], synthetic[places[1]]
     fidelity_metrics: dict[str, Any] = {}
     log_step("fidelity: classifier two-sample test")
-    value, ideal = (joint.c2st(ranks[1], rows[at], seed) for rows, at in ((ranks[2], taken[1]), (ranks[0], taken[0])))
+    value, ideal = (joint.c2st(ranks[1], rows[at], seed) for rows, at in ((ranks[2], places[1]), (ranks[0], places[0])))
     fidelity_metrics["c2st_auc"] = {"value": value, "real": ideal}
     log_step("fidelity: MMD and Frechet distance")
     fidelity_metrics["mmd"] = {"value": joint.mmd(holdout, synthetic, seed), "real": joint.mmd(holdout, train, seed)}

@@ -107,30 +107,32 @@ def fields_of(ask: str | None, names: Sequence[str] | None = None) -> dict[str, 
     return fields if names is None else {name: fields.get(name) for name in names}
 
 
-def fill(asks: pa.RecordBatch, payload: Sequence[pa.Field], generated: Sequence[GeneratedRow | None]) -> pa.RecordBatch:
-    """`asks` filled from `generated`, whose entry is None for a row that was dead on arrival: it stays untouched."""
-    assert len(generated) == asks.num_rows
-    rows = [m if m is not None else GeneratedRow(tokens_in=None, tokens_out=None) for m in generated]  # type: ignore[arg-type]
+def fill(
+    asks: pa.RecordBatch, payload: Sequence[pa.Field], filled_rows: Sequence[GeneratedRow | None]
+) -> pa.RecordBatch:
+    """`asks` filled from `filled_rows`, whose entry is None for a row that was dead on arrival: it stays untouched."""
+    assert len(filled_rows) == asks.num_rows
+    rows = [m if m is not None else GeneratedRow(tokens_in=None, tokens_out=None) for m in filled_rows]  # type: ignore[arg-type]
     batch = asks
-    for declared in payload:
-        values = [m.payload.get(declared.name) for m in rows]
-        if pa.types.is_string(declared.type) or pa.types.is_nested(declared.type):
-            values = [cleaned(v) for v in values]
-        column = pa.array(values, declared.type)
-        batch = set_column(batch, declared, column)
+    for output_field in payload:
+        values = [m.payload.get(output_field.name) for m in rows]
+        if pa.types.is_string(output_field.type) or pa.types.is_nested(output_field.type):
+            values = [clean_value(v) for v in values]
+        column = pa.array(values, output_field.type)
+        batch = set_column(batch, output_field, column)
     for name in ("finish", "tokens_in", "tokens_out"):
-        declared = asks.schema.field(name)
-        batch = set_column(batch, declared, pa.array([getattr(m, name) for m in rows], declared.type))
-    return _refused(batch, [m.reason if m is not None else None for m in generated])
+        output_field = asks.schema.field(name)
+        batch = set_column(batch, output_field, pa.array([getattr(m, name) for m in rows], output_field.type))
+    return _with_reasons(batch, [m.reason if m is not None else None for m in filled_rows])
 
 
-def cleaned(value: Any) -> Any:
+def clean_value(value: Any) -> Any:
     """A payload value without lone surrogates, which Arrow rejects; also inside lists and structs."""
     if isinstance(value, str):
         return clean(value)
     if isinstance(value, list):
-        return [cleaned(each) for each in value]
-    return {name: cleaned(each) for name, each in value.items()} if isinstance(value, dict) else value
+        return [clean_value(each) for each in value]
+    return {name: clean_value(each) for name, each in value.items()} if isinstance(value, dict) else value
 
 
 def fill_columns(
@@ -146,10 +148,10 @@ def fill_columns(
     for name in ("tokens_in", "tokens_out"):
         counts = pa.array([None if is_dead else 0 for is_dead in dead], pa.int32())
         batch = set_column(batch, asks.schema.field(name), counts)
-    return _refused(batch, reasons)
+    return _with_reasons(batch, reasons)
 
 
-def _refused(batch: pa.RecordBatch, reasons: Sequence[str | None]) -> pa.RecordBatch:
+def _with_reasons(batch: pa.RecordBatch, reasons: Sequence[str | None]) -> pa.RecordBatch:
     old = batch.column(REJECT.name).to_pylist()
     reject = [o if o is not None or reason is None else f"generator:{reason}" for o, reason in zip(old, reasons)]
     return set_column(batch, REJECT, pa.array(reject, REJECT.type))

@@ -64,7 +64,7 @@ class Diffusers(Generator):
         self._template = Template(spec.template)
         self._pipeline: Any = None
         self._lock = asyncio.Lock()  # a pipeline makes one batch at a time
-        self._num_made = 0
+        self._num_rows = 0
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -102,7 +102,7 @@ class Diffusers(Generator):
 
     @property
     def progress(self) -> tuple[int, int]:
-        return self._num_made, 0
+        return self._num_rows, 0
 
     def open(self) -> None:
         import torch
@@ -117,10 +117,12 @@ class Diffusers(Generator):
             torch_dtype=getattr(torch, self.spec.dtype),
             use_safetensors=True,  # never a pickle
         )
-        known = inspect.signature(pipeline.__call__).parameters
+        parameters = inspect.signature(pipeline.__call__).parameters
         for key in self.spec.settings:
-            if key not in known:
-                raise UserError(f"generator.settings: the pipeline takes no '{key}'{nearest(key, set(known) - OURS)}")
+            if key not in parameters:
+                raise UserError(
+                    f"generator.settings: the pipeline takes no '{key}'{nearest(key, set(parameters) - OURS)}"
+                )
         pipeline.set_progress_bar_config(disable=True)
         self._pipeline = pipeline.to(self.spec.device)
 
@@ -131,31 +133,31 @@ class Diffusers(Generator):
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, seeds = asks.column(ASK.name).to_pylist(), asks.column("seed").to_pylist()
         numbers = asks.column("row").to_pylist()
-        generated = [None if is_dead else self._asked(text) for is_dead, text in zip(dead, texts)]
+        rows_or_reasons = [None if is_dead else self._row_of_prompt(text) for is_dead, text in zip(dead, texts)]
         parts: dict[int, list[int]] = {}
-        for row, one in enumerate(generated):
+        for row, one in enumerate(rows_or_reasons):
             if one is not None and one.reason is None:
                 parts.setdefault(numbers[row] // self.spec.batch, []).append(row)
         for rows in parts.values():
-            prompts, own = [""] * self.spec.batch, [0] * self.spec.batch
+            prompts, batch_seeds = [""] * self.spec.batch, [0] * self.spec.batch
             for row in rows:
                 place = numbers[row] % self.spec.batch
-                prompts[place], own[place] = generated[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
+                prompts[place], batch_seeds[place] = rows_or_reasons[row].payload["prompt"], seeds[row]  # type: ignore[union-attr]
             async with self._lock:
-                images, flags = await asyncio.to_thread(self._batch, prompts, own)
+                images, flags = await asyncio.to_thread(self._batch, prompts, batch_seeds)
             for row in rows:
                 place = numbers[row] % self.spec.batch
-                one = generated[row]
+                one = rows_or_reasons[row]
                 assert one is not None
                 one.finish = "stop"
                 if flags[place]:
-                    generated[row] = GeneratedRow(reason="unsafe")  # as the pipeline's own checker says
+                    rows_or_reasons[row] = GeneratedRow(reason="unsafe")  # as the pipeline's own checker says
                 else:
                     one.payload["image"] = {"bytes": images[place], "path": None}
-                self._num_made += 1
-        return fill(asks, self.payload, generated)
+                self._num_rows += 1
+        return fill(asks, self.payload, rows_or_reasons)
 
-    def _asked(self, text: str | None) -> GeneratedRow:
+    def _row_of_prompt(self, text: str | None) -> GeneratedRow:
         """The prompt of an ask, or the reason why there is none."""
         fields = fields_of(text)
         if fields is None:
@@ -172,9 +174,9 @@ class Diffusers(Generator):
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with torch.inference_mode():
             answer = self._pipeline(prompt=list(prompts), generator=generators, output_type="pil", **self.spec.settings)
-        encoded = []
+        files = []
         for image in answer.images:
             sink = io.BytesIO()
             image.save(sink, "PNG")
-            encoded.append(sink.getvalue())
-        return encoded, getattr(answer, "nsfw_content_detected", None) or [False] * len(encoded)
+            files.append(sink.getvalue())
+        return files, getattr(answer, "nsfw_content_detected", None) or [False] * len(files)

@@ -44,7 +44,7 @@ class Passthrough(Generator):
 
     def __init__(self, spec: PassthroughSpec) -> None:
         self.spec = spec
-        self._num_made = 0
+        self._num_rows = 0
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -61,7 +61,7 @@ class Passthrough(Generator):
 
     @property
     def progress(self) -> tuple[int, int]:
-        return self._num_made, 0
+        return self._num_rows, 0
 
     def fields_read(self) -> list[str]:
         return [*self.spec.columns, *self.spec.lists]
@@ -71,9 +71,9 @@ class Passthrough(Generator):
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
-        generated = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
-        self._num_made += len(generated) - sum(dead)
-        return fill(asks, self.payload, generated)
+        rows = [None if d else self._row(ask) for ask, d in zip(asks.column(ASK.name).to_pylist(), dead)]
+        self._num_rows += len(rows) - sum(dead)
+        return fill(asks, self.payload, rows)
 
     def _row(self, ask: str | None) -> GeneratedRow:
         fields = fields_of(ask)

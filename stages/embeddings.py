@@ -119,17 +119,17 @@ class Encoder:
         Pieces of the length `usual` are computed in batches if a probe shows that this changes no bit.
         """
         vectors = np.empty((len(pieces), self.dimension), np.float32)
-        alone = list(range(len(pieces)))
+        single_batch = list(range(len(pieces)))
         with self._one_thread():
             if usual:
-                same_length = [i for i in alone if len(pieces[i]) == usual]
+                same_length = [i for i in single_batch if len(pieces[i]) == usual]
                 if len(same_length) >= BATCH_SIZE and self._is_batchable(usual):
                     same_length = same_length[: len(same_length) - len(same_length) % BATCH_SIZE]
                     for first in range(0, len(same_length), BATCH_SIZE):
                         group = same_length[first : first + BATCH_SIZE]
                         vectors[group] = self._forward([pieces[i] for i in group])
-                    alone = sorted(set(alone) - set(same_length))
-            for i in alone:
+                    single_batch = sorted(set(single_batch) - set(same_length))
+            for i in single_batch:
                 vectors[i] = self._forward([pieces[i]])[0]
         return quantise(vectors)
 
@@ -159,8 +159,8 @@ class Encoder:
         """
         if length not in self._can_batch:
             draw = np.random.default_rng(0).integers(0, self._tokenizer.get_vocab_size(), (BATCH_SIZE, length)).tolist()
-            alone = np.concatenate([self._forward([piece]) for piece in draw])
-            self._can_batch[length] = bool(np.array_equal(alone, self._forward(draw)))
+            single_batch = np.concatenate([self._forward([piece]) for piece in draw])
+            self._can_batch[length] = bool(np.array_equal(single_batch, self._forward(draw)))
         return self._can_batch[length]
 
     @contextmanager

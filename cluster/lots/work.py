@@ -168,8 +168,8 @@ def _mark_refused(batch: pa.RecordBatch, verdicts: LotVerdicts) -> pa.RecordBatc
     for name, values in verdicts.evidence.items():
         field = batch.schema.field(name)
         batch = set_column(batch, field, pa.array(values, field.type))
-    if any(verdicts.refused):
-        reject = [new or old for new, old in zip(verdicts.refused, batch.column(REJECT.name).to_pylist())]
+    if any(verdicts.reasons):
+        reject = [new or old for new, old in zip(verdicts.reasons, batch.column(REJECT.name).to_pylist())]
         batch = set_column(batch, REJECT, pa.array(reject, pa.string()))
     return batch
 

@@ -30,12 +30,12 @@ class TableMetrics:
     def __init__(self, schema: TableSchema, train: pa.Table, holdout: pa.Table, target: str | None) -> None:
         self.schema, self.train, self.holdout = schema, train, holdout
         self.encoder = Encoder.fit(schema, train)
-        encoded = self.encoder.encode(holdout)
-        self.real = collapse.Holdout.of(encoded)
+        vectors = self.encoder.encode(holdout)
+        self.real = collapse.Holdout.of(vectors)
         self.axes = None
         if any(c.kind == "image" for c in schema.columns):
-            self.axes = np.linalg.svd(encoded - encoded.mean(axis=0), full_matrices=False)[2][:NUM_AXES].T
-            self.on_axes = collapse.Holdout.of(encoded @ self.axes)
+            self.axes = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)[2][:NUM_AXES].T
+            self.on_axes = collapse.Holdout.of(vectors @ self.axes)
         self.train_shares = {c.name: _shares(train, c.name) for c in schema.columns if c.kind == "category"}
         self.task = task_of(schema, target, train) if target is not None else None
         self.coder = Encoder.fit(schema, train, target) if target is not None else self.encoder
@@ -44,11 +44,11 @@ class TableMetrics:
         """The metrics by name, NaN where a metric is undefined; empty for fewer than two rows."""
         if table.num_rows < 2:
             return {}
-        encoded = self.encoder.encode(table)
-        metrics = dict(collapse.of_rows(encoded, self.real, size=SIZE))
+        vectors = self.encoder.encode(table)
+        metrics = dict(collapse.of_rows(vectors, self.real, size=SIZE))
         metrics.pop("log_det")  # always singular, because encoded categories are dependent
         if self.axes is not None:
-            metrics["tail"] = float(collapse.of_chains((encoded @ self.axes)[None], self.on_axes)["tail"][0])
+            metrics["tail"] = float(collapse.of_chains((vectors @ self.axes)[None], self.on_axes)["tail"][0])
         plain = fidelity.columns(self.schema, self.holdout, table)
         if plain:
             metrics["column_shapes"] = fidelity.mean_score(plain)
@@ -57,12 +57,12 @@ class TableMetrics:
         numbers, train = row_numbers(self.schema, [table, self.train])
         metrics["copies"] = float(np.isin(numbers, train).mean())
         metrics["duplicates"] = diversity.duplicate_share(numbers)
-        metrics |= self._kept(table)
+        metrics |= self._category_survival(table)
         if self.task is not None:
             metrics["tstr"] = tstr(self.task, self.coder, table, self.holdout, 0)
         return {name: math.nan if value is None else float(value) for name, value in metrics.items()}
 
-    def _kept(self, table: pa.Table) -> dict[str, float | None]:
+    def _category_survival(self, table: pa.Table) -> dict[str, float | None]:
         here = {(name, value) for name in self.train_shares for value in _shares(table, name)}
         every = {(name, value): share for name, shares in self.train_shares.items() for value, share in shares.items()}
         groups = {"categories_kept": set(every), "rare_kept": {k for k, share in every.items() if share < RARE}}

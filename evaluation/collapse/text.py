@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.evaluation.laws.discrete import survival_factor
-from gristmill.evaluation.text import Tokens, counted, distinct_share, entropy_of, ngrams
+from gristmill.evaluation.text import Tokens, distinct_share, entropy_of, ngram_counts, ngrams
 
 BUCKETS = ((1, 1), (2, 5), (6, 20), (21, 100), (101, None))  # by count in the real training text
 REPEAT_N = 4
@@ -129,11 +129,11 @@ def of_texts(
 
     `log_probabilities` scores texts under a frozen model of the real text. Raises ValueError for texts without tokens.
     """
-    grams = {n: counted(texts, n) for n in range(1, 5)}
+    grams = {n: ngram_counts(texts, n) for n in range(1, 5)}
     counts = np.array(list(grams[1].values()), np.float64)
     if not len(counts):
         raise ValueError("the texts have no tokens; record the generation as degenerate")
-    repeated = [r for words in texts if (r := repetition(words)) is not None]
+    repetitions = [r for words in texts if (r := repetition(words)) is not None]
     measures: dict[str, Any] = {
         "num_tokens": int(counts.sum()),
         "num_types": len(counts),
@@ -145,7 +145,7 @@ def of_texts(
         "types_kept": types_kept(texts, real),
         "rare_kept": rare_kept(texts, real),
         "rare_recall": rare_recall(texts, real, generation),
-        "repetition": float(np.mean(repeated)) if repeated else None,
+        "repetition": float(np.mean(repetitions)) if repetitions else None,
         "loops": sum(has_loop(words) for words in texts) / len(texts),
     }
     if log_probabilities is not None:

@@ -60,7 +60,7 @@ class Setting:
         num = self.rows(generation)
         return num if generation == 1 else math.floor(self.real_fraction * num + 0.5)
 
-    def made_rows(self, generation: int) -> int:
+    def synthetic_rows(self, generation: int) -> int:
         """Rows that the model of a generation writes for the next generation."""
         needed = self.rows(generation + 1)
         return needed if self.bernoulli else max(1, needed - self.real_rows(generation + 1))
@@ -91,7 +91,7 @@ def _can_follow(setting: Setting, generations: int) -> bool:
     if setting.pool == "subsample" and not setting.with_replacement:
         in_pool = 0 if setting.real == "fixed" else setting.n
         for k in later:
-            in_pool += setting.made_rows(k - 1)
+            in_pool += setting.synthetic_rows(k - 1)
             if setting.rows(k) - setting.real_rows(k) > in_pool:
                 return False
     if setting.estimator == "unbiased":
@@ -110,7 +110,7 @@ def _moments(setting: Setting, generations: int) -> tuple[Moments, ...]:
     pool: list[Shard] = [] if without_first else [name for name, _ in sizes.first]
     by_generation = [ledger.fit([Draw((name,), num) for name, num in sizes.first])]
     for k in range(2, generations + 1):
-        ledger.add_made(("made", k - 1), sizes.made(k - 1), setting.bias)
+        ledger.add_synthetic(("made", k - 1), sizes.synthetic(k - 1), setting.bias)
         pool.append(("made", k - 1))
         if setting.pool == "window":
             pool = pool[-setting.window :]
@@ -134,18 +134,18 @@ class _Sizes:
     def __init__(self, setting: Setting, generations: int) -> None:
         self._setting = setting
         self._one = setting.family == "linear_regression"
-        ends = {self._whole(setting.n)}
+        ends = {self._num_draws(setting.n)}
         if setting.real == "fixed":  # pieces such that the fixed rows of every generation are whole pieces
             ends |= {setting.real_rows(k) for k in range(2, generations + 1)} - {0}
         cuts = [0, *sorted(ends)]
         self.first = [(("first", begin), end - begin) for begin, end in pairwise(cuts)]
         self._counts = {name: num for name, num in self.first}
 
-    def _whole(self, num: int) -> int:
+    def _num_draws(self, num: int) -> int:
         return min(num, 1) if self._one else num
 
-    def made(self, k: int) -> int:
-        num = self._whole(self._setting.made_rows(k))
+    def synthetic(self, k: int) -> int:
+        num = self._num_draws(self._setting.synthetic_rows(k))
         self._counts[("made", k)] = num
         return num
 
@@ -173,12 +173,16 @@ class _Sizes:
             return real
         if setting.weights == "pooled":
             return [*real, *([Draw(tuple(pool), sum(self._counts[name] for name in pool))] if pool else [])]
-        whole = [Draw((name,), self._counts[name]) for name in pool]
-        is_made = [name[0] == "made" for name in pool]
-        num_made = sum(draw.num for draw, made in zip(whole, is_made) if made)
-        num_real = sum(draw.num for draw in real) + sum(draw.num for draw, made in zip(whole, is_made) if not made)
-        if num_made and num_real:
-            best = golden_weight(num_real / num_made)
-            weight = (1 - best) / best * num_real / num_made
-            whole = [draw._replace(weight=weight) if made else draw for draw, made in zip(whole, is_made)]
-        return [*real, *whole]
+        pool_draws = [Draw((name,), self._counts[name]) for name in pool]
+        is_synthetic = [name[0] == "made" for name in pool]
+        num_synthetic = sum(draw.num for draw, synthetic in zip(pool_draws, is_synthetic) if synthetic)
+        num_real = sum(draw.num for draw in real) + sum(
+            draw.num for draw, synthetic in zip(pool_draws, is_synthetic) if not synthetic
+        )
+        if num_synthetic and num_real:
+            best = golden_weight(num_real / num_synthetic)
+            weight = (1 - best) / best * num_real / num_synthetic
+            pool_draws = [
+                draw._replace(weight=weight) if synthetic else draw for draw, synthetic in zip(pool_draws, is_synthetic)
+            ]
+        return [*real, *pool_draws]

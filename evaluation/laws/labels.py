@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gristmill.evaluation.laws.selection import breakdown_share, wrong_kept
+from gristmill.evaluation.laws.selection import breakdown_share, wrong_share
 
 SIGNAL = math.sqrt(2 / math.pi)  # E |x . u| of a unit vector u
 MAX_TRIES = 50  # samples of a model under shortfall = "resample"
@@ -35,13 +35,13 @@ def selection(accuracy: float, flips: float, keep_right: float, keep_wrong: floa
     """
     angle = math.pi * (1 - accuracy)
     share = (1 - accuracy) * (1 - flips) + accuracy * flips
-    kept = keep_right * (1 - share) + keep_wrong * share
-    if not kept:
+    keep_rate = keep_right * (1 - share) + keep_wrong * share
+    if not keep_rate:
         return Selection(share, 0.0, 0.0, 0.0)
     by_model, by_truth = (1 - 2 * flips) * (keep_right + keep_wrong), keep_right - keep_wrong
-    scale = 1 / (math.sqrt(2 * math.pi) * kept)
+    scale = 1 / (math.sqrt(2 * math.pi) * keep_rate)
     along, across = by_model * math.cos(angle) + by_truth, by_model * math.sin(angle)
-    return Selection(share, wrong_kept(share, keep_right, keep_wrong), along * scale, across * scale)
+    return Selection(share, wrong_share(share, keep_right, keep_wrong), along * scale, across * scale)
 
 
 def series(
@@ -71,24 +71,27 @@ def series(
     for _ in range(generations):
         angle = math.atan2(math.hypot(across, math.sqrt((d - 1) / num)), along)
         accuracy = 1 - angle / math.pi
-        kept = selection(accuracy, made_noise, keep_right, keep_wrong)
+        label_selection = selection(accuracy, made_noise, keep_right, keep_wrong)
         values["accuracy"].append(accuracy)
-        values["share_wrong"].append(kept.share_wrong)
-        values["share_wrong_kept"].append(kept.share_wrong_kept)
-        rate = keep_right * (1 - kept.share_wrong) + keep_wrong * kept.share_wrong
+        values["share_wrong"].append(label_selection.share_wrong)
+        values["share_wrong_kept"].append(label_selection.share_wrong_kept)
+        rate = keep_right * (1 - label_selection.share_wrong) + keep_wrong * label_selection.share_wrong
         tries = min(MAX_TRIES, max(1, math.ceil(0.97 / rate))) if is_refilled and rate else 1  # a low estimate
-        for name, keep, share in (("right", keep_right, 1 - kept.share_wrong), ("wrong", keep_wrong, kept.share_wrong)):
+        for name, keep, share in (
+            ("right", keep_right, 1 - label_selection.share_wrong),
+            ("wrong", keep_wrong, label_selection.share_wrong),
+        ):
             num_rows = max(1.0, tries * num_from_model * share)
             values[f"keep_{name}_deviation"].append(math.sqrt(keep * (1 - keep) / num_rows))
         num_made = float(num_from_model) if is_refilled else num_from_model * rate
         num = max(1.0, num_made + num_fresh)
-        along = (num_made * kept.along + num_fresh * SIGNAL * (1 - 2 * noise)) / num
-        across = num_made * kept.across / num
+        along = (num_made * label_selection.along + num_fresh * SIGNAL * (1 - 2 * noise)) / num
+        across = num_made * label_selection.across / num
     values["breakdown_share"] = [breakdown_share(keep_right, keep_wrong)] * generations
     return {name: np.array(numbers) for name, numbers in values.items()}
 
 
-def verified(accuracy: float, verifier: float, generations: int) -> np.ndarray:
+def verified_accuracy(accuracy: float, verifier: float, generations: int) -> np.ndarray:
     """Accuracy of generations 1 .. `generations` for many rows, float64 (generations,), when a classifier of accuracy
     `verifier` keeps the labels that it agrees with. `accuracy` is the accuracy of generation 1.
 

@@ -56,7 +56,7 @@ class Ledger:
         square = 1.0 if self._noise is None else self._noise
         self._add(name, num, square, np.zeros(len(self._names)), 0.0, 0.0)
 
-    def add_made(self, name: Hashable, num: int, bias: float = 1.0) -> None:
+    def add_synthetic(self, name: Hashable, num: int, bias: float = 1.0) -> None:
         """Add a shard of `num` rows of the last model, with `bias` times its variance."""
         if self._moments is None:
             raise ValueError("no model is fitted yet")
@@ -64,14 +64,16 @@ class Ledger:
         variance = bias * (inside if self._noise is None else self._noise)
         self._add(name, num, spread + variance, self._last, spread, spread)
 
-    def _add(self, name: Hashable, num: int, square: float, products: np.ndarray, own: float, with_last: float) -> None:
+    def _add(
+        self, name: Hashable, num: int, square: float, products: np.ndarray, own_product: float, with_last: float
+    ) -> None:
         if name in self._names or num < 1:
             raise ValueError(f"shard {name}: duplicate name, or no rows")
         size = len(self._names)
         wider = np.zeros((size + 1, size + 1))
         wider[:size, :size] = self._products
         wider[size, :size] = wider[:size, size] = products
-        wider[size, size] = own
+        wider[size, size] = own_product
         self._products = wider
         self._names.append(name)
         self._sizes, self._squares = np.append(self._sizes, num), np.append(self._squares, square)

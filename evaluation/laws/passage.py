@@ -29,7 +29,7 @@ class FirstPassage:
         """The generation by which the share of the chains has passed."""
         return float(invgauss.ppf(share, self.mean / self.shape, scale=self.shape))
 
-    def passed(self, k: float) -> float:
+    def passage_share(self, k: float) -> float:
         """The share of the chains that have passed by generation k."""
         return float(invgauss.cdf(k, self.mean / self.shape, scale=self.shape))
 

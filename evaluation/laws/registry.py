@@ -171,12 +171,12 @@ def _of_regression(setting: Setting, generations: int) -> list[Law] | None:
     every = range(1, generations + 1)
     if setting.pool == "replace" and setting.real == "none":
         source = "Gerstgrasser et al. 2024, theorem for replaced data"
-        return [Law(regression.replaced(n, d, k, noise), None, True, source) for k in every]
+        return [Law(regression.replace_error(n, d, k, noise), None, True, source) for k in every]
     if setting.pool == "replace" and setting.real == "fresh":
         real = setting.real_rows(2)
         source = "matrix beta moments, derived here (evaluation/laws/regression.py)"
         return [Law(regression.fresh_mix(real, n - real, d, k, noise), None, True, source) for k in every]
     if setting.pool == "accumulate" and setting.real == "none":
         source = "Gerstgrasser et al. 2024, theorem for accumulated data: a fresh design is slightly below"
-        return [Law(regression.accumulated(n, d, k, noise), None, k == 1, source) for k in every]
+        return [Law(regression.accumulate_error(n, d, k, noise), None, k == 1, source) for k in every]
     return None

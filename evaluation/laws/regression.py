@@ -15,13 +15,13 @@ def one_fit(n: int, d: int, noise: float = 1.0) -> float:
     return noise * d / (n - d - 1)
 
 
-def replaced(n: int, d: int, k: int, noise: float = 1.0) -> float:
+def replace_error(n: int, d: int, k: int, noise: float = 1.0) -> float:
     """k s^2 d / (n-d-1), for either design. Gerstgrasser et al. 2024, theorem for replaced data; Dohmatob et al.
     2024."""
     return k * one_fit(n, d, noise)
 
 
-def accumulated(n: int, d: int, k: int, noise: float = 1.0) -> float:
+def accumulate_error(n: int, d: int, k: int, noise: float = 1.0) -> float:
     """s^2 d / (n-d-1) sum_{i<=k} 1/i^2, at most pi^2/6 of one fit: exact for the same design; a fresh design lies a
     little below. Gerstgrasser et al. 2024, theorem for accumulated data."""
     return one_fit(n, d, noise) * math.fsum(1 / (i * i) for i in range(1, k + 1))

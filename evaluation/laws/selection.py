@@ -12,7 +12,7 @@ def breakdown_share(keep_right: float, keep_wrong: float) -> float:
     return 1 / (1 + keep_wrong / keep_right)
 
 
-def wrong_kept(share_wrong: float, keep_right: float, keep_wrong: float) -> float:
+def wrong_share(share_wrong: float, keep_right: float, keep_wrong: float) -> float:
     """The share of wrong labels among kept rows (Bayes' theorem); 1/2 at the breakdown share."""
     wrong = share_wrong * keep_wrong
     kept = wrong + (1 - share_wrong) * keep_right

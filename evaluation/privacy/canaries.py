@@ -26,7 +26,7 @@ class Canaries:
     ins: pa.Table
     outs: pa.Table | None
 
-    def mixed(self, is_in: np.ndarray, others: pa.Table, seed: int) -> pa.Table:
+    def mix_into(self, is_in: np.ndarray, others: pa.Table, seed: int) -> pa.Table:
         """`others` and the canaries by the coins, bool (canaries,), in random order."""
         parts = [others, self.ins.filter(pa.array(is_in))]
         if self.outs is not None:
@@ -44,20 +44,20 @@ def make_canaries(schema: TableSchema, rows: pa.Table, num: int, seed: int, is_r
     for column in schema.columns:
         if column.kind in ("image", "series", "text"):
             raise ValueError(f"column '{column.name}' is {column.kind}; canaries need numbers and categories")
-    wanted = num * (1 + is_replaced)
+    num_rows = num * (1 + is_replaced)
     draws = stream(seed, "canaries")
-    drawn = {c.name: _uniform(c, rows, TRIES * wanted, draws) for c in schema.columns}
-    candidates = pa.table(drawn, schema=pa.schema(schema.payload))
+    columns = {c.name: _uniform(c, rows, TRIES * num_rows, draws) for c in schema.columns}
+    candidates = pa.table(columns, schema=pa.schema(schema.payload))
     keys, taken = row_numbers(schema, [candidates, rows])
     first = np.unique(keys, return_index=True)[1]
     fresh = np.sort(first[~np.isin(keys[first], taken)])
-    if len(fresh) < wanted:
-        raise ValueError(f"the schema allows too few rows beside the real rows: {len(fresh)} of {wanted} were drawn")
+    if len(fresh) < num_rows:
+        raise ValueError(f"the schema allows too few rows beside the real rows: {len(fresh)} of {num_rows} were drawn")
     encoder = Encoder.fit(schema, rows)
     reach = nearest(encoder.encode(candidates.take(pa.array(fresh))), encoder.encode(rows))[0][:, 0]
-    chosen = fresh[np.argsort(-reach, kind="stable")[:wanted]]
-    chosen = chosen[draws.permutation(wanted)]
-    parts = [candidates.take(pa.array(chosen[at : at + num])) for at in range(0, wanted, num)]
+    chosen = fresh[np.argsort(-reach, kind="stable")[:num_rows]]
+    chosen = chosen[draws.permutation(num_rows)]
+    parts = [candidates.take(pa.array(chosen[at : at + num])) for at in range(0, num_rows, num)]
     return Canaries(parts[0], parts[1] if is_replaced else None)
 
 
@@ -73,11 +73,11 @@ def _uniform(column: Column, rows: pa.Table, num: int, draws: np.random.Generato
     return pa.array(round_off(column, draws.uniform(low, high, num)), pa.float64())
 
 
-def scores_by_samples(schema: TableSchema, canaries: Canaries, others: pa.Table, sampled: pa.Table) -> np.ndarray:
+def scores_by_samples(schema: TableSchema, canaries: Canaries, others: pa.Table, samples: pa.Table) -> np.ndarray:
     """Scores float64 (canaries,), higher for likelier members: how much nearer the closest sampled row is than the
     closest of the other training rows, which the auditor knows. A replacement row counts with the opposite sign."""
     encoder = Encoder.fit(schema, others)
-    others_encoded, sampled_encoded = encoder.encode(others), encoder.encode(sampled)
+    others_encoded, sampled_encoded = encoder.encode(others), encoder.encode(samples)
 
     def nearness(table: pa.Table) -> np.ndarray:
         rows = encoder.encode(table)
@@ -88,25 +88,24 @@ def scores_by_samples(schema: TableSchema, canaries: Canaries, others: pa.Table,
     return scores if canaries.outs is None else scores - nearness(canaries.outs)
 
 
-def scores_by_sums(published: np.ndarray, without: np.ndarray, added: np.ndarray) -> np.ndarray:
-    """Scores float64 (canaries,), higher for likelier members: the best linear estimate of the coins (Wiener filter)
-    from sums over rows that the model publishes, float (sums,), with Gaussian noise.
+def scores_by_sums(noisy_sums: np.ndarray, without: np.ndarray, contributions: np.ndarray) -> np.ndarray:
+    """Scores float64 (canaries,), higher for likelier members: the best linear estimate of inclusion (Wiener filter).
 
-    `without` float (sums,): the sums without the canaries. `added` float (canaries, sums): the part that each included
-    canary adds. The size of the noise is estimated from the sums (the likeliest of NOISES) and not taken from
-    the model, which may claim noise that it does not add.
+    `noisy_sums` float (sums,): sums over rows that the model publishes, with Gaussian noise. `without` float (sums,):
+    the sums without the canaries. `contributions` float (canaries, sums): the part that each included canary adds. The
+    noise is estimated from the sums (the likeliest of NOISES), because the model may claim noise that it does not add.
     """
-    rest = published - without - added.sum(0) / 2
-    left, sizes, right = np.linalg.svd(added, full_matrices=False)
-    projected = right @ rest
-    beyond, num_beyond = max(0.0, float(rest @ rest - projected @ projected)), len(rest) - len(projected)
+    residual = noisy_sums - without - contributions.sum(0) / 2
+    left, sizes, right = np.linalg.svd(contributions, full_matrices=False)
+    projection = right @ residual
+    beyond, num_beyond = max(0.0, float(residual @ residual - projection @ projection)), len(residual) - len(projection)
 
     def surprise(noise: float) -> float:
         """Minus twice the log-likelihood of the sums, up to a constant."""
         spread = sizes**2 / 4 + noise**2
-        inside = float((np.log(spread) + projected**2 / spread).sum())
+        inside = float((np.log(spread) + projection**2 / spread).sum())
         return inside + num_beyond * 2 * float(np.log(noise)) + beyond / noise**2
 
     noise = min(NOISES, key=surprise)
-    scores: np.ndarray = (left * sizes) @ (projected / (sizes**2 / 4 + noise**2))
+    scores: np.ndarray = (left * sizes) @ (projection / (sizes**2 / 4 + noise**2))
     return scores

@@ -22,7 +22,7 @@ from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 
 NUM_BASES = 64  # base texts that near-duplicates are made from
 UNIT = 1 << 63  # draws of `mix` lie below it
-KIND, BASE, CHANGE, QUOTE, GARBAGE, SAID = range(101, 107)  # salts of the draws
+KIND, BASE, CHANGE, QUOTE, GARBAGE, ANSWER = range(101, 107)  # salts of the draws
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class CannedEngine:
         finish, draw = "stop", mix(seed, KIND)
         fixed = next((a for a in self.spec.answers if a.when in question), None)
         if fixed:
-            text = fixed.say[mix(seed, SAID) % len(fixed.say)]
+            text = fixed.say[mix(seed, ANSWER) % len(fixed.say)]
         elif json_schema:
             text = text_of(json_schema, seed, self.bank)
         elif draw < self.edges[0]:
@@ -148,24 +148,24 @@ class Canned(TextGenerator):
     def needs(self) -> Needs:
         return Needs(num_cpus=self.spec.num_cpus, num_gpus=self.spec.num_gpus, pooled=self.spec.pooled)
 
-    def _quoted(self) -> Benchmark | None:
+    def _quote_source(self) -> Benchmark | None:
         return Benchmark("contamination", self.spec.contamination) if self.spec.contaminated else None
 
     def identity(self) -> dict[str, Any]:
-        quoted = self._quoted()
+        quotes = self._quote_source()
         return {
             **super().identity(),
             **{k: v for k, v in literals(self.spec, identity=True).items() if k != "answers" or v},
-            "contamination": digest(quoted) if quoted else None,
+            "contamination": digest(quotes) if quotes else None,
         }
 
     def check(self) -> None:
-        if (quoted := self._quoted()) and next(load(quoted), None) is None:
+        if (quoted := self._quote_source()) and next(load(quoted), None) is None:
             raise UserError(f"generator.contamination {self.spec.contamination}: nothing is in it")
 
     def quotes(self) -> list[str]:
         """The benchmark's items, each on one line: rules about lines pass them, and decontamination catches them."""
-        quoted = self._quoted()
+        quoted = self._quote_source()
         return [" ".join(text.split()) for _, text in load(quoted)] if quoted else []
 
     def open_engine(self) -> ChatEngine:

@@ -31,7 +31,7 @@ def _value(root: Mapping[str, Any], schema: Any, seed: int, bank: Bank, depth: i
             chosen = schema[key][mix(seed, depth) % len(schema[key])]
             return chosen if key == "enum" else _value(root, chosen, seed, bank, depth + 1)
     if "$ref" in schema:
-        return _value(root, _referred(root, schema["$ref"]), seed, bank, depth + 1)
+        return _value(root, _resolve(root, schema["$ref"]), seed, bank, depth + 1)
     kind = schema.get("type", "object" if "properties" in schema else "string")
     if isinstance(kind, list):
         kind = kind[mix(seed, depth) % len(kind)]
@@ -57,8 +57,8 @@ def _value(root: Mapping[str, Any], schema: Any, seed: int, bank: Bank, depth: i
     return text[: int(most)] if most is not None else text
 
 
-def _referred(root: Mapping[str, Any], ref: str) -> Any:
-    found: Any = root
+def _resolve(root: Mapping[str, Any], ref: str) -> Any:
+    value: Any = root
     for part in ref.removeprefix("#/").split("/"):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

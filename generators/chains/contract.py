@@ -104,7 +104,7 @@ class ChainFamily(ABC):
         """The number of rows of each chain."""
         return int(rows.shape[1])
 
-    def cut(self, rows: Rows, num: int) -> Rows:
+    def head(self, rows: Rows, num: int) -> Rows:
         """The first `num` rows."""
         return rows[:, :num]
 

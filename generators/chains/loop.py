@@ -64,8 +64,8 @@ class Pool:
     def piece(self, part: Part) -> Piece:
         return Piece(tuple(map(self.get, part.sources)), part.num, part.rows, part.weight)
 
-    def forget(self, needed: Callable[[Source], bool]) -> None:
-        for source in [s for s in self.batches if not needed(s)]:
+    def forget(self, is_needed: Callable[[Source], bool]) -> None:
+        for source in [s for s in self.batches if not is_needed(s)]:
             del self.batches[source]
 
 
@@ -101,13 +101,13 @@ def generations(
         model = family.fit([pool.piece(part) for part in mixture.parts], random(FIT))
         after = regime_at(generation + 1)
         tally = Tally(family, gates)
-        made, num_made, kept = sample_and_gate(family, model, after, generation, n, tally, pool, random)
-        pool.add(Source(SYNTHETIC, generation), family.hold(kept), family.count(kept))
-        measures = family.measure(model, made, random(MEASURE))
+        first_sample, num_sampled, pool_rows = sample_and_gate(family, model, after, generation, n, tally, pool, random)
+        pool.add(Source(SYNTHETIC, generation), family.hold(pool_rows), family.count(pool_rows))
+        measures = family.measure(model, first_sample, random(MEASURE))
         if gates:
-            measures = {**measures, **tally.measures(kept, family.real(1, NUM_FRESH, random(FRESH)))}
-        rows = kept if gates else made
-        yield Outcome(generation, mixture, num_new, num_made, family.count(kept), measures, model, rows)
+            measures = {**measures, **tally.measures(pool_rows, family.real(1, NUM_FRESH, random(FRESH)))}
+        rows = pool_rows if gates else first_sample
+        yield Outcome(generation, mixture, num_new, num_sampled, family.count(pool_rows), measures, model, rows)
         pool.forget(lambda source, at=generation: any(r.needed_later(source, at) for r in later[at]))  # type: ignore[misc]
 
 
@@ -156,33 +156,33 @@ def sample_and_gate(
     With gates and shortfall = "resample" the model is sampled until enough rows have passed, up to MAX_TRIES times.
     """
     sampling, gating = random(SAMPLE), random(GATE)
-    wanted, num = after.num_made(generation, n), sample_size(after, generation, n, tally.gates)
-    made = family.sample(model, num, sampling)
-    num_made = family.count(made)
+    max_rows, num = after.num_made(generation, n), sample_size(after, generation, n, tally.gates)
+    sample = family.sample(model, num, sampling)
+    num_sampled_rows = family.count(sample)
     if not tally.gates:
-        return made, num_made, family.cut(made, wanted)
+        return sample, num_sampled_rows, family.head(sample, max_rows)
     parts: list[Any] = []
 
     def earlier() -> list[Any]:
         return [*map(pool.get, earlier_sources(after, generation)), *parts]
 
-    parts.append(tally.through(made, gating, earlier))
+    parts.append(tally.through(sample, gating, earlier))
     for _ in range(MAX_TRIES - 1 if after.shortfall == "resample" else 0):
-        if sum(map(family.count, parts)) >= wanted:
+        if sum(map(family.count, parts)) >= max_rows:
             break
         more = family.sample(model, num, sampling)
         parts.append(tally.through(more, gating, earlier))
-        num_made += family.count(more)
-    return made, num_made, family.cut(family.concat(parts), wanted)
+        num_sampled_rows += family.count(more)
+    return sample, num_sampled_rows, family.head(family.concat(parts), max_rows)
 
 
 def regimes(first: Regime, forks: Sequence[Fork]) -> RegimeAt:
     """The regime of each generation."""
-    ordered = sorted(forks, key=lambda f: f.at)
+    forks_by_generation = sorted(forks, key=lambda f: f.at)
 
     def at(generation: int) -> Regime:
         regime = first
-        for fork in ordered:
+        for fork in forks_by_generation:
             if fork.at <= generation:
                 regime = fork.regime
         return regime

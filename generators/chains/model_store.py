@@ -15,7 +15,7 @@ MODELS = "models"
 
 
 class ModelStore:
-    """Models as one unit sees them. `keys` are the keys of the chain's generations; `generation` is the unit's own."""
+    """The models of one unit. `keys` are the keys of the chain's generations; `generation` is the unit's own."""
 
     def __init__(self, store: Store, keys: Sequence[str], generation: int) -> None:
         self._store, self._keys, self.generation = store, keys, generation
@@ -24,7 +24,7 @@ class ModelStore:
         """The folder of a generation's model."""
         return open_store(self._store.path(f"{MODELS}/{self._keys[generation - 1]}"))
 
-    def served(self, generation: int) -> dict[str, bytes]:
+    def files_to_serve(self, generation: int) -> dict[str, bytes]:
         """The files of a finished model, in the format of transformers and vLLM."""
         return served_files(self.folder(generation))
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gristmill.evaluation.collapse.chains import ChainMetrics
 
 UNITS, ROWS = "units", "rows"
-SECONDS, SHOWN = b"seconds", b"shown"  # metadata of the file, so that no row holds a time
+SECONDS, EXHIBITS = b"seconds", b"shown"  # metadata of the file, so that no row holds a time
 MIN_COMPRESSED = 1000  # rows
 FIRST_COLUMNS = ("chain", "generation")
 FLOATS = ("num_real", "num_synthetic", "synthetic_share", "effective_rows")
@@ -53,28 +53,28 @@ def do(unit: Unit, store: Store, metrics: "ChainMetrics | None" = None, engines:
     """
     if store.exists(unit_name(unit.key)):
         return 0.0
-    started = time.perf_counter()
+    start_time = time.perf_counter()
     cell = unit.cell
     family = cell.family(ChainContext(metrics, engines, ModelStore(store, unit.keys, unit.first)))
     family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
-    records, shown = [], {}
+    records, exhibits = [], {}
     for outcome in generations(
         family, cell.regime_at, cell.n, range(unit.first, unit.last + 1), cell.seed, unit.block, pool, gates
     ):
         records.append(GenerationRecord(outcome.generation, facts_of(outcome), outcome.measures))
         if unit.block == 0 and (exhibit := family.exhibit(outcome.rows)):
-            shown[outcome.generation] = exhibit
+            exhibits[outcome.generation] = exhibit
         if not family.is_light:
-            _put(store, rows_name(unit.key), family.to_bytes(outcome.rows))
-    seconds = time.perf_counter() - started
-    _put(store, unit_name(unit.key), _encoded(_table(records, cell.width), seconds, shown))
+            _put_once(store, rows_name(unit.key), family.to_bytes(outcome.rows))
+    seconds = time.perf_counter() - start_time
+    _put_once(store, unit_name(unit.key), _encode(_table(records, cell.width), seconds, exhibits))
     family.close()
     return seconds
 
 
-def _put(store: Store, name: str, data: bytes) -> None:
+def _put_once(store: Store, name: str, data: bytes) -> None:
     try:
         store.put(name, data, if_absent=True)
     except Conflict:
@@ -108,9 +108,9 @@ def _table(records: Sequence[GenerationRecord], chains: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _encoded(table: pa.Table, seconds: float, shown: dict[int, Any]) -> bytes:
+def _encode(table: pa.Table, seconds: float, exhibits: dict[int, Any]) -> bytes:
     sink = io.BytesIO()
-    metadata = {SECONDS: round(seconds, 3), SHOWN: shown}
+    metadata = {SECONDS: round(seconds, 3), EXHIBITS: exhibits}
     table = table.replace_schema_metadata({key: json.dumps(value).encode() for key, value in metadata.items()})
     codec = "zstd" if table.num_rows >= MIN_COMPRESSED else "none"  # for a few rows it takes most of a commit's time
     pq.write_table(table, sink, compression=codec, use_dictionary=False, write_statistics=False)
@@ -139,7 +139,7 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
         if source.origin == REAL:
             return family.hold(family.real(cell.width, num, stream(cell.seed, unit.block, source.generation, DATA)))
         rows = family.from_bytes(store.read(rows_name(unit.keys[source.generation - 1])))
-        return family.hold(family.cut(rows, num))
+        return family.hold(family.head(rows, num))
 
     pool.load = load
     return pool

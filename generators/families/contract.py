@@ -1,12 +1,12 @@
-"""The contract of trainable generators: a family is fitted to rows once, and its model then makes rows from seeds.
+"""The contract of trainable generators: a family is fitted to rows once; its model then makes rows from seeds.
 
 Five laws, checked by gristmill.testing.check_family:
- 1. the same rows, seed and spec give the same model, wherever training stopped and resumed;
- 2. a row depends on its conditions, its seed and its place in the block, and on no other row. So the same seed makes
-    the same bytes on any number of actors, and a lot made in parts equals the whole lot;
- 3. columns are as the schema declares them: types, bounds, categories; nothing is NaN;
- 4. a condition is met, or the row is refused with a reason;
- 5. a model that was saved and loaded makes the same rows.
+ 1. the same rows, seed and spec give the same model, wherever training stops and resumes;
+ 2. a row depends on its conditions, its seed and its place in the block, and on no other row. So the same seed gives
+    the same bytes on any number of actors, and a lot sampled in parts equals the whole lot;
+ 3. columns match the schema: types, bounds, categories; nothing is NaN;
+ 4. a row meets its conditions, or is refused with a reason;
+ 5. a saved and loaded model makes the same rows.
 """
 
 from abc import ABC, abstractmethod
@@ -60,15 +60,15 @@ class State:
 
 
 @dataclass
-class Drawn:
-    """A block of samples: an array for each schema column, and for each row null or the reason of its refusal."""
+class SampleBlock:
+    """A block of sampled rows: an array for each schema column, and for each row None or why it is refused."""
 
     columns: dict[str, pa.Array]
     reasons: list[str | None]
 
 
 class Sums(ABC):
-    """Sums over the rows that a model publishes with Gaussian noise: float64 (sums,)."""
+    """Sums over rows that a model publishes with Gaussian noise: float64 (sums,)."""
 
     values: np.ndarray
 
@@ -78,14 +78,14 @@ class Sums(ABC):
 
     @abstractmethod
     def total(self, table: pa.Table) -> np.ndarray:
-        """The contribution of all rows: float64 (sums,), in little memory."""
+        """The contribution of all rows, computed in little memory: float64 (sums,)."""
 
 
 class Family(ABC):
     """Base of every family. The constructor imports nothing heavy; `begin` and `restore` do."""
 
     kind: ClassVar[str]
-    revision: ClassVar[int] = 1  # raised whenever the same rows, spec and seed give another model; part of the identity
+    revision: ClassVar[int] = 1  # raise it when the same rows, spec and seed give another model; part of the identity
     Spec: ClassVar[type]
     block: ClassVar[int] = 256  # rows of a call of `sample`
     is_private: ClassVar[bool] = False  # whether it can be fitted under a privacy budget
@@ -106,11 +106,11 @@ class Family(ABC):
 
     @classmethod
     def own_schema(cls, spec: Any) -> TableSchema:
-        """The schema of a family that needs no rows. Raises UserError for a spec that makes nothing."""
+        """The schema of a family that needs no rows. Raises UserError for a spec without columns."""
         raise AssertionError(f"{cls.kind} takes its schema from rows or recipe")
 
     def check_packages(self) -> None:
-        """Raise UserError with a `pip install` hint when an optional package is missing. Imports none."""
+        """Raise UserError with a `pip install` hint if an optional package is missing. Imports none of them."""
         check_installed(self.extra, *self.packages)
 
     def check(self) -> None:  # noqa: B027
@@ -121,74 +121,74 @@ class Family(ABC):
 
     @classmethod
     def summary(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
-        """Lines for people about a finished model, from its facts: text by subject."""
+        """Lines that describe a finished model to people, from its facts: text by subject."""
         return {}
 
     # Fitting.
 
     @property
     def num_steps(self) -> int:
-        """Steps of the whole training, known after `begin`; 0 when `begin` alone fits the family."""
+        """Number of training steps, available after `begin`; 0 when `begin` alone fits the family."""
         return 0
 
     @abstractmethod
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
-        """Learn the transforms and make the networks. `table` conforms to the schema; `seed` is below 2^63.
+        """Learn the transforms and build the networks. `table` conforms to the schema; `seed` is below 2^63.
 
-        With `account`, everything that depends on the rows is charged to the account before use.
+        With `account`, charge everything that depends on the rows to it before use.
         """
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """Run steps [start, stop), each with its own random numbers (`stream(seed, step)`); returns mean losses.
+        """Run steps [start, stop), each with its own random numbers (`stream(seed, step)`). Returns mean losses.
 
-        Called with adjoining spans, after `begin` or `restore`. With an account, raises BudgetSpent before the step
+        Called with adjoining spans, after `begin` or `restore`. With an account, raises BudgetExceeded before the step
         that would exceed the budget; the model is then as after the previous step. The model's folder publishes the
         losses: with an account they must not be computed from rows without noise.
         """
         raise AssertionError(f"{self.kind} has no steps")
 
     @abstractmethod
-    def trained(self) -> State:
+    def model_state(self) -> State:
         """Everything that `sample` needs."""
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         """Everything else that resuming the training needs: optimizers, discriminators, averages."""
         return State()
 
     @abstractmethod
-    def restore(self, trained: State, training: State | None = None) -> None:
-        """The inverse of `trained` and, after `begin` with the same rows and seed, of `training`."""
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
+        """The inverse of `model_state` and, after `begin` with the same rows and seed, of `training_state`."""
 
     def files(self) -> Mapping[str, bytes]:
-        """Further files of the model's folder, for other programs, by name."""
+        """Further files for the model's folder, by name, for other programs."""
         return {}
 
     def sums(self) -> "Sums | None":
-        """Noisy sums that the model publishes of its rows, for an audit; None: it publishes only samples."""
+        """Noisy sums over the rows that the model publishes, for an audit; None if it publishes only samples."""
         return None
 
     # Sampling.
 
     @abstractmethod
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
-        """One row for each of `seeds`, int64 (block,), with the column values that `requests[i]` names.
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
+        """Sample one row for each of `seeds`, int64 (block,), with the column values that `requests[i]` names.
 
-        Values in `requests` are checked and typed by the caller (see gristmill.generators.families.generator).
+        The caller checks and converts the values in `requests` (gristmill.generators.families.generator).
         """
 
 
 def stream(seed: int, *keys: int) -> np.random.Generator:
-    """Random numbers of a single step or purpose, spawned from the seed and never shared."""
+    """Random numbers for one step or purpose, spawned from the seed and never shared."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=keys)))
 
 
 def uniforms(seeds: np.ndarray, count: int, key: int = 0) -> np.ndarray:
-    """Numbers in [0, 1) from each row's own seed: float64 (rows, count). Each `key` gives other numbers."""
+    """Numbers in [0, 1) from each row's own seed: float64 (rows, count). Each `key` gives different numbers."""
     return np.stack([_row_random(s, key).random(count) for s in seeds])
 
 
 def normals(seeds: np.ndarray, count: int, key: int = 0) -> np.ndarray:
-    """Standard normal numbers from each row's own seed: float32 (rows, count). Not with the key of `uniforms`."""
+    """Standard normal numbers from each row's own seed: float32 (rows, count). Use another key than for `uniforms`."""
     return np.stack([_row_random(s, key).standard_normal(count, np.float32) for s in seeds])
 
 
@@ -197,18 +197,18 @@ def _row_random(seed: int, key: int) -> np.random.Generator:
 
 
 def draw_rows(family: Family, seeds: np.ndarray) -> pa.Table:
-    """A row without conditions for each of `seeds`, int64 (rows,), in blocks of the family's size.
+    """Sample a row without conditions for each of `seeds`, int64 (rows,), in blocks of the family's size.
 
-    Rows that the family refuses are left out.
+    Omits rows that the family refuses.
     """
     parts = []
     for start in range(0, len(seeds), family.block):
-        own = seeds[start : start + family.block]
-        filled = np.concatenate([own, np.zeros(family.block - len(own), np.int64)])
-        drawn = family.sample([{}] * family.block, filled)
-        is_made = [reason is None for reason in drawn.reasons[: len(own)]]
-        table = pa.table([drawn.columns[n] for n in family.schema.names], schema=pa.schema(family.schema.payload))
-        parts.append(table.slice(0, len(own)).filter(pa.array(is_made)))
+        block_seeds = seeds[start : start + family.block]
+        padded_seeds = np.concatenate([block_seeds, np.zeros(family.block - len(block_seeds), np.int64)])
+        block = family.sample([{}] * family.block, padded_seeds)
+        has_row = [reason is None for reason in block.reasons[: len(block_seeds)]]
+        table = pa.table([block.columns[n] for n in family.schema.names], schema=pa.schema(family.schema.payload))
+        parts.append(table.slice(0, len(block_seeds)).filter(pa.array(has_row)))
     return pa.concat_tables(parts).combine_chunks()
 
 
@@ -216,13 +216,13 @@ LEAST_BIAS = 1e-6  # smallest divisor of logits
 
 
 def check_bias(bias: float) -> None:
-    """Raise ValueError unless `bias` is a share."""
+    """Raise ValueError unless `bias` lies in [0, 1]."""
     if not 0 <= bias <= 1:
         raise ValueError("bias must lie in [0, 1]: the share of the variance that is sampled with")
 
 
 def need_columns(schema: TableSchema, kind: str, *kinds: str) -> None:
-    """Raise UserError when the schema has a column of another kind than `kinds`."""
+    """Raise UserError when a column of the schema is of none of the `kinds`."""
     for column in schema.columns:
         if column.kind not in kinds:
             raise UserError(f"model '{kind}' makes {' and '.join(kinds)} columns; '{column.name}' is {column.kind}")

@@ -1,11 +1,11 @@
 """The fit of any family: spans of steps, checks for NaN, checkpoints, and the model's folder at the end.
 
 The same rows, seed and spec give the same bytes, however often the fit stops and resumes. Each step draws from its own
-stream, and a checkpoint is a single object with everything that the next step needs, the privacy account included. So a
-step that is repeated after a crash has the same outcome and is charged once.
+stream, and a checkpoint is a single object with everything that the next step needs, including the privacy account. So
+a step repeated after a crash has the same outcome and is charged once.
 
-The noise of a private fit must stay secret: anybody with the seed could subtract it. Its seed is therefore derived from
-the recipe's seed and a random key. The key lies beside the checkpoints during the fit and is deleted with them. Until
+The noise of a private fit must stay secret: anyone with its seed could subtract it. So the seed is derived from the
+recipe's seed and a random key. The key is stored beside the checkpoints during the fit and deleted with them. Until
 then the folder is not private. The finished folder holds nothing exact about the rows, not even their digest.
 """
 
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from gristmill.generators.families.contract import Family, State
 from gristmill.generators.families.folder import FORMAT, NAME, ModelCard, pack, save_model, schema_literals, unpack
-from gristmill.generators.private.account import Account, BudgetSpent, PrivacySpec
+from gristmill.generators.private.account import Account, BudgetExceeded, PrivacySpec
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.plugins import kind_of, source_identity
@@ -38,13 +38,13 @@ HOLDS_ROWS = (
     "share neither where the rows may not go"
 )
 NO_ROWS = "none is needed: the model learned from no rows"
-EPSILON_EVERY_S = 5.0  # counting it takes a moment
+EPSILON_EVERY_S = 5.0  # seconds between updates of epsilon, which is slow to compute
 MAX_LOSSES = 500  # points of the loss curve that the card keeps
 
 
 @dataclass(frozen=True)
 class FitProgress:
-    """Progress of a fit: steps done, steps in all, mean losses, epsilon spent so far."""
+    """Progress of a fit: finished steps, all steps, mean losses, epsilon so far."""
 
     step: int
     num_steps: int
@@ -56,8 +56,8 @@ class TrainingFailed(UserError):
     """A loss or a weight is NaN or infinite; the message names the step and the cause."""
 
 
-class Stopped(Exception):
-    """The fit was asked to stop; it resumes from its checkpoint."""
+class FitStopped(Exception):
+    """The fit stopped on request; it can resume from its checkpoint."""
 
 
 def _silent(progress: FitProgress) -> None:
@@ -78,9 +78,9 @@ class Fit:
     store: Store
     seed: int
     privacy: PrivacySpec | None = None
-    threads: int = 1  # threads of the process; another number changes the rounding of sums
+    threads: int = 1  # threads of the process; the number affects the rounding of sums
     checkpoint_s: float = 60.0
-    span_s: float = 1.0  # seconds between checks of the numbers, about
+    span_s: float = 1.0  # approximate seconds between checks for NaN
     noise_key: bytes | None = None  # private fits: default is random; a fixed key makes the noise repeatable
 
     def identity(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class Fit:
         return {**self.trained_on, "digest": WITHHELD} if self.privacy else self.trained_on
 
     def _seed(self) -> int:
-        """The recipe's seed; for a private fit a secret seed, which is the same after a crash."""
+        """The recipe's seed; for a private fit a secret seed, which stays the same after a crash."""
         if self.privacy is None:
             return self.seed
         key = self.store.read_if_there(NOISE_KEY)
@@ -115,7 +115,7 @@ class Fit:
         return int.from_bytes(mixed, "little") >> 1
 
     def run(self, tell: Callable[[FitProgress], None] = _silent, is_stopped: Callable[[], bool] = _never) -> ModelCard:
-        """Fit, and return the card.
+        """Fit the model and return its card.
 
         Raises TrainingFailed, Stopped, or UserError where the parts do not fit together.
         """
@@ -125,30 +125,30 @@ class Fit:
         losses: list[dict[str, float]] = []
         family, step = self.family, 0
         family.begin(self.table, self._seed(), account)
-        if found := self._newest(mark):
-            step, losses = self._resume(found, account)
-        saved, counted, span, epsilon = time.monotonic(), -math.inf, 1, None
+        if checkpoint := self._newest(mark):
+            step, losses = self._resume(checkpoint, account)
+        save_time, epsilon_time, span, epsilon = time.monotonic(), -math.inf, 1, None
         num_steps = family.num_steps
         while step < num_steps:
             if is_stopped():
                 self._checkpoint(mark, step, losses, account)
-                raise Stopped
-            started, stop = time.monotonic(), min(step + span, num_steps)
+                raise FitStopped
+            span_start, stop = time.monotonic(), min(step + span, num_steps)
             try:
-                found_losses = dict(family.train(step, stop))
-            except BudgetSpent:
+                span_losses = dict(family.train(step, stop))
+            except BudgetExceeded:
                 break
-            self._look(family.trained(), found_losses, stop)
+            self._look(family.model_state(), span_losses, stop)
             step = stop
-            losses = _thinned([*losses, {"step": step, **found_losses}])
-            if account and time.monotonic() - counted > EPSILON_EVERY_S:
-                epsilon, counted = account.epsilon(), time.monotonic()
-            tell(FitProgress(step, num_steps, found_losses, epsilon))
-            took = max(time.monotonic() - started, 1e-3)
+            losses = _thin([*losses, {"step": step, **span_losses}])
+            if account and time.monotonic() - epsilon_time > EPSILON_EVERY_S:
+                epsilon, epsilon_time = account.epsilon(), time.monotonic()
+            tell(FitProgress(step, num_steps, span_losses, epsilon))
+            took = max(time.monotonic() - span_start, 1e-3)
             span = max(1, min(span * 2, int(span * self.span_s / took)))
-            if time.monotonic() - saved > self.checkpoint_s and step < num_steps:
+            if time.monotonic() - save_time > self.checkpoint_s and step < num_steps:
                 self._checkpoint(mark, step, losses, account)
-                saved = time.monotonic()
+                save_time = time.monotonic()
         return self._finish(mark, losses, account)
 
     def _look(self, state: State, losses: Mapping[str, float], step: int) -> None:
@@ -163,15 +163,15 @@ class Fit:
                 raise TrainingFailed(f"{self.family.kind}: '{name}' holds NaN or infinities by step {step}")
 
     def _checkpoint(self, mark: str, step: int, losses: list[dict[str, float]], account: Account | None) -> None:
-        trained, training = self.family.trained(), self.family.training()
-        tensors = {f"trained/{k}": v for k, v in trained.tensors.items()}
-        tensors |= {f"training/{k}": v for k, v in training.tensors.items()}
+        model_state, training_state = self.family.model_state(), self.family.training_state()
+        tensors = {f"trained/{k}": v for k, v in model_state.tensors.items()}
+        tensors |= {f"training/{k}": v for k, v in training_state.tensors.items()}
         facts = {
             "fingerprint": mark,
             "step": step,
             "losses": losses,
-            "trained": trained.facts,
-            "training": training.facts,
+            "trained": model_state.facts,
+            "training": training_state.facts,
             "events": account.literals() if account else None,
             "rows": self.trained_on["digest"],
         }
@@ -211,16 +211,16 @@ class Fit:
         return HOLDS_ROWS if self.family.holds_rows else NOT_PRIVATE
 
     def _finish(self, mark: str, losses: list[dict[str, float]], account: Account | None) -> ModelCard:
-        trained = self.family.trained()
-        self._look(trained, {}, self.family.num_steps)
-        weights = pack(trained.tensors)
+        model_state = self.family.model_state()
+        self._look(model_state, {}, self.family.num_steps)
+        weights = pack(model_state.tensors)
         card = ModelCard(
             format=FORMAT,
             identity=self.identity(),
             fingerprint=mark,
             trained_on=self._published_rows,
             privacy=account.statement() if account else {"guarantee": None, "text": self._not_private()},
-            facts=trained.facts,
+            facts=model_state.facts,
             weights_sha256=hashlib.sha256(weights).hexdigest(),
             losses=losses,
         )
@@ -262,5 +262,5 @@ def clear(store: Store) -> None:
         store.delete(entry.name)
 
 
-def _thinned(losses: list[dict[str, float]]) -> list[dict[str, float]]:
+def _thin(losses: list[dict[str, float]]) -> list[dict[str, float]]:
     return losses if len(losses) <= MAX_LOSSES else [*losses[:-1:2], losses[-1]]

@@ -1,9 +1,9 @@
 """The folder of a fitted model, local or on S3: `model.json` and `weights.safetensors`. Never a pickle.
 
-    model.json           kind, spec, schema, seed, facts, privacy statement, what it was trained on, digests
+    model.json           kind, spec, schema, seed, facts, privacy statement, training rows, digests
     weights.safetensors  the arrays that sampling needs
-    checkpoints/         while the fit is under way
-`model.json` is written last and only if absent: it commits the fit.
+    checkpoints/         only during the fit
+The fit writes `model.json` last and only if absent: this commits the fit.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ class ModelCard:
     identity: dict[str, Any]  # decides the model: kind, spec, schema, seed, digest of the rows, privacy, threads
     fingerprint: str
     trained_on: dict[str, Any]  # num_rows, digest, path
-    privacy: dict[str, Any]  # the statement; {"guarantee": None, ...} where there is none
+    privacy: dict[str, Any]  # the privacy statement; {"guarantee": None, ...} without a guarantee
     facts: dict[str, Any]
     weights_sha256: str
     losses: list[dict[str, float]]
@@ -49,12 +49,12 @@ class ModelCard:
 
     @property
     def digest(self) -> str:
-        """Identity of the model's bytes, for the fingerprint of runs that sample from it."""
+        """Identity of the model's bytes; part of the fingerprint of runs that sample from it."""
         return fingerprint([self.fingerprint, self.weights_sha256, self.facts])
 
 
 def read_card(uri: str) -> ModelCard:
-    """Raises UserError when there is no finished model."""
+    """The card of a finished model. Raises UserError if there is none."""
     store = open_store(uri)
     data = store.read_if_there(NAME)
     if data is None:
@@ -75,7 +75,7 @@ def empty_family(card: ModelCard) -> Family:
 
 
 def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
-    """The model on `device`, ready to sample. Raises UserError when its weights do not match the card."""
+    """The model on `device`, ready to sample. Raises UserError if its weights do not match the card."""
     family = empty_family(card)
     family.check_packages()
     family.device = device
@@ -87,13 +87,13 @@ def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
 
 
 def save_model(store: Store, card: ModelCard, weights: bytes) -> None:
-    """Write weights, then card. Raises Conflict when another fit has finished in the same store."""
+    """Write the weights, then the card. Raises Conflict if another fit has finished in the same store."""
     store.put(WEIGHTS, weights)
     store.put(NAME, json.dumps(asdict(card), indent=1, ensure_ascii=False).encode(), if_absent=True)
 
 
 def pack(tensors: dict[str, np.ndarray], facts: dict[str, Any] | None = None) -> bytes:
-    """safetensors bytes; `facts` go into its header as JSON."""
+    """safetensors bytes with `facts` as JSON in the header."""
     from safetensors.numpy import save
 
     ready = {name: np.ascontiguousarray(t) for name, t in sorted(tensors.items())}

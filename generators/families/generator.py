@@ -1,6 +1,6 @@
 """`kind = "model"`: rows from a fitted model of any family.
 
-An ask may name values: `{"income": ">50K"}` requests a row that has the value. An ask `{}` sets no conditions.
+An ask may name values: `{"income": ">50K"}` requests a row with this value. The ask `{}` sets no conditions.
 """
 
 from collections.abc import Mapping
@@ -22,12 +22,12 @@ from gristmill.records.schema import ASK, REJECT
 
 @dataclass(frozen=True)
 class ModelGeneratorSpec:
-    """Settings of `model`. Pools, threads and devices change no row on the same kind of processor."""
+    """Settings of `model`. Pools, threads and devices do not change rows on the same kind of processor."""
 
     model: str  # folder of a fitted model: the --out of `gristmill fit`
     name: str | None = None  # value of the `model` column; default: the last part of `model`
     # source columns that are conditions; default: all, and each must be a column of the model
-    given: tuple[str, ...] | None = None
+    conditions: tuple[str, ...] | None = None
     device: str = "cpu"  # device: "cpu" or "cuda"
     pooled: bool = True  # run in actors of its own; false: in the tasks that carry lots through the stages
     num_cpus: float = 1.0  # CPUs of a replica
@@ -36,7 +36,7 @@ class ModelGeneratorSpec:
 
 
 class ModelGenerator(Generator):
-    """Samples a model block by block. A row keeps its place in its block, so a lot in parts equals the whole lot."""
+    """Samples a model block by block. Each row keeps its place in its block, so a lot in parts equals the whole lot."""
 
     kind: ClassVar[str] = "model"
     revision: ClassVar[int] = 1
@@ -47,10 +47,10 @@ class ModelGenerator(Generator):
         self.card: ModelCard = read_card(spec.model)
         self.family: Family = empty_family(self.card)
         self.plugins = PluginClasses()  # workers find a plug-in family by its kind
-        self._num_made = 0
+        self._num_rows = 0
         if not self.family.makes_rows:
             raise UserError(f"{spec.model} holds a model of kind '{self.card.kind}', which makes no rows")
-        for name in spec.given or ():
+        for name in spec.conditions or ():
             self.family.schema.column(name)
 
     @property
@@ -67,7 +67,7 @@ class ModelGenerator(Generator):
         return Needs(self.spec.num_cpus, num_gpus, self.spec.memory_gb, pooled=self.spec.pooled)
 
     def fields_read(self) -> list[str]:
-        return list(self.spec.given or ())
+        return list(self.spec.conditions or ())
 
     def check(self) -> None:
         self.family.check_packages()
@@ -78,7 +78,7 @@ class ModelGenerator(Generator):
             "model": self.card.digest,
             "family": self.card.kind,
             **source_identity(self.family),
-            "given": list(self.spec.given or []),
+            "conditions": list(self.spec.conditions or []),
         }
 
     def open(self) -> None:
@@ -86,7 +86,7 @@ class ModelGenerator(Generator):
 
     @property
     def progress(self) -> tuple[int, int]:
-        return self._num_made, 0
+        return self._num_rows, 0
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
@@ -110,21 +110,23 @@ class ModelGenerator(Generator):
             block_seeds[places] = seeds[rows]
             for row, place in zip(rows, places):
                 block_requests[place] = requests[row]
-            drawn = self.family.sample(block_requests, block_seeds)
-            taken = pa.array(places)
-            columns = [pa.concat_arrays([c, drawn.columns[f.name].take(taken)]) for c, f in zip(columns, self.payload)]
+            samples = self.family.sample(block_requests, block_seeds)
+            indices = pa.array(places)
+            columns = [
+                pa.concat_arrays([c, samples.columns[f.name].take(indices)]) for c, f in zip(columns, self.payload)
+            ]
             for row, place in zip(rows, places):
-                reasons[row] = drawn.reasons[place]
+                reasons[row] = samples.reasons[place]
             order += rows
-            self._num_made += len(rows)
+            self._num_rows += len(rows)
         at = {row: place for place, row in enumerate(order)}
         take = pa.array([at.get(row) if reasons[row] is None else None for row in range(len(texts))], pa.int64())
         columns_by_name = {f.name: c.take(take) for c, f in zip(columns, self.payload)}
         return fill_columns(asks, self.payload, columns_by_name, reasons)
 
     def _conditions(self, text: str | None) -> tuple[Mapping[str, Any], str | None]:
-        """(column values that an ask names, null), or ({}, the reason why they are impossible)."""
-        fields = fields_of(text, self.spec.given)
+        """(column values that an ask names, None), or ({}, the reason why they are impossible)."""
+        fields = fields_of(text, self.spec.conditions)
         if fields is None:
             return {}, "malformed_ask"
         values = {}
@@ -135,14 +137,14 @@ class ModelGenerator(Generator):
                 return {}, "unknown_column"
             column = self.family.schema.column(name)
             try:
-                values[name] = _typed(column, value)
+                values[name] = _to_column_type(column, value)
             except (ValueError, TypeError, OverflowError):
                 return {}, "impossible_value"
         return values, None
 
 
-def _typed(column: Column, value: Any) -> Any:
-    """The value with the type of the column. Raises ValueError or TypeError for an impossible value."""
+def _to_column_type(column: Column, value: Any) -> Any:
+    """The value converted to the type of the column. Raises ValueError or TypeError for an impossible value."""
     if column.kind == "category":
         text = "true" if value is True else "false" if value is False else str(value)
         if text not in column.categories:

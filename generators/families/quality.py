@@ -1,8 +1,8 @@
-"""`quality`: learns from judged rows what a good text is, light enough for bulk; the stage `quality` applies it on CPU.
+"""`quality`: a light classifier of good texts, trained on judged rows; the stage `quality` applies it on CPU.
 
-Gunasekar et al. 2023 (Textbooks Are All You Need, section 2.1) annotate some 100,000 files by a large model and filter
-the rest by a classifier trained on them; theirs reads embeddings, this one hashed n-grams (stages/ngrams.py) by
-logistic regression, as the fastText classifier of Li et al. 2024 (DataComp-LM, section 4.4) does. It makes no rows.
+Gunasekar et al. 2023 (Textbooks Are All You Need, section 2.1) label some 100,000 files with a large model and filter
+the rest with a classifier trained on them. Theirs reads embeddings; this one is a logistic regression on hashed n-grams
+(stages/ngrams.py), like the fastText classifier of Li et al. 2024 (DataComp-LM, section 4.4). It makes no rows.
 """
 
 import hashlib
@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.generators.families.contract import Drawn, Family, State
+from gristmill.generators.families.contract import Family, SampleBlock, State
 from gristmill.generators.private.account import Account
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.words import text_key
 from gristmill.stages.ngrams import NUM_DECIMALS, Features, Linear, Ngrams
 
-MIN_EACH, MIN_HELD = 50, 5  # labelled rows of either class: in all, and among those held out
-MIN_KEPT = 20  # rows that a threshold must keep for its precision to be believed
-NUM_FOLDS = 3  # that scores for the choice of a threshold come from
-SPLIT, FOLD = b"split", b"fold"  # what the keys of texts are hashed for
+MIN_EACH, MIN_EACH_HOLDOUT = 50, 5  # smallest number of rows of each class: in total, and in the holdout
+MIN_ROWS_OF_THRESHOLD = 20  # smallest number of kept rows from which a precision is estimated
+NUM_FOLDS = 3  # folds of the cross-validation that chooses the threshold
+SPLIT, FOLD = b"split", b"fold"  # purposes for which texts are hashed
 MAX_ITERATIONS = 500
 
 
@@ -63,7 +63,7 @@ class QualitySpec:
 
 
 class Quality(Family):
-    """ModelGenerator by `begin` alone: a convex problem, the same weights from the same rows."""
+    """Fitted by `begin` alone: a convex problem, so the same rows give the same weights."""
 
     kind: ClassVar[str] = "quality"
     revision: ClassVar[int] = 1
@@ -96,10 +96,10 @@ class Quality(Family):
             raise UserError(f"model.positive: '{spec.positive}' is none of the categories of '{spec.label}'")
 
     def check_rows(self, table: pa.Table) -> None:
-        _, labels, _ = self._labelled(table)
+        _, labels, _ = self._texts_and_labels(table)
         self._enough(labels, MIN_EACH, "rows")
 
-    def _enough(self, labels: np.ndarray, least: int, what: str) -> None:
+    def _enough(self, labels: np.ndarray, least: int, noun: str) -> None:
         spec, num_good = self.spec, int(labels.sum())
         rule = (
             f"{spec.label} >= {spec.threshold:g}" if spec.threshold is not None else f"{spec.label} = {spec.positive}"
@@ -107,33 +107,37 @@ class Quality(Family):
         for name, count in (("good", num_good), ("not good", len(labels) - num_good)):
             if count < least:
                 raise UserError(
-                    f"model 'quality' needs {least} {what} of either class, but {count} of {len(labels):,} are {name} "
+                    f"model 'quality' needs {least} {noun} of either class, but {count} of {len(labels):,} are {name} "
                     f"({rule}): judge more rows, take the rejected ones too (data.rejected = true), or move threshold"
                 )
 
-    def _labelled(self, table: pa.Table) -> tuple[pa.Array, np.ndarray, int]:
-        """(texts, whether each is good, how many rows are left out for want of a text or a label)."""
+    def _texts_and_labels(self, table: pa.Table) -> tuple[pa.Array, np.ndarray, int]:
+        """(texts, whether each is good, number of rows without a text or a label)."""
         both = table.select([self.spec.text, self.spec.label]).combine_chunks()
-        whole = both.filter(pc.and_(both[0].is_valid(), both[1].is_valid()))
-        texts, values = whole[0].combine_chunks().cast(pa.large_string()), whole[1]
+        complete = both.filter(pc.and_(both[0].is_valid(), both[1].is_valid()))
+        texts, values = complete[0].combine_chunks().cast(pa.large_string()), complete[1]
         if self.spec.threshold is not None:
             labels = pc.greater_equal(values.cast(pa.float64()), self.spec.threshold)
         else:
             labels = pc.equal(values, self.spec.positive)
-        return texts, labels.to_numpy().astype(np.int64), table.num_rows - whole.num_rows
+        return texts, labels.to_numpy().astype(np.int64), table.num_rows - complete.num_rows
 
     # Fitting.
 
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
-        texts, labels, num_left_out = self._labelled(table)
+        texts, labels, num_left_out = self._texts_and_labels(table)
         keys = [text_key(text) for text in texts.to_pylist()]
         if len(keys) > self.spec.max_rows:
-            drawn = np.sort(np.argsort(_draws(keys, seed, b"rows"), kind="stable")[: self.spec.max_rows])
-            texts, labels, keys = texts.take(pa.array(drawn)), labels[drawn], [keys[row] for row in drawn]
-        is_held = _draws(keys, seed, SPLIT) < self.spec.holdout
-        training, held_out = np.flatnonzero(~is_held), np.flatnonzero(is_held)
-        self._enough(labels[held_out], MIN_HELD, "held-out rows")
-        self._enough(labels[training], MIN_HELD * NUM_FOLDS, "rows to learn from")
+            chosen_rows = np.sort(np.argsort(_draws(keys, seed, b"rows"), kind="stable")[: self.spec.max_rows])
+            texts, labels, keys = (
+                texts.take(pa.array(chosen_rows)),
+                labels[chosen_rows],
+                [keys[row] for row in chosen_rows],
+            )
+        is_holdout = _draws(keys, seed, SPLIT) < self.spec.holdout
+        training, holdout = np.flatnonzero(~is_holdout), np.flatnonzero(is_holdout)
+        self._enough(labels[holdout], MIN_EACH_HOLDOUT, "held-out rows")
+        self._enough(labels[training], MIN_EACH_HOLDOUT * NUM_FOLDS, "rows to learn from")
         features = self.ngrams.features(texts)
         model = self._fit(features, labels, training)
         threshold = self.spec.min_score or 0.5
@@ -144,18 +148,18 @@ class Quality(Family):
                 inner, outer = training[folds[training] != fold], training[folds[training] == fold]
                 scores[outer] = self.ngrams.scores(texts.take(pa.array(outer)), self._fit(features, labels, inner))
             threshold = lowest(scores[training], labels[training], self.spec.min_precision)
-        scores = self.ngrams.scores(texts.take(pa.array(held_out)), model)
+        scores = self.ngrams.scores(texts.take(pa.array(holdout)), model)
         self.model = model
         self.facts = {
             "threshold": round(threshold, NUM_DECIMALS),
-            "held_out": report(scores, labels[held_out], threshold),
+            "held_out": report(scores, labels[holdout], threshold),
             "learnt_from": {"rows": len(training), "base_rate": round(float(labels[training].mean()), NUM_DECIMALS)},
             "left_out": num_left_out,
         }
 
     def _fit(self, features: Features, labels: np.ndarray, rows: np.ndarray) -> Linear:
-        """Logistic regression over the rows: a text's buckets weigh 1 / sqrt(how many it has), so that its length does
-        not count twice."""
+        """Logistic regression over the rows. Each bucket of a text weighs 1 / sqrt(its number of buckets), so that the
+        length does not count twice."""
         from scipy import sparse
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
@@ -178,7 +182,7 @@ class Quality(Family):
         weights = regression.coef_[0]
         return Linear.of(weights[: shape[1]], weights[shape[1] :], float(regression.intercept_[0]))
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         assert self.model is not None
         model = self.model
         arrays = {
@@ -189,43 +193,43 @@ class Quality(Family):
         }
         return State(arrays, self.facts)
 
-    def restore(self, trained: State, training: State | None = None) -> None:
-        arrays, self.facts = trained.tensors, trained.facts
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
+        arrays, self.facts = model_state.tensors, model_state.facts
         self.model = Linear(arrays["weights"], float(arrays["unit"][0]), arrays["slopes"], float(arrays["bias"][0]))
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         raise AssertionError("a quality classifier makes no rows")
 
     @classmethod
     def summary(cls, facts: Mapping[str, Any]) -> Mapping[str, str]:
-        held = facts["held_out"]
-        precision = "none kept" if held["precision"] is None else f"{held['precision']:.3f}"
+        holdout = facts["held_out"]
+        precision = "none kept" if holdout["precision"] is None else f"{holdout['precision']:.3f}"
         return {
-            "held-out rows": f"{held['rows']:,}, {held['base_rate']:.1%} of them good; AUC {held['auc']:.3f}",
-            "kept of them": f"{held['kept']:,}, from score {facts['threshold']:g} on: precision {precision}, "
-            f"recall {held['recall']:.3f}",
+            "held-out rows": f"{holdout['rows']:,}, {holdout['base_rate']:.1%} of them good; AUC {holdout['auc']:.3f}",
+            "kept of them": f"{holdout['kept']:,}, from score {facts['threshold']:g} on: precision {precision}, "
+            f"recall {holdout['recall']:.3f}",
         }
 
 
-def _draws(keys: Sequence[bytes], seed: int, what: bytes) -> np.ndarray:
-    """A number in [0, 1) for each text, the same for the same text: float64 (keys,)."""
-    salt = seed.to_bytes(8, "little") + what
+def _draws(keys: Sequence[bytes], seed: int, purpose: bytes) -> np.ndarray:
+    """A number in [0, 1) for each text, equal for equal texts: float64 (keys,)."""
+    salt = seed.to_bytes(8, "little") + purpose
     numbers = [int.from_bytes(hashlib.blake2b(key, digest_size=8, key=salt).digest(), "little") >> 11 for key in keys]
     return np.array(numbers, np.float64) / (1 << 53)
 
 
 def lowest(scores: np.ndarray, labels: np.ndarray, min_precision: float) -> float:
-    """The lowest score from which on a share of at least `min_precision` of the rows is good, 20 rows or more.
+    """The lowest threshold that keeps at least 20 rows, of which a share of at least `min_precision` is good.
 
-    Raises UserError when there is none, with the best that there is.
+    Raises UserError if there is none; the message names the best precision.
     """
     order = np.argsort(-scores, kind="stable")
-    good, kept = np.cumsum(labels[order]), np.arange(1, len(scores) + 1)
-    is_last = np.append(scores[order][1:] != scores[order][:-1], True)  # of the rows with its score
-    usable = is_last & (kept >= MIN_KEPT)
+    good, num_rows = np.cumsum(labels[order]), np.arange(1, len(scores) + 1)
+    is_last = np.append(scores[order][1:] != scores[order][:-1], True)  # of the rows with an equal score
+    usable = is_last & (num_rows >= MIN_ROWS_OF_THRESHOLD)
     if not usable.any():
-        raise UserError(f"min_precision needs {MIN_KEPT} rows to learn from")
-    precision = good / kept
+        raise UserError(f"min_precision needs {MIN_ROWS_OF_THRESHOLD} rows to learn from")
+    precision = good / num_rows
     enough = np.flatnonzero(usable & (precision >= min_precision))
     if not len(enough):
         best = np.flatnonzero(usable)[precision[usable].argmax()]
@@ -237,8 +241,8 @@ def lowest(scores: np.ndarray, labels: np.ndarray, min_precision: float) -> floa
 
 
 def report(scores: np.ndarray, labels: np.ndarray, threshold: float) -> dict[str, Any]:
-    """What a classifier is worth on rows of both classes. precision: share of the kept rows that are good (null where
-    none is kept); recall: share of the good rows that are kept; base_rate: the precision of keeping everything."""
+    """Scores of a classifier on rows of both classes. precision: share of the kept rows that are good (None if none is
+    kept); recall: share of the good rows that are kept; base_rate: the precision of keeping everything."""
     from sklearn.metrics import roc_auc_score
 
     is_kept = scores >= threshold

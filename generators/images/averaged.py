@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, State, check_bias
+from gristmill.generators.families.contract import SampleBlock, State, check_bias
 from gristmill.generators.images.common import ImageFamily, row_streams
 from gristmill.generators.private.account import Account
 
@@ -41,13 +41,13 @@ class AveragedFamily(ImageFamily):
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         import torch
 
-        from gristmill.generators.nets.arrays import seeded
+        from gristmill.generators.nets.arrays import seed_torch
 
         self._seed = seed
         pixels, self._labels = self.read(table)
         self._pixels = torch.from_numpy(pixels)
         self._shares = self.shares(self._labels)
-        seeded(seed, INIT)
+        seed_torch(seed, INIT)
         sampler, self._average = self._new_sampler(), self._new_sampler()
         self._average.load_state_dict(sampler.state_dict())
         self._nets: dict[str, Any] = {self.sampler: sampler}
@@ -65,12 +65,12 @@ class AveragedFamily(ImageFamily):
 
         return torch.from_numpy(array).to(self.device)
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         from gristmill.generators.nets.arrays import of_module
 
         return State({**of_module(self._average, self.sampler), "shares": self._shares})
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         from gristmill.generators.nets.arrays import of_adam, of_module
 
         tensors: dict[str, np.ndarray] = {}
@@ -80,16 +80,16 @@ class AveragedFamily(ImageFamily):
             tensors |= of_adam(adam, name)
         return State(tensors)
 
-    def restore(self, trained: State, training: State | None = None) -> None:
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
         from gristmill.generators.nets.arrays import to_adam, to_module
 
-        self._average, self._shares = self._new_sampler(), trained.tensors["shares"]
-        to_module(self._average, self.sampler, trained.tensors)
-        if training:
+        self._average, self._shares = self._new_sampler(), model_state.tensors["shares"]
+        to_module(self._average, self.sampler, model_state.tensors)
+        if training_state:
             for name, net in self._nets.items():
-                to_module(net, name, training.tensors)
+                to_module(net, name, training_state.tensors)
             for name, adam in self._adams.items():
-                to_adam(adam, name, training.tensors)
+                to_adam(adam, name, training_state.tensors)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class LatentFamily(AveragedFamily):
 
         return Widen(self.shape, self.spec.width, self.spec.latent, self.num_labels).to(self.device)
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         import torch
 
         streams = row_streams(seeds)
@@ -128,5 +128,5 @@ class LatentFamily(AveragedFamily):
         noise = np.stack([s.standard_normal(self.spec.latent, np.float32) for s in streams])
         noise *= np.float32(np.sqrt(self.spec.bias))
         with torch.inference_mode():
-            made = self._average(self._to(noise), self._to(labels))
-        return self.drawn(made.cpu().numpy(), labels)
+            images = self._average(self._to(noise), self._to(labels))
+        return self.sample_block(images.cpu().numpy(), labels)

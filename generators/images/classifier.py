@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, State, stream
+from gristmill.generators.families.contract import SampleBlock, State, stream
 from gristmill.generators.images.common import ImageFamily
 from gristmill.generators.private.account import Account
 from gristmill.records.errors import UserError
@@ -69,18 +69,18 @@ class Classifier(ImageFamily):
     def begin(self, table: pa.Table, seed: int, account: Account | None) -> None:
         import torch
 
-        from gristmill.generators.nets.arrays import seeded
+        from gristmill.generators.nets.arrays import seed_torch
 
         self._seed = seed
         pixels, labels = self.read(table)
         self._pixels, self._labels = torch.from_numpy(pixels), torch.from_numpy(labels)
-        seeded(seed, INIT)
+        seed_torch(seed, INIT)
         self._net = self._new_net()
         self._adam = torch.optim.Adam(self._net.parameters(), self.spec.lr, weight_decay=self.spec.weight_decay)
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        found = np.mean([self._step(step) for step in range(start, stop)], axis=0)
-        return {"loss": float(found[0]), "accuracy": float(found[1])}
+        means = np.mean([self._step(step) for step in range(start, stop)], axis=0)
+        return {"loss": float(means[0]), "accuracy": float(means[1])}
 
     def _step(self, step: int) -> tuple[float, float]:
         import torch
@@ -96,24 +96,24 @@ class Classifier(ImageFamily):
         self._adam.step()
         return float(loss.detach()), float((logits.argmax(1) == labels).float().mean())
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         from gristmill.generators.nets.arrays import of_module
 
         return State(of_module(self._net, "net"))
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         from gristmill.generators.nets.arrays import of_adam
 
         return State(of_adam(self._adam, "adam"))
 
-    def restore(self, trained: State, training: State | None = None) -> None:
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
         from gristmill.generators.nets.arrays import to_adam, to_module
 
-        if training is None:
+        if training_state is None:
             self._net = self._new_net()
-        to_module(self._net, "net", trained.tensors)
-        if training:
-            to_adam(self._adam, "adam", training.tensors)
+        to_module(self._net, "net", model_state.tensors)
+        if training_state:
+            to_adam(self._adam, "adam", training_state.tensors)
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         raise AssertionError("a classifier makes no rows")

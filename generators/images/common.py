@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, Family, need_columns
+from gristmill.generators.families.contract import Family, SampleBlock, need_columns
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import pixels_of, png
 from gristmill.records.readers.tables import IMAGE, Column
@@ -76,20 +76,20 @@ class ImageFamily(Family):
     def choose(self, requests: Sequence[Mapping[str, Any]], levels: np.ndarray, shares: np.ndarray) -> np.ndarray:
         """Label numbers int64 (rows,): the requested label, else drawn by `shares` from the row's level in [0, 1)."""
         edges = np.cumsum(shares)
-        drawn = np.minimum(np.searchsorted(edges, levels * edges[-1], side="right"), len(edges) - 1)
+        places = np.minimum(np.searchsorted(edges, levels * edges[-1], side="right"), len(edges) - 1)
         if self.label:
             order = {c: i for i, c in enumerate(self.label.categories)}
             names = [w.get(self.label.name) for w in requests]
-            drawn = np.array([d if g is None else order[g] for d, g in zip(drawn, names)])
-        return drawn.astype(np.int64)
+            places = np.array([d if g is None else order[g] for d, g in zip(places, names)])
+        return places.astype(np.int64)
 
-    def drawn(self, pixels: np.ndarray, labels: np.ndarray) -> Drawn:
+    def sample_block(self, pixels: np.ndarray, labels: np.ndarray) -> SampleBlock:
         """The answer of `sample` from pixels float (n, channels, height, width) in [-1, 1] or beyond."""
         columns = {self.image.name: encode(np.clip(np.rint((pixels + 1) * 127.5), 0, 255).astype(np.uint8))}
         if self.label:
             names = np.array(self.label.categories, dtype=object)
             columns[self.label.name] = pa.array(names[labels].tolist(), pa.string())
-        return Drawn(columns, [None] * len(pixels))
+        return SampleBlock(columns, [None] * len(pixels))
 
 
 def row_streams(seeds: np.ndarray) -> list[np.random.Generator]:

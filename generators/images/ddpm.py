@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from gristmill.generators.families.contract import Drawn, stream
+from gristmill.generators.families.contract import SampleBlock, stream
 from gristmill.generators.images.averaged import AveragedFamily
 from gristmill.generators.images.common import row_streams
 from gristmill.generators.noise_schedule import kept_signal
@@ -123,14 +123,14 @@ class Ddpm(AveragedFamily):
         kept = kept_signal(NUM_TIMES)[times].astype(np.float32).reshape(-1, 1, 1, 1)
         return self._to(np.sqrt(kept)), self._to(np.sqrt(1 - kept))
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         streams = row_streams(seeds)
         labels = self.choose(requests, np.array([s.random() for s in streams]), self._shares)
-        return self.drawn(
-            self._denoised(labels if self.label else np.full(len(seeds), self.num_labels), streams), labels
+        return self.sample_block(
+            self._denoise(labels if self.label else np.full(len(seeds), self.num_labels), streams), labels
         )
 
-    def _denoised(self, labels: np.ndarray, streams: list[np.random.Generator]) -> np.ndarray:
+    def _denoise(self, labels: np.ndarray, streams: list[np.random.Generator]) -> np.ndarray:
         """From noise to images in `sample_steps` steps: Song et al. 2021, equations 12 and 16 (eta 0: DDIM, 1: DDPM).
 
         The predicted image is clipped to the range of pixels at every step. `dpm` extrapolates it to the middle of the
@@ -146,25 +146,36 @@ class Ddpm(AveragedFamily):
         power = 1.5 if self.spec.sampler == "dpm" else 1.0
         shares = np.linspace(0, 1, self.spec.sample_steps + 1) ** power
         times = np.unique((NUM_TIMES * shares).round().astype(np.int64))[::-1]
-        kept, x = kept_signal(NUM_TIMES), noise()
+        signal_shares, x = kept_signal(NUM_TIMES), noise()
         before: tuple[Any, float] | None = None  # the image predicted in the last step, and that step's length
         with torch.inference_mode():
             for now, then in pairwise(times):
-                signal, spread = math.sqrt(kept[now]), math.sqrt(1 - kept[now])
-                made = self._guess(x, int(now), labels)
-                image = (x - spread * made) / signal if self.spec.predict == "epsilon" else signal * x - spread * made
+                signal, spread = math.sqrt(signal_shares[now]), math.sqrt(1 - signal_shares[now])
+                estimate = self._guess(x, int(now), labels)
+                image = (
+                    (x - spread * estimate) / signal
+                    if self.spec.predict == "epsilon"
+                    else signal * x - spread * estimate
+                )
                 image = image.clamp(-1, 1)
                 error = (x - signal * image) / spread
                 if self.spec.sampler == "dpm" and then:
-                    length = _log_ratio(kept[then]) - _log_ratio(kept[now])
+                    length = _log_ratio(signal_shares[then]) - _log_ratio(signal_shares[now])
                     if before is not None:
                         lean = length / (2 * before[1])
                         image, before = image + lean * (image - before[0]), (image, length)
                         error = (x - signal * image) / spread
                     else:
                         before = image, length
-                fresh = eta * math.sqrt((1 - kept[then]) / (1 - kept[now]) * (1 - kept[now] / kept[then]))
-                x = math.sqrt(kept[then]) * image + math.sqrt(max(0.0, 1 - kept[then] - fresh**2)) * error
+                fresh = eta * math.sqrt(
+                    (1 - signal_shares[then])
+                    / (1 - signal_shares[now])
+                    * (1 - signal_shares[now] / signal_shares[then])
+                )
+                x = (
+                    math.sqrt(signal_shares[then]) * image
+                    + math.sqrt(max(0.0, 1 - signal_shares[then] - fresh**2)) * error
+                )
                 if fresh and then:
                     x = x + fresh * noise()
         return np.asarray(x.cpu().numpy())
@@ -174,17 +185,17 @@ class Ddpm(AveragedFamily):
         import torch
 
         times = torch.full((len(labels),), time, device=self.device)
-        told = self._to(labels)
+        label_tensor = self._to(labels)
         if not self.spec.guidance or not self.label:
-            return self._average(x, times, told)
-        both = torch.cat([told, torch.full_like(told, self.num_labels)])
+            return self._average(x, times, label_tensor)
+        both = torch.cat([label_tensor, torch.full_like(label_tensor, self.num_labels)])
         with_label, without = self._average(torch.cat([x, x]), torch.cat([times, times]), both).chunk(2)
         return with_label + self.spec.guidance * (with_label - without)
 
 
-def _log_ratio(kept: float) -> float:
+def _log_ratio(signal: float) -> float:
     """log of signal over noise, the time of Lu et al. 2022."""
-    return 0.5 * (math.log(kept) - math.log1p(-kept))
+    return 0.5 * (math.log(signal) - math.log1p(-signal))
 
 
 def _rate(step: int, num_steps: int) -> float:

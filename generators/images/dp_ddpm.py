@@ -71,11 +71,11 @@ class DpDdpm(ddpm.Ddpm):
         return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
 
     def _step(self, step: int) -> float:
-        drawn, draw = self._dp.rows(step), stream(self._seed, step)
+        batch, draw = self._dp.rows(step), stream(self._seed, step)
         sums = no_sums(self._net)
         most = max(1, MOST_PIXELS // (self.spec.copies * math.prod(self.shape[1:])))
-        for start in range(0, len(drawn), most):
-            task = self._task(np.repeat(drawn[start : start + most], self.spec.copies), draw)
+        for start in range(0, len(batch), most):
+            task = self._task(np.repeat(batch[start : start + most], self.spec.copies), draw)
             found = self._dp.clipped_sums(self._net, lambda net: self._losses(net, task))  # noqa: B023
             sums = [total + more for total, more in zip(sums, found)]
         size = self._dp.set_gradients(self._net, sums, step)

@@ -60,8 +60,8 @@ class Gan(LatentFamily):
         draw = stream(self._seed, step)
         count = self.spec.critic_steps or (3 if self.spec.hold == "gradient" else 1)
         of_critic = float(np.mean([self._criticise(draw) for _ in range(count)]))
-        made, labels = self._make(draw)
-        loss = -self._critic(made, labels).mean()
+        fakes, labels = self._make(draw)
+        loss = -self._critic(fakes, labels).mean()
         self._move("generator", loss)
         self._follow(step)
         return of_critic, float(loss.detach())
@@ -78,13 +78,13 @@ class Gan(LatentFamily):
         rows = draw.integers(len(self._pixels), size=self.spec.batch)
         real, labels = self._pixels[torch.from_numpy(rows)].to(self.device), self._to(self._labels[rows])
         with torch.no_grad():
-            made, made_labels = self._make(draw)
-        of_real, of_made = self._critic(real, labels), self._critic(made, made_labels)
+            fakes, fake_labels = self._make(draw)
+        real_scores, fake_scores = self._critic(real, labels), self._critic(fakes, fake_labels)
         if self.spec.hold == "spectral":
-            loss = torch.relu(1 - of_real).mean() + torch.relu(1 + of_made).mean()
+            loss = torch.relu(1 - real_scores).mean() + torch.relu(1 + fake_scores).mean()
         else:
             between = self._between(draw, real, labels)
-            loss = of_made.mean() - of_real.mean() + self.spec.penalty * between
+            loss = fake_scores.mean() - real_scores.mean() + self.spec.penalty * between
         self._move("critic", loss)
         return float(loss.detach())
 
@@ -97,9 +97,9 @@ class Gan(LatentFamily):
 
         noise = self._to(draw.standard_normal((self.spec.batch, self.spec.latent), np.float32))
         with torch.no_grad():
-            made = self._generator(noise, labels)
+            fakes = self._generator(noise, labels)
         share = self._to(draw.random((self.spec.batch, 1, 1, 1), np.float32))
-        points = (share * real + (1 - share) * made).requires_grad_(True)
+        points = (share * real + (1 - share) * fakes).requires_grad_(True)
         (slope,) = torch.autograd.grad(self._critic(points, labels).sum(), points, create_graph=True)
         return ((slope.flatten(1).norm(dim=1) - 1) ** 2).mean()
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from gristmill.engines import models
 from gristmill.engines.scorer import load_network
-from gristmill.generators.families.contract import Drawn, Family, State, stream
+from gristmill.generators.families.contract import Family, SampleBlock, State, stream
 from gristmill.generators.lm import tokens
 from gristmill.generators.lm.spec import LmSpec
 from gristmill.generators.private.account import Account
@@ -22,7 +22,7 @@ from gristmill.records.extras import check_installed
 from gristmill.records.stores.contract import Store
 
 INIT, ORDER = 1 << 32, 1 << 33  # keys of streams, beyond all steps
-SERVED = "hf/"  # where in a model's folder lies what transformers and vLLM read
+SERVING_FOLDER = "hf/"  # where in a model's folder lies what transformers and vLLM read
 WARM, LEAST = 0.1, 0.1  # the share of steps over which the rate rises, and what it falls to
 
 
@@ -87,15 +87,15 @@ class CausalLm(Family):
         import torch
 
         from gristmill.generators.nets import causal
-        from gristmill.generators.nets.arrays import seeded
+        from gristmill.generators.nets.arrays import seed_torch
 
-        seeded(getattr(self, "_seed", 0), INIT)
+        seed_torch(getattr(self, "_seed", 0), INIT)
         if self.spec.base is None:
             network = causal.from_scratch(self.spec, self.tokenizer)
         else:
             network = load_network(self.spec.base)
         if self.spec.lora:
-            network = causal.adapted(network, self.spec)
+            network = causal.add_adapters(network, self.spec)
         self._network = network.to(self.device).train()
         self._adam = torch.optim.AdamW(
             [weight for _, weight in causal.trained_weights(network)],
@@ -106,8 +106,8 @@ class CausalLm(Family):
         )
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        found = np.mean([self._step(step) for step in range(start, stop)])
-        return {"loss": float(found)}
+        mean_loss = np.mean([self._step(step) for step in range(start, stop)])
+        return {"loss": float(mean_loss)}
 
     def _step(self, step: int) -> float:
         import torch
@@ -118,12 +118,12 @@ class CausalLm(Family):
         for group in self._adam.param_groups:
             group["lr"] = self.spec.lr * self._rate(step)
         with torch.autocast(self.device, torch.bfloat16, enabled=self.device == "cuda"):
-            lost = causal.mean_loss(self._network, blocks)
+            loss = causal.mean_loss(self._network, blocks)
         self._adam.zero_grad()
-        lost.backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_([w for _, w in causal.trained_weights(self._network)], self.spec.clip)
         self._adam.step()
-        return float(lost.detach())
+        return float(loss.detach())
 
     def _rate(self, step: int) -> float:
         warm = max(1, int(WARM * self.num_steps))
@@ -135,14 +135,14 @@ class CausalLm(Family):
         """The blocks of a step; each epoch visits all blocks in its own order."""
         places = np.arange(step * self._batch, (step + 1) * self._batch)
         epochs, at = places // len(self._blocks), places % len(self._blocks)
-        made = np.empty(len(places), np.int64)
+        rows = np.empty(len(places), np.int64)
         for epoch in np.unique(epochs):
             if self._order[0] != epoch:
                 self._order = int(epoch), stream(self._seed, ORDER, int(epoch)).permutation(len(self._blocks))
-            made[epochs == epoch] = self._order[1][at[epochs == epoch]]
-        return made
+            rows[epochs == epoch] = self._order[1][at[epochs == epoch]]
+        return rows
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         from gristmill.generators.nets import causal
 
         facts = {}
@@ -150,41 +150,41 @@ class CausalLm(Family):
             facts = {"tokenizer": {n: d.decode() for n, d in tokens.files_of(self.tokenizer).items()}}
         return State(causal.arrays(self._network), facts)
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         from gristmill.generators.nets.arrays import of_adam
 
         return State(of_adam(self._adam, "adam"))
 
-    def restore(self, trained: State, training: State | None = None) -> None:
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
         from gristmill.generators.nets import causal
         from gristmill.generators.nets.arrays import to_adam
 
-        if training is None:
+        if training_state is None:
             if self.spec.base is None:
-                self.tokenizer = tokens.from_files({n: t.encode() for n, t in trained.facts["tokenizer"].items()})
+                self.tokenizer = tokens.from_files({n: t.encode() for n, t in model_state.facts["tokenizer"].items()})
             else:
                 self.tokenizer = self.own_tokenizer(())
             self._build()
-        causal.load_arrays(self._network, trained.tensors)
-        if training is not None:
-            to_adam(self._adam, "adam", training.tensors)
+        causal.load_arrays(self._network, model_state.tensors)
+        if training_state is not None:
+            to_adam(self._adam, "adam", training_state.tensors)
 
     # For teachers and other programs.
 
     def files(self) -> dict[str, bytes]:
         """hf/: the model as transformers and vLLM read it."""
-        return {f"{SERVED}{name}": data for name, data in self.served().items()}
+        return {f"{SERVING_FOLDER}{name}": data for name, data in self.files_to_serve().items()}
 
-    def served(self) -> dict[str, bytes]:
+    def files_to_serve(self) -> dict[str, bytes]:
         """The same, without the folder's name."""
         from gristmill.generators.nets import causal
 
-        return {**causal.served(self._network), **tokens.files_of(self.tokenizer)}
+        return {**causal.files_to_serve(self._network), **tokens.files_of(self.tokenizer)}
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         raise AssertionError("a causal_lm is served by a teacher")
 
 
 def served_files(store: Store) -> dict[str, bytes]:
     """hf/ of a finished model's folder, by name."""
-    return {e.name.removeprefix(SERVED): store.read(e.name) for e in store.list(SERVED)}
+    return {e.name.removeprefix(SERVING_FOLDER): store.read(e.name) for e in store.list(SERVING_FOLDER)}

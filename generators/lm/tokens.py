@@ -16,17 +16,17 @@ def learnt(texts: Sequence[str], size: int) -> Any:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    whole = Tokenizer(models.BPE())
-    whole.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    whole.decoder = decoders.ByteLevel()
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=[START, END],
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    whole.train_from_iterator(texts, trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=whole, bos_token=START, eos_token=END, pad_token=END)
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=START, eos_token=END, pad_token=END)
 
 
 def start_of(tokenizer: Any) -> str:
@@ -37,7 +37,7 @@ def start_of(tokenizer: Any) -> str:
     return str(found)
 
 
-def encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text, without any that the tokenizer adds on its own."""
     if not texts:
         return []
@@ -47,11 +47,11 @@ def encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 def rows_of(tokenizer: Any, texts: Sequence[str], length: int) -> np.ndarray:
     """int64 (texts, 1 + length): the start token and the first `length` of each text; IGNORED where it is shorter."""
     start = tokenizer.convert_tokens_to_ids(start_of(tokenizer))
-    made = np.full((len(texts), 1 + length), IGNORED, np.int64)
-    made[:, 0] = start
-    for row, ids in enumerate(encoded(tokenizer, texts)):
-        made[row, 1 : 1 + len(ids[:length])] = ids[:length]
-    return made
+    blocks = np.full((len(texts), 1 + length), IGNORED, np.int64)
+    blocks[:, 0] = start
+    for row, ids in enumerate(encode(tokenizer, texts)):
+        blocks[row, 1 : 1 + len(ids[:length])] = ids[:length]
+    return blocks
 
 
 def blocks_of(tokenizer: Any, texts: Sequence[str], length: int) -> np.ndarray:
@@ -61,23 +61,23 @@ def blocks_of(tokenizer: Any, texts: Sequence[str], length: int) -> np.ndarray:
     """
     start = tokenizer.convert_tokens_to_ids(start_of(tokenizer))
     end = [tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else []
-    line = np.array([code for ids in encoded(tokenizer, texts) for code in [*ids, *end]], np.int64)
+    line = np.array([code for ids in encode(tokenizer, texts) for code in [*ids, *end]], np.int64)
     if len(line) < length:
         line = np.concatenate([line, np.full(length - len(line), IGNORED)])
     num = len(line) // length
-    made = np.empty((num, 1 + length), np.int64)
-    made[:, 0] = start
-    made[:, 1:] = line[: num * length].reshape(num, length)
-    return made
+    blocks = np.empty((num, 1 + length), np.int64)
+    blocks[:, 0] = start
+    blocks[:, 1:] = line[: num * length].reshape(num, length)
+    return blocks
 
 
 def pieces(tokenizer: Any, texts: Sequence[str], length: int) -> list[str]:
     """Texts cut into pieces of exactly `length` tokens, as texts again; what is left of each text is left out."""
-    found = []
-    for ids in encoded(tokenizer, texts):
+    texts_of_pieces = []
+    for ids in encode(tokenizer, texts):
         for at in range(0, len(ids) - length + 1, length):
-            found.append(tokenizer.decode(ids[at : at + length]))
-    return found
+            texts_of_pieces.append(tokenizer.decode(ids[at : at + length]))
+    return texts_of_pieces
 
 
 def files_of(tokenizer: Any) -> dict[str, bytes]:
@@ -87,11 +87,11 @@ def files_of(tokenizer: Any) -> dict[str, bytes]:
 
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        found = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
-    config = json.loads(found["tokenizer_config.json"])
+        files = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
+    config = json.loads(files["tokenizer_config.json"])
     config.pop("name_or_path", None)  # where it was read from is nobody's business
-    found["tokenizer_config.json"] = json.dumps(config, indent=1, sort_keys=True).encode()
-    return found
+    files["tokenizer_config.json"] = json.dumps(config, indent=1, sort_keys=True).encode()
+    return files
 
 
 def from_files(files: dict[str, bytes]) -> Any:

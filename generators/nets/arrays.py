@@ -1,4 +1,4 @@
-"""torch modules and their Adam as named numpy arrays, and back: what checkpoints and models hold."""
+"""Conversion of torch modules and Adam states to named numpy arrays, for checkpoints and models, and back."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -12,8 +12,8 @@ from gristmill.generators.families.contract import stream
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def seeded(seed: int, *keys: int) -> None:
-    """Seed torch's own generator, which layers draw their first weights from, out of the fit's seed."""
+def seed_torch(seed: int, *keys: int) -> None:
+    """Seed torch's global generator, which initialises layers, from the fit's seed."""
     torch.manual_seed(int(stream(seed, *keys).integers(1 << 62)))
 
 
@@ -58,7 +58,7 @@ def _parameters(adam: torch.optim.Adam) -> list[Any]:
 
 @torch.no_grad()
 def follow(average: nn.Module, module: nn.Module, step: int, decay: float) -> None:
-    """Move `average` towards `module`: an exponential moving average that forgets faster in its first steps."""
+    """Move `average` towards `module`: an exponential moving average with a smaller decay in the first steps."""
     share = min(decay, (1 + step) / (10 + step))
     for mine, theirs in zip(average.parameters(), module.parameters()):
         mine.lerp_(theirs, 1 - share)

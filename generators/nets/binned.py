@@ -1,4 +1,4 @@
-"""Small networks for rows of bins: multilayer perceptrons without batch norm, and draws of one-hot rows."""
+"""Small networks for rows of bins: perceptrons without batch norm, and sampling of one-hot rows."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,16 +17,16 @@ def perceptron(num_in: int, widths: Sequence[int], num_out: int) -> nn.Sequentia
     return nn.Sequential(*parts, nn.Linear(num_in, num_out))
 
 
-def seeded(seed: int, make: "type[nn.Module] | object", *args: object) -> nn.Module:
-    """A module made with initial weights from `seed` alone."""
+def module_from_seed(seed: int, make: "type[nn.Module] | object", *args: object) -> nn.Module:
+    """A module whose initial weights depend on `seed` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        made: nn.Module = make(*args)  # type: ignore[operator]
-    return made
+        module: nn.Module = make(*args)  # type: ignore[operator]
+    return module
 
 
 def start_at(net: nn.Sequential, logits: np.ndarray) -> None:
-    """Let the last layer begin at these logits, near enough whatever comes in."""
+    """Initialise the last layer so that its output is close to these logits for any input."""
     last = net[-1]
     assert isinstance(last, nn.Linear)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def one_hot(bins: np.ndarray | torch.Tensor, sizes: Sequence[int], device: str) 
 
 @lru_cache(maxsize=64)
 def _places(sizes: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
-    """(where in a row each place of a (columns, most) block comes from, sum of sizes for none; and the way back)."""
+    """(index in a row of each place of a (columns, most) block, or the sum of sizes for padding; the inverse index)."""
     most, total = max(sizes), sum(sizes)
     to = torch.full((len(sizes), most), total)
     start = 0
@@ -54,21 +54,21 @@ def _places(sizes: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def blocks(logits: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
-    """(rows, sum of sizes) as (rows, columns, most bins), filled up with logits that no softmax sees."""
+    """(rows, sum of sizes) as (rows, columns, most bins), padded with logits that have no share in a softmax."""
     to, _ = _places(tuple(sizes))
     none = torch.full((len(logits), 1), -1e30, dtype=logits.dtype, device=logits.device)
     return torch.cat([logits, none], dim=1)[:, to.to(logits.device)].reshape(len(logits), len(sizes), -1)
 
 
-def joined(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
+def flatten_blocks(values: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """The inverse of `blocks`."""
     return values.flatten(1)[:, _places(tuple(sizes))[1].to(values.device)]
 
 
 def draw_bins(logits: torch.Tensor, sizes: Sequence[int], random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """One bin a column by its logits: int64 (rows, columns); and the logits with the noise of the draw, as `blocks`.
+    """(one bin for each column, int64 (rows, columns); the logits with the noise of the draw, as `blocks`).
 
-    The noise comes from `random`, a CPU generator (Gumbel's trick).
+    Gumbel's trick, with noise from the CPU generator `random`.
     """
     level = torch.rand(logits.shape, generator=random).clamp_(1e-9, 1 - 1e-7).to(logits)
     noisy = blocks(logits - torch.log(-torch.log(level)), sizes)
@@ -76,26 +76,26 @@ def draw_bins(logits: torch.Tensor, sizes: Sequence[int], random: torch.Generato
 
 
 def hard_rows(logits: torch.Tensor, sizes: Sequence[int], heat: float, random: torch.Generator) -> torch.Tensor:
-    """One-hot rows drawn by their logits, with the gradient of the softmax (Jang et al. 2017, straight through)."""
+    """One-hot rows drawn by logits, with the gradient of the softmax (Jang et al. 2017, straight-through)."""
     bins, noisy = draw_bins(logits, sizes, random)
-    soft = joined((noisy / heat).softmax(2), sizes)
-    hard = joined(torch.zeros_like(noisy).scatter_(2, bins[:, :, None], 1.0), sizes)
+    soft = flatten_blocks((noisy / heat).softmax(2), sizes)
+    hard = flatten_blocks(torch.zeros_like(noisy).scatter_(2, bins[:, :, None], 1.0), sizes)
     return hard + soft - soft.detach()
 
 
 def nll_of_rows(logits: torch.Tensor, rows: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
     """Negative log-likelihood in nats of each one-hot row, summed over columns: (rows,)."""
-    return -(joined(blocks(logits, sizes).log_softmax(2), sizes) * rows).sum(1)
+    return -(flatten_blocks(blocks(logits, sizes).log_softmax(2), sizes) * rows).sum(1)
 
 
 def shares_of(logits: torch.Tensor, sizes: Sequence[int]) -> list[np.ndarray]:
-    """Probabilities of the bins of each column: float64 (rows, size), rows adding up to 1."""
+    """Probabilities of the bins of each column: float64 (rows, size); each row sums to 1."""
     shares = blocks(logits.double(), sizes).softmax(2).cpu().numpy()
     return [shares[:, at, :size] for at, size in enumerate(sizes)]
 
 
 def follow(average: nn.Module, net: nn.Module, share: float) -> None:
-    """Move `average` a little towards `net`: average = share * average + (1 - share) * net."""
+    """Move `average` towards `net`: average = share * average + (1 - share) * net."""
     with torch.no_grad():
         for mean, now in zip(average.parameters(), net.parameters()):
             mean.lerp_(now, 1 - share)
@@ -110,7 +110,7 @@ def unpack_net(name: str, net: nn.Module, tensors: dict[str, np.ndarray]) -> Non
 
 
 def pack_adam(name: str, adam: torch.optim.Optimizer) -> dict[str, np.ndarray]:
-    """The moments of an Adam that has made at least one step; nothing before that."""
+    """The moments of an Adam after its first step; empty before."""
     return {
         f"{name}/{at}/{key}": value.cpu().numpy().copy()
         for at, moments in adam.state_dict()["state"].items()
@@ -119,10 +119,10 @@ def pack_adam(name: str, adam: torch.optim.Optimizer) -> dict[str, np.ndarray]:
 
 
 def unpack_adam(name: str, adam: torch.optim.Optimizer, tensors: dict[str, np.ndarray]) -> None:
-    whole = adam.state_dict()
-    whole["state"] = {}
+    state_dict = adam.state_dict()
+    state_dict["state"] = {}
     for key, value in tensors.items():
         if key.startswith(f"{name}/"):
             at, moment = key.removeprefix(f"{name}/").split("/")
-            whole["state"].setdefault(int(at), {})[moment] = torch.as_tensor(value)
-    adam.load_state_dict(whole)
+            state_dict["state"].setdefault(int(at), {})[moment] = torch.as_tensor(value)
+    adam.load_state_dict(state_dict)

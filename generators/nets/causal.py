@@ -1,4 +1,4 @@
-"""Causal language models: made, trained for a step, written as others read them."""
+"""Causal language models: construction, loss, and export."""
 
 import json
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from gristmill.generators.lm.spec import LmSpec
 from gristmill.generators.lm.tokens import IGNORED
 
-ROOM = 2  # contexts are so many blocks long, for prompts before what is sampled
+ROOM = 2  # length of a context in blocks: room for a prompt before the sampled text
 
 
 def from_scratch(spec: LmSpec, tokenizer: Any) -> nn.Module:
-    """A Llama-shaped network with weights drawn from torch's own generator: seed it before."""
+    """A network of the Llama architecture, initialised from torch's global generator: seed it first."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     config = LlamaConfig(
@@ -34,8 +34,8 @@ def from_scratch(spec: LmSpec, tokenizer: Any) -> nn.Module:
     return LlamaForCausalLM(config).float()
 
 
-def adapted(network: nn.Module, spec: LmSpec) -> nn.Module:
-    """The network with low-rank adapters in its linear layers (Hu et al. 2021), which alone are trained."""
+def add_adapters(network: nn.Module, spec: LmSpec) -> nn.Module:
+    """The network with low-rank adapters in its linear layers (Hu et al. 2021). Only the adapters are trained."""
     from peft import LoraConfig, get_peft_model
 
     alpha = spec.lora_alpha if spec.lora_alpha is not None else 2 * spec.lora
@@ -44,22 +44,22 @@ def adapted(network: nn.Module, spec: LmSpec) -> nn.Module:
 
 
 def losses(network: nn.Module, blocks: Tensor) -> Tensor:
-    """Natural, of each token after the first of each block, float32 (blocks, tokens); 0 where there is none."""
-    known = blocks[:, 1:] != IGNORED
+    """Loss in nats of each token after the first of its block, float32 (blocks, tokens); 0 where there is no token."""
+    has_token = blocks[:, 1:] != IGNORED
     inputs = blocks[:, :-1].masked_fill(blocks[:, :-1] == IGNORED, 0)
     logits = network(input_ids=inputs).logits.float()
-    labels = blocks[:, 1:].masked_fill(~known, 0)
-    lost = nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
-    return lost * known
+    labels = blocks[:, 1:].masked_fill(~has_token, 0)
+    token_losses = nn.functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    return token_losses * has_token
 
 
 def mean_loss(network: nn.Module, blocks: Tensor) -> Tensor:
-    """Over all tokens of the blocks that are there."""
+    """Mean loss over all tokens of the blocks, without padding."""
     return losses(network, blocks).sum() / (blocks[:, 1:] != IGNORED).sum().clamp(min=1)
 
 
 def trained_weights(network: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Name and weight of what is trained: everything, or the adapters."""
+    """Names and weights of the trained parameters: all, or the adapters."""
     return ((name, weight) for name, weight in network.named_parameters() if weight.requires_grad)
 
 
@@ -68,15 +68,17 @@ def arrays(network: nn.Module) -> dict[str, np.ndarray]:
 
 
 def load_arrays(network: nn.Module, arrays: dict[str, np.ndarray]) -> None:
-    """The inverse of `arrays`. Raises KeyError for those of another network."""
+    """The inverse of `arrays`. Raises KeyError for arrays of another network."""
     with torch.no_grad():
         for name, weight in trained_weights(network):
             weight.copy_(torch.from_numpy(np.array(arrays[f"net/{name}"])))
 
 
-def served(network: nn.Module) -> dict[str, bytes]:
-    """config.json and model.safetensors as transformers and vLLM read them: bfloat16, adapters merged, the output
-    matrix written out even where it is the embedding, as a running engine takes new weights by name."""
+def files_to_serve(network: nn.Module) -> dict[str, bytes]:
+    """config.json and model.safetensors for transformers and vLLM: bfloat16, with adapters merged.
+
+    The output matrix is written even if it equals the embedding, because a running engine loads new weights by name.
+    """
     from safetensors.torch import save
 
     plain, weights = network, {}
@@ -90,5 +92,5 @@ def served(network: nn.Module) -> dict[str, bytes]:
         network.unmerge_adapter()
     config = {**plain.config.to_dict(), "tie_word_embeddings": False, "dtype": "bfloat16"}
     config.pop("_name_or_path", None)
-    told = json.dumps(config, indent=1, sort_keys=True, default=str).encode()
-    return {"config.json": told, "model.safetensors": bytes(save(weights, {"format": "pt"}))}
+    config_json = json.dumps(config, indent=1, sort_keys=True, default=str).encode()
+    return {"config.json": config_json, "model.safetensors": bytes(save(weights, {"format": "pt"}))}

@@ -11,8 +11,8 @@ GROUPS = 8
 class Narrow(nn.Module):
     """Images (n, channels, height, width) to features (n, outward): two halvings.
 
-    With `is_spectral` every layer's largest singular value is held at 1 (Miyato et al. 2018). A critic has no
-    normalisation: its gradient at one row must not hang on the others (Gulrajani et al. 2017).
+    With `is_spectral` the largest singular value of every layer is 1 (Miyato et al. 2018). A critic has no
+    normalisation, because its gradient at one row must not depend on other rows (Gulrajani et al. 2017).
     """
 
     def __init__(
@@ -20,13 +20,13 @@ class Narrow(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, breadth = shape
-        held = spectral_norm if is_spectral else lambda layer: layer
+        normalise = spectral_norm if is_spectral else lambda layer: layer
         widths = [channels, width, 2 * width, 2 * width]
         self.convs = nn.ModuleList(
-            held(nn.Conv2d(i, o, 3, stride, padding=1)) for i, o, stride in zip(widths, widths[1:], (1, 2, 2))
+            normalise(nn.Conv2d(i, o, 3, stride, padding=1)) for i, o, stride in zip(widths, widths[1:], (1, 2, 2))
         )
         self.norms = nn.ModuleList(nn.GroupNorm(GROUPS, o) if has_norm else nn.Identity() for o in widths[1:])
-        self.last = held(nn.Linear(2 * width * (height // 4) * (breadth // 4), outward))
+        self.last = normalise(nn.Linear(2 * width * (height // 4) * (breadth // 4), outward))
 
     def forward(self, x: Tensor) -> Tensor:
         for conv, norm in zip(self.convs, self.norms):
@@ -60,16 +60,16 @@ class Widen(nn.Module):
 
 
 class Critic(nn.Module):
-    """A score (n,) of images under labels: by projection (Miyato & Koyama 2018, equation 3)."""
+    """Scores (n,) of images given labels, by projection (Miyato & Koyama 2018, equation 3)."""
 
     def __init__(
         self, shape: tuple[int, int, int], width: int, num_labels: int, is_spectral: bool, features: int = 128
     ) -> None:
         super().__init__()
-        held = spectral_norm if is_spectral else lambda layer: layer
+        normalise = spectral_norm if is_spectral else lambda layer: layer
         self.body = Narrow(shape, width, features, has_norm=False, is_spectral=is_spectral)
-        self.score = held(nn.Linear(features, 1))
-        self.labels = held(nn.Embedding(max(num_labels, 1), features))
+        self.score = normalise(nn.Linear(features, 1))
+        self.labels = normalise(nn.Embedding(max(num_labels, 1), features))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
         h = F.leaky_relu(self.body(x), 0.2)
@@ -77,7 +77,7 @@ class Critic(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Mean and log variance, each (n, latent), of what an image under its label may come from."""
+    """Mean and log variance, each (n, latent), of the latent vector of an image given its label."""
 
     def __init__(self, shape: tuple[int, int, int], width: int, latent: int, num_labels: int) -> None:
         super().__init__()

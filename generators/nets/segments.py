@@ -1,4 +1,4 @@
-"""Many categorical distributions side by side in one row of numbers: softmax, likelihood and draws without a loop."""
+"""Many categorical distributions side by side in a row of numbers: softmax, likelihood and sampling without a loop."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ FLOOR = 1e-20
 
 
 class Segments:
-    """Segments of `sizes` that lie one after another: D numbers in all, S segments."""
+    """S consecutive segments of `sizes`: D numbers in total."""
 
     def __init__(self, sizes: Sequence[int], device: str = "cpu") -> None:
         self.sizes = torch.tensor(list(sizes), dtype=torch.long, device=device)
@@ -30,7 +30,7 @@ class Segments:
         return torch.zeros(len(x), self.num, device=x.device, dtype=x.dtype).index_add(1, self.index, x)
 
     def spread(self, y: Tensor) -> Tensor:
-        """Each segment's number over its width: (n, S) to (n, D)."""
+        """Repeat each segment's number over its width: (n, S) to (n, D)."""
         return y @ self.member.t() if self.member is not None else y[:, self.index]
 
     def peak(self, x: Tensor) -> Tensor:
@@ -54,17 +54,17 @@ class Segments:
 
     def one_hot(self, codes: Tensor) -> Tensor:
         """int64 codes (n, S) as float32 (n, D)."""
-        made = torch.zeros(len(codes), self.width, device=codes.device)
-        return made.scatter_(1, codes + self.first, 1.0)
+        rows = torch.zeros(len(codes), self.width, device=codes.device)
+        return rows.scatter_(1, codes + self.first, 1.0)
 
     def of(self, x: Tensor, codes: Tensor) -> Tensor:
         """The numbers at `codes`: (n, D) and int64 (n, S) to (n, S)."""
         return x.gather(1, codes + self.first)
 
     def draw(self, shares: Tensor, levels: Tensor) -> Tensor:
-        """Codes by their shares, which need not add up to 1: (n, D) and levels in [0, 1) (n, S) to int64 (n, S).
+        """Draw codes by their shares, which need not sum to 1: (n, D) and levels in [0, 1) (n, S) to int64 (n, S).
 
-        A code whose share is 0 is never drawn, where a segment has another one.
+        A code with share 0 is never drawn if another code of the segment has a share.
         """
         if not self.num:
             return torch.zeros(len(shares), 0, dtype=torch.long, device=shares.device)
@@ -74,8 +74,8 @@ class Segments:
         edges = torch.cat([sums.new_zeros(len(sums), 1), sums], 1)
         start, end = edges[:, self.first], edges[:, self.first + self.sizes]
         aim = start + levels.double() * (end - start)
-        passed = (sums <= aim[:, self.index]) & (sums < end[:, self.index])
-        codes = self.total(passed.float()).long()
+        is_passed = (sums <= aim[:, self.index]) & (sums < end[:, self.index])
+        codes = self.total(is_passed.float()).long()
         return torch.minimum(codes, self.sizes - 1)
 
 
@@ -86,5 +86,5 @@ def noise(shape: tuple[int, ...], random: torch.Generator) -> Tensor:
 
 
 def tensor(array: np.ndarray, device: str) -> Tensor:
-    """A tensor of its own, on `device`."""
+    """A copy as a tensor on `device`."""
     return torch.from_numpy(np.array(array)).to(device)

@@ -1,4 +1,4 @@
-"""Networks and optimizers as named arrays and back, random numbers of a step, and averages of weights."""
+"""Conversion of networks and optimizers to named arrays and back, random numbers of a step, averages of weights."""
 
 from collections.abc import Mapping
 
@@ -10,20 +10,20 @@ from gristmill.generators.families.contract import stream
 
 
 def module_arrays(module: nn.Module, name: str) -> dict[str, np.ndarray]:
-    """Copies of all weights and buffers, as `name/...`."""
+    """Copies of all weights and buffers, named `name/...`."""
     return {f"{name}/{k}": v.detach().cpu().numpy().copy() for k, v in module.state_dict().items()}
 
 
 def load_module(module: nn.Module, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """The inverse of `module_arrays`."""
-    own = {
+    module_state = {
         k.removeprefix(f"{name}/"): torch.from_numpy(v.copy()) for k, v in arrays.items() if k.startswith(f"{name}/")
     }
-    module.load_state_dict(own)
+    module.load_state_dict(module_state)
 
 
 def adam_arrays(optimizer: torch.optim.Optimizer, name: str) -> dict[str, np.ndarray]:
-    """Copies of what an optimizer remembers of each weight, as `name/number/what`."""
+    """Copies of the optimizer's state of each weight, named `name/number/what`."""
     state = optimizer.state_dict()["state"]
     return {
         f"{name}/{number}/{what}": value.detach().cpu().numpy().copy()
@@ -34,22 +34,22 @@ def adam_arrays(optimizer: torch.optim.Optimizer, name: str) -> dict[str, np.nda
 
 def load_adam(optimizer: torch.optim.Optimizer, name: str, arrays: Mapping[str, np.ndarray]) -> None:
     """The inverse of `adam_arrays`."""
-    whole = optimizer.state_dict()
+    state_dict = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in arrays.items():
         if key.startswith(f"{name}/"):
             number, what = key.removeprefix(f"{name}/").split("/")
             state.setdefault(int(number), {})[what] = torch.from_numpy(value.copy())
-    optimizer.load_state_dict({**whole, "state": state})
+    optimizer.load_state_dict({**state_dict, "state": state})
 
 
 def step_random(seed: int, step: int, device: str) -> torch.Generator:
-    """The random numbers of one training step, on the device that uses them."""
+    """Random numbers of one training step, on the device that uses them."""
     return torch.Generator(device).manual_seed(int(stream(seed, 0, step).integers(2**63)))
 
 
 def seed_weights(module: nn.Module, seed: int, key: int) -> None:
-    """Draw weights and biases of all linear layers as torch does by default, from a stream of their own."""
+    """Initialise all linear layers and embeddings uniformly, as torch does for linear layers, from their own stream."""
     random = torch.Generator().manual_seed(int(stream(seed, 1, key).integers(2**63)))
     with torch.no_grad():
         for layer in module.modules():

@@ -2,8 +2,8 @@
 
 Numbers: Gaussian diffusion (DDPM; Ho et al. 2020) with the cosine schedule of Nichol and Dhariwal (2021, eq. 17).
 Categories: multinomial diffusion (Hoogeboom et al. 2021, section 4): at step t a code is still the first one with
-probability bar_alpha_t, else uniform among K. Shares of codes never reach 0 but at the very end, and logs are taken of
-clamped numbers, so that no loss and no draw meets log 0.
+probability bar_alpha_t, else uniform among K. Shares of codes reach 0 only at the very end, and logs are taken of
+clamped numbers, so log 0 never occurs.
 """
 
 import math
@@ -20,8 +20,8 @@ from gristmill.generators.noise_schedule import betas, kept_signal
 TINY = 1e-12
 MAX_SCORE = 5.0  # scores of training rows lie within 4.8
 NUM_WAVES = 64
-CLOSED = -1e4  # logit of a code that no row had
-BOUND, AUXILIARY = 0.1, 0.5  # weights of the variational bound and of the cross-entropy
+UNSEEN_LOGIT = -1e4  # logit of a code that no training row has
+BOUND_WEIGHT, AUXILIARY_WEIGHT = 0.1, 0.5  # weights of the variational bound and of the cross-entropy
 
 
 class Schedule:
@@ -34,49 +34,53 @@ class Schedule:
 
 
 class Denoiser(nn.Module):
-    """An MLP from a noisy row, its time and its class to the noise of its numbers and the logits of its codes.
+    """An MLP from a noisy row, its time and its class to the noise of the numbers and the logits of the codes.
 
-    Codes that are `unseen`, bool (D,), are never expected.
+    Codes that are `unseen`, bool (D,), have no probability.
     """
 
-    def __init__(self, num_numbers: int, unseen: Tensor, num_labels: int, hidden: Sequence[int]) -> None:
+    def __init__(self, num_numbers: int, unseen: Tensor, num_labels: int, widths: Sequence[int]) -> None:
         super().__init__()
         self.num_numbers, width = num_numbers, len(unseen)
-        self.register_buffer("closed", unseen.float() * CLOSED)
-        self.entry = nn.Linear(num_numbers + width, hidden[0])
-        self.time = nn.Sequential(nn.Linear(2 * NUM_WAVES, hidden[0]), nn.SiLU(), nn.Linear(hidden[0], hidden[0]))
-        self.label = nn.Embedding(num_labels, hidden[0])
-        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(hidden))
-        self.head = nn.Linear(hidden[-1], num_numbers + width)
+        self.register_buffer("closed", unseen.float() * UNSEEN_LOGIT)
+        self.entry = nn.Linear(num_numbers + width, widths[0])
+        self.time = nn.Sequential(nn.Linear(2 * NUM_WAVES, widths[0]), nn.SiLU(), nn.Linear(widths[0], widths[0]))
+        self.label = nn.Embedding(num_labels, widths[0])
+        self.linears = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.head = nn.Linear(widths[-1], num_numbers + width)
         self.register_buffer("waves", torch.exp(-math.log(10_000) * torch.arange(NUM_WAVES) / NUM_WAVES))
 
     def clock(self, num_times: int) -> Tensor:
-        """What each time adds to the entry layer, (T, hidden); one table for a whole batch."""
+        """The contribution of each time to the entry layer, (T, hidden): one table for a whole batch."""
         angles = torch.arange(num_times, device=self.waves.device)[:, None] * self.waves * (1000 / num_times)
-        made: Tensor = self.time(torch.cat([angles.sin(), angles.cos()], 1))
-        return made
+        table: Tensor = self.time(torch.cat([angles.sin(), angles.cos()], 1))
+        return table
 
     def forward(self, rows: Tensor, clock: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Noise (n, M) and logits (n, D); `clock` is (n, hidden), `labels` int64 (n,)."""
-        made = functional.silu(self.entry(rows) + clock + self.label(labels))
+        outputs = functional.silu(self.entry(rows) + clock + self.label(labels))
         for linear in self.linears:
-            made = made + functional.silu(linear(made)) if linear.in_features == linear.out_features else linear(made)
-        made = self.head(made)
-        return made[:, : self.num_numbers], made[:, self.num_numbers :] + self.closed
+            outputs = (
+                outputs + functional.silu(linear(outputs))
+                if linear.in_features == linear.out_features
+                else linear(outputs)
+            )
+        outputs = self.head(outputs)
+        return outputs[:, : self.num_numbers], outputs[:, self.num_numbers :] + self.closed
 
 
-def blurred(codes: Tensor, bar: Tensor, levels: Tensor, sizes: Tensor) -> Tensor:
-    """Codes that are kept with probability `bar`, else uniform: int64 (n, S), float (n, 1), levels in [0, 1) (n, S)."""
+def diffuse_codes(codes: Tensor, bar: Tensor, levels: Tensor, sizes: Tensor) -> Tensor:
+    """Keep codes, int64 (n, S), with probability `bar` (n, 1), else draw uniformly by `levels` in [0, 1) (n, S)."""
     other = ((levels - bar) / (1 - bar).clamp_min(TINY) * sizes).long()
     return torch.where(levels < bar, codes, torch.minimum(other.clamp_min(0), sizes - 1))
 
 
 def posterior(segments: Segments, now: Tensor, first: Tensor, alpha: Tensor, bar_before: Tensor) -> Tensor:
-    """Shares of the codes one step before, from one-hot `now` and shares `first` of the very first codes (n, D).
+    """Shares of the codes one step earlier, from one-hot `now` and shares `first` of the initial codes (n, D).
 
-    The mixture over first codes of their posteriors, each normalised on its own (Austin et al. 2021, eq. 4). The paper
-    normalises only once (Hoogeboom et al. 2021, eq. 13), which is not the same unless the first code is certain: then
-    shares that the cross-entropy has taught would lead back to codes that are too even.
+    The mixture of the posteriors given each initial code, each normalised separately (Austin et al. 2021, eq. 4).
+    Hoogeboom et al. (2021, eq. 13) normalise only once, which differs unless the initial code is certain: shares learnt
+    by cross-entropy would then give codes that are too uniform.
     """
     even = 1 / segments.sizes[segments.index]
     step = alpha * now + (1 - alpha) * even
@@ -96,8 +100,8 @@ def losses(
 ) -> tuple[Tensor, Tensor]:
     """(squared error of the noise of numbers, Kullback-Leibler divergence of codes), means over rows and columns.
 
-    The second is the paper's term of the variational bound, plus the cross-entropy of the first codes with weight
-    `AUXILIARY` (Austin et al. 2021, eq. 5), which learns much faster from few steps.
+    The second is the paper's term of the variational bound, plus the cross-entropy of the initial codes with weight
+    `AUXILIARY_WEIGHT` (Austin et al. 2021, eq. 5), which needs far fewer training steps.
     """
     device = numbers.device
     times = torch.randint(schedule.num_times, (len(numbers),), generator=random, device=device)
@@ -105,18 +109,20 @@ def losses(
     noise = torch.randn(numbers.shape, generator=random, device=device)
     noisy = bar.sqrt() * numbers + (1 - bar).sqrt() * noise
     levels = torch.rand(codes.shape, generator=random, device=device)
-    now = segments.one_hot(blurred(codes, bar, levels, segments.sizes))
-    guessed, logits = denoiser(torch.cat([noisy, now], 1), denoiser.clock(schedule.num_times)[times], labels)
-    wrong = (guessed - noise).square().mean() if numbers.shape[1] else numbers.new_zeros(())
+    now = segments.one_hot(diffuse_codes(codes, bar, levels, segments.sizes))
+    noise_estimate, logits = denoiser(torch.cat([noisy, now], 1), denoiser.clock(schedule.num_times)[times], labels)
+    squared_error = (noise_estimate - noise).square().mean() if numbers.shape[1] else numbers.new_zeros(())
     if not segments.num:
-        return wrong, numbers.new_zeros(())
+        return squared_error, numbers.new_zeros(())
     log_shares = segments.log_softmax(logits)
     alpha = schedule.alpha[times][:, None]
-    aim = posterior(segments, now, segments.one_hot(codes), alpha, before)
-    made = posterior(segments, now, log_shares.exp(), alpha, before)
-    far = (aim * (aim.clamp_min(TINY).log() - made.clamp_min(TINY).log())).sum(1).mean() / segments.num
-    missed = -segments.of(log_shares, codes).mean()
-    return wrong, far * schedule.num_times * BOUND + AUXILIARY * missed
+    true_posterior = posterior(segments, now, segments.one_hot(codes), alpha, before)
+    predicted_posterior = posterior(segments, now, log_shares.exp(), alpha, before)
+    kl = (true_posterior * (true_posterior.clamp_min(TINY).log() - predicted_posterior.clamp_min(TINY).log())).sum(
+        1
+    ).mean() / segments.num
+    cross_entropy = -segments.of(log_shares, codes).mean()
+    return squared_error, kl * schedule.num_times * BOUND_WEIGHT + AUXILIARY_WEIGHT * cross_entropy
 
 
 @torch.no_grad()
@@ -132,11 +138,11 @@ def step_back(
     noise: Tensor,
     levels: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Numbers and codes at `time` - 1 from those at `time`; after time 0 they are the row's own."""
+    """Numbers and codes at `time` - 1 from those at `time`; those after time 0 are the sampled row."""
     bar, before, alpha = schedule.bar[time + 1], schedule.bar[time], schedule.alpha[time]
     now = segments.one_hot(codes)
-    guessed, logits = denoiser(torch.cat([numbers, now], 1), clock[time].expand(len(numbers), -1), labels)
-    first = ((numbers - (1 - bar).sqrt() * guessed) / bar.sqrt()).clamp(-MAX_SCORE, MAX_SCORE)
+    noise_estimate, logits = denoiser(torch.cat([numbers, now], 1), clock[time].expand(len(numbers), -1), labels)
+    first = ((numbers - (1 - bar).sqrt() * noise_estimate) / bar.sqrt()).clamp(-MAX_SCORE, MAX_SCORE)
     mean = (before.sqrt() * (1 - alpha) * first + alpha.sqrt() * (1 - before) * numbers) / (1 - bar)
     deviation = ((1 - before) / (1 - bar) * (1 - alpha)).sqrt()
     shares = posterior(segments, now, segments.softmax(logits), alpha, before) if segments.num else now

@@ -1,4 +1,4 @@
-"""Many small discriminators side by side, none of which shares a weight with another."""
+"""Many small discriminators side by side, without shared weights."""
 
 import torch
 from torch import nn

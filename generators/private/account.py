@@ -16,10 +16,10 @@ from gristmill.records.extras import check_installed
 from gristmill.records.spec import later
 
 MAX_STEPS = 10_000_000
-SPENT = 0.999  # share of the allowed epsilon at which the search for a noise multiplier ends
+MIN_USED_SHARE = 0.999  # share of the allowed epsilon at which the search for a noise multiplier ends
 
 
-class BudgetSpent(Exception):
+class BudgetExceeded(Exception):
     """The next step would exceed the budget; the model is as it was before that step."""
 
 
@@ -57,7 +57,7 @@ class Account:
     spec: PrivacySpec
     num_units: int
     events: list[Event] = field(default_factory=list)
-    _known: dict[Any, list[int]] = field(
+    _epsilon_memo: dict[Any, list[int]] = field(
         default_factory=dict, repr=False, compare=False
     )  # largest count that fits, smallest that does not
 
@@ -71,7 +71,7 @@ class Account:
 
     def epsilon(self, *more: Event) -> float:
         """Epsilon at the spec's delta after all events and `more`, by PLD."""
-        events = _merged([*self.events, *more])
+        events = _merge([*self.events, *more])
         return self._accountants.epsilon(tuple(events), self.spec.delta, self.spec.adjacency) if events else 0.0
 
     @property
@@ -84,8 +84,8 @@ class Account:
         Cheap for counts that an earlier `room` covers.
         """
         if not self._fits(event):
-            raise BudgetSpent(f"{event.what} would exceed epsilon {self.spec.epsilon:g}")
-        self.events = _merged([*self.events, event])
+            raise BudgetExceeded(f"{event.what} would exceed epsilon {self.spec.epsilon:g}")
+        self.events = _merge([*self.events, event])
 
     def room(self, event: Event, most: int = MAX_STEPS) -> int:
         """How often `event` fits into the rest of the budget, at most `most`. Exact: another one would exceed it."""
@@ -95,7 +95,7 @@ class Account:
 
         if most <= 0 or not fits(1):
             return 0
-        whole = _merged([*self.events, replace(event, count=most)])
+        whole = _merge([*self.events, replace(event, count=most)])
         is_near = self._accountants.epsilon_rdp(whole, self.spec.delta) < 2 * self.spec.epsilon
         if is_near and fits(most):  # epsilons far above the budget take long to compute
             return most
@@ -113,7 +113,7 @@ class Account:
         """Whether `event` fits. Epsilon grows with the count, so bounds from earlier calls settle most calls."""
         others = [e for e in self.events if _key(e) != _key(event)]
         count = event.count + sum(e.count for e in self.events if _key(e) == _key(event))
-        bounds = self._known.setdefault((frozenset(others), _key(event)), [0, MAX_STEPS + 1])
+        bounds = self._epsilon_memo.setdefault((frozenset(others), _key(event)), [0, MAX_STEPS + 1])
         if count <= bounds[0]:
             return True
         if count >= bounds[1]:
@@ -122,16 +122,18 @@ class Account:
         bounds[0 if fits else 1] = count
         return fits
 
-    def noise_for(self, what: str, sampling_rate: float, count: int, share: float = 1.0) -> float:
+    def noise_for(self, event_name: str, sampling_rate: float, count: int, share: float = 1.0) -> float:
         """The noise multiplier with which `count` events and all earlier ones spend `share` of epsilon, within 0.1%.
 
         Raises UserError when nothing is left.
         """
-        allowed = self.spec.epsilon * share
-        guess = 0.4 + 4 * sampling_rate * math.sqrt(count) / allowed  # about right for delta = 1e-6
-        noise = least_noise(lambda sigma: self.epsilon(Event(what, sigma, sampling_rate, count)), allowed, guess)
+        epsilon_limit = self.spec.epsilon * share
+        guess = 0.4 + 4 * sampling_rate * math.sqrt(count) / epsilon_limit  # about right for delta = 1e-6
+        noise = least_noise(
+            lambda sigma: self.epsilon(Event(event_name, sigma, sampling_rate, count)), epsilon_limit, guess
+        )
         if noise is None:
-            raise UserError(f"privacy: nothing is left of epsilon {self.spec.epsilon:g} for {what}")
+            raise UserError(f"privacy: nothing is left of epsilon {self.spec.epsilon:g} for {event_name}")
         return noise
 
     def literals(self) -> list[dict[str, Any]]:
@@ -142,12 +144,14 @@ class Account:
 
     def statement(self) -> dict[str, Any]:
         """The statement of the guarantee in the model's folder."""
-        replaced = self.spec.adjacency == "replace"
+        is_replace = self.spec.adjacency == "replace"
         return {
             "guarantee": "(epsilon, delta)-differential privacy",
             "epsilon": round_up(self.epsilon()),
             "epsilon_accountant": self._accountants.name,
-            "epsilon_rdp": None if replaced else round_up(self._accountants.epsilon_rdp(self.events, self.spec.delta)),
+            "epsilon_rdp": None
+            if is_replace
+            else round_up(self._accountants.epsilon_rdp(self.events, self.spec.delta)),
             "engine": self.spec.engine,
             "delta": self.spec.delta,
             "unit": self.spec.unit,
@@ -164,25 +168,27 @@ def round_up(value: float) -> float:
     return -(-value * 1e4 // 1) / 1e4
 
 
-def least_noise(epsilon: Callable[[float], float], allowed: float, guess: float = 1.0) -> float | None:
-    """The noise multiplier at which the falling function `epsilon` reaches `allowed`, from the safe side.
+def least_noise(epsilon: Callable[[float], float], limit: float, guess: float = 1.0) -> float | None:
+    """The noise multiplier at which the falling function `epsilon` reaches `limit`, from the safe side.
 
     None if 1e6 is not enough. Both are close to power laws of each other, so the search is linear in their logarithms.
     It starts from a multiplier that is large enough, because large epsilons take long to compute.
     """
     high, low, e_low = guess, 0.0, math.inf
-    while (e_high := epsilon(high)) > allowed:
+    while (e_high := epsilon(high)) > limit:
         low, e_low, high = high, e_high, high * 1.5
         if high > 1e6:
             return None
-    while e_high < SPENT * allowed and (high - low) / high > 1e-4:
-        step = math.log(allowed * (1 + SPENT) / 2 / e_high) if e_high > 0 else math.inf  # wanted change of log(epsilon)
+    while e_high < MIN_USED_SHARE * limit and (high - low) / high > 1e-4:
+        step = (
+            math.log(limit * (1 + MIN_USED_SHARE) / 2 / e_high) if e_high > 0 else math.inf
+        )  # wanted change of log(epsilon)
         slope = 1.0 if math.isinf(e_low) else math.log(e_low / max(e_high, 1e-9)) / math.log(high / low)
         sigma = high * math.exp(-min(step / slope, 0.4))
         if low:  # keep away from the ends, so that both close in
             sigma = min(max(sigma, low * (high / low) ** 0.05), low * (high / low) ** 0.95)
         e_sigma = epsilon(sigma)
-        if e_sigma <= allowed:
+        if e_sigma <= limit:
             high, e_high = sigma, e_sigma
         else:
             low, e_low = sigma, e_sigma
@@ -193,7 +199,7 @@ def _key(event: Event) -> tuple[str, float, float]:
     return event.what, event.noise_multiplier, event.sampling_rate
 
 
-def _merged(events: list[Event]) -> list[Event]:
+def _merge(events: list[Event]) -> list[Event]:
     """Equal events merged, with their counts added; the order of events does not change epsilon."""
     counts: dict[tuple[str, float, float], int] = {}
     for e in events:

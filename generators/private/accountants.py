@@ -37,7 +37,7 @@ class Event:
             raise ValueError(f"no such event: {self}")
 
 
-def _pooled(events: Sequence[Event]) -> list[tuple[float, float, int]]:
+def _pool_events(events: Sequence[Event]) -> list[tuple[float, float, int]]:
     """(noise multiplier, sampling rate, count) of the events.
 
     Gaussian mechanisms on all rows compose exactly into a single one: their precisions add (Dong, Roth, Su 2019).
@@ -47,11 +47,11 @@ def _pooled(events: Sequence[Event]) -> list[tuple[float, float, int]]:
     return [(precision**-0.5, 1.0, 1), *sampled] if precision else sampled
 
 
-def _composed(accountant: Any, events: Sequence[Event]) -> Any:
+def _compose(accountant: Any, events: Sequence[Event]) -> Any:
     """An accountant of dp-accounting that has seen `events`."""
     from dp_accounting import dp_event
 
-    for noise, rate, count in _pooled(events):
+    for noise, rate, count in _pool_events(events):
         gaussian = dp_event.GaussianDpEvent(noise)
         accountant.compose(gaussian if rate == 1 else dp_event.PoissonSampledDpEvent(rate, gaussian), count)
     return accountant
@@ -64,7 +64,7 @@ def epsilon_pld(events: Sequence[Event], delta: float, adjacency: str = "add-rem
 
     relations = dp_accounting.NeighboringRelation
     relation = relations.REPLACE_ONE if adjacency == "replace" else relations.ADD_OR_REMOVE_ONE
-    return max(0.0, float(_composed(PLDAccountant(relation), events).get_epsilon(delta)))
+    return max(0.0, float(_compose(PLDAccountant(relation), events).get_epsilon(delta)))
 
 
 def epsilon_rdp(events: Sequence[Event], delta: float) -> float:
@@ -72,7 +72,7 @@ def epsilon_rdp(events: Sequence[Event], delta: float) -> float:
     require("dp_accounting", "private")
     from dp_accounting.rdp import RdpAccountant
 
-    return max(0.0, float(_composed(RdpAccountant(RDP_ORDERS), events).get_epsilon(delta)))
+    return max(0.0, float(_compose(RdpAccountant(RDP_ORDERS), events).get_epsilon(delta)))
 
 
 def epsilon_prv(events: Sequence[Event], delta: float, adjacency: str = "add-remove") -> float:
@@ -91,7 +91,7 @@ def _opacus_epsilon(name: str, events: Sequence[Event], delta: float, **accuracy
     from opacus import accountants
 
     accountant = getattr(accountants, name)()
-    accountant.history = _pooled(events)
+    accountant.history = _pool_events(events)
     with catch_warnings():
         simplefilter("ignore")  # that the best order of RDP is the largest
         return max(0.0, float(accountant.get_epsilon(delta, **accuracy)))

@@ -1,9 +1,9 @@
-"""DP-SGD (Abadi et al. 2016): a Poisson sample, each row's gradient clipped, noise added once to their sum.
+"""DP-SGD (Abadi et al. 2016): Poisson samples, clipped gradients of rows, noise added once to their sum.
 
 Two engines compute the sum of clipped gradients and are tested to agree. `ghost` covers the layers of
 generators.nets.ghost by the ghost norms of Li et al. 2022 with the book-keeping of Bu et al. 2023: one forward and one
-backward pass, and the gradient of a single row only where that is less work. `opacus` covers every network that opacus
-or functorch covers, from the gradient of each row.
+backward pass, and the gradient of a single row only where that is cheaper. `opacus` covers every network that opacus
+or functorch covers, by the gradient of each row.
 """
 
 import math
@@ -21,7 +21,7 @@ from gristmill.records.extras import require
 if TYPE_CHECKING:
     import torch
 
-WHAT = "step of DP-SGD"
+EVENT = "step of DP-SGD"
 SAMPLE, NOISE = 1, 2  # purposes of a step's random numbers
 LossOfRows = Callable[["torch.nn.Module"], "torch.Tensor"]
 
@@ -41,11 +41,11 @@ def check_module(module: "torch.nn.Module") -> None:
 
 
 def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -> list["torch.Tensor"]:
-    """Sum over rows of their gradients clipped to `max_norm`: a tensor a parameter, shaped as it.
+    """Sum of the rows' gradients clipped to `max_norm`: a tensor for each parameter, of the same shape.
 
     `losses(module)` runs the module and returns the loss of each row, (rows,). All parameters must belong to layers of
-    generators.nets.ghost, each used once in a pass. The module may run on k entries a row, (rows * k, ...), those of a
-    row next to each other: they are clipped together. Raises UserError otherwise.
+    generators.nets.ghost, each used once in a pass. The module may run on k adjacent entries for each row,
+    (rows * k, ...): they are clipped together. Raises UserError otherwise.
     """
     import torch
 
@@ -56,10 +56,10 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
     inputs: dict[int, torch.Tensor] = {}
     outputs: dict[int, torch.Tensor] = {}
 
-    def note(layer: torch.nn.Module, given: tuple[torch.Tensor, ...], made: torch.Tensor) -> None:
-        if given[0].dim() < 2 - isinstance(layer, torch.nn.Embedding) or id(layer) in inputs:
+    def note(layer: torch.nn.Module, layer_inputs: tuple[torch.Tensor, ...], layer_output: torch.Tensor) -> None:
+        if layer_inputs[0].dim() < 2 - isinstance(layer, torch.nn.Embedding) or id(layer) in inputs:
             raise UserError(f"ghost clipping needs each layer used once, on (rows, ...); {OTHER_ENGINE}")
-        inputs[id(layer)], outputs[id(layer)] = given[0].detach(), made
+        inputs[id(layer)], outputs[id(layer)] = layer_inputs[0].detach(), layer_output
 
     handles = [layer.register_forward_hook(note) for layer in layers]
     try:
@@ -67,14 +67,14 @@ def ghost_sums(module: "torch.nn.Module", losses: LossOfRows, max_norm: float) -
     finally:
         for handle in handles:
             handle.remove()
-    used = [layer for layer in layers if id(layer) in inputs]
-    if any(len(made) % len(each) for made in outputs.values()):
+    layers_of_pass = [layer for layer in layers if id(layer) in inputs]
+    if any(len(output) % len(each) for output in outputs.values()):
         raise UserError(f"ghost clipping: a layer's batch is no multiple of the {len(each)} rows; {OTHER_ENGINE}")
-    flows = torch.autograd.grad(each.sum(), [outputs[id(layer)] for layer in used])
+    flows = torch.autograd.grad(each.sum(), [outputs[id(layer)] for layer in layers_of_pass])
     with torch.no_grad():
-        found = [f for m, flow in zip(used, flows) for f in of_rows(m, inputs[id(m)], flow, len(each))]
-        shares = _shares(sum((squares for _, squares, _ in found), torch.zeros(())).sqrt(), max_norm)
-        sums = {id(p): total(shares) for p, _, total in found}
+        gradients = [f for m, flow in zip(layers_of_pass, flows) for f in of_rows(m, inputs[id(m)], flow, len(each))]
+        shares = _shares(sum((squares for _, squares, _ in gradients), torch.zeros(())).sqrt(), max_norm)
+        sums = {id(p): total(shares) for p, _, total in gradients}
     return [sums.get(id(p), torch.zeros_like(p)) for p in module.parameters()]
 
 
@@ -163,8 +163,8 @@ def plan(account: Account, sampling_rate: float, num_steps: int) -> tuple[float,
 
     The multiplier is the recipe's, else it spends the rest of the budget. Raises UserError when no step fits.
     """
-    noise = account.spec.noise_multiplier or account.noise_for(WHAT, sampling_rate, num_steps)
-    room = account.room(Event(WHAT, noise, sampling_rate), num_steps)
+    noise = account.spec.noise_multiplier or account.noise_for(EVENT, sampling_rate, num_steps)
+    room = account.room(Event(EVENT, noise, sampling_rate), num_steps)
     if room == 0:
         raise UserError(f"privacy: not one step with noise multiplier {noise:g} fits; raise it, or epsilon")
     return noise, room
@@ -186,7 +186,7 @@ class DpSgd:
     def rows(self, step: int) -> np.ndarray:
         """Charge the step, then draw its rows. Raises BudgetSpent, and draws nothing, when the step does not fit."""
         if self.account:
-            self.account.charge(Event(WHAT, self.noise, self.rate))
+            self.account.charge(Event(EVENT, self.noise, self.rate))
         return poisson_sample(self.seed, step, self.num_rows, self.rate)
 
     def clipped_sums(self, module: "torch.nn.Module", losses: LossOfRows) -> list["torch.Tensor"]:

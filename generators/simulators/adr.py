@@ -98,7 +98,7 @@ class Adr:
         width, full = np.diff(self.ranges)[:, 0][self.movable], np.diff(self.limits)[:, 0][self.movable]
         return float(np.log(width / full).mean())
 
-    def named(self) -> dict[str, tuple[float, float]]:
+    def ranges_by_name(self) -> dict[str, tuple[float, float]]:
         """The current ranges, by parameter."""
         return {p.name: (low, high) for p, (low, high) in zip(self.parameters, self.ranges.tolist())}
 

@@ -124,7 +124,9 @@ class CartPole(Simulator):
         return {**series, "push": self._pushes, "end": self._end, "num_steps": len(self._pushes)}
 
 
-def survived(weights: np.ndarray, worlds: Mapping[str, np.ndarray], starts: np.ndarray, max_steps: int) -> np.ndarray:
+def survival_steps(
+    weights: np.ndarray, worlds: Mapping[str, np.ndarray], starts: np.ndarray, max_steps: int
+) -> np.ndarray:
     """Steps that linear policies survive: int (n,), from weights (n, NUM_FEATURES), worlds of (n,) arrays and first
     states (4, n). All episodes run side by side; they equal those of `CartPole` up to rounding."""
     count = starts.shape[1]

@@ -73,7 +73,7 @@ class Simulator(ABC):
         return {**values, **self.row()}
 
 
-def ranged(parameters: Sequence[Parameter], ranges: Ranges) -> tuple[Parameter, ...]:
+def with_ranges(parameters: Sequence[Parameter], ranges: Ranges) -> tuple[Parameter, ...]:
     """The parameters with the ranges that a recipe gives: [low, high], or [value] for a fixed one.
 
     Raises UserError for an unknown name and for an invalid range.
@@ -93,12 +93,14 @@ def ranged(parameters: Sequence[Parameter], ranges: Ranges) -> tuple[Parameter, 
     return tuple(parameters_in_range)
 
 
-def drawn(parameters: Sequence[Parameter], draw: np.random.Generator, fixed: Mapping[str, float]) -> dict[str, float]:
+def draw_parameters(
+    parameters: Sequence[Parameter], draw: np.random.Generator, fixed_values: Mapping[str, float]
+) -> dict[str, float]:
     """A value for each parameter: the given one, else uniform in its range. A given one changes no other draw."""
     levels = draw.random(len(parameters))
     values = {}
     for parameter, level in zip(parameters, levels):
         value = parameter.low + (parameter.high - parameter.low) * float(level)
-        value = float(fixed.get(parameter.name, value))
+        value = float(fixed_values.get(parameter.name, value))
         values[parameter.name] = float(round(value)) if parameter.is_whole else value
     return values

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, Family, State, stream
+from gristmill.generators.families.contract import Family, SampleBlock, State, stream
 from gristmill.generators.private.account import Account
 from gristmill.generators.simulators import cartpole
 from gristmill.generators.simulators.adr import Adr, AdrSpec
-from gristmill.generators.simulators.contract import Parameter, drawn, ranged
+from gristmill.generators.simulators.contract import Parameter, draw_parameters, with_ranges
 from gristmill.records.readers.tables import Column, TableSchema
 
 INIT = 1 << 32  # key of the stream of the first policy, beyond all steps
@@ -58,7 +58,7 @@ class AdrFamily(Family):
     @classmethod
     def own_schema(cls, spec: Any) -> TableSchema:
         """The parameters, an episode's series and its labels. Raises UserError for invalid ranges."""
-        parameters = allowed(spec)
+        parameters = allowed_parameters(spec)
         columns = [Column(p.name, "integer" if p.is_whole else "numeric", p.low, p.high) for p in parameters]
         columns += [Column(name, "series") for name in (*cartpole.STATE, "push")]
         columns += [Column("end", "category", categories=cartpole.ENDS), Column("num_steps", "integer", 1)]
@@ -74,7 +74,7 @@ class AdrFamily(Family):
         self._mean, self._spread = np.zeros(cartpole.NUM_FEATURES), np.ones(cartpole.NUM_FEATURES)
 
     def _new_adr(self) -> Adr:
-        parameters, spec = allowed(self.spec), self.spec
+        parameters, spec = allowed_parameters(self.spec), self.spec
         adr = Adr(parameters, spec.adr)
         if spec.randomize != "adr":
             centres = np.array([[p.centre, p.centre] for p in parameters])
@@ -107,40 +107,42 @@ class AdrFamily(Family):
 
     def _run(self, policies: np.ndarray, worlds: np.ndarray, starts: np.ndarray) -> np.ndarray:
         """Share of the steps that each policy survives in its world: float64 (n,)."""
-        named = {
+        worlds_by_name = {
             p.name: np.round(column) if p.is_whole else column for p, column in zip(self._adr.parameters, worlds.T)
         }
-        return cartpole.survived(policies, named, starts, self.spec.max_steps) / self.spec.max_steps
+        return cartpole.survival_steps(policies, worlds_by_name, starts, self.spec.max_steps) / self.spec.max_steps
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         facts = {"entropy": self._adr.entropy} if self.spec.randomize == "adr" else {}
-        ranges = {name: list(ends) for name, ends in self._adr.named().items()}
+        ranges = {name: list(ends) for name, ends in self._adr.ranges_by_name().items()}
         return State({"policy": self._mean.copy(), "ranges": self._adr.ranges.copy()}, {**facts, "ranges": ranges})
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         return State({"spread": self._spread.copy(), **{f"adr/{k}": v for k, v in self._adr.state().items()}})
 
-    def restore(self, trained: State, training: State | None = None) -> None:
-        self._adr, self._mean = self._new_adr(), np.array(trained.tensors["policy"])
-        self._adr.ranges = np.array(trained.tensors["ranges"])
-        if training:
-            self._spread = np.array(training.tensors["spread"])
-            self._adr.restore({k.removeprefix("adr/"): v for k, v in training.tensors.items() if k.startswith("adr/")})
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
+        self._adr, self._mean = self._new_adr(), np.array(model_state.tensors["policy"])
+        self._adr.ranges = np.array(model_state.tensors["ranges"])
+        if training_state:
+            self._spread = np.array(training_state.tensors["spread"])
+            self._adr.restore(
+                {k.removeprefix("adr/"): v for k, v in training_state.tensors.items() if k.startswith("adr/")}
+            )
 
     @property
     def policy(self) -> tuple[float, ...]:
         """The weights, in the order of `cartpole`."""
         return tuple(self._mean.tolist())
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         world = cartpole.CartPole(cartpole.CartPoleSpec(weights=self.policy, max_steps=self.spec.max_steps))
-        parameters = ranged(self._adr.parameters, self._adr.named())
+        parameters = with_ranges(self._adr.parameters, self._adr.ranges_by_name())
         names = {p.name for p in parameters}
         rows, reasons = [], []
         for conditions, seed in zip(requests, seeds):
             row_draw = np.random.Generator(np.random.Philox(key=int(seed)))
             row = world.episode(
-                drawn(parameters, row_draw, {k: v for k, v in conditions.items() if k in names}), row_draw
+                draw_parameters(parameters, row_draw, {k: v for k, v in conditions.items() if k in names}), row_draw
             )
             rows.append(row)
             is_met = all(row[k] == v for k, v in conditions.items())
@@ -151,9 +153,9 @@ class AdrFamily(Family):
             columns[column.name] = pa.array(
                 [int(v) for v in values] if column.kind == "integer" else values, column.field.type
             )
-        return Drawn(columns, reasons)
+        return SampleBlock(columns, reasons)
 
 
-def allowed(spec: AdrFamilySpec) -> tuple[Parameter, ...]:
+def allowed_parameters(spec: AdrFamilySpec) -> tuple[Parameter, ...]:
     """The parameters within what the spec allows. Raises UserError for what the simulator cannot do."""
-    return ranged(cartpole.PARAMETERS, spec.ranges)
+    return with_ranges(cartpole.PARAMETERS, spec.ranges)

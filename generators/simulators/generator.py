@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gristmill.engines.needs import Needs
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
-from gristmill.generators.simulators.contract import Ranges, Simulator, drawn, ranged
+from gristmill.generators.simulators.contract import Ranges, Simulator, draw_parameters, with_ranges
 from gristmill.records.errors import UserError
 from gristmill.records.kinds import Kinds, kind_class
 from gristmill.records.schema import ASK, REJECT
@@ -33,7 +33,7 @@ class SimulatorSpec:
     # range of a parameter, e.g. delay = [0, 3], or its fixed value, light = [1]; default: the simulator's
     ranges: dict[str, tuple[float, ...]] = field(default_factory=dict)
     # source columns that fix parameters; default: all, and each must be a parameter
-    given: tuple[str, ...] | None = None
+    conditions: tuple[str, ...] | None = None
     pooled: bool = False  # run in actors of its own; false: in the tasks that carry lots through the stages
     num_cpus: float = 1.0  # CPUs of a replica
 
@@ -47,15 +47,15 @@ class SimulatorGenerator(Generator):
 
     def __init__(self, spec: SimulatorSpec) -> None:
         self.spec = spec
-        made: type[Simulator] = kind_class(KINDS, spec.simulator, "simulator", Simulator)
-        self.world = made(build(made.Spec, spec.settings, "generator.settings"))
+        simulator: type[Simulator] = kind_class(KINDS, spec.simulator, "simulator", Simulator)
+        self.world = simulator(build(simulator.Spec, spec.settings, "generator.settings"))
         ranges: Ranges = spec.ranges
-        self.parameters = ranged(made.parameters, ranges)
-        self._num_made = 0
+        self.parameters = with_ranges(simulator.parameters, ranges)
+        self._num_rows = 0
         names = [p.name for p in self.parameters]
-        for name in spec.given or ():
+        for name in spec.conditions or ():
             if name not in names:
-                raise UserError(f"generator.given: no parameter '{name}'{nearest(name, names)}")
+                raise UserError(f"generator.conditions: no parameter '{name}'{nearest(name, names)}")
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -71,7 +71,7 @@ class SimulatorGenerator(Generator):
         return Needs(self.spec.num_cpus, pooled=self.spec.pooled)
 
     def fields_read(self) -> list[str]:
-        return list(self.spec.given or ())
+        return list(self.spec.conditions or ())
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -79,32 +79,32 @@ class SimulatorGenerator(Generator):
             "simulator": self.spec.simulator,
             "settings": literals(self.world.spec),
             "ranges": {p.name: [p.low, p.high] for p in self.parameters},
-            "given": list(self.spec.given or []),
+            "conditions": list(self.spec.conditions or []),
         }
 
     @property
     def progress(self) -> tuple[int, int]:
-        return self._num_made, 0
+        return self._num_rows, 0
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         dead = asks.column(REJECT.name).is_valid().to_pylist()
         texts, seeds = asks.column(ASK.name).to_pylist(), asks.column("seed").to_pylist()
-        generated = [None if is_dead else self._one(text, seed) for is_dead, text, seed in zip(dead, texts, seeds)]
-        self._num_made += len(generated) - sum(dead)
-        return fill(asks, self.payload, generated)
+        rows = [None if is_dead else self._one(text, seed) for is_dead, text, seed in zip(dead, texts, seeds)]
+        self._num_rows += len(rows) - sum(dead)
+        return fill(asks, self.payload, rows)
 
     def _one(self, text: str | None, seed: int) -> GeneratedRow:
-        fixed, reason = self._given(text)
+        fixed_values, reason = self._fixed_parameters(text)
         if reason:
             return GeneratedRow(reason=reason)
         draw = np.random.Generator(np.random.Philox(key=seed))
-        row = self.world.episode(drawn(self.parameters, draw, fixed), draw)
+        row = self.world.episode(draw_parameters(self.parameters, draw, fixed_values), draw)
         whole = {p.name: int(row[p.name]) for p in self.parameters if p.is_whole}
         return GeneratedRow({**row, **whole}, "stop")
 
-    def _given(self, text: str | None) -> tuple[Mapping[str, float], str | None]:
+    def _fixed_parameters(self, text: str | None) -> tuple[Mapping[str, float], str | None]:
         """(parameters that an ask fixes, null), or ({}, the reason why they are impossible)."""
-        fields = fields_of(text, self.spec.given)
+        fields = fields_of(text, self.spec.conditions)
         if fields is None:
             return {}, "malformed_ask"
         ranges = {p.name: p for p in self.parameters}

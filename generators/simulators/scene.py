@@ -76,34 +76,34 @@ class Scene(Simulator):
     def step(self, action: None) -> tuple[np.ndarray, bool]:
         """Take the picture: uint8 (height, width, 3)."""
         world = self._world
-        x, y = self._seen()
+        x, y = self._ground_points()
         relief = self._relief(x, y)
         owner = np.zeros(x.shape, np.uint8)
         colour = self._ground * (1 + world["texture_contrast"] * relief[..., None])
         slope = 0.4 * world["texture_contrast"] * np.stack(np.gradient(relief), -1)[..., ::-1]
-        painted: list[int] = []
+        kinds: list[int] = []
         for kind, place, turn, size, paint in zip(self._kinds, self._places, self._turns, self._sizes, self._colours):
-            u, v = _turned(x - place[0], y - place[1], turn)
+            u, v = _turn(x - place[0], y - place[1], turn)
             inside = _inside(SHAPES[kind], u / size, v / size)
             if inside.sum() < MIN_PIXELS:
                 continue
-            painted.append(int(kind))
-            owner[inside] = len(painted)
+            kinds.append(int(kind))
+            owner[inside] = len(kinds)
             colour[inside] = paint
             slope[inside] = 0.5 * np.stack([x - place[0], y - place[1]], -1)[inside] / size
-        self._mask, self._shapes = _settled(owner, painted)
+        self._mask, self._shapes = _renumber(owner, kinds)
         lit = colour * (world["light"] * self._shade(slope))[..., None]
         lit = lit + world["noise"] * self._draw.standard_normal(lit.shape)
         self._picture = np.clip(np.rint(lit * 255), 0, 255).astype(np.uint8)
         return self._picture, True
 
-    def _seen(self) -> tuple[np.ndarray, np.ndarray]:
+    def _ground_points(self) -> tuple[np.ndarray, np.ndarray]:
         """The point of the ground that each pixel sees, x and y, each (height, width)."""
         height, width = self.spec.height, self.spec.width
         rows, columns = np.mgrid[0:height, 0:width]
         x, y = (columns + 0.5 - width / 2) * 2 / height, (rows + 0.5) * 2 / height - 1
         depth = 1 / (1 + self._world["camera_tilt"] * y)  # what is nearer is larger
-        return _turned(
+        return _turn(
             x * depth / self._world["camera_zoom"], y * depth / self._world["camera_zoom"], self._world["camera_angle"]
         )
 
@@ -133,7 +133,7 @@ class Scene(Simulator):
         return {"image": image, "mask": mask, "boxes": boxes}
 
 
-def _turned(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
+def _turn(x: np.ndarray, y: np.ndarray, angle: float) -> tuple[np.ndarray, np.ndarray]:
     """The points turned by -`angle` about the origin."""
     cosine, sine = math.cos(angle), math.sin(angle)
     return x * cosine + y * sine, y * cosine - x * sine
@@ -150,10 +150,10 @@ def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return (v >= -0.5) & (v <= 1 - math.sqrt(3) * abs(u))
 
 
-def _settled(owner: np.ndarray, painted: list[int]) -> tuple[np.ndarray, list[int]]:
+def _renumber(owner: np.ndarray, kinds: list[int]) -> tuple[np.ndarray, list[int]]:
     """The mask with numbers from 1 without gaps, and the shape of each; what is hardly seen counts as ground."""
     mask, shapes = np.zeros_like(owner), []
-    for number, kind in enumerate(painted, 1):
+    for number, kind in enumerate(kinds, 1):
         seen = owner == number
         if seen.sum() >= MIN_PIXELS:
             shapes.append(kind)

@@ -1,10 +1,10 @@
 """Gaussian copula for mixed tables: a distribution for every column, and a correlation for every pair.
 
 Each column is a normal score cut into intervals: a category owns the levels that its share spans, a number those of its
-tie, a missing value those at the bottom. Correlations of the scores are estimated from the mean score of each interval
-and corrected for what cutting takes from them (the first-order polyserial correction; Olsson et al. 1982). Conditions
-are exact up to Gibbs sweeps: scores of given columns are drawn within their intervals, the rest from the conditional
-normal distribution.
+tie, a missing value the lowest levels. Correlations of the scores are estimated from the mean score of each interval
+and corrected for the discretisation (the first-order polyserial correction; Olsson et al. 1982). Conditions are exact
+up to Gibbs sweeps: scores of given columns are drawn within their intervals, the others from the conditional normal
+distribution.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, Family, State, need_columns, uniforms
+from gristmill.generators.families.contract import Family, SampleBlock, State, need_columns, uniforms
 from gristmill.generators.private.account import Account
 from gristmill.generators.tabular.encoding.spread import EDGE, Spread, levels_of, scores
-from gristmill.generators.tabular.encoding.transforms import UNSEEN, number_array, put_given
-from gristmill.generators.tabular.encoding.vocabulary import Vocabulary, numbered
+from gristmill.generators.tabular.encoding.transforms import UNSEEN, number_array, put_conditions
+from gristmill.generators.tabular.encoding.vocabulary import Vocabulary, category_numbers
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column
 
@@ -50,28 +50,30 @@ class Copula(Family):
             raise UserError("model 'copula' keeps exact marginals and cannot be private; take mst")
         self._margins: dict[str, _Margin] = {}
         columns = [table.column(c.name).combine_chunks() for c in self.schema.columns]
-        ordered = _leading(self.schema.columns, columns)
+        leading = _leading(self.schema.columns, columns)
         lows, highs = [], []
         for column, values in zip(self.schema.columns, columns):
-            self._margins[column.name] = margin = _Margin.of(column, values, ordered)
+            self._margins[column.name] = margin = _Margin.of(column, values, leading)
             low, high = margin.intervals(values)
             lows.append(low)
             highs.append(high)
         self._correlation = _correlation(np.stack(lows, 1), np.stack(highs, 1))
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         arrays = {f"{name}/{k}": v for name, margin in self._margins.items() for k, v in margin.arrays().items()}
         return State(arrays | {"correlation": self._correlation})
 
-    def restore(self, trained: State, training: State | None = None) -> None:
-        arrays = trained.tensors
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
+        arrays = model_state.tensors
         self._correlation = arrays["correlation"]
         self._margins = {}
         for column in self.schema.columns:
-            own = {k.removeprefix(f"{column.name}/"): v for k, v in arrays.items() if k.startswith(f"{column.name}/")}
-            self._margins[column.name] = _Margin(column, own)
+            margin_arrays = {
+                k.removeprefix(f"{column.name}/"): v for k, v in arrays.items() if k.startswith(f"{column.name}/")
+            }
+            self._margins[column.name] = _Margin(column, margin_arrays)
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         num, width = len(seeds), len(self.schema.columns)
         draws = uniforms(seeds, width * (NUM_SWEEPS + 1), DRAW_KEY).reshape(num, NUM_SWEEPS + 1, width)
         low, high = np.zeros((num, width)), np.ones((num, width))
@@ -80,47 +82,51 @@ class Copula(Family):
         for row, conditions in enumerate(requests):
             for place, column in enumerate(self.schema.columns):
                 if column.name in conditions:
-                    found = self._margins[column.name].interval(conditions[column.name])
-                    if found is None:
+                    interval = self._margins[column.name].interval(conditions[column.name])
+                    if interval is None:
                         reasons[row] = UNSEEN
                     else:
-                        low[row, place], high[row, place] = found
+                        low[row, place], high[row, place] = interval
             places = [p for p, c in enumerate(self.schema.columns) if c.name in conditions]
             patterns.setdefault(tuple(places), []).append(row)
         score_table = np.zeros((num, width))
-        for pattern, rows in patterns.items():  # each over the whole block, so that sums keep their shape
+        for pattern, rows in patterns.items():  # over the whole block, so that sums keep their shape
             score_table[rows] = self._conditional(list(pattern), low, high, draws)[rows]
         levels = levels_of(score_table)
         columns = {c.name: self._margins[c.name].values(levels[:, p]) for p, c in enumerate(self.schema.columns)}
-        return Drawn(put_given(self.schema, columns, requests), reasons)
+        return SampleBlock(put_conditions(self.schema, columns, requests), reasons)
 
-    def _conditional(self, given: list[int], low: np.ndarray, high: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Scores, float64 (rows, columns), with those of `given` within their levels."""
-        free = [p for p in range(low.shape[1]) if p not in given]
-        whole, score_table = self._correlation, np.zeros(low.shape)
-        if given:
-            precision = np.linalg.inv(whole[np.ix_(given, given)])
-            score_table[:, given] = scores((low[:, given] + high[:, given]) / 2)
-            for sweep in range(NUM_SWEEPS if len(given) > 1 else 1):
-                for at, place in enumerate(given):
-                    rest = score_table[:, given] @ precision[at] - score_table[:, place] * precision[at, at]
+    def _conditional(self, fixed_places: list[int], low: np.ndarray, high: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Scores, float64 (rows, columns); those of columns `fixed_places` lie within their levels."""
+        free_places = [p for p in range(low.shape[1]) if p not in fixed_places]
+        correlation, score_table = self._correlation, np.zeros(low.shape)
+        if fixed_places:
+            precision = np.linalg.inv(correlation[np.ix_(fixed_places, fixed_places)])
+            score_table[:, fixed_places] = scores((low[:, fixed_places] + high[:, fixed_places]) / 2)
+            for sweep in range(NUM_SWEEPS if len(fixed_places) > 1 else 1):
+                for at, place in enumerate(fixed_places):
+                    weighted_sum = (
+                        score_table[:, fixed_places] @ precision[at] - score_table[:, place] * precision[at, at]
+                    )
                     deviation = precision[at, at] ** -0.5
-                    mean = -rest / precision[at, at]
+                    mean = -weighted_sum / precision[at, at]
                     bounds = [levels_of((scores(b[:, place]) - mean) / deviation) for b in (low, high)]
                     spot = bounds[0] + draws[:, sweep, place] * (bounds[1] - bounds[0])
-                    drawn = mean + deviation * scores(spot)
-                    score_table[:, place] = np.clip(drawn, scores(low[:, place]), scores(high[:, place]))
-        if free:
-            across = whole[np.ix_(free, given)]
-            slope = across @ precision if given else across
-            left = whole[np.ix_(free, free)] - slope @ across.T
-            root = np.linalg.cholesky(left + 1e-9 * np.eye(len(free)))
-            score_table[:, free] = score_table[:, given] @ slope.T + scores(draws[:, NUM_SWEEPS, free]) @ root.T
+                    new_scores = mean + deviation * scores(spot)
+                    score_table[:, place] = np.clip(new_scores, scores(low[:, place]), scores(high[:, place]))
+        if free_places:
+            across = correlation[np.ix_(free_places, fixed_places)]
+            slope = across @ precision if fixed_places else across
+            covariance = correlation[np.ix_(free_places, free_places)] - slope @ across.T
+            root = np.linalg.cholesky(covariance + 1e-9 * np.eye(len(free_places)))
+            score_table[:, free_places] = (
+                score_table[:, fixed_places] @ slope.T + scores(draws[:, NUM_SWEEPS, free_places]) @ root.T
+            )
         return score_table
 
 
 class _Margin:
-    """One column between levels and values: levels below `missing` are missing values, the others share the rest."""
+    """Conversion of a column between levels and values. Levels below `missing` are missing values."""
 
     def __init__(self, column: Column, arrays: Mapping[str, np.ndarray]) -> None:
         self.column = column
@@ -136,10 +142,10 @@ class _Margin:
 
     @classmethod
     def of(cls, column: Column, values: pa.Array, leading: np.ndarray) -> "_Margin":
-        """`leading`, float64 (rows,), orders the categories: by its mean over their rows."""
+        """Orders the categories by the mean of `leading`, float64 (rows,), over their rows."""
         arrays = {"missing": np.array([values.null_count / len(values)])}
         if column.kind == "category":
-            codes, count = numbered(column, values), len(column.categories)
+            codes, count = category_numbers(column, values), len(column.categories)
             counts = np.bincount(codes, minlength=count + 1)[:count].astype(np.float64)
             sums = np.bincount(codes, leading, minlength=count + 1)[:count]
             arrays["order"] = np.argsort(sums / np.maximum(counts, 1), kind="stable")
@@ -149,16 +155,16 @@ class _Margin:
         return cls(column, arrays)
 
     def arrays(self) -> dict[str, np.ndarray]:
-        found = {"missing": np.array([self.missing])}
+        arrays = {"missing": np.array([self.missing])}
         if self.column.kind == "category":
-            return found | {"order": self.order, "shares": self.shares}
-        return found | {"knots": self.spread.knots}
+            return arrays | {"order": self.order, "shares": self.shares}
+        return arrays | {"knots": self.spread.knots}
 
     def intervals(self, values: pa.Array) -> tuple[np.ndarray, np.ndarray]:
-        """Levels that each value owns, (rows,) each."""
+        """(lowest level, highest level) of each value, (rows,) each."""
         missing = values.is_null().to_numpy(zero_copy_only=False)
         if self.column.kind == "category":
-            codes = np.minimum(numbered(self.column, values), len(self.order) - 1)
+            codes = np.minimum(category_numbers(self.column, values), len(self.order) - 1)
             high = self.upper[self.place[codes]]
             low = high - self.shares[codes]
         else:
@@ -167,39 +173,41 @@ class _Margin:
         return np.where(missing, 0.0, low), np.where(missing, self.missing, high)
 
     def interval(self, value: Any) -> tuple[float, float] | None:
-        """Levels of a requested value; null for a category that no row had."""
+        """Levels of a requested value; None for a category without training rows."""
         if self.column.kind == "category" and not self.shares[self.column.categories.index(value)]:
             return None
-        asked = pa.array([value], pa.string() if self.column.kind == "category" else pa.float64())
-        low, high = self.intervals(asked)
+        values = pa.array([value], pa.string() if self.column.kind == "category" else pa.float64())
+        low, high = self.intervals(values)
         return float(low[0]), float(high[0])
 
     def values(self, levels: np.ndarray) -> pa.Array:
         """The values at levels in [0, 1]."""
         missing = levels < self.missing
-        known = np.clip((levels - self.missing) / max(1 - self.missing, EDGE), 0, 1)
+        value_levels = np.clip((levels - self.missing) / max(1 - self.missing, EDGE), 0, 1)
         if self.column.kind != "category":
-            return number_array(self.column, self.spread.values(known), missing)
+            return number_array(self.column, self.spread.values(value_levels), missing)
         last = int(np.flatnonzero(self.shares[self.order])[-1])
-        found = self.order[np.minimum(np.searchsorted(self.upper, known, side="right"), last)]
-        return self.texts.take(pa.array(found, mask=missing))
+        numbers = self.order[np.minimum(np.searchsorted(self.upper, value_levels, side="right"), last)]
+        return self.texts.take(pa.array(numbers, mask=missing))
 
 
 def _leading(columns: Sequence[Column], values: list[pa.Array]) -> np.ndarray:
-    """What most columns move with, float64 (rows,): the first principal component of scores of numbers and of
-    standardised indicators of categories, so that categories can be put in an order that correlations can use."""
+    """The first principal component, float64 (rows,), of scores of numbers and standardised indicators of categories.
+
+    It orders categories so that correlations can express them.
+    """
     parts = []
     for column, array in zip(columns, values):
         if column.kind == "category":
             counts = Vocabulary.count(column, array)
             codes = Vocabulary(column, counts, LARGEST).encode(array)
-            kept = np.unique(codes)
-            parts.append((codes[:, None] == kept).astype(np.float32))
+            categories = np.unique(codes)
+            parts.append((codes[:, None] == categories).astype(np.float32))
         else:
             numbers = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
             low, high = Spread.of(numbers[~np.isnan(numbers)]).intervals(np.nan_to_num(numbers))
-            made = np.where(np.isnan(numbers), 0.0, scores((low + high) / 2))
-            parts.append(made[:, None].astype(np.float32))
+            normal_scores = np.where(np.isnan(numbers), 0.0, scores((low + high) / 2))
+            parts.append(normal_scores[:, None].astype(np.float32))
     rows = np.concatenate(parts, 1)
     deviations = rows.std(0)
     rows = (rows - rows.mean(0)) / np.where(deviations > 0, deviations, 1)
@@ -208,25 +216,25 @@ def _leading(columns: Sequence[Column], values: list[pa.Array]) -> np.ndarray:
     return leading * (1 if vectors[:, -1].sum() >= 0 else -1)
 
 
-LARGEST = 64  # codes of a category column here
+LARGEST = 64  # codes of a category column in the principal component
 
 
 def _correlation(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """The correlation matrix of scores that were cut into the intervals of levels (rows, columns), float64."""
+    """The correlation matrix, float64, of scores known as intervals of levels (rows, columns)."""
     middle = _mean_scores(low, high)
     spread = middle.std(0)
-    made = middle - middle.mean(0)
-    covariance = made.T @ made / len(made)
+    centred = middle - middle.mean(0)
+    covariance = centred.T @ centred / len(centred)
     # The covariance with a cut score is the correlation times that score's variance.
     variances = np.maximum(np.outer(spread**2, spread**2), 1e-12)
     correlation = np.clip(covariance / variances, -MAX_CORRELATION, MAX_CORRELATION)
     correlation[(spread[:, None] < 1e-6) | (spread < 1e-6)] = 0
     np.fill_diagonal(correlation, 1)
     values, vectors = np.linalg.eigh(correlation)
-    whole = (vectors * np.maximum(values, LEAST_EIGENVALUE)) @ vectors.T
-    scale = np.sqrt(np.diag(whole))
-    found: np.ndarray = whole / np.outer(scale, scale)
-    return found
+    matrix = (vectors * np.maximum(values, LEAST_EIGENVALUE)) @ vectors.T
+    scale = np.sqrt(np.diag(matrix))
+    unit_matrix: np.ndarray = matrix / np.outer(scale, scale)
+    return unit_matrix
 
 
 def _mean_scores(low: np.ndarray, high: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""CTGAN: a conditional Wasserstein GAN for tables (Xu et al. 2019), with conditions on any columns.
+"""CTGAN: a conditional Wasserstein GAN for tables (Xu et al. 2019), with conditions on all columns.
 
-A category condition goes into the conditional vector, the rarest of several. Importance resampling (candidates.py)
-meets the others, and those on numbers; it also checks that the generator follows the vector.
+The conditional vector takes the rarest of a row's category conditions. Importance resampling (candidates.py) meets the
+other conditions and those on numbers, and checks that the generator follows the vector.
 """
 
 import copy
@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from gristmill.generators.families.contract import (
     LEAST_BIAS,
-    Drawn,
     Family,
+    SampleBlock,
     State,
     check_bias,
     need_columns,
@@ -23,9 +23,9 @@ from gristmill.generators.families.contract import (
     uniforms,
 )
 from gristmill.generators.private.account import Account
-from gristmill.generators.tabular.encoding.candidates import Outlook, resampled, some_normals, some_uniforms
+from gristmill.generators.tabular.encoding.candidates import Outlook, resample, some_normals, some_uniforms
 from gristmill.generators.tabular.encoding.conditions import Conditions
-from gristmill.generators.tabular.encoding.transforms import TableCoder, put_given
+from gristmill.generators.tabular.encoding.transforms import TableCoder, put_conditions
 from gristmill.records.errors import UserError
 
 NOISE_KEY, DRAW_KEY, CONDITION_KEY = (
@@ -66,7 +66,7 @@ class CtganSpec:
 
 
 class Ctgan(Family):
-    """A generator of rows given one category, against a critic of packed rows."""
+    """A generator of rows given a category, and a critic of packed rows."""
 
     kind: ClassVar[str] = "ctgan"
     revision: ClassVar[int] = 1
@@ -89,11 +89,11 @@ class Ctgan(Family):
             raise UserError("model 'ctgan' is not private; take dp_ctgan or mst")
         self._seed = seed
         coder = TableCoder(self.schema, "modes", self.spec.max_categories)
-        coded = coder.fit(table, seed)
+        code_table = coder.fit(table, seed)
         self._build(coder)
-        self._conditions.hold(coded.codes)
-        self._numbers = torch.from_numpy(coded.low).to(self.device)
-        self._codes = torch.from_numpy(coded.codes.astype(np.int64)).to(self.device)
+        self._conditions.hold(code_table.codes)
+        self._numbers = torch.from_numpy(code_table.low).to(self.device)
+        self._codes = torch.from_numpy(code_table.codes.astype(np.int64)).to(self.device)
 
     def _build(self, coder: TableCoder) -> None:
         import torch
@@ -105,11 +105,11 @@ class Ctgan(Family):
         self._coder = coder
         self._segments = Segments([s.size for s in coder.segments], self.device)
         self._conditions = conditions = Conditions(coder.segments)
-        self._unseen = np.concatenate([s.seen == 0 for s in coder.segments] or [np.zeros(0, bool)])
-        # Where a condition stands among the numbers of all segments.
+        self._unseen = np.concatenate([s.num_rows_by_code == 0 for s in coder.segments] or [np.zeros(0, bool)])
+        # The place of each condition among the numbers of all segments.
         first = self._segments.first.cpu().numpy()
-        stands = [first[p] + np.arange(s) for p, s in zip(conditions.places, conditions.sizes)]
-        self._stands = tensor(np.concatenate(stands) if stands else np.zeros(1, np.int64), self.device)
+        places = [first[p] + np.arange(s) for p, s in zip(conditions.places, conditions.sizes)]
+        self._condition_places = tensor(np.concatenate(places) if places else np.zeros(1, np.int64), self.device)
         spec, num_numbers, width = self.spec, len(coder.numeric), self._segments.width
         self._generator = Generator(spec.noise, conditions.num, spec.generator, num_numbers, width)
         self._critic = Critic(num_numbers + width, conditions.num, spec.critic, spec.pac)
@@ -133,16 +133,16 @@ class Ctgan(Family):
         sums = torch.zeros(3)
         for step in range(start, stop):
             batch, random = stream(self._seed, BATCH_KEY, step), states.step_random(self._seed, step, self.device)
-            drawn = self._conditions.draw(self.spec.batch_size, batch)
-            conditions, rows = (torch.from_numpy(part).to(self.device) for part in drawn)
+            batch_conditions = self._conditions.draw(self.spec.batch_size, batch)
+            conditions, rows = (torch.from_numpy(part).to(self.device) for part in batch_conditions)
             latents = torch.randn((self.spec.batch_size, self.spec.noise), generator=random, device=self.device)
-            # One batch of fake rows teaches both networks: a second one for the generator would cost a quarter more.
+            # One batch of fake rows trains both networks: a second batch for the generator would cost a quarter more.
             alphas, logits = self._generator(latents, conditions)
             fake = soft_rows(self._segments, alphas, logits, random)
             distance = self._critic_step(fake.detach(), conditions, rows, random)
-            score, missed = self._generator_step(fake, logits, conditions, random)
+            score, condition_loss = self._generator_step(fake, logits, conditions, random)
             states.average_into(self._average, self._generator, min(self.spec.average, (1 + step) / (10 + step)))
-            sums += torch.stack([distance, score, missed]).detach().cpu()
+            sums += torch.stack([distance, score, condition_loss]).detach().cpu()
         means = (sums / (stop - start)).tolist()
         return {"distance": means[0], "generator": means[1], "condition": means[2]}
 
@@ -163,20 +163,20 @@ class Ctgan(Family):
         num = len(fake) // self.spec.pac
         scores, _ = critic(fake.reshape(num, -1), critic.embed(conditions), critic.masks(num, random))
         score = -scores.mean()
-        heeded = self._segments.log_softmax(logits).gather(1, self._stands[conditions][:, None])
-        missed = -heeded.mean() if self._conditions.places else score.new_zeros(())
+        condition_log_shares = self._segments.log_softmax(logits).gather(1, self._condition_places[conditions][:, None])
+        condition_loss = -condition_log_shares.mean() if self._conditions.places else score.new_zeros(())
         self._generator_adam.zero_grad()
-        (score + missed).backward()
+        (score + condition_loss).backward()
         critic.requires_grad_(True)
         self._generator_adam.step()
-        return score, missed
+        return score, condition_loss
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         from gristmill.generators.nets import states
 
         return State(self._coder.state() | states.module_arrays(self._average, "average"))
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         from gristmill.generators.nets import states
 
         return State(
@@ -186,41 +186,41 @@ class Ctgan(Family):
             | states.adam_arrays(self._critic_adam, "critic_adam")
         )
 
-    def restore(self, trained: State, training: State | None = None) -> None:
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
         from gristmill.generators.nets import states
 
-        if training is None:  # else `begin` has made the coder, and has the rows sorted
+        if training_state is None:  # else `begin` has made the coder, and has the rows sorted
             coder = TableCoder(self.schema, "modes", self.spec.max_categories)
-            coder.load(trained.tensors)
+            coder.load(model_state.tensors)
             self._build(coder)
         else:
-            states.load_module(self._generator, "generator", training.tensors)
-            states.load_module(self._critic, "critic", training.tensors)
-            states.load_adam(self._generator_adam, "generator_adam", training.tensors)
-            states.load_adam(self._critic_adam, "critic_adam", training.tensors)
-        states.load_module(self._average, "average", trained.tensors)
+            states.load_module(self._generator, "generator", training_state.tensors)
+            states.load_module(self._critic, "critic", training_state.tensors)
+            states.load_adam(self._generator_adam, "generator_adam", training_state.tensors)
+            states.load_adam(self._critic_adam, "critic_adam", training_state.tensors)
+        states.load_module(self._average, "average", model_state.tensors)
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         import torch
 
         from gristmill.generators.nets.segments import tensor
 
-        coded_conditions = self._coder.given(requests)
+        coded_conditions = self._coder.encode_conditions(requests)
 
         @torch.no_grad()
-        def propose(number: int, needed: np.ndarray) -> Outlook:
-            latents = tensor(some_normals(seeds, needed, self.spec.noise, NOISE_KEY + number), self.device)
+        def propose(number: int, is_needed: np.ndarray) -> Outlook:
+            latents = tensor(some_normals(seeds, is_needed, self.spec.noise, NOISE_KEY + number), self.device)
             latents = latents * self.spec.bias**0.5
-            free = self._conditions.as_real(some_uniforms(seeds, needed, 2, CONDITION_KEY + number))
+            free = self._conditions.as_real(some_uniforms(seeds, is_needed, 2, CONDITION_KEY + number))
             conditions = self._conditions.rarest(coded_conditions.codes, free)
             alphas, logits = self._average(latents, tensor(conditions, self.device))
             shares = self._segments.softmax(logits / max(self.spec.bias, LEAST_BIAS)).cpu().numpy()
             shares[:, self._unseen] = 0
             return Outlook(shares, alphas.cpu().numpy())
 
-        outlook = resampled(self._coder, coded_conditions, np.zeros(len(self._coder.numeric)), seeds, propose)
+        outlook = resample(self._coder, coded_conditions, np.zeros(len(self._coder.numeric)), seeds, propose)
         levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
         shares, draws = tensor(outlook.shares, self.device), tensor(levels[:, ::2], self.device)
         codes = self._segments.draw(shares, draws).cpu().numpy()
         columns = self._coder.decode(outlook.alphas, codes, levels[:, 1::2])
-        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)
+        return SampleBlock(put_conditions(self.schema, columns, requests), coded_conditions.reasons)

@@ -3,7 +3,7 @@
 After CTGAN (Xu et al. 2019), changed as a guarantee requires: a single row in a discriminator input (pac = 1), uniform
 Poisson samples in place of training by sampling, a public schema with bins of noisy counts in place of fitted mixtures,
 no batch norm, and clipped weights (Arjovsky et al. 2017) in place of a penalty on gradients at rows. The discriminator
-steps many times for each step of the generator (Bie et al. 2023). The generator learns from the discriminator alone.
+steps many times for each step of the generator (Bie et al. 2023). The generator learns only from the discriminator.
 """
 
 from collections.abc import Mapping
@@ -46,10 +46,12 @@ class DpCtgan(BinnedSgd):
     def make_nets(self, seed: int) -> None:
         import torch
 
-        from gristmill.generators.nets.binned import perceptron, seeded
+        from gristmill.generators.nets.binned import module_from_seed, perceptron
 
         spec = self.spec
-        critic = seeded(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.critic_widths, 1).to(self.device)
+        critic = module_from_seed(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.critic_widths, 1).to(
+            self.device
+        )
         self.nets["critic"] = self.critic = critic
         self.adams["decoder"] = torch.optim.Adam(self.decoder.parameters(), spec.learning_rate, (0.5, 0.9))
         self.adams["critic"] = torch.optim.Adam(critic.parameters(), spec.critic_learning_rate, (0.5, 0.9))
@@ -64,14 +66,14 @@ class DpCtgan(BinnedSgd):
         return {"generator": float(np.mean(losses))} if losses else {}
 
     def _criticise(self, step: int) -> None:
-        """A discriminator step. Fakes are clipped like rows, so both weigh the same; they cost nothing."""
+        """A discriminator step. Fakes are clipped like rows to weigh the same; they cost no privacy."""
         import torch
         from torch.nn.functional import softplus
 
         from gristmill.generators.nets.binned import one_hot
 
-        drawn = self._dp.rows(step)
-        real = one_hot(self._rows[drawn], self.sizes, self.device)
+        chosen_rows = self._dp.rows(step)
+        real = one_hot(self._rows[chosen_rows], self.sizes, self.device)
         fake = self.fakes(step, FAKES, self.spec.batch)
         signs = torch.cat([-torch.ones(len(real)), torch.ones(len(fake))]).to(self.device)
         batch = torch.cat([real, fake])

@@ -36,26 +36,26 @@ class DpTvae(BinnedSgd):
     def make_nets(self, seed: int) -> None:
         import torch
 
-        from gristmill.generators.nets.binned import perceptron, seeded
+        from gristmill.generators.nets.binned import module_from_seed, perceptron
 
         spec = self.spec
-        encoder = seeded(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.widths, 2 * spec.num_noise)
+        encoder = module_from_seed(weights_seed(seed, 1), perceptron, sum(self.sizes), spec.widths, 2 * spec.num_noise)
         self.nets["encoder"] = encoder.to(self.device)
         self._both = torch.nn.ModuleList([self.nets["encoder"], self.decoder])
         self.adams["both"] = torch.optim.Adam(self._both.parameters(), spec.learning_rate)
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
-        """Returns the 2-norm of the noisy gradients. The loss is an exact function of rows and is not published."""
+        """Returns the 2-norm of the noisy gradients. The loss depends on rows without noise, so it is not published."""
         return {"gradient": float(np.mean([self._step(step) for step in range(start, stop)]))}
 
     def _step(self, step: int) -> float:
         from gristmill.generators.nets.binned import follow, one_hot
 
-        drawn = self._dp.rows(step)
-        rows = one_hot(self._rows[drawn], self.sizes, self.device)
-        noise = self.noise(len(drawn), generator_of(self.seed, step, LATENT))
+        batch = self._dp.rows(step)
+        rows = one_hot(self._rows[batch], self.sizes, self.device)
+        noise = self.noise(len(batch), generator_of(self.seed, step, LATENT))
         sums = no_sums(self._both)
-        if len(drawn):
+        if len(batch):
             sums = self._dp.clipped_sums(self._both, lambda net: self._losses(net, rows, noise))
         size = self._dp.set_gradients(self._both, sums, step)
         self.adams["both"].step()

@@ -1,4 +1,4 @@
-"""Independent columns: the baseline of all tabular models. Keeps marginals and nothing else."""
+"""Independent columns: the baseline of all tabular models. It preserves only marginals."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, Family, State, need_columns, uniforms
+from gristmill.generators.families.contract import Family, SampleBlock, State, need_columns, uniforms
 from gristmill.generators.private.account import Account
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, round_off
@@ -46,21 +46,21 @@ class Independent(Family):
                 levels = np.linspace(0, 1, NUM_QUANTILES)
                 self._tables[f"{column.name}/quantiles"] = np.quantile(present.to_numpy().astype(np.float64), levels)
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         return State(dict(self._tables))
 
-    def restore(self, trained: State, training: State | None = None) -> None:
-        self._tables = dict(trained.tensors)
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
+        self._tables = dict(model_state.tensors)
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
-        drawn = uniforms(seeds, 2 * len(self.schema.columns))
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
+        levels = uniforms(seeds, 2 * len(self.schema.columns))
         columns = {}
         for at, column in enumerate(self.schema.columns):
-            given = [w.get(column.name) for w in requests]
-            columns[column.name] = self._column(column, drawn[:, 2 * at], drawn[:, 2 * at + 1], given)
-        return Drawn(columns, [None] * len(seeds))
+            requested_values = [w.get(column.name) for w in requests]
+            columns[column.name] = self._column(column, levels[:, 2 * at], levels[:, 2 * at + 1], requested_values)
+        return SampleBlock(columns, [None] * len(seeds))
 
-    def _column(self, column: Column, level: np.ndarray, miss: np.ndarray, given: list[Any]) -> pa.Array:
+    def _column(self, column: Column, level: np.ndarray, miss: np.ndarray, requested_values: list[Any]) -> pa.Array:
         missing = miss < self._tables[f"{column.name}/missing"][0]
         if column.kind == "category":
             edges = np.cumsum(self._tables[f"{column.name}/shares"])
@@ -70,7 +70,7 @@ class Independent(Family):
             quantiles = self._tables[f"{column.name}/quantiles"]
             numbers = round_off(column, np.interp(level, np.linspace(0, 1, NUM_QUANTILES), quantiles))
             values = [None if m else v for v, m in zip(numbers.tolist(), missing)]
-        values = [v if g is None else g for v, g in zip(values, given)]
+        values = [v if g is None else g for v, g in zip(values, requested_values)]
         if column.kind == "integer":
             values = [None if v is None else int(v) for v in values]
         return pa.array(values, column.field.type)

@@ -1,9 +1,9 @@
 """Noisy marginals on a spanning tree (McKenna, Miklau, Sheldon 2021, "Winning the NIST contest"): the private default.
 
-Three measurements, each a Gaussian mechanism on all rows and charged before it is used: how many rows lie in each
-cell of each column; for each pair of columns how far its joint table is from independence; the joint tables along the
-spanning tree with the largest of these scores. All else is post-processing: tables are made consistent, and rows are
-drawn along the tree, given values included (exact, by messages along the tree; Pearl 1988).
+Three measurements, each a Gaussian mechanism on all rows and charged before use: the number of rows in each cell of
+each column; the distance from independence of each pair of columns; the joint tables along the spanning tree with the
+largest distances. The rest is post-processing: the tables are made consistent, and rows are sampled along the tree.
+Conditions are exact, by messages along the tree (Pearl 1988).
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, Family, State, stream, uniforms
+from gristmill.generators.families.contract import Family, SampleBlock, State, stream, uniforms
 from gristmill.generators.private.account import Account
 from gristmill.generators.private.accountants import Event
 from gristmill.generators.tabular.encoding.public import Bins, CountSums, Grid, noisy_counts
 from gristmill.records.errors import UserError
 
-FLOOR = 1e-7  # of a row, in every cell of a joint table: whatever the schema allows can be drawn when it is asked for
+FLOOR = 1e-7  # smallest count of a cell of a joint table, so that every allowed value can be requested
 NUM_FITTINGS = 50  # rounds of iterative proportional fitting
 Pair = tuple[int, int]
 
@@ -91,7 +91,7 @@ class Mst(Family):
         joint, single = consistent(self._joint, singles, variances, pair_noise, float(table.num_rows))
         self._joint, self._single = joint, single
         self._facts["edges"] = [list(e) for e in joint]
-        self._direct()
+        self._orient_edges()
 
     def _table(self, bins: np.ndarray, a: int, b: int) -> np.ndarray:
         """Rows by the bins of columns a and b."""
@@ -102,9 +102,11 @@ class Mst(Family):
     def _scores(
         self, bins: np.ndarray, singles: list[np.ndarray], noise: float, pair_noise: float, random: np.random.Generator
     ) -> dict[Pair, float]:
-        """Per pair the L1 distance of its table from the product of the noisy counts, which one row moves by at most 1,
-        with noise. Taken off, from noisy counts alone: what independent columns would show by chance, and what the
-        noise of measuring the table would cost (as AIM does, McKenna et al. 2022)."""
+        """For each pair the noisy L1 distance of its table from the product of the noisy counts (sensitivity 1).
+
+        Subtracts the expected distance of independent columns and the error that the noise of the joint table would
+        add, both from noisy counts alone (as AIM, McKenna et al. 2022).
+        """
         target = self.schema.names.index(self.spec.target) if self.spec.target else None
         scores = {}
         masses = [np.maximum(s, 0.0) for s in singles]
@@ -118,59 +120,59 @@ class Mst(Family):
                 scores[a, b] = score * self.spec.target_weight if target in (a, b) and score > 0 else score
         return scores
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         tensors = {f"counts/{at}": c for at, c in enumerate(self._bins.counts)}
         tensors |= {f"single/{at}": s for at, s in enumerate(self._single)}
         tensors |= {f"joint/{a}-{b}": t for (a, b), t in self._joint.items()}
         return State(tensors, dict(self._facts))
 
-    def restore(self, trained: State, training: State | None = None) -> None:
-        self._facts, grid = dict(trained.facts), Grid(self.schema)
-        counts = [trained.tensors[f"counts/{at}"] for at in range(len(grid.sizes))]
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
+        self._facts, grid = dict(model_state.facts), Grid(self.schema)
+        counts = [model_state.tensors[f"counts/{at}"] for at in range(len(grid.sizes))]
         self._bins = Bins(grid, counts, self._facts["noise"], self.spec.max_bins)
-        self._single = [trained.tensors[f"single/{at}"] for at in range(len(grid.sizes))]
-        self._joint = {(a, b): trained.tensors[f"joint/{a}-{b}"] for a, b in self._facts["edges"]}
-        self._direct()
+        self._single = [model_state.tensors[f"single/{at}"] for at in range(len(grid.sizes))]
+        self._joint = {(a, b): model_state.tensors[f"joint/{a}-{b}"] for a, b in self._facts["edges"]}
+        self._orient_edges()
 
     def sums(self) -> CountSums | None:
         return CountSums.of(self._bins)
 
-    def _direct(self) -> None:
-        """Edges from parent to child in an order in which parents come first, each with P(child | parent)."""
-        self._ways: list[tuple[int, int, np.ndarray]] = []
-        seen, left = {0}, dict(self._joint)
-        while left:
-            a, b = next(e for e in left if (e[0] in seen) != (e[1] in seen))
-            table = left.pop((a, b))
-            parent, child, table = (a, b, table) if a in seen else (b, a, table.T)
-            seen.add(child)
-            self._ways.append((parent, child, table / table.sum(axis=1, keepdims=True)))
+    def _orient_edges(self) -> None:
+        """Set `_transitions`: (parent, child, P(child | parent)), with parents before their children."""
+        self._transitions: list[tuple[int, int, np.ndarray]] = []
+        nodes, edges = {0}, dict(self._joint)
+        while edges:
+            a, b = next(e for e in edges if (e[0] in nodes) != (e[1] in nodes))
+            table = edges.pop((a, b))
+            parent, child, table = (a, b, table) if a in nodes else (b, a, table.T)
+            nodes.add(child)
+            self._transitions.append((parent, child, table / table.sum(axis=1, keepdims=True)))
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         columns, sizes = self.schema.columns, self._bins.sizes
-        drawn = uniforms(seeds, 3 * len(columns))
-        # likelihood[c][row, bin] of all that is given at or below column c, seen from c
+        row_levels = uniforms(seeds, 3 * len(columns))
+        # likelihood[c][row, bin] of all conditions at or below column c
         likelihood = [np.ones((len(seeds), s)) for s in sizes]
         for row, values in enumerate(requests):
             for at, column in enumerate(columns):
                 if column.name in values:
                     likelihood[at][row] = np.eye(sizes[at])[self._bins.bin(at, values[column.name])]
-        for parent, child, given in reversed(self._ways):
-            message = likelihood[child] @ given.T
+        for parent, child, transition in reversed(self._transitions):
+            message = likelihood[child] @ transition.T
             likelihood[parent] = likelihood[parent] * message / message.max(axis=1, keepdims=True)
         bins = np.zeros((len(seeds), len(columns)), np.int64)
-        bins[:, 0] = draw(self._single[0] * likelihood[0], drawn[:, 0])
-        for parent, child, given in self._ways:
-            bins[:, child] = draw(given[bins[:, parent]] * likelihood[child], drawn[:, child])
+        bins[:, 0] = draw(self._single[0] * likelihood[0], row_levels[:, 0])
+        for parent, child, transition in self._transitions:
+            bins[:, child] = draw(transition[bins[:, parent]] * likelihood[child], row_levels[:, child])
         arrays = {}
         for at, column in enumerate(columns):
-            levels = drawn[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
+            levels = row_levels[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
             arrays[column.name] = self._bins.decode(at, bins[:, at], levels, [w.get(column.name) for w in requests])
-        return Drawn(arrays, [None] * len(seeds))
+        return SampleBlock(arrays, [None] * len(seeds))
 
 
 def draw(weights: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """One place a row by its weights, (rows, places), at `levels` in [0, 1)."""
+    """Draw a place for each row by its weights, (rows, places), at `levels` in [0, 1)."""
     ends = np.cumsum(weights, axis=1)
     return np.minimum((ends <= (levels * ends[:, -1])[:, None]).sum(axis=1), weights.shape[1] - 1)
 
@@ -192,10 +194,10 @@ def consistent(
     pair_noise: float,
     num_rows: float,
 ) -> tuple[dict[Pair, np.ndarray], list[np.ndarray]]:
-    """Tables above 0 that add up to `num_rows` and agree about every column.
+    """Positive tables that sum to `num_rows` and agree about every column.
 
-    Each column's counts are the mean, weighted by precision, of its own and the sums of its joint tables (Hay et al.
-    2010); tables are projected on the simplex, and fitted to those counts by iterative proportional fitting.
+    The counts of a column are the precision-weighted mean of its measured counts and the sums of its joint tables (Hay
+    et al. 2010). Tables are projected on the simplex and fitted to those counts by iterative proportional fitting.
     """
     margins = []
     for at, (single, variance) in enumerate(zip(singles, variances)):
@@ -208,18 +210,18 @@ def consistent(
                 total, weight = total + precision * table.sum(axis=along), weight + precision
         margins.append(on_simplex(total / weight, num_rows) + FLOOR)
     margins = [m * (num_rows / m.sum()) for m in margins]
-    fitted = {}
+    tables = {}
     for (a, b), table in joint.items():
         table = on_simplex(table.ravel(), num_rows).reshape(table.shape) + FLOOR
         for _ in range(NUM_FITTINGS):
             table = table * (margins[a] / table.sum(axis=1))[:, None]
             table = table * (margins[b] / table.sum(axis=0))[None, :]
-        fitted[a, b] = table
-    return fitted, margins
+        tables[a, b] = table
+    return tables, margins
 
 
 def on_simplex(values: np.ndarray, total: float) -> np.ndarray:
-    """The nearest point with no entry below 0 and that sum (Duchi et al. 2008)."""
+    """The nearest point without negative entries and with sum `total` (Duchi et al. 2008)."""
     falling = np.sort(values)[::-1]
     excess = (np.cumsum(falling) - total) / np.arange(1, len(values) + 1)
     num_kept = int(np.nonzero(falling > excess)[0][-1]) + 1

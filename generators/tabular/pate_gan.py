@@ -1,10 +1,9 @@
 """PATE-GAN (Jordon, Yoon, van der Schaar 2019): teachers on disjoint parts of the rows vote on generated rows.
 
-Every row belongs to one teacher, drawn on its own for each row, so one row moves each count of votes by at most 1. A
-count with Gaussian noise is one event of the account, by a bound that holds whatever the votes are (Papernot et al.
-2018, without their data-dependent bound, which would itself have to be kept secret). The student learns from
-generated rows and their noisy counts, kept and used again, and never meets a row; nor does the generator, which
-learns from the student.
+Every row belongs to one teacher, drawn independently for each row, so a row changes each count of votes by at most 1. A
+count with Gaussian noise is one event of the account. Its bound holds for all votes (Papernot et al. 2018, without
+their data-dependent bound, which would itself be secret). The student learns only from generated rows and their noisy
+counts, which are stored and reused. The generator learns only from the student.
 """
 
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from gristmill.records.errors import UserError
 
 FAKES, PARTS, DRAWS, VOTES, STUDENT, GENERATE = 3, 4, 5, 6, 8, 9  # purposes of a step's random numbers
 ROWS_OF_TEACHER = 32
-WHAT = "noisy count of votes on one generated row"
+EVENT = "noisy count of votes on one generated row"
 
 
 @dataclass(frozen=True)
@@ -68,23 +67,25 @@ class PateGan(BinnedNet):
         self._noise = 0.0
         if account:
             num_votes = spec.steps * spec.votes
-            self._noise = account.spec.noise_multiplier or account.noise_for(WHAT, 1.0, num_votes)
-            if account.room(Event(WHAT, self._noise), num_votes) < spec.votes:
+            self._noise = account.spec.noise_multiplier or account.noise_for(EVENT, 1.0, num_votes)
+            if account.room(Event(EVENT, self._noise), num_votes) < spec.votes:
                 raise UserError(f"privacy: the votes of one step with noise {self._noise:g} do not fit; raise it")
-        self._asked = np.zeros((0, len(self.sizes)), np.int64)
+        self._vote_rows = np.zeros((0, len(self.sizes)), np.int64)
         self._shares = np.zeros(0, np.float32)
 
     def make_nets(self, seed: int) -> None:
         import torch
 
-        from gristmill.generators.nets.binned import perceptron, seeded
+        from gristmill.generators.nets.binned import module_from_seed, perceptron
         from gristmill.generators.nets.teachers import Teachers
 
         spec, num_in = self.spec, sum(self.sizes)
-        self.student = seeded(weights_seed(seed, 1), perceptron, num_in, spec.student_widths, 1).to(self.device)
-        self.teachers = seeded(weights_seed(seed, 2), Teachers, self._num_teachers, num_in, spec.teacher_width).to(
+        self.student = module_from_seed(weights_seed(seed, 1), perceptron, num_in, spec.student_widths, 1).to(
             self.device
         )
+        self.teachers = module_from_seed(
+            weights_seed(seed, 2), Teachers, self._num_teachers, num_in, spec.teacher_width
+        ).to(self.device)
         self.nets |= {"student": self.student, "teachers": self.teachers}
         betas = (0.5, 0.9)
         self.adams = {
@@ -95,22 +96,25 @@ class PateGan(BinnedNet):
             "teachers": torch.optim.Adam(self.teachers.parameters(), spec.teacher_learning_rate, betas),
         }
 
-    def training(self) -> State:
-        state = super().training()
-        state.tensors |= {"votes/asked": self._asked, "votes/shares": self._shares}
+    def training_state(self) -> State:
+        state = super().training_state()
+        state.tensors |= {"votes/asked": self._vote_rows, "votes/shares": self._shares}
         return state
 
-    def restore(self, trained: State, training: State | None = None) -> None:
-        super().restore(trained, training)
-        if training:
-            self._asked, self._shares = training.tensors["votes/asked"], training.tensors["votes/shares"]
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
+        super().restore(model_state, training_state)
+        if training_state:
+            self._vote_rows, self._shares = (
+                training_state.tensors["votes/asked"],
+                training_state.tensors["votes/shares"],
+            )
 
     def train(self, start: int, stop: int) -> Mapping[str, float]:
         """Returns the losses of student and generator: functions of noisy votes, which may be published."""
         student, generator = [], []
         for step in range(start, stop):
             if self.account:
-                self.account.charge(Event(WHAT, self._noise, 1.0, self.spec.votes))
+                self.account.charge(Event(EVENT, self._noise, 1.0, self.spec.votes))
             self._teach(step)
             self._vote(step)
             student.append(self._learn(step))
@@ -118,7 +122,7 @@ class PateGan(BinnedNet):
         return {"student": float(np.mean(student)), "generator": float(np.mean(generator))}
 
     def _teach(self, step: int) -> None:
-        """Each teacher: real rows of its own part (with replacement) against generated ones, the same for all."""
+        """Train each teacher on real rows of its part (with replacement) and on generated rows, which all share."""
         import torch
         from torch.nn.functional import softplus
 
@@ -127,8 +131,8 @@ class PateGan(BinnedNet):
         spec = self.spec
         levels = stream(self.seed, step, DRAWS).random((self._num_teachers, spec.teacher_batch))
         places = np.floor(levels * self._part_sizes[:, None]).astype(np.int64)
-        own = np.take_along_axis(self._parts, places, axis=1)
-        real = one_hot(self._rows[own.ravel()], self.sizes, self.device).reshape(
+        teacher_rows = np.take_along_axis(self._parts, places, axis=1)
+        real = one_hot(self._rows[teacher_rows.ravel()], self.sizes, self.device).reshape(
             self._num_teachers, spec.teacher_batch, -1
         )
         has_rows = torch.as_tensor(self._part_sizes > 0)[:, None].to(self.device)
@@ -139,7 +143,7 @@ class PateGan(BinnedNet):
         self.adams["teachers"].step()
 
     def _vote(self, step: int) -> None:
-        """Collect noisy votes on new generated rows; keep the rows, as bins, and the shares of teachers."""
+        """Collect noisy votes on new generated rows; store the rows, as bins, and the shares of teachers."""
         import torch
 
         from gristmill.generators.nets.binned import blocks
@@ -148,14 +152,14 @@ class PateGan(BinnedNet):
         with torch.no_grad():
             counts = (self.teachers(fakes) > 0).sum(0).double().cpu().numpy()
         counts = counts + self._noise * stream(self.seed, step, VOTES, 1).standard_normal(len(counts))
-        asked = blocks(fakes, self.sizes).argmax(2).cpu().numpy()
-        self._asked = np.concatenate([self._asked, asked])[-self.spec.memory :]
+        bins = blocks(fakes, self.sizes).argmax(2).cpu().numpy()
+        self._vote_rows = np.concatenate([self._vote_rows, bins])[-self.spec.memory :]
         self._shares = np.concatenate([self._shares, counts / self._num_teachers])[-self.spec.memory :].astype(
             np.float32
         )
 
     def _learn(self, step: int) -> float:
-        """Cross-entropy is linear in the share, so noise beyond 0 and 1 cancels out where clipping would bend it."""
+        """Train the student. Cross-entropy is linear in the shares, so unclipped noise averages out."""
         import torch
         from torch.nn.functional import softplus
 
@@ -164,9 +168,9 @@ class PateGan(BinnedNet):
         total = 0.0
         random = stream(self.seed, step, STUDENT)
         for _ in range(self.spec.student_steps):
-            some = random.integers(len(self._asked), size=self.spec.batch)
-            logits = self.student(one_hot(self._asked[some], self.sizes, self.device)).squeeze(1)
-            shares = torch.as_tensor(self._shares[some]).to(self.device)
+            batch = random.integers(len(self._vote_rows), size=self.spec.batch)
+            logits = self.student(one_hot(self._vote_rows[batch], self.sizes, self.device)).squeeze(1)
+            shares = torch.as_tensor(self._shares[batch]).to(self.device)
             loss = (softplus(logits) - shares * logits).mean() + 0.01 * logits.square().mean()
             self.adams["student"].zero_grad()
             loss.backward()
@@ -189,15 +193,17 @@ class PateGan(BinnedNet):
 
 
 def parts(seed: int, num_rows: int, num_teachers: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows of each teacher, int64 (teachers, most), padded with row 0; how many they are). Each row gets its
-    teacher by a draw of its own, which does not depend on other rows."""
+    """(rows of each teacher, int64 (teachers, most), padded with row 0; number of rows of each teacher).
+
+    The teacher of a row is drawn independently of other rows.
+    """
     owner = stream(seed, 0, PARTS).integers(num_teachers, size=num_rows)
     sizes = np.bincount(owner, minlength=num_teachers)
     rows = np.zeros((num_teachers, max(1, int(sizes.max()))), np.int64)
     order = np.argsort(owner, kind="stable")
-    for teacher, own in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
-        rows[teacher, : len(own)] = own
-    met = np.concatenate([rows[t, :n] for t, n in enumerate(sizes)])
-    if not np.array_equal(np.sort(met), np.arange(num_rows)):
+    for teacher, part in enumerate(np.split(order, np.cumsum(sizes)[:-1])):
+        rows[teacher, : len(part)] = part
+    all_rows = np.concatenate([rows[t, :n] for t, n in enumerate(sizes)])
+    if not np.array_equal(np.sort(all_rows), np.arange(num_rows)):
         raise AssertionError("a row belongs to two teachers, or to none")
     return rows, sizes

@@ -1,7 +1,7 @@
 """TabDDPM: diffusion over numbers and categories, given the class (Kotelnikov et al. 2023).
 
-Conditions on the class are the network's own; those on other columns are kept in place while the rest is drawn
-(replacement at every step, with a few steps back and forth so that the rest heeds them; RePaint, Lugmayr et al. 2022).
+The network takes the class as input. Conditions on other columns replace the sampled values at every step, which is
+repeated several times so that the other values adapt to them (RePaint, Lugmayr et al. 2022).
 """
 
 import copy
@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, Family, State, need_columns, stream, uniforms
+from gristmill.generators.families.contract import Family, SampleBlock, State, need_columns, stream, uniforms
 from gristmill.generators.private.account import Account
 from gristmill.generators.tabular.encoding.labels import Labels
 from gristmill.generators.tabular.encoding.spread import EDGE, Spread, levels_of, scores
-from gristmill.generators.tabular.encoding.transforms import TableCoder, put_given
-from gristmill.generators.tabular.encoding.walk import Known, Walk
+from gristmill.generators.tabular.encoding.transforms import TableCoder, put_conditions
+from gristmill.generators.tabular.encoding.walk import KnownValues, Walk
 from gristmill.records.errors import UserError
 
 DRAW_KEY = 1  # of a row's seed
@@ -73,16 +73,18 @@ class TabDdpm(Family):
             raise UserError("model 'tabddpm' is not private; take mst or another dp- model")
         self._seed = seed
         coder = TableCoder(self.schema, "spread", self.spec.max_categories)
-        coded = coder.fit(table, seed)
+        code_table = coder.fit(table, seed)
         self._build(coder)
-        self._labels = Labels.of(coded, self._target, [s.size for s in coder.segments])
-        labels = coded.codes[:, self._target] if self._target is not None else np.zeros(len(coded.codes), np.int32)
+        self._labels = Labels.of(code_table, self._target, [s.size for s in coder.segments])
+        labels = (
+            code_table.codes[:, self._target] if self._target is not None else np.zeros(len(code_table.codes), np.int32)
+        )
         self._rows = [
             torch.from_numpy(part).to(self.device)
             for part in (
-                coded.low,
-                coded.high,
-                coded.codes[:, self._others].astype(np.int64),
+                code_table.low,
+                code_table.high,
+                code_table.codes[:, self._others].astype(np.int64),
                 labels.astype(np.int64),
             )
         ]
@@ -100,7 +102,7 @@ class TabDdpm(Family):
         self._others = [i for i in range(len(names)) if i != self._target]
         sizes = [s.size for s in coder.segments]
         self._segments = Segments([sizes[i] for i in self._others], self.device)
-        unseen = np.concatenate([coder.segments[i].seen == 0 for i in self._others] or [np.zeros(0, bool)])
+        unseen = np.concatenate([coder.segments[i].num_rows_by_code == 0 for i in self._others] or [np.zeros(0, bool)])
         self._schedule = Schedule(self.spec.times, self.device)
         num_labels = sizes[self._target] if self._target is not None else 1
         self._denoiser = Denoiser(len(coder.numeric), torch.from_numpy(unseen), num_labels, self.spec.hidden)
@@ -119,75 +121,80 @@ class TabDdpm(Family):
         low, high, codes, labels = self._rows
         sums = torch.zeros(2)
         for step in range(start, stop):
-            picked = stream(self._seed, BATCH_KEY, step).integers(len(codes), size=self.spec.batch_size)
-            rows = torch.from_numpy(picked).to(self.device)
+            numbers_of_rows = stream(self._seed, BATCH_KEY, step).integers(len(codes), size=self.spec.batch_size)
+            rows = torch.from_numpy(numbers_of_rows).to(self.device)
             random = states.step_random(self._seed, step, self.device)
             part = torch.rand((len(rows), low.shape[1]), generator=random, device=self.device)
             levels = (low[rows] + part * (high[rows] - low[rows])).clamp(EDGE, 1 - EDGE)
             numbers = torch.special.ndtri(levels)
-            wrong, far = losses(
+            number_loss, code_loss = losses(
                 self._schedule, self._segments, self._denoiser, numbers, codes[rows], labels[rows], random
             )
             for group in self._adam.param_groups:
                 group["lr"] = self.spec.learning_rate * (1 - step / self.spec.steps)
             self._adam.zero_grad()
-            (wrong + far).backward()
+            (number_loss + code_loss).backward()
             torch.nn.utils.clip_grad_norm_(self._denoiser.parameters(), self.spec.max_grad_norm)
             self._adam.step()
             states.average_into(self._average, self._denoiser, min(self.spec.average, (1 + step) / (10 + step)))
-            sums += torch.stack([wrong, far]).detach().cpu()
+            sums += torch.stack([number_loss, code_loss]).detach().cpu()
         means = (sums / (stop - start)).tolist()
         return {"numbers": means[0], "categories": means[1]}
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         from gristmill.generators.nets import states
 
         labels = {f"labels/{name}": table for name, table in self._labels.tables.items()}
         return State(self._coder.state() | labels | states.module_arrays(self._average, "average"))
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         from gristmill.generators.nets import states
 
         return State(states.module_arrays(self._denoiser, "denoiser") | states.adam_arrays(self._adam, "adam"))
 
-    def restore(self, trained: State, training: State | None = None) -> None:
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
         from gristmill.generators.nets import states
 
-        if training is None:  # else `begin` has made all this
+        if training_state is None:  # else `begin` has made all this
             coder = TableCoder(self.schema, "spread", self.spec.max_categories)
-            coder.load(trained.tensors)
+            coder.load(model_state.tensors)
             self._build(coder)
-            tables = {n: t for n, t in trained.tensors.items() if n.startswith("labels/")}
+            tables = {n: t for n, t in model_state.tensors.items() if n.startswith("labels/")}
             self._labels = Labels({n.removeprefix("labels/"): t for n, t in tables.items()})
         else:
-            states.load_module(self._denoiser, "denoiser", training.tensors)
-            states.load_adam(self._adam, "adam", training.tensors)
-        states.load_module(self._average, "average", trained.tensors)
+            states.load_module(self._denoiser, "denoiser", training_state.tensors)
+            states.load_adam(self._adam, "adam", training_state.tensors)
+        states.load_module(self._average, "average", model_state.tensors)
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
 
         from gristmill.generators.nets.segments import tensor
 
-        coded_conditions = self._coder.given(requests)
+        coded_conditions = self._coder.encode_conditions(requests)
         num, num_numbers = len(seeds), len(self._coder.numeric)
         draws = uniforms(seeds, len(self._coder.segments) + num_numbers + 1, DRAW_KEY)
         shares, spots, choice = np.split(draws, [len(self._coder.segments), draws.shape[1] - 1], 1)
-        known = self._known_levels(coded_conditions.values, spots)
-        labels = self._labels.draw(coded_conditions, known, self._target, choice[:, 0])
-        fixed = coded_conditions.codes[:, self._others].astype(np.int64)
-        places = scores(np.nan_to_num(known, nan=0.5)).astype(np.float32)
-        parts = [tensor(part, self.device) for part in (places, fixed, ~np.isnan(known), fixed >= 0)]
-        walk = Walk(self._schedule, self._segments, self._average, tensor(labels, self.device), Known(*parts), seeds)
+        condition_levels = self._condition_levels(coded_conditions.values, spots)
+        labels = self._labels.draw(coded_conditions, condition_levels, self._target, choice[:, 0])
+        condition_codes = coded_conditions.codes[:, self._others].astype(np.int64)
+        places = scores(np.nan_to_num(condition_levels, nan=0.5)).astype(np.float32)
+        parts = [
+            tensor(part, self.device)
+            for part in (places, condition_codes, ~np.isnan(condition_levels), condition_codes >= 0)
+        ]
+        walk = Walk(
+            self._schedule, self._segments, self._average, tensor(labels, self.device), KnownValues(*parts), seeds
+        )
         numbers, others = walk.run()
         codes = np.zeros((num, len(self._coder.segments)), np.int64)
         codes[:, self._others] = others
         if self._target is not None:
             codes[:, self._target] = labels
         columns = self._coder.decode(levels_of(numbers), codes, shares)
-        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)
+        return SampleBlock(put_conditions(self.schema, columns, requests), coded_conditions.reasons)
 
-    def _known_levels(self, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
-        """Levels of the given values, NaN where none is given; `spots`, in [0, 1), choose within ties."""
+    def _condition_levels(self, values: np.ndarray, spots: np.ndarray) -> np.ndarray:
+        """Levels of the given values, NaN elsewhere; `spots`, in [0, 1), choose within ties."""
         levels = np.full(values.shape, np.nan)
         for number, column in enumerate(self._coder.numeric):
             rows = np.flatnonzero(~np.isnan(values[:, number]))

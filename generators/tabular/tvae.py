@@ -9,8 +9,8 @@ import pyarrow as pa
 
 from gristmill.generators.families.contract import (
     LEAST_BIAS,
-    Drawn,
     Family,
+    SampleBlock,
     State,
     check_bias,
     need_columns,
@@ -19,8 +19,8 @@ from gristmill.generators.families.contract import (
     uniforms,
 )
 from gristmill.generators.private.account import Account
-from gristmill.generators.tabular.encoding.candidates import Outlook, resampled, some_normals
-from gristmill.generators.tabular.encoding.transforms import Coded, TableCoder, put_given
+from gristmill.generators.tabular.encoding.candidates import Outlook, resample, some_normals
+from gristmill.generators.tabular.encoding.transforms import CodedTable, TableCoder, put_conditions
 from gristmill.records.errors import UserError
 
 NOISE_KEY, DRAW_KEY, SPREAD_KEY = 1000, 1, 2  # of a row's seed; NOISE_KEY and above: one a candidate
@@ -50,7 +50,7 @@ class TvaeSpec:
 
 
 class Tvae(Family):
-    """Encodes rows by mode-specific normalisation, and decodes noise to rows."""
+    """A variational autoencoder of rows in mode-specific normalisation."""
 
     kind: ClassVar[str] = "tvae"
     revision: ClassVar[int] = 1
@@ -74,13 +74,13 @@ class Tvae(Family):
         self._hold(coder.fit(table, seed))
         self._build(coder)
 
-    def _hold(self, coded: Coded) -> None:
+    def _hold(self, code_table: CodedTable) -> None:
         import torch
 
-        self._batch_size = min(self.spec.batch_size, len(coded.low))
-        self._epoch_steps = max(1, len(coded.low) // self._batch_size)
-        self._numbers = torch.from_numpy(coded.low).to(self.device)
-        self._codes = torch.from_numpy(coded.codes.astype(np.int64)).to(self.device)
+        self._batch_size = min(self.spec.batch_size, len(code_table.low))
+        self._epoch_steps = max(1, len(code_table.low) // self._batch_size)
+        self._numbers = torch.from_numpy(code_table.low).to(self.device)
+        self._codes = torch.from_numpy(code_table.codes.astype(np.int64)).to(self.device)
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
 
     def _build(self, coder: TableCoder) -> None:
@@ -92,8 +92,8 @@ class Tvae(Family):
 
         self._coder = coder
         self._segments = Segments([s.size for s in coder.segments], self.device)
-        self._unseen = np.concatenate([s.seen == 0 for s in coder.segments] or [np.zeros(0, bool)])
-        # A number is known where its segment has not the code after the last mode.
+        self._unseen = np.concatenate([s.num_rows_by_code == 0 for s in coder.segments] or [np.zeros(0, bool)])
+        # A number is missing where its segment has the code after the last mode.
         numeric = [i for i, s in enumerate(coder.segments) if not s.is_category]
         self._mode_segments = torch.tensor(numeric, dtype=torch.long, device=self.device)
         counts = [coder.shapes[c.name].size for c in coder.numeric]  # type: ignore[union-attr]
@@ -117,23 +117,23 @@ class Tvae(Family):
         for step in range(start, stop):
             rows = self._rows(step)
             numbers, codes = self._numbers[rows], self._codes[rows]
-            known = (codes[:, self._mode_segments] < self._mode_counts).float()
+            is_present = (codes[:, self._mode_segments] < self._mode_counts).float()
             mean, log_variance = self._encoder(torch.cat([numbers, self._segments.one_hot(codes)], 1))
             random = states.step_random(self._seed, step, self.device)
-            drawn = torch.randn(mean.shape, generator=random, device=self.device)
-            latents = mean + drawn * (log_variance / 2).exp()
-            error = reconstruction(self._decoder, self._segments, latents, numbers, known, codes)
-            far = divergence(mean, log_variance)
+            noise = torch.randn(mean.shape, generator=random, device=self.device)
+            latents = mean + noise * (log_variance / 2).exp()
+            error = reconstruction(self._decoder, self._segments, latents, numbers, is_present, codes)
+            kl = divergence(mean, log_variance)
             self._adam.zero_grad()
-            (self.spec.reconstruction_weight * error + far).backward()
+            (self.spec.reconstruction_weight * error + kl).backward()
             self._adam.step()
-            self._decoder.bound()
-            sums += torch.stack([error.detach(), far.detach()]).cpu()
+            self._decoder.clamp_deviations()
+            sums += torch.stack([error.detach(), kl.detach()]).cpu()
         means = (sums / (stop - start)).tolist()
         return {"reconstruction": means[0], "divergence": means[1]}
 
     def _rows(self, step: int) -> Any:
-        """The rows of one step: every epoch goes over all of them in an order of its own."""
+        """The rows of one step: every epoch visits the rows in a new order."""
         import torch
 
         epoch, place = divmod(step, self._epoch_steps)
@@ -141,49 +141,49 @@ class Tvae(Family):
             self._order = epoch, stream(self._seed, ORDER_KEY, epoch).permutation(len(self._codes))
         return torch.from_numpy(self._order[1][place * self._batch_size : (place + 1) * self._batch_size])
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         from gristmill.generators.nets import states
 
         return State(self._coder.state() | states.module_arrays(self._decoder, "decoder"))
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         from gristmill.generators.nets import states
 
         return State(states.module_arrays(self._encoder, "encoder") | states.adam_arrays(self._adam, "adam"))
 
-    def restore(self, trained: State, training: State | None = None) -> None:
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
         from gristmill.generators.nets import states
 
         coder = TableCoder(self.schema, "modes", self.spec.max_categories)
-        coder.load(trained.tensors)
+        coder.load(model_state.tensors)
         self._build(coder)
-        states.load_module(self._decoder, "decoder", trained.tensors)
-        if training is not None:
-            states.load_module(self._encoder, "encoder", training.tensors)
-            states.load_adam(self._adam, "adam", training.tensors)
+        states.load_module(self._decoder, "decoder", model_state.tensors)
+        if training_state is not None:
+            states.load_module(self._encoder, "encoder", training_state.tensors)
+            states.load_adam(self._adam, "adam", training_state.tensors)
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         import torch
 
         from gristmill.generators.nets.segments import tensor
 
-        coded_conditions = self._coder.given(requests)
+        coded_conditions = self._coder.encode_conditions(requests)
         deviations = self._decoder.deviation.detach().cpu().numpy() * self.spec.bias**0.5
 
         @torch.no_grad()
-        def propose(number: int, needed: np.ndarray) -> Outlook:
-            latents = tensor(some_normals(seeds, needed, self.spec.latent, NOISE_KEY + number), self.device)
+        def propose(number: int, is_needed: np.ndarray) -> Outlook:
+            latents = tensor(some_normals(seeds, is_needed, self.spec.latent, NOISE_KEY + number), self.device)
             latents = latents * self.spec.bias**0.5
             alphas, logits = self._decoder(latents)
             shares = self._segments.softmax(logits / max(self.spec.bias, LEAST_BIAS)).cpu().numpy()
             shares[:, self._unseen] = 0
             return Outlook(shares, alphas.cpu().numpy())
 
-        outlook = resampled(self._coder, coded_conditions, deviations, seeds, propose)
+        outlook = resample(self._coder, coded_conditions, deviations, seeds, propose)
         levels = uniforms(seeds, 2 * len(self._coder.segments), DRAW_KEY)
         shares, draws = tensor(outlook.shares, self.device), tensor(levels[:, ::2], self.device)
         codes = self._segments.draw(shares, draws).cpu().numpy()
-        near = normals(seeds, outlook.alphas.shape[1], SPREAD_KEY) * deviations
-        alphas = np.clip(outlook.alphas + near, -1, 1)
+        spread = normals(seeds, outlook.alphas.shape[1], SPREAD_KEY) * deviations
+        alphas = np.clip(outlook.alphas + spread, -1, 1)
         columns = self._coder.decode(alphas, codes, levels[:, 1::2])
-        return Drawn(put_given(self.schema, columns, requests), coded_conditions.reasons)
+        return SampleBlock(put_conditions(self.schema, columns, requests), coded_conditions.reasons)

@@ -70,7 +70,7 @@ class AnnotateSpec(StepsSpec):
         super().__post_init__()
 
     def answer_schema(self) -> dict[str, Any]:
-        """What each vote has to look like; the rationale first, so that the label follows from it."""
+        """The JSON schema of a vote. The rationale comes first, so that the label follows from it."""
         if self.schema is not None:
             return self.schema
         return object_of(

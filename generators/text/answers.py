@@ -10,7 +10,7 @@ from gristmill.records.schema import clean
 QUOTES = {'"': '"', "“": "”", "«": "»"}
 
 
-def said(reply: Reply) -> str:
+def only_text(reply: Reply) -> str:
     """The stripped text of a method's only reply. Raises AskRefused("empty_answer").
 
     The row's `finish` records whether it was cut off; the finish stage decides about it.
@@ -21,16 +21,16 @@ def said(reply: Reply) -> str:
     return text
 
 
-def whole(reply: Reply, what: str) -> str:
-    """The stripped text of a reply that later calls use. Raises AskRefused("cut_WHAT") or ("empty_WHAT")."""
+def full_text(reply: Reply, name: str) -> str:
+    """The stripped text of a reply that later calls use. Raises AskRefused("cut_NAME") or ("empty_NAME")."""
     if reply.finish == "length":
-        raise AskRefused(f"cut_{what}")
+        raise AskRefused(f"cut_{name}")
     if not (text := reply.text.strip()):
-        raise AskRefused(f"empty_{what}")
+        raise AskRefused(f"empty_{name}")
     return text
 
 
-def unlabelled(text: str, *labels: str) -> str:
+def strip_label(text: str, *labels: str) -> str:
     """`text` without a label such as "Exercise 1:" before it and without quotes around the whole of it."""
     names = "|".join(re.escape(label) for label in labels)
     text = re.sub(rf"^[\s*#]*(?:{names})(?:\s+\d+)?[\s*]*:[\s*]*", "", text, count=1, flags=re.IGNORECASE).strip()
@@ -41,20 +41,20 @@ def unlabelled(text: str, *labels: str) -> str:
 
 
 def first_object(text: str) -> dict[str, Any] | None:
-    """The first JSON object in an answer, whatever stands around it; None where none begins or ends.
+    """The first JSON object in an answer, ignoring the text around it; None if there is no complete object.
 
-    Its texts are without the lone surrogates that JSON's escapes can make: neither a tokenizer nor Arrow takes them.
+    Its texts contain no lone surrogates, which JSON's escapes can encode: tokenizers and Arrow reject them.
     """
     try:
         value, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
-        return {clean(key): _cleaned(each) for key, each in value.items()}
+        return {clean(key): _clean_values(each) for key, each in value.items()}
     except (ValueError, RecursionError):
         return None
 
 
-def _cleaned(value: Any) -> Any:
+def _clean_values(value: Any) -> Any:
     if isinstance(value, dict):
-        return {clean(key): _cleaned(each) for key, each in value.items()}
+        return {clean(key): _clean_values(each) for key, each in value.items()}
     if isinstance(value, list):
-        return [_cleaned(each) for each in value]
+        return [_clean_values(each) for each in value]
     return clean(value) if isinstance(value, str) else value

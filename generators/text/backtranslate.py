@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import unlabelled, whole
+from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.prompts import column, document_of
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
@@ -67,7 +67,7 @@ class BacktranslateSpec(StepsSpec):
         super().__post_init__()
 
     @property
-    def used(self) -> list[str]:
+    def call_names(self) -> list[str]:
         return ["instruction", "score"] if self.curate else ["instruction"]
 
 
@@ -101,16 +101,16 @@ class Backtranslate(Steps):
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         document = document_of(self._document, ask.fields, self.spec.max_words)
         fields = {**ask.fields, "document": document}
-        written = whole(await self.say(session, "instruction", fields), "instruction")
-        instruction = unlabelled(written, "request", "instruction", "question", "user")
+        reply = full_text(await self.say(session, "instruction", fields), "instruction")
+        instruction = strip_label(reply, "request", "instruction", "question", "user")
         if len(instruction.split()) < self.spec.min_words:
             raise AskRefused("short", instruction)
         payload = {"instruction": instruction, "output": document, "text": f"{instruction}\n\n{document}"}
         if not self.spec.curate:
             return payload
         scale = object_of(score={"type": "integer", "minimum": LOW, "maximum": HIGH})
-        said = await self.say(session, "score", {**fields, "instruction": instruction}, scale)
-        score = read_object(said, "score", score=int)["score"]
+        answer = await self.say(session, "score", {**fields, "instruction": instruction}, scale)
+        score = read_object(answer, "score", score=int)["score"]
         if not LOW <= score <= HIGH:
             raise AskRefused("unreadable_score", str(score))
         if self.spec.min_score is not None and score < self.spec.min_score:

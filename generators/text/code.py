@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused, Reply
-from gristmill.generators.text.answers import whole
+from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.programs import asserts_of, program_of
-from gristmill.generators.text.prompts import column, filled
+from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 
 PROBLEM = """Here is something to take ideas from:
@@ -79,7 +79,7 @@ class CodeSpec(StepsSpec):
         super().__post_init__()
 
     @property
-    def used(self) -> list[str]:
+    def call_names(self) -> list[str]:
         if self.structured:
             return ["all"]
         problem, tests = [] if self.given_problem else ["problem"], [] if self.given_tests else ["tests"]
@@ -120,12 +120,12 @@ class Code(Steps):
         return {"instruction": problem, "code": code, "tests": tests, "text": text}
 
     async def _in_steps(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
-        given_tests = filled(self._tests, ask.fields) if self.spec.given_tests else ""
+        given_tests = render(self._tests, ask.fields) if self.spec.given_tests else ""
         if self.spec.given_problem:
-            fields = {**ask.fields, "problem": filled(self._problem, ask.fields)}
+            fields = {**ask.fields, "problem": render(self._problem, ask.fields)}
         else:
-            fields = {**ask.fields, "seed": filled(self._seed, ask.fields)}
-            fields["problem"] = whole(await self.say(session, "problem", fields), "problem")
+            fields = {**ask.fields, "seed": render(self._seed, ask.fields)}
+            fields["problem"] = full_text(await self.say(session, "problem", fields), "problem")
         code = prelude + program_of(await self.say(session, "solution", fields))
         if self.spec.given_tests:
             return fields["problem"], code, given_tests
@@ -133,11 +133,13 @@ class Code(Steps):
         return fields["problem"], code, asserts_of(reply, code)
 
     async def _at_once(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
-        wanted = object_of(**{name: {"type": "string", "minLength": 1} for name in ("problem", "solution", "tests")})
-        reply = await self.say(session, "all", {**ask.fields, "seed": filled(self._seed, ask.fields)}, wanted)
-        said = read_object(reply, "all", problem=str, solution=str, tests=str)
-        if not said["problem"].strip():
+        reply_schema = object_of(
+            **{name: {"type": "string", "minLength": 1} for name in ("problem", "solution", "tests")}
+        )
+        reply = await self.say(session, "all", {**ask.fields, "seed": render(self._seed, ask.fields)}, reply_schema)
+        answer = read_object(reply, "all", problem=str, solution=str, tests=str)
+        if not answer["problem"].strip():
             raise AskRefused("empty_problem")
-        code = prelude + program_of(Reply(said["solution"]))
-        tests = said["tests"] if "```" in said["tests"] else f"```\n{said['tests']}\n```"
-        return said["problem"].strip(), code, asserts_of(Reply(tests), code)
+        code = prelude + program_of(Reply(answer["solution"]))
+        tests = answer["tests"] if "```" in answer["tests"] else f"```\n{answer['tests']}\n```"
+        return answer["problem"].strip(), code, asserts_of(Reply(tests), code)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import whole
+from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, Template
-from gristmill.generators.text.principles import Principled, draw
-from gristmill.generators.text.prompts import filled
+from gristmill.generators.text.principles import PrincipledSteps, draw
+from gristmill.generators.text.prompts import render
 from gristmill.generators.text.steps import StepsSpec
 from gristmill.records.errors import UserError
 from gristmill.records.words import text_key
@@ -66,7 +66,7 @@ class ConstitutionalSpec(StepsSpec):
         super().__post_init__()
 
 
-class Constitutional(Principled):
+class Constitutional(PrincipledSteps):
     """1 + 2 * rounds calls. `initial` and `rejected` are the first answer, `chosen` and `text` the last revision."""
 
     kind = "constitutional"
@@ -100,25 +100,25 @@ class Constitutional(Principled):
         return [{"initial": 1, "critique": self.spec.rounds, "revision": self.spec.rounds}]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = filled(self._prompt, ask.fields)
+        prompt = render(self._prompt, ask.fields)
         fields = {**ask.fields, "prompt": prompt}
-        initial = whole(await self.say(session, "initial", fields), "initial")
-        drawn = draw(self._principles, self.spec.rounds, ask.seed)
+        initial = full_text(await self.say(session, "initial", fields), "initial")
+        principles = draw(self._principles, self.spec.rounds, ask.seed)
         response = initial
-        for principle in drawn:
+        for principle in principles:
             fields |= {
                 "response": response,
                 "critique_request": principle.critique,
                 "revision_request": principle.revision,
             }
-            fields["critique"] = whole(await self.say(session, "critique", fields), "critique")
-            response = whole(await self.say(session, "revision", fields), "revision")
+            fields["critique"] = full_text(await self.say(session, "critique", fields), "critique")
+            response = full_text(await self.say(session, "revision", fields), "revision")
         if text_key(response) == text_key(initial):
             raise AskRefused("unchanged")
         return {
             "prompt": prompt,
             "initial": initial,
-            "principles": [principle.id for principle in drawn],
+            "principles": [principle.id for principle in principles],
             "chosen": response,
             "rejected": initial,
             "text": response,

@@ -146,10 +146,10 @@ class Session:
         self.tokens_out += reply.tokens_out
         if self.finish is None or FINISH_RANK.get(reply.finish, 2) > FINISH_RANK.get(self.finish, 2):
             self.finish = reply.finish
-        asked = prompt if isinstance(prompt, str) else prompt[-1].get("content", "") if prompt else ""
+        last_prompt = prompt if isinstance(prompt, str) else prompt[-1].get("content", "") if prompt else ""
         self.turns[at] = {
             "turn": turn,
-            "prompt": clean(asked),
+            "prompt": clean(last_prompt),
             "text": clean(reply.text),
             "tokens_in": reply.tokens_in,
             "tokens_out": reply.tokens_out,
@@ -195,7 +195,7 @@ class Method(ABC):
     # Rows of earlier rounds that later rounds read: "row", a kept row in place of the source's; "examples", some rows
     # beside the source's; "": none, and the method takes no [rounds]. See records/rounds.py.
     feed: ClassVar[str] = ""
-    fed: ClassVar[tuple[str, ...]] = ()  # the payload columns that are fed back, under their own names
+    feedback_columns: ClassVar[tuple[str, ...]] = ()  # the payload columns that are fed back, under their own names
 
     def __init__(self, spec: Any) -> None:
         self.spec = spec

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import unlabelled, whole
+from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, mix, pick
-from gristmill.generators.text.prompts import column, filled
+from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
 
@@ -41,7 +41,7 @@ MESSAGES = pa.field("messages", pa.list_(pa.struct([pa.field("role", pa.string()
 Message = dict[str, str]
 # Reasons that end a conversation. When the context is nearly full, an answer is cut off before no room is left.
 ENDS = ("ended", "context_length", "cut_user", "cut_assistant")
-STRIPPED = "\"'*.!()"  # of the user's last word, before it is compared with `end`
+END_PUNCTUATION = "\"'*.!()"  # of the user's last word, before it is compared with `end`
 SPEAKERS = {"user": "User", "assistant": "Assistant"}
 
 
@@ -69,8 +69,8 @@ class DialogueSpec(StepsSpec):
             raise ValueError("min_exchanges must be at least 1 and at most exchanges")
         if not self.personas:
             raise ValueError("personas needs at least one entry")
-        if not self.end or len(self.end.split()) != 1 or self.end != self.end.strip(STRIPPED):
-            raise ValueError(f"end must be one word without any of {STRIPPED} around it, not {self.end!r}")
+        if not self.end or len(self.end.split()) != 1 or self.end != self.end.strip(END_PUNCTUATION):
+            raise ValueError(f"end must be one word without any of {END_PUNCTUATION} around it, not {self.end!r}")
         if "assistant" in self.templates:
             raise ValueError("templates.assistant: this call gets the messages; use `system`")
         super().__post_init__()
@@ -108,36 +108,36 @@ class Dialogue(Steps):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
-        drawn = {"topic": filled(self._topic, ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
-        fields = {**ask.fields, **drawn, "end": spec.end}
+        choices = {"topic": render(self._topic, ask.fields), "persona": pick(spec.personas, ask.seed, -2)}
+        fields = {**ask.fields, **choices, "end": spec.end}
         system = self._system.render(fields)
         messages = [{"role": "system", "content": system}] if system else []
         first = len(messages)
-        wanted = spec.min_exchanges + mix(ask.seed, -3) % (spec.exchanges - spec.min_exchanges + 1)
-        for done in range(wanted):
+        num_exchanges = spec.min_exchanges + mix(ask.seed, -3) % (spec.exchanges - spec.min_exchanges + 1)
+        for exchange in range(num_exchanges):
             try:
                 messages += await self._exchange(fields, messages, messages[first:], session)
             except AskRefused as refused:
-                if refused.reason not in ENDS or done < spec.min_exchanges:
+                if refused.reason not in ENDS or exchange < spec.min_exchanges:
                     raise
                 break
-        spoken = messages[first:]
-        return {**drawn, "messages": messages, "exchanges": len(spoken) // 2, "text": transcript(spoken)}
+        dialogue = messages[first:]
+        return {**choices, "messages": messages, "exchanges": len(dialogue) // 2, "text": transcript(dialogue)}
 
     async def _exchange(
-        self, fields: Mapping[str, Any], messages: list[Message], spoken: list[Message], session: Session
+        self, fields: Mapping[str, Any], messages: list[Message], dialogue: list[Message], session: Session
     ) -> list[Message]:
         """The user's next message and its answer. Raises AskRefused("ended") when the user ends the conversation."""
-        turn = "further" if spoken else "opening"
-        prompt = self._prompts[turn].render({**fields, "transcript": transcript(spoken)})  # without `system`
-        asked = await session.chat(prompt, turn=turn, **self.spec.sampling.get(turn, {}))
-        words = asked.text.split()
-        if not words or words[-1].strip(STRIPPED) == self.spec.end:
+        turn = "further" if dialogue else "opening"
+        prompt = self._prompts[turn].render({**fields, "transcript": transcript(dialogue)})  # without `system`
+        reply = await session.chat(prompt, turn=turn, **self.spec.sampling.get(turn, {}))
+        words = reply.text.split()
+        if not words or words[-1].strip(END_PUNCTUATION) == self.spec.end:
             raise AskRefused("ended")
-        question = {"role": "user", "content": clean(unlabelled(whole(asked, "user"), "user", "message"))}
+        question = {"role": "user", "content": clean(strip_label(full_text(reply, "user"), "user", "message"))}
         sampling = self.spec.sampling.get("assistant", {})
         answer = await session.chat([*messages, question], turn="assistant", **sampling)
-        return [question, {"role": "assistant", "content": clean(whole(answer, "assistant"))}]
+        return [question, {"role": "assistant", "content": clean(full_text(answer, "assistant"))}]
 
 
 def transcript(messages: Sequence[Message]) -> str:

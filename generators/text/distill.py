@@ -9,9 +9,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.generators.text.answers import said
+from gristmill.generators.text.answers import only_text
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation
-from gristmill.generators.text.prompts import column, columns_of, filled
+from gristmill.generators.text.prompts import column, columns_of, render
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ class Distill(Method):
         return columns_of([self._template, self._system, *([self._input] if self._input else [])], ())
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        instruction_fields = {"instruction": filled(self._template, ask.fields)}
+        instruction_fields = {"instruction": render(self._template, ask.fields)}
         if self._input:
             instruction_fields["input"] = self._input.render(ask.fields)
         prompt = "\n\n".join(part for part in instruction_fields.values() if part)
-        output = said(await session.chat(conversation(self._system.render(ask.fields), prompt)))
+        output = only_text(await session.chat(conversation(self._system.render(ask.fields), prompt)))
         return {**instruction_fields, "output": output, "text": f"{prompt}\n\n{output}"}

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import whole
+from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, mix
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.records.spec import nearest
@@ -90,9 +90,9 @@ class EvolInstructSpec(StepsSpec):
         super().__post_init__()
 
     @property
-    def used(self) -> list[str]:
-        asked = [name for name in OPERATIONS if self.operations.get(name)]
-        return [*asked, *(["equal"] if self.gain else []), "response"]
+    def call_names(self) -> list[str]:
+        operations = [name for name in OPERATIONS if self.operations.get(name)]
+        return [*operations, *(["equal"] if self.gain else []), "response"]
 
 
 class EvolInstruct(Steps):
@@ -103,7 +103,7 @@ class EvolInstruct(Steps):
     Spec = EvolInstructSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"instruction", "first", "second"})
     feed = "row"
-    fed = ("instruction", "depth")
+    feedback_columns = ("instruction", "depth")
     spec: EvolInstructSpec
 
     @property
@@ -121,55 +121,61 @@ class EvolInstruct(Steps):
         return list(dict.fromkeys(["instruction", *self.columns_of()]))
 
     def ways(self) -> list[dict[str, int]]:
-        asked = [name for name in self.spec.used if name not in OPERATIONS]
-        return [dict.fromkeys([name, *asked], 1) for name in self.spec.used if name in OPERATIONS]
+        other_calls = [name for name in self.spec.call_names if name not in OPERATIONS]
+        return [dict.fromkeys([name, *other_calls], 1) for name in self.spec.call_names if name in OPERATIONS]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         parent = ask.fields.get("instruction")
         if not isinstance(parent, str) or not parent.strip():
             raise AskRefused("missing_field", "instruction")
-        operation = drawn(self.spec.operations, ask.seed)
-        evolved = whole(await self.say(session, operation, {**ask.fields, "instruction": parent}), operation)
-        if copies(evolved, parent, self.spec.giveaways):
+        operation = draw_operation(self.spec.operations, ask.seed)
+        new_instruction = full_text(
+            await self.say(session, operation, {**ask.fields, "instruction": parent}), operation
+        )
+        if copies(new_instruction, parent, self.spec.giveaways):
             raise AskRefused("copied_prompt")
         if self.spec.gain:
-            await self._eliminate_equal(session, ask.fields, parent, evolved)
-        output = whole(await self.say(session, "response", {**ask.fields, "instruction": evolved}), "response")
+            await self._eliminate_equal(session, ask.fields, parent, new_instruction)
+        output = full_text(
+            await self.say(session, "response", {**ask.fields, "instruction": new_instruction}), "response"
+        )
         if fault := response_fault(output):
             raise AskRefused(fault)
         depth = ask.fields.get("depth")
         return {
-            "instruction": evolved,
+            "instruction": new_instruction,
             "output": output,
             "operation": operation,
             "parent": parent,
             "depth": (depth if isinstance(depth, int) else 0) + 1,
-            "text": f"{evolved}\n\n{output}",
+            "text": f"{new_instruction}\n\n{output}",
         }
 
-    async def _eliminate_equal(self, session: Session, fields: Mapping[str, Any], parent: str, evolved: str) -> None:
-        if text_key(evolved) == text_key(parent):
+    async def _eliminate_equal(
+        self, session: Session, fields: Mapping[str, Any], parent: str, new_instruction: str
+    ) -> None:
+        if text_key(new_instruction) == text_key(parent):
             raise AskRefused("no_gain")
-        asked = {**fields, "first": parent, "second": evolved}
-        reply = await self.say(session, "equal", asked, object_of(same={"type": "boolean"}))
+        rewrite = {**fields, "first": parent, "second": new_instruction}
+        reply = await self.say(session, "equal", rewrite, object_of(same={"type": "boolean"}))
         if read_object(reply, "equal", same=bool)["same"]:
             raise AskRefused("no_gain")
 
 
-def drawn(weights: Mapping[str, float], seed: int) -> str:
+def draw_operation(weights: Mapping[str, float], seed: int) -> str:
     """An operation, drawn by its weight from the seed."""
     names = [name for name in OPERATIONS if weights.get(name)]
-    left = mix(seed, -2) / 2**63 * sum(weights[name] for name in names)
+    mass = mix(seed, -2) / 2**63 * sum(weights[name] for name in names)
     for name in names[:-1]:
-        left -= weights[name]
-        if left < 0:
+        mass -= weights[name]
+        if mass < 0:
             return name
     return names[-1]
 
 
-def copies(evolved: str, parent: str, giveaways: tuple[str, ...]) -> bool:
+def copies(instruction: str, parent: str, giveaways: tuple[str, ...]) -> bool:
     """Whether words of the evolving prompt came along (elimination rule 4)."""
-    low, old = evolved.casefold(), parent.casefold()
+    low, old = instruction.casefold(), parent.casefold()
     return any(words in low and words not in old for words in map(str.casefold, giveaways))
 
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import unlabelled, whole
+from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, pick
-from gristmill.generators.text.prompts import column, filled
+from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.generators.text.textbook import AUDIENCES
 
@@ -33,7 +33,7 @@ the answer.
 
 Exercise:
 {exercise}"""
-DRAWN = ("audience", "difficulty", "form")
+CHOICES = ("audience", "difficulty", "form")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Exercise(Steps):
     kind = "exercise"
     revision = 1
     Spec = ExerciseSpec
-    method_holes: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *DRAWN})
+    method_holes: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *CHOICES})
     spec: ExerciseSpec
 
     def __init__(self, spec: ExerciseSpec) -> None:
@@ -76,23 +76,23 @@ class Exercise(Steps):
 
     @property
     def payload(self) -> list[pa.Field]:
-        return [pa.field(name, pa.string()) for name in ("instruction", "output", "topic", *DRAWN, "text")]
+        return [pa.field(name, pa.string()) for name in ("instruction", "output", "topic", *CHOICES, "text")]
 
     def fields_read(self) -> list[str]:
         return self.columns_of(self._topic)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        drawn = {
-            "topic": filled(self._topic, ask.fields),
+        choices = {
+            "topic": render(self._topic, ask.fields),
             "audience": pick(self.spec.audiences, ask.seed, -2),
             "difficulty": pick(self.spec.difficulties, ask.seed, -3),
             "form": pick(self.spec.forms, ask.seed, -4),
         }
-        fields = {**ask.fields, **drawn}
-        written = whole(await self.say(session, "exercise", fields), "exercise")
-        exercise = unlabelled(written, "exercise", "question", "problem")
+        fields = {**ask.fields, **choices}
+        reply = full_text(await self.say(session, "exercise", fields), "exercise")
+        exercise = strip_label(reply, "exercise", "question", "problem")
         if len(exercise.split()) < self.spec.min_words:
             raise AskRefused("short", exercise)
-        solved = whole(await self.say(session, "solution", {**fields, "exercise": exercise}), "solution")
-        solution = unlabelled(solved, "solution")
-        return {"instruction": exercise, "output": solution, **drawn, "text": f"{exercise}\n\n{solution}"}
+        solution_reply = full_text(await self.say(session, "solution", {**fields, "exercise": exercise}), "solution")
+        solution = strip_label(solution_reply, "solution")
+        return {"instruction": exercise, "output": solution, **choices, "text": f"{exercise}\n\n{solution}"}

@@ -26,7 +26,7 @@ class TextGenerator(Generator):
         self.program = method
         self._engine: ChatEngine | None = None
         self._throttle = Throttle(max_in_flight)
-        self._made = (0, 0)
+        self._totals = (0, 0)
 
     @property
     def payload(self) -> list[pa.Field]:
@@ -45,7 +45,7 @@ class TextGenerator(Generator):
 
     @property
     def progress(self) -> tuple[int, int]:
-        return self._made
+        return self._totals
 
     @abstractmethod
     def open_engine(self) -> ChatEngine:
@@ -61,10 +61,10 @@ class TextGenerator(Generator):
         columns = [asks.column(name).to_pylist() for name in ("id", "seed", ASK.name, REJECT.name)]
         jobs = [self._one(engine, *row[:3]) if row[3] is None else None for row in zip(*columns)]
         if engine.synchronous:
-            generated = [_drive(job) if job is not None else None for job in jobs]
+            rows = [_drive(job) if job is not None else None for job in jobs]
         else:
-            generated = await self._throttle.gather(jobs)
-        return fill(asks, self.payload, generated)
+            rows = await self._throttle.gather(jobs)
+        return fill(asks, self.payload, rows)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> GeneratedRow:
         fields = fields_of(text)
@@ -79,12 +79,12 @@ class TextGenerator(Generator):
                 self._turns(session), session.finish, session.tokens_in, session.tokens_out, refused.reason
             )
         finally:
-            self._made = self._made[0] + 1, self._made[1]
+            self._totals = self._totals[0] + 1, self._totals[1]
         payload |= self._turns(session)
         return GeneratedRow(payload, session.finish, session.tokens_in, session.tokens_out)
 
     def _count(self, reply: Reply) -> None:
-        self._made = self._made[0], self._made[1] + reply.tokens_out
+        self._totals = self._totals[0], self._totals[1] + reply.tokens_out
 
     def _turns(self, session: Session) -> dict[str, Any]:
         # A call beside one that failed may have been cancelled without an answer.

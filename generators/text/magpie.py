@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from gristmill.engines.user_turn import USER_TURN
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import whole
+from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.steps import Steps, StepsSpec
 
@@ -60,10 +60,10 @@ class Magpie(Steps):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         system = self._system.render(ask.fields)
-        begun = [*([{"role": "system", "content": system}] if system else []), USER_TURN]
-        asked = await session.chat(begun, turn="instruction", **self.spec.sampling.get("instruction", {}))
-        instruction = whole(asked, "instruction")
+        opening = [*([{"role": "system", "content": system}] if system else []), USER_TURN]
+        reply = await session.chat(opening, turn="instruction", **self.spec.sampling.get("instruction", {}))
+        instruction = full_text(reply, "instruction")
         if len(instruction.split()) < self.spec.min_words:
             raise AskRefused("short", instruction)
-        output = whole(await self.say(session, "output", {**ask.fields, "instruction": instruction}), "output")
+        output = full_text(await self.say(session, "output", {**ask.fields, "instruction": instruction}), "output")
         return {"instruction": instruction, "output": output, "text": f"{instruction}\n\n{output}"}

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused, Reply
-from gristmill.generators.text.answers import whole
+from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, Template
-from gristmill.generators.text.prompts import column, filled
+from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
 from gristmill.stages.verify.answer_text import Rule, extract, key
@@ -53,7 +53,7 @@ class MathSpec(StepsSpec):
         super().__post_init__()
 
     @property
-    def used(self) -> list[str]:
+    def call_names(self) -> list[str]:
         return ["solution"] if self.given_problem else ["problem", "solution"]
 
 
@@ -85,24 +85,24 @@ class Math(Steps):
         return self.columns_of(self._problem if self.spec.given_problem else self._seed)
 
     def ways(self) -> list[dict[str, int]]:
-        return [{**dict.fromkeys(self.spec.used, 1), "solution": self.spec.samples}]
+        return [{**dict.fromkeys(self.spec.call_names, 1), "solution": self.spec.samples}]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         if self.spec.given_problem:
-            fields = {**ask.fields, "problem": filled(self._problem, ask.fields)}
+            fields = {**ask.fields, "problem": render(self._problem, ask.fields)}
         else:
-            fields = {**ask.fields, "seed": filled(self._seed, ask.fields)}
-            fields["problem"] = whole(await self.say(session, "problem", fields), "problem")
+            fields = {**ask.fields, "seed": render(self._seed, ask.fields)}
+            fields["problem"] = full_text(await self.say(session, "problem", fields), "problem")
         replies = await self.say_all(session, "solution", [fields] * self.spec.samples)
         answers = [self._answer(reply) for reply in replies]
-        chosen = majority(answers)
-        if chosen is None:
+        majority_answer = majority(answers)
+        if majority_answer is None:
             raise AskRefused("no_answer")
-        problem, solution = fields["problem"], replies[chosen].text.strip()
+        problem, solution = fields["problem"], replies[majority_answer].text.strip()
         return {
             "instruction": problem,
             "solution": solution,
-            "answer": answers[chosen],
+            "answer": answers[majority_answer],
             "answers": answers,
             "text": f"{problem}\n\n{solution}",
         }

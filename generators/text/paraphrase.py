@@ -10,9 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import said, unlabelled
+from gristmill.generators.text.answers import only_text, strip_label
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from gristmill.generators.text.prompts import checked, column, columns_of, document_of
+from gristmill.generators.text.prompts import check_template, column, columns_of, document_of
 from gristmill.records.words import text_key
 
 STYLES = (
@@ -39,7 +39,7 @@ class ParaphraseSpec:
     max_words: int = 200  # words after which documents are cut
 
     def __post_init__(self) -> None:
-        checked("template", self.template, "document")
+        check_template("template", self.template, "document")
         Template(self.system)
         column(self.document)
         if not self.styles:
@@ -73,7 +73,7 @@ class Paraphrase(Method):
         style = pick(self.spec.styles, ask.seed, -2)
         fields = {**ask.fields, "document": original, "style": style}
         reply = await session.chat(conversation(self._system.render(fields), self._template.render(fields)))
-        text = unlabelled(said(reply), "new version", "paraphrase")
+        text = strip_label(only_text(reply), "new version", "paraphrase")
         if text_key(text) == text_key(original):
             raise AskRefused("unchanged")
         return {"original": original, "style": style, "text": text}

@@ -13,8 +13,8 @@ import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused, Reply
 from gristmill.generators.text.contract import Ask, Session, Template
-from gristmill.generators.text.principles import Principled, draw
-from gristmill.generators.text.prompts import filled
+from gristmill.generators.text.principles import PrincipledSteps, draw
+from gristmill.generators.text.prompts import render
 from gristmill.generators.text.steps import StepsSpec, object_of, read_object
 from gristmill.records.words import text_key
 
@@ -65,7 +65,7 @@ class PreferenceSpec(StepsSpec):
         super().__post_init__()
 
 
-class Preference(Principled):
+class Preference(PrincipledSteps):
     """`responses` calls for the answers, then 2 * votes for each pair of different ones.
 
     Answers are made at once, then all verdicts are; with `temperatures`, the answers of one temperature after another.
@@ -94,7 +94,7 @@ class Preference(Principled):
         return [{"answer": num, "judge": num * (num - 1) * self.spec.votes}]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = filled(self._prompt, ask.fields)
+        prompt = render(self._prompt, ask.fields)
         principle = draw(self._principles, 1, ask.seed)[0]
         fields = {**ask.fields, "prompt": prompt, "principle": principle.judge}
         answers = different(await self._answers(session, fields))
@@ -127,14 +127,14 @@ class Preference(Principled):
         """For each answer, how many verdicts it won: those in which both orders of a pair agree."""
         pairs = [pair for pair in combinations(range(len(answers)), 2) for _ in range(self.spec.votes)]
         orders = [order for one, other in pairs for order in ((one, other), (other, one))]
-        asked = [{**fields, "first": answers[one], "second": answers[other]} for one, other in orders]
-        replies = await self.say_all(session, "judge", asked, object_of(better={"type": "integer", "enum": [1, 2]}))
+        asks = [{**fields, "first": answers[one], "second": answers[other]} for one, other in orders]
+        replies = await self.say_all(session, "judge", asks, object_of(better={"type": "integer", "enum": [1, 2]}))
         better = [verdict(reply) for reply in replies]
         if not any(better):
             raise AskRefused("cut_judge" if replies[0].finish == "length" else "unreadable_judge")
         winners = [order[place - 1] if place else None for order, place in zip(orders, better)]
-        agreed = [one for one, other in zip(winners[::2], winners[1::2]) if one == other]
-        return [agreed.count(number) for number in range(len(answers))]
+        agreements = [one for one, other in zip(winners[::2], winners[1::2]) if one == other]
+        return [agreements.count(number) for number in range(len(answers))]
 
 
 def different(replies: list[Reply]) -> list[str]:
@@ -142,11 +142,11 @@ def different(replies: list[Reply]) -> list[str]:
     ended = [reply.text.strip() for reply in replies if reply.finish != "length"]
     if len(ended) < 2:
         raise AskRefused("cut_answer")
-    said = [text for text in ended if text]
-    if len(said) < 2:
+    texts = [text for text in ended if text]
+    if len(texts) < 2:
         raise AskRefused("empty_answer")
     answers: dict[bytes, str] = {}
-    for text in said:
+    for text in texts:
         answers.setdefault(text_key(text), text)
     if len(answers) < 2:
         raise AskRefused("equal")

@@ -65,7 +65,7 @@ def draw(principles: Sequence[Principle], num: int, seed: int) -> list[Principle
     return [left.pop(mix(mix(seed, -2), at) % len(left)) for at in range(num)]
 
 
-class Principled(Steps):
+class PrincipledSteps(Steps):
     """Base of the methods that go by a constitution. Their specs have `prompt`, `file` and `only`."""
 
     def __init__(self, spec: Any) -> None:

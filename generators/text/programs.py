@@ -7,8 +7,8 @@ import warnings
 from gristmill.engines.vllm import AskRefused, Reply
 from gristmill.stages.verify.execute import FENCE
 
-CLOSED = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)```", re.DOTALL)
-NAMED = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
+CLOSED_FENCE = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)```", re.DOTALL)
+DEFINITION = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
 ASSERT = re.compile(r"^assert\b.*$", re.MULTILINE)
 MAX_CUT_LINES = 10  # lines that tests may lose at their end when they were cut off
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
@@ -19,68 +19,70 @@ def program_of(reply: Reply) -> str:
 
     Raises AskRefused("cut_solution") when the answer ends inside the program, ("empty_solution") for none.
     """
-    found = CLOSED.search(reply.text)
-    if found is None and reply.finish == "length":
+    fence = CLOSED_FENCE.search(reply.text)
+    if fence is None and reply.finish == "length":
         raise AskRefused("cut_solution")
-    found = found or FENCE.search(reply.text)
-    program = found[1] if found else reply.text
+    fence = fence or FENCE.search(reply.text)
+    program = fence[1] if fence else reply.text
     if not program.strip():
         raise AskRefused("empty_solution")
     return program.strip("\r\n").rstrip()  # an indented body keeps its indentation
 
 
-def defined(program: str) -> set[str]:
-    """Names of functions, classes and values at the top of a program; of a broken one, what looks like a definition."""
-    tree = parsed(program)
+def top_level_names(program: str) -> set[str]:
+    """Top-level names of functions, classes and values; for invalid Python, those of lines that look like one."""
+    tree = parse_python(program)
     if tree is None:
-        return set(NAMED.findall(program))
+        return set(DEFINITION.findall(program))
     assigned = {n.id for node in tree.body for n in ast.walk(node) if _is_stored(node, n)}  # type: ignore[attr-defined]
     return assigned | {node.name for node in tree.body if isinstance(node, Definition)}
 
 
 def asserts_of(reply: Reply, program: str) -> str:
-    """The tests in an answer: statements with asserts, and what they need, about what `program` defines.
+    """The tests in an answer: statements with asserts about the names of `program`, and the code that they need.
 
-    From a fenced block, or else the lines that begin with assert. Left out: definitions and imports that would replace
-    the program's own, so that a test never tests its own copy, and asserts that are there before. Test functions that
-    nothing calls are called at the end.
-    Raises AskRefused("unreadable_tests") when it is not Python, ("no_tests") when it asserts nothing of the program.
+    They come from a fenced block, or else from the lines that begin with assert. Omits repeated asserts, and
+    definitions and imports that would replace those of the program, so that no test tests its own copy. Adds calls of
+    test functions that nothing calls.
+    Raises AskRefused("unreadable_tests") if it is not Python, ("no_tests") if it asserts nothing about the program.
     """
     text = _text_of(reply)
-    tree, names = parsed(text), defined(program)
+    tree, names = parse_python(text), top_level_names(program)
     if tree is None:
         raise AskRefused("unreadable_tests")
-    kept = _once([node for node in tree.body if not _replaces(node, names)])
-    plain = [node for node in kept if not isinstance(node, Definition)]
-    used = _loaded(plain)
-    asserting = [node for node in kept if any(isinstance(n, ast.Assert) for n in ast.walk(node))]
+    statements = _without_repeats([node for node in tree.body if not _replaces(node, names)])
+    plain = [node for node in statements if not isinstance(node, Definition)]
+    names_read = _names_read(plain)
+    asserting = [node for node in statements if any(isinstance(n, ast.Assert) for n in ast.walk(node))]
     calls = [
         node.name
         for node in asserting
         if isinstance(node, ast.FunctionDef)
         and node.name.startswith("test")
-        and node.name not in used
+        and node.name not in names_read
         and not _wants(node.args)
     ]
-    runs = [node for node in asserting if not isinstance(node, Definition) or node.name in used or node.name in calls]
-    if not runs or not _loaded([*plain, *runs]) & names:
+    runs = [
+        node for node in asserting if not isinstance(node, Definition) or node.name in names_read or node.name in calls
+    ]
+    if not runs or not _names_read([*plain, *runs]) & names:
         raise AskRefused("no_tests")
-    return "\n".join([*(_source(text, node) for node in kept), *(f"{name}()" for name in calls)])
+    return "\n".join([*(_source(text, node) for node in statements), *(f"{name}()" for name in calls)])
 
 
-def _once(nodes: list[ast.stmt]) -> list[ast.stmt]:
+def _without_repeats(nodes: list[ast.stmt]) -> list[ast.stmt]:
     """The statements without repeated asserts."""
     starts: set[str] = set()
-    kept = []
+    statements = []
     for node in nodes:
         words = ast.dump(node) if isinstance(node, ast.Assert) else None
         if words is None or words not in starts:
-            kept.append(node)
+            statements.append(node)
         starts |= {words} if words is not None else set()
-    return kept
+    return statements
 
 
-def parsed(program: str) -> ast.Module | None:
+def parse_python(program: str) -> ast.Module | None:
     """The syntax tree; None for text that is not Python."""
     try:
         with warnings.catch_warnings():
@@ -94,11 +96,11 @@ def _text_of(reply: Reply) -> str:
     answer = reply.text.replace("\r\n", "\n").replace("\r", "\n")
     fenced = FENCE.search(answer)
     if fenced is None:
-        return "\n".join(line for line in ASSERT.findall(answer) if parsed(line))
+        return "\n".join(line for line in ASSERT.findall(answer) if parse_python(line))
     lines = fenced[1].split("\n")
     if reply.finish == "length":
         for _ in range(min(MAX_CUT_LINES, len(lines))):
-            if parsed("\n".join(lines)):
+            if parse_python("\n".join(lines)):
                 break
             lines.pop()
     return "\n".join(lines)
@@ -121,7 +123,7 @@ def _replaces(node: ast.stmt, names: set[str]) -> bool:
     return False
 
 
-def _loaded(nodes: list[ast.stmt]) -> set[str]:
+def _names_read(nodes: list[ast.stmt]) -> set[str]:
     return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation
-from gristmill.generators.text.prompts import columns_of, filled
+from gristmill.generators.text.prompts import columns_of, render
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,6 @@ class Prompt(Method):
         return columns_of([self._template, self._system], ())
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        prompt = filled(self._template, ask.fields)
+        prompt = render(self._template, ask.fields)
         reply = await session.chat(conversation(self._system.render(ask.fields), prompt))
         return {"prompt": prompt, "text": reply.text.strip()}

@@ -7,7 +7,7 @@ from gristmill.engines.vllm import AskRefused
 from gristmill.generators.text.contract import Template
 
 
-def checked(key: str, text: str, *holes: str) -> Template:
+def check_template(key: str, text: str, *holes: str) -> Template:
     """The template of a recipe's `key`. Raises ValueError for bad braces and for a missing hole."""
     template = Template(text)
     for hole in holes:
@@ -28,7 +28,7 @@ def column(name: str) -> Template:
     return Template(f"{{{name}}}")
 
 
-def filled(template: Template, fields: Mapping[str, Any]) -> str:
+def render(template: Template, fields: Mapping[str, Any]) -> str:
     """The filled template. Raises AskRefused("missing_field") when it is blank."""
     text = template.render(fields)
     if not text.strip():
@@ -37,11 +37,11 @@ def filled(template: Template, fields: Mapping[str, Any]) -> str:
 
 
 def document_of(template: Template, fields: Mapping[str, Any], max_words: int) -> str:
-    """The document of a row, stripped and cut to `max_words`; see `filled`."""
-    return cut(filled(template, fields), max_words).strip()
+    """The document of a row, stripped and cut to `max_words`; see `render`."""
+    return first_words(render(template, fields), max_words).strip()
 
 
-def cut(document: str, max_words: int) -> str:
+def first_words(document: str, max_words: int) -> str:
     """The first `max_words` words with the line breaks between them."""
     words = document.split(maxsplit=max_words)
     if len(words) <= max_words:

@@ -6,7 +6,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from gristmill.generators.text.prompts import column, columns_of, cut, filled
+from gristmill.generators.text.prompts import column, columns_of, first_words, render
 
 CLOSING = "Use only what the document says. Write the result alone, without any remark before or after it."
 TEMPLATES = {
@@ -92,7 +92,7 @@ class Rephrase(Method):
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         style = pick(self.spec.styles, ask.seed, -2)
-        document = cut(filled(self._document, ask.fields), self.spec.max_words)
+        document = first_words(render(self._document, ask.fields), self.spec.max_words)
         fields = {**ask.fields, "document": document, "style": style}
         prompt = self._templates[style].render(fields)
         reply = await session.chat(conversation(self._system.render(fields), prompt))

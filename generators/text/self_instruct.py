@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import whole
+from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, pick
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.generators.text.task_filters import KEYWORDS, OPENINGS, instance_fault, task_fault, task_of
@@ -87,7 +87,7 @@ class SelfInstruct(Steps):
     Spec = SelfInstructSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
     feed = "examples"
-    fed = ("instruction", "input", "output", "is_classification")
+    feedback_columns = ("instruction", "input", "output", "is_classification")
     spec: SelfInstructSpec
 
     @property
@@ -112,7 +112,7 @@ class SelfInstruct(Steps):
         examples = examples_of(ask.fields)
         tasks = "\n".join(f"{number}. {example['instruction']}" for number, example in enumerate(examples, 1))
         reply = await self.say(session, "task", {**ask.fields, "tasks": tasks})
-        instruction = task_of(whole(reply, "task"))
+        instruction = task_of(full_text(reply, "task"))
         if fault := task_fault(instruction, examples, self.spec):
             raise AskRefused(fault)
         fields = {**ask.fields, "instruction": instruction}
@@ -132,46 +132,46 @@ class SelfInstruct(Steps):
         }
 
     async def _classify(self, session: Session, fields: Mapping[str, Any], examples: Sequence[Example]) -> bool:
-        yes, no = ([e for e in examples if e.get("is_classification") is told] for told in (True, False))
-        known = [e for pair in zip_longest(yes, no) for e in pair if e is not None][: self.spec.shots]  # some of both
-        shown = [(e["instruction"], {"classification": e["is_classification"]}) for e in known]
-        wanted = object_of(classification={"type": "boolean"})
-        reply = await self.say(session, "classify", {**fields, "shown": _shown(shown)}, wanted)
+        yes, no = ([e for e in examples if e.get("is_classification") is is_class] for is_class in (True, False))
+        shots = [e for pair in zip_longest(yes, no) for e in pair if e is not None][: self.spec.shots]  # some of both
+        shot_pairs = [(e["instruction"], {"classification": e["is_classification"]}) for e in shots]
+        reply_schema = object_of(classification={"type": "boolean"})
+        reply = await self.say(session, "classify", {**fields, "shown": _examples_text(shot_pairs)}, reply_schema)
         of_class: bool = read_object(reply, "classify", classification=bool)["classification"]
         return of_class
 
     async def _input_first(
         self, session: Session, fields: Mapping[str, Any], examples: Sequence[Example]
     ) -> tuple[str, str]:
-        known = [e for e in examples if e.get("output") and not e.get("is_classification")][: self.spec.shots]
-        shown = [(e["instruction"], {"input": e.get("input") or "", "output": e["output"]}) for e in known]
-        wanted = object_of(input={"type": "string"}, output={"type": "string"})
-        reply = await self.say(session, "instance", {**fields, "shown": _shown(shown)}, wanted)
-        said = read_object(reply, "instance", input=str, output=str)
-        return said["input"].strip(), said["output"].strip()
+        shots = [e for e in examples if e.get("output") and not e.get("is_classification")][: self.spec.shots]
+        shot_pairs = [(e["instruction"], {"input": e.get("input") or "", "output": e["output"]}) for e in shots]
+        reply_schema = object_of(input={"type": "string"}, output={"type": "string"})
+        reply = await self.say(session, "instance", {**fields, "shown": _examples_text(shot_pairs)}, reply_schema)
+        instance = read_object(reply, "instance", input=str, output=str)
+        return instance["input"].strip(), instance["output"].strip()
 
     async def _output_first(self, session: Session, fields: Mapping[str, Any], seed: int) -> tuple[str, str]:
         labels_are = {"type": "array", "items": {"type": "string"}, "minItems": 2, "maxItems": MAX_LABELS}
         reply = await self.say(session, "labels", fields, object_of(labels=labels_are))
-        said = read_object(reply, "labels", labels=list)["labels"]
-        labels = list(dict.fromkeys(label.strip() for label in said if isinstance(label, str) and label.strip()))
+        values = read_object(reply, "labels", labels=list)["labels"]
+        labels = list(dict.fromkeys(label.strip() for label in values if isinstance(label, str) and label.strip()))
         if len(labels) < 2:
             raise AskRefused("few_labels")
         label = pick(labels[:MAX_LABELS], seed, -2)
         reply = await self.say(session, "input", {**fields, "label": label}, object_of(input={"type": "string"}))
-        given: str = read_object(reply, "input", input=str)["input"].strip()
-        if not given:
+        task_input: str = read_object(reply, "input", input=str)["input"].strip()
+        if not task_input:
             raise AskRefused("empty_input")
-        return given, label
+        return task_input, label
 
 
 def examples_of(fields: Mapping[str, Any]) -> list[Example]:
-    """What the new task is made after: `examples` where [rounds] gives them, else the source row alone.
+    """The rows that the new task imitates: `examples` if [rounds] sets them, else the source row.
 
     Raises AskRefused("missing_field") where there is no instruction at all.
     """
-    given = fields.get("examples")
-    rows = [row for row in given if isinstance(row, Mapping)] if isinstance(given, list) else []
+    examples = fields.get("examples")
+    rows = [row for row in examples if isinstance(row, Mapping)] if isinstance(examples, list) else []
     found = [row for row in rows if _has_task(row)] or [row for row in [fields] if _has_task(row)]
     if not found:
         raise AskRefused("missing_field", "instruction")
@@ -182,6 +182,6 @@ def _has_task(row: Mapping[str, Any]) -> bool:
     return isinstance(row.get("instruction"), str) and bool(row["instruction"].strip())
 
 
-def _shown(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
+def _examples_text(pairs: Sequence[tuple[str, Mapping[str, Any]]]) -> str:
     """Examples with their answers, as the model is to answer."""
     return "".join(f"Task: {task}\n{json.dumps(answer, ensure_ascii=False)}\n\n" for task, answer in pairs)

@@ -30,7 +30,7 @@ class StepsSpec:
             for name in table:
                 if name not in self.TEMPLATES:
                     raise ValueError(f"{key}: no call is named '{name}'{nearest(name, self.TEMPLATES)}")
-                if name not in self.used:
+                if name not in self.call_names:
                     raise ValueError(f"{key}.{name} has no effect: with these keys the method makes no such call")
         for name, text in self.templates.items():
             for hole in self.HOLES.get(name, ()):
@@ -42,14 +42,14 @@ class StepsSpec:
                     raise ValueError(f"sampling.{name}: unknown key '{key}'{nearest(key, SAMPLING)}")
 
     @property
-    def used(self) -> Sequence[str]:
+    def call_names(self) -> Sequence[str]:
         """Names of the calls that this recipe can make."""
         return list(self.TEMPLATES)
 
     @property
     def wording(self) -> dict[str, str]:
-        """The template of every call in `used`: the recipe's, else the built-in one."""
-        return {name: self.templates.get(name, self.TEMPLATES[name]) for name in self.used}
+        """The template of every call in `call_names`: the recipe's, else the built-in one."""
+        return {name: self.templates.get(name, self.TEMPLATES[name]) for name in self.call_names}
 
 
 class Steps(Method):
@@ -77,10 +77,12 @@ class Steps(Method):
 
     def ways(self) -> list[dict[str, int]]:
         """The possible sequences of calls of an ask, each as the largest number of each call."""
-        return [dict.fromkeys(self.spec.used, 1)]
+        return [dict.fromkeys(self.spec.call_names, 1)]
 
     def most_tokens(self, max_tokens: int) -> int | None:
-        bound = {name: int(self.spec.sampling.get(name, {}).get("max_tokens", max_tokens)) for name in self.spec.used}
+        bound = {
+            name: int(self.spec.sampling.get(name, {}).get("max_tokens", max_tokens)) for name in self.spec.call_names
+        }
         return max(sum(num * bound[name] for name, num in way.items()) for way in self.ways())
 
     def words(self, name: str, fields: Mapping[str, Any]) -> Messages:
@@ -106,17 +108,17 @@ class Steps(Method):
         return await session.chats(prompts, json_schema, name, **{**self.spec.sampling.get(name, {}), **sampling})
 
 
-def read_object(reply: Reply, what: str, **types: type) -> dict[str, Any]:
+def read_object(reply: Reply, call_name: str, **types: type) -> dict[str, Any]:
     """The first JSON object of an answer, with a value of the right type at every key of `types`.
 
-    Raises AskRefused("unreadable_WHAT"), or ("cut_WHAT") when the answer was cut off inside its object.
+    Raises AskRefused("unreadable_CALL"), or ("cut_CALL") when the answer was cut off inside its object.
     """
     answer = first_object(reply.text)
     if answer is None:
-        raise AskRefused(f"cut_{what}" if reply.finish == "length" else f"unreadable_{what}")
+        raise AskRefused(f"cut_{call_name}" if reply.finish == "length" else f"unreadable_{call_name}")
     for name, kind in types.items():
         if type(answer.get(name)) is not kind:
-            raise AskRefused(f"unreadable_{what}", name)
+            raise AskRefused(f"unreadable_{call_name}", name)
     return {name: answer[name] for name in types}
 
 

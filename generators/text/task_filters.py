@@ -1,4 +1,4 @@
-"""What is wrong with a task that a model made up, after section 2.2 of Self-Instruct (Wang et al. 2022)."""
+"""Faults of generated tasks, after section 2.2 of Self-Instruct (Wang et al. 2022)."""
 
 import re
 import string
@@ -12,12 +12,12 @@ KEYWORDS = (
     *("video", "videos", "audio", "draw", "plot", "go to"),
 )
 OPENINGS = ("write a program",)
-LABELLED = re.compile(r"^(?:\**(?:new |next )?task\s*\d*\s*[:.)-]\**|\d+\s*[.):]|[-•])\s*", re.IGNORECASE)
-QUOTED = re.compile(r"(\*\*|[\"'*_`])(.+)\1")
+LABEL = re.compile(r"^(?:\**(?:new |next )?task\s*\d*\s*[:.)-]\**|\d+\s*[.):]|[-•])\s*", re.IGNORECASE)
+QUOTES = re.compile(r"(\*\*|[\"'*_`])(.+)\1")
 
 
 class Bounds(Protocol):
-    """What counts as a fault: the keys of SelfInstructSpec."""
+    """Limits from which a task is faulty: the keys of SelfInstructSpec."""
 
     @property
     def min_words(self) -> int: ...
@@ -33,13 +33,13 @@ def task_of(answer: str) -> str:
     """The task in an answer: its first line that does not merely announce it, without number, label and quotes."""
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     line = next((line for line in lines if not line.endswith(":")), lines[0] if lines else "")
-    while (bare := LABELLED.sub("", QUOTED.sub(_inside, line)).strip()) != line:
+    while (bare := LABEL.sub("", QUOTES.sub(_inside, line)).strip()) != line:
         line = bare
     return line
 
 
 def _inside(match: re.Match[str]) -> str:
-    """What stands in quotes, where they are around the whole."""
+    """The text without quotes around the whole of it."""
     return match[2] if match.span() == (0, len(match.string)) and match[1] not in match[2] else match[0]
 
 
@@ -64,7 +64,7 @@ def task_fault(task: str, examples: Sequence[Mapping[str, Any]], bounds: Bounds)
 
 
 def instance_fault(task: str, input_text: str, output: str, examples: Sequence[Mapping[str, Any]]) -> str | None:
-    """The reason for which an instance is refused, null for a good one; `examples`: whose outputs it may not repeat."""
+    """Why an instance is refused, None for a good one. It must not repeat an output of `examples`."""
     if not output:
         return "empty_output"
     if text_key(output) in (text_key(input_text), text_key(task)):

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from gristmill.generators.text.prompts import column, columns_of, filled
+from gristmill.generators.text.prompts import column, columns_of, render
 
 AUDIENCES = (
     "young children",
@@ -83,12 +83,12 @@ class Textbook(Method):
         return columns_of([self._template, self._system], ("topic", "audience", "style"), self.spec.topic)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        drawn = {
-            "topic": filled(self._topic, ask.fields),
+        choices = {
+            "topic": render(self._topic, ask.fields),
             "audience": pick(self.spec.audiences, ask.seed, -2),
             "style": pick(self.spec.styles, ask.seed, -3),
         }
-        fields = {**ask.fields, **drawn}
+        fields = {**ask.fields, **choices}
         prompt = self._template.render(fields)
         reply = await session.chat(conversation(self._system.render(fields), prompt))
-        return {"prompt": prompt, **drawn, "text": reply.text.strip()}
+        return {"prompt": prompt, **choices, "text": reply.text.strip()}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.vllm import AskRefused
-from gristmill.generators.text.answers import unlabelled, whole
+from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, pick
 from gristmill.generators.text.prompts import column, document_of
 from gristmill.generators.text.steps import Steps, StepsSpec
@@ -52,7 +52,7 @@ class TranslateSpec(StepsSpec):
         super().__post_init__()
 
     @property
-    def used(self) -> list[str]:
+    def call_names(self) -> list[str]:
         return ["translation", "back"] if self.round_trip else ["translation"]
 
 
@@ -85,14 +85,16 @@ class Translate(Steps):
         original = document_of(self._document, ask.fields, self.spec.max_words)
         target = pick(self.spec.targets, ask.seed, -2)
         fields = {**ask.fields, "document": original, "target": target, "language": self.spec.language}
-        text = unlabelled(whole(await self.say(session, "translation", fields), "translation"), "translation", target)
+        text = strip_label(
+            full_text(await self.say(session, "translation", fields), "translation"), "translation", target
+        )
         payload = {"original": original, "target": target}
         if text_key(text) == text_key(original):
             raise AskRefused("unchanged")
         if self.spec.round_trip:
             payload["translation"] = text
-            back = whole(await self.say(session, "back", {**fields, "translation": text}), "back")
-            text = unlabelled(back, "translation", self.spec.language)
+            back = full_text(await self.say(session, "back", {**fields, "translation": text}), "back")
+            text = strip_label(back, "translation", self.spec.language)
             if text_key(text) == text_key(original):
                 raise AskRefused("unchanged")
         return {**payload, "text": text}

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.generators.families.contract import Family, State
-from gristmill.generators.families.fit import Fit, Stopped, is_finished
+from gristmill.generators.families.fit import Fit, FitStopped, is_finished
 from gristmill.generators.families.folder import WEIGHTS, ModelCard, unpack
 from gristmill.generators.private.account import PrivacySpec
 from gristmill.records.errors import UserError
@@ -59,7 +59,7 @@ def check_stopped_fits(
             fit = fit_of(make, table, Path(folder), privacy, seed)
             try:
                 again = fit.run(is_stopped=lambda: next(looks) == stop)  # noqa: B023
-            except Stopped:
+            except FitStopped:
                 if is_finished(fit.store):
                     _broken(fit.family, 1, "a fit that was stopped has a finished model")
                 again = fit_of(make, table, Path(folder), privacy, seed).run()

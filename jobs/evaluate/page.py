@@ -16,8 +16,8 @@ from gristmill.records.readers.datasets import pixels_of
 from gristmill.records.readers.tables import Column, TableSchema
 
 if TYPE_CHECKING:
-    from gristmill.evaluation.corpus import JudgedTexts
-    from gristmill.evaluation.whole import Judged, Sides
+    from gristmill.evaluation.corpus import TextReport
+    from gristmill.evaluation.whole import Sides, TableReport
 
 MAX_COLUMNS, MAX_PAIRS, NUM_IMAGES, MAX_TABLE = 40, 6, 40, 40
 SCORES = {"auc": "AUC", "macro_f1": "macro-F1", "positive_f1": "positive-F1", "r2": "R²"}
@@ -26,7 +26,7 @@ HIDDEN_KEYS = ("format", "is_refuted", "model", "fingerprint")  # of audit.json;
 TOO_STRONG = 0.999  # above this, an association is one column twice
 
 
-def page(metrics: dict[str, Any], judged: "Judged | None", texts: "JudgedTexts | None", seed: int) -> str:
+def page(metrics: dict[str, Any], judged: "TableReport | None", texts: "TextReport | None", seed: int) -> str:
     """The page of a table, of texts, or of both, from metrics.json and the data of the figures."""
     filters = {"three": _three, "percent": _percent, "count": lambda n: f"{n:,.0f}", "plain": _plain}
     facts = {
@@ -44,7 +44,7 @@ def page(metrics: dict[str, Any], judged: "Judged | None", texts: "JudgedTexts |
     return render(Path(__file__).with_name("evaluate.html"), {**facts, "figures": figures}, filters)
 
 
-def _table_facts(metrics: dict[str, Any], judged: "Judged", seed: int) -> dict[str, Any]:
+def _table_facts(metrics: dict[str, Any], judged: "TableReport", seed: int) -> dict[str, Any]:
     columns = worst_first(judged.sides.schema, metrics["fidelity"]["columns"])
     utility = metrics["utility"]
     return {
@@ -64,7 +64,7 @@ def _table_facts(metrics: dict[str, Any], judged: "Judged", seed: int) -> dict[s
     }
 
 
-def _figures(judged: "Judged", seed: int) -> dict[str, str]:
+def _figures(judged: "TableReport", seed: int) -> dict[str, str]:
     sides = judged.sides
     columns = worst_first(sides.schema, judged.metrics["fidelity"]["columns"])
     names, real, synthetic = judged.associations

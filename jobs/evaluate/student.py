@@ -177,7 +177,7 @@ def compare_teacher(
 
 def _bits_of_whole_blocks(scorer: "Scorer", blocks: list[str], length: int) -> float:
     from gristmill.engines.scorer import bits_per_byte
-    from gristmill.generators.lm.tokens import encoded
+    from gristmill.generators.lm.tokens import encode
 
-    longest = max(len(ids) for ids in encoded(scorer.tokenizer, blocks))
+    longest = max(len(ids) for ids in encode(scorer.tokenizer, blocks))
     return bits_per_byte(scorer.log_probabilities(blocks, min(longest, MAX_TOKEN_RATIO * length)), blocks)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from gristmill.evaluation.corpus import Corpora, JudgedTexts
+    from gristmill.evaluation.corpus import Corpora, TextReport
 
 DEFAULT = "text"
 COLORS = {"train": REAL, "holdout": THIRD, "synthetic": SYNTHETIC}
@@ -157,14 +157,14 @@ def _student_rows(student: dict[str, Any]) -> list[tuple[str, dict[str, Any], st
     return rows
 
 
-def figure(judged: "JudgedTexts") -> str:
+def figure(judged: "TextReport") -> str:
     """Three plots side by side: lengths, growth of the vocabulary, overlap with the train texts."""
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         grid = figure.subplots(*((1, 3) if is_wide else (3, 1)), squeeze=False).ravel()
         _lengths(grid[0], judged.lengths)
         _growth(grid[1], judged.growth)
-        _overlap(grid[2], judged.known)
+        _overlap(grid[2], judged.train_overlap)
 
     return draw("texts", "Lengths, growth of the vocabulary, overlap with train texts", paint, 2.9, 7.2)
 

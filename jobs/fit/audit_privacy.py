@@ -151,7 +151,7 @@ def _audit(
 
     canaries = _canaries(plan, num, seed)
     coins = toss(num, seed)
-    table = canaries.mixed(coins, plan.table, seed)
+    table = canaries.mix_into(coins, plan.table, seed)
     trained_on = {"path": "an audit", "num_rows": table.num_rows, "digest": digest_table(table)}
     job = Plan(plan.recipe, plan.family, plan.family.schema.conform(table), trained_on, []).fit(work)
     logger.info(

@@ -48,7 +48,9 @@ def check_rounds_method(recipe: Recipe, source: Source, generator: Generator, me
         what = f"method '{method.kind}'" if method else f"generator '{generator.kind}'"
         raise UserError(f"[rounds] is for methods that feed on kept rows (self_instruct, evol_instruct), not {what}")
     check_rounds(recipe.rounds, source, recipe.source.samples, recipe.source.cycle)
-    lost = set(method.fields_read()) - {*method.fed, *recipe.source.carry} if method.feed == "row" else set()
+    lost = (
+        set(method.fields_read()) - {*method.feedback_columns, *recipe.source.carry} if method.feed == "row" else set()
+    )
     if lost:
         raise UserError(
             f"method '{method.kind}' reads the source column '{min(lost)}', which the rows of later rounds have "

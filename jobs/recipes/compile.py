@@ -65,7 +65,7 @@ class CompiledRecipe:
         rounds, method, plan = self.recipe.rounds, self.method, self.plan
         if rounds is None or method is None:
             return self.source
-        columns = dict.fromkeys([*method.fed, *plan.carry])
+        columns = dict.fromkeys([*method.feedback_columns, *plan.carry])
         return RoundSource(self.source, store, rounds, method.feed, list(columns), plan.fingerprint, plan.lot_size)
 
     def is_full(self, totals: Summary) -> bool:

@@ -150,7 +150,7 @@ def _passage(cell: Cell, facts: Any) -> dict[str, LawCurve]:
         return {}
     law = first_passage(cell.n, 0.5, facts["estimator"])
     source = "first passage of log v as a Brownian path, with Siegmund's correction (1979); derived here, not exact"
-    return {PASSED: _curve([law.passed(k) for k in range(1, cell.generations + 1)], 0, source)}
+    return {PASSED: _curve([law.passage_share(k) for k in range(1, cell.generations + 1)], 0, source)}
 
 
 def _unseen(cell: Cell, facts: Any) -> dict[str, LawCurve]:
@@ -188,7 +188,7 @@ def _recalls(cell: Cell, facts: Any) -> dict[str, LawCurve]:
 
 def label_series(cell: Cell) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     """{measure: (expectation by generation, deviation across chains where the law is exact)}; empty without a law."""
-    from gristmill.evaluation.laws.labels import series, verified
+    from gristmill.evaluation.laws.labels import series, verified_accuracy
 
     regime, gates = cell.regime, [dict(gate) for gate in cell.gates]
     kinds = [gate.pop("kind") for gate in gates]
@@ -214,7 +214,7 @@ def label_series(cell: Cell) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
     if kinds == ["verifier"]:
         if facts["made_noise"] or regime.real_fraction:
             return {}
-        return {"accuracy": (verified(expected["accuracy"][0], gates[0]["accuracy"], cell.generations), None)}
+        return {"accuracy": (verified_accuracy(expected["accuracy"][0], gates[0]["accuracy"], cell.generations), None)}
     if not kinds:
         return {"accuracy": (expected["accuracy"], None)}
     spread = {name: expected.pop(f"{name}_deviation") for name in rates}

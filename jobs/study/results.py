@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gristmill.generators.chains.cells import Cell
-from gristmill.generators.chains.work import FIRST_COLUMNS, SECONDS, SHOWN, unit_name
+from gristmill.generators.chains.work import EXHIBITS, FIRST_COLUMNS, SECONDS, unit_name
 from gristmill.jobs.study.laws import PASSED, law_curves
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.contract import Store
@@ -89,7 +89,7 @@ def exhibits(cell: Cell, store: Store) -> dict[int, dict[str, Any]]:
             break
         data = store.read_if_there(unit_name(unit.key))
         if data is not None:
-            shown = json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(SHOWN, b"{}"))
+            shown = json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(EXHIBITS, b"{}"))
             by_generation |= {int(generation): exhibit for generation, exhibit in shown.items()}
     return by_generation
 

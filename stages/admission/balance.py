@@ -76,14 +76,14 @@ class Balance(Admission):
     def new_book(self) -> AdmissionBook:
         return LabelBook(self.spec)
 
-    def refill(self, book: AdmissionBook, admitted: Mapping[str, int], kept: ReadKept) -> None:
+    def refill(self, book: AdmissionBook, counts: Mapping[str, int], read_rows: ReadKept) -> None:
         assert isinstance(book, LabelBook)
-        book.counts = Counter(admitted)
-        book.num_kept = sum(admitted.values())
+        book.counts = Counter(counts)
+        book.num_rows = sum(counts.values())
 
-    def is_full(self, admitted: Mapping[str, int]) -> bool:
+    def is_full(self, counts: Mapping[str, int]) -> bool:
         spec = self.spec
-        return spec.other == 0 and all(admitted.get(label, 0) >= quota for label, quota in spec.quotas.items())
+        return spec.other == 0 and all(counts.get(label, 0) >= quota for label, quota in spec.quotas.items())
 
 
 class LabelBook(AdmissionBook):
@@ -92,7 +92,7 @@ class LabelBook(AdmissionBook):
     def __init__(self, spec: BalanceSpec) -> None:
         self.spec = spec
         self.counts: Counter[str] = Counter()
-        self.num_kept = 0
+        self.num_rows = 0
 
     def judge(self, offer: Any, ask: int) -> AdmissionVerdict:
         spec = self.spec
@@ -102,14 +102,14 @@ class LabelBook(AdmissionBook):
         held, quota = self.counts[label] + 1, spec.quota(label)
         if quota is not None and held > quota:
             return AdmissionVerdict(QUOTA)
-        if spec.max_share is not None and held > spec.max_share * (self.num_kept + 1) + spec.slack_rows:
+        if spec.max_share is not None and held > spec.max_share * (self.num_rows + 1) + spec.slack_rows:
             return AdmissionVerdict(SHARE)
         return AdmissionVerdict()
 
     def admit(self, offer: Any, ask: int) -> None:
         self.counts[offer or ""] += 1
-        self.num_kept += 1
+        self.num_rows += 1
 
     def retract(self, offer: Any, ask: int) -> None:
         self.counts[offer or ""] -= 1
-        self.num_kept -= 1
+        self.num_rows -= 1

@@ -68,15 +68,15 @@ class Admission(Stage):
         """A book without kept rows."""
 
     @abstractmethod
-    def refill(self, book: AdmissionBook, admitted: Mapping[str, int], kept: ReadKept) -> None:
+    def refill(self, book: AdmissionBook, counts: Mapping[str, int], read_rows: ReadKept) -> None:
         """Bring a new book to the committed state, from the run's counts by label or by reading kept rows."""
 
     def labels(self, batch: Any) -> list[str] | None:
         """The label by which the run's summary counts each row of a batch or table; None: it counts nothing."""
         return None
 
-    def is_full(self, admitted: Mapping[str, int]) -> bool:
-        """Whether no further row can be admitted; `admitted` counts kept rows by label."""
+    def is_full(self, counts: Mapping[str, int]) -> bool:
+        """Whether no further row can be admitted; `counts` counts kept rows by label."""
         return False
 
 
@@ -87,26 +87,29 @@ def tally(stages: Sequence[Admission], batch: Any) -> tuple[dict[str, dict[str, 
     that a later one of `stages` rejected was offered to all stages before that.
     """
     reject = batch.column(REJECT.name).to_pylist()
-    offered: dict[str, dict[str, int]] = {}
-    admitted: dict[str, dict[str, int]] = {}
+    offers: dict[str, dict[str, int]] = {}
+    admissions: dict[str, dict[str, int]] = {}
     for place, stage in enumerate(stages):
         labels = stage.labels(batch)
         if labels is None:
             continue
         later = {s.name for s in stages[place:]}
-        came, kept = Counter[str](), Counter[str]()
+        num_offers, num_admissions = Counter[str](), Counter[str]()
         for label, reason in zip(labels, reject):
             if reason is None:
-                kept[label] += 1
+                num_admissions[label] += 1
             if reason is None or reason.partition(":")[0] in later:
-                came[label] += 1
-        offered[stage.name], admitted[stage.name] = dict(sorted(came.items())), dict(sorted(kept.items()))
-    return offered, admitted
+                num_offers[label] += 1
+        offers[stage.name], admissions[stage.name] = (
+            dict(sorted(num_offers.items())),
+            dict(sorted(num_admissions.items())),
+        )
+    return offers, admissions
 
 
-def is_full(stages: Iterable[Stage], admitted: Mapping[str, Mapping[str, int]]) -> bool:
-    """Whether one of `stages` can admit no further row; `admitted` counts kept rows by stage and label."""
-    return any(isinstance(s, Admission) and s.is_full(admitted.get(s.name, {})) for s in stages)
+def is_full(stages: Iterable[Stage], counts: Mapping[str, Mapping[str, int]]) -> bool:
+    """Whether one of `stages` can admit no further row; `counts` counts kept rows by stage and label."""
+    return any(isinstance(s, Admission) and s.is_full(counts.get(s.name, {})) for s in stages)
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ class LotVerdicts:
     """The verdicts on a lot at commit, row by row."""
 
     owners: np.ndarray  # int64, see stages/dedup/contract.py; NOBODY: the row is kept, rejected or dead
-    refused: Sequence[str | None]  # "stage:reason" of an admission stage
+    reasons: Sequence[str | None]  # "stage:reason" of an admission stage
     evidence: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # values per row by column; None: no value
 
 

@@ -96,9 +96,9 @@ class Novelty(Admission):
         fingerprint, generation, lot_size = self._run
         return row_id(fingerprint, generation, *divmod(ask, lot_size))
 
-    def refill(self, book: AdmissionBook, admitted: Mapping[str, int], kept: ReadKept) -> None:
+    def refill(self, book: AdmissionBook, counts: Mapping[str, int], read_rows: ReadKept) -> None:
         assert self._run is not None
-        for lot, table in kept(["row", self.spec.column]):
+        for lot, table in read_rows(["row", self.spec.column]):
             texts = table.column(self.spec.column).to_pylist()
             for row, text in zip(table.column("row").to_pylist(), texts):
                 book.admit(words(text or ""), lot * self._run[2] + row)

@@ -68,11 +68,11 @@ def check_names(benchmarks: Sequence[Benchmark]) -> None:
 
 def digest(benchmark: Benchmark) -> str:
     """32 hex characters over all bytes of the benchmark's files, in order of their names; folders do not count."""
-    whole = hashlib.blake2b(digest_size=16)
+    digest_state = hashlib.blake2b(digest_size=16)
     for name, data in _files(benchmark):
-        whole.update(f"{name.rsplit('/', 1)[-1]}:{len(data)}\n".encode())
-        whole.update(data)
-    return whole.hexdigest()
+        digest_state.update(f"{name.rsplit('/', 1)[-1]}:{len(data)}\n".encode())
+        digest_state.update(data)
+    return digest_state.hexdigest()
 
 
 def load(benchmark: Benchmark) -> Iterator[tuple[str, str]]:

@@ -33,7 +33,7 @@ MIN_WORDS = 8  # of a paragraph; a shorter one is joined with the next
 MIN_WINDOW = 8
 BLOCK = 256  # windows in one comparison
 VECTORS = "vectors.npy"
-WRAPPED = 120  # characters; a longer line is not wrapped, so it is a paragraph by itself
+MAX_WRAP_WIDTH = 120  # characters; a longer line is not wrapped, so it is a paragraph by itself
 
 
 @dataclass(frozen=True)
@@ -115,9 +115,9 @@ class Index:
                     ids.append(item)
                     pieces.append(tokens[first:stop])
         self.benchmarks, self.items = pa.array(names, pa.string()), pa.array(ids, pa.string())
-        self.vectors = self._cached(spec.model, pieces)
+        self.vectors = self._item_vectors(spec.model, pieces)
 
-    def _cached(self, model: str, pieces: list[list[int]]) -> np.ndarray:
+    def _item_vectors(self, model: str, pieces: list[list[int]]) -> np.ndarray:
         """Vectors of the items' windows, from the node's cache if the same packages made them."""
         import torch
         import transformers
@@ -167,7 +167,7 @@ def paragraphs(text: str) -> list[embedding.Span]:
     """
     stops, place = list[int](), 0
     for line in text.splitlines(keepends=True):
-        is_long_line = len(line) > WRAPPED
+        is_long_line = len(line) > MAX_WRAP_WIDTH
         if is_long_line:
             stops.append(place)
         place += len(line)

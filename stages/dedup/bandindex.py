@@ -146,11 +146,13 @@ def check_owners(keys: np.ndarray, owners: np.ndarray) -> np.ndarray:
 
 def merge_answers(answers: list[np.ndarray]) -> np.ndarray:
     """The common answer, int64 (n,), of indexes of some bands each: the smallest owner, else UNKNOWN if any says so."""
-    whole = answers[0].copy()
+    merged_owners = answers[0].copy()
     for owners in answers[1:]:
-        is_better = (owners >= 0) & ((whole < 0) | (owners < whole)) | ((whole == NOBODY) & (owners == UNKNOWN))
-        whole[is_better] = owners[is_better]
-    return whole
+        is_better = (owners >= 0) & ((merged_owners < 0) | (owners < merged_owners)) | (
+            (merged_owners == NOBODY) & (owners == UNKNOWN)
+        )
+        merged_owners[is_better] = owners[is_better]
+    return merged_owners
 
 
 def resolve(keys: np.ndarray, owners: np.ndarray, alive: np.ndarray, first_owner: int) -> np.ndarray:

@@ -95,9 +95,9 @@ class Duplicates(Stage):
 
         return resolve(keys, owners, alive, first_owner)
 
-    def agree(self, stored: pa.Array, recomputed: pa.Array) -> bool:
+    def agree(self, stored_signatures: pa.Array, new_signatures: pa.Array) -> bool:
         """Whether the stored signatures of a shard equal those computed again from the same rows."""
-        return bool(recomputed.equals(stored))
+        return bool(new_signatures.equals(stored_signatures))
 
     def new_index(self, num_bands: int) -> "BandIndex | BloomIndex | NearIndex":
         """An empty index of `num_bands` bands, as the spec asks."""

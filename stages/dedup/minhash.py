@@ -28,8 +28,15 @@ EMPTY = 0xFFFFFFFF  # datasketch's initial hash value of affine32
 
 # Inclusive ranges of code points by their role in words; later ranges win. The kinds are those of the kernel.
 SEPARATORS = [(0x0080, 0x00BF), (0x2000, 0x2BFF), (0x3000, 0x303F)]
-ALONE = [(0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x2FFF), (0x3005, 0x3007), (0x3040, 0x312F), (0x31A0, 0xA4CF)]
-ALONE += [(0xF900, 0xFAFF), (0xFF00, 0xFFEF)]
+SINGLE_LETTER_RANGES = [
+    (0x0E00, 0x109F),
+    (0x1780, 0x17FF),
+    (0x2E80, 0x2FFF),
+    (0x3005, 0x3007),
+    (0x3040, 0x312F),
+    (0x31A0, 0xA4CF),
+]
+SINGLE_LETTER_RANGES += [(0xF900, 0xFAFF), (0xFF00, 0xFFEF)]
 FULLWIDTH_SIGNS = [(0xFF00, 0xFF0F), (0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B, 0xFF65)]
 
 
@@ -37,7 +44,7 @@ FULLWIDTH_SIGNS = [(0xFF00, 0xFF0F), (0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B
 def word_kinds() -> np.ndarray:
     """The role of each code point of the basic plane: uint8 (65536,), 0 separator, 1 letter, 2 a word by itself."""
     kinds = np.ones(1 << 16, np.uint8)
-    for ranges, kind in ((SEPARATORS, 0), (ALONE, 2), (FULLWIDTH_SIGNS, 0)):
+    for ranges, kind in ((SEPARATORS, 0), (SINGLE_LETTER_RANGES, 2), (FULLWIDTH_SIGNS, 0)):
         for first, last in ranges:
             kinds[first : last + 1] = kind
     return kinds

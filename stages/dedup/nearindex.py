@@ -105,14 +105,14 @@ class NearIndex:
             vectors = vectors_of(np.ascontiguousarray(keys[rows]), self.dimension)
             sizes = norms(vectors)
             near = dots(vectors, vectors) >= (self.threshold * sizes)[:, None] * sizes[None, :] - SLACK
-            kept: list[int] = []
+            originals: list[int] = []
             for at, row in enumerate(rows.tolist()):
-                twin = next((other for other in kept if near[at, other]), None)
+                twin = next((other for other in originals if near[at, other]), None)
                 if twin is None:
-                    kept.append(at)
+                    originals.append(at)
                 else:
                     answers[row] = first_owner + rows[twin]
-            self.insert(keys[rows[kept]], first_owner + rows[kept])
+            self.insert(keys[rows[originals]], first_owner + rows[originals])
         return answers
 
 

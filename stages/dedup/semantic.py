@@ -112,8 +112,8 @@ class DedupSemantic(Duplicates):
             {self.signature: column.cast(self.columns()[0].type), DUPLICATE_OF.name: pa.nulls(len(texts), pa.string())}
         )
 
-    def agree(self, stored: pa.Array, recomputed: pa.Array) -> bool:
-        ours, theirs = (vectors_in(column, self.dimension) for column in (stored, recomputed))
+    def agree(self, stored_signatures: pa.Array, new_signatures: pa.Array) -> bool:
+        ours, theirs = (vectors_in(column, self.dimension) for column in (stored_signatures, new_signatures))
         cosines = (ours.astype(np.int64) * theirs).sum(axis=1) / (embedding.norms(ours) * embedding.norms(theirs))
         return bool((cosines >= SAME).all())
 

@@ -65,10 +65,10 @@ class Language(Stage):
 
     def check(self) -> None:
         check_release(self.name)
-        known = languages()
+        codes = languages()
         for code in self.spec.keep:
-            if code not in known:
-                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(known))})")
+            if code not in codes:
+                raise UserError(f"{self.name}: keep: no language '{code}' (known: {', '.join(sorted(codes))})")
 
     def open(self) -> None:
         if self._model is None:
@@ -134,13 +134,13 @@ class Model:
         self.features = feature_of[with_feature].astype(np.int32)
 
         weights = np.asarray(identifier.nb_ptc, np.float32)
-        whole = np.rint(weights / UNIT)
-        assert (whole * UNIT == weights).all() and np.abs(whole).max() < 2**13, (
+        multiples = np.rint(weights / UNIT)
+        assert (multiples * UNIT == weights).all() and np.abs(multiples).max() < 2**13, (
             "py3langid's weights are not multiples of UNIT"
         )
         assert weights.shape[1] <= kernels.WIDTH, "py3langid's model exceeds the layout"
         self.weights = aligned_zeros((len(weights), kernels.WIDTH), np.int16)
-        self.weights[:, : weights.shape[1]] = whole
+        self.weights[:, : weights.shape[1]] = multiples
         self.priors = np.asarray(identifier.nb_pc, np.float64)
         labels = list(identifier.nb_classes)
         self.labels = pa.array(labels, pa.string())

@@ -67,17 +67,17 @@ def phones(text: str, reserved: bool, regions: Sequence[str]) -> Iterator[Span]:
         return
     from phonenumbers import Leniency, PhoneNumberMatcher
 
-    taken = quads(text)
+    quad_spans = quads(text)
     for region in (*regions, *(() if regions else (None,))):
         for match in PhoneNumberMatcher(text, region, leniency=Leniency.VALID):
-            written = match.raw_string
-            if DECIMAL.fullmatch(written):
+            number_text = match.raw_string
+            if DECIMAL.fullmatch(number_text):
                 continue
             if PART.search(text, max(0, match.start - 1), match.start):
                 continue
-            if any(match.start < end and start < match.end for start, end in taken):
+            if any(match.start < end and start < match.end for start, end in quad_spans):
                 continue
-            if reserved or not FICTITIOUS.search(written):
+            if reserved or not FICTITIOUS.search(number_text):
                 yield match.start, match.end
 
 
@@ -103,14 +103,14 @@ def secrets(text: str, reserved: bool) -> Iterator[Span]:
             continue
         for pattern, is_valid, is_header in _patterns():
             for match in pattern.finditer(line):
-                whole = match[0].strip(" \t\"'=:")
-                at = start + match.start() + match[0].index(whole)
+                token = match[0].strip(" \t\"'=:")
+                at = start + match.start() + match[0].index(token)
                 if is_header:
                     if (end := _key_end(text, at)) is not None:
                         yield at, end
-                elif (is_valid is None or is_valid(whole)) and (reserved or not PLACEHOLDER.search(whole)):
-                    rest = TOKEN.match(text, at + len(whole)) if whole[-1:] not in "@" else None
-                    yield at, rest.end() if rest else at + len(whole)
+                elif (is_valid is None or is_valid(token)) and (reserved or not PLACEHOLDER.search(token)):
+                    rest = TOKEN.match(text, at + len(token)) if token[-1:] not in "@" else None
+                    yield at, rest.end() if rest else at + len(token)
 
 
 def _lines(text: str) -> Iterator[tuple[int, str]]:
@@ -141,10 +141,10 @@ def find(text: str, kinds: Sequence[Kind], reserved: bool, regions: Sequence[str
         "phone": lambda: phones(text, reserved, regions),
         "ip": lambda: addresses(text, reserved),
     }
-    taken: list[tuple[Kind, int, int]] = []
+    spans: list[tuple[Kind, int, int]] = []
     for kind in KINDS:
         if kind in kinds:
             for start, end in sorted(set(finders[kind]()), key=lambda span: (span[0], -span[1])):
-                if all(end <= s or e <= start for _, s, e in taken):
-                    taken.append((kind, start, end))
-    return sorted(taken, key=lambda match: match[1:])
+                if all(end <= s or e <= start for _, s, e in spans):
+                    spans.append((kind, start, end))
+    return sorted(spans, key=lambda match: match[1:])

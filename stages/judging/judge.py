@@ -39,7 +39,7 @@ class Judge(Stage):
         self.json_schema = self.mode.json_schema
         self._engine: Engine | None = None
         self._throttle = Throttle(spec.max_in_flight)
-        self._done = (0, 0)
+        self._totals = (0, 0)
 
     def columns(self) -> list[pa.Field]:
         tokens = [(name, pa.int32()) for name in ("tokens_in", "tokens_out")]
@@ -60,7 +60,7 @@ class Judge(Stage):
 
     @property
     def progress(self) -> tuple[int, int]:
-        return self._done
+        return self._totals
 
     def open(self) -> None:
         self._engine = self.spec.open_engine(self.sampling, self.json_schema)
@@ -115,4 +115,4 @@ class Judge(Stage):
         return reply
 
     def _count(self, rows: int = 0, tokens: int = 0) -> None:
-        self._done = self._done[0] + rows, self._done[1] + tokens
+        self._totals = self._totals[0] + rows, self._totals[1] + tokens

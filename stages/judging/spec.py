@@ -72,14 +72,14 @@ class JudgeSpec(ModelSpec):
                     raise ValueError(f'{key} goes with mode = "{mode}", not with "{self.mode}"')
 
     def _check_prompt(self) -> None:
-        required = [*PLACEHOLDERS[self.mode], *(["question"] if self.question is not None else [])]
-        placeholders = ", ".join(f"{{{name}}}" for name in (*required, "low"))
+        names = [*PLACEHOLDERS[self.mode], *(["question"] if self.question is not None else [])]
+        placeholders = ", ".join(f"{{{name}}}" for name in (*names, "low"))
         try:
-            self.ask(**dict.fromkeys(required, "x"))
+            self.ask(**dict.fromkeys(names, "x"))
         except (KeyError, IndexError, ValueError):
             hint = " ({question} goes with question = a column)" if self.mode != "pointwise" else ""
             raise ValueError(f"prompt may hold {placeholders} and {{high}}{hint}; write other braces twice") from None
-        for name in required:
+        for name in names:
             if f"{{{name}}}" not in self.prompt:
                 raise ValueError(f"prompt must hold {{{name}}}")
 

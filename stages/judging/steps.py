@@ -22,28 +22,28 @@ def split_steps(text: str) -> list[str]:
     """The steps of `text` in order, none of them empty; [] for a text of white space."""
     lines = text.replace("\r\n", "\n").split("\n")
     for pattern in (STEP, NUMBER):
-        starts = _numbered(lines, pattern)
+        starts = _step_starts(lines, pattern)
         if len(starts) > 1:
             ends = [*starts[1:], len(lines)]
             first = [0, *starts[1:]]
-            return _stripped(["\n".join(lines[start:end]) for start, end in zip(first, ends)])
-    paragraphs = _stripped(BREAK.split("\n".join(lines)))
-    return paragraphs if len(paragraphs) > 1 else _stripped(lines)
+            return _strip(["\n".join(lines[start:end]) for start, end in zip(first, ends)])
+    paragraphs = _strip(BREAK.split("\n".join(lines)))
+    return paragraphs if len(paragraphs) > 1 else _strip(lines)
 
 
-def _numbered(lines: list[str], pattern: re.Pattern[str]) -> list[int]:
+def _step_starts(lines: list[str], pattern: re.Pattern[str]) -> list[int]:
     """The numbers of the lines where numbered steps begin."""
     starts: list[int] = []
-    expected: tuple[int, ...] = (0, 1)
+    next_numbers: tuple[int, ...] = (0, 1)
     for at, line in enumerate(lines):
         if (match := pattern.match(line)) is None:
             continue
         number = int(next(group for group in match.groups() if group is not None))
-        if number in expected:
+        if number in next_numbers:
             starts.append(at)
-            expected = (number + 1,)
+            next_numbers = (number + 1,)
     return starts
 
 
-def _stripped(parts: list[str]) -> list[str]:
+def _strip(parts: list[str]) -> list[str]:
     return [part.strip() for part in parts if part.strip()]

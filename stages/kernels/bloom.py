@@ -18,9 +18,9 @@ AHEAD = 8  # rows between the prefetch of a block and its use
 
 
 @njit(cache=True, nogil=True, inline="always")
-def first_word(mixed, num_blocks):  # type: ignore[no-untyped-def]
+def first_word(hashes, num_blocks):  # type: ignore[no-untyped-def]
     """Index of the first word of a mixed key's block."""
-    return high64(mixed, num_blocks) << THREE
+    return high64(hashes, num_blocks) << THREE
 
 
 @njit(cache=True, nogil=True)
@@ -33,14 +33,14 @@ def query(filters, num_hashes, keys, owners, unknown):  # type: ignore[no-untype
         for i in range(num_rows):
             if i + AHEAD < num_rows:
                 prefetch_at(base + (first_word(mix(keys[i + AHEAD, band]), num_blocks) << THREE))
-            mixed = mix(keys[i, band])
-            word = first_word(mixed, num_blocks)
+            hashes = mix(keys[i, band])
+            word = first_word(hashes, num_blocks)
             bits = ZERO
             is_member = True
             for j in range(num_hashes):
                 if j % BITS_PER_MIX == 0:
-                    mixed += GOLDEN
-                    bits = mix(mixed)
+                    hashes += GOLDEN
+                    bits = mix(hashes)
                 at = bits & IN_BLOCK
                 bits >>= NINE
                 if words[word + (at >> SIX)] >> (at & IN_WORD) & ONE == ZERO:
@@ -65,13 +65,13 @@ def insert(filters, num_hashes, new, fresh):  # type: ignore[no-untyped-def]
         for i in range(num_rows):
             if i + AHEAD < num_rows:
                 prefetch_at(base + (first_word(mix(new[i + AHEAD, band]), num_blocks) << THREE))
-            mixed = mix(new[i, band])
-            block = first_word(mixed, num_blocks)
+            hashes = mix(new[i, band])
+            block = first_word(hashes, num_blocks)
             bits = ZERO
             for j in range(num_hashes):
                 if j % BITS_PER_MIX == 0:
-                    mixed += GOLDEN
-                    bits = mix(mixed)
+                    hashes += GOLDEN
+                    bits = mix(hashes)
                 at = bits & IN_BLOCK
                 bits >>= NINE
                 word, bit = block + (at >> SIX), ONE << (at & IN_WORD)

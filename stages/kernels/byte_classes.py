@@ -8,7 +8,7 @@ from numba import njit
 
 from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, mix
 
-SPACE, ALPHA, IN_WORD, PUNCT, CLOSE, PHRASE, CONTINUED = 1, 2, 4, 8, 16, 32, 64
+SPACE, ALPHA, IN_WORD, PUNCT, CLOSE, PHRASE, CONTINUATION = 1, 2, 4, 8, 16, 32, 64
 
 
 def _classes() -> np.ndarray:
@@ -28,7 +28,7 @@ def _classes() -> np.ndarray:
         if byte < 128 and char.lower() in "ljtpcu":
             table[byte] |= PHRASE  # one of PHRASES in rules.py may begin here
         if 0x80 <= byte < 0xC0:
-            table[byte] |= CONTINUED
+            table[byte] |= CONTINUATION
     return table
 
 

@@ -223,8 +223,8 @@ def scan(
         # Hits of one length are in order of their places, and all n-grams of a unit have the same length.
         width = unit_words[best]
         run_start, run_end, top_start, top_end = -1, -1, 0, 0
-        for hit in range(hits):
-            place = hit_key[hit]
+        for number in range(hits):
+            place = hit_key[number]
             is_match = False
             for p in range(posting_starts[place], posting_starts[place + 1]):
                 if postings[p] == best:
@@ -232,7 +232,7 @@ def scan(
                     break
             if not is_match:
                 continue
-            at = hit_at[hit]
+            at = hit_at[number]
             if run_start < 0 or at > run_end:
                 run_start = at
             run_end = at + width

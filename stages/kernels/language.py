@@ -89,13 +89,13 @@ def add_one(sums: np.ndarray, weights: np.ndarray, a: int, factor: float) -> Non
 def add_singles(sums: np.ndarray, weights: np.ndarray, rows: np.ndarray) -> None:
     """Add log(2) times the weights of features that occur once to `sums`; four add up within int16."""
     factor = np.float32(np.log1p(np.float32(1)))
-    whole = len(rows) // LANES * LANES
-    for m in range(0, whole, LANES):
+    num_full = len(rows) // LANES * LANES
+    for m in range(0, num_full, LANES):
         prefetch_rows(weights, rows, m + AHEAD, m + AHEAD + LANES)
         wa, wb, wc, wd = weights[rows[m]], weights[rows[m + 1]], weights[rows[m + 2]], weights[rows[m + 3]]
         for j in range(WIDTH):
             sums[j] += factor * np.float32(np.int16(np.int16(wa[j] + wb[j]) + np.int16(wc[j] + wd[j])))
-    for m in range(whole, len(rows)):
+    for m in range(num_full, len(rows)):
         add_one(sums, weights, rows[m], factor)
 
 
@@ -104,8 +104,8 @@ def add_repeated(
     sums: np.ndarray, weights: np.ndarray, rows: np.ndarray, counts: np.ndarray, factors: np.ndarray
 ) -> None:
     """Add log(1 + count) times the weights to `sums`, four features at a time to save reads and writes of `sums`."""
-    whole = len(rows) // LANES * LANES
-    for m in range(0, whole, LANES):
+    num_full = len(rows) // LANES * LANES
+    for m in range(0, num_full, LANES):
         prefetch_rows(weights, rows, m + AHEAD, m + AHEAD + LANES)
         a, b, c, d = rows[m], rows[m + 1], rows[m + 2], rows[m + 3]
         wa, wb, wc, wd = weights[a], weights[b], weights[c], weights[d]
@@ -113,7 +113,7 @@ def add_repeated(
         for j in range(WIDTH):
             first = fa * np.float32(wa[j]) + fb * np.float32(wb[j])
             sums[j] += first + (fc * np.float32(wc[j]) + fd * np.float32(wd[j]))
-    for m in range(whole, len(rows)):
+    for m in range(num_full, len(rows)):
         add_one(sums, weights, rows[m], factors[counts[rows[m]]])
 
 
@@ -125,45 +125,45 @@ def sum_weights(
     weights: np.ndarray,
     counts: np.ndarray,
     factors: np.ndarray,
-    met: np.ndarray,
-    once: np.ndarray,
+    features_of_text: np.ndarray,
+    visit_features: np.ndarray,
     sums: np.ndarray,
 ) -> bool:
     """Set `sums` to the weights of the features in `entries`, each times log(1 + its count).
 
     Returns False if there is none.
 
-    `counts` is all zeros before and after; `met` and `once` are scratch. No loop branches on the text: writing a value
-    that is then not counted is cheaper than a branch that the processor cannot predict.
+    `counts` is all zeros before and after; `features_of_text` and `visit_features` are scratch. No loop branches on
+    the text: writing a value that is then not counted is cheaper than a branch that the processor cannot predict.
     """
     sums[:] = 0
     visits: Any = 0
     for entry in entries:
         which = np.int64(entry & np.uint32(NO_FEATURE))
-        once[visits] = first_feature[entry >> np.uint32(16)] + which
+        visit_features[visits] = first_feature[entry >> np.uint32(16)] + which
         visits += which != NO_FEATURE
-    num_met: Any = 0
+    num_distinct: Any = 0
     for v in range(visits):
-        feature = features[once[v]]
-        met[num_met] = feature
-        num_met += counts[feature] == 0
+        feature = features[visit_features[v]]
+        features_of_text[num_distinct] = feature
+        num_distinct += counts[feature] == 0
         counts[feature] += 1
     num_once: Any = 0
     num_more: Any = 0
-    for m in range(num_met):
-        feature = met[m]
+    for m in range(num_distinct):
+        feature = features_of_text[m]
         single = counts[feature] == 1
-        once[num_once] = feature
+        visit_features[num_once] = feature
         num_once += single
-        met[num_more] = feature
+        features_of_text[num_more] = feature
         num_more += not single
         # The count of a single is no longer needed; the others are cleared below.
         counts[feature] -= single
-    add_singles(sums, weights, once[:num_once])
-    add_repeated(sums, weights, met[:num_more], counts, factors)
+    add_singles(sums, weights, visit_features[:num_once])
+    add_repeated(sums, weights, features_of_text[:num_more], counts, factors)
     for m in range(num_more):
-        counts[met[m]] = 0
-    return num_met > 0
+        counts[features_of_text[m]] = 0
+    return num_distinct > 0
 
 
 @njit(cache=True, nogil=True)
@@ -192,7 +192,7 @@ def classify(
     entries = np.empty((LANES, longest), np.uint32)
     counts = np.zeros(len(weights), np.int32)
     factors = np.log1p(np.arange(longest + 1).astype(np.float32))
-    met, once = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.int32)
+    features_of_text, visit_features = np.empty(longest + 1, np.int32), np.empty(longest + 1, np.int32)
     sums = np.empty(WIDTH, np.float32)
     num_classes = len(priors)
     scores = np.empty(num_classes, np.float64)
@@ -202,7 +202,15 @@ def classify(
             walk(data, starts[row : row + LANES], ends[row : row + LANES], table, entries)
         length = ends[row] - starts[row]
         has_features = sum_weights(
-            entries[lane, :length], first_feature, features, weights, counts, factors, met, once, sums
+            entries[lane, :length],
+            first_feature,
+            features,
+            weights,
+            counts,
+            factors,
+            features_of_text,
+            visit_features,
+            sums,
         )
         # Without features all classes are equal, which is how py3langid abstains.
         for j in range(num_classes):

@@ -19,7 +19,7 @@ HIGH_BITS = np.uint64(0x8080808080808080)
 FIRST = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 SECOND = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
 
-SEPARATOR, LETTER, ALONE = 0, 1, 2
+SEPARATOR, LETTER, SINGLE_LETTER = 0, 1, 2
 
 
 @njit(cache=True, nogil=True)
@@ -54,13 +54,13 @@ def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped
         length = min(2 if byte < 0xE0 else 3 if byte < 0xF0 else 4, size - i)
         kind = np.uint8(LETTER)
         if byte >= 0xF0:
-            kind = np.uint8(ALONE)
+            kind = np.uint8(SINGLE_LETTER)
         elif length == 3:
             code = (byte & 15) << 12 | (data[start + i + 1] & 63) << 6 | (data[start + i + 2] & 63)
             kind = table[code]
         elif length == 2:
             kind = table[(byte & 31) << 6 | (data[start + i + 1] & 63)]
-        if kind == ALONE:
+        if kind == SINGLE_LETTER:
             turn ^= np.uint8(1)  # neighbours differ in kind (2, 3, 2, ...), so each is a separate run
             kind = turn
         for j in range(i, i + length):

@@ -13,9 +13,9 @@ def nearest_rows(numbers, codes, row_numbers, row_codes, costs, skip, distances,
     distances (q, k) float64, squared, and places (q, k) int64; missing neighbours are infinity and -1. The search
     leaves a row as soon as it is too distance.
     """
-    num_kept = distances.shape[1]
+    num_neighbours = distances.shape[1]
     for q in range(numbers.shape[0]):
-        for k in range(num_kept):
+        for k in range(num_neighbours):
             distances[q, k] = np.inf
             places[q, k] = -1
         worst = np.inf
@@ -34,11 +34,11 @@ def nearest_rows(numbers, codes, row_numbers, row_codes, costs, skip, distances,
                     distance += difference * difference
             if distance >= worst:
                 continue
-            k = num_kept - 1
+            k = num_neighbours - 1
             while k > 0 and distances[q, k - 1] > distance:
                 distances[q, k] = distances[q, k - 1]
                 places[q, k] = places[q, k - 1]
                 k -= 1
             distances[q, k] = distance
             places[q, k] = row
-            worst = distances[q, num_kept - 1]
+            worst = distances[q, num_neighbours - 1]

@@ -75,7 +75,7 @@ def repeats(
         epoch += 1
         size = table_size(num_places)
         table_keys, table_epochs = keys[:size], epochs[:size]
-        covered, dup_chars = 0, 0
+        end_of_duplicates, dup_chars = 0, 0
         for p in range(num_places):
             i = places[p]
             if i + n > num_words:
@@ -90,9 +90,9 @@ def repeats(
                 counts[slot] = 1
             else:
                 counts[slot] += 1
-                dup_chars += chars[i + n] - chars[max(i, covered)]
-                covered = i + n
-        kept, top_count, top_chars = 0, 1, 0
+                dup_chars += chars[i + n] - chars[max(i, end_of_duplicates)]
+                end_of_duplicates = i + n
+        num_repeats, top_count, top_chars = 0, 1, 0
         for p in range(num_places):
             count = counts[slots[p]]
             if count > 1:
@@ -100,13 +100,13 @@ def repeats(
                 length = chars[i + n] - chars[i]
                 if count > top_count or (count == top_count and length > top_chars):
                     top_count, top_chars = count, length
-                places[kept] = i
-                kept += 1
-        if kept == 0:
+                places[num_repeats] = i
+                num_repeats += 1
+        if num_repeats == 0:
             break
         if n < 5:
             out[n - 2] = top_count * top_chars / chars[num_words]
         else:
             out[n - 2] = dup_chars / chars[num_words]
-        num_places = kept
+        num_places = num_repeats
     return epoch

@@ -15,7 +15,7 @@ from numba import njit
 from gristmill.stages.kernels.byte_classes import (
     ALPHA,
     CLASS,
-    CONTINUED,
+    CONTINUATION,
     IN_WORD,
     PHRASE,
     SPACE,
@@ -115,8 +115,8 @@ def measure_one(
     """
     out[:] = 0
     epoch += 1
-    words, alpha_words, stops_met, sentences, ended = 0, 0, 0, 0, True
-    lines, bullets, ellipses_end, punctuated, short, dup_lines, dup_line_chars = 0, 0, 0, 0, 0, 0, 0
+    words, alpha_words, stop_bits, sentences, is_sentence_end = 0, 0, 0, 0, True
+    lines, bullets, ellipses_end, num_punctuated, short, dup_lines, dup_line_chars = 0, 0, 0, 0, 0, 0, 0
     paragraphs, dup_paragraphs, dup_paragraph_chars, paragraph_words = 0, 0, 0, 0
     newlines, hashes, ellipses, dots, curly = 0, 0, 0, 0, 0
     line_words, line_start, line_end, line_chars_before, char_number, line_end_char = 0, 0, 0, 0, 0, 0
@@ -130,7 +130,7 @@ def measure_one(
                     lines += 1
                     bullets += is_bullet(data, line_start, line_end)
                     ellipses_end += is_ellipsis(data, line_start, line_end)
-                    punctuated += is_punctuated(data, line_start, line_end)
+                    num_punctuated += is_punctuated(data, line_start, line_end)
                     short += line_end_char - line_chars_before < short_line
                     if add_span(sums, powers, line_words, words, GOLDEN, keys, epochs, epoch):
                         dup_lines += 1
@@ -156,7 +156,7 @@ def measure_one(
         while True:
             h = (h ^ np.uint64(byte)) * FNV_PRIME
             seen_kinds |= kind
-            char_number += (kind & CONTINUED) == 0
+            char_number += (kind & CONTINUATION) == 0
             if byte == 0x2E:
                 dots += 1
             else:
@@ -180,7 +180,7 @@ def measure_one(
                 break
         ellipses += dots // 3
         dots = 0
-        if seen_kinds & CONTINUED:
+        if seen_kinds & CONTINUATION:
             for i in range(first, at - 2):
                 ellipses += data[i] == 0xE2 and data[i + 1] == 0x80 and data[i + 2] == 0xA6
         if words == line_words:
@@ -188,17 +188,17 @@ def measure_one(
             line_chars_before = first_char
         line_end, line_end_char = at, char_number
         alpha_words += (seen_kinds & ALPHA) != 0
-        ended = ends_sentence(data, first, at)
-        sentences += ended
+        is_sentence_end = ends_sentence(data, first, at)
+        sentences += is_sentence_end
         if at - first <= 24:
             core = core_hash(data, first, at)
             for s in range(len(stop_words)):
                 if stop_words[s] == core:
-                    stops_met |= 1 << s
+                    stop_bits |= 1 << s
         sums[words + 1] = sums[words] * POLYNOMIAL + mix(h)
         chars[words + 1] = chars[words] + char_number - first_char
         words += 1
-    sentences += not ended
+    sentences += not is_sentence_end
     out[AT.num_words] = words
     out[AT.num_sentences] = sentences
     out[AT.curly_brackets] = curly
@@ -210,14 +210,14 @@ def measure_one(
     out[AT.bullet_lines] = bullets / lines
     out[AT.ellipsis_lines] = ellipses_end / lines
     out[AT.alpha_words] = alpha_words / words
-    while stops_met:
-        out[AT.stop_words] += stops_met & 1
-        stops_met >>= 1
+    while stop_bits:
+        out[AT.stop_words] += stop_bits & 1
+        stop_bits >>= 1
     out[AT.dup_lines] = dup_lines / lines
     out[AT.dup_line_chars] = dup_line_chars / total
     out[AT.dup_paragraphs] = dup_paragraphs / paragraphs
     out[AT.dup_paragraph_chars] = dup_paragraph_chars / total
-    out[AT.line_punct] = punctuated / lines
+    out[AT.line_punct] = num_punctuated / lines
     out[AT.short_lines] = short / lines
     out[AT.newline_ratio] = newlines / words
     return repeats(sums, chars, words, keys, epochs, epoch, places, slots, counts, out[NGRAM_METRICS])

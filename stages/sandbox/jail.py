@@ -34,7 +34,7 @@ LIKELY = (
 POLL_S = 0.02
 REPORT = 3  # descriptor for the verdict of the harness
 MAX_REPORT = 65536
-LOCKED = b"locked\n"  # written before the program's first line; the program itself may write what follows
+LOCK_MARK = b"locked\n"  # written before the program's first line; the program itself may write what follows
 HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "exited")
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # addresses differ between processes
 PROGRAM, TESTS = "program.py", "tests.py"
@@ -58,13 +58,13 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     scratch = tempfile.mkdtemp(prefix="program-", dir=request["folder"])
     output, out_end = os.pipe()
     report, report_end = os.pipe()
-    started = time.monotonic()
+    start_time = time.monotonic()
     pid = os.fork()
     if not pid:
         code = 70
         try:
             _become(scratch, out_end, report_end, request)
-            os.write(REPORT, LOCKED)
+            os.write(REPORT, LOCK_MARK)
             code = _program(request)
         except BaseException as error:  # noqa: BLE001 - the host gets the error, and nothing runs
             with contextlib.suppress(BaseException):
@@ -74,7 +74,7 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     os.close(out_end)
     os.close(report_end)
     try:
-        result = _watch(pid, output, report, scratch, started, request)
+        result = _watch(pid, output, report, scratch, start_time, request)
     finally:
         os.close(output)
         os.close(report)
@@ -142,14 +142,16 @@ def _line(error: BaseException) -> str:
     return ADDRESS.sub("0x", f"{type(error).__name__}: {error}")[:400] + where
 
 
-def _watch(pid: int, output: int, report: int, scratch: str, started: float, request: dict[str, Any]) -> dict[str, Any]:
+def _watch(
+    pid: int, output: int, report: int, scratch: str, start_time: float, request: dict[str, Any]
+) -> dict[str, Any]:
     """Read the output of a program until it ends or exceeds a limit and is killed."""
-    text, reported, verdict = b"", b"", None
-    ends, done = {output, report}, 0
+    text, report_bytes, verdict = b"", b"", None
+    ends, exit_pid = {output, report}, 0
     while True:
-        if not done:
-            done, status, usage = os.wait4(pid, os.WNOHANG)
-        ready = select.select(list(ends), [], [], 0 if done else POLL_S)[0] if ends else []
+        if not exit_pid:
+            exit_pid, status, usage = os.wait4(pid, os.WNOHANG)
+        ready = select.select(list(ends), [], [], 0 if exit_pid else POLL_S)[0] if ends else []
         for end in ready:
             data = os.read(end, 65536)
             if not data:
@@ -157,13 +159,13 @@ def _watch(pid: int, output: int, report: int, scratch: str, started: float, req
             elif end == output:
                 text += data[: request["output_kb"] * 1024 + 1 - len(text)]
             else:
-                reported += data[: MAX_REPORT - len(reported)]
-        if done and not ready:
+                report_bytes += data[: MAX_REPORT - len(report_bytes)]
+        if exit_pid and not ready:
             break
-        if not ends and not ready and not done:
+        if not ends and not ready and not exit_pid:
             time.sleep(POLL_S / 4)
-        if verdict is None and not done:
-            verdict = _beyond(text, scratch, started, request)
+        if verdict is None and not exit_pid:
+            verdict = _beyond(text, scratch, start_time, request)
             if verdict is not None:
                 os.kill(pid, signal.SIGKILL)
     result: dict[str, Any] = {"verdict": verdict or "exited", "output": text.decode("utf-8", "replace")}
@@ -171,11 +173,11 @@ def _watch(pid: int, output: int, report: int, scratch: str, started: float, req
         number = os.WTERMSIG(status)
         result |= {"verdict": "timeout" if number in (signal.SIGXCPU, signal.SIGKILL) else "crashed", "signal": number}
     elif verdict is None:
-        result |= read_report(reported, len(request["tests"]))
+        result |= read_report(report_bytes, len(request["tests"]))
     # Which of two clocks ended it first is random, and rows must not be.
     result["exit"] = None if result["verdict"] in ("timeout", "output", "files") else os.waitstatus_to_exitcode(status)
     result["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 4)
-    result["wall_s"] = round(time.monotonic() - started, 4)
+    result["wall_s"] = round(time.monotonic() - start_time, 4)
     return result
 
 
@@ -185,10 +187,10 @@ def read_report(report: bytes, num_chars: int) -> dict[str, Any]:
     `num_chars` is the length of the tests, which have no more statements. A child that ended before its locks is
     "unsandboxed"; a program cannot report that.
     """
-    if not report.startswith(LOCKED):
+    if not report.startswith(LOCK_MARK):
         return {"verdict": "unsandboxed", "detail": report.decode("utf-8", "replace") or "it ended before its locks"}
     try:
-        fields = json.loads(report[len(LOCKED) :])
+        fields = json.loads(report[len(LOCK_MARK) :])
     except (ValueError, RecursionError):
         return {}
     if not isinstance(fields, dict) or not {"verdict", "at"} <= fields.keys() <= {"verdict", "at", "detail", "test"}:
@@ -207,11 +209,11 @@ def read_report(report: bytes, num_chars: int) -> dict[str, Any]:
     return fields
 
 
-def _beyond(text: bytes, scratch: str, started: float, request: dict[str, Any]) -> str | None:
+def _beyond(text: bytes, scratch: str, start_time: float, request: dict[str, Any]) -> str | None:
     """The limit that a running program exceeds, as a verdict; None if it exceeds none."""
     if len(text) > request["output_kb"] * 1024:
         return "output"
-    if time.monotonic() - started > request["wall_s"]:
+    if time.monotonic() - start_time > request["wall_s"]:
         return "timeout"
     if _size(scratch) > request["scratch_mb"] << 20:
         return "files"

@@ -11,7 +11,7 @@ import resource
 import struct
 from collections.abc import Sequence
 
-from gristmill.stages.sandbox.syscalls import ALLOWED, MACHINES, OTHERS, machine
+from gristmill.stages.sandbox.syscalls import ALLOWED_CALLS, MACHINES, OTHERS, machine
 
 PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE, PR_SET_NAME, PR_GET_NAME = 38, 4, 15, 16
 SECCOMP_SET_MODE_FILTER = 1
@@ -35,7 +35,7 @@ def landlock_version() -> int:
 
 def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:
     """Set resource limits, soft and hard. A process beyond its CPU time gets SIGXCPU and, a second later, SIGKILL."""
-    for what, most in (
+    for resource_kind, most in (
         (resource.RLIMIT_CPU, max(1, int(cpu_s + 0.999))),
         (resource.RLIMIT_AS, memory_mb << 20),
         (resource.RLIMIT_FSIZE, file_mb << 20),
@@ -43,8 +43,8 @@ def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
     ):
-        hard = most + 1 if what == resource.RLIMIT_CPU else most
-        resource.setrlimit(what, (most, hard))
+        hard = most + 1 if resource_kind == resource.RLIMIT_CPU else most
+        resource.setrlimit(resource_kind, (most, hard))
 
 
 def lock(scratch: str, readable: Sequence[str]) -> None:
@@ -56,10 +56,10 @@ def lock(scratch: str, readable: Sequence[str]) -> None:
     _seccomp()
 
 
-def _must(answer: int, what: str) -> int:
+def _must(answer: int, resource_kind: str) -> int:
     if answer < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{what}: {os.strerror(number)}")
+        raise OSError(number, f"{resource_kind}: {os.strerror(number)}")
     return answer
 
 
@@ -142,7 +142,9 @@ def filter_of(own_pid: int) -> list[tuple[int, int, int, int]]:
         "prlimit64", (LOAD, 0, 0, argument(2)), (EQUAL, 0, 3, 0), (LOAD, 0, 0, argument(2, True)), (EQUAL, 0, 1, 0),
         allow, refuse,
     )  # fmt: skip
-    program += [(EQUAL, 0, 1, number) if i % 2 == 0 else allow for number in ALLOWED[name].values() for i in range(2)]
+    program += [
+        (EQUAL, 0, 1, number) if i % 2 == 0 else allow for number in ALLOWED_CALLS[name].values() for i in range(2)
+    ]
     return [*program, refuse]
 
 

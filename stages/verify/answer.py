@@ -63,25 +63,25 @@ class Answer(Algebraic):
     def find(self, rows: pa.RecordBatch) -> Findings:
         rules = self.spec.extract
         answers = [extract(text, rules) for text in rows.column(self.spec.column).to_pylist()]
-        expected = [extract(text, (*rules, "whole")) for text in rows.column(self.spec.reference).to_pylist()]
-        plain = [self._plain(answer, right) for answer, right in zip(answers, expected)]
+        references = [extract(text, (*rules, "whole")) for text in rows.column(self.spec.reference).to_pylist()]
+        plain = [self._plain(answer, right) for answer, right in zip(answers, references)]
         verdicts = [v if isinstance(v, str) else "unreadable" for v in plain]
         if self.spec.math:
             by_pair = self._algebra.compare([v for v in plain if isinstance(v, tuple)])
             verdicts = [by_pair[v] if isinstance(v, tuple) else v for v in plain]
-        values = ([_cut(a) for a in answers], [_cut(a) for a in expected], verdicts)
+        values = ([_shorten(a) for a in answers], [_shorten(a) for a in references], verdicts)
         names = [f.name for f in self.columns()]
         reasons = pa.array([None if v in self.spec.keep else v for v in verdicts], pa.string())
         return Findings({n: pa.array(v, pa.string()) for n, v in zip(names, values)}, reasons)
 
-    def _plain(self, answer: str | None, expected: str | None) -> str | tuple[str, str]:
+    def _plain(self, answer: str | None, reference: str | None) -> str | tuple[str, str]:
         """The verdict by text and plain numbers, or the pair that algebra must compare."""
-        if expected is None:
+        if reference is None:
             return "no_reference"
         if answer is None:
             return "no_answer"
-        return compare(answer, expected) or (normal(answer), normal(expected))
+        return compare(answer, reference) or (normal(answer), normal(reference))
 
 
-def _cut(answer: str | None) -> str | None:
+def _shorten(answer: str | None) -> str | None:
     return None if answer is None else answer[:MAX_KEPT_CHARS]

@@ -29,7 +29,7 @@ LOOKALIKES = str.maketrans(
 )
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4"}
 VULGAR_SIGN = re.compile(r"(?:(?<=(\d))|(?<=(\^)))?([½⅓⅔¼¾])(?=(\d))?")
-WRAPPED = tuple(
+WRAPPERS = tuple(
     re.compile(p, re.DOTALL)
     for p in (
         r"\$\$(.*)\$\$", r"\$([^$]*)\$", r"\\\((.*)\\\)", r"\\\[(.*)\\\]", r"\*\*(.*)\*\*", r"`([^`]*)`",
@@ -43,18 +43,18 @@ PI, INFINITY = re.compile(r"(?<![\\A-Za-z])pi(?![A-Za-z])"), re.compile(r"(?<![\
 CURRENCY = re.compile(r"^([+-]?)\s*(?:\\?\$|€|£|¥)\s*(?=[\d.])")
 
 DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d+)?(?:\.\d+)?"
-WHOLE = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
+INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
 # Digits with spaces between them are one number in two cases only: groups of three, and a whole number with a fraction.
-GROUPED = re.compile(r"(?<![\w.,])(?<!\d )[1-9]\d{0,2}(?: \d{3})+(?!\d| \d)")
-MIXED_PLAIN = re.compile(rf"(?<![\w.,/^}}])(?<!\d )({WHOLE}) (\d+) ?/ ?(\d+)(?![\w/]|[.,]\d| \d)")
-MIXED = re.compile(rf"([+-]?)({WHOLE})\\frac\{{(\d+)\}}\{{(\d+)\}}(%?)")
+SPACED_INTEGER = re.compile(r"(?<![\w.,])(?<!\d )[1-9]\d{0,2}(?: \d{3})+(?!\d| \d)")
+MIXED_PLAIN = re.compile(rf"(?<![\w.,/^}}])(?<!\d )({INTEGER}) (\d+) ?/ ?(\d+)(?![\w/]|[.,]\d| \d)")
+MIXED_NUMBER = re.compile(rf"([+-]?)({INTEGER})\\frac\{{(\d+)\}}\{{(\d+)\}}(%?)")
 LOOSE = re.compile(
     r"(?<=\\times) | (?=[+\-*/^%{}\\])|(?<=[+\-*/^%{}]) |(?<=\\cdot) "
 )  # spaces that separate no numbers
 BETWEEN_DIGITS = re.compile(r"(?<!\d) | (?!\d)")
 PLAIN = re.compile(rf"([+-]?)({DIGITS})(%?)")
 RATIO = re.compile(
-    rf"([+-]?)({WHOLE})/({WHOLE})|([+-]?)\\frac\{{([+-]?{WHOLE})\}}\{{({WHOLE})\}}|([+-]?)\\frac(\d)(\d)"
+    rf"([+-]?)({INTEGER})/({INTEGER})|([+-]?)\\frac\{{([+-]?{INTEGER})\}}\{{({INTEGER})\}}|([+-]?)\\frac(\d)(\d)"
 )
 POWER = re.compile(rf"([+-]?)(?:({DIGITS})(?:[eE]|(?:\\times|\\cdot|\*)10\^)|10\^)\{{?([+-]?\d{{1,3}})\}}?")
 QUANTITY = re.compile(rf"([+-]?{DIGITS}%?)\s*([A-Za-z][A-Za-z ]*)")
@@ -88,13 +88,13 @@ def extract(text: str | None, rules: Sequence[Rule]) -> str | None:
     return None
 
 
-def _boxed(text: str) -> str:
+def _box_content(text: str) -> str:
     last, answer = -1, ""
-    opened: list[int | None] = []  # where the content of a box begins; None for other braces
+    starts: list[int | None] = []  # where the content of a box begins; None for other braces
     for match in BRACE.finditer(text):
         if match[0] != "}":
-            opened.append(match.end() if match[1] else None)
-        elif opened and (start := opened.pop()) is not None and start > last:
+            starts.append(match.end() if match[1] else None)
+        elif starts and (start := starts.pop()) is not None and start > last:
             last, answer = start, text[start : match.start()]
     return answer
 
@@ -116,7 +116,7 @@ def _phrase(text: str) -> str:
 
 
 RULES = {
-    "boxed": _boxed,
+    "boxed": _box_content,
     "hash": lambda text: _last(HASH, text, 1),
     "phrase": _phrase,
     "number": lambda text: _last(NUMBER, text, 0),
@@ -142,7 +142,7 @@ def _strip_format(answer: str) -> str:
     text = VULGAR_SIGN.sub(_vulgar, answer.translate(LOOKALIKES))
     while True:
         bare = text.strip().rstrip(".,;:!").strip()
-        for pattern in WRAPPED:
+        for pattern in WRAPPERS:
             if match := pattern.fullmatch(bare):
                 bare = match[1].strip()
         if bare == text:
@@ -152,7 +152,7 @@ def _strip_format(answer: str) -> str:
     text = FRACTION.sub(r"\\frac", text).replace(r"\%", "%").replace("{,}", ",").replace("**", "^")
     text = INFINITY.sub(r"\\infty ", PI.sub(r"\\pi ", CURRENCY.sub(r"\1", text)))
     text = MIXED_PLAIN.sub(r"\1\\frac{\2}{\3}", " ".join(text.split()))
-    return GROUPED.sub(lambda match: match[0].replace(" ", ""), text)
+    return SPACED_INTEGER.sub(lambda match: match[0].replace(" ", ""), text)
 
 
 _normal = lru_cache(maxsize=NUM_CACHED)(_strip_format)
@@ -178,7 +178,7 @@ def _number_of(answer: str) -> Number | None:
             return Number(value, is_percent=bool(percent))
         significant = digits.replace(".", "").lstrip("0")
         return Number(value, len(digits.partition(".")[2]), len(significant), bool(percent))
-    if (match := MIXED.fullmatch(text)) and int(match[3]) < int(match[4]):  # otherwise it may be a product
+    if (match := MIXED_NUMBER.fullmatch(text)) and int(match[3]) < int(match[4]):  # otherwise it may be a product
         value = int(match[2].replace(",", "")) + Fraction(int(match[3]), int(match[4]))
         return Number(-value if match[1] == "-" else value, is_percent=bool(match[5]))
     if match := RATIO.fullmatch(text):
@@ -233,19 +233,19 @@ def is_prose(text: str) -> bool:
     return bool(words) or bare.strip().casefold() in SHORT_WORDS
 
 
-def compare(answer: str, expected: str) -> TextVerdict | None:
+def compare(answer: str, reference: str) -> TextVerdict | None:
     """The verdict by text and plain numbers; None if only algebra can decide. Symmetric."""
-    if key(answer) == key(expected):
+    if key(answer) == key(reference):
         return "right"
-    one, other = number_of(answer), number_of(expected)
+    one, other = number_of(answer), number_of(reference)
     if one is not None and other is not None:
         return "right" if same_number(one, other) else "wrong"
-    if max(len(answer), len(expected)) > MAX_CHARS:
+    if max(len(answer), len(reference)) > MAX_CHARS:
         return "unreadable"
-    (value, unit), (other_value, other_unit) = _quantity(answer), _quantity(expected)
+    (value, unit), (other_value, other_unit) = _quantity(answer), _quantity(reference)
     if value is not None and other_value is not None and (not unit or not other_unit or unit == other_unit):
         return "right" if same_number(value, other_value) else "wrong"
-    if is_prose(normal(answer)) or is_prose(normal(expected)):
+    if is_prose(normal(answer)) or is_prose(normal(reference)):
         return "wrong"
     return None
 

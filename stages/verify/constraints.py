@@ -32,21 +32,21 @@ MAX_VALUE_CHARS = 80
 
 @dataclass(frozen=True)
 class Dependency:
-    """A functional dependency: the columns `given` determine `column`."""
+    """A functional dependency: the columns `determinants` determine `column`."""
 
-    given: tuple[str, ...]  # Columns that determine `column`.
+    determinants: tuple[str, ...]  # Columns that determine `column`.
     column: str  # Column that they determine.
-    pairs: dict[str, Any] = field(default_factory=dict)  # Value of `column` by the value of a single `given` column.
+    pairs: dict[str, Any] = field(default_factory=dict)  # Value of `column` by the value of a single determinant.
     data: DataSpec | None = None  # Table whose rows hold the allowed combinations; instead of `pairs`.
     others: bool = False  # Whether combinations that are not listed pass.
 
     def __post_init__(self) -> None:
-        if not self.given:
-            raise ValueError("a dependency needs 'given' columns")
+        if not self.determinants:
+            raise ValueError("a dependency needs 'determinants'")
         if bool(self.pairs) == (self.data is not None):
             raise ValueError(f"dependency on '{self.column}': give either 'pairs' or 'data'")
-        if self.pairs and len(self.given) > 1:
-            raise ValueError(f"dependency on '{self.column}': 'pairs' go with one given column; use 'data' for more")
+        if self.pairs and len(self.determinants) > 1:
+            raise ValueError(f"dependency on '{self.column}': 'pairs' go with one determinant; use 'data' for more")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class Constraints(Stage):
             left, _, right = parse(rule)
             names += [side.column for side in (left, right) if side.column is not None]
         for dependency in self.spec.dependencies:
-            names += [*dependency.given, dependency.column]
+            names += [*dependency.determinants, dependency.column]
         return list(dict.fromkeys(names))
 
     def identity(self) -> dict[str, Any]:
@@ -133,21 +133,21 @@ class Constraints(Stage):
         reasons: list[str | None] = [None] * rows.num_rows
         texts: list[str | None] = [None] * rows.num_rows
 
-        def refuse(broken: np.ndarray, what: str, text: Callable[[int], str]) -> None:
-            for row in np.flatnonzero(broken):
+        def refuse(breaks: np.ndarray, reason: str, text: Callable[[int], str]) -> None:
+            for row in np.flatnonzero(breaks):
                 if reasons[row] is None:
-                    reasons[row], texts[row] = what, text(int(row))
+                    reasons[row], texts[row] = reason, text(int(row))
 
         for name in self.spec.required:
             missing = rows.column(name).is_null().to_numpy(zero_copy_only=False)
             refuse(missing, "required", lambda row, name=name: f"{name} is missing")  # type: ignore[misc]
         for rule in self.spec.rules:
-            refuse(self._broken(rows, rule), "rule", lambda row, rule=rule: rule)  # type: ignore[misc]
+            refuse(self._breaks(rows, rule), "rule", lambda row, rule=rule: rule)  # type: ignore[misc]
         for dependency, table in zip(self.spec.dependencies, self._tables):
             self._depend(rows, dependency, table, refuse)
         return Findings({"constraint": pa.array(texts, pa.string())}, pa.array(reasons, pa.string()))
 
-    def _broken(self, rows: pa.RecordBatch, rule: str) -> np.ndarray:
+    def _breaks(self, rows: pa.RecordBatch, rule: str) -> np.ndarray:
         """The rows that break a rule, bool (rows,)."""
         left, sign, right = parse(rule)
         sides, missing = [], np.zeros(rows.num_rows, bool)
@@ -167,20 +167,20 @@ class Constraints(Stage):
         return ~holds & ~missing
 
     def _depend(self, rows: pa.RecordBatch, dependency: Dependency, table: dict, refuse: Callable[..., None]) -> None:
-        keys = list(zip(*(rows.column(name).to_pylist() for name in dependency.given)))
+        keys = list(zip(*(rows.column(name).to_pylist() for name in dependency.determinants)))
         values = rows.column(dependency.column).to_pylist()
-        broken = np.zeros(rows.num_rows, bool)
+        is_broken = np.zeros(rows.num_rows, bool)
         for row, (key, value) in enumerate(zip(keys, values)):
             if value is None or any(part is None for part in key):
                 continue
             texts = tuple(_text(part) for part in key)
-            broken[row] = table[texts] != _text(value) if texts in table else not dependency.others
+            is_broken[row] = table[texts] != _text(value) if texts in table else not dependency.others
 
         def text(row: int) -> str:
-            given = ", ".join(f"{n} {_text(v)[:MAX_VALUE_CHARS]}" for n, v in zip(dependency.given, keys[row]))
-            return f"{given} has {dependency.column} {_text(values[row])[:MAX_VALUE_CHARS]}"
+            key = ", ".join(f"{n} {_text(v)[:MAX_VALUE_CHARS]}" for n, v in zip(dependency.determinants, keys[row]))
+            return f"{key} has {dependency.column} {_text(values[row])[:MAX_VALUE_CHARS]}"
 
-        refuse(broken, "dependency", text)
+        refuse(is_broken, "dependency", text)
 
 
 def _holds_text(rows: pa.RecordBatch, side: Side) -> bool:
@@ -202,20 +202,23 @@ def _text(value: Any) -> str:
     return str(value)
 
 
-def _table(dependency: Dependency, who: str) -> dict[tuple[str, ...], str]:
-    """What the `given` values determine. Raises UserError if rows of `data` contradict each other."""
+def _table(dependency: Dependency, stage_name: str) -> dict[tuple[str, ...], str]:
+    """Allowed value of `column` by the values of the determinants.
+
+    Raises UserError if rows of `data` contradict each other.
+    """
     if dependency.data is None:
         return {(key,): _text(value) for key, value in dependency.pairs.items()}
     rows = read_table(dependency.data)
-    for name in (*dependency.given, dependency.column):
+    for name in (*dependency.determinants, dependency.column):
         if name not in rows.column_names:
-            raise UserError(f"stage '{who}': {dependency.data.path} has no column '{name}'")
+            raise UserError(f"stage '{stage_name}': {dependency.data.path} has no column '{name}'")
     table: dict[tuple[str, ...], str] = {}
-    for *key, value in zip(*(rows.column(n).to_pylist() for n in (*dependency.given, dependency.column))):
-        texts, determined = tuple(_text(part) for part in key), _text(value)
-        if table.setdefault(texts, determined) != determined:
+    for *key, value in zip(*(rows.column(n).to_pylist() for n in (*dependency.determinants, dependency.column))):
+        texts, value_text = tuple(_text(part) for part in key), _text(value)
+        if table.setdefault(texts, value_text) != value_text:
             raise UserError(
-                f"stage '{who}': {dependency.data.path} is not a dependency: {', '.join(texts)} has "
-                f"{dependency.column} {table[texts]} and {determined}"
+                f"stage '{stage_name}': {dependency.data.path} is not a dependency: {', '.join(texts)} has "
+                f"{dependency.column} {table[texts]} and {value_text}"
             )
     return table

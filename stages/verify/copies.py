@@ -101,10 +101,10 @@ class Copies(Stage):
 class Index:
     """Training rows as numbers in [0, 1] and codes: 4 bytes a value."""
 
-    def __init__(self, table: pa.Table, who: str) -> None:
-        self.who = who
+    def __init__(self, table: pa.Table, stage_name: str) -> None:
+        self.stage_name = stage_name
         self.numeric = [n for n in table.column_names if _is_number(table.column(n).type)]
-        self.coded = [n for n in table.column_names if n not in self.numeric]
+        self.text_columns = [n for n in table.column_names if n not in self.numeric]
         self.ranges: dict[str, tuple[float, float]] = {}
         self.values: dict[str, pa.Array] = {}
         for name in self.numeric:
@@ -112,7 +112,7 @@ class Index:
             values = values[np.isfinite(values)]
             low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
             self.ranges[name] = low, (high - low) or 1.0
-        for name in self.coded:
+        for name in self.text_columns:
             self.values[name] = pc.unique(_texts(table.column(name).combine_chunks())).drop_null()
         self.numbers, self.codes = self._encode(table)
         self.costs = np.ones(self.codes.shape[1], np.float32)
@@ -121,16 +121,18 @@ class Index:
         """(numbers float32 (rows, M), codes int32 (rows, C + M)). That a number is missing is a code, and counts 1."""
         numbers, codes, absent = [], [], []
         for name in self.numeric:
-            values = _whole(rows.column(name))
+            values = _combine(rows.column(name))
             if not _is_number(values.type):
-                raise UserError(f"stage '{self.who}': column '{name}' holds numbers in the training rows, but not here")
+                raise UserError(
+                    f"stage '{self.stage_name}': column '{name}' holds numbers in the training rows, but not here"
+                )
             floats = values.cast(pa.float64()).to_numpy(zero_copy_only=False)
             missing = ~np.isfinite(floats)
             low, span = self.ranges[name]
             numbers.append(((np.where(missing, np.nan, floats) - low) / span).astype(np.float32))
             absent.append(missing.astype(np.int32))
-        for name in self.coded:
-            values = _texts(_whole(rows.column(name)))
+        for name in self.text_columns:
+            values = _texts(_combine(rows.column(name)))
             places = pc.fill_null(pc.index_in(values, value_set=self.values[name]), MISSING - 1)
             value_codes = places.to_numpy(zero_copy_only=False).astype(np.int32)
             codes.append(
@@ -165,7 +167,7 @@ def _is_number(kind: pa.DataType) -> bool:
     return pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
 
 
-def _whole(values: pa.Array | pa.ChunkedArray) -> pa.Array:
+def _combine(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     return values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
 
 

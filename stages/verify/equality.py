@@ -28,10 +28,10 @@ def warm() -> None:
         is_equal(one, other)
 
 
-def is_equal(answer: str, expected: str) -> bool:
-    """Whether `answer` equals `expected`. Raises ValueError if a text is not an expression."""
+def is_equal(answer: str, reference: str) -> bool:
+    """Whether `answer` equals `reference`. Raises ValueError if a text is not an expression."""
     seed(0)  # sympy tries random numbers where it has no proof, and a verdict must not be random
-    gold, parsed = _parse(expected), _parse(answer)
+    gold, parsed = _parse(reference), _parse(answer)
     return bool(verify(gold, parsed, timeout_seconds=None))
 
 

@@ -66,9 +66,9 @@ def test_mtld_by_hand() -> None:
 
 def test_memorised_by_hand() -> None:
     sources = [words("one two three four five"), words("six seven")]
-    found = text.memorised([words("one two three four"), words("two three six seven")], iter(sources), 3)
+    found = text.memorised_shares([words("one two three four"), words("two three six seven")], iter(sources), 3)
     assert found == {"ngrams": 2 / 4, "texts": 1 / 2}
-    assert text.memorised([words("a b")], sources, 8) is None
+    assert text.memorised_shares([words("a b")], sources, 8) is None
 
 
 def test_perplexity_by_hand() -> None:

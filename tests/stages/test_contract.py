@@ -32,7 +32,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "constraints": {
         "rules": ["tokens_out <= 3", 'finish != "length"'],
         "required": ["text"],
-        "dependencies": [{"given": ["text"], "column": "finish", "pairs": {"a": "length"}, "others": True}],
+        "dependencies": [{"determinants": ["text"], "column": "finish", "pairs": {"a": "length"}, "others": True}],
     },
     "copies": {
         "rows": {"path": str(Path(__file__).parent / "trained.jsonl")},

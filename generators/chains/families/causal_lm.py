@@ -17,7 +17,7 @@ from gristmill.engines import models
 from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
 from gristmill.engines.vllm import ENGINE_REVISION, Engine
 from gristmill.generators.chains.contract import NO_CONTEXT, ChainContext, Measures, Piece
-from gristmill.generators.chains.families.tabled import TableChain, digest_of, mixed
+from gristmill.generators.chains.families.tabled import TableChain, digest_of, mix_pieces
 from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.lm import tokens
 from gristmill.generators.lm.family import CausalLm
@@ -30,7 +30,7 @@ from gristmill.records.words import tokens as word_tokens
 
 TEXT = "text"
 SCHEMA = TableSchema((Column(TEXT, "text"),))
-NUM_SHOWN = 3
+NUM_EXHIBIT_ROWS = 3
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def real_blocks(
     return RealText(tokenizer, pa.table({TEXT: blocks}), held_out_blocks, [word_tokens(text) for text in blocks])
 
 
-def _texts(table: pa.Table, column: str, what: str) -> list[str]:
+def _texts(table: pa.Table, column: str, name_of_rows: str) -> list[str]:
     schema = TableSchema((Column(column, "text"),))
-    return list(schema.conform(table, what).column(0).to_pylist())
+    return list(schema.conform(table, name_of_rows).column(0).to_pylist())
 
 
 class CausalLmChain(TableChain):
@@ -152,7 +152,7 @@ class CausalLmChain(TableChain):
 
         from gristmill.generators.families.fit import Fit, is_finished
 
-        rows = mixed(pieces, random)
+        rows = mix_pieces(pieces, random)
         model = CausalLm(self.lm, SCHEMA)
         model.tokenizer = self.real_text.tokenizer
         model.device = device()
@@ -162,7 +162,7 @@ class CausalLmChain(TableChain):
         job = Fit(model, rows, data, store, int(random.integers(2**62)), threads=torch.get_num_threads())
         if not is_finished(store):
             job.run()
-        return self.model_store.served(generation)
+        return self.model_store.files_to_serve(generation)
 
     def sample(self, model: dict[str, bytes], num: int, random: np.random.Generator) -> pa.Table:
         """Blocks of `length` tokens. The end-of-text token is ignored, so all blocks have the same length."""
@@ -171,7 +171,7 @@ class CausalLmChain(TableChain):
         prompts = [start] * num
         if self.spec.prompt_tokens:
             picked = self.real_text.train.take(pa.array(random.integers(self.real_text.train.num_rows, size=num)))
-            ids = tokens.encoded(self.real_text.tokenizer, picked.column(0).to_pylist())
+            ids = tokens.encode(self.real_text.tokenizer, picked.column(0).to_pylist())
             decode = self.real_text.tokenizer.decode
             prompts = [start + decode(block[: self.spec.prompt_tokens]) for block in ids]
         sampling = {
@@ -195,7 +195,7 @@ class CausalLmChain(TableChain):
         measures = {"perplexity": perplexity(scores), "bits_per_byte": bits_per_byte(scores, held_out)}
         first = scorer
         if self.model_store.generation > 1:
-            first = Scorer.from_files(self.model_store.served(1), tokenizer, device())
+            first = Scorer.from_files(self.model_store.files_to_serve(1), tokenizer, device())
         texts = rows.column(0).to_pylist()
         self._under_first = first.log_probabilities(texts, length)
         if self.context.metrics is not None:
@@ -204,7 +204,7 @@ class CausalLmChain(TableChain):
         return {name: np.array([value], np.float64) for name, value in measures.items()}
 
     def exhibit(self, rows: pa.Table) -> Mapping[str, Any]:
-        shown: dict[str, Any] = {"texts": rows.column(0).slice(0, NUM_SHOWN).to_pylist()}
+        shown: dict[str, Any] = {"texts": rows.column(0).slice(0, NUM_EXHIBIT_ROWS).to_pylist()}
         if self.context.metrics is not None:
             shown["histogram"] = self.context.metrics.text.histogram(self._under_first)
         return shown

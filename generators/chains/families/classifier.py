@@ -41,12 +41,12 @@ class LinearClassifier(ChainFamily):
     def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
         truth = np.zeros((chains, self.spec.dims))
         truth[:, 0] = 1.0
-        return self._labelled(truth, num, self.spec.noise, random)
+        return self._sample_labels(truth, num, self.spec.noise, random)
 
     def sample(self, model: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
-        return self._labelled(model, num, self.spec.made_noise, random)
+        return self._sample_labels(model, num, self.spec.made_noise, random)
 
-    def _labelled(self, weights: np.ndarray, num: int, noise: float, random: np.random.Generator) -> np.ndarray:
+    def _sample_labels(self, weights: np.ndarray, num: int, noise: float, random: np.random.Generator) -> np.ndarray:
         chains, dims = weights.shape
         rows = np.empty((chains, num, dims + 1))
         rows[:, :, :dims] = random.standard_normal((chains, num, dims))
@@ -55,12 +55,12 @@ class LinearClassifier(ChainFamily):
         return rows
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> np.ndarray:
-        weighted, total = 0.0, 0.0
+        weighted_sum, total = 0.0, 0.0
         for piece in pieces:
             rows = rows_of(piece)
-            weighted = weighted + piece.weight * np.einsum("cnd,cn->cd", rows[:, :, :-1], rows[:, :, -1])
+            weighted_sum = weighted_sum + piece.weight * np.einsum("cnd,cn->cd", rows[:, :, :-1], rows[:, :, -1])
             total += piece.weight * piece.num
-        return np.asarray(weighted) / total
+        return np.asarray(weighted_sum) / total
 
     def measure(self, model: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """accuracy: share of new x that get the true label, exactly 1 - angle / pi (1/2 for a model without a

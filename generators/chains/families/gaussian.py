@@ -49,17 +49,17 @@ class Gaussian(ChainFamily):
         return moments.hold(rows)
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
-        mean, outer, total, squares = moments.merged(pieces)
+        mean, outer, total, squares = moments.merge(pieces)
         # The unbiased divisor is the total weight less sum w^2 / sum w: n - 1 for equal weights.
         return Model(mean, outer / (total - squares / total if self.spec.estimator == "unbiased" else total))
 
     def sample(self, model: Model, num: int, random: np.random.Generator) -> np.ndarray:
-        drawn = random.standard_normal((len(model.mean), num, self.spec.dims))
+        noise = random.standard_normal((len(model.mean), num, self.spec.dims))
         if self.spec.dims == 1:
-            return model.mean[:, None] + drawn * np.sqrt(self.spec.bias * model.covariance)
+            return model.mean[:, None] + noise * np.sqrt(self.spec.bias * model.covariance)
         values, vectors = np.linalg.eigh(model.covariance)
         root = vectors * np.sqrt(self.spec.bias * np.maximum(values, 0))[:, None, :]
-        return model.mean[:, None] + drawn @ root.transpose(0, 2, 1)
+        return model.mean[:, None] + noise @ root.transpose(0, 2, 1)
 
     def measure(self, model: Model, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """variance (the trace), log_variance (log of the determinant), mean_error |mu|^2, total_variance, w2_squared

@@ -66,9 +66,9 @@ class Gmm(ChainFamily):
         centres = _far_apart(rows, self.spec.components, random)
         nearest = ((rows[:, :, None] - centres[:, None]) ** 2).sum(axis=3).argmin(axis=2)
         belongs = np.eye(self.spec.components)[nearest]
-        model = _maximised(rows, belongs, weights)
+        model = _maximise(rows, belongs, weights)
         for _ in range(self.spec.steps):
-            model = _maximised(rows, _expected(rows, model), weights)
+            model = _maximise(rows, _memberships(rows, model), weights)
         return model
 
     def sample(self, model: Model, num: int, random: np.random.Generator) -> np.ndarray:
@@ -117,7 +117,7 @@ def _far_apart(rows: np.ndarray, num: int, random: np.random.Generator) -> np.nd
     return np.stack(centres, axis=1)
 
 
-def _maximised(rows: np.ndarray, belongs: np.ndarray, weights: np.ndarray) -> Model:
+def _maximise(rows: np.ndarray, belongs: np.ndarray, weights: np.ndarray) -> Model:
     """The M step: shares, means and covariances from memberships `belongs` (chains, rows, components)."""
     heavy = belongs * weights[:, None]
     counts = heavy.sum(axis=1)
@@ -129,7 +129,7 @@ def _maximised(rows: np.ndarray, belongs: np.ndarray, weights: np.ndarray) -> Mo
     return Model(counts / counts.sum(axis=1, keepdims=True), means, covariances)
 
 
-def _expected(rows: np.ndarray, model: Model) -> np.ndarray:
+def _memberships(rows: np.ndarray, model: Model) -> np.ndarray:
     """The E step: probability of each component for each row, (chains, rows, components)."""
     covariances = model.covariances + RIDGE * np.eye(2)
     determinant = np.linalg.det(covariances)

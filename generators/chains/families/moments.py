@@ -23,7 +23,7 @@ def hold(rows: np.ndarray) -> RowMoments:
     return RowMoments(rows, mean, apart.transpose(0, 2, 1) @ apart)
 
 
-def merged(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, float, float]:
+def merge(pieces: Sequence[Piece]) -> tuple[np.ndarray, np.ndarray, float, float]:
     """(mean (chains, columns), summed outer products about it, total weight, sum of squared weights) of all rows."""
     parts = []
     for piece in pieces:

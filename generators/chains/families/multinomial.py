@@ -49,11 +49,11 @@ class Multinomial(ChainFamily):
             raise UserError("family 'multinomial' allows at most 100,000 categories")
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
-        return drawn(np.broadcast_to(self.spec.truth, (chains, len(self.spec.truth))), num, random)
+        return draw_codes(np.broadcast_to(self.spec.truth, (chains, len(self.spec.truth))), num, random)
 
     def hold(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The codes, and the number of rows of each code: (chains, categories)."""
-        return rows, counted(rows, len(self.spec.truth))
+        return rows, count_codes(rows, len(self.spec.truth))
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> np.ndarray:
         """Shares, float64 (chains, categories)."""
@@ -63,7 +63,7 @@ class Multinomial(ChainFamily):
                 counts = sum(counts for _, counts in piece.batches)
             else:
                 line = np.concatenate([rows for rows, _ in piece.batches], axis=1)
-                counts = counted(np.take_along_axis(line, piece.rows, axis=1), len(self.spec.truth))
+                counts = count_codes(np.take_along_axis(line, piece.rows, axis=1), len(self.spec.truth))
             total = total + piece.weight * counts
         return total / total.sum(axis=1, keepdims=True)
 
@@ -71,7 +71,7 @@ class Multinomial(ChainFamily):
         if self.spec.temperature != 1:
             model = model ** (1 / self.spec.temperature)
             model = model / model.sum(axis=1, keepdims=True)
-        return drawn(model, num, random)
+        return draw_codes(model, num, random)
 
     def measure(self, model: np.ndarray, rows: np.ndarray, random: np.random.Generator) -> Measures:
         """gini_simpson 1 - sum p^2, mean_error |p - truth|^2, total_variance (their sum), entropy in nats, support
@@ -97,14 +97,14 @@ class Multinomial(ChainFamily):
         return {"shares": self.spec.truth.tolist(), "temperature": self.spec.temperature}
 
 
-def counted(codes: np.ndarray, num: int) -> np.ndarray:
+def count_codes(codes: np.ndarray, num: int) -> np.ndarray:
     """The number of rows of each code, int64 (chains, num)."""
     chains = len(codes)
     flat = codes + np.arange(chains)[:, None] * num
     return np.bincount(flat.ravel(), minlength=chains * num).reshape(chains, num)
 
 
-def drawn(shares: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
+def draw_codes(shares: np.ndarray, num: int, random: np.random.Generator) -> np.ndarray:
     """Random codes with each chain's shares, int64 (chains, num)."""
     chains, width = shares.shape
     ends = np.cumsum(shares, axis=1)

@@ -48,8 +48,8 @@ class Level(NamedTuple):
     contexts: np.ndarray  # int64, sorted keys of the contexts in the training text
     starts: np.ndarray  # first entry of each context
     words: np.ndarray  # int32
-    kept: np.ndarray  # counts less the discount, at least 0
-    ends: np.ndarray  # running sum of `kept`
+    discounted_counts: np.ndarray  # counts less the discount, at least 0
+    ends: np.ndarray  # running sum of `discounted_counts`
     totals: np.ndarray  # count of each context
 
 
@@ -75,11 +75,11 @@ class Ngram(ChainFamily):
         words = tokens("\n".join(help_topics().column("text").to_pylist()))
         num = len(words) // self.spec.length
         blocks = np.array(words[: num * self.spec.length], dtype=object).reshape(num, self.spec.length)
-        is_held = np.arange(num) % HOLDOUT_EVERY == 0
-        self.vocabulary = ["<s>", "<unk>", *sorted(set(blocks[~is_held].ravel()))]
+        is_holdout = np.arange(num) % HOLDOUT_EVERY == 0
+        self.vocabulary = ["<s>", "<unk>", *sorted(set(blocks[~is_holdout].ravel()))]
         code = {word: at for at, word in enumerate(self.vocabulary)}
         codes = np.array([[code.get(w, UNKNOWN) for w in row] for row in blocks], np.int32)
-        self._train, self._holdout = codes[~is_held], codes[is_held]
+        self._train, self._holdout = codes[~is_holdout], codes[is_holdout]
         self._reference = self.learn(self._train, np.ones(len(self._train)))
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> np.ndarray:
@@ -105,7 +105,7 @@ class Ngram(ChainFamily):
         rows = np.empty((num, self.spec.length), np.int32)
         for at in range(self.spec.length):
             if self.spec.temperature == 1:
-                word = self._drawn(model, before, last, random.random((num, 4)))
+                word = self._draw_words(model, before, last, random.random((num, 4)))
             else:
                 shares = self._shares(model, before, last) ** (1 / self.spec.temperature)
                 ends = np.cumsum(shares, axis=1)
@@ -114,7 +114,7 @@ class Ngram(ChainFamily):
             before, last = last, np.minimum(word, size - 1).astype(np.int64)
         return rows[None]
 
-    def _drawn(self, model: list[Level], before: np.ndarray, last: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    def _draw_words(self, model: list[Level], before: np.ndarray, last: np.ndarray, levels: np.ndarray) -> np.ndarray:
         """A word after each context, from the longest context whose discounted counts the draw falls into."""
         size = len(self.vocabulary)
         word = np.full(len(last), -1, np.int64)
@@ -142,10 +142,10 @@ class Ngram(ChainFamily):
             at, is_seen = _places(level.contexts, key)
             pairs = np.repeat(level.contexts, np.diff(level.starts)) * size + level.words
             place, is_pair = _places(pairs, key * size + word)
-            kept = np.where(is_pair, level.kept[place], 0.0)
+            discounted_counts = np.where(is_pair, level.discounted_counts[place], 0.0)
             top, first = level.ends[level.starts[at + 1] - 1], level.starts[at]
             mass = top - np.where(first > 0, level.ends[first - 1], 0.0)
-            with_context = kept / level.totals[at] + (1 - mass / level.totals[at]) * chance
+            with_context = discounted_counts / level.totals[at] + (1 - mass / level.totals[at]) * chance
             chance = np.where(is_seen, with_context, chance)
         return chance.reshape(rows.shape)
 
@@ -159,8 +159,8 @@ class Ngram(ChainFamily):
             for row in np.flatnonzero(is_seen):
                 span = slice(level.starts[at[row]], level.starts[at[row] + 1])
                 total = level.totals[at[row]]
-                shares[row] *= 1 - level.kept[span].sum() / total
-                shares[row, level.words[span]] += level.kept[span] / total
+                shares[row] *= 1 - level.discounted_counts[span].sum() / total
+                shares[row, level.words[span]] += level.discounted_counts[span] / total
         return shares
 
     def measure(self, model: list[Level], rows: np.ndarray, random: np.random.Generator) -> Measures:
@@ -168,7 +168,7 @@ class Ngram(ChainFamily):
         all real text."""
         measures = {"perplexity": float(np.exp(-np.log(self.chances(model, self._holdout)).mean()))}
         if self.context.metrics is not None:
-            measures |= self._text_metrics(self._words(rows[0]), self._judged(rows[0]))
+            measures |= self._text_metrics(self._words(rows[0]), self._reference_log_probabilities(rows[0]))
         return {name: np.array([value]) for name, value in measures.items()}
 
     @cached_property
@@ -194,7 +194,7 @@ class Ngram(ChainFamily):
     def exhibit(self, rows: np.ndarray) -> Mapping[str, Any]:
         shown: dict[str, Any] = {"texts": [" ".join(words) for words in self._words(rows[0][:3])]}
         if self.context.metrics is not None:
-            shown["histogram"] = self.context.metrics.text.histogram(self._judged(rows[0]))
+            shown["histogram"] = self.context.metrics.text.histogram(self._reference_log_probabilities(rows[0]))
         return shown
 
     def facts(self) -> Mapping[str, Any]:
@@ -206,7 +206,7 @@ class Ngram(ChainFamily):
     def _words(self, rows: np.ndarray) -> list[list[str]]:
         return [[self.vocabulary[code] for code in row] for row in rows.tolist()]
 
-    def _judged(self, rows: np.ndarray) -> np.ndarray:
+    def _reference_log_probabilities(self, rows: np.ndarray) -> np.ndarray:
         """Log-probability of each word under the model of all real text."""
         return np.log(self.chances(self._reference, rows))
 
@@ -216,11 +216,18 @@ def _level(keys: np.ndarray, weights: np.ndarray, num: int, discount: float) -> 
     counts = np.bincount(place, weights, len(pairs))
     contexts, starts = np.unique(pairs // num, return_index=True)
     totals = np.add.reduceat(counts, starts)
-    kept = np.maximum(counts - discount, 0.0)
-    return Level(contexts, np.append(starts, len(pairs)), (pairs % num).astype(np.int32), kept, np.cumsum(kept), totals)
+    discounted_counts = np.maximum(counts - discount, 0.0)
+    return Level(
+        contexts,
+        np.append(starts, len(pairs)),
+        (pairs % num).astype(np.int32),
+        discounted_counts,
+        np.cumsum(discounted_counts),
+        totals,
+    )
 
 
-def _places(ordered: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _places(sorted_keys: np.ndarray, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(place in the sorted array, whether the key is present)."""
-    at = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
-    return at, ordered[at] == keys
+    at = np.minimum(np.searchsorted(sorted_keys, keys), len(sorted_keys) - 1)
+    return at, sorted_keys[at] == keys

@@ -48,7 +48,7 @@ class LinearRegression(ChainFamily):
         return moments.hold(rows)
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Model:
-        mean, outer, total, _ = moments.merged(pieces)
+        mean, outer, total, _ = moments.merge(pieces)
         second = outer + total * mean[:, :, None] * mean[:, None, :]  # about 0, because the model has no intercept
         dims = self.spec.dims
         weights = np.linalg.solve(second[:, :dims, :dims], second[:, :dims, dims:])[:, :, 0]

@@ -23,7 +23,7 @@ class TableChain(ChainFamily):
     def count(self, rows: pa.Table) -> int:
         return int(rows.num_rows)
 
-    def cut(self, rows: pa.Table, num: int) -> pa.Table:
+    def head(self, rows: pa.Table, num: int) -> pa.Table:
         return rows.slice(0, num)
 
     def select(self, rows: pa.Table, keep: np.ndarray) -> pa.Table:
@@ -50,7 +50,7 @@ def digest_of(data: DataSpec) -> str:
     return digest_table(read_table(data))
 
 
-def mixed(pieces: Sequence[Piece], random: np.random.Generator) -> pa.Table:
+def mix_pieces(pieces: Sequence[Piece], random: np.random.Generator) -> pa.Table:
     """The rows of all pieces, for models that take no weights: unequal weights become a draw with replacement."""
     parts = []
     for piece in pieces:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.generators.chains.contract import Measures, Piece
-from gristmill.generators.chains.families.tabled import TableChain, digest_of, mixed
+from gristmill.generators.chains.families.tabled import TableChain, digest_of, mix_pieces
 from gristmill.generators.families.contract import Family, draw_rows, family_class
 from gristmill.records.errors import UserError
 from gristmill.records.plugins import source_identity
@@ -23,7 +23,7 @@ from gristmill.records.spec import build
 if TYPE_CHECKING:
     from gristmill.evaluation.collapse.chains import TableMetrics
 
-NUM_SHOWN = 20  # rows of an exhibit
+NUM_EXHIBIT_ROWS = 20  # rows of an exhibit
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ class Trainable(TableChain):
 
     def make(self) -> Family:
         """A new model. Raises UserError for a model that does not suit a chain."""
-        rest = dict(self.spec.model)
-        kind = rest.pop("kind", None)
+        keys = dict(self.spec.model)
+        kind = keys.pop("kind", None)
         if not isinstance(kind, str):
             raise UserError("family.model: key 'kind' is missing")
         cls = family_class(kind)
         if not cls.needs_rows or not cls.makes_rows:
             raise UserError(f"family.model: kind '{kind}' does not learn from rows and make rows")
-        model = cls(build(cls.Spec, rest, "family.model"), self.schema)
+        model = cls(build(cls.Spec, keys, "family.model"), self.schema)
         model.check()
         return model
 
@@ -101,7 +101,7 @@ class Trainable(TableChain):
         )
 
     def fit(self, pieces: Sequence[Piece], random: np.random.Generator) -> Family:
-        rows = mixed(pieces, random)
+        rows = mix_pieces(pieces, random)
         model = self.make()
         model.begin(rows, int(random.integers(2**62)), None)
         if model.num_steps:
@@ -131,5 +131,5 @@ class Trainable(TableChain):
         images = [c.name for c in self.schema.columns if c.kind == "image"]
         if not images:
             return {}
-        shown = rows.column(images[0]).slice(0, NUM_SHOWN).to_pylist()
+        shown = rows.column(images[0]).slice(0, NUM_EXHIBIT_ROWS).to_pylist()
         return {"images": [base64.b64encode(value["bytes"]).decode() for value in shown]}

@@ -66,20 +66,20 @@ def make_gates(tables: Sequence[Mapping[str, Any]], family: ChainFamily) -> list
     return [_make(dict(table), family, f"gates[{number}]") for number, table in enumerate(tables)]
 
 
-def _make(rest: dict[str, Any], family: ChainFamily, where: str) -> Gate:
-    kind = rest.pop("kind", None)
+def _make(keys: dict[str, Any], family: ChainFamily, where: str) -> Gate:
+    kind = keys.pop("kind", None)
     if kind in OF_TABLES:
         columns = family.columns()
         if columns is None:
             raise UserError(f"{where}: '{kind}' reads rows of a table (of a model or a text), not of {family.kind}")
         if kind == "dedup":
-            return build(Dedup, rest, where).of(family)
-        return StageGate(rest, family, where)
+            return build(Dedup, keys, where).of(family)
+        return StageGate(keys, family, where)
     if kind not in KINDS:
         raise UserError(f"{where}: unknown kind '{kind}'{nearest(str(kind), [*KINDS, *OF_TABLES])}")
     if family.kind not in FITS[kind]:
         raise UserError(f"{where}: '{kind}' judges rows of {' and '.join(FITS[kind])}, not {family.kind}")
-    return build(KINDS[kind], rest, where)
+    return build(KINDS[kind], keys, where)
 
 
 def identities(tables: Sequence[Mapping[str, Any]]) -> Any:

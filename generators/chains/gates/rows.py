@@ -101,12 +101,12 @@ def make_stage(table: Mapping[str, Any], where: str) -> Stage:
     inner = table.get("stage")
     if set(table) != {"stage"} or not isinstance(inner, Mapping) or not isinstance(inner.get("kind"), str):
         raise UserError(f"{where}: write {{ kind = 'stage', stage = {{ kind = 'constraints', ... }} }}")
-    rest = dict(inner)
-    kind, name = rest.pop("kind"), rest.pop("name", None)
+    keys = dict(inner)
+    kind, name = keys.pop("kind"), keys.pop("name", None)
     if kind in AT_COMMIT:
         raise UserError(f"{where}: '{kind}' judges rows when a run commits; in a chain use kind = 'dedup'")
     cls = stage_class(kind)
-    stage = cls(build(cls.Spec, rest, f"{where} ({kind})"), name)
+    stage = cls(build(cls.Spec, keys, f"{where} ({kind})"), name)
     if stage.needs is not None:
         raise UserError(f"{where}: '{kind}' needs a pool of engines; a chain allows stages that run on a CPU only")
     return stage
@@ -115,9 +115,9 @@ def make_stage(table: Mapping[str, Any], where: str) -> Stage:
 @lru_cache(maxsize=64)
 def stage_identity(table: str) -> Any:
     """Identity of the stage of a gate's table (JSON): digests of the files that it reads."""
-    rest = json.loads(table)
-    rest.pop("kind")
-    return make_stage(rest, "gates").identity()
+    keys = json.loads(table)
+    keys.pop("kind")
+    return make_stage(keys, "gates").identity()
 
 
 def _columns(family: ChainFamily) -> pa.Schema:

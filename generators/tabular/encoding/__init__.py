@@ -1,1 +1,1 @@
-"""Tables as numbers and codes, and what tabular families share."""
+"""Encodings of tables as numbers and codes, and other code that tabular families share."""

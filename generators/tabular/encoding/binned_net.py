@@ -1,8 +1,8 @@
 """Base of the private networks on tables: bins from noisy counts, a decoder from noise to bins, sampling, checkpoints.
 
-The decoder computes the logits of every column's bins from a normal vector. A row with conditions is drawn by sampling
-importance resampling (Rubin 1987): of NUM_TRIES vectors it takes one by the likelihood of the requested values. Values
-that no vector makes likely are met as well, by the closest vectors.
+The decoder computes the logits of the bins of all columns from a normal vector. Rows with conditions use sampling
+importance resampling (Rubin 1987): one of NUM_TRIES vectors is drawn by the likelihood of the requested values. Rows
+meet unlikely values too, with the likeliest of these vectors.
 """
 
 import math
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from gristmill.generators.families.contract import Drawn, Family, State, normals, stream, uniforms
+from gristmill.generators.families.contract import Family, SampleBlock, State, normals, stream, uniforms
 from gristmill.generators.private.account import Account
 from gristmill.generators.private.dpsgd import DpSgd
 from gristmill.generators.tabular.encoding.public import Bins, CountSums, Grid, noisy_counts
@@ -70,7 +70,7 @@ class BinnedNet(Family):
     # Fitting.
 
     def learn_bins(self, table: pa.Table, seed: int, account: Account | None) -> np.ndarray:
-        """Measure counts, make bins and networks; returns the bins of all rows, int64 (rows, columns)."""
+        """Measure counts, build bins and networks; returns the bins of all rows, int64 (rows, columns)."""
         grid = Grid(self.schema)
         cells = grid.encode(table)
         noise = 0.0
@@ -88,10 +88,12 @@ class BinnedNet(Family):
         self.bins, self.sizes = bins, bins.sizes
 
     def _make_decoder(self, seed: int) -> None:
-        from gristmill.generators.nets.binned import perceptron, seeded, start_at
+        from gristmill.generators.nets.binned import module_from_seed, perceptron, start_at
 
         def fresh() -> Any:
-            net = seeded(weights_seed(seed, 0), perceptron, self.spec.num_noise, self.spec.widths, sum(self.sizes))
+            net = module_from_seed(
+                weights_seed(seed, 0), perceptron, self.spec.num_noise, self.spec.widths, sum(self.sizes)
+            )
             start_at(net, self._logits())
             return net.to(self.device)
 
@@ -100,20 +102,20 @@ class BinnedNet(Family):
         self.adams: dict[str, Any] = {}
 
     def _logits(self) -> np.ndarray:
-        """Logits of the noisy counts of all bins, with which the decoder starts."""
+        """Logits of the noisy counts of all bins, the initial output of the decoder."""
         logits = []
         for of, counts, size in zip(self.bins.of_cell, self.bins.counts, self.sizes):
             mass = np.maximum(np.bincount(of, counts, size), 1.0)
             logits.append(np.log(mass / mass.sum()))
         return np.concatenate(logits)
 
-    def trained(self) -> State:
+    def model_state(self) -> State:
         from gristmill.generators.nets.binned import pack_net
 
         tensors = {f"counts/{at}": c for at, c in enumerate(self.bins.counts)}
         return State(tensors | pack_net("average", self.average), dict(self.facts))
 
-    def training(self) -> State:
+    def training_state(self) -> State:
         from gristmill.generators.nets.binned import pack_adam, pack_net
 
         tensors: dict[str, np.ndarray] = {}
@@ -123,23 +125,23 @@ class BinnedNet(Family):
             tensors |= pack_adam(f"adam/{name}", adam)
         return State(tensors)
 
-    def restore(self, trained: State, training: State | None = None) -> None:
+    def restore(self, model_state: State, training_state: State | None = None) -> None:
         from gristmill.generators.nets.binned import unpack_adam, unpack_net
 
-        self.facts, grid = dict(trained.facts), Grid(self.schema)
-        counts = [trained.tensors[f"counts/{at}"] for at in range(len(grid.sizes))]
+        self.facts, grid = dict(model_state.facts), Grid(self.schema)
+        counts = [model_state.tensors[f"counts/{at}"] for at in range(len(grid.sizes))]
         self._use_bins(Bins(grid, counts, self.facts["noise"], self.spec.max_bins))
-        if training is None:
+        if training_state is None:
             self._make_decoder(0)
-        unpack_net("average", self.average, trained.tensors)
-        if training is not None:
+        unpack_net("average", self.average, model_state.tensors)
+        if training_state is not None:
             for name, net in self.nets.items():
-                unpack_net(f"net/{name}", net, training.tensors)
+                unpack_net(f"net/{name}", net, training_state.tensors)
             for name, adam in self.adams.items():
-                unpack_adam(f"adam/{name}", adam, training.tensors)
+                unpack_adam(f"adam/{name}", adam, training_state.tensors)
 
     def fakes(self, step: int, purpose: int, num_rows: int) -> "torch.Tensor":
-        """One-hot rows that the decoder makes now, without gradient: (num_rows, sum of sizes)."""
+        """One-hot rows from the current decoder, without gradient: (num_rows, sum of sizes)."""
         import torch
 
         from gristmill.generators.nets.binned import draw_bins, one_hot
@@ -150,16 +152,18 @@ class BinnedNet(Family):
         return one_hot(bins, self.sizes, self.device)
 
     def marginal_distance(self, fakes: "torch.Tensor") -> "torch.Tensor":
-        """Kullback-Leibler divergence of the mean of `fakes` from the noisy counts, in nats, mean over columns: (). The
-        counts are charged already, so the generator learns nothing more from rows by matching them."""
+        """Kullback-Leibler divergence of the mean of `fakes` from the noisy counts, in nats, mean over columns: ().
+
+        The counts are already charged, so matching them reveals nothing more about rows.
+        """
         import torch
 
-        wanted = torch.as_tensor(self._logits(), dtype=torch.float32).to(self.device)
-        shares = fakes.mean(0) + 1 / len(fakes)  # one more, so that a bin that was not drawn has a gradient
-        return (wanted.exp() * (wanted - shares.log())).sum() / len(self.sizes)
+        log_targets = torch.as_tensor(self._logits(), dtype=torch.float32).to(self.device)
+        shares = fakes.mean(0) + 1 / len(fakes)  # smoothed, so that a bin without rows has a gradient
+        return (log_targets.exp() * (log_targets - shares.log())).sum() / len(self.sizes)
 
     def live_fakes(self, step: int, purpose: int, num_rows: int) -> "torch.Tensor":
-        """As `fakes`, with the gradient of the softmax to the decoder."""
+        """Like `fakes`, with the gradient of the softmax for the decoder."""
         from gristmill.generators.nets.binned import hard_rows
 
         random = generator_of(self.seed, step, purpose)
@@ -176,27 +180,27 @@ class BinnedNet(Family):
 
     # Sampling.
 
-    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> Drawn:
+    def sample(self, requests: Sequence[Mapping[str, Any]], seeds: np.ndarray) -> SampleBlock:
         import torch
 
         from gristmill.generators.nets.binned import shares_of
 
         columns = self.schema.columns
-        drawn = uniforms(seeds ^ OTHER_STREAM, 3 * len(columns) + 1)
+        row_levels = uniforms(seeds ^ OTHER_STREAM, 3 * len(columns) + 1)
         vectors = normals(seeds, self.spec.num_noise)
         for row, values in enumerate(requests):
             if values:
-                vectors[row] = self._likely(values, seeds[row : row + 1], drawn[row : row + 1, -1])
+                vectors[row] = self._likely(values, seeds[row : row + 1], row_levels[row : row + 1, -1])
         with torch.inference_mode():
             logits = self.average(torch.as_tensor(vectors).to(self.device))
         arrays = {}
         for at, (column, shares) in enumerate(zip(columns, shares_of(logits, self.sizes))):
             names = [w.get(column.name) for w in requests]
-            bins = draw(shares, drawn[:, at])
-            levels = drawn[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
+            bins = draw(shares, row_levels[:, at])
+            levels = row_levels[:, len(columns) + 2 * at : len(columns) + 2 * at + 2]
             bins = np.array([b if g is None else self.bins.bin(at, g) for b, g in zip(bins, names)])
             arrays[column.name] = self.bins.decode(at, bins, levels, names)
-        return Drawn(arrays, [None] * len(seeds))
+        return SampleBlock(arrays, [None] * len(seeds))
 
     def _likely(self, values: Mapping[str, Any], seed: np.ndarray, level: np.ndarray) -> np.ndarray:
         """A vector drawn by the likelihood of `values`, float32 (num_noise,), from this row's seed alone."""
@@ -217,7 +221,7 @@ class BinnedNet(Family):
 
 
 class BinnedSgd(BinnedNet):
-    """Base of families that see rows only through DP-SGD."""
+    """Base of families that use rows only through DP-SGD."""
 
     takes_engine: ClassVar[bool] = True
     free_norm: ClassVar[float] = math.inf  # 2-norm to which gradients are clipped without a budget
@@ -227,9 +231,9 @@ class BinnedSgd(BinnedNet):
         self._dp = DpSgd(account, seed, table.num_rows, self.spec.batch, self.num_steps, self.free_norm)
 
 
-def weights_seed(seed: int, which: int) -> int:
+def weights_seed(seed: int, number: int) -> int:
     """Seed of the initial weights of a network."""
-    return int(stream(seed, 0, 100 + which).integers(2**63))
+    return int(stream(seed, 0, 100 + number).integers(2**63))
 
 
 def generator_of(seed: int, step: int, purpose: int) -> "torch.Generator":

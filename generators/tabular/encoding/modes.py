@@ -1,7 +1,7 @@
 """Mode-specific normalisation of numbers (CTGAN; Xu et al. 2019, section 4.2).
 
-A variational Bayesian mixture of Gaussians finds the modes of a column. A number becomes the mode that it is drawn to
-belong to, and its place within: alpha = (number - mean) / (4 deviations), in [-1, 1].
+A variational Bayesian mixture of Gaussians finds the modes of a column. A number becomes a mode, drawn by its
+probability, and the place within it: alpha = (number - mean) / (4 deviations), in [-1, 1].
 """
 
 import warnings
@@ -9,9 +9,9 @@ import warnings
 import numpy as np
 
 MAX_MODES = 10
-MAX_FITTED = 10_000  # rows that the mixture is fitted to: it takes seconds, and more rows move it little
+MAX_FIT_ROWS = 10_000  # rows for the mixture; more rows take seconds and change little
 MIN_WEIGHT = 0.005  # of a mode
-CONCENTRATION = 0.001  # of the Dirichlet process: a low one leaves modes empty that are not needed
+CONCENTRATION = 0.001  # of the Dirichlet process; a low value leaves superfluous modes empty
 SPAN = 4.0
 MAX_ALPHA = 0.99  # so that the inverse of tanh stays finite
 MAX_ITERATIONS = 100
@@ -34,8 +34,8 @@ class Modes:
         from sklearn.mixture import BayesianGaussianMixture
         from threadpoolctl import threadpool_limits
 
-        if len(values) > MAX_FITTED:
-            values = values[np.sort(random.choice(len(values), MAX_FITTED, replace=False))]
+        if len(values) > MAX_FIT_ROWS:
+            values = values[np.sort(random.choice(len(values), MAX_FIT_ROWS, replace=False))]
         num_distinct = len(np.unique(values))
         centre, scale = float(values.mean()), float(values.std())
         if num_distinct == 1 or scale == 0 or not np.isfinite(scale):
@@ -50,13 +50,13 @@ class Modes:
         with threadpool_limits(1), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             mixture.fit(((values - centre) / scale)[:, None])
-        kept = mixture.weights_ > MIN_WEIGHT
-        means = mixture.means_[kept, 0] * scale + centre
-        deviations = np.sqrt(mixture.covariances_[kept, 0, 0]) * scale
-        return cls(np.stack([mixture.weights_[kept], means, deviations]))
+        is_kept = mixture.weights_ > MIN_WEIGHT
+        means = mixture.means_[is_kept, 0] * scale + centre
+        deviations = np.sqrt(mixture.covariances_[is_kept, 0, 0]) * scale
+        return cls(np.stack([mixture.weights_[is_kept], means, deviations]))
 
     def encode(self, values: np.ndarray, levels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(alpha float32, mode int32) of each value; `levels`, in [0, 1), draw the mode by how likely it is."""
+        """(alpha float32, mode int32) of each value; `levels`, in [0, 1), draw the mode by its probability."""
         weights, means, deviations = self.table
         alphas = (values[:, None] - means) / (SPAN * deviations)
         logs = np.log(weights / deviations) - 0.5 * (SPAN * alphas) ** 2
@@ -67,10 +67,10 @@ class Modes:
 
     def decode(self, alphas: np.ndarray, modes: np.ndarray) -> np.ndarray:
         """float64 values."""
-        made: np.ndarray = np.asarray(alphas, np.float64) * SPAN * self.table[2, modes] + self.table[1, modes]
-        return made
+        values: np.ndarray = np.asarray(alphas, np.float64) * SPAN * self.table[2, modes] + self.table[1, modes]
+        return values
 
     def alphas(self, value: float) -> np.ndarray:
         """The place of one value within each mode, unclipped; float64 (k,)."""
-        made: np.ndarray = (value - self.table[1]) / (SPAN * self.table[2])
-        return made
+        alphas: np.ndarray = (value - self.table[1]) / (SPAN * self.table[2])
+        return alphas

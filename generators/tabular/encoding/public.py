@@ -1,8 +1,8 @@
-"""Tables as small integers, under a guarantee: cells from the public schema, bins from noisy counts of the cells.
+"""Private encoding of tables as small integers: cells from the public schema, bins from noisy counts of the cells.
 
-A cell is a category, an integer, or a slice of a number's declared range; it depends on no row. The counts of rows in
-the cells are measured once, with noise, and charged. Cells are then merged into bins that stand out of that noise, as
-in McKenna et al. 2021. All later learning is over bins.
+A cell is a category, an integer, or a slice of a number's declared range; it depends on no row. Counts of rows in the
+cells are measured once, with noise, and charged. Cells are then merged into bins with counts well above the noise, as
+in McKenna et al. 2021. All later learning uses bins.
 """
 
 from collections.abc import Sequence
@@ -17,10 +17,10 @@ from gristmill.generators.private.accountants import Event
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema, round_off
 
-NUM_CELLS = 256  # of a number, at most; and as many integers may have a cell each
-MAX_CATEGORIES = 1000  # with a bin of their own, the most frequent by the noisy counts; all others share one
-MAX_SUMS = 20_000  # that an audit can look at
-STANDS_OUT = 3.0  # standard deviations of the noise
+NUM_CELLS = 256  # largest number of cells of a number; integers with fewer values have a cell for each
+MAX_CATEGORIES = 1000  # categories with their own bin, by noisy counts; all others share a bin
+MAX_SUMS = 20_000  # largest number of sums for an audit
+STANDS_OUT = 3.0  # smallest count of a bin, in standard deviations of the noise
 
 
 class Grid:
@@ -29,11 +29,11 @@ class Grid:
     def __init__(self, schema: TableSchema) -> None:
         self.schema = schema
         self.columns = schema.columns
-        self.sizes = [self._num_known(c) + c.nullable for c in self.columns]
+        self.sizes = [self._num_value_cells(c) + c.nullable for c in self.columns]
 
     @staticmethod
     def check(schema: TableSchema, kind: str) -> None:
-        """Raise UserError for a column without declared bounds, or of a kind that has no cells."""
+        """Raise UserError for a number without declared bounds and for a kind without cells."""
         for column in schema.columns:
             if column.kind == "image":
                 raise UserError(f"model '{kind}' makes numbers and categories; '{column.name}' is {column.kind}")
@@ -41,7 +41,7 @@ class Grid:
                 raise UserError(f"model '{kind}': declare low and high of column '{column.name}' in the schema")
 
     @staticmethod
-    def _num_known(column: Column) -> int:
+    def _num_value_cells(column: Column) -> int:
         if not column.is_number:
             return len(column.categories)
         low, high = _bounds(column)
@@ -64,7 +64,7 @@ class Grid:
         return cells
 
     def cell(self, at: int, value: Any) -> int:
-        """The cell of a value, as `sample` gets it."""
+        """The cell of a value from the requests of `sample`."""
         column = self.columns[at]
         if column.is_number:
             return int(self._number_cells(column, np.array([float(value)]))[0])
@@ -73,7 +73,7 @@ class Grid:
     def _number_cells(self, column: Column, values: np.ndarray) -> np.ndarray:
         """Cells of numbers. Each bound has its own cell, because zeros and censored values accumulate there."""
         low, high = _bounds(column)
-        size = self._num_known(column)
+        size = self._num_value_cells(column)
         if size == 1:
             return np.zeros(len(values), np.int32)
         if column.kind == "integer" and size == high - low + 1:
@@ -81,26 +81,27 @@ class Grid:
         inner = 1 + np.floor((values - low) / (high - low) * (size - 2)).astype(np.int32)
         return np.where(values <= low, 0, np.where(values >= high, size - 1, np.minimum(inner, size - 2)))
 
-    def decode(self, at: int, cells: np.ndarray, levels: np.ndarray, given: Sequence[Any]) -> pa.Array:
-        """Values of column `at`: what `given` names, else a point of the cell, at `levels` (0 to 1) between its
-        ends."""
+    def decode(self, at: int, cells: np.ndarray, levels: np.ndarray, requested_values: Sequence[Any]) -> pa.Array:
+        """Values of column `at`: the requested value, else the point of the cell at its level in [0, 1]."""
         column, missing = self.columns[at], np.zeros(len(cells), bool)
         if column.nullable:
             missing = cells == self.sizes[at] - 1
         values: list[Any]
         if column.is_number:
             numbers = round_off(column, self._points(column, np.where(missing, 0, cells), levels))
-            values = [v if g is None else g for v, g in zip(numbers.tolist(), given)]
+            values = [v if g is None else g for v, g in zip(numbers.tolist(), requested_values)]
             if column.kind == "integer":
                 values = [int(v) for v in values]
         else:
             names = (*column.categories, None)
-            values = [names[c] if g is None else g for c, g in zip(cells.tolist(), given)]
-        return pa.array([None if m and g is None else v for v, m, g in zip(values, missing, given)], column.field.type)
+            values = [names[c] if g is None else g for c, g in zip(cells.tolist(), requested_values)]
+        return pa.array(
+            [None if m and g is None else v for v, m, g in zip(values, missing, requested_values)], column.field.type
+        )
 
     def _points(self, column: Column, cells: np.ndarray, levels: np.ndarray) -> np.ndarray:
         low, high = _bounds(column)
-        size = self._num_known(column)
+        size = self._num_value_cells(column)
         if size == 1:
             return np.full(len(cells), low)
         if column.kind == "integer" and size == high - low + 1:
@@ -110,15 +111,15 @@ class Grid:
 
 
 class Bins:
-    """Cells of each column merged by their noisy counts. `counts` decides everything and is all that a model keeps."""
+    """Cells of each column merged by their noisy counts. A model keeps only `counts`, which determine the bins."""
 
     def __init__(self, grid: Grid, counts: list[np.ndarray], noise: float, max_bins: int) -> None:
         self.grid, self.counts, self.noise = grid, counts, noise
-        self.of_cell = [self._merged(at, c, max_bins) for at, c in enumerate(counts)]
+        self.of_cell = [self._merge_cells(at, c, max_bins) for at, c in enumerate(counts)]
         self.sizes = [int(b.max()) + 1 for b in self.of_cell]
         self._weights = [np.maximum(c, 0.0) + min(1e-3, 1 / len(c)) for c in counts]
 
-    def _merged(self, at: int, counts: np.ndarray, max_bins: int) -> np.ndarray:
+    def _merge_cells(self, at: int, counts: np.ndarray, max_bins: int) -> np.ndarray:
         """The bin of each cell: int32 (cells,). Bins of numbers are runs of cells."""
         column, size = self.grid.columns[at], len(counts)
         if not column.is_number:
@@ -134,14 +135,14 @@ class Bins:
         if len(present) <= max_bins and (self.noise == 0 or (present >= STANDS_OUT * self.noise).all()):
             return np.arange(size, dtype=np.int32)
         is_atom = present >= max(present.sum() / max_bins, STANDS_OUT * self.noise)
-        wanted = present[~is_atom].sum() / max(1, max_bins - is_atom.sum())
+        mass_per_bin = present[~is_atom].sum() / max(1, max_bins - is_atom.sum())
         bins, mass, length = np.zeros(size, np.int32), 0.0, 0
         for cell in range(1, len(present)):
             mass, length = mass + present[cell - 1], length + 1
-            is_full = mass >= max(wanted, STANDS_OUT * self.noise * np.sqrt(length))
-            cut = is_atom[cell] or is_atom[cell - 1] or is_full
-            bins[cell] = bins[cell - 1] + cut
-            if cut:
+            is_full = mass >= max(mass_per_bin, STANDS_OUT * self.noise * np.sqrt(length))
+            is_edge = is_atom[cell] or is_atom[cell - 1] or is_full
+            bins[cell] = bins[cell - 1] + is_edge
+            if is_edge:
                 mass, length = 0.0, 0
         if column.nullable:
             bins[-1] = bins[len(present) - 1] + 1
@@ -152,28 +153,28 @@ class Bins:
         return np.stack([of[cells[:, at]] for at, of in enumerate(self.of_cell)], axis=1)
 
     def bin(self, at: int, value: Any) -> int:
-        """The bin that a value of column `at` lies in."""
+        """The bin of a value of column `at`."""
         return int(self.of_cell[at][self.grid.cell(at, value)])
 
-    def decode(self, at: int, bins: np.ndarray, levels: np.ndarray, given: Sequence[Any]) -> pa.Array:
-        """Values of column `at`: a cell of the bin by its noisy count, and a point of the cell. `levels`: (rows, 2)."""
+    def decode(self, at: int, bins: np.ndarray, levels: np.ndarray, requested_values: Sequence[Any]) -> pa.Array:
+        """Values of column `at`: a cell of the bin, by noisy count, and a point of the cell. `levels`: (rows, 2)."""
         weights, of = self._weights[at], self.of_cell[at]
         order = np.argsort(of, kind="stable")  # cells bin by bin
         ends = np.cumsum(weights[order])
         stops = np.searchsorted(of[order], np.arange(self.sizes[at]), side="right")
         high = ends[stops - 1]
         low = np.concatenate([[0.0], high[:-1]])
-        wanted = low[bins] + levels[:, 0] * (high - low)[bins]
-        places = np.searchsorted(ends, wanted, side="right")
+        ranks = low[bins] + levels[:, 0] * (high - low)[bins]
+        places = np.searchsorted(ends, ranks, side="right")
         starts = np.concatenate([[0], stops[:-1]])
         cells = order[np.clip(places, starts[bins], stops[bins] - 1)]
-        return self.grid.decode(at, cells, levels[:, 1], given)
+        return self.grid.decode(at, cells, levels[:, 1], requested_values)
 
 
 def noisy_counts(
     grid: Grid, cells: np.ndarray, noise: float, account: Account | None, random: np.random.Generator
 ) -> list[np.ndarray]:
-    """Rows in each cell of each column, with Gaussian noise of that standard deviation; charged before the draw."""
+    """Counts of the cells of each column, with Gaussian noise of deviation `noise`. Charges the account first."""
     if account:
         account.charge(Event("counts of one column", noise, 1.0, len(grid.sizes)))
     exact = [np.bincount(cells[:, at], minlength=size).astype(np.float64) for at, size in enumerate(grid.sizes)]
@@ -181,7 +182,7 @@ def noisy_counts(
 
 
 class CountSums(Sums):
-    """The noisy counts of all cells of all columns, one after another."""
+    """The concatenated noisy counts of the cells of all columns."""
 
     @staticmethod
     def of(bins: Bins) -> "CountSums | None":
@@ -195,9 +196,9 @@ class CountSums(Sums):
 
     def each(self, table: pa.Table) -> np.ndarray:
         places = self.grid.encode(table) + self._starts
-        made = np.zeros((table.num_rows, len(self.values)))
-        made[np.arange(table.num_rows)[:, None], places] = 1.0
-        return made
+        contributions = np.zeros((table.num_rows, len(self.values)))
+        contributions[np.arange(table.num_rows)[:, None], places] = 1.0
+        return contributions
 
     def total(self, table: pa.Table) -> np.ndarray:
         places = self.grid.encode(table) + self._starts

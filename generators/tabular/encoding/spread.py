@@ -1,19 +1,19 @@
-"""Numbers to levels of their distribution and back, ties included.
+"""Numbers to levels of their distribution function and back, including ties.
 
-A number that many rows share is a jump of the distribution function: it owns the interval of levels that the jump
-spans. A level drawn uniformly within it makes every column exactly uniform, so that its normal score is exactly
-normal (the distributional transform; Rueschendorf 2009), and on the way back every level of the interval gives that
-very number. TabDDPM (Kotelnikov et al. 2023) uses scikit-learn's QuantileTransformer, which puts all ties on one point.
+A number that many rows share is a jump of the distribution function. It owns the interval of levels that the jump
+spans. Levels drawn uniformly within these intervals make every column uniform and its score normal (the distributional
+transform; Rueschendorf 2009). Every level of the interval maps back to the same number. TabDDPM (Kotelnikov et al.
+2023) uses scikit-learn's QuantileTransformer, which maps all ties to one point.
 """
 
 import numpy as np
 
 NUM_KNOTS = 1000
-EDGE = 1e-6  # levels are kept this far from 0 and 1, so scores within +-4.8
+EDGE = 1e-6  # smallest distance of levels from 0 and 1, so scores lie within +-4.8
 
 
 class Spread:
-    """`knots`, float64 (3, k): values, and the shares of rows below each and up to each. Between knots it is linear."""
+    """`knots`, float64 (3, k): values, shares of rows below each, and shares up to each. Linear between knots."""
 
     def __init__(self, knots: np.ndarray) -> None:
         self.knots = knots
@@ -21,18 +21,18 @@ class Spread:
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Spread":
-        """From float64 values without NaN, at least one: all of them where they are few, else 1,000 quantiles."""
+        """From at least one float64 value without NaN: up to 1,000 distinct values, else 1,000 quantiles."""
         unique, counts = np.unique(values, return_counts=True)
         if len(unique) <= NUM_KNOTS:
             upper = np.cumsum(counts) / len(values)
             return cls(np.stack([unique, np.concatenate([[0.0], upper[:-1]]), upper]))
         levels = np.linspace(0, 1, NUM_KNOTS + 1)
         quantiles = np.quantile(values, levels)
-        kept, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
-        return cls(np.stack([kept, levels[first], levels[first + counts - 1]]))
+        values_of_knots, first, counts = np.unique(quantiles, return_index=True, return_counts=True)
+        return cls(np.stack([values_of_knots, levels[first], levels[first + counts - 1]]))
 
     def intervals(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The lower and upper level of each value; alike where it is no tie."""
+        """The lower and upper level of each value; equal if it is no tie."""
         places = np.clip(np.searchsorted(self.knots[0], values), 0, self.knots.shape[1] - 1)
         is_knot = self.knots[0, places] == values
         points = np.interp(values, self._values, self._levels)
@@ -40,21 +40,21 @@ class Spread:
 
     def values(self, levels: np.ndarray) -> np.ndarray:
         """float64 values at levels in [0, 1]."""
-        made: np.ndarray = np.interp(levels, self._levels, self._values)
-        return made
+        values: np.ndarray = np.interp(levels, self._levels, self._values)
+        return values
 
 
 def scores(levels: np.ndarray) -> np.ndarray:
     """Normal scores of levels."""
     from scipy.special import ndtri
 
-    made: np.ndarray = ndtri(np.clip(levels, EDGE, 1 - EDGE))
-    return made
+    normal_scores: np.ndarray = ndtri(np.clip(levels, EDGE, 1 - EDGE))
+    return normal_scores
 
 
 def levels_of(scores: np.ndarray) -> np.ndarray:
     """The inverse of `scores`."""
     from scipy.special import ndtr
 
-    made: np.ndarray = ndtr(np.asarray(scores, np.float64))
-    return made
+    levels: np.ndarray = ndtr(np.asarray(scores, np.float64))
+    return levels

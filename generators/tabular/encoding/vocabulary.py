@@ -1,9 +1,9 @@
-"""The codes of a category column, few enough for networks however many categories there are.
+"""Codes of a category column: a bounded number of codes for any number of categories.
 
-Up to `limit` categories have a code each. Beyond it the most frequent ones have, and the others share a quarter of the
-codes by a hash of their number (the hashing trick, Weinberger et al. 2009): a model learns what the categories of one
-code have in common, and on the way back one of them is drawn by its frequency. So a column with a million categories
-costs a network no more than one with `limit`, and this table 12 bytes a category.
+Up to `limit` categories have a code each. With more categories, the most frequent have their own code and the others
+share a quarter of the codes by a hash of their number (the hashing trick, Weinberger et al. 2009). A model learns what
+the categories of a code have in common, and decoding draws one of them by frequency. So a column with a million
+categories costs a network no more than one with `limit`; this table takes 12 bytes for each category.
 """
 
 import numpy as np
@@ -17,7 +17,7 @@ GOLDEN = 0x9E3779B1  # 2^32 over the golden ratio: neighbours scatter (Knuth, Th
 
 
 class Vocabulary:
-    """`counts`, int64 (categories + 1,), says how often each was seen; the last is for missing values."""
+    """`counts`, int64 (categories + 1,): training rows of each category; the last entry counts missing values."""
 
     def __init__(self, column: Column, counts: np.ndarray, limit: int) -> None:
         self.column, self.counts = column, counts
@@ -37,36 +37,36 @@ class Vocabulary:
         sums = np.concatenate([[0], np.cumsum(counts[self._order])])
         self._edges = sums[np.searchsorted(self.code_of[self._order], np.arange(self.size + 1))]
         self._sums = sums
-        self.seen = np.diff(self._edges)  # rows of each code, int64 (size,)
+        self.num_rows_by_code = np.diff(self._edges)  # rows of each code, int64 (size,)
 
     @staticmethod
     def count(column: Column, values: pa.Array) -> np.ndarray:
         """The counts of a conforming column."""
-        return np.bincount(numbered(column, values), minlength=len(column.categories) + 1).astype(np.int64)
+        return np.bincount(category_numbers(column, values), minlength=len(column.categories) + 1).astype(np.int64)
 
     def encode(self, values: pa.Array) -> np.ndarray:
         """int32 codes of a conforming column."""
-        return self.code_of[numbered(self.column, values)]
+        return self.code_of[category_numbers(self.column, values)]
 
     def code(self, value: str) -> int | None:
-        """The code of one category; None where no row had it, so that a model knows nothing of it."""
+        """The code of a category; None if no training row has it."""
         place = pc.index(self._values, value).as_py()
         return int(self.code_of[place]) if self.counts[place] else None
 
     def decode(self, codes: np.ndarray, levels: np.ndarray) -> pa.Array:
-        """Categories of codes that were seen; `levels`, in [0, 1), draw among those that share one."""
+        """Categories of codes that have training rows; `levels`, in [0, 1), draw among those that share a code."""
         if self.is_capped:
-            wanted = self._edges[codes] + (levels * self.seen[codes]).astype(np.int64)
-            places = self._order[np.searchsorted(self._sums, wanted, side="right") - 1]
+            ranks = self._edges[codes] + (levels * self.num_rows_by_code[codes]).astype(np.int64)
+            places = self._order[np.searchsorted(self._sums, ranks, side="right") - 1]
         else:
             places = codes
         return self._values.take(pa.array(places, mask=places == len(self._values)))
 
 
-def numbered(column: Column, values: pa.Array) -> np.ndarray:
-    """int32 places in `column.categories`; missing values come after the last."""
+def category_numbers(column: Column, values: pa.Array) -> np.ndarray:
+    """int32 places in `column.categories`; missing values have the place after the last."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     places = pc.index_in(values, value_set=pa.array(column.categories, pa.string()))
-    filled: np.ndarray = places.fill_null(len(column.categories)).to_numpy(zero_copy_only=False).astype(np.int32)
-    return filled
+    numbers: np.ndarray = places.fill_null(len(column.categories)).to_numpy(zero_copy_only=False).astype(np.int32)
+    return numbers

@@ -25,8 +25,8 @@ def test_nothing_measured_is_unknown() -> None:
 
 def test_replace_and_accumulate_differ_as_gerstgrasser_says() -> None:
     generations = range(1, 17)
-    replaced = said(Series(risk=[regression.replaced(111, 10, k) for k in generations]))
-    kept = said(Series(risk=[regression.accumulated(111, 10, k) for k in generations]))
+    replaced = said(Series(risk=[regression.replace_error(111, 10, k) for k in generations]))
+    kept = said(Series(risk=[regression.accumulate_error(111, 10, k) for k in generations]))
     assert replaced["diverging risk"] == "yes" and kept["diverging risk"] == "no"
     assert replaced["catastrophic rise of the risk"] == "yes" and kept["catastrophic rise of the risk"] == "no"
     assert replaced["any rise of the risk"] == kept["any rise of the risk"] == "yes"

@@ -76,7 +76,7 @@ def run(setting: Setting, generations: int, chains: int, seed: int) -> Run:
     for k in range(1, generations + 1):
         if k > 1:
             asked, beside = setting.rows(k), setting.real_rows(k)
-            pool.append((False, write(setting.made_rows(k - 1))))
+            pool.append((False, write(setting.synthetic_rows(k - 1))))
             own = real(asked) if setting.bernoulli else real(beside)
             if setting.bernoulli:
                 is_real = random.random((chains, asked)) < setting.real_fraction

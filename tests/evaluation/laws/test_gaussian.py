@@ -115,7 +115,7 @@ def test_first_passage_by_monte_carlo(estimator: law.Estimator) -> None:
         when[alive[logs[alive] < math.log(threshold)]] = k
     found = passage.first_passage(n, threshold, estimator)
     assert np.median(when) == pytest.approx(found.median, rel=0.04)
-    assert np.isfinite(when).mean() == pytest.approx(found.passed(799), abs=0.01)
+    assert np.isfinite(when).mean() == pytest.approx(found.passage_share(799), abs=0.01)
     for share in (0.25, 0.75):
         assert np.quantile(when, share) == pytest.approx(found.quantile(share), rel=0.05)
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from gristmill.evaluation.laws.labels import selection, series, verified
+from gristmill.evaluation.laws.labels import selection, series, verified_accuracy
 from gristmill.evaluation.laws.selection import breakdown_share
 
 
@@ -44,7 +44,7 @@ def test_accuracy_on_both_sides_as_published() -> None:
 
 
 def test_a_verifier_halves_what_parts_the_chain_from_it() -> None:
-    found = verified(0.99, 0.8, 8)
+    found = verified_accuracy(0.99, 0.8, 8)
     gaps = np.diff(found)
     assert found[-1] == pytest.approx(0.8, abs=0.003) and (gaps[1:] / gaps[:-1])[1:] == pytest.approx(0.5, abs=0.01)
 

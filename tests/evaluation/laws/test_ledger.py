@@ -141,7 +141,7 @@ def test_no_law_where_the_ledger_cannot_follow() -> None:
 def test_draws_that_the_shards_do_not_hold_are_refused() -> None:
     ledger = Ledger()
     with pytest.raises(ValueError, match="no model"):
-        ledger.add_made("a", 3)
+        ledger.add_synthetic("a", 3)
     ledger.add_real("a", 3)
     with pytest.raises(ValueError, match="duplicate name"):
         ledger.add_real("a", 3)

@@ -28,8 +28,8 @@ def test_replaced(is_same: bool) -> None:
     for k in range(1, 6):
         x = x if is_same else random.standard_normal((chains, n, d))
         theta = fits(x, np.einsum("cni,ci->cn", x, theta) + random.standard_normal((chains, n)))
-        assert abs(check((theta**2).sum(axis=1), law.replaced(n, d, k)).z) <= 4
-    assert [law.replaced(111, 10, k) / ONCE for k in (1, 2, 5, 12)] == pytest.approx([1, 2, 5, 12])
+        assert abs(check((theta**2).sum(axis=1), law.replace_error(n, d, k)).z) <= 4
+    assert [law.replace_error(111, 10, k) / ONCE for k in (1, 2, 5, 12)] == pytest.approx([1, 2, 5, 12])
 
 
 @pytest.mark.parametrize("is_same", [True, False])
@@ -42,12 +42,12 @@ def test_accumulated(is_same: bool) -> None:
         labels = np.einsum("cni,ci->cn", new, theta) + random.standard_normal((chains, n))
         x, y = np.concatenate([x, new], axis=1), np.concatenate([y, labels], axis=1)
         theta = fits(x, y)
-        found = check((theta**2).sum(axis=1), law.accumulated(n, d, k))
+        found = check((theta**2).sum(axis=1), law.accumulate_error(n, d, k))
         assert abs(found.z) <= 4 if is_same else found.z <= 4
     assert is_same or found.z < -4  # a fresh design lies below
-    ratios = [law.accumulated(111, 10, k) / ONCE for k in (1, 2, 5, 10)]
+    ratios = [law.accumulate_error(111, 10, k) / ONCE for k in (1, 2, 5, 10)]
     assert ratios == pytest.approx([1, 1.25, 1.464, 1.550], abs=5e-4)
-    assert law.accumulated(111, 10, 100_000) / ONCE == pytest.approx(oracle_regression.ACCUMULATED_LIMIT, rel=1e-4)
+    assert law.accumulate_error(111, 10, 100_000) / ONCE == pytest.approx(oracle_regression.ACCUMULATED_LIMIT, rel=1e-4)
 
 
 @pytest.mark.parametrize(("num_real", "num_synthetic", "d"), [(3, 9, 4), (10, 10, 4), (15, 5, 1), (2, 28, 6)])
@@ -112,7 +112,7 @@ def test_strong_collapse_does_not_fall_with_more_rows() -> None:
 def test_breakdown_share(right: float, wrong: float, share: float) -> None:
     found = selection.breakdown_share(right, wrong)
     assert found == pytest.approx(share, abs=5e-4)
-    assert selection.wrong_kept(found, right, wrong) == pytest.approx(0.5)
+    assert selection.wrong_share(found, right, wrong) == pytest.approx(0.5)
     random, d, rows = np.random.default_rng(5), 20, 60_000
     for shift, is_right in ((-0.05, True), (0.05, False)):
         theta = np.eye(d)[0]
@@ -125,7 +125,7 @@ def test_breakdown_share(right: float, wrong: float, share: float) -> None:
         assert (((x @ learnt) * truth > 0).mean() > 0.5) == is_right
     with pytest.raises(ValueError, match="keep_right must be"):
         selection.breakdown_share(0.0, 0.5)
-    assert selection.breakdown_share(0.5, 0.0) == 1 and selection.wrong_kept(1.0, 0.5, 0.0) == 0
+    assert selection.breakdown_share(0.5, 0.0) == 1 and selection.wrong_share(1.0, 0.5, 0.0) == 0
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gristmill.generators.families.contract import KINDS, Drawn, Family, draw_rows, family_class
+from gristmill.generators.families.contract import KINDS, Family, SampleBlock, draw_rows, family_class
 from gristmill.generators.families.fit import Fit, check_fit
 from gristmill.generators.families.folder import read_card
 from gristmill.generators.private.account import PrivacySpec
@@ -168,30 +168,30 @@ class Forgetful(Independent):
 class Neighbourly(Independent):
     """Law 2: a row takes the random numbers of the row before it."""
 
-    def sample(self, wanted: Any, seeds: np.ndarray) -> Drawn:
+    def sample(self, wanted: Any, seeds: np.ndarray) -> SampleBlock:
         return super().sample(wanted, np.roll(seeds, 1))
 
 
 class Loose(Independent):
     """Law 3: values lie outside of the declared bounds."""
 
-    def sample(self, wanted: Any, seeds: np.ndarray) -> Drawn:
+    def sample(self, wanted: Any, seeds: np.ndarray) -> SampleBlock:
         drawn = super().sample(wanted, seeds)
-        return Drawn({**drawn.columns, "age": pa.array([999] * len(seeds), pa.int64())}, drawn.reasons)
+        return SampleBlock({**drawn.columns, "age": pa.array([999] * len(seeds), pa.int64())}, drawn.reasons)
 
 
 class Stubborn(Independent):
     """Law 4: conditions are ignored."""
 
-    def sample(self, wanted: Any, seeds: np.ndarray) -> Drawn:
+    def sample(self, wanted: Any, seeds: np.ndarray) -> SampleBlock:
         return super().sample([{}] * len(seeds), seeds)
 
 
 class Lossy(Independent):
     """Law 5: a part of the model is not saved."""
 
-    def restore(self, trained: Any, training: Any = None) -> None:
-        super().restore(trained, training)
+    def restore(self, model_state: Any, training_state: Any = None) -> None:
+        super().restore(model_state, training_state)
         self._tables["city/shares"] = self._tables["city/shares"][::-1]
 
 

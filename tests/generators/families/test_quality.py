@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gristmill.generators.families.fit import check_fit
 from gristmill.generators.families.folder import load_model, read_card
-from gristmill.generators.families.quality import MIN_KEPT, Quality, QualitySpec, lowest, report
+from gristmill.generators.families.quality import MIN_ROWS_OF_THRESHOLD, Quality, QualitySpec, lowest, report
 from gristmill.records.errors import UserError
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
@@ -57,7 +57,7 @@ def test_the_same_rows_make_the_same_model(folder: Path, tmp_path: Path) -> None
 def test_a_model_that_came_back_scores_alike(folder: Path) -> None:
     card = read_card(str(folder))
     back = load_model(str(folder), card)
-    again = back.trained()
+    again = back.model_state()
     assert isinstance(back, Quality) and back.model is not None
     assert again.facts == card.facts and again.tensors["weights"].dtype == np.int16
     scores = back.ngrams.scores(judged()["text"].combine_chunks(), back.model)
@@ -148,7 +148,9 @@ def test_too_few_rows_of_a_class_are_refused_before_the_fit() -> None:
         check_fit(family, judged(), None)
 
 
-ROWS = st.lists(st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.integers(0, 1)), min_size=MIN_KEPT, max_size=200)
+ROWS = st.lists(
+    st.tuples(st.integers(0, 20).map(lambda n: n / 20), st.integers(0, 1)), min_size=MIN_ROWS_OF_THRESHOLD, max_size=200
+)
 
 
 @given(ROWS, st.floats(0.05, 0.95))
@@ -157,7 +159,7 @@ def test_the_threshold_is_the_lowest_that_holds(rows: list[tuple[float, int]], m
 
     def holds(least: float) -> bool:
         kept = scores >= least
-        return kept.sum() >= MIN_KEPT and labels[kept].mean() >= min_precision
+        return kept.sum() >= MIN_ROWS_OF_THRESHOLD and labels[kept].mean() >= min_precision
 
     good = [least for least in np.unique(scores) if holds(least)]
     if good:

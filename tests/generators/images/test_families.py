@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gristmill.generators.families.contract import Family, State, family_class
-from gristmill.generators.families.fit import Fit, Stopped, check_fit
+from gristmill.generators.families.fit import Fit, FitStopped, check_fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.images.ddpm import NUM_TIMES, Ddpm, DdpmSpec
 from gristmill.generators.noise_schedule import kept_signal
@@ -82,7 +82,7 @@ def bytes_of(drawn: Any) -> list[bytes]:
 def test_law_1_the_same_model_wherever_training_stopped(fitted: tuple[str, Path], tmp_path: Path) -> None:
     name, folder = fitted
     stops = iter([False, True])
-    with pytest.raises(Stopped):
+    with pytest.raises(FitStopped):
         fit(name, tmp_path).run(is_stopped=lambda: next(stops))
     card = fit(name, tmp_path).run()
     assert card.weights_sha256 == read_card(str(folder)).weights_sha256
@@ -178,7 +178,7 @@ def test_dpm_keeps_the_spread_that_ddim_loses_in_few_steps() -> None:
 
         model._guess = guess  # type: ignore[method-assign]
         streams = [np.random.default_rng(i) for i in range(256)]
-        return float(model._denoised(np.zeros(256, np.int64), streams).std())
+        return float(model._denoise(np.zeros(256, np.int64), streams).std())
 
     assert abs(spread("dpm") - scale) < (scale - spread("ddim")) / 4
 

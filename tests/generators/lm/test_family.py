@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
-from gristmill.generators.families.fit import Fit, Stopped
+from gristmill.generators.families.fit import Fit, FitStopped
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.lm import tokens
 from gristmill.generators.lm.family import CausalLm
@@ -51,14 +51,14 @@ def fitted(texts: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
 @settings(max_examples=scaled(60), deadline=None)
 def test_blocks_hold_every_token_once_and_in_order(some: list[str], length: int) -> None:
     made = tokens.learnt(["the quick brown fox " * 20], 512)
-    line = [code for ids in tokens.encoded(made, some) for code in [*ids, made.eos_token_id]]
+    line = [code for ids in tokens.encode(made, some) for code in [*ids, made.eos_token_id]]
     blocks = tokens.blocks_of(made, some, length)
     assert (blocks[:, 0] == made.bos_token_id).all() and blocks.shape[1] == length + 1
     held = blocks[:, 1:].ravel()
     assert held[held != tokens.IGNORED].tolist() == line[: len(blocks) * length]
     rows = tokens.rows_of(made, some, length)
-    assert [r[r != tokens.IGNORED].tolist()[1:] for r in rows] == [i[:length] for i in tokens.encoded(made, some)]
-    for text, ids in zip(some, tokens.encoded(made, some)):
+    assert [r[r != tokens.IGNORED].tolist()[1:] for r in rows] == [i[:length] for i in tokens.encode(made, some)]
+    for text, ids in zip(some, tokens.encode(made, some)):
         assert made.decode(ids) == text  # bytes are never lost
 
 
@@ -66,7 +66,7 @@ def test_a_tokenizer_is_the_same_twice_and_from_its_files(texts: list[str]) -> N
     first, second = (tokens.files_of(tokens.learnt(texts, 600)) for _ in range(2))
     assert first == second
     again = tokens.from_files(first)
-    assert tokens.encoded(again, texts[:3]) == tokens.encoded(tokens.learnt(texts, 600), texts[:3])
+    assert tokens.encode(again, texts[:3]) == tokens.encode(tokens.learnt(texts, 600), texts[:3])
 
 
 def test_training_learns_and_the_folder_is_what_transformers_reads(texts: list[str], fitted: Path) -> None:
@@ -92,7 +92,7 @@ def test_training_learns_and_the_folder_is_what_transformers_reads(texts: list[s
 
 def test_stopped_and_gone_on_it_is_the_same_model(texts: list[str], fitted: Path, tmp_path: Path) -> None:
     calls = iter(range(1000))
-    with pytest.raises(Stopped):
+    with pytest.raises(FitStopped):
         fit_of(texts, tmp_path).run(is_stopped=lambda: next(calls) == 3)
     fit_of(texts, tmp_path).run()
     names = ("weights.safetensors", "hf/model.safetensors", "hf/tokenizer.json")
@@ -106,7 +106,7 @@ def test_a_model_comes_back_from_its_folder(fitted: Path) -> None:
     card = read_card(str(fitted))
     family = load_model(str(fitted), card)
     assert isinstance(family, CausalLm)
-    assert family.served()["model.safetensors"] == (fitted / "hf" / "model.safetensors").read_bytes()
+    assert family.files_to_serve()["model.safetensors"] == (fitted / "hf" / "model.safetensors").read_bytes()
 
 
 def test_adapters_alone_are_trained_and_are_merged_into_what_is_served(
@@ -115,7 +115,7 @@ def test_adapters_alone_are_trained_and_are_merged_into_what_is_served(
     fit = fit_of(texts, tmp_path, base=str(fitted / "hf"), lora=2, epochs=2.0)
     fit.run()
     assert isinstance(fit.family, CausalLm)
-    assert all("lora" in name for name in fit.family.trained().tensors)
+    assert all("lora" in name for name in fit.family.model_state().tensors)
     served = {path.name: path.read_bytes() for path in (tmp_path / "hf").iterdir()}
     merged = np.concatenate(Scorer.from_files(served).log_probabilities(texts[:4], 16))
     apart = np.concatenate(Scorer(lambda: (fit.family._network, fit.family.tokenizer)).log_probabilities(texts[:4], 16))

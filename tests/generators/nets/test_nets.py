@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from gristmill.generators.nets.ctgan import Critic
 from gristmill.generators.nets.segments import Segments
-from gristmill.generators.nets.tabdiffusion import Schedule, blurred, posterior
+from gristmill.generators.nets.tabdiffusion import Schedule, diffuse_codes, posterior
 from tests.profiles import scaled
 
 SIZES = st.lists(st.integers(1, 6), min_size=1, max_size=5)
@@ -64,7 +64,7 @@ def test_blurring_and_its_posterior_are_those_of_multinomial_diffusion() -> None
     bar, alpha, before = schedule.bar[time + 1], schedule.alpha[time], schedule.bar[time]
     assert torch.allclose(bar, before * alpha) and schedule.bar[0] == 1 and schedule.bar[10] < 0.01
     levels = torch.rand((100_000, 1), generator=torch.Generator().manual_seed(0))
-    codes = blurred(torch.zeros((100_000, 1), dtype=torch.long), bar, levels, segments.sizes)
+    codes = diffuse_codes(torch.zeros((100_000, 1), dtype=torch.long), bar, levels, segments.sizes)
     kept = float(bar + (1 - bar) / 3)
     assert abs((codes == 0).float().mean() - kept) < 0.01
     now, first = segments.one_hot(torch.tensor([[1]])), segments.one_hot(torch.tensor([[0]]))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gristmill.generators.private.account import (
     Account,
-    BudgetSpent,
+    BudgetExceeded,
     PrivacySpec,
     least_noise,
 )
@@ -143,7 +143,7 @@ def test_room_is_exact(epsilon, noise, rate, has_spent):
         account.charge(Event("x", noise, rate, room))
     if room < 500:
         before = account.literals()
-        with pytest.raises(BudgetSpent):
+        with pytest.raises(BudgetExceeded):
             account.charge(event)
         assert account.literals() == before
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.generators.families.contract import family_class
-from gristmill.generators.families.fit import NOISE_KEY, Fit, Stopped, check_fit
+from gristmill.generators.families.fit import NOISE_KEY, Fit, FitStopped, check_fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.private.account import Account, PrivacySpec
 from gristmill.generators.private.accountants import Event
@@ -160,7 +160,7 @@ def test_killed_and_resumed_is_the_same_model_and_is_charged_once(kind, tmp_path
         with pytest.raises(Killed):
             a_fit(kind, tmp_path / "cut", key=None if at > 3 else b"k" * 32).run(killing(at))
         assert (tmp_path / "cut" / NOISE_KEY).is_file()
-    with pytest.raises(Stopped):
+    with pytest.raises(FitStopped):
         a_fit(kind, tmp_path / "cut", key=None).run(is_stopped=lambda: True)
     card = a_fit(kind, tmp_path / "cut", key=None).run()
     assert card.weights_sha256 == whole.weights_sha256
@@ -216,7 +216,7 @@ def test_private_fits_need_public_bounds(kind):
 def test_without_a_budget_there_is_no_noise_and_no_claim(kind, tmp_path):
     card = a_fit(kind, tmp_path, privacy=None).run()
     assert card.privacy["guarantee"] is None
-    counts = load_model(str(tmp_path), card).trained().tensors["counts/0"]
+    counts = load_model(str(tmp_path), card).model_state().tensors["counts/0"]
     exact = [table().column("group").to_pylist().count(c) for c in "abc"]
     assert counts.tolist() == [*exact, 0]
 
@@ -256,7 +256,7 @@ def test_a_target_is_a_neighbour_of_many_columns():
     for target in (None, "flag"):
         family = made("mst", target=target)
         family.begin(table(num_rows=5000), 3, None)
-        degrees[target] = sum(4 in edge for edge in family.trained().facts["edges"])
+        degrees[target] = sum(4 in edge for edge in family.model_state().facts["edges"])
     assert degrees["flag"] >= 3 and degrees["flag"] > degrees[None]
     with pytest.raises(UserError, match="no column 'flags'"):
         made("mst", target="flags").check()

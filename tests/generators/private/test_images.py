@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gristmill.generators.families.contract import family_class
-from gristmill.generators.families.fit import NOISE_KEY, Fit, Stopped, check_fit
+from gristmill.generators.families.fit import NOISE_KEY, Fit, FitStopped, check_fit
 from gristmill.generators.families.folder import load_model
 from gristmill.generators.images import dp_ddpm
 from gristmill.generators.private.account import Account, PrivacySpec
@@ -61,7 +61,7 @@ def test_the_folder_says_nothing_exact_about_rows(whole):
     assert json.loads(text)["privacy"]["epsilon"] <= EPSILON
     assert set().union(*(loss.keys() for loss in card.losses)) == {"step", "gradient"}
     labels = np.bincount([int(v) for v in digits().column("label").to_pylist()], minlength=10)
-    shares = load_model(str(folder), card).trained().tensors["shares"]
+    shares = load_model(str(folder), card).model_state().tensors["shares"]
     assert shares.sum() == pytest.approx(1) and np.abs(shares - labels / labels.sum()).min() > 0
 
 
@@ -76,7 +76,7 @@ def test_killed_and_resumed_is_the_same_model_and_is_charged_once(whole, tmp_pat
     with pytest.raises(Killed):
         a_fit(tmp_path).run(tell)
     assert (tmp_path / NOISE_KEY).is_file()
-    with pytest.raises(Stopped):
+    with pytest.raises(FitStopped):
         a_fit(tmp_path, key=None).run(is_stopped=lambda: True)
     card = a_fit(tmp_path, key=None).run()
     assert card.weights_sha256 == whole[1].weights_sha256
@@ -114,7 +114,7 @@ def test_without_a_budget_there_is_no_noise_and_no_claim(tmp_path):
     card = a_fit(tmp_path, privacy=None, steps=2).run()
     assert card.privacy["guarantee"] is None
     labels = np.bincount([int(v) for v in digits().column("label").to_pylist()], minlength=10)
-    assert np.array_equal(load_model(str(tmp_path), card).trained().tensors["shares"], labels / labels.sum())
+    assert np.array_equal(load_model(str(tmp_path), card).model_state().tensors["shares"], labels / labels.sum())
 
 
 def test_a_private_fit_needs_a_declared_schema():

@@ -74,7 +74,7 @@ def test_an_end_stops_where_the_task_becomes_hard() -> None:
     """Worlds with a > 1 fail: the upper end of a comes to rest about there, all other ends reach their limits."""
     adr = Adr(PARAMETERS, AdrSpec(buffer=4, delta=0.05))
     rounds(adr, 600, lambda worlds: (worlds[:, 0] <= 1.0).astype(float))
-    ranges = adr.named()
+    ranges = adr.ranges_by_name()
     assert ranges["a"][0] == -1.0 and 0.8 < ranges["a"][1] < 1.3
     assert ranges["b"] == (5.0, 9.0) and ranges["fixed"] == (3.0, 3.0)
 
@@ -156,7 +156,7 @@ def lived(policy: tuple[float, ...], world: dict[str, float], num: int = 64) -> 
     """Share of 200 steps that a policy survives in one world."""
     starts = np.random.default_rng(5).uniform(-cartpole.START, cartpole.START, (4, num))
     worlds = {name: np.full(num, value) for name, value in world.items()}
-    return float(cartpole.survived(np.tile(policy, (num, 1)), worlds, starts, 200).mean() / 200)
+    return float(cartpole.survival_steps(np.tile(policy, (num, 1)), worlds, starts, 200).mean() / 200)
 
 
 # A "real" world that no simulator was centred on: a shorter and heavier pole, sticky joints, a delay of four steps.

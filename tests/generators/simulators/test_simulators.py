@@ -16,8 +16,8 @@ from PIL import Image
 
 from gristmill.generators.registry import generator_class
 from gristmill.generators.simulators import cartpole
-from gristmill.generators.simulators.cartpole import PARAMETERS, CartPole, CartPoleSpec, survived
-from gristmill.generators.simulators.contract import drawn, ranged
+from gristmill.generators.simulators.cartpole import PARAMETERS, CartPole, CartPoleSpec, survival_steps
+from gristmill.generators.simulators.contract import draw_parameters, with_ranges
 from gristmill.generators.simulators.generator import KINDS, SimulatorGenerator, SimulatorSpec
 from gristmill.generators.simulators.scene import BOX, SHAPES
 from gristmill.records.errors import UserError
@@ -77,7 +77,7 @@ def test_an_ask_fixes_a_parameter_and_no_other_draw() -> None:
     free, fixed = make(generator, empty(5)), make(generator, empty(5, mass_cart=1.5, delay=None))
     assert fixed.column("mass_cart").to_pylist() == [1.5] * 5
     assert fixed.column("half_length").equals(free.column("half_length"))
-    chosen = simulated("cartpole", given=["delay"])
+    chosen = simulated("cartpole", conditions=["delay"])
     assert chosen.fields_read() == ["delay"]
     assert make(chosen, empty(3, delay=2, other="x")).column("delay").to_pylist() == [2] * 3
 
@@ -89,7 +89,7 @@ def test_identity_is_what_changes_rows() -> None:
         simulated("scene"),
         simulated("cartpole", ranges={"delay": [1]}),
         simulated("cartpole", settings={"policy": "random"}),
-        simulated("cartpole", given=["delay"]),
+        simulated("cartpole", conditions=["delay"]),
     ]
     assert all(c.identity() != plain for c in changed)
 
@@ -105,7 +105,10 @@ def test_identity_is_what_changes_rows() -> None:
         ({"simulator": "cartpole", "ranges": {"delay": [0, 99]}}, "ranges.delay: must lie in 0 to 6 steps"),
         ({"simulator": "cartpole", "ranges": {"mass_pole": [0.0, 1.0]}}, "ranges.mass_pole: must lie in 0.001 to inf"),
         ({"simulator": "scene", "settings": {"height": 4}}, "height and width must lie in 16 to 1024"),
-        ({"simulator": "scene", "given": ["lite"]}, "generator.given: no parameter 'lite'.*did you mean 'light'"),
+        (
+            {"simulator": "scene", "conditions": ["lite"]},
+            "generator.conditions: no parameter 'lite'.*did you mean 'light'",
+        ),
     ],
 )
 def test_refuses_in_one_line(table: dict[str, Any], message: str) -> None:
@@ -151,9 +154,9 @@ def test_friction_takes_energy_and_delay_postpones_a_push() -> None:
 
 def test_many_episodes_side_by_side_are_the_single_ones() -> None:
     draw = np.random.default_rng(3)
-    parameters = ranged(PARAMETERS, {"delay": (0, 4)})
+    parameters = with_ranges(PARAMETERS, {"delay": (0, 4)})
     spec = CartPoleSpec(max_steps=120)
-    worlds = [drawn(parameters, draw, {}) for _ in range(40)]
+    worlds = [draw_parameters(parameters, draw, {}) for _ in range(40)]
     weights = np.tile(spec.weights, (40, 1)) + 0.2 * draw.standard_normal((40, 6))
     starts, single = np.zeros((4, 40)), []
     for number, (values, own) in enumerate(zip(worlds, weights)):
@@ -162,7 +165,7 @@ def test_many_episodes_side_by_side_are_the_single_ones() -> None:
         )
         starts[:, number] = np.random.default_rng(number).uniform(-cartpole.START, cartpole.START, 4)
         single.append(episode["num_steps"])
-    together = survived(weights, {p.name: np.array([w[p.name] for w in worlds]) for p in parameters}, starts, 120)
+    together = survival_steps(weights, {p.name: np.array([w[p.name] for w in worlds]) for p in parameters}, starts, 120)
     assert together.tolist() == single and len(set(single)) > 5
 
 

@@ -60,7 +60,7 @@ def test_what_is_encoded_comes_back(style: str, values: list[float | None]) -> N
     made = again.decode(numbers, coded.codes, np.zeros(coded.codes.shape))
     assert made["c"].equals(table.column("c").combine_chunks())
     assert made["x"].is_null().equals(table.column("x").combine_chunks().is_null())
-    assert [list(s.seen) for s in again.segments] == [list(s.seen) for s in coder.segments]
+    assert [list(s.num_rows_by_code) for s in again.segments] == [list(s.num_rows_by_code) for s in coder.segments]
     if style == "spread":
         known = np.array([v for v in values if v is not None])
         assert np.allclose(made["x"].drop_null().to_numpy(), known, rtol=1e-5, atol=1e-5 * max(1, np.abs(known).max()))
@@ -86,14 +86,14 @@ def test_a_million_categories_take_few_codes() -> None:
     counts = np.zeros(num + 1, np.int64)
     counts[7], counts[99_999], counts[500_000:500_100] = 900, 500, 3
     vocabulary = Vocabulary(column, counts, 64)
-    assert vocabulary.size == 64 and vocabulary.seen.sum() == counts.sum()
+    assert vocabulary.size == 64 and vocabulary.num_rows_by_code.sum() == counts.sum()
     assert vocabulary.code("c8") is None and vocabulary.code("c7") == 0
     asked = pa.array(["c7", "c99999", "c500001", "c500099"])
     codes = vocabulary.encode(asked)
     back = vocabulary.decode(np.repeat(codes, 100), np.tile(np.linspace(0, 0.999, 100), 4)).to_pylist()
     assert set(back[:100]) == {"c7"} and set(back[100:200]) == {"c99999"}
     assert all(500_000 <= int(v[1:]) < 500_100 for v in back[200:]), "a shared code gives only what rows had"
-    seen = np.flatnonzero(vocabulary.seen)
+    seen = np.flatnonzero(vocabulary.num_rows_by_code)
     assert pa.compute.all(
         pa.compute.is_in(vocabulary.decode(seen, np.full(len(seen), 0.5)), pa.array(column.categories))
     )
@@ -114,7 +114,7 @@ def test_a_million_categories_do_not_blow_up(kind: str) -> None:
     family.begin(table, 1, None)
     if family.num_steps:
         family.train(0, 2)
-    size = sum(t.nbytes for t in family.trained().tensors.values())
+    size = sum(t.nbytes for t in family.model_state().tensors.values())
     assert size < 40e6, "a number or two a category, no matrix"
     drawn = family.sample([{"code": str(ids[0])}, *[{}] * (family.block - 1)], np.arange(family.block))
     assert drawn.columns["code"][0].as_py() == str(ids[0]) or drawn.reasons[0]

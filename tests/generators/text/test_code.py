@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.engines.vllm import AskRefused, Reply
-from gristmill.generators.text.programs import asserts_of, defined, program_of
+from gristmill.generators.text.programs import asserts_of, program_of, top_level_names
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 from gristmill.stages.verify.execute import Execute, ExecuteSpec
@@ -93,8 +93,14 @@ def test_tests_are_taken_from_whatever_form_they_have():
         assert asserts_of(Reply(said), program) == tests
     cut = Reply("```\nassert twice(1) == 2\nassert twice(", "length")
     assert asserts_of(cut, program) == "assert twice(1) == 2"
-    assert defined("import math\nx, y = 1, 2\nz: int = 3\nclass A: pass\ndef f(): q = 1") == {"x", "y", "z", "A", "f"}
-    assert defined("def f(:\n  pass\nclass A: pass") == {"f", "A"}
+    assert top_level_names("import math\nx, y = 1, 2\nz: int = 3\nclass A: pass\ndef f(): q = 1") == {
+        "x",
+        "y",
+        "z",
+        "A",
+        "f",
+    }
+    assert top_level_names("def f(:\n  pass\nclass A: pass") == {"f", "A"}
 
 
 def test_a_program_is_whole_although_the_talk_after_it_was_cut():

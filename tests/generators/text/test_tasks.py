@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.engines.vllm import AskRefused, Reply
-from gristmill.generators.text.evol_instruct import OPERATIONS, copies, drawn, response_fault
+from gristmill.generators.text.evol_instruct import OPERATIONS, copies, draw_operation, response_fault
 from gristmill.generators.text.self_instruct import SelfInstructSpec
 from gristmill.generators.text.task_filters import instance_fault, task_fault, task_of
 from gristmill.records.errors import UserError
@@ -155,9 +155,9 @@ def test_an_instruction_evolves_by_each_operation(operation):
 
 def test_operations_are_drawn_by_weight_and_depth_starts_at_one():
     assert told("evol_instruct", {}, {"instruction": "Name a red fruit."}, EVOL)[0]["depth"] == 1
-    names = [drawn({"deepen": 3.0, "breadth": 1.0, "reasoning": 0.0}, seed) for seed in range(800)]
+    names = [draw_operation({"deepen": 3.0, "breadth": 1.0, "reasoning": 0.0}, seed) for seed in range(800)]
     assert set(names) == {"deepen", "breadth"} and names.count("deepen") == pytest.approx(600, abs=60)
-    assert {drawn(dict.fromkeys(OPERATIONS, 1.0), seed) for seed in range(200)} == set(OPERATIONS)
+    assert {draw_operation(dict.fromkeys(OPERATIONS, 1.0), seed) for seed in range(200)} == set(OPERATIONS)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_keys_are_checked():
     for kind in ("self_instruct", "evol_instruct"):
         method = method_of(kind, {"system": "{who}"})
         assert method.fields_read() == ["instruction", "who"]
-        assert set(method.fed) <= {f.name for f in method.payload} and method.feed
+        assert set(method.feedback_columns) <= {f.name for f in method.payload} and method.feed
         json.dumps(method.identity())
 
 

@@ -263,11 +263,11 @@ def test_canaries_are_new_different_rows_of_the_schema_and_come_in_by_their_coin
     assert schema.conform(made.ins).num_rows == 30
     assert "q" in made.ins.column("c").to_pylist()
     coins = np.arange(30) < 12
-    mixed = [tuple(r.values()) for r in made.mixed(coins, rows, 0).to_pylist()]
+    mixed = [tuple(r.values()) for r in made.mix_into(coins, rows, 0).to_pylist()]
     for at, (is_in, row, other) in enumerate(zip(coins, made.ins.to_pylist(), made.outs.to_pylist())):
         assert (tuple(row.values()) in mixed) == is_in, at
         assert (tuple(other.values()) in mixed) != is_in, at
-    alone = Canaries(made.ins, None).mixed(coins, rows, 0)
+    alone = Canaries(made.ins, None).mix_into(coins, rows, 0)
     assert alone.num_rows == 92
 
 

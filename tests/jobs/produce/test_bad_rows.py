@@ -227,7 +227,7 @@ def test_produce_rejects_the_row_and_says_why(ask: Any, reason: str | None, mode
 
 def test_produce_refuses_a_given_column_that_the_model_does_not_know(model: str) -> None:
     with pytest.raises(UserError, match="the schema has no column 'wart' .did you mean 'ward'"):
-        ModelGenerator(ModelGeneratorSpec(model, given=("wart",)))
+        ModelGenerator(ModelGeneratorSpec(model, conditions=("wart",)))
 
 
 # evaluate

@@ -287,7 +287,7 @@ MESSAGES = st.one_of(
 
 @given(MESSAGES, st.booleans())
 def test_whatever_a_program_writes_as_its_verdict_is_an_outcome(message: bytes, is_locked: bool) -> None:
-    found = Outcome(**{"verdict": "exited", **jail.read_report((jail.LOCKED if is_locked else b"") + message, 10)})
+    found = Outcome(**{"verdict": "exited", **jail.read_report((jail.LOCK_MARK if is_locked else b"") + message, 10)})
     assert found.verdict in (("passed", "failed", "exited") if is_locked else ("unsandboxed",))
     assert found.test is None or (type(found.test) is int and 0 <= found.test <= 10)
     assert found.detail is None or found.detail.encode("utf-8")

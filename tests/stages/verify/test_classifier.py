@@ -59,10 +59,10 @@ def test_real_rows_stay_and_wrong_or_strange_ones_go(model: str) -> None:
     wrong = held_out.set_column(1, "label", pa.array([str((int(v) + 1) % 10) for v in held_out["label"].to_pylist()]))
     assert opened(model).run(batch(wrong)).column("reject").null_count < 0.05 * held_out.num_rows
     noise = images_table(np.random.default_rng(0).integers(0, 256, (200, 8, 8), np.uint8), np.zeros(200, int))
-    unlabelled = opened(model, label="", min_score=0.9)
-    assert unlabelled.reads() == ["image"]
-    assert unlabelled.run(batch(noise)).column("reject").null_count < 60
-    assert unlabelled.run(batch(held_out)).column("reject").null_count > 0.5 * held_out.num_rows
+    strip_label = opened(model, label="", min_score=0.9)
+    assert strip_label.reads() == ["image"]
+    assert strip_label.run(batch(noise)).column("reject").null_count < 60
+    assert strip_label.run(batch(held_out)).column("reject").null_count > 0.5 * held_out.num_rows
 
 
 def test_it_says_what_torch_says(model: str) -> None:

@@ -57,20 +57,22 @@ def test_missing_values_break_only_what_requires_them() -> None:
 
 
 def test_dependencies_are_declared_by_pairs_or_by_rows(tmp_path: Path) -> None:
-    checked = stage(dependencies=[{"given": ["who"], "column": "b", "pairs": {"x": 1, "y": 2}}])
+    checked = stage(dependencies=[{"determinants": ["who"], "column": "b", "pairs": {"x": 1, "y": 2}}])
     found = rejects(checked, (0.0, 1, "x"), (0.0, 2, "x"), (0.0, 1, "z"), (0.0, 1, None))
     assert found == [None, "constraints:dependency", "constraints:dependency", None]
-    lenient = stage(dependencies=[{"given": ["who"], "column": "b", "pairs": {"x": 1}, "others": True}])
+    lenient = stage(dependencies=[{"determinants": ["who"], "column": "b", "pairs": {"x": 1}, "others": True}])
     assert rejects(lenient, (0.0, 7, "z"), (0.0, 7, "x")) == [None, "constraints:dependency"]
     (tmp_path / "map.csv").write_text("who,a,b\nx,1.0,5\nx,2.0,6\n")
-    both = stage(dependencies=[{"given": ["who", "a"], "column": "b", "data": {"path": str(tmp_path / "map.csv")}}])
+    both = stage(
+        dependencies=[{"determinants": ["who", "a"], "column": "b", "data": {"path": str(tmp_path / "map.csv")}}]
+    )
     assert rejects(both, (1.0, 5, "x"), (2.0, 5, "x")) == [None, "constraints:dependency"]
 
 
 def test_rows_that_contradict_each_other_are_no_dependency(tmp_path: Path) -> None:
     (tmp_path / "map.csv").write_text("who,b\nx,5\nx,6\n")
     with pytest.raises(UserError, match="is not a dependency: x has b 5 and 6"):
-        stage(dependencies=[{"given": ["who"], "column": "b", "data": {"path": str(tmp_path / "map.csv")}}])
+        stage(dependencies=[{"determinants": ["who"], "column": "b", "data": {"path": str(tmp_path / "map.csv")}}])
 
 
 @pytest.mark.parametrize(
@@ -79,8 +81,8 @@ def test_rows_that_contradict_each_other_are_no_dependency(tmp_path: Path) -> No
         ({}, "give rules, dependencies or required"),
         ({"rules": ["a<=b"]}, "is not a rule"),
         ({"rules": ["1 <= 2"]}, "names no column"),
-        ({"dependencies": [{"given": ["who"], "column": "b"}]}, "either 'pairs' or 'data'"),
-        ({"dependencies": [{"given": ["who", "a"], "column": "b", "pairs": {"x": 1}}]}, "one given column"),
+        ({"dependencies": [{"determinants": ["who"], "column": "b"}]}, "either 'pairs' or 'data'"),
+        ({"dependencies": [{"determinants": ["who", "a"], "column": "b", "pairs": {"x": 1}}]}, "one determinant"),
     ],
 )
 def test_what_a_recipe_may_not_say(table: dict[str, Any], message: str) -> None:
