@@ -1,6 +1,7 @@
 """Fixtures: a real S3 server, a local Ray; hypothesis profiles; which tests share a worker of pytest-xdist."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,8 @@ __all__ = ["ROOT", "gristmill", "profiles"]
 
 LONGEST = ("tests/chaos/", "tests/cluster/", "tests/jobs/")
 
+# A shell ignores SIGINT in what it starts in the background, and the runs that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves its workers beside other tests

@@ -21,9 +21,18 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.generators.families.contract import Family, State
-from gristmill.generators.families.folder import FORMAT, NAME, ModelCard, pack, save_model, schema_literals, unpack
+from gristmill.generators.families.folder import (
+    FORMAT,
+    NAME,
+    ModelCard,
+    pack,
+    read_card,
+    save_model,
+    schema_literals,
+    unpack,
+)
 from gristmill.generators.private.account import Account, BudgetExceeded, PrivacySpec
-from gristmill.records.errors import UserError
+from gristmill.records.errors import Conflict, UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.plugins import kind_of, source_identity
 from gristmill.records.spec import literals
@@ -211,6 +220,8 @@ class Fit:
         return HOLDS_ROWS if self.family.holds_rows else NOT_PRIVATE
 
     def _finish(self, mark: str, losses: list[dict[str, float]], account: Account | None) -> ModelCard:
+        if is_finished(self.store):
+            return self._same_model(mark)
         model_state = self.family.model_state()
         self._look(model_state, {}, self.family.num_steps)
         weights = pack(model_state.tensors)
@@ -226,7 +237,21 @@ class Fit:
         )
         for name, data in self.family.files().items():
             self.store.put(name, data)
-        save_model(self.store, card, weights)
+        try:
+            save_model(self.store, card, weights)
+        except Conflict:
+            return self._same_model(mark)
+        clear(self.store)
+        return card
+
+    def _same_model(self, mark: str) -> ModelCard:
+        """The card of this fit's model, finished by another trainer: that of a killed driver lives on for seconds.
+
+        Raises Conflict for the model of another fit.
+        """
+        card = read_card(self.store.uri)
+        if card.fingerprint != mark:
+            raise Conflict(f"{self.store.path(NAME)} is already there: another fit has written it")
         clear(self.store)
         return card
 

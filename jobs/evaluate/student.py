@@ -57,6 +57,7 @@ def judge_student(
 
     Raises UserError for too little text.
     """
+    from gristmill.cluster.connect import connected
     from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
     from gristmill.generators.lm import tokens
     from gristmill.generators.lm.family import CausalLm
@@ -70,10 +71,11 @@ def judge_student(
         "synthetic": first_blocks(tokens.pieces(tokenizer, held_back, spec.length), "the synthetic rows", spec.length),
     }
     scorers: dict[str, Scorer] = {}
-    for side, texts_of_side in sides.items():
-        log_step(f"student: training on {len(texts_of_side):,} {'real' if side == 'train' else 'synthetic'} texts")
-        files = _train(args, recipe, spec, tokenizer, texts_of_side, open_store(store.path(f"{FOLDER}/{side}")))
-        scorers[side] = Scorer.from_files(files, tokenizer)
+    with connected(recipe.cluster):  # one Ray for both fits
+        for side, texts_of_side in sides.items():
+            log_step(f"student: training on {len(texts_of_side):,} {'real' if side == 'train' else 'synthetic'} texts")
+            files = _train(args, recipe, spec, tokenizer, texts_of_side, open_store(store.path(f"{FOLDER}/{side}")))
+            scorers[side] = Scorer.from_files(files, tokenizer)
     log_step("student: scoring")
     scores = {
         side: {of: scorer.log_probabilities(some, spec.length) for of, some in blocks.items()}

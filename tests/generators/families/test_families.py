@@ -15,11 +15,11 @@ import pyarrow as pa
 import pytest
 
 from gristmill.generators.families.contract import KINDS, Family, SampleBlock, draw_rows, family_class
-from gristmill.generators.families.fit import Fit, check_fit
+from gristmill.generators.families.fit import Fit, FitProgress, check_fit
 from gristmill.generators.families.folder import read_card
 from gristmill.generators.private.account import PrivacySpec
 from gristmill.generators.tabular.independent import Independent
-from gristmill.records.errors import UserError
+from gristmill.records.errors import Conflict, UserError
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
 from gristmill.records.stores.opening import open_store
@@ -145,6 +145,24 @@ def test_the_statement_says_whether_the_rows_are_inside(case: Case) -> None:
 def test_too_few_rows_are_refused(case: Case, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs at least"):
         case.fit(tmp_path, case.rows()[1].slice(0, 1)).run()
+
+
+def test_a_trainer_that_another_has_overtaken_takes_its_model(tmp_path: Path) -> None:
+    """The trainer of a killed driver lives on for seconds, beside that of the next start."""
+    case = Case("tvae", SMALL)
+    ours, theirs, other = (case.fit(tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2)))
+    card = theirs.run()
+
+    def overtaken(progress: FitProgress) -> None:
+        for name in ("weights.safetensors", "model.json"):
+            ours.store.put(name, theirs.store.read(name))
+            other.store.put(name, theirs.store.read(name))
+
+    assert ours.run(overtaken) == card
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["model.json", "weights.safetensors"]
+    with pytest.raises(Conflict, match="another fit has written it"):
+        other.run(overtaken)
+    assert (tmp_path / "c" / "weights.safetensors").read_bytes() == theirs.store.read("weights.safetensors")
 
 
 def test_a_family_that_is_not_private_refuses_a_budget() -> None:

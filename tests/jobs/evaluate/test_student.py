@@ -34,10 +34,10 @@ def put(folder: Path, name: str, texts: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def judged(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> dict[str, Any]:
     """Real docstrings beside docstrings with their words in disorder, and beside real ones of their own kind."""
     folder = tmp_path_factory.mktemp("students")
-    whole = list(docstrings()[:1200])
+    whole = list(docstrings()[:900])
     train, holdout, others = whole[::3], whole[1::3], whole[2::3]
     disorder = random.Random(0)
     (folder / "student.toml").write_text(RECIPE)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -73,25 +74,25 @@ def test_stopped_killed_and_gone_on_it_is_the_same_model(fitted: Path, tmp_path:
         if number == signal.SIGINT and run.returncode != 0:
             assert run.returncode == 130, output
             assert f"resume with: gristmill fit {recipe} --out {out}" in output
-    run = start(recipe, str(out), *often)
-    while run.poll() is None and not (trainers := _trainers(run)):
-        time.sleep(0.05)
-    for process in trainers if run.poll() is None else []:
-        process.kill()  # the actor dies, the driver starts another
-    output, _ = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 0, output
+    killer = threading.Thread(target=_kill_trainer, daemon=True)
+    killer.start()  # the actor dies, the driver starts another
+    done = gristmill("fit", recipe, "--out", str(out), *often)
+    assert done.returncode == 0, done.stderr
     assert weights(out) == weights(fitted)
+    killer.join(PATIENCE_S)
 
 
-def _trainers(run: subprocess.Popen) -> list[psutil.Process]:
-    found = []
-    for process in psutil.Process(run.pid).children(recursive=True):
-        try:
-            if process.cmdline()[:1] == ["ray::Trainer.run"]:
-                found.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return found
+def _kill_trainer() -> None:
+    """SIGKILL of the first trainer that starts to work on the Ray of this process."""
+    end = time.monotonic() + PATIENCE_S
+    while time.monotonic() < end:
+        for process in psutil.Process().children(recursive=True):
+            try:
+                if process.cmdline()[:1] == ["ray::Trainer.run"]:
+                    return process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        time.sleep(0.02)
 
 
 def test_a_finished_model_is_left_alone(fitted: Path, tmp_path: Path) -> None:

@@ -64,12 +64,20 @@ def test_a_killed_driver_is_not_running_and_its_watcher_ends(tmp_path: Path) -> 
 
 
 def test_a_watcher_sees_a_run_to_its_end(tmp_path: Path) -> None:
-    out = str(tmp_path / "out")
-    run = popen("produce", canned(tmp_path, num_asks=320, **SLOW), "--out", out)
-    wait_for_commits(out, 1, run)
-    watching = popen("status", out, "--watch", "--json")
-    said, _ = watching.communicate(timeout=PATIENCE_S)
-    assert run.wait(60) == 0 and watching.returncode == 0
+    out, watching = tmp_path / "out", list[subprocess.Popen]()
+
+    def watch() -> None:
+        while not list(out.glob("kept/*")):
+            time.sleep(0.05)
+        watching.append(popen("status", str(out), "--watch", "--json"))
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    done = gristmill("produce", canned(tmp_path, num_asks=320, generator={"seconds_per_ask": 0.04}), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    watcher.join(PATIENCE_S)
+    said, _ = watching[0].communicate(timeout=PATIENCE_S)
+    assert watching[0].returncode == 0
     looks = [json.loads(text) for text in said.splitlines()]
     assert [look["state"] for look in looks] == ["running"] * (len(looks) - 1) + ["complete"]
     rows = [look["totals"]["asks"] for look in looks]
