@@ -1,8 +1,9 @@
 PY := .venv/bin/python
 export VLLM_NO_USAGE_STATS := 1
 export RAY_USAGE_STATS_ENABLED := 0
-# Tests of one group (a file, or those that share an engine) run on one worker.
-PARALLEL := -n 2 --dist loadgroup --no-loadscope-reorder
+# Tests of one group (a file, or those that share an engine) run on one worker. Three workers on two cores, since
+# tests of runs wait for processes as much as they compute.
+PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: help setup setup-test demo test test-nightly test-all check bench oracles chaos reference clean
 
@@ -23,7 +24,7 @@ check: setup-test ## ruff and mypy
 	$(PY) -m ruff format --check .
 	scripts/typecheck.sh
 
-test: check      ## the checks and the tests, on two workers; ARGS=tests/records for some of them
+test: check      ## the checks and the tests, in parallel; ARGS=tests/records for some of them
 	$(PY) -m pytest $(PARALLEL) --durations=25 $(ARGS)
 
 test-nightly: setup-test ## the tests too long for `make test`

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,30 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
+from gristmill.records.readers.datasets import DataSpec, read_table
 from tests.conftest import ROOT, gristmill
 from tests.outputs import PATIENCE_S, kept_hashes
 from tests.recipes import write
+from tests.session import new_folder
 
 MODEL = {"kind": "tvae", "epochs": 40, "batch_size": 50, "latent": 8, "hidden": [16]}
+
+
+@cache
+def patients() -> str:
+    """A CSV of five columns of breast-cancer: the modes of all 31 take ten times as long as the fit."""
+    from pyarrow import csv
+
+    path = new_folder("patients") / "patients.csv"
+    rows = read_table(DataSpec("package:breast-cancer"))
+    csv.write_csv(rows.select(["mean_radius", "mean_texture", "mean_area", "mean_concavity", "diagnosis"]), path)
+    return str(path)
 
 
 def fit_recipe(folder: Path, **changes: Any) -> str:
     recipe = {
         "name": "fit-test",
-        "data": {"path": "package:breast-cancer"},
+        "data": {"path": patients()},
         "model": MODEL,
         "cluster": {"num_cpus": 2},
         **changes,
@@ -47,7 +61,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = gristmill("fit", fit_recipe(folder), "--out", str(folder / "model"))
     assert done.returncode == 0, done.stderr
     assert "schema: bounds and categories were read from the rows" in done.stderr
-    assert "569 rows of package:breast-cancer" in done.stdout and "none: the model was fitted" in done.stdout
+    assert "569 rows of" in done.stdout and "none: the model was fitted" in done.stdout
     return folder / "model"
 
 
@@ -179,5 +193,5 @@ def test_a_dry_run_starts_nothing(tmp_path: Path) -> None:
     env = {"RAY_ADDRESS": "127.0.0.1:1"}  # would be refused if it were asked
     done = gristmill("fit", fit_recipe(tmp_path), "--out", str(tmp_path / "model"), "--dry-run", env=env)
     assert done.returncode == 0, done.stderr
-    assert "569 of package:breast-cancer" in done.stdout and "30 numeric" in done.stdout
+    assert "569 of " in done.stdout and "4 numeric" in done.stdout
     assert not os.path.exists(tmp_path / "model")
