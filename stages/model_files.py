@@ -1,13 +1,15 @@
 """Reads a model trained by `gristmill fit`: its card and its weights."""
 
 import hashlib
-import json
 from typing import Any
 
 import numpy as np
 
 from gristmill.records.errors import UserError
+from gristmill.records.output.formats import parse
 from gristmill.records.stores.opening import open_store
+
+NAME = "model.json"
 
 
 def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:
@@ -15,13 +17,14 @@ def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:
 
     Raises UserError, with the stage's name, if there is none.
     """
-    data = open_store(path).read_if_there("model.json")
+    store = open_store(path)
+    data = store.read_if_there(NAME)
     if data is None:
         raise UserError(
             f"{stage}: {path} holds no finished model; make one with gristmill fit RECIPE --out {path} and "
             f'[model] kind = "{kind}"'
         )
-    card: dict[str, Any] = json.loads(data)
+    card = parse(data, NAME, store.path(NAME))
     if card["identity"]["kind"] != kind:
         raise UserError(f"{stage}: {path} holds a model of kind '{card['identity']['kind']}', not '{kind}'")
     return card

@@ -4,7 +4,6 @@ A comparison is a fork of a jail that has already imported sympy, with limits of
 slow another, one that does not end is killed when its CPU time is over, and what a text evaluates to can reach nothing.
 """
 
-import importlib.util
 import sysconfig
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from importlib.metadata import version
 from typing import Any, Literal
 
 from gristmill.records.errors import UserError
+from gristmill.records.extras import check_installed
 from gristmill.records.spec import placement
 from gristmill.stages.contract import Stage
 from gristmill.stages.sandbox.runner import Limits, Sandbox, Verdict, Warm
@@ -42,8 +42,7 @@ class AlgebraSpec:
 
 def check(stage: str) -> None:
     """Raise UserError, with the name of the stage, if expressions cannot be compared here."""
-    if importlib.util.find_spec("math_verify") is None:
-        raise UserError(f"{stage}: package math-verify is missing; pip install 'math-verify[antlr4_13_2]'")
+    check_installed("math", "math_verify")
     try:
         check_sandbox()
     except UserError as error:
