@@ -1,6 +1,5 @@
 """Whatever dies, the same command again ends with the same bytes."""
 
-import random
 import signal
 import subprocess
 import sys
@@ -53,55 +52,43 @@ def finish_and_compare(recipe: str, out: str, undisturbed: dict[str, str]) -> No
 
 # On S3 the kill tests' short form kills the driver, too.
 @pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.nightly)])
-def test_sigkill_of_the_driver(where: str, tmp_path: Path, undisturbed: dict[str, str], request) -> None:
+def test_a_second_driver_a_sigkill_and_ctrl_c_change_no_byte(
+    where: str, tmp_path: Path, undisturbed: dict[str, str], request: pytest.FixtureRequest
+) -> None:
     out = str(tmp_path / "out") if where == "local" else f"{request.getfixturevalue('s3')}/kill-{tmp_path.name}"
     recipe = canned(tmp_path, **SLOW)
-    rng = random.Random(where)
-    for kill in range(2):
-        before = num_committed(out)
-        run = start(recipe, out)
-        wait_for_commits(out, min(before + rng.randrange(1, 6), NUM_LOTS - 4), run)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
-        assert num_committed(out) < NUM_LOTS, f"kill {kill} came too late"
-    finish_and_compare(recipe, out, undisturbed)
-
-
-def test_workers_and_the_dedup_index_die(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    out = str(tmp_path / "out")
-    run = start(canned(tmp_path, **SLOW), out, "--set", "cluster.index_actors=2")
-    for lots, title in ((3, "ray::process_task"), (6, "ray::BandShard"), (9, "ray::process_task")):
-        wait_for_commits(out, lots, run)
-        kill_one(run, title)
-    output, _ = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 0, output
-    assert "trying again" in output
-    assert kept_hashes(out) == undisturbed
-
-
-def test_ctrl_c_ends_after_the_lots_in_commit_and_tells_how_to_go_on(
-    tmp_path: Path, undisturbed: dict[str, str]
-) -> None:
-    out, recipe = str(tmp_path / "out"), canned(tmp_path, **SLOW)
-    run = start(recipe, out)
-    wait_for_commits(out, 2, run)
-    run.send_signal(signal.SIGINT)
-    output, _ = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 130, output
-    assert f"gristmill produce {recipe} --out {out}" in output
-    assert gristmill("audit", out).returncode == 0  # what is there is whole
-    finish_and_compare(recipe, out, undisturbed)
-
-
-def test_a_second_driver_stops_and_harms_nothing(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    out, recipe = str(tmp_path / "out"), canned(tmp_path, **SLOW)
     run = start(recipe, out)
     wait_for_commits(out, 1, run)
     second = gristmill("produce", recipe, "--out", out)
     assert second.returncode == 2
     assert "is being written by another driver" in second.stderr
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    before = num_committed(out)
+    assert before < NUM_LOTS - 4
+
+    run = start(recipe, out)
+    wait_for_commits(out, before + 2, run)
+    run.send_signal(signal.SIGINT)
+    output, _ = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 130, output
+    assert f"gristmill produce {recipe} --out {out}" in output
+    assert gristmill("audit", out).returncode == 0  # what is there is whole
+    assert num_committed(out) < NUM_LOTS
+    finish_and_compare(recipe, out, undisturbed)
+
+
+def test_workers_the_dedup_index_and_an_engine_die(tmp_path: Path, undisturbed: dict[str, str]) -> None:
+    out = str(tmp_path / "out")
+    settings = ("cluster.index_actors=2", "generator.pooled=true", "cluster.num_cpus=3")
+    run = start(canned(tmp_path, **SLOW), out, *(word for s in settings for word in ("--set", s)))
+    for lots, title in ((2, "ray::process_task"), (4, "ray::BandShard"), (6, "ray::Replica"), (9, "ray::process_task")):
+        wait_for_commits(out, lots, run)
+        kill_one(run, title)
     output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
+    assert "lost its worker while making; trying again" in output
+    assert "the dedup index was lost and is built again" in output
     assert kept_hashes(out) == undisturbed
 
 
@@ -110,16 +97,4 @@ def test_another_width_gives_the_same_bytes(tmp_path: Path, undisturbed: dict[st
     wide = ["cluster.num_cpus=4", "cluster.window=3", "cluster.index_actors=3", "generator.seconds_per_ask=0"]
     done = gristmill("produce", canned(tmp_path), "--out", out, *(w for s in wide for w in ("--set", s)))
     assert done.returncode == 0, done.stderr
-    assert kept_hashes(out) == undisturbed
-
-
-def test_a_killed_engine_is_replaced_and_its_lots_are_made_again(tmp_path: Path, undisturbed: dict[str, str]) -> None:
-    out = str(tmp_path / "out")
-    run = start(canned(tmp_path, **SLOW), out, "--set", "generator.pooled=true", "--set", "cluster.num_cpus=3")
-    for lots in (3, 8):
-        wait_for_commits(out, lots, run)
-        kill_one(run, "ray::Replica")
-    output, _ = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 0, output
-    assert "lost its worker while making; trying again" in output
     assert kept_hashes(out) == undisturbed
