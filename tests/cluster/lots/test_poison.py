@@ -15,7 +15,7 @@ from tests.outputs import shard_paths
 from tests.recipes import canned
 
 ITEMS = [f"subject number {n}" for n in range(96)]
-CLUSTER = {"num_cpus": 3, "max_retries": 3, "stall_timeout_s": 6.0}
+CLUSTER = {"num_cpus": 3, "max_retries": 3, "stall_timeout_s": 4.0}
 
 
 def run(folder: Path, generator: dict[str, Any], *settings: str) -> Any:

@@ -1,6 +1,7 @@
 """Every shipped recipe of a text method with the demo teacher: a few rows each on one engine, and whole runs (slow)."""
 
 import asyncio
+import tomllib
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,7 +19,7 @@ from tests.conftest import ROOT, gristmill
 from tests.engine import SharedEngine
 
 RECIPES = sorted(p.stem for p in (ROOT / "recipes").glob("*.toml") if 'kind = "teacher"' in p.read_text())
-NUM_ROWS = 2
+NUM_ROWS, MAX_TOKENS = 2, 100
 # Their methods run by a shorter recipe of the same method as well.
 LONG = ("code-given", "decontaminated", "judged", "math-answers", "rephrase", "textbook")
 SHORT = [name for name in RECIPES if name not in LONG]
@@ -29,7 +30,9 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 
 def compiled_recipe(name: str) -> CompiledRecipe:
     """The recipe with asks for a few rows; a later round's examples are the source's, as in its first."""
-    return compile_recipe(load(str(ROOT / "recipes" / f"{name}.toml"), [f"lot_size={NUM_ROWS}"]))
+    path = ROOT / "recipes" / f"{name}.toml"
+    max_tokens = min(MAX_TOKENS, tomllib.loads(path.read_text())["generator"]["sampling"]["max_tokens"])
+    return compile_recipe(load(str(path), [f"lot_size={NUM_ROWS}", f"generator.sampling.max_tokens={max_tokens}"]))
 
 
 def test_there_is_a_recipe_for_every_method() -> None:

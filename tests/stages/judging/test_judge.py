@@ -47,6 +47,7 @@ def test_a_bad_judge_is_refused(changes: dict, words: str) -> None:
 
 
 @pytest.mark.vllm
+@pytest.mark.nightly  # test_judge_engine.py has the judge on a real engine, test_elastic.py a stage in a pool
 @pytest.mark.timeout(900)
 def test_teacher_and_judge_each_have_a_pool(tmp_path: Path) -> None:
     one = {"max_model_len": 512, "max_num_seqs": 16}
