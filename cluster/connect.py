@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray._private import ray_constants
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 FLOORS = ("records", "engines", "stages", "evaluation", "generators", "cluster", "jobs")
 CONNECT_TIMEOUT_S = 10.0
+STARTS = 3  # of a local Ray
 WORKER_ENV = {
     # Ray gives a task one core: a thread pool in a task would use the cores of other tasks.
     "OMP_NUM_THREADS": "1",
@@ -57,14 +59,8 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
                 ray.init(address=address, namespace="gristmill", runtime_env=env, **log_options)
         else:
             logger.info("starting a local Ray")
-            with _loopback():
-                ray.init(
-                    address="local",
-                    num_cpus=spec.num_cpus,
-                    include_dashboard=False,
-                    runtime_env={"env_vars": WORKER_ENV},
-                    **log_options,
-                )
+            options = {"num_cpus": spec.num_cpus, "runtime_env": {"env_vars": WORKER_ENV}, **log_options}
+            _start_local(options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"Ray at {address}" if address else "a local Ray"
         raise UserError(f"cannot reach {where}: {error}; check cluster.address, RAY_ADDRESS and `ray status`") from None
@@ -73,6 +69,22 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
             yield
     finally:
         ray.shutdown()
+
+
+def _start_local(options: dict[str, Any]) -> None:
+    """Start a Ray on this node. Raises UserError when it does not come up in several tries."""
+    for attempt in range(STARTS):
+        try:
+            with _loopback():
+                ray.init(address="local", include_dashboard=False, **options)
+            return
+        except Exception as error:
+            if "timed out during startup" not in str(error):  # Ray gives its processes 30 s and raises a bare Exception
+                raise
+            ray.shutdown()
+            if attempt < STARTS - 1:
+                logger.warning("Ray did not start within 30 s; trying again")
+    raise UserError(f"Ray did not start in {STARTS} tries of 30 s each; this node is too busy, run the command again")
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -14,6 +15,7 @@ from tests.s3server import free_port
 UP = "Ray runtime started."
 UP_TIMEOUT_S = 240.0
 GONE_TIMEOUT_S = 30.0
+STARTS = 4  # of a node
 HEAD_CPUS, NODE_CPUS = 1, 3
 OBJECT_STORE_BYTES = 150_000_000
 MARK = "GRISTMILL_CHAOS"  # in the environment of all that a cluster starts
@@ -127,18 +129,28 @@ class Nodes:
         self._port = free_port()
         arguments = ["--head", f"--port={self._port}", "--node-ip-address=127.0.0.1", f"--num-cpus={HEAD_CPUS}"]
         arguments += ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
-        self.head = self._node("head", arguments)
-        self.head.wait()
-        self.workers = [self._worker() for _ in range(num_workers)]
-        for worker in self.workers:
-            worker.wait()
+        self.head = self._up(lambda: self._node("head", arguments))
+        for _ in range(num_workers):
+            self.add()
 
     def add(self) -> Node:
         """A new node, with an address that no node had before, joins."""
-        worker = self._worker()
-        worker.wait()
+        worker = self._up(self._worker)
         self.workers.append(worker)
         return worker
+
+    def _up(self, start: Callable[[], Node]) -> Node:
+        """A node that is up. Ray gives a node 30 s to come up, which is not enough on a busy machine."""
+        for attempt in range(STARTS):
+            node = start()
+            try:
+                node.wait()
+                break
+            except RuntimeError:
+                node.kill()
+                if attempt == STARTS - 1:
+                    raise
+        return node
 
     def _worker(self) -> Node:
         address = f"127.{1 + self._num_started // 250}.0.{1 + self._num_started % 250}"
