@@ -36,7 +36,7 @@ def test_a_node_joins_and_another_drains_in_mid_run(cluster: Cluster, tmp_path: 
     cluster.wait_for_nodes()
     out = str(tmp_path / "out")
     generator = {"pooled": True, "seconds_per_ask": 0.03, "num_gpus": 1.0}
-    recipe = canned(tmp_path, num_asks=1280, generator=generator, cluster={"num_cpus": None, "max_replicas": 2})
+    recipe = canned(tmp_path, num_asks=1920, generator=generator, cluster={"num_cpus": None, "max_replicas": 2})
     command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", out]
     env = {**os.environ, "RAY_ADDRESS": cluster.address}
     run = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -51,9 +51,9 @@ def test_a_node_joins_and_another_drains_in_mid_run(cluster: Cluster, tmp_path: 
     output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
     assert "lost its worker" not in output  # it was left in peace, not lost
-    last = [node for lot, node in sorted(replicas(out)) if lot >= 36]
+    last = [node for lot, node in sorted(replicas(out)) if lot >= 54]
     assert len(set(last)) == 1 and last[0] != first.node_id
-    assert kept_hashes(out) == kept_hashes(undisturbed(num_asks=1280))
+    assert kept_hashes(out) == kept_hashes(undisturbed(num_asks=1920))
 
 
 def events(out: str) -> str:
