@@ -19,12 +19,12 @@ def chaos(*arguments: str, timeout: float) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
 
 
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(2000)
 def test_nodes_the_head_and_the_store_go_and_come_back(tmp_path: Path) -> None:
     """What cluster/lots/test_crashes.py does not kill. With this seed all kills meet one run."""
     kinds = "node,head,s3-stop,s3-freeze"
     words = ["--kills", "4", "--kinds", kinds, "--lots", "20", "--seed", "56", "--reconnect-s", "15"]
-    done = chaos(*words, "--keep", str(tmp_path), timeout=1400)
+    done = chaos(*words, "--keep", str(tmp_path), timeout=1900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| all | 4 | 0 | 0 |" in done.stdout
     assert (tmp_path / "kills.json").exists()

@@ -19,7 +19,7 @@ from tests.engine import SharedEngine
 from tests.outputs import num_committed, wait_for_commits
 from tests.recipes import teacher
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(2400)]
 NUM_LOTS = 8
 COLUMNS = ["id", "seed", "text", "finish", "tokens_in", "tokens_out"]
 
@@ -43,14 +43,14 @@ def test_killed_and_resumed_the_teacher_writes_the_rows_of_one_batch(
     recipe = teacher(tmp_path, num_asks=8 * NUM_LOTS, lot_size=8, cluster={"num_cpus": 2, "lots_per_replica": 2})
     out = str(tmp_path / "out")
     run = start(recipe, out)
-    wait_for_commits(out, 1, run, timeout_s=400)
+    wait_for_commits(out, 1, run, timeout_s=900)
     children = [p for p in psutil.Process(run.pid).children(recursive=True) if is_engine(p)]
     assert children
     run.send_signal(signal.SIGKILL)
     run.wait()
     assert num_committed(out) < NUM_LOTS
     assert children_are_gone(children), "engines outlive their driver and keep the device"
-    resumed = gristmill("produce", recipe, "--out", out, timeout=600)
+    resumed = gristmill("produce", recipe, "--out", out, timeout=900)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on after" in resumed.stderr
     assert gristmill("audit", out).returncode == 0
