@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 FLOORS = ("records", "engines", "stages", "evaluation", "generators", "cluster", "jobs")
 CONNECT_TIMEOUT_S = 10.0
-STARTS = 3  # of a local Ray
 WORKER_ENV = {
     # Ray gives a task one core: a thread pool in a task would use the cores of other tasks.
     "OMP_NUM_THREADS": "1",
@@ -72,19 +71,14 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
 
 
 def _start_local(options: dict[str, Any]) -> None:
-    """Start a Ray on this node. Raises UserError when it does not come up in several tries."""
-    for attempt in range(STARTS):
-        try:
-            with _loopback():
-                ray.init(address="local", include_dashboard=False, **options)
-            return
-        except Exception as error:
-            if "timed out during startup" not in str(error):  # Ray gives its processes 30 s and raises a bare Exception
-                raise
-            ray.shutdown()
-            if attempt < STARTS - 1:
-                logger.warning("Ray did not start within 30 s; trying again")
-    raise UserError(f"Ray did not start in {STARTS} tries of 30 s each; this node is too busy, run the command again")
+    """Start a Ray on this node. Raises UserError when it does not come up in the 30 s that Ray allows."""
+    try:
+        with _loopback():
+            ray.init(address="local", include_dashboard=False, **options)
+    except Exception as error:
+        if "timed out during startup" not in str(error):  # Ray raises a bare Exception for it
+            raise
+        raise UserError("Ray did not start within 30 s: this node is too busy; run the same command again") from None
 
 
 @contextmanager

@@ -10,18 +10,21 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
 from gristmill.engines.guard import MARK
+from gristmill.records.errors import UserError
 from tests.recipes import canned
 from tests.s3server import S3Server
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
+
+    from gristmill.cluster.spec import ClusterSpec
 
 ROOT = Path(__file__).parent.parent
 ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack"}
@@ -31,6 +34,7 @@ RAY_DATA_ACTORS = {
     "_AutoscalingCoordinatorActor",
     "AutoscalingRequester",
 }  # stay for as long as their Ray
+STARTS = 3  # of the Ray of the session
 REST_TIMEOUT_S = 60.0
 PATIENCE_S = 500.0  # until what a test waits for must have come, however busy the machine: below the limit of a test
 
@@ -65,7 +69,21 @@ def start_ray() -> None:
         compile_kernels()
         with _unmarked(s3_server().env):
             os.environ.pop("RAY_ADDRESS", None)
-            _owned.enter_context(connected(ClusterSpec(num_cpus=NUM_CPUS)))
+            _owned.enter_context(_up(connected, ClusterSpec(num_cpus=NUM_CPUS)))
+
+
+@contextlib.contextmanager
+def _up(connected: Callable, spec: "ClusterSpec") -> Iterator[None]:
+    """A connection that a busy machine may refuse at first: Ray allows itself 30 s to start."""
+    with contextlib.ExitStack() as stack:
+        for attempt in range(STARTS):
+            try:
+                stack.enter_context(connected(spec))
+                break
+            except UserError:
+                if attempt == STARTS - 1:
+                    raise
+        yield
 
 
 def _unmarked(env: dict[str, str] | None = None) -> "mock._patch_dict":

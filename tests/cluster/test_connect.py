@@ -7,7 +7,15 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from unittest import mock
 
+import pytest
+import ray
+from ray._private import ray_constants
+
+from gristmill.cluster.connect import connected
+from gristmill.cluster.spec import ClusterSpec
+from gristmill.records.errors import UserError
 from tests.chaos.nodes import Nodes
 from tests.conftest import ROOT
 
@@ -77,3 +85,17 @@ def test_a_lost_head_is_told_before_ray_ends_the_driver() -> None:
     finally:
         nodes.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_ray_that_does_not_start_in_time_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises a bare Exception; any other error is not taken for it."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    for error, expected in (
+        (Exception("The current node timed out during startup. This could happen because"), UserError),
+        (OSError("no space left"), OSError),
+    ):
+        monkeypatch.setattr(ray, "init", mock.Mock(side_effect=error))
+        with pytest.raises(expected), connected(ClusterSpec(num_cpus=1)):
+            pass
+        assert ray_constants.ENABLE_RAY_CLUSTER and ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ

@@ -264,5 +264,5 @@ def test_a_driver_elsewhere_brings_the_package_and_plugins_along(head: Head, tmp
     assert done.returncode == 0, done.stderr
     # An audit has no recipe, beside which the module would be found.
     assert "put travelling.py beside" in gristmill("audit", str(tmp_path / "study")).stderr
-    found = gristmill("audit", str(tmp_path / "study"), env={"PYTHONPATH": str(tmp_path)}, own_process=True)
-    assert found.returncode == 0, found.stderr
+    audit = gristmill("audit", str(tmp_path / "study"), env={"PYTHONPATH": str(tmp_path)}, own_process=True)
+    assert audit.returncode == 0, audit.stderr

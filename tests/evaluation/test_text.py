@@ -66,8 +66,8 @@ def test_mtld_by_hand() -> None:
 
 def test_memorised_by_hand() -> None:
     sources = [words("one two three four five"), words("six seven")]
-    found = text.memorised_shares([words("one two three four"), words("two three six seven")], iter(sources), 3)
-    assert found == {"ngrams": 2 / 4, "texts": 1 / 2}
+    shares = text.memorised_shares([words("one two three four"), words("two three six seven")], iter(sources), 3)
+    assert shares == {"ngrams": 2 / 4, "texts": 1 / 2}
     assert text.memorised_shares([words("a b")], sources, 8) is None
 
 

@@ -44,9 +44,9 @@ def test_accuracy_on_both_sides_as_published() -> None:
 
 
 def test_a_verifier_halves_what_parts_the_chain_from_it() -> None:
-    found = verified_accuracy(0.99, 0.8, 8)
-    gaps = np.diff(found)
-    assert found[-1] == pytest.approx(0.8, abs=0.003) and (gaps[1:] / gaps[:-1])[1:] == pytest.approx(0.5, abs=0.01)
+    accuracy = verified_accuracy(0.99, 0.8, 8)
+    gaps = np.diff(accuracy)
+    assert accuracy[-1] == pytest.approx(0.8, abs=0.003) and (gaps[1:] / gaps[:-1])[1:] == pytest.approx(0.5, abs=0.01)
 
 
 def test_keep_rates_spread_as_binomials() -> None:

@@ -42,9 +42,9 @@ def test_accumulated(is_same: bool) -> None:
         labels = np.einsum("cni,ci->cn", new, theta) + random.standard_normal((chains, n))
         x, y = np.concatenate([x, new], axis=1), np.concatenate([y, labels], axis=1)
         theta = fits(x, y)
-        found = check((theta**2).sum(axis=1), law.accumulate_error(n, d, k))
-        assert abs(found.z) <= 4 if is_same else found.z <= 4
-    assert is_same or found.z < -4  # a fresh design lies below
+        estimate = check((theta**2).sum(axis=1), law.accumulate_error(n, d, k))
+        assert abs(estimate.z) <= 4 if is_same else estimate.z <= 4
+    assert is_same or estimate.z < -4  # a fresh design lies below
     ratios = [law.accumulate_error(111, 10, k) / ONCE for k in (1, 2, 5, 10)]
     assert ratios == pytest.approx([1, 1.25, 1.464, 1.550], abs=5e-4)
     assert law.accumulate_error(111, 10, 100_000) / ONCE == pytest.approx(oracle_regression.ACCUMULATED_LIMIT, rel=1e-4)

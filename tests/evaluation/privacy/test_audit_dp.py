@@ -88,5 +88,5 @@ def test_mst_keeps_its_claim_and_would_not_without_noise(is_private, seed):
     table = rows_with(bits)
     family = Mst(MstSpec(), SCHEMA)
     family.begin(table, seed, Account(PrivacySpec(1.0, 1e-5), table.num_rows) if is_private else None)
-    found = audit(family.model_state().tensors["counts/0"][:NUM_CANARIES], bits, 1e-5)
-    assert (found.epsilon_lower <= 1.0) == is_private
+    result = audit(family.model_state().tensors["counts/0"][:NUM_CANARIES], bits, 1e-5)
+    assert (result.epsilon_lower <= 1.0) == is_private

@@ -45,7 +45,7 @@ def test_there_is_a_recipe_for_every_method() -> None:
 @pytest.fixture(scope="module")
 def rows(shared_engine: SharedEngine, tmp_path_factory: pytest.TempPathFactory) -> Rows:
     """For each recipe: its asks, their rows, and the second row made by itself. All recipes share the engine at once,
-    which takes a fifth of the time of one after another."""
+    which takes a quarter of the time of one after another."""
 
     async def make(name: str) -> tuple[pa.RecordBatch, ...]:
         compiled = compiled_recipe(name)
