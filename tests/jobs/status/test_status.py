@@ -47,6 +47,7 @@ def test_a_killed_driver_is_not_running_and_its_watcher_ends(tmp_path: Path) -> 
     found = describe(out)
     assert (found["state"], found["alive"], found["said"]) == ("running", True, "running")
     assert found["driver"] == f"process {run.pid} on {socket.gethostname()}"
+    run.send_signal(signal.SIGSTOP)  # a watcher takes seconds to start, in which the run would come to its end
     watching = popen("status", out, "--watch")
     assert watching.stdout is not None
     first = watching.stdout.readline()
@@ -64,21 +65,19 @@ def test_a_killed_driver_is_not_running_and_its_watcher_ends(tmp_path: Path) -> 
 
 
 def test_a_watcher_sees_a_run_to_its_end(tmp_path: Path) -> None:
-    out, watching = tmp_path / "out", list[subprocess.Popen]()
-
-    def watch() -> None:
-        while not list(out.glob("kept/*")):
-            time.sleep(0.05)
-        watching.append(popen("status", str(out), "--watch", "--json"))
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    done = gristmill("produce", canned(tmp_path, num_asks=320, generator={"seconds_per_ask": 0.04}), "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    watcher.join(PATIENCE_S)
-    said, _ = watching[0].communicate(timeout=PATIENCE_S)
-    assert watching[0].returncode == 0
-    looks = [json.loads(text) for text in said.splitlines()]
+    out = tmp_path / "out"
+    run = popen("produce", canned(tmp_path, num_asks=320, generator={"seconds_per_ask": 0.01}), "--out", str(out))
+    wait_for_commits(str(out), 1, run)
+    run.send_signal(signal.SIGSTOP)
+    watching = popen("status", str(out), "--watch", "--json")
+    assert watching.stdout is not None
+    first = watching.stdout.readline()
+    run.send_signal(signal.SIGCONT)
+    rest, _ = watching.communicate(timeout=PATIENCE_S)
+    said, _ = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0, said
+    assert watching.returncode == 0
+    looks = [json.loads(text) for text in (first + rest).splitlines()]
     assert [look["state"] for look in looks] == ["running"] * (len(looks) - 1) + ["complete"]
     rows = [look["totals"]["asks"] for look in looks]
     assert rows == sorted(rows) and rows[-1] == 320 and len(rows) >= 2
