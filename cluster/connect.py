@@ -58,8 +58,7 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
                 ray.init(address=address, namespace="gristmill", runtime_env=env, **log_options)
         else:
             logger.info("starting a local Ray")
-            options = {"num_cpus": spec.num_cpus, "runtime_env": {"env_vars": WORKER_ENV}, **log_options}
-            _start_local(options)
+            _start_local({"num_cpus": spec.num_cpus, **log_options})
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = f"Ray at {address}" if address else "a local Ray"
         raise UserError(f"cannot reach {where}: {error}; check cluster.address, RAY_ADDRESS and `ray status`") from None
@@ -73,12 +72,31 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
 def _start_local(options: dict[str, Any]) -> None:
     """Start a Ray on this node. Raises UserError when it does not come up in the 30 s that Ray allows."""
     try:
-        with _loopback():
+        with _loopback(), _environment(WORKER_ENV):
             ray.init(address="local", include_dashboard=False, **options)
     except Exception as error:
         if "timed out during startup" not in str(error):  # Ray raises a bare Exception for it
             raise
         raise UserError("Ray did not start within 30 s: this node is too busy; run the same command again") from None
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """The environment of this process has these variables during the block; what starts there inherits them.
+
+    Ray starts a worker per CPU before the first task comes, all with the environment of the node. A runtime_env of
+    the job would leave them idle and start others.
+    """
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextmanager
@@ -88,17 +106,13 @@ def _loopback() -> Iterator[None]:
     Ray reads the variable at import, and its processes inherit it. Were it left set, this process and its children
     could reach no Ray on another node, nor one of this node that listens on its address.
     """
-    name = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
-    before = os.environ.get(name), ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        yield
+        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+            yield
     finally:
-        if before[0] is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before[0]
-        ray_constants.ENABLE_RAY_CLUSTER = before[1]
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _check_address(address: str) -> None:

@@ -9,7 +9,8 @@ import pyarrow as pa
 
 from gristmill.stages.decontaminate.benchmarks import Benchmark
 from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec, Index
-from gristmill.stages.filters.language import Language, LanguageSpec, load_identifier
+from gristmill.stages.filters.language import Language, LanguageSpec
+from gristmill.stages.filters.language_model import load_identifier
 from gristmill.stages.filters.rules import SETS, Rules, RulesSpec
 from tests.bench.corpus import documents
 

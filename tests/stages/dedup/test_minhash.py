@@ -138,10 +138,16 @@ def test_signatures_answer_queries_of_plain_datasketch() -> None:
     assert 0.9 < mine.jaccard(sketches[1]) < 1.0
 
 
-@pytest.mark.parametrize(("threshold", "num_perm"), [(0.5, 128), (0.8, 128), (0.9, 128), (0.7, 256), (0.8, 64)])
-def test_optimal_bands_are_those_of_datasketch(threshold: float, num_perm: int) -> None:
-    peer = datasketch.MinHashLSH(threshold=threshold, num_perm=num_perm)
-    assert minhash.optimal_bands(threshold, num_perm) == (peer.b, peer.r)
+@pytest.mark.parametrize("num_perm", [2, 3, 16, 64, 100, 128, 256])
+def test_optimal_bands_are_those_of_datasketch(num_perm: int) -> None:
+    for threshold in [0.0, 0.01, *np.arange(0.1, 1.0, 0.1).round(1).tolist(), 0.85, 0.99, 1.0]:
+        try:
+            peer = datasketch.MinHashLSH(threshold=threshold, num_perm=num_perm)
+        except ValueError:  # a single band
+            with pytest.raises(ValueError, match="one band"):
+                minhash.optimal_bands(threshold, num_perm)
+            continue
+        assert minhash.optimal_bands(threshold, num_perm) == (peer.b, peer.r)
 
 
 def test_default_bands() -> None:

@@ -1,5 +1,6 @@
 """Our kernel against py3langid's own classify(), text by text."""
 
+from pathlib import Path
 from pydoc_data.topics import topics
 from typing import Any
 
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
-from gristmill.stages.filters.language import Language, LanguageSpec, Model, load_identifier
+from gristmill.stages.filters import language_model
+from gristmill.stages.filters.language import Language, LanguageSpec
+from gristmill.stages.filters.language_model import Model, labels, load, load_identifier
 from tests.profiles import scaled
 
 SAMPLES = {
@@ -99,3 +102,24 @@ def test_another_release_of_py3langid_is_refused(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("gristmill.stages.filters.language.version", lambda package: "0.5.0")
     with pytest.raises(UserError, match=r"py3langid 0\.5\.0 is installed.*pip install py3langid==0\.4\.0"):
         Language(LanguageSpec()).open()
+
+
+def test_the_model_is_kept_and_a_damaged_file_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
+    made = load()
+    (path,) = tmp_path.glob("language-*")
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-1000], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
+        path.write_bytes(damaged)
+        (tmp_path / "language-of-a-killed-worker").touch()
+        again = load()
+        assert all((again[name] == made[name]).all() for name in made)
+        assert [p.read_bytes() == whole for p in tmp_path.glob("language-*")] == [True]
+    monkeypatch.setattr(language_model, "convert", None)
+    assert load(only="labels")["labels"].tolist() == made["labels"].tolist()
+
+
+def test_without_a_place_for_it_the_model_is_made_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path / "file"))
+    assert len(labels()) == 142
