@@ -71,7 +71,7 @@ def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = 
     if not on_gpu():
         # Unbound threads: the engine would bind every replica of a node to the same cores.
         env |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        env["GRISTMILL_ENGINE_POLL_S"] = "0.0005"  # see engines/wait.py
+        env |= {"GRISTMILL_ENGINE_POLL_S": "0.0005", "GRISTMILL_ENGINE_FORKS": "1"}  # see engines/processes.py
         if threads:
             env["OMP_NUM_THREADS"] = str(threads)
         if batch_invariant:
