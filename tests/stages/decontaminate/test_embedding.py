@@ -158,10 +158,14 @@ def test_identity_follows_the_benchmark_and_the_model(tmp_path: Path) -> None:
         ({"min_words": 0}, "min_words"),
         ({"min_words": 5000}, "every text is shorter than min_words"),
         ({"model": "package:minilmm"}, "did you mean 'minilm'"),
-        ({"model": encoder(), "window": 65}, "takes at most 64 tokens"),
-    ],
+            ],
 )
 def test_what_is_wrong_is_said_in_one_line(table: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
         stage(**table)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_window_that_the_encoder_does_not_hold_is_refused() -> None:
+    with pytest.raises(UserError, match="takes at most 64 tokens"):
+        stage(model=encoder(), window=65)
