@@ -158,7 +158,7 @@ def test_identity_follows_the_benchmark_and_the_model(tmp_path: Path) -> None:
         ({"min_words": 0}, "min_words"),
         ({"min_words": 5000}, "every text is shorter than min_words"),
         ({"model": "package:minilmm"}, "did you mean 'minilm'"),
-            ],
+    ],
 )
 def test_what_is_wrong_is_said_in_one_line(table: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError) as error:
