@@ -95,7 +95,7 @@ def load(only: str | None = None) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as file:  # checks the CRC of every array that is read
             return {name: file[name] for name in ([only] if only else file.files)}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        made = convert()  # no file yet, or a damaged one
+        made: dict[str, Any] = convert()  # no file yet, or a damaged one
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for other in path.parent.glob("language-*"):  # of another version, or left by a worker that was killed
