@@ -177,7 +177,7 @@ def test_a_snapshot_holds_the_committed_lots_and_nothing_else(tmp_path: Path) ->
         assert len(owners) and store.read(name) == snapshots.encode(whose, first, stop, expected)
 
 
-@pytest.mark.parametrize("where", ["local", "s3"])
+@pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.nightly)])
 def test_a_resume_reads_only_the_shards_after_the_snapshots(where: str, tmp_path: Path, request) -> None:
     uri = str(tmp_path) if where == "local" else f"{request.getfixturevalue('s3')}/index-{tmp_path.name}"
     store = open_store(uri)

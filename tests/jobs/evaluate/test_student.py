@@ -34,60 +34,63 @@ def put(folder: Path, name: str, texts: list[str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> dict[str, Any]:
-    """Real docstrings beside docstrings with their words in disorder, and beside real ones of their own kind."""
+def folder(tmp_path_factory: pytest.TempPathFactory, ray_session: None) -> Path:
+    """Two thirds of the real docstrings as `train` and `holdout`, and the recipe of a student."""
     folder = tmp_path_factory.mktemp("students")
-    whole = list(docstrings()[:900])
-    train, holdout, others = whole[::3], whole[1::3], whole[2::3]
-    disorder = random.Random(0)
+    put(folder, "train", list(docstrings()[:900:3]))
+    put(folder, "holdout", list(docstrings()[1:900:3]))
     (folder / "student.toml").write_text(RECIPE)
-    sides = {"mixed-up": [" ".join(disorder.sample(t.split(), len(t.split()))) for t in others], "real": others}
-    found: dict[str, Any] = {}
-    common = ["--real-train", put(folder, "train", train), "--real-holdout", put(folder, "holdout", holdout)]
-    for name, texts in sides.items():
-        out = folder / name
-        more = ["--student", str(folder / "student.toml"), "--out", str(out), "--text-column", "text"]
-        if name == "real":  # the student of real texts as the teacher of another
-            more += ["--teacher", str(found["model"])]
-        ran = gristmill("evaluate", put(folder, f"{name}-rows", texts), *common, *more)
-        assert ran.returncode == 0, ran.stderr
-        found[name] = json.loads((out / "metrics.json").read_text())
-        found[f"{name} out"], found[f"{name} told"] = out, ran.stdout
-        if name == "mixed-up":
-            fitted = folder / "teacher"
-            path = folder / "fit.toml"
-            schema = '[schema]\ncolumns = [{ name = "text", kind = "text" }]\n'
-            path.write_text(RECIPE.replace('path = "nowhere"', f'path = "{common[1]}"') + schema)
-            done = gristmill("fit", str(path), "--out", str(fitted), "--set", "model.epochs=0.2")
-            assert done.returncode == 0, done.stderr
-            found["model"] = fitted / "hf"
-    return found
+    return folder
 
 
-def test_students_of_disorder_know_less_of_real_texts(judged: dict[str, Any]) -> None:
-    worse, same = judged["mixed-up"]["text"]["student"], judged["real"]["text"]["student"]
-    assert worse["ratio"] < 0.97 < same["ratio"] < 1.03
-    assert judged["mixed-up"]["headline"]["student_ratio"] == worse["ratio"]
-    assert worse["bits_per_byte"]["train"] < worse["bits_per_byte"]["synthetic"]
-    assert worse["bits_per_byte_of_synthetic"]["synthetic"] < worse["bits_per_byte_of_synthetic"]["train"]
-    assert worse["teacher"] is None and worse["base_bits_per_byte"] is None
-    assert "TSTR / TRTR of students" in judged["mixed-up told"]
+def judge(folder: Path, name: str, texts: list[str], *more: str) -> tuple[dict[str, Any], str]:
+    """The metrics of students of these texts and of the real ones, and what the command printed."""
+    sides = ["--real-train", str(folder / "train.parquet"), "--real-holdout", str(folder / "holdout.parquet")]
+    flags = ["--student", str(folder / "student.toml"), "--out", str(folder / name), "--text-column", "text"]
+    ran = gristmill("evaluate", put(folder, f"{name}-rows", texts), *sides, *flags, *more)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads((folder / name / "metrics.json").read_text()), ran.stdout
 
 
-def test_a_student_goes_beyond_a_weak_teacher(judged: dict[str, Any]) -> None:
-    """The teacher is one that has learnt a tenth as long."""
-    student = judged["real"]["text"]["student"]
+@pytest.fixture(scope="module")
+def mixed_up(folder: Path) -> tuple[dict[str, Any], str]:
+    """Docstrings with their words in disorder as the synthetic rows."""
+    disorder = random.Random(0)
+    words = [text.split() for text in docstrings()[2:900:3]]
+    return judge(folder, "mixed-up", [" ".join(disorder.sample(w, len(w))) for w in words])
+
+
+def test_students_of_disorder_know_less_of_real_texts(mixed_up: tuple[dict[str, Any], str]) -> None:
+    found, told = mixed_up
+    student = found["text"]["student"]
+    assert student["ratio"] < 0.97
+    assert found["headline"]["student_ratio"] == student["ratio"]
+    assert student["bits_per_byte"]["train"] < student["bits_per_byte"]["synthetic"]
+    assert student["bits_per_byte_of_synthetic"]["synthetic"] < student["bits_per_byte_of_synthetic"]["train"]
+    assert student["teacher"] is None and student["base_bits_per_byte"] is None
+    assert "TSTR / TRTR of students" in told
+
+
+def test_students_leave_nothing_behind(mixed_up: tuple[dict[str, Any], str], folder: Path) -> None:
+    assert sorted(path.name for path in (folder / "mixed-up").iterdir()) == ["metrics.json", "report.html"]
+
+
+@pytest.mark.nightly
+def test_a_student_of_real_texts_goes_beyond_a_weak_teacher(folder: Path) -> None:
+    """The synthetic rows are other real texts. The teacher is one that has learnt a tenth as long."""
+    schema = '[schema]\ncolumns = [{ name = "text", kind = "text" }]\n'
+    recipe = RECIPE.replace('path = "nowhere"', f'path = "{folder / "train.parquet"}"') + schema
+    (folder / "fit.toml").write_text(recipe)
+    done = gristmill("fit", str(folder / "fit.toml"), "--out", str(folder / "weak"), "--set", "model.epochs=0.2")
+    assert done.returncode == 0, done.stderr
+    found, _ = judge(folder, "real", list(docstrings()[2:900:3]), "--teacher", str(folder / "weak" / "hf"))
+    student = found["text"]["student"]
+    assert 0.97 < student["ratio"] < 1.03
     teacher = student["teacher"]
     assert teacher["bits_per_byte"] > student["bits_per_byte"]["synthetic"]
     assert 0.8 < teacher["gap_recovered"] < 1.2
     assert teacher["agreement"] is None or 0 <= teacher["agreement"] <= 1
-    page = (judged["real out"] / "report.html").read_text()
-    assert "gap to real texts recovered" in page
-
-
-def test_students_leave_nothing_behind(judged: dict[str, Any]) -> None:
-    left = sorted(path.name for path in judged["real out"].iterdir())
-    assert left == ["metrics.json", "report.html"]
+    assert "gap to real texts recovered" in (folder / "real" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(
