@@ -124,7 +124,7 @@ def test_a_restart_and_a_freeze_are_waited_out(
     server.thaw()
     output, _ = run.communicate(timeout=PATIENCE_S)
     assert run.returncode == 0, output
-    assert "cannot reach" in output and "trying again for up to 60 s" in output
+    assert "cannot reach" in output and "retrying for up to 60 s" in output
     assert kept_hashes(out) == undisturbed
     assert gristmill("audit", out).returncode == 0
 
