@@ -95,19 +95,28 @@ def _unmarked(env: dict[str, str] | None = None) -> "mock._patch_dict":
 
 @lru_cache
 def compile_kernels() -> None:
-    """Carry a lot through the stages in this process, so that numba's cache holds their kernels.
+    """Carry a lot through the stages and the index in this process, so that numba's cache holds their kernels.
 
     In a fresh checkout each of Ray's workers would compile all of them: 25 seconds of CPU apiece.
     """
+    import numpy as np
+
     from gristmill.cluster.lots.work import LotPipeline, process
     from gristmill.jobs.recipes.compile import compile_recipe
     from gristmill.jobs.recipes.recipe import load
     from gristmill.records.lots import asks
+    from gristmill.stages.dedup.bandindex import NOBODY
 
     compiled = compile_recipe(load(canned(new_folder("kernels")), ()))
     output, generator = compiled.recipe.output, compiled.generator
     pipeline = LotPipeline(compiled.plan, compiled.stages, compiled.schema, output, generator, compiled.pooled)
-    process(pipeline.open(), asks(compiled.plan, compiled.source, 0))
+    _, found = process(pipeline.open(), asks(compiled.plan, compiled.source, 0))
+    dedup = pipeline.dedup
+    assert dedup is not None and found.keys is not None
+    index = dedup.new_index(dedup.bands)
+    owners = dedup.resolve(found.keys, index.query(found.keys), found.alive, 0)
+    kept = np.flatnonzero(found.alive & (owners == NOBODY))
+    index.insert(found.keys[kept], kept)
 
 
 def stop_ray() -> None:
