@@ -110,13 +110,13 @@ def compile_kernels() -> None:
     compiled = compile_recipe(load(canned(new_folder("kernels")), ()))
     output, generator = compiled.recipe.output, compiled.generator
     pipeline = LotPipeline(compiled.plan, compiled.stages, compiled.schema, output, generator, compiled.pooled)
-    _, found = process(pipeline.open(), asks(compiled.plan, compiled.source, 0))
+    _, result = process(pipeline.open(), asks(compiled.plan, compiled.source, 0))
     dedup = pipeline.dedup
-    assert dedup is not None and found.keys is not None
+    assert dedup is not None and result.keys is not None
     index = dedup.new_index(dedup.bands)
-    owners = dedup.resolve(found.keys, index.query(found.keys), found.alive, 0)
-    kept = np.flatnonzero(found.alive & (owners == NOBODY))
-    index.insert(found.keys[kept], kept)
+    owners = dedup.resolve(result.keys, index.query(result.keys), result.alive, 0)
+    kept = np.flatnonzero(result.alive & (owners == NOBODY))
+    index.insert(result.keys[kept], kept)
 
 
 def stop_ray() -> None:

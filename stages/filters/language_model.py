@@ -5,9 +5,9 @@ result, so the first one that makes it keeps it as a file.
 """
 
 import hashlib
-import os
-import tempfile
+import io
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.engines.models import cache_folder
+from gristmill.records.errors import UserError
+from gristmill.records.stores.local import LocalStore
 from gristmill.stages.buffers import aligned_zeros, text_buffers
 
 PY3LANGID = "0.4.0"  # the release whose private arrays `convert` reads; pyproject.toml pins it
@@ -32,10 +34,11 @@ class Model:
 
         self.kernels = kernels
         self.prepare = LanguageIdentifier._encode  # a static method
-        found = {name: _align(array) for name, array in load().items() if name != "labels"}
-        self.table, self.first_feature, self.features = found["table"], found["first_feature"], found["features"]
-        self.weights, self.priors = found["weights"], found["priors"]
-        names = labels()
+        arrays = load()
+        names = arrays.pop("labels").tolist()
+        aligned = {name: _align(array) for name, array in arrays.items()}
+        self.table, self.first_feature, self.features = aligned["table"], aligned["first_feature"], aligned["features"]
+        self.weights, self.priors = aligned["weights"], aligned["priors"]
         self.labels = pa.array(names, pa.string())
         self.first_column = np.array([names.index(label) for label in names], np.int64)
 
@@ -88,31 +91,29 @@ def labels() -> list[str]:
 def load(only: str | None = None) -> dict[str, np.ndarray]:
     """The converted model, or one of its arrays: from the cache, else from py3langid, and then it is kept.
 
-    Workers that start together may all convert it, and remove each other's files while they do; the last one stays.
+    Workers that start together may all convert it; the file of the last one stays.
     """
-    path = _path()
+    store, name = LocalStore(str(cache_folder() / "language")), _file_name()
     try:
-        with np.load(path, allow_pickle=False) as file:  # checks the CRC of every array that is read
-            return {name: file[name] for name in ([only] if only else file.files)}
+        with np.load(store.root / name, allow_pickle=False) as file:  # checks the CRC of every array that is read
+            return {key: file[key] for key in ([only] if only else file.files)}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):
-        made: dict[str, Any] = convert()  # no file yet, or a damaged one
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for other in path.parent.glob("language-*"):  # of another version, or left by a worker that was killed
-            other.unlink(missing_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix="language-", delete=False) as part:
-            np.savez(part, **made)
-        os.replace(part.name, path)  # the file of another worker holds the same
-    except OSError:
-        pass  # without a place for the file, every process converts the model
-    return made
+        arrays: dict[str, Any] = convert()  # no file yet, or a damaged one
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    with suppress(OSError, UserError):  # without a place for the file, every process converts the model
+        store.sweep()  # what killed workers have left
+        for entry in store.list():  # files of other versions
+            store.delete(entry.name)
+        store.put(name, buffer.getvalue())  # the file of another worker holds the same
+    return arrays
 
 
-def _path() -> Path:
+def _file_name() -> str:
     digest = hashlib.blake2b(digest_size=12)
     for source in SOURCES:
         digest.update(source.read_bytes())
-    return cache_folder() / f"language-{PY3LANGID}-{digest.hexdigest()}.npz"
+    return f"{PY3LANGID}-{digest.hexdigest()}.npz"
 
 
 def convert() -> dict[str, np.ndarray]:

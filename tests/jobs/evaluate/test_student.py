@@ -61,14 +61,14 @@ def mixed_up(folder: Path) -> tuple[dict[str, Any], str]:
 
 
 def test_students_of_disorder_know_less_of_real_texts(mixed_up: tuple[dict[str, Any], str]) -> None:
-    found, told = mixed_up
-    student = found["text"]["student"]
+    metrics, output = mixed_up
+    student = metrics["text"]["student"]
     assert student["ratio"] < 0.97
-    assert found["headline"]["student_ratio"] == student["ratio"]
+    assert metrics["headline"]["student_ratio"] == student["ratio"]
     assert student["bits_per_byte"]["train"] < student["bits_per_byte"]["synthetic"]
     assert student["bits_per_byte_of_synthetic"]["synthetic"] < student["bits_per_byte_of_synthetic"]["train"]
     assert student["teacher"] is None and student["base_bits_per_byte"] is None
-    assert "TSTR / TRTR of students" in told
+    assert "TSTR / TRTR of students" in output
 
 
 def test_students_leave_nothing_behind(mixed_up: tuple[dict[str, Any], str], folder: Path) -> None:
@@ -83,8 +83,8 @@ def test_a_student_of_real_texts_goes_beyond_a_weak_teacher(folder: Path) -> Non
     (folder / "fit.toml").write_text(recipe)
     done = gristmill("fit", str(folder / "fit.toml"), "--out", str(folder / "weak"), "--set", "model.epochs=0.2")
     assert done.returncode == 0, done.stderr
-    found, _ = judge(folder, "real", list(docstrings()[2:900:3]), "--teacher", str(folder / "weak" / "hf"))
-    student = found["text"]["student"]
+    metrics, _ = judge(folder, "real", list(docstrings()[2:900:3]), "--teacher", str(folder / "weak" / "hf"))
+    student = metrics["text"]["student"]
     assert 0.97 < student["ratio"] < 1.03
     teacher = student["teacher"]
     assert teacher["bits_per_byte"] > student["bits_per_byte"]["synthetic"]

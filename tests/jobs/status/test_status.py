@@ -74,8 +74,8 @@ def test_a_watcher_sees_a_run_to_its_end(tmp_path: Path) -> None:
     first = watching.stdout.readline()
     run.send_signal(signal.SIGCONT)
     rest, _ = watching.communicate(timeout=PATIENCE_S)
-    said, _ = run.communicate(timeout=PATIENCE_S)
-    assert run.returncode == 0, said
+    output, _ = run.communicate(timeout=PATIENCE_S)
+    assert run.returncode == 0, output
     assert watching.returncode == 0
     looks = [json.loads(text) for text in (first + rest).splitlines()]
     assert [look["state"] for look in looks] == ["running"] * (len(looks) - 1) + ["complete"]

@@ -107,14 +107,14 @@ def test_another_release_of_py3langid_is_refused(monkeypatch: pytest.MonkeyPatch
 def test_the_model_is_kept_and_a_damaged_file_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRISTMILL_CACHE", str(tmp_path))
     made = load()
-    (path,) = tmp_path.glob("language-*")
+    (path,) = tmp_path.glob("language/*")
     whole = path.read_bytes()
     for damaged in (b"", whole[:-1000], whole[:5000] + bytes([whole[5000] ^ 1]) + whole[5001:]):
         path.write_bytes(damaged)
-        (tmp_path / "language-of-a-killed-worker").touch()
+        (tmp_path / "language" / "another-version.npz").touch()
         again = load()
         assert all((again[name] == made[name]).all() for name in made)
-        assert [p.read_bytes() == whole for p in tmp_path.glob("language-*")] == [True]
+        assert [p.read_bytes() == whole for p in tmp_path.glob("language/*")] == [True]
     monkeypatch.setattr(language_model, "convert", None)
     assert load(only="labels")["labels"].tolist() == made["labels"].tolist()
 
