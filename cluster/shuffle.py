@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.errors import UserError
+from gristmill.records.sealed import write_sealed
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
@@ -120,9 +120,7 @@ def shard_writer(target: Store, num_shards: int, schema: pa.Schema) -> Callable[
         number = group.column(SHARD)[0].as_py()
         order = pc.sort_indices(group, sort_keys=[(PLACE, "ascending"), ("id", "ascending")])
         table = group.take(order).select(schema.names).cast(schema).combine_chunks()
-        sink = pa.BufferOutputStream()
-        pq.write_table(table, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True)
-        data = sink.getvalue().to_pybytes()
+        data = write_sealed(table, ROW_GROUP_ROWS, compression="zstd")
         name = f"train-{number:05d}-of-{num_shards:05d}.parquet"
         target.put(name, data)
         row = {"name": name, "num_rows": table.num_rows, "num_bytes": len(data)}

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from gristmill.records.errors import UserError
-from gristmill.records.output.shards import KEPT, shard_name
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.shard_names import KEPT, shard_name
+from gristmill.records.output.shard_reading import read_shard
 from gristmill.records.readers.sources import Source
 from gristmill.records.stores.contract import Store
 
@@ -92,8 +92,7 @@ class RoundSource:
         kept: list[_Row] = []
         parents: set[str] = set()
         for lot in range(number * self.spec.lots, (number + 1) * self.spec.lots):
-            with self.store.open(shard_name(KEPT, lot)) as file:
-                table = read_parquet(file, ["id", "source_id", *self.columns])
+            table = read_shard(self.store, shard_name(KEPT, lot), ["id", "source_id", *self.columns])
             for row in table.to_pylist():
                 parents.add(row.pop("source_id"))
                 row_id = row.pop("id")

@@ -15,8 +15,8 @@ from gristmill.cluster.index.snapshots import BadSnapshot, Claims, Stretch
 from gristmill.cluster.node_affinity import node_options
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan
-from gristmill.records.output.shards import KEPT, shard_name
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.shard_names import KEPT, shard_name
+from gristmill.records.output.shard_reading import read_shard, read_whole
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.stages.dedup.contract import Duplicates
@@ -70,11 +70,9 @@ class ClaimSource:
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
     def _lot(self, lot: int) -> Claims:
-        name = shard_name(KEPT, lot)
-        read_whole = not isinstance(self.store, LocalStore) and self.plan.lot_size < WHOLE_BELOW
-        source = pa.BufferReader(self.store.read(name)) if read_whole else self.store.open(name)
-        with source:
-            table = read_parquet(source, ["row", self.dedup.signature])
+        is_small = not isinstance(self.store, LocalStore) and self.plan.lot_size < WHOLE_BELOW
+        name, columns = shard_name(KEPT, lot), ["row", self.dedup.signature]
+        table = read_whole(self.store, name, columns).table if is_small else read_shard(self.store, name, columns)
         owners = lot * self.plan.lot_size + table.column("row").to_numpy().astype(np.int64)
         return self.dedup.keys(table.column(self.dedup.signature)), owners
 

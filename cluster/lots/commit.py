@@ -1,19 +1,44 @@
 """Commits lots in order, on threads. Rejected shards are put at once; kept shards wait for their turn."""
 
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from gristmill.records.output.shards import Encoded, Summary, put_kept, put_rejected
+from gristmill.records.output.shards import Encoded, put_kept, put_rejected
+from gristmill.records.output.summary import Summary
 from gristmill.records.stores.contract import Store
 
 NUM_PUTS = 4
 
 
-class Committer:
-    """Puts encoded lots, which must be submitted in lot order. `done` raises the errors of puts."""
+def _fine() -> None:
+    """The check of a driver without a lease."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+
+def commit_lot(store: Store, encoded: Encoded, leftovers: Sequence[str]) -> None:
+    """Put the kept shard of a lot, then delete `leftovers`: rejected shards that others have put for the lot.
+
+    Raises Conflict when another driver has committed the lot.
+    """
+    put_kept(store, encoded)
+    for name in leftovers:
+        if name != encoded.rejected_name:
+            store.delete(name)  # the lot is committed with other rows, so no kept shard can ever name it
+
+
+class Committer:
+    """Puts encoded lots, which must be submitted in lot order. `done` raises the errors of puts.
+
+    `leftovers`: names of rejected shards that other drivers have put for lots that are not committed, by lot; they are
+    deleted when this driver commits the lot. `check` raises UserError when another driver has taken the output; it is
+    asked before each commit.
+    """
+
+    def __init__(
+        self, store: Store, leftovers: Mapping[int, Sequence[str]] | None = None, check: Callable[[], None] = _fine
+    ) -> None:
+        self.store, self._check = store, check
+        self._leftovers = dict(leftovers or {})
         self._ahead = ThreadPoolExecutor(NUM_PUTS, thread_name_prefix="put")
         self._ordered = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._running: deque[tuple[int, Future[Summary]]] = deque()
@@ -28,7 +53,8 @@ class Committer:
             raise RuntimeError("an earlier lot was not committed")  # committed lots have no gaps
         try:
             rejected.result()
-            put_kept(self.store, encoded)
+            self._check()
+            commit_lot(self.store, encoded, self._leftovers.pop(encoded.lot, ()))
         except BaseException:
             self._has_failed = True
             raise

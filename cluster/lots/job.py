@@ -38,6 +38,8 @@ class Job:
     totals: Summary = field(default_factory=Summary)  # of the lots that earlier starts committed
     device_s: float = 0.0  # device-seconds of earlier starts
     cost: float = 0.0  # of earlier starts, in cluster.currency
+    leftovers: Mapping[int, Sequence[str]] = field(default_factory=dict)  # see Committer
+    check: Callable[[], None] = lambda: None  # raises UserError when another driver has taken the output
     note: Callable[..., None] = _silent  # writes an event: note("retry", lot=3, stage="making", ...)
 
 

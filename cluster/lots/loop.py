@@ -44,7 +44,7 @@ class LotLoop:
         self.generator_pool = self.pools[0] if job.pooled else None
         self.route = route(job.pipeline, self.pools, self.generator_pool)
         self.budget = Budget(job.limits, self.pools, job.device_s, job.cost)
-        self.committer = Committer(job.store)
+        self.committer = Committer(job.store, job.leftovers, job.check)
         self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
         self.recovery = Recovery(job, self.route, self.pools, self.sequencer)
         self._pipeline_ref = ray.put(job.pipeline)

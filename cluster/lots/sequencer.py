@@ -13,8 +13,9 @@ import pyarrow as pa
 from gristmill.cluster.index.index import DedupIndex
 from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.spec import ClusterSpec
-from gristmill.records.output.shards import KEPT, Summary, shard_name
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.shard_names import KEPT, shard_name
+from gristmill.records.output.shard_reading import read_shard
+from gristmill.records.output.summary import Summary
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import AdmissionBook, AdmissionVerdict, LotVerdicts, is_full, resolve_admitting
 from gristmill.stages.dedup.bandindex import NOBODY
@@ -49,8 +50,7 @@ class CommitSequencer:
 
     def _kept_rows(self, columns: list[str], num_lots: int) -> Iterator[tuple[int, pa.Table]]:
         for lot in range(num_lots):
-            with self.store.open(shard_name(KEPT, lot)) as file:
-                yield lot, read_parquet(file, columns)
+            yield lot, read_shard(self.store, shard_name(KEPT, lot), columns)
 
     def is_full(self, totals: Summary) -> bool:
         """Whether the admission stages can keep no further row."""

@@ -1,7 +1,7 @@
 """Audit of a run: every check over every shard."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
 from gristmill.records.ids import row_id
 from gristmill.records.output import ledger, manifest
 from gristmill.records.output.manifest import Manifest
-from gristmill.records.output.shards import KEPT, REJECTED, Summary, data_sha256, parse_meta, shard_name, summarise
-from gristmill.records.readers.parquet import columns_of, open_parquet, read_parquet
+from gristmill.records.output.shard_names import KEPT, shard_name
+from gristmill.records.output.shard_reading import UnreadableShard, meta_of, read_shard, read_whole
+from gristmill.records.output.summary import Summary, summarise
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
@@ -30,21 +31,26 @@ SAMPLE_PER_LOT = 4  # rows of a lot whose signatures are recomputed
 def examine_run(store: Store, run: Manifest) -> Findings:
     """Read every shard once. The dedup index takes about 200 bytes per kept row; nothing else grows with the rows."""
     findings = Findings()
-    kept, rejected = ledger.lots_in(store, KEPT), ledger.lots_in(store, REJECTED)
-    last = max(kept, default=-1)
-    for lot in range(last + 1):
+    kept, rejected = ledger.kept_lots(store), ledger.rejected_shards(store)
+    num_lots = max(run.totals.num_lots, max(kept, default=-1) + 1)
+    for lot in range(num_lots):
         if lot not in kept:
-            findings.add(f"{shard_name(KEPT, lot)} is missing, though lots up to {last} are committed")
-    is_over = run.state in ("complete", "exhausted")
+            findings.add(f"{shard_name(KEPT, lot)} is missing, though {num_lots} lots are committed")
+    for name in ledger.strangers(store):
+        findings.add(f"{name} is no shard of this run, but readers of its folder take it for one")
     for lot in sorted(rejected):
-        # After the last commit of a run that can resume, it is left over from a stop: the resumed run removes it.
-        if lot not in kept and (is_over or lot <= last):
-            findings.add(f"{shard_name(REJECTED, lot)} has no kept shard: its lot was never committed")
+        if lot in kept:
+            continue
+        if lot < num_lots:
+            findings.add(f"{rejected[lot][0]} has no kept shard: its lot was never committed")
+        else:  # a driver that was stopped may still commit the lot
+            findings.count("rejected shards of lots that are not committed", len(rejected[lot]))
+    is_over = run.state in ("complete", "exhausted")
     counts, counted_lots = Summary(), Summary()  # of all lots, and of those that the manifest counts
     walk = _Walk(store, run, findings)
-    walk.note_duplicates(sorted(rejected))
+    walk.note_duplicates(name for lot in sorted(rejected) for name in rejected[lot])
     for lot in track(sorted(kept), description="audit", console=Console(stderr=True), transient=True):
-        summary = walk.lot(lot)
+        summary = walk.lot(lot, rejected.get(lot, []))
         summary.kept_bytes = kept[lot]
         counts.add(summary)
         if lot < run.totals.num_lots:
@@ -80,16 +86,14 @@ class _Walk:
         self.index = self.dedup.exact_index(self.dedup.bands) if self.dedup else None
         self.unseen: dict[str, str] = {}  # id that a duplicate names as its kept row -> the shard that names it
 
-    def note_duplicates(self, lots: Iterable[int]) -> None:
+    def note_duplicates(self, names: Iterable[str]) -> None:
         """Collect the ids that duplicates name. This pass comes first: a kept row may precede its duplicate."""
         if not self.dedup:
             return
-        for lot in lots:
-            name = shard_name(REJECTED, lot)
+        for name in names:
             try:
-                with self.store.open(name) as file:
-                    owners = read_parquet(file, ["duplicate_of"]).column(0)
-            except (pa.ArrowInvalid, OSError):
+                owners = read_shard(self.store, name, ["duplicate_of"]).column(0)
+            except UnreadableShard:
                 continue  # reported when the lot itself is read
             self.unseen.update(dict.fromkeys(owners.drop_null().to_pylist(), name))
 
@@ -104,24 +108,26 @@ class _Walk:
                 stage: Any = stage_class(table["kind"])
                 yield stage(build(stage.Spec, spec, manifest.NAME), table["name"])
 
-    def lot(self, lot: int) -> Summary:
-        """Check the kept and rejected rows of a lot. Returns the summary that they add up to."""
+    def lot(self, lot: int, rejected: Sequence[str]) -> Summary:
+        """Check the kept and rejected rows of a lot. Returns the summary that they add up to.
+
+        `rejected`: the rejected shards of the lot that the store holds.
+        """
         name = shard_name(KEPT, lot)
-        data = self.store.read(name)
         try:
-            file = open_parquet(pa.BufferReader(data), check_pages=True)
-            table, meta = columns_of(file), parse_meta(file.metadata)
-        except (pa.ArrowInvalid, OSError) as error:
-            self.findings.add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
+            shard = read_whole(self.store, name)
+            table, meta = shard.table, meta_of(shard.metadata, self.store, lot)
+        except UnreadableShard as error:
+            self.findings.add(f"{error.name}: {error.reason}")
             return Summary(num_lots=1)
-        except (KeyError, ValueError, TypeError):
-            self.findings.add(f"{name}: its footer holds no summary, so no run wrote it")
-            return Summary(num_lots=1)
-        if data_sha256(data) != meta["data_sha256"]:
-            self.findings.add(f"{name}: altered after its commit (its bytes do not match the checksum in its footer)")
-        tables = [table, *self._rejected(lot, meta["rejected_sha256"])]
-        for part, folder in zip(tables, (KEPT, REJECTED)):
-            self._rows(part, lot, shard_name(folder, lot), is_kept=folder == KEPT)
+        for stranger in rejected:
+            if stranger != meta["rejected"]:
+                self.findings.add(f"{stranger}: {name} does not name it, so its rows were never committed")
+        tables = [table]
+        self._rows(table, lot, name, is_kept=True)
+        if meta["rejected"] and (rejects := self._rejected(meta["rejected"], meta["rejected_sha256"], name)):
+            tables.append(rejects)
+            self._rows(rejects, lot, meta["rejected"], is_kept=False)
         whole = pa.concat_tables(tables)
         self._complete(whole, lot)
         summary = summarise(whole)
@@ -134,20 +140,15 @@ class _Walk:
             self._distinct(table, name)
         return summary
 
-    def _rejected(self, lot: int, sha256: str | None) -> list[pa.Table]:
-        name = shard_name(REJECTED, lot)
-        data = self.store.read_if_there(name)
-        if data is None:
-            if sha256:
-                self.findings.add(f"{name} is missing: lot {lot} has rejected rows")
-            return []
-        if hashlib.sha256(data).hexdigest() != sha256:
-            self.findings.add(f"{name}: altered after its commit (not the file that {shard_name(KEPT, lot)} names)")
+    def _rejected(self, name: str, sha256: str, kept: str) -> pa.Table | None:
         try:
-            return [read_parquet(pa.BufferReader(data), check_pages=True)]
-        except (pa.ArrowInvalid, OSError) as error:
-            self.findings.add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
-            return []
+            shard = read_whole(self.store, name)
+        except UnreadableShard as error:
+            self.findings.add(f"{name}: {error.reason}; {kept} names it")
+            return None
+        if hashlib.sha256(shard.data).hexdigest() != sha256:
+            self.findings.add(f"{name}: altered after it was written (not the file that {kept} names)")
+        return shard.table
 
     def _rows(self, table: pa.Table, lot: int, name: str, is_kept: bool) -> None:
         if self.schema is None:

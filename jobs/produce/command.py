@@ -22,8 +22,9 @@ from gristmill.records.output import ledger
 from gristmill.records.output.manifest import NAME as MANIFEST
 from gristmill.records.output.manifest import Manifest, State
 from gristmill.records.output.manifest import load as read_manifest
-from gristmill.records.output.shards import KEPT, REJECTED, Summary, shard_name
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
+from gristmill.records.output.shard_reading import read_shard
+from gristmill.records.output.summary import Summary
 from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def _run(compiled: CompiledRecipe, output: Output) -> Outcome:
     """Produce what is missing in the output."""
     store = output.store
     with output.writing() as lease:
-        manifest, totals = _resume(compiled, store)
+        manifest, totals, leftovers = _resume(compiled, store)
         spent = _spent_budget(compiled, manifest)
         manifest.recipe = compiled.resolved()
         if _is_done(compiled, totals) or spent:
@@ -96,7 +97,7 @@ def _run(compiled: CompiledRecipe, output: Output) -> Outcome:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
             console = Console(stderr=True, highlight=False)
-            outcome = Outcome(drive(compiled, store, manifest, totals, lease, console), totals, manifest)
+            outcome = Outcome(drive(compiled, store, manifest, totals, leftovers, lease, console), totals, manifest)
             _write_page(store)
     return outcome
 
@@ -112,30 +113,37 @@ def _write_page(store: Store) -> None:
 def _check_output(manifest: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:
     """Raise UserError for an output of another recipe, with the differences."""
     if manifest is None:
-        if next(store.list(f"{KEPT}/"), None) is not None:
+        if ledger.kept_lots(store) or ledger.rejected_shards(store):
             raise UserError(f"{store.uri} holds shards but no {MANIFEST}; choose another --out")
         return
     if manifest.fingerprint != compiled.fingerprint:
         raise refusal(store.uri, "was made by another recipe", manifest.identity, compiled.identity)
 
 
-def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary]:
-    """The manifest and the totals of the committed lots. Call it with the lease held; leftovers are deleted."""
+def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, dict[int, list[str]]]:
+    """The manifest, the totals of the committed lots, and rejected shards of others (see `ledger.settle`).
+
+    Call it with the lease held; leftovers of committed lots are deleted.
+    """
     manifest = read_manifest(store)
     _check_output(manifest, compiled, store)
     if manifest is None:
         manifest = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
-    totals = ledger.totals(store, manifest, ledger.committed(store))
+    totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
     full = totals.num_lots * compiled.plan.lot_size
     if totals.asks != full and not _is_done(compiled, totals):
         raise UserError(
             f"{store.uri}: its last lot holds fewer asks than lot_size, so the run cannot be lengthened from "
             f"{totals.asks} asks; use a limits.asks that is a multiple of {compiled.plan.lot_size}, or another --out"
         )
-    for name in ledger.orphans(store, totals.num_lots):
-        store.delete(name)  # its lot is made again, and writes it again
+    leftovers = ledger.settle(store, totals)
+    if names := ledger.strangers(store):
+        logger.warning(
+            f"{store.uri}: {names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''} is no shard of this "
+            f"run, but readers of {KEPT}/ or {REJECTED}/ may take it for one; move it away"
+        )
     store.sweep()
-    return manifest, totals
+    return manifest, totals, leftovers
 
 
 def _is_done(compiled: CompiledRecipe, totals: Summary) -> bool:
@@ -186,8 +194,7 @@ def _examples(compiled: CompiledRecipe, store: Store, totals: Summary) -> Iterat
         return
     left = NUM_EXAMPLES
     for lot in range(totals.num_lots):
-        with store.open(shard_name(KEPT, lot)) as file:
-            rows = read_parquet(file, ["id", "text"]).slice(0, left).to_pylist()
+        rows = read_shard(store, shard_name(KEPT, lot), ["id", "text"]).slice(0, left).to_pylist()
         for row in rows:
             text = " ".join((row["text"] or "").split())
             yield f"  {row['id'][:8]}  {text[:MAX_CHARS]}{'...' if len(text) > MAX_CHARS else ''}"

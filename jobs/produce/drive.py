@@ -1,5 +1,7 @@
 """Runs the lot loop of a compiled recipe to its end, under a monitor that keeps display and manifest up to date."""
 
+from collections.abc import Mapping, Sequence
+
 from rich.console import Console
 
 from gristmill.jobs.produce.monitor import Monitor
@@ -26,9 +28,18 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
 
 
 def drive(
-    compiled: CompiledRecipe, store: Store, manifest: Manifest, totals: Summary, lease: Lease, console: Console
+    compiled: CompiledRecipe,
+    store: Store,
+    manifest: Manifest,
+    totals: Summary,
+    leftovers: Mapping[int, Sequence[str]],
+    lease: Lease,
+    console: Console,
 ) -> State:
-    """Run until a limit, the end of the source, or a stop; returns the state of the run. Updates `totals`."""
+    """Run until a limit, the end of the source, or a stop; returns the state of the run. Updates `totals`.
+
+    `leftovers`: see `ledger.settle`.
+    """
     from gristmill.cluster.connect import connected  # ray is imported only when a run starts
     from gristmill.cluster.lots.job import Job
     from gristmill.cluster.lots.loop import LotLoop
@@ -58,6 +69,8 @@ def drive(
             generator if is_pooled else None,
             totals,
             *spent,
+            leftovers,
+            lease.check,
             monitor.events.note,
         )
         loop = LotLoop(job, monitor.update)

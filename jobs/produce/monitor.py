@@ -92,10 +92,7 @@ class Monitor:
         self._last, now = progress, time.monotonic()
         literals = _literals(progress)
         self.display.update(progress, literals)
-        if self.lease.lost:
-            raise UserError(
-                f"{self.store.uri} has been taken over by another driver ({self.lease.lost}); this one stops"
-            )
+        self.lease.check()
         if self._metrics and now - self._measured > METRICS_EVERY_S:
             self._metrics.update(self._sample(progress))
             self._measured = now
@@ -119,7 +116,8 @@ class Monitor:
                 raise  # otherwise the error that stopped the run is the one to read
 
     def save(self) -> None:
-        """Put the manifest and the events into the store."""
+        """Put the manifest and the events into the store, unless another driver has taken it."""
+        self.lease.check()
         start, progress, spec = self.manifest.starts[-1], self._last, self.compiled.recipe.cluster
         start["wall_s"] = round(time.monotonic() - self.started, 1)
         if progress:

@@ -21,8 +21,8 @@ from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger
-from gristmill.records.output.shards import KEPT, shard_name
-from gristmill.records.readers.parquet import open_parquet, read_parquet
+from gristmill.records.output.shard_names import KEPT, shard_name
+from gristmill.records.output.shard_reading import read_footer, read_shard
 from gristmill.records.schema import REJECT, with_images
 from gristmill.records.shipped import shipped_file
 from gristmill.records.stores.contract import Store
@@ -68,12 +68,11 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
     store.check(write=False)
     manifest = finished_manifest(store)
     check_target(target, write=False)
-    lots = ledger.committed(store)
+    lots = ledger.committed(store, manifest)
     totals = ledger.totals(store, manifest, lots)
     if not totals.kept:
         raise UserError(f"{store.uri}: the run kept no row, so there is nothing to pack")
-    with open_parquet(store.open(shard_name(KEPT, 0))) as first:
-        rows_schema = first.schema_arrow.remove_metadata()
+    rows_schema = read_footer(store, shard_name(KEPT, 0)).schema.to_arrow_schema().remove_metadata()
     rows_schema = pa.schema([f for f in rows_schema if f.name not in RUN_COLUMNS and f.name != REJECT.name])
     row_format = find_format(format_name, rows_schema)
     if row_format:
@@ -89,8 +88,7 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
         return totals.kept
 
     def read(lot: int) -> pa.Table:
-        with store.open(shard_name(KEPT, lot)) as file:
-            table = read_parquet(file, rows_schema.names).select(rows_schema.names)
+        table = read_shard(store, shard_name(KEPT, lot), rows_schema.names).select(rows_schema.names)
         table = row_format.convert(table) if row_format else table.cast(schema)
         return with_target(table, shuffle_keys(table.column("id").to_pylist(), seed), num_shards)
 
@@ -117,12 +115,12 @@ def column_share(store: Store, lots: Sequence[int], names: Sequence[str]) -> flo
     """Share of these columns in the bytes of the kept shards, estimated from some lots."""
     selected, total = 0, 0
     for lot in lots[:: max(1, len(lots) // NUM_WEIGHED)]:
-        with store.open(shard_name(KEPT, lot)) as source, open_parquet(source) as file:
-            for group in range(file.metadata.num_row_groups):
-                row_group = file.metadata.row_group(group)
-                for number in range(row_group.num_columns):
-                    column = row_group.column(number)
-                    total += column.total_compressed_size
-                    if column.path_in_schema.partition(".")[0] in names:
-                        selected += column.total_compressed_size
+        footer = read_footer(store, shard_name(KEPT, lot))
+        for group in range(footer.num_row_groups):
+            row_group = footer.row_group(group)
+            for number in range(row_group.num_columns):
+                column = row_group.column(number)
+                total += column.total_compressed_size
+                if column.path_in_schema.partition(".")[0] in names:
+                    selected += column.total_compressed_size
     return selected / total if total else 1.0

@@ -69,7 +69,7 @@ def write_report(store: Store) -> None:
 
 def page(store: Store, manifest: Manifest) -> str:
     """The page of an output as it is now; the run may still go on."""
-    totals = ledger.totals(store, manifest, ledger.committed(store))
+    totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
     history = History(read_events(store))
     sample = read_sample(store, totals.num_lots, totals.asks, manifest.recipe["stages"])
     life = driver_life(store, manifest, newest_events(store, 1))

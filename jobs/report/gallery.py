@@ -5,18 +5,19 @@ the sample. Only the columns that the page shows are read, of at most as many sh
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
-from gristmill.jobs.report.rows import RowView, layout_of, row_view
+from gristmill.jobs.report.rows import RowLayout, RowView, layout_of, row_view
 from gristmill.jobs.report.sample import Sample, spread
 from gristmill.records.errors import UserError
-from gristmill.records.output.shards import KEPT, REJECTED, shard_name
-from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.output.shard_names import KEPT, REJECTED
+from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
 from gristmill.stages.registry import stage_class
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 NUM_KEPT_SHOWN, NUM_REASONS_SHOWN = 3, 12
 
@@ -61,13 +62,19 @@ def _rows(
     at: int | None = None,
 ) -> list[RowView]:
     """Row `at` of a shard, or `num` rows spread over it; none of an unreadable shard, which the sample lists."""
+    layout: RowLayout | None = None
+
+    def columns(file: "pq.ParquetFile") -> list[str]:
+        nonlocal layout
+        layout = layout_of(file.schema_arrow, stages)
+        return [n for n in layout.columns if n in file.schema_arrow.names] if layout else []
+
     try:
-        with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
-            layout = layout_of(file.schema_arrow, stages)
-            if layout is None:
-                return []
-            table = columns_of(file, [n for n in layout.columns if n in file.schema_arrow.names])
-    except (pa.ArrowInvalid, OSError):
+        name = name_of(store, folder, lot)
+        table = read_shard(store, name, columns) if name else None
+    except UnreadableShard:
+        return []
+    if layout is None or table is None:
         return []
     places = spread(table.num_rows, num) if at is None else [at]
     return [row_view(table.slice(place, 1).to_pylist()[0], layout) for place in places]

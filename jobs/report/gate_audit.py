@@ -17,8 +17,8 @@ from rich.table import Table
 
 from gristmill.jobs.recipes.recipe import GateAuditSpec
 from gristmill.jobs.report.sample import spread
-from gristmill.records.output.shards import KEPT, REJECTED, shard_name
-from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.output.shard_names import KEPT, REJECTED
+from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
 from gristmill.records.schema import REJECT
 from gristmill.records.stores.contract import Store
 
@@ -118,10 +118,10 @@ def count(store: Store, num_lots: int, spec: GateAuditSpec) -> LabelledRows:
     labels = LabelledRows(num_lots=len(lots), num_lots_of=num_lots)
     with ThreadPoolExecutor(NUM_THREADS) as pool:
         for first in range(0, len(lots), NUM_THREADS):
-            names = [(f, shard_name(f, lot)) for lot in lots[first : first + NUM_THREADS] for f in (KEPT, REJECTED)]
-            for (_, name), counts in zip(names, pool.map(lambda n: _counted(store, n[0], n[1], spec.column), names)):
+            shards = [(folder, lot) for lot in lots[first : first + NUM_THREADS] for folder in (KEPT, REJECTED)]
+            for counts in pool.map(lambda shard: _counted(store, shard[0], shard[1], spec.column), shards):
                 if isinstance(counts, str):
-                    labels.unreadable.append(f"{name}: {counts}")
+                    labels.unreadable.append(counts)
                     continue
                 for (reason, label), number in counts.items():
                     side = {spec.right: labels.right, spec.wrong: labels.wrong}.get(label)
@@ -130,17 +130,17 @@ def count(store: Store, num_lots: int, spec: GateAuditSpec) -> LabelledRows:
     return labels
 
 
-def _counted(store: Store, folder: str, name: str, column: str) -> Mapping[tuple[str, str], int] | str:
-    """Rows by (reason, label), with "" as the reason of a kept row; or what is wrong with the shard, as text."""
+def _counted(store: Store, folder: str, lot: int, column: str) -> Mapping[tuple[str, str], int] | str:
+    """Rows by (reason, label), with "" as the reason of a kept row; or the shard and what is wrong with it, as text."""
     try:
-        with store.open(name) as source, open_parquet(source) as file:
-            if column not in file.schema_arrow.names:
-                return f"no column '{column}'"
-            table = columns_of(file, [column, REJECT.name])
-    except FileNotFoundError:
-        return {} if folder == REJECTED else "missing"
-    except (pa.ArrowInvalid, OSError) as error:
-        return str(error).splitlines()[0]
+        name = name_of(store, folder, lot)
+        if name is None:
+            return {}
+        table = read_shard(store, name, [column, REJECT.name])
+    except UnreadableShard as error:
+        return f"{error.name}: {error.reason}"
+    if column not in table.schema.names:
+        return f"{name}: no column '{column}'"
     table = pa.table({"reason": table.column(REJECT.name), "label": table.column(column).cast(pa.string())})
     groups = table.group_by(["reason", "label"]).aggregate([([], "count_all")]).to_pylist()
     return {(g["reason"] or "", g["label"]): g["count_all"] for g in groups if g["label"] is not None}

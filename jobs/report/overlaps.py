@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.output.shard_reading import UnreadableShard, read_shard
 from gristmill.records.schema import REJECT
 from gristmill.records.stores.contract import Store
 
@@ -143,11 +143,11 @@ def _quote(store: Store, overlap: Overlap, way: Way, column: str) -> Quote | Non
     is_rejected, _, shard, row = overlap.best
     wanted = ["id", column, way.start, way.end]
     try:
-        with store.open(shard) as source, open_parquet(source) as file:
-            if not set(wanted) <= set(file.schema_arrow.names):
-                return None
-            values = columns_of(file, wanted).slice(row, 1).to_pylist()[0]
-    except (pa.ArrowInvalid, OSError, IndexError):
+        table = read_shard(store, shard, wanted)
+        if not set(wanted) <= set(table.schema.names):
+            return None
+        values = table.slice(row, 1).to_pylist()[0]
+    except (UnreadableShard, IndexError):
         return None  # the sample lists it as unreadable
     words = " ".join((values[column] or "")[values[way.start] or 0 : values[way.end] or 0].split())
     is_cut = len(words) > MAX_QUOTED

@@ -4,17 +4,20 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.jobs.report.overlaps import WAYS, Overlaps, count, look_up
-from gristmill.records.output.shards import KEPT, REJECTED, shard_name
-from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
+from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
 from gristmill.records.schema import REJECT
 from gristmill.records.stores.contract import Store
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 MAX_LOTS = 200
 MAX_ROWS = 2_000_000
@@ -81,7 +84,7 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
             batch = names[first : first + 2 * NUM_THREADS]
             for (folder, lot), table in zip(batch, pool.map(lambda n: _columns(store, *n), batch)):
                 if isinstance(table, str):
-                    sample.unreadable.append(f"{shard_name(folder, lot)}: {table}")
+                    sample.unreadable.append(table)
                 elif table is not None:
                     sample.num_asks += table.num_rows
                     _count(sample, table, shard_name(folder, lot), stages, lot)
@@ -94,25 +97,25 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
 
 
 def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
-    """The columns that are counted; None for a shard that does not exist, and the error of one that cannot be read."""
+    """The columns that are counted; None where there is no shard, and its name and the error of an unreadable one."""
     wanted = [
         "tokens_out",
         *(c for way in WAYS for c in way.columns),
         *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF)),
     ]
+
+    def columns(file: "pq.ParquetFile") -> list[str]:
+        paths = [file.schema.column(number).path for number in range(len(file.schema))]
+        calls = [p for p in paths if p.startswith("turns.") and p.rpartition(".")[2] in CALLS]
+        present = {*file.schema_arrow.names, *calls}
+        names = [*wanted, *calls, *([DUPLICATE_OF] if folder == KEPT else [])]
+        return [n for n in names if n in present]
+
     try:
-        with store.open(shard_name(folder, lot)) as source, open_parquet(source) as file:
-            paths = [file.schema.column(number).path for number in range(len(file.schema))]
-            calls = [p for p in paths if p.startswith("turns.") and p.rpartition(".")[2] in CALLS]
-            present = {*file.schema_arrow.names, *calls}
-            wanted += calls
-            if DUPLICATE_OF in present and folder == KEPT:
-                wanted.append(DUPLICATE_OF)
-            return columns_of(file, [n for n in wanted if n in present])
-    except FileNotFoundError:
-        return None if folder == REJECTED else "missing"
-    except (pa.ArrowInvalid, OSError) as error:
-        return str(error).splitlines()[0]
+        name = name_of(store, folder, lot)
+        return read_shard(store, name, columns) if name else None
+    except UnreadableShard as error:
+        return f"{error.name}: {error.reason}"
 
 
 def _count(sample: Sample, table: pa.Table, shard: str, stages: Sequence[Mapping[str, Any]], lot: int) -> None:

@@ -36,5 +36,5 @@ def describe(uri: str) -> dict[str, Any]:
     """The state of an output as literals: name, state, fingerprint, totals, starts, driver, alive, cost, ..."""
     store = open_store(uri)
     manifest = load_manifest(store)
-    totals = ledger.totals(store, manifest, ledger.committed(store))
+    totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
     return run_literals(store, manifest, totals, driver_life(store, manifest, newest_events(store, 1)))

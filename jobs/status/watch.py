@@ -17,7 +17,7 @@ from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, part_name, read_events
 from gristmill.records.output.lease import DEAD_S
 from gristmill.records.output.manifest import Manifest
-from gristmill.records.output.shards import KEPT, Summary
+from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
@@ -88,7 +88,7 @@ class Watcher:
         now = time.monotonic()
         is_at_rest = manifest.state != "running"
         if is_at_rest or now - self._listed_s >= self._took_s / LISTING_SHARE:
-            lots = ledger.lots_in(self.store, KEPT)
+            lots = ledger.kept_lots(self.store)
             whole = Summary()
             whole.add(totals)
             stop = whole.num_lots

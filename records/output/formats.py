@@ -10,7 +10,7 @@ from typing import Any
 from gristmill.records.errors import UserError
 
 READABLE = {  # the formats that this version reads; it writes the newest of them
-    "manifest.json": {3},  # a run: 3 since 0.2.0
+    "manifest.json": {3, 4},  # a run: 3 since 0.2; 4: rejected shards are counted, and named by their content
     "model.json": {1},
     "audit.json": {1},
     "study.json": {1},

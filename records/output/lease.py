@@ -1,7 +1,8 @@
 """The lease of an output: its driver renews it, so that a second driver stops before it makes rows.
 
-The lease saves work; the if-absent put of the kept shard protects the data. The lease needs no synchronised clocks. Its
-holder is alive when the beat changes while we watch, or when its process runs on this host.
+The lease saves work; the names of rejected shards and the if-absent put of the kept shard protect the data. The lease
+needs no synchronised clocks. Its holder is alive when the beat changes while we watch, or when its process runs on this
+host.
 """
 
 import json
@@ -23,6 +24,7 @@ logger = logging.getLogger(__name__)
 NAME = "lease.json"
 BEAT_S = 5.0
 DEAD_S = 20.0
+OVERDUE_S = 3 * BEAT_S  # a lease that was not seen for so long may have been taken
 RELEASE_S = 10.0  # a lease that is not released by then remains; its process is gone, so others may take it
 
 
@@ -34,6 +36,7 @@ class Lease:
         self.token = secrets.token_hex(8)
         self.lost: str | None = None  # the driver that has it now
         self._beat = 0
+        self._held_s = 0.0  # when it was last seen to be ours
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -61,8 +64,26 @@ class Lease:
         except Conflict:
             self._outlive(self._read())
             self.store.put(NAME, self._content())
+        self._held_s = _clock_s()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
+
+    def check(self) -> None:
+        """Raise UserError when another driver has taken the lease.
+
+        After a pause of this process or its machine the lease is read first: the thread that renews it slept too.
+        """
+        if self.lost is None and _clock_s() - self._held_s > OVERDUE_S:
+            self._is_ours(self._read())
+        if self.lost is not None:
+            raise UserError(f"{self.store.uri} has been taken over by another driver ({self.lost}); this one stops")
+
+    def _is_ours(self, held: dict[str, Any] | None) -> bool:
+        if not held or held.get("token") != self.token:
+            self.lost = who(held) if held else "a process that removed lease.json"
+            return False
+        self._held_s = _clock_s()
+        return True
 
     def _outlive(self, held: dict[str, Any] | None) -> None:
         if not held or held.get("token") == self.token:
@@ -93,9 +114,7 @@ class Lease:
         while not self._stop.wait(BEAT_S):
             try:
                 with patience(BEAT_S):  # a put with long retries may overwrite the lease of a successor
-                    held = self._read()
-                    if not held or held.get("token") != self.token:
-                        self.lost = who(held) if held else "a process that removed lease.json"
+                    if not self._is_ours(self._read()):
                         return
                     self._beat += 1
                     self.store.put(NAME, self._content())
@@ -120,6 +139,11 @@ class Lease:
                     self.store.delete(NAME)
         except (UserError, OSError):
             return  # the run reports its own error, and a remaining lease delays others by DEAD_S at most
+
+
+def _clock_s() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, where there is such a clock."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 def is_alive(held: dict[str, Any]) -> bool | None:

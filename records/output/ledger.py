@@ -2,66 +2,104 @@
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-
-import pyarrow as pa
+from typing import Any
 
 from gristmill.records.errors import UserError
 from gristmill.records.output.manifest import Manifest
-from gristmill.records.output.shards import KEPT, REJECTED, Summary, lot_number, read_meta, shard_name
+from gristmill.records.output.shard_names import KEPT, REJECTED, kept_lot, rejected_lot, shard_name
+from gristmill.records.output.shard_reading import read_meta
+from gristmill.records.output.summary import Summary
 from gristmill.records.stores.contract import Store
 
 NUM_THREADS = 16
+MAX_NAMES = 3  # of missing shards in a message
 
 
-def lots_in(store: Store, folder: str) -> dict[int, int]:
-    """Lot number to shard size in bytes, for `kept` or `rejected`. Memory grows with lots, not with rows."""
-    sizes = {}
-    for entry in store.list(f"{folder}/"):
-        lot = lot_number(entry.name)
-        if lot is not None:
-            sizes[lot] = entry.size
-    return sizes
+def kept_lots(store: Store) -> dict[int, int]:
+    """Lot number to size in bytes of its kept shard. Memory grows with lots, not with rows."""
+    lots = ((kept_lot(entry.name), entry.size) for entry in store.list(f"{KEPT}/"))
+    return {lot: size for lot, size in lots if lot is not None}
 
 
-def committed(store: Store) -> dict[int, int]:
+def rejected_shards(store: Store) -> dict[int, list[str]]:
+    """Lot number to the names of rejected shards: that of its kept shard, and leftovers of other drivers."""
+    names: dict[int, list[str]] = {}
+    for entry in store.list(f"{REJECTED}/"):
+        if (lot := rejected_lot(entry.name)) is not None:
+            names.setdefault(lot, []).append(entry.name)
+    return names
+
+
+def strangers(store: Store) -> list[str]:
+    """Objects beside the shards. Whoever reads `kept/*.parquet` may take them for rows of the run."""
+    return [
+        entry.name
+        for folder, lot_of in ((KEPT, kept_lot), (REJECTED, rejected_lot))
+        for entry in store.list(f"{folder}/")
+        if lot_of(entry.name) is None
+    ]
+
+
+def committed(store: Store, manifest: Manifest) -> dict[int, int]:
     """The committed lots 0..n-1 with the sizes of their kept shards.
 
-    Raises UserError when a shard between them is missing.
+    Raises UserError when a shard is missing: one before another, or one that the manifest counts. Read the manifest
+    before this, because a driver may be committing.
     """
-    lots = lots_in(store, KEPT)
-    for expected in range(len(lots)):
-        if expected not in lots:
-            raise UserError(
-                f"{store.path(shard_name(KEPT, expected))} is missing though later lots are committed; "
-                f"put it back or start in a new --out (details: gristmill audit {store.uri})"
-            )
+    lots = kept_lots(store)
+    num_lots = max(manifest.totals.num_lots, max(lots, default=-1) + 1)
+    _refuse_missing(store, [shard_name(KEPT, lot) for lot in range(num_lots) if lot not in lots], num_lots)
     return lots
 
 
-def summaries(store: Store, lots: Iterable[int]) -> list[Summary]:
-    """The summaries of committed lots, read from their footers."""
+def _refuse_missing(store: Store, names: list[str], num_lots: int) -> None:
+    if names:
+        more = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+        raise UserError(
+            f"{store.uri}: of {num_lots:,} committed lots {', '.join(names[:MAX_NAMES])}{more} "
+            f"{'is' if len(names) == 1 else 'are'} missing; nothing was changed; put the files back, or start in a new "
+            f"--out (details: gristmill audit {store.uri})"
+        )
 
-    def summary_of(lot: int) -> Summary:
-        try:
-            return read_meta(store, lot)["summary"]
-        except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{store.path(shard_name(KEPT, lot))}: cannot be read as a shard ({error})") from None
 
+def metas(store: Store, lots: Iterable[int]) -> list[dict[str, Any]]:
+    """The footers of committed lots, see `parse_meta`. Raises UnreadableShard."""
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        return list(pool.map(summary_of, lots))
+        return list(pool.map(lambda lot: read_meta(store, lot), lots))
+
+
+def summaries(store: Store, lots: Iterable[int]) -> list[Summary]:
+    """The summaries of committed lots, read from their footers. Raises UnreadableShard."""
+    return [meta["summary"] for meta in metas(store, lots)]
 
 
 def totals(store: Store, manifest: Manifest, lots: dict[int, int]) -> Summary:
     """Totals over all committed lots: those of the manifest, if it covers a prefix of `lots`, and of later footers."""
-    whole = Summary()
-    if manifest.totals.num_lots <= len(lots):
-        whole.add(manifest.totals)
+    whole, counted = Summary(), manifest.totals
+    is_complete = counted.rejected_shards or not counted.num_rejected  # a manifest of 0.2 counts no rejected shards
+    if counted.num_lots <= len(lots) and is_complete:
+        whole.add(counted)
     for summary in summaries(store, range(whole.num_lots, len(lots))):
         whole.add(summary)
     whole.kept_bytes = sum(lots.values())
     return whole
 
 
-def orphans(store: Store, num_lots: int) -> list[str]:
-    """Rejected shards of lots that are not committed: a driver died between the two puts of a lot."""
-    return [shard_name(REJECTED, lot) for lot in sorted(lots_in(store, REJECTED)) if lot >= num_lots]
+def settle(store: Store, whole: Summary) -> dict[int, list[str]]:
+    """Settle `rejected/` with the committed lots, whose totals are `whole`; returns leftovers of other lots, by lot.
+
+    A shard of a committed lot whose kept shard names another is deleted. A shard of an uncommitted lot stays: a driver
+    that is paused may still commit it, and only the commit of its lot decides. Raises UserError when a shard that a
+    kept shard names is missing.
+    """
+    shards = rejected_shards(store)
+    num_committed = sum(len(names) for lot, names in shards.items() if lot < whole.num_lots)
+    if num_committed != whole.rejected_shards:
+        named = {meta["lot"]: meta["rejected"] for meta in metas(store, range(whole.num_lots))}
+        missing = [name for lot, name in named.items() if name and name not in shards.get(lot, ())]
+        _refuse_missing(store, missing, whole.num_lots)
+        for lot, names in shards.items():
+            for name in names:
+                if lot < whole.num_lots and name != named[lot]:
+                    store.delete(name)
+    return {lot: names for lot, names in shards.items() if lot >= whole.num_lots}

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 from gristmill.records.errors import UserError
 from gristmill.records.output.formats import newest, parse
-from gristmill.records.output.shards import Summary
+from gristmill.records.output.summary import Summary
 from gristmill.records.stores.contract import Store
 
 NAME = "manifest.json"
@@ -91,7 +91,7 @@ def load(store: Store) -> Manifest | None:
     literals = parse(data, NAME, store.path(NAME))
     try:
         literals["totals"] = Summary(**literals["totals"])
-        return Manifest(**literals)
+        return Manifest(**{**literals, "format": FORMAT})
     except (KeyError, TypeError) as error:
         raise UserError(f"{store.path(NAME)} cannot be read as a manifest ({error!r})") from None
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.datasets import PACKAGE, PACKAGED, DataSpec, digest_table, read_table
-from gristmill.records.readers.parquet import open_parquet
+from gristmill.records.readers.parquet import open_parquet, read_metadata
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.digest import digest_object
@@ -136,13 +136,11 @@ class ParquetRows(Part):
     """A Parquet file; one row group at a time is in memory."""
 
     def __init__(self, store: Store, name: str, size: int) -> None:
-        import pyarrow.parquet as pq
-
         self.store, self.name = store, name
         self.digest = digest_object(store, name, size)
         try:
             with store.open(name) as file:
-                metadata = pq.read_metadata(file)
+                metadata = read_metadata(file)
         except (pa.ArrowInvalid, OSError) as error:
             raise UserError(f"{store.path(name)}: cannot be read as Parquet ({error})") from None
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]

@@ -8,11 +8,10 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.json
-import pyarrow.parquet as pq
 
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import data_spec, read_table
-from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
 from gristmill.records.stores.contract import Store
 
 DATA = (".parquet", ".csv", ".jsonl", ".ndjson")
@@ -39,7 +38,7 @@ def parquet_chunks(store: Store, names: Sequence[str]) -> tuple[list[Chunk], lis
     def read_footer(name: str) -> tuple[list[Chunk], pa.Schema]:
         try:
             with store.open(name) as file:
-                metadata = pq.read_metadata(file)
+                metadata = read_metadata(file)
                 schema = metadata.schema.to_arrow_schema()
         except FileNotFoundError:
             raise UserError(f"{store.path(name)}: no such file") from None

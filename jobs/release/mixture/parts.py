@@ -175,7 +175,7 @@ def _open_output(spec: PartSpec) -> Part:
     shards = [e.name for e in store.list("train-") if e.name.endswith(".parquet")]
     if not shards:
         content = finished_manifest(store)
-        names = [shard_name(KEPT, lot) for lot in sorted(ledger.committed(store))]
+        names = [shard_name(KEPT, lot) for lot in sorted(ledger.committed(store, content))]
         if not names:
             raise UserError(f"part '{spec.title}': the run {store.uri} kept no row")
         _, schemas = parquet_chunks(store, names[:1])

@@ -6,7 +6,8 @@ import pytest
 
 from gristmill.cluster.lots.commit import Committer
 from gristmill.records.errors import UserError
-from gristmill.records.output.shards import Encoded, Summary, lot_number
+from gristmill.records.output.shard_names import kept_lot
+from gristmill.records.output.shards import Encoded, Summary
 from gristmill.records.stores.local import LocalStore
 
 
@@ -16,7 +17,7 @@ class Moody(LocalStore):
     refused = 3
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
-        if lot_number(name) == self.refused and name.startswith("kept/"):
+        if kept_lot(name) == self.refused:
             raise UserError("no")
         super().put(name, data, if_absent=if_absent)
 

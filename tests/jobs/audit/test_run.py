@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.records.output.shards import SUMMARY_KEY, data_sha256
+from gristmill.records.readers.parquet import SUMMARY_KEY
+from gristmill.records.sealed import data_sha256
 from tests.conftest import gristmill
 from tests.recipes import canned
 
@@ -65,7 +66,7 @@ def test_a_removed_rejected_shard(out: Path) -> None:
     victim = sorted((out / "rejected").iterdir())[1]
     victim.unlink()
     code, wrong = audit(out)
-    assert code == 1 and any(f"{victim.name} is missing" in line for line in wrong)
+    assert code == 1 and any(f"{victim.name}: missing" in line for line in wrong)
     assert any("neither kept nor rejected" in line for line in wrong)
 
 
@@ -75,7 +76,7 @@ def test_an_altered_row(out: Path, is_honest: bool) -> None:
     rewrite(path, set_text(pq.read_table(path), 0, "Something else entirely was written here."), is_honest)
     code, wrong = audit(out)
     assert code == 1 and not any("kept/part-00000002.parquet" in line for line in wrong)
-    words = "altered after its commit" if is_honest else "minhash is not that of its text"
+    words = "altered after it was written" if is_honest else "minhash is not that of its text"
     assert any(words in line for line in wrong)
 
 

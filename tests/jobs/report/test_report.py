@@ -193,7 +193,7 @@ def test_tokens_of_rejected_rows_come_from_the_totals_or_from_a_sample(
     monkeypatch.setattr(sample, "MAX_LOTS", 5)
     part = read_sample(store, book.totals.num_lots, NUM_ASKS)
     assert part.num_lots == 5 and not part.is_whole
-    bare = ledger.totals(store, book, ledger.committed(store))
+    bare = ledger.totals(store, book, ledger.committed(store, book))
     bare.rejected_tokens = {}  # type: ignore[attr-defined]
     some, is_estimated = rejects(bare, part, None)
     assert is_estimated

@@ -239,7 +239,7 @@ def test_a_watcher_counts_as_the_ledger_does(tmp_path: Path) -> None:
         time.sleep(0.05)
     book = manifest.load(store)
     assert book is not None
-    assert totals.literals() == ledger.totals(store, book, ledger.committed(store)).literals() == whole
+    assert totals.literals() == ledger.totals(store, book, ledger.committed(store, book)).literals() == whole
 
 
 def test_watching_nothing(tmp_path: Path) -> None:

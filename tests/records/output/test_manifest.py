@@ -62,7 +62,7 @@ def test_a_manifest_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"format": 2}', f"has format 2; this version of gristmill reads format {FORMAT}"),
+        ('{"format": 2}', f"has format 2; this version of gristmill reads format 3, {FORMAT}"),
         ('{"fingerprint": "x"}', "states no format"),
         ("[]", "states no format"),
         ("{", "cannot be read: "),

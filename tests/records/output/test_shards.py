@@ -1,5 +1,7 @@
 """A lot is parted without loss, the same rows give the same bytes, and the footer tells the sum."""
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -8,19 +10,13 @@ from hypothesis import strategies as st
 
 from gristmill.records.errors import Conflict
 from gristmill.records.lots import Plan, asks
-from gristmill.records.output.shards import (
-    OutputSpec,
-    data_sha256,
-    encode,
-    lot_number,
-    parse_meta,
-    put_kept,
-    put_rejected,
-    read_meta,
-    shard_name,
-)
+from gristmill.records.output.shard_names import kept_lot, rejected_lot, shard_name
+from gristmill.records.output.shard_reading import UnreadableShard, read_meta
+from gristmill.records.output.shards import Encoded, OutputSpec, Summary, encode, put_kept, put_rejected
+from gristmill.records.readers.parquet import SUMMARY_KEY
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import ASK, REJECT, full_schema, set_column
+from gristmill.records.sealed import data_sha256
 from gristmill.records.stores.opening import open_store
 
 TEXT = pa.field("text", pa.string())
@@ -47,8 +43,8 @@ def test_generated_is_kept_plus_rejected(reasons: list[str | None]) -> None:
         assert encoded.summary.rejected.get(reason, 0) == reasons.count(reason)
     assert encoded.summary.kept_tokens == 10 * kept.num_rows
     assert encode(lot_of(reasons), SCHEMA, 3, OutputSpec()) == encoded
-    meta = parse_meta(pq.read_metadata(pa.BufferReader(encoded.kept)))
-    assert meta["summary"] == encoded.summary and meta["data_sha256"] == data_sha256(encoded.kept)
+    footer = json.loads(pq.read_metadata(pa.BufferReader(encoded.kept)).metadata[SUMMARY_KEY])
+    assert footer["rejected"] == encoded.rejected_name and footer["data_sha256"] == data_sha256(encoded.kept)
 
 
 def test_the_kept_shard_is_put_once(tmp_path) -> None:
@@ -62,13 +58,31 @@ def test_the_kept_shard_is_put_once(tmp_path) -> None:
         put_kept(store, encoded)
 
 
-def test_a_rival_rejected_shard_is_never_replaced(tmp_path) -> None:
+def test_other_rejected_rows_have_another_name(tmp_path) -> None:
     store = open_store(str(tmp_path))
     ours, theirs = (encode(lot_of(r), SCHEMA, 3, OutputSpec()) for r in ([None, "a:x"], [None, "b:y"]))
     put_rejected(store, ours)
+    put_rejected(store, theirs)
+    put_kept(store, ours)
     with pytest.raises(Conflict):
-        put_rejected(store, theirs)
-    assert store.read(shard_name("rejected", 3)) == ours.rejected
+        put_kept(store, theirs)
+    assert [e.name for e in store.list("rejected/")] == [ours.rejected_name]  # the loser removes what it has put
+    assert store.read(str(ours.rejected_name)) == ours.rejected
+
+
+def test_a_strange_object_of_the_name_is_never_replaced(tmp_path) -> None:
+    store = open_store(str(tmp_path))
+    encoded = encode(lot_of([None, "a:x"]), SCHEMA, 3, OutputSpec())
+    store.put(str(encoded.rejected_name), b"other")
+    with pytest.raises(Conflict):
+        put_rejected(store, encoded)
+
+
+def test_a_shard_under_another_name_is_refused(tmp_path) -> None:
+    store = open_store(str(tmp_path))
+    store.put(shard_name("kept", 4), encode(lot_of([None]), SCHEMA, 3, OutputSpec()).kept)
+    with pytest.raises(UnreadableShard, match="it is lot 3"):
+        read_meta(store, 4)
 
 
 def test_a_batch_of_another_schema_is_refused() -> None:
@@ -80,6 +94,23 @@ def test_a_batch_of_another_schema_is_refused() -> None:
         encode(wrong, SCHEMA, 0, OutputSpec())
 
 
-def test_names_go_both_ways() -> None:
-    assert lot_number(shard_name("kept", 42)) == 42 and shard_name("kept", 42) == "kept/part-00000042.parquet"
-    assert lot_number("kept/other.parquet") is None
+@pytest.mark.parametrize("lot", [0, 42, 99_999_999, 100_000_000])
+def test_names_go_both_ways(lot: int) -> None:
+    assert kept_lot(shard_name("kept", lot)) == lot
+    assert rejected_lot(shard_name("rejected", lot)) == lot  # of 0.2
+    encoded = Encoded(lot, b"", b"rows", Summary())
+    assert rejected_lot(str(encoded.rejected_name)) == lot
+
+
+STRANGERS = (
+    *("other.parquet", "part-3.parquet", "part-000000003.parquet", "old/part-00000003.parquet", "part-00000003"),
+    *("part-00000003.parquet.bak", "part-00000003 (1).parquet", "part--0000003.parquet", "part-0000000٣.parquet"),
+    *("PART-00000003.parquet", "part-00000003-0123456789abcdeg.parquet", "part-00000003-.parquet", "_SUCCESS"),
+)
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_no_other_name_is_a_shard(name: str) -> None:
+    assert kept_lot(f"kept/{name}") is None and rejected_lot(f"rejected/{name}") is None
+    assert kept_lot("rejected/part-00000003.parquet") is None and rejected_lot("kept/part-00000003.parquet") is None
+    assert kept_lot("kept/part-00000003-0123456789abcdef.parquet") is None

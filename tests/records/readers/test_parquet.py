@@ -47,4 +47,4 @@ def test_a_page_that_was_altered_is_found(file: Path) -> None:
     data[60] ^= 0xFF
     file.write_bytes(data)
     with pytest.raises((pa.ArrowInvalid, OSError)):
-        read_parquet(file, check_pages=True)
+        read_parquet(file)

@@ -1,0 +1,29 @@
+"""Names of shards. Any other object in `kept/` or `rejected/` is a stranger: no run wrote it."""
+
+import re
+
+KEPT, REJECTED = "kept", "rejected"
+REJECTED_NAME = re.compile(rf"{REJECTED}/part-(\d{{8,}})(?:-[0-9a-f]{{16}})?\.parquet", re.ASCII)
+
+
+def shard_name(folder: str, lot: int) -> str:
+    """The name of a kept shard, and of a rejected shard of 0.2."""
+    return f"{folder}/part-{lot:08d}.parquet"
+
+
+def rejected_name(lot: int, sha256: str) -> str:
+    """The name of a rejected shard with this hex digest."""
+    return f"{REJECTED}/part-{lot:08d}-{sha256[:16]}.parquet"
+
+
+def kept_lot(name: str) -> int | None:
+    """The lot of a kept shard, None for any other object."""
+    digits = name.removeprefix(f"{KEPT}/part-").removesuffix(".parquet")
+    return int(digits) if digits.isdecimal() and digits.isascii() and shard_name(KEPT, int(digits)) == name else None
+
+
+def rejected_lot(name: str) -> int | None:
+    """The lot of a rejected shard, None for any other object."""
+    match = REJECTED_NAME.fullmatch(name)
+    lot = int(match[1]) if match else None
+    return lot if lot is not None and name.startswith(f"{REJECTED}/part-{lot:08d}") else None

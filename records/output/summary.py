@@ -1,0 +1,77 @@
+"""Counts of a lot or of a run. generated = kept + rejected, always."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.records.schema import REJECT
+
+
+@dataclass
+class Summary:
+    """Counts of one lot or, added up, of a run. generated = kept + sum(rejected)."""
+
+    num_lots: int = 0
+    asks: int = 0
+    kept: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)  # by reason
+    tokens_in: int = 0
+    tokens_out: int = 0
+    kept_tokens: int = 0  # tokens_out of kept rows
+    rejected_tokens: dict[str, int] = field(default_factory=dict)  # tokens_out by reason: the cost of the filters
+    kept_bytes: int = 0  # unknown to the summary of a lot; filled from the listing
+    rejected_shards: int = 0  # lots that have a rejected shard; 0 in the totals of a manifest of 0.2
+    # Of stages that balance, by stage and label: rows that reached the stage, and kept rows.
+    offered: dict[str, dict[str, int]] = field(default_factory=dict)
+    admitted: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    @property
+    def num_rejected(self) -> int:
+        return sum(self.rejected.values())
+
+    def add(self, other: "Summary") -> None:
+        for name in (
+            "num_lots",
+            "asks",
+            "kept",
+            "tokens_in",
+            "tokens_out",
+            "kept_tokens",
+            "kept_bytes",
+            "rejected_shards",
+        ):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for mine, theirs in ((self.rejected, other.rejected), (self.rejected_tokens, other.rejected_tokens)):
+            for reason, count in theirs.items():
+                mine[reason] = mine.get(reason, 0) + count
+        for held, more in ((self.offered, other.offered), (self.admitted, other.admitted)):
+            for stage, labels in more.items():
+                counts = held.setdefault(stage, {})
+                for label, count in labels.items():
+                    counts[label] = counts.get(label, 0) + count
+
+    def literals(self) -> dict[str, Any]:
+        return {k: v for k, v in asdict(self).items() if v or k not in ("offered", "admitted", "rejected_shards")}
+
+
+def summarise(table: pa.Table) -> Summary:
+    """Counts over the rows of a lot."""
+    reject = table.column(REJECT.name)
+    rejects = pa.table({"reason": reject, "tokens": table.column("tokens_out")}).filter(reject.is_valid())
+    by_reason = rejects.group_by("reason").aggregate([([], "count_all"), ("tokens", "sum")]).sort_by("reason")
+    reasons = by_reason.column("reason").to_pylist()
+    alive = reject.is_null()
+    tokens_out = table.column("tokens_out")
+    return Summary(
+        num_lots=1,
+        asks=table.num_rows,
+        kept=reject.null_count,
+        rejected=dict(zip(reasons, by_reason.column("count_all").to_pylist())),
+        tokens_in=pc.sum(table.column("tokens_in")).as_py() or 0,
+        tokens_out=pc.sum(tokens_out).as_py() or 0,
+        kept_tokens=pc.sum(tokens_out.filter(alive)).as_py() or 0,
+        rejected_tokens={r: n or 0 for r, n in zip(reasons, by_reason.column("tokens_sum").to_pylist())},
+        rejected_shards=int(reject.null_count < len(reject)),
+    )
