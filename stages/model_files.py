@@ -34,7 +34,7 @@ def read_weights(path: str, card: dict[str, Any], stage: str) -> dict[str, np.nd
     """Weights by name. Raises UserError if their digest differs from the one in the card."""
     from safetensors.numpy import load
 
-    data = open_store(path).read("weights.safetensors")
+    data = open_store(path).read(card.get("weights", "weights.safetensors"))
     if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
         raise UserError(f"{stage}: {path}: the digest of the weights differs from the one in model.json")
     return dict(load(data))

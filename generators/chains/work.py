@@ -1,10 +1,11 @@
 """Runs one unit of a study: the chain loop over its generations, with results in the store.
 
-A unit commits `units/KEY.parquet`, one row per chain and generation. A heavy family stores its rows in `rows/KEY`
-before the commit. Real rows are never stored: they are drawn again from their random numbers.
+A unit commits `units/KEY.parquet`, one row per chain and generation. A heavy family stores its rows before the commit,
+in `rows/KEY-DIGEST`, which the metadata of the unit names: two attempts at a unit never share a file of rows. Real rows
+are never stored: they are drawn again from their random numbers.
 """
 
-import io
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gristmill.generators.chains.cells import Unit
 from gristmill.generators.chains.contract import ChainContext, ChainFamily, Measures, TextEngines
@@ -22,14 +22,16 @@ from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.families.contract import stream
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.shard_reading import read_footer, read_shard
+from gristmill.records.sealed import write_sealed
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
     from gristmill.evaluation.collapse.chains import ChainMetrics
 
 UNITS, ROWS = "units", "rows"
-SECONDS, EXHIBITS = b"seconds", b"shown"  # metadata of the file, so that no row holds a time
+# Metadata of the file of a unit, so that no row holds a time.
+SECONDS, EXHIBITS, ROWS_FILE = b"seconds", b"shown", b"rows"
 MIN_COMPRESSED = 1000  # rows
 FIRST_COLUMNS = ("chain", "generation")
 FLOATS = ("num_real", "num_synthetic", "synthetic_share", "effective_rows")
@@ -40,9 +42,14 @@ def unit_name(key: str) -> str:
     return f"{UNITS}/{key}.parquet"
 
 
-def rows_name(key: str) -> str:
-    """File of a unit's rows."""
-    return f"{ROWS}/{key}"
+def rows_name(key: str, data: bytes) -> str:
+    """File of a unit's rows with these bytes."""
+    return f"{ROWS}/{key}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
+
+
+def stored_rows(key: str, metadata: Mapping[bytes, bytes]) -> str:
+    """File of the rows of a committed unit with this metadata. Units of 0.2 name none."""
+    return json.loads(metadata.get(ROWS_FILE, b"null")) or f"{ROWS}/{key}"
 
 
 def do(unit: Unit, store: Store, metrics: "ChainMetrics | None" = None, engines: TextEngines | None = None) -> float:
@@ -59,7 +66,7 @@ def do(unit: Unit, store: Store, metrics: "ChainMetrics | None" = None, engines:
     family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
-    records, exhibits = [], {}
+    records, exhibits, rows_file = [], {}, None
     for outcome in generations(
         family, cell.regime_at, cell.n, range(unit.first, unit.last + 1), cell.seed, unit.block, pool, gates
     ):
@@ -67,9 +74,13 @@ def do(unit: Unit, store: Store, metrics: "ChainMetrics | None" = None, engines:
         if unit.block == 0 and (exhibit := family.exhibit(outcome.rows)):
             exhibits[outcome.generation] = exhibit
         if not family.is_light:
-            _put_once(store, rows_name(unit.key), family.to_bytes(outcome.rows))
+            data = family.to_bytes(outcome.rows)
+            rows_file = rows_name(unit.key, data)
+            _put_once(store, rows_file, data)
     seconds = time.perf_counter() - start_time
-    _put_once(store, unit_name(unit.key), _encode(_table(records, cell.width), seconds, exhibits))
+    _put_once(store, unit_name(unit.key), _encode(_table(records, cell.width), seconds, exhibits, rows_file))
+    if rows_file is not None:
+        _drop_leftovers(unit.key, store)
     family.close()
     return seconds
 
@@ -78,7 +89,15 @@ def _put_once(store: Store, name: str, data: bytes) -> None:
     try:
         store.put(name, data, if_absent=True)
     except Conflict:
-        pass  # another unit with this key has stored the same bytes
+        pass  # another attempt at this unit was earlier
+
+
+def _drop_leftovers(key: str, store: Store) -> None:
+    """Delete rows of other attempts at a committed unit. Before its commit any of them may still be named by it."""
+    named = stored_rows(key, read_footer(store, unit_name(key)).metadata or {})
+    for entry in list(store.list(f"{ROWS}/{key}")):
+        if entry.name != named:
+            store.delete(entry.name)
 
 
 class GenerationRecord(NamedTuple):
@@ -108,13 +127,11 @@ def _table(records: Sequence[GenerationRecord], chains: int) -> pa.Table:
     return pa.table(columns)
 
 
-def _encode(table: pa.Table, seconds: float, exhibits: dict[int, Any]) -> bytes:
-    sink = io.BytesIO()
-    metadata = {SECONDS: round(seconds, 3), EXHIBITS: exhibits}
-    table = table.replace_schema_metadata({key: json.dumps(value).encode() for key, value in metadata.items()})
+def _encode(table: pa.Table, seconds: float, exhibits: dict[int, Any], rows_file: str | None) -> bytes:
+    metadata = {SECONDS: round(seconds, 3), EXHIBITS: exhibits, ROWS_FILE: rows_file}
+    entries = {key: json.dumps(value).encode() for key, value in metadata.items()}
     codec = "zstd" if table.num_rows >= MIN_COMPRESSED else "none"  # for a few rows it takes most of a commit's time
-    pq.write_table(table, sink, compression=codec, use_dictionary=False, write_statistics=False)
-    return sink.getvalue()
+    return write_sealed(table, None, entries, compression=codec, use_dictionary=False, write_statistics=False)
 
 
 def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
@@ -122,9 +139,7 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
     cell, at = unit.cell, unit.cell.regime_at
     pool = Pool()
     for generation in range(1, unit.first):
-        counts = read_parquet(
-            io.BytesIO(store.read(unit_name(unit.keys[generation - 1]))), ("num_new", "num_made", "num_kept")
-        )
+        counts = read_shard(store, unit_name(unit.keys[generation - 1]), ("num_new", "num_made", "num_kept"))
         num_new = counts.column("num_new")[0].as_py()
         if num_new:
             pool.counts[Source(REAL, generation)] = num_new
@@ -138,7 +153,8 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
         num = pool.counts[source]
         if source.origin == REAL:
             return family.hold(family.real(cell.width, num, stream(cell.seed, unit.block, source.generation, DATA)))
-        rows = family.from_bytes(store.read(rows_name(unit.keys[source.generation - 1])))
+        key = unit.keys[source.generation - 1]
+        rows = family.from_bytes(store.read(stored_rows(key, read_footer(store, unit_name(key)).metadata or {})))
         return family.hold(family.head(rows, num))
 
     pool.load = load

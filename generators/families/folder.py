@@ -8,13 +8,13 @@ The fit writes `model.json` last and only if absent: this commits the fit.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from gristmill.generators.families.contract import Family, State, family_class
-from gristmill.records.errors import UserError
+from gristmill.records.errors import Conflict, UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.output.formats import newest, parse
 from gristmill.records.readers.tables import TableSchema
@@ -38,6 +38,7 @@ class ModelCard:
     facts: dict[str, Any]
     weights_sha256: str
     losses: list[dict[str, float]]
+    weights: str = WEIGHTS  # name of the file of the weights
 
     @property
     def kind(self) -> str:
@@ -79,17 +80,30 @@ def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
     family = empty_family(card)
     family.check_packages()
     family.device = device
-    data = open_store(uri).read(WEIGHTS)
+    data = open_store(uri).read(card.weights)
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
-        raise UserError(f"{uri}/{WEIGHTS} is not what {NAME} names: it was altered or cut")
+        raise UserError(f"{uri}/{card.weights} is not what {NAME} names: it was altered or cut")
     family.restore(State(unpack(data)[0], card.facts))
     return family
 
 
 def save_model(store: Store, card: ModelCard, weights: bytes) -> None:
-    """Write the weights, then the card. Raises Conflict if another fit has finished in the same store."""
-    store.put(WEIGHTS, weights)
-    store.put(NAME, json.dumps(asdict(card), indent=1, ensure_ascii=False).encode(), if_absent=True)
+    """Write the weights, then the card, which commits them. Raises Conflict if another fit has finished there.
+
+    Another trainer of the same fit, which was killed or may still finish, can have written other weights (on a GPU,
+    bits differ). They stay until the card is there, and ours get a name of their own.
+    """
+    try:
+        store.put(WEIGHTS, weights, if_absent=True)
+    except Conflict:
+        if store.read_if_there(WEIGHTS) != weights:
+            card = replace(card, weights=f"weights-{card.weights_sha256[:16]}.safetensors")
+            store.put(card.weights, weights)
+    literals = {k: v for k, v in asdict(card).items() if (k, v) != ("weights", WEIGHTS)}
+    store.put(NAME, json.dumps(literals, indent=1, ensure_ascii=False).encode(), if_absent=True)
+    for entry in list(store.list("weights")):
+        if entry.name != card.weights:
+            store.delete(entry.name)
 
 
 def pack(tensors: dict[str, np.ndarray], facts: dict[str, Any] | None = None) -> bytes:

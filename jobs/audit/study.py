@@ -1,13 +1,12 @@
 """`gristmill audit` of a study: plans all mixtures again and compares them with the output."""
 
-import io
 import math
 
 import pyarrow as pa
 
 from gristmill.generators.chains.cells import Cell, Unit
 from gristmill.generators.chains.loop import MIX
-from gristmill.generators.chains.work import ROWS, UNITS, unit_name
+from gristmill.generators.chains.work import ROWS, UNITS, rows_name, stored_rows, unit_name
 from gristmill.generators.families.contract import stream
 from gristmill.jobs.audit.findings import Findings
 from gristmill.jobs.study.plan import recorded_chains
@@ -17,7 +16,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.mixing.mixing import plan
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
 from gristmill.records.output.formats import parse
-from gristmill.records.readers.parquet import open_parquet, read_parquet
+from gristmill.records.output.shard_reading import UnreadableShard, read_footer, read_shard
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
 
@@ -51,17 +50,37 @@ def examine_study(store: Store, data: bytes) -> Findings:
             _unit(unit, store, done, findings)
             findings.count("units", 1)
     _results(cells, store, findings)
-    for entry in store.list(ROWS):
-        if f"{UNITS}/{entry.name.rpartition('/')[2]}.parquet" not in stored and state == "complete":
-            findings.add(f"{entry.name} has no unit: its generation is not committed")
+    _rows(store, stored, state, findings)
     findings.count("cells", len(cells))
     return findings
+
+
+def _rows(store: Store, stored: set[str], state: str, findings: Findings) -> None:
+    """Each file of rows belongs to the unit that names it, and holds the bytes of its name."""
+    for entry in store.list(ROWS):
+        key = entry.name.rpartition("/")[2].partition("-")[0]
+        if unit_name(key) not in stored:
+            if state == "complete":
+                findings.add(f"{entry.name} has no unit: its generation is not committed")
+            continue
+        try:
+            named = stored_rows(key, read_footer(store, unit_name(key)).metadata or {})
+        except UnreadableShard:
+            continue  # named with its unit
+        if entry.name != named:
+            findings.add(f"{entry.name}: {unit_name(key)} names {named}, so no unit has these rows")
+        elif named != f"{ROWS}/{key}" and rows_name(key, store.read(named)) != named:
+            findings.add(f"{named}: altered after it was written (its bytes do not match its name)")
 
 
 def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: Findings) -> None:
     """Plan each generation of the unit again. `done` holds the counts of earlier generations."""
     cell, at = unit.cell, unit.cell.regime_at
-    table = read_parquet(io.BytesIO(store.read(unit_name(unit.key))))
+    try:
+        table = read_shard(store, unit_name(unit.key))
+    except UnreadableShard as error:
+        findings.add(f"{error.name}: {error.reason}")
+        return
     for generation in range(unit.first, unit.last + 1):
         where = f"{cell.name}, block {unit.block}, generation {generation}"
         start = (generation - unit.first) * cell.width
@@ -91,18 +110,21 @@ def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: F
 
 def _results(cells: list[Cell], store: Store, findings: Findings) -> None:
     """Compare results.parquet with the units, cell by cell."""
-    data = store.read_if_there(RESULTS)
-    if data is None:
-        findings.add(f"{RESULTS} is missing")
+    try:
+        num_groups = read_footer(store, RESULTS).num_row_groups
+        results = read_shard(store, RESULTS)
+    except UnreadableShard as error:
+        findings.add(f"{error.name}: {error.reason}")
         return
-    with open_parquet(io.BytesIO(data), check_pages=True) as file:
-        if file.num_row_groups < len(cells):
-            findings.add(f"{RESULTS} holds {file.num_row_groups} of {len(cells)} cells")
-            return
-        results = file.read(use_threads=False)
+    if num_groups < len(cells):
+        findings.add(f"{RESULTS} holds {num_groups} of {len(cells)} cells")
+        return
     start = 0
     for cell in cells:
-        expected = cell_table(cell, store)
+        try:
+            expected = cell_table(cell, store)
+        except UnreadableShard:
+            return  # the unit is named already
         part = results.slice(start, expected.num_rows)
         start += expected.num_rows
         for name in expected.column_names:

@@ -6,7 +6,6 @@ chains get the rest, once: adding chains until a mean looks good would bias it, 
 New chains are further blocks of the same random numbers, so nothing is done twice.
 """
 
-import io
 import json
 import math
 from collections import defaultdict
@@ -15,7 +14,6 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.table import Table
 
 from gristmill.generators.chains.cells import Cell, Unit
@@ -23,7 +21,7 @@ from gristmill.generators.chains.work import SECONDS, done_units, unit_name
 from gristmill.jobs.study.laws import law_curves
 from gristmill.jobs.study.results import SUMMARY
 from gristmill.jobs.study.spec import StudySpec
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.shard_reading import if_stored, read_footer, read_shard
 from gristmill.records.stores.contract import Store
 
 PRECISION = 0.05  # relative standard error for the column "needed"
@@ -63,10 +61,8 @@ def plan_table(spec: StudySpec, cells: Sequence[Cell], store: Store) -> Table:
 
 def _deviations(store: Store) -> dict[tuple[str, str], float]:
     """Standard deviations across chains in the last generation, by cell and measure, from the summary in the output."""
-    data = store.read_if_there(SUMMARY)
-    if data is None:
-        return {}
-    rows = read_parquet(io.BytesIO(data), ("cell", "measure", "deviation")).to_pylist()
+    summary = if_stored(read_shard, store, SUMMARY)
+    rows = summary.select(["cell", "measure", "deviation"]).to_pylist() if summary is not None else []
     return {(row["cell"], row["measure"]): row["deviation"] for row in rows if row["deviation"] is not None}
 
 
@@ -108,7 +104,7 @@ def _seconds(units: Sequence[Unit], store: Store) -> dict[Any, float]:
     """Mean seconds of a unit by (cell, first generation), by cell, and of all units (None)."""
     by_group: dict[Any, list[float]] = defaultdict(list)
     for unit in units[:: -(-len(units) // MAX_READ)]:
-        metadata = pq.read_metadata(io.BytesIO(store.read(unit_name(unit.key)))).metadata or {}
+        metadata = read_footer(store, unit_name(unit.key)).metadata or {}
         for group in ((unit.cell.name, unit.first), unit.cell.name, None):
             by_group[group].append(float(json.loads(metadata.get(SECONDS, b"0"))))
     return {group: sum(values) / len(values) for group, values in by_group.items()}

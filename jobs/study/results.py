@@ -1,7 +1,6 @@
 """Results of a study: one row per chain and generation (results.parquet); one per cell, generation and measure
 (summary.parquet)."""
 
-import io
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -10,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.work import EXHIBITS, FIRST_COLUMNS, SECONDS, unit_name
 from gristmill.jobs.study.laws import PASSED, law_curves
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.shard_reading import if_stored, read_footer, read_shard
+from gristmill.records.sealed import write_sealed
 from gristmill.records.stores.contract import Store
 
 RESULTS, SUMMARY = "results.parquet", "summary.parquet"
@@ -52,11 +51,11 @@ def cell_table(cell: Cell, store: Store) -> pa.Table:
     """One row per chain and generation, in the order of the chains. Failed units are missing."""
     parts, keys = [], set()
     for unit in cell.units():
-        data = store.read_if_there(unit_name(unit.key)) if unit.key not in keys else None
+        table = if_stored(read_shard, store, unit_name(unit.key)) if unit.key not in keys else None
         keys.add(unit.key)
-        if data is None:
+        if table is None:
             continue
-        table = read_parquet(io.BytesIO(data)).replace_schema_metadata(None)
+        table = table.replace_schema_metadata(None)
         chains = table.column("chain").to_numpy() + unit.block * cell.width
         table = table.set_column(0, "chain", pa.array(chains, pa.int32()))
         parts.append(table.filter(pa.array(chains < cell.chains)))
@@ -87,9 +86,9 @@ def exhibits(cell: Cell, store: Store) -> dict[int, dict[str, Any]]:
     for unit in cell.units():
         if unit.block:
             break
-        data = store.read_if_there(unit_name(unit.key))
-        if data is not None:
-            shown = json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(EXHIBITS, b"{}"))
+        footer = if_stored(read_footer, store, unit_name(unit.key))
+        if footer is not None:
+            shown = json.loads((footer.metadata or {}).get(EXHIBITS, b"{}"))
             by_generation |= {int(generation): exhibit for generation, exhibit in shown.items()}
     return by_generation
 
@@ -113,9 +112,9 @@ def costs(cells: Sequence[Cell], store: Store) -> list[CellCost]:
         keys = dict.fromkeys(unit.key for unit in cell.units())
         row = CellCost(cell.name, len(keys), len(earlier & set(keys)), cell.chains * cell.generations)
         for key in keys:
-            data = store.read_if_there(unit_name(key)) if key not in earlier else None
-            if data is not None:
-                row.seconds += json.loads((pq.read_metadata(io.BytesIO(data)).metadata or {}).get(SECONDS, b"0"))
+            footer = if_stored(read_footer, store, unit_name(key)) if key not in earlier else None
+            if footer is not None:
+                row.seconds += json.loads((footer.metadata or {}).get(SECONDS, b"0"))
         earlier |= set(keys)
         rows.append(row)
     return rows
@@ -123,20 +122,20 @@ def costs(cells: Sequence[Cell], store: Store) -> list[CellCost]:
 
 def write_results(cells: Sequence[Cell], store: Store) -> pa.Table:
     """Write results.parquet and summary.parquet, and return the summary. The bytes depend on the units alone."""
-    sink, writer, rows = io.BytesIO(), None, []
-    for cell in cells:
-        table = cell_table(cell, store)
-        if writer is None:
-            writer = pq.ParquetWriter(sink, table.schema, compression="zstd")
-        writer.write_table(_conform(table, writer.schema))
-        rows += list(summary_rows(cell, table))
-    if writer is not None:
-        writer.close()
+    rows: list[dict[str, Any]] = []
+
+    def tables() -> Iterator[pa.Table]:
+        schema = None
+        for cell in cells:
+            table = cell_table(cell, store)
+            schema = schema or table.schema
+            yield _conform(table, schema)
+            rows.extend(summary_rows(cell, table))
+
+    results = write_sealed(tables(), compression="zstd")
     summary = pa.Table.from_pylist(rows, SUMMARY_SCHEMA)
-    summary_sink = io.BytesIO()
-    pq.write_table(summary, summary_sink, compression="zstd")
-    store.put(RESULTS, sink.getvalue())
-    store.put(SUMMARY, summary_sink.getvalue())
+    store.put(RESULTS, results)
+    store.put(SUMMARY, write_sealed(summary, compression="zstd"))
     return summary
 
 

@@ -1,6 +1,5 @@
 """Terminal output of a study: progress, table of cells, verdict."""
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,7 @@ from rich.table import Table
 
 from gristmill.generators.chains.cells import Unit
 from gristmill.jobs.terminal.bar import Bar
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.shard_reading import if_stored, read_shard
 from gristmill.records.stores.contract import Store
 
 PLAIN_EVERY_S, MAX_SHOWN = 5.0, 24
@@ -48,10 +47,10 @@ def cells_table(study_file: dict[str, Any], store: Store) -> Table | None:
     """The last generation of each cell: the first measures, their laws and z; None without a summary."""
     from gristmill.jobs.study.results import SUMMARY
 
-    data = store.read_if_there(SUMMARY)
-    if data is None:
+    summary = if_stored(read_shard, store, SUMMARY)
+    if summary is None:
         return None
-    rows = read_parquet(io.BytesIO(data)).to_pylist()
+    rows = summary.to_pylist()
     last: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         last[row["cell"], row["measure"]] = row  # rows are in the order of generations

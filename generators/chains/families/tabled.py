@@ -1,17 +1,16 @@
 """Chains of tables: each generation is a unit of work of its own."""
 
-import io
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gristmill.generators.chains.contract import ChainFamily, Piece, weights_of
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
 from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.sealed import write_sealed
 
 
 class TableChain(ChainFamily):
@@ -36,12 +35,10 @@ class TableChain(ChainFamily):
         return rows
 
     def to_bytes(self, rows: pa.Table) -> bytes:
-        sink = io.BytesIO()
-        pq.write_table(rows, sink, compression="zstd")
-        return sink.getvalue()
+        return write_sealed(rows, compression="zstd")
 
     def from_bytes(self, data: bytes) -> pa.Table:
-        return read_parquet(io.BytesIO(data))
+        return read_parquet(data)
 
 
 @lru_cache(maxsize=16)  # every cell of a study reads the same data
