@@ -121,7 +121,8 @@ def count(store: Store, num_lots: int, spec: GateAuditSpec) -> LabelledRows:
             shards = [(folder, lot) for lot in lots[first : first + NUM_THREADS] for folder in (KEPT, REJECTED)]
             for counts in pool.map(lambda shard: _counted(store, shard[0], shard[1], spec.column), shards):
                 if isinstance(counts, str):
-                    labels.unreadable.append(counts)
+                    if counts not in labels.unreadable:  # a kept shard that cannot be read names no rejected shard
+                        labels.unreadable.append(counts)
                     continue
                 for (reason, label), number in counts.items():
                     side = {spec.right: labels.right, spec.wrong: labels.wrong}.get(label)

@@ -84,7 +84,8 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
             batch = names[first : first + 2 * NUM_THREADS]
             for (folder, lot), table in zip(batch, pool.map(lambda n: _columns(store, *n), batch)):
                 if isinstance(table, str):
-                    sample.unreadable.append(table)
+                    if table not in sample.unreadable:  # a kept shard that cannot be read names no rejected shard
+                        sample.unreadable.append(table)
                 elif table is not None:
                     sample.num_asks += table.num_rows
                     _count(sample, table, shard_name(folder, lot), stages, lot)
