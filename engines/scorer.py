@@ -135,7 +135,7 @@ def _loaded(auto_class: Any, model: str, **settings: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    revision = models.split_revision(model)[1] if models.where(model) == "hub" else None
+    revision = models.revision_of(model)
     if revision:
         settings["revision"] = revision
     try:

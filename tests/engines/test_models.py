@@ -9,6 +9,7 @@ from gristmill.engines import models
 from gristmill.engines import vllm as engine
 from gristmill.generators.teacher import Teacher, TeacherSpec
 from gristmill.generators.text.registry import method_class
+from gristmill.records.cache import cache_folder
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 
@@ -89,7 +90,7 @@ def test_what_failed_half_way_is_not_a_model(tmp_path):
 
     with pytest.raises(RuntimeError):
         models.made_once("m", half)
-    assert not (models.cache_folder() / "models" / "m").exists()
+    assert not (cache_folder() / "models" / "m").exists()
     path = models.made_once("m", lambda folder: (folder / "config.json").write_text("{}"))
     assert models.made_once("m", half) == path
 
