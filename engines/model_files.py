@@ -29,15 +29,20 @@ def files_of(store: Store) -> list[Entry]:
 def digest_files(store: Store, files: Sequence[Entry]) -> str:
     """32 hex characters over names and contents; of objects on S3 over names, sizes and ETags.
 
-    Local files are read whole, once per node: later calls take their digests from the cache of the node.
+    Local files are read whole, once per node: later calls take their digests from the cache of the node, and within a
+    run from its pins.
     """
+    run = pins.current()
     if store.guards_reads:
         contents = {entry.name: entry.version for entry in files}
-    else:
+    elif run is None:
         contents = digest_all(store, files, f"{WHAT} {store.uri}")
-        if (run := pins.current()) is not None:
-            for name, digest in contents.items():
-                run.pin(store, name, WHAT).digest = digest
+    else:
+        by_name = {entry.name: run.pin(store, entry.name, WHAT) for entry in files}
+        unread = [entry for entry in files if by_name[entry.name].digest is None]
+        for name, digest in digest_all(store, unread, f"{WHAT} {store.uri}").items():
+            by_name[name].digest = digest
+        contents = {name: pin.digest or "" for name, pin in by_name.items()}
     whole = hashlib.blake2b(digest_size=16)
     for entry in sorted(files, key=lambda entry: entry.name):
         whole.update(f"{entry.name}\0{entry.size}\0{contents[entry.name]}\n".encode())

@@ -30,7 +30,7 @@ from pathlib import Path
 from gristmill.engines.model_files import digest_files, files_of, is_counted
 from gristmill.records import pins
 from gristmill.records.cache import cache_folder
-from gristmill.records.errors import UserError
+from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.shipped import PACKAGE_ROOT
 from gristmill.records.spec import nearest
@@ -142,7 +142,7 @@ def _compare(model: str, identity: str) -> None:
     """Pin the identity of a model. Raises UserError for another than the pinned one."""
     run = pins.current()
     if run is not None and run.facts.setdefault(model, identity) != identity:
-        raise UserError(f"model {model} changed since this run began (another package); {pins.REMEDY}")
+        raise InputChanged(f"model {model} changed since this run began (another package); {pins.REMEDY}")
 
 
 def revision_of(model: str) -> str | None:

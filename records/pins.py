@@ -20,7 +20,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.records.errors import Changed, UserError
+from gristmill.records.errors import Changed, InputChanged
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.digest import NUM_THREADS, cached_digest, digest_bytes, digest_content
 
@@ -95,9 +95,9 @@ class Pin:
         sizes = f"{int(old):,} bytes became {int(new):,}"
         raise self.changed(sizes if old != new else "its size is the same")
 
-    def changed(self, how: str) -> UserError:
+    def changed(self, how: str) -> InputChanged:
         """The error of a change."""
-        return UserError(f"{self.what} {self.store.path(self.name)} changed since this run began ({how}); {REMEDY}")
+        return InputChanged(f"{self.what} {self.store.path(self.name)} changed since this run began ({how}); {REMEDY}")
 
 
 Accept = Callable[[str], bool]
@@ -109,6 +109,7 @@ class Pins:
     def __init__(self) -> None:
         self._pins: dict[str, Pin] = {}
         self._folders: dict[str, tuple[str, ...]] = {}  # the names of the objects that count, by address of the store
+        self.memo: dict[str, Any] = {}  # what this process has computed from inputs, for callers of this module
         self._in_use: dict[str, Pin] = {}  # those that this process has read
         self.facts: dict[str, str] = {}  # other values that must not change: commits of hub models, digests of packages
 
@@ -153,7 +154,7 @@ class Pins:
         return entries
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_in_use": {}}
+        return {**self.__dict__, "_in_use": {}, "memo": {}}
 
     def check_in_use(self) -> None:
         """Raise UserError when a file has changed that this process has read. S3 compares at each read."""
@@ -190,6 +191,16 @@ def read(store: Store, name: str, what: str = "input") -> bytes:
     """The whole object: an input of a run. Raises FileNotFoundError at a first reading, UserError after a change."""
     pins = current()
     return store.read(name) if pins is None else pins.pin(store, name, what).read()
+
+
+def version(store: Store, name: str, what: str = "input") -> str:
+    """The version of an input. Raises FileNotFoundError at a first reading, UserError after a change."""
+    pins = current()
+    if pins is None:
+        return store.version(name)
+    pin = pins.pin(store, name, what)
+    pin.check()
+    return pin.version
 
 
 def entries(store: Store, accept: Accept, what: str = "input") -> list[Entry]:

@@ -8,7 +8,7 @@ costs nothing, and where it differs the content: after `touch` or a copy a run r
 import logging
 import time
 
-from gristmill.records.errors import UserError
+from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.pins import REMEDY
 from gristmill.records.readers.sources import Source
@@ -35,7 +35,7 @@ def pin_source(manifest: Manifest, source: Source) -> None:
         )
     elif recorded and recorded["content"] != content:
         how = "its sizes are the same" if way == "bytes" else "its files were written again"
-        raise UserError(f"source {source.path} changed since this run began ({how}); {REMEDY}")
+        raise InputChanged(f"source {source.path} changed since this run began ({how}); {REMEDY}")
     manifest.inputs["source"] = {"version": source.version, "way": way, "content": content}
 
 

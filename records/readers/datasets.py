@@ -109,6 +109,23 @@ def read_table(spec: DataSpec) -> pa.Table:
     return table
 
 
+def version_of(spec: DataSpec) -> str:
+    """The version of the files of a data set: while it is the same, so are its rows. "" for packages.
+
+    Raises UserError when a file is not the one that the run began with.
+    """
+    if spec.path.startswith(PACKAGE):
+        return ""
+    store = open_store(spec.path)
+    if not spec.path.endswith(ENDINGS):
+        return fingerprint([e.version for e in pins.entries(store, lambda name: name.endswith(ENDINGS), WHAT)])
+    root, name = split(spec.path)
+    try:
+        return pins.version(open_store(root or "."), name, WHAT)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"data.path {spec.path}: no such file") from None
+
+
 def digest_table(table: pa.Table) -> str:
     """32 hex characters over names, types and values; independent of chunks and file format."""
     whole = hashlib.blake2b(str([(f.name, str(f.type)) for f in table.schema]).encode(), digest_size=16)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.records.errors import UserError
+from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.pins import REMEDY, Pin
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
 from gristmill.records.readers.parquet import open_parquet
 from gristmill.records.stores.contract import Entry, Store
-from gristmill.records.stores.digest import digest_bytes, digest_ends
+from gristmill.records.stores.digest import NUM_HEX, digest_ends
 
 WHAT = "source"  # in messages
 TEXT_ENDINGS = (".txt", ".md", ".rst")
@@ -64,7 +64,7 @@ class Document(Part):
     def __init__(self, store: Store, entry: Entry) -> None:
         self.name, self.num_rows = entry.name, 1
         self.pin = Pin(store, entry.name, entry.version, what=WHAT)
-        self.digest = digest_bytes(self.pin.read())
+        self.digest = hashlib.blake2b(self.pin.read(), digest_size=16).hexdigest()
 
     def rows(self, start: int, stop: int) -> list[str]:
         text = self.pin.read().decode("utf-8", errors="replace")
@@ -82,7 +82,7 @@ class Lines(Part):
         self.is_text = name.endswith(TEXT_ENDINGS)
         offsets, self.num_rows = [], 0
         whole = hashlib.blake2b(name.rsplit("/", 1)[-1].rpartition(".")[2].encode(), digest_size=16)
-        content = hashlib.blake2b(digest_size=16)
+        content = hashlib.sha256()
         with self.pin.open() as file:
             for at, line in _lines(file, 0, content.update):
                 whole.update(line)
@@ -90,7 +90,7 @@ class Lines(Part):
                 if self.num_rows % BLOCK_LINES == 0:
                     offsets.append(at)
                 self.num_rows += 1
-        self.digest, self.pin.digest = whole.hexdigest(), content.hexdigest()
+        self.digest, self.pin.digest = whole.hexdigest(), content.hexdigest()[:NUM_HEX]
         self.offsets = np.array(offsets, dtype=np.int64)
 
     def rows(self, start: int, stop: int) -> list[str]:
@@ -188,7 +188,7 @@ class PackedRows(Part):
             self._table = read_table(DataSpec(self.name))
             digest = digest_table(self._table)
             if self.__dict__.setdefault("digest", digest) != digest:
-                raise UserError(f"{WHAT} {self.name} changed since this run began (another package); {REMEDY}")
+                raise InputChanged(f"{WHAT} {self.name} changed since this run began (another package); {REMEDY}")
         return self._table
 
     def rows(self, start: int, stop: int) -> list[str]:

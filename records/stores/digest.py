@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 EDGE_BYTES = 64 * 1024
 CHUNK_BYTES = 4 << 20
 CACHED_BYTES = 1 << 20  # the digests of smaller files cost less than a look-up in the cache
+NUM_HEX = 32  # of a digest of content
 NUM_THREADS = 8
 QUIET_S, REPORT_S = 5.0, 15.0  # seconds before the first report of progress, and between two
 
@@ -38,8 +39,8 @@ def digest_ends(file: Any, size: int) -> str:
 
 
 def digest_bytes(data: bytes) -> str:
-    """32 hex characters over the bytes."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
+    """32 hex characters over the bytes. SHA-256, which processors compute twice as fast as BLAKE2."""
+    return hashlib.sha256(data).hexdigest()[:NUM_HEX]
 
 
 def digest_content(store: Store, name: str, version: str, count: Callable[[int], None] | None = None) -> str:
@@ -50,7 +51,7 @@ def digest_content(store: Store, name: str, version: str, count: Callable[[int],
     remembered = cached_digest(store, name, version)
     if remembered is not None:
         return remembered
-    whole, size = hashlib.blake2b(digest_size=16), 0
+    whole, size = hashlib.sha256(), 0
     with store.open(name, version) as file:
         while chunk := file.read(CHUNK_BYTES):
             whole.update(chunk)
@@ -59,9 +60,10 @@ def digest_content(store: Store, name: str, version: str, count: Callable[[int],
                 count(len(chunk))
     if not store.guards_reads and store.version(name) != version:
         raise Changed(f"{store.path(name)} changed during the read; run the command again")
+    digest = whole.hexdigest()[:NUM_HEX]
     if size >= CACHED_BYTES:
-        _remember(store, name, version, whole.hexdigest())
-    return whole.hexdigest()
+        _remember(store, name, version, digest)
+    return digest
 
 
 def digest_all(store: Store, entries: Sequence[Entry], what: str) -> dict[str, str]:
@@ -90,7 +92,7 @@ def cached_digest(store: Store, name: str, version: str) -> str | None:
         text = _cache_file(store, name, version).read_text()
     except OSError:
         return None
-    return text if len(text) == 32 else None
+    return text if len(text) == NUM_HEX else None
 
 
 def _remember(store: Store, name: str, version: str, digest: str) -> None:

@@ -10,8 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from gristmill.generators.chains.families.tabled import digest_of
+from gristmill.jobs.release.mixture.files import read_chunk
+from gristmill.jobs.release.mixture.parts import open_part
+from gristmill.jobs.release.mixture.spec import PartSpec
 from gristmill.records import pins
-from gristmill.records.errors import UserError
+from gristmill.records.errors import Changed, InputChanged, UserError
 from gristmill.records.pins import Pins, active
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
@@ -187,3 +191,97 @@ def test_large_files_are_read_once_for_their_digest(tmp_path: Path, cache: Path)
     for file in (cache / "digests").iterdir():
         file.write_text("torn")
     assert digest_content(store, path.name, store.version(path.name)) == other
+
+
+S3_CHANGES: dict[str, Callable[[Any, str, bytes], object]] = {
+    "replaced at the same size": lambda store, name, data: store.put(name, data[:-9] + b"X" + data[-8:]),
+    "appended": lambda store, name, data: store.put(name, data * 2),
+    "emptied": lambda store, name, data: store.put(name, b""),
+    "removed": lambda store, name, data: store.delete(name),
+}
+
+
+def check_source_on_s3(folder: str, file: str, data: bytes, change: str) -> None:
+    store = open_store(folder)
+    name = f"in/{file}"
+    store.put(name, data)
+    spec = SourceSpec(path=store.path("in"), sample_by="document" if file == "page.md" else "line")
+    source = open_source(spec)
+    assert source.parts[0].pin is not None and source.parts[0].pin.version == store.version(name)
+    rows, content = source.rows(0, source.num_rows), source.content()
+    store.put(name, data)  # the same bytes have the same tag
+    assert source.rows(0, source.num_rows) == rows
+    source.check()
+    assert open_source(spec).content() == content
+    S3_CHANGES[change](store, name, data)
+    travelled = pickle.loads(pickle.dumps(source))
+    for read in (lambda: travelled.rows(0, source.num_rows), source.check):
+        with pytest.raises(UserError) as error:
+            read()
+        one_line(error, store.path(name))
+
+
+def made(folder: Path, file: str) -> bytes:
+    MAKERS[file](folder / file)
+    return (folder / file).read_bytes()
+
+
+@pytest.mark.parametrize(("file", "change"), [("rows.jsonl", "removed"), ("rows.parquet", "replaced at the same size")])
+def test_a_source_on_s3(tmp_path: Path, s3: str, file: str, change: str) -> None:
+    check_source_on_s3(f"{s3}/pins-{tmp_path.name}", file, made(tmp_path, file), change)
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("change", S3_CHANGES)
+@pytest.mark.parametrize("file", MAKERS)
+def test_every_change_of_every_source_on_s3(tmp_path: Path, s3: str, file: str, change: str) -> None:
+    check_source_on_s3(f"{s3}/pins-{tmp_path.name}", file, made(tmp_path, file), change)
+
+
+def test_versions_on_s3(tmp_path: Path, s3: str) -> None:
+    """A listing, a HEAD and each kind of reading name the same version, also of objects that were sent in parts."""
+    store = open_store(f"{s3}/versions-{tmp_path.name}")
+    for name, data in {"empty": b"", "small": b"s", "large": b"l" * (9 << 20)}.items():
+        store.put(name, data)
+    with store.filesystem()[0].open_output_stream(f"{store.filesystem()[1]}/parts") as sink:  # type: ignore[attr-defined]
+        for _ in range(12):
+            sink.write(b"p" * (1 << 20))
+    for entry in store.list():
+        assert entry.version == store.version(entry.name) and entry.version.startswith(f"{entry.size}-")
+        data = store.read(entry.name, entry.version)
+        with store.open(entry.name, entry.version) as file:
+            assert file.read() == data and len(data) == entry.size
+        other = f'{entry.size}-"{"0" * 32}"'
+        for read in (store.read, store.open):
+            with pytest.raises(Changed):
+                read(entry.name, other if entry.size else "1-x")
+    with pytest.raises(FileNotFoundError):
+        store.version("nothing")
+
+
+@pytest.mark.parametrize("change", ["middle byte", "removed"])
+def test_packs_read_the_file_that_they_began_with(tmp_path: Path, change: str) -> None:
+    for file in MAKERS:
+        path = tmp_path / "in" / file.replace(".", "-") / file
+        path.parent.mkdir(parents=True)
+        MAKERS[file](path)
+        part = open_part(PartSpec(path=str(path), name="p", origin="real", share=1.0))
+        read_chunk(part.store, part.chunks[0], part.json_schema, None)
+        CHANGES[change](path)
+        with pytest.raises(UserError) as error:
+            read_chunk(part.store, part.chunks[-1], part.json_schema, None)
+        one_line(error, path)
+
+
+def test_data_of_fits_studies_and_evaluations(tmp_path: Path) -> None:
+    """`version_of` decides whether rows in memory are still those of the files."""
+    path = tmp_path / "rows.jsonl"
+    MAKERS["rows.jsonl"](path)
+    data = DataSpec(str(path))
+    first, run = digest_of(data), Pins()
+    with active(run):
+        assert digest_of(data) == first
+    path.write_text(path.read_text().replace("row 7", "row 8"))
+    assert digest_of(data) != first
+    with pytest.raises(InputChanged), active(run):
+        digest_of(data)

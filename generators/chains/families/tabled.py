@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gristmill.generators.chains.contract import ChainFamily, Piece, weights_of
-from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table, version_of
 from gristmill.records.readers.parquet import read_parquet
 
 
@@ -44,9 +44,13 @@ class TableChain(ChainFamily):
         return read_parquet(io.BytesIO(data))
 
 
-@lru_cache(maxsize=16)  # every cell of a study reads the same data
 def digest_of(data: DataSpec) -> str:
     """Digest of the rows, whatever their path."""
+    return _digest_of(data, version_of(data))
+
+
+@lru_cache(maxsize=16)  # every cell of a study reads the same data
+def _digest_of(data: DataSpec, version: str) -> str:
     return digest_table(read_table(data))
 
 
