@@ -79,8 +79,8 @@ class Pin:
             present = self.store.version(self.name)
             if present == self.version:
                 return
-            known = self.digest or cached_digest(self.store, self.name, self.version)
-            if known is not None and digest_content(self.store, self.name, present) == known:
+            digest = self.digest or cached_digest(self.store, self.name, self.version)
+            if digest is not None and digest_content(self.store, self.name, present) == digest:
                 self.version = present
                 return
         except (FileNotFoundError, NotADirectoryError):

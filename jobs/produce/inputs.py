@@ -24,16 +24,16 @@ def pin_source(manifest: Manifest, source: Source) -> None:
 
     Raises UserError when its content has changed since the output was begun. An older output without a record gets one.
     """
-    recorded = manifest.inputs.get("source")
-    if recorded and recorded["version"] == source.version:
+    record = manifest.inputs.get("source")
+    if record and record["version"] == source.version:
         return
     way, content = source.content()
-    if recorded and recorded["way"] != way:
+    if record and record["way"] != way:
         logger.warning(
             f"source {source.path} has moved to another kind of store; its Parquet files are compared by size and "
             "both ends"
         )
-    elif recorded and recorded["content"] != content:
+    elif record and record["content"] != content:
         how = "its sizes are the same" if way == "bytes" else "its files were written again"
         raise InputChanged(f"source {source.path} changed since this run began ({how}); {REMEDY}")
     manifest.inputs["source"] = {"version": source.version, "way": way, "content": content}

@@ -48,9 +48,9 @@ def digest_content(store: Store, name: str, version: str, count: Callable[[int],
 
     Raises Changed when the object is not in this version until the end, and FileNotFoundError.
     """
-    remembered = cached_digest(store, name, version)
-    if remembered is not None:
-        return remembered
+    from_cache = cached_digest(store, name, version)
+    if from_cache is not None:
+        return from_cache
     whole, size = hashlib.sha256(), 0
     with store.open(name, version) as file:
         while chunk := file.read(CHUNK_BYTES):

@@ -52,7 +52,7 @@ def one_line(error: pytest.ExceptionInfo[Any], path: object) -> str:
     return text
 
 
-def opened(folder: Path, file: str) -> tuple[Path, Source]:
+def source_in(folder: Path, file: str) -> tuple[Path, Source]:
     path = folder / "in" / file
     path.parent.mkdir()
     MAKERS[file](path)
@@ -63,11 +63,11 @@ def opened(folder: Path, file: str) -> tuple[Path, Source]:
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("file", MAKERS)
 def test_a_source_that_changed_is_not_read(tmp_path: Path, file: str, change: str) -> None:
-    path, source = opened(tmp_path, file)
+    path, source = source_in(tmp_path, file)
     source.rows(0, 1)
-    travelled = pickle.loads(pickle.dumps(source))
+    unpickled = pickle.loads(pickle.dumps(source))
     CHANGES[change](path)
-    for each in (source, travelled):
+    for each in (source, unpickled):
         with pytest.raises(UserError) as error:
             each.rows(0, each.num_rows)
         assert one_line(error, path).startswith("source ")
@@ -78,7 +78,7 @@ def test_a_source_that_changed_is_not_read(tmp_path: Path, file: str, change: st
 @pytest.mark.parametrize("change", NO_CHANGES)
 @pytest.mark.parametrize("file", MAKERS)
 def test_the_same_bytes_are_no_change(tmp_path: Path, file: str, change: str) -> None:
-    path, source = opened(tmp_path, file)
+    path, source = source_in(tmp_path, file)
     rows, digest, content = source.rows(0, source.num_rows), source.digest(), source.content()
     NO_CHANGES[change](path)
     assert source.rows(0, source.num_rows) == rows
@@ -89,7 +89,7 @@ def test_the_same_bytes_are_no_change(tmp_path: Path, file: str, change: str) ->
 
 @pytest.mark.parametrize("file", MAKERS)
 def test_content_covers_the_middle_of_a_file(tmp_path: Path, file: str) -> None:
-    path, source = opened(tmp_path, file)
+    path, source = source_in(tmp_path, file)
     content, version = source.content(), source.version
     CHANGES["middle byte"](path)
     if file == "rows.parquet":  # its digest, which the fingerprint has, covers both ends
@@ -102,7 +102,7 @@ def test_content_covers_the_middle_of_a_file(tmp_path: Path, file: str) -> None:
 
 
 def test_files_that_come_and_go(tmp_path: Path) -> None:
-    path, source = opened(tmp_path, "rows.jsonl")
+    path, source = source_in(tmp_path, "rows.jsonl")
     (path.parent / "notes.pdf").write_text("no source")
     source.check()
     (path.parent / "more.jsonl").write_text("{}\n")
@@ -116,7 +116,7 @@ def test_files_that_come_and_go(tmp_path: Path) -> None:
 
 
 def test_a_write_during_a_reading(tmp_path: Path) -> None:
-    path, source = opened(tmp_path, "rows.jsonl")
+    path, source = source_in(tmp_path, "rows.jsonl")
     pin = source.parts[0].pin
     assert pin is not None
     with pytest.raises(UserError, match="changed since"), pin.open() as file:
@@ -214,28 +214,28 @@ def check_source_on_s3(folder: str, file: str, data: bytes, change: str) -> None
     source.check()
     assert open_source(spec).content() == content
     S3_CHANGES[change](store, name, data)
-    travelled = pickle.loads(pickle.dumps(source))
-    for read in (lambda: travelled.rows(0, source.num_rows), source.check):
+    unpickled = pickle.loads(pickle.dumps(source))
+    for read in (lambda: unpickled.rows(0, source.num_rows), source.check):
         with pytest.raises(UserError) as error:
             read()
         one_line(error, store.path(name))
 
 
-def made(folder: Path, file: str) -> bytes:
+def bytes_of(folder: Path, file: str) -> bytes:
     MAKERS[file](folder / file)
     return (folder / file).read_bytes()
 
 
 @pytest.mark.parametrize(("file", "change"), [("rows.jsonl", "removed"), ("rows.parquet", "replaced at the same size")])
 def test_a_source_on_s3(tmp_path: Path, s3: str, file: str, change: str) -> None:
-    check_source_on_s3(f"{s3}/pins-{tmp_path.name}", file, made(tmp_path, file), change)
+    check_source_on_s3(f"{s3}/pins-{tmp_path.name}", file, bytes_of(tmp_path, file), change)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("change", S3_CHANGES)
 @pytest.mark.parametrize("file", MAKERS)
 def test_every_change_of_every_source_on_s3(tmp_path: Path, s3: str, file: str, change: str) -> None:
-    check_source_on_s3(f"{s3}/pins-{tmp_path.name}", file, made(tmp_path, file), change)
+    check_source_on_s3(f"{s3}/pins-{tmp_path.name}", file, bytes_of(tmp_path, file), change)
 
 
 def test_versions_on_s3(tmp_path: Path, s3: str) -> None:
