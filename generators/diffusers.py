@@ -9,7 +9,6 @@ import inspect
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -83,14 +82,10 @@ class Diffusers(Generator):
         return list(self._template.names)
 
     def identity(self) -> dict[str, Any]:
-        digests = {"": models.digest(self.spec.model)}
-        if models.where(self.spec.model) == "folder":  # the weights lie in folders of their own
-            parts = sorted(p for p in Path(self.spec.model).expanduser().iterdir() if p.is_dir())
-            digests |= {part.name: models.digest(str(part)) for part in parts}
         changing = "template", "settings", "dtype", "variant", "batch"
         return {
             **super().identity(),
-            "model": digests,
+            "model": {"": models.digest(self.spec.model)},
             **{k: v for k, v in literals(self.spec).items() if k in changing},
         }
 
@@ -109,10 +104,9 @@ class Diffusers(Generator):
         from diffusers import AutoPipelineForText2Image
 
         self.check()
-        revision = models.split_revision(self.spec.model)[1] if models.where(self.spec.model) == "hub" else None
         pipeline = AutoPipelineForText2Image.from_pretrained(
             models.resolve(self.spec.model),
-            revision=revision,
+            revision=models.revision_of(self.spec.model),
             variant=self.spec.variant,
             torch_dtype=getattr(torch, self.spec.dtype),
             use_safetensors=True,  # never a pickle

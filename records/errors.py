@@ -12,3 +12,11 @@ class Conflict(UserError):
     """An if-absent put found the object: another driver has written it."""
 
     num_retries = 0  # retries before the answer: with retries, the other writer may be the same put
+
+
+class InputChanged(UserError):
+    """An input is not the one that the run began with; the message names it."""
+
+
+class Changed(UserError):
+    """An object is not in the version that was requested; another process has written it."""

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.engines.needs import Needs
+from gristmill.records.pins import Pins
 from gristmill.records.readers.sources import Source
 from gristmill.records.schema import REJECT
 
@@ -56,6 +57,7 @@ class Stage(ABC):
     Spec: ClassVar[type]  # frozen dataclass of the keys in a recipe
     revision: ClassVar[int] = 1  # part of the identity: outputs of another revision are not resumed
     reads_text: ClassVar[bool] = True  # whether every column in `reads()` must be text
+    pins: Pins | None = None  # the inputs of the run, which `open` must find unchanged; set by the compiler
 
     def __init__(self, spec: Any, name: str | None = None) -> None:
         self.spec = spec

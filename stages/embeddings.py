@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 
 from gristmill.engines import models
+from gristmill.records import pins
 from gristmill.records.errors import UserError
+from gristmill.records.stores.opening import open_store
 
 DEFAULT = "package:minilm"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -35,15 +37,14 @@ def read(model: str, name: str) -> bytes | None:
         from huggingface_hub import hf_hub_download
         from huggingface_hub.errors import EntryNotFoundError
 
-        hub_id, revision = models.split_revision(model)
+        hub_id, _ = models.split_revision(model)
         try:
-            return Path(hf_hub_download(hub_id, name, revision=revision)).read_bytes()
+            return Path(hf_hub_download(hub_id, name, revision=models.revision_of(model))).read_bytes()
         except EntryNotFoundError:
             return None
     if place == "bucket":
-        from gristmill.records.stores.opening import open_store
-
-        return open_store(model).read_if_there(name)
+        store = open_store(model)
+        return pins.read(store, name, "model") if store.exists(name) else None
     path = Path(models.resolve(model)) / name
     return path.read_bytes() if path.is_file() else None
 
@@ -180,7 +181,8 @@ def _folder(model: str) -> str:
         return models.resolve(model)
     from huggingface_hub import snapshot_download
 
-    hub_id, revision = models.split_revision(model)
+    hub_id, _ = models.split_revision(model)
+    revision = models.revision_of(model)
     return str(snapshot_download(hub_id, revision=revision, allow_patterns=["*.json", "*.safetensors"]))
 
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 
+from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.output.formats import parse
 from gristmill.records.stores.opening import open_store
 
-NAME = "model.json"
+NAME, WEIGHTS = "model.json", "weights.safetensors"
+WHAT = "model"  # in messages
 
 
 def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:
@@ -18,12 +20,13 @@ def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:
     Raises UserError, with the stage's name, if there is none.
     """
     store = open_store(path)
-    data = store.read_if_there(NAME)
-    if data is None:
+    try:
+        data = pins.read(store, NAME, WHAT)
+    except FileNotFoundError:
         raise UserError(
             f"{stage}: {path} holds no finished model; make one with gristmill fit RECIPE --out {path} and "
             f'[model] kind = "{kind}"'
-        )
+        ) from None
     card = parse(data, NAME, store.path(NAME))
     if card["identity"]["kind"] != kind:
         raise UserError(f"{stage}: {path} holds a model of kind '{card['identity']['kind']}', not '{kind}'")
@@ -34,7 +37,7 @@ def read_weights(path: str, card: dict[str, Any], stage: str) -> dict[str, np.nd
     """Weights by name. Raises UserError if their digest differs from the one in the card."""
     from safetensors.numpy import load
 
-    data = open_store(path).read(card.get("weights", "weights.safetensors"))
+    data = pins.read(open_store(path), card.get("weights", WEIGHTS), WHAT)
     if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
         raise UserError(f"{stage}: {path}: the digest of the weights differs from the one in model.json")
     return dict(load(data))

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
+from gristmill.cluster.inputs import open_unchanged
 from gristmill.generators.contract import Generator
 from gristmill.records.ids import row_id
 from gristmill.records.lots import Plan, SourceLot, ask_batch
@@ -58,10 +59,10 @@ class LotPipeline:
 
     def open(self) -> "LotPipeline":
         if self.generator is not None:
-            self.generator.open()
+            open_unchanged(self.generator)
         for stage in self.stages:
             if stage.name not in self.pooled:
-                stage.open()
+                open_unchanged(stage)
         self.is_open = True
         return self
 

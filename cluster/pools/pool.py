@@ -14,6 +14,7 @@ from gristmill.cluster.pools.placement import draining_nodes, is_alive, live_nod
 from gristmill.cluster.pools.replica import Replica, Worker, placement_options
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
+from gristmill.records.errors import UserError
 
 CLOSE_TIMEOUT_S = 20.0
 RESIZE_S = 3.0
@@ -165,9 +166,8 @@ class Pool:
             seconds = round(now - member.started_at, 2)
             self.note("engine", pool=self.name, replica=member.number, state="open", node=member.node, seconds=seconds)
         except ray.exceptions.RayTaskError as error:
-            raise RunFailed(
-                f"{self.name}: the engine cannot start: {type(error.cause).__name__}: {one_line(error.cause)}"
-            ) from error
+            kind = "" if isinstance(error.cause, UserError) else f"{type(error.cause).__name__}: "
+            raise RunFailed(f"{self.name}: the engine cannot start: {kind}{one_line(error.cause)}") from error
         except LOSSES as error:
             self._replace(member, f"while starting ({one_line(error)})")
         except ray.exceptions.RayError as error:

@@ -7,6 +7,7 @@ import ray
 from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
+from gristmill.cluster.inputs import open_unchanged
 from gristmill.engines.needs import Needs
 from gristmill.records.lots import SourceLot, ask_batch
 from gristmill.stages.contract import Stage
@@ -34,6 +35,7 @@ class StageWorker:
         self.stage = stage
         self.name = stage.name
         self.needs = stage.needs or Needs()
+        self.pins = stage.pins
         self._rows = 0
 
     def open(self) -> None:
@@ -68,7 +70,7 @@ class Replica:
         return ray.get_runtime_context().get_node_id()
 
     async def open(self) -> None:
-        self.worker.open()
+        open_unchanged(self.worker)
 
     @ray.method(num_returns=2)
     async def make(self, batch: SourceLot | pa.RecordBatch, start: int, stop: int) -> tuple[pa.RecordBatch, int]:

@@ -16,6 +16,7 @@ from gristmill.generators.chains.loop import Fork, RegimeAt, block_width, earlie
 from gristmill.generators.chains.registry import chain_class
 from gristmill.records.ids import fingerprint
 from gristmill.records.mixing.regimes import Regime
+from gristmill.records.pins import Pins
 from gristmill.records.plugins import PluginClasses, source_identity
 from gristmill.records.spec import build, literals
 
@@ -40,6 +41,7 @@ class Cell:
     varied: dict[str, Any] = field(default_factory=dict)  # grid values by address
     threads: int = 1  # CPU threads of a unit
     plugins: PluginClasses = field(default_factory=PluginClasses, compare=False, repr=False)
+    pins: Pins | None = field(default=None, compare=False, repr=False)  # the inputs, as the driver has read them
 
     def family(self, context: ChainContext = NO_CONTEXT) -> ChainFamily:
         """The family with its spec. Raises UserError for a spec that the family rejects."""
@@ -59,13 +61,15 @@ class Cell:
         """The keys of generations 1, 2, ... of a block."""
         at, keys = self.regime_at, []
         family = self.family()
+        with (self.pins or Pins()).active():
+            identity, gate_identities = family.identity(), identities(self.gates)
         decides = [
             family.revision,
             literals(family.spec),
-            family.identity(),
+            identity,
             source_identity(family),
             self.threads,
-            identities(self.gates),
+            gate_identities,
         ]
         key: Any = [FORMAT, self.kind, *decides, self.n, self.seed, block, self.width]
         for generation in range(1, self.generations + 1):

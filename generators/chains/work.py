@@ -20,9 +20,10 @@ from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.loop import DATA, Pool, facts_of, generations
 from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.families.contract import stream
-from gristmill.records.errors import Conflict, UserError
+from gristmill.records.errors import Conflict, InputChanged, UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
 from gristmill.records.output.shard_reading import read_footer, read_shard
+from gristmill.records.pins import Pins, active
 from gristmill.records.sealed import write_sealed
 from gristmill.records.stores.contract import Store
 
@@ -60,10 +61,16 @@ def do(unit: Unit, store: Store, metrics: "ChainMetrics | None" = None, engines:
     """
     if store.exists(unit_name(unit.key)):
         return 0.0
+    with (unit.cell.pins or Pins()).active():
+        return _do(unit, store, metrics, engines)
+
+
+def _do(unit: Unit, store: Store, metrics: "ChainMetrics | None", engines: TextEngines | None) -> float:
     start_time = time.perf_counter()
     cell = unit.cell
     family = cell.family(ChainContext(metrics, engines, ModelStore(store, unit.keys, unit.first)))
-    family.open()
+    with active(cell.pins):
+        family.open()
     gates = make_gates(cell.gates, family)
     pool = Pool() if unit.first == 1 else _pool_before(unit, store, family)
     records, exhibits, rows_file = [], {}, None
@@ -164,11 +171,16 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
 def do_all(
     units: Sequence[Unit], store: Store, metrics: "ChainMetrics | None" = None, engines: TextEngines | None = None
 ) -> list[tuple[str, float, str | None]]:
-    """(key, seconds, error) of each unit. The error is None, or says why the unit cannot be done."""
+    """(key, seconds, error) of each unit. The error is None, or says why the unit cannot be done.
+
+    Raises InputChanged when the data or a model is not the one that the study began with.
+    """
     results: list[tuple[str, float, str | None]] = []
     for unit in units:
         try:
             results.append((unit.key, do(unit, store, metrics, engines), None))
+        except InputChanged:
+            raise  # it ends the study: no chain can go on
         except UserError as error:
             results.append((unit.key, 0.0, str(error)))
         except (ValueError, ArithmeticError) as error:  # for example a singular matrix: only this chain fails

@@ -116,6 +116,10 @@ class Family(ABC):
     def check(self) -> None:  # noqa: B027
         """Raise UserError when the family cannot make a column of the schema."""
 
+    def inputs(self) -> dict[str, str]:
+        """Digests of what the spec refers to, e.g. of a base model; part of the identity of a fit."""
+        return {}
+
     def check_rows(self, table: pa.Table) -> None:  # noqa: B027
         """Raise UserError when the family cannot learn from these rows. Cheap: it runs before a fit starts."""
 

@@ -34,6 +34,7 @@ from gristmill.generators.families.folder import (
 from gristmill.generators.private.account import Account, BudgetExceeded, PrivacySpec
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.pins import Pins
 from gristmill.records.plugins import kind_of, source_identity
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
@@ -91,6 +92,7 @@ class Fit:
     checkpoint_s: float = 60.0
     span_s: float = 1.0  # approximate seconds between checks for NaN
     noise_key: bytes | None = None  # private fits: default is random; a fixed key makes the noise repeatable
+    pins: Pins | None = None  # the inputs, as the driver has read them
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides the model."""
@@ -99,6 +101,7 @@ class Fit:
             "kind": kind_of(self.family),
             "revision": self.family.revision,
             **source_identity(self.family),
+            **self.family.inputs(),
             "spec": literals(self.family.spec),
             "schema": schema_literals(self.family.schema),
             "seed": self.seed,

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gristmill.generators.families.contract import Family, State, family_class
+from gristmill.records import pins
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.output.formats import newest, parse
@@ -57,11 +58,12 @@ class ModelCard:
 def read_card(uri: str) -> ModelCard:
     """The card of a finished model. Raises UserError if there is none."""
     store = open_store(uri)
-    data = store.read_if_there(NAME)
-    if data is None:
+    try:
+        data = pins.read(store, NAME, "model")
+    except FileNotFoundError:
         raise UserError(
             f"{uri} holds no finished model ({NAME} is missing); make one with gristmill fit RECIPE --out {uri}"
-        )
+        ) from None
     literals = parse(data, NAME, store.path(NAME))
     try:
         return ModelCard(**literals)
@@ -80,7 +82,7 @@ def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
     family = empty_family(card)
     family.check_packages()
     family.device = device
-    data = open_store(uri).read(card.weights)
+    data = pins.read(open_store(uri), card.weights, "model")
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
         raise UserError(f"{uri}/{card.weights} is not what {NAME} names: it was altered or cut")
     family.restore(State(unpack(data)[0], card.facts))

@@ -48,6 +48,9 @@ class CausalLm(Family):
         if self.spec.base is not None:
             models.check(self.spec.base)
 
+    def inputs(self) -> dict[str, str]:
+        return {} if self.spec.base is None else {"base": models.digest(self.spec.base)}
+
     def check_packages(self) -> None:
         super().check_packages()
         if self.spec.lora:

@@ -22,6 +22,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.extras import check_installed
 from gristmill.records.output.formats import newest
 from gristmill.records.output.manifest import versions
+from gristmill.records.pins import Pins
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
@@ -55,6 +56,11 @@ def evaluate(args: EvaluateArgs) -> Result:
 
     Raises UserError for bad input and for a package that is not installed.
     """
+    with Pins().active():  # tables and models are read more than once
+        return _evaluate(args)
+
+
+def _evaluate(args: EvaluateArgs) -> Result:
     check_packages(args)
     store = open_store(args.out)
     store.check(write=True)

@@ -13,6 +13,7 @@ from gristmill.generators.families.fit import Fit, check_fit
 from gristmill.generators.private.account import PrivacySpec
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, parted
 from gristmill.records.errors import UserError
+from gristmill.records.pins import Pins, active
 from gristmill.records.readers.datasets import DataSpec, check_images, digest_table, read_table
 from gristmill.records.readers.tables import TableSchema, infer
 from gristmill.records.spec import build
@@ -43,6 +44,7 @@ class Plan:
     table: pa.Table
     trained_on: dict[str, Any]  # path, number and digest of the rows, for the model card
     doubts: list[str]  # columns whose kind the inferred schema had to guess
+    pins: Pins = field(default_factory=Pins)  # the rows and the base model, as they were when the plan was made
 
     def fit(self, store: Store) -> Fit:
         """The fit that writes the model to `store`."""
@@ -57,6 +59,7 @@ class Plan:
             recipe.privacy,
             recipe.train.num_cpus,
             recipe.train.checkpoint_s,
+            pins=self.pins,
         )
 
 
@@ -79,6 +82,15 @@ def read_recipe(path: TomlSource, settings: Sequence[str] = ()) -> tuple[FitReci
 
 def load_plan(path: TomlSource, settings: Sequence[str] = (), other: OtherRows | None = None) -> Plan:
     """Read the recipe and its rows, or use `other` rows. Raises UserError if recipe, rows and family do not fit."""
+    pins = Pins()
+    with active(pins):
+        plan = _plan(path, settings, other)
+        plan.family.inputs()
+    plan.pins = pins
+    return plan
+
+
+def _plan(path: TomlSource, settings: Sequence[str], other: OtherRows | None) -> Plan:
     recipe, family_type, spec = read_recipe(path, settings)
     kind = family_type.kind
     if family_type.needs_rows:

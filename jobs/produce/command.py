@@ -8,6 +8,7 @@ from rich.console import Console
 
 from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
+from gristmill.jobs.produce.inputs import pin_source
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import TomlSource
@@ -129,6 +130,7 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
     _check_output(manifest, compiled, store)
     if manifest is None:
         manifest = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
+    pin_source(manifest, compiled.source)
     totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
     full = totals.num_lots * compiled.plan.lot_size
     if totals.asks != full and not _is_done(compiled, totals):

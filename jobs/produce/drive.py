@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 
+from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.session import interruptible
@@ -41,7 +42,7 @@ def drive(
     `leftovers`: see `ledger.settle`.
     """
     from gristmill.cluster.connect import connected  # ray is imported only when a run starts
-    from gristmill.cluster.lots.job import Job
+    from gristmill.cluster.lots.job import Job, Progress
     from gristmill.cluster.lots.loop import LotLoop
     from gristmill.cluster.lots.work import LotPipeline
     from gristmill.cluster.preflight import check_room
@@ -73,13 +74,21 @@ def drive(
             lease.check,
             monitor.events.note,
         )
-        loop = LotLoop(job, monitor.update)
+        watch = SourceWatch(compiled.source)
+
+        def update(progress: Progress) -> None:
+            monitor.update(progress)
+            watch.look()
+
+        loop = LotLoop(job, update)
         with interruptible(loop.stop, store.give_up):
             try:
                 ended = loop.run()
             except BaseException as error:
                 monitor.end("stopped", None, why=f"{type(error).__name__}: {error}")
                 raise
+        if ended != "stopped":
+            watch.end()
         state = "stopped" if ended == "stopped" else end_state(compiled, totals, ended)
         monitor.end(state, None if ended == "stopped" else ended)
     return state

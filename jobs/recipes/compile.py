@@ -19,6 +19,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.lots import AskSource, Plan
 from gristmill.records.output.shards import Summary
+from gristmill.records.pins import Pins, active
 from gristmill.records.readers.sources import Source, open_source
 from gristmill.records.rounds import RoundSource
 from gristmill.records.schema import full_schema
@@ -41,6 +42,7 @@ class CompiledRecipe:
     schema: pa.Schema  # of a committed row
     identity: dict[str, Any]  # the literals under the fingerprint
     plan: Plan
+    pins: Pins  # the inputs, as they were when the recipe was compiled
 
     @property
     def fingerprint(self) -> str:
@@ -78,9 +80,10 @@ class CompiledRecipe:
 
     def check(self) -> None:
         """Check everything that needs no cluster: models, files, packages. Raises UserError."""
-        self.generator.check()
-        for stage in self.stages:
-            stage.check()
+        with active(self.pins):
+            self.generator.check()
+            for stage in self.stages:
+                stage.check()
 
 
 def compile_recipe(recipe: Recipe) -> CompiledRecipe:
@@ -88,6 +91,12 @@ def compile_recipe(recipe: Recipe) -> CompiledRecipe:
 
     Raises UserError for a recipe whose parts do not fit.
     """
+    pins = Pins()
+    with active(pins):
+        return _compile(recipe, pins)
+
+
+def _compile(recipe: Recipe, pins: Pins) -> CompiledRecipe:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
     source = open_source(recipe.source)
@@ -99,7 +108,10 @@ def compile_recipe(recipe: Recipe) -> CompiledRecipe:
     run = RunContext(source, plan.fingerprint, plan.generation, plan.lot_size)
     for stage in stages:
         stage.bind(run)
-    return CompiledRecipe(recipe, source, generator, method, stages, schema, literals, plan)
+    parts: list[Generator | Stage] = [generator, *stages]
+    for part in parts:
+        part.pins = pins
+    return CompiledRecipe(recipe, source, generator, method, stages, schema, literals, plan, pins)
 
 
 def build_generator(recipe: Recipe) -> tuple[Generator, Method | None]:

@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.output.formats import newest, parse
 from gristmill.records.output.manifest import versions
+from gristmill.records.pins import Pins, active
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 
@@ -86,9 +87,13 @@ def _exit_code(study_file: dict[str, Any]) -> int:
 
 
 def _open(study: TomlSource, out: str, settings: Sequence[str]) -> tuple[StudySpec, list[Cell], Output]:
-    spec, cells = load_study(study, settings)
-    check_laws(spec, cells)
-    return spec, cells, Output("study", study, out, settings)
+    pins = Pins()
+    with active(pins):
+        spec, cells = load_study(study, settings)
+        check_laws(spec, cells)
+        for cell in cells:
+            cell.family().identity()
+    return spec, [replace(cell, pins=pins) for cell in cells], Output("study", study, out, settings)
 
 
 def _run(spec: StudySpec, cells: list[Cell], output: Output) -> dict[str, Any]:

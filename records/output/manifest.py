@@ -52,6 +52,7 @@ class Manifest:
     starts: list[dict[str, Any]] = field(default_factory=list)  # one per start of the driver
     ended: str | None = None  # the limit that ended the run; None while it runs or after it was stopped
     cost: dict[str, Any] = field(default_factory=dict)  # of all starts, see `account`
+    inputs: dict[str, Any] = field(default_factory=dict)  # versions and content of inputs, see jobs.produce.inputs
     format: int = FORMAT
 
     def begin(self) -> None:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.json
 
+from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.human_eval import human_eval, human_eval_faults
@@ -26,6 +27,7 @@ from gristmill.records.spec import later, nearest
 from gristmill.records.stores.opening import open_store, split
 
 PACKAGE = "package:"
+WHAT = "data"  # in messages
 ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 ADULT = (
     "age workclass fnlwgt education education_num marital_status occupation relationship race sex capital_gain "
@@ -107,6 +109,23 @@ def read_table(spec: DataSpec) -> pa.Table:
     return table
 
 
+def version_of(spec: DataSpec) -> str:
+    """The version of the files of a data set: while it is the same, so are its rows. "" for packages.
+
+    Raises UserError when a file is not the one that the run began with.
+    """
+    if spec.path.startswith(PACKAGE):
+        return ""
+    store = open_store(spec.path)
+    if not spec.path.endswith(ENDINGS):
+        return fingerprint([e.version for e in pins.entries(store, lambda name: name.endswith(ENDINGS), WHAT)])
+    root, name = split(spec.path)
+    try:
+        return pins.version(open_store(root or "."), name, WHAT)
+    except (FileNotFoundError, IsADirectoryError):
+        raise UserError(f"data.path {spec.path}: no such file") from None
+
+
 def digest_table(table: pa.Table) -> str:
     """32 hex characters over names, types and values; independent of chunks and file format."""
     whole = hashlib.blake2b(str([(f.name, str(f.type)) for f in table.schema]).encode(), digest_size=16)
@@ -120,14 +139,15 @@ def digest_table(table: pa.Table) -> str:
 def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
     """The rows of a file or folder. For the output of a run: of its shards, without identity and provenance."""
     store = open_store(path)
-    entries = [e for e in store.list() if e.name.endswith(ENDINGS)] if not path.endswith(ENDINGS) else []
+    is_folder = not path.endswith(ENDINGS)
+    entries = pins.entries(store, lambda name: name.endswith(ENDINGS), WHAT) if is_folder else []
     names = [e.name for e in entries]
     if names and any(n.startswith("kept/") for n in names):
         sides = ("kept/", "rejected/") if with_rejected else ("kept/",)
         names = [n for side in sides for n in names if n.startswith(side)]
     elif with_rejected:
         raise UserError(f"data.rejected: {path} is not the output of a run: it has no kept/")
-    if path.endswith(ENDINGS):
+    if not is_folder:
         root, name = split(path)
         store, names = open_store(root or "."), [name]
     if not names:
@@ -135,8 +155,8 @@ def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
     tables = []
     for name in names:
         try:
-            data = store.read(name)
-        except FileNotFoundError:
+            data = pins.read(store, name, WHAT)
+        except (FileNotFoundError, IsADirectoryError):
             raise UserError(f"data.path {path}: no such file") from None
         try:
             tables.append(_parse(name, data))

@@ -5,29 +5,25 @@ Its memory grows with files and blocks of lines, never with rows.
 """
 
 import glob
-import hashlib
 import json
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pyarrow as pa
 
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.readers.datasets import PACKAGE, PACKAGED, DataSpec, digest_table, read_table
-from gristmill.records.readers.parquet import open_parquet, read_metadata
+from gristmill.records.pins import Pin
+from gristmill.records.readers.datasets import PACKAGE, PACKAGED
+from gristmill.records.readers.parts import LINE_ENDINGS, WHAT, Items, PackedRows, ParquetRows, Part, part_of
 from gristmill.records.spec import nearest
-from gristmill.records.stores.contract import Store
-from gristmill.records.stores.digest import digest_object
+from gristmill.records.stores.contract import Entry, Store
+from gristmill.records.stores.digest import digest_all
 from gristmill.records.stores.opening import open_store, split
 
-TEXT_ENDINGS = (".txt", ".md", ".rst")
-LINE_ENDINGS = (".jsonl", ".ndjson", *TEXT_ENDINGS)
-BLOCK_LINES = 1024
+MAX_DIGEST_BYTES = 100 << 30  # the Parquet files of a larger source are told apart by their versions alone
 
 
 @dataclass(frozen=True)
@@ -54,156 +50,62 @@ class SourceSpec:
                 raise ValueError(f"items must be strings or tables, not {type(item).__name__} {item!r}")
 
 
-class Part(ABC):
-    """A range of numbered rows: a file, or the inline items."""
-
-    name: str
-    num_rows: int
-    digest: str
-
-    @abstractmethod
-    def rows(self, start: int, stop: int) -> list[str]:
-        """Rows as JSON texts. The generator rejects a row that is not a JSON object."""
-
-
-class Items(Part):
-    """Inline items of the recipe."""
-
-    def __init__(self, items: Sequence[Any]) -> None:
-        self.name, self.num_rows = "items", len(items)
-        self.texts = [json.dumps({"text": i} if isinstance(i, str) else i, ensure_ascii=False) for i in items]
-        self.digest = fingerprint(self.texts)
-
-    def rows(self, start: int, stop: int) -> list[str]:
-        return self.texts[start:stop]
-
-
-class Document(Part):
-    """A text file as a single row."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name, self.num_rows = store, name, 1
-        self.digest = hashlib.blake2b(store.read(name), digest_size=16).hexdigest()
-
-    def rows(self, start: int, stop: int) -> list[str]:
-        text = self.store.read(self.name).decode("utf-8", errors="replace")
-        return [json.dumps({"text": text}, ensure_ascii=False)]
-
-
-class Lines(Part):
-    """A JSONL or text file, a row per line, without blank lines. It keeps the offset of every 1,024th row."""
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name = store, name
-        self.is_text = name.endswith(TEXT_ENDINGS)
-        offsets, self.num_rows = [], 0
-        whole = hashlib.blake2b(name.rsplit("/", 1)[-1].rpartition(".")[2].encode(), digest_size=16)
-        for at, line in self._lines(0):
-            whole.update(line)
-            whole.update(b"\n")
-            if self.num_rows % BLOCK_LINES == 0:
-                offsets.append(at)
-            self.num_rows += 1
-        self.digest = whole.hexdigest()
-        self.offsets = np.array(offsets, dtype=np.int64)
-
-    def _lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
-        with self.store.open(self.name) as file:
-            file.seek(offset)
-            rest, at = b"", offset
-            while chunk := file.read(1 << 20):
-                *whole, rest = (rest + chunk).split(b"\n")
-                for line in whole:
-                    if line.strip():
-                        yield at, line
-                    at += len(line) + 1
-            if rest.strip():
-                yield at, rest
-
-    def rows(self, start: int, stop: int) -> list[str]:
-        block = start // BLOCK_LINES
-        texts: list[str] = []
-        for number, (_, line) in enumerate(self._lines(int(self.offsets[block])), block * BLOCK_LINES):
-            if number >= stop:
-                break
-            if number >= start:
-                text = line.decode("utf-8", errors="replace").strip()
-                texts.append(json.dumps({"text": text}, ensure_ascii=False) if self.is_text else text)
-        return texts
-
-
-class ParquetRows(Part):
-    """A Parquet file; one row group at a time is in memory."""
-
-    def __init__(self, store: Store, name: str, size: int) -> None:
-        self.store, self.name = store, name
-        self.digest = digest_object(store, name, size)
-        try:
-            with store.open(name) as file:
-                metadata = read_metadata(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{store.path(name)}: cannot be read as Parquet ({error})") from None
-        sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
-        self.starts = np.cumsum([0, *sizes])
-        self.num_rows = int(self.starts[-1])
-        self._group_cache: tuple[int, pa.Table] | None = None
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_group_cache": None}
-
-    def _group(self, number: int) -> pa.Table:
-        if self._group_cache is None or self._group_cache[0] != number:
-            with self.store.open(self.name) as file:
-                self._group_cache = (number, open_parquet(file).read_row_group(number, use_threads=False))
-        return self._group_cache[1]
-
-    def rows(self, start: int, stop: int) -> list[str]:
-        texts: list[str] = []
-        while start < stop:
-            group = int(np.searchsorted(self.starts, start, side="right")) - 1
-            part_stop = min(stop, int(self.starts[group + 1]))
-            table = self._group(group).slice(start - int(self.starts[group]), part_stop - start)
-            texts += [json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist()]
-            start = part_stop
-        if stop == self.num_rows:
-            self._group_cache = None  # the last row was read; otherwise a source of many files would fill the memory
-        return texts
-
-
-class PackedRows(Part):
-    """A data set in an installed package, such as package:help-topics."""
-
-    def __init__(self, path: str) -> None:
-        self.name = path
-        self._table: pa.Table | None = None
-        self.num_rows = self._read().num_rows
-        self.digest = digest_table(self._read())
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_table": None}
-
-    def _read(self) -> pa.Table:
-        if self._table is None:
-            self._table = read_table(DataSpec(self.name))
-        return self._table
-
-    def rows(self, start: int, stop: int) -> list[str]:
-        rows = self._read().slice(start, stop - start).to_pylist()
-        return [json.dumps(row, ensure_ascii=False, default=str) for row in rows]
-
-
 class Source:
     """All parts in order, as a numbered list of rows."""
 
-    def __init__(self, parts: Sequence[Part], id_column: str | None) -> None:
+    def __init__(self, parts: Sequence[Part], id_column: str | None, path: str | None = None) -> None:
         self.parts = parts
         self.id_column = id_column
+        self.path = path  # of its files
         self.starts = np.cumsum([0, *(p.num_rows for p in parts)])
         self.num_rows = int(self.starts[-1])
 
     def digest(self) -> str:
         """The identity of the content; it does not depend on the location of the files."""
         return fingerprint([p.digest for p in self.parts])
+
+    @property
+    def version(self) -> str:
+        """The version of all files: while it is the same, their content is."""
+        return fingerprint([p.pin.version if p.pin else p.digest for p in self.parts])
+
+    def content(self) -> tuple[str, str]:
+        """(way, digest): the identity of every byte of the content, which `digest` covers but for Parquet.
+
+        The way is "bytes", or "tags" where Parquet files are on S3 and count by their ETags, or "versions" for a source
+        of more than 100 GiB of local Parquet. Reads all local Parquet files, once per node.
+        """
+        by_store: dict[str, list[ParquetRows]] = {}
+        for part in self.parts:
+            if isinstance(part, ParquetRows):
+                by_store.setdefault(part.pin.store.uri, []).append(part)
+        parquet = [part for parts in by_store.values() for part in parts]
+        way = "tags" if any(p.pin.store.guards_reads for p in parquet) else "bytes"
+        if way == "bytes" and sum(p.size for p in parquet) > MAX_DIGEST_BYTES:
+            way = "versions"
+        if way == "bytes":
+            for parts in by_store.values():
+                entries = [Entry(p.name, p.size, p.pin.version) for p in parts]
+                digests = digest_all(parts[0].pin.store, entries, f"source {self.path}")
+                for part in parts:
+                    part.pin.digest = digests[part.name]
+        return way, fingerprint([p.content for p in self.parts])
+
+    def check(self) -> None:
+        """Raise UserError when a file has changed, has gone or has been added since the source was opened."""
+        if self.path is None:
+            return
+        pins = {p.pin.store.path(p.pin.name): p.pin for p in self.parts if p.pin}
+        try:
+            places = {store.path(entry.name): (store, entry) for store, entry in find_files(self.path)}
+        except UserError:  # there is no file at all
+            places = {}
+        for address, pin in pins.items():
+            if address not in places or places[address][1].version != pin.version:
+                pin.check()
+        for address, (store, entry) in places.items():
+            if address not in pins and entry.name.endswith((*LINE_ENDINGS, ".parquet")):
+                raise Pin(store, entry.name, entry.version, what=WHAT).changed("it was not there before")
 
     def rows(self, start: int, stop: int) -> list[tuple[str, str]]:
         """(source_id, JSON text) of rows start..stop-1."""
@@ -252,10 +154,10 @@ def open_source(spec: SourceSpec) -> Source:
         return Source([PackedRows(spec.path)], spec.id_column)
     try:
         files = find_files(spec.path)
-        parts = [part for place in files if (part := _part(*place, spec.sample_by)) is not None]
+        parts = [part for place in files if (part := part_of(*place, spec.sample_by)) is not None]
     except PermissionError as error:
         raise UserError(f"source.path {spec.path}: {error}") from None
-    source = Source(parts, spec.id_column)
+    source = Source(parts, spec.id_column, spec.path)
     if not parts:
         raise UserError(f"source.path {spec.path}: it has no .jsonl, .ndjson, .parquet, .txt, .md or .rst file")
     if source.num_rows == 0:
@@ -263,17 +165,8 @@ def open_source(spec: SourceSpec) -> Source:
     return source
 
 
-def _part(store: Store, name: str, size: int, sample_by: str) -> Part | None:
-    """The reader of a file, None for an unknown ending."""
-    if name.endswith(".parquet"):
-        return ParquetRows(store, name, size)
-    if name.endswith(TEXT_ENDINGS) and sample_by == "document":
-        return Document(store, name)
-    return Lines(store, name) if name.endswith(LINE_ENDINGS) else None
-
-
-def find_files(path: str, key: str = "source.path") -> list[tuple[Store, str, int]]:
-    """(store, name, size in bytes) of the files of a file, folder, glob or s3:// address, in the order of names.
+def find_files(path: str, key: str = "source.path") -> list[tuple[Store, Entry]]:
+    """The files of a file, folder, glob or s3:// address with their stores, in the order of names.
 
     Raises UserError, with `key` as the name of the setting, when there is no file.
     """
@@ -281,18 +174,24 @@ def find_files(path: str, key: str = "source.path") -> list[tuple[Store, str, in
         local = os.path.expanduser(path.removeprefix("file://"))
         if os.path.isdir(local):
             store = open_store(local)
-            return [(store, e.name, e.size) for e in store.list()]
+            return [(store, entry) for entry in store.list()]
         matches = sorted(m for m in glob.glob(local, recursive=True) if os.path.isfile(m))
         if not matches:
             raise UserError(f"{key} {path}: no such file or folder")
-        return [(open_store(os.path.dirname(m) or "."), os.path.basename(m), os.path.getsize(m)) for m in matches]
+        stores = {folder: open_store(folder or ".") for folder in map(os.path.dirname, matches)}
+        return [(stores[os.path.dirname(m)], _entry(stores[os.path.dirname(m)], os.path.basename(m))) for m in matches]
     store = open_store(path)
-    objects = [(store, e.name, e.size) for e in store.list() if e.name]
+    objects = [(store, entry) for entry in store.list() if entry.name]
     if objects:
         return objects
     root, name = split(path)
     parent = open_store(root)
-    objects = [(parent, e.name, e.size) for e in parent.list(name) if e.name == name]
+    objects = [(parent, entry) for entry in parent.list(name) if entry.name == name]
     if not objects:
         raise UserError(f"{key} {path}: no such object or prefix")
     return objects
+
+
+def _entry(store: Store, name: str) -> Entry:
+    version = store.version(name)
+    return Entry(name, int(version.partition("-")[0]), version)

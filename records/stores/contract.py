@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Entry:
-    """One object: its name relative to the store (with "/") and its size in bytes."""
+    """One object: its name relative to the store (with "/"), its size in bytes and its version."""
 
     name: str
     size: int
+    version: str = ""  # as `Store.version` returns it
 
 
 class Store(ABC):
     """Objects by name under one root. It pickles without its error counts."""
+
+    guards_reads: ClassVar[bool]  # whether every read of an open file is of the version that `open` was given
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -50,12 +53,20 @@ class Store(ABC):
         """Objects whose name starts with `prefix`, in the order of names, without unfinished puts."""
 
     @abstractmethod
-    def read(self, name: str) -> bytes:
-        """The whole object. Raises FileNotFoundError."""
+    def version(self, name: str) -> str:
+        """The present version of an object: equal versions mean equal bytes. It starts with the size.
+
+        A version may differ for equal bytes, e.g. after `touch`. Raises FileNotFoundError, and IsADirectoryError for a
+        folder.
+        """
 
     @abstractmethod
-    def open(self, name: str) -> pa.NativeFile:
-        """A seekable file over the object, e.g. for Parquet. Raises FileNotFoundError."""
+    def read(self, name: str, version: str | None = None) -> bytes:
+        """The whole object. Raises FileNotFoundError, and Changed when it is in another version than requested."""
+
+    @abstractmethod
+    def open(self, name: str, version: str | None = None) -> pa.NativeFile:
+        """A seekable file over the object, e.g. for Parquet. Raises as `read` does."""
 
     @abstractmethod
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:

@@ -3,15 +3,16 @@
 import errno
 import os
 import secrets
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
-from gristmill.records.errors import Conflict, UserError
+from gristmill.records.errors import Changed, Conflict, UserError
 from gristmill.records.processes import is_dead, this_process
 from gristmill.records.stores.contract import Entry, Store
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 TEMP_PREFIX = ".tmp-"
+CLOCK_TICK_S = 0.02  # the times of local files advance in steps of up to 10 ms
 LEFTOVER_AGE_S = 3600.0  # an unfinished put of an unknown process that has not grown for so long is a leftover
 FULL = {
     errno.ENOSPC: "no space left",
@@ -29,6 +31,8 @@ FULL = {
 
 class LocalStore(Store):
     """A folder. A put writes and syncs a temporary file, then links it (if absent) or renames it into place."""
+
+    guards_reads: ClassVar[bool] = False  # a file can be written while it is open
 
     def __init__(self, root: str) -> None:
         self.root = Path(root).expanduser().absolute()
@@ -57,13 +61,45 @@ class LocalStore(Store):
                 if entry.is_dir():
                     yield from self._walk(folder / entry.name, name, "")
                 else:
-                    yield Entry(name, entry.stat().st_size)
+                    try:
+                        state = entry.stat()
+                    except FileNotFoundError:
+                        if entry.is_symlink():
+                            raise UserError(
+                                f"{folder / entry.name}: a symbolic link whose target is missing; restore the target "
+                                f"or remove the link"
+                            ) from None
+                        continue  # deleted since the folder was read
+                    yield Entry(name, state.st_size, _version(state))
 
-    def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+    def version(self, name: str) -> str:
+        state = os.stat(self.root / name)
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError(str(self.root / name))
+        return _version(state)
 
-    def open(self, name: str) -> pa.NativeFile:
-        return pa.OSFile(str(self.root / name), "rb")
+    def read(self, name: str, version: str | None = None) -> bytes:
+        if version is None:
+            return (self.root / name).read_bytes()
+        with self.open(name, version) as file:
+            data = file.read()
+        if self.version(name) != version:
+            raise Changed(f"{self.root / name} changed during the read; run the command again")
+        return data
+
+    def open(self, name: str, version: str | None = None) -> pa.NativeFile:
+        file = pa.OSFile(str(self.root / name), "rb")
+        if version is None:
+            return file
+        state = os.stat(self.root / name)  # no older than the open file
+        if _version(state) != version:
+            file.close()
+            raise Changed(f"{self.root / name} changed since it was listed; run the command again")
+        # Two writes within a tick of the file system's clock bear the same time: wait until another write would show.
+        age_s = time.time() - state.st_ctime
+        if 0 <= age_s < CLOCK_TICK_S:
+            time.sleep(CLOCK_TICK_S - age_s)
+        return file
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
         final = self.root / name
@@ -141,3 +177,8 @@ class LocalStore(Store):
             raise UserError(
                 f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); fix that or choose another --out"
             ) from None
+
+
+def _version(state: os.stat_result) -> str:
+    """Size, times and inode. The change time shows a write whose modification time was set back."""
+    return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}"

@@ -4,6 +4,7 @@ S3 takes the standard AWS settings (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AW
 so any S3-compatible store works.
 """
 
+from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import shipped_path
 from gristmill.records.stores.contract import Store
@@ -31,12 +32,12 @@ def split(uri: str) -> tuple[str, str]:
 
 
 def read_bytes(uri: str) -> bytes:
-    """The object or file at a full address, or a file of the package (`package:NAME`).
+    """The object or file at a full address, or a file of the package (`package:NAME`): an input of a run.
 
-    Raises UserError when it does not exist.
+    Raises UserError when it does not exist, and when it has changed since the run began.
     """
     root, name = split(shipped_path(uri))
     try:
-        return open_store(root).read(name)
+        return pins.read(open_store(root), name)
     except (FileNotFoundError, IsADirectoryError):
         raise UserError(f"{uri}: no such file") from None

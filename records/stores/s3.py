@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import boto3
 import pyarrow as pa
@@ -18,7 +18,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from gristmill.records.errors import Conflict, UserError
+from gristmill.records.errors import Changed, Conflict, UserError
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
@@ -38,7 +38,12 @@ QUIET_S, LOG_EVERY_S = 1.0, 10.0
 
 
 class S3Store(Store):
-    """A bucket and a prefix. Puts of S3 are atomic; if-absent puts use `If-None-Match: *`."""
+    """A bucket and a prefix. Puts of S3 are atomic; if-absent puts use `If-None-Match: *`.
+
+    The version of an object is its size and ETag, which is a digest of its parts; reads state it by `If-Match`.
+    """
+
+    guards_reads: ClassVar[bool] = True
 
     def __init__(self, uri: str, patience_s: float | None = None) -> None:
         super().__init__(uri.rstrip("/"))
@@ -164,28 +169,56 @@ class S3Store(Store):
         while True:
             page = self._request(None, partial(_page, **whole, **token))
             for item in page.get("Contents", []):
-                yield Entry(item["Key"][len(self.prefix) :], item["Size"])
+                yield Entry(item["Key"][len(self.prefix) :], item["Size"], _version(item["Size"], item))
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def read(self, name: str) -> bytes:
-        return self._request(name, lambda client: client.get_object(**self._key(name))["Body"].read())
+    def version(self, name: str) -> str:
+        head = self._request(name, lambda client: client.head_object(**self._key(name)))
+        return _version(head["ContentLength"], head)
 
-    def open(self, name: str) -> pa.NativeFile:
+    def read(self, name: str, version: str | None = None) -> bytes:
+        def request(client: Any) -> tuple[bytes, str]:
+            answer = client.get_object(**self._key(name), **_condition(version))
+            data = answer["Body"].read()
+            return data, _version(len(data), answer)
+
+        data, present = self._versioned(name, version, request)
+        if version not in (None, present):
+            raise Changed(f"{self.path(name)} changed since it was listed; run the command again")
+        return data
+
+    def open(self, name: str, version: str | None = None) -> pa.NativeFile:
+        def request(client: Any) -> tuple[bytes, int, str]:
+            return self._get(client, name, f"-{TAIL_BYTES}", **_condition(version))
+
         try:
-            tail, size, etag = self._request(name, lambda client: self._get(client, name, f"-{TAIL_BYTES}"))
+            tail, size, etag = self._versioned(name, version, request)
         except _Empty:
+            tail, size, etag = b"", 0, ""
+        if version and (size != int(version.partition("-")[0]) or (size and f"{size}-{etag}" != version)):
+            raise Changed(f"{self.path(name)} changed since it was listed; run the command again")
+        if not size:
             return pa.PythonFile(io.BytesIO(), "r")
 
         def fetch(start: int, stop: int) -> bytes:
-            same = {"IfMatch": etag} if etag else {}
+            same = {"IfMatch": etag} if etag.startswith('"') else {}
             try:
                 return self._request(name, lambda client: self._get(client, name, f"{start}-{stop - 1}", **same)[0])
             except (Conflict, _Empty):
                 raise UserError(f"{self.path(name)}: was replaced during the read; run the command again") from None
 
         return pa.PythonFile(RangeFile(fetch, size, tail), "r")
+
+    def _versioned(self, name: str, version: str | None, request: Callable[[Any], T]) -> T:
+        """The answer to a request that may name a version. Raises Changed where the object is in another."""
+        try:
+            return self._request(name, request)
+        except Conflict:
+            if version is None:
+                raise
+            raise Changed(f"{self.path(name)} changed since it was listed; run the command again") from None
 
     def _get(self, client: Any, name: str, part: str, **condition: str) -> tuple[bytes, int, str]:
         """The bytes of a range, the size of the whole object and its tag."""
@@ -197,7 +230,7 @@ class S3Store(Store):
             raise
         data = answer["Body"].read()
         size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else len(data)
-        return data, size, answer.get("ETag", "")
+        return data, size, _tag(answer)
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
         condition = {"IfNoneMatch": "*"} if if_absent else {}
@@ -242,6 +275,20 @@ def _page(client: Any, **arguments: str) -> dict[str, Any]:
     if "IsTruncated" not in page:  # botocore reads a truncated answer as an empty listing
         raise ResponseParserError("a truncated listing")
     return page
+
+
+def _tag(answer: dict[str, Any]) -> str:
+    """The ETag; where a store has none, the time of the last write."""
+    return str(answer.get("ETag") or answer.get("LastModified") or "")
+
+
+def _version(size: int, answer: dict[str, Any]) -> str:
+    return f"{size}-{_tag(answer)}"
+
+
+def _condition(version: str | None) -> dict[str, str]:
+    tag = version.partition("-")[2] if version else ""
+    return {"IfMatch": tag} if tag.startswith('"') else {}
 
 
 class _Empty(Exception):

@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.readers.parquet import batches_of, open_parquet
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Store
-from gristmill.records.stores.opening import open_store, read_bytes, split
+from gristmill.records.stores.opening import open_store, split
 
 TEXT_ENDINGS = (".txt", ".md", ".rst")
 ENDINGS = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", *TEXT_ENDINGS)
 PACKAGE = "package:"
+WHAT = "benchmark"  # in messages
 
 
 @dataclass(frozen=True)
@@ -150,14 +152,20 @@ def _files(benchmark: Benchmark) -> Iterator[tuple[str, bytes]]:
         if spec is None or spec.origin is None:
             package = path.removeprefix(PACKAGE)
             raise UserError(f"benchmark '{benchmark.name}': package {package} is missing; pip install {package}")
-        yield os.path.basename(builtin.file), (Path(spec.origin).parent / builtin.file).read_bytes()
+        folder = Path(spec.origin).parent / os.path.dirname(builtin.file)
+        name = os.path.basename(builtin.file)
+        yield name, pins.read(open_store(str(folder)), name, WHAT)
         return
     if path.endswith(ENDINGS) and (path.startswith("s3://") or not os.path.isdir(os.path.expanduser(path))):
-        yield split(path)[1], read_bytes(path)
+        root, name = split(path)
+        try:
+            yield name, pins.read(open_store(root), name, WHAT)
+        except (FileNotFoundError, IsADirectoryError):
+            raise UserError(f"benchmark '{benchmark.name}': {path}: no such file") from None
         return
     store: Store = open_store(path)
-    names = [entry.name for entry in store.list() if entry.name.endswith(ENDINGS)]
+    names = [entry.name for entry in pins.entries(store, lambda name: name.endswith(ENDINGS), WHAT)]
     if not names:
         raise UserError(f"benchmark '{benchmark.name}': {path}: the folder has no {', '.join(ENDINGS)} file")
     for name in names:
-        yield name, store.read(name)
+        yield name, pins.read(store, name, WHAT)

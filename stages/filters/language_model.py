@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.engines.models import cache_folder
+from gristmill.records.cache import cache_folder
 from gristmill.records.errors import UserError
 from gristmill.records.stores.local import LocalStore
 from gristmill.stages.buffers import aligned_zeros, text_buffers

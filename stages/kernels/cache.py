@@ -12,7 +12,7 @@ from typing import Any
 
 from numba.core import caching
 
-from gristmill.engines.models import cache_folder
+from gristmill.records.cache import cache_folder
 
 FOLDER = Path(__file__).parent
 

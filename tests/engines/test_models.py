@@ -1,5 +1,7 @@
 """Where models lie, what they are, and that half a model is never seen."""
 
+import os
+import pickle
 import subprocess
 import sys
 
@@ -9,8 +11,12 @@ from gristmill.engines import models
 from gristmill.engines import vllm as engine
 from gristmill.generators.teacher import Teacher, TeacherSpec
 from gristmill.generators.text.registry import method_class
+from gristmill.records.cache import cache_folder
 from gristmill.records.errors import UserError
+from gristmill.records.pins import Pins, active
 from gristmill.records.spec import build
+from gristmill.records.stores.local import LocalStore
+from tests.inputs import CHANGES, NO_CHANGES
 
 
 @pytest.fixture(autouse=True)
@@ -28,19 +34,92 @@ def folder(tmp_path):
     (made / "config.json").write_text("{}")
     (made / "tokenizer.json").write_text("{}")
     (made / "model.safetensors").write_bytes(bytes(range(256)) * 1024)
+    (made / "README.md").write_text("words")
+    (made / "scheduler").mkdir()
+    (made / "scheduler" / "scheduler_config.json").write_text('{"steps": 4}')
     return made
 
 
 def test_digest_is_of_content_never_of_the_path(folder, tmp_path):
     first = models.digest(str(folder))
-    (folder / "README.md").write_text("words")
     moved = folder.rename(tmp_path / "elsewhere")
     assert models.digest(str(moved)) == first and len(first) == 32
-    with (moved / "model.safetensors").open("r+b") as file:
-        file.seek(-1, 2)
-        file.write(b"x")
-    assert models.digest(str(moved)) != first
+    NO_CHANGES["touched"](moved / "model.safetensors")
+    assert models.digest(str(moved)) == first
     assert models.resolve(str(moved)) == str(moved)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "scheduler/scheduler_config.json", "README.md"])
+def test_every_byte_of_every_file_is_identity(folder, file):
+    first = models.digest(str(folder))
+    CHANGES["middle byte"](folder / file)
+    assert models.digest(str(folder)) != first
+    CHANGES["middle byte"](folder / file)
+    assert models.digest(str(folder)) == first
+    (folder / file).rename(folder / f"{file}.old")
+    assert models.digest(str(folder)) != first
+
+
+def test_what_tools_leave_beside_a_model_is_not_identity(folder):
+    first = models.digest(str(folder))
+    for name in (".git/HEAD", ".cache/huggingface/x.metadata", "unet/__pycache__/a.pyc", "model.safetensors.lock"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("x")
+    assert models.digest(str(folder)) == first
+    (folder / ".gitattributes").write_text("x")
+    assert models.digest(str(folder)) != first
+
+
+def test_weights_are_read_once_for_their_digest(folder, monkeypatch):
+    (folder / "model.safetensors").write_bytes(os.urandom(2 << 20))
+    first, opens = models.digest(str(folder)), []
+    open_file = LocalStore.open
+    monkeypatch.setattr(LocalStore, "open", lambda *given: opens.append(given[1]) or open_file(*given))
+    assert models.digest(str(folder)) == first
+    assert "model.safetensors" not in opens and "config.json" in opens
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("file", ["model.safetensors", "scheduler/scheduler_config.json"])
+def test_an_engine_starts_only_on_the_model_that_the_run_began_with(folder, file, change):
+    run = Pins()
+    with active(run):
+        models.digest(str(folder))
+    worker = pickle.loads(pickle.dumps(run))
+    with active(worker):
+        assert models.resolve(str(folder)) == str(folder)
+    CHANGES[change](folder / file)
+    with pytest.raises(UserError) as error, active(worker):
+        models.resolve(str(folder))
+    assert str(folder / file) in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("change", NO_CHANGES)
+def test_a_copy_of_the_model_on_another_node_is_the_model(folder, change):
+    run = Pins()
+    with active(run):
+        models.digest(str(folder))
+    NO_CHANGES[change](folder / "model.safetensors")
+    with active(pickle.loads(pickle.dumps(run))):
+        models.resolve(str(folder))
+
+
+def test_a_model_gets_no_file_under_a_run(folder):
+    run = Pins()
+    with active(run):
+        models.digest(str(folder))
+        (folder / "adapter_config.json").write_text("{}")
+        with pytest.raises(UserError, match=r"adapter_config\.json changed .*it was not there before"):
+            models.resolve(str(folder))
+
+
+def test_a_model_that_changes_while_an_engine_loads_it(folder):
+    run = Pins()
+    with active(run):
+        models.digest(str(folder))
+    with pytest.raises(UserError, match=r"model\.safetensors changed"), active(run):
+        models.resolve(str(folder))
+        CHANGES["replaced at the same size"](folder / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -80,6 +159,13 @@ def test_a_cached_hub_model_is_named_by_its_commit(tmp_path):
     assert models.resolve("org/name@main") == "org/name"
     with pytest.raises(UserError):
         models.check("org/name@v2")
+    assert models.revision_of("org/name") is None and models.revision_of("org/name@main") == "main"
+    run = Pins()
+    with active(run):
+        models.digest("org/name")
+    (repo / "refs" / "main").write_text("b" * 40)  # the branch moves under the run
+    with active(run):
+        assert models.revision_of("org/name") == commit and models.digest("org/name") == f"org/name@{commit}"
 
 
 def test_what_failed_half_way_is_not_a_model(tmp_path):
@@ -89,7 +175,7 @@ def test_what_failed_half_way_is_not_a_model(tmp_path):
 
     with pytest.raises(RuntimeError):
         models.made_once("m", half)
-    assert not (models.cache_folder() / "models" / "m").exists()
+    assert not (cache_folder() / "models" / "m").exists()
     path = models.made_once("m", lambda folder: (folder / "config.json").write_text("{}"))
     assert models.made_once("m", half) == path
 

@@ -8,6 +8,7 @@ import pytest
 
 from gristmill.engines import models
 from gristmill.records.errors import UserError
+from gristmill.records.pins import Pins, active
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
@@ -27,9 +28,24 @@ def test_a_model_in_a_bucket_is_fetched_once_and_is_the_same_model(
         (local / name).write_bytes(data)
         remote.put(name, data)
     models.check(remote.uri)
-    assert models.digest(remote.uri) == models.digest(str(local))
+    identity = models.digest(remote.uri)
     fetched = Path(models.resolve(remote.uri))
     assert {p.name: p.read_bytes() for p in fetched.iterdir() if p.name in files} == files
+    copy = open_store(f"{s3}/models-{tmp_path.name}/copy")
+    for name, data in files.items():
+        copy.put(name, data)
+    assert models.digest(copy.uri) == identity
+
+    run = Pins()
+    with active(run):
+        assert models.digest(remote.uri) == identity
+    remote.put("tokenizer.json", b"{}")  # the same bytes
+    with active(run):
+        assert models.resolve(remote.uri) == str(fetched)
+    remote.put("model.safetensors", b"\0" * 50_000 + b"\1" + b"\0" * 49_999)
+    assert models.digest(remote.uri) != identity
+    with pytest.raises(UserError, match=r"model\.safetensors changed since this run began"), active(run):
+        models.resolve(remote.uri)
     with pytest.raises(UserError, match="no object at this address"):
         models.check(f"{s3}/models-{tmp_path.name}/nothing")
 

@@ -23,7 +23,7 @@ from gristmill.generators.lm import tokens
 from gristmill.generators.lm.family import CausalLm
 from gristmill.generators.lm.spec import LmSpec
 from gristmill.records.errors import UserError
-from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table, version_of
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.spec import build
 from gristmill.records.words import tokens as word_tokens
@@ -68,7 +68,7 @@ class RealText(NamedTuple):
 
 @lru_cache(maxsize=2)  # cells of a study share it
 def real_blocks(
-    data: DataSpec, holdout: DataSpec, column: str, base: str | None, vocabulary: int, length: int
+    data: DataSpec, holdout: DataSpec, column: str, base: str | None, vocabulary: int, length: int, versions: str
 ) -> RealText:
     """The real texts in blocks. Without a base model, the tokenizer is trained on the train texts.
 
@@ -131,7 +131,8 @@ class CausalLmChain(TableChain):
 
     def open(self) -> None:
         spec, lm = self.spec, self.lm
-        self.real_text = real_blocks(spec.data, spec.holdout, spec.column, lm.base, lm.vocabulary, lm.length)
+        versions = f"{version_of(spec.data)} {version_of(spec.holdout)} {models.digest(lm.base) if lm.base else ''}"
+        self.real_text = real_blocks(spec.data, spec.holdout, spec.column, lm.base, lm.vocabulary, lm.length, versions)
 
     def real(self, chains: int, num: int, random: np.random.Generator) -> pa.Table:
         """Random blocks of the train text without repetition."""

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.generators.chains.contract import ChainFamily, Piece, weights_of
-from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table, version_of
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.sealed import write_sealed
 
@@ -41,9 +41,13 @@ class TableChain(ChainFamily):
         return read_parquet(data)
 
 
-@lru_cache(maxsize=16)  # every cell of a study reads the same data
 def digest_of(data: DataSpec) -> str:
     """Digest of the rows, whatever their path."""
+    return _digest_of(data, version_of(data))
+
+
+@lru_cache(maxsize=16)  # every cell of a study reads the same data
+def _digest_of(data: DataSpec, version: str) -> str:
     return digest_table(read_table(data))
 
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 
 from gristmill.generators.chains.contract import ChainFamily, EarlierRows
 from gristmill.records.errors import UserError
+from gristmill.records.pins import current
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build, nearest
 from gristmill.stages.contract import Stage
@@ -112,9 +112,17 @@ def make_stage(table: Mapping[str, Any], where: str) -> Stage:
     return stage
 
 
-@lru_cache(maxsize=64)
 def stage_identity(table: str) -> Any:
-    """Identity of the stage of a gate's table (JSON): digests of the files that it reads."""
+    """Identity of the stage of a gate's table (JSON): digests of the files that it reads, once for each study."""
+    run = current()
+    if run is None:
+        return _stage_identity(table)
+    if table not in run.memo:
+        run.memo[table] = _stage_identity(table)
+    return run.memo[table]
+
+
+def _stage_identity(table: str) -> Any:
     keys = json.loads(table)
     keys.pop("kind")
     return make_stage(keys, "gates").identity()

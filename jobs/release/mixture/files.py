@@ -4,21 +4,23 @@ import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.json
 
 from gristmill.records.errors import UserError
+from gristmill.records.pins import Pin
 from gristmill.records.readers.datasets import data_spec, read_table
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
-from gristmill.records.stores.contract import Store
+from gristmill.records.stores.contract import Entry, Store
 
 DATA = (".parquet", ".csv", ".jsonl", ".ndjson")
 TEXTS = (".txt", ".md", ".rst")
 LINE_BYTES = 16 << 20  # bytes of a range of lines
 PEEK_BYTES = 1 << 20  # bytes at the start of a JSONL file that define its columns
 NUM_THREADS = 16
+WHAT = "part of the mixture:"  # in messages
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,20 @@ class Chunk:
     first: int = 0
     start: int = 0  # row group (-1: all), or first byte
     stop: int = 0  # end byte, exclusive
+    version: str | None = None  # of the file, as `Store.version` returns it; None for tables
+
+    def pin(self, store: Store) -> Pin:
+        """The file as the pack began with it."""
+        return Pin(store, self.file, self.version or store.version(self.file), what=WHAT)
 
 
-def parquet_chunks(store: Store, names: Sequence[str]) -> tuple[list[Chunk], list[pa.Schema]]:
+def parquet_chunks(store: Store, files: Sequence[Entry]) -> tuple[list[Chunk], list[pa.Schema]]:
     """One chunk per row group, and the schema of each file. Reads footers only. Raises UserError for other files."""
 
-    def read_footer(name: str) -> tuple[list[Chunk], pa.Schema]:
+    def read_footer(entry: Entry) -> tuple[list[Chunk], pa.Schema]:
+        name = entry.name
         try:
-            with store.open(name) as file:
+            with store.open(name, entry.version) as file:
                 metadata = read_metadata(file)
                 schema = metadata.schema.to_arrow_schema()
         except FileNotFoundError:
@@ -46,47 +54,50 @@ def parquet_chunks(store: Store, names: Sequence[str]) -> tuple[list[Chunk], lis
             raise UserError(f"{store.path(name)}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
         chunks, first = [], 0
         for group in range(metadata.num_row_groups):
-            chunks.append(Chunk("parquet", name, first, group))
+            chunks.append(Chunk("parquet", name, first, group, version=entry.version))
             first += metadata.row_group(group).num_rows
         return chunks, schema
 
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        footers = list(pool.map(read_footer, names))
+        footers = list(pool.map(read_footer, files))
     return [chunk for chunks, _ in footers for chunk in chunks], [schema for _, schema in footers]
 
 
-def line_chunks(kind: Literal["json", "lines"], name: str, size: int) -> list[Chunk]:
-    return [Chunk(kind, name, start=at, stop=min(at + LINE_BYTES, size)) for at in range(0, size, LINE_BYTES)]
+def line_chunks(kind: Literal["json", "lines"], file: Entry) -> list[Chunk]:
+    starts = range(0, file.size, LINE_BYTES)
+    return [
+        Chunk(kind, file.name, start=at, stop=min(at + LINE_BYTES, file.size), version=file.version) for at in starts
+    ]
 
 
-def json_schema(store: Store, name: str, size: int) -> pa.Schema:
+def json_schema(store: Store, file: Entry) -> pa.Schema:
     """The columns of a JSONL file, inferred from its first MiB. Timestamps stay strings, as in JSON."""
-    lines = [line for _, line in lines_in(store, name, 0, min(size, PEEK_BYTES))]
+    with store.open(file.name, file.version) as opened:
+        lines = [line for _, line in lines_in(opened, 0, min(file.size, PEEK_BYTES))]
     if not lines:
         return pa.schema([])
-    schema = _json(store.path(name), lines, None).schema
+    schema = _json(store.path(file.name), lines, None).schema
     return pa.schema([(f.name, pa.string() if pa.types.is_timestamp(f.type) else f.type) for f in schema])
 
 
-def lines_in(store: Store, name: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+def lines_in(file: Any, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
     """(first byte, line) of the non-blank lines that start in [start, stop)."""
-    with store.open(name) as file:
-        at = max(start - 1, 0)
-        file.seek(at)
-        rest, is_first = b"", start > 0  # the byte before shows whether a line starts at `start`
-        while chunk := file.read(1 << 20):
-            *complete, rest = (rest + chunk).split(b"\n")
-            for line in complete:
-                if at >= stop:
-                    return
-                if line.strip() and not is_first:
-                    yield at, line
-                is_first = False
-                at += len(line) + 1
+    at = max(start - 1, 0)
+    file.seek(at)
+    rest, is_first = b"", start > 0  # the byte before shows whether a line starts at `start`
+    while chunk := file.read(1 << 20):
+        *complete, rest = (rest + chunk).split(b"\n")
+        for line in complete:
             if at >= stop:
                 return
-        if rest.strip() and not is_first and at < stop:
-            yield at, rest
+            if line.strip() and not is_first:
+                yield at, line
+            is_first = False
+            at += len(line) + 1
+        if at >= stop:
+            return
+    if rest.strip() and not is_first and at < stop:
+        yield at, rest
 
 
 def read_chunk(store: Store | None, chunk: Chunk, schema: pa.Schema | None, columns: Sequence[str] | None) -> pa.Table:
@@ -101,7 +112,7 @@ def read_chunk(store: Store | None, chunk: Chunk, schema: pa.Schema | None, colu
     where = store.path(chunk.file)
     try:
         if chunk.kind == "parquet":
-            with store.open(chunk.file) as source, open_parquet(source) as file:
+            with chunk.pin(store).open() as source, open_parquet(source) as file:
                 if chunk.start < 0:
                     table = columns_of(file, columns)
                 else:
@@ -109,9 +120,10 @@ def read_chunk(store: Store | None, chunk: Chunk, schema: pa.Schema | None, colu
             places = [str(chunk.first + i) for i in range(table.num_rows)]
             return table.append_column("", pa.array(places, pa.string()))
         if chunk.kind == "document":
-            text = store.read(chunk.file).decode("utf-8", "replace")
+            text = chunk.pin(store).read().decode("utf-8", "replace")
             return pa.table({"text": [text], "": ["0"]})
-        lines = list(lines_in(store, chunk.file, chunk.start, chunk.stop))
+        with chunk.pin(store).open() as source:
+            lines = list(lines_in(source, chunk.start, chunk.stop))
     except (pa.ArrowInvalid, OSError) as error:
         raise UserError(f"{where}: cannot be read ({str(error).splitlines()[0]})") from None
     if chunk.kind == "json":

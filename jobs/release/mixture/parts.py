@@ -25,6 +25,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.output import ledger, manifest
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import KEPT, shard_name
+from gristmill.records.pins import Pins, active
 from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
 from gristmill.records.readers.sources import find_files
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, RESERVED
@@ -51,6 +52,7 @@ class Part:
     schema: pa.Schema  # columns that may be payload, by their names in the release
     json_schema: pa.Schema | None = None  # of JSON files
     facts: dict[str, Any] = field(default_factory=dict)  # its entry in mixture.json
+    pins: Pins | None = None  # of tables; other chunks bear the version of their file
 
     @property
     def title(self) -> str:
@@ -62,7 +64,8 @@ class Part:
         names = {*sources.values()} | ({self.spec.id_column} if self.spec.id_column else set())
         if self.has_provenance:
             names |= {f.name for f in ROW_FIELDS}
-        table = read_chunk(self.store, chunk, self.json_schema, sorted(names))
+        with active(self.pins):
+            table = read_chunk(self.store, chunk, self.json_schema, sorted(names))
         where = f"part '{self.title}', {chunk.file}"
         columns = []
         for output in payload:
@@ -172,16 +175,17 @@ def _open_output(spec: PartSpec) -> Part:
     assert spec.uri
     store = open_store(spec.uri)
     store.check(write=False)
-    shards = [e.name for e in store.list("train-") if e.name.endswith(".parquet")]
+    shards = [e for e in store.list("train-") if e.name.endswith(".parquet")]
     if not shards:
         content = finished_manifest(store)
-        names = [shard_name(KEPT, lot) for lot in sorted(ledger.committed(store, content))]
-        if not names:
+        names = {shard_name(KEPT, lot) for lot in ledger.committed(store, content)}
+        files = [entry for entry in store.list(f"{KEPT}/") if entry.name in names]
+        if not files:
             raise UserError(f"part '{spec.title}': the run {store.uri} kept no row")
-        _, schemas = parquet_chunks(store, names[:1])
-        chunks = [Chunk("parquet", name, start=-1) for name in names]
+        _, schemas = parquet_chunks(store, files[:1])
+        chunks = [Chunk("parquet", entry.name, start=-1, version=entry.version) for entry in files]
         return Part(spec, store, True, chunks, schemas[0], facts={"kind": "run", "fingerprint": content.fingerprint})
-    match = re.fullmatch(r"train-\d{5,}-of-(\d{5,})\.parquet", shards[0])
+    match = re.fullmatch(r"train-\d{5,}-of-(\d{5,})\.parquet", shards[0].name)
     if match is None:
         raise UserError(f"part '{spec.title}': {store.uri} is not a release of gristmill; give its files as path")
     if not store.exists(CARD) or len(shards) != int(match[1]):
@@ -209,37 +213,37 @@ def _open_files(spec: PartSpec) -> Part:
     if base.startswith(PACKAGE):
         return _open_tables(spec, [spec.path], None)
     files = find_files(base, where)
-    names = {name for _, name, _ in files}
+    names = {entry.name for _, entry in files}
     if manifest.NAME in names or MIXTURE in names:
         raise UserError(
             f"{where} {base} is the output of a run or a pack: give it as uri, which keeps the provenance of its rows"
         )
     if base != spec.path:
         return _open_tables(spec, [spec.path], files[0][0])
-    rows = [entry for entry in files if entry[1].endswith(DATA)] or [e for e in files if e[1].endswith(TEXTS)]
+    rows = [f for f in files if f[1].name.endswith(DATA)] or [f for f in files if f[1].name.endswith(TEXTS)]
     if not rows:
         raise UserError(f"{where} {base}: no {', '.join([*DATA, *TEXTS])} file there")
-    endings = {DATA.index("." + name.rpartition(".")[2]) if name.endswith(DATA) else -1 for _, name, _ in rows}
+    store, entries = rows[0][0], [entry for _, entry in rows]
+    endings = {DATA.index("." + e.name.rpartition(".")[2]) if e.name.endswith(DATA) else -1 for e in entries}
     if len(endings) > 1 and endings != {2, 3}:
         raise UserError(f"{where} {base} holds files of several kinds; make one part per kind")
-    store, ordered_names = rows[0][0], [name for _, name, _ in rows]
-    if any(other.uri != store.uri for other, _, _ in rows):
+    if any(other.uri != store.uri for other, _ in rows):
         raise UserError(f"{where} {base} matches files in several folders; name the folder above them")
     if endings == {0}:
-        chunks, schemas = parquet_chunks(store, ordered_names)
+        chunks, schemas = parquet_chunks(store, entries)
         if spec.origin == "real" and (row_format := next(filter(None, map(format_of_schema, schemas)), None)):
             raise UserError(f"{where} {base} holds rows of a run, packed as {row_format}: set origin = 'synthetic'")
         return _of_files(spec, store, chunks, _merged(where, schemas))
     if endings == {1}:
-        return _open_tables(spec, [store.path(name) for name in ordered_names], store)
+        return _open_tables(spec, [store.path(entry.name) for entry in entries], store)
     if endings == {-1}:
         texts = pa.schema([("text", pa.string())])
         if spec.sample_by == "document":
-            return _of_files(spec, store, [Chunk("document", name) for name in ordered_names], texts)
-        chunks = [chunk for _, name, size in rows for chunk in line_chunks("lines", name, size)]
+            return _of_files(spec, store, [Chunk("document", e.name, version=e.version) for e in entries], texts)
+        chunks = [chunk for entry in entries for chunk in line_chunks("lines", entry)]
         return _of_files(spec, store, chunks, texts)
-    schema = json_schema(store, ordered_names[0], rows[0][2])
-    chunks = [chunk for _, name, size in rows for chunk in line_chunks("json", name, size)]
+    schema = json_schema(store, entries[0])
+    chunks = [chunk for entry in entries for chunk in line_chunks("json", entry)]
     part = _of_files(spec, store, chunks, schema)
     part.json_schema = schema
     return part
@@ -260,6 +264,10 @@ def _merged(where: str, schemas: Sequence[pa.Schema]) -> pa.Schema:
 
 def _open_tables(spec: PartSpec, addresses: list[str], store: Store | None) -> Part:
     """Tables that one chunk reads as a whole: CSV, packaged data sets, and sides of a split."""
-    schemas = [read_table(data_spec(address)).schema for address in addresses]
+    pins = Pins()
+    with pins.active():
+        schemas = [read_table(data_spec(address)).schema for address in addresses]
     chunks = [Chunk("table", address) for address in addresses]
-    return _of_files(spec, store, chunks, _merged(f"part '{spec.title}': path", schemas))
+    part = _of_files(spec, store, chunks, _merged(f"part '{spec.title}': path", schemas))
+    part.pins = pins
+    return part

@@ -1,14 +1,20 @@
 """Units of chains in a store: what they take there."""
 
 import io
+import pickle
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.registry import chain_class
-from gristmill.generators.chains.work import ROWS, UNITS, do, unit_name
+from gristmill.generators.chains.work import ROWS, UNITS, do, do_all, unit_name
+from gristmill.records.errors import InputChanged
 from gristmill.records.mixing.regimes import Regime, preset
+from gristmill.records.pins import Pins
+from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.opening import open_store
 from tests.generators.chains.test_chains import BREAST_CANCER
@@ -51,3 +57,21 @@ def test_a_gated_unit_has_one_chain_and_changes_no_class(tmp_path: Path) -> None
         rows = read_parquet(io.BytesIO(store.read(unit_name(unit.key))))
         assert rows.column("chain").to_pylist() == [0, 0] and rows.column("generation").to_pylist() == [1, 2]
     assert len(units) == 3 and dict(vars(chain_class("gaussian"))) == before
+
+
+def test_data_that_changes_under_a_study_ends_it(tmp_path: Path) -> None:
+    """The first generation is done, and the second would learn from other rows under the same key."""
+    data, store = tmp_path / "rows.parquet", open_store(str(tmp_path / "out"))
+    table = read_table(DataSpec("package:breast-cancer"))
+    pq.write_table(table, data)
+    split = {"path": str(data), "split_seed": 1}
+    rows = {"data": {**split, "part": "train"}, "holdout": {**split, "part": "holdout"}}
+    spec = {**BREAST_CANCER, **rows, "model": {"kind": "independent"}}
+    cell = Cell("x", "model", spec, "x", Regime(pool="accumulate", real="fresh", real_fraction=0.5), N, 2, 1, 0)
+    cell = replace(cell, pins=Pins())
+    first, second = cell.units()
+    cell_of_worker = pickle.loads(pickle.dumps(first))
+    assert do_all([cell_of_worker], store)[0][2] is None
+    pq.write_table(table.slice(1), data)
+    with pytest.raises(InputChanged, match=r"data .*rows\.parquet changed since this run began"):
+        do_all([pickle.loads(pickle.dumps(second))], store)

@@ -61,10 +61,10 @@ class ReplayedStore(Store):
         entries = self._ask(lambda o: tuple((n, len(d)) for n, d in sorted(o.items()) if n.startswith(prefix)))
         return iter([Entry(*entry) for entry in entries])
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str, version: str | None = None) -> bytes:
         return self._ask(lambda o: o.get(name, FileNotFoundError))
 
-    def open(self, name: str) -> pa.NativeFile:
+    def open(self, name: str, version: str | None = None) -> pa.NativeFile:
         return pa.BufferReader(self.read(name))
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:

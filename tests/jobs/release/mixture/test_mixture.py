@@ -28,6 +28,7 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import OutputSpec, encode, put_kept, put_rejected
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import REJECT, full_schema
+from gristmill.records.stores.contract import Entry
 from gristmill.records.stores.opening import open_store
 from tests import session
 from tests.conftest import ROOT, gristmill
@@ -481,12 +482,14 @@ def test_lines_are_read_once_wherever_the_cuts_fall(tmp_path: Path) -> None:
         whole = pa.concat_tables(tables).to_pylist()
         assert [row["text"] for row in whole] == [line for line in lines if line.strip()]
         assert [row[""] for row in whole] == ["0", "3", "6", "37", "44"]
-    assert len(line_chunks("lines", "x", 40 << 20)) == 3
+    assert len(line_chunks("lines", Entry("x", 40 << 20))) == 3
 
 
 def test_times_in_json_stay_text(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"day": "2024-01-02", "n": 1}\n')
-    assert json_schema(open_store(str(tmp_path)), "x.jsonl", 30).types == [pa.string(), pa.int64()]
+    assert json_schema(
+        open_store(str(tmp_path)), Entry("x.jsonl", 30, open_store(str(tmp_path)).version("x.jsonl"))
+    ).types == [pa.string(), pa.int64()]
 
 
 @pytest.mark.parametrize("path", MIXTURES, ids=lambda p: p.name)

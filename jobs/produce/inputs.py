@@ -1,0 +1,63 @@
+"""Whether the source of a run is the same at each start, and while the run goes on.
+
+The fingerprint covers the content of the source, but of a Parquet file only its size and both ends. So the manifest
+records under `inputs.source` the version of all files and the digest of every byte. A start compares the version, which
+costs nothing, and where it differs the content: after `touch` or a copy a run resumes.
+"""
+
+import logging
+import time
+
+from gristmill.records.errors import InputChanged, UserError
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.pins import REMEDY
+from gristmill.records.readers.sources import Source
+
+logger = logging.getLogger(__name__)
+
+CHECK_S = 30.0  # between two looks at all files of a source
+MAX_SHARE = 0.02  # of the driver's time for these looks
+
+
+def pin_source(manifest: Manifest, source: Source) -> None:
+    """Record the source in the manifest of an output, or compare it with the recorded one.
+
+    Raises UserError when its content has changed since the output was begun. An older output without a record gets one.
+    """
+    record = manifest.inputs.get("source")
+    if record and record["version"] == source.version:
+        return
+    way, content = source.content()
+    if record and record["way"] != way:
+        logger.warning(
+            f"source {source.path} has moved to another kind of store; its Parquet files are compared by size and "
+            "both ends"
+        )
+    elif record and record["content"] != content:
+        how = "its sizes are the same" if way == "bytes" else "its files were written again"
+        raise InputChanged(f"source {source.path} changed since this run began ({how}); {REMEDY}")
+    manifest.inputs["source"] = {"version": source.version, "way": way, "content": content}
+
+
+class SourceWatch:
+    """Looks at all files of a source from time to time: a lot compares only the files that it reads."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._next = time.monotonic() + CHECK_S
+
+    def look(self) -> None:
+        """Look, unless it is too early. Raises UserError when a file has changed, has gone or has been added."""
+        began = time.monotonic()
+        if began < self._next:
+            return
+        self.source.check()
+        now = time.monotonic()
+        self._next = now + max(CHECK_S, (now - began) / MAX_SHARE)
+
+    def end(self) -> None:
+        """The last look. All rows are made, from the source as it was, so a change is only a warning."""
+        try:
+            self.source.check()
+        except UserError as error:
+            logger.warning(f"{error}. The rows of this run are made of the source as it was")
