@@ -12,3 +12,7 @@ class Conflict(UserError):
     """An if-absent put found the object: another driver has written it."""
 
     num_retries = 0  # retries before the answer: with retries, the other writer may be the same put
+
+
+class Rejected(UserError):
+    """A store rejects a request for what it says; another try is of no use."""
