@@ -55,12 +55,12 @@ class Campaign:
             elsewhere()
         (self.keep / "s3").mkdir(exist_ok=True)
         self.server = S3Server(self.keep / "s3")
+        os.environ.update(self.server.env)  # for the workers of the nodes, too
         with ThreadPoolExecutor(2) as pool:  # they wait for processes more than they compute
             nodes = pool.submit(self.nodes.start, self._shape(1).nodes)
             undisturbed = pool.submit(self._undisturbed)
             self.server.start()
         nodes.result()
-        os.environ.update(self.server.env)
         planned = num_runs(args.kills)
         while due:
             if self.num_runs > 2 * planned + 1:
