@@ -20,3 +20,7 @@ class InputChanged(UserError):
 
 class Changed(UserError):
     """An object is not in the version that was requested; another process has written it."""
+
+
+class Rejected(UserError):
+    """A store rejects a request for what it says; another try is of no use."""

@@ -34,18 +34,28 @@ ERRORS = {
     "expired": (400, "ExpiredToken", "The provided token has expired."),
     "refused": (403, "InvalidAccessKeyId", "The key you provided does not exist."),
     "deciding": (409, "ConditionalRequestConflict", "A conflicting conditional operation is in progress."),
+    "exists": (409, "ObjectAlreadyExists", "The object exists."),
+    "not_implemented": (501, "NotImplemented", "A header implies functionality that is not implemented."),
+    "invalid": (400, "InvalidArgument", "Invalid argument."),
 }
 
 
 class FaultProxy:
     """Listens on `port` in threads of this process. `share` of the requests get a fault from `kinds`, drawn from
-    `seed`; `script` (kinds, "ok" for none) comes before the plan; `always` names what befalls every request."""
+    `seed`; `script` (kinds, "ok" for none) comes before the plan; `always` names what befalls every request.
+
+    Stores of other kinds: `conditional` befalls every conditional put, `answers` replaces an answer of that status, and
+    headers of `dropped` (lower case) do not reach the server, whose signatures must then be off."""
 
     def __init__(self, upstream_port: int, seed: int = 0) -> None:
         self.upstream_port = upstream_port
         self.share, self.kinds = 0.0, KINDS
         self.script: list[str] = []
         self.always: str | None = None
+        self.conditional: str | None = None
+        self.answers: dict[int, str] = {}
+        self.dropped: tuple[bytes, ...] = ()
+        self.requests: Counter[str] = Counter()  # by verb
         self.verbs: tuple[str, ...] = ("GET", "PUT", "HEAD", "DELETE")  # others, and other verbs, pass untouched
         self.seen: Counter[str] = Counter()  # requests by what befell them
         self._rng, self._lock = random.Random(seed), threading.Lock()
@@ -93,7 +103,12 @@ class FaultProxy:
         reader = client.makefile("rb")
         while request := _read_request(client, reader):
             verb = request.split(b" ", 1)[0].decode()
-            kind = self._draw(verb)
+            self.requests[verb] += 1
+            head, _, body = request.partition(b"\r\n\r\n")
+            is_conditional = verb == "PUT" and b"\r\nif-none-match:" in head.lower()
+            kind = self.conditional if self.conditional and is_conditional else self._draw(verb)
+            lines = [line for line in head.split(b"\r\n") if line.partition(b":")[0].lower() not in self.dropped]
+            request = b"\r\n".join(lines) + b"\r\n\r\n" + body
             if kind == "reset_before":
                 return _reset(client)
             if kind == "freeze":
@@ -105,7 +120,7 @@ class FaultProxy:
             if kind == "delay":
                 self._ended.wait(DELAY_S)
             try:
-                head, body = self._forward(request, verb)
+                status, head, body = self._forward(request, verb)
             except (OSError, http.client.HTTPException):
                 return _reset(client)  # the server behind is gone
             if kind == "reset_after":
@@ -113,8 +128,8 @@ class FaultProxy:
             if kind == "freeze_after":
                 self._ended.wait()
                 return None
-            if kind == "error_after":
-                client.sendall(_error(verb, kind))
+            if kind == "error_after" or status in self.answers:
+                client.sendall(_error(verb, self.answers.get(status, kind)))
             elif kind == "truncate":
                 client.sendall(head + body[: len(body) // 2] if body else head[: len(head) // 2])
                 return None
@@ -125,8 +140,8 @@ class FaultProxy:
                 client.sendall(head + body)
         return None
 
-    def _forward(self, request: bytes, verb: str) -> tuple[bytes, bytes]:
-        """Head and body of the server's answer to a request that is passed on untouched."""
+    def _forward(self, request: bytes, verb: str) -> tuple[int, bytes, bytes]:
+        """Status, head and body of the server's answer to a request."""
         with socket.create_connection(("127.0.0.1", self.upstream_port)) as upstream:
             upstream.sendall(request)
             answer = http.client.HTTPResponse(upstream, method=verb)
@@ -135,7 +150,7 @@ class FaultProxy:
             fields = [(k, v) for k, v in answer.getheaders() if k.lower() not in ("transfer-encoding", "connection")]
             if not any(k.lower() == "content-length" for k, _ in fields):
                 fields.append(("Content-Length", str(len(body))))
-            return _head(answer.status, answer.reason, fields), body
+            return answer.status, _head(answer.status, answer.reason, fields), body
 
 
 def _read_request(client: socket.socket, reader: BufferedReader) -> bytes:

@@ -1,4 +1,4 @@
-"""A real S3 server (SeaweedFS) on loopback that can be killed, frozen and started again over the same data."""
+"""S3 servers on loopback, each in a process of its own that can be killed, frozen and started again."""
 
 import os
 import signal
@@ -23,24 +23,12 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-class S3Server:
-    """`env` reaches it by the standard AWS settings."""
+class LoopbackS3:
+    """An S3 server. `env` reaches it by the standard AWS settings; `command` starts it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "s3.json").write_text(CONFIG)
-        (folder / "data").mkdir()
-        ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-        grpc = {f"{name}.port.grpc": free_port() for name in ports}
-        command = [str(Path(sys.executable).parent / "weed"), "server", "-s3", "-filer", f"-s3.config={folder}/s3.json"]
-        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=50"]
-        command += [f"-{name}.port={port}" for name, port in ports.items()]
-        command += [f"-{name}={port}" for name, port in grpc.items()]
-        # Its further servers listen on fixed ports: two test runs on one machine would meet there.
-        command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
-        self.command = command
-        self.port = ports["s3"]
-        self.env = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}", "AWS_EC2_METADATA_DISABLED": "true"}
+    def __init__(self, folder: Path, command: list[str], port: int) -> None:
+        self.folder, self.command, self.port = folder, command, port
+        self.env = {**KEYS, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_EC2_METADATA_DISABLED": "true"}
         self.process: subprocess.Popen | None = None
 
     def client(self):
@@ -55,7 +43,9 @@ class S3Server:
     def start(self, bucket: str = "mill") -> None:
         """Return when the bucket is there (made, if need be). Raises RuntimeError with the server's log."""
         with open(self.folder / "log", "ab") as log:
-            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
+            self.process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.folder
+            )
         client, end = self.client(), time.monotonic() + UP_TIMEOUT_S
         while time.monotonic() < end:
             try:
@@ -65,7 +55,7 @@ class S3Server:
                 client.put_object(Bucket=bucket, Key=".up", Body=b"")
                 return client.delete_object(Bucket=bucket, Key=".up") and None
             except (BotoCoreError, ClientError):
-                time.sleep(0.5)
+                time.sleep(0.2)
         raise RuntimeError((self.folder / "log").read_text()[-2000:])
 
     def kill(self) -> None:
@@ -81,3 +71,29 @@ class S3Server:
     def thaw(self) -> None:
         assert self.process
         os.kill(self.process.pid, signal.SIGCONT)
+
+
+class S3Server(LoopbackS3):
+    """SeaweedFS: a real store over files, with real signatures. A start over the same folder finds the same data."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "s3.json").write_text(CONFIG)
+        (folder / "data").mkdir()
+        ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
+        grpc = {f"{name}.port.grpc": free_port() for name in ports}
+        command = [str(Path(sys.executable).parent / "weed"), "server", "-s3", "-filer", f"-s3.config={folder}/s3.json"]
+        command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=50"]
+        command += [f"-{name}.port={port}" for name, port in ports.items()]
+        command += [f"-{name}={port}" for name, port in grpc.items()]
+        # Its further servers listen on fixed ports: two test runs on one machine would meet there.
+        command += ["-master.volumeSizeLimitMB=64", "-master.telemetry=false", "-s3.port.iceberg=0", "-s3.port.lance=0"]
+        super().__init__(folder, command, ports["s3"])
+
+
+class MotoServer(LoopbackS3):
+    """moto: a second implementation of the protocol, in memory. It checks no signatures, and a start is empty."""
+
+    def __init__(self, folder: Path) -> None:
+        port = free_port()
+        script = str(Path(__file__).parent / "moto_server.py")
+        super().__init__(folder, [sys.executable, "-P", script, str(port)], port)

@@ -13,13 +13,13 @@ import traceback
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from unittest import mock
 
 from gristmill.engines.guard import MARK
 from gristmill.records.errors import UserError
 from tests.recipes import canned
-from tests.s3server import S3Server
+from tests.s3server import LoopbackS3, MotoServer, S3Server
 
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
@@ -38,8 +38,11 @@ STARTS = 3  # of the Ray of the session
 REST_TIMEOUT_S = 60.0
 PATIENCE_S = 500.0  # until what a test waits for must have come, however busy the machine: below the limit of a test
 
+S = TypeVar("S", bound=LoopbackS3)
+
 _owned = contextlib.ExitStack()  # what is ended with the session
 _server: list[S3Server] = []
+_moto: list[MotoServer] = []
 
 
 def new_folder(name: str) -> Path:
@@ -49,13 +52,25 @@ def new_folder(name: str) -> Path:
 
 def s3_server() -> S3Server:
     """The S3 server of the session, started by its first user."""
-    if not _server:
-        server = S3Server(new_folder("seaweedfs"))
+    return _started(_server, S3Server)
+
+
+def moto_server() -> MotoServer:
+    """A second S3 server of another make, for tests of the protocol, started by its first user."""
+    return _started(_moto, MotoServer)
+
+
+S3_SERVERS = {"seaweedfs": s3_server, "moto": moto_server}
+
+
+def _started(servers: list[S], make: Callable[[Path], S]) -> S:
+    if not servers:
+        server = make(new_folder("s3"))
         with _unmarked():
             server.start()
-        _server.append(server)
+        servers.append(server)
         _owned.callback(server.kill)
-    return _server[0]
+    return servers[0]
 
 
 def start_ray() -> None:
@@ -147,6 +162,7 @@ def end() -> None:
     """End everything that the session has started."""
     _owned.close()
     _server.clear()
+    _moto.clear()
 
 
 def gristmill(

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 
+PROBE_PREFIX = ".gristmill-probe-"  # of objects that `check` puts and deletes; only a listing of this prefix has them
+
+
 @dataclass(frozen=True)
 class Entry:
     """One object: its name relative to the store (with "/"), its size in bytes and its version."""
@@ -44,13 +47,13 @@ class Store(ABC):
     def give_up(self) -> None:  # noqa: B027 - a local store has no retries
         """Stop retrying: the process is ending."""
 
+    @abstractmethod
     def sweep(self) -> int:
-        """Remove leftovers of killed puts; returns their number. Puts of living processes are left alone."""
-        return 0
+        """Remove leftovers of killed puts and checks, not those of living processes; returns their number."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Objects whose name starts with `prefix`, in the order of names, without unfinished puts."""
+        """Objects whose name starts with `prefix`, in the order of names, without unfinished puts and probes."""
 
     @abstractmethod
     def version(self, name: str) -> str:
@@ -86,7 +89,10 @@ class Store(ABC):
 
     @abstractmethod
     def check(self, write: bool) -> None:
-        """Raise UserError when the store cannot be reached (or written, with `write`)."""
+        """Raise UserError when the store cannot be reached.
+
+        With `write`: also when it cannot be written, or when an if-absent put replaces an object there.
+        """
 
     def read_if_there(self, name: str) -> bytes | None:
         """The whole object, None when it does not exist."""
@@ -101,5 +107,10 @@ class Store(ABC):
 
     def clear(self) -> None:
         """Remove every object. Only for a store without other writers."""
-        for entry in list(self.list()):
+        for entry in [*self.list(), *self.list(PROBE_PREFIX)]:
             self.delete(entry.name)
+
+
+def is_hidden(name: str, prefix: str) -> bool:
+    """Whether a listing of `prefix` leaves the object out: a probe that the prefix does not ask for."""
+    return name.rpartition("/")[2].startswith(PROBE_PREFIX) and not prefix.startswith(PROBE_PREFIX)

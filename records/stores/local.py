@@ -14,14 +14,14 @@ import pyarrow as pa
 
 from gristmill.records.errors import Changed, Conflict, UserError
 from gristmill.records.processes import is_dead, this_process
-from gristmill.records.stores.contract import Entry, Store
+from gristmill.records.stores.contract import Entry, Store, is_hidden
+from gristmill.records.stores.probe import LEFTOVER_AGE_S, check_promises, sweep_probes
 
 if TYPE_CHECKING:
     import pyarrow.fs
 
 TEMP_PREFIX = ".tmp-"
 CLOCK_TICK_S = 0.02  # the times of local files advance in steps of up to 10 ms
-LEFTOVER_AGE_S = 3600.0  # an unfinished put of an unknown process that has not grown for so long is a leftover
 FULL = {
     errno.ENOSPC: "no space left",
     errno.EDQUOT: "no space left in your quota",
@@ -48,7 +48,8 @@ class LocalStore(Store):
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         folder, _, start = prefix.rpartition("/")
-        yield from sorted(self._walk(self.root / folder, folder, start), key=lambda e: e.name)
+        entries = sorted(self._walk(self.root / folder, folder, start), key=lambda e: e.name)
+        yield from (e for e in entries if not is_hidden(e.name, prefix))
 
     def _walk(self, folder: Path, under: str, start: str) -> Iterator[Entry]:
         if not folder.is_dir():
@@ -136,10 +137,11 @@ class LocalStore(Store):
         return folder / f"{TEMP_PREFIX}{secrets.token_hex(6)}-{this_process()}"
 
     def sweep(self) -> int:
-        num_removed = 0
+        num_removed = sweep_probes(self)
         for temp in self.root.rglob(f"{TEMP_PREFIX}*"):
             try:
                 gone = is_dead(temp.name.removeprefix(TEMP_PREFIX).partition("-")[2])
+                # An unfinished put of an unknown process that has not grown for so long is a leftover.
                 if gone or (gone is None and time.time() - temp.stat().st_mtime > LEFTOVER_AGE_S):
                     temp.unlink()
                     num_removed += 1
@@ -166,13 +168,7 @@ class LocalStore(Store):
             return
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe, link = self._temp(self.root), self._temp(self.root)
-            try:
-                probe.touch()
-                os.link(probe, link)  # commits need hard links
-            finally:
-                probe.unlink(missing_ok=True)
-                link.unlink(missing_ok=True)
+            check_promises(self, "exclusive hard links", "choose another --out")  # commits need them
         except OSError as error:
             raise UserError(
                 f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); fix that or choose another --out"

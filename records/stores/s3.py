@@ -5,7 +5,6 @@ Every request goes through one retry loop (`_request`). Retries of botocore are 
 
 import io
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +17,12 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
-from gristmill.records.errors import Changed, Conflict, UserError
-from gristmill.records.stores.contract import Entry, Store
+from gristmill.records.errors import Changed, Conflict, Rejected, UserError
+from gristmill.records.stores.contract import Entry, Store, is_hidden
+from gristmill.records.stores.probe import check_promises, sweep_probes
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
-from gristmill.records.stores.s3_trouble import DECIDING, ERRORS, Trouble
+from gristmill.records.stores.s3_trouble import CONDITIONAL, DECIDING, ERRORS, REMEDY, Trouble
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -34,6 +34,7 @@ T = TypeVar("T")
 CONNECT_S, READ_S = 10.0, 30.0  # timeouts of a try; less when the bound on retries is small
 TAIL_BYTES = 64 << 10  # pyarrow reads as much for a footer
 IN_ONE_SEND_BYTES = 1 << 20  # a larger body is sent in blocks, so that the timeout holds for each block
+PAGE_NAMES = 1000  # of a listing; S3 gives no more
 QUIET_S, LOG_EVERY_S = 1.0, 10.0
 
 
@@ -94,10 +95,11 @@ class S3Store(Store):
                 self._client = None
         return self.client
 
-    def _request(self, name: str | None, request: Callable[[Any], T]) -> T:
+    def _request(self, name: str | None, request: Callable[[Any], T], taken: tuple[int, ...] = (412,)) -> T:
         """The answer to a request. Retries while the store is in trouble, and once with fresh keys when refused.
 
-        Raises FileNotFoundError (404), Conflict (412), and UserError with a remedy for any other failure.
+        Raises FileNotFoundError (404), Conflict (a status of `taken`), Rejected for what the request says, and
+        UserError with a remedy for any other failure.
         """
         where = self.uri if name is None else self.path(name)
         client, has_fresh_keys = self.client, False
@@ -118,7 +120,7 @@ class S3Store(Store):
                 raise UserError(f"s3://{self.bucket}: no such bucket; create it or correct the address")
             if trouble.status == 404:
                 raise FileNotFoundError(where)
-            if trouble.status == 412:
+            if trouble.status in taken and not trouble.is_transient:
                 conflict = Conflict(f"{where} is already there: another run has written it")
                 conflict.num_retries = tries.num_failed
                 raise conflict
@@ -133,7 +135,8 @@ class S3Store(Store):
                     continue
                 if trouble.code in DECIDING:
                     raise Conflict(f"{where} is being written by another run")
-            raise UserError(f"{where}: {trouble.advice(tries)}")
+            failure = Rejected if trouble.is_rejection else UserError
+            raise failure(f"{where}: {trouble.advice(tries)}")
 
     def _log(self, where: str, trouble: Trouble, tries: Tries) -> None:
         now = time.monotonic()
@@ -164,12 +167,14 @@ class S3Store(Store):
         return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix}
+        whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "MaxKeys": PAGE_NAMES}
         token: dict[str, str] = {}
         while True:
             page = self._request(None, partial(_page, **whole, **token))
             for item in page.get("Contents", []):
-                yield Entry(item["Key"][len(self.prefix) :], item["Size"], _version(item["Size"], item))
+                name = item["Key"][len(self.prefix) :]
+                if not is_hidden(name, prefix):
+                    yield Entry(name, item["Size"], _version(item["Size"], item))
             if not page.get("IsTruncated"):
                 return
             token = {"ContinuationToken": page["NextContinuationToken"]}
@@ -240,7 +245,8 @@ class S3Store(Store):
             client.put_object(**self._key(name), Body=body, **condition)
 
         try:
-            self._request(name, request)
+            # Stores differ in what they answer when the object exists: AWS says 412, some others 409.
+            self._request(name, request, taken=(409, 412) if if_absent else (412,))
         except Conflict as conflict:
             # A put whose answer was lost may have succeeded; its retry then conflicts with itself.
             if not (conflict.num_retries and self.read_if_there(name) == data):
@@ -259,18 +265,13 @@ class S3Store(Store):
     def check(self, write: bool) -> None:
         self._request(None, lambda client: client.head_bucket(Bucket=self.bucket))
         if write:
-            name = f".probe-{secrets.token_hex(6)}"
-            self.put(name, b"first", if_absent=True)
-            try:
-                self.put(name, b"second", if_absent=True)
-            except Conflict:
-                return
-            finally:
-                self.delete(name)
-            raise UserError(f"{self.uri}: this store ignores If-None-Match, which commits need")
+            check_promises(self, CONDITIONAL, REMEDY)
+
+    def sweep(self) -> int:
+        return sweep_probes(self)
 
 
-def _page(client: Any, **arguments: str) -> dict[str, Any]:
+def _page(client: Any, **arguments: Any) -> dict[str, Any]:
     page = client.list_objects_v2(**arguments)
     if "IsTruncated" not in page:  # botocore reads a truncated answer as an empty listing
         raise ResponseParserError("a truncated listing")

@@ -16,6 +16,8 @@ TIMED_OUT = {"RequestTimeout", "RequestTimeoutException"}
 DAMAGED = {"IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch"}  # the body was damaged on its way
 REFUSED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired", "InvalidToken"}
 SKEWED = "RequestTimeTooSkewed"
+CONDITIONAL = "conditional puts (If-None-Match: *)"
+REMEDY = "use one that has them: AWS S3, Cloudflare R2, or a current SeaweedFS, Ceph or MinIO"
 
 NO_KEYS = (
     boto.NoCredentialsError,
@@ -67,6 +69,11 @@ class Trouble:
         self.is_transient = busy and not self.is_refusal
         if self.code in TIMED_OUT:
             self.kind = "timeout"
+
+    @property
+    def is_rejection(self) -> bool:
+        """Whether the store answers that it will not do this, whoever asks and however often."""
+        return self.status != 0 and not self.is_transient and not self.is_refusal
 
     def advice(self, tries: Tries) -> str:
         """The problem and its remedy, as the rest of a line."""

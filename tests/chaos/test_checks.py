@@ -15,7 +15,7 @@ import pytest
 from tests.chaos.nodes import kill_tree
 from tests.chaos.plan import KINDS, kills
 from tests.chaos.verdict import judge
-from tests.chaos.watch import Watch
+from tests.chaos.watch import Watch, bucket_look, folder_look
 from tests.conftest import gristmill
 from tests.recipes import canned
 from tests.s3server import S3Server
@@ -71,7 +71,7 @@ def test_a_second_put_of_the_same_bytes_is_seen(tmp_path: Path) -> None:
     server.start()
     try:
         client = server.client()
-        with Watch(server, "run") as watch:
+        with Watch(bucket_look(server, "run")) as watch:
             for lot in range(3):
                 client.put_object(Bucket="mill", Key=f"run/kept/part-{lot:08d}.parquet", Body=b"lot")
             watch.settle()
@@ -89,7 +89,7 @@ def test_a_second_put_of_the_same_bytes_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_hole_between_lots_is_seen(tmp_path: Path) -> None:
-    watch = Watch(S3Server(tmp_path), "run")
+    watch = Watch(folder_look(tmp_path))
     watch.take({"part-00000000.parquet": "a", "part-00000002.parquet": "c"})
     watch.take({"part-00000000.parquet": "a", "part-00000001.parquet": "b", "part-00000002.parquet": "c"})
     assert watch.wrong == []  # a listing that went on while lot 1 came is no hole

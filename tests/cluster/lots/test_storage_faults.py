@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from gristmill.records.stores.opening import open_store
 from gristmill.records.stores.retry import VARIABLE
 from tests import outputs
 from tests.conftest import ROOT, gristmill
@@ -16,6 +17,7 @@ from tests.faults import KINDS, FaultProxy, faults
 from tests.outputs import PATIENCE_S, kept_hashes, num_committed, wait_for_commits
 from tests.recipes import AT_ONCE, canned
 from tests.s3server import KEYS, S3Server
+from tests.session import moto_server
 
 NUM_LOTS = 16
 # Slow enough that on a starved machine, too, a run that is to be disturbed is not over before it is.
@@ -149,3 +151,23 @@ def test_a_full_disk_stops_a_run_that_room_lets_go_on(tmp_path: Path, undisturbe
         assert not list(folder.rglob(".tmp-*"))
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.nightly
+def test_a_store_of_another_make_holds_the_same_run(
+    tmp_path: Path, undisturbed: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto_server().env.items():
+        monkeypatch.setenv(name, value)
+    out, recipe = f"s3://mill/moto-{tmp_path.name}", canned(tmp_path, **SIZE)
+    run = start(recipe, out, {})
+    wait_for_commits(out, 3, run)
+    run.kill()
+    run.wait()
+    done = gristmill("produce", recipe, "--out", out, *AT_ONCE, own_process=True)
+    assert done.returncode == 0, done.stderr
+    assert kept_hashes(out) == undisturbed
+    assert [e.name for e in open_store(out).list(".")] == []
+    for command in (["audit", out], ["pack", out, "--to", f"{out}-release"]):
+        done = gristmill(*command, own_process=True)
+        assert done.returncode == 0, done.stdout + done.stderr
