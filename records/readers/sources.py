@@ -28,6 +28,7 @@ from gristmill.records.stores.opening import open_store, split
 TEXT_ENDINGS = (".txt", ".md", ".rst")
 LINE_ENDINGS = (".jsonl", ".ndjson", *TEXT_ENDINGS)
 BLOCK_LINES = 1024
+CHUNK_BYTES = 1 << 20  # of a file that is read at a time
 
 
 @dataclass(frozen=True)
@@ -110,15 +111,19 @@ class Lines(Part):
     def _lines(self, offset: int) -> Iterator[tuple[int, bytes]]:
         with self.store.open(self.name) as file:
             file.seek(offset)
-            rest, at = b"", offset
-            while chunk := file.read(1 << 20):
-                *whole, rest = (rest + chunk).split(b"\n")
-                for line in whole:
+            pieces, at = list[bytes](), offset  # of the line at `at`, which may be many chunks long
+            while chunk := file.read(CHUNK_BYTES):
+                first, *others = chunk.split(b"\n")
+                pieces.append(first)
+                for other in others:
+                    line = b"".join(pieces)
                     if line.strip():
                         yield at, line
                     at += len(line) + 1
-            if rest.strip():
-                yield at, rest
+                    pieces = [other]
+            line = b"".join(pieces)
+            if line.strip():
+                yield at, line
 
     def rows(self, start: int, stop: int) -> list[str]:
         block = start // BLOCK_LINES
