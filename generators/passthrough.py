@@ -35,7 +35,7 @@ class PassthroughSpec:
 
 
 class Passthrough(Generator):
-    """Rejects `generator:malformed_ask` (no JSON object), `generator:missing_field` and `generator:not_a_list`."""
+    """Rejects `generator:malformed_ask` (no JSON object), `missing_field`, `not_a_list` and `nested_too_deeply`."""
 
     kind: ClassVar[str] = "passthrough"
     revision: ClassVar[int] = 1
@@ -81,11 +81,14 @@ class Passthrough(Generator):
             return GeneratedRow(reason="malformed_ask")
         if any(name not in fields for name in self.fields_read()):
             return GeneratedRow(reason="missing_field")
-        payload: dict[str, Any] = {name: _text(fields[name]) for name in self.spec.columns}
-        for name in self.spec.lists:
-            if not isinstance(fields[name], list | None):
-                return GeneratedRow(reason="not_a_list")
-            payload[name] = None if fields[name] is None else [_text(value) for value in fields[name]]
+        if any(not isinstance(fields[name], list | None) for name in self.spec.lists):
+            return GeneratedRow(reason="not_a_list")
+        try:
+            payload: dict[str, Any] = {name: _text(fields[name]) for name in self.spec.columns}
+            for name in self.spec.lists:
+                payload[name] = None if fields[name] is None else [_text(value) for value in fields[name]]
+        except RecursionError:
+            return GeneratedRow(reason="nested_too_deeply")
         return GeneratedRow(payload, finish="stop")
 
 

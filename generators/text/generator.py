@@ -12,6 +12,8 @@ from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fi
 from gristmill.generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
 from gristmill.records.schema import ASK, REJECT
 
+TOO_DEEP = "nested_too_deeply"  # reason of an ask or an answer whose values are nested too deeply to be read
+
 
 class TextGenerator(Generator):
     """Base of the generators that answer asks with text. Subclasses create the engine in `open_engine`."""
@@ -73,11 +75,10 @@ class TextGenerator(Generator):
         session = Session(engine, seed, self.sampling, self.json_schema, self._count)
         try:
             payload = await self.program.run(Ask(row_id, seed, fields), session)
-        except AskRefused as refused:
+        except (AskRefused, RecursionError) as error:
             # The tokens of the calls before the refusal count, and their turns are evidence.
-            return GeneratedRow(
-                self._turns(session), session.finish, session.tokens_in, session.tokens_out, refused.reason
-            )
+            reason = error.reason if isinstance(error, AskRefused) else TOO_DEEP
+            return GeneratedRow(self._turns(session), session.finish, session.tokens_in, session.tokens_out, reason)
         finally:
             self._totals = self._totals[0] + 1, self._totals[1]
         payload |= self._turns(session)

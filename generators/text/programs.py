@@ -5,9 +5,8 @@ import re
 import warnings
 
 from gristmill.engines.vllm import AskRefused, Reply
-from gristmill.stages.verify.execute import FENCE
+from gristmill.records.fences import first_block
 
-CLOSED_FENCE = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)```", re.DOTALL)
 DEFINITION = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
 ASSERT = re.compile(r"^assert\b.*$", re.MULTILINE)
 MAX_CUT_LINES = 10  # lines that tests may lose at their end when they were cut off
@@ -19,11 +18,10 @@ def program_of(reply: Reply) -> str:
 
     Raises AskRefused("cut_solution") when the answer ends inside the program, ("empty_solution") for none.
     """
-    fence = CLOSED_FENCE.search(reply.text)
-    if fence is None and reply.finish == "length":
+    block = first_block(reply.text)
+    if reply.finish == "length" and not (block and block.is_closed):
         raise AskRefused("cut_solution")
-    fence = fence or FENCE.search(reply.text)
-    program = fence[1] if fence else reply.text
+    program = block.text if block else reply.text
     if not program.strip():
         raise AskRefused("empty_solution")
     return program.strip("\r\n").rstrip()  # an indented body keeps its indentation
@@ -50,7 +48,10 @@ def asserts_of(reply: Reply, program: str) -> str:
     tree, names = parse_python(text), top_level_names(program)
     if tree is None:
         raise AskRefused("unreadable_tests")
-    statements = _without_repeats([node for node in tree.body if not _replaces(node, names)])
+    try:
+        statements = _without_repeats([node for node in tree.body if not _replaces(node, names)])
+    except RecursionError:  # an expression that the parser can take may be nested too deeply to be compared
+        raise AskRefused("unreadable_tests") from None
     plain = [node for node in statements if not isinstance(node, Definition)]
     names_read = _names_read(plain)
     asserting = [node for node in statements if any(isinstance(n, ast.Assert) for n in ast.walk(node))]
@@ -62,12 +63,12 @@ def asserts_of(reply: Reply, program: str) -> str:
         and node.name not in names_read
         and not _wants(node.args)
     ]
-    runs = [
-        node for node in asserting if not isinstance(node, Definition) or node.name in names_read or node.name in calls
-    ]
+    run_names = names_read | set(calls)
+    runs = [node for node in asserting if not isinstance(node, Definition) or node.name in run_names]
     if not runs or not _names_read([*plain, *runs]) & names:
         raise AskRefused("no_tests")
-    return "\n".join([*(_source(text, node) for node in statements), *(f"{name}()" for name in calls)])
+    source = Source(text)
+    return "\n".join([*map(source.of, statements), *(f"{name}()" for name in calls)])
 
 
 def _without_repeats(nodes: list[ast.stmt]) -> list[ast.stmt]:
@@ -94,10 +95,10 @@ def parse_python(program: str) -> ast.Module | None:
 
 def _text_of(reply: Reply) -> str:
     answer = reply.text.replace("\r\n", "\n").replace("\r", "\n")
-    fenced = FENCE.search(answer)
-    if fenced is None:
+    block = first_block(answer)
+    if block is None:
         return "\n".join(line for line in ASSERT.findall(answer) if parse_python(line))
-    lines = fenced[1].split("\n")
+    lines = block.text.split("\n")
     if reply.finish == "length":
         for _ in range(min(MAX_CUT_LINES, len(lines))):
             if parse_python("\n".join(lines)):
@@ -132,9 +133,19 @@ def _wants(args: ast.arguments) -> bool:
     return len(args.args) + len(args.posonlyargs) > len(args.defaults) or None in args.kw_defaults
 
 
-def _source(text: str, node: ast.stmt) -> str:
-    """The source of a statement, with the decorators of a definition."""
-    if not isinstance(node, Definition):
-        return ast.get_source_segment(text, node) or ""
-    first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
-    return "\n".join(text.split("\n")[first - 1 : node.end_lineno])
+class Source:
+    """The lines of a program, for the source of its statements: `ast.get_source_segment` splits them for each."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = [line.encode() for line in text.split("\n")]  # columns of a syntax tree are bytes
+
+    def of(self, node: ast.stmt) -> str:
+        """The source of a statement, with the decorators of a definition."""
+        end = node.end_lineno or node.lineno
+        if isinstance(node, Definition):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            return b"\n".join(self._lines[first - 1 : end]).decode()
+        lines = self._lines[node.lineno - 1 : end]
+        lines[-1] = lines[-1][: node.end_col_offset]
+        lines[0] = lines[0][node.col_offset :]
+        return b"\n".join(lines).decode()

@@ -12,8 +12,9 @@ KEYWORDS = (
     *("video", "videos", "audio", "draw", "plot", "go to"),
 )
 OPENINGS = ("write a program",)
-LABEL = re.compile(r"^(?:\**(?:new |next )?task\s*\d*\s*[:.)-]\**|\d+\s*[.):]|[-•])\s*", re.IGNORECASE)
-QUOTES = re.compile(r"(\*\*|[\"'*_`])(.+)\1")
+# Possessive, because a run of blanks or digits that is not followed by a mark must not be tried in parts.
+LABEL = re.compile(r"(?:\**(?:new |next )?task\s*+(?:\d++\s*+)?[:.)-]\**|\d++\s*+[.):]|[-•])\s*", re.IGNORECASE)
+QUOTES = ("**", '"', "'", "*", "_", "`")  # "**" before "*"
 
 
 class Bounds(Protocol):
@@ -33,14 +34,26 @@ def task_of(answer: str) -> str:
     """The task in an answer: its first line that does not merely announce it, without number, label and quotes."""
     lines = [line.strip() for line in answer.splitlines() if line.strip()]
     line = next((line for line in lines if not line.endswith(":")), lines[0] if lines else "")
-    while (bare := LABEL.sub("", QUOTES.sub(_inside, line)).strip()) != line:
-        line = bare
-    return line
+    start, end = 0, len(line)
+    before = None
+    while before != (start, end):  # places instead of shorter texts: a line may hold many labels
+        before = start, end
+        start, end = _inside(line, start, end)
+        if label := LABEL.match(line, start, end):
+            start = label.end()
+        while start < end and line[start].isspace():
+            start += 1
+        while start < end and line[end - 1].isspace():
+            end -= 1
+    return line[start:end]
 
 
-def _inside(match: re.Match[str]) -> str:
-    """The text without quotes around the whole of it."""
-    return match[2] if match.span() == (0, len(match.string)) and match[1] not in match[2] else match[0]
+def _inside(line: str, start: int, end: int) -> tuple[int, int]:
+    """line[start:end] without quotes around the whole of it, as (start, end)."""
+    quote = next((quote for quote in QUOTES if line.startswith(quote, start, end)), "")
+    inner, inner_end = start + len(quote), end - len(quote)
+    is_whole = quote and inner < inner_end and line.endswith(quote, inner, end)
+    return (inner, inner_end) if is_whole and line.find(quote, inner, inner_end) < 0 else (start, end)
 
 
 def task_fault(task: str, examples: Sequence[Mapping[str, Any]], bounds: Bounds) -> str | None:

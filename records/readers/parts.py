@@ -24,6 +24,7 @@ WHAT = "source"  # in messages
 TEXT_ENDINGS = (".txt", ".md", ".rst")
 LINE_ENDINGS = (".jsonl", ".ndjson", *TEXT_ENDINGS)
 BLOCK_LINES = 1024
+CHUNK_BYTES = 1 << 20  # of a file that is read at a time
 
 
 class Part(ABC):
@@ -111,16 +112,20 @@ def _lines(
 ) -> Iterator[tuple[int, bytes]]:
     """(first byte, line) of the lines that are not blank, from `offset` on; `each_chunk` gets all bytes read."""
     file.seek(offset)
-    rest, at = b"", offset
-    while chunk := file.read(1 << 20):
+    pieces, at = list[bytes](), offset  # of the line at `at`, which may be many chunks long
+    while chunk := file.read(CHUNK_BYTES):
         each_chunk(chunk)
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        for other in others:
+            line = b"".join(pieces)
             if line.strip():
                 yield at, line
             at += len(line) + 1
-    if rest.strip():
-        yield at, rest
+            pieces = [other]
+    line = b"".join(pieces)
+    if line.strip():
+        yield at, line
 
 
 class ParquetRows(Part):

@@ -15,11 +15,12 @@ import pyarrow as pa
 
 from gristmill.records.errors import UserError
 from gristmill.records.ids import row_id
+from gristmill.records.spec import later
 from gristmill.records.words import WORD
 from gristmill.stages.admission.contract import Admission, AdmissionBook, AdmissionVerdict, ReadKept
 from gristmill.stages.contract import RunContext
 
-SIMILAR = "similar"
+SIMILAR, TOO_LONG = "similar", "too_long"
 NUM_DECIMALS = 4
 MAX_SEEDS = 100_000
 SEED = -1  # the ask number of a row of the source
@@ -36,8 +37,13 @@ class NoveltySpec:
     max_rouge_l: float = 0.7
     # Whether the rows of the source count as kept before the run, by the same column, if they have it.
     seeds: bool = True
+    # Longest text that is compared, in words, at least 1; a longer one is rejected as `too_long`, because the time of a
+    # comparison grows with the product of the lengths.
+    max_words: int = later(4096)
 
     def __post_init__(self) -> None:
+        if self.max_words < 1:
+            raise ValueError("max_words must be at least 1")
         if not 0 < self.max_rouge_l <= 1:
             raise ValueError(f"max_rouge_l must lie above 0 and at most at 1, not {self.max_rouge_l}")
 
@@ -49,6 +55,7 @@ class Novelty(Admission):
     """
 
     kind: ClassVar[str] = "novelty"
+    revision: ClassVar[int] = 2
     Spec: ClassVar[type] = NoveltySpec
     has_seeds: ClassVar[bool] = True
     spec: NoveltySpec
@@ -85,7 +92,8 @@ class Novelty(Admission):
                     self._seeds.append(words(value))
 
     def offers(self, batch: Any) -> list[Any]:
-        return [words(text or "") for text in batch.column(self.spec.column).to_pylist()]
+        most = self.spec.max_words + 1  # one more tells that a text is too long
+        return [words(text or "")[:most] for text in batch.column(self.spec.column).to_pylist()]
 
     def new_book(self) -> AdmissionBook:
         return TextBook(self.spec, self._seeds, self._id)
@@ -133,6 +141,8 @@ class TextBook(AdmissionBook):
         from rapidfuzz.distance import Indel
         from rapidfuzz.process import extractOne
 
+        if len(offer) > self.spec.max_words:
+            return AdmissionVerdict(TOO_LONG)
         best = extractOne(self._text(offer), self._texts, scorer=Indel.normalized_similarity)
         if best is None or not offer:
             return AdmissionVerdict()

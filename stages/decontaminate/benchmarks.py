@@ -136,7 +136,7 @@ def _rows(benchmark: Benchmark, name: str, data: bytes) -> Iterator[dict[str, An
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not a JSON object")

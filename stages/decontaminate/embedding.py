@@ -165,21 +165,25 @@ def paragraphs(text: str) -> list[embedding.Span]:
 
     A short part is joined with the next, the last one with the part before it.
     """
-    stops, place = list[int](), 0
-    for line in text.splitlines(keepends=True):
+    parts: list[embedding.Span] = []
+    start, place, num_words = 0, 0, 0  # the part begins at `start` and has `num_words` words before `place`
+
+    def stop() -> None:
+        nonlocal start, num_words
+        if num_words >= MIN_WORDS:
+            parts.append((start, place))
+            start, num_words = place, 0
+
+    for line in text.splitlines(keepends=True):  # line ends are white space, so no word goes over one
         is_long_line = len(line) > MAX_WRAP_WIDTH
         if is_long_line:
-            stops.append(place)
+            stop()
+        words = line.split()
         place += len(line)
-        if is_long_line or not line.strip():
-            stops.append(place)
-    stops.append(len(text))
-    parts: list[embedding.Span] = []
-    start = 0
-    for stop in stops:
-        if is_long(text[start:stop], MIN_WORDS):
-            parts.append((start, stop))
-            start = stop
+        num_words += len(words)
+        if is_long_line or not words:
+            stop()
+    stop()
     if start < len(text):
         before = parts.pop()[0] if parts else 0
         parts.append((before, len(text)))

@@ -16,6 +16,9 @@ from gristmill.stages.contract import Findings
 from gristmill.stages.verify.algebra import Algebraic, AlgebraSpec, Equality
 from gristmill.stages.verify.answer_text import Rule, compare, extract, key, normal
 
+MAX_ANSWERS = 1024  # different answers of a row: each is compared with those before it
+TOO_MANY = "too_many_answers"
+
 
 @dataclass(frozen=True)
 class ConsistencySpec:
@@ -50,11 +53,13 @@ class Vote(NamedTuple):
 class Consistency(Algebraic):
     """Adds `consistency_answer`, `consistency_share` (float32) and `consistency_votes` (int32).
 
-    Of answers with equal votes, the one given first wins. Reasons: no_answer (no sample has one), share (below
-    `min_share`), minority (the row's answer is not the majority's; `own = ""` turns this off).
+    Of answers with equal votes, the one given first wins. Reasons: no_answer (no sample has one), too_many_answers
+    (more than 1,024 different ones), share (below `min_share`), minority (the row's answer is not the majority's; `own
+    = ""` turns this off).
     """
 
     kind: ClassVar[str] = "consistency"
+    revision: ClassVar[int] = 2
     Spec: ClassVar[type] = ConsistencySpec
     reads_text: ClassVar[bool] = False
     spec: ConsistencySpec
@@ -76,11 +81,16 @@ class Consistency(Algebraic):
         rules = self.spec.extract
         samples = [s or [] for s in rows.column(self.spec.column).to_pylist()]
         answers = [[a for text in texts if (a := extract(text, rules)) is not None] for texts in samples]
+        are_many = [len({key(answer) for answer in others}) > MAX_ANSWERS for others in answers]
+        answers = [[] if is_many else others for others, is_many in zip(answers, are_many)]
         row_answers = [_as_sampled(answer, others) for answer, others in zip(self._row_answers(rows), answers)]
         to_compare = [[*others, *([answer] if answer else [])] for others, answer in zip(answers, row_answers)]
         equalities = self._equalities(to_compare)
         votes = [majority(others, len(texts), equalities) for others, texts in zip(answers, samples)]
-        reasons = [self._reason(vote, answer, equalities) for vote, answer in zip(votes, row_answers)]
+        reasons = [
+            TOO_MANY if is_many else self._reason(vote, answer, equalities)
+            for vote, answer, is_many in zip(votes, row_answers, are_many)
+        ]
         shares = np.array([v.share if v else 0.0 for v in votes], np.float32)
         columns = (
             pa.array([v.answer if v else None for v in votes], pa.string()),

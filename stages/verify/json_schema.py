@@ -1,18 +1,18 @@
 """Rejects rows that are not JSON or break a JSON Schema."""
 
 import json
-import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from gristmill.records.errors import UserError
+from gristmill.records.fences import first_block_of
 from gristmill.stages.contract import Findings, Stage
+from gristmill.stages.verify.schemas import check_schema, pattern_identity, validator
 
 MAX_ERROR_CHARS = 300  # a message quotes the offending value, which may be the whole row
-# Chat models often answer in a fenced block; the first block is the answer.
-FENCE = re.compile(r"```(?:json|JSON)?[ \t]*\r?\n(.*?)\r?\n?[ \t]*```", re.DOTALL)
+LANGUAGES = ("json", "JSON")  # of a fenced block: chat models often answer in one; the first block is the answer
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,10 @@ class JsonSchemaSpec:
 
 
 class JsonSchema(Stage):
-    """Adds `schema_error`, "path: message" of the first error. Reasons: "not_json" and "schema"."""
+    """Adds `schema_error`, "path: message" of the first error. Reasons: "not_json" and "schema".
+
+    Patterns have the syntax of RE2, without look-around and back-references: its time is linear in the text.
+    """
 
     kind: ClassVar[str] = "json_schema"
     Spec: ClassVar[type] = JsonSchemaSpec
@@ -50,23 +53,18 @@ class JsonSchema(Stage):
         return [self.spec.column]
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "schema": self._schema()}
+        schema = self._schema()
+        return {**super().identity(), "schema": schema, **pattern_identity(schema)}
 
     def check(self) -> None:
-        import jsonschema
-
-        schema = self._schema()
         try:
-            jsonschema.validators.validator_for(schema).check_schema(schema)
-        except jsonschema.SchemaError as error:
-            raise UserError(f"{self.name}: the schema is not a JSON Schema: {_line(error)}") from None
+            check_schema(self._schema())
+        except ValueError as error:
+            raise UserError(f"{self.name}: the schema: {' '.join(str(error).split())[:MAX_ERROR_CHARS]}") from None
 
     def open(self) -> None:
-        import jsonschema
-
-        schema = self._schema()
         # Formats are not checked: those that jsonschema supports depend on other installed packages.
-        self._validator = jsonschema.validators.validator_for(schema)(schema)
+        self._validator = validator(self._schema())
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         answers = [self._judge(text) for text in rows.column(self.spec.column).to_pylist()]
@@ -77,8 +75,8 @@ class JsonSchema(Stage):
     def _judge(self, text: str | None) -> tuple[str | None, str | None]:
         if text is None:
             return "not_json", "no text"
-        if self.spec.extract and (fenced := FENCE.search(text)) is not None:
-            text = fenced.group(1)
+        if self.spec.extract and (block := first_block_of(text, LANGUAGES)) is not None:
+            text = block
         try:
             value = json.loads(text, parse_constant=_refuse)
         except (ValueError, RecursionError) as error:
@@ -97,7 +95,7 @@ class JsonSchema(Stage):
 
         try:
             return json.loads(read_bytes(self.spec.file))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{self.name}: {self.spec.file} is not JSON: {error}") from None
 
 
