@@ -59,7 +59,7 @@ class ReplayedStore(Store):
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         entries = self._ask(lambda o: tuple((n, len(d)) for n, d in sorted(o.items()) if n.startswith(prefix)))
-        return iter([Entry(*entry) for entry in entries])
+        return iter([Entry(name, size, "") for name, size in entries])
 
     def read(self, name: str, version: str | None = None) -> bytes:
         return self._ask(lambda o: o.get(name, FileNotFoundError))
@@ -88,6 +88,12 @@ class ReplayedStore(Store):
         raise NotImplementedError
 
     def check(self, write: bool) -> None:
+        raise NotImplementedError
+
+    def version(self, name: str) -> str:
+        raise NotImplementedError
+
+    def sweep(self) -> int:
         raise NotImplementedError
 
 
