@@ -11,6 +11,7 @@ It ends with the host, and a program ends with it; nothing of them remains.
 
 import ast
 import contextlib
+import errno
 import json
 import os
 import random
@@ -36,7 +37,7 @@ LIKELY = (
 ).split()
 REPORT = 3  # descriptor for the verdict of the harness
 LOCK_MARK = b"locked\n"  # written before the program's first line; the program itself may write what follows
-HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "exited")
+HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "files", "exited")
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # addresses differ between processes
 PROGRAM, TESTS = "program.py", "tests.py"
 
@@ -134,6 +135,8 @@ def _program(request: dict[str, Any]) -> int:
     except MemoryError:
         space.clear()
         report |= {"verdict": "memory"}
+    except OSError as error:
+        report |= {"verdict": "files"} if error.errno == errno.ENOSPC else {"verdict": "error", "detail": _line(error)}
     except SystemExit as error:
         report |= {"verdict": "exited", "detail": repr(error.code)}
     except AssertionError as error:
@@ -163,6 +166,8 @@ def _result(ending: Ending, num_chars: int) -> dict[str, Any]:
         result |= {"verdict": "timeout" if number in (signal.SIGXCPU, signal.SIGKILL) else "crashed", "signal": number}
     elif verdict is None:
         result |= read_report(ending.report, num_chars)
+        if result["verdict"] == "files":  # the kernel refused a file that the count would have found a moment later
+            result = {"verdict": "files", "output": result["output"]}
     # Which of two clocks ended it first is random, and rows must not be.
     is_cut = result["verdict"] in ("timeout", "output", "files")
     result["exit"] = None if is_cut else os.waitstatus_to_exitcode(ending.status)
