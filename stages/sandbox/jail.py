@@ -26,6 +26,7 @@ sys.path.insert(0, sys.argv[2] if __name__ == "__main__" else "")  # the folder 
 from gristmill.stages.sandbox.lock import limit, lock
 from gristmill.stages.sandbox.pretence import pretend
 from gristmill.stages.sandbox.scratch import Scratch
+from gristmill.stages.sandbox.seccomp import filter_of
 from gristmill.stages.sandbox.supervise import MAX_REPORT, Ending, Host, HostGone, watch
 
 sys.path.pop(0)  # programs must not import it
@@ -53,6 +54,7 @@ def main() -> None:
         sys.path += options["paths"]
         exec(compile(options["code"], "warm.py", "exec"), {"__name__": "warm"})
         sys.path.pop(0)
+        filter_of(os.getpid())  # builds what all filters have in common
         print(json.dumps({"ready": os.getpid(), "is_private": scratch.is_private}), flush=True)
         with contextlib.suppress(HostGone, BrokenPipeError):
             while True:

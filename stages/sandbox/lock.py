@@ -117,7 +117,7 @@ def _landlock(scratch: str, readable: Sequence[str], version: int) -> None:
 
 
 def _seccomp() -> None:
-    program = b"".join(struct.pack("=HBBI", *line) for line in filter_of(os.getpid()))
+    program = filter_of(os.getpid())
     held = ctypes.create_string_buffer(program, len(program))
     whole = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
     _call("seccomp", ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.c_char_p(whole))

@@ -4,6 +4,8 @@ A filter sees numbers, not what pointers refer to. A call that takes a path is a
 every version; the others are refused, or answered without being made (`PRETENDED` of syscalls.py).
 """
 
+import functools
+import struct
 from collections.abc import Sequence
 
 from gristmill.stages.sandbox.syscalls import ALLOWED_CALLS, MACHINES, OTHERS, PRETENDED, UNSUPPORTED, machine
@@ -30,6 +32,7 @@ THREAD_OPTIONS = 0x00040000 | 0x00080000 | 0x00100000 | 0x00200000 | 0x00400000 
 O_ACCMODE, O_TRUNC, O_PATH = 0o3, 0o1000, 0o10000000  # the same on both machines
 MAP_HUGETLB = 0x40000
 CLOSE_RANGE_UNSHARE = 2
+ANY_PID = 0x7FEDCBA9  # no process has this id
 RENAME_FLAGS = 1 | 2  # NOREPLACE, EXCHANGE; WHITEOUT makes a device
 
 Line = tuple[int, int, int, int]
@@ -46,8 +49,19 @@ def argument(index: int, high: bool = False) -> Line:
     return (LOAD, 0, 0, 16 + 8 * index + (4 if high else 0))
 
 
-def filter_of(own_pid: int) -> list[Line]:
-    """The instructions of the filter for the process `own_pid`."""
+def filter_of(own_pid: int) -> bytes:
+    """The filter for the process `own_pid`, as the kernel takes it: 8 bytes an instruction."""
+    return _template().replace(struct.pack("=I", ANY_PID), struct.pack("=I", own_pid))
+
+
+@functools.cache
+def _template() -> bytes:
+    """The filter for the process ANY_PID. A jail builds it once."""
+    return b"".join(struct.pack("=HBBI", *line) for line in instructions(ANY_PID))
+
+
+def instructions(own_pid: int) -> list[Line]:
+    """The instructions of the filter for a process."""
     name = machine()
     program: list[Line] = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, MACHINES[name]), (RETURN, 0, 0, KILL)]
     program.append((LOAD, 0, 0, NUMBER))

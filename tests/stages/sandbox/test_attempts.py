@@ -2,6 +2,7 @@
 
 import os
 import platform
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from gristmill.records.errors import UserError
-from gristmill.stages.sandbox import syscalls
+from gristmill.stages.sandbox import seccomp, syscalls
 from gristmill.stages.sandbox.lock import LEAST_LANDLOCK, landlock_version
 from gristmill.stages.sandbox.runner import Jail, Kernel, Limits, Outcome, Sandbox, Warm, check
 from tests.stages.sandbox.attempts import ATTEMPTS, HONEST, PRELUDE
@@ -105,6 +106,11 @@ def test_a_call_in_no_table_is_refused(sandbox: Sandbox, surroundings: dict[str,
     program = f"for number in set(range(600)) - {listed}:\n    refused(number, 0, 0, 0, 0, 0, 0)"
     result = outcome(sandbox, prelude(surroundings) + program)
     assert result.verdict == "passed", result
+
+
+def test_only_process_ids_differ_between_filters() -> None:
+    filters = [b"".join(struct.pack("=HBBI", *line) for line in seccomp.instructions(pid)) for pid in (1, 4194304)]
+    assert [seccomp.filter_of(pid) for pid in (1, 4194304)] == filters and filters[0] != filters[1]
 
 
 def test_no_call_is_in_two_tables() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from gristmill.records.processes import process_start, this_process
+from gristmill.records.processes import this_process
 from gristmill.stages.sandbox import folders
 from gristmill.stages.sandbox.runner import Kernel, Limits, Outcome, Sandbox
 from tests.session import ROOT
@@ -46,7 +46,6 @@ sandbox = Sandbox(1, kernel=Kernel(namespaces={namespaces}))
 print(sandbox._folder.path, flush=True)
 sandbox.run([({program!r}, "")], Limits(cpu_s=1000, wall_s=1000, scratch_files=3000))
 """
-Process = tuple[int, str | None]
 
 
 def wait_for(condition: Callable[[], bool], what: str) -> None:
@@ -56,21 +55,15 @@ def wait_for(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.005)
 
 
-def processes_below(pid: int) -> list[Process]:
-    """The jail and the program of a host, with the times when they began."""
-    return [(child.pid, process_start(child.pid)) for child in psutil.Process(pid).children(recursive=True)]
-
-
-def is_alive(process: Process) -> bool:
-    return process[1] is not None and process_start(process[0]) == process[1]
+def processes_below(pid: int) -> list[int]:
+    """All processes that a process has started, its own before theirs."""
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
 
 
 def is_ready(host: int, is_private: bool) -> bool:
     """Whether the program of a host runs: the file that it makes first is there."""
     below = processes_below(host)
-    if len(below) != 2:
-        return False
-    return os.path.exists(f"/proc/{below[0][0]}/root{_scratch(below[0][0])}/ready")
+    return len(below) > 1 and os.path.exists(f"/proc/{below[0]}/root{_scratch(below[0])}/ready")
 
 
 def _scratch(jail: int) -> str:
@@ -95,7 +88,7 @@ def test_a_killed_host_leaves_nothing(form: str, name: str) -> None:
     below = processes_below(host.pid)
     host.kill()
     host.wait()
-    wait_for(lambda: not any(is_alive(each) for each in below), "processes are left")
+    wait_for(lambda: not any(os.path.exists(f"/proc/{each}") for each in below), "processes are left")
     wait_for(lambda: not os.path.exists(folder), "files are left")
 
 
@@ -113,11 +106,11 @@ def test_a_host_that_ends_without_closing_leaves_nothing() -> None:
 def test_what_a_killed_host_and_its_killed_jail_leave_is_deleted_by_the_next_sandbox(form: str) -> None:
     host, folder = start(form, LASTING["in deep folders"])
     below = processes_below(host.pid)
-    os.kill(below[0][0], signal.SIGSTOP)  # so that it cannot notice the end of the host
+    os.kill(below[0], signal.SIGSTOP)  # so that it cannot notice the end of the host
     host.kill()
     host.wait()
-    os.kill(below[0][0], signal.SIGKILL)
-    wait_for(lambda: not any(is_alive(each) for each in below), "processes are left")
+    os.kill(below[0], signal.SIGKILL)
+    wait_for(lambda: not any(os.path.exists(f"/proc/{each}") for each in below), "processes are left")
     assert os.path.exists(folder)
     folders.sweep()
     assert not os.path.exists(folder)
@@ -176,17 +169,17 @@ def test_a_program_ends_with_its_jail(form: str, name: str) -> None:
     thread.start()
     pid = jail._process.pid
 
-    def program() -> list[Process]:
+    def program() -> list[int]:
         below = processes_below(pid)
         ready = f"/proc/{pid}/root{jail._folder}/scratch/ready"
         return below if os.path.exists(ready) else []
 
     wait_for(lambda: bool(program()), "the program does not begin")
-    child = program()[0]
+    children = program()
     jail._process.kill()
     thread.join()
     assert [result.verdict for result in results] == ["crashed"]
-    wait_for(lambda: not os.path.exists(f"/proc/{child[0]}"), "the program is left")
+    wait_for(lambda: not any(os.path.exists(f"/proc/{child}") for child in children), "the program is left")
     folder = sandbox._folder.path
     assert sandbox.run([("x = 1", "")], LONG)[0].verdict == "passed"
     sandbox.close()
