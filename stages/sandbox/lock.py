@@ -15,12 +15,12 @@ import signal
 import struct
 from collections.abc import Sequence
 
-from gristmill.stages.sandbox.seccomp import ENOSYS, filter_of
+from gristmill.stages.sandbox.seccomp import ENOSYS, KILL, filter_of
 from gristmill.stages.sandbox.syscalls import OTHERS, machine
 
 LEAST_LANDLOCK, NEWEST_LANDLOCK = 1, 7  # the least version that the locks hold on, and the newest that is of use
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE = 1, 38, 4
-SECCOMP_SET_MODE_FILTER = 1
+SECCOMP_SET_MODE_FILTER, SECCOMP_GET_ACTION_AVAIL = 1, 2
 LANDLOCK_RULE_PATH, LANDLOCK_VERSION = 1, 1
 READ_FILE, READ_DIR, WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
 # Rights that a program has not even in its scratch folder: to execute, and to make devices, sockets and named pipes.
@@ -35,6 +35,13 @@ def landlock_version() -> int:
     call = OTHERS[machine()]["landlock_create_ruleset"]
     version = libc.syscall(ctypes.c_long(call), None, ctypes.c_size_t(0), ctypes.c_uint32(LANDLOCK_VERSION))
     return max(0, int(version))
+
+
+def has_filters() -> bool:
+    """Whether the kernel has seccomp filters, with the action that ends a process."""
+    call, action = OTHERS[machine()]["seccomp"], ctypes.c_uint32(KILL)
+    arguments = (ctypes.c_uint(SECCOMP_GET_ACTION_AVAIL), ctypes.c_uint(0), ctypes.byref(action))
+    return bool(libc.syscall(ctypes.c_long(call), *arguments) == 0)
 
 
 def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:

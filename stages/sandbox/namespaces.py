@@ -38,12 +38,12 @@ def enter(place: str) -> bool:
 def mount(place: str, num_bytes: int, num_files: int) -> None:
     """Mount an empty file system in memory on the folder `place`. Raises OSError."""
     options = f"size={num_bytes},nr_inodes={num_files},mode=700"
-    _must(libc.mount(b"tmpfs", place.encode(), b"tmpfs", ctypes.c_ulong(MS_NOSUID | MS_NODEV), options.encode()))
+    _must(libc.mount(b"tmpfs", os.fsencode(place), b"tmpfs", ctypes.c_ulong(MS_NOSUID | MS_NODEV), options.encode()))
 
 
 def unmount(place: str) -> None:
     """Remove the file system from the folder `place`. Raises OSError."""
-    _must(libc.umount2(place.encode(), MNT_DETACH))
+    _must(libc.umount2(os.fsencode(place), MNT_DETACH))
 
 
 def _unshare() -> None:

@@ -19,7 +19,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.shipped import PACKAGE_ROOT
 from gristmill.records.spec import later
 from gristmill.stages.sandbox.folders import Folder, delete
-from gristmill.stages.sandbox.lock import LEAST_LANDLOCK, NEWEST_LANDLOCK, landlock_version
+from gristmill.stages.sandbox.lock import LEAST_LANDLOCK, NEWEST_LANDLOCK, has_filters, landlock_version
 
 Verdict = Literal[
     "passed", "failed", "error", "syntax", "timeout", "memory", "output", "files", "exited", "crashed", "unsandboxed"
@@ -90,13 +90,18 @@ class Outcome:
 def check(kernel: Kernel = Kernel()) -> None:
     """Raise UserError if programs cannot be locked in here: nothing runs without the locks."""
     try:
-        version = min(kernel.landlock, landlock_version())
+        version, is_filtering = min(kernel.landlock, landlock_version()), has_filters()
     except OSError as error:
         raise UserError(f"programs cannot be run here: {error}") from None
     if version < LEAST_LANDLOCK:
         raise UserError(
             f"programs cannot be run here: the sandbox needs Landlock {LEAST_LANDLOCK} or newer (Linux 5.13, "
             f"'landlock' in /sys/kernel/security/lsm), this kernel has {version or 'none'}, and nothing runs without it"
+        )
+    if not is_filtering:
+        raise UserError(
+            "programs cannot be run here: the sandbox needs seccomp filters (CONFIG_SECCOMP_FILTER), "
+            "this kernel or container has none, and nothing runs without them"
         )
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from gristmill.records.errors import UserError
-from gristmill.stages.sandbox import seccomp, syscalls
+from gristmill.stages.sandbox import runner, seccomp, syscalls
 from gristmill.stages.sandbox.lock import LEAST_LANDLOCK, landlock_version
 from gristmill.stages.sandbox.runner import Jail, Kernel, Limits, Outcome, Sandbox, Warm, check
+from tests.session import ROOT
 from tests.stages.sandbox.attempts import ATTEMPTS, HONEST, PRELUDE
 
 LIMITS = Limits(cpu_s=2, wall_s=30, scratch_mb=8)
@@ -131,6 +132,19 @@ def test_a_kernel_that_does_not_cover_enough_is_refused(monkeypatch: pytest.Monk
         check(Kernel(LEAST_LANDLOCK - 1))
     with pytest.raises(UserError, match="nothing runs without it"):
         Sandbox(1, kernel=Kernel(LEAST_LANDLOCK - 1))
+
+
+def test_a_kernel_without_filters_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check()
+    monkeypatch.setattr(runner, "has_filters", lambda: False)
+    with pytest.raises(UserError, match=r"needs seccomp filters .*nothing runs without them"):
+        Sandbox(1)
+
+
+def test_the_page_names_every_call_that_is_only_pretended() -> None:
+    page = (ROOT / "docs" / "sandbox.md").read_text()
+    calls = {name for table in syscalls.PRETENDED.values() for name in table}
+    assert not {name for name in calls if f"`{name}`" not in page}
 
 
 def test_a_jail_does_not_run_what_it_cannot_lock_in(surroundings: dict[str, str], tmp_path: Path) -> None:
