@@ -71,10 +71,11 @@ def _scratch(jail: int) -> str:
     return str(next(folder.iterdir()) / "scratch")
 
 
-def start(form: str, program: str) -> tuple[subprocess.Popen[str], str]:
-    """A host that runs the program, which has begun, and its folder."""
+def start(form: str, program: str, temporary: Path) -> tuple[subprocess.Popen[str], str]:
+    """A host that runs the program, which has begun, and its folder in `temporary`, which no other sandbox sweeps."""
     code = HOST.format(namespaces=FORMS[form].namespaces, program=program)
-    host = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    host = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
     assert host.stdout is not None
     folder = host.stdout.readline().strip()
     wait_for(lambda: is_ready(host.pid, FORMS[form].namespaces), "the program does not begin")
@@ -83,13 +84,13 @@ def start(form: str, program: str) -> tuple[subprocess.Popen[str], str]:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", ["asleep", "in deep folders"])
-def test_a_killed_host_leaves_nothing(form: str, name: str) -> None:
-    host, folder = start(form, LASTING[name])
+def test_a_killed_host_leaves_nothing(form: str, name: str, tmp_path: Path) -> None:
+    host, folder = start(form, LASTING[name], tmp_path)
     below = processes_below(host.pid)
     host.kill()
     host.wait()
     wait_for(lambda: not any(os.path.exists(f"/proc/{each}") for each in below), "processes are left")
-    wait_for(lambda: not os.path.exists(folder), "files are left")
+    wait_for(lambda: not os.listdir(tmp_path), f"files are left in {folder}")
 
 
 def test_a_host_that_ends_without_closing_leaves_nothing() -> None:
@@ -103,8 +104,10 @@ def test_a_host_that_ends_without_closing_leaves_nothing() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_what_a_killed_host_and_its_killed_jail_leave_is_deleted_by_the_next_sandbox(form: str) -> None:
-    host, folder = start(form, LASTING["in deep folders"])
+def test_what_a_killed_host_and_its_killed_jail_leave_is_deleted_by_the_next_sandbox(
+    form: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, folder = start(form, LASTING["in deep folders"], tmp_path)
     below = processes_below(host.pid)
     os.kill(below[0], signal.SIGSTOP)  # so that it cannot notice the end of the host
     host.kill()
@@ -112,8 +115,9 @@ def test_what_a_killed_host_and_its_killed_jail_leave_is_deleted_by_the_next_san
     os.kill(below[0], signal.SIGKILL)
     wait_for(lambda: not any(os.path.exists(f"/proc/{each}") for each in below), "processes are left")
     assert os.path.exists(folder)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     folders.sweep()
-    assert not os.path.exists(folder)
+    assert not os.listdir(tmp_path)
 
 
 def test_folders_of_living_processes_and_strangers_are_not_deleted(
