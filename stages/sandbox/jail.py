@@ -2,27 +2,32 @@
 
 This file is a program: the host (runner.py) starts it as `python -S -s jail.py`, writes a line of JSON for each program
 to its standard input, and reads a line of JSON for each from its standard output. It imports likely modules in advance,
-so that a program costs a fork instead of the start of a Python. Its argument, JSON, may name statements to run before
-the first program (`code`) and folders to import from (`paths`).
+so that a program costs a fork instead of the start of a Python. Its argument, JSON, has `folder` (to be created, for
+the files of its programs), `host` (the process id of the host), `landlock` and `namespaces` (what to use of the
+kernel), `code` (statements to run before the first program) and `paths` (folders to import from).
+
+It ends with the host, and a program ends with it; nothing of them remains.
 """
 
 import ast
 import contextlib
+import errno
 import json
 import os
 import random
 import re
-import select
-import shutil
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from typing import Any
 
 sys.path.insert(0, sys.argv[2] if __name__ == "__main__" else "")  # the folder of the package gristmill
 from gristmill.stages.sandbox.lock import limit, lock
+from gristmill.stages.sandbox.pretence import pretend
+from gristmill.stages.sandbox.scratch import Scratch
+from gristmill.stages.sandbox.seccomp import filter_of
+from gristmill.stages.sandbox.supervise import MAX_REPORT, Ending, Host, HostGone, watch
 
 sys.path.pop(0)  # programs must not import it
 
@@ -31,39 +36,47 @@ LIKELY = (
     "functools hashlib heapq io itertools json math numbers operator random re statistics string struct textwrap time "
     "typing unittest"
 ).split()
-POLL_S = 0.02
 REPORT = 3  # descriptor for the verdict of the harness
-MAX_REPORT = 65536
 LOCK_MARK = b"locked\n"  # written before the program's first line; the program itself may write what follows
-HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "exited")
+HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "files", "exited")
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # addresses differ between processes
 PROGRAM, TESTS = "program.py", "tests.py"
 
 
 def main() -> None:
-    for name in LIKELY:
-        with contextlib.suppress(ImportError):
-            __import__(name)
-    warm = json.loads(sys.argv[1])
-    sys.path += warm["paths"]
-    exec(compile(warm["code"], "warm.py", "exec"), {"__name__": "warm"})
-    sys.path.pop(0)
-    print(json.dumps({"ready": os.getpid()}), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(run(json.loads(line))), flush=True)
+    options = json.loads(sys.argv[1])
+    host = Host(options["host"])
+    scratch = Scratch(options["folder"], options["namespaces"])
+    try:
+        for name in LIKELY:
+            with contextlib.suppress(ImportError):
+                __import__(name)
+        sys.path += options["paths"]
+        exec(compile(options["code"], "warm.py", "exec"), {"__name__": "warm"})
+        sys.path.pop(0)
+        filter_of(os.getpid())  # builds what all filters have in common
+        print(json.dumps({"ready": os.getpid(), "is_private": scratch.is_private}), flush=True)
+        with contextlib.suppress(HostGone, BrokenPipeError):
+            while True:
+                request = json.loads(host.line())
+                print(json.dumps(run(request, options["landlock"], scratch, host)), flush=True)
+    finally:
+        scratch.close()
+        with contextlib.suppress(OSError):  # other jails may still use it
+            os.rmdir(os.path.dirname(options["folder"]))
 
 
-def run(request: dict[str, Any]) -> dict[str, Any]:
+def run(request: dict[str, Any], landlock: int, scratch: Scratch, host: Host) -> dict[str, Any]:
     """The result of a program, as the fields of `Outcome`."""
-    scratch = tempfile.mkdtemp(prefix="program-", dir=request["folder"])
+    scratch.open(request)
     output, out_end = os.pipe()
     report, report_end = os.pipe()
-    start_time = time.monotonic()
+    jail_pid = os.getpid()
     pid = os.fork()
     if not pid:
         code = 70
         try:
-            _become(scratch, out_end, report_end, request)
+            _become(scratch, out_end, report_end, jail_pid, landlock, request)
             os.write(REPORT, LOCK_MARK)
             code = _program(request)
         except BaseException as error:  # noqa: BLE001 - the host gets the error, and nothing runs
@@ -74,15 +87,16 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     os.close(out_end)
     os.close(report_end)
     try:
-        result = _watch(pid, output, report, scratch, start_time, request)
+        return _result(watch(pid, output, report, scratch, host, request), len(request["tests"]))
     finally:
         os.close(output)
         os.close(report)
-        shutil.rmtree(scratch, ignore_errors=True)
-    return result
+        scratch.clear()
 
 
-def _become(scratch: str, out_end: int, report_end: int, request: dict[str, Any]) -> None:
+def _become(
+    scratch: Scratch, out_end: int, report_end: int, jail_pid: int, landlock: int, request: dict[str, Any]
+) -> None:
     """Turn the fork into a locked process with its own descriptors, environment and folder."""
     os.setsid()
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
@@ -92,15 +106,16 @@ def _become(scratch: str, out_end: int, report_end: int, request: dict[str, Any]
         os.dup2(end, target)
     os.closerange(REPORT + 1, 4096)
     os.environ.clear()
-    os.environ.update({"HOME": scratch, "TMPDIR": scratch, "PATH": "", "LANG": "C.UTF-8"})
-    tempfile.tempdir = scratch
-    os.chdir(scratch)
+    os.environ.update({"HOME": scratch.path, "TMPDIR": scratch.path, "PATH": "", "LANG": "C.UTF-8"})
+    tempfile.tempdir = scratch.path
+    os.chdir(scratch.path)
     os.umask(0o077)
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 - open as long as the program runs
     sys.stdout = open(1, "w", buffering=8192, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    limit(request["cpu_s"], request["memory_mb"], request["file_mb"], request["num_files"])
-    lock(scratch, request["readable"])
+    pretend(scratch.path)
+    limit(request["cpu_s"], request["memory_mb"], min(request["file_mb"], request["scratch_mb"]), request["num_files"])
+    lock(scratch.path, request["readable"], jail_pid, landlock, not scratch.is_private)
 
 
 def _program(request: dict[str, Any]) -> int:
@@ -122,6 +137,8 @@ def _program(request: dict[str, Any]) -> int:
     except MemoryError:
         space.clear()
         report |= {"verdict": "memory"}
+    except OSError as error:
+        report |= {"verdict": "files"} if error.errno == errno.ENOSPC else {"verdict": "error", "detail": _line(error)}
     except SystemExit as error:
         report |= {"verdict": "exited", "detail": repr(error.code)}
     except AssertionError as error:
@@ -142,43 +159,21 @@ def _line(error: BaseException) -> str:
     return ADDRESS.sub("0x", f"{type(error).__name__}: {error}")[:400] + where
 
 
-def _watch(
-    pid: int, output: int, report: int, scratch: str, start_time: float, request: dict[str, Any]
-) -> dict[str, Any]:
-    """Read the output of a program until it ends or exceeds a limit and is killed."""
-    text, report_bytes, verdict = b"", b"", None
-    ends, exit_pid = {output, report}, 0
-    while True:
-        if not exit_pid:
-            exit_pid, status, usage = os.wait4(pid, os.WNOHANG)
-        ready = select.select(list(ends), [], [], 0 if exit_pid else POLL_S)[0] if ends else []
-        for end in ready:
-            data = os.read(end, 65536)
-            if not data:
-                ends.discard(end)
-            elif end == output:
-                text += data[: request["output_kb"] * 1024 + 1 - len(text)]
-            else:
-                report_bytes += data[: MAX_REPORT - len(report_bytes)]
-        if exit_pid and not ready:
-            break
-        if not ends and not ready and not exit_pid:
-            time.sleep(POLL_S / 4)
-        if verdict is None and not exit_pid:
-            verdict = _beyond(text, scratch, start_time, request)
-            if verdict is not None:
-                os.kill(pid, signal.SIGKILL)
-    result: dict[str, Any] = {"verdict": verdict or "exited", "output": text.decode("utf-8", "replace")}
-    if verdict is None and os.WIFSIGNALED(status):
-        number = os.WTERMSIG(status)
+def _result(ending: Ending, num_chars: int) -> dict[str, Any]:
+    """The fields of `Outcome`; `num_chars` is the length of the tests."""
+    verdict = ending.verdict
+    result: dict[str, Any] = {"verdict": verdict or "exited", "output": ending.output.decode("utf-8", "replace")}
+    if verdict is None and os.WIFSIGNALED(ending.status):
+        number = os.WTERMSIG(ending.status)
         result |= {"verdict": "timeout" if number in (signal.SIGXCPU, signal.SIGKILL) else "crashed", "signal": number}
     elif verdict is None:
-        result |= read_report(report_bytes, len(request["tests"]))
+        result |= read_report(ending.report, num_chars)
+        if result["verdict"] == "files":  # the kernel refused a file that the count would have found a moment later
+            result = {"verdict": "files", "output": result["output"]}
     # Which of two clocks ended it first is random, and rows must not be.
-    result["exit"] = None if result["verdict"] in ("timeout", "output", "files") else os.waitstatus_to_exitcode(status)
-    result["cpu_s"] = round(usage.ru_utime + usage.ru_stime, 4)
-    result["wall_s"] = round(time.monotonic() - start_time, 4)
-    return result
+    is_cut = result["verdict"] in ("timeout", "output", "files")
+    result["exit"] = None if is_cut else os.waitstatus_to_exitcode(ending.status)
+    return result | {"cpu_s": round(ending.cpu_s, 4), "wall_s": round(ending.wall_s, 4)}
 
 
 def read_report(report: bytes, num_chars: int) -> dict[str, Any]:
@@ -207,27 +202,6 @@ def read_report(report: bytes, num_chars: int) -> dict[str, Any]:
     if "detail" in fields:
         fields["detail"] = detail.encode("utf-8", "replace").decode()
     return fields
-
-
-def _beyond(text: bytes, scratch: str, start_time: float, request: dict[str, Any]) -> str | None:
-    """The limit that a running program exceeds, as a verdict; None if it exceeds none."""
-    if len(text) > request["output_kb"] * 1024:
-        return "output"
-    if time.monotonic() - start_time > request["wall_s"]:
-        return "timeout"
-    if _size(scratch) > request["scratch_mb"] << 20:
-        return "files"
-    return None
-
-
-def _size(folder: str) -> int:
-    """Bytes under the folder; files that vanish during the count do not count."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                total += os.lstat(os.path.join(root, name)).st_size
-    return total
 
 
 if __name__ == "__main__":

@@ -2,26 +2,30 @@
 
 Three locks, none of which needs root or a container: resource limits; Landlock (Linux 5.13), which restricts the file
 system to a scratch folder and the standard library; and a seccomp filter, which restricts the process to the system
-calls of syscalls.py. Capabilities are dropped first, so that root has no privileges.
+calls of syscalls.py in the forms of seccomp.py. Capabilities are dropped first, so that root has no privileges.
+
+Landlock alone covers more in later versions: truncating from 3 on, devices from 5 on, signals from 6 on. The filter
+covers these on all, so the locks hold from version 1 on. Version 1 refuses more: files do not move between folders.
 """
 
 import ctypes
 import os
 import resource
+import signal
 import struct
 from collections.abc import Sequence
 
-from gristmill.stages.sandbox.syscalls import ALLOWED_CALLS, MACHINES, OTHERS, machine
+from gristmill.stages.sandbox.seccomp import ENOSYS, KILL, filter_of
+from gristmill.stages.sandbox.syscalls import OTHERS, machine
 
-PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE, PR_SET_NAME, PR_GET_NAME = 38, 4, 15, 16
-SECCOMP_SET_MODE_FILTER = 1
-KILL, ERRNO, ALLOW = 0x80000000, 0x00050000, 0x7FFF0000
-EPERM, ENOSYS = 1, 38
-CLONE_THREAD = 0x00010000
-IOCTLS = (0x5401, 0x5451, 0x5450, 0x5421, 0x541B, 0x5413)  # TCGETS, FIOCLEX, FIONCLEX, FIONBIO, FIONREAD, TIOCGWINSZ
+LEAST_LANDLOCK, NEWEST_LANDLOCK = 1, 7  # the least version that the locks hold on, and the newest that is of use
+PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE = 1, 38, 4
+SECCOMP_SET_MODE_FILTER, SECCOMP_GET_ACTION_AVAIL = 1, 2
 LANDLOCK_RULE_PATH, LANDLOCK_VERSION = 1, 1
 READ_FILE, READ_DIR, WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
-X32 = 0x40000000  # the other numbering of calls that x86_64 kernels accept
+# Rights that a program has not even in its scratch folder: to execute, and to make devices, sockets and named pipes.
+NOWHERE = 1 << 0 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11
+NO_CORE = 1  # bytes of a core file: 0 would still start a handler of core dumps, and this is too little for any
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -33,26 +37,42 @@ def landlock_version() -> int:
     return max(0, int(version))
 
 
+def has_filters() -> bool:
+    """Whether the kernel has seccomp filters, with the action that ends a process."""
+    call, action = OTHERS[machine()]["seccomp"], ctypes.c_uint32(KILL)
+    arguments = (ctypes.c_uint(SECCOMP_GET_ACTION_AVAIL), ctypes.c_uint(0), ctypes.byref(action))
+    return bool(libc.syscall(ctypes.c_long(call), *arguments) == 0)
+
+
 def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:
     """Set resource limits, soft and hard. A process beyond its CPU time gets SIGXCPU and, a second later, SIGKILL."""
+    core = min(NO_CORE, resource.getrlimit(resource.RLIMIT_CORE)[1] % 2**64)  # -1 is no limit
     for resource_kind, most in (
         (resource.RLIMIT_CPU, max(1, int(cpu_s + 0.999))),
         (resource.RLIMIT_AS, memory_mb << 20),
         (resource.RLIMIT_FSIZE, file_mb << 20),
         (resource.RLIMIT_NOFILE, num_files),
-        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_CORE, core),
         (resource.RLIMIT_MEMLOCK, 0),
     ):
         hard = most + 1 if resource_kind == resource.RLIMIT_CPU else most
         resource.setrlimit(resource_kind, (most, hard))
 
 
-def lock(scratch: str, readable: Sequence[str]) -> None:
-    """Drop capabilities and put on all locks. Raises OSError if a lock fails: the caller must not continue then."""
+def lock(scratch: str, readable: Sequence[str], parent: int, landlock: int, is_visible: bool) -> None:
+    """Drop capabilities and put on all locks. Raises OSError if a lock fails: the caller must not continue then.
+
+    The process ends with its parent, the process `parent`. `landlock` is the newest version of Landlock to use.
+    `is_visible`: whether processes of the same user outside may see its open files in /proc.
+    """
     _drop_capabilities()
     _must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    _must(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
-    _landlock(scratch, readable)
+    _must(libc.prctl(PR_SET_DUMPABLE, int(is_visible), 0, 0, 0), "dumpable")
+    # After the change of capabilities, because some changes reset it.
+    _must(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent's death")
+    if os.getppid() != parent:  # it ended before the call
+        os._exit(1)
+    _landlock(scratch, readable, min(landlock, landlock_version()))
     _seccomp()
 
 
@@ -72,10 +92,9 @@ def _drop_capabilities() -> None:
     _call("capset", ctypes.c_char_p(header), ctypes.c_char_p(bytes(24)))
 
 
-def _landlock(scratch: str, readable: Sequence[str]) -> None:
-    version = landlock_version()
-    if not version:
-        raise OSError(ENOSYS, "this kernel has no Landlock")
+def _landlock(scratch: str, readable: Sequence[str], version: int) -> None:
+    if version < LEAST_LANDLOCK:
+        raise OSError(ENOSYS, f"Landlock {LEAST_LANDLOCK} is needed, and this kernel has {version or 'none'}")
     files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
     net = 3 if version >= 4 else 0  # bind and connect of TCP; seccomp allows no sockets anyway
     scope = 3 if version >= 6 else 0  # abstract sockets and signals
@@ -83,7 +102,11 @@ def _landlock(scratch: str, readable: Sequence[str]) -> None:
     attributes = struct.pack("=QQQ", files, net, scope)[:size]
     ruleset = _call("landlock_create_ruleset", ctypes.c_char_p(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
     read = READ_FILE | READ_DIR
-    for path, rights in ((scratch, files), ("/dev/null", READ_FILE | WRITE_FILE), *((p, read) for p in readable)):
+    for path, rights in (
+        (scratch, files & ~NOWHERE),
+        ("/dev/null", READ_FILE | WRITE_FILE),
+        *((p, read) for p in readable),
+    ):
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -100,56 +123,8 @@ def _landlock(scratch: str, readable: Sequence[str]) -> None:
     os.close(ruleset)
 
 
-# The filter is a program in classic BPF: (code, jump if true, jump if false, value).
-LOAD, EQUAL, ANY_BIT, AT_LEAST, RETURN = 0x20, 0x15, 0x45, 0x35, 0x06
-NUMBER, ARCH = 0, 4
-
-
-def argument(index: int, high: bool = False) -> int:
-    """Offset of the low (or high) half of an argument in the data of a call."""
-    return 16 + 8 * index + (4 if high else 0)
-
-
-def filter_of(own_pid: int) -> list[tuple[int, int, int, int]]:
-    """The instructions of the filter."""
-    name = machine()
-    calls = OTHERS[name]
-    program = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, MACHINES[name]), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER)]
-    if name == "x86_64":
-        program += [(AT_LEAST, 0, 1, X32), (RETURN, 0, 0, ERRNO | EPERM)]
-
-    def when(call: str, *body: tuple[int, int, int, int]) -> None:
-        program.append((EQUAL, 0, len(body), calls[call]))
-        program.extend(body)
-
-    refuse, allow = (RETURN, 0, 0, ERRNO | EPERM), (RETURN, 0, 0, ALLOW)
-    when(
-        "clone3", (RETURN, 0, 0, ERRNO | ENOSYS)
-    )  # a filter cannot read its flags, which lie in memory; libc falls back to clone
-    when("clone", (LOAD, 0, 0, argument(0)), (ANY_BIT, 0, 1, CLONE_THREAD), allow, refuse)
-    for call in ("kill", "tgkill"):
-        when(call, (LOAD, 0, 0, argument(0)), (EQUAL, 0, 1, own_pid), allow, refuse)
-    when("prctl", (LOAD, 0, 0, argument(0)), (EQUAL, 1, 0, PR_SET_NAME), (EQUAL, 0, 1, PR_GET_NAME), allow, refuse)
-    when(
-        "ioctl",
-        (LOAD, 0, 0, argument(1)),
-        *((EQUAL, len(IOCTLS) - i, 0, v) for i, v in enumerate(IOCTLS)),
-        refuse,
-        allow,
-    )
-    # prlimit64 may only read limits: its third argument must be null.
-    when(
-        "prlimit64", (LOAD, 0, 0, argument(2)), (EQUAL, 0, 3, 0), (LOAD, 0, 0, argument(2, True)), (EQUAL, 0, 1, 0),
-        allow, refuse,
-    )  # fmt: skip
-    program += [
-        (EQUAL, 0, 1, number) if i % 2 == 0 else allow for number in ALLOWED_CALLS[name].values() for i in range(2)
-    ]
-    return [*program, refuse]
-
-
 def _seccomp() -> None:
-    program = b"".join(struct.pack("=HBBI", *line) for line in filter_of(os.getpid()))
+    program = filter_of(os.getpid())
     held = ctypes.create_string_buffer(program, len(program))
     whole = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
     _call("seccomp", ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.c_char_p(whole))

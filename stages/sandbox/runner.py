@@ -1,11 +1,12 @@
 """Runs programs in jails: the host's side of the sandbox. A jail outlives its programs."""
 
 import json
+import os
+import secrets
 import select
 import subprocess
 import sys
 import sysconfig
-import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,12 +17,15 @@ from typing import Any, Literal
 
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import PACKAGE_ROOT
-from gristmill.stages.sandbox.lock import landlock_version
+from gristmill.records.spec import later
+from gristmill.stages.sandbox.folders import Folder, delete
+from gristmill.stages.sandbox.lock import LEAST_LANDLOCK, NEWEST_LANDLOCK, has_filters, landlock_version
 
 Verdict = Literal[
     "passed", "failed", "error", "syntax", "timeout", "memory", "output", "files", "exited", "crashed", "unsandboxed"
 ]
 SLACK_S = 10.0  # beyond a program's wall time; after that its jail is replaced
+CLOSE_S = 5.0  # for a jail to delete its files; after that it is killed
 START_S = 300.0  # for the imports of a jail; they take a second or two on an idle machine
 
 
@@ -35,6 +39,7 @@ class Limits:
     output_kb: int = 64  # Standard output and error together in KiB.
     file_mb: int = 16  # Size of a file in MiB.
     scratch_mb: int = 32  # Size of all files together in MiB.
+    scratch_files: int = later(1000)  # Files and folders at a time.
     num_files: int = 64  # Open files at a time, at least 8.
 
     def __post_init__(self) -> None:
@@ -60,6 +65,14 @@ class Warm:
 
 
 @dataclass(frozen=True)
+class Kernel:
+    """What a sandbox uses of the kernel, if the kernel has it. Tests use less."""
+
+    landlock: int = NEWEST_LANDLOCK  # newest version of Landlock
+    namespaces: bool = True  # whether jails mount file systems of their own
+
+
+@dataclass(frozen=True)
 class Outcome:
     """The result of a program."""
 
@@ -74,16 +87,21 @@ class Outcome:
     wall_s: float = 0.0
 
 
-def check() -> None:
+def check(kernel: Kernel = Kernel()) -> None:
     """Raise UserError if programs cannot be locked in here: nothing runs without the locks."""
     try:
-        version = landlock_version()
+        version, is_filtering = min(kernel.landlock, landlock_version()), has_filters()
     except OSError as error:
         raise UserError(f"programs cannot be run here: {error}") from None
-    if not version:
+    if version < LEAST_LANDLOCK:
         raise UserError(
-            "programs cannot be run here: the sandbox needs Landlock (Linux 5.13 or newer, 'landlock' in "
-            "/sys/kernel/security/lsm), and nothing runs without it"
+            f"programs cannot be run here: the sandbox needs Landlock {LEAST_LANDLOCK} or newer (Linux 5.13, "
+            f"'landlock' in /sys/kernel/security/lsm), this kernel has {version or 'none'}, and nothing runs without it"
+        )
+    if not is_filtering:
+        raise UserError(
+            "programs cannot be run here: the sandbox needs seccomp filters (CONFIG_SECCOMP_FILTER), "
+            "this kernel or container has none, and nothing runs without them"
         )
 
 
@@ -98,12 +116,13 @@ def readable() -> list[str]:
 class Jail:
     """A process that runs programs one at a time."""
 
-    def __init__(self, folder: str, warm: Warm) -> None:
+    def __init__(self, folder: str, warm: Warm, kernel: Kernel = Kernel()) -> None:
         program = Path(__file__).with_name("jail.py")
-        self._folder = folder
+        self._folder = os.path.join(folder, secrets.token_hex(4))
         self._readable = [*readable(), *warm.paths]
+        options = {**warm.__dict__, **kernel.__dict__, "folder": self._folder, "host": os.getpid()}
         self._process = subprocess.Popen(
-            [sys.executable, "-S", "-s", str(program), json.dumps(warm.__dict__), str(PACKAGE_ROOT)],
+            [sys.executable, "-S", "-s", str(program), json.dumps(options), str(PACKAGE_ROOT)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -113,7 +132,7 @@ class Jail:
             start_new_session=True,
         )
         try:
-            self._answer(START_S)
+            self.is_private = bool(self._answer(START_S)["is_private"])  # whether the kernel limits its files
         except BaseException:
             self.close()
             raise
@@ -127,7 +146,6 @@ class Jail:
             **limits.__dict__,
             "program": program,
             "tests": tests,
-            "folder": self._folder,
             "readable": self._readable,
         }
         assert self._process.stdin is not None
@@ -137,7 +155,9 @@ class Jail:
 
     def _answer(self, timeout_s: float) -> dict[str, Any]:
         assert self._process.stdout is not None
-        if not select.select([self._process.stdout], [], [], timeout_s)[0]:
+        poll = select.poll()  # unlike select.select, for descriptors above 1023 too
+        poll.register(self._process.stdout, select.POLLIN)
+        if not poll.poll(timeout_s * 1000):
             raise TimeoutError("the jail does not answer")
         line = self._process.stdout.readline()
         if not line:
@@ -149,12 +169,17 @@ class Jail:
         return answer
 
     def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        """End the process and its program, and delete their files."""
         for end in (self._process.stdin, self._process.stdout):
             if end is not None:
                 with suppress(OSError):  # it may not have read all input
                     end.close()
+        try:
+            self._process.wait(CLOSE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        delete(self._folder)
 
 
 class Sandbox:
@@ -165,10 +190,10 @@ class Sandbox:
     Raises RuntimeError if a jail does not start.
     """
 
-    def __init__(self, workers: int = 1, warm: Warm = Warm()) -> None:
-        check()
-        self._warm = warm
-        self._folder = tempfile.TemporaryDirectory(prefix="gristmill-sandbox-")
+    def __init__(self, workers: int = 1, warm: Warm = Warm(), kernel: Kernel = Kernel()) -> None:
+        check(kernel)
+        self._warm, self._kernel = warm, kernel
+        self._folder = Folder()
         self._jails: SimpleQueue[Jail | None] = SimpleQueue()  # None: a lost jail, to be started again
         self.workers = workers
         try:
@@ -189,7 +214,7 @@ class Sandbox:
 
     def _start(self) -> Jail:
         try:
-            return Jail(self._folder.name, self._warm)
+            return Jail(self._folder.path, self._warm, self._kernel)
         except (OSError, EOFError) as error:
             raise RuntimeError(f"a process of the sandbox does not start (out of memory?): {error}") from error
 
@@ -216,4 +241,4 @@ class Sandbox:
             jail = self._jails.get()
             if jail is not None:
                 jail.close()
-        self._folder.cleanup()
+        self._folder.close()

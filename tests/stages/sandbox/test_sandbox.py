@@ -239,7 +239,7 @@ def test_a_jail_that_is_killed_is_replaced(sandbox: Sandbox) -> None:
 def test_a_jail_that_cannot_be_replaced_is_an_error_and_no_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     sandbox = Sandbox(1)
 
-    def refuse(folder: str, warm: runner.Warm) -> None:
+    def refuse(folder: str, warm: runner.Warm, kernel: runner.Kernel) -> None:
         raise EOFError("the jail has ended")
 
     def lose() -> None:
@@ -261,10 +261,10 @@ def test_a_jail_that_cannot_be_replaced_is_an_error_and_no_hang(monkeypatch: pyt
 def test_a_jail_that_does_not_start_leaves_none_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     before, made, real = _processes(), [], runner.Jail
 
-    def second_fails(folder: str, warm: runner.Warm) -> runner.Jail:
+    def second_fails(folder: str, warm: runner.Warm, kernel: runner.Kernel) -> runner.Jail:
         if made:
             raise TimeoutError("the jail does not answer")
-        made.append(real(folder, warm))
+        made.append(real(folder, warm, kernel))
         return made[0]
 
     monkeypatch.setattr(runner, "Jail", second_fails)
