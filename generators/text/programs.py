@@ -5,9 +5,8 @@ import re
 import warnings
 
 from gristmill.engines.vllm import AskRefused, Reply
-from gristmill.stages.verify.execute import FENCE
+from gristmill.stages.verify.fences import first_block
 
-CLOSED_FENCE = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)```", re.DOTALL)
 DEFINITION = re.compile(r"^(?:async[ \t]+def|def|class)[ \t]+(\w+)", re.MULTILINE)
 ASSERT = re.compile(r"^assert\b.*$", re.MULTILINE)
 MAX_CUT_LINES = 10  # lines that tests may lose at their end when they were cut off
@@ -19,11 +18,12 @@ def program_of(reply: Reply) -> str:
 
     Raises AskRefused("cut_solution") when the answer ends inside the program, ("empty_solution") for none.
     """
-    fence = CLOSED_FENCE.search(reply.text)
-    if fence is None and reply.finish == "length":
+    program = first_block(reply.text, must_close=True)
+    if program is None and reply.finish == "length":
         raise AskRefused("cut_solution")
-    fence = fence or FENCE.search(reply.text)
-    program = fence[1] if fence else reply.text
+    if program is None:
+        block = first_block(reply.text)
+        program = reply.text if block is None else block
     if not program.strip():
         raise AskRefused("empty_solution")
     return program.strip("\r\n").rstrip()  # an indented body keeps its indentation
@@ -94,10 +94,10 @@ def parse_python(program: str) -> ast.Module | None:
 
 def _text_of(reply: Reply) -> str:
     answer = reply.text.replace("\r\n", "\n").replace("\r", "\n")
-    fenced = FENCE.search(answer)
+    fenced = first_block(answer)
     if fenced is None:
         return "\n".join(line for line in ASSERT.findall(answer) if parse_python(line))
-    lines = fenced[1].split("\n")
+    lines = fenced.split("\n")
     if reply.finish == "length":
         for _ in range(min(MAX_CUT_LINES, len(lines))):
             if parse_python("\n".join(lines)):
