@@ -12,6 +12,7 @@ forks theirs. So neither the jail nor the program's process ever holds tests, of
 It ends with the host, and a program ends with it; nothing of them remains.
 """
 
+import builtins
 import contextlib
 import json
 import os
@@ -56,6 +57,8 @@ def main() -> None:
         for name in LIKELY:
             with contextlib.suppress(ImportError):
                 __import__(name)
+        for name in ("exit", "quit"):  # which `site` makes, and jails start without it
+            setattr(builtins, name, sys.exit)
         sys.path += options["paths"]
         exec(compile(options["code"], "warm.py", "exec"), {"__name__": "warm"})
         sys.path.pop(0)
