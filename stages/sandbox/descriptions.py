@@ -3,8 +3,9 @@
 import re
 import types
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gristmill.stages.sandbox.contact import Contact
 from gristmill.stages.sandbox.mirrors import (
     CLASS_NUMBER,
     DOCUMENTATION,
@@ -21,9 +22,6 @@ from gristmill.stages.sandbox.mirrors import (
     RemoteObject,
 )  # fmt: skip
 from gristmill.stages.sandbox.wire import BadMessage
-
-if TYPE_CHECKING:
-    from gristmill.stages.sandbox.peer import Peer
 
 SPECIAL = re.compile(r"__[a-z_]{1,40}__")
 HASH = "_gristmill_hash"
@@ -60,7 +58,7 @@ def value_of(value: Any) -> list[Any]:
 class Mirrors:
     """The mirrors of the classes of the other side, by number."""
 
-    def __init__(self, peer: "Peer") -> None:
+    def __init__(self, peer: Contact) -> None:
         self._peer = peer
         self.classes: dict[int, Any] = {}
 

@@ -16,7 +16,7 @@ from unittest import TestCase
 from unittest.mock import NonCallableMock
 
 from gristmill.stages.sandbox import operations
-from gristmill.stages.sandbox.peer import Unsupported
+from gristmill.stages.sandbox.references import Unsupported
 
 CALLABLE = (
     types.FunctionType, types.MethodType, types.BuiltinFunctionType, functools.partial, functools._lru_cache_wrapper,

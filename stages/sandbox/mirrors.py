@@ -11,13 +11,11 @@ Where there is none they are not equal, whatever the `__eq__` of the program say
 import re
 from collections import Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from gristmill.stages.sandbox.contact import Contact
 from gristmill.stages.sandbox.names import CLASSES
 from gristmill.stages.sandbox.wire import CHANGEABLE
-
-if TYPE_CHECKING:
-    from gristmill.stages.sandbox.peer import Peer
 
 # What the plain value of an instance of a subclass is.
 VALUES: dict[type, Callable[[Any], Any]] = {
@@ -114,8 +112,8 @@ class RemoteMeta(type):
         return bool(_peer(cls).request("function", "contains", cls, item))
 
 
-def _peer(cls: type) -> "Peer":
-    peer: Peer = type.__getattribute__(cls, PEER)
+def _peer(cls: type) -> Contact:
+    peer: Contact = type.__getattribute__(cls, PEER)
     return peer
 
 

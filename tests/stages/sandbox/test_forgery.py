@@ -44,9 +44,13 @@ def test_no_object_answers_for_the_tests(name: str, sandbox: Sandbox) -> None:
     assert result.verdict in ("failed", "error", "exited"), result
 
 
-@pytest.mark.parametrize("name", ["the report's descriptor", "another json.dumps", "an exit with 0"])
+@pytest.mark.parametrize("name", ["the report's descriptor", "a signal handler", "a finalizer"])
 def test_shared_tests_can_be_deceived(name: str, sandbox: Sandbox) -> None:
     """So the tests above can fail: it is the other process that stops the programs."""
     program = (WRONG + ATTEMPTS[name][0]).replace("{report}", REPORT)
-    result = sandbox.run([(program, TESTS)], LIMITS, shared=True)[0]
-    assert (result.verdict == "passed") == (name == "the report's descriptor")
+    assert sandbox.run([(program, TESTS)], LIMITS, shared=True)[0].verdict == "passed"
+
+
+@pytest.mark.parametrize("name", [name for name in TESTED if "reading" in name or "globals" in name or "equal" in name])
+def test_objects_deceive_shared_tests(name: str, sandbox: Sandbox) -> None:
+    assert sandbox.run([(TESTED[name][0], TESTED[name][1])], LIMITS, shared=True)[0].verdict == "passed"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.stages.sandbox import judge, wire
-from gristmill.stages.sandbox.peer import Unsupported
+from gristmill.stages.sandbox.references import Unsupported
 
 PLAIN = st.one_of(st.none(), st.booleans(), st.integers(-3, 9), st.floats(), st.text(max_size=4))
 TAGS = st.sampled_from([*"hpokKEmtfbcirSxDFV", "td", "dt", "l", ""])
