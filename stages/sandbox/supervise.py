@@ -142,6 +142,6 @@ def _beyond(pids: tuple[int, ...], scratch: Scratch, cpu_s: float) -> str | None
             num_threads += int(file.read().rpartition(b")")[2].split()[17])
         with suppress(OSError):
             taken_s += time.clock_gettime(~pid << 3 | 2)  # the clock of the process
-    if len(pids) > 1 and taken_s > cpu_s:
+    if len(pids) > 1 and taken_s > max(1, int(cpu_s + 0.999)):  # as lock.limit rounds it
         return "timeout"
     return "memory" if num_threads > MAX_THREADS else None
