@@ -32,6 +32,7 @@ from gristmill.stages.sandbox.lock import end_with, limit, lock
 from gristmill.stages.sandbox.pretence import pretend
 from gristmill.stages.sandbox.program import run_alone, run_for_tests
 from gristmill.stages.sandbox.scratch import Scratch
+from gristmill.stages.sandbox.seccomp import filter_of
 from gristmill.stages.sandbox.supervise import Ending, Host, HostGone, end_of, watch
 
 sys.path.pop(0)  # programs must not import it
@@ -43,7 +44,7 @@ LIKELY = (
 ).split()
 REPORT = 3  # descriptor for the verdict of the harness
 LOCK_MARK = b"locked\n"  # written before the program's first line; the program itself may write what follows
-HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "exited")
+HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "files", "exited")
 HOST_GONE, PROGRAM_GONE = 3, 71  # exit codes of a supervisor, and of the process of tests
 PATIENCE_S = 2.0  # for a program's process to end that has closed its end of the connection
 Ends = tuple[int, ...]
@@ -62,6 +63,7 @@ def main() -> None:
         sys.path += options["paths"]
         exec(compile(options["code"], "warm.py", "exec"), {"__name__": "warm"})
         sys.path.pop(0)
+        filter_of(os.getpid())  # builds what all filters have in common
         print(json.dumps({"ready": os.getpid(), "is_private": scratch.is_private}), flush=True)
         while True:
             host.wait()
@@ -254,6 +256,8 @@ def _result(ending: Ending, num_chars: int) -> dict[str, Any]:
         result |= {"verdict": "timeout" if number in (signal.SIGXCPU, signal.SIGKILL) else "crashed", "signal": number}
     elif verdict is None:
         result |= read_report(ending.report, num_chars)
+        if result["verdict"] == "files":  # the kernel refused a file that the count would have found a moment later
+            result = {"verdict": "files", "output": result["output"]}
     # Which of two clocks ended it first is random, and rows must not be.
     is_cut = result["verdict"] in ("timeout", "output", "files")
     result["exit"] = None if is_cut else os.waitstatus_to_exitcode(ending.status)

@@ -19,7 +19,7 @@ from gristmill.stages.sandbox.references import Unsupported
 from gristmill.stages.sandbox.report import TESTS, detail, report_of
 from gristmill.stages.sandbox.statements import parse_tests, statements_of
 
-PROGRAM_VERDICTS = ("error", "syntax", "memory", "exited")
+PROGRAM_VERDICTS = ("error", "syntax", "memory", "files", "exited")
 # What tests replace for a while, and the program must see: the text says where it is.
 PATCHES = {
     "builtins": ("input", "print", "open"),

@@ -23,6 +23,8 @@ PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS, PR_SET_DUMPABLE = 1, 38, 4
 SECCOMP_SET_MODE_FILTER = 1
 LANDLOCK_RULE_PATH, LANDLOCK_VERSION = 1, 1
 READ_FILE, READ_DIR, WRITE_FILE = 1 << 2, 1 << 3, 1 << 1
+# Rights that a program has not even in its scratch folder: to execute, and to make devices, sockets and named pipes.
+NOWHERE = 1 << 0 | 1 << 6 | 1 << 9 | 1 << 10 | 1 << 11
 NO_CORE = 1  # bytes of a core file: 0 would still start a handler of core dumps, and this is too little for any
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -97,7 +99,11 @@ def _landlock(scratch: str, readable: Sequence[str], version: int) -> None:
     attributes = struct.pack("=QQQ", files, net, scope)[:size]
     ruleset = _call("landlock_create_ruleset", ctypes.c_char_p(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
     read = READ_FILE | READ_DIR
-    for path, rights in ((scratch, files), ("/dev/null", READ_FILE | WRITE_FILE), *((p, read) for p in readable)):
+    for path, rights in (
+        (scratch, files & ~NOWHERE),
+        ("/dev/null", READ_FILE | WRITE_FILE),
+        *((p, read) for p in readable),
+    ):
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -115,7 +121,7 @@ def _landlock(scratch: str, readable: Sequence[str], version: int) -> None:
 
 
 def _seccomp() -> None:
-    program = b"".join(struct.pack("=HBBI", *line) for line in filter_of(os.getpid()))
+    program = filter_of(os.getpid())
     held = ctypes.create_string_buffer(program, len(program))
     whole = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
     _call("seccomp", ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.c_char_p(whole))

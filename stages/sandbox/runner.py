@@ -149,21 +149,21 @@ class Jail:
             self.close()
             raise
 
-    def run(self, job: Job, limits: Limits) -> Outcome:
+    def run(self, program: str, tests: str, limits: Limits, stdin: str | None = None, shared: bool = False) -> Outcome:
         """Run a program.
 
         Raises OSError (TimeoutError included) or EOFError if the jail does not answer; it is unusable then.
         """
         request = {
             **limits.__dict__,
-            "program": job.program,
+            "program": program,
             "readable": self._readable,
-            "stdin": job.stdin,
-            "beside": bool(job.tests.strip()) and not job.shared,
+            "stdin": stdin,
+            "beside": bool(tests.strip()) and not shared,
         }
         assert self._process.stdin is not None
         try:
-            for message in (request, job.tests):
+            for message in (request, tests):
                 wire.send(self._process.stdin.fileno(), message)
         except wire.TooLarge as error:
             raise EOFError(str(error)) from None
@@ -249,7 +249,7 @@ class Sandbox:
         try:
             jail = jail or self._start()
             try:
-                return jail.run(job, limits)
+                return jail.run(job.program, job.tests, limits, job.stdin, job.shared)
             except (OSError, EOFError):
                 jail.close()
                 jail = None

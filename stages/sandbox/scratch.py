@@ -71,18 +71,35 @@ def _deleted_bytes(pid: int, folder: str, seen: set[int]) -> int:
     """Bytes of the files in `folder` that a process keeps after their deletion: open ones, and mapped ones."""
     total = 0
     device = os.stat(folder).st_dev
-    with suppress(OSError):
-        for number in os.listdir(f"/proc/{pid}/fd"):
+    # Its threads have the same files, but a thread that has ended, which the first may have, shows none.
+    for thread in _names(f"/proc/{pid}/task"):
+        place = f"/proc/{pid}/task/{thread}"
+        numbers = _names(f"{place}/fd")
+        for number in numbers:
             with suppress(OSError):
-                info = os.stat(f"/proc/{pid}/fd/{number}")
+                info = os.stat(f"{place}/fd/{number}")
                 if stat.S_ISREG(info.st_mode) and info.st_dev == device and info.st_ino not in seen:
                     seen.add(info.st_ino)
                     total += info.st_blocks * trees.BLOCK
-    with suppress(OSError), open(f"/proc/{pid}/maps", "rb") as lines:
-        for line in lines:
-            # start-end rights offset device inode path
-            fields = line.split(None, 5)
-            if len(fields) == 6 and fields[5].startswith(os.fsencode(folder)) and int(fields[4]) not in seen:
-                start, _, end = fields[0].partition(b"-")
-                total += int(end, 16) - int(start, 16)
+        with suppress(OSError), open(f"{place}/maps", "rb") as lines:
+            maps = lines.read().splitlines()
+            total += sum(_mapped_bytes(line, os.fsencode(folder), seen) for line in maps)
+            if maps:
+                break
     return total
+
+
+def _mapped_bytes(line: bytes, folder: bytes, seen: set[int]) -> int:
+    """Bytes of a mapping of a file in `folder`, from a line "start-end rights offset device inode path"."""
+    fields = line.split(None, 5)
+    if len(fields) < 6 or not fields[5].startswith(folder) or int(fields[4]) in seen:
+        return 0
+    start, _, end = fields[0].partition(b"-")
+    return int(end, 16) - int(start, 16)
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:  # the process, or this thread of it, has ended
+        return []

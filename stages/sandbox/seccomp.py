@@ -4,6 +4,8 @@ A filter sees numbers, not what pointers refer to. A call that takes a path is a
 every version; the others are refused, or answered without being made (`PRETENDED` of syscalls.py).
 """
 
+import functools
+import struct
 from collections.abc import Sequence
 
 from gristmill.stages.sandbox.syscalls import ALLOWED_CALLS, MACHINES, OTHERS, PRETENDED, UNSUPPORTED, machine
@@ -14,9 +16,10 @@ X32 = 0x40000000  # the other numbering of calls that x86_64 kernels accept
 
 PR_SET_NAME, PR_GET_NAME = 15, 16
 IOCTLS = (0x5401, 0x5451, 0x5450, 0x5421, 0x541B, 0x5413)  # TCGETS, FIOCLEX, FIONCLEX, FIONBIO, FIONREAD, TIOCGWINSZ
-# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ. Among the others are those that have the
-# kernel send signals to any process (F_SETOWN, F_SETSIG) and those that make others wait (F_SETLEASE).
-FCNTLS = (0, 1, 2, 3, 4, 1030, 1032)
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_GETLK, F_OFD_GETLK, F_DUPFD_CLOEXEC, F_GETPIPE_SZ. Among the others
+# are those that have the kernel send signals to any process (F_SETOWN, F_SETSIG) and those that make others wait
+# (F_SETLEASE).
+FCNTLS = (0, 1, 2, 3, 4, 5, 36, 1030, 1032)
 FCNTL_LOCKS = (6, 7, 37, 38)  # F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW: a read lock holds for files of others too
 # NORMAL, RANDOM, SEQUENTIAL, WILLNEED, DONTNEED, FREE, DONTFORK, DOFORK, HUGEPAGE, NOHUGEPAGE, DONTDUMP, DODUMP,
 # GUARD_INSTALL, GUARD_REMOVE. Among the others are those that move pages of shared files out of memory.
@@ -29,6 +32,8 @@ THREAD_OPTIONS = 0x00040000 | 0x00080000 | 0x00100000 | 0x00200000 | 0x00400000 
 O_ACCMODE, O_TRUNC, O_PATH = 0o3, 0o1000, 0o10000000  # the same on both machines
 MAP_HUGETLB = 0x40000
 CLOSE_RANGE_UNSHARE = 2
+ANY_PID = 0x7FEDCBA9  # no process has this id
+RENAME_FLAGS = 1 | 2  # NOREPLACE, EXCHANGE; WHITEOUT makes a device
 
 Line = tuple[int, int, int, int]
 # The filter is a program in classic BPF: (code, jump if true, jump if false, value).
@@ -44,8 +49,19 @@ def argument(index: int, high: bool = False) -> Line:
     return (LOAD, 0, 0, 16 + 8 * index + (4 if high else 0))
 
 
-def filter_of(own_pid: int) -> list[Line]:
-    """The instructions of the filter for the process `own_pid`."""
+def filter_of(own_pid: int) -> bytes:
+    """The filter for the process `own_pid`, as the kernel takes it: 8 bytes an instruction."""
+    return _template().replace(struct.pack("=I", ANY_PID), struct.pack("=I", own_pid))
+
+
+@functools.cache
+def _template() -> bytes:
+    """The filter for the process ANY_PID. A jail builds it once."""
+    return b"".join(struct.pack("=HBBI", *line) for line in instructions(ANY_PID))
+
+
+def instructions(own_pid: int) -> list[Line]:
+    """The instructions of the filter for a process."""
     name = machine()
     program: list[Line] = [(LOAD, 0, 0, ARCH), (EQUAL, 1, 0, MACHINES[name]), (RETURN, 0, 0, KILL)]
     program.append((LOAD, 0, 0, NUMBER))
@@ -91,6 +107,7 @@ def _forms(own_pid: int) -> dict[str, list[Line]]:
         "madvise": _one_of(2, ADVICE),
         "mmap": [argument(3), (ANY_BIT, 0, 1, MAP_HUGETLB), REFUSE, ACCEPT],  # huge pages are a store of all processes
         "close_range": [argument(2), (ANY_BIT, 0, 1, CLOSE_RANGE_UNSHARE), REFUSE, ACCEPT],
+        "renameat2": [argument(4), (ANY_BIT, 0, 1, 0xFFFFFFFF ^ RENAME_FLAGS), REFUSE, ACCEPT],
         "open": [argument(1), *flags],
         "openat": [argument(2), *flags],
         # prlimit64 may only read its own limits: its third argument must be null.

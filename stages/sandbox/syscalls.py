@@ -26,7 +26,7 @@ ALLOWED_CALLS = {
     getresuid:118 getrlimit:97 getrusage:98 getsid:124 gettid:186 gettimeofday:96 getuid:102 link:86 linkat:265
     lseek:8 lstat:6 mkdir:83 mkdirat:258 mprotect:10 mremap:25 munmap:11 nanosleep:35 newfstatat:262 pause:34 pipe:22
     pipe2:293 poll:7 ppoll:271 pread64:17 preadv:295 pselect6:270 pwrite64:18 pwritev:296 read:0 readlink:89
-    readlinkat:267 readv:19 rename:82 renameat:264 renameat2:316 restart_syscall:219 rmdir:84 rseq:334 rt_sigaction:13
+    readlinkat:267 readv:19 rename:82 renameat:264 restart_syscall:219 rmdir:84 rseq:334 rt_sigaction:13
     rt_sigpending:127 rt_sigprocmask:14 rt_sigreturn:15 rt_sigsuspend:130 rt_sigtimedwait:128 sched_getaffinity:204
     sched_yield:24 select:23 sendfile:40 set_robust_list:273 set_tid_address:218 setitimer:38 sigaltstack:131 stat:4
     statfs:137 statx:332 symlink:88 symlinkat:266 sysinfo:99 time:201 times:100 umask:95 uname:63 unlink:87
@@ -39,7 +39,7 @@ ALLOWED_CALLS = {
     getgroups:158 getitimer:102 getpgid:155 getpid:172 getppid:173 getpriority:141 getrandom:278 getresgid:150
     getresuid:148 getrlimit:163 getrusage:165 getsid:156 gettid:178 gettimeofday:169 getuid:174 linkat:37 lseek:62
     mkdirat:34 mprotect:226 mremap:216 munmap:215 nanosleep:101 newfstatat:79 pipe2:59 ppoll:73 pread64:67 preadv:69
-    pselect6:72 pwrite64:68 pwritev:70 read:63 readlinkat:78 readv:65 renameat:38 renameat2:276 restart_syscall:128
+    pselect6:72 pwrite64:68 pwritev:70 read:63 readlinkat:78 readv:65 renameat:38 restart_syscall:128
     rseq:293 rt_sigaction:134 rt_sigpending:136 rt_sigprocmask:135 rt_sigreturn:139 rt_sigsuspend:133
     rt_sigtimedwait:137 sched_getaffinity:123 sched_yield:124 sendfile:71 set_robust_list:99 set_tid_address:96
     setitimer:103 sigaltstack:132 statfs:43 statx:291 symlinkat:36 sysinfo:179 times:153 umask:166 uname:160
@@ -50,12 +50,12 @@ ALLOWED_CALLS = {
 OTHERS = {
     "x86_64": _table("""
     clone:56 clone3:435 prctl:157 kill:62 tgkill:234 ioctl:16 prlimit64:302 fcntl:72 madvise:28 mmap:9
-    close_range:436 open:2 openat:257 seccomp:317 capset:126 landlock_create_ruleset:444 landlock_add_rule:445
-    landlock_restrict_self:446
+    close_range:436 open:2 openat:257 renameat2:316 seccomp:317 capset:126 landlock_create_ruleset:444
+    landlock_add_rule:445 landlock_restrict_self:446
     """),
     "aarch64": _table("""
     clone:220 clone3:435 prctl:167 kill:129 tgkill:131 ioctl:29 prlimit64:261 fcntl:25 madvise:233 mmap:222
-    close_range:436 openat:56 seccomp:277 capset:91 landlock_create_ruleset:444 landlock_add_rule:445
+    close_range:436 openat:56 renameat2:276 seccomp:277 capset:91 landlock_create_ruleset:444 landlock_add_rule:445
     landlock_restrict_self:446
     """),
 }
