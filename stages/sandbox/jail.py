@@ -1,33 +1,39 @@
 """Runs programs one after another, each in a process of its own that is locked before the program's first line.
 
-This file is a program: the host (runner.py) starts it as `python -S -s jail.py`, writes a line of JSON for each program
-to its standard input, and reads a line of JSON for each from its standard output. It imports likely modules in advance,
-so that a program costs a fork instead of the start of a Python. Its argument, JSON, has `folder` (to be created, for
-the files of its programs), `host` (the process id of the host), `landlock` and `namespaces` (what to use of the
-kernel), `code` (statements to run before the first program) and `paths` (folders to import from).
+This file is a program: the host (runner.py) starts it as `python -S -s jail.py`, writes messages (wire.py) for each
+program to its standard input, and reads a line of JSON for each from its standard output. It imports likely modules in
+advance, so that a program costs forks instead of the start of a Python. Its argument, JSON, has `folder` (to be
+created, for the files of its programs), `host` (the process id of the host), `landlock` and `namespaces` (what to use
+of the kernel), `code` (statements to run before the first program) and `paths` (folders to import from).
+
+For each program it forks a supervisor, which reads the program, forks the program's process, then reads the tests and
+forks theirs. So neither the jail nor the program's process ever holds tests, of this program or of another.
 
 It ends with the host, and a program ends with it; nothing of them remains.
 """
 
-import ast
+import builtins
 import contextlib
-import errno
 import json
 import os
-import random
-import re
+import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
+from collections.abc import Callable
 from typing import Any
 
 sys.path.insert(0, sys.argv[2] if __name__ == "__main__" else "")  # the folder of the package gristmill
-from gristmill.stages.sandbox.lock import limit, lock
+from gristmill.stages.sandbox import wire
+from gristmill.stages.sandbox.judge import judge
+from gristmill.stages.sandbox.lock import end_with, limit, lock
 from gristmill.stages.sandbox.pretence import pretend
+from gristmill.stages.sandbox.program import run_alone, run_for_tests
 from gristmill.stages.sandbox.scratch import Scratch
 from gristmill.stages.sandbox.seccomp import filter_of
-from gristmill.stages.sandbox.supervise import MAX_REPORT, Ending, Host, HostGone, watch
+from gristmill.stages.sandbox.supervise import Ending, Host, HostGone, end_of, watch
 
 sys.path.pop(0)  # programs must not import it
 
@@ -39,72 +45,195 @@ LIKELY = (
 REPORT = 3  # descriptor for the verdict of the harness
 LOCK_MARK = b"locked\n"  # written before the program's first line; the program itself may write what follows
 HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "files", "exited")
-ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # addresses differ between processes
-PROGRAM, TESTS = "program.py", "tests.py"
+HOST_GONE, PROGRAM_GONE = 3, 71  # exit codes of a supervisor, and of the process of tests
+PATIENCE_S = 2.0  # for a program's process to end that has closed its end of the connection
+Ends = tuple[int, ...]
 
 
 def main() -> None:
     options = json.loads(sys.argv[1])
-    host = Host(options["host"])
+    is_over, host = False, Host(options["host"])
     scratch = Scratch(options["folder"], options["namespaces"])
     try:
         for name in LIKELY:
             with contextlib.suppress(ImportError):
                 __import__(name)
+        for name in ("exit", "quit"):  # which `site` makes, and jails start without it
+            setattr(builtins, name, sys.exit)
         sys.path += options["paths"]
         exec(compile(options["code"], "warm.py", "exec"), {"__name__": "warm"})
         sys.path.pop(0)
         filter_of(os.getpid())  # builds what all filters have in common
         print(json.dumps({"ready": os.getpid(), "is_private": scratch.is_private}), flush=True)
-        with contextlib.suppress(HostGone, BrokenPipeError):
-            while True:
-                request = json.loads(host.line())
-                print(json.dumps(run(request, options["landlock"], scratch, host)), flush=True)
+        while True:
+            host.wait()
+            _supervise(options["landlock"], scratch, host)
+    except (HostGone, BrokenPipeError):
+        is_over = True
     finally:
         scratch.close()
-        with contextlib.suppress(OSError):  # other jails may still use it
-            os.rmdir(os.path.dirname(options["folder"]))
+        if is_over:  # if not, the host starts another jail there
+            with contextlib.suppress(OSError):  # other jails may still use it
+                os.rmdir(os.path.dirname(options["folder"]))
 
 
-def run(request: dict[str, Any], landlock: int, scratch: Scratch, host: Host) -> dict[str, Any]:
-    """The result of a program, as the fields of `Outcome`."""
-    scratch.open(request)
-    output, out_end = os.pipe()
-    report, report_end = os.pipe()
+def _supervise(landlock: int, scratch: Scratch, host: Host) -> None:
+    """Fork the supervisor of the next program and wait for it."""
     jail_pid = os.getpid()
     pid = os.fork()
     if not pid:
-        code = 70
+        code = 1
         try:
-            _become(scratch, out_end, report_end, jail_pid, landlock, request)
-            os.write(REPORT, LOCK_MARK)
-            code = _program(request)
-        except BaseException as error:  # noqa: BLE001 - the host gets the error, and nothing runs
-            with contextlib.suppress(BaseException):
-                os.write(REPORT, repr(error).encode("utf-8", "replace"))
+            end_with(jail_pid)
+            print(json.dumps(run(landlock, scratch, Host(jail_pid))), end="", flush=True)
+            code = 0
+        except (HostGone, wire.PeerEnded, BrokenPipeError):
+            code = HOST_GONE
+        except BaseException:  # noqa: BLE001 - the jail ends with it
+            traceback.print_exc()
         finally:
             os._exit(code)
-    os.close(out_end)
-    os.close(report_end)
+    end = os.pidfd_open(pid)
     try:
-        return _result(watch(pid, output, report, scratch, host, request), len(request["tests"]))
+        while not select.select([end], [], [], 1.0)[0]:
+            host.check()
     finally:
+        os.close(end)
+        os.kill(pid, signal.SIGKILL)  # no effect if it has ended
+        _, status = os.waitpid(pid, 0)
+        scratch.is_open = os.WIFSIGNALED(status)  # it did not get to clearing it
+    if status:
+        raise HostGone if os.waitstatus_to_exitcode(status) == HOST_GONE else RuntimeError("a supervisor is lost")
+    print(flush=True)  # ends its answer: nothing of the program is left
+
+
+def run(landlock: int, scratch: Scratch, host: Host) -> dict[str, Any]:
+    """The result of the program that the host sends, as the fields of `Outcome`."""
+    request = wire.receive(0)
+    request["tests"] = ""
+    scratch.open(request)
+    output, out_end = os.pipe()
+    pids: list[int] = []
+
+    def fork(target: Callable[[], int], ends: Ends, files: Ends) -> int:
+        """Fork a locked process and give it descriptors: standard input, output and error, the report, and others."""
+        supervisor_pid = os.getpid()
+        pid = os.fork()
+        if not pid:
+            code = 70
+            try:
+                _become(scratch, (*ends, *files), supervisor_pid, landlock, request)
+                os.write(REPORT, LOCK_MARK)
+                code = target()
+            except BaseException as error:  # noqa: BLE001 - the host gets the error, and nothing runs
+                with contextlib.suppress(BaseException):
+                    os.write(REPORT, repr(error).encode("utf-8", "replace"))
+            finally:
+                os._exit(code)
+        pids.append(pid)
+        return pid
+
+    try:
+        if request["beside"]:
+            return _run_beside(request, fork, scratch, host, output, out_end)
+        return _run_alone(request, fork, scratch, host, output, out_end)
+    finally:
+        for pid in pids:
+            end_of(pid)
         os.close(output)
-        os.close(report)
         scratch.clear()
 
 
-def _become(
-    scratch: Scratch, out_end: int, report_end: int, jail_pid: int, landlock: int, request: dict[str, Any]
-) -> None:
+def _run_alone(
+    request: dict[str, Any], fork: Callable[..., int], scratch: Scratch, host: Host, output: int, out_end: int
+) -> dict[str, Any]:
+    """Run a program without tests, or with tests in its own process."""
+    request["tests"] = wire.receive(0)
+    report, report_end = os.pipe()
+    null = os.open("/dev/null", os.O_RDWR)
+    files: Ends = (null, out_end, out_end)
+    if request["stdin"] is not None:
+        files = (_file_of(request["stdin"], os.path.dirname(scratch.path)), out_end, null)
+
+    def program() -> int:
+        run_alone(request["program"], request["tests"], REPORT)
+        return 0
+
+    start_time = time.monotonic()
+    pid = fork(program, files, (report_end,))
+    for end in {out_end, report_end, null, *files}:
+        os.close(end)
+    ending = watch((pid,), output, report, scratch, host, request, start_time)
+    os.close(report)
+    return _result(ending, len(request["tests"]))
+
+
+def _file_of(text: str, folder: str) -> int:
+    """A descriptor to read a text from, in a file without a name."""
+    end, path = tempfile.mkstemp(dir=folder)
+    os.unlink(path)
+    with open(end, "wb", closefd=False) as file:
+        file.write(text.encode("utf-8", "replace"))
+    os.lseek(end, 0, os.SEEK_SET)
+    return end
+
+
+def _run_beside(
+    request: dict[str, Any], fork: Callable[..., int], scratch: Scratch, host: Host, output: int, out_end: int
+) -> dict[str, Any]:
+    """Run a program, and its tests in another process."""
+    null = os.open("/dev/null", os.O_RDONLY)
+    files = (null, out_end, out_end)
+    (question, question_end), (answer, answer_end) = os.pipe(), os.pipe()
+    mark, mark_end = os.pipe()
+
+    def program() -> int:
+        run_for_tests(request["program"], REPORT + 1, REPORT + 2)
+        return 0
+
+    start_time = time.monotonic()
+    program_pid = fork(program, files, (mark_end, question, answer_end))
+    for end in (question, answer_end, mark_end):
+        os.close(end)
+    request["tests"] = wire.receive(0)
+    report, report_end = os.pipe()
+
+    def tests() -> int:
+        findings = judge(request["tests"], REPORT + 1, REPORT + 2)
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+        if findings["verdict"] == "gone":
+            return PROGRAM_GONE
+        os.write(REPORT, json.dumps(findings).encode())
+        return 0
+
+    tests_pid = fork(tests, files, (report_end, answer, question_end))
+    for end in (null, out_end, report_end, answer, question_end):
+        os.close(end)
+    ending = watch((tests_pid, program_pid), output, report, scratch, host, request, start_time)
+    os.close(report)
+    os.set_blocking(mark, False)
+    begin = b""
+    with contextlib.suppress(BlockingIOError):
+        begin = os.read(mark, 4096)
+    os.close(mark)
+    is_gone = ending.verdict is None and os.waitstatus_to_exitcode(ending.status) == PROGRAM_GONE
+    status, cpu_s = end_of(program_pid, PATIENCE_S if is_gone else 0.0)
+    ending.cpu_s += cpu_s
+    if not begin.startswith(LOCK_MARK):
+        ending.report = begin
+    elif is_gone:
+        ending.status, ending.report = status, LOCK_MARK
+    return _result(ending, len(request["tests"]))
+
+
+def _become(scratch: Scratch, files: Ends, supervisor_pid: int, landlock: int, request: dict[str, Any]) -> None:
     """Turn the fork into a locked process with its own descriptors, environment and folder."""
     os.setsid()
     signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-    null = os.open("/dev/null", os.O_RDONLY)
-    ends = [os.dup(fd) for fd in (null, out_end, out_end, report_end)]
-    for target, end in enumerate(ends):
+    for target, end in enumerate([os.dup(file) for file in files]):
         os.dup2(end, target)
-    os.closerange(REPORT + 1, 4096)
+    os.closerange(len(files), 4096)
     os.environ.clear()
     os.environ.update({"HOME": scratch.path, "TMPDIR": scratch.path, "PATH": "", "LANG": "C.UTF-8"})
     tempfile.tempdir = scratch.path
@@ -115,48 +244,7 @@ def _become(
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     pretend(scratch.path)
     limit(request["cpu_s"], request["memory_mb"], min(request["file_mb"], request["scratch_mb"]), request["num_files"])
-    lock(scratch.path, request["readable"], jail_pid, landlock, not scratch.is_private)
-
-
-def _program(request: dict[str, Any]) -> int:
-    """Run the program, then each statement of the tests in its namespace, and report."""
-    random.seed(0)
-    space: dict[str, Any] = {"__name__": "__main__", "__builtins__": __builtins__}
-    report: dict[str, Any] = {"verdict": "passed"}
-    at = "program"
-    try:
-        exec(compile(request["program"], PROGRAM, "exec"), space)
-        at = "tests"
-        tree = ast.parse(request["tests"], TESTS)
-        for number, statement in enumerate(tree.body):
-            report["test"] = number
-            exec(compile(ast.Module([statement], []), TESTS, "exec"), space)
-        report.pop("test", None)
-    except SyntaxError as error:
-        report |= {"verdict": "syntax", "detail": f"{error.msg} (line {error.lineno})"}
-    except MemoryError:
-        space.clear()
-        report |= {"verdict": "memory"}
-    except OSError as error:
-        report |= {"verdict": "files"} if error.errno == errno.ENOSPC else {"verdict": "error", "detail": _line(error)}
-    except SystemExit as error:
-        report |= {"verdict": "exited", "detail": repr(error.code)}
-    except AssertionError as error:
-        report |= {"verdict": "failed" if at == "tests" else "error", "detail": _line(error)}
-    except BaseException as error:  # noqa: BLE001 - whatever a program raises is a finding
-        report |= {"verdict": "error", "detail": _line(error)}
-    report["at"] = at
-    with contextlib.suppress(BaseException):
-        sys.stdout.flush()
-    os.write(REPORT, json.dumps(report).encode()[:MAX_REPORT])
-    return 0
-
-
-def _line(error: BaseException) -> str:
-    """The exception, and its place in the program or the tests."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in (PROGRAM, TESTS)]
-    where = f" at {frames[-1].filename}:{frames[-1].lineno}" if frames else ""
-    return ADDRESS.sub("0x", f"{type(error).__name__}: {error}")[:400] + where
+    lock(scratch.path, request["readable"], supervisor_pid, landlock, not scratch.is_private)
 
 
 def _result(ending: Ending, num_chars: int) -> dict[str, Any]:

@@ -68,12 +68,16 @@ def lock(scratch: str, readable: Sequence[str], parent: int, landlock: int, is_v
     _drop_capabilities()
     _must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     _must(libc.prctl(PR_SET_DUMPABLE, int(is_visible), 0, 0, 0), "dumpable")
-    # After the change of capabilities, because some changes reset it.
+    end_with(parent)  # after the change of capabilities, because some changes reset it
+    _landlock(scratch, readable, min(landlock, landlock_version()))
+    _seccomp()
+
+
+def end_with(parent: int) -> None:
+    """Let the calling process be killed when the process `parent`, its own, ends."""
     _must(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent's death")
     if os.getppid() != parent:  # it ended before the call
         os._exit(1)
-    _landlock(scratch, readable, min(landlock, landlock_version()))
-    _seccomp()
 
 
 def _must(answer: int, resource_kind: str) -> int:

@@ -7,20 +7,23 @@ import select
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import PACKAGE_ROOT
 from gristmill.records.spec import later
+from gristmill.stages.sandbox import wire
 from gristmill.stages.sandbox.folders import Folder, delete
 from gristmill.stages.sandbox.lock import LEAST_LANDLOCK, NEWEST_LANDLOCK, has_filters, landlock_version
 
+T = TypeVar("T")
+R = TypeVar("R")
 Verdict = Literal[
     "passed", "failed", "error", "syntax", "timeout", "memory", "output", "files", "exited", "crashed", "unsandboxed"
 ]
@@ -70,6 +73,20 @@ class Kernel:
 
     landlock: int = NEWEST_LANDLOCK  # newest version of Landlock
     namespaces: bool = True  # whether jails mount file systems of their own
+
+
+@dataclass(frozen=True)
+class Job:
+    """A program, and what it is run with.
+
+    The tests run in another process; with `shared` they run in the program's own, which can then forge its verdict.
+    With `stdin` there is no report of standard error, and the output is that of standard output alone.
+    """
+
+    program: str
+    tests: str = ""
+    stdin: str | None = None  # standard input; None: it is empty
+    shared: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,7 +154,7 @@ class Jail:
             self.close()
             raise
 
-    def run(self, program: str, tests: str, limits: Limits) -> Outcome:
+    def run(self, program: str, tests: str, limits: Limits, stdin: str | None = None, shared: bool = False) -> Outcome:
         """Run a program.
 
         Raises OSError (TimeoutError included) or EOFError if the jail does not answer; it is unusable then.
@@ -145,12 +162,18 @@ class Jail:
         request = {
             **limits.__dict__,
             "program": program,
-            "tests": tests,
             "readable": self._readable,
+            "stdin": stdin,
+            "beside": bool(tests.strip()) and not shared,
         }
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        try:
+            for message in (request, tests):
+                wire.send(self._process.stdin.fileno(), message)
+        except wire.TooLarge as error:
+            raise EOFError(str(error)) from None
+        except wire.PeerEnded:
+            raise EOFError("the jail has ended") from None
         return Outcome(**self._answer(limits.wall_s + SLACK_S))
 
     def _answer(self, timeout_s: float) -> dict[str, Any]:
@@ -203,14 +226,22 @@ class Sandbox:
             self.close()
             raise
 
-    def run(self, programs: Sequence[tuple[str, str]], limits: Limits) -> list[Outcome]:
+    def run(self, programs: Sequence[tuple[str, str]], limits: Limits, shared: bool = False) -> list[Outcome]:
         """The results of all (program, tests), in order. Raises UserError if a program could not be locked in."""
+        jobs = [Job(program, tests, shared=shared) for program, tests in programs]
+        return self.each(lambda job: self.one(job, limits), jobs)
+
+    def each(self, function: Callable[[T], R], items: Sequence[T]) -> list[R]:
+        """The results of a function for all items, in order, with `workers` calls at a time."""
         with ThreadPoolExecutor(self.workers) as pool:
-            outcomes = list(pool.map(lambda each: self._one(each[0], each[1], limits), programs))
-        for outcome in outcomes:
-            if outcome.verdict == "unsandboxed":
-                raise UserError(f"a program could not be locked in, so it did not run: {outcome.detail}")
-        return outcomes
+            return list(pool.map(function, items))
+
+    def one(self, job: Job, limits: Limits) -> Outcome:
+        """The result of a program. Raises UserError if it could not be locked in."""
+        outcome = self._one(job, limits)
+        if outcome.verdict == "unsandboxed":
+            raise UserError(f"a program could not be locked in, so it did not run: {outcome.detail}")
+        return outcome
 
     def _start(self) -> Jail:
         try:
@@ -218,12 +249,12 @@ class Sandbox:
         except (OSError, EOFError) as error:
             raise RuntimeError(f"a process of the sandbox does not start (out of memory?): {error}") from error
 
-    def _one(self, program: str, tests: str, limits: Limits) -> Outcome:
+    def _one(self, job: Job, limits: Limits) -> Outcome:
         jail = self._jails.get()
         try:
             jail = jail or self._start()
             try:
-                return jail.run(program, tests, limits)
+                return jail.run(job.program, job.tests, limits, job.stdin, job.shared)
             except (OSError, EOFError):
                 jail.close()
                 jail = None

@@ -6,6 +6,7 @@ folder on disk, and its files, the deleted ones that the program holds open incl
 
 import os
 import stat
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -24,7 +25,7 @@ class Scratch:
         os.mkdir(folder, 0o700)
         os.mkdir(self.path, 0o700)
         self.is_private = namespaces_allowed and namespaces.enter(self.path)
-        self._is_open = False
+        self.is_open = False  # whether a program may have left files
 
     def open(self, request: dict[str, Any]) -> None:
         """Provide an empty folder with the limits of a request."""
@@ -33,10 +34,10 @@ class Scratch:
             namespaces.mount(self.path, self._max_bytes + SLACK_BYTES, self._max_files + SLACK_FILES)
         else:
             os.makedirs(self.path, 0o700, exist_ok=True)
-        self._is_open = True
+        self.is_open = True
 
-    def is_beyond(self, pid: int | None) -> bool:
-        """Whether the files exceed a limit. `pid` is the process that may have open files, if it still runs."""
+    def is_beyond(self, pids: Iterable[int]) -> bool:
+        """Whether the files exceed a limit. `pids` are the processes that may have open files."""
         if self.is_private:
             info = os.statvfs(self.path)
             num_bytes = (info.f_blocks - info.f_bfree) * info.f_frsize
@@ -46,15 +47,15 @@ class Scratch:
             num_bytes, num_files = trees.usage(self.path, self._max_bytes, self._max_files, seen)
         except OSError:  # more folders side by side than descriptors
             return True
-        if pid is not None:
+        for pid in pids:
             num_bytes += _deleted_bytes(pid, self.path, seen)
         return num_bytes > self._max_bytes or num_files > self._max_files
 
     def clear(self) -> None:
         """Delete what the program has left. Its process has ended."""
-        if not self._is_open:
+        if not self.is_open:
             return
-        self._is_open = False
+        self.is_open = False
         if self.is_private:
             namespaces.unmount(self.path)
         else:

@@ -22,24 +22,17 @@ class HostGone(Exception):
 
 
 class Host:
-    """The process that sends the programs, and its lines on standard input."""
+    """The process that sends the programs."""
 
     def __init__(self, pid: int) -> None:
-        self._pid, self._text = pid, b""
+        self._pid = pid
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the counts of trees.py need some
 
-    def line(self) -> bytes:
-        """The next line. Raises HostGone if there is none."""
-        while b"\n" not in self._text:
+    def wait(self) -> None:
+        """Wait for its next program, and read nothing of it. Raises HostGone if the host ends."""
+        while not select.select([0], [], [], 1.0)[0]:
             self.check()
-            if select.select([0], [], [], 1.0)[0]:
-                data = os.read(0, 1 << 20)
-                if not data:
-                    raise HostGone
-                self._text += data
-        line, _, self._text = self._text.partition(b"\n")
-        return line
 
     def check(self) -> None:
         """Raise HostGone if the host has ended. Its end closes the input too, unless another process holds it open."""
@@ -59,10 +52,16 @@ class Ending:
     wall_s: float
 
 
-def watch(pid: int, output: int, report: int, scratch: Scratch, host: Host, request: dict[str, Any]) -> Ending:
-    """Read what a process writes until it ends or exceeds a limit and is killed. Raises HostGone; it is killed then."""
-    start_time = time.monotonic()
-    count_time = start_time + POLL_S
+def watch(
+    pids: tuple[int, ...], output: int, report: int, scratch: Scratch, host: Host, request: dict[str, Any],
+    start_time: float,
+) -> Ending:  # fmt: skip
+    """Read what processes write until the first of `pids` ends, or they exceed a limit and all are killed.
+
+    Their wall time began at `start_time`. Raises HostGone; they are killed then. Only the first is reaped.
+    """
+    pid = pids[0]
+    count_time = time.monotonic() + POLL_S
     text, report_bytes, verdict = b"", b"", None
     ends, exit_pid, status, wait_s = {output, report}, 0, 0, FIRST_WAIT_S
     try:
@@ -92,16 +91,17 @@ def watch(pid: int, output: int, report: int, scratch: Scratch, host: Host, requ
                     verdict = "timeout"
                 elif now >= count_time:
                     host.check()
-                    verdict = _beyond(pid, scratch)
+                    verdict = _beyond(pids, scratch, request["cpu_s"])
                     taken_s = time.monotonic() - now
                     count_time = now + max(POLL_S, taken_s / COUNT_SHARE)
                 if verdict is not None:
-                    kill(pid)
+                    for each in pids:
+                        kill(each)
     finally:
         if not exit_pid:
             kill(pid)
             os.waitpid(pid, 0)
-    if verdict is None and scratch.is_beyond(None):
+    if verdict is None and scratch.is_beyond(()):
         verdict = "files"
     cpu_s = usage.ru_utime + usage.ru_stime
     return Ending(verdict, status, text, report_bytes, cpu_s, time.monotonic() - start_time)
@@ -114,11 +114,34 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def _beyond(pid: int, scratch: Scratch) -> str | None:
-    """The limit on files or threads that a running process exceeds, as a verdict."""
-    if scratch.is_beyond(pid):
+def end_of(pid: int, patience_s: float = 0.0) -> tuple[int, float]:
+    """(status, CPU seconds) of a process, which is killed if it does not end in time; (0, 0.0) if it was reaped."""
+    end_time = time.monotonic() + patience_s
+    try:
+        while True:
+            ended, status, usage = os.wait4(pid, os.WNOHANG)
+            if ended:
+                return status, usage.ru_utime + usage.ru_stime
+            if time.monotonic() >= end_time:
+                break
+            time.sleep(FIRST_WAIT_S)
+        kill(pid)
+        _, status, usage = os.wait4(pid, 0)
+    except ChildProcessError:
+        return 0, 0.0
+    return status, usage.ru_utime + usage.ru_stime
+
+
+def _beyond(pids: tuple[int, ...], scratch: Scratch, cpu_s: float) -> str | None:
+    """The limit on files, threads or CPU time that running processes exceed together, as a verdict."""
+    if scratch.is_beyond(pids):
         return "files"
-    with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
-        if int(file.read().rpartition(b")")[2].split()[17]) > MAX_THREADS:
-            return "memory"
-    return None
+    num_threads, taken_s = 0, 0.0
+    for pid in pids:
+        with suppress(OSError, IndexError), open(f"/proc/{pid}/stat", "rb") as file:
+            num_threads += int(file.read().rpartition(b")")[2].split()[17])
+        with suppress(OSError):
+            taken_s += time.clock_gettime(~pid << 3 | 2)  # the clock of the process
+    if len(pids) > 1 and taken_s > max(1, int(cpu_s + 0.999)):  # as lock.limit rounds it
+        return "timeout"
+    return "memory" if num_threads > MAX_THREADS else None

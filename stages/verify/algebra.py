@@ -73,7 +73,7 @@ class Algebra:
             folders = tuple(dict.fromkeys((paths["purelib"], paths["platlib"])))
             self._sandbox = Sandbox(self.spec.workers, Warm(f"{IMPORTS}\nwarm()", folders))
         programs = [(IMPORTS, f"assert is_equal({answer!r}, {expected!r})") for answer, expected in distinct]
-        outcomes = self._sandbox.run(programs, self.limits)
+        outcomes = self._sandbox.run(programs, self.limits, shared=True)  # the program is ours
         return {pair: EQUALITIES.get(outcome.verdict, "unreadable") for pair, outcome in zip(distinct, outcomes)}
 
     def close(self) -> None:

@@ -1,20 +1,24 @@
 """Runs programs against their tests in the sandbox, and rejects those that do not pass.
 
-The code is the text column, or the first fenced block in it; the tests come from a column of the row or from the
-recipe. Nothing runs without the sandbox. The verdict holds for honest programs: code can deceive tests that run beside
-it, as in every such benchmark, but it cannot leave the sandbox.
+The code is the text column, or the first fenced block in it. Tests are statements about what the program defines, from
+a column of the row or from the recipe, or inputs and outputs of the whole program. Nothing runs without the sandbox.
+
+A program never shares a process with what judges it: statements run in a process of their own and ask the program's
+process for what they need. So a program cannot write its verdict, replace a function of the tests or read them. A row
+without any tests passes on the program's own word that it ran to its end.
 """
 
-import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from gristmill.records.fences import first_block
+from gristmill.records.spec import later
 from gristmill.stages.contract import Findings, Stage
-from gristmill.stages.sandbox.runner import Limits, Outcome, Sandbox, check
+from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox, check
+from gristmill.stages.verify.stdio import BadTests, cases_of, run_cases
 
-FENCE = re.compile(r"```[ \t]*(?:python|py)?[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 MAX_DETAIL = 500
 
 
@@ -30,17 +34,24 @@ class ExecuteSpec:
     workers: int = 1  # Concurrent programs in each worker of the run.
     # Whether a row without tests is rejected; otherwise it passes if its program runs to the end.
     need_tests: bool = True
+    # Column with inputs and their outputs as JSON: [{"input": "1 2", "output": "3"}, ...], or {"inputs": ["1 2", ...],
+    # "outputs": ["3", ...]}.
+    io: str | None = later(None)
+    # Whether statements run in the program's own process, where a program can forge its verdict; for tests that do not
+    # work from another process.
+    shared: bool = later(False)
 
 
 class Execute(Stage):
     """Adds `execute_verdict`, `execute_detail`, `execute_test` and `execute_exit`.
 
     A row whose verdict is not passed is rejected for it. Verdicts: passed, failed, error, syntax, timeout, memory,
-    output, files, exited, crashed, no_code, no_tests. The detail is the exception and its line, the test the number of
-    the statement of the tests that failed, from 0.
+    output, files, exited, crashed, no_code, no_tests, bad_tests. The detail is the exception and its line, or the line
+    of the output that differs; the test is the number of the statement, or of the input, that failed, from 0.
     """
 
     kind: ClassVar[str] = "execute"
+    revision: ClassVar[int] = 2  # tests run in a process of their own
     Spec: ClassVar[type] = ExecuteSpec
     spec: ExecuteSpec
 
@@ -57,7 +68,7 @@ class Execute(Stage):
         ]
 
     def reads(self) -> list[str]:
-        return [self.spec.code, *([self.spec.tests] if self.spec.tests else [])]
+        return [self.spec.code, *(column for column in (self.spec.tests, self.spec.io) if column)]
 
     def check(self) -> None:
         check()
@@ -78,30 +89,41 @@ class Execute(Stage):
             self.open()
         assert self._sandbox is not None
         texts = rows.column(self.spec.code).to_pylist()
-        tests = rows.column(self.spec.tests).to_pylist() if self.spec.tests else [""] * len(texts)
-        jobs = [self._job(text, test) for text, test in zip(texts, tests)]
-        finished = iter(self._sandbox.run([job for job in jobs if isinstance(job, tuple)], self.spec.limits))
-        results = [next(finished) if isinstance(job, tuple) else job for job in jobs]
-        verdicts = [result.verdict if isinstance(result, Outcome) else result for result in results]
+        tests, cases = (
+            rows.column(name).to_pylist() if name else [None] * len(texts) for name in (self.spec.tests, self.spec.io)
+        )
+        results = self._sandbox.each(lambda row: self._judge(*row), list(zip(texts, tests, cases)))
+        verdicts = [result.verdict if isinstance(result, Outcome) else result[0] for result in results]
+        details = [result.detail if isinstance(result, Outcome) else result[1] for result in results]
         outcomes = [result if isinstance(result, Outcome) else None for result in results]
         names = [f.name for f in self.columns()]
         columns = (
             pa.array(verdicts, pa.string()),
-            pa.array([(o.detail or "")[:MAX_DETAIL] or None if o else None for o in outcomes], pa.string()),
+            pa.array([(detail or "")[:MAX_DETAIL] or None for detail in details], pa.string()),
             pa.array([o.test if o else None for o in outcomes], pa.int32()),
             pa.array([o.exit if o else None for o in outcomes], pa.int32()),
         )
         reasons = pa.array([None if v == "passed" else v for v in verdicts], pa.string())
         return Findings(dict(zip(names, columns)), reasons)
 
-    def _job(self, text: str | None, tests: str | None) -> tuple[str, str] | str:
-        """(program, tests), or the verdict if there is nothing to run."""
+    def _judge(self, text: str | None, tests: str | None, cases: str | None) -> Outcome | tuple[str, str]:
+        """The outcome of a row, or its verdict and detail if there is nothing to run."""
+        assert self._sandbox is not None
         code = text or ""
-        if self.spec.fenced and (block := FENCE.search(code)):
-            code = block[1]
+        if self.spec.fenced and (block := first_block(code)) is not None:
+            code = block.text
         if not code.strip():
-            return "no_code"
-        whole = "\n".join(part for part in (tests or "", self.spec.add) if part)
-        if not whole.strip() and self.spec.need_tests:
-            return "no_tests"
-        return code, whole
+            return "no_code", ""
+        statements = "\n".join(part for part in (tests or "", self.spec.add) if part)
+        try:
+            inputs = cases_of(cases)
+        except BadTests as error:
+            return "bad_tests", str(error).encode("utf-8", "replace").decode()
+        if not statements.strip() and not inputs and self.spec.need_tests:
+            return "no_tests", ""
+        outcome = Outcome("passed")
+        if statements.strip() or not inputs:
+            outcome = self._sandbox.one(Job(code, statements, shared=self.spec.shared), self.spec.limits)
+        if outcome.verdict == "passed" and inputs:
+            outcome = run_cases(self._sandbox, code, inputs, self.spec.limits)
+        return outcome

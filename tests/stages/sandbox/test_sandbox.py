@@ -109,7 +109,7 @@ ESCAPES = {
     "stopping the run": (
         "import os; os.write(3, b'{\"verdict\": \"unsandboxed\", \"at\": \"tests\"}'); os._exit(0)", "exited",
     ),
-    "breaking the harness": ("import json; json.dumps = None", "exited"),
+    "breaking the harness": ("import json, os; json.dumps = os.write = None", "passed"),
     "an error of half a character": ("raise ValueError(chr(0xd800))", "error"),
 }  # fmt: skip
 

@@ -1,0 +1,41 @@
+"""What is reported of a program: a verdict, where it was reached, and the exception with its line."""
+
+import errno
+import re
+import traceback
+from typing import Any
+
+PROGRAM, TESTS = "program.py", "tests.py"
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # addresses differ between processes
+MAX_DETAIL = 400
+
+
+def line_of(error: BaseException) -> str:
+    """The exception, and its place in the program or the tests."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in (PROGRAM, TESTS)]
+    return detail(error, f"{frames[-1].filename}:{frames[-1].lineno}" if frames else None)
+
+
+def detail(error: BaseException, at: str | None, text: str | None = None) -> str:
+    """The exception, or a text in its place, and where it was raised."""
+    if text is None:
+        try:
+            text = f"{type(error).__name__}: {error}"
+        except Exception as other:  # noqa: BLE001 - it is the program's
+            text = f"{type(error).__name__}: <{type(other).__name__} in str()>"
+    return ADDRESS.sub("0x", text)[:MAX_DETAIL] + (f" at {at}" if at else "")
+
+
+def report_of(error: BaseException, at: str, line: str) -> dict[str, Any]:
+    """The report of an exception of the program or, `at` "tests", of a statement of the tests."""
+    if isinstance(error, SyntaxError):
+        return {"verdict": "syntax", "detail": f"{error.msg} (line {error.lineno})"}
+    if isinstance(error, MemoryError):
+        return {"verdict": "memory"}
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return {"verdict": "files"}
+    if isinstance(error, SystemExit):
+        return {"verdict": "exited", "detail": repr(error.code)}
+    if isinstance(error, AssertionError) and at == "tests":
+        return {"verdict": "failed", "detail": line}
+    return {"verdict": "error", "detail": line}
