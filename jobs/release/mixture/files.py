@@ -20,7 +20,7 @@ TEXTS = (".txt", ".md", ".rst")
 LINE_BYTES = 16 << 20  # bytes of a range of lines
 PEEK_BYTES = 1 << 20  # bytes at the start of a JSONL file that define its columns
 NUM_THREADS = 16
-WHAT = "part of the mixture:"  # in messages
+WHAT = "data"  # in messages
 
 
 @dataclass(frozen=True)
