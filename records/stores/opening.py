@@ -1,7 +1,7 @@
 """From an address to a store: a local path, `file://` or `s3://bucket/prefix`.
 
 S3 takes the standard AWS settings (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, profiles),
-so any S3-compatible store works.
+so any S3-compatible store with conditional puts works.
 """
 
 from gristmill.records.errors import UserError
