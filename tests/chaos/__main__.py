@@ -1,6 +1,6 @@
 """Kills parts of a real cluster at random moments and proves that the output is the same, byte by byte.
 
-python -m tests.chaos                                  50 kills over runs of several widths (about half an hour)
+python -m tests.chaos                                  100 kills over runs of several widths (about an hour)
 python -m tests.chaos --kills 8 --lots 30              one short run
 python -m tests.chaos --kinds driver,node --seed 7     other kinds, other moments
 python -m tests.chaos --teacher                        a few kills under a real small vLLM teacher
@@ -28,7 +28,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, help="how many (default 50; 4 with --teacher)")
+    parser.add_argument("--kills", type=int, help="how many (default 100; 4 with --teacher)")
     parser.add_argument("--seed", type=int, default=1, help="of kinds, moments and victims (default 1)")
     parser.add_argument("--kinds", help=f"some of {','.join(KINDS)} (default all; replica,driver with --teacher)")
     parser.add_argument("--lots", type=int, help="of each run (default 60; 16 with --teacher)")
@@ -37,7 +37,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and kills.json there in any case")
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table between the markers of this file")
     args = parser.parse_args(argv)
-    args.kills = args.kills or (4 if args.teacher else 50)
+    args.kills = args.kills or (4 if args.teacher else 100)
     args.lots = args.lots or (16 if args.teacher else 60)
     args.kinds = tuple((args.kinds or ("replica,driver" if args.teacher else ",".join(KINDS))).split(","))
     if unknown := set(args.kinds) - set(KINDS):

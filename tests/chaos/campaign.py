@@ -6,16 +6,18 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gristmill.records.stores.opening import open_store
-from tests.chaos.driver import Driver, WrongData
+from tests.chaos.driver import Driver, WrongData, WrongEnd, elsewhere
 from tests.chaos.nodes import Nodes
-from tests.chaos.plan import SHAPES, Kill, Shape, kills, num_runs
+from tests.chaos.plan import S3_KINDS, SHAPES, Kill, Shape, is_local, kills, num_runs
 from tests.chaos.report import Cost, costs
 from tests.chaos.run import NoProgress, Run, leftovers
+from tests.chaos.source import SourceFile
 from tests.chaos.verdict import Verdict, judge
-from tests.chaos.watch import Watch
+from tests.chaos.watch import Watch, bucket_look, folder_look
 from tests.conftest import gristmill
 from tests.recipes import canned, teacher
 from tests.s3server import S3Server
@@ -24,8 +26,9 @@ LOT_SIZE = 32
 SECONDS_PER_LOT = 1.0  # of all replicas together: a run of 60 lots takes about a minute undisturbed
 TEACHER_LOT_SIZE = 8
 TEACHER_SHAPE = Shape(replicas=1, nodes=1, index_actors=1, window=4)
-PATIENCE_S, TEACHER_PATIENCE_S = 420.0, 900.0
+TEACHER_PATIENCE_S = 900.0
 LEFTOVER_PATIENCE_S = 60.0
+STARTS = 3  # of the undisturbed run: on a busy machine a local Ray may not come up in time
 MAX_RETRIES = 100  # kills are many here, and one lot may meet several
 
 
@@ -42,61 +45,85 @@ class Campaign:
         self.num_runs = 0
         self.nodes = Nodes(ray_folder, args.reconnect_s)
         self.server: S3Server | None = None
+        self.source = SourceFile(keep)
 
     def play(self) -> None:
         """Raises Failed."""
         args = self.args
         due = deque(kills(args.kills, args.seed, args.kinds, args.lots))
-        undisturbed = self._undisturbed()
+        if "pause" in args.kinds:
+            elsewhere()
         (self.keep / "s3").mkdir(exist_ok=True)
         self.server = S3Server(self.keep / "s3")
-        self.server.start()
-        os.environ.update(self.server.env)
+        os.environ.update(self.server.env)  # for the workers of the nodes, too
+        with ThreadPoolExecutor(2) as pool:  # they wait for processes more than they compute
+            nodes = pool.submit(self.nodes.start, self._shape(1).nodes)
+            undisturbed = pool.submit(self._undisturbed)
+            self.server.start()
+        nodes.result()
         planned = num_runs(args.kills)
         while due:
             if self.num_runs > 2 * planned + 1:
                 raise Failed(f"{len(due)} kills found no moment in {self.num_runs} runs; use more --lots")
             self.num_runs += 1
             share = math.ceil(len(due) / max(1, planned - self.num_runs + 1))
-            self._run(due, share, undisturbed)
+            self._run(due, share, undisturbed.result())
 
     def _recipe(self) -> str:
+        """The recipe of all runs; its source is a file."""
+        path = {"path": str(self.source.path), "cycle": True}
         if self.args.teacher:
-            return teacher(self.keep, self.args.lots * TEACHER_LOT_SIZE, TEACHER_LOT_SIZE)
-        return canned(self.keep, self.args.lots * LOT_SIZE, LOT_SIZE, generator={"pooled": True})
+            return teacher(self.keep, self.args.lots * TEACHER_LOT_SIZE, TEACHER_LOT_SIZE, source=path)
+        items, pooled = {**path, "items": None}, {"pooled": True}
+        return canned(self.keep, self.args.lots * LOT_SIZE, LOT_SIZE, source=items, generator=pooled)
+
+    def _shape(self, number: int) -> Shape:
+        return TEACHER_SHAPE if self.args.teacher else SHAPES[(number - 1) % len(SHAPES)]
+
+    def _kills(self, due: deque[Kill], share: int, local: bool) -> deque[Kill]:
+        """The next kills, out of `due`, that a run can have: without an S3 server, none of its outages."""
+        mine = [kill for kill in due if not (local and kill.kind in S3_KINDS)][:share]
+        for kill in mine:
+            due.remove(kill)
+        return deque(mine)
 
     def _undisturbed(self) -> str:
         """The output of the same recipe on a local Ray and a local folder, where nothing happens."""
         out = str(self.keep / "undisturbed")
         self.say(f"undisturbed run into {out}")
-        done = gristmill("produce", self._recipe(), "--out", out, timeout=3600, own_process=True)
+        for _ in range(STARTS):
+            done = gristmill("produce", self._recipe(), "--out", out, timeout=3600, own_process=True)
+            if done.returncode == 0:
+                break
         if done.returncode != 0:
             raise Failed(f"the undisturbed run: exit {done.returncode}: {done.stderr[-2000:]}")
         return out
 
     def _run(self, due: deque[Kill], share: int, undisturbed: str) -> None:
         args, number = self.args, self.num_runs
-        shape = TEACHER_SHAPE if args.teacher else SHAPES[(number - 1) % len(SHAPES)]
+        shape = self._shape(number)
         folder = self.keep / f"run-{number}"
         folder.mkdir(exist_ok=True)
-        out = f"s3://mill/run-{number}"
-        self.say(f"run {number}: {shape}")
+        local = is_local(number) and any(kill.kind not in S3_KINDS for kill in due)
+        out = str(folder / "out") if local else f"s3://mill/run-{number}"
+        self.say(f"run {number}: {shape}, {'a folder' if local else 'S3'}")
         if self.nodes.head and len(self.nodes.workers) != shape.nodes:
             self.nodes.stop()
         if not self.nodes.head:
             self.nodes.start(shape.nodes)
         assert self.server
-        patience_s = TEACHER_PATIENCE_S if args.teacher else PATIENCE_S
-        mine = deque(due.popleft() for _ in range(min(share, len(due))))
+        mine = self._kills(due, share, local)
         driver = Driver(self._command(shape, out), folder)
-        with Watch(self.server, f"run-{number}") as watch:
-            run = Run(number, args.lots, driver, self.nodes, self.server, watch, self.say, patience_s)
+        look = folder_look(Path(out)) if local else bucket_look(self.server, f"run-{number}")
+        with Watch(look) as watch:
+            run = Run(number, args.lots, driver, self.nodes, self.server, self.source, watch, out, shape, self.say)
+            run.patience_s = TEACHER_PATIENCE_S if args.teacher else run.patience_s
             try:
                 run.play(mine)
-            except (NoProgress, WrongData, RuntimeError) as error:
+            except (NoProgress, WrongData, WrongEnd, RuntimeError) as error:
                 raise Failed(f"run {number}: {type(error).__name__}: {error}; see {folder}") from error
             finally:
-                driver.kill()
+                driver.end()
         due.extendleft(reversed(mine))  # what found no moment
         left = leftovers(self.nodes, LEFTOVER_PATIENCE_S)
         verdict = judge(out, undisturbed)
@@ -104,7 +131,8 @@ class Campaign:
         self.costs += costs(run.struck, watch.commits, driver.starts, shape.window, verdict)
         self._tell(number, verdict, len(run.struck), len(driver.starts))
         if verdict.wrong:
-            mirror(out, folder / "out")
+            if not local:
+                mirror(out, folder / "out")
             raise Failed(f"run {number}: " + "; ".join(verdict.wrong[:10]))
 
     def _command(self, shape: Shape, out: str) -> list[str]:

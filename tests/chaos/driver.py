@@ -1,10 +1,13 @@
 """The driver of a run, as a person runs it: one command, given again whenever it has ended before its work was done."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -15,8 +18,26 @@ MAX_IN_VAIN = 20  # starts in a row without a commit between them
 WRONG_DATA = ("was made by another recipe", "holds shards but no manifest", "its last lot holds fewer asks")
 
 
+ELSEWHERE = "import os, socket, sys; socket.sethostname(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
+
+
 class WrongData(Exception):
     """A driver has refused the output that it wrote itself."""
+
+
+class WrongEnd(Exception):
+    """A driver that had to stop has not, or not with the one line that says why."""
+
+
+@cache
+def elsewhere() -> tuple[str, ...]:
+    """The words before HOST COMMAND that run a command under another host name. Raises RuntimeError without the right
+    to do so."""
+    for unshare in (("unshare", "--uts"), ("unshare", "--user", "--map-root-user", "--uts")):
+        words = (*unshare, sys.executable, "-c", ELSEWHERE)
+        if subprocess.run([*words, "another-host", "true"], capture_output=True).returncode == 0:
+            return words
+    raise RuntimeError("the kind `pause` needs the right to change a process's host name (unshare --uts)")
 
 
 @dataclass
@@ -39,15 +60,51 @@ class Start:
         """How it ended of itself, in words: the exit code and its last words."""
         return f"exit {self.code}: {self.last_line}"
 
+    def check_line(self, reasons: Sequence[str]) -> None:
+        """Raise WrongEnd unless it has ended of itself with one line, which holds one of the reasons."""
+        text = self.log.read_text(errors="replace")
+        lines = [line for line in text.splitlines() if line.startswith("gristmill: ")]
+        is_clear = self.code == 2 and len(lines) == 1 and any(reason in lines[0] for reason in reasons)
+        if not is_clear or "Traceback" in text:
+            raise WrongEnd(f"{self.end}; not exit 2 with one line that says {' or '.join(reasons)}; see {self.log}")
+
+
+class Paused:
+    """A driver that is stopped (SIGSTOP) and not the current one any more."""
+
+    def __init__(self, popen: subprocess.Popen, start: Start) -> None:
+        self._popen, self.start = popen, start
+        popen.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        self._popen.send_signal(signal.SIGCONT)
+
+    def wait(self, timeout_s: float) -> None:
+        """Return when it has ended. Raises WrongEnd when it goes on for longer."""
+        try:
+            self._popen.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            raise WrongEnd(f"the paused driver goes on {timeout_s:.0f} s after it was woken") from None
+        self.start.ended, self.start.code = time.monotonic(), self._popen.returncode
+
+    def kill(self) -> None:
+        self._popen.kill()
+        self._popen.wait()
+
 
 class Driver:
-    """At most one process at a time; `starts` tells its lives."""
+    """At most one process at a time, beside those that `pause` has stopped; `starts` tells its lives.
+
+    The next start is on a machine of the name `host`; None: on this one.
+    """
 
     def __init__(self, arguments: list[str], folder: Path) -> None:
         self.command = [sys.executable, "-m", "gristmill", *arguments]
         self.folder = folder
         self.starts: list[Start] = []
         self.env: dict[str, str] = {}
+        self.host: str | None = None
+        self._paused: list[Paused] = []
         self._popen: subprocess.Popen | None = None
         self._num_in_vain = 0
         self._num_committed = 0
@@ -80,7 +137,7 @@ class Driver:
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         with open(log, "wb") as file:
             self._popen = subprocess.Popen(
-                self.command,
+                [*elsewhere(), self.host, *self.command] if self.host else self.command,
                 cwd=ROOT,
                 env={**env, **self.env},
                 stdin=subprocess.DEVNULL,
@@ -94,6 +151,19 @@ class Driver:
         if self._popen is not None and self._popen.poll() is not None:
             self.starts[-1].ended, self.starts[-1].code = time.monotonic(), self._popen.returncode
             self._popen = None
+
+    def pause(self) -> Paused:
+        """Stop it (SIGSTOP); the next `go_on` starts another beside it."""
+        assert self._popen
+        self._paused.append(Paused(self._popen, self.starts[-1]))
+        self._popen = None
+        return self._paused[-1]
+
+    def end(self) -> None:
+        """SIGKILL of all that still run."""
+        self.kill()
+        for paused in self._paused:
+            paused.kill()
 
     def kill(self) -> None:
         """SIGKILL; nothing when it has ended already."""

@@ -4,8 +4,10 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -110,6 +112,7 @@ class Nodes:
         self.head: Node | None = None
         self.workers: list[Node] = []
         self._num_started = 0
+        self._counting = threading.Lock()
         self._port = 0
         # A token of our own: no other driver on this machine can meet this cluster by mistake.
         self._common = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -130,8 +133,8 @@ class Nodes:
         arguments = ["--head", f"--port={self._port}", "--node-ip-address=127.0.0.1", f"--num-cpus={HEAD_CPUS}"]
         arguments += ["--include-dashboard=false", f"--ray-client-server-port={free_port()}"]
         self.head = self._up(lambda: self._node("head", arguments))
-        for _ in range(num_workers):
-            self.add()
+        with ThreadPoolExecutor(max(1, num_workers)) as pool:
+            list(pool.map(lambda _: self.add(), range(num_workers)))
 
     def add(self) -> Node:
         """A new node, with an address that no node had before, joins."""
@@ -153,14 +156,16 @@ class Nodes:
         return node
 
     def _worker(self) -> Node:
-        address = f"127.{1 + self._num_started // 250}.0.{1 + self._num_started % 250}"
-        arguments = [f"--address=127.0.0.1:{self._port}", f"--node-ip-address={address}", f"--num-cpus={NODE_CPUS}"]
-        return self._node("node", arguments)
+        return self._node("node", [f"--address=127.0.0.1:{self._port}", f"--num-cpus={NODE_CPUS}"])
 
     def _node(self, kind: str, arguments: list[str]) -> Node:
-        self._num_started += 1
+        with self._counting:
+            self._num_started += 1
+            number = self._num_started
+        if kind == "node":
+            arguments = [*arguments, f"--node-ip-address=127.{1 + number // 250}.0.{1 + number % 250}"]
         env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        return Node(f"{kind}{self._num_started}", arguments, self.folder, {**env, **self._common})
+        return Node(f"{kind}{number}", arguments, self.folder, {**env, **self._common})
 
     def remove(self, node: Node) -> None:
         self.workers.remove(node)

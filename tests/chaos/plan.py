@@ -4,9 +4,11 @@ import math
 import random
 from dataclasses import dataclass
 
-KINDS = ("driver", "replica", "worker", "index", "node", "head", "s3-stop", "s3-freeze", "s3-slow")
-NUM_PER_RUN = 9
-MAX_AFTER = 6
+S3_KINDS = ("s3-stop", "s3-freeze", "s3-slow")
+KINDS = ("driver", "replica", "worker", "index", "node", "head", "pause", "source", *S3_KINDS)
+ENDS_DRIVER = ("driver", "head", "pause", "source")  # the next commit is another driver's
+NUM_PER_RUN = 11
+MAX_AFTER = 5
 SHARE_AT_ONCE = 0.15  # of the kills come while the one before may still be healing
 AT_ONCE_S = 4.0
 OUTAGE_S = {"node": (2.0, 10.0), "s3-stop": (1.0, 8.0), "s3-freeze": (3.0, 15.0), "s3-slow": (5.0, 15.0)}
@@ -65,6 +67,19 @@ def kills(num_kills: int, seed: int, kinds: tuple[str, ...], num_lots: int) -> l
             outage_s = rng.uniform(*OUTAGE_S.get(kind, (0.0, 0.0)))
             drawn.append(Kill(len(drawn) + 1, kind, after, round(plus_s, 2), rng.random(), round(outage_s, 1)))
     return drawn
+
+
+WAKES = ("before its next commit", "after its next commit", "after its next commit, and the newcomer is killed then")
+
+
+def wake(kill: Kill) -> str:
+    """When a paused driver is woken, in terms of the newcomer that has taken its lease: one of `WAKES`."""
+    return WAKES[int(kill.victim * len(WAKES))]
+
+
+def is_local(run: int) -> bool:
+    """Whether the output of a run is a folder. Half of them are, and each shape is met with both."""
+    return (run + (run - 1) // len(SHAPES)) % 2 == 0
 
 
 def num_runs(num_kills: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from tests.chaos.driver import Start
-from tests.chaos.plan import KINDS
+from tests.chaos.plan import ENDS_DRIVER, KINDS
 from tests.chaos.run import Struck
 from tests.chaos.verdict import Verdict
 
@@ -41,11 +41,11 @@ class Cost:
     run: int
     victim: str
     num_before: int
-    next_s: float | None  # from the kill to the next commit; driver, head: to that of another driver
+    next_s: float | None  # from the kill to the next commit; where it ends the driver: to that of another driver
     pause_s: (
         float | None
     )  # longest time without a commit until all lots then in flight were committed, or the next kill
-    restart_s: float | None  # driver, head: from the kill to the start of the driver that made the next commit
+    restart_s: float | None  # where it ends the driver: from the kill to the start of that other driver
     start_s: float | None  # and from there to that commit
     driver_end: str  # how the driver that met it ended before the next commit, when not by our hand
     num_lost: int = 0
@@ -72,7 +72,7 @@ def _cost(one: Struck, until: float, commits: Sequence[float], starts: Sequence[
     cost = Cost(one.kill.kind, one.run, one.victim, one.num_before, None, None, None, None, one.driver_end)
     met = starts[one.start]
     since = one.at
-    if one.kill.kind in ("driver", "head"):  # what the store took from the dead driver is no way back
+    if one.kill.kind in ENDS_DRIVER:  # what the store took from the dead driver is no way back
         since = next((start.at for start in starts if start.at > one.at), math.inf)
     later = [at for at in commits if since < at]
     if not one.driver_end and not met.was_killed and met.ended and one.at <= met.ended < min([until, *later[:1]]):
@@ -113,7 +113,7 @@ def table(found: Sequence[Cost]) -> str:
 def splits(found: Sequence[Cost]) -> str:
     """The two parts of a driver's way back, one line a kind."""
     lines = []
-    for kind in ("driver", "head"):
+    for kind in ENDS_DRIVER:
         some = [c for c in found if c.kind == kind]
         if some:
             before, after = [c.restart_s for c in some], [c.start_s for c in some]

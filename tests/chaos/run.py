@@ -7,20 +7,25 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
-from tests.chaos.driver import Driver
+from gristmill.records.stores.opening import open_store
+from tests.chaos.driver import Driver, Paused, WrongEnd
 from tests.chaos.nodes import Nodes, title
-from tests.chaos.plan import Kill
+from tests.chaos.outage import Outages
+from tests.chaos.plan import S3_KINDS, Kill, Shape, wake
+from tests.chaos.rival import Rivalry
+from tests.chaos.source import SourceFile
 from tests.chaos.watch import Watch
 from tests.s3server import S3Server
 
 TICK_S = 0.05
 DRIVER_PATIENCE_S = 180.0  # for a driver to end of itself when its head is gone; Ray itself waits 60 s for another
-S3_STARTS = 3
-SLOW_PERIOD_S, SLOW_RUNS_S = 0.5, 0.05
 WORKING = ("ray::process_task", "ray::finish_task", "ray::warm_task", "ray::claimed_task")
 TITLES = {"replica": ("ray::Replica",), "index": ("ray::BandShard",), "worker": WORKING}
 OR_ELSE, OR_ELSE_AFTER_S = {"worker": ("ray::IDLE",)}, 3.0
-NEEDS_WHOLE = {"node": "nodes", "head": "nodes", "s3-stop": "s3", "s3-freeze": "s3", "s3-slow": "s3"}
+NEEDS_WHOLE = {
+    **{"node": ("nodes",), "head": ("nodes",), "pause": ("nodes", "s3"), "source": ("nodes", "s3")},
+    **{kind: ("s3",) for kind in S3_KINDS},
+}
 
 
 @dataclass
@@ -50,26 +55,35 @@ class Run:
         driver: Driver,
         nodes: Nodes,
         server: S3Server,
+        source: SourceFile,
         watch: Watch,
+        out: str,
+        shape: Shape,
         say: Callable[[str], None],
-        patience_s: float,
     ) -> None:
-        self.number, self.num_lots = number, num_lots
-        self.driver, self.nodes, self.server, self.watch, self.say = driver, nodes, server, watch, say
-        self.patience_s = patience_s  # without a commit
+        self.number, self.num_lots, self.shape = number, num_lots, shape
+        self.driver, self.nodes, self.source, self.watch, self.say = driver, nodes, source, watch, say
+        self.rivalry = Rivalry(driver, nodes, watch, open_store(out), shape)
+        self.patience_s = 420.0  # without a commit
         self.struck: list[Struck] = []
         self._heals: dict[str, Future[None]] = {}  # what is being given back: "nodes", "s3"
         self._healers = ThreadPoolExecutor(2, thread_name_prefix="heal")
         self._over = threading.Event()  # ends every outage at once
+        self.outages = Outages(server, self._over)
         self._counted_from, self._moment = 0, 0.0
+        self._num_at_start = 0  # lots committed when the driver was started
+        self._paused: Paused
         self._last = (0, time.monotonic())  # commits, and when there were so many
 
     def play(self, due: deque[Kill]) -> None:
-        """Return when the driver has said that all is done. Raises NoProgress, WrongData or RuntimeError."""
+        """Return when the driver has said that all is done. Raises NoProgress, WrongData, WrongEnd or RuntimeError."""
         try:
             while not self.driver.is_done:
                 self.driver.env = self.nodes.env
+                num_starts = len(self.driver.starts)
                 self.driver.go_on(self.watch.num_committed)
+                if len(self.driver.starts) > num_starts:
+                    self._num_at_start = self.watch.num_committed
                 self._progress()
                 if due and self._is_due(due[0]) and self._strike(due[0]):
                     due.popleft()
@@ -96,13 +110,17 @@ class Run:
 
     def _is_due(self, kill: Kill) -> bool:
         num = self.watch.num_committed
-        if num >= self.num_lots - 1 or num < self._counted_from + kill.after:
+        if num >= self.num_lots - self._num_reserved(kill) or num < self._counted_from + kill.after:
             return False
-        if NEEDS_WHOLE.get(kill.kind) in self._heals:
-            return False  # what it would take away is not back yet
+        if any(what in self._heals for what in NEEDS_WHOLE.get(kill.kind, ())):
+            return False  # what it would take away, or what it needs, is not back yet
         if not self._moment:
             self._moment = time.monotonic() + kill.plus_s
         return time.monotonic() >= self._moment
+
+    def _num_reserved(self, kill: Kill) -> int:
+        """Lots that must be left: for a source, some that are not made of its rows yet."""
+        return {"source": self.shape.window + 2, "pause": 3}.get(kill.kind, 1)
 
     def _strike(self, kill: Kill) -> bool:
         """Whether there was a victim."""
@@ -111,9 +129,9 @@ class Run:
             "driver": self._driver,
             "node": lambda: self._node(kill),
             "head": self._head,
-            "s3-stop": lambda: self._s3_stop(kill.outage_s),
-            "s3-freeze": lambda: self._s3_freeze(kill.outage_s),
-            "s3-slow": lambda: self._s3_slow(kill.outage_s),
+            "pause": lambda: self._pause(kill),
+            "source": self._source,
+            **{kind: lambda: self._s3(kill) for kind in S3_KINDS},
         }.get(kill.kind, lambda: self._process(kill))
         at = time.monotonic()
         victim = deed()
@@ -122,8 +140,14 @@ class Run:
         struck = Struck(kill, self.number, at, num_before, victim, start)
         self.struck.append(struck)
         self.say(f"  kill {kill.number} {kind_words(kill)}: {victim}; {num_before} of {self.num_lots} lots committed")
+        if kill.kind in ("head", "source"):
+            self._until_end(struck)
         if kill.kind == "head":
-            self._after_head(struck)
+            self._new_cluster()
+        elif kill.kind == "source":
+            self._restore(struck)
+        elif kill.kind == "pause":
+            self._rival(struck)
         return True
 
     def _driver(self) -> str | None:
@@ -165,8 +189,23 @@ class Run:
         self.nodes.kill_head()
         return name
 
-    def _after_head(self, struck: Struck) -> None:
-        """The driver must end; then a cluster is started anew for it."""
+    def _source(self) -> str | None:
+        """Only under a driver that reads it: a start would find another recipe, which is a case of its own."""
+        if not self.driver.lives or self.watch.num_committed <= self._num_at_start:
+            return None
+        self.source.replace()
+        return str(self.source.path)
+
+    def _pause(self, kill: Kill) -> str | None:
+        """Only of a driver that has committed, and so holds the lease."""
+        if not self.driver.lives or self.watch.num_committed <= self._num_at_start:
+            return None
+        name = f"start {len(self.driver.starts)} of the driver, woken while a newcomer runs, {wake(kill)}"
+        self._paused = self.driver.pause()
+        return name
+
+    def _until_end(self, struck: Struck) -> None:
+        """The driver must end of itself."""
         end = time.monotonic() + DRIVER_PATIENCE_S
         while self.driver.lives and time.monotonic() < end:
             time.sleep(TICK_S)
@@ -179,46 +218,29 @@ class Run:
         else:
             struck.driver_end = f"ended after {took_s:.0f} s, {self.driver.starts[-1].end}"
         self.say(f"    the driver {struck.driver_end}")
+
+    def _new_cluster(self) -> None:
         num_workers = len(self.nodes.workers)
         self.nodes.stop()
         self.nodes.start(num_workers)
 
-    def _s3_stop(self, outage_s: float) -> str:
-        self.server.kill()
+    def _restore(self, struck: Struck) -> None:
+        self.source.restore()
+        if struck.driver_end.startswith("killed"):
+            raise WrongEnd(f"the driver did not stop: {struck.driver_end} with another source in place")
+        self.driver.starts[-1].check_line([f"source {self.source.path} changed"])
 
-        def heal() -> None:
-            self._over.wait(outage_s)
-            for attempt in range(S3_STARTS):
-                try:
-                    return self.server.start()
-                except RuntimeError:
-                    self.server.kill()
-                    if attempt == S3_STARTS - 1:
-                        raise
+    def _rival(self, struck: Struck) -> None:
+        if room := self.rivalry.make_room(self._healers):
+            self._heals["nodes"] = room
+        struck.driver_end = self.rivalry.play(self._paused, struck.kill)
+        self._num_at_start = self.watch.num_committed
+        self.say(f"    the first driver {struck.driver_end}")
 
+    def _s3(self, kill: Kill) -> str:
+        victim, heal = self.outages.begin(kill)
         self._heals["s3"] = self._healers.submit(heal)
-        return f"the server, started again in {outage_s:.0f} s"
-
-    def _s3_freeze(self, outage_s: float) -> str:
-        self.server.freeze()
-
-        def heal() -> None:
-            self._over.wait(outage_s)
-            self.server.thaw()
-
-        self._heals["s3"] = self._healers.submit(heal)
-        return f"the server, for {outage_s:.0f} s"
-
-    def _s3_slow(self, outage_s: float) -> str:
-        def heal() -> None:
-            end = time.monotonic() + outage_s
-            while time.monotonic() < end and not self._over.wait(SLOW_RUNS_S):
-                self.server.freeze()
-                self._over.wait(SLOW_PERIOD_S - SLOW_RUNS_S)
-                self.server.thaw()
-
-        self._heals["s3"] = self._healers.submit(heal)
-        return f"the server runs a tenth of the time, for {outage_s:.0f} s"
+        return victim
 
 
 def kind_words(kill: Kill) -> str:

@@ -1,10 +1,14 @@
 """Watches a run's kept shards from beside it: when each was committed, and that none ever changes or goes away."""
 
 import json
+import os
 import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from tests.s3server import S3Server
@@ -15,12 +19,10 @@ Listing = dict[str, str]  # name -> what identifies the object, not only its byt
 
 
 class Watch:
-    """Lists kept/ ten times a second, at the server's own file index: it names the chunks that an object is made of,
-    so that a second put of the same bytes is seen as well. A server that does not answer is asked again."""
+    """Lists kept/ ten times a second by `look`, which returns None for a server that does not answer."""
 
-    def __init__(self, server: S3Server, prefix: str, bucket: str = "mill") -> None:
-        port = next(word.partition("=")[2] for word in server.command if word.startswith("-filer.port="))
-        self._url = f"http://127.0.0.1:{port}/buckets/{bucket}/{prefix}/kept/?limit=1000000"
+    def __init__(self, look: Callable[[], Listing | None]) -> None:
+        self._look = look
         self.seen: Listing = {}
         self.commits: list[float] = []  # when (monotonic, s) each commit was first seen, in lot order
         self.wrong: list[str] = []
@@ -49,21 +51,10 @@ class Watch:
 
     def _watch(self) -> None:
         while not self._stop.wait(EVERY_S):
-            listing = self._list()
+            listing = self._look()
             if listing is not None:
                 self.take(listing)
                 self.num_listings += 1
-
-    def _list(self) -> Listing | None:
-        request = urllib.request.Request(self._url, headers={"Accept": "application/json"})
-        try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-                entries = json.load(answer)["Entries"] or []
-        except urllib.error.HTTPError as error:
-            return {} if error.code == 404 else None  # no lot yet
-        except (OSError, ValueError):
-            return None
-        return {entry["FullPath"].rpartition("/")[2]: _identity(entry) for entry in entries}
 
     def take(self, listing: Listing) -> None:
         """Compare a listing with all before. What looks wrong twice running is wrong: a listing is no snapshot."""
@@ -78,6 +69,41 @@ class Watch:
             self.commits.append(time.monotonic())
 
 
+def bucket_look(server: S3Server, prefix: str, bucket: str = "mill") -> Callable[[], Listing | None]:
+    """Lists at the server's own file index: it names the chunks that an object is made of, so that a second put of the
+    same bytes is seen as well."""
+    port = next(word.partition("=")[2] for word in server.command if word.startswith("-filer.port="))
+    url = f"http://127.0.0.1:{port}/buckets/{bucket}/{prefix}/kept/?limit=1000000"
+
+    def look() -> Listing | None:
+        request = urllib.request.Request(url, headers={"Accept": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+                entries = json.load(answer)["Entries"] or []
+        except urllib.error.HTTPError as error:
+            return {} if error.code == 404 else None  # no lot yet
+        except (OSError, ValueError):
+            return None
+        return {entry["FullPath"].rpartition("/")[2]: _identity(entry) for entry in entries}
+
+    return look
+
+
 def _identity(entry: dict[str, Any]) -> str:
     chunks = [chunk["file_id"] for chunk in entry.get("chunks") or []]
     return json.dumps([entry["Md5"], entry["FileSize"], entry["Crtime"], chunks])
+
+
+def folder_look(out: Path) -> Callable[[], Listing | None]:
+    """Lists a folder: a second put of the same bytes is another inode, or has another time."""
+
+    def look() -> Listing | None:
+        listing: Listing = {}
+        with suppress(FileNotFoundError), os.scandir(out / "kept") as entries:  # no lot yet
+            for entry in entries:
+                if not entry.name.startswith("."):  # an unfinished put
+                    stat = entry.stat()
+                    listing[entry.name] = f"{stat.st_ino} {stat.st_mtime_ns} {stat.st_size}"
+        return listing
+
+    return look
