@@ -41,7 +41,7 @@ bench: setup-test ## the benchmarks of docs/benchmarks.md, each beside its peer 
 oracles: setup-test ## other implementations of metrics and models beside ours, in .venv.oracles; ARGS=quality for an hour of it
 	@scripts/oracles.sh $(ARGS)
 
-chaos: setup-test ## 50 kills of everything, at random moments; ARGS="--seed 7 --kinds node,head" for others
+chaos: setup-test ## 100 kills of everything, at random moments (about an hour); ARGS="--seed 7 --kinds node,pause" for others
 	@$(PY) -m tests.chaos $(ARGS)
 
 reference: setup-test ## write the tables of keys of docs/reference/ from the code

@@ -7,16 +7,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from gristmill.records.stores.opening import open_store
+from tests.chaos.driver import Driver, Start, WrongEnd, elsewhere
 from tests.chaos.nodes import kill_tree
-from tests.chaos.plan import KINDS, kills
+from tests.chaos.plan import KINDS, SHAPES, WAKES, is_local, kills, wake
+from tests.chaos.rival import REASONS
+from tests.chaos.source import SourceFile
 from tests.chaos.verdict import judge
 from tests.chaos.watch import Watch, bucket_look, folder_look
 from tests.conftest import gristmill
+from tests.faults import wait_until
 from tests.recipes import canned
 from tests.s3server import S3Server
 
@@ -59,10 +65,10 @@ def test_a_lot_that_is_there_twice_is_seen_row_by_row(output: Path, other: Path)
 def test_other_bytes_with_the_same_rows_are_seen(output: Path, other: Path) -> None:
     import pyarrow.parquet as pq
 
-    path = other / "rejected/part-00000002.parquet"
+    path = sorted((other / "rejected").iterdir())[2]
     pq.write_table(pq.read_table(path), path, compression="none")
     verdict = judge(str(other), str(output))
-    assert "rejected/part-00000002.parquet has other bytes" in verdict.wrong
+    assert f"rejected/{path.name} has other bytes" in verdict.wrong
     assert verdict.lost == [] and verdict.duplicated == []
 
 
@@ -88,6 +94,30 @@ def test_a_second_put_of_the_same_bytes_is_seen(tmp_path: Path) -> None:
         server.kill()
 
 
+def test_a_second_put_into_a_folder_is_seen(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    watch, names = Watch(folder_look(tmp_path)), [f"kept/part-{lot:08d}.parquet" for lot in range(3)]
+    look = folder_look(tmp_path)
+
+    def take() -> None:
+        for _ in range(2):
+            watch.take(look() or {})
+
+    take()
+    assert watch.seen == {}
+    for name in names:
+        store.put(name, b"lot", if_absent=True)
+    (tmp_path / "kept" / ".tmp-0123").write_text("half")
+    take()
+    assert watch.num_committed == 3 and watch.wrong == []
+    store.put(names[1], b"lot")
+    take()
+    assert watch.wrong == ["part-00000001.parquet was put again"]
+    store.delete(names[2])
+    take()
+    assert "part-00000002.parquet is gone" in watch.wrong
+
+
 def test_a_hole_between_lots_is_seen(tmp_path: Path) -> None:
     watch = Watch(folder_look(tmp_path))
     watch.take({"part-00000000.parquet": "a", "part-00000002.parquet": "c"})
@@ -103,6 +133,71 @@ def test_the_seed_draws_the_kills_and_every_kind_comes_as_often() -> None:
     assert drawn == kills(50, 7, KINDS, 60) != kills(50, 8, KINDS, 60)
     times = Counter(kill.kind for kill in drawn)
     assert set(times) == set(KINDS) and max(times.values()) - min(times.values()) <= 1
+
+
+def test_each_shape_is_met_with_a_folder_and_with_s3_and_each_driver_is_woken_at_each_moment() -> None:
+    runs = range(1, 2 * len(SHAPES) + 1)
+    assert {((run - 1) % len(SHAPES), is_local(run)) for run in runs} == {
+        (shape, local) for shape in range(len(SHAPES)) for local in (True, False)
+    }
+    assert {wake(kill) for kill in kills(100, 1, KINDS, 60) if kill.kind == "pause"} == set(WAKES)
+
+
+GOOD = "gristmill: /out has been taken over by another driver (process 7 on b); this one stops\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "log", "is_right"),
+    [
+        (2, f"[6 s] 2 lots\n{GOOD}", True),
+        (0, f"[6 s] 2 lots\n{GOOD}", False),  # it went on to the end
+        (2, "gristmill: no space left\n", False),
+        (2, f"{GOOD}gristmill: and more\n", False),
+        (2, f"Traceback (most recent call last):\n{GOOD}", False),
+        (-9, "", False),
+    ],
+)
+def test_a_driver_that_has_to_stop_says_why_in_one_line(tmp_path: Path, code: int, log: str, is_right: bool) -> None:
+    (tmp_path / "log").write_text(log)
+    start = Start(0.0, tmp_path / "log", 1.0, code)
+    if is_right:
+        return start.check_line(REASONS)
+    with pytest.raises(WrongEnd):
+        start.check_line(REASONS)
+
+
+def test_a_paused_driver_is_beside_the_next_one_and_both_are_ended(tmp_path: Path) -> None:
+    driver = Driver([], tmp_path)
+    driver.command = [
+        sys.executable,
+        "-c",
+        "import socket, time; print(socket.gethostname(), flush=True); time.sleep(600)",
+    ]
+    driver.go_on(0)
+    first = driver.pause()
+    stopped = psutil.Process(first._popen.pid)
+    wait_until("the first is stopped", lambda: stopped.status() == psutil.STATUS_STOPPED)
+    with suppress(RuntimeError):
+        elsewhere()
+        driver.host = "newcomer"
+    driver.go_on(0)
+    assert driver.lives and len(driver.starts) == 2
+    if driver.host:
+        wait_until("the newcomer is elsewhere", lambda: driver.starts[1].log.read_text() == "newcomer\n")
+    first.wake()
+    with pytest.raises(WrongEnd, match="the paused driver goes on"):
+        first.wait(0.2)
+    driver.end()
+    assert not driver.lives and first._popen.returncode == -signal.SIGKILL
+
+
+def test_the_source_is_replaced_at_the_same_size_and_restored(tmp_path: Path) -> None:
+    source = SourceFile(tmp_path)
+    before = source.path.read_bytes(), source.path.stat().st_ino
+    source.replace()
+    assert source.path.read_bytes() != before[0] and source.path.stat().st_size == len(before[0])
+    source.restore()
+    assert source.path.read_bytes() == before[0] and [p.name for p in tmp_path.iterdir()] == [source.path.name]
 
 
 def test_a_tree_of_processes_is_killed_whole_though_it_starts_others_all_the_time() -> None:
