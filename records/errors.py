@@ -1,11 +1,19 @@
 """Errors with a message for the user."""
 
+from typing import Any
+
+from gristmill.records.masking.masks import masked_text
+
 
 class UserError(Exception):
     """A command cannot be carried out; the message is one line and names a remedy.
 
-    The command line prints it without a traceback and exits with 2. A bug of the program is never a UserError.
+    The command line prints it without a traceback and exits with 2. A bug of the program is never a UserError. Secrets
+    in the message are masked: it may quote a recipe, an address, or the error of a library.
     """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(masked_text(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class Conflict(UserError):

@@ -17,6 +17,7 @@ from gristmill.generators.families.contract import Family, State, family_class
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.output.formats import newest, parse
+from gristmill.records.printable import json_text
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build, literals
 from gristmill.records.stores.contract import Store
@@ -31,7 +32,9 @@ class ModelCard:
     """Contents of `model.json`."""
 
     format: int
-    identity: dict[str, Any]  # decides the model: kind, spec, schema, seed, digest of the rows, privacy, threads
+    identity: dict[
+        str, Any
+    ]  # decides the model, with secrets masked: kind, spec, schema, seed, digest of the rows, privacy, threads
     fingerprint: str
     trained_on: dict[str, Any]  # num_rows, digest, path
     privacy: dict[str, Any]  # the privacy statement; {"guarantee": None, ...} without a guarantee
@@ -89,7 +92,7 @@ def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
 def save_model(store: Store, card: ModelCard, weights: bytes) -> None:
     """Write the weights, then the card. Raises Conflict if another fit has finished in the same store."""
     store.put(WEIGHTS, weights)
-    store.put(NAME, json.dumps(asdict(card), indent=1, ensure_ascii=False).encode(), if_absent=True)
+    store.put(NAME, json_text(asdict(card), indent=1).encode(), if_absent=True)
 
 
 def pack(tensors: dict[str, np.ndarray], facts: dict[str, Any] | None = None) -> bytes:
