@@ -1,9 +1,8 @@
 """Runs the lot loop of a compiled recipe to its end, under a monitor that keeps display and manifest up to date."""
 
-from rich.console import Console
-
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
+from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
@@ -26,7 +25,7 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
 
 
 def drive(
-    compiled: CompiledRecipe, store: Store, manifest: Manifest, totals: Summary, lease: Lease, console: Console
+    compiled: CompiledRecipe, store: Store, manifest: Manifest, totals: Summary, lease: Lease, console: SafeConsole
 ) -> State:
     """Run until a limit, the end of the source, or a stop; returns the state of the run. Updates `totals`."""
     from gristmill.cluster.connect import connected  # ray is imported only when a run starts
