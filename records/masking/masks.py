@@ -164,4 +164,4 @@ def environment_secrets() -> set[str]:
 def masked_setting(setting: str) -> str:
     """ "a.b.api_key=value", as --set takes it, with a secret value replaced."""
     address, sep, value = setting.partition("=")
-    return f"{address}{sep}{masked(value, address.strip())}" if sep else masked_text(setting)
+    return f"{address}{sep}{masked_text(masked(value, address.strip()))}" if sep else masked_text(setting)

@@ -87,7 +87,7 @@ MAY_MATCH = re.compile(
     r"AIza|ya29|SG\.|xox|xapp",
     re.IGNORECASE,
 )
-WHOLE = re.compile(r"(?:Bearer|Basic|Token|Digest|ApiKey)\s+\S{4,}", re.IGNORECASE)  # the value of a header
+WHOLE = re.compile(r"(?:Authorization:\s*)?(?:Bearer|Basic|Token|Digest|ApiKey)\s+\S{4,}", re.IGNORECASE)  # the value of a header
 
 # `name = value` and `"name": "value"` in messages; a value in quotes may hold blanks.
 ASSIGNED = re.compile(r"([A-Za-z][\w.\-]*)(?:\[\d+\])?[\"']?\s*(?:=|:(?=\s*[\"']))\s*")
@@ -114,7 +114,8 @@ def is_secret(text: str) -> bool:
     stripped = text.strip()
     if WHOLE.fullmatch(stripped):
         return True
-    return not re.search(r"\s", stripped.replace(" PRIVATE", "")) and in_text(stripped) != stripped
+    rest = in_text(stripped)
+    return rest == MASK or (rest != stripped and not re.search(r"\s", stripped))
 
 
 def in_message(text: str) -> str:
