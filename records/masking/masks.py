@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from gristmill.records.masking.keys import is_secret_key
-from gristmill.records.masking.patterns import MASK, in_message, in_text, is_secret
+from gristmill.records.masking.patterns import MASK, in_message, in_text, is_secret, parts_of
 
 MIN_CHARS = 8  # a shorter secret is masked where its key stands, but not wherever its characters occur
 ENVIRONMENTS = frozenset({"env", "env_vars", "environ", "environment"})  # tables whose values are masked as a whole
@@ -81,8 +81,10 @@ def covered(value: Any, key: str = "") -> Any:
 def secrets_in(value: Any, key: str = "", parent: str = "") -> Iterator[str]:
     """The texts that are secrets by their key, and those that are secrets as a whole."""
     if isinstance(value, str):
-        if _is_secret(value, key, parent) or key.lower() in CONTAINERS or is_secret(value):
+        if _is_secret(value, key, parent) or key.lower() in CONTAINERS:
             yield value
+        if is_secret(value):
+            yield from parts_of(value)
     elif isinstance(value, Mapping):
         for k, v in value.items():
             yield from secrets_in(v, key if key.lower() in CONTAINERS else str(k), key)

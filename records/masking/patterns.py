@@ -51,7 +51,7 @@ PATTERNS: tuple[tuple[re.Pattern[str], Replacement], ...] = tuple(
         ),
         # Keys in an address of a bucket: they may hold slashes, and no name of a bucket has a colon or an at sign.
         (r"\b((?:s3[an]?|gs|gcs|r2|az|abfss?|wasbs?)://)[^\s/@:\"'<>]*:[^\s\"'<>]*@", re.IGNORECASE, rf"\1{MASK}@"),
-        (r"\b(s3[an]?://)(?=[^\s/@:\"'<>]*:)[^\s\"'<>]+", re.IGNORECASE, rf"\1{MASK}"),
+        (r"\b(s3[an]?://)(?=[^\s/@:\"'<>]*:)[^\s\"'<>]*[^\s\"'<>:.,;]", re.IGNORECASE, rf"\1{MASK}"),
         (r"\b((?:s3[an]?|gs|gcs|r2)://)[^\s/@\"'<>]+@", re.IGNORECASE, rf"\1{MASK}@"),
         # user:password@ in any other address; a password with a slash is told from a port by its form.
         (r"\b([a-z][a-z0-9+.\-]{0,30}://)[^\s/?#@:\"'<>]*:[^\s/?#\"'<>]*@", re.IGNORECASE, rf"\1{MASK}@"),
@@ -87,7 +87,11 @@ MAY_MATCH = re.compile(
     r"AIza|ya29|SG\.|xox|xapp",
     re.IGNORECASE,
 )
-WHOLE = re.compile(r"(?:Authorization:\s*)?(?:Bearer|Basic|Token|Digest|ApiKey)\s+\S{4,}", re.IGNORECASE)  # the value of a header
+WHOLE = re.compile(
+    r"(?:Authorization:\s*)?(?:Bearer|Basic|Token|Digest|ApiKey)\s+\S{4,}", re.IGNORECASE
+)  # the value of a header
+
+PASSWORD = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s:]*:([^\s]+)@[^\s@]*$", re.IGNORECASE)  # of a whole address
 
 # `name = value` and `"name": "value"` in messages; a value in quotes may hold blanks.
 ASSIGNED = re.compile(r"([A-Za-z][\w.\-]*)(?:\[\d+\])?[\"']?\s*(?:=|:(?=\s*[\"']))\s*")
@@ -116,6 +120,16 @@ def is_secret(text: str) -> bool:
         return True
     rest = in_text(stripped)
     return rest == MASK or (rest != stripped and not re.search(r"\s", stripped))
+
+
+def parts_of(text: str) -> list[str]:
+    """What is secret in a text that is a secret as a whole: the password of an address, the token of a header."""
+    stripped = text.strip()
+    if address := PASSWORD.match(stripped):
+        return [address[1]]
+    if WHOLE.fullmatch(stripped):
+        return [stripped.split()[-1]]
+    return [text] if in_text(stripped) == MASK else []
 
 
 def in_message(text: str) -> str:

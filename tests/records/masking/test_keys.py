@@ -13,17 +13,17 @@ SECRETS = (
     "secret token auth_token api_secret aws_secret_access_key hf_token HF_TOKEN password db_password dbPassword passwd "
     "passphrase pwd credential credentials api_key apikey apiKey APIKey x-api-key X-API-Key access_key private_key "
     "privateKey secret_key account_key sas sas_token signature authorization Authorization Proxy-Authorization bearer "
-    "cookie Set-Cookie session_token AWS_SESSION_TOKEN connection_string connectionString webhook SLACK_WEBHOOK_URL dsn "
-    "sentry_dsn clientSecret client_secret accessToken refresh_token auth_tokens token_2 token_value password_2 x-auth-token "
-    "X-Amz-Signature X-Amz-Security-Token OPENAI_API_KEY GITHUB_TOKEN AccountKey SharedAccessKey signing_key "
-    "generator.engine.api_key stages.0.headers.authorization"
+    "cookie Set-Cookie session_token AWS_SESSION_TOKEN connection_string connectionString webhook SLACK_WEBHOOK_URL "
+    "dsn sentry_dsn clientSecret client_secret accessToken refresh_token auth_tokens token_2 token_value password_2 "
+    "x-auth-token X-Amz-Signature X-Amz-Security-Token OPENAI_API_KEY GITHUB_TOKEN AccountKey SharedAccessKey "
+    "signing_key generator.engine.api_key stages.0.headers.authorization"
 ).split()
 INNOCENT = (
     "max_tokens tokenizer tokenizer_mode eos_token eos_token_id pad_token bos_token key_column primary_key keys key "
     "token_budget sort_key monkey tokens_per_s token_ids token_count kept_tokens tokens tokens_in min_tokens author "
-    "stop_token_ids allowed_token_ids skip_special_tokens prompt_tokens num_tokens secretary keyboard turkey author_key "
-    "limits.tokens passes pass_rate passage compass api_key_env password_column token_type max_num_batched_tokens "
-    "token_file secretariat"
+    "stop_token_ids allowed_token_ids skip_special_tokens prompt_tokens num_tokens secretary keyboard turkey "
+    "author_key limits.tokens passes pass_rate passage compass api_key_env password_column token_type "
+    "max_num_batched_tokens token_file secretariat"
 ).split()
 
 

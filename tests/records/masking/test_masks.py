@@ -17,7 +17,13 @@ from tests.records.masking.test_keys import INNOCENT, SECRETS
 SECRET = "Xk9-vT4qpLw2" + "zR7sYd"
 KEYS = [key for key in SECRETS if "." not in key]
 FREE_NAMES = st.sampled_from(["engine", "options", "headers", "env", "runtime_env", "default_headers", "a", "0"])
-PLAIN = st.one_of(st.integers(), st.booleans(), st.none(), st.text(max_size=8), st.sampled_from(["auto", "cuda:0"]))
+PLAIN = st.one_of(
+    st.integers(-(2**53), 2**53),
+    st.booleans(),
+    st.none(),
+    st.text("aZ é{}[]|<>.,-_ 09", max_size=8),
+    st.sampled_from(["auto", "cuda:0"]),
+)
 
 
 @st.composite
@@ -28,7 +34,7 @@ def trees(draw: st.DrawFn, value: Any = SECRET) -> Any:
         tree = {draw(st.sampled_from(["credentials", "secrets"])): {"nested": value, "more": [value]}}
     for _ in range(draw(st.integers(0, 4))):
         others = draw(st.dictionaries(st.sampled_from([k for k in INNOCENT if "." not in k]), PLAIN, max_size=3))
-        tree = {**others, draw(FREE_NAMES): draw(st.sampled_from(["table", "list"])) == "table" and tree or [tree]}
+        tree = {**others, draw(FREE_NAMES): (draw(st.sampled_from(["table", "list"])) == "table" and tree) or [tree]}
     return tree
 
 
