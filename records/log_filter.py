@@ -10,7 +10,8 @@ class SafeRecords(logging.Filter):
     """Replaces the message of each record by one without secrets and control characters."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        record.msg, record.args = printable(masked_text(record.getMessage())), None
+        text = printable(masked_text(record.getMessage()))
+        record.msg, record.args = text.replace("\n", "\n  "), None  # no line of it passes for another record
         return True
 
 

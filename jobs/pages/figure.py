@@ -8,6 +8,7 @@ import html
 import io
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gristmill.records.printable import printable
@@ -79,14 +80,16 @@ def _make_printable(figure: "Figure") -> None:
     """Replace control characters in all texts of a figure: a lone surrogate would end the drawing."""
     from matplotlib.axis import Axis
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter
 
     for axis in figure.findobj(Axis):
-        for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):
-            if isinstance(formatter, FixedFormatter):  # it writes the labels of ticks again for each drawing
-                formatter.seq = [printable(str(label)) for label in formatter.seq]
+        for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):  # they label ticks at each drawing
+            vars(formatter)["format_ticks"] = partial(_printable_ticks, formatter.format_ticks)
     for text in figure.findobj(Text):
         text.set_text(printable(text.get_text()))
+
+
+def _printable_ticks(format_ticks: Callable[[Any], list[str]], values: Any) -> list[str]:
+    return [printable(label) for label in format_ticks(values)]
 
 
 def _inlined(svg: str, label: str, description: str, kind: str) -> str:

@@ -36,6 +36,8 @@ def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    except ValueError as error:  # a path with a NUL or a lone surrogate
+        raise UserError(f"{path}: cannot be read ({error})") from None
     look_in(Path(shipped_path(path)).parent)
     return _with_settings(table, settings)
 

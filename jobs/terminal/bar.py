@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.logs import is_json
 from gristmill.jobs.terminal.tables import clock
+from gristmill.records.printable import printable_line
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ class Bar:
         )
         is_live = console.is_terminal and not is_json()
         self.bar = Progress(*columns, console=console, transient=True) if is_live else None
-        self.task = self.bar.add_task(name, total=None) if self.bar else None
+        self.task = self.bar.add_task(printable_line(name), total=None) if self.bar else None
 
     def __enter__(self) -> "Bar":
         if self.bar:
@@ -40,7 +41,7 @@ class Bar:
     def show(self, done: float, total: float, text: str) -> None:
         """Show it now on a terminal; elsewhere at most every `plain_every_s` seconds."""
         if self.bar and self.task is not None:
-            self.bar.update(self.task, total=total, completed=done, description=text)
+            self.bar.update(self.task, total=total, completed=done, description=printable_line(text))
             return
         now = time.monotonic()
         if now - self._shown < self.plain_every_s:

@@ -8,6 +8,7 @@ JSON. A program that imports the package and configures logging itself keeps its
 import logging
 import os
 import sys
+import textwrap
 import threading
 import traceback
 from datetime import UTC, datetime
@@ -46,9 +47,13 @@ def _text_of(record: logging.LogRecord) -> str:
     """The message as one line, without secrets and control characters; below it the traceback, if it has one."""
     text = printable_line(masked_text(record.getMessage()))
     if record.exc_info:
-        lines = traceback.format_exception(*record.exc_info)
-        text += "\n" + printable(masked_text("".join(lines).rstrip()))
+        text += "\n" + _indented(traceback.format_exception(*record.exc_info))
     return text
+
+
+def _indented(lines: list[str]) -> str:
+    """The lines of a traceback, two blanks to the right: none of them passes for a line of the log."""
+    return textwrap.indent(printable(masked_text("".join(lines).rstrip())), "  ")
 
 
 def _as_line(record: logging.LogRecord, text: str) -> str:
@@ -67,8 +72,7 @@ def _as_json(record: logging.LogRecord, text: str) -> str:
 
 def _print_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """The traceback of a bug: its message may quote what a model wrote, or an address with keys."""
-    lines = traceback.format_exception(kind, error, trace)
-    sys.stderr.write(printable(masked_text("".join(lines).rstrip())) + "\n")
+    sys.stderr.write(_indented(traceback.format_exception(kind, error, trace)) + "\n")
 
 
 def set_up_logging() -> None:
