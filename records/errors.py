@@ -1,7 +1,5 @@
 """Errors with a message for the user."""
 
-from typing import Any
-
 from gristmill.records.masking.masks import masked_text
 
 
@@ -12,8 +10,11 @@ class UserError(Exception):
     in the message are masked: it may quote a recipe, an address, or the error of a library.
     """
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*(masked_text(arg) if isinstance(arg, str) else arg for arg in args))
+    def __str__(self) -> str:  # not in the constructor: `convert` makes and drops many of them
+        return masked_text(super().__str__())
+
+    def __repr__(self) -> str:
+        return masked_text(super().__repr__())
 
 
 class Conflict(UserError):

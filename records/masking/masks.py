@@ -10,6 +10,7 @@ import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
 from gristmill.records.masking.keys import is_secret_key
@@ -24,6 +25,7 @@ SCHEMAS = frozenset({"properties", "patternproperties", "$defs", "definitions"})
 TEXT_TOKEN = re.compile(r"[<\[{|].*[>\]}|]|\W*", re.DOTALL)  # "<|endoftext|>", "[PAD]": a token of a text
 
 _remembered: set[str] = set()
+_environment: tuple[Any, frozenset[str]] = None, frozenset()  # the environment, and the secrets in it
 _lock = threading.Lock()
 
 
@@ -41,7 +43,7 @@ def _masked(value: Any, key: str, secrets: list[str], parent: str = "") -> Any:
     if _is_masked(value, key, parent):
         return _mask(value)
     if isinstance(value, Mapping):
-        return {_in(str(k), secrets): _masked(v, str(k), secrets, key) for k, v in value.items()}
+        return {_key(str(k)): _masked(v, str(k), secrets, key) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [_masked(v, key, secrets, parent) for v in value]
     return _in(value, secrets) if isinstance(value, str) else value
@@ -54,6 +56,9 @@ def _mask(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_mask(v) for v in value]
     return value if _is_empty(value) else MASK
+
+
+_key = lru_cache(maxsize=4096)(in_text)  # tables of rows repeat their keys
 
 
 def _in(text: str, secrets: Iterable[str]) -> str:
@@ -141,8 +146,8 @@ def _longest_first(texts: Iterable[str]) -> list[str]:
 
 
 def shown(value: Any, key: str) -> str:
-    """The repr of a value for a message about the key `key`."""
-    return repr(masked(value, key))
+    """The repr of a value for a message about the key `key`; UserError masks what else it holds."""
+    return repr(MASK if _is_masked(value, key, "") else value)
 
 
 def remember(value: Any, key: str = "") -> None:
@@ -153,14 +158,19 @@ def remember(value: Any, key: str = "") -> None:
 
 def masked_text(text: str) -> str:
     """A message without secrets: those of known forms, of assignments, of the environment, and remembered ones."""
-    for secret in _longest_first({*_remembered, *environment_secrets()}):
+    for secret in _longest_first(_remembered | environment_secrets()):
         text = text.replace(secret, MASK)
     return in_message(text)
 
 
-def environment_secrets() -> set[str]:
+def environment_secrets() -> frozenset[str]:
     """Values of environment variables with the name of a secret: messages of errors may quote them."""
-    return {v for k, v in os.environ.items() if len(v) >= MIN_CHARS and (is_secret_key(k) or k.endswith("_KEY"))}
+    global _environment
+    variables = getattr(os.environ, "_data", None)  # a copy of os.environ decodes each variable
+    if variables is None or variables != _environment[0]:
+        names = [k for k, v in os.environ.items() if len(v) >= MIN_CHARS and (is_secret_key(k) or k.endswith("_KEY"))]
+        _environment = dict(variables or {}), frozenset(os.environ[name] for name in names)
+    return _environment[1]
 
 
 def masked_setting(setting: str) -> str:
