@@ -16,6 +16,7 @@ from ray._private import ray_constants
 from gristmill.cluster.head_monitor import watching
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.errors import UserError
+from gristmill.records.log_filter import make_safe
 from gristmill.records.plugins import travelling_modules
 from gristmill.records.shipped import FOLDERS, PACKAGE_FOLDER, SHIPPED
 
@@ -49,6 +50,8 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the run reports errors itself, in one line
     if address:
         _check_address(address)
+    for handler in logging.getLogger("ray").handlers:
+        make_safe(handler)
     log_options = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address:

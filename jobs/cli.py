@@ -6,20 +6,30 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 import gristmill
 from gristmill.jobs import help_texts as texts
 from gristmill.jobs.terminal.logs import set_up_logging
 from gristmill.records.errors import UserError
+from gristmill.records.masking.masks import masked_text
+from gristmill.records.printable import printable_line
 
 logger = logging.getLogger(__name__)
 
 FORMATS = ("rows", "messages", "alpaca", "preference", "text", "prompt-completion")  # those of jobs/release/formats.py
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors repeat a faulty command line without its secrets."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(printable_line(masked_text(message)))
+
+
 def parser() -> argparse.ArgumentParser:
     """The whole command line. Each verb names its function as `run`, "module:function" below gristmill.jobs."""
-    whole = argparse.ArgumentParser(
+    whole = Parser(
         prog="gristmill",
         description=texts.GRISTMILL,
         epilog=texts.GRISTMILL_EXAMPLES,

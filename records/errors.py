@@ -1,11 +1,20 @@
 """Errors with a message for the user."""
 
+from gristmill.records.masking.masks import masked_text
+
 
 class UserError(Exception):
     """A command cannot be carried out; the message is one line and names a remedy.
 
-    The command line prints it without a traceback and exits with 2. A bug of the program is never a UserError.
+    The command line prints it without a traceback and exits with 2. A bug of the program is never a UserError. Secrets
+    in the message are masked: it may quote a recipe, an address, or the error of a library.
     """
+
+    def __str__(self) -> str:  # not in the constructor: `convert` makes and drops many of them
+        return masked_text(super().__str__())
+
+    def __repr__(self) -> str:
+        return masked_text(super().__repr__())
 
 
 class Conflict(UserError):

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from gristmill.records.errors import UserError
+from gristmill.records.masking.masks import shown
 
 T = TypeVar("T")
 LATER, PLACEMENT, USED_IF = "later", "placement", "used_if"
@@ -81,7 +82,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         return convert(value, inner[-1], where)
     if origin is typing.Literal:
         if value not in args:
-            raise UserError(f"{where}: '{value}' is not one of {', '.join(repr(a) for a in args)}")
+            raise UserError(f"{where}: {shown(value, where)} is not one of {', '.join(repr(a) for a in args)}")
         return value
     if origin is tuple:
         if not isinstance(value, list | tuple):
@@ -102,7 +103,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where}: {value} is not a finite number")
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise UserError(f"{where}: expected {hint.__name__}, got {type(value).__name__} {value!r}")
+        raise UserError(f"{where}: expected {hint.__name__}, got {type(value).__name__} {shown(value, where)}")
     return value
 
 

@@ -15,6 +15,7 @@ from gristmill.generators.chains.gates.gate import identities
 from gristmill.generators.chains.loop import Fork, RegimeAt, block_width, earlier_sources, regimes, sample_size
 from gristmill.generators.chains.registry import chain_class
 from gristmill.records.ids import fingerprint
+from gristmill.records.masking.masks import covered
 from gristmill.records.mixing.regimes import Regime
 from gristmill.records.pins import Pins
 from gristmill.records.plugins import PluginClasses, source_identity
@@ -71,7 +72,7 @@ class Cell:
             self.threads,
             gate_identities,
         ]
-        key: Any = [FORMAT, self.kind, *decides, self.n, self.seed, block, self.width]
+        key: Any = [FORMAT, self.kind, *covered(decides), self.n, self.seed, block, self.width]
         for generation in range(1, self.generations + 1):
             regime, after = literals(at(generation)) if generation > 1 else None, at(generation + 1)
             samples = [sample_size(after, generation, self.n, self.gates)]

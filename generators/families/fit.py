@@ -34,6 +34,7 @@ from gristmill.generators.families.folder import (
 from gristmill.generators.private.account import Account, BudgetExceeded, PrivacySpec
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.masking.masks import covered, masked
 from gristmill.records.pins import Pins
 from gristmill.records.plugins import kind_of, source_identity
 from gristmill.records.spec import literals
@@ -94,8 +95,13 @@ class Fit:
     noise_key: bytes | None = None  # private fits: default is random; a fixed key makes the noise repeatable
     pins: Pins | None = None  # the inputs, as the driver has read them
 
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of everything that decides the model; a rotated secret does not change it."""
+        return fingerprint(covered(self.identity()))
+
     def identity(self) -> dict[str, Any]:
-        """Everything that decides the model."""
+        """Everything that decides the model, as literals with their secrets."""
         return {
             "format": FORMAT,
             "kind": kind_of(self.family),
@@ -132,7 +138,7 @@ class Fit:
         Raises TrainingFailed, Stopped, or UserError where the parts do not fit together.
         """
         check_fit(self.family, self.table, self.privacy)
-        mark = fingerprint(self.identity())
+        mark = self.fingerprint
         account = Account(self.privacy, self.table.num_rows) if self.privacy else None
         losses: list[dict[str, float]] = []
         family, step = self.family, 0
@@ -230,7 +236,7 @@ class Fit:
         weights = pack(model_state.tensors)
         card = ModelCard(
             format=FORMAT,
-            identity=self.identity(),
+            identity=masked(self.identity()),
             fingerprint=mark,
             trained_on=self._published_rows,
             privacy=account.statement() if account else {"guarantee": None, "text": self._not_private()},

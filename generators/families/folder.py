@@ -18,6 +18,7 @@ from gristmill.records import pins
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.output.formats import newest, parse
+from gristmill.records.printable import json_text
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.spec import build, literals
 from gristmill.records.stores.contract import Store
@@ -32,7 +33,9 @@ class ModelCard:
     """Contents of `model.json`."""
 
     format: int
-    identity: dict[str, Any]  # decides the model: kind, spec, schema, seed, digest of the rows, privacy, threads
+    identity: dict[
+        str, Any
+    ]  # decides the model, with secrets masked: kind, spec, schema, seed, digest of the rows, privacy, threads
     fingerprint: str
     trained_on: dict[str, Any]  # num_rows, digest, path
     privacy: dict[str, Any]  # the privacy statement; {"guarantee": None, ...} without a guarantee
@@ -102,7 +105,7 @@ def save_model(store: Store, card: ModelCard, weights: bytes) -> None:
             card = replace(card, weights=f"weights-{card.weights_sha256[:16]}.safetensors")
             store.put(card.weights, weights)
     literals = {k: v for k, v in asdict(card).items() if (k, v) != ("weights", WEIGHTS)}
-    store.put(NAME, json.dumps(literals, indent=1, ensure_ascii=False).encode(), if_absent=True)
+    store.put(NAME, json_text(literals, indent=1).encode(), if_absent=True)
     for entry in list(store.list("weights")):
         if entry.name != card.weights:
             store.delete(entry.name)

@@ -1,11 +1,8 @@
 """`gristmill audit URI`: re-reads an output and proves it, or says what is wrong and where."""
 
-import json
-
-from rich.console import Console
-
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
 from gristmill.jobs.results import Result
+from gristmill.jobs.terminal.console import open_console, print_json
 from gristmill.records.errors import UserError
 from gristmill.records.output import manifest
 from gristmill.records.stores.contract import Store
@@ -30,16 +27,16 @@ def command(uri: str, as_json: bool = False) -> int:
     store, findings = _examine(uri)
     if as_json:
         report = {"ok": not findings.errors, "wrong": findings.errors, "checked": findings.num_checked}
-        print(json.dumps(report, indent=2))
+        print_json(report)
         return 1 if findings.errors else 0
-    console = Console(highlight=False)
+    console = open_console()
     for line in findings.errors[:MAX_SHOWN]:
-        console.print(f"WRONG  {line}", markup=False, soft_wrap=True)
+        console.print_line(f"WRONG  {line}")
     if len(findings.errors) > MAX_SHOWN:
         console.print(f"... and {len(findings.errors) - MAX_SHOWN} more")
     checked = ", ".join(f"{number:,} {kind}" for kind, number in findings.num_checked.items())
     verdict = f"{len(findings.errors)} findings" if findings.errors else "ok"
-    console.print(f"audit of {store.uri}: {verdict} ({checked})", markup=False, soft_wrap=True)
+    console.print_line(f"audit of {store.uri}: {verdict} ({checked})")
     return 1 if findings.errors else 0
 
 

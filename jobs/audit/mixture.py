@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 from rich.progress import track
 
 from gristmill.jobs.audit.findings import Findings
@@ -18,6 +17,7 @@ from gristmill.jobs.release.mixture.draw import Candidates, Draw, synthetic_shar
 from gristmill.jobs.release.mixture.parts import CARD, MIXTURE
 from gristmill.jobs.release.mixture.scan import release_schema, traits
 from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
+from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.caps import TOLERANCE
 from gristmill.records.output.formats import parse
@@ -52,7 +52,7 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
     for name in sorted(names - {shard["name"] for shard in shards}):
         findings.add(f"{name} is there, but {MIXTURE} does not name it")
         shards = [*shards, {"name": name}]
-    for shard in track(shards, description="audit", console=Console(stderr=True), transient=True):
+    for shard in track(shards, description="audit", console=open_console(is_error=True), transient=True):
         if shard["name"] not in names:
             findings.add(f"{shard['name']} is missing")
             continue
@@ -64,11 +64,16 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
     return findings
 
 
+def _unescaped(markdown: str) -> str:
+    """Markdown without backslashes and backticks: older cards escape fewer characters of names."""
+    return markdown.replace("\\", "").replace("`", "")
+
+
 def _check_metadata(store: Store, facts: dict[str, Any], section: str, findings: Findings) -> None:
     card = store.read_if_there(CARD)
     if card is None:
         findings.add(f"{CARD} is missing: the release is incomplete")
-    elif section not in card.decode("utf-8", "replace"):
+    elif _unescaped(section) not in _unescaped(card.decode("utf-8", "replace")):
         findings.add(f"{CARD} does not state the numbers of {MIXTURE} (its section 'The mixture' differs)")
     try:
         entries = json.loads(store.read("croissant.json"))["distribution"]

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 from rich.progress import track
 
 from gristmill.jobs.audit.admission import AdmissionAudit
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
+from gristmill.jobs.terminal.console import open_console
 from gristmill.records.ids import row_id
 from gristmill.records.output import ledger, manifest
 from gristmill.records.output.manifest import Manifest
@@ -49,7 +49,7 @@ def examine_run(store: Store, run: Manifest) -> Findings:
     counts, counted_lots = Summary(), Summary()  # of all lots, and of those that the manifest counts
     walk = _Walk(store, run, findings)
     walk.note_duplicates(name for lot in sorted(rejected) for name in rejected[lot])
-    for lot in track(sorted(kept), description="audit", console=Console(stderr=True), transient=True):
+    for lot in track(sorted(kept), description="audit", console=open_console(is_error=True), transient=True):
         summary = walk.lot(lot, rejected.get(lot, []))
         summary.kept_bytes = kept[lot]
         counts.add(summary)

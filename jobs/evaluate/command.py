@@ -3,13 +3,11 @@
 The same tables, flags and package versions give the same metrics.json; it holds no times.
 """
 
-import json
 import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from gristmill.generators.private.account import privacy_line
@@ -17,12 +15,15 @@ from gristmill.jobs.evaluate.inputs import EvaluateArgs, Inputs, read_inputs
 from gristmill.jobs.evaluate.student import check_student, judge_student
 from gristmill.jobs.evaluate.texts import text_rows
 from gristmill.jobs.results import Result
+from gristmill.jobs.terminal.console import open_console, print_json
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.extras import check_installed
+from gristmill.records.masking.masks import masked
 from gristmill.records.output.formats import newest
 from gristmill.records.output.manifest import versions
 from gristmill.records.pins import Pins
+from gristmill.records.printable import json_text
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
@@ -43,11 +44,12 @@ def command(as_json: bool, **flags: Any) -> int:
     """`gristmill evaluate`: prints a summary or the metrics; returns 0. Raises UserError for bad input."""
     result = evaluate(EvaluateArgs(**flags))
     if as_json:
-        print(json.dumps(result.totals, indent=2, ensure_ascii=False, allow_nan=False))
+        print_json(result.totals)
         return 0
-    console, store = Console(highlight=False), open_store(result.uri)
+    console, store = open_console(), open_store(result.uri)
     console.print(summary_table(dict(result.totals)))
-    console.print(f"{store.path(REPORT)}\n{store.path(METRICS)}", markup=False, soft_wrap=True)
+    console.print_line(store.path(REPORT))
+    console.print_line(store.path(METRICS))
     return 0
 
 
@@ -109,7 +111,7 @@ def write_evaluation(
     metrics = {"headline": headline(axes), **axes, **_provenance(args, inputs)}
     log_step("report.html")
     html = page(metrics, judged, texts, args.seed)
-    store.put(METRICS, (json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    store.put(METRICS, (json_text(metrics, indent=2, allow_nan=False) + "\n").encode())
     store.put(REPORT, html.encode("utf-8", "replace"))
     return metrics
 
@@ -152,7 +154,7 @@ def _provenance(args: EvaluateArgs, inputs: Inputs) -> dict[str, Any]:
     if card is not None:
         model = {
             "kind": card.kind,
-            "spec": card.identity["spec"],
+            "spec": masked(card.identity["spec"]),
             "digest": card.digest,
             "seed": card.identity["seed"],
             "trained_on": card.trained_on,

@@ -1,6 +1,5 @@
 """report.html of an evaluation: one self-contained page without scripts."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from gristmill.generators.private.account import privacy_line
 from gristmill.jobs.evaluate import plots
 from gristmill.jobs.evaluate.texts import figure, text_rows
 from gristmill.jobs.pages.page import render
+from gristmill.records.printable import json_text
 from gristmill.records.readers.datasets import pixels_of
 from gristmill.records.readers.tables import Column, TableSchema
 
@@ -36,7 +36,7 @@ def page(metrics: dict[str, Any], judged: "TableReport | None", texts: "TextRepo
         "text_rows": text_rows(metrics["text"]) if texts else [],
         "card": _card(metrics["model"]),
         "is_private": bool(metrics["model"] and metrics["model"]["privacy"]["guarantee"]),
-        "settings": json.dumps({k: metrics[k] for k in SETTINGS if k in metrics}, indent=2),
+        "settings": json_text({k: metrics[k] for k in SETTINGS if k in metrics}, indent=2),
     }
     svgs = _figures(judged, seed) if judged else {}
     svgs |= {"texts": figure(texts)} if texts else {}
@@ -253,4 +253,4 @@ def _percent(value: float | None) -> str:
 def _plain(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return value if isinstance(value, str) else json_text(value)

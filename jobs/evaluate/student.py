@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 
 from gristmill.jobs.evaluate.inputs import EvaluateArgs
+from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import digest_table
 from gristmill.records.readers.tables import Column, TableSchema
@@ -151,7 +151,7 @@ def _train(
     trained_on = {"path": "an evaluation", "num_rows": rows.num_rows, "digest": digest_table(rows)}
     seeded = replace(recipe, seed=args.seed)
     job = Plan(seeded, family, rows, trained_on, []).fit(store)
-    console = Console(stderr=True, highlight=False)
+    console = open_console(is_error=True)
     if not is_finished(store):
         card = run_fit(job, seeded, console)
         if card is None:

@@ -1,14 +1,13 @@
 """audit.json: the result of a privacy audit, beside model.json. It is written once, atomically."""
 
 import json
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from gristmill.generators.families.folder import ModelCard
+from gristmill.jobs.terminal.console import open_console, print_error, print_json
 from gristmill.records.output.formats import newest, parse
 
 if TYPE_CHECKING:
@@ -68,15 +67,15 @@ def _verdict(bound: float, claimed: float | None, is_refuted: bool) -> str:
 def show(report: dict[str, Any], as_json: bool) -> int:
     """Print the report. Returns 1 if it refutes the claim, else 0."""
     if as_json:
-        print(json.dumps(report, indent=1, ensure_ascii=False))
+        print_json(report, indent=1)
     else:
         table = Table(title=f"audit: {report['verdict']}", show_header=False, title_justify="left")
         for key, value in report.items():
             if key not in ("format", "verdict", "is_refuted"):
                 table.add_row(key.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
-        Console(highlight=False).print(table)
+        open_console().print(table)
     if not report["is_refuted"]:
         return 0
     line = "!" * 78
-    print(f"{line}\n{report['verdict']}\nThis model must not be called private.\n{line}", file=sys.stderr)
+    print_error(f"{line}\n{report['verdict']}\nThis model must not be called private.\n{line}")
     return 1

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 
 from gristmill.generators.families.contract import Family, draw_rows
 from gristmill.generators.families.fit import Fit, is_finished
@@ -27,11 +26,14 @@ from gristmill.generators.families.folder import ModelCard, load_model, read_car
 from gristmill.jobs.fit.audit_file import AUDIT, CONFIDENCE, read_audit, show, verdict_of
 from gristmill.jobs.fit.command import run_fit
 from gristmill.jobs.fit.plan import FitRecipe, OtherRows, Plan, load_plan, read_recipe, read_schema
+from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.extras import check_installed
 from gristmill.records.ids import fingerprint
+from gristmill.records.masking.masks import covered, masked
+from gristmill.records.printable import json_text
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
@@ -74,7 +76,7 @@ def audit_privacy(args: AuditPrivacyArgs, as_json: bool = False) -> int:
 
     Returns 0, 1 if the claim is refuted, or 130 if the audit was stopped. Raises UserError.
     """
-    console = Console(stderr=True, highlight=False)
+    console = open_console(is_error=True)
 
     if args.canaries is not None and args.canaries < 2:
         raise UserError("--canaries must be at least 2")
@@ -98,7 +100,7 @@ def audit_privacy(args: AuditPrivacyArgs, as_json: bool = False) -> int:
     with output.writing(FOLDER) as lease:
         new_report = _audit(args, card, recipe, lease.store, console)
         if new_report is not None:
-            store.put(AUDIT, (json.dumps(new_report, indent=1, ensure_ascii=False) + "\n").encode())
+            store.put(AUDIT, (json_text(new_report, indent=1) + "\n").encode())
             clear(lease.store)
     if new_report is None:
         return output.stopped()
@@ -135,12 +137,12 @@ def _check_same(args: AuditPrivacyArgs, plan: Plan, card: ModelCard, is_whole: b
     new, old = plan.fit(open_store(args.out)).identity(), card.identity
     if not is_whole:
         new, old = ({k: v for k, v in identity.items() if k != "rows"} for identity in (new, old))
-    if fingerprint(new) != fingerprint(old):
+    if covered(masked(new)) != covered(masked(old)):
         raise refusal(args.out, "was fitted by another recipe", old, new)
 
 
 def _audit(
-    args: AuditPrivacyArgs, card: ModelCard, recipe: FitRecipe, work: Store, console: Console
+    args: AuditPrivacyArgs, card: ModelCard, recipe: FitRecipe, work: Store, console: SafeConsole
 ) -> dict[str, Any] | None:
     """Fit with canaries, sample, and bound epsilon. Returns None if the audit was stopped."""
     from gristmill.evaluation.privacy.audit_dp import toss
@@ -233,9 +235,9 @@ def _canaries(plan: Plan, num: int, seed: int) -> "Canaries":
         raise UserError(f"no {num} canaries can be made: {error}; lower --canaries") from None
 
 
-def _fit(job: Fit, recipe: FitRecipe, console: Console) -> ModelCard | None:
+def _fit(job: Fit, recipe: FitRecipe, console: SafeConsole) -> ModelCard | None:
     """Fit to the rows with canaries, unless that is done. Starts again if the rows have changed."""
-    store, mark = job.store, fingerprint([job.identity(), job.trained_on["digest"]]).encode()
+    store, mark = job.store, fingerprint([covered(job.identity()), job.trained_on["digest"]]).encode()
     old_mark = store.read_if_there(FITTED_TO)
     if old_mark is not None and old_mark != mark:
         logger.info("the rows have changed since the audit began; fitting again")

@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Sequence
 
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from gristmill.generators.families.contract import family_class
@@ -15,6 +13,7 @@ from gristmill.jobs.fit.plan import FitRecipe, Plan, load_plan
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
+from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.ids import fingerprint
@@ -28,12 +27,12 @@ def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
     """`gristmill fit`; returns the exit code. Raises UserError, where possible before anything starts."""
     plan, output = _open(recipe_path, out, settings)
     if dry_run and not is_finished(output.store):
-        Console(highlight=False).print(_plan_table(plan, output.store.uri))
+        open_console().print(_plan_table(plan, output.store.uri))
         return 0
     card = _run(plan, output)
     if card is None:
         return output.stopped()
-    Console(highlight=False).print(card_table(card, output.store.uri))
+    open_console().print(card_table(card, output.store.uri))
     return 0
 
 
@@ -60,21 +59,22 @@ def _run(plan: Plan, output: Output) -> ModelCard | None:
     if is_finished(output.store):
         return _finished(job, output)
     with output.writing():
-        return run_fit(job, plan.recipe, Console(stderr=True, highlight=False))
+        return run_fit(job, plan.recipe, open_console(is_error=True))
 
 
 def _finished(job: Fit, output: Output) -> ModelCard:
     """The card of a finished model. Raises UserError for the model of another recipe."""
     store = output.store
     card = read_card(store.uri)
-    if card.fingerprint != fingerprint(job.identity()):
+    # A model made before secrets were left out has a fingerprint over them.
+    if card.fingerprint not in (job.fingerprint, fingerprint(job.identity())):
         raise refusal(store.uri, "holds another model", card.identity, job.identity())
     clear(store)  # a crash after the model was written leaves checkpoints behind
     logger.info(f"{store.uri}: this model is already there")
     return card
 
 
-def run_fit(job: Fit, recipe: FitRecipe, console: Console) -> ModelCard | None:
+def run_fit(job: Fit, recipe: FitRecipe, console: SafeConsole) -> ModelCard | None:
     """Fit on the cluster and show the progress. Returns None if it was stopped."""
     from gristmill.cluster.connect import connected  # imports ray
     from gristmill.cluster.fit import train
@@ -91,7 +91,7 @@ def run_fit(job: Fit, recipe: FitRecipe, console: Console) -> ModelCard | None:
 class FitBar(Bar):
     """Progress of a fit: steps, losses, epsilon and the time left."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: SafeConsole) -> None:
         super().__init__(console, "fit", PLAIN_EVERY_S)
 
     def __enter__(self) -> "FitBar":
@@ -132,5 +132,5 @@ def card_table(card: ModelCard, uri: str) -> Table:
     for name, line in family.summary(card.facts).items():
         table.add_row(name, line)
     table.add_row("privacy", privacy_line(card.privacy))
-    table.add_row("use it", escape(family.used_by.format(uri=uri)), style="dim")
+    table.add_row("use it", family.used_by.format(uri=uri), style="dim")
     return table

@@ -4,10 +4,14 @@ A figure is drawn for a wide and for a narrow page; the style sheet shows the dr
 same bytes.
 """
 
+import html
 import io
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
+
+from gristmill.records.printable import printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,11 +68,28 @@ def draw(
             figure = Figure(figsize=(width, height), layout="constrained")
             FigureCanvasSVG(figure)
             paint(figure, is_wide)
+            _make_printable(figure)
             sink = io.StringIO()
             figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None})
         kind = "one" if wide_in is None else "wide" if is_wide else "narrow"
         svgs.append(_inlined(sink.getvalue(), label, description, kind))
     return "".join(svgs)
+
+
+def _make_printable(figure: "Figure") -> None:
+    """Replace control characters in all texts of a figure: a lone surrogate would end the drawing."""
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+
+    for axis in figure.findobj(Axis):
+        for formatter in (axis.get_major_formatter(), axis.get_minor_formatter()):  # they label ticks at each drawing
+            vars(formatter)["format_ticks"] = partial(_printable_ticks, formatter.format_ticks)
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
+
+
+def _printable_ticks(format_ticks: Callable[[Any], list[str]], values: Any) -> list[str]:
+    return [printable(label) for label in format_ticks(values)]
 
 
 def _inlined(svg: str, label: str, description: str, kind: str) -> str:
@@ -77,7 +98,8 @@ def _inlined(svg: str, label: str, description: str, kind: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", svg, flags=re.DOTALL)
     box = re.search(r'viewBox="[^"]*"', svg)
     assert box
-    svg = re.sub(r"<svg[^>]*>", f'<svg class="{kind}" role="img" aria-label="{description}" {box[0]}>', svg, count=1)
+    head = f'<svg class="{kind}" role="img" aria-label="{html.escape(description)}" {box[0]}>'
+    svg = re.sub(r"<svg[^>]*>", lambda _: head, svg, count=1)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{label}-", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: inherit", svg)

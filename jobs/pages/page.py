@@ -4,11 +4,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from gristmill.records.printable import printable
+
 
 def render(template: Path, facts: Mapping[str, Any], filters: Mapping[str, Callable[..., Any]]) -> str:
     """The page of `template` filled with `facts`. Raises jinja2.UndefinedError for a name that `facts` lacks.
 
-    Text is escaped; a figure must be a markupsafe.Markup. Templates may extend or include the files of this folder.
+    Text is escaped, and control characters in it become visible. A figure must be a markupsafe.Markup. Templates may
+    extend or include the files of this folder.
     """
     import jinja2
 
@@ -20,4 +23,4 @@ def render(template: Path, facts: Mapping[str, Any], filters: Mapping[str, Calla
         lstrip_blocks=True,
     )
     environment.filters |= filters
-    return environment.get_template(template.name).render(**facts)
+    return printable(environment.get_template(template.name).render(**facts))  # its figures too

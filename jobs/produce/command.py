@@ -4,8 +4,6 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
 from gristmill.jobs.produce.inputs import pin_source
@@ -16,6 +14,7 @@ from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
 from gristmill.jobs.results import Result
+from gristmill.jobs.terminal.console import open_console
 from gristmill.jobs.terminal.output import STOPPED, Output, refusal
 from gristmill.jobs.terminal.tables import cost_table, totals_table
 from gristmill.records.errors import UserError
@@ -54,7 +53,7 @@ def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
     """`gristmill produce`; returns the exit code. Raises UserError before any engine starts, where it can."""
     compiled, output = _open(recipe_path, out, settings)
     if dry_run:
-        console = Console(highlight=False)
+        console = open_console()
         console.print(plan_table(compiled, output.store.uri))
         console.print(forecast_table(forecast(compiled, read_manifest(output.store))))
         return 0
@@ -76,7 +75,10 @@ def _open(recipe: TomlSource, out: str, settings: Sequence[str]) -> tuple[Compil
     compiled = compile_recipe(load(recipe, settings))
     compiled.check()
     output = Output("produce", recipe, out, settings)
-    _check_output(read_manifest(output.store), compiled, output.store)
+    manifest = read_manifest(output.store)
+    if manifest and manifest.fingerprint == compiled.old_fingerprint != compiled.fingerprint:
+        compiled = compile_recipe(compiled.recipe, is_old=True)
+    _check_output(manifest, compiled, output.store)
     return compiled, output
 
 
@@ -97,7 +99,7 @@ def _run(compiled: CompiledRecipe, output: Output) -> Outcome:
         else:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
-            console = Console(stderr=True, highlight=False)
+            console = open_console(is_error=True)
             outcome = Outcome(drive(compiled, store, manifest, totals, leftovers, lease, console), totals, manifest)
             _write_page(store)
     return outcome
@@ -166,7 +168,7 @@ def _spent_budget(compiled: CompiledRecipe, manifest: Manifest) -> str | None:
 
 def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
     """Print the totals, some kept rows and what to do next."""
-    store, manifest, console = output.store, outcome.manifest, Console(highlight=False)
+    store, manifest, console = output.store, outcome.manifest, open_console()
     console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
     console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], manifest.cost))
     if compiled.recipe.gate_audit and outcome.totals.num_lots:
@@ -174,19 +176,15 @@ def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
         names = [stage["name"] for stage in in_order(manifest.recipe)]
         console.print(gate_audit.gates_table(gate_audit.gates(labels, names)))
     for text in _examples(compiled, store, outcome.totals):
-        console.print(text, markup=False, soft_wrap=True)
-    console.print(
-        f"output: {store.uri}  (kept/, rejected/, {MANIFEST}, report.html, events/)", markup=False, soft_wrap=True
-    )
+        console.print_line(text)
+    console.print_line(f"output: {store.uri}  (kept/, rejected/, {MANIFEST}, report.html, events/)")
     if outcome.state == "stopped":
         output.stopped()
     elif outcome.state == "budget":
-        console.print("the budget was spent before the run was done; raise it to resume", soft_wrap=True)
+        console.print_line("the budget was spent before the run was done; raise it to resume")
     elif outcome.state == "exhausted":
-        console.print(
-            "the source ended before the limit was reached: set source.cycle = true, or add rows and use a new --out",
-            markup=False,
-            soft_wrap=True,
+        console.print_line(
+            "the source ended before the limit was reached: set source.cycle = true, or add rows and use a new --out"
         )
 
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-
 from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
+from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
@@ -35,7 +34,7 @@ def drive(
     totals: Summary,
     leftovers: Mapping[int, Sequence[str]],
     lease: Lease,
-    console: Console,
+    console: SafeConsole,
 ) -> State:
     """Run until a limit, the end of the source, or a stop; returns the state of the run. Updates `totals`.
 

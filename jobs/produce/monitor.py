@@ -4,10 +4,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from gristmill.jobs.produce.progress import ProgressDisplay
 from gristmill.jobs.recipes.compile import CompiledRecipe
+from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.logs import ROOT, is_json
 from gristmill.records.errors import UserError
 from gristmill.records.output.events import Events
@@ -45,7 +44,7 @@ class Monitor:
         manifest: Manifest,
         totals: Summary,
         lease: Lease,
-        console: Console,
+        console: SafeConsole,
     ) -> None:
         self.compiled, self.store, self.manifest, self.totals, self.lease = compiled, store, manifest, totals, lease
         # In JSON mode events go to stderr as JSON lines, and the display shows nothing.

@@ -1,16 +1,15 @@
 """What a person sees while a run goes on: a live display on a terminal, plain lines elsewhere."""
 
-import sys
 import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.live import Live
 
 from gristmill.cluster.spec import Limits
+from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.tables import clock
 from gristmill.jobs.terminal.view import Pace, Rates, View, facts, nearest_goal
 from gristmill.records.output.shards import Summary
@@ -32,12 +31,12 @@ class ProgressDisplay:
         num_asks: int | None,
         limits: Limits,
         start: Summary,
-        console: Console | None = None,
+        console: SafeConsole | None = None,
         quiet: bool = False,
     ) -> None:
         """`start` are the totals before this run; a `quiet` display shows nothing."""
         self.quiet = quiet
-        self.console = console or Console(file=sys.stderr, highlight=False)
+        self.console = console or open_console(is_error=True)
         self.name, self.num_asks, self.limits = name, num_asks, limits
         self.started = time.monotonic()
         self.pace = Pace()
@@ -74,7 +73,7 @@ class ProgressDisplay:
         if self.live:
             self.live.update(view.panel(), refresh=True)
         else:
-            self.console.print(view.line(), soft_wrap=True, markup=False)
+            self.console.print_line(view.line())
 
     def _view(self, totals: Summary, literals: Mapping[str, Any]) -> View:
         rates, state = self._rates(), f"[{clock(time.monotonic() - self.started)}]"

@@ -7,17 +7,16 @@
 Each file starts with these lines. A line continues in the next lines that are indented by two blanks or more.
 """
 
-import json
 import re
 import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from gristmill.jobs.terminal.console import open_console, print_json, print_text
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import PREFIX, SHIPPED
 from gristmill.records.spec import nearest
@@ -55,17 +54,17 @@ def recipes(name: str | None, as_json: bool, root: Path = SHIPPED) -> int:
         entry = find(entries, name)
         content = (root / entry.path).read_text()
         table = {**asdict(entry), "content": content}
-        print(json.dumps(table, indent=2, ensure_ascii=False) if as_json else content.rstrip("\n"))
+        print_json(table) if as_json else print_text(content.rstrip("\n"))
         return 0
     if as_json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=2, ensure_ascii=False))
+        print_json([asdict(entry) for entry in entries])
         return 0
-    console = Console(highlight=False)
+    console = open_console()
     for _, what, use in FOLDERS:
         if of_kind := [entry for entry in entries if entry.what == what]:
             console.print(Text(f"{what}: {use}", style="bold"), soft_wrap=True)
             console.print(Padding(_table(of_kind), (0, 0, 1, 0)))
-    console.print("gristmill recipes NAME prints a file with its comments.", markup=False)
+    console.print("gristmill recipes NAME prints a file with its comments.")
     return 0
 
 

@@ -18,6 +18,7 @@ from gristmill.jobs.recipes.toml_file import parted
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.lots import AskSource, Plan
+from gristmill.records.masking.masks import covered, masked
 from gristmill.records.output.shards import Summary
 from gristmill.records.pins import Pins, active
 from gristmill.records.readers.sources import Source, open_source
@@ -40,8 +41,9 @@ class CompiledRecipe:
     method: Method | None
     stages: list[Stage]
     schema: pa.Schema  # of a committed row
-    identity: dict[str, Any]  # the literals under the fingerprint
+    identity: dict[str, Any]  # the literals under the fingerprint, with secrets masked
     plan: Plan
+    old_fingerprint: str  # as it was when secrets were part of it; the same for a recipe without secrets
     pins: Pins  # the inputs, as they were when the recipe was compiled
 
     @property
@@ -86,17 +88,18 @@ class CompiledRecipe:
                 stage.check()
 
 
-def compile_recipe(recipe: Recipe) -> CompiledRecipe:
+def compile_recipe(recipe: Recipe, is_old: bool = False) -> CompiledRecipe:
     """Build the parts of a recipe and check that they fit together. Reads sources and digests; starts nothing.
 
-    Raises UserError for a recipe whose parts do not fit.
+    With `is_old`, secrets are part of the fingerprint, as it is in outputs made before they were left out. Raises
+    UserError for a recipe whose parts do not fit.
     """
     pins = Pins()
     with active(pins):
-        return _compile(recipe, pins)
+        return _compile(recipe, pins, is_old)
 
 
-def _compile(recipe: Recipe, pins: Pins) -> CompiledRecipe:
+def _compile(recipe: Recipe, pins: Pins, is_old: bool) -> CompiledRecipe:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
     source = open_source(recipe.source)
@@ -104,14 +107,16 @@ def _compile(recipe: Recipe, pins: Pins) -> CompiledRecipe:
     checks.check_rounds_method(recipe, source, generator, method)
     schema = _schema(recipe, generator, stages)
     literals = identity_literals(recipe, source, generator, method, stages)
-    plan = _plan(recipe, source, generator, fingerprint(literals))
+    old_fingerprint = fingerprint(literals)
+    plan = _plan(recipe, source, generator, old_fingerprint if is_old else fingerprint(covered(literals)))
     run = RunContext(source, plan.fingerprint, plan.generation, plan.lot_size)
     for stage in stages:
         stage.bind(run)
     parts: list[Generator | Stage] = [generator, *stages]
     for part in parts:
         part.pins = pins
-    return CompiledRecipe(recipe, source, generator, method, stages, schema, literals, plan, pins)
+    shown = masked(literals)
+    return CompiledRecipe(recipe, source, generator, method, stages, schema, shown, plan, old_fingerprint, pins)
 
 
 def build_generator(recipe: Recipe) -> tuple[Generator, Method | None]:

@@ -6,13 +6,13 @@ from typing import Any
 from gristmill.generators.contract import Generator
 from gristmill.generators.text.contract import Method
 from gristmill.jobs.recipes.recipe import Recipe
+from gristmill.records.masking.masks import masked
 from gristmill.records.output.manifest import FORMAT
 from gristmill.records.plugins import kind_of, source_identity
 from gristmill.records.readers.sources import Source
 from gristmill.records.spec import literals
 from gristmill.stages.contract import Stage
 
-SECRETS = ("hf_token", "token", "api_key", "password")
 PLACES = ("path", "file")  # keys that say where something lies: its content counts, by digest
 
 
@@ -22,6 +22,7 @@ def identity_literals(
     """Everything that changes rows, as literals: what the fingerprint covers, and what a refusal compares.
 
     Limits, cluster, name and description are not in it: they change how many rows there are and how fast they come.
+    Secrets are still in it: `covered` leaves them out of the fingerprint, `masked` hides them in a manifest.
     """
     stage_literals = [
         {"name": s.name, **_without_places(literals(s.spec, True)), **s.identity(), **_class_literals(s)}
@@ -47,7 +48,7 @@ def resolved_literals(
     recipe: Recipe, generator: Generator, method: Method | None, stages: Sequence[Stage]
 ) -> dict[str, Any]:
     """The recipe as literals with every default filled in and without secrets: a manifest may be published."""
-    return _masked(
+    return masked(
         {
             **literals(recipe),
             "generator": {"kind": kind_of(generator), **literals(generator.spec)},
@@ -64,14 +65,6 @@ def _class_literals(part: Generator | Stage) -> dict[str, Any]:
 
 def _method_literals(method: Method | None) -> dict[str, Any] | None:
     return {"kind": kind_of(method), **literals(method.spec)} if method else None
-
-
-def _masked(value: Any, key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {k: "***" if key == "env" else _masked(v, k) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_masked(v) for v in value]
-    return "***" if value and key in SECRETS else value
 
 
 def _without_places(value: Any) -> Any:

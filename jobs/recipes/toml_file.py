@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.records.errors import UserError
+from gristmill.records.masking.masks import masked_setting, remember
 from gristmill.records.plugins import look_in
 from gristmill.records.shipped import PREFIX, shipped_names, shipped_path
 from gristmill.records.spec import nearest
@@ -23,9 +24,7 @@ def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]
     """A TOML file, or tables that a program made, with the settings applied. Raises UserError, naming file and key."""
     if not isinstance(path, str):
         table = copy.deepcopy(dict(path))
-        for setting in settings:
-            apply(table, setting)
-        return table
+        return _with_settings(table, settings)
     try:
         with open(shipped_path(path), "rb") as file:
             table = tomllib.load(file)
@@ -37,9 +36,17 @@ def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
+    except ValueError as error:  # a path with a NUL or a lone surrogate
+        raise UserError(f"{path}: cannot be read ({error})") from None
     look_in(Path(shipped_path(path)).parent)
+    return _with_settings(table, settings)
+
+
+def _with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The table with the settings applied. From now on, messages of this process do not show its secrets."""
     for setting in settings:
         apply(table, setting)
+    remember(table)
     return table
 
 
@@ -47,7 +54,7 @@ def apply(table: dict[str, Any], setting: str) -> None:
     """Put "a.b.0.c=value" into the table; the value is TOML, or a plain string where it is not valid TOML."""
     address, sep, text = setting.partition("=")
     if not sep or not address.strip():
-        raise UserError(f"--set {setting}: write it as key=value, e.g. --set limits.asks=100")
+        raise UserError(f"--set {masked_setting(setting)}: write it as key=value, e.g. --set limits.asks=100")
     try:
         value = tomllib.loads(f"x = {text}")["x"]
     except tomllib.TOMLDecodeError:
@@ -59,7 +66,7 @@ def apply(table: dict[str, Any], setting: str) -> None:
             place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
         place[int(last) if isinstance(place, list) else last] = value
     except (IndexError, ValueError, TypeError, AttributeError):
-        raise UserError(f"--set {setting}: there is no '{address}' to set") from None
+        raise UserError(f"--set {masked_setting(setting)}: there is no '{address}' to set") from None
 
 
 def parted(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:

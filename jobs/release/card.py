@@ -1,6 +1,5 @@
 """The dataset card and the Croissant metadata of a release."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +9,11 @@ import pyarrow as pa
 from gristmill.cluster.shuffle import ShardFile
 from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import RowFormat
+from gristmill.jobs.release.markdown import code, one_line, prose, yaml_string
 from gristmill.jobs.release.mixture.spec import ADDED
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import Summary
+from gristmill.records.printable import json_text, printable
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE
 
 TYPES = {"string": "sc:Text", "int": "sc:Integer", "float": "sc:Float", "double": "sc:Float", "bool": "sc:Boolean"}
@@ -46,7 +47,7 @@ def front_matter(name: str, num_rows: int, tags: Sequence[str]) -> str:
     size = next((label for limit, label in SIZES if num_rows < limit), "n>1B")
     tag_lines = "\n".join(f"- {tag}" for tag in tags)
     return f"""---
-pretty_name: {json.dumps(name)}
+pretty_name: {yaml_string(name)}
 tags:
 {tag_lines}
 size_categories:
@@ -61,7 +62,7 @@ configs:
 
 
 def columns_table(schema: pa.Schema) -> str:
-    lines = "\n".join(f"| `{f.name}` | {f.type} | {_group(f.name)} |" for f in schema)
+    lines = "\n".join(f"| {code(f.name)} | {prose(str(f.type))} | {_group(f.name)} |" for f in schema)
     return f"| column | type | group |\n|---|---|---|\n{lines}\n"
 
 
@@ -84,19 +85,23 @@ def dataset_card(
 ) -> str:
     """README.md of the release as dataset hubs read it: YAML front matter, then prose and tables."""
     recipe = manifest.recipe
-    rejected = "\n".join(f"| rejected {reason} | {count:,} |" for reason, count in sorted(totals.rejected.items()))
+    rejected = "\n".join(
+        f"| rejected {prose(reason)} | {count:,} |" for reason, count in sorted(totals.rejected.items())
+    )
     generator = recipe["generator"]
-    model = f" with the model `{generator.get('name') or generator['model']}`" if generator.get("model") else ""
-    method = f", the method `{recipe['method']['kind']}`" if recipe["method"] else ""
+    model = (
+        f" with the model {code(str(generator.get('name') or generator['model']))}" if generator.get("model") else ""
+    )
+    method = f", the method {code(recipe['method']['kind'])}" if recipe["method"] else ""
     origins = (
         "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
     )
-    return f"""{front_matter(recipe["name"], totals.kept, ["synthetic"])}# {recipe["name"]}
+    return f"""{front_matter(recipe["name"], totals.kept, ["synthetic"])}# {prose(recipe["name"])}
 
-{recipe.get("description") or "A synthetic corpus made with Gristmill."}
+{prose(recipe.get("description") or "A synthetic corpus made with Gristmill.")}
 
 {origins} The generator was
-`{generator["kind"]}`{model}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
+{code(generator["kind"])}{model}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
 
 ## Generated and kept rows
 
@@ -115,7 +120,7 @@ The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated
 {format_section(row_format) + chr(10) if row_format else ""}## Recipe
 
 ```json
-{json.dumps({k: v for k, v in recipe.items() if k != "cluster"}, indent=2, ensure_ascii=False)}
+{json_text({k: v for k, v in recipe.items() if k != "cluster"}, indent=2)}
 ```
 
 {READING}"""
@@ -191,8 +196,8 @@ def croissant(description: Description, shards: Sequence[ShardFile], schema: pa.
         },
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": description.name,
-        "description": description.description,
+        "name": one_line(description.name),
+        "description": printable(description.description),
         "version": description.version,
         "distribution": [*files, file_set],
         "recordSet": [{"@type": "cr:RecordSet", "@id": "rows", "name": "rows", "field": fields}],

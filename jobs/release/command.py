@@ -3,12 +3,10 @@
 A release holds the rows in globally shuffled shards of a stated size, a dataset card and Croissant metadata.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 
 import pyarrow as pa
-from rich.console import Console
 
 from gristmill.cluster.shuffle import batch_work, numbered_dataset, shuffle_keys, with_target, write_shards
 from gristmill.jobs.recipes.toml_file import TomlSource
@@ -19,10 +17,12 @@ from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_man
 from gristmill.jobs.release.target import check_target
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
+from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import read_footer, read_shard
+from gristmill.records.printable import json_text
 from gristmill.records.schema import REJECT, with_images
 from gristmill.records.shipped import shipped_file
 from gristmill.records.stores.contract import Store
@@ -63,7 +63,7 @@ def _pack(source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run:
 
 def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_name: str) -> int:
     """Write the release of a run; see `pack`. Returns its rows."""
-    console = Console(stderr=True, highlight=False)
+    console = open_console(is_error=True)
     store, target = open_store(uri), open_store(to)
     store.check(write=False)
     manifest = finished_manifest(store)
@@ -84,7 +84,7 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
     if dry_run:
         as_format = f", as {row_format.name}" if row_format else ""
         text = f"{totals.kept:,} rows would go into {num_shards} shards of {target.uri}{as_format}"
-        Console(highlight=False).print(text, markup=False, soft_wrap=True)
+        open_console().print(text, markup=False, soft_wrap=True)
         return totals.kept
 
     def read(lot: int) -> pa.Table:
@@ -105,7 +105,7 @@ def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_
         raise RuntimeError(f"packed {num_rows} rows of {totals.kept}")
     card = dataset_card(manifest, totals, shards, schema, row_format)
     metadata = croissant(describe_run(manifest, totals), shards, schema)
-    target.put("croissant.json", json.dumps(metadata, indent=2).encode())
+    target.put("croissant.json", json_text(metadata, indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
     logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")
     return num_rows

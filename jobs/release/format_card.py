@@ -10,6 +10,7 @@ from gristmill.jobs.release.formats import (
     TEXT,
     RowFormat,
 )
+from gristmill.jobs.release.markdown import code
 
 COLUMNS = {
     MESSAGES: "`messages` is a list of `role` (system, user, assistant) and `content`, the input of chat templates.",
@@ -52,7 +53,7 @@ def format_section(row_format: RowFormat) -> str:
     name = row_format.name
     alpaca = "alpaca_w_system" if SYSTEM in row_format.schema.names else "alpaca"
     axolotl = AXOLOTL[name].replace("{alpaca}", alpaca)
-    source = ", ".join(f"`{column}`" for column in row_format.reads)
+    source = ", ".join(map(code, row_format.reads))
     parts = [
         f"## Format: {name}\n\n{COLUMNS[name]} Source columns: {source}. The only other column is `id`: it leads "
         "to provenance, findings and intermediate turns of a row in the run that made it. Trainers reject unexpected "

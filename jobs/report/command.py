@@ -1,6 +1,5 @@
 """`gristmill report URI`: writes report.html, one page about a run: counts, cost, speed, losses and rejects."""
 
-import json
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -29,12 +28,14 @@ from gristmill.jobs.report.tallies import (
 )
 from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest
+from gristmill.jobs.terminal.console import print_line
 from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, read_events
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import Summary
+from gristmill.records.printable import json_text
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
@@ -45,7 +46,7 @@ MAX_RECIPE_CHARS = 200_000  # a recipe may list its whole source in `items`
 
 def command(uri: str) -> int:
     """Write the page beside the shards and print its address; see `report`."""
-    print(report(uri).totals["page"])
+    print_line(report(uri).totals["page"])
     return 0
 
 
@@ -135,7 +136,7 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
         "starts": starts(manifest, history),
         "log": list(history.log),
         "log_note": _log_note(history),
-        "recipe": json.dumps(recipe, indent=2, ensure_ascii=False)[:MAX_RECIPE_CHARS],
+        "recipe": json_text(recipe, indent=2)[:MAX_RECIPE_CHARS],
         "versions": versions(manifest),
     }
 

@@ -1,13 +1,11 @@
 """`gristmill status URI`: how far a run is, from its manifest, a listing and the newest events. Nothing is changed."""
 
-import json
 from typing import Any
-
-from rich.console import Console
 
 from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import driver_life, load_manifest, run_literals, show
 from gristmill.jobs.status.watch import watch
+from gristmill.jobs.terminal.console import open_console, print_json
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events
 from gristmill.records.output.shards import KEPT, REJECTED
@@ -26,9 +24,9 @@ def command(uri: str, as_json: bool = False, is_watching: bool = False) -> int:
         return watch(uri, as_json)
     run = describe(uri)
     if as_json:
-        print(json.dumps(run, indent=2))
+        print_json(run)
     else:
-        show(run, Console(highlight=False))
+        show(run, open_console())
     return 0
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from rich.console import Console
-
+from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.tables import clock, cost_table, totals_table
 from gristmill.records.errors import UserError
 from gristmill.records.output.events import when
@@ -96,14 +95,14 @@ def run_literals(store: Store, manifest: Manifest, totals: Summary, life: Life) 
     }
 
 
-def show(run: dict[str, Any], console: Console) -> None:
+def show(run: dict[str, Any], console: SafeConsole) -> None:
     """Print what `run_literals` gives."""
     totals = Summary(**run["totals"])
-    console.print(f"{run['name']}: {run['said']}", style="italic", markup=False, soft_wrap=True)
+    console.print_line(f"{run['name']}: {run['said']}", style="italic")
     console.print(totals_table(totals, ""))
     if run["driver"]:
         gone = " (gone)" if run["alive"] is False else ""
-        console.print(f"driver: {run['driver']}{gone}", markup=False)
+        console.print(f"driver: {run['driver']}{gone}")
     if run["starts"]:
         last = run["starts"][-1]
         console.print(f"driver starts: {len(run['starts'])}, the last {last['started']} on {last['host']}")

@@ -3,15 +3,14 @@
 A listing grows with lots, so it is made again only after five times as long as it took, and a footer is read once.
 """
 
-import json
 import time
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
 from rich.live import Live
 
 from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest, read_lease, run_literals, show
+from gristmill.jobs.terminal.console import open_console, print_json, print_line
 from gristmill.jobs.terminal.view import Pace, View, facts, nearest_goal
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, part_name, read_events
@@ -121,7 +120,7 @@ def watch(uri: str, as_json: bool = False) -> int:
     """Show a run until it ends, or until Ctrl-C; returns the exit code. Raises UserError when it is no run."""
     store = open_store(uri)
     watcher = Watcher(store)
-    console = Console(highlight=False)
+    console = open_console()
     look = watcher.look()
     try:
         if console.is_terminal and not as_json:
@@ -150,9 +149,9 @@ def watch(uri: str, as_json: bool = False) -> int:
 def _print(watcher: Watcher, look: Look, as_json: bool) -> None:
     if as_json:
         progress = {k: v for k, v in look.progress.items() if k not in ("run", "event", "start")}
-        print(json.dumps({**_literals(watcher.store, look), "progress": progress}), flush=True)
+        print_json({**_literals(watcher.store, look), "progress": progress}, indent=None)
     else:
-        print(watcher.view(look).line(), flush=True)
+        print_line(watcher.view(look).line())
 
 
 def _literals(store: Store, look: Look) -> dict[str, Any]:

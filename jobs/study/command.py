@@ -6,7 +6,6 @@ results.parquet (one row per chain and generation), summary.parquet (over chains
 
 import contextlib
 import functools
-import json
 import logging
 import time
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table
 
 from gristmill.generators.chains.cells import Cell
@@ -26,13 +24,16 @@ from gristmill.jobs.study.plan import cost_line, extend_chains, extension_line, 
 from gristmill.jobs.study.results import RESULTS, SUMMARY
 from gristmill.jobs.study.show import StudyBar, cells_table, verdict_line
 from gristmill.jobs.study.spec import StudySpec, load_study
+from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.output import STOPPED, Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.masking.masks import covered, masked
 from gristmill.records.output.formats import newest, parse
 from gristmill.records.output.manifest import versions
 from gristmill.records.pins import Pins, active
+from gristmill.records.printable import json_text
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 
@@ -57,10 +58,10 @@ class StudyEnd:
 def command(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
     """`gristmill study`. Returns the exit code: 0 complete, 1 a law or a chain failed, 130 stopped."""
     spec, cells, output = _open(path, out, settings)
-    console, store = Console(highlight=False), output.store
+    console, store = open_console(), output.store
     if dry_run:
         console.print(plan_table(spec, cells, store))
-        console.print(cost_line(spec, cells, store), soft_wrap=True, markup=False)
+        console.print_line(cost_line(spec, cells, store))
         return 0
     study_file = _run(spec, cells, output)
     if study_file["ended"]["state"] == "stopped":
@@ -68,8 +69,8 @@ def command(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = F
     table: Table | None = cells_table(study_file, store)
     if table is not None:
         console.print(table)
-    console.print(verdict_line(study_file["ended"]), soft_wrap=True, markup=False)
-    console.print(store.path(REPORT), soft_wrap=True, markup=False)
+    console.print_line(verdict_line(study_file["ended"]))
+    console.print_line(store.path(REPORT))
     return _exit_code(study_file)
 
 
@@ -98,7 +99,7 @@ def _open(study: TomlSource, out: str, settings: Sequence[str]) -> tuple[StudySp
 
 def _run(spec: StudySpec, cells: list[Cell], output: Output) -> dict[str, Any]:
     """Run what is missing; returns the content of study.json. Raises UserError for the output of another study."""
-    store, console = output.store, Console(stderr=True, highlight=False)
+    store, console = output.store, open_console(is_error=True)
     study_file = _study_file(spec, store)
     ended_before = study_file.get("ended", {})
     if ended_before.get("state") in ("complete", "failed") and not ended_before["failed"]:  # failed chains: tried again
@@ -125,30 +126,37 @@ def _run(spec: StudySpec, cells: list[Cell], output: Output) -> dict[str, Any]:
 def identity(spec: StudySpec) -> str:
     """Fingerprint of everything that decides the results, without placement and presentation."""
     table = literals(spec)
-    return fingerprint(
-        {k: v for k, v in table.items() if k not in ("cluster", "work", "engines", "description", "show")}
-    )
+    placement = ("cluster", "work", "engines", "description", "show")
+    return fingerprint(covered({k: v for k, v in table.items() if k not in placement}))
 
 
 def _study_file(spec: StudySpec, store: Store) -> dict[str, Any]:
     """The content of study.json, new for a new output. Raises UserError for the output of another study."""
     data = store.read_if_there(NAME)
     if data is None:
-        study_file = {"format": FORMAT, "fingerprint": identity(spec), "study": literals(spec), "versions": versions()}
+        study_file = {
+            "format": FORMAT,
+            "fingerprint": identity(spec),
+            "study": masked(literals(spec)),
+            "versions": versions(),
+        }
         if store.exists("manifest.json") or store.exists("model.json"):
             raise UserError(f"{store.uri} holds a run or a model; choose another --out")
         return study_file
     study_file = parse(data, NAME, store.path(NAME))
+    study_file["study"] = masked(study_file["study"])
     if study_file["fingerprint"] != identity(spec):
         raise refusal(store.uri, "holds another study", study_file["study"], literals(spec))
     return study_file
 
 
 def _write(store: Store, study_file: dict[str, Any]) -> None:
-    store.put(NAME, json.dumps(study_file, indent=1, ensure_ascii=False).encode())
+    store.put(NAME, json_text(study_file, indent=1).encode())
 
 
-def _run_units(spec: StudySpec, cells: list[Cell], store: Store, console: Console) -> tuple[StudyEnd, pa.Table | None]:
+def _run_units(
+    spec: StudySpec, cells: list[Cell], store: Store, console: SafeConsole
+) -> tuple[StudyEnd, pa.Table | None]:
     from gristmill.cluster.connect import connected  # imports ray, so only when a study starts
     from gristmill.cluster.engines import EngineRoom
     from gristmill.cluster.units import Progress, run_units

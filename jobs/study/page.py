@@ -1,7 +1,6 @@
 """report.html of a study: one page without scripts or external files."""
 
 import itertools
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from gristmill.jobs.study.laws import law_curves
 from gristmill.jobs.study.results import costs
 from gristmill.jobs.study.spec import StudySpec
 from gristmill.jobs.study.verdicts import verdicts_of
+from gristmill.records.printable import json_text
 from gristmill.records.stores.contract import Store
 
 MAX_FIGURES, MAX_LARGE, MAX_ROWS, MAX_MAPS, MAX_EXHIBITS, MAX_VERDICTS = 40, 4, 400, 12, 8, 60
@@ -50,8 +50,8 @@ def page(spec: StudySpec, cells: Sequence[Cell], study_file: dict[str, Any], sum
         "texts": texts(rows),
         "costs": costs(cells, store)[:MAX_ROWS],
         "verdicts": _verdicts(cells, curves),
-        "settings": json.dumps(study_file["study"], indent=2),
-        "versions": json.dumps(study_file["versions"], indent=2),
+        "settings": json_text(study_file["study"], indent=2),
+        "versions": json_text(study_file["versions"], indent=2),
     }
     return render(Path(__file__).with_name("study.html"), facts, filters)
 

@@ -4,11 +4,11 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from gristmill.generators.chains.cells import Unit
 from gristmill.jobs.terminal.bar import Bar
+from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.records.output.shard_reading import if_stored, read_shard
 from gristmill.records.stores.contract import Store
 
@@ -19,7 +19,7 @@ MAX_NOW = 3  # number of running units that the bar names
 class StudyBar(Bar):
     """Progress bar: generations done, over all chains."""
 
-    def __init__(self, console: Console, units: Sequence[Unit]) -> None:
+    def __init__(self, console: SafeConsole, units: Sequence[Unit]) -> None:
         super().__init__(console, "study", PLAIN_EVERY_S)
         self.sizes = {u.key: (u.last - u.first + 1) * u.cell.width for u in units}
         self.total = sum(self.sizes.values())

@@ -12,6 +12,7 @@ from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.loop import Fork
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, parted
 from gristmill.records.errors import UserError
+from gristmill.records.masking.masks import masked
 from gristmill.records.mixing.mixing import check
 from gristmill.records.mixing.regimes import PRESETS, Regime
 from gristmill.records.spec import build, literals, nearest
@@ -144,6 +145,7 @@ def _cell(spec: StudySpec, name: str, values: dict[str, Any], where: str) -> Cel
     kind, rest = parted(table["family"], f"{where}: family")
     if isinstance(rest.get("schema"), dict) and "file" in rest["schema"]:
         rest["schema"] = load_table(str(rest["schema"]["file"]))
+    values = {address: masked(value, address) for address, value in values.items()}  # shown, and a column of results
     label = ", ".join([name, *(f"{a.rpartition('.')[2]} = {v}" for a, v in values.items())])
     forks = tuple(_fork(spec, fork, f"{where}: forks[{i}]") for i, fork in enumerate(spec.forks))
     n, generations, chains, seed = (_whole(table[axis], f"{where}: {axis}") for axis in AXES)

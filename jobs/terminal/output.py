@@ -8,6 +8,7 @@ from typing import Any
 
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
+from gristmill.records.masking.masks import covered, masked, masked_setting, masked_text
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import differences
 from gristmill.records.stores.opening import open_store
@@ -36,9 +37,9 @@ class Output:
         self.store = open_store(out)
         words = ["gristmill", verb, source if isinstance(source, str) else "RECIPE", "--out", out]
         for setting in settings:
-            words += ["--set", setting]
+            words += ["--set", masked_setting(setting)]
         for flag, value in (flags or {}).items():
-            words += [f"--{flag}", str(value)] if value is not None else []
+            words += [f"--{flag}", masked_text(str(value))] if value is not None else []
         self.command = shlex.join(words)
 
     @contextmanager
@@ -70,7 +71,8 @@ class Output:
 
 def refusal(uri: str, reason: str, old: Any, new: Any) -> UserError:
     """The error for an output of another recipe: `reason` ("holds another model") and where the literals differ."""
-    lines = list(differences(old, new))
+    lines = list(differences(covered(masked(old)), covered(masked(new))))
+    lines = lines or ["a text that quotes a secret and is not shown"]
     more = f"; and {len(lines) - MAX_DIFFERENCES} more" if len(lines) > MAX_DIFFERENCES else ""
     return UserError(
         f"{uri} {reason}; nothing was changed. Differences (output -> command): "

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records.output.shards import Summary
+from gristmill.records.printable import printable_line
 
 RATE_OVER_S = 120.0
 MAX_REASONS = 8
@@ -92,14 +93,14 @@ class View:
             head.add_row(ProgressBar(total=1.0, completed=self.share, width=BAR_WIDTH), f"{self.share:.0%}", eta)
         table = Table.grid(padding=(0, 2))
         table.add_column(style="bold")
-        table.add_row(Text(self.title), Text(self.state))
+        table.add_row(self.title, self.state)
         table.add_row("lots", f"{totals.num_lots:,} committed")
         table.add_row("rows", f"{totals.asks:,} = {totals.kept:,} kept + {totals.num_rejected:,} rejected")
         for reason, count in sorted(totals.rejected.items(), key=lambda r: (-r[1], r[0]))[:MAX_REASONS]:
-            table.add_row("", Text(f"{reason}  {count:,}", style="dim"))
+            table.add_row("", Text(printable_line(f"{reason}  {count:,}"), style="dim"))
         table.add_row("speed", f"{self.rates.asks:,.1f} rows/s, {self.rates.tokens:,.0f} tokens/s")
         for name, words in self.facts:
-            table.add_row(name, Text(words))
+            table.add_row(name, words)
         return Group(head, table)
 
 

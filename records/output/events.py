@@ -7,7 +7,6 @@ a store in trouble can lose events, but no row.
 
 import json
 import math
-import os
 import re
 import sys
 import threading
@@ -18,6 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gristmill.records.errors import Conflict, UserError
+from gristmill.records.masking.masks import masked, masked_text
+from gristmill.records.printable import json_text
 from gristmill.records.stores.contract import Store
 
 FOLDER = "events"
@@ -25,20 +26,11 @@ PART = re.compile(rf"{FOLDER}/start-(\d+)-(\d+)\.jsonl")
 PART_BYTES = 256 * 1024  # a part is rewritten with new lines up to this size, so that a long run has few objects
 MAX_PENDING = 100_000  # lines in memory during an outage of the store
 MAX_CHARS = 500  # of one string value
-MIN_SECRET_CHARS = 8
-SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
-MASK = "***"
 NUM_READERS = 16
 
 
 def part_name(start: int, part: int) -> str:
     return f"{FOLDER}/start-{start:04d}-{part:06d}.jsonl"
-
-
-def _secrets() -> list[str]:
-    """Values of environment variables with the name of a secret: messages of errors may quote them."""
-    values = {v for k, v in os.environ.items() if SECRET_NAMES.search(k) and len(v) >= MIN_SECRET_CHARS}
-    return sorted(values, key=lambda v: (-len(v), v))
 
 
 class Events:
@@ -49,7 +41,6 @@ class Events:
         self.store, self.run, self.start, self.echo = store, run[:12], start, echo
         self._pending: deque[bytes] = deque()
         self._num_dropped = 0
-        self._secrets = _secrets()
         self._lock = threading.Lock()  # of the pending lines; not held during requests to the store
         self._flushing = threading.Lock()
         self._part, self._so_far = 0, b""  # the number and the content of the current part
@@ -64,7 +55,7 @@ class Events:
         line = {"t": "", "run": self.run, "start": self.start, "event": event}
         line |= {k: v for k, v in (("lot", lot), ("stage", stage)) if v is not None}
         for name, value in values.items():
-            line.setdefault(name, self._plain(value))
+            line.setdefault(name, masked(self._plain(value), name))
         with self._lock:  # the time is taken inside, so that lines are in the order of their times
             text = self._text(line)
             self._pending.append(text.encode() + b"\n")
@@ -80,7 +71,7 @@ class Events:
 
     def _text(self, line: dict[str, Any]) -> str:
         line["t"] = datetime.now(UTC).isoformat(timespec="milliseconds")
-        return json.dumps(line, ensure_ascii=False, allow_nan=False)
+        return json_text(line, allow_nan=False)
 
     def _plain(self, value: Any) -> Any:
         """`value` for JSON: scalars of numpy as Python scalars, NaN as null, texts without secrets and shortened."""
@@ -89,9 +80,7 @@ class Events:
         if isinstance(value, float):
             return value if math.isfinite(value) else None
         if isinstance(value, str):
-            text = value.encode("utf-8", "replace").decode()  # no lone surrogates
-            for secret in self._secrets:
-                text = text.replace(secret, MASK)
+            text = masked_text(value.encode("utf-8", "replace").decode())  # no lone surrogates
             return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 3]}..."
         if isinstance(value, dict):
             return {self._plain(str(k)): self._plain(v) for k, v in value.items()}

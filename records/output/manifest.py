@@ -13,8 +13,10 @@ from importlib import metadata
 from typing import Any, Literal, NamedTuple
 
 from gristmill.records.errors import UserError
+from gristmill.records.masking.masks import masked
 from gristmill.records.output.formats import newest, parse
 from gristmill.records.output.summary import Summary
+from gristmill.records.printable import json_text
 from gristmill.records.stores.contract import Store
 
 NAME = "manifest.json"
@@ -80,7 +82,7 @@ class Manifest:
 
     def save(self, store: Store) -> None:
         literals = {**self.__dict__, "totals": self.totals.literals()}
-        store.put(NAME, (json.dumps(literals, indent=2, ensure_ascii=False) + "\n").encode())
+        store.put(NAME, (json_text(literals, indent=2) + "\n").encode())
 
 
 def load(store: Store) -> Manifest | None:
@@ -91,6 +93,7 @@ def load(store: Store) -> Manifest | None:
     # The literals of an older format are brought up to date here, before the manifest is made of them.
     literals = parse(data, NAME, store.path(NAME))
     try:
+        literals |= {name: masked(literals[name]) for name in ("recipe", "identity")}  # older ones hold more secrets
         literals["totals"] = Summary(**literals["totals"])
         return Manifest(**{**literals, "format": FORMAT})
     except (KeyError, TypeError) as error:

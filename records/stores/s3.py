@@ -50,6 +50,11 @@ class S3Store(Store):
         super().__init__(uri.rstrip("/"))
         self.bucket, _, prefix = uri.removeprefix("s3://").partition("/")
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        if ":" in self.bucket or "@" in self.bucket:  # UserError masks what stands before the @
+            raise UserError(
+                f"{uri}: an address holds no keys; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, "
+                "and write s3://bucket/prefix"
+            )
         if not self.bucket:
             raise UserError(f"{uri}: no bucket named; write s3://bucket/prefix")
         self.patience_s = patience_s or retry_s()

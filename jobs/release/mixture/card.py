@@ -10,9 +10,11 @@ from gristmill.cluster.shuffle import ShardFile
 from gristmill.jobs.release.card import READING, Description, columns_table, front_matter
 from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import RowFormat
+from gristmill.jobs.release.markdown import code, prose
 from gristmill.jobs.release.mixture.draw import Candidates, Draw
 from gristmill.jobs.release.mixture.parts import Part
 from gristmill.jobs.release.mixture.spec import MixtureSpec
+from gristmill.records.masking.masks import masked
 from gristmill.records.output.formats import newest
 from gristmill.records.spec import literals
 from gristmill.records.words import TOKENS_ARE
@@ -35,11 +37,11 @@ def mixture_facts(
     text_column: str | None,
 ) -> dict[str, Any]:
     """Content of mixture.json, except the shards. Addresses have no passwords."""
-    requested = {key: value for key, value in literals(spec).items() if key != "parts"}
+    requested = masked({key: value for key, value in literals(spec).items() if key != "parts"})
     part_facts = []
     for number, part in enumerate(parts):
         in_part = rows.part == number
-        place = {"uri" if part.spec.uri else "path": part.spec.place}
+        place = {"uri" if part.spec.uri else "path": masked(part.spec.place)}
         available = {"rows_there": int(in_part.sum()), "duplicates": int((in_part & drawn.is_twin).sum())}
         drawn_counts = {"share": part.spec.share, **counts["parts"][part.title]}
         part_facts.append({"name": part.title, **part.facts, **place, **available, **drawn_counts})
@@ -86,7 +88,7 @@ def mixture_section(facts: dict[str, Any]) -> str:
     cap = f"At most {requested['synthetic_max']:.4%} of the {by} may be synthetic"
     lines += ["", f"{cap}. Policy for too few rows or too high a share: `{requested['shortfall']}`. {_policy(used)}"]
     if facts["tokens_are"]:
-        lines.append(f"Tokens are {facts['tokens_are']} in `{facts['text_column']}`, not tokens of a model.")
+        lines.append(f"Tokens are {facts['tokens_are']} in {code(facts['text_column'])}, not tokens of a model.")
     what = "rows that equal another" if requested["dedup"] == "all" else "synthetic rows that equal a real one"
     lines.append(f"Left out as duplicates ({what}): {facts['duplicates']:,} rows.")
     lines.append(f"Repeated rows: {counts['repeated_rows']:,}. Effective rows (Kish): ")
@@ -98,19 +100,18 @@ def mixture_section(facts: dict[str, Any]) -> str:
     ]
     for part in facts["parts"]:
         cells = f"{part['rows_there']:,} | {part['duplicates']:,} | {part['rows']:,} | {number(part['tokens'])}"
-        name = part["name"].replace("|", "\\|")
-        lines.append(f"| {name} | {part['kind']} | {percent(part['share'])} | {cells} |")
+        lines.append(f"| {prose(part['name'])} | {part['kind']} | {percent(part['share'])} | {cells} |")
     lines += ["", "| origin | generation | rows | tokens |", "|---|---|---|---|"]
     for group in counts["ancestry"]:
         cells = f"{group['rows']:,} | {number(group['tokens'])}"
-        lines.append(f"| {group['origin']} | {group['generation']} | {cells} |")
+        lines.append(f"| {prose(group['origin'])} | {group['generation']} | {cells} |")
     return "\n".join(lines) + "\n"
 
 
 def _policy(used: dict[str, Any]) -> str:
     if used["policy"] is None:
         return "It was not applied."
-    why = [f"too few rows in {', '.join(used['short_parts'])}"] if used["short_parts"] else []
+    why = [f"too few rows in {', '.join(map(prose, used['short_parts']))}"] if used["short_parts"] else []
     if used["share_before"] is not None:
         why.append(f"a synthetic share of {percent(used['share_before'])} before")
     return f"It was applied ({'; '.join(why)}): {EFFECTS[used['policy']]}."
@@ -129,9 +130,9 @@ def mixture_card(facts: dict[str, Any], schema: pa.Schema, row_format: RowFormat
 (0: real rows, and rows of a first model). Column `mixture_part` names the part of the row."""
         audit_note = "`gristmill audit` recounts the rows and compares"
     head = front_matter(requested["name"], counts["totals"]["all"]["rows"], [*tags, "mixture"])
-    return f"""{head}# {requested["name"]}
+    return f"""{head}# {prose(requested["name"])}
 
-{requested["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."}
+{prose(requested["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill.")}
 
 {origins} The fingerprint of the mixture is
 `{facts["fingerprint"]}`.

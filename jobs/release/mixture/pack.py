@@ -4,7 +4,6 @@ The parts are read twice. The first pass collects what the draw needs of each ro
 reads the drawn rows and writes them. Texts stay with the workers until they are in shards.
 """
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.console import Console
 from rich.table import Table
 
 from gristmill.cluster.shuffle import PLACE, SHARD, ShardFile, batch_work, gather, select, write_shards
@@ -35,7 +33,9 @@ from gristmill.jobs.release.mixture.scan import candidates, checksum, drawn_rows
 from gristmill.jobs.release.mixture.spec import load_mixture
 from gristmill.jobs.release.target import check_target
 from gristmill.jobs.terminal.bar import Bar
+from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
+from gristmill.records.printable import json_text
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
@@ -52,7 +52,7 @@ def pack_mixture(
 
     Raises UserError before anything is written.
     """
-    console = Console(stderr=True, highlight=False)
+    console = open_console(is_error=True)
     spec = load_mixture(source)
     spec = spec if seed is None else replace(spec, seed=seed)
     target = open_store(to)
@@ -94,7 +94,7 @@ def pack_mixture(
             facts["made_as"] = row_format.name
         num_bytes = float((drawn.times * row_bytes[rows.chunk]).sum())
         num_shards = max(1, round(num_bytes / (shard_mb * 2**20)))
-        show(facts, num_shards, Console(highlight=False) if dry_run else console)
+        show(facts, num_shards, open_console() if dry_run else console)
         if dry_run:
             return int(counts["totals"]["all"]["rows"])
         rows_schema = release_schema(
@@ -130,8 +130,8 @@ def pack_mixture(
 def _write_metadata(
     facts: dict[str, Any], shards: Sequence[ShardFile], schema: pa.Schema, target: Store, row_format: RowFormat | None
 ) -> None:
-    target.put("croissant.json", json.dumps(croissant(describe_mixture(facts), shards, schema), indent=2).encode())
-    target.put(MIXTURE, (json.dumps(facts, indent=2, ensure_ascii=False) + "\n").encode())
+    target.put("croissant.json", json_text(croissant(describe_mixture(facts), shards, schema), indent=2).encode())
+    target.put(MIXTURE, (json_text(facts, indent=2) + "\n").encode())
     target.put(CARD, mixture_card(facts, schema, row_format).encode())  # last: it marks the release as complete
 
 
@@ -163,7 +163,7 @@ def selections(rows: Candidates, drawn: Draw) -> list[pa.Table]:
     return tables
 
 
-def show(facts: dict[str, Any], num_shards: int, console: Console) -> None:
+def show(facts: dict[str, Any], num_shards: int, console: SafeConsole) -> None:
     """Print the mixture as a table: parts, fractions, and the effect of the shortfall policy."""
     counts, requested, used = facts["counts"], facts["asked"], facts["used"]
     table = Table(title=f"mixture {requested['name']}", title_justify="left", box=None, padding=(0, 2))
@@ -183,4 +183,4 @@ def show(facts: dict[str, Any], num_shards: int, console: Console) -> None:
     if used["policy"]:
         line += f" (used{': ' + ', '.join(used['short_parts']) if used['short_parts'] else ''})"
     line += f"; {counts['effective_rows']:,.1f} effective rows; {num_shards} shards"
-    console.print(line, markup=False, soft_wrap=True)
+    console.print_line(line)

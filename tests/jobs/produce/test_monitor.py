@@ -5,13 +5,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from gristmill.cluster.lots.job import Progress
 from gristmill.jobs.produce import monitor as module
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
+from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.logs import set_up_logging
 from gristmill.records.output.events import read_events
 from gristmill.records.output.lease import Lease
@@ -32,7 +32,7 @@ def test_every_line_once(
     compiled = compile_recipe(load(canned(tmp_path)))
     store, totals = open_store(str(tmp_path / "out")), Summary()
     manifest = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
-    with Monitor(compiled, store, manifest, totals, Lease(store), Console(stderr=True)) as monitor:
+    with Monitor(compiled, store, manifest, totals, Lease(store), SafeConsole(stderr=True)) as monitor:
         monitor.begin()
         logging.getLogger("gristmill.cluster").warning("an engine was lost")
         totals.add(Summary(num_lots=1, asks=32, kept=20, rejected={"rules:short": 12}))

@@ -7,12 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
 from gristmill.jobs.cli import main
 from gristmill.jobs.terminal.bar import Bar
+from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.logs import LineHandler, set_up_logging
 from tests import session
 from tests.recipes import canned
@@ -71,7 +71,7 @@ def test_a_log_line_stays_whole_beside_a_live_display(monkeypatch: pytest.Monkey
     screen = Terminal()
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
-    console = Console(stderr=True, width=60)
+    console = SafeConsole(stderr=True, width=60)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         for number in range(3):
             live.update(Text(f"display {number}\nsecond row"), refresh=True)
@@ -86,7 +86,7 @@ def test_a_bar_is_a_log_line_in_json_mode(capsys: pytest.CaptureFixture, monkeyp
     set_up_logging()
     monkeypatch.setenv("GRISTMILL_LOG", "json")
     screen = Terminal()
-    with Bar(Console(file=screen), "fit", plain_every_s=0.0) as bar:
+    with Bar(SafeConsole(file=screen), "fit", plain_every_s=0.0) as bar:
         bar.show(1, 4, "step 1 of 4")
     assert not screen.getvalue()
     (line,) = capsys.readouterr().err.splitlines()

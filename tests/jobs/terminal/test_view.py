@@ -4,13 +4,13 @@ import io
 import time
 
 import pytest
-from rich.console import Console
 
 from gristmill.cluster.lots.job import Progress
 from gristmill.cluster.spec import Limits
 from gristmill.jobs.produce import progress as module
 from gristmill.jobs.produce.monitor import _literals
 from gristmill.jobs.produce.progress import ProgressDisplay
+from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.view import Pace, Rates, facts, nearest_goal
 from gristmill.records.output.shards import Summary
 
@@ -51,7 +51,7 @@ def test_produce_shows_its_progress(is_terminal: bool, monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "PLAIN_EVERY_S", 0.0)
     monkeypatch.setattr(module, "LIVE_EVERY_S", 0.0)
     screen = io.StringIO()
-    console = Console(file=screen, force_terminal=is_terminal, width=120)
+    console = SafeConsole(file=screen, force_terminal=is_terminal, width=120)
     progress = Progress(TOTALS, {"making": 4, "ready": 1}, 2, 1, {"engine": 3}, {}, made_asks=80, commit_lag_s=2.5)
     with ProgressDisplay("lessons", 320, Limits(), Summary(), console) as display:
         for _ in range(2):
@@ -66,6 +66,6 @@ def test_produce_shows_its_progress(is_terminal: bool, monkeypatch: pytest.Monke
 def test_a_quiet_display_shows_nothing() -> None:
     screen = io.StringIO()
     progress = Progress(TOTALS, {}, 0, 0, {}, {})
-    with ProgressDisplay("lessons", 320, Limits(), Summary(), Console(file=screen), quiet=True) as display:
+    with ProgressDisplay("lessons", 320, Limits(), Summary(), SafeConsole(file=screen), quiet=True) as display:
         display.update(progress, _literals(progress))
     assert not screen.getvalue()

@@ -1,0 +1,1 @@
+"""Secrets in recipes, messages and addresses, and how they are masked."""
