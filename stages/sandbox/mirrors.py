@@ -8,7 +8,6 @@ str, tuple and the like, this value came with the reference, before the program 
 Where there is none they are not equal, whatever the `__eq__` of the program says.
 """
 
-import re
 from collections import Counter, OrderedDict, UserDict, UserList, UserString, defaultdict, deque
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +41,6 @@ LOCAL = frozenset(
     __delete__ __set_name__ __class_getitem__ __abstractmethods__ __parameters__ __orig_bases__ __copy__ __deepcopy__
     __hash__ __dir__ __sizeof__ __mro_entries__ __classcell__ __eq__ __ne__ __lt__ __le__ __gt__ __ge__""".split()
 ).union(TEXTS)
-SPECIAL = re.compile(r"__[a-z_]{1,40}__")
 NUMBER, CLASS_NUMBER, PEER, LIKENESS = "_gristmill_number", "_gristmill_class", "_gristmill_peer", "_gristmill_like"
 
 
