@@ -7,7 +7,9 @@ from typing import Any
 
 PROGRAM, TESTS = "program.py", "tests.py"
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # addresses differ between processes
+SCRATCH = re.compile(r"(?:/[^\s/'\"]+)*/gristmill-sandbox-[^\s'\"]*?/scratch\b")  # its name differs between runs
 MAX_DETAIL = 400
+SEARCHED_CHARS = 4000  # a message may have any length, and the expressions are not linear
 
 
 def line_of(error: BaseException) -> str:
@@ -23,7 +25,8 @@ def detail(error: BaseException, at: str | None, text: str | None = None) -> str
             text = f"{type(error).__name__}: {error}"
         except Exception as other:  # noqa: BLE001 - it is the program's
             text = f"{type(error).__name__}: <{type(other).__name__} in str()>"
-    return ADDRESS.sub("0x", text)[:MAX_DETAIL] + (f" at {at}" if at else "")
+    text = SCRATCH.sub("~", ADDRESS.sub("0x", text[:SEARCHED_CHARS]))
+    return text[:MAX_DETAIL] + (f" at {at}" if at else "")
 
 
 def report_of(error: BaseException, at: str, line: str) -> dict[str, Any]:

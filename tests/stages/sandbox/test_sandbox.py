@@ -305,3 +305,12 @@ def test_without_locks_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
         Sandbox(1)
     with pytest.raises(ValueError, match="at least 64"):
         Limits(memory_mb=1)
+
+
+def test_no_detail_names_the_folder_of_the_run(sandbox: Sandbox) -> None:
+    """That name differs between runs, and rows must not."""
+    program = "import os\nopen(os.path.join(os.getcwd(), 'there', 'a'))"
+    for tests in ("", "assert 1"):
+        assert outcome(sandbox, program, tests).detail == (
+            "FileNotFoundError: [Errno 2] No such file or directory: '~/there/a' at program.py:2"
+        )
