@@ -24,7 +24,7 @@ from gristmill.records.output.formats import newest
 from gristmill.records.output.manifest import versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
-from gristmill.records.stores.opening import open_store
+from gristmill.records.stores.opening import open_output, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +56,7 @@ def evaluate(args: EvaluateArgs) -> Result:
     Raises UserError for bad input and for a package that is not installed.
     """
     check_packages(args)
-    store = open_store(args.out)
-    store.check(write=True)
+    store = open_output(args.out)
     for name in OTHER_OUTPUTS:
         if store.exists(name):
             raise UserError(f"{store.uri} holds {name}: choose a folder of its own for --out")
@@ -66,12 +65,13 @@ def evaluate(args: EvaluateArgs) -> Result:
     def log_step(text: str) -> None:
         logger.info(f"[{clock(time.monotonic() - started)}]  {text}")
 
-    log_step("reading the tables")
-    check_student(args)
-    inputs = read_inputs(args)
-    for doubt in inputs.doubts:
-        logger.info(f"note: {doubt}")
-    metrics = write_evaluation(args, inputs, store, log_step)
+    with store.writable():
+        log_step("reading the tables")
+        check_student(args)
+        inputs = read_inputs(args)
+        for doubt in inputs.doubts:
+            logger.info(f"note: {doubt}")
+        metrics = write_evaluation(args, inputs, store, log_step)
     log_step("done")
     return Result(store.uri, "complete", metrics)
 
