@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from gristmill.engines import models
 from gristmill.generators.private.account import privacy_line
 from gristmill.jobs.evaluate.inputs import EvaluateArgs, Inputs, read_inputs
 from gristmill.jobs.evaluate.student import check_student, judge_student
@@ -65,6 +66,8 @@ def evaluate(args: EvaluateArgs) -> Result:
     def log_step(text: str) -> None:
         logger.info(f"[{clock(time.monotonic() - started)}]  {text}")
 
+    if args.perplexity_model is not None:
+        models.check(args.perplexity_model)
     with store.writable():
         log_step("reading the tables")
         check_student(args)

@@ -89,6 +89,8 @@ def _with_passage(cell: Cell, table: pa.Table) -> pa.Table:
     """Adds passed_half to one-dimensional normal chains: whether the variance has been below half of the truth."""
     if cell.kind != "gaussian" or cell.family().facts()["dims"] != 1 or table.num_rows % cell.generations:
         return table
+    if "variance" not in table.column_names:  # the audit finds that results.parquet and the units differ
+        return table
     variances = table.column("variance").to_numpy().reshape(-1, cell.generations)
     passed = (np.minimum.accumulate(variances, axis=1) < 0.5).astype(np.float64)
     return table.append_column(PASSED, pa.array(passed.ravel()))

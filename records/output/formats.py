@@ -4,10 +4,10 @@ Each file states its format. A later version that changes the meaning of a file 
 literals of the older formats where the file is read.
 """
 
-import json
 from typing import Any
 
 from gristmill.records.errors import UserError
+from gristmill.records.literals import json_value
 
 READABLE = {  # the formats that this version reads; it writes the newest of them
     "manifest.json": {3},  # a run: 3 since 0.2.0
@@ -42,6 +42,6 @@ def parse(data: bytes, name: str, where: str) -> dict[str, Any]:
 def parse_json(data: bytes, where: str) -> Any:
     """The literals in `data`. Raises UserError, which names the file `where`, for anything that is not JSON."""
     try:
-        return json.loads(data)
-    except (ValueError, RecursionError) as error:
+        return json_value(data)
+    except ValueError as error:
         raise UserError(f"{where} cannot be read: {str(error).splitlines()[0]}") from None

@@ -45,6 +45,8 @@ RUN_FILES = ("run/manifest.json", "run/lease.json", "run/events/start-0001-00000
 MODEL_FILES = ("model/model.json", "model/weights.safetensors", "model/audit.json")
 STUDY_FILES = ("study/study.json", "study/summary.parquet", "study/results.parquet", "study/units/*.parquet")
 MIXTURE_FILES = ("mixture/mixture.json", "mixture/croissant.json", "mixture/README.md", "mixture/train-*.parquet")
+EVALUATED = ("rows.parquet", "rows.jsonl", "rows.csv", "columns.toml")
+FILES = "--real-train {}/rows.csv --real-holdout {}/rows.jsonl --max-rows 60"
 SIDES = f"--real-train {DATA}#train --real-holdout {DATA}#holdout --max-rows 60"
 # A change of shards alone, which the verbs of a run read: kept apart, so that it is easy to see what a failure is of.
 SHARDS = ("run/kept/part-00000000.parquet", "run/kept/part-00000001.parquet", "run/rejected/part-00000000.parquet")
@@ -58,7 +60,8 @@ CASES = [
     Case("pack {}/run --to {}/release --dry-run", RUN_FILES[:1]),
     Case("produce {}/run.toml --out {}/run --dry-run", ("run/manifest.json", "run.toml")),
     Case("fit {}/fit.toml --out {}/model --dry-run", (*MODEL_FILES[:2], "fit.toml")),
-    Case("evaluate {data} {sides} --model {}/model --out {}/evaluation", MODEL_FILES[:1], 10),
+    Case("evaluate {data} {sides} --model {}/model --out {}/evaluation --json", (MODEL_FILES[0], MODEL_FILES[2])),
+    Case("evaluate {}/rows.parquet {files} --schema {}/columns.toml --out {}/evaluation --json", EVALUATED),
     Case("produce {}/sample.toml --out {}/sample --dry-run", MODEL_FILES),
     Case("audit {}/study", STUDY_FILES),
     Case("study {}/study.toml --out {}/study", STUDY_FILES[:2]),
@@ -127,7 +130,7 @@ PRINCIPLES = """
 [[principles]]
 id = "kind"
 critique = "Is it kind?"
-revise = "Make it kind."
+revision = "Make it kind."
 """
 AUDIT = {"verdict": "not refuted", "is_refuted": False, "epsilon_lower_bound": 0.1, "confidence": 0.95, "delta": 1e-6}
 
@@ -146,7 +149,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     card = read_card(str(folder / "model"))
     audit = {"format": 1, **AUDIT, "claimed_epsilon": None, "num_canaries": 100, "model": card.digest}
     (folder / "model" / "audit.json").write_text(json.dumps(audit))
-    rows = [{"text": f"row {n} of some words", "size": n / 2, "label": "ab"[n % 2]} for n in range(40)]
+    rows = [{"text": f"row {n} of some words", "size": n / 2, "label": "ab"[n % 2]} for n in range(60)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "rows.csv").write_text("size,label\n" + "".join(f"{row['size']},{row['label']}\n" for row in rows))
     pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
@@ -160,7 +163,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "run": RUN, "fit": FIT, "study": STUDY, "lines": LINES, "tables": TABLES, "sample": SAMPLE,
         "lines-fit": fit_recipe("{}/rows.jsonl", '[schema]\nfile = "{}/columns.toml"\n'),
         "csv-fit": fit_recipe("{}/rows.csv", ""), "parquet-fit": fit_recipe("{}/rows.parquet", ""),
-        "images-fit": images + fit_recipe("{}/images.parquet", ""),
+        "images-fit": images + fit_recipe("{}/images.parquet", "").replace("independent", "vae"),
     }  # fmt: skip
     for name, text in recipes.items():
         (folder / f"{name}.toml").write_text(text.replace("{}/", f"{folder}/"))
@@ -168,8 +171,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def words_of(case: Case, folder: Path) -> list[str]:
-    words = case.words.replace("{data}", DATA).replace("{sides}", SIDES).replace("{}/", f"{folder}/")
+    words = (
+        case.words.replace("{data}", DATA)
+        .replace("{sides}", SIDES)
+        .replace("{files}", FILES)
+        .replace("{}/", f"{folder}/")
+    )
     return words.split()
+
+
+@pytest.fixture(autouse=True)
+def no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`evaluate` reads and checks its files, and computes nothing."""
+    monkeypatch.setattr("gristmill.jobs.evaluate.command.write_evaluation", lambda *inputs: {})
 
 
 def fuzz(case: Case, folder: Path) -> None:
