@@ -15,7 +15,7 @@ from gristmill.jobs.terminal.streams import steady_streams
 from gristmill.records.errors import UserError
 
 CANNOT, STOPPED = 2, 130  # exit codes
-DEBUG = "GRISTMILL_DEBUG"  # set: tracebacks are shown, and an unexpected exception leaves this function
+DEBUG = "GRISTMILL_DEBUG"  # set: an unexpected exception leaves `main` with its traceback
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,11 @@ def _call(module: str, function: str, flags: dict[str, Any], words: Sequence[str
         run = getattr(importlib.import_module(f"gristmill.jobs.{module}"), function)
         return int(run(**flags))
     except UserError as error:
-        logger.error(_one_line(error), exc_info=bool(os.environ.get(DEBUG)))
+        logger.error(_one_line(error))
+        return CANNOT
+    except OSError as error:  # of the machine, not of the program: a disk that fails, no more open files
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+        logger.error(_one_line(f"{type(error).__name__}: {what}"))
         return CANNOT
     except KeyboardInterrupt:
         logger.error("stopped; run the same command again to resume")
@@ -75,7 +79,7 @@ def _call(module: str, function: str, flags: dict[str, Any], words: Sequence[str
         return report_bug(error, words)
 
 
-def _one_line(error: UserError) -> str:
+def _one_line(error: object) -> str:
     """The message on one line: it may quote a file or another program."""
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 

@@ -1,11 +1,13 @@
 """Literals of JSON and TOML texts, whose every fault is a ValueError."""
 
 import json
+import re
 import tomllib
 from typing import Any
 
 import numpy as np
 
+NULL_ROW = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[}\]\n])\s*null")
 DEEPEST = 500  # brackets within brackets that other parsers of JSON take
 
 
@@ -25,16 +27,24 @@ def toml_tables(text: str) -> dict[str, Any]:
         raise ValueError("nested too deeply") from None
 
 
-def check_depth(data: bytes) -> None:
-    """Raise ValueError for lines of JSON that are nested too deeply for Arrow, whose parser would end the process."""
+def check_lines(data: bytes) -> None:
+    """Raise ValueError for lines of JSON on which Arrow's parser ends the process: deep nesting, and `null` for a row.
+
+    What Arrow reports itself is left to it.
+    """
     codes = np.frombuffer(data, np.uint8)
     steps = np.isin(codes, np.frombuffer(b"[{", np.uint8)).astype(np.int32)
     steps -= np.isin(codes, np.frombuffer(b"]}", np.uint8))
-    if not len(steps) or np.cumsum(steps).max() - min(0, np.cumsum(steps).min()) <= DEEPEST:
-        return  # brackets in strings are counted too, so this is an upper bound
-    for line in data.splitlines():
+    depths = np.cumsum(steps)
+    # Brackets in strings are counted too, so both tests only say which lines are worth a closer look.
+    is_deep = len(depths) > 0 and depths.max() - min(0, depths.min()) > DEEPEST
+    if not is_deep and NULL_ROW.search(data) is None:
+        return
+    for number, line in enumerate(data.removeprefix(b"\xef\xbb\xbf").splitlines(), 1):
         if line.count(b"[") + line.count(b"{") > DEEPEST and _depth(json_value(line)) > DEEPEST:
-            raise ValueError("nested too deeply")
+            raise ValueError(f"line {number} is nested too deeply")
+        if NULL_ROW.search(line) is not None and not isinstance(json_value(line), dict):
+            raise ValueError(f"line {number} is no JSON object")
 
 
 def _depth(value: Any) -> int:

@@ -19,7 +19,7 @@ from gristmill.records.ids import fingerprint
 from gristmill.records.output.formats import newest, parse
 from gristmill.records.readers.tables import TableSchema
 from gristmill.records.shapes import check_shape
-from gristmill.records.spec import build, literals
+from gristmill.records.spec import build, literals, plain
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
@@ -112,6 +112,7 @@ def read_card(uri: str) -> ModelCard:
     where = store.path(NAME)
     literals = parse(data, NAME, where)
     check_shape(literals, _ModelFile, where)
+    plain(literals["identity"], f"{where}: identity")
     privacy = literals["privacy"]
     for key in ("text",) if privacy["guarantee"] is None else STATED:
         if key not in privacy:

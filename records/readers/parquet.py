@@ -50,7 +50,11 @@ def open_parquet(source: Any, *, check_pages: bool = False, where: str = "") -> 
     import pyarrow.parquet as pq
 
     with parquet_errors(where):
-        return pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=check_pages)
+        file = pq.ParquetFile(source, pre_buffer=False, page_checksum_verification=check_pages)
+        names = file.schema_arrow.names  # ValueError: not UTF-8
+        if len(set(names)) < len(names):
+            raise ValueError("two of its columns have one name")
+        return file
 
 
 def read_parquet(
@@ -71,7 +75,7 @@ def columns_of(file: pq.ParquetFile, columns: Sequence[str] | None = None, *, wh
         for name in names or ():
             if name.partition(".")[0] not in file.schema_arrow.names and name not in file.schema_arrow.names:
                 raise ValueError(f"it has no column '{name}'")
-        return file.read(columns=names, use_threads=False)
+        return _checked(file.read(columns=names, use_threads=False))
 
 
 def check_types(table: pa.Table, types: Mapping[str, Any], where: str) -> None:
@@ -91,6 +95,13 @@ def batches_of(file: pq.ParquetFile, *, where: str = "") -> Iterator[pa.RecordBa
     while True:
         with parquet_errors(where):
             batch = next(batches, None)
-        if batch is None:
-            return
+            if batch is None:
+                return
+            _checked(batch)
         yield batch
+
+
+def _checked(rows: Any) -> Any:
+    """The table or batch. Raises ArrowInvalid for offsets beyond the data, and for texts that are not UTF-8."""
+    rows.validate(full=True)
+    return rows

@@ -156,6 +156,7 @@ class ParquetRows(Part):
                 where = self.store.path(self.name)
                 with parquet_errors(where):
                     table = open_parquet(file, where=where).read_row_group(number, use_threads=False)
+                    table.validate(full=True)
                 self._group_cache = (number, table)
         return self._group_cache[1]
 

@@ -45,8 +45,8 @@ RUN_FILES = ("run/manifest.json", "run/lease.json", "run/events/start-0001-00000
 MODEL_FILES = ("model/model.json", "model/weights.safetensors", "model/audit.json")
 STUDY_FILES = ("study/study.json", "study/summary.parquet", "study/results.parquet", "study/units/*.parquet")
 MIXTURE_FILES = ("mixture/mixture.json", "mixture/croissant.json", "mixture/README.md", "mixture/train-*.parquet")
-EVALUATED = ("rows.parquet", "rows.jsonl", "rows.csv", "columns.toml")
-FILES = "--real-train {}/rows.csv --real-holdout {}/rows.jsonl --max-rows 60"
+EVALUATED = ("rows.parquet", "holdout.jsonl", "rows.csv", "columns.toml")
+FILES = "--real-train {}/rows.csv --real-holdout {}/holdout.jsonl --max-rows 60"
 SIDES = f"--real-train {DATA}#train --real-holdout {DATA}#holdout --max-rows 60"
 # A change of shards alone, which the verbs of a run read: kept apart, so that it is easy to see what a failure is of.
 SHARDS = ("run/kept/part-00000000.parquet", "run/kept/part-00000001.parquet", "run/rejected/part-00000000.parquet")
@@ -56,7 +56,7 @@ CASES = [
     Case("status {}/run --json", RUN_FILES),
     Case("status {}/run --watch", RUN_FILES, 60),
     Case("audit {}/run", RUN_FILES[:1]),
-    Case("report {}/run", RUN_FILES, 40),
+    Case("report {}/run", RUN_FILES, 20),
     Case("pack {}/run --to {}/release --dry-run", RUN_FILES[:1]),
     Case("produce {}/run.toml --out {}/run --dry-run", ("run/manifest.json", "run.toml")),
     Case("fit {}/fit.toml --out {}/model --dry-run", (*MODEL_FILES[:2], "fit.toml")),
@@ -76,7 +76,7 @@ CASES = [
 SHARD_CASES = [
     Case("status {}/run", SHARDS),
     Case("audit {}/run", SHARDS),
-    Case("report {}/run", SHARDS, 40),
+    Case("report {}/run", SHARDS, 20),
     Case("pack {}/run --to {}/release --dry-run", SHARDS),
     Case("produce {}/run.toml --out {}/run --dry-run", SHARDS),
 ]
@@ -131,6 +131,7 @@ PRINCIPLES = """
 id = "kind"
 critique = "Is it kind?"
 revision = "Make it kind."
+judge = "Which is kinder?"
 """
 AUDIT = {"verdict": "not refuted", "is_refuted": False, "epsilon_lower_bound": 0.1, "confidence": 0.95, "delta": 1e-6}
 
@@ -151,6 +152,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "model" / "audit.json").write_text(json.dumps(audit))
     rows = [{"text": f"row {n} of some words", "size": n / 2, "label": "ab"[n % 2]} for n in range(60)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    others = [{"size": n / 3.1, "label": "ba"[n % 2]} for n in range(1, 99)]
+    (folder / "holdout.jsonl").write_text("".join(json.dumps(row) + "\n" for row in others))
     (folder / "rows.csv").write_text("size,label\n" + "".join(f"{row['size']},{row['label']}\n" for row in rows))
     pq.write_table(pa.Table.from_pylist(rows), folder / "rows.parquet")
     pq.write_table(images_table(np.zeros((4, 8, 8), np.uint8), np.arange(4) % 2), folder / "images.parquet")
@@ -158,7 +161,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "schema.json").write_text(json.dumps({"type": "object", "required": ["a"]}))
     (folder / "principles.toml").write_text(PRINCIPLES)
     (folder / "columns.toml").write_text(COLUMNS)
-    images = 'schema = { columns = [{ name = "image", kind = "image", height = 8, width = 8, channels = 1 }] }\n'
+    image = '{ name = "image", kind = "image", height = 8, width = 8, channels = 1 }'
+    label = '{ name = "label", kind = "category", categories = ["0", "1"] }'
+    images = f"schema = {{ columns = [{image}, {label}] }}\n"
     recipes = {
         "run": RUN, "fit": FIT, "study": STUDY, "lines": LINES, "tables": TABLES, "sample": SAMPLE,
         "lines-fit": fit_recipe("{}/rows.jsonl", '[schema]\nfile = "{}/columns.toml"\n'),

@@ -11,7 +11,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from gristmill.records.errors import UserError
-from gristmill.records.literals import check_depth
+from gristmill.records.literals import check_lines
 from gristmill.records.readers.datasets import data_spec, read_table
 from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.stores.contract import Store
@@ -130,7 +130,7 @@ def _json(where: str, lines: Sequence[bytes], schema: pa.Schema | None) -> pa.Ta
     if not lines:
         return (schema or pa.schema([])).empty_table()
     try:
-        check_depth(data)
+        check_lines(data)
         table = pa.json.read_json(
             io.BytesIO(data),
             pa.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
