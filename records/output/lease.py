@@ -11,7 +11,7 @@ import secrets
 import socket
 import threading
 import time
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.output.formats import parse_json
@@ -34,8 +34,8 @@ class LeaseFile(TypedDict):
     token: str
     host: str
     pid: int
-    beat: int
-    process_start: str | None
+    beat: NotRequired[int]
+    process_start: NotRequired[str | None]
 
 
 def read_lease(store: Store) -> dict[str, Any] | None:
@@ -141,6 +141,8 @@ class Lease:
 def is_alive(held: dict[str, Any]) -> bool | None:
     """Whether the process of the holder runs; None when it is on another host, where only its beat shows that."""
     if held.get("host") != socket.gethostname() or not os.path.isdir("/proc/self"):
+        return None
+    if "pid" not in held or "process_start" not in held:
         return None
     return process_start(held["pid"]) == held["process_start"]
 

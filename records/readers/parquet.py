@@ -39,7 +39,7 @@ def parquet_errors(where: str = "") -> Iterator[None]:
         if isinstance(error, FileNotFoundError):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadParquet(f"{where}: not readable as Parquet ({reason})" if where else reason) from error
+        raise BadParquet(f"{where}: cannot be read as Parquet ({reason})" if where else reason) from error
 
 
 def open_parquet(source: Any, *, check_pages: bool = False, where: str = "") -> pq.ParquetFile:
