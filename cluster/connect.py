@@ -6,17 +6,19 @@ import shutil
 import socket
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import ray
-from ray._private import ray_constants
+from ray.exceptions import AuthenticationError, RayError
 
+from gristmill.cluster.errors import one_line
 from gristmill.cluster.head_monitor import watching
+from gristmill.cluster.interrupts import deferred_interrupts, raise_if, shut_down
+from gristmill.cluster.local_ray import local_ray
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.errors import UserError
-from gristmill.records.log_filter import make_safe
 from gristmill.records.plugins import travelling_modules
 from gristmill.records.shipped import FOLDERS, PACKAGE_FOLDER, SHIPPED
 
@@ -24,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 FLOORS = ("records", "engines", "stages", "evaluation", "generators", "cluster", "jobs")
 CONNECT_TIMEOUT_S = 10.0
+LOG_OPTIONS: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
 WORKER_ENV = {
     # Ray gives a task one core: a thread pool in a task would use the cores of other tasks.
     "OMP_NUM_THREADS": "1",
@@ -37,7 +40,7 @@ WORKER_ENV = {
 def connected(spec: ClusterSpec) -> Iterator[None]:
     """Connect to Ray during the block. At the end a local Ray is stopped; from a cluster the driver disconnects.
 
-    Raises UserError when nothing answers at the address.
+    Raises UserError when nothing answers at the address, and when a local Ray does not start.
     """
     for module in travelling_modules():
         ray.cloudpickle.register_pickle_by_value(module)
@@ -48,84 +51,74 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the run reports errors itself, in one line
-    if address:
-        _check_address(address)
-    for handler in logging.getLogger("ray").handlers:
-        make_safe(handler)
-    log_options = {"log_to_driver": False, "logging_level": logging.ERROR}
-    try:
-        if address:
-            logger.info(f"connecting to Ray at {address}")
-            with _shipped_code() as modules:
-                env = {"env_vars": WORKER_ENV, **modules}
-                ray.init(address=address, namespace="gristmill", runtime_env=env, **log_options)
-        else:
-            logger.info("starting a local Ray")
-            _start_local({"num_cpus": spec.num_cpus, **log_options})
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        where = f"Ray at {address}" if address else "a local Ray"
-        raise UserError(f"cannot reach {where}: {error}; check cluster.address, RAY_ADDRESS and `ray status`") from None
-    try:
-        with watching(address) if address else nullcontext():
-            yield
-    finally:
-        ray.shutdown()
-
-
-def _start_local(options: dict[str, Any]) -> None:
-    """Start a Ray on this node. Raises UserError when it does not come up in the 30 s that Ray allows."""
-    try:
-        with _loopback(), _environment(WORKER_ENV):
-            ray.init(address="local", include_dashboard=False, **options)
-    except Exception as error:
-        if "timed out during startup" not in str(error):  # Ray raises a bare Exception for it
-            raise
-        raise UserError("Ray did not start within 30 s: this node is too busy; run the same command again") from None
-
-
-@contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """The environment of this process has these variables during the block; what starts there inherits them.
-
-    Ray starts a worker per CPU before the first task comes, all with the environment of the node. A runtime_env of
-    the job would leave them idle and start others.
-    """
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
+    with ExitStack() as stack:
+        try:
+            if address and address != "local":
+                check_address(address)
+                logger.info(f"connecting to Ray at {address}")
+                stack.enter_context(_cluster(address))
             else:
-                os.environ[name] = value
+                logger.info("starting a local Ray")
+                stack.enter_context(local_ray(WORKER_ENV, {"num_cpus": spec.num_cpus, **LOG_OPTIONS}))
+        except (OSError, ValueError, RuntimeError, AssertionError, RayError) as error:
+            if not address:
+                raise UserError(
+                    f"cannot start a local Ray: {one_line(error)}; run the same command again, or start a Ray by "
+                    f"`ray start --head` and set RAY_ADDRESS=auto"
+                ) from None
+            remedy = "check cluster.address, RAY_ADDRESS and `ray status`"
+            if isinstance(error, AuthenticationError):
+                remedy = "set RAY_AUTH_MODE=token and the token of the cluster (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)"
+            raise UserError(f"cannot reach Ray at {address}: {one_line(error)}; {remedy}") from None
+        yield
 
 
 @contextmanager
-def _loopback() -> Iterator[None]:
-    """A Ray that starts in this block listens on loopback only. On Linux the default is every interface.
-
-    Ray reads the variable at import, and its processes inherit it. Were it left set, this process and its children
-    could reach no Ray on another node, nor one of this node that listens on its address.
-    """
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
+def _cluster(address: str) -> Iterator[None]:
+    """A connection to the cluster at `address`, watched during the block."""
+    with deferred_interrupts(_nothing) as interruption, _shipped_code() as modules:
+        env = {"env_vars": WORKER_ENV, **modules}
+        ray.init(address=address, namespace="gristmill", runtime_env=env, **LOG_OPTIONS)
+        if interruption.is_set():
+            ray.shutdown()
+    raise_if(interruption)
     try:
-        with _environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+        with watching(address):
             yield
     finally:
-        ray_constants.ENABLE_RAY_CLUSTER = before
+        shut_down(_nothing)
 
 
-def _check_address(address: str) -> None:
-    """Raise UserError when nothing listens at "host:port"; Ray would try for minutes."""
-    host, sep, port = address.removeprefix("ray://").rpartition(":")
-    if not sep or not port.isdigit():
-        return
+def _nothing() -> None:
+    """A cluster goes on without this driver."""
+
+
+def check_address(address: str) -> None:
+    """Raise UserError for an address of another kind, and when nothing listens at "host:port".
+
+    Ray would try for minutes, or fail with a traceback.
+    """
+    scheme, sep, _ = address.partition("://")
+    if sep and scheme == "ray":
+        raise UserError(
+            f"cannot reach Ray at {address}: addresses of Ray clients (ray://) are not supported; run on a node of the "
+            f"cluster with RAY_ADDRESS=auto, or use `ray job submit`"
+        )
+    if sep and scheme in ("http", "https"):
+        raise UserError(
+            f"cannot reach Ray at {address}: this is the address of the dashboard, which `ray job submit --address` "
+            f"takes; unset RAY_ADDRESS for a local Ray, or set it to auto or host:6379 on a node of the cluster"
+        )
+    if sep:
+        raise UserError(f"cannot reach Ray at {address}: write host:6379, or auto on a node of the cluster")
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or not host:
+        if address == "auto":
+            return
+        raise UserError(f"cannot reach Ray at {address}: write host:6379, or auto on a node of the cluster")
     try:
-        socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S).close()
-    except OSError as error:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError, OverflowError) as error:  # ValueError: the host is no name; OverflowError: the port
         raise UserError(f"cannot reach Ray at {address} ({error}); check cluster.address and RAY_ADDRESS") from None
 
 

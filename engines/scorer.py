@@ -121,7 +121,7 @@ def load_network(model: str) -> Any:
     """The causal language model that `model` names, in float32. Raises UserError where there is none."""
     from transformers import AutoModelForCausalLM
 
-    return _loaded(AutoModelForCausalLM, model, dtype="float32")
+    return _loaded(AutoModelForCausalLM, model, dtype="float32", use_safetensors=True)  # never a pickle
 
 
 def load_tokenizer(model: str) -> Any:
@@ -134,6 +134,7 @@ def load_tokenizer(model: str) -> Any:
 def _loaded(auto_class: Any, model: str, **settings: Any) -> Any:
     from transformers.utils import logging
 
+    models.check(model)
     logging.disable_progress_bar()
     revision = models.revision_of(model)
     if revision:
@@ -142,7 +143,7 @@ def _loaded(auto_class: Any, model: str, **settings: Any) -> Any:
         loaded = auto_class.from_pretrained(models.resolve(model), **settings)
         models.resolve(model)  # within a run: the files have not changed while they were read
         return loaded
-    except (OSError, ValueError, KeyError) as error:
+    except models.LOAD_ERRORS as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"model '{model}': no causal language model there ({line})") from None
 

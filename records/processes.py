@@ -1,7 +1,9 @@
-"""Signatures of processes in the names of files, to recognise leftovers of killed processes."""
+"""Signatures of processes, to recognise leftovers of killed ones; last steps of a process that ends at once."""
 
 import os
 import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 
 def process_start(pid: int) -> str | None:
@@ -31,3 +33,22 @@ def is_dead(signature: str) -> bool | None:
     if host != socket.gethostname() or not pid.isdigit() or not start.isdigit() or not has_process_table():
         return None
     return process_start(int(pid)) != start
+
+
+_last_steps: list[Callable[[], None]] = []
+
+
+@contextmanager
+def last_step(step: Callable[[], None]) -> Iterator[None]:
+    """If the process ends without unwinding during the block, `run_last_steps` calls `step` first."""
+    _last_steps.append(step)
+    try:
+        yield
+    finally:
+        _last_steps.remove(step)
+
+
+def run_last_steps() -> None:
+    """Call the steps of the open `last_step` blocks, the innermost first. For a process that ends without unwinding."""
+    while _last_steps:
+        _last_steps.pop()()

@@ -22,9 +22,12 @@ from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.families.contract import stream
 from gristmill.records.errors import Conflict, InputChanged, UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
-from gristmill.records.output.shard_reading import read_footer, read_shard
+from gristmill.records.output.formats import parse_json
+from gristmill.records.output.shard_reading import read_footer
 from gristmill.records.pins import Pins, active
+from gristmill.records.readers.parquet import check_types, read_parquet
 from gristmill.records.sealed import write_sealed
+from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
@@ -35,7 +38,15 @@ UNITS, ROWS = "units", "rows"
 SECONDS, EXHIBITS, ROWS_FILE = b"seconds", b"shown", b"rows"
 MIN_COMPRESSED = 1000  # rows
 FIRST_COLUMNS = ("chain", "generation")
+COUNTS = ("num_rows", "num_new", "num_made", "num_kept")
+NOTHING = {SECONDS: b"0", EXHIBITS: b"{}"}
 FLOATS = ("num_real", "num_synthetic", "synthetic_share", "effective_rows")
+
+UNIT_TYPES = {
+    **dict.fromkeys(FIRST_COLUMNS, pa.int32()),
+    **dict.fromkeys(COUNTS, pa.int64()),
+    **dict.fromkeys(FLOATS, pa.float64()),
+}
 
 
 def unit_name(key: str) -> str:
@@ -51,6 +62,31 @@ def rows_name(key: str, data: bytes) -> str:
 def stored_rows(key: str, metadata: Mapping[bytes, bytes]) -> str:
     """File of the rows of a committed unit with this metadata. Units of 0.2 name none."""
     return json.loads(metadata.get(ROWS_FILE, b"null")) or f"{ROWS}/{key}"
+
+
+def read_unit(store: Store, key: str) -> pa.Table | None:
+    """The results of a unit; None where there are none. Raises UserError when they are not what `do` writes."""
+    data = store.read_if_there(unit_name(key))
+    if data is None:
+        return None
+    where = store.path(unit_name(key))
+    table = read_parquet(data, where=where)
+    check_types(table, UNIT_TYPES, where)
+    for name in table.column_names:
+        if name not in UNIT_TYPES and name != "shortfall" and not pa.types.is_float64(table.column(name).type):
+            raise UserError(f"{where}: column '{name}' is {table.column(name).type}, not a measure")
+    if not table.num_rows:
+        raise UserError(f"{where}: it holds no rows")
+    for name, kind in ((SECONDS, float), (EXHIBITS, dict[str, Any])):
+        check_shape(
+            parse_json((table.schema.metadata or {}).get(name, NOTHING[name]), where), kind, where, name.decode()
+        )
+    return table
+
+
+def unit_facts(table: pa.Table, name: bytes) -> Any:
+    """SECONDS or EXHIBITS of the results of a unit."""
+    return json.loads((table.schema.metadata or {}).get(name, NOTHING[name]))
 
 
 def do(unit: Unit, store: Store, metrics: "ChainMetrics | None" = None, engines: TextEngines | None = None) -> float:
@@ -146,7 +182,9 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
     cell, at = unit.cell, unit.cell.regime_at
     pool = Pool()
     for generation in range(1, unit.first):
-        counts = read_shard(store, unit_name(unit.keys[generation - 1]), ("num_new", "num_made", "num_kept"))
+        counts = read_unit(store, unit.keys[generation - 1])
+        if counts is None:
+            raise UserError(f"{store.path(unit_name(unit.keys[generation - 1]))} is missing; run the study again")
         num_new = counts.column("num_new")[0].as_py()
         if num_new:
             pool.counts[Source(REAL, generation)] = num_new
@@ -161,8 +199,12 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
         if source.origin == REAL:
             return family.hold(family.real(cell.width, num, stream(cell.seed, unit.block, source.generation, DATA)))
         key = unit.keys[source.generation - 1]
-        rows = family.from_bytes(store.read(stored_rows(key, read_footer(store, unit_name(key)).metadata or {})))
-        return family.hold(family.head(rows, num))
+        name = stored_rows(key, read_footer(store, unit_name(key)).metadata or {})
+        try:
+            rows = family.from_bytes(store.read(name))
+            return family.hold(family.head(rows, num))
+        except FileNotFoundError:
+            raise UserError(f"{store.path(name)} is missing; use another --out") from None
 
     pool.load = load
     return pool

@@ -30,6 +30,7 @@ SAMPLE_PER_LOT = 4  # rows of a lot whose signatures are recomputed
 
 def examine_run(store: Store, run: Manifest) -> Findings:
     """Read every shard once. The dedup index takes about 200 bytes per kept row; nothing else grows with the rows."""
+    manifest.check_recipe(run, store)
     findings = Findings()
     kept, rejected = ledger.kept_lots(store), ledger.rejected_shards(store)
     num_lots = max(run.totals.num_lots, max(kept, default=-1) + 1)

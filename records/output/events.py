@@ -27,6 +27,7 @@ PART_BYTES = 256 * 1024  # a part is rewritten with new lines up to this size, s
 MAX_PENDING = 100_000  # lines in memory during an outage of the store
 MAX_CHARS = 500  # of one string value
 NUM_READERS = 16
+FIRST_YEAR, LAST_YEAR = 1970, 9000  # of an event; differences of such times can be computed
 
 
 def part_name(start: int, part: int) -> str:
@@ -168,6 +169,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
         is_ours = isinstance(event["event"], str) and isinstance(event["start"], int)
-        return event if is_ours and when(event).tzinfo is not None else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return event if is_ours and FIRST_YEAR <= when(event).astimezone(UTC).year <= LAST_YEAR else None
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None

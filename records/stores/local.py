@@ -5,8 +5,8 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -37,6 +37,7 @@ class LocalStore(Store):
     def __init__(self, root: str) -> None:
         self.root = Path(root).expanduser().absolute()
         super().__init__(str(self.root))
+        self._new_folders: list[Path] = []  # that `check` has made, the outermost first
 
     def __reduce__(self) -> tuple[type["LocalStore"], tuple[str]]:
         return type(self), (self.uri,)
@@ -52,50 +53,49 @@ class LocalStore(Store):
         yield from (e for e in entries if not is_hidden(e.name, prefix))
 
     def _walk(self, folder: Path, under: str, start: str) -> Iterator[Entry]:
-        if not folder.is_dir():
-            return
-        with os.scandir(folder) as entries:
+        with _in_one_line(folder):
+            if not folder.is_dir():
+                return
+            with os.scandir(folder) as scan:
+                entries = list(scan)
             for entry in entries:
                 if not entry.name.startswith(start) or entry.name.startswith(TEMP_PREFIX):
                     continue
                 name = f"{under}/{entry.name}" if under else entry.name
                 if entry.is_dir():
                     yield from self._walk(folder / entry.name, name, "")
-                else:
-                    try:
-                        state = entry.stat()
-                    except FileNotFoundError:
-                        if entry.is_symlink():
-                            raise UserError(
-                                f"{folder / entry.name}: a symbolic link whose target is missing; restore the target "
-                                f"or remove the link"
-                            ) from None
-                        continue  # deleted since the folder was read
+                elif (state := _state(entry)) is not None:
                     yield Entry(name, state.st_size, _version(state))
 
     def version(self, name: str) -> str:
-        state = os.stat(self.root / name)
-        if stat.S_ISDIR(state.st_mode):
-            raise IsADirectoryError(str(self.root / name))
-        return _version(state)
+        with _in_one_line(self.root / name):
+            state = os.stat(self.root / name)
+            if stat.S_ISDIR(state.st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            return _version(state)
 
     def read(self, name: str, version: str | None = None) -> bytes:
-        if version is None:
-            return (self.root / name).read_bytes()
-        with self.open(name, version) as file:
-            data = file.read()
-        if self.version(name) != version:
-            raise Changed(f"{self.root / name} changed during the read; run the command again")
-        return data
+        with _in_one_line(self.root / name):
+            if version is None:
+                return (self.root / name).read_bytes()
+            with self.open(name, version) as file:
+                data = file.read()
+            if self.version(name) != version:
+                raise Changed(f"{self.root / name} changed during the read; run the command again")
+            return data
 
     def open(self, name: str, version: str | None = None) -> pa.NativeFile:
-        file = pa.OSFile(str(self.root / name), "rb")
-        if version is None:
-            return file
-        state = os.stat(self.root / name)  # no older than the open file
+        path = self.root / name
+        with _in_one_line(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))  # Arrow's words differ
+            file = pa.OSFile(str(path), "rb")
+            if version is None:
+                return file
+            state = os.stat(path)  # no older than the open file
         if _version(state) != version:
             file.close()
-            raise Changed(f"{self.root / name} changed since it was listed; run the command again")
+            raise Changed(f"{path} changed since it was listed; run the command again")
         # Two writes within a tick of the file system's clock bear the same time: wait until another write would show.
         age_s = time.time() - state.st_ctime
         if 0 <= age_s < CLOCK_TICK_S:
@@ -103,6 +103,10 @@ class LocalStore(Store):
         return file
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
+        with _in_one_line(self.root / name, "written"):
+            self._put(name, data, if_absent)
+
+    def _put(self, name: str, data: bytes, if_absent: bool) -> None:
         final = self.root / name
         temp = self._temp(final.parent)
         try:
@@ -150,7 +154,8 @@ class LocalStore(Store):
         return num_removed
 
     def delete(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
+        with _in_one_line(self.root / name, "deleted"):
+            (self.root / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         super().clear()
@@ -159,15 +164,35 @@ class LocalStore(Store):
                 folder.rmdir()
 
     def exists(self, name: str) -> bool:
-        return (self.root / name).exists()
+        with _in_one_line(self.root / name):
+            return (self.root / name).exists()
+
+    def check_layout(self, folders: Sequence[str], files: Sequence[str]) -> None:
+        with _in_one_line(self.root):
+            nearest = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+            for path in (nearest, *(self.root / name for name in folders)):
+                if os.path.lexists(path) and not path.is_dir():
+                    raise UserError(f"{path} is not a folder; remove it or choose another address for the output")
+            for path in (self.root / name for name in files):
+                if path.is_dir():
+                    raise UserError(f"{path} is a folder; remove it or choose another address for the output")
+
+    def leave(self) -> None:
+        while self._new_folders:
+            with suppress(OSError):  # not empty
+                self._new_folders.pop().rmdir()
 
     def check(self, write: bool) -> None:
         if not write:
-            if not self.root.is_dir():
-                raise UserError(f"{self.uri}: no such folder")
+            with _in_one_line(self.root):
+                if not self.root.is_dir():
+                    kind = "is not a folder" if self.root.exists() else "no such folder"
+                    raise UserError(f"{self.uri}: {kind}")
             return
         try:
+            absent = [path for path in (self.root, *self.root.parents) if not os.path.lexists(path)]
             self.root.mkdir(parents=True, exist_ok=True)
+            self._new_folders += reversed(absent)
             check_promises(self, "exclusive hard links", "choose another --out")  # commits need them
         except OSError as error:
             raise UserError(
@@ -178,3 +203,28 @@ class LocalStore(Store):
 def _version(state: os.stat_result) -> str:
     """Size, times and inode. The change time shows a write whose modification time was set back."""
     return f"{state.st_size}-{state.st_mtime_ns}-{state.st_ctime_ns}-{state.st_ino}"
+
+
+def _state(entry: "os.DirEntry[str]") -> os.stat_result | None:
+    """The state of a file; None when it is gone. Raises UserError for a link whose target is missing."""
+    try:
+        return entry.stat()
+    except FileNotFoundError:
+        if entry.is_symlink():
+            raise UserError(
+                f"{entry.path}: a symbolic link whose target is missing; restore the target or remove the link"
+            ) from None
+        return None  # deleted since the folder was read
+
+
+@contextmanager
+def _in_one_line(path: Path, verb: str = "read") -> Iterator[None]:
+    """An error of the file system is raised as a UserError that names the file. "Absent" and "taken" stay errors of
+    their own."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError as error:
+        why = error.strerror or str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be {verb} ({why})") from error

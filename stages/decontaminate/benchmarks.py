@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import importlib.util
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 from gristmill.records import pins
 from gristmill.records.errors import UserError
+from gristmill.records.literals import json_value
 from gristmill.records.readers.parquet import batches_of, open_parquet
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Store
@@ -115,13 +115,9 @@ def _text(value: Any) -> str:
 
 def _rows(benchmark: Benchmark, name: str, data: bytes) -> Iterator[dict[str, Any]]:
     if name.endswith(".parquet"):
-        import pyarrow as pa
-
-        try:
-            for batch in batches_of(open_parquet(io.BytesIO(data))):
-                yield from batch.to_pylist()
-        except pa.ArrowInvalid as error:
-            raise UserError(f"benchmark '{benchmark.name}': {name} is not a Parquet file ({error})") from None
+        where = f"benchmark '{benchmark.name}': {name}"
+        for batch in batches_of(open_parquet(io.BytesIO(data), where=where), where=where):
+            yield from batch.to_pylist()
         return
     if name.endswith(".gz"):
         try:
@@ -135,8 +131,8 @@ def _rows(benchmark: Benchmark, name: str, data: bytes) -> Iterator[dict[str, An
             yield {"text": line.strip()}
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = json_value(line)
+        except ValueError as error:
             raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not JSON ({error})") from None
         if not isinstance(row, dict):
             raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not a JSON object")
