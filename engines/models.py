@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from gristmill.engines.hub import cached_commit, commit_of, is_offline
 from gristmill.engines.model_files import digest_files, files_of, is_counted
 from gristmill.records import pins
 from gristmill.records.cache import cache_folder
@@ -90,7 +91,7 @@ def check(model: str) -> None:
         names = [entry.name for entry in _bucket_files(model)]
         _need_config(model, names)
         _need_safe_weights(model, names)
-    elif _hub_offline() and _hub_commit_cached(*split_revision(model)) is None:
+    elif is_offline() and cached_commit(*split_revision(model)) is None:
         raise UserError(f"model '{model}': not a folder, not in the hub cache, and HF_HUB_OFFLINE is set")
 
 
@@ -128,7 +129,7 @@ def digest(model: str) -> str:
     place = where(model)
     if place == "hub":
         hub_id, revision = split_revision(model)
-        commit = _pinned(model) or _hub_commit(hub_id, revision)
+        commit = _pinned(model) or commit_of(hub_id, revision)
         _compare(model, commit)
         return f"{hub_id}@{commit}"
     if place == "package":
@@ -284,40 +285,6 @@ def _download(model: str, files: Sequence[Entry], folder: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with store.open(entry.name, entry.version) as source, path.open("wb") as target:
             shutil.copyfileobj(source, target, 16 << 20)  # a weight file may be larger than memory
-
-
-# Models on the hub
-
-
-def _hub_offline() -> bool:
-    keys = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return any(os.environ.get(key, "").upper() in ("1", "TRUE", "YES", "ON") for key in keys)
-
-
-def _hub_commit_cached(hub_id: str, revision: str | None) -> str | None:
-    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
-    hub = Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
-    repo = hub / f"models--{hub_id.replace('/', '--')}"
-    ref = repo / "refs" / (revision or "main")
-    if ref.is_file():
-        return ref.read_text().strip()
-    return revision if revision and (repo / "snapshots" / revision).is_dir() else None
-
-
-def _hub_commit(hub_id: str, revision: str | None) -> str:
-    """The commit that `revision` names: of the cache, which the engine uses too, else of the hub."""
-    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
-        return revision
-    cached = _hub_commit_cached(hub_id, revision)
-    if cached:
-        return cached
-    from huggingface_hub import HfApi
-
-    try:
-        return str(HfApi().model_info(hub_id, revision=revision, timeout=20).sha)
-    except Exception as error:  # noqa: BLE001 - the remedy is the same for any error of the hub's client
-        lines = str(error).strip().splitlines()
-        raise UserError(f"model '{hub_id}': the hub has no such model: {lines[0] if lines else error!r}") from None
 
 
 if __name__ == "__main__":

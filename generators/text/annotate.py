@@ -41,7 +41,8 @@ class AnnotateSpec(StepsSpec):
     HOLES = {"vote": ("document",)}
 
     labels: tuple[str, ...] = ()  # labels to choose from; the answer is {"rationale": text, "label": one of them}
-    # JSON Schema of an object with a required property `label`, in place of labels; `rationale` is kept
+    # JSON Schema of an object with a required property `label`, in place of labels; `rationale` is kept; patterns have
+    # the syntax of RE2
     schema: dict[str, Any] | None = None
     document: str = "text"  # source column of the text to label
     max_words: int = 300  # words after which documents are cut

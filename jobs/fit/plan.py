@@ -9,7 +9,8 @@ import pyarrow as pa
 from gristmill.cluster.fit import TrainSpec
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.generators.families.contract import Family, family_class
-from gristmill.generators.families.fit import Fit, check_fit
+from gristmill.generators.families.fit import Fit
+from gristmill.generators.families.fit_check import check_fit
 from gristmill.generators.private.account import PrivacySpec
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, parted
 from gristmill.records.errors import UserError

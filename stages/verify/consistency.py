@@ -16,7 +16,7 @@ from gristmill.stages.contract import Findings
 from gristmill.stages.verify.algebra import Algebraic, AlgebraSpec, Equality
 from gristmill.stages.verify.answer_text import Rule, compare, extract, key, normal
 
-MAX_ANSWERS = 1024  # different answers of a row: each is compared with those before it
+MAX_ANSWERS = 256  # different answers of a row: each is compared with those before it
 TOO_MANY = "too_many_answers"
 
 
@@ -24,7 +24,9 @@ TOO_MANY = "too_many_answers"
 class ConsistencySpec:
     """Keys of the stage `consistency`."""
 
-    column: str = "answers"  # Column with the samples, a list of texts.
+    # Column with the samples, a list of texts; a row with more than 256 different answers is rejected as
+    # `too_many_answers`.
+    column: str = "answers"
     min_share: float = 0.5  # Least share of all samples, those without an answer included, that must agree; 0 to 1.
     # Column with the row's answer, which must be that of the majority; by default `answer`, if the row has it, and ""
     # for none.
@@ -54,7 +56,7 @@ class Consistency(Algebraic):
     """Adds `consistency_answer`, `consistency_share` (float32) and `consistency_votes` (int32).
 
     Of answers with equal votes, the one given first wins. Reasons: no_answer (no sample has one), too_many_answers
-    (more than 1,024 different ones), share (below `min_share`), minority (the row's answer is not the majority's; `own
+    (more than 256 different ones), share (below `min_share`), minority (the row's answer is not the majority's; `own
     = ""` turns this off).
     """
 

@@ -22,7 +22,9 @@ class JsonSchemaSpec:
     """Keys of the stage `json_schema`. Without `schema` and `file`, a row must only be JSON."""
 
     column: str = "text"  # Column with the JSON text.
-    schema: dict[str, Any] | None = None  # The JSON Schema, inline.
+    # The JSON Schema, inline. Patterns have the syntax of RE2, whose time is linear: no look-around, no
+    # back-references.
+    schema: dict[str, Any] | None = None
     file: str | None = None  # File with the JSON Schema, a local path or s3://; instead of `schema`.
     extract: bool = True  # Whether the JSON is the first fenced code block of a text that has one.
 

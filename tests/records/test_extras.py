@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.generators.families.contract import KINDS, family_class
-from gristmill.generators.families.fit import check_fit
+from gristmill.generators.families.fit_check import check_fit
 from gristmill.generators.private.account import PrivacySpec
 from gristmill.records.errors import UserError
 from gristmill.records.extras import check_installed, require

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pytest
 
 from gristmill.generators.families.contract import KINDS, Family, SampleBlock, draw_rows, family_class
-from gristmill.generators.families.fit import Fit, FitProgress, check_fit
+from gristmill.generators.families.fit import Fit, FitProgress
+from gristmill.generators.families.fit_check import check_fit
 from gristmill.generators.families.folder import read_card
 from gristmill.generators.private.account import PrivacySpec
 from gristmill.generators.tabular.independent import Independent

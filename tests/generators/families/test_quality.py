@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.generators.families.fit import check_fit
+from gristmill.generators.families.fit_check import check_fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.families.quality import MIN_ROWS_OF_THRESHOLD, Quality, QualitySpec, lowest, report
 from gristmill.records.errors import UserError

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from gristmill.generators.families.contract import Family, State, family_class
-from gristmill.generators.families.fit import Fit, FitStopped, check_fit
+from gristmill.generators.families.fit import Fit, FitStopped
+from gristmill.generators.families.fit_check import check_fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.images.ddpm import NUM_TIMES, Ddpm, DdpmSpec
 from gristmill.generators.noise_schedule import kept_signal

@@ -7,7 +7,8 @@ import pyarrow as pa
 import pytest
 
 from gristmill.generators.families.contract import family_class
-from gristmill.generators.families.fit import NOISE_KEY, Fit, FitStopped, check_fit
+from gristmill.generators.families.fit import NOISE_KEY, Fit, FitStopped
+from gristmill.generators.families.fit_check import check_fit
 from gristmill.generators.families.folder import load_model, read_card
 from gristmill.generators.private.account import Account, PrivacySpec
 from gristmill.generators.private.accountants import Event

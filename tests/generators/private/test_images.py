@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gristmill.generators.families.contract import family_class
-from gristmill.generators.families.fit import NOISE_KEY, Fit, FitStopped, check_fit
+from gristmill.generators.families.fit import NOISE_KEY, Fit, FitStopped
+from gristmill.generators.families.fit_check import check_fit
 from gristmill.generators.families.folder import load_model
 from gristmill.generators.images import dp_ddpm
 from gristmill.generators.private.account import Account, PrivacySpec

@@ -120,3 +120,16 @@ def test_a_source_may_be_what_a_package_carries() -> None:
     assert source.digest() != open_source(SourceSpec(path="package:breast-cancer")).digest()
     with pytest.raises(UserError, match="help-topics"):
         open_source(SourceSpec(path="package:help-topic"))
+
+
+def test_lines_longer_than_a_chunk_are_whole_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        b'{"text": "' + bytes([97 + number]) * size + b'"}' for number, size in enumerate((0, 1, 5, 6, 7, 8, 40, 3))
+    ]
+    for end in (b"\n", b"\n\n", b""):
+        (tmp_path / "rows.jsonl").write_bytes(b"\n \n".join(lines) + end)
+        monkeypatch.setattr("gristmill.records.readers.sources.CHUNK_BYTES", 8)
+        source = open_source(SourceSpec(path=str(tmp_path)))
+        assert [text for _, text in source.rows(0, source.num_rows)] == [line.decode() for line in lines]
+        monkeypatch.setattr("gristmill.records.readers.sources.CHUNK_BYTES", 1 << 20)
+        assert open_source(SourceSpec(path=str(tmp_path))).digest() == source.digest()
