@@ -2,12 +2,20 @@
 
 Counters cover this start of the driver. Gauges show the present state and disappear with the driver. Ray sends them
 every `metrics_report_interval_ms` (10 s by default) and once more when the driver ends.
+
+Metrics only watch: what Ray refuses is logged once, and the run goes on.
 """
 
+import logging
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ray.util.metrics import Counter, Gauge
+
+logger = logging.getLogger(__name__)
+
+MAX_LABEL_CHARS = 200
 
 # name: (description, label besides run and recipe)
 COUNTERS: dict[str, tuple[str, str | None]] = {
@@ -99,7 +107,8 @@ class Metrics:
     """
 
     def __init__(self, run: str, recipe: str, before: Sample | None = None) -> None:
-        tags = {"run": run, "recipe": recipe}
+        self._has_failed = False
+        tags = {"run": label_text(run), "recipe": label_text(recipe)}
         self._counters = {
             name: Counter(name, text, _keys(label)).set_default_tags(tags) for name, (text, label) in COUNTERS.items()
         }
@@ -120,14 +129,33 @@ class Metrics:
         for name, value, number in _totals(sample):
             rise = number - self._counted.get((name, value), 0)
             if rise > 0:
-                self._counters[name].inc(rise, _tags(COUNTERS[name][1], value))
+                self._record(self._counters[name], rise, _tags(COUNTERS[name][1], value))
                 self._counted[name, value] = number
         levels = {(name, value): number for name, value, number in _levels(sample)}
         for name, value in self._shown - levels.keys():
-            self._gauges[name].set(0, _tags(GAUGES[name][1], value))
+            self._record(self._gauges[name], 0, _tags(GAUGES[name][1], value))
         for (name, value), number in levels.items():
-            self._gauges[name].set(number, _tags(GAUGES[name][1], value))
+            self._record(self._gauges[name], number, _tags(GAUGES[name][1], value))
         self._shown = set(levels)
+
+    def _record(self, metric: Counter | Gauge, number: float, tags: dict[str, str]) -> None:
+        """Hand a number to Ray. What Ray refuses (its errors are ValueError, TypeError and OverflowError) is logged
+        once."""
+        try:
+            if not math.isfinite(number):
+                raise ValueError(f"{number} is not finite")
+            metric.inc(number, tags) if isinstance(metric, Counter) else metric.set(number, tags)
+        except (ValueError, TypeError, OverflowError) as error:
+            if not self._has_failed:
+                self._has_failed = True
+                logger.warning(f"metrics: a number is not exported ({error}); the run goes on")
+
+
+def label_text(value: str) -> str:
+    """The value of a label as Ray takes it: ASCII without control characters. Other characters become escapes."""
+    text = value.encode("ascii", "backslashreplace").decode()
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if len(text) <= MAX_LABEL_CHARS else f"{text[: MAX_LABEL_CHARS - 3]}..."
 
 
 def _keys(label: str | None) -> tuple[str, ...]:
@@ -135,4 +163,4 @@ def _keys(label: str | None) -> tuple[str, ...]:
 
 
 def _tags(label: str | None, value: str) -> dict[str, str]:
-    return {label: value} if label else {}
+    return {label: label_text(value)} if label else {}

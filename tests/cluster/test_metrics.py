@@ -8,7 +8,7 @@ import sys
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from gristmill.cluster.metrics import COUNTERS, GAUGES
+from gristmill.cluster.metrics import COUNTERS, GAUGES, Metrics, Sample, label_text
 from tests.conftest import ROOT
 from tests.s3server import free_port
 
@@ -140,3 +140,16 @@ def test_gauges_of_what_is_gone_go_to_0(pages) -> None:
     assert at(page, "gristmill_lots_in_flight", phase="processing") == 2
     assert at(page, "gristmill_engines", state="open") == 0
     assert at(page, "gristmill_engine_share") == 0
+
+
+def test_no_label_and_no_number_ends_a_run(caplog: pytest.LogCaptureFixture) -> None:
+    """Ray takes ASCII labels and finite numbers; whatever else comes is escaped, or logged once."""
+    assert label_text("café €") == "caf\\xe9 \\u20ac"
+    assert label_text("a\nb\x00\ud800") == "a\\x0ab\\x00\\ud800"
+    metrics = Metrics("s3://bücher/x", "café")
+    rows = {"süß:zu_kurz": 3, "x" * 5000: 1, "": 2, "a\nb": 1}
+    metrics.update(Sample(asks=7, rows=rows, currency="€", cost=1.0, in_flight={"é": 1}))
+    assert not caplog.records
+    for _ in range(2):
+        metrics.update(Sample(asks=10**400, cost=float("nan"), commit_lag_s=float("inf"), index_bytes=10**400))
+    assert [r.levelname for r in caplog.records] == ["WARNING"] and "not exported" in caplog.text
