@@ -16,7 +16,7 @@ from gristmill.jobs.release.card import croissant, dataset_card, describe_run
 from gristmill.jobs.release.formats import ROWS, find_format
 from gristmill.jobs.release.mixture.pack import pack_mixture
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_manifest
-from gristmill.jobs.release.target import check_target
+from gristmill.jobs.release.target import check_target, release_target
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.records.errors import UserError
@@ -56,18 +56,18 @@ def _pack(source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run:
     """Pack a run or a mixture; returns the rows of the release."""
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
-    if isinstance(source, str) and not (source.endswith(".toml") or shipped_file(source)):
-        return pack_run(source, to, shard_mb, seed or 0, dry_run, format_name)
-    return pack_mixture(source, to, shard_mb, seed, dry_run, format_name)
+    with release_target(to) as target:
+        if isinstance(source, str) and not (source.endswith(".toml") or shipped_file(source)):
+            return pack_run(source, target, shard_mb, seed or 0, dry_run, format_name)
+        return pack_mixture(source, target, shard_mb, seed, dry_run, format_name)
 
 
-def pack_run(uri: str, to: str, shard_mb: int, seed: int, dry_run: bool, format_name: str) -> int:
+def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, format_name: str) -> int:
     """Write the release of a run; see `pack`. Returns its rows."""
     console = Console(stderr=True, highlight=False)
-    store, target = open_store(uri), open_store(to)
+    store = open_store(uri)
     store.check(write=False)
     manifest = finished_manifest(store)
-    check_target(target, write=False)
     lots = ledger.committed(store)
     totals = ledger.totals(store, manifest, lots)
     if not totals.kept:

@@ -3,14 +3,16 @@
 import logging
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import differences
-from gristmill.records.stores.opening import open_store
+from gristmill.records.processes import last_step
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_output, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ class Output:
 
         Raises UserError for an address that is not a store.
         """
-        self.store = open_store(out)
+        self.store = open_output(out)
         words = ["gristmill", verb, source if isinstance(source, str) else "RECIPE", "--out", out]
         for setting in settings:
             words += ["--set", setting]
@@ -48,24 +50,34 @@ class Output:
         A work folder that is empty at the end is removed. Raises UserError when the store cannot be written, or when
         another driver holds the lease.
         """
-        self.store.check(write=True)
         store = self.store
-        if folder:
-            store = open_store(f"{self.store.uri.rstrip('/')}/{folder}")
-            store.check(write=True)
-        lease = Lease(store)
-        lease.acquire()
-        try:
+        with ExitStack() as stack:
+            stack.enter_context(self._held(store))
+            if folder:
+                store = open_store(f"{store.uri.rstrip('/')}/{folder}")
+                stack.enter_context(self._held(store))
+                stack.callback(_remove_empty, store)
+            lease = Lease(store)
+            lease.acquire()
+            stack.callback(lease.release)
+            stack.enter_context(last_step(lease.release))
             yield lease
-        finally:
-            lease.release()
-            if folder and not any(store.list()):
-                store.clear()
+
+    @contextmanager
+    def _held(self, store: Store) -> Iterator[None]:
+        """The store can be written; folders that were made for it and that stay empty are removed."""
+        with last_step(store.leave), store.writable():
+            yield
 
     def stopped(self) -> int:
         """Log the command that resumes; returns the exit code."""
         logger.info(f"stopped; resume with: {self.command}")
         return STOPPED
+
+
+def _remove_empty(store: Store) -> None:
+    if not any(store.list()):
+        store.clear()
 
 
 def refusal(uri: str, reason: str, old: Any, new: Any) -> UserError:

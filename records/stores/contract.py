@@ -7,7 +7,8 @@ object exists.
 import threading
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +77,21 @@ class Store(ABC):
     @abstractmethod
     def check(self, write: bool) -> None:
         """Raise UserError when the store cannot be reached (or written, with `write`)."""
+
+    def check_layout(self, folders: Sequence[str], files: Sequence[str]) -> None:  # noqa: B027 - S3 has no folders
+        """Raise UserError when the root or one of `folders` is a file, or one of `files` a folder. Writes nothing."""
+
+    def leave(self) -> None:  # noqa: B027 - S3 has no folders
+        """Remove the folders that `check` has made and that are still empty."""
+
+    @contextmanager
+    def writable(self) -> Iterator[None]:
+        """Check that the store can be written; if nothing has been written by the end of the block, `leave` it."""
+        try:
+            self.check(write=True)
+            yield
+        finally:
+            self.leave()
 
     def read_if_there(self, name: str) -> bytes | None:
         """The whole object, None when it does not exist."""

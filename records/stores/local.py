@@ -4,8 +4,8 @@ import errno
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +33,7 @@ class LocalStore(Store):
     def __init__(self, root: str) -> None:
         self.root = Path(root).expanduser().absolute()
         super().__init__(str(self.root))
+        self._new_folders: list[Path] = []  # that `check` has made, the outermost first
 
     def __reduce__(self) -> tuple[type["LocalStore"], tuple[str]]:
         return type(self), (self.uri,)
@@ -47,25 +48,36 @@ class LocalStore(Store):
         yield from sorted(self._walk(self.root / folder, folder, start), key=lambda e: e.name)
 
     def _walk(self, folder: Path, under: str, start: str) -> Iterator[Entry]:
-        if not folder.is_dir():
-            return
-        with os.scandir(folder) as entries:
+        with _in_one_line(folder):
+            if not folder.is_dir():
+                return
+            with os.scandir(folder) as scan:
+                entries = list(scan)
             for entry in entries:
                 if not entry.name.startswith(start) or entry.name.startswith(TEMP_PREFIX):
                     continue
                 name = f"{under}/{entry.name}" if under else entry.name
                 if entry.is_dir():
                     yield from self._walk(folder / entry.name, name, "")
-                else:
-                    yield Entry(name, entry.stat().st_size)
+                elif (size := _size(entry)) is not None:
+                    yield Entry(name, size)
 
     def read(self, name: str) -> bytes:
-        return (self.root / name).read_bytes()
+        with _in_one_line(self.root / name):
+            return (self.root / name).read_bytes()
 
     def open(self, name: str) -> pa.NativeFile:
-        return pa.OSFile(str(self.root / name), "rb")
+        path = self.root / name
+        with _in_one_line(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))  # Arrow's words differ
+            return pa.OSFile(str(path), "rb")
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
+        with _in_one_line(self.root / name, "written"):
+            self._put(name, data, if_absent)
+
+    def _put(self, name: str, data: bytes, if_absent: bool) -> None:
         final = self.root / name
         temp = self._temp(final.parent)
         try:
@@ -112,7 +124,8 @@ class LocalStore(Store):
         return num_removed
 
     def delete(self, name: str) -> None:
-        (self.root / name).unlink(missing_ok=True)
+        with _in_one_line(self.root / name, "deleted"):
+            (self.root / name).unlink(missing_ok=True)
 
     def clear(self) -> None:
         super().clear()
@@ -121,15 +134,35 @@ class LocalStore(Store):
                 folder.rmdir()
 
     def exists(self, name: str) -> bool:
-        return (self.root / name).exists()
+        with _in_one_line(self.root / name):
+            return (self.root / name).exists()
+
+    def check_layout(self, folders: Sequence[str], files: Sequence[str]) -> None:
+        with _in_one_line(self.root):
+            nearest = next(path for path in (self.root, *self.root.parents) if os.path.lexists(path))
+            for path in (nearest, *(self.root / name for name in folders)):
+                if os.path.lexists(path) and not path.is_dir():
+                    raise UserError(f"{path} is not a folder; remove it or choose another address for the output")
+            for path in (self.root / name for name in files):
+                if path.is_dir():
+                    raise UserError(f"{path} is a folder; remove it or choose another address for the output")
+
+    def leave(self) -> None:
+        while self._new_folders:
+            with suppress(OSError):  # not empty
+                self._new_folders.pop().rmdir()
 
     def check(self, write: bool) -> None:
         if not write:
-            if not self.root.is_dir():
-                raise UserError(f"{self.uri}: no such folder")
+            with _in_one_line(self.root):
+                if not self.root.is_dir():
+                    kind = "is not a folder" if self.root.exists() else "no such folder"
+                    raise UserError(f"{self.uri}: {kind}")
             return
         try:
+            absent = [path for path in (self.root, *self.root.parents) if not os.path.lexists(path)]
             self.root.mkdir(parents=True, exist_ok=True)
+            self._new_folders += reversed(absent)
             probe, link = self._temp(self.root), self._temp(self.root)
             try:
                 probe.touch()
@@ -141,3 +174,26 @@ class LocalStore(Store):
             raise UserError(
                 f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); fix that or choose another --out"
             ) from None
+
+
+@contextmanager
+def _in_one_line(path: Path, verb: str = "read") -> Iterator[None]:
+    """An error of the file system is raised as a UserError that names the file. "Absent" and "taken" stay errors of
+    their own."""
+    try:
+        yield
+    except (FileNotFoundError, FileExistsError):
+        raise
+    except OSError as error:
+        why = error.strerror or str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be {verb} ({why})") from error
+
+
+def _size(entry: "os.DirEntry[str]") -> int | None:
+    """The size of a file; of a link that leads nowhere its own; None when the file is gone."""
+    try:
+        return entry.stat().st_size
+    except FileNotFoundError:
+        with suppress(FileNotFoundError):
+            return entry.stat(follow_symlinks=False).st_size
+    return None

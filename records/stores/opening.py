@@ -9,9 +9,21 @@ from gristmill.records.shipped import shipped_path
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 
+# What the verbs write into an output, at its top.
+FOLDERS = ("kept", "rejected", "events", "index", "checkpoints", "units", "rows", "students", "audit-fit")
+FILES = (
+    *("manifest.json", "lease.json", "report.html", "model.json", "weights.safetensors", "audit.json", "study.json"),
+    *("results.parquet", "summary.parquet", "metrics.json", "mixture.json", "croissant.json", "README.md"),
+)
+
 
 def open_store(uri: str) -> Store:
-    """The store at a local path, `file://` path or `s3://bucket/prefix`. Does no I/O."""
+    """The store at a local path, `file://` path or `s3://bucket/prefix`. Does no I/O.
+
+    Raises UserError for any other address.
+    """
+    if not uri.strip() or "\0" in uri:
+        raise UserError(f"{uri!r} is no address; name a folder or s3://bucket/prefix (. is the working folder)")
     scheme, sep, rest = uri.partition("://")
     if not sep:
         return LocalStore(uri)
@@ -22,6 +34,13 @@ def open_store(uri: str) -> Store:
 
         return S3Store(uri)
     raise UserError(f"{uri}: only local paths and s3:// are supported, not {scheme}://")
+
+
+def open_output(uri: str) -> Store:
+    """The store of an output that a command writes, with its layout checked. Raises UserError for any other place."""
+    store = open_store(uri)
+    store.check_layout(FOLDERS, FILES)
+    return store
 
 
 def split(uri: str) -> tuple[str, str]:
@@ -38,5 +57,5 @@ def read_bytes(uri: str) -> bytes:
     root, name = split(shipped_path(uri))
     try:
         return open_store(root).read(name)
-    except (FileNotFoundError, IsADirectoryError):
+    except FileNotFoundError:
         raise UserError(f"{uri}: no such file") from None

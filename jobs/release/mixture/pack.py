@@ -37,7 +37,6 @@ from gristmill.jobs.release.target import check_target
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.records.errors import UserError
 from gristmill.records.stores.contract import Store
-from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ PLAIN_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
 
 def pack_mixture(
-    source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run: bool, format_name: str = ROWS
+    source: TomlSource, target: Store, shard_mb: int, seed: int | None, dry_run: bool, format_name: str = ROWS
 ) -> int:
     """Draw the mixture and write its release, in a format of jobs/release/formats.py; returns its rows.
 
@@ -55,8 +54,6 @@ def pack_mixture(
     console = Console(stderr=True, highlight=False)
     spec = load_mixture(source)
     spec = spec if seed is None else replace(spec, seed=seed)
-    target = open_store(to)
-    check_target(target, write=False)
     parts = [open_part(part) for part in spec.parts]
     titles = [part.title for part in parts]
     payload, text_column = common_payload(parts, spec)

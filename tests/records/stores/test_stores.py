@@ -164,6 +164,6 @@ except UserError as error:
     assert not list(tmp_path.rglob(".tmp-*"))
 
 
-def test_read_errors_stay_what_they_are() -> None:
-    with pytest.raises(OSError, match="Input/output error"):
+def test_a_read_error_is_one_line_with_its_reason() -> None:
+    with pytest.raises(UserError, match=r"/proc/self/mem: cannot be read \(Input/output error\)"):
         open_store("/proc/self").read("mem")
