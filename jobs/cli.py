@@ -6,11 +6,16 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import gristmill
 from gristmill.jobs import help_texts as texts
 from gristmill.jobs.terminal.logs import set_up_logging
+from gristmill.jobs.terminal.streams import steady_streams
 from gristmill.records.errors import UserError
+
+CANNOT, STOPPED = 2, 130  # exit codes
+DEBUG = "GRISTMILL_DEBUG"  # set: an unexpected exception leaves `main` with its traceback
 
 logger = logging.getLogger(__name__)
 
@@ -36,24 +41,47 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code.
 
     0: all done. 1: an audit found something wrong, or refuted a claim. 2: it cannot be done, and one line says why.
-    3: the source or the budget ended before a limit was reached. 130: stopped by Ctrl-C.
+    3: the source or the budget ended before a limit was reached. 70: a bug of gristmill. 130: stopped by Ctrl-C.
     """
-    flags = vars(parser().parse_args(argv))
+    words = list(sys.argv[1:] if argv is None else argv)
+    flags = vars(parser().parse_args(words))
     set_up_logging()
     del flags["verb"]
     module, _, function = flags.pop("run").partition(":")
+    with steady_streams() as out:
+        code = _call(module, function, flags, words)
+        out.flush()
+        if out.is_incomplete:
+            logger.error(f"the output cannot be written: {out.failure}")
+            return code or CANNOT
+    return code
+
+
+def _call(module: str, function: str, flags: dict[str, Any], words: Sequence[str]) -> int:
     try:
         run = getattr(importlib.import_module(f"gristmill.jobs.{module}"), function)
         return int(run(**flags))
     except UserError as error:
-        logger.error(error)
-        return 2
+        logger.error(_one_line(error))
+        return CANNOT
+    except OSError as error:  # of the machine, not of the program: a disk that fails, no more open files
+        what = f"{error.filename}: {error.strerror}" if error.filename and error.strerror else error
+        logger.error(_one_line(f"{type(error).__name__}: {what}"))
+        return CANNOT
     except KeyboardInterrupt:
         logger.error("stopped; run the same command again to resume")
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return STOPPED
+    except Exception as error:
+        from gristmill.jobs.terminal.bugs import report_bug  # imports much
+
+        if os.environ.get(DEBUG):
+            raise
+        return report_bug(error, words)
+
+
+def _one_line(error: object) -> str:
+    """The message on one line: it may quote a file or another program."""
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 
 def _verb(verbs: argparse._SubParsersAction, name: str, run: str, summary: str) -> argparse.ArgumentParser:

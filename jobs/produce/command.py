@@ -105,8 +105,8 @@ def _write_page(store: Store) -> None:
     """Write report.html. The rows are committed, so a page that cannot be written does not fail the run."""
     try:
         write_report(store)
-    except (UserError, OSError) as error:
-        logger.warning(f"no report.html: {error}")
+    except Exception as error:  # noqa: BLE001 - whatever a page cannot show, the run is done
+        logger.warning(f"no report.html: {type(error).__name__}: {error}; `gristmill report {store.uri}` tries again")
 
 
 def _check_output(manifest: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:

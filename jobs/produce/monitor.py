@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gristmill.cluster.lots.job import Progress
     from gristmill.cluster.metrics import Metrics, Sample
 
+logger = logging.getLogger(__name__)
+
 SAVE_EVERY_S = 10.0
 METRICS_EVERY_S = 1.0
 
@@ -102,7 +104,7 @@ class Monitor:
         if now - self._saved > SAVE_EVERY_S:
             self._saved = now
             self.events.note("progress", **literals)
-            self.save()
+            self._save_if_possible()
 
     def end(self, state: State, ended: str | None, why: str | None = None) -> None:
         """Record how the run ended, or in `why` what stopped it. A store that is gone is left as it is."""
@@ -135,6 +137,13 @@ class Monitor:
         self.manifest.account(spec.price_per_device_hour, spec.currency)
         self.manifest.save(self.store)
         self.events.flush()
+
+    def _save_if_possible(self) -> None:
+        """Save in the middle of a run. The rows do not need it: a store in trouble fails the next commit, if at all."""
+        try:
+            self.save()
+        except (UserError, OSError) as error:
+            logger.warning(f"{error} (trying again in {SAVE_EVERY_S:.0f} s)")
 
     def _sample(self, progress: "Progress | None") -> "Sample":
         from gristmill.cluster.metrics import Sample

@@ -29,6 +29,7 @@ MIN_SECRET_CHARS = 8
 SECRET_NAMES = re.compile(r"KEY|TOKEN|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
 MASK = "***"
 NUM_READERS = 16
+FIRST_YEAR, LAST_YEAR = 1970, 9000  # of an event; differences of such times can be computed
 
 
 def part_name(start: int, part: int) -> str:
@@ -39,6 +40,13 @@ def _secrets() -> list[str]:
     """Values of environment variables with the name of a secret: messages of errors may quote them."""
     values = {v for k, v in os.environ.items() if SECRET_NAMES.search(k) and len(v) >= MIN_SECRET_CHARS}
     return sorted(values, key=lambda v: (-len(v), v))
+
+
+def masked(text: str, secrets: Sequence[str] | None = None) -> str:
+    """`text` without the values of secrets; by default those of the environment."""
+    for secret in _secrets() if secrets is None else secrets:
+        text = text.replace(secret, MASK)
+    return text
 
 
 class Events:
@@ -89,9 +97,7 @@ class Events:
         if isinstance(value, float):
             return value if math.isfinite(value) else None
         if isinstance(value, str):
-            text = value.encode("utf-8", "replace").decode()  # no lone surrogates
-            for secret in self._secrets:
-                text = text.replace(secret, MASK)
+            text = masked(value.encode("utf-8", "replace").decode(), self._secrets)  # no lone surrogates
             return text if len(text) <= MAX_CHARS else f"{text[: MAX_CHARS - 3]}..."
         if isinstance(value, dict):
             return {self._plain(str(k)): self._plain(v) for k, v in value.items()}
@@ -179,6 +185,6 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     try:
         event = json.loads(line)
         is_ours = isinstance(event["event"], str) and isinstance(event["start"], int)
-        return event if is_ours and when(event).tzinfo is not None else None
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return event if is_ours and FIRST_YEAR <= when(event).astimezone(UTC).year <= LAST_YEAR else None
+    except (ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
