@@ -35,12 +35,15 @@ logger = logging.getLogger(__name__)
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+SAFE_WEIGHTS, PICKLES = (".safetensors", ".gguf"), (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 IDENTITY_FILES = (
     *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "tokenizer.model"),
     *("vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
     *("adapter_config.json", "model_index.json"),
 )
 PROBE_BYTES = 65536
+# What transformers raises for a folder that holds no model, or a damaged one.
+LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, TypeError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,13 @@ def check(model: str) -> None:
     if place == "package":
         _packed_file(_packed(model))
     elif place == "folder":
-        _need_config(model, os.listdir(os.path.expanduser(model)))
+        folder = Path(model).expanduser()
+        _need_config(model, os.listdir(folder))
+        _need_safe_weights(model, [str(path.relative_to(folder)) for path in folder.rglob("*")])
     elif place == "bucket":
-        _need_config(model, [name for name, _ in _bucket_files(model)])
+        names = [name for name, _ in _bucket_files(model)]
+        _need_config(model, names)
+        _need_safe_weights(model, names)
     elif _hub_offline() and _hub_commit_cached(*split_revision(model)) is None:
         raise UserError(f"model '{model}': not a folder, not in the hub cache, and HF_HUB_OFFLINE is set")
 
@@ -143,6 +150,17 @@ def split_revision(model: str) -> tuple[str, str | None]:
 def _need_config(model: str, names: list[str]) -> None:
     if not {"config.json", "params.json", "adapter_config.json", "model_index.json"} & set(names):
         raise UserError(f"model '{model}': it has no config.json, so it is not a model folder")
+
+
+def _need_safe_weights(model: str, names: list[str]) -> None:
+    """Refuse pickled weights that no other file replaces: to load a pickle is to run code that it holds."""
+    safe = {os.path.dirname(name) for name in names if name.endswith(SAFE_WEIGHTS)}
+    for name in sorted(names):
+        if name.endswith(PICKLES) and os.path.dirname(name) not in safe:
+            raise UserError(
+                f"model '{model}': {name} is a pickle, which can run code when it is loaded; load it where you trust "
+                f"it and store it again with save_pretrained(FOLDER, safe_serialization=True)"
+            )
 
 
 def _probe(hasher: Any, name: str, size: int, file: Any) -> None:

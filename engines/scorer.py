@@ -121,7 +121,7 @@ def load_network(model: str) -> Any:
     """The causal language model that `model` names, in float32. Raises UserError where there is none."""
     from transformers import AutoModelForCausalLM
 
-    return _loaded(AutoModelForCausalLM, model, dtype="float32")
+    return _loaded(AutoModelForCausalLM, model, dtype="float32", use_safetensors=True)  # never a pickle
 
 
 def load_tokenizer(model: str) -> Any:
@@ -134,13 +134,14 @@ def load_tokenizer(model: str) -> Any:
 def _loaded(auto_class: Any, model: str, **settings: Any) -> Any:
     from transformers.utils import logging
 
+    models.check(model)
     logging.disable_progress_bar()
     revision = models.split_revision(model)[1] if models.where(model) == "hub" else None
     if revision:
         settings["revision"] = revision
     try:
         return auto_class.from_pretrained(models.resolve(model), **settings)
-    except (OSError, ValueError, KeyError) as error:
+    except models.LOAD_ERRORS as error:
         line = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"model '{model}': no causal language model there ({line})") from None
 

@@ -7,7 +7,6 @@ thread, without padding. Several are computed together only in one shape, and on
 Vectors are then rounded to 8 bits: inner products of integers are exact, in any order of the sums.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -18,6 +17,7 @@ import numpy as np
 
 from gristmill.engines import models
 from gristmill.records.errors import UserError
+from gristmill.records.literals import json_value
 
 DEFAULT = "package:minilm"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -48,6 +48,17 @@ def read(model: str, name: str) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
 
 
+def _settings(model: str, name: str) -> dict[str, Any]:
+    """The settings in a JSON file of a model, empty where it has none. Raises UserError for anything else."""
+    try:
+        settings = json_value(read(model, name) or b"{}")
+    except ValueError as error:
+        raise UserError(f"model '{model}': {name} is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise UserError(f"model '{model}': {name} is no table of settings")
+    return settings
+
+
 def check(model: str) -> None:
     """Preflight: raise UserError if `model` is not an available sentence encoder. Loads no weights."""
     models.check(model)
@@ -64,15 +75,15 @@ def digest(model: str) -> str:
 
 def dimension(model: str) -> int:
     """Number of values in a vector. Raises UserError for a model without hidden_size."""
-    size = json.loads(read(model, CONFIG) or b"{}").get("hidden_size")
-    if not isinstance(size, int):
+    size = _settings(model, CONFIG).get("hidden_size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
         raise UserError(f"model '{model}': its {CONFIG} has no hidden_size, so it is not a sentence encoder")
     return size
 
 
 def pooling(model: str) -> str:
     """Pooling of a model, "mean" (the default) or "first". Raises UserError for another."""
-    config = json.loads(read(model, POOLING) or b'{"pooling_mode_mean_tokens": true}')
+    config = _settings(model, POOLING) or {"pooling_mode_mean_tokens": True}
     ways = [key for key, value in config.items() if key.startswith("pooling_mode_") and value is True]
     if len(ways) != 1 or ways[0] not in POOLINGS:
         raise UserError(
@@ -80,6 +91,16 @@ def pooling(model: str) -> str:
             "use an encoder with mean or cls pooling"
         )
     return POOLINGS[ways[0]]
+
+
+def _net(auto_model: Any, folder: str, model: str, dtype: Any) -> Any:
+    """The network for inference. Raises UserError for a folder that holds none."""
+    try:
+        settings = {"dtype": dtype, "attn_implementation": "eager", "use_safetensors": True}  # never a pickle
+        return auto_model.from_pretrained(folder, **settings).eval()
+    except models.LOAD_ERRORS as error:
+        line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"model '{model}': its weights cannot be loaded ({line})") from None
 
 
 class Encoder:
@@ -95,7 +116,7 @@ class Encoder:
         logging.disable_progress_bar()
         folder = _folder(model)
         self._torch, self._pooling = torch, pooling(model)
-        self._net: Any = AutoModel.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+        self._net: Any = _net(AutoModel, folder, model, torch.float32)
         self._tokenizer = Tokenizer.from_file(str(Path(folder) / TOKENIZER))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -104,7 +125,7 @@ class Encoder:
         first = probe.special_tokens_mask.index(0)
         last = len(probe.ids) - probe.special_tokens_mask[::-1].index(0)
         self._before, self._after = probe.ids[:first], probe.ids[last:]
-        length = json.loads(read(model, LENGTH) or b"{}").get("max_seq_length")
+        length = _settings(model, LENGTH).get("max_seq_length")
         self.max_tokens = int(length or self._net.config.max_position_embeddings - 2) - len(self._before + self._after)
         self._can_batch: dict[int, bool] = {}  # by number of tokens: whether a batch gives the bits of single pieces
 

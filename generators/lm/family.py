@@ -79,9 +79,9 @@ class CausalLm(Family):
         """The tokenizer of the base; without a base, a new one learned from `texts`."""
         if self.spec.base is None:
             return tokens.learnt(texts, self.spec.vocabulary)
-        from transformers import AutoTokenizer
+        from gristmill.engines.scorer import load_tokenizer
 
-        return AutoTokenizer.from_pretrained(models.resolve(self.spec.base))
+        return load_tokenizer(self.spec.base)
 
     def _build(self) -> None:
         import torch

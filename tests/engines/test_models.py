@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from gristmill.engines import models
 from gristmill.engines import vllm as engine
+from gristmill.engines.scorer import load_network
 from gristmill.generators.teacher import Teacher, TeacherSpec
 from gristmill.generators.text.registry import method_class
 from gristmill.records.errors import UserError
@@ -143,3 +145,15 @@ def test_chunked_prefill_is_refused_on_cpu():
         pytest.skip("needs the CPU build of vLLM")
     with pytest.raises(UserError, match="chunked"):
         teacher(engine={"enable_chunked_prefill": True}).check()
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "unet/diffusion_pytorch_model.bin", "model.pt", "a.ckpt"])
+def test_pickled_weights_are_refused_unless_safe_ones_are_beside_them(name: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(b"cos\nsystem\n(S'touch /tmp/never'\ntR.")
+    for refuse in (models.check, load_network):
+        with pytest.raises(UserError, match=r"is a pickle, .* safe_serialization"):
+            refuse(str(tmp_path))
+    (tmp_path / name).with_suffix(".safetensors").write_bytes(b"")
+    models.check(str(tmp_path))

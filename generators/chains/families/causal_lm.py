@@ -78,9 +78,9 @@ def real_blocks(
     if base is None:
         tokenizer = tokens.learnt(train, vocabulary)
     else:
-        from transformers import AutoTokenizer
+        from gristmill.engines.scorer import load_tokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(models.resolve(base))
+        tokenizer = load_tokenizer(base)
     blocks = tokens.pieces(tokenizer, train, length)
     held_out_blocks = tokens.pieces(tokenizer, held_out, length)
     if not held_out_blocks:
