@@ -23,8 +23,9 @@ from gristmill.records.errors import UserError
 from gristmill.records.processes import is_dead, this_process
 
 PREFIX, OWNER, TOKEN = "gm-ray-", "owner", "auth_token"
-# A socket's path has at most 107 characters. Ray adds "/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store.N".
-MOST_PATH_CHARS = 107 - 68
+TEMP = "r"  # Ray opens its folder to every user, so it lies in one that is not
+# A socket's path has at most 107 characters. Ray adds "/r/session_DATE_TIME_MICROSECONDS_PID/sockets/plasma_store.N".
+MOST_PATH_CHARS = 107 - 70
 TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
 
 
@@ -48,7 +49,7 @@ def local_ray(variables: Mapping[str, str], options: dict[str, Any]) -> Iterator
         with deferred_interrupts(end_at_once) as interruption:
             try:
                 with _loopback(), environment(variables):
-                    ray.init(address="local", include_dashboard=False, _temp_dir=str(folder), **options)
+                    ray.init(address="local", include_dashboard=False, _temp_dir=str(folder / TEMP), **options)
             except BaseException as error:
                 ray.shutdown()
                 _kill(before)  # a Ray that has not come up is unknown to its shutdown

@@ -1,15 +1,27 @@
 """Reads a model trained by `gristmill fit`: its card and its weights."""
 
 import hashlib
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
 from gristmill.records.errors import UserError
 from gristmill.records.output.formats import parse
+from gristmill.records.shapes import check_shape
 from gristmill.records.stores.opening import open_store
 
 NAME = "model.json"
+
+
+class _Identity(TypedDict):
+    kind: str
+    spec: dict[str, Any]
+
+
+class _Card(TypedDict):
+    identity: _Identity
+    facts: dict[str, Any]
+    weights_sha256: str
 
 
 def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:
@@ -25,6 +37,7 @@ def read_card(path: str, kind: str, stage: str) -> dict[str, Any]:
             f'[model] kind = "{kind}"'
         )
     card = parse(data, NAME, store.path(NAME))
+    check_shape(card, _Card, store.path(NAME))
     if card["identity"]["kind"] != kind:
         raise UserError(f"{stage}: {path} holds a model of kind '{card['identity']['kind']}', not '{kind}'")
     return card
@@ -34,7 +47,9 @@ def read_weights(path: str, card: dict[str, Any], stage: str) -> dict[str, np.nd
     """Weights by name. Raises UserError if their digest differs from the one in the card."""
     from safetensors.numpy import load
 
-    data = open_store(path).read("weights.safetensors")
+    data = open_store(path).read_if_there("weights.safetensors")
+    if data is None:
+        raise UserError(f"{stage}: {path}: weights.safetensors is missing; fit the model again")
     if hashlib.sha256(data).hexdigest() != card["weights_sha256"]:
         raise UserError(f"{stage}: {path}: the digest of the weights differs from the one in model.json")
     return dict(load(data))

@@ -22,7 +22,9 @@ from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.families.contract import stream
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.output.formats import parse_json
+from gristmill.records.readers.parquet import check_types, read_parquet
+from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
@@ -32,7 +34,15 @@ UNITS, ROWS = "units", "rows"
 SECONDS, EXHIBITS = b"seconds", b"shown"  # metadata of the file, so that no row holds a time
 MIN_COMPRESSED = 1000  # rows
 FIRST_COLUMNS = ("chain", "generation")
+COUNTS = ("num_rows", "num_new", "num_made", "num_kept")
+NOTHING = {SECONDS: b"0", EXHIBITS: b"{}"}
 FLOATS = ("num_real", "num_synthetic", "synthetic_share", "effective_rows")
+
+UNIT_TYPES = {
+    **dict.fromkeys(FIRST_COLUMNS, pa.int32()),
+    **dict.fromkeys(COUNTS, pa.int64()),
+    **dict.fromkeys(FLOATS, pa.float64()),
+}
 
 
 def unit_name(key: str) -> str:
@@ -43,6 +53,31 @@ def unit_name(key: str) -> str:
 def rows_name(key: str) -> str:
     """File of a unit's rows."""
     return f"{ROWS}/{key}"
+
+
+def read_unit(store: Store, key: str) -> pa.Table | None:
+    """The results of a unit; None where there are none. Raises UserError when they are not what `do` writes."""
+    data = store.read_if_there(unit_name(key))
+    if data is None:
+        return None
+    where = store.path(unit_name(key))
+    table = read_parquet(io.BytesIO(data), where=where)
+    check_types(table, UNIT_TYPES, where)
+    for name in table.column_names:
+        if name not in UNIT_TYPES and name != "shortfall" and not pa.types.is_float64(table.column(name).type):
+            raise UserError(f"{where}: column '{name}' is {table.column(name).type}, not a measure")
+    if not table.num_rows:
+        raise UserError(f"{where}: it holds no rows")
+    for name, kind in ((SECONDS, float), (EXHIBITS, dict[str, Any])):
+        check_shape(
+            parse_json((table.schema.metadata or {}).get(name, NOTHING[name]), where), kind, where, name.decode()
+        )
+    return table
+
+
+def unit_facts(table: pa.Table, name: bytes) -> Any:
+    """SECONDS or EXHIBITS of the results of a unit."""
+    return json.loads((table.schema.metadata or {}).get(name, NOTHING[name]))
 
 
 def do(unit: Unit, store: Store, metrics: "ChainMetrics | None" = None, engines: TextEngines | None = None) -> float:
@@ -122,9 +157,9 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
     cell, at = unit.cell, unit.cell.regime_at
     pool = Pool()
     for generation in range(1, unit.first):
-        counts = read_parquet(
-            io.BytesIO(store.read(unit_name(unit.keys[generation - 1]))), ("num_new", "num_made", "num_kept")
-        )
+        counts = read_unit(store, unit.keys[generation - 1])
+        if counts is None:
+            raise UserError(f"{store.path(unit_name(unit.keys[generation - 1]))} is missing; run the study again")
         num_new = counts.column("num_new")[0].as_py()
         if num_new:
             pool.counts[Source(REAL, generation)] = num_new
@@ -138,8 +173,12 @@ def _pool_before(unit: Unit, store: Store, family: ChainFamily) -> Pool:
         num = pool.counts[source]
         if source.origin == REAL:
             return family.hold(family.real(cell.width, num, stream(cell.seed, unit.block, source.generation, DATA)))
-        rows = family.from_bytes(store.read(rows_name(unit.keys[source.generation - 1])))
-        return family.hold(family.head(rows, num))
+        name = rows_name(unit.keys[source.generation - 1])
+        try:
+            rows = family.from_bytes(store.read(name))
+            return family.hold(family.head(rows, num))
+        except FileNotFoundError:
+            raise UserError(f"{store.path(name)} is missing; use another --out") from None
 
     pool.load = load
     return pool

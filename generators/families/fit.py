@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -24,6 +24,7 @@ from gristmill.generators.families.contract import Family, State
 from gristmill.generators.families.folder import (
     FORMAT,
     NAME,
+    STATE_ERRORS,
     ModelCard,
     pack,
     read_card,
@@ -35,6 +36,7 @@ from gristmill.generators.private.account import Account, BudgetExceeded, Privac
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.plugins import kind_of, source_identity
+from gristmill.records.shapes import check_shape
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 
@@ -59,6 +61,19 @@ class FitProgress:
     num_steps: int
     losses: Mapping[str, float]
     epsilon: float | None = None
+
+
+class _CheckpointFacts(TypedDict):
+    fingerprint: str
+    step: int
+    losses: list[dict[str, float]]
+    trained: dict[str, Any]
+    training: dict[str, Any]
+    events: list[dict[str, Any]] | None
+    rows: str
+
+
+BEGIN_AGAIN = "delete the folder checkpoints there to begin the fit again"
 
 
 class TrainingFailed(UserError):
@@ -195,7 +210,12 @@ class Fit:
         names = sorted(e.name for e in self.store.list(CHECKPOINTS))
         if not names:
             return None
-        tensors, facts = unpack(self.store.read(names[-1]))
+        where = self.store.path(names[-1])
+        try:
+            tensors, facts = unpack(self.store.read(names[-1]))
+        except ValueError as error:
+            raise UserError(f"{where}: {error}; {BEGIN_AGAIN}") from None
+        check_shape(facts, _CheckpointFacts, where)
         if facts["fingerprint"] != mark or facts["rows"] != self.trained_on["digest"]:
             raise UserError(f"{self.store.uri} holds the checkpoint of another fit; choose another --out")
         return tensors, facts
@@ -209,9 +229,14 @@ class Fit:
             arrays = {k.removeprefix(f"{name}/"): v for k, v in tensors.items() if k.startswith(f"{name}/")}
             return State(arrays, facts[name])
 
-        self.family.restore(part("trained"), part("training"))
-        if account:
-            account.restore(facts["events"])
+        try:
+            self.family.restore(part("trained"), part("training"))
+            if account:
+                account.restore(facts["events"])
+        except STATE_ERRORS as error:
+            raise UserError(
+                f"{self.store.path(CHECKPOINTS)} holds a checkpoint that was altered ({error!r}); {BEGIN_AGAIN}"
+            ) from error
         return facts["step"], facts["losses"]
 
     def _not_private(self) -> str:

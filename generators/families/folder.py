@@ -9,7 +9,7 @@ The fit writes `model.json` last and only if absent: this commits the fit.
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -18,12 +18,60 @@ from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.output.formats import newest, parse
 from gristmill.records.readers.tables import TableSchema
-from gristmill.records.spec import build, literals
+from gristmill.records.shapes import check_shape
+from gristmill.records.spec import build, literals, plain
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
 NAME, WEIGHTS = "model.json", "weights.safetensors"
 FORMAT = newest(NAME)
+# What `Family.restore` raises for a state of another shape.
+STATE_ERRORS = (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RuntimeError)
+
+
+class _Identity(TypedDict):
+    kind: str
+    spec: dict[str, Any]
+    schema: dict[str, Any]
+    seed: int
+
+
+class _TrainedOn(TypedDict):
+    path: str
+    num_rows: int
+    digest: str
+
+
+class _Budget(TypedDict):
+    epsilon: float
+    delta: float
+
+
+class _Privacy(TypedDict):
+    guarantee: str | None
+    text: NotRequired[str]
+    epsilon: NotRequired[float]
+    epsilon_accountant: NotRequired[str]
+    epsilon_rdp: NotRequired[float | None]
+    delta: NotRequired[float]
+    unit: NotRequired[str]
+    adjacency: NotRequired[str]
+    num_units: NotRequired[int]
+    budget: NotRequired[_Budget]
+
+
+class _ModelFile(TypedDict):
+    format: int
+    identity: _Identity
+    fingerprint: str
+    trained_on: _TrainedOn
+    privacy: _Privacy
+    facts: dict[str, Any]
+    weights_sha256: str
+    losses: list[dict[str, float]]
+
+
+STATED = ("epsilon", "epsilon_accountant", "epsilon_rdp", "delta", "unit", "adjacency", "num_units")  # of a guarantee
 
 
 @dataclass(frozen=True)
@@ -61,11 +109,21 @@ def read_card(uri: str) -> ModelCard:
         raise UserError(
             f"{uri} holds no finished model ({NAME} is missing); make one with gristmill fit RECIPE --out {uri}"
         )
-    literals = parse(data, NAME, store.path(NAME))
+    where = store.path(NAME)
+    literals = parse(data, NAME, where)
+    check_shape(literals, _ModelFile, where)
+    plain(literals["identity"], f"{where}: identity")
+    privacy = literals["privacy"]
+    for key in ("text",) if privacy["guarantee"] is None else STATED:
+        if key not in privacy:
+            raise UserError(f"{where} cannot be read: privacy.{key} is missing")
     try:
-        return ModelCard(**literals)
+        card = ModelCard(**literals)
     except TypeError as error:
-        raise UserError(f"{store.path(NAME)} cannot be read: {error}") from None
+        raise UserError(f"{where} cannot be read: {error}") from None
+    if fingerprint(card.identity) != card.fingerprint:
+        raise UserError(f"{where} was altered: its identity is not that of its fingerprint; fit the model again")
+    return card
 
 
 def empty_family(card: ModelCard) -> Family:
@@ -79,10 +137,15 @@ def load_model(uri: str, card: ModelCard, device: str = "cpu") -> Family:
     family = empty_family(card)
     family.check_packages()
     family.device = device
-    data = open_store(uri).read(WEIGHTS)
+    data = open_store(uri).read_if_there(WEIGHTS)
+    if data is None:
+        raise UserError(f"{uri}/{WEIGHTS} is missing; fit the model again")
     if hashlib.sha256(data).hexdigest() != card.weights_sha256:
         raise UserError(f"{uri}/{WEIGHTS} is not what {NAME} names: it was altered or cut")
-    family.restore(State(unpack(data)[0], card.facts))
+    try:
+        family.restore(State(unpack(data)[0], card.facts))
+    except STATE_ERRORS as error:
+        raise UserError(f"{uri}/{NAME} was altered: its facts do not fit the weights ({error!r})") from error
     return family
 
 
@@ -102,13 +165,19 @@ def pack(tensors: dict[str, np.ndarray], facts: dict[str, Any] | None = None) ->
 
 
 def unpack(data: bytes) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(tensors, facts) of `pack`."""
+    """(tensors, facts) of `pack`. Raises ValueError for other bytes."""
+    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    size = int.from_bytes(data[:8], "little")
-    header = json.loads(data[8 : 8 + size])
-    facts = json.loads(header.get("__metadata__", {}).get("facts", "{}"))
-    return dict(load(data)), facts
+    try:
+        tensors = dict(load(data))
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        facts = json.loads(header.get("__metadata__", {}).get("facts", "{}"))
+    except (SafetensorError, ValueError, KeyError, RecursionError) as error:  # KeyError: a type that numpy lacks
+        raise ValueError(f"not safetensors of gristmill: {str(error).splitlines()[0]}") from None
+    if not isinstance(facts, dict):
+        raise ValueError("not safetensors of gristmill: its facts are no table")
+    return tensors, facts
 
 
 def schema_literals(schema: TableSchema) -> dict[str, Any]:

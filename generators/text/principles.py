@@ -1,6 +1,5 @@
 """A constitution: principles in a TOML file, by which answers are criticised, revised and judged."""
 
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from gristmill.generators.text.contract import Template, mix
 from gristmill.generators.text.steps import Steps
 from gristmill.records.errors import UserError
+from gristmill.records.literals import toml_tables
 from gristmill.records.spec import build, literals, nearest
 from gristmill.records.stores.opening import read_bytes
 
@@ -48,8 +48,8 @@ def load_principles(path: str, only: Sequence[str] = ()) -> tuple[Principle, ...
     Raises UserError for a file that is missing or no constitution, and for an id that is not in it.
     """
     try:
-        table = tomllib.loads(read_bytes(path).decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = toml_tables(read_bytes(path).decode())
+    except ValueError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     principles = build(Constitution, table, path).principles
     known = [p.id for p in principles]

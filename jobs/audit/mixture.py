@@ -15,6 +15,7 @@ from gristmill.jobs.audit.findings import Findings
 from gristmill.jobs.release.mixture.card import mixture_section, percent
 from gristmill.jobs.release.mixture.count import count_mixture
 from gristmill.jobs.release.mixture.draw import Candidates, Draw, synthetic_share, twins
+from gristmill.jobs.release.mixture.mixture_shape import MixtureFile
 from gristmill.jobs.release.mixture.parts import CARD, MIXTURE
 from gristmill.jobs.release.mixture.scan import release_schema, traits
 from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
@@ -23,6 +24,7 @@ from gristmill.records.mixing.caps import TOLERANCE
 from gristmill.records.output.formats import parse
 from gristmill.records.output.manifest import differences
 from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
 
 NUM_SHOWN = 3
@@ -37,16 +39,14 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
     Raises UserError when mixture.json cannot be read. Memory is about 60 bytes per row.
     """
     facts = parse(data, MIXTURE, store.path(MIXTURE))
-    try:
-        if row_format := facts.get("made_as"):
-            raise UserError(
-                f"{store.uri} was packed as {row_format}, so its rows do not state their origin; audit the same "
-                "mixture packed as rows (the same seed draws the same rows)"
-            )
-        walk = _Walk(store, facts)
-        shards, section = facts["shards"], mixture_section(facts)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{store.path(MIXTURE)} cannot be read as a packed mixture ({error!r})") from None
+    check_shape(facts, MixtureFile, store.path(MIXTURE))
+    if row_format := facts.get("made_as"):
+        raise UserError(
+            f"{store.uri} was packed as {row_format}, so its rows do not state their origin; audit the same "
+            "mixture packed as rows (the same seed draws the same rows)"
+        )
+    walk = _Walk(store, facts)
+    shards, section = facts["shards"], mixture_section(facts)
     findings = walk.findings
     names = {e.name for e in store.list("train-")}
     for name in sorted(names - {shard["name"] for shard in shards}):
@@ -73,7 +73,7 @@ def _check_metadata(store: Store, facts: dict[str, Any], section: str, findings:
     try:
         entries = json.loads(store.read("croissant.json"))["distribution"]
         files = {entry["name"]: entry["sha256"] for entry in entries if entry["@type"] == "cr:FileObject"}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RecursionError):
         findings.add("croissant.json is missing or cannot be read")
         return
     if files != {shard["name"]: shard["sha256"] for shard in facts["shards"]}:

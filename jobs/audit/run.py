@@ -29,6 +29,7 @@ SAMPLE_PER_LOT = 4  # rows of a lot whose signatures are recomputed
 
 def examine_run(store: Store, run: Manifest) -> Findings:
     """Read every shard once. The dedup index takes about 200 bytes per kept row; nothing else grows with the rows."""
+    manifest.check_recipe(run, store)
     findings = Findings()
     kept, rejected = ledger.lots_in(store, KEPT), ledger.lots_in(store, REJECTED)
     last = max(kept, default=-1)

@@ -7,18 +7,17 @@ import pyarrow as pa
 
 from gristmill.generators.chains.cells import Cell, Unit
 from gristmill.generators.chains.loop import MIX
-from gristmill.generators.chains.work import ROWS, UNITS, unit_name
+from gristmill.generators.chains.work import ROWS, UNITS, read_unit, unit_name
 from gristmill.generators.families.contract import stream
 from gristmill.jobs.audit.findings import Findings
 from gristmill.jobs.study.plan import recorded_chains
 from gristmill.jobs.study.results import RESULTS, cell_table
-from gristmill.jobs.study.spec import StudySpec, expand
+from gristmill.jobs.study.spec import expand
+from gristmill.jobs.study.study_file import NAME, read_study, recorded_spec
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.mixing import plan
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
-from gristmill.records.output.formats import parse
-from gristmill.records.readers.parquet import open_parquet, read_parquet
-from gristmill.records.spec import build
+from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.stores.contract import Store
 
 TOLERANCE = 1e-9
@@ -30,12 +29,11 @@ def examine_study(store: Store, data: bytes) -> Findings:
 
     `data` is study.json. Raises UserError when it cannot be read.
     """
-    study_file = parse(data, "study.json", store.path("study.json"))
-    try:
-        spec = build(StudySpec, study_file["study"], "study.json")
-        state = study_file["ended"]["state"]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{store.path('study.json')} is not the file of a finished study ({error})") from None
+    where = store.path(NAME)
+    study_file = read_study(data, where)
+    if "ended" not in study_file:
+        raise UserError(f"{where} is not the file of a finished study: it states no end")
+    spec, state = recorded_spec(study_file, where), study_file["ended"]["state"]
     findings, cells = Findings(), recorded_chains(expand(spec, "study.json"), study_file)
     failed = set(study_file["ended"]["failed"])
     stored = {entry.name for entry in store.list(UNITS)}
@@ -50,7 +48,10 @@ def examine_study(store: Store, data: bytes) -> Findings:
                 break
             _unit(unit, store, done, findings)
             findings.count("units", 1)
-    _results(cells, store, findings)
+    try:
+        _results(cells, store, findings)
+    except UserError as error:  # a file that cannot be read
+        findings.add(str(error))
     for entry in store.list(ROWS):
         if f"{UNITS}/{entry.name.rpartition('/')[2]}.parquet" not in stored and state == "complete":
             findings.add(f"{entry.name} has no unit: its generation is not committed")
@@ -61,7 +62,14 @@ def examine_study(store: Store, data: bytes) -> Findings:
 def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: Findings) -> None:
     """Plan each generation of the unit again. `done` holds the counts of earlier generations."""
     cell, at = unit.cell, unit.cell.regime_at
-    table = read_parquet(io.BytesIO(store.read(unit_name(unit.key))))
+    try:
+        table = read_unit(store, unit.key)
+    except UserError as error:
+        findings.add(str(error))
+        return
+    if table is None:
+        findings.add(f"{unit_name(unit.key)} is missing")
+        return
     for generation in range(unit.first, unit.last + 1):
         where = f"{cell.name}, block {unit.block}, generation {generation}"
         start = (generation - unit.first) * cell.width
@@ -90,27 +98,33 @@ def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: F
 
 
 def _results(cells: list[Cell], store: Store, findings: Findings) -> None:
-    """Compare results.parquet with the units, cell by cell."""
+    """Compare results.parquet with the units, cell by cell. Raises UserError for a file that cannot be read."""
     data = store.read_if_there(RESULTS)
     if data is None:
         findings.add(f"{RESULTS} is missing")
         return
-    with open_parquet(io.BytesIO(data), check_pages=True) as file:
+    with open_parquet(io.BytesIO(data), check_pages=True, where=RESULTS) as file:
         if file.num_row_groups < len(cells):
             findings.add(f"{RESULTS} holds {file.num_row_groups} of {len(cells)} cells")
             return
-        results = file.read(use_threads=False)
+        results = columns_of(file, where=RESULTS)
     start = 0
     for cell in cells:
         expected = cell_table(cell, store)
         part = results.slice(start, expected.num_rows)
         start += expected.num_rows
         for name in expected.column_names:
-            left, right = part.column(name).combine_chunks(), expected.column(name).combine_chunks()
-            if pa.types.is_dictionary(right.type):
-                left, right = left.cast(pa.string()), right.cast(pa.string())
-            if not left.cast(right.type).equals(right) and left.to_pylist() != right.to_pylist():
+            if name not in part.column_names or not _is_same(part.column(name), expected.column(name)):
                 findings.add(f"{RESULTS}: column {name} of cell '{cell.name}' differs from its units")
     if start != results.num_rows:
         findings.add(f"{RESULTS} holds {results.num_rows:,} rows, the units hold {start:,}")
     findings.count("rows", results.num_rows)
+
+
+def _is_same(stored: pa.ChunkedArray, expected: pa.ChunkedArray) -> bool:
+    """Whether two columns hold the same values; a dictionary counts as its texts."""
+    left, right = stored.combine_chunks(), expected.combine_chunks()
+    if pa.types.is_dictionary(right.type):
+        right = right.cast(pa.string())
+        left = left.cast(pa.string()) if pa.types.is_dictionary(left.type) else left
+    return left.type == right.type and (left.equals(right) or left.to_pylist() == right.to_pylist())

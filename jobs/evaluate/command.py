@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from gristmill.engines import models
 from gristmill.generators.private.account import privacy_line
 from gristmill.jobs.evaluate.inputs import EvaluateArgs, Inputs, read_inputs
 from gristmill.jobs.evaluate.student import check_student, judge_student
@@ -24,7 +25,7 @@ from gristmill.records.output.formats import newest
 from gristmill.records.output.manifest import versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
-from gristmill.records.stores.opening import open_store
+from gristmill.records.stores.opening import open_output, open_store
 
 logger = logging.getLogger(__name__)
 
@@ -56,8 +57,7 @@ def evaluate(args: EvaluateArgs) -> Result:
     Raises UserError for bad input and for a package that is not installed.
     """
     check_packages(args)
-    store = open_store(args.out)
-    store.check(write=True)
+    store = open_output(args.out)
     for name in OTHER_OUTPUTS:
         if store.exists(name):
             raise UserError(f"{store.uri} holds {name}: choose a folder of its own for --out")
@@ -66,12 +66,15 @@ def evaluate(args: EvaluateArgs) -> Result:
     def log_step(text: str) -> None:
         logger.info(f"[{clock(time.monotonic() - started)}]  {text}")
 
-    log_step("reading the tables")
-    check_student(args)
-    inputs = read_inputs(args)
-    for doubt in inputs.doubts:
-        logger.info(f"note: {doubt}")
-    metrics = write_evaluation(args, inputs, store, log_step)
+    if args.perplexity_model is not None:
+        models.check(args.perplexity_model)
+    with store.writable():
+        log_step("reading the tables")
+        check_student(args)
+        inputs = read_inputs(args)
+        for doubt in inputs.doubts:
+            logger.info(f"note: {doubt}")
+        metrics = write_evaluation(args, inputs, store, log_step)
     log_step("done")
     return Result(store.uri, "complete", metrics)
 

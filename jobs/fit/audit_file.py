@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 import numpy as np
 from rich.console import Console
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from gristmill.generators.families.folder import ModelCard
 from gristmill.records.output.formats import newest, parse
+from gristmill.records.shapes import check_shape
 
 if TYPE_CHECKING:
     from gristmill.evaluation.privacy.audit_dp import Audit
@@ -19,9 +20,24 @@ FORMAT, CONFIDENCE = newest(AUDIT), 0.95
 METHOD = "one fit with canaries (Steinke, Nasr, Jagielski 2023)"
 
 
+class _AuditFile(TypedDict):
+    format: int
+    verdict: str
+    is_refuted: bool
+    epsilon_lower_bound: float
+    confidence: float
+    claimed_epsilon: float | None
+    delta: float
+    model: str
+    num_canaries: int
+    adjacency: NotRequired[str]
+
+
 def read_audit(path: str, data: bytes) -> dict[str, Any]:
     """The content of audit.json. Raises UserError if it cannot be read."""
-    return parse(data, AUDIT, path)
+    report = parse(data, AUDIT, path)
+    check_shape(report, _AuditFile, path)
+    return report
 
 
 def verdict_of(results: dict[str, "Audit"], card: ModelCard, audited: ModelCard, coins: np.ndarray) -> dict[str, Any]:

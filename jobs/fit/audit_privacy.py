@@ -15,7 +15,7 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +32,9 @@ from gristmill.jobs.terminal.tables import clock
 from gristmill.records.errors import UserError
 from gristmill.records.extras import check_installed
 from gristmill.records.ids import fingerprint
+from gristmill.records.output.formats import parse_json
 from gristmill.records.readers.datasets import data_spec, digest_table, read_table
+from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
@@ -49,6 +51,10 @@ LEAST_CANARIES, MOST_CANARIES = 100, 1000
 SAMPLES_A_ROW, MOST_SAMPLES = 4, 100_000
 PLAIN_EVERY_S = 10.0
 MODEL_ROWS = "rows sampled from the model itself"
+
+
+class _Coins(TypedDict):
+    coin_seed: int
 
 
 @dataclass(frozen=True)
@@ -186,8 +192,9 @@ def _begin(args: AuditPrivacyArgs, card: ModelCard, recipe: FitRecipe, work: Sto
     flags = {"model": card.digest, "data": args.data, "num_canaries": num, "given_seed": args.seed}
     if (data := work.read_if_there(COINS)) is not None:
         try:
-            state = json.loads(data)
-        except ValueError:
+            state = parse_json(data, COINS)
+            check_shape(state, _Coins, COINS)
+        except UserError:
             state = {}
         if {k: state.get(k) for k in flags} == flags:
             logger.info("resuming the audit that was stopped")

@@ -9,7 +9,6 @@ Each file starts with these lines. A line continues in the next lines that are i
 
 import json
 import re
-import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gristmill.records.errors import UserError
+from gristmill.records.literals import toml_tables
 from gristmill.records.shipped import PREFIX, SHIPPED
 from gristmill.records.spec import nearest
 
@@ -92,8 +92,8 @@ def _entry(path: Path, root: Path, what: str) -> Entry:
     place = path.relative_to(root).as_posix()
     try:
         text = path.read_text()
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        table = toml_tables(text)
+    except ValueError as error:
         raise UserError(f"{place}: not valid TOML: {error}") from None
     header = header_lines(text)
     kinds = [table.get(section, {}).get("kind") for section in ("method", "model", "family", "generator")]

@@ -1,12 +1,12 @@
 """TOML files that people write: recipes of every verb, with `--set a.b=c` applied."""
 
 import copy
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gristmill.records.errors import UserError
+from gristmill.records.literals import toml_tables
 from gristmill.records.plugins import look_in
 from gristmill.records.shipped import PREFIX, shipped_names, shipped_path
 from gristmill.records.spec import nearest
@@ -28,14 +28,14 @@ def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]
         return table
     try:
         with open(shipped_path(path), "rb") as file:
-            table = tomllib.load(file)
+            table = toml_tables(file.read().decode())
     except FileNotFoundError:
         name = path.removeprefix(PREFIX)
         hint = f"{nearest(name, shipped_names())}; `gristmill recipes` lists them" if name != path else ""
         raise UserError(f"{path}: no such recipe file{hint}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
     look_in(Path(shipped_path(path)).parent)
     for setting in settings:
@@ -49,8 +49,8 @@ def apply(table: dict[str, Any], setting: str) -> None:
     if not sep or not address.strip():
         raise UserError(f"--set {setting}: write it as key=value, e.g. --set limits.asks=100")
     try:
-        value = tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+        value = toml_tables(f"x = {text}")["x"]
+    except (ValueError, KeyError):
         value = text
     *parents, last = address.strip().split(".")
     place: Any = table

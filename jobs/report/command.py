@@ -30,10 +30,9 @@ from gristmill.jobs.report.tallies import (
 from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest
 from gristmill.jobs.terminal.tables import clock, money
-from gristmill.records.errors import UserError
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, read_events
-from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import Manifest, check_recipe
 from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
@@ -55,20 +54,18 @@ def report(uri: str) -> Result:
     Raises UserError when there is no run, or when the page cannot be written.
     """
     store = open_store(uri)
-    try:
-        write_report(store)
-    except PermissionError as error:
-        raise UserError(f"{store.path(NAME)}: cannot be written ({error.strerror})") from None
+    write_report(store)
     return Result(store.uri, "complete", {"page": store.path(NAME)})
 
 
 def write_report(store: Store) -> None:
-    """Put `report.html` beside the shards. Raises UserError, OSError when the store cannot be read or written."""
+    """Put `report.html` beside the shards. Raises UserError when the store cannot be read or written."""
     store.put(NAME, page(store, load_manifest(store)).encode("utf-8", "replace"))
 
 
 def page(store: Store, manifest: Manifest) -> str:
     """The page of an output as it is now; the run may still go on."""
+    check_recipe(manifest, store)
     totals = ledger.totals(store, manifest, ledger.committed(store))
     history = History(read_events(store))
     sample = read_sample(store, totals.num_lots, totals.asks, manifest.recipe["stages"])
@@ -151,7 +148,7 @@ def _gates(store: Store, manifest: Manifest, totals: Summary) -> dict[str, Any]:
 
 
 def _made_by(recipe: dict[str, Any]) -> str:
-    generator, method = recipe["generator"], recipe["method"]
+    generator, method = recipe["generator"], recipe.get("method")
     model = generator.get("name") or generator.get("model")
     how = f", method {method['kind']}" if method else ""
     return f"{generator['kind']}{f' {model}' if model else ''}{how}"

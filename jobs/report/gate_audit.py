@@ -20,6 +20,7 @@ from gristmill.jobs.report.sample import spread
 from gristmill.records.output.shards import KEPT, REJECTED, shard_name
 from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.schema import REJECT
+from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
 
 MAX_LOTS = 20_000  # evenly spread over larger runs
@@ -149,7 +150,7 @@ def _counted(store: Store, folder: str, name: str, column: str) -> Mapping[tuple
 def spec_of(recipe: Mapping[str, Any]) -> GateAuditSpec | None:
     """The spec in a resolved recipe; None where it audits no gate."""
     table = recipe.get("gate_audit")
-    return GateAuditSpec(**table) if table else None
+    return build(GateAuditSpec, table, "manifest.json: gate_audit") if table else None
 
 
 def three_digits(number: float | None) -> str:

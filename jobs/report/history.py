@@ -3,6 +3,7 @@
 Times are seconds of running time: the starts of the driver follow one another, without the pauses between them.
 """
 
+import math
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ MAX_SPANS = 100  # lots shown singly; a longer run is shown in bins, and its las
 MAX_RECENT = 60
 MAX_MARKS = 2000
 MAX_LOG = 60
+MAX_S = 3e10  # a thousand years
 LOGGED = ("start", "end", "engine", "index", "retry", "poison", "storage", "dropped")
 PLAIN_STATES = ("loading", "open", "closed")  # every engine passes through these
 
@@ -40,6 +42,9 @@ class Bins:
         self.end_s = max(self.end_s, at_s)
 
     def add(self, at_s: float, **values: float) -> None:
+        """Add values at a time. Raises ValueError for a number that is not finite, or a time beyond MAX_S."""
+        if not (at_s < MAX_S and all(math.isfinite(value) for value in values.values())):
+            raise ValueError(f"{values} at {at_s} s cannot be added")
         at_s = max(at_s, 0.0)
         self._reach(at_s)
         for name, value in values.items():
@@ -133,7 +138,7 @@ class History:
                 start.ended = ": ".join(str(event[key]) for key in ("state", "why") if event.get(key))
             elif name == "retry":
                 self.retries.append((at_s, int(event["lot"])))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
             self.num_unclear += 1
             return
         self.counts[name] += 1

@@ -1,6 +1,5 @@
 """The state of a run from its store alone: manifest, lease, newest events. Nothing is changed."""
 
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,8 +9,7 @@ from rich.console import Console
 from gristmill.jobs.terminal.tables import clock, cost_table, totals_table
 from gristmill.records.errors import UserError
 from gristmill.records.output.events import when
-from gristmill.records.output.lease import NAME as LEASE
-from gristmill.records.output.lease import is_alive, who
+from gristmill.records.output.lease import is_alive, read_lease, who
 from gristmill.records.output.manifest import NAME as MANIFEST
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.manifest import load as read_manifest
@@ -44,18 +42,6 @@ def load_manifest(store: Store) -> Manifest:
     if manifest is None:
         raise UserError(f"{store.uri}: no {MANIFEST} there, so this is not the output of a run")
     return manifest
-
-
-def read_lease(store: Store) -> dict[str, Any] | None:
-    """The content of the lease; empty when it cannot be understood, None when there is none."""
-    data = store.read_if_there(LEASE)
-    if data is None:
-        return None
-    try:
-        lease = json.loads(data)
-    except ValueError:
-        return {}
-    return lease if isinstance(lease, dict) else {}
 
 
 def driver_life(store: Store, manifest: Manifest, events: list[dict[str, Any]]) -> Life:

@@ -11,11 +11,11 @@ from typing import Any
 from rich.console import Console
 from rich.live import Live
 
-from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest, read_lease, run_literals, show
+from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest, run_literals, show
 from gristmill.jobs.terminal.view import Pace, View, facts, nearest_goal
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, part_name, read_events
-from gristmill.records.output.lease import DEAD_S
+from gristmill.records.output.lease import DEAD_S, read_lease
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import KEPT, Summary
 from gristmill.records.stores.contract import Store
@@ -63,7 +63,7 @@ class Watcher:
 
     def view(self, look: Look) -> View:
         """The look with rates and the time left."""
-        limits, rates = look.manifest.recipe["limits"], self.pace.rates()
+        limits, rates = look.manifest.recipe.get("limits", {}), self.pace.rates()
         num_asks = min((n for n in (look.num_asks, limits.get("asks")) if n), default=None)
         share, left_s = nearest_goal(look.totals, rates, num_asks, limits)
         words = facts(look.progress, cost_of(look.manifest))

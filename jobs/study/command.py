@@ -26,18 +26,18 @@ from gristmill.jobs.study.plan import cost_line, extend_chains, extension_line, 
 from gristmill.jobs.study.results import RESULTS, SUMMARY
 from gristmill.jobs.study.show import StudyBar, cells_table, verdict_line
 from gristmill.jobs.study.spec import StudySpec, load_study
+from gristmill.jobs.study.study_file import NAME, identity, read_study
 from gristmill.jobs.terminal.output import STOPPED, Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
-from gristmill.records.ids import fingerprint
-from gristmill.records.output.formats import newest, parse
+from gristmill.records.output.formats import newest
 from gristmill.records.output.manifest import versions
 from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
 
-NAME, REPORT = "study.json", "report.html"
+REPORT = "report.html"
 FORMAT = newest(NAME)
 
 
@@ -111,18 +111,19 @@ def _run(spec: StudySpec, cells: list[Cell], output: Output) -> dict[str, Any]:
         study_file["ended"] = {**literals(vars(ended)), "wall_s": round(time.monotonic() - started, 1)}
         _write(store, study_file)
         if ended.state != "stopped":
-            from gristmill.jobs.study.page import page
-
-            store.put(REPORT, page(spec, cells, study_file, summary, store).encode())
+            _write_page(spec, cells, study_file, summary, store)
     return study_file
 
 
-def identity(spec: StudySpec) -> str:
-    """Fingerprint of everything that decides the results, without placement and presentation."""
-    table = literals(spec)
-    return fingerprint(
-        {k: v for k, v in table.items() if k not in ("cluster", "work", "engines", "description", "show")}
-    )
+def _write_page(
+    spec: StudySpec, cells: list[Cell], study_file: dict[str, Any], summary: pa.Table | None, store: Store
+) -> None:
+    from gristmill.jobs.study.page import page
+
+    try:
+        store.put(REPORT, page(spec, cells, study_file, summary, store).encode("utf-8", "replace"))
+    except Exception as error:  # noqa: BLE001 - whatever a page cannot show, the study is done
+        logger.warning(f"no {REPORT}: {type(error).__name__}: {error}")
 
 
 def _study_file(spec: StudySpec, store: Store) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def _study_file(spec: StudySpec, store: Store) -> dict[str, Any]:
         if store.exists("manifest.json") or store.exists("model.json"):
             raise UserError(f"{store.uri} holds a run or a model; choose another --out")
         return study_file
-    study_file = parse(data, NAME, store.path(NAME))
+    study_file = read_study(data, store.path(NAME))
     if study_file["fingerprint"] != identity(spec):
         raise refusal(store.uri, "holds another study", study_file["study"], literals(spec))
     return study_file

@@ -6,8 +6,6 @@ chains get the rest, once: adding chains until a mean looks good would bias it, 
 New chains are further blocks of the same random numbers, so nothing is done twice.
 """
 
-import io
-import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -15,15 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich.table import Table
 
 from gristmill.generators.chains.cells import Cell, Unit
-from gristmill.generators.chains.work import SECONDS, done_units, unit_name
+from gristmill.generators.chains.work import SECONDS, done_units, read_unit, unit_facts
 from gristmill.jobs.study.laws import law_curves
-from gristmill.jobs.study.results import SUMMARY
+from gristmill.jobs.study.results import read_summary
 from gristmill.jobs.study.spec import StudySpec
-from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.contract import Store
 
 PRECISION = 0.05  # relative standard error for the column "needed"
@@ -63,10 +59,8 @@ def plan_table(spec: StudySpec, cells: Sequence[Cell], store: Store) -> Table:
 
 def _deviations(store: Store) -> dict[tuple[str, str], float]:
     """Standard deviations across chains in the last generation, by cell and measure, from the summary in the output."""
-    data = store.read_if_there(SUMMARY)
-    if data is None:
-        return {}
-    rows = read_parquet(io.BytesIO(data), ("cell", "measure", "deviation")).to_pylist()
+    table = read_summary(store)
+    rows = [] if table is None else table.select(["cell", "measure", "deviation"]).to_pylist()
     return {(row["cell"], row["measure"]): row["deviation"] for row in rows if row["deviation"] is not None}
 
 
@@ -108,9 +102,9 @@ def _seconds(units: Sequence[Unit], store: Store) -> dict[Any, float]:
     """Mean seconds of a unit by (cell, first generation), by cell, and of all units (None)."""
     by_group: dict[Any, list[float]] = defaultdict(list)
     for unit in units[:: -(-len(units) // MAX_READ)]:
-        metadata = pq.read_metadata(io.BytesIO(store.read(unit_name(unit.key)))).metadata or {}
+        table = read_unit(store, unit.key)
         for group in ((unit.cell.name, unit.first), unit.cell.name, None):
-            by_group[group].append(float(json.loads(metadata.get(SECONDS, b"0"))))
+            by_group[group].append(0.0 if table is None else float(unit_facts(table, SECONDS)))
     return {group: sum(values) / len(values) for group, values in by_group.items()}
 
 

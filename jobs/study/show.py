@@ -1,6 +1,5 @@
 """Terminal output of a study: progress, table of cells, verdict."""
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +9,6 @@ from rich.table import Table
 
 from gristmill.generators.chains.cells import Unit
 from gristmill.jobs.terminal.bar import Bar
-from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.stores.contract import Store
 
 PLAIN_EVERY_S, MAX_SHOWN = 5.0, 24
@@ -46,16 +44,16 @@ class StudyBar(Bar):
 
 def cells_table(study_file: dict[str, Any], store: Store) -> Table | None:
     """The last generation of each cell: the first measures, their laws and z; None without a summary."""
-    from gristmill.jobs.study.results import SUMMARY
+    from gristmill.jobs.study.results import read_summary
 
-    data = store.read_if_there(SUMMARY)
-    if data is None:
+    summary = read_summary(store)
+    if summary is None:
         return None
-    rows = read_parquet(io.BytesIO(data)).to_pylist()
+    rows = summary.to_pylist()
     last: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         last[row["cell"], row["measure"]] = row  # rows are in the order of generations
-    wanted = study_file["study"]["show"] or sorted({m for _, m in last}, key=[m for _, m in last].index)[:3]
+    wanted = study_file["study"].get("show") or sorted({m for _, m in last}, key=[m for _, m in last].index)[:3]
     table = Table(title=f"{study_file['study']['name']}: the last generation", title_justify="left")
     for name in ("cell", "measure", "mean", "s.e.", "median", "law", "z"):
         table.add_column(name, justify="left" if name in ("cell", "measure") else "right")

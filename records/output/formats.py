@@ -4,10 +4,10 @@ Each file states its format. A later version that changes the meaning of a file 
 literals of the older formats where the file is read.
 """
 
-import json
 from typing import Any
 
 from gristmill.records.errors import UserError
+from gristmill.records.literals import json_value
 
 READABLE = {  # the formats that this version reads; it writes the newest of them
     "manifest.json": {3},  # a run: 3 since 0.2.0
@@ -29,13 +29,19 @@ def parse(data: bytes, name: str, where: str) -> dict[str, Any]:
 
     Raises UserError for another format and for anything that is not a JSON object.
     """
-    try:
-        literals = json.loads(data)
-    except ValueError as error:
-        raise UserError(f"{where} cannot be read: {error}") from None
-    if not isinstance(literals, dict) or not isinstance(literals.get("format"), int):
+    literals = parse_json(data, where)
+    number = literals.get("format") if isinstance(literals, dict) else None
+    if not isinstance(number, int) or isinstance(number, bool):
         raise UserError(f"{where} cannot be read: it states no format")
-    if literals["format"] not in READABLE[name]:
+    if number not in READABLE[name]:
         formats = ", ".join(map(str, sorted(READABLE[name])))
-        raise UserError(f"{where} has format {literals['format']}; this version of gristmill reads format {formats}")
-    return literals
+        raise UserError(f"{where} has format {number}; this version of gristmill reads format {formats}")
+    return dict(literals)
+
+
+def parse_json(data: bytes, where: str) -> Any:
+    """The literals in `data`. Raises UserError, which names the file `where`, for anything that is not JSON."""
+    try:
+        return json_value(data)
+    except ValueError as error:
+        raise UserError(f"{where} cannot be read: {str(error).splitlines()[0]}") from None

@@ -11,10 +11,12 @@ import secrets
 import socket
 import threading
 import time
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from gristmill.records.errors import Conflict, UserError
+from gristmill.records.output.formats import parse_json
 from gristmill.records.processes import has_process_table, process_start
+from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.retry import patience
 
@@ -24,6 +26,29 @@ NAME = "lease.json"
 BEAT_S = 5.0
 DEAD_S = 20.0
 RELEASE_S = 10.0  # a lease that is not released by then remains; its process is gone, so others may take it
+
+
+class LeaseFile(TypedDict):
+    """The content of lease.json."""
+
+    token: str
+    host: str
+    pid: int
+    beat: NotRequired[int]
+    process_start: NotRequired[str | None]
+
+
+def read_lease(store: Store) -> dict[str, Any] | None:
+    """The content of the lease; None when there is none, and empty when it is of another shape: nobody renews it."""
+    data = store.read_if_there(NAME)
+    if data is None:
+        return None
+    try:
+        held = parse_json(data, NAME)
+        check_shape(held, LeaseFile, NAME)
+    except UserError:
+        return {}
+    return dict(held)
 
 
 class Lease:
@@ -42,15 +67,6 @@ class Lease:
         content = {"token": self.token, "host": socket.gethostname(), "pid": pid, "beat": self._beat}
         return json.dumps({**content, "process_start": process_start(pid)}).encode()
 
-    def _read(self) -> dict[str, Any] | None:
-        data = self.store.read_if_there(NAME)
-        if data is None:
-            return None
-        try:
-            return json.loads(data)
-        except ValueError:
-            return {}
-
     def acquire(self) -> None:
         """Take the lease. Raises UserError when another driver holds it and is alive.
 
@@ -59,7 +75,7 @@ class Lease:
         try:
             self.store.put(NAME, self._content(), if_absent=True)
         except Conflict:
-            self._outlive(self._read())
+            self._outlive(read_lease(self.store))
             self.store.put(NAME, self._content())
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
@@ -68,7 +84,7 @@ class Lease:
         if not held or held.get("token") == self.token:
             return
         if held.get("host") == socket.gethostname() and has_process_table():
-            if process_start(int(held["pid"])) != held.get("process_start"):
+            if process_start(held["pid"]) != held.get("process_start"):
                 return
             self._refuse(held)
         logger.info(
@@ -77,7 +93,7 @@ class Lease:
         end = time.monotonic() + DEAD_S
         while time.monotonic() < end:
             time.sleep(1.0)
-            current = self._read()
+            current = read_lease(self.store)
             if current is None:
                 return
             if (current.get("token"), current.get("beat")) != (held.get("token"), held.get("beat")):
@@ -93,7 +109,7 @@ class Lease:
         while not self._stop.wait(BEAT_S):
             try:
                 with patience(BEAT_S):  # a put with long retries may overwrite the lease of a successor
-                    held = self._read()
+                    held = read_lease(self.store)
                     if not held or held.get("token") != self.token:
                         self.lost = who(held) if held else "a process that removed lease.json"
                         return
@@ -116,7 +132,7 @@ class Lease:
             return
         try:
             with patience(RELEASE_S / 2):
-                if (held := self._read()) and held.get("token") == self.token:
+                if (held := read_lease(self.store)) and held.get("token") == self.token:
                     self.store.delete(NAME)
         except (UserError, OSError):
             return  # the run reports its own error, and a remaining lease delays others by DEAD_S at most
@@ -126,10 +142,9 @@ def is_alive(held: dict[str, Any]) -> bool | None:
     """Whether the process of the holder runs; None when it is on another host, where only its beat shows that."""
     if held.get("host") != socket.gethostname() or not os.path.isdir("/proc/self"):
         return None
-    try:
-        return process_start(int(held["pid"])) == held["process_start"]
-    except (KeyError, TypeError, ValueError):
+    if "pid" not in held or "process_start" not in held:
         return None
+    return process_start(held["pid"]) == held["process_start"]
 
 
 def who(held: dict[str, Any]) -> str:

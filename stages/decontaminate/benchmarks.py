@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import importlib.util
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.records.errors import UserError
+from gristmill.records.literals import json_value
 from gristmill.records.readers.parquet import batches_of, open_parquet
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Store
@@ -113,13 +113,9 @@ def _text(value: Any) -> str:
 
 def _rows(benchmark: Benchmark, name: str, data: bytes) -> Iterator[dict[str, Any]]:
     if name.endswith(".parquet"):
-        import pyarrow as pa
-
-        try:
-            for batch in batches_of(open_parquet(io.BytesIO(data))):
-                yield from batch.to_pylist()
-        except pa.ArrowInvalid as error:
-            raise UserError(f"benchmark '{benchmark.name}': {name} is not a Parquet file ({error})") from None
+        where = f"benchmark '{benchmark.name}': {name}"
+        for batch in batches_of(open_parquet(io.BytesIO(data), where=where), where=where):
+            yield from batch.to_pylist()
         return
     if name.endswith(".gz"):
         try:
@@ -133,7 +129,7 @@ def _rows(benchmark: Benchmark, name: str, data: bytes) -> Iterator[dict[str, An
             yield {"text": line.strip()}
             continue
         try:
-            row = json.loads(line)
+            row = json_value(line)
         except ValueError as error:
             raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not JSON ({error})") from None
         if not isinstance(row, dict):

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.records.errors import UserError
+from gristmill.records.literals import json_value
+from gristmill.records.spec import plain
 from gristmill.stages.contract import Findings, Stage
 
 MAX_ERROR_CHARS = 300  # a message quotes the offending value, which may be the whole row
@@ -96,9 +98,12 @@ class JsonSchema(Stage):
         from gristmill.records.stores.opening import read_bytes
 
         try:
-            return json.loads(read_bytes(self.spec.file))
+            schema = plain(json_value(read_bytes(self.spec.file)), self.spec.file)
         except ValueError as error:
             raise UserError(f"{self.name}: {self.spec.file} is not JSON: {error}") from None
+        if not isinstance(schema, dict | bool):
+            raise UserError(f"{self.name}: {self.spec.file} is no JSON schema: it holds no table")
+        return schema
 
 
 def _refuse(constant: str) -> Any:

@@ -3,9 +3,11 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from unittest import mock
 
@@ -13,11 +15,13 @@ import pytest
 import ray
 from ray._private import ray_constants
 
-from gristmill.cluster.connect import connected
+from gristmill.cluster.connect import check_address, connected
 from gristmill.cluster.spec import ClusterSpec
+from gristmill.jobs.cli import main
 from gristmill.records.errors import UserError
 from tests.chaos.nodes import Nodes
 from tests.conftest import ROOT
+from tests.recipes import canned
 
 LISTENERS = """
 import json, os, psutil, ray
@@ -93,9 +97,102 @@ def test_a_ray_that_does_not_start_in_time_is_refused_in_one_line(monkeypatch: p
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     for error, expected in (
         (Exception("The current node timed out during startup. This could happen because"), UserError),
-        (OSError("no space left"), OSError),
+        (OSError("no space left"), UserError),
+        (MemoryError("no space left"), MemoryError),
     ):
         monkeypatch.setattr(ray, "init", mock.Mock(side_effect=error))
-        with pytest.raises(expected), connected(ClusterSpec(num_cpus=1)):
+        with pytest.raises(expected, match="did not start|no space left"), connected(ClusterSpec(num_cpus=1)):
             pass
         assert ray_constants.ENABLE_RAY_CLUSTER and ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR not in os.environ
+
+
+def test_a_run_whose_ray_does_not_start_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    late = Exception("The current node timed out during startup. This could happen because")
+    monkeypatch.setattr(ray, "init", mock.Mock(side_effect=late))
+    recipe = canned(tmp_path)
+    out = tmp_path / "new" / "out"
+    assert main(["produce", recipe, "--out", str(out)]) == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["recipe.toml"]
+
+
+@pytest.mark.parametrize(
+    ("address", "words"),
+    [
+        ("ray://127.0.0.1:10001", "ray job submit"),
+        ("http://127.0.0.1:8265", "address of the dashboard"),
+        ("https://head.example/ray", "address of the dashboard"),
+        ("tcp://127.0.0.1:6379", "write host:6379"),
+        ("somewhere", "write host:6379"),
+        (":6379", "write host:6379"),
+        ("127.0.0.1:99999", "cannot reach Ray at 127.0.0.1:99999"),
+        (f"{'x' * 70}.example:6379", "cannot reach Ray"),
+        ("127.0.0.1:9", "cannot reach Ray at 127.0.0.1:9"),
+    ],
+)
+def test_an_address_of_another_kind_is_one_line_that_says_what_is_meant(address: str, words: str) -> None:
+    with pytest.raises(UserError, match=words) as caught:
+        check_address(address)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+LOCAL = """
+import json, os, sys
+from pathlib import Path
+import ray
+from gristmill.cluster.connect import connected
+from gristmill.cluster.spec import ClusterSpec
+before = dict(os.environ)
+with connected(ClusterSpec(num_cpus=1)):
+    @ray.remote
+    def seen():
+        return os.environ["RAY_AUTH_TOKEN_PATH"]
+    token = Path(ray.get(seen.remote()))
+    print(json.dumps([str(token), oct(token.stat().st_mode), oct(token.parent.stat().st_mode)]), flush=True)
+    sys.stdin.read()
+print(json.dumps([token.parent.exists(), {k: v for k, v in os.environ.items() if before.get(k) != v and "AUTH" in k}]))
+"""
+
+
+def test_local_rays_side_by_side_have_tokens_of_their_own_and_leave_nothing(tmp_path: Path) -> None:
+    """The user's token for a cluster stays what it is, and is not used."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_A")}
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray" / "auth_token").write_text("of a cluster")
+    env |= {"HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"}
+    command = [sys.executable, "-c", LOCAL]
+    runs = [
+        subprocess.Popen(command, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    facts = [json.loads(run.stdout.readline()) for run in runs if run.stdout is not None]
+    assert facts[0][0] != facts[1][0]
+    assert all(modes == ["0o100600", "0o40700"] for _, *modes in facts)
+    for run in runs:
+        rest, _ = run.communicate("")
+        assert run.returncode == 0 and json.loads(rest) == [False, {}]
+    assert (tmp_path / ".ray" / "auth_token").read_text() == "of a cluster"
+    assert [path.name for path in tmp_path.rglob("*")] == [".ray", "auth_token"]
+
+
+@pytest.mark.nightly
+def test_ctrl_c_twice_while_ray_starts_ends_with_130(tmp_path: Path) -> None:
+    """However the second follows the first, nothing of Ray and nothing in --out remains."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("RAY_A")} | {"RAY_TMPDIR": str(tmp_path)}
+    for number, (first_s, second_s) in enumerate([(0.0, 0.1), (0.5, 0.3), (1.5, 0.05), (2.5, 1.0)]):
+        out = tmp_path / f"out-{number}"
+        command = [sys.executable, "-m", "gristmill", "produce", canned(tmp_path), "--out", str(out)]
+        run = subprocess.Popen(command, cwd=ROOT, env=env, stderr=subprocess.PIPE, text=True)
+        assert run.stderr is not None
+        assert any("starting a local Ray" in line for line in run.stderr)
+        time.sleep(first_s)  # places in the start, not waits for something
+        run.send_signal(signal.SIGINT)
+        time.sleep(second_s)
+        run.send_signal(signal.SIGINT)
+        rest = run.stderr.read()
+        assert run.wait() == 130, rest
+        assert "Traceback" not in rest
+        assert not out.exists() or not any(out.iterdir())
+        assert not list(tmp_path.glob("gm-ray-*"))

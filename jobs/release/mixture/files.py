@@ -11,6 +11,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from gristmill.records.errors import UserError
+from gristmill.records.literals import check_lines
 from gristmill.records.readers.datasets import data_spec, read_table
 from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.stores.contract import Store
@@ -113,7 +114,9 @@ def read_chunk(store: Store | None, chunk: Chunk, schema: pa.Schema | None, colu
             text = store.read(chunk.file).decode("utf-8", "replace")
             return pa.table({"text": [text], "": ["0"]})
         lines = list(lines_in(store, chunk.file, chunk.start, chunk.stop))
-    except (pa.ArrowInvalid, OSError) as error:
+    except FileNotFoundError:
+        raise UserError(f"{where}: no such file") from None
+    except (pa.ArrowException, OSError) as error:
         raise UserError(f"{where}: cannot be read ({str(error).splitlines()[0]})") from None
     if chunk.kind == "json":
         table = _json(f"{where}, bytes {chunk.start:,} to {chunk.stop:,}", [line for _, line in lines], schema)
@@ -127,12 +130,13 @@ def _json(where: str, lines: Sequence[bytes], schema: pa.Schema | None) -> pa.Ta
     if not lines:
         return (schema or pa.schema([])).empty_table()
     try:
+        check_lines(data)
         table = pa.json.read_json(
             io.BytesIO(data),
             pa.json.ReadOptions(use_threads=False, block_size=len(data) + 1),
             pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore" if schema else "infer"),
         )
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, ValueError) as error:
         raise UserError(
             f"{where}: {str(error).splitlines()[0]}; correct the line, or convert the rows to Parquet"
         ) from None

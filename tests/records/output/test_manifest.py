@@ -66,7 +66,7 @@ def test_a_manifest_comes_back(tmp_path: Path) -> None:
         ('{"fingerprint": "x"}', "states no format"),
         ("[]", "states no format"),
         ("{", "cannot be read: "),
-        (json.dumps({"format": FORMAT, "totals": {}, "unknown": 1}), "cannot be read as a manifest"),
+        (json.dumps({"format": FORMAT, "totals": {}, "unknown": 1}), "cannot be read: fingerprint is missing"),
     ],
 )
 def test_other_files_are_refused_in_one_line(tmp_path: Path, text: str, message: str) -> None:
