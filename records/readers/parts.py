@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gristmill.records.errors import InputChanged, UserError
+from gristmill.records.errors import InputChanged
 from gristmill.records.ids import fingerprint
 from gristmill.records.pins import REMEDY, Pin
 from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
-from gristmill.records.readers.parquet import open_parquet, read_metadata
+from gristmill.records.readers.parquet import open_parquet, parquet_errors, read_metadata
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.digest import NUM_HEX, digest_ends
 
@@ -136,13 +136,10 @@ class ParquetRows(Part):
     def __init__(self, store: Store, entry: Entry) -> None:
         self.name, self.size = entry.name, entry.size
         self.pin = Pin(store, entry.name, entry.version, what=WHAT)
-        try:
-            with self.pin.open() as file:
-                self.digest = digest_ends(file, entry.size)
-                file.seek(0)
-                metadata = read_metadata(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise UserError(f"{store.path(entry.name)}: cannot be read as Parquet ({error})") from None
+        with self.pin.open() as file:
+            self.digest = digest_ends(file, entry.size)
+            file.seek(0)
+            metadata = read_metadata(file, where=store.path(entry.name))
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]
         self.starts = np.cumsum([0, *sizes])
         self.num_rows = int(self.starts[-1])
@@ -158,8 +155,11 @@ class ParquetRows(Part):
 
     def _group(self, number: int) -> pa.Table:
         if self._group_cache is None or self._group_cache[0] != number:
-            with self.pin.open() as file:
-                self._group_cache = (number, open_parquet(file).read_row_group(number, use_threads=False))
+            where = self.pin.store.path(self.name)
+            with self.pin.open() as file, parquet_errors(where):
+                table = open_parquet(file, where=where).read_row_group(number, use_threads=False)
+                table.validate(full=True)
+            self._group_cache = (number, table)
         return self._group_cache[1]
 
     def rows(self, start: int, stop: int) -> list[str]:

@@ -5,7 +5,6 @@ file back. Reading needs no Ray.
 """
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path

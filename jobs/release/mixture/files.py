@@ -13,7 +13,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.literals import check_lines
 from gristmill.records.pins import Pin
 from gristmill.records.readers.datasets import data_spec, read_table
-from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
+from gristmill.records.readers.parquet import columns_of, open_parquet, parquet_errors, read_metadata
 from gristmill.records.stores.contract import Entry, Store
 
 DATA = (".parquet", ".csv", ".jsonl", ".ndjson")
@@ -48,7 +48,8 @@ def parquet_chunks(store: Store, files: Sequence[Entry]) -> tuple[list[Chunk], l
         try:
             with store.open(name, entry.version) as file:
                 metadata = read_metadata(file)
-                schema = metadata.schema.to_arrow_schema()
+                with parquet_errors():
+                    schema = metadata.schema.to_arrow_schema()
         except FileNotFoundError:
             raise UserError(f"{store.path(name)}: no such file") from None
         except (pa.ArrowInvalid, OSError) as error:
