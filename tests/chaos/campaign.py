@@ -11,10 +11,10 @@ from pathlib import Path
 
 from gristmill.records.stores.opening import open_store
 from tests.chaos.driver import Driver, WrongData, WrongEnd, elsewhere
-from tests.chaos.nodes import Nodes
+from tests.chaos.nodes import Nodes, leftovers
 from tests.chaos.plan import S3_KINDS, SHAPES, Kill, Shape, is_local, kills, num_runs
 from tests.chaos.report import Cost, costs
-from tests.chaos.run import NoProgress, Run, leftovers
+from tests.chaos.run import NoProgress, Run
 from tests.chaos.source import SourceFile
 from tests.chaos.verdict import Verdict, judge
 from tests.chaos.watch import Watch, bucket_look, folder_look

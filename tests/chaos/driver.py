@@ -18,6 +18,7 @@ MAX_IN_VAIN = 20  # starts in a row without a commit between them
 WRONG_DATA = ("was made by another recipe", "holds shards but no manifest", "its last lot holds fewer asks")
 
 
+LOST_PUT = "another run has written it"
 ELSEWHERE = "import os, socket, sys; socket.sethostname(sys.argv[1]); os.execvp(sys.argv[2], sys.argv[2:])"
 
 
@@ -59,6 +60,11 @@ class Start:
     def end(self) -> str:
         """How it ended of itself, in words: the exit code and its last words."""
         return f"exit {self.code}: {self.last_line}"
+
+    @property
+    def lost_put(self) -> bool:
+        """Whether it has ended because another driver had written the shard that it was about to put."""
+        return self.code == 2 and LOST_PUT in self.last_line
 
     def check_line(self, reasons: Sequence[str]) -> None:
         """Raise WrongEnd unless it has ended of itself with one line, which holds one of the reasons."""

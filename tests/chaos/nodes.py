@@ -199,3 +199,13 @@ class Nodes:
             except psutil.Error:
                 continue
         return found
+
+
+def leftovers(nodes: Nodes, patience_s: float) -> list[str]:
+    """Engines and index actors that still live after the run has ended, on the cluster or set free by a kill."""
+    end = time.monotonic() + patience_s
+    while found := nodes.titled("ray::Replica", "ray::BandShard") + nodes.set_free("VLLM"):
+        if time.monotonic() > end:
+            return [f"{title(process)} on {where}" for where, process in found]
+        time.sleep(0.5)
+    return []

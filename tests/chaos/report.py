@@ -48,6 +48,7 @@ class Cost:
     restart_s: float | None  # where it ends the driver: from the kill to the start of that other driver
     start_s: float | None  # and from there to that commit
     driver_end: str  # how the driver that met it ended before the next commit, when not by our hand
+    newcomer_end: str = ""  # pause: how the newcomer ended, when it lost a put to the one that it had replaced
     num_lost: int = 0
     num_duplicated: int = 0
 
@@ -70,6 +71,8 @@ def costs(
 def _cost(one: Struck, until: float, commits: Sequence[float], starts: Sequence[Start], window: int) -> Cost:
     """`until`: when the next kill came. A time that it cut short is counted to that one, not to this."""
     cost = Cost(one.kill.kind, one.run, one.victim, one.num_before, None, None, None, None, one.driver_end)
+    if one.newcomer and one.newcomer.lost_put:
+        cost.newcomer_end = one.newcomer.end
     met = starts[one.start]
     since = one.at
     if one.kill.kind in ENDS_DRIVER:  # what the store took from the dead driver is no way back
@@ -127,9 +130,10 @@ def splits(found: Sequence[Cost]) -> str:
 def ends(found: Sequence[Cost]) -> str:
     """How drivers ended when a kill of something else ended them, one line a kind and exit code."""
     told = Counter((c.kind, c.driver_end.split(":")[0].split(", ")[-1]) for c in found if c.driver_end)
-    return "\n".join(
-        f"- {kind}: the driver ended, {end} ({number} times)" for (kind, end), number in sorted(told.items())
-    )
+    lines = [f"- {kind}: the driver ended, {end} ({number} times)" for (kind, end), number in sorted(told.items())]
+    if num_newcomers := sum(bool(c.newcomer_end) for c in found):
+        lines.append(f"- pause: the newcomer lost a put to the woken driver and ended, too ({num_newcomers} times)")
+    return "\n".join(lines)
 
 
 def versions() -> str:

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from gristmill.records.output.lease import NAME as LEASE
 from gristmill.records.stores.contract import Store
-from tests.chaos.driver import Driver, Paused, WrongEnd
+from tests.chaos.driver import LOST_PUT, Driver, Paused, WrongEnd
 from tests.chaos.nodes import HEAD_CPUS, NODE_CPUS, Nodes
 from tests.chaos.plan import WAKES, Kill, Shape, wake
 from tests.chaos.watch import Watch
@@ -17,7 +17,7 @@ TAKE_OVER_S = 300.0  # until the newcomer has the lease: it starts, watches for 
 COMMIT_S = 300.0
 STOP_S = 120.0  # from the wake until the first has stopped
 # The first learns it from the lease, or from the put that it loses before that.
-REASONS = ("has been taken over by another driver", "another run has written it", "is being written by another run")
+REASONS = ("has been taken over by another driver", LOST_PUT, "is being written by another run")
 
 
 class Rivalry:

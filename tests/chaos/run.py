@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from gristmill.records.stores.opening import open_store
-from tests.chaos.driver import Driver, Paused, WrongEnd
+from tests.chaos.driver import Driver, Paused, Start, WrongEnd
 from tests.chaos.nodes import Nodes, title
 from tests.chaos.outage import Outages
 from tests.chaos.plan import S3_KINDS, Kill, Shape, wake
@@ -38,7 +38,8 @@ class Struck:
     num_before: int  # lots committed
     victim: str
     start: int  # which life of the driver it met, from 0
-    driver_end: str = ""  # head: how the driver ended
+    driver_end: str = ""  # head, pause, source: how the driver ended
+    newcomer: Start | None = None  # pause: the start that took its lease
 
 
 class NoProgress(Exception):
@@ -234,6 +235,7 @@ class Run:
         if room := self.rivalry.make_room(self._healers):
             self._heals["nodes"] = room
         struck.driver_end = self.rivalry.play(self._paused, struck.kill)
+        struck.newcomer = self.driver.starts[-1]
         self._num_at_start = self.watch.num_committed
         self.say(f"    the first driver {struck.driver_end}")
 
@@ -246,13 +248,3 @@ class Run:
 def kind_words(kill: Kill) -> str:
     when = f"{kill.after} commit(s) and {kill.plus_s:.1f} s after the one before" if kill.number > 1 else "the first"
     return f"{kill.kind} ({when})"
-
-
-def leftovers(nodes: Nodes, patience_s: float) -> list[str]:
-    """Engines and index actors that still live after the run has ended, on the cluster or set free by a kill."""
-    end = time.monotonic() + patience_s
-    while found := nodes.titled("ray::Replica", "ray::BandShard") + nodes.set_free("VLLM"):
-        if time.monotonic() > end:
-            return [f"{title(process)} on {where}" for where, process in found]
-        time.sleep(0.5)
-    return []

@@ -16,10 +16,12 @@ import pytest
 from gristmill.records.stores.opening import open_store
 from tests.chaos.driver import Driver, Start, WrongEnd, elsewhere
 from tests.chaos.nodes import kill_tree
-from tests.chaos.plan import KINDS, SHAPES, WAKES, is_local, kills, wake
+from tests.chaos.plan import KINDS, SHAPES, WAKES, Kill, is_local, kills, wake
+from tests.chaos.report import costs, ends
 from tests.chaos.rival import REASONS
+from tests.chaos.run import Struck
 from tests.chaos.source import SourceFile
-from tests.chaos.verdict import judge
+from tests.chaos.verdict import Verdict, judge
 from tests.chaos.watch import Watch, bucket_look, folder_look
 from tests.conftest import gristmill
 from tests.faults import wait_until
@@ -164,6 +166,19 @@ def test_a_driver_that_has_to_stop_says_why_in_one_line(tmp_path: Path, code: in
         return start.check_line(REASONS)
     with pytest.raises(WrongEnd):
         start.check_line(REASONS)
+
+
+def test_a_newcomer_that_lost_a_put_is_told_in_the_last_lines(tmp_path: Path) -> None:
+    (tmp_path / "log").write_text(
+        "gristmill: /out/kept/part-00000003.parquet is already there: another run has written it\n"
+    )
+    first, newcomer = Start(0.0, tmp_path / "log", 9.0, 2), Start(2.0, tmp_path / "log", 9.0, 2)
+    kill = Kill(1, "pause", 1, 0.5, 0.1, 0.0)
+    for rival, num_told in ((newcomer, 1), (Start(2.0, tmp_path / "log", 9.0, 0), 0)):
+        struck = Struck(kill, 1, 1.0, 3, "start 1", 0, "ended 1.0 s after it was woken, exit 2: ...", rival)
+        found = costs([struck], [0.5, 3.0, 4.0], [first, rival], 4, Verdict())
+        assert found[0].next_s == 2.0 and found[0].restart_s == 1.0
+        assert ends(found).count("pause: the newcomer lost a put") == num_told
 
 
 def test_a_paused_driver_is_beside_the_next_one_and_both_are_ended(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ def can_pause() -> bool:
 def test_nodes_the_head_and_the_store_go_and_come_back_and_a_driver_is_replaced(tmp_path: Path) -> None:
     """What cluster/lots/test_crashes.py does not kill. With this seed all kills meet one run."""
     kinds = ["node", "head", "s3-stop", "s3-freeze", *(["pause"] if can_pause() else [])]
-    words = ["--kills", str(len(kinds)), "--kinds", ",".join(kinds), "--lots", "16", "--seed", "1520"]
+    words = ["--kills", str(len(kinds)), "--kinds", ",".join(kinds), "--lots", "28", "--seed", "5378"]
     done = chaos(*words, "--reconnect-s", "15", "--keep", str(tmp_path), timeout=1900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"| all | {len(kinds)} | 0 | 0 |" in done.stdout
