@@ -13,7 +13,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ("records", "engines", "stages", "evaluation", "generators", "cluster", "jobs", "gristmill")
-DISTRIBUTIONS = {"PIL": "pillow", "sklearn": "scikit-learn", "yaml": "pyyaml"}  # where the two names differ
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "markdown_it": "markdown-it-py",
+    "sklearn": "scikit-learn",
+    "yaml": "pyyaml",
+}  # where the two names differ
 NOT_IMPORTED = {  # declared, yet no import statement names them
     "accelerate": "transformers loads models with it",
     "detect-secrets": "stages/filters/pii_secrets.py imports its plugins by name",

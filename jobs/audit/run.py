@@ -124,9 +124,12 @@ class _Walk:
         for stranger in rejected:
             if stranger != meta["rejected"]:
                 self.findings.add(f"{stranger}: {name} does not name it, so its rows were never committed")
+        if not self._fits(table, name):
+            return Summary(num_lots=1)
         tables = [table]
         self._rows(table, lot, name, is_kept=True)
-        if meta["rejected"] and (rejects := self._rejected(meta["rejected"], meta["rejected_sha256"], name)):
+        rejects = self._rejected(meta["rejected"], meta["rejected_sha256"], name) if meta["rejected"] else None
+        if rejects is not None and self._fits(rejects, meta["rejected"]):
             tables.append(rejects)
             self._rows(rejects, lot, meta["rejected"], is_kept=False)
         whole = pa.concat_tables(tables)
@@ -151,12 +154,20 @@ class _Walk:
             self.findings.add(f"{name}: altered after it was written (not the file that {kept} names)")
         return shard.table
 
-    def _rows(self, table: pa.Table, lot: int, name: str, is_kept: bool) -> None:
-        if self.schema is None:
-            self.schema = table.schema.remove_metadata()
-        elif not table.schema.remove_metadata().equals(self.schema):
+    def _fits(self, table: pa.Table, name: str) -> bool:
+        """Whether the table has the columns that the stages need, and the schema of the first shard."""
+        schema, stages = table.schema.remove_metadata(), [*self.admissions, *([self.dedup] if self.dedup else [])]
+        needed = {n for stage in stages for n in (*stage.reads(), *(f.name for f in stage.columns()))}
+        if missing := sorted(needed - set(schema.names)):
+            self.findings.add(f"{name}: it has no column {', '.join(missing)}, so this run did not write it")
+        elif self.schema is not None and not schema.equals(self.schema):
             self.findings.add(f"{name}: its schema differs from that of the first shard")
-            return
+        else:
+            self.schema = schema
+            return True
+        return False
+
+    def _rows(self, table: pa.Table, lot: int, name: str, is_kept: bool) -> None:
         mark = self.run.fingerprint
         strange_rows = [
             row

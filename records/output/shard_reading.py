@@ -10,6 +10,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.summary import Summary
 from gristmill.records.readers.parquet import SUMMARY_KEY, columns_of, open_parquet, read_metadata
+from gristmill.records.schema import IDENTITY, PROVENANCE, REJECT
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def read_shard(store: Store, name: str, columns: Columns = None) -> pa.Table:
     """
     try:
         with store.open(name) as source, open_parquet(source) as file:
+            _check_columns(name, file.schema_arrow)
             return columns_of(file, columns(file) if callable(columns) else columns)
     except UNREADABLE as error:
         raise UnreadableShard(store.uri, name, why_unreadable(error)) from None
@@ -70,6 +72,7 @@ def read_whole(store: Store, name: str, columns: Sequence[str] | None = None) ->
     try:
         data = store.read(name)
         with open_parquet(data) as file:
+            _check_columns(name, file.schema_arrow)
             return WholeShard(columns_of(file, columns), file.metadata, data)
     except UNREADABLE as error:
         raise UnreadableShard(store.uri, name, why_unreadable(error)) from None
@@ -82,6 +85,13 @@ def read_footer(store: Store, name: str) -> "pq.FileMetaData":
             return read_metadata(file)
     except UNREADABLE as error:
         raise UnreadableShard(store.uri, name, why_unreadable(error)) from None
+
+
+def _check_columns(name: str, schema: pa.Schema) -> None:
+    """Raise ValueError for a shard that lacks the columns of every row of a run."""
+    for field in (*IDENTITY, *PROVENANCE, REJECT) if name.startswith((f"{KEPT}/", f"{REJECTED}/")) else ():
+        if field.name not in schema.names or schema.field(field.name).type != field.type:
+            raise ValueError(f"it has no column '{field.name}' of type {field.type}, so no run wrote it")
 
 
 def why_unreadable(error: BaseException) -> str:

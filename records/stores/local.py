@@ -62,6 +62,12 @@ class LocalStore(Store):
                 if not entry.name.startswith(start) or entry.name.startswith(TEMP_PREFIX):
                     continue
                 name = f"{under}/{entry.name}" if under else entry.name
+                if (
+                    entry.is_dir()
+                    and entry.is_symlink()
+                    and folder.resolve().is_relative_to(Path(entry.path).resolve())
+                ):
+                    raise UserError(f"{entry.path}: a symbolic link to a folder that holds it; remove the link")
                 if entry.is_dir():
                     yield from self._walk(folder / entry.name, name, "")
                 elif (state := _state(entry)) is not None:
