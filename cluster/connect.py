@@ -19,6 +19,7 @@ from gristmill.cluster.interrupts import deferred_interrupts, raise_if, shut_dow
 from gristmill.cluster.local_ray import local_ray
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.errors import UserError
+from gristmill.records.log_filter import make_safe
 from gristmill.records.plugins import travelling_modules
 from gristmill.records.shipped import FOLDERS, PACKAGE_FOLDER, SHIPPED
 
@@ -51,6 +52,8 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # the run reports errors itself, in one line
+    for handler in logging.getLogger("ray").handlers:
+        make_safe(handler)
     with ExitStack() as stack:
         try:
             if address and address != "local":

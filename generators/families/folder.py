@@ -17,6 +17,7 @@ from gristmill.generators.families.contract import Family, State, family_class
 from gristmill.records import pins
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.masking.masks import holds_mask
 from gristmill.records.output.formats import newest, parse
 from gristmill.records.printable import json_text
 from gristmill.records.readers.tables import TableSchema
@@ -127,7 +128,7 @@ def read_card(uri: str) -> ModelCard:
         card = ModelCard(**literals)
     except TypeError as error:
         raise UserError(f"{where} cannot be read: {error}") from None
-    if fingerprint(card.identity) != card.fingerprint:
+    if fingerprint(card.identity) != card.fingerprint and not holds_mask(card.identity):
         raise UserError(f"{where} was altered: its identity is not that of its fingerprint; fit the model again")
     return card
 

@@ -5,6 +5,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 from gristmill.jobs.study.spec import StudySpec
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.masking.masks import covered, holds_mask
 from gristmill.records.output.formats import parse
 from gristmill.records.shapes import check_shape
 from gristmill.records.spec import build, literals
@@ -56,7 +57,7 @@ def read_study(data: bytes, where: str) -> dict[str, Any]:
 def recorded_spec(study_file: dict[str, Any], where: str) -> StudySpec:
     """The study that the file records. Raises UserError unless it is the study of the file's fingerprint."""
     spec = build(StudySpec, study_file["study"], where)
-    if identity(spec) != study_file["fingerprint"]:
+    if identity(spec) != study_file["fingerprint"] and not holds_mask(study_file["study"]):
         raise UserError(f"{where} was altered: its study is not that of its fingerprint")
     for name, num in study_file.get("chains", {}).items():
         if not 1 <= num <= max(spec.chains, spec.laws.max_chains):
@@ -67,6 +68,5 @@ def recorded_spec(study_file: dict[str, Any], where: str) -> StudySpec:
 def identity(spec: StudySpec) -> str:
     """Fingerprint of everything that decides the results, without placement and presentation."""
     table = literals(spec)
-    return fingerprint(
-        {k: v for k, v in table.items() if k not in ("cluster", "work", "engines", "description", "show")}
-    )
+    placement = ("cluster", "work", "engines", "description", "show")
+    return fingerprint(covered({k: v for k, v in table.items() if k not in placement}))

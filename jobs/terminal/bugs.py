@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gristmill.engines.models import cache_folder
-from gristmill.records.output.events import masked
+from gristmill.records.masking.masks import masked_text
 from gristmill.records.output.manifest import versions
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ MAX_CHARS = 300
 def report_bug(error: BaseException, argv: Sequence[str]) -> int:
     """Write the traceback to a file of its own and log one line that names it; returns the exit code."""
     lines = str(error).strip().splitlines()
-    what = masked(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)[:MAX_CHARS]
+    what = masked_text(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)[:MAX_CHARS]
     path = _write(error, argv)
     where = f"details: {path}" if path else "GRISTMILL_DEBUG=1 shows the details"
     logger.error(f"this is a bug of gristmill ({what}); please report it; {where}")
@@ -34,7 +34,7 @@ def _write(error: BaseException, argv: Sequence[str]) -> Path | None:
     now = datetime.now(UTC)
     text = "".join(traceback.format_exception(error))
     words = shlex.join(["gristmill", *argv])
-    content = masked(f"{now.isoformat(timespec='seconds')}\n{words}\n{versions()}\n\n{text}")
+    content = masked_text(f"{now.isoformat(timespec='seconds')}\n{words}\n{versions()}\n\n{text}")
     for folder in (cache_folder() / "bugs", Path(tempfile.gettempdir())):
         path = folder / f"gristmill-{now:%Y%m%dT%H%M%S}-{os.getpid()}.log"
         try:

@@ -67,6 +67,15 @@ def _in(text: str, secrets: Iterable[str]) -> str:
     return in_text(text)
 
 
+def holds_mask(value: Any) -> bool:
+    """Whether something in stored literals was masked, so that their fingerprint cannot be computed again."""
+    if isinstance(value, Mapping):
+        return any(MASK in str(k) or holds_mask(v) for k, v in value.items())
+    if isinstance(value, list | tuple):
+        return any(map(holds_mask, value))
+    return isinstance(value, str) and MASK in value
+
+
 def covered(value: Any, key: str = "") -> Any:
     """`value` for a fingerprint. Entries of secret keys are left out; a text that is a secret as a whole is masked.
 
