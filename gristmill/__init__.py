@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gristmill.records.errors import UserError
     from gristmill.stages.contract import Findings, Stage
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _FOLDER = Path(__file__).resolve().parent
 if not (_FOLDER / "records").is_dir():
