@@ -26,7 +26,7 @@ EXCLUDED = {
 # before that is timed in tests/stages/decontaminate/test_paragraphs.py.
 BY_MODEL = {"decontaminate_embedding", "dedup_semantic"}
 MODEL_SIZES = Sizes((250, 2_000), 1.0)
-SECONDS_PER_MB = {"pii": 40.0}  # phonenumbers takes 50 µs for each run of digits, for each region
+SECONDS_PER_MB = {"pii": 150.0}  # phonenumbers tries runs of digits in several forms, for each region
 NO_ALGEBRA = {"answer": {"column": "text", "reference": "finish", "math": False}}  # algebra reads 500 characters
 TIMED = sorted(set(KINDS) - set(EXCLUDED))
 

@@ -180,7 +180,7 @@ def test_magpie_refuses_instructions_that_are_none(answers, reason):
         ("annotate", {"labels": ["a"]}, "two"),
         ("annotate", {"labels": ["a", "a"]}, "once"),
         ("annotate", {"labels": ["a", "b"], "schema": {}}, "either"),
-        ("annotate", {"schema": {"type": "objekt"}}, "no JSON Schema"),
+        ("annotate", {"schema": {"type": "objekt"}}, "not a JSON Schema"),
         ("annotate", {"schema": {"properties": {"label": {}}}}, "required"),
         ("annotate", {"labels": ["a", "b"], "min_agreement": 2.0}, "min_agreement"),
         ("annotate", {"labels": ["a", "b"], "votes": 0}, "votes"),
