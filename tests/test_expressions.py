@@ -21,7 +21,6 @@ METHODS = {"search", "match", "fullmatch", "finditer", "findall", "sub", "subn",
 # Expressions that may be slow, by module and name, and why.
 EXEMPT = {
     "stages.verify.answer_text.WRAPPERS": "only matched with a whole text of at most MAX_FORMAT_CHARS",
-    "stages.verify.execute.FENCE": "tests/stages/verify/test_execute.py has its texts",
     "jobs.pages.figure": "reads figures that matplotlib draws",
     "jobs.recipes.catalogue": "reads the comments of the recipes that come with the package",
 }
@@ -142,7 +141,7 @@ def test_the_expressions_of_known_modules_are_among_them() -> None:
     assert any(name.startswith("generators.text.answers:") for name in names)
     assert "fullmatch" in expressions()["stages.verify.answer_text.POWER"][1]
     for exempt in EXEMPT:
-        assert any(name == exempt or name.startswith(f"{exempt}:") for name in names) or exempt.endswith("FENCE")
+        assert any(name == exempt or name.startswith(f"{exempt}:") for name in names)
 
 
 @pytest.mark.parametrize("floor", FLOORS)

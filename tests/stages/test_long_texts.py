@@ -20,7 +20,7 @@ from tests.test_expressions import expressions
 EXCLUDED = {
     "classifier": "reads images",
     "dedup_image": "reads images",
-    "execute": "runs the text in the sandbox, under its limits; tests/stages/verify/test_execute.py has its fences",
+    "execute": "runs the text in the sandbox, under its limits; tests/records/test_fences.py times its fences",
 }
 # Kinds that run a transformer over the whole text: linear, but hours for a text of a megabyte. What they do with a text
 # before that is timed in tests/stages/decontaminate/test_paragraphs.py.
