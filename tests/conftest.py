@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -40,6 +41,14 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """
     group = "engine" if item.get_closest_marker("vllm") else item.nodeid.partition("::")[0]
     item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """Captured output with half a character cannot be sent by the worker of xdist, which would end the session."""
+    report: Any = yield
+    report.sections = [(name, text.encode("utf-8", "replace").decode()) for name, text in report.sections]
+    return report
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,6 @@
 """Texts that act on a terminal or a page, and a check that none of them does."""
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,6 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gristmill.records.printable import json_text
+from gristmill.records.readers.parquet import SUMMARY_KEY
+from gristmill.records.sealed import data_sha256
 from tests.conftest import ROOT
 
 TEXTS = {
@@ -59,13 +62,14 @@ def hostile_run(folder: Path, text: str, name: str) -> Path:
             table = table.set_column(at, table.schema.field(at), pa.array(values, pa.string()))
         kept = {k: v for k, v in metadata.items() if k != b"ARROW:schema"}
         pq.write_table(table.replace_schema_metadata(kept), path)
+        if SUMMARY_KEY in kept:  # the checksum of the data, which does not depend on the footer
+            meta = {**json.loads(kept[SUMMARY_KEY]), "data_sha256": data_sha256(path.read_bytes())}
+            pq.write_table(table.replace_schema_metadata({**kept, SUMMARY_KEY: json.dumps(meta).encode()}), path)
     return altered(run, text, name)
 
 
 def altered(run: Path, text: str, name: str) -> Path:
     """`run` with `name` in its recipe, its starts, its lease and its log."""
-    import json
-
     manifest: dict[str, Any] = json.loads((run / "manifest.json").read_text())
     manifest["recipe"] |= {"name": name, "description": name}
     manifest["recipe"]["generator"]["model"] = name

@@ -49,7 +49,7 @@ def examine_run(store: Store, run: Manifest) -> Findings:
     is_over = run.state in ("complete", "exhausted")
     counts, counted_lots = Summary(), Summary()  # of all lots, and of those that the manifest counts
     walk = _Walk(store, run, findings)
-    walk.note_duplicates(name for lot in sorted(rejected) for name in rejected[lot])
+    walk.note_duplicates(name for lot in sorted(kept) for name in rejected.get(lot, ()))
     for lot in track(sorted(kept), description="audit", console=open_console(is_error=True), transient=True):
         summary = walk.lot(lot, rejected.get(lot, []))
         summary.kept_bytes = kept[lot]

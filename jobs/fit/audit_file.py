@@ -24,11 +24,11 @@ class _AuditFile(TypedDict):
     verdict: str
     is_refuted: bool
     epsilon_lower_bound: float
-    confidence: float
-    claimed_epsilon: float | None
-    delta: float
+    confidence: NotRequired[float]
+    claimed_epsilon: NotRequired[float | None]
+    delta: NotRequired[float]
     model: str
-    num_canaries: int
+    num_canaries: NotRequired[int]
     adjacency: NotRequired[str]
 
 

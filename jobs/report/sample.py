@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.jobs.report.overlaps import WAYS, Overlaps, count, look_up
-from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
+from gristmill.records.output.shard_names import KEPT, REJECTED
 from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
 from gristmill.records.schema import REJECT
 from gristmill.records.stores.contract import Store
@@ -82,13 +82,14 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
         # a slice at a time, so that few tables wait in memory
         for first in range(0, len(names), 2 * NUM_THREADS):
             batch = names[first : first + 2 * NUM_THREADS]
-            for (folder, lot), table in zip(batch, pool.map(lambda n: _columns(store, *n), batch)):
-                if isinstance(table, str):
-                    if table not in sample.unreadable:  # a kept shard that cannot be read names no rejected shard
-                        sample.unreadable.append(table)
-                elif table is not None:
+            for (folder, lot), answer in zip(batch, pool.map(lambda n: _columns(store, *n), batch)):
+                if isinstance(answer, str):
+                    if answer not in sample.unreadable:  # a kept shard that cannot be read names no rejected shard
+                        sample.unreadable.append(answer)
+                elif answer is not None:
+                    name, table = answer
                     sample.num_asks += table.num_rows
-                    _count(sample, table, shard_name(folder, lot), stages, lot)
+                    _count(sample, table, name, stages, lot)
                     if folder == KEPT:
                         lengths.append(table.column("tokens_out").drop_null().to_numpy())
     if lengths:
@@ -97,8 +98,8 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
     return sample
 
 
-def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
-    """The columns that are counted; None where there is no shard, and its name and the error of an unreadable one."""
+def _columns(store: Store, folder: str, lot: int) -> tuple[str, pa.Table] | str | None:
+    """The name and the counted columns; None where there is no shard, and name and error of an unreadable one."""
     wanted = [
         "tokens_out",
         *(c for way in WAYS for c in way.columns),
@@ -114,7 +115,7 @@ def _columns(store: Store, folder: str, lot: int) -> pa.Table | str | None:
 
     try:
         name = name_of(store, folder, lot)
-        return read_shard(store, name, columns) if name else None
+        return (name, read_shard(store, name, columns)) if name else None
     except UnreadableShard as error:
         return f"{error.name}: {error.reason}"
 

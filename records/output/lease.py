@@ -89,7 +89,7 @@ class Lease:
 
         After a pause of this process or its machine the lease is read first: the thread that renews it slept too.
         """
-        if self.lost is None and _clock_s() - self._held_s > OVERDUE_S:
+        if self._thread is not None and self.lost is None and _clock_s() - self._held_s > OVERDUE_S:
             self._is_ours(read_lease(self.store))
         if self.lost is not None:
             raise UserError(f"{self.store.uri} has been taken over by another driver ({self.lost}); this one stops")

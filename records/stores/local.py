@@ -76,22 +76,24 @@ class LocalStore(Store):
     def version(self, name: str) -> str:
         with _in_one_line(self.root / name):
             state = os.stat(self.root / name)
-            if stat.S_ISDIR(state.st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            return _version(state)
+        if stat.S_ISDIR(state.st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        return _version(state)
 
     def read(self, name: str, version: str | None = None) -> bytes:
-        with _in_one_line(self.root / name):
-            if version is None:
+        if version is None:
+            with _in_one_line(self.root / name):
                 return (self.root / name).read_bytes()
-            with self.open(name, version) as file:
-                data = file.read()
-            if self.version(name) != version:
-                raise Changed(f"{self.root / name} changed during the read; run the command again")
-            return data
+        with self.open(name, version) as file, _in_one_line(self.root / name):
+            data = file.read()
+        if self.version(name) != version:
+            raise Changed(f"{self.root / name} changed during the read; run the command again")
+        return data
 
     def open(self, name: str, version: str | None = None) -> pa.NativeFile:
         path = self.root / name
+        if version is not None and path.is_dir():
+            raise Changed(f"{path} is a folder now")
         with _in_one_line(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))  # Arrow's words differ

@@ -24,6 +24,7 @@ from gristmill.jobs.recipes.catalogue import recipes
 from gristmill.jobs.release.card import croissant, dataset_card, describe_run
 from gristmill.jobs.report.gate_audit import LabelledRows, gates, gates_table
 from gristmill.jobs.status.watch import Watcher
+from gristmill.jobs.study.results import SUMMARY_SCHEMA
 from gristmill.jobs.study.show import cells_table, verdict_line
 from gristmill.jobs.terminal import console as screen
 from gristmill.jobs.terminal.bar import Bar
@@ -153,7 +154,8 @@ def test_the_log_of_other_libraries(capsys: pytest.CaptureFixture, monkeypatch: 
 def test_tables_of_other_verbs(text: str, is_terminal: bool, tmp_path: Path) -> None:
     store = open_store(str(tmp_path))
     row = {"cell": text.replace("\udc80", ""), "measure": "m", "mean": 1.0, "standard_error": 0.1, "median": 1.0}
-    pq.write_table(pa.Table.from_pylist([{**row, "law": 1.0, "z": 0.5}]), tmp_path / "summary.parquet")
+    row |= {"generation": 1, "law": 1.0, "z": 0.5}
+    pq.write_table(pa.Table.from_pylist([row], SUMMARY_SCHEMA), tmp_path / "summary.parquet")
     study = {"study": {"name": text, "show": []}}
     worst = {"measure": text, "cell": text, "generation": 1, "num_tested": 1, "z": 1.0}
     metrics: dict[str, Any] = {"headline": {"tstr_over_trtr": 1.0}, "fidelity": None, "text": None}

@@ -126,7 +126,7 @@ def test_a_torn_shard_and_a_foreign_one(out: Path) -> None:
     code, wrong = audit(out)
     assert code == 1
     assert any("part-00000004.parquet: not readable as Parquet" in line for line in wrong)
-    assert any("part-00000005.parquet: its footer holds no summary" in line for line in wrong)
+    assert any("part-00000005.parquet" in line and "no run wrote it" in line for line in wrong)
 
 
 def test_a_manifest_that_does_not_add_up(out: Path) -> None:

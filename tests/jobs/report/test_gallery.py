@@ -41,7 +41,7 @@ def write_run(folder: Path, payload: list[pa.Field], rows: list[dict[str, Any]],
     schema = full_schema(payload, findings)
     plan = Plan("ab" * 16, LOT, len(rows), len(rows), "canned", "m", "prompt")
     source = open_source(SourceSpec(items=tuple(f"item {i}" for i in range(len(rows)))))
-    book = Manifest(plan.fingerprint, recipe, {}, "complete")
+    book = Manifest(plan.fingerprint, {"lot_size": LOT, **recipe}, {}, "complete")
     for number in range(plan.num_lots or 0):
         batch = asks(plan, source, number)
         mine = rows[number * LOT :][: batch.num_rows]
