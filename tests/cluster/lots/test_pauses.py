@@ -54,7 +54,9 @@ def kill(driver: subprocess.Popen) -> None:
     driver.wait()
 
 
-@pytest.mark.parametrize("where", ["local", pytest.param("s3", marks=pytest.mark.nightly)])
+# By day, tests/records/output/test_drivers.py visits every order, and the kill tests' short form pauses a driver.
+@pytest.mark.nightly
+@pytest.mark.parametrize("where", ["local", "s3"])
 def test_a_driver_that_wakes_up_loses_no_row(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     out = str(tmp_path / "out") if where == "local" else f"{request.getfixturevalue('s3')}/pause-{tmp_path.name}"
     recipe = canned(tmp_path, **LOTS)
