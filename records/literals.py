@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-NULL_ROW = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[}\]\n])\s*null")
+NULL_ROW = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[}\]\n])[ \t\r]*+null")
 DEEPEST = 500  # brackets within brackets that other parsers of JSON take
 
 

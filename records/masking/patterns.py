@@ -134,11 +134,11 @@ WHOLE = re.compile(
 PASSWORD = re.compile(r"[a-z][a-z0-9+.\-]*://[^\s:]*:([^\s]+)@[^\s@]*$", re.IGNORECASE)  # of a whole address
 
 # `name = value` and `"name": "value"` in messages; a value in quotes may hold blanks.
-ASSIGNED = re.compile(r"([A-Za-z][\w.\-]*)(?:\[\d+\])?[\"']?\s*(?:=|:(?=\s*[\"']))\s*")
+ASSIGNED = re.compile(r"(?<![\w.\-])([\w.\-]++)(?:\[\d+\])?[\"']?\s*(?:=|:(?=\s*[\"']))\s*")
 VALUE = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'|[^\s\"',;&)\]}]+")
 NO_VALUE = frozenset({"", MASK, "None", "null", "True", "False", "true", "false"})
 UNQUOTED = re.compile(
-    r"\b((?:[\w\-]*(?:password|passwd|api[_-]?key|secret[_-]?key|access[_-]?key)|authorization)\s*:\s+)"
+    r"(?<![\w\-])((?:[\w\-]*(?:password|passwd|api[_-]?key|secret[_-]?key|access[_-]?key)|authorization)\s*:\s+)"
     r"((?:(?:bearer|basic|token)\s+)?[^\s,;\"']+)",
     re.IGNORECASE,
 )

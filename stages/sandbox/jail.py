@@ -26,6 +26,7 @@ from collections.abc import Callable
 from typing import Any
 
 sys.path.insert(0, sys.argv[2] if __name__ == "__main__" else "")  # the folder of the package gristmill
+from gristmill.stages.sandbox import report as details
 from gristmill.stages.sandbox import wire
 from gristmill.stages.sandbox.judge import judge
 from gristmill.stages.sandbox.lock import end_with, limit, lock
@@ -243,6 +244,7 @@ def _become(scratch: Scratch, files: Ends, supervisor_pid: int, landlock: int, r
     sys.stdout = open(1, "w", buffering=8192, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
     pretend(scratch.path)
+    details.hide(scratch.path)
     limit(request["cpu_s"], request["memory_mb"], min(request["file_mb"], request["scratch_mb"]), request["num_files"])
     lock(scratch.path, request["readable"], supervisor_pid, landlock, not scratch.is_private)
 

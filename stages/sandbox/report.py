@@ -7,9 +7,13 @@ from typing import Any
 
 PROGRAM, TESTS = "program.py", "tests.py"
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")  # addresses differ between processes
-SCRATCH = re.compile(r"(?:/[^\s/'\"]+)*/gristmill-sandbox-[^\s'\"]*?/scratch\b")  # its name differs between runs
 MAX_DETAIL = 400
-SEARCHED_CHARS = 4000  # a message may have any length, and the expressions are not linear
+_hidden = [""]  # the scratch folder of this process: its name differs between runs
+
+
+def hide(path: str) -> None:
+    """Show a path as "~" in all details of this process."""
+    _hidden[0] = path
 
 
 def line_of(error: BaseException) -> str:
@@ -25,7 +29,7 @@ def detail(error: BaseException, at: str | None, text: str | None = None) -> str
             text = f"{type(error).__name__}: {error}"
         except Exception as other:  # noqa: BLE001 - it is the program's
             text = f"{type(error).__name__}: <{type(other).__name__} in str()>"
-    text = SCRATCH.sub("~", ADDRESS.sub("0x", text[:SEARCHED_CHARS]))
+    text = ADDRESS.sub("0x", text.replace(_hidden[0], "~") if _hidden[0] else text)
     return text[:MAX_DETAIL] + (f" at {at}" if at else "")
 
 

@@ -15,7 +15,7 @@ from gristmill.generators.chains.cells import Cell
 from gristmill.generators.chains.contract import ChainFamily
 from gristmill.generators.chains.gates.gate import make_gates
 from gristmill.generators.chains.loop import Fork, Outcome, Pool, generations, regimes
-from gristmill.generators.chains.work import do, rows_name, unit_name
+from gristmill.generators.chains.work import do, stored_rows, unit_name
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Regime, preset
 from gristmill.records.readers.parquet import read_parquet
@@ -182,7 +182,7 @@ def test_a_gated_chain_of_units_is_the_chain_in_one_go(tmp_path: Any) -> None:
         do(unit, store)
         told = read_parquet(io.BytesIO(store.read(unit_name(unit.key))))
         assert told.column("num_kept").to_pylist() == [outcome.num_kept]
-        kept = read_parquet(io.BytesIO(store.read(rows_name(unit.key))))
+        kept = read_parquet(io.BytesIO(store.read(stored_rows(unit.key, told.schema.metadata))))
         assert kept.equals(outcome.rows.combine_chunks())
     other = Cell(**{**table, "regime": replace(regime, shortfall="resample")})
     assert not set(other.keys(0)) & set(cell.keys(0))
