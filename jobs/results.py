@@ -39,4 +39,6 @@ class Result:
             parts = ", ".join(self.row_names) or "none"
             raise UserError(f"{self.uri}: holds no {part} as Parquet (parts: {parts})")
         filesystem, root = store.filesystem()
-        return ds.dataset([f"{root}/{name}" for name in names], format="parquet", filesystem=filesystem)
+        options = ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+        rows_format = ds.ParquetFileFormat(default_fragment_scan_options=options)
+        return ds.dataset([f"{root}/{name}" for name in names], format=rows_format, filesystem=filesystem)
