@@ -129,9 +129,9 @@ def _own_token(path: Path) -> Iterator[None]:
     """Ray's token is in the file `path` during the block, whatever the user has configured for clusters."""
     with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(generate_new_authentication_token())
-    own = dict(zip(TOKEN_VARIABLES, ("token", str(path), None)))
+    settings = dict(zip(TOKEN_VARIABLES, ("token", str(path), None)))
     try:
-        with environment(own):
+        with environment(settings):
             _read_token_settings()
             yield
     finally:

@@ -42,8 +42,8 @@ UNSAFE = re.compile(
 
 def assert_clean(text: str, is_page: bool = False) -> None:
     """No control character but newlines, tabs and (on a screen) the styles of rich; no forged line."""
-    found = UNSAFE.search(text if is_page else STYLES.sub("", text))
-    assert found is None, (found, text[max(0, found.start() - 200) : found.end() + 80])
+    unsafe = UNSAFE.search(text if is_page else STYLES.sub("", text))
+    assert unsafe is None, (unsafe, text[max(0, unsafe.start() - 200) : unsafe.end() + 80])
     assert is_page or not re.search(r"^gristmill: all is well", text, re.M)
 
 

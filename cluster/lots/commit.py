@@ -11,10 +11,6 @@ from gristmill.records.stores.contract import Store
 NUM_PUTS = 4
 
 
-def _fine() -> None:
-    """The check of a driver without a lease."""
-
-
 def commit_lot(store: Store, encoded: Encoded, leftovers: Sequence[str]) -> None:
     """Put the kept shard of a lot, then delete `leftovers`: rejected shards that others have put for the lot.
 
@@ -35,7 +31,10 @@ class Committer:
     """
 
     def __init__(
-        self, store: Store, leftovers: Mapping[int, Sequence[str]] | None = None, check: Callable[[], None] = _fine
+        self,
+        store: Store,
+        leftovers: Mapping[int, Sequence[str]] | None = None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self.store, self._check = store, check
         self._leftovers = dict(leftovers or {})

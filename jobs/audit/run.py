@@ -32,12 +32,13 @@ def examine_run(store: Store, run: Manifest) -> Findings:
     """Read every shard once. The dedup index takes about 200 bytes per kept row; nothing else grows with the rows."""
     manifest.check_recipe(run, store)
     findings = Findings()
-    kept, rejected = ledger.kept_lots(store), ledger.rejected_shards(store)
+    strangers: list[str] = []
+    kept, rejected = ledger.kept_lots(store, strangers), ledger.rejected_shards(store, strangers)
     num_lots = max(run.totals.num_lots, max(kept, default=-1) + 1)
     for lot in range(num_lots):
         if lot not in kept:
             findings.add(f"{shard_name(KEPT, lot)} is missing, though {num_lots} lots are committed")
-    for name in ledger.strangers(store):
+    for name in strangers:
         findings.add(f"{name} is no shard of this run, but readers of its folder take it for one")
     for lot in sorted(rejected):
         if lot in kept:

@@ -133,18 +133,20 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
     if manifest is None:
         manifest = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
     pin_source(manifest, compiled.source)
-    totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
+    strangers: list[str] = []
+    totals = ledger.totals(store, manifest, ledger.committed(store, manifest, strangers))
     full = totals.num_lots * compiled.plan.lot_size
     if totals.asks != full and not _is_done(compiled, totals):
         raise UserError(
             f"{store.uri}: its last lot holds fewer asks than lot_size, so the run cannot be lengthened from "
             f"{totals.asks} asks; use a limits.asks that is a multiple of {compiled.plan.lot_size}, or another --out"
         )
-    leftovers = ledger.settle(store, totals)
-    if names := ledger.strangers(store):
+    leftovers = ledger.settle(store, totals, strangers)
+    if strangers:
+        more = f" and {len(strangers) - 1:,} more" if len(strangers) > 1 else ""
         logger.warning(
-            f"{store.uri}: {names[0]}{f' and {len(names) - 1:,} more' if len(names) > 1 else ''} is no shard of this "
-            f"run, but readers of {KEPT}/ or {REJECTED}/ may take it for one; move it away"
+            f"{store.uri}: {strangers[0]}{more} is no shard of this run, but readers of {KEPT}/ or {REJECTED}/ may "
+            f"take it for one; move it away"
         )
     store.sweep()
     return manifest, totals, leftovers

@@ -15,38 +15,42 @@ NUM_THREADS = 16
 MAX_NAMES = 3  # of missing shards in a message
 
 
-def kept_lots(store: Store) -> dict[int, int]:
-    """Lot number to size in bytes of its kept shard. Memory grows with lots, not with rows."""
-    lots = ((kept_lot(entry.name), entry.size) for entry in store.list(f"{KEPT}/"))
-    return {lot: size for lot, size in lots if lot is not None}
+def kept_lots(store: Store, strangers: list[str] | None = None) -> dict[int, int]:
+    """Lot number to size in bytes of its kept shard. Memory grows with lots, not with rows.
+
+    `strangers` gets the names of all other objects of the folder: whoever reads `kept/*.parquet` may take them for
+    rows of the run.
+    """
+    lots = {}
+    for entry in store.list(f"{KEPT}/"):
+        if (lot := kept_lot(entry.name)) is not None:
+            lots[lot] = entry.size
+        elif strangers is not None:
+            strangers.append(entry.name)
+    return lots
 
 
-def rejected_shards(store: Store) -> dict[int, list[str]]:
-    """Lot number to the names of rejected shards: that of its kept shard, and leftovers of other drivers."""
+def rejected_shards(store: Store, strangers: list[str] | None = None) -> dict[int, list[str]]:
+    """Lot number to the names of rejected shards: that of its kept shard, and leftovers of other drivers.
+
+    `strangers`: see `kept_lots`.
+    """
     names: dict[int, list[str]] = {}
     for entry in store.list(f"{REJECTED}/"):
         if (lot := rejected_lot(entry.name)) is not None:
             names.setdefault(lot, []).append(entry.name)
+        elif strangers is not None:
+            strangers.append(entry.name)
     return names
 
 
-def strangers(store: Store) -> list[str]:
-    """Objects beside the shards. Whoever reads `kept/*.parquet` may take them for rows of the run."""
-    return [
-        entry.name
-        for folder, lot_of in ((KEPT, kept_lot), (REJECTED, rejected_lot))
-        for entry in store.list(f"{folder}/")
-        if lot_of(entry.name) is None
-    ]
-
-
-def committed(store: Store, manifest: Manifest) -> dict[int, int]:
-    """The committed lots 0..n-1 with the sizes of their kept shards.
+def committed(store: Store, manifest: Manifest, strangers: list[str] | None = None) -> dict[int, int]:
+    """The committed lots 0..n-1 with the sizes of their kept shards; `strangers`: see `kept_lots`.
 
     Raises UserError when a shard is missing: one before another, or one that the manifest counts. Read the manifest
     before this, because a driver may be committing.
     """
-    lots = kept_lots(store)
+    lots = kept_lots(store, strangers)
     num_lots = max(manifest.totals.num_lots, max(lots, default=-1) + 1)
     _refuse_missing(store, [shard_name(KEPT, lot) for lot in range(num_lots) if lot not in lots], num_lots)
     return lots
@@ -85,14 +89,14 @@ def totals(store: Store, manifest: Manifest, lots: dict[int, int]) -> Summary:
     return whole
 
 
-def settle(store: Store, whole: Summary) -> dict[int, list[str]]:
+def settle(store: Store, whole: Summary, strangers: list[str] | None = None) -> dict[int, list[str]]:
     """Settle `rejected/` with the committed lots, whose totals are `whole`; returns leftovers of other lots, by lot.
 
     A shard of a committed lot whose kept shard names another is deleted. A shard of an uncommitted lot stays: a driver
     that is paused may still commit it, and only the commit of its lot decides. Raises UserError when a shard that a
-    kept shard names is missing.
+    kept shard names is missing. `strangers`: see `kept_lots`.
     """
-    shards = rejected_shards(store)
+    shards = rejected_shards(store, strangers)
     num_committed = sum(len(names) for lot, names in shards.items() if lot < whole.num_lots)
     if num_committed != whole.rejected_shards:
         named = {meta["lot"]: meta["rejected"] for meta in metas(store, range(whole.num_lots))}

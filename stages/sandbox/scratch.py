@@ -12,7 +12,7 @@ from typing import Any
 
 from gristmill.stages.sandbox import namespaces, trees
 
-# A file system in memory takes a little more than the limit, so that a program beyond its limit can be seen to be.
+# A file system in memory takes a little more than the limit, so that a program beyond its limit is noticed.
 SLACK_BYTES, SLACK_FILES = 1 << 20, 16
 
 
@@ -42,13 +42,13 @@ class Scratch:
             info = os.statvfs(self.path)
             num_bytes = (info.f_blocks - info.f_bfree) * info.f_frsize
             return num_bytes > self._max_bytes or info.f_files - info.f_ffree - 1 > self._max_files  # less the root
-        seen: set[int] = set()
+        inodes: set[int] = set()
         try:
-            num_bytes, num_files = trees.usage(self.path, self._max_bytes, self._max_files, seen)
+            num_bytes, num_files = trees.usage(self.path, self._max_bytes, self._max_files, inodes)
         except OSError:  # more folders side by side than descriptors
             return True
         for pid in pids:
-            num_bytes += _deleted_bytes(pid, self.path, seen)
+            num_bytes += _deleted_bytes(pid, self.path, inodes)
         return num_bytes > self._max_bytes or num_files > self._max_files
 
     def clear(self) -> None:
@@ -67,7 +67,7 @@ class Scratch:
         trees.delete(self._folder)
 
 
-def _deleted_bytes(pid: int, folder: str, seen: set[int]) -> int:
+def _deleted_bytes(pid: int, folder: str, inodes: set[int]) -> int:
     """Bytes of the files in `folder` that a process keeps after their deletion: open ones, and mapped ones."""
     total = 0
     device = os.stat(folder).st_dev
@@ -78,21 +78,21 @@ def _deleted_bytes(pid: int, folder: str, seen: set[int]) -> int:
         for number in numbers:
             with suppress(OSError):
                 info = os.stat(f"{place}/fd/{number}")
-                if stat.S_ISREG(info.st_mode) and info.st_dev == device and info.st_ino not in seen:
-                    seen.add(info.st_ino)
+                if stat.S_ISREG(info.st_mode) and info.st_dev == device and info.st_ino not in inodes:
+                    inodes.add(info.st_ino)
                     total += info.st_blocks * trees.BLOCK
         with suppress(OSError), open(f"{place}/maps", "rb") as lines:
             maps = lines.read().splitlines()
-            total += sum(_mapped_bytes(line, os.fsencode(folder), seen) for line in maps)
+            total += sum(_mapped_bytes(line, os.fsencode(folder), inodes) for line in maps)
             if maps:
                 break
     return total
 
 
-def _mapped_bytes(line: bytes, folder: bytes, seen: set[int]) -> int:
+def _mapped_bytes(line: bytes, folder: bytes, inodes: set[int]) -> int:
     """Bytes of a mapping of a file in `folder`, from a line "start-end rights offset device inode path"."""
     fields = line.split(None, 5)
-    if len(fields) < 6 or not fields[5].startswith(folder) or int(fields[4]) in seen:
+    if len(fields) < 6 or not fields[5].startswith(folder) or int(fields[4]) in inodes:
         return 0
     start, _, end = fields[0].partition(b"-")
     return int(end, 16) - int(start, 16)

@@ -12,10 +12,10 @@ FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 BLOCK = 512  # bytes: the unit of st_blocks
 
 
-def usage(folder: str, max_bytes: int, max_files: int, seen: set[int]) -> tuple[int, int]:
+def usage(folder: str, max_bytes: int, max_files: int, inodes: set[int]) -> tuple[int, int]:
     """Bytes on disk and number of files and folders under `folder`. It stops where either is above its maximum.
 
-    Files whose inode is in `seen` have no bytes; the inodes of the others are added.
+    Files whose inode is in `inodes` have no bytes; the inodes of the others are added.
     """
     num_bytes, num_files = 0, 0
     ends = [os.open(folder, os.O_RDONLY | FOLDER)]
@@ -27,8 +27,8 @@ def usage(folder: str, max_bytes: int, max_files: int, seen: set[int]) -> tuple[
                     with suppress(FileNotFoundError, NotADirectoryError):
                         info = os.lstat(name, dir_fd=end)
                         num_files += 1
-                        num_bytes += 0 if info.st_ino in seen else info.st_blocks * BLOCK
-                        seen.add(info.st_ino)
+                        num_bytes += 0 if info.st_ino in inodes else info.st_blocks * BLOCK
+                        inodes.add(info.st_ino)
                         if num_bytes > max_bytes or num_files > max_files:
                             return num_bytes, num_files
                         if stat.S_ISDIR(info.st_mode):

@@ -54,7 +54,7 @@ def kill(driver: subprocess.Popen) -> None:
     driver.wait()
 
 
-# By day, tests/records/output/test_drivers.py visits every order, and the kill tests' short form pauses a driver.
+# By day, tests/records/output/test_drivers.py visits every order.
 @pytest.mark.nightly
 @pytest.mark.parametrize("where", ["local", "s3"])
 def test_a_driver_that_wakes_up_loses_no_row(where: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:

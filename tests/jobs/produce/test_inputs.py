@@ -80,8 +80,10 @@ def test_a_source_replaced_under_a_run(tmp_path: Path) -> None:
     done = gristmill("produce", path, "--out", str(out))
     changing.join()
     assert done.returncode == 2, done.stderr
-    said = last_line(done.stderr)
-    assert f"source {source} changed since this run began" in said and "restore it or use a new --out" in said
+    error_line = last_line(done.stderr)
+    assert (
+        f"source {source} changed since this run began" in error_line and "restore it or use a new --out" in error_line
+    )
     assert "Traceback" not in done.stderr
     topics = [t for shard in shard_paths(out) for t in pq.read_table(shard).column("topic").to_pylist()]
     assert len(topics) >= 5 * LOT // 2 and all(topic.startswith("old") for topic in topics)
