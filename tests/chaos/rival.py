@@ -1,20 +1,21 @@
 """Two drivers of one output: the first is stopped, a newcomer on another host takes its lease, and the first wakes."""
 
 import json
+import math
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from gristmill.records.output.lease import NAME as LEASE
 from gristmill.records.stores.contract import Store
 from tests.chaos.driver import LOST_PUT, Driver, Paused, WrongEnd
-from tests.chaos.nodes import HEAD_CPUS, NODE_CPUS, Nodes
+from tests.chaos.nodes import NODE_CPUS, Nodes
 from tests.chaos.plan import WAKES, Kill, Shape, wake
 from tests.chaos.watch import Watch
 
 TICK_S = 0.05
 TAKE_OVER_S = 300.0  # until the newcomer has the lease: it starts, watches for 20 s, and the machine may be busy
 COMMIT_S = 300.0
+SPARE_CPUS = 2  # of the newcomer, for its workers
 STOP_S = 120.0  # from the wake until the first has stopped
 # The first learns it from the lease, or from the put that it loses before that.
 REASONS = ("has been taken over by another driver", LOST_PUT, "is being written by another run")
@@ -26,20 +27,14 @@ class Rivalry:
     def __init__(self, driver: Driver, nodes: Nodes, watch: Watch, output: Store, shape: Shape) -> None:
         self.driver, self.nodes, self.watch, self.output, self.shape = driver, nodes, watch, output, shape
 
-    def make_room(self, healers: ThreadPoolExecutor) -> "Future[None] | None":
-        """Nodes for the engines of both; the first keeps its own while it is stopped. None when there is room."""
-        needed = 2 * self.shape.replicas + 2
-        if HEAD_CPUS + NODE_CPUS * len(self.nodes.workers) >= needed:
-            return None
-
-        def add() -> None:
-            while HEAD_CPUS + NODE_CPUS * len(self.nodes.workers) < needed:
-                self.nodes.add()
-
-        return healers.submit(add)
+    def make_room(self) -> None:
+        """Nodes for the newcomer: the first keeps the CPUs of its engines and of its workers while it is stopped."""
+        for _ in range(math.ceil((self.shape.replicas + SPARE_CPUS) / NODE_CPUS)):
+            self.nodes.add()
 
     def play(self, first: Paused, kill: Kill) -> str:
         """How the first has ended, in words. Raises WrongEnd when it or the newcomer does something else."""
+        self.make_room()
         self.driver.host = f"newcomer-{kill.number}"
         self._wait("the newcomer takes the lease", self._has_lease, TAKE_OVER_S)
         if wake(kill) != WAKES[0]:

@@ -232,8 +232,6 @@ class Run:
         self.driver.starts[-1].check_line([f"source {self.source.path} changed"])
 
     def _rival(self, struck: Struck) -> None:
-        if room := self.rivalry.make_room(self._healers):
-            self._heals["nodes"] = room
         struck.driver_end = self.rivalry.play(self._paused, struck.kill)
         struck.newcomer = self.driver.starts[-1]
         self._num_at_start = self.watch.num_committed
