@@ -14,7 +14,6 @@ from gristmill.engines.vllm import EngineDead
 from gristmill.engines.weight_reload import ReloadingEngine
 from gristmill.records.errors import UserError
 
-MAX_CALLS = 1000  # units that may wait for one engine
 CLOSE_TIMEOUT_S = 20.0
 
 
@@ -93,7 +92,7 @@ class EngineRoom:
                     f"lower [engines] or work.num_cpus, or add nodes"
                 )
         for _ in range(use.replicas):
-            options, group = placement_options(needs, MAX_CALLS)
+            options, group = placement_options(needs)
             options |= {"max_restarts": use.max_retries, "max_task_retries": use.max_retries}
             self._actors.append(EngineActor.options(**options).remote(spec, use.max_retries))  # type: ignore[attr-defined]
             self._groups += [group] if group is not None else []

@@ -18,13 +18,13 @@ class PoolSpec:
 
     replicas: int = 1  # Number of engines at the start.
     max_replicas: int | None = None  # Largest number of engines while nodes have room; unset: `replicas`.
-    lots_per_replica: int = 2  # Lots in flight per engine, so that its batch stays full between lots.
+    lots_per_replica: int | None = None  # Largest number of lots per engine; unset: as many as keep it busy.
     # Price of one device for one hour, in cluster.currency; unset: cluster.price_per_device_hour.
     price_per_device_hour: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("replicas", "lots_per_replica"):
-            if getattr(self, name) < 1:
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1")
         if self.max_replicas is not None and self.max_replicas < self.replicas:
             raise ValueError("max_replicas must not be below replicas")
@@ -40,9 +40,11 @@ class ClusterSpec:
     num_cpus: int | None = None  # CPU cores of a local Ray; unset: all cores.
     replicas: int = 1  # Number of generator engines at the start.
     max_replicas: int | None = None  # Largest number of generator engines while nodes have room; unset: `replicas`.
-    lots_per_replica: int = 2  # Lots in flight per generator engine, so that its batch stays full between lots.
+    lots_per_replica: int | None = None  # Largest number of lots per generator engine; unset: as many as keep it busy.
     pools: dict[str, PoolSpec] = field(default_factory=dict)  # Width of the pools of stages, by stage name.
-    window: int | None = None  # Lots in flight, from first step to commit; unset: enough for all engines and cores.
+    window: int | None = None  # Largest number of lots in flight, from first step to commit; unset: bounded by memory.
+    # Largest size of uncommitted rows in MB; unset: half of the memory of Ray's object stores. Ray spills to disk.
+    window_mb: float | None = None
     index_actors: int = 1  # Number of actors that share the dedup index by band.
     # Lots per snapshot of the dedup index, 0 for none; a start after a crash reads at most that many lots from shards.
     snapshot_lots: int = SNAPSHOT_LOTS
@@ -61,6 +63,8 @@ class ClusterSpec:
             raise ValueError("index_actors must be at least 1")
         if self.window is not None and self.window < 1:
             raise ValueError("window must be at least 1")
+        if self.window_mb is not None and self.window_mb <= 0:
+            raise ValueError("window_mb must be more than 0")
         if not 0 <= self.snapshot_lots <= MAX_SNAPSHOT_LOTS:
             raise ValueError(f"snapshot_lots must lie in 0..{MAX_SNAPSHOT_LOTS}")
         for name in ("max_retries", "max_poison", "nodes_timeout_s"):

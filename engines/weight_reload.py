@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gristmill.engines.served import ModelSpec
-from gristmill.engines.throttle import Throttle
+from gristmill.engines.throttle import throttle_of
 from gristmill.engines.vllm import AskRefused, Engine, EngineDead
 from gristmill.records.errors import UserError
 
@@ -26,7 +26,6 @@ class ReloadingEngine:
         self._engine: Engine | None = None
         self._shape = self._model = ""
         self._lock = asyncio.Lock()
-        self._throttle = Throttle(spec.max_in_flight)
 
     async def texts(
         self,
@@ -47,7 +46,8 @@ class ReloadingEngine:
                     try:
                         engine = await self._serve(files, args)
                         jobs = [engine.chat(p, sampling, s) for p, s in zip(prompts, seeds)]
-                        return [reply.text for reply in await self._throttle.gather(jobs) if reply is not None]
+                        throttle = throttle_of(engine, self.spec.max_in_flight)
+                        return [reply.text for reply in await throttle.gather(jobs) if reply is not None]
                     except EngineDead:
                         self.close()
                         if not retries_left:

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import pyarrow as pa
 
 from gristmill.engines.needs import Needs
+from gristmill.engines.throttle import Throttle
 from gristmill.records.pins import Pins
 from gristmill.records.schema import REJECT, clean, set_column
 
@@ -82,6 +83,11 @@ class Generator(ABC):
     def progress(self) -> tuple[int, int]:
         """(asks, tokens_out) that this replica has finished, for displays; lots in flight count."""
         return 0, 0
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """Counts the asks of an open generator that works on many at once; None for any other."""
+        return None
 
     def close(self) -> None:  # noqa: B027
         """Free the device before the actor is killed. Safe when `open` never finished."""

@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.engines.needs import Needs
+from gristmill.engines.throttle import Throttle
 from gristmill.records.pins import Pins
 from gristmill.records.readers.sources import Source
 from gristmill.records.schema import REJECT
@@ -97,6 +98,11 @@ class Stage(ABC):
     def progress(self) -> tuple[int, int]:
         """(rows, output tokens) that this replica has finished, including lots in flight."""
         return 0, 0
+
+    @property
+    def throttle(self) -> Throttle | None:
+        """Counts the rows of an open stage that works on many at once; None for any other."""
+        return None
 
     def close(self) -> None:  # noqa: B027
         """Release engines, processes and memory before the worker ends."""

@@ -49,6 +49,7 @@ class InFlightLot:
     phase: str = "waiting"
     tries: int = 0  # workers lost under it
     suspicion: int = 0  # engines lost under it that its asks may have killed
+    was_beside_others: bool = False  # whether the last of them had other lots, too
     ref: Any = None  # the running call, whose future signals its end
     asks_ref: Any = None  # reference to the asks, or the asks themselves if they are small
     input_ref: Any = None  # input of the step

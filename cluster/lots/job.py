@@ -1,14 +1,17 @@
 """The inputs of a run, and its progress."""
 
+import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from gristmill.cluster.budget import Budget
 from gristmill.cluster.lots.in_flight import READY_PHASES, InFlightLot, Step
 from gristmill.cluster.lots.work import LotPipeline
+from gristmill.cluster.pools.feed import Occupancy
 from gristmill.cluster.pools.placement import request_nodes
 from gristmill.cluster.pools.pool import Pool
 from gristmill.cluster.pools.replica import StageWorker
@@ -18,7 +21,8 @@ from gristmill.records.lots import AskSource
 from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 
-WINDOW_PER_CPU = 3
+MAX_LANES = 64  # engines whose occupancy is shown one by one
+Events = queue.SimpleQueue[Callable[[], None]]  # what has happened, as functions for the loop to call
 
 
 def _silent(event: str, **values: Any) -> None:
@@ -43,14 +47,14 @@ class Job:
     note: Callable[..., None] = _silent  # writes an event: note("retry", lot=3, stage="making", ...)
 
 
-def build_pools(job: Job) -> list[Pool]:
-    """The generator's pool, if it needs one, then a pool for every pooled stage."""
+def build_pools(job: Job, events: Events) -> list[Pool]:
+    """The generator's pool, if it needs one, then a pool for every pooled stage. What they report goes to `events`."""
     spec, pipeline = job.spec, job.pipeline
     pools = []
     if job.pooled:
-        pools.append(Pool("generator", job.pooled, job.pooled.needs, spec.generator_pool, spec, job.note))
+        pools.append(Pool("generator", job.pooled, job.pooled.needs, spec.generator_pool, spec, job.note, events))
     for worker in (StageWorker(stage) for stage in pipeline.stages if stage.name in pipeline.pooled):
-        pools.append(Pool(worker.name, worker, worker.needs, spec.pool(worker.name), spec, job.note))
+        pools.append(Pool(worker.name, worker, worker.needs, spec.pool(worker.name), spec, job.note, events))
     for pool in pools:
         pool.others = [other for other in pools if other is not pool]
     return pools
@@ -60,15 +64,6 @@ def report_widths(pools: Sequence[Pool], is_over: bool = False) -> None:
     """Request nodes for the largest width of the pools from an autoscaler; with `is_over` withdraw the request."""
     if any(p.spec.max_replicas for p in pools):
         request_nodes([] if is_over else [(p.needs, p.spec.max_replicas or p.spec.replicas) for p in pools])
-
-
-def window(spec: ClusterSpec, pools: Sequence[Pool], num_cpus: int) -> int:
-    """Number of lots in flight: `cluster.window`, or enough for every engine and core."""
-    if spec.window:
-        return spec.window
-    per_cpu = WINDOW_PER_CPU * max(1, num_cpus)
-    pool_lots = sum(p.width * p.spec.lots_per_replica for p in pools)
-    return pool_lots + min(pool_lots, per_cpu) + WINDOW_PER_CPU if pools else per_cpu
 
 
 @dataclass
@@ -90,6 +85,10 @@ class Progress:
     device_s: float = 0.0  # over all starts
     cost: float = 0.0  # over all starts, in cluster.currency
     budget_share: float | None = None  # of the tightest budget
+    occupancy: dict[str, Occupancy] = field(default_factory=dict)  # of the engines of this start, by pool
+    lanes: dict[str, Occupancy] = field(default_factory=dict)  # of the first engines that are open, by pool and number
+    waits_s: dict[str, float] = field(default_factory=dict)  # in which engines wanted lots, by what held the lots back
+    window_share: float = 0.0  # of the memory for uncommitted rows
 
     @property
     def num_retries(self) -> int:
@@ -106,6 +105,8 @@ def measure_progress(
     retries: Mapping[str, int],
     busy_s: Mapping[str, float],
     index_bytes: int,
+    waits_s: Mapping[str, float],
+    window_share: float,
 ) -> Progress:
     """The present state of a run. `lots` are those in flight and in commit."""
     now = time.monotonic()
@@ -134,4 +135,8 @@ def measure_progress(
         budget.device_s,
         budget.cost,
         budget.share,
+        {pool.name: pool.occupancy for pool in pools},
+        dict(islice(((f"{pool.name} {m.number}", m.occupancy) for pool in pools for m in pool.members), MAX_LANES)),
+        dict(waits_s),
+        window_share,
     )

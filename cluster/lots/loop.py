@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import ray
@@ -17,10 +18,12 @@ import ray
 from gristmill.cluster.budget import Budget
 from gristmill.cluster.errors import Loss, fetch
 from gristmill.cluster.lots.commit import Committer
-from gristmill.cluster.lots.in_flight import InFlightLot, route
-from gristmill.cluster.lots.job import Job, Progress, build_pools, measure_progress, report_widths, window
+from gristmill.cluster.lots.flow import Flow
+from gristmill.cluster.lots.in_flight import InFlightLot, Step, route
+from gristmill.cluster.lots.job import Events, Job, Progress, build_pools, measure_progress, report_widths
 from gristmill.cluster.lots.recovery import Recovery
 from gristmill.cluster.lots.sequencer import CommitSequencer
+from gristmill.cluster.lots.waiting import WaitingLots
 from gristmill.cluster.lots.work import LotResult, finish_task, process_task, warm_task
 from gristmill.cluster.pools.replica import join_task
 from gristmill.records.lots import source_lot
@@ -29,7 +32,7 @@ from gristmill.records.output.shards import Summary
 TICK_S = 0.1
 POLL_S = 0.1
 PROGRESS_S = 0.5  # between two progress reports
-COUNT_S = 3.0  # between two counts of the cluster's CPUs
+COUNT_S = 3.0  # between two counts of the cluster's CPUs and memory
 INLINE_BYTES = 64 * 1024  # smaller asks travel with the call, not through the object store
 
 
@@ -40,20 +43,21 @@ class LotLoop:
         self.job, self.on_progress = job, on_progress
         self.totals, self.stopping, self.began = job.totals, False, time.monotonic()
         self.busy_s: Counter[str] = Counter()  # seconds of CPU workers by stage
-        self.pools = build_pools(job)
+        self._events: Events = queue.SimpleQueue()
+        self.pools = build_pools(job, self._events)
         self.generator_pool = self.pools[0] if job.pooled else None
         self.route = route(job.pipeline, self.pools, self.generator_pool)
         self.budget = Budget(job.limits, self.pools, job.device_s, job.cost)
         self.committer = Committer(job.store, job.leftovers, job.check)
         self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
+        self.flow = Flow(job, self.route, self.budget)
         self.recovery = Recovery(job, self.route, self.pools, self.sequencer)
         self._pipeline_ref = ray.put(job.pipeline)
-        self._done: queue.SimpleQueue[tuple[InFlightLot, Any, Future]] = queue.SimpleQueue()
         self._in_flight: dict[int, InFlightLot] = {}
         self._in_commit: dict[int, InFlightLot] = {}
-        self._waiting: set[int] = set()  # lots that wait for room
+        self._waiting = WaitingLots(len(self.route))
+        self._num_on_cpus = 0  # lots in the hands of CPU workers, up to the claim
         self._next = self._to_claim = self._to_commit = job.totals.num_lots
-        self._window, self._num_cpus = 0, 1
         self._submitted = Summary()  # of the lots that are committed or in commit
         self._submitted.add(job.totals)
         self._reported = self._polled = self._counted = 0.0
@@ -95,7 +99,7 @@ class LotLoop:
                 time.sleep(TICK_S / 10)
             else:
                 self._poll()
-                self._launch(num_lots)
+                self._launch()
                 self._wait()
                 self._claim()
                 self._commit()
@@ -115,36 +119,40 @@ class LotLoop:
         for pool in self.pools:
             pool.poll()
         if now - self._counted > COUNT_S:
-            self._counted, self._num_cpus = now, int(ray.cluster_resources().get("CPU", 1))
-        self._window = window(self.job.spec, self.pools, self._num_cpus)
+            resources = ray.cluster_resources()
+            self._counted, self.flow.num_cpus = now, int(resources.get("CPU", 1))
+            self.flow.store_bytes = resources.get("object_store_memory", 0.0)
 
-    def _launch(self, num_lots: int | None) -> None:
-        plan = self.job.pipeline.plan
-        while len(self._in_flight) + self.committer.num_running < self._window:
-            if num_lots is not None and self._next >= num_lots:
-                break
-            if self.budget.closing or not plan.is_ready(self._next, self.totals.num_lots):
-                break
-            start, stop = plan.span(self._next)
-            self._in_flight[self._next] = InFlightLot(self._next, stop - start)
-            self._waiting.add(self._next)
-            self._next += 1
-        full: set[int] = set()
-        for number in sorted(self._waiting):
-            lot = self._in_flight[number]
-            if lot.step not in full and not self._start(lot):
-                full.add(lot.step)
-            if lot.phase == "running":
-                self._waiting.discard(number)
+    def _launch(self) -> None:
+        """Start the lots that wait, later steps and older lots first, then new lots."""
+        self._waiting.start_suspects(self._start)
+        for lot in self._waiting.pop_while(self.route, self._has_room):
+            self._start(lot)
+        closed = None
+        while self._has_room(self.route[0]) and closed is None:
+            closed = self.flow.closed(self._next, self.totals.num_lots, self._submitted, self._waiting.counts)
+            if closed is None:
+                self._start(self._new_lot())
+        self.flow.count_wait(closed, self.generator_pool)
+
+    def _new_lot(self) -> InFlightLot:
+        start, stop = self.job.pipeline.plan.span(self._next)
+        lot = self._in_flight[self._next] = InFlightLot(self._next, stop - start)
+        self.flow.begin(lot)
+        self._next += 1
+        return lot
+
+    def _has_room(self, step: Step) -> bool:
+        return step.pool.room() is not None if step.pool else self._num_on_cpus < self.flow.max_on_cpus
 
     def _start(self, lot: InFlightLot) -> bool:
-        """Start the step that the lot waits for; returns whether there was room for it."""
+        """Start the step that the lot waits for; False if a suspect lot has no engine of its own yet."""
         step, quarantine = self.route[lot.step], lot.quarantine
         member = None
         if step.pool and not (quarantine and quarantine.is_done):
             member = step.pool.room_alone(lot.number) if quarantine else step.pool.room()
             if member is None:
-                return quarantine is not None  # a suspect lot waits for an empty engine, other lots need not
+                return False
         if lot.asks_ref is None:
             asks = source_lot(self.job.pipeline.plan, self.job.source, lot.number)
             # Ray sends a small argument along with the call, which costs less than an object in its store.
@@ -152,6 +160,7 @@ class LotLoop:
             lot.mark("born")
         lot.member, lot.phase = member, "running"
         if step.pool is None:
+            self._num_on_cpus += 1
             output, ref = process_task.remote([self._pipeline_ref], lot.input_ref, step.segment)
         elif quarantine and quarantine.is_done:
             parts = quarantine.parts, quarantine.refused
@@ -167,24 +176,28 @@ class LotLoop:
         return True
 
     def _watch(self, lot: InFlightLot, ref: Any) -> None:
-        """Queue the call for `_wait` when it ends; Ray fetches its value, which is small, in the background."""
+        """Advance the lot when the call ends; Ray fetches its value, which is small, in the background."""
         lot.ref = ref
-        ref.future().add_done_callback(lambda future: self._done.put((lot, ref, future)))
+        ref.future().add_done_callback(lambda future: self._events.put(partial(self._advance, lot, ref, future)))
 
     def _wait(self) -> None:
+        """Wait for something to happen, and see to it."""
         # The tick is short while commits run: their end opens the window for new lots.
         timeout = TICK_S / 10 if self.committer.num_running else TICK_S
         try:
-            lot, ref, future = self._done.get(timeout=timeout)
+            event = self._events.get(timeout=timeout)
             while True:
-                if lot.ref is ref:  # otherwise a rewind has made the call stale
-                    self._advance(lot, future)
-                lot, ref, future = self._done.get_nowait()
+                event()
+                event = self._events.get_nowait()
         except queue.Empty:
             pass
 
-    def _advance(self, lot: InFlightLot, future: Future) -> None:
+    def _advance(self, lot: InFlightLot, ref: Any, future: Future) -> None:
+        if lot.ref is not ref:
+            return  # a rewind has made the call stale
         lot.ref, is_finishing = None, lot.phase == "finishing"
+        if not is_finishing and self.route[lot.step].pool is None:
+            self._num_on_cpus -= 1
         try:
             value = fetch(future, lot.number, "shard" if is_finishing else self.route[lot.step].name)
         except Loss as loss:
@@ -201,21 +214,18 @@ class LotLoop:
                 lot.quarantine.finished(lot.output_ref)
                 if lot.quarantine.is_done:
                     step.pool.release(lot.number)
-                return self._wait_for_room(lot)  # for the next span, or for the join
+                return self._waiting.add(lot)  # for the next span, or for the join
         if step.pool is None:
             lot.result = value
             self.busy_s.update(value.busy_s)
+        self.flow.size(lot, value if step.pool else value.nbytes)
         lot.mark("made" if step.pool is self.generator_pool and step.pool else "processed")
         lot.input_ref, lot.quarantine, lot.suspicion = lot.output_ref, None, 0
         lot.step += 1
         if lot.step < len(self.route):
-            self._wait_for_room(lot)
+            self._waiting.add(lot)
         else:
             lot.phase = "ready"
-
-    def _wait_for_room(self, lot: InFlightLot) -> None:
-        lot.phase = "waiting"
-        self._waiting.add(lot.number)
 
     def _recover(self, lot: InFlightLot, loss: Loss) -> None:
         remedy = self.recovery.remedy(lot, loss)
@@ -225,12 +235,15 @@ class LotLoop:
             assert lot.number >= self._to_commit
             self.recovery.rewind(lot.number, self._in_flight.values())
             self._to_claim = lot.number
-        self._wait_for_room(lot)
+        self._waiting.add(lot)
 
     def _claim(self) -> None:
         """Claim for every lot that is next in order and ready, in one round trip to the index."""
         lots: list[tuple[int, LotResult]] = []
+        num_claimed = self._to_claim - self._to_commit + self.committer.num_running
         while (lot := self._in_flight.get(self._to_claim + len(lots))) and lot.phase == "ready":
+            if num_claimed + len(lots) >= self.flow.max_in_commit:
+                break
             assert lot.result
             lots.append((lot.number, lot.result))
         for (number, _), verdicts in zip(lots, self.sequencer.claim(lots)):
@@ -252,6 +265,7 @@ class LotLoop:
             lot.phase = "committing"
             self.committer.submit(lot.encoded)
             self._submitted.add(lot.encoded.summary)
+            self.flow.judged(lot)
             self._in_commit[lot.number] = self._in_flight.pop(lot.number)
             self._to_commit += 1
 
@@ -259,6 +273,7 @@ class LotLoop:
         for number, summary in done:
             self.totals.add(summary)
             self.sequencer.committed(number)
+            self.flow.committed(number)
             lot = self._in_commit.pop(number)
             lot.mark("committed")
             self.job.note("commit", lot=number, **lot.literals(self.began), **summary.literals())
@@ -267,5 +282,6 @@ class LotLoop:
         if (now := time.monotonic()) - self._reported > PROGRESS_S:
             self._reported = now
             lots = [*self._in_flight.values(), *self._in_commit.values()]
+            rest = self.sequencer.nbytes, self.flow.waits_s, self.flow.nbytes / self.flow.max_nbytes
             run = self.totals, lots, self.route, self.pools, self.budget, self.job
-            self.on_progress(measure_progress(*run, self.recovery.retries, self.busy_s, self.sequencer.nbytes))
+            self.on_progress(measure_progress(*run, self.recovery.retries, self.busy_s, *rest))

@@ -1,7 +1,8 @@
 """Finds the asks that kill their engine: a suspect lot runs alone on an engine, in ever smaller spans of asks.
 
 The other asks of the lot survive. A lot of n asks costs about log16(n) further engines until one ask is left. Halving
-would cost log2(n), and each loss costs the start of an engine.
+would cost log2(n), and each loss costs the start of an engine. A lot whose engines also had other lots runs whole
+first, since only one of them is likely to hold the ask.
 """
 
 from collections import deque
@@ -19,13 +20,14 @@ class Quarantine:
     """Spans of a suspect lot: those still to generate, in row order, and the generated rows."""
 
     num_rows: int
+    is_one_of_many: bool = False  # whether other lots may be at fault as well
     todo: deque[tuple[int, int]] = field(default_factory=deque)
     parts: list[tuple[int, Any]] = field(default_factory=list)  # (first row, reference to the generated rows)
     refused: dict[int, str] = field(default_factory=dict)  # row: reason
     num_tries: int = 0  # of the first span, once it is a single ask
 
     def __post_init__(self) -> None:
-        self.todo.extend(_cut(0, self.num_rows))
+        self.todo.extend([(0, self.num_rows)] if self.is_one_of_many else _cut(0, self.num_rows))
 
     @property
     def is_done(self) -> bool:

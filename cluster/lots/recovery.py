@@ -54,7 +54,7 @@ class Recovery:
             return "rewind" if is_finishing else "step"
         lot.suspicion += reason is not None
         if lot.suspicion >= SUSPECT_AFTER and not lot.quarantine:
-            lot.quarantine = Quarantine(lot.num_rows)
+            lot.quarantine = Quarantine(lot.num_rows, lot.was_beside_others)
             logger.warning(
                 f"lot {lot.number}: {lot.suspicion} engines died under it; looking for the ask that kills them"
             )
@@ -70,6 +70,7 @@ class Recovery:
                 pool.remove_lot(member, lot.number)
             else:
                 reason = pool.lose(member, lot.number, str(loss))
+                lot.was_beside_others = pool.had_several(member)
         what = "object" if loss.is_object else (reason or "node" if member else "worker")
         self.retries[what] += 1
         self.job.note("retry", lot=lot.number, stage=phase, lost=what, why=str(loss))

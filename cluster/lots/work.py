@@ -84,6 +84,7 @@ class LotResult:
     keys: np.ndarray | None  # uint64 (num_rows, bands), zeros for rejected rows; None without dedup
     busy_s: dict[str, float]  # seconds by stage
     offers: Sequence[Sequence[Any]] = ()  # for each admission stage, its data on every row
+    nbytes: int = 0  # of the rows
 
 
 class StageFailed(Exception):
@@ -137,9 +138,8 @@ def process(
         if alive.any():
             keys[alive] = pipeline.dedup.keys(batch.column(pipeline.dedup.signature).filter(pa.array(alive)))
     is_last = segment == len(segments) - 1
-    return batch, LotResult(
-        alive, keys, busy_s, [stage.offers(batch) for stage in pipeline.admissions] if is_last else ()
-    )
+    offers = [stage.offers(batch) for stage in pipeline.admissions] if is_last else ()
+    return batch, LotResult(alive, keys, busy_s, offers, batch.nbytes)
 
 
 def finish(pipeline: LotPipeline, batch: pa.RecordBatch, lot: int, verdicts: LotVerdicts | None) -> Encoded:

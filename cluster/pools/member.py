@@ -1,14 +1,12 @@
-"""The driver's record of a replica, and the answers of replicas."""
+"""The driver's record of a replica."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-import ray
-
-from gristmill.cluster.errors import LOSSES
+from gristmill.cluster.pools.feed import NOTHING, Occupancy, Report
 
 
-@dataclass
+@dataclass(eq=False)
 class Member:
     """The driver's record of a replica. Times are monotonic seconds."""
 
@@ -21,25 +19,32 @@ class Member:
     node: str | None = None
     placed_at: float | None = None  # when it got its node; device-seconds count from here
     lots: dict[int, float] = field(default_factory=dict)  # lots in flight, with their start times
+    num_handed: int = 0  # asks that it was ever given
     num_lost: int = 0  # engines of this slot that were lost since one of them finished a lot
-    progress_ref: Any = None  # running call of progress(), if any
-    progress: tuple[int, int] = (0, 0)  # finished asks and generated tokens, as of its last answer
+    report_ref: Any = None  # running call of report(), if any
+    report: Report = NOTHING  # its last
     advanced_at: float = 0.0  # when it last made progress, or got its first lot
     reserved_for: int | None = None  # the only lot that it accepts
     is_leaving: bool = False  # its node drains: it gets no more lots
+    num_lots_at_loss: int = 0  # lots that it had when it was lost
     blame: str | None = None  # why its loss counts against its asks; None: its node is lost
 
+    @property
+    def backlog(self) -> int:
+        """Asks that it has not begun, by its last report and by what it was given since."""
+        return self.report.num_waiting + self.num_handed - self.report.num_received
 
-def answers(refs: list[Any]) -> list[tuple[int, int] | BaseException]:
-    """The value of every finished call, or the error of a lost replica. Without losses, one fetch is enough."""
-    try:
-        return ray.get(refs)
-    except LOSSES:
-        return [_answer(ref) for ref in refs]
+    @property
+    def occupancy(self) -> Occupancy:
+        return Occupancy.of(self.report.load)
+
+    def is_hungry(self, max_lots: int | None) -> bool:
+        """Whether it takes another lot. `max_lots`: the lots that it may have at once; None: no such bound."""
+        if max_lots is not None and len(self.lots) >= max_lots:
+            return False
+        if self.report.low_water is None:
+            return len(self.lots) < LOTS_UNCOUNTED
+        return self.backlog < self.report.low_water
 
 
-def _answer(ref: Any) -> tuple[int, int] | BaseException:
-    try:
-        return ray.get(ref)
-    except LOSSES as error:
-        return error
+LOTS_UNCOUNTED = 2  # of an engine that does not count its asks: one in work, one next

@@ -1,5 +1,6 @@
 """A pool: long-lived actors that hold one engine each and serve many lots."""
 
+import queue
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,7 +9,9 @@ import ray
 from ray.util.placement_group import remove_placement_group
 
 from gristmill.cluster.errors import LOSSES, RunFailed, one_line
-from gristmill.cluster.pools.member import Member, answers
+from gristmill.cluster.pools.feed import Occupancy
+from gristmill.cluster.pools.feeder import Feeder
+from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter, RateMeter
 from gristmill.cluster.pools.placement import draining_nodes, is_alive, live_nodes, num_fitting
 from gristmill.cluster.pools.replica import Replica, Worker, placement_options
@@ -18,14 +21,15 @@ from gristmill.records.errors import UserError
 
 CLOSE_TIMEOUT_S = 20.0
 RESIZE_S = 3.0
-PROGRESS_S = 1.0  # between two progress calls to a replica
-PROGRESS_PER_S = 20.0  # progress calls to all replicas
+WATCH_S = 1.0
 RATE_S = 30.0  # the period of the token rate
 CRASH, HANG = "engine_crash", "engine_hang"
 
 
 class Pool:
-    """Keeps a number of engines, gives each lot to the open engine with the fewest lots, and replaces lost engines.
+    """Keeps a number of engines, gives lots to those that soon run out of asks, and replaces lost engines.
+
+    `events`: what replicas report is put there, as functions for the driver's loop to call.
 
     Raises RunFailed when an engine cannot open, or when the engines of one slot are lost repeatedly without a finished
     lot. Losses count by slot: the loss of a node with eight engines counts once for each.
@@ -39,6 +43,7 @@ class Pool:
         spec: PoolSpec,
         cluster: ClusterSpec,
         note: Callable[..., None],
+        events: "queue.SimpleQueue[Callable[[], None]]",
     ) -> None:
         self.name, self.worker, self.needs = name, worker, needs
         self.spec, self.cluster, self.note = spec, cluster, note
@@ -50,12 +55,13 @@ class Pool:
         self.worker_ref: Any = None
         self.mean_lot_s = 0.0
         self.num_open = 0
-        self._is_full = False  # cached for `room`, which every waiting lot calls
+        self.feeder = Feeder(spec.lots_per_replica, events, lambda member, e: self._replace(member, one_line(e)))
         self.meter = DeviceMeter(needs.num_devices)
         self.token_rate = RateMeter(RATE_S)
         self._past_progress = (0, 0)  # of removed replicas
+        self._past_occupancy = Occupancy()  # of removed replicas
         self._next_number = 0
-        self._polled_progress = self._resized = 0.0
+        self._watched = self._resized = 0.0
         self._last_open = time.monotonic()  # when an engine was last open
 
     def start(self) -> None:
@@ -82,6 +88,7 @@ class Pool:
         for member in list(self.members):
             if member.node in draining and not member.is_leaving:
                 member.is_leaving = True
+                self.feeder.see(member)
                 self.note("engine", pool=self.name, replica=member.number, state="leaving", why="its node drains")
             if member.is_leaving and not member.lots:
                 self._remove(member, "left")
@@ -96,7 +103,7 @@ class Pool:
     def _add(self, number: int | None = None, num_lost: int = 0) -> Member:
         if number is None:
             number, self._next_number = self._next_number, self._next_number + 1
-        options, group = placement_options(self.needs, self.spec.lots_per_replica + 2)
+        options, group = placement_options(self.needs)
         actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
         member = Member(
             number, actor, group, actor.where.remote(), actor.open.remote(), time.monotonic(), num_lost=num_lost
@@ -109,9 +116,10 @@ class Pool:
         if member.placed_at is not None:
             self.meter.remove(member.placed_at)
         self.num_open -= member.open_ref is None
-        self._is_full = False
+        self.feeder.close(member)
         asks, tokens = self._past_progress
-        self._past_progress = asks + member.progress[0], tokens + member.progress[1]
+        self._past_progress = asks + member.report.num_done, tokens + member.report.num_tokens
+        self._past_occupancy += member.occupancy
         ray.kill(member.actor)
         if member.group is not None:
             remove_placement_group(member.group)
@@ -124,9 +132,9 @@ class Pool:
         """Update all engines and the width of the pool. Raises RunFailed for an engine that cannot open."""
         now = time.monotonic()
         self._poll_opening(now)
-        if now - self._polled_progress > max(PROGRESS_S, len(self.members) / PROGRESS_PER_S):
-            self._polled_progress = now
-            self._poll_progress(now)
+        if now - self._watched > WATCH_S:
+            self._watched = now
+            self._watch(now)
         if now - self._resized > RESIZE_S:
             self._resized = now
             self._resize()
@@ -162,7 +170,8 @@ class Pool:
         try:
             ray.get(member.open_ref)
             member.open_ref, member.advanced_at = None, now
-            self.num_open, self._is_full = self.num_open + 1, False
+            self.num_open += 1
+            self.feeder.open(member)
             seconds = round(now - member.started_at, 2)
             self.note("engine", pool=self.name, replica=member.number, state="open", node=member.node, seconds=seconds)
         except ray.exceptions.RayTaskError as error:
@@ -175,46 +184,35 @@ class Pool:
                 f"{self.name}: the engine cannot start: {type(error).__name__}: {one_line(error)}"
             ) from error
 
-    def _poll_progress(self, now: float) -> None:
-        calls = {m.progress_ref: m for m in self.members if m.progress_ref is not None}
-        done = ray.wait(list(calls), num_returns=len(calls), timeout=0)[0] if calls else []
-        for member, progress in zip((calls[ref] for ref in done), answers(done)):
-            member.progress_ref = None
-            if not isinstance(progress, tuple):
-                if not member.lots and member in self.members:  # otherwise its lots report the loss
-                    self._replace(member, one_line(progress))
-            elif progress != member.progress:
-                member.progress, member.advanced_at = progress, now
-        for member in list(self.members):
-            if member.open_ref is not None:
-                continue
-            if member.progress_ref is None:
-                member.progress_ref = member.actor.progress.remote()
-            if member.lots and now - member.advanced_at > self.cluster.stall_timeout_s:
+    def _watch(self, now: float) -> None:
+        for member in self.members:
+            if member.open_ref is None and member.lots and now - member.advanced_at > self.cluster.stall_timeout_s:
                 self._kill_hung(member)
         self.token_rate.mark(now, self.progress[1])
 
     def _kill_hung(self, member: Member) -> None:
         """Kill a hung engine. Its calls fail, and its lots report the loss."""
         member.blame, member.advanced_at = HANG, time.monotonic()
+        self.feeder.see(member)
         ray.kill(member.actor)
 
     @property
     def progress(self) -> tuple[int, int]:
         """(finished asks, generated tokens) of all engines, as of their last answers."""
         asks, tokens = self._past_progress
-        return asks + sum(m.progress[0] for m in self.members), tokens + sum(m.progress[1] for m in self.members)
+        reports = [m.report for m in self.members]
+        return asks + sum(r.num_done for r in reports), tokens + sum(r.num_tokens for r in reports)
+
+    @property
+    def occupancy(self) -> Occupancy:
+        """Of all engines, as of their last reports."""
+        return sum((m.occupancy for m in self.members), self._past_occupancy)
 
     # Lots
 
     def room(self) -> Member | None:
-        """The open engine with the fewest lots, None if all are full."""
-        if self._is_full:
-            return None
-        max_lots = self.spec.lots_per_replica
-        free = [m for m in self._usable() if m.reserved_for is None and len(m.lots) < max_lots]
-        self._is_full = not free
-        return min(free, key=lambda m: len(m.lots), default=None)
+        """The engine that takes the next lot; None if no engine wants any."""
+        return self.feeder.room()
 
     def room_alone(self, lot: int) -> Member | None:
         """An engine that is reserved for this lot and empty; None until one is."""
@@ -225,47 +223,58 @@ class Pool:
             if member is None:
                 return None
             member.reserved_for = lot
+            self.feeder.see(member)
         return None if member.lots else member
 
     def release(self, lot: int) -> None:
         """End the reservation of an engine for this lot, if any."""
         for member in self.members:
             if member.reserved_for == lot:
-                member.reserved_for, self._is_full = None, False
+                member.reserved_for = None
+                self.feeder.see(member)
 
     def _usable(self) -> list[Member]:
         return [m for m in self.members if m.open_ref is None and not m.is_leaving and m.blame is None]
 
     def submit(self, member: Member, lot: int, batch_ref: Any, start: int, stop: int) -> tuple[Any, Any]:
-        """References to the generated rows [start, stop) and to their number, which is small and signals the end."""
+        """References to the generated rows [start, stop) and to their bytes, which is small and signals the end."""
         now = time.monotonic()
         if not member.lots:
             member.advanced_at = now
         member.lots[lot] = now
+        member.num_handed += stop - start
+        self.feeder.see(member)
         return member.actor.make.remote(batch_ref, start, stop)
 
     def finished(self, member: Member, lot: int) -> None:
         seconds = time.monotonic() - member.lots.pop(lot)
         self.mean_lot_s += (seconds - self.mean_lot_s) * (0.2 if self.mean_lot_s else 1.0)
-        member.num_lost, self._is_full = 0, False
+        member.num_lost = 0
         member.advanced_at = time.monotonic()
+        self.feeder.see(member)
 
     def remove_lot(self, member: Member, lot: int) -> None:
         """Remove a lot, whose input was lost, from a live engine."""
         member.lots.pop(lot, None)
-        self._is_full = False
+        self.feeder.see(member)
 
     def lose(self, member: Member, lot: int, why: str) -> str | None:
         """Note that a lot was lost with its engine, and replace the engine unless another lot's loss has done so.
 
         Returns "engine_crash" or "engine_hang" if the asks of the lot may be at fault, None if the node is lost.
         """
+        member.num_lots_at_loss = member.num_lots_at_loss or len(member.lots)
         self.remove_lot(member, lot)
         if member in self.members:
             if member.blame is None and member.node and is_alive(member.node):
                 member.blame = CRASH
             self._replace(member, why, counts=member.reserved_for is None)
         return member.blame
+
+    @staticmethod
+    def had_several(member: Member) -> bool:
+        """Whether an engine had several lots when it was lost."""
+        return member.num_lots_at_loss > 1
 
     def _replace(self, member: Member, why: str, counts: bool = True) -> None:
         """`counts`: whether the loss counts against the slot. Quarantine bounds the losses under a suspect lot."""

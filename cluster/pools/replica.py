@@ -1,5 +1,7 @@
 """The actor that holds one engine, and the options that place it."""
 
+import asyncio
+import time
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -8,13 +10,21 @@ from ray.util.placement_group import PlacementGroup, placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from gristmill.cluster.inputs import open_unchanged
+from gristmill.cluster.pools.feed import Report, Reporter
 from gristmill.engines.needs import Needs
+from gristmill.engines.throttle import Throttle
 from gristmill.records.lots import SourceLot, ask_batch
 from gristmill.stages.contract import Stage
+
+LOOK_S = 0.05  # between two looks for something to report
+MAX_CALLS = 10_000  # lots in a replica and calls beside them
 
 
 class Worker(Protocol):
     """The content of a replica: a generator, or a stage with its engine."""
+
+    @property
+    def throttle(self) -> Throttle | None: ...
 
     def open(self) -> None: ...
 
@@ -54,6 +64,10 @@ class StageWorker:
         rows, tokens = self.stage.progress
         return max(rows, self._rows), tokens
 
+    @property
+    def throttle(self) -> Throttle | None:
+        return self.stage.throttle
+
     def close(self) -> None:
         self.stage.close()
 
@@ -64,6 +78,7 @@ class Replica:
 
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
+        self._reporter = Reporter()
 
     async def where(self) -> str:
         """Id of its node."""
@@ -74,18 +89,26 @@ class Replica:
 
     @ray.method(num_returns=2)
     async def make(self, batch: SourceLot | pa.RecordBatch, start: int, stop: int) -> tuple[pa.RecordBatch, int]:
-        """The generated rows [start, stop) and, as a separate object, their number: the driver never fetches rows."""
+        """The generated rows [start, stop) and, as a separate object, their bytes: the driver never fetches rows."""
+        self._reporter.num_received += stop - start
         rows = await self.worker.make(ask_batch(batch).slice(start, stop - start))
-        return rows, rows.num_rows
+        return rows, rows.nbytes
 
-    async def progress(self) -> tuple[int, int]:
-        return self.worker.progress
+    async def report(self, known: Report | None, wait_s: float) -> Report:
+        """The next report after `known`: as soon as it has got asks or wants some, at the latest after `wait_s`; at
+        once without `known`."""
+        end = time.monotonic() + wait_s
+        while True:
+            report = self._reporter.report(self.worker.progress, self.worker.throttle)
+            if known is None or not report.is_like(known) or time.monotonic() >= end:
+                return report
+            await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:
         self.worker.close()
 
 
-def placement_options(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any], PlacementGroup | None]:
+def placement_options(needs: Needs) -> tuple[dict[str, Any], PlacementGroup | None]:
     """Options of the actor of a replica, and its placement group if it needs several GPUs.
 
     The group reserves all GPUs at once, so that two replicas never wait for each other.
@@ -94,7 +117,7 @@ def placement_options(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any
         "num_cpus": needs.num_cpus,
         "num_gpus": 0 if needs.across_nodes else needs.num_gpus,
         "memory": int(needs.memory_gb * 2**30) or None,
-        "max_concurrency": max_concurrency,
+        "max_concurrency": MAX_CALLS,
         "max_restarts": 0,
         "runtime_env": {"env_vars": needs.env} if needs.env else None,
     }
@@ -111,10 +134,10 @@ def placement_options(needs: Needs, max_concurrency: int) -> tuple[dict[str, Any
 def join_task(
     worker: list, batch: SourceLot | pa.RecordBatch, parts: list[tuple[int, Any]], refused: dict[int, str]
 ) -> tuple[pa.RecordBatch, int]:
-    """Join a lot from its spans and its rejected rows, in row order."""
+    """Join a lot from its spans and its rejected rows, in row order; returns it and its bytes."""
     holder: Worker = ray.get(worker[0])
     batch = ask_batch(batch)
     spans = [(start, ray.get(ref)) for start, ref in parts]
     spans += [(row, holder.refuse(batch.slice(row, 1), reason)) for row, reason in refused.items()]
     joined = pa.concat_batches([rows for _, rows in sorted(spans, key=lambda span: span[0])])
-    return joined, joined.num_rows
+    return joined, joined.nbytes

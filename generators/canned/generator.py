@@ -68,6 +68,8 @@ class CannedSpec:
 class CannedEngine:
     """Answers from the seed alone. The prompt decides `tokens_in` and which entry of `answers` applies."""
 
+    num_slots = 1  # it answers one prompt after another
+
     def __init__(self, spec: CannedSpec, quotes: list[str]) -> None:
         self.spec = spec
         self.synchronous = not (spec.pooled and spec.seconds_per_ask)

@@ -192,6 +192,7 @@ class Method(ABC):
     Spec: ClassVar[type]
     keeps_turns: bool = False  # whether rows have the column `turns`, as methods of several calls do
     writes_user: ClassVar[bool] = False  # whether the model writes a user's message, which needs a chat template
+    answers_follow_asks: ClassVar[bool] = False  # whether a longer ask has a longer answer, as in a translation
     # Rows of earlier rounds that later rounds read: "row", a kept row in place of the source's; "examples", some rows
     # beside the source's; "": none, and the method takes no [rounds]. See records/rounds.py.
     feed: ClassVar[str] = ""

@@ -6,10 +6,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.engines.throttle import Throttle
+from gristmill.engines.throttle import Throttle, throttle_of
 from gristmill.engines.vllm import AskRefused, EngineDead, Reply
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
 from gristmill.generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
+from gristmill.generators.text.order import begin_order
 from gristmill.records.schema import ASK, REJECT
 
 TOO_DEEP = "nested_too_deeply"  # reason of an ask or an answer whose values are nested too deeply to be read
@@ -22,12 +23,13 @@ class TextGenerator(Generator):
     sampling: Mapping[str, Any] = {}
     json_schema: Mapping[str, Any] | None = None
 
-    def __init__(self, spec: Any, method: Method, max_in_flight: int = 256) -> None:
-        """`max_in_flight`: concurrent asks of this replica, which the engine batches."""
+    def __init__(self, spec: Any, method: Method, max_in_flight: int | None = None) -> None:
+        """`max_in_flight`: concurrent asks of this replica; None: what its engine batches."""
         self.spec = spec
         self.program = method
         self._engine: ChatEngine | None = None
-        self._throttle = Throttle(max_in_flight)
+        self._max_in_flight = max_in_flight
+        self._throttle = throttle_of(None, max_in_flight)
         self._totals = (0, 0)
 
     @property
@@ -49,12 +51,17 @@ class TextGenerator(Generator):
     def progress(self) -> tuple[int, int]:
         return self._totals
 
+    @property
+    def throttle(self) -> Throttle | None:
+        return self._throttle if self._engine is not None and not self._engine.synchronous else None
+
     @abstractmethod
     def open_engine(self) -> ChatEngine:
         """The engine, ready to answer."""
 
     def open(self) -> None:
         self._engine = self.open_engine()
+        self._throttle = throttle_of(self._engine, self._max_in_flight)
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         engine = self._engine
@@ -65,7 +72,7 @@ class TextGenerator(Generator):
         if engine.synchronous:
             rows = [_drive(job) if job is not None else None for job in jobs]
         else:
-            rows = await self._throttle.gather(jobs)
+            rows = await self._throttle.gather(jobs, begin_order(columns[2], self.program.answers_follow_asks))
         return fill(asks, self.payload, rows)
 
     async def _one(self, engine: ChatEngine, row_id: str, seed: int, text: str | None) -> GeneratedRow:

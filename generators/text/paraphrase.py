@@ -52,6 +52,7 @@ class Paraphrase(Method):
     """Keeps the `original` beside the new wording, which is `text`; one that changes nothing is refused."""
 
     kind = "paraphrase"
+    answers_follow_asks = True
     revision = 1
     Spec = ParaphraseSpec
 

@@ -69,6 +69,7 @@ class Rephrase(Method):
     """Draws a style for the document and keeps the rewriting; `source_id` tells which document it was."""
 
     kind = "rephrase"
+    answers_follow_asks = True
     revision = 1
     Spec = RephraseSpec
 

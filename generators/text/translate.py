@@ -63,6 +63,7 @@ class Translate(Steps):
     """
 
     kind = "translate"
+    answers_follow_asks = True
     revision = 1
     Spec = TranslateSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"document", "target", "language", "translation"})

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from gristmill.engines.needs import Needs
-from gristmill.engines.throttle import Throttle
+from gristmill.engines.throttle import Throttle, throttle_of
 from gristmill.engines.vllm import AskRefused, Engine, EngineDead, Reply
 from gristmill.records.spec import literals
 from gristmill.stages.contract import Findings, Stage
@@ -38,7 +38,7 @@ class Judge(Stage):
         self.mode: Mode = MODES[spec.mode](spec)
         self.json_schema = self.mode.json_schema
         self._engine: Engine | None = None
-        self._throttle = Throttle(spec.max_in_flight)
+        self._throttle = throttle_of(None, spec.max_in_flight)
         self._totals = (0, 0)
 
     def columns(self) -> list[pa.Field]:
@@ -62,8 +62,13 @@ class Judge(Stage):
     def progress(self) -> tuple[int, int]:
         return self._totals
 
+    @property
+    def throttle(self) -> Throttle | None:
+        return self._throttle
+
     def open(self) -> None:
         self._engine = self.spec.open_engine(self.sampling, self.json_schema)
+        self._throttle = throttle_of(self._engine, self.spec.max_in_flight)
 
     def close(self) -> None:
         engine, self._engine = self._engine, None

@@ -106,7 +106,7 @@ print(json.dumps({
 """
 
 PROCESSES = """
-import json, sys, time
+import json, queue, sys, time
 import psutil, ray
 from gristmill.cluster.connect import WORKER_ENV
 from gristmill.cluster.pools.pool import Pool
@@ -114,7 +114,7 @@ from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 
 class Idle:
-    progress = 0, 0
+    progress, throttle = (0, 0), None
     def open(self): ...
     def close(self): ...
 
@@ -122,7 +122,8 @@ number = int(sys.argv[1])
 ray.init(address="local", num_cpus=number + 2, num_gpus=number, include_dashboard=False,
          runtime_env={"env_vars": WORKER_ENV}, log_to_driver=False)
 used = psutil.virtual_memory().used
-pool = Pool("fleet", Idle(), Needs(num_gpus=1), PoolSpec(replicas=number), ClusterSpec(), lambda event, **values: None)
+pool = Pool("fleet", Idle(), Needs(num_gpus=1), PoolSpec(replicas=number), ClusterSpec(), lambda event, **values: None,
+            queue.SimpleQueue())
 started = time.monotonic()
 pool.start()
 while pool.num_open < number:

@@ -23,6 +23,9 @@ class Engines:
     def lose(self, member: Any, lot: int, why: str) -> str | None:
         return self.reason
 
+    def had_several(self, member: Any) -> bool:
+        return False
+
     def remove_lot(self, member: Any, lot: int) -> None:
         self.removed += 1
 

@@ -1,0 +1,100 @@
+"""Slots kept busy: engines paced like GPUs, whose answers have very different lengths, under a run with all defaults.
+
+Everything is real but the engines, which wait instead of computing (paced.py) and note when each ask begins and ends.
+The share of busy slots counts from the first ask to the begin of the last one. The whole run is measured against
+the time in which the same slots would do the same work without ever being idle.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.conftest import ROOT
+from tests.recipes import write
+
+LOT_SIZE = NUM_SLOTS = 256
+TARGETS = {0.5: (0.98, 0.95), 0.8: (0.98, 0.94), 1.0: (0.98, 0.92), 1.2: (0.98, 0.88)}
+BEFORE = {0.5: 0.66, 0.8: 0.48, 1.0: 0.32, 1.2: 0.20}  # of the rule of version 0.1, simulated
+NUM_REPLICAS = 8
+
+
+def _recipe(folder: Path, num_lots: int, pace: dict[str, Any], judge: dict[str, Any] | None, **changes: Any) -> str:
+    stages = [{"kind": "tests.bench.paced:PacedJudge", **judge}] if judge else []
+    return write(
+        folder / "paced.toml",
+        {
+            "name": "paced",
+            "lot_size": LOT_SIZE,
+            "source": {"items": ["a river"], "cycle": True},
+            "generator": {"kind": "tests.bench.paced:Paced", "num_slots": NUM_SLOTS, **pace},
+            "method": {"kind": "prompt", "template": "Write about {text}."},
+            "stages": [{"kind": "finish"}, *stages],
+            "limits": {"asks": num_lots * LOT_SIZE},
+            **changes,
+        },
+    )
+
+
+def _times(folder: Path) -> np.ndarray:
+    """(n, 2): begin and end of every ask of every process."""
+    return np.concatenate([np.fromfile(path).reshape(-1, 2) for path in sorted(folder.glob("*.times"))])
+
+
+def busy(times: np.ndarray, num_slots: int) -> tuple[float, float]:
+    """(share of slots busy until the last ask begins, work over slots and the time of the whole run)."""
+    start, last, end = times[:, 0].min(), times[:, 0].max(), times[:, 1].max()
+    until = np.minimum(times[:, 1], last) - times[:, 0]
+    return float(until.sum() / (num_slots * (last - start))), float(
+        (times[:, 1] - times[:, 0]).sum() / (num_slots * (end - start))
+    )
+
+
+def measure(
+    num_lots: int, num_slots: int, judge: dict[str, Any] | None = None, lose_after_s: float = 0.0, **pace: Any
+) -> tuple[float, float]:
+    """`busy` of a run, with a judge of the judge. `lose_after_s`: an engine is killed then."""
+    changes = pace.pop("changes", {})
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log")
+        log.mkdir()
+        judge_log = Path(folder, "judge")
+        judge_log.mkdir()
+        judged = {**judge, "log": str(judge_log)} if judge else None
+        recipe = _recipe(Path(folder), num_lots, {**pace, "log": str(log)}, judged, **changes)
+        command = [sys.executable, "-m", "gristmill", "produce", recipe, "--out", f"{folder}/out"]
+        run = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if lose_after_s:
+            while not list(log.glob("*.times")):
+                time.sleep(0.1)
+            time.sleep(lose_after_s)
+            os.kill(int(sorted(log.glob("*.times"))[-1].stem), signal.SIGKILL)
+        _, told = run.communicate()
+        assert run.returncode == 0, told[-3000:]
+        return busy(_times(judge_log if judge else log), num_slots)
+
+
+def bench() -> list[dict[str, Any]]:
+    rows = []
+
+    def row(what: str, found: tuple[float, float], targets: tuple[float, float | None], before: str = "") -> None:
+        peer = f"the whole run: {found[1]:.3f}" + (f" (target {targets[1]})" if targets[1] else "")
+        rows.append({"what": what, "value": f"{found[0]:.3f}", "peer": peer + before, "target": f">= {targets[0]}"})
+
+    for sigma, targets in TARGETS.items():
+        found = measure(80, NUM_SLOTS, sigma=sigma)
+        row(f"slots busy, one engine, sigma {sigma}", found, targets, f"; before: {BEFORE[sigma]}")
+    wide = {"cluster": {"replicas": NUM_REPLICAS}}
+    pace = {"mean_s": 4.0, "slow": 3.0, "changes": wide}
+    found = measure(160, NUM_REPLICAS * NUM_SLOTS, lose_after_s=20.0, **pace)
+    row(f"slots busy, {NUM_REPLICAS} engines, one three times slower, one lost", found, (0.95, None))
+    row("slots busy, asks of 4 dependent calls", measure(40, NUM_SLOTS, num_calls=4, mean_s=0.5), (0.98, None))
+    found = measure(40, NUM_SLOTS, judge={"mean_s": 1.0, "num_slots": NUM_SLOTS}, mean_s=0.8)
+    row("slots busy, a pool of judges behind a faster engine", found, (0.95, None))
+    return rows
