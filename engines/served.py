@@ -20,6 +20,9 @@ SAMPLING = frozenset(
     "spaces_between_special_tokens".split()
 )
 
+# Each counts devices. The experts of `enable_expert_parallel` lie on those that there are.
+PARALLEL = ("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size")
+
 # Engine arguments that decide how and where the engine runs, but not its text.
 PLACEMENT = frozenset(
     "tensor_parallel_size pipeline_parallel_size data_parallel_size distributed_executor_backend "
@@ -46,11 +49,11 @@ class ModelSpec:
     lora: dict[str, str] = field(default_factory=dict)  # {name = ..., path = ...} of a LoRA adapter.
     batch_invariant: bool | None = None  # The same text in any batch; unset: yes on CPU, no on GPUs.
     num_cpus: float = 1.0  # CPU cores of a replica.
-    num_gpus: float | None = None  # GPUs of a replica; unset: the product of the parallel sizes on GPUs, else 0.
+    num_gpus: float | None = None  # GPUs of a replica; unset: the product of its parallel sizes on GPUs, else 0.
     memory_gb: float = 0.0  # Memory of a replica in GB that Ray reserves; 0: none.
     kv_cache_gb: int = 2  # KV cache of a CPU engine in GiB.
     threads: int = 0  # Threads of a CPU engine; 0: one per core of num_cpus.
-    max_in_flight: int = 256  # Concurrent asks of a replica.
+    max_in_flight: int | None = None  # Concurrent asks of a replica; unset: what its engine batches, and some more.
     env: dict[str, str] = field(default_factory=dict)  # Environment variables of the engine's process.
 
     def __post_init__(self) -> None:
@@ -59,7 +62,7 @@ class ModelSpec:
                 raise ValueError(f"sampling: unknown key '{key}'{nearest(key, SAMPLING)}")
         if self.lora and set(self.lora) != {"name", "path"}:
             raise ValueError("lora has exactly the keys name and path")
-        if self.max_in_flight < 1 or self.kv_cache_gb < 1 or self.threads < 0:
+        if (self.max_in_flight is not None and self.max_in_flight < 1) or self.kv_cache_gb < 1 or self.threads < 0:
             raise ValueError("max_in_flight and kv_cache_gb must be at least 1, threads at least 0")
 
     @property
@@ -70,7 +73,7 @@ class ModelSpec:
     def needs(self) -> Needs:
         """Resources of a replica. With the Ray executor, vLLM places its workers, and GPUs may be on several nodes."""
         parallel = 1
-        for key in ("tensor_parallel_size", "pipeline_parallel_size"):
+        for key in PARALLEL:
             parallel *= int(self.engine.get(key, 1))
         num_gpus = self.num_gpus if self.num_gpus is not None else float(parallel if on_gpu() else 0)
         threads = self.threads or max(1, int(self.num_cpus))
@@ -79,14 +82,21 @@ class ModelSpec:
         return Needs(self.num_cpus, num_gpus, self.memory_gb, env, across_nodes=across_nodes)
 
     def identity(self) -> dict[str, Any]:
-        """Literals that change the replies of the model; never its location or placement."""
+        """Literals that change the replies of the model; never its location or placement.
+
+        With `batch_invariant = true` the same bytes are promised, and tensor parallelism changes sums: it is identity.
+        """
+        placement = PLACEMENT - {"tensor_parallel_size"} if self.batch_invariant else PLACEMENT
+        engine = {k: v for k, v in self.engine.items() if k not in placement}
+        if engine.get("tensor_parallel_size") == 1:
+            del engine["tensor_parallel_size"]  # as when it is not stated
         return {
             "engine_revision": ENGINE_REVISION,
             "model": models.digest(self.model),
             "chat": [self.chat, self.chat_template, literals(self.template_args)],
             "lora": models.digest(self.lora["path"]) if self.lora else None,
             "batch_invariant": self.batch_invariant,
-            "engine": literals({k: v for k, v in self.engine.items() if k not in PLACEMENT}),
+            "engine": literals(engine),
         }
 
     def check(self) -> None:

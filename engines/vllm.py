@@ -81,6 +81,14 @@ def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = 
     return env
 
 
+def _is_hopper() -> bool:
+    """Whether the GPUs of this process have compute capability 9.x."""
+    from vllm.platforms import current_platform
+
+    capability = current_platform.get_device_capability()
+    return capability is not None and capability.major == 9
+
+
 class Engine:
     """A vLLM engine. All methods are called on one event loop, to which the tasks of the engine belong."""
 
@@ -143,12 +151,15 @@ class Engine:
         from vllm import AsyncEngineArgs, SamplingParams
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+        from vllm.usage.usage_lib import UsageContext
         from vllm.v1.engine.async_llm import AsyncLLM
 
         if self.lora:
             self._lora_request = LoRARequest(self.lora["name"], 1, os.path.abspath(self.lora["path"]))
         self._guard = Guard()
-        self._engine = AsyncLLM.from_engine_args(AsyncEngineArgs(**self.arguments()))
+        # vLLM's own defaults for batch work: on large GPUs 1,024 requests at once, where a server would take 128.
+        engine_args = AsyncEngineArgs(**self.arguments())
+        self._engine = AsyncLLM.from_engine_args(engine_args, usage_context=UsageContext.LLM_CLASS)
         self._tokenizer = self._engine.get_tokenizer()
         self.max_model_len = self._engine.model_config.max_model_len
         self._sampling_class, self._final = SamplingParams, RequestOutputKind.FINAL_ONLY
@@ -170,10 +181,19 @@ class Engine:
             defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
             if self.batch_invariant:
                 defaults["worker_extension_cls"] = "gristmill.engines.cpu.Worker"
+        elif self.batch_invariant and _is_hopper():
+            # FlashAttention 3, the default there, gives other bits in other batches (vLLM issues 47069 and 51902).
+            defaults["attention_config"] = {"flash_attn_version": 2}
         if self.lora:
             rank = json.loads((Path(self.lora["path"]) / "adapter_config.json").read_text()).get("r", 8)
             defaults |= {"enable_lora": True, "max_lora_rank": next((n for n in LORA_RANKS if n >= rank), rank)}
         return {**defaults, **self.args}
+
+    @property
+    def num_slots(self) -> int:
+        """The number of requests that the open engine works on at once."""
+        config = self._engine.vllm_config
+        return int(config.scheduler_config.max_num_seqs) * max(1, int(config.parallel_config.data_parallel_size))
 
     async def load(self, folder: str) -> None:
         """Load the weights of another model into the running engine, which saves the half minute of a start.

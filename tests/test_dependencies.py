@@ -122,11 +122,11 @@ def venv(tmp_path: Path) -> Path:
     return tmp_path / "venv"
 
 
-def installs(venv: Path, *arguments: str, profile: str = "cpu") -> list[str]:
+def installs(venv: Path, *arguments: str, profile: str = "cpu", python: str = sys.executable) -> list[str]:
     """The arguments of the `pip install` calls that setup makes."""
     calls = venv.parent / "calls"
     calls.unlink(missing_ok=True)
-    env = {**os.environ, "VENV": str(venv), "PROFILE": profile}
+    env = {**os.environ, "VENV": str(venv), "PROFILE": profile, "PYTHON": python}
     subprocess.run(["scripts/setup.sh", *arguments], cwd=ROOT, env=env, check=True, capture_output=True)
     lines = calls.read_text().splitlines() if calls.exists() else []
     return [line.partition(" install -q ")[2] for line in lines if " install " in line]
@@ -138,8 +138,17 @@ def test_setup_installs_each_lock_once(venv: Path) -> None:
     assert installs(venv) == []
     assert installs(venv, "test") == [tests]
     assert installs(venv, "test") == [] and installs(venv) == []
-    assert installs(venv, profile="gpu")[0] == "-e .[gpu,all,demo]"
-    assert installs(venv, "test", profile="gpu") == ["-e .[gpu,dev]"]
+    gpu = {"profile": "gpu", "python": "true"}  # of any version
+    assert installs(venv, **gpu)[0] == "--no-deps -r deploy/cuda.lock"
+    assert installs(venv, "test", **gpu) == ["-c deploy/cuda.lock -e .[dev]"]
+
+
+@pytest.mark.skipif(sys.version_info[:2] == (3, 12), reason="this Python is the one that it needs")
+def test_the_gpu_setup_names_the_python_that_it_needs(venv: Path) -> None:
+    done = subprocess.run(
+        ["scripts/setup.sh"], cwd=ROOT, env={**os.environ, "PROFILE": "gpu"}, capture_output=True, text=True
+    )
+    assert done.returncode == 2 and "needs Python 3.12" in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_setup_refuses_what_it_does_not_know(venv: Path) -> None:

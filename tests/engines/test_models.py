@@ -15,6 +15,7 @@ from gristmill.generators.teacher import Teacher, TeacherSpec
 from gristmill.generators.text.registry import method_class
 from gristmill.records.cache import cache_folder
 from gristmill.records.errors import UserError
+from gristmill.records.output.manifest import differences
 from gristmill.records.pins import Pins, active
 from gristmill.records.spec import build
 from gristmill.records.stores.local import LocalStore
@@ -215,10 +216,23 @@ def test_teacher_identity_is_of_the_rows_not_of_the_machines():
         assert teacher(**{"engine": {"dtype": "bfloat16"}, **table}).identity() != plain.identity()
 
 
+def test_tensor_parallelism_is_identity_where_the_same_bytes_are_promised():
+    def of(size: int | None, batch_invariant: bool | None) -> dict:
+        table = {"engine": {} if size is None else {"tensor_parallel_size": size}}
+        return teacher(batch_invariant=batch_invariant, **table).identity()
+
+    for batch_invariant in (None, False):
+        assert of(None, batch_invariant) == of(1, batch_invariant) == of(4, batch_invariant)
+    assert of(None, True) == of(1, True) != of(2, True) != of(4, True)
+    assert [line for line in differences(of(1, True), of(2, True)) if "tensor_parallel_size" in line]
+
+
 def test_teacher_needs(monkeypatch):
     assert teacher().needs.num_gpus == 0 and teacher(threads=2).needs.env["OMP_NUM_THREADS"] == "2"
     monkeypatch.setattr("gristmill.engines.served.on_gpu", lambda: True)
     assert teacher(engine={"tensor_parallel_size": 2, "pipeline_parallel_size": 2}).needs.num_gpus == 4
+    both = {"data_parallel_size": 4, "tensor_parallel_size": 2, "enable_expert_parallel": True}
+    assert teacher(engine=both).needs.num_gpus == 8
     assert teacher(num_gpus=0.5).needs.num_gpus == 0.5
     assert len(teacher(engine={"tensor_parallel_size": 2}).needs.bundles) == 1  # all on one node
     spread = teacher(engine={"tensor_parallel_size": 2, "distributed_executor_backend": "ray"}).needs
