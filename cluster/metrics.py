@@ -28,6 +28,10 @@ COUNTERS: dict[str, tuple[str, str | None]] = {
     "gristmill_storage_errors_total": ("Failed requests to the store", "kind"),
     "gristmill_device_s_total": ("Device-seconds held by engines", None),
     "gristmill_cost_total": ("Cost by the price of a device-hour", "currency"),
+    "gristmill_slot_busy_s_total": ("Seconds of busy slots of the engines, summed over the slots", "pool"),
+    "gristmill_slot_s_total": ("Seconds of all slots of open engines", "pool"),
+    "gristmill_queue_empty_s_total": ("Seconds in which an engine had a free slot and no ask to begin", "pool"),
+    "gristmill_engine_wait_s_total": ("Seconds in which engines wanted lots, by what held the lots back", "reason"),
 }
 GAUGES: dict[str, tuple[str, str | None]] = {
     "gristmill_lots_in_flight": ("Lots between birth and commit", "phase"),
@@ -37,6 +41,7 @@ GAUGES: dict[str, tuple[str, str | None]] = {
     "gristmill_engines": ("Engines of the pool", "state"),
     "gristmill_index_bytes": ("Memory of the dedup index", None),
     "gristmill_budget_share": ("Spent share of the budget", None),
+    "gristmill_window_share": ("Uncommitted rows as a share of the memory for them; at 1 no further lot starts", None),
 }
 RUN_KEYS = ("run", "recipe")
 
@@ -56,6 +61,10 @@ class Sample:
     device_s: float = 0.0
     cost: float = 0.0
     currency: str = ""
+    slot_busy_s: Mapping[str, float] = field(default_factory=dict)  # by pool
+    slot_s: Mapping[str, float] = field(default_factory=dict)  # by pool
+    queue_empty_s: Mapping[str, float] = field(default_factory=dict)  # by pool
+    engine_wait_s: Mapping[str, float] = field(default_factory=dict)  # by what held lots back
 
     in_flight: Mapping[str, int] = field(default_factory=dict)  # lots by phase
     commit_lag_s: float = 0.0
@@ -65,6 +74,7 @@ class Sample:
     engines_loading: int = 0
     index_bytes: int = 0
     budget_share: float | None = None  # None: there is no budget
+    window_share: float = 0.0
 
 
 Point = tuple[str, str, float]  # name, value of its label ("" without a label), number
@@ -84,6 +94,14 @@ def _totals(sample: Sample) -> Iterator[Point]:
         yield "gristmill_storage_errors_total", kind, count
     yield "gristmill_device_s_total", "", sample.device_s
     yield "gristmill_cost_total", sample.currency, sample.cost
+    for name, seconds in (
+        ("gristmill_slot_busy_s_total", sample.slot_busy_s),
+        ("gristmill_slot_s_total", sample.slot_s),
+        ("gristmill_queue_empty_s_total", sample.queue_empty_s),
+        ("gristmill_engine_wait_s_total", sample.engine_wait_s),
+    ):
+        for label, number in seconds.items():
+            yield name, label, number
 
 
 def _levels(sample: Sample) -> Iterator[Point]:
@@ -96,6 +114,7 @@ def _levels(sample: Sample) -> Iterator[Point]:
     yield "gristmill_engines", "open", sample.engines_open
     yield "gristmill_engines", "loading", sample.engines_loading
     yield "gristmill_index_bytes", "", sample.index_bytes
+    yield "gristmill_window_share", "", sample.window_share
     if sample.budget_share is not None:
         yield "gristmill_budget_share", "", sample.budget_share
 

@@ -16,6 +16,7 @@ from gristmill.jobs.report.tallies import in_order
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.console import open_console
 from gristmill.jobs.terminal.output import STOPPED, Output, refusal
+from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import cost_table, totals_table
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger
@@ -177,6 +178,8 @@ def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
         labels = gate_audit.count(store, outcome.totals.num_lots, compiled.recipe.gate_audit)
         names = [stage["name"] for stage in in_order(manifest.recipe)]
         console.print(gate_audit.gates_table(gate_audit.gates(labels, names)))
+    if words := bound(manifest.starts[-1].get("engines") or {} if manifest.starts else {}):
+        console.print_line(f"speed: {words}")
     for text in _examples(compiled, store, outcome.totals):
         console.print_line(text)
     console.print_line(f"output: {store.uri}  (kept/, rejected/, {MANIFEST}, report.html, events/)")

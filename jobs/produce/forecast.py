@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from gristmill.jobs.recipes.compile import CompiledRecipe
+from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import clock
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import Summary
@@ -48,6 +49,7 @@ class Forecast:
     currency: str
     basis: str  # where the numbers come from
     hint: str  # how to get the numbers that are missing
+    bound: str = ""  # what bounded the speed of the last start
 
 
 def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
@@ -86,6 +88,7 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
         spec.currency,
         basis,
         hint,
+        bound(manifest.starts[-1].get("engines") or {}) if manifest and manifest.starts else "",
     )
 
 
@@ -142,6 +145,8 @@ def forecast_table(forecast: Forecast) -> Table:
     table.add_row("time left", left)
     table.add_row("device-hours left", number(forecast.device_hours, 2))
     table.add_row("cost left", number(forecast.cost, 2, f" {forecast.currency}"))
+    if forecast.bound:
+        table.add_row("speed", forecast.bound)
     table.add_row("from", forecast.basis)
     if forecast.hint:
         table.add_row("", forecast.hint)

@@ -8,6 +8,7 @@ from gristmill.jobs.produce.progress import ProgressDisplay
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.logs import ROOT, is_json
+from gristmill.jobs.terminal.speed import speed_literals
 from gristmill.records.errors import UserError
 from gristmill.records.output.events import Events
 from gristmill.records.output.lease import Lease
@@ -18,6 +19,7 @@ from gristmill.records.stores.contract import Store
 if TYPE_CHECKING:
     from gristmill.cluster.lots.job import Progress
     from gristmill.cluster.metrics import Metrics, Sample
+    from gristmill.cluster.pools.feed import Occupancy
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class Monitor:
         self._errors: dict[str, int] = {}
         self._metrics: Metrics | None = None
         self._last: Progress | None = None
+        self._lanes: dict[str, Occupancy] = {}  # by engine, at the last "progress" event
 
     def __enter__(self) -> "Monitor":
         self.display.__enter__()
@@ -99,7 +102,7 @@ class Monitor:
             self._measured = now
         if now - self._saved > SAVE_EVERY_S:
             self._saved = now
-            self.events.note("progress", **literals)
+            self.events.note("progress", **literals, lanes=self._lane_shares(progress))
             self._save_if_possible()
 
     def end(self, state: State, ended: str | None, why: str | None = None) -> None:
@@ -126,6 +129,7 @@ class Monitor:
             start["device_s"] = round(progress.device_s - self.before[0], 1)
             start["cost"] = round(progress.cost - self.before[1], 6)
             start["retries"] = dict(progress.retries)
+            start["engines"] = speed_literals(progress)
         for kind, number in self.store.errors.items():
             if number > self._errors.get(kind, 0):
                 self.events.note("storage", kind=kind, num=number - self._errors.get(kind, 0))
@@ -134,6 +138,18 @@ class Monitor:
         self.manifest.account(spec.price_per_device_hour, spec.currency)
         self.manifest.save(self.store)
         self.events.flush()
+
+    def _lane_shares(self, progress: "Progress") -> dict[str, float]:
+        """Share of busy slots of each engine since the last call; an engine that was replaced since counts alone."""
+        shares = {}
+        for name, lane in progress.lanes.items():
+            before = self._lanes.get(name)
+            if before is None or before.open_s > lane.open_s:
+                before = type(lane)()
+            if lane.slot_s > before.slot_s:
+                shares[name] = round((lane.busy_s - before.busy_s) / (lane.slot_s - before.slot_s), 3)
+        self._lanes = dict(progress.lanes)
+        return shares
 
     def _save_if_possible(self) -> None:
         """Save in the middle of a run. The rows do not need it: a store in trouble fails the next commit, if at all."""
@@ -171,6 +187,11 @@ class Monitor:
             engines_loading=progress.num_engines - progress.num_engines_open,
             index_bytes=progress.index_bytes,
             budget_share=progress.budget_share,
+            slot_busy_s={name: pool.busy_s for name, pool in progress.occupancy.items()},
+            slot_s={name: pool.slot_s for name, pool in progress.occupancy.items()},
+            queue_empty_s={name: pool.empty_s for name, pool in progress.occupancy.items()},
+            engine_wait_s=progress.waits_s,
+            window_share=progress.window_share,
         )
 
 
@@ -187,4 +208,6 @@ def _literals(progress: "Progress") -> dict[str, Any]:
         "index_bytes": progress.index_bytes,
         "device_s": round(progress.device_s, 1),
         "cost": progress.cost,
+        **speed_literals(progress),
+        "window_share": round(progress.window_share, 4),
     }

@@ -13,6 +13,7 @@ from gristmill.jobs.report import gate_audit, plots
 from gristmill.jobs.report.gallery import gallery
 from gristmill.jobs.report.gate_plot import plane
 from gristmill.jobs.report.history import History
+from gristmill.jobs.report.lanes import lanes
 from gristmill.jobs.report.sample import Sample, read_sample
 from gristmill.jobs.report.tallies import (
     balances,
@@ -29,6 +30,7 @@ from gristmill.jobs.report.tallies import (
 from gristmill.jobs.results import Result
 from gristmill.jobs.status.life import Life, cost_of, driver_life, load_manifest
 from gristmill.jobs.terminal.console import print_line
+from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, read_events
@@ -87,7 +89,8 @@ def page(store: Store, manifest: Manifest) -> str:
 
 
 def _figures(history: History, sample: Sample) -> dict[str, str]:
-    figures = dict.fromkeys(("throughput", "lots", "phases", "lengths"), "")
+    figures = dict.fromkeys(("throughput", "lanes", "lots", "phases", "lengths"), "")
+    figures["lanes"] = lanes(history)
     if history.counts["commit"]:
         figures["throughput"] = plots.throughput(history)
         figures["lots"] = plots.lots(history)
@@ -121,6 +124,7 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
         "rejected_tokens": rejected_tokens,
         "rejected_cost": cost_of_tokens(rejected_tokens, totals, cost),
         "history": history,
+        "speed_note": _sentence(bound(manifest.starts[-1].get("engines") or {} if manifest.starts else {})),
         "num_lots_without_events": max(0, totals.num_lots - history.counts["commit"]),
         "sample": sample,
         "lengths_note": lengths_note(sample),
@@ -153,6 +157,10 @@ def _made_by(recipe: dict[str, Any]) -> str:
     model = generator.get("name") or generator.get("model")
     how = f", method {method['kind']}" if method else ""
     return f"{generator['kind']}{f' {model}' if model else ''}{how}"
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}." if words else ""
 
 
 def _log_note(history: History) -> str:

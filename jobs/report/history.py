@@ -20,6 +20,7 @@ NUM_BINS = 512
 MAX_SPANS = 100  # lots shown singly; a longer run is shown in bins, and its last lots singly
 MAX_RECENT = 60
 MAX_MARKS = 2000
+MAX_LANES = 64  # engines
 MAX_LOG = 60
 MAX_S = 3e10  # a thousand years
 LOGGED = ("start", "end", "engine", "index", "retry", "poison", "storage", "dropped")
@@ -49,6 +50,14 @@ class Bins:
         self._reach(at_s)
         for name, value in values.items():
             self.sums[name][int(at_s / self.step_s)] += value
+
+    def spread(self, since_s: float, at_s: float, **values: float) -> None:
+        """Add values evenly over a time. Raises ValueError as `add` does."""
+        self._reach(min(max(at_s, 0.0), MAX_S))
+        num = max(1, min(self.num, round((at_s - since_s) / self.step_s)))
+        for number in range(num):
+            at = since_s + (number + 0.5) * (at_s - since_s) / num
+            self.add(at, **{name: value / num for name, value in values.items()})
 
     def coarse(self, num: int, end_s: float) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """(edges in s, sums) in at most `num` equal steps from 0 to `end_s` or the last addition, if that is later.
@@ -106,6 +115,7 @@ class History:
         self.starts: list[Start] = []
         self.commits = Bins("lots", "rows", "kept", "tokens", *PHASES)
         self.engine_tokens = Bins("tokens", "seconds")
+        self.lanes: dict[str, Bins] = {}  # by engine: busy share times seconds, and seconds
         self.spans: list[Span] = []  # of all lots, while they are few
         self.recent: deque[Span] = deque(maxlen=MAX_RECENT)
         self.retries: deque[tuple[float, int]] = deque(maxlen=MAX_MARKS)  # (time, lot)
@@ -185,6 +195,10 @@ class History:
         since_s = start.zero_s if start.progress_s is None else start.progress_s
         if at_s > since_s and made_tokens >= start.made_tokens:
             self.engine_tokens.add((at_s + since_s) / 2, tokens=made_tokens - start.made_tokens, seconds=at_s - since_s)
+        for name, share in (event.get("lanes") or {}).items():
+            if at_s > since_s and (name in self.lanes or len(self.lanes) < MAX_LANES):
+                lane = self.lanes.setdefault(name, Bins("busy", "seconds"))
+                lane.spread(since_s, at_s, busy=float(share) * (at_s - since_s), seconds=at_s - since_s)
         start.made_tokens, start.progress_s = made_tokens, at_s
 
     def _engine(self, event: dict[str, Any], at_s: float) -> None:

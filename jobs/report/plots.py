@@ -28,7 +28,7 @@ MIN_COMMITS_A_BIN = 3
 EVENTS_A_BIN = 2  # progress events
 
 
-def _seconds_axis(axis: Any, is_wide: bool) -> None:
+def seconds_axis(axis: Any, is_wide: bool) -> None:
     """Ticks at round clock times."""
     from matplotlib.ticker import FuncFormatter, MultipleLocator
 
@@ -62,7 +62,7 @@ def _counts_axis(axis: Any, integer: bool = False) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, at: large(value, at) if abs(value) >= 1 else f"{value:g}"))
 
 
-def _marks(axes: "Axes", history: History) -> None:
+def mark_starts(axes: "Axes", history: History) -> None:
     """Dashed lines at restarts of the driver."""
     for number, start in enumerate(history.starts[1:], 2):
         axes.axvline(start.zero_s, color=COLOR["ink"], linewidth=0.8, linestyle=(0, (4, 3)))
@@ -103,10 +103,10 @@ def throughput(history: History) -> str:
             axes.set_ylim(bottom=0)
             axes.margins(x=0)
             axes.set_xlim(0, max(end_s, 1e-3))
-            _marks(axes, history)
+            mark_starts(axes, history)
             for at_s in history.losses_s:
                 axes.plot([at_s], [0], marker="v", color=COLOR["c-alert"], markersize=5, clip_on=False, zorder=5)
-        _seconds_axis(tokens.xaxis, is_wide)
+        seconds_axis(tokens.xaxis, is_wide)
         tokens.set_xlabel("running time of the driver")
 
     return draw("throughput", "Rows and tokens per second over the running time", paint, 3.6, 3.6)
@@ -134,7 +134,7 @@ def _gantt(axes: "Axes", spans: Sequence[Span], history: History, is_wide: bool)
     for start in history.starts[1:]:
         if start.zero_s > first_s:
             axes.axvline(start.zero_s, color=COLOR["ink"], linewidth=0.8, linestyle=(0, (4, 3)))
-    _seconds_axis(axes.xaxis, is_wide)
+    seconds_axis(axes.xaxis, is_wide)
 
 
 def lots(history: History) -> str:
@@ -168,8 +168,8 @@ def phases(history: History) -> str:
         axes.set_ylim(bottom=0)
         axes.set_ylabel("seconds per lot")
         axes.set_xlabel("running time of the driver, by time of commit")
-        _marks(axes, history)
-        _seconds_axis(axes.xaxis, is_wide)
+        mark_starts(axes, history)
+        seconds_axis(axes.xaxis, is_wide)
 
     return draw("phases", "Mean seconds of a lot in each phase over the running time", paint, 2.5, 2.5)
 

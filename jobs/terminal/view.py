@@ -11,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from gristmill.jobs.terminal.speed import slots_words
 from gristmill.jobs.terminal.tables import clock, money
 from gristmill.records.output.shards import Summary
 from gristmill.records.printable import printable_line
@@ -135,6 +136,10 @@ def facts(progress: Mapping[str, Any], cost: Mapping[str, Any] | None = None) ->
     if progress.get("engines_open") or progress.get("engines_loading"):
         loading = f", {progress['engines_loading']} loading" if progress.get("engines_loading") else ""
         words.append(("engines", f"{progress.get('engines_open', 0)} open{loading}"))
+    if slots := slots_words(progress):
+        words.append(("slots busy", slots))
+    if (progress.get("window_share") or 0) >= 1:
+        words.append(("window", "full: no further lot begins until lots are committed"))
     if progress.get("commit_lag_s") is not None:
         words.append(("commit lag", f"{progress['commit_lag_s']:.1f} s"))
     if progress.get("retries"):

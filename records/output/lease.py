@@ -96,7 +96,7 @@ class Lease:
 
     def _is_ours(self, held: dict[str, Any] | None) -> bool:
         if not held or held.get("token") != self.token:
-            self.lost = who(held) if held else "a process that removed lease.json"
+            self.lost = who(held) if held else "it has ended since, or has removed lease.json"
             return False
         self._held_s = _clock_s()
         return True

@@ -50,7 +50,9 @@ second = Sample(
     asks=1512, rows={"kept": 1300, "rules:gopher_min_words": 100, "dedup:duplicate": 12}, tokens_in=7, tokens_out=70,
     kept_tokens=60, num_lots=6, retries={"engine": 2}, storage_errors={"503": 3}, device_s=90.5, cost=1.25,
     currency="USD", in_flight={"making": 3, "ready": 1}, commit_lag_s=4.5, engine_tokens_per_s=550.0,
-    engine_share=0.9, engines_open=2, engines_loading=1, index_bytes=4096, budget_share=0.125,
+    engine_share=0.9, engines_open=2, engines_loading=1, index_bytes=4096, budget_share=0.125, window_share=0.75,
+    slot_busy_s={"generator": 90.0}, slot_s={"generator": 100.0}, queue_empty_s={"judge": 2.5},
+    engine_wait_s={"stages": 1.5},
 )
 third = Sample(
     asks=1400, rows={"kept": 1301}, tokens_in=9, tokens_out=70, num_lots=7, device_s=91.0, cost=1.5, currency="USD",
@@ -112,6 +114,11 @@ def test_every_name_is_there_with_its_numbers(pages) -> None:
     assert at(page, "gristmill_storage_errors_total", kind="503") == 3
     assert at(page, "gristmill_device_s_total") == 90.5
     assert at(page, "gristmill_cost_total", currency="USD") == 1.25
+    assert at(page, "gristmill_slot_busy_s_total", pool="generator") == 90
+    assert at(page, "gristmill_slot_s_total", pool="generator") == 100
+    assert at(page, "gristmill_queue_empty_s_total", pool="judge") == 2.5
+    assert at(page, "gristmill_engine_wait_s_total", reason="stages") == 1.5
+    assert at(page, "gristmill_window_share") == 0.75
     assert at(page, "gristmill_lots_in_flight", phase="making") == 3
     assert at(page, "gristmill_commit_lag_s") == 4.5
     assert at(page, "gristmill_engine_tokens_per_s") == 550

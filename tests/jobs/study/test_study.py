@@ -138,6 +138,7 @@ schema = { file = "package:schemas/breast-cancer" }
 """
 
 
+@pytest.mark.nightly
 def test_models_of_a_generation_are_units_that_regimes_share(tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = gristmill("study", write(tmp_path, HEAVY), "--out", str(out))
