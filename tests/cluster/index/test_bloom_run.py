@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from gristmill.records.output.manifest import load
 from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
@@ -13,6 +15,7 @@ DEDUP = {"kind": "dedup", "index": "bloom", "bloom_rows": 2000, "bloom_error": 0
 BLOOM = {"stages": [*STAGES[:-1], DEDUP]}
 
 
+@pytest.mark.nightly
 def test_stopped_lengthened_and_wider_it_writes_the_same_bytes(tmp_path: Path) -> None:
     recipe, out, undisturbed = canned(tmp_path, **BLOOM), str(tmp_path / "out"), str(tmp_path / "undisturbed")
     done = gristmill("produce", recipe, "--out", undisturbed, "--set", "cluster.snapshot_lots=0")

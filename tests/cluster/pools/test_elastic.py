@@ -2,6 +2,7 @@
 
 import json
 import os
+import queue
 import subprocess
 import sys
 import time
@@ -91,7 +92,7 @@ def several_gpus(address: str) -> None:
     try:
 
         class Idle:
-            progress = 0, 0
+            progress, throttle = (0, 0), None
 
             def open(self) -> None: ...
 
@@ -99,7 +100,8 @@ def several_gpus(address: str) -> None:
 
         spec = PoolSpec(replicas=1, max_replicas=8)
         for needs, most in ((Needs(num_gpus=4), 1), (Needs(num_gpus=2), 3), (Needs(num_gpus=3, across_nodes=True), 2)):
-            pool = Pool("tensor-parallel", Idle(), needs, spec, ClusterSpec(), lambda event, **values: None)
+            events: queue.SimpleQueue = queue.SimpleQueue()
+            pool = Pool("tensor-parallel", Idle(), needs, spec, ClusterSpec(), lambda event, **values: None, events)
             pool.start()
             end = time.monotonic() + 60
             while pool.num_open < most and time.monotonic() < end:
@@ -136,6 +138,7 @@ def test_what_has_no_room_is_refused_before_anything_starts(settings: list[str],
     assert words in done.stderr, done.stderr
 
 
+@pytest.mark.nightly
 def test_a_stage_in_a_pool_of_its_own_gives_the_same_bytes(tmp_path: Path) -> None:
     names = [s["kind"] for s in STAGES]
     recipe = canned(
