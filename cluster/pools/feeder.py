@@ -54,7 +54,9 @@ class Feeder:
         try:
             report = done.result()
         except LOSSES as error:
-            if not member.lots:  # otherwise its lots report the loss
+            if member.lots:  # they report the loss, unless all of them were done before it
+                self._ask(member, member.report)
+            else:
                 self.on_loss(member, error)
             return
         if (report.num_done, report.num_tokens) != (member.report.num_done, member.report.num_tokens):

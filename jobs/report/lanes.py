@@ -25,10 +25,10 @@ def lanes(history: History) -> str:
         axes = figure.subplots()
         for row, name in enumerate(names):
             edges, sums = history.lanes[name].coarse(160 if is_wide else 50, history.end_s)
-            there = sums["seconds"] > 0
-            share = np.divide(sums["busy"], sums["seconds"], out=np.zeros(len(there)), where=there)
+            is_open = sums["seconds"] > 0
+            share = np.divide(sums["busy"], sums["seconds"], out=np.zeros(len(is_open)), where=is_open)
             floor = row + HEIGHT / 2
-            for heights, color in ((there * 1.0, COLOR["grid"]), (share, COLOR["c-engine"])):
+            for heights, color in ((is_open * 1.0, COLOR["grid"]), (share, COLOR["c-engine"])):
                 axes.stairs(floor - HEIGHT * heights, edges, baseline=floor, fill=True, color=color, linewidth=0)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(axis="y", length=0)

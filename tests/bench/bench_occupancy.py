@@ -83,18 +83,18 @@ def measure(
 def bench() -> list[dict[str, Any]]:
     rows = []
 
-    def row(what: str, found: tuple[float, float], targets: tuple[float, float | None], before: str = "") -> None:
-        peer = f"the whole run: {found[1]:.3f}" + (f" (target {targets[1]})" if targets[1] else "")
-        rows.append({"what": what, "value": f"{found[0]:.3f}", "peer": peer + before, "target": f">= {targets[0]}"})
+    def row(what: str, shares: tuple[float, float], targets: tuple[float, float | None], before: str = "") -> None:
+        peer = f"the whole run: {shares[1]:.3f}" + (f" (target {targets[1]})" if targets[1] else "")
+        rows.append({"what": what, "value": f"{shares[0]:.3f}", "peer": peer + before, "target": f">= {targets[0]}"})
 
     for sigma, targets in TARGETS.items():
-        found = measure(80, NUM_SLOTS, sigma=sigma)
-        row(f"slots busy, one engine, sigma {sigma}", found, targets, f"; before: {BEFORE[sigma]}")
+        shares = measure(80, NUM_SLOTS, sigma=sigma)
+        row(f"slots busy, one engine, sigma {sigma}", shares, targets, f"; before: {BEFORE[sigma]}")
     wide = {"cluster": {"replicas": NUM_REPLICAS}}
     pace = {"mean_s": 4.0, "slow": 3.0, "changes": wide}
-    found = measure(160, NUM_REPLICAS * NUM_SLOTS, lose_after_s=20.0, **pace)
-    row(f"slots busy, {NUM_REPLICAS} engines, one three times slower, one lost", found, (0.95, None))
+    shares = measure(160, NUM_REPLICAS * NUM_SLOTS, lose_after_s=20.0, **pace)
+    row(f"slots busy, {NUM_REPLICAS} engines, one three times slower, one lost", shares, (0.95, None))
     row("slots busy, asks of 4 dependent calls", measure(40, NUM_SLOTS, num_calls=4, mean_s=0.5), (0.98, None))
-    found = measure(40, NUM_SLOTS, judge={"mean_s": 1.0, "num_slots": NUM_SLOTS}, mean_s=0.8)
-    row("slots busy, a pool of judges behind a faster engine", found, (0.95, None))
+    shares = measure(40, NUM_SLOTS, judge={"mean_s": 1.0, "num_slots": NUM_SLOTS}, mean_s=0.8)
+    row("slots busy, a pool of judges behind a faster engine", shares, (0.95, None))
     return rows
