@@ -94,6 +94,8 @@ class LotLoop:
             closing = None if self._in_flight else self.budget.closing  # no lot is in flight, and none may start
             ended = reached or ("asks" if is_last else closing)
             if (self.stopping or ended) and not self.committer.num_running:
+                self._reported = 0.0  # the last report is of the whole run, however short it was
+                self._report()
                 return ended or "stopped"
             if self.stopping or ended:
                 time.sleep(TICK_S / 10)
