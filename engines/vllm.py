@@ -19,6 +19,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from gristmill.engines import processes
 from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
 from gristmill.engines.guard import Guard
 from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
@@ -148,6 +149,9 @@ class Engine:
             os.environ.setdefault(name, value)
         if not on_gpu():
             os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+        self._guard = Guard()
+        if os.environ.get(processes.FORKS) == "1":
+            processes.preload()
         from vllm import AsyncEngineArgs, SamplingParams
         from vllm.lora.request import LoRARequest
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -156,7 +160,6 @@ class Engine:
 
         if self.lora:
             self._lora_request = LoRARequest(self.lora["name"], 1, os.path.abspath(self.lora["path"]))
-        self._guard = Guard()
         # vLLM's own defaults for batch work: on large GPUs 1,024 requests at once, where a server would take 128.
         engine_args = AsyncEngineArgs(**self.arguments())
         self._engine = AsyncLLM.from_engine_args(engine_args, usage_context=UsageContext.LLM_CLASS)
