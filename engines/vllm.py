@@ -68,6 +68,7 @@ def engine_arguments() -> frozenset[str]:
 def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = False) -> dict[str, str]:
     """The environment of an engine's process; variables that the user has set take precedence."""
     env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
+    env["SPT_NOENV"] = "1"  # otherwise the titles that vLLM gives its processes overwrite the mark of the guard
     env["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # forked children would not have the mark of the guard
     if not on_gpu():
         # Unbound threads: the engine would bind every replica of a node to the same cores.
