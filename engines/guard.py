@@ -5,6 +5,7 @@ device. `Guard` sets a mark in the environment, which all later child processes 
 file, run as a script). The watcher outlives the parent and then kills all processes with the mark.
 """
 
+import contextlib
 import os
 import secrets
 import signal
@@ -13,8 +14,9 @@ import sys
 import time
 
 MARK = "GRISTMILL_ENGINE"
-POLL_S = 0.5
+POLL_S = 0.05
 SWEEP_S = 20.0
+STOP = b"stop"
 
 
 class Guard:
@@ -24,19 +26,22 @@ class Guard:
         self._mark = mark = secrets.token_hex(8)
         env = {name: value for name, value in os.environ.items() if name != MARK}
         os.environ[MARK] = mark
-        self._watcher = subprocess.Popen(
-            [sys.executable, "-S", "-E", os.path.abspath(__file__), mark, str(os.getpid())],
-            stdin=subprocess.DEVNULL,
+        starter = subprocess.Popen(
+            [sys.executable, "-S", "-E", os.path.abspath(__file__), mark],
+            stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=env,
             start_new_session=True,  # a signal to our process group must not reach the watcher
         )
+        starter.wait()
+        assert starter.stdin is not None
+        self._pipe = starter.stdin
 
     def stop(self) -> None:
         """Kill the remaining marked processes; returns when they are gone."""
-        self._watcher.kill()
-        self._watcher.wait()
+        with contextlib.suppress(BrokenPipeError), self._pipe:
+            self._pipe.write(STOP)
         sweep(self._mark)
         os.environ.pop(MARK, None)
 
@@ -66,14 +71,16 @@ def sweep(mark: str) -> None:
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 continue
-        time.sleep(POLL_S / 10)
-
-
-def main(mark: str, parent: int) -> None:
-    while os.getppid() == parent:
         time.sleep(POLL_S)
-    sweep(mark)
+
+
+def main(mark: str) -> None:
+    """Go on as an orphan, since a Ray worker that ends kills its children; sweep when the pipe to the parent ends."""
+    if os.fork():
+        return
+    if sys.stdin.buffer.read() != STOP:
+        sweep(mark)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1])

@@ -39,11 +39,15 @@ install_runtime() {
     fi
     # The general index may offer only a CUDA torch; PyTorch's own CPU index is the fallback.
     if ! "$VENV/bin/python" -c "import torch, sys; sys.exit(torch.__version__ != '$TORCH+cpu')" 2>/dev/null; then
-        pip install -q --no-deps "torch==$TORCH+cpu" 2>/dev/null ||
-            pip install -q --no-deps --index-url https://download.pytorch.org/whl/cpu "torch==$TORCH+cpu"
+        pip install -q --no-deps --no-compile "torch==$TORCH+cpu" 2>/dev/null ||
+            pip install -q --no-deps --no-compile --index-url https://download.pytorch.org/whl/cpu "torch==$TORCH+cpu"
     fi
-    pip install -q --no-deps -r requirements/cpu.lock
+    pip install -q --no-deps --no-compile -r requirements/cpu.lock
     pip install -q --no-deps --no-build-isolation -e .
+    # On all cores; pip takes one. Files that are not meant for this Python fail, which is no matter.
+    "$VENV/bin/python" -m compileall -q -j 0 "$VENV/lib" > /dev/null 2>&1 || true
+    # What the first run would wait for, as far as the cache of this user can be written.
+    "$VENV/bin/python" -m gristmill.jobs.first_use package:smollm2 || echo "setup: the first run will compile" >&2
 }
 
 install_tests() {

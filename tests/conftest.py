@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,13 +22,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves its workers beside other tests
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Compile the kernels before the workers of xdist start, whose runs would compile them in every process at once."""
-    if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        code = "from tests.session import compile_kernels; compile_kernels()"
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=session.PATIENCE_S, check=True)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -11,14 +11,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from unittest import mock
 
 from gristmill.engines.guard import MARK
+from gristmill.jobs import first_use
 from gristmill.records.errors import UserError
-from tests.recipes import canned
 from tests.s3server import LoopbackS3, MotoServer, S3Server
 
 if TYPE_CHECKING:
@@ -81,7 +80,7 @@ def start_ray() -> None:
     from gristmill.cluster.spec import ClusterSpec
 
     if not ray.is_initialized():
-        compile_kernels()
+        first_use.compile_kernels()
         with _unmarked(s3_server().env):
             os.environ.pop("RAY_ADDRESS", None)
             _owned.enter_context(_up(connected, ClusterSpec(num_cpus=NUM_CPUS)))
@@ -106,32 +105,6 @@ def _unmarked(env: dict[str, str] | None = None) -> "mock._patch_dict":
     that bear its mark."""
     variables = {name: value for name, value in os.environ.items() if name != MARK}
     return mock.patch.dict(os.environ, {**variables, **(env or {})}, clear=True)
-
-
-@lru_cache
-def compile_kernels() -> None:
-    """Carry a lot through the stages and the index in this process, so that numba's cache holds their kernels.
-
-    In a fresh checkout each of Ray's workers would compile all of them: 25 seconds of CPU apiece.
-    """
-    import numpy as np
-
-    from gristmill.cluster.lots.work import LotPipeline, process
-    from gristmill.jobs.recipes.compile import compile_recipe
-    from gristmill.jobs.recipes.recipe import load
-    from gristmill.records.lots import asks
-    from gristmill.stages.dedup.bandindex import NOBODY
-
-    compiled = compile_recipe(load(canned(new_folder("kernels")), ()))
-    output, generator = compiled.recipe.output, compiled.generator
-    pipeline = LotPipeline(compiled.plan, compiled.stages, compiled.schema, output, generator, compiled.pooled)
-    _, result = process(pipeline.open(), asks(compiled.plan, compiled.source, 0))
-    dedup = pipeline.dedup
-    assert dedup is not None and result.keys is not None
-    index = dedup.new_index(dedup.bands)
-    owners = dedup.resolve(result.keys, index.query(result.keys), result.alive, 0)
-    kept = np.flatnonzero(result.alive & (owners == NOBODY))
-    index.insert(result.keys[kept], kept)
 
 
 def stop_ray() -> None:
