@@ -74,7 +74,8 @@ class AskSource(Protocol):
 def source_lot(plan: Plan, source: AskSource, lot: int) -> SourceLot:
     """The source rows of a lot.
 
-    Ask i reads source row i modulo the number of source rows, so each row is used once before any is used twice.
+    Ask i reads source row i modulo the number of source rows, so each row is used once before any is used twice; with
+    `source.together` it reads row i // samples.
     """
     return SourceLot(plan, lot, source.ask_rows(*plan.span(lot), plan.num_source_rows))
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from gristmill.engines.vllm import AskRefused
 from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, mix, pick
-from gristmill.generators.text.prompts import column, render
+from gristmill.generators.text.prompts import column, drawn_columns, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
 
@@ -80,7 +80,7 @@ class Dialogue(Steps):
     """Keeps the `messages` and the number of exchanges; `text` is the conversation with speakers."""
 
     kind = "dialogue"
-    revision = 1
+    revision = 2
     Spec = DialogueSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"topic", "persona", "transcript", "end"})
     spec: DialogueSpec
@@ -93,7 +93,10 @@ class Dialogue(Steps):
     def payload(self) -> list[pa.Field]:
         return [
             pa.field("topic", pa.string()),
-            pa.field("persona", pa.string()),
+            *(
+                pa.field(name, pa.string())
+                for name in drawn_columns(("persona",), [*self._prompts.values(), self._system])
+            ),
             MESSAGES,
             pa.field("exchanges", pa.int32()),
             pa.field("text", pa.string()),

@@ -12,7 +12,7 @@ import pyarrow as pa
 from gristmill.engines.vllm import AskRefused
 from gristmill.generators.text.answers import full_text, strip_label
 from gristmill.generators.text.contract import Ask, Session, pick
-from gristmill.generators.text.prompts import column, render
+from gristmill.generators.text.prompts import column, drawn_columns, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.generators.text.textbook import AUDIENCES
 
@@ -65,7 +65,7 @@ class Exercise(Steps):
     """Draws audience, difficulty and form, writes an exercise, solves it; `text` is both."""
 
     kind = "exercise"
-    revision = 1
+    revision = 2
     Spec = ExerciseSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"topic", "exercise", *CHOICES})
     spec: ExerciseSpec
@@ -76,7 +76,8 @@ class Exercise(Steps):
 
     @property
     def payload(self) -> list[pa.Field]:
-        return [pa.field(name, pa.string()) for name in ("instruction", "output", "topic", *CHOICES, "text")]
+        drawn = drawn_columns(CHOICES, [*self._prompts.values(), self._system])
+        return [pa.field(name, pa.string()) for name in ("instruction", "output", "topic", *drawn, "text")]
 
     def fields_read(self) -> list[str]:
         return self.columns_of(self._topic)

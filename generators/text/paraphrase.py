@@ -12,7 +12,7 @@ import pyarrow as pa
 from gristmill.engines.vllm import AskRefused
 from gristmill.generators.text.answers import only_text, strip_label
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from gristmill.generators.text.prompts import check_template, column, columns_of, document_of
+from gristmill.generators.text.prompts import check_template, column, columns_of, document_of, drawn_columns
 from gristmill.records.words import text_key
 
 STYLES = (
@@ -53,7 +53,7 @@ class Paraphrase(Method):
 
     kind = "paraphrase"
     answers_follow_asks = True
-    revision = 1
+    revision = 2
     Spec = ParaphraseSpec
 
     def __init__(self, spec: ParaphraseSpec) -> None:
@@ -64,7 +64,8 @@ class Paraphrase(Method):
 
     @property
     def payload(self) -> list[pa.Field]:
-        return [pa.field(name, pa.string()) for name in ("original", "style", "text")]
+        drawn = drawn_columns(("style",), [self._template, self._system])
+        return [pa.field(name, pa.string()) for name in ("original", *drawn, "text")]
 
     def fields_read(self) -> list[str]:
         return columns_of([self._template, self._system], ("document", "style"), self.spec.document)

@@ -1,6 +1,6 @@
 """Preparing prompts: templates with required holes, and documents cut to length."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from gristmill.engines.vllm import AskRefused
@@ -19,6 +19,12 @@ def check_template(key: str, text: str, *holes: str) -> Template:
 def columns_of(templates: Sequence[Template], method_holes: Collection[str], *more: str) -> list[str]:
     """The source columns that `more` and `templates` name, without the holes that the method fills itself."""
     return list(dict.fromkeys([*more, *(n for t in templates for n in t.names if n not in method_holes)]))
+
+
+def drawn_columns(holes: Sequence[str], templates: Iterable[Template]) -> list[str]:
+    """The drawn holes that a template uses. Only they tell something about the row, and become columns."""
+    used = {name for template in templates for name in template.names}
+    return [name for name in holes if name in used]
 
 
 def column(name: str) -> Template:

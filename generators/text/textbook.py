@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from gristmill.generators.text.prompts import column, columns_of, render
+from gristmill.generators.text.prompts import column, columns_of, drawn_columns, render
 
 AUDIENCES = (
     "young children",
@@ -66,7 +66,7 @@ class Textbook(Method):
     """Draws an audience and a style for the topic, and keeps the passage."""
 
     kind = "textbook"
-    revision = 1
+    revision = 2
     Spec = TextbookSpec
 
     def __init__(self, spec: TextbookSpec) -> None:
@@ -77,7 +77,8 @@ class Textbook(Method):
 
     @property
     def payload(self) -> list[pa.Field]:
-        return [pa.field(name, pa.string()) for name in ("prompt", "topic", "audience", "style", "text")]
+        drawn = drawn_columns(("audience", "style"), [self._template, self._system])
+        return [pa.field(name, pa.string()) for name in ("prompt", "topic", *drawn, "text")]
 
     def fields_read(self) -> list[str]:
         return columns_of([self._template, self._system], ("topic", "audience", "style"), self.spec.topic)

@@ -34,6 +34,7 @@ def identity_literals(
         "source": {
             "content": source.digest(),
             **{k: v for k, v in literals(recipe.source).items() if k in ("id_column", "carry", "sample_by")},
+            **({"together": source.num_together} if source.num_together > 1 else {}),
         },
         "format": FORMAT,
         "generator": {**generator.identity(), **_class_literals(generator)},

@@ -36,6 +36,7 @@ class SourceSpec:
     id_column: str | None = None  # column of `source_id`; default: file and row number
     carry: tuple[str, ...] = ()  # columns copied to the output as payload
     samples: int = 1  # asks per source row
+    together: bool = False  # whether the samples of a row follow one another: the engine reads their common text once
     cycle: bool = False  # repeat the rows until a limit is reached; needs a limit
 
     def __post_init__(self) -> None:
@@ -45,18 +46,26 @@ class SourceSpec:
             raise ValueError("samples must be at least 1")
         if self.cycle and self.samples != 1:
             raise ValueError("samples has no effect with cycle = true, which repeats the rows until a limit is reached")
+        if self.together and self.samples == 1:
+            raise ValueError("together has no effect without samples > 1: one ask per row has no company")
         for item in self.items:
             if not isinstance(item, str | dict):
                 raise ValueError(f"items must be strings or tables, not {type(item).__name__} {item!r}")
 
 
 class Source:
-    """All parts in order, as a numbered list of rows."""
+    """All parts in order, as a numbered list of rows.
 
-    def __init__(self, parts: Sequence[Part], id_column: str | None, path: str | None = None) -> None:
+    num_together: asks about one row that follow one another.
+    """
+
+    def __init__(
+        self, parts: Sequence[Part], id_column: str | None, path: str | None = None, num_together: int = 1
+    ) -> None:
         self.parts = parts
         self.id_column = id_column
         self.path = path  # of its files
+        self.num_together = num_together
         self.starts = np.cumsum([0, *(p.num_rows for p in parts)])
         self.num_rows = int(self.starts[-1])
 
@@ -124,6 +133,10 @@ class Source:
 
         Each row is read once, however often the asks cycle.
         """
+        if self.num_together > 1:
+            first = start // self.num_together
+            rows = self.rows(first, (stop - 1) // self.num_together + 1)
+            return [rows[at // self.num_together - first] for at in range(start, stop)]
         if stop - start >= num_rows:
             whole = self.rows(0, num_rows)
             return [whole[at % num_rows] for at in range(start, stop)]
@@ -145,19 +158,20 @@ class Source:
 
 def open_source(spec: SourceSpec) -> Source:
     """Find and number the rows. Raises UserError when a file is missing, unreadable or empty."""
+    num_together = spec.samples if spec.together else 1
     if spec.items:
-        return Source([Items(spec.items)], spec.id_column)
+        return Source([Items(spec.items)], spec.id_column, num_together=num_together)
     assert spec.path is not None
     if (name := spec.path.removeprefix(PACKAGE)) != spec.path:
         if name not in PACKAGED:
             raise UserError(f"source.path: no data set '{spec.path}'{nearest(name, PACKAGED)}")
-        return Source([PackedRows(spec.path)], spec.id_column)
+        return Source([PackedRows(spec.path)], spec.id_column, num_together=num_together)
     try:
         files = find_files(spec.path)
         parts = [part for place in files if (part := part_of(*place, spec.sample_by)) is not None]
     except PermissionError as error:
         raise UserError(f"source.path {spec.path}: {error}") from None
-    source = Source(parts, spec.id_column, spec.path)
+    source = Source(parts, spec.id_column, spec.path, num_together)
     if not parts:
         raise UserError(f"source.path {spec.path}: it has no .jsonl, .ndjson, .parquet, .txt, .md or .rst file")
     if source.num_rows == 0:

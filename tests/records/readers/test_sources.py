@@ -10,10 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan, asks
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.stores.opening import open_store
+from tests.recipes import canned
 
 
 def texts(rows: list[tuple[str, str]]) -> list[str]:
@@ -50,6 +53,29 @@ def test_same_content_elsewhere_has_the_same_digest(tmp_path: Path, s3: str) -> 
         assert texts(remote.rows(3, 5)) == ["x", "x"]
     (tmp_path / "a" / "rows.jsonl").write_bytes(content + b'{"text": "y"}\n')
     assert open_source(SourceSpec(path=str(tmp_path / "a"))).digest() != local.digest()
+
+
+@given(st.integers(1, 7), st.integers(2, 5), st.data())
+def test_samples_together_are_the_same_asks_in_another_order(num_rows: int, samples: int, data: st.DataObject) -> None:
+    items = tuple(f"text {n}" for n in range(num_rows))
+    together = open_source(SourceSpec(items=items, samples=samples, together=True))
+    rows = together.ask_rows(0, num_rows * samples, num_rows)
+    assert rows == [row for row in together.rows(0, num_rows) for _ in range(samples)]
+    apart = open_source(SourceSpec(items=items, samples=samples))
+    assert sorted(rows) == sorted(apart.ask_rows(0, num_rows * samples, num_rows))
+    start = data.draw(st.integers(0, num_rows * samples - 1))
+    stop = data.draw(st.integers(start + 1, num_rows * samples))
+    assert together.ask_rows(start, stop, num_rows) == rows[start:stop]
+
+
+def test_samples_together_are_part_of_the_identity(tmp_path: Path) -> None:
+    def fingerprint(**source: object) -> str:
+        return compile_recipe(load(canned(tmp_path, source={"cycle": None, **source}), ())).plan.fingerprint
+
+    marks = [fingerprint(samples=n, together=together) for n in (2, 3) for together in (False, True)]
+    assert marks[0] == marks[2] and len(set(marks)) == 3
+    with pytest.raises(UserError, match="together"):
+        fingerprint(together=True)
 
 
 def test_documents_and_ids_and_carry(tmp_path: Path) -> None:
