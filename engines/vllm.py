@@ -22,6 +22,7 @@ from typing import Any
 from gristmill.engines import processes
 from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
 from gristmill.engines.guard import Guard
+from gristmill.engines.invariance import Trace, is_invariant
 from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
 from gristmill.records.errors import UserError
 from gristmill.records.spec import nearest
@@ -286,8 +287,7 @@ class Engine:
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
         """A completion. Raises AskRefused when this ask cannot be served, EngineDead when the engine has failed."""
-        engine = self._engine
-        if engine is None:
+        if self._engine is None:
             raise EngineDead("not open")
         try:
             ids, sampling = self._request(prompt, sampling)
@@ -297,24 +297,47 @@ class Engine:
         if room < 1:
             raise AskRefused("context_length", f"{len(ids)} tokens, the context holds {self.max_model_len}")
         wanted = sampling.get("max_tokens") or room
-        last = None
         try:
             params = self._params({**sampling, "max_tokens": min(wanted, room)}, seed, json_schema)
-            answers = engine.generate(
-                {"prompt_token_ids": ids}, params, str(next(self._numbers)), lora_request=self._lora_request
-            )
-            async for answer in answers:
-                last = answer
-        except asyncio.CancelledError:
+            output = await self._last(ids, params)
+        except (asyncio.CancelledError, EngineDead):
             raise
         except Exception as error:
             if is_refusal(error):
                 raise AskRefused("engine_refused", str(error)) from error
             raise EngineDead(f"{type(error).__name__}: {error}") from error
+        return Reply(output.text, output.finish_reason, len(ids), len(output.token_ids))
+
+    async def _last(self, ids: list[int], params: Any) -> Any:
+        """The whole completion of a prompt, as vLLM gives it. Raises EngineDead when there is none."""
+        last = None
+        prompt = {"prompt_token_ids": ids}
+        async for answer in self._engine.generate(
+            prompt, params, str(next(self._numbers)), lora_request=self._lora_request
+        ):
+            last = answer
         if last is None or last.outputs[0].finish_reason in (None, "abort", "error"):
             raise EngineDead("the engine dropped a request")
-        output = last.outputs[0]
-        return Reply(output.text, output.finish_reason, len(ids), len(output.token_ids))
+        return last.outputs[0]
+
+    async def trace(self, text: str, num_tokens: int, seed: int) -> Trace:
+        """See `gristmill.engines.invariance`. Raises EngineDead when the engine has failed."""
+        await self._engine.reset_prefix_cache()
+        sampling = {"max_tokens": num_tokens, "logprobs": 0, "ignore_eos": True}
+        output = await self._last(list(self._tokenizer.encode(text)), self._params(sampling, seed, None))
+        return tuple((token, chosen[token].logprob) for token, chosen in zip(output.token_ids, output.logprobs))
+
+    async def facts(self) -> dict[str, Any]:
+        """What a manifest records of an open engine: its sizes, and whether its answers depend on their batch.
+
+        `batch_invariant` is None where it is not promised, and otherwise what a probe has shown.
+        """
+        parallel = self._engine.vllm_config.parallel_config
+        return {
+            "slots": self.num_slots,
+            "tensor_parallel_size": int(parallel.tensor_parallel_size),
+            "batch_invariant": await is_invariant(self) if self.batch_invariant else None,
+        }
 
     def _params(self, sampling: Mapping[str, Any], seed: int, json_schema: Mapping[str, Any] | None) -> Any:
         extra = {"structured_outputs": self._schema_class(json=dict(json_schema))} if json_schema else {}

@@ -89,6 +89,10 @@ class Generator(ABC):
         """Counts the asks of an open generator that works on many at once; None for any other."""
         return None
 
+    async def facts(self) -> dict[str, Any]:
+        """What a manifest records of an open engine, as literals: sizes, and what a probe has shown."""
+        return {}
+
     def close(self) -> None:  # noqa: B027
         """Free the device before the actor is killed. Safe when `open` never finished."""
 

@@ -63,6 +63,9 @@ class Teacher(TextGenerator):
                 raise
         return engine
 
+    async def facts(self) -> dict[str, Any]:
+        return await self._engine.facts() if isinstance(self._engine, Engine) else {}
+
     def close(self) -> None:
         engine, self._engine = self._engine, None
         if isinstance(engine, Engine):

@@ -104,6 +104,10 @@ class Stage(ABC):
         """Counts the rows of an open stage that works on many at once; None for any other."""
         return None
 
+    async def facts(self) -> dict[str, Any]:
+        """What a manifest records of an open stage in a pool, as literals."""
+        return {}
+
     def close(self) -> None:  # noqa: B027
         """Release engines, processes and memory before the worker ends."""
 

@@ -89,6 +89,7 @@ class Progress:
     lanes: dict[str, Occupancy] = field(default_factory=dict)  # of the first engines that are open, by pool and number
     waits_s: dict[str, float] = field(default_factory=dict)  # in which engines wanted lots, by what held the lots back
     window_share: float = 0.0  # of the memory for uncommitted rows
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the engines, by pool
 
     @property
     def num_retries(self) -> int:
@@ -139,4 +140,5 @@ def measure_progress(
         dict(islice(((f"{pool.name} {m.number}", m.occupancy) for pool in pools for m in pool.members), MAX_LANES)),
         dict(waits_s),
         window_share,
+        {pool.name: pool.facts for pool in pools if pool.facts},
     )

@@ -1,5 +1,6 @@
 """A pool: long-lived actors that hold one engine each and serve many lots."""
 
+import logging
 import queue
 import time
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ from gristmill.cluster.pools.replica import Replica, Worker, placement_options
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 from gristmill.records.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT_S = 20.0
 RESIZE_S = 3.0
@@ -55,6 +58,7 @@ class Pool:
         self.worker_ref: Any = None
         self.mean_lot_s = 0.0
         self.num_open = 0
+        self.facts: dict[str, Any] = {}  # of its engines, for the manifest
         self.feeder = Feeder(spec.lots_per_replica, events, lambda member, e: self._replace(member, one_line(e)))
         self.meter = DeviceMeter(needs.num_devices)
         self.token_rate = RateMeter(RATE_S)
@@ -166,10 +170,22 @@ class Pool:
             except ray.exceptions.RayError:
                 continue  # its open() fails with the same error
 
+    def _know(self, facts: dict[str, Any]) -> None:
+        """Keep the facts of an engine: those of the first, unless another depends on its batch."""
+        is_broken = facts.get("batch_invariant") is False
+        if is_broken and self.facts.get("batch_invariant") is not False:
+            logger.warning(
+                f"{self.name}: a probe shows that this engine computes an answer otherwise in another batch, so a lot "
+                f"that is made again can have other rows"
+            )
+        if is_broken or not self.facts:
+            self.facts = facts
+
     def _opened(self, member: Member, now: float) -> None:
         try:
-            ray.get(member.open_ref)
+            facts = ray.get(member.open_ref)
             member.open_ref, member.advanced_at = None, now
+            self._know(facts)
             self.num_open += 1
             self.feeder.open(member)
             seconds = round(now - member.started_at, 2)

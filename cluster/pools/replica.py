@@ -28,6 +28,8 @@ class Worker(Protocol):
 
     def open(self) -> None: ...
 
+    async def facts(self) -> dict[str, Any]: ...
+
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch: ...
 
     def refuse(self, asks: pa.RecordBatch, reason: str) -> pa.RecordBatch: ...
@@ -50,6 +52,9 @@ class StageWorker:
 
     def open(self) -> None:
         self.stage.open()
+
+    async def facts(self) -> dict[str, Any]:
+        return await self.stage.facts()
 
     async def make(self, asks: pa.RecordBatch) -> pa.RecordBatch:
         batch = await self.stage.run_pooled(asks)
@@ -84,8 +89,10 @@ class Replica:
         """Id of its node."""
         return ray.get_runtime_context().get_node_id()
 
-    async def open(self) -> None:
+    async def open(self) -> dict[str, Any]:
+        """Open the engine; returns its facts."""
         open_unchanged(self.worker)
+        return await self.worker.facts()
 
     @ray.method(num_returns=2)
     async def make(self, batch: SourceLot | pa.RecordBatch, start: int, stop: int) -> tuple[pa.RecordBatch, int]:

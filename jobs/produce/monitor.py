@@ -130,6 +130,8 @@ class Monitor:
             start["cost"] = round(progress.cost - self.before[1], 6)
             start["retries"] = dict(progress.retries)
             start["engines"] = speed_literals(progress)
+            if progress.facts:
+                start["engines"]["facts"] = progress.facts
         for kind, number in self.store.errors.items():
             if number > self._errors.get(kind, 0):
                 self.events.note("storage", kind=kind, num=number - self._errors.get(kind, 0))

@@ -102,6 +102,7 @@ def dataset_card(
 
 {origins} The generator was
 {code(generator["kind"])}{model}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
+{manifest.repeatability}
 
 ## Generated and kept rows
 

@@ -125,6 +125,7 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
         "rejected_cost": cost_of_tokens(rejected_tokens, totals, cost),
         "history": history,
         "speed_note": _sentence(bound(manifest.starts[-1].get("engines") or {} if manifest.starts else {})),
+        "repeatability": manifest.repeatability,
         "num_lots_without_events": max(0, totals.num_lots - history.counts["commit"]),
         "sample": sample,
         "lengths_note": lengths_note(sample),

@@ -67,6 +67,21 @@ class Manifest:
         """The sum of "device_s" or "cost" over all starts."""
         return sum(start.get(key, 0.0) for start in self.starts)
 
+    @property
+    def repeatability(self) -> str:
+        """Whether answers of the engines depend on their batch, in a sentence; empty where no engine has told."""
+        pools = [facts for start in self.starts for facts in (start.get("engines") or {}).get("facts", {}).values()]
+        known = [facts["batch_invariant"] for facts in pools if "batch_invariant" in facts]
+        if not known:
+            return ""
+        if all(known):
+            return "At every start a probe found that an engine computes the same for an ask alone and among others."
+        if False in known:
+            return (
+                "A probe found that an engine computes an ask otherwise in another batch: another run can have other rows."
+            )
+        return "The answers of the engines may depend on their batch: another run of this recipe has other rows."
+
     def account(self, price_per_device_hour: float | None, currency: str) -> None:
         """Update `cost`: device-seconds, and money where there is a price."""
         device_s, cost, totals = self.spent("device_s"), self.spent("cost"), self.totals

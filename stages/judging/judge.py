@@ -70,6 +70,9 @@ class Judge(Stage):
         self._engine = self.spec.open_engine(self.sampling, self.json_schema)
         self._throttle = throttle_of(self._engine, self.spec.max_in_flight)
 
+    async def facts(self) -> dict[str, Any]:
+        return await self._engine.facts() if self._engine is not None else {}
+
     def close(self) -> None:
         engine, self._engine = self._engine, None
         if engine is not None:
