@@ -9,7 +9,7 @@ from typing import Protocol
 
 Trace = tuple[tuple[int, float], ...]  # (token id, its log-probability) for each token of an answer
 
-NUM_ALONE, NUM_BESIDE, NUM_TOKENS = 2, 30, 4
+NUM_ALONE, NUM_BESIDE, NUM_TOKENS = 2, 30, 3
 
 
 class Traced(Protocol):
@@ -21,7 +21,7 @@ class Traced(Protocol):
 
 async def is_invariant(engine: Traced) -> bool:
     """Whether NUM_ALONE asks of different lengths get the same traces alone and beside NUM_BESIDE others."""
-    texts = [" ".join(str(number) for number in range(n, 3 * n + 5)) for n in range(NUM_ALONE + NUM_BESIDE)]
+    texts = [" ".join(str(number) for number in range(n, n + 3 + n // 3)) for n in range(NUM_ALONE + NUM_BESIDE)]
     alone = [await engine.trace(texts[n], NUM_TOKENS, n) for n in range(NUM_ALONE)]
     together = await asyncio.gather(*[engine.trace(text, NUM_TOKENS, n) for n, text in enumerate(texts)])
     return together[:NUM_ALONE] == alone

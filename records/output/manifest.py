@@ -77,10 +77,8 @@ class Manifest:
         if all(known):
             return "At every start a probe found that an engine computes the same for an ask alone and among others."
         if False in known:
-            return (
-                "A probe found that an engine computes an ask otherwise in another batch: another run can have other rows."
-            )
-        return "The answers of the engines may depend on their batch: another run of this recipe has other rows."
+            return "By a probe, answers of these engines depend on their batch: another run can have other rows."
+        return "Answers of these engines may depend on their batch: another run can have other rows."
 
     def account(self, price_per_device_hour: float | None, currency: str) -> None:
         """Update `cost`: device-seconds, and money where there is a price."""
