@@ -25,7 +25,7 @@ from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, resolve
 from gristmill.stages.dedup.bloomindex import BloomIndex
 from gristmill.stages.dedup.texts import DedupSpec
-from tests.cluster.index.claims import SPEC, Claimer, Lots
+from tests.cluster.index.claims import SPEC, Claimer, Lots, NearLots
 from tests.profiles import scaled
 
 BLOOM = replace(SPEC, index="bloom", bloom_rows=600, bloom_error=0.05)
@@ -125,6 +125,13 @@ def check(claimer: Claimer) -> None:
 def test_whatever_befalls_the_verdicts_are_those_of_a_plain_pass(spec: DedupSpec, seed: int, tmp_path: Path) -> None:
     claimer = Claimer(Lots(seed, spec, num_lots=25), LocalStore(str(tmp_path)))
     befall(claimer, random.Random(seed))
+    check(claimer)
+
+
+def test_whatever_befalls_an_index_by_meaning(tmp_path: Path) -> None:
+    """Its actors share the rows: one that is lost is filled again with its own rows."""
+    claimer = Claimer(NearLots(3, num_lots=25), LocalStore(str(tmp_path)))
+    befall(claimer, random.Random(3))
     check(claimer)
 
 
