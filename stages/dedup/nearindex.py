@@ -18,14 +18,12 @@ from gristmill.stages.dedup.nearrows import Rows, RowStore
 from gristmill.stages.dedup.products import Products
 from gristmill.stages.embeddings import dots, norms
 
-BLOCK = 512  # kept rows in one product
-QUERY_ROWS = 512  # queried rows in one product
+QUERY_ROWS, BLOCK = 512, 384  # queried and kept rows in one product; a power of two would crowd few lines of the cache
 SLACK = 1e-6  # covers the rounding of the root: inner products are integers, so a value this close to a limit equals it
 MARGIN = 2.0**-18  # a cosine; the float32 bound of a pair errs by less than 2^-20 of the product of its norms
 OPEN_SHARE, MIN_OPEN = 32, 512  # if the bound leaves more than one pair in 32, whole vectors are multiplied
 INT8_ROWS = 65536  # kept rows from which on it is worth to import torch for products of int8
-UNLIKE = 0.3  # see `head_of`
-HEAD_STEP = 32
+UNLIKE, HEAD_STEP = 0.2, 64  # see `head_of`
 NONE = np.iinfo(np.int64).max
 
 
@@ -66,7 +64,7 @@ class NearIndex:
             with products.one_thread():
                 self._search(searches, products.Int8Products(), products.Int8Products())
         else:
-            self._search(searches, products.FloatProducts(), products.FloatProducts())
+            self._search(searches, products.FloatProducts(self.dimension), products.FloatProducts(self.dimension))
         return np.where(best < NONE, best, NOBODY)
 
     def _search(self, searches: list["Search"], heads: Products, tails: Products) -> None:

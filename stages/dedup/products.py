@@ -19,18 +19,20 @@ Products = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class FloatProducts:
-    """Products by numpy's BLAS, float32 up to 1,023 numbers a vector, then float64."""
+    """Products by numpy's BLAS, in float32 if that holds every product of vectors of `dimension` numbers, or float64.
 
-    def __init__(self) -> None:
-        self._rooms: dict[Any, np.ndarray] = {}
+    The vectors may be parts of such vectors: sums of their products are exact too.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self._kind: Any = np.float32 if dimension * LARGEST <= 2**24 else np.float64
+        self._room = np.empty(0, self._kind)
 
     def __call__(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        kind: Any = np.float32 if a.shape[1] * LARGEST < 2**24 else np.float64
-        room = self._rooms.get(kind)
-        if room is None or room.size < len(a) * len(b):
-            room = self._rooms[kind] = np.empty(len(a) * len(b), kind)
-        products = room[: len(a) * len(b)].reshape(len(a), len(b))
-        return np.matmul(a.astype(kind), b.astype(kind).T, out=products)
+        if len(self._room) < len(a) * len(b):
+            self._room = np.empty(len(a) * len(b), self._kind)
+        products = self._room[: len(a) * len(b)].reshape(len(a), len(b))
+        return np.matmul(a.astype(self._kind), b.astype(self._kind).T, out=products)
 
 
 class Int8Products:
@@ -67,7 +69,7 @@ def _is_exact(draw: Any, size: int) -> bool:
     a, b = (draw.integers(-128, 128, (PROBE_ROWS, size)).astype(np.int8) for _ in range(2))
     for rows in (a, b):
         rows[:4] = np.array([[127], [-128], [-127], [1]])
-    return bool(np.array_equal(Int8Products()(a, b), FloatProducts()(a, b)))
+    return bool(np.array_equal(Int8Products()(a, b), FloatProducts(size)(a, b)))
 
 
 @contextmanager

@@ -147,7 +147,7 @@ def test_products_of_the_largest_numbers_are_exact(dimension: int) -> None:
     a, b = (draw.integers(-128, 128, (n, dimension)).astype(np.int8) for n in (9, 70))
     a[:3], b[:3] = np.array([[127], [-128], [0]]), np.array([[127], [-128], [-1]])
     expected = a.astype(np.int64) @ b.astype(np.int64).T
-    kinds = [FloatProducts(), *([Int8Products()] if is_int8_exact() else [])]
+    kinds = [FloatProducts(dimension), *([Int8Products()] if is_int8_exact() else [])]
     for products in kinds:
         np.testing.assert_array_equal(products(a, b), expected)
         np.testing.assert_array_equal(products(a[:4], b[:5]), expected[:4, :5])
@@ -167,6 +167,19 @@ def test_every_pair_above_the_threshold_is_found_and_none_below() -> None:
         asked = quantise(cosine * kept + np.sqrt(1 - cosine**2) * aside)
         expected = np.arange(400) if is_found else np.full(400, NOBODY)
         np.testing.assert_array_equal(index.query(keys_of(asked)), expected)
+
+
+@pytest.mark.parametrize("dimension", [1024, 1500])
+def test_products_that_float32_cannot_hold_are_exact(sizes: Callable[..., None], dimension: int) -> None:
+    """Heads and tails fit float32 each, their sum does not: one more or less decides, where a threshold is a cosine."""
+    sizes(False, dimension // 2, False, 2**62)
+    vectors = np.full((13, dimension), 127, np.int8)
+    vectors[1:, :9] = np.random.default_rng(0).integers(110, 127, (12, 9))
+    for row in range(1, 13):
+        threshold = float(cosines(vectors[:1], vectors[row : row + 1])[0, 0])
+        index = NearIndex(-(-dimension // 8), dimension, threshold)
+        index.insert(keys_of(vectors[[row] * 5]), np.arange(5)[::-1])  # the first rows are computed in full
+        assert is_near(vectors[0], vectors[row], threshold) and index.query(keys_of(vectors[:1])).tolist() == [0]
 
 
 def test_claims_twice_retractions_and_pickles() -> None:
