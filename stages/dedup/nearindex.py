@@ -108,14 +108,14 @@ class NearIndex:
             vectors = vectors_of(np.ascontiguousarray(keys[rows]), self.dimension)
             sizes = norms(vectors)
             near = dots(vectors, vectors) >= (self.threshold * sizes)[:, None] * sizes[None, :] - SLACK
-            originals: list[int] = []
+            is_original = np.zeros(len(rows), bool)
             for at, row in enumerate(rows.tolist()):
-                twin = next((other for other in originals if near[at, other]), None)
-                if twin is None:
-                    originals.append(at)
+                twins = np.flatnonzero(near[at] & is_original)
+                if len(twins):
+                    answers[row] = first_owner + rows[twins[0]]
                 else:
-                    answers[row] = first_owner + rows[twin]
-            self.insert(keys[rows[originals]], first_owner + rows[originals])
+                    is_original[at] = True
+            self.insert(keys[rows[is_original]], first_owner + rows[is_original])
         return answers
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from gristmill.stages.embeddings import norms
 
-MIN_ROOM, MAX_ROOM = 1024, 65536  # rows in the first and in the largest chunk
+MIN_ROOM, MAX_ROOM = 1536, 15360  # rows in the first and in the largest chunk: whole blocks of the search
 
 
 @dataclass

@@ -1,6 +1,9 @@
 """The index by meaning against a plain pass over the same vectors, and what it is fed in a run."""
 
+import os
 import pickle
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
@@ -167,6 +170,12 @@ def test_every_pair_above_the_threshold_is_found_and_none_below() -> None:
         asked = quantise(cosine * kept + np.sqrt(1 - cosine**2) * aside)
         expected = np.arange(400) if is_found else np.full(400, NOBODY)
         np.testing.assert_array_equal(index.query(keys_of(asked)), expected)
+
+
+def test_sums_that_overflow_are_noticed() -> None:
+    """Without VNNI, oneDNN adds pairs of products in int16; a variable takes the instructions from it."""
+    code = "from gristmill.stages.dedup.products import is_int8_exact; assert not is_int8_exact()"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True)
 
 
 @pytest.mark.parametrize("dimension", [1024, 1500])
