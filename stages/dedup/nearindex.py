@@ -19,6 +19,7 @@ from gristmill.stages.dedup.products import Products
 from gristmill.stages.embeddings import dots, norms
 
 QUERY_ROWS, BLOCK = 512, 384  # queried and kept rows in one product; a power of two would crowd few lines of the cache
+MAX_BLOCKS = 15  # blocks that are one where few rows are queried; an odd number, for the same reason
 SLACK = 1e-6  # covers the rounding of the root: inner products are integers, so a value this close to a limit equals it
 MARGIN = 2.0**-18  # a cosine; the float32 bound of a pair errs by less than 2^-20 of the product of its norms
 OPEN_SHARE, MIN_OPEN = 32, 512  # if the bound leaves more than one pair in 32, whole vectors are multiplied
@@ -68,7 +69,8 @@ class NearIndex:
         return np.where(best < NONE, best, NOBODY)
 
     def _search(self, searches: list["Search"], heads: Products, tails: Products) -> None:
-        for rows in self._rows.blocks(BLOCK):
+        num_queries = max((len(search) for search in searches), default=1)
+        for rows in self._rows.blocks(BLOCK * min(QUERY_ROWS // num_queries | 1, MAX_BLOCKS)):
             for search in searches:
                 search.lower(rows, self.threshold, heads, tails)
 
@@ -127,6 +129,9 @@ class Search:
         self._sizes = norms(vectors), norms(self._tails)
         self._best = best
         self._is_whole = head == vectors.shape[1]  # whether the bound is given up, or was never of use
+
+    def __len__(self) -> int:
+        return len(self._best)
 
     def lower(self, rows: Rows, threshold: float, heads: Products, tails: Products) -> None:
         """Lower `best` by these kept rows."""

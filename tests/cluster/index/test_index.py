@@ -164,6 +164,19 @@ def test_a_killed_process_is_made_anew_alone(tmp_path: Path) -> None:
     claimer.index.stop()
 
 
+def test_an_index_that_is_lost_too_often_says_what_to_change(tmp_path: Path) -> None:
+    claimer = Claimer(Lots(5), LocalStore(str(tmp_path)))
+    claimer.start(2, 0)
+    claimer.claim(8, together=True)
+    num_rows, claimer.index.max_retries = claimer.index.num_rows, 0
+    claimer.kill_actor(random.Random(0))
+    with pytest.raises(
+        RunFailed, match=f"lost 1 times .* holds {num_rows} rows with cluster.index_actors = 2: if memory"
+    ):
+        claimer.claim(1, together=True)
+    claimer.index.stop()
+
+
 def test_a_snapshot_holds_the_committed_lots_and_nothing_else(tmp_path: Path) -> None:
     store = LocalStore(str(tmp_path))
     claimer = Claimer(Lots(6), store)
