@@ -45,7 +45,7 @@ class ClusterSpec:
     window: int | None = None  # Largest number of lots in flight, from first step to commit; unset: bounded by memory.
     # Largest size of uncommitted rows in MB; unset: half of the memory of Ray's object stores. Ray spills to disk.
     window_mb: float | None = None
-    index_actors: int = 1  # Number of actors that share the dedup index by band.
+    index_actors: int = 1  # Number of actors that share the dedup index: by band, or by row for `dedup_semantic`.
     # Lots per snapshot of the dedup index, 0 for none; a start after a crash reads at most that many lots from shards.
     snapshot_lots: int = SNAPSHOT_LOTS
     max_retries: int = 3  # Retries of a lot that lost its worker, and of an engine that does not start.

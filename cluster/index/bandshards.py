@@ -1,15 +1,15 @@
-"""The actors of the dedup index, each with some of its bands: started, filled in parallel, queried together."""
+"""The actors of the dedup index, each with a part of it: started, filled in parallel, queried together."""
 
 import logging
 import time
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import ray
 
 from gristmill.cluster.errors import LOSSES, one_line
+from gristmill.cluster.index.parts import Part, divide
 from gristmill.cluster.index.rebuild import ClaimSource, num_at_once, read_back
 from gristmill.cluster.index.snapshots import Claims, Stretch
 from gristmill.stages.dedup.bandindex import merge_answers
@@ -22,11 +22,11 @@ LOG_EVERY_S = 10.0
 
 @ray.remote(num_cpus=0)
 class BandShard:
-    """Some bands of the index. One driver calls it, in order; answers include its memory in bytes."""
+    """A part of the index. One driver calls it, in order; answers include its memory in bytes."""
 
-    def __init__(self, dedup: Duplicates, first: int, stop: int, num_rows: int) -> None:
-        self.index = dedup.new_index(stop - first)
-        self.index.reserve(num_rows)
+    def __init__(self, dedup: Duplicates, part: Part, num_rows: int) -> None:
+        self.index = dedup.new_index(part.stop - part.first)
+        self.index.reserve(num_rows // part.num_shares)
 
     def load(self, claims: Claims, is_settled: bool) -> int:
         """Insert claims with keys as uint64 (bands, n). Settled claims are never retracted."""
@@ -56,19 +56,17 @@ class IndexLost(Exception):
 
 
 class BandShards:
-    """All actors of one index. The bands are divided among at most `num_actors` actors, with at least one band each."""
+    """All actors of one index, at most `num_actors`; see `gristmill.cluster.index.parts` for what each holds."""
 
     def __init__(self, dedup: Duplicates, num_actors: int, source: ClaimSource) -> None:
         self.dedup, self.source = dedup, source
-        num_actors = min(num_actors, dedup.bands) if dedup.is_divisible else 1
-        edges = np.linspace(0, dedup.bands, num_actors + 1).astype(int).tolist()
-        self._bands = [slice(*pair) for pair in pairwise(edges)]
+        self._parts = divide(dedup, num_actors)
         self._actors: dict[int, Any] = {}
         self._nbytes: dict[int, int] = {}
 
     @property
     def numbers(self) -> list[int]:
-        return list(range(len(self._bands)))
+        return list(range(len(self._parts)))
 
     @property
     def nbytes(self) -> int:
@@ -89,9 +87,9 @@ class BandShards:
         started = logged = time.monotonic()
         self.kill(numbers)
         stretches, num_rows = self.source.stretches(num_lots)
-        bands = [self._bands[number] for number in numbers]
+        parts = [self._parts[number] for number in numbers]
         actor_class = BandShard.options(scheduling_strategy="SPREAD")  # type: ignore[attr-defined]
-        actors = [actor_class.remote(self.dedup, part.start, part.stop, num_rows) for part in bands]
+        actors = [actor_class.remote(self.dedup, part, num_rows) for part in parts]
         self._actors.update(zip(numbers, actors))
         running: list[tuple[Stretch, Any, list[Any]]] = []
         rows = lots = lots_from_snapshots = 0
@@ -107,7 +105,7 @@ class BandShards:
             elif stretch.name is not None:
                 lots_from_snapshots += len(stretch)
 
-        for stretch, count_ref, slices in read_back(self.source, stretches, bands):
+        for stretch, count_ref, slices in read_back(self.source, stretches, parts):
             if should_stop and should_stop():
                 return rows  # the run stops, so no claim follows
             running.append((stretch, count_ref, [actor.load.remote(s, True) for actor, s in zip(actors, slices)]))
@@ -118,8 +116,8 @@ class BandShards:
                 logger.info(f"dedup index: {lots:,} of {num_lots:,} lots read back")
         while running:
             end_first()
-        for keys, owners in uncommitted:
-            sent = [actor.load.remote((keys[:, part].T.copy(), owners), False) for actor, part in zip(actors, bands)]
+        for claims in uncommitted:
+            sent = [actor.load.remote(part.columns(claims), False) for actor, part in zip(actors, parts)]
             self._nbytes.update(zip(numbers, ray.get(sent)))
         if num_lots:
             sources = f"{lots_from_snapshots:,} of {num_lots:,} lots from snapshots"
@@ -132,11 +130,11 @@ class BandShards:
         `stages.dedup.bandindex.merge_answers` joins the answers of the actors. Sending the same claims twice
         is harmless. Raises IndexLost.
         """
-        keys, owners = unsent
-        calls = [
-            self._actors[number].claim.remote(keys[:, part].copy(), owners, queries[:, part].copy(), first_unsettled)
-            for number, part in enumerate(self._bands)
-        ]
+        shared = None if self.dedup.is_divisible else ray.put(queries)  # once, and not for each actor
+        calls = []
+        for number, part in enumerate(self._parts):
+            sought = part.queries(queries) if shared is None else shared
+            calls.append(self._actors[number].claim.remote(*part.claims(unsent), sought, first_unsettled))
         answers = []
         for number, answer in self._collect(calls):
             answers.append(answer[0])
@@ -145,10 +143,7 @@ class BandShards:
 
     def retract(self, claims: Claims) -> None:
         """Retract the latest claims that were sent. Raises IndexLost after all living actors have retracted."""
-        keys, owners = claims
-        calls = [
-            self._actors[number].retract.remote(keys[:, part].copy(), owners) for number, part in enumerate(self._bands)
-        ]
+        calls = [self._actors[number].retract.remote(*part.claims(claims)) for number, part in enumerate(self._parts)]
         self._collect(calls)
 
     def _collect(self, calls: list[Any]) -> list[tuple[int, Any]]:

@@ -83,7 +83,7 @@ class DedupIndex:
                 cause = error.cause
                 if not isinstance(cause, LOSSES):
                     raise RunFailed(f"dedup: the index cannot be read back: {one_line(cause)}") from error
-        raise RunFailed(f"dedup: the index was lost {self.max_retries + 1} times ({one_line(cause)})") from cause
+        raise self._lost(one_line(cause)) from cause
 
     def query(self, lot: int, keys: np.ndarray) -> np.ndarray:
         """Owners of the keys, uint64 (n, bands), among the rows of lots before `lot`: int64 (n,).
@@ -100,7 +100,14 @@ class DedupIndex:
                 cause = error
                 logger.warning(f"lot {lot}: the dedup index was lost and is built again ({error})")
                 self._rebuild(error.numbers)
-        raise RunFailed(f"dedup: the index was lost {self.max_retries + 1} times ({cause})") from cause
+        raise self._lost(str(cause)) from cause
+
+    def _lost(self, cause: str) -> RunFailed:
+        actors = f"cluster.index_actors = {len(self._shards.numbers)}"
+        return RunFailed(
+            f"dedup: the index was lost {self.max_retries + 1} times ({cause}). It holds {self.num_rows:,} rows with "
+            f"{actors}: if memory ran out, raise that number or take larger nodes, and run the same command again"
+        )
 
     def add(self, lot: int, claims: Claims) -> None:
         """Add the claims of a lot's kept rows. Raises RunFailed when Bloom filters hold far too many rows."""

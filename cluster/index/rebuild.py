@@ -11,6 +11,7 @@ import pyarrow as pa
 import ray
 
 from gristmill.cluster.index import snapshots
+from gristmill.cluster.index.parts import Part
 from gristmill.cluster.index.snapshots import BadSnapshot, Claims, Stretch
 from gristmill.cluster.node_affinity import node_options
 from gristmill.records.errors import UserError
@@ -103,12 +104,12 @@ _STORES: dict[str, Store] = {}  # of this worker process: creating an S3 client 
 
 # Ray may retry a lost reader: reading has no side effects.
 @ray.remote(num_cpus=1, max_retries=2)
-def claims_task(source: ClaimSource, stretch: Stretch, bands: Sequence[slice]) -> tuple[Any, ...]:
-    """(number of rows, problem or None), then for each slice of the bands (keys uint64 (bands, n), owners)."""
+def claims_task(source: ClaimSource, stretch: Stretch, parts: Sequence[Part]) -> tuple[Any, ...]:
+    """(number of rows, problem or None), then for each part of the index (keys uint64 (bands, n), owners)."""
     pa.set_cpu_count(1)
     store = _STORES.setdefault(source.store.uri, source.store)
-    (keys, owners), problem = replace(source, store=store).read(stretch)
-    return (len(owners), problem), *((np.ascontiguousarray(keys[:, part].T), owners) for part in bands)
+    claims, problem = replace(source, store=store).read(stretch)
+    return (len(claims[1]), problem), *(part.columns(claims) for part in parts)
 
 
 def num_cores(store: Store) -> int:
@@ -124,14 +125,14 @@ def num_at_once(store: Store) -> int:
 
 
 def read_back(
-    source: ClaimSource, stretches: Sequence[Stretch], bands: Sequence[slice]
+    source: ClaimSource, stretches: Sequence[Stretch], parts: Sequence[Part]
 ) -> Iterator[tuple[Stretch, Any, list[Any]]]:
-    """Start a task for each stretch: (stretch, reference to count and problem, references to claims by bands).
+    """Start a task for each stretch: (stretch, reference to count and problem, references to claims by part).
 
     Each step of the iteration starts one task, so the caller bounds the number of running tasks.
     """
-    run = claims_task.options(num_returns=1 + len(bands), **node_options(source.store))
+    run = claims_task.options(num_returns=1 + len(parts), **node_options(source.store))
     shared = ray.put(source)
     for stretch in stretches:
-        count_ref, *slices = run.remote(shared, stretch, list(bands))
+        count_ref, *slices = run.remote(shared, stretch, list(parts))
         yield stretch, count_ref, slices

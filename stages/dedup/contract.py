@@ -62,7 +62,7 @@ class Duplicates(Stage):
 
     signature: ClassVar[str]  # name of the signature column
     signature_source: ClassVar[str]  # what the signature is computed from, in words
-    is_divisible: ClassVar[bool] = True  # whether each band is looked up by itself, so that actors can share the bands
+    is_divisible: ClassVar[bool] = True  # whether a band is looked up by itself: actors share bands, otherwise rows
     spec: Any  # an IndexSpec, or a spec without `index` if `is_exact` is overridden
 
     @property

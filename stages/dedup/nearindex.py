@@ -1,21 +1,31 @@
 """The index of kept rows by meaning: the first owner of a vector within a given cosine.
 
 It has the interface of `stages.dedup.bandindex.BandIndex`. Its keys are not hashes but the vectors themselves, eight
-int8 numbers a key. It compares with every kept row, and inner products of integers are exact. So it finds all such rows
-and no others, whatever the order and size of queries. Time grows with the kept rows: about 10 ms for each queried row
-and million kept rows on one core. Memory is d + 16 bytes a kept row (400 with the 384 numbers of MiniLM).
+int8 numbers a key. Actors share the rows, not the keys: each holds some rows whole, and the smallest answer counts.
+
+The search is exact. Inner products of integers are exact, so whether a pair is near does not depend on the order of
+rows, blocks, queries or actors. The first numbers of all pairs are multiplied in blocks; a proven bound on the others
+leaves few pairs, and these are computed in full (stages/kernels/nearpairs.py). Where the bound leaves many, whole
+vectors are multiplied. Time grows with the kept rows (docs/benchmarks.md). Memory is d + 16 bytes a kept row: 400 with
+the 384 numbers of MiniLM.
 """
 
 import numpy as np
 
+from gristmill.stages.dedup import products
 from gristmill.stages.dedup.bandindex import NOBODY, check_keys, check_owners
+from gristmill.stages.dedup.nearrows import Rows, RowStore
+from gristmill.stages.dedup.products import Products
 from gristmill.stages.embeddings import dots, norms
 
-BLOCK = 8192  # kept rows in one comparison
-QUERY_ROWS = 256  # queried rows in one comparison
+QUERY_ROWS, BLOCK = 512, 384  # queried and kept rows in one product; a power of two would crowd few lines of the cache
+MAX_BLOCKS = 15  # blocks that are one where few rows are queried; an odd number, for the same reason
 SLACK = 1e-6  # covers the rounding of the root: inner products are integers, so a value this close to a limit equals it
-GROWTH = 1.5
-MIN_ROOM = 1024
+MARGIN = 2.0**-18  # a cosine; the float32 bound of a pair errs by less than 2^-20 of the product of its norms
+OPEN_SHARE, MIN_OPEN = 32, 512  # if the bound leaves more than one pair in 32, whole vectors are multiplied
+INT8_ROWS = 65536  # kept rows from which on it is worth to import torch for products of int8
+UNLIKE, HEAD_STEP = 0.2, 64  # see `head_of`
+NONE = np.iinfo(np.int64).max
 
 
 class NearIndex:
@@ -25,22 +35,20 @@ class NearIndex:
         if not 0 <= 8 * num_keys - dimension < 8:
             raise ValueError(f"{num_keys} keys cannot hold vectors of {dimension} numbers")
         self.num_keys, self.dimension, self.threshold = num_keys, dimension, threshold
-        self.num_rows = 0
-        self._vectors = np.zeros((0, dimension), np.int8)
-        self._norms, self._owners = np.zeros(0), np.zeros(0, np.int64)
+        self._rows = RowStore(dimension, head_of(dimension, threshold))
+        self._last_owner = NOBODY
+
+    @property
+    def num_rows(self) -> int:
+        return self._rows.num_rows
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays, including reserved room."""
-        return self._vectors.nbytes + self._norms.nbytes + self._owners.nbytes
+        return self._rows.nbytes
 
     def reserve(self, num_rows: int) -> None:
-        """Make room for `num_rows` rows in total."""
-        if num_rows > len(self._owners):
-            more = num_rows - len(self._owners)
-            self._vectors = np.concatenate([self._vectors, np.zeros((more, self.dimension), np.int8)])
-            self._norms = np.concatenate([self._norms, np.zeros(more)])
-            self._owners = np.concatenate([self._owners, np.zeros(more, np.int64)])
+        """Do nothing: this index grows without moving a row."""
 
     def query(self, keys: np.ndarray) -> np.ndarray:
         """The smallest owner within the cosine `threshold` of each row's vector, -1 if there is none: int64 (n,).
@@ -48,18 +56,23 @@ class NearIndex:
         `keys` is uint64 (n, num_keys).
         """
         vectors = vectors_of(check_keys(keys, self.num_keys), self.dimension)
-        owners = np.full(len(vectors), NOBODY, np.int64)
-        for first in range(0, len(vectors), QUERY_ROWS):
-            part = vectors[first : first + QUERY_ROWS]
-            limits, best = self.threshold * norms(part), np.full(len(part), np.iinfo(np.int64).max)
-            for start in range(0, self.num_rows, BLOCK):
-                stop = min(start + BLOCK, self.num_rows)
-                near = dots(part, self._vectors[start:stop]) >= limits[:, None] * self._norms[None, start:stop] - SLACK
-                rows, places = np.nonzero(near)
-                np.minimum.at(best, rows, self._owners[start + places])
-            is_near = best < np.iinfo(np.int64).max
-            owners[first : first + len(part)][is_near] = best[is_near]
-        return owners
+        best = np.full(len(vectors), NONE)
+        searches = [
+            Search(vectors[start : start + QUERY_ROWS], best[start : start + QUERY_ROWS], self._rows.head)
+            for start in range(0, len(vectors), QUERY_ROWS)
+        ]
+        if self.num_rows >= INT8_ROWS and products.is_int8_exact():
+            with products.one_thread():
+                self._search(searches, products.Int8Products(), products.Int8Products())
+        else:
+            self._search(searches, products.FloatProducts(self.dimension), products.FloatProducts(self.dimension))
+        return np.where(best < NONE, best, NOBODY)
+
+    def _search(self, searches: list["Search"], heads: Products, tails: Products) -> None:
+        num_queries = max((len(search) for search in searches), default=1)
+        for rows in self._rows.blocks(BLOCK * min(QUERY_ROWS // num_queries | 1, MAX_BLOCKS)):
+            for search in searches:
+                search.lower(rows, self.threshold, heads, tails)
 
     def insert(self, keys: np.ndarray, owners: np.ndarray, is_settled: bool = False) -> None:
         """Insert keys, uint64 (n, num_keys), for owners, int64 (n,); skips owners that are already in the index.
@@ -69,24 +82,16 @@ class NearIndex:
         keys, owners = check_keys(keys, self.num_keys), check_owners(keys, owners)
         if not len(owners):
             return
-        present = self._owners[: self.num_rows]
-        fresh = ~np.isin(owners, present[present >= owners.min()])
-        vectors, owners = vectors_of(keys, self.dimension)[fresh], owners[fresh]
-        stop = self.num_rows + len(owners)
-        if stop > len(self._owners):
-            self.reserve(max(stop, int(len(self._owners) * GROWTH), MIN_ROOM))
-        self._vectors[self.num_rows : stop] = vectors
-        self._norms[self.num_rows : stop] = norms(vectors)
-        self._owners[self.num_rows : stop] = owners
-        self.num_rows = stop
+        vectors = vectors_of(keys, self.dimension)
+        if owners.min() <= self._last_owner:  # claims that are sent again; claims of later lots need no search
+            is_fresh = ~self._rows.has(owners)
+            vectors, owners = vectors[is_fresh], owners[is_fresh]
+        self._rows.append(self._rows.part(vectors, owners))
+        self._last_owner = max(self._last_owner, int(owners.max(initial=NOBODY)))
 
     def retract(self, keys: np.ndarray, owners: np.ndarray) -> None:
         """Remove the rows of these owners, as if they had never been kept."""
-        owners = check_owners(keys, owners)
-        stays = np.flatnonzero(~np.isin(self._owners[: self.num_rows], owners))
-        for column in (self._vectors, self._norms, self._owners):
-            column[: len(stays)] = column[stays]
-        self.num_rows = len(stays)
+        self._rows.remove(check_owners(keys, owners))
 
     def settle(self, first_owner: int) -> None:
         """Do nothing: this index keeps no undo data."""
@@ -105,15 +110,58 @@ class NearIndex:
             vectors = vectors_of(np.ascontiguousarray(keys[rows]), self.dimension)
             sizes = norms(vectors)
             near = dots(vectors, vectors) >= (self.threshold * sizes)[:, None] * sizes[None, :] - SLACK
-            originals: list[int] = []
+            is_original = np.zeros(len(rows), bool)
             for at, row in enumerate(rows.tolist()):
-                twin = next((other for other in originals if near[at, other]), None)
-                if twin is None:
-                    originals.append(at)
+                twins = np.flatnonzero(near[at] & is_original)
+                if len(twins):
+                    answers[row] = first_owner + rows[twins[0]]
                 else:
-                    answers[row] = first_owner + rows[twin]
-            self.insert(keys[rows[originals]], first_owner + rows[originals])
+                    is_original[at] = True
+            self.insert(keys[rows[is_original]], first_owner + rows[is_original])
         return answers
+
+
+class Search:
+    """Some queried vectors, int8 (n, d), and the smallest owner near each so far, `best`, int64 (n,)."""
+
+    def __init__(self, vectors: np.ndarray, best: np.ndarray, head: int) -> None:
+        self._heads, self._tails = vectors[:, :head].copy(), vectors[:, head:].copy()
+        self._sizes = norms(vectors), norms(self._tails)
+        self._best = best
+        self._is_whole = head == vectors.shape[1]  # whether the bound is given up, or was never of use
+
+    def __len__(self) -> int:
+        return len(self._best)
+
+    def lower(self, rows: Rows, threshold: float, heads: Products, tails: Products) -> None:
+        """Lower `best` by these kept rows."""
+        pairs = heads(self._heads, rows.heads)
+        if not self._is_whole:
+            self._is_whole = not self._finish(pairs, rows, threshold, False)
+            if not self._is_whole:
+                return
+        if self._tails.shape[1]:
+            pairs += tails(self._tails, rows.tails)
+        self._finish(pairs, rows, threshold, True)
+
+    def _finish(self, pairs: np.ndarray, rows: Rows, threshold: float, is_whole: bool) -> bool:
+        """Lower `best` by the products of heads or of whole vectors; False if the bound leaves too many pairs."""
+        from gristmill.stages.kernels.nearpairs import lower_owners
+
+        most_open = pairs.size if is_whole else max(pairs.size // OPEN_SHARE, MIN_OPEN)
+        limits = threshold, SLACK, MARGIN, most_open
+        return bool(lower_owners(pairs, is_whole, self._tails, *self._sizes, *limits, *rows.columns, self._best))
+
+
+def head_of(dimension: int, threshold: float) -> int:
+    """Numbers of a vector that are multiplied for all pairs; the bound covers the rest.
+
+    Where the first numbers hold their share of a vector, a pair stays open if the cosine of its heads is above
+    1 - (1 - threshold) / share. The share is such that this is 1 - UNLIKE: unlike texts lie far below.
+    """
+    steps = round((1 - threshold) / UNLIKE * dimension / HEAD_STEP, 6)
+    head = HEAD_STEP * max(1, int(np.ceil(steps)))
+    return head if 3 * head <= 2 * dimension else dimension
 
 
 def keys_of(vectors: np.ndarray) -> np.ndarray:

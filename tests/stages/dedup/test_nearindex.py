@@ -1,67 +1,159 @@
 """The index by meaning against a plain pass over the same vectors, and what it is fed in a run."""
 
+import os
 import pickle
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gristmill.stages.dedup import nearindex
-from gristmill.stages.dedup.bandindex import NOBODY
+from gristmill.stages.dedup import nearindex, nearrows
+from gristmill.stages.dedup.bandindex import NOBODY, merge_answers
 from gristmill.stages.dedup.nearindex import NearIndex, keys_of, vectors_of
+from gristmill.stages.dedup.products import FloatProducts, Int8Products, is_int8_exact
 from gristmill.stages.embeddings import cosines, quantise
 from tests.profiles import scaled
 
 DIMENSION, THRESHOLD = 20, 0.9
 KEYS = 3
+WIDE = 64  # numbers of a vector that has a head and a tail
 
 
-def rows(seed: int, num: int, dimension: int = DIMENSION) -> np.ndarray:
+def rows(seed: int, num: int, dimension: int = DIMENSION, spread: float = 0.35) -> np.ndarray:
     """Vectors in a few loose heaps, so that about half of them are near another."""
     draw = np.random.default_rng(seed)
     centres = draw.normal(size=(max(1, num // 4), dimension))
-    return quantise(centres[draw.integers(0, len(centres), num)] + draw.normal(0, 0.35, (num, dimension)))
+    return quantise(centres[draw.integers(0, len(centres), num)] + draw.normal(0, spread, (num, dimension)))
 
 
-def plain_pass(vectors: np.ndarray, alive: np.ndarray) -> list[int]:
+def is_near(later: np.ndarray, earlier: np.ndarray, threshold: float) -> bool:
+    """The definition: whole numbers, and 1e-6 for the rounding of the root."""
+    product = sum(int(a) * int(b) for a, b in zip(later, earlier))
+    sizes = [float(np.sqrt(float(sum(int(a) ** 2 for a in vector)))) for vector in (later, earlier)]
+    return product >= threshold * sizes[0] * sizes[1] - 1e-6
+
+
+def plain_pass(vectors: np.ndarray, alive: np.ndarray, threshold: float) -> list[int]:
     """Row by row against every kept row: the first that is near, -1 when kept or dead."""
     kept: list[int] = []
     verdicts = []
     for row, is_alive in enumerate(alive):
-        near = [k for k in kept if cosines(vectors[row : row + 1], vectors[k : k + 1])[0, 0] >= THRESHOLD]
-        verdicts.append(near[0] if is_alive and near else NOBODY)
-        if is_alive and not near:
+        twin = next((k for k in kept if is_near(vectors[row], vectors[k], threshold)), None) if is_alive else None
+        verdicts.append(NOBODY if twin is None else twin)
+        if is_alive and twin is None:
             kept.append(row)
     return verdicts
 
 
-@settings(max_examples=scaled(60), deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 60), st.lists(st.integers(0, 60), max_size=4), st.booleans())
-def test_lots_of_any_size_get_the_verdicts_of_a_plain_pass(seed: int, num: int, cuts: list[int], small: bool) -> None:
-    vectors = rows(seed, num)
-    alive = np.random.default_rng(seed).random(num) < 0.8
-    keys = keys_of(vectors)
-    index = NearIndex(KEYS, DIMENSION, THRESHOLD)
+def lot_by_lot(
+    vectors: np.ndarray, alive: np.ndarray, threshold: float, edges: list[int], num_actors: int
+) -> tuple[list[int], list[NearIndex]]:
+    """The verdicts on lots between `edges` by indexes that share the rows, and these indexes."""
+    dimension, keys = vectors.shape[1], keys_of(vectors)
+    indexes = [NearIndex(keys.shape[1], dimension, threshold) for _ in range(num_actors)]
     verdicts: list[int] = []
-    edges = sorted({0, num, *(cut for cut in cuts if cut < num)})
+    for first, stop in pairwise(edges):
+        living = alive[first:stop]
+        found = np.full(stop - first, NOBODY, np.int64)
+        found[living] = merge_answers([index.query(keys[first:stop][living]) for index in indexes])
+        fresh = NearIndex(keys.shape[1], dimension, threshold)
+        answers = fresh.resolve(keys[first:stop], found, living, first)
+        kept = first + np.flatnonzero(living & (answers == NOBODY))
+        for number, index in enumerate(indexes):
+            own = kept[kept % num_actors == number]
+            index.insert(keys[own], own)
+        verdicts += answers.tolist()
+    return verdicts, indexes
+
+
+@pytest.fixture
+def sizes() -> Iterator[Callable[..., None]]:
+    """Sets the sizes of the search, until the test ends."""
     with pytest.MonkeyPatch.context() as patch:
-        if small:
-            patch.setattr(nearindex, "BLOCK", 5)
-            patch.setattr(nearindex, "QUERY_ROWS", 7)
-        for first, stop in pairwise(edges):
-            found = np.full(stop - first, NOBODY, np.int64)
-            found[alive[first:stop]] = index.query(keys[first:stop][alive[first:stop]])
-            fresh = NearIndex(KEYS, DIMENSION, THRESHOLD)
-            answers = fresh.resolve(keys[first:stop], found, alive[first:stop], first)
-            kept = np.flatnonzero(alive[first:stop] & (answers == NOBODY))
-            index.insert(keys[first:stop][kept], first + kept)
-            verdicts += answers.tolist()
-    assert verdicts == plain_pass(vectors, alive)
-    assert index.num_rows == sum(v == NOBODY for v, a in zip(verdicts, alive) if a)
+
+        def change(small: bool, head: int, by_int8: bool, share: int) -> None:
+            patch.setattr(nearindex, "head_of", lambda dimension, threshold: min(head, dimension))
+            patch.setattr(nearindex, "INT8_ROWS", 0 if by_int8 else 2**62)
+            patch.setattr(nearindex, "OPEN_SHARE", share)
+            patch.setattr(nearindex, "MIN_OPEN", 3)
+            for module, name, few, many in (
+                (nearindex, "BLOCK", 5, 512),
+                (nearindex, "QUERY_ROWS", 7, 512),
+                (nearrows, "MIN_ROOM", 3, 1024),
+                (nearrows, "MAX_ROOM", 11, 65536),
+            ):
+                patch.setattr(module, name, few if small else many)
+
+        yield change
+
+
+@settings(max_examples=scaled(120), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    num=st.integers(1, 60),
+    cuts=st.lists(st.integers(0, 60), max_size=4),
+    num_actors=st.integers(1, 4),
+    threshold=st.sampled_from([0.5, 0.8, 0.9, 0.97, 1.0]),
+    shape=st.tuples(st.booleans(), st.sampled_from([8, 32, WIDE]), st.booleans(), st.sampled_from([1, 32])),
+)
+def test_lots_and_actors_of_any_number_give_the_verdicts_of_a_plain_pass(
+    sizes: Callable[..., None], seed: int, num: int, cuts: list[int], num_actors: int, threshold: float, shape: Any
+) -> None:
+    sizes(*shape)
+    vectors = rows(seed, num, WIDE)
+    alive = np.random.default_rng(seed).random(num) < 0.8
+    edges = sorted({0, num, *(cut for cut in cuts if cut < num)})
+    verdicts, indexes = lot_by_lot(vectors, alive, threshold, edges, num_actors)
+    assert verdicts == plain_pass(vectors, alive, threshold)
+    assert sum(index.num_rows for index in indexes) == sum(v == NOBODY for v, a in zip(verdicts, alive) if a)
+
+
+@settings(max_examples=scaled(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    nudge=st.sampled_from([0.0, 2e-16, -2e-16, 1e-12, 1e-9, -1e-9, 1e-6, -1e-6]),
+    same_tails=st.booleans(),
+    shape=st.tuples(st.just(False), st.sampled_from([8, 32, WIDE]), st.booleans(), st.sampled_from([1, 32])),
+)
+def test_pairs_at_the_very_threshold_are_told_as_by_the_definition(
+    sizes: Callable[..., None], seed: int, nudge: float, same_tails: bool, shape: Any
+) -> None:
+    """The threshold is the cosine of a pair. Where tails are equal the bound is no larger than the product itself."""
+    sizes(*shape)
+    draw = np.random.default_rng(seed)
+    vectors = draw.integers(-127, 128, (24, WIDE)).astype(np.int8)
+    vectors[:, shape[1] :] = vectors[0, shape[1] :] if same_tails else vectors[:, shape[1] :]
+    vectors[12:] = np.clip(vectors[:12] + draw.integers(-20, 21, (12, WIDE)), -127, 127)
+    one, other = draw.integers(0, 12) + 12, draw.integers(0, 12)
+    threshold = min(1.0, float(cosines(vectors[one : one + 1], vectors[other : other + 1])[0, 0]) + nudge)
+    if threshold <= 0:
+        return
+    index = NearIndex(WIDE // 8, WIDE, threshold)
+    places = draw.permutation(12)  # the smallest owner counts, not the first row
+    index.insert(keys_of(vectors[places]), places)
+    expected = [
+        next((k for k in range(12) if is_near(vectors[row], vectors[k], threshold)), NOBODY) for row in range(12, 24)
+    ]
+    assert index.query(keys_of(vectors[12:])).tolist() == expected
+
+
+@pytest.mark.parametrize("dimension", [24, 384, 1100])
+def test_products_of_the_largest_numbers_are_exact(dimension: int) -> None:
+    draw = np.random.default_rng(dimension)
+    a, b = (draw.integers(-128, 128, (n, dimension)).astype(np.int8) for n in (9, 70))
+    a[:3], b[:3] = np.array([[127], [-128], [0]]), np.array([[127], [-128], [-1]])
+    expected = a.astype(np.int64) @ b.astype(np.int64).T
+    kinds = [FloatProducts(dimension), *([Int8Products()] if is_int8_exact() else [])]
+    for products in kinds:
+        np.testing.assert_array_equal(products(a, b), expected)
+        np.testing.assert_array_equal(products(a[:4], b[:5]), expected[:4, :5])
 
 
 def test_every_pair_above_the_threshold_is_found_and_none_below() -> None:
@@ -78,6 +170,25 @@ def test_every_pair_above_the_threshold_is_found_and_none_below() -> None:
         asked = quantise(cosine * kept + np.sqrt(1 - cosine**2) * aside)
         expected = np.arange(400) if is_found else np.full(400, NOBODY)
         np.testing.assert_array_equal(index.query(keys_of(asked)), expected)
+
+
+def test_sums_that_overflow_are_noticed() -> None:
+    """Without VNNI, oneDNN adds pairs of products in int16; a variable takes the instructions from it."""
+    code = "from gristmill.stages.dedup.products import is_int8_exact; assert not is_int8_exact()"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}, check=True)
+
+
+@pytest.mark.parametrize("dimension", [1024, 1500])
+def test_products_that_float32_cannot_hold_are_exact(sizes: Callable[..., None], dimension: int) -> None:
+    """Heads and tails fit float32 each, their sum does not: one more or less decides, where a threshold is a cosine."""
+    sizes(False, dimension // 2, False, 2**62)
+    vectors = np.full((13, dimension), 127, np.int8)
+    vectors[1:, :9] = np.random.default_rng(0).integers(110, 127, (12, 9))
+    for row in range(1, 13):
+        threshold = float(cosines(vectors[:1], vectors[row : row + 1])[0, 0])
+        index = NearIndex(-(-dimension // 8), dimension, threshold)
+        index.insert(keys_of(vectors[[row] * 5]), np.arange(5)[::-1])  # the first rows are computed in full
+        assert is_near(vectors[0], vectors[row], threshold) and index.query(keys_of(vectors[:1])).tolist() == [0]
 
 
 def test_claims_twice_retractions_and_pickles() -> None:
