@@ -141,6 +141,8 @@ class Engine:
         if self.args.get("enable_chunked_prefill") and not on_gpu():
             # vLLM 0.32 rewinds the random generator of a request after a part of a prompt; those of the CPU cannot.
             raise UserError("engine: enable_chunked_prefill ends the engine on CPU, because every ask has a seed")
+        if self.args.get("distributed_executor_backend") == "ray" and not on_gpu():
+            raise UserError("engine: distributed_executor_backend = 'ray' needs GPUs: on CPU vLLM has no such executor")
         if self.lora and not (Path(self.lora["path"]) / "adapter_config.json").is_file():
             raise UserError(f"lora '{self.lora['path']}': it has no adapter_config.json")
 

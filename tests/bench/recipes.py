@@ -35,7 +35,6 @@ def teacher(folder: Path, num_asks: int, lot_size: int, engine: dict, max_tokens
         "method": {"kind": "prompt", "template": "Write a short lesson about {text}."},
         "stages": STAGES,
         "limits": {"asks": num_asks},
-        "cluster": {"lots_per_replica": 3},
         **changes,
     }
     return write(folder / "teacher.toml", recipe)
