@@ -15,7 +15,7 @@ import signal
 import struct
 from collections.abc import Sequence
 
-from gristmill.stages.sandbox.seccomp import ENOSYS, KILL, filter_of
+from gristmill.stages.sandbox.seccomp import ENOSYS, KILL, Filter
 from gristmill.stages.sandbox.syscalls import OTHERS, machine
 
 LEAST_LANDLOCK, NEWEST_LANDLOCK = 1, 7  # the least version that the locks hold on, and the newest that is of use
@@ -59,18 +59,24 @@ def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:
         resource.setrlimit(resource_kind, (most, hard))
 
 
-def lock(scratch: str, readable: Sequence[str], parent: int, landlock: int, is_visible: bool) -> None:
-    """Drop capabilities and put on all locks. Raises OSError if a lock fails: the caller must not continue then.
+def drop(is_visible: bool) -> None:
+    """Give up capabilities, and all ways to new ones; forks inherit this. Raises OSError.
 
-    The process ends with its parent, the process `parent`. `landlock` is the newest version of Landlock to use.
-    `is_visible`: whether processes of the same user outside may see its open files in /proc.
+    `is_visible`: whether processes of the same user outside may see the open files of this process in /proc.
     """
     _drop_capabilities()
     _must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     _must(libc.prctl(PR_SET_DUMPABLE, int(is_visible), 0, 0, 0), "dumpable")
-    end_with(parent)  # after the change of capabilities, because some changes reset it
-    _landlock(scratch, readable, min(landlock, landlock_version()))
-    _seccomp()
+
+
+def lock(ruleset: int, seccomp: Filter, parent: int) -> None:
+    """Put on all locks after `drop`. Raises OSError if a lock fails: the caller must not continue then.
+
+    The process ends with its parent, the process `parent`. `ruleset` is a descriptor of `ruleset_of`.
+    """
+    end_with(parent)
+    _call("landlock_restrict_self", ctypes.c_int(ruleset), ctypes.c_uint32(0))
+    _call("seccomp", ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), seccomp.of(os.getpid()))
 
 
 def end_with(parent: int) -> None:
@@ -96,7 +102,12 @@ def _drop_capabilities() -> None:
     _call("capset", ctypes.c_char_p(header), ctypes.c_char_p(bytes(24)))
 
 
-def _landlock(scratch: str, readable: Sequence[str], version: int) -> None:
+def ruleset_of(scratch: str, readable: Sequence[str], version: int) -> int:
+    """A descriptor of the Landlock rules: all rights to `scratch` but NOWHERE's, and reading `readable`.
+
+    `version` is the newest version of Landlock to use. Raises OSError.
+    """
+    version = min(version, landlock_version())
     if version < LEAST_LANDLOCK:
         raise OSError(ENOSYS, f"Landlock {LEAST_LANDLOCK} is needed, and this kernel has {version or 'none'}")
     files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
@@ -123,12 +134,4 @@ def _landlock(scratch: str, readable: Sequence[str], version: int) -> None:
             ctypes.c_uint32(0),
         )  # fmt: skip
         os.close(place)
-    _call("landlock_restrict_self", ctypes.c_int(ruleset), ctypes.c_uint32(0))
-    os.close(ruleset)
-
-
-def _seccomp() -> None:
-    program = filter_of(os.getpid())
-    held = ctypes.create_string_buffer(program, len(program))
-    whole = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
-    _call("seccomp", ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.c_char_p(whole))
+    return ruleset

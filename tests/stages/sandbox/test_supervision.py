@@ -194,11 +194,13 @@ def test_a_program_ends_with_its_jail(form: str, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LASTING if name != "in deep folders"])
 def test_a_program_that_lasts_is_ended(form: str, name: str, sandboxes: dict[str, Sandbox]) -> None:
     limits = Limits(cpu_s=1000, wall_s=0.3, scratch_files=3000)
+    jail = sandboxes[form]._jails.get()
+    sandboxes[form]._jails.put(jail)
+    assert jail is not None
+    before = processes_below(jail._process.pid)  # its template
     result = sandboxes[form].run([(LASTING[name], "")], limits)[0]
     assert result.verdict == "timeout", result
-    jail = sandboxes[form]._jails.get()
-    assert jail is not None and not processes_below(jail._process.pid)
-    sandboxes[form]._jails.put(jail)
+    assert len(before) == 1 and processes_below(jail._process.pid) == before
 
 
 @pytest.fixture(scope="module")
