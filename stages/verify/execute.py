@@ -17,6 +17,7 @@ from gristmill.records.fences import first_block
 from gristmill.records.spec import later
 from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox, check
+from gristmill.stages.verify.checkers import LINES, BadChecker, CheckerSpec, Compare, compare_by, compare_of
 from gristmill.stages.verify.stdio import BadTests, cases_of, run_cases
 
 MAX_DETAIL = 500
@@ -37,17 +38,22 @@ class ExecuteSpec:
     # Column with inputs and their outputs as JSON: [{"input": "1 2", "output": "3"}, ...], or {"inputs": ["1 2", ...],
     # "outputs": ["3", ...]}.
     io: str | None = later(None)
+    checker: CheckerSpec = later(LINES)  # What makes an output of `io` right.
     # Whether statements run in the program's own process, where a program can forge its verdict; for tests that do not
     # work from another process.
     shared: bool = later(False)
+
+    def __post_init__(self) -> None:
+        if self.io is None and self.checker != LINES:
+            raise ValueError("checker compares the outputs of io; name the column with inputs and outputs")
 
 
 class Execute(Stage):
     """Adds `execute_verdict`, `execute_detail`, `execute_test` and `execute_exit`.
 
     A row whose verdict is not passed is rejected for it. Verdicts: passed, failed, error, syntax, timeout, memory,
-    output, files, exited, crashed, no_code, no_tests, bad_tests. The detail is the exception and its line, or the line
-    of the output that differs; the test is the number of the statement, or of the input, that failed, from 0.
+    output, files, exited, crashed, no_code, no_tests, bad_tests, bad_checker. The detail is the exception and its line,
+    or what of the output is wrong; the test is the number of the statement, or of the input, that failed, from 0.
     """
 
     kind: ClassVar[str] = "execute"
@@ -58,6 +64,7 @@ class Execute(Stage):
     def __init__(self, spec: ExecuteSpec, name: str | None = None) -> None:
         super().__init__(spec, name)
         self._sandbox: Sandbox | None = None
+        self._compare: Compare | None = None  # None: each row has a checker of its own
 
     def columns(self) -> list[pa.Field]:
         return [
@@ -68,13 +75,24 @@ class Execute(Stage):
         ]
 
     def reads(self) -> list[str]:
-        return [self.spec.code, *(column for column in (self.spec.tests, self.spec.io) if column)]
+        columns = (self.spec.tests, self.spec.io, self.spec.checker.column)
+        return [self.spec.code, *(column for column in columns if column)]
+
+    def identity(self) -> dict[str, Any]:
+        program = self.spec.checker.program() if self.spec.checker.file else None
+        return {**super().identity(), **({"checker": program} if program else {})}
 
     def check(self) -> None:
         check()
+        self.spec.checker.program()
 
     def open(self) -> None:
         self._sandbox = Sandbox(self.spec.workers)
+        spec = self.spec.checker
+        if spec.kind != "program":
+            self._compare = compare_of(spec)
+        elif (program := spec.program()) is not None:
+            self._compare = compare_by(program, self._sandbox, self.spec.limits)
 
     def close(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
@@ -82,21 +100,18 @@ class Execute(Stage):
             sandbox.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sandbox": None}
+        return {**self.__dict__, "_sandbox": None, "_compare": None}  # open() makes them
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         if self._sandbox is None:
             self.open()
         assert self._sandbox is not None
-        texts = rows.column(self.spec.code).to_pylist()
-        tests, cases = (
-            rows.column(name).to_pylist() if name else [None] * len(texts) for name in (self.spec.tests, self.spec.io)
-        )
-        results = self._sandbox.each(lambda row: self._judge(*row), list(zip(texts, tests, cases)))
+        names = (self.spec.code, self.spec.tests, self.spec.io, self.spec.checker.column)
+        texts = (rows.column(name).to_pylist() if name else [None] * rows.num_rows for name in names)
+        results = self._sandbox.each(lambda row: self._judge(*row), list(zip(*texts)))
         verdicts = [result.verdict if isinstance(result, Outcome) else result[0] for result in results]
         details = [result.detail if isinstance(result, Outcome) else result[1] for result in results]
         outcomes = [result if isinstance(result, Outcome) else None for result in results]
-        names = [f.name for f in self.columns()]
         columns = (
             pa.array(verdicts, pa.string()),
             pa.array([(detail or "")[:MAX_DETAIL] or None for detail in details], pa.string()),
@@ -104,9 +119,11 @@ class Execute(Stage):
             pa.array([o.exit if o else None for o in outcomes], pa.int32()),
         )
         reasons = pa.array([None if v == "passed" else v for v in verdicts], pa.string())
-        return Findings(dict(zip(names, columns)), reasons)
+        return Findings(dict(zip([f.name for f in self.columns()], columns)), reasons)
 
-    def _judge(self, text: str | None, tests: str | None, cases: str | None) -> Outcome | tuple[str, str]:
+    def _judge(
+        self, text: str | None, tests: str | None, cases: str | None, checker: str | None
+    ) -> Outcome | tuple[str, str]:
         """The outcome of a row, or its verdict and detail if there is nothing to run."""
         assert self._sandbox is not None
         code = text or ""
@@ -125,5 +142,16 @@ class Execute(Stage):
         if statements.strip() or not inputs:
             outcome = self._sandbox.one(Job(code, statements, shared=self.spec.shared), self.spec.limits)
         if outcome.verdict == "passed" and inputs:
-            outcome = run_cases(self._sandbox, code, inputs, self.spec.limits)
+            try:
+                compare = self._compare or self._compare_by(checker)
+                return run_cases(self._sandbox, code, inputs, self.spec.limits, compare)
+            except BadChecker as error:
+                return "bad_checker", str(error).encode("utf-8", "replace").decode()
         return outcome
+
+    def _compare_by(self, checker: str | None) -> Compare:
+        """What compares outputs by the checker of a row. Raises BadChecker if there is none."""
+        assert self._sandbox is not None
+        if checker is None or not checker.strip():
+            raise BadChecker("the row has no checker")
+        return compare_by(checker, self._sandbox, self.spec.limits)
