@@ -82,19 +82,19 @@ class Template:
     def fork(self, role: int, request: dict[str, Any], ends: Sequence[int]) -> int:
         """The id of a new process. `ends` become its descriptors from 0; then come the rules and the texts.
 
-        Raises OSError if there is none.
+        Raises RuntimeError if there is none: the template has ended, or the machine has no room for a process.
         """
         size_mb = min(request["file_mb"], request["scratch_mb"])
         numbers = (max(1, int(request["cpu_s"] + 0.999)), request["memory_mb"], size_mb, request["num_files"])
-        socket.send_fds(self._socket, [ORDER.pack(role, request["stdin"] is not None, *numbers)], list(ends))
-        pid = int.from_bytes(self._socket.recv(8), "little")
+        order = ORDER.pack(role, request["stdin"] is not None, *numbers)
+        try:
+            socket.send_fds(self._socket, [order], list(ends))
+            pid = int.from_bytes(self._socket.recv(8), "little")
+        except OSError as error:
+            raise RuntimeError("the template of the jail has ended") from error
         if not pid:
-            raise OSError("the template of the jail has ended, or cannot fork")
+            raise RuntimeError("the template of the jail has ended, or cannot fork")
         return pid
-
-    def close(self) -> None:
-        self._socket.close()
-        os.waitpid(self._pid, 0)
 
 
 def _serve(end: socket.socket, scratch: Scratch, jail_pid: int) -> None:
