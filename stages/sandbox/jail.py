@@ -26,7 +26,7 @@ from typing import Any
 
 sys.path.insert(0, sys.argv[2] if __name__ == "__main__" else "")  # the folder of the package gristmill
 from gristmill.stages.sandbox import wire
-from gristmill.stages.sandbox.lock import ruleset_of
+from gristmill.stages.sandbox.lock import Rules
 from gristmill.stages.sandbox.scratch import Scratch
 from gristmill.stages.sandbox.supervise import Ending, Host, HostGone, end_of, watch
 from gristmill.stages.sandbox.template import ALONE, LOCK_MARK, PROGRAM_GONE, SERVING, TESTS, Template, file_of
@@ -76,7 +76,7 @@ class Jail:
     """Runs one program after another."""
 
     def __init__(self, options: dict[str, Any], scratch: Scratch, host: Host) -> None:
-        self._landlock, self._readable = options["landlock"], options["readable"]
+        self._rules = Rules(options["readable"], options["landlock"])
         self._scratch, self._host, self._template = scratch, host, Template(scratch)
         self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         self._pids: list[int] = []  # processes of the program in work
@@ -88,7 +88,7 @@ class Jail:
         request["tests"] = wire.receive(0)
         self._scratch.open(request)
         try:
-            rules = self._pass(ruleset_of(self._scratch.path, self._readable, self._landlock))
+            rules = self._pass(self._rules.of(self._scratch.path))
         except OSError as error:
             self._scratch.clear()
             return {"verdict": "unsandboxed", "detail": repr(error)}
