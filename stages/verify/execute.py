@@ -18,10 +18,10 @@ from gristmill.records.spec import LATER, later
 from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox, check
 from gristmill.stages.verify.checkers import LINES, BadChecker, CheckerSpec, Compare, compare_by, compare_of
+from gristmill.stages.verify.difficulty import check_bounds, fields_of, pass_rate, reason_of, refusal_of
 from gristmill.stages.verify.stdio import BadTests, cases_of, run_cases
 
 MAX_DETAIL = 500
-SAMPLE_COLUMNS = (("sample", pa.int32()), ("pass_rate", pa.float32()), ("num_samples", pa.int32()))
 
 
 @dataclass(frozen=True)
@@ -57,10 +57,7 @@ class ExecuteSpec:
             raise ValueError("checker compares the outputs of io; name the column with inputs and outputs")
         if self.samples is not None and self.code != "text":
             raise ValueError("give either code or samples, not both")
-        if not 0 <= self.min_pass_rate <= self.max_pass_rate <= 1:
-            raise ValueError("min_pass_rate and max_pass_rate must lie in 0..1, the first not above the second")
-        if self.samples is None and (self.min_pass_rate, self.max_pass_rate) != (0, 1):
-            raise ValueError("min_pass_rate and max_pass_rate bound the share of samples that pass; name their column")
+        check_bounds(self.samples, self.min_pass_rate, self.max_pass_rate)
 
 
 class Judgement(NamedTuple):
@@ -100,7 +97,8 @@ class Execute(Stage):
             pa.field(f"{self.name}_detail", pa.string()),
             pa.field(f"{self.name}_test", pa.int32()),
             pa.field(f"{self.name}_exit", pa.int32()),
-            *(pa.field(f"{self.name}_{name}", kind) for name, kind in (SAMPLE_COLUMNS if self.spec.samples else ())),
+            *([pa.field(f"{self.name}_sample", pa.int32())] if self.spec.samples else []),
+            *fields_of(self.name, self.spec.samples),
         ]
 
     def reads(self) -> list[str]:
@@ -108,10 +106,7 @@ class Execute(Stage):
         return [self.spec.samples or self.spec.code, *(column for column in columns if column)]
 
     def refuses(self, field: pa.Field) -> str | None:
-        if field.name != self.spec.samples:
-            return super().refuses(field)
-        is_texts = pa.types.is_list(field.type) and pa.types.is_string(field.type.value_type)
-        return None if is_texts else "is not a list of texts"
+        return refusal_of(field) if field.name == self.spec.samples else super().refuses(field)
 
     def identity(self) -> dict[str, Any]:
         program = self.spec.checker.program() if self.spec.checker.file else None
@@ -157,7 +152,7 @@ class Execute(Stage):
         """The findings from what is said of all samples of each row."""
         passing = [[number for number, each in enumerate(row) if each.verdict == "passed"] for row in rows]
         firsts = [numbers[0] if numbers else 0 for numbers in passing]
-        rates = [len(numbers) / len(row) if row else None for numbers, row in zip(passing, rows)]
+        rates = [pass_rate([each.verdict == "passed" for each in row]) for row in rows]
         shown = [row[first] if row else Judgement("no_code") for first, row in zip(firsts, rows)]
         columns = [
             pa.array([each.verdict for each in shown], pa.string()),
@@ -168,15 +163,12 @@ class Execute(Stage):
             pa.array(rates, pa.float32()),
             pa.array([len(row) for row in rows], pa.int32()),
         ]
-        reasons = [self._reason(each.verdict, rate or 0.0) for each, rate in zip(shown, rates)]
+        bounds = self.spec.min_pass_rate, self.spec.max_pass_rate
+        reasons = [
+            each.verdict if each.verdict != "passed" else reason_of(rate, *bounds) if self.spec.samples else None
+            for each, rate in zip(shown, rates)
+        ]
         return Findings(dict(zip([f.name for f in self.columns()], columns)), pa.array(reasons, pa.string()))
-
-    def _reason(self, verdict: str, rate: float) -> str | None:
-        if verdict != "passed":
-            return verdict
-        if rate < self.spec.min_pass_rate:
-            return "too_hard"
-        return "too_easy" if rate > self.spec.max_pass_rate else None
 
     def _judge(self, text: str | None, tests: str | None, cases: str | None, checker: str | None) -> Judgement:
         """What is said of a program."""
