@@ -15,8 +15,10 @@ from gristmill.records.errors import UserError
 from gristmill.stages.sandbox.runner import Job, Limits, Sandbox
 
 MAX_SHOWN = 80  # characters of a line in a detail
-INTEGER = re.compile(r"[+-]?[0-9]+")
-NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]{1,6})?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE)
+INTEGER = re.compile(r"[+-]?[0-9]++")
+NUMBER = re.compile(
+    r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:e[+-]?[0-9]{1,6})?|[+-]?(?:inf(?:inity)?|nan)", re.IGNORECASE
+)
 EXACT = decimal.Context(prec=60, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN, traps=[])
 Compare = Callable[[str, str, str], str | None]  # (input, expected output, output) to what is wrong, None: nothing
 
