@@ -58,11 +58,11 @@ def main() -> None:
         sys.path.pop(0)
         gc.collect()
         gc.freeze()  # collections of a program would touch, and so copy, the memory of all that is imported here
-        jail = Jail(options, scratch, host)
+        runner = ProgramRunner(options, scratch, host)
         print(json.dumps({"ready": os.getpid(), "is_private": scratch.is_private}), flush=True)
         while True:
             host.wait()
-            print(json.dumps(jail.run()), flush=True)
+            print(json.dumps(runner.run()), flush=True)
     except (HostGone, BrokenPipeError, wire.PeerEnded):
         is_over = True
     finally:
@@ -72,7 +72,7 @@ def main() -> None:
                 os.rmdir(os.path.dirname(options["folder"]))
 
 
-class Jail:
+class ProgramRunner:
     """Runs one program after another."""
 
     def __init__(self, options: dict[str, Any], scratch: Scratch, host: Host) -> None:
