@@ -16,6 +16,7 @@ from gristmill.generators.text.contract import Ask, Session, Template
 from gristmill.generators.text.programs import asserts_of, program_of
 from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
+from gristmill.records.spec import later
 
 PROBLEM = """Here is something to take ideas from:
 
@@ -67,6 +68,8 @@ class CodeSpec(StepsSpec):
     given_tests: str = ""  # template of source columns that is the tests, e.g. "{test}"; default: the model writes them
     prelude: str = ""  # template that is put before the program, for imports and helpers
     structured: bool = False  # write problem, solution and tests in a single call, as JSON
+    # solutions of each problem; from 2 on, the column `codes` has all of them, for the key `samples` of `execute`
+    samples: int = later(1)
 
     def __post_init__(self) -> None:
         column(self.seed)
@@ -75,6 +78,12 @@ class CodeSpec(StepsSpec):
         if self.structured and (self.given_problem or self.given_tests):
             raise ValueError(
                 "structured writes problem, solution and tests in one call; remove given_..., or structured"
+            )
+        if self.samples < 1:
+            raise ValueError("samples must be at least 1")
+        if self.structured and self.samples > 1:
+            raise ValueError(
+                "structured writes one solution, in the call of its problem; remove structured, or samples"
             )
         super().__post_init__()
 
@@ -87,7 +96,7 @@ class CodeSpec(StepsSpec):
 
 
 class Code(Steps):
-    """Three calls (fewer when problem or tests are given), or a single structured call."""
+    """Three calls (fewer when problem or tests are given), `samples` of them solutions, or a structured call."""
 
     kind = "code"
     revision = 1
@@ -103,36 +112,45 @@ class Code(Steps):
 
     @property
     def payload(self) -> list[pa.Field]:
-        return [pa.field(name, pa.string()) for name in ("instruction", "code", "tests", "text")]
+        """`codes` has one entry for each sample, null for one that is empty or cut off; `code` is the first."""
+        codes = [pa.field("codes", pa.list_(pa.string()))] if self.spec.samples > 1 else []
+        return [*(pa.field(name, pa.string()) for name in ("instruction", "code", "tests", "text")), *codes]
 
     def fields_read(self) -> list[str]:
         seed = [] if self.spec.given_problem else [self._seed]
         return self.columns_of(*seed, self._problem, self._tests, self._prelude)
 
+    def ways(self) -> list[dict[str, int]]:
+        counts = dict.fromkeys(self.spec.call_names, 1)
+        return [{**counts, **({"solution": self.spec.samples} if "solution" in counts else {})}]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         prelude = self._prelude.render(ask.fields)
         prelude += "\n" if prelude and not prelude.endswith("\n") else ""
         if self.spec.structured:
-            problem, code, tests = await self._at_once(ask, session, prelude)
+            problem, codes, tests = await self._at_once(ask, session, prelude)
         else:
-            problem, code, tests = await self._in_steps(ask, session, prelude)
+            problem, codes, tests = await self._in_steps(ask, session, prelude)
+        code = _first(codes)
         text = f"{problem}\n\n```python\n{code}\n```"
-        return {"instruction": problem, "code": code, "tests": tests, "text": text}
+        samples = {"codes": codes} if self.spec.samples > 1 else {}
+        return {"instruction": problem, "code": code, "tests": tests, "text": text, **samples}
 
-    async def _in_steps(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
+    async def _in_steps(self, ask: Ask, session: Session, prelude: str) -> tuple[str, list[str | None], str]:
         given_tests = render(self._tests, ask.fields) if self.spec.given_tests else ""
         if self.spec.given_problem:
             fields = {**ask.fields, "problem": render(self._problem, ask.fields)}
         else:
             fields = {**ask.fields, "seed": render(self._seed, ask.fields)}
             fields["problem"] = full_text(await self.say(session, "problem", fields), "problem")
-        code = prelude + program_of(await self.say(session, "solution", fields))
+        codes = _programs(await self.say_all(session, "solution", [fields] * self.spec.samples), prelude)
         if self.spec.given_tests:
-            return fields["problem"], code, given_tests
+            return fields["problem"], codes, given_tests
+        code = _first(codes)
         reply = await self.say(session, "tests", {**fields, "code": code})
-        return fields["problem"], code, asserts_of(reply, code)
+        return fields["problem"], codes, asserts_of(reply, code)
 
-    async def _at_once(self, ask: Ask, session: Session, prelude: str) -> tuple[str, str, str]:
+    async def _at_once(self, ask: Ask, session: Session, prelude: str) -> tuple[str, list[str | None], str]:
         reply_schema = object_of(
             **{name: {"type": "string", "minLength": 1} for name in ("problem", "solution", "tests")}
         )
@@ -142,4 +160,23 @@ class Code(Steps):
             raise AskRefused("empty_problem")
         code = prelude + program_of(Reply(answer["solution"]))
         tests = answer["tests"] if "```" in answer["tests"] else f"```\n{answer['tests']}\n```"
-        return answer["problem"].strip(), code, asserts_of(Reply(tests), code)
+        return answer["problem"].strip(), [code], asserts_of(Reply(tests), code)
+
+
+def _programs(replies: list[Reply], prelude: str) -> list[str | None]:
+    """The program in each answer, None where there is none. Raises AskRefused of the first if none has one."""
+    codes: list[str | None] = []
+    refusals = []
+    for reply in replies:
+        try:
+            codes.append(prelude + program_of(reply))
+        except AskRefused as refused:
+            codes.append(None)
+            refusals.append(refused)
+    if len(refusals) == len(codes):
+        raise refusals[0]
+    return codes
+
+
+def _first(codes: list[str | None]) -> str:
+    return next(code for code in codes if code is not None)

@@ -4,37 +4,32 @@ This file is a program: the host (runner.py) starts it as `python -S -s jail.py`
 program to its standard input, and reads a line of JSON for each from its standard output. It imports likely modules in
 advance, so that a program costs forks instead of the start of a Python. Its argument, JSON, has `folder` (to be
 created, for the files of its programs), `host` (the process id of the host), `landlock` and `namespaces` (what to use
-of the kernel), `code` (statements to run before the first program) and `paths` (folders to import from).
+of the kernel), `readable` (what programs may read), `code` (statements to run before the first program) and `paths`
+(folders to import from).
 
-For each program it forks a supervisor, which reads the program, forks the program's process, then reads the tests and
-forks theirs. So neither the jail nor the program's process ever holds tests, of this program or of another.
+Before the first program it forks a template (template.py), from which the processes of all programs and of their tests
+are forked. The jail reads programs and tests and passes each to its process as an open file, so neither the template
+nor the process of a program ever holds tests, of this program or of another.
 
 It ends with the host, and a program ends with it; nothing of them remains.
 """
 
 import builtins
 import contextlib
+import gc
 import json
 import os
-import select
 import signal
 import sys
-import tempfile
 import time
-import traceback
-from collections.abc import Callable
 from typing import Any
 
 sys.path.insert(0, sys.argv[2] if __name__ == "__main__" else "")  # the folder of the package gristmill
-from gristmill.stages.sandbox import report as details
 from gristmill.stages.sandbox import wire
-from gristmill.stages.sandbox.judge import judge
-from gristmill.stages.sandbox.lock import end_with, limit, lock
-from gristmill.stages.sandbox.pretence import pretend
-from gristmill.stages.sandbox.program import run_alone, run_for_tests
+from gristmill.stages.sandbox.lock import Rules
 from gristmill.stages.sandbox.scratch import Scratch
-from gristmill.stages.sandbox.seccomp import filter_of
 from gristmill.stages.sandbox.supervise import Ending, Host, HostGone, end_of, watch
+from gristmill.stages.sandbox.template import ALONE, LOCK_MARK, PROGRAM_GONE, SERVING, TESTS, Template, file_of
 
 sys.path.pop(0)  # programs must not import it
 
@@ -43,12 +38,9 @@ LIKELY = (
     "functools hashlib heapq io itertools json math numbers operator random re statistics string struct textwrap time "
     "typing unittest"
 ).split()
-REPORT = 3  # descriptor for the verdict of the harness
-LOCK_MARK = b"locked\n"  # written before the program's first line; the program itself may write what follows
 HARNESS_VERDICTS = ("passed", "failed", "error", "syntax", "memory", "files", "exited")
-HOST_GONE, PROGRAM_GONE = 3, 71  # exit codes of a supervisor, and of the process of tests
+Pipe = tuple[int, int]
 PATIENCE_S = 2.0  # for a program's process to end that has closed its end of the connection
-Ends = tuple[int, ...]
 
 
 def main() -> None:
@@ -64,12 +56,14 @@ def main() -> None:
         sys.path += options["paths"]
         exec(compile(options["code"], "warm.py", "exec"), {"__name__": "warm"})
         sys.path.pop(0)
-        filter_of(os.getpid())  # builds what all filters have in common
+        gc.collect()
+        gc.freeze()  # collections of a program would touch, and so copy, the memory of all that is imported here
+        runner = ProgramRunner(options, scratch, host)
         print(json.dumps({"ready": os.getpid(), "is_private": scratch.is_private}), flush=True)
         while True:
             host.wait()
-            _supervise(options["landlock"], scratch, host)
-    except (HostGone, BrokenPipeError):
+            print(json.dumps(runner.run()), flush=True)
+    except (HostGone, BrokenPipeError, wire.PeerEnded):
         is_over = True
     finally:
         scratch.close()
@@ -78,175 +72,100 @@ def main() -> None:
                 os.rmdir(os.path.dirname(options["folder"]))
 
 
-def _supervise(landlock: int, scratch: Scratch, host: Host) -> None:
-    """Fork the supervisor of the next program and wait for it."""
-    jail_pid = os.getpid()
-    pid = os.fork()
-    if not pid:
-        code = 1
+class ProgramRunner:
+    """Runs one program after another."""
+
+    def __init__(self, options: dict[str, Any], scratch: Scratch, host: Host) -> None:
+        self._rules = Rules(options["readable"], options["landlock"])
+        self._scratch, self._host, self._template = scratch, host, Template(scratch)
+        self._null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        self._pids: list[int] = []  # processes of the program in work
+        self._passed: list[int] = []  # descriptors that its processes have by now
+
+    def run(self) -> dict[str, Any]:
+        """The result of the program that the host sends, as the fields of `Outcome`. Nothing of it is left."""
+        request = wire.receive(0)
+        request["tests"] = wire.receive(0)
+        self._scratch.open(request)
         try:
-            end_with(jail_pid)
-            print(json.dumps(run(landlock, scratch, Host(jail_pid))), end="", flush=True)
-            code = 0
-        except (HostGone, wire.PeerEnded, BrokenPipeError):
-            code = HOST_GONE
-        except BaseException:  # noqa: BLE001 - the jail ends with it
-            traceback.print_exc()
+            rules = self._pass(self._rules.of(self._scratch.path))
+        except OSError as error:
+            self._scratch.clear()
+            return {"verdict": "unsandboxed", "detail": repr(error)}
+        output = self._pipe()
+        try:
+            run = self._run_beside if request["beside"] else self._run_alone
+            return _result(run(request, output, rules), len(request["tests"]))
         finally:
-            os._exit(code)
-    end = os.pidfd_open(pid)
-    try:
-        while not select.select([end], [], [], 1.0)[0]:
-            host.check()
-    finally:
-        os.close(end)
-        os.kill(pid, signal.SIGKILL)  # no effect if it has ended
-        _, status = os.waitpid(pid, 0)
-        scratch.is_open = os.WIFSIGNALED(status)  # it did not get to clearing it
-    if status:
-        raise HostGone if os.waitstatus_to_exitcode(status) == HOST_GONE else RuntimeError("a supervisor is lost")
-    print(flush=True)  # ends its answer: nothing of the program is left
+            for pid in self._pids:
+                end_of(pid)
+            self._pids.clear()
+            self._close_passed()
+            os.close(output[0])
+            self._scratch.clear()
 
+    def _run_alone(self, request: dict[str, Any], output: Pipe, rules: int) -> Ending:
+        """Run a program without tests, or with tests in its own process."""
+        report = self._pipe()
+        files = (self._null, output[1], output[1])
+        if request["stdin"] is not None:
+            files = (self._pass(file_of(request["stdin"], "replace")), output[1], self._null)
+        texts = [self._pass(file_of(request[name])) for name in ("program", "tests")]
+        start_time = time.monotonic()
+        pid = self._fork(ALONE, request, *files, report[1], rules, *texts)
+        self._close_passed()
+        try:
+            return watch((pid,), output[0], report[0], self._scratch, self._host, request, start_time)
+        finally:
+            os.close(report[0])
 
-def run(landlock: int, scratch: Scratch, host: Host) -> dict[str, Any]:
-    """The result of the program that the host sends, as the fields of `Outcome`."""
-    request = wire.receive(0)
-    request["tests"] = ""
-    scratch.open(request)
-    output, out_end = os.pipe()
-    pids: list[int] = []
+    def _run_beside(self, request: dict[str, Any], output: Pipe, rules: int) -> Ending:
+        """Run a program, and its tests in another process."""
+        files = (self._null, output[1], output[1])
+        mark, report, question, answer = (self._pipe() for _ in range(4))
+        self._passed += [question[0], answer[0]]
+        texts = [self._pass(file_of(request[name])) for name in ("program", "tests")]
+        start_time = time.monotonic()
+        program_pid = self._fork(SERVING, request, *files, mark[1], question[0], answer[1], rules, texts[0])
+        tests_pid = self._fork(TESTS, request, *files, report[1], answer[0], question[1], rules, texts[1])
+        self._close_passed()
+        try:
+            pids = (tests_pid, program_pid)
+            ending = watch(pids, output[0], report[0], self._scratch, self._host, request, start_time)
+            os.set_blocking(mark[0], False)
+            begin = b""
+            with contextlib.suppress(BlockingIOError):
+                begin = os.read(mark[0], 4096)
+        finally:
+            os.close(report[0])
+            os.close(mark[0])
+        is_gone = ending.verdict is None and os.waitstatus_to_exitcode(ending.status) == PROGRAM_GONE
+        status, cpu_s = end_of(program_pid, PATIENCE_S if is_gone else 0.0)
+        ending.cpu_s += cpu_s
+        if not begin.startswith(LOCK_MARK):
+            ending.report = begin
+        elif is_gone:
+            ending.status, ending.report = status, LOCK_MARK
+        return ending
 
-    def fork(target: Callable[[], int], ends: Ends, files: Ends) -> int:
-        """Fork a locked process and give it descriptors: standard input, output and error, the report, and others."""
-        supervisor_pid = os.getpid()
-        pid = os.fork()
-        if not pid:
-            code = 70
-            try:
-                _become(scratch, (*ends, *files), supervisor_pid, landlock, request)
-                os.write(REPORT, LOCK_MARK)
-                code = target()
-            except BaseException as error:  # noqa: BLE001 - the host gets the error, and nothing runs
-                with contextlib.suppress(BaseException):
-                    os.write(REPORT, repr(error).encode("utf-8", "replace"))
-            finally:
-                os._exit(code)
-        pids.append(pid)
+    def _fork(self, role: int, request: dict[str, Any], *ends: int) -> int:
+        pid = self._template.fork(role, request, ends)
+        self._pids.append(pid)
         return pid
 
-    try:
-        if request["beside"]:
-            return _run_beside(request, fork, scratch, host, output, out_end)
-        return _run_alone(request, fork, scratch, host, output, out_end)
-    finally:
-        for pid in pids:
-            end_of(pid)
-        os.close(output)
-        scratch.clear()
+    def _pipe(self) -> Pipe:
+        """A pipe to read from, whose other end is for processes of the program."""
+        pipe = os.pipe()
+        self._passed.append(pipe[1])
+        return pipe
 
+    def _pass(self, end: int) -> int:
+        self._passed.append(end)
+        return end
 
-def _run_alone(
-    request: dict[str, Any], fork: Callable[..., int], scratch: Scratch, host: Host, output: int, out_end: int
-) -> dict[str, Any]:
-    """Run a program without tests, or with tests in its own process."""
-    request["tests"] = wire.receive(0)
-    report, report_end = os.pipe()
-    null = os.open("/dev/null", os.O_RDWR)
-    files: Ends = (null, out_end, out_end)
-    if request["stdin"] is not None:
-        files = (_file_of(request["stdin"], os.path.dirname(scratch.path)), out_end, null)
-
-    def program() -> int:
-        run_alone(request["program"], request["tests"], REPORT)
-        return 0
-
-    start_time = time.monotonic()
-    pid = fork(program, files, (report_end,))
-    for end in {out_end, report_end, null, *files}:
-        os.close(end)
-    ending = watch((pid,), output, report, scratch, host, request, start_time)
-    os.close(report)
-    return _result(ending, len(request["tests"]))
-
-
-def _file_of(text: str, folder: str) -> int:
-    """A descriptor to read a text from, in a file without a name."""
-    end, path = tempfile.mkstemp(dir=folder)
-    os.unlink(path)
-    with open(end, "wb", closefd=False) as file:
-        file.write(text.encode("utf-8", "replace"))
-    os.lseek(end, 0, os.SEEK_SET)
-    return end
-
-
-def _run_beside(
-    request: dict[str, Any], fork: Callable[..., int], scratch: Scratch, host: Host, output: int, out_end: int
-) -> dict[str, Any]:
-    """Run a program, and its tests in another process."""
-    null = os.open("/dev/null", os.O_RDONLY)
-    files = (null, out_end, out_end)
-    (question, question_end), (answer, answer_end) = os.pipe(), os.pipe()
-    mark, mark_end = os.pipe()
-
-    def program() -> int:
-        run_for_tests(request["program"], REPORT + 1, REPORT + 2)
-        return 0
-
-    start_time = time.monotonic()
-    program_pid = fork(program, files, (mark_end, question, answer_end))
-    for end in (question, answer_end, mark_end):
-        os.close(end)
-    request["tests"] = wire.receive(0)
-    report, report_end = os.pipe()
-
-    def tests() -> int:
-        findings = judge(request["tests"], REPORT + 1, REPORT + 2)
-        with contextlib.suppress(BaseException):
-            sys.stdout.flush()
-        if findings["verdict"] == "gone":
-            return PROGRAM_GONE
-        os.write(REPORT, json.dumps(findings).encode())
-        return 0
-
-    tests_pid = fork(tests, files, (report_end, answer, question_end))
-    for end in (null, out_end, report_end, answer, question_end):
-        os.close(end)
-    ending = watch((tests_pid, program_pid), output, report, scratch, host, request, start_time)
-    os.close(report)
-    os.set_blocking(mark, False)
-    begin = b""
-    with contextlib.suppress(BlockingIOError):
-        begin = os.read(mark, 4096)
-    os.close(mark)
-    is_gone = ending.verdict is None and os.waitstatus_to_exitcode(ending.status) == PROGRAM_GONE
-    status, cpu_s = end_of(program_pid, PATIENCE_S if is_gone else 0.0)
-    ending.cpu_s += cpu_s
-    if not begin.startswith(LOCK_MARK):
-        ending.report = begin
-    elif is_gone:
-        ending.status, ending.report = status, LOCK_MARK
-    return _result(ending, len(request["tests"]))
-
-
-def _become(scratch: Scratch, files: Ends, supervisor_pid: int, landlock: int, request: dict[str, Any]) -> None:
-    """Turn the fork into a locked process with its own descriptors, environment and folder."""
-    os.setsid()
-    signal.signal(signal.SIGXCPU, signal.SIG_DFL)
-    for target, end in enumerate([os.dup(file) for file in files]):
-        os.dup2(end, target)
-    os.closerange(len(files), 4096)
-    os.environ.clear()
-    os.environ.update({"HOME": scratch.path, "TMPDIR": scratch.path, "PATH": "", "LANG": "C.UTF-8"})
-    tempfile.tempdir = scratch.path
-    os.chdir(scratch.path)
-    os.umask(0o077)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - open as long as the program runs
-    sys.stdout = open(1, "w", buffering=8192, closefd=False)  # noqa: SIM115
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
-    pretend(scratch.path)
-    details.hide(scratch.path)
-    limit(request["cpu_s"], request["memory_mb"], min(request["file_mb"], request["scratch_mb"]), request["num_files"])
-    lock(scratch.path, request["readable"], supervisor_pid, landlock, not scratch.is_private)
+    def _close_passed(self) -> None:
+        while self._passed:
+            os.close(self._passed.pop())
 
 
 def _result(ending: Ending, num_chars: int) -> dict[str, Any]:

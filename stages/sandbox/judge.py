@@ -13,11 +13,9 @@ from typing import Any
 from gristmill.stages.sandbox import guard, wire
 from gristmill.stages.sandbox.names import MODULES
 from gristmill.stages.sandbox.peer import Peer
-from gristmill.stages.sandbox.places import place
-from gristmill.stages.sandbox.program import MISSING, new_space
+from gristmill.stages.sandbox.program import MISSING, new_space, parse_tests, statements_of
 from gristmill.stages.sandbox.references import Unsupported
-from gristmill.stages.sandbox.report import TESTS, detail, report_of
-from gristmill.stages.sandbox.statements import parse_tests, statements_of
+from gristmill.stages.sandbox.report import TESTS, detail, place, report_of
 
 PROGRAM_VERDICTS = ("error", "syntax", "memory", "files", "exited")
 # What tests replace for a while, and the program must see: the text says where it is.

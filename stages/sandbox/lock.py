@@ -8,6 +8,7 @@ Landlock alone covers more in later versions: truncating from 3 on, devices from
 covers these on all, so the locks hold from version 1 on. Version 1 refuses more: files do not move between folders.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -15,7 +16,7 @@ import signal
 import struct
 from collections.abc import Sequence
 
-from gristmill.stages.sandbox.seccomp import ENOSYS, KILL, filter_of
+from gristmill.stages.sandbox.seccomp import ENOSYS, KILL, Filter
 from gristmill.stages.sandbox.syscalls import OTHERS, machine
 
 LEAST_LANDLOCK, NEWEST_LANDLOCK = 1, 7  # the least version that the locks hold on, and the newest that is of use
@@ -59,18 +60,24 @@ def limit(cpu_s: float, memory_mb: int, file_mb: int, num_files: int) -> None:
         resource.setrlimit(resource_kind, (most, hard))
 
 
-def lock(scratch: str, readable: Sequence[str], parent: int, landlock: int, is_visible: bool) -> None:
-    """Drop capabilities and put on all locks. Raises OSError if a lock fails: the caller must not continue then.
+def drop(is_visible: bool) -> None:
+    """Give up capabilities, and all ways to new ones; forks inherit this. Raises OSError.
 
-    The process ends with its parent, the process `parent`. `landlock` is the newest version of Landlock to use.
-    `is_visible`: whether processes of the same user outside may see its open files in /proc.
+    `is_visible`: whether processes of the same user outside may see the open files of this process in /proc.
     """
     _drop_capabilities()
     _must(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
     _must(libc.prctl(PR_SET_DUMPABLE, int(is_visible), 0, 0, 0), "dumpable")
-    end_with(parent)  # after the change of capabilities, because some changes reset it
-    _landlock(scratch, readable, min(landlock, landlock_version()))
-    _seccomp()
+
+
+def lock(ruleset: int, seccomp: Filter, parent: int) -> None:
+    """Put on all locks after `drop`. Raises OSError if a lock fails: the caller must not continue then.
+
+    The process ends with its parent, the process `parent`. `ruleset` is a descriptor of `Rules.of`.
+    """
+    end_with(parent)
+    _call("landlock_restrict_self", ctypes.c_int(ruleset), ctypes.c_uint32(0))
+    _call("seccomp", ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), seccomp.of(os.getpid()))
 
 
 def end_with(parent: int) -> None:
@@ -96,39 +103,41 @@ def _drop_capabilities() -> None:
     _call("capset", ctypes.c_char_p(header), ctypes.c_char_p(bytes(24)))
 
 
-def _landlock(scratch: str, readable: Sequence[str], version: int) -> None:
-    if version < LEAST_LANDLOCK:
-        raise OSError(ENOSYS, f"Landlock {LEAST_LANDLOCK} is needed, and this kernel has {version or 'none'}")
-    files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
-    net = 3 if version >= 4 else 0  # bind and connect of TCP; seccomp allows no sockets anyway
-    scope = 3 if version >= 6 else 0  # abstract sockets and signals
-    size = 8 if version < 4 else 16 if version < 6 else 24
-    attributes = struct.pack("=QQQ", files, net, scope)[:size]
-    ruleset = _call("landlock_create_ruleset", ctypes.c_char_p(attributes), ctypes.c_size_t(size), ctypes.c_uint32(0))
-    read = READ_FILE | READ_DIR
-    for path, rights in (
-        (scratch, files & ~NOWHERE),
-        ("/dev/null", READ_FILE | WRITE_FILE),
-        *((p, read) for p in readable),
-    ):
-        try:
-            place = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue
+class Rules:
+    """The Landlock rules of all programs of a jail: all rights to their folder but NOWHERE's, and reading `readable`.
+
+    `version` is the newest version of Landlock to use. Raises OSError.
+    """
+
+    def __init__(self, readable: Sequence[str], version: int) -> None:
+        self._version = version = min(version, landlock_version())
+        self._files = files = (1 << (13 if version == 1 else 14 if version == 2 else 15 if version < 5 else 16)) - 1
+        net = 3 if version >= 4 else 0  # bind and connect of TCP; seccomp allows no sockets anyway
+        scope = 3 if version >= 6 else 0  # abstract sockets and signals
+        self._size = 8 if version < 4 else 16 if version < 6 else 24
+        self._attributes = ctypes.c_char_p(struct.pack("=QQQ", files, net, scope)[: self._size])
+        self._rules = [self._rule("/dev/null", READ_FILE | WRITE_FILE)]
+        for path in readable:
+            with contextlib.suppress(FileNotFoundError):
+                self._rules.append(self._rule(path, READ_FILE | READ_DIR))
+
+    def of(self, scratch: str) -> int:
+        """A descriptor of the rules for a program whose folder is `scratch`. Raises OSError."""
+        if self._version < LEAST_LANDLOCK:
+            least, own = LEAST_LANDLOCK, self._version or "none"
+            raise OSError(ENOSYS, f"Landlock {least} is needed, and this kernel has {own}")
+        size = ctypes.c_size_t(self._size)
+        ruleset = _call("landlock_create_ruleset", self._attributes, size, ctypes.c_uint32(0))
+        own_rule = self._rule(scratch, self._files & ~NOWHERE)
+        kind, none = ctypes.c_int(LANDLOCK_RULE_PATH), ctypes.c_uint32(0)
+        for rule in (own_rule, *self._rules):
+            _call("landlock_add_rule", ctypes.c_int(ruleset), kind, ctypes.c_char_p(rule), none)
+        os.close(struct.unpack("=Qi", own_rule)[1])
+        return ruleset
+
+    def _rule(self, path: str, rights: int) -> bytes:
+        """A rule about a path, which it holds open."""
+        place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         if not os.path.isdir(path):
             rights &= READ_FILE | WRITE_FILE
-        rule = struct.pack("=Qi", rights & files, place)
-        _call(
-            "landlock_add_rule", ctypes.c_int(ruleset), ctypes.c_int(LANDLOCK_RULE_PATH), ctypes.c_char_p(rule),
-            ctypes.c_uint32(0),
-        )  # fmt: skip
-        os.close(place)
-    _call("landlock_restrict_self", ctypes.c_int(ruleset), ctypes.c_uint32(0))
-    os.close(ruleset)
-
-
-def _seccomp() -> None:
-    program = filter_of(os.getpid())
-    held = ctypes.create_string_buffer(program, len(program))
-    whole = struct.pack("@HP", len(program) // 8, ctypes.addressof(held))
-    _call("seccomp", ctypes.c_uint(SECCOMP_SET_MODE_FILTER), ctypes.c_uint(0), ctypes.c_char_p(whole))
+        return struct.pack("=Qi", rights & self._files, place)

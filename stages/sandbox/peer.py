@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gristmill.stages.sandbox import wire
-from gristmill.stages.sandbox.places import forget_frames, place
 from gristmill.stages.sandbox.references import MAX_TEXT, References, Unsupported
+from gristmill.stages.sandbox.report import forget_frames, place
 from gristmill.stages.sandbox.wire import BadMessage
 
 

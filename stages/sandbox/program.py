@@ -4,6 +4,7 @@ A program can do what it likes here. Its tests run in another process (judge.py)
 program pass, unless it has no tests: then only this process can say that it ran to its end.
 """
 
+import ast
 import builtins
 import contextlib
 import io
@@ -11,21 +12,44 @@ import json
 import os
 import random
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
 from gristmill.stages.sandbox import operations, wire
 from gristmill.stages.sandbox.mirrors import number_of
 from gristmill.stages.sandbox.peer import Peer
-from gristmill.stages.sandbox.report import PROGRAM, line_of, report_of
-from gristmill.stages.sandbox.statements import parse_tests, statements_of
+from gristmill.stages.sandbox.report import PROGRAM, TESTS, line_of, report_of
 
 MAX_REPORT = 65536
 MISSING = object()
+Statement = types.CodeType | Exception  # code, or why there is none: an error when its turn comes
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
 
 
 def new_space() -> dict[str, Any]:
     return {"__name__": "__main__", "__builtins__": builtins}
+
+
+def parse_tests(text: str) -> ast.Module | Exception:
+    """The syntax tree of tests, or why there is none."""
+    try:
+        return ast.parse(text, TESTS)
+    except UNREADABLE as error:
+        return error
+
+
+def statements_of(tree: ast.Module | Exception) -> list[Statement]:
+    if isinstance(tree, Exception):
+        return []
+    return [_compiled(statement) for statement in tree.body]
+
+
+def _compiled(statement: ast.stmt) -> Statement:
+    try:
+        return compile(ast.Module([statement], []), TESTS, "exec")
+    except UNREADABLE as error:
+        return error
 
 
 def run_alone(program: str, tests: str, report_fd: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from gristmill.stages.sandbox import descriptions, mirrors, wire
 from gristmill.stages.sandbox.containers import Containers
 from gristmill.stages.sandbox.names import NAMES, OBJECTS
-from gristmill.stages.sandbox.places import mark_place, place_mark
+from gristmill.stages.sandbox.report import mark_place, place_mark
 from gristmill.stages.sandbox.wire import CHANGEABLE, LARGE, TEXTS, BadMessage
 
 MAX_TEXT = 2000  # characters of a message of an exception

@@ -136,8 +136,8 @@ class Jail:
     def __init__(self, folder: str, warm: Warm, kernel: Kernel = Kernel()) -> None:
         program = Path(__file__).with_name("jail.py")
         self._folder = os.path.join(folder, secrets.token_hex(4))
-        self._readable = [*readable(), *warm.paths]
-        options = {**warm.__dict__, **kernel.__dict__, "folder": self._folder, "host": os.getpid()}
+        paths = {"folder": self._folder, "readable": [*readable(), *warm.paths]}
+        options = {**warm.__dict__, **kernel.__dict__, **paths, "host": os.getpid()}
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-s", str(program), json.dumps(options), str(PACKAGE_ROOT)],
             stdin=subprocess.PIPE,
@@ -162,7 +162,6 @@ class Jail:
         request = {
             **limits.__dict__,
             "program": program,
-            "readable": self._readable,
             "stdin": stdin,
             "beside": bool(tests.strip()) and not shared,
         }

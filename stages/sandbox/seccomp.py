@@ -4,7 +4,7 @@ A filter sees numbers, not what pointers refer to. A call that takes a path is a
 every version; the others are refused, or answered without being made (`PRETENDED` of syscalls.py).
 """
 
-import functools
+import ctypes
 import struct
 from collections.abc import Sequence
 
@@ -51,13 +51,23 @@ def argument(index: int, high: bool = False) -> Line:
 
 def filter_of(own_pid: int) -> bytes:
     """The filter for the process `own_pid`, as the kernel takes it: 8 bytes an instruction."""
-    return _template().replace(struct.pack("=I", ANY_PID), struct.pack("=I", own_pid))
+    return b"".join(struct.pack("=HBBI", *line) for line in instructions(own_pid))
 
 
-@functools.cache
-def _template() -> bytes:
-    """The filter for the process ANY_PID. A jail builds it once."""
-    return b"".join(struct.pack("=HBBI", *line) for line in instructions(ANY_PID))
+class Filter:
+    """The filter in memory, which a process makes its own by writing its id into it."""
+
+    def __init__(self) -> None:
+        code, own = filter_of(ANY_PID), struct.pack("=I", ANY_PID)
+        self._code = ctypes.create_string_buffer(code, len(code))
+        self._places = [at for at in range(4, len(code), 8) if code[at : at + 4] == own]
+        self._whole = ctypes.c_char_p(struct.pack("@HP", len(code) // 8, ctypes.addressof(self._code)))
+
+    def of(self, own_pid: int) -> ctypes.c_char_p:
+        """The argument of seccomp() for the process `own_pid`."""
+        for at in self._places:
+            struct.pack_into("=I", self._code, at, own_pid)
+        return self._whole
 
 
 def instructions(own_pid: int) -> list[Line]:

@@ -9,14 +9,16 @@ without any tests passes on the program's own word that it ran to its end.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import pyarrow as pa
 
 from gristmill.records.fences import first_block
-from gristmill.records.spec import later
+from gristmill.records.spec import LATER, later
 from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox, check
+from gristmill.stages.verify.checkers import LINES, BadChecker, CheckerSpec, Compare, compare_by, compare_of
+from gristmill.stages.verify.difficulty import check_bounds, fields_of, pass_rate, reason_of, refusal_of
 from gristmill.stages.verify.stdio import BadTests, cases_of, run_cases
 
 MAX_DETAIL = 500
@@ -37,17 +39,46 @@ class ExecuteSpec:
     # Column with inputs and their outputs as JSON: [{"input": "1 2", "output": "3"}, ...], or {"inputs": ["1 2", ...],
     # "outputs": ["3", ...]}.
     io: str | None = later(None)
+    checker: CheckerSpec = field(default=LINES, metadata={LATER: True})  # What makes an output of `io` right.
     # Whether statements run in the program's own process, where a program can forge its verdict; for tests that do not
     # work from another process.
     shared: bool = later(False)
+
+    # Column with several programs for a row's problem, a list of texts, instead of `code`: all are run, and the row
+    # passes if one passes.
+    samples: str | None = later(None)
+    # Least share of `samples` that must pass; a row below it is rejected as too_hard. It keeps problems of some
+    # difficulty.
+    min_pass_rate: float = later(0.0)
+    max_pass_rate: float = later(1.0)  # Largest share of `samples` that may pass; above it a row is too_easy.
+
+    def __post_init__(self) -> None:
+        if self.io is None and self.checker != LINES:
+            raise ValueError("checker compares the outputs of io; name the column with inputs and outputs")
+        if self.samples is not None and self.code != "text":
+            raise ValueError("give either code or samples, not both")
+        check_bounds(self.samples, self.min_pass_rate, self.max_pass_rate)
+
+
+class Judgement(NamedTuple):
+    """What is said of a program."""
+
+    verdict: str
+    detail: str | None = None
+    test: int | None = None
+    exit: int | None = None
 
 
 class Execute(Stage):
     """Adds `execute_verdict`, `execute_detail`, `execute_test` and `execute_exit`.
 
     A row whose verdict is not passed is rejected for it. Verdicts: passed, failed, error, syntax, timeout, memory,
-    output, files, exited, crashed, no_code, no_tests, bad_tests. The detail is the exception and its line, or the line
-    of the output that differs; the test is the number of the statement, or of the input, that failed, from 0.
+    output, files, exited, crashed, no_code, no_tests, bad_tests, bad_checker. The detail is the exception and its line,
+    or what of the output is wrong; the test is the number of the statement, or of the input, that failed, from 0.
+
+    With `samples` it also adds `execute_pass_rate` (the share of samples that pass), `execute_num_samples`, and
+    `execute_sample`: the number of the first sample that passes, from 0, or 0 if none does; the other columns are about
+    this one. A sample that is null does not pass. Further reasons: too_hard, too_easy.
     """
 
     kind: ClassVar[str] = "execute"
@@ -58,6 +89,7 @@ class Execute(Stage):
     def __init__(self, spec: ExecuteSpec, name: str | None = None) -> None:
         super().__init__(spec, name)
         self._sandbox: Sandbox | None = None
+        self._compare: Compare | None = None  # None: each row has a checker of its own
 
     def columns(self) -> list[pa.Field]:
         return [
@@ -65,16 +97,32 @@ class Execute(Stage):
             pa.field(f"{self.name}_detail", pa.string()),
             pa.field(f"{self.name}_test", pa.int32()),
             pa.field(f"{self.name}_exit", pa.int32()),
+            *([pa.field(f"{self.name}_sample", pa.int32())] if self.spec.samples else []),
+            *fields_of(self.name, self.spec.samples),
         ]
 
     def reads(self) -> list[str]:
-        return [self.spec.code, *(column for column in (self.spec.tests, self.spec.io) if column)]
+        columns = (self.spec.tests, self.spec.io, self.spec.checker.column)
+        return [self.spec.samples or self.spec.code, *(column for column in columns if column)]
+
+    def refuses(self, field: pa.Field) -> str | None:
+        return refusal_of(field) if field.name == self.spec.samples else super().refuses(field)
+
+    def identity(self) -> dict[str, Any]:
+        program = self.spec.checker.program() if self.spec.checker.file else None
+        return {**super().identity(), **({"checker": program} if program else {})}
 
     def check(self) -> None:
         check()
+        self.spec.checker.program()
 
     def open(self) -> None:
         self._sandbox = Sandbox(self.spec.workers)
+        spec = self.spec.checker
+        if spec.kind != "program":
+            self._compare = compare_of(spec)
+        elif (program := spec.program()) is not None:
+            self._compare = compare_by(program, self._sandbox, self.spec.limits)
 
     def close(self) -> None:
         sandbox, self._sandbox = self._sandbox, None
@@ -82,48 +130,75 @@ class Execute(Stage):
             sandbox.close()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_sandbox": None}
+        return {**self.__dict__, "_sandbox": None, "_compare": None}  # open() makes them
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         if self._sandbox is None:
             self.open()
         assert self._sandbox is not None
-        texts = rows.column(self.spec.code).to_pylist()
-        tests, cases = (
-            rows.column(name).to_pylist() if name else [None] * len(texts) for name in (self.spec.tests, self.spec.io)
-        )
-        results = self._sandbox.each(lambda row: self._judge(*row), list(zip(texts, tests, cases)))
-        verdicts = [result.verdict if isinstance(result, Outcome) else result[0] for result in results]
-        details = [result.detail if isinstance(result, Outcome) else result[1] for result in results]
-        outcomes = [result if isinstance(result, Outcome) else None for result in results]
-        names = [f.name for f in self.columns()]
-        columns = (
-            pa.array(verdicts, pa.string()),
-            pa.array([(detail or "")[:MAX_DETAIL] or None for detail in details], pa.string()),
-            pa.array([o.test if o else None for o in outcomes], pa.int32()),
-            pa.array([o.exit if o else None for o in outcomes], pa.int32()),
-        )
-        reasons = pa.array([None if v == "passed" else v for v in verdicts], pa.string())
-        return Findings(dict(zip(names, columns)), reasons)
+        names = (self.spec.tests, self.spec.io, self.spec.checker.column)
+        others = list(zip(*(rows.column(n).to_pylist() if n else [None] * rows.num_rows for n in names)))
+        if self.spec.samples:
+            samples = [row or [] for row in rows.column(self.spec.samples).to_pylist()]
+        else:
+            samples = [[program] for program in rows.column(self.spec.code).to_pylist()]
+        # Equal programs of a row are run once.
+        jobs = list(dict.fromkeys((number, program) for number, row in enumerate(samples) for program in row))
+        judgements = self._sandbox.each(lambda job: self._judge(job[1], *others[job[0]]), jobs)
+        by_job = dict(zip(jobs, judgements))
+        return self._findings([[by_job[number, program] for program in row] for number, row in enumerate(samples)])
 
-    def _judge(self, text: str | None, tests: str | None, cases: str | None) -> Outcome | tuple[str, str]:
-        """The outcome of a row, or its verdict and detail if there is nothing to run."""
+    def _findings(self, rows: list[list[Judgement]]) -> Findings:
+        """The findings from what is said of all samples of each row."""
+        passing = [[number for number, each in enumerate(row) if each.verdict == "passed"] for row in rows]
+        firsts = [numbers[0] if numbers else 0 for numbers in passing]
+        rates = [pass_rate([each.verdict == "passed" for each in row]) for row in rows]
+        shown = [row[first] if row else Judgement("no_code") for first, row in zip(firsts, rows)]
+        columns = [
+            pa.array([each.verdict for each in shown], pa.string()),
+            pa.array([(each.detail or "")[:MAX_DETAIL] or None for each in shown], pa.string()),
+            pa.array([each.test for each in shown], pa.int32()),
+            pa.array([each.exit for each in shown], pa.int32()),
+            pa.array([first if row else None for first, row in zip(firsts, rows)], pa.int32()),
+            pa.array(rates, pa.float32()),
+            pa.array([len(row) for row in rows], pa.int32()),
+        ]
+        bounds = self.spec.min_pass_rate, self.spec.max_pass_rate
+        reasons = [
+            each.verdict if each.verdict != "passed" else reason_of(rate, *bounds) if self.spec.samples else None
+            for each, rate in zip(shown, rates)
+        ]
+        return Findings(dict(zip([f.name for f in self.columns()], columns)), pa.array(reasons, pa.string()))
+
+    def _judge(self, text: str | None, tests: str | None, cases: str | None, checker: str | None) -> Judgement:
+        """What is said of a program."""
         assert self._sandbox is not None
         code = text or ""
         if self.spec.fenced and (block := first_block(code)) is not None:
             code = block.text
         if not code.strip():
-            return "no_code", ""
+            return Judgement("no_code")
         statements = "\n".join(part for part in (tests or "", self.spec.add) if part)
         try:
             inputs = cases_of(cases)
         except BadTests as error:
-            return "bad_tests", str(error).encode("utf-8", "replace").decode()
+            return Judgement("bad_tests", str(error).encode("utf-8", "replace").decode())
         if not statements.strip() and not inputs and self.spec.need_tests:
-            return "no_tests", ""
+            return Judgement("no_tests")
         outcome = Outcome("passed")
         if statements.strip() or not inputs:
             outcome = self._sandbox.one(Job(code, statements, shared=self.spec.shared), self.spec.limits)
         if outcome.verdict == "passed" and inputs:
-            outcome = run_cases(self._sandbox, code, inputs, self.spec.limits)
-        return outcome
+            try:
+                compare = self._compare or self._compare_by(checker)
+                outcome = run_cases(self._sandbox, code, inputs, self.spec.limits, compare)
+            except BadChecker as error:
+                return Judgement("bad_checker", str(error).encode("utf-8", "replace").decode())
+        return Judgement(outcome.verdict, outcome.detail, outcome.test, outcome.exit)
+
+    def _compare_by(self, checker: str | None) -> Compare:
+        """What compares outputs by the checker of a row. Raises BadChecker if there is none."""
+        assert self._sandbox is not None
+        if checker is None or not checker.strip():
+            raise BadChecker("the row has no checker")
+        return compare_by(checker, self._sandbox, self.spec.limits)

@@ -1,8 +1,7 @@
 """Tests of whole programs: an input text each, and the output that is expected for it.
 
 Two shapes are read: a list of objects with `input` and `output`, and an object with the lists `inputs` and `outputs`
-(or `input` and `output`). A text may be a list of its lines. Outputs are compared line by line, without white space at
-the ends of lines and without empty lines at the end.
+(or `input` and `output`). A text may be a list of its lines. A checker (checkers.py) compares outputs.
 """
 
 import json
@@ -10,8 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from gristmill.stages.sandbox.runner import Job, Limits, Outcome, Sandbox
-
-MAX_SHOWN = 80  # characters of a line in a detail
+from gristmill.stages.verify.checkers import BadChecker, Compare
 
 
 class BadTests(ValueError):
@@ -64,10 +62,12 @@ def _text(test: dict[str, Any], name: str, number: int) -> str:
     return value
 
 
-def run_cases(sandbox: Sandbox, program: str, cases: list[tuple[str, str]], limits: Limits) -> Outcome:
+def run_cases(
+    sandbox: Sandbox, program: str, cases: list[tuple[str, str]], limits: Limits, compare: Compare
+) -> Outcome:
     """Run a program once for each test, until one fails. The limits hold for each run.
 
-    The output limit grows by the size of the expected output.
+    The output limit grows by the size of the expected output. Raises BadChecker with the number of the test.
     """
     outcome = Outcome("passed", at="tests", exit=0)
     for number, (given, expected) in enumerate(cases):
@@ -75,7 +75,10 @@ def run_cases(sandbox: Sandbox, program: str, cases: list[tuple[str, str]], limi
         outcome = sandbox.one(Job(program, stdin=given), replace(limits, output_kb=limits.output_kb + size_kb))
         if not _is_at_end(outcome):
             return replace(outcome, test=number, at="tests", detail=_named(number, outcome.detail))
-        detail = difference(outcome.output, expected)
+        try:
+            detail = compare(given, expected, outcome.output)
+        except BadChecker as error:
+            raise BadChecker(_named(number, str(error))) from None
         outcome = replace(outcome, verdict="passed", detail=None)
         if detail is not None:
             return replace(outcome, verdict="failed", test=number, at="tests", detail=_named(number, detail))
@@ -90,24 +93,3 @@ def _is_at_end(outcome: Outcome) -> bool:
 
 def _named(number: int, detail: str | None) -> str:
     return f"test {number}" + (f": {detail}" if detail else "")
-
-
-def difference(output: str, expected: str) -> str | None:
-    """The first line in which an output is not the expected one; None if there is none."""
-    lines, wanted = _lines(output), _lines(expected)
-    for number, (line, want) in enumerate(zip(lines, wanted), 1):
-        if line != want:
-            return f"line {number} is {_short(line)}, expected {_short(want)}"
-    if len(lines) < len(wanted):
-        return f"line {len(lines) + 1} is missing, expected {_short(wanted[len(lines)])}"
-    if len(lines) > len(wanted):
-        return f"line {len(wanted) + 1} is {_short(lines[len(wanted)])}, expected no more lines"
-    return None
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().split("\n")] if text.strip() else []
-
-
-def _short(line: str) -> str:
-    return repr(line if len(line) <= MAX_SHOWN else f"{line[:MAX_SHOWN]}...")

@@ -144,6 +144,8 @@ def test_keys_are_checked_and_prompts_are_identity():
         ({"structured": True, "given_tests": "{t}"}, "structured"),
         ({"given_problem": "{p}", "templates": {"problem": "{seed}"}}, "no such call"),
         ({"prelude": "{"}, "plain braces"),
+        ({"samples": 0}, "at least 1"),
+        ({"samples": 2, "structured": True}, "writes one solution"),
     ]:
         with pytest.raises(UserError, match=message):
             method_of("code", table)
@@ -173,3 +175,14 @@ def test_the_same_rows_again_however_they_are_batched():
 def test_an_assert_is_kept_once() -> None:
     said = Reply("```python\nassert f(1) == 2\nassert f(1)  ==  2\nx = 3\nassert f(x) == 4\nassert f(1) == 2\n```")
     assert asserts_of(said, "def f(n):\n    return n + 1") == "assert f(1) == 2\nx = 3\nassert f(x) == 4"
+
+
+def test_several_samples_of_a_problem_are_one_row():
+    script = {**GOOD, "Solve this": [Reply("def twice(n", "length", 1, 1), "def twice(n): return n", SOLUTION]}
+    row, _, session = told("code", {"samples": 3}, SEED, script)
+    assert row["codes"] == [None, "def twice(n): return n", "def twice(n):\n    return 2 * n"]
+    assert row["code"] == row["codes"][1] and row["text"] == f"{PROBLEM}\n\n```python\n{row['code']}\n```"
+    assert [turn["turn"] for turn in session.turns] == ["problem", *["solution"] * 3, "tests"]
+    method = method_of("code", {"samples": 3})
+    assert [field.name for field in method.payload][-1] == "codes" and method.most_tokens(10) == 50
+    assert refusal("code", {"samples": 2}, SEED, {**GOOD, "Solve this": "```\n```"}) == "empty_solution"

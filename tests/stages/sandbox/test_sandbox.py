@@ -221,6 +221,16 @@ def test_verdicts(sandbox: Sandbox, program: str, tests: str, verdict: str, numb
     assert (found.verdict, found.test) == (verdict, number)
 
 
+def test_standard_input_can_be_read_and_not_written(sandbox: Sandbox) -> None:
+    program = (
+        "import os, sys\nassert sys.stdin.read() == 'text' and os.lseek(0, 0, 0) == 0 and sys.stdin.read() == 'text'\n"
+    )
+    for change in ("os.write(0, b'x')", "os.ftruncate(0, 0)", "open('/proc/self/fd/0', 'r+b', 0).write(b'x')"):
+        assert sandbox.one(runner.Job(program, stdin="text"), SHORT).verdict == "passed"
+        found = sandbox.one(runner.Job(program + change, stdin="text"), SHORT)
+        assert found.verdict == "error" and "PermissionError" in (found.detail or ""), found
+
+
 def test_several_workers_and_many_programs_keep_their_order() -> None:
     sandbox = Sandbox(2)
     programs = [(f"x = {i}", f"assert x % 3 == {i % 3} and x != 7") for i in range(30)]

@@ -15,7 +15,7 @@ import pytest
 
 from gristmill.records.processes import this_process
 from gristmill.stages.sandbox import folders
-from gristmill.stages.sandbox.runner import Kernel, Limits, Outcome, Sandbox
+from gristmill.stages.sandbox.runner import Job, Kernel, Limits, Outcome, Sandbox
 from tests.session import ROOT
 
 FORMS = {"in memory": Kernel(), "on disk": Kernel(namespaces=False)}
@@ -194,11 +194,52 @@ def test_a_program_ends_with_its_jail(form: str, name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in LASTING if name != "in deep folders"])
 def test_a_program_that_lasts_is_ended(form: str, name: str, sandboxes: dict[str, Sandbox]) -> None:
     limits = Limits(cpu_s=1000, wall_s=0.3, scratch_files=3000)
+    jail = sandboxes[form]._jails.get()
+    sandboxes[form]._jails.put(jail)
+    assert jail is not None
+    before = processes_below(jail._process.pid)  # its template
     result = sandboxes[form].run([(LASTING[name], "")], limits)[0]
     assert result.verdict == "timeout", result
-    jail = sandboxes[form]._jails.get()
-    assert jail is not None and not processes_below(jail._process.pid)
-    sandboxes[form]._jails.put(jail)
+    assert len(before) == 1 and processes_below(jail._process.pid) == before
+
+
+def test_a_template_that_is_killed_is_replaced_with_its_jail() -> None:
+    sandbox = Sandbox(1)
+    for _ in range(2):
+        jail = sandbox._jails.get()
+        assert jail is not None
+        sandbox._jails.put(jail)
+        os.kill(processes_below(jail._process.pid)[0], signal.SIGKILL)
+        assert sandbox.run([("x = 1", "")], LONG)[0].verdict == "crashed"
+        assert sandbox.run([("x = 1", "assert x")], LONG)[0].verdict == "passed"
+    sandbox.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read the memory of a process without capabilities")
+def test_a_template_holds_no_text_of_a_program_or_its_tests() -> None:
+    marks = [f"{word}-{os.urandom(8).hex()}" for word in ("program", "tests", "input", "output")]
+    sandbox = Sandbox(1)
+    sandbox.run([(f"x = {marks[0]!r}\nprint({marks[3]!r})", f"assert x == {marks[1]!r}, {marks[1]!r}")] * 3, LONG)
+    sandbox.one(Job("print(input())", stdin=marks[2]), LONG)
+    jail = sandbox._jails.get()
+    assert jail is not None
+    sandbox._jails.put(jail)
+    memory = memory_of(processes_below(jail._process.pid)[0])
+    assert b"gristmill" in memory and not [mark for mark in marks if mark.encode() in memory]
+    assert not [mark for mark in marks[:3] if mark.encode() not in memory_of(os.getpid())], "the search finds nothing"
+    sandbox.close()
+
+
+def memory_of(pid: int) -> bytes:
+    """The writable memory of a process."""
+    parts = []
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as file:
+        for line in maps:
+            start, end = (int(word, 16) for word in line.split()[0].split("-"))
+            if " rw-p " in line and end - start < 1 << 28:
+                file.seek(start)
+                parts.append(file.read(end - start))
+    return b"".join(parts)
 
 
 @pytest.fixture(scope="module")

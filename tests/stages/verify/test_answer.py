@@ -284,3 +284,33 @@ def test_no_text_stops_the_stage(stage: Answer, rows: list[tuple[str, str]]) -> 
     encodable = [(a.encode("utf-8", "replace").decode(), b.encode("utf-8", "replace").decode()) for a, b in rows]
     told = run(stage, [*encodable, ("x+1", "1+x")])
     assert told[-1]["answer_verdict"] == "right" and len(told) == len(rows) + 1
+
+
+def test_the_pass_rate_of_several_answers_keeps_problems_of_a_difficulty() -> None:
+    schema = pa.schema([*SCHEMA][:2] + [pa.field("answers", pa.list_(pa.string())), SCHEMA.field("reject")])
+    rows = [
+        ("7", "7", ["7", "7.0", "7"]),
+        ("7", "7", ["7", "8", None, "8"]),
+        ("1/2", "0.5", ["0.5", "The answer is 1/2.", r"\\boxed{3}"]),
+        ("8", "7", ["8", "7"]),
+        ("7", "7", []),
+        ("7", None, ["7"]),
+    ]
+    table = {"math": False, "samples": "answers", "min_pass_rate": 0.5, "max_pass_rate": 0.9}
+    stage = Answer(build(AnswerSpec, table, "stages[0]"))
+    batch = pa.RecordBatch.from_pylist([dict(zip(schema.names, [*row, None])) for row in rows], schema)
+    found = [
+        (row["answer_verdict"], row["answer_pass_rate"], row["answer_num_samples"], row["reject"])
+        for row in stage.run(batch).to_pylist()
+    ]
+    assert found == [
+        ("right", 1.0, 3, "answer:too_easy"),
+        ("right", 0.25, 4, "answer:too_hard"),
+        ("right", pytest.approx(2 / 3), 3, None),
+        ("wrong", 0.5, 2, "answer:wrong"),
+        ("right", None, 0, "answer:too_hard"),
+        ("no_reference", None, 1, "answer:no_reference"),
+    ]
+    assert stage.refuses(pa.field("answers", pa.string())) == "is not a list of texts"
+    with pytest.raises(UserError, match="name their column"):
+        build(AnswerSpec, {"max_pass_rate": 0.5}, "stages[0]")

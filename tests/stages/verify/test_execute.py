@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 from gristmill.stages.verify.execute import Execute, ExecuteSpec
 
@@ -72,3 +73,43 @@ def test_the_same_rows_twice_are_the_same_bytes(program: str) -> None:
     limits = {"cpu_s": 0.5, "wall_s": 1.5}
     first, second = (run([(program, "assert True")], limits=limits) for _ in range(2))
     assert first.equals(second)
+
+
+def test_the_pass_rate_of_several_samples_keeps_problems_of_a_difficulty() -> None:
+    right, wrong, hangs = "def f(x): return x + 1", "def f(x): return x", "while True: pass"
+    samples = [[right] * 4, [wrong, right, hangs, None], [wrong, None, wrong], [right, right, wrong], [], None]
+    schema = pa.schema([("codes", pa.list_(pa.string())), ("tests", pa.string()), ("reject", pa.string())])
+    batch = pa.RecordBatch.from_pylist(
+        [{"codes": codes, "tests": "assert f(1) == 2", "reject": None} for codes in samples], schema
+    )
+    table = {"samples": "codes", "tests": "tests", "limits": {"cpu_s": 1}, "min_pass_rate": 0.5, "max_pass_rate": 0.9}
+    stage = Execute(build(ExecuteSpec, table, "stages[0]"))
+    rows = stage.run(batch).to_pylist()
+    assert stage.run(batch.slice(3, 1)).to_pylist() == rows[3:4]
+    stage.close()
+    names = ("verdict", "sample", "pass_rate", "num_samples")
+    assert [(*(row[f"execute_{name}"] for name in names), row["reject"]) for row in rows] == [
+        ("passed", 0, 1.0, 4, "execute:too_easy"),
+        ("passed", 1, 0.25, 4, "execute:too_hard"),
+        ("failed", 0, 0.0, 3, "execute:failed"),
+        ("passed", 0, pytest.approx(2 / 3), 3, None),
+        ("no_code", None, None, 0, "execute:no_code"),
+        ("no_code", None, None, 0, "execute:no_code"),
+    ]
+    assert rows[2]["execute_detail"] == "AssertionError:  at tests.py:1"
+    assert stage.refuses(pa.field("codes", pa.string())) == "is not a list of texts"
+    assert stage.refuses(pa.field("tests", pa.string())) is None and stage.reads() == ["codes", "tests"]
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"samples": "codes", "code": "code"}, "give either code or samples"),
+        ({"min_pass_rate": 0.1}, "name their column"),
+        ({"samples": "codes", "min_pass_rate": 0.6, "max_pass_rate": 0.5}, "the first not above the second"),
+        ({"samples": "codes", "max_pass_rate": 1.5}, "must lie in 0..1"),
+    ],
+)
+def test_keys_of_samples_are_checked(table: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(ExecuteSpec, table, "stages[0]")

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.records.spec import build
+from gristmill.stages.verify.checkers import difference
 from gristmill.stages.verify.execute import Execute, ExecuteSpec
-from gristmill.stages.verify.stdio import BadTests, cases_of, difference
+from gristmill.stages.verify.stdio import BadTests, cases_of
 
 SUM = "import sys\nprint(sum(int(word) for word in sys.stdin.read().split()))"
 CASES = json.dumps([{"input": "1 2\n", "output": "3\n"}, {"input": "4\n5\n", "output": "9"}])
