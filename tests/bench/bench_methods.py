@@ -75,8 +75,8 @@ def bench() -> list[dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         recipe = teacher(Path(folder), NUM_ASKS, LOT_SIZE, ENGINE, MAX_TOKENS, method=METHOD)
         for turn in range(NUM_TURNS):
-            through.append(result(THROUGH, recipe, f"{folder}/out{turn}"))
-            raw.append(result(RAW, recipe, f"{folder}/out{turn}"))
+            through.append(result(THROUGH, recipe, f"{folder}/out{turn}")["RESULT"])
+            raw.append(result(RAW, recipe, f"{folder}/out{turn}")["RESULT"])
     return [
         {
             "what": f"tokens/s through produce, constitutional (3 calls a row), {NUM_ASKS} asks, all stages",

@@ -51,7 +51,8 @@ def main(models: list[str]) -> None:
             generator = {"kind": "teacher", "model": model, "engine": ENGINE}
             generator["sampling"] = {"max_tokens": MAX_TOKENS, "ignore_eos": True}
             recipe = teacher(Path(folder), NUM_ASKS, LOT_SIZE, ENGINE, MAX_TOKENS, generator=generator)
-            raw, through = result(RAW, recipe), result(THROUGH, recipe, f"{folder}/out")
+            raw = result(RAW, recipe)["RESULT"]
+            through = result(THROUGH, recipe, f"{folder}/out")["RESULT"]
         probe = asyncio.run(facts(model))
         published = f"{PUBLISHED[model]:,}" if model in PUBLISHED else ""
         print(f"| {model} | {through:,.0f} | {raw:,.0f} | {through / raw:.3f} | {published} | {probe} |", flush=True)
