@@ -19,7 +19,7 @@ from gristmill.stages.decontaminate.embedding import (
     paragraphs,
 )
 from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
-from gristmill.stages.embeddings import Encoder
+from gristmill.stages.encoders.encoder import Encoder
 from tests.bench.corpus import documents
 from tests.engines.models import encoder
 from tests.stages.decontaminate.rephrased import CODE, OTHER, PROSE
