@@ -111,8 +111,8 @@ class DedupSemantic(Duplicates):
         return -(-self.dimension // 8)
 
     def find(self, rows: pa.RecordBatch) -> Findings:
-        self.open()  # an audit calls find without open
-        assert self._encoder is not None
+        if self._encoder is None:  # in an audit, which compares by cosine: it needs no GPU
+            self._encoder = Encoder(self.spec.model, self.spec.precision)
         texts = [text or "" for text in rows.column(self.spec.column).to_pylist()]
         vectors = self._encoder.text_vectors(texts, self.spec.window)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimension)
