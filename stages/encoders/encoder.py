@@ -25,7 +25,7 @@ from gristmill.stages import embeddings
 from gristmill.stages.embeddings import Span, norms, quantise, split_evenly
 from gristmill.stages.encoders.bert import BertNetwork, can_run
 
-BLOCK_TOKENS = {"cpu": 512, "cuda": 16384}  # about this many tokens are in a batch
+BLOCK_TOKENS = {"cpu": 768, "cuda": 16384}  # about this many tokens are in a batch
 LENGTH_STEP = 8  # lengths of batches are multiples of it
 Precision = Literal["bfloat16", "float32"]
 Device = Literal["cpu", "cuda"]

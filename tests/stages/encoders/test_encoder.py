@@ -105,7 +105,7 @@ def test_a_batch_holds_one_piece_where_its_place_changes_bits(monkeypatch: pytes
     found = Encoder(encoder())
     piece = [5, 6, 7, 8, 9, 10]
     vectors = found.vectors([piece] * 5)
-    assert sizes == [64, 64, 1, 1, 1, 1, 1]
+    assert sizes == [96, 96, 1, 1, 1, 1, 1]
     np.testing.assert_array_equal(vectors, vectors[:1].repeat(5, axis=0))
 
 
