@@ -30,127 +30,129 @@ def has_bfloat16() -> bool:
 
 
 class BertNetwork:
-    """The layers of a transformers model `net` in bfloat16, laid out for blocks of about `num_tokens` tokens."""
+    """The layers of a transformers model `net` in bfloat16."""
 
-    def __init__(self, net: Any, num_tokens: int) -> None:
-        import torch
-
+    def __init__(self, net: Any) -> None:
         from gristmill.stages.kernels import encoder
 
-        self._torch, self._kernels, self._is_native = torch, encoder, has_bfloat16()
+        self._kernels, self._multiply = encoder, _multiplication(has_bfloat16())
         self._embeddings = net.embeddings
         self._project = getattr(net, "embeddings_project", None)
-        self._num_heads = net.config.num_attention_heads
-        self._head_width = net.config.hidden_size // self._num_heads
-        self._spaces: dict[tuple[int, int], _Space] = {}
-        self._layers = [self._layer(layer, num_tokens) for layer in net.encoder.layer]
+        self._config = net.config
+        self._space: _Space | None = None  # of the last shape: callers go shape by shape
+        self._layers = [self._layer(layer) for layer in net.encoder.layer]
 
     def __call__(self, ids: Any, lengths: np.ndarray) -> Any:
-        """bfloat16 (pieces, length, d): the states of int64 (pieces, length) token ids, `lengths` a piece."""
+        """bfloat16 (pieces, length, d): the states of int64 (pieces, length) token ids, `lengths` a piece.
+
+        The next call overwrites them.
+        """
         states = self._embeddings(input_ids=ids)
         if self._project is not None:
             states = self._project(states)
-        shape = states.shape
-        space = self._spaces.get(shape[:2])
-        if space is None:
-            space = self._spaces[shape[:2]] = _Space(shape[0], shape[1], self._num_heads, self._head_width)
+        num_pieces, length, width = states.shape
+        space = self._space
+        if space is None or space.shape != (num_pieces, length):
+            space = self._space = _Space(num_pieces, length, self._config)
         space.lengths = lengths
-        rows = states.reshape(-1, shape[2]).contiguous()
+        space.rows.copy_(states.reshape(-1, width))
         for layer in self._layers:
-            rows = layer(rows, space)
-        return rows.view(shape)
+            layer(space)
+        return space.rows.view(states.shape)
 
-    def _layer(self, layer: Any, num_tokens: int) -> Callable[[Any, "_Space"], Any]:
-        """A layer as a function of its rows and the space for its attention."""
-        torch, kernels, width = self._torch, self._kernels, self._head_width
-        attention = layer.attention.self
-        parts = (attention.query, attention.key, attention.value)
-        joined = self._product(torch.cat([p.weight for p in parts]), torch.cat([p.bias for p in parts]), num_tokens)
-        first = self._linear(layer.attention.output.dense, num_tokens)
-        wide = self._linear(layer.intermediate.dense, num_tokens, has_gelu=True)
-        last = self._linear(layer.output.dense, num_tokens)
+    def _layer(self, layer: Any) -> Callable[["_Space"], None]:
+        """A layer as a function that replaces the rows of a space."""
+        import torch
+
+        kernels, multiply, num_heads = self._kernels, self._multiply, self._config.num_attention_heads
+        parts = [layer.attention.self.query, layer.attention.self.key, layer.attention.self.value]
+        joined = _matrix(torch.cat([part.weight for part in parts]))
+        joined_bias = _floats(torch.cat([part.bias for part in parts])).reshape(3, num_heads, -1)
+        scale = joined_bias.shape[2] ** -0.5
+        linear = [layer.attention.output.dense, layer.intermediate.dense, layer.output.dense]
+        (first, wide, last), (first_bias, wide_bias, last_bias) = (
+            [_matrix(part.weight) for part in linear],
+            [_floats(part.bias) for part in linear],
+        )
         first_norm, last_norm = _norm(layer.attention.output.LayerNorm), _norm(layer.output.LayerNorm)
 
-        def forward(rows: Any, space: _Space) -> Any:
-            query, key, value = space.split(joined(rows))
-            self._batch_product(query, key.transpose(1, 2), space.scores)
-            kernels.attention_weights(space.score_bits, space.lengths, width**-0.5, space.weight_bits, space.totals)
-            self._batch_product(space.weights, value, space.values)
-            kernels.merge_heads(space.value_bits, space.totals, space.merged_bits)
-            states = first(space.merged)
-            kernels.add_norm(bits(states), bits(rows), *first_norm, bits(states))
-            result = last(wide(states))
-            kernels.add_norm(bits(result), bits(states), *last_norm, bits(result))
-            return result
+        def forward(s: _Space) -> None:
+            multiply(s.rows, joined, s.joined)
+            kernels.split_heads(s.joined_bits, joined_bias, s.head_bits)
+            multiply(s.query, s.key, s.scores)
+            kernels.attention_weights(s.score_bits, s.lengths, scale, s.weight_bits, s.totals)
+            multiply(s.weights, s.value, s.values)
+            kernels.merge_heads(s.value_bits, s.totals, s.merged_bits)
+            multiply(s.merged, first, s.states)
+            kernels.add_norm(s.state_bits, first_bias, s.row_bits, *first_norm, s.state_bits)
+            multiply(s.states, wide, s.inner)
+            kernels.gelu(s.inner_bits, wide_bias)
+            multiply(s.inner, last, s.rows)
+            kernels.add_norm(s.row_bits, last_bias, s.state_bits, *last_norm, s.row_bits)
 
         return forward
-
-    def _linear(self, layer: Any, num_tokens: int, has_gelu: bool = False) -> Callable[[Any], Any]:
-        return self._product(layer.weight, layer.bias, num_tokens, has_gelu)
-
-    def _product(self, weight: Any, bias: Any, num_tokens: int, has_gelu: bool = False) -> Callable[[Any], Any]:
-        """rows W' + b, or its GELU, as a function of bfloat16 rows (n, i)."""
-        torch, functional = self._torch, self._torch.nn.functional
-        weight, bias = weight.detach(), bias.detach()
-        if self._is_native:
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight, num_tokens)
-            post: tuple[str, list[Any], str] = ("gelu", [], "none") if has_gelu else ("none", [], "")
-            return lambda rows: torch.ops.mkldnn._linear_pointwise(rows, packed, bias, *post)
-        wide_weight, wide_bias = weight.float(), bias.float()
-
-        def forward(rows: Any) -> Any:
-            result = functional.linear(rows.float(), wide_weight, wide_bias)
-            return (functional.gelu(result) if has_gelu else result).bfloat16()
-
-        return forward
-
-    def _batch_product(self, a: Any, b: Any, result: Any) -> None:
-        """Write the products of (n, i, j) and (n, j, k) to bfloat16 `result` (n, i, k)."""
-        if self._is_native:
-            self._torch.bmm(a, b, out=result)
-        else:
-            result.copy_(self._torch.bmm(a.float(), b.float()))
 
 
 class _Space:
-    """Memory for the attention of batches of one shape, as tensors and as the views that the kernels take."""
+    """Memory for batches of one shape, as tensors for products and as views of the same bytes for kernels."""
 
     lengths: np.ndarray  # int64 (pieces,): tokens of each piece of the current batch
 
-    def __init__(self, num_pieces: int, length: int, num_heads: int, width: int) -> None:
+    def __init__(self, num_pieces: int, length: int, config: Any) -> None:
         import torch
 
-        def space(*shape: int) -> Any:
-            return torch.empty(shape, dtype=torch.bfloat16)
+        self.shape = num_pieces, length
+        num_heads, size = config.num_attention_heads, config.hidden_size
+        num_rows, num_matrices, width = num_pieces * length, num_pieces * num_heads, size // num_heads
 
-        num_matrices = num_pieces * num_heads
-        self._heads = space(3, num_pieces, num_heads, length, width)
-        self._parts = self._heads.view(3, num_matrices, length, width).unbind(0)
-        self.scores, self.weights = space(num_matrices, length, length), space(num_matrices, length, length)
-        self.values, self.merged = space(num_matrices, length, width), space(num_pieces * length, num_heads * width)
+        def space(*shape: int) -> tuple[Any, np.ndarray]:
+            tensor = torch.empty(shape, dtype=torch.bfloat16)
+            return tensor, tensor.view(torch.int16).numpy().view(np.uint16)
+
+        self.rows, self.row_bits = space(num_rows, size)
+        self.states, self.state_bits = space(num_rows, size)
+        self.inner, self.inner_bits = space(num_rows, config.intermediate_size)
+        self.joined, joined_bits = space(num_rows, 3 * size)
+        heads, head_bits = space(3, num_matrices, length, width)
+        self.query, key, self.value = heads.unbind(0)
+        self.key = key.transpose(1, 2)
+        self.scores, score_bits = space(num_matrices, length, length)
+        self.weights, weight_bits = space(num_matrices, length, length)
+        self.values, value_bits = space(num_matrices, length, width)
+        self.merged, merged_bits = space(num_rows, size)
         self.totals = np.empty((num_pieces, num_heads, length), np.float32)
         by_piece = (num_pieces, num_heads, length)
-        self.score_bits = bits(self.scores).reshape(*by_piece, length)
-        self.weight_bits = bits(self.weights).reshape(*by_piece, length)
-        self.value_bits = bits(self.values).reshape(*by_piece, width)
-        self.merged_bits = bits(self.merged).reshape(num_pieces, length, num_heads, width)
+        self.joined_bits = joined_bits.reshape(num_pieces, length, 3, num_heads, width)
+        self.head_bits = head_bits.reshape(3, *by_piece, width)
+        self.score_bits = score_bits.reshape(*by_piece, length)
+        self.weight_bits = weight_bits.reshape(*by_piece, length)
+        self.value_bits = value_bits.reshape(*by_piece, width)
+        self.merged_bits = merged_bits.reshape(num_pieces, length, num_heads, width)
 
-    def split(self, rows: Any) -> tuple[Any, Any, Any]:
-        """Queries, keys and values (pieces * heads, length, width) of (pieces * length, 3 * heads * width)."""
-        _, num_pieces, num_heads, length, width = self._heads.shape
-        self._heads.copy_(rows.view(num_pieces, length, 3, num_heads, width).permute(2, 0, 3, 1, 4))
-        query, key, value = self._parts
-        return query, key, value
+
+def _multiplication(is_native: bool) -> Callable[[Any, Any, Any], None]:
+    """A function that writes the product of bfloat16 matrices, or of stacks of them, to its third argument."""
+    import torch
+
+    def native(a: Any, b: Any, result: Any) -> None:
+        torch.matmul(a, b, out=result)
+
+    def emulated(a: Any, b: Any, result: Any) -> None:
+        result.copy_(torch.matmul(a.float(), b.float()))
+
+    return native if is_native else emulated
+
+
+def _matrix(weight: Any) -> Any:
+    """The weight (outputs, inputs) of a linear layer as (inputs, outputs)."""
+    return weight.detach().t().contiguous()
+
+
+def _floats(vector: Any) -> np.ndarray:
+    floats: np.ndarray = vector.detach().float().numpy()
+    return floats
 
 
 def _norm(layer: Any) -> tuple[np.ndarray, np.ndarray, np.float32]:
     """(weight, bias, eps) of a layer norm."""
-    return layer.weight.detach().float().numpy(), layer.bias.detach().float().numpy(), np.float32(layer.eps)
-
-
-def bits(tensor: Any) -> np.ndarray:
-    """uint16 view of a contiguous bfloat16 tensor, which shares its memory."""
-    import torch
-
-    view: np.ndarray = tensor.view(torch.int16).numpy().view(np.uint16)
-    return view
+    return _floats(layer.weight), _floats(layer.bias), np.float32(layer.eps)

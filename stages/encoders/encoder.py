@@ -74,7 +74,7 @@ class Encoder:
         net: Any = _net(folder, model, getattr(torch, precision))
         config = net.config
         is_fast = (precision, device) == ("bfloat16", "cpu") and can_run(config.model_type, config.to_dict())
-        self._bert = BertNetwork(net, BLOCK_TOKENS[device]) if is_fast else None
+        self._bert = BertNetwork(net) if is_fast else None
         self._net: Any = None if is_fast else net.to(device)
         self._tokenizer = Tokenizer.from_file(str(Path(folder) / embeddings.TOKENIZER))
         self._tokenizer.no_padding()
