@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 # Model types with BERT's layers: softmax(scale * Q K') V, no rotations; each norm behind a sum.
-TYPES = frozenset({"bert", "camembert", "electra", "roberta", "xlm-roberta"})
+TYPES = frozenset({"bert", "camembert", "roberta", "xlm-roberta"})
 
 
 def can_run(model_type: str, config: dict[str, Any]) -> bool:
@@ -37,7 +37,6 @@ class BertNetwork:
 
         self._kernels, self._multiply = encoder, _multiplication(has_bfloat16())
         self._embeddings = net.embeddings
-        self._project = getattr(net, "embeddings_project", None)
         self._config = net.config
         self._space: _Space | None = None  # of the last shape: callers go shape by shape
         self._layers = [self._layer(layer) for layer in net.encoder.layer]
@@ -48,8 +47,6 @@ class BertNetwork:
         The next call overwrites them.
         """
         states = self._embeddings(input_ids=ids)
-        if self._project is not None:
-            states = self._project(states)
         num_pieces, length, width = states.shape
         space = self._space
         if space is None or space.shape != (num_pieces, length):

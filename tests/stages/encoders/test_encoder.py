@@ -181,6 +181,25 @@ def test_the_models_own_files_say_what_it_is(tmp_path: Path) -> None:
     assert not np.array_equal(Encoder(str(folder)).vectors([[5, 6, 7]]), mean)
 
 
+@pytest.mark.parametrize("family", ["Camembert", "Roberta", "XLMRoberta"])
+def test_relatives_of_bert_agree_with_transformers(family: str, tmp_path: Path) -> None:
+    import torch
+    import transformers
+
+    folder = Path(shutil.copytree(encoder(), tmp_path / "encoder"))
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 48}
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=100, max_position_embeddings=80, pad_token_id=0, bos_token_id=2, eos_token_id=3, **sizes
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(2)
+        getattr(transformers, f"{family}Model")(config).save_pretrained(folder)
+    found, exact = Encoder(str(folder)), Encoder(str(folder), "float32")
+    assert found._bert is not None and exact._bert is None
+    pieces = [[5, 6, 7], [8] * 30, [9, 10]]
+    assert cosines(found.vectors(pieces), exact.vectors(pieces)).diagonal().min() > 0.999
+
+
 def test_a_model_without_berts_layers_runs_in_transformers(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(encoder(), tmp_path / "encoder"))
     config = json.loads((folder / "config.json").read_text())
