@@ -35,8 +35,8 @@ Device = Literal["cpu", "cuda"]
 class EncoderUse:
     """Keys with which a stage runs its encoder."""
 
-    # Numbers of the encoder, "bfloat16" or "float32". bfloat16 is about six times as fast on a CPU with AMX and moves a
-    # cosine by less than 0.01; on a CPU without bfloat16 instructions both are equally fast.
+    # Numbers of the encoder, "bfloat16" or "float32". bfloat16 is about five times as fast on a CPU with AMX and moves
+    # a cosine by less than 0.01; on a CPU without bfloat16 instructions both are equally fast.
     precision: Precision = "bfloat16"
     # "cpu", in the tasks that carry lots through the stages, or "cuda", in a pool of replicas with a GPU. Vectors from
     # the two differ in their last bits, so this is identity.
