@@ -77,7 +77,7 @@ def check_pools(cluster: ClusterSpec, stages: Sequence[Stage]) -> None:
     for name in cluster.pools:
         if name not in by_name:
             raise UserError(f"cluster.pools.{name}: no stage has this name{nearest(name, by_name)}")
-        if isinstance(by_name[name], Duplicates):
+        if isinstance(by_name[name], Duplicates) and by_name[name].needs is None:
             raise UserError(f"cluster.pools.{name}: {name} has no engine; cluster.index_actors spreads its index")
         if isinstance(by_name[name], Admission):
             raise UserError(f"cluster.pools.{name}: {name} has no engine; its verdicts come when lots commit")

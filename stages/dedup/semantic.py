@@ -9,8 +9,8 @@ The default threshold is measured. Among 212 rows kept by recipes/demo.toml, 23 
 of at least 0.9 and say the same (one pair has 0.95). The most similar pair on two topics has 0.84.
 
 The vector of a text longer than `window` is the mean of the unit vectors of its parts, so all of the text counts.
-Vectors depend only on the text, up to the kind of machine: another CPU may round a number to its neighbour, which moves
-a cosine by less than 0.001.
+Vectors depend only on the text and the precision, up to the kind of machine: another CPU may round numbers to their
+neighbours, which moves a cosine by less than 0.01.
 """
 
 from dataclasses import dataclass
@@ -19,16 +19,18 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
+from gristmill.engines.needs import Needs
 from gristmill.stages import embeddings as embedding
 from gristmill.stages.contract import Findings
 from gristmill.stages.dedup.contract import DUPLICATE_OF, Duplicates
+from gristmill.stages.encoders.encoder import Encoder, EncoderUse
 
 MIN_WINDOW = 8
 SAME = 0.99  # least cosine of two vectors of one text from different machines
 
 
 @dataclass(frozen=True)
-class DedupSemanticSpec:
+class DedupSemanticSpec(EncoderUse):
     """Keys of the stage `dedup_semantic`."""
 
     # Sentence encoder: a folder, a hub id, an s3:// address or a package; the default comes in a package.
@@ -41,6 +43,7 @@ class DedupSemanticSpec:
     column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 < self.threshold <= 1:
             raise ValueError(f"threshold must be a cosine above 0 and at most 1, not {self.threshold}")
         if self.window < MIN_WINDOW:
@@ -53,6 +56,7 @@ class DedupSemantic(Duplicates):
     """Adds `embedding`, int8 [d], and `duplicate_of`: null until the lot commits, then the id of a kept row."""
 
     kind: ClassVar[str] = "dedup_semantic"
+    revision: ClassVar[int] = 2  # 2: vectors in bfloat16, in batches of fixed shape
     Spec: ClassVar[type] = DedupSemanticSpec
     signature: ClassVar[str] = "embedding"
     signature_source: ClassVar[str] = "text"
@@ -62,7 +66,7 @@ class DedupSemantic(Duplicates):
     def __init__(self, spec: DedupSemanticSpec, name: str | None = None) -> None:
         super().__init__(spec, name)
         self._dimension: int | None = None
-        self._encoder: embedding.Encoder | None = None
+        self._encoder: Encoder | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_encoder": None}
@@ -83,12 +87,16 @@ class DedupSemantic(Duplicates):
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "model": embedding.digest(self.spec.model)}
 
+    @property
+    def needs(self) -> Needs | None:
+        return self.spec.needs
+
     def check(self) -> None:
         embedding.check(self.spec.model)
 
     def open(self) -> None:
         if self._encoder is None:
-            self._encoder = embedding.Encoder(self.spec.model)
+            self._encoder = Encoder(self.spec.model, self.spec.precision, self.spec.device)
 
     def close(self) -> None:
         self._encoder = None
@@ -103,8 +111,8 @@ class DedupSemantic(Duplicates):
         return -(-self.dimension // 8)
 
     def find(self, rows: pa.RecordBatch) -> Findings:
-        self.open()  # an audit calls find without open
-        assert self._encoder is not None
+        if self._encoder is None:  # in an audit, which compares by cosine: it needs no GPU
+            self._encoder = Encoder(self.spec.model, self.spec.precision)
         texts = [text or "" for text in rows.column(self.spec.column).to_pylist()]
         vectors = self._encoder.text_vectors(texts, self.spec.window)
         column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), self.dimension)

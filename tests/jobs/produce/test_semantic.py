@@ -7,8 +7,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load as load_recipe
 from gristmill.jobs.report.command import page
 from gristmill.jobs.status.life import load_manifest
+from gristmill.records.errors import UserError
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.decontaminate.benchmarks import Benchmark, load
 from tests.conftest import gristmill
@@ -86,7 +89,8 @@ def test_each_row_has_its_verdict_and_the_output_is_sound(made: Path) -> None:
 
 @pytest.mark.timeout(600)
 def test_the_same_bytes_in_two_starts_with_other_workers(made: Path, tmp_path: Path) -> None:
-    path, out = recipe(tmp_path, num_cpus=1, index_actors=3, snapshot_lots=1), tmp_path / "out"
+    pools = {"decontaminate_embedding": {"replicas": 1}}  # the encoder in a pool
+    path, out = recipe(tmp_path, num_cpus=1, index_actors=3, snapshot_lots=1, pools=pools), tmp_path / "out"
     for asks in (16, 32):
         done = gristmill("produce", path, "--out", str(out), "--set", f"limits.asks={asks}")
         assert done.returncode == 0, done.stderr
@@ -111,3 +115,14 @@ def test_the_report_shows_the_words_in_which_each_item_was_met(made: Path) -> No
     below = embedded[embedded.index("numbers and a bound") :]
     assert below[: below.index("</blockquote>")].count("below the threshold") == 1
     assert "HumanEval/<wbr>31" not in ngrams and "bridges" not in section
+
+
+def test_encoders_on_gpus_live_in_pools(tmp_path: Path) -> None:
+    stages = [{**stage, "device": "cuda", "num_gpus": 0.25} for stage in STAGES[1:]]
+    pools = {"dedup_semantic": {"replicas": 2}}
+    compiled = compile_recipe(load_recipe(canned(tmp_path, stages=stages, cluster={"pools": pools})))
+    needs = {name: (need.num_gpus, pool.replicas) for name, (need, pool) in compiled.pools.items()}
+    assert needs["dedup_semantic"] == (0.25, 2) and needs["decontaminate_embedding"][0] == 0.25
+    on_cpus = load_recipe(canned(tmp_path, stages=STAGES[1:], cluster={"pools": pools}))
+    with pytest.raises(UserError, match="dedup_semantic has no engine"):
+        compile_recipe(on_cpus)

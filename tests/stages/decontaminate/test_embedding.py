@@ -16,10 +16,11 @@ from gristmill.stages.decontaminate.embedding import (
     MIN_WORDS,
     DecontaminateEmbedding,
     DecontaminateEmbeddingSpec,
+    Index,
     paragraphs,
 )
 from gristmill.stages.decontaminate.ngrams import Decontaminate, DecontaminateSpec
-from gristmill.stages.embeddings import Encoder
+from gristmill.stages.encoders.encoder import Encoder
 from tests.bench.corpus import documents
 from tests.engines.models import encoder
 from tests.stages.decontaminate.rephrased import CODE, OTHER, PROSE
@@ -85,6 +86,25 @@ def test_what_stands_inside_a_long_row_is_found_with_its_place(
     assert rows[0][first["similar_start"] : first["similar_end"]] == rephrased
     met = rows[1][second["similar_start"] : second["similar_end"]]
     assert "palindrome" in met and len(met) < 500
+
+
+def test_items_between_two_windows_are_found_as_if_all_windows_were_compared(
+    minilm: DecontaminateEmbedding, problems: list[tuple[str, str]]
+) -> None:
+    first, second = (" ".join(text.split()) for text in documents(2, 1200).to_pylist())
+    items = [problems[number][1] for number in (10, 40, 70, 100)] + [text for _, text in PROSE[7:12]]
+    rows = [
+        f"{first[-length:]} {' '.join(text.split())} {second[:length]}"
+        for length, text in zip(range(230, 800, 60), items)
+    ]
+    screened, every = (Index(minilm.spec) for _ in range(2))
+    every.least = -1.0  # no window is spared
+    found, full = screened.scan(rows), every.scan(rows)
+    is_similar = full[1] >= 0.7
+    assert is_similar[:4].all() and not is_similar.all()
+    for a, b in zip(found, full):
+        np.testing.assert_array_equal(a[is_similar], b[is_similar])
+    assert (found[1] <= full[1]).all()
 
 
 def test_an_item_itself_is_wholly_similar(minilm: DecontaminateEmbedding, problems: list[tuple[str, str]]) -> None:

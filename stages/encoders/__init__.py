@@ -1,0 +1,1 @@
+"""Sentence encoders in memory: texts become vectors in batches of fixed shape."""
