@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gristmill.engines import models
+from gristmill.engines.installed import environment, on_gpu
 from gristmill.engines.needs import Needs
-from gristmill.engines.vllm import ENGINE_REVISION, Engine, environment, on_gpu
+from gristmill.engines.vllm import ENGINE_REVISION, Engine
 from gristmill.records.errors import UserError
 from gristmill.records.spec import literals, nearest
 

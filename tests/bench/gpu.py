@@ -10,8 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
+from gristmill.engines.installed import on_gpu
 from gristmill.engines.models import resolve
-from gristmill.engines.vllm import Engine, on_gpu
+from gristmill.engines.vllm import Engine
 from tests.bench.bench_teacher import RAW, THROUGH, result
 from tests.bench.recipes import teacher
 
