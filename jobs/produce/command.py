@@ -31,6 +31,7 @@ from gristmill.records.stores.contract import Store
 logger = logging.getLogger(__name__)
 
 NUM_EXAMPLES = 3  # kept rows that are printed at the end
+MAX_EXAMPLE_LOTS = 16  # that are read for them
 MAX_CHARS = 240  # of each
 INCOMPLETE = 3  # exit code
 
@@ -194,15 +195,17 @@ def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
 
 
 def _examples(compiled: CompiledRecipe, store: Store, totals: Summary) -> Iterator[str]:
-    """The first kept rows, cut short: they show at once what the corpus is like."""
+    """The first kept rows of different sources, cut short: they show at once what the corpus is like."""
     if "text" not in compiled.schema.names or not totals.kept:
         return
-    left = NUM_EXAMPLES
-    for lot in range(totals.num_lots):
-        rows = read_shard(store, shard_name(KEPT, lot), ["id", "text"]).slice(0, left).to_pylist()
+    sources: set[str] = set()
+    for lot in range(min(totals.num_lots, MAX_EXAMPLE_LOTS)):
+        rows = read_shard(store, shard_name(KEPT, lot), ["id", "source_id", "text"]).to_pylist()
         for row in rows:
+            if row["source_id"] in sources:
+                continue
+            sources.add(row["source_id"])
             text = " ".join((row["text"] or "").split())
             yield f"  {row['id'][:8]}  {text[:MAX_CHARS]}{'...' if len(text) > MAX_CHARS else ''}"
-        left -= len(rows)
-        if left <= 0:
-            return
+            if len(sources) == NUM_EXAMPLES:
+                return

@@ -4,7 +4,8 @@ The choice depends on the output alone: kept rows from lots spread over the run,
 the sample. Only the columns that the page shows are read, of at most as many shards as rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gristmill.jobs.report.rows import RowLayout, RowView, layout_of, row_view
@@ -28,15 +29,34 @@ def gallery(store: Store, sample: Sample, recipe: dict[str, Any]) -> list[RowVie
     rows: list[RowView] = []
     lots = sample.lots
     chosen = [lots[at] for at in spread(len(lots), NUM_KEPT_SHOWN)]
+    sources: set[str] = set()  # of the rows so far: rows about different things tell more
     for number, lot in enumerate(chosen):
         left = NUM_KEPT_SHOWN - len(rows)
         wanted = left if number == len(chosen) - 1 else 1
-        rows += _rows(store, KEPT, lot, stages, wanted)
+        rows += _rows(store, KEPT, lot, stages, partial(varied, num=wanted, known=sources))
     reasons = sorted(sample.first_rejected, key=lambda r: (-sample.num_rejected[r], r))[:NUM_REASONS_SHOWN]
     for reason in reasons:
         lot, at = sample.first_rejected[reason]
-        rows += _rows(store, REJECTED, lot, stages, at=at)
+        rows += _rows(store, REJECTED, lot, stages, partial(_the_one, place=at))
     return rows
+
+
+def _the_one(ids: Sequence[str], place: int) -> list[int]:
+    return [place]
+
+
+def varied(ids: Sequence[str], num: int, known: set[str]) -> list[int]:
+    """Places of `num` rows spread over a shard, each moved on to the next of a source that is not known yet.
+
+    ids: the source of each row. Adds the sources of the rows to `known`; where all are known, a row stays.
+    """
+    places: list[int] = []
+    for start in spread(len(ids), num):
+        others = [*range(start, len(ids)), *range(start)]
+        place = next((at for at in others if ids[at] not in known and at not in places), start)
+        places.append(place)
+        known.add(ids[place])
+    return places
 
 
 def stage_columns(recipe: dict[str, Any]) -> list[tuple[str, dict[str, Any], list[str]]]:
@@ -58,10 +78,9 @@ def _rows(
     folder: str,
     lot: int,
     stages: Sequence[tuple[str, dict[str, Any], list[str]]],
-    num: int = 1,
-    at: int | None = None,
+    places_of: Callable[[Sequence[str]], list[int]],
 ) -> list[RowView]:
-    """Row `at` of a shard, or `num` rows spread over it; none of an unreadable shard, which the sample lists."""
+    """Rows of a shard, at `places_of` of their sources; none of an unreadable shard, which the sample lists."""
     layout: RowLayout | None = None
 
     def columns(file: "pq.ParquetFile") -> list[str]:
@@ -76,5 +95,5 @@ def _rows(
         return []
     if layout is None or table is None:
         return []
-    places = spread(table.num_rows, num) if at is None else [at]
-    return [row_view(table.slice(place, 1).to_pylist()[0], layout) for place in places]
+    sources = table.column("source_id").to_pylist() if "source_id" in table.column_names else [""] * table.num_rows
+    return [row_view(table.slice(place, 1).to_pylist()[0], layout) for place in places_of(sources)]

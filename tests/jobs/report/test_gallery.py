@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gristmill.generators.text.contract import TURNS
 from gristmill.jobs.report import rows as show_row
 from gristmill.jobs.report.command import write_report
-from gristmill.jobs.report.gallery import NUM_KEPT_SHOWN, NUM_REASONS_SHOWN, gallery, stage_columns
+from gristmill.jobs.report.gallery import NUM_KEPT_SHOWN, NUM_REASONS_SHOWN, gallery, stage_columns, varied
 from gristmill.jobs.report.rows import RowLayout, cut, layout_of, row_view
 from gristmill.jobs.report.sample import read_sample
 from gristmill.records.lots import Plan, asks
@@ -158,6 +158,14 @@ def test_preferences_stand_side_by_side_and_dialogues_in_turns(tmp_path: Path) -
     assert row.facts == (("topic", "t"),)
     write_report(talks)
     check_harmless(*read(tmp_path / "talks"))
+
+
+@given(st.lists(st.sampled_from("abcdef"), min_size=1, max_size=12), st.integers(1, 4), st.sets(st.sampled_from("ab")))
+def test_rows_about_different_things_are_shown(ids: list[str], num: int, known: set[str]) -> None:
+    before = set(known)
+    places = varied(ids, num, known)
+    assert len(places) == min(num, len(ids)) and known == before | {ids[place] for place in places}
+    assert len({ids[place] for place in places} - before) == min(len(places), len(set(ids) - before))
 
 
 def test_reasons_beyond_the_most_frequent_are_left_out(tmp_path: Path) -> None:
