@@ -6,6 +6,7 @@ examples:
   gristmill recipes
   gristmill produce package:demo --out out/demo
   gristmill produce package:demo --out s3://bucket/demo --set limits.asks=10000 --set cluster.replicas=8
+  gristmill tune package:demo
   gristmill status out/demo --watch
   gristmill report out/demo
   gristmill audit out/demo

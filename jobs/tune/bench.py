@@ -1,5 +1,6 @@
 """Measures candidates on the asks of a recipe, each with an engine of its own."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.tune.candidates import Measured, Proposal, applied, propose
 from gristmill.jobs.tune.halving import Candidate, Trial, TrialLimits
 from gristmill.records.errors import UserError
-from gristmill.records.lots import source_lot
+from gristmill.records.lots import SourceLot, source_lot
 from gristmill.records.pins import active
+from gristmill.records.stores.opening import open_store
 
 if TYPE_CHECKING:
     from gristmill.cluster.trial import Device, Measurement
@@ -46,6 +48,8 @@ class Bench:
         # The asks of later rounds are made of kept rows, which a measurement does not have.
         most = [plan.num_asks, num_asks, plan.round_lots * plan.lot_size if plan.round_lots else None]
         self.most_asks = min((number for number in most if number is not None), default=None)
+        # The asks of the first round are made of the source alone, so its store is never read.
+        self.source = compiled.ask_source(open_store(tempfile.gettempdir()))
         self.device: Device | None = None
         self.candidates: list[Candidate] = []  # those of the first round, in order, measured or not
         self.notes: list[str] = []
@@ -94,7 +98,7 @@ class Bench:
                 run_s = min(limits.run_s, limits.whole_s - (started - began))
                 if run_s <= 0:
                     raise TrialFailed("its start took all of the time")
-                done = engine.measure(self._lots(num_asks), num_asks, run_s)
+                done = engine.measure(self.lots(num_asks), num_asks, run_s)
         except TrialFailed as error:
             return Trial(candidate, num_asks, time.monotonic() - began, failure=str(error))
         return Trial(
@@ -111,6 +115,7 @@ class Bench:
             facts=Facts(facts, done),
         )
 
-    def _lots(self, num_asks: int) -> list:
-        plan, source = self.compiled.plan, self.compiled.source
-        return [source_lot(plan, source, lot) for lot in range(-(-num_asks // plan.lot_size))]
+    def lots(self, num_asks: int) -> list[SourceLot]:
+        """The first lots of the recipe, which hold at least `num_asks` asks."""
+        plan = self.compiled.plan
+        return [source_lot(plan, self.source, lot) for lot in range(-(-num_asks // plan.lot_size))]

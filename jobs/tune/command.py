@@ -1,6 +1,7 @@
 """`gristmill tune RECIPE`: measures settings of the recipe's engine on its own asks. It writes into no output."""
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 CPU_MINUTES, GPU_MINUTES = 10.0, 30.0  # an engine starts in 20 s on CPU, in minutes on GPUs
 FIRST_ASKS = 16  # of the first round at least; a trial has as many asks as its engine has slots
 PLAIN_EVERY_S = 10.0
+BUSY = 0.5  # load per core from which speeds of a CPU engine are not to be trusted
 STOPPING = "ending the engine; the table of what was measured follows"
 
 
@@ -70,6 +72,9 @@ def _measure(bench: Bench, budget_s: float, trials: list[Trial], stopping: threa
     from gristmill.cluster.trial import Stopped
 
     recipe = bench.compiled.recipe
+    load, num_cpus = os.getloadavg()[0], os.cpu_count() or 1
+    if not on_gpu() and load > BUSY * num_cpus:
+        logger.warning(f"this machine is busy (load {load:.1f} on {num_cpus} cores): speeds will vary by chance")
     with connected(recipe.cluster), interruptible(stopping.set, lambda: None, STOPPING):
         check_room({"generator": (bench.teacher.needs, PoolSpec())}, recipe.cluster.nodes_timeout_s)
         began = time.monotonic()
@@ -111,6 +116,9 @@ def _report(bench: Bench, trials: Sequence[Trial], is_stopped: bool) -> None:
     console.print_line("")
     if any(trial.is_cut for trial in trials):
         console.print_line("* measured until its time was over, before every ask was answered")
+    for trial in trials:
+        if trial.failure:
+            console.print_line(f"failed: {trial.candidate.name}: {trial.failure}")
     for note in bench.notes:
         console.print_line(f"not tried: {note}")
     tried = {trial.candidate.name for trial in trials}
@@ -123,6 +131,10 @@ def _report(bench: Bench, trials: Sequence[Trial], is_stopped: bool) -> None:
 
 def _advise(console: SafeConsole, bench: Bench, trials: Sequence[Trial]) -> None:
     spec = bench.teacher.spec
+    if spec.batch_invariant is False or (spec.batch_invariant is None and on_gpu()):
+        console.print_line(
+            "texts of this recipe depend on the batch (batch_invariant), so they differ between any two runs"
+        )
     fastest, same = recommended(spec, trials)
     ratios = {trial.candidate.name: ratio for trial, ratio in best_of(trials)}
     if fastest is None:
@@ -137,7 +149,7 @@ def _advise(console: SafeConsole, bench: Bench, trials: Sequence[Trial]) -> None
         if is_identity(spec, trial.candidate):
             console.print_line("these settings are part of the recipe's identity: a run needs a new --out")
         elif what == "other texts":
-            console.print_line("an output goes on with these settings, but lots made from then on may hold other texts")
+            console.print_line("a run resumes with these settings, but lots made from then on may hold other texts")
         print_text(toml_block(spec, trial.candidate))
 
 

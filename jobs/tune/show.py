@@ -5,14 +5,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
-from rich.text import Text
 
 from gristmill.engines.served import ModelSpec
 from gristmill.jobs.tune.candidates import applied, is_identity
 from gristmill.jobs.tune.halving import GAIN, Candidate, Trial, best_of
+from gristmill.records.masking.masks import masked
 from gristmill.records.printable import printable_line
 
-MAX_REASON = 160
 NEW_OUT = "; new --out"
 
 
@@ -30,16 +29,27 @@ def texts_word(trial: Trial, base: Trial) -> str:
     return f"{differ:,} of {both:,} differ" if differ else f"same ({both:,})"
 
 
-def recommended(spec: ModelSpec, trials: Sequence[Trial]) -> tuple[Trial | None, Trial | None]:
-    """The fastest candidate, and the fastest that leaves identity and measured texts as they are.
+def keeps_texts(spec: ModelSpec, trial: Trial, base: Trial) -> bool:
+    """Whether identity and measured texts are those of the recipe's own settings."""
+    return not is_identity(spec, trial.candidate) and not num_different(trial, base)[0]
 
-    None where no candidate is faster than the recipe's settings by GAIN. Both are the same where the fastest one leaves
-    them.
+
+def recommended(spec: ModelSpec, trials: Sequence[Trial]) -> tuple[Trial | None, Trial | None]:
+    """The fastest candidate of the last round, and the fastest that leaves identity and measured texts as they are.
+
+    None where none is faster than the recipe's own settings by GAIN. The second may come from an earlier round, if
+    the last one was left to settings that change texts. Both are the same where the fastest one leaves the texts.
     """
-    firsts = first_bases(trials)
-    fastest = [trial for trial, ratio in best_of(trials) if ratio >= 1 + GAIN]
-    same = [t for t in fastest if not is_identity(spec, t.candidate) and not num_different(t, firsts[t.round])[0]]
-    return (fastest[0] if fastest else None), (same[0] if same else None)
+    bases = first_bases(trials)
+    ranked = best_of(trials)
+    last = max((trial.round for trial, _ in ranked), default=0)
+    fastest = next(((t, ratio) for t, ratio in ranked if t.round == last and ratio >= 1 + GAIN), None)
+    if fastest is None:
+        return None, None
+    for trial, ratio in ranked:
+        if ratio >= 1 + GAIN and keeps_texts(spec, trial, bases[trial.round]):
+            return (fastest[0] if fastest[1] > ratio else trial), trial
+    return fastest[0], None
 
 
 def first_bases(trials: Sequence[Trial]) -> dict[int, Trial]:
@@ -48,7 +58,7 @@ def first_bases(trials: Sequence[Trial]) -> dict[int, Trial]:
 
 
 def trials_table(spec: ModelSpec, trials: Sequence[Trial], title: str) -> Table:
-    """A row for each trial, by round, the fastest first below the baseline."""
+    """A row for each trial, by round, the fastest first below the recipe's own settings."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 1))
     for name in ("round", "settings", "tokens/s", "rows/s", "speed", "start", "texts"):
         is_text = name in ("settings", "texts")
@@ -58,8 +68,7 @@ def trials_table(spec: ModelSpec, trials: Sequence[Trial], title: str) -> Table:
     for trial in sorted(trials, key=lambda t: (t.round, bool(t.candidate.changes), -t.score)):
         base, name = bases[trial.round], printable_line(trial.candidate.name)
         if trial.failure:
-            reason = printable_line(trial.failure)[:MAX_REASON]
-            table.add_row(f"{trial.round}", name, "", "", "", "", Text(f"failed: {reason}", style="dim"))
+            table.add_row(f"{trial.round}", name, "failed")
             continue
         per = f"{trial.num_devices:g} x " if has_devices else ""
         table.add_row(
@@ -75,11 +84,11 @@ def trials_table(spec: ModelSpec, trials: Sequence[Trial], title: str) -> Table:
 
 
 def toml_block(spec: ModelSpec, candidate: Candidate) -> str:
-    """The keys of [generator] to paste: those that the candidate changes; `engine` as a whole, which paste replaces."""
+    """The keys of [generator] to paste: those that the candidate changes; `engine` as a whole, without secrets."""
     changed = applied(spec, candidate)
     lines = ["[generator]"]
     if any(key.startswith("engine.") for key in candidate.changes):
-        lines.append(f"engine = {toml_value(changed.engine)}")
+        lines.append(f"engine = {toml_value(masked(changed.engine))}")
     lines += [f"{k} = {toml_value(v)}" for k, v in candidate.changes.items() if not k.startswith("engine.")]
     return "\n".join(lines)
 
@@ -90,12 +99,17 @@ def toml_value(value: Any) -> str:
         return "{ " + ", ".join(f"{_key(k)} = {toml_value(v)}" for k, v in value.items()) + " }" if value else "{}"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
-    return json.dumps(value, ensure_ascii=False)  # of texts, numbers and booleans, as TOML writes them
+    return _text(value)
+
+
+def _text(value: Any) -> str:
+    """A text, number or boolean: TOML writes them as JSON does, but for DEL, which it wants escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _key(name: str) -> str:
     is_bare = name and all(c.isascii() and (c.isalnum() or c in "-_") for c in name)
-    return name if is_bare else json.dumps(name, ensure_ascii=False)
+    return name if is_bare else _text(name)
 
 
 def trial_literals(spec: ModelSpec, trials: Sequence[Trial]) -> list[dict[str, Any]]:
