@@ -18,7 +18,7 @@ from gristmill.cluster.errors import one_line
 from gristmill.cluster.inputs import open_unchanged
 from gristmill.cluster.pools.placement import draining_nodes, live_nodes
 from gristmill.cluster.pools.replica import placement_options
-from gristmill.engines.vllm import EngineFacts
+from gristmill.engines.facts import EngineFacts, facts_of
 from gristmill.generators.timed import REFUSED, TimedTeacher, digest, full_rate
 from gristmill.records.errors import UserError
 from gristmill.records.lots import SourceLot, ask_batch
@@ -85,8 +85,7 @@ class TrialActor:
             except Exception as error:  # noqa: BLE001 - whatever an engine raises at its start is the result
                 raise TrialFailed(reason(text(), error)) from None
         assert self.teacher.timed is not None
-        facts: EngineFacts = self.teacher.timed.engine.facts
-        return facts
+        return facts_of(self.teacher.timed.engine)
 
     async def measure(self, lots: Sequence[SourceLot], num_asks: int, limit_s: float) -> Measurement:
         """Answer the first `num_asks` asks of `lots`, which all begin at once, as far as `limit_s` seconds allow."""

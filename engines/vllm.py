@@ -44,18 +44,6 @@ class Reply:
     tokens_out: int = 0
 
 
-@dataclass(frozen=True)
-class EngineFacts:
-    """The values of an open engine's arguments, stated or by default."""
-
-    max_num_seqs: int
-    max_num_batched_tokens: int
-    enable_prefix_caching: bool
-    max_model_len: int  # tokens
-    kv_cache_tokens: int  # that the KV cache holds
-    gpu_memory_utilization: float
-
-
 def on_gpu() -> bool:
     """Whether the installed vLLM runs on GPUs, by the name and version of the package, without an import."""
     try:
@@ -213,20 +201,6 @@ class Engine:
         """The number of requests that the open engine works on at once."""
         config = self._engine.vllm_config
         return int(config.scheduler_config.max_num_seqs) * max(1, int(config.parallel_config.data_parallel_size))
-
-    @property
-    def facts(self) -> EngineFacts:
-        """What the open engine has made of its arguments."""
-        config = self._engine.vllm_config
-        cache, scheduler = config.cache_config, config.scheduler_config
-        return EngineFacts(
-            int(scheduler.max_num_seqs),
-            int(scheduler.max_num_batched_tokens),
-            bool(cache.enable_prefix_caching),
-            self.max_model_len,
-            int(cache.num_gpu_blocks or 0) * int(cache.block_size or 0),
-            float(cache.gpu_memory_utilization),
-        )
 
     async def load(self, folder: str) -> None:
         """Load the weights of another model into the running engine, which saves the half minute of a start.

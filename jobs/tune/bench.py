@@ -19,7 +19,7 @@ from gristmill.records.stores.opening import open_store
 
 if TYPE_CHECKING:
     from gristmill.cluster.trial import Device, Measurement
-    from gristmill.engines.vllm import EngineFacts
+    from gristmill.engines.facts import EngineFacts
 
 Show = Callable[[Candidate, str, int, int], None]  # a candidate, what it does, answered asks, asks
 

@@ -17,8 +17,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+from gristmill.engines.facts import EngineFacts
 from gristmill.engines.served import ModelSpec
-from gristmill.engines.vllm import EngineFacts
 from gristmill.jobs.tune.halving import Candidate
 
 NGRAMS = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}

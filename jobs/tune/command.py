@@ -25,7 +25,7 @@ from gristmill.records.errors import UserError
 logger = logging.getLogger(__name__)
 
 CPU_MINUTES, GPU_MINUTES = 10.0, 30.0  # an engine starts in 20 s on CPU, in minutes on GPUs
-FIRST_ASKS = 16  # of the first round at least; a trial has as many asks as its engine has slots
+FIRST_ASKS = 64  # of a trial of the first round, or one for each slot of its engine if those are more
 PLAIN_EVERY_S = 10.0
 BUSY = 0.5  # load per core from which speeds of a CPU engine are not to be trusted
 STOPPING = "ending the engine; the table of what was measured follows"

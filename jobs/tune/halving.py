@@ -89,7 +89,7 @@ def halve(
     them. most_asks: the recipe has no more.
     """
     left = budget_s
-    number = 1
+    number, num_asks = 1, min(num_asks, most_asks or num_asks)
 
     def trial(candidate: Candidate, base: Trial | None) -> Trial:
         nonlocal left
@@ -101,7 +101,7 @@ def halve(
     yield base
     if base.failure:
         return
-    num_asks = max(num_asks, base.num_asks)
+    num_asks = base.num_asks
     entrants = list(propose(base))
     entrants = entrants[: _affordable(len(entrants), base, left)]
     while entrants:
@@ -157,7 +157,8 @@ def _limits(base: Trial | None, num_asks: int, left: float, budget_s: float) -> 
     if base is None:
         return TrialLimits(left, FIRST_SHARE * budget_s, left)
     run_s = base.run_s * num_asks / base.num_asks
-    run_s *= 1.0 if base.is_cut else SLOWEST
+    if not base.is_cut:
+        run_s = max(SLOWEST * run_s, SLOWEST * base.start_s)  # to cut a run that is shorter than its start saves little
     return TrialLimits(min(left, SLOWEST * base.start_s + 30), min(left, run_s), left)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.vllm import EngineFacts
+from gristmill.engines.facts import EngineFacts
 from gristmill.generators.teacher import TeacherSpec
 from gristmill.jobs.tune.candidates import Measured, applied, is_identity, propose
 

@@ -44,7 +44,7 @@ CANDIDATES = [
 def test_what_cannot_be_measured_is_one_line(
     flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert main(["tune", teacher(tmp_path), *flags]) == 2
+    assert main(["tune", teacher(tmp_path, 200), *flags]) == 2
     captured = capsys.readouterr()
     assert message in captured.err and len(captured.err.splitlines()) == 1 and not captured.out
 
@@ -121,19 +121,19 @@ def test_settings_that_change_texts_are_named(
     engines: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     engines["texts_differ"] = True
-    assert main(["tune", teacher(tmp_path)]) == 0
+    assert main(["tune", teacher(tmp_path, 200)]) == 0
     out = capsys.readouterr().out
-    assert "1 of 16 differ" in out and "2.00 times as fast, with other texts" in out and "may hold other texts" in out
+    assert "1 of 64 differ" in out and "2.00 times as fast, with other texts" in out and "may hold other texts" in out
     assert "depend on the batch" not in out
     engines["num"] = 0
-    assert main(["tune", teacher(tmp_path), "--json"]) == 0
+    assert main(["tune", teacher(tmp_path, 200), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["fastest"]["changes"] == {"engine.max_num_seqs": 128} and told["fastest_with_same_texts"] is None
     assert [t["failure"] for t in told["trials"] if t["changes_identity"]] == ["ValueError: no such method"]
 
 
 def test_texts_that_depend_on_the_batch(engines: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert main(["tune", teacher(tmp_path), "--set", "generator.batch_invariant=false"]) == 0
+    assert main(["tune", teacher(tmp_path, 200), "--set", "generator.batch_invariant=false"]) == 0
     assert "differ between any two runs" in capsys.readouterr().out
 
 
@@ -141,7 +141,7 @@ def test_ctrl_c_prints_what_was_measured(
     engines: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     engines["stop_at"] = 3
-    assert main(["tune", teacher(tmp_path)]) == 130
+    assert main(["tune", teacher(tmp_path, 200)]) == 130
     out = capsys.readouterr().out
     assert "max_num_seqs = 128" in out and "this is what was measured so far" in out
     assert "no time for: threads = 1" in out
@@ -151,7 +151,7 @@ def test_an_engine_that_does_not_start_is_one_line(
     engines: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     engines["base_failure"] = "ValueError: no KV cache"
-    assert main(["tune", teacher(tmp_path)]) == 2
+    assert main(["tune", teacher(tmp_path, 200)]) == 2
     captured = capsys.readouterr()
     assert "the recipe's own settings: ValueError: no KV cache" in captured.err and not captured.out
 
@@ -193,7 +193,7 @@ def test_the_real_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Bench, "propose", few)
     engine = {"max_model_len": 256, "max_num_seqs": 16}
     generator = {"kind": "teacher", "model": "package:smollm2", "engine": engine, "kv_cache_gb": 1}
-    recipe = teacher(tmp_path, num_asks=64, generator={**generator, "sampling": {"max_tokens": 24}})
+    recipe = teacher(tmp_path, num_asks=160, generator={**generator, "sampling": {"max_tokens": 24}})
     done = gristmill("tune", recipe, "--minutes", "8", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
