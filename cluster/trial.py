@@ -18,7 +18,7 @@ from gristmill.cluster.errors import one_line
 from gristmill.cluster.inputs import open_unchanged
 from gristmill.cluster.pools.placement import draining_nodes, live_nodes
 from gristmill.cluster.pools.replica import placement_options
-from gristmill.engines.facts import EngineFacts, facts_of
+from gristmill.engines.sizes import EngineSizes, sizes_of
 from gristmill.generators.timed import REFUSED, TimedTeacher, digest, full_rate
 from gristmill.records.errors import UserError
 from gristmill.records.lots import SourceLot, ask_batch
@@ -76,7 +76,7 @@ class TrialActor:
     def __init__(self, teacher: TimedTeacher) -> None:
         self.teacher = teacher
 
-    async def open(self) -> EngineFacts:
+    async def open(self) -> EngineSizes:
         with _captured() as text:
             try:
                 open_unchanged(self.teacher)
@@ -85,7 +85,7 @@ class TrialActor:
             except Exception as error:  # noqa: BLE001 - whatever an engine raises at its start is the result
                 raise TrialFailed(reason(text(), error)) from None
         assert self.teacher.timed is not None
-        return facts_of(self.teacher.timed.engine)
+        return sizes_of(self.teacher.timed.engine)
 
     async def measure(self, lots: Sequence[SourceLot], num_asks: int, limit_s: float) -> Measurement:
         """Answer the first `num_asks` asks of `lots`, which all begin at once, as far as `limit_s` seconds allow."""
@@ -146,9 +146,9 @@ class EngineTrial:
         if self._group is not None:
             remove_placement_group(self._group)
 
-    def open(self, limit_s: float) -> EngineFacts:
+    def open(self, limit_s: float) -> EngineSizes:
         """Start the engine. Raises TrialFailed when it does not start within `limit_s` seconds."""
-        facts: EngineFacts = self._wait(self._actor.open.remote(), limit_s, "starting")
+        facts: EngineSizes = self._wait(self._actor.open.remote(), limit_s, "starting")
         return facts
 
     def measure(self, lots: Sequence[SourceLot], num_asks: int, limit_s: float) -> Measurement:

@@ -19,7 +19,7 @@ from gristmill.records.stores.opening import open_store
 
 if TYPE_CHECKING:
     from gristmill.cluster.trial import Device, Measurement
-    from gristmill.engines.facts import EngineFacts
+    from gristmill.engines.sizes import EngineSizes
 
 Show = Callable[[Candidate, str, int, int], None]  # a candidate, what it does, answered asks, asks
 
@@ -28,7 +28,7 @@ Show = Callable[[Candidate, str, int, int], None]  # a candidate, what it does, 
 class Facts:
     """What a trial showed beside its speed."""
 
-    engine: "EngineFacts"
+    engine: "EngineSizes"
     measurement: "Measurement"
 
 

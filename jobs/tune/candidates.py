@@ -17,8 +17,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
-from gristmill.engines.facts import EngineFacts
 from gristmill.engines.served import ModelSpec
+from gristmill.engines.sizes import EngineSizes
 from gristmill.jobs.tune.halving import Candidate
 
 NGRAMS = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 4, "prompt_lookup_min": 2}
@@ -32,7 +32,7 @@ MEMORY_SHARE = 0.5  # of a node's memory: the most for a KV cache on CPU
 class Measured:
     """What the first trial of the recipe's settings showed, and what the device has."""
 
-    engine: EngineFacts
+    engine: EngineSizes
     tokens_in: float  # of a row, on average
     longest: int  # tokens of the longest row, prompt and answer
     num_asks: int | None  # of the recipe; None: no end

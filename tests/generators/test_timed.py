@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.facts import facts_of
+from gristmill.engines.sizes import sizes_of
 from gristmill.generators.timed import FULL, CallTime, full_rate
 from tests import engine
 from tests.generators.test_teacher import asks, questions
@@ -72,5 +72,5 @@ def test_a_timed_teacher_writes_the_same_rows(shared_engine) -> None:
     assert list(timed.rows) and set(timed.rows) == set(batch.column("id").to_pylist())
     tokens = sum(rows.column("tokens_out").to_pylist())
     assert sum(call.tokens for call in timed.timed.calls) == tokens
-    facts = facts_of(shared_engine.engine)
+    facts = sizes_of(shared_engine.engine)
     assert facts.max_num_seqs == 32 and facts.max_model_len == 2048 and facts.kv_cache_tokens > 2048

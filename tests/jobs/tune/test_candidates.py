@@ -6,14 +6,14 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.engines.facts import EngineFacts
+from gristmill.engines.sizes import EngineSizes
 from gristmill.generators.teacher import TeacherSpec
 from gristmill.jobs.tune.candidates import Measured, applied, is_identity, propose
 
-FACTS = EngineFacts(64, 2048, True, 512, 93_184, 0.9)
+FACTS = EngineSizes(64, 2048, True, 512, 93_184, 0.9)
 CPU = Measured(FACTS, 40.0, 200, 320, False, 2, 0, 16.0)
 GPU = Measured(
-    EngineFacts(1024, 16384, True, 4096, 400_000, 0.9), 300.0, 900, None, is_gpu=True, num_cpus=64, num_gpus=8,
+    EngineSizes(1024, 16384, True, 4096, 400_000, 0.9), 300.0, 900, None, is_gpu=True, num_cpus=64, num_gpus=8,
     memory_gb=512.0,
 )  # fmt: skip
 SPEC = TeacherSpec("m", engine={"max_num_seqs": 64}, num_gpus=None, threads=2)
@@ -67,7 +67,7 @@ def test_parallel_sizes_where_a_node_has_gpus(monkeypatch) -> None:
     st.builds(
         Measured,
         st.builds(
-            EngineFacts,
+            EngineSizes,
             st.integers(1, 2048),
             st.integers(64, 65536),
             st.booleans(),

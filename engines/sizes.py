@@ -5,8 +5,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class EngineFacts:
-    """The values of an open engine."""
+class EngineSizes:
+    """What an open engine holds at once."""
 
     max_num_seqs: int
     max_num_batched_tokens: int
@@ -16,11 +16,11 @@ class EngineFacts:
     gpu_memory_utilization: float
 
 
-def facts_of(engine: Any) -> EngineFacts:
-    """The facts of an open `gristmill.engines.vllm.Engine`."""
+def sizes_of(engine: Any) -> EngineSizes:
+    """The sizes of an open `gristmill.engines.vllm.Engine`."""
     config = engine._engine.vllm_config
     cache, scheduler = config.cache_config, config.scheduler_config
-    return EngineFacts(
+    return EngineSizes(
         int(scheduler.max_num_seqs),
         int(scheduler.max_num_batched_tokens),
         bool(cache.enable_prefix_caching),
