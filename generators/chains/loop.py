@@ -190,7 +190,7 @@ def regimes(first: Regime, forks: Sequence[Fork]) -> RegimeAt:
     return at
 
 
-def sizes_of(outcome: Outcome) -> Mapping[str, Any]:
+def facts_of(outcome: Outcome) -> Mapping[str, Any]:
     """Columns of a generation beside its measures."""
     counts = {"num_new": outcome.num_new, "num_made": outcome.num_made, "num_kept": outcome.num_kept}
     return {**outcome.mixture.facts(), **counts}

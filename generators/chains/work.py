@@ -17,7 +17,7 @@ import pyarrow as pa
 from gristmill.generators.chains.cells import Unit
 from gristmill.generators.chains.contract import ChainContext, ChainFamily, Measures, TextEngines
 from gristmill.generators.chains.gates.gate import make_gates
-from gristmill.generators.chains.loop import DATA, Pool, sizes_of, generations
+from gristmill.generators.chains.loop import DATA, Pool, facts_of, generations
 from gristmill.generators.chains.model_store import ModelStore
 from gristmill.generators.families.contract import stream
 from gristmill.records.errors import Conflict, InputChanged, UserError
@@ -113,7 +113,7 @@ def _do(unit: Unit, store: Store, metrics: "ChainMetrics | None", engines: TextE
     for outcome in generations(
         family, cell.regime_at, cell.n, range(unit.first, unit.last + 1), cell.seed, unit.block, pool, gates
     ):
-        records.append(GenerationRecord(outcome.generation, sizes_of(outcome), outcome.measures))
+        records.append(GenerationRecord(outcome.generation, facts_of(outcome), outcome.measures))
         if unit.block == 0 and (exhibit := family.exhibit(outcome.rows)):
             exhibits[outcome.generation] = exhibit
         if not family.is_light:
