@@ -132,6 +132,7 @@ class EngineTrial:
     def __init__(self, teacher: TimedTeacher, is_stopped: Callable[[], bool], show: Callable[[str, int], None]) -> None:
         """`show` gets what the trial does ("starting", "measuring") and the number of answered asks."""
         self.teacher, self.is_stopped, self.show = teacher, is_stopped, show
+        self._is_starting = False
 
     def __enter__(self) -> "EngineTrial":
         options, self._group = placement_options(self.teacher.needs)
@@ -140,16 +141,18 @@ class EngineTrial:
 
     def __exit__(self, *error: Any) -> None:
         """End the engine, so that the device is free when this returns."""
-        with suppress(RayError):
-            ray.wait([self._actor.close.remote()], timeout=CLOSE_TIMEOUT_S)
+        if not self._is_starting:  # its process hears nothing while it starts; the engine's guard ends the others
+            with suppress(RayError):
+                ray.wait([self._actor.close.remote()], timeout=CLOSE_TIMEOUT_S)
         ray.kill(self._actor)
         if self._group is not None:
             remove_placement_group(self._group)
 
     def open(self, limit_s: float) -> EngineSizes:
         """Start the engine. Raises TrialFailed when it does not start within `limit_s` seconds."""
-        facts: EngineSizes = self._wait(self._actor.open.remote(), limit_s, "starting")
-        return facts
+        self._is_starting = True
+        sizes: EngineSizes = self._wait(self._actor.open.remote(), limit_s, "starting")
+        return sizes
 
     def measure(self, lots: Sequence[SourceLot], num_asks: int, limit_s: float) -> Measurement:
         """Answer asks for at most `limit_s` seconds. Raises TrialFailed when the engine dies, or answers nothing."""
@@ -170,6 +173,7 @@ class EngineTrial:
             if time.monotonic() > end:
                 raise TrialFailed(f"{phase} took more than {limit_s:.0f} s")
             self.show(phase, self._num_done() if phase == "measuring" else 0)
+        self._is_starting = False
         try:
             return ray.get(ref)
         except RayTaskError as error:
