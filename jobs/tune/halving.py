@@ -82,11 +82,11 @@ def halve(
     """The trials one by one, the baseline first in each round.
 
     propose: candidates in the order of their promise, from the first trial of the baseline. The first round takes as
-    many of them as leave time for a second round. Survivors of a round are the better half of its candidates, without
-    failures and without those that are slower than the baseline by more than GAIN. After the first round,
-    `combinations` of the winners join. It ends when at most one candidate was left in a round, or when the time
-    `budget_s` allows no baseline and candidate more. num_asks: of the first round, or as many as `measure` makes of
-    them. most_asks: the recipe has no more.
+    many of them as leave time for a second round, and more where there is no second one. Survivors of a round are the
+    better half of its candidates, without failures and without those that are slower than the baseline by more than
+    GAIN. After the first round, `combinations` of the winners join. It ends when at most one candidate was left in a
+    round, or when the time `budget_s` allows no baseline and candidate more. num_asks: of the first round, or as many
+    as `measure` makes of them. most_asks: the recipe has no more.
     """
     left = budget_s
     number, num_asks = 1, min(num_asks, most_asks or num_asks)
@@ -102,30 +102,35 @@ def halve(
     if base.failure:
         return
     num_asks = base.num_asks
-    entrants = list(propose(base))
-    entrants = entrants[: _affordable(len(entrants), base, left)]
+    waiting = list(propose(base))
+    planned = _affordable(len(waiting), base, left)
+    entrants, waiting = waiting[:planned], waiting[planned:]
     while entrants:
-        results = []
-        for candidate in entrants:
-            if left < _predicted(base, num_asks):
-                break
-            results.append(trial(candidate, base))
+        results: list[Trial] = []
+        survivors: list[Candidate] = []
+        more_asks = min(num_asks * GROWTH, most_asks or num_asks * GROWTH)
+        has_next = False
+        while entrants and left >= _predicted(base, num_asks):
+            results.append(trial(entrants.pop(0), base))
             yield results[-1]
-        ranked = sorted((t for t in results if not t.failure), key=lambda t: -t.score)
-        survivors = [t.candidate for t in ranked[: -(-len(results) // 2)] if t.score >= base.score * (1 - GAIN)]
-        if number == 1:
-            survivors = survivors[:1] + combinations(base, ranked) + survivors[1:]
-        if len(results) < 2 or not survivors:
+            survivors = _survivors(base, results)
+            has_next = more_asks > num_asks and left >= 2 * _predicted(base, more_asks)
+            if not entrants and waiting and not (has_next and survivors and len(results) > 1):
+                entrants.append(waiting.pop(0))  # the time does not go to a second round
+        if not has_next or len(results) < 2 or not survivors:
             return
-        before, num_asks = num_asks, min(num_asks * GROWTH, most_asks or num_asks * GROWTH)
-        if num_asks == before or left < 2 * _predicted(base, num_asks):
-            return
-        number += 1
+        number, num_asks, waiting, entrants = number + 1, more_asks, [], survivors
         base = trial(BASELINE, base)
         yield base
         if base.failure:
             return
-        entrants = survivors
+
+
+def _survivors(base: Trial, results: Sequence[Trial]) -> list[Candidate]:
+    """The better half, the best first; behind the best of the first round the combination of its winners."""
+    ranked = sorted((t for t in results if not t.failure), key=lambda t: -t.score)
+    better = [t.candidate for t in ranked[: -(-len(results) // 2)] if t.score >= base.score * (1 - GAIN)]
+    return better[:1] + (combinations(base, ranked) if base.round == 1 else []) + better[1:]
 
 
 def combinations(base: Trial, ranked: Sequence[Trial]) -> list[Candidate]:

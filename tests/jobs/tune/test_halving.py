@@ -108,3 +108,11 @@ def test_a_slow_candidate_is_cut() -> None:
     trials = run(Engines({"a": 0.01}), 1e6)
     assert trials[1].is_cut and trials[1].run_s <= 3 * max(trials[0].run_s, START_S)
     assert abs(best_of(trials)[0][1] - 0.01) < 1e-6
+
+
+def test_time_that_is_too_short_for_a_second_round_goes_to_further_candidates() -> None:
+    engines = Engines(dict.fromkeys(NAMES, 1.2))
+    trials = run(engines, 5 * (START_S + 4) + 0.1, most_asks=4)  # a trial of the baseline takes 4 s and its start
+    assert {trial.round for trial in trials} == {1} and len(trials) >= 5
+    slower = run(Engines(dict.fromkeys(NAMES, 0.8)), 1e6)
+    assert {trial.round for trial in slower} == {1} and len(slower) == 1 + len(NAMES)
