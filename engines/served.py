@@ -83,7 +83,18 @@ class ModelSpec:
         return Needs(self.num_cpus, num_gpus, self.memory_gb, env, across_nodes=across_nodes)
 
     def identity(self) -> dict[str, Any]:
-        """Literals that change the replies of the model; never its location or placement.
+        """Literals that change the replies of the model; never its location or placement."""
+        return {
+            "engine_revision": ENGINE_REVISION,
+            "model": models.digest(self.model),
+            "chat": [self.chat, self.chat_template, literals(self.template_args)],
+            "lora": models.digest(self.lora["path"]) if self.lora else None,
+            "batch_invariant": self.batch_invariant,
+            "engine": self.engine_identity(),
+        }
+
+    def engine_identity(self) -> dict[str, Any]:
+        """The engine arguments that are identity, as literals.
 
         With `batch_invariant = true` the same bytes are promised, and tensor parallelism changes sums: it is identity.
         """
@@ -91,14 +102,8 @@ class ModelSpec:
         engine = {k: v for k, v in self.engine.items() if k not in placement}
         if engine.get("tensor_parallel_size") == 1:
             del engine["tensor_parallel_size"]  # as when it is not stated
-        return {
-            "engine_revision": ENGINE_REVISION,
-            "model": models.digest(self.model),
-            "chat": [self.chat, self.chat_template, literals(self.template_args)],
-            "lora": models.digest(self.lora["path"]) if self.lora else None,
-            "batch_invariant": self.batch_invariant,
-            "engine": literals(engine),
-        }
+        identity: dict[str, Any] = literals(engine)
+        return identity
 
     def check(self) -> None:
         """Raise UserError when the model, the adapter or an engine argument does not exist. Starts nothing."""

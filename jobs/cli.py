@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"gristmill {gristmill.__version__}")
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_produce, _fit, _audit_privacy, _evaluate, _study, _status, _audit, _recipes, _report, _pack):
+    for add in (_produce, _fit, _audit_privacy, _evaluate, _study, _status, _audit, _recipes, _report, _pack, _tune):
         add(verbs)
     return whole
 
@@ -234,3 +234,14 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--shard-mb", type=int, default=256, help="approximate size of a shard in MiB (default 256)")
     verb.add_argument("--seed", type=int, help="of draw and shuffle (default: the mixture's, else 0)")
     verb.add_argument("--dry-run", action="store_true", help="count everything and show the plan; write nothing")
+
+
+def _tune(verbs: argparse._SubParsersAction) -> None:
+    verb = _verb(verbs, "tune", "tune.command:command", "find faster settings for a recipe's engine")
+    verb.add_argument("recipe_path", metavar="RECIPE", help="TOML file with a teacher, or package:NAME")
+    _settings(verb)
+    verb.add_argument(
+        "--minutes", type=float, metavar="M", help="time to spend (default: 10 with vLLM on CPU, 30 on GPUs)"
+    )
+    verb.add_argument("--asks", type=int, metavar="N", help="the most asks of a trial (default: all of the recipe)")
+    _json(verb, "print JSON instead of a table")

@@ -6,6 +6,7 @@ examples:
   gristmill recipes
   gristmill produce package:demo --out out/demo
   gristmill produce package:demo --out s3://bucket/demo --set limits.asks=10000 --set cluster.replicas=8
+  gristmill tune package:demo
   gristmill status out/demo --watch
   gristmill report out/demo
   gristmill audit out/demo
@@ -154,6 +155,29 @@ examples:
   gristmill pack out/demo --to out/demo-release --shard-mb 256
   gristmill pack out/demo --to out/demo-chat --format messages
   gristmill pack mixtures/topics.toml --to out/topics-mixture
+""",
+    ),
+    "tune": (
+        """\
+Measures settings of the recipe's engine on the recipe's own first asks, and prints a table and
+the settings to paste: batch size, KV cache, prefix caching, speculation, threads or parallel
+sizes. It writes into no output.
+
+Each trial is an engine of its own. Many settings are measured on few asks, the faster half on
+twice as many, and so on, always beside the recipe's own settings. Speed is in tokens per second
+while the batch is full, per device; the time of the start is shown apart. A setting with which
+the engine does not start is a row with its reason.
+
+The column "texts" compares the rows with those of the recipe's own settings. Settings marked
+"new --out" are part of the recipe's identity: a run with them needs a new --out.
+""",
+        """\
+examples:
+  gristmill tune package:demo
+  gristmill tune my-recipe.toml --minutes 60
+  gristmill tune my-recipe.toml --asks 512 --json
+
+Stop it with Ctrl-C to see what was measured so far. Nothing else should run on the machine.
 """,
     ),
 }

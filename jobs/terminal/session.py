@@ -14,15 +14,16 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def interruptible(stop: Callable[[], None], give_up: Callable[[], None]) -> Iterator[None]:
+def interruptible(stop: Callable[[], None], give_up: Callable[[], None], stopping: str = STOPPING) -> Iterator[None]:
     """Handle SIGINT and SIGTERM for the block: the first calls `stop`, the second `give_up` and raises
     KeyboardInterrupt.
 
-    `stop` asks the job to end after the work in commit. Nothing that is committed is lost either way.
+    `stop` asks the job to end after the work in commit. Nothing that is committed is lost either way. `stopping` is
+    the line that the first signal logs.
     """
     is_stopping = False
     # Written on a thread: a handler of the log may wait for a lock that the interrupted code holds.
-    line = threading.Thread(target=logger.warning, args=(STOPPING,), daemon=True)
+    line = threading.Thread(target=logger.warning, args=(stopping,), daemon=True)
 
     def handle(number: int, frame: Any) -> None:
         nonlocal is_stopping

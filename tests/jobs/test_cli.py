@@ -22,6 +22,7 @@ FLAGS = {
     | {"--max-rows", "--out", "--json", "--text-column", "--perplexity-model", "--student", "--teacher"},
     "audit-privacy": {"--help", "--out", "--set", "--data", "--canaries", "--samples", "--seed", "--json"},
     "study": {"--help", "--out", "--set", "--dry-run"},
+    "tune": {"--help", "--set", "--minutes", "--asks", "--json"},
     "status": {"--help", "--json", "--watch"},
     "recipes": {"--help", "--json"},
     "report": {"--help"},
