@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from gristmill.engines.vllm import engine_arguments, on_gpu
+from gristmill.engines.installed import engine_arguments, on_gpu
 from gristmill.generators.teacher import Teacher
 from gristmill.generators.timed import TimedTeacher
 from gristmill.jobs.recipes.compile import CompiledRecipe

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from gristmill.cluster.spec import PoolSpec
-from gristmill.engines.vllm import on_gpu
+from gristmill.engines.installed import on_gpu
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import TomlSource
