@@ -28,6 +28,7 @@ CPU_MINUTES, GPU_MINUTES = 10.0, 30.0  # an engine starts in 20 s on CPU, in min
 FIRST_ASKS = 64  # of a trial of the first round, or one for each slot of its engine if those are more
 PLAIN_EVERY_S = 10.0
 BUSY = 0.5  # load per core from which speeds of a CPU engine are not to be trusted
+DRIFT = 0.25  # of the baseline's speed between rounds, from which the machine was too busy
 STOPPING = "ending the engine; the table of what was measured follows"
 
 
@@ -124,9 +125,19 @@ def _report(bench: Bench, trials: Sequence[Trial], is_stopped: bool) -> None:
     tried = {trial.candidate.name for trial in trials}
     if untried := [candidate.name for candidate in bench.candidates if candidate.name not in tried]:
         console.print_line(f"no time for: {'; '.join(untried)} (raise --minutes)")
+    if (drift := _drift(trials)) > 1 + DRIFT:
+        console.print_line(
+            f"the recipe's own settings were {drift:.1f} times as fast in one round as in another: measure again"
+        )
     _advise(console, bench, trials)
     if is_stopped:
         console.print_line("stopped: this is what was measured so far")
+
+
+def _drift(trials: Sequence[Trial]) -> float:
+    """The best speed of the recipe's own settings in any round, as a multiple of the worst."""
+    speeds = [trial.score for trial in trials if not trial.candidate.changes and trial.score]
+    return max(speeds) / min(speeds) if speeds else 1.0
 
 
 def _advise(console: SafeConsole, bench: Bench, trials: Sequence[Trial]) -> None:
@@ -146,6 +157,8 @@ def _advise(console: SafeConsole, bench: Bench, trials: Sequence[Trial]) -> None
         name = trial.candidate.name
         console.print_line("")
         console.print_line(f"{ratios[name]:.2f} times as fast, with {what}: {name}")
+        if trial.round == 1:
+            console.print_line("it was measured in the first round only: raise --minutes to confirm it")
         if is_identity(spec, trial.candidate):
             console.print_line("these settings are part of the recipe's identity: a run needs a new --out")
         elif what == "other texts":

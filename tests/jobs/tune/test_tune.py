@@ -81,7 +81,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
             return Trial(candidate, num_asks, 1.0, failure=state["base_failure"])
         if "engine.speculative_config" in candidate.changes:
             return Trial(candidate, num_asks, 1.0, failure="ValueError: no such method")
-        rate = 100.0
+        rate = 100.0 if state["num"] < state.get("slow_from", 1000) else 25.0
         for key in candidate.changes:
             rate *= SPEEDS[key.removeprefix("engine.")]
         rows = {str(n): "a" for n in range(num_asks)}
@@ -130,6 +130,15 @@ def test_settings_that_change_texts_are_named(
     told = json.loads(capsys.readouterr().out)
     assert told["fastest"]["changes"] == {"engine.max_num_seqs": 128} and told["fastest_with_same_texts"] is None
     assert [t["failure"] for t in told["trials"] if t["changes_identity"]] == ["ValueError: no such method"]
+
+
+def test_what_may_be_chance_is_said(engines: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["tune", teacher(tmp_path, 60)]) == 0  # no asks for a second round
+    assert "measured in the first round only" in capsys.readouterr().out
+    engines["slow_from"] = engines["num"] + 3
+    assert main(["tune", teacher(tmp_path, 200)]) == 0
+    out = capsys.readouterr().out
+    assert "4.0 times as fast in one round as in another" in out and "first round only" not in out
 
 
 def test_texts_that_depend_on_the_batch(engines: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
