@@ -1,6 +1,7 @@
 """A generator and a stage that take as long as a GPU would: each ask its own time, many at once. No text is thought of.
 
-Every process writes the begin and the end of its asks to a file of its own, as pairs of float64, in monotonic seconds.
+Every process writes the begin and the end of its asks to a file of its own, as pairs of float64 in monotonic seconds,
+and a byte for each ask that begins to another.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ class Pace:
     num_calls: int = 1  # of an ask, one after another
     slow: float = 1.0  # times as long in the first process that opens
     num_cpus: float = 0.0
+    cut_off: float = 0.0  # share of the answers that the stage `finish` rejects
 
     def seconds(self, seed: int) -> float:
         normal = np.random.default_rng(seed).standard_normal()
@@ -55,6 +57,7 @@ class PacedEngine:
             self._slow = pace.slow
         except FileExistsError:
             self._slow = 1.0
+        self._begun = open(folder / f"{os.getpid()}.begun", "wb", buffering=0)  # noqa: SIM115 - a byte for each call
         self._log = open(folder / f"{os.getpid()}.times", "wb", buffering=0)  # noqa: SIM115 - open as long as the engine
 
     async def chat(
@@ -67,9 +70,11 @@ class PacedEngine:
         for call in range(self.pace.num_calls):
             async with self._slots:
                 begin, took = monotonic(), self._slow * self.pace.seconds(seed + call)
+                self._begun.write(b".")
                 await asyncio.sleep(took)
                 self._log.write(struct.pack("dd", begin, monotonic()))
-        return Reply(f"answer {seed}", "stop", 10, round(100 * took / self.pace.mean_s) + 1)
+        finish = "length" if seed % 1000 < 1000 * self.pace.cut_off else "stop"
+        return Reply(f"answer {seed}", finish, 10, round(100 * took / self.pace.mean_s) + 1)
 
 
 class Paced(TextGenerator):
