@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
@@ -195,17 +196,17 @@ def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
 
 
 def _examples(compiled: CompiledRecipe, store: Store, totals: Summary) -> Iterator[str]:
-    """The first kept rows of different sources, cut short: they show at once what the corpus is like."""
+    """Kept rows, cut short: they show at once what the corpus is like. The first of each source come first."""
     if "text" not in compiled.schema.names or not totals.kept:
         return
-    sources: set[str] = set()
+    firsts: dict[str, dict[str, Any]] = {}
+    others: list[dict[str, Any]] = []
     for lot in range(min(totals.num_lots, MAX_EXAMPLE_LOTS)):
-        rows = read_shard(store, shard_name(KEPT, lot), ["id", "source_id", "text"]).to_pylist()
-        for row in rows:
-            if row["source_id"] in sources:
-                continue
-            sources.add(row["source_id"])
-            text = " ".join((row["text"] or "").split())
-            yield f"  {row['id'][:8]}  {text[:MAX_CHARS]}{'...' if len(text) > MAX_CHARS else ''}"
-            if len(sources) == NUM_EXAMPLES:
-                return
+        for row in read_shard(store, shard_name(KEPT, lot), ["id", "source_id", "text"]).to_pylist():
+            if firsts.setdefault(row["source_id"], row) is not row and len(others) < NUM_EXAMPLES:
+                others.append(row)
+        if len(firsts) >= NUM_EXAMPLES:
+            break
+    for row in [*firsts.values(), *others][:NUM_EXAMPLES]:
+        text = " ".join((row["text"] or "").split())
+        yield f"  {row['id'][:8]}  {text[:MAX_CHARS]}{'...' if len(text) > MAX_CHARS else ''}"

@@ -96,6 +96,9 @@ def several_gpus(address: str) -> None:
 
             def open(self) -> None: ...
 
+            async def facts(self) -> dict:
+                return {}
+
             def close(self) -> None: ...
 
         spec = PoolSpec(replicas=1, max_replicas=8)

@@ -55,10 +55,10 @@ def test_a_recipe_without_a_teacher(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 def test_without_vllm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    from gristmill.engines import vllm
+    from gristmill.engines import installed
 
-    vllm.engine_arguments.cache_clear()
-    monkeypatch.setattr(vllm.importlib.util, "find_spec", lambda name: None)
+    installed.engine_arguments.cache_clear()
+    monkeypatch.setattr(installed.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr("gristmill.engines.models.check", lambda model: None)
     recipe = teacher(tmp_path, generator={"kind": "teacher", "model": str(tmp_path)})
     assert main(["tune", recipe]) == 2
