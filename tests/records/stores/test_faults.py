@@ -275,7 +275,9 @@ def test_new_keys_are_picked_up(proxy: FaultProxy, store: S3Store, tmp_path: Pat
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
 
     def write(secret: str) -> None:
-        file.write_text(f"[default]\naws_access_key_id = gristmill\naws_secret_access_key = {secret}\n")
+        file.write_text(
+            f"[default]\naws_access_key_id = {KEYS['AWS_ACCESS_KEY_ID']}\naws_secret_access_key = {secret}\n"
+        )
 
     with pytest.raises(UserError, match="no usable keys"):
         store.put("a", b"1")
