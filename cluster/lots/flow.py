@@ -107,8 +107,12 @@ class Flow:
     def count_wait(self, reason: str | None, pool: Pool | None) -> None:
         """Note why the engines of a pool that want lots get none, since the last call."""
         now = time.monotonic()
-        if reason and pool:
-            self.waits_s[reason] += (now - self._counted) * pool.feeder.num_hungry / max(1, pool.num_open)
+        if pool:
+            seconds = (now - self._counted) / max(1, pool.num_open)
+            if reason:
+                self.waits_s[reason] += seconds * pool.feeder.num_hungry
+            if pool.feeder.num_bounded:
+                self.waits_s["lots_per_replica"] += seconds * pool.feeder.num_bounded
         self._counted = now
 
     def _is_behind(self, step: Step, num_waiting: int) -> bool:

@@ -32,6 +32,7 @@ class Feeder:
         self.max_lots, self.events, self.on_loss = max_lots, events, on_loss
         self._open: dict[Member, None] = {}
         self._hungry: dict[Member, None] = {}
+        self._bounded: dict[Member, None] = {}  # those that would take a lot but for `max_lots`
 
     def open(self, member: Member) -> None:
         """An engine is open: ask for its reports."""
@@ -41,6 +42,7 @@ class Feeder:
     def close(self, member: Member) -> None:
         self._open.pop(member, None)
         self._hungry.pop(member, None)
+        self._bounded.pop(member, None)
 
     def _ask(self, member: Member, known: Report | None) -> None:
         wait_s = max(REPORT_S, len(self._open) / REPORTS_PER_S)
@@ -68,10 +70,13 @@ class Feeder:
     def see(self, member: Member) -> None:
         """Note whether an engine takes a lot, after anything that may have changed it."""
         is_free = member.reserved_for is None and not member.is_leaving and member.blame is None
-        if is_free and member in self._open and member.is_hungry(self.max_lots):
-            self._hungry[member] = None
-        else:
-            self._hungry.pop(member, None)
+        wants = is_free and member in self._open and member.is_hungry(None)
+        takes = wants and member.is_hungry(self.max_lots)
+        for members, is_in in ((self._hungry, takes), (self._bounded, wants and not takes)):
+            if is_in:
+                members[member] = None
+            else:
+                members.pop(member, None)
 
     def room(self) -> Member | None:
         """The engine that will be out of asks first; None if no engine wants any."""
@@ -81,3 +86,8 @@ class Feeder:
     def num_hungry(self) -> int:
         """Number of engines that want asks."""
         return len(self._hungry)
+
+    @property
+    def num_bounded(self) -> int:
+        """Number of engines that want asks and have `max_lots` lots already."""
+        return len(self._bounded)

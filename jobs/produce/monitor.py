@@ -110,6 +110,8 @@ class Monitor:
         self.manifest.state, self.manifest.ended = state, ended
         if self._metrics:
             self._metrics.update(self._sample(self._last))
+        if self._last:  # what has happened since the last such event
+            self.events.note("progress", **_literals(self._last), lanes=self._lane_shares(self._last))
         self.events.note("end", state=state, why=why or ended)
         if self.lease.lost:
             return

@@ -88,12 +88,15 @@ def test_all_other_lots_are_made_while_one_ask_lasts(plain: dict[str, str], tmp_
     assert engines["waits_s"]["asks"] > 0
 
 
-def test_a_full_window_holds_lots_back_and_says_so(plain: dict[str, str], tmp_path: Path) -> None:
-    num = 4 * LOT_SIZE - 1
-    path = recipe(tmp_path, {"window": 4}, topics(0))
+@pytest.mark.parametrize(("bound", "num_lots"), [("window", 4), ("lots_per_replica", 1)])
+def test_a_bound_on_lots_holds_lots_back_and_says_so(
+    bound: str, num_lots: int, plain: dict[str, str], tmp_path: Path
+) -> None:
+    num = num_lots * LOT_SIZE - 1
+    path = recipe(tmp_path, {bound: num_lots}, topics(0))
     manifest = run(tmp_path, path, lambda: len(answered(tmp_path)) >= num)
     assert seen(tmp_path) == num
-    assert manifest["starts"][-1]["engines"]["waits_s"]["window"] > 0
+    assert manifest["starts"][-1]["engines"]["waits_s"][bound] > 0
     assert kept_hashes(str(tmp_path / "out")) == plain
 
 
