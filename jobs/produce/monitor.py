@@ -63,6 +63,7 @@ class Monitor:
         self._errors: dict[str, int] = {}
         self._metrics: Metrics | None = None
         self._last: Progress | None = None
+        self._noted: Progress | None = None  # at the last "progress" event
         self._lanes: dict[str, Occupancy] = {}  # by engine, at the last "progress" event
 
     def __enter__(self) -> "Monitor":
@@ -102,16 +103,20 @@ class Monitor:
             self._measured = now
         if now - self._saved > SAVE_EVERY_S:
             self._saved = now
-            self.events.note("progress", **literals, lanes=self._lane_shares(progress))
+            self._note(progress, literals)
             self._save_if_possible()
+
+    def _note(self, progress: "Progress", literals: dict[str, Any]) -> None:
+        self._noted = progress
+        self.events.note("progress", **literals, lanes=self._lane_shares(progress))
 
     def end(self, state: State, ended: str | None, why: str | None = None) -> None:
         """Record how the run ended, or in `why` what stopped it. A store that is gone is left as it is."""
         self.manifest.state, self.manifest.ended = state, ended
         if self._metrics:
             self._metrics.update(self._sample(self._last))
-        if self._last:  # what has happened since the last such event
-            self.events.note("progress", **_literals(self._last), lanes=self._lane_shares(self._last))
+        if self._last is not self._noted and self._last is not None:
+            self._note(self._last, _literals(self._last))
         self.events.note("end", state=state, why=why or ended)
         if self.lease.lost:
             return

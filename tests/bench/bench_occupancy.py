@@ -43,17 +43,25 @@ def _recipe(folder: Path, num_lots: int, pace: dict[str, Any], judge: dict[str, 
     )
 
 
-def _times(folder: Path) -> np.ndarray:
-    """(n, 2): begin and end of every ask of every process."""
-    return np.concatenate([np.fromfile(path).reshape(-1, 2) for path in sorted(folder.glob("*.times"))])
+def _times(folder: Path) -> list[np.ndarray]:
+    """(n, 2) for each engine, in the order in which they begin: begin and end of every ask that ended."""
+    engines = [np.fromfile(path).reshape(-1, 2) for path in folder.glob("*.times")]
+    return sorted((times for times in engines if len(times)), key=lambda times: times[:, 0].min())
 
 
-def busy(times: np.ndarray, num_slots: int) -> tuple[float, float]:
-    """(share of slots busy until the last ask begins, work over slots and the time of the whole run)."""
-    start, last, end = times[:, 0].min(), times[:, 0].max(), times[:, 1].max()
+def busy(engines: list[np.ndarray], num_slots: int) -> tuple[float, float]:
+    """(share of slots busy until the last ask begins, work over slots and the time of the whole run).
+
+    The slots of each of the first engines count from its own first ask: on two cores eight of them start one after
+    another. Those of an engine that is lost go on to count while another replaces it.
+    """
+    times = np.concatenate(engines)
+    last, end = times[:, 0].max(), times[:, 1].max()
+    starts = np.array([engine[:, 0].min() for engine in engines[: max(1, num_slots // NUM_SLOTS)]])
     until = np.minimum(times[:, 1], last) - times[:, 0]
-    return float(until.sum() / (num_slots * (last - start))), float(
-        (times[:, 1] - times[:, 0]).sum() / (num_slots * (end - start))
+    slots = num_slots / len(starts)
+    return float(until.sum() / (slots * (last - starts).sum())), float(
+        (times[:, 1] - times[:, 0]).sum() / (slots * (end - starts).sum())
     )
 
 
