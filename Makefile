@@ -7,6 +7,9 @@ unexport PYTHONDONTWRITEBYTECODE
 # tests of runs wait for processes as much as they compute.
 PARALLEL := -n 3 --dist loadgroup --no-loadscope-reorder
 
+# Once per node, into the cache of this user, not into an image: what the first run would wait for.
+FIRST_USE = [ "$(PROFILE)" = gpu ] || $(PY) -m gristmill.jobs.first_use package:smollm2
+
 .PHONY: help setup setup-test demo test test-nightly test-all check bench oracles chaos reference clean
 
 help:            ## this list
@@ -14,9 +17,11 @@ help:            ## this list
 
 setup:           ## install what gristmill runs into .venv, pinned (PROFILE=gpu on GPU nodes)
 	@scripts/setup.sh
+	@$(FIRST_USE)
 
 setup-test:      ## also install what checks, tests and benchmarks need
 	@scripts/setup.sh test
+	@$(FIRST_USE)
 
 demo: setup      ## produce a few hundred rows with a real small teacher into out/demo
 	@$(PY) -m gristmill produce recipes/demo.toml --out out/demo

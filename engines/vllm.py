@@ -273,21 +273,31 @@ class Engine:
 
     async def trace(self, text: str, num_tokens: int, seed: int) -> Trace:
         """See `gristmill.engines.invariance`. Raises EngineDead when the engine has failed."""
-        await self._engine.reset_prefix_cache()
         sampling = {"max_tokens": num_tokens, "logprobs": 0, "ignore_eos": True}
         output = await self._last(list(self._tokenizer.encode(text)), self._params(sampling, seed, None))
         return tuple((token, chosen[token].logprob) for token, chosen in zip(output.token_ids, output.logprobs))
 
+    async def forget(self) -> None:
+        await self._engine.reset_prefix_cache()
+
     async def facts(self) -> dict[str, Any]:
         """What a manifest records of an open engine: its sizes, and whether its answers depend on their batch.
 
-        `batch_invariant` is None where it is not promised, and otherwise what a probe has shown.
+        `batch_invariant` is None where it is not promised or the engine refuses the probe (a context of a few tokens),
+        and otherwise what a probe has shown.
         """
+        verdict = None
+        if self.batch_invariant:
+            try:
+                verdict = await is_invariant(self)
+            except Exception as error:
+                if not is_refusal(error):
+                    raise
         parallel = self._engine.vllm_config.parallel_config
         return {
             "slots": self.num_slots,
             "tensor_parallel_size": int(parallel.tensor_parallel_size),
-            "batch_invariant": await is_invariant(self) if self.batch_invariant else None,
+            "batch_invariant": verdict,
         }
 
     def _params(self, sampling: Mapping[str, Any], seed: int, json_schema: Mapping[str, Any] | None) -> Any:

@@ -46,8 +46,6 @@ install_runtime() {
     pip install -q --no-deps --no-build-isolation -e .
     # On all cores; pip takes one. Files that are not meant for this Python fail, which is no matter.
     "$VENV/bin/python" -m compileall -q -j 0 "$VENV/lib" > /dev/null 2>&1 || true
-    # What the first run would wait for, as far as the cache of this user can be written.
-    "$VENV/bin/python" -m gristmill.jobs.first_use package:smollm2 || echo "setup: the first run will compile" >&2
 }
 
 install_tests() {

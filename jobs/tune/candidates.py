@@ -57,32 +57,32 @@ class Proposal:
 
 def propose(spec: ModelSpec, sampling: dict[str, Any], measured: Measured) -> Proposal:
     """The candidates for a recipe, by the rule above. Pure: the same facts give the same candidates."""
-    made = Proposal()
+    proposal = Proposal()
     engine = measured.engine
     seqs = engine.max_num_seqs
     if measured.is_gpu:
-        _parallel(made, spec, measured)
+        _parallel(proposal, spec, measured)
     if measured.num_asks is not None and measured.num_asks < 2 * seqs:
-        made.notes.append(f"max_num_seqs = {2 * seqs}: the recipe has only {measured.num_asks:,} asks")
+        proposal.notes.append(f"max_num_seqs = {2 * seqs}: the recipe has only {measured.num_asks:,} asks")
     else:
-        _slots(made, spec, 2 * seqs)
-    made.add(engine_enable_prefix_caching=not engine.enable_prefix_caching)
+        _slots(proposal, spec, 2 * seqs)
+    proposal.add(engine_enable_prefix_caching=not engine.enable_prefix_caching)
     if "speculative_config" in spec.engine:
-        made.notes.append("speculation: the recipe states its own speculative_config")
+        proposal.notes.append("speculation: the recipe states its own speculative_config")
     elif refused := [name for name in NO_SPECULATION if sampling.get(name)]:
-        made.notes.append(f"speculation: vLLM refuses sampling.{refused[0]} with it")
+        proposal.notes.append(f"speculation: vLLM refuses sampling.{refused[0]} with it")
     else:
-        made.add(engine_speculative_config=dict(NGRAMS))
+        proposal.add(engine_speculative_config=dict(NGRAMS))
     if not measured.is_gpu:
         now = spec.threads or max(1, int(spec.num_cpus))
         for threads in dict.fromkeys((measured.num_cpus, measured.num_cpus // 2)):
             if threads >= 1 and threads != now:
-                made.add(threads=threads)
-    _memory(made, spec, measured)
-    _batched_tokens(made, measured)
+                proposal.add(threads=threads)
+    _memory(proposal, spec, measured)
+    _batched_tokens(proposal, measured)
     if seqs // 2 >= LEAST_SEQS:
-        _slots(made, spec, seqs // 2)
-    return made
+        _slots(proposal, spec, seqs // 2)
+    return proposal
 
 
 def applied(spec: Any, candidate: Candidate) -> Any:
@@ -98,56 +98,56 @@ def is_identity(spec: ModelSpec, candidate: Candidate) -> bool:
     return changed.engine_identity() != spec.engine_identity()
 
 
-def _slots(made: Proposal, spec: ModelSpec, seqs: int) -> None:
+def _slots(proposal: Proposal, spec: ModelSpec, seqs: int) -> None:
     if spec.max_in_flight is None:
-        made.add(engine_max_num_seqs=seqs)
+        proposal.add(engine_max_num_seqs=seqs)
     else:
-        made.add(engine_max_num_seqs=seqs, max_in_flight=seqs)  # the recipe's own bound would hide the change
+        proposal.add(engine_max_num_seqs=seqs, max_in_flight=seqs)  # the recipe's own bound would hide the change
 
 
-def _parallel(made: Proposal, spec: ModelSpec, measured: Measured) -> None:
+def _parallel(proposal: Proposal, spec: ModelSpec, measured: Measured) -> None:
     if measured.num_gpus < 2:
-        made.notes.append("parallel sizes: no node has two GPUs")
+        proposal.notes.append("parallel sizes: no node has two GPUs")
         return
     if spec.num_gpus is not None:
-        made.notes.append("parallel sizes: the recipe states num_gpus")
+        proposal.notes.append("parallel sizes: the recipe states num_gpus")
         return
     tensor, data = int(spec.engine.get("tensor_parallel_size", 1)), int(spec.engine.get("data_parallel_size", 1))
     others = spec.needs.num_gpus / tensor
     if 2 * tensor * others <= measured.num_gpus:
-        made.add(engine_tensor_parallel_size=2 * tensor)
+        proposal.add(engine_tensor_parallel_size=2 * tensor)
     if tensor > 1:
-        made.add(engine_tensor_parallel_size=tensor // 2)
+        proposal.add(engine_tensor_parallel_size=tensor // 2)
     if data == 1 and 2 * spec.needs.num_gpus <= measured.num_gpus:
-        made.add(engine_data_parallel_size=2)
+        proposal.add(engine_data_parallel_size=2)
 
 
-def _memory(made: Proposal, spec: ModelSpec, measured: Measured) -> None:
+def _memory(proposal: Proposal, spec: ModelSpec, measured: Measured) -> None:
     engine = measured.engine
     wanted = 2 * engine.max_num_seqs * measured.longest
     if engine.kv_cache_tokens >= wanted:
-        made.notes.append(
+        proposal.notes.append(
             f"memory: the KV cache of {engine.kv_cache_tokens:,} tokens holds twice the slots with the longest row "
             f"({measured.longest:,} tokens)"
         )
     elif measured.is_gpu:
         if engine.gpu_memory_utilization < MOST_GPU_MEMORY:
-            made.add(engine_gpu_memory_utilization=MOST_GPU_MEMORY)
+            proposal.add(engine_gpu_memory_utilization=MOST_GPU_MEMORY)
     elif 2 * spec.kv_cache_gb <= MEMORY_SHARE * measured.memory_gb:
-        made.add(kv_cache_gb=2 * spec.kv_cache_gb)
+        proposal.add(kv_cache_gb=2 * spec.kv_cache_gb)
     else:
-        made.notes.append(f"memory: the node has no room for a KV cache of {2 * spec.kv_cache_gb} GiB")
+        proposal.notes.append(f"memory: the node has no room for a KV cache of {2 * spec.kv_cache_gb} GiB")
 
 
-def _batched_tokens(made: Proposal, measured: Measured) -> None:
+def _batched_tokens(proposal: Proposal, measured: Measured) -> None:
     engine = measured.engine
     prompts = measured.tokens_in * engine.max_num_seqs
     tokens = engine.max_num_batched_tokens
     if prompts > tokens:
-        made.add(engine_max_num_batched_tokens=2 * tokens)
+        proposal.add(engine_max_num_batched_tokens=2 * tokens)
     if prompts > tokens / 2 and tokens / 2 >= max(engine.max_model_len, engine.max_num_seqs):
-        made.add(engine_max_num_batched_tokens=tokens // 2)
+        proposal.add(engine_max_num_batched_tokens=tokens // 2)
     if prompts <= tokens / 2:
-        made.notes.append(
+        proposal.notes.append(
             f"max_num_batched_tokens: a step of {tokens:,} tokens takes the prompts of a full batch ({prompts:,.0f})"
         )

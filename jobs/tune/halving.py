@@ -93,9 +93,9 @@ def halve(
 
     def trial(candidate: Candidate, base: Trial | None) -> Trial:
         nonlocal left
-        made = replace(measure(candidate, num_asks, _limits(base, num_asks, left, budget_s)), round=number)
-        left -= made.cost_s
-        return made
+        trial = replace(measure(candidate, num_asks, _limits(base, num_asks, left, budget_s)), round=number)
+        left -= trial.cost_s
+        return trial
 
     base = trial(BASELINE, None)
     yield base

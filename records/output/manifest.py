@@ -71,12 +71,12 @@ class Manifest:
     def repeatability(self) -> str:
         """Whether answers of the engines depend on their batch, in a sentence; empty where no engine has told."""
         pools = [facts for start in self.starts for facts in (start.get("engines") or {}).get("facts", {}).values()]
-        known = [facts["batch_invariant"] for facts in pools if "batch_invariant" in facts]
-        if not known:
+        verdicts = [facts["batch_invariant"] for facts in pools if "batch_invariant" in facts]
+        if not verdicts:
             return ""
-        if all(known):
+        if all(verdicts):
             return "At every start a probe found that an engine computes the same for an ask alone and among others."
-        if False in known:
+        if False in verdicts:
             return "By a probe, answers of these engines depend on their batch: another run can have other rows."
         return "Answers of these engines may depend on their batch: another run can have other rows."
 

@@ -22,6 +22,8 @@ class Sums:
         self.num_running -= 1
         return trace
 
+    async def forget(self) -> None: ...
+
 
 @pytest.mark.parametrize("error", [0.0, 1e-7])
 def test_the_probe_sees_the_last_bits(error: float) -> None:

@@ -41,12 +41,12 @@ def test_calls_without_an_answer_count_as_fast_as_the_others(
 ) -> None:
     calls = calls_of(num_slots, tokens, speed)
     end = share * max(call.end or 0 for call in calls)
-    seen = [call for call in calls if call.begin < end]
-    for call in seen:
+    earlier = [call for call in calls if call.begin < end]
+    for call in earlier:
         if call.end is not None and call.end > end:
             call.end, call.tokens = None, 0
-    rate = full_rate(seen, end)
-    if all(call.end is None for call in seen):
+    rate = full_rate(earlier, end)
+    if all(call.end is None for call in earlier):
         assert rate == 0
     else:
         assert FULL * num_slots * speed * 0.999 <= rate <= num_slots * speed * 1.001

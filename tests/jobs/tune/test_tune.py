@@ -127,9 +127,9 @@ def test_settings_that_change_texts_are_named(
     assert "depend on the batch" not in out
     engines["num"] = 0
     assert main(["tune", teacher(tmp_path, 200), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["fastest"]["changes"] == {"engine.max_num_seqs": 128} and told["fastest_with_same_texts"] is None
-    assert [t["failure"] for t in told["trials"] if t["changes_identity"]] == ["ValueError: no such method"]
+    output = json.loads(capsys.readouterr().out)
+    assert output["fastest"]["changes"] == {"engine.max_num_seqs": 128} and output["fastest_with_same_texts"] is None
+    assert [t["failure"] for t in output["trials"] if t["changes_identity"]] == ["ValueError: no such method"]
 
 
 def test_what_may_be_chance_is_said(engines: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -205,12 +205,12 @@ def test_the_real_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     recipe = teacher(tmp_path, num_asks=160, generator={**generator, "sampling": {"max_tokens": 24}})
     done = gristmill("tune", recipe, "--minutes", "8", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    first = [trial for trial in told["trials"] if trial["round"] == 1]
+    output = json.loads(done.stdout)
+    first = [trial for trial in output["trials"] if trial["round"] == 1]
     assert [bool(trial["failure"]) for trial in first] == [False, True, False, False]
     assert "No available memory for the cache blocks" in first[1]["failure"], first
     assert [trial["changes_identity"] for trial in first] == [False, False, False, True]
-    measured = [trial for trial in told["trials"] if not trial["failure"]]
+    measured = [trial for trial in output["trials"] if not trial["failure"]]
     assert all(t["tokens_per_s"] > 0 and t["start_s"] > 0 and t["rows_compared"] >= 16 for t in measured)
     assert all(not t["rows_that_differ"] for t in measured if not t["changes_identity"])
     assert [path.name for path in tmp_path.iterdir()] == ["teacher.toml"]
