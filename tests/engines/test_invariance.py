@@ -34,3 +34,14 @@ def test_the_probe_sees_the_last_bits(error: float) -> None:
 def test_the_real_engine_is_invariant(shared_engine: SharedEngine) -> None:
     facts = shared_engine.loop.run(shared_engine.engine.facts())
     assert facts == {"slots": 32, "tensor_parallel_size": 1, "batch_invariant": True}
+
+
+@pytest.mark.vllm
+def test_an_engine_that_refuses_the_probe_has_no_verdict(
+    shared_engine: SharedEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refuse(*arguments: object) -> Trace:
+        raise ValueError("the prompt is longer than the context")
+
+    monkeypatch.setattr(shared_engine.engine, "trace", refuse)
+    assert shared_engine.loop.run(shared_engine.engine.facts())["batch_invariant"] is None
