@@ -22,7 +22,8 @@ from gristmill.records.stores.local import LocalStore
 from gristmill.stages.dedup.nearindex import NearIndex, keys_of
 from gristmill.stages.dedup.products import is_int8_exact, one_thread
 from gristmill.stages.dedup.semantic import DedupSemantic, DedupSemanticSpec
-from gristmill.stages.embeddings import DEFAULT, Encoder, dots, norms, quantise
+from gristmill.stages.embeddings import DEFAULT, dots, norms, quantise
+from gristmill.stages.encoders.encoder import Encoder
 from tests.bench.corpus import sentences
 
 NUM_KEPT, NUM_ASKED, NUM_PEER = 1_000_000, 512, 50_000
