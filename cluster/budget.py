@@ -11,8 +11,10 @@ class Spender(Protocol):
     """The cost data of a pool."""
 
     price_per_device_hour: float | None
-    meter: DeviceMeter
     mean_lot_s: float
+
+    @property
+    def meter(self) -> DeviceMeter: ...
 
 
 class Budget:

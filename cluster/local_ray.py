@@ -29,6 +29,14 @@ MOST_PATH_CHARS = 107 - 70
 TOKEN_VARIABLES = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
 
 
+_private: list[Path] = []  # the folder of the Ray of this process, if it has started one
+
+
+def is_private() -> bool:
+    """Whether Ray was started by this process, with a token of its own: no other program can reach it."""
+    return bool(_private)
+
+
 @contextmanager
 def local_ray(variables: Mapping[str, str], options: dict[str, Any]) -> Iterator[None]:
     """A Ray on this node during the block, which listens on loopback only. Nothing of it is left behind.
@@ -62,9 +70,11 @@ def local_ray(variables: Mapping[str, str], options: dict[str, Any]) -> Iterator
             if interruption.is_set():
                 ray.shutdown()
         raise_if(interruption)
+        _private.append(folder)
         try:
             yield
         finally:
+            _private.clear()
             shut_down(end_at_once)
 
 

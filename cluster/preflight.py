@@ -1,64 +1,119 @@
-"""Checks before any engine starts that the cluster has room for all pools."""
+"""Checks before anything starts whether a cluster can hold a run, and waits for the run's turn."""
 
+import getpass
 import logging
-import time
-from collections.abc import Mapping
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
-from gristmill.cluster.pools.placement import describe, draining_nodes, live_nodes, num_fitting, request_nodes
-from gristmill.cluster.spec import PoolSpec
+from gristmill.cluster.room.capacity import Capacity, Resources
+from gristmill.cluster.room.nodes import describe, usable_nodes
+from gristmill.cluster.room.runs import PoolRequest, RunRequest
+from gristmill.cluster.room.seat import Seat
+from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 from gristmill.records.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-POLL_S = 2.0
+CORE = {"CPU": 1.0}
 
 
-def check_room(pools: Mapping[str, tuple[Needs, PoolSpec]], wait_s: float) -> None:
-    """Return when the live nodes have room for every pool and one core for the stages.
+def request_of(run: str, recipe: str, pools: Mapping[str, tuple[Needs, PoolSpec]], spec: ClusterSpec) -> RunRequest:
+    """What a run with these pools requests of a cluster."""
+    requests = tuple(
+        PoolRequest(name, needs, pool.replicas, pool.max_replicas or pool.replicas)
+        for name, (needs, pool) in pools.items()
+    )
+    owner = f"{_user()} on {socket.gethostname()}"
+    can_grow = spec.nodes_timeout_s > 0
+    return RunRequest(
+        run, recipe, owner, requests, spec.stage_cpus, spec.priority, spec.share, dict(spec.labels), can_grow
+    )
 
-    Requests nodes from an autoscaler and waits up to `wait_s` seconds. Raises UserError with the missing resources
-    when there is no room by then.
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user without a name
+        return "unknown"
+
+
+@contextmanager
+def seated(request: RunRequest, spec: ClusterSpec) -> Iterator[Seat]:
+    """The place of a run in the queue of its cluster, once the run is admitted.
+
+    Raises UserError when the cluster cannot hold it and no autoscaler is expected, and when it is not admitted within
+    `spec.wait_s` seconds.
     """
-    deadline = time.monotonic() + wait_s
-    problem = _problem(pools)
-    if problem and wait_s:
-        logger.info(f"waiting up to {wait_s:.0f} s for nodes: {problem}")
-        request_nodes([(needs, spec.replicas) for needs, spec in pools.values()])
-        try:
-            while problem and time.monotonic() < deadline:
-                time.sleep(POLL_S)
-                problem = _problem(pools)
-        finally:
-            request_nodes([])
-    if problem:
+    nodes = usable_nodes()
+    if not request.can_grow and (problem := shortage(request, nodes)):
         raise UserError(f"no room on the cluster: {problem}")
+    for words in surplus(request, nodes):
+        logger.warning(words)
+    seat = Seat(request)
+    try:
+        seat.wait(spec.wait_s)
+        yield seat
+    finally:
+        seat.leave()
 
 
-def _problem(pools: Mapping[str, tuple[Needs, PoolSpec]]) -> str | None:
-    nodes = list(live_nodes(draining_nodes()).values())
-    num_cpus = sum(n.get("CPU", 0) for n in nodes)
+def shortage(request: RunRequest, nodes: Mapping[str, Resources]) -> str | None:
+    """Why the nodes cannot hold a run that has them for itself; None if they can."""
+    capacity = Capacity(nodes)
+    num_cpus = capacity.total("CPU")
     if num_cpus < 1:
         return "it has no CPU to run the stages on; start it with at least one (--num-cpus)"
-    described = f"the nodes have {', '.join(sorted(describe(n) for n in nodes)[:8])}{', ...' if len(nodes) > 8 else ''}"
-    taken: list[tuple[Needs, int]] = []
-    for name, (needs, spec) in sorted(pools.items(), key=lambda p: -p[1][0].num_gpus):
-        fits = num_fitting(needs, nodes, taken, spare_cpus=0)
-        if fits < spec.replicas:
-            key = "cluster.replicas" if name == "generator" else f"cluster.pools.{name}.replicas"
-            if not num_fitting(needs, nodes, spare_cpus=0):
+    shapes = sorted(describe(dict(node)) for node in nodes.values())
+    described = f"the nodes have {', '.join(shapes[:8])}{', ...' if len(shapes) > 8 else ''}"
+    has_cores = capacity.copy().take([CORE] * request.stage_cpus)
+    is_first = True
+    for pool in sorted(request.pools, key=lambda p: -p.needs.num_gpus):
+        name = pool.name
+        fits = capacity.take_many(pool.needs, pool.replicas)
+        if fits < pool.replicas:
+            if not Capacity(nodes).take(pool.needs.bundles):
                 return (
-                    f"no node can ever hold {'the generator' if name == 'generator' else name}, which takes {needs}; "
-                    f"{described}. Lower num_cpus, num_gpus or tensor_parallel_size, or add larger nodes"
+                    f"no node can ever hold {'the generator' if name == 'generator' else name}, which takes "
+                    f"{pool.needs}; {described}. Lower num_cpus, num_gpus or tensor_parallel_size, or add larger nodes"
                 )
+            key = "cluster.replicas" if name == "generator" else f"cluster.pools.{name}.replicas"
             return (
-                f"{name}: {spec.replicas} engine(s) of {needs} are requested and {fits} fit"
-                f"{' beside the other pools' if taken else ''}; {described}. Lower {key}, or add nodes"
+                f"{name}: {pool.replicas} engine(s) of {pool.needs} are requested and {fits} fit"
+                f"{'' if is_first else ' beside the other pools'}; {described}. "
+                f"{_cpu_remedy(pool, nodes) or f'Lower {key}, or add nodes'}"
             )
-        if not num_fitting(needs, nodes, [*taken, (needs, spec.replicas - 1)]):
+        if not capacity.copy().take([CORE] * request.stage_cpus):
             return (
-                f"{name}: {spec.replicas} engine(s) of {needs} leave no CPU of {num_cpus:g} for the stages; "
+                f"{name}: {pool.replicas} engine(s) of {pool.needs} leave no CPU of {num_cpus:g} for the stages; "
                 f"lower the number of replicas or num_cpus"
             )
-        taken.append((needs, spec.replicas))
-    return None
+        is_first = False
+    return None if has_cores else f"cluster.stage_cpus = {request.stage_cpus} and it has {num_cpus:g} CPUs; {described}"
+
+
+def surplus(request: RunRequest, nodes: Mapping[str, Resources]) -> list[str]:
+    """GPUs that the engines of a run cannot use because their nodes have too few CPUs, in words."""
+    lines = []
+    for pool in request.pools:
+        fits = Capacity(nodes).take_many(pool.needs, pool.max_replicas)
+        if fits < pool.max_replicas and (words := _cpu_remedy(pool, nodes)):
+            lines.append(f"{pool.name}: {fits} of {pool.max_replicas} engines fit. {words}")
+    return lines
+
+
+def _cpu_remedy(pool: PoolRequest, nodes: Mapping[str, Resources]) -> str | None:
+    """What to do if only CPUs limit the engines on GPUs; None if they do not."""
+    if not pool.needs.num_gpus or not pool.needs.num_cpus:
+        return None
+    fits = Capacity(nodes).take_many(pool.needs, pool.max_replicas)
+    by_gpus = Capacity(nodes).take_many(replace(pool.needs, num_cpus=0.0), pool.max_replicas)
+    if by_gpus <= fits:
+        return None
+    return (
+        f"The GPUs would hold {by_gpus}: each engine takes {pool.needs.num_cpus:g} CPU, and the GPU nodes have fewer "
+        f"CPUs than GPUs for them. Start the nodes with more CPUs (`ray start --num-cpus`, or num-cpus in "
+        f"rayStartParams), or lower num_cpus of the engine"
+    )

@@ -52,7 +52,13 @@ class ClusterSpec:
     max_poison: int = 16  # Largest number of asks per start that may be rejected because they kill their engines.
     start_timeout_s: float = 1800.0  # Time in seconds for an engine to load.
     stall_timeout_s: float = 900.0  # Seconds without a finished ask after which a busy engine counts as hung.
-    nodes_timeout_s: float = 0.0  # Seconds to wait for nodes with room before the run is refused.
+    # Seconds in which an autoscaler may add nodes; 0: a run that the present nodes cannot hold is refused.
+    nodes_timeout_s: float = 0.0
+    wait_s: float = 86_400.0  # Seconds to wait for room that other runs hold before the run is refused.
+    priority: int = 0  # A run of higher priority takes engines from others, when these have finished their lots.
+    share: float = 1.0  # Weight of this run when runs of one priority divide the engines above their `replicas`.
+    labels: dict[str, str] = field(default_factory=dict)  # Labels of the run, such as its team, for quotas.
+    stage_cpus: int = 1  # CPU cores that are reserved for the stages on a shared cluster; they use idle cores as well.
     price_per_device_hour: float | None = None  # Price of one device for one hour, in `currency`; unset: no cost.
     currency: str = "USD"  # Currency of all prices and costs.
     tokens_per_s: float | None = None  # Raw speed of one engine in tokens per second, for forecasts and comparison.
@@ -67,7 +73,11 @@ class ClusterSpec:
             raise ValueError("window_mb must be more than 0")
         if not 0 <= self.snapshot_lots <= MAX_SNAPSHOT_LOTS:
             raise ValueError(f"snapshot_lots must lie in 0..{MAX_SNAPSHOT_LOTS}")
-        for name in ("max_retries", "max_poison", "nodes_timeout_s"):
+        if self.stage_cpus < 1:
+            raise ValueError("stage_cpus must be at least 1")
+        if not (0 < self.share < float("inf")):
+            raise ValueError("share must be more than 0")
+        for name in ("max_retries", "max_poison", "nodes_timeout_s", "wait_s"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative")
         for name in ("start_timeout_s", "stall_timeout_s"):

@@ -16,8 +16,8 @@ from ray.util.placement_group import remove_placement_group
 
 from gristmill.cluster.errors import one_line
 from gristmill.cluster.inputs import open_unchanged
-from gristmill.cluster.pools.placement import draining_nodes, live_nodes
 from gristmill.cluster.pools.replica import placement_options
+from gristmill.cluster.room.nodes import usable_nodes
 from gristmill.engines.sizes import EngineSizes, sizes_of
 from gristmill.generators.timed import REFUSED, TimedTeacher, digest, full_rate
 from gristmill.records.errors import UserError
@@ -64,7 +64,7 @@ class Stopped(Exception):
 
 def device() -> Device:
     """The largest live node of the cluster."""
-    nodes = live_nodes(draining_nodes()).values()
+    nodes = usable_nodes().values()
     best = max(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)), default={})
     return Device(int(best.get("CPU", 1)), int(best.get("GPU", 0)), best.get("memory", 0.0) / GIB)
 

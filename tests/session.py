@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack", "tune"}
 NUM_CPUS = 4  # logical: recipes that ask for more engines than that are tested for being refused
-RAY_DATA_ACTORS = {
+LASTING_ACTORS = {
+    "RunQueueActor",
     "_StatsActor",
     "_AutoscalingCoordinatorActor",
     "AutoscalingRequester",
@@ -191,7 +192,7 @@ def assert_at_rest() -> None:
 
     end = time.monotonic() + REST_TIMEOUT_S
     while left := [a["ActorClassName"] for a in state.actors().values() if a["State"] != "DEAD"]:
-        if not set(left) - RAY_DATA_ACTORS:
+        if not set(left) - LASTING_ACTORS:
             return
         if time.monotonic() > end:
             stop_ray()  # it fails this test alone

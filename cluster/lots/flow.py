@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from gristmill.cluster.budget import Budget
 from gristmill.cluster.lots.in_flight import InFlightLot, Step
 from gristmill.cluster.lots.job import Job
+from gristmill.cluster.lots.stage_cpus import StageCpus
 from gristmill.cluster.pools.pool import Pool
 from gristmill.records.output.shards import Summary
 
@@ -18,11 +19,11 @@ MAX_IN_COMMIT, MAX_COMMIT_BYTES = 64, 512 * 2**20  # encoded lots, which are in 
 
 
 class Flow:
-    """Knows the uncommitted lots and their bytes. `num_cpus` and `store_bytes` describe the cluster."""
+    """Knows the uncommitted lots and their bytes. `store_bytes`: memory of the cluster's object stores."""
 
-    def __init__(self, job: Job, route: Sequence[Step], budget: Budget) -> None:
-        self.job, self.route, self.budget = job, route, budget
-        self.num_cpus, self.store_bytes = 1, 0.0
+    def __init__(self, job: Job, route: Sequence[Step], budget: Budget, cpus: StageCpus) -> None:
+        self.job, self.route, self.budget, self.cpus = job, route, budget, cpus
+        self.store_bytes = 0.0
         self.num_rows = 0  # of lots whose verdicts are not known yet
         self._nbytes: dict[int, int] = {}  # of uncommitted lots, 0 until their rows are made
         self._num_sized = self._sum_nbytes = 0
@@ -80,7 +81,7 @@ class Flow:
     @property
     def max_on_cpus(self) -> int:
         """Number of lots that CPU workers process or will process next."""
-        return LOTS_PER_CPU * (max(1, self.num_cpus) + 1)
+        return LOTS_PER_CPU * (self.cpus.num_cpus + 1)
 
     def closed(self, number: int, num_committed: int, submitted: Summary, waiting: Sequence[int]) -> str | None:
         """Why lot `number` may not start yet; None if it may.
@@ -116,7 +117,7 @@ class Flow:
         self._counted = now
 
     def _is_behind(self, step: Step, num_waiting: int) -> bool:
-        width = BEHIND_PER_ENGINE * step.pool.width if step.pool else LOTS_PER_CPU * self.num_cpus
+        width = BEHIND_PER_ENGINE * step.pool.width if step.pool else LOTS_PER_CPU * self.cpus.num_cpus
         return num_waiting >= max(LEAST_BEHIND, width)
 
     def _is_enough(self, submitted: Summary) -> bool:

@@ -54,6 +54,7 @@ class InFlightLot:
     asks_ref: Any = None  # reference to the asks, or the asks themselves if they are small
     input_ref: Any = None  # input of the step
     output_ref: Any = None  # output of the step
+    twin: tuple[Any, Any] | None = None  # ref and output_ref of the same task, started again elsewhere
     member: Member | None = None
     quarantine: Quarantine | None = None
     result: LotResult | None = None
@@ -71,8 +72,16 @@ class InFlightLot:
         seconds = {f"{event}_s": round(when - began, 3) for event, when in self.times.items()}
         return {"replica": self.replica, "node": self.node, "tries": self.tries, **seconds}
 
+    def swap_twins(self) -> None:
+        """Take the other of two equal tasks for the first."""
+        assert self.twin is not None
+        before = self.ref, self.output_ref
+        (self.ref, self.output_ref), self.twin = self.twin, before
+
     def begin_again(self) -> None:
         """Go back to the asks, which have the same ids and seeds."""
         self.step, self.phase, self.suspicion = 0, "waiting", 0
         self.input_ref = self.asks_ref
-        self.ref = self.output_ref = self.member = self.quarantine = self.result = self.verdicts = self.encoded = None
+        self.ref = self.twin = self.output_ref = self.member = self.quarantine = self.result = self.verdicts = (
+            self.encoded
+        ) = None

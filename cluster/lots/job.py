@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -12,10 +13,10 @@ from gristmill.cluster.budget import Budget
 from gristmill.cluster.lots.in_flight import READY_PHASES, InFlightLot, Step
 from gristmill.cluster.lots.work import LotPipeline
 from gristmill.cluster.pools.feed import Occupancy
-from gristmill.cluster.pools.placement import request_nodes
 from gristmill.cluster.pools.pool import Pool
-from gristmill.cluster.pools.replica import StageWorker
-from gristmill.cluster.spec import ClusterSpec, Limits
+from gristmill.cluster.pools.replica import StageWorker, Worker
+from gristmill.cluster.room.seat import Seat
+from gristmill.cluster.spec import ClusterSpec, Limits, PoolSpec
 from gristmill.generators.contract import Generator
 from gristmill.records.lots import AskSource
 from gristmill.records.output.shards import Summary
@@ -38,6 +39,7 @@ class Job:
     store: Store
     spec: ClusterSpec
     limits: Limits
+    seat: Seat  # its place on the cluster
     pooled: Generator | None = None  # the generator, if it needs a pool
     totals: Summary = field(default_factory=Summary)  # of the lots that earlier starts committed
     device_s: float = 0.0  # device-seconds of earlier starts
@@ -49,21 +51,16 @@ class Job:
 
 def build_pools(job: Job, events: Events) -> list[Pool]:
     """The generator's pool, if it needs one, then a pool for every pooled stage. What they report goes to `events`."""
-    spec, pipeline = job.spec, job.pipeline
+    spec, workers = job.spec, [StageWorker(s) for s in job.pipeline.stages if s.name in job.pipeline.pooled]
     pools = []
     if job.pooled:
-        pools.append(Pool("generator", job.pooled, job.pooled.needs, spec.generator_pool, spec, job.note, events))
-    for worker in (StageWorker(stage) for stage in pipeline.stages if stage.name in pipeline.pooled):
-        pools.append(Pool(worker.name, worker, worker.needs, spec.pool(worker.name), spec, job.note, events))
-    for pool in pools:
-        pool.others = [other for other in pools if other is not pool]
-    return pools
+        pools.append(_pool(job, events, "generator", job.pooled, spec.generator_pool))
+    return pools + [_pool(job, events, worker.name, worker, spec.pool(worker.name)) for worker in workers]
 
 
-def report_widths(pools: Sequence[Pool], is_over: bool = False) -> None:
-    """Request nodes for the largest width of the pools from an autoscaler; with `is_over` withdraw the request."""
-    if any(p.spec.max_replicas for p in pools):
-        request_nodes([] if is_over else [(p.needs, p.spec.max_replicas or p.spec.replicas) for p in pools])
+def _pool(job: Job, events: Events, name: str, worker: Worker, spec: PoolSpec) -> Pool:
+    allowed = partial(job.seat.width, name)
+    return Pool(name, worker, worker.needs, spec, job.spec, job.note, events, allowed)
 
 
 @dataclass

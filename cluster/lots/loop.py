@@ -20,19 +20,20 @@ from gristmill.cluster.errors import Loss, fetch
 from gristmill.cluster.lots.commit import Committer
 from gristmill.cluster.lots.flow import Flow
 from gristmill.cluster.lots.in_flight import InFlightLot, Step, route
-from gristmill.cluster.lots.job import Events, Job, Progress, build_pools, measure_progress, report_widths
+from gristmill.cluster.lots.job import Events, Job, Progress, build_pools, measure_progress
 from gristmill.cluster.lots.recovery import Recovery
 from gristmill.cluster.lots.sequencer import CommitSequencer
+from gristmill.cluster.lots.stage_cpus import StageCpus
+from gristmill.cluster.lots.stand import Stand
 from gristmill.cluster.lots.waiting import WaitingLots
-from gristmill.cluster.lots.work import LotResult, finish_task, process_task, warm_task
-from gristmill.cluster.pools.replica import join_task
+from gristmill.cluster.lots.work import LotResult, warm_task
 from gristmill.records.lots import source_lot
 from gristmill.records.output.shards import Summary
 
 TICK_S = 0.1
 POLL_S = 0.1
 PROGRESS_S = 0.5  # between two progress reports
-COUNT_S = 3.0  # between two counts of the cluster's CPUs and memory
+COUNT_S, COUNT_SHARE = 3.0, 200.0  # between two counts of the cluster's memory: seconds, and times what one takes
 INLINE_BYTES = 64 * 1024  # smaller asks travel with the call, not through the object store
 
 
@@ -50,7 +51,9 @@ class LotLoop:
         self.budget = Budget(job.limits, self.pools, job.device_s, job.cost)
         self.committer = Committer(job.store, job.leftovers, job.check)
         self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
-        self.flow = Flow(job, self.route, self.budget)
+        self.stand = Stand(job, self.pools)
+        self.cpus = StageCpus(job.spec.stage_cpus, self.stand.lane)
+        self.flow = Flow(job, self.route, self.budget, self.cpus)
         self.recovery = Recovery(job, self.route, self.pools, self.sequencer)
         self._pipeline_ref = ray.put(job.pipeline)
         self._in_flight: dict[int, InFlightLot] = {}
@@ -60,7 +63,7 @@ class LotLoop:
         self._next = self._to_claim = self._to_commit = job.totals.num_lots
         self._submitted = Summary()  # of the lots that are committed or in commit
         self._submitted.add(job.totals)
-        self._reported = self._polled = self._counted = 0.0
+        self._reported = self._polled = self._count_at = 0.0
 
     def stop(self) -> None:
         self.stopping = True
@@ -72,11 +75,11 @@ class LotLoop:
         Raises RunFailed, Conflict (another driver) or UserError (the store). The committed lots remain.
         """
         try:
-            report_widths(self.pools)
+            self.stand.start(lambda: self.stopping)
             for pool in self.pools:
                 pool.start()  # engines load while the index is filled and stages are opened
-            if self.pools:
-                self._warm = warm_task.remote([self._pipeline_ref])  # its error recurs in the first lot, with a name
+            if self.pools:  # an error of this task recurs in the first lot, with a name
+                self._warm = warm_task.options(**self.stand.options).remote([self._pipeline_ref])
             self.sequencer.start(self.totals, lambda: self.stopping)
             return self._loop()
         finally:
@@ -84,7 +87,7 @@ class LotLoop:
             self.sequencer.stop()
             for pool in self.pools:
                 pool.stop()
-            report_widths(self.pools, is_over=True)
+            self.stand.stop()
 
     def _loop(self) -> str:
         num_lots = self.job.pipeline.plan.num_lots
@@ -118,12 +121,15 @@ class LotLoop:
         if now - self._polled < POLL_S:
             return
         self._polled = now
+        self.stand.poll(self.totals, self.cpus)
         for pool in self.pools:
             pool.poll()
-        if now - self._counted > COUNT_S:
-            resources = ray.cluster_resources()
-            self._counted, self.flow.num_cpus = now, int(resources.get("CPU", 1))
-            self.flow.store_bytes = resources.get("object_store_memory", 0.0)
+        if now > self._count_at:
+            self.flow.store_bytes = ray.cluster_resources().get("object_store_memory", 0.0)
+            taken_s = time.monotonic() - now
+            self._count_at = now + max(COUNT_S, COUNT_SHARE * taken_s)
+        if (number := self.cpus.overdue()) is not None:
+            self._start_again(number)
 
     def _launch(self) -> None:
         """Start the lots that wait, later steps and older lots first, then new lots."""
@@ -161,21 +167,31 @@ class LotLoop:
             lot.asks_ref = lot.input_ref = asks if asks.nbytes < INLINE_BYTES else ray.put(asks)
             lot.mark("born")
         lot.member, lot.phase = member, "running"
-        if step.pool is None:
-            self._num_on_cpus += 1
-            output, ref = process_task.remote([self._pipeline_ref], lot.input_ref, step.segment)
-        elif quarantine and quarantine.is_done:
-            parts = quarantine.parts, quarantine.refused
-            output, ref = join_task.remote([step.pool.worker_ref], lot.input_ref, *parts)
-        else:
-            assert member
-            start, stop = quarantine.span if quarantine else (0, lot.num_rows)
-            output, ref = step.pool.submit(member, lot.number, lot.input_ref, start, stop)
-            if step.pool is self.generator_pool:
-                lot.replica, lot.node = member.number, member.node
-        lot.output_ref = output
+        if member is None:
+            self._num_on_cpus += step.pool is None
+            self._start_on_cpus(lot)
+            return True
+        assert step.pool
+        start, stop = quarantine.span if quarantine else (0, lot.num_rows)
+        lot.output_ref, ref = step.pool.submit(member, lot.number, lot.input_ref, start, stop)
+        if step.pool is self.generator_pool:
+            lot.replica, lot.node = member.number, member.node
         self._watch(lot, ref)
         return True
+
+    def _start_on_cpus(self, lot: InFlightLot, must_reserve: bool = False) -> None:
+        refs = self.cpus.start(lot, self.route[min(lot.step, len(self.route) - 1)], self._pipeline_ref, must_reserve)
+        if lot.phase != "finishing":
+            lot.output_ref = refs[0]
+        self._watch(lot, refs[-1])
+
+    def _start_again(self, number: int) -> None:
+        """Start a task that may wait for an idle core in vain on a reserved one, too; the first to end counts."""
+        lot = self._in_flight.get(number)
+        if lot is None or lot.ref is None or lot.twin is not None:
+            return self.cpus.end(number)
+        lot.twin = lot.ref, lot.output_ref
+        self._start_on_cpus(lot, must_reserve=True)
 
     def _watch(self, lot: InFlightLot, ref: Any) -> None:
         """Advance the lot when the call ends; Ray fetches its value, which is small, in the background."""
@@ -195,9 +211,15 @@ class LotLoop:
             pass
 
     def _advance(self, lot: InFlightLot, ref: Any, future: Future) -> None:
+        if lot.twin and lot.twin[0] is ref:
+            lot.swap_twins()
         if lot.ref is not ref:
             return  # a rewind has made the call stale
-        lot.ref, is_finishing = None, lot.phase == "finishing"
+        if lot.twin and future.exception() is not None:
+            (lot.ref, lot.output_ref), lot.twin = lot.twin, None
+            return  # the same task goes on elsewhere
+        self.cpus.end(lot.number)
+        lot.ref, lot.twin, is_finishing = None, None, lot.phase == "finishing"
         if not is_finishing and self.route[lot.step].pool is None:
             self._num_on_cpus -= 1
         try:
@@ -256,7 +278,7 @@ class LotLoop:
 
     def _finish(self, lot: InFlightLot) -> None:
         lot.phase = "finishing"
-        self._watch(lot, finish_task.remote([self._pipeline_ref], lot.output_ref, lot.number, lot.verdicts))
+        self._start_on_cpus(lot)
 
     def _commit(self) -> None:
         """Hand finished lots to the committer, in order, until a limit is reached."""

@@ -98,4 +98,5 @@ class Recovery:
         self.sequencer.rewind(number)
         for later in in_flight:
             if later.number > number and later.phase in ("finishing", "finished"):
-                later.phase, later.ref, later.encoded, later.verdicts = "ready", None, None, None
+                later.phase = "ready"
+                later.ref = later.twin = later.encoded = later.verdicts = None

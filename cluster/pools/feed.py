@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 from gristmill.engines.throttle import Load, Throttle
 
@@ -71,10 +71,6 @@ class Occupancy:
     empty_s: float = 0.0
     open_s: float = 0.0
 
-    def __add__(self, other: "Occupancy") -> "Occupancy":
-        pairs = zip(astuple(self), astuple(other))
-        return Occupancy(*[mine + its for mine, its in pairs])
-
     @staticmethod
     def of(load: Load | None) -> "Occupancy":
         """Of one engine since it was opened; nothing of one that does not count its asks."""
@@ -86,3 +82,24 @@ class Occupancy:
     def share(self) -> float | None:
         """Share of the slots that were busy; None where none was counted."""
         return self.busy_s / self.slot_s if self.slot_s else None
+
+
+class Totals:
+    """What all engines of a pool have done, those that are gone included. Its cost does not grow with the engines."""
+
+    def __init__(self) -> None:
+        self.num_done = self.num_tokens = 0
+        self._seconds = [0.0] * 4  # as in Occupancy
+
+    def advance(self, before: Report, after: Report) -> None:
+        """Note that an engine that had reported `before` now reports `after`."""
+        self.num_done += after.num_done - before.num_done
+        self.num_tokens += after.num_tokens - before.num_tokens
+        for sign, load in ((-1.0, before.load), (1.0, after.load)):
+            if load is not None:
+                for at, value in enumerate((load.busy_s, load.num_slots * load.open_s, load.empty_s, load.open_s)):
+                    self._seconds[at] += sign * value
+
+    @property
+    def occupancy(self) -> Occupancy:
+        return Occupancy(*self._seconds)

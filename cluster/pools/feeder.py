@@ -8,7 +8,7 @@ from functools import partial
 from itertools import islice
 
 from gristmill.cluster.errors import LOSSES
-from gristmill.cluster.pools.feed import Report
+from gristmill.cluster.pools.feed import Report, Totals
 from gristmill.cluster.pools.member import Member
 
 REPORT_S = 1.0  # between two reports of a replica that has nothing to say
@@ -30,6 +30,7 @@ class Feeder:
         on_loss: Callable[[Member, BaseException], None],
     ) -> None:
         self.max_lots, self.events, self.on_loss = max_lots, events, on_loss
+        self.totals = Totals()
         self._open: dict[Member, None] = {}
         self._hungry: dict[Member, None] = {}
         self._bounded: dict[Member, None] = {}  # those that would take a lot but for `max_lots`
@@ -63,6 +64,7 @@ class Feeder:
             return
         if (report.num_done, report.num_tokens) != (member.report.num_done, member.report.num_tokens):
             member.advanced_at = time.monotonic()
+        self.totals.advance(member.report, report)
         member.report = report
         self.see(member)
         self._ask(member, report)

@@ -25,7 +25,8 @@ class Member:
     report: Report = NOTHING  # its last
     advanced_at: float = 0.0  # when it last made progress, or got its first lot
     reserved_for: int | None = None  # the only lot that it accepts
-    is_leaving: bool = False  # its node drains: it gets no more lots
+    is_leaving: bool = False  # it gets no more lots: its node drains, or another run takes its room
+    is_draining: bool = False  # its node drains
     num_lots_at_loss: int = 0  # lots that it had when it was lost
     blame: str | None = None  # why its loss counts against its asks; None: its node is lost
 

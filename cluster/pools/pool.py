@@ -3,19 +3,19 @@
 import logging
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import ray
-from ray.util.placement_group import remove_placement_group
 
 from gristmill.cluster.errors import LOSSES, RunFailed, one_line
 from gristmill.cluster.pools.feed import Occupancy
 from gristmill.cluster.pools.feeder import Feeder
+from gristmill.cluster.pools.fleet import Fleet
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter, RateMeter
-from gristmill.cluster.pools.placement import draining_nodes, is_alive, live_nodes, num_fitting
-from gristmill.cluster.pools.replica import Replica, Worker, placement_options
+from gristmill.cluster.pools.replica import Worker
+from gristmill.cluster.room.nodes import is_alive
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 from gristmill.records.errors import UserError
@@ -32,7 +32,8 @@ CRASH, HANG = "engine_crash", "engine_hang"
 class Pool:
     """Keeps a number of engines, gives lots to those that soon run out of asks, and replaces lost engines.
 
-    `events`: what replicas report is put there, as functions for the driver's loop to call.
+    `events`: what replicas report is put there, as functions for the driver's loop to call. `allowed`: the number of
+    engines that the cluster allows it now.
 
     Raises RunFailed when an engine cannot open, or when the engines of one slot are lost repeatedly without a finished
     lot. Losses count by slot: the loss of a node with eight engines counts once for each.
@@ -47,88 +48,48 @@ class Pool:
         cluster: ClusterSpec,
         note: Callable[..., None],
         events: "queue.SimpleQueue[Callable[[], None]]",
+        allowed: Callable[[], int],
     ) -> None:
         self.name, self.worker, self.needs = name, worker, needs
         self.spec, self.cluster, self.note = spec, cluster, note
         self.price_per_device_hour = (
             spec.price_per_device_hour if spec.price_per_device_hour is not None else cluster.price_per_device_hour
         )
-        self.members: list[Member] = []
-        self.others: Sequence[Pool] = ()  # the other pools of the run, which also need room
-        self.worker_ref: Any = None
         self.mean_lot_s = 0.0
-        self.num_open = 0
         self.facts: dict[str, Any] = {}  # of its engines, for the manifest
         self.feeder = Feeder(spec.lots_per_replica, events, lambda member, e: self._replace(member, one_line(e)))
-        self.meter = DeviceMeter(needs.num_devices)
+        self.fleet = self.new_fleet(allowed)
         self.token_rate = RateMeter(RATE_S)
-        self._past_progress = (0, 0)  # of removed replicas
-        self._past_occupancy = Occupancy()  # of removed replicas
-        self._next_number = 0
         self._watched = self._resized = 0.0
         self._last_open = time.monotonic()  # when an engine was last open
 
-    def start(self) -> None:
-        self.worker_ref = ray.put(self.worker)
-        self._last_open = time.monotonic()
-        for _ in range(self.target()):
-            self._add()
+    def new_fleet(self, allowed: Callable[[], int]) -> Fleet:
+        return Fleet(self.name, self.worker, self.needs, self.feeder, allowed, self.note)
 
-    # Width
+    @property
+    def members(self) -> list[Member]:
+        return self.fleet.members
 
-    def target(self) -> int:
-        """The number of replicas that fit now and leave one core for the stages, up to `max_replicas`."""
-        taken = [(p.needs, max(p.spec.replicas, len(p.members))) for p in self.others]
-        room = num_fitting(self.needs, list(live_nodes(draining_nodes()).values()), taken)
-        return min(room, self.spec.max_replicas or self.spec.replicas)
+    @property
+    def num_open(self) -> int:
+        return self.fleet.num_open
 
     @property
     def width(self) -> int:
         """Number of replicas that accept lots, or will once they are open."""
-        return sum(not m.is_leaving for m in self.members)
+        return self.fleet.width
 
-    def _resize(self) -> None:
-        draining = draining_nodes()
-        for member in list(self.members):
-            if member.node in draining and not member.is_leaving:
-                member.is_leaving = True
-                self.feeder.see(member)
-                self.note("engine", pool=self.name, replica=member.number, state="leaving", why="its node drains")
-            if member.is_leaving and not member.lots:
-                self._remove(member, "left")
-        target = self.target()
-        while self.width < target:
-            self._add()
-        for member in [m for m in self.members if m.node is None][::-1]:
-            if self.width <= target:
-                break
-            self._remove(member, "left")  # the room that it waits for is gone
+    @property
+    def worker_ref(self) -> Any:
+        return self.fleet.worker_ref
 
-    def _add(self, number: int | None = None, num_lost: int = 0) -> Member:
-        if number is None:
-            number, self._next_number = self._next_number, self._next_number + 1
-        options, group = placement_options(self.needs)
-        actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
-        member = Member(
-            number, actor, group, actor.where.remote(), actor.open.remote(), time.monotonic(), num_lost=num_lost
-        )
-        self.members.append(member)
-        self.note("engine", pool=self.name, replica=number, state="loading")
-        return member
+    @property
+    def meter(self) -> DeviceMeter:
+        return self.fleet.meter
 
-    def _remove(self, member: Member, state: str, why: str | None = None) -> None:
-        if member.placed_at is not None:
-            self.meter.remove(member.placed_at)
-        self.num_open -= member.open_ref is None
-        self.feeder.close(member)
-        asks, tokens = self._past_progress
-        self._past_progress = asks + member.report.num_done, tokens + member.report.num_tokens
-        self._past_occupancy += member.occupancy
-        ray.kill(member.actor)
-        if member.group is not None:
-            remove_placement_group(member.group)
-        self.members.remove(member)
-        self.note("engine", pool=self.name, replica=member.number, state=state, why=why)
+    def start(self) -> None:
+        self._last_open = time.monotonic()
+        self.fleet.start()
 
     # Life
 
@@ -141,9 +102,9 @@ class Pool:
             self._watch(now)
         if now - self._resized > RESIZE_S:
             self._resized = now
-            self._resize()
-        if self.num_open:
-            self._last_open = now
+            self.fleet.resize()
+        if self.num_open or not self.width:
+            self._last_open = now  # without a width it waits for its turn, not for an engine
         elif now - self._last_open > self.cluster.start_timeout_s:
             raise RunFailed(
                 f"{self.name}: no engine was up for {self.cluster.start_timeout_s:.0f} s; look at the logs of its "
@@ -152,14 +113,14 @@ class Pool:
 
     def _poll_opening(self, now: float) -> None:
         self._poll_placing(now)
-        opening = {m.open_ref: m for m in self.members if m.open_ref is not None}
+        opening = {m.open_ref: m for m in self.fleet.starting if m.open_ref is not None}
         if not opening:
             return
         for ref in ray.wait(list(opening), num_returns=len(opening), timeout=0)[0]:
             self._opened(opening[ref], now)
 
     def _poll_placing(self, now: float) -> None:
-        placing = {m.node_ref: m for m in self.members if m.node_ref is not None}
+        placing = {m.node_ref: m for m in self.fleet.starting if m.node_ref is not None}
         done = ray.wait(list(placing), num_returns=len(placing), timeout=0)[0] if placing else []
         for ref in done:
             member = placing[ref]
@@ -167,6 +128,7 @@ class Pool:
             try:
                 member.node, member.placed_at = ray.get(ref), now
                 self.meter.place(now)
+                self.fleet.note_started(member)
             except ray.exceptions.RayError:
                 continue  # its open() fails with the same error
 
@@ -185,11 +147,12 @@ class Pool:
         try:
             facts = ray.get(member.open_ref)
             member.open_ref, member.advanced_at = None, now
+            self.fleet.note_started(member)
             self._know(facts)
-            self.num_open += 1
+            self.fleet.num_open += 1
             self.feeder.open(member)
             seconds = round(now - member.started_at, 2)
-            self.note("engine", pool=self.name, replica=member.number, state="open", node=member.node, seconds=seconds)
+            self.fleet.note(member.number, state="open", node=member.node, seconds=seconds)
         except ray.exceptions.RayTaskError as error:
             kind = "" if isinstance(error.cause, UserError) else f"{type(error.cause).__name__}: "
             raise RunFailed(f"{self.name}: the engine cannot start: {kind}{one_line(error.cause)}") from error
@@ -214,15 +177,13 @@ class Pool:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """(finished asks, generated tokens) of all engines, as of their last answers."""
-        asks, tokens = self._past_progress
-        reports = [m.report for m in self.members]
-        return asks + sum(r.num_done for r in reports), tokens + sum(r.num_tokens for r in reports)
+        """(finished asks, generated tokens) of all engines, as of their last reports."""
+        return self.feeder.totals.num_done, self.feeder.totals.num_tokens
 
     @property
     def occupancy(self) -> Occupancy:
         """Of all engines, as of their last reports."""
-        return sum((m.occupancy for m in self.members), self._past_occupancy)
+        return self.feeder.totals.occupancy
 
     # Lots
 
@@ -299,9 +260,9 @@ class Pool:
                 f"{self.name}: an engine died {member.num_lost + 1} times in a row without finishing a lot; "
                 f"the last: {why}"
             )
-        self._remove(member, "lost", why)
-        if self.width < self.target():
-            new = self._add(member.number, member.num_lost + counts)
+        self.fleet.remove(member, "lost", why)
+        if self.width < self.fleet.allowed():
+            new = self.fleet.add(member.number, member.num_lost + counts)
             new.reserved_for = member.reserved_for
 
     def stop(self) -> None:
@@ -310,4 +271,4 @@ class Pool:
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)
         for member in list(self.members):
-            self._remove(member, "closed")
+            self.fleet.remove(member, "closed")

@@ -24,6 +24,9 @@ class Worker(Protocol):
     """The content of a replica: a generator, or a stage with its engine."""
 
     @property
+    def needs(self) -> Needs: ...
+
+    @property
     def throttle(self) -> Throttle | None: ...
 
     def open(self) -> None: ...

@@ -44,7 +44,7 @@ def drive(
     from gristmill.cluster.lots.job import Job, Progress
     from gristmill.cluster.lots.loop import LotLoop
     from gristmill.cluster.lots.work import LotPipeline
-    from gristmill.cluster.preflight import check_room
+    from gristmill.cluster.preflight import request_of, seated
 
     recipe, generator = compiled.recipe, compiled.generator
     spec, is_pooled = recipe.cluster, generator.needs.pooled
@@ -57,8 +57,12 @@ def drive(
         compiled.pooled,
     )
     spent = manifest.spent("device_s"), manifest.spent("cost")
-    with Monitor(compiled, store, manifest, totals, lease, console) as monitor, connected(spec):
-        check_room(compiled.pools, spec.nodes_timeout_s)
+    request = request_of(store.uri, recipe.name, compiled.pools, spec)
+    with (
+        Monitor(compiled, store, manifest, totals, lease, console) as monitor,
+        connected(spec),
+        seated(request, spec) as seat,
+    ):
         monitor.begin()
         job = Job(
             pipeline,
@@ -66,6 +70,7 @@ def drive(
             store,
             spec,
             recipe.limits,
+            seat,
             generator if is_pooled else None,
             totals,
             *spent,

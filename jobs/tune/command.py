@@ -69,15 +69,20 @@ def _open(
 def _measure(bench: Bench, budget_s: float, trials: list[Trial], stopping: threading.Event) -> bool:
     """Fill `trials` until the time is spent; returns whether the user has stopped it."""
     from gristmill.cluster.connect import connected  # ray is imported only when engines start
-    from gristmill.cluster.preflight import check_room
+    from gristmill.cluster.preflight import request_of, seated
     from gristmill.cluster.trial import Stopped
 
     recipe = bench.compiled.recipe
     load, num_cpus = os.getloadavg()[0], os.cpu_count() or 1
     if not on_gpu() and load > BUSY * num_cpus:
         logger.warning(f"this machine is busy (load {load:.1f} on {num_cpus} cores): speeds will vary by chance")
-    with connected(recipe.cluster), interruptible(stopping.set, lambda: None, STOPPING):
-        check_room({"generator": (bench.teacher.needs, PoolSpec())}, recipe.cluster.nodes_timeout_s)
+    pools = {"generator": (bench.teacher.needs, PoolSpec())}
+    request = request_of(f"tune {recipe.name}", recipe.name, pools, recipe.cluster)
+    with (
+        connected(recipe.cluster),
+        seated(request, recipe.cluster),
+        interruptible(stopping.set, lambda: None, STOPPING),
+    ):
         began = time.monotonic()
         with Bar(open_console(is_error=True), f"{recipe.name}: tune", PLAIN_EVERY_S) as bar:
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
 
 from gristmill.cluster.pools.pool import Pool
+from gristmill.cluster.preflight import request_of, seated
+from gristmill.cluster.room.runs import RunReport
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 from tests import session
@@ -104,12 +107,17 @@ def several_gpus(address: str) -> None:
         spec = PoolSpec(replicas=1, max_replicas=8)
         for needs, most in ((Needs(num_gpus=4), 1), (Needs(num_gpus=2), 3), (Needs(num_gpus=3, across_nodes=True), 2)):
             events: queue.SimpleQueue = queue.SimpleQueue()
-            pool = Pool("tensor-parallel", Idle(), needs, spec, ClusterSpec(), lambda event, **values: None, events)
-            pool.start()
-            end = time.monotonic() + 60
-            while pool.num_open < most and time.monotonic() < end:
-                pool.poll()
-                time.sleep(0.1)
+            request = request_of("out", "test", {"engines": (needs, spec)}, ClusterSpec())
+            with seated(request, ClusterSpec()) as seat:
+                allowed = partial(seat.width, "engines")
+                note = lambda event, **values: None  # noqa: E731
+                pool = Pool("engines", Idle(), needs, spec, ClusterSpec(), note, events, allowed)
+                pool.start()
+                end = time.monotonic() + 60
+                while pool.num_open < most and time.monotonic() < end:
+                    pool.poll()
+                    seat.poll(lambda: RunReport(True, {"engines": pool.fleet.nodes()}), len(pool.members))
+                    time.sleep(0.1)
             assert pool.num_open == pool.width == most
             created = [g for g in placement_group_table().values() if g["state"] == "CREATED"]
             assert len(created) == most

@@ -1,0 +1,128 @@
+"""The queue of the runs of a cluster: who waits, who holds what, and what each is granted.
+
+The queue itself knows nothing of Ray; gristmill.cluster.room.seat keeps it in an actor on a shared cluster.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from gristmill.cluster.room.nodes import Resources
+from gristmill.cluster.room.runs import Grant, QueuedRun, RunReport, RunRequest
+from gristmill.cluster.room.shares import CORE, Division
+
+LOOK_S = 2.0  # between two looks at the cluster
+NODES_PER_S = 2000  # nodes that are looked at in a second, so that large clusters are looked at less often
+
+
+class RunQueue:
+    """`look` returns the usable nodes and what is in use of them; `dead_jobs` the ids of Ray jobs that have ended."""
+
+    def __init__(
+        self,
+        look: Callable[[], tuple[Mapping[str, Resources], Mapping[str, Resources]]],
+        dead_jobs: Callable[[], Iterable[str]],
+    ) -> None:
+        self._look, self._dead_jobs = look, dead_jobs
+        self.runs: dict[str, QueuedRun] = {}
+        self.quotas: dict[str, float] = {}
+        self._arrivals = 0
+        self._looked = float("-inf")
+        self._nodes: Mapping[str, Resources] = {}
+        self._foreign_before: dict[str, Resources] = {}
+        self._is_stale = False
+
+    def join(self, request: RunRequest, job: str) -> None:
+        """Enter a run, or change its request."""
+        known = self.runs.get(request.run)
+        if known is not None and known.job == job:
+            known.request = request
+        else:
+            self._arrivals += 1
+            self.runs[request.run] = QueuedRun(request, job, self._arrivals, time.time())
+        self._is_stale = True
+
+    def leave(self, run: str, job: str) -> None:
+        """Remove a run that this job has entered."""
+        if run in self.runs and self.runs[run].job == job:
+            del self.runs[run]
+            self._is_stale = True
+
+    def sync(self, request: RunRequest, job: str, report: RunReport) -> Grant:
+        """Take the report of a run and return what it may hold. A run that is unknown, e.g. after a restart, joins."""
+        run = self.runs.get(request.run)
+        if run is None or run.job != job or run.request != request:
+            self.join(request, job)
+            run = self.runs[request.run]
+        is_same = replace(run.report, progress="", num_tasks=0) == replace(report, progress="", num_tasks=0)
+        self._is_stale |= not is_same
+        run.report = report
+        self.divide()
+        return run.grant
+
+    def divide(self) -> None:
+        """Divide the room again, if the cluster or a run has changed or some time has passed."""
+        now = time.monotonic()
+        if now - self._looked > max(LOOK_S, len(self._nodes) / NODES_PER_S):
+            self._remove_dead()
+            nodes, used = self._look()
+            self._nodes = self._without_foreign(nodes, used)
+            self._looked, self._is_stale = now, True
+        if not self._is_stale:
+            return
+        for name, grant in Division(self._nodes, list(self.runs.values()), self.quotas).grants().items():
+            run = self.runs[name]
+            run.grant = grant
+            if grant.is_admitted and not run.report.is_admitted:
+                run.report = replace(run.report, is_admitted=True)  # its room is its own before it says so
+        self._is_stale = False
+
+    def _remove_dead(self) -> None:
+        dead = set(self._dead_jobs())
+        self.runs = {name: run for name, run in self.runs.items() if run.job not in dead}
+
+    def _without_foreign(self, nodes: Mapping[str, Resources], used: Mapping[str, Resources]) -> dict[str, Resources]:
+        """`nodes` less what other programs hold there.
+
+        What runs have reported is their own. So is as much again as their engines that are granted and have not
+        reported a node, and their tasks on cores that nobody has reserved, wherever it is. The rest counts as held by
+        others if it is in use at two looks, as tasks come and go.
+        """
+        foreign = {node: dict(amounts) for node, amounts in used.items()}
+        slack: dict[str, float] = defaultdict(float)
+        for run in self.runs.values():
+            slack["CPU"] += run.report.num_tasks
+            lane = run.report.lane
+            if run.grant.is_admitted:
+                slack["CPU"] += run.request.stage_cpus - len(lane)
+            for node in lane:
+                _subtract(foreign, node, CORE)
+            for pool in run.request.pools:
+                placed = run.report.nodes.get(pool.name, ())
+                num_unplaced = max(0, run.grant.widths.get(pool.name, 0) - len(placed))
+                first, *others = pool.needs.bundles
+                for bundle, number in [(first, num_unplaced), *((b, num_unplaced + len(placed)) for b in others)]:
+                    for name, amount in bundle.items():  # only the node of the first bundle is reported
+                        slack[name] += amount * number
+                for node in placed:
+                    _subtract(foreign, node, first)
+        for amounts in foreign.values():
+            for name, amount in amounts.items():
+                own = min(slack[name], max(0.0, amount))
+                slack[name] -= own
+                amounts[name] = max(0.0, amount) - own
+        before, self._foreign_before = self._foreign_before, foreign
+        return {
+            node: {
+                name: amount - min(foreign.get(node, {}).get(name, 0.0), before.get(node, {}).get(name, 0.0))
+                for name, amount in resources.items()
+            }
+            for node, resources in nodes.items()
+        }
+
+
+def _subtract(foreign: dict[str, Resources], node: str, bundle: Mapping[str, float]) -> None:
+    if node in foreign:
+        for name, amount in bundle.items():
+            foreign[node][name] = foreign[node].get(name, 0.0) - amount
