@@ -77,6 +77,16 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
 
 
 @contextmanager
+def on_cluster(spec: ClusterSpec) -> Iterator[None]:
+    """`connected`, to a cluster that is there. Raises UserError when no address names one."""
+    address = spec.address or os.environ.get("RAY_ADDRESS")
+    if not ray.is_initialized() and (not address or address == "local"):
+        raise UserError("no cluster: set --address or RAY_ADDRESS, e.g. to auto on a node of the cluster")
+    with connected(spec):
+        yield
+
+
+@contextmanager
 def _cluster(address: str) -> Iterator[None]:
     """A connection to the cluster at `address`, watched during the block."""
     with deferred_interrupts(_nothing) as interruption, _shipped_code() as modules:

@@ -41,7 +41,21 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"gristmill {gristmill.__version__}")
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_produce, _fit, _audit_privacy, _evaluate, _study, _status, _audit, _recipes, _report, _pack, _tune):
+    verbs_ = (
+        _produce,
+        _fit,
+        _audit_privacy,
+        _evaluate,
+        _study,
+        _status,
+        _audit,
+        _recipes,
+        _report,
+        _pack,
+        _queue,
+        _tune,
+    )
+    for add in verbs_:
         add(verbs)
     return whole
 
@@ -234,6 +248,20 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--shard-mb", type=int, default=256, help="approximate size of a shard in MiB (default 256)")
     verb.add_argument("--seed", type=int, help="of draw and shuffle (default: the mixture's, else 0)")
     verb.add_argument("--dry-run", action="store_true", help="count everything and show the plan; write nothing")
+
+
+def _queue(verbs: argparse._SubParsersAction) -> None:
+    verb = _verb(verbs, "queue", "queue.command:command", "show the runs of a cluster and what they hold")
+    verb.add_argument("--address", metavar="ADDRESS", help="of the cluster: auto or host:port (default: RAY_ADDRESS)")
+    verb.add_argument(
+        "--quota",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE:DEVICES",
+        dest="quotas",
+        help="limit all runs with this label to so many devices; DEVICES none removes the limit (repeatable)",
+    )
+    _json(verb, "print JSON")
 
 
 def _tune(verbs: argparse._SubParsersAction) -> None:

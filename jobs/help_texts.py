@@ -157,6 +157,22 @@ examples:
   gristmill pack mixtures/topics.toml --to out/topics-mixture
 """,
     ),
+    "queue": (
+        """\
+Shows the runs of a Ray cluster in the order in which they are served: whose they are, how far
+they are, how many engines each has and may have, and what a waiting run waits for. A run waits
+while others hold its room (cluster.wait_s). Runs are served by cluster.priority, then in the
+order of arrival; engines above `replicas` are divided by cluster.share. A quota limits the
+devices (GPUs, or engines without a GPU) of all runs with a label of cluster.labels.
+""",
+        """\
+examples:
+  RAY_ADDRESS=auto gristmill queue
+  gristmill queue --address 10.0.0.5:6379 --json
+  gristmill queue --quota team=vision:16
+  gristmill queue --quota team=vision:none
+""",
+    ),
     "tune": (
         """\
 Measures settings of the recipe's engine on the recipe's own first asks, and prints a table and

@@ -13,6 +13,7 @@ from gristmill.cluster.room.runs import Grant, QueuedRun, RunReport, RunRequest
 from gristmill.cluster.room.shares import CORE, Division
 
 LOOK_S = 2.0  # between two looks at the cluster
+SETTLE_S = 60.0  # from a grant to the report of the node of an engine
 NODES_PER_S = 2000  # nodes that are looked at in a second, so that large clusters are looked at less often
 
 
@@ -73,6 +74,8 @@ class RunQueue:
             return
         for name, grant in Division(self._nodes, list(self.runs.values()), self.quotas).grants().items():
             run = self.runs[name]
+            if any(width > run.grant.widths.get(pool, 0) for pool, width in grant.widths.items()):
+                run.grew_at = now
             run.grant = grant
             if grant.is_admitted and not run.report.is_admitted:
                 run.report = replace(run.report, is_admitted=True)  # its room is its own before it says so
@@ -85,10 +88,11 @@ class RunQueue:
     def _without_foreign(self, nodes: Mapping[str, Resources], used: Mapping[str, Resources]) -> dict[str, Resources]:
         """`nodes` less what other programs hold there.
 
-        What runs have reported is their own. So is as much again as their engines that are granted and have not
-        reported a node, and their tasks on cores that nobody has reserved, wherever it is. The rest counts as held by
-        others if it is in use at two looks, as tasks come and go.
+        What runs have reported is their own. So is as much as their tasks use on cores that nobody has reserved, and
+        for a while their engines that were granted and have not reported a node, wherever that is. The rest is held by
+        others; cores are if they are in use at two looks, as tasks come and go.
         """
+        now = time.monotonic()
         foreign = {node: dict(amounts) for node, amounts in used.items()}
         slack: dict[str, float] = defaultdict(float)
         for run in self.runs.values():
@@ -100,24 +104,26 @@ class RunQueue:
                 _subtract(foreign, node, CORE)
             for pool in run.request.pools:
                 placed = run.report.nodes.get(pool.name, ())
-                num_unplaced = max(0, run.grant.widths.get(pool.name, 0) - len(placed))
+                is_new = now - run.grew_at < SETTLE_S
+                num_unplaced = max(0, run.grant.widths.get(pool.name, 0) - len(placed)) if is_new else 0
                 first, *others = pool.needs.bundles
                 for bundle, number in [(first, num_unplaced), *((b, num_unplaced + len(placed)) for b in others)]:
                     for name, amount in bundle.items():  # only the node of the first bundle is reported
                         slack[name] += amount * number
                 for node in placed:
                     _subtract(foreign, node, first)
-        for amounts in foreign.values():
+        before, self._foreign_before = self._foreign_before, foreign
+        for node, amounts in foreign.items():
             for name, amount in amounts.items():
-                own = min(slack[name], max(0.0, amount))
+                growth = max(0.0, amount - before.get(node, {}).get(name, 0.0))
+                own = min(slack[name], growth)  # what was held by others before an engine was granted still is
                 slack[name] -= own
                 amounts[name] = max(0.0, amount) - own
-        before, self._foreign_before = self._foreign_before, foreign
+        foreign = {node: dict(amounts) for node, amounts in foreign.items()}
+        for node, amounts in foreign.items():
+            amounts["CPU"] = min(amounts.get("CPU", 0.0), before.get(node, {}).get("CPU", 0.0))
         return {
-            node: {
-                name: amount - min(foreign.get(node, {}).get(name, 0.0), before.get(node, {}).get(name, 0.0))
-                for name, amount in resources.items()
-            }
+            node: {name: amount - foreign.get(node, {}).get(name, 0.0) for name, amount in resources.items()}
             for node, resources in nodes.items()
         }
 

@@ -79,6 +79,7 @@ class QueuedRun:
     since: float  # when it came, in seconds of the epoch
     report: RunReport = RunReport()
     grant: Grant = Grant()
+    grew_at: float = float("-inf")  # monotonic time of the last grant of more engines
 
     @property
     def num_devices(self) -> float:

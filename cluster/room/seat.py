@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -10,6 +10,7 @@ import ray
 from ray._private.state import state
 from ray.exceptions import RayError
 
+from gristmill.cluster.errors import one_line
 from gristmill.cluster.local_ray import is_private
 from gristmill.cluster.room.nodes import Resources, usable_nodes, used_resources
 from gristmill.cluster.room.queue import RunQueue
@@ -75,6 +76,22 @@ def queue_actor(create: bool = True) -> Any:
     return RunQueueActor.options(**options).remote()  # type: ignore[attr-defined]
 
 
+def queue_state(quotas: Mapping[str, float | None]) -> tuple[list[QueuedRun], dict[str, float]]:
+    """The runs of the connected cluster in the order in which they are served, and its quotas after these changes.
+
+    Raises UserError when the queue does not answer.
+    """
+    actor = queue_actor(create=bool(quotas))
+    if actor is None:
+        return [], {}
+    try:
+        in_force: dict[str, float] = ray.get(actor.quotas.remote(dict(quotas)), timeout=CALL_TIMEOUT_S)
+        runs: list[QueuedRun] = ray.get(actor.runs.remote(), timeout=CALL_TIMEOUT_S)
+    except (RayError, TimeoutError) as error:
+        raise UserError(f"the queue of runs does not answer: {one_line(error)}; try again in a minute") from None
+    return runs, in_force
+
+
 class Seat:
     """A run's place in the queue. `grant` is what it may hold, as of the last answer."""
 
@@ -95,7 +112,11 @@ class Seat:
         """
         began, shown, words = time.monotonic(), 0.0, ""
         while not is_stopped():
-            self._take(self._request(RunReport()).result(timeout=CALL_TIMEOUT_S))
+            try:
+                self._take(self._request(RunReport()).result(timeout=CALL_TIMEOUT_S))
+            except (RayError, TimeoutError) as error:
+                self._actor = None
+                self.grant = Grant(why=f"the queue of runs does not answer ({one_line(error)})")
             if self.grant.is_admitted:
                 return
             now = time.monotonic()
@@ -117,7 +138,7 @@ class Seat:
             try:
                 self._take(self._answer.result())
             except RayError as error:
-                logger.debug(f"the queue of runs did not answer: {error}")
+                logger.debug(f"the queue of runs did not answer: {one_line(error)}")
                 self._actor = None
             self._answer = None
         if self._answer is None and now - self._synced > max(SYNC_S, num_engines / ENGINES_PER_S):
@@ -133,8 +154,8 @@ class Seat:
         if self.is_shared:
             try:
                 ray.get(queue_actor().leave.remote(self.request.run, self.job), timeout=CALL_TIMEOUT_S)
-            except RayError as error:
-                logger.debug(f"the queue of runs did not answer: {error}")
+            except (RayError, TimeoutError) as error:
+                logger.debug(f"the queue of runs did not answer: {one_line(error)}")
 
     def _take(self, grant: Grant) -> None:
         if self._is_admitted and not grant.is_admitted:

@@ -24,6 +24,7 @@ FLAGS = {
     "study": {"--help", "--out", "--set", "--dry-run"},
     "tune": {"--help", "--set", "--minutes", "--asks", "--json"},
     "status": {"--help", "--json", "--watch"},
+    "queue": {"--help", "--address", "--quota", "--json"},
     "recipes": {"--help", "--json"},
     "report": {"--help"},
     "audit": {"--help", "--json"},

@@ -89,6 +89,13 @@ def test_several_gpus_come_as_one_placement_group(cluster: Cluster) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def report_of(pool: Pool) -> RunReport:
+    return RunReport(True, {"engines": pool.fleet.nodes()})
+
+
+def no_note(event: str, **values: object) -> None: ...
+
+
 def several_gpus(address: str) -> None:
     """Pools whose replicas take several GPUs each, on the nodes of the cluster at `address`."""
     ray.init(address=address, runtime_env={"env_vars": {"OMP_NUM_THREADS": "1"}})
@@ -110,13 +117,12 @@ def several_gpus(address: str) -> None:
             request = request_of("out", "test", {"engines": (needs, spec)}, ClusterSpec())
             with seated(request, ClusterSpec()) as seat:
                 allowed = partial(seat.width, "engines")
-                note = lambda event, **values: None  # noqa: E731
-                pool = Pool("engines", Idle(), needs, spec, ClusterSpec(), note, events, allowed)
+                pool = Pool("engines", Idle(), needs, spec, ClusterSpec(), no_note, events, allowed)
                 pool.start()
                 end = time.monotonic() + 60
                 while pool.num_open < most and time.monotonic() < end:
                     pool.poll()
-                    seat.poll(lambda: RunReport(True, {"engines": pool.fleet.nodes()}), len(pool.members))
+                    seat.poll(partial(report_of, pool), len(pool.members))
                     time.sleep(0.1)
             assert pool.num_open == pool.width == most
             created = [g for g in placement_group_table().values() if g["state"] == "CREATED"]

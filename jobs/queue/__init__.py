@@ -1,0 +1,1 @@
+"""The `queue` verb: the runs of a cluster."""

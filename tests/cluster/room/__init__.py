@@ -1,0 +1,1 @@
+"""Room on a cluster, shared by runs."""
