@@ -66,31 +66,25 @@ class Engines:
         return texts
 
 
-class EngineRoom:
-    """A context with running engines. Raises UserError when the cluster has no room for the engines and one unit."""
+def model_spec(use: EngineUse) -> ModelSpec:
+    """The engine of a study, which loads the model of each unit."""
+    return ModelSpec(
+        "", chat=False, num_cpus=use.num_cpus, num_gpus=use.num_gpus, memory_gb=use.memory_gb,
+        kv_cache_gb=use.kv_cache_gb, threads=use.threads, engine=dict(use.parallel), env=dict(use.env),
+    )  # fmt: skip
 
-    def __init__(self, use: EngineUse, num_cpus_of_unit: float) -> None:
-        self.use, self._unit = use, num_cpus_of_unit
+
+class EngineRoom:
+    """A context with running engines. The run must be admitted to the cluster before."""
+
+    def __init__(self, use: EngineUse) -> None:
+        self.use = use
         self._groups: list[Any] = []
         self._actors: list[Any] = []
 
     def __enter__(self) -> Engines:
-        use = self.use
-        spec = ModelSpec(
-            "", chat=False, num_cpus=use.num_cpus, num_gpus=use.num_gpus, memory_gb=use.memory_gb,
-            kv_cache_gb=use.kv_cache_gb, threads=use.threads, engine=dict(use.parallel), env=dict(use.env),
-        )  # fmt: skip
+        use, spec = self.use, model_spec(self.use)
         needs = spec.needs
-        resources = ray.cluster_resources()
-        for name, required, available in (
-            ("CPUs", use.replicas * needs.num_cpus + self._unit, resources.get("CPU", 0.0)),
-            ("GPUs", use.replicas * needs.num_gpus, resources.get("GPU", 0.0)),
-        ):
-            if required > available:
-                raise UserError(
-                    f"{use.replicas} engines and a unit need {required:g} {name}, the cluster has {available:g}: "
-                    f"lower [engines] or work.num_cpus, or add nodes"
-                )
         for _ in range(use.replicas):
             options, group = placement_options(needs)
             options |= {"max_restarts": use.max_retries, "max_task_retries": use.max_retries}

@@ -69,9 +69,8 @@ def train(
     """Run `fit` on the cluster; None if it was stopped (it can resume from its checkpoint).
 
     A lost worker or node is replaced `max_retries` times. Raises UserError when the fit cannot continue, and RunFailed
-    when workers are lost too often or when no node has room.
+    when workers are lost too often.
     """
-    check_room(spec)
     num_lost = 0
     while True:
         try:
@@ -117,15 +116,3 @@ def _attempt(
         raise RunFailed(f"the fit failed: {type(cause).__name__}: {one_line(cause)}") from error
     finally:
         ray.kill(trainer)
-
-
-def check_room(spec: TrainSpec) -> None:
-    """Raise UserError when no node is large enough: the fit would wait forever."""
-    required = {"CPU": float(spec.num_cpus), "GPU": spec.num_gpus, "memory": spec.memory_gb * 2**30}
-    nodes = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    if not any(all(node.get(k, 0.0) >= v for k, v in required.items()) for node in nodes):
-        most = max((node.get("CPU", 0.0) for node in nodes), default=0.0)
-        raise UserError(
-            f"no node has room for the fit: it needs {spec.num_cpus} CPUs, {spec.num_gpus:g} GPUs and "
-            f"{spec.memory_gb:g} GB; the largest of {len(nodes)} nodes has {most:g} CPUs. Lower [train] or add nodes"
-        )

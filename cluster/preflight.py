@@ -11,26 +11,32 @@ from gristmill.cluster.room.capacity import Capacity, Resources
 from gristmill.cluster.room.nodes import describe, usable_nodes
 from gristmill.cluster.room.runs import PoolRequest, RunRequest
 from gristmill.cluster.room.seat import Seat
+from gristmill.cluster.room.shares import CORE
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 from gristmill.records.errors import UserError
 
 logger = logging.getLogger(__name__)
 
-CORE = {"CPU": 1.0}
+REPLICAS = {"generator": "cluster.replicas", "engines": "engines.replicas"}  # keys of pools that are no stages
 
 
-def request_of(run: str, recipe: str, pools: Mapping[str, tuple[Needs, PoolSpec]], spec: ClusterSpec) -> RunRequest:
-    """What a run with these pools requests of a cluster."""
+def request_of(
+    run: str,
+    recipe: str,
+    pools: Mapping[str, tuple[Needs, PoolSpec]],
+    spec: ClusterSpec,
+    stage_cpus: int | None = None,
+) -> RunRequest:
+    """What a run with these pools requests of a cluster. `stage_cpus`: if not those of `spec`."""
     requests = tuple(
         PoolRequest(name, needs, pool.replicas, pool.max_replicas or pool.replicas)
         for name, (needs, pool) in pools.items()
     )
     owner = f"{_user()} on {socket.gethostname()}"
     can_grow = spec.nodes_timeout_s > 0
-    return RunRequest(
-        run, recipe, owner, requests, spec.stage_cpus, spec.priority, spec.share, dict(spec.labels), can_grow
-    )
+    num_cores = spec.stage_cpus if stage_cpus is None else stage_cpus
+    return RunRequest(run, recipe, owner, requests, num_cores, spec.priority, spec.share, dict(spec.labels), can_grow)
 
 
 def _user() -> str:
@@ -79,7 +85,7 @@ def shortage(request: RunRequest, nodes: Mapping[str, Resources]) -> str | None:
                     f"no node can ever hold {'the generator' if name == 'generator' else name}, which takes "
                     f"{pool.needs}; {described}. Lower num_cpus, num_gpus or tensor_parallel_size, or add larger nodes"
                 )
-            key = "cluster.replicas" if name == "generator" else f"cluster.pools.{name}.replicas"
+            key = REPLICAS.get(name, f"cluster.pools.{name}.replicas")
             return (
                 f"{name}: {pool.replicas} engine(s) of {pool.needs} are requested and {fits} fit"
                 f"{'' if is_first else ' beside the other pools'}; {described}. "

@@ -41,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"gristmill {gristmill.__version__}")
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
-    verbs_ = (
+    adders = (
         _produce,
         _fit,
         _audit_privacy,
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         _queue,
         _tune,
     )
-    for add in verbs_:
+    for add in adders:
         add(verbs)
     return whole
 

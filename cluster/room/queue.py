@@ -89,8 +89,9 @@ class RunQueue:
         """`nodes` less what other programs hold there.
 
         What runs have reported is their own. So is as much as their tasks use on cores that nobody has reserved, and
-        for a while their engines that were granted and have not reported a node, wherever that is. The rest is held by
-        others; cores are if they are in use at two looks, as tasks come and go.
+        for a while their engines that were granted and have not reported a node, wherever that is; always, for pools
+        that report no nodes. The rest is held by others; cores only if they are in use at two looks, as tasks come and
+        go.
         """
         now = time.monotonic()
         foreign = {node: dict(amounts) for node, amounts in used.items()}
@@ -104,7 +105,7 @@ class RunQueue:
                 _subtract(foreign, node, CORE)
             for pool in run.request.pools:
                 placed = run.report.nodes.get(pool.name, ())
-                is_new = now - run.grew_at < SETTLE_S
+                is_new = now - run.grew_at < SETTLE_S or pool.name not in run.report.nodes
                 num_unplaced = max(0, run.grant.widths.get(pool.name, 0) - len(placed)) if is_new else 0
                 first, *others = pool.needs.bundles
                 for bundle, number in [(first, num_unplaced), *((b, num_unplaced + len(placed)) for b in others)]:

@@ -41,7 +41,8 @@ class RunRequest:
 class RunReport:
     """What a run holds now.
 
-    nodes: ids of the nodes of its placed engines, by pool. lane: nodes of its reserved CPU cores. num_tasks: its tasks
+    nodes: ids of the nodes of its placed engines, by pool; a pool may be left out, then it is taken to have all engines
+    that it is granted. lane: nodes of its reserved CPU cores. num_tasks: its tasks
     on CPU cores that nobody has reserved. progress: words for people.
     """
 
@@ -84,4 +85,8 @@ class QueuedRun:
     @property
     def num_devices(self) -> float:
         """GPUs of its placed engines; an engine without a GPU counts as one device."""
-        return sum(p.needs.num_devices * self.report.num_engines(p.name) for p in self.request.pools)
+        return sum(p.needs.num_devices * self.num_engines(p.name) for p in self.request.pools)
+
+    def num_engines(self, pool: str) -> int:
+        """Number of placed engines of a pool; those that are granted, if it does not report its nodes."""
+        return self.report.num_engines(pool) if pool in self.report.nodes else self.grant.widths.get(pool, 0)

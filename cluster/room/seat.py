@@ -11,6 +11,7 @@ from ray._private.state import state
 from ray.exceptions import RayError
 
 from gristmill.cluster.errors import one_line
+from gristmill.cluster.interrupts import deferred_interrupts, raise_if
 from gristmill.cluster.local_ray import is_private
 from gristmill.cluster.room.nodes import Resources, usable_nodes, used_resources
 from gristmill.cluster.room.queue import RunQueue
@@ -105,31 +106,36 @@ class Seat:
         self._synced = 0.0
         self._is_admitted = False
 
-    def wait(self, wait_s: float, is_stopped: Callable[[], bool] = lambda: False) -> None:
+    def wait(self, wait_s: float) -> None:
         """Wait until the run is admitted; what it waits for is logged.
 
-        Raises UserError when it is not admitted within `wait_s` seconds, with what holds the room.
+        Raises UserError when it is not admitted within `wait_s` seconds, with what holds the room, and
+        KeyboardInterrupt at Ctrl-C and SIGTERM.
         """
-        began, shown, words = time.monotonic(), 0.0, ""
-        while not is_stopped():
-            try:
-                self._take(self._request(RunReport()).result(timeout=CALL_TIMEOUT_S))
-            except (RayError, TimeoutError) as error:
-                self._actor = None
-                self.grant = Grant(why=f"the queue of runs does not answer ({one_line(error)})")
-            if self.grant.is_admitted:
-                return
-            now = time.monotonic()
-            if now - began >= wait_s:
-                self.leave()
-                raise UserError(
-                    f"no room on the cluster: {self.grant.why}. Run the command again later, raise cluster.wait_s (now "
-                    f"{wait_s:g} s), or lower cluster.replicas; `gristmill queue` shows all runs"
-                )
-            if self.grant.why != words or now - shown > SAY_S:
-                words, shown = self.grant.why, now
-                logger.info(f"waiting for room for up to {wait_s - (now - began):.0f} s: {words}")
-            time.sleep(SYNC_S)
+        end, shown, words = time.monotonic() + wait_s, 0.0, ""
+        with deferred_interrupts(lambda: None) as interruption:
+            while not interruption.is_set():
+                self._ask()
+                now = time.monotonic()
+                if self.grant.is_admitted:
+                    return
+                if now >= end:
+                    raise UserError(
+                        f"no room on the cluster: {self.grant.why}. Run the command again later, raise cluster.wait_s "
+                        f"(now {wait_s:g} s), or lower cluster.replicas; `gristmill queue` shows all runs"
+                    )
+                if self.grant.why != words or now - shown > SAY_S:
+                    words, shown = self.grant.why, now
+                    logger.info(f"waiting for room for up to {end - now:.0f} s: {words}")
+                interruption.wait(SYNC_S)
+        raise_if(interruption)
+
+    def _ask(self) -> None:
+        try:
+            self._take(self._request(RunReport()).result(timeout=CALL_TIMEOUT_S))
+        except (RayError, TimeoutError) as error:
+            self._actor = None
+            self.grant = Grant(why=f"the queue of runs does not answer ({one_line(error)})")
 
     def poll(self, report: Callable[[], RunReport], num_engines: int) -> None:
         """Exchange report and grant, without waiting. A queue that does not answer leaves the grant as it is."""

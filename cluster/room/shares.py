@@ -161,6 +161,6 @@ def _labels(run: QueuedRun) -> list[str]:
 
 
 def _engines(run: QueuedRun) -> str:
-    number = sum(run.report.num_engines(p.name) for p in run.request.pools)
-    gpus = sum(p.needs.num_gpus * run.report.num_engines(p.name) for p in run.request.pools)
+    number = sum(run.num_engines(p.name) for p in run.request.pools)
+    gpus = sum(p.needs.num_gpus * run.num_engines(p.name) for p in run.request.pools)
     return f"{number} engines" + (f" with {gpus:g} GPUs" if gpus else "")

@@ -78,10 +78,16 @@ def run_fit(job: Fit, recipe: FitRecipe, console: SafeConsole) -> ModelCard | No
     """Fit on the cluster and show the progress. Returns None if it was stopped."""
     from gristmill.cluster.connect import connected  # imports ray
     from gristmill.cluster.fit import train
+    from gristmill.cluster.preflight import request_of, seated
+    from gristmill.cluster.spec import PoolSpec
+    from gristmill.engines.needs import Needs
 
+    needs = Needs(recipe.train.num_cpus, recipe.train.num_gpus, recipe.train.memory_gb)
+    request = request_of(job.store.uri, "fit", {"the fit": (needs, PoolSpec())}, recipe.cluster, stage_cpus=0)
     stops: list[bool] = []
     with (
         connected(recipe.cluster),
+        seated(request, recipe.cluster),
         interruptible(lambda: stops.append(True), job.store.give_up),
         FitBar(console) as bar,
     ):

@@ -49,7 +49,7 @@ def _literals(run: "QueuedRun") -> dict[str, Any]:
     request, report = run.request, run.report
     pools = {
         pool.name: {
-            "engines": report.num_engines(pool.name),
+            "engines": run.num_engines(pool.name),
             "allowed": run.grant.widths.get(pool.name, 0),
             "replicas": pool.replicas,
             "max_replicas": pool.max_replicas,

@@ -160,13 +160,21 @@ def _run_units(
     spec: StudySpec, cells: list[Cell], store: Store, console: SafeConsole
 ) -> tuple[StudyEnd, pa.Table | None]:
     from gristmill.cluster.connect import connected  # imports ray, so only when a study starts
-    from gristmill.cluster.engines import EngineRoom
+    from gristmill.cluster.engines import EngineRoom, model_spec
+    from gristmill.cluster.preflight import request_of, seated
+    from gristmill.cluster.spec import PoolSpec
     from gristmill.cluster.units import Progress, run_units
+    from gristmill.engines.needs import Needs
     from gristmill.evaluation.collapse.chains import ChainMetrics
     from gristmill.evaluation.laws.precision import SURE
     from gristmill.generators.chains.work import do_all, done_units
     from gristmill.jobs.study.results import write_results
 
+    is_served = any(chain_class(cell.kind).is_served for cell in cells)
+    pools = {"units": (Needs(spec.work.num_cpus, spec.work.num_gpus), PoolSpec())}
+    if is_served:
+        pools["engines"] = (model_spec(spec.engines).needs, PoolSpec(spec.engines.replicas))
+    request = request_of(store.uri, "study", pools, spec.cluster, stage_cpus=0)
     stopped: list[bool] = []
     units = [unit for cell in cells for unit in cell.units()]
     done = done_units({unit.key for unit in units}, store)
@@ -178,11 +186,12 @@ def _run_units(
         else:
             with (
                 connected(spec.cluster),
+                seated(request, spec.cluster),
                 interruptible(lambda: stopped.append(True), store.give_up),
                 contextlib.ExitStack() as stack,
             ):
-                if any(chain_class(cell.kind).is_served for cell in cells):
-                    engines = stack.enter_context(EngineRoom(spec.engines, spec.work.num_cpus))
+                if is_served:
+                    engines = stack.enter_context(EngineRoom(spec.engines))
                     do = functools.partial(do, engines=engines)
                 progress = run_units(
                     units, lambda keys: done, do, spec.work, bar.update, lambda: bool(stopped), spec.threads

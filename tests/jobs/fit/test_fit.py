@@ -135,7 +135,7 @@ def test_a_finished_model_is_left_alone(fitted: Path, tmp_path: Path) -> None:
         ({"schema": {"columns": [{"name": "radius", "kind": "numeric"}]}}, "no column 'radius'"),
         ({"schema": {"columns": [{"name": "mean_radius", "kind": "numeric", "high": 1.0}]}}, "beyond high = 1.0"),
         ({"privacy": {"epsilon": 1.0, "delta": 1e-6}}, "cannot be fitted under a budget"),
-        ({"train": {"num_cpus": 64}}, "no node has room for the fit: it needs 64 CPUs"),
+        ({"train": {"num_cpus": 64}}, "no node can ever hold the fit, which takes 64 CPU"),
     ],
 )
 def test_bad_input_is_one_line(changes: dict, words: str, tmp_path: Path) -> None:
