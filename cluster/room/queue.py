@@ -13,6 +13,7 @@ from gristmill.cluster.room.runs import Grant, QueuedRun, RunReport, RunRequest
 from gristmill.cluster.room.shares import CORE, Division
 
 LOOK_S = 2.0  # between two looks at the cluster
+DIVISION_SHARE = 10.0  # times the duration of a division pass before the next
 SETTLE_S = 60.0  # from a grant to the report of the node of an engine
 NODES_PER_S = 2000  # nodes that are looked at in a second, so that large clusters are looked at less often
 
@@ -33,6 +34,7 @@ class RunQueue:
         self._nodes: Mapping[str, Resources] = {}
         self._foreign_before: dict[str, Resources] = {}
         self._is_stale = False
+        self._divided, self._division_s = float("-inf"), 0.0  # when the last division ended, and how long it took
 
     def join(self, request: RunRequest, job: str) -> None:
         """Enter a run, or change its request."""
@@ -70,7 +72,7 @@ class RunQueue:
             nodes, used = self._look()
             self._nodes = self._without_foreign(nodes, used)
             self._looked, self._is_stale = now, True
-        if not self._is_stale:
+        if not self._is_stale or now - self._divided < DIVISION_SHARE * self._division_s:
             return
         for name, grant in Division(self._nodes, list(self.runs.values()), self.quotas).grants().items():
             run = self.runs[name]
@@ -79,7 +81,8 @@ class RunQueue:
             run.grant = grant
             if grant.is_admitted and not run.report.is_admitted:
                 run.report = replace(run.report, is_admitted=True)  # its room is its own before it says so
-        self._is_stale = False
+        self._divided = time.monotonic()
+        self._division_s, self._is_stale = self._divided - now, False
 
     def _remove_dead(self) -> None:
         dead = set(self._dead_jobs())

@@ -179,7 +179,7 @@ class Cluster:
         self.queue = RunQueue(lambda: (self.nodes, self.used), lambda: self.dead)
 
     def sync(self, one: QueuedRun, *placed: str, is_admitted: bool = False, num_tasks: int = 0) -> Grant:
-        self.queue._looked = float("-inf")
+        self.queue._looked = self.queue._divided = float("-inf")
         report = RunReport(is_admitted, {"generator": placed}, ("node0",) if is_admitted else (), num_tasks)
         return self.queue.sync(one.request, one.job, report)
 
