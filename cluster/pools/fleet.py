@@ -11,7 +11,7 @@ from gristmill.cluster.pools.feeder import Feeder
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter
 from gristmill.cluster.pools.replica import Replica, Worker, placement_options
-from gristmill.cluster.room.nodes import draining_nodes, live_nodes
+from gristmill.cluster.room.nodes import alive_among, draining_nodes
 from gristmill.engines.needs import Needs
 
 
@@ -67,7 +67,8 @@ class Fleet:
     def _shrink(self, number: int) -> None:
         """Let engines go, at the ends of their lots: first those that are lost, wait for room or load; then the
         emptiest."""
-        staying, alive = [m for m in self.members if not m.is_leaving], live_nodes()
+        staying = [m for m in self.members if not m.is_leaving]
+        alive = alive_among({m.node for m in staying if m.node is not None})
         staying.sort(key=lambda m: (m.node in alive, m.open_ref is None, len(m.lots), -m.number))
         for member in staying[:number]:
             self._leave(member, "another run takes its room, or the room is gone")

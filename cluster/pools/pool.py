@@ -15,7 +15,7 @@ from gristmill.cluster.pools.fleet import Fleet
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter, RateMeter
 from gristmill.cluster.pools.replica import Worker
-from gristmill.cluster.room.nodes import is_alive
+from gristmill.cluster.room.nodes import alive_among
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 from gristmill.records.errors import UserError
@@ -243,7 +243,7 @@ class Pool:
         member.num_lots_at_loss = member.num_lots_at_loss or len(member.lots)
         self.remove_lot(member, lot)
         if member in self.members:
-            if member.blame is None and member.node and is_alive(member.node):
+            if member.blame is None and member.node and alive_among([member.node]):
                 member.blame = CRASH
             self._replace(member, why, counts=member.reserved_for is None)
         return member.blame

@@ -1,11 +1,13 @@
 """What Ray says of the nodes of a cluster: what they hold, which drain, and what is in use."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import ray
 from ray._private.state import state
+from ray._raylet import NodeID  # type: ignore[attr-defined]
 
 Resources = dict[str, float]
+CALL_TIMEOUT_S = 30.0
 COUNTED = ("CPU", "GPU", "memory")  # what engines request; nodes have others, such as their address
 
 
@@ -28,12 +30,12 @@ def usable_nodes() -> dict[str, Resources]:
     return live_nodes(draining_nodes())
 
 
-def is_alive(node: str) -> bool:
-    """Whether a node is alive; asks for this node only."""
-    try:
-        return bool(state.get_node(node)["state"] == "ALIVE")
-    except (ValueError, KeyError, RuntimeError):
-        return False
+def alive_among(nodes: Iterable[str]) -> set[str]:
+    """Those of these node ids whose nodes are alive; asks for no others."""
+    names = list(nodes)
+    client = ray._private.worker.global_worker.gcs_client
+    answers = client.check_alive([NodeID.from_hex(name) for name in names], timeout=CALL_TIMEOUT_S) if names else []
+    return {name for name, is_alive in zip(names, answers) if is_alive}
 
 
 def used_resources(nodes: Mapping[str, Resources]) -> dict[str, Resources]:

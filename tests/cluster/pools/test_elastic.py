@@ -124,7 +124,7 @@ def several_gpus(address: str) -> None:
                     pool.poll()
                     seat.poll(partial(report_of, pool), len(pool.members))
                     time.sleep(0.1)
-            assert pool.num_open == pool.width == most
+            assert pool.num_open == pool.width == most, (needs, pool.num_open, pool.width, seat.grant)
             created = [g for g in placement_group_table().values() if g["state"] == "CREATED"]
             assert len(created) == most
             for group in created:

@@ -109,4 +109,4 @@ def test_more_engines_than_there_is_room_for_are_refused(tmp_path: Path) -> None
     path = tmp_path / "study.toml"
     path.write_text(STUDY)
     ran = gristmill("study", str(path), "--out", str(tmp_path / "out"), "--set", "engines.replicas=500")
-    assert ran.returncode == 2 and "lower [engines]" in ran.stderr
+    assert ran.returncode == 2 and "Lower engines.replicas" in ran.stderr
