@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 import ray
 from ray._private.state import state
-from ray._raylet import NodeID  # type: ignore[attr-defined]
+from ray._raylet import NodeID
 
 Resources = dict[str, float]
 CALL_TIMEOUT_S = 30.0
