@@ -27,7 +27,7 @@ class RunQueue:
         dead_jobs: Callable[[], Iterable[str]],
     ) -> None:
         self._look, self._dead_jobs = look, dead_jobs
-        self.runs: dict[str, QueuedRun] = {}
+        self.runs: dict[tuple[str, str], QueuedRun] = {}
         self.quotas: dict[str, float] = {}
         self._arrivals = 0
         self._looked = float("-inf")
@@ -36,28 +36,24 @@ class RunQueue:
         self._is_stale = False
         self._divided, self._division_s = float("-inf"), 0.0  # when the last division ended, and how long it took
 
-    def join(self, request: RunRequest, job: str) -> None:
+    def join(self, request: RunRequest, job: str) -> QueuedRun:
         """Enter a run, or change its request."""
-        known = self.runs.get(request.run)
-        if known is not None and known.job == job:
-            known.request = request
-        else:
+        run = self.runs.get((request.run, job))
+        if run is None:
             self._arrivals += 1
-            self.runs[request.run] = QueuedRun(request, job, self._arrivals, time.time())
-        self._is_stale = True
+            run = self.runs[request.run, job] = QueuedRun(request, job, self._arrivals, time.time())
+        run.request, self._is_stale = request, True
+        return run
 
     def leave(self, run: str, job: str) -> None:
-        """Remove a run that this job has entered."""
-        if run in self.runs and self.runs[run].job == job:
-            del self.runs[run]
-            self._is_stale = True
+        """Remove a run of this job."""
+        self._is_stale |= self.runs.pop((run, job), None) is not None
 
     def sync(self, request: RunRequest, job: str, report: RunReport) -> Grant:
         """Take the report of a run and return what it may hold. A run that is unknown, e.g. after a restart, joins."""
-        run = self.runs.get(request.run)
-        if run is None or run.job != job or run.request != request:
-            self.join(request, job)
-            run = self.runs[request.run]
+        run = self.runs.get((request.run, job))
+        if run is None or run.request != request:
+            run = self.join(request, job)
         is_same = replace(run.report, progress="", num_tasks=0) == replace(report, progress="", num_tasks=0)
         self._is_stale |= not is_same
         run.report = report
@@ -74,8 +70,8 @@ class RunQueue:
             self._looked, self._is_stale = now, True
         if not self._is_stale or now - self._divided < DIVISION_SHARE * self._division_s:
             return
-        for name, grant in Division(self._nodes, list(self.runs.values()), self.quotas).grants().items():
-            run = self.runs[name]
+        for key, grant in Division(self._nodes, list(self.runs.values()), self.quotas).grants().items():
+            run = self.runs[key]
             if any(width > run.grant.widths.get(pool, 0) for pool, width in grant.widths.items()):
                 run.grew_at = now
             run.grant = grant
@@ -86,7 +82,7 @@ class RunQueue:
 
     def _remove_dead(self) -> None:
         dead = set(self._dead_jobs())
-        self.runs = {name: run for name, run in self.runs.items() if run.job not in dead}
+        self.runs = {key: run for key, run in self.runs.items() if run.job not in dead}
 
     def _without_foreign(self, nodes: Mapping[str, Resources], used: Mapping[str, Resources]) -> dict[str, Resources]:
         """`nodes` less what other programs hold there.

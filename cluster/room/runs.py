@@ -83,6 +83,11 @@ class QueuedRun:
     grew_at: float = float("-inf")  # monotonic time of the last grant of more engines
 
     @property
+    def key(self) -> tuple[str, str]:
+        """A driver that was paused and its successor are two runs: both may hold engines."""
+        return self.request.run, self.job
+
+    @property
     def num_devices(self) -> float:
         """GPUs of its placed engines; an engine without a GPU counts as one device."""
         return sum(p.needs.num_devices * self.num_engines(p.name) for p in self.request.pools)

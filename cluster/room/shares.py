@@ -14,6 +14,8 @@ from itertools import groupby
 from gristmill.cluster.room.capacity import Capacity
 from gristmill.cluster.room.runs import Grant, PoolRequest, QueuedRun
 
+Key = tuple[str, str]
+
 CORE = {"CPU": 1.0}
 MAX_HOLDERS = 3  # runs that a message names
 
@@ -30,12 +32,12 @@ class Division:
         self.nodes, self.quotas = nodes, quotas
         self.runs = sorted(runs, key=lambda r: (-r.request.priority, not r.report.is_admitted, r.arrival))
         self._capacity = Capacity(nodes)
-        self._widths: dict[str, dict[str, int]] = {r.request.run: {} for r in runs}
+        self._widths: dict[Key, dict[str, int]] = {r.key: {} for r in runs}
         self._used: dict[str, float] = defaultdict(float)  # devices by label
-        self._waits: dict[str, str] = {}  # run: why it is not admitted
+        self._waits: dict[Key, str] = {}  # why it is not admitted
 
-    def grants(self) -> dict[str, Grant]:
-        """What each run may hold, by name."""
+    def grants(self) -> dict[Key, Grant]:
+        """What each run may hold, by its key."""
         for run in self.runs:
             if run.report.is_admitted:  # its cores are never taken from it: lots in flight end on them
                 self._take_cores(run)
@@ -43,9 +45,9 @@ class Division:
             members = list(peers)
             for run in members:
                 self._serve(run)
-            self._grow([run for run in members if run.request.run not in self._waits])
+            self._grow([run for run in members if run.key not in self._waits])
         spare = max(0.0, self._capacity.total("CPU"))
-        return {run.request.run: self._grant(run, spare) for run in self.runs}
+        return {run.key: self._grant(run, spare) for run in self.runs}
 
     # The minimum
 
@@ -53,10 +55,10 @@ class Division:
         """Give a run its cores and its `replicas`; a run that is not admitted yet gets all or waits."""
         request, is_new = run.request, not run.report.is_admitted
         if is_new and (quota := self._exceeded(run)):
-            self._waits[request.run] = quota
+            self._waits[run.key] = quota
             return
         if is_new and not request.can_grow and not self._fits_alone(run):
-            self._waits[request.run] = "its engines do not fit on the nodes that are up"
+            self._waits[run.key] = "its engines do not fit on the nodes that are up"
             return
         has_room = self._take_cores(run) if is_new else True
         for pool in request.pools:
@@ -65,7 +67,7 @@ class Division:
             has_room = has_room and width == pool.replicas
             self._give(run, pool, most if request.can_grow else width)
         if is_new and not has_room and not request.can_grow:
-            self._waits[request.run] = "no room beside the runs before it"
+            self._waits[run.key] = "no room beside the runs before it"
 
     def _take_cores(self, run: QueuedRun) -> bool:
         nodes = [*run.report.lane, *[None] * run.request.stage_cpus][: run.request.stage_cpus]
@@ -77,7 +79,7 @@ class Division:
         return has_cores and all(empty.take_many(p.needs, p.replicas) == p.replicas for p in run.request.pools)
 
     def _give(self, run: QueuedRun, pool: PoolRequest, number: int) -> None:
-        widths = self._widths[run.request.run]
+        widths = self._widths[run.key]
         widths[pool.name] = widths.get(pool.name, 0) + number
         for label in _labels(run):
             self._used[label] += number * pool.needs.num_devices
@@ -88,34 +90,34 @@ class Division:
         """Give the rest to the runs with the fewest devices per unit of share."""
         queue = [(self._ratio(run), run.arrival, run) for run in runs]
         heapq.heapify(queue)
-        closed: set[tuple[str, str]] = set()  # pools that have all, or find no room
+        closed: set[tuple[Key, str]] = set()  # pools that have all, or find no room
         while queue:
             _, arrival, run = heapq.heappop(queue)
             pool = self._smallest(run, closed)
             if pool is None:
                 continue
-            width, nodes = self._widths[run.request.run][pool.name], run.report.nodes.get(pool.name, ())
+            width, nodes = self._widths[run.key][pool.name], run.report.nodes.get(pool.name, ())
             node = nodes[width] if width < len(nodes) else None
             if self._quota_left(run, pool) > 0 and self._capacity.take(pool.needs.bundles, node):
                 self._give(run, pool, 1)
             elif run.request.can_grow:  # its engines wait for nodes, and an autoscaler sees them
                 self._give(run, pool, min(pool.max_replicas - width, self._quota_left(run, pool)))
-                closed.add((run.request.run, pool.name))
+                closed.add((run.key, pool.name))
             else:
-                closed.add((run.request.run, pool.name))
+                closed.add((run.key, pool.name))
             heapq.heappush(queue, (self._ratio(run), arrival, run))
 
     def _ratio(self, run: QueuedRun) -> float:
-        widths = self._widths[run.request.run]
+        widths = self._widths[run.key]
         return sum(p.needs.num_devices * widths.get(p.name, 0) for p in run.request.pools) / run.request.share
 
-    def _smallest(self, run: QueuedRun, closed: set[tuple[str, str]]) -> PoolRequest | None:
+    def _smallest(self, run: QueuedRun, closed: set[tuple[Key, str]]) -> PoolRequest | None:
         """The pool of a run that is furthest from its largest width."""
-        widths = self._widths[run.request.run]
+        widths = self._widths[run.key]
         pools = [
             pool
             for pool in run.request.pools
-            if widths[pool.name] < pool.max_replicas and (run.request.run, pool.name) not in closed
+            if widths[pool.name] < pool.max_replicas and (run.key, pool.name) not in closed
         ]
         return min(pools, key=lambda p: widths[p.name] / p.max_replicas, default=None)
 
@@ -138,12 +140,12 @@ class Division:
     # Words
 
     def _grant(self, run: QueuedRun, spare: float) -> Grant:
-        wait = self._waits.get(run.request.run)
+        wait = self._waits.get(run.key)
         if wait is None:
-            widths = self._widths[run.request.run]
+            widths = self._widths[run.key]
             is_cut = any(widths[p.name] < min(p.replicas, run.report.num_engines(p.name)) for p in run.request.pools)
             return Grant(True, widths, f"runs of higher priority take its room: {self._holders(run)}" * is_cut, spare)
-        waiting = [r for r in self.runs if r.request.run in self._waits]
+        waiting = [r for r in self.runs if r.key in self._waits]
         place = f"place {waiting.index(run) + 1} of {len(waiting)} in the queue"
         return Grant(False, {}, f"{place}: {wait}; {self._holders(run)}", spare)
 

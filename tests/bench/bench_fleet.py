@@ -96,7 +96,8 @@ class Whole(Seat):
 jobs.Pool = HostedPool
 env = {"env_vars": WORKER_ENV}
 ray.init(address="local", num_cpus=2, include_dashboard=False, runtime_env=env, log_to_driver=False)
-mill = compile_recipe(load(recipe, [f"cluster.replicas={num_replicas}", f"cluster.lots_per_replica={PER_REPLICA}", "cluster.window_mb=1000000"]))
+widths = [f"cluster.replicas={num_replicas}", f"cluster.lots_per_replica={PER_REPLICA}", "cluster.window_mb=1000000"]
+mill = compile_recipe(load(recipe, widths))
 generator = Paced(mill.generator.spec, mill.method)
 pipeline = LotPipeline(mill.plan, mill.stages, mill.schema, mill.recipe.output)
 seat = Whole(RunRequest("out", "fleet", "bench"))
@@ -194,8 +195,8 @@ def bench() -> list[dict[str, Any]]:
                 "what": f"lot loop, {num_replicas:,} replicas (simulated), driver ms a lot",
                 "value": f"{found['driver_ms']:.2f} (its loop alone {found['loop_ms']:.2f})",
                 "peer": f"{found['lots_per_s']:.1f} lots/s, commit lag {found['lag_s']:.2f} s (most "
-                f"{found['lag_max_s']:.1f}), {found['num_lost']} engines lost, {found['rss_mb']:.0f} MB, {found['grown_mb']:+.1f} MB over "
-                f"{found['num_lots']:,} lots",
+                f"{found['lag_max_s']:.1f}), {found['num_lost']} engines lost, {found['rss_mb']:.0f} MB, "
+                f"{found['grown_mb']:+.1f} MB over {found['num_lots']:,} lots",
                 "target": "<= 5" if num_replicas >= 1000 else "",
             }
         )

@@ -3,6 +3,7 @@
 python -m tests.chaos                                  100 kills over runs of several widths (about an hour)
 python -m tests.chaos --kills 8 --lots 30              one short run
 python -m tests.chaos --kinds driver,node --seed 7     other kinds, other moments
+python -m tests.chaos --beside --kinds node,driver     two runs on one cluster
 python -m tests.chaos --teacher                        a few kills under a real small vLLM teacher
 
 Exit code 0 only when every run was right. When one was not, its output and all logs are kept.
@@ -33,6 +34,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--kinds", help=f"some of {','.join(KINDS)} (default all; replica,driver with --teacher)")
     parser.add_argument("--lots", type=int, help="of each run (default 60; 16 with --teacher)")
     parser.add_argument("--teacher", action="store_true", help="the real vLLM engine with a small model")
+    parser.add_argument("--beside", action="store_true", help="a second run on the same cluster, judged as well")
     parser.add_argument("--reconnect-s", type=int, help="how long Ray waits for a lost head (default Ray's own, 60)")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep logs and kills.json there in any case")
     parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table between the markers of this file")
@@ -90,6 +92,7 @@ def main(argv: list[str]) -> int:
 def replay(args: argparse.Namespace) -> str:
     words = [f"python -m tests.chaos --kills {args.kills} --seed {args.seed} --lots {args.lots}"]
     words += ["--teacher"] if args.teacher else []
+    words += ["--beside"] if args.beside else []
     return " ".join([*words, f"--kinds {','.join(args.kinds)}"])
 
 

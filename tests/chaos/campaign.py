@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gristmill.records.stores.opening import open_store
 from tests.chaos.driver import Driver, WrongData, WrongEnd, elsewhere
+from tests.chaos.neighbour import Neighbour
 from tests.chaos.nodes import Nodes, leftovers
 from tests.chaos.plan import S3_KINDS, SHAPES, Kill, Shape, is_local, kills, num_runs
 from tests.chaos.report import Cost, costs
@@ -107,26 +108,39 @@ class Campaign:
         local = is_local(number) and any(kill.kind not in S3_KINDS for kill in due)
         out = str(folder / "out") if local else f"s3://mill/run-{number}"
         self.say(f"run {number}: {shape}, {'a folder' if local else 'S3'}")
-        if self.nodes.head and len(self.nodes.workers) != shape.nodes:
+        num_nodes = shape.nodes * (2 if args.beside else 1)
+        if self.nodes.head and len(self.nodes.workers) != num_nodes:
             self.nodes.stop()
         if not self.nodes.head:
-            self.nodes.start(shape.nodes)
+            self.nodes.start(num_nodes)
+        arguments = self._command(shape)
+        neighbour = Neighbour(arguments, folder / "beside", self.nodes) if args.beside else None
         assert self.server
         mine = self._kills(due, share, local)
-        driver = Driver(self._command(shape, out), folder)
+        driver = Driver([*arguments, "--out", out], folder)
         look = folder_look(Path(out)) if local else bucket_look(self.server, f"run-{number}")
         with Watch(look) as watch:
             run = Run(number, args.lots, driver, self.nodes, self.server, self.source, watch, out, shape, self.say)
             run.patience_s = TEACHER_PATIENCE_S if args.teacher else run.patience_s
             try:
+                if neighbour:
+                    neighbour.start()
                 run.play(mine)
+                if neighbour:
+                    neighbour.wait()
             except (NoProgress, WrongData, WrongEnd, RuntimeError) as error:
                 raise Failed(f"run {number}: {type(error).__name__}: {error}; see {folder}") from error
             finally:
                 driver.end()
+                if neighbour:
+                    neighbour.end()
         due.extendleft(reversed(mine))  # what found no moment
         left = leftovers(self.nodes, LEFTOVER_PATIENCE_S)
         verdict = judge(out, undisturbed)
+        if neighbour:
+            beside = judge(neighbour.out, undisturbed)
+            verdict.wrong += [f"the run beside: {what}" for what in beside.wrong]
+            self._tell(number, beside, 0, len(neighbour.driver.starts), " (the run beside)")
         verdict.wrong += watch.wrong + [f"left behind on the cluster: {what}" for what in left]
         self.costs += costs(run.struck, watch.commits, driver.starts, shape.window, verdict)
         self._tell(number, verdict, len(run.struck), len(driver.starts))
@@ -135,7 +149,7 @@ class Campaign:
                 mirror(out, folder / "out")
             raise Failed(f"run {number}: " + "; ".join(verdict.wrong[:10]))
 
-    def _command(self, shape: Shape, out: str) -> list[str]:
+    def _command(self, shape: Shape) -> list[str]:
         settings = {
             "cluster.replicas": shape.replicas,
             "cluster.index_actors": shape.index_actors,
@@ -144,14 +158,14 @@ class Campaign:
         }
         if not self.args.teacher:
             settings["generator.seconds_per_ask"] = SECONDS_PER_LOT * shape.replicas / LOT_SIZE
-        command = ["produce", self._recipe(), "--out", out]
+        command = ["produce", self._recipe()]
         for name, value in settings.items():
             command += ["--set", f"{name}={value}"]
         return command
 
-    def _tell(self, number: int, verdict: Verdict, num_kills: int, num_starts: int) -> None:
+    def _tell(self, number: int, verdict: Verdict, num_kills: int, num_starts: int, which: str = "") -> None:
         self.say(
-            f"run {number}: {num_kills} kills, {num_starts} start(s) of the driver; {verdict.num_shards} shards, "
+            f"run {number}{which}: {num_kills} kills, {num_starts} start(s) of the driver; {verdict.num_shards} shards, "
             f"{verdict.num_rows} rows = {verdict.num_kept} kept + {verdict.num_rows - verdict.num_kept} rejected, "
             f"{len(verdict.lost)} lost, {len(verdict.duplicated)} twice; "
             + (f"WRONG: {len(verdict.wrong)} findings" if verdict.wrong else "the same bytes, audit ok")

@@ -31,6 +31,15 @@ def test_nodes_the_head_and_the_store_go_and_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3000)
+def test_two_runs_on_one_cluster_under_kills(tmp_path: Path) -> None:
+    words = ["--beside", "--kills", "6", "--kinds", "node,replica,worker,driver", "--lots", "30", "--seed", "3"]
+    done = chaos(*words, "--keep", str(tmp_path), timeout=2900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "| all | 6 | 0 | 0 |" in done.stdout and "(the run beside)" in done.stdout
+
+
+@pytest.mark.nightly
 @pytest.mark.timeout(9000)
 def test_a_hundred_kills(tmp_path: Path) -> None:
     done = chaos("--kills", "100", "--seed", "1", "--keep", str(tmp_path), timeout=8900)

@@ -31,7 +31,7 @@ def run(name: str, arrival: int, replicas: int = 1, most: int | None = None, nee
 def widths(cluster: dict, *runs: QueuedRun, quotas: dict | None = None) -> dict[str, int]:
     """The engines of each run, -1 for one that waits."""
     grants = Division(cluster, runs, quotas or {}).grants()
-    return {name: grant.widths["generator"] if grant.is_admitted else -1 for name, grant in grants.items()}
+    return {name: grant.widths["generator"] if grant.is_admitted else -1 for (name, _), grant in grants.items()}
 
 
 def admitted(queued: QueuedRun, *placed: str) -> QueuedRun:
@@ -43,10 +43,10 @@ def test_a_run_that_does_not_fit_beside_another_waits_and_says_for_what() -> Non
     first = admitted(run("first", 1, 3, needs=Needs()), "node0", "node0", "node0")
     second = run("second", 2, 3, needs=Needs())
     grants = Division(nodes(1, cpus=4, gpus=0), [first, second], {}).grants()
-    assert grants["first"].widths == {"generator": 3}
-    assert not grants["second"].is_admitted
-    assert "place 1 of 1 in the queue" in grants["second"].why
-    assert "first of somebody holds 3 engines" in grants["second"].why
+    assert grants["first", "job of first"].widths == {"generator": 3}
+    assert not grants["second", "job of second"].is_admitted
+    assert "place 1 of 1 in the queue" in grants["second", "job of second"].why
+    assert "first of somebody holds 3 engines" in grants["second", "job of second"].why
 
 
 @pytest.mark.parametrize(
@@ -94,8 +94,8 @@ def test_quotas_bound_all_runs_of_a_label() -> None:
     other = run("other", 3, 1, 8, labels={"team": "y"})
     assert widths(nodes(2), a, b, other, quotas={"team=x": 6}) == {"a": 3, "b": 3, "other": 8}
     grants = Division(nodes(2), [a, b], {"team=x": 3}).grants()
-    assert "the quota of team=x is 3 devices, 2 are taken" in grants["b"].why
-    assert grants["a"].widths == {"generator": 3}
+    assert "the quota of team=x is 3 devices, 2 are taken" in grants["b", "job of b"].why
+    assert grants["a", "job of a"].widths == {"generator": 3}
 
 
 def test_engines_are_counted_where_they_are() -> None:
@@ -124,23 +124,23 @@ def test_what_is_granted_fits_and_minimums_are_all_or_none(drawn: list, shapes: 
         one = run(f"run{at}", at, least, least + more, needs, share=share, priority=priority, labels=labels)
         queued.append(admitted(one) if is_admitted else one)
     grants = Division(cluster, queued, {"team=x": quota}).grants()
-    granted = [one for one in queued if grants[one.request.run].is_admitted]
+    granted = [one for one in queued if grants[one.key].is_admitted]
     for one in granted:
         pool = one.request.pools[0]
-        width = grants[one.request.run].widths["generator"]
+        width = grants[one.key].widths["generator"]
         assert width <= pool.max_replicas
         assert one.report.is_admitted or width >= pool.replicas
     for name in ("CPU", "GPU"):
         taken = math.fsum(
-            grants[one.request.run].widths["generator"] * one.request.pools[0].needs.bundles[0].get(name, 0.0)
+            grants[one.key].widths["generator"] * one.request.pools[0].needs.bundles[0].get(name, 0.0)
             for one in granted
         )
         assert taken <= sum(resources[name] for resources in cluster.values())
-    used = sum(grants[o.request.run].widths["generator"] * o.request.pools[0].needs.num_devices
+    used = sum(grants[o.key].widths["generator"] * o.request.pools[0].needs.num_devices
                for o in granted if o.request.labels)  # fmt: skip
     assert not [o for o in granted if o.request.labels.get("team") == "x"] or used >= 0
     in_quota = sum(
-        grants[o.request.run].widths["generator"] * o.request.pools[0].needs.num_devices
+        grants[o.key].widths["generator"] * o.request.pools[0].needs.num_devices
         for o in granted
         if o.request.labels.get("team") == "x"
     )
@@ -192,7 +192,7 @@ def test_a_run_that_ends_makes_room_for_the_next() -> None:
     cluster.dead.append(first.job)
     assert cluster.sync(second).is_admitted
     cluster.queue.leave("second", "another job")
-    assert list(cluster.queue.runs) == ["second"]
+    assert list(cluster.queue.runs) == [second.key]
     cluster.queue.leave("second", second.job)
     assert not cluster.queue.runs
 
