@@ -40,9 +40,9 @@ class Stand:
         """
         if self.lane is None:
             return
-        self.lane.start()
+        self.lane.start(self.seat.grant.lane)
         while not is_stopped():
-            self.lane.poll()
+            self.lane.poll(self.seat.grant.lane)
             if self.lane.nodes:
                 return
             self._watch_lane(max(self.spec.wait_s, self.spec.nodes_timeout_s))
@@ -51,7 +51,7 @@ class Stand:
     def poll(self, totals: Summary, cpus: StageCpus) -> None:
         """Exchange the report of the run for what it may hold now. Raises RunFailed when its cores do not come back."""
         if self.lane:
-            self.lane.poll()
+            self.lane.poll(self.seat.grant.lane)
             self._watch_lane(self.spec.stall_timeout_s)
 
         def report() -> RunReport:

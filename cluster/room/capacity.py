@@ -12,15 +12,15 @@ TOLERANCE = 1e-6  # of sums of fractions of a GPU or a CPU
 
 
 class Capacity:
-    """The free resources of nodes, from which engines are taken and never given back.
+    """The free resources of nodes, from which engines are taken and never given back. Nodes without GPUs come first.
 
     A type of engine that a node cannot hold now will not fit there later. So the search for each type starts where the
     last one ended, and taking all engines of a cluster takes time in proportion to its nodes and its engines.
     """
 
     def __init__(self, nodes: Mapping[str, Resources]) -> None:
-        self.names = list(nodes)
-        self.free = [dict(resources) for resources in nodes.values()]
+        self.names = sorted(nodes, key=lambda name: nodes[name].get("GPU", 0.0))
+        self.free = [dict(nodes[name]) for name in self.names]
         self._number = {name: at for at, name in enumerate(self.names)}
         self._first: dict[tuple[tuple[str, float], ...], int] = {}  # by bundle: nodes before it have no room for it
 
@@ -40,6 +40,14 @@ class Capacity:
             self._add(at, bundle, -1.0)
             taken.append((at, bundle))
         return True
+
+    def place(self, bundle: Bundle) -> str | None:
+        """Take one bundle; returns the id of its node, None if it fits nowhere."""
+        at = self._find(bundle)
+        if at is None:
+            return None
+        self._add(at, bundle, -1.0)
+        return self.names[at]
 
     def take_many(self, needs: Needs, most: int, nodes: Sequence[str] = ()) -> int:
         """Take up to `most` engines, first on `nodes`, where some are already; returns their number."""

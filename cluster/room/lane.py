@@ -1,6 +1,7 @@
 """CPU cores that belong to the stages of one run, so that its lots go on whoever holds the rest of the cluster."""
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -13,34 +14,39 @@ LOOK_S = 3.0  # between two looks at a lane
 
 
 class StageLane:
-    """A placement group of single cores. It waits for room, an autoscaler sees that, and it ends with the driver."""
+    """Placement groups of one core each. They wait for room, an autoscaler sees that, and they end with the driver."""
 
     def __init__(self, num_cpus: int) -> None:
         self.num_cpus = num_cpus
-        self.nodes: tuple[str, ...] = ()  # where its cores are; empty while it waits for room
-        self._group: PlacementGroup | None = None
-        self._looked = 0.0
+        self.nodes: tuple[str, ...] = ()  # where its cores are; empty while one waits for room
+        self._groups: list[PlacementGroup] = []
+        self._looked, self._turn = 0.0, 0
         self._waits_since = time.monotonic()
 
-    def start(self) -> None:
-        self._group = placement_group([{"CPU": 1.0}] * self.num_cpus, strategy="PACK")
+    def start(self, nodes: Sequence[str]) -> None:
+        """Ask for the cores, on these nodes if they have room."""
+        self._groups = [
+            placement_group([{"CPU": 1.0}], strategy="STRICT_PACK", _soft_target_node_id=node)
+            for node in [*nodes, *[None] * self.num_cpus][: self.num_cpus]
+        ]
         self._looked, self._waits_since, self.nodes = 0.0, time.monotonic(), ()
 
-    def poll(self) -> None:
-        """Look whether the cores are there. Cores of a node that drains are given back for others."""
+    def poll(self, nodes: Sequence[str]) -> None:
+        """Look whether the cores are there. Cores of a node that drains are given back, for others on `nodes`."""
         now = time.monotonic()
-        if self._group is None or now - self._looked < (LOOK_S if self.nodes else LOOK_S / 30):
+        if not self._groups or now - self._looked < (LOOK_S if self.nodes else LOOK_S / 30):
             return
         self._looked = now
-        table: dict[str, Any] = placement_group_table(self._group)
-        is_ready = table.get("state") == "CREATED"
+        tables = [placement_group_table(group) for group in self._groups]
+        is_ready = all(table.get("state") == "CREATED" for table in tables)
         if is_ready and not self.nodes:
-            self.nodes = tuple(table["bundles_to_node_id"].values())
-        elif not is_ready and self.nodes:  # its node is lost; Ray looks for another
+            self.nodes = tuple(table["bundles_to_node_id"][0] for table in tables)
+        elif not is_ready and self.nodes:  # a node is lost; Ray looks for another
             self.nodes, self._waits_since = (), now
-        if self.nodes and draining_nodes() & set(self.nodes):
+        draining = draining_nodes()
+        if draining & set(self.nodes):
             self.stop()
-            self.start()
+            self.start([node for node in nodes if node not in draining])
 
     @property
     def waits_s(self) -> float:
@@ -49,11 +55,11 @@ class StageLane:
 
     @property
     def options(self) -> dict[str, Any]:
-        """Options of a Ray task that runs on its cores."""
-        assert self._group is not None
-        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self._group)}
+        """Options of a Ray task that runs on the next of its cores."""
+        self._turn = (self._turn + 1) % self.num_cpus
+        return {"scheduling_strategy": PlacementGroupSchedulingStrategy(self._groups[self._turn])}
 
     def stop(self) -> None:
-        if self._group is not None and ray.is_initialized():
-            remove_placement_group(self._group)
-        self._group, self.nodes = None, ()
+        for group in self._groups if ray.is_initialized() else ():
+            remove_placement_group(group)
+        self._groups, self.nodes = [], ()

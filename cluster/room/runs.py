@@ -60,12 +60,13 @@ class RunReport:
 class Grant:
     """What a run may hold: the number of engines by pool, once it is admitted.
 
-    why: in words, what a run that is not admitted waits for, or what has taken engines from it. spare_cpus: CPU cores
-    that nobody has reserved, which the tasks of all runs share.
+    lane: ids of the nodes for its reserved CPU cores. why: in words, what a run that is not admitted waits for, or what
+    has taken engines from it. spare_cpus: CPU cores that nobody has reserved, which the tasks of all runs share.
     """
 
     is_admitted: bool = False
     widths: Mapping[str, int] = field(default_factory=dict)
+    lane: tuple[str, ...] = ()
     why: str = ""
     spare_cpus: float = 0.0
 

@@ -33,14 +33,15 @@ class Division:
         self.runs = sorted(runs, key=lambda r: (-r.request.priority, not r.report.is_admitted, r.arrival))
         self._capacity = Capacity(nodes)
         self._widths: dict[Key, dict[str, int]] = {r.key: {} for r in runs}
+        self._lanes: dict[Key, tuple[str, ...]] = {}
         self._used: dict[str, float] = defaultdict(float)  # devices by label
         self._waits: dict[Key, str] = {}  # why it is not admitted
 
     def grants(self) -> dict[Key, Grant]:
         """What each run may hold, by its key."""
         for run in self.runs:
-            if run.report.is_admitted:  # its cores are never taken from it: lots in flight end on them
-                self._take_cores(run)
+            for node in run.report.lane:  # its cores are never taken from it: lots in flight end on them
+                self._capacity.take([CORE], node)
         for _, peers in groupby(self.runs, key=lambda r: r.request.priority):
             members = list(peers)
             for run in members:
@@ -60,23 +61,27 @@ class Division:
         if is_new and not request.can_grow and not self._fits_alone(run):
             self._waits[run.key] = "its engines do not fit on the nodes that are up"
             return
-        has_room = self._take_cores(run) if is_new else True
+        has_room = True
         for pool in request.pools:
             most = min(pool.replicas, self._quota_left(run, pool))
             width = self._capacity.take_many(pool.needs, most, run.report.nodes.get(pool.name, ()))
             has_room = has_room and width == pool.replicas
             self._give(run, pool, most if request.can_grow else width)
+        has_room = self._place_cores(run) and has_room
         if is_new and not has_room and not request.can_grow:
             self._waits[run.key] = "no room beside the runs before it"
 
-    def _take_cores(self, run: QueuedRun) -> bool:
-        nodes = [*run.report.lane, *[None] * run.request.stage_cpus][: run.request.stage_cpus]
-        return all([self._capacity.take([CORE], node) for node in nodes])
+    def _place_cores(self, run: QueuedRun) -> bool:
+        """Find nodes for the cores of a run that it does not hold yet; returns whether there is room for all."""
+        num_missing = run.request.stage_cpus - len(run.report.lane)
+        nodes = [self._capacity.place(CORE) for _ in range(num_missing)]
+        self._lanes[run.key] = (*run.report.lane, *(node for node in nodes if node is not None))
+        return None not in nodes
 
     def _fits_alone(self, run: QueuedRun) -> bool:
         empty = Capacity(self.nodes)
-        has_cores = all(empty.take([CORE]) for _ in range(run.request.stage_cpus))
-        return has_cores and all(empty.take_many(p.needs, p.replicas) == p.replicas for p in run.request.pools)
+        fits = all([empty.take_many(p.needs, p.replicas) == p.replicas for p in run.request.pools])
+        return fits and all(empty.take([CORE]) for _ in range(run.request.stage_cpus))
 
     def _give(self, run: QueuedRun, pool: PoolRequest, number: int) -> None:
         widths = self._widths[run.key]
@@ -144,10 +149,11 @@ class Division:
         if wait is None:
             widths = self._widths[run.key]
             is_cut = any(widths[p.name] < min(p.replicas, run.report.num_engines(p.name)) for p in run.request.pools)
-            return Grant(True, widths, f"runs of higher priority take its room: {self._holders(run)}" * is_cut, spare)
+            why = f"runs of higher priority take its room: {self._holders(run)}" if is_cut else ""
+            return Grant(True, widths, self._lanes[run.key], why, spare)
         waiting = [r for r in self.runs if r.key in self._waits]
         place = f"place {waiting.index(run) + 1} of {len(waiting)} in the queue"
-        return Grant(False, {}, f"{place}: {wait}; {self._holders(run)}", spare)
+        return Grant(False, why=f"{place}: {wait}; {self._holders(run)}", spare_cpus=spare)
 
     def _holders(self, run: QueuedRun) -> str:
         """The other runs that hold room, the largest first."""

@@ -165,8 +165,9 @@ class Campaign:
 
     def _tell(self, number: int, verdict: Verdict, num_kills: int, num_starts: int, which: str = "") -> None:
         self.say(
-            f"run {number}{which}: {num_kills} kills, {num_starts} start(s) of the driver; {verdict.num_shards} shards, "
-            f"{verdict.num_rows} rows = {verdict.num_kept} kept + {verdict.num_rows - verdict.num_kept} rejected, "
+            f"run {number}{which}: {num_kills} kills, {num_starts} start(s) of the driver; "
+            f"{verdict.num_shards} shards, {verdict.num_rows} rows = "
+            f"{verdict.num_kept} kept + {verdict.num_rows - verdict.num_kept} rejected, "
             f"{len(verdict.lost)} lost, {len(verdict.duplicated)} twice; "
             + (f"WRONG: {len(verdict.wrong)} findings" if verdict.wrong else "the same bytes, audit ok")
         )

@@ -89,6 +89,14 @@ def test_with_an_autoscaler_a_run_starts_before_its_nodes_are_there() -> None:
     assert widths(nodes(1, gpus=0), growing) == {"growing": 32}
 
 
+def test_cores_for_stages_leave_gpus_their_cpus() -> None:
+    cluster = {"gpu": node(cpus=1, gpus=1), "cpu": node(cpus=2, gpus=0), "large": node(cpus=2, gpus=1)}
+    grants = Division(cluster, [run("a", 1, 2)], {}).grants()
+    assert grants["a", "job of a"].widths == {"generator": 2} and grants["a", "job of a"].lane == ("cpu",)
+    grants = Division({"gpu": cluster["gpu"], "large": cluster["large"]}, [run("a", 1, 2)], {}).grants()
+    assert grants["a", "job of a"].widths == {"generator": 2} and grants["a", "job of a"].lane == ("large",)
+
+
 def test_quotas_bound_all_runs_of_a_label() -> None:
     a, b = run("a", 1, 2, 8, labels={"team": "x"}), run("b", 2, 2, 8, labels={"team": "x"})
     other = run("other", 3, 1, 8, labels={"team": "y"})
