@@ -33,7 +33,10 @@ def autoscaling(folder: Path, minutes: float) -> Iterator[str]:
     session.stop_ray()
     config = {
         "cluster_name": "test", "max_workers": 3, "idle_timeout_minutes": minutes, "upscaling_speed": 10.0,
-        "provider": {"type": "fake_multinode", "disable_node_updaters": True, "disable_launch_config_check": True},
+        "provider": {
+            "type": "fake_multinode", "disable_node_updaters": True, "disable_launch_config_check": True,
+            "gcs_address": f"127.0.0.1:{PORT}",
+        },
         "available_node_types": TYPES, "head_node_type": "ray.head.default", "auth": {}, "docker": {},
         "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
         "rsync_exclude": [], "rsync_filter": [], **{name: [] for name in (*COMMANDS, *STARTS)},
@@ -41,6 +44,7 @@ def autoscaling(folder: Path, minutes: float) -> Iterator[str]:
     (folder / "autoscaler.json").write_text(json.dumps(config))
     ray = Path(sys.executable).with_name("ray")
     command = [ray, "start", "--head", "--block", f"--port={PORT}", "--num-cpus=2", "--include-dashboard=false"]
+    command += ["--node-ip-address=127.0.0.1"]
     command += [f"--autoscaling-config={folder / 'autoscaler.json'}", "--disable-usage-stats"]
     env = {**os.environ, "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_AUTH_MODE": "disabled"}
     with open(folder / "head.log", "w") as log:
