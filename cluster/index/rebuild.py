@@ -103,7 +103,8 @@ _STORES: dict[str, Store] = {}  # of this worker process: creating an S3 client 
 
 
 # Ray may retry a lost reader: reading has no side effects.
-@ray.remote(num_cpus=1, max_retries=2)
+# Without a CPU of its own: engines, of this run or others, may hold every CPU, and it would wait forever.
+@ray.remote(num_cpus=0, max_retries=2, scheduling_strategy="SPREAD")
 def claims_task(source: ClaimSource, stretch: Stretch, parts: Sequence[Part]) -> tuple[Any, ...]:
     """(number of rows, problem or None), then for each part of the index (keys uint64 (bands, n), owners)."""
     pa.set_cpu_count(1)

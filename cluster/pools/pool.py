@@ -105,11 +105,20 @@ class Pool:
             self.fleet.resize()
         if self.num_open or not self.width:
             self._last_open = now  # without a width it waits for its turn, not for an engine
-        elif now - self._last_open > self.cluster.start_timeout_s:
-            raise RunFailed(
-                f"{self.name}: no engine was up for {self.cluster.start_timeout_s:.0f} s; look at the logs of its "
-                f"actors, check that the cluster has room for one, or raise cluster.start_timeout_s"
+        else:
+            self._check_start(now - self._last_open)
+
+    def _check_start(self, waited_s: float) -> None:
+        """Raise RunFailed when no engine has been up for too long; nodes may have to come first."""
+        is_placed = any(member.node is not None for member in self.fleet.starting)
+        if waited_s > self.cluster.start_timeout_s + (0.0 if is_placed else self.cluster.nodes_timeout_s):
+            remedy = (
+                "look at the logs of its actors, or raise cluster.start_timeout_s"
+                if is_placed
+                else f"no node had room for one, which takes {self.needs}; see `ray status` and `gristmill queue`, and "
+                "raise cluster.nodes_timeout_s where an autoscaler adds nodes"
             )
+            raise RunFailed(f"{self.name}: no engine was up for {waited_s:.0f} s; {remedy}")
 
     def _poll_opening(self, now: float) -> None:
         self._poll_placing(now)
