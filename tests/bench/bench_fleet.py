@@ -14,11 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.bench.order import simulate
+
 FLEETS = (10, 100, 1000, 10_000)
 LOTS_PER_S = 8
 LOT_SIZE = 512
 SECONDS = 40  # measured, after every engine has its lots
 NUM_PROCESSES = 48
+NUM_ENGINES, NUM_LOTS, LOT_S, SPREADS = 10_000, 400_000, 102.4, (0.05, 0.2, 0.35, 0.5)
 
 FLEET = """
 import asyncio, json, os, random, resource, sys, time
@@ -198,6 +201,18 @@ def bench() -> list[dict[str, Any]]:
                 f"{found['lag_max_s']:.1f}), {found['num_lost']} engines lost, {found['rss_mb']:.0f} MB, "
                 f"{found['grown_mb']:+.1f} MB over {found['num_lots']:,} lots",
                 "target": "<= 5" if num_replicas >= 1000 else "",
+            }
+        )
+    for sigma in SPREADS:
+        order = simulate(NUM_ENGINES, NUM_LOTS, LOT_S, sigma, 1.0, window=NUM_LOTS)
+        half = simulate(NUM_ENGINES, NUM_LOTS, LOT_S, sigma, 1.0, window=order.num_uncommitted // 2)
+        rows.append(
+            {
+                "what": f"commits in order, simulated clock: {NUM_ENGINES:,} engines, each lost once a day, two lots of "
+                f"{LOT_S:.0f} s at once, spread {sigma}",
+                "value": f"{order.lots_per_s:.0f} lots/s, {order.share:.3f} of the engines' time used",
+                "peer": f"{order.num_uncommitted:,} lots uncommitted at most, commit lag {order.lag_s:.0f} s (most "
+                f"{order.max_lag_s:.0f}); with a window of half of them {half.share:.3f}",
             }
         )
     found = _script(PROCESSES, NUM_PROCESSES)
