@@ -208,8 +208,8 @@ def bench() -> list[dict[str, Any]]:
         half = simulate(NUM_ENGINES, NUM_LOTS, LOT_S, sigma, 1.0, window=order.num_uncommitted // 2)
         rows.append(
             {
-                "what": f"commits in order, simulated clock: {NUM_ENGINES:,} engines, each lost once a day, two lots of "
-                f"{LOT_S:.0f} s at once, spread {sigma}",
+                "what": f"commits in order, simulated clock: {NUM_ENGINES:,} engines, each lost once a day, two lots "
+                f"of {LOT_S:.0f} s at once, spread {sigma}",
                 "value": f"{order.lots_per_s:.0f} lots/s, {order.share:.3f} of the engines' time used",
                 "peer": f"{order.num_uncommitted:,} lots uncommitted at most, commit lag {order.lag_s:.0f} s (most "
                 f"{order.max_lag_s:.0f}); with a window of half of them {half.share:.3f}",
