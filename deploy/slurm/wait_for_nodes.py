@@ -3,7 +3,8 @@
 
     python deploy/slurm/wait_for_nodes.py NUM_NODES
 
-Returns with 0 when all have joined, or when GRISTMILL_NODES_WAIT_S have passed and GRISTMILL_MIN_NODES have; else with 1.
+Exits with 0 when all have joined, or when GRISTMILL_NODES_WAIT_S have passed and GRISTMILL_MIN_NODES have joined; else
+with 1.
 """
 
 import os
