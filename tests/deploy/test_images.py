@@ -91,7 +91,7 @@ def buildah(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess
 @pytest.mark.nightly
 @pytest.mark.skipif(not shutil.which("buildah"), reason="needs buildah (Debian: buildah)")
 def test_the_cpu_image_builds_and_a_change_of_code_uses_its_packages(tmp_path: Path) -> None:
-    """Where no registry can be reached, GRISTMILL_TEST_BASE names another base: an OCI archive of a Debian bookworm with
+    """Where no registry can be reached, GRISTMILL_TEST_BASE names another base: an OCI archive of Debian bookworm with
     python3 and python3-venv. GRISTMILL_TEST_BUILD has further options of `buildah bud`, such as mounts.
     """
     context = tmp_path / "context"
