@@ -1,6 +1,7 @@
 """deploy/ship_logs.py: whatever a log does meanwhile, the copies put together are the log; its last words come too."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -15,9 +16,8 @@ from gristmill.records.errors import UserError
 from gristmill.records.stores.local import LocalStore
 from tests.conftest import ROOT
 
-sys.path.insert(0, str(ROOT / "deploy"))
-from ship_logs import MAX_CHUNK_BYTES, Shipper
-
+MODULE = runpy.run_path(str(ROOT / "deploy" / "ship_logs.py"))
+Shipper, MAX_CHUNK_BYTES = MODULE["Shipper"], MODULE["MAX_CHUNK_BYTES"]
 LINES = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=8), max_size=6)
 
 
