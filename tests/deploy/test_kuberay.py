@@ -103,14 +103,15 @@ def test_every_component_is_in_an_overlay_or_built_below() -> None:
     assert set(unused) == {"cache-host", "sidecar-mode"}  # each has a test below
 
 
-def with_components(tmp_path: Path, *names: str) -> list[dict[str, Any]]:
-    """The base with components, as a folder of somebody's own beside it would have it."""
+def with_components(tmp_path: Path, *names: str, **more: Any) -> list[dict[str, Any]]:
+    """The base with components, as a folder of somebody's own beside it would have it; `more` are further keys."""
     folder = tmp_path / "kuberay"
     if not folder.exists():
         shutil.copytree(FOLDER, folder)
     own = folder / "overlays" / "-".join(names).replace("/", "-")
     own.mkdir()
-    kustomization = {"resources": ["../../base"], "components": [f"../../components/{name}" for name in names]}
+    components = [f"../../components/{name}" for name in names]
+    kustomization = {"resources": ["../../base"], "components": components, **more}
     (own / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return build(own)
 
@@ -139,6 +140,22 @@ def test_components_go_together(names: list[str], tmp_path: Path) -> None:
     if "cache-host" in names:
         volumes = {v["name"]: v for v in pods(documents)["gpu"]["spec"]["volumes"]}
         assert volumes["models"]["hostPath"]["path"] != volumes["compiled"]["hostPath"]["path"]
+
+
+@pytest.mark.parametrize("last", [[], ["permanent"]], ids=["job", "permanent"])
+def test_a_second_run_of_the_namespace_has_names_and_an_image_of_its_own(last: list[str], tmp_path: Path) -> None:
+    image = {"name": "registry.example.com/gristmill", "newName": "registry.example.com/team/mill", "newTag": "1"}
+    names = ["kueue", "cache-pvc", "logs", *last]
+    documents = with_components(tmp_path, *names, nameSuffix="-two", images=[image])
+    assert all(document["metadata"]["name"].endswith("-two") for document in documents)
+    for part, template in templates(cluster_spec(documents)).items():
+        text = yaml.safe_dump(template)
+        own = re.findall(r"(?:configMap(?:Ref)?:\n\s+name|serviceAccountName|claimName): (\S+)", text)
+        assert len(own) >= 3 and all(name.endswith("-two") for name in own), part
+        assert text.count("team/mill:1") == 2, part
+    assert "example.com/gristmill" not in yaml.safe_dump_all(documents)  # nor the submitter
+    for ray_job in by_kind(documents, "RayJob"):
+        assert ray_job["metadata"]["labels"]["kueue.x-k8s.io/priority-class"] == "gristmill-two"
 
 
 def test_the_versions_are_those_of_the_lock() -> None:
