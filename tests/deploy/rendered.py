@@ -30,16 +30,16 @@ def kubectl() -> str:
 
 
 @cache
-def _build(folder: Path) -> str:
+def _build(folder: Path) -> list[Document]:
     done = subprocess.run([kubectl(), "kustomize", str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr, done.stderr
-    return done.stdout
+    return list(yaml.load_all(done.stdout, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
 
 
 def build(folder: Path) -> list[Document]:
     """The documents of a kustomization."""
-    return list(yaml.safe_load_all(_build(folder)))
+    return copy.deepcopy(_build(folder))
 
 
 def overlay(name: str) -> list[Document]:
