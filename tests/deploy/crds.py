@@ -1,4 +1,4 @@
-"""KubeRay's CRDs and Kubernetes' kinds as strict JSON schemas: what the API server would drop in silence is an error."""
+"""KubeRay's CRDs and Kubernetes' kinds as strict JSON schemas: what the API server would silently drop is an error."""
 
 import os
 from functools import lru_cache
