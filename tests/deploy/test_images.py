@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -84,13 +85,22 @@ def test_a_change_of_code_reinstalls_nothing(file: Path) -> None:
 
 
 def buildah(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    store = ["--root", folder / "store", "--runroot", folder / "run", "--storage-driver", "vfs"]
-    return subprocess.run(["buildah", *store, *arguments], capture_output=True, text=True)
+    places = ["--root", folder / "store", "--runroot", folder / "run", "--storage-driver", "vfs"]
+    return subprocess.run(["buildah", *places, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Path]:
+    """A folder for images, which take 25 GB: each layer is a whole copy."""
+    folder = tmp_path / "images"
+    yield folder
+    buildah(folder, "rmi", "--all", "--force")
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.mark.nightly
 @pytest.mark.skipif(not shutil.which("buildah"), reason="needs buildah (Debian: buildah)")
-def test_the_cpu_image_builds_and_a_change_of_code_uses_its_packages(tmp_path: Path) -> None:
+def test_the_cpu_image_builds_and_a_change_of_code_uses_its_packages(store: Path, tmp_path: Path) -> None:
     """Where no registry can be reached, GRISTMILL_TEST_BASE names another base: an OCI archive of Debian bookworm with
     python3 and python3-venv. GRISTMILL_TEST_BUILD has further options of `buildah bud`, such as mounts.
     """
@@ -101,21 +111,21 @@ def test_the_cpu_image_builds_and_a_change_of_code_uses_its_packages(tmp_path: P
         shutil.copy(ROOT / name, context / name)
     dockerfile = context / "deploy" / "Dockerfile.cpu"
     if base := os.environ.get("GRISTMILL_TEST_BASE"):
-        assert buildah(tmp_path, "pull", f"oci-archive:{base}:base").returncode == 0
+        assert buildah(store, "pull", f"oci-archive:{base}:base").returncode == 0
         dockerfile.write_text(re.sub(r"^FROM .*$", "FROM localhost/base", dockerfile.read_text(), flags=re.MULTILINE))
     options = ["--layers", "--isolation", "chroot", "--pull=false" if base else "--pull=true", "-f", dockerfile]
     options += [*shlex.split(os.environ.get("GRISTMILL_TEST_BUILD", "")), "-t", "mill"]
-    first = buildah(tmp_path, "bud", *options, context)
+    first = buildah(store, "bud", *options, context)
     assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-2000:]
     with open(context / "jobs" / "cli.py", "a") as file:
         file.write("\n# changed\n")
-    second = buildah(tmp_path, "bud", *options, context)
+    second = buildah(store, "bud", *options, context)
     assert second.returncode == 0, second.stderr[-2000:]
     steps = re.split(r"(?m)^STEP \d+/\d+: ", second.stdout)
     packages = next(step for step in steps if "setup.sh packages" in step)
     assert "Using cache" in packages
-    box = buildah(tmp_path, "from", "--pull=false", "mill").stdout.strip()
-    done = buildah(tmp_path, "run", "--isolation", "chroot", box, "--", "gristmill", "--version")
+    box = buildah(store, "from", "--pull=false", "mill").stdout.strip()
+    done = buildah(store, "run", "--isolation", "chroot", box, "--", "gristmill", "--version")
     assert done.stdout.strip() == f"gristmill {__version__}", done.stderr
 
 
