@@ -13,6 +13,7 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError, RayError
 
+from gristmill.cluster.auth_token import REMEDY, check_token
 from gristmill.cluster.errors import one_line
 from gristmill.cluster.head_monitor import watching
 from gristmill.cluster.interrupts import deferred_interrupts, raise_if, shut_down
@@ -58,6 +59,7 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
         try:
             if address and address != "local":
                 check_address(address)
+                check_token(address)
                 logger.info(f"connecting to Ray at {address}")
                 stack.enter_context(_cluster(address))
             else:
@@ -71,7 +73,7 @@ def connected(spec: ClusterSpec) -> Iterator[None]:
                 ) from None
             remedy = "check cluster.address, RAY_ADDRESS and `ray status`"
             if isinstance(error, AuthenticationError):
-                remedy = "set RAY_AUTH_MODE=token and the token of the cluster (RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH)"
+                remedy = REMEDY
             raise UserError(f"cannot reach Ray at {address}: {one_line(error)}; {remedy}") from None
         yield
 

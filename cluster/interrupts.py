@@ -14,11 +14,11 @@ from typing import Any
 
 import ray
 
+from gristmill.records.exit_codes import STOPPED
 from gristmill.records.processes import run_last_steps
 
 logger = logging.getLogger(__name__)
 
-INTERRUPTED = 130  # exit code
 WAITING = "stopping; interrupt again to stop at once"
 
 
@@ -39,7 +39,7 @@ def deferred_interrupts(end_at_once: Callable[[], None]) -> Iterator[threading.E
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             end_at_once()
             run_last_steps()
-            os._exit(INTERRUPTED)
+            os._exit(STOPPED)
         interruption.set()
         # On a thread: a handler of the log may wait for a lock that the interrupted code holds.
         threading.Thread(target=logger.warning, args=(WAITING,), daemon=True).start()

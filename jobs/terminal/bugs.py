@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gristmill.engines.models import cache_folder
+from gristmill.records.exit_codes import BUG
 from gristmill.records.masking.masks import masked_text
 from gristmill.records.output.manifest import versions
 
 logger = logging.getLogger(__name__)
 
-BUG = 70  # exit code, EX_SOFTWARE of sysexits.h
 MAX_CHARS = 300
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
+from gristmill.records.exit_codes import STOPPED
 from gristmill.records.masking.masks import covered, masked, masked_setting, masked_text
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import differences
@@ -18,7 +19,6 @@ from gristmill.records.stores.opening import open_output, open_store
 logger = logging.getLogger(__name__)
 
 MAX_DIFFERENCES = 5
-STOPPED = 130  # exit code, as of a shell command that Ctrl-C ends
 
 
 class Output:

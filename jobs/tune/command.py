@@ -13,7 +13,6 @@ from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import SafeConsole, open_console, print_json, print_text
-from gristmill.jobs.terminal.output import STOPPED
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.jobs.terminal.tables import clock
 from gristmill.jobs.tune.bench import Bench
@@ -21,6 +20,7 @@ from gristmill.jobs.tune.candidates import is_identity
 from gristmill.jobs.tune.halving import Candidate, Trial, TrialLimits, best_of, halve
 from gristmill.jobs.tune.show import recommended, toml_block, trial_literals, trials_table
 from gristmill.records.errors import UserError
+from gristmill.records.exit_codes import DONE, STOPPED
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ def command(
         print_json(_literals(bench, trials, is_stopped))
     else:
         _report(bench, trials, is_stopped)
-    return STOPPED if is_stopped else 0
+    return STOPPED if is_stopped else DONE
 
 
 def _open(

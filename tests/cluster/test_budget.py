@@ -30,7 +30,7 @@ def test_a_budget_ends_the_run_at_a_lot_border_and_goes_on_when_it_is_raised(tmp
     price = ["--set", "cluster.price_per_device_hour=1080", "--set", "cluster.currency=EUR"]
     first = gristmill("produce", recipe, "--out", out, *price, "--set", "limits.cost=2.5")
     assert first.returncode == 3, first.stderr
-    assert "the budget was spent" in first.stdout
+    assert "limits.cost is spent before the end of the source (" in first.stdout
     found = book(out)
     assert found["state"] == "budget" and found["ended"] == "cost"
     assert found["totals"]["asks"] == 32 * num_committed(out) > 0
@@ -66,3 +66,11 @@ def test_the_dry_run_forecasts_from_the_recipe(tmp_path: Path) -> None:
     assert "tokens out at most 3,600,000" in lines
     assert any(line.startswith("time left 1 h 00 min") for line in lines)
     assert "device-hours left 1.00" in lines and "cost left 2.00 USD" in lines
+
+
+def test_a_source_that_ends_before_a_limit_is_no_success_and_names_the_limit(tmp_path: Path) -> None:
+    recipe = canned(tmp_path, limits={"asks": None, "kept_rows": 1000}, source={"cycle": False}, stages=[])
+    done = gristmill("produce", recipe, "--out", str(tmp_path / "out"))
+    assert done.returncode == 3, done.stderr
+    assert book(str(tmp_path / "out"))["state"] == "exhausted"
+    assert "the source ended before limits.kept_rows = 1,000 (at 4): set source.cycle = true" in done.stdout

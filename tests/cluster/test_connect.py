@@ -91,6 +91,52 @@ def test_a_lost_head_is_told_before_ray_ends_the_driver() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+TOKENS = [  # changes of the environment, and what the line says of the token
+    ({"RAY_AUTH_TOKEN": "0" * 64}, "the one of RAY_AUTH_TOKEN is not the cluster's"),
+    ({"RAY_AUTH_TOKEN": None}, "but there is no token"),
+    ({"RAY_AUTH_TOKEN": None, "RAY_AUTH_TOKEN_PATH": "/no/such/file"}, "RAY_AUTH_TOKEN_PATH=/no/such/file is no file"),
+    ({"RAY_AUTH_MODE": None}, "since RAY_AUTH_MODE is not set"),
+    ({"RAY_AUTH_MODE": "disabled", "RAY_AUTH_TOKEN": None}, "since RAY_AUTH_MODE is disabled"),
+]
+CONNECT = """
+import sys, time
+from gristmill.cluster.connect import connected
+from gristmill.cluster.spec import ClusterSpec
+from gristmill.records.errors import UserError
+begin = time.monotonic()
+try:
+    with connected(ClusterSpec()):
+        print("connected")
+except UserError as error:
+    print(error)
+print(time.monotonic() - begin)
+"""
+
+
+def test_a_missing_or_wrong_token_is_one_line_at_once(tmp_path: Path) -> None:
+    """Ray itself takes 20 s and does not name the token."""
+    folder = Path(tempfile.mkdtemp(prefix="gm-head-", dir="/tmp"))
+    nodes = Nodes(folder)
+    try:
+        nodes.start(0)
+        cases = [({}, "connected"), *TOKENS]
+        for changes, words in cases:
+            env = {**os.environ, **nodes.env, "HOME": str(tmp_path), **changes}
+            done = subprocess.run(
+                [sys.executable, "-c", CONNECT],
+                cwd=ROOT,
+                env={name: value for name, value in env.items() if value is not None},
+                capture_output=True,
+                text=True,
+            )
+            *lines, took_s = done.stdout.splitlines()
+            assert len(lines) == 1 and words in lines[0], done.stdout + done.stderr
+            assert not changes or ("RAY_AUTH_MODE=token" in lines[0] and float(took_s) < 2 and not done.stderr)
+    finally:
+        nodes.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def test_a_ray_that_does_not_start_in_time_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ray raises a bare Exception; any other error is not taken for it."""
     monkeypatch.delenv("RAY_ADDRESS", raising=False)

@@ -1,4 +1,4 @@
-"""KubeRay's CRDs as strict JSON schemas: what the API server would drop in silence is an error here."""
+"""KubeRay's CRDs and Kubernetes' kinds as strict JSON schemas: what the API server would silently drop is an error."""
 
 import os
 from functools import lru_cache
@@ -7,10 +7,13 @@ from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
+from kubernetes_validate.utils import schema_contents
+from referencing import Registry, Resource
 
 from tests.conftest import ROOT
 
 FOLDER = Path(os.environ.get("GRISTMILL_CRDS") or ROOT.parent / "shared" / "crds")
+KUBERNETES = "1.37"
 SPANS = {"int32": 2**31, "int64": 2**63}
 
 
@@ -75,3 +78,24 @@ def doubles(value: Any, schema: dict[str, Any], where: str = "") -> list[str]:
             part = schema.get("properties", {}).get(name) or schema.get("additionalProperties") or {}
             found += doubles(item, part if isinstance(part, dict) else {}, f"{where}.{name}")
     return found
+
+
+@lru_cache
+def kubernetes_validator(api_version: str, kind: str) -> Draft202012Validator:
+    """Of one of Kubernetes' own kinds; kubernetes_validate has the schemas, and reads them again at each call."""
+    group, _, version = api_version.rpartition("/")
+    name = "-".join(filter(None, [kind.lower(), group.partition(".")[0], version]))
+    folder = f"kubernetes-json-schema/v{KUBERNETES}.0-local-strict"
+    schema = schema_contents(f"{folder}/{name}.json", KUBERNETES)
+    return Draft202012Validator(schema, registry=_definitions(folder))
+
+
+@lru_cache
+def _definitions(folder: str) -> Registry:
+    return Resource.from_contents(schema_contents(f"{folder}/_definitions.json", KUBERNETES)) @ Registry()
+
+
+def kubernetes_errors(document: dict[str, Any]) -> list[str]:
+    """What Kubernetes has against an object of its own kinds."""
+    found = kubernetes_validator(document["apiVersion"], document["kind"]).iter_errors(document)
+    return [f"{error.json_path}: {error.message}" for error in found]

@@ -71,7 +71,7 @@ def test_prometheus_finds_the_pods() -> None:
         for job in yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())["scrape_configs"]
     }
     rules = scrape["gristmill-kuberay"]["relabel_configs"]
-    manifest = (ROOT / "deploy" / "kuberay" / "raycluster.yaml").read_text()
+    manifest = (ROOT / "deploy" / "kuberay" / "base" / "rayjob.yaml").read_text()
     notes = {s for rule in rules for s in rule["source_labels"] if s.startswith("__meta_kubernetes_pod_annotation_")}
     for note in notes:
         name = note.removeprefix("__meta_kubernetes_pod_annotation_prometheus_io_")

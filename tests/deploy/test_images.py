@@ -1,7 +1,12 @@
-"""The Dockerfiles, by their text: this suite has no Docker daemon to build them with."""
+"""The Dockerfiles: by their text, and built by buildah where there is one."""
 
 import json
+import os
 import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,6 +69,64 @@ def test_no_secret_lies_in_a_layer(file: Path) -> None:
         assert not re.search(r"AKIA[0-9A-Z]{16}|//[^/\s]+:[^/\s]+@", arguments)
     variables = dict(w.split("=", 1) for name, a in steps if name == "ENV" for w in a.split())
     assert variables["RAY_AUTH_MODE"] == "token"  # a node without a token does not start
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.name)
+def test_a_change_of_code_reinstalls_nothing(file: Path) -> None:
+    """The packages are installed from a lock alone, before the code is copied; after it only gristmill itself is."""
+    steps = instructions(file)
+    code = next(n for n, step in enumerate(steps) if step == ("COPY", ". ."))
+    install = next(n for n, (name, arguments) in enumerate(steps) if name == "RUN" and "setup.sh packages" in arguments)
+    lock = "deploy/cuda.lock" if file.name.endswith("cuda") else "requirements/cpu.lock"
+    copied = {arguments.split()[0] for name, arguments in steps[:install] if name == "COPY"}
+    assert install < code and copied == {"scripts/setup.sh", lock}
+    (after,) = [arguments for name, arguments in steps[code:] if name == "RUN"]
+    assert after.endswith("pip install -q --no-cache-dir --no-deps --no-build-isolation -e .")
+
+
+def buildah(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
+    places = ["--root", folder / "store", "--runroot", folder / "run", "--storage-driver", "vfs"]
+    return subprocess.run(["buildah", *places, *arguments], capture_output=True, text=True)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Path]:
+    """A folder for images, which take 25 GB: each layer is a whole copy."""
+    folder = tmp_path / "images"
+    yield folder
+    buildah(folder, "rmi", "--all", "--force")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not shutil.which("buildah"), reason="needs buildah (Debian: buildah)")
+def test_the_cpu_image_builds_and_a_change_of_code_uses_its_packages(store: Path, tmp_path: Path) -> None:
+    """Where no registry can be reached, GRISTMILL_TEST_BASE names another base: an OCI archive of Debian bookworm with
+    python3 and python3-venv. GRISTMILL_TEST_BUILD has further options of `buildah bud`, such as mounts.
+    """
+    context = tmp_path / "context"
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in filter(None, tracked.split("\0")):
+        (context / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, context / name)
+    dockerfile = context / "deploy" / "Dockerfile.cpu"
+    if base := os.environ.get("GRISTMILL_TEST_BASE"):
+        assert buildah(store, "pull", f"oci-archive:{base}:base").returncode == 0
+        dockerfile.write_text(re.sub(r"^FROM .*$", "FROM localhost/base", dockerfile.read_text(), flags=re.MULTILINE))
+    options = ["--layers", "--isolation", "chroot", "--pull=false" if base else "--pull=true", "-f", dockerfile]
+    options += [*shlex.split(os.environ.get("GRISTMILL_TEST_BUILD", "")), "-t", "mill"]
+    first = buildah(store, "bud", *options, context)
+    assert first.returncode == 0, first.stdout[-2000:] + first.stderr[-2000:]
+    with open(context / "jobs" / "cli.py", "a") as file:
+        file.write("\n# changed\n")
+    second = buildah(store, "bud", *options, context)
+    assert second.returncode == 0, second.stderr[-2000:]
+    steps = re.split(r"(?m)^STEP \d+/\d+: ", second.stdout)
+    packages = next(step for step in steps if "setup.sh packages" in step)
+    assert "Using cache" in packages
+    box = buildah(store, "from", "--pull=false", "mill").stdout.strip()
+    done = buildah(store, "run", "--isolation", "chroot", box, "--", "gristmill", "--version")
+    assert done.stdout.strip() == f"gristmill {__version__}", done.stderr
 
 
 def test_the_build_context_leaves_secrets_and_environments_at_home() -> None:

@@ -7,6 +7,7 @@ from gristmill.cluster.metrics import COUNTERS, GAUGES
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.jobs.cli import parser
 from tests.conftest import ROOT
+from tests.deploy.rendered import COMPONENTS, OVERLAYS
 
 TEXT = (ROOT / "deploy" / "runbook.md").read_text()
 CODE = "\n".join(
@@ -27,14 +28,22 @@ def test_files_exist() -> None:
     for name in re.findall(r"(?:deploy|docs|requirements|recipes)/[\w./-]+\.\w+", TEXT):
         assert (ROOT / name).is_file(), name
     for name in (
-        "Dockerfile.cpu",
         "kuberay/secret.example.yaml",
+        "operator-values.yaml",
+        "iam/policy.json",
+        "iam/trust-web-identity.json",
         "grafana/gristmill.json",
         "prometheus.yml",
-        "policies.yaml",
+        "alerts.yml",
     ):
         assert name in TEXT
-    assert {p.name for p in (ROOT / "deploy" / "kuberay").iterdir()} <= set(re.findall(r"[\w.]+\.yaml", TEXT))
+        assert list((ROOT / "deploy").rglob(name.rpartition("/")[2]))
+
+
+def test_every_overlay_and_component_has_its_row() -> None:
+    rows = {name for line in TEXT.splitlines() if line.startswith("| `") for name in re.findall(r"`([\w-]+)`", line)}
+    helpers = {"identity-no-keys", "permanent/copy"}  # parts of others
+    assert set(OVERLAYS) | set(COMPONENTS) - helpers <= rows
 
 
 def test_commands_are_understood() -> None:

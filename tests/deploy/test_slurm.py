@@ -1,6 +1,8 @@
 """The Slurm script with a real Ray of two nodes: only `srun` and `scontrol` are stood in for, by shell scripts."""
 
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,7 +25,7 @@ while [[ "$1" == --* ]]; do shift; done
 exec "$@"
 """
 SCONTROL = """#!/usr/bin/env bash
-if [ "$1" = show ]; then printf 'node1\\nnode2\\n'; else echo "$@" >> "$GRISTMILL_ROOM/scontrol"; fi
+if [ "$1" = show ]; then printf "$TEST_NODES"; else echo "$@" >> "$GRISTMILL_ROOM/scontrol"; fi
 """
 
 
@@ -34,8 +36,23 @@ def free_job() -> int:
     return NUM_PORTS + port - FIRST_PORT
 
 
+class Run(subprocess.Popen):
+    """The script of one job; `job` is its number."""
+
+    job: int
+
+
+def driver_of(recipe: str) -> Path:
+    """The folder in /proc of the driver: `produce` without --dry-run."""
+    while True:
+        for process in Path("/proc").iterdir():
+            words = _cmdline(process).split("\0") if process.name.isdigit() else []
+            if ["gristmill", "produce", recipe] == words[2:5] and "--dry-run" not in words:
+                return process
+
+
 @pytest.fixture
-def sbatch(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
+def sbatch(tmp_path: Path) -> Iterator[Callable[..., Run]]:
     """Runs the script as Slurm would, on two "nodes" of two cores; checks that it leaves nothing behind."""
     tools, room, jobs = tmp_path / "bin", tmp_path / "room", []
     tools.mkdir()
@@ -44,7 +61,7 @@ def sbatch(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
         (tools / name).write_text(text)
         (tools / name).chmod(0o755)
 
-    def run(*arguments: str) -> subprocess.Popen:
+    def run(*arguments: str, **settings: str) -> Run:
         job = free_job()
         jobs.append(job)
         env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "SLURM_"))} | {
@@ -53,11 +70,16 @@ def sbatch(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen]]:
             "SLURM_SUBMIT_DIR": str(ROOT),
             "SLURM_CPUS_ON_NODE": "2",
             "GRISTMILL_ROOM": str(room),
+            "TEST_NODES": "node1\\nnode2\\n",
+            "PYTHONPATH": str(ROOT),
             "PATH": f"{tools}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            **settings,
         }
-        return subprocess.Popen(
+        process = Run(
             ["bash", str(SCRIPT), *arguments], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
+        process.job = job
+        return process
 
     yield run
     for job in jobs:
@@ -79,9 +101,15 @@ def _cmdline(process: Path) -> str:
 
 def test_the_script_parses() -> None:
     assert subprocess.run(["bash", "-n", str(SCRIPT)]).returncode == 0
-    lines = SCRIPT.read_text().splitlines()
+    text = SCRIPT.read_text()
+    lines = text.splitlines()
     last = max(n for n, line in enumerate(lines) if line.startswith("#SBATCH"))
     assert all(line.startswith("#") for line in lines[:last])  # Slurm stops reading at the first command
+    assert "#SBATCH --no-kill" in lines and "#SBATCH --requeue" in lines
+    settings = set(re.findall(r"^#   (GRISTMILL_\w+)", text, re.MULTILINE))
+    assert settings == set(re.findall(r"\bGRISTMILL_\w+", "\n".join(lines[last:])))
+    runbook = (ROOT / "deploy" / "runbook.md").read_text()
+    assert settings - {"GRISTMILL_METRICS_PORT"} <= set(re.findall(r"GRISTMILL_\w+", runbook))
 
 
 @pytest.mark.nightly
@@ -111,5 +139,61 @@ def test_a_run_is_requeued_when_its_time_is_up_and_then_resumes(sbatch, tmp_path
 def test_a_run_that_cannot_be_done_is_not_requeued(sbatch, tmp_path: Path) -> None:
     run = sbatch(str(tmp_path / "no.toml"), "--out", str(tmp_path / "out"))
     output, _ = run.communicate(timeout=120)
-    assert run.returncode == 2 and "no such recipe file" in output
+    assert run.returncode == 2 and "no such recipe file" in output and "it is not retried" in output
     assert not (tmp_path / "room" / "scontrol").exists()
+
+
+SLOW = {"generator": {"seconds_per_ask": 0.05, "pooled": True}, "cluster": {"num_cpus": None, "replicas": 2}}
+
+
+@pytest.mark.nightly
+def test_a_killed_driver_is_requeued_so_often_and_no_more(sbatch, tmp_path: Path) -> None:
+    """Through a prefix, as of a container; with the metrics of both nodes in a file of targets."""
+    recipe, out = canned(tmp_path, num_asks=640, stages=STAGES, **SLOW), str(tmp_path / "out")
+    run = sbatch(recipe, "--out", out, GRISTMILL_EXEC="env TEST_INSIDE=1", GRISTMILL_MAX_REQUEUES="1")
+    wait_for_commits(out, 2, run)
+    room = tmp_path / "room"
+    while not (files := list(room.glob("targets/*.json"))):
+        assert run.poll() is None
+    (targets,) = json.loads(files[0].read_text())
+    assert len(targets["targets"]) >= 2
+    driver = driver_of(recipe)
+    assert "TEST_INSIDE=1" in (driver / "environ").read_text().split("\0")
+    os.kill(int(driver.name), signal.SIGKILL)
+    output, _ = run.communicate(timeout=120)
+    job = str(run.job)
+    assert run.returncode == 137 and "it is retried" in output, output
+    assert (room / "scontrol").read_text().split() == ["requeue", job] and not list(room.glob("targets/*"))
+
+    (room / "scontrol").unlink()
+    (room / f"losses-{job}").rename(room / "losses")
+    again = sbatch(recipe, "--out", out, GRISTMILL_MAX_REQUEUES="1")
+    (room / "losses").rename(room / f"losses-{again.job}")
+    wait_for_commits(out, 4, again)
+    driver = driver_of(recipe)
+    os.kill(int(driver.name), signal.SIGKILL)
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 137 and not (room / "scontrol").exists(), output
+
+
+@pytest.mark.nightly
+def test_a_cancelled_job_is_not_requeued(sbatch, tmp_path: Path) -> None:
+    recipe, out = canned(tmp_path, num_asks=640, stages=STAGES, **SLOW), str(tmp_path / "out")
+    run = sbatch(recipe, "--out", out)
+    wait_for_commits(out, 2, run)
+    run.send_signal(signal.SIGTERM)
+    output, _ = run.communicate(timeout=120)
+    assert run.returncode == 130, output
+    assert not (tmp_path / "room" / "scontrol").exists()
+
+
+@pytest.mark.nightly
+def test_a_job_starts_with_the_nodes_that_have_joined(sbatch, tmp_path: Path) -> None:
+    fast = {"generator": {"pooled": True}, "cluster": {"num_cpus": None, "replicas": 2}}
+    recipe, out = canned(tmp_path, num_asks=64, stages=STAGES, **fast), str(tmp_path / "out")
+    three = {"TEST_NODES": "node1\\nnode2\\nnode3\\n", "GRISTMILL_NODES_WAIT_S": "8"}  # the third never joins
+    output, _ = (run := sbatch(recipe, "--out", out, **three)).communicate(timeout=200)
+    assert run.returncode == 75 and "of 3 nodes joined in 8 s: fewer than GRISTMILL_MIN_NODES=3" in output, output
+    assert "requeue" in (tmp_path / "room" / "scontrol").read_text()
+    output, _ = (run := sbatch(recipe, "--out", out, **three, GRISTMILL_MIN_NODES="1")).communicate(timeout=200)
+    assert run.returncode == 0 and "nodes joined in 8 s: starting with these" in output, output

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gristmill.jobs.terminal.output import STOPPED, Output, refusal
+from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.session import interruptible
 from gristmill.records.errors import UserError
+from gristmill.records.exit_codes import STOPPED
 from gristmill.records.output.lease import NAME as LEASE
 
 
