@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 import time
@@ -44,11 +45,18 @@ class FaultProxy:
     """Listens on `port` in threads of this process. `share` of the requests get a fault from `kinds`, drawn from
     `seed`; `script` (kinds, "ok" for none) comes before the plan; `always` names what befalls every request.
 
-    Stores of other kinds: `conditional` befalls every conditional put, `answers` replaces an answer of that status, and
+    With `tls` (certificate and key as PEM files) it serves https. Stores of other kinds: `refuses_trailers` answers 501
+    to checksums that follow a body; `refused` are parts of requests that get 403; `conditional` befalls every conditional put, `answers` replaces an answer of that status, and
     headers of `dropped` (lower case) do not reach the server, whose signatures must then be off."""
 
-    def __init__(self, upstream_port: int, seed: int = 0) -> None:
+    def __init__(self, upstream_port: int, seed: int = 0, tls: tuple[str, str] | None = None) -> None:
         self.upstream_port = upstream_port
+        self.scheme = "https" if tls else "http"
+        self.refuses_trailers = False
+        self.refused: tuple[bytes, ...] = ()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
+        if context and tls:
+            context.load_cert_chain(*tls)
         self.share, self.kinds = 0.0, KINDS
         self.script: list[str] = []
         self.always: str | None = None
@@ -64,7 +72,7 @@ class FaultProxy:
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                proxy._serve(self.request)
+                proxy._serve(context.wrap_socket(self.request, server_side=True) if context else self.request)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads, block_on_close, allow_reuse_address, request_queue_size = True, False, True, 128
@@ -83,7 +91,7 @@ class FaultProxy:
 
     def env(self, upstream: dict[str, str]) -> dict[str, str]:
         """The environment of the server behind, with this proxy as its address."""
-        return {**upstream, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+        return {**upstream, "AWS_ENDPOINT_URL": f"{self.scheme}://127.0.0.1:{self.port}"}
 
     def _draw(self, verb: str) -> str:
         with self._lock:
@@ -107,6 +115,11 @@ class FaultProxy:
             head, _, body = request.partition(b"\r\n\r\n")
             is_conditional = verb == "PUT" and b"\r\nif-none-match:" in head.lower()
             kind = self.conditional if self.conditional and is_conditional else self._draw(verb)
+            has_trailer = b"aws-chunked" in head.lower() or b"\r\nx-amz-trailer:" in head.lower()
+            if self.refuses_trailers and has_trailer:
+                kind = "not_implemented"
+            elif any(part in head for part in self.refused):
+                kind = "refused"
             lines = [line for line in head.split(b"\r\n") if line.partition(b":")[0].lower() not in self.dropped]
             request = b"\r\n".join(lines) + b"\r\n\r\n" + body
             if kind == "reset_before":
@@ -186,9 +199,9 @@ def _reset(client: socket.socket) -> None:
 
 
 @contextmanager
-def faults(upstream_port: int, seed: int = 0) -> Iterator[FaultProxy]:
+def faults(upstream_port: int, seed: int = 0, tls: tuple[str, str] | None = None) -> Iterator[FaultProxy]:
     """A proxy for the length of the block."""
-    proxy = FaultProxy(upstream_port, seed)
+    proxy = FaultProxy(upstream_port, seed, tls)
     try:
         yield proxy
     finally:
