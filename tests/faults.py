@@ -37,6 +37,8 @@ ERRORS = {
     "deciding": (409, "ConditionalRequestConflict", "A conflicting conditional operation is in progress."),
     "exists": (409, "ObjectAlreadyExists", "The object exists."),
     "not_implemented": (501, "NotImplemented", "A header implies functionality that is not implemented."),
+    "error_in_ok": (200, "InternalError", "We encountered an internal error."),
+    "no_such_upload": (404, "NoSuchUpload", "The specified multipart upload does not exist."),
     "invalid": (400, "InvalidArgument", "Invalid argument."),
 }
 
@@ -45,8 +47,10 @@ class FaultProxy:
     """Listens on `port` in threads of this process. `share` of the requests get a fault from `kinds`, drawn from
     `seed`; `script` (kinds, "ok" for none) comes before the plan; `always` names what befalls every request.
 
-    With `tls` (certificate and key as PEM files) it serves https. Stores of other kinds: `refuses_trailers` answers 501
-    to checksums that follow a body; `refused` are parts of requests that get 403; `conditional` befalls every conditional put, `answers` replaces an answer of that status, and
+    With `tls` (certificate and key as PEM files) it serves https.
+
+    Stores of other kinds: `refuses_trailers` answers 501 to checksums that follow a body, `refused` are parts of
+    requests that get 403, `conditional` befalls every conditional put, `answers` replaces an answer of that status, and
     headers of `dropped` (lower case) do not reach the server, whose signatures must then be off."""
 
     def __init__(self, upstream_port: int, seed: int = 0, tls: tuple[str, str] | None = None) -> None:

@@ -118,7 +118,9 @@ class S3Store(S3Puts):
                 if tries.again():
                     continue
                 if trouble.code in DECIDING:
-                    raise Conflict(f"{where} is being written by another run")
+                    conflict = Conflict(f"{where} is being written by another run")
+                    conflict.is_undecided = True
+                    raise conflict
             failure = Rejected if trouble.is_rejection else UserError
             raise failure(f"{where}: {trouble.advice(tries)}")
 

@@ -147,6 +147,8 @@ class S3Puts(Store):
             # A completion whose answer was lost: its retry finds the object, or the upload no more.
             if num_tries > 1 and self._holds(name, data):
                 return
+            if isinstance(error, FileNotFoundError) and if_absent and self.exists(name):
+                raise Conflict(f"{self.path(name)} is already there: another run has written it") from None
             if isinstance(error, FileNotFoundError):
                 raise UserError(f"{self.path(name)}: its upload was ended by another; run the command again") from None
             raise
@@ -199,7 +201,7 @@ class S3Puts(Store):
     # Puts again and again
 
     def renew(self, name: str, data: bytes, *, if_absent: bool = False) -> bool:
-        before = self._versions.pop(name, "")
+        before = self._versions.get(name, "")
         version = self._put(name, data, if_absent).get("VersionId", "")
         if version in ("", "null"):
             return True  # the bucket keeps no versions
@@ -262,9 +264,12 @@ class HeldPut(PendingPut):
         with self._lock:
             self._turn.set()
             sent = self._sent
-        if sent is not None and sent.exception() is None:
+        error = sent.exception() if sent is not None else None
+        if sent is not None and error is None:
             return self._puts.holding.succeeded()
-        has_tried = any(body.is_whole for body in self._bodies)
+        if isinstance(error, Conflict) and not error.is_undecided:
+            raise error
+        has_tried = any(body.is_whole for body in self._bodies) and not isinstance(error, Conflict)
         self._puts._put(self.name, self.data, if_absent=True, has_tried=has_tried)
 
     def drop(self) -> None:
