@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.records.errors import Conflict, UserError
-from gristmill.records.output.shard_names import KEPT, rejected_name, shard_name
+from gristmill.records.output.shard_names import KEPT, REJECTED, rejected_name, shard_name
 from gristmill.records.output.shard_reading import read_meta
 from gristmill.records.output.summary import Summary, summarise
 from gristmill.records.readers.parquet import SUMMARY_KEY
@@ -27,8 +27,16 @@ from gristmill.records.sealed import write_sealed
 from gristmill.records.stores.contract import PendingPut, Store
 
 __all__ = [
-    *("KEPT", "REJECTED", "Encoded", "OutputSpec", "Summary"),
-    *("begin_kept", "encode", "put_kept", "put_rejected", "shard_name"),
+    "KEPT",
+    "REJECTED",
+    "Encoded",
+    "OutputSpec",
+    "Summary",
+    "begin_kept",
+    "encode",
+    "put_kept",
+    "put_rejected",
+    "shard_name",
 ]
 
 LabelCounts = Mapping[str, dict[str, int]]  # stage -> label -> rows
