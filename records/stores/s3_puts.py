@@ -23,7 +23,6 @@ from gristmill.records.stores.s3_trouble import expect
 T = TypeVar("T")
 
 IN_ONE_SEND_BYTES = 1 << 20  # a larger body is sent in blocks, so that the timeout holds for each block
-HELD_BYTES = 256 << 10  # a smaller put takes one round trip anyway
 ONE_PUT_BYTES = 5 << 30  # S3 takes no larger body in one request
 PART_BYTES, MAX_PARTS, NUM_PARTS_AT_ONCE = 64 << 20, 1000, 8
 
@@ -82,7 +81,7 @@ class S3Puts(Store):
             return False
 
     def begin_put(self, name: str, data: bytes) -> PendingPut:
-        if HELD_BYTES <= len(data) <= ONE_PUT_BYTES:
+        if 1 < len(data) <= ONE_PUT_BYTES:
             return HeldPut(self, name, data)
         return PendingPut(self, name, data)
 

@@ -109,7 +109,7 @@ def test_whatever_befalls_the_puts_lots_stay_a_prefix(s3_server: dict[str, str],
         proxy.share, proxy.kinds = 0.4, tuple(FAULTS)
         committer = Committer(store)
         for lot in range(12):
-            committer.submit(encoded(lot, SIZE if lot % 3 else 1000))
+            committer.submit(encoded(lot, SIZE if lot % 3 else 1))
         seen: list[int] = []
         while len(seen) < 12:
             seen += [lot for lot, _ in committer.done()]
