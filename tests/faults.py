@@ -172,16 +172,27 @@ class FaultProxy:
 
 def _read_request(client: socket.socket, reader: BufferedReader) -> bytes:
     """One whole request; empty when the client has closed."""
-    head, length = b"", 0
+    head, length, is_chunked = b"", 0, False
     while (line := reader.readline()) not in (b"\r\n", b""):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
+        is_chunked |= name.lower() == b"transfer-encoding" and b"chunked" in value
         if name.lower() == b"expect":  # answered here, so that the body is read before the plan is asked
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             continue  # not among the signed headers
         head += line
-    return head + b"\r\n" + reader.read(length) if head else b""
+    body = b"".join(_chunks(reader)) if is_chunked else reader.read(length)
+    return head + b"\r\n" + body if head else b""
+
+
+def _chunks(reader: BufferedReader) -> Iterator[bytes]:
+    """A chunked body as it is, to its last chunk."""
+    size = 1
+    while size:
+        line = reader.readline()
+        size = int(line, 16)
+        yield line + reader.read(size + 2)
 
 
 def _head(status: int, reason: str, fields: list[tuple[str, str]]) -> bytes:
