@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 HOLD_S = 15.0  # AWS closes a connection on which nothing is sent for 20 s; other stores wait longer
+AT_ONCE_BYTES = 1 << 20
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 60.0, 3600.0
 
 _SENDING = threading.local()  # the body of the request that this thread sends
@@ -70,11 +71,14 @@ class HeldBody(io.RawIOBase):
         return block
 
 
-def mark_sending(**_: Any) -> None:
+def mark_sending(request: Any = None, **_: Any) -> None:
     """A hook of boto3 that runs when a request has been signed and is sent next, in the thread of its caller."""
     body = getattr(_SENDING, "body", None)
     if body is not None:
         body.is_sending = True
+        if request is not None and len(body) <= AT_ONCE_BYTES:
+            # To ask first whether a body is welcome costs a round trip, and a second where a store does not answer.
+            request.headers.pop("Expect", None)
 
 
 class Holding:
