@@ -34,3 +34,7 @@ class Changed(UserError):
 
 class Rejected(UserError):
     """A store rejects a request for what it says; another try is of no use."""
+
+
+class Refused(UserError):
+    """A store does not accept the keys, or they do not allow the request."""

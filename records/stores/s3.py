@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import pyarrow as pa
 from botocore.exceptions import ClientError
 
-from gristmill.records.errors import Changed, Conflict, Rejected, UserError
+from gristmill.records.errors import Changed, Conflict, Refused, Rejected, UserError
 from gristmill.records.stores.contract import Entry, is_hidden
 from gristmill.records.stores.probe import check_promises
 from gristmill.records.stores.ranges import RangeFile
@@ -121,7 +121,7 @@ class S3Store(S3Puts):
                     conflict = Conflict(f"{where} is being written by another run")
                     conflict.is_undecided = True
                     raise conflict
-            failure = Rejected if trouble.is_rejection else UserError
+            failure = Refused if trouble.is_refusal else Rejected if trouble.is_rejection else UserError
             raise failure(f"{where}: {trouble.advice(tries)}")
 
     def _log(self, where: str, trouble: Trouble, tries: Tries) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from gristmill.records.errors import Conflict, UserError
+from gristmill.records.errors import Conflict, Refused, Rejected, UserError
 from gristmill.records.stores.contract import PendingPut, Store
 from gristmill.records.stores.held_put import Dropped, HeldBody, Holding, send_held
 from gristmill.records.stores.probe import LEFTOVER_AGE_S, check_completion, sweep_probes
@@ -161,10 +161,10 @@ class S3Puts(Store):
     def _heeds_completion(self) -> bool:
         with self._probing:
             if self._completes_if_absent is None:
-                self._completes_if_absent = check_completion(self, self._complete_twice)
+                self._completes_if_absent = check_completion(self, self._complete_over)
             return self._completes_if_absent
 
-    def _complete_twice(self, name: str) -> None:
+    def _complete_over(self, name: str) -> None:
         """Put a small object by an if-absent upload that must conflict with an object. Raises Conflict if it does."""
         upload = {**self._key(name), "UploadId": self.begin_upload(name)}
         try:
@@ -219,10 +219,10 @@ class S3Puts(Store):
         """Delete a superseded version; returns False when the keys or a lock of the bucket forbid it."""
         try:
             self._request(name, lambda client: client.delete_object(**self._key(name), VersionId=version))
-        except FileNotFoundError:
-            return True
-        except UserError:
+        except (Refused, Rejected):
             return False
+        except (UserError, FileNotFoundError):
+            return True  # it remains when the store is in trouble, but the next may be deleted
         return True
 
 

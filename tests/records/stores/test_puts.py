@@ -272,6 +272,11 @@ def test_versions_that_may_not_be_deleted_are_reported(versioned: S3Store, proxy
     before = versioned.errors.total()
     assert not versioned.renew("lease.json", b"2")
     assert versioned.errors.total() == before > 0 and versions(versioned) == 3  # it does not try again
+    proxy.refused, proxy.verbs, proxy.always = (), ("DELETE",), "slow_down"
+    patient = S3Store(versioned.uri, patience_s=0.3)
+    assert all(patient.renew("lease.json", b"%d" % number) for number in range(3))  # a store in trouble forbids nothing
+    proxy.always = None
+    assert patient.renew("lease.json", b"3") and versions(patient) == 6
 
 
 def test_without_versions_nothing_is_deleted(remote: S3Store, proxy: FaultProxy) -> None:
