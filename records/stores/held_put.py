@@ -7,10 +7,13 @@ SeaweedFS 4.48 several of 8 simultaneous completions won in a third of the races
 """
 
 import io
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 HOLD_S = 15.0  # AWS closes a connection on which nothing is sent for 20 s; other stores wait longer
 AT_ONCE_BYTES = 1 << 20
@@ -97,11 +100,13 @@ class Holding:
         with self._lock:
             self._pause_s = FIRST_PAUSE_S
 
-    def expired(self) -> None:
+    def expired(self, where: str) -> None:
         with self._lock:
-            if self.is_allowed:  # else another hold has expired at the same time
-                self._paused_until = time.monotonic() + self._pause_s
-                self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
+            if not self.is_allowed:
+                return  # another hold has expired at the same time
+            pause_s, self._pause_s = self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
+            self._paused_until = time.monotonic() + pause_s
+        logger.info(f"{where}: waited {HOLD_S:.0f} s for its turn; shards are put one by one for {pause_s:.0f} s")
 
 
 class Dropped(Exception):

@@ -248,7 +248,7 @@ class HeldPut(PendingPut):
             self._sent.set_result(None)
         except BaseException as error:  # noqa: BLE001 - `complete` deals with it
             if isinstance(error, Dropped) and any(body.has_expired for body in self._bodies):
-                self._puts.holding.expired()
+                self._puts.holding.expired(self._puts.path(self.name))
             self._sent.set_exception(error)
 
     def _request(self, client: Any) -> None:

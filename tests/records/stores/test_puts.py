@@ -1,6 +1,6 @@
 """Puts that wait for their turn, puts in parts, and puts of the same object again and again."""
 
-import os
+import logging
 import random
 import signal
 import subprocess
@@ -48,10 +48,12 @@ class Sender:
 
 
 @SEAWEEDFS
-def test_a_held_put_is_unseen_until_its_turn_and_then_one_step(remote: S3Store, proxy: FaultProxy) -> None:
+def test_a_held_put_is_unseen_until_its_turn_and_then_one_step(
+    remote: S3Store, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Here the server is asked without the proxy, which forwards whole requests only."""
     direct = open_store(remote.uri)
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{proxy.upstream_port}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.upstream_port}")
     direct.check(write=False)
     put = Sender(direct, "kept/a", MINE).wait()
     assert not direct.exists("kept/a") and list(direct.list()) == []
@@ -132,8 +134,11 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 
 @MOTO
-def test_a_store_that_serves_one_request_at_a_time(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_serves_one_request_at_a_time(
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """A later lot's put, held back, keeps the server from the lot whose turn it is. After one such wait none is."""
+    caplog.set_level(logging.INFO)
     monkeypatch.setattr(held_put, "HOLD_S", 1.0)
     store = S3Store(f"{s3}/single-{tmp_path.name}")
     committer = Committer(store, check=lambda: time.sleep(0.05))
@@ -145,7 +150,7 @@ def test_a_store_that_serves_one_request_at_a_time(s3: str, tmp_path: Path, monk
         seen += [lot for lot, _ in committer.done()]
     committer.stop()
     assert seen == list(range(12)) and time.monotonic() - began < 30
-    assert not store.holding.is_allowed
+    assert not store.holding.is_allowed and "waited 1 s for its turn" in caplog.text
 
 
 # In parts
