@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gristmill.records.errors import Conflict, UserError
-from gristmill.records.stores import s3_puts
+from gristmill.records.stores import s3_parts, s3_puts
 from gristmill.records.stores.s3 import S3Store
 from gristmill.records.stores.s3_client import CHECKSUMS, connect, is_aws
 from tests.certificates import certificates
@@ -49,7 +49,7 @@ def test_a_store_that_refuses_trailers_is_written_and_read(store: S3Store, monke
     held.complete()
     store.renew("lease.json", b"1")
     monkeypatch.setattr(s3_puts, "ONE_PUT_BYTES", 6 * MIB)
-    monkeypatch.setattr(s3_puts, "PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(s3_parts, "PART_BYTES", 5 * MIB)
     store.put("parts", bytes(range(256)) * (40 << 10))
     assert store.read("parts") == bytes(range(256)) * (40 << 10)
     store.delete("parts")

@@ -15,7 +15,7 @@ import pytest
 from gristmill.cluster.lots.commit import Committer
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.output.shards import Encoded, Summary
-from gristmill.records.stores import held_put, s3_puts
+from gristmill.records.stores import held_put, s3_parts, s3_puts
 from gristmill.records.stores.contract import PendingPut, Store
 from gristmill.records.stores.opening import open_store
 from gristmill.records.stores.s3 import S3Store
@@ -160,7 +160,7 @@ def test_a_store_that_serves_one_request_at_a_time(
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> bytes:
     """A content of 12 MiB, which is put in three parts."""
     monkeypatch.setattr(s3_puts, "ONE_PUT_BYTES", 8 * MIB)
-    monkeypatch.setattr(s3_puts, "PART_BYTES", 5 * MIB)
+    monkeypatch.setattr(s3_parts, "PART_BYTES", 5 * MIB)
     return random.Random(1).randbytes(12 * MIB)
 
 
@@ -226,9 +226,9 @@ def test_parts_of_killed_puts_are_swept(remote: S3Store, proxy: FaultProxy, monk
     for store in (remote, other):
         for name in ("kept/a", "kept/a", "kept/sub/b", "rejected/c", "nested/kept/d"):
             store.begin_upload(name)
-    monkeypatch.setattr(s3_puts, "LEFTOVER_AGE_S", 1e9)
+    monkeypatch.setattr(s3_parts, "LEFTOVER_AGE_S", 1e9)
     assert remote.sweep(("kept", "rejected")) == 0
-    monkeypatch.setattr(s3_puts, "LEFTOVER_AGE_S", -60.0)
+    monkeypatch.setattr(s3_parts, "LEFTOVER_AGE_S", -60.0)
     proxy.refused = (b"uploads",)
     assert remote.sweep(("kept", "rejected")) == 0  # without the right to list uploads a rule of the bucket must do it
     proxy.refused = ()
