@@ -37,6 +37,7 @@ from gristmill.records.shipped import PACKAGE_ROOT
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.digest import digest_all
+from gristmill.records.stores.download import download
 from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.opening import open_store
 
@@ -279,12 +280,7 @@ def _bucket_files(model: str) -> list[Entry]:
 def _download(model: str, files: Sequence[Entry], folder: Path) -> None:
     size = sum(entry.size for entry in files) / 1e9
     logger.info(f"downloading {model}, {size:.1f} GB, into {folder.parent}")
-    store = _store(model)
-    for entry in files:
-        path = folder / entry.name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with store.open(entry.name, entry.version) as source, path.open("wb") as target:
-            shutil.copyfileobj(source, target, 16 << 20)  # a weight file may be larger than memory
+    download(_store(model), files, folder)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ class Conflict(UserError):
     """An if-absent put found the object: another driver has written it."""
 
     num_retries = 0  # retries before the answer: with retries, the other writer may be the same put
+    is_undecided = False  # two puts met, and the store has not said that the other has won
 
 
 class InputChanged(UserError):
@@ -33,3 +34,7 @@ class Changed(UserError):
 
 class Rejected(UserError):
     """A store rejects a request for what it says; another try is of no use."""
+
+
+class Refused(UserError):
+    """A store does not accept the keys, or they do not allow the request."""

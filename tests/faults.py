@@ -8,6 +8,7 @@ import os
 import random
 import socket
 import socketserver
+import ssl
 import struct
 import threading
 import time
@@ -36,6 +37,8 @@ ERRORS = {
     "deciding": (409, "ConditionalRequestConflict", "A conflicting conditional operation is in progress."),
     "exists": (409, "ObjectAlreadyExists", "The object exists."),
     "not_implemented": (501, "NotImplemented", "A header implies functionality that is not implemented."),
+    "error_in_ok": (200, "InternalError", "We encountered an internal error."),
+    "no_such_upload": (404, "NoSuchUpload", "The specified multipart upload does not exist."),
     "invalid": (400, "InvalidArgument", "Invalid argument."),
 }
 
@@ -44,11 +47,20 @@ class FaultProxy:
     """Listens on `port` in threads of this process. `share` of the requests get a fault from `kinds`, drawn from
     `seed`; `script` (kinds, "ok" for none) comes before the plan; `always` names what befalls every request.
 
-    Stores of other kinds: `conditional` befalls every conditional put, `answers` replaces an answer of that status, and
+    With `tls` (certificate and key as PEM files) it serves https.
+
+    Stores of other kinds: `refuses_trailers` answers 501 to checksums that follow a body, `refused` are parts of
+    requests that get 403, `conditional` befalls every conditional put, `answers` replaces an answer of that status, and
     headers of `dropped` (lower case) do not reach the server, whose signatures must then be off."""
 
-    def __init__(self, upstream_port: int, seed: int = 0) -> None:
+    def __init__(self, upstream_port: int, seed: int = 0, tls: tuple[str, str] | None = None) -> None:
         self.upstream_port = upstream_port
+        self.scheme = "https" if tls else "http"
+        self.refuses_trailers = False
+        self.refused: tuple[bytes, ...] = ()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) if tls else None
+        if context and tls:
+            context.load_cert_chain(*tls)
         self.share, self.kinds = 0.0, KINDS
         self.script: list[str] = []
         self.always: str | None = None
@@ -64,7 +76,7 @@ class FaultProxy:
 
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
-                proxy._serve(self.request)
+                proxy._serve(context.wrap_socket(self.request, server_side=True) if context else self.request)
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads, block_on_close, allow_reuse_address, request_queue_size = True, False, True, 128
@@ -83,7 +95,7 @@ class FaultProxy:
 
     def env(self, upstream: dict[str, str]) -> dict[str, str]:
         """The environment of the server behind, with this proxy as its address."""
-        return {**upstream, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}"}
+        return {**upstream, "AWS_ENDPOINT_URL": f"{self.scheme}://127.0.0.1:{self.port}"}
 
     def _draw(self, verb: str) -> str:
         with self._lock:
@@ -107,6 +119,11 @@ class FaultProxy:
             head, _, body = request.partition(b"\r\n\r\n")
             is_conditional = verb == "PUT" and b"\r\nif-none-match:" in head.lower()
             kind = self.conditional if self.conditional and is_conditional else self._draw(verb)
+            has_trailer = b"aws-chunked" in head.lower() or b"\r\nx-amz-trailer:" in head.lower()
+            if self.refuses_trailers and has_trailer:
+                kind = "not_implemented"
+            elif any(part in head for part in self.refused):
+                kind = "refused"
             lines = [line for line in head.split(b"\r\n") if line.partition(b":")[0].lower() not in self.dropped]
             request = b"\r\n".join(lines) + b"\r\n\r\n" + body
             if kind == "reset_before":
@@ -155,16 +172,27 @@ class FaultProxy:
 
 def _read_request(client: socket.socket, reader: BufferedReader) -> bytes:
     """One whole request; empty when the client has closed."""
-    head, length = b"", 0
+    head, length, is_chunked = b"", 0, False
     while (line := reader.readline()) not in (b"\r\n", b""):
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length":
             length = int(value)
+        is_chunked |= name.lower() == b"transfer-encoding" and b"chunked" in value
         if name.lower() == b"expect":  # answered here, so that the body is read before the plan is asked
             client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             continue  # not among the signed headers
         head += line
-    return head + b"\r\n" + reader.read(length) if head else b""
+    body = b"".join(_chunks(reader)) if is_chunked else reader.read(length)
+    return head + b"\r\n" + body if head else b""
+
+
+def _chunks(reader: BufferedReader) -> Iterator[bytes]:
+    """A chunked body as it is, to its last chunk."""
+    size = 1
+    while size:
+        line = reader.readline()
+        size = int(line, 16)
+        yield line + reader.read(size + 2)
 
 
 def _head(status: int, reason: str, fields: list[tuple[str, str]]) -> bytes:
@@ -186,9 +214,9 @@ def _reset(client: socket.socket) -> None:
 
 
 @contextmanager
-def faults(upstream_port: int, seed: int = 0) -> Iterator[FaultProxy]:
+def faults(upstream_port: int, seed: int = 0, tls: tuple[str, str] | None = None) -> Iterator[FaultProxy]:
     """A proxy for the length of the block."""
-    proxy = FaultProxy(upstream_port, seed)
+    proxy = FaultProxy(upstream_port, seed, tls)
     try:
         yield proxy
     finally:

@@ -20,7 +20,7 @@ FLOORS = {  # what each may import
 HEAVY = {"torch", "vllm", "transformers", "diffusers", "datasets", "pandas", "duckdb", "matplotlib", "ray", "boto3"}
 HEAVY |= {"sklearn", "opacus", "dp_accounting", "gymnasium", "scipy", "evaluation"}
 NETS = "gristmill.generators.nets"  # torch modules: they may import torch, and are imported inside functions only
-S3 = ("records/stores/s3.py", "records/stores/s3_trouble.py")
+S3 = ("records/stores/s3.py", "records/stores/s3_client.py", "records/stores/s3_trouble.py")
 MAX_LINES = 320
 Tree = Mapping[str, str]  # the text of each file of the package by its path, "records/lots.py"
 

@@ -151,7 +151,7 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
             f"{store.uri}: {strangers[0]}{more} is no shard of this run, but readers of {KEPT}/ or {REJECTED}/ may "
             f"take it for one; move it away"
         )
-    store.sweep()
+    store.sweep((KEPT, REJECTED))
     return manifest, totals, leftovers
 
 

@@ -14,7 +14,7 @@ from gristmill.jobs.terminal.console import open_console, print_json, print_line
 from gristmill.jobs.terminal.view import Pace, View, facts, nearest_goal
 from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, part_name, read_events
-from gristmill.records.output.lease import DEAD_S, read_lease
+from gristmill.records.output.lease import dead_s, read_lease
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
@@ -111,7 +111,7 @@ class Watcher:
             self._renewed_s = now
         self._renewal = renewal
         quiet_s = now - (self._first_s if self._renewed_s is None else self._renewed_s)
-        if quiet_s > DEAD_S:
+        if quiet_s > dead_s(lease):
             return Life("stopped", life.driver, False, life.silent_s)
         return life if self._renewed_s is None else Life("running", life.driver, True, life.silent_s)
 

@@ -122,14 +122,14 @@ class Events:
         while not self._so_far:
             name = part_name(self.start, self._part)
             try:
-                self.store.put(name, data, if_absent=True)
+                self.store.renew(name, data, if_absent=True)
                 return
             except Conflict:
                 stored = self.store.read_if_there(name)
                 if stored is not None and data.startswith(stored):
                     break  # an earlier put of this log, whose answer was lost
                 self._part += 1
-        self.store.put(part_name(self.start, self._part), data)
+        self.store.renew(part_name(self.start, self._part), data)
 
 
 def parts(store: Store) -> list[str]:

@@ -12,6 +12,7 @@ import secrets
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from typing import Any, NotRequired, TypedDict
 
 from gristmill.records.errors import Conflict, UserError
@@ -25,8 +26,9 @@ logger = logging.getLogger(__name__)
 
 NAME = "lease.json"
 BEAT_S = 5.0
-DEAD_S = 20.0
-OVERDUE_S = 3 * BEAT_S  # a lease that was not seen for so long may have been taken
+DEAD_S = 20.0  # without a beat, at BEAT_S; at a slower beat as many beats
+SLOW_BEAT_S = 30.0  # where each renewal leaves a version behind that nobody may delete
+OVERDUE_BEATS = 3  # a lease that was not seen for so long may have been taken
 RELEASE_S = 10.0  # a lease that is not released by then remains; its process is gone, so others may take it
 
 
@@ -37,6 +39,7 @@ class LeaseFile(TypedDict):
     host: str
     pid: int
     beat: NotRequired[int]
+    beat_s: NotRequired[float]
     process_start: NotRequired[str | None]
 
 
@@ -53,6 +56,12 @@ def read_lease(store: Store) -> dict[str, Any] | None:
     return dict(held)
 
 
+def dead_s(held: Mapping[str, Any]) -> float:
+    """Seconds without a beat after which the holder of a lease is dead. The lease states its own pace."""
+    pace_s = min(max(float(held.get("beat_s", BEAT_S)), BEAT_S), SLOW_BEAT_S)
+    return DEAD_S * pace_s / BEAT_S
+
+
 class Lease:
     """Held between `acquire` and `release`; `lost` is set when another driver has taken it."""
 
@@ -60,7 +69,7 @@ class Lease:
         self.store = store
         self.token = secrets.token_hex(8)
         self.lost: str | None = None  # the driver that has it now
-        self._beat = 0
+        self._beat, self._beat_s = 0, BEAT_S
         self._held_s = 0.0  # when it was last seen to be ours
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -68,18 +77,29 @@ class Lease:
     def _content(self) -> bytes:
         pid = os.getpid()
         content = {"token": self.token, "host": socket.gethostname(), "pid": pid, "beat": self._beat}
-        return json.dumps({**content, "process_start": process_start(pid)}).encode()
+        return json.dumps({**content, "beat_s": self._beat_s, "process_start": process_start(pid)}).encode()
+
+    def _put(self, *, if_absent: bool = False) -> None:
+        """Write the lease. Where old versions of it remain, it is renewed at a slower pace, which it states first."""
+        has_no_versions = self.store.renew(NAME, self._content(), if_absent=if_absent)
+        if not has_no_versions and self._beat_s < SLOW_BEAT_S:
+            self._beat, self._beat_s = self._beat + 1, SLOW_BEAT_S
+            self.store.renew(NAME, self._content())
+            logger.info(
+                f"{self.store.uri}: the bucket keeps versions and the keys may not delete them, so {NAME} is renewed "
+                f"every {SLOW_BEAT_S:.0f} s; a driver on another host waits {dead_s({'beat_s': SLOW_BEAT_S}):.0f} s"
+            )
 
     def acquire(self) -> None:
         """Take the lease. Raises UserError when another driver holds it and is alive.
 
-        A driver on another host is watched for `DEAD_S` seconds; this is logged.
+        A driver on another host is watched for `dead_s` seconds; this is logged.
         """
         try:
-            self.store.put(NAME, self._content(), if_absent=True)
+            self._put(if_absent=True)
         except Conflict:
             self._outlive(read_lease(self.store))
-            self.store.put(NAME, self._content())
+            self._put()
         self._held_s = _clock_s()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
@@ -89,7 +109,7 @@ class Lease:
 
         After a pause of this process or its machine the lease is read first: the thread that renews it slept too.
         """
-        if self._thread is not None and self.lost is None and _clock_s() - self._held_s > OVERDUE_S:
+        if self._thread is not None and self.lost is None and _clock_s() - self._held_s > OVERDUE_BEATS * self._beat_s:
             self._is_ours(read_lease(self.store))
         if self.lost is not None:
             raise UserError(f"{self.store.uri} has been taken over by another driver ({self.lost}); this one stops")
@@ -109,9 +129,9 @@ class Lease:
                 return
             self._refuse(held)
         logger.info(
-            f"{self.store.uri} was last written by {who(held)}; watching for {DEAD_S:.0f} s whether it is alive"
+            f"{self.store.uri} was last written by {who(held)}; watching for {dead_s(held):.0f} s whether it is alive"
         )
-        end = time.monotonic() + DEAD_S
+        end = time.monotonic() + dead_s(held)
         while time.monotonic() < end:
             time.sleep(1.0)
             current = read_lease(self.store)
@@ -127,13 +147,13 @@ class Lease:
         )
 
     def _renew(self) -> None:
-        while not self._stop.wait(BEAT_S):
+        while not self._stop.wait(self._beat_s):
             try:
                 with patience(BEAT_S):  # a put with long retries may overwrite the lease of a successor
                     if not self._is_ours(read_lease(self.store)):
                         return
                     self._beat += 1
-                    self.store.put(NAME, self._content())
+                    self._put()
             except (UserError, OSError):
                 continue  # the next commit reports a store in trouble
 
@@ -154,7 +174,7 @@ class Lease:
                 if (held := read_lease(self.store)) and held.get("token") == self.token:
                     self.store.delete(NAME)
         except (UserError, OSError):
-            return  # the run reports its own error, and a remaining lease delays others by DEAD_S at most
+            return  # the run reports its own error, and a remaining lease delays others by `dead_s` at most
 
 
 def _clock_s() -> float:

@@ -95,7 +95,7 @@ class Manifest:
 
     def save(self, store: Store) -> None:
         literals = {**self.__dict__, "totals": self.totals.literals()}
-        store.put(NAME, (json_text(literals, indent=2) + "\n").encode())
+        store.renew(NAME, (json_text(literals, indent=2) + "\n").encode())
 
 
 def load(store: Store) -> Manifest | None:

@@ -24,9 +24,20 @@ from gristmill.records.output.summary import Summary, summarise
 from gristmill.records.readers.parquet import SUMMARY_KEY
 from gristmill.records.schema import REJECT
 from gristmill.records.sealed import write_sealed
-from gristmill.records.stores.contract import Store
+from gristmill.records.stores.contract import PendingPut, Store
 
-__all__ = ["KEPT", "REJECTED", "Encoded", "OutputSpec", "Summary", "encode", "put_kept", "put_rejected", "shard_name"]
+__all__ = [
+    "KEPT",
+    "REJECTED",
+    "Encoded",
+    "OutputSpec",
+    "Summary",
+    "begin_kept",
+    "encode",
+    "put_kept",
+    "put_rejected",
+    "shard_name",
+]
 
 LabelCounts = Mapping[str, dict[str, int]]  # stage -> label -> rows
 
@@ -125,14 +136,19 @@ def put_rejected(store: Store, encoded: Encoded) -> None:
             raise
 
 
-def put_kept(store: Store, encoded: Encoded) -> None:
-    """Commit the lot.
+def begin_kept(store: Store, encoded: Encoded) -> PendingPut:
+    """The put of the kept shard, whose bytes can travel before the lot's turn to be committed."""
+    return store.begin_put(shard_name(KEPT, encoded.lot), encoded.kept)
+
+
+def put_kept(store: Store, encoded: Encoded, pending: PendingPut | None = None) -> None:
+    """Commit the lot; `pending` is its put if that has begun.
 
     Raises Conflict when another driver has committed it. The rejected shard is then deleted, unless it is that
     driver's too.
     """
     try:
-        store.put(shard_name(KEPT, encoded.lot), encoded.kept, if_absent=True)
+        (pending or begin_kept(store, encoded)).complete()
     except Conflict:
         if encoded.rejected_name is not None:
             with suppress(UserError, OSError):  # a leftover is removed by the next start

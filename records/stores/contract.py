@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import pyarrow as pa
 
+from gristmill.records.errors import Changed
+
 if TYPE_CHECKING:
     import pyarrow.fs
 
@@ -28,6 +30,26 @@ class Entry:
     name: str
     size: int
     version: str = ""  # as `Store.version` returns it
+
+
+class PendingPut:
+    """An if-absent put in two steps: `send` carries the bytes, unseen; `complete` makes them the object, in one step.
+
+    One thread may `send` while another completes or drops. This class sends nothing ahead: `complete` puts the object.
+    """
+
+    def __init__(self, store: "Store", name: str, data: bytes) -> None:
+        self.store, self.name, self.data = store, name, data
+
+    def send(self) -> None:
+        """Carry the bytes; may last until the put is completed or dropped. Raises nothing: `complete` tries again."""
+
+    def complete(self) -> None:
+        """Write the object. Raises as `Store.put` does, Conflict when it exists."""
+        self.store.put(self.name, self.data, if_absent=True)
+
+    def drop(self) -> None:
+        """Give up a put that is not completed, and remove what it has left. Raises nothing."""
 
 
 class Store(ABC):
@@ -49,8 +71,11 @@ class Store(ABC):
         """Stop retrying: the process is ending."""
 
     @abstractmethod
-    def sweep(self) -> int:
-        """Remove leftovers of killed puts and checks, not those of living processes; returns their number."""
+    def sweep(self, folders: Sequence[str] = ()) -> int:
+        """Remove leftovers of killed puts and checks, not those of living processes; returns their number.
+
+        On S3: the parts of puts to `folders` that were begun an hour ago or more. Hold the lease of the output.
+        """
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Entry]:
@@ -75,6 +100,28 @@ class Store(ABC):
     @abstractmethod
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write the whole object. Raises Conflict with `if_absent` when the object exists."""
+
+    def begin_put(self, name: str, data: bytes) -> PendingPut:
+        """An if-absent put of the whole object whose bytes can travel before its turn. Does no I/O."""
+        return PendingPut(self, name, data)
+
+    def renew(self, name: str, data: bytes, *, if_absent: bool = False) -> bool:
+        """Put an object that is written again and again.
+
+        In a bucket with versions the version that this store put before is deleted. Returns False where it cannot be
+        deleted, so that old versions remain. Raises as `put` does.
+        """
+        self.put(name, data, if_absent=if_absent)
+        return True
+
+    def fetch(self, name: str, start: int, stop: int, version: str | None = None) -> bytes:
+        """The bytes from `start` to `stop`, which lie in the object. Raises as `read` does."""
+        with self.open(name, version) as file:
+            file.seek(start)
+            data: bytes = file.read(stop - start)
+        if len(data) != stop - start:
+            raise Changed(f"{self.path(name)} is shorter than it was; run the command again")
+        return data
 
     @abstractmethod
     def delete(self, name: str) -> None:

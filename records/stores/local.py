@@ -4,6 +4,7 @@ import errno
 import os
 import secrets
 import stat
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from gristmill.records.errors import Changed, Conflict, UserError
 from gristmill.records.processes import is_dead, this_process
-from gristmill.records.stores.contract import Entry, Store, is_hidden
+from gristmill.records.stores.contract import Entry, PendingPut, Store, is_hidden
 from gristmill.records.stores.probe import LEFTOVER_AGE_S, check_promises, sweep_probes
 
 if TYPE_CHECKING:
@@ -111,11 +112,28 @@ class LocalStore(Store):
         return file
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
-        with _in_one_line(self.root / name, "written"):
-            self._put(name, data, if_absent)
-
-    def _put(self, name: str, data: bytes, if_absent: bool) -> None:
         final = self.root / name
+        with self._written(final):
+            temp = self._write_temp(final, data)
+            try:
+                self._place(temp, final, if_absent)
+            finally:
+                temp.unlink(missing_ok=True)
+
+    def begin_put(self, name: str, data: bytes) -> "LinkedPut":
+        return LinkedPut(self, name, data)
+
+    @contextmanager
+    def _written(self, final: Path) -> Iterator[None]:
+        """Errors of a write are raised as UserErrors that name the file, Conflict when it is there."""
+        try:
+            with _in_one_line(final, "written"):
+                yield
+        except FileExistsError:
+            raise Conflict(f"{final} is already there: another run has written it") from None
+
+    def _write_temp(self, final: Path, data: bytes) -> Path:
+        """Write and sync a temporary file beside `final`."""
         temp = self._temp(final.parent)
         try:
             final.parent.mkdir(parents=True, exist_ok=True)
@@ -123,21 +141,22 @@ class LocalStore(Store):
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            if if_absent:
-                os.link(temp, final)  # unlike rename, link fails when the name is taken
-            else:
-                os.replace(temp, final)
-        except FileExistsError:
-            raise Conflict(f"{final} is already there: another run has written it") from None
         except OSError as error:
+            temp.unlink(missing_ok=True)
             if error.errno in FULL:
                 self.count("full")
                 raise UserError(
                     f"{final}: {FULL[error.errno]}; make room and run the same command again to resume"
                 ) from error
             raise
-        finally:
-            temp.unlink(missing_ok=True)
+        return temp
+
+    def _place(self, temp: Path, final: Path, if_absent: bool) -> None:
+        """Give a temporary file its name."""
+        if if_absent:
+            os.link(temp, final)  # unlike rename, link fails when the name is taken
+        else:
+            os.replace(temp, final)
         descriptor = os.open(final.parent, os.O_RDONLY)
         try:
             os.fsync(descriptor)  # without it the name may be lost in a power cut
@@ -148,7 +167,7 @@ class LocalStore(Store):
         """A name for an unfinished put. It names the process, so that `sweep` knows when the process is gone."""
         return folder / f"{TEMP_PREFIX}{secrets.token_hex(6)}-{this_process()}"
 
-    def sweep(self) -> int:
+    def sweep(self, folders: Sequence[str] = ()) -> int:
         num_removed = sweep_probes(self)
         for temp in self.root.rglob(f"{TEMP_PREFIX}*"):
             try:
@@ -206,6 +225,44 @@ class LocalStore(Store):
             raise UserError(
                 f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); fix that or choose another --out"
             ) from None
+
+
+class LinkedPut(PendingPut):
+    """`send` writes and syncs a temporary file, `complete` links it."""
+
+    def __init__(self, store: LocalStore, name: str, data: bytes) -> None:
+        super().__init__(store, name, data)
+        self._folder, self._final = store, store.root / name
+        self._temp: Path | None = None
+        self._is_over = False
+        self._lock = threading.Lock()
+
+    def send(self) -> None:
+        with self._lock, suppress(UserError, OSError):
+            if not self._is_over:
+                with self._folder._written(self._final):
+                    self._temp = self._folder._write_temp(self._final, self.data)
+
+    def complete(self) -> None:
+        with self._lock:
+            self._is_over = True
+            temp, self._temp = self._temp, None
+        if temp is None:
+            super().complete()
+            return
+        try:
+            with self._folder._written(self._final):
+                self._folder._place(temp, self._final, if_absent=True)
+        except FileNotFoundError:  # the temporary file is gone: another driver took this process for dead
+            super().complete()
+        finally:
+            temp.unlink(missing_ok=True)
+
+    def drop(self) -> None:
+        with self._lock, suppress(OSError):
+            self._is_over = True
+            if self._temp is not None:
+                self._temp.unlink(missing_ok=True)
 
 
 def _version(state: os.stat_result) -> str:

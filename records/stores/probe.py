@@ -5,6 +5,7 @@ A store that ignores `If-None-Match` answers as if it had checked, so only a sec
 
 import secrets
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 from gristmill.records.errors import Conflict, Rejected, UserError
@@ -20,7 +21,7 @@ def check_promises(store: Store, condition: str, remedy: str) -> None:
 
     Raises UserError for a store that breaks a promise or that cannot be written.
     """
-    name = f"{PROBE_PREFIX}{time.time():.0f}-{secrets.token_hex(6)}"
+    name = _probe_name()
     try:
         _put_twice(store, name, condition, remedy)
         if name not in [entry.name for entry in store.list(name)]:
@@ -44,6 +45,27 @@ def _put_twice(store: Store, name: str, condition: str, remedy: str) -> None:
     except Conflict:
         return
     raise UserError(f"{store.uri}: this store ignores {condition}, {risk}")
+
+
+def check_completion(store: Store, complete: Callable[[str], None]) -> bool:
+    """Whether an if-absent multipart upload, which `complete` tries with a name, leaves an object as it is.
+
+    This tells a store that ignores the condition. It cannot tell whether the check and the completion are one step.
+    """
+    name = _probe_name()
+    store.put(name, b"first", if_absent=True)
+    try:
+        complete(name)
+    except (Conflict, Rejected, FileNotFoundError) as error:
+        return isinstance(error, Conflict)
+    finally:
+        with suppress(UserError, OSError):
+            store.delete(name)
+    return False
+
+
+def _probe_name() -> str:
+    return f"{PROBE_PREFIX}{time.time():.0f}-{secrets.token_hex(6)}"
 
 
 def sweep_probes(store: Store) -> int:

@@ -1,4 +1,4 @@
-"""A store in an S3 bucket. Only this file imports boto3.
+"""A store in an S3 bucket: its requests and its reads. Only the files s3*.py import boto3.
 
 Every request goes through one retry loop (`_request`). Retries of botocore are off, so that the two do not multiply.
 """
@@ -11,18 +11,17 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import boto3
 import pyarrow as pa
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-from botocore.parsers import ResponseParserError
+from botocore.exceptions import ClientError
 
-from gristmill.records.errors import Changed, Conflict, Rejected, UserError
-from gristmill.records.stores.contract import Entry, Store, is_hidden
-from gristmill.records.stores.probe import check_promises, sweep_probes
+from gristmill.records.errors import Changed, Conflict, Refused, Rejected, UserError
+from gristmill.records.stores.contract import Entry, is_hidden
+from gristmill.records.stores.probe import check_promises
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
-from gristmill.records.stores.s3_trouble import CONDITIONAL, DECIDING, ERRORS, REMEDY, Trouble
+from gristmill.records.stores.s3_client import arrow_filesystem, connect
+from gristmill.records.stores.s3_puts import S3Puts
+from gristmill.records.stores.s3_trouble import CONDITIONAL, DECIDING, ERRORS, REMEDY, Trouble, expect
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -31,14 +30,12 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CONNECT_S, READ_S = 10.0, 30.0  # timeouts of a try; less when the bound on retries is small
 TAIL_BYTES = 64 << 10  # pyarrow reads as much for a footer
-IN_ONE_SEND_BYTES = 1 << 20  # a larger body is sent in blocks, so that the timeout holds for each block
 PAGE_NAMES = 1000  # of a listing; S3 gives no more
 QUIET_S, LOG_EVERY_S = 1.0, 10.0
 
 
-class S3Store(Store):
+class S3Store(S3Puts):
     """A bucket and a prefix. Puts of S3 are atomic; if-absent puts use `If-None-Match: *`.
 
     The version of an object is its size and ETag, which is a digest of its parts; reads state it by `If-Match`.
@@ -73,26 +70,8 @@ class S3Store(Store):
     def client(self) -> Any:
         with self._lock:
             if self._client is None:
-                self._client = self._connect()
+                self._client = connect(self.uri, self.patience_s)
             return self._client
-
-    def _connect(self) -> Any:
-        session = boto3.session.Session()  # a new session reads environment, files and role again
-        config = Config(
-            retries={"mode": "standard", "total_max_attempts": 1},
-            connect_timeout=min(CONNECT_S, max(1.0, self.patience_s / 3)),
-            read_timeout=min(READ_S, max(1.0, self.patience_s / 3)),
-            max_pool_connections=32,
-        )
-        try:
-            client = session.client("s3", config=config)
-            if "amazonaws.com" not in client.meta.endpoint_url:  # most compatible stores have no host name per bucket
-                client = session.client("s3", config=config.merge(Config(s3={"addressing_style": "path"})))
-        except ValueError:  # its text may hold the password before an @
-            raise UserError(f"{self.uri}: AWS_ENDPOINT_URL is not an address; write http://host:port") from None
-        except BotoCoreError as error:
-            raise UserError(f"{self.uri}: {error}") from None
-        return client
 
     def _renewed(self, stale: Any) -> Any:
         with self._lock:
@@ -139,14 +118,21 @@ class S3Store(Store):
                 if tries.again():
                     continue
                 if trouble.code in DECIDING:
-                    raise Conflict(f"{where} is being written by another run")
-            failure = Rejected if trouble.is_rejection else UserError
+                    conflict = Conflict(f"{where} is being written by another run")
+                    conflict.is_undecided = True
+                    raise conflict
+            failure = Refused if trouble.is_refusal else Rejected if trouble.is_rejection else UserError
             raise failure(f"{where}: {trouble.advice(tries)}")
 
     def _log(self, where: str, trouble: Trouble, tries: Tries) -> None:
         now = time.monotonic()
         with self._lock:
-            if tries.spent_s < QUIET_S or now - self._logged < LOG_EVERY_S or self._outage.has_given_up:
+            if (
+                not tries.patience_s
+                or tries.spent_s < QUIET_S
+                or now - self._logged < LOG_EVERY_S
+                or self._outage.has_given_up
+            ):
                 return
             self._logged = now
         logger.warning(f"{where}: {trouble.message}, retrying for up to {tries.patience_s:.0f} s")
@@ -155,21 +141,7 @@ class S3Store(Store):
         return {"Bucket": self.bucket, "Key": self.prefix + name}
 
     def filesystem(self) -> "tuple[pyarrow.fs.FileSystem, str]":
-        from pyarrow import fs
-
-        keys = boto3.session.Session().get_credentials()
-        frozen = keys.get_frozen_credentials() if keys else None
-        scheme, _, host = self.client.meta.endpoint_url.partition("://")
-        filesystem = fs.S3FileSystem(
-            access_key=frozen and frozen.access_key,
-            secret_key=frozen and frozen.secret_key,
-            session_token=frozen and frozen.token,
-            anonymous=frozen is None,
-            region=self.client.meta.region_name,
-            scheme=scheme,
-            endpoint_override=None if host.endswith("amazonaws.com") else host,
-        )
-        return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
+        return arrow_filesystem(self.client), f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
         whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "MaxKeys": PAGE_NAMES}
@@ -221,6 +193,15 @@ class S3Store(Store):
 
         return pa.PythonFile(RangeFile(fetch, size, tail), "r")
 
+    def fetch(self, name: str, start: int, stop: int, version: str | None = None) -> bytes:
+        def request(client: Any) -> bytes:
+            data, _, tag = self._get(client, name, f"{start}-{stop - 1}", **_condition(version))
+            if len(data) != stop - start or (version and version.partition("-")[2] != tag):
+                raise Changed(f"{self.path(name)} changed since it was listed; run the command again")
+            return data
+
+        return self._versioned(name, version, request)
+
     def _versioned(self, name: str, version: str | None, request: Callable[[Any], T]) -> T:
         """The answer to a request that may name a version. Raises Changed where the object is in another."""
         try:
@@ -242,24 +223,6 @@ class S3Store(Store):
         size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else len(data)
         return data, size, _tag(answer)
 
-    def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
-        condition = {"IfNoneMatch": "*"} if if_absent else {}
-
-        def request(client: Any) -> None:
-            body = data if len(data) <= IN_ONE_SEND_BYTES else io.BytesIO(data)
-            client.put_object(**self._key(name), Body=body, **condition)
-
-        try:
-            # Stores differ in what they answer when the object exists: AWS says 412, some others 409.
-            self._request(name, request, taken=(409, 412) if if_absent else (412,))
-        except Conflict as conflict:
-            # A put whose answer was lost may have succeeded; its retry then conflicts with itself.
-            if not (conflict.num_retries and self.read_if_there(name) == data):
-                raise
-
-    def delete(self, name: str) -> None:
-        self._request(name, lambda client: client.delete_object(**self._key(name)))
-
     def exists(self, name: str) -> bool:
         try:
             self._request(name, lambda client: client.head_object(**self._key(name)))
@@ -272,15 +235,9 @@ class S3Store(Store):
         if write:
             check_promises(self, CONDITIONAL, REMEDY)
 
-    def sweep(self) -> int:
-        return sweep_probes(self)
-
 
 def _page(client: Any, **arguments: Any) -> dict[str, Any]:
-    page = client.list_objects_v2(**arguments)
-    if "IsTruncated" not in page:  # botocore reads a truncated answer as an empty listing
-        raise ResponseParserError("a truncated listing")
-    return page
+    return expect("IsTruncated", client.list_objects_v2(**arguments))
 
 
 def _tag(answer: dict[str, Any]) -> str:

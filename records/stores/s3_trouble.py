@@ -2,6 +2,7 @@
 
 import socket
 import ssl
+from typing import Any
 
 from botocore import exceptions as boto
 from botocore.exceptions import BotoCoreError, ClientError
@@ -61,6 +62,8 @@ class Trouble:
         self.code = str(error.response.get("Error", {}).get("Code", ""))
         self.status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         code = f" ({self.code})" if self.code not in ("", str(self.status)) else ""
+        if self.code == "PreconditionFailed":
+            self.status = 412  # also as an error in the body of an answer 200, which botocore takes for a 500
         self.kind, self.message = str(self.status), f"{endpoint} answers {self.status}{code}"
         # The answer to a HEAD has no body, so an expired token is a bare 400.
         is_bare = self.status == 400 and error.operation_name.startswith("Head")
@@ -87,6 +90,14 @@ class Trouble:
             )
         tried = f", tried {tries.num_failed} times in {tries.spent_s:.0f} s" if self.is_transient else ""
         return f"{self.message}{tried}; check the store, AWS_ENDPOINT_URL and AWS_REGION, {again}"
+
+
+def expect(field: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """An answer with this field. Raises ResponseParserError without: botocore reads an answer that was cut off as an
+    empty one."""
+    if field not in answer:
+        raise ResponseParserError(f"an answer without {field}")
+    return answer
 
 
 def _why(error: BaseException | None) -> str:

@@ -27,10 +27,10 @@ place, host, lot, arguments = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.ar
 socket.gethostname = lambda: host
 lease.DEAD_S = 2.0
 put = getattr(commit, place)
-def paused(store, encoded):
+def paused(store, encoded, *rest):
     if encoded.lot == lot:
         os.kill(os.getpid(), signal.SIGSTOP)
-    put(store, encoded)
+    put(store, encoded, *rest)
 setattr(commit, place, paused)
 sys.exit(main(arguments))
 """

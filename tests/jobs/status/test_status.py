@@ -156,7 +156,7 @@ def test_a_driver_elsewhere_is_told_by_its_last_sign_of_life(tmp_path: Path) -> 
 
 
 def test_a_watcher_believes_the_beat_of_a_driver_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DEAD_S", 1.0)
+    monkeypatch.setattr(module, "dead_s", lambda held: 1.0)
     store = far_run(tmp_path, silent_s=725)
     watcher = Watcher(store)
     assert watcher.look().life.word.startswith("running?")

@@ -4,10 +4,15 @@ Each driver runs the code of a run: it lists what is committed, settles `rejecte
 shard of each lot. A driver is executed again from its start with the answers that it has had so far, up to the request
 that comes next; so its state is the sequence of its answers, and all states can be visited. A driver that is never
 continued is dead; one that is continued after others have gone on was paused. No lease holds anybody back here.
+
+Bytes that travel ahead are modelled as the stores carry them: in a hidden file that a newcomer may sweep, and in a held
+put of S3, whose answer may be lost.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +20,16 @@ import pyarrow as pa
 import pytest
 
 from gristmill.cluster.lots.commit import commit_lot
-from gristmill.records.errors import Conflict
+from gristmill.records.errors import Conflict, UserError
 from gristmill.records.output import ledger
 from gristmill.records.output.manifest import Manifest
-from gristmill.records.output.shard_names import KEPT, kept_lot
+from gristmill.records.output.shard_names import KEPT, REJECTED, kept_lot
 from gristmill.records.output.shard_reading import read_meta
-from gristmill.records.output.shards import Encoded, OutputSpec, encode, put_rejected
+from gristmill.records.output.shards import Encoded, OutputSpec, begin_kept, encode, put_rejected
 from gristmill.records.output.summary import Summary
-from gristmill.records.stores.contract import Entry, Store
+from gristmill.records.stores.contract import Entry, PendingPut, Store
+from gristmill.records.stores.held_put import Holding, mark_sending
+from gristmill.records.stores.s3_puts import HeldPut, S3Puts
 from tests.records.output.test_shards import SCHEMA, lot_of
 
 Objects = frozenset[tuple[str, bytes]]
@@ -30,24 +37,30 @@ Answers = tuple[Any, ...]
 Act = Callable[[dict[str, bytes]], Any]
 
 
+LOST = "the answer was lost"
+HIDDEN = "~"  # begins the names of files that no listing shows
+
+
 class NextRequest(Exception):
     """The driver has used up its answers: this is what it asks next."""
 
 
 class ReplayedStore(Store):
-    """Gives recorded answers, then raises NextRequest; `act` performs that request on objects."""
+    """Gives recorded answers, then raises NextRequest; each of `acts` performs that request on objects in its way."""
 
-    def __init__(self, answers: Answers) -> None:
+    def __init__(self, answers: Answers, driver: int = 0) -> None:
         super().__init__("memory")
+        self.driver = driver
+        self.has_lost = LOST in answers  # one answer of each driver may be lost
         self.left = list(answers)
-        self.act: Act | None = None
+        self.acts: tuple[Act, ...] = ()
 
-    def _ask(self, act: Act) -> Any:
-        return self._given(self._answer(act))
+    def _ask(self, *acts: Act) -> Any:
+        return self._given(self._answer(*acts))
 
-    def _answer(self, act: Act) -> Any:
+    def _answer(self, *acts: Act) -> Any:
         if not self.left:
-            self.act = act
+            self.acts = acts
             raise NextRequest
         return self.left.pop(0)
 
@@ -58,7 +71,9 @@ class ReplayedStore(Store):
         return answer
 
     def list(self, prefix: str = "") -> Iterator[Entry]:
-        entries = self._ask(lambda o: tuple((n, len(d)) for n, d in sorted(o.items()) if n.startswith(prefix)))
+        entries = self._ask(
+            lambda o: tuple((n, len(d)) for n, d in sorted(o.items()) if n.startswith(prefix) and n[0] != HIDDEN)
+        )
         return iter([Entry(name, size, "") for name, size in entries])
 
     def read(self, name: str, version: str | None = None) -> bytes:
@@ -69,14 +84,7 @@ class ReplayedStore(Store):
 
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
         assert if_absent, "shards are put if absent"
-
-        def act(objects: dict[str, bytes]) -> Any:
-            if name in objects:
-                return Conflict
-            objects[name] = data
-            return None
-
-        self._ask(act)
+        self._ask(put_act(name, data))
 
     def delete(self, name: str) -> None:
         self._ask(lambda objects: objects.pop(name, None) and None)
@@ -93,8 +101,117 @@ class ReplayedStore(Store):
     def version(self, name: str) -> str:
         raise NotImplementedError
 
-    def sweep(self) -> int:
-        raise NotImplementedError
+    def sweep(self, folders: Sequence[str] = ()) -> int:
+        """Takes every other driver for dead."""
+
+        def act(objects: dict[str, bytes]) -> int:
+            hidden = [name for name in objects if name[0] == HIDDEN]
+            for name in hidden:
+                del objects[name]
+            return len(hidden)
+
+        return self._ask(act)
+
+
+def put_act(name: str, data: bytes) -> Act:
+    def act(objects: dict[str, bytes]) -> Any:
+        if name in objects:
+            return Conflict
+        objects[name] = data
+        return None
+
+    return act
+
+
+class HiddenFile(PendingPut):
+    """The bytes are in a hidden file, which gets its name in one step."""
+
+    store: ReplayedStore
+
+    @property
+    def hidden(self) -> str:
+        return f"{HIDDEN}{self.store.driver}/{self.name}"
+
+    def send(self) -> None:
+        self.store._ask(lambda objects: objects.update({self.hidden: self.data}))
+
+    def complete(self) -> None:
+        def link(objects: dict[str, bytes]) -> Any:
+            if self.hidden not in objects:
+                return FileNotFoundError
+            return Conflict if self.name in objects else objects.update({self.name: objects.pop(self.hidden)})
+
+        try:
+            self.store._ask(link)
+        except FileNotFoundError:
+            super().complete()
+
+    def drop(self) -> None:
+        self.store._ask(lambda objects: objects.pop(self.hidden, None) and None)
+
+
+class FolderStore(ReplayedStore):
+    def begin_put(self, name: str, data: bytes) -> PendingPut:
+        return HiddenFile(self, name, data)
+
+
+class BucketStore(ReplayedStore, S3Puts):
+    """The puts of an S3 store, over a client whose answers may be lost."""
+
+    def __init__(self, answers: Answers, driver: int = 0) -> None:
+        ReplayedStore.__init__(self, answers, driver)
+        self.holding = Holding()
+        self.num_tries = 0
+
+    put = S3Puts.put
+
+    def open(self, name: str, version: str | None = None) -> pa.NativeFile:
+        return pa.BufferReader(self.read(name))
+
+    def begin_put(self, name: str, data: bytes) -> PendingPut:
+        return HeldAtOnce(self, name, data)
+
+    def _key(self, name: str) -> dict[str, str]:
+        return {"Bucket": "bucket", "Key": name}
+
+    def _request(self, name: str | None, request: Callable[[Any], Any], taken: tuple[int, ...] = (412,)) -> Any:
+        for num_failed in range(3):
+            try:
+                return request(self)
+            except TimeoutError:
+                if self.num_tries == 1:
+                    raise UserError("the store does not answer") from None
+            except Conflict as conflict:
+                conflict.num_retries = num_failed
+                raise
+        raise AssertionError("one answer is lost at most")
+
+    def put_object(self, Bucket: str, Key: str, Body: Any, IfNoneMatch: str) -> dict[str, Any]:
+        mark_sending()
+        data = Body if isinstance(Body, bytes) else Body.read() + Body.read()
+        act = put_act(Key, data)
+
+        def lost(objects: dict[str, bytes]) -> str:
+            act(objects)
+            return LOST
+
+        if self._ask(act, *(() if self.has_lost else (lost, lambda objects: LOST))) == LOST:
+            raise TimeoutError
+        return {}
+
+
+class HeldAtOnce(HeldPut):
+    """Sends when its turn has come: what a store does not show cannot be told from what has not been sent."""
+
+    def complete(self) -> None:
+        self._turn.set()
+        self._sent, self._puts.num_tries = Future(), 1  # type: ignore[attr-defined]
+        try:
+            self._sent.set_result(self._puts._request(self.name, self._request))
+        except (Conflict, UserError) as error:
+            self._sent.set_exception(error)
+        self._puts.num_tries = 0  # type: ignore[attr-defined]
+        super().complete()
 
 
 class ObjectStore(ReplayedStore):
@@ -104,8 +221,8 @@ class ObjectStore(ReplayedStore):
         super().__init__(())
         self.objects = dict(objects)
 
-    def _answer(self, act: Act) -> Any:
-        return act(self.objects)
+    def _answer(self, *acts: Act) -> Any:
+        return acts[0](self.objects)
 
 
 Settle = Callable[[Store, Summary], dict[int, list[str]]]
@@ -113,37 +230,56 @@ Settle = Callable[[Store, Summary], dict[int, list[str]]]
 
 @dataclass(frozen=True)
 class Driver:
-    """`lots` are those that it makes. With `ahead` rejected shards are put before the kept shards of earlier lots."""
+    """`lots` are those that it makes. With `ahead` rejected shards are put before the kept shards of earlier lots, and
+    kept shards are sent before those of earlier lots are completed."""
 
     lots: tuple[Encoded, ...]
     ahead: bool = False
     settle: Settle = ledger.settle
+    kind: type[ReplayedStore] = ReplayedStore
 
     def run(self, store: Store) -> None:
         manifest = Manifest("", {}, {})
         totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
         leftovers = self.settle(store, totals)
+        if self.kind is not ReplayedStore:
+            store.sweep((KEPT, REJECTED))
         left = self.lots[totals.num_lots :]
+        pending = {encoded.lot: begin_kept(store, encoded) for encoded in left}
         for encoded in left if self.ahead else ():
             put_rejected(store, encoded)
-        for encoded in left:
-            if not self.ahead:
-                put_rejected(store, encoded)
-            commit_lot(store, encoded, leftovers.get(encoded.lot, ()))
+            self._send(pending[encoded.lot])
+        try:
+            for encoded in left:
+                if not self.ahead:
+                    put_rejected(store, encoded)
+                    self._send(pending[encoded.lot])
+                commit_lot(store, encoded, leftovers.get(encoded.lot, ()), pending.pop(encoded.lot))
+        except Conflict:
+            for put in pending.values() if self.kind is FolderStore else ():
+                put.drop()
+            raise
 
-    def advance(self, objects: Objects, answers: Answers) -> tuple[Objects, Answers | None]:
-        """The objects and the answers after the next request; None as answers when it has ended."""
-        store = ReplayedStore(answers)
+    def _send(self, put: PendingPut) -> None:
+        if self.kind is FolderStore:
+            put.send()
+
+    def advance(self, objects: Objects, answers: Answers, driver: int) -> list[tuple[Objects, Answers | None]]:
+        """The objects and the answers after the next request, in each way it can go; None as answers when the driver
+        has ended."""
+        store = self.kind(answers, driver)
         try:
             self.run(store)
         except NextRequest:
-            assert store.act is not None
-            after = dict(objects)
-            answer = store.act(after)
-            return frozenset(after.items()), (*answers, answer)
+            ways: list[tuple[Objects, Answers | None]] = []
+            for act in store.acts:
+                after = dict(objects)
+                answer = act(after)
+                ways.append((frozenset(after.items()), (*answers, answer)))
+            return ways
         except Conflict:
             pass  # another driver was first: it stops
-        return objects, None
+        return [(objects, None)]
 
 
 def wrong(objects: Objects, num_lots: int, whole: bool) -> str | None:
@@ -158,6 +294,8 @@ def wrong(objects: Objects, num_lots: int, whole: bool) -> str | None:
         data = store.objects.get(meta["rejected"] or "")
         if meta["rejected"] and (data is None or hashlib.sha256(data).hexdigest() != meta["rejected_sha256"]):
             return f"lot {lot} lacks its rejected shard {meta['rejected']}"
+    if whole and (hidden := [name for name in store.objects if name[0] == HIDDEN]):
+        return f"these hidden files are left: {hidden}"
     if whole and (len(kept) != num_lots or (more := [n for n in store.objects if n[0] == "r" and n not in named])):
         return f"{len(kept)} lots are committed, and these rejected shards are left: {more}"
     return None
@@ -177,22 +315,24 @@ def explore(drivers: Sequence[Driver]) -> tuple[int, str | None]:
             after = ObjectStore(objects)
             error = wrong(objects, num_lots, whole=False)
             if error is None:
-                Driver(drivers[0].lots).run(after)
-                Driver(drivers[0].lots).run(after)  # once more, as a driver may have died before it had cleaned up
+                Driver(drivers[0].lots, kind=drivers[0].kind).run(after)
+                Driver(drivers[0].lots, kind=drivers[0].kind).run(
+                    after
+                )  # once more, as a driver may have died before it had cleaned up
                 error = wrong(frozenset(after.objects.items()), num_lots, whole=True)
             if error:
                 return len(seen), error
         for number, (driver, answers) in enumerate(zip(drivers, states)):
             if answers is None:
                 continue
-            changed, further = driver.advance(objects, answers)
             committed = {name: data for name, data in objects if name.startswith(KEPT)}
-            if any(dict(changed).get(name) != data for name, data in committed.items()):
-                return len(seen), "a committed shard has changed"
-            state = changed, (*states[:number], further, *states[number + 1 :])
-            if state not in seen:
-                seen.add(state)
-                todo.append(state)
+            for changed, further in driver.advance(objects, answers, number):
+                if any(dict(changed).get(name) != data for name, data in committed.items()):
+                    return len(seen), "a committed shard has changed"
+                state = changed, (*states[:number], further, *states[number + 1 :])
+                if state not in seen:
+                    seen.add(state)
+                    todo.append(state)
     return len(seen), None
 
 
@@ -208,6 +348,10 @@ DRIVERS = {
     "other rows": (Driver(ROWS), Driver(OTHER)),
     "other rows, put ahead": (Driver(ROWS, ahead=True), Driver(OTHER, ahead=True)),
     "one that puts ahead": (Driver(OTHER), Driver(ROWS, ahead=True)),
+    "hidden files": (Driver(ROWS, ahead=True, kind=FolderStore), Driver(OTHER, ahead=True, kind=FolderStore)),
+    "hidden files, same rows": (Driver(ROWS, kind=FolderStore), Driver(SAME, ahead=True, kind=FolderStore)),
+    "held puts": (Driver(ROWS, kind=BucketStore), Driver(OTHER, kind=BucketStore)),
+    "held puts, same rows": (Driver(ROWS, kind=BucketStore), Driver(SAME, kind=BucketStore)),
 }
 
 
@@ -238,3 +382,40 @@ def _delete_uncommitted(store: Store, whole: Summary) -> dict[int, list[str]]:
 def test_the_exploration_finds_a_newcomer_that_cleans_up_too_early() -> None:
     _, error = explore([Driver(ROWS), Driver(OTHER, settle=_delete_uncommitted)])
     assert error and "lacks its rejected shard" in error
+
+
+class CheckedThenPut(HiddenFile):
+    """What a store does whose conditional completion of uploads is two steps."""
+
+    def complete(self) -> None:
+        self.store._ask(lambda objects: Conflict if self.name in objects else None)
+        self.store._ask(lambda objects: objects.update({self.name: objects.pop(self.hidden, self.data)}))
+
+
+class TwoStepStore(FolderStore):
+    def begin_put(self, name: str, data: bytes) -> PendingPut:
+        return CheckedThenPut(self, name, data)
+
+
+class LastFirst(Driver):
+    """Completes what has come first, not what is next."""
+
+    def run(self, store: Store) -> None:
+        pending = [begin_kept(store, encoded) for encoded in self.lots]
+        for put in pending:
+            put.send()
+        for put in reversed(pending):
+            put.complete()
+
+
+@pytest.mark.parametrize(
+    ("drivers", "error"),
+    [
+        ([Driver(lots, kind=TwoStepStore) for lots in (ROWS, OTHER)], "a committed shard has changed"),
+        ([LastFirst(ROWS, kind=FolderStore)], r"the committed lots are \[1\]"),
+    ],
+    ids=["a check and a put", "out of order"],
+)
+def test_the_exploration_finds_a_completion_that_is_wrong(drivers: list[Driver], error: str) -> None:
+    _, problem = explore(drivers)
+    assert problem and re.search(error, problem)

@@ -3,13 +3,14 @@
 import json
 import logging
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from gristmill.records.errors import UserError
 from gristmill.records.output import lease as module
-from gristmill.records.output.lease import NAME, Lease
+from gristmill.records.output.lease import BEAT_S, DEAD_S, NAME, SLOW_BEAT_S, Lease, dead_s
 from gristmill.records.stores.opening import open_store
 from gristmill.records.stores.s3 import S3Store
 from tests.faults import faults, wait_until
@@ -108,3 +109,48 @@ def test_a_store_in_trouble_neither_ends_nor_loses_the_lease(
         assert not successor.store.exists(NAME)
         proxy.always = "slow_down"
         Lease(S3Store(store.uri)).release()  # of a run that ends by the store's fault: raises nothing over it
+
+
+def test_a_bucket_with_versions_keeps_one_of_the_lease(
+    s3_server: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the keys may not delete versions, the lease says that it is renewed at a slower pace, and a newcomer waits
+    for as many beats."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(module, "BEAT_S", 0.1)
+    monkeypatch.setattr(module, "DEAD_S", 1.0)
+    monkeypatch.setattr(module, "SLOW_BEAT_S", 0.4)
+    with faults(int(s3_server["AWS_ENDPOINT_URL"].rpartition(":")[2])) as proxy:
+        for name, value in proxy.env(s3_server).items():
+            monkeypatch.setenv(name, value)
+        store = S3Store(f"s3://versions/lease-{tmp_path.name}", patience_s=20.0)
+        with suppress(store.client.exceptions.BucketAlreadyOwnedByYou, store.client.exceptions.BucketAlreadyExists):
+            store.client.create_bucket(Bucket=store.bucket)
+        store.client.put_bucket_versioning(Bucket=store.bucket, VersioningConfiguration={"Status": "Enabled"})
+
+        def num_versions() -> int:
+            listed = store.client.list_object_versions(Bucket=store.bucket, Prefix=store.prefix)
+            return len(listed.get("Versions", []))
+
+        lease = Lease(store)
+        lease.acquire()
+        wait_until("ten beats", lambda: lease._beat >= 10)
+        assert num_versions() <= 2 and json.loads(store.read(NAME))["beat_s"] == 0.1
+        lease.release()
+        assert num_versions() == 0 and not store.exists(NAME)
+        proxy.refused = (b"versionId=",)
+        locked = Lease(S3Store(store.uri, patience_s=20.0))
+        locked.acquire()
+        wait_until("a slower pace", lambda: json.loads(store.read(NAME))["beat_s"] == 0.4)
+        assert dead_s(json.loads(store.read(NAME))) == pytest.approx(4.0)
+        beat, before = locked._beat, num_versions()
+        wait_until("three beats", lambda: locked._beat >= beat + 3)
+        assert num_versions() - before <= 4 and locked.lost is None
+        assert "the keys may not delete them" in caplog.text
+        locked.release()
+
+
+def test_the_pace_of_a_damaged_lease_is_bounded() -> None:
+    assert dead_s({}) == DEAD_S  # of 0.2
+    assert dead_s({"beat_s": 1e300}) == DEAD_S * SLOW_BEAT_S / BEAT_S == 120.0
+    assert dead_s({"beat_s": -1}) == dead_s({"beat_s": 0}) == DEAD_S
