@@ -7,6 +7,7 @@ import io
 import logging
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -18,10 +19,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from gristmill.records.errors import Changed, Conflict, Rejected, UserError
-from gristmill.records.stores.contract import Entry, Store, is_hidden
+from gristmill.records.stores.contract import PROBE_PREFIX, Entry, Store, is_hidden
 from gristmill.records.stores.probe import check_promises, sweep_probes
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
+from gristmill.records.stores.s3_listing import OBJECTS, take_objects
 from gristmill.records.stores.s3_trouble import CONDITIONAL, DECIDING, ERRORS, REMEDY, Trouble
 
 if TYPE_CHECKING:
@@ -45,6 +47,7 @@ class S3Store(Store):
     """
 
     guards_reads: ClassVar[bool] = True
+    is_remote: ClassVar[bool] = True
 
     def __init__(self, uri: str, patience_s: float | None = None) -> None:
         super().__init__(uri.rstrip("/"))
@@ -92,6 +95,7 @@ class S3Store(Store):
             raise UserError(f"{self.uri}: AWS_ENDPOINT_URL is not an address; write http://host:port") from None
         except BotoCoreError as error:
             raise UserError(f"{self.uri}: {error}") from None
+        client.meta.events.register("before-parse.*.ListObjectsV2", take_objects)  # before those of botocore
         return client
 
     def _renewed(self, stale: Any) -> Any:
@@ -171,18 +175,21 @@ class S3Store(Store):
         )
         return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[Entry]:
         whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "MaxKeys": PAGE_NAMES}
-        token: dict[str, str] = {}
+        place = {"StartAfter": self.prefix + after} if after else {}
         while True:
-            page = self._request(None, partial(_page, **whole, **token))
-            for item in page.get("Contents", []):
-                name = item["Key"][len(self.prefix) :]
-                if not is_hidden(name, prefix):
-                    yield Entry(name, item["Size"], _version(item["Size"], item))
-            if not page.get("IsTruncated"):
+            page = self._request(None, partial(_page, **whole, **place))
+            objects, start = page[OBJECTS], len(self.prefix)
+            keys = [key for key, _, _ in objects]
+            num = len(keys) if until is None else bisect_right(keys, self.prefix + until)
+            entries = [Entry(key[start:], size, f"{size}-{tag}") for key, size, tag in objects[:num]]
+            if any(PROBE_PREFIX in key for key in keys) or (after and entries and entries[0].name <= after):
+                entries = [e for e in entries if e.name > after and not is_hidden(e.name, prefix)]
+            yield from entries
+            if num < len(keys) or not page.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            place = {"ContinuationToken": page["NextContinuationToken"]}
 
     def version(self, name: str) -> str:
         head = self._request(name, lambda client: client.head_object(**self._key(name)))
@@ -278,7 +285,7 @@ class S3Store(Store):
 
 def _page(client: Any, **arguments: Any) -> dict[str, Any]:
     page = client.list_objects_v2(**arguments)
-    if "IsTruncated" not in page:  # botocore reads a truncated answer as an empty listing
+    if "IsTruncated" not in page or OBJECTS not in page:  # botocore reads a truncated answer as an empty listing
         raise ResponseParserError("a truncated listing")
     return page
 
