@@ -38,6 +38,6 @@ def ordered_map(work: Callable[[T], R], items: Iterable[T], num_threads: int = N
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def read_ahead(store: Store, read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-    """`ordered_map` of reads of a store, with as many threads as the store is worth."""
-    return ordered_map(read, items, NUM_THREADS if store.is_remote else LOCAL_THREADS)
+def read_ahead(store: Store | None, read: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """`ordered_map` of reads of a store, with as many threads as the store is worth; None: data of a package."""
+    return ordered_map(read, items, NUM_THREADS if store and store.is_remote else LOCAL_THREADS)

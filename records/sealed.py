@@ -23,6 +23,7 @@ DIGEST_CHARS = 64
 BLOCK_CHARS = 16
 MIN_BLOCK_BYTES, MAX_BLOCKS = 64 << 10, 256
 MAGIC = b"PAR1"
+READ_BYTES = 8 << 20
 TAIL_BYTES = 8  # the length of the footer, and the magic
 
 
@@ -62,7 +63,8 @@ def write_sealed(
     footer = bytes(whole[start:])
     at = footer.rindex(MARK) + len(MARK)
     whole[start + at : start + at + DIGEST_CHARS] = hashlib.sha256(footer).hexdigest().encode()
-    return bytes(whole)
+    whole.release()
+    return sink.getvalue()  # shares the buffer, where a view of it would be copied
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,15 @@ def verified(source: pa.NativeFile) -> pa.NativeFile | None:
         return data[start - begin : stop - begin]
 
     return pa.PythonFile(RangeFile(fetch, size, footer), "r")
+
+
+def check_whole(data: bytes) -> None:
+    """Raise Altered unless `data` is a sealed file, every byte as it was written."""
+    view = verified(pa.BufferReader(data))
+    if view is None:
+        raise Altered("altered after it was written (its checksums cannot be read)")
+    while view.read(READ_BYTES):
+        pass
 
 
 def _seal(footer: bytes, data_bytes: int) -> _Seal | None:

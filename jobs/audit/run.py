@@ -33,7 +33,8 @@ def examine_run(store: Store, run: Manifest) -> Findings:
     manifest.check_recipe(run, store)
     findings = Findings()
     strangers: list[str] = []
-    kept, rejected = ledger.kept_lots(store, strangers), ledger.rejected_shards(store, strangers)
+    kept = ledger.kept_lots(store, strangers, run.totals.num_lots)
+    _, rejected = ledger.rejected_shards(store, strangers, run.totals.num_lots)
     num_lots = max(run.totals.num_lots, max(kept, default=-1) + 1)
     for lot in range(num_lots):
         if lot not in kept:

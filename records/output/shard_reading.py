@@ -20,6 +20,7 @@ T = TypeVar("T")
 Columns: TypeAlias = "Sequence[str] | Callable[[pq.ParquetFile], Sequence[str]] | None"
 
 MISSING = "missing"
+WHOLE_BYTES = 4 << 20  # a smaller shard of a remote store takes longer in several requests than as a whole
 NO_SUMMARY = "its footer holds no summary, so no run wrote it"
 # What Arrow and the parsing of a summary raise for files that are damaged or of others.
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
@@ -76,6 +77,13 @@ def read_whole(store: Store, name: str, columns: Sequence[str] | None = None) ->
             return WholeShard(columns_of(file, columns), file.metadata, data)
     except UNREADABLE as error:
         raise UnreadableShard(store.uri, name, why_unreadable(error)) from None
+
+
+def read_columns(store: Store, name: str, columns: Sequence[str], num_bytes: int) -> pa.Table:
+    """Most columns of a shard of `num_bytes`: by one request where it is small. Raises UnreadableShard."""
+    if store.is_remote and num_bytes <= WHOLE_BYTES:
+        return read_whole(store, name, columns).table
+    return read_shard(store, name, columns)
 
 
 def read_footer(store: Store, name: str) -> "pq.FileMetaData":
