@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from typing import TypeVar
 
 from gristmill.records.stores.contract import Store
@@ -29,7 +30,7 @@ def ordered_map(work: Callable[[T], R], items: Iterable[T], num_threads: int = N
     pool = ThreadPoolExecutor(num_threads)
     try:
         for item in rest:
-            waiting.append(pool.submit(work, item))
+            waiting.append(pool.submit(copy_context().run, work, item))  # pins are in the context
             if len(waiting) >= AHEAD * num_threads:
                 yield waiting.popleft().result()
         while waiting:

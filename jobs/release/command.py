@@ -97,7 +97,7 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
         open_console().print(text, markup=False, soft_wrap=True)
         return totals.kept
 
-    reader = RunRows(store, rows_schema.names, schema, row_format, seed, num_shards)
+    reader = RunRows(store, rows_schema.names, schema, row_format, totals.asks // len(lots), seed, num_shards)
     swelling = reader.swelling(lots)
     layout = Layout(num_shards, num_windows(totals.kept_bytes * swelling, num_shards))
     release = Release(
@@ -141,6 +141,7 @@ class RunRows:
     names: Sequence[str]  # of the columns that are read
     schema: pa.Schema
     row_format: RowFormat | None
+    lot_size: int
     seed: int
     num_shards: int
 
@@ -163,7 +164,7 @@ class RunRows:
 
     def _columns(self, lots: Sequence[Lot], names: Sequence[str]) -> pa.Table:
         def read(lot: Lot) -> pa.Table:
-            return read_columns(self.store, shard_name(KEPT, lot.number), names, lot.num_bytes).select(names)
+            return read_columns(self.store, shard_name(KEPT, lot.number), names, self.lot_size).select(names)
 
         return pa.concat_tables(read_ahead(self.store, read, lots))
 

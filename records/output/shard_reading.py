@@ -20,7 +20,7 @@ T = TypeVar("T")
 Columns: TypeAlias = "Sequence[str] | Callable[[pq.ParquetFile], Sequence[str]] | None"
 
 MISSING = "missing"
-WHOLE_BYTES = 4 << 20  # a smaller shard of a remote store takes longer in several requests than as a whole
+WHOLE_BELOW = 8192  # rows per lot; smaller remote shards are fetched whole: one request, where columns need four
 NO_SUMMARY = "its footer holds no summary, so no run wrote it"
 # What Arrow and the parsing of a summary raise for files that are damaged or of others.
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
@@ -79,9 +79,9 @@ def read_whole(store: Store, name: str, columns: Sequence[str] | None = None) ->
         raise UnreadableShard(store.uri, name, why_unreadable(error)) from None
 
 
-def read_columns(store: Store, name: str, columns: Sequence[str], num_bytes: int) -> pa.Table:
-    """Most columns of a shard of `num_bytes`: by one request where it is small. Raises UnreadableShard."""
-    if store.is_remote and num_bytes <= WHOLE_BYTES:
+def read_columns(store: Store, name: str, columns: Sequence[str], lot_size: int) -> pa.Table:
+    """Columns of the kept shard of a lot, by one request where that is faster. Raises UnreadableShard."""
+    if store.is_remote and lot_size < WHOLE_BELOW:
         return read_whole(store, name, columns).table
     return read_shard(store, name, columns)
 
