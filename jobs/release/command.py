@@ -17,7 +17,7 @@ from gristmill.jobs.release.card import croissant, dataset_card, describe_run
 from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
 from gristmill.jobs.release.mixture.pack import pack_mixture
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_manifest
-from gristmill.jobs.release.target import check_target, end, release_target
+from gristmill.jobs.release.target import check_target, columns_digest, end, release_target
 from gristmill.jobs.release.write import PLAIN_EVERY_S, Release, Rows, in_tasks, write_release
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
@@ -107,7 +107,7 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
         {
             **{"run": manifest.fingerprint, "lots": len(lots), "kept": totals.kept, "kept_bytes": totals.kept_bytes},
             **{"seed": seed, "num_shards": num_shards, "format": format_name},
-            "columns": {f.name: str(f.type) for f in schema},
+            "columns": columns_digest(schema),
         },
     )
     logger.info(f"packing {totals.kept:,} rows into {num_shards} shards")

@@ -1,8 +1,11 @@
 """The place that a release is written to: empty, or with the begun release of the same command."""
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import pyarrow as pa
 
 from gristmill.jobs.terminal.output import refusal
 from gristmill.records.errors import Conflict, UserError
@@ -58,3 +61,8 @@ def begin(target: Store, identity: dict[str, Any]) -> bool:
 def end(target: Store) -> None:
     """Note that the release is complete."""
     target.delete(BEGUN)
+
+
+def columns_digest(schema: pa.Schema) -> str:
+    """A digest of names and types, for the identity of a release."""
+    return hashlib.sha256(schema.remove_metadata().to_string().encode()).hexdigest()[:16]

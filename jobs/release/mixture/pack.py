@@ -34,7 +34,7 @@ from gristmill.jobs.release.mixture.parts import CARD, MIXTURE, Part, open_part
 from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.scan import candidates, checksum, drawn_rows, release_schema, scan
 from gristmill.jobs.release.mixture.spec import load_mixture
-from gristmill.jobs.release.target import check_target, end
+from gristmill.jobs.release.target import check_target, columns_digest, end
 from gristmill.jobs.release.write import Display, Release, Rows, in_tasks, write_release
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
@@ -104,7 +104,7 @@ def pack_mixture(
         layout = Layout(num_shards, num_windows(float((drawn.times * row_memory[rows.chunk]).sum()), num_shards))
         identity = {
             **{"mixture": facts["fingerprint"], "seed": spec.seed, "num_shards": num_shards, "format": format_name},
-            "columns": {f.name: str(f.type) for f in schema},
+            "columns": columns_digest(schema),
         }
         drawer = DrawnRows(reader, rows_schema, row_format, num_shards)
         pieces = selections(rows, drawn)
