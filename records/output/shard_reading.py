@@ -72,7 +72,7 @@ def read_whole(store: Store, name: str, columns: Sequence[str] | None = None) ->
     """A shard by one request; `table` has some of its columns. Raises UnreadableShard, as `read_shard`."""
     try:
         data = store.read(name)
-        with open_parquet(data) as file:
+        with open_parquet(data, is_whole=True) as file:
             _check_columns(name, file.schema_arrow)
             return WholeShard(columns_of(file, columns), file.metadata, data)
     except UNREADABLE as error:
@@ -97,8 +97,11 @@ def read_footer(store: Store, name: str) -> "pq.FileMetaData":
 
 def _check_columns(name: str, schema: pa.Schema) -> None:
     """Raise ValueError for a shard that lacks the columns of every row of a run."""
-    for field in (*IDENTITY, *PROVENANCE, REJECT) if name.startswith((f"{KEPT}/", f"{REJECTED}/")) else ():
-        if field.name not in schema.names or schema.field(field.name).type != field.type:
+    if not name.startswith((f"{KEPT}/", f"{REJECTED}/")):
+        return
+    types = dict(zip(schema.names, schema.types))
+    for field in (*IDENTITY, *PROVENANCE, REJECT):
+        if types.get(field.name) != field.type:
             raise ValueError(f"it has no column '{field.name}' of type {field.type}, so no run wrote it")
 
 
