@@ -73,8 +73,8 @@ class Display:
             self._bar, self._phase, self._done = Bar(self._console, what, PLAIN_EVERY_S), what, 0
             self._stack.enter_context(self._bar)
         self._done += num
-        rate = self._done / max(1e-3, time.monotonic() - self._bar.started)
-        speed = f", {rate:,.0f}/s" if rate >= 10 else ""
+        elapsed_s = time.monotonic() - self._bar.started
+        speed = f", {self._done / elapsed_s:,.1f}/s" if elapsed_s > 1 and self._done else ""
         self._bar.show(self._done, total, f"{self._done:,} of {total:,} {what}{speed}")
 
 

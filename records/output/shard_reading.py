@@ -9,7 +9,7 @@ import pyarrow as pa
 from gristmill.records.errors import UserError
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.summary import Summary
-from gristmill.records.readers.parquet import SUMMARY_KEY, columns_of, open_parquet, read_metadata
+from gristmill.records.readers.parquet import SUMMARY_KEY, columns_of, open_parquet, open_whole, read_metadata
 from gristmill.records.schema import IDENTITY, PROVENANCE, REJECT
 from gristmill.records.stores.contract import Store
 
@@ -21,6 +21,7 @@ Columns: TypeAlias = "Sequence[str] | Callable[[pq.ParquetFile], Sequence[str]] 
 
 MISSING = "missing"
 WHOLE_BELOW = 8192  # rows per lot; smaller remote shards are fetched whole: one request, where columns need four
+WHOLE_BELOW_LOCAL = 128
 NO_SUMMARY = "its footer holds no summary, so no run wrote it"
 # What Arrow and the parsing of a summary raise for files that are damaged or of others.
 UNREADABLE = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)
@@ -72,7 +73,7 @@ def read_whole(store: Store, name: str, columns: Sequence[str] | None = None) ->
     """A shard by one request; `table` has some of its columns. Raises UnreadableShard, as `read_shard`."""
     try:
         data = store.read(name)
-        with open_parquet(data, is_whole=True) as file:
+        with open_whole(data) as file:
             _check_columns(name, file.schema_arrow)
             return WholeShard(columns_of(file, columns), file.metadata, data)
     except UNREADABLE as error:
@@ -81,7 +82,7 @@ def read_whole(store: Store, name: str, columns: Sequence[str] | None = None) ->
 
 def read_columns(store: Store, name: str, columns: Sequence[str], lot_size: int) -> pa.Table:
     """Columns of the kept shard of a lot, by one request where that is faster. Raises UnreadableShard."""
-    if store.is_remote and lot_size < WHOLE_BELOW:
+    if lot_size < (WHOLE_BELOW if store.is_remote else WHOLE_BELOW_LOCAL):
         return read_whole(store, name, columns).table
     return read_shard(store, name, columns)
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gristmill.records.errors import UserError
-from gristmill.records.sealed import SEAL_KEY, Altered, verified
+from gristmill.records.sealed import SEAL_KEY, Altered, is_whole, verified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -57,22 +57,40 @@ def parquet_errors(where: str = "") -> Iterator[None]:
         raise BadParquet(f"{where}: {reason}" if where else reason) from error
 
 
-def open_parquet(source: Any, *, where: str = "", is_whole: bool = False) -> pq.ParquetFile:
+def open_parquet(source: Any, *, where: str = "") -> pq.ParquetFile:
     """A Parquet file of a path, a NativeFile, a buffer or a Python file; the caller closes it.
 
-    `where` names it in messages. With `is_whole`, all bytes are proven now, which is faster where all are read from
-    memory. Raises BadParquet when it is not Parquet, and, now or while it is read, when it was
+    `where` names it in messages. Raises BadParquet when it is not Parquet, and, now or while it is read, when it was
     altered after it was written.
     """
     native = _native(source)
     with parquet_errors(where):
-        file = _opened(native, is_whole)
-        names = file.schema_arrow.names  # ValueError: not UTF-8
-        if len(set(names)) < len(names):
-            raise ValueError("two of its columns have one name")
-        if SUMMARY_KEY in _metadata(file) and SEAL_KEY not in _metadata(file):
-            _check_data(native, file)
-        return file
+        return _checked_file(_opened(native), native)
+
+
+def open_whole(data: bytes) -> pq.ParquetFile:
+    """A Parquet file in memory whose bytes are all proven now; it is then read without calls of Python.
+
+    Raises the errors of `open_parquet`.
+    """
+    import pyarrow.parquet as pq
+
+    native = _native(data)
+    with parquet_errors():
+        if not is_whole(data):
+            return open_parquet(data)
+        return _checked_file(pq.ParquetFile(native, pre_buffer=False, page_checksum_verification=True), native)
+
+
+def _checked_file(file: pq.ParquetFile, native: pa.NativeFile) -> pq.ParquetFile:
+    """The file. Raises ValueError for columns of one name, and Altered for a shard of 0.2 with other bytes."""
+    names = file.schema_arrow.names  # ValueError: not UTF-8
+    if len(set(names)) < len(names):
+        raise ValueError("two of its columns have one name")
+    metadata = _metadata(file)
+    if SUMMARY_KEY in metadata and SEAL_KEY not in metadata:
+        _check_data(native, file)
+    return file
 
 
 def read_metadata(source: Any, *, where: str = "") -> pq.FileMetaData:
@@ -139,16 +157,11 @@ def _native(source: Any) -> pa.NativeFile:
     return pa.PythonFile(source, "r") if hasattr(source, "read") else pa.OSFile(str(source), "rb")
 
 
-def _opened(source: pa.NativeFile, is_whole: bool = False) -> pq.ParquetFile:
-    """With `is_whole`, Arrow reads the proven source itself, without calls of Python."""
+def _opened(source: pa.NativeFile) -> pq.ParquetFile:
     import pyarrow.parquet as pq
 
     sealed = verified(source)
-    if sealed is not None and is_whole:
-        while sealed.read(HASHED_BYTES):
-            pass
-    view = source if is_whole or sealed is None else sealed
-    file = pq.ParquetFile(view, pre_buffer=False, page_checksum_verification=True)
+    file = pq.ParquetFile(sealed or source, pre_buffer=False, page_checksum_verification=True)
     if sealed is None and SEAL_KEY in _metadata(file):
         raise Altered("altered after it was written (its checksums cannot be read)")
     return file
