@@ -3,7 +3,8 @@
 Rows travel in Ray's object store, which spills to disk when it is full. The unit of exchange is a window of a shard, of
 about PART_BYTES in memory, so the memory of a task does not grow with the release. Where there are more than FAN_OUT
 windows, rows go in two steps: from readers to groups of shards, then within each group to windows. So no task has more
-than FAN_OUT outputs. Where there are more than FAN_OUT groups, the rows are read once for each FAN_OUT of them.
+than FAN_OUT outputs. Where the groups would have more than MAX_PIECES pieces, the rows are read several times, each
+time for some of the groups.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +20,8 @@ from gristmill.cluster.shuffle import PLACE, SHARD, Layout, ShardFile, shard_wri
 from gristmill.records.stores.contract import Store
 
 PART_BYTES = 256 << 20  # in memory: of the rows that a task reads, and of a window of a shard
-FAN_OUT = 256  # outputs of a task
+FAN_OUT = 512  # outputs of a task
+MAX_PIECES = 2_000_000  # that the driver keeps references of, about 1 KB each
 Read = Callable[[Any], pa.Table]  # the work of a task -> its rows, see `with_target`
 
 
@@ -60,15 +62,16 @@ class Exchange:
     on_read: Callable[[int], None]  # called with the rows that a task has read
     on_shard: Callable[[ShardFile], None]
 
-    def passes(self, shards: Sequence[int]) -> list[list[Sequence[int]]]:
+    def passes(self, shards: Sequence[int], num_tasks: int) -> list[list[Sequence[int]]]:
         """The shards in groups whose rows travel together, and the groups of each reading of all rows."""
         per_group = max(1, FAN_OUT // self.layout.num_windows)
         groups = [shards[at : at + per_group] for at in range(0, len(shards), per_group)]
-        return [groups[at : at + FAN_OUT] for at in range(0, len(groups), FAN_OUT)]
+        width = max(1, min(FAN_OUT, MAX_PIECES // max(1, num_tasks)))
+        return [groups[at : at + width] for at in range(0, len(groups), width)]
 
     def run(self, read: Read, tasks: Sequence[Any], shards: Sequence[int]) -> None:
         """Write `shards`; `read(task)` gives the rows of each task."""
-        for groups in self.passes(shards):
+        for groups in self.passes(shards, len(tasks)):
             self._pass(read, tasks, groups)
 
     def _pass(self, read: Read, tasks: Sequence[Any], groups: Sequence[Sequence[int]]) -> None:

@@ -112,7 +112,7 @@ def write_release(workers: Workers, release: Release, rows: Rows, console: SafeC
 
         written: list[ShardFile] = []
         exchange = Exchange(workers, target, layout, release.schema, on_read, on_shard)
-        total = rows.num_rows * max(1, len(exchange.passes(missing)))
+        total = rows.num_rows * max(1, len(exchange.passes(missing, len(rows.tasks))))
         display.add(0, total, "rows read")
         exchange.run(rows.read, rows.tasks, missing)
     whole = sorted([*shards.values(), *written], key=lambda shard: (len(shard.name), shard.name))

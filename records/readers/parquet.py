@@ -112,8 +112,9 @@ def columns_of(file: pq.ParquetFile, columns: Sequence[str] | None = None, *, wh
     """
     with parquet_errors(where):
         names = None if columns is None else list(columns)
+        present = set(file.schema_arrow.names) if names else ()  # its schema is read anew at each look
         for name in names or ():
-            if name.partition(".")[0] not in file.schema_arrow.names and name not in file.schema_arrow.names:
+            if name.partition(".")[0] not in present and name not in present:
                 raise ValueError(f"it has no column '{name}'")
         return _checked(file.read(columns=names, use_threads=False))
 

@@ -41,7 +41,7 @@ def release(folder: Path, workers: Workers, num: int, piece: int, layout: Layout
     work = Exchange(workers, open_store(str(folder)), layout, SCHEMA, seen.append, shards.append)
     wanted = range(layout.num_shards)
     work.run(read, tasks, wanted)
-    assert sum(seen) == num * len(work.passes(wanted)) and sum(s.num_rows for s in shards) == num
+    assert sum(seen) == num * len(work.passes(wanted, len(tasks))) and sum(s.num_rows for s in shards) == num
     return {path.name: path.read_bytes() for path in sorted(folder.glob("train-*"))}
 
 
@@ -57,13 +57,18 @@ def whole_release(num: int, layout: Layout, folder: Path) -> dict[str, bytes]:
 
 @settings(deadline=None)
 @given(
-    st.integers(1, 400), st.integers(7, 90), st.integers(1, 9), st.integers(1, 5), st.integers(2, 6), st.integers(1, 40)
+    st.integers(1, 400),
+    st.integers(7, 90),
+    st.builds(Layout, st.integers(1, 9), st.integers(1, 5)),
+    st.integers(2, 6),
+    st.sampled_from([1, 30, 10**6]),
+    st.integers(1, 40),
 )
 def test_the_same_bytes_however_rows_travel(
-    num: int, piece: int, num_shards: int, windows: int, fan_out: int, group_rows: int
+    num: int, piece: int, layout: Layout, fan_out: int, most_pieces: int, group_rows: int
 ) -> None:
-    layout = Layout(num_shards, windows)
     with (
+        mock.patch.object(exchange, "MAX_PIECES", most_pieces),
         pytest.MonkeyPatch.context() as patch,
         mock.patch.object(exchange, "FAN_OUT", fan_out),
         mock.patch.object(exchange, "PART_BYTES", 2000),
@@ -89,6 +94,19 @@ def test_no_task_has_more_outputs_or_rows_than_stated(tmp_path: Path) -> None:
     with mock.patch.object(exchange, "FAN_OUT", 8), mock.patch.object(exchange, "PART_BYTES", 8000):
         release(tmp_path, Counting(), 4000, 40, Layout(40, 3))
     assert Counting.most_outputs == 8 and Counting.most_bytes <= 1.1 * 8000
+
+
+def test_a_release_of_any_size_has_bounded_references() -> None:
+    """On paper: 4 TB of shards whose rows take 16 TB in memory."""
+    num_shards, num_bytes = 16_000, 16e12
+    num_tasks = int(num_bytes / exchange.PART_BYTES)
+    work = Exchange(
+        Here(), open_store("/nowhere"), Layout(num_shards, num_windows(num_bytes, num_shards)), SCHEMA, id, id
+    )
+    passes = work.passes(range(num_shards), num_tasks)
+    assert [shard for groups in passes for group in groups for shard in group] == list(range(num_shards))
+    assert len(passes) == 4 and max(map(len, passes)) * num_tasks <= exchange.MAX_PIECES
+    assert max(len(group) * 4 for groups in passes for group in groups) <= exchange.FAN_OUT
 
 
 def test_windows_follow_the_size_of_a_shard() -> None:
