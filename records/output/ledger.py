@@ -24,11 +24,11 @@ def kept_lots(
     rows of the run. `num_lots` and `on_listed`: see `listed`.
     """
     lots = {}
-    for entry in listed(store, KEPT, num_lots, on_listed):
-        if (lot := kept_lot(entry.name)) is not None:
-            lots[lot] = entry.size
+    for name, size in listed(store, KEPT, num_lots, on_listed):
+        if (lot := kept_lot(name)) is not None:
+            lots[lot] = size
         elif strangers is not None:
-            strangers.append(entry.name)
+            strangers.append(name)
     return lots
 
 
@@ -42,15 +42,15 @@ def rejected_shards(
     """
     num_before = 0
     names: dict[int, list[str]] = {}
-    for entry in listed(store, REJECTED, num_lots):
-        lot = rejected_lot(entry.name)
+    for name, _ in listed(store, REJECTED, num_lots):
+        lot = rejected_lot(name)
         if lot is None:
             if strangers is not None:
-                strangers.append(entry.name)
+                strangers.append(name)
         elif lot < first:
             num_before += 1
         else:
-            names.setdefault(lot, []).append(entry.name)
+            names.setdefault(lot, []).append(name)
     return num_before, names
 
 

@@ -58,6 +58,10 @@ class Store(ABC):
         Only names greater than `after` and, if `until` is given, at most `until`.
         """
 
+    def sizes(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[tuple[str, int]]:
+        """(name, size) of the objects of `list`, which is faster where a store has many."""
+        return ((entry.name, entry.size) for entry in self.list(prefix, after, until))
+
     @abstractmethod
     def version(self, name: str) -> str:
         """The present version of an object: equal versions mean equal bytes. It starts with the size.

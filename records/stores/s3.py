@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -23,7 +23,7 @@ from gristmill.records.stores.contract import PROBE_PREFIX, Entry, Store, is_hid
 from gristmill.records.stores.probe import check_promises, sweep_probes
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
-from gristmill.records.stores.s3_listing import OBJECTS, take_objects
+from gristmill.records.stores.s3_listing import OBJECTS, Page, take_objects
 from gristmill.records.stores.s3_trouble import CONDITIONAL, DECIDING, ERRORS, REMEDY, Trouble
 
 if TYPE_CHECKING:
@@ -176,20 +176,32 @@ class S3Store(Store):
         return filesystem, f"{self.bucket}/{self.prefix}".rstrip("/")
 
     def list(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[Entry]:
+        for names, page, start in self._pages(prefix, after, until):
+            sizes, tags = page.sizes[start:], page.tags[start:]
+            yield from [Entry(n, s, f"{s}-{t}") for n, s, t in zip(names, sizes, tags) if not is_hidden(n, prefix)]
+
+    def sizes(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[tuple[str, int]]:
+        for names, page, start in self._pages(prefix, after, until):
+            if any(PROBE_PREFIX in name for name in names):
+                yield from [(n, s) for n, s in zip(names, page.sizes[start:]) if not is_hidden(n, prefix)]
+            else:
+                yield from zip(names, page.sizes[start:])
+
+    def _pages(self, prefix: str, after: str, until: str | None) -> Iterator[tuple[Sequence[str], Page, int]]:
+        """The names between, page by page, and where the first of them is in its page."""
         whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "MaxKeys": PAGE_NAMES}
         place = {"StartAfter": self.prefix + after} if after else {}
+        cut = len(self.prefix)
         while True:
-            page = self._request(None, partial(_page, **whole, **place))
-            objects, start = page[OBJECTS], len(self.prefix)
-            keys = [key for key, _, _ in objects]
-            num = len(keys) if until is None else bisect_right(keys, self.prefix + until)
-            entries = [Entry(key[start:], size, f"{size}-{tag}") for key, size, tag in objects[:num]]
-            if any(PROBE_PREFIX in key for key in keys) or (after and entries and entries[0].name <= after):
-                entries = [e for e in entries if e.name > after and not is_hidden(e.name, prefix)]
-            yield from entries
-            if num < len(keys) or not page.get("IsTruncated"):
+            answer = self._request(None, partial(_page, **whole, **place))
+            page: Page = answer[OBJECTS]
+            names = [key[cut:] for key in page.keys] if cut else page.keys
+            stop = len(names) if until is None else bisect_right(names, until)
+            start = bisect_right(names, after) if after else 0  # 0 but for a store that ignores StartAfter
+            yield names[start:stop], page, start
+            if stop < len(names) or not answer.get("IsTruncated"):
                 return
-            place = {"ContinuationToken": page["NextContinuationToken"]}
+            place = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def version(self, name: str) -> str:
         head = self._request(name, lambda client: client.head_object(**self._key(name)))

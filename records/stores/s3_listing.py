@@ -6,14 +6,30 @@ is a minute whatever the store does. So the objects are taken out of the answer 
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote_plus
 
-OBJECTS = "Objects"  # key of the parsed page: (key, size, tag) of each object, in the order of the page
+OBJECTS = "Objects"  # key of the parsed page: its Page
 KEYS, SIZES, TAGS = (re.compile(rf"<{name}>([^<]*)</{name}>") for name in ("Key", "Size", "ETag"))
 CONTENTS = re.compile(r"<Contents>.*</Contents>", re.DOTALL)
-Objects = list[tuple[str, int, str]]
+
+
+@dataclass(frozen=True)
+class Page:
+    """The objects of a page, in its order."""
+
+    keys: list[str]
+    sizes: list[int]
+    text: str  # of the answer
+
+    @cached_property
+    def tags(self) -> list[str]:
+        """The ETag of each object; where a store gives none, the time of the last write."""
+        tags: list[str] = TAGS.findall(self.text.replace("&quot;", '"').replace("&#34;", '"'))
+        return tags if len(tags) == len(self.keys) and _is_plain(self.text) else _tags(ET.fromstring(self.text))
 
 
 def take_objects(response_dict: dict[str, Any], customized_response_dict: dict[str, Any], **_: Any) -> None:
@@ -29,34 +45,38 @@ def take_objects(response_dict: dict[str, Any], customized_response_dict: dict[s
         rest = CONTENTS.sub("", text)
         if ET.fromstring(rest).tag.rpartition("}")[2] != "ListBucketResult":
             return
-        objects = _fast(text)
-        objects = _objects(ET.fromstring(body)) if objects is None else objects
+        keys, sizes = KEYS.findall(text), SIZES.findall(text)
+        if not len(keys) == len(sizes) == text.count("<Contents>") or not keys or not _is_plain(text):
+            keys, sizes = _columns(ET.fromstring(body), "Key"), _columns(ET.fromstring(body), "Size")
+        page = Page(keys, list(map(int, sizes)), text)
     except (ValueError, ET.ParseError, AttributeError):  # truncated, or of another shape
         return
-    if "<EncodingType>url</EncodingType>" in rest:
-        objects = [(unquote_plus(key) if "%" in key or "+" in key else key, size, tag) for key, size, tag in objects]
+    if "<EncodingType>url</EncodingType>" in rest and ("%" in text or "+" in text):
+        page = replace(page, keys=[unquote_plus(key) for key in keys])
     response_dict["body"] = rest.encode()
-    customized_response_dict[OBJECTS] = objects
+    customized_response_dict[OBJECTS] = page
 
 
-def _fast(text: str) -> Objects | None:
-    """The objects by their plain tags; None where the page is written in another way."""
-    text = text.replace("&quot;", '"').replace("&#34;", '"')
-    keys, sizes, tags = KEYS.findall(text), SIZES.findall(text), TAGS.findall(text)
-    num = text.count("<Contents>")
-    if not num or not len(keys) == len(sizes) == len(tags) == num or "<!" in text or "&" in text:
-        return None
-    return list(zip(keys, map(int, sizes), tags))
+def _is_plain(text: str) -> bool:
+    """Whether the only references are quotes, as around tags, and there are no CDATA sections."""
+    return "<!" not in text and text.count("&") == text.count("&quot;") + text.count("&#34;")
 
 
-def _objects(root: ET.Element) -> Objects:
-    """The objects of a parsed page. Where a store gives no ETag, the tag is the time of the last write."""
+def _items(root: ET.Element) -> list[dict[str, str]]:
+    """The parts of each object of a parsed page, by name."""
     space = root.tag.partition("}")[0] + "}" if root.tag.startswith("{") else ""
-    objects = []
-    for item in root.iter(f"{space}Contents"):
-        parts = {child.tag.removeprefix(space): child.text or "" for child in item}
-        objects.append((parts["Key"], int(parts["Size"]), parts.get("ETag") or _time(parts.get("LastModified", ""))))
-    return objects
+    return [{part.tag.removeprefix(space): part.text or "" for part in item} for item in root.iter(f"{space}Contents")]
+
+
+def _columns(root: ET.Element, name: str) -> list[str]:
+    items = _items(root)
+    if any(name not in item for item in items):
+        raise ValueError(f"an object without {name}")
+    return [item[name] for item in items]
+
+
+def _tags(root: ET.Element) -> list[str]:
+    return [item.get("ETag") or _time(item.get("LastModified", "")) for item in _items(root)]
 
 
 def _time(text: str) -> str:

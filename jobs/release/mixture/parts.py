@@ -23,7 +23,7 @@ from gristmill.jobs.release.mixture.files import (
 from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger, manifest
-from gristmill.records.output.listing import listed
+from gristmill.records.output.listing import listed_entries
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.pins import Pins, active
@@ -181,7 +181,7 @@ def _open_output(spec: PartSpec) -> Part:
     if not shards:
         content = finished_manifest(store)
         num_lots = len(ledger.committed(store, content))
-        entries = listed(store, KEPT, num_lots)
+        entries = listed_entries(store, KEPT, num_lots)
         files = [e for e in entries if (lot := kept_lot(e.name)) is not None and lot < num_lots]
         if not files:
             raise UserError(f"part '{spec.title}': the run {store.uri} kept no row")

@@ -57,7 +57,7 @@ class ReplayedStore(Store):
             raise answer("recorded")
         return answer
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[Entry]:
         entries = self._ask(lambda o: tuple((n, len(d)) for n, d in sorted(o.items()) if n.startswith(prefix)))
         return iter([Entry(name, size, "") for name, size in entries])
 

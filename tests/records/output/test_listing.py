@@ -59,8 +59,9 @@ def test_ranges_hold_every_name_once_and_in_order(names: list[str], num_lots: in
     store = Remote(names)
     with mock.patch.object(listing, "LOTS_PER_RANGE", width), mock.patch.object(listing, "MAX_LOTS", most):
         for folder in (KEPT, REJECTED):
-            listed = [entry.name for entry in listing.listed(store, folder, num_lots)]
+            listed = [name for name, _ in listing.listed(store, folder, num_lots)]
             assert listed == [name for name in store.names if name.startswith(f"{folder}/")]
+            assert [entry.name for entry in listing.listed_entries(store, folder, num_lots)] == listed
 
 
 def test_a_gap_a_moved_end_and_a_stranger_are_named() -> None:

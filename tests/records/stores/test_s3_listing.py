@@ -14,7 +14,9 @@ TIME = "2026-01-02 03:04:05+00:00"
 def taken(body: str, status: int = 200) -> tuple[list | None, str]:
     answer, parsed = {"body": body.encode(), "status_code": status}, {}
     take_objects(answer, parsed)
-    return parsed.get(OBJECTS), answer["body"].decode()
+    page = parsed.get(OBJECTS)
+    objects = None if page is None else list(zip(page.keys, page.sizes, page.tags, strict=True))
+    return objects, answer["body"].decode()
 
 
 @pytest.mark.parametrize(
