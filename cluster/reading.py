@@ -5,7 +5,6 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from gristmill.records.ordered_map import read_ahead
 from gristmill.records.stores.contract import Store
 
 T = TypeVar("T")
@@ -34,8 +33,3 @@ def ordered_reads(
     with batch_work(store) as workers:
         for results in workers.ordered(read, tasks):
             yield from results
-
-
-def in_threads(store: Store, read: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """The work of one task: `read` of each item, many at once."""
-    return list(read_ahead(store, read, items))

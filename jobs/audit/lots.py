@@ -1,17 +1,18 @@
 """What the audit of a run finds in one lot alone. Lots are read anywhere and in any order."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.cluster.reading import in_threads
 from gristmill.jobs.audit.admission import AdmissionRows
 from gristmill.records.ids import row_id
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output import manifest
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
@@ -55,6 +56,28 @@ def _id_key(row: str) -> bytes:
 
 
 @dataclass(frozen=True)
+class Fetched:
+    """Objects of a store at `uri` that were read before: their bytes, or the error of the read."""
+
+    uri: str
+    objects: Mapping[str, bytes | OSError]
+
+    def read(self, name: str) -> bytes:
+        """The whole object. Raises FileNotFoundError, or the error of its read."""
+        data = self.objects.get(name, FileNotFoundError(name))
+        if isinstance(data, OSError):
+            raise data
+        return data
+
+
+def _fetch(store: Store, name: str) -> tuple[str, bytes | OSError]:
+    try:
+        return name, store.read(name)
+    except OSError as error:
+        return name, error
+
+
+@dataclass(frozen=True)
 class LotAudit:
     """Checks lots, each for itself. It can be pickled."""
 
@@ -82,11 +105,13 @@ class LotAudit:
         return LotAudit, (self.store, self.run, self.schema)  # stages are built again where they are needed
 
     def lots(self, lots: Sequence[tuple[int, Sequence[str]]]) -> list[LotFacts]:
-        """`lot` of each, many at once."""
-        _ = self.dedup, self.admissions  # built before threads ask for them
-        return in_threads(self.store, lambda entry: self.lot(*entry), lots)
+        """`lot` of each. Bytes are fetched many at once and checked one by one: more threads would wait for another."""
+        names = [[shard_name(KEPT, lot), *rejected] for lot, rejected in lots]
+        fetched = read_ahead(self.store, partial(_fetch, self.store), chain.from_iterable(names))
+        return [self.lot(*entry, Fetched(self.store.uri, dict(islice(fetched, len(names[at])))))
+                for at, entry in enumerate(lots)]  # fmt: skip
 
-    def lot(self, lot: int, rejected: Sequence[str]) -> LotFacts:
+    def lot(self, lot: int, rejected: Sequence[str], store: "Fetched") -> LotFacts:
         """Check the kept and rejected rows of a lot.
 
         `rejected`: the rejected shards of the lot that the store holds.
@@ -94,7 +119,7 @@ class LotAudit:
         name, facts = shard_name(KEPT, lot), LotFacts(lot)
         add = facts.errors.append
         try:
-            shard = read_whole(self.store, name)
+            shard = read_whole(store, name)
             table, meta = shard.table, meta_of(shard.metadata, self.store, lot)
         except UnreadableShard as error:
             add(f"{error.name}: {error.reason}")
@@ -107,7 +132,7 @@ class LotAudit:
         tables = [table]
         self._rows(table, name, facts, is_kept=True)
         if meta["rejected"]:
-            rejects = self._rejected(meta["rejected"], meta["rejected_sha256"], name, facts)
+            rejects = self._rejected(store, meta["rejected"], meta["rejected_sha256"], facts)
             if rejects is not None and self._fits(rejects, meta["rejected"], facts):
                 tables.append(rejects)
                 self._rows(rejects, meta["rejected"], facts, is_kept=False)
@@ -123,9 +148,10 @@ class LotAudit:
             self._signatures(table, name, facts)
         return facts
 
-    def _rejected(self, name: str, sha256: str, kept: str, facts: LotFacts) -> pa.Table | None:
+    def _rejected(self, store: "Fetched", name: str, sha256: str, facts: LotFacts) -> pa.Table | None:
+        kept = shard_name(KEPT, facts.lot)
         try:
-            shard = read_whole(self.store, name)
+            shard = read_whole(store, name)
         except UnreadableShard as error:
             facts.errors.append(f"{name}: {error.reason}; {kept} names it")
             return None

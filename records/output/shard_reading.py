@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import pyarrow as pa
 
@@ -69,7 +69,18 @@ class WholeShard(NamedTuple):
     data: bytes
 
 
-def read_whole(store: Store, name: str, columns: Sequence[str] | None = None) -> WholeShard:
+class Readable(Protocol):
+    """What a whole shard is read from: a store, or objects that were fetched before."""
+
+    @property
+    def uri(self) -> str:
+        """Its address, for messages."""
+
+    def read(self, name: str) -> bytes:
+        """The whole object. Raises FileNotFoundError."""
+
+
+def read_whole(store: Readable, name: str, columns: Sequence[str] | None = None) -> WholeShard:
     """A shard by one request; `table` has some of its columns. Raises UnreadableShard, as `read_shard`."""
     try:
         data = store.read(name)
