@@ -75,7 +75,9 @@ def shard_writer(target: Store, layout: Layout, schema: pa.Schema) -> Callable[[
             for table in windows:
                 order = pc.sort_indices(table, sort_keys=[(PLACE, "ascending"), ("id", "ascending")])
                 num_rows += table.num_rows
-                yield table.take(order).select(schema.names).cast(schema)
+                table = table.take(order).select(schema.names).cast(schema)
+                yield table
+                del table, order  # a window is not held while the next is fetched
 
         data = write_sealed(_row_groups(sorted_rows(), schema), ROW_GROUP_ROWS, compression="zstd")
         target.put(layout.name(shard), data)
@@ -91,9 +93,10 @@ def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Ta
         table = pa.concat_tables([rest, table])
         whole = table.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS
         rest = table.take(pa.array(np.arange(whole, table.num_rows)))  # a copy, so that the window is freed
-        if whole:
+        for at in range(0, whole, ROW_GROUP_ROWS):
             is_empty = False
-            yield table.slice(0, whole).combine_chunks()
+            yield table.slice(at, ROW_GROUP_ROWS).combine_chunks()
+        del table
     if rest.num_rows or is_empty:
         yield rest.combine_chunks()
 

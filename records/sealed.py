@@ -45,9 +45,12 @@ def write_sealed(
 
     sink, rest = io.BytesIO(), iter([tables] if isinstance(tables, pa.Table) else tables)
     first = next(rest)
-    with pq.ParquetWriter(sink, first.schema, write_page_checksum=True, **options) as writer:
-        for table in chain([first], rest):
+    schema, rest = first.schema, chain([first], rest)
+    del first  # a table is not held while the next is made
+    with pq.ParquetWriter(sink, schema, write_page_checksum=True, **options) as writer:
+        for table in rest:
             writer.write_table(table, row_group_size=row_group_rows)
+            del table
         with sink.getbuffer() as data:
             block_bytes = MIN_BLOCK_BYTES
             while len(data) > block_bytes * MAX_BLOCKS:
