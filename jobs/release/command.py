@@ -21,10 +21,11 @@ from gristmill.jobs.release.target import check_target, columns_digest, end, rel
 from gristmill.jobs.release.write import PLAIN_EVERY_S, Release, Rows, in_tasks, write_release
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
-from gristmill.jobs.terminal.console import open_console
+from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
 from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output import ledger
+from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import read_columns, read_footer
 from gristmill.records.printable import json_text
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 NUM_WEIGHED = 16  # lots that are read to estimate the size of shards in a format, and of rows in memory
 WEIGHED_BYTES = 16 << 20  # of these lots, in their shards
+MANY_LOTS = 10_000  # whose listing shows progress
 
 
 def command(
@@ -73,12 +75,7 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
     store = open_store(uri)
     store.check(write=False)
     manifest = finished_manifest(store)
-    logger.info(f"listing the lots of {store.uri}")
-    with Bar(console, "listed", PLAIN_EVERY_S) as bar:
-        most = manifest.totals.num_lots
-        lots = ledger.committed(
-            store, manifest, on_listed=lambda num: bar.show(num, max(num, most), f"{num:,} shards listed")
-        )
+    lots = _listed(store, manifest, console)
     totals = ledger.totals(store, manifest, lots)
     if not totals.kept:
         raise UserError(f"{store.uri}: the run kept no row, so there is nothing to pack")
@@ -123,6 +120,20 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
     end(target)
     logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")
     return totals.kept
+
+
+def _listed(store: Store, manifest: Manifest, console: SafeConsole) -> dict[int, int]:
+    """The committed lots with the sizes of their shards; says so where it takes a while."""
+    num_lots = manifest.totals.num_lots
+    if num_lots < MANY_LOTS:
+        return ledger.committed(store, manifest)
+    logger.info(f"listing {num_lots:,} lots of {store.uri}")
+    with Bar(console, "listed", PLAIN_EVERY_S) as bar:
+
+        def show(num: int) -> None:
+            bar.show(num, max(num, num_lots), f"{num:,} of {num_lots:,} shards listed")
+
+        return ledger.committed(store, manifest, on_listed=show)
 
 
 @dataclass(frozen=True)

@@ -179,8 +179,24 @@ def test_progress_is_told_at_once(source: str, tmp_path: Path, caplog: pytest.Lo
     total = "7,000" if source.endswith(".toml") else "6,000"
     assert any(f"0 of {total} rows read" in line for line in lines)
     assert any("shards written" in line for line in lines)
-    first = "listing the lots of" if source != str(tmp_path / "mix.toml") else "0 of 10 chunks of the parts read"
-    assert first in lines[0] or first in lines[1]
+    if source.endswith(".toml"):
+        assert "0 of 10 chunks of the parts read" in lines[0]
+
+
+def test_the_listing_of_many_lots_is_told(
+    source_of_many: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        assert pack(source_of_many, str(tmp_path / "to"), 1) == 0
+    lines = [record.getMessage() for record in caplog.records]
+    assert "listing 10 lots of" in lines[0] and "10 of 10 shards listed" in lines[1]
+
+
+@pytest.fixture
+def source_of_many(run: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(release_command, "batch_work", batch_work_here)
+    monkeypatch.setattr(release_command, "MANY_LOTS", 10)
+    return run
 
 
 def test_tasks_are_bounded_by_bytes_and_by_number() -> None:
