@@ -31,5 +31,7 @@ def kept_lot(name: str) -> int | None:
 def rejected_lot(name: str) -> int | None:
     """The lot of a rejected shard, None for any other object."""
     match = REJECTED_NAME.fullmatch(name)
-    digits = match[1] if match else ""
-    return int(digits) if digits and f"{int(digits):0{NUM_DIGITS}d}" == digits else None
+    digits = match[1] if match else ""  # at least NUM_DIGITS
+    if match is None or (len(digits) > NUM_DIGITS and digits[0] == "0"):
+        return None
+    return int(digits)
