@@ -1,34 +1,23 @@
-"""Batch work over whole corpora with Ray Data: read pieces, shuffle rows globally, write shards.
+"""Where each row of a release goes, and how a shard is written.
 
 A hash of (seed, id) decides the shard of each row and its place there. The same rows and seed therefore give the same
-bytes on any cluster. Ray is imported inside functions: `shuffle_keys` and `with_target` serve callers without Ray.
+bytes on any cluster. This file needs no Ray.
 """
 
 import hashlib
-import logging
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.cluster.spec import ClusterSpec
-from gristmill.records.errors import UserError
 from gristmill.records.sealed import write_sealed
 from gristmill.records.stores.contract import Store
 
-if TYPE_CHECKING:
-    import ray
-
 SHARD, PLACE = "_shard", "_place"  # columns that `with_target` adds and `shard_writer` removes
 ROW_GROUP_ROWS = 8192
-PIECES_PER_TASK = 8
-MAX_BLOCKS = 200  # of a data set of piece numbers
-MAX_PARTITIONS = 64  # of the shuffle
 
 
 @dataclass(frozen=True)
@@ -41,60 +30,19 @@ class ShardFile:
     sha256: str
 
 
-@contextmanager
-def batch_work(*stores: Store) -> Iterator[dict[str, Any]]:
-    """Connect to Ray for batch work; yields options for the tasks that read or write `stores`.
+@dataclass(frozen=True)
+class Layout:
+    """The shards of a release, and the windows in which a shard is sorted: ranges of places, in memory one by one."""
 
-    A UserError of a task is raised as a UserError with its first line.
-    """
-    import ray
+    num_shards: int
+    num_windows: int = 1
 
-    from gristmill.cluster.connect import connected
-    from gristmill.cluster.node_affinity import node_options
+    def name(self, shard: int) -> str:
+        return f"train-{shard:05d}-of-{self.num_shards:05d}.parquet"
 
-    with connected(ClusterSpec()):
-        context = ray.data.DataContext.get_current()
-        context.enable_progress_bars = False  # callers report progress
-        context.raise_original_map_exception = True  # Ray Data's own wrapping loses the cause
-        logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # errors are raised, and need no log line
-        warnings.filterwarnings("ignore", message=".*ray_remote_args_fn.*")  # named parameters cannot name a node
-        options = node_options(*stores)
-        strategy = {"scheduling_strategy": options["scheduling_strategy"]} if options else {}
-        try:
-            yield {"ray_remote_args_fn": lambda: strategy, "num_cpus": 0} if options else {}
-        except (UserError, ray.exceptions.RayError) as error:
-            cause = getattr(error, "cause", None) or error  # a task's error is both types and includes its stack
-            if not isinstance(cause, UserError):
-                raise
-            raise UserError(str(cause).splitlines()[0]) from None  # Ray Data adds lines about its attempts
-
-
-def numbered_dataset(num: int, read: Callable[[int], pa.Table], task_options: dict[str, Any]) -> "ray.data.Dataset":
-    """The rows of `read(0)` to `read(num - 1)` as a data set, in no particular order."""
-    import ray
-
-    numbers = ray.data.range(num, override_num_blocks=min(num, MAX_BLOCKS))
-    return numbers.map_batches(
-        lambda batch: pa.concat_tables([read(int(number)) for number in batch["id"]]),
-        batch_size=PIECES_PER_TASK,
-        batch_format="numpy",
-        **task_options,
-    )
-
-
-def gather(work: Callable[[int], dict[str, Any]], num: int, task_options: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield `work(0)` to `work(num - 1)` in the order in which the cluster finishes them."""
-    yield from numbered_dataset(num, lambda number: pa.Table.from_pylist([work(number)]), task_options).iter_rows()
-
-
-def select(
-    tables: Sequence[pa.Table], read: Callable[[pa.Table], pa.Table], task_options: dict[str, Any]
-) -> "ray.data.Dataset":
-    """The rows that `read` makes of each table, as a data set."""
-    import ray
-
-    blocks = ray.data.from_arrow(list(tables))
-    return blocks.map_batches(read, batch_size=None, batch_format="pyarrow", **task_options)
+    def window(self, places: np.ndarray) -> np.ndarray:
+        """The window of each place, uint64 (n,): int64 (n,). Places are hashes, so windows have about equal sizes."""
+        return ((places >> np.uint64(32)) * np.uint64(self.num_windows) >> np.uint64(32)).astype(np.int64)
 
 
 def shuffle_keys(ids: Sequence[str], seed: int, person: bytes = b"") -> np.ndarray:
@@ -113,38 +61,59 @@ def with_target(table: pa.Table, keys: np.ndarray, num_shards: int) -> pa.Table:
     return table.append_column(PLACE, pa.array(keys))
 
 
-def shard_writer(target: Store, num_shards: int, schema: pa.Schema) -> Callable[[pa.Table], pa.Table]:
-    """A function that writes the rows of one shard (see `with_target`) and returns its ShardFile as one row."""
+def shard_writer(target: Store, layout: Layout, schema: pa.Schema) -> Callable[[int, Iterable[pa.Table]], ShardFile]:
+    """A function that writes one shard: its number, and the rows of each of its windows in any order.
 
-    def write(group: pa.Table) -> pa.Table:
-        number = group.column(SHARD)[0].as_py()
-        order = pc.sort_indices(group, sort_keys=[(PLACE, "ascending"), ("id", "ascending")])
-        table = group.take(order).select(schema.names).cast(schema).combine_chunks()
-        data = write_sealed(table, ROW_GROUP_ROWS, compression="zstd")
-        name = f"train-{number:05d}-of-{num_shards:05d}.parquet"
-        target.put(name, data)
-        row = {"name": name, "num_rows": table.num_rows, "num_bytes": len(data)}
-        return pa.table({k: [v] for k, v in {**row, "sha256": hashlib.sha256(data).hexdigest()}.items()})
+    The bytes do not depend on the number of windows. One window is in memory at a time, and the encoded shard.
+    """
+
+    def write(shard: int, windows: Iterable[pa.Table]) -> ShardFile:
+        num_rows = 0
+
+        def sorted_rows() -> Iterator[pa.Table]:
+            nonlocal num_rows
+            for table in windows:
+                order = pc.sort_indices(table, sort_keys=[(PLACE, "ascending"), ("id", "ascending")])
+                num_rows += table.num_rows
+                table = table.take(order).select(schema.names).cast(schema)
+                yield table
+                del table, order  # a window is not held while the next is fetched
+
+        data = write_sealed(_row_groups(sorted_rows(), schema), ROW_GROUP_ROWS, compression="zstd")
+        target.put(layout.name(shard), data)
+        return ShardFile(layout.name(shard), num_rows, len(data), hashlib.sha256(data).hexdigest())
 
     return write
 
 
-def write_shards(
-    rows: "ray.data.Dataset",
-    target: Store,
-    num_shards: int,
-    schema: pa.Schema,
-    task_options: dict[str, Any],
-    on_shard: Callable[[int], None],
-) -> list[ShardFile]:
-    """Write rows (see `with_target`) as `train-00000-of-0000N.parquet` into `target`; returns the shards by name.
+def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
+    """The rows in tables of whole row groups, but for the last."""
+    rest, is_empty = schema.empty_table(), True
+    for table in tables:
+        table = pa.concat_tables([rest, table])
+        whole = table.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS
+        rest = table.take(pa.array(np.arange(whole, table.num_rows)))  # a copy, so that the window is freed
+        for at in range(0, whole, ROW_GROUP_ROWS):
+            is_empty = False
+            yield table.slice(at, ROW_GROUP_ROWS).combine_chunks()
+        del table
+    if rest.num_rows or is_empty:
+        yield rest.combine_chunks()
 
-    Calls `on_shard` with the number of shards written so far.
-    """
-    groups = rows.groupby(SHARD, num_partitions=min(num_shards, MAX_PARTITIONS))
-    written = groups.map_groups(shard_writer(target, num_shards, schema), batch_format="pyarrow", **task_options)
-    shards: list[ShardFile] = []
-    for row in written.iter_rows():
-        shards.append(ShardFile(**row))
-        on_shard(len(shards))
-    return sorted(shards, key=lambda shard: shard.name)
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Rows of each shard, and the sum of the checksums of their ids: int64 (num_shards,) each."""
+
+    rows: np.ndarray
+    sums: np.ndarray
+
+    def __add__(self, other: "RowCounts") -> "RowCounts":
+        return RowCounts(self.rows + other.rows, self.sums + other.sums)
+
+
+def count_rows(ids: Sequence[str], shards: np.ndarray, num_shards: int) -> RowCounts:
+    """Count the rows of each shard; `shards` is the shard of each row."""
+    sums = np.zeros(num_shards, np.int64)
+    np.add.at(sums, shards, np.array([crc32(i.encode()) for i in ids], np.int64))
+    return RowCounts(np.bincount(shards, minlength=num_shards).astype(np.int64), sums)

@@ -232,7 +232,12 @@ def _report(verbs: argparse._SubParsersAction) -> None:
 def _pack(verbs: argparse._SubParsersAction) -> None:
     verb = _verb(verbs, "pack", "release.command:command", "make a release: shuffled shards, card, Croissant metadata")
     verb.add_argument("uri", metavar="URI", help="the --out of a complete run, or the TOML file of a mixture")
-    verb.add_argument("--to", required=True, metavar="URI", help="where the release goes: an empty folder or prefix")
+    verb.add_argument(
+        "--to",
+        required=True,
+        metavar="URI",
+        help="where the release goes: an empty folder or prefix, or that of the same pack",
+    )
     verb.add_argument(
         "--format",
         choices=FORMATS,

@@ -148,7 +148,7 @@ examples:
     "pack": (
         """\
 Makes a release from a complete run or from a mixture: shuffled Parquet shards, a dataset card
-and Croissant metadata.
+and Croissant metadata. A pack that stops goes on with the same command; finished shards are kept.
 """,
         """\
 examples:

@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from gristmill.records.errors import UserError
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_names import KEPT, shard_name
-from gristmill.records.output.shard_reading import read_shard
+from gristmill.records.output.shard_reading import read_columns
 from gristmill.records.readers.sources import Source
 from gristmill.records.stores.contract import Store
 
@@ -91,8 +93,13 @@ class RoundSource:
         """Read the kept rows of a round."""
         kept: list[_Row] = []
         parents: set[str] = set()
-        for lot in range(number * self.spec.lots, (number + 1) * self.spec.lots):
-            table = read_shard(self.store, shard_name(KEPT, lot), ["id", "source_id", *self.columns])
+        columns = ["id", "source_id", *self.columns]
+
+        def read(lot: int) -> pa.Table:
+            return read_columns(self.store, shard_name(KEPT, lot), columns, self.lot_size)
+
+        lots = range(number * self.spec.lots, (number + 1) * self.spec.lots)
+        for table in read_ahead(self.store, read, lots):
             for row in table.to_pylist():
                 parents.add(row.pop("source_id"))
                 row_id = row.pop("id")

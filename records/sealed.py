@@ -45,9 +45,12 @@ def write_sealed(
 
     sink, rest = io.BytesIO(), iter([tables] if isinstance(tables, pa.Table) else tables)
     first = next(rest)
-    with pq.ParquetWriter(sink, first.schema, write_page_checksum=True, **options) as writer:
-        for table in chain([first], rest):
+    schema, rest = first.schema, chain([first], rest)
+    del first  # a table is not held while the next is made
+    with pq.ParquetWriter(sink, schema, write_page_checksum=True, **options) as writer:
+        for table in rest:
             writer.write_table(table, row_group_size=row_group_rows)
+            del table
         with sink.getbuffer() as data:
             block_bytes = MIN_BLOCK_BYTES
             while len(data) > block_bytes * MAX_BLOCKS:
@@ -62,7 +65,8 @@ def write_sealed(
     footer = bytes(whole[start:])
     at = footer.rindex(MARK) + len(MARK)
     whole[start + at : start + at + DIGEST_CHARS] = hashlib.sha256(footer).hexdigest().encode()
-    return bytes(whole)
+    whole.release()
+    return sink.getvalue()  # shares the buffer, where a view of it would be copied
 
 
 @dataclass(frozen=True)
@@ -96,10 +100,36 @@ def verified(source: pa.NativeFile) -> pa.NativeFile | None:
             at = (number - first) * seal.block_bytes
             digest = seal.blocks[number * BLOCK_CHARS : (number + 1) * BLOCK_CHARS]
             if _block(memoryview(data)[at : at + seal.block_bytes]) != digest:
-                raise Altered(f"altered after it was written (bytes from {begin + at:,} do not match their checksum)")
+                raise _altered(begin + at)
         return data[start - begin : stop - begin]
 
     return pa.PythonFile(RangeFile(fetch, size, footer), "r")
+
+
+def check_whole(data: bytes) -> None:
+    """Raise Altered unless `data` is a sealed file, every byte as it was written."""
+    if not is_whole(data):
+        raise Altered("altered after it was written (its checksums cannot be read)")
+
+
+def is_whole(data: bytes) -> bool:
+    """Whether the file is sealed, every byte as it was written. Raises Altered if it is sealed and was altered."""
+    num_footer_bytes = TAIL_BYTES + int.from_bytes(data[-TAIL_BYTES:-4], "little")
+    if len(data) < TAIL_BYTES or data[-4:] != MAGIC or num_footer_bytes > len(data):
+        return False
+    seal = _seal(data[-num_footer_bytes:], len(data) - num_footer_bytes)
+    if seal is None:
+        return False
+    whole = memoryview(data)
+    for number, at in enumerate(range(0, seal.data_bytes, seal.block_bytes)):
+        block = whole[at : min(at + seal.block_bytes, seal.data_bytes)]
+        if _block(block) != seal.blocks[number * BLOCK_CHARS : (number + 1) * BLOCK_CHARS]:
+            raise _altered(at)
+    return True
+
+
+def _altered(at: int) -> Altered:
+    return Altered(f"altered after it was written (bytes from {at:,} do not match their checksum)")
 
 
 def _seal(footer: bytes, data_bytes: int) -> _Seal | None:

@@ -21,7 +21,7 @@ class Story:
         book = manifest.load(self.store)
         assert book is not None
         self.book, self.random = book, random.Random(seed)
-        self.lots = summaries(self.store, sorted(committed(self.store, book)))
+        self.lots = list(summaries(self.store, sorted(committed(self.store, book))))
         self.lines: list[tuple[float, dict[str, Any]]] = []
         self.start = 0
         self.began = datetime.now(UTC) - timedelta(days=1)

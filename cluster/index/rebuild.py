@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +15,14 @@ from gristmill.cluster.index.snapshots import BadSnapshot, Claims, Stretch
 from gristmill.cluster.node_affinity import node_options
 from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_names import KEPT, shard_name
-from gristmill.records.output.shard_reading import read_shard, read_whole
+from gristmill.records.output.shard_reading import read_columns
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.stages.dedup.contract import Duplicates
 
 MAX_TASKS = 32  # concurrent readers, each with a stretch of at most snapshots.MAX_BYTES in memory
-NUM_READS = 8  # shards that a task fetches concurrently from a remote store
-WHOLE_BELOW = 8192  # rows per lot; smaller remote shards are fetched whole: one request, where columns need four
 LOTS_PER_TASK = 64  # without snapshots
 
 
@@ -61,19 +59,13 @@ class ClaimSource:
 
     def from_shards(self, lots: Sequence[int]) -> Claims:
         """Band keys uint64 (n, bands) and owners int64 (n,) of the kept rows of committed lots."""
-        parts = [self._lot(lot) for lot in lots[:1]]  # opens the client that the other reads share
-        if isinstance(self.store, LocalStore):
-            parts += [self._lot(lot) for lot in lots[1:]]
-        else:
-            with ThreadPoolExecutor(NUM_READS) as threads:
-                parts += threads.map(self._lot, lots[1:])
+        parts = list(read_ahead(self.store, self._lot, lots))
         parts.append((np.zeros((0, self.dedup.bands), np.uint64), np.zeros(0, np.int64)))
         return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
 
     def _lot(self, lot: int) -> Claims:
-        is_small = not isinstance(self.store, LocalStore) and self.plan.lot_size < WHOLE_BELOW
-        name, columns = shard_name(KEPT, lot), ["row", self.dedup.signature]
-        table = read_whole(self.store, name, columns).table if is_small else read_shard(self.store, name, columns)
+        columns = ["row", self.dedup.signature]
+        table = read_columns(self.store, shard_name(KEPT, lot), columns, self.plan.lot_size)
         owners = lot * self.plan.lot_size + table.column("row").to_numpy().astype(np.int64)
         return self.dedup.keys(table.column(self.dedup.signature)), owners
 

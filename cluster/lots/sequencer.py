@@ -13,8 +13,9 @@ import pyarrow as pa
 from gristmill.cluster.index.index import DedupIndex
 from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.spec import ClusterSpec
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_names import KEPT, shard_name
-from gristmill.records.output.shard_reading import read_shard
+from gristmill.records.output.shard_reading import read_columns
 from gristmill.records.output.summary import Summary
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import AdmissionBook, AdmissionVerdict, LotVerdicts, is_full, resolve_admitting
@@ -49,8 +50,10 @@ class CommitSequencer:
             stage.refill(book, totals.admitted.get(stage.name, {}), lambda c: self._kept_rows(c, totals.num_lots))
 
     def _kept_rows(self, columns: list[str], num_lots: int) -> Iterator[tuple[int, pa.Table]]:
-        for lot in range(num_lots):
-            yield lot, read_shard(self.store, shard_name(KEPT, lot), columns)
+        def read(lot: int) -> tuple[int, pa.Table]:
+            return lot, read_columns(self.store, shard_name(KEPT, lot), columns, self.pipeline.plan.lot_size)
+
+        return read_ahead(self.store, read, range(num_lots))
 
     def is_full(self, totals: Summary) -> bool:
         """Whether the admission stages can keep no further row."""

@@ -1,6 +1,8 @@
 """Replays admission: each verdict must follow from the rows kept before it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -9,24 +11,35 @@ from gristmill.records.schema import REJECT
 from gristmill.stages.admission.contract import Admission
 
 
+@dataclass(frozen=True)
+class AdmissionRows:
+    """What the replay needs of the rows of a lot, kept and rejected."""
+
+    rows: list[int]
+    rejects: list[str | None]
+    offers: list[list[Any]]  # by stage
+
+    @classmethod
+    def of(cls, stages: Sequence[Admission], whole: pa.Table) -> "AdmissionRows":
+        rows, rejects = whole.column("row").to_pylist(), whole.column(REJECT.name).to_pylist()
+        return cls(rows, rejects, [stage.offers(whole) for stage in stages])
+
+
 class AdmissionAudit:
-    """Fresh admission books that go through the shards of a run in lot order."""
+    """Fresh admission books that go through the lots of a run in order."""
 
     def __init__(self, stages: Sequence[Admission], lot_size: int) -> None:
         self.stages, self.lot_size = stages, lot_size
         self.books = [stage.new_book() for stage in stages]
 
-    def lot(self, whole: pa.Table, lot: int) -> list[str]:
-        """The errors in a lot: at most one line per stage. `whole` holds its kept and rejected rows."""
-        if not self.stages or not whole.num_rows:
-            return []
-        rows, rejects = whole.column("row").to_pylist(), whole.column(REJECT.name).to_pylist()
-        offers = [stage.offers(whole) for stage in self.stages]
+    def lot(self, whole: AdmissionRows, lot: int) -> list[str]:
+        """The errors in a lot: at most one line per stage."""
+        rows, rejects = whole.rows, whole.rejects
         errors: dict[str, str] = {}
         for at in np.argsort(rows, kind="stable").tolist():
             refused_by = (rejects[at] or "").partition(":")[0]
             ask = lot * self.lot_size + rows[at]
-            for stage, book, offer in zip(self.stages, self.books, offers):
+            for stage, book, offer in zip(self.stages, self.books, whole.offers):
                 if rejects[at] is not None and refused_by != stage.name:
                     continue
                 reason = book.judge(offer[at], ask).reason
@@ -36,6 +49,6 @@ class AdmissionAudit:
                     state = f"rejected as {rejects[at]}" if rejects[at] else "kept"
                     errors.setdefault(stage.name, f"row {rows[at]} is {state}, but by the rows before it is {verdict}")
             if rejects[at] is None:
-                for book, offer in zip(self.books, offers):
+                for book, offer in zip(self.books, whole.offers):
                     book.admit(offer[at], ask)
         return [f"lot {lot}: {line}" for line in errors.values()]

@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from rich.progress import track
 
+from gristmill.cluster.reading import is_on_cluster, ordered_reads
 from gristmill.jobs.audit.findings import Findings
 from gristmill.jobs.release.mixture.card import mixture_section, percent
 from gristmill.jobs.release.mixture.count import count_mixture
@@ -18,6 +19,7 @@ from gristmill.jobs.release.mixture.mixture_shape import MixtureFile
 from gristmill.jobs.release.mixture.parts import CARD, MIXTURE
 from gristmill.jobs.release.mixture.scan import release_schema, traits
 from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
+from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.caps import TOLERANCE
@@ -28,6 +30,8 @@ from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
 
 NUM_SHOWN = 3
+MIN_SHARDS, MIN_SHARDS_LOCAL = 4, 16  # from which they are read by Ray tasks: on a cluster, and on a local Ray
+PLAIN_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
 
 def examine_mixture(store: Store, data: bytes) -> Findings:
@@ -45,18 +49,24 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
             f"{store.uri} was packed as {row_format}, so its rows do not state their origin; audit the same "
             "mixture packed as rows (the same seed draws the same rows)"
         )
-    walk = _Walk(store, facts)
+    walk = _Walk(facts)
     shards, section = facts["shards"], mixture_section(facts)
     findings = walk.findings
     names = {e.name for e in store.list("train-")}
     for name in sorted(names - {shard["name"] for shard in shards}):
         findings.add(f"{name} is there, but {MIXTURE} does not name it")
         shards = [*shards, {"name": name}]
-    for shard in track(shards, description="audit", console=open_console(is_error=True), transient=True):
+    for shard in shards:
         if shard["name"] not in names:
             findings.add(f"{shard['name']} is missing")
-            continue
-        walk.shard(shard)
+    present = [shard for shard in shards if shard["name"] in names]
+    use_tasks = len(present) >= (MIN_SHARDS if is_on_cluster() else MIN_SHARDS_LOCAL)
+    audit = ShardAudit(store, facts["payload"], facts["text_column"], [part["name"] for part in facts["parts"]])
+    with Bar(open_console(is_error=True), "audit", PLAIN_EVERY_S) as bar:
+        for number, shard in enumerate(ordered_reads(store, audit.shards, [[s] for s in present], use_tasks), 1):
+            walk.shard(shard)
+            if number > 1:
+                bar.show(number, len(present), f"{number:,} of {len(present):,} shards checked")
     if walk.arrays:
         walk.check_all_rows()
     _check_metadata(store, facts, section, findings)
@@ -85,63 +95,94 @@ def _check_metadata(store: Store, facts: dict[str, Any], section: str, findings:
         findings.add(f"croissant.json does not name the shards of {MIXTURE}")
 
 
-class _Walk:
-    """One pass over the shards; keeps the arrays that checks over all rows need."""
+@dataclass
+class ShardFacts:
+    """What a shard alone says."""
 
-    def __init__(self, store: Store, facts: dict[str, Any]) -> None:
-        self.store, self.facts, self.findings = store, facts, Findings()
-        self.titles: list[str] = [part["name"] for part in facts["parts"]]
-        self.text_column: str | None = facts["text_column"]
-        self.payload: Sequence[str] = facts["payload"]
-        self.cap, self.by = float(facts["asked"]["synthetic_max"]), str(facts["asked"]["by"])
-        self.expected = facts["counts"]
-        self.arrays: list[dict[str, np.ndarray]] = []  # of each shard
-        self.names: list[str] = []  # of these shards
+    name: str
+    errors: list[str] = field(default_factory=list)
+    arrays: dict[str, np.ndarray] | None = None  # of its rows; None if they cannot be counted
 
-    def shard(self, shard: dict[str, Any]) -> None:
+
+@dataclass(frozen=True)
+class ShardAudit:
+    """Checks shards, each for itself. It can be pickled."""
+
+    store: Store
+    payload: Sequence[str]
+    text_column: str | None
+    titles: Sequence[str]  # of the parts
+
+    def shards(self, shards: Sequence[dict[str, Any]]) -> list[ShardFacts]:
+        return [self.shard(shard) for shard in shards]
+
+    def shard(self, shard: dict[str, Any]) -> ShardFacts:
+        """Check a shard against its entry in mixture.json. It is in memory as a whole."""
         name, data = shard["name"], self.store.read(shard["name"])
+        facts = ShardFacts(name)
+        add = facts.errors.append
         try:
             table = read_parquet(data)
         except (pa.ArrowInvalid, OSError) as error:
-            self.findings.add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
-            return
+            add(f"{name}: not readable as Parquet ({str(error).splitlines()[0]})")
+            return facts
         if "sha256" in shard and hashlib.sha256(data).hexdigest() != shard["sha256"]:
-            self.findings.add(f"{name}: altered after it was packed (its sha256 is not the one in {MIXTURE})")
+            add(f"{name}: altered after it was packed (its sha256 is not the one in {MIXTURE})")
         if "num_rows" in shard and table.num_rows != shard["num_rows"]:
-            self.findings.add(f"{name}: {MIXTURE} states {shard['num_rows']:,} rows, it holds {table.num_rows:,}")
+            add(f"{name}: {MIXTURE} states {shard['num_rows']:,} rows, it holds {table.num_rows:,}")
         names = set(table.column_names)
         required = release_schema(
             pa.schema([(n, pa.null()) for n in self.payload]), bool(self.text_column), False, False
         )
         if missing := [n for n in required.names if n not in names]:
-            self.findings.add(f"{name}: there is no column {', '.join(missing)}")
-            return
+            add(f"{name}: there is no column {', '.join(missing)}")
+            return facts
         payload = pa.schema([table.schema.field(n) for n in self.payload])
         try:
             arrays = traits(table, payload, self.text_column, name)
         except UserError as error:
-            self.findings.add(str(error))
-            return
+            add(str(error))
+            return facts
         if self.text_column:
             wrong = np.flatnonzero(table.column(TOKENS).to_numpy() != arrays["tokens"])
             if len(wrong):
-                self.findings.add(
-                    f"{name}: {len(wrong):,} rows have other tokens than {TOKENS} states (row {wrong[0]})"
-                )
+                add(f"{name}: {len(wrong):,} rows have other tokens than {TOKENS} states (row {wrong[0]})")
         numbers = {title: at for at, title in enumerate(self.titles)}
         parts = table.column(PART).to_pylist()
         unknown = Counter(part for part in parts if part not in numbers)
         for part, num in unknown.items():
-            self.findings.add(f"{name}: {num:,} rows are of a part '{part}' that {MIXTURE} does not name")
+            add(f"{name}: {num:,} rows are of a part '{part}' that {MIXTURE} does not name")
         arrays["part"] = np.array([numbers.get(part, -1) for part in parts], np.int32)
         for column, kind, default in ((COPY, np.int64, 0), (WEIGHT, np.float64, 1.0)):
             is_present = column in names
             arrays[column] = table.column(column).to_numpy() if is_present else np.full(table.num_rows, default, kind)
-        arrays["shard"] = np.full(table.num_rows, len(self.arrays), np.int32)
-        arrays["row"] = np.arange(table.num_rows, dtype=np.int32)
-        self.arrays.append(arrays)
-        self.names.append(name)
-        self.findings.count("rows", table.num_rows)
+        facts.arrays = arrays
+        return facts
+
+
+class _Walk:
+    """Keeps the arrays of all shards that checks over all rows need."""
+
+    def __init__(self, facts: dict[str, Any]) -> None:
+        self.facts, self.findings = facts, Findings()
+        self.titles: list[str] = [part["name"] for part in facts["parts"]]
+        self.text_column: str | None = facts["text_column"]
+        self.cap, self.by = float(facts["asked"]["synthetic_max"]), str(facts["asked"]["by"])
+        self.expected = facts["counts"]
+        self.arrays: list[dict[str, np.ndarray]] = []  # of each shard
+        self.names: list[str] = []  # of these shards
+
+    def shard(self, facts: ShardFacts) -> None:
+        for line in facts.errors:
+            self.findings.add(line)
+        if facts.arrays is None:
+            return
+        num_rows = len(facts.arrays["ids"])
+        facts.arrays["shard"] = np.full(num_rows, len(self.arrays), np.int32)
+        facts.arrays["row"] = np.arange(num_rows, dtype=np.int32)
+        self.arrays.append(facts.arrays)
+        self.names.append(facts.name)
+        self.findings.count("rows", num_rows)
 
     def check_all_rows(self) -> None:
         """Check repeats, twins, counts and the cap over the rows of all shards."""

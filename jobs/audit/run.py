@@ -1,39 +1,40 @@
-"""Audit of a run: every check over every shard."""
+"""Audit of a run: every check over every shard. Lots are read in parallel, and checked against one another in order."""
 
-import hashlib
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
-from rich.progress import track
 
+from gristmill.cluster.reading import is_on_cluster, ordered_reads
 from gristmill.jobs.audit.admission import AdmissionAudit
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
+from gristmill.jobs.audit.lots import LotAudit, LotFacts, differences
+from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import open_console
-from gristmill.records.ids import row_id
 from gristmill.records.output import ledger, manifest
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
-from gristmill.records.output.shard_reading import UnreadableShard, meta_of, read_shard, read_whole
-from gristmill.records.output.summary import Summary, summarise
-from gristmill.records.schema import REJECT
-from gristmill.records.spec import build
+from gristmill.records.output.shard_reading import UnreadableShard, meta_of, read_footer
+from gristmill.records.output.summary import Summary
 from gristmill.records.stores.contract import Store
-from gristmill.stages.admission.contract import Admission, tally
 from gristmill.stages.dedup.bandindex import NOBODY
-from gristmill.stages.dedup.contract import DUPLICATE, PROBABLE, Duplicates
-from gristmill.stages.registry import ADMISSION, DEDUP, stage_class
 
-SAMPLE_PER_LOT = 4  # rows of a lot whose signatures are recomputed
+LOTS_PER_TASK = 128
+MIN_LOTS_LOCAL = 4000  # fewer are read here before a local Ray has started
+MIN_LOTS = 500  # on a cluster
+PLAIN_EVERY_S = 10.0  # between two progress lines where there is no terminal
 
 
 def examine_run(store: Store, run: Manifest) -> Findings:
-    """Read every shard once. The dedup index takes about 200 bytes per kept row; nothing else grows with the rows."""
+    """Read every shard once.
+
+    With dedup, memory grows by about 200 bytes for each kept row: the index and the ids. Nothing else grows with rows.
+    """
     manifest.check_recipe(run, store)
     findings = Findings()
     strangers: list[str] = []
-    kept, rejected = ledger.kept_lots(store, strangers), ledger.rejected_shards(store, strangers)
+    kept = ledger.kept_lots(store, strangers, run.totals.num_lots)
+    _, rejected = ledger.rejected_shards(store, strangers, run.totals.num_lots)
     num_lots = max(run.totals.num_lots, max(kept, default=-1) + 1)
     for lot in range(num_lots):
         if lot not in kept:
@@ -49,16 +50,23 @@ def examine_run(store: Store, run: Manifest) -> Findings:
             findings.count("rejected shards of lots that are not committed", len(rejected[lot]))
     is_over = run.state in ("complete", "exhausted")
     counts, counted_lots = Summary(), Summary()  # of all lots, and of those that the manifest counts
-    walk = _Walk(store, run, findings)
-    walk.note_duplicates(name for lot in sorted(kept) for name in rejected.get(lot, ()))
-    for lot in track(sorted(kept), description="audit", console=open_console(is_error=True), transient=True):
-        summary = walk.lot(lot, rejected.get(lot, []))
-        summary.kept_bytes = kept[lot]
-        counts.add(summary)
-        if lot < run.totals.num_lots:
-            counted_lots.add(summary)
-    walk.close()
-    for name, stated, actual in _differences(run.totals, counts if is_over else counted_lots):
+    lots = sorted(kept)
+    audit = LotAudit(store, run, _schema(store, run, lots))
+    walk = _Walk(audit, findings)
+    entries = [(lot, rejected.get(lot, ())) for lot in lots]
+    tasks = [entries[at : at + LOTS_PER_TASK] for at in range(0, len(entries), LOTS_PER_TASK)]
+    use_tasks = len(lots) >= (MIN_LOTS if is_on_cluster() else MIN_LOTS_LOCAL)
+    with Bar(open_console(is_error=True), "audit", PLAIN_EVERY_S) as bar:
+        for number, facts in enumerate(ordered_reads(store, audit.lots, tasks, use_tasks), 1):
+            walk.lot(facts)
+            facts.summary.kept_bytes = kept[facts.lot]
+            counts.add(facts.summary)
+            if facts.lot < run.totals.num_lots:
+                counted_lots.add(facts.summary)
+            if number % LOTS_PER_TASK == 0:
+                bar.show(number, len(lots), f"{number:,} of {len(lots):,} lots checked")
+    walk.close(rejected)
+    for name, stated, actual in differences(run.totals, counts if is_over else counted_lots):
         findings.add(f"{manifest.NAME} says {name} = {stated}, the shards hold {actual}")
     if counts.asks != counts.kept + counts.num_rejected:
         findings.add(f"{counts.asks} asks are not {counts.kept} kept + {counts.num_rejected} rejected")
@@ -68,177 +76,71 @@ def examine_run(store: Store, run: Manifest) -> Findings:
     return findings
 
 
-def _differences(stated: Summary, actual: Summary) -> Iterator[tuple[str, object, object]]:
-    for name, value in stated.literals().items():
-        other = getattr(actual, name)
-        if value != other:
-            yield name, value, other
+def _schema(store: Store, run: Manifest, lots: Sequence[int]) -> pa.Schema | None:
+    """The schema of the first shard that this run may have written; None if there is none."""
+    audit = LotAudit(store, run, None)
+    for lot in lots:
+        try:
+            footer = read_footer(store, shard_name(KEPT, lot))
+            meta_of(footer, store, lot)
+            schema = footer.schema.to_arrow_schema().remove_metadata()
+        except UnreadableShard:
+            continue  # reported with its lot
+        if not audit.missing_columns(schema):
+            return schema
+    return None
 
 
 class _Walk:
-    """The state that one pass over the lots needs."""
+    """The checks across lots, in lot order."""
 
-    def __init__(self, store: Store, run: Manifest, findings: Findings) -> None:
-        self.store, self.run, self.findings = store, run, findings
-        self.lot_size = int(run.recipe["lot_size"])
-        self.schema: pa.Schema | None = None
-        self.dedup = self._dedup()
-        self.admissions: list[Admission] = list(self._stages(ADMISSION))
-        self.replay = AdmissionAudit(self.admissions, self.lot_size)
+    def __init__(self, audit: LotAudit, findings: Findings) -> None:
+        self.findings, self.dedup = findings, audit.dedup
+        self.replay = AdmissionAudit(audit.admissions, int(audit.run.recipe["lot_size"]))
         self.index = self.dedup.exact_index(self.dedup.bands) if self.dedup else None
-        self.unseen: dict[str, str] = {}  # id that a duplicate names as its kept row -> the shard that names it
+        self.ids: list[np.ndarray] = []  # of kept rows
+        self.owners: list[tuple[int, np.ndarray]] = []  # by lot: the kept rows that its duplicates name
 
-    def note_duplicates(self, names: Iterable[str]) -> None:
-        """Collect the ids that duplicates name. This pass comes first: a kept row may precede its duplicate."""
-        if not self.dedup:
-            return
-        for name in names:
-            try:
-                owners = read_shard(self.store, name, ["duplicate_of"]).column(0)
-            except UnreadableShard:
-                continue  # reported when the lot itself is read
-            self.unseen.update(dict.fromkeys(owners.drop_null().to_pylist(), name))
-
-    def _dedup(self) -> Duplicates | None:
-        return next(self._stages(DEDUP), None)
-
-    def _stages(self, kinds: frozenset[str]) -> Iterator[Any]:
-        """The stages of these kinds, with the keys that the run had."""
-        for table in self.run.recipe["stages"]:
-            if table["kind"] in kinds:
-                spec = {k: v for k, v in table.items() if k not in ("kind", "name")}
-                stage: Any = stage_class(table["kind"])
-                yield stage(build(stage.Spec, spec, manifest.NAME), table["name"])
-
-    def lot(self, lot: int, rejected: Sequence[str]) -> Summary:
-        """Check the kept and rejected rows of a lot. Returns the summary that they add up to.
-
-        `rejected`: the rejected shards of the lot that the store holds.
-        """
-        name = shard_name(KEPT, lot)
-        try:
-            shard = read_whole(self.store, name)
-            table, meta = shard.table, meta_of(shard.metadata, self.store, lot)
-        except UnreadableShard as error:
-            self.findings.add(f"{error.name}: {error.reason}")
-            return Summary(num_lots=1)
-        for stranger in rejected:
-            if stranger != meta["rejected"]:
-                self.findings.add(f"{stranger}: {name} does not name it, so its rows were never committed")
-        if not self._fits(table, name):
-            return Summary(num_lots=1)
-        tables = [table]
-        self._rows(table, lot, name, is_kept=True)
-        rejects = self._rejected(meta["rejected"], meta["rejected_sha256"], name) if meta["rejected"] else None
-        if rejects is not None and self._fits(rejects, meta["rejected"]):
-            tables.append(rejects)
-            self._rows(rejects, lot, meta["rejected"], is_kept=False)
-        whole = pa.concat_tables(tables)
-        self._complete(whole, lot)
-        summary = summarise(whole)
-        summary.offered, summary.admitted = tally(self.admissions, whole)
-        for line in self.replay.lot(whole, lot):
+    def lot(self, facts: LotFacts) -> None:
+        for line in facts.errors:
             self.findings.add(line)
-        for key, stated, actual in _differences(meta["summary"], summary):
-            self.findings.add(f"{name}: its footer says {key} = {stated}, its rows say {actual}")
-        if self.dedup:
-            self._distinct(table, name)
-        return summary
+        if facts.admission is not None:
+            for line in self.replay.lot(facts.admission, facts.lot):
+                self.findings.add(line)
+        if facts.keys is not None:
+            self._distinct(facts.keys, facts)
+        if len(facts.ids):
+            self.ids.append(facts.ids)
+        if len(facts.owners):
+            self.owners.append((facts.lot, facts.owners))
 
-    def _rejected(self, name: str, sha256: str, kept: str) -> pa.Table | None:
-        try:
-            shard = read_whole(self.store, name)
-        except UnreadableShard as error:
-            self.findings.add(f"{name}: {error.reason}; {kept} names it")
-            return None
-        if hashlib.sha256(shard.data).hexdigest() != sha256:
-            self.findings.add(f"{name}: altered after it was written (not the file that {kept} names)")
-        return shard.table
-
-    def _fits(self, table: pa.Table, name: str) -> bool:
-        """Whether the table has the columns that the stages need, and the schema of the first shard."""
-        schema, stages = table.schema.remove_metadata(), [*self.admissions, *([self.dedup] if self.dedup else [])]
-        needed = {n for stage in stages for n in (*stage.reads(), *(f.name for f in stage.columns()))}
-        if missing := sorted(needed - set(schema.names)):
-            self.findings.add(f"{name}: it has no column {', '.join(missing)}, so this run did not write it")
-        elif self.schema is not None and not schema.equals(self.schema):
-            self.findings.add(f"{name}: its schema differs from that of the first shard")
-        else:
-            self.schema = schema
-            return True
-        return False
-
-    def _rows(self, table: pa.Table, lot: int, name: str, is_kept: bool) -> None:
-        mark = self.run.fingerprint
-        strange_rows = [
-            row
-            for row, row_identity, recipe, generation in zip(
-                table.column("row").to_pylist(),
-                table.column("id").to_pylist(),
-                table.column("recipe").to_pylist(),
-                table.column("generation").to_pylist(),
-            )
-            if row_identity != row_id(mark, generation, lot, row) or recipe != mark
-        ]
-        if strange_rows:
-            self.findings.add(f"{name}: row {strange_rows[0]} has an id of another row ({len(strange_rows)} rows do)")
-        num_dead = table.num_rows - table.column(REJECT.name).null_count
-        if num_dead != (0 if is_kept else table.num_rows):
-            self.findings.add(f"{name}: kept and rejected rows are mixed")
-        if "duplicate_of" in table.schema.names:
-            owners = table.column("duplicate_of").to_pylist()
-            if is_kept and any(owners):
-                self.findings.add(f"{name}: a kept row is marked as a duplicate")
-            elif not is_kept:
-                self._owners(table.column("row").to_pylist(), table.column(REJECT.name).to_pylist(), owners, name)
-
-    def _owners(self, rows: list[int], rejects: list[str | None], owners: list[str | None], name: str) -> None:
-        """A duplicate names its kept row. A probable duplicate (of a Bloom filter) and any other row name none."""
-        assert self.dedup
-        certain, probable = f"{self.dedup.name}:{DUPLICATE}", f"{self.dedup.name}:{PROBABLE}"
-        for row, reject, other in zip(rows, rejects, owners):
-            if (reject == certain) != (other is not None):
-                names = "no kept row" if other is None else "a kept row"
-                self.findings.add(f"{name}: row {row} is {reject} and names {names} in duplicate_of")
-            elif reject == probable and self.dedup.is_exact:
-                self.findings.add(f"{name}: row {row} is {reject}, but the recipe's index is exact")
-
-    def _complete(self, whole: pa.Table, lot: int) -> None:
-        rows = np.sort(whole.column("row").to_numpy())
-        unique, counts = np.unique(rows, return_counts=True)
-        if len(unique) and (counts > 1).any():
-            self.findings.add(f"lot {lot}: row {int(unique[counts > 1][0])} is there {int(counts.max())} times")
-        if not np.array_equal(unique, np.arange(len(unique))) or len(unique) > self.lot_size:
-            absent = np.setdiff1d(np.arange(int(unique.max(initial=-1)) + 1), unique)
-            where = f"row {int(absent[0])}" if len(absent) else "a row"
-            self.findings.add(f"lot {lot}: {where} is neither kept nor rejected")
-
-    def _distinct(self, table: pa.Table, name: str) -> None:
+    def _distinct(self, keys: np.ndarray, facts: LotFacts) -> None:
         assert self.dedup and self.index
-        ids = table.column("id").to_pylist()
-        for kept_id in ids:
-            self.unseen.pop(kept_id, None)
-        if not table.num_rows:
-            return
-        signature = self.dedup.signature
-        column = table.column(signature).combine_chunks()
-        sample = table.slice(0, SAMPLE_PER_LOT).combine_chunks().to_batches()[0]
-        recomputed = self.dedup.find(sample).columns[signature]
-        if not self.dedup.agree(column.slice(0, SAMPLE_PER_LOT), recomputed):
-            self.findings.add(
-                f"{name}: a row's {signature} is not that of its {self.dedup.signature_source}: "
-                "one of the two was altered"
-            )
-        keys = self.dedup.keys(column)
         first = self.findings.num_checked.get("signatures", 0)
         # As at commit, two rows of one lot must not collide.
         owners = self.dedup.resolve(keys, self.index.query(keys), np.ones(len(keys), bool), first)
         for row in np.flatnonzero(owners != NOBODY).tolist():
-            self.findings.add(f"{name}: kept row {ids[row]} is a near-duplicate of an earlier kept row")
+            name, row_id = shard_name(KEPT, facts.lot), _hex(facts.ids[row])
+            self.findings.add(f"{name}: kept row {row_id} is a near-duplicate of an earlier kept row")
         self.index.insert(keys, first + np.arange(len(keys)))
-        self.findings.count("signatures", table.num_rows)
+        self.findings.count("signatures", len(keys))
 
-    def close(self) -> None:
-        """Report duplicates whose kept row no shard holds."""
-        for other, name in list(self.unseen.items())[:MAX_SHOWN]:
-            self.findings.add(f"{name}: duplicate_of names {other}, which is no kept row")
+    def close(self, rejected: dict[int, list[str]]) -> None:
+        """Report duplicates whose kept row no shard holds; `rejected`: the rejected shards by lot."""
+        if not self.owners:
+            return
+        kept = np.sort(np.concatenate(self.ids)) if self.ids else np.zeros(0, "S16")
+        num_left = MAX_SHOWN
+        for lot, owners in self.owners:
+            at = np.searchsorted(kept, owners)
+            is_absent = np.ones(len(owners), bool)
+            inside = at < len(kept)
+            is_absent[inside] = kept[at[inside]] != owners[inside]
+            for owner in owners[is_absent][:num_left]:
+                name = (rejected.get(lot) or [shard_name(KEPT, lot)])[0]
+                self.findings.add(f"{name}: duplicate_of names {_hex(owner)}, which is no kept row")
+                num_left -= 1
+
+
+def _hex(key: bytes) -> str:
+    return bytes(key).ljust(16, b"\0").hex()

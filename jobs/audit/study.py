@@ -16,6 +16,7 @@ from gristmill.jobs.study.study_file import NAME, read_study, recorded_spec
 from gristmill.records.errors import UserError
 from gristmill.records.mixing.mixing import plan
 from gristmill.records.mixing.regimes import REAL, SYNTHETIC, Source
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_reading import UnreadableShard, read_footer, read_shard
 from gristmill.records.stores.contract import Store
 
@@ -36,17 +37,20 @@ def examine_study(store: Store, data: bytes) -> Findings:
     findings, cells = Findings(), recorded_chains(expand(spec, "study.json"), study_file)
     failed = set(study_file["ended"]["failed"])
     stored = {entry.name for entry in store.list(UNITS)}
+    present: list[Unit] = []
     for cell in cells:
-        done: dict[int, dict[str, int]] = {}
         for unit in cell.units():
-            if unit.first == 1:
-                done = {}
             if unit_name(unit.key) not in stored:
                 if state == "complete" or not failed:
                     findings.add(f"{unit_name(unit.key)} is missing: {cell.name}, block {unit.block}")
                 break
-            _unit(unit, store, done, findings)
-            findings.count("units", 1)
+            present.append(unit)
+    done: dict[int, dict[str, int]] = {}
+    for unit, table in zip(present, read_ahead(store, lambda unit: _table(unit, store), present)):
+        if unit.first == 1:
+            done = {}
+        _unit(unit, table, done, findings)
+        findings.count("units", 1)
     try:
         _results(cells, store, findings)
     except UserError as error:  # a file that cannot be read
@@ -58,32 +62,41 @@ def examine_study(store: Store, data: bytes) -> Findings:
 
 def _rows(store: Store, stored: set[str], state: str, findings: Findings) -> None:
     """Each file of rows belongs to the unit that names it, and holds the bytes of its name."""
-    for entry in store.list(ROWS):
-        key = entry.name.rpartition("/")[2].partition("-")[0]
-        if unit_name(key) not in stored:
-            if state == "complete":
-                findings.add(f"{entry.name} has no unit: its generation is not committed")
-            continue
-        try:
-            named = stored_rows(key, read_footer(store, unit_name(key)).metadata or {})
-        except UnreadableShard:
-            continue  # named with its unit
-        if entry.name != named:
-            findings.add(f"{entry.name}: {unit_name(key)} names {named}, so no unit has these rows")
-        elif named != f"{ROWS}/{key}" and rows_name(key, store.read(named)) != named:
-            findings.add(f"{named}: altered after it was written (its bytes do not match its name)")
+    names = [entry.name for entry in store.list(ROWS)]
+    for fault in read_ahead(store, lambda name: _fault_of_rows(store, name, stored, state), names):
+        if fault:
+            findings.add(fault)
 
 
-def _unit(unit: Unit, store: Store, done: dict[int, dict[str, int]], findings: Findings) -> None:
-    """Plan each generation of the unit again. `done` holds the counts of earlier generations."""
-    cell, at = unit.cell, unit.cell.regime_at
+def _fault_of_rows(store: Store, name: str, stored: set[str], state: str) -> str | None:
+    key = name.rpartition("/")[2].partition("-")[0]
+    if unit_name(key) not in stored:
+        return f"{name} has no unit: its generation is not committed" if state == "complete" else None
+    try:
+        named = stored_rows(key, read_footer(store, unit_name(key)).metadata or {})
+    except UnreadableShard:
+        return None  # named with its unit
+    if name != named:
+        return f"{name}: {unit_name(key)} names {named}, so no unit has these rows"
+    if named != f"{ROWS}/{key}" and rows_name(key, store.read(named)) != named:
+        return f"{named}: altered after it was written (its bytes do not match its name)"
+    return None
+
+
+def _table(unit: Unit, store: Store) -> pa.Table | str:
+    """The table of a unit, or what is wrong with it."""
     try:
         table = read_unit(store, unit.key)
     except UserError as error:
-        findings.add(str(error))
-        return
-    if table is None:
-        findings.add(f"{unit_name(unit.key)} is missing")
+        return str(error)
+    return f"{unit_name(unit.key)} is missing" if table is None else table
+
+
+def _unit(unit: Unit, table: pa.Table | str, done: dict[int, dict[str, int]], findings: Findings) -> None:
+    """Plan each generation of the unit again. `done` holds the counts of earlier generations."""
+    cell, at = unit.cell, unit.cell.regime_at
+    if isinstance(table, str):
+        findings.add(table)
         return
     for generation in range(unit.first, unit.last + 1):
         where = f"{cell.name}, block {unit.block}, generation {generation}"
@@ -124,10 +137,9 @@ def _results(cells: list[Cell], store: Store, findings: Findings) -> None:
         findings.add(f"{RESULTS} holds {num_groups} of {len(cells)} cells")
         return
     start = 0
-    for cell in cells:
-        try:
-            expected = cell_table(cell, store)
-        except UserError:
+    tables = read_ahead(store, lambda cell: _cell_table(cell, store), cells)
+    for cell, expected in zip(cells, tables):
+        if expected is None:
             return  # the unit is named already
         part = results.slice(start, expected.num_rows)
         start += expected.num_rows
@@ -137,6 +149,13 @@ def _results(cells: list[Cell], store: Store, findings: Findings) -> None:
     if start != results.num_rows:
         findings.add(f"{RESULTS} holds {results.num_rows:,} rows, the units hold {start:,}")
     findings.count("rows", results.num_rows)
+
+
+def _cell_table(cell: Cell, store: Store) -> pa.Table | None:
+    try:
+        return cell_table(cell, store)
+    except UserError:
+        return None
 
 
 def _is_same(stored: pa.ChunkedArray, expected: pa.ChunkedArray) -> bool:

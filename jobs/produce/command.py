@@ -119,7 +119,7 @@ def _write_page(store: Store) -> None:
 def _check_output(manifest: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:
     """Raise UserError for an output of another recipe, with the differences."""
     if manifest is None:
-        if ledger.kept_lots(store) or ledger.rejected_shards(store):
+        if ledger.is_begun(store):
             raise UserError(f"{store.uri} holds shards but no {MANIFEST}; choose another --out")
         return
     if manifest.fingerprint != compiled.fingerprint:

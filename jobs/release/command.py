@@ -4,24 +4,30 @@ A release holds the rows in globally shuffled shards of a stated size, a dataset
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import pyarrow as pa
 
-from gristmill.cluster.shuffle import batch_work, numbered_dataset, shuffle_keys, with_target, write_shards
+from gristmill.cluster.batch_work import batch_work
+from gristmill.cluster.exchange import num_windows
+from gristmill.cluster.shuffle import Layout, shuffle_keys, with_target
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.card import croissant, dataset_card, describe_run
-from gristmill.jobs.release.formats import ROWS, find_format
+from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
 from gristmill.jobs.release.mixture.pack import pack_mixture
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_manifest
-from gristmill.jobs.release.target import check_target, release_target
+from gristmill.jobs.release.target import check_target, columns_digest, end, release_target
+from gristmill.jobs.release.write import PLAIN_EVERY_S, Release, Rows, in_tasks, write_release
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
-from gristmill.jobs.terminal.console import open_console
+from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output import ledger
+from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
-from gristmill.records.output.shard_reading import read_footer, read_shard
+from gristmill.records.output.shard_reading import read_columns, read_footer
 from gristmill.records.printable import json_text
 from gristmill.records.schema import REJECT, with_images
 from gristmill.records.shipped import shipped_file
@@ -30,8 +36,9 @@ from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 
-NUM_WEIGHED = 16  # lots whose column sizes are read to estimate the size of shards in a format
-PLAIN_EVERY_S = 10.0  # between two progress lines where there is no terminal
+NUM_WEIGHED = 16  # lots that are read to estimate the size of shards in a format, and of rows in memory
+WEIGHED_BYTES = 16 << 20  # of these lots, in their shards
+MANY_LOTS = 10_000  # whose listing shows progress
 
 
 def command(
@@ -68,7 +75,7 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
     store = open_store(uri)
     store.check(write=False)
     manifest = finished_manifest(store)
-    lots = ledger.committed(store, manifest)
+    lots = _listed(store, manifest, console)
     totals = ledger.totals(store, manifest, lots)
     if not totals.kept:
         raise UserError(f"{store.uri}: the run kept no row, so there is nothing to pack")
@@ -87,35 +94,100 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
         open_console().print(text, markup=False, soft_wrap=True)
         return totals.kept
 
-    def read(lot: int) -> pa.Table:
-        table = read_shard(store, shard_name(KEPT, lot), rows_schema.names).select(rows_schema.names)
-        table = row_format.convert(table) if row_format else table.cast(schema)
-        return with_target(table, shuffle_keys(table.column("id").to_pylist(), seed), num_shards)
-
+    reader = RunRows(store, rows_schema.names, schema, row_format, totals.asks // len(lots), seed, num_shards)
+    swelling = reader.swelling(lots)
+    layout = Layout(num_shards, num_windows(totals.kept_bytes * swelling, num_shards))
+    release = Release(
+        target,
+        layout,
+        schema,
+        {
+            **{"run": manifest.fingerprint, "lots": len(lots), "kept": totals.kept, "kept_bytes": totals.kept_bytes},
+            **{"seed": seed, "num_shards": num_shards, "format": format_name},
+            "columns": columns_digest(schema),
+        },
+    )
     logger.info(f"packing {totals.kept:,} rows into {num_shards} shards")
-    with batch_work(store, target) as task_options, Bar(console, "shards", PLAIN_EVERY_S) as bar:
-
-        def on_shard(num: int) -> None:
-            bar.show(num, num_shards, f"{num:,} of {num_shards:,} shards written")
-
-        rows = numbered_dataset(len(lots), read, task_options)
-        shards = write_shards(rows, target, num_shards, schema, task_options, on_shard)
-    num_rows = sum(shard.num_rows for shard in shards)
-    if num_rows != totals.kept:
-        raise RuntimeError(f"packed {num_rows} rows of {totals.kept}")
+    with batch_work(store, target) as workers:
+        sizes = ((Lot(number, size), size * swelling) for number, size in sorted(lots.items()))
+        tasks = in_tasks(sizes, len(lots), workers.num_at_once)
+        rows = Rows(tasks, reader.read, reader.read_ids, totals.kept)
+        shards = write_release(workers, release, rows, console)
     card = dataset_card(manifest, totals, shards, schema, row_format)
     metadata = croissant(describe_run(manifest, totals), shards, schema)
     target.put("croissant.json", json_text(metadata, indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
+    end(target)
     logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")
-    return num_rows
+    return totals.kept
+
+
+def _listed(store: Store, manifest: Manifest, console: SafeConsole) -> dict[int, int]:
+    """The committed lots with the sizes of their shards; says so where it takes a while."""
+    num_lots = manifest.totals.num_lots
+    if num_lots < MANY_LOTS:
+        return ledger.committed(store, manifest)
+    logger.info(f"listing {num_lots:,} lots of {store.uri}")
+    with Bar(console, "listed", PLAIN_EVERY_S) as bar:
+
+        def show(num: int) -> None:
+            bar.show(num, max(num, num_lots), f"{num:,} of {num_lots:,} shards listed")
+
+        return ledger.committed(store, manifest, on_listed=show)
+
+
+@dataclass(frozen=True)
+class Lot:
+    """A lot, and the bytes of its kept shard."""
+
+    number: int
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """Reads the kept rows of a run as rows of the release, many lots at once."""
+
+    store: Store
+    names: Sequence[str]  # of the columns that are read
+    schema: pa.Schema
+    row_format: RowFormat | None
+    lot_size: int
+    seed: int
+    num_shards: int
+
+    def read(self, lots: Sequence[Lot]) -> pa.Table:
+        """The rows of lots with their targets. Raises UnreadableShard."""
+        table = self._columns(lots, self.names)
+        return self._targeted(self.row_format.convert(table) if self.row_format else table.cast(self.schema))
+
+    def read_ids(self, lots: Sequence[Lot]) -> pa.Table:
+        """The ids of the same rows with their targets."""
+        return self._targeted(self._columns(lots, ["id"]))
+
+    def swelling(self, lots: Mapping[int, int]) -> float:
+        """Bytes in memory for each byte of a shard, estimated from some lots."""
+        sample: list[Lot] = []
+        for number in sorted(lots)[:: max(1, len(lots) // NUM_WEIGHED)]:
+            if not sample or sum(lot.num_bytes for lot in sample) + lots[number] <= WEIGHED_BYTES:
+                sample.append(Lot(number, lots[number]))
+        return self.read(sample).nbytes / sum(lot.num_bytes for lot in sample)
+
+    def _columns(self, lots: Sequence[Lot], names: Sequence[str]) -> pa.Table:
+        def read(lot: Lot) -> pa.Table:
+            return read_columns(self.store, shard_name(KEPT, lot.number), names, self.lot_size).select(names)
+
+        return pa.concat_tables(read_ahead(self.store, read, lots))
+
+    def _targeted(self, table: pa.Table) -> pa.Table:
+        return with_target(table, shuffle_keys(table.column("id").to_pylist(), self.seed), self.num_shards)
 
 
 def column_share(store: Store, lots: Sequence[int], names: Sequence[str]) -> float:
     """Share of these columns in the bytes of the kept shards, estimated from some lots."""
     selected, total = 0, 0
-    for lot in lots[:: max(1, len(lots) // NUM_WEIGHED)]:
-        footer = read_footer(store, shard_name(KEPT, lot))
+    sample = lots[:: max(1, len(lots) // NUM_WEIGHED)]
+    for footer in read_ahead(store, lambda lot: read_footer(store, shard_name(KEPT, lot)), sample):
         for group in range(footer.num_row_groups):
             row_group = footer.row_group(group)
             for number in range(row_group.num_columns):

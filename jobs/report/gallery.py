@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gristmill.jobs.report.rows import RowLayout, RowView, layout_of, row_view
 from gristmill.jobs.report.sample import Sample, spread
 from gristmill.records.errors import UserError
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_names import KEPT, REJECTED
 from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
 from gristmill.records.spec import build
@@ -35,10 +36,12 @@ def gallery(store: Store, sample: Sample, recipe: dict[str, Any]) -> list[RowVie
         wanted = left if number == len(chosen) - 1 else 1
         rows += _rows(store, KEPT, lot, stages, partial(varied, num=wanted, known=sources))
     reasons = sorted(sample.first_rejected, key=lambda r: (-sample.num_rejected[r], r))[:NUM_REASONS_SHOWN]
-    for reason in reasons:
-        lot, at = sample.first_rejected[reason]
-        rows += _rows(store, REJECTED, lot, stages, partial(_the_one, place=at))
-    return rows
+    places = [sample.first_rejected[reason] for reason in reasons]
+
+    def read(place: tuple[int, int]) -> list[RowView]:
+        return _rows(store, REJECTED, place[0], stages, partial(_the_one, place=place[1]))
+
+    return rows + [row for shown in read_ahead(store, read, places) for row in shown]
 
 
 def _the_one(ids: Sequence[str], place: int) -> list[int]:

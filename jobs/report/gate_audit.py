@@ -8,7 +8,6 @@ wrong rows before it is below 1 / (1 + psi/phi), the breakdown share, and the wr
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from gristmill.jobs.recipes.recipe import GateAuditSpec
 from gristmill.jobs.report.sample import spread
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_names import KEPT, REJECTED
 from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
 from gristmill.records.schema import REJECT
@@ -24,7 +24,6 @@ from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
 
 MAX_LOTS = 20_000  # evenly spread over larger runs
-NUM_THREADS = 8
 Z = 1.959964  # of an interval of 95%
 ALL = "all"  # the gates together
 
@@ -117,18 +116,16 @@ def count(store: Store, num_lots: int, spec: GateAuditSpec) -> LabelledRows:
     """Count labelled rows, lot by lot. Only the label and the reject reason are read, and only counts are kept."""
     lots = spread(num_lots, MAX_LOTS)
     labels = LabelledRows(num_lots=len(lots), num_lots_of=num_lots)
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        for first in range(0, len(lots), NUM_THREADS):
-            shards = [(folder, lot) for lot in lots[first : first + NUM_THREADS] for folder in (KEPT, REJECTED)]
-            for counts in pool.map(lambda shard: _counted(store, shard[0], shard[1], spec.column), shards):
-                if isinstance(counts, str):
-                    if counts not in labels.unreadable:  # a kept shard that cannot be read names no rejected shard
-                        labels.unreadable.append(counts)
-                    continue
-                for (reason, label), number in counts.items():
-                    side = {spec.right: labels.right, spec.wrong: labels.wrong}.get(label)
-                    if side is not None:
-                        side[reason.partition(":")[0]] += number
+    shards = [(folder, lot) for lot in lots for folder in (KEPT, REJECTED)]
+    for counts in read_ahead(store, lambda shard: _counted(store, shard[0], shard[1], spec.column), shards):
+        if isinstance(counts, str):
+            if counts not in labels.unreadable:  # a kept shard that cannot be read names no rejected shard
+                labels.unreadable.append(counts)
+            continue
+        for (reason, label), number in counts.items():
+            side = {spec.right: labels.right, spec.wrong: labels.wrong}.get(label)
+            if side is not None:
+                side[reason.partition(":")[0]] += number
     return labels
 
 

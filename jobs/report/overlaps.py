@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_reading import UnreadableShard, read_shard
 from gristmill.records.schema import REJECT
 from gristmill.records.stores.contract import Store
@@ -130,12 +131,15 @@ def look_up(store: Store, overlaps: Overlaps, stages: Sequence[Mapping[str, Any]
     Reads a few columns of at most MAX_QUOTES shards.
     """
     left = MAX_QUOTES
+    wanted: list[tuple[Overlap, Way, str]] = []
     for way in WAYS:
         column = next((s.get("column") for s in stages if s.get("kind") == way.kind), None) or WORDS
         for items in ranked(overlaps, way.kind).values():
-            for _, overlap in items[: min(MAX_ITEMS, left)]:
-                left -= 1
-                overlap.quote = _quote(store, overlap, way, column)
+            listed = items[: min(MAX_ITEMS, left)]
+            wanted += [(overlap, way, column) for _, overlap in listed]
+            left -= len(listed)
+    for (overlap, _, _), quote in zip(wanted, read_ahead(store, lambda entry: _quote(store, *entry), wanted)):
+        overlap.quote = quote
 
 
 def _quote(store: Store, overlap: Overlap, way: Way, column: str) -> Quote | None:

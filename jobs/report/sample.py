@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gristmill.jobs.report.overlaps import WAYS, Overlaps, count, look_up
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_names import KEPT, REJECTED
 from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
 from gristmill.records.schema import REJECT
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 MAX_LOTS = 200
 MAX_ROWS = 2_000_000
-NUM_THREADS = 8
 DUPLICATE_OF = "duplicate_of"
 CALLS = ("turn", "tokens_in", "tokens_out")  # fields of the column `turns` that are read
 
@@ -78,20 +77,16 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
     sample = Sample(len(lots), num_lots, lots=lots)
     lengths = []
     names = [(folder, lot) for lot in lots for folder in (KEPT, REJECTED)]
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        # a slice at a time, so that few tables wait in memory
-        for first in range(0, len(names), 2 * NUM_THREADS):
-            batch = names[first : first + 2 * NUM_THREADS]
-            for (folder, lot), answer in zip(batch, pool.map(lambda n: _columns(store, *n), batch)):
-                if isinstance(answer, str):
-                    if answer not in sample.unreadable:  # a kept shard that cannot be read names no rejected shard
-                        sample.unreadable.append(answer)
-                elif answer is not None:
-                    name, table = answer
-                    sample.num_asks += table.num_rows
-                    _count(sample, table, name, stages, lot)
-                    if folder == KEPT:
-                        lengths.append(table.column("tokens_out").drop_null().to_numpy())
+    for (folder, lot), answer in zip(names, read_ahead(store, lambda shard: _columns(store, *shard), names)):
+        if isinstance(answer, str):
+            if answer not in sample.unreadable:  # a kept shard that cannot be read names no rejected shard
+                sample.unreadable.append(answer)
+        elif answer is not None:
+            name, table = answer
+            sample.num_asks += table.num_rows
+            _count(sample, table, name, stages, lot)
+            if folder == KEPT:
+                lengths.append(table.column("tokens_out").drop_null().to_numpy())
     if lengths:
         sample.lengths = np.concatenate(lengths).astype(np.int64)
     look_up(store, sample.overlaps, stages)

@@ -87,7 +87,7 @@ class Watcher:
         now = time.monotonic()
         is_at_rest = manifest.state != "running"
         if is_at_rest or now - self._listed_s >= self._took_s / LISTING_SHARE:
-            lots = ledger.kept_lots(self.store)
+            lots = ledger.kept_lots(self.store, num_lots=totals.num_lots)
             whole = Summary()
             whole.add(totals)
             stop = whole.num_lots

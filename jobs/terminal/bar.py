@@ -47,5 +47,5 @@ class Bar:
         if now - self._shown < self.plain_every_s:
             return
         self._shown, took = now, now - self.started
-        left = f"  ETA {clock(took / done * (total - done))}" if done else ""
+        left = f"  ETA {clock(took / done * (total - done))}" if 0 < done < total else ""
         logger.info(f"[{clock(took)}]  {text}{left}")

@@ -81,12 +81,12 @@ def _remove_empty(store: Store) -> None:
         store.clear()
 
 
-def refusal(uri: str, reason: str, old: Any, new: Any) -> UserError:
+def refusal(uri: str, reason: str, old: Any, new: Any, flag: str = "--out") -> UserError:
     """The error for an output of another recipe: `reason` ("holds another model") and where the literals differ."""
     lines = list(differences(covered(masked(old)), covered(masked(new))))
     lines = lines or ["a text that quotes a secret and is not shown"]
     more = f"; and {len(lines) - MAX_DIFFERENCES} more" if len(lines) > MAX_DIFFERENCES else ""
     return UserError(
         f"{uri} {reason}; nothing was changed. Differences (output -> command): "
-        f"{'; '.join(lines[:MAX_DIFFERENCES])}{more}. Choose another --out, or undo the difference to resume"
+        f"{'; '.join(lines[:MAX_DIFFERENCES])}{more}. Choose another {flag}, or undo the difference to resume"
     )

@@ -19,6 +19,7 @@ from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.literals import check_lines
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.readers.human_eval import human_eval, human_eval_faults
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.readers.python_texts import docstrings, help_topics
@@ -153,8 +154,8 @@ def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
         store, names = open_store(root or "."), [name]
     if not names:
         raise UserError(f"data.path {path}: it has no {', '.join(ENDINGS)} file")
-    tables = []
-    for name in names:
+
+    def read(name: str) -> pa.Table:
         try:
             data = pins.read(store, name, WHAT)
         except (FileNotFoundError, IsADirectoryError):
@@ -162,9 +163,11 @@ def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
         try:
             table = _parse(name, data)
             table.schema.names  # noqa: B018 - names that are not UTF-8 raise ValueError
-            tables.append(table)
+            return table
         except (pa.ArrowException, OSError, ValueError) as error:
             raise UserError(f"{store.path(name)}: cannot be read ({str(error).splitlines()[0]})") from None
+
+    tables = list(read_ahead(store, read, names))
     own_columns = {f.name for f in (*IDENTITY, *PROVENANCE, REJECT)}
     try:
         table = pa.concat_tables(tables, promote_options="default")

@@ -9,8 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import pyarrow as pa
 
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
 PROBE_PREFIX = ".gristmill-probe-"  # of objects that `check` puts and deletes; only a listing of this prefix has them
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One object: its name relative to the store (with "/"), its size in bytes and its version."""
 
     name: str
@@ -56,6 +54,7 @@ class Store(ABC):
     """Objects by name under one root. It pickles without its error counts."""
 
     guards_reads: ClassVar[bool]  # whether every read of an open file is of the version that `open` was given
+    is_remote: ClassVar[bool] = False  # whether a request waits for a network, so that many at once are faster
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -78,8 +77,15 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def list(self, prefix: str = "") -> Iterator[Entry]:
-        """Objects whose name starts with `prefix`, in the order of names, without unfinished puts and probes."""
+    def list(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[Entry]:
+        """Objects whose name starts with `prefix`, in the order of names, without unfinished puts and probes.
+
+        Only names greater than `after` and, if `until` is given, at most `until`.
+        """
+
+    def sizes(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[tuple[str, int]]:
+        """(name, size) of the objects of `list`, which is faster where a store has many."""
+        return ((entry.name, entry.size) for entry in self.list(prefix, after, until))
 
     @abstractmethod
     def version(self, name: str) -> str:
@@ -177,3 +183,8 @@ class Store(ABC):
 def is_hidden(name: str, prefix: str) -> bool:
     """Whether a listing of `prefix` leaves the object out: a probe that the prefix does not ask for."""
     return name.rpartition("/")[2].startswith(PROBE_PREFIX) and not prefix.startswith(PROBE_PREFIX)
+
+
+def is_between(name: str, after: str, until: str | None) -> bool:
+    """Whether a listing from `after` (exclusive) to `until` (inclusive) holds the name."""
+    return name > after and (until is None or name <= until)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from gristmill.records.errors import Changed, Conflict, UserError
 from gristmill.records.processes import is_dead, this_process
-from gristmill.records.stores.contract import Entry, PendingPut, Store, is_hidden
+from gristmill.records.stores.contract import Entry, PendingPut, Store, is_between, is_hidden
 from gristmill.records.stores.probe import LEFTOVER_AGE_S, check_promises, sweep_probes
 
 if TYPE_CHECKING:
@@ -48,10 +48,10 @@ class LocalStore(Store):
 
         return fs.LocalFileSystem(), str(self.root)
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[Entry]:
         folder, _, start = prefix.rpartition("/")
         entries = sorted(self._walk(self.root / folder, folder, start), key=lambda e: e.name)
-        yield from (e for e in entries if not is_hidden(e.name, prefix))
+        yield from (e for e in entries if not is_hidden(e.name, prefix) and is_between(e.name, after, until))
 
     def _walk(self, folder: Path, under: str, start: str) -> Iterator[Entry]:
         with _in_one_line(folder):

@@ -14,7 +14,7 @@ from gristmill.records.stores.local import LocalStore
 FOLDERS = ("kept", "rejected", "events", "index", "checkpoints", "units", "rows", "students", "audit-fit")
 FILES = (
     *("manifest.json", "lease.json", "report.html", "model.json", "weights.safetensors", "audit.json", "study.json"),
-    *("results.parquet", "summary.parquet", "metrics.json", "mixture.json", "croissant.json", "README.md"),
+    *("results.parquet", "summary.parquet", "metrics.json", "mixture.json", "croissant.json", "README.md", "pack.json"),
 )
 
 

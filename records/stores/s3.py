@@ -7,7 +7,8 @@ import io
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -15,11 +16,12 @@ import pyarrow as pa
 from botocore.exceptions import ClientError
 
 from gristmill.records.errors import Changed, Conflict, Refused, Rejected, UserError
-from gristmill.records.stores.contract import Entry, is_hidden
+from gristmill.records.stores.contract import PROBE_PREFIX, Entry, is_hidden
 from gristmill.records.stores.probe import check_promises
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
 from gristmill.records.stores.s3_client import arrow_filesystem, connect
+from gristmill.records.stores.s3_listing import OBJECTS, Page
 from gristmill.records.stores.s3_puts import S3Puts
 from gristmill.records.stores.s3_trouble import CONDITIONAL, DECIDING, ERRORS, REMEDY, Trouble, expect
 
@@ -42,6 +44,7 @@ class S3Store(S3Puts):
     """
 
     guards_reads: ClassVar[bool] = True
+    is_remote: ClassVar[bool] = True
 
     def __init__(self, uri: str, patience_s: float | None = None) -> None:
         super().__init__(uri.rstrip("/"))
@@ -143,18 +146,33 @@ class S3Store(S3Puts):
     def filesystem(self) -> "tuple[pyarrow.fs.FileSystem, str]":
         return arrow_filesystem(self.client), f"{self.bucket}/{self.prefix}".rstrip("/")
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[Entry]:
+        for names, page, start in self._pages(prefix, after, until):
+            sizes, tags = page.sizes[start:], page.tags[start:]
+            yield from [Entry(n, s, f"{s}-{t}") for n, s, t in zip(names, sizes, tags) if not is_hidden(n, prefix)]
+
+    def sizes(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[tuple[str, int]]:
+        for names, page, start in self._pages(prefix, after, until):
+            if any(PROBE_PREFIX in name for name in names):
+                yield from [(n, s) for n, s in zip(names, page.sizes[start:]) if not is_hidden(n, prefix)]
+            else:
+                yield from zip(names, page.sizes[start:])
+
+    def _pages(self, prefix: str, after: str, until: str | None) -> Iterator[tuple[Sequence[str], Page, int]]:
+        """The names between, page by page, and where the first of them is in its page."""
         whole = {"Bucket": self.bucket, "Prefix": self.prefix + prefix, "MaxKeys": PAGE_NAMES}
-        token: dict[str, str] = {}
+        place = {"StartAfter": self.prefix + after} if after else {}
+        cut = len(self.prefix)
         while True:
-            page = self._request(None, partial(_page, **whole, **token))
-            for item in page.get("Contents", []):
-                name = item["Key"][len(self.prefix) :]
-                if not is_hidden(name, prefix):
-                    yield Entry(name, item["Size"], _version(item["Size"], item))
-            if not page.get("IsTruncated"):
+            answer = self._request(None, partial(_page, **whole, **place))
+            page: Page = answer[OBJECTS]
+            names = [key[cut:] for key in page.keys] if cut else page.keys
+            stop = len(names) if until is None else bisect_right(names, until)
+            start = bisect_right(names, after) if after else 0  # 0 but for a store that ignores StartAfter
+            yield names[start:stop], page, start
+            if stop < len(names) or not answer.get("IsTruncated"):
                 return
-            token = {"ContinuationToken": page["NextContinuationToken"]}
+            place = {"ContinuationToken": answer["NextContinuationToken"]}
 
     def version(self, name: str) -> str:
         head = self._request(name, lambda client: client.head_object(**self._key(name)))
@@ -237,7 +255,7 @@ class S3Store(S3Puts):
 
 
 def _page(client: Any, **arguments: Any) -> dict[str, Any]:
-    return expect("IsTruncated", client.list_objects_v2(**arguments))
+    return expect(OBJECTS, expect("IsTruncated", client.list_objects_v2(**arguments)))
 
 
 def _tag(answer: dict[str, Any]) -> str:

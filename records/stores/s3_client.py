@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError
 
 from gristmill.records.errors import UserError
 from gristmill.records.stores.held_put import mark_sending
+from gristmill.records.stores.s3_listing import take_objects
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -53,6 +54,7 @@ def connect(uri: str, patience_s: float) -> Any:
     except BotoCoreError as error:
         raise UserError(f"{uri}: {error}") from None
     client.meta.events.register("before-send.s3.PutObject", mark_sending)
+    client.meta.events.register("before-parse.*.ListObjectsV2", take_objects)  # before those of botocore
     return client
 
 

@@ -24,7 +24,7 @@ from gristmill.records.stores.opening import open_store
 mill, store = compile_recipe(load(sys.argv[1])), open_store(sys.argv[2])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 started = time.perf_counter()
-book, totals = _resume(mill, store)
+manifest, totals, leftovers = _resume(mill, store)
 seconds = time.perf_counter() - started
 assert totals.num_lots == int(sys.argv[3]), totals
 print(seconds, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)

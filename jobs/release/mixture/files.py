@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ import pyarrow.json
 
 from gristmill.records.errors import UserError
 from gristmill.records.literals import check_lines
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.pins import Pin
 from gristmill.records.readers.datasets import data_spec, read_table
 from gristmill.records.readers.parquet import columns_of, open_parquet, parquet_errors, read_metadata
@@ -20,7 +20,6 @@ DATA = (".parquet", ".csv", ".jsonl", ".ndjson")
 TEXTS = (".txt", ".md", ".rst")
 LINE_BYTES = 16 << 20  # bytes of a range of lines
 PEEK_BYTES = 1 << 20  # bytes at the start of a JSONL file that define its columns
-NUM_THREADS = 16
 WHAT = "data"  # in messages
 
 
@@ -34,6 +33,7 @@ class Chunk:
     start: int = 0  # row group (-1: all), or first byte
     stop: int = 0  # end byte, exclusive
     version: str | None = None  # of the file, as `Store.version` returns it; None for tables
+    num_bytes: int = 0  # in memory, estimated; 0: unknown
 
     def pin(self, store: Store) -> Pin:
         """The file as the pack began with it."""
@@ -56,20 +56,22 @@ def parquet_chunks(store: Store, files: Sequence[Entry]) -> tuple[list[Chunk], l
             raise UserError(f"{store.path(name)}: not a readable Parquet file ({str(error).splitlines()[0]})") from None
         chunks, first = [], 0
         for group in range(metadata.num_row_groups):
-            chunks.append(Chunk("parquet", name, first, group, version=entry.version))
-            first += metadata.row_group(group).num_rows
+            row_group = metadata.row_group(group)
+            size = row_group.total_byte_size
+            chunks.append(Chunk("parquet", name, first, group, version=entry.version, num_bytes=size))
+            first += row_group.num_rows
         return chunks, schema
 
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        footers = list(pool.map(read_footer, files))
+    footers = list(read_ahead(store, read_footer, files))
     return [chunk for chunks, _ in footers for chunk in chunks], [schema for _, schema in footers]
 
 
 def line_chunks(kind: Literal["json", "lines"], file: Entry) -> list[Chunk]:
-    starts = range(0, file.size, LINE_BYTES)
-    return [
-        Chunk(kind, file.name, start=at, stop=min(at + LINE_BYTES, file.size), version=file.version) for at in starts
-    ]
+    chunks = []
+    for at in range(0, file.size, LINE_BYTES):
+        stop = min(at + LINE_BYTES, file.size)
+        chunks.append(Chunk(kind, file.name, start=at, stop=stop, version=file.version, num_bytes=stop - at))
+    return chunks
 
 
 def json_schema(store: Store, file: Entry) -> pa.Schema:

@@ -6,14 +6,16 @@ reads the drawn rows and writes them. Texts stay with the workers until they are
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from gristmill.cluster.shuffle import PLACE, SHARD, ShardFile, batch_work, gather, select, write_shards
+from gristmill.cluster.batch_work import batch_work
+from gristmill.cluster.exchange import num_windows
+from gristmill.cluster.shuffle import PLACE, SHARD, Layout, ShardFile
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.card import croissant
 from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
@@ -27,21 +29,22 @@ from gristmill.jobs.release.mixture.card import (
 )
 from gristmill.jobs.release.mixture.count import count_mixture
 from gristmill.jobs.release.mixture.draw import Candidates, Draw, draw
-from gristmill.jobs.release.mixture.parts import CARD, MIXTURE, open_part
+from gristmill.jobs.release.mixture.files import Chunk
+from gristmill.jobs.release.mixture.parts import CARD, MIXTURE, Part, open_part
 from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.scan import candidates, checksum, drawn_rows, release_schema, scan
 from gristmill.jobs.release.mixture.spec import load_mixture
-from gristmill.jobs.release.target import check_target
-from gristmill.jobs.terminal.bar import Bar
+from gristmill.jobs.release.target import check_target, columns_digest, end
+from gristmill.jobs.release.write import Display, Release, Rows, in_tasks, write_release
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.printable import json_text
 from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
 
-CHUNKS_PER_BLOCK = 8  # a block is the work of one task
-PLAIN_EVERY_S = 10.0  # between two progress lines where there is no terminal
+UNKNOWN_BYTES = 64 << 20  # a chunk of unknown size counts as so many
 
 
 def pack_mixture(
@@ -63,18 +66,17 @@ def pack_mixture(
 
     chunks = [(number, chunk) for number, part in enumerate(parts) for chunk in part.chunks]
     stores = [target, *(part.store for part in parts if part.store is not None)]
-    with batch_work(*stores) as task_options:
-
-        def scan_chunk(number: int) -> dict[str, Any]:
-            part, chunk = chunks[number]
-            return {"chunk": number, **scan(parts[part], chunk, payload, text_column, spec.seed)}
-
-        scans, row_bytes = [], np.zeros(len(chunks))
-        with Bar(console, "read", PLAIN_EVERY_S) as bar:
-            for result in gather(scan_chunk, len(chunks), task_options):
-                scans.append((result["chunk"], chunks[result["chunk"]][0], result))
-                row_bytes[result["chunk"]] = result["bytes"]
-                bar.show(len(scans), len(chunks), f"{len(scans):,} of {len(chunks):,} chunks of the parts read")
+    reader = MixtureRows(parts, chunks, payload, text_column, spec.seed)
+    with batch_work(*stores) as workers:
+        sizes = [chunk.num_bytes or UNKNOWN_BYTES for _, chunk in chunks]
+        scans, row_bytes, row_memory = [], np.zeros(len(chunks)), np.zeros(len(chunks))
+        with Display(console) as display:
+            display.add(0, len(chunks), "chunks of the parts read")
+            for _, results in workers.results(reader.scan, in_tasks(enumerate(sizes), len(sizes), workers.num_at_once)):
+                for number, result in results:
+                    scans.append((number, chunks[number][0], result))
+                    row_bytes[number], row_memory[number] = result["bytes"], result["memory"]
+                display.add(len(results), len(chunks), "chunks of the parts read")
         rows = candidates(scans)
         for number, title in enumerate(titles):
             if not (rows.part == number).any():
@@ -98,30 +100,69 @@ def pack_mixture(
             payload, text_column is not None, bool((drawn.times > 1).any()), bool((drawn.weights != 1).any())
         )
 
-        def read_block(block: pa.Table) -> pa.Table:
-            tables = []
-            for selection in block.to_pylist():
-                part, chunk = chunks[selection["chunk"]]
-                columns = rows_schema, payload, text_column
-                table = drawn_rows(parts[part], chunk, selection, *columns, spec.seed, num_shards)
-                tables.append(row_format.convert(table, keep=(SHARD, PLACE)) if row_format else table)
-            return pa.concat_tables(tables)
-
         schema = row_format.schema if row_format else rows_schema
-        with Bar(console, "shards", PLAIN_EVERY_S) as bar:
-
-            def on_shard(num: int) -> None:
-                bar.show(num, num_shards, f"{num:,} of {num_shards:,} shards written")
-
-            blocks = select(selections(rows, drawn), read_block, task_options)
-            shards = write_shards(blocks, target, num_shards, schema, task_options, on_shard)
-    num_rows, expected = sum(shard.num_rows for shard in shards), counts["totals"]["all"]["rows"]
-    if num_rows != expected:
-        raise RuntimeError(f"packed {num_rows} rows of {expected}")
+        layout = Layout(num_shards, num_windows(float((drawn.times * row_memory[rows.chunk]).sum()), num_shards))
+        identity = {
+            **{"mixture": facts["fingerprint"], "seed": spec.seed, "num_shards": num_shards, "format": format_name},
+            "columns": columns_digest(schema),
+        }
+        drawer = DrawnRows(reader, rows_schema, row_format, num_shards)
+        pieces = selections(rows, drawn)
+        drawn_sizes = ((piece, sizes[piece["chunk"]]) for piece in pieces)
+        tasks = in_tasks(drawn_sizes, len(pieces), workers.num_at_once)
+        num_rows = int(counts["totals"]["all"]["rows"])
+        release = Release(target, layout, schema, identity)
+        shards = write_release(workers, release, Rows(tasks, drawer.read, drawer.read, num_rows), console)
     facts["shards"] = shard_facts(shards)
     _write_metadata(facts, shards, schema, target, row_format)
+    end(target)
     logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
     return num_rows
+
+
+@dataclass(frozen=True)
+class MixtureRows:
+    """Reads the chunks of the parts, many at once."""
+
+    parts: Sequence[Part]
+    chunks: Sequence[tuple[int, Chunk]]  # with the number of its part
+    payload: pa.Schema
+    text_column: str | None
+    seed: int
+
+    def scan(self, numbers: Sequence[int]) -> list[tuple[int, dict[str, Any]]]:
+        """(number, result of `scan`) of each of these chunks."""
+
+        def scan_chunk(number: int) -> tuple[int, dict[str, Any]]:
+            part, chunk = self.chunks[number]
+            return number, scan(self.parts[part], chunk, self.payload, self.text_column, self.seed)
+
+        return list(read_ahead(self.store_of(numbers[0]), scan_chunk, numbers))
+
+    def store_of(self, number: int) -> Store | None:
+        return self.parts[self.chunks[number][0]].store
+
+
+@dataclass(frozen=True)
+class DrawnRows:
+    """Reads the drawn rows of chunks as rows of the release."""
+
+    rows: MixtureRows
+    schema: pa.Schema
+    row_format: RowFormat | None
+    num_shards: int
+
+    def read(self, pieces: Sequence[dict[str, Any]]) -> pa.Table:
+        """The rows of the pieces (see `selections`) with their targets."""
+
+        def read(piece: dict[str, Any]) -> pa.Table:
+            rows = self.rows
+            part, chunk = rows.chunks[piece["chunk"]]
+            columns = self.schema, rows.payload, rows.text_column
+            table = drawn_rows(rows.parts[part], chunk, piece, *columns, rows.seed, self.num_shards)
+            return self.row_format.convert(table, keep=(SHARD, PLACE)) if self.row_format else table
+
+        return pa.concat_tables(read_ahead(self.rows.store_of(pieces[0]["chunk"]), read, pieces))
 
 
 def _write_metadata(
@@ -132,32 +173,22 @@ def _write_metadata(
     target.put(CARD, mixture_card(facts, schema, row_format).encode())  # last: it marks the release as complete
 
 
-def selections(rows: Candidates, drawn: Draw) -> list[pa.Table]:
-    """The drawn rows of each chunk, as tables of up to CHUNKS_PER_BLOCK chunks.
-
-    Each table row names a `chunk`, its drawn `rows` with their `times` and `weights`, and a checksum, `check`.
-    """
+def selections(rows: Candidates, drawn: Draw) -> list[dict[str, Any]]:
+    """The drawn rows of each chunk: `chunk`, its `rows` with their `times` and `weights`, and a checksum, `check`."""
     taken = np.flatnonzero(drawn.times)
     order = taken[np.lexsort((rows.row[taken], rows.chunk[taken]))]
     chunk = rows.chunk[order]
     starts = np.flatnonzero(np.r_[True, chunk[1:] != chunk[:-1]])
-    stops = np.r_[starts[1:], len(order)]
-    tables = []
-    for at in range(0, len(starts), CHUNKS_PER_BLOCK):
-        block = slice(at, at + CHUNKS_PER_BLOCK)
-        by_chunk = [order[start:stop] for start, stop in zip(starts[block], stops[block])]
-        tables.append(
-            pa.table(
-                {
-                    "chunk": pa.array([int(rows.chunk[indices[0]]) for indices in by_chunk], pa.int64()),
-                    "rows": pa.array([rows.row[indices] for indices in by_chunk], pa.list_(pa.int32())),
-                    "times": pa.array([drawn.times[indices] for indices in by_chunk], pa.list_(pa.int32())),
-                    "weights": pa.array([drawn.weights[indices] for indices in by_chunk], pa.list_(pa.float64())),
-                    "check": pa.array([checksum(rows.keys[indices]) for indices in by_chunk], pa.int64()),
-                }
-            )
-        )
-    return tables
+    return [
+        {
+            "chunk": int(rows.chunk[indices[0]]),
+            "rows": rows.row[indices],
+            "times": drawn.times[indices],
+            "weights": drawn.weights[indices],
+            "check": checksum(rows.keys[indices]),
+        }
+        for indices in np.split(order, starts[1:])
+    ]
 
 
 def show(facts: dict[str, Any], num_shards: int, console: SafeConsole) -> None:

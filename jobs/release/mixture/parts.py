@@ -23,8 +23,9 @@ from gristmill.jobs.release.mixture.files import (
 from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger, manifest
+from gristmill.records.output.listing import listed_entries
 from gristmill.records.output.manifest import Manifest
-from gristmill.records.output.shards import KEPT, shard_name
+from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.pins import Pins, active
 from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
 from gristmill.records.readers.sources import find_files
@@ -38,6 +39,7 @@ RUN_COLUMNS = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}
 MIXTURE, CARD = "mixture.json", "README.md"
 GRISTMILL_COLUMNS = {"id", "origin", "generation", "recipe"}
 SPLITS = ("#train", "#holdout")
+SWELLING = 4  # bytes in memory for each byte of a shard, about
 ROW_FIELDS = [f.with_nullable(f.name not in ("id", "origin", "generation")) for f in (*IDENTITY, *PROVENANCE)]
 
 
@@ -178,12 +180,13 @@ def _open_output(spec: PartSpec) -> Part:
     shards = [e for e in store.list("train-") if e.name.endswith(".parquet")]
     if not shards:
         content = finished_manifest(store)
-        names = {shard_name(KEPT, lot) for lot in ledger.committed(store, content)}
-        files = [entry for entry in store.list(f"{KEPT}/") if entry.name in names]
+        num_lots = len(ledger.committed(store, content))
+        entries = listed_entries(store, KEPT, num_lots)
+        files = [e for e in entries if (lot := kept_lot(e.name)) is not None and lot < num_lots]
         if not files:
             raise UserError(f"part '{spec.title}': the run {store.uri} kept no row")
         _, schemas = parquet_chunks(store, files[:1])
-        chunks = [Chunk("parquet", entry.name, start=-1, version=entry.version) for entry in files]
+        chunks = [Chunk("parquet", e.name, start=-1, version=e.version, num_bytes=SWELLING * e.size) for e in files]
         return Part(spec, store, True, chunks, schemas[0], facts={"kind": "run", "fingerprint": content.fingerprint})
     match = re.fullmatch(r"train-\d{5,}-of-(\d{5,})\.parquet", shards[0].name)
     if match is None:
@@ -239,7 +242,9 @@ def _open_files(spec: PartSpec) -> Part:
     if endings == {-1}:
         texts = pa.schema([("text", pa.string())])
         if spec.sample_by == "document":
-            return _of_files(spec, store, [Chunk("document", e.name, version=e.version) for e in entries], texts)
+            return _of_files(
+                spec, store, [Chunk("document", e.name, version=e.version, num_bytes=e.size) for e in entries], texts
+            )
         chunks = [chunk for entry in entries for chunk in line_chunks("lines", entry)]
         return _of_files(spec, store, chunks, texts)
     schema = json_schema(store, entries[0])

@@ -29,7 +29,10 @@ BLOBS = {  # array of `Candidates`: its dtype
 
 
 def scan(part: Part, chunk: Chunk, payload: pa.Schema, text_column: str | None, seed: int) -> dict[str, Any]:
-    """The arrays of `Candidates` for one chunk, as bytes, and `bytes`: the estimated bytes per row in a shard."""
+    """The arrays of `Candidates` for one chunk, as bytes.
+
+    Also `bytes` and `memory`: the estimated bytes of a row in a shard, and in memory.
+    """
     rows = part.read(chunk, payload)
     arrays = traits(rows, payload, text_column, f"part '{part.title}', {chunk.file}")
     arrays["keys"] = shuffle_keys(rows.column("id").to_pylist(), seed, b"draw")
@@ -37,7 +40,7 @@ def scan(part: Part, chunk: Chunk, payload: pa.Schema, text_column: str | None, 
     pq.write_table(rows.slice(0, SAMPLED_ROWS), sink, compression="zstd")
     size = sink.getvalue().size / max(1, min(rows.num_rows, SAMPLED_ROWS))
     blobs = {name: np.ascontiguousarray(arrays[name], kind).tobytes() for name, kind in BLOBS.items()}
-    return {"bytes": float(size), **blobs}
+    return {"bytes": float(size), "memory": rows.nbytes / max(1, rows.num_rows), **blobs}
 
 
 def traits(rows: pa.Table, payload: pa.Schema, text_column: str | None, where: str) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gristmill.cluster.shuffle import PLACE, SHARD, shard_writer, shuffle_keys, with_target
+from gristmill.cluster.shuffle import PLACE, SHARD, Layout, shard_writer, shuffle_keys, with_target
 from gristmill.jobs import cli
 from gristmill.jobs.audit.command import command as audit
 from gristmill.jobs.release import formats
@@ -171,10 +171,10 @@ def test_every_format_loads_as_it_is_and_twice_the_same(tmp_path: Path) -> None:
         assert row_format is not None
         made = with_target(row_format.convert(table), shuffle_keys(table.column("id").to_pylist(), 5), 1)
         stores = [open_store(str(tmp_path / name / take)) for take in ("a", "b")]
-        told = [shard_writer(store, 1, row_format.schema)(rows).to_pylist()[0] for store, rows in
-                zip(stores, (made, made.take(np.arange(num)[::-1])))]  # fmt: skip
-        assert told[0] == told[1] and told[0]["num_rows"] == num
-        path = str(tmp_path / name / "a" / told[0]["name"])
+        orders = made, made.take(np.arange(num)[::-1])
+        shards = [shard_writer(s, Layout(1), row_format.schema)(0, [rows]) for s, rows in zip(stores, orders)]
+        assert shards[0] == shards[1] and shards[0].num_rows == num
+        path = str(tmp_path / name / "a" / shards[0].name)
         assert format_of_schema(pq.read_schema(path)) == name
         rows = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "hf"))
         assert {n: _plain(f) for n, f in rows.features.items()} == {"id": "string", **shape}

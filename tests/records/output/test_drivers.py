@@ -70,7 +70,7 @@ class ReplayedStore(Store):
             raise answer("recorded")
         return answer
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[Entry]:
         entries = self._ask(
             lambda o: tuple((n, len(d)) for n, d in sorted(o.items()) if n.startswith(prefix) and n[0] != HIDDEN)
         )

@@ -1,6 +1,7 @@
 """A lot is parted without loss, the same rows give the same bytes, and the footer tells the sum."""
 
 import json
+import tempfile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from gristmill.records.errors import Conflict
 from gristmill.records.lots import Plan, asks
+from gristmill.records.output.ledger import settle
 from gristmill.records.output.shard_names import kept_lot, rejected_lot, shard_name
 from gristmill.records.output.shard_reading import UnreadableShard, read_meta
 from gristmill.records.output.shards import Encoded, OutputSpec, Summary, encode, put_kept, put_rejected
@@ -68,6 +70,26 @@ def test_other_rejected_rows_have_another_name(tmp_path) -> None:
         put_kept(store, theirs)
     assert [e.name for e in store.list("rejected/")] == [ours.rejected_name]  # the loser removes what it has put
     assert store.read(str(ours.rejected_name)) == ours.rejected
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=5), st.sets(st.integers(0, 6)))
+def test_settling_removes_what_no_kept_shard_names_and_nothing_else(has_rejected: list[bool], left: set[int]) -> None:
+    """`left`: lots with a rejected shard of a driver that died; some are committed, some are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, totals, named = open_store(folder), Summary(), set()
+        for lot, is_rejecting in enumerate(has_rejected):
+            encoded = encode(lot_of([None, "a:x" if is_rejecting else None], lot), SCHEMA, lot, OutputSpec())
+            put_rejected(store, encoded)
+            put_kept(store, encoded)
+            totals.add(encoded.summary)
+            named |= {encoded.rejected_name} - {None}
+        leftovers = {lot: encode(lot_of([None, "b:y"], lot), SCHEMA, lot, OutputSpec()) for lot in left}
+        for encoded in leftovers.values():
+            put_rejected(store, encoded)
+        waiting = {lot: [str(e.rejected_name)] for lot, e in leftovers.items() if lot >= len(has_rejected)}
+        assert settle(store, totals) == waiting
+        names = {entry.name for entry in store.list("rejected/")}
+        assert names == named | {name for names in waiting.values() for name in names}
 
 
 def test_a_strange_object_of_the_name_is_never_replaced(tmp_path) -> None:

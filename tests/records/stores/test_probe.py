@@ -104,7 +104,7 @@ def test_a_409_for_an_object_that_exists_is_a_conflict(remote: S3Store, proxy: F
 class Stale(LocalStore):
     """Its listings lag behind."""
 
-    def list(self, prefix: str = "") -> Iterator[Entry]:
+    def list(self, prefix: str = "", after: str = "", until: str | None = None) -> Iterator[Entry]:
         yield from ()
 
 

@@ -38,6 +38,37 @@ def test_put_read_list_delete(store: Store) -> None:
         store.open("kept/a")
 
 
+def test_a_listing_from_a_name_to_a_name(store: Store) -> None:
+    names = [f"kept/part-{n:08d}.parquet" for n in range(12)]
+    for name in names:
+        store.put(name, b"x" * 3)
+    assert [e.name for e in store.list("kept/", names[3])] == names[4:]
+    assert [e.name for e in store.list("kept/", names[3], names[7])] == names[4:8]
+    assert [e.name for e in store.list("kept/", "kept/part-00000003", "kept/part-00000005")] == names[3:5]
+    assert list(store.list("kept/", names[-1])) == [] and list(store.list("kept/", "kept/z", "kept/zz")) == []
+
+
+NAMES = (
+    "a&b.txt",
+    "a <b>.txt",
+    "a+b c.txt",
+    "quote\"'.txt",
+    "per%20cent.txt",
+    "&quot;.txt",
+    "straße-北.txt",
+    "x;y=z.txt",
+)
+
+
+def test_a_listing_gives_names_and_versions_as_they_are(store: Store) -> None:
+    for name in NAMES:
+        store.put(f"odd/{name}", name.encode())
+    entries = list(store.list("odd/"))
+    assert [e.name for e in entries] == sorted(f"odd/{name}" for name in NAMES)
+    for entry in entries:
+        assert entry.version == store.version(entry.name) and entry.size == len(store.read(entry.name, entry.version))
+
+
 def test_if_absent_has_one_winner(store: Store) -> None:
     winners, losers = [], []
 

@@ -3,8 +3,6 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.cluster import shuffle
 from gristmill.jobs.audit.command import command as audit
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.mixture import pack as mixture_pack
@@ -31,6 +28,7 @@ from gristmill.records.schema import REJECT, full_schema
 from gristmill.records.stores.contract import Entry
 from gristmill.records.stores.opening import open_store
 from tests import session
+from tests.batch_here import batch_work_here
 from tests.conftest import ROOT, gristmill
 from tests.recipes import write
 
@@ -88,21 +86,7 @@ def corpora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """Do the batch work of a mixture here, piece by piece: another test compares its bytes with those of a Ray."""
-
-    @contextmanager
-    def batch_work(*stores: Any) -> Iterator[dict[str, Any]]:
-        yield {}
-
-    def write_shards(rows: pa.Table, target: Any, num_shards: int, schema: pa.Schema, here: Any, on_shard: Any) -> list:
-        write = shuffle.shard_writer(target, num_shards, schema)
-        shard = rows.column(shuffle.SHARD).to_numpy()
-        made = [write(rows.filter(pa.array(shard == n))).to_pylist()[0] for n in np.unique(shard)]
-        return [shuffle.ShardFile(**row) for row in made]
-
-    monkeypatch.setattr(mixture_pack, "batch_work", batch_work)
-    monkeypatch.setattr(mixture_pack, "gather", lambda work, num, here: [work(n) for n in reversed(range(num))])
-    monkeypatch.setattr(mixture_pack, "select", lambda tables, make, here: pa.concat_tables([make(t) for t in tables]))
-    monkeypatch.setattr(mixture_pack, "write_shards", write_shards)
+    monkeypatch.setattr(mixture_pack, "batch_work", batch_work_here)
 
 
 @pytest.fixture
@@ -365,13 +349,13 @@ def test_a_file_that_changes_meanwhile_is_told(
 ) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"text": "one"}\n{"text": "two"}\n')
-    select = mixture_pack.select
+    write_release = mixture_pack.write_release
 
     def later(*given: Any) -> Any:
         rows.write_text('{"text": "one"}\n{"text": "TWO"}\n')
-        return select(*given)
+        return write_release(*given)
 
-    monkeypatch.setattr(mixture_pack, "select", later)
+    monkeypatch.setattr(mixture_pack, "write_release", later)
     with pytest.raises(UserError, match=r"data .*rows\.jsonl changed since this run began"):
         pack(mixture(tmp_path, corpora, parts=[{"path": str(rows)}]), str(tmp_path / "release"), 1)
     assert not list((tmp_path / "release").glob("*"))
