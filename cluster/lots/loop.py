@@ -87,8 +87,8 @@ class LotLoop:
             report_widths(self.pools, is_over=True)
 
     def _loop(self) -> str:
-        num_lots = self.job.pipeline.plan.num_lots
         while True:
+            num_lots = self.job.plan.num_lots
             reached = self._reached() or self.budget.spent
             is_last = num_lots is not None and self._to_commit >= num_lots
             closing = None if self._in_flight else self.budget.closing  # no lot is in flight, and none may start
@@ -118,6 +118,8 @@ class LotLoop:
         if now - self._polled < POLL_S:
             return
         self._polled = now
+        if self.job.growth:
+            self.job.growth.look()
         for pool in self.pools:
             pool.poll()
         if now - self._counted > COUNT_S:
@@ -138,7 +140,7 @@ class LotLoop:
         self.flow.count_wait(closed, self.generator_pool)
 
     def _new_lot(self) -> InFlightLot:
-        start, stop = self.job.pipeline.plan.span(self._next)
+        start, stop = self.job.plan.span(self._next)
         lot = self._in_flight[self._next] = InFlightLot(self._next, stop - start)
         self.flow.begin(lot)
         self._next += 1
@@ -156,7 +158,7 @@ class LotLoop:
             if member is None:
                 return False
         if lot.asks_ref is None:
-            asks = source_lot(self.job.pipeline.plan, self.job.source, lot.number)
+            asks = source_lot(self.job.plan, self.job.source, lot.number)
             # Ray sends a small argument along with the call, which costs less than an object in its store.
             lot.asks_ref = lot.input_ref = asks if asks.nbytes < INLINE_BYTES else ray.put(asks)
             lot.mark("born")

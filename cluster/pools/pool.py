@@ -16,6 +16,7 @@ from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter, RateMeter
 from gristmill.cluster.pools.placement import draining_nodes, is_alive, live_nodes, num_fitting
 from gristmill.cluster.pools.replica import Replica, Worker, placement_options
+from gristmill.cluster.pools.warm import hand_over, take_over
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
 from gristmill.records.errors import UserError
@@ -84,7 +85,7 @@ class Pool:
 
     @property
     def width(self) -> int:
-        """Number of replicas that accept lots, or will once they are open."""
+        """Number of replicas that accept lots, now or once they are open."""
         return sum(not m.is_leaving for m in self.members)
 
     def _resize(self) -> None:
@@ -107,26 +108,32 @@ class Pool:
     def _add(self, number: int | None = None, num_lost: int = 0) -> Member:
         if number is None:
             number, self._next_number = self._next_number, self._next_number + 1
-        options, group = placement_options(self.needs)
-        actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
-        member = Member(
-            number, actor, group, actor.where.remote(), actor.open.remote(), time.monotonic(), num_lost=num_lost
-        )
+        if (handed := take_over(self)) is None:
+            options, group = placement_options(self.needs)
+            actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
+            opening = actor.open.remote()
+        else:
+            actor, group, opening = handed
+        member = Member(number, actor, group, actor.where.remote(), opening, time.monotonic(), num_lost=num_lost)
         self.members.append(member)
-        self.note("engine", pool=self.name, replica=number, state="loading")
+        self.note("engine", pool=self.name, replica=number, state="taken over" if handed else "loading")
         return member
 
     def _remove(self, member: Member, state: str, why: str | None = None) -> None:
+        ray.kill(member.actor)
+        if member.group is not None:
+            remove_placement_group(member.group)
+        self.forget(member, state, why)
+
+    def forget(self, member: Member, state: str, why: str | None = None) -> None:
+        """Take an engine off the books. Its actor lives on."""
         if member.placed_at is not None:
             self.meter.remove(member.placed_at)
         self.num_open -= member.open_ref is None
         self.feeder.close(member)
-        asks, tokens = self._past_progress
-        self._past_progress = asks + member.report.num_done, tokens + member.report.num_tokens
+        (asks, tokens), report = self._past_progress, member.report
+        self._past_progress = asks + report.num_done, tokens + report.num_tokens
         self._past_occupancy += member.occupancy
-        ray.kill(member.actor)
-        if member.group is not None:
-            remove_placement_group(member.group)
         self.members.remove(member)
         self.note("engine", pool=self.name, replica=member.number, state=state, why=why)
 
@@ -196,9 +203,8 @@ class Pool:
         except LOSSES as error:
             self._replace(member, f"while starting ({one_line(error)})")
         except ray.exceptions.RayError as error:
-            raise RunFailed(
-                f"{self.name}: the engine cannot start: {type(error).__name__}: {one_line(error)}"
-            ) from error
+            why = f"{type(error).__name__}: {one_line(error)}"
+            raise RunFailed(f"{self.name}: the engine cannot start: {why}") from error
 
     def _watch(self, now: float) -> None:
         for member in self.members:
@@ -306,6 +312,7 @@ class Pool:
 
     def stop(self) -> None:
         """Close every engine, which frees devices and the processes of vLLM, then kill the actors."""
+        hand_over(self)
         closing = [m.actor.close.remote() for m in self.members]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)

@@ -7,6 +7,7 @@ from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.session import interruptible
+from gristmill.records.committed import CommittedRows
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
 from gristmill.records.output.shards import Summary
@@ -72,8 +73,9 @@ def drive(
             leftovers,
             lease.check,
             monitor.events.note,
+            None if compiled.source.is_ended or not isinstance(compiled.source, CommittedRows) else compiled.source,
         )
-        watch = SourceWatch(compiled.source)
+        watch = SourceWatch(compiled.source, manifest)
 
         def update(progress: Progress) -> None:
             monitor.update(progress)

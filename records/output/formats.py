@@ -16,6 +16,7 @@ READABLE = {  # the formats that this version reads; it writes the newest of the
     "study.json": {1},
     "mixture.json": {1},
     "metrics.json": {1},
+    "flow.json": {1},
 }
 
 

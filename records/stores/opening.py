@@ -13,7 +13,16 @@ from gristmill.records.stores.local import LocalStore
 # What the verbs write into an output, at its top.
 FOLDERS = ("kept", "rejected", "events", "index", "checkpoints", "units", "rows", "students", "audit-fit")
 FILES = (
-    *("manifest.json", "lease.json", "report.html", "model.json", "weights.safetensors", "audit.json", "study.json"),
+    *(
+        "manifest.json",
+        "flow.json",
+        "lease.json",
+        "report.html",
+        "model.json",
+        "weights.safetensors",
+        "audit.json",
+        "study.json",
+    ),
     *("results.parquet", "summary.parquet", "metrics.json", "mixture.json", "croissant.json", "README.md"),
 )
 
