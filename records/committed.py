@@ -101,8 +101,8 @@ class CommittedRows(Source):
     Until the run has ended with its limits, the source grows at each `look`, and `num_rows` are those there so far.
     """
 
-    is_ended: bool  # type: ignore[misc]  # of a Source it is a constant
-    parts: list[KeptShard]  # type: ignore[assignment]
+    is_ended: bool
+    parts: list[KeptShard]
 
     def __init__(self, store: Store, upstream: Upstream, spec: SourceSpec, by_plan: bool) -> None:
         self.store, self.upstream, self.by_plan = store, upstream, by_plan
@@ -212,6 +212,10 @@ class CommittedRows(Source):
     def rows(self, start: int, stop: int) -> list[tuple[str, str]]:
         self._open_until(stop)
         return super().rows(start, stop)
+
+    def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
+        """As of any source; `num_rows` of a plan may be from before the last look."""
+        return super().ask_rows(start, stop, self.num_rows)
 
     def _place(self, row: int) -> tuple[Part, int, int]:
         number = bisect_right(self._starts, row) - 1

@@ -9,15 +9,27 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import ray
 from ray.util.placement_group import remove_placement_group
 
-if TYPE_CHECKING:
-    from gristmill.cluster.pools.pool import Pool
+from gristmill.cluster.pools.member import Member
+from gristmill.cluster.pools.replica import Worker
+from gristmill.engines.needs import Needs
 
 CLOSE_TIMEOUT_S = 20.0
+
+
+class Pooling(Protocol):
+    """A pool, as far as its engines go on to another one."""
+
+    needs: Needs
+    worker: Worker
+    worker_ref: Any
+    members: list[Member]
+
+    def forget(self, member: Member, state: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ def warm_engines() -> Iterator[WarmEngines]:
         room.close_others({})
 
 
-def hand_over(pool: "Pool") -> None:
+def hand_over(pool: Pooling) -> None:
     """Leave the open engines of a pool that ends to a later pool that wants them."""
     room = _ROOM.get()
     key = pool.needs.key(pool.worker.engine_key) if room is not None else None
@@ -92,7 +104,7 @@ def hand_over(pool: "Pool") -> None:
             room.put(WarmEngine(key, member.actor, member.group))
 
 
-def take_over(pool: "Pool") -> tuple[Any, Any, Any] | None:
+def take_over(pool: Pooling) -> tuple[Any, Any, Any] | None:
     """(actor, placement group, running call that opens it) of an engine that an earlier pool has left; else None."""
     room = _ROOM.get()
     engine = room.take(pool.needs.key(pool.worker.engine_key)) if room is not None else None

@@ -91,8 +91,8 @@ class PackStep(ReadingStep):
         mixture = load_mixture(self.tables)
         for number, part in enumerate(mixture.parts):
             columns = self._columns_before(f"parts.{number}.uri")
-            for name in part.columns.values() if columns is not None else ():
-                if name not in columns:
+            for name in part.columns.values():
+                if columns is not None and name not in columns:
                     raise UserError(f"part '{part.title}': the step gives no column '{name}'{nearest(name, columns)}")
 
     def show_plan(self, console: SafeConsole) -> None:

@@ -64,10 +64,11 @@ class FlowRun:
             wave = self._next_wave(steps)
             if wave:
                 ends = self._run_wave(wave, steps[len(wave) :])
-                for step, end in zip(wave, ends):
+                for step in wave:
                     step.show_end()
+                for name, end in ends.items():  # the first that ended so has stopped the others
                     if end.exit_code:
-                        logger.info(f"step '{step.name}' ended with exit code {end.exit_code} ({end.state})")
+                        logger.info(f"step '{name}' ended with exit code {end.exit_code} ({end.state})")
                         return end.exit_code
             steps = steps[max(1, len(wave)) :]
         return 0
@@ -116,7 +117,8 @@ class FlowRun:
             return str(error)
         return ""
 
-    def _run_wave(self, wave: list[Step], later: Sequence[Step]) -> list[StepEnd]:
+    def _run_wave(self, wave: list[Step], later: Sequence[Step]) -> dict[str, StepEnd]:
+        """How the steps of a wave ended, in the order of time."""
         for step in wave:
             record = step.record
             record.state, record.exit_code, record.error, record.started = "running", None, None, now()
@@ -127,24 +129,18 @@ class FlowRun:
                 record.note = f"beside {beside}"
             logger.info(f"step '{step.name}': {step.spec.verb}{f', {record.note}' if record.note else ''}")
         self._save()
-        started = time.monotonic()
         with self._engines_for(wave, later):
-            try:
-                ends, errors = _run_alone(wave[0]) if len(wave) == 1 else _run_threads(wave)
-            finally:
-                for step in wave:
-                    step.record.wall_s = round(step.record.wall_s + time.monotonic() - started, 1)
+            ends, errors = _run_alone(wave[0]) if len(wave) == 1 else _run_threads(wave)
         for step in wave:
             if (end := ends.get(step.name)) is not None:
                 step.record.state, step.record.exit_code = end.state, end.exit_code
             elif (error := errors.get(step.name)) is not None:
                 step.record.state, step.record.error = "failed", str(error)
-        for step in wave:
-            if step.name in errors:
-                raise errors[step.name]
+        for error in errors.values():
+            raise error
         self._save()
         write_page(self.store, self.state)
-        return [ends[step.name] for step in wave]
+        return ends
 
     # Ray, and engines that go on
 
@@ -231,8 +227,16 @@ class StepConsole(SafeConsole):
 
 
 def _run_alone(step: Step) -> tuple[dict[str, StepEnd], dict[str, BaseException]]:
-    with naming(step):
-        return {step.name: step.run()}, {}
+    return {step.name: _run_step(step)}, {}
+
+
+def _run_step(step: Step, console: SafeConsole | None = None) -> StepEnd:
+    started = time.monotonic()
+    try:
+        with naming(step):
+            return step.run(console)
+    finally:
+        step.record.wall_s = round(step.record.wall_s + time.monotonic() - started, 1)
 
 
 def _run_threads(wave: Sequence[Step]) -> tuple[dict[str, StepEnd], dict[str, BaseException]]:
@@ -247,8 +251,7 @@ def _run_threads(wave: Sequence[Step]) -> tuple[dict[str, StepEnd], dict[str, Ba
     def work(step: Step) -> None:
         GROUP.set(group)
         try:
-            with naming(step):
-                ends[step.name] = step.run(StepConsole(step.name))
+            ends[step.name] = _run_step(step, StepConsole(step.name))
             if ends[step.name].exit_code:
                 group.stop()
         except BaseException as error:  # noqa: BLE001 - the main thread raises it

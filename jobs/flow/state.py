@@ -101,8 +101,7 @@ def load(store: Store) -> FlowFile | None:
     table = parse(data, NAME, store.path(NAME))
     check_shape(table, _Flow, store.path(NAME))
     steps = [StepRecord(**{k: v for k, v in step.items() if k in _Step.__annotations__}) for step in table["steps"]]
-    known = {k: table[k] for k in ("name", "description", "state", "starts") if k in table}
-    return FlowFile(**{**known, "steps": steps})
+    return FlowFile(table["name"], steps, table.get("description", ""), table["state"], table.get("starts", []))
 
 
 @dataclass(frozen=True)

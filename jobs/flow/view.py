@@ -28,9 +28,15 @@ def flow_literals(store: Store, flow: FlowFile) -> dict[str, Any]:
     for record in flow.steps:
         uri = store.path(record.name)
         state = "stopped" if record.state == "running" and life.state == "stopped" else record.state
-        run = _run_of(open_store(uri), record.is_done) if record.verb == "produce" else None
+        run, problem = None, None
+        if record.verb == "produce":
+            try:
+                run = _run_of(open_store(uri), record.is_done)
+            except UserError as error:  # a broken step does not hide the others
+                problem = str(error)
         literals = {"name": record.name, "verb": record.verb, "state": state, "uri": uri, "run": run}
         rest = {key: getattr(record, key) for key in ("note", "exit_code", "error", "started", "wall_s", "inputs")}
+        rest["error"] = rest["error"] or problem
         steps.append({**literals, "fingerprint": record.fingerprint, **rest})
     driver = {"driver": life.driver, "alive": life.alive}
     facts = {"name": flow.name, "uri": store.uri, "state": life.state, "description": flow.description}

@@ -22,7 +22,8 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
         return "complete"
     limits, num_asks = compiled.recipe.limits, compiled.plan.num_asks
     if ended in BUDGET_ENDS:
-        only_goal = num_asks is None and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
+        is_endless = num_asks is None and compiled.recipe.source.cycle
+        only_goal = is_endless and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
         return "complete" if only_goal else "budget"
     wanted_more = (limits.kept_rows or limits.kept_tokens or limits.tokens) and not limits.reached(totals)
     return "exhausted" if wanted_more else "complete"

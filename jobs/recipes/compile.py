@@ -68,12 +68,14 @@ class CompiledRecipe:
     @property
     def is_repeatable(self) -> bool:
         """Whether fingerprint and limits decide the rows: no engine depends on its batch, no limit on time."""
-        return not self.recipe.limits.budgets and all(part.is_repeatable for part in (self.generator, *self.stages))
+        parts: list[Generator | Stage] = [self.generator, *self.stages]
+        return not self.recipe.limits.budgets and all(part.is_repeatable for part in parts)
 
     @property
     def engine_widths(self) -> dict[str, int]:
         """The largest number of engines in its pools, by key: see Needs.key."""
-        parts = {"generator": self.generator, **{s.name: s for s in self.stages}}
+        parts: dict[str, Generator | Stage] = {s.name: s for s in self.stages}
+        parts["generator"] = self.generator
         widths: Counter[str] = Counter()
         for name, (needs, spec) in self.pools.items():
             if (key := needs.key(parts[name].engine_key)) is not None:
