@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gristmill.cluster.spec import ClusterSpec
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, put
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import PREFIX, shipped_path
@@ -115,6 +116,7 @@ def load_flow(source: TomlSource, settings: Sequence[str] = ()) -> tuple[FlowSpe
     Raises UserError, naming file, step and key.
     """
     spec = build(FlowSpec, load_table(source, settings), label_of(source))
+    build(ClusterSpec, spec.cluster, f"{label_of(source)}.cluster")
     folder = Path(shipped_path(source)).parent if isinstance(source, str) else Path()
     return spec, {step.name: _tables(step, spec, folder) for step in spec.steps}
 

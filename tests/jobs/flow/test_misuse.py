@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gristmill.jobs.flow.build import build_chain
+from gristmill.jobs.terminal.output import Output
 from gristmill.records.errors import UserError
 from gristmill.records.stores.opening import open_store
 from tests.jobs.flow.flows import JUDGED, TEXTS, TOPICS, chain, flow_file, step
@@ -122,6 +123,21 @@ def test_it_is_refused_in_one_line(case: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=message) as refusal:
         build_chain(path, open_store(str(tmp_path / "out")))
     assert "\n" not in str(refusal.value) and not (tmp_path / "out").exists()
+
+
+def test_a_key_of_cluster_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="flow.toml.cluster: unknown key 'replicsa' .did you mean 'replicas'"):
+        build_chain(flow_file(tmp_path, chain(), cluster={"replicsa": 2}), open_store(str(tmp_path / "out")))
+
+
+def test_no_other_verb_writes_into_a_flow(tmp_path: Path) -> None:
+    (tmp_path / "flow.json").write_text("{}")
+    with (
+        pytest.raises(UserError, match="is the output of a flow"),
+        Output("produce", "r.toml", str(tmp_path)).writing(),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["flow.json"]
 
 
 def test_an_output_of_another_verb_is_refused(tmp_path: Path) -> None:
