@@ -59,6 +59,7 @@ def report(uri: str) -> Result:
     Raises UserError when there is no run, or when the page cannot be written.
     """
     store = open_store(uri)
+    store.check(write=False)
     if (flow := load_flow(store)) is not None:
         store.put(NAME, flow_page(store, flow).encode("utf-8", "replace"))
     else:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from gristmill.jobs.flow.state import NAME as FLOW
 from gristmill.jobs.flow.state import load as load_flow
 from gristmill.jobs.flow.view import flow_literals, show_flow, watch_flow
 from gristmill.jobs.results import Result
@@ -21,14 +22,14 @@ def status(uri: str) -> Result:
 
 def command(uri: str, as_json: bool = False, is_watching: bool = False) -> int:
     """Print the state and totals of an output; returns the exit code. Raises UserError when it is no run."""
-    store = open_store(uri)
-    flow = load_flow(store)
     if is_watching:
-        return watch_flow(store, as_json) if flow else watch(uri, as_json)
-    literals = flow_literals(store, flow) if flow else run_of(store)
+        store = open_store(uri)
+        store.check(write=False)
+        return watch_flow(store, as_json) if store.exists(FLOW) else watch(uri, as_json)
+    literals = describe(uri)
     if as_json:
         print_json(literals)
-    elif flow:
+    elif "steps" in literals:
         show_flow(literals, open_console())
     else:
         show(literals, open_console())
@@ -39,6 +40,7 @@ def describe(uri: str) -> dict[str, Any]:
     """The state of an output as literals: name, state, fingerprint, totals, starts, driver, alive, cost, ...; of a
     flow, its steps."""
     store = open_store(uri)
+    store.check(write=False)
     if (flow := load_flow(store)) is not None:
         return flow_literals(store, flow)
     return run_of(store)
