@@ -115,6 +115,7 @@ def test_a_killed_driver_loses_nothing(waited: dict[str, Any], tmp_path: Path) -
     assert gristmill("audit", str(out)).returncode == 0
 
 
+@pytest.mark.nightly
 def test_a_step_that_ends_early_ends_the_flow_with_its_code(tmp_path: Path) -> None:
     texts = {"stream": True, "set": {"limits": {"device_s": 0.001}, "generator": {"pooled": True}}}
     steps = gated(tmp_path, texts=texts, judged={"stream": True})
