@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.jobs.evaluate.command import METRICS, check_packages, evaluate, summary_table
+from gristmill.jobs.evaluate.command import REPORT, check_packages, evaluate, summary_table
 from gristmill.jobs.evaluate.inputs import EvaluateArgs
 from gristmill.jobs.flow.produce_step import ProduceStep
 from gristmill.jobs.flow.step import Step, StepEnd
@@ -50,7 +50,7 @@ class ReadingStep(Step):
 
     @property
     def is_finished(self) -> bool:
-        return self.record.is_done and self.record.fingerprint == self.fingerprint and self.store.exists(self.marker)
+        return self.record.fingerprint == self.fingerprint and self.store.exists(self.marker)
 
     def _columns_before(self, key: str) -> frozenset[str] | None:
         """The columns of the rows that the link at `key` gives; None where they are not known."""
@@ -112,7 +112,7 @@ class PackStep(ReadingStep):
 class EvaluateStep(ReadingStep):
     """An evaluation of rows."""
 
-    marker = METRICS
+    marker = REPORT
     needs_ray = False
     _metrics: dict[str, Any] | None = None
 

@@ -195,7 +195,8 @@ class FlowRun:
         try:
             self._save()
         except (UserError, OSError):
-            pass  # the error that ended the flow is the one to read
+            return  # the error that ended the flow is the one to read
+        write_page(self.store, self.state)
 
     def _save(self) -> None:
         self.state.save(self.store)

@@ -96,7 +96,7 @@ class Step(ABC):
     @property
     @abstractmethod
     def is_finished(self) -> bool:
-        """Whether the output holds all of this step, after `prepare`; the record alone may say more than the store."""
+        """Whether the output holds all of this step, after `prepare`. A driver may have died before it said so."""
 
     @abstractmethod
     def run(self, console: SafeConsole | None = None) -> StepEnd:

@@ -1,6 +1,7 @@
 """A flow from its first step to its pages: what each step leaves, what a second start does, and how it ends early."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,6 @@ def test_a_change_is_refused_by_the_step_that_it_changes(setting: str, message: 
         settings += ["--set", "steps.release.flags={real_train = 'a', real_holdout = 'b'}"]
     done = gristmill("flow", str(flow / "flow.toml"), "--out", str(flow / "out"), *settings)
     assert done.returncode == 2, done.stderr
-    import re
-
     assert re.search(message, done.stderr), done.stderr
     assert {name: record.state for name, record in records(flow / "out").items()} == before
 
@@ -174,3 +173,31 @@ def test_a_dry_run_shows_every_plan_and_writes_nothing(tmp_path: Path) -> None:
     ):
         assert line in done.stdout
     assert "a release of step:judged as text" in done.stdout and not (tmp_path / "out").exists()
+
+
+def test_a_driver_that_died_before_it_noted_the_end(flow: Path, tmp_path: Path) -> None:
+    """The outputs are whole, but flow.json says that two steps are running: nothing is made again."""
+    out = tmp_path / "out"
+    shutil.copytree(flow / "out", out)
+    table = json.loads((out / "flow.json").read_text())
+    for record in table["steps"][2:]:
+        record["state"] = "running"
+    (out / "flow.json").write_text(json.dumps(table | {"state": "running"}))
+    assert json.loads(gristmill("status", str(out), "--json").stdout)["state"] == "stopped"
+    shards = [path.stat().st_mtime_ns for path in sorted(out.rglob("*.parquet"))]
+    again = gristmill("flow", str(flow / "flow.toml"), "--out", str(out))
+    assert again.returncode == 0 and "all of this run is there already" in again.stderr, again.stderr
+    assert [path.stat().st_mtime_ns for path in sorted(out.rglob("*.parquet"))] == shards
+    assert {record.state for record in records(out).values()} == {"complete"}
+
+
+def test_a_release_that_was_cut_off_is_packed_again(flow: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(flow / "out", out)
+    (out / "release" / "README.md").unlink()  # it is written last
+    (shard,) = (out / "release").glob("train-*.parquet")
+    before = shard.read_bytes()
+    shard.write_bytes(b"a part")
+    again = gristmill("flow", str(flow / "flow.toml"), "--out", str(out))
+    assert again.returncode == 0, again.stderr
+    assert shard.read_bytes() == before and (out / "release" / "README.md").exists()
