@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
+from gristmill.cluster.pools.warm import held_warm
 from gristmill.cluster.room.capacity import Capacity, Resources
 from gristmill.cluster.room.nodes import describe, usable_nodes
 from gristmill.cluster.room.runs import PoolRequest, RunRequest
@@ -63,7 +64,7 @@ def seated(request: RunRequest, spec: ClusterSpec) -> Iterator[Seat]:
         seat.wait(spec.wait_s)
         yield seat
     finally:
-        seat.leave()
+        seat.leave(held_warm())
 
 
 def shortage(request: RunRequest, nodes: Mapping[str, Resources]) -> str | None:

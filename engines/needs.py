@@ -1,6 +1,8 @@
 """The resources that a replica of an engine takes from the cluster."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+
+from gristmill.records.ids import fingerprint
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,10 @@ class Needs:
     def num_devices(self) -> float:
         """Device-seconds per second of this replica; an engine without a GPU counts as one device."""
         return self.num_gpus or 1.0
+
+    def key(self, engine_key: str | None) -> str | None:
+        """Names an open engine and the resources of its replica; None for an engine without a key."""
+        return None if engine_key is None else fingerprint([engine_key, asdict(self)])
 
     def __str__(self) -> str:
         parts = [f"{self.num_cpus:g} CPU"]

@@ -1,14 +1,15 @@
 """A model served by vLLM: the recipe keys that the teacher and every stage with a model share."""
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from gristmill.engines import models
+from gristmill.engines import models, parking
 from gristmill.engines.installed import environment, on_gpu
 from gristmill.engines.needs import Needs
 from gristmill.engines.vllm import ENGINE_REVISION, Engine
 from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
 from gristmill.records.spec import literals, nearest
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,25 @@ class ModelSpec:
         across_nodes = self.engine.get("distributed_executor_backend") == "ray" and num_gpus > 1
         return Needs(self.num_cpus, num_gpus, self.memory_gb, env, across_nodes=across_nodes)
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether a call gets the same text in any batch."""
+        return self._engine_of("").batch_invariant
+
+    @property
+    def engine_key(self) -> str:
+        """Names the engine: parts with the same key can take over each other's open engine."""
+        return fingerprint(
+            [self._parking_key, models.digest(self.model), self.lora and models.digest(self.lora["path"])]
+        )
+
+    @property
+    def _parking_key(self) -> str:
+        """The settings of the engine; sampling is of the calls."""
+        of_calls = ("name", "sampling", "max_in_flight", "json_schema")
+        names = [f.name for f in fields(ModelSpec) if f.name not in of_calls]
+        return fingerprint({name: literals(getattr(self, name)) for name in names})
+
     def identity(self) -> dict[str, Any]:
         """Literals that change the replies of the model; never its location or placement."""
         return {
@@ -114,9 +134,13 @@ class ModelSpec:
 
     def open_engine(self, sampling: dict[str, Any], json_schema: dict[str, Any] | None) -> Engine:
         """A started engine that accepts `sampling`. Raises UserError when it does not accept it."""
-        engine = self._engine_of(models.resolve(self.model))
-        logger.info(f"starting vLLM on {self.short_name}")
-        engine.open()
+        key = self._parking_key
+        engine = parking.take(key)
+        if not isinstance(engine, Engine):
+            engine = self._engine_of(models.resolve(self.model))
+            logger.info(f"starting vLLM on {self.short_name}")
+            engine.open()
+            engine.parking_key = key
         try:
             engine.check_sampling(sampling, json_schema)
         except UserError:

@@ -15,7 +15,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from gristmill.engines import processes
+from gristmill.engines import parking, processes
 from gristmill.engines.errors import AskRefused, EngineDead, is_refusal
 from gristmill.engines.guard import Guard
 from gristmill.engines.installed import engine_arguments, environment, is_hopper, on_gpu
@@ -76,11 +76,13 @@ class Engine:
         self.kv_cache_gb = kv_cache_gb
         self.threads = threads
         self.max_model_len = 0
+        self.parking_key: str | None = None  # see gristmill.engines.parking; None: it never changes hands
         self._engine: Any = None
         self._guard: Guard | None = None
         self._tokenizer: Any = None
         self._lora_request: Any = None
         self._numbers = count()
+        self._verdict: list[bool | None] = []  # of the probe, once it was made
 
     def check(self) -> None:
         """Raise UserError when vLLM or the adapter is missing, or vLLM does not have an argument."""
@@ -165,7 +167,9 @@ class Engine:
         await self._engine.reset_prefix_cache()  # it is of the old weights
 
     def close(self) -> None:
-        """Stop the engine's processes and free the device; safe at any time."""
+        """Stop the engine's processes and free the device, unless the engine changes hands; safe at any time."""
+        if self._engine is not None and parking.park(self):
+            return
         engine, self._engine = self._engine, None
         if engine is not None:
             engine.shutdown()
@@ -286,19 +290,22 @@ class Engine:
         `batch_invariant` is None where it is not promised or the engine refuses the probe (a context of a few tokens),
         and otherwise what a probe has shown.
         """
-        verdict = None
-        if self.batch_invariant:
-            try:
-                verdict = await is_invariant(self)
-            except Exception as error:
-                if not is_refusal(error):
-                    raise
+        if not self._verdict:
+            self._verdict.append(await self._probe() if self.batch_invariant else None)
         parallel = self._engine.vllm_config.parallel_config
         return {
             "slots": self.num_slots,
             "tensor_parallel_size": int(parallel.tensor_parallel_size),
-            "batch_invariant": verdict,
+            "batch_invariant": self._verdict[0],
         }
+
+    async def _probe(self) -> bool | None:
+        try:
+            return await is_invariant(self)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            return None
 
     def _params(self, sampling: Mapping[str, Any], seed: int, json_schema: Mapping[str, Any] | None) -> Any:
         extra = {"structured_outputs": self._schema_class(json=dict(json_schema))} if json_schema else {}

@@ -53,6 +53,16 @@ class Generator(ABC):
     def needs(self) -> Needs:
         return Needs()
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same spec, asks and seeds give the same rows in any batch. GPUs alone do not promise it."""
+        return not self.needs.num_gpus
+
+    @property
+    def engine_key(self) -> str | None:
+        """Names the engine of an open replica, for another part with the same key to take over; None: none may."""
+        return None
+
     def fields_read(self) -> list[str]:
         """Columns that the source must have."""
         return []

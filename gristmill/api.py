@@ -37,6 +37,13 @@ def study(study: Recipe, out: str | PathLike[str], settings: Sequence[str] = ())
     return verb(_recipe(study), fspath(out), settings)
 
 
+def flow(flow: Recipe, out: str | PathLike[str], settings: Sequence[str] = ()) -> Result:
+    """Run a chain of steps into `out`; the same call again resumes. Rows: those of a step, by its name."""
+    from gristmill.jobs.flow.command import flow as verb
+
+    return verb(_recipe(flow), fspath(out), settings)
+
+
 def evaluate(
     synthetic: str | PathLike[str],
     real_train: str | PathLike[str],

@@ -41,12 +41,13 @@ def parser() -> argparse.ArgumentParser:
     )
     whole.add_argument("--version", action="version", version=f"gristmill {gristmill.__version__}")
     verbs = whole.add_subparsers(dest="verb", required=True, metavar="VERB")
-    adders = (
+    for add in (
         _produce,
         _fit,
         _audit_privacy,
         _evaluate,
         _study,
+        _flow,
         _status,
         _audit,
         _recipes,
@@ -54,8 +55,7 @@ def parser() -> argparse.ArgumentParser:
         _pack,
         _queue,
         _tune,
-    )
-    for add in adders:
+    ):
         add(verbs)
     return whole
 
@@ -205,16 +205,26 @@ def _study(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--dry-run", action="store_true", help="show cells, laws, chains and cost; start nothing")
 
 
+def _flow(verbs: argparse._SubParsersAction) -> None:
+    verb = _verb(verbs, "flow", "flow.command:command", "run a chain of steps as one job")
+    verb.add_argument("path", metavar="FLOW", help="TOML file with [[steps]], or package:NAME")
+    verb.add_argument("--out", required=True, metavar="URI", help="local folder or s3://bucket/prefix")
+    _settings(verb, "flow")
+    verb.add_argument("--dry-run", action="store_true", help="check everything and show all plans; start nothing")
+
+
 def _status(verbs: argparse._SubParsersAction) -> None:
-    verb = _verb(verbs, "status", "status.command:command", "show how far a run is")
-    verb.add_argument("uri", metavar="URI", help="the --out of a run")
+    verb = _verb(verbs, "status", "status.command:command", "show how far a run or a flow is")
+    verb.add_argument("uri", metavar="URI", help="the --out of a run or a flow")
     _json(verb, "print JSON")
     verb.add_argument("--watch", action="store_true", dest="is_watching", help="keep showing it until the run ends")
 
 
 def _audit(verbs: argparse._SubParsersAction) -> None:
     verb = _verb(verbs, "audit", "audit.command:command", "re-read an output and check every promise")
-    verb.add_argument("uri", metavar="URI", help="the --out of a run or a study, or the --to of a packed mixture")
+    verb.add_argument(
+        "uri", metavar="URI", help="the --out of a run, a study or a flow, or the --to of a packed mixture"
+    )
     _json(verb, "print JSON")
 
 
@@ -226,7 +236,7 @@ def _recipes(verbs: argparse._SubParsersAction) -> None:
 
 def _report(verbs: argparse._SubParsersAction) -> None:
     verb = _verb(verbs, "report", "report.command:command", "write report.html: the run as one page with plots")
-    verb.add_argument("uri", metavar="URI", help="the --out of a run")
+    verb.add_argument("uri", metavar="URI", help="the --out of a run or a flow")
 
 
 def _pack(verbs: argparse._SubParsersAction) -> None:

@@ -13,6 +13,7 @@ examples:
   gristmill pack out/demo --to out/demo-release
   gristmill fit package:fit/adult-tabddpm --out out/adult-tabddpm
   gristmill study package:gaussian-laws --out out/gaussian-laws
+  gristmill flow package:lessons --out out/lessons
 
 `gristmill VERB --help` explains a verb. package:NAME names a recipe, study or mixture that comes with
 Gristmill, from any folder. To resume a command that was stopped, run it again; an output is never
@@ -102,6 +103,24 @@ examples:
   gristmill study package:gaussian-laws --out out/gaussian-laws
 """,
     ),
+    "flow": (
+        """\
+Runs steps (produce, fit, evaluate, pack, study) in the order of a flow file. A step names the
+output of an earlier one as "step:NAME". Each step is an output of its own below --out, and the
+same command resumes the first that is not done. Engines of the same model stay up from step to
+step. With stream = true a step reads rows while the step before still commits them; the bytes are
+the same either way.
+
+The exit code is that of the first step that does not end with 0; the flow ends there.
+""",
+        """\
+examples:
+  gristmill flow package:lessons --out out/lessons --dry-run
+  gristmill flow package:lessons --out out/lessons
+  gristmill flow my-flow.toml --out s3://bucket/corpus --set steps.write.set.limits.asks=10000
+  gristmill status out/lessons --watch
+""",
+    ),
     "status": (
         """\
 Shows rows generated, kept and rejected by reason, tokens, cost, and whether the driver is
@@ -126,7 +145,7 @@ examples:
     ),
     "recipes": (
         """\
-Lists the recipes, studies and mixtures that come with Gristmill, with what they make, their
+Lists the recipes, studies, mixtures and flows that come with Gristmill, with what they make, their
 paper and cost.
 """,
         """\

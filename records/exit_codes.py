@@ -34,7 +34,8 @@ TABLE = (
     ExitCode(
         SHORT,
         "short",
-        "`produce`: the source or a budget ended before a stated limit was reached; the last line names the limit",
+        "`produce`, `flow`: the source or a budget ended before a stated limit was reached; the last line names the "
+        "limit",
         "never",
     ),
     ExitCode(BUG, "bug", "a bug of gristmill; the line names a file with the details", "retry"),

@@ -1,4 +1,4 @@
-"""Files in the package: recipes, studies, mixtures, schemas and principles.
+"""Files in the package: recipes, studies, mixtures, flows, schemas and principles.
 
 In a checkout they are top-level folders; in a wheel they are inside the package. `package:NAME` names a file wherever a
 path is expected: `package:demo`, `package:fit/adult-mst`, `package:schemas/adult`.
@@ -7,17 +7,17 @@ path is expected: `package:demo`, `package:fit/adult-mst`, `package:schemas/adul
 import sys
 from pathlib import Path
 
-SHIPPED = Path(__file__).resolve().parents[1]  # holds recipes/, studies/ and mixtures/
+SHIPPED = Path(__file__).resolve().parents[1]  # holds recipes/, studies/, mixtures/ and flows/
 PACKAGE_FOLDER = Path(str(sys.modules[__name__.split(".")[0]].__file__)).resolve().parent
 PACKAGE_ROOT = PACKAGE_FOLDER.parent  # on sys.path, this makes `import gristmill` work
-FOLDERS = ("recipes", "studies", "mixtures")
+FOLDERS = ("recipes", "studies", "mixtures", "flows")
 PREFIX = "package:"
 
 
 def shipped_file(uri: str) -> Path | None:
     """The file that `package:NAME` names, None when `uri` has another form or names no file of the package.
 
-    NAME is a path below recipes/, studies/ or mixtures/, with or without `.toml` and with or without the folder.
+    NAME is a path below recipes/, studies/, mixtures/ or flows/, with or without `.toml` and the folder.
     """
     if not uri.startswith(PREFIX):
         return None

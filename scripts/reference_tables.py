@@ -25,6 +25,7 @@ from gristmill.generators import registry as generators
 from gristmill.generators.chains import registry as chains
 from gristmill.generators.families import contract as families
 from gristmill.generators.text import registry as methods
+from gristmill.jobs.flow.spec import FlowSpec
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.stages import registry as stages
 
@@ -170,7 +171,9 @@ def pages() -> dict[str, str]:
         "chains": ("Chain families", "each family of a study", chains.KINDS, chains.chain_class, "[family]"),
     }
     recipe = sections_page("Recipe", intro, Recipe, where_and_how_far)
-    return {"recipe.md": recipe, **{f"{name}.md": kinds_page(*row) for name, row in tables.items()}}
+    steps = "The keys of a flow: `gristmill flow FLOW --out URI` (docs/flows.md)."
+    flow = sections_page("Flow", steps, FlowSpec, {})
+    return {"recipe.md": recipe, "flow.md": flow, **{f"{name}.md": kinds_page(*row) for name, row in tables.items()}}
 
 
 def main() -> int:

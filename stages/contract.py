@@ -95,6 +95,21 @@ class Stage(ABC):
         return None
 
     @property
+    def reads_source(self) -> bool:
+        """Whether `bind` reads rows of the source, all of which must then be there when the recipe is compiled."""
+        return False
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether the same rows get the same findings in any batch. GPUs alone do not promise it."""
+        return not (self.needs and self.needs.num_gpus)
+
+    @property
+    def engine_key(self) -> str | None:
+        """Names the engine of an open replica, for another part with the same key to take over; None: none may."""
+        return None
+
+    @property
     def progress(self) -> tuple[int, int]:
         """(rows, output tokens) that this replica has finished, including lots in flight."""
         return 0, 0

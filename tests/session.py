@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gristmill.cluster.spec import ClusterSpec
 
 ROOT = Path(__file__).parent.parent
-ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack", "tune"}
+ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack", "tune", "flow"}
 NUM_CPUS = 4  # logical: recipes that ask for more engines than that are tested for being refused
 LASTING_ACTORS = {
     "RunQueueActor",

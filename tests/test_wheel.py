@@ -16,7 +16,7 @@ from gristmill.cluster.connect import FLOORS
 from tests.conftest import ROOT
 from tests.recipes import write
 
-DATA = ("recipes", "studies", "mixtures")
+DATA = ("recipes", "studies", "mixtures", "flows")
 SUFFIXES = {".py", ".html", ".css", ".toml", ".typed"}
 HOSTILE = ("stages/__init__.py", "records/__init__.py", "jobs/__init__.py", "cluster.py")
 

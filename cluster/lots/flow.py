@@ -88,9 +88,11 @@ class Flow:
 
         submitted: totals of the lots that are committed or in commit. waiting: lots that wait for each step.
         """
-        plan, window = self.job.pipeline.plan, self.job.spec.window
+        plan, window = self.job.plan, self.job.spec.window
         if plan.num_lots is not None and number >= plan.num_lots:
             return "asks"
+        if not self.job.has_rows(number):
+            return "source"
         if not plan.is_ready(number, num_committed):
             return "round"
         if self.budget.closing:

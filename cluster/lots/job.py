@@ -4,7 +4,7 @@ import queue
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -18,7 +18,8 @@ from gristmill.cluster.pools.replica import StageWorker, Worker
 from gristmill.cluster.room.seat import Seat
 from gristmill.cluster.spec import ClusterSpec, Limits, PoolSpec
 from gristmill.generators.contract import Generator
-from gristmill.records.lots import AskSource
+from gristmill.records.committed import CommittedRows
+from gristmill.records.lots import AskSource, Plan
 from gristmill.records.output.shards import Summary
 from gristmill.records.stores.contract import Store
 
@@ -47,6 +48,23 @@ class Job:
     leftovers: Mapping[int, Sequence[str]] = field(default_factory=dict)  # see Committer
     check: Callable[[], None] = lambda: None  # raises UserError when another driver has taken the output
     note: Callable[..., None] = _silent  # writes an event: note("retry", lot=3, stage="making", ...)
+    growth: CommittedRows | None = None  # the source, where its run had not ended when this one was compiled
+    _whole_plan: Plan | None = None
+
+    @property
+    def plan(self) -> Plan:
+        """The plan as far as it is known: a source that grows states the number of asks at its end."""
+        if self.growth is None or not self.growth.is_ended:
+            return self.pipeline.plan
+        if self._whole_plan is None:
+            plan, num_asks = self.pipeline.plan, self.growth.num_asks
+            num_asks = num_asks if plan.num_asks is None else min(num_asks, plan.num_asks)
+            self._whole_plan = replace(plan, num_asks=num_asks)
+        return self._whole_plan
+
+    def has_rows(self, lot: int) -> bool:
+        """Whether the source rows of a lot are there."""
+        return self.growth is None or self.growth.is_ended or self.plan.span(lot)[1] <= self.growth.num_asks
 
 
 def build_pools(job: Job, events: Events) -> list[Pool]:

@@ -90,8 +90,8 @@ class LotLoop:
             self.stand.stop()
 
     def _loop(self) -> str:
-        num_lots = self.job.pipeline.plan.num_lots
         while True:
+            num_lots = self.job.plan.num_lots
             reached = self._reached() or self.budget.spent
             is_last = num_lots is not None and self._to_commit >= num_lots
             closing = None if self._in_flight else self.budget.closing  # no lot is in flight, and none may start
@@ -122,6 +122,8 @@ class LotLoop:
             return
         self._polled = now
         self.stand.poll(self.totals, self.cpus)
+        if self.job.growth:
+            self.job.growth.look()
         for pool in self.pools:
             pool.poll()
         if now > self._count_at:
@@ -144,7 +146,7 @@ class LotLoop:
         self.flow.count_wait(closed, self.generator_pool)
 
     def _new_lot(self) -> InFlightLot:
-        start, stop = self.job.pipeline.plan.span(self._next)
+        start, stop = self.job.plan.span(self._next)
         lot = self._in_flight[self._next] = InFlightLot(self._next, stop - start)
         self.flow.begin(lot)
         self._next += 1
@@ -162,7 +164,7 @@ class LotLoop:
             if member is None:
                 return False
         if lot.asks_ref is None:
-            asks = source_lot(self.job.pipeline.plan, self.job.source, lot.number)
+            asks = source_lot(self.job.plan, self.job.source, lot.number)
             # Ray sends a small argument along with the call, which costs less than an object in its store.
             lot.asks_ref = lot.input_ref = asks if asks.nbytes < INLINE_BYTES else ray.put(asks)
             lot.mark("born")

@@ -92,19 +92,26 @@ class StageFailed(Exception):
 
 
 _OPEN: dict[str, LotPipeline] = {}
+_USED_S: dict[str, float] = {}  # when each was last used
+MAX_OPEN = 4
+IDLE_S = 30.0  # a pipeline that was not used for so long is of a run that has ended
 
 
 def opened(pipeline_ref: Sequence[ray.ObjectRef]) -> LotPipeline:
     """The pipeline behind a reference, opened once per worker process.
 
-    The reference is in a list, so that Ray does not unpickle the pipeline for every task.
+    The reference is in a list, so that Ray does not unpickle the pipeline for every task. Runs of one driver that go
+    on at the same time (gristmill.jobs.flow) share its workers.
     """
-    key = pipeline_ref[0].hex()
+    key, now = pipeline_ref[0].hex(), time.monotonic()
     if key not in _OPEN:
-        while _OPEN:  # of an earlier run of the same driver, on a Ray of its own
-            _OPEN.popitem()[1].close()
+        for other, used_s in sorted(_USED_S.items(), key=lambda item: item[1]):
+            if now - used_s > IDLE_S or len(_OPEN) >= MAX_OPEN:
+                del _USED_S[other]
+                _OPEN.pop(other).close()
         pa.set_cpu_count(1)  # Ray schedules cores; a thread pool in a task would use them twice
         _OPEN[key] = ray.get(pipeline_ref[0]).open()
+    _USED_S[key] = now
     return _OPEN[key]
 
 

@@ -11,6 +11,7 @@ from gristmill.cluster.pools.feeder import Feeder
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter
 from gristmill.cluster.pools.replica import Replica, Worker, placement_options
+from gristmill.cluster.pools.warm import take_over
 from gristmill.cluster.room.nodes import alive_among, draining_nodes
 from gristmill.engines.needs import Needs
 
@@ -92,27 +93,33 @@ class Fleet:
     def add(self, number: int | None = None, num_lost: int = 0) -> Member:
         if number is None:
             number, self._next_number = self._next_number, self._next_number + 1
-        options, group = placement_options(self.needs)
-        actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
-        member = Member(
-            number, actor, group, actor.where.remote(), actor.open.remote(), time.monotonic(), num_lost=num_lost
-        )
+        if (handed := take_over(self)) is None:
+            options, group = placement_options(self.needs)
+            actor = Replica.options(**options).remote(self.worker_ref)  # type: ignore[attr-defined]
+            opening = actor.open.remote()
+        else:
+            actor, group, opening = handed
+        member = Member(number, actor, group, actor.where.remote(), opening, time.monotonic(), num_lost=num_lost)
         self.members.append(member)
         self.starting[member] = None
         self.width += 1
-        self.note(number, state="loading")
+        self.note(number, state="taken over" if handed else "loading")
         return member
 
     def remove(self, member: Member, state: str, why: str | None = None) -> None:
+        ray.kill(member.actor)
+        if member.group is not None:
+            remove_placement_group(member.group)
+        self.forget(member, state, why)
+
+    def forget(self, member: Member, state: str, why: str | None = None) -> None:
+        """Take an engine off the books. Its actor lives on."""
         if member.placed_at is not None:
             self.meter.remove(member.placed_at)
         self.num_open -= member.open_ref is None
         self.width -= not member.is_leaving
         self.starting.pop(member, None)
         self.feeder.close(member)
-        ray.kill(member.actor)
-        if member.group is not None:
-            remove_placement_group(member.group)
         self.members.remove(member)
         self.note(member.number, state=state, why=why)
 

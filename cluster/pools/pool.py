@@ -15,6 +15,7 @@ from gristmill.cluster.pools.fleet import Fleet
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.meters import DeviceMeter, RateMeter
 from gristmill.cluster.pools.replica import Worker
+from gristmill.cluster.pools.warm import hand_over
 from gristmill.cluster.room.nodes import alive_among
 from gristmill.cluster.spec import ClusterSpec, PoolSpec
 from gristmill.engines.needs import Needs
@@ -168,9 +169,8 @@ class Pool:
         except LOSSES as error:
             self._replace(member, f"while starting ({one_line(error)})")
         except ray.exceptions.RayError as error:
-            raise RunFailed(
-                f"{self.name}: the engine cannot start: {type(error).__name__}: {one_line(error)}"
-            ) from error
+            why = f"{type(error).__name__}: {one_line(error)}"
+            raise RunFailed(f"{self.name}: the engine cannot start: {why}") from error
 
     def _watch(self, now: float) -> None:
         for member in self.members:
@@ -276,6 +276,7 @@ class Pool:
 
     def stop(self) -> None:
         """Close every engine, which frees devices and the processes of vLLM, then kill the actors."""
+        hand_over(self.fleet)
         closing = [m.actor.close.remote() for m in self.members]
         if closing:
             ray.wait(closing, num_returns=len(closing), timeout=CLOSE_TIMEOUT_S)

@@ -11,6 +11,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from gristmill.cluster.inputs import open_unchanged
 from gristmill.cluster.pools.feed import Report, Reporter
+from gristmill.engines import parking
 from gristmill.engines.needs import Needs
 from gristmill.engines.throttle import Throttle
 from gristmill.records.lots import SourceLot, ask_batch
@@ -28,6 +29,9 @@ class Worker(Protocol):
 
     @property
     def throttle(self) -> Throttle | None: ...
+
+    @property
+    def engine_key(self) -> str | None: ...
 
     def open(self) -> None: ...
 
@@ -52,6 +56,10 @@ class StageWorker:
         self.needs = stage.needs or Needs()
         self.pins = stage.pins
         self._rows = 0
+
+    @property
+    def engine_key(self) -> str | None:
+        return self.stage.engine_key
 
     def open(self) -> None:
         self.stage.open()
@@ -87,6 +95,7 @@ class Replica:
     def __init__(self, worker: Worker) -> None:
         self.worker = worker
         self._reporter = Reporter()
+        self._calls: set[asyncio.Future[pa.RecordBatch]] = set()  # of `make`
 
     async def where(self) -> str:
         """Id of its node."""
@@ -97,11 +106,32 @@ class Replica:
         open_unchanged(self.worker)
         return await self.worker.facts()
 
+    async def adopt(self, worker: Worker) -> dict[str, Any]:
+        """Become the replica of another worker, whose engine has the same key as the present one; returns its facts.
+
+        Calls of the old worker that are still running are cancelled: their run has ended.
+        """
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        with parking.parking():
+            self.worker.close()
+        try:
+            self.worker, self._reporter = worker, Reporter()
+            return await self.open()
+        finally:
+            parking.clear()
+
     @ray.method(num_returns=2)
     async def make(self, batch: SourceLot | pa.RecordBatch, start: int, stop: int) -> tuple[pa.RecordBatch, int]:
         """The generated rows [start, stop) and, as a separate object, their bytes: the driver never fetches rows."""
         self._reporter.num_received += stop - start
-        rows = await self.worker.make(ask_batch(batch).slice(start, stop - start))
+        call = asyncio.ensure_future(self.worker.make(ask_batch(batch).slice(start, stop - start)))
+        self._calls.add(call)
+        try:
+            rows = await call
+        finally:
+            self._calls.discard(call)
         return rows, rows.nbytes
 
     async def report(self, known: Report | None, wait_s: float) -> Report:

@@ -5,7 +5,7 @@ The queue itself knows nothing of Ray; gristmill.cluster.room.seat keeps it in a
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gristmill.cluster.room.nodes import Resources
@@ -29,6 +29,7 @@ class RunQueue:
         self._look, self._dead_jobs = look, dead_jobs
         self.runs: dict[tuple[str, str], QueuedRun] = {}
         self.quotas: dict[str, float] = {}
+        self._warm: dict[str, list[tuple[str, Mapping[str, float]]]] = {}  # (node, resources) by job
         self._arrivals = 0
         self._looked = float("-inf")
         self._nodes: Mapping[str, Resources] = {}
@@ -45,9 +46,10 @@ class RunQueue:
         run.request, self._is_stale = request, True
         return run
 
-    def leave(self, run: str, job: str) -> None:
-        """Remove a run of this job."""
+    def leave(self, run: str, job: str, warm: Sequence[tuple[str, Mapping[str, float]]] = ()) -> None:
+        """Remove a run of this job. `warm`: its engines that wait for the next run of the job."""
         self._is_stale |= self.runs.pop((run, job), None) is not None
+        self._warm[job] = list(warm)
 
     def sync(self, request: RunRequest, job: str, report: RunReport) -> Grant:
         """Take the report of a run and return what it may hold. A run that is unknown, e.g. after a restart, joins."""
@@ -57,6 +59,8 @@ class RunQueue:
         is_same = replace(run.report, progress="", num_tasks=0) == replace(report, progress="", num_tasks=0)
         self._is_stale |= not is_same
         run.report = report
+        if report.is_admitted:
+            self._warm.pop(job, None)  # it has taken them over, and reports them
         self.divide()
         return run.grant
 
@@ -82,6 +86,7 @@ class RunQueue:
 
     def _remove_dead(self) -> None:
         dead = set(self._dead_jobs())
+        self._warm = {job: engines for job, engines in self._warm.items() if job not in dead}
         self.runs = {key: run for key, run in self.runs.items() if run.job not in dead}
 
     def _without_foreign(self, nodes: Mapping[str, Resources], used: Mapping[str, Resources]) -> dict[str, Resources]:
@@ -95,6 +100,9 @@ class RunQueue:
         now = time.monotonic()
         foreign = {node: dict(amounts) for node, amounts in used.items()}
         slack: dict[str, float] = defaultdict(float)
+        for engines in self._warm.values():
+            for node, bundle in engines:
+                _subtract(foreign, node, bundle)
         for run in self.runs.values():
             slack["CPU"] += run.report.num_tasks
             lane = run.report.lane

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -50,8 +50,8 @@ class RunQueueActor:
     def sync(self, request: RunRequest, job: str, report: RunReport) -> Grant:
         return self._queue.sync(request, job, report)
 
-    def leave(self, run: str, job: str) -> None:
-        self._queue.leave(run, job)
+    def leave(self, run: str, job: str, warm: list[tuple[str, dict[str, float]]]) -> None:
+        self._queue.leave(run, job, warm)
 
     def runs(self) -> list[QueuedRun]:
         self._queue.divide()
@@ -155,11 +155,14 @@ class Seat:
         """The number of engines that a pool may have."""
         return self.grant.widths.get(pool, 0)
 
-    def leave(self) -> None:
-        """Give the room back. The end of the driver's job does the same."""
+    def leave(self, warm: Sequence[tuple[str, Mapping[str, float]]] = ()) -> None:
+        """Give the room back. The end of the driver's job does the same.
+
+        `warm`: node and resources of engines that wait for the next run of this process.
+        """
         if self.is_shared:
             try:
-                ray.get(queue_actor().leave.remote(self.request.run, self.job), timeout=CALL_TIMEOUT_S)
+                ray.get(queue_actor().leave.remote(self.request.run, self.job, list(warm)), timeout=CALL_TIMEOUT_S)
             except (RayError, TimeoutError) as error:
                 logger.debug(f"the queue of runs did not answer: {one_line(error)}")
 

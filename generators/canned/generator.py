@@ -150,6 +150,14 @@ class Canned(TextGenerator):
     def needs(self) -> Needs:
         return Needs(num_cpus=self.spec.num_cpus, num_gpus=self.spec.num_gpus, pooled=self.spec.pooled)
 
+    @property
+    def is_repeatable(self) -> bool:
+        return True
+
+    @property
+    def engine_key(self) -> str | None:
+        return "canned"  # there is nothing to load: its process can serve any other canned generator
+
     def _quote_source(self) -> Benchmark | None:
         return Benchmark("contamination", self.spec.contamination) if self.spec.contaminated else None
 

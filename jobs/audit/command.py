@@ -1,6 +1,7 @@
 """`gristmill audit URI`: re-reads an output and proves it, or says what is wrong and where."""
 
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
+from gristmill.jobs.flow.state import load as load_flow
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.console import open_console, print_json
 from gristmill.records.errors import UserError
@@ -41,7 +42,11 @@ def command(uri: str, as_json: bool = False) -> int:
 
 
 def examine(store: Store) -> Findings:
-    """Check a run, a study or a packed mixture, whichever the store holds. Raises UserError if it holds none."""
+    """Check the run, study, packed mixture or flow that the store holds. Raises UserError if it holds none."""
+    if (flow := load_flow(store)) is not None:
+        from gristmill.jobs.audit.flow import examine_flow
+
+        return examine_flow(store, flow, examine)
     if (run := manifest.load(store)) is not None:
         from gristmill.jobs.audit.run import examine_run
 
@@ -55,5 +60,6 @@ def examine(store: Store) -> Findings:
 
         return examine_mixture(store, mixture)
     raise UserError(
-        f"{store.uri} is not an output that can be audited: it holds no {manifest.NAME}, study.json or mixture.json"
+        f"{store.uri} is not an output that can be audited: it holds no {manifest.NAME}, study.json, mixture.json or "
+        "flow.json"
     )

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 METRICS, REPORT = "metrics.json", "report.html"
 FORMAT = newest(METRICS)
 AXES = ("fidelity", "diversity", "utility", "privacy")  # of tables
-OTHER_OUTPUTS = ("manifest.json", "model.json")  # a folder that holds one of them has its own report.html
+OTHER_OUTPUTS = ("manifest.json", "model.json", "flow.json")  # a folder that holds one of them has its own report.html
 
 logger = logging.getLogger(__name__)
 

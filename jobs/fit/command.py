@@ -25,11 +25,11 @@ PLAIN_EVERY_S = 10.0
 
 def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
     """`gristmill fit`; returns the exit code. Raises UserError, where possible before anything starts."""
-    plan, output = _open(recipe_path, out, settings)
+    plan, output = open_fit(recipe_path, out, settings)
     if dry_run and not is_finished(output.store):
-        open_console().print(_plan_table(plan, output.store.uri))
+        open_console().print(plan_table(plan, output.store.uri))
         return 0
-    card = _run(plan, output)
+    card = run(plan, output)
     if card is None:
         return output.stopped()
     open_console().print(card_table(card, output.store.uri))
@@ -38,31 +38,31 @@ def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: b
 
 def fit(recipe: TomlSource, out: str, settings: Sequence[str] = ()) -> Result:
     """Fit a model into `out`, as the command does. Raises UserError, where possible before anything starts."""
-    plan, output = _open(recipe, out, settings)
-    card = _run(plan, output)
+    plan, output = open_fit(recipe, out, settings)
+    card = run(plan, output)
     if card is None:
         return Result(output.store.uri, "stopped", {}, output.stopped())
     totals = {"kind": card.kind, "losses": card.losses, "privacy": card.privacy, "trained_on": card.trained_on}
     return Result(output.store.uri, "complete", totals)
 
 
-def _open(recipe: TomlSource, out: str, settings: Sequence[str]) -> tuple[Plan, Output]:
+def open_fit(recipe: TomlSource, out: str, settings: Sequence[str]) -> tuple[Plan, Output]:
     plan = load_plan(recipe, settings)
     for doubt in plan.doubts:
         logger.info(f"schema: {doubt}")
     return plan, Output("fit", recipe, out, settings)
 
 
-def _run(plan: Plan, output: Output) -> ModelCard | None:
+def run(plan: Plan, output: Output) -> ModelCard | None:
     """Fit the model, or read it where it is finished. Returns None if the fit was stopped."""
     job = plan.fit(output.store)
     if is_finished(output.store):
-        return _finished(job, output)
+        return finished(job, output)
     with output.writing():
         return run_fit(job, plan.recipe, open_console(is_error=True))
 
 
-def _finished(job: Fit, output: Output) -> ModelCard:
+def finished(job: Fit, output: Output) -> ModelCard:
     """The card of a finished model. Raises UserError for the model of another recipe."""
     store = output.store
     card = read_card(store.uri)
@@ -112,7 +112,7 @@ class FitBar(Bar):
         )
 
 
-def _plan_table(plan: Plan, uri: str) -> Table:
+def plan_table(plan: Plan, uri: str) -> Table:
     schema, recipe = plan.family.schema, plan.recipe
     table = Table(title=f"{recipe.name}: what would be fitted", show_header=False, title_justify="left")
     table.add_row("model", f"{plan.family.kind} into {uri}")

@@ -15,7 +15,7 @@ from gristmill.jobs.report import gate_audit
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.report.tallies import in_order
 from gristmill.jobs.results import Result
-from gristmill.jobs.terminal.console import open_console
+from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import cost_table, totals_table
@@ -28,6 +28,7 @@ from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.shard_reading import read_shard
 from gristmill.records.output.summary import Summary
+from gristmill.records.readers.sources import Source
 from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -54,39 +55,46 @@ class Outcome:
 
 def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
     """`gristmill produce`; returns the exit code. Raises UserError before any engine starts, where it can."""
-    compiled, output = _open(recipe_path, out, settings)
+    compiled, output = open_run(recipe_path, out, settings)
     if dry_run:
         console = open_console()
         console.print(plan_table(compiled, output.store.uri))
         console.print(forecast_table(forecast(compiled, read_manifest(output.store))))
         return 0
-    outcome = _run(compiled, output)
-    _report(outcome, compiled, output)
+    outcome = run(compiled, output)
+    show_outcome(outcome, compiled, output.store)
+    if outcome.state == "stopped":
+        output.stopped()
     return outcome.exit_code
 
 
 def produce(recipe: TomlSource, out: str, settings: Sequence[str] = ()) -> Result:
     """Run a recipe into `out`, as the command does. Raises UserError before any engine starts, where it can."""
-    compiled, output = _open(recipe, out, settings)
-    outcome = _run(compiled, output)
+    compiled, output = open_run(recipe, out, settings)
+    outcome = run(compiled, output)
     parts = {"rows": f"{KEPT}/", "rejected": f"{REJECTED}/"}
     return Result(output.store.uri, outcome.state, outcome.totals.literals(), outcome.exit_code, parts)
 
 
-def _open(recipe: TomlSource, out: str, settings: Sequence[str]) -> tuple[CompiledRecipe, Output]:
-    """The compiled recipe and its output. Raises UserError when they do not fit."""
-    compiled = compile_recipe(load(recipe, settings))
+def open_run(
+    recipe: TomlSource, out: str, settings: Sequence[str] = (), source: Source | None = None
+) -> tuple[CompiledRecipe, Output]:
+    """The compiled recipe and its output. Raises UserError when they do not fit.
+
+    source: takes the place of the source that the recipe names.
+    """
+    compiled = compile_recipe(load(recipe, settings), source=source)
     compiled.check()
     output = Output("produce", recipe, out, settings)
     manifest = read_manifest(output.store)
     if manifest and manifest.fingerprint == compiled.old_fingerprint != compiled.fingerprint:
-        compiled = compile_recipe(compiled.recipe, is_old=True)
-    _check_output(manifest, compiled, output.store)
+        compiled = compile_recipe(compiled.recipe, True, source)
+    check_output(manifest, compiled, output.store)
     return compiled, output
 
 
-def _run(compiled: CompiledRecipe, output: Output) -> Outcome:
-    """Produce what is missing in the output."""
+def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = None) -> Outcome:
+    """Produce what is missing in the output. `console` shows the progress; by default stderr does."""
     store = output.store
     with output.writing() as lease:
         manifest, totals, leftovers = _resume(compiled, store)
@@ -102,7 +110,7 @@ def _run(compiled: CompiledRecipe, output: Output) -> Outcome:
         else:
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
-            console = open_console(is_error=True)
+            console = console or open_console(is_error=True)
             outcome = Outcome(drive(compiled, store, manifest, totals, leftovers, lease, console), totals, manifest)
             _write_page(store)
     return outcome
@@ -116,7 +124,7 @@ def _write_page(store: Store) -> None:
         logger.warning(f"no report.html: {type(error).__name__}: {error}; `gristmill report {store.uri}` tries again")
 
 
-def _check_output(manifest: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:
+def check_output(manifest: Manifest | None, compiled: CompiledRecipe, store: Store) -> None:
     """Raise UserError for an output of another recipe, with the differences."""
     if manifest is None:
         if ledger.is_begun(store):
@@ -132,7 +140,7 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
     Call it with the lease held; leftovers of committed lots are deleted.
     """
     manifest = read_manifest(store)
-    _check_output(manifest, compiled, store)
+    check_output(manifest, compiled, store)
     if manifest is None:
         manifest = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
     pin_source(manifest, compiled.source)
@@ -171,9 +179,9 @@ def _spent_budget(compiled: CompiledRecipe, manifest: Manifest) -> str | None:
     return manifest.ended if before is not None and now is not None and now <= before else None
 
 
-def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
+def show_outcome(outcome: Outcome, compiled: CompiledRecipe, store: Store) -> None:
     """Print the totals, some kept rows and what to do next."""
-    store, manifest, console = output.store, outcome.manifest, open_console()
+    manifest, console = outcome.manifest, open_console()
     console.print(totals_table(outcome.totals, f"{compiled.recipe.name}: {outcome.state}"))
     console.print(cost_table(outcome.totals, [s.name for s in compiled.stages], manifest.cost))
     if compiled.recipe.gate_audit and outcome.totals.num_lots:
@@ -185,9 +193,7 @@ def _report(outcome: Outcome, compiled: CompiledRecipe, output: Output) -> None:
     for text in _examples(compiled, store, outcome.totals):
         console.print_line(text)
     console.print_line(f"output: {store.uri}  (kept/, rejected/, {MANIFEST}, report.html, events/)")
-    if outcome.state == "stopped":
-        output.stopped()
-    elif outcome.state == "budget":
+    if outcome.state == "budget":
         console.print_line(
             f"limits.{manifest.ended} is spent before {_unreached(compiled, outcome.totals)}; raise it to resume"
         )

@@ -7,6 +7,7 @@ from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.session import interruptible
+from gristmill.records.committed import CommittedRows
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
 from gristmill.records.output.shards import Summary
@@ -21,7 +22,8 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
         return "complete"
     limits, num_asks = compiled.recipe.limits, compiled.plan.num_asks
     if ended in BUDGET_ENDS:
-        only_goal = num_asks is None and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
+        is_endless = num_asks is None and compiled.recipe.source.cycle
+        only_goal = is_endless and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
         return "complete" if only_goal else "budget"
     wanted_more = (limits.kept_rows or limits.kept_tokens or limits.tokens) and not limits.reached(totals)
     return "exhausted" if wanted_more else "complete"
@@ -77,8 +79,9 @@ def drive(
             leftovers,
             lease.check,
             monitor.events.note,
+            None if compiled.source.is_ended or not isinstance(compiled.source, CommittedRows) else compiled.source,
         )
-        watch = SourceWatch(compiled.source)
+        watch = SourceWatch(compiled.source, manifest)
 
         def update(progress: Progress) -> None:
             monitor.update(progress)

@@ -22,8 +22,9 @@ def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
         table.add_row("description", recipe.description)
     table.add_row("output", uri)
     table.add_row("fingerprint", compiled.fingerprint)
-    table.add_row("source", f"{compiled.source.num_rows:,} rows in {len(compiled.source.parts):,} parts")
-    table.add_row("asks", "no end" if plan.num_asks is None else f"{plan.num_asks:,}")
+    table.add_row("source", compiled.source.words)
+    unknown = "no end" if compiled.source.is_ended else "known when that step is done"
+    table.add_row("asks", unknown if plan.num_asks is None else f"{plan.num_asks:,}")
     table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
     limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
     table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")

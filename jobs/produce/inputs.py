@@ -8,6 +8,7 @@ costs nothing, and where it differs the content: after `touch` or a copy a run r
 import logging
 import time
 
+from gristmill.records.committed import CommittedRows
 from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.pins import REMEDY
@@ -25,6 +26,11 @@ def pin_source(manifest: Manifest, source: Source) -> None:
     Raises UserError when its content has changed since the output was begun. An older output without a record gets one.
     """
     record = manifest.inputs.get("source")
+    if isinstance(source, CommittedRows):
+        if record:
+            source.verify(record)
+        manifest.inputs["source"] = source.record()
+        return
     if record and record["version"] == source.version:
         return
     way, content = source.content()
@@ -42,12 +48,14 @@ def pin_source(manifest: Manifest, source: Source) -> None:
 class SourceWatch:
     """Looks at all files of a source from time to time: a lot compares only the files that it reads."""
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
+    def __init__(self, source: Source, manifest: Manifest) -> None:
+        self.source, self.manifest = source, manifest
         self._next = time.monotonic() + CHECK_S
 
     def look(self) -> None:
         """Look, unless it is too early. Raises UserError when a file has changed, has gone or has been added."""
+        if isinstance(self.source, CommittedRows):
+            self.manifest.inputs["source"] = self.source.record()
         began = time.monotonic()
         if began < self._next:
             return
@@ -57,6 +65,8 @@ class SourceWatch:
 
     def end(self) -> None:
         """The last look. All rows are made, from the source as it was, so a change is only a warning."""
+        if isinstance(self.source, CommittedRows):
+            self.manifest.inputs["source"] = self.source.record()
         try:
             self.source.check()
         except UserError as error:

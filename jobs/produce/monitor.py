@@ -1,8 +1,9 @@
 """Everything that shows a run while it goes on: the display, the manifest, the events and the metrics."""
 
 import logging
+import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from gristmill.jobs.produce.progress import ProgressDisplay
 from gristmill.jobs.recipes.compile import CompiledRecipe
@@ -28,13 +29,25 @@ METRICS_EVERY_S = 1.0
 
 
 class EventRecorder(logging.Handler):
-    """Keeps the log among the events of the run, so that it can be read after the terminal is gone."""
+    """Keeps the log among the events of the run, so that it can be read after the terminal is gone.
+
+    Where several runs share a process, each in a thread of its own, a run keeps what its thread logs.
+    """
+
+    _threads: ClassVar[set[int]] = set()  # of the runs of this process
 
     def __init__(self, events: Events) -> None:
         super().__init__(logging.INFO)
-        self.events = events
+        self.events, self.run_thread = events, threading.get_ident()
+        self._threads.add(self.run_thread)
+
+    def close(self) -> None:
+        self._threads.discard(self.run_thread)
+        super().close()
 
     def emit(self, record: logging.LogRecord) -> None:
+        if record.thread != self.run_thread and record.thread in self._threads:
+            return
         self.events.note("log", echo=False, level=record.levelname.lower(), text=record.getMessage())
 
 
@@ -73,6 +86,7 @@ class Monitor:
 
     def __exit__(self, *error: Any) -> None:
         logging.getLogger(ROOT).removeHandler(self._recorder)
+        self._recorder.close()
         self.display.__exit__(*error)
 
     def begin(self) -> None:

@@ -1,4 +1,4 @@
-"""`gristmill recipes`: lists the files in recipes/, studies/ and mixtures/ by their header comments.
+"""`gristmill recipes`: lists the files in recipes/, studies/, mixtures/ and flows/ by their header comments.
 
     # Makes: what comes out, in one sentence.
     # Paper: the paper that it follows, or none.
@@ -28,16 +28,17 @@ FOLDERS = (
     ("recipes/fit", "models", "gristmill fit package:fit/NAME --out URI"),
     ("studies", "studies", "gristmill study package:studies/NAME --out URI"),
     ("mixtures", "mixtures", "gristmill pack mixtures/NAME.toml --to URI"),
+    ("flows", "flows", "gristmill flow package:flows/NAME --out URI"),
 )
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file: a recipe, a study or a mixture."""
+    """One file: a recipe, a study, a mixture or a flow."""
 
     name: str
     path: str  # relative to the project
-    what: str  # rows, models, studies or mixtures
+    what: str  # rows, models, studies, mixtures or flows
     makes: str
     method: str  # of text its method, else the kind of generator, model or family
     paper: str

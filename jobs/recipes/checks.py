@@ -27,17 +27,27 @@ def check_source(source: Source, source_spec: SourceSpec, generator: Generator) 
     wanted = [(name, f"{reader} reads") for name in generator.fields_read()]
     wanted += [(name, "source.carry names") for name in source_spec.carry]
     wanted += [(source_spec.id_column, "source.id_column names")] if source_spec.id_column else []
+    if source.columns is not None:
+        columns |= source.columns
+    else:
+        columns |= _peeked(source)
+    if wanted and not columns:
+        raise UserError(f"none of the first rows of the source is a JSON object with columns ({source.parts[0].name})")
+    for name, reason in wanted:
+        if name not in columns:
+            raise UserError(f"{reason} the source column '{name}', which is not there{nearest(name, columns)}")
+
+
+def _peeked(source: Source) -> set[str]:
+    """The columns of the first rows."""
+    columns: set[str] = set()
     for _, text in source.rows(0, min(source.num_rows, NUM_PEEKED)):
         try:
             row = json.loads(text)
         except (ValueError, RecursionError):
             continue
         columns |= set(row) if isinstance(row, dict) else set()
-    if wanted and not columns:
-        raise UserError(f"none of the first rows of the source is a JSON object with columns ({source.parts[0].name})")
-    for name, reason in wanted:
-        if name not in columns:
-            raise UserError(f"{reason} the source column '{name}', which is not there{nearest(name, columns)}")
+    return columns
 
 
 def check_rounds_method(recipe: Recipe, source: Source, generator: Generator, method: Method | None) -> None:

@@ -1,5 +1,6 @@
 """From a recipe to a compiled recipe: parts are built and checked, nothing is opened or started."""
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,6 +65,23 @@ class CompiledRecipe:
             pools["generator"] = (self.generator.needs, spec.generator_pool)
         return pools
 
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether fingerprint and limits decide the rows: no engine depends on its batch, no limit on time."""
+        parts: list[Generator | Stage] = [self.generator, *self.stages]
+        return not self.recipe.limits.budgets and all(part.is_repeatable for part in parts)
+
+    @property
+    def engine_widths(self) -> dict[str, int]:
+        """The largest number of engines in its pools, by key: see Needs.key."""
+        parts: dict[str, Generator | Stage] = {s.name: s for s in self.stages}
+        parts["generator"] = self.generator
+        widths: Counter[str] = Counter()
+        for name, (needs, spec) in self.pools.items():
+            if (key := needs.key(parts[name].engine_key)) is not None:
+                widths[key] += spec.max_replicas or spec.replicas
+        return dict(widths)
+
     def ask_source(self, store: Store) -> AskSource:
         """Where the asks of a run into `store` come from: the source, or in rounds the rows that were kept."""
         rounds, method, plan = self.recipe.rounds, self.method, self.plan
@@ -88,21 +106,21 @@ class CompiledRecipe:
                 stage.check()
 
 
-def compile_recipe(recipe: Recipe, is_old: bool = False) -> CompiledRecipe:
+def compile_recipe(recipe: Recipe, is_old: bool = False, source: Source | None = None) -> CompiledRecipe:
     """Build the parts of a recipe and check that they fit together. Reads sources and digests; starts nothing.
 
-    With `is_old`, secrets are part of the fingerprint, as it is in outputs made before they were left out. Raises
-    UserError for a recipe whose parts do not fit.
+    source: takes the place of the source that the recipe names. With `is_old`, secrets are part of the fingerprint, as
+    it is in outputs made before they were left out. Raises UserError for a recipe whose parts do not fit.
     """
     pins = Pins()
     with active(pins):
-        return _compile(recipe, pins, is_old)
+        return _compile(recipe, pins, is_old, source)
 
 
-def _compile(recipe: Recipe, pins: Pins, is_old: bool) -> CompiledRecipe:
+def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) -> CompiledRecipe:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
-    source = open_source(recipe.source)
+    source = source or open_source(recipe.source)
     checks.check_source(source, recipe.source, generator)
     checks.check_rounds_method(recipe, source, generator, method)
     schema = _schema(recipe, generator, stages)
@@ -164,7 +182,8 @@ def _schema(recipe: Recipe, generator: Generator, stages: list[Stage]) -> pa.Sch
 
 
 def _plan(recipe: Recipe, source: Source, generator: Generator, mark: str) -> Plan:
-    num_asks = None if recipe.source.cycle else source.num_rows * recipe.source.samples
+    is_known = source.is_ended and not recipe.source.cycle
+    num_asks = source.num_rows * recipe.source.samples if is_known else None
     if rounds := recipe.rounds:
         num_asks = rounds.num * rounds.lots * recipe.lot_size
     if recipe.limits.asks is not None:

@@ -61,14 +61,27 @@ def apply(table: dict[str, Any], setting: str) -> None:
         value = toml_tables(f"x = {text}")["x"]
     except (ValueError, KeyError):
         value = text
-    *parents, last = address.strip().split(".")
-    place: Any = table
     try:
-        for key in parents:
-            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-        place[int(last) if isinstance(place, list) else last] = value
+        put(table, address, value)
     except (IndexError, ValueError, TypeError, AttributeError):
         raise UserError(f"--set {masked_setting(setting)}: there is no '{address}' to set") from None
+
+
+def put(table: dict[str, Any], address: str, value: Any) -> None:
+    """Put a value at "a.b.0.c". A table in a list is addressed by its place or by its `name`.
+
+    Raises IndexError, ValueError, TypeError or AttributeError when there is no such place.
+    """
+    *parents, last = address.strip().split(".")
+    place: Any = table
+    for key in parents:
+        place = place[_index(place, key)] if isinstance(place, list) else place.setdefault(key, {})
+    place[_index(place, last) if isinstance(place, list) else last] = value
+
+
+def _index(tables: list[Any], key: str) -> int:
+    names = [entry.get("name") if isinstance(entry, dict) else None for entry in tables]
+    return names.index(key) if key in names else int(key)
 
 
 def parted(table: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any]]:

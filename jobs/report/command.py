@@ -8,6 +8,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from gristmill.jobs.flow.page import page as flow_page
+from gristmill.jobs.flow.state import load as load_flow
 from gristmill.jobs.pages.page import render
 from gristmill.jobs.report import gate_audit, plots
 from gristmill.jobs.report.gallery import gallery
@@ -52,12 +54,16 @@ def command(uri: str) -> int:
 
 
 def report(uri: str) -> Result:
-    """Write the page beside the shards; `totals["page"]` is its address.
+    """Write the page of a run or a flow into its output; `totals["page"]` is its address.
 
     Raises UserError when there is no run, or when the page cannot be written.
     """
     store = open_store(uri)
-    write_report(store)
+    store.check(write=False)
+    if (flow := load_flow(store)) is not None:
+        store.put(NAME, flow_page(store, flow).encode("utf-8", "replace"))
+    else:
+        write_report(store)
     return Result(store.uri, "complete", {"page": store.path(NAME)})
 
 

@@ -24,7 +24,7 @@ MAX_LANES = 64  # engines
 MAX_LOG = 60
 MAX_S = 3e10  # a thousand years
 LOGGED = ("start", "end", "engine", "index", "retry", "poison", "storage", "dropped")
-PLAIN_STATES = ("loading", "open", "closed")  # every engine passes through these
+PLAIN_STATES = ("loading", "taken over", "open", "closed", "handed on")  # every engine passes through these
 
 
 class Bins:
@@ -205,7 +205,7 @@ class History:
         name = " ".join(str(event[key]) for key in ("pool", "replica") if event.get(key) is not None)
         engine = self.engines.setdefault(name, Engine(name))
         state = str(event["state"])
-        if state == "loading":
+        if state in ("loading", "taken over"):
             engine.loading_since_s = at_s
         elif state == "open":
             engine.num_opened += 1

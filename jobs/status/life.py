@@ -7,7 +7,8 @@ from typing import Any
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.tables import clock, cost_table, totals_table
 from gristmill.records.errors import UserError
-from gristmill.records.output.events import when
+from gristmill.records.output import ledger
+from gristmill.records.output.events import newest_events, when
 from gristmill.records.output.lease import is_alive, read_lease, who
 from gristmill.records.output.manifest import NAME as MANIFEST
 from gristmill.records.output.manifest import Manifest
@@ -98,3 +99,10 @@ def show(run: dict[str, Any], console: SafeConsole) -> None:
 def cost_of(manifest: Manifest) -> dict[str, Any] | None:
     """The manifest's cost table; None for a run without a price."""
     return manifest.cost if manifest.cost.get("cost") is not None else None
+
+
+def run_of(store: Store) -> dict[str, Any]:
+    """The state of a run as literals, from a listing of its store. Raises UserError when there is none."""
+    manifest = load_manifest(store)
+    totals = ledger.totals(store, manifest, ledger.committed(store, manifest))
+    return run_literals(store, manifest, totals, driver_life(store, manifest, newest_events(store, 1)))

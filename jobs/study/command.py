@@ -58,13 +58,13 @@ class StudyEnd:
 
 def command(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
     """`gristmill study`. Returns the exit code: 0 complete, 1 a law or a chain failed, 130 stopped."""
-    spec, cells, output = _open(path, out, settings)
+    spec, cells, output = open_study(path, out, settings)
     console, store = open_console(), output.store
     if dry_run:
         console.print(plan_table(spec, cells, store))
         console.print_line(cost_line(spec, cells, store))
         return 0
-    study_file = _run(spec, cells, output)
+    study_file = run(spec, cells, output)
     if study_file["ended"]["state"] == "stopped":
         return output.stopped()
     table: Table | None = cells_table(study_file, store)
@@ -72,23 +72,23 @@ def command(path: str, out: str, settings: Sequence[str] = (), dry_run: bool = F
         console.print(table)
     console.print_line(verdict_line(study_file["ended"]))
     console.print_line(store.path(REPORT))
-    return _exit_code(study_file)
+    return exit_code_of(study_file)
 
 
 def study(study: TomlSource, out: str, settings: Sequence[str] = ()) -> Result:
     """Run a study into `out`, as the command does. `totals` is how it ended, as study.json has it."""
-    spec, cells, output = _open(study, out, settings)
-    study_file = _run(spec, cells, output)
+    spec, cells, output = open_study(study, out, settings)
+    study_file = run(spec, cells, output)
     ended = study_file["ended"]
     parts = {"rows": RESULTS, "summary": SUMMARY}
-    return Result(output.store.uri, ended["state"], ended, _exit_code(study_file), parts)
+    return Result(output.store.uri, ended["state"], ended, exit_code_of(study_file), parts)
 
 
-def _exit_code(study_file: dict[str, Any]) -> int:
+def exit_code_of(study_file: dict[str, Any]) -> int:
     return {"complete": DONE, "stopped": STOPPED}.get(study_file["ended"]["state"], FINDING)
 
 
-def _open(study: TomlSource, out: str, settings: Sequence[str]) -> tuple[StudySpec, list[Cell], Output]:
+def open_study(study: TomlSource, out: str, settings: Sequence[str]) -> tuple[StudySpec, list[Cell], Output]:
     pins = Pins()
     with active(pins):
         spec, cells = load_study(study, settings)
@@ -98,7 +98,7 @@ def _open(study: TomlSource, out: str, settings: Sequence[str]) -> tuple[StudySp
     return spec, [replace(cell, pins=pins) for cell in cells], Output("study", study, out, settings)
 
 
-def _run(spec: StudySpec, cells: list[Cell], output: Output) -> dict[str, Any]:
+def run(spec: StudySpec, cells: list[Cell], output: Output) -> dict[str, Any]:
     """Run what is missing; returns the content of study.json. Raises UserError for the output of another study."""
     store, console = output.store, open_console(is_error=True)
     study_file = _study_file(spec, store)

@@ -19,6 +19,7 @@ from gristmill.records.stores.opening import open_output, open_store
 logger = logging.getLogger(__name__)
 
 MAX_DIFFERENCES = 5
+FLOW = "flow.json"
 
 
 class Output:
@@ -36,7 +37,7 @@ class Output:
 
         Raises UserError for an address that is not a store.
         """
-        self.store = open_output(out)
+        self.store, self.verb = open_output(out), verb
         words = ["gristmill", verb, source if isinstance(source, str) else "RECIPE", "--out", out]
         for setting in settings:
             words += ["--set", masked_setting(setting)]
@@ -48,10 +49,12 @@ class Output:
     def writing(self, folder: str = "") -> Iterator[Lease]:
         """Hold the lease of the output, or of a work folder in it, for the block; yields the lease with its store.
 
-        A work folder that is empty at the end is removed. Raises UserError when the store cannot be written, or when
-        another driver holds the lease.
+        A work folder that is empty at the end is removed. Raises UserError when the store cannot be written, when it
+        is the output of a flow and this is another verb, or when another driver holds the lease.
         """
         store = self.store
+        if self.verb != "flow" and store.exists(FLOW):
+            raise UserError(f"{store.uri} is the output of a flow; choose another --out, or one of its steps")
         with ExitStack() as stack:
             stack.enter_context(self._held(store))
             if folder:

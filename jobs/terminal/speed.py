@@ -6,6 +6,7 @@ from typing import Any
 BUSY = 0.9  # share of busy slots from which a pool is said to be full
 HELD_BACK = {
     "asks": "the run has no further asks to begin",
+    "source": "the step that makes the rows of the source is slower",
     "round": "asks of a round need the rows of the round before",
     "budget": "the budget lets no further lot begin",
     "window": "cluster.window lots are in flight: raise it",

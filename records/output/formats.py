@@ -17,6 +17,7 @@ READABLE = {  # the formats that this version reads; it writes the newest of the
     "mixture.json": {1},
     "metrics.json": {1},
     "pack.json": {1},
+    "flow.json": {1},
 }
 
 

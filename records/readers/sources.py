@@ -59,6 +59,8 @@ class Source:
     num_together: asks about one row that follow one another.
     """
 
+    is_ended = True  # whether all rows are there (gristmill.records.committed has sources that still grow)
+
     def __init__(
         self, parts: Sequence[Part], id_column: str | None, path: str | None = None, num_together: int = 1
     ) -> None:
@@ -120,13 +122,27 @@ class Source:
         """(source_id, JSON text) of rows start..stop-1."""
         rows: list[tuple[str, str]] = []
         while start < stop:
-            number = int(np.searchsorted(self.starts, start, side="right")) - 1
-            part, first = self.parts[number], int(self.starts[number])
-            part_stop = min(stop, int(self.starts[number + 1]))
+            part, first, part_end = self._place(start)
+            part_stop = min(stop, part_end)
             for at, text in enumerate(part.rows(start - first, part_stop - first), start - first):
                 rows.append((self._id(part, at, text), text))
             start = part_stop
         return rows
+
+    def _place(self, row: int) -> tuple[Part, int, int]:
+        """The part that holds a row, and the range of rows [first, stop) that the part is."""
+        number = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.parts[number], int(self.starts[number]), int(self.starts[number + 1])
+
+    @property
+    def words(self) -> str:
+        """What the source is, for a plan."""
+        return f"{self.num_rows:,} rows in {len(self.parts):,} parts"
+
+    @property
+    def columns(self) -> frozenset[str] | None:
+        """The columns of the rows where they are known without reading any; else None."""
+        return None
 
     def ask_rows(self, start: int, stop: int, num_rows: int) -> list[tuple[str, str]]:
         """(source id, JSON text) of asks [start, stop), which cycle through the first `num_rows` rows.

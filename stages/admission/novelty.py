@@ -74,6 +74,10 @@ class Novelty(Admission):
     def reads(self) -> list[str]:
         return [self.spec.column]
 
+    @property
+    def reads_source(self) -> bool:
+        return self.spec.seeds
+
     def bind(self, run: RunContext) -> None:
         source, self._run = run.source, (run.fingerprint, run.generation, run.lot_size)
         self._seeds = []

@@ -52,6 +52,14 @@ class Judge(Stage):
     def needs(self) -> Needs:
         return self.spec.needs
 
+    @property
+    def is_repeatable(self) -> bool:
+        return self.spec.is_repeatable
+
+    @property
+    def engine_key(self) -> str | None:
+        return self.spec.engine_key
+
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), **self.spec.identity(), "sampling": literals(self.sampling)}
 

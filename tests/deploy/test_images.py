@@ -133,7 +133,17 @@ def test_the_build_context_leaves_secrets_and_environments_at_home() -> None:
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     wanted = {".git", ".venv*", "out", "docs", "tests", "**/.env", "**/.env.*", "**/.aws", "**/*.pem", "**/*.key"}
     assert wanted | {"**/auth_token", "**/secret*.yaml", "**/__pycache__"} <= set(ignored)
-    for needed in ("gristmill", *FLOORS, "recipes", "studies", "mixtures", "scripts", "requirements", "deploy"):
+    for needed in (
+        "gristmill",
+        *FLOORS,
+        "recipes",
+        "studies",
+        "mixtures",
+        "flows",
+        "scripts",
+        "requirements",
+        "deploy",
+    ):
         assert needed not in ignored
     assert not {"README.md", "LICENSE", "pyproject.toml", "setup.py"} & set(ignored)  # pip reads them
 

@@ -23,6 +23,7 @@ FLAGS = {
     "audit-privacy": {"--help", "--out", "--set", "--data", "--canaries", "--samples", "--seed", "--json"},
     "study": {"--help", "--out", "--set", "--dry-run"},
     "tune": {"--help", "--set", "--minutes", "--asks", "--json"},
+    "flow": {"--help", "--out", "--set", "--dry-run"},
     "status": {"--help", "--json", "--watch"},
     "queue": {"--help", "--address", "--quota", "--json"},
     "recipes": {"--help", "--json"},

@@ -19,7 +19,7 @@ from gristmill.jobs.cli import main
 from gristmill.jobs.evaluate.command import summary_table
 from gristmill.jobs.fit.command import card_table
 from gristmill.jobs.pages.figure import draw
-from gristmill.jobs.produce.command import _examples, _report
+from gristmill.jobs.produce.command import _examples, show_outcome
 from gristmill.jobs.recipes.catalogue import recipes
 from gristmill.jobs.release.card import croissant, dataset_card, describe_run
 from gristmill.jobs.report.gate_audit import LabelledRows, gates, gates_table
@@ -94,7 +94,8 @@ def test_what_produce_prints(text: str, tmp_path: Path, streams: Any) -> None:
     assert manifest is not None
     compiled = compile_recipe(load(recipe))
     assert len(list(_examples(compiled, output.store, manifest.totals))) == 3
-    _report(Outcome("stopped", manifest.totals, manifest), compiled, output)
+    show_outcome(Outcome("stopped", manifest.totals, manifest), compiled, output.store)
+    output.stopped()
     path = tmp_path / "recipe.toml"
     path.write_text(toml(recipe), encoding="utf-8")
     folder = re.sub("[/\x00]", "", text)[:60]

@@ -227,3 +227,16 @@ def test_what_other_programs_hold_is_no_room_but_what_comes_and_goes_is() -> Non
     cluster.used["node0"]["CPU"] = 8.0  # its own tasks on idle cores
     for _ in range(3):
         assert cluster.sync(one, *["node0"] * 4, is_admitted=True, num_tasks=3).widths == {"generator": 4}
+
+
+def test_engines_that_wait_for_the_next_step_of_a_flow_are_its_own_room() -> None:
+    cluster = Cluster(cpus=8, gpus=2)
+    step = run("step", 1, 2)
+    cluster.sync(step, "node0", "node0", is_admitted=True)
+    cluster.used["node0"] = {"CPU": 3.0, "GPU": 2.0, "memory": 0.0}
+    cluster.sync(step, "node0", "node0", is_admitted=True)
+    cluster.queue.leave("step", step.job, [("node0", {"CPU": 1.0, "GPU": 1.0})] * 2)
+    cluster.used["node0"]["CPU"] = 2.0
+    following = run("following", 2, 2)
+    following.job = step.job
+    assert cluster.sync(following).is_admitted

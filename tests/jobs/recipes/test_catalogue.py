@@ -29,7 +29,7 @@ def test_lines_go_on_where_they_are_indented() -> None:
 def test_the_list_and_one_of_it() -> None:
     done = gristmill("recipes", env={"COLUMNS": "100"})
     assert done.returncode == 0, done.stderr
-    for heading in ("rows: gristmill produce", "models: gristmill fit", "studies: ", "mixtures: "):
+    for heading in ("rows: gristmill produce", "models: gristmill fit", "studies: ", "mixtures: ", "flows: "):
         assert heading in done.stdout
     every = json.loads(gristmill("recipes", "--json").stdout)
     assert len(every) == len(FILES) and all(one["name"] in done.stdout for one in every)

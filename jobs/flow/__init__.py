@@ -1,0 +1,1 @@
+"""gristmill flow: a chain of verbs as one job."""
