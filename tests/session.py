@@ -28,11 +28,6 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack", "tune"}
 NUM_CPUS = 4  # logical: recipes that ask for more engines than that are tested for being refused
-RAY_DATA_ACTORS = {
-    "_StatsActor",
-    "_AutoscalingCoordinatorActor",
-    "AutoscalingRequester",
-}  # stay for as long as their Ray
 STARTS = 3  # of the Ray of the session
 REST_TIMEOUT_S = 60.0
 PATIENCE_S = 500.0  # until what a test waits for must have come, however busy the machine: below the limit of a test
@@ -191,8 +186,6 @@ def assert_at_rest() -> None:
 
     end = time.monotonic() + REST_TIMEOUT_S
     while left := [a["ActorClassName"] for a in state.actors().values() if a["State"] != "DEAD"]:
-        if not set(left) - RAY_DATA_ACTORS:
-            return
         if time.monotonic() > end:
             stop_ray()  # it fails this test alone
             raise AssertionError(f"left behind on Ray: {left}")
