@@ -17,6 +17,7 @@ import ray
 from gristmill.cluster.connect import connected
 from gristmill.cluster.errors import one_line
 from gristmill.cluster.node_affinity import node_options
+from gristmill.cluster.preflight import request_of, seated
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.errors import UserError
 from gristmill.records.stores.contract import Store
@@ -92,8 +93,8 @@ def batch_work(*stores: Store) -> Iterator[Workers]:
 
     A UserError of a task is raised as a UserError with its first line.
     """
-    with connected(ClusterSpec()):
-        is_local = any(isinstance(store, LocalStore) for store in stores)
+    is_local, spec = any(isinstance(store, LocalStore) for store in stores), ClusterSpec()
+    with connected(spec), seated(request_of(stores[-1].uri, "batch work", {}, spec, stage_cpus=not is_local), spec):
         num_cores = os.cpu_count() if is_local else int(ray.cluster_resources().get("CPU", 1))
         try:
             # Tasks at a local folder request no CPU, so they must not outnumber the cores.

@@ -1,6 +1,8 @@
 """S3 servers on loopback, each in a process of its own that can be killed, frozen and started again."""
 
+import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -19,10 +21,23 @@ CONFIG = f"""{{"identities": [{{"name": "test", "credentials":
 UP_TIMEOUT_S = 60.0
 
 
+PORTS = range(15_000, 32_000)  # below those that systems give to outgoing connections
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_ports(1)[0]
+
+
+def free_ports(number: int) -> list[int]:
+    """Different ports that nobody listens on."""
+    with contextlib.ExitStack() as stack:
+        ports: list[int] = []
+        while len(ports) < number:
+            probe = stack.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", random.SystemRandom().choice(PORTS)))
+                ports.append(probe.getsockname()[1])
+        return ports
 
 
 class LoopbackS3:
@@ -81,8 +96,10 @@ class S3Server(LoopbackS3):
     def __init__(self, folder: Path) -> None:
         (folder / "s3.json").write_text(CONFIG)
         (folder / "data").mkdir()
-        ports = {name: free_port() for name in ("master", "volume", "filer", "s3")}
-        grpc = {f"{name}.port.grpc": free_port() for name in ports}
+        names = ("master", "volume", "filer", "s3")
+        free = free_ports(2 * len(names))
+        ports = dict(zip(names, free))
+        grpc = {f"{name}.port.grpc": port for name, port in zip(names, free[len(names) :])}
         command = [str(Path(sys.executable).parent / "weed"), "server", "-s3", "-filer", f"-s3.config={folder}/s3.json"]
         command += ["-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-dir={folder}/data", "-volume.max=50"]
         command += [f"-{name}.port={port}" for name, port in ports.items()]

@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 ON_RAY = {"produce", "fit", "audit-privacy", "study", "pack", "tune", "flow"}
 NUM_CPUS = 4  # logical: recipes that ask for more engines than that are tested for being refused
-LASTING_ACTORS = {
-    "RunQueueActor",
-    "_StatsActor",
-    "_AutoscalingCoordinatorActor",
-    "AutoscalingRequester",
-}  # stay for as long as their Ray
+LASTING_ACTORS = {"RunQueueActor"}  # stay for as long as their Ray
 STARTS = 3  # of the Ray of the session
 REST_TIMEOUT_S = 60.0
 PATIENCE_S = 500.0  # until what a test waits for must have come, however busy the machine: below the limit of a test
