@@ -30,7 +30,7 @@ def test_a_budget_ends_the_run_at_a_lot_border_and_goes_on_when_it_is_raised(tmp
     price = ["--set", "cluster.price_per_device_hour=1080", "--set", "cluster.currency=EUR"]
     first = gristmill("produce", recipe, "--out", out, *price, "--set", "limits.cost=2.5")
     assert first.returncode == 3, first.stderr
-    assert "limits.cost is spent before the end of the source (" in first.stdout
+    assert "limits.cost is spent before limits.asks = 32,000 (at " in first.stdout
     found = book(out)
     assert found["state"] == "budget" and found["ended"] == "cost"
     assert found["totals"]["asks"] == 32 * num_committed(out) > 0

@@ -7,8 +7,7 @@ from typing import Any
 
 import yaml
 from jsonschema import Draft202012Validator
-from kubernetes_validate.utils import schema_contents
-from referencing import Registry, Resource
+from kubernetes_validate.utils import Registry, Resource, schema_contents
 
 from tests.conftest import ROOT
 
