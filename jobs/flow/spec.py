@@ -11,9 +11,9 @@ from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table, p
 from gristmill.records.errors import UserError
 from gristmill.records.shipped import PREFIX, shipped_path
 from gristmill.records.spec import build, nearest
-from gristmill.records.stores.opening import FILES, FOLDERS
 
 Verb = Literal["produce", "fit", "evaluate", "pack", "study"]
+RESERVED = ("kept", "rejected", "events")  # with a folder of this name, an output passes for a run
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 KEYS: dict[str, tuple[str, ...]] = {  # of a step, by verb; of several with a slash exactly one is needed
     "produce": ("recipe",),
@@ -58,7 +58,7 @@ class StepSpec:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name {self.name!r}: a step's name has letters, digits, '-' and '_'")
-        if self.name in (*FOLDERS, *FILES):
+        if self.name in RESERVED:
             raise ValueError(f"name '{self.name}': an output has a folder or file of this name; choose another")
         needed = KEYS[self.verb]
         for key in ("recipe", "study", "mixture", "run"):

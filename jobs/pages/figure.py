@@ -7,6 +7,7 @@ same bytes.
 import html
 import io
 import re
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ PHASES = ("making", "processing", "waiting", "committing")  # of a lot
 NAMES = ("paper", "ink", "muted", "grid", "c-rows", "c-tokens", "c-engine", "c-alert", *PHASES)
 COLOR = {name: f"#0a0b{number:02x}" for number, name in enumerate(NAMES)}
 WIDE_IN, NARROW_IN = 9.4, 3.7
+_DRAWING = threading.Lock()  # the settings of matplotlib are those of the process, and runs may end in several threads
 
 
 def _style() -> Any:  # matplotlib's own type for it lists every key
@@ -64,7 +66,7 @@ def draw(
         if height is None:
             continue
         label = f"{name}-{'wide' if is_wide else 'narrow'}"
-        with matplotlib.rc_context({**_style(), "svg.hashsalt": label, "svg.id": label}):
+        with _DRAWING, matplotlib.rc_context({**_style(), "svg.hashsalt": label, "svg.id": label}):
             figure = Figure(figsize=(width, height), layout="constrained")
             FigureCanvasSVG(figure)
             paint(figure, is_wide)

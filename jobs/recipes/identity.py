@@ -54,7 +54,8 @@ def resolved_literals(
             **literals(recipe),
             "generator": {"kind": kind_of(generator), **literals(generator.spec)},
             "method": _method_literals(method),
-            "stages": [{"kind": kind_of(s), "name": s.name, **literals(s.spec)} for s in stages],
+            # The name of a stage comes last: the spec of a judge has a `name` of its own, that of its model.
+            "stages": [{**literals(s.spec), "kind": kind_of(s), "name": s.name} for s in stages],
         }
     )
 

@@ -105,6 +105,7 @@ def load(store: Store) -> Manifest | None:
         return None
     # The literals of an older format are brought up to date here, before the manifest is made of them.
     literals = parse(data, NAME, store.path(NAME))
+    _name_stages(literals.get("recipe"))
     check_shape(literals, ManifestFile, store.path(NAME))
     literals |= {name: masked(literals[name]) for name in ("recipe", "identity")}  # older ones hold more secrets
     literals["totals"] = Summary(**literals["totals"])
@@ -112,6 +113,14 @@ def load(store: Store) -> Manifest | None:
         return Manifest(**{**literals, "format": FORMAT})
     except TypeError as error:  # a key that this version does not know
         raise UserError(f"{store.path(NAME)} cannot be read as a manifest ({error})") from None
+
+
+def _name_stages(recipe: Any) -> None:
+    """Give judges the names of their stages: 0.2 and 0.3 recorded the name of the model, which may be unset."""
+    stages = recipe.get("stages") if isinstance(recipe, dict) else None
+    for stage in stages if isinstance(stages, list) else ():
+        if isinstance(stage, dict) and stage.get("name", "") is None:
+            stage["name"] = stage.get("kind")
 
 
 def check_recipe(manifest: Manifest, store: Store) -> None:

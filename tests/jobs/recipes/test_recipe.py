@@ -11,6 +11,8 @@ from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import load_table
 from gristmill.records.errors import UserError
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.stores.opening import open_store
 from tests.conftest import ROOT
 from tests.recipes import canned
@@ -143,3 +145,20 @@ def test_a_shipped_recipe_is_named_from_any_folder(tmp_path: Path, monkeypatch: 
         load_table("package:demoo")
     with pytest.raises(UserError, match="no such recipe file"):
         load_table("package:../pyproject")
+
+
+def test_a_judge_is_recorded_by_the_name_of_its_stage(tmp_path: Path) -> None:
+    """Its spec has a `name` too: that of its model."""
+    recipe = {
+        "name": "judged",
+        "source": {"items": ["a"]},
+        "generator": {"kind": "canned"},
+        "stages": [{"kind": "judge", "model": "package:smollm2"}],
+    }
+    resolved = compile_recipe(load(recipe)).resolved()
+    assert [stage["name"] for stage in resolved["stages"]] == ["judge"]
+    store = open_store(str(tmp_path))
+    resolved["stages"][0]["name"] = None  # as 0.3.0 recorded it at first
+    Manifest("ab" * 16, resolved, {}).save(store)
+    stored = read_manifest(store)
+    assert stored is not None and stored.recipe["stages"][0]["name"] == "judge"
