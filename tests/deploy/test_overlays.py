@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gristmill.cluster.pools.placement import num_fitting
+from gristmill.cluster.room.capacity import Capacity
 from gristmill.engines.needs import Needs
 from gristmill.jobs.cli import parser
 from gristmill.jobs.recipes.compile import build_generator, build_stages
@@ -31,7 +31,7 @@ def test_every_gpu_of_a_node_gets_an_engine_and_no_stage(name: str, gpus_per_eng
     num_gpus = int(group["template"]["spec"]["containers"][0]["resources"]["limits"]["nvidia.com/gpu"])
     num_cpus = float(group["rayStartParams"]["num-cpus"])
     node = {"CPU": num_cpus, "GPU": float(num_gpus), "memory": 2.0**40}
-    engines = num_fitting(Needs(num_gpus=gpus_per_engine), [node], spare_cpus=0.0)
+    engines = Capacity({"node": node}).take_many(Needs(num_gpus=gpus_per_engine), 1000)
     assert engines == num_gpus // gpus_per_engine
     assert num_cpus == num_gpus
     assert float(group["template"]["spec"]["containers"][0]["resources"]["limits"]["cpu"]) >= 8 * num_gpus
