@@ -18,6 +18,7 @@ from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import UserError
+from gristmill.records.output.manifest import Manifest
 from gristmill.records.readers.sources import SourceSpec, open_source
 from tests.conftest import gristmill
 from tests.inputs import CHANGES, NO_CHANGES
@@ -143,11 +144,11 @@ def test_the_watch_sees_new_files_and_ends_in_a_warning(
 ) -> None:
     (tmp_path / "in").mkdir()
     jsonl(tmp_path / "in" / "a.jsonl")
-    watch = SourceWatch(open_source(SourceSpec(path=str(tmp_path / "in"))))
+    watch = SourceWatch(open_source(SourceSpec(path=str(tmp_path / "in"))), Manifest("ab" * 16, {}, {}))
     jsonl(tmp_path / "in" / "b.jsonl")
     watch.look()  # it is too early
     monkeypatch.setattr("gristmill.jobs.produce.inputs.CHECK_S", 0.0)
-    watch = SourceWatch(watch.source)
+    watch = SourceWatch(watch.source, watch.manifest)
     with pytest.raises(UserError, match=r"b\.jsonl changed .*it was not there before"):
         watch.look()
     watch.end()
