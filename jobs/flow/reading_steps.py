@@ -12,6 +12,7 @@ from gristmill.jobs.release.command import pack
 from gristmill.jobs.release.formats import FORMATS, ROWS, find_format
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS
 from gristmill.jobs.release.mixture.spec import load_mixture
+from gristmill.jobs.release.target import BEGUN
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
@@ -100,8 +101,8 @@ class PackStep(ReadingStep):
         console.print_line(f"a release of {what} as {self._format} into {self.uri}")
 
     def run(self, console: SafeConsole | None = None) -> StepEnd:
-        if self._was_begun and not self.store.exists(self.marker):
-            self.store.clear()  # what an earlier start of this step has left
+        if self._was_begun and not (self.store.exists(self.marker) or self.store.exists(BEGUN)):
+            self.store.clear()  # of an earlier start of this step, and nothing says how far it came
         source = self.tables if self.tables is not None else self.run_uri
         assert source is not None
         flags = {name: self.flags[name] for name in ("shard_mb", "seed") if name in self.flags}
