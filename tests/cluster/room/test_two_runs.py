@@ -80,6 +80,7 @@ def test_a_second_run_on_a_full_cluster_waits_and_both_finish(cluster: Cluster, 
     assert kept_hashes(str(tmp_path / "first" / "out")) == kept_hashes(str(tmp_path / "second" / "out")) == whole
 
 
+@pytest.mark.nightly
 def test_a_killed_run_leaves_nothing_behind(cluster: Cluster, tmp_path: Path) -> None:
     first = start(cluster, tmp_path / "first", 96_000, 3)
     wait_for_commits(str(tmp_path / "first" / "out"), 2, first)
@@ -91,6 +92,7 @@ def test_a_killed_run_leaves_nothing_behind(cluster: Cluster, tmp_path: Path) ->
     until(lambda: not json.loads(queue(cluster, "--json"))["runs"])
 
 
+@pytest.mark.nightly
 def test_runs_divide_a_cluster_by_share_and_priority(cluster: Cluster, tmp_path: Path) -> None:
     node = cluster.add_node(num_cpus=6)
     cluster.wait_for_nodes()
@@ -116,6 +118,7 @@ def test_runs_divide_a_cluster_by_share_and_priority(cluster: Cluster, tmp_path:
         cluster.remove_node(node)
 
 
+@pytest.mark.nightly
 def test_quotas_are_set_and_shown(cluster: Cluster, tmp_path: Path) -> None:
     assert "team=x" in queue(cluster, "--quota", "team=x:2")
     run = start(cluster, tmp_path / "over", 960, 3, wait_s=0.0, labels={"team": "x"})
