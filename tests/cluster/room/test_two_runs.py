@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -44,6 +45,10 @@ def queue(cluster: Cluster, *arguments: str) -> str:
     return done.stdout
 
 
+def shown(cluster: Cluster) -> list[dict[str, Any]]:
+    return json.loads(queue(cluster, "--json"))["runs"]
+
+
 def until(condition: Callable[[], bool], *runs: subprocess.Popen) -> None:
     end = time.monotonic() + PATIENCE_S
     while not condition():
@@ -65,13 +70,14 @@ def logged(folder: Path) -> str:
 def test_a_second_run_on_a_full_cluster_waits_and_both_finish(cluster: Cluster, tmp_path: Path) -> None:
     first = start(cluster, tmp_path / "first", 960, 3)
     wait_for_commits(str(tmp_path / "first" / "out"), 2, first)
+    first.send_signal(signal.SIGSTOP)  # it holds its room, and does not end before the others have seen that
     refused = start(cluster, tmp_path / "refused", 960, 3, wait_s=0.0)
     second = start(cluster, tmp_path / "second", 960, 3)
     words = output_of(refused)
     assert refused.returncode == 2
     assert "no room on the cluster: place" in words and "holds 3 engines" in words, words
-    shown = json.loads(queue(cluster, "--json"))
-    assert [run["state"] for run in shown["runs"]][:1] == ["running"]
+    until(lambda: [run["state"] for run in shown(cluster)] == ["running", "waiting"], second)
+    first.send_signal(signal.SIGCONT)
     assert output_of(first) and first.returncode == 0
     words = output_of(second)
     assert second.returncode == 0, words
@@ -89,7 +95,7 @@ def test_a_killed_run_leaves_nothing_behind(cluster: Cluster, tmp_path: Path) ->
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert output_of(second) and second.returncode == 0
-    until(lambda: not json.loads(queue(cluster, "--json"))["runs"])
+    until(lambda: not shown(cluster))
 
 
 @pytest.mark.nightly
@@ -102,7 +108,7 @@ def test_runs_divide_a_cluster_by_share_and_priority(cluster: Cluster, tmp_path:
         small = start(cluster, tmp_path / "small", 96_000, 1, 0.005, max_replicas=8)
 
         def engines() -> list[int]:
-            return [run["pools"]["generator"]["engines"] for run in json.loads(queue(cluster, "--json"))["runs"]]
+            return [run["pools"]["generator"]["engines"] for run in shown(cluster)]
 
         until(lambda: engines() == [6, 2], large, small)
         urgent = start(cluster, tmp_path / "urgent", 960, 6, priority=1)
