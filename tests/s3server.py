@@ -21,7 +21,7 @@ CONFIG = f"""{{"identities": [{{"name": "test", "credentials":
 UP_TIMEOUT_S = 60.0
 
 
-PORTS = range(15_000, 32_000)  # below those that systems give to outgoing connections
+PORTS = range(20_000, 32_000)  # between those of Ray's workers and those that systems give to outgoing connections
 
 
 def free_port() -> int:
