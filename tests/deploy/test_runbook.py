@@ -58,7 +58,9 @@ def test_commands_are_understood() -> None:
 def test_messages_are_the_programs_own() -> None:
     for words in (
         "looking for the ask",
-        "no room on the cluster",
+        "waiting for room",
+        "no node had room for one",
+        "hold all cores",
         "is being written by another driver",
         "has been taken over by another driver",
         "the dedup index was lost and is built again",

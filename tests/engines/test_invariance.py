@@ -44,4 +44,5 @@ def test_an_engine_that_refuses_the_probe_has_no_verdict(
         raise ValueError("the prompt is longer than the context")
 
     monkeypatch.setattr(shared_engine.engine, "trace", refuse)
+    monkeypatch.setattr(shared_engine.engine, "_verdict", [])  # of an earlier probe
     assert shared_engine.loop.run(shared_engine.engine.facts())["batch_invariant"] is None

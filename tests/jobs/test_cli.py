@@ -125,7 +125,7 @@ def test_a_source_that_ends_too_early_is_told(tmp_path: Path) -> None:
     recipe = canned(tmp_path, source={"cycle": False, "samples": 5}, limits={"asks": None, "kept_rows": 50})
     done = gristmill("produce", recipe, "--out", str(tmp_path / "out"))
     assert done.returncode == 3
-    assert "the source ended before the limit" in done.stdout
+    assert "the source ended before limits.kept_rows" in done.stdout
 
 
 def test_malformed_rows_cost_themselves_only(tmp_path: Path) -> None:
