@@ -15,11 +15,13 @@ import pyarrow as pa
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.probe import LEFTOVER_AGE_S, check_completion, sweep_probes
+from gristmill.records.stores.retry import patience
 from gristmill.records.stores.s3_trouble import expect
 
 T = TypeVar("T")
 
 PART_BYTES, MAX_PARTS, NUM_PARTS_AT_ONCE = 64 << 20, 1000, 8
+SWEEP_S = 3.0  # a resume waits no longer for a list of uploads
 
 
 class S3Parts(Store):
@@ -138,20 +140,21 @@ class S3Parts(Store):
             raise
 
     def sweep(self, folders: Sequence[str] = ()) -> int:
-        old = [upload for folder in folders for upload in self._old_uploads(folder)]
+        old = [(name, upload) for name, upload in self._old_uploads() if _is_within(name, folders)] if folders else []
         for name, upload_id in old:
             self.abort_upload(name, upload_id)
         return len(old) + sweep_probes(self)
 
-    def _old_uploads(self, folder: str) -> Iterator[tuple[str, str]]:
+    def _old_uploads(self) -> Iterator[tuple[str, str]]:
         """Name and upload of what was begun an hour ago or more. Nothing where the keys may not list uploads."""
-        place, prefix = self._key(f"{folder.rstrip('/')}/" if folder else ""), self._key("")["Key"]
-        whole = {"Bucket": place["Bucket"], "Prefix": place["Key"]}
+        place = self._key("")
+        whole, prefix = {"Bucket": place["Bucket"], "Prefix": place["Key"]}, place["Key"]
         page: dict[str, Any] = {"IsTruncated": True}
         after: dict[str, str] = {}
         while page.get("IsTruncated"):
             try:
-                page = self._request(None, partial(_uploads, **whole, **after))
+                with patience(SWEEP_S):  # a store that answers with something else looks as if it were in trouble
+                    page = self._request(None, partial(_uploads, **whole, **after))
             except UserError:
                 return  # without this right, or in a store without this request, a rule of the bucket must do it
             for upload in page.get("Uploads", []):
@@ -159,6 +162,10 @@ class S3Parts(Store):
                     yield upload["Key"].removeprefix(prefix), upload["UploadId"]
             if page.get("Uploads"):  # some stores name the last upload, but not its key
                 after = {"KeyMarker": page["Uploads"][-1]["Key"], "UploadIdMarker": page["Uploads"][-1]["UploadId"]}
+
+
+def _is_within(name: str, folders: Sequence[str]) -> bool:
+    return any(not folder or name.startswith(f"{folder.rstrip('/')}/") for folder in folders)
 
 
 def _uploads(client: Any, **arguments: Any) -> dict[str, Any]:

@@ -25,6 +25,9 @@ DATE = "2026-01-01T00:00:00.000Z"
 STATUS = {200: "OK", 204: "No Content", 206: "Partial Content", 404: "Not Found", 412: "Precondition Failed"}
 
 
+NO_UPLOADS = b"<ListMultipartUploadsResult><IsTruncated>false</IsTruncated></ListMultipartUploadsResult>"
+
+
 @dataclass(frozen=True)
 class VirtualFolder:
     """`num` objects whose names are `pattern % number`, in the order of numbers; each has `size` bytes."""
@@ -88,6 +91,8 @@ class PagedStore:
         parts = urlsplit(target)
         name = unquote(parts.path).lstrip("/").partition("/")[2]
         if not name:
+            if method == "GET" and "uploads" in parts.query:
+                return 200, NO_UPLOADS, ["Content-Type: application/xml"]
             is_list = method == "GET" and "list-type" in parts.query
             return 200, self.listing(parse_qs(parts.query)) if is_list else b"", ["Content-Type: application/xml"]
         if method == "PUT":
