@@ -32,6 +32,7 @@ from gristmill.cluster.connect import WORKER_ENV
 from gristmill.cluster.pools.fleet import Fleet
 from gristmill.cluster.pools.member import Member
 from gristmill.cluster.pools.pool import Pool
+from gristmill.cluster.pools import replica
 from gristmill.cluster.pools.replica import Replica
 from gristmill.cluster.lots.work import LotPipeline
 from gristmill.cluster.room.runs import Grant, RunRequest
@@ -48,6 +49,9 @@ lot_s = num_replicas * PER_REPLICA / lots_per_s
 
 class Paced(Canned):
     '''Takes as long as a GPU would for a lot, give or take a third, and is lost once a day.'''
+    def open(self):
+        replica.LOOK_S = 5.0  # of thousands of replicas in a process; each has a process of its own elsewhere
+        super().open()
     async def make(self, asks):
         lot = asks.column("lot")[0].as_py()
         fleet = num_replicas * PER_REPLICA
