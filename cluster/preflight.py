@@ -71,7 +71,7 @@ def shortage(request: RunRequest, nodes: Mapping[str, Resources]) -> str | None:
     """Why the nodes cannot hold a run that has them for itself; None if they can."""
     capacity = Capacity(nodes)
     num_cpus = capacity.total("CPU")
-    if num_cpus < 1:
+    if num_cpus < 1 and request.stage_cpus:
         return "it has no CPU to run the stages on; start it with at least one (--num-cpus)"
     shapes = sorted(describe(dict(node)) for node in nodes.values())
     described = f"the nodes have {', '.join(shapes[:8])}{', ...' if len(shapes) > 8 else ''}"

@@ -21,7 +21,6 @@ class Member:
     lots: dict[int, float] = field(default_factory=dict)  # lots in flight, with their start times
     num_handed: int = 0  # asks that it was ever given
     num_lost: int = 0  # engines of this slot that were lost since one of them finished a lot
-    report_ref: Any = None  # running call of report(), if any
     report: Report = NOTHING  # its last
     advanced_at: float = 0.0  # when it last made progress, or got its first lot
     reserved_for: int | None = None  # the only lot that it accepts

@@ -124,9 +124,9 @@ class RunQueue:
         for node, amounts in foreign.items():
             for name, amount in amounts.items():
                 growth = max(0.0, amount - before.get(node, {}).get(name, 0.0))
-                own = min(slack[name], growth)  # what was held by others before an engine was granted still is
-                slack[name] -= own
-                amounts[name] = max(0.0, amount) - own
+                reserved = min(slack[name], growth)  # what others held before an engine was granted, they still hold
+                slack[name] -= reserved
+                amounts[name] = max(0.0, amount) - reserved
         foreign = {node: dict(amounts) for node, amounts in foreign.items()}
         for node, amounts in foreign.items():
             amounts["CPU"] = min(amounts.get("CPU", 0.0), before.get(node, {}).get("CPU", 0.0))

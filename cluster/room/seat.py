@@ -160,9 +160,9 @@ class Seat:
 
         `warm`: node and resources of engines that wait for the next run of this process.
         """
-        if self.is_shared:
+        if self._actor is not None:
             try:
-                ray.get(queue_actor().leave.remote(self.request.run, self.job, list(warm)), timeout=CALL_TIMEOUT_S)
+                ray.get(self._actor.leave.remote(self.request.run, self.job, list(warm)), timeout=CALL_TIMEOUT_S)
             except (RayError, TimeoutError) as error:
                 logger.debug(f"the queue of runs did not answer: {one_line(error)}")
 

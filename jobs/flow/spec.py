@@ -77,8 +77,8 @@ class StepSpec:
         kinds = FLAGS.get(self.verb, {})
         for flag, value in self.flags.items():
             if flag not in kinds:
-                known = nearest(flag, kinds) if kinds else f": {self.verb} has none"
-                raise ValueError(f"step '{self.name}': unknown flag '{flag}'{known}")
+                hint = nearest(flag, kinds) if kinds else f": {self.verb} has none"
+                raise ValueError(f"step '{self.name}': unknown flag '{flag}'{hint}")
             if not isinstance(value, kinds[flag]) or isinstance(value, bool):
                 raise ValueError(f"step '{self.name}': flags.{flag} must be a {kinds[flag].__name__}")
         for flag in ("real_train", "real_holdout") if self.verb == "evaluate" else ():
