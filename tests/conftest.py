@@ -1,11 +1,13 @@
 """Fixtures: a real S3 server, a local Ray; hypothesis profiles; which tests share a worker of pytest-xdist."""
 
+import faulthandler
 import os
 import signal
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key as STDERR_FD
 
 from tests import profiles, session
 from tests.engine import SharedEngine
@@ -13,6 +15,7 @@ from tests.session import ROOT, gristmill
 
 __all__ = ["ROOT", "gristmill", "profiles"]
 
+STUCK_S = 180  # beyond the limit of a test
 LONGEST = ("tests/chaos/", "tests/cluster/", "tests/jobs/")
 
 # A shell ignores SIGINT in what it starts in the background, and the runs that tests interrupt would inherit that.
@@ -32,6 +35,25 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     """
     group = "engine" if item.get_closest_marker("vllm") else item.nodeid.partition("::")[0]
     item.add_marker(pytest.mark.xdist_group(group))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    """End a process that the limit of a test cannot stop, with the stacks of all its threads.
+
+    The limit is a signal. Python handles it between two instructions, so a call of Ray that never returns, or a
+    teardown that waits after the limit has struck, would hold up the session until its machine is taken away.
+    """
+    marker = item.get_closest_marker("timeout")
+    _end_after((marker.args[0] if marker else item.config.getoption("timeout")) + STUCK_S, item.config)
+    try:
+        return (yield)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _end_after(limit_s: float, config: pytest.Config) -> None:
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=config.stash[STDERR_FD])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -54,9 +76,10 @@ def _rank(item: pytest.Item) -> int:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def shared() -> Iterator[None]:
+def shared(pytestconfig: pytest.Config) -> Iterator[None]:
     """Ends the Ray and the servers that the session has started."""
     yield
+    _end_after(STUCK_S, pytestconfig)
     session.end()
 
 
