@@ -76,6 +76,8 @@ class LotLoop:
         """
         try:
             self.stand.start(lambda: self.stopping)
+            if self.stopping:  # while it waited for its cores
+                return self._loop()
             for pool in self.pools:
                 pool.start()  # engines load while the index is filled and stages are opened
             if self.pools:  # an error of this task recurs in the first lot, with a name
