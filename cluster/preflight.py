@@ -3,7 +3,7 @@
 import getpass
 import logging
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -48,11 +48,12 @@ def _user() -> str:
 
 
 @contextmanager
-def seated(request: RunRequest, spec: ClusterSpec) -> Iterator[Seat]:
+def seated(request: RunRequest, spec: ClusterSpec, is_stopped: Callable[[], bool] = lambda: False) -> Iterator[Seat]:
     """The place of a run in the queue of its cluster, once the run is admitted.
 
-    Raises UserError when the cluster cannot hold it and no autoscaler is expected, and when it is not admitted within
-    `spec.wait_s` seconds.
+    `is_stopped` ends the wait where the thread gets no signals. Raises UserError when the cluster cannot hold the run
+    and no autoscaler is expected, and when it is not admitted within `spec.wait_s` seconds; KeyboardInterrupt when it
+    is stopped.
     """
     nodes = usable_nodes()
     if not request.can_grow and (problem := shortage(request, nodes)):
@@ -61,7 +62,7 @@ def seated(request: RunRequest, spec: ClusterSpec) -> Iterator[Seat]:
         logger.warning(words)
     seat = Seat(request)
     try:
-        seat.wait(spec.wait_s)
+        seat.wait(spec.wait_s, is_stopped)
         yield seat
     finally:
         seat.leave(held_warm())

@@ -151,8 +151,8 @@ class CommittedRows(Source):
             width = 1 if not shards and not self.is_ended else min(NUM_THREADS, number - len(shards))
             lots = range(first + len(shards), first + len(shards) + width)
             with ThreadPoolExecutor(width) as pool:
-                found = list(pool.map(self._open, lots))
-            present = found[: found.index(None)] if None in found else found
+                window = list(pool.map(self._open, lots))
+            present = window[: window.index(None)] if None in window else window
             shards += [shard for shard in present if shard is not None]
             if len(present) < width:
                 break

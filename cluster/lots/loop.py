@@ -23,7 +23,7 @@ from gristmill.cluster.lots.in_flight import InFlightLot, Step, route
 from gristmill.cluster.lots.job import Events, Job, Progress, build_pools, measure_progress
 from gristmill.cluster.lots.recovery import Recovery
 from gristmill.cluster.lots.sequencer import CommitSequencer
-from gristmill.cluster.lots.stage_cpus import StageCpus
+from gristmill.cluster.lots.stage_cpus import StageCpus, ends_step
 from gristmill.cluster.lots.stand import Stand
 from gristmill.cluster.lots.waiting import WaitingLots
 from gristmill.cluster.lots.work import LotResult, warm_task
@@ -76,6 +76,8 @@ class LotLoop:
         """
         try:
             self.stand.start(lambda: self.stopping)
+            if self.stopping:  # while it waited for its cores
+                return self._loop()
             for pool in self.pools:
                 pool.start()  # engines load while the index is filled and stages are opened
             if self.pools:  # an error of this task recurs in the first lot, with a name
@@ -130,8 +132,9 @@ class LotLoop:
             self.flow.store_bytes = ray.cluster_resources().get("object_store_memory", 0.0)
             taken_s = time.monotonic() - now
             self._count_at = now + max(COUNT_S, COUNT_SHARE * taken_s)
-        if (number := self.cpus.overdue()) is not None:
-            self._start_again(number)
+        if (late := self.cpus.overdue(self._in_flight)) is not None:
+            late.twin = late.ref, late.output_ref  # the first of the two to end counts
+            self._start_on_cpus(late, must_reserve=True)
 
     def _launch(self) -> None:
         """Start the lots that wait, later steps and older lots first, then new lots."""
@@ -187,14 +190,6 @@ class LotLoop:
             lot.output_ref = refs[0]
         self._watch(lot, refs[-1])
 
-    def _start_again(self, number: int) -> None:
-        """Start a task that may wait for an idle core in vain on a reserved one, too; the first to end counts."""
-        lot = self._in_flight.get(number)
-        if lot is None or lot.ref is None or lot.twin is not None:
-            return self.cpus.end(number)
-        lot.twin = lot.ref, lot.output_ref
-        self._start_on_cpus(lot, must_reserve=True)
-
     def _watch(self, lot: InFlightLot, ref: Any) -> None:
         """Advance the lot when the call ends; Ray fetches its value, which is small, in the background."""
         lot.ref = ref
@@ -213,13 +208,8 @@ class LotLoop:
             pass
 
     def _advance(self, lot: InFlightLot, ref: Any, future: Future) -> None:
-        if lot.twin and lot.twin[0] is ref:
-            lot.swap_twins()
-        if lot.ref is not ref:
-            return  # a rewind has made the call stale
-        if lot.twin and future.exception() is not None:
-            (lot.ref, lot.output_ref), lot.twin = lot.twin, None
-            return  # the same task goes on elsewhere
+        if not ends_step(lot, ref, future):
+            return
         self.cpus.end(lot.number)
         lot.ref, lot.twin, is_finishing = None, None, lot.phase == "finishing"
         if not is_finishing and self.route[lot.step].pool is None:

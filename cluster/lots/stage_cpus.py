@@ -5,6 +5,8 @@ reserved core. Only the first answer of a lot counts, so that this changes no ro
 """
 
 import time
+from collections.abc import Mapping
+from concurrent.futures import Future
 from typing import Any
 
 from gristmill.cluster.lots.in_flight import InFlightLot, Step
@@ -71,14 +73,34 @@ class StageCpus:
             del self._idle[lot]
             self._finished_at = time.monotonic()
 
-    def overdue(self) -> int | None:
+    def overdue(self, in_flight: Mapping[int, InFlightLot]) -> InFlightLot | None:
         """A lot whose task waits for an idle core in vain and should start again on a reserved one; None if none."""
         if self.lane is None or not self._idle or len(self._reserved) >= self.lane.num_cpus:
             return None
         if self.num_spare >= 1 and time.monotonic() - self._finished_at < OVERDUE_S:
             return None
-        return min(self._idle)
+        number = min(self._idle)
+        lot = in_flight.get(number)
+        if lot is None or lot.ref is None or lot.twin is not None:
+            self.end(number)
+            return None
+        return lot
 
     def _is_reserved(self) -> bool:
         assert self.lane is not None
         return len(self._reserved) < self.lane.num_cpus or len(self._idle) >= TASKS_PER_CORE * int(self.num_spare)
+
+
+def ends_step(lot: InFlightLot, ref: Any, future: Future[Any]) -> bool:
+    """Whether the end of the call `ref` of a lot ends its step. Takes the outputs of the twin that has ended.
+
+    A call that a rewind has made stale does not, nor does one of two twins that fails: the same task goes on elsewhere.
+    """
+    if lot.twin and lot.twin[0] is ref:
+        lot.swap_twins()
+    if lot.ref is not ref:
+        return False
+    if lot.twin and future.exception() is not None:
+        (lot.ref, lot.output_ref), lot.twin = lot.twin, None
+        return False
+    return True

@@ -14,7 +14,7 @@ from gristmill.cluster.room.shares import CORE, Division
 
 LOOK_S = 2.0  # between two looks at the cluster
 DIVISION_SHARE = 10.0  # times the duration of a division pass before the next
-SETTLE_S = 60.0  # from a grant to the report of the node of an engine
+SETTLE_S = 60.0  # from a grant, or from free cores, to the report of the node of an engine
 NODES_PER_S = 2000  # nodes that are looked at in a second, so that large clusters are looked at less often
 
 
@@ -36,6 +36,8 @@ class RunQueue:
         self._foreign_before: dict[str, Resources] = {}
         self._is_stale = False
         self._divided, self._division_s = float("-inf"), 0.0  # when the last division ended, and how long it took
+        self._free: Mapping[str, Resources] = {}  # what nobody uses of the nodes
+        self._starves_since: float | None = None  # when tasks were first seen on the cores of an engine that waits
 
     def join(self, request: RunRequest, job: str) -> QueuedRun:
         """Enter a run, or change its request."""
@@ -71,10 +73,19 @@ class RunQueue:
             self._remove_dead()
             nodes, used = self._look()
             self._nodes = self._without_foreign(nodes, used)
+            self._free = {
+                node: {name: amount - used.get(node, {}).get(name, 0.0) for name, amount in resources.items()}
+                for node, resources in nodes.items()
+            }
             self._looked, self._is_stale = now, True
         if not self._is_stale or now - self._divided < DIVISION_SHARE * self._division_s:
             return
-        for key, grant in Division(self._nodes, list(self.runs.values()), self.quotas).grants().items():
+        division = Division(self._nodes, list(self.runs.values()), self.quotas)
+        grants = division.grants()
+        self._starves_since = (self._starves_since or now) if division.starves(self._free) else None
+        if self._starves_since is not None and now - self._starves_since < SETTLE_S:
+            grants = {key: replace(grant, spare_cpus=0.0) for key, grant in grants.items()}
+        for key, grant in grants.items():
             run = self.runs[key]
             if any(width > run.grant.widths.get(pool, 0) for pool, width in grant.widths.items()):
                 run.grew_at = now

@@ -61,7 +61,8 @@ class Grant:
     """What a run may hold: the number of engines by pool, once it is admitted.
 
     lane: ids of the nodes for its reserved CPU cores. why: in words, what a run that is not admitted waits for, or what
-    has taken engines from it. spare_cpus: CPU cores that nobody has reserved, which the tasks of all runs share.
+    has taken engines from it. spare_cpus: CPU cores that nobody has reserved, which the tasks of all runs share; none
+    while an engine of any run waits for cores that such tasks take in turns.
     """
 
     is_admitted: bool = False

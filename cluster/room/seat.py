@@ -106,15 +106,18 @@ class Seat:
         self._synced = 0.0
         self._is_admitted = False
 
-    def wait(self, wait_s: float) -> None:
+    def wait(self, wait_s: float, is_stopped: Callable[[], bool]) -> None:
         """Wait until the run is admitted; what it waits for is logged.
 
         Raises UserError when it is not admitted within `wait_s` seconds, with what holds the room, and
-        KeyboardInterrupt at Ctrl-C and SIGTERM.
+        KeyboardInterrupt at Ctrl-C and SIGTERM. Outside the main thread, which gets no signals, `is_stopped` tells of
+        them.
         """
         end, shown, words = time.monotonic() + wait_s, 0.0, ""
         with deferred_interrupts(lambda: None) as interruption:
             while not interruption.is_set():
+                if is_stopped():
+                    raise KeyboardInterrupt
                 self._ask()
                 now = time.monotonic()
                 if self.grant.is_admitted:

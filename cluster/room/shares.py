@@ -9,6 +9,7 @@ A run of higher priority is served whole before the others: their engines leave,
 import heapq
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from gristmill.cluster.room.capacity import Capacity
@@ -33,6 +34,7 @@ class Division:
         self.runs = sorted(runs, key=lambda r: (-r.request.priority, not r.report.is_admitted, r.arrival))
         self._capacity = Capacity(nodes)
         self._widths: dict[Key, dict[str, int]] = {r.key: {} for r in runs}
+        self._fits: dict[tuple[Key, str], int] = defaultdict(int)  # engines of each pool that nodes have room for
         self._lanes: dict[Key, tuple[str, ...]] = {}
         self._used: dict[str, float] = defaultdict(float)  # devices by label
         self._waits: dict[Key, str] = {}  # why it is not admitted
@@ -50,6 +52,21 @@ class Division:
         spare = max(0.0, self._capacity.total("CPU"))
         return {run.key: self._grant(run, spare) for run in self.runs}
 
+    def starves(self, free: Mapping[str, Mapping[str, float]]) -> bool:
+        """Whether an engine has room but for CPU cores that tasks take in turns. Call it after `grants`.
+
+        `free`: what is not in use of each node.
+        """
+        for run in self.runs:
+            for name, nodes in run.report.nodes.items():
+                num_due = self._fits[run.key, name] - len(nodes)
+                needs = run.request.pool(name).needs if num_due > 0 else None
+                if needs and needs.num_cpus:
+                    fits = Capacity(free).take_many(needs, num_due)
+                    if fits < Capacity(free).take_many(replace(needs, num_cpus=0.0), num_due):
+                        return True
+        return False
+
     # The minimum
 
     def _serve(self, run: QueuedRun) -> None:
@@ -65,6 +82,7 @@ class Division:
         for pool in request.pools:
             most = min(pool.replicas, self._quota_left(run, pool))
             width = self._capacity.take_many(pool.needs, most, run.report.nodes.get(pool.name, ()))
+            self._fits[run.key, pool.name] = width
             has_room = has_room and width == pool.replicas
             self._give(run, pool, most if request.can_grow else width)
         has_room = self._place_cores(run) and has_room
@@ -104,6 +122,7 @@ class Division:
             width, nodes = self._widths[run.key][pool.name], run.report.nodes.get(pool.name, ())
             node = nodes[width] if width < len(nodes) else None
             if self._quota_left(run, pool) > 0 and self._capacity.take(pool.needs.bundles, node):
+                self._fits[run.key, pool.name] += 1
                 self._give(run, pool, 1)
             elif run.request.can_grow:  # its engines wait for nodes, and an autoscaler sees them
                 self._give(run, pool, min(pool.max_replicas - width, self._quota_left(run, pool)))

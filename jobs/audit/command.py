@@ -5,6 +5,7 @@ from gristmill.jobs.flow.state import load as load_flow
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.console import open_console, print_json
 from gristmill.records.errors import UserError
+from gristmill.records.exit_codes import DONE, FINDING
 from gristmill.records.output import manifest
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
@@ -14,7 +15,7 @@ def audit(uri: str) -> Result:
     """Check an output; the state is "ok" or "wrong". Raises UserError if `uri` holds no output."""
     store, findings = _examine(uri)
     totals = {"ok": not findings.errors, "wrong": findings.errors, "checked": findings.num_checked}
-    return Result(store.uri, "wrong" if findings.errors else "ok", totals, 1 if findings.errors else 0)
+    return Result(store.uri, "wrong" if findings.errors else "ok", totals, _exit_code(findings))
 
 
 def _examine(uri: str) -> tuple[Store, Findings]:
@@ -29,7 +30,7 @@ def command(uri: str, as_json: bool = False) -> int:
     if as_json:
         report = {"ok": not findings.errors, "wrong": findings.errors, "checked": findings.num_checked}
         print_json(report)
-        return 1 if findings.errors else 0
+        return _exit_code(findings)
     console = open_console()
     for line in findings.errors[:MAX_SHOWN]:
         console.print_line(f"WRONG  {line}")
@@ -38,7 +39,11 @@ def command(uri: str, as_json: bool = False) -> int:
     checked = ", ".join(f"{number:,} {kind}" for kind, number in findings.num_checked.items())
     verdict = f"{len(findings.errors)} findings" if findings.errors else "ok"
     console.print_line(f"audit of {store.uri}: {verdict} ({checked})")
-    return 1 if findings.errors else 0
+    return _exit_code(findings)
+
+
+def _exit_code(findings: Findings) -> int:
+    return FINDING if findings.errors else DONE
 
 
 def examine(store: Store) -> Findings:

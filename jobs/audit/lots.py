@@ -242,7 +242,7 @@ class LotAudit:
 
 def differences(stated: Summary, actual: Summary) -> Iterator[tuple[str, object, object]]:
     """(name, stated, actual) of the counts that differ."""
-    for name, value in stated.literals().items():
+    for name, value in stated.counts.items():
         other = getattr(actual, name)
         if value != other:
             yield name, value, other

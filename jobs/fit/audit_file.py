@@ -8,6 +8,7 @@ from rich.table import Table
 
 from gristmill.generators.families.folder import ModelCard
 from gristmill.jobs.terminal.console import open_console, print_error, print_json
+from gristmill.records.exit_codes import DONE, FINDING
 from gristmill.records.output.formats import newest, parse
 from gristmill.records.shapes import check_shape
 
@@ -91,7 +92,7 @@ def show(report: dict[str, Any], as_json: bool) -> int:
                 table.add_row(key.replace("_", " "), value if isinstance(value, str) else json.dumps(value))
         open_console().print(table)
     if not report["is_refuted"]:
-        return 0
+        return DONE
     line = "!" * 78
     print_error(f"{line}\n{report['verdict']}\nThis model must not be called private.\n{line}")
-    return 1
+    return FINDING

@@ -254,6 +254,8 @@ def _run_threads(wave: Sequence[Step]) -> tuple[dict[str, StepEnd], dict[str, Ba
             ends[step.name] = _run_step(step, StepConsole(step.name))
             if ends[step.name].exit_code:
                 group.stop()
+        except KeyboardInterrupt:  # it was stopped before its work began
+            ends[step.name] = StepEnd("stopped", STOPPED)
         except BaseException as error:  # noqa: BLE001 - the main thread raises it
             errors[step.name] = error
             group.stop()

@@ -6,7 +6,7 @@ from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.console import SafeConsole
-from gristmill.jobs.terminal.session import interruptible
+from gristmill.jobs.terminal.session import interruptible, is_stopping
 from gristmill.records.committed import CommittedRows
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
@@ -63,7 +63,7 @@ def drive(
     with (
         Monitor(compiled, store, manifest, totals, lease, console) as monitor,
         connected(spec),
-        seated(request, spec) as seat,
+        seated(request, spec, is_stopping) as seat,
     ):
         monitor.begin()
         job = Job(

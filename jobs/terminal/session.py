@@ -46,6 +46,12 @@ class StopGroup:
 GROUP: ContextVar[StopGroup | None] = ContextVar("stop_group", default=None)  # of the job's thread
 
 
+def is_stopping() -> bool:
+    """Whether the StopGroup of this thread, if it has one, was stopped."""
+    group = GROUP.get()
+    return group is not None and group.is_stopping
+
+
 @contextmanager
 def interruptible(stop: Callable[[], None], give_up: Callable[[], None], stopping: str = STOPPING) -> Iterator[None]:
     """Handle SIGINT and SIGTERM for the block: the first calls `stop`, the second `give_up` and raises

@@ -1,6 +1,7 @@
 """Counts of a lot or of a run. generated = kept + rejected, always."""
 
-from dataclasses import asdict, dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -52,8 +53,14 @@ class Summary:
                 for label, count in labels.items():
                     counts[label] = counts.get(label, 0) + count
 
+    @property
+    def counts(self) -> dict[str, Any]:
+        """Its counts by name. The tables among them are those of the summary."""
+        return {k: v for k, v in vars(self).items() if v or k not in ("offered", "admitted", "rejected_shards")}
+
     def literals(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if v or k not in ("offered", "admitted", "rejected_shards")}
+        """A copy of `counts`."""
+        return deepcopy(self.counts)
 
 
 def summarise(table: pa.Table) -> Summary:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
@@ -25,6 +26,7 @@ AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 CHECKSUMS = ("request_checksum_calculation", "response_checksum_validation")
 WHEN_REQUIRED = "when_required"
 CONNECTIONS = 64
+USER_AGENT = f"gristmill Boto3/{boto3.__version__} Botocore/{botocore.__version__}"  # botocore's takes 0.1 ms a request
 
 
 def is_aws(endpoint: str) -> bool:
@@ -40,6 +42,7 @@ def connect(uri: str, patience_s: float) -> Any:
         connect_timeout=min(CONNECT_S, max(1.0, patience_s / 3)),
         read_timeout=min(READ_S, max(1.0, patience_s / 3)),
         max_pool_connections=CONNECTIONS,
+        user_agent=USER_AGENT,
     )
     try:
         client = session.client("s3", config=config)

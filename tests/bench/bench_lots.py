@@ -134,8 +134,8 @@ def _objects(folder: Path) -> tuple[str, dict[str, bytes]]:
         objects[str(encoded.rejected_name)] = encoded.rejected or b""
     manifest = Manifest(compiled.fingerprint, compiled.resolved(), compiled.identity)
     counted = NUM_LOTS - NUM_UNCOUNTED
-    asked, rejected = counted * LOT_ROWS, {"rules:short": counted}
-    manifest.totals = Summary(counted, asked, asked - counted, rejected, rejected_shards=counted)
+    num_asks, rejected = counted * LOT_ROWS, {"rules:short": counted}
+    manifest.totals = Summary(counted, num_asks, num_asks - counted, rejected, rejected_shards=counted)
     store = open_store(str(folder / "manifest"))
     manifest.save(store)
     return recipe, {**objects, "manifest.json": store.read("manifest.json")}

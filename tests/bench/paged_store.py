@@ -71,8 +71,8 @@ class PagedStore:
         prefix, after = query.get("prefix", [""])[0], query.get("start-after", [""])[0]
         after = query.get("continuation-token", [after])[0]
         most = min(PAGE_NAMES, int(query.get("max-keys", [PAGE_NAMES])[0]))
-        own = sorted((n, len(d)) for n, d in self.objects.items() if n.startswith(prefix) and n > after)
-        page = list(islice(heapq.merge(own, *(f.names(prefix, after) for f in self.folders)), most + 1))
+        real = sorted((n, len(d)) for n, d in self.objects.items() if n.startswith(prefix) and n > after)
+        page = list(islice(heapq.merge(real, *(f.names(prefix, after) for f in self.folders)), most + 1))
         is_cut, page = len(page) > most, page[:most]
         items = "".join(
             f"<Contents><Key>{escape(n)}</Key><LastModified>{DATE}</LastModified><ETag>&#34;{hash(n):016x}&#34;</ETag>"

@@ -19,7 +19,7 @@ LOTS = {"num_asks": 160}
 STOP_AT = 2  # lot
 # A driver that stops itself (SIGSTOP) just before it puts a shard of a lot, on a machine of this name.
 DRIVER = """
-import os, signal, socket, sys
+import signal, socket, sys, threading
 from gristmill.cluster.lots import commit
 from gristmill.jobs.cli import main
 from gristmill.records.output import lease
@@ -29,7 +29,8 @@ lease.DEAD_S = 2.0
 put = getattr(commit, place)
 def paused(store, encoded, *rest):
     if encoded.lot == lot:
-        os.kill(os.getpid(), signal.SIGSTOP)
+        # A signal to the process can reach another thread, and this one would put its shard before all are stopped.
+        signal.pthread_kill(threading.get_ident(), signal.SIGSTOP)
     put(store, encoded, *rest)
 setattr(commit, place, paused)
 sys.exit(main(arguments))
@@ -44,7 +45,7 @@ def start(place: str, host: str, recipe: str, out: str) -> subprocess.Popen:
 def wait_for_stop(driver: subprocess.Popen) -> None:
     process = psutil.Process(driver.pid)
     wait_until("a stop", lambda: process.status() in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE), PATIENCE_S)
-    assert driver.poll() is None, driver.communicate()[0]
+    assert process.status() == psutil.STATUS_STOPPED, driver.communicate()[0]
 
 
 def kill(driver: subprocess.Popen) -> None:

@@ -19,6 +19,7 @@ from tests.outputs import PATIENCE_S
 from tests.recipes import canned
 
 PORT = 26_379
+HEAD = "f" * 51 + "00000"  # id of the head, as the provider numbers its nodes
 TYPES = {
     "ray.head.default": {"resources": {"CPU": 2}, "node_config": {}, "max_workers": 0},
     "gpu": {"resources": {"CPU": 1, "GPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 3},
@@ -35,7 +36,9 @@ def autoscaling(folder: Path, minutes: float) -> Iterator[str]:
         "cluster_name": "test", "max_workers": 3, "idle_timeout_minutes": minutes, "upscaling_speed": 10.0,
         "provider": {
             "type": "fake_multinode", "disable_node_updaters": True, "disable_launch_config_check": True,
-            "gcs_address": f"127.0.0.1:{PORT}",
+            "gcs_address": f"127.0.0.1:{PORT}", "head_node_id": HEAD,
+            "use_node_id_as_ip": True,  # the autoscaler knows nodes by address, and all of these have one
+            "launch_multiple": True,  # else it starts one node whatever their number
         },
         "available_node_types": TYPES, "head_node_type": "ray.head.default", "auth": {}, "docker": {},
         "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
@@ -47,6 +50,7 @@ def autoscaling(folder: Path, minutes: float) -> Iterator[str]:
     command += ["--node-ip-address=127.0.0.1"]
     command += [f"--autoscaling-config={folder / 'autoscaler.json'}", "--disable-usage-stats"]
     env = {**os.environ, "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_FAKE_CLUSTER": "1", "RAY_AUTH_MODE": "disabled"}
+    env |= {"RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD, "RAY_CLOUD_INSTANCE_ID": HEAD}
     with open(folder / "head.log", "w") as log:
         head = subprocess.Popen(command, env=env, stdout=log, stderr=log, start_new_session=True)
     try:
@@ -61,16 +65,24 @@ def autoscaling(folder: Path, minutes: float) -> Iterator[str]:
                 process.kill()
 
 
-def num_gpus(address: str) -> int:
-    code = "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); print(ray.cluster_resources().get('GPU', 0))"
+def num_gpus(address: str) -> tuple[int, int]:
+    """GPUs of the cluster, and those that engines hold; (-1, -1) while it does not answer."""
+    code = (
+        "import ray, sys; ray.init(sys.argv[1], log_to_driver=False); "
+        "print(*(resources().get('GPU', 0) for resources in (ray.cluster_resources, ray.available_resources)))"
+    )
     done = subprocess.run([sys.executable, "-c", code, address], capture_output=True, text=True, timeout=PATIENCE_S)
-    return int(float(done.stdout.split()[-1])) if done.returncode == 0 else -1
+    if done.returncode:
+        return -1, -1
+    gpus, free = map(float, done.stdout.split()[-2:])
+    return int(gpus), int(gpus - free)
 
 
 def wait_for_gpus(address: str, number: int) -> None:
+    """Wait until the cluster has so many GPUs, with an engine on each."""
     end = time.monotonic() + PATIENCE_S
-    while (found := num_gpus(address)) != number:
-        assert time.monotonic() < end, f"{found} GPUs"
+    while (gpus := num_gpus(address)) != (number, number):
+        assert time.monotonic() < end, f"GPUs and those in use: {gpus}"
         time.sleep(1)
 
 

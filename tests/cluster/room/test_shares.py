@@ -240,3 +240,23 @@ def test_engines_that_wait_for_the_next_step_of_a_flow_are_its_own_room() -> Non
     following = run("following", 2, 2)
     following.job = step.job
     assert cluster.sync(following).is_admitted
+
+
+def test_tasks_step_back_from_the_core_of_an_engine_that_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    cluster = Cluster(cpus=3, gpus=2)  # a core of it is reserved
+    one = run("one", 1, 1, 2, can_grow=True)
+    cluster.nodes["head"] = node(cpus=4, gpus=0)
+
+    def spare(num_cpus: float, num_gpus: float) -> float:
+        """The spare cores with one engine placed and so much of its node in use."""
+        cluster.used |= {"node0": {"CPU": num_cpus, "GPU": num_gpus}, "head": {"CPU": 2.0}}
+        cluster.sync(one, "node0", is_admitted=True, num_tasks=3)
+        return cluster.sync(one, "node0", is_admitted=True, num_tasks=3).spare_cpus
+
+    assert spare(2, 1) == 4
+    assert spare(3, 1) == 0  # a task has the core of the second engine
+    assert spare(2, 1) == 4  # Ray places the engine next
+    assert spare(3, 2) == 4  # it is there, and has not reported its node
+    assert spare(3, 1) == 0
+    monkeypatch.setattr("gristmill.cluster.room.queue.SETTLE_S", 0.0)
+    assert spare(3, 1) == 4  # it has waited for long, so tasks are not the reason

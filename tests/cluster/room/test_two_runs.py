@@ -15,8 +15,11 @@ from ray.cluster_utils import Cluster
 
 from tests import session
 from tests.conftest import ROOT
+from tests.jobs.flow.flows import chain, flow_file
 from tests.outputs import PATIENCE_S, kept_hashes, undisturbed, wait_for_commits
 from tests.recipes import canned
+
+AT_ONCE_S = 60.0  # without work that would have to end first, on a busy machine
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +98,38 @@ def test_a_killed_run_leaves_nothing_behind(cluster: Cluster, tmp_path: Path) ->
     first.send_signal(signal.SIGKILL)
     first.wait()
     assert output_of(second) and second.returncode == 0
+    until(lambda: not shown(cluster))
+
+
+@pytest.mark.nightly
+def test_what_waits_ends_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    first = start(cluster, tmp_path / "first", 96_000, 3)
+    wait_for_commits(str(tmp_path / "first" / "out"), 2, first)
+    flow = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "gristmill", "flow"),
+            flow_file(tmp_path, chain(texts={"stream": True})[:2]),
+            *("--out", str(tmp_path / "out")),
+        ],
+        cwd=ROOT,
+        env={**os.environ, "RAY_ADDRESS": cluster.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    until(lambda: [run["state"] for run in shown(cluster)] == ["running", "waiting", "waiting"], first, flow)
+    flow.send_signal(signal.SIGTERM)
+    output, _ = flow.communicate(timeout=AT_ONCE_S)
+    assert flow.returncode == 130 and "Traceback" not in output, output
+    grows = start(cluster, tmp_path / "grows", 960, 1, nodes_timeout_s=600.0)  # admitted before its nodes are there
+    assert grows.stdout and any("the run waits for its 1 CPU core(s)" in line for line in grows.stdout)
+    grows.send_signal(signal.SIGTERM)
+    output, _ = grows.communicate(timeout=AT_ONCE_S)
+    assert grows.returncode == 130 and "Traceback" not in output, output
+    assert '"loading"' not in logged(tmp_path / "grows"), "it has started no engine"
+    assert first.poll() is None
+    first.kill()
+    first.wait()
     until(lambda: not shown(cluster))
 
 
