@@ -47,7 +47,7 @@ class Recipe:
     output: OutputSpec = field(default_factory=OutputSpec)  # `[output]`: how shards are written.
     gate_audit: GateAuditSpec | None = None  # `[gate_audit]`: rows of known label, to measure the stages by.
     # `[release]`: facts for the card of a release; they never change a row.
-    release: ReleaseSpec = later(ReleaseSpec())
+    release: ReleaseSpec | None = later(None)
     cluster: ClusterSpec = field(default_factory=ClusterSpec)  # `[cluster]`: where the run runs; never changes a row.
 
     def __post_init__(self) -> None:

@@ -5,7 +5,7 @@ single keys. Nothing here changes a row, and nothing depends on the clock: packi
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -159,8 +159,3 @@ def ended_on(manifest: Manifest) -> str:
     last = manifest.starts[-1]
     ended = datetime.fromisoformat(last["started"]) + timedelta(seconds=last.get("wall_s", 0.0))
     return ended.astimezone(UTC).date().isoformat()
-
-
-def source_licenses(places: Sequence[tuple[str, str | None]]) -> tuple[tuple[str, str], ...]:
-    """(place, licence) of each source; a source without a licence is "unknown", whatever its neighbours are."""
-    return tuple((place, license_id(name) if name else UNKNOWN) for place, name in places)

@@ -93,7 +93,7 @@ class MixtureSpec:
     text_column: str | None = None
     payload: tuple[str, ...] = ()  # Payload columns of the release; unset: the columns that all parts have.
     # `[release]`: facts for the card and the Croissant metadata; they never change a row.
-    release: ReleaseSpec = later(ReleaseSpec())
+    release: ReleaseSpec | None = later(None)
 
     def __post_init__(self) -> None:
         if not 0 <= self.synthetic_max <= 1:
