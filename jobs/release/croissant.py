@@ -164,7 +164,7 @@ def _field(name: str, kind: pa.DataType, place: _Place, missing: list[str]) -> d
         entry["repeated"] = True
     if inner == IMAGE and not place.in_list:
         return {**entry, "dataType": "sc:ImageObject", "source": place.source("bytes")}
-    if pa.types.is_struct(inner) and name and not (is_list and place.in_list):
+    if pa.types.is_struct(inner) and name and not (is_list and place.path):  # readers follow a list of structs once
         fields = [_field(child.name, child.type, place.inner(child.name, is_list), missing) for child in inner]
         if any(fields):
             return {**entry, "subField": [field for field in fields if field]}
