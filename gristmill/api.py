@@ -64,12 +64,21 @@ def evaluate(
 
 
 def pack(
-    source: Recipe, to: str | PathLike[str], *, format: str = "rows", shard_mb: int = 256, seed: int | None = None
+    source: Recipe,
+    to: str | PathLike[str],
+    *,
+    format: str = "rows",
+    shard_mb: int = 256,
+    seed: int | None = None,
+    facts: Recipe | None = None,
 ) -> Result:
-    """Write the release of a run or of a mixture. Rows: those of the release."""
+    """Write the release of a run or of a mixture. Rows: those of the release.
+
+    facts: a TOML file, or its tables, whose `[release]` and `[source]` replace keys for card and metadata.
+    """
     from gristmill.jobs.release.command import pack as verb
 
-    return verb(_recipe(source), fspath(to), shard_mb, seed, format)
+    return verb(_recipe(source), fspath(to), shard_mb, seed, format, None if facts is None else _recipe(facts))
 
 
 def audit(uri: str | PathLike[str]) -> Result:

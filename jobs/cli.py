@@ -256,6 +256,12 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
         help="rows: all columns (default). Trainers load the others directly: messages (chat), alpaca, preference "
         "(prompt, chosen, rejected), text, prompt-completion",
     )
+    verb.add_argument(
+        "--facts",
+        metavar="FILE",
+        help="TOML file whose [release] (title, license, languages, task, cite, ...) and [source] license replace "
+        "those of the recipe or mixture, for card and Croissant metadata",
+    )
     verb.add_argument("--shard-mb", type=int, default=256, help="approximate size of a shard in MiB (default 256)")
     verb.add_argument("--seed", type=int, help="of draw and shuffle (default: the mixture's, else 0)")
     verb.add_argument("--dry-run", action="store_true", help="count everything and show the plan; write nothing")

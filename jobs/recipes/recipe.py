@@ -6,10 +6,11 @@ from typing import Any
 
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table
+from gristmill.jobs.release.facts import ReleaseSpec
 from gristmill.records.output.shards import OutputSpec
 from gristmill.records.readers.sources import SourceSpec
 from gristmill.records.rounds import RoundsSpec
-from gristmill.records.spec import build
+from gristmill.records.spec import build, later
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Recipe:
     limits: Limits = field(default_factory=Limits)  # `[limits]`: where the run ends.
     output: OutputSpec = field(default_factory=OutputSpec)  # `[output]`: how shards are written.
     gate_audit: GateAuditSpec | None = None  # `[gate_audit]`: rows of known label, to measure the stages by.
+    # `[release]`: facts for the card of a release; they never change a row.
+    release: ReleaseSpec | None = later(None)
     cluster: ClusterSpec = field(default_factory=ClusterSpec)  # `[cluster]`: where the run runs; never changes a row.
 
     def __post_init__(self) -> None:

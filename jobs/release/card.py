@@ -1,24 +1,28 @@
-"""The dataset card and the Croissant metadata of a release."""
+"""The dataset card of a release: README.md as dataset hubs read it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
 
 from gristmill.cluster.shuffle import ShardFile
+from gristmill.jobs.release.facts import Facts, FactsFile, ended_on, release_spec
 from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import RowFormat
-from gristmill.jobs.release.markdown import code, one_line, prose, yaml_string
+from gristmill.jobs.release.markdown import code, fenced, prose, yaml_string
 from gristmill.jobs.release.mixture.spec import ADDED
+from gristmill.records.licenses import HUB, UNKNOWN, license_id, license_url
+from gristmill.records.masking.masks import masked
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import Summary
-from gristmill.records.printable import json_text, printable
-from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE
+from gristmill.records.printable import json_text
+from gristmill.records.schema import IDENTITY, PROVENANCE
 
-TYPES = {"string": "sc:Text", "int": "sc:Integer", "float": "sc:Float", "double": "sc:Float", "bool": "sc:Boolean"}
-SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**7, "1M<n<10M")]
-SIZES += [(10**8, "10M<n<100M"), (10**9, "100M<n<1B")]
+SIZES = [f"{low}<n<{high}" for low, high in pairwise("1K 10K 100K 1M 10M 100M 1B 10B 100B 1T".split())]  # of the Hub
+DESCRIPTION = "A synthetic corpus made with Gristmill."
+MAX_EXAMPLE_CHARS, MAX_EXAMPLE_ITEMS = 400, 20  # of a text, and of a list, of the example row
 
 
 def _group(name: str) -> str:
@@ -27,38 +31,98 @@ def _group(name: str) -> str:
     return "provenance" if name in {f.name for f in PROVENANCE} or name in ADDED else "payload or finding"
 
 
-@dataclass(frozen=True)
-class Description:
-    """Name, description and version of a release, for Croissant."""
-
-    name: str
-    description: str
-    version: str
-    keywords: tuple[str, ...]
+def size_category(num_rows: int) -> str:
+    """The size category of the Hub: "n<1K", "1K<n<10K", ..., "n>1T"."""
+    if num_rows < 1_000:
+        return "n<1K"
+    digits = len(str(num_rows)) - 4
+    return SIZES[digits] if digits < len(SIZES) else "n>1T"
 
 
-def describe_run(manifest: Manifest, totals: Summary) -> Description:
-    description = manifest.recipe.get("description") or "A synthetic corpus made with Gristmill."
-    return Description(manifest.recipe["name"], description, manifest.fingerprint, ("synthetic", f"{totals.kept} rows"))
+def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_task: str | None = None) -> Facts:
+    """The facts of the release of a run. Raises UserError for a value that is refused."""
+    recipe = manifest.recipe
+    spec = release_spec(recipe.get("release") or {}, file)
+    source = recipe.get("source") or {}
+    place = source.get("path") or ("the items of the recipe" if any(source.get("items") or ()) else None)
+    license = file.source.license or source.get("license")
+    return Facts(
+        recipe["name"],
+        recipe.get("description") or DESCRIPTION,
+        manifest.fingerprint,
+        ("synthetic", f"{totals.kept} rows"),
+        spec,
+        spec.date or ended_on(manifest),
+        ((masked(place), license_id(license) if license else UNKNOWN),) if place else (),
+        format_task,
+    )
 
 
-def front_matter(name: str, num_rows: int, tags: Sequence[str]) -> str:
+def front_matter(facts: Facts, num_rows: int, tags: Sequence[str]) -> str:
     """The YAML front matter that dataset hubs read."""
-    size = next((label for limit, label in SIZES if num_rows < limit), "n>1B")
-    tag_lines = "\n".join(f"- {tag}" for tag in tags)
-    return f"""---
-pretty_name: {yaml_string(name)}
-tags:
-{tag_lines}
-size_categories:
-- {size}
-configs:
+    known = [one for one in facts.licenses if one in HUB]
+    others = [one for one in facts.licenses if one not in HUB]
+    licenses = [*known, *(["other"] if others and "other" not in known else [])]
+    lines = [f"pretty_name: {yaml_string(facts.title)}"]
+    lines += [f"license: {licenses[0]}"] if len(licenses) == 1 else _yaml_list("license", licenses)
+    if "other" in licenses:
+        link = facts.spec.license_link or (license_url(others[0]) if len(others) == 1 else "")
+        lines.append(f"license_name: {yaml_string(' '.join(others).lower() or 'other')}")
+        lines += [f"license_link: {yaml_string(link)}"] if link.startswith("http") or facts.spec.license_link else []
+    codes = dict.fromkeys(tag.partition("-")[0] for tag in facts.languages)
+    lines += _yaml_list("language", codes)
+    lines += _yaml_list("language_details", [tag for tag in facts.languages if tag not in codes])
+    lines += _yaml_list("task_categories", facts.tasks)
+    lines += _yaml_list("tags", tags)
+    lines += _yaml_list("size_categories", [size_category(num_rows)])
+    return "\n".join(["---", *lines, *CONFIGS, "---", ""])
+
+
+def _yaml_list(key: str, values: Iterable[str]) -> list[str]:
+    lines = [f"- {yaml_string(value)}" for value in values]
+    return [f"{key}:", *lines] if lines else []
+
+
+CONFIGS = """configs:
 - config_name: default
   data_files:
   - split: train
-    path: train-*.parquet
----
-"""
+    path: train-*.parquet""".split("\n")
+
+
+def facts_section(facts: Facts) -> str:
+    """Licence, sources, citation and contact as Markdown."""
+    license = ", ".join(f"{one} ({license_url(one)})" if license_url(one) != one else one for one in facts.licenses)
+    stated = "" if facts.spec.licenses else " Nobody has stated a licence of these rows."
+    lines = ["## Licence and citation", "", f"Licence: {prose(license)}.{stated}"]
+    lines += [f"Text of the licence: {prose(facts.spec.license_link)}."] if facts.spec.license_link else []
+    lines += [f"Version: {facts.spec.version}.{f' Published: {facts.date}.' if facts.date else ''}"]
+    lines += [f"Homepage: {prose(facts.spec.homepage)}"] if facts.spec.homepage else []
+    lines += [f"Contact: {prose(facts.spec.contact)}"] if facts.spec.contact else []
+    if facts.sources:
+        rows = [f"| {prose(place)} | {prose(license)} |" for place, license in facts.sources]
+        lines += ["", "| source | licence |", "|---|---|", *rows]
+    return "\n".join([*lines, "", fenced(facts.citation, "bibtex" if facts.citation.startswith("@") else "")]) + "\n"
+
+
+def example_section(row: Mapping[str, Any]) -> str:
+    """A row of the release as Markdown; long texts are cut, bytes are counted."""
+    return f"## Example row\n\n{fenced(json_text(_shown(row), indent=2), 'json')}\n"
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _shown(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        rest = [f"({len(value) - MAX_EXAMPLE_ITEMS} more)"] if len(value) > MAX_EXAMPLE_ITEMS else []
+        return [*(_shown(inner) for inner in value[:MAX_EXAMPLE_ITEMS]), *rest]
+    if isinstance(value, bytes):
+        return f"({len(value):,} bytes)"
+    if isinstance(value, str):
+        rest = len(value) - MAX_EXAMPLE_CHARS
+        return value if rest <= 0 else f"{value[:MAX_EXAMPLE_CHARS]} ({rest:,} more characters)"
+    is_plain = value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return value if is_plain else str(value)
 
 
 def columns_table(schema: pa.Schema) -> str:
@@ -79,11 +143,13 @@ rows = datasets.load_dataset("parquet", data_files="train-*.parquet", split="tra
 def dataset_card(
     manifest: Manifest,
     totals: Summary,
+    facts: Facts,
     shards: Sequence[ShardFile],
     schema: pa.Schema,
+    example: Mapping[str, Any],
     row_format: RowFormat | None = None,
 ) -> str:
-    """README.md of the release as dataset hubs read it: YAML front matter, then prose and tables."""
+    """README.md of the release of a run: YAML front matter, then prose and tables. `example`: a row of the release."""
     recipe = manifest.recipe
     rejected = "\n".join(
         f"| rejected {prose(reason)} | {count:,} |" for reason, count in sorted(totals.rejected.items())
@@ -96,9 +162,10 @@ def dataset_card(
     origins = (
         "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
     )
-    return f"""{front_matter(recipe["name"], totals.kept, ["synthetic"])}# {prose(recipe["name"])}
+    shown_recipe = {k: v for k, v in recipe.items() if k not in ("cluster", "release")}
+    return f"""{front_matter(facts, totals.kept, ["synthetic"])}# {prose(facts.title)}
 
-{prose(recipe.get("description") or "A synthetic corpus made with Gristmill.")}
+{prose(facts.description)}
 
 {origins} The generator was
 {code(generator["kind"])}{model}{method}. The fingerprint of the recipe is `{manifest.fingerprint}`.
@@ -118,89 +185,12 @@ The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated
 ## Columns
 
 {columns_table(schema)}
-{format_section(row_format) + chr(10) if row_format else ""}## Recipe
+{example_section(example)}
+{format_section(row_format) + chr(10) if row_format else ""}{facts_section(facts)}
+## Recipe
 
 ```json
-{json_text({k: v for k, v in recipe.items() if k != "cluster"}, indent=2)}
+{json_text(shown_recipe, indent=2)}
 ```
 
 {READING}"""
-
-
-def _croissant_field(field: pa.Field, column: str = "", path: str = "") -> dict[str, Any]:
-    """Croissant field of a column. A list of structs has sub-fields, addressed by a JSON path in the column."""
-    column = column or field.name
-    entry: dict[str, Any] = {
-        "@type": "cr:Field",
-        "@id": f"rows/{column}{'/' + path if path else ''}",
-        "name": field.name,
-    }
-    kind = field.type.value_type if pa.types.is_list(field.type) else field.type
-    if pa.types.is_list(field.type):
-        entry["repeated"] = True
-    if pa.types.is_struct(kind) and kind != IMAGE:
-        return {**entry, "subField": [_croissant_field(inner, column, inner.name) for inner in kind]}
-    source: dict[str, Any] = {"fileSet": {"@id": "shards"}, "extract": {"column": column}}
-    if path:
-        source["transform"] = {"jsonPath": path}
-    return {
-        **entry,
-        "dataType": next((v for k, v in TYPES.items() if str(kind).startswith(k)), "sc:Text"),
-        "source": source,
-    }
-
-
-def croissant(description: Description, shards: Sequence[ShardFile], schema: pa.Schema) -> dict[str, Any]:
-    """Croissant 1.0 metadata (JSON-LD): the shards as file objects, and one record set with their columns."""
-    files = [
-        {
-            "@type": "cr:FileObject",
-            "@id": shard.name,
-            "name": shard.name,
-            "contentUrl": shard.name,
-            "encodingFormat": "application/x-parquet",
-            "contentSize": f"{shard.num_bytes} B",
-            "sha256": shard.sha256,
-        }
-        for shard in shards
-    ]
-    file_set = {
-        "@type": "cr:FileSet",
-        "@id": "shards",
-        "name": "shards",
-        "containedIn": [{"@id": shard.name} for shard in shards],
-        "encodingFormat": "application/x-parquet",
-        "includes": "train-*.parquet",
-    }
-    fields = [_croissant_field(field) for field in schema]
-    return {
-        "@context": {
-            "@language": "en",
-            "@vocab": "https://schema.org/",
-            "cr": "http://mlcommons.org/croissant/",
-            "sc": "https://schema.org/",
-            "conformsTo": "dct:conformsTo",
-            "dct": "http://purl.org/dc/terms/",
-            "column": "cr:column",
-            "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-            "extract": "cr:extract",
-            "field": "cr:field",
-            "fileObject": "cr:fileObject",
-            "fileSet": "cr:fileSet",
-            "includes": "cr:includes",
-            "jsonPath": "cr:jsonPath",
-            "recordSet": "cr:recordSet",
-            "repeated": "cr:repeated",
-            "source": "cr:source",
-            "subField": "cr:subField",
-            "transform": "cr:transform",
-        },
-        "@type": "sc:Dataset",
-        "conformsTo": "http://mlcommons.org/croissant/1.0",
-        "name": one_line(description.name),
-        "description": printable(description.description),
-        "version": description.version,
-        "distribution": [*files, file_set],
-        "recordSet": [{"@type": "cr:RecordSet", "@id": "rows", "name": "rows", "field": fields}],
-        "keywords": list(description.keywords),
-    }

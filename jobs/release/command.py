@@ -13,12 +13,14 @@ from gristmill.cluster.batch_work import batch_work
 from gristmill.cluster.exchange import num_windows
 from gristmill.cluster.shuffle import Layout, shuffle_keys, with_target
 from gristmill.jobs.recipes.toml_file import TomlSource
-from gristmill.jobs.release.card import croissant, dataset_card, describe_run
+from gristmill.jobs.release.card import dataset_card, facts_of_run
+from gristmill.jobs.release.croissant import croissant
+from gristmill.jobs.release.facts import FactsFile, load_facts
 from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
 from gristmill.jobs.release.mixture.pack import pack_mixture
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_manifest
 from gristmill.jobs.release.target import check_target, columns_digest, end, release_target
-from gristmill.jobs.release.write import PLAIN_EVERY_S, Release, Rows, in_tasks, write_release
+from gristmill.jobs.release.write import PLAIN_EVERY_S, Release, Rows, first_row, in_tasks, write_release
 from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import SafeConsole, open_console
@@ -42,34 +44,60 @@ MANY_LOTS = 10_000  # whose listing shows progress
 
 
 def command(
-    uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_run: bool = False, format_name: str = ROWS
+    uri: str,
+    to: str,
+    shard_mb: int = 256,
+    seed: int | None = None,
+    dry_run: bool = False,
+    format_name: str = ROWS,
+    facts: str | None = None,
 ) -> int:
     """`gristmill pack`; see `pack`. With `dry_run`, count everything and write nothing."""
-    _pack(uri, to, shard_mb, seed, dry_run, format_name)
+    _pack(uri, to, shard_mb, seed, dry_run, format_name, facts)
     return 0
 
 
-def pack(source: TomlSource, to: str, shard_mb: int = 256, seed: int | None = None, format_name: str = ROWS) -> Result:
+def pack(
+    source: TomlSource,
+    to: str,
+    shard_mb: int = 256,
+    seed: int | None = None,
+    format_name: str = ROWS,
+    facts: TomlSource | None = None,
+) -> Result:
     """Write the release of a run, or of a mixture (a TOML file or its tables), in a format of jobs/release/formats.py.
+
+    facts: a TOML file, or its tables, whose `[release]` and `[source]` replace keys of the recipe or mixture.
 
     Raises UserError for a run that has not ended, for a mixture that its policy refuses, and for a format that does
     not fit the columns.
     """
-    num_rows = _pack(source, to, shard_mb, seed, False, format_name)
+    num_rows = _pack(source, to, shard_mb, seed, False, format_name, facts)
     return Result(open_store(to).uri, "complete", {"rows": num_rows}, row_names={"rows": "train-"})
 
 
-def _pack(source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run: bool, format_name: str) -> int:
+def _pack(
+    source: TomlSource,
+    to: str,
+    shard_mb: int,
+    seed: int | None,
+    dry_run: bool,
+    format_name: str,
+    facts: TomlSource | None,
+) -> int:
     """Pack a run or a mixture; returns the rows of the release."""
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
+    facts_file = load_facts(facts)
     with release_target(to) as target:
         if isinstance(source, str) and not (source.endswith(".toml") or shipped_file(source)):
-            return pack_run(source, target, shard_mb, seed or 0, dry_run, format_name)
-        return pack_mixture(source, target, shard_mb, seed, dry_run, format_name)
+            return pack_run(source, target, shard_mb, seed or 0, dry_run, format_name, facts_file)
+        return pack_mixture(source, target, shard_mb, seed, dry_run, format_name, facts_file)
 
 
-def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, format_name: str) -> int:
+def pack_run(
+    uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, format_name: str, facts_file: FactsFile
+) -> int:
     """Write the release of a run; see `pack`. Returns its rows."""
     console = open_console(is_error=True)
     store = open_store(uri)
@@ -85,6 +113,7 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
     if row_format:
         rows_schema = pa.schema([rows_schema.field(name) for name in dict.fromkeys(["id", *row_format.reads])])
     schema = row_format.schema if row_format else with_images(rows_schema)
+    facts = facts_of_run(manifest, totals, facts_file, row_format.task if row_format else None)
     check_target(target, write=not dry_run)
     share = column_share(store, sorted(lots), rows_schema.names) if row_format else 1.0
     num_shards = max(1, round(totals.kept_bytes * share / (shard_mb * 2**20)))
@@ -113,9 +142,8 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
         tasks = in_tasks(sizes, len(lots), workers.num_at_once)
         rows = Rows(tasks, reader.read, reader.read_ids, totals.kept)
         shards = write_release(workers, release, rows, console)
-    card = dataset_card(manifest, totals, shards, schema, row_format)
-    metadata = croissant(describe_run(manifest, totals), shards, schema)
-    target.put("croissant.json", json_text(metadata, indent=2).encode())
+    card = dataset_card(manifest, totals, facts, shards, schema, first_row(target, shards[0]), row_format)
+    target.put("croissant.json", json_text(croissant(facts, shards, schema), indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
     end(target)
     logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")

@@ -14,6 +14,7 @@ of each id. Column names decide which is the question and which the answer: `ins
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,7 @@ class RowFormat:
     reads: tuple[str, ...]  # columns of the rows beside `id`
     schema: pa.Schema
     _convert: Callable[["_Rows"], Columns]
+    task: ClassVar[str] = "text-generation"  # the task category that all formats are for
 
     def convert(self, table: pa.Table, keep: Sequence[str] = ()) -> pa.Table:
         """Convert rows to `schema` in the same order; the columns named in `keep` are appended.

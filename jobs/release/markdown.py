@@ -31,3 +31,10 @@ def code(text: str) -> str:
 def yaml_string(text: str) -> str:
     """The text as a double-quoted scalar of YAML, in one line."""
     return json.dumps(one_line(text), ensure_ascii=False)
+
+
+def fenced(text: str, language: str = "") -> str:
+    """The text as a fenced block of code, whose fence does not occur in it; control characters are escaped."""
+    text = "\n".join(printable_line(line) for line in text.split("\n"))
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    return f"{fence}{language}\n{text}\n{fence}"

@@ -176,6 +176,14 @@ def prove(target: Store, layout: Layout, schema: pa.Schema, number: int) -> tupl
     return shard, int(count_rows(ids, np.zeros(len(ids), np.int64), 1).sums[0])
 
 
+def first_row(target: Store, shard: ShardFile) -> dict[str, Any]:
+    """The first row of a shard, as Python values."""
+    with target.open(shard.name) as source, open_parquet(source, where=target.path(shard.name)) as file:
+        batch = next(file.iter_batches(batch_size=1, row_groups=[0], use_threads=False))
+    row: dict[str, Any] = batch.to_pylist()[0]
+    return row
+
+
 def _id_groups(file: Any) -> Iterator[list[str]]:
     for group in range(file.num_row_groups):
         yield file.read_row_group(group, columns=["id"], use_threads=False).column(0).to_pylist()

@@ -15,10 +15,11 @@ import numpy as np
 
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.licenses import license_id
 from gristmill.records.pins import Pin
 from gristmill.records.readers.datasets import PACKAGE, PACKAGED
 from gristmill.records.readers.parts import LINE_ENDINGS, WHAT, Items, PackedRows, ParquetRows, Part, part_of
-from gristmill.records.spec import nearest
+from gristmill.records.spec import later, nearest
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.digest import digest_all
 from gristmill.records.stores.opening import open_store, split
@@ -38,8 +39,12 @@ class SourceSpec:
     samples: int = 1  # asks per source row
     together: bool = False  # whether the samples of a row follow one another: the engine reads their common text once
     cycle: bool = False  # repeat the rows until a limit is reached; needs a limit
+    # Licence of the rows, an id of SPDX or of the Hub, for the card of a release; never changes a row.
+    license: str | None = later(None)
 
     def __post_init__(self) -> None:
+        if self.license is not None:
+            license_id(self.license)
         if bool(self.items) == bool(self.path):
             raise ValueError("set either 'items' or 'path'")
         if self.samples < 1:

@@ -21,7 +21,9 @@ from gristmill.jobs.fit.command import card_table
 from gristmill.jobs.pages.figure import draw
 from gristmill.jobs.produce.command import _examples, show_outcome
 from gristmill.jobs.recipes.catalogue import recipes
-from gristmill.jobs.release.card import croissant, dataset_card, describe_run
+from gristmill.jobs.release.card import dataset_card, facts_of_run
+from gristmill.jobs.release.croissant import croissant
+from gristmill.jobs.release.facts import FactsFile
 from gristmill.jobs.report.gate_audit import LabelledRows, gates, gates_table
 from gristmill.jobs.status.watch import Watcher
 from gristmill.jobs.study.results import SUMMARY_SCHEMA
@@ -238,21 +240,26 @@ def test_a_name_stays_in_its_place_in_a_card(tmp_path: Path) -> None:
     assert manifest is not None
     schema = pa.schema([("text", pa.string()), (NASTY, pa.string())])
     shards = [ShardFile("train-00000-of-00001.parquet", 1, 1, "00")]
-    card = dataset_card(manifest, manifest.totals, shards, schema)
+    stated = {"title": NASTY, "cite": NASTY, "contact": NASTY, "license": "other", "license_link": NASTY}
+    facts = facts_of_run(manifest, manifest.totals, FactsFile(stated))
+    row = {"text": NASTY + "\n```\n# out", NASTY: [NASTY, b"\xff", {"a": NASTY}]}
+    card = dataset_card(manifest, manifest.totals, facts, shards, schema, row)
     _, front, body = card.split("---\n", 2)
     matter = yaml.safe_load(front)
-    assert set(matter) == {"pretty_name", "tags", "size_categories", "configs"} and matter["tags"] == ["synthetic"]
+    keys = {"pretty_name", "license", "license_name", "license_link", "tags", "size_categories", "configs"}
+    assert set(matter) == keys and matter["tags"] == ["synthetic"]
     assert matter["pretty_name"].startswith("a --- tags: [x] # b | `c`")
     tokens = MarkdownIt("commonmark").enable("table").parse(body)
     headings = [tokens[i + 1].content for i, t in enumerate(tokens) if t.type == "heading_open"]
-    assert len(headings) == 5 and headings[1:] == ["Generated and kept rows", "Columns", "Recipe", "How to read it"]
+    sections = ["Generated and kept rows", "Columns", "Example row", "Licence and citation", "Recipe", "How to read it"]
+    assert headings[1:] == sections
     kinds = {child.type for token in tokens for child in token.children or []} | {t.type for t in tokens}
     assert not kinds & {"html_inline", "html_block", "link_open", "image", "hr"}
     rows = [t for t in tokens if t.type == "tr_open"]
-    assert len(rows) == 5 + 3, "head, generated, kept and two reasons; head and two columns"
+    assert len(rows) == 5 + 3 + 2, "head, generated, kept and two reasons; head and two columns; head and a source"
     assert_clean(card, is_page=True)
-    metadata = croissant(describe_run(manifest, manifest.totals), shards, schema)
-    assert_clean(metadata["name"] + metadata["description"], is_page=True)
+    metadata = croissant(facts, shards, schema)
+    assert_clean(metadata["name"] + metadata["description"] + metadata["citeAs"], is_page=True)
 
 
 def test_scripts_and_emoji_stay_intact(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

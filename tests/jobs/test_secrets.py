@@ -13,7 +13,9 @@ from gristmill.jobs.cli import main
 from gristmill.jobs.produce.monitor import EventRecorder
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
-from gristmill.jobs.release.card import croissant, dataset_card, describe_run
+from gristmill.jobs.release.card import dataset_card, facts_of_run
+from gristmill.jobs.release.croissant import croissant
+from gristmill.jobs.release.facts import FactsFile
 from gristmill.jobs.report.command import write_report
 from gristmill.jobs.study.command import _study_file, _write
 from gristmill.jobs.study.spec import load_study
@@ -56,8 +58,9 @@ def write_all(table: dict[str, Any], folder: Path) -> None:
     events.flush()
     write_report(store)
     schema = pa.schema([("text", pa.string())])
-    store.put("README.md", dataset_card(manifest, manifest.totals, [], schema).encode())
-    store.put("croissant.json", json.dumps(croissant(describe_run(manifest, manifest.totals), [], schema)).encode())
+    facts = facts_of_run(manifest, manifest.totals, FactsFile())
+    store.put("README.md", dataset_card(manifest, manifest.totals, facts, [], schema, {}).encode())
+    store.put("croissant.json", json.dumps(croissant(facts, [], schema)).encode())
 
 
 @given(tree=trees())

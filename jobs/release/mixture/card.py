@@ -1,13 +1,14 @@
 """mixture.json, and the dataset card that states the same in words."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from gristmill.cluster.shuffle import ShardFile
-from gristmill.jobs.release.card import READING, Description, columns_table, front_matter
+from gristmill.jobs.release.card import READING, columns_table, example_section, facts_section, front_matter
+from gristmill.jobs.release.facts import Facts, ReleaseSpec
 from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import RowFormat
 from gristmill.jobs.release.markdown import code, prose
@@ -19,6 +20,7 @@ from gristmill.records.output.formats import newest
 from gristmill.records.spec import literals
 from gristmill.records.words import TOKENS_ARE
 
+DESCRIPTION = "A training mixture of real and synthetic rows, drawn with Gristmill."
 EFFECTS = {  # by shortfall policy
     "shrink": "rows were left out",
     "resample": "rows were repeated, and synthetic rows above the cap were left out",
@@ -37,11 +39,11 @@ def mixture_facts(
     text_column: str | None,
 ) -> dict[str, Any]:
     """Content of mixture.json, except the shards. Addresses have no passwords."""
-    requested = masked({key: value for key, value in literals(spec).items() if key != "parts"})
+    requested = masked({key: value for key, value in literals(spec).items() if key not in ("parts", "release")})
     part_facts = []
     for number, part in enumerate(parts):
         in_part = rows.part == number
-        place = {"uri" if part.spec.uri else "path": masked(part.spec.place)}
+        place = {"uri" if part.spec.uri else "path": masked(part.spec.place), "license": part.license}
         available = {"rows_there": int(in_part.sum()), "duplicates": int((in_part & drawn.is_twin).sum())}
         drawn_counts = {"share": part.spec.share, **counts["parts"][part.title]}
         part_facts.append({"name": part.title, **part.facts, **place, **available, **drawn_counts})
@@ -117,8 +119,14 @@ def _policy(used: dict[str, Any]) -> str:
     return f"It was applied ({'; '.join(why)}): {EFFECTS[used['policy']]}."
 
 
-def mixture_card(facts: dict[str, Any], schema: pa.Schema, row_format: RowFormat | None = None) -> str:
-    """README.md of the release."""
+def mixture_card(
+    facts: dict[str, Any],
+    stated: Facts,
+    schema: pa.Schema,
+    example: Mapping[str, Any],
+    row_format: RowFormat | None = None,
+) -> str:
+    """README.md of the release. `facts` is mixture.json, `example` a row of the release."""
     requested, counts = facts["asked"], facts["counts"]
     tags = ["synthetic"] if counts["totals"]["synthetic"]["rows"] else []
     shards = facts["shards"]
@@ -129,10 +137,10 @@ def mixture_card(facts: dict[str, Any], schema: pa.Schema, row_format: RowFormat
         origins = """Column `origin` is `real` or `synthetic`. Column `generation` is the round that made the row \
 (0: real rows, and rows of a first model). Column `mixture_part` names the part of the row."""
         audit_note = "`gristmill audit` recounts the rows and compares"
-    head = front_matter(requested["name"], counts["totals"]["all"]["rows"], [*tags, "mixture"])
-    return f"""{head}# {prose(requested["name"])}
+    head = front_matter(stated, counts["totals"]["all"]["rows"], [*tags, "mixture"])
+    return f"""{head}# {prose(stated.title)}
 
-{prose(requested["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill.")}
+{prose(requested["description"] or DESCRIPTION)}
 
 {origins} The fingerprint of the mixture is
 `{facts["fingerprint"]}`.
@@ -144,25 +152,33 @@ def mixture_card(facts: dict[str, Any], schema: pa.Schema, row_format: RowFormat
 ## Columns
 
 {columns_table(schema)}
-{format_section(row_format) + chr(10) if row_format else ""}{READING}"""
+{example_section(example)}
+{format_section(row_format) + chr(10) if row_format else ""}{facts_section(stated)}
+{READING}"""
 
 
-def describe_mixture(facts: dict[str, Any]) -> Description:
-    """Name, description and version of the mixture, for Croissant."""
+def facts_of_mixture(
+    facts: dict[str, Any], spec: ReleaseSpec, parts: Sequence[Part], row_format: RowFormat | None
+) -> Facts:
+    """What card and Croissant metadata state about the mixture; `facts` is mixture.json.
+
+    The date is that of `[release]`, else the last one that a run or release of its parts states.
+    """
     requested, counts = facts["asked"], facts["counts"]
     fractions = counts["fractions"]
     summary = f"{counts['totals']['all']['rows']:,} rows, {percent(fractions['rows'])} of them synthetic"
     if fractions["tokens"] is not None:
         summary += f" ({percent(fractions['tokens'])} of the tokens)"
-    description = (
-        requested["description"] or "A training mixture of real and synthetic rows, drawn with Gristmill."
-    ).rstrip()
-    keywords = ("mixture", f"{counts['totals']['all']['rows']} rows", f"synthetic {percent(fractions['rows'])}")
-    return Description(
+    description = (requested["description"] or DESCRIPTION).rstrip()
+    return Facts(
         requested["name"],
         f"{description} {summary}; at most {requested['synthetic_max']:.4%} by {requested['by']}.",
         facts["fingerprint"],
-        keywords,
+        ("mixture", f"{counts['totals']['all']['rows']} rows", f"synthetic {percent(fractions['rows'])}"),
+        spec,
+        spec.date or max((part.date for part in parts), default=""),
+        tuple((part.title, part.license) for part in parts),
+        row_format.task if row_format else None,
     )
 
 

@@ -15,12 +15,13 @@ from rich.table import Table
 
 from gristmill.cluster.batch_work import batch_work
 from gristmill.cluster.exchange import num_windows
-from gristmill.cluster.shuffle import PLACE, SHARD, Layout, ShardFile
+from gristmill.cluster.shuffle import PLACE, SHARD, Layout
 from gristmill.jobs.recipes.toml_file import TomlSource
-from gristmill.jobs.release.card import croissant
+from gristmill.jobs.release.croissant import croissant
+from gristmill.jobs.release.facts import FactsFile, release_spec
 from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
 from gristmill.jobs.release.mixture.card import (
-    describe_mixture,
+    facts_of_mixture,
     mixture_card,
     mixture_facts,
     number,
@@ -35,11 +36,12 @@ from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.scan import candidates, checksum, drawn_rows, release_schema, scan
 from gristmill.jobs.release.mixture.spec import load_mixture
 from gristmill.jobs.release.target import check_target, columns_digest, end
-from gristmill.jobs.release.write import Display, Release, Rows, in_tasks, write_release
+from gristmill.jobs.release.write import Display, Release, Rows, first_row, in_tasks, write_release
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
 from gristmill.records.ordered_map import read_ahead
 from gristmill.records.printable import json_text
+from gristmill.records.spec import literals
 from gristmill.records.stores.contract import Store
 
 logger = logging.getLogger(__name__)
@@ -48,14 +50,24 @@ UNKNOWN_BYTES = 64 << 20  # a chunk of unknown size counts as so many
 
 
 def pack_mixture(
-    source: TomlSource, target: Store, shard_mb: int, seed: int | None, dry_run: bool, format_name: str = ROWS
+    source: TomlSource,
+    target: Store,
+    shard_mb: int,
+    seed: int | None,
+    dry_run: bool,
+    format_name: str = ROWS,
+    facts_file: FactsFile | None = None,
 ) -> int:
     """Draw the mixture and write its release, in a format of jobs/release/formats.py; returns its rows.
 
     Raises UserError before anything is written.
     """
     console = open_console(is_error=True)
+    facts_file = facts_file or FactsFile()
     spec = load_mixture(source)
+    if facts_file.source.license:
+        raise UserError("[source] of a facts file is for a run; the parts of a mixture have `license` themselves")
+    release = release_spec(literals(spec.release) if spec.release else {}, facts_file)
     spec = spec if seed is None else replace(spec, seed=seed)
     parts = [open_part(part) for part in spec.parts]
     titles = [part.title for part in parts]
@@ -111,10 +123,14 @@ def pack_mixture(
         drawn_sizes = ((piece, sizes[piece["chunk"]]) for piece in pieces)
         tasks = in_tasks(drawn_sizes, len(pieces), workers.num_at_once)
         num_rows = int(counts["totals"]["all"]["rows"])
-        release = Release(target, layout, schema, identity)
-        shards = write_release(workers, release, Rows(tasks, drawer.read, drawer.read, num_rows), console)
+        to_write = Release(target, layout, schema, identity)
+        shards = write_release(workers, to_write, Rows(tasks, drawer.read, drawer.read, num_rows), console)
     facts["shards"] = shard_facts(shards)
-    _write_metadata(facts, shards, schema, target, row_format)
+    stated = facts_of_mixture(facts, release, parts, row_format)
+    card = mixture_card(facts, stated, schema, first_row(target, shards[0]), row_format)
+    target.put("croissant.json", json_text(croissant(stated, shards, schema), indent=2).encode())
+    target.put(MIXTURE, (json_text(facts, indent=2) + "\n").encode())
+    target.put(CARD, card.encode())  # last: it marks the release as complete
     end(target)
     logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
     return num_rows
@@ -163,14 +179,6 @@ class DrawnRows:
             return self.row_format.convert(table, keep=(SHARD, PLACE)) if self.row_format else table
 
         return pa.concat_tables(read_ahead(self.rows.store_of(pieces[0]["chunk"]), read, pieces))
-
-
-def _write_metadata(
-    facts: dict[str, Any], shards: Sequence[ShardFile], schema: pa.Schema, target: Store, row_format: RowFormat | None
-) -> None:
-    target.put("croissant.json", json_text(croissant(describe_mixture(facts), shards, schema), indent=2).encode())
-    target.put(MIXTURE, (json_text(facts, indent=2) + "\n").encode())
-    target.put(CARD, mixture_card(facts, schema, row_format).encode())  # last: it marks the release as complete
 
 
 def selections(rows: Candidates, drawn: Draw) -> list[dict[str, Any]]:

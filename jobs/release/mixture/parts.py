@@ -1,6 +1,7 @@
 """Opens the parts of a mixture: runs and releases, whose rows state their provenance, and data files."""
 
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.jobs.release.croissant import stated_by
+from gristmill.jobs.release.facts import FactsFile, ended_on, release_spec
 from gristmill.jobs.release.formats import format_of_schema
 from gristmill.jobs.release.mixture.files import (
     DATA,
@@ -22,6 +25,7 @@ from gristmill.jobs.release.mixture.files import (
 )
 from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
 from gristmill.records.errors import UserError
+from gristmill.records.licenses import UNKNOWN, license_id
 from gristmill.records.output import ledger, manifest
 from gristmill.records.output.listing import listed_entries
 from gristmill.records.output.manifest import Manifest
@@ -36,7 +40,7 @@ from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.rows import row_hashes
 
 RUN_COLUMNS = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # useful inside a run only
-MIXTURE, CARD = "mixture.json", "README.md"
+MIXTURE, CARD, METADATA = "mixture.json", "README.md", "croissant.json"
 GRISTMILL_COLUMNS = {"id", "origin", "generation", "recipe"}
 SPLITS = ("#train", "#holdout")
 SWELLING = 4  # bytes in memory for each byte of a shard, about
@@ -55,10 +59,16 @@ class Part:
     json_schema: pa.Schema | None = None  # of JSON files
     facts: dict[str, Any] = field(default_factory=dict)  # its entry in mixture.json
     pins: Pins | None = None  # of tables; other chunks bear the version of their file
+    date: str = ""  # "2026-01-31", as the run or release states it
+    stated_license: str = UNKNOWN  # as the run or release states it
 
     @property
     def title(self) -> str:
         return self.spec.title
+
+    @property
+    def license(self) -> str:
+        return license_id(self.spec.license) if self.spec.license else self.stated_license
 
     def read(self, chunk: Chunk, payload: pa.Schema) -> pa.Table:
         """Payload, identity and provenance of the rows of a chunk. Raises UserError when they do not fit."""
@@ -187,7 +197,10 @@ def _open_output(spec: PartSpec) -> Part:
             raise UserError(f"part '{spec.title}': the run {store.uri} kept no row")
         _, schemas = parquet_chunks(store, files[:1])
         chunks = [Chunk("parquet", e.name, start=-1, version=e.version, num_bytes=SWELLING * e.size) for e in files]
-        return Part(spec, store, True, chunks, schemas[0], facts={"kind": "run", "fingerprint": content.fingerprint})
+        part = Part(spec, store, True, chunks, schemas[0], facts={"kind": "run", "fingerprint": content.fingerprint})
+        stated = release_spec(content.recipe.get("release") or {}, FactsFile())
+        part.date, part.stated_license = stated.date or ended_on(content), ", ".join(stated.licenses) or UNKNOWN
+        return part
     match = re.fullmatch(r"train-\d{5,}-of-(\d{5,})\.parquet", shards[0].name)
     if match is None:
         raise UserError(f"part '{spec.title}': {store.uri} is not a release of gristmill; give its files as path")
@@ -204,7 +217,10 @@ def _open_output(spec: PartSpec) -> Part:
         raise UserError(f"part '{spec.title}': {store.uri} is not a release of gristmill; give its files as path")
     if columns & {COPY, WEIGHT}:
         raise UserError(f"part '{spec.title}': rows of {store.uri} are repeated or weighted; use its parts instead")
-    return Part(spec, store, True, chunks, schemas[0], facts={"kind": "release"})
+    date, license = stated_by(json.loads(store.read_if_there(METADATA) or "{}"))
+    return Part(
+        spec, store, True, chunks, schemas[0], facts={"kind": "release"}, date=date, stated_license=license or UNKNOWN
+    )
 
 
 def _open_files(spec: PartSpec) -> Part:

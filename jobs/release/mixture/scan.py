@@ -1,5 +1,6 @@
 """The work of tasks for a mixture: collect what the draw needs of each row, and later read the drawn rows."""
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -88,7 +89,14 @@ def release_schema(payload: pa.Schema, has_tokens: bool, has_copies: bool, has_w
     fields += [pa.field(TOKENS, pa.int32(), nullable=False)] if has_tokens else []
     fields += [pa.field(COPY, pa.int32(), nullable=False)] if has_copies else []
     fields += [pa.field(WEIGHT, pa.float64(), nullable=False)] if has_weights else []
-    return with_images(pa.schema(fields))
+    return _with_whole_numbers(with_images(pa.schema(fields)))
+
+
+def _with_whole_numbers(schema: pa.Schema) -> pa.Schema:
+    """`schema` with the metadata by which pandas reads seeds beside nulls (of real rows) as integers, not as floats."""
+    column = {"name": "seed", "field_name": "seed", "pandas_type": "int64", "numpy_type": "Int64", "metadata": None}
+    table = {"index_columns": [], "column_indexes": [], "columns": [column], "pandas_version": "2.0.0"}
+    return schema.with_metadata({**(schema.metadata or {}), "pandas": json.dumps(table)})
 
 
 def checksum(keys: np.ndarray) -> int:

@@ -5,11 +5,13 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table
+from gristmill.jobs.release.facts import ReleaseSpec
 from gristmill.records.errors import UserError
+from gristmill.records.licenses import license_id
 from gristmill.records.mixing.regimes import Shortfall
 from gristmill.records.readers.datasets import PACKAGE
 from gristmill.records.schema import RESERVED
-from gristmill.records.spec import build
+from gristmill.records.spec import build, later
 
 FILE_KEYS = ("origin", "generation", "id_column", "sample_by")  # the rows of a run state these themselves
 PART, TOKENS, COPY, WEIGHT = "mixture_part", "mixture_tokens", "mixture_copy", "mixture_weight"
@@ -33,12 +35,16 @@ class PartSpec:
     columns: dict[str, str] = field(default_factory=dict)
     id_column: str | None = None  # Column of `path` that becomes source_id; unset: file and position.
     sample_by: Literal["line", "document"] = "line"  # Unit that becomes one row in text files.
+    # Licence of the rows, an id of SPDX or of the Hub, for the card; default: what a run or a release states of itself.
+    license: str | None = later(None)
 
     def __post_init__(self) -> None:
         if bool(self.uri) == bool(self.path):
             raise ValueError("give either uri (a run or a release) or path (data files)")
         if self.share is not None and not 0 <= self.share <= 1:
             raise ValueError(f"share must lie in [0, 1], not {self.share}")
+        if self.license is not None:
+            license_id(self.license)
         if self.generation < 0:
             raise ValueError("generation must be at least 0")
         if self.origin == "real" and self.generation:
@@ -86,6 +92,8 @@ class MixtureSpec:
     # Column whose words count as tokens and whose text identifies duplicates; unset: `text`, if all parts have it.
     text_column: str | None = None
     payload: tuple[str, ...] = ()  # Payload columns of the release; unset: the columns that all parts have.
+    # `[release]`: facts for the card and the Croissant metadata; they never change a row.
+    release: ReleaseSpec | None = later(None)
 
     def __post_init__(self) -> None:
         if not 0 <= self.synthetic_max <= 1:

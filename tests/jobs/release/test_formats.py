@@ -17,8 +17,8 @@ from gristmill.cluster.shuffle import PLACE, SHARD, Layout, shard_writer, shuffl
 from gristmill.jobs import cli
 from gristmill.jobs.audit.command import command as audit
 from gristmill.jobs.release import formats
-from gristmill.jobs.release.card import Description, croissant
 from gristmill.jobs.release.command import command as pack
+from gristmill.jobs.release.croissant import record_set
 from gristmill.jobs.release.format_card import format_section
 from gristmill.jobs.release.formats import DIALOGUE, FORMATS, find_format, format_of_schema
 from gristmill.jobs.release.mixture.parts import open_part
@@ -179,7 +179,7 @@ def test_every_format_loads_as_it_is_and_twice_the_same(tmp_path: Path) -> None:
         rows = datasets.load_dataset("parquet", data_files=path, split="train", cache_dir=str(tmp_path / "hf"))
         assert {n: _plain(f) for n, f in rows.features.items()} == {"id": "string", **shape}
         assert sorted(rows["id"]) == table.column("id").to_pylist() != rows["id"]
-        fields = croissant(Description("n", "d", "v", ()), [], row_format.schema)["recordSet"][0]["field"]
+        fields = record_set(row_format.schema)["field"]
         assert [f["name"] for f in fields] == ["id", *shape]
         for field in fields:
             if shape.get(field["name"]) == talk:
