@@ -64,12 +64,18 @@ def evaluate(
 
 
 def pack(
-    source: Recipe, to: str | PathLike[str], *, format: str = "rows", shard_mb: int = 256, seed: int | None = None
+    source: Recipe,
+    to: str | PathLike[str],
+    *,
+    format: str = "rows",
+    shard_mb: int = 256,
+    seed: int | None = None,
+    public: bool = False,
 ) -> Result:
-    """Write the release of a run or of a mixture. Rows: those of the release."""
+    """Write the release of a run or of a mixture. Rows: those of the release. `public` is for hf:// alone."""
     from gristmill.jobs.release.command import pack as verb
 
-    return verb(_recipe(source), fspath(to), shard_mb, seed, format)
+    return verb(_recipe(source), fspath(to), shard_mb, seed, format, public)
 
 
 def audit(uri: str | PathLike[str]) -> Result:

@@ -42,28 +42,45 @@ MANY_LOTS = 10_000  # whose listing shows progress
 
 
 def command(
-    uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_run: bool = False, format_name: str = ROWS
+    uri: str,
+    to: str,
+    shard_mb: int = 256,
+    seed: int | None = None,
+    dry_run: bool = False,
+    format_name: str = ROWS,
+    is_public: bool = False,
 ) -> int:
     """`gristmill pack`; see `pack`. With `dry_run`, count everything and write nothing."""
-    _pack(uri, to, shard_mb, seed, dry_run, format_name)
+    _pack(uri, to, shard_mb, seed, dry_run, format_name, is_public)
     return 0
 
 
-def pack(source: TomlSource, to: str, shard_mb: int = 256, seed: int | None = None, format_name: str = ROWS) -> Result:
+def pack(
+    source: TomlSource,
+    to: str,
+    shard_mb: int = 256,
+    seed: int | None = None,
+    format_name: str = ROWS,
+    is_public: bool = False,
+) -> Result:
     """Write the release of a run, or of a mixture (a TOML file or its tables), in a format of jobs/release/formats.py.
+
+    `is_public`: whether everyone may read a release at hf://.
 
     Raises UserError for a run that has not ended, for a mixture that its policy refuses, and for a format that does
     not fit the columns.
     """
-    num_rows = _pack(source, to, shard_mb, seed, False, format_name)
+    num_rows = _pack(source, to, shard_mb, seed, False, format_name, is_public)
     return Result(open_store(to).uri, "complete", {"rows": num_rows}, row_names={"rows": "train-"})
 
 
-def _pack(source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run: bool, format_name: str) -> int:
+def _pack(
+    source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run: bool, format_name: str, is_public: bool
+) -> int:
     """Pack a run or a mixture; returns the rows of the release."""
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
-    with release_target(to) as target:
+    with release_target(to, is_public) as target:
         if isinstance(source, str) and not (source.endswith(".toml") or shipped_file(source)):
             return pack_run(source, target, shard_mb, seed or 0, dry_run, format_name)
         return pack_mixture(source, target, shard_mb, seed, dry_run, format_name)
