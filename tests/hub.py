@@ -63,7 +63,8 @@ class Hub:
     """The state of the server. `token`: the one that may read private repositories and write."""
 
     def __init__(self) -> None:
-        self.endpoint, self.token, self.reader_token = "", "hf_tests", "hf_reader"
+        self.endpoint, self.cdn = "", ""  # two origins, as on the hub
+        self.token, self.reader_token = "hf_tests", "hf_reader"
         self.repos: dict[str, Repo] = {}
         self.contents: dict[str, bytes] = {}  # by SHA-1 of git or by SHA-256
         self.parts: dict[str, dict[int, bytes]] = {}
@@ -168,6 +169,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _of(self, fault: Fault) -> Answer:
         answer = failure(fault.status, "as the test demands")
+        if fault.status == 200:
+            answer.body = b"<html>Please sign in</html>"
         if fault.retry_after_s is not None:
             answer.headers["Retry-After"] = str(fault.retry_after_s)
         return answer
@@ -367,9 +370,11 @@ class Handler(BaseHTTPRequestHandler):
             self._range(self.hub.contents[blob.oid], headers)
         headers |= {"X_Linked_Etag": f'"{blob.lfs}"', "X_Linked_Size": str(blob.size)}
         signature = f"Expires={time.time() + 3600:.0f}&Signature={quote(blob.lfs[:8])}"
-        raise Answer(302, b"", Location=f"{self.hub.endpoint}/cdn/{blob.lfs}?{signature}", **headers)
+        raise Answer(302, b"", Location=f"{self.hub.cdn}/cdn/{blob.lfs}?{signature}", **headers)
 
     def _cdn(self, oid: str) -> None:
+        if self._token:
+            raise failure(400, "a token has left the hub")
         self._range(self.hub.contents[oid], {"ETag": f'"{oid}"'})
 
     def _range(self, data: bytes, headers: dict[str, str]) -> None:
@@ -394,6 +399,7 @@ def hub() -> Iterator[Hub]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (Handler,), {"hub": state}))
     server.daemon_threads = True
     state.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
+    state.cdn = state.endpoint.replace("127.0.0.1", "localhost")
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

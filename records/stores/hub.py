@@ -63,8 +63,8 @@ class HubStore(Store):
                 run, key = pins.current(), f"{self.client.endpoint} {self.repo}@{self.revision}"
                 commit = run.facts.get(key) if run else None
                 if commit is None:
-                    answer = self.client.request("GET", self.client.api("revision", self.revision), self.uri)
-                    commit = str(answer.json()["sha"])
+                    _, facts = self.client.json("GET", self.client.api("revision", self.revision), self.uri)
+                    commit = str(facts["sha"])
                     if run:
                         commit = run.facts.setdefault(key, commit)
                 self._commit = commit
@@ -77,10 +77,10 @@ class HubStore(Store):
         entries = []
         while url:
             try:
-                answer = self.client.request("GET", url, self.uri, **arguments)
+                answer, items = self.client.json("GET", url, self.uri, **arguments)
             except FileNotFoundError:
                 return  # no such folder
-            entries += [self._entry(item) for item in answer.json() if item["type"] == "file"]
+            entries += [self._entry(item) for item in items if item["type"] == "file"]
             url, arguments = answer.links.get("next", {}).get("url"), {}
         self._entries.update({entry.name: entry for entry in entries})
         for entry in sorted(entries):
@@ -101,8 +101,8 @@ class HubStore(Store):
         entry = self._entries.get(name)
         if entry is None:
             form = {"paths": [self._full(name)], "expand": False}
-            answer = self.client.request("POST", self.client.api("paths-info", self.commit), self.path(name), data=form)
-            for item in answer.json():
+            url = self.client.api("paths-info", self.commit)
+            for item in self.client.json("POST", url, self.path(name), data=form)[1]:
                 if item["type"] != "file":
                     raise IsADirectoryError(self.path(name))
                 entry = self._entries[name] = self._entry(item)

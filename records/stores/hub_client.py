@@ -91,6 +91,14 @@ class HubClient:
 
         return self.call(send, where)
 
+    def json(self, method: str, url: str, where: str, **arguments: Any) -> Any:
+        """The response, and its body, which is JSON. Raises UserError for another body, and what `call` raises."""
+        response = self.request(method, url, where, **arguments)
+        try:
+            return response, response.json()
+        except ValueError:
+            raise UserError(f"{where}: {self.endpoint} does not answer as a hub does; check HF_ENDPOINT") from None
+
     def call(self, function: Callable[[], T], where: str) -> T:
         """The answer of a function that sends requests. Retries while the hub is in trouble, and after its pauses.
 

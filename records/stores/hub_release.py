@@ -10,9 +10,9 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import pyarrow as pa
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 STAGE = "gristmill-pack"  # a branch
 ATTRIBUTES = ".gitattributes"  # every repository has one: which files are large
@@ -108,7 +110,7 @@ class HubRelease(Store):
             raise UserError(f"{self.uri}: no token for the hub; {SIGN_IN} with a token that may write")
         url = self.client.api()
         try:
-            facts = self.client.request("GET", url, self.uri).json()
+            _, facts = self.client.json("GET", url, self.uri)
         except NoRepository:
             owner, _, name = self.repo.partition("/")
             request = {"name": name, "organization": owner, "type": "dataset", "visibility": "private"}
@@ -130,14 +132,20 @@ class HubRelease(Store):
         """Make the stage with one file. Raises Conflict when it has the file."""
         with suppress(Conflict):
             self.client.request("POST", self.client.api("branch", STAGE), self.uri, json={})
-        stage = self._at(STAGE)
-        names = {entry.name for entry in stage.list()}
-        if name in names:
+
+        def commit() -> bool:
+            stage = self._at(STAGE)
+            names = {entry.name for entry in stage.list()}
+            if name in names:
+                return False
+            if names - {ATTRIBUTES}:
+                raise UserError(f"{self.uri}: its branch {STAGE} holds files of others; remove the branch")
+            lines = [_paper(name, data), *([] if names else [_paper(ATTRIBUTES, RULE)])]
+            self._commit(STAGE, "Begin a release", lines, parent=stage.commit)
+            return True
+
+        if not self._repeated(commit):
             raise Conflict(f"{self.path(name)} is already there: another pack has begun")
-        if names - {ATTRIBUTES}:
-            raise UserError(f"{self.uri}: its branch {STAGE} holds files of others; remove the branch")
-        lines = [_paper(name, data), *([] if names else [_paper(ATTRIBUTES, RULE)])]
-        self._commit(STAGE, "Begin a release", lines, parent=stage.commit)
 
     def _upload(self, name: str, data: bytes) -> None:
         """Send a shard to the storage of large files, which keeps what it has already."""
@@ -161,7 +169,7 @@ class HubRelease(Store):
     def _commit_shards(self) -> None:
         lines, self._shards = list(self._shards.values()), {}
         if lines:
-            self._commit(STAGE, f"Add {len(lines)} shards", lines)
+            self._repeated(lambda: self._commit(STAGE, f"Add {len(lines)} shards", lines))
         self._committed = time.monotonic()
 
     def publish(self, mark: str) -> None:
@@ -174,43 +182,37 @@ class HubRelease(Store):
         versions |= {name: f"{len(data)}-{_blob(data)}" for name, data in self._papers.items()}
         if len(versions) > MANY_FILES:
             logger.warning(f"{self.uri}: one commit of {len(versions):,} files; a larger --shard-mb makes fewer")
-        self._commit_all(lines, versions)
+        self._repeated(lambda: self._commit_all(lines, versions))
         if self.is_public:
             self.client.request("PUT", self.client.api("settings"), self.uri, json={"visibility": "public"})
         self.delete(mark)
 
     def _commit_all(self, lines: Sequence[dict[str, Any]], versions: dict[str, str]) -> None:
-        """One commit on main, made again where another commit comes first, or where its answer is lost."""
+        """One commit on main, unless it has these files already, because an answer was lost."""
+        main = self._at("main")
+        present = {entry.name: entry.version for entry in main.list()}
+        if foreign := sorted(set(present) - set(versions) - {ATTRIBUTES}):
+            raise UserError(f"{self.uri}: another commit has added {foreign[0]}; remove it, or choose another --to")
+        if any(present.get(name) != version for name, version in versions.items()):
+            attributes = [] if ATTRIBUTES in present else [_paper(ATTRIBUTES, RULE)]
+            self._commit("main", "Add the release", [*attributes, *lines], parent=main.commit)
+
+    def _repeated(self, commit: Callable[[], T]) -> T:
+        """The answer of `commit`, which commits to a branch as it finds it; again where another commit comes first."""
         tries = Tries(self.client.outage, self.client.patience_s)
         while True:
-            main = self._at("main")
-            present = {entry.name: entry.version for entry in main.list()}
-            if foreign := sorted(set(present) - set(versions) - {ATTRIBUTES}):
-                raise UserError(f"{self.uri}: another commit has added {foreign[0]}; remove it, or choose another --to")
-            if all(present.get(name) == version for name, version in versions.items()):
-                return
-            attributes = [] if ATTRIBUTES in present else [_paper(ATTRIBUTES, RULE)]
             try:
-                return self._commit("main", "Add the release", [*attributes, *lines], parent=main.commit)
+                return commit()
             except Conflict:
                 if not tries.again():
                     raise
 
     def _commit(self, branch: str, summary: str, lines: Sequence[dict[str, Any]], parent: str = "") -> None:
-        """A commit. Raises Conflict when the branch is not at `parent`; without one, tries again after others."""
-        head = {"key": "header", "value": {"summary": summary, "description": ""}}
-        if parent:
-            head["value"]["parentCommit"] = parent
-        body = b"".join(json.dumps(line).encode() + b"\n" for line in [head, *lines])
+        """One commit. Raises Conflict when the branch is not at `parent`, if it is stated, or is being written."""
+        head = {"summary": summary, "description": "", **({"parentCommit": parent} if parent else {})}
+        body = b"".join(json.dumps(line).encode() + b"\n" for line in [{"key": "header", "value": head}, *lines])
         arguments = {"headers": {"Content-Type": "application/x-ndjson"}, "content": body}
-        tries = Tries(self.client.outage, self.client.patience_s)
-        while True:
-            try:
-                self.client.request("POST", self.client.api("commit", branch), self.uri, **arguments)
-                return
-            except Conflict:
-                if parent or not tries.again():
-                    raise
+        self.client.request("POST", self.client.api("commit", branch), self.uri, **arguments)
 
     def delete(self, name: str) -> None:
         """Remove the stage, which goes with the note of `begin`."""
