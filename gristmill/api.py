@@ -71,14 +71,16 @@ def pack(
     shard_mb: int = 256,
     seed: int | None = None,
     facts: Recipe | None = None,
+    public: bool = False,
 ) -> Result:
     """Write the release of a run or of a mixture. Rows: those of the release.
 
     facts: a TOML file, or its tables, whose `[release]` and `[source]` replace keys for card and metadata.
+    public: whether everyone may read a release at hf://.
     """
     from gristmill.jobs.release.command import pack as verb
 
-    return verb(_recipe(source), fspath(to), shard_mb, seed, format, None if facts is None else _recipe(facts))
+    return verb(_recipe(source), fspath(to), shard_mb, seed, format, None if facts is None else _recipe(facts), public)
 
 
 def audit(uri: str | PathLike[str]) -> Result:

@@ -246,7 +246,13 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
         "--to",
         required=True,
         metavar="URI",
-        help="where the release goes: an empty folder or prefix, or that of the same pack",
+        help="where the release goes: an empty folder or prefix, hf://datasets/org/name, or that of the same pack",
+    )
+    verb.add_argument(
+        "--public",
+        action="store_true",
+        dest="is_public",
+        help="let everyone read a release at hf:// (default: private)",
     )
     verb.add_argument(
         "--format",

@@ -21,6 +21,7 @@ LONGEST = ("tests/chaos/", "tests/cluster/", "tests/jobs/")
 # A shell ignores SIGINT in what it starts in the background, and the runs that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("GRISTMILL_DEBUG", "1")  # a bug shows itself as a traceback
+os.environ.setdefault("HF_HUB_DISABLE_XET", "1")  # the hub of tests has the protocol of LFS alone
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves its workers beside other tests

@@ -51,9 +51,10 @@ def command(
     dry_run: bool = False,
     format_name: str = ROWS,
     facts: str | None = None,
+    is_public: bool = False,
 ) -> int:
     """`gristmill pack`; see `pack`. With `dry_run`, count everything and write nothing."""
-    _pack(uri, to, shard_mb, seed, dry_run, format_name, facts)
+    _pack(uri, to, shard_mb, seed, dry_run, format_name, facts, is_public)
     return 0
 
 
@@ -64,15 +65,17 @@ def pack(
     seed: int | None = None,
     format_name: str = ROWS,
     facts: TomlSource | None = None,
+    is_public: bool = False,
 ) -> Result:
     """Write the release of a run, or of a mixture (a TOML file or its tables), in a format of jobs/release/formats.py.
 
     facts: a TOML file, or its tables, whose `[release]` and `[source]` replace keys of the recipe or mixture.
+    is_public: whether everyone may read a release at hf://.
 
     Raises UserError for a run that has not ended, for a mixture that its policy refuses, and for a format that does
     not fit the columns.
     """
-    num_rows = _pack(source, to, shard_mb, seed, False, format_name, facts)
+    num_rows = _pack(source, to, shard_mb, seed, False, format_name, facts, is_public)
     return Result(open_store(to).uri, "complete", {"rows": num_rows}, row_names={"rows": "train-"})
 
 
@@ -84,12 +87,13 @@ def _pack(
     dry_run: bool,
     format_name: str,
     facts: TomlSource | None,
+    is_public: bool,
 ) -> int:
     """Pack a run or a mixture; returns the rows of the release."""
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
     facts_file = load_facts(facts)
-    with release_target(to) as target:
+    with release_target(to, is_public) as target:
         if isinstance(source, str) and not (source.endswith(".toml") or shipped_file(source)):
             return pack_run(source, target, shard_mb, seed or 0, dry_run, format_name, facts_file)
         return pack_mixture(source, target, shard_mb, seed, dry_run, format_name, facts_file)

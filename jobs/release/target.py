@@ -19,18 +19,29 @@ BEGUN = "pack.json"  # what is being packed; deleted when the release is complet
 
 
 @contextmanager
-def release_target(to: str) -> Iterator[Store]:
+def release_target(to: str, is_public: bool = False) -> Iterator[Store]:
     """A place for a release. Folders that were made for it and that stay empty are removed after the block.
 
-    Raises UserError when there is something already, but for a release that a pack has begun.
+    `is_public`: for hf:// alone, whether everyone may read the release once it is complete. Raises UserError when there
+    is something already, but for a release that a pack has begun.
     """
-    target = open_output(to)
+    target = _open(to, is_public)
     check_target(target, write=False)
     with last_step(target.leave):
         try:
             yield target
         finally:
             target.leave()
+
+
+def _open(to: str, is_public: bool) -> Store:
+    if to.startswith("hf://"):
+        from gristmill.records.stores.hub_release import HubRelease
+
+        return HubRelease(to, is_public)
+    if is_public:
+        raise UserError(f"{to}: --public is for releases at hf://datasets/org/name; leave it out")
+    return open_output(to)
 
 
 def check_target(target: Store, write: bool = True) -> None:
@@ -59,7 +70,12 @@ def begin(target: Store, identity: dict[str, Any]) -> bool:
 
 
 def end(target: Store) -> None:
-    """Note that the release is complete."""
+    """Note that the release is complete. On the hub, this is when readers see it."""
+    target.publish(BEGUN)
+
+
+def abandon(target: Store) -> None:
+    """Remove the note of a begun release that has no shard."""
     target.delete(BEGUN)
 
 

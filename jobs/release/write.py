@@ -15,7 +15,7 @@ import pyarrow as pa
 from gristmill.cluster.batch_work import Workers
 from gristmill.cluster.exchange import PART_BYTES, Exchange
 from gristmill.cluster.shuffle import SHARD, Layout, RowCounts, ShardFile, count_rows
-from gristmill.jobs.release.target import begin, end
+from gristmill.jobs.release.target import abandon, begin
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.records.errors import UserError
@@ -107,6 +107,7 @@ def write_release(workers: Workers, release: Release, rows: Rows, console: SafeC
             display.add(num_rows, total, "rows read")
 
         def on_shard(shard: ShardFile) -> None:
+            target.record(shard.name, shard.num_bytes, shard.sha256)
             written.append(shard)
             display.add(1, len(missing), "shards written")
 
@@ -129,7 +130,7 @@ def _nothing_left(target: Store) -> Iterator[None]:
     except BaseException:
         with suppress(UserError, OSError):
             if next(target.list("train-"), None) is None:
-                end(target)
+                abandon(target)
         raise
 
 

@@ -55,6 +55,7 @@ class Store(ABC):
 
     guards_reads: ClassVar[bool]  # whether every read of an open file is of the version that `open` was given
     is_remote: ClassVar[bool] = False  # whether a request waits for a network, so that many at once are faster
+    is_read_only: ClassVar[bool] = False  # whether it is a place for inputs alone
 
     def __init__(self, uri: str) -> None:
         self.uri = uri
@@ -132,6 +133,13 @@ class Store(ABC):
     @abstractmethod
     def delete(self, name: str) -> None:
         """Remove the object if it exists."""
+
+    def record(self, name: str, size: int, sha256: str) -> None:  # noqa: B027 - most stores show each put at once
+        """Learn of an object that another process has put, for a store whose objects become visible together."""
+
+    def publish(self, mark: str) -> None:
+        """Complete a group of objects: remove the object `mark`, and show all others if they are not visible yet."""
+        self.delete(mark)
 
     @abstractmethod
     def exists(self, name: str) -> bool:

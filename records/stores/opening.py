@@ -1,7 +1,7 @@
-"""From an address to a store: a local path, `file://` or `s3://bucket/prefix`.
+"""From an address to a store: a local path, `file://`, `s3://bucket/prefix`, `gs://`, `az://` or `hf://datasets/`.
 
 S3 takes the standard AWS settings (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, AWS_REGION, profiles),
-so any S3-compatible store with conditional puts works.
+so any S3-compatible store with conditional puts works. docs/stores.md has the settings of the others.
 """
 
 from gristmill.records import pins
@@ -10,6 +10,7 @@ from gristmill.records.shipped import shipped_path
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 
+SCHEMES = ("file://", "s3://", "hf://datasets/")
 # What the verbs write into an output, at its top.
 FOLDERS = ("kept", "rejected", "events", "index", "checkpoints", "units", "rows", "students", "audit-fit")
 FILES = (
@@ -20,7 +21,7 @@ FILES = (
 
 
 def open_store(uri: str) -> Store:
-    """The store at a local path, `file://` path or `s3://bucket/prefix`. Does no I/O.
+    """The store at an address: a local path, or one of SCHEMES. Does no I/O.
 
     Raises UserError for any other address.
     """
@@ -35,12 +36,18 @@ def open_store(uri: str) -> Store:
         from gristmill.records.stores.s3 import S3Store  # boto3 takes a second to import
 
         return S3Store(uri)
-    raise UserError(f"{uri}: only local paths and s3:// are supported, not {scheme}://")
+    if scheme == "hf":
+        from gristmill.records.stores.hub import HubStore
+
+        return HubStore(uri)
+    raise UserError(f"{uri}: only local paths, {' and '.join(SCHEMES)} are supported, not {scheme}://")
 
 
 def open_output(uri: str) -> Store:
     """The store of an output that a command writes, with its layout checked. Raises UserError for any other place."""
     store = open_store(uri)
+    if store.is_read_only:
+        raise UserError(f"{uri}: an output cannot be here; choose a folder or s3:// (pack --to takes hf:// as well)")
     store.check_layout(FOLDERS, FILES)
     return store
 

@@ -17,6 +17,7 @@ from gristmill.records.errors import UserError
 VARIABLE = "GRISTMILL_S3_RETRY_S"
 RETRY_S = 120.0
 FIRST_DELAY_S, MAX_DELAY_S = 0.1, 10.0
+LONGEST_PAUSE_S = 600.0  # of all pauses that a store asks for (Retry-After) before one request succeeds
 LOOK_UP_S = 0.2
 
 _BOUND_S: ContextVar[float | None] = ContextVar("patience_s", default=None)
@@ -85,20 +86,26 @@ class Tries:
         self.patience_s = patience_s if bound_s is None else min(bound_s, patience_s)
         self.num_failed = 0
         self._began = time.monotonic()
+        self._paused_s = 0.0
 
     @property
     def spent_s(self) -> float:
-        return time.monotonic() - self._began
+        """Seconds since the first try, without pauses that the store asked for."""
+        return time.monotonic() - self._began - self._paused_s
 
-    def again(self) -> bool:
-        """After a failed try: wait, then return True; return False at once when the bound is reached."""
+    def again(self, pause_s: float = 0.0) -> bool:
+        """After a failed try: wait, then return True; return False at once when the bound is reached.
+
+        `pause_s`: the pause that the store asks for. It does not count towards the bound, but has its own.
+        """
         longest_s = min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(self.num_failed, 10))
         self.num_failed += 1
         left_s = self.patience_s - max(self.spent_s, self.outage.failed(self.patience_s))
-        if left_s <= 0:
+        if left_s <= 0 or self._paused_s + pause_s > LONGEST_PAUSE_S:
             return False
+        self._paused_s += pause_s
         # Full jitter: requests that failed together are not repeated together. The last try is at the bound.
-        end = time.monotonic() + min(random.uniform(0, longest_s), left_s)
+        end = time.monotonic() + pause_s + min(random.uniform(0, longest_s), left_s)
         while not self.outage.has_given_up and (rest_s := end - time.monotonic()) > 0:
             time.sleep(min(rest_s, LOOK_UP_S))
         return not self.outage.has_given_up

@@ -29,7 +29,7 @@ FLAGS = {
     "recipes": {"--help", "--json"},
     "report": {"--help"},
     "audit": {"--help", "--json"},
-    "pack": {"--help", "--to", "--format", "--facts", "--shard-mb", "--seed", "--dry-run"},
+    "pack": {"--help", "--to", "--public", "--format", "--facts", "--shard-mb", "--seed", "--dry-run"},
 }
 
 
