@@ -108,6 +108,9 @@ class SelfInstruct(Steps):
         by_kind = ("instance",), ("labels", "input")
         return [dict.fromkeys(("task", "classify", *calls), 1) for calls in by_kind]
 
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [payload[name] for name in ("instruction", "input", "output")]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         examples = examples_of(ask.fields)
         tasks = "\n".join(f"{number}. {example['instruction']}" for number, example in enumerate(examples, 1))

@@ -112,7 +112,8 @@ def dataset_card(
 | kept | {totals.kept:,} |
 {rejected}
 
-The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens. Number of shards:
+The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens; {totals.spent_on_rejected:,}
+were spent on rejected rows. Number of shards:
 {len(shards)}, {sum(s.num_bytes for s in shards):,} bytes in total; the rows are shuffled across all shards.
 
 ## Columns

@@ -21,6 +21,7 @@ from gristmill.jobs.release.mixture.files import (
     read_chunk,
 )
 from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
+from gristmill.records.committed import INNER_COLUMNS
 from gristmill.records.errors import UserError
 from gristmill.records.output import ledger, manifest
 from gristmill.records.output.listing import listed_entries
@@ -35,7 +36,7 @@ from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.rows import row_hashes
 
-RUN_COLUMNS = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # useful inside a run only
+RUN_COLUMNS = INNER_COLUMNS  # useful inside a run only
 MIXTURE, CARD = "mixture.json", "README.md"
 GRISTMILL_COLUMNS = {"id", "origin", "generation", "recipe"}
 SPLITS = ("#train", "#holdout")
