@@ -64,12 +64,21 @@ def evaluate(
 
 
 def pack(
-    source: Recipe, to: str | PathLike[str], *, format: str = "rows", shard_mb: int = 256, seed: int | None = None
+    source: Recipe,
+    to: str | PathLike[str],
+    *,
+    format: str = "rows",
+    shard_mb: int = 256,
+    seed: int | None = None,
+    without: str | PathLike[str] | None = None,
 ) -> Result:
-    """Write the release of a run or of a mixture. Rows: those of the release."""
+    """Write the release of a run or of a mixture. Rows: those of the release.
+
+    without: a file of row ids, source ids or source digests whose rows, and rows made from them, are left out.
+    """
     from gristmill.jobs.release.command import pack as verb
 
-    return verb(_recipe(source), fspath(to), shard_mb, seed, format)
+    return verb(_recipe(source), fspath(to), shard_mb, seed, format, fspath(without) if without else None)
 
 
 def audit(uri: str | PathLike[str]) -> Result:

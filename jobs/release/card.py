@@ -82,6 +82,7 @@ def dataset_card(
     shards: Sequence[ShardFile],
     schema: pa.Schema,
     row_format: RowFormat | None = None,
+    takedown: str = "",
 ) -> str:
     """README.md of the release as dataset hubs read it: YAML front matter, then prose and tables."""
     recipe = manifest.recipe
@@ -96,7 +97,7 @@ def dataset_card(
     origins = (
         "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
     )
-    return f"""{front_matter(recipe["name"], totals.kept, ["synthetic"])}# {prose(recipe["name"])}
+    return f"""{front_matter(recipe["name"], sum(s.num_rows for s in shards), ["synthetic"])}# {prose(recipe["name"])}
 
 {prose(recipe.get("description") or "A synthetic corpus made with Gristmill.")}
 
@@ -116,7 +117,7 @@ The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated
 were spent on rejected rows. Number of shards:
 {len(shards)}, {sum(s.num_bytes for s in shards):,} bytes in total; the rows are shuffled across all shards.
 
-## Columns
+{takedown + chr(10) if takedown else ""}## Columns
 
 {columns_table(schema)}
 {format_section(row_format) + chr(10) if row_format else ""}## Recipe

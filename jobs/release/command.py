@@ -17,6 +17,9 @@ from gristmill.jobs.release.card import croissant, dataset_card, describe_run
 from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
 from gristmill.jobs.release.mixture.pack import pack_mixture
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_manifest
+from gristmill.jobs.release.takedown.facts import takedown_facts, takedown_section, tell, write_takedown
+from gristmill.jobs.release.takedown.listing import Keys, read_listing
+from gristmill.jobs.release.takedown.trace import Takedown
 from gristmill.jobs.release.target import check_target, columns_digest, end, release_target
 from gristmill.jobs.release.write import PLAIN_EVERY_S, Release, Rows, in_tasks, write_release
 from gristmill.jobs.results import Result
@@ -42,34 +45,69 @@ MANY_LOTS = 10_000  # whose listing shows progress
 
 
 def command(
-    uri: str, to: str, shard_mb: int = 256, seed: int | None = None, dry_run: bool = False, format_name: str = ROWS
+    uri: str,
+    to: str,
+    shard_mb: int = 256,
+    seed: int | None = None,
+    dry_run: bool = False,
+    format_name: str = ROWS,
+    without: str | None = None,
 ) -> int:
     """`gristmill pack`; see `pack`. With `dry_run`, count everything and write nothing."""
-    _pack(uri, to, shard_mb, seed, dry_run, format_name)
+    _pack(uri, to, shard_mb, seed, dry_run, format_name, without)
     return 0
 
 
-def pack(source: TomlSource, to: str, shard_mb: int = 256, seed: int | None = None, format_name: str = ROWS) -> Result:
+def pack(
+    source: TomlSource,
+    to: str,
+    shard_mb: int = 256,
+    seed: int | None = None,
+    format_name: str = ROWS,
+    without: str | None = None,
+) -> Result:
     """Write the release of a run, or of a mixture (a TOML file or its tables), in a format of jobs/release/formats.py.
 
-    Raises UserError for a run that has not ended, for a mixture that its policy refuses, and for a format that does
-    not fit the columns.
+    without: a file that lists row ids, source ids or source digests; rows that it names, and rows made from them, are
+    left out. Raises UserError for a run that has not ended, for a mixture that its policy refuses, and for a format
+    that does not fit the columns.
     """
-    num_rows = _pack(source, to, shard_mb, seed, False, format_name)
+    num_rows = _pack(source, to, shard_mb, seed, False, format_name, without)
     return Result(open_store(to).uri, "complete", {"rows": num_rows}, row_names={"rows": "train-"})
 
 
-def _pack(source: TomlSource, to: str, shard_mb: int, seed: int | None, dry_run: bool, format_name: str) -> int:
+def _pack(
+    source: TomlSource,
+    to: str,
+    shard_mb: int,
+    seed: int | None,
+    dry_run: bool,
+    format_name: str,
+    without: str | None,
+) -> int:
     """Pack a run or a mixture; returns the rows of the release."""
     if shard_mb < 1:
         raise UserError("--shard-mb must be at least 1")
+    takedown = Takedown(read_listing(without)) if without else None
     with release_target(to) as target:
         if isinstance(source, str) and not (source.endswith(".toml") or shipped_file(source)):
-            return pack_run(source, target, shard_mb, seed or 0, dry_run, format_name)
-        return pack_mixture(source, target, shard_mb, seed, dry_run, format_name)
+            num_rows = pack_run(source, target, shard_mb, seed or 0, dry_run, format_name, takedown)
+        else:
+            num_rows = pack_mixture(source, target, shard_mb, seed, dry_run, format_name, takedown)
+    if takedown and without:
+        tell(takedown, without)
+    return num_rows
 
 
-def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, format_name: str) -> int:
+def pack_run(
+    uri: str,
+    target: Store,
+    shard_mb: int,
+    seed: int,
+    dry_run: bool,
+    format_name: str,
+    takedown: Takedown | None = None,
+) -> int:
     """Write the release of a run; see `pack`. Returns its rows."""
     console = open_console(is_error=True)
     store = open_store(uri)
@@ -86,15 +124,23 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
         rows_schema = pa.schema([rows_schema.field(name) for name in dict.fromkeys(["id", *row_format.reads])])
     schema = row_format.schema if row_format else with_images(rows_schema)
     check_target(target, write=not dry_run)
+    traced = takedown.trace(store) if takedown else None
+    num_rows = totals.kept - (len(traced.rows) if traced else 0)
+    if takedown and traced:
+        takedown.leave_out(traced)
+    if not num_rows:
+        raise UserError(f"{store.uri}: every kept row is on the take-down list or made from one that is")
     share = column_share(store, sorted(lots), rows_schema.names) if row_format else 1.0
+    share *= num_rows / totals.kept
     num_shards = max(1, round(totals.kept_bytes * share / (shard_mb * 2**20)))
     if dry_run:
         as_format = f", as {row_format.name}" if row_format else ""
-        text = f"{totals.kept:,} rows would go into {num_shards} shards of {target.uri}{as_format}"
+        text = f"{num_rows:,} rows would go into {num_shards} shards of {target.uri}{as_format}"
         open_console().print(text, markup=False, soft_wrap=True)
-        return totals.kept
+        return num_rows
 
-    reader = RunRows(store, rows_schema.names, schema, row_format, totals.asks // len(lots), seed, num_shards)
+    lot_size, taken = totals.asks // len(lots), traced.keys if traced else None
+    reader = RunRows(store, rows_schema.names, schema, row_format, lot_size, seed, num_shards, taken)
     swelling = reader.swelling(lots)
     layout = Layout(num_shards, num_windows(totals.kept_bytes * swelling, num_shards))
     release = Release(
@@ -105,21 +151,25 @@ def pack_run(uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, f
             **{"run": manifest.fingerprint, "lots": len(lots), "kept": totals.kept, "kept_bytes": totals.kept_bytes},
             **{"seed": seed, "num_shards": num_shards, "format": format_name},
             "columns": columns_digest(schema),
+            **({"without": takedown.listing.digest} if takedown else {}),
         },
     )
-    logger.info(f"packing {totals.kept:,} rows into {num_shards} shards")
+    logger.info(f"packing {num_rows:,} rows into {num_shards} shards")
     with batch_work(store, target) as workers:
         sizes = ((Lot(number, size), size * swelling) for number, size in sorted(lots.items()))
         tasks = in_tasks(sizes, len(lots), workers.num_at_once)
-        rows = Rows(tasks, reader.read, reader.read_ids, totals.kept)
+        rows = Rows(tasks, reader.read, reader.read_ids, num_rows)
         shards = write_release(workers, release, rows, console)
-    card = dataset_card(manifest, totals, shards, schema, row_format)
+    section = takedown_section(takedown_facts(takedown)) if takedown else ""
+    card = dataset_card(manifest, totals, shards, schema, row_format, section)
+    if takedown:
+        write_takedown(target, takedown)
     metadata = croissant(describe_run(manifest, totals), shards, schema)
     target.put("croissant.json", json_text(metadata, indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
     end(target)
     logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")
-    return totals.kept
+    return num_rows
 
 
 def _listed(store: Store, manifest: Manifest, console: SafeConsole) -> dict[int, int]:
@@ -155,6 +205,7 @@ class RunRows:
     lot_size: int
     seed: int
     num_shards: int
+    taken: Keys | None = None  # ids of rows that are left out
 
     def read(self, lots: Sequence[Lot]) -> pa.Table:
         """The rows of lots with their targets. Raises UnreadableShard."""
@@ -175,7 +226,10 @@ class RunRows:
 
     def _columns(self, lots: Sequence[Lot], names: Sequence[str]) -> pa.Table:
         def read(lot: Lot) -> pa.Table:
-            return read_columns(self.store, shard_name(KEPT, lot.number), names, self.lot_size).select(names)
+            table = read_columns(self.store, shard_name(KEPT, lot.number), names, self.lot_size).select(names)
+            if not self.taken:
+                return table
+            return table.filter(pa.array(~self.taken.has(table.column("id").to_pylist())))
 
         return pa.concat_tables(read_ahead(self.store, read, lots))
 

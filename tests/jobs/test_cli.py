@@ -29,7 +29,7 @@ FLAGS = {
     "recipes": {"--help", "--json"},
     "report": {"--help"},
     "audit": {"--help", "--json"},
-    "pack": {"--help", "--to", "--format", "--shard-mb", "--seed", "--dry-run"},
+    "pack": {"--help", "--to", "--format", "--shard-mb", "--seed", "--without", "--dry-run"},
 }
 
 

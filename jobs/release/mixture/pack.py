@@ -34,6 +34,9 @@ from gristmill.jobs.release.mixture.parts import CARD, MIXTURE, Part, open_part
 from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.scan import candidates, checksum, drawn_rows, release_schema, scan
 from gristmill.jobs.release.mixture.spec import load_mixture
+from gristmill.jobs.release.mixture.takedown import leave_out, note_matches
+from gristmill.jobs.release.takedown.facts import takedown_facts, write_takedown
+from gristmill.jobs.release.takedown.trace import Takedown
 from gristmill.jobs.release.target import check_target, columns_digest, end
 from gristmill.jobs.release.write import Display, Release, Rows, in_tasks, write_release
 from gristmill.jobs.terminal.console import SafeConsole, open_console
@@ -48,7 +51,13 @@ UNKNOWN_BYTES = 64 << 20  # a chunk of unknown size counts as so many
 
 
 def pack_mixture(
-    source: TomlSource, target: Store, shard_mb: int, seed: int | None, dry_run: bool, format_name: str = ROWS
+    source: TomlSource,
+    target: Store,
+    shard_mb: int,
+    seed: int | None,
+    dry_run: bool,
+    format_name: str = ROWS,
+    takedown: Takedown | None = None,
 ) -> int:
     """Draw the mixture and write its release, in a format of jobs/release/formats.py; returns its rows.
 
@@ -58,6 +67,8 @@ def pack_mixture(
     spec = load_mixture(source)
     spec = spec if seed is None else replace(spec, seed=seed)
     parts = [open_part(part) for part in spec.parts]
+    if takedown:
+        leave_out(parts, takedown)
     titles = [part.title for part in parts]
     payload, text_column = common_payload(parts, spec)
     row_format = find_format(format_name, payload)
@@ -77,10 +88,12 @@ def pack_mixture(
                     scans.append((number, chunks[number][0], result))
                     row_bytes[number], row_memory[number] = result["bytes"], result["memory"]
                 display.add(len(results), len(chunks), "chunks of the parts read")
+        if takedown:
+            note_matches(takedown, (result for _, _, result in scans))
         rows = candidates(scans)
         for number, title in enumerate(titles):
             if not (rows.part == number).any():
-                raise UserError(f"part '{title}' holds no rows")
+                raise UserError(f"part '{title}' holds no rows{' that are not taken down' if takedown else ''}")
         drawn = draw(rows, spec, titles)
         counts = count_mixture(rows, drawn, titles, text_column is not None)
         if row_format and (drawn.weights != 1).any():
@@ -91,6 +104,8 @@ def pack_mixture(
         facts = mixture_facts(spec, parts, rows, drawn, counts, payload, text_column)
         if row_format:
             facts["made_as"] = row_format.name
+        if takedown:
+            facts["takedown"] = takedown_facts(takedown)
         num_bytes = float((drawn.times * row_bytes[rows.chunk]).sum())
         num_shards = max(1, round(num_bytes / (shard_mb * 2**20)))
         show(facts, num_shards, open_console() if dry_run else console)
@@ -105,6 +120,7 @@ def pack_mixture(
         identity = {
             **{"mixture": facts["fingerprint"], "seed": spec.seed, "num_shards": num_shards, "format": format_name},
             "columns": columns_digest(schema),
+            **({"without": takedown.listing.digest} if takedown else {}),
         }
         drawer = DrawnRows(reader, rows_schema, row_format, num_shards)
         pieces = selections(rows, drawn)
@@ -114,6 +130,8 @@ def pack_mixture(
         release = Release(target, layout, schema, identity)
         shards = write_release(workers, release, Rows(tasks, drawer.read, drawer.read, num_rows), console)
     facts["shards"] = shard_facts(shards)
+    if takedown:
+        write_takedown(target, takedown)
     _write_metadata(facts, shards, schema, target, row_format)
     end(target)
     logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")

@@ -56,6 +56,7 @@ class Part:
     json_schema: pa.Schema | None = None  # of JSON files
     facts: dict[str, Any] = field(default_factory=dict)  # its entry in mixture.json
     pins: Pins | None = None  # of tables; other chunks bear the version of their file
+    taken: Any = None  # TakenRows, with a take-down list
 
     @property
     def title(self) -> str:
