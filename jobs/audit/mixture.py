@@ -40,8 +40,8 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
     """Check that a release is unchanged and sound.
 
     Shards have their checksums, and no synthetic row equals a real row. Counts, fractions and ancestry agree with card
-    and metadata, and the synthetic share is within the cap. No row bears an id that a take-down hides; packed in another
-    format, a release is checked for that and for its checksums alone. `data` is mixture.json.
+    and metadata, and the synthetic share is within the cap. No row bears an id that a take-down hides. Packed in
+    another format, a release is checked for that and for its checksums alone. `data` is mixture.json.
 
     Raises UserError when mixture.json cannot be read. Memory is about 60 bytes per row.
     """
