@@ -9,8 +9,8 @@ run that was interrupted goes on with the next piece, and other runs take what i
 these files, once for a list of corpora.
 
 Disk: 8 bytes and the number of the row (4) for each distinct key, and the id of the row: 9 x 12 + 40 bytes a row at 9
-bands. A look-up reads about three pages a band. Memory: none but the system's page cache; making the index takes some
-500 MB at any size, because keys are sorted in ranges.
+bands. A look-up reads about three pages a band. Memory: none but the system's page cache. Making the index takes some
+500 MB up to 270 million rows, because keys are sorted in ranges (docs/scale.md).
 """
 
 import io
@@ -34,7 +34,7 @@ from gristmill.stages.dedup.corpora import Corpus, Piece, open_corpora
 
 FORMAT = 1
 FOLDER = "index"  # of the output
-RANGE_KEYS = 1 << 24  # keys that are sorted at a time
+RANGE_KEYS, MAX_RANGES = 1 << 24, 16  # keys that are sorted at a time, unless a band has more than so many ranges
 NONE = np.iinfo(np.int64).max
 KeysOf = Callable[[pa.Table], np.ndarray]  # keys uint64 (n, bands) of rows with a text or a stored signature
 
@@ -195,7 +195,7 @@ def write_index(folder: Path, batches: Sequence[pa.RecordBatch], num_bands: int,
     starts = np.cumsum([0, *(batch.num_rows for batch in batches)])
     num_rows = int(starts[-1])
     number_type = "<u4" if num_rows < 1 << 32 else "<u8"
-    num_ranges = max(1, -(-num_rows // RANGE_KEYS))
+    num_ranges = min(MAX_RANGES, max(1, -(-num_rows // RANGE_KEYS)))  # each is picked from all keys of the band
     borders = [(part << 64) // num_ranges for part in range(1, num_ranges)]
     for band in range(num_bands):
         columns = [batch.column(1 + band).to_numpy() for batch in batches]
