@@ -12,6 +12,7 @@ from gristmill.jobs.release.command import pack
 from gristmill.jobs.release.formats import FORMATS, ROWS, find_format
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS
 from gristmill.jobs.release.mixture.spec import load_mixture
+from gristmill.jobs.release.takedown.listing import read_listing
 from gristmill.jobs.release.target import BEGUN
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
@@ -96,6 +97,10 @@ class PackStep(ReadingStep):
                 if columns is not None and name not in columns:
                     raise UserError(f"part '{part.title}': the step gives no column '{name}'{nearest(name, columns)}")
 
+    def spec_literals(self) -> Any:
+        without = self.flags.get("without")
+        return [*super().spec_literals(), *([read_listing(without).digest] if without else [])]
+
     def show_plan(self, console: SafeConsole) -> None:
         what = "the mixture" if self.tables is not None else self.spec.run
         console.print_line(f"a release of {what} as {self._format} into {self.uri}")
@@ -105,7 +110,7 @@ class PackStep(ReadingStep):
             self.store.clear()  # of an earlier start of this step, and nothing says how far it came
         source = self.tables if self.tables is not None else self.run_uri
         assert source is not None
-        flags = {name: self.flags[name] for name in ("shard_mb", "seed") if name in self.flags}
+        flags = {name: self.flags[name] for name in ("shard_mb", "seed", "without") if name in self.flags}
         pack(source, self.uri, format_name=self._format, **flags)
         return StepEnd("complete")
 

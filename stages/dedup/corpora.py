@@ -34,6 +34,7 @@ from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.opening import open_store
 
 PIECE_ROWS = 1 << 16
+READ_ROWS = 1 << 12  # texts of files in memory
 NUM_PEEKED = 64  # rows of files that are read to learn whether there is a text
 FORMAT = 1  # of the facts of shards in the cache
 WHAT = "corpus"  # in messages
@@ -63,8 +64,8 @@ class Corpus(ABC):
         return self.pieces[-1].stop if self.pieces else 0
 
     @abstractmethod
-    def read(self, piece: Piece, column: str) -> pa.Table:
-        """The rows of a piece: `id` and `column`, both text; or `id` and `minhash`, where signatures are stored.
+    def read(self, piece: Piece, column: str) -> Iterator[pa.Table]:
+        """The rows of a piece, some at a time: `id` and `column`, both text; or `id` and `minhash`, where it is stored.
 
         Rows without a text are null. Raises UserError when a file cannot be read or has changed.
         """
@@ -109,11 +110,11 @@ class Shards(Corpus):
             self._places.append((first, len(facts) - first, -1))
             yield Piece(fingerprint(marks), start, start + num_rows)
 
-    def read(self, piece: Piece, column: str) -> pa.Table:
+    def read(self, piece: Piece, column: str) -> Iterator[pa.Table]:
         first, num_shards, group = self._places[self.pieces.index(piece)]
         names = ["id", "minhash" if self.has_signatures else column]
         shards = range(first, first + num_shards)
-        return pa.concat_tables(read_ahead(self.store, lambda shard: self._read(shard, group, names), shards))
+        return read_ahead(self.store, lambda shard: self._read(shard, group, names), shards)
 
     def _read(self, shard: int, group: int, names: Sequence[str]) -> pa.Table:
         where = self.store.path(self._names[shard])
@@ -146,12 +147,11 @@ class Files(Corpus):
         bounds = [(start, min(start + PIECE_ROWS, num_rows)) for start in range(0, num_rows, PIECE_ROWS)]
         self.pieces = [Piece(fingerprint([self.digest, start, stop]), start, stop) for start, stop in bounds]
 
-    def read(self, piece: Piece, column: str) -> pa.Table:
-        rows = self.source.rows(piece.start, piece.stop)
-        texts = [_field(line, column) for _, line in rows]
-        return pa.table(
-            {"id": pa.array([clean(i) for i, _ in rows], pa.string()), column: pa.array(texts, pa.string())}
-        )
+    def read(self, piece: Piece, column: str) -> Iterator[pa.Table]:
+        for start in range(piece.start, piece.stop, READ_ROWS):
+            rows = self.source.rows(start, min(start + READ_ROWS, piece.stop))
+            ids, texts = [clean(i) for i, _ in rows], [_field(line, column) for _, line in rows]
+            yield pa.table({"id": pa.array(ids, pa.string()), column: pa.array(texts, pa.string())})
 
     def check(self, column: str) -> None:
         rows = self.source.rows(0, min(NUM_PEEKED, self.num_rows))

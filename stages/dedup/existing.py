@@ -15,7 +15,7 @@ bands. A look-up reads about three pages a band. Memory: none but the system's p
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,12 +113,16 @@ class Existing:
         if self.shared is not None and not self.shared.exists(shared):
             self.shared.put(shared, data)
 
-    def _signed(self, rows: pa.Table) -> bytes:
+    def _signed(self, tables: Iterable[pa.Table]) -> bytes:
         """A file of Arrow: the id and the keys of each row that has a text."""
-        rows = _with_text(rows)
-        keys = self._keys_of(rows)
+        ids, parts = [pa.chunked_array([], pa.string())], [np.zeros((0, self.bands), np.uint64)]
+        for rows in map(_with_text, tables):
+            ids.append(rows.column("id").cast(pa.string()))
+            parts.append(self._keys_of(rows))
+        keys = np.concatenate(parts)
         columns = {str(band): pa.array(np.ascontiguousarray(keys[:, band])) for band in range(self.bands)}
-        batch = pa.record_batch({"id": rows.column("id").combine_chunks().cast(pa.string()), **columns})
+        whole = pa.chunked_array([chunk for column in ids for chunk in column.chunks], pa.string())
+        batch = pa.record_batch({"id": whole.combine_chunks(), **columns})
         sink = io.BytesIO()
         with pa.ipc.new_file(sink, batch.schema) as file:
             file.write_batch(batch)
@@ -168,9 +172,11 @@ class Existing:
         keys: dict[int, np.ndarray] = {}
         for number in sorted(by_piece)[:max_pieces]:
             corpus, piece = self.pieces[number]
-            texts = _with_text(self.corpora[corpus].read(piece, self.column))
-            offsets = [row - self.index.start(number) for row in by_piece[number]]
-            keys |= dict(zip(by_piece[number], self._keys_of(texts.take(offsets))))
+            start = self.index.start(number)
+            for texts in map(_with_text, self.corpora[corpus].read(piece, self.column)):
+                here = [row for row in by_piece[number] if start <= row < start + texts.num_rows]
+                keys |= dict(zip(here, self._keys_of(texts.take([row - start for row in here]))))
+                start += texts.num_rows
         return keys
 
 
