@@ -22,7 +22,7 @@ COUNTERS: dict[str, tuple[str, str | None]] = {
     "gristmill_asks_total": ("Asks of committed lots", None),
     "gristmill_rows_total": ("Rows of committed lots: kept, or rejected as stage:reason", "verdict"),
     "gristmill_tokens_total": ("Tokens that the generator read and wrote, of committed lots", "direction"),
-    "gristmill_kept_tokens_total": ("Tokens written in kept rows", None),
+    "gristmill_kept_tokens_total": ("Tokens that the model wrote and kept rows hold", None),
     "gristmill_lots_committed_total": ("Lots committed", None),
     "gristmill_retries_total": ("Work repeated after a loss, by what was lost", "kind"),
     "gristmill_storage_errors_total": ("Failed requests to the store", "kind"),

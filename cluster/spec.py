@@ -100,7 +100,7 @@ class Limits:
 
     asks: int | None = None  # Number of asks, kept or rejected.
     kept_rows: int | None = None  # Number of kept rows.
-    kept_tokens: int | None = None  # Number of generated tokens in kept rows.
+    kept_tokens: int | None = None  # Number of tokens that the model wrote and kept rows hold.
     tokens: int | None = None  # Number of generated tokens in all rows, kept or rejected.
     device_s: float | None = None  # Device-seconds held by engines, over all starts of the run.
     cost: float | None = None  # Cost in cluster.currency by cluster.price_per_device_hour, over all starts.

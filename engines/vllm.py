@@ -275,6 +275,10 @@ class Engine:
             raise EngineDead("the engine dropped a request")
         return last.outputs[0]
 
+    def count_tokens(self, text: str) -> int:
+        """The tokens of a text, without special ones."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False))
+
     async def trace(self, text: str, num_tokens: int, seed: int) -> Trace:
         """See `gristmill.engines.invariance`. Raises EngineDead when the engine has failed."""
         sampling = {"max_tokens": num_tokens, "logprobs": 0, "ignore_eos": True}

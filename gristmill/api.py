@@ -71,16 +71,27 @@ def pack(
     shard_mb: int = 256,
     seed: int | None = None,
     facts: Recipe | None = None,
+    without: str | PathLike[str] | None = None,
     public: bool = False,
 ) -> Result:
     """Write the release of a run or of a mixture. Rows: those of the release.
 
     facts: a TOML file, or its tables, whose `[release]` and `[source]` replace keys for card and metadata.
+    without: a file of row ids, source ids or source digests whose rows, and rows made from them, are left out.
     public: whether everyone may read a release at hf://.
     """
     from gristmill.jobs.release.command import pack as verb
+    from gristmill.jobs.release.options import PackOptions
 
-    return verb(_recipe(source), fspath(to), shard_mb, seed, format, None if facts is None else _recipe(facts), public)
+    options = PackOptions(
+        shard_mb=shard_mb,
+        seed=seed,
+        format_name=format,
+        facts=None if facts is None else _recipe(facts),
+        without=None if without is None else fspath(without),
+        is_public=public,
+    )
+    return verb(_recipe(source), fspath(to), options)
 
 
 def audit(uri: str | PathLike[str]) -> Result:

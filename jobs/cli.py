@@ -270,6 +270,12 @@ def _pack(verbs: argparse._SubParsersAction) -> None:
     )
     verb.add_argument("--shard-mb", type=int, default=256, help="approximate size of a shard in MiB (default 256)")
     verb.add_argument("--seed", type=int, help="of draw and shuffle (default: the mixture's, else 0)")
+    verb.add_argument(
+        "--without",
+        metavar="FILE",
+        help="leave out the rows that FILE lists, and rows made from them: row ids, source ids or source digests, one "
+        "a line, or a CSV or JSONL file with a column id, source_id or source_digest",
+    )
     verb.add_argument("--dry-run", action="store_true", help="count everything and show the plan; write nothing")
 
 

@@ -119,8 +119,10 @@ class RoundSource:
         num_seeds = min(spec.seed_examples + spec.own_examples - num_kept, len(self._seeds))
         drawn = [self._seeds[i] for i in random.choice(len(self._seeds), num_seeds, replace=False)]
         drawn += [self._kept[i] for i in random.choice(len(self._kept), num_kept, replace=False)] if num_kept else []
-        examples = [_object(drawn[i].text) for i in random.permutation(len(drawn))]
-        fields = {**_object(seed.text), "examples": [e for e in examples if e]}
+        shown = [drawn[i] for i in random.permutation(len(drawn)) if _object(drawn[i].text)]
+        # The ids state what a row was made from: see jobs/release/takedown.
+        examples = {"examples": [_object(row.text) for row in shown], "example_ids": [row.source_id for row in shown]}
+        fields = {**_object(seed.text), **examples}
         return seed.source_id, json.dumps(fields, ensure_ascii=False)
 
 

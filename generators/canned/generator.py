@@ -110,7 +110,10 @@ class CannedEngine:
                 text = "# " + " ".join(["lorem"] * (20 + mix(seed, GARBAGE) % 20)) + " ..."
         else:
             text = self.bank.text(seed, self.spec.num_words)
-        return Reply(text, finish, 1 + question.count(" ") * 4 // 3, 1 + text.count(" ") * 4 // 3)
+        return Reply(text, finish, self.count_tokens(question), self.count_tokens(text))
+
+    def count_tokens(self, text: str) -> int:
+        return 1 + text.count(" ") * 4 // 3
 
     async def wait(self, prompt: str) -> None:
         """Wait until the answer to `prompt` is due: answers take `seconds_per_ask` each, one after another."""

@@ -6,6 +6,7 @@ Each vote is a call with its own seed. The most frequent label is the row's (sel
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -122,6 +123,9 @@ class Annotate(Steps):
 
     def ways(self) -> list[dict[str, int]]:
         return [{"vote": self.spec.votes}]
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [payload["rationale"] or "", payload["label"]]  # the text is of the source
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         text = document_of(self._document, ask.fields, self.spec.max_words)

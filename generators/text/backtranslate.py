@@ -4,6 +4,7 @@ The answer is a real document. The model writes only the question (self-augmenta
 pair from 1 to 5 (self-curation, section 2.3).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -97,6 +98,9 @@ class Backtranslate(Steps):
 
     def fields_read(self) -> list[str]:
         return self.columns_of(self._document)
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [payload["instruction"]]  # the output is of the source
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         document = document_of(self._document, ask.fields, self.spec.max_words)

@@ -5,6 +5,7 @@ exercises of Phi (Gunasekar et al. 2023, arXiv 2306.11644). If the source has pr
 model writes only the rest.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -123,6 +124,11 @@ class Code(Steps):
     def ways(self) -> list[dict[str, int]]:
         counts = dict.fromkeys(self.spec.call_names, 1)
         return [{**counts, **({"solution": self.spec.samples} if "solution" in counts else {})}]
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        texts = [] if self.spec.given_problem else [payload["instruction"]]
+        texts.append(payload["code"].removeprefix(self._prelude.render(ask.fields)))
+        return texts if self.spec.given_tests else [*texts, payload["tests"]]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         prelude = self._prelude.render(ask.fields)

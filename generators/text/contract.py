@@ -35,6 +35,8 @@ TURNS = pa.field(
         )
     ),
 )
+# Tokens of what the model wrote and the row keeps; of the other calls only `tokens_out` tells. See `Method.kept_texts`.
+TOKENS_KEPT = pa.field("tokens_kept", pa.int32())
 FINISH_RANK = {"stop": 0, "length": 1}  # any other finish is worse
 
 
@@ -95,7 +97,10 @@ class ChatEngine(Protocol):
         seed: int,
         json_schema: Mapping[str, Any] | None = None,
     ) -> Reply:
-        """One completion."""
+        """One completion.
+
+        An engine may also have `count_tokens(text: str) -> int`, by its tokenizer.
+        """
 
 
 class Session:
@@ -217,6 +222,13 @@ class Method(ABC):
     def identity(self) -> dict[str, Any]:
         """Literals that change rows: the whole spec, prompts included."""
         return {"kind": self.kind, "revision": self.revision, **literals(self.spec)}
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        """What the model wrote and the row keeps as what it teaches, each text once: by default `text`.
+
+        Left out are words of the source, judges' verdicts, critiques, and answers that lost.
+        """
+        return [payload["text"]]
 
     @abstractmethod
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:

@@ -109,6 +109,9 @@ class Dialogue(Steps):
         most = self.spec.exchanges
         return [{"opening": 1, "further": most - 1, "assistant": most}]
 
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [message["content"] for message in payload["messages"] if message["role"] != "system"]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec = self.spec
         choices = {"topic": render(self._topic, ask.fields), "persona": pick(spec.personas, ask.seed, -2)}

@@ -124,6 +124,9 @@ class EvolInstruct(Steps):
         other_calls = [name for name in self.spec.call_names if name not in OPERATIONS]
         return [dict.fromkeys([name, *other_calls], 1) for name in self.spec.call_names if name in OPERATIONS]
 
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [payload["instruction"], payload["output"]]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         parent = ask.fields.get("instruction")
         if not isinstance(parent, str) or not parent.strip():

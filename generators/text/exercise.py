@@ -4,6 +4,7 @@ The model writes an exercise on a topic and then solves it. Topic, audience, dif
 keep k samples of a topic from being the same exercise k times.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -81,6 +82,9 @@ class Exercise(Steps):
 
     def fields_read(self) -> list[str]:
         return self.columns_of(self._topic)
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [payload["instruction"], payload["output"]]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         choices = {

@@ -1,7 +1,7 @@
 """Base of text generators: a method with an engine, which subclasses provide."""
 
 from abc import abstractmethod
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -9,9 +9,9 @@ import pyarrow as pa
 from gristmill.engines.throttle import Throttle, throttle_of
 from gristmill.engines.vllm import AskRefused, EngineDead, Reply
 from gristmill.generators.contract import GeneratedRow, Generator, fields_of, fill
-from gristmill.generators.text.contract import TURNS, Ask, ChatEngine, Method, Session
+from gristmill.generators.text.contract import TOKENS_KEPT, TURNS, Ask, ChatEngine, Method, Session
 from gristmill.generators.text.order import begin_order
-from gristmill.records.schema import ASK, REJECT
+from gristmill.records.schema import ASK, REJECT, clean
 
 TOO_DEEP = "nested_too_deeply"  # reason of an ask or an answer whose values are nested too deeply to be read
 
@@ -34,7 +34,7 @@ class TextGenerator(Generator):
 
     @property
     def payload(self) -> list[pa.Field]:
-        return [*self.program.payload, *([TURNS] if self.program.keeps_turns else [])]
+        return [*self.program.payload, *([TOKENS_KEPT, TURNS] if self.program.keeps_turns else [])]
 
     @property
     def method(self) -> str | None:
@@ -45,7 +45,8 @@ class TextGenerator(Generator):
         return self.program.fields_read()
 
     def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "kind": self.kind, "method": self.program.identity()}
+        counts = {"tokens_kept": 1} if self.program.keeps_turns else {}  # rows have this column since 0.4
+        return {**super().identity(), "kind": self.kind, "method": self.program.identity(), **counts}
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -79,15 +80,17 @@ class TextGenerator(Generator):
         fields = fields_of(text)
         if fields is None:
             return GeneratedRow(reason="malformed_ask")
-        session = Session(engine, seed, self.sampling, self.json_schema, self._count)
+        ask, session = Ask(row_id, seed, fields), Session(engine, seed, self.sampling, self.json_schema, self._count)
         try:
-            payload = await self.program.run(Ask(row_id, seed, fields), session)
+            payload = await self.program.run(ask, session)
         except (AskRefused, RecursionError) as error:
             # The tokens of the calls before the refusal count, and their turns are evidence.
             reason = error.reason if isinstance(error, AskRefused) else TOO_DEEP
             return GeneratedRow(self._turns(session), session.finish, session.tokens_in, session.tokens_out, reason)
         finally:
             self._totals = self._totals[0] + 1, self._totals[1]
+        if self.program.keeps_turns:
+            payload |= {TOKENS_KEPT.name: tokens_kept(self.program.kept_texts(ask, payload), session, engine)}
         payload |= self._turns(session)
         return GeneratedRow(payload, session.finish, session.tokens_in, session.tokens_out)
 
@@ -97,6 +100,24 @@ class TextGenerator(Generator):
     def _turns(self, session: Session) -> dict[str, Any]:
         # A call beside one that failed may have been cancelled without an answer.
         return {TURNS.name: [turn for turn in session.turns if turn]} if self.program.keeps_turns else {}
+
+
+def tokens_kept(texts: Sequence[str], session: Session, engine: ChatEngine) -> int:
+    """Tokens of texts that a row keeps, at most those that its calls wrote.
+
+    A text that is the whole of an answer counts as the tokens of that answer. Any other is counted by the tokenizer of
+    the engine, or where the engine has none by its share of the characters of all answers.
+    """
+    answers = {turn["text"].strip(): turn["tokens_out"] for turn in session.turns if turn}
+    count = getattr(engine, "count_tokens", None)
+    num_chars = sum(len(turn["text"]) for turn in session.turns if turn)
+    total = 0
+    for text in map(str.strip, map(clean, texts)):
+        if text in answers:
+            total += answers[text]
+        elif text:
+            total += count(text) if count else -(-session.tokens_out * len(text) // max(1, num_chars))
+    return min(total, session.tokens_out)
 
 
 def _drive(job: Coroutine[Any, Any, GeneratedRow]) -> GeneratedRow:

@@ -4,6 +4,7 @@ An aligned model that gets its chat template up to the start of the user's messa
 its training. A second call answers it. Without a prompt, all variety comes from the model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -57,6 +58,9 @@ class Magpie(Steps):
     @property
     def payload(self) -> list[pa.Field]:
         return [pa.field(name, pa.string()) for name in ("instruction", "output", "text")]
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [payload["instruction"], payload["output"]]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         system = self._system.render(ask.fields)

@@ -6,6 +6,7 @@ what agrees with a reference of the source.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -86,6 +87,9 @@ class Math(Steps):
 
     def ways(self) -> list[dict[str, int]]:
         return [{**dict.fromkeys(self.spec.call_names, 1), "solution": self.spec.samples}]
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [*([] if self.spec.given_problem else [payload["instruction"]]), payload["solution"]]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         if self.spec.given_problem:

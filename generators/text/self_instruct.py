@@ -83,7 +83,7 @@ class SelfInstruct(Steps):
     """Three calls, four for a classification task."""
 
     kind = "self_instruct"
-    revision = 1
+    revision = 2  # 2: states the ids of examples
     Spec = SelfInstructSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
     feed = "examples"
@@ -92,12 +92,13 @@ class SelfInstruct(Steps):
 
     @property
     def payload(self) -> list[pa.Field]:
-        """`input` is "" for a task that needs none."""
+        """`input` is "" for a task that needs none; `example_ids` are those of the examples of [rounds], else null."""
         return [
             pa.field("instruction", pa.string()),
             pa.field("input", pa.string()),
             pa.field("output", pa.string()),
             pa.field("is_classification", pa.bool_()),
+            pa.field("example_ids", pa.list_(pa.string())),
             pa.field("text", pa.string()),
         ]
 
@@ -107,6 +108,9 @@ class SelfInstruct(Steps):
     def ways(self) -> list[dict[str, int]]:
         by_kind = ("instance",), ("labels", "input")
         return [dict.fromkeys(("task", "classify", *calls), 1) for calls in by_kind]
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return [payload[name] for name in ("instruction", "input", "output")]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         examples = examples_of(ask.fields)
@@ -128,6 +132,7 @@ class SelfInstruct(Steps):
             "input": input_text,
             "output": output,
             "is_classification": of_class,
+            "example_ids": ids_of(ask.fields),
             "text": "\n\n".join(part for part in (instruction, input_text, output) if part),
         }
 
@@ -163,6 +168,12 @@ class SelfInstruct(Steps):
         if not task_input:
             raise AskRefused("empty_input")
         return task_input, label
+
+
+def ids_of(fields: Mapping[str, Any]) -> list[str] | None:
+    """The ids of the examples that [rounds] sets, None for others."""
+    ids = fields.get("example_ids")
+    return ids if isinstance(ids, list) and all(isinstance(i, str) for i in ids) else None
 
 
 def examples_of(fields: Mapping[str, Any]) -> list[Example]:

@@ -47,7 +47,7 @@ def _exit_code(findings: Findings) -> int:
 
 
 def examine(store: Store) -> Findings:
-    """Check the run, study, packed mixture or flow that the store holds. Raises UserError if it holds none."""
+    """Check the run, study, flow or release that the store holds. Raises UserError if it holds none."""
     if (flow := load_flow(store)) is not None:
         from gristmill.jobs.audit.flow import examine_flow
 
@@ -64,7 +64,11 @@ def examine(store: Store) -> Findings:
         from gristmill.jobs.audit.mixture import examine_mixture
 
         return examine_mixture(store, mixture)
+    if store.exists("takedown.json"):
+        from gristmill.jobs.audit.takedown import examine_takedown
+
+        return examine_takedown(store)
     raise UserError(
-        f"{store.uri} is not an output that can be audited: it holds no {manifest.NAME}, study.json, mixture.json or "
-        "flow.json"
+        f"{store.uri} is not an output that can be audited: it holds no {manifest.NAME}, study.json, mixture.json, "
+        "takedown.json or flow.json"
     )

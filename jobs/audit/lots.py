@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.jobs.audit.admission import AdmissionRows
+from gristmill.jobs.audit.existing import ExistingRow, naming_errors, rejected_rows
 from gristmill.records.ids import row_id
 from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output import manifest
@@ -22,7 +23,7 @@ from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import Admission, tally
-from gristmill.stages.dedup.contract import DUPLICATE, PROBABLE, Duplicates
+from gristmill.stages.dedup.contract import DUPLICATE, EXISTING_COLUMNS, PROBABLE, Duplicates
 from gristmill.stages.registry import ADMISSION, DEDUP, stage_class
 
 SAMPLE_PER_LOT = 4  # rows of a lot whose signatures are recomputed
@@ -40,6 +41,7 @@ class LotFacts:
     ids: np.ndarray = field(default_factory=lambda: NO_IDS)  # S16, of kept rows
     owners: np.ndarray = field(default_factory=lambda: NO_IDS)  # S16, the kept rows that duplicates name
     keys: np.ndarray | None = None  # of the dedup index, for the kept rows
+    existing: list[ExistingRow] = field(default_factory=list)  # some rows that corpora of `against` rejected
 
 
 def id_keys(ids: Sequence[str]) -> np.ndarray:
@@ -196,6 +198,9 @@ class LotAudit:
                 add(f"{name}: a kept row is marked as a duplicate")
             elif not is_kept:
                 self._owners(table, owners.to_pylist(), name, facts)
+        if self.dedup and EXISTING_COLUMNS[0].name in table.schema.names:
+            facts.errors += naming_errors(self.dedup, table, name, is_kept)
+            facts.existing += [] if is_kept else rejected_rows(self.dedup, table, name)
 
     def _owners(self, table: pa.Table, owners: list[str | None], name: str, facts: LotFacts) -> None:
         """A duplicate names its kept row. A probable duplicate (of a Bloom filter) and any other row name none."""
@@ -231,7 +236,7 @@ class LotAudit:
         signature = self.dedup.signature
         column = table.column(signature).combine_chunks()
         sample = table.slice(0, SAMPLE_PER_LOT).combine_chunks().to_batches()[0]
-        recomputed = self.dedup.find(sample).columns[signature]
+        recomputed = self.dedup.signatures(sample)
         if not self.dedup.agree(column.slice(0, SAMPLE_PER_LOT), recomputed):
             facts.errors.append(
                 f"{name}: a row's {signature} is not that of its {self.dedup.signature_source}: "

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from gristmill.cluster.reading import is_on_cluster, ordered_reads
 from gristmill.jobs.audit.findings import Findings
+from gristmill.jobs.audit.takedown import examine_takedown, present_rows
 from gristmill.jobs.release.mixture.card import mixture_section, percent
 from gristmill.jobs.release.mixture.count import count_mixture
 from gristmill.jobs.release.mixture.draw import Candidates, Draw, synthetic_share, twins
@@ -19,6 +20,7 @@ from gristmill.jobs.release.mixture.mixture_shape import MixtureFile
 from gristmill.jobs.release.mixture.parts import CARD, MIXTURE
 from gristmill.jobs.release.mixture.scan import release_schema, traits
 from gristmill.jobs.release.mixture.spec import COPY, PART, TOKENS, WEIGHT
+from gristmill.jobs.release.takedown.facts import Absence, absence_of
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
@@ -38,13 +40,16 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
     """Check that a release is unchanged and sound.
 
     Shards have their checksums, and no synthetic row equals a real row. Counts, fractions and ancestry agree with card
-    and metadata, and the synthetic share is within the cap. `data` is mixture.json.
+    and metadata, and the synthetic share is within the cap. No row bears an id that a take-down hides. Packed in
+    another format, a release is checked for that and for its checksums alone. `data` is mixture.json.
 
     Raises UserError when mixture.json cannot be read. Memory is about 60 bytes per row.
     """
     facts = parse(data, MIXTURE, store.path(MIXTURE))
     check_shape(facts, MixtureFile, store.path(MIXTURE))
     if row_format := facts.get("made_as"):
+        if "takedown" in facts:
+            return examine_takedown(store)
         raise UserError(
             f"{store.uri} was packed as {row_format}, so its rows do not state their origin; audit the same "
             "mixture packed as rows (the same seed draws the same rows)"
@@ -61,7 +66,13 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
             findings.add(f"{shard['name']} is missing")
     present = [shard for shard in shards if shard["name"] in names]
     use_tasks = len(present) >= (MIN_SHARDS if is_on_cluster() else MIN_SHARDS_LOCAL)
-    audit = ShardAudit(store, facts["payload"], facts["text_column"], [part["name"] for part in facts["parts"]])
+    absence = absence_of(store)
+    if "takedown" in facts and absence is None:
+        findings.add(f"takedown.json is missing, though {MIXTURE} tells of a take-down")
+    if absence is not None:
+        findings.count("hidden ids", len(absence))
+    titles = [part["name"] for part in facts["parts"]]
+    audit = ShardAudit(store, facts["payload"], facts["text_column"], titles, absence)
     with Bar(open_console(is_error=True), "audit", PLAIN_EVERY_S) as bar:
         for number, shard in enumerate(ordered_reads(store, audit.shards, [[s] for s in present], use_tasks), 1):
             walk.shard(shard)
@@ -112,6 +123,7 @@ class ShardAudit:
     payload: Sequence[str]
     text_column: str | None
     titles: Sequence[str]  # of the parts
+    absence: Absence | None = None  # of a take-down
 
     def shards(self, shards: Sequence[dict[str, Any]]) -> list[ShardFacts]:
         return [self.shard(shard) for shard in shards]
@@ -130,6 +142,8 @@ class ShardAudit:
             add(f"{name}: altered after it was packed (its sha256 is not the one in {MIXTURE})")
         if "num_rows" in shard and table.num_rows != shard["num_rows"]:
             add(f"{name}: {MIXTURE} states {shard['num_rows']:,} rows, it holds {table.num_rows:,}")
+        if self.absence is not None:
+            facts.errors += present_rows(self.absence, table, name)
         names = set(table.column_names)
         required = release_schema(
             pa.schema([(n, pa.null()) for n in self.payload]), bool(self.text_column), False, False

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from gristmill.cluster.reading import is_on_cluster, ordered_reads
 from gristmill.jobs.audit.admission import AdmissionAudit
+from gristmill.jobs.audit.existing import ExistingAudit
 from gristmill.jobs.audit.findings import MAX_SHOWN, Findings
 from gristmill.jobs.audit.lots import LotAudit, LotFacts, differences
 from gristmill.jobs.terminal.bar import Bar
@@ -52,7 +53,7 @@ def examine_run(store: Store, run: Manifest) -> Findings:
     counts, counted_lots = Summary(), Summary()  # of all lots, and of those that the manifest counts
     lots = sorted(kept)
     audit = LotAudit(store, run, _schema(store, run, lots))
-    walk = _Walk(audit, findings)
+    walk = _Walk(audit, findings, ExistingAudit(audit.dedup, store, run, findings))
     entries = [(lot, rejected.get(lot, ())) for lot in lots]
     tasks = [entries[at : at + LOTS_PER_TASK] for at in range(0, len(entries), LOTS_PER_TASK)]
     use_tasks = len(lots) >= (MIN_LOTS if is_on_cluster() else MIN_LOTS_LOCAL)
@@ -94,8 +95,8 @@ def _schema(store: Store, run: Manifest, lots: Sequence[int]) -> pa.Schema | Non
 class _Walk:
     """The checks across lots, in lot order."""
 
-    def __init__(self, audit: LotAudit, findings: Findings) -> None:
-        self.findings, self.dedup = findings, audit.dedup
+    def __init__(self, audit: LotAudit, findings: Findings, existing: ExistingAudit) -> None:
+        self.findings, self.dedup, self.existing = findings, audit.dedup, existing
         self.replay = AdmissionAudit(audit.admissions, int(audit.run.recipe["lot_size"]))
         self.index = self.dedup.exact_index(self.dedup.bands) if self.dedup else None
         self.ids: list[np.ndarray] = []  # of kept rows
@@ -109,6 +110,7 @@ class _Walk:
                 self.findings.add(line)
         if facts.keys is not None:
             self._distinct(facts.keys, facts)
+        self.existing.lot(shard_name(KEPT, facts.lot), facts.keys, facts.ids, facts.existing)
         if len(facts.ids):
             self.ids.append(facts.ids)
         if len(facts.owners):
@@ -127,6 +129,7 @@ class _Walk:
 
     def close(self, rejected: dict[int, list[str]]) -> None:
         """Report duplicates whose kept row no shard holds; `rejected`: the rejected shards by lot."""
+        self.existing.close()
         if not self.owners:
             return
         kept = np.sort(np.concatenate(self.ids)) if self.ids else np.zeros(0, "S16")

@@ -12,6 +12,8 @@ from gristmill.jobs.release.command import pack
 from gristmill.jobs.release.formats import FORMATS, ROWS, find_format
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS
 from gristmill.jobs.release.mixture.spec import load_mixture
+from gristmill.jobs.release.options import PackOptions
+from gristmill.jobs.release.takedown.listing import read_listing
 from gristmill.jobs.release.target import BEGUN
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.records.errors import UserError
@@ -21,6 +23,9 @@ from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import nearest
 from gristmill.records.stores.opening import open_store
+
+# Flag of a step: name of the option of a pack.
+PACK_OPTIONS = {name: name for name in ("shard_mb", "seed", "facts", "without")} | {"public": "is_public"}
 
 
 class ReadingStep(Step):
@@ -96,6 +101,10 @@ class PackStep(ReadingStep):
                 if columns is not None and name not in columns:
                     raise UserError(f"part '{part.title}': the step gives no column '{name}'{nearest(name, columns)}")
 
+    def spec_literals(self) -> Any:
+        without = self.flags.get("without")
+        return [*super().spec_literals(), *([read_listing(without).digest] if without else [])]
+
     def show_plan(self, console: SafeConsole) -> None:
         what = "the mixture" if self.tables is not None else self.spec.run
         console.print_line(f"a release of {what} as {self._format} into {self.uri}")
@@ -105,8 +114,8 @@ class PackStep(ReadingStep):
             self.store.clear()  # of an earlier start of this step, and nothing says how far it came
         source = self.tables if self.tables is not None else self.run_uri
         assert source is not None
-        flags = {name: self.flags[name] for name in ("shard_mb", "seed") if name in self.flags}
-        pack(source, self.uri, format_name=self._format, **flags)
+        flags = {name: self.flags[flag] for flag, name in PACK_OPTIONS.items() if flag in self.flags}
+        pack(source, self.uri, PackOptions(format_name=self._format, **flags))
         return StepEnd("complete")
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gristmill.jobs.produce.drive import drive, end_state
+from gristmill.jobs.produce.existing import existing_of, prepare
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
 from gristmill.jobs.produce.inputs import pin_source
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
@@ -111,6 +112,8 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
             if totals.num_lots:
                 logger.info(f"{store.uri}: going on after {totals.num_lots} committed lots ({totals.kept} rows kept)")
             console = console or open_console(is_error=True)
+            if existing := existing_of(compiled):
+                prepare(existing, store)
             outcome = Outcome(drive(compiled, store, manifest, totals, leftovers, lease, console), totals, manifest)
             _write_page(store)
     return outcome

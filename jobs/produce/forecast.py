@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from gristmill.jobs.produce.existing import existing_of
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.speed import bound
 from gristmill.jobs.terminal.tables import clock
@@ -32,6 +33,10 @@ def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
     if compiled.method:
         table.add_row("method", compiled.method.kind)
     table.add_row("stages", " -> ".join(s.name for s in compiled.stages) or "none")
+    if existing := existing_of(compiled):
+        keys, missing = existing.num_rows * existing.bands, sum(p.stop - p.start for _, p in existing.missing)
+        names = ", ".join(f"{c.name} ({c.num_rows:,} rows)" for c in existing.corpora)
+        table.add_row("against", f"{names}: {keys:,} keys in the index, {missing:,} rows to be signed first")
     table.add_row("columns", ", ".join(compiled.schema.names))
     return table
 

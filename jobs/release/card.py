@@ -114,8 +114,8 @@ def _shown(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: _shown(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        rest = [f"({len(value) - MAX_EXAMPLE_ITEMS} more)"] if len(value) > MAX_EXAMPLE_ITEMS else []
-        return [*(_shown(inner) for inner in value[:MAX_EXAMPLE_ITEMS]), *rest]
+        more = [f"({len(value) - MAX_EXAMPLE_ITEMS} more)"] if len(value) > MAX_EXAMPLE_ITEMS else []
+        return [*(_shown(inner) for inner in value[:MAX_EXAMPLE_ITEMS]), *more]
     if isinstance(value, bytes):
         return f"({len(value):,} bytes)"
     if isinstance(value, str):
@@ -148,6 +148,7 @@ def dataset_card(
     schema: pa.Schema,
     example: Mapping[str, Any],
     row_format: RowFormat | None = None,
+    takedown: str = "",
 ) -> str:
     """README.md of the release of a run: YAML front matter, then prose and tables. `example`: a row of the release."""
     recipe = manifest.recipe
@@ -163,7 +164,7 @@ def dataset_card(
         "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
     )
     shown_recipe = {k: v for k, v in recipe.items() if k not in ("cluster", "release")}
-    return f"""{front_matter(facts, totals.kept, ["synthetic"])}# {prose(facts.title)}
+    return f"""{front_matter(facts, sum(s.num_rows for s in shards), ["synthetic"])}# {prose(facts.title)}
 
 {prose(facts.description)}
 
@@ -179,10 +180,11 @@ def dataset_card(
 | kept | {totals.kept:,} |
 {rejected}
 
-The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens. Number of shards:
+The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens; {totals.spent_on_rejected:,}
+were spent on rejected rows. Number of shards:
 {len(shards)}, {sum(s.num_bytes for s in shards):,} bytes in total; the rows are shuffled across all shards.
 
-## Columns
+{takedown + chr(10) if takedown else ""}## Columns
 
 {columns_table(schema)}
 {example_section(example)}

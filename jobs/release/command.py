@@ -1,46 +1,23 @@
-"""`gristmill pack URI --to URI`: the release of a run or of a mixture (jobs/release/mixture).
+"""`gristmill pack URI --to URI`: the release of a run (jobs/release/run.py) or of a mixture (jobs/release/mixture).
 
 A release holds the rows in globally shuffled shards of a stated size, a dataset card and Croissant metadata.
 """
 
-import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-
-import pyarrow as pa
-
-from gristmill.cluster.batch_work import batch_work
-from gristmill.cluster.exchange import num_windows
-from gristmill.cluster.shuffle import Layout, shuffle_keys, with_target
 from gristmill.jobs.recipes.toml_file import TomlSource
-from gristmill.jobs.release.card import dataset_card, facts_of_run
-from gristmill.jobs.release.croissant import croissant
-from gristmill.jobs.release.facts import FactsFile, load_facts
-from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
+from gristmill.jobs.release.facts import load_facts
+from gristmill.jobs.release.formats import ROWS
 from gristmill.jobs.release.mixture.pack import pack_mixture
-from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_manifest
-from gristmill.jobs.release.target import check_target, columns_digest, end, release_target
-from gristmill.jobs.release.write import PLAIN_EVERY_S, Release, Rows, first_row, in_tasks, write_release
+from gristmill.jobs.release.options import PackOptions
+from gristmill.jobs.release.run import pack_run
+from gristmill.jobs.release.takedown.facts import tell
+from gristmill.jobs.release.takedown.listing import read_listing
+from gristmill.jobs.release.takedown.trace import Takedown
+from gristmill.jobs.release.target import release_target
 from gristmill.jobs.results import Result
-from gristmill.jobs.terminal.bar import Bar
-from gristmill.jobs.terminal.console import SafeConsole, open_console
-from gristmill.records.errors import UserError
-from gristmill.records.ordered_map import read_ahead
-from gristmill.records.output import ledger
-from gristmill.records.output.manifest import Manifest
-from gristmill.records.output.shard_names import KEPT, shard_name
-from gristmill.records.output.shard_reading import read_columns, read_footer
-from gristmill.records.printable import json_text
-from gristmill.records.schema import REJECT, with_images
 from gristmill.records.shipped import shipped_file
-from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
-logger = logging.getLogger(__name__)
-
-NUM_WEIGHED = 16  # lots that are read to estimate the size of shards in a format, and of rows in memory
-WEIGHED_BYTES = 16 << 20  # of these lots, in their shards
-MANY_LOTS = 10_000  # whose listing shows progress
+DEFAULTS = PackOptions()
 
 
 def command(
@@ -51,180 +28,33 @@ def command(
     dry_run: bool = False,
     format_name: str = ROWS,
     facts: str | None = None,
+    without: str | None = None,
     is_public: bool = False,
 ) -> int:
     """`gristmill pack`; see `pack`. With `dry_run`, count everything and write nothing."""
-    _pack(uri, to, shard_mb, seed, dry_run, format_name, facts, is_public)
+    _pack(uri, to, PackOptions(shard_mb, seed, format_name, facts, without, is_public, dry_run))
     return 0
 
 
-def pack(
-    source: TomlSource,
-    to: str,
-    shard_mb: int = 256,
-    seed: int | None = None,
-    format_name: str = ROWS,
-    facts: TomlSource | None = None,
-    is_public: bool = False,
-) -> Result:
-    """Write the release of a run, or of a mixture (a TOML file or its tables), in a format of jobs/release/formats.py.
-
-    facts: a TOML file, or its tables, whose `[release]` and `[source]` replace keys of the recipe or mixture.
-    is_public: whether everyone may read a release at hf://.
+def pack(source: TomlSource, to: str, options: PackOptions = DEFAULTS) -> Result:
+    """Write the release of a run, or of a mixture (a TOML file or its tables).
 
     Raises UserError for a run that has not ended, for a mixture that its policy refuses, and for a format that does
     not fit the columns.
     """
-    num_rows = _pack(source, to, shard_mb, seed, False, format_name, facts, is_public)
+    num_rows = _pack(source, to, options)
     return Result(open_store(to).uri, "complete", {"rows": num_rows}, row_names={"rows": "train-"})
 
 
-def _pack(
-    source: TomlSource,
-    to: str,
-    shard_mb: int,
-    seed: int | None,
-    dry_run: bool,
-    format_name: str,
-    facts: TomlSource | None,
-    is_public: bool,
-) -> int:
+def _pack(source: TomlSource, to: str, options: PackOptions) -> int:
     """Pack a run or a mixture; returns the rows of the release."""
-    if shard_mb < 1:
-        raise UserError("--shard-mb must be at least 1")
-    facts_file = load_facts(facts)
-    with release_target(to, is_public) as target:
+    facts = load_facts(options.facts)
+    takedown = Takedown(read_listing(options.without)) if options.without else None
+    with release_target(to, options.is_public) as target:
         if isinstance(source, str) and not (source.endswith(".toml") or shipped_file(source)):
-            return pack_run(source, target, shard_mb, seed or 0, dry_run, format_name, facts_file)
-        return pack_mixture(source, target, shard_mb, seed, dry_run, format_name, facts_file)
-
-
-def pack_run(
-    uri: str, target: Store, shard_mb: int, seed: int, dry_run: bool, format_name: str, facts_file: FactsFile
-) -> int:
-    """Write the release of a run; see `pack`. Returns its rows."""
-    console = open_console(is_error=True)
-    store = open_store(uri)
-    store.check(write=False)
-    manifest = finished_manifest(store)
-    lots = _listed(store, manifest, console)
-    totals = ledger.totals(store, manifest, lots)
-    if not totals.kept:
-        raise UserError(f"{store.uri}: the run kept no row, so there is nothing to pack")
-    rows_schema = read_footer(store, shard_name(KEPT, 0)).schema.to_arrow_schema().remove_metadata()
-    rows_schema = pa.schema([f for f in rows_schema if f.name not in RUN_COLUMNS and f.name != REJECT.name])
-    row_format = find_format(format_name, rows_schema)
-    if row_format:
-        rows_schema = pa.schema([rows_schema.field(name) for name in dict.fromkeys(["id", *row_format.reads])])
-    schema = row_format.schema if row_format else with_images(rows_schema)
-    facts = facts_of_run(manifest, totals, facts_file, row_format.task if row_format else None)
-    check_target(target, write=not dry_run)
-    share = column_share(store, sorted(lots), rows_schema.names) if row_format else 1.0
-    num_shards = max(1, round(totals.kept_bytes * share / (shard_mb * 2**20)))
-    if dry_run:
-        as_format = f", as {row_format.name}" if row_format else ""
-        text = f"{totals.kept:,} rows would go into {num_shards} shards of {target.uri}{as_format}"
-        open_console().print(text, markup=False, soft_wrap=True)
-        return totals.kept
-
-    reader = RunRows(store, rows_schema.names, schema, row_format, totals.asks // len(lots), seed, num_shards)
-    swelling = reader.swelling(lots)
-    layout = Layout(num_shards, num_windows(totals.kept_bytes * swelling, num_shards))
-    release = Release(
-        target,
-        layout,
-        schema,
-        {
-            **{"run": manifest.fingerprint, "lots": len(lots), "kept": totals.kept, "kept_bytes": totals.kept_bytes},
-            **{"seed": seed, "num_shards": num_shards, "format": format_name},
-            "columns": columns_digest(schema),
-        },
-    )
-    logger.info(f"packing {totals.kept:,} rows into {num_shards} shards")
-    with batch_work(store, target) as workers:
-        sizes = ((Lot(number, size), size * swelling) for number, size in sorted(lots.items()))
-        tasks = in_tasks(sizes, len(lots), workers.num_at_once)
-        rows = Rows(tasks, reader.read, reader.read_ids, totals.kept)
-        shards = write_release(workers, release, rows, console)
-    card = dataset_card(manifest, totals, facts, shards, schema, first_row(target, shards[0]), row_format)
-    target.put("croissant.json", json_text(croissant(facts, shards, schema), indent=2).encode())
-    target.put(CARD, card.encode())  # last: the card marks the release as complete
-    end(target)
-    logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")
-    return totals.kept
-
-
-def _listed(store: Store, manifest: Manifest, console: SafeConsole) -> dict[int, int]:
-    """The committed lots with the sizes of their shards; says so where it takes a while."""
-    num_lots = manifest.totals.num_lots
-    if num_lots < MANY_LOTS:
-        return ledger.committed(store, manifest)
-    logger.info(f"listing {num_lots:,} lots of {store.uri}")
-    with Bar(console, "listed", PLAIN_EVERY_S) as bar:
-
-        def show(num: int) -> None:
-            bar.show(num, max(num, num_lots), f"{num:,} of {num_lots:,} shards listed")
-
-        return ledger.committed(store, manifest, on_listed=show)
-
-
-@dataclass(frozen=True)
-class Lot:
-    """A lot, and the bytes of its kept shard."""
-
-    number: int
-    num_bytes: int
-
-
-@dataclass(frozen=True)
-class RunRows:
-    """Reads the kept rows of a run as rows of the release, many lots at once."""
-
-    store: Store
-    names: Sequence[str]  # of the columns that are read
-    schema: pa.Schema
-    row_format: RowFormat | None
-    lot_size: int
-    seed: int
-    num_shards: int
-
-    def read(self, lots: Sequence[Lot]) -> pa.Table:
-        """The rows of lots with their targets. Raises UnreadableShard."""
-        table = self._columns(lots, self.names)
-        return self._targeted(self.row_format.convert(table) if self.row_format else table.cast(self.schema))
-
-    def read_ids(self, lots: Sequence[Lot]) -> pa.Table:
-        """The ids of the same rows with their targets."""
-        return self._targeted(self._columns(lots, ["id"]))
-
-    def swelling(self, lots: Mapping[int, int]) -> float:
-        """Bytes in memory for each byte of a shard, estimated from some lots."""
-        sample: list[Lot] = []
-        for number in sorted(lots)[:: max(1, len(lots) // NUM_WEIGHED)]:
-            if not sample or sum(lot.num_bytes for lot in sample) + lots[number] <= WEIGHED_BYTES:
-                sample.append(Lot(number, lots[number]))
-        return self.read(sample).nbytes / sum(lot.num_bytes for lot in sample)
-
-    def _columns(self, lots: Sequence[Lot], names: Sequence[str]) -> pa.Table:
-        def read(lot: Lot) -> pa.Table:
-            return read_columns(self.store, shard_name(KEPT, lot.number), names, self.lot_size).select(names)
-
-        return pa.concat_tables(read_ahead(self.store, read, lots))
-
-    def _targeted(self, table: pa.Table) -> pa.Table:
-        return with_target(table, shuffle_keys(table.column("id").to_pylist(), self.seed), self.num_shards)
-
-
-def column_share(store: Store, lots: Sequence[int], names: Sequence[str]) -> float:
-    """Share of these columns in the bytes of the kept shards, estimated from some lots."""
-    selected, total = 0, 0
-    sample = lots[:: max(1, len(lots) // NUM_WEIGHED)]
-    for footer in read_ahead(store, lambda lot: read_footer(store, shard_name(KEPT, lot)), sample):
-        for group in range(footer.num_row_groups):
-            row_group = footer.row_group(group)
-            for number in range(row_group.num_columns):
-                column = row_group.column(number)
-                total += column.total_compressed_size
-                if column.path_in_schema.partition(".")[0] in names:
-                    selected += column.total_compressed_size
-    return selected / total if total else 1.0
+            num_rows = pack_run(source, target, options, facts, takedown)
+        else:
+            num_rows = pack_mixture(source, target, options, facts, takedown)
+    if takedown and options.without:
+        tell(takedown, options.without)
+    return num_rows

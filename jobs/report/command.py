@@ -111,7 +111,7 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
     recipe, cost = manifest.recipe, cost_of(manifest)
     steps = yields(manifest, totals)
     reasons, is_estimated = rejects(totals, sample, cost)
-    rejected_tokens = totals.tokens_out - totals.kept_tokens
+    rejected_tokens = totals.spent_on_rejected
     engines = sorted(history.engines.values(), key=lambda e: (-e.num_lost, len(e.name), e.name))
     return {
         "name": recipe["name"],

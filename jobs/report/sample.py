@@ -13,6 +13,7 @@ from gristmill.jobs.report.overlaps import WAYS, Overlaps, count, look_up
 from gristmill.records.ordered_map import read_ahead
 from gristmill.records.output.shard_names import KEPT, REJECTED
 from gristmill.records.output.shard_reading import UnreadableShard, name_of, read_shard
+from gristmill.records.output.summary import TOKENS_KEPT
 from gristmill.records.schema import REJECT
 from gristmill.records.stores.contract import Store
 
@@ -41,7 +42,7 @@ class Sample:
     num_lots: int = 0
     num_lots_of: int = 0
     num_asks: int = 0
-    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # tokens_out of kept rows
+    lengths: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # kept tokens of kept rows
     rejected_tokens: Counter[str] = field(default_factory=Counter)  # tokens_out by reason
     duplicates: Counter[str] = field(default_factory=Counter)  # by id of the kept row: rows that duplicate it
     overlaps: Overlaps = field(default_factory=dict)
@@ -86,7 +87,8 @@ def read_sample(store: Store, num_lots: int, num_asks: int, stages: Sequence[Map
             sample.num_asks += table.num_rows
             _count(sample, table, name, stages, lot)
             if folder == KEPT:
-                lengths.append(table.column("tokens_out").drop_null().to_numpy())
+                counted = TOKENS_KEPT if TOKENS_KEPT in table.schema.names else "tokens_out"
+                lengths.append(table.column(counted).drop_null().to_numpy())
     if lengths:
         sample.lengths = np.concatenate(lengths).astype(np.int64)
     look_up(store, sample.overlaps, stages)
@@ -98,7 +100,7 @@ def _columns(store: Store, folder: str, lot: int) -> tuple[str, pa.Table] | str 
     wanted = [
         "tokens_out",
         *(c for way in WAYS for c in way.columns),
-        *(() if folder == KEPT else (REJECT.name, DUPLICATE_OF)),
+        *((TOKENS_KEPT,) if folder == KEPT else (REJECT.name, DUPLICATE_OF)),
     ]
 
     def columns(file: "pq.ParquetFile") -> list[str]:

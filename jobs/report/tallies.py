@@ -212,7 +212,7 @@ def lengths_note(sample: Sample) -> str:
         return ""
     low, high = int(sample.lengths.min()), int(sample.lengths.max())
     mean = sample.lengths.mean()
-    return f"Generated tokens of {len(sample.lengths):,} kept rows: {low:,} to {high:,}, {mean:,.0f} on average."
+    return f"Kept tokens of {len(sample.lengths):,} kept rows: {low:,} to {high:,}, {mean:,.0f} on average."
 
 
 def starts(manifest: Manifest, history: History) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ import pyarrow.compute as pc
 
 from gristmill.records.schema import REJECT
 
+TOKENS_KEPT = "tokens_kept"  # the column of methods of several calls
+
 
 @dataclass
 class Summary:
@@ -20,7 +22,8 @@ class Summary:
     rejected: dict[str, int] = field(default_factory=dict)  # by reason
     tokens_in: int = 0
     tokens_out: int = 0
-    kept_tokens: int = 0  # tokens_out of kept rows
+    # What the model wrote and kept rows hold: `tokens_kept`, or `tokens_out` of rows of one call and of older outputs.
+    kept_tokens: int = 0
     rejected_tokens: dict[str, int] = field(default_factory=dict)  # tokens_out by reason: the cost of the filters
     kept_bytes: int = 0  # unknown to the summary of a lot; filled from the listing
     rejected_shards: int = 0  # lots that have a rejected shard; 0 in the totals of a manifest of 0.2
@@ -31,6 +34,12 @@ class Summary:
     @property
     def num_rejected(self) -> int:
         return sum(self.rejected.values())
+
+    @property
+    def spent_on_rejected(self) -> int:
+        """tokens_out of rejected rows."""
+        is_known = set(self.rejected_tokens) >= set(self.rejected)
+        return sum(self.rejected_tokens.values()) if is_known else self.tokens_out - self.kept_tokens
 
     def add(self, other: "Summary") -> None:
         for name in (
@@ -72,6 +81,8 @@ def summarise(table: pa.Table) -> Summary:
     reasons = by_reason.column("reason").to_pylist()
     alive = reject.is_null()
     tokens_out = table.column("tokens_out")
+    is_counted = TOKENS_KEPT in table.schema.names and pa.types.is_int32(table.schema.field(TOKENS_KEPT).type)
+    tokens_kept = table.column(TOKENS_KEPT) if is_counted else tokens_out
     return Summary(
         num_lots=1,
         asks=table.num_rows,
@@ -79,7 +90,7 @@ def summarise(table: pa.Table) -> Summary:
         rejected=dict(zip(reasons, by_reason.column("count_all").to_pylist())),
         tokens_in=pc.sum(table.column("tokens_in")).as_py() or 0,
         tokens_out=pc.sum(tokens_out).as_py() or 0,
-        kept_tokens=pc.sum(tokens_out.filter(alive)).as_py() or 0,
+        kept_tokens=pc.sum(tokens_kept.filter(alive)).as_py() or 0,
         rejected_tokens={r: n or 0 for r, n in zip(reasons, by_reason.column("tokens_sum").to_pylist())},
         rejected_shards=int(reject.null_count < len(reject)),
     )

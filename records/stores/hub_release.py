@@ -88,6 +88,7 @@ class HubRelease(Store):
         return self._at(STAGE).read(name, version)
 
     def open(self, name: str, version: str | None = None) -> pa.NativeFile:
+        self._commit_shards()
         return self._at(STAGE).open(name, version)
 
     def exists(self, name: str) -> bool:
@@ -211,7 +212,7 @@ class HubRelease(Store):
         """One commit. Raises Conflict when the branch is not at `parent`, if it is stated, or is being written."""
         head = {"summary": summary, "description": "", **({"parentCommit": parent} if parent else {})}
         body = b"".join(json.dumps(line).encode() + b"\n" for line in [{"key": "header", "value": head}, *lines])
-        arguments = {"headers": {"Content-Type": "application/x-ndjson"}, "content": body}
+        arguments: dict[str, Any] = {"headers": {"Content-Type": "application/x-ndjson"}, "content": body}
         self.client.request("POST", self.client.api("commit", branch), self.uri, **arguments)
 
     def delete(self, name: str) -> None:

@@ -16,7 +16,7 @@ FOLDERS = ("kept", "rejected", "events", "index", "checkpoints", "units", "rows"
 FILES = (
     *("manifest.json", "lease.json", "report.html", "model.json", "weights.safetensors", "audit.json", "study.json"),
     *("results.parquet", "summary.parquet", "metrics.json", "mixture.json", "croissant.json", "README.md", "pack.json"),
-    "flow.json",
+    *("flow.json", "takedown.json"),
 )
 
 

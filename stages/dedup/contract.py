@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # Reasons in `reject`: a duplicate of the kept row in `duplicate_of`; a duplicate of a row that the index cannot name.
 DUPLICATE, PROBABLE = "duplicate", "probable_duplicate"
 DUPLICATE_OF = pa.field("duplicate_of", pa.string())
+EXISTING = "existing"  # reason: like a row of another corpus, which these columns name
+EXISTING_COLUMNS = (pa.field("existing_source", pa.string()), pa.field("existing_id", pa.string()))
 MIN_BLOOM_ERROR, MAX_BLOOM_ERROR = 1e-9, 0.1
 MAX_BLOOM_ROWS = 10**12
 
@@ -77,6 +79,10 @@ class Duplicates(Stage):
     @abstractmethod
     def probe(self) -> np.ndarray:
         """Keys of a fixed signature. A snapshot stores them to detect a change in how keys are made."""
+
+    def signatures(self, rows: pa.RecordBatch) -> pa.Array:
+        """The signature column of rows that are alive."""
+        return self.find(rows).columns[self.signature]
 
     @property
     def is_exact(self) -> bool:

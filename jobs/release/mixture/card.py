@@ -15,6 +15,7 @@ from gristmill.jobs.release.markdown import code, prose
 from gristmill.jobs.release.mixture.draw import Candidates, Draw
 from gristmill.jobs.release.mixture.parts import Part
 from gristmill.jobs.release.mixture.spec import MixtureSpec
+from gristmill.jobs.release.takedown.facts import takedown_section
 from gristmill.records.masking.masks import masked
 from gristmill.records.output.formats import newest
 from gristmill.records.spec import literals
@@ -107,6 +108,8 @@ def mixture_section(facts: dict[str, Any]) -> str:
     for group in counts["ancestry"]:
         cells = f"{group['rows']:,} | {number(group['tokens'])}"
         lines.append(f"| {prose(group['origin'])} | {group['generation']} | {cells} |")
+    if facts.get("takedown"):
+        lines += ["", takedown_section(facts["takedown"]).rstrip()]
     return "\n".join(lines) + "\n"
 
 

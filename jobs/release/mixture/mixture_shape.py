@@ -53,6 +53,11 @@ class MixturePart(Sums):
     duplicates: int
 
 
+class TakedownCounts(TypedDict):
+    rows_listed: int
+    rows_made_from_them: int
+
+
 class MixtureShard(TypedDict):
     name: str
     num_rows: int
@@ -72,3 +77,4 @@ class MixtureFile(TypedDict):
     duplicates: int
     shards: list[MixtureShard]
     made_as: NotRequired[str | None]
+    takedown: NotRequired[TakedownCounts]

@@ -19,7 +19,7 @@ from gristmill.cluster.shuffle import PLACE, SHARD, Layout
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.croissant import croissant
 from gristmill.jobs.release.facts import FactsFile, release_spec
-from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
+from gristmill.jobs.release.formats import RowFormat, find_format
 from gristmill.jobs.release.mixture.card import (
     facts_of_mixture,
     mixture_card,
@@ -31,10 +31,14 @@ from gristmill.jobs.release.mixture.card import (
 from gristmill.jobs.release.mixture.count import count_mixture
 from gristmill.jobs.release.mixture.draw import Candidates, Draw, draw
 from gristmill.jobs.release.mixture.files import Chunk
-from gristmill.jobs.release.mixture.parts import CARD, MIXTURE, Part, open_part
+from gristmill.jobs.release.mixture.parts import CARD, METADATA, MIXTURE, Part, open_part
 from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.scan import candidates, checksum, drawn_rows, release_schema, scan
 from gristmill.jobs.release.mixture.spec import load_mixture
+from gristmill.jobs.release.mixture.takedown import leave_out, note_matches
+from gristmill.jobs.release.options import PackOptions
+from gristmill.jobs.release.takedown.facts import takedown_facts, write_takedown
+from gristmill.jobs.release.takedown.trace import Takedown
 from gristmill.jobs.release.target import check_target, columns_digest, end
 from gristmill.jobs.release.write import Display, Release, Rows, first_row, in_tasks, write_release
 from gristmill.jobs.terminal.console import SafeConsole, open_console
@@ -50,30 +54,25 @@ UNKNOWN_BYTES = 64 << 20  # a chunk of unknown size counts as so many
 
 
 def pack_mixture(
-    source: TomlSource,
-    target: Store,
-    shard_mb: int,
-    seed: int | None,
-    dry_run: bool,
-    format_name: str = ROWS,
-    facts_file: FactsFile | None = None,
+    source: TomlSource, target: Store, options: PackOptions, facts_file: FactsFile, takedown: Takedown | None = None
 ) -> int:
     """Draw the mixture and write its release, in a format of jobs/release/formats.py; returns its rows.
 
     Raises UserError before anything is written.
     """
     console = open_console(is_error=True)
-    facts_file = facts_file or FactsFile()
     spec = load_mixture(source)
     if facts_file.source.license:
         raise UserError("[source] of a facts file is for a run; the parts of a mixture have `license` themselves")
     release = release_spec(literals(spec.release) if spec.release else {}, facts_file)
-    spec = spec if seed is None else replace(spec, seed=seed)
+    spec = spec if options.seed is None else replace(spec, seed=options.seed)
     parts = [open_part(part) for part in spec.parts]
+    if takedown:
+        leave_out(parts, takedown)
     titles = [part.title for part in parts]
     payload, text_column = common_payload(parts, spec)
-    row_format = find_format(format_name, payload)
-    if not dry_run:
+    row_format = find_format(options.format_name, payload)
+    if not options.is_dry_run:
         check_target(target)
 
     chunks = [(number, chunk) for number, part in enumerate(parts) for chunk in part.chunks]
@@ -89,10 +88,12 @@ def pack_mixture(
                     scans.append((number, chunks[number][0], result))
                     row_bytes[number], row_memory[number] = result["bytes"], result["memory"]
                 display.add(len(results), len(chunks), "chunks of the parts read")
+        if takedown:
+            note_matches(takedown, (result for _, _, result in scans))
         rows = candidates(scans)
         for number, title in enumerate(titles):
             if not (rows.part == number).any():
-                raise UserError(f"part '{title}' holds no rows")
+                raise UserError(f"part '{title}' holds no rows{' that are not taken down' if takedown else ''}")
         drawn = draw(rows, spec, titles)
         counts = count_mixture(rows, drawn, titles, text_column is not None)
         if row_format and (drawn.weights != 1).any():
@@ -103,10 +104,12 @@ def pack_mixture(
         facts = mixture_facts(spec, parts, rows, drawn, counts, payload, text_column)
         if row_format:
             facts["made_as"] = row_format.name
+        if takedown:
+            facts["takedown"] = takedown_facts(takedown)
         num_bytes = float((drawn.times * row_bytes[rows.chunk]).sum())
-        num_shards = max(1, round(num_bytes / (shard_mb * 2**20)))
-        show(facts, num_shards, open_console() if dry_run else console)
-        if dry_run:
+        num_shards = max(1, round(num_bytes / (options.shard_mb * 2**20)))
+        show(facts, num_shards, open_console() if options.is_dry_run else console)
+        if options.is_dry_run:
             return int(counts["totals"]["all"]["rows"])
         rows_schema = release_schema(
             payload, text_column is not None, bool((drawn.times > 1).any()), bool((drawn.weights != 1).any())
@@ -115,8 +118,14 @@ def pack_mixture(
         schema = row_format.schema if row_format else rows_schema
         layout = Layout(num_shards, num_windows(float((drawn.times * row_memory[rows.chunk]).sum()), num_shards))
         identity = {
-            **{"mixture": facts["fingerprint"], "seed": spec.seed, "num_shards": num_shards, "format": format_name},
+            **{
+                "mixture": facts["fingerprint"],
+                "seed": spec.seed,
+                "num_shards": num_shards,
+                "format": options.format_name,
+            },
             "columns": columns_digest(schema),
+            **({"without": takedown.listing.digest} if takedown else {}),
         }
         drawer = DrawnRows(reader, rows_schema, row_format, num_shards)
         pieces = selections(rows, drawn)
@@ -126,9 +135,11 @@ def pack_mixture(
         to_write = Release(target, layout, schema, identity)
         shards = write_release(workers, to_write, Rows(tasks, drawer.read, drawer.read, num_rows), console)
     facts["shards"] = shard_facts(shards)
+    if takedown:
+        write_takedown(target, takedown)
     stated = facts_of_mixture(facts, release, parts, row_format)
     card = mixture_card(facts, stated, schema, first_row(target, shards[0]), row_format)
-    target.put("croissant.json", json_text(croissant(stated, shards, schema), indent=2).encode())
+    target.put(METADATA, json_text(croissant(stated, shards, schema), indent=2).encode())
     target.put(MIXTURE, (json_text(facts, indent=2) + "\n").encode())
     target.put(CARD, card.encode())  # last: it marks the release as complete
     end(target)

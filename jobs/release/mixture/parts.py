@@ -24,6 +24,7 @@ from gristmill.jobs.release.mixture.files import (
     read_chunk,
 )
 from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
+from gristmill.records.committed import INNER_COLUMNS
 from gristmill.records.errors import UserError
 from gristmill.records.licenses import UNKNOWN, license_id
 from gristmill.records.output import ledger, manifest
@@ -39,7 +40,7 @@ from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.rows import row_hashes
 
-RUN_COLUMNS = {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}  # useful inside a run only
+RUN_COLUMNS = INNER_COLUMNS  # useful inside a run only
 MIXTURE, CARD, METADATA = "mixture.json", "README.md", "croissant.json"
 GRISTMILL_COLUMNS = {"id", "origin", "generation", "recipe"}
 SPLITS = ("#train", "#holdout")
@@ -61,6 +62,7 @@ class Part:
     pins: Pins | None = None  # of tables; other chunks bear the version of their file
     date: str = ""  # "2026-01-31", as the run or release states it
     stated_license: str = UNKNOWN  # as the run or release states it
+    taken: Any = None  # TakenRows, with a take-down list
 
     @property
     def title(self) -> str:

@@ -32,7 +32,8 @@ BLOBS = {  # array of `Candidates`: its dtype
 def scan(part: Part, chunk: Chunk, payload: pa.Schema, text_column: str | None, seed: int) -> dict[str, Any]:
     """The arrays of `Candidates` for one chunk, as bytes.
 
-    Also `bytes` and `memory`: the estimated bytes of a row in a shard, and in memory.
+    Also `bytes` and `memory`: the estimated bytes of a row in a shard, and in memory. With a take-down list also
+    `stays`, bool: the rows that are not left out.
     """
     rows = part.read(chunk, payload)
     arrays = traits(rows, payload, text_column, f"part '{part.title}', {chunk.file}")
@@ -41,7 +42,11 @@ def scan(part: Part, chunk: Chunk, payload: pa.Schema, text_column: str | None, 
     pq.write_table(rows.slice(0, SAMPLED_ROWS), sink, compression="zstd")
     size = sink.getvalue().size / max(1, min(rows.num_rows, SAMPLED_ROWS))
     blobs = {name: np.ascontiguousarray(arrays[name], kind).tobytes() for name, kind in BLOBS.items()}
-    return {"bytes": float(size), "memory": rows.nbytes / max(1, rows.num_rows), **blobs}
+    facts = {"bytes": float(size), "memory": rows.nbytes / max(1, rows.num_rows), **blobs}
+    if part.taken is not None:
+        stays, matches = part.taken.split(rows)
+        facts |= {"stays": stays.tobytes(), **matches}
+    return facts
 
 
 def traits(rows: pa.Table, payload: pa.Schema, text_column: str | None, where: str) -> dict[str, np.ndarray]:
@@ -80,6 +85,10 @@ def candidates(scans: Iterable[tuple[int, int, dict[str, Any]]]) -> Candidates:
         arrays["part"].append(np.full(num, part, np.int32))
         arrays["chunk"].append(np.full(num, number, np.int32))
         arrays["row"].append(np.arange(num, dtype=np.int32))
+        if "stays" in blobs:  # rows that a take-down leaves out are no candidates
+            stays = np.frombuffer(blobs["stays"], "?")
+            for columns in arrays.values():
+                columns[-1] = columns[-1][stays]
     return Candidates(**{name: np.concatenate(parts) for name, parts in arrays.items()})
 
 

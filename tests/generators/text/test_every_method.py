@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.generators.canned.generator import Canned, CannedSpec
-from gristmill.generators.text.contract import Method
+from gristmill.generators.text.contract import Ask, Method
 from gristmill.generators.text.registry import KINDS, method_class
 from gristmill.records.spec import build
 from tests.generators.canned.test_canned import asks
@@ -89,6 +89,26 @@ def test_rows_have_the_declared_payload_and_text(kind, whole):
             for count in ("tokens_in", "tokens_out"):
                 assert row[count] == sum(turn[count] for turn in row["turns"])
     json.dumps(generator.identity())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kept_tokens_are_those_of_the_texts_that_the_row_keeps(kind, whole):
+    generator, engine = generator_of(kind), generator_of(kind).open_engine()
+    for number, row in enumerate(whole(kind)):
+        if row["reject"] is not None:
+            assert row.get("tokens_kept") is None
+            continue
+        if not generator.program.keeps_turns:
+            assert "tokens_kept" not in row, "all tokens of the only call are kept"
+            continue
+        texts = generator.program.kept_texts(Ask(row["id"], row["seed"], fields(number)), row)
+        written = " ".join(turn["text"] for turn in row["turns"])
+        assert all(part in written for text in texts for part in text.split("\n")), "every text is the model's"
+        answers = {turn["text"].strip(): turn["tokens_out"] for turn in row["turns"]}
+        counts = [answers.get(text.strip(), engine.count_tokens(text.strip())) for text in texts if text.strip()]
+        assert 0 < row["tokens_kept"] == min(sum(counts), row["tokens_out"])
+        if len(row["turns"]) > len(texts):
+            assert row["tokens_kept"] < row["tokens_out"], "verdicts and answers that lost are spent, not kept"
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,8 +7,10 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from gristmill.engines.vllm import Engine
 from gristmill.generators.contract import fields_of
 from gristmill.generators.teacher import Teacher
+from gristmill.generators.text.contract import Ask
 from gristmill.generators.text.generator import TextGenerator
 from gristmill.jobs.recipes.compile import CompiledRecipe, compile_recipe
 from gristmill.jobs.recipes.recipe import load
@@ -90,6 +92,14 @@ def check(made: pa.RecordBatch, generator: TextGenerator) -> None:
             asked = [
                 turn for turn in row["turns"] if not generator.program.writes_user or turn["turn"] != "instruction"
             ]
+            if row["text"] is not None:
+                ask = Ask(row["id"], row["seed"], fields_of(row[ASK.name]) or {})
+                texts, engine = generator.program.kept_texts(ask, row), generator._engine
+                assert isinstance(engine, Engine)
+                count = sum(engine.count_tokens(text.strip()) for text in texts)
+                # A model may write a text in other tokens than the tokenizer would, and ends answers with one more.
+                assert abs(row["tokens_kept"] - count) <= 0.1 * count + 2 * len(texts)
+                assert 0 < row["tokens_kept"] <= row["tokens_out"]
             assert all(turn["prompt"] for turn in asked) and all(turn["tokens_in"] for turn in row["turns"])
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from gristmill.cluster.shuffle import ShardFile
-from gristmill.jobs.release import command as release_command
+from gristmill.jobs.release import run as release_run
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.croissant import croissant
 from gristmill.jobs.release.facts import Facts, ReleaseSpec
@@ -183,7 +183,7 @@ FORMATS_OF = {"text": FORMATS, "dialogues": ("rows", "messages"), "images": ("ro
 def test_a_release_of_a_run_is_read_back(
     kind: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(release_command, "batch_work", batch_work_here)
+    monkeypatch.setattr(release_run, "batch_work", batch_work_here)
     run = run_of(kind, tmp_path / "run")
     assert pack(run, str(tmp_path / "release"), 1, format_name=name) == 0
     assert assert_read_back(tmp_path / "release", caplog).num_rows == 27 + 3

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gristmill.jobs.audit.command import audit
-from gristmill.jobs.release import command as release_command
+from gristmill.jobs.release import run as release_run
 from gristmill.jobs.release import write
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.mixture import pack as mixture_pack
@@ -36,7 +36,7 @@ PAPERS = ["README.md", "croissant.json"]
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    monkeypatch.setattr(release_command, "batch_work", batch_work_here)
+    monkeypatch.setattr(release_run, "batch_work", batch_work_here)
     monkeypatch.setattr(mixture_pack, "batch_work", batch_work_here)
     with hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
@@ -50,7 +50,7 @@ def whole(run: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes
     """The same release in a folder."""
     to = tmp_path_factory.mktemp("whole") / "release"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(release_command, "batch_work", batch_work_here)
+        patch.setattr(release_run, "batch_work", batch_work_here)
         assert pack(run, str(to), 1) == 0
     return files(to)
 
@@ -101,7 +101,7 @@ def test_a_pack_that_was_stopped_goes_on(
     with monkeypatch.context() as patch:
         stop_after(num_puts, patch)
         if num_puts == 99:
-            patch.setattr(release_command, "end", lambda target: (_ for _ in ()).throw(Stopped))
+            patch.setattr(release_run, "end", lambda target: (_ for _ in ()).throw(Stopped))
         with pytest.raises(Stopped):
             pack(run, TO, 1)
     assert not {*server.files(NAME)} - {ATTRIBUTES}

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gristmill.jobs.release import command as release_command
+from gristmill.jobs.release import run as release_run
 from gristmill.jobs.release import write
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.mixture import pack as mixture_pack
@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def source(request: pytest.FixtureRequest, run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(release_command, "batch_work", batch_work_here)
+    monkeypatch.setattr(release_run, "batch_work", batch_work_here)
     monkeypatch.setattr(mixture_pack, "batch_work", batch_work_here)
     if request.param == "run":
         return run
@@ -86,7 +86,7 @@ def test_the_same_command_goes_on(
     with monkeypatch.context() as patch:
         stop_after(num_puts, patch)
         if num_puts == 99:  # stopped between the last shard and the card
-            patch.setattr(release_command, "end", lambda target: (_ for _ in ()).throw(Stopped))
+            patch.setattr(release_run, "end", lambda target: (_ for _ in ()).throw(Stopped))
             patch.setattr(mixture_pack, "end", lambda target: (_ for _ in ()).throw(Stopped))
         with pytest.raises(Stopped):
             pack(source, str(to), 1)
@@ -194,8 +194,8 @@ def test_the_listing_of_many_lots_is_told(
 
 @pytest.fixture
 def source_of_many(run: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(release_command, "batch_work", batch_work_here)
-    monkeypatch.setattr(release_command, "MANY_LOTS", 10)
+    monkeypatch.setattr(release_run, "batch_work", batch_work_here)
+    monkeypatch.setattr(release_run, "MANY_LOTS", 10)
     return run
 
 

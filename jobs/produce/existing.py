@@ -1,0 +1,43 @@
+"""Before the first lot: the band keys of the corpora that a run must not repeat, and their index on this node."""
+
+import logging
+
+from gristmill.cluster.reading import ordered_reads
+from gristmill.jobs.recipes.compile import CompiledRecipe
+from gristmill.jobs.terminal.bar import Bar
+from gristmill.jobs.terminal.console import open_console
+from gristmill.records.stores.contract import Store
+from gristmill.stages.dedup.existing import Existing
+from gristmill.stages.dedup.texts import Dedup
+
+logger = logging.getLogger(__name__)
+
+MIN_ROWS = 400_000  # fewer are signed here before a local Ray has started
+PLAIN_EVERY_S = 10.0  # between two progress lines where there is no terminal
+
+
+def existing_of(compiled: CompiledRecipe) -> Existing | None:
+    """The corpora of the recipe's dedup stage, None where it names none."""
+    return next((s.existing for s in compiled.stages if isinstance(s, Dedup) and s.existing), None)
+
+
+def prepare(existing: Existing, store: Store, is_output: bool = True) -> None:
+    """Have the keys of all corpora in the caches, and the index in the cache of this node.
+
+    With an output in a bucket, the keys of each piece are also in its `index/`, where other nodes read them. A run that
+    is interrupted goes on with the first missing piece. `is_output`: whether the store may be written. Raises UserError
+    when a corpus cannot be read.
+    """
+    existing.shared = store if store.is_remote and is_output else None
+    missing = existing.missing
+    num_rows = sum(piece.stop - piece.start for _, piece in missing)
+    use_tasks = num_rows >= MIN_ROWS
+    if missing:
+        logger.info(f"signing {num_rows:,} of {existing.num_rows:,} rows of the corpora in dedup.against")
+    with Bar(open_console(is_error=True), "against", PLAIN_EVERY_S) as bar:
+        done = 0
+        for size in ordered_reads(store, existing.sign_all, [[piece] for piece in missing], use_tasks):
+            done += size
+            bar.show(done, num_rows, f"{done:,} of {num_rows:,} rows of existing corpora signed")
+        if use_tasks:  # the processes of this node would wait for the one that makes it
+            list(ordered_reads(store, existing.make, [[None]], use_tasks))

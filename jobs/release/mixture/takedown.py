@@ -1,0 +1,56 @@
+"""The take-down list in a mixture: which rows of each part are left out before the draw."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from gristmill.jobs.release.mixture.parts import Part
+from gristmill.jobs.release.takedown.listing import NUM_BYTES, Keys, key
+from gristmill.jobs.release.takedown.trace import Takedown
+
+MATCHES = {"id": "matched_ids", "source_id": "matched_sources"}  # in the result of a scan
+
+
+@dataclass(frozen=True)
+class TakenRows:
+    """The rows of a part that are left out: by their ids, and in data files by their source ids too."""
+
+    ids: Keys
+    sources: Keys | None = None
+
+    def split(self, rows: pa.Table) -> tuple[np.ndarray, dict[str, bytes]]:
+        """bool (n,), true for a row that stays; and the keys by which rows of data files are left out, as bytes."""
+        ids = rows.column("id").to_pylist()
+        is_taken, matches = self.ids.has(ids), dict[str, bytes]()
+        if self.sources is not None:
+            sources = rows.column("source_id").to_pylist()
+            by_source = self.sources.has(sources)
+            for kind, values, hits in (("id", ids, is_taken), ("source_id", sources, by_source)):
+                matches[MATCHES[kind]] = b"".join(key(values[at]) for at in np.flatnonzero(hits))
+            is_taken = is_taken | by_source
+            matches["num_taken"] = int(is_taken.sum()).to_bytes(8, "little")
+        return ~is_taken, matches
+
+
+def leave_out(parts: Sequence[Part], takedown: Takedown) -> None:
+    """Give each part the rows that it leaves out; traces its run or release."""
+    for part in parts:
+        if part.has_provenance and part.store is not None:
+            traced = takedown.trace(part.store)
+            takedown.leave_out(traced)
+            part.taken = TakenRows(traced.keys)
+        else:
+            part.taken = TakenRows(takedown.keys("id"), takedown.keys("source_id"))
+
+
+def note_matches(takedown: Takedown, scans: Iterable[dict[str, Any]]) -> None:
+    """Count what the list has matched in data files."""
+    for result in scans:
+        for kind, name in MATCHES.items():
+            data = result.get(name, b"")
+            for at in range(0, len(data), NUM_BYTES):
+                takedown.match("id" if kind == "id" else "source_id", data[at : at + NUM_BYTES])
+        takedown.num_rows["listed"] += int.from_bytes(result.get("num_taken", b""), "little")

@@ -1,0 +1,1 @@
+"""Take-down: rows that a release leaves out, with all rows made from them."""

@@ -1,0 +1,215 @@
+"""Which rows of a run or a release a take-down leaves out: those on the list, and all rows made from them.
+
+Columns state what a row was made from: `source_id` (the row of the source, or in rounds of evolution the row before
+it) and `example_ids` (the rows that an ask showed as examples). A row is made from rows of its own run that were kept
+before it, so one pass in the order of lots finds all. Where the source of a run is a run or a release, that one is
+traced first, and its rows are known to the later run by their ids or by their places in its files.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gristmill.cluster.reading import is_on_cluster, ordered_reads
+from gristmill.jobs.release.takedown.listing import KINDS, Keys, Kind, Listing, key
+from gristmill.jobs.terminal.bar import Bar
+from gristmill.jobs.terminal.console import open_console
+from gristmill.records.errors import UserError
+from gristmill.records.output import manifest
+from gristmill.records.output.ledger import committed
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shard_names import KEPT, shard_name
+from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.stores.contract import Store
+from gristmill.records.stores.opening import open_store
+
+logger = logging.getLogger(__name__)
+
+SHARDS_PER_TASK, MIN_SHARDS, MIN_SHARDS_LOCAL = 64, 500, 4000  # see jobs/audit/run.py
+PLAIN_EVERY_S = 10.0
+EXAMPLES = "example_ids"
+EXAMPLE_METHODS = ("self_instruct",)  # methods whose rows are made from examples when they go in rounds
+
+
+@dataclass(frozen=True)
+class ShardIds:
+    """Keys of the rows of a shard: of their ids, of their source ids, and of the examples of each."""
+
+    name: str
+    ids: list[bytes]
+    sources: list[bytes]
+    examples: list[list[bytes]]
+    states_examples: bool
+
+
+@dataclass(frozen=True)
+class IdReader:
+    """Reads the columns that say what rows were made from. It can be pickled."""
+
+    store: Store
+
+    def shards(self, names: Sequence[str]) -> list[ShardIds]:
+        return [self._shard(name) for name in names]
+
+    def _shard(self, name: str) -> ShardIds:
+        where = self.store.path(name)
+        with self.store.open(name) as source, open_parquet(source, where=where) as file:
+            present = [n for n in ("id", "source_id", EXAMPLES) if n in file.schema_arrow.names]
+            rows = columns_of(file, present, where=where).to_pydict()
+        ids = rows.get("id")
+        if ids is None:
+            raise UserError(f"{where}: it has no column 'id', so a take-down cannot find its rows")
+        sources = rows.get("source_id") or [None] * len(ids)
+        examples = rows.get(EXAMPLES) or [None] * len(ids)
+        keys = [key(i) for i in ids], [key(s) if s is not None else b"" for s in sources]
+        return ShardIds(name, *keys, [[key(e) for e in each or ()] for each in examples], EXAMPLES in rows)
+
+
+@dataclass
+class Takedown:
+    """A list, and what it has matched so far. `Traced` tells the rows of each output."""
+
+    listing: Listing
+    matched: dict[Kind, set[int]] = field(default_factory=lambda: {kind: set() for kind in KINDS})
+    num_rows: Counter[str] = field(default_factory=Counter)  # left out of the release: "listed", "derived"
+    hidden: set[bytes] = field(default_factory=set)  # keys that no row of the release may bear as id or source
+    traced: dict[str, "Traced"] = field(default_factory=dict)  # by address
+
+    def __post_init__(self) -> None:
+        self._keys = {kind: self.listing.keys(kind) for kind in KINDS}
+        self.hidden |= {*self._keys["id"], *self._keys["source_id"]}
+
+    def match(self, kind: Kind, value: bytes) -> bool:
+        """Whether the key is on the list; notes the match."""
+        at = self._keys[kind].get(value)
+        if at is not None:
+            self.matched[kind].add(at)
+        return at is not None
+
+    def keys(self, kind: Kind) -> Keys:
+        """The entries that may be of this kind."""
+        return Keys(self._keys[kind])
+
+    def leave_out(self, traced: "Traced") -> None:
+        """Count the rows of an output as left out of the release."""
+        self.num_rows["listed"] += len(traced.listed)
+        self.num_rows["derived"] += len(traced.rows) - len(traced.listed)
+
+    @property
+    def unmatched(self) -> list[str]:
+        """The entries that have matched nothing."""
+        matched = set().union(*self.matched.values())
+        return [value for at, (value, _) in enumerate(self.listing.entries) if at not in matched]
+
+    def trace(self, store: Store) -> "Traced":
+        """The rows of a run or a release at `store`, with those of what it was made from."""
+        if store.uri not in self.traced:
+            self.traced[store.uri] = Traced(set(), set())  # a run that names itself as its source ends here
+            self.traced[store.uri] = _trace(self, store)
+            self.hidden |= self.traced[store.uri].rows
+        return self.traced[store.uri]
+
+
+@dataclass(frozen=True)
+class Traced:
+    """Rows of an output that are left out: the keys of their ids, those that are on the list by themselves, and the
+    keys of their places in its files, by which a later run may know them."""
+
+    rows: set[bytes]
+    listed: set[bytes]
+    places: set[bytes] = field(default_factory=set)
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.rows)
+
+
+def _trace(takedown: Takedown, store: Store) -> Traced:
+    run = manifest.load(store)
+    if run is None:
+        names = [e.name for e in store.list("train-") if e.name.endswith(".parquet")]
+        return _walk(takedown, store, names, set(), False, None)
+    parents = set[bytes]()
+    before = source_of(run, store)
+    if before is not None:
+        traced = takedown.trace(before)
+        parents = traced.rows | traced.places
+    names = [shard_name(KEPT, lot) for lot in range(len(committed(store, run)))]
+    is_whole = any([takedown.match("source_digest", key(digest)) for digest in digests_of(run)])
+    return _walk(takedown, store, names, parents, is_whole, run)
+
+
+def _walk(
+    takedown: Takedown, store: Store, names: Sequence[str], parents: set[bytes], is_whole: bool, run: Manifest | None
+) -> Traced:
+    traced = Traced(set(), set())
+    use_tasks = len(names) >= (MIN_SHARDS if is_on_cluster() else MIN_SHARDS_LOCAL)
+    tasks = [names[at : at + SHARDS_PER_TASK] for at in range(0, len(names), SHARDS_PER_TASK)]
+    made_from = set(parents)
+    lacks_examples = False
+    with Bar(open_console(is_error=True), "take-down", PLAIN_EVERY_S) as bar:
+        for number, shard in enumerate(ordered_reads(store, IdReader(store).shards, tasks, use_tasks), 1):
+            lacks_examples |= not shard.states_examples
+            files = [shard.name, shard.name.rpartition("/")[2]]
+            for row, (row_id, source, examples) in enumerate(zip(shard.ids, shard.sources, shard.examples)):
+                is_listed = is_whole | takedown.match("id", row_id) | takedown.match("source_id", source)
+                shown = [takedown.match("id", e) | takedown.match("source_id", e) | (e in made_from) for e in examples]
+                if is_listed or source in made_from or any(shown):
+                    traced.rows.add(row_id)
+                    made_from.add(row_id)
+                    traced.places.update(key(f"{file}:{row}") for file in files)
+                    if is_listed:
+                        traced.listed.add(row_id)
+            bar.show(number, len(names), f"{number:,} of {len(names):,} shards searched for rows to leave out")
+    if run and traced.rows and lacks_examples and run.recipe.get("rounds") and _shows_examples(run.recipe):
+        raise UserError(
+            f"{store.uri}: its rows do not state the examples that they were made from (it was made before 0.4), so "
+            "rows made from those on the list cannot be found; make the run again"
+        )
+    return traced
+
+
+def _shows_examples(recipe: Mapping[str, Any]) -> bool:
+    return (recipe.get("method") or {}).get("kind") in EXAMPLE_METHODS
+
+
+def digests_of(run: Manifest) -> set[str]:
+    """What a list may call the source of a run: its digest, that of all its bytes, and the fingerprint of the run."""
+    stated = (run.identity.get("source") or {}).get("content"), (run.inputs.get("source") or {}).get("content")
+    return {str(digest) for digest in (*stated, run.fingerprint) if digest}
+
+
+def source_of(run: Manifest, store: Store) -> Store | None:
+    """The run or the release whose rows are the source of a run, None where it is another source.
+
+    Raises UserError when the manifest says that it is a run, and it is not there.
+    """
+    path = str((run.recipe.get("source") or {}).get("path") or "")
+    record = run.inputs.get("source") or {}
+    is_step = record.get("way") == "step"
+    roots = [path, *_above(path)]
+    if is_step:
+        roots.append(f"{store.uri.rstrip('/').rpartition('/')[0]}/{record.get('step')}")
+    for root in filter(None, roots):
+        try:
+            candidate = open_store(root)
+            before = manifest.load(candidate)
+            is_release = before is None and candidate.exists("README.md") and any(candidate.list("train-"))
+        except (UserError, OSError):
+            continue
+        if (before is not None and (not is_step or before.fingerprint == record.get("fingerprint"))) or is_release:
+            return candidate
+    if is_step:
+        raise UserError(
+            f"{store.uri}: its source, the run {path or record.get('step')}, is not there, so rows made from those on "
+            "the list cannot be found; put it back"
+        )
+    return None
+
+
+def _above(path: str) -> list[str]:
+    """The folders above a path into an output: of its shards, or a pattern of them."""
+    parts = path.rstrip("/").split("/")
+    return ["/".join(parts[:-num]) for num in (1, 2) if len(parts) > num]

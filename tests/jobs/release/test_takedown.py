@@ -1,0 +1,191 @@
+"""A release without the rows of a take-down list, and without rows made from them."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gristmill.jobs.audit.command import command as audit
+from gristmill.jobs.release import run as plain_pack
+from gristmill.jobs.release.command import command as pack
+from gristmill.jobs.release.mixture import pack as mixture_pack
+from gristmill.jobs.release.takedown.listing import read_listing
+from gristmill.records.errors import UserError
+from gristmill.records.lots import Plan, asks
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.output.shards import OutputSpec, encode, put_kept
+from gristmill.records.readers.sources import SourceSpec, open_source
+from gristmill.records.schema import full_schema
+from gristmill.records.stores.opening import open_store
+from tests.batch_here import batch_work_here
+from tests.profiles import scaled
+from tests.recipes import write
+
+LOT = 5
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mixture_pack, "batch_work", batch_work_here)
+    monkeypatch.setattr(plain_pack, "batch_work", batch_work_here)
+
+
+def ids_of_run(name: str, num: int) -> list[str]:
+    source = open_source(SourceSpec(items=tuple(map(str, range(num)))))
+    plan = Plan(hashlib.md5(name.encode()).hexdigest(), LOT, num, num, "canned", "m", "self_instruct")
+    batches = [asks(plan, source, lot) for lot in range(plan.num_lots or 0)]
+    return [i for batch in batches for i in batch.column("id").to_pylist()]
+
+
+def make_run(folder: Path, sources: list[str], examples: list[list[str]] | None = None, **recipe: Any) -> str:
+    """A run's output of kept rows that were made from these."""
+    store, num = open_store(str(folder)), len(sources)
+    plan = Plan(hashlib.md5(folder.name.encode()).hexdigest(), LOT, num, num, "canned", "m", "self_instruct")
+    source = open_source(SourceSpec(items=tuple(map(str, range(num)))))
+    payload = [pa.field("text", pa.string())]
+    payload += [pa.field("example_ids", pa.list_(pa.string()))] if examples else []
+    schema = full_schema(payload, [])
+    tables = {"name": folder.name, "generator": {"kind": "canned"}, "method": {"kind": "self_instruct"}, **recipe}
+    run = Manifest(plan.fingerprint, tables, {"source": {"content": f"digest of {folder.name}"}}, "complete")
+    for lot in range(plan.num_lots or 0):
+        batch = asks(plan, source, lot)
+        rows = range(lot * LOT, lot * LOT + batch.num_rows)
+        values: dict[str, Any] = {"text": pa.array([f"{folder.name} text {row}" for row in rows])}
+        values["source_id"] = pa.array([sources[row] for row in rows], pa.string())
+        if examples:
+            values["example_ids"] = pa.array([examples[row] for row in rows], pa.list_(pa.string()))
+        columns = {name: batch.column(name) for name in batch.schema.names} | values
+        encoded = encode(
+            pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema), schema, lot, OutputSpec()
+        )
+        put_kept(store, encoded)
+        run.totals.add(encoded.summary)
+    run.save(store)
+    return str(folder)
+
+
+def released(release: Path) -> set[str]:
+    return {i for path in release.glob("train-*") for i in pq.read_table(path, columns=["id"]).column(0).to_pylist()}
+
+
+@settings(max_examples=scaled(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_release_lacks_what_the_list_reaches(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Three runs, each made of the one before, against a search of the whole graph."""
+    folder = tmp_path_factory.mktemp("chain")
+    sizes = [data.draw(st.integers(1, 18), label=name) for name in "abc"]
+    ids = [ids_of_run(name, size) for name, size in zip("abc", sizes)]
+    by_id = data.draw(st.booleans(), label="the later run reads ids")
+    parents: dict[str, set[str]] = {}
+    for at, name in enumerate("abc"):
+        sources, examples = [], []
+        for row, row_id in enumerate(ids[at]):
+            first = row // LOT * LOT  # rows of earlier lots are there
+            kind = data.draw(st.sampled_from(["source", "earlier"] if first else ["source"]))
+            if kind == "earlier":
+                parent = source = data.draw(st.sampled_from(ids[at][:first]))
+            elif at == 0:
+                parent = source = f"doc {data.draw(st.integers(0, 9))}"
+            else:
+                number = data.draw(st.integers(0, len(ids[at - 1]) - 1))
+                parent = ids[at - 1][number]
+                place = f"part-{number // LOT:08d}.parquet:{number % LOT}"
+                source = parent if by_id else data.draw(st.sampled_from([place, f"kept/{place}"]))
+            shown = data.draw(st.lists(st.sampled_from(ids[at][:first]), max_size=2)) if first else []
+            sources.append(source)
+            examples.append(shown)
+            parents[row_id] = {parent, *shown}
+        before = {"path": str(folder / "abc"[at - 1] / data.draw(st.sampled_from(["", "kept"])))} if at else {}
+        make_run(folder / name, sources, examples, source=before)
+    known = [*ids[0], *ids[1], *ids[2], *(f"doc {n}" for n in range(10))]
+    listed = data.draw(st.lists(st.sampled_from([*known, "nothing", "digest of a"]), min_size=1, max_size=4))
+
+    gone = set(listed) | (set(ids[0]) if "digest of a" in listed else set())
+    while more := {row for row, of in parents.items() if row not in gone and of & gone}:
+        gone |= more
+    (folder / "list.txt").write_text("\n".join(listed))
+    parts = [{"uri": str(folder / name)} for name in "abc"]
+    mix = write(folder / "mix.toml", {"name": "m", "synthetic_max": 1.0, "parts": parts})
+    for to, source, rows in (("plain", str(folder / "c"), ids[2]), ("mix", mix, [i for each in ids for i in each])):
+        expected = {row for row in rows if row not in gone}
+        release = folder / to
+        if not expected or (to == "mix" and any(not set(each) - gone for each in ids)):
+            with pytest.raises(UserError, match="take"):
+                pack(source, str(release), without=str(folder / "list.txt"))
+            continue
+        pack(source, str(release), without=str(folder / "list.txt"))
+        assert released(release) == expected
+        facts = json.loads((release / "takedown.json").read_text())
+        assert facts["rows_listed"] + facts["rows_made_from_them"] == len(rows) - len(expected)
+        published = "".join(path.read_text() for path in release.glob("*") if not path.name.startswith("train-"))
+        assert not any(value in published for value in listed if value != "nothing")
+        assert audit(str(release)) == 0
+
+
+def test_the_audit_finds_a_row_that_came_back(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    ids = ids_of_run("run", 12)
+    make_run(tmp_path / "run", [f"doc {n}" for n in range(6)] + ids[:6])
+    (tmp_path / "list.csv").write_text("note,source_id\nx,doc 3\ny,never there\n")
+    release = tmp_path / "release"
+    for form in ("rows", "text"):
+        to = tmp_path / f"release-{form}"
+        pack(str(tmp_path / "run"), str(to), without=str(tmp_path / "list.csv"), format_name=form)
+        assert released(to) == set(ids) - {ids[3], ids[9]}
+        assert audit(str(to)) == 0
+    release = tmp_path / "release-rows"
+    card = (release / "README.md").read_text()
+    assert "1 rows that it names, and 1 rows that" in card and "doc 3" not in card
+    pack(str(tmp_path / "run"), str(tmp_path / "whole"))
+    shard = next((tmp_path / "whole").glob("train-*"))
+    for name in (shard.name, "croissant.json"):
+        (release / name).write_bytes((tmp_path / "whole" / name).read_bytes())
+    capsys.readouterr()
+    assert audit(str(release)) == 1
+    assert "should have been left out" in capsys.readouterr().out
+
+
+def test_lists(tmp_path: Path) -> None:
+    rows = {"a.txt": "\ufeffone\n\n two \r\none\n", "b.jsonl": '{"id": "one"}\n"two"\n', "c.csv": "id\none\n\ntwo\n"}
+    for name, text in rows.items():
+        (tmp_path / name).write_text(text, newline="")
+        assert [value for value, _ in read_listing(str(tmp_path / name)).entries] == ["one", "two"], name
+    bad = {
+        "d.jsonl": ('{"row": 1}', "line 1 has none of the columns"),
+        "e.jsonl": ("{", "line 1 is not JSON"),
+        "f.csv": ("row\n1\n", "names none of the columns id, source_id, source_digest"),
+        "g.txt": (" \n", "it lists nothing"),
+    }
+    for name, (text, message) in bad.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_listing(str(tmp_path / name))
+    with pytest.raises(UserError, match="no such file"):
+        read_listing(str(tmp_path / "absent.txt"))
+
+
+def test_data_files_of_a_mixture(tmp_path: Path) -> None:
+    (tmp_path / "web").mkdir()
+    lines = [{"text": f"a page about number {n}", "url": f"u{n}"} for n in range(20)]
+    (tmp_path / "web" / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    parts = [{"path": str(tmp_path / "web"), "id_column": "url"}]
+    mix = write(tmp_path / "mix.toml", {"name": "m", "synthetic_max": 0.0, "parts": parts})
+    (tmp_path / "list.txt").write_text("u3\nu7\nu99\n")
+    pack(mix, str(tmp_path / "release"), without=str(tmp_path / "list.txt"))
+    rows = [row for path in (tmp_path / "release").glob("train-*") for row in pq.read_table(path).to_pylist()]
+    assert {row["source_id"] for row in rows} == {f"u{n}" for n in range(20)} - {"u3", "u7"}
+    facts = json.loads((tmp_path / "release" / "mixture.json").read_text())
+    assert facts["takedown"]["unmatched"] == 1 and facts["takedown"]["rows_listed"] == 2
+    assert audit(str(tmp_path / "release")) == 0
+
+
+def test_rows_that_do_not_state_their_examples(tmp_path: Path) -> None:
+    make_run(tmp_path / "old", [f"doc {n}" for n in range(8)], rounds={"num": 2, "lots": 1})
+    (tmp_path / "list.txt").write_text("doc 1\n")
+    with pytest.raises(UserError, match="do not state the examples"):
+        pack(str(tmp_path / "old"), str(tmp_path / "release"), without=str(tmp_path / "list.txt"))

@@ -1,0 +1,165 @@
+"""Corpora that a run must not repeat: their index against a slow one, their cache, and the stage."""
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gristmill.records.errors import UserError
+from gristmill.records.schema import REJECT
+from gristmill.records.spec import build, literals
+from gristmill.stages.dedup import corpora, existing
+from gristmill.stages.dedup.bandindex import NOBODY
+from gristmill.stages.dedup.corpora import names_of
+from gristmill.stages.dedup.texts import Dedup, DedupSpec
+from tests.bench.corpus import documents
+from tests.jobs.release.mixture.test_mixture import make_run
+from tests.profiles import scaled
+
+TEXTS: list[str] = documents(120).to_pylist()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache for corpora beside the kernels of this node."""
+    monkeypatch.setattr(existing, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(corpora, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr("gristmill.engines.models.cache_folder", lambda: tmp_path / "cache")
+    return tmp_path / "cache" / "existing"
+
+
+def jsonl(path: Path, texts: list[Any]) -> str:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    return str(path)
+
+
+def stage_of(*against: str, **table: Any) -> Dedup:
+    stage = Dedup(build(DedupSpec, {"against": list(against), **table}, "stages[0]"))
+    stage.check()
+    return pickle.loads(pickle.dumps(stage))
+
+
+def answers(stage: Dedup, texts: list[str | None]) -> list[tuple[Any, ...]]:
+    stage.open()
+    schema = pa.schema([pa.field("text", pa.string()), REJECT])
+    batch = pa.RecordBatch.from_arrays([pa.array(texts, pa.string()), pa.nulls(len(texts), pa.string())], schema=schema)
+    rows = stage.run(batch)
+    assert rows.column("duplicate_of").null_count == len(texts)
+    return [tuple(row.values()) for row in rows.select(["existing_source", "existing_id", "reject"]).to_pylist()]
+
+
+@settings(max_examples=scaled(40), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_the_index_answers_as_a_slow_one(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    bands, num_batches = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 4))
+    # Few keys, so that rows share them; some at the ends of the ranges that are sorted by themselves.
+    key = st.sampled_from([0, 1, 2, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1, 2**62, 5 << 60, 7 << 61])
+    row = st.lists(key, min_size=bands, max_size=bands)
+    batches = [data.draw(st.lists(row, max_size=6)) for _ in range(num_batches)]
+    folder = tmp_path_factory.mktemp("index")
+    columns = []
+    for number, rows in enumerate(batches):
+        keys = np.array(rows, np.uint64).reshape(-1, bands)
+        named = {"id": pa.array([f"{number}/{at}" for at in range(len(rows))], pa.string())}
+        columns.append(pa.record_batch(named | {str(band): pa.array(keys[:, band]) for band in range(bands)}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(existing, "RANGE_KEYS", data.draw(st.integers(1, 8)))
+        existing.write_index(folder, columns, bands, list(range(num_batches)))
+    index = existing.Index(folder)
+    whole = [(number, at, keys) for number, rows in enumerate(batches) for at, keys in enumerate(rows)]
+    wanted = data.draw(st.lists(row, max_size=8))
+    found = index.query(np.array(wanted, np.uint64).reshape(-1, bands)).tolist()
+    for keys, place in zip(wanted, found):
+        first = next((n for n, (_, _, other) in enumerate(whole) if any(a == b for a, b in zip(keys, other))), NOBODY)
+        assert place == first
+        if first != NOBODY:
+            assert index.row(first) == (whole[first][0], f"{whole[first][0]}/{whole[first][1]}")
+
+
+def test_rows_like_those_of_corpora_are_rejected_and_named(tmp_path: Path) -> None:
+    web = jsonl(tmp_path / "web" / "a.jsonl", [*TEXTS[:5], None, 7, *TEXTS[5:10]])
+    run = make_run(tmp_path / "run", TEXTS[10:60], lot=20)
+    ids = pa.concat_tables([pa.parquet.read_table(p) for p in sorted((tmp_path / "run" / "kept").glob("*"))])
+    row_id = ids.column("id").to_pylist()[ids.column("text").to_pylist().index(TEXTS[33])]
+    stage = stage_of(str(tmp_path / "web"), run)
+    fresh, changed = TEXTS[100], TEXTS[7].replace(" the ", " a ", 1)
+    assert answers(stage, [fresh, TEXTS[3], TEXTS[33], changed, None]) == [
+        (None, None, None),
+        ("web", "a.jsonl:3", "dedup:existing"),
+        ("run", row_id, "dedup:existing"),
+        ("web", "a.jsonl:9", "dedup:existing"),
+        (None, None, None),
+    ]
+    moved = stage_of(jsonl(tmp_path / "elsewhere" / "web" / "a.jsonl", []) and _moved(tmp_path), run)
+    assert moved.identity() == stage.identity(), "a corpus is what it holds, wherever it lies"
+    Path(web).write_text(Path(web).read_text().replace("7", "8", 1))
+    assert stage_of(str(tmp_path / "web"), run).identity() != stage.identity()
+
+
+def _moved(folder: Path) -> str:
+    (folder / "elsewhere" / "web" / "a.jsonl").write_bytes((folder / "web" / "a.jsonl").read_bytes())
+    return str(folder / "elsewhere" / "web")
+
+
+def test_keys_are_computed_once_and_an_interrupted_start_goes_on(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(corpora, "PIECE_ROWS", 16)
+    web = jsonl(tmp_path / "web.jsonl", TEXTS)
+    stage = stage_of(web)
+    assert stage.existing is not None and len(stage.existing.missing) == 8
+    stage.existing.sign_all(stage.existing.missing[:5])  # and then the process was killed
+    assert len(stage_of(web).existing.missing) == 3  # type: ignore[union-attr]
+    assert [a[2] for a in answers(stage_of(web), [TEXTS[0], TEXTS[119]])] == ["dedup:existing"] * 2
+    monkeypatch.setattr(corpora.Files, "read", lambda *_: pytest.fail("read again"))
+    again = stage_of(web)
+    assert again.existing is not None and not again.existing.missing
+    assert answers(again, [TEXTS[50]])[0][1] == "web.jsonl:50"
+    assert len(stage_of(web, threshold=0.5).existing.missing) == 8, "other bands"  # type: ignore[union-attr]
+
+
+def test_signatures_of_a_run_are_taken_where_they_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored = Dedup(DedupSpec()).signatures(pa.record_batch({"text": TEXTS[:30]}))
+    run = make_run(tmp_path / "run", TEXTS[:30], lot=10, minhash=stored.to_pylist())
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    for revision, is_taken in ((Dedup.revision, True), (Dedup.revision + 1, False)):
+        table = {"name": "dedup", "kind": "dedup", **literals(DedupSpec(), True), "revision": revision}
+        manifest["identity"] = {"stages": [table]}
+        (tmp_path / "run" / "manifest.json").write_text(json.dumps(manifest))
+        stage = stage_of(run)
+        assert stage.existing is not None
+        shards = stage.existing.corpora[0]
+        assert isinstance(shards, corpora.Shards) and shards.has_signatures == is_taken
+    assert not stage_of(run, ngram=3).existing.corpora[0].has_signatures  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "column", "running", "twice"])
+def test_what_cannot_be_compared_is_refused_in_a_line(tmp_path: Path, how: str) -> None:
+    run = make_run(tmp_path / "run", TEXTS[:5], state="running")
+    address, message = {
+        "missing": (str(tmp_path / "absent.jsonl"), "no such file"),
+        "empty": (jsonl(tmp_path / "none.jsonl", []), "empty"),
+        "column": (jsonl(tmp_path / "numbers.jsonl", [1, 2]), "none of its first 2 rows has a text in 'text'"),
+        "running": (run, "still going on"),
+        "twice": (run, "name each corpus once"),
+    }[how]
+    with pytest.raises(UserError, match=message):
+        stage_of(*([address, f"{address}/"] if how == "twice" else [address]))
+
+
+def test_without_corpora_nothing_changes() -> None:
+    stage = Dedup(DedupSpec())
+    assert [f.name for f in stage.columns()] == ["minhash", "duplicate_of"]
+    assert "against" not in literals(stage.spec, True) and "against" not in stage.identity()
+
+
+def test_names_tell_corpora_apart() -> None:
+    assert names_of(["s3://bucket/a/", "out/b", "c/*.jsonl"]) == ["a", "b", "*.jsonl"]
+    assert names_of(["one/kept", "s3://b/two/kept"]) == ["one/kept", "two/kept"]
