@@ -47,7 +47,7 @@ class Feeder:
 
     def _ask(self, member: Member, known: Report | None) -> None:
         wait_s = max(REPORT_S, len(self._open) / REPORTS_PER_S)
-        future: Future[Report] = member.actor.report.remote(known, wait_s).future()
+        future: Future[Report] = member.actor.report.remote(known and known.news, wait_s).future()
         future.add_done_callback(lambda done: self.events.put(partial(self._take, member, done)))
 
     def _take(self, member: Member, done: "Future[Report]") -> None:
