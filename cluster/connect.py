@@ -13,11 +13,11 @@ from typing import Any
 import ray
 from ray.exceptions import AuthenticationError, RayError
 
-from gristmill.cluster.auth_token import REMEDY, check_token
+from gristmill.cluster.driver.auth_token import REMEDY, check_token
+from gristmill.cluster.driver.head_monitor import watching
+from gristmill.cluster.driver.interrupts import deferred_interrupts, raise_if, shut_down
+from gristmill.cluster.driver.local_ray import local_ray
 from gristmill.cluster.errors import one_line
-from gristmill.cluster.head_monitor import watching
-from gristmill.cluster.interrupts import deferred_interrupts, raise_if, shut_down
-from gristmill.cluster.local_ray import local_ray
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.errors import UserError
 from gristmill.records.log_filter import make_safe

@@ -12,7 +12,7 @@ from gristmill.cluster.pools.pool import Pool
 from gristmill.records.output.shards import Encoded
 from gristmill.stages.admission.contract import LotVerdicts
 
-READY_PHASES = ("ready", "finishing", "finished", "committing")  # processed; only its turn is outstanding
+READY_PHASES = frozenset({"ready", "finishing", "finished", "committing"})  # processed; only its turn is outstanding
 
 
 @dataclass(frozen=True)

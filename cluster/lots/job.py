@@ -3,10 +3,11 @@
 import queue
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from gristmill.cluster.budget import Budget
@@ -113,7 +114,7 @@ class Progress:
 
 def measure_progress(
     totals: Summary,
-    lots: Iterable[InFlightLot],
+    lots: Sequence[InFlightLot],
     steps: Sequence[Step],
     pools: Sequence[Pool],
     budget: Budget,
@@ -127,11 +128,9 @@ def measure_progress(
     """The present state of a run. `lots` are those in flight and in commit."""
     now = time.monotonic()
     in_flight: Counter[str] = Counter()
-    oldest = now
-    for lot in lots:
-        in_flight[steps[lot.step].name if lot.phase == "running" else lot.phase] += 1
-        if lot.phase in READY_PHASES:
-            oldest = min(oldest, lot.times["processed"])
+    for (phase, step), number in Counter(map(attrgetter("phase", "step"), lots)).items():
+        in_flight[steps[step].name if phase == "running" else phase] += number
+    oldest = min((lot.times["processed"] for lot in lots if lot.phase in READY_PHASES), default=now)
     produced, tokens_per_s, share = (0, 0), 0.0, None
     if job.pooled:
         produced, tokens_per_s, num_open = pools[0].progress, pools[0].token_rate.per_s, pools[0].num_open

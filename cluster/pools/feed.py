@@ -29,11 +29,10 @@ class Report:
     def num_waiting(self) -> int:
         return self.load.num_waiting if self.load else 0
 
-    def is_like(self, other: "Report") -> bool:
-        """Whether `other` says the same about what the replica wants."""
-        wants = self.low_water is not None and self.num_waiting < self.low_water
-        other_wants = other.low_water is not None and other.num_waiting < other.low_water
-        return (wants, self.num_received) == (other_wants, other.num_received)
+    @property
+    def news(self) -> list[int]:
+        """What makes a report worth a call: [whether the replica wants more, num_received]."""
+        return [self.low_water is not None and self.num_waiting < self.low_water, self.num_received]
 
 
 NOTHING = Report()  # stands for a replica that has not reported: it wants nothing

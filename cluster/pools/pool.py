@@ -27,6 +27,7 @@ CLOSE_TIMEOUT_S = 20.0
 RESIZE_S = 3.0
 WATCH_S = 1.0
 RATE_S = 30.0  # the period of the token rate
+REPORT_SHARE = 0.25  # of `stall_timeout_s`: an engine reports progress several times before it counts as hung
 CRASH, HANG = "engine_crash", "engine_hang"
 
 
@@ -58,7 +59,12 @@ class Pool:
         )
         self.mean_lot_s = 0.0
         self.facts: dict[str, Any] = {}  # of its engines, for the manifest
-        self.feeder = Feeder(spec.lots_per_replica, events, lambda member, e: self._replace(member, one_line(e)))
+        self.feeder = Feeder(
+            spec.lots_per_replica,
+            events,
+            lambda member, e: self._replace(member, one_line(e)),
+            cluster.stall_timeout_s * REPORT_SHARE,
+        )
         self.fleet = self.new_fleet(allowed)
         self.token_rate = RateMeter(RATE_S)
         self._watched = self._resized = 0.0

@@ -10,9 +10,9 @@ import ray
 from ray._private.state import state
 from ray.exceptions import RayError
 
+from gristmill.cluster.driver.interrupts import deferred_interrupts, raise_if
+from gristmill.cluster.driver.local_ray import is_private
 from gristmill.cluster.errors import one_line
-from gristmill.cluster.interrupts import deferred_interrupts, raise_if
-from gristmill.cluster.local_ray import is_private
 from gristmill.cluster.room.nodes import Resources, usable_nodes, used_resources
 from gristmill.cluster.room.queue import RunQueue
 from gristmill.cluster.room.runs import Grant, QueuedRun, RunReport, RunRequest

@@ -77,7 +77,7 @@ def finished(job: Fit, output: Output) -> ModelCard:
 def run_fit(job: Fit, recipe: FitRecipe, console: SafeConsole) -> ModelCard | None:
     """Fit on the cluster and show the progress. Returns None if it was stopped."""
     from gristmill.cluster.connect import connected  # imports ray
-    from gristmill.cluster.fit import train
+    from gristmill.cluster.fits.fit import train
     from gristmill.cluster.preflight import request_of, seated
     from gristmill.cluster.spec import PoolSpec
     from gristmill.engines.needs import Needs

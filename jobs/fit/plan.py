@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gristmill.cluster.fit import TrainSpec
+from gristmill.cluster.fits.fit import TrainSpec
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.generators.families.contract import Family, family_class
 from gristmill.generators.families.fit import Fit

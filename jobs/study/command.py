@@ -161,10 +161,10 @@ def _run_units(
     spec: StudySpec, cells: list[Cell], store: Store, console: SafeConsole
 ) -> tuple[StudyEnd, pa.Table | None]:
     from gristmill.cluster.connect import connected  # imports ray, so only when a study starts
-    from gristmill.cluster.engines import EngineRoom, model_spec
+    from gristmill.cluster.fits.engines import EngineRoom, model_spec
+    from gristmill.cluster.fits.units import Progress, run_units
     from gristmill.cluster.preflight import request_of, seated
     from gristmill.cluster.spec import PoolSpec
-    from gristmill.cluster.units import Progress, run_units
     from gristmill.engines.needs import Needs
     from gristmill.evaluation.collapse.chains import ChainMetrics
     from gristmill.evaluation.laws.precision import SURE

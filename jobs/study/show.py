@@ -33,7 +33,7 @@ class StudyBar(Bar):
         return self
 
     def update(self, progress: Any) -> None:
-        """Show a gristmill.cluster.units.Progress."""
+        """Show a gristmill.cluster.fits.units.Progress."""
         done = sum(self.sizes[key] for key in progress.done)
         failed = f", {len(progress.failed):,} failed" if progress.failed else ""
         text = f"{done / self.total:.0%}  {len(progress.done):,} of {progress.num_units:,} units{failed}"

@@ -78,7 +78,7 @@ if __name__ == "__main__":
         import ray
         from gristmill.cluster.connect import connected
         from gristmill.cluster.spec import ClusterSpec, UnitSpec
-        from gristmill.cluster.units import run_units
+        from gristmill.cluster.fits.units import run_units
         from gristmill.evaluation.collapse.chains import ChainMetrics
         from gristmill.generators.chains.work import do_all
         from gristmill.records.stores.opening import open_store

@@ -18,7 +18,7 @@ from ray._private import ray_constants
 from ray._private.authentication.authentication_token_generator import generate_new_authentication_token
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
-from gristmill.cluster.interrupts import deferred_interrupts, raise_if, shut_down
+from gristmill.cluster.driver.interrupts import deferred_interrupts, raise_if, shut_down
 from gristmill.records.errors import UserError
 from gristmill.records.processes import is_dead, this_process
 

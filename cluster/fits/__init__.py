@@ -1,0 +1,1 @@
+"""Fits of models and units of studies as Ray tasks, and the engines that units share."""
