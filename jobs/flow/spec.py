@@ -49,7 +49,8 @@ class StepSpec:
     run: str | None = None  # For pack and evaluate: the output to work on, usually "step:NAME".
     # Changes of the recipe, study or mixture, as --set makes them: { limits.asks = 100, "stages.0.threshold" = 0.7 }.
     set: dict[str, Any] = field(default_factory=dict)
-    # For pack (format, shard_mb, seed, without) and evaluate (real_train, real_holdout, target, ...): flags of the command.
+    # For pack (format, shard_mb, seed, without) and evaluate (real_train, real_holdout, target, ...): flags of the
+    # command.
     flags: dict[str, Any] = field(default_factory=dict)
     # For produce: whether to start on the rows that the step before has committed so far, beside that step. It then
     # needs room for the engines of both. False: start at the end of that step, and take over its engines.
