@@ -187,7 +187,7 @@ def test_dry_run_starts_nothing(tmp_path: Path) -> None:
 def test_status_and_audit_of_nothing(tmp_path: Path) -> None:
     for verb, what in (
         ("status", "no manifest.json there"),
-        ("audit", "it holds no manifest.json, study.json, mixture.json or flow.json"),
+        ("audit", "it holds no manifest.json, study.json, mixture.json, takedown.json or flow.json"),
     ):
         done = gristmill(verb, str(tmp_path))
         assert done.returncode == 2 and what in done.stderr
