@@ -175,7 +175,8 @@ class Existing:
             start = self.index.start(number)
             for texts in map(_with_text, self.corpora[corpus].read(piece, self.column)):
                 here = [row for row in by_piece[number] if start <= row < start + texts.num_rows]
-                keys |= dict(zip(here, self._keys_of(texts.take([row - start for row in here]))))
+                if here:
+                    keys |= dict(zip(here, self._keys_of(texts.take([row - start for row in here]))))
                 start += texts.num_rows
         return keys
 

@@ -44,7 +44,7 @@ def scan(part: Part, chunk: Chunk, payload: pa.Schema, text_column: str | None, 
     blobs = {name: np.ascontiguousarray(arrays[name], kind).tobytes() for name, kind in BLOBS.items()}
     facts = {"bytes": float(size), "memory": rows.nbytes / max(1, rows.num_rows), **blobs}
     if part.taken is not None:
-        stays, matches = part.taken.split(rows)
+        stays, matches = part.taken.split(rows, chunk.file)
         facts |= {"stays": stays.tobytes(), **matches}
     return facts
 

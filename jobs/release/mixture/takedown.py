@@ -20,8 +20,9 @@ class TakenRows:
 
     ids: Keys
     sources: Keys | None = None
+    files: frozenset[str] = frozenset()  # files that are left out as a whole
 
-    def split(self, rows: pa.Table) -> tuple[np.ndarray, dict[str, bytes]]:
+    def split(self, rows: pa.Table, file: str) -> tuple[np.ndarray, dict[str, bytes]]:
         """bool (n,), true for a row that stays; and the keys by which rows of data files are left out, as bytes."""
         ids = rows.column("id").to_pylist()
         is_taken, matches = self.ids.has(ids), dict[str, bytes]()
@@ -30,7 +31,7 @@ class TakenRows:
             by_source = self.sources.has(sources)
             for kind, values, hits in (("id", ids, is_taken), ("source_id", sources, by_source)):
                 matches[MATCHES[kind]] = b"".join(key(values[at]) for at in np.flatnonzero(hits))
-            is_taken = is_taken | by_source
+            is_taken = is_taken | by_source | (file in self.files)
             matches["num_taken"] = int(is_taken.sum()).to_bytes(8, "little")
         return ~is_taken, matches
 
@@ -43,7 +44,19 @@ def leave_out(parts: Sequence[Part], takedown: Takedown) -> None:
             takedown.leave_out(traced)
             part.taken = TakenRows(traced.keys)
         else:
-            part.taken = TakenRows(takedown.keys("id"), takedown.keys("source_id"))
+            files = frozenset(_listed_files(part, takedown))
+            part.taken = TakenRows(takedown.keys("id"), takedown.keys("source_id"), files)
+
+
+def _listed_files(part: Part, takedown: Takedown) -> list[str]:
+    """The files of a part, as its chunks name them, that are on the list by their SHA-256."""
+    if part.store is None:
+        return []
+    store = part.store
+    named = {chunk.file: chunk.file.removeprefix(f"{store.uri.rstrip('/')}/") for chunk in part.chunks}
+    entries = {entry.name: entry for entry in store.list() if entry.name in named.values()}
+    listed = takedown.match_files(store, list(entries.values()))
+    return [file for file, name in named.items() if name in listed]
 
 
 def note_matches(takedown: Takedown, scans: Iterable[dict[str, Any]]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import numpy as np
 
 from gristmill.records.errors import UserError
 from gristmill.records.literals import json_value
+from gristmill.records.stores.digest import NUM_HEX
 from gristmill.records.stores.opening import read_bytes
 
 Kind = Literal["id", "source_id", "source_digest"]
@@ -18,6 +20,7 @@ KINDS: dict[Kind, str] = {"id": "row ids", "source_id": "source ids", "source_di
 LINES, TABLES = (".jsonl", ".ndjson"), {".csv": ",", ".tsv": "\t"}
 NUM_BYTES = 16  # of a key
 MAX_NAMED = 3  # lines in a message
+SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def key(value: str) -> bytes:
@@ -35,6 +38,12 @@ class Listing:
     def digest(self) -> str:
         """32 hex characters over the entries, in any order."""
         return hashlib.blake2b(repr(sorted(self.entries, key=repr)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def files(self) -> dict[str, int]:
+        """Number of the entry by the first half of a SHA-256, of those that may be one of a file."""
+        may_be = [(at, value.lower()) for at, (value, own) in enumerate(self.entries) if own in (None, "source_digest")]
+        return {value[:NUM_HEX]: at for at, value in may_be if SHA256.fullmatch(value)}
 
     def keys(self, kind: Kind) -> dict[bytes, int]:
         """Number of the entry by key, of those that may be of this kind."""

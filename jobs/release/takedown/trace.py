@@ -21,8 +21,11 @@ from gristmill.records.output import manifest
 from gristmill.records.output.ledger import committed
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
+from gristmill.records.readers.datasets import PACKAGE
 from gristmill.records.readers.parquet import columns_of, open_parquet
-from gristmill.records.stores.contract import Store
+from gristmill.records.readers.sources import find_files
+from gristmill.records.stores.contract import Entry, Store
+from gristmill.records.stores.digest import digest_all
 from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ class ShardIds:
     name: str
     ids: list[bytes]
     sources: list[bytes]
+    in_files: list[bool]  # whether the source id names a row of a file on the list
     examples: list[list[bytes]]
     states_examples: bool
 
@@ -49,6 +53,7 @@ class IdReader:
     """Reads the columns that say what rows were made from. It can be pickled."""
 
     store: Store
+    files: tuple[str, ...] = ()  # how source ids of rows of files on the list begin
 
     def shards(self, names: Sequence[str]) -> list[ShardIds]:
         return [self._shard(name) for name in names]
@@ -64,7 +69,8 @@ class IdReader:
         sources = rows.get("source_id") or [None] * len(ids)
         examples = rows.get(EXAMPLES) or [None] * len(ids)
         keys = [key(i) for i in ids], [key(s) if s is not None else b"" for s in sources]
-        return ShardIds(name, *keys, [[key(e) for e in each or ()] for each in examples], EXAMPLES in rows)
+        in_files = [bool(self.files) and s is not None and s.startswith(self.files) for s in sources]
+        return ShardIds(name, *keys, in_files, [[key(e) for e in each or ()] for each in examples], EXAMPLES in rows)
 
 
 @dataclass
@@ -78,8 +84,17 @@ class Takedown:
     traced: dict[str, "Traced"] = field(default_factory=dict)  # by address
 
     def __post_init__(self) -> None:
-        self._keys = {kind: self.listing.keys(kind) for kind in KINDS}
+        self._keys, self._files = {kind: self.listing.keys(kind) for kind in KINDS}, self.listing.files
         self.hidden |= {*self._keys["id"], *self._keys["source_id"]}
+
+    def match_files(self, store: Store, files: Sequence[Entry]) -> list[str]:
+        """Names of the files whose SHA-256 is on the list. Reads all files, once per node, if the list has any."""
+        if not self._files:
+            return []
+        digests = digest_all(store, files, f"source {store.uri}")
+        names = [name for name, digest in digests.items() if digest in self._files]
+        self.matched["source_digest"] |= {self._files[digests[name]] for name in names}
+        return names
 
     def match(self, kind: Kind, value: bytes) -> bool:
         """Whether the key is on the list; notes the match."""
@@ -130,7 +145,7 @@ def _trace(takedown: Takedown, store: Store) -> Traced:
     run = manifest.load(store)
     if run is None:
         names = [e.name for e in store.list("train-") if e.name.endswith(".parquet")]
-        return _walk(takedown, store, names, set(), False, None)
+        return _walk(takedown, store, names, set(), False, None, ())
     parents = set[bytes]()
     before = source_of(run, store)
     if before is not None:
@@ -138,23 +153,53 @@ def _trace(takedown: Takedown, store: Store) -> Traced:
         parents = traced.rows | traced.places
     names = [shard_name(KEPT, lot) for lot in range(len(committed(store, run)))]
     is_whole = any([takedown.match("source_digest", key(digest)) for digest in digests_of(run)])
-    return _walk(takedown, store, names, parents, is_whole, run)
+    files = _listed_files(takedown, run, store) if before is None else []
+    return _walk(takedown, store, names, parents, is_whole, run, tuple(f"{name}:" for name in files))
+
+
+def _listed_files(takedown: Takedown, run: Manifest, store: Store) -> list[str]:
+    """Names of the files of a run's source that are on the list by their SHA-256."""
+    source = run.recipe.get("source") or {}
+    path = str(source.get("path") or "")
+    if not takedown.listing.files or not path or path.startswith(PACKAGE):
+        return []
+    by_store: dict[str, tuple[Store, list[Entry]]] = {}
+    try:
+        for place, entry in find_files(path):
+            by_store.setdefault(place.uri, (place, []))[1].append(entry)
+    except UserError as error:
+        logger.warning(f"{store.uri}: files of its source are not compared with the list ({error})")
+        return []
+    names = [name for place, entries in by_store.values() for name in takedown.match_files(place, entries)]
+    if names and source.get("id_column"):
+        raise UserError(
+            f"{store.uri}: its source ids are the column '{source['id_column']}', which does not say which rows are of "
+            f"the file {names[0]}; list these source ids"
+        )
+    return names
 
 
 def _walk(
-    takedown: Takedown, store: Store, names: Sequence[str], parents: set[bytes], is_whole: bool, run: Manifest | None
+    takedown: Takedown,
+    store: Store,
+    names: Sequence[str],
+    parents: set[bytes],
+    is_whole: bool,
+    run: Manifest | None,
+    files: tuple[str, ...],
 ) -> Traced:
     traced = Traced(set(), set())
     use_tasks = len(names) >= (MIN_SHARDS if is_on_cluster() else MIN_SHARDS_LOCAL)
     tasks = [names[at : at + SHARDS_PER_TASK] for at in range(0, len(names), SHARDS_PER_TASK)]
     made_from = set(parents)
-    lacks_examples = False
+    lacks_examples, reader = False, IdReader(store, files)
     with Bar(open_console(is_error=True), "take-down", PLAIN_EVERY_S) as bar:
-        for number, shard in enumerate(ordered_reads(store, IdReader(store).shards, tasks, use_tasks), 1):
+        for number, shard in enumerate(ordered_reads(store, reader.shards, tasks, use_tasks), 1):
             lacks_examples |= not shard.states_examples
             files = [shard.name, shard.name.rpartition("/")[2]]
-            for row, (row_id, source, examples) in enumerate(zip(shard.ids, shard.sources, shard.examples)):
-                is_listed = is_whole | takedown.match("id", row_id) | takedown.match("source_id", source)
+            columns = zip(shard.ids, shard.sources, shard.in_files, shard.examples)
+            for row, (row_id, source, is_in_file, examples) in enumerate(columns):
+                is_listed = is_whole | is_in_file | takedown.match("id", row_id) | takedown.match("source_id", source)
                 shown = [takedown.match("id", e) | takedown.match("source_id", e) | (e in made_from) for e in examples]
                 if is_listed or source in made_from or any(shown):
                     traced.rows.add(row_id)

@@ -66,12 +66,12 @@ def rows(shared_engine: SharedEngine, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_a_few_rows(name: str, rows: Rows) -> None:
+def test_a_few_rows(name: str, rows: Rows, shared_engine: SharedEngine) -> None:
     batch, made, alone = rows[name]
     compiled = compiled_recipe(name)
     assert alone.equals(made.slice(1, 1)), "a row is the same alone and in company, whatever its calls"
     assert isinstance(compiled.generator, Teacher)
-    check(made, compiled.generator)
+    check(made, compiled.generator, shared_engine.engine)
     for stage in compiled.stages:
         if stage.needs is None:
             stage.check()
@@ -80,7 +80,7 @@ def test_a_few_rows(name: str, rows: Rows) -> None:
     assert made.num_rows == NUM_ROWS and made.column("id").equals(batch.column("id"))
 
 
-def check(made: pa.RecordBatch, generator: TextGenerator) -> None:
+def check(made: pa.RecordBatch, generator: TextGenerator, engine: Engine) -> None:
     """What holds for a row of any method: a text or a reason, and the cost of all its calls."""
     for row in made.to_pylist():
         assert (row["text"] is not None) == (row[REJECT.name] is None), row
@@ -94,8 +94,7 @@ def check(made: pa.RecordBatch, generator: TextGenerator) -> None:
             ]
             if row["text"] is not None:
                 ask = Ask(row["id"], row["seed"], fields_of(row[ASK.name]) or {})
-                texts, engine = generator.program.kept_texts(ask, row), generator._engine
-                assert isinstance(engine, Engine)
+                texts = generator.program.kept_texts(ask, row)
                 count = sum(engine.count_tokens(text.strip()) for text in texts)
                 # A model may write a text in other tokens than the tokenizer would, and ends answers with one more.
                 assert abs(row["tokens_kept"] - count) <= 0.1 * count + 2 * len(texts)

@@ -184,6 +184,29 @@ def test_data_files_of_a_mixture(tmp_path: Path) -> None:
     assert audit(str(tmp_path / "release")) == 0
 
 
+def test_files_by_their_digest(tmp_path: Path) -> None:
+    for name in "ab":
+        lines = [f'{{"text": "page {name} {number}"}}\n' for number in range(6)]
+        (tmp_path / "web").mkdir(exist_ok=True)
+        (tmp_path / "web" / f"{name}.jsonl").write_text("".join(lines))
+    digest = hashlib.sha256((tmp_path / "web" / "b.jsonl").read_bytes()).hexdigest()
+    (tmp_path / "list.jsonl").write_text(json.dumps({"source_digest": digest.upper()}))
+    sources = [f"{name}.jsonl:{number}" for name in "ab" for number in range(6)]
+    make_run(tmp_path / "run", sources, source={"path": str(tmp_path / "web")})
+    part = {"path": str(tmp_path / "web")}
+    mix = write(tmp_path / "mix.toml", {"name": "m", "synthetic_max": 0.0, "parts": [part]})
+    for source, to in ((str(tmp_path / "run"), tmp_path / "plain"), (mix, tmp_path / "mix")):
+        pack(source, str(to), without=str(tmp_path / "list.jsonl"))
+        rows = [row for path in to.glob("train-*") for row in pq.read_table(path).to_pylist()]
+        assert len(rows) == 6 and all(row["source_id"].startswith("a.jsonl:") for row in rows)
+        facts = json.loads((to / "takedown.json").read_text())
+        assert facts["rows_listed"] == 6 and facts["unmatched"] == 0 and facts["matched"]["source_digest"] == 1
+        assert audit(str(to)) == 0
+    make_run(tmp_path / "named", ["x"] * 3, source={"path": str(tmp_path / "web"), "id_column": "url"})
+    with pytest.raises(UserError, match="does not say which rows are of the file"):
+        pack(str(tmp_path / "named"), str(tmp_path / "other"), without=str(tmp_path / "list.jsonl"))
+
+
 def test_rows_that_do_not_state_their_examples(tmp_path: Path) -> None:
     make_run(tmp_path / "old", [f"doc {n}" for n in range(8)], rounds={"num": 2, "lots": 1})
     (tmp_path / "list.txt").write_text("doc 1\n")

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build, literals
+from gristmill.records.stores.local import LocalStore
 from gristmill.stages.dedup import corpora, existing
 from gristmill.stages.dedup.bandindex import NOBODY
 from gristmill.stages.dedup.corpora import names_of
 from gristmill.stages.dedup.texts import Dedup, DedupSpec
+from gristmill.testing import check_stage
 from tests.bench.corpus import documents
 from tests.jobs.release.mixture.test_mixture import make_run
 from tests.profiles import scaled
@@ -123,6 +125,28 @@ def test_keys_are_computed_once_and_an_interrupted_start_goes_on(
     assert again.existing is not None and not again.existing.missing
     assert answers(again, [TEXTS[50]])[0][1] == "web.jsonl:50"
     assert len(stage_of(web, threshold=0.5).existing.missing) == 8, "other bands"  # type: ignore[union-attr]
+
+
+def test_nodes_share_the_keys_of_an_output_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    web, shared = jsonl(tmp_path / "web.jsonl", TEXTS[:20]), LocalStore(str(tmp_path / "out"))
+    first, other = stage_of(web), stage_of(web)
+    for stage in (first, other):
+        assert stage.existing is not None
+        stage.existing.shared = shared
+    assert first.existing and other.existing
+    first.existing.sign_all(first.existing.missing)
+    assert [e.name[:11] for e in shared.list()] == ["index/keys-"]
+    monkeypatch.setattr(existing, "cache_folder", lambda: tmp_path / "another node")
+    monkeypatch.setattr("gristmill.engines.models.cache_folder", lambda: tmp_path / "another node")
+    monkeypatch.setattr(corpora.Files, "read", lambda *_: pytest.fail("read again"))
+    assert not other.existing.missing and answers(other, [TEXTS[9]])[0][1] == "web.jsonl:9"
+
+
+def test_the_laws_of_a_stage_hold(tmp_path: Path) -> None:
+    web = jsonl(tmp_path / "web.jsonl", TEXTS[:20])
+    check_stage(lambda: stage_of(web))
+    rows = pa.record_batch({"id": [f"{n:032x}" for n in range(4)], "text": [TEXTS[0], None, TEXTS[50], TEXTS[1]]})
+    check_stage(stage_of(web), [rows.append_column(REJECT, pa.array([None, None, "a:b", None], pa.string()))])
 
 
 def test_signatures_of_a_run_are_taken_where_they_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
