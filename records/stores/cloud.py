@@ -102,6 +102,7 @@ class CloudStore(Store):
         Raises FileNotFoundError, Conflict (object exists, or another version), Refused, Rejected and UserError.
         """
         client, where = self.client, self.uri if name is None else self.path(name)
+        no_bucket = UserError(f"{self.scheme}://{self.bucket}: no such bucket; create it or correct the address")
         from obstore import exceptions
 
         tries = Tries(self._outage, self.patience_s)
@@ -113,7 +114,7 @@ class CloudStore(Store):
                 self._outage.answered()
                 return answer
             except FileNotFoundError:
-                raise FileNotFoundError(where) from None
+                raise (no_bucket if name is None else FileNotFoundError(where)) from None
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
                 raise Conflict(f"{where} is already there: another run has written it") from None
             except (exceptions.BaseError, OSError) as error:
@@ -123,13 +124,13 @@ class CloudStore(Store):
                 is_refusal = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
                 is_rejection = isinstance(error, exceptions.NotSupportedError | exceptions.InvalidPathError)
             if status == 404 and name is None:
-                raise UserError(f"{self.scheme}://{self.bucket}: no such bucket; create it or correct the address")
+                raise no_bucket
             if is_refusal or "token request" in text or status in (401, 403):
                 self.count("403")
                 raise Refused(f"{where}: access refused{_code(text)}; set {self._settings}")
             if is_rejection or (status and status not in TRANSIENT):
-                answer = f"answers {status}{_code(text)}" if status else "does not take this name or request"
-                raise Rejected(f"{where}: {NAMES[self.scheme]} {answer}")
+                problem = f"answers {status}{_code(text)}" if status else "does not take this name or request"
+                raise Rejected(f"{where}: {NAMES[self.scheme]} {problem}")
             self.count(str(status) if status else "connection")
             if not tries.again():
                 problem = f"answers {status}{_code(text)}" if status else "cannot be reached"
@@ -213,7 +214,7 @@ class CloudStore(Store):
         import obstore
 
         changed = Changed(f"{self.path(name)} changed since it was listed; run the command again")
-        options: dict[str, Any] = {}
+        options: Any = {}
         if part and part[1] > part[0]:
             options["range"] = part
         if version:

@@ -211,8 +211,8 @@ class HubRelease(Store):
         """One commit. Raises Conflict when the branch is not at `parent`, if it is stated, or is being written."""
         head = {"summary": summary, "description": "", **({"parentCommit": parent} if parent else {})}
         body = b"".join(json.dumps(line).encode() + b"\n" for line in [{"key": "header", "value": head}, *lines])
-        arguments = {"headers": {"Content-Type": "application/x-ndjson"}, "content": body}
-        self.client.request("POST", self.client.api("commit", branch), self.uri, **arguments)
+        headers = {"Content-Type": "application/x-ndjson"}
+        self.client.request("POST", self.client.api("commit", branch), self.uri, headers=headers, content=body)
 
     def delete(self, name: str) -> None:
         """Remove the stage, which goes with the note of `begin`."""
