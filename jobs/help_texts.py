@@ -174,6 +174,7 @@ examples:
   gristmill pack out/demo --to out/demo-release --shard-mb 256
   gristmill pack out/demo --to out/demo-chat --format messages
   gristmill pack mixtures/topics.toml --to out/topics-mixture
+  gristmill pack out/demo --to hf://datasets/org/demo
 """,
     ),
     "queue": (

@@ -81,14 +81,22 @@ class HubRelease(Store):
             files = self._files("main") or {}
         yield from (e for e in files.values() if e.name.startswith(prefix) and is_between(e.name, after, until))
 
+    def _stage(self) -> HubStore:
+        """The stage with every shard that this process knows of."""
+        self._commit_shards()
+        return self._at(STAGE)
+
     def version(self, name: str) -> str:
-        return self._at(STAGE).version(name)
+        return self._stage().version(name)
+
+    def sha256(self, name: str) -> str | None:
+        return self._stage().sha256(name)
 
     def read(self, name: str, version: str | None = None) -> bytes:
-        return self._at(STAGE).read(name, version)
+        return self._stage().read(name, version)
 
     def open(self, name: str, version: str | None = None) -> pa.NativeFile:
-        return self._at(STAGE).open(name, version)
+        return self._stage().open(name, version)
 
     def exists(self, name: str) -> bool:
         return name in (self._files(STAGE) or {})

@@ -113,8 +113,10 @@ def test_a_pack_that_was_stopped_goes_on(
         assert BEGUN in server.files(NAME, STAGE)
         with pytest.raises(UserError, match="holds the begun release of another command"):
             pack(run, TO, 1, seed=3)
+    server.num_bytes = 0
     assert pack(run, TO, 1) == 0
     assert released(server) == whole and len(server.sent) == num_shards
+    assert server.num_bytes < 0.7 * sum(map(len, whole.values()))  # shards are proven by their ids
 
 
 def test_a_killed_pack_sends_no_shard_again(
