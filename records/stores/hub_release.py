@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import pyarrow as pa
 
 from gristmill.records.errors import Conflict, UserError
+from gristmill.records.printable import printable_line
 from gristmill.records.stores.contract import Entry, Store, is_between
 from gristmill.records.stores.hub import HubStore
 from gristmill.records.stores.hub_client import SIGN_IN, HubClient, NoRepository, NoRevision, hub_address
@@ -165,7 +166,10 @@ class HubRelease(Store):
 
         def send() -> None:
             shard = CommitOperationAdd(name, data)
-            api.preupload_lfs_files(self.repo, [shard], repo_type="dataset", revision=STAGE, num_threads=1)
+            try:
+                api.preupload_lfs_files(self.repo, [shard], repo_type="dataset", revision=STAGE, num_threads=1)
+            except ValueError as error:  # the storage says no, e.g. because a quota is used up
+                raise UserError(f"{self.path(name)}: the hub does not take it ({printable_line(str(error))})") from None
 
         self.client.call(send, self.path(name))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
 
 from gristmill.jobs.audit.command import audit
 from gristmill.jobs.release import command as release_command
@@ -196,6 +197,30 @@ def test_who_may_write_and_who_may_read(run: str, server: Hub, monkeypatch: pyte
     with pytest.raises(UserError, match="--public is for releases at hf://"):
         pack(run, "out/x", 1, is_public=True)
     assert {*server.repos} == {"org/public"} and not server.sent
+
+
+def test_a_full_storage_is_one_line(run: str, server: Hub) -> None:
+    server.is_full = True
+    with pytest.raises(
+        UserError, match="the hub does not take it .*Private repository storage limit reached"
+    ) as caught:
+        pack(run, TO, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_upload_that_another_protocol_carries_is_tried_again(
+    run: str, whole: dict[str, bytes], server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """hf_xet has errors of its own."""
+    preupload, failures = HfApi.preupload_lfs_files, [RuntimeError("cas: broken"), ConnectionResetError("reset")]
+
+    def fails_twice(*arguments: Any, **options: Any) -> None:
+        if failures:
+            raise failures.pop()
+        preupload(*arguments, **options)
+
+    monkeypatch.setattr(HfApi, "preupload_lfs_files", fails_twice)
+    assert pack(run, TO, 1) == 0 and released(server) == whole
 
 
 def test_a_dry_run_writes_nothing(run: str, server: Hub) -> None:
