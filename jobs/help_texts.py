@@ -175,6 +175,7 @@ examples:
   gristmill pack out/demo --to out/demo-chat --format messages
   gristmill pack mixtures/topics.toml --to out/topics-mixture
   gristmill pack out/demo --to out/demo-2 --without taken-down.txt
+  gristmill pack out/demo --to hf://datasets/org/demo
 """,
     ),
     "queue": (

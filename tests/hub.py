@@ -73,6 +73,7 @@ class Hub:
         self.sent: list[str] = []  # objects of LFS that were uploaded
         self.num_bytes = 0  # of files that were read
         self.page, self.part_bytes = 1000, 0  # entries of a page of a tree; above 0: uploads in parts of this size
+        self.is_full = False  # no object is taken
         self.on_commit: Any = None  # called with (hub, repository, branch) before a commit
         self.lock = threading.RLock()
 
@@ -288,6 +289,11 @@ class Handler(BaseHTTPRequestHandler):
     def _batch(self, name: str) -> None:
         objects = []
         for wanted in json.loads(self.body)["objects"]:
+            if self.hub.is_full:
+                objects.append(
+                    {**wanted, "error": {"code": 403, "message": "Private repository storage limit reached"}}
+                )
+                continue
             if wanted["oid"] in self.hub.contents:
                 objects.append(wanted)
                 continue

@@ -18,6 +18,7 @@ from unittest import mock
 from gristmill.engines.guard import MARK
 from gristmill.jobs import first_use
 from gristmill.records.errors import UserError
+from tests.cloud_servers import CloudServer
 from tests.s3server import LoopbackS3, MotoServer, S3Server
 
 if TYPE_CHECKING:
@@ -34,10 +35,12 @@ REST_TIMEOUT_S = 60.0
 PATIENCE_S = 500.0  # until what a test waits for must have come, however busy the machine: below the limit of a test
 
 S = TypeVar("S", bound=LoopbackS3)
+C = TypeVar("C", bound=CloudServer)
 
 _owned = contextlib.ExitStack()  # what is ended with the session
 _server: list[S3Server] = []
 _moto: list[MotoServer] = []
+_clouds: dict[type[CloudServer], CloudServer] = {}
 
 
 def new_folder(name: str) -> Path:
@@ -53,6 +56,17 @@ def s3_server() -> S3Server:
 def moto_server() -> MotoServer:
     """A second S3 server of another make, for tests of the protocol, started by its first user."""
     return _started(_moto, MotoServer)
+
+
+def cloud_server(kind: type[C]) -> C:
+    """The emulator of this kind, started by its first user. Skips the test where it is not installed."""
+    if kind not in _clouds:
+        server = kind(new_folder("cloud"))
+        with _unmarked():
+            server.start()
+        _clouds[kind] = server
+        _owned.callback(server.kill)
+    return _clouds[kind]  # type: ignore[return-value]
 
 
 S3_SERVERS = {"seaweedfs": s3_server, "moto": moto_server}
@@ -132,6 +146,7 @@ def end() -> None:
     _owned.close()
     _server.clear()
     _moto.clear()
+    _clouds.clear()
 
 
 def gristmill(

@@ -18,8 +18,9 @@ FLOORS = {  # what each may import
     "jobs": {"cluster", "generators", "evaluation", "stages", "engines", "records"},
 }
 HEAVY = {"torch", "vllm", "transformers", "diffusers", "datasets", "pandas", "duckdb", "matplotlib", "ray", "boto3"}
-HEAVY |= {"sklearn", "opacus", "dp_accounting", "gymnasium", "scipy", "evaluation"}
+HEAVY |= {"sklearn", "opacus", "dp_accounting", "gymnasium", "scipy", "evaluation", "huggingface_hub", "obstore"}
 NETS = "gristmill.generators.nets"  # torch modules: they may import torch, and are imported inside functions only
+CLOUD = "records/stores/cloud.py"
 S3 = ("records/stores/s3.py", "records/stores/s3_client.py", "records/stores/s3_trouble.py")
 MAX_LINES = 320
 Tree = Mapping[str, str]  # the text of each file of the package by its path, "records/lots.py"
@@ -88,6 +89,8 @@ def faults_of(path: str, text: str) -> tuple[str, ...]:
             found.append(f"{where}: ray belongs to cluster/")
         elif first in ("boto3", "botocore") and path not in S3:
             found.append(f"{where}: S3 clients belong to {S3[0]}")
+        elif first == "obstore" and path != CLOUD:
+            found.append(f"{where}: obstore belongs to {CLOUD}")
     found += [f"{path}:{line}: {name} is heavy, import it inside functions" for name, line in heavy(path, tree)]
     found += [f"{path}:{line}: Parquet is read through records/readers/parquet.py" for line in raw_parquet(path, tree)]
     return tuple(found)
@@ -191,6 +194,7 @@ def test_files_are_small_rooms() -> None:
         ("jobs/cli.py", "import jobs", "jobs is an old name"),
         ("stages/contract.py", "from . import registry", "a relative import hides the floor"),
         ("records/lots.py", "def f():\n    import boto3", "S3 clients belong"),
+        ("records/stores/hub.py", "def f():\n    import obstore", "obstore belongs"),
         ("records/errors.py", "def f():\n    from gristmill.records.stores import local", "circle: "),
         ("stages/contract.py", "x = pq.read_table('a')", "Parquet is read through"),
     ],

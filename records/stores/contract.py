@@ -108,6 +108,13 @@ class Store(ABC):
     def put(self, name: str, data: bytes, *, if_absent: bool = False) -> None:
         """Write the whole object. Raises Conflict with `if_absent` when the object exists."""
 
+    def sha256(self, name: str) -> str | None:
+        """The SHA-256 of the content, where the store keeps it and proves it at each put; None elsewhere.
+
+        Raises as `read` does.
+        """
+        return None
+
     def begin_put(self, name: str, data: bytes) -> PendingPut:
         """An if-absent put of the whole object whose bytes can travel before its turn. Does no I/O."""
         return PendingPut(self, name, data)

@@ -48,6 +48,9 @@ def digest_content(store: Store, name: str, version: str, count: Callable[[int],
 
     Raises Changed when the object is not in this version until the end, and FileNotFoundError.
     """
+    from_store = store.sha256(name)
+    if from_store is not None and store.version(name) == version:
+        return from_store[:NUM_HEX]
     from_cache = cached_digest(store, name, version)
     if from_cache is not None:
         return from_cache

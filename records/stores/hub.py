@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import pyarrow.fs
 
 TAIL_BYTES = 64 << 10  # pyarrow reads as much for a footer
+SHA256_HEX = 64
 COMMIT = re.compile(r"[0-9a-f]{40}")
 IDENTITY = {"Accept-Encoding": "identity"}  # a compressed answer has other ranges
 
@@ -115,6 +116,10 @@ class HubStore(Store):
     def version(self, name: str) -> str:
         return self._present(name).version
 
+    def sha256(self, name: str) -> str | None:
+        digest = self._present(name).version.partition("-")[2]
+        return digest if len(digest) == SHA256_HEX else None
+
     def exists(self, name: str) -> bool:
         try:
             self._present(name)
@@ -128,7 +133,7 @@ class HubStore(Store):
         entry = self._present(name, version)
         data = self._get(name, 0, entry.size)
         digest = entry.version.partition("-")[2]
-        present = hashlib.sha256(data) if len(digest) == 64 else hashlib.sha1(b"blob %d\0" % len(data) + data)
+        present = hashlib.sha256(data) if len(digest) == SHA256_HEX else hashlib.sha1(b"blob %d\0" % len(data) + data)
         if present.hexdigest() != digest:
             raise UserError(f"{self.path(name)}: the hub sent other bytes than its listing says; run the command again")
         return data

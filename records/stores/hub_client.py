@@ -120,7 +120,7 @@ class HubClient:
                 return answer
             except OfflineModeIsEnabled:
                 raise UserError(f"{where}: HF_HUB_OFFLINE is set; unset it, or copy the data set first") from None
-            except (HfHubHTTPError, transport.TransportError, RuntimeError) as error:
+            except (HfHubHTTPError, transport.TransportError, RuntimeError, ConnectionError) as error:
                 cause = error.__cause__ if isinstance(error, RuntimeError) else error
                 if isinstance(cause, HfHubHTTPError):
                     response = cause.response
@@ -136,8 +136,8 @@ class HubClient:
                         "does not answer in time" if is_slow else f"cannot be reached ({printable_line(str(cause))})"
                     )
                     problem = f"{self.endpoint} {reason}"
-                else:
-                    raise
+                else:  # of hf_xet
+                    kind, problem = "upload", f"the transfer failed ({printable_line(str(error))})"
             self.count(kind)
             if pause_s:
                 logger.info(f"{where}: {problem} and asks for a pause of {pause_s:.0f} s")

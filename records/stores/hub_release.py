@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import pyarrow as pa
 
 from gristmill.records.errors import Conflict, UserError
+from gristmill.records.printable import printable_line
 from gristmill.records.stores.contract import Entry, Store, is_between
 from gristmill.records.stores.hub import HubStore
 from gristmill.records.stores.hub_client import SIGN_IN, HubClient, NoRepository, NoRevision, hub_address
@@ -81,15 +82,22 @@ class HubRelease(Store):
             files = self._files("main") or {}
         yield from (e for e in files.values() if e.name.startswith(prefix) and is_between(e.name, after, until))
 
+    def _stage(self) -> HubStore:
+        """The stage with every shard that this process knows of."""
+        self._commit_shards()
+        return self._at(STAGE)
+
     def version(self, name: str) -> str:
-        return self._at(STAGE).version(name)
+        return self._stage().version(name)
+
+    def sha256(self, name: str) -> str | None:
+        return self._stage().sha256(name)
 
     def read(self, name: str, version: str | None = None) -> bytes:
-        return self._at(STAGE).read(name, version)
+        return self._stage().read(name, version)
 
     def open(self, name: str, version: str | None = None) -> pa.NativeFile:
-        self._commit_shards()
-        return self._at(STAGE).open(name, version)
+        return self._stage().open(name, version)
 
     def exists(self, name: str) -> bool:
         return name in (self._files(STAGE) or {})
@@ -158,7 +166,10 @@ class HubRelease(Store):
 
         def send() -> None:
             shard = CommitOperationAdd(name, data)
-            api.preupload_lfs_files(self.repo, [shard], repo_type="dataset", revision=STAGE, num_threads=1)
+            try:
+                api.preupload_lfs_files(self.repo, [shard], repo_type="dataset", revision=STAGE, num_threads=1)
+            except ValueError as error:  # the storage says no, e.g. because a quota is used up
+                raise UserError(f"{self.path(name)}: the hub does not take it ({printable_line(str(error))})") from None
 
         self.client.call(send, self.path(name))
 
@@ -212,8 +223,8 @@ class HubRelease(Store):
         """One commit. Raises Conflict when the branch is not at `parent`, if it is stated, or is being written."""
         head = {"summary": summary, "description": "", **({"parentCommit": parent} if parent else {})}
         body = b"".join(json.dumps(line).encode() + b"\n" for line in [{"key": "header", "value": head}, *lines])
-        arguments: dict[str, Any] = {"headers": {"Content-Type": "application/x-ndjson"}, "content": body}
-        self.client.request("POST", self.client.api("commit", branch), self.uri, **arguments)
+        headers = {"Content-Type": "application/x-ndjson"}
+        self.client.request("POST", self.client.api("commit", branch), self.uri, headers=headers, content=body)
 
     def delete(self, name: str) -> None:
         """Remove the stage, which goes with the note of `begin`."""

@@ -10,7 +10,7 @@ from gristmill.records.shipped import shipped_path
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.local import LocalStore
 
-SCHEMES = ("file://", "s3://", "hf://datasets/")
+SCHEMES = ("file://", "s3://", "gs://", "az://", "hf://datasets/")
 # What the verbs write into an output, at its top.
 FOLDERS = ("kept", "rejected", "events", "index", "checkpoints", "units", "rows", "students", "audit-fit")
 FILES = (
@@ -36,18 +36,24 @@ def open_store(uri: str) -> Store:
         from gristmill.records.stores.s3 import S3Store  # boto3 takes a second to import
 
         return S3Store(uri)
+    if scheme in ("gs", "az"):
+        from gristmill.records.stores.cloud import CloudStore
+
+        return CloudStore(uri)
     if scheme == "hf":
         from gristmill.records.stores.hub import HubStore
 
         return HubStore(uri)
-    raise UserError(f"{uri}: only local paths, {' and '.join(SCHEMES)} are supported, not {scheme}://")
+    raise UserError(f"{uri}: only local paths, {', '.join(SCHEMES)} are supported, not {scheme}://")
 
 
 def open_output(uri: str) -> Store:
     """The store of an output that a command writes, with its layout checked. Raises UserError for any other place."""
     store = open_store(uri)
     if store.is_read_only:
-        raise UserError(f"{uri}: an output cannot be here; choose a folder or s3:// (pack --to takes hf:// as well)")
+        raise UserError(
+            f"{uri}: an output cannot be here; choose a folder, s3:// or az:// (pack --to takes hf:// as well)"
+        )
     store.check_layout(FOLDERS, FILES)
     return store
 

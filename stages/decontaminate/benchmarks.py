@@ -152,7 +152,7 @@ def _files(benchmark: Benchmark) -> Iterator[tuple[str, bytes]]:
         name = os.path.basename(builtin.file)
         yield name, pins.read(open_store(str(folder)), name, WHAT)
         return
-    if path.endswith(ENDINGS) and (path.startswith("s3://") or not os.path.isdir(os.path.expanduser(path))):
+    if path.endswith(ENDINGS) and ("://" in path or not os.path.isdir(os.path.expanduser(path))):
         root, name = split(path)
         try:
             yield name, pins.read(open_store(root), name, WHAT)

@@ -130,7 +130,7 @@ def test_a_model_that_changes_while_an_engine_loads_it(folder):
     [
         ("./nope", "no such folder"),
         ("nope", "no such folder"),
-        ("gs://bucket/model", "s3://"),
+        ("ftp://host/model", "s3://"),
         ("package:smolm2", "did you mean 'smollm2'"),
         ("org/never-cached", "HF_HUB_OFFLINE"),
     ],

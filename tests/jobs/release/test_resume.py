@@ -29,17 +29,22 @@ class Stopped(Exception):
     """Ctrl-C, or a node that is gone."""
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """About 5 MiB in 10 lots, in random letters: five shards of one MiB."""
+def random_run(folder: Path, num_rows: int) -> str:
+    """A run in lots of 600 rows, in random letters: a shard of one MiB for each 1,200 rows."""
     random = np.random.default_rng(5)
-    texts = ["".join(random.choice(LETTERS, 1200)) for _ in range(6000)]
-    uri = make_run(tmp_path_factory.mktemp("packed") / "run", texts, lot=600)
+    texts = ["".join(random.choice(LETTERS, 1200)) for _ in range(num_rows)]
+    uri = make_run(folder, texts, lot=600)
     manifest = load(open_store(uri))
     assert manifest is not None
     manifest.recipe.update(RECIPE)
     manifest.save(open_store(uri))
     return uri
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Five shards of one MiB."""
+    return random_run(tmp_path_factory.mktemp("packed") / "run", 6000)
 
 
 @pytest.fixture

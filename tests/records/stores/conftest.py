@@ -10,6 +10,7 @@ from gristmill.records.stores.opening import open_store
 from gristmill.records.stores.retry import VARIABLE
 from gristmill.records.stores.s3 import S3Store
 from tests import session
+from tests.cloud_servers import Azurite, environment
 from tests.faults import FaultProxy, faults
 
 
@@ -19,11 +20,14 @@ def s3_server(request: pytest.FixtureRequest) -> dict[str, str]:
     return session.S3_SERVERS[request.param]().env
 
 
-@pytest.fixture(params=["local", *session.S3_SERVERS])
+@pytest.fixture(params=["local", *session.S3_SERVERS, "azurite"])
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """An empty store of each kind."""
     if request.param == "local":
         return open_store(str(tmp_path / "out"))
+    if request.param == "azurite":
+        environment(session.cloud_server(Azurite), monkeypatch)
+        return open_store(f"az://mill/store-{tmp_path.name}")
     for name, value in session.S3_SERVERS[request.param]().env.items():
         monkeypatch.setenv(name, value)
     return open_store(f"s3://mill/store-{tmp_path.name}")

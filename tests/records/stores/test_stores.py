@@ -102,8 +102,8 @@ def test_wrong_key_and_missing_bucket_are_one_line(s3: str, monkeypatch: pytest.
 
 
 def test_unknown_scheme_and_unwritable_folder(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="only local paths and s3://"):
-        open_store("gs://bucket/x")
+    with pytest.raises(UserError, match="only local paths, file://, s3://"):
+        open_store("ftp://host/x")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --out"):
         open_store(str(tmp_path / "file" / "sub")).check(write=True)
