@@ -115,7 +115,9 @@ def folded(text: str) -> str:
     places = np.repeat(np.arange(len(codes)), lengths)
     offsets = np.arange(len(places)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     starts = np.where(is_longer, values >> LENGTH_BITS, 0)[places]
-    forms = np.where(is_longer[places], tables().expansions[starts + np.where(is_longer[places], offsets, 0)], codes[places])
+    forms = np.where(
+        is_longer[places], tables().expansions[starts + np.where(is_longer[places], offsets, 0)], codes[places]
+    )
     text = forms.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
     classes = np.where(kinds_of(forms) == MARK, _entries()[forms] >> KIND_BITS, 0)
     if not ((classes[:-1] > classes[1:]) & (classes[1:] > 0)).any() and not (forms == DOT_ABOVE).any():

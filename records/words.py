@@ -30,8 +30,9 @@ from gristmill.records.normal_form import (
 ASCII_WORD = re.compile(r"[a-z0-9]+")
 ASCII_TOKEN = re.compile(r"\w+|[^\w\s]")  # a word, which here may hold underscores, or a single mark
 TOKENS_ARE = "words of letters, digits and underscores (single characters in scripts without spaces) and single marks"
-# About as many characters make a word of running text: 1.5 to 1.7 of Chinese and of Japanese, 3 of Thai or Khmer.
-IDEOGRAPHS_PER_WORD, UNSPACED_PER_WORD = 1.5, 3
+# Length in sixths of a word of a word of letters, an ideograph and a letter of a script without spaces: about 1.5
+# characters of Chinese or Japanese, and 3 of Thai or Khmer, make a word of running text.
+SIXTHS = {LETTER: 6, IDEOGRAPH: 4, UNSPACED: 2}
 KEY_BYTES = 16
 NO_KEY = bytes(KEY_BYTES)
 
@@ -58,7 +59,7 @@ def num_words(text: str) -> float:
         return len(ASCII_WORD.findall(text.lower()))
     _, _, kinds = _spans(folded(text), is_token=False)
     counts = np.bincount(kinds, minlength=UNSPACED + 1).tolist()
-    return round(counts[LETTER] + counts[IDEOGRAPH] / IDEOGRAPHS_PER_WORD + counts[UNSPACED] / UNSPACED_PER_WORD, 6)
+    return float(sum(counts[kind] * sixths for kind, sixths in SIXTHS.items()) / 6)
 
 
 def tokens(text: str) -> list[str]:

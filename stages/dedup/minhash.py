@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EMPTY = 0xFFFFFFFF  # datasketch's initial hash value of affine32
 
+
 @lru_cache(maxsize=8)
 def permutations(num_perm: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Multipliers (odd) and addends of the maps h -> a * h + b mod 2^32: two uint32 (num_perm,).
@@ -60,7 +61,6 @@ def shingle_hashes(text: str, ngram: int = 5) -> np.ndarray:
 def _run(texts: Any, ngram: int, num_perm: int, seed: int, signatures: np.ndarray) -> np.ndarray:
     """Fill `signatures` from a non-empty array of strings; without rows, only return the last text's shingle hashes."""
     from gristmill.stages.kernels import minhash as kernel
-    from gristmill.stages.kernels.fold import form_room
 
     if not (
         pa.types.is_string(texts.type) or pa.types.is_large_string(texts.type) or pa.types.is_string_view(texts.type)
@@ -69,10 +69,9 @@ def _run(texts: Any, ngram: int, num_perm: int, seed: int, signatures: np.ndarra
     data, offsets = text_buffers(texts)
     if not data.size:
         data = np.zeros(1, np.uint8)
-    shingles = np.empty(form_room(data, offsets, tables())[0] + 16, np.uint32)
     a, b = permutations(num_perm, seed)
-    count = kernel.shingle_rows(offsets, data, ngram, tables(), a, b, signatures, shingles)
-    return shingles[:count]
+    shingles: np.ndarray = kernel.shingle_rows(offsets, data, ngram, tables(), a, b, signatures)
+    return shingles
 
 
 def to_datasketch(signature: np.ndarray, seed: int = 1) -> "datasketch.MinHash":

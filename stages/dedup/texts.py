@@ -38,6 +38,7 @@ class Dedup(Duplicates):
     """Adds `minhash`, uint32 [num_perm], and `duplicate_of`: null until the lot commits, then the id of a kept row."""
 
     kind: ClassVar[str] = "dedup"
+    revision: ClassVar[int] = 2  # 2: words and normal form of every script; texts without words equal only their like
     Spec: ClassVar[type] = DedupSpec
     signature: ClassVar[str] = "minhash"
     signature_source: ClassVar[str] = "text"

@@ -32,7 +32,8 @@ from gristmill.records.normal_form import (
     REMOVED,
     UNSPACED,
 )
-from gristmill.stages.kernels.memory import load64
+from gristmill.stages.kernels.memory import load64, store64
+from gristmill.stages.kernels.scratch import longest_text
 
 HIGH_BITS = np.uint64(0x8080808080808080)
 FIRST_SYLLABLE, NUM_SYLLABLES = HANGUL.start, len(HANGUL)
@@ -178,10 +179,8 @@ def fold(data, start, size, low, ascii_kinds, tables, form, lower, kinds, origin
     while at < size:
         if data[start + at] < 0x80:
             if at + 8 <= size and load64(data, start + at) & HIGH_BITS == 0:
-                for i in range(8):
-                    lower[out + i] = low[at + i]
-                for i in range(8):
-                    kinds[out + 1 + i] = ascii_kinds[at + 1 + i]
+                store64(lower, out, load64(low, at))
+                store64(kinds, out + 1, load64(ascii_kinds, at + 1))
                 count = 8
             else:
                 lower[out] = low[at]
@@ -196,6 +195,21 @@ def fold(data, start, size, low, ascii_kinds, tables, form, lower, kinds, origin
             continue
         code, length = character(data, start + at, start + size)
         entry = entry_of(code, tables)
+        if entry <= UNSPACED and not FIRST_SYLLABLE <= code < FIRST_SYLLABLE + NUM_SYLLABLES:  # most: as it is
+            kind = entry
+            if kind >= IDEOGRAPH:
+                turn ^= 1
+                kind = (IDEOGRAPHS if kind == IDEOGRAPH else UNSPACED_LETTERS) + turn
+            for i in range(length):
+                lower[out + i] = data[start + at + i]
+                kinds[out + 1 + i] = kind
+            if origins.size:
+                for i in range(length):
+                    origins[out + i] = at
+            at += length
+            out += length
+            first_mark = -1
+            continue
         num_parts = form_of(code, entry, tables, form)
         for part in range(num_parts):
             if num_parts > 1 or form[0] != code:
@@ -253,6 +267,11 @@ def form_room(data, offsets, tables):  # type: ignore[no-untyped-def]
     """Bytes that hold the normal form of each, and of all, of the texts between consecutive `offsets`."""
     form = np.empty(MAX_EXPANSION, np.int32)
     longest, total = 0, 0
+    all_text, any_bits = data[offsets[0] : offsets[-1]], np.uint8(0)
+    for i in range(all_text.size):
+        any_bits |= all_text[i]
+    if any_bits < 0x80:
+        return longest_text(offsets), all_text.size
     for row in range(offsets.size - 1):
         start, size = offsets[row], offsets[row + 1] - offsets[row]
         text = data[start : start + size]

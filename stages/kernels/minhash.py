@@ -8,7 +8,7 @@ at a time).
 import numpy as np
 from numba import njit
 
-from gristmill.stages.kernels.fold import exact_form, fold_scratch, form_room, normal_form
+from gristmill.stages.kernels.fold import classify, exact_form, fold_scratch, form_room, normal_form
 from gristmill.stages.kernels.memory import load64
 from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, MIX_1, MIX_2, POLYNOMIAL, mix
 from gristmill.stages.kernels.scratch import longest_text, word_scratch
@@ -19,6 +19,7 @@ S29, S32 = np.uint64(29), np.uint64(32)
 # Which bytes of a word's first and second eight belong to it, by word length 0..16.
 FIRST = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 SECOND = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
+
 
 @njit(cache=True, nogil=True)
 def hash_words(size, lower, kinds, edges, words):  # type: ignore[no-untyped-def]
@@ -119,19 +120,27 @@ def hash_exactly(form, size):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def shingle_rows(offsets, data, ngram, tables, a, b, signatures, shingles):  # type: ignore[no-untyped-def]
-    """Fill `signatures` (n, num_perm), all ones before; without rows there, only fill `shingles` of the last row.
+def shingle_rows(offsets, data, ngram, tables, a, b, signatures):  # type: ignore[no-untyped-def]
+    """Fill `signatures` (n, num_perm), all ones before; without rows there, only find the shingles of the last row.
 
-    A text without words has one shingle, its whole normal form, and none if that is empty. Returns the number of
-    shingles of the last row. `shingles` is scratch for the longest normal form, plus 8.
+    A text without words has one shingle, its whole normal form, and none if that is empty. Returns the shingles of the
+    last row.
     """
-    room, _ = form_room(data, offsets, tables)
-    scratch, (edges, words) = fold_scratch(longest_text(offsets), room), word_scratch(room)
-    count = 0
+    longest = room = longest_text(offsets)
+    scratch, (edges, words), shingles = fold_scratch(longest, room), word_scratch(room), np.empty(room + 16, np.uint32)
+    count, is_large = 0, False
     for row in range(offsets.size - 1):
         start, size = offsets[row], offsets[row + 1] - offsets[row]
-        lower, kinds, length = normal_form(data, start, size, tables, scratch)
-        count = hash_shingles(words, hash_words(length, lower, kinds, edges, words), ngram, shingles)
+        if classify(data, start, size, scratch.low, scratch.ascii_kinds):
+            num_words = hash_words(size, scratch.low, scratch.ascii_kinds, edges, words)
+        else:
+            if not is_large:
+                room, _ = form_room(data, offsets, tables)
+                scratch, (edges, words) = fold_scratch(longest, room), word_scratch(room)
+                shingles, is_large = np.empty(room + 16, np.uint32), True
+            lower, kinds, length = normal_form(data, start, size, tables, scratch)
+            num_words = hash_words(length, lower, kinds, edges, words)
+        count = hash_shingles(words, num_words, ngram, shingles)
         if count == 0 and size:
             form, length = exact_form(data, start, size, tables, scratch)
             value, holds_any = hash_exactly(form, length)
@@ -141,7 +150,7 @@ def shingle_rows(offsets, data, ngram, tables, a, b, signatures, shingles):  # t
         if signatures.shape[0]:
             premix(shingles, count)
             permute(shingles, count, a, b, signatures[row])
-    return count
+    return shingles[:count]
 
 
 @njit(cache=True, nogil=True)

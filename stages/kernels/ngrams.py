@@ -26,7 +26,7 @@ def buckets_of(
 ) -> int:  # fmt: skip
     """Fill `buckets` with the distinct buckets of a text and `shape` with its shape; return the number of buckets.
 
-    shape: log2 of (1 + number of words), over 16; share of distinct words; share of bytes of the normal form inside words.
+    shape: log2 of (1 + number of words), over 16; share of distinct words; share of the normal form's bytes in words.
     """
     forms, (edges, words) = scratch
     lower, kinds, length = normal_form(data, start, size, tables, forms)
