@@ -16,16 +16,19 @@ import regex
 
 from gristmill.records.normal_form import (
     ALPHABETIC,
+    BULLET,
     CLOSING,
     EXPANDS,
     HANGUL,
     IDEOGRAPH,
+    IN_WORD,
     KIND_BITS,
     LENGTH_BITS,
     LETTER,
     MARK,
     NUM_CODES,
     PAGE_BITS,
+    QUOTE,
     REMOVED,
     SEPARATOR,
     TERMINAL,
@@ -48,6 +51,8 @@ OPTIONAL = [
 ]
 OPTIONAL_CODES = {code for part in OPTIONAL for code in part}
 KHMER_STOPS, TIBETAN_STOPS, GREEK_QUESTION = "\u17d4\u17d5\u17da", "\u0f0d\u0f0e\u0f0f\u0f10\u0f11", "\u037e"
+BULLETS = "-*\u00b7\u2022\u2023\u2043\u2219\u25a0\u25a1\u25aa\u25ab\u25b6\u25b8\u25ba\u25c6\u25c7\u25cb\u25cf\u25e6\u2713\u2714\u27a2\u27a4\u30fb\uff65"
+CLOSING_CORNERS = "\u300d\u300f\ufe42\ufe44\uff63\u201c\u2018\u301e\u301f"  # and marks that close in some languages
 MORE_TERMINALS = set(KHMER_STOPS + TIBETAN_STOPS + GREEK_QUESTION + "\u2026\uff0e")
 IDEOGRAPHIC = regex.compile(
     r"[[\p{L}\p{Nl}]&&[\p{scx=Han}\p{scx=Hiragana}\p{scx=Katakana}\p{scx=Bopomofo}\p{scx=Yi}\p{scx=Nushu}\p{scx=Tangut}"
@@ -91,13 +96,18 @@ def expansion(char: str) -> str:
 
 
 def properties_of(char: str, kind: int) -> int:
-    """Bits for the rules: ALPHABETIC, TERMINAL and CLOSING."""
-    bits = ALPHABETIC if IS_ALPHABETIC.match(char) or kind == MARK else 0
+    """Bits for the quality rules; see `gristmill.records.normal_form`."""
+    category = unicodedata.category(char)
+    bits = ALPHABETIC if IS_ALPHABETIC.match(char) else 0
     if SENTENCE_END.match(char) or char in MORE_TERMINALS:
         bits |= TERMINAL
-    if unicodedata.category(char) in ("Pe", "Pf", "Pi") or char in "\"')]}*_":
+    if category in ("Pf", "Pi") or char in CLOSING_CORNERS:
+        bits |= QUOTE
+    if category in ("Pe", "Pf", "Pi") or char in "\"')]}*_":
         bits |= CLOSING
-    return bits
+    if char in BULLETS:
+        bits |= BULLET
+    return bits | (IN_WORD if kind not in (SEPARATOR, REMOVED) else 0)
 
 
 def tables() -> dict[str, np.ndarray]:

@@ -16,7 +16,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from gristmill.records.normal_form import tables
 from gristmill.records.spec import nearest
+from gristmill.records.words import words as words_of
 from gristmill.stages.buffers import text_buffers
 from gristmill.stages.contract import Findings, Stage
 
@@ -102,7 +104,7 @@ class RulesSpec:
         if not self.rules():
             raise ValueError("no rule is left; name at least one of the sets")
         for word in self.stop_words:
-            if not word.isalnum() or word != word.lower() or len(word.encode()) > 24:
+            if len(words_of(word)) != 1 or word.split() != [word] or word != word.lower() or len(word.encode()) > 24:
                 raise ValueError(f"stop word '{word}' must be one lower-case word of at most 24 bytes")
         if len(self.stop_words) > 60:
             raise ValueError("at most 60 stop_words")
@@ -120,6 +122,7 @@ class Rules(Stage):
     """Adds `num_words` and, for rejected rows, `rule_value`, the metric that failed. The reason is the rule."""
 
     kind: ClassVar[str] = "rules"
+    revision: ClassVar[int] = 2  # 2: alphabets, ends of sentences and bullets of Unicode
     Spec: ClassVar[type] = RulesSpec
     spec: RulesSpec
 
@@ -141,8 +144,10 @@ class Rules(Stage):
         from gristmill.stages.kernels import rules as kernels
 
         self._kernels = kernels
+        scratch = kernels.fold_scratch(kernels.MAX_STOP_WORD, kernels.MAX_STOP_WORD * kernels.MAX_GROWTH)
         words = [np.frombuffer(word.encode(), np.uint8) for word in self.spec.stop_words]
-        self._stop_words = np.array([kernels.core_hash(word, 0, len(word)) for word in words], np.uint64)
+        hashes = [kernels.core_hash(word, 0, len(word), tables(), scratch) for word in words]
+        self._stop_words = np.array(hashes, np.uint64)
 
     def metrics(self, column: pa.Array) -> dict[str, np.ndarray]:
         """Every metric of the kernel by name, a float64 for each row; a null row is an empty text."""
@@ -150,7 +155,9 @@ class Rules(Stage):
         data, offsets = text_buffers(column)
         values = np.empty((len(column), len(self._kernels.METRICS)), np.float64)
         with_phrases = "c4" in self.spec.sets
-        self._kernels.measure(data, offsets, self._stop_words, self.spec.short_line_length, with_phrases, values)
+        self._kernels.measure(
+            data, offsets, tables(), self._stop_words, self.spec.short_line_length, with_phrases, values
+        )
         return dict(zip(self._kernels.METRICS, values.T))
 
     def find(self, rows: pa.RecordBatch) -> Findings:
