@@ -51,7 +51,7 @@ OPTIONAL = [
 ]
 OPTIONAL_CODES = {code for part in OPTIONAL for code in part}
 KHMER_STOPS, TIBETAN_STOPS, GREEK_QUESTION = "\u17d4\u17d5\u17da", "\u0f0d\u0f0e\u0f0f\u0f10\u0f11", "\u037e"
-BULLETS = "-*\u00b7\u2022\u2023\u2043\u2219\u25a0\u25a1\u25aa\u25ab\u25b6\u25b8\u25ba\u25c6\u25c7\u25cb\u25cf\u25e6\u2713\u2714\u27a2\u27a4\u30fb\uff65"
+BULLETS = "-*·•‣⁃∙■□▪▫▶▸►◆◇○●◦✓✔➢➤・･"
 CLOSING_CORNERS = "\u300d\u300f\ufe42\ufe44\uff63\u201c\u2018\u301e\u301f"  # and marks that close in some languages
 MORE_TERMINALS = set(KHMER_STOPS + TIBETAN_STOPS + GREEK_QUESTION + "\u2026\uff0e")
 IDEOGRAPHIC = regex.compile(

@@ -11,16 +11,17 @@ metric is counted. The rules were made for web pages of prose:
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
 from gristmill.records.normal_form import tables
-from gristmill.records.spec import nearest
+from gristmill.records.spec import later, nearest
 from gristmill.records.words import words as words_of
 from gristmill.stages.buffers import text_buffers
 from gristmill.stages.contract import Findings, Stage
+from gristmill.stages.filters import datatrove_rules
 
 SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 
@@ -88,6 +89,9 @@ class RulesSpec:
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
     short_line_length: int = 30  # Characters below which `fineweb_short_lines` calls a line short; FineWeb's.
     column: str = "text"  # Column with the text.
+    # What is a word: "spaces", a run of anything but white space, as in Gopher; or "datatrove", to match FineWeb: marks
+    # and parts of words count as words, and counts and thresholds are those of datatrove's code (English only, slow).
+    words: Literal["spaces", "datatrove"] = later("spaces")
 
     def __post_init__(self) -> None:
         for name in self.sets:
@@ -111,11 +115,14 @@ class RulesSpec:
 
     def rules(self) -> dict[str, Rule]:
         """The rules that apply, in order, with their thresholds."""
-        return {
-            name: rule._replace(threshold=self.limits.get(name, rule.threshold))
-            for name, rule in RULES.items()
-            if rule.set in self.sets and name not in self.skip
-        }
+        rules = {}
+        for name, rule in RULES.items():
+            if rule.set in self.sets and name not in self.skip:
+                passes, threshold = rule.passes, rule.threshold
+                if self.words == "datatrove":
+                    passes, threshold = datatrove_rules.RULES.get(name, (passes, threshold))
+                rules[name] = rule._replace(passes=passes, threshold=self.limits.get(name, threshold))
+        return rules
 
 
 class Rules(Stage):
@@ -150,7 +157,10 @@ class Rules(Stage):
         self._stop_words = np.array(hashes, np.uint64)
 
     def metrics(self, column: pa.Array) -> dict[str, np.ndarray]:
-        """Every metric of the kernel by name, a float64 for each row; a null row is an empty text."""
+        """Every metric by name, a float64 for each row; a null row is an empty text.
+
+        With words = "datatrove" there is a metric with the name of a rule, which takes the place of the rule's metric.
+        """
         assert self._kernels is not None, "open() first"
         data, offsets = text_buffers(column)
         values = np.empty((len(column), len(self._kernels.METRICS)), np.float64)
@@ -158,16 +168,21 @@ class Rules(Stage):
         self._kernels.measure(
             data, offsets, tables(), self._stop_words, self.spec.short_line_length, with_phrases, values
         )
-        return dict(zip(self._kernels.METRICS, values.T))
+        metrics = dict(zip(self._kernels.METRICS, values.T))
+        if self.spec.words == "datatrove":
+            texts = [text or "" for text in column.to_pylist()]
+            metrics |= datatrove_rules.metrics(texts, self.spec.stop_words, self.spec.short_line_length)
+        return metrics
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         metrics = self.metrics(rows.column(self.spec.column))
         reason, value = np.full(rows.num_rows, -1), np.zeros(rows.num_rows, np.float32)
         rules = self.spec.rules()
-        for number, rule in enumerate(rules.values()):
-            fails = FAILS[rule.passes](metrics[rule.metric], rule.threshold) & (reason < 0)
+        for number, (name, rule) in enumerate(rules.items()):
+            metric = metrics.get(name, metrics[rule.metric])
+            fails = FAILS[rule.passes](metric, rule.threshold) & (reason < 0)
             reason[fails] = number
-            value[fails] = metrics[rule.metric][fails]
+            value[fails] = metric[fails]
         passes = reason < 0
         columns = {
             "num_words": pa.array(metrics["num_words"].astype(np.int32)),

@@ -59,7 +59,7 @@ def last_character(data: np.ndarray, start: int, stop: int) -> int:
 
 @njit(cache=True, nogil=True)
 def core_hash(data: np.ndarray, start: int, stop: int, tables: Any, scratch: Any) -> np.uint64:
-    """Hash of a word of at most 24 bytes in its normal form, without the signs around it; stop words are compared by it."""
+    """Hash of the normal form of a word of at most 24 bytes, without the signs around it, to compare stop words by."""
     lower, kinds, size = normal_form(data, start, stop - start, tables, scratch)
     first = 0
     while first < size and kinds[first + 1] == 0:
