@@ -31,9 +31,9 @@ FIRST_LEAD, FIRST_VOWEL, FIRST_TAIL, NUM_VOWELS, NUM_TAILS = 0x1100, 0x1161, 0x1
 SEPARATOR, LETTER, IDEOGRAPH, UNSPACED, MARK, REMOVED, EXPANDS = range(7)
 KIND_BITS = 3
 KIND_MASK = (1 << KIND_BITS) - 1
-# Properties for the quality rules: in an alphabet, ending a sentence, closing what ends, a quotation mark, a bullet, and
-# part of a word (which the kind does not tell of a character that expands).
-ALPHABETIC, TERMINAL, CLOSING, QUOTE, BULLET, IN_WORD = 1, 2, 4, 8, 16, 32
+# Properties for the quality rules: in an alphabet, ending a sentence, closing it, a quotation mark, a bullet, part of a
+# word, and a word by itself (as the first character of the normal form is, whose kind the table does not tell).
+ALPHABETIC, TERMINAL, CLOSING, QUOTE, BULLET, IN_WORD, IS_IDEOGRAPH, IS_UNSPACED = (1 << bit for bit in range(8))
 MAX_EXPANSION = 18  # characters of the longest normal form of a character
 LENGTH_BITS = 5
 LENGTH_MASK = (1 << LENGTH_BITS) - 1

@@ -22,6 +22,8 @@ from gristmill.records.normal_form import (
     HANGUL,
     IDEOGRAPH,
     IN_WORD,
+    IS_IDEOGRAPH,
+    IS_UNSPACED,
     KIND_BITS,
     LENGTH_BITS,
     LETTER,
@@ -107,7 +109,10 @@ def properties_of(char: str, kind: int) -> int:
         bits |= CLOSING
     if char in BULLETS:
         bits |= BULLET
-    return bits | (IN_WORD if kind not in (SEPARATOR, REMOVED) else 0)
+    if kind not in (SEPARATOR, REMOVED):
+        bits |= IN_WORD
+    first = kind if kind == REMOVED else kind_of(expansion(char)[:1] or char)
+    return bits | {IDEOGRAPH: IS_IDEOGRAPH, UNSPACED: IS_UNSPACED}.get(first, 0)
 
 
 def tables() -> dict[str, np.ndarray]:

@@ -16,7 +16,16 @@ from numba import njit
 
 from gristmill.records.normal_form import IDEOGRAPH, LETTER, UNSPACED
 from gristmill.records.words import SIXTHS
-from gristmill.stages.kernels.fold import IDEOGRAPHS, UNSPACED_LETTERS, character, fold, fold_scratch, form_room
+from gristmill.stages.kernels.fold import (
+    IDEOGRAPHS,
+    UNSPACED_LETTERS,
+    character,
+    entry_of,
+    fold,
+    fold_scratch,
+    form_of,
+    form_room,
+)
 from gristmill.stages.kernels.fold import normal_form as fold_text
 from gristmill.stages.kernels.minhash import hash_words
 from gristmill.stages.kernels.mixing import GOLDEN, POLYNOMIAL, mix
@@ -183,6 +192,11 @@ def place_of_words(
         begin, end = origins[begin], origins[end]
         if data[start + end] >= 0x80:
             end += character(data, start + end, start + size)[1] - 1
+        while end + 1 < size and data[start + end + 1] >= 0x80:  # points and hidden signs behind the last letter
+            code, length = character(data, start + end + 1, start + size)
+            if form_of(code, entry_of(code, tables), tables, scratch.form):
+                break
+            end += length
     before = num_chars(data, start, start + begin)
     return before, before + num_chars(data, start + begin, start + end + 1)
 

@@ -1,6 +1,8 @@
 """Computes all metrics of the quality rules in one pass over the bytes of a text and one over its words.
 
-- A word is a run of anything but ASCII white space. A length is in characters (code points).
+- A word is a run of anything but ASCII white space. Where numbers of words count, a run of a script without spaces
+  counts as many words as it is long (records/words.py): 1.5 ideographs or 3 letters of Thai a word, at least one word.
+- A length is in characters (code points).
 - Lines and paragraphs are compared by their words, so white space inside them makes no difference. Empty lines separate
   paragraphs and do not count as lines.
 - Fractions of characters count characters that are not white space.
@@ -14,8 +16,18 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from gristmill.records.normal_form import ALPHABETIC, CLOSING, TERMINAL
+from gristmill.records.normal_form import (
+    ALPHABETIC,
+    CLOSING,
+    IDEOGRAPH,
+    IS_IDEOGRAPH,
+    IS_UNSPACED,
+    LETTER,
+    TERMINAL,
+    UNSPACED,
+)
 from gristmill.records.normal_form import IN_WORD as LETTER_OR_DIGIT
+from gristmill.records.words import SIXTHS
 from gristmill.stages.kernels.byte_classes import (
     ALPHA,
     CLASS,
@@ -74,6 +86,7 @@ class Places(NamedTuple):
 
 AT = Places()  # numba compiles its fields as constants
 METRICS = Places._fields
+WORD, OF_IDEOGRAPH, OF_UNSPACED = SIXTHS[LETTER], SIXTHS[IDEOGRAPH], SIXTHS[UNSPACED]
 MAX_STOP_WORD = 24  # bytes
 GENERAL, AFTER_GENERAL = 0x2000, 0x2070  # General Punctuation, whose marks are followed by a space
 NGRAM_METRICS = slice(AT.top_2gram, AT.dup_10gram + 1)
@@ -128,6 +141,7 @@ def measure_one(
     out[:] = 0
     epoch += 1
     words, alpha_words, stop_bits, sentences, is_sentence_end = 0, 0, 0, 0, True
+    all_sixths = 0  # length of the text in sixths of a word
     lines, bullets, ellipses_end, num_punctuated, short, dup_lines, dup_line_chars = 0, 0, 0, 0, 0, 0, 0
     paragraphs, dup_paragraphs, dup_paragraph_chars, paragraph_words = 0, 0, 0, 0
     newlines, hashes, ellipses, dots, curly = 0, 0, 0, 0, 0
@@ -163,7 +177,7 @@ def measure_one(
         first = at
         first_char = char_number
         h = GOLDEN
-        seen_kinds = 0
+        seen_kinds, sixths = 0, 0
         inside = False
         is_after_stop = False  # after a full stop that needs no space behind it
         while True:
@@ -172,6 +186,8 @@ def measure_one(
                 properties, code = properties_at(data, at, stop, tables)
                 kind |= ALPHA if properties & ALPHABETIC else 0
                 kind |= IN_WORD if properties & LETTER_OR_DIGIT else 0
+                if properties & (IS_IDEOGRAPH | IS_UNSPACED):
+                    sixths += OF_IDEOGRAPH if properties & IS_IDEOGRAPH else OF_UNSPACED
                 sentences += is_after_stop and not properties & (TERMINAL | CLOSING)
                 is_after_stop = (properties & TERMINAL and not GENERAL <= code < AFTER_GENERAL) or (
                     is_after_stop and properties & CLOSING
@@ -222,15 +238,17 @@ def measure_one(
         sums[words + 1] = sums[words] * POLYNOMIAL + mix(h)
         chars[words + 1] = chars[words] + char_number - first_char
         words += 1
+        all_sixths += max(sixths, WORD)
     sentences += not is_sentence_end
-    out[AT.num_words] = words
+    length = all_sixths / WORD
+    out[AT.num_words] = length
     out[AT.num_sentences] = sentences
     out[AT.curly_brackets] = curly
     if words == 0:
         return epoch
     total = chars[words]
-    out[AT.mean_word_length] = total / words
-    out[AT.symbol_ratio] = max(hashes, ellipses) / words
+    out[AT.mean_word_length] = total / length
+    out[AT.symbol_ratio] = max(hashes, ellipses) / length
     out[AT.bullet_lines] = bullets / lines
     out[AT.ellipsis_lines] = ellipses_end / lines
     out[AT.alpha_words] = alpha_words / words
@@ -243,5 +261,5 @@ def measure_one(
     out[AT.dup_paragraph_chars] = dup_paragraph_chars / total
     out[AT.line_punct] = num_punctuated / lines
     out[AT.short_lines] = short / lines
-    out[AT.newline_ratio] = newlines / words
+    out[AT.newline_ratio] = newlines / length
     return repeats(sums, chars, words, keys, epochs, epoch, places, slots, counts, out[NGRAM_METRICS])

@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from gristmill.records.errors import UserError
 from gristmill.records.normal_form import folded
 from gristmill.records.spec import build
+from gristmill.records.words import num_words
 from gristmill.records.words import words as words_of
+from gristmill.stages.filters.datatrove_rules import split_words
 from gristmill.stages.filters.rules import RULES, SETS, Rules, RulesSpec
 from tests.profiles import scaled
 
@@ -83,6 +85,12 @@ def duplicates(blocks: list[list[str]]) -> tuple[int, int]:
     return number, chars
 
 
+def sixths(run: str) -> int:
+    """Length of a run in sixths of a word."""
+    singles = [round(6 * num_words(folded(char)[:1])) for char in run if letter(char)]
+    return max(6, sum(size for size in singles if size < 6))
+
+
 def reference(text: str) -> dict[str, float]:
     """All metrics, as their definitions say."""
     words = [w for w in re.split(f"[{SPACE}]+", text) if w]
@@ -97,7 +105,7 @@ def reference(text: str) -> dict[str, float]:
             paragraphs.append([])
     paragraphs = [p for p in paragraphs if p]
     answer: dict[str, float] = dict.fromkeys(OF_WORDS, 0.0)
-    answer["num_words"] = len(words)
+    length = answer["num_words"] = sum(map(sixths, words)) / 6
     answer["num_sentences"] = sum(map(ends_sentence, words)) + bool(words and not ends_sentence(words[-1]))
     answer["num_sentences"] += sum(map(inner_stops, words))
     answer["curly_brackets"] = text.count("{")
@@ -120,8 +128,8 @@ def reference(text: str) -> dict[str, float]:
             answer[f"dup_{n}gram"] = sum(len(words[i]) for i in covered) / total if total else 0.0
     if not words:
         return answer
-    answer["mean_word_length"] = total / len(words)
-    answer["symbol_ratio"] = max(text.count("#"), text.count("...") + text.count("…")) / len(words)
+    answer["mean_word_length"] = total / length
+    answer["symbol_ratio"] = max(text.count("#"), text.count("...") + text.count("…")) / length
     answer["bullet_lines"] = sum(line[0] in BULLETS for line in lines) / len(lines)
     answer["ellipsis_lines"] = sum(line.endswith(("...", "…")) for line in lines) / len(lines)
     answer["alpha_words"] = sum(any(ALPHABETIC.match(c) for c in w) for w in words) / len(words)
@@ -133,7 +141,7 @@ def reference(text: str) -> dict[str, float]:
     answer["dup_paragraph_chars"] = paragraph_chars / total
     answer["line_punct"] = sum(bool(TERMINAL.match(line[-1]) or QUOTES.match(line[-1])) for line in lines) / len(lines)
     answer["short_lines"] = sum(len(line) < 30 for line in lines) / len(lines)
-    answer["newline_ratio"] = text.count("\n") / len(words)
+    answer["newline_ratio"] = text.count("\n") / length
     return answer
 
 
@@ -159,7 +167,7 @@ PIECE = st.sampled_from([*PIECES.split(), "\u00a0", ""])
 GAP = st.sampled_from([" ", " ", " ", "\n", "\n", "\n\n", " \n \n", "\t", "", "\r\n"])
 MADE = st.lists(st.tuples(PIECE, GAP), max_size=60).map(lambda pairs: "".join(p + g for p, g in pairs))
 ASSIGNED = st.characters(exclude_categories=["Cs", "Cn", "Co"])
-OTHER = st.one_of(st.text(ASSIGNED, max_size=60), st.text("a है।।」」。.「。！x\u0301.?’؟» 🎉→", max_size=30))
+OTHER = st.one_of(st.text(ASSIGNED, max_size=60), st.text("a है।।」」。.「。！がสวั字x\u0301.?’؟» 🎉→", max_size=30))
 FEW = st.lists(st.sampled_from(["a ", "b ", "cc\n", "a\n\n"]), max_size=60).map("".join)
 
 
@@ -254,3 +262,77 @@ def test_a_rule_can_be_loosened_or_skipped() -> None:
 def test_a_senseless_spec_is_refused(table: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         build(RulesSpec, table, "stages[0]")
+
+
+PAGES = {
+    "Hindi": "यह एक लंबा वाक्य है।\nऔर यह दूसरा वाक्य भी है।",
+    "Arabic": "هذه جملة طويلة نوعا ما.\nفهل هذا سؤال آخر؟",
+    "Urdu": "یہ ایک لمبا جملہ ہے۔\nیہ دوسرا جملہ ہے۔",
+    "Chinese": "这是一个句子。\n这也是一个句子！",
+    "Japanese": "これは文です。\n「これも文です」",
+    "Armenian": "Սա նախադասություն է։\nՍա էլ է։",
+    "Amharic": "ይህ ዓረፍተ ነገር ነው።\nይህም ነው።",
+    "Khmer": "នេះជាប្រយោគ។\nនេះក៏ដូចគ្នា។",
+    "Burmese": "ဒါက ဝါကျတစ်ခုပါ။\nဒါလည်းပါ။",
+    "Tibetan": "འདི་ནི་ཚིག་གྲུབ་ཅིག་རེད།\nའདི་ཡང་རེད།",
+    "Greek": "Αυτή είναι μια πρόταση.\nΕίναι αυτή ερώτηση\u037e",
+    "German": "Er sagt „gut“.\nSie sagt: „Nein“",
+}
+
+
+@pytest.mark.parametrize("language", PAGES)
+def test_lines_end_and_words_are_words_in_every_script(language: str) -> None:
+    limits = {"sets": ["gopher_quality", "fineweb"], "limits": {"gopher_min_words": 1, "gopher_min_word_length": 1}}
+    skip = ["gopher_max_word_length", "gopher_stop_words", "fineweb_short_lines"]  # rules of English prose
+    good, no_ends = rejects({**limits, "skip": skip}, PAGES[language], re.sub(r"\W+$", "", PAGES[language], flags=re.M))
+    assert good["reject"] is None
+    assert no_ends["reject"] == "rules:fineweb_line_punct" or language in ("Khmer", "Burmese", "Tibetan")
+
+
+def test_signs_are_no_letters() -> None:
+    table = {"sets": ["gopher_quality"], "limits": {"gopher_min_words": 1, "gopher_min_word_length": 1}}
+    table["skip"] = ["gopher_stop_words"]
+    for sign in "•→🎉∑–":
+        assert rejects(table, f"word {sign} word {sign}{sign}")[0]["reject"] == "rules:gopher_alpha_words", sign
+    assert rejects(table, "слово 字 가 है Ⓐ")[0]["reject"] is None
+
+
+def test_stop_words_are_found_in_quotes_and_in_any_script() -> None:
+    table = {"sets": ["gopher_quality"], "limits": {"gopher_min_words": 1, "gopher_min_word_length": 1}}
+    table |= {"stop_words": ["और", "über", "не"]}
+    for text in ("यह «और» वह ÜBER", "यह और वह über", "“НЕ” u\u0308ber"):
+        assert rejects(table, text)[0]["reject"] is None
+    assert rejects(table, "औरत überall")[0]["reject"] == "rules:gopher_stop_words"
+
+
+# What datatrove 0.10.1 with spaCy 3.8 makes of each text.
+SPLIT = {
+    "Don't say \"hello-world\" (U.S.), it's well-known...": (
+        ["Do", "n't", "say", '"', "hello", "-", "world", '"', "(", "U.S.", ")", ",", "it", "'s", "well", "-", "known"]
+        + ["..."]
+    ),
+    "3.5% of $20, and/or http://x.org/y?z=1 the dog's. end.Start x=y": (
+        ["3.5", "%", "of", "$", "20", ",", "and/or", "http://x.org/y?z=1", "the", "dog", "'s", ".", "end", ".", "Start"]
+        + ["x", "=", "y"]
+    ),
+    "a 32-bit value, `name`.": ["a", "32", "-", "bit", "value", ",", "`", "name", "`", "."],
+}
+
+
+@pytest.mark.parametrize("text", SPLIT)
+def test_words_of_datatrove(text: str) -> None:
+    assert split_words(text) == SPLIT[text]
+
+
+def test_datatrove_counts_marks_as_words_and_knows_its_own_thresholds() -> None:
+    quotes = " ".join(f'"{word}",' for word in PROSE.split())  # of 4 words a run, 3 are signs
+    for words, reject in (("spaces", None), ("datatrove", "rules:gopher_alpha_words")):
+        assert rejects({"sets": ["gopher_quality"], "words": words}, quotes)[0]["reject"] == reject
+    twice = "\n".join([*DIFFERENT, DIFFERENT[0]])
+    table = {"sets": ["fineweb"], "skip": ["fineweb_short_lines"]}
+    assert [rejects({**table, "words": w}, twice)[0]["reject"] for w in ("spaces", "datatrove")] == [
+        None,
+        "rules:fineweb_dup_line_chars",
+    ]
+    empty, good = rejects({"words": "datatrove"}, "", PROSE)
+    assert (empty["reject"], good["reject"]) == ("rules:gopher_min_words", None)
