@@ -4,6 +4,8 @@ stages/encoders runs a model. Vectors are rounded to 8 bits: inner products of i
 sums.
 """
 
+import hashlib
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.literals import json_value
 from gristmill.records.stores.opening import open_store
+from gristmill.records.words import text_key
 
 DEFAULT = "package:minilm"
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
@@ -97,6 +100,39 @@ def max_length(model: str) -> int | None:
     """Largest number of tokens of a piece, special tokens included, or None if the model does not state it."""
     length = _settings(model, LENGTH).get("max_seq_length")
     return int(length) if length else None
+
+
+def unknown_token(tokenizer: Any) -> int | None:
+    """Id of the token for what is in no vocabulary; None for a tokenizer that has none."""
+    model = json_value(tokenizer.to_str().encode())["model"]
+    if model.get("unk_token") is not None:
+        number: int | None = tokenizer.token_to_id(model["unk_token"])
+        return number
+    return model.get("unk_id")
+
+
+def is_known(tokens: Sequence[int], unknown: int | None) -> bool:
+    """Whether there are tokens, and fewer than half of them are `unknown`."""
+    return 2 * sum(token == unknown for token in tokens) < len(tokens)
+
+
+def reader(model: str) -> Callable[[str], bool]:
+    """A function that tells whether a model knows most tokens of a text. Loads its tokenizer alone."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(read(model, TOKENIZER))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    unknown = unknown_token(tokenizer)
+    return lambda text: is_known(tokenizer.encode(text, add_special_tokens=False).ids, unknown)
+
+
+def arbitrary_vector(text: str, dimension: int) -> np.ndarray:
+    """float64 (dimension,): a direction that depends on the normal form of a text alone, nearly at right angles to all
+    others."""
+    values = np.frombuffer(hashlib.shake_256(text_key(text)).digest(dimension), np.uint8)
+    vector: np.ndarray = values - 127.5
+    return vector
 
 
 def windows(length: int, size: int, step: int) -> list[Span]:

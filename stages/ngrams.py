@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from gristmill.records.normal_form import tables
 from gristmill.stages.buffers import text_buffers
-from gristmill.stages.dedup.minhash import word_kinds
 
 ROWS_A_TIME = 4096  # limits the scratch memory of `features`
 NUM_DECIMALS = 4  # of a score: machines differ in the last bit of `exp`, not in these
@@ -60,6 +60,7 @@ class Ngrams:
 
     def features(self, column: pa.Array) -> Features:
         """Features of a string column; a null row is an empty text, which has no bucket."""
+        from gristmill.stages.kernels.fold import form_room
         from gristmill.stages.kernels.ngrams import NUM_SHAPES, featurize
 
         ends, shapes = np.zeros(len(column) + 1, np.int64), np.zeros((len(column), NUM_SHAPES))
@@ -67,10 +68,11 @@ class Ngrams:
         for start in range(0, len(column), ROWS_A_TIME):
             data, offsets = self._buffers(column.slice(start, ROWS_A_TIME))
             num_rows = len(offsets) - 1
-            buckets = np.empty((self.words + 1) * int(offsets[-1] - offsets[0]) + 1, np.int32)
+            num_bytes, room = int(offsets[-1] - offsets[0]), form_room(data, offsets, tables())[1]
+            buckets = np.empty(self.words * room + num_bytes + 1, np.int32)
             stops = ends[start + 1 : start + 1 + num_rows]
             rows = shapes[start : start + num_rows]
-            featurize(data, offsets, word_kinds(), self.bits, self.words, self.num_bytes, stops, buckets, rows)
+            featurize(data, offsets, tables(), self.bits, self.words, self.num_bytes, stops, buckets, rows)
             parts.append(buckets[: stops[-1]].copy())
             stops += ends[start]
         return Features(ends, np.concatenate(parts), shapes)
@@ -85,7 +87,7 @@ class Ngrams:
         data, offsets = self._buffers(column)
         out = np.empty(len(column), np.float64)
         score(
-            data, offsets, word_kinds(), self.bits, self.words, self.num_bytes, model.weights, model.unit,
+            data, offsets, tables(), self.bits, self.words, self.num_bytes, model.weights, model.unit,
             model.slopes, model.bias, out,
         )  # fmt: skip
         return np.round(out, NUM_DECIMALS)

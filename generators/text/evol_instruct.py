@@ -16,7 +16,7 @@ from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Session, mix
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.records.spec import nearest
-from gristmill.records.words import WORD, text_key
+from gristmill.records.words import text_key, words
 
 CLOSE = """It must make sense to a person and be possible to do in writing. Use at most 20 words more than before. \
 Write only the instruction and do not carry it out."""
@@ -184,7 +184,7 @@ def copies(instruction: str, parent: str, giveaways: tuple[str, ...]) -> bool:
 
 def response_fault(output: str) -> str | None:
     """Elimination rules 2 and 3: "sorry" for a short apology, "stop_words" for nothing but these and punctuation."""
-    words = WORD.findall(output.casefold())
-    if "sorry" in words and len(words) < SORRY_WORDS:
+    output_words = words(output)
+    if "sorry" in output_words and len(output_words) < SORRY_WORDS:
         return "sorry"
-    return "stop_words" if all(word in EMPTY_WORDS for word in words) else None
+    return "stop_words" if all(word in EMPTY_WORDS for word in output_words) else None

@@ -138,7 +138,7 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
         "balanced": balances(manifest, totals),
         "clusters": clusters(sample.duplicates),
         "most_repeated": max(sample.duplicates.items(), key=lambda d: (d[1], d[0]), default=None),
-        "searches": benchmark_searches(recipe, sample),
+        "searches": benchmark_searches(manifest, sample),
         "engines": engines[:MAX_ENGINES],
         "num_engines": len(engines),
         "starts": starts(manifest, history),

@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gristmill.jobs.report.history import History
-from gristmill.jobs.report.overlaps import MAX_ITEMS, NEAR, WAYS, Overlap, ranked
+from gristmill.jobs.report.overlaps import MAX_ITEMS, NEAR, WAYS, Overlap, Way, ranked
 from gristmill.jobs.report.sample import Sample
 from gristmill.jobs.terminal.tables import money
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import Summary
+from gristmill.stages.decontaminate.stage import ITEMS, ItemCounts
 from gristmill.stages.registry import ADMISSION, DEDUP
 
 MAX_LABELS = 24
@@ -60,6 +61,7 @@ class BenchmarkSearch:
     note: str
     is_cosine: bool
     benchmarks: list[BenchmarkHits]
+    items: list[str]  # one sentence for each benchmark: how many of its items were looked for
 
 
 @dataclass(frozen=True)
@@ -181,9 +183,20 @@ def benchmark_hits(sample: Sample) -> list[BenchmarkHits]:
     return hits
 
 
-def benchmark_searches(recipe: dict[str, Any], sample: Sample) -> list[BenchmarkSearch]:
+def item_notes(manifest: Manifest, way: Way) -> list[str]:
+    """How many items of each benchmark were looked for this way; nothing from older manifests."""
+    notes = []
+    for table, literals in zip(manifest.recipe["stages"], manifest.identity.get("stages", [])):
+        if table["kind"] == way.kind:
+            for name, (looked_for, every) in literals.get(ITEMS, {}).items():
+                counts = ItemCounts(looked_for, every)
+                notes.append(counts.line(name, table["min_words"], way.is_measured))
+    return notes
+
+
+def benchmark_searches(manifest: Manifest, sample: Sample) -> list[BenchmarkSearch]:
     """Each kind of search for benchmark items that the run made, with its hits."""
-    hits = benchmark_hits(sample)
+    recipe, hits = manifest.recipe, benchmark_hits(sample)
     searches = []
     for way in WAYS:
         if way.kind in sample.ways:
@@ -202,7 +215,8 @@ def benchmark_searches(recipe: dict[str, Any], sample: Sample) -> list[Benchmark
                     "Rows that share n-grams with benchmark items, with the longest stretch that they share. "
                     f"Rows below the threshold of {at} are not rejected for it."
                 )
-            searches.append(BenchmarkSearch(note, way.is_measured, [m for m in hits if m.kind == way.kind]))
+            found = [m for m in hits if m.kind == way.kind]
+            searches.append(BenchmarkSearch(note, way.is_measured, found, item_notes(manifest, way)))
     return searches
 
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from gristmill.records.errors import UserError
 from gristmill.records.ids import row_id
 from gristmill.records.spec import later
-from gristmill.records.words import WORD
+from gristmill.records.words import words_or_text
 from gristmill.stages.admission.contract import Admission, AdmissionBook, AdmissionVerdict, ReadKept
 from gristmill.stages.contract import RunContext
 
@@ -55,7 +55,7 @@ class Novelty(Admission):
     """
 
     kind: ClassVar[str] = "novelty"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3  # 3: words of every script; a text without words is new unless it is equal
     Spec: ClassVar[type] = NoveltySpec
     has_seeds: ClassVar[bool] = True
     spec: NoveltySpec
@@ -93,11 +93,11 @@ class Novelty(Admission):
                 except (ValueError, RecursionError):
                     continue  # the generator rejects this row
                 if isinstance(row, dict) and isinstance(value := row.get(self.spec.column), str):
-                    self._seeds.append(words(value))
+                    self._seeds.append(words_or_text(value))
 
     def offers(self, batch: Any) -> list[Any]:
         most = self.spec.max_words + 1  # one more tells that a text is too long
-        return [words(text or "")[:most] for text in batch.column(self.spec.column).to_pylist()]
+        return [words_or_text(text or "")[:most] for text in batch.column(self.spec.column).to_pylist()]
 
     def new_book(self) -> AdmissionBook:
         return TextBook(self.spec, self._seeds, self._id)
@@ -113,7 +113,7 @@ class Novelty(Admission):
         for lot, table in read_rows(["row", self.spec.column]):
             texts = table.column(self.spec.column).to_pylist()
             for row, text in zip(table.column("row").to_pylist(), texts):
-                book.admit(words(text or ""), lot * self._run[2] + row)
+                book.admit(words_or_text(text or ""), lot * self._run[2] + row)
 
 
 class TextBook(AdmissionBook):
@@ -166,8 +166,3 @@ class TextBook(AdmissionBook):
     def retract(self, offer: Any, ask: int) -> None:
         self._texts.pop()
         self._asks.pop()
-
-
-def words(text: str) -> list[str]:
-    """Lower-case words of any script."""
-    return WORD.findall(text.lower())

@@ -15,7 +15,7 @@ model judge the nearest items: for that, lower `threshold` and add a judge.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -26,6 +26,7 @@ import pyarrow as pa
 from gristmill.engines import models
 from gristmill.engines.needs import Needs
 from gristmill.records.errors import UserError
+from gristmill.records.words import num_words
 from gristmill.stages import embeddings as embedding
 from gristmill.stages.contract import Findings
 from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, load
@@ -54,7 +55,7 @@ class DecontaminateEmbeddingSpec(EncoderUse):
     window: int = 64  # Tokens in a window, at least 8; 64 was the best of four sizes on HumanEval.
     # Tokens that consecutive windows share, less than `window`; half a window, so no item falls between two.
     overlap: int = 32
-    min_words: int = 8  # Words of the shortest benchmark text that is looked for, as in `decontaminate`.
+    min_words: int = 8  # Words of the shortest benchmark text that is looked for, counted as in `decontaminate`.
     column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
@@ -77,9 +78,10 @@ class DecontaminateEmbedding(BenchmarkStage):
     """
 
     kind: ClassVar[str] = "decontaminate_embedding"
-    revision: ClassVar[int] = 2  # 2: vectors in bfloat16; overlapping windows only near an item
+    revision: ClassVar[int] = 3  # 3: words of every script; text that the encoder cannot read is not compared
     Spec: ClassVar[type] = DecontaminateEmbeddingSpec
     prefix, score, reason = "similar", "similarity", "similar"
+    has_encoder: ClassVar[bool] = True
     spec: DecontaminateEmbeddingSpec
 
     def identity(self) -> dict[str, Any]:
@@ -93,11 +95,11 @@ class DecontaminateEmbedding(BenchmarkStage):
         embedding.check(self.spec.model)
         super().check()
 
+    def reader(self) -> Callable[[str], bool]:
+        return embedding.reader(self.spec.model)
+
     def build_index(self) -> "Index":
         return Index(self.spec)
-
-    def can_match(self, text: str) -> bool:
-        return is_long(text, self.spec.min_words)
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
@@ -122,9 +124,11 @@ class Index:
         names, ids, pieces = list[str](), list[str](), list[list[int]]()
         for benchmark in spec.benchmarks:
             for item, text in load(benchmark):
-                tokens = self.encoder.tokens(text)[0] if is_long(text, spec.min_words) else []
+                tokens = self.encoder.tokens(text)[0] if num_words(text) >= spec.min_words else []
                 # An item is not cut at paragraphs: its first lines (imports, a header) alone are not the item.
                 for first, stop in embedding.windows(len(tokens), self.window, self.step) if tokens else ():
+                    if not self.encoder.knows(tokens[first:stop]):
+                        continue
                     names.append(benchmark.name)
                     ids.append(item)
                     pieces.append(tokens[first:stop])
@@ -163,10 +167,11 @@ class Index:
                     before[-1] = len(pieces) - 1
         neighbours = np.array([before, after], np.int64).reshape(2, -1)
         units, scores = np.full(len(pieces), -1, np.int32), np.full(len(pieces), -1.0)
-        is_first = neighbours[0] == np.arange(len(pieces))
+        is_known = np.array([self.encoder.knows(piece) for piece in pieces], bool)
+        is_first = (neighbours[0] == np.arange(len(pieces))) & is_known
         self._compare(pieces, np.flatnonzero(is_first), units, scores)
         is_near = scores[neighbours].max(axis=0) >= self.least
-        self._compare(pieces, np.flatnonzero(is_near & ~is_first), units, scores)
+        self._compare(pieces, np.flatnonzero(is_near & is_known & ~is_first), units, scores)
         unit, best = np.full(len(texts), -1, np.int32), np.zeros(len(texts))
         span = np.zeros((len(texts), 2), np.int32)
         for place in np.flatnonzero(units >= 0).tolist():
@@ -199,30 +204,24 @@ def paragraphs(text: str) -> list[embedding.Span]:
     A short part is joined with the next, the last one with the part before it.
     """
     parts: list[embedding.Span] = []
-    start, place, num_words = 0, 0, 0  # the part begins at `start` and has `num_words` words before `place`
+    start, place, length = 0, 0, 0.0  # the part begins at `start` and has `length` words before `place`
 
     def stop() -> None:
-        nonlocal start, num_words
-        if num_words >= MIN_WORDS:
+        nonlocal start, length
+        if length >= MIN_WORDS:
             parts.append((start, place))
-            start, num_words = place, 0
+            start, length = place, 0.0
 
     for line in text.splitlines(keepends=True):  # line ends are white space, so no word goes over one
         is_long_line = len(line) > MAX_WRAP_WIDTH
         if is_long_line:
             stop()
-        words = line.split()
         place += len(line)
-        num_words += len(words)
-        if is_long_line or not words:
+        length += num_words(line)
+        if is_long_line or line.isspace():
             stop()
     stop()
     if start < len(text):
         before = parts.pop()[0] if parts else 0
         parts.append((before, len(text)))
     return parts
-
-
-def is_long(text: str, min_words: int) -> bool:
-    """Whether a text has at least `min_words` words."""
-    return len(text.split()) >= min_words

@@ -6,6 +6,12 @@ uses 8 as the smallest N, because shorter n-grams collide by chance). GPT-3 cut 
 rows are kept or rejected whole, so a stock phrase must not be enough: a row is rejected if it contains at least half of
 an item. (Cosmopedia's decontamination, Hugging Face 2024, drops a sample if the matched text is more than half of the
 benchmark item.) The share is of the distinct n-grams of the item.
+
+Words and their normal form are those of records/words.py, so case, typographic signs, full width and composition make
+no difference. In scripts without spaces a word is a single character, and 13 characters of Chinese are a phrase, not a
+sentence. So an item whose words are mostly such characters has n-grams of as much text as 13 words: 20 ideographs or 39
+letters of Thai. It is looked for from 12 ideographs or 24 letters on. Running Chinese has 1.5 to 1.7 characters a word
+(the corpora of the SIGHAN bakeoffs), running Thai or Khmer about 3 letters with their marks.
 """
 
 from dataclasses import dataclass
@@ -14,6 +20,8 @@ from typing import ClassVar
 import numpy as np
 import pyarrow as pa
 
+from gristmill.records.normal_form import tables
+from gristmill.records.words import SIXTHS
 from gristmill.stages.buffers import text_buffers
 from gristmill.stages.contract import Findings
 from gristmill.stages.decontaminate.benchmarks import Benchmark, check_names, load
@@ -28,10 +36,13 @@ class DecontaminateSpec:
     """Keys of the stage `decontaminate`."""
 
     benchmarks: tuple[Benchmark, ...]  # Benchmarks to look for.
-    ngram: int = 13  # Words in an n-gram, 1 to 50; 13 is GPT-3's.
+    # Words in an n-gram, 1 to 50; 13 is GPT-3's. In scripts without spaces, 1.5 characters of Chinese or Japanese, or 3
+    # of Thai, Lao, Khmer, Burmese or Tibetan, count as a word.
+    ngram: int = 13
     # Share of an item's distinct n-grams, above 0 and at most 1, from which a row is rejected; half, as in Cosmopedia.
     min_share: float = 0.5
-    min_words: int = 8  # Words of the shortest benchmark text that is looked for; shorter texts match by chance.
+    # Words, counted as for `ngram`, of the shortest benchmark text that is looked for; shorter texts match by chance.
+    min_words: int = 8
     column: str = "text"  # Column with the text.
 
     def __post_init__(self) -> None:
@@ -51,16 +62,13 @@ class Decontaminate(BenchmarkStage):
     """
 
     kind: ClassVar[str] = "decontaminate"
+    revision: ClassVar[int] = 2  # 2: words and normal form of every script
     Spec: ClassVar[type] = DecontaminateSpec
     prefix, score, reason = "overlap", "overlap_share", "overlap"
     spec: DecontaminateSpec
 
     def build_index(self) -> "Index":
         return Index(self.spec)
-
-    def can_match(self, text: str) -> bool:
-        # A word with its space takes at least two bytes, so shorter texts cannot have enough words.
-        return len(text.encode()) >= 2 * self.spec.min_words - 1
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         assert self._index is not None, "open() first"
@@ -88,14 +96,18 @@ class Index:
 
     def _fill(self, spec: DecontaminateSpec, names: pa.Array, ids: pa.Array, texts: pa.Array) -> None:
         from gristmill.stages.kernels import decontaminate as kernels
+        from gristmill.stages.kernels.fold import form_room
 
         self.kernels, self.benchmarks, self.items = kernels, names, ids
         data, offsets = text_buffers(texts)
-        room = int(offsets[-1] - offsets[0]) // 2 + len(texts) + 1
+        room = form_room(data, offsets, tables())[1] + 1
         keys, units = np.empty(room, np.uint64), np.empty(room, np.int32)
         self.unit_words = np.zeros(len(texts), np.int32)
-        total, lengths = kernels.index_keys(data, offsets, spec.ngram, spec.min_words, keys, units, self.unit_words)
-        self.lengths = np.array([n for n in range(1, spec.ngram + 1) if lengths >> n & 1], np.int64)
+        lengths = np.zeros(max(SIXTHS.values()) // min(SIXTHS.values()) * spec.ngram + 1, bool)
+        total = kernels.index_keys(
+            data, offsets, tables(), spec.ngram, spec.min_words, keys, units, self.unit_words, lengths
+        )
+        self.lengths = np.flatnonzero(lengths)
         order = np.argsort(keys[:total], kind="stable")  # stable, so the units of a key stay in order
         keys, units = keys[order], units[order]
         fresh = np.ones(total, bool)
@@ -123,6 +135,7 @@ class Index:
         self.kernels.scan(
             data,
             offsets,
+            tables(),
             self.lengths,
             self.bloom,
             self.bloom_shift,

@@ -1,15 +1,10 @@
 """MinHash signatures of texts, bit for bit those of datasketch's `affine32` scheme, about a hundred times as fast.
 
-The definition of a word is fixed, because it decides which rows are duplicates:
- - A word is a run of ASCII letters and digits, in ASCII lower case, and of non-ASCII letters: every other character
-   from U+00C0 on belongs to a word, except as follows.
- - One character is one word in scripts without spaces (Thai, Lao, Tibetan, Myanmar, Khmer, kana, Han, Yi), in the
-   fullwidth forms and beyond the basic plane (emoji, rare Han).
- - Other ASCII, U+0080 to U+00BF, U+2000 to U+2BFF (punctuation, arrows, symbols), U+3000 to U+303F and fullwidth
-   punctuation separate words. So "don’t", "don't" and "don t" are the same two words.
+records/words.py defines a word. In ASCII it is a run of letters and digits in lower case.
 
 A shingle is `ngram` consecutive words, whatever separates them. A shorter text is one shingle of all its words. A text
-without words has no shingle, and the signature of an empty set. The kernel defines the 32-bit hash of a shingle: hash
+without words, of symbols alone, is one shingle too, its whole normal form, so it equals only what is equal. An empty
+text has no shingle, and the signature of an empty set. The kernel defines the 32-bit hash of a shingle: hash
 functions are not part of datasketch's format, so `shingle_hashes` is enough to query these signatures with datasketch.
 """
 
@@ -19,35 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from gristmill.records.normal_form import tables
 from gristmill.stages.buffers import text_buffers
 
 if TYPE_CHECKING:
     import datasketch
 
 EMPTY = 0xFFFFFFFF  # datasketch's initial hash value of affine32
-
-# Inclusive ranges of code points by their role in words; later ranges win. The kinds are those of the kernel.
-SEPARATORS = [(0x0080, 0x00BF), (0x2000, 0x2BFF), (0x3000, 0x303F)]
-SINGLE_LETTER_RANGES = [
-    (0x0E00, 0x109F),
-    (0x1780, 0x17FF),
-    (0x2E80, 0x2FFF),
-    (0x3005, 0x3007),
-    (0x3040, 0x312F),
-    (0x31A0, 0xA4CF),
-]
-SINGLE_LETTER_RANGES += [(0xF900, 0xFAFF), (0xFF00, 0xFFEF)]
-FULLWIDTH_SIGNS = [(0xFF00, 0xFF0F), (0xFF1A, 0xFF20), (0xFF3B, 0xFF40), (0xFF5B, 0xFF65)]
-
-
-@lru_cache(maxsize=1)
-def word_kinds() -> np.ndarray:
-    """The role of each code point of the basic plane: uint8 (65536,), 0 separator, 1 letter, 2 a word by itself."""
-    kinds = np.ones(1 << 16, np.uint8)
-    for ranges, kind in ((SEPARATORS, 0), (SINGLE_LETTER_RANGES, 2), (FULLWIDTH_SIGNS, 0)):
-        for first, last in ranges:
-            kinds[first : last + 1] = kind
-    return kinds
 
 
 @lru_cache(maxsize=8)
@@ -96,10 +69,9 @@ def _run(texts: Any, ngram: int, num_perm: int, seed: int, signatures: np.ndarra
     data, offsets = text_buffers(texts)
     if not data.size:
         data = np.zeros(1, np.uint8)
-    shingles = np.empty(int(np.diff(offsets).max()) + 16, np.uint32)
     a, b = permutations(num_perm, seed)
-    count = kernel.shingle_rows(offsets, data, ngram, word_kinds(), a, b, signatures, shingles)
-    return shingles[:count]
+    shingles: np.ndarray = kernel.shingle_rows(offsets, data, ngram, tables(), a, b, signatures)
+    return shingles
 
 
 def to_datasketch(signature: np.ndarray, seed: int = 1) -> "datasketch.MinHash":

@@ -11,6 +11,10 @@ of at least 0.9 and say the same (one pair has 0.95). The most similar pair on t
 The vector of a text longer than `window` is the mean of the unit vectors of its parts, so all of the text counts.
 Vectors depend only on the text and the precision, up to the kind of machine: another CPU may round numbers to their
 neighbours, which moves a cosine by less than 0.01.
+
+An empty text, and a text of which the encoder's vocabulary lacks half the tokens or more (as that of the default lacks
+Thai), have no meaning that it could compare. Their vectors are arbitrary directions of their normal forms, so they are
+duplicates only of equal texts.
 """
 
 from dataclasses import dataclass
@@ -56,7 +60,7 @@ class DedupSemantic(Duplicates):
     """Adds `embedding`, int8 [d], and `duplicate_of`: null until the lot commits, then the id of a kept row."""
 
     kind: ClassVar[str] = "dedup_semantic"
-    revision: ClassVar[int] = 2  # 2: vectors in bfloat16, in batches of fixed shape
+    revision: ClassVar[int] = 3  # 3: texts that the encoder cannot read equal only their like
     Spec: ClassVar[type] = DedupSemanticSpec
     signature: ClassVar[str] = "embedding"
     signature_source: ClassVar[str] = "text"

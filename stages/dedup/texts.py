@@ -50,6 +50,7 @@ class Dedup(Duplicates):
     """
 
     kind: ClassVar[str] = "dedup"
+    revision: ClassVar[int] = 2  # 2: words and normal form of every script; texts without words equal only their like
     Spec: ClassVar[type] = DedupSpec
     signature: ClassVar[str] = "minhash"
     signature_source: ClassVar[str] = "text"

@@ -80,6 +80,7 @@ class Encoder:
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         self.dimension = embeddings.dimension(model)
+        self._unknown = embeddings.unknown_token(self._tokenizer)
         probe = self._tokenizer.encode("a")
         first = probe.special_tokens_mask.index(0)
         last = len(probe.ids) - probe.special_tokens_mask[::-1].index(0)
@@ -93,6 +94,13 @@ class Encoder:
         """(token ids of the text without special tokens, the span of characters of each)."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
+
+    def knows(self, tokens: Sequence[int]) -> bool:
+        """Whether most of the tokens are in the model's vocabulary; the vectors of unknown ones do not tell them apart.
+
+        False for no tokens.
+        """
+        return embeddings.is_known(tokens, self._unknown)
 
     def vectors(self, pieces: Sequence[Sequence[int]], usual: int = 0) -> np.ndarray:
         """int8 (n, dimension): the vector of each piece, given as at most `max_tokens` token ids.
@@ -112,16 +120,22 @@ class Encoder:
         return quantise(vectors)
 
     def text_vectors(self, texts: Sequence[str], size: int) -> np.ndarray:
-        """int8 (n, dimension): the vector of each text, the mean of those of its parts of at most `size` tokens."""
+        """int8 (n, dimension): the vector of each text, the mean of those of its parts of at most `size` tokens.
+
+        A text that the model does not know, or an empty one, has a vector of its normal form: it equals only its like.
+        """
         size = min(size, self.max_tokens)
         parts, starts = list[list[int]](), [0]
         for text in texts:
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
-            parts += [ids[first:stop] for first, stop in split_evenly(len(ids), size)]
+            parts += [ids[first:stop] for first, stop in split_evenly(len(ids), size)] if self.knows(ids) else []
             starts.append(len(parts))
         vectors = self.vectors(parts)
         unit = vectors / norms(vectors)[:, None]
-        means = [unit[first:stop].mean(axis=0) for first, stop in pairwise(starts)]
+        means = [
+            unit[first:stop].mean(axis=0) if first < stop else embeddings.arbitrary_vector(text, self.dimension)
+            for text, (first, stop) in zip(texts, pairwise(starts))
+        ]
         return quantise(np.array(means, np.float32).reshape(-1, self.dimension))
 
     def _padded_length(self, num_tokens: int, usual: int) -> int:

@@ -11,14 +11,17 @@ metric is counted. The rules were made for web pages of prose:
 """
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.records.spec import nearest
+from gristmill.records.normal_form import tables
+from gristmill.records.spec import later, nearest
+from gristmill.records.words import words as words_of
 from gristmill.stages.buffers import text_buffers
 from gristmill.stages.contract import Findings, Stage
+from gristmill.stages.filters import datatrove_rules
 
 SETS = ("gopher_quality", "gopher_repetition", "c4", "fineweb")
 
@@ -86,6 +89,9 @@ class RulesSpec:
     stop_words: tuple[str, ...] = ("the", "be", "to", "of", "and", "that", "have", "with")
     short_line_length: int = 30  # Characters below which `fineweb_short_lines` calls a line short; FineWeb's.
     column: str = "text"  # Column with the text.
+    # What is a word: "spaces", a run of anything but white space, as in Gopher; or "datatrove", to match FineWeb: marks
+    # and parts of words count as words, and counts and thresholds are those of datatrove's code (English only, slow).
+    words: Literal["spaces", "datatrove"] = later("spaces")
 
     def __post_init__(self) -> None:
         for name in self.sets:
@@ -102,24 +108,28 @@ class RulesSpec:
         if not self.rules():
             raise ValueError("no rule is left; name at least one of the sets")
         for word in self.stop_words:
-            if not word.isalnum() or word != word.lower() or len(word.encode()) > 24:
+            if len(words_of(word)) != 1 or word.split() != [word] or word != word.lower() or len(word.encode()) > 24:
                 raise ValueError(f"stop word '{word}' must be one lower-case word of at most 24 bytes")
         if len(self.stop_words) > 60:
             raise ValueError("at most 60 stop_words")
 
     def rules(self) -> dict[str, Rule]:
         """The rules that apply, in order, with their thresholds."""
-        return {
-            name: rule._replace(threshold=self.limits.get(name, rule.threshold))
-            for name, rule in RULES.items()
-            if rule.set in self.sets and name not in self.skip
-        }
+        rules = {}
+        for name, rule in RULES.items():
+            if rule.set in self.sets and name not in self.skip:
+                passes, threshold = rule.passes, rule.threshold
+                if self.words == "datatrove":
+                    passes, threshold = datatrove_rules.RULES.get(name, (passes, threshold))
+                rules[name] = rule._replace(passes=passes, threshold=self.limits.get(name, threshold))
+        return rules
 
 
 class Rules(Stage):
     """Adds `num_words` and, for rejected rows, `rule_value`, the metric that failed. The reason is the rule."""
 
     kind: ClassVar[str] = "rules"
+    revision: ClassVar[int] = 2  # 2: alphabets, ends of sentences and bullets of Unicode
     Spec: ClassVar[type] = RulesSpec
     spec: RulesSpec
 
@@ -141,26 +151,38 @@ class Rules(Stage):
         from gristmill.stages.kernels import rules as kernels
 
         self._kernels = kernels
+        scratch = kernels.fold_scratch(kernels.MAX_STOP_WORD, kernels.MAX_STOP_WORD * kernels.MAX_GROWTH)
         words = [np.frombuffer(word.encode(), np.uint8) for word in self.spec.stop_words]
-        self._stop_words = np.array([kernels.core_hash(word, 0, len(word)) for word in words], np.uint64)
+        hashes = [kernels.core_hash(word, 0, len(word), tables(), scratch) for word in words]
+        self._stop_words = np.array(hashes, np.uint64)
 
     def metrics(self, column: pa.Array) -> dict[str, np.ndarray]:
-        """Every metric of the kernel by name, a float64 for each row; a null row is an empty text."""
+        """Every metric by name, a float64 for each row; a null row is an empty text.
+
+        With words = "datatrove" there is a metric with the name of a rule, which takes the place of the rule's metric.
+        """
         assert self._kernels is not None, "open() first"
         data, offsets = text_buffers(column)
         values = np.empty((len(column), len(self._kernels.METRICS)), np.float64)
         with_phrases = "c4" in self.spec.sets
-        self._kernels.measure(data, offsets, self._stop_words, self.spec.short_line_length, with_phrases, values)
-        return dict(zip(self._kernels.METRICS, values.T))
+        self._kernels.measure(
+            data, offsets, tables(), self._stop_words, self.spec.short_line_length, with_phrases, values
+        )
+        metrics = dict(zip(self._kernels.METRICS, values.T))
+        if self.spec.words == "datatrove":
+            texts = [text or "" for text in column.to_pylist()]
+            metrics |= datatrove_rules.metrics(texts, self.spec.stop_words, self.spec.short_line_length)
+        return metrics
 
     def find(self, rows: pa.RecordBatch) -> Findings:
         metrics = self.metrics(rows.column(self.spec.column))
         reason, value = np.full(rows.num_rows, -1), np.zeros(rows.num_rows, np.float32)
         rules = self.spec.rules()
-        for number, rule in enumerate(rules.values()):
-            fails = FAILS[rule.passes](metrics[rule.metric], rule.threshold) & (reason < 0)
+        for number, (name, rule) in enumerate(rules.items()):
+            metric = metrics.get(name, metrics[rule.metric])
+            fails = FAILS[rule.passes](metric, rule.threshold) & (reason < 0)
             reason[fails] = number
-            value[fails] = metrics[rule.metric][fails]
+            value[fails] = metric[fails]
         passes = reason < 0
         columns = {
             "num_words": pa.array(metrics["num_words"].astype(np.int32)),

@@ -1,11 +1,16 @@
 """Classes of the bytes of UTF-8 text, and the characters that lines, words and sentences begin and end with.
 
-A byte belongs to a word if it is an ASCII letter, an ASCII digit or 0x80 and above, so any other script counts.
+Bytes of ASCII have classes of their own. A character beyond ASCII has the properties of Unicode in the tables of
+records/normal_form.py.
 """
+
+from typing import Any
 
 import numpy as np
 from numba import njit
 
+from gristmill.records.normal_form import BULLET, CLOSING, PAGE_BITS, QUOTE, TERMINAL
+from gristmill.stages.kernels.fold import PAGE_MASK, character, normal_form
 from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, mix
 
 SPACE, ALPHA, IN_WORD, PUNCT, CLOSE, PHRASE, CONTINUATION = 1, 2, 4, 8, 16, 32, 64
@@ -17,9 +22,9 @@ def _classes() -> np.ndarray:
         char = chr(byte)
         if byte in b" \t\n\r\x0b\x0c":
             table[byte] |= SPACE
-        if byte >= 128 or char.isalpha():
-            table[byte] |= ALPHA  # in an alphabet, as far as single bytes show
-        if byte >= 128 or char.isalnum():
+        if byte < 128 and char.isalpha():
+            table[byte] |= ALPHA
+        if byte < 128 and char.isalnum():
             table[byte] |= IN_WORD
         if byte in b".!?":
             table[byte] |= PUNCT
@@ -34,19 +39,36 @@ def _classes() -> np.ndarray:
 
 CLASS = _classes()
 LOWER = np.array([byte | 32 if 65 <= byte <= 90 else byte for byte in range(256)], np.uint8)  # ASCII only
-WORD_BYTE = np.where(CLASS & IN_WORD, LOWER, np.uint8(0))  # the byte as it is hashed; 0: not part of a word
+
+
+@njit(cache=True, nogil=True, inline="always")
+def properties_at(data: np.ndarray, at: int, stop: int, tables: Any) -> tuple[int, int]:
+    """(properties, code point) of the character beyond ASCII at data[at]."""
+    code, _ = character(data, at, stop)
+    return np.int64(tables.properties[tables.pages[code >> PAGE_BITS], code & PAGE_MASK]), code
 
 
 @njit(cache=True, nogil=True)
-def core_hash(data: np.ndarray, start: int, stop: int) -> np.uint64:
-    """Hash of a word in ASCII lower case, without the punctuation around it; stop words are compared by it."""
-    while start < stop and not CLASS[data[start]] & IN_WORD:
-        start += 1
-    while stop > start and not CLASS[data[stop - 1]] & IN_WORD:
-        stop -= 1
+def last_character(data: np.ndarray, start: int, stop: int) -> int:
+    """Where the last character of data[start:stop] begins."""
+    at = stop - 1
+    while at > start and at > stop - 4 and CLASS[data[at]] & CONTINUATION:
+        at -= 1
+    return at
+
+
+@njit(cache=True, nogil=True)
+def core_hash(data: np.ndarray, start: int, stop: int, tables: Any, scratch: Any) -> np.uint64:
+    """Hash of the normal form of a word of at most 24 bytes, without the signs around it, to compare stop words by."""
+    lower, kinds, size = normal_form(data, start, stop - start, tables, scratch)
+    first = 0
+    while first < size and kinds[first + 1] == 0:
+        first += 1
+    while size > first and kinds[size] == 0:
+        size -= 1
     h = GOLDEN
-    for at in range(start, stop):
-        h = (h ^ np.uint64(LOWER[data[at]])) * FNV_PRIME
+    for at in range(first, size):
+        h = (h ^ np.uint64(lower[at])) * FNV_PRIME
     return mix(h)
 
 
@@ -63,27 +85,28 @@ def has(data: np.ndarray, at: int, stop: int, text: np.ndarray) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def ends_sentence(data: np.ndarray, start: int, stop: int) -> bool:
-    """Whether a word ends with . ! or ?, ignoring closing quotes and brackets after it."""
+def ends_sentence(data: np.ndarray, start: int, stop: int, tables: Any) -> bool:
+    """Whether a word ends with a mark that ends sentences, ignoring closing quotes and brackets after it."""
     while stop > start:
-        if CLASS[data[stop - 1]] & CLOSE:
-            stop -= 1
-        elif stop - start > 2 and data[stop - 3] == 0xE2 and data[stop - 2] == 0x80 and data[stop - 1] in (0x99, 0x9D):
-            stop -= 3
+        last = last_character(data, start, stop)
+        byte = data[last]
+        if byte < 0x80:
+            if not CLASS[byte] & CLOSE:
+                return (CLASS[byte] & PUNCT) != 0
         else:
-            break
-    return stop > start and (CLASS[data[stop - 1]] & PUNCT) != 0
+            properties, _ = properties_at(data, last, stop, tables)
+            if not properties & CLOSING:
+                return (properties & TERMINAL) != 0
+        stop = last
+    return False
 
 
 @njit(cache=True, nogil=True)
-def is_bullet(data: np.ndarray, start: int, stop: int) -> bool:
-    """Whether a line begins with - or * or with U+2022, U+2023, U+25CF, U+25E6 or U+25AA."""
-    if data[start] == 0x2D or data[start] == 0x2A:
-        return True
-    if stop - start < 3 or data[start] != 0xE2:
-        return False
-    pair = (np.int64(data[start + 1]) << 8) | data[start + 2]
-    return pair in (0x80A2, 0x80A3, 0x978F, 0x97A6, 0x96AA)
+def is_bullet(data: np.ndarray, start: int, stop: int, tables: Any) -> bool:
+    """Whether a line begins with - or * or with a bullet, such as those of word processors."""
+    if data[start] < 0x80:
+        return data[start] == 0x2D or data[start] == 0x2A
+    return (properties_at(data, start, stop, tables)[0] & BULLET) != 0
 
 
 @njit(cache=True, nogil=True)
@@ -96,12 +119,9 @@ def is_ellipsis(data: np.ndarray, start: int, stop: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def is_punctuated(data: np.ndarray, start: int, stop: int) -> bool:
-    """Whether a line ends with . ! ? or a quotation mark, or with U+2026, U+201D, U+2019, U+3002, U+FF01, U+FF1F."""
-    last = data[stop - 1]
-    if CLASS[last] & PUNCT or last == 0x22 or last == 0x27:
-        return True
-    if stop - start < 3:
-        return False
-    sign = (np.int64(data[stop - 3]) << 16) | (np.int64(data[stop - 2]) << 8) | last
-    return sign in (0xE280A6, 0xE2809D, 0xE28099, 0xE38082, 0xEFBC81, 0xEFBC9F)
+def is_punctuated(data: np.ndarray, start: int, stop: int, tables: Any) -> bool:
+    """Whether a line ends with a mark that ends sentences in any script, or with a quotation mark."""
+    last = last_character(data, start, stop)
+    if data[last] < 0x80:
+        return (CLASS[data[last]] & PUNCT) != 0 or data[last] == 0x22 or data[last] == 0x27
+    return (properties_at(data, last, stop, tables)[0] & (TERMINAL | QUOTE)) != 0

@@ -1,8 +1,8 @@
 """Hashes the word n-grams of texts and looks them up in an index of benchmark n-grams.
 
-A word is a run of bytes that belong to a word (byte_classes.py), in ASCII lower case. The key of an n-gram is a
-polynomial over its word hashes modulo 2^64, mixed together with its length. The index is the sorted array of distinct
-keys behind a directory of their top bits, with the postings (the units that hold a key) in compressed rows.
+records/words.py defines a word. The key of an n-gram is a polynomial over its word hashes modulo 2^64, mixed together
+with its length. The index is the sorted array of distinct keys behind a directory of their top bits, with the postings
+(the units that hold a key) in compressed rows.
 
 A blocked Bloom filter, three bits in one 64-bit word, stands before the index. A clean text reads one word of the
 filter per n-gram. One loop without branches probes all n-grams of a row, so its cache misses overlap. Almost no n-gram
@@ -14,49 +14,53 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from gristmill.stages.kernels.byte_classes import WORD_BYTE
-from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, POLYNOMIAL, mix
-from gristmill.stages.kernels.scratch import longest_text
+from gristmill.records.normal_form import IDEOGRAPH, LETTER, UNSPACED
+from gristmill.records.words import SIXTHS
+from gristmill.stages.kernels.fold import (
+    IDEOGRAPHS,
+    UNSPACED_LETTERS,
+    character,
+    entry_of,
+    fold,
+    fold_scratch,
+    form_of,
+    form_room,
+)
+from gristmill.stages.kernels.fold import normal_form as fold_text
+from gristmill.stages.kernels.minhash import hash_words
+from gristmill.stages.kernels.mixing import GOLDEN, POLYNOMIAL, mix
+from gristmill.stages.kernels.scratch import longest_text, word_scratch
 
 S6, S8, S12, S32 = (np.uint64(n) for n in (6, 8, 12, 32))
 LOW6, ONE, ZERO = np.uint64(63), np.uint64(1), np.uint64(0)
+WORD, OF_IDEOGRAPH, OF_UNSPACED = SIXTHS[LETTER], SIXTHS[IDEOGRAPH], SIXTHS[UNSPACED]
 
 
 @njit(cache=True, nogil=True)
-def ngram_scratch(offsets: np.ndarray) -> Any:
-    """(word hashes, n-gram keys, starts and ends of words) for the longest text."""
-    room = longest_text(offsets) // 2 + 1
-    return np.empty(room, np.uint64), np.empty(room, np.uint64), np.empty(room, np.int64), np.empty(room, np.int64)
+def kinds_of_words(kinds: np.ndarray, edges: np.ndarray, count: int) -> tuple[int, int, int]:
+    """(words of letters, ideographs, letters of scripts without spaces) among the first `count` words."""
+    letters, ideographs, unspaced = 0, 0, 0
+    k: Any = 0
+    while letters + ideographs + unspaced < count:
+        kind = kinds[edges[k] + 1]
+        letters += kind == 1
+        ideographs += IDEOGRAPHS <= kind < UNSPACED_LETTERS
+        unspaced += kind >= UNSPACED_LETTERS
+        k += 1
+    return letters, ideographs, unspaced
 
 
 @njit(cache=True, nogil=True)
-def split_words(
-    data: np.ndarray, start: int, stop: int, hashes: np.ndarray, starts: np.ndarray, ends: np.ndarray
-) -> int:
-    """Fill `hashes`, `starts` and `ends` with the words of data[start:stop]; return their number.
-
-    Spans are in bytes.
-    """
-    count = 0
-    at = start
-    while at < stop:
-        while at < stop and WORD_BYTE[data[at]] == 0:
-            at += 1
-        if at == stop:
-            break
-        first = at
-        h = GOLDEN
-        while at < stop:
-            letter = WORD_BYTE[data[at]]
-            if letter == 0:
-                break
-            h = (h ^ np.uint64(letter)) * FNV_PRIME
-            at += 1
-        hashes[count] = mix(h)
-        starts[count] = first
-        ends[count] = at
-        count += 1
-    return count
+def ngram_length(n: int, letters: int, ideographs: int, unspaced: int) -> int:
+    """Words in the n-grams of a text: `n`, or as much text where most words are single characters; a text that is no
+    longer is one n-gram."""
+    count = letters + ideographs + unspaced
+    if WORD * letters + OF_IDEOGRAPH * ideographs + OF_UNSPACED * unspaced <= WORD * n:
+        return count
+    if letters >= max(ideographs, unspaced):
+        return min(n, count)
+    each = OF_IDEOGRAPH if ideographs >= unspaced else OF_UNSPACED
+    return min((WORD * n + each - 1) // each, count)
 
 
 @njit(cache=True, nogil=True)
@@ -82,33 +86,40 @@ def ngram_keys(hashes: np.ndarray, count: int, n: int, keys: np.ndarray) -> int:
 def index_keys(
     data: np.ndarray,
     offsets: np.ndarray,
+    tables: Any,
     n: int,
     min_words: int,
     keys: np.ndarray,
     units: np.ndarray,
     unit_words: np.ndarray,
-) -> tuple[int, int]:
+    lengths: np.ndarray,
+) -> int:
     """Fill `keys` with the keys of every text of an Arrow string array, and `units` with the text of each key.
 
-    A text shorter than `n` words gives one key, over all its words; a text shorter than `min_words` gives none.
-    `unit_words` receives the n-gram length, in words, of each text. Returns the number of keys and a bit set of the
-    n-gram lengths that occur.
+    A text no longer than `n` words gives one key, over all its words; a text shorter than `min_words` gives none.
+    `unit_words` receives the n-gram length, in words, of each text; the lengths that occur are set in `lengths`, bool.
+    Returns the number of keys.
     """
-    hashes, text_keys, starts, ends = ngram_scratch(offsets)
-    total, lengths = 0, 0
+    room, _ = form_room(data, offsets, tables)
+    scratch, (edges, hashes) = fold_scratch(longest_text(offsets), room), word_scratch(room)
+    text_keys, total = np.empty(room + 1, np.uint64), 0
     for u in range(len(offsets) - 1):
-        count = split_words(data, offsets[u], offsets[u + 1], hashes, starts, ends)
-        if count == 0 or count < min_words:
+        form, kinds, size = fold_text(data, offsets[u], offsets[u + 1] - offsets[u], tables, scratch)
+        count = hash_words(size, form, kinds, edges, hashes)
+        if count == 0:
             continue
-        length = min(n, count)
-        lengths |= 1 << length
+        letters, ideographs, unspaced = kinds_of_words(kinds, edges, count)
+        if WORD * letters + OF_IDEOGRAPH * ideographs + OF_UNSPACED * unspaced < WORD * min_words:
+            continue
+        length = ngram_length(n, letters, ideographs, unspaced)
+        lengths[length] = True
         unit_words[u] = length
         num = ngram_keys(hashes, count, length, text_keys)
         for i in range(num):
             keys[total] = text_keys[i]
             units[total] = u
             total += 1
-    return total, lengths
+    return total
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -154,9 +165,47 @@ def num_chars(data: np.ndarray, start: int, stop: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def place_of_words(
+    data: np.ndarray, start: int, size: int, tables: Any, scratch: Any, edges: np.ndarray, origins: np.ndarray,
+    first: int, last: int,
+) -> tuple[int, int]:  # fmt: skip
+    """(begin, end) in characters of the words `first` to `last` of a text whose words `hash_words` has read."""
+    _, kinds, length = fold_text(data, start, size, tables, scratch)
+    is_ascii = length == size
+    for i in range(size):
+        is_ascii &= data[start + i] < 0x80
+    if not is_ascii:
+        fold(
+            data, start, size, scratch.low, scratch.ascii_kinds, tables, scratch.form, scratch.lower, scratch.kinds,
+            origins,
+        )  # fmt: skip
+    word, begin, end = -1, 0, 0
+    k: Any = 0
+    while word < last:
+        if kinds[edges[k] + 1]:
+            word += 1
+            if word == first:
+                begin = edges[k]
+            end = edges[k + 1] - 1
+        k += 1
+    if not is_ascii:
+        begin, end = origins[begin], origins[end]
+        if data[start + end] >= 0x80:
+            end += character(data, start + end, start + size)[1] - 1
+        while end + 1 < size and data[start + end + 1] >= 0x80:  # points and hidden signs behind the last letter
+            code, length = character(data, start + end + 1, start + size)
+            if form_of(code, entry_of(code, tables), tables, scratch.form):
+                break
+            end += length
+    before = num_chars(data, start, start + begin)
+    return before, before + num_chars(data, start + begin, start + end + 1)
+
+
+@njit(cache=True, nogil=True)
 def scan(
     data: np.ndarray,
     offsets: np.ndarray,
+    tables: Any,
     lengths: np.ndarray,
     bloom: np.ndarray,
     bloom_shift: np.uint64,
@@ -178,15 +227,16 @@ def scan(
     is none. `out_span`, in characters of the row's text, is the longest stretch of words that n-grams of the unit
     cover; of equal stretches, the first.
     """
-    hashes, text_keys, starts, ends = ngram_scratch(offsets)
-    room = len(hashes)
-    candidates = np.empty(room, np.int64)
+    longest, (room, _) = longest_text(offsets), form_room(data, offsets, tables)
+    scratch, (edges, hashes) = fold_scratch(longest, room), word_scratch(room)
+    text_keys, candidates, origins = np.empty(room + 1, np.uint64), np.empty(room + 1, np.int64), np.empty(0, np.int64)
     hit_at, hit_key = np.empty(room * len(lengths), np.int64), np.empty(room * len(lengths), np.int64)
     tally = np.zeros(len(unit_keys), np.int32)
     for row in range(len(offsets) - 1):
         out_unit[row] = -1
-        base = offsets[row]
-        count = split_words(data, base, offsets[row + 1], hashes, starts, ends)
+        start, size = offsets[row], offsets[row + 1] - offsets[row]
+        form, kinds, length = fold_text(data, start, size, tables, scratch)
+        count = hash_words(length, form, kinds, edges, hashes)
         hits = 0
         for n in lengths:
             num = ngram_keys(hashes, count, n, text_keys)
@@ -240,5 +290,8 @@ def scan(
                 top_start, top_end = run_start, run_end
         out_unit[row] = best
         out_share[row] = best_share
-        out_span[row, 0] = num_chars(data, base, starts[top_start])
-        out_span[row, 1] = out_span[row, 0] + num_chars(data, starts[top_start], ends[top_end - 1])
+        if not origins.size:
+            origins = np.empty(room + 32, np.int64)
+        out_span[row, 0], out_span[row, 1] = place_of_words(
+            data, start, size, tables, scratch, edges, origins, top_start, top_end - 1
+        )

@@ -23,6 +23,19 @@ def load64(typing_context: Any, data: Any, index: Any) -> Any:
 
 
 @intrinsic
+def store64(typing_context: Any, data: Any, index: Any, value: Any) -> Any:
+    """Write the uint64 `value` to `data[index : index + 8]` of a contiguous uint8 array. Does not check bounds."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, args[0])
+        place = builder.gep(array.data, [args[1]])
+        builder.store(args[2], builder.bitcast(place, ir.IntType(64).as_pointer()), align=1)
+        return context.get_dummy_value()
+
+    return types.void(data, types.intp, types.uint64), generate
+
+
+@intrinsic
 def high64(typing_context: Any, left: Any, right: Any) -> Any:
     """The upper 64 bits of the 128-bit product of two uint64."""
 

@@ -1,72 +1,24 @@
 """Computes MinHash signatures from UTF-8 bytes in one pass, without Python objects.
 
-The steps: classify bytes (vectorised), find the edges of words (without branches), hash words 16 bytes at a time,
-combine word hashes into n-grams, permute and take minima (vectorised over permutations, eight shingles at a time).
+The steps: normal form (see fold.py; ASCII is vectorised), find the edges of words (without branches), hash words 16
+bytes at a time, combine word hashes into n-grams, permute and take minima (vectorised over permutations, eight shingles
+at a time).
 """
 
 import numpy as np
 from numba import njit
 
+from gristmill.stages.kernels.fold import classify, exact_form, fold_scratch, form_room, normal_form
 from gristmill.stages.kernels.memory import load64
-from gristmill.stages.kernels.mixing import GOLDEN, MIX_1, MIX_2, POLYNOMIAL
+from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, MIX_1, MIX_2, POLYNOMIAL, mix
 from gristmill.stages.kernels.scratch import longest_text, word_scratch
 
 XX_2, XX_3 = np.uint64(0xC2B2AE3D27D4EB4F), np.uint64(0x165667B19E3779F9)  # multipliers of xxHash64
 S29, S32 = np.uint64(29), np.uint64(32)
-HIGH_BITS = np.uint64(0x8080808080808080)
 
 # Which bytes of a word's first and second eight belong to it, by word length 0..16.
 FIRST = np.array([(1 << 8 * min(n, 8)) - 1 for n in range(17)], np.uint64)
 SECOND = np.array([(1 << 8 * max(n - 8, 0)) - 1 for n in range(17)], np.uint64)
-
-SEPARATOR, LETTER, SINGLE_LETTER = 0, 1, 2
-
-
-@njit(cache=True, nogil=True)
-def classify(data, start, size, table, lower, kinds):  # type: ignore[no-untyped-def]
-    """Fill lower[:size] with lower-cased bytes and kinds[1 : size + 1] so that words are runs of one non-zero kind."""
-    text, low, kind_of = data[start : start + size], lower[:size], kinds[1 : size + 1]
-    all_bits = np.uint8(0)
-    # LLVM turns each of these four loops over slices into 8-bit vectors; it does not vectorise one loop of them all.
-    for i in range(text.size):
-        all_bits |= text[i]
-    for i in range(text.size):
-        low[i] = np.uint8(text[i] | np.uint8(0x20))  # keeps digits
-    for i in range(text.size):
-        kind_of[i] = np.uint8(np.uint8(low[i] - np.uint8(97)) < np.uint8(26))
-    for i in range(text.size):
-        kind_of[i] |= np.uint8(np.uint8(text[i] - np.uint8(48)) < np.uint8(10))
-    kinds[0] = 0
-    kinds[size + 1] = 0
-    if all_bits < 0x80:
-        return
-    i = 0
-    turn = np.uint8(2)
-    while i < size:
-        if i + 8 <= size and load64(data, start + i) & HIGH_BITS == 0:
-            i += 8
-            continue
-        byte = data[start + i]
-        if byte < 0x80:
-            i += 1
-            continue
-        # Broken UTF-8 can only come from a cast of binary: it is cut at the end and treated as letters.
-        length = min(2 if byte < 0xE0 else 3 if byte < 0xF0 else 4, size - i)
-        kind = np.uint8(LETTER)
-        if byte >= 0xF0:
-            kind = np.uint8(SINGLE_LETTER)
-        elif length == 3:
-            code = (byte & 15) << 12 | (data[start + i + 1] & 63) << 6 | (data[start + i + 2] & 63)
-            kind = table[code]
-        elif length == 2:
-            kind = table[(byte & 31) << 6 | (data[start + i + 1] & 63)]
-        if kind == SINGLE_LETTER:
-            turn ^= np.uint8(1)  # neighbours differ in kind (2, 3, 2, ...), so each is a separate run
-            kind = turn
-        for j in range(i, i + length):
-            lower[j] = data[start + j]
-            kinds[j + 1] = kind
-        i += length
 
 
 @njit(cache=True, nogil=True)
@@ -152,21 +104,53 @@ def permute(shingles, count, a, b, signature):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def shingle_rows(offsets, data, ngram, table, a, b, signatures, shingles):  # type: ignore[no-untyped-def]
-    """Fill `signatures` (n, num_perm), all ones before; without rows there, only fill `shingles` of the last row.
+def hash_exactly(form, size):  # type: ignore[no-untyped-def]
+    """(hash of a whole normal form with one blank for each run of white space, whether it holds anything else)."""
+    value, holds_any, is_after_space = GOLDEN, False, False
+    for i in range(size):
+        byte = form[i]
+        if byte == 32 or 9 <= byte <= 13 or 28 <= byte <= 31:
+            is_after_space = True
+            continue
+        if is_after_space and holds_any:
+            value = (value ^ np.uint64(32)) * FNV_PRIME
+        value = (value ^ np.uint64(byte)) * FNV_PRIME
+        holds_any, is_after_space = True, False
+    return mix(value), holds_any
 
-    Returns the number of shingles of the last row. `shingles` is scratch for the longest row, plus 8.
+
+@njit(cache=True, nogil=True)
+def shingle_rows(offsets, data, ngram, tables, a, b, signatures):  # type: ignore[no-untyped-def]
+    """Fill `signatures` (n, num_perm), all ones before; without rows there, only find the shingles of the last row.
+
+    A text without words has one shingle, its whole normal form, and none if that is empty. Returns the shingles of the
+    last row.
     """
-    lower, kinds, edges, words = word_scratch(longest_text(offsets))
-    count = 0
+    longest = room = longest_text(offsets)
+    scratch, (edges, words), shingles = fold_scratch(longest, room), word_scratch(room), np.empty(room + 16, np.uint32)
+    count, is_large = 0, False
     for row in range(offsets.size - 1):
-        size = offsets[row + 1] - offsets[row]
-        classify(data, offsets[row], size, table, lower, kinds)
-        count = hash_shingles(words, hash_words(size, lower, kinds, edges, words), ngram, shingles)
+        start, size = offsets[row], offsets[row + 1] - offsets[row]
+        if classify(data, start, size, scratch.low, scratch.ascii_kinds):
+            num_words = hash_words(size, scratch.low, scratch.ascii_kinds, edges, words)
+        else:
+            if not is_large:
+                room, _ = form_room(data, offsets, tables)
+                scratch, (edges, words) = fold_scratch(longest, room), word_scratch(room)
+                shingles, is_large = np.empty(room + 16, np.uint32), True
+            lower, kinds, length = normal_form(data, start, size, tables, scratch)
+            num_words = hash_words(length, lower, kinds, edges, words)
+        count = hash_shingles(words, num_words, ngram, shingles)
+        if count == 0 and size:
+            form, length = exact_form(data, start, size, tables, scratch)
+            value, holds_any = hash_exactly(form, length)
+            if holds_any:
+                shingles[0] = np.uint32(value >> S32)
+                count = 1
         if signatures.shape[0]:
             premix(shingles, count)
             permute(shingles, count, a, b, signatures[row])
-    return count
+    return shingles[:count]
 
 
 @njit(cache=True, nogil=True)

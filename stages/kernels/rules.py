@@ -1,23 +1,41 @@
 """Computes all metrics of the quality rules in one pass over the bytes of a text and one over its words.
 
-- A word is a run of anything but ASCII white space. A length is in characters (code points).
+- A word is a run of anything but ASCII white space. Where numbers of words count, a run of a script without spaces
+  counts as many words as it is long (records/words.py): 1.5 ideographs or 3 letters of Thai a word, at least one word.
+- A length is in characters (code points).
 - Lines and paragraphs are compared by their words, so white space inside them makes no difference. Empty lines separate
   paragraphs and do not count as lines.
 - Fractions of characters count characters that are not white space.
+- Which characters are in an alphabet, end a sentence or close one is Unicode's to say, for every script. A full stop of
+  a script without spaces, such as U+3002, ends a sentence inside a run, too.
 - A duplicate n-gram, line or paragraph is one that occurred before: the first occurrence does not count.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
+from gristmill.records.normal_form import (
+    ALPHABETIC,
+    CLOSING,
+    IDEOGRAPH,
+    IS_IDEOGRAPH,
+    IS_UNSPACED,
+    LETTER,
+    TERMINAL,
+    UNSPACED,
+)
+from gristmill.records.normal_form import IN_WORD as LETTER_OR_DIGIT
+from gristmill.records.words import SIXTHS
 from gristmill.stages.kernels.byte_classes import (
     ALPHA,
     CLASS,
+    CLOSE,
     CONTINUATION,
     IN_WORD,
     PHRASE,
+    PUNCT,
     SPACE,
     core_hash,
     ends_sentence,
@@ -25,7 +43,9 @@ from gristmill.stages.kernels.byte_classes import (
     is_bullet,
     is_ellipsis,
     is_punctuated,
+    properties_at,
 )
+from gristmill.stages.kernels.fold import MAX_GROWTH, fold_scratch
 from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, POLYNOMIAL, mix
 from gristmill.stages.kernels.repetition import add_span, repeats, table_size
 from gristmill.stages.kernels.scratch import longest_text
@@ -66,6 +86,9 @@ class Places(NamedTuple):
 
 AT = Places()  # numba compiles its fields as constants
 METRICS = Places._fields
+WORD, OF_IDEOGRAPH, OF_UNSPACED = SIXTHS[LETTER], SIXTHS[IDEOGRAPH], SIXTHS[UNSPACED]
+MAX_STOP_WORD = 24  # bytes
+GENERAL, AFTER_GENERAL = 0x2000, 0x2070  # General Punctuation, whose marks are followed by a space
 NGRAM_METRICS = slice(AT.top_2gram, AT.dup_10gram + 1)
 PHRASES = (
     b"lorem ipsum",
@@ -84,8 +107,9 @@ PHRASE_BYTES = np.frombuffer(b"".join(PHRASES), np.uint8)
 
 @njit(cache=True, nogil=True)
 def measure(
-    data: np.ndarray, offsets: np.ndarray, stop_words: np.ndarray, short_line: int, with_phrases: bool, out: np.ndarray
-) -> None:
+    data: np.ndarray, offsets: np.ndarray, tables: Any, stop_words: np.ndarray, short_line: int, with_phrases: bool,
+    out: np.ndarray,
+) -> None:  # fmt: skip
     """Fill out[row, m] with metric m, in the order of METRICS, of each text. `stop_words` are their core hashes."""
     room = longest_text(offsets) // 2 + 2
     size = table_size(room)
@@ -95,19 +119,20 @@ def measure(
     powers[0] = 1
     for i in range(room):
         powers[i + 1] = powers[i] * POLYNOMIAL
+    scratch = fold_scratch(MAX_STOP_WORD, MAX_STOP_WORD * MAX_GROWTH)
     epoch = 0
     for row in range(len(offsets) - 1):
         epoch = measure_one(
-            data, offsets[row], offsets[row + 1], stop_words, short_line, with_phrases, out[row], keys, epochs, epoch,
-            counts, sums, chars, powers, places, slots,
+            data, offsets[row], offsets[row + 1], tables, stop_words, short_line, with_phrases, out[row], keys, epochs,
+            epoch, counts, sums, chars, powers, places, slots, scratch,
         )  # fmt: skip
 
 
 @njit(cache=True, nogil=True)
 def measure_one(
-    data: np.ndarray, start: int, stop: int, stop_words: np.ndarray, short_line: int, with_phrases: bool,
+    data: np.ndarray, start: int, stop: int, tables: Any, stop_words: np.ndarray, short_line: int, with_phrases: bool,
     out: np.ndarray, keys: np.ndarray, epochs: np.ndarray, epoch: int, counts: np.ndarray, sums: np.ndarray,
-    chars: np.ndarray, powers: np.ndarray, places: np.ndarray, slots: np.ndarray,
+    chars: np.ndarray, powers: np.ndarray, places: np.ndarray, slots: np.ndarray, scratch: Any,
 ) -> int:  # fmt: skip
     """Fill `out` with the metrics of data[start:stop]; return the last epoch used.
 
@@ -116,6 +141,7 @@ def measure_one(
     out[:] = 0
     epoch += 1
     words, alpha_words, stop_bits, sentences, is_sentence_end = 0, 0, 0, 0, True
+    all_sixths = 0  # length of the text in sixths of a word
     lines, bullets, ellipses_end, num_punctuated, short, dup_lines, dup_line_chars = 0, 0, 0, 0, 0, 0, 0
     paragraphs, dup_paragraphs, dup_paragraph_chars, paragraph_words = 0, 0, 0, 0
     newlines, hashes, ellipses, dots, curly = 0, 0, 0, 0, 0
@@ -128,9 +154,9 @@ def measure_one(
             if byte == 10:
                 if words > line_words:
                     lines += 1
-                    bullets += is_bullet(data, line_start, line_end)
+                    bullets += is_bullet(data, line_start, line_end, tables)
                     ellipses_end += is_ellipsis(data, line_start, line_end)
-                    num_punctuated += is_punctuated(data, line_start, line_end)
+                    num_punctuated += is_punctuated(data, line_start, line_end, tables)
                     short += line_end_char - line_chars_before < short_line
                     if add_span(sums, powers, line_words, words, GOLDEN, keys, epochs, epoch):
                         dup_lines += 1
@@ -151,10 +177,24 @@ def measure_one(
         first = at
         first_char = char_number
         h = GOLDEN
-        seen_kinds = 0
+        seen_kinds, sixths = 0, 0
         inside = False
+        is_after_stop = False  # after a full stop that needs no space behind it
         while True:
             h = (h ^ np.uint64(byte)) * FNV_PRIME
+            if byte >= 0xC2:
+                properties, code = properties_at(data, at, stop, tables)
+                kind |= ALPHA if properties & ALPHABETIC else 0
+                kind |= IN_WORD if properties & LETTER_OR_DIGIT else 0
+                if properties & (IS_IDEOGRAPH | IS_UNSPACED):
+                    sixths += OF_IDEOGRAPH if properties & IS_IDEOGRAPH else OF_UNSPACED
+                sentences += is_after_stop and not properties & (TERMINAL | CLOSING)
+                is_after_stop = (properties & TERMINAL and not GENERAL <= code < AFTER_GENERAL) or (
+                    is_after_stop and properties & CLOSING
+                )
+            elif is_after_stop and byte < 0x80 and not kind & (PUNCT | CLOSE):
+                sentences += 1
+                is_after_stop = False
             seen_kinds |= kind
             char_number += (kind & CONTINUATION) == 0
             if byte == 0x2E:
@@ -170,7 +210,7 @@ def measure_one(
                     if has(data, at, stop, PHRASE_BYTES[begin : PHRASE_ENDS[p]]):
                         out[PHRASE_METRIC[p]] += 1
                     begin = PHRASE_ENDS[p]
-            inside = (kind & IN_WORD) != 0
+            inside = (kind & IN_WORD) != 0 or (inside and kind & CONTINUATION)
             at += 1
             if at == stop:
                 break
@@ -188,25 +228,27 @@ def measure_one(
             line_chars_before = first_char
         line_end, line_end_char = at, char_number
         alpha_words += (seen_kinds & ALPHA) != 0
-        is_sentence_end = ends_sentence(data, first, at)
+        is_sentence_end = ends_sentence(data, first, at, tables)
         sentences += is_sentence_end
-        if at - first <= 24:
-            core = core_hash(data, first, at)
+        if at - first <= MAX_STOP_WORD:
+            core = core_hash(data, first, at, tables, scratch)
             for s in range(len(stop_words)):
                 if stop_words[s] == core:
                     stop_bits |= 1 << s
         sums[words + 1] = sums[words] * POLYNOMIAL + mix(h)
         chars[words + 1] = chars[words] + char_number - first_char
         words += 1
+        all_sixths += max(sixths, WORD)
     sentences += not is_sentence_end
-    out[AT.num_words] = words
+    length = all_sixths / WORD
+    out[AT.num_words] = length
     out[AT.num_sentences] = sentences
     out[AT.curly_brackets] = curly
     if words == 0:
         return epoch
     total = chars[words]
-    out[AT.mean_word_length] = total / words
-    out[AT.symbol_ratio] = max(hashes, ellipses) / words
+    out[AT.mean_word_length] = total / length
+    out[AT.symbol_ratio] = max(hashes, ellipses) / length
     out[AT.bullet_lines] = bullets / lines
     out[AT.ellipsis_lines] = ellipses_end / lines
     out[AT.alpha_words] = alpha_words / words
@@ -219,5 +261,5 @@ def measure_one(
     out[AT.dup_paragraph_chars] = dup_paragraph_chars / total
     out[AT.line_punct] = num_punctuated / lines
     out[AT.short_lines] = short / lines
-    out[AT.newline_ratio] = newlines / words
+    out[AT.newline_ratio] = newlines / length
     return repeats(sums, chars, words, keys, epochs, epoch, places, slots, counts, out[NGRAM_METRICS])

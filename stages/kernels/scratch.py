@@ -16,7 +16,6 @@ def longest_text(offsets: np.ndarray) -> int:
 
 
 @njit(cache=True, nogil=True)
-def word_scratch(longest: int) -> Any:
-    """(lower-case bytes, kinds of bytes, edges of words, word hashes): what `minhash.hash_words` reads and fills."""
-    lower, kinds = np.zeros(longest + 32, np.uint8), np.zeros(longest + 2, np.uint8)
-    return lower, kinds, np.empty(longest + 2, np.intp), np.empty(longest + 1, np.uint64)
+def word_scratch(room: int) -> Any:
+    """(edges of words, word hashes) that `minhash.hash_words` fills, for a normal form of at most `room` bytes."""
+    return np.empty(room + 2, np.intp), np.empty(room + 1, np.uint64)

@@ -13,9 +13,10 @@ from gristmill.records.errors import UserError
 from gristmill.records.readers.sources import Part, Source
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
+from gristmill.records.words import words_or_text
 from gristmill.stages.admission.balance import Balance, BalanceSpec
 from gristmill.stages.admission.contract import AdmissionBook, is_full, resolve_admitting, tally
-from gristmill.stages.admission.novelty import Novelty, NoveltySpec, words
+from gristmill.stages.admission.novelty import Novelty, NoveltySpec
 from gristmill.stages.contract import RunContext
 from gristmill.stages.dedup.bandindex import NOBODY, UNKNOWN, BandIndex, resolve
 
@@ -177,33 +178,33 @@ def rouge_l(first: list[str], second: list[str]) -> float:
 def test_novelty_is_rouge_l_with_every_row_kept_before(texts: list[str]) -> None:
     book, kept = novelty().new_book(), list[list[str]]()
     for ask, text in enumerate(texts):
-        told = book.judge(words(text), ask)
-        best = max((rouge_l(words(text), other) for other in kept), default=0.0)
+        told = book.judge(words_or_text(text), ask)
+        best = max((rouge_l(words_or_text(text), other) for other in kept), default=0.0)
         assert told.reason == ("similar" if round(best, 4) >= 0.7 else None)
         assert told.evidence.get("rouge_l", 0.0) == pytest.approx(best, abs=1e-4)
         if told.reason is None:
-            book.admit(words(text), ask)
-            kept.append(words(text))
+            book.admit(words_or_text(text), ask)
+            kept.append(words_or_text(text))
 
 
 def test_novelty_names_the_nearest_and_reads_words_of_any_script() -> None:
-    assert words("Größe, die 3.") == ["größe", "die", "3"]
+    assert words_or_text("Straße, die 3.") == ["strasse", "die", "3"]
     book = novelty(max_rouge_l=0.5).new_book()
-    book.admit(words("name three rivers of the north"), 0)
-    assert book.judge(words("Name four rivers of the south"), 1).reason == "similar"
-    assert book.judge(words("write a poem on glass"), 1).reason is None
+    book.admit(words_or_text("name three rivers of the north"), 0)
+    assert book.judge(words_or_text("Name four rivers of the south"), 1).reason == "similar"
+    assert book.judge(words_or_text("write a poem on glass"), 1).reason is None
 
 
 def test_novelty_does_not_hang_on_what_was_refused() -> None:
     texts = [f"say {n} of {n % 7} and {n % 11} then {n % 3}" for n in range(60)]
     whole, begun = novelty(max_rouge_l=0.9).new_book(), novelty(max_rouge_l=0.9).new_book()
     for ask, text in enumerate(texts):
-        whole.judge(words(f"refused words {ask} {ask * 7}"), ask)  # seen and not kept
-        told = whole.judge(words(text), ask), begun.judge(words(text), ask)
+        whole.judge(words_or_text(f"refused words {ask} {ask * 7}"), ask)  # seen and not kept
+        told = whole.judge(words_or_text(text), ask), begun.judge(words_or_text(text), ask)
         assert told[0] == told[1]
         if told[0].reason is None:
-            whole.admit(words(text), ask)
-            begun.admit(words(text), ask)
+            whole.admit(words_or_text(text), ask)
+            begun.admit(words_or_text(text), ask)
 
 
 class Broken(Part):
@@ -217,8 +218,8 @@ def test_seeds_are_the_rows_that_can_be_read_and_workers_need_none() -> None:
     stage = novelty()
     for _ in range(2):
         stage.bind(RunContext(Source([Broken()], None), "0" * 32, 0, 8))
-    assert stage.new_book().judge(words("sing a song"), 0).evidence == {"rouge_l": 1.0, "nearest": "seed"}
-    assert pickle.loads(pickle.dumps(stage)).new_book().judge(words("sing a song"), 0).reason is None
+    assert stage.new_book().judge(words_or_text("sing a song"), 0).evidence == {"rouge_l": 1.0, "nearest": "seed"}
+    assert pickle.loads(pickle.dumps(stage)).new_book().judge(words_or_text("sing a song"), 0).reason is None
 
 
 def test_a_source_too_long_to_compare_with_is_refused() -> None:

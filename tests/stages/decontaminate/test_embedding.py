@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
+from gristmill.records.words import num_words
 from gristmill.stages.decontaminate.benchmarks import Benchmark, load
 from gristmill.stages.decontaminate.embedding import (
     MIN_WORDS,
@@ -153,7 +154,7 @@ def test_items_are_embedded_once_a_node(tmp_path: Path, monkeypatch: pytest.Monk
 def test_paragraphs_cover_the_text_and_none_is_short(text: str) -> None:
     found = paragraphs(text)
     assert "".join(text[first:stop] for first, stop in found) == text
-    assert len(found) == 1 or all(len(text[first:stop].split()) >= MIN_WORDS for first, stop in found) or not text
+    assert len(found) == 1 or all(num_words(text[first:stop]) >= MIN_WORDS for first, stop in found) or not text
 
 
 def test_identity_follows_the_benchmark_and_the_model(tmp_path: Path) -> None:

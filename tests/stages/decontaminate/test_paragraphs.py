@@ -3,11 +3,12 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.stages.decontaminate.embedding import MAX_WRAP_WIDTH, MIN_WORDS, is_long, paragraphs
+from gristmill.records.words import num_words
+from gristmill.stages.decontaminate.embedding import MAX_WRAP_WIDTH, MIN_WORDS, paragraphs
 from tests.long_texts import GENERAL, LONG, slowness
 from tests.profiles import scaled
 
-PIECES = ("a ", "bb ", "\n", "\n\n", "\r\n", "\x1c", "\u2028", "\x0b", " ", "c" * 130, " x y z a b c d e f g")
+PIECES = ("a ", "bb ", "\n", "\n\n", "\r\n", "\x1c", "\u2028", "\x0b", " ", "c" * 130, " x y z a b c d e f g", "是我们")
 
 
 def plain_paragraphs(text: str) -> list[tuple[int, int]]:
@@ -21,7 +22,7 @@ def plain_paragraphs(text: str) -> list[tuple[int, int]]:
             stops.append(place)
     parts, start = list[tuple[int, int]](), 0
     for stop in [*stops, len(text)]:
-        if is_long(text[start:stop], MIN_WORDS):
+        if num_words(text[start:stop]) >= MIN_WORDS:
             parts.append((start, stop))
             start = stop
     if start < len(text):

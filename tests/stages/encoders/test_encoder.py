@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from gristmill.records.errors import UserError
 from gristmill.records.spec import build
 from gristmill.stages import embeddings as embedding
+from gristmill.stages.decontaminate.benchmarks import Benchmark
+from gristmill.stages.decontaminate.embedding import DecontaminateEmbedding, DecontaminateEmbeddingSpec
 from gristmill.stages.dedup.semantic import DedupSemantic, DedupSemanticSpec
 from gristmill.stages.embeddings import DEFAULT, cosines
 from gristmill.stages.encoders import bert
@@ -229,3 +231,20 @@ def test_an_encoder_on_a_gpu_runs_in_a_pool(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="torch finds no GPU"):
         stage(device="cuda").open()
+
+
+def test_texts_that_the_model_does_not_know_equal_only_their_like(minilm: Encoder) -> None:
+    texts = ["สะพานแห่งแรก", "คณะกรรมการประชุม", "⟁ ⟟ ⟥", "⇏ ⊬ ⟂", "", "The bridge."]
+    unknown = [not minilm.knows(minilm.tokens(text)[0]) for text in texts]
+    assert unknown == [True] * 5 + [False]
+    forms = ["สะพานแห่งแรก ", "คณะกรรมการประชุม", "⟁  ⟟\n⟥", "⇏ ⊬ ⟂", "\u200b", "the bridge."]
+    similar = cosines(minilm.text_vectors(texts, 64), minilm.text_vectors(forms, 64))
+    assert similar.diagonal()[:5].tolist() == [1.0] * 5
+    assert np.abs(similar - np.diag(similar.diagonal())).max() < 0.4
+
+
+def test_a_benchmark_that_the_model_does_not_know_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thai.txt").write_text("สะพานแห่งแรกที่ข้ามแม่น้ำสายนี้สร้างขึ้นในปีใดและหมู่บ้านริมฝั่งชื่ออะไร\n")
+    stage = DecontaminateEmbedding(DecontaminateEmbeddingSpec((Benchmark("thai", str(tmp_path / "thai.txt")),)))
+    with pytest.raises(UserError, match="or of signs that the encoder does not know, so none of its 1 items"):
+        stage.check()
