@@ -7,6 +7,7 @@ from typing import Any
 from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table
 from gristmill.records.output.shards import OutputSpec
+from gristmill.records.pairs import PairsSpec
 from gristmill.records.readers.sources import SourceSpec
 from gristmill.records.rounds import RoundsSpec
 from gristmill.records.spec import build
@@ -41,6 +42,7 @@ class Recipe:
     lot_size: int = 256  # Asks in a lot, the unit of work and commit: 1 to 1,000,000.
     method: dict[str, Any] | None = None  # `[method]` of a text generator: how it writes a row; default: prompt.
     rounds: RoundsSpec | None = None  # `[rounds]` of a method that feeds on kept rows: how many, and how long.
+    pairs: PairsSpec | None = None  # `[pairs]` of a method that reads two documents: which belong together.
     stages: tuple[dict[str, Any], ...] = ()  # `[[stages]]`: what each row passes, in this order.
     limits: Limits = field(default_factory=Limits)  # `[limits]`: where the run ends.
     output: OutputSpec = field(default_factory=OutputSpec)  # `[output]`: how shards are written.
