@@ -52,7 +52,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 1 <= self.lot_size <= 1_000_000:
             raise ValueError("lot_size must lie in 1..1000000")
-        if self.source.cycle and self.limits == Limits():
+        if self.source.cycle and self.limits.is_endless:
             raise ValueError(
                 "source.cycle goes on for ever: give [limits] asks, kept_rows, kept_tokens, tokens or cost"
             )

@@ -6,7 +6,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.records.output import templates
 from gristmill.records.schema import REJECT
+
+LATER = ("offered", "admitted", "rejected_shards", "templates")  # left out of the literals where there are none
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Summary:
     # Of stages that balance, by stage and label: rows that reached the stage, and kept rows.
     offered: dict[str, dict[str, int]] = field(default_factory=dict)
     admitted: dict[str, dict[str, int]] = field(default_factory=dict)
+    templates: dict[str, dict[str, int]] = field(default_factory=dict)  # of kept texts, see records/output/templates.py
 
     @property
     def num_rejected(self) -> int:
@@ -52,8 +56,10 @@ class Summary:
                 for label, count in labels.items():
                     counts[label] = counts.get(label, 0) + count
 
+        templates.merge(self.templates, other.templates)
+
     def literals(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if v or k not in ("offered", "admitted", "rejected_shards")}
+        return {k: v for k, v in asdict(self).items() if v or k not in LATER}
 
 
 def summarise(table: pa.Table) -> Summary:
@@ -75,4 +81,5 @@ def summarise(table: pa.Table) -> Summary:
         kept_tokens=pc.sum(tokens_out.filter(alive)).as_py() or 0,
         rejected_tokens={r: n or 0 for r, n in zip(reasons, by_reason.column("tokens_sum").to_pylist())},
         rejected_shards=int(reject.null_count < len(reject)),
+        templates=templates.count(table.filter(alive)) if templates.COLUMN in table.schema.names else {},
     )
