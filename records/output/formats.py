@@ -18,6 +18,7 @@ READABLE = {  # the formats that this version reads; it writes the newest of the
     "metrics.json": {1},
     "pack.json": {1},
     "flow.json": {1},
+    "compare.json": {1},
 }
 
 
