@@ -14,8 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.engines.scorer import Scorer, bits_per_byte, perplexity
-from gristmill.evaluation.draws import stream
-from gristmill.evaluation.probes import Item, accuracy
 from gristmill.generators.lm import tokens
 from gristmill.generators.lm.family import CausalLm
 from gristmill.generators.lm.spec import LmSpec
@@ -90,6 +88,8 @@ def read_unit(store: Store, key: str) -> Measures | None:
 
 def drawn(tokenizer: Any, texts: Sequence[str], num_tokens: int, seed: int) -> list[str]:
     """Texts in an order drawn by the seed, as many as hold `num_tokens` tokens with their ends; the last one is cut."""
+    from gristmill.evaluation.draws import stream
+
     chosen: list[str] = []
     left = num_tokens
     for at in stream(seed, "student texts").permutation(len(texts)):
@@ -120,6 +120,8 @@ def do_all(units: Sequence[StudentUnit], store: Store) -> list[tuple[str, float,
 
 def _measure(unit: StudentUnit, store: Store) -> dict[str, Any]:
     import torch
+
+    from gristmill.evaluation.probes import Item, accuracy
 
     task = build(StudentTask, parse_json(store.read(TASK), store.path(TASK)), "task")
     torch.set_num_threads(task.threads)

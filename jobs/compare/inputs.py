@@ -2,14 +2,12 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from gristmill.evaluation import probes
-from gristmill.evaluation.draws import stream
 from gristmill.generators.lm import student, tokens
 from gristmill.generators.lm.family import CausalLm
 from gristmill.generators.lm.spec import LmSpec
@@ -19,7 +17,7 @@ from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.readers.datasets import DataSpec, data_spec, read_table
-from gristmill.records.spec import literals, nearest
+from gristmill.records.spec import literals
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +79,8 @@ class Comparison:
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the measures of a corpus, apart from the corpus and the seed."""
+        from gristmill.evaluation import probes
+
         shared = {k: v for k, v in literals(self.task).items() if k not in ("device", "tokenizer")}
         shared["holdout"], shared["probes"] = fingerprint(shared["holdout"]), fingerprint(shared["probes"])
         tokenizer = fingerprint(self.task.tokenizer)
@@ -104,6 +104,8 @@ class Comparison:
 
 def read_comparison(args: CompareArgs) -> Comparison:
     """Read and check everything. Raises UserError for faulty inputs and too little text."""
+    from gristmill.evaluation.draws import stream
+
     recipe, spec = _student(args.student or dict(STUDENT), args.settings, args.student)
     named = _named(args.corpora)
     real = data_spec(args.real)
@@ -157,10 +159,7 @@ def _named(corpora: Sequence[str]) -> dict[str, str]:
 
 
 def _texts(data: DataSpec, column: str) -> list[str]:
-    table = read_table(data)
-    if column not in table.column_names:
-        raise UserError(f"{data} has no column '{column}'{nearest(column, table.column_names)}; see --text-column")
-    values = table.column(column)
+    values = read_table(replace(data, columns=(column,))).column(column)
     if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
         raise UserError(f"{data}: '{column}' holds no texts; name a column of texts by --text-column")
     return [text for text in values.to_pylist() if text and text.strip()]
@@ -168,6 +167,8 @@ def _texts(data: DataSpec, column: str) -> list[str]:
 
 def _some(texts: list[str], most_tokens: int) -> list[str]:
     """Texts in a drawn order, as many as hold about `most_tokens` tokens (of at least two bytes)."""
+    from gristmill.evaluation.draws import stream
+
     chosen: list[str] = []
     num_chars = 0
     for at in stream(0, "student pool").permutation(len(texts)):
@@ -206,6 +207,8 @@ def _scarce(corpora: list[Corpus], num_tokens: int) -> str:
 
 def _probes(holdout: list[str], corpora: list[Corpus]) -> tuple[dict[str, tuple[tuple[str, ...], ...]], list[str]]:
     """Options of the items by probe, without sentences that a corpus holds, and notes on probes that are left out."""
+    from gristmill.evaluation import probes
+
     packaged = read_table(DataSpec(PACKAGED)).column("text").to_pylist()
     of_probe = {
         "cloze_holdout": probes.cloze_items(holdout, NUM_ITEMS),

@@ -3,11 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from gristmill.evaluation.intervals import t_interval
 from gristmill.generators.lm.student import Measures
 from gristmill.jobs.compare.inputs import REAL, Corpus
-
-BITS = "bits_per_byte"
 
 
 def summary(corpora: Sequence[Corpus], students: Sequence[Measures]) -> list[dict[str, Any]]:
@@ -21,7 +18,8 @@ def summary(corpora: Sequence[Corpus], students: Sequence[Measures]) -> list[dic
         of_seeds = by_corpus[corpus.name]
         if not of_seeds:
             continue
-        measured = {name: [s[name] for s in of_seeds.values()] for name in (BITS, "perplexity")}  # type: ignore[literal-required]
+        bits = [s["bits_per_byte"] for s in of_seeds.values()]
+        perplexities = [s["perplexity"] for s in of_seeds.values()]
         probes = {p: [s["probes"][p] for s in of_seeds.values()] for p in next(iter(of_seeds.values()))["probes"]}
         rows.append(
             {
@@ -29,18 +27,19 @@ def summary(corpora: Sequence[Corpus], students: Sequence[Measures]) -> list[dic
                 "path": corpus.path,
                 "num_texts": corpus.num_texts,
                 "num_seeds": len(of_seeds),
-                **{name: _interval(values) for name, values in measured.items()},
+                "bits_per_byte": _interval(bits),
+                "perplexity": _interval(perplexities),
                 "probes": {name: _interval(values) for name, values in probes.items()},
                 "to_real": None if corpus.name == REAL else difference(of_seeds, by_corpus[REAL]),
             }
         )
-    return sorted(rows, key=lambda row: row[BITS]["mean"])
+    return sorted(rows, key=lambda row: row["bits_per_byte"]["mean"])
 
 
 def difference(of_seeds: dict[int, Measures], of_others: dict[int, Measures]) -> dict[str, Any] | None:
     """Mean and half-width of the difference in bits per byte, paired by seed; None without a common seed."""
     common = sorted(of_seeds.keys() & of_others.keys())
-    return _interval([of_seeds[s][BITS] - of_others[s][BITS] for s in common]) if common else None
+    return _interval([of_seeds[s]["bits_per_byte"] - of_others[s]["bits_per_byte"] for s in common]) if common else None
 
 
 def verdict(rows: Sequence[dict[str, Any]], students: Sequence[Measures]) -> str:
@@ -72,6 +71,8 @@ def _words(gap: dict[str, Any]) -> str:
 
 
 def _interval(values: list[float]) -> dict[str, Any]:
+    from gristmill.evaluation.intervals import t_interval
+
     mean, half = t_interval(values)
     return {"mean": mean, "half": half}
 

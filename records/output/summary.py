@@ -81,5 +81,7 @@ def summarise(table: pa.Table) -> Summary:
         kept_tokens=pc.sum(tokens_out.filter(alive)).as_py() or 0,
         rejected_tokens={r: n or 0 for r, n in zip(reasons, by_reason.column("tokens_sum").to_pylist())},
         rejected_shards=int(reject.null_count < len(reject)),
-        templates=templates.count(table.filter(alive)) if templates.COLUMN in table.schema.names else {},
+        templates=templates.count(table.select([templates.COLUMN]).filter(alive))
+        if templates.COLUMN in table.schema.names
+        else {},
     )
