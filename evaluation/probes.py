@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from gristmill.evaluation.draws import stream
 
 REVISION = 1  # raised when the same texts give other items
-SENTENCE = re.compile(r"(?:(?<=[.!?]\s)|(?<=\n)|^)[A-Z][^.!?\n]*(?:\n(?!\n)[^.!?\n]+)*[.!?](?=\s|$)")
-WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
+SENTENCE = re.compile(r"(?:(?<=[.!?]\s)|(?<=\n)|^)[A-Z][^.!?\n]{0,160}+(?:\n[^.!?\n]{1,160}+){0,4}[.!?](?=\s|$)")
+WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:['’][^\W\d_]+)*(?!\w)")
 MIN_WORDS, MAX_WORDS = 6, 20  # of a sentence
 MIN_CHARS = 4  # of a word that is replaced
 MIN_SENTENCES = 3  # that hold a word before it is replaced, or replaces another

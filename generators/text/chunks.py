@@ -13,12 +13,13 @@ import pyarrow as pa
 from gristmill.records.scripts import SIGNS, UNSPACED
 
 WORD = re.compile(rf"[{UNSPACED}][{SIGNS}]*|[^\s{UNSPACED}]+")
+STOPS = ".!?…؟۔।॥։።"
 CLOSERS = "\"'”’»)\\]）」』】"
 # Where a text may be cut, best first. Each pattern matches up to the cut, white space behind it included.
 BORDERS = (
     re.compile(r"\n[^\S\n]*\n\s*"),  # paragraphs
     re.compile(r"\n\s*"),  # lines
-    re.compile(rf"[.!?…؟۔।॥։።]+[{CLOSERS}]*\s+|[。！？｡]+[{CLOSERS}]*\s*"),  # sentences
+    re.compile(rf"(?<![{STOPS}])[{STOPS}]++[{CLOSERS}]*\s+|[。！？｡]+[{CLOSERS}]*\s*"),  # sentences
     re.compile(r"\s+"),  # words, or phrases of a script without white space between words
     re.compile(rf"(?<=[{UNSPACED}{SIGNS}])(?=[^\s{SIGNS}])|(?<=\S)(?=[{UNSPACED}])(?![{SIGNS}])"),  # characters
 )

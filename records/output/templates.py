@@ -47,7 +47,9 @@ SHAPES = (
     (re.compile(r"```|~~~"), "code"),
     (re.compile(r">"), "quote"),
 )
-LABEL = re.compile(r"[*_]*(\w[\w ]{0,24})[*_]*:[*_]*(?:\s|$)")  # "Answer:", "**Step 2:**"
+LABEL = re.compile(
+    r"[*_]{0,3}+([^\W_][^\W_ ]{0,24}(?: [^\W_ ]{1,24}){0,3})[*_]{0,3}:[*_]{0,3}(?:\s|$)"
+)  # "Answer:", "**Step 2:**"
 
 
 class Share(NamedTuple):

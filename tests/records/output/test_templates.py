@@ -1,6 +1,7 @@
 """Counts of texts that are alike: bounded, exact within their bound, and the same however a run was resumed."""
 
 import json
+import time
 from collections import Counter
 
 import pyarrow as pa
@@ -9,6 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.cluster.spec import Limits
+from gristmill.evaluation.probes import cloze_items
+from gristmill.generators.text.chunks import chunks
 from gristmill.records.output import templates
 from gristmill.records.output.summary import Summary
 from gristmill.records.output.templates import MAX_MARKS, MAX_TEXTS, count, largest, marks_of, merge, num_texts, top
@@ -98,3 +101,12 @@ def test_rows_without_texts_count_nothing(column: pa.Array | None) -> None:
     held = {"of": {"texts": 3}, "openings": {"a": 2}}
     merge(held, {})
     assert held == {"of": {"texts": 3}, "openings": {"a": 2}}
+
+
+@pytest.mark.parametrize("unit", ["_", "*", ".", "- ", "\n", "A\n", '."', "a: ", "。", "1", " ", "__a", "# \n"])
+def test_time_grows_with_the_text_alone(unit: str) -> None:
+    started = time.process_time()
+    marks_of("one two three four five six seven eight nine ten eleven twelve " + unit * (200_000 // len(unit)))
+    cloze_items([unit * (200_000 // len(unit))], 5)
+    chunks(unit * (200_000 // len(unit)), 50)
+    assert time.process_time() - started < 5
