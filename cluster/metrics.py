@@ -41,6 +41,7 @@ GAUGES: dict[str, tuple[str, str | None]] = {
     "gristmill_engines": ("Engines of the pool", "state"),
     "gristmill_index_bytes": ("Memory of the dedup index", None),
     "gristmill_budget_share": ("Spent share of the budget", None),
+    "gristmill_template_share": ("Share of kept texts with the most frequent mark, from 100 texts on", "mark"),
     "gristmill_window_share": ("Uncommitted rows as a share of the memory for them; at 1 no further lot starts", None),
 }
 RUN_KEYS = ("run", "recipe")
@@ -75,6 +76,7 @@ class Sample:
     index_bytes: int = 0
     budget_share: float | None = None  # None: there is no budget
     window_share: float = 0.0
+    template_share: Mapping[str, float] = field(default_factory=dict)  # by kind of mark
 
 
 Point = tuple[str, str, float]  # name, value of its label ("" without a label), number
@@ -115,6 +117,8 @@ def _levels(sample: Sample) -> Iterator[Point]:
     yield "gristmill_engines", "loading", sample.engines_loading
     yield "gristmill_index_bytes", "", sample.index_bytes
     yield "gristmill_window_share", "", sample.window_share
+    for kind, share in sample.template_share.items():
+        yield "gristmill_template_share", kind, share
     if sample.budget_share is not None:
         yield "gristmill_budget_share", "", sample.budget_share
 

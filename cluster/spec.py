@@ -6,8 +6,10 @@ This file must not import ray: recipes are checked without it.
 from dataclasses import dataclass, field
 
 from gristmill.records.output.shards import Summary
+from gristmill.records.output.templates import largest
 
 BUDGETS = ("device_s", "cost")
+ALARM = "template_share"
 SNAPSHOT_LOTS = 1024
 MAX_SNAPSHOT_LOTS = 4096
 
@@ -104,11 +106,20 @@ class Limits:
     tokens: int | None = None  # Number of generated tokens in all rows, kept or rejected.
     device_s: float | None = None  # Device-seconds held by engines, over all starts of the run.
     cost: float | None = None  # Cost in cluster.currency by cluster.price_per_device_hour, over all starts.
+    # An alarm: largest share of kept texts with one opening, closing or skeleton, 0 to 1, from 100 texts on.
+    template_share: float | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
             if value is not None and (value <= 0 or (isinstance(value, int) and value < 1)):
-                raise ValueError(f"{name} must be {'more than 0' if name in BUDGETS else 'at least 1'}")
+                raise ValueError(f"{name} must be {'more than 0' if name in (*BUDGETS, ALARM) else 'at least 1'}")
+        if self.template_share is not None and self.template_share >= 1:
+            raise ValueError("template_share must be less than 1, the share that all texts have")
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether no limit ends a run that goes well."""
+        return all(value is None for name, value in self.__dict__.items() if name != ALARM)
 
     @property
     def budgets(self) -> dict[str, float]:
@@ -128,6 +139,11 @@ class Limits:
             if limit is not None and done >= limit:
                 return name
         return None
+
+    def alarm(self, totals: Summary) -> str | None:
+        """ALARM if more of the kept texts of `totals` are alike than the limit allows, else None."""
+        best = None if self.template_share is None else largest(totals.templates)
+        return ALARM if best is not None and best.share > (self.template_share or 0.0) else None
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,20 @@ def evaluate(
     return verb(EvaluateArgs(**{name: fspath(path) for name, path in paths.items()}, **options))
 
 
+def compare(
+    corpora: Sequence[str | PathLike[str]], real: str | PathLike[str], out: str | PathLike[str], **options: Any
+) -> Result:
+    """Train students on corpora and on real text, and judge them; `totals` is compare.json.
+
+    `options`: holdout, text_column, num_tokens, num_seeds, student, settings, as the flags of `gristmill compare`.
+    Raises TypeError for others.
+    """
+    from gristmill.jobs.compare.command import CompareArgs
+    from gristmill.jobs.compare.command import compare as verb
+
+    return verb(CompareArgs([fspath(corpus) for corpus in corpora], fspath(real), fspath(out), **options))
+
+
 def pack(
     source: Recipe,
     to: str | PathLike[str],

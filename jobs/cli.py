@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
         _fit,
         _audit_privacy,
         _evaluate,
+        _compare,
         _study,
         _flow,
         _status,
@@ -195,6 +196,39 @@ def _evaluate(verbs: argparse._SubParsersAction) -> None:
     verb.add_argument("--max-rows", type=int, default=50_000, help="rows drawn from each table (default 50000)")
     verb.add_argument("--out", required=True, metavar="URI", help="where both files go: a folder of its own")
     _json(verb, "print metrics.json instead of a table")
+
+
+def _compare(verbs: argparse._SubParsersAction) -> None:
+    verb = _verb(verbs, "compare", "compare.command:command", "which corpus teaches a small language model most")
+    verb.add_argument(
+        "corpora",
+        metavar="CORPUS",
+        nargs="+",
+        help="the --out of a run, a release, or a table (Parquet, CSV, JSONL); NAME=URI gives it a name",
+    )
+    verb.add_argument(
+        "--real", required=True, metavar="PATH", help="real text: the yardstick, a student learns from it"
+    )
+    verb.add_argument("--holdout", metavar="PATH", help="real text that judges all students (default: part of --real)")
+    verb.add_argument("--text-column", default="text", metavar="COLUMN", help="column of the texts (default: text)")
+    verb.add_argument(
+        "--tokens",
+        type=int,
+        default=131_072,
+        dest="num_tokens",
+        metavar="N",
+        help="tokens that each student learns from (default 131072, or as many as the smallest corpus has)",
+    )
+    verb.add_argument(
+        "--seeds", type=int, default=3, dest="num_seeds", metavar="K", help="students of each corpus (default 3)"
+    )
+    verb.add_argument(
+        "--student", metavar="RECIPE", help="fit recipe of kind causal_lm (default: a million weights from scratch)"
+    )
+    _settings(verb, "student's recipe")
+    verb.add_argument("--out", required=True, metavar="URI", help="where the result goes: local folder or s3://")
+    verb.add_argument("--dry-run", action="store_true", help="read everything and show the plan; train nothing")
+    _json(verb, "print compare.json instead of a table")
 
 
 def _study(verbs: argparse._SubParsersAction) -> None:

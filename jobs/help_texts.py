@@ -91,6 +91,31 @@ examples:
       --target income --schema package:schemas/adult --out out/adult-evaluation
 """,
     ),
+    "compare": (
+        """\
+Which recipe helped? Trains the same small language model on equally many tokens of each corpus
+and of real text, several times, and judges all of them on held-out real text: bits per byte,
+perplexity, and small tests (cloze sentences, agreement of verbs). One table with 95 % intervals
+over seeds, and a page with a plot.
+
+The first lines name the corpus that is ahead, and say whether the next one is surely behind. A
+difference that is smaller than its interval shows nothing: take more --seeds or more --tokens. A
+student of a million weights measures what text it has read, not what a large model would make of
+it; give a larger one by --student, on GPUs with --set train.num_gpus=1.
+
+Run the same command again to resume. With more corpora or seeds it trains only the new students.
+""",
+        """\
+examples:
+  gristmill compare out/textbook out/rephrase --real package:docstrings --out out/compared
+  gristmill compare base=out/v1 chunks=out/v2 --real real.parquet#train --holdout real.parquet#holdout \\
+    --out out/compared --seeds 5 --tokens 500000
+  gristmill compare out/v1 s3://bucket/release --real corpus/ --out s3://bucket/compared \\
+    --student package:fit/docstrings-smollm2 --set train.num_gpus=1
+
+About a minute of one core for each student of the default size; --dry-run shows how many.
+""",
+    ),
     "study": (
         """\
 Runs chains of generations, in which each model learns from rows of the one before, over a grid

@@ -27,15 +27,15 @@ TABLE = (
     ExitCode(
         FINDING,
         "finding",
-        "an audit found something wrong, a privacy claim is refuted, a law or a chain of a study failed",
+        "an audit found something wrong, a privacy claim is refuted, a law or a chain of a study, or a student, failed",
         "never",
     ),
     ExitCode(CANNOT, "cannot", "it cannot be done; one line says why", "never"),
     ExitCode(
         SHORT,
         "short",
-        "`produce`, `flow`: the source or a budget ended before a stated limit was reached; the last line names the "
-        "limit",
+        "`produce`, `flow`: the source, a budget or an alarm (`limits.template_share`) ended it before a stated limit "
+        "was reached; the last line names the limit",
         "never",
     ),
     ExitCode(BUG, "bug", "a bug of gristmill; the line names a file with the details", "retry"),

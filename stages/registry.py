@@ -17,6 +17,7 @@ KINDS: Kinds = {
     "dedup_rows": ("gristmill.stages.dedup.rows", "DedupRows"),
     "dedup_semantic": ("gristmill.stages.dedup.semantic", "DedupSemantic"),
     "execute": ("gristmill.stages.verify.execute", "Execute"),
+    "fidelity": ("gristmill.stages.verify.fidelity", "Fidelity"),
     "finish": ("gristmill.stages.filters.finish", "Finish"),
     "judge": ("gristmill.stages.judging.judge", "Judge"),
     "json_schema": ("gristmill.stages.verify.json_schema", "JsonSchema"),

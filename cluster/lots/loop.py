@@ -29,6 +29,7 @@ from gristmill.cluster.lots.waiting import WaitingLots
 from gristmill.cluster.lots.work import LotResult, warm_task
 from gristmill.records.lots import source_lot
 from gristmill.records.output.shards import Summary
+from gristmill.records.output.templates import shares
 
 TICK_S = 0.1
 POLL_S = 0.1
@@ -69,8 +70,8 @@ class LotLoop:
         self.stopping = True
 
     def run(self) -> str:
-        """Why the loop ended: "asks", "kept_rows", "kept_tokens", "tokens", "quotas", "device_s", "cost" or
-        "stopped".
+        """Why the loop ended: "asks", "kept_rows", "kept_tokens", "tokens", "quotas", "template_share",
+        "device_s", "cost" or "stopped".
 
         Raises RunFailed, Conflict (another driver) or UserError (the store). The committed lots remain.
         """
@@ -115,8 +116,8 @@ class LotLoop:
 
     def _reached(self) -> str | None:
         """The limit that the committed lots and those in commit have reached; "quotas" if all quotas are full."""
-        limit = self.job.limits.reached(self._submitted)
-        return limit or ("quotas" if self.sequencer.is_full(self._submitted) else None)
+        limits, totals = self.job.limits, self._submitted
+        return limits.reached(totals) or ("quotas" if self.sequencer.is_full(totals) else None) or limits.alarm(totals)
 
     def _poll(self) -> None:
         now = time.monotonic()
@@ -292,7 +293,9 @@ class LotLoop:
             self.flow.committed(number)
             lot = self._in_commit.pop(number)
             lot.mark("committed")
-            self.job.note("commit", lot=number, **lot.literals(self.began), **summary.literals())
+            # The marks themselves would make an event long: what the lots so far have in common is enough for a plot.
+            counts = {**summary.literals(), "templates": shares(self.totals.templates)}
+            self.job.note("commit", lot=number, **lot.literals(self.began), **counts)
 
     def _report(self) -> None:
         if (now := time.monotonic()) - self._reported > PROGRESS_S:

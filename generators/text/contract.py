@@ -201,6 +201,7 @@ class Method(ABC):
     # Rows of earlier rounds that later rounds read: "row", a kept row in place of the source's; "examples", some rows
     # beside the source's; "": none, and the method takes no [rounds]. See records/rounds.py.
     feed: ClassVar[str] = ""
+    reads_pairs: bool = False  # whether asks show a second row of the source, which [pairs] relates to the first
     feedback_columns: ClassVar[tuple[str, ...]] = ()  # the payload columns that are fed back, under their own names
 
     def __init__(self, spec: Any) -> None:

@@ -19,6 +19,7 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import UnreadableShard, meta_of, read_whole
 from gristmill.records.output.summary import Summary, summarise
+from gristmill.records.output.templates import num_texts
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build
 from gristmill.records.stores.contract import Store
@@ -246,8 +247,10 @@ class LotAudit:
 
 
 def differences(stated: Summary, actual: Summary) -> Iterator[tuple[str, object, object]]:
-    """(name, stated, actual) of the counts that differ."""
+    """(name, stated, actual) of the counts that differ. Lots of 0.2 count no templates."""
     for name, value in stated.counts.items():
         other = getattr(actual, name)
+        if name == "templates" and num_texts(value) < num_texts(other):
+            continue
         if value != other:
             yield name, value, other

@@ -12,7 +12,7 @@ from gristmill.records.stores.contract import Store
 
 NAME = "flow.json"
 FORMAT = newest(NAME)
-StepState = Literal["waiting", "running", "complete", "exhausted", "budget", "stopped", "failed"]
+StepState = Literal["waiting", "running", "complete", "exhausted", "budget", "alarm", "stopped", "failed"]
 
 
 @dataclass

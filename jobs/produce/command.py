@@ -29,6 +29,7 @@ from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.shard_reading import read_shard
 from gristmill.records.output.summary import Summary
+from gristmill.records.output.templates import alike
 from gristmill.records.readers.sources import Source
 from gristmill.records.stores.contract import Store
 
@@ -51,7 +52,7 @@ class Outcome:
     def exit_code(self) -> int:
         if self.state == "stopped":
             return STOPPED
-        return SHORT if self.state in ("budget", "exhausted") else DONE
+        return SHORT if self.state in ("budget", "exhausted", "alarm") else DONE
 
 
 def command(recipe_path: str, out: str, settings: Sequence[str] = (), dry_run: bool = False) -> int:
@@ -103,6 +104,8 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
         manifest.recipe = compiled.resolved()
         if _is_done(compiled, totals) or spent:
             reason = f"its budget ({spent}) is spent" if spent else "all of this run is there already"
+            if compiled.recipe.limits.alarm(totals):
+                reason = f"its kept texts are alike: {alike(totals.templates)}"
             logger.info(f"{store.uri}: {reason}")
             # A driver that was killed may not have written them.
             manifest.totals, manifest.state = totals, end_state(compiled, totals, spent)
@@ -169,7 +172,7 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
 def _is_done(compiled: CompiledRecipe, totals: Summary) -> bool:
     num_asks = compiled.plan.num_asks
     return (
-        bool(compiled.recipe.limits.reached(totals))
+        bool(compiled.recipe.limits.reached(totals) or compiled.recipe.limits.alarm(totals))
         or compiled.is_full(totals)
         or (num_asks is not None and totals.asks >= num_asks)
     )
@@ -199,6 +202,12 @@ def show_outcome(outcome: Outcome, compiled: CompiledRecipe, store: Store) -> No
     if outcome.state == "budget":
         console.print_line(
             f"limits.{manifest.ended} is spent before {_unreached(compiled, outcome.totals)}; raise it to resume"
+        )
+    elif outcome.state == "alarm":
+        console.print_line(
+            f"limits.template_share = {compiled.recipe.limits.template_share:g} is exceeded before "
+            f"{_unreached(compiled, outcome.totals)}: {alike(outcome.totals.templates)}; change the prompts and use a "
+            f"new --out, or raise the limit to resume"
         )
     elif outcome.state == "exhausted":
         console.print_line(

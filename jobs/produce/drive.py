@@ -25,6 +25,8 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
         is_endless = num_asks is None and compiled.recipe.source.cycle
         only_goal = is_endless and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
         return "complete" if only_goal else "budget"
+    if limits.alarm(totals) and not limits.reached(totals) and (num_asks is None or totals.asks < num_asks):
+        return "alarm"
     wanted_more = (limits.kept_rows or limits.kept_tokens or limits.tokens) and not limits.reached(totals)
     return "exhausted" if wanted_more else "complete"
 

@@ -15,6 +15,7 @@ from gristmill.records.output.events import Events
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
 from gristmill.records.output.shards import Summary
+from gristmill.records.output.templates import alike, shares
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 10.0
 METRICS_EVERY_S = 1.0
+WARN_SHARE = 0.2  # of texts that are alike
 
 
 class EventRecorder(logging.Handler):
@@ -78,6 +80,7 @@ class Monitor:
         self._last: Progress | None = None
         self._noted: Progress | None = None  # at the last "progress" event
         self._lanes: dict[str, Occupancy] = {}  # by engine, at the last "progress" event
+        self._has_warned = False
 
     def __enter__(self) -> "Monitor":
         self.display.__enter__()
@@ -112,6 +115,9 @@ class Monitor:
         literals = _literals(progress)
         self.display.update(progress, literals)
         self.lease.check()
+        if not self._has_warned and (words := alike(self.totals.templates, WARN_SHARE)):
+            self._has_warned = True
+            logger.warning(f"kept texts are alike: {words}; limits.template_share stops a run at a share")
         if self._metrics and now - self._measured > METRICS_EVERY_S:
             self._metrics.update(self._sample(progress))
             self._measured = now
@@ -193,6 +199,7 @@ class Monitor:
             "kept_tokens": totals.kept_tokens,
             "num_lots": totals.num_lots,
             "currency": self.compiled.recipe.cluster.currency,
+            "template_share": shares(totals.templates),
         }
         if progress is None:
             return Sample(**counted, device_s=self.before[0], cost=self.before[1])

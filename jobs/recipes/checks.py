@@ -68,6 +68,23 @@ def check_rounds_method(recipe: Recipe, source: Source, generator: Generator, me
         )
 
 
+def check_pairs(recipe: Recipe, source: Source, method: Method | None) -> None:
+    """Refuse [pairs] without a method that reads two documents, such a method without it, and columns not there."""
+    pairs = recipe.pairs
+    if pairs is None:
+        if method is not None and method.reads_pairs:
+            raise UserError(f"method '{method.kind}' reads two documents: add [pairs], or name their column")
+        return
+    if method is None or not method.reads_pairs:
+        raise UserError("[pairs] is for methods that read two documents (cross_document without the key other)")
+    if recipe.rounds is not None or not source.is_ended:
+        raise UserError("[pairs] needs all rows of the source at the start: not with [rounds], nor in a flow's stream")
+    columns = source.columns if source.columns is not None else _peeked(source)
+    name, key = (pairs.text, "text") if pairs.link is None else (pairs.link, "link")
+    if name not in columns:
+        raise UserError(f"pairs.{key} names the source column '{name}', which is not there{nearest(name, columns)}")
+
+
 def check_stages(stages: Sequence[Stage]) -> None:
     """Refuse two stages of a name, two dedup stages, and dedup after a stage that admits rows."""
     names = [s.name for s in stages]

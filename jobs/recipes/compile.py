@@ -21,6 +21,7 @@ from gristmill.records.ids import fingerprint
 from gristmill.records.lots import AskSource, Plan
 from gristmill.records.masking.masks import covered, masked
 from gristmill.records.output.shards import Summary
+from gristmill.records.pairs import PairSource
 from gristmill.records.pins import Pins, active
 from gristmill.records.readers.sources import Source, open_source
 from gristmill.records.rounds import RoundSource
@@ -83,8 +84,10 @@ class CompiledRecipe:
         return dict(widths)
 
     def ask_source(self, store: Store) -> AskSource:
-        """Where the asks of a run into `store` come from: the source, or in rounds the rows that were kept."""
+        """Where the asks of a run into `store` come from: the source, its pairs, or in rounds the rows kept."""
         rounds, method, plan = self.recipe.rounds, self.method, self.plan
+        if self.recipe.pairs is not None:
+            return PairSource(self.source, self.recipe.pairs)
         if rounds is None or method is None:
             return self.source
         columns = dict.fromkeys([*method.feedback_columns, *plan.carry])
@@ -123,6 +126,7 @@ def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) ->
     source = source or open_source(recipe.source)
     checks.check_source(source, recipe.source, generator)
     checks.check_rounds_method(recipe, source, generator, method)
+    checks.check_pairs(recipe, source, method)
     schema = _schema(recipe, generator, stages)
     literals = identity_literals(recipe, source, generator, method, stages)
     old_fingerprint = fingerprint(literals)

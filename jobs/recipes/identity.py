@@ -42,6 +42,7 @@ def identity_literals(
         "stages": stage_literals,
         "output": literals(recipe.output),
         **({"rounds": literals(recipe.rounds)} if recipe.rounds else {}),
+        **({"pairs": literals(recipe.pairs)} if recipe.pairs else {}),
     }
 
 

@@ -8,6 +8,7 @@ from gristmill.cluster.spec import ClusterSpec, Limits
 from gristmill.jobs.recipes.toml_file import TomlSource, label_of, load_table
 from gristmill.jobs.release.facts import ReleaseSpec
 from gristmill.records.output.shards import OutputSpec
+from gristmill.records.pairs import PairsSpec
 from gristmill.records.readers.sources import SourceSpec
 from gristmill.records.rounds import RoundsSpec
 from gristmill.records.spec import build, later
@@ -42,6 +43,7 @@ class Recipe:
     lot_size: int = 256  # Asks in a lot, the unit of work and commit: 1 to 1,000,000.
     method: dict[str, Any] | None = None  # `[method]` of a text generator: how it writes a row; default: prompt.
     rounds: RoundsSpec | None = None  # `[rounds]` of a method that feeds on kept rows: how many, and how long.
+    pairs: PairsSpec | None = None  # `[pairs]` of a method that reads two documents: which belong together.
     stages: tuple[dict[str, Any], ...] = ()  # `[[stages]]`: what each row passes, in this order.
     limits: Limits = field(default_factory=Limits)  # `[limits]`: where the run ends.
     output: OutputSpec = field(default_factory=OutputSpec)  # `[output]`: how shards are written.
@@ -53,7 +55,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if not 1 <= self.lot_size <= 1_000_000:
             raise ValueError("lot_size must lie in 1..1000000")
-        if self.source.cycle and self.limits == Limits():
+        if self.source.cycle and self.limits.is_endless:
             raise ValueError(
                 "source.cycle goes on for ever: give [limits] asks, kept_rows, kept_tokens, tokens or cost"
             )

@@ -38,12 +38,14 @@ from gristmill.records.output import ledger
 from gristmill.records.output.events import newest_events, read_events
 from gristmill.records.output.manifest import Manifest, check_recipe
 from gristmill.records.output.shards import Summary
+from gristmill.records.output.templates import KINDS, num_texts, top
 from gristmill.records.printable import json_text
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
 NAME = "report.html"
 MAX_ENGINES = 16
+NUM_MARKS = 5  # openings, closings and skeletons that are shown
 MAX_RECIPE_CHARS = 200_000  # a recipe may list its whole source in `items`
 
 
@@ -89,19 +91,22 @@ def page(store: Store, manifest: Manifest) -> str:
     filters |= {"rate": gate_audit.three_digits, "between": lambda g: gate_audit.between(g.low, g.high)}
     rows = gallery(store, sample, manifest.recipe)
     facts = {**_facts(manifest, totals, history, sample, life), **_gates(store, manifest, totals), "gallery": rows}
-    svgs = {**_figures(history, sample), "gates": plane(facts["gates"])}
+    svgs = {**_figures(history, sample, manifest.recipe), "gates": plane(facts["gates"])}
     figures = {name: Markup(svg) for name, svg in svgs.items()}
     return render(Path(__file__).with_name("report.html"), {**facts, "figures": figures}, filters)
 
 
-def _figures(history: History, sample: Sample) -> dict[str, str]:
-    figures = dict.fromkeys(("throughput", "lanes", "lots", "phases", "lengths"), "")
+def _figures(history: History, sample: Sample, recipe: dict[str, Any]) -> dict[str, str]:
+    figures = dict.fromkeys(("throughput", "lanes", "lots", "phases", "templates", "lengths"), "")
     figures["lanes"] = lanes(history)
     if history.counts["commit"]:
         figures["throughput"] = plots.throughput(history)
         figures["lots"] = plots.lots(history)
         if not history.shows_every_lot:
             figures["phases"] = plots.phases(history)
+    if history.templates:
+        limit = (recipe.get("limits") or {}).get("template_share")
+        figures["templates"] = plots.template_shares(history, limit)
     if len(sample.lengths) and sample.lengths.max():  # rows that no model wrote have none
         figures["lengths"] = plots.lengths(sample.lengths)
     return figures
@@ -135,6 +140,9 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
         "num_lots_without_events": max(0, totals.num_lots - history.counts["commit"]),
         "sample": sample,
         "lengths_note": lengths_note(sample),
+        "marks": [mark for kind in KINDS for mark in top(totals.templates, kind, NUM_MARKS)],
+        "num_texts": num_texts(totals.templates),
+        "template_limit": (recipe.get("limits") or {}).get("template_share"),
         "balanced": balances(manifest, totals),
         "clusters": clusters(sample.duplicates),
         "most_repeated": max(sample.duplicates.items(), key=lambda d: (d[1], d[0]), default=None),

@@ -116,6 +116,9 @@ class History:
         self.commits = Bins("lots", "rows", "kept", "tokens", *PHASES)
         self.engine_tokens = Bins("tokens", "seconds")
         self.lanes: dict[str, Bins] = {}  # by engine: busy share times seconds, and seconds
+        # (lots committed so far, share of the most frequent mark by kind); every second one goes when they are many
+        self.templates: list[tuple[int, dict[str, float]]] = []
+        self._template_step = 1
         self.spans: list[Span] = []  # of all lots, while they are few
         self.recent: deque[Span] = deque(maxlen=MAX_RECENT)
         self.retries: deque[tuple[float, int]] = deque(maxlen=MAX_MARKS)  # (time, lot)
@@ -182,9 +185,17 @@ class History:
         }
         start.last_s = max(start.last_s, edges[-1])
         self.commits.add(edges[-1], **values, **{p: b - a for p, (a, b) in zip(PHASES, pairwise(edges))})
+        self._template_shares(span.lot + 1, event.get("templates") or {})
         self.recent.append(span)
         if len(self.spans) <= MAX_SPANS:
             self.spans.append(span)
+
+    def _template_shares(self, num_lots: int, shares: dict[str, Any]) -> None:
+        if shares and num_lots % self._template_step == 0:
+            self.templates.append((num_lots, {str(kind): float(share) for kind, share in shares.items()}))
+            if len(self.templates) > MAX_MARKS:
+                self._template_step *= 2
+                self.templates = [entry for entry in self.templates if entry[0] % self._template_step == 0]
 
     @property
     def shows_every_lot(self) -> bool:

@@ -7,6 +7,7 @@ import numpy as np
 
 from gristmill.jobs.pages.figure import COLOR, PHASES, draw
 from gristmill.jobs.report.history import History, Span
+from gristmill.records.output.templates import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,6 +173,28 @@ def phases(history: History) -> str:
         seconds_axis(axes.xaxis, is_wide)
 
     return draw("phases", "Mean seconds of a lot in each phase over the running time", paint, 2.5, 2.5)
+
+
+def template_shares(history: History, limit: float | None) -> str:
+    """Share of the texts kept so far with the most frequent opening, closing and skeleton, over the lots."""
+    colors = dict(zip(KINDS, (COLOR["c-rows"], COLOR["c-tokens"], COLOR["c-engine"])))
+
+    def paint(figure: "Figure", is_wide: bool) -> None:
+        from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+        axes = figure.subplots()
+        for kind, color in colors.items():
+            points = [(lot, shares[kind]) for lot, shares in history.templates if kind in shares]
+            if points:
+                axes.plot(*zip(*points), color=color, linewidth=1.4, marker="o" if len(points) == 1 else "")
+        if limit is not None:
+            axes.axhline(limit, color=COLOR["c-alert"], linewidth=0.9, linestyle=(0, (4, 3)))
+        axes.set_ylim(0, None)
+        axes.set_xlabel("lots committed")
+        axes.xaxis.set_major_locator(MaxNLocator(9 if is_wide else 4, integer=True))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+
+    return draw("templates", "Share of kept texts with the most frequent mark over the lots", paint, 2.2, 2.2)
 
 
 def lengths(tokens: np.ndarray) -> str:

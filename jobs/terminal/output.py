@@ -28,17 +28,19 @@ class Output:
     def __init__(
         self,
         verb: str,
-        source: TomlSource,
+        source: TomlSource | list[str],
         out: str,
         settings: Sequence[str] = (),
         flags: Mapping[str, Any] | None = None,
     ) -> None:
-        """`settings` are those of --set; `flags` are further flags by name, without those that are None.
+        """`source`: the file of the verb, or the addresses that it reads. `settings`: those of --set. `flags`: further
+        flags by name; those that are None are left out.
 
         Raises UserError for an address that is not a store.
         """
         self.store, self.verb = open_output(out), verb
-        words = ["gristmill", verb, source if isinstance(source, str) else "RECIPE", "--out", out]
+        sources = source if isinstance(source, list) else [source if isinstance(source, str) else "RECIPE"]
+        words = ["gristmill", verb, *map(masked_text, sources), "--out", out]
         for setting in settings:
             words += ["--set", masked_setting(setting)]
         for flag, value in (flags or {}).items():

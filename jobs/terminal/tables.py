@@ -6,7 +6,9 @@ from typing import Any
 
 from rich.table import Table
 
+from gristmill.records.output import templates
 from gristmill.records.output.shards import Summary
+from gristmill.records.printable import printable
 
 
 def clock(seconds: float) -> str:
@@ -44,6 +46,11 @@ def totals_table(totals: Summary, title: str) -> Table:
     table.add_row("tokens in", f"{totals.tokens_in:,}", "")
     table.add_row("tokens out", f"{totals.tokens_out:,}", "")
     table.add_row("kept tokens", f"{totals.kept_tokens:,}", "")
+    for kind in templates.KINDS:
+        for best in templates.top(totals.templates, kind)[
+            : templates.num_texts(totals.templates) >= templates.MIN_TEXTS
+        ]:
+            table.add_row(f"most frequent {kind.removesuffix('s')}", f"{best.share:.1%}", printable(best.mark))
     table.add_row("lots", f"{totals.num_lots:,}", "")
     table.add_row("kept bytes", f"{totals.kept_bytes:,}", "")
     return table

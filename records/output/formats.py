@@ -19,6 +19,7 @@ READABLE = {  # the formats that this version reads; it writes the newest of the
     "pack.json": {1},
     "flow.json": {1},
     "takedown.json": {1},
+    "compare.json": {1},
 }
 
 

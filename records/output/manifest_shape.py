@@ -5,7 +5,7 @@ from typing import Any, Literal, NotRequired, TypedDict
 
 from gristmill.records.output.shards import Summary
 
-State = Literal["running", "stopped", "complete", "exhausted", "budget"]
+State = Literal["running", "stopped", "complete", "exhausted", "budget", "alarm"]
 
 
 class Component(TypedDict):

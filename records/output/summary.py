@@ -7,9 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gristmill.records.output import templates
 from gristmill.records.schema import REJECT
 
 TOKENS_KEPT = "tokens_kept"  # the column of methods of several calls
+LATER = ("offered", "admitted", "rejected_shards", "templates")  # left out of the literals where there are none
 
 
 @dataclass
@@ -30,6 +32,7 @@ class Summary:
     # Of stages that balance, by stage and label: rows that reached the stage, and kept rows.
     offered: dict[str, dict[str, int]] = field(default_factory=dict)
     admitted: dict[str, dict[str, int]] = field(default_factory=dict)
+    templates: dict[str, dict[str, int]] = field(default_factory=dict)  # of kept texts, see records/output/templates.py
 
     @property
     def num_rejected(self) -> int:
@@ -61,11 +64,12 @@ class Summary:
                 counts = held.setdefault(stage, {})
                 for label, count in labels.items():
                     counts[label] = counts.get(label, 0) + count
+        templates.merge(self.templates, other.templates)
 
     @property
     def counts(self) -> dict[str, Any]:
         """Its counts by name. The tables among them are those of the summary."""
-        return {k: v for k, v in vars(self).items() if v or k not in ("offered", "admitted", "rejected_shards")}
+        return {k: v for k, v in vars(self).items() if v or k not in LATER}
 
     def literals(self) -> dict[str, Any]:
         """A copy of `counts`."""
@@ -93,4 +97,7 @@ def summarise(table: pa.Table) -> Summary:
         kept_tokens=pc.sum(tokens_kept.filter(alive)).as_py() or 0,
         rejected_tokens={r: n or 0 for r, n in zip(reasons, by_reason.column("tokens_sum").to_pylist())},
         rejected_shards=int(reject.null_count < len(reject)),
+        templates=templates.count(table.select([templates.COLUMN]).filter(alive))
+        if templates.COLUMN in table.schema.names
+        else {},
     )

@@ -74,3 +74,28 @@ def test_a_source_that_ends_before_a_limit_is_no_success_and_names_the_limit(tmp
     assert done.returncode == 3, done.stderr
     assert book(str(tmp_path / "out"))["state"] == "exhausted"
     assert "the source ended before limits.kept_rows = 1,000 (at 4): set source.cycle = true" in done.stdout
+
+
+def test_a_run_whose_texts_are_alike_stops_and_goes_on_with_a_higher_limit(tmp_path: Path) -> None:
+    """The alarm comes at the same lot whoever commits, is told everywhere, and survives a resume."""
+    body = "the sea rises and falls because of the moon and of the sun"
+    say = [f"Once upon a time {body}.", f"Rivers: {body}!", f"Every day {body}; so it is."]
+    recipe = canned(
+        tmp_path,
+        generator={"kind": "canned", "answers": [{"when": "", "say": say}], "seconds_per_ask": None},
+        stages=[],
+    )
+    out, whole = str(tmp_path / "out"), str(tmp_path / "whole")
+    done = gristmill("produce", recipe, "--out", out, "--set", "limits.template_share=0.25")
+    assert done.returncode == 3, done.stderr
+    assert "limits.template_share = 0.25 is exceeded before limits.asks = 640 (at 128)" in done.stdout
+    found = book(out)
+    assert (found["state"], found["ended"], found["totals"]["num_lots"]) == ("alarm", "template_share", 4)
+    assert "texts are alike" in gristmill("produce", recipe, "--out", out, "--set", "limits.template_share=0.25").stderr
+    assert "most frequent opening" in gristmill("status", out).stdout
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "Texts that are alike" in page and "once upon a time" in page and "The run stops above 25.0%" in page
+    assert gristmill("produce", recipe, "--out", out, "--set", "limits.template_share=0.9").returncode == 0
+    assert gristmill("produce", recipe, "--out", whole).returncode == 0
+    assert book(out)["totals"] == book(whole)["totals"] and book(out)["state"] == "complete"
+    assert gristmill("audit", out).returncode == 0

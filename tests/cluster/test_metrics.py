@@ -52,7 +52,7 @@ second = Sample(
     currency="USD", in_flight={"making": 3, "ready": 1}, commit_lag_s=4.5, engine_tokens_per_s=550.0,
     engine_share=0.9, engines_open=2, engines_loading=1, index_bytes=4096, budget_share=0.125, window_share=0.75,
     slot_busy_s={"generator": 90.0}, slot_s={"generator": 100.0}, queue_empty_s={"judge": 2.5},
-    engine_wait_s={"stages": 1.5},
+    engine_wait_s={"stages": 1.5}, template_share={"openings": 0.25},
 )
 third = Sample(
     asks=1400, rows={"kept": 1301}, tokens_in=9, tokens_out=70, num_lots=7, device_s=91.0, cost=1.5, currency="USD",
@@ -95,7 +95,7 @@ def at(page: dict, name: str, **labels: str) -> float | None:
 def test_what_is_not_stated_is_absent(pages) -> None:
     names = {name for name, _ in pages[0]}
     assert not names & {"gristmill_engine_share", "gristmill_budget_share", *COUNTERS}
-    assert names == GAUGES.keys() - {"gristmill_engine_share", "gristmill_budget_share"}
+    assert names == GAUGES.keys() - {"gristmill_engine_share", "gristmill_budget_share", "gristmill_template_share"}
 
 
 def test_every_name_is_there_with_its_numbers(pages) -> None:
@@ -119,6 +119,7 @@ def test_every_name_is_there_with_its_numbers(pages) -> None:
     assert at(page, "gristmill_queue_empty_s_total", pool="judge") == 2.5
     assert at(page, "gristmill_engine_wait_s_total", reason="stages") == 1.5
     assert at(page, "gristmill_window_share") == 0.75
+    assert at(page, "gristmill_template_share", mark="openings") == 0.25
     assert at(page, "gristmill_lots_in_flight", phase="making") == 3
     assert at(page, "gristmill_commit_lag_s") == 4.5
     assert at(page, "gristmill_engine_tokens_per_s") == 550

@@ -88,6 +88,11 @@ CASES: dict[str, tuple[dict[str, str], int, dict[str, str]]] = {
         48,
         {f"gristmill_budget_share{{{RUN}}}": "0+0.01x90"},
     ),
+    "GristmillTextsAlike": (
+        {f'gristmill_template_share{{{RUN}, mark="openings"}}': "0.1x20 0.5x70"},
+        40,
+        {f'gristmill_template_share{{{RUN}, mark="openings"}}': "0.1x90"},
+    ),
 }
 
 
@@ -100,7 +105,7 @@ def test_alerts_fire_when_and_only_when_they_say(tmp_path: Path) -> None:
     tests = []
     for name, (loud, minute, quiet) in CASES.items():
         labels = {"run": "a1b2", "recipe": "textbook", "severity": rules()[name]["labels"]["severity"]}
-        labels |= dict(re.findall(r'(kind)="(\w+)"', " ".join(loud)))
+        labels |= dict(re.findall(r'(kind|mark)="(\w+)"', " ".join(loud)))
         for series, minutes in ((loud, [minute]), (quiet, [20, 40, 60, 85])):
             tests.append(
                 {

@@ -20,6 +20,8 @@ FLAGS = {
     "fit": {"--help", "--out", "--set", "--dry-run"},
     "evaluate": {"--help", "--real-train", "--real-holdout", "--schema", "--target", "--model", "--seed"}
     | {"--max-rows", "--out", "--json", "--text-column", "--perplexity-model", "--student", "--teacher"},
+    "compare": {"--help", "--real", "--holdout", "--text-column", "--tokens", "--seeds", "--student"}
+    | {"--set", "--out", "--dry-run", "--json"},
     "audit-privacy": {"--help", "--out", "--set", "--data", "--canaries", "--samples", "--seed", "--json"},
     "study": {"--help", "--out", "--set", "--dry-run"},
     "tune": {"--help", "--set", "--minutes", "--asks", "--json"},

@@ -52,6 +52,7 @@ TABLES: dict[str, dict[str, Any]] = {
     "dedup_rows": {"columns": ["text", "finish", "tokens_out", "image"]},
     "dedup_semantic": {"model": encoder, "window": 16},
     "execute": {"need_tests": False},
+    "fidelity": {"model": encoder, "original": "finish"},
     "finish": {},
     "judge": {"model": "package:smollm2", "min_score": 3},
     "json_schema": {"schema": {"type": "object", "required": ["a"]}},

@@ -19,7 +19,9 @@ from tests.profiles import scaled
 # The spec of each method that cannot do without one; the others are taken with their defaults.
 TABLES = {
     "annotate": {"labels": ["warm", "cold", "mild"], "votes": 5},
+    "cross_document": {"other": "output"},
     "dialogue": {"exchanges": 4, "min_exchanges": 1},
+    "rephrase": {"chunk_words": 4, "context_words": 5},
     "translate": {"round_trip": True},
 }
 # What the canned engine must say for methods that look for more than English in an answer.

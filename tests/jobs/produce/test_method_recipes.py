@@ -18,8 +18,9 @@ from gristmill.records.stores.opening import open_store
 from gristmill.stages.contract import Stage
 from tests.conftest import ROOT
 
-RECIPES = """annotate backtranslate code code-given constitutional dialogue distill evol-instruct exercise magpie math
-    math-answers nemotron paraphrase preference self-instruct translate""".split()
+RECIPES = """annotate backtranslate code code-given constitutional cross-document dialogue distill evol-instruct
+    exercise long-documents magpie math math-answers megadoc nemotron paraphrase preference self-instruct
+    translate""".split()
 NUM_ROWS = 24
 OPENED: dict[str, Stage] = {}  # several recipes have the same stage; opening one takes seconds
 # What the engine says to a prompt that holds these words; to any other, English, or a value of the schema asked for.
@@ -33,6 +34,10 @@ SAYS: dict[str, dict[str, list[str]]] = {
     "math-answers": {"step by step": ["We see.\nAnswer: 12", "Answer: 5", "Answer: 7 seats."]},
 }
 # Reasons that must come up, and what a kept row must have; together they show that no stage is idle.
+# A canned rewriting of a help topic, and one that is unfaithful.
+TOPIC = "Python expressions, operators, functions, classes, statements and modules; names, objects, values and types. "
+REWRITINGS = [*(TOPIC * num for num in range(2, 8)), "The tide rises twice a day because of the moon."]
+SAYS |= {name: {"ocument": REWRITINGS} for name in ("long-documents", "megadoc")}
 SHOWS: dict[str, tuple[set[str], Callable[[dict[str, Any]], Any]]] = {
     "code": (
         {"execute:failed", "generator:no_tests"},
@@ -47,6 +52,12 @@ SHOWS: dict[str, tuple[set[str], Callable[[dict[str, Any]], Any]]] = {
     ),
     "preference": ({"generator:tie"}, lambda row: 0 < row["margin"] <= 1 and row["chosen"] != row["rejected"]),
     "self-instruct": ({"generator:keyword"}, lambda row: row["instruction"] and row["output"]),
+    "cross-document": (set(), lambda row: row["other_source_id"] not in (None, row["source_id"])),
+    "long-documents": (
+        {"fidelity:similarity"},
+        lambda row: len(row["parts"]) == len(row["turns"]) and row["fidelity_similarity"] == min(row["fidelity_parts"]),
+    ),
+    "megadoc": ({"fidelity:similarity"}, lambda row: 2 <= len(row["styles"]) == len(row["fidelity_parts"]) <= 4),
     "evol-instruct": (set(), lambda row: row["depth"] == 1 and row["parent"] != row["instruction"]),
 }
 
@@ -72,7 +83,8 @@ def test_a_shipped_recipe_runs_through_its_stages(name: str, tmp_path: Path) -> 
     assert recipe.generator["model"] == "package:smollm2" and recipe.description
     assert shipped.plan.num_asks is not None and shipped.plan.num_asks <= 256, "a minute or two of two slow cores"
     assert shipped.method and shipped.method.most_tokens(0) is not None
-    mill = compile_recipe(replace(recipe, generator=generator_of(name), lot_size=NUM_ROWS))
+    stages = tuple({**s, "min_similarity": 0.2} if s["kind"] == "fidelity" else s for s in recipe.stages)
+    mill = compile_recipe(replace(recipe, generator=generator_of(name), lot_size=NUM_ROWS, stages=stages))
     assert mill.schema.equals(shipped.schema)
     mill.generator.check()
     mill.generator.open()
