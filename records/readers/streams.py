@@ -1,0 +1,156 @@
+"""The bytes of a data file as they are read: decompressed, and as UTF-8 whatever its encoding.
+
+A damaged or truncated file, and bytes that are not of the encoding, raise UserError with the address of the file. No
+row is lost and no character is replaced.
+"""
+
+import codecs
+import lzma
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from gristmill.records.errors import UserError
+
+CHUNK_BYTES = 1 << 20  # that are read at a time
+SAMPLE_BYTES = 1 << 16  # that the encoding is guessed from
+MAX_ZEROS = 0.2  # share of zero bytes at the start of a text; more are UTF-16 or UTF-32
+MARKS = (  # byte-order marks, the longer ones first: that of UTF-32 begins like that of UTF-16
+    *((codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be"), (codecs.BOM_UTF8, "utf-8")),
+    *((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")),
+)
+
+
+class ByteStream(Protocol):
+    """Bytes in order."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Up to `size` bytes; b"" at the end."""
+
+
+def decompressed(file: Any, compression: str | None, where: str) -> ByteStream:
+    """The bytes of an open file without its compression; all members of gzip and all frames of zstd.
+
+    `where` is its address. Reading raises UserError where the file is damaged or ends too early.
+    """
+    if compression is None:
+        stream: ByteStream = file
+        return stream
+    if compression == "xz":
+        return _Checked(lzma.LZMAFile(file), where)
+    native = file if isinstance(file, pa.NativeFile) else pa.PythonFile(file, "r")
+    return _Checked(pa.CompressedInputStream(native, compression), where)
+
+
+class _Checked:
+    """A stream whose errors name the file."""
+
+    def __init__(self, stream: Any, where: str) -> None:
+        self._stream, self._where = stream, where
+
+    def read(self, size: int = -1) -> bytes:
+        try:
+            data: bytes = self._stream.read(size) if size >= 0 else self._stream.read()
+        except (OSError, EOFError, lzma.LZMAError, pa.ArrowException) as error:
+            if isinstance(error, UserError):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"{self._where}: damaged or cut short ({reason}); fetch or write it again") from None
+        return data
+
+
+class Utf8:
+    """The text of a stream as UTF-8, without its byte-order mark.
+
+    encoding: of the stream, unless a byte-order mark states it; None: UTF-8. Raises UserError for bytes that are not of
+    it. `num_mark` is the length of the mark, and `is_plain` says whether the bytes of the stream are those of the text.
+    """
+
+    def __init__(self, stream: ByteStream, encoding: str | None, where: str) -> None:
+        self._stream, self._where, self._declared = stream, where, encoding
+        self._first = stream.read(CHUNK_BYTES)
+        mark, self.encoding = next(
+            ((m, e) for m, e in MARKS if self._first.startswith(m)), (b"", codecs.lookup(encoding or "utf-8").name)
+        )
+        self.num_mark = len(mark)
+        self._first = self._first[len(mark) :]
+        self.is_plain = self.encoding in ("utf-8", "ascii")
+        self._at = len(mark)  # of the next byte to decode
+        self._decoder = codecs.getincrementaldecoder(self.encoding)()
+        zeros = self._first[:SAMPLE_BYTES].count(0)
+        if self.is_plain and zeros > MAX_ZEROS * len(self._first[:SAMPLE_BYTES]):
+            raise UserError(f"{where}: {self._guess(self._first[:SAMPLE_BYTES], 'it has zero bytes')}")
+
+    def read(self, size: int = CHUNK_BYTES) -> bytes:
+        """The next bytes, about `size`; b"" at the end."""
+        while True:
+            data, self._first = self._first or self._stream.read(size), b""
+            if self.is_plain and data.isascii() and not self._decoder.getstate()[0]:
+                self._at += len(data)
+                return data
+            try:
+                text = self._decoder.decode(data, not data)
+            except UnicodeError as error:
+                raise UserError(f"{self._where}: {self._fault(data, error)}") from None
+            self._at += len(data)
+            if not data:
+                return text.encode("utf-8", "surrogatepass") if not self.is_plain else b""
+            if self.is_plain:
+                return data
+            if text:
+                return text.encode()
+
+    def _fault(self, data: bytes, error: UnicodeError) -> str:
+        rest, _ = self._decoder.getstate()
+        buffer = getattr(error, "object", rest + data)
+        start = getattr(error, "start", 0)
+        byte = f"byte {self._at - (len(buffer) - len(data)) + start:,} is not {self.encoding}"
+        if start < len(buffer):
+            byte += f" (0x{buffer[start]:02x})"
+        if self._declared or self.num_mark:
+            return f"{byte}; correct the file, or the key encoding"
+        return self._guess(buffer[max(0, start - SAMPLE_BYTES // 2) : start + SAMPLE_BYTES // 2], byte)
+
+    def _guess(self, sample: bytes, fault: str) -> str:
+        """The fault with the likely encoding, and what to do."""
+        from charset_normalizer import from_bytes
+
+        best = from_bytes(sample).best()
+        likely = best.encoding.replace("_", "-") if best else "latin-1"
+        likely = "latin-1" if likely in ("utf-8", "ascii") else likely
+        return f"{fault}; it looks like {likely}: set encoding = \"{likely}\", or convert the file to UTF-8"
+
+
+def lines_of(stream: ByteStream, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(first byte, line) of the lines that are not blank; `offset` is the place of the first byte of the stream.
+
+    Linear in the length of the lines.
+    """
+    pieces, at = list[bytes](), offset  # of the line at `at`, which may be many chunks long
+    while chunk := stream.read(CHUNK_BYTES):
+        first, *others = chunk.split(b"\n")
+        pieces.append(first)
+        for other in others:
+            line = b"".join(pieces) if len(pieces) > 1 else pieces[0]
+            if line and not line.isspace():
+                yield at, line
+            at += len(line) + 1
+            pieces = [other]
+    line = b"".join(pieces)
+    if line and not line.isspace():
+        yield at, line
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Errors of Arrow and of the system in the block are raised as UserErrors with the address of the file."""
+    try:
+        yield
+    except (UserError, FileNotFoundError):
+        raise
+    except IsADirectoryError:
+        raise UserError(f"{where}: it is a folder") from None
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{where}: cannot be read ({(str(error).splitlines() or [type(error).__name__])[0]})") from None
