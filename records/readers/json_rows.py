@@ -1,6 +1,6 @@
 """JSON as rows: lines of objects, arrays, and what the two fast parsers disagree about.
 
-A row is decoded by msgspec, and by Python where msgspec refuses it (NaN, lone surrogates), so that the values are always
+A row is decoded by msgspec, and by Python where msgspec refuses it (NaN, lone surrogates). So the values are always
 those of Python: whole numbers of any size, the last of two equal keys.
 """
 
@@ -134,7 +134,9 @@ class _Texts:
                 if character == "]":
                     break
                 if character != ",":
-                    raise self._fault("the array is not closed" if character == "" else "',' or ']' is missing", self.at - 1)
+                    raise self._fault(
+                        "the array is not closed" if character == "" else "',' or ']' is missing", self.at - 1
+                    )
                 self.peek()
         if self.peek() != "":
             raise self._fault("there is more after the array")

@@ -13,7 +13,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote
@@ -21,7 +21,7 @@ from urllib.parse import unquote
 from gristmill.records.errors import UserError
 from gristmill.records.output.manifest import NAME as MANIFEST
 from gristmill.records.output.manifest import load as load_manifest
-from gristmill.records.output.shard_names import KEPT, REJECTED, kept_lot
+from gristmill.records.output.shard_names import KEPT, REJECTED, kept_lot, rejected_lot
 from gristmill.records.readers.formats import ENDINGS, Format, format_of
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.opening import open_store, split
@@ -64,6 +64,7 @@ class Place:
     path: str
     files: list[DataFile] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # reason by name
+    is_folder: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,66 +82,68 @@ class Place:
         for reason, names in sorted(reasons.items()):
             shown = ", ".join(names[:NUM_SHOWN]) + (", ..." if len(names) > NUM_SHOWN else "")
             words.append(f"{len(names):,} {reason} ({shown})")
-        logger.info(f"{self.path}: {len(self.files):,} files are read, {len(self.skipped):,} are not: {'; '.join(words)}")
+        logger.info(
+            f"{self.path}: {len(self.files):,} files are read, {len(self.skipped):,} are not: {'; '.join(words)}"
+        )
 
 
-def find_files(path: str, key: str = "source.path") -> Place:
-    """The files of a file, folder or glob, local or in a bucket.
+def find_files(path: str, key: str = "source.path", with_rejected: bool = False) -> Place:
+    """The files of a file, folder or glob, local or in a bucket; `with_rejected`: also the rejected rows of a run.
 
     A path that exists is that file or folder, whatever characters it has. Raises UserError, with `key` as the name of
     the setting, when there is no file, and for a run that has not ended.
     """
-    store, names, is_single = _listed(path, key)
-    place = Place(path)
-    if is_single:
+    store, names, kind = _listed(path, key)
+    place = Place(path, is_folder=kind == "folder")
+    if kind == "file":
         entry = next(names)
         if (file_format := format_of(entry.name)) is None:
             raise UserError(f"{key} {path}: no format has this ending; known are {ENDINGS}")
         place.files = [DataFile(store, entry, file_format)]
         return place
-    _sort_out(place, store, list(names), is_wild=_wants_hidden(path))
-    if not place.files and not place.skipped:
-        raise UserError(f"{key} {path}: there is no file in it")
+    _sort_out(
+        place, store, list(names), _wants_hidden(path), (_is_kept, _is_rejected) if with_rejected else (_is_kept,)
+    )
     if not place.files:
         place.log()
-        raise UserError(f"{key} {path}: it has no {ENDINGS} file")
+        raise UserError(f"{key} {path}: it has no file to read; known endings are {ENDINGS}")
     _check_ended(place, key)
     return place
 
 
-def _listed(path: str, key: str) -> tuple[Store, Iterator[Entry], bool]:
-    """(store, objects, whether the address is that of one object)."""
+def _listed(path: str, key: str) -> tuple[Store, Iterator[Entry], str]:
+    """(store, objects, "file", "folder" or "glob")."""
     if "://" in path and not path.startswith("file://"):
         return _listed_remote(path, key)
     local = os.path.expanduser(path.removeprefix("file://"))
     if os.path.isdir(local):
         store = open_store(local)
-        return store, store.list(), False
-    if os.path.lexists(local):
+        return store, store.list(), "folder"
+    if os.path.exists(local):
         root, name = os.path.split(local)
         store = open_store(root or ".")
-        return store, iter([_entry(store, name)]), True
+        return store, iter([_entry(store, name)]), "file"
     root, pattern = _fixed(local)
     matches = sorted(m for m in glob.glob(local, recursive=True, include_hidden=True) if os.path.isfile(m))
     if not pattern or not matches:
         raise UserError(f"{key} {path}: no such file or folder")
     store = open_store(root or ".")
-    return store, (_entry(store, os.path.relpath(match, root or ".")) for match in matches), False
+    return store, (_entry(store, os.path.relpath(match, root or ".")) for match in matches), "glob"
 
 
-def _listed_remote(path: str, key: str) -> tuple[Store, Iterator[Entry], bool]:
+def _listed_remote(path: str, key: str) -> tuple[Store, Iterator[Entry], str]:
     store = open_store(path)
     if entries := [entry for entry in store.list() if entry.name]:
-        return store, iter(entries), False
+        return store, iter(entries), "folder"
     root, name = split(path)
     parent = open_store(root)
     if entries := [entry for entry in parent.list(name) if entry.name == name]:
-        return parent, iter(entries), True
+        return parent, iter(entries), "file"
     root, pattern = _fixed(path)
     if pattern:
         store, matches = open_store(root), re.compile(_expression(pattern)).fullmatch
         if entries := [entry for entry in store.list(MAGIC.split(pattern)[0]) if matches(entry.name)]:
-            return store, iter(entries), False
+            return store, iter(entries), "glob"
     raise UserError(f"{key} {path}: no such object or prefix")
 
 
@@ -158,7 +161,8 @@ def _expression(pattern: str) -> str:
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return "".join(
-        known.get(piece) or (re.sub(r"^\[!", "[^", piece) if piece.startswith("[") and len(piece) > 2 else re.escape(piece))
+        known.get(piece)
+        or (re.sub(r"^\[!", "[^", piece) if piece.startswith("[") and len(piece) > 2 else re.escape(piece))
         for piece in pieces
     )
 
@@ -174,21 +178,28 @@ def _wants_hidden(path: str) -> bool:
     return any(piece[:1] in ("_", ".") for piece in pattern.split("/"))
 
 
-def _sort_out(place: Place, store: Store, entries: list[Entry], is_wild: bool) -> None:
-    """Part the entries into files and skipped ones."""
+def _sort_out(
+    place: Place, store: Store, entries: list[Entry], is_wild: bool, shards: Sequence[Callable[[str], bool]]
+) -> None:
+    """Part the entries into files and skipped ones; `shards` are what is read of a run, in this order."""
     names = {entry.name for entry in entries}
     runs = {name[: -len(MANIFEST)] for name in names if name.rpartition("/")[2] == MANIFEST}
     runs |= {name.rpartition(f"{KEPT}/")[0] for name in names if _is_kept(name)}
-    runs = {folder for folder in runs if any(name[len(folder) :].startswith(RUN_FOLDERS) for name in _below(names, folder))}
+    runs = {
+        folder for folder in runs if any(name[len(folder) :].startswith(RUN_FOLDERS) for name in _below(names, folder))
+    }
     releases = {name[: -len(CARD)] for name in names if name.rpartition("/")[2] == CARD}
-    releases = {folder for folder in releases if any(RELEASE_SHARD.fullmatch(n[len(folder) :]) for n in _below(names, folder))}
+    releases = {
+        folder for folder in releases if any(RELEASE_SHARD.fullmatch(n[len(folder) :]) for n in _below(names, folder))
+    }
     has_data = any((f := format_of(name)) and f.kind not in ("text", "html") for name in names)
     for entry in entries:
         name, owner = entry.name, None
         reason = None if is_wild else _hidden(name)
         if (run := _owner(name, runs)) is not None:
             owner = RUN
-            reason = None if _is_kept(name[len(run) :]) else "of a run besides its kept rows"
+            is_read = any(is_shard(name[len(run) :]) for is_shard in shards)
+            reason = None if is_read else "of a run besides its kept rows"
         elif (release := _owner(name, releases)) is not None:
             owner = RELEASE
             reason = None if RELEASE_SHARD.fullmatch(name[len(release) :]) else "of a release besides its shards"
@@ -198,7 +209,13 @@ def _sort_out(place: Place, store: Store, entries: list[Entry], is_wild: bool) -
             reason = "metadata"
         if reason is None and file_format is None:
             reason = "with another ending"
-        if reason is None and has_data and file_format and file_format.kind == "text" and base.split(".")[0] in DOCUMENTS:
+        if (
+            reason is None
+            and has_data
+            and file_format
+            and file_format.kind == "text"
+            and base.split(".")[0] in DOCUMENTS
+        ):
             reason = "documentation beside data"
         if reason is None and file_format is not None:
             place.files.append(DataFile(store, entry, file_format, partitions_of(name), owner))
@@ -222,6 +239,15 @@ def _owner(name: str, folders: set[str]) -> str | None:
 def _is_kept(name: str) -> bool:
     """Whether the name, below the address of a run, is that of a kept shard."""
     return kept_lot(name) is not None
+
+
+def _is_rejected(name: str) -> bool:
+    return rejected_lot(name) is not None
+
+
+def is_shard(name: str) -> bool:
+    """Whether the name, below the address of a run, is that of a shard."""
+    return _is_kept(name) or _is_rejected(name)
 
 
 def _hidden(name: str) -> str | None:

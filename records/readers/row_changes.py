@@ -1,4 +1,4 @@
-"""What a source changes in the rows of a file: other names, the columns of its folders, and which columns are left out."""
+"""What changes in the rows of a file: names of columns, the columns of its folders, and columns that are left out."""
 
 import json
 from collections.abc import Collection, Mapping, Sequence

@@ -6,22 +6,22 @@ Its memory grows with files and blocks of lines, never with rows.
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.ordered_map import LOCAL_THREADS, NUM_THREADS, ordered_map
 from gristmill.records.pins import Pin
 from gristmill.records.readers.datasets import PACKAGE, PACKAGED
-from gristmill.records.ordered_map import LOCAL_THREADS, NUM_THREADS, ordered_map
 from gristmill.records.readers.formats import ReadOptions, check_options
 from gristmill.records.readers.parts import WHAT, Items, PackedRows, ParquetRows, Part, part_of
 from gristmill.records.readers.places import DataFile, find_files
 from gristmill.records.readers.row_changes import RowChanges
 from gristmill.records.schema import RESERVED
-from gristmill.records.spec import later, nearest
+from gristmill.records.spec import LATER, later, nearest
 from gristmill.records.stores.contract import Entry
 from gristmill.records.stores.digest import digest_all
 
@@ -41,7 +41,8 @@ class SourceSpec:
     samples: int = 1  # asks per source row
     together: bool = False  # whether the samples of a row follow one another: the engine reads their common text once
     cycle: bool = False  # repeat the rows until a limit is reached; needs a limit
-    columns: dict[str, str] | None = later(None)  # renamed columns: name in the rows = name in the files
+    # renamed columns: name in the rows = name in the files
+    columns: dict[str, str] | None = field(default=None, metadata={LATER: True})
     encoding: str | None = later(None)  # of text files without a byte-order mark; default: UTF-8
     delimiter: str | None = later(None)  # of CSV files; default: told from their first lines
 

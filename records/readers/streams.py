@@ -71,9 +71,7 @@ class Utf8:
     def __init__(self, stream: ByteStream, encoding: str | None, where: str) -> None:
         self._stream, self._where, self._declared = stream, where, encoding
         self._first = stream.read(CHUNK_BYTES)
-        mark, self.encoding = next(
-            ((m, e) for m, e in MARKS if self._first.startswith(m)), (b"", codecs.lookup(encoding or "utf-8").name)
-        )
+        mark, self.encoding = mark_of(self._first) or (b"", codecs.lookup(encoding or "utf-8").name)
         self.num_mark = len(mark)
         self._first = self._first[len(mark) :]
         self.is_plain = self.encoding in ("utf-8", "ascii")
@@ -81,7 +79,7 @@ class Utf8:
         self._decoder = codecs.getincrementaldecoder(self.encoding)()
         zeros = self._first[:SAMPLE_BYTES].count(0)
         if self.is_plain and zeros > MAX_ZEROS * len(self._first[:SAMPLE_BYTES]):
-            raise UserError(f"{where}: {self._guess(self._first[:SAMPLE_BYTES], 'it has zero bytes')}")
+            raise encoding_error(where, "it has zero bytes", self._first[:SAMPLE_BYTES])
 
     def read(self, size: int = CHUNK_BYTES) -> bytes:
         """The next bytes, about `size`; b"" at the end."""
@@ -93,7 +91,7 @@ class Utf8:
             try:
                 text = self._decoder.decode(data, not data)
             except UnicodeError as error:
-                raise UserError(f"{self._where}: {self._fault(data, error)}") from None
+                raise self._fault(data, error) from None
             self._at += len(data)
             if not data:
                 return text.encode("utf-8", "surrogatepass") if not self.is_plain else b""
@@ -102,25 +100,29 @@ class Utf8:
             if text:
                 return text.encode()
 
-    def _fault(self, data: bytes, error: UnicodeError) -> str:
+    def _fault(self, data: bytes, error: UnicodeError) -> UserError:
         rest, _ = self._decoder.getstate()
         buffer = getattr(error, "object", rest + data)
         start = getattr(error, "start", 0)
         byte = f"byte {self._at - (len(buffer) - len(data)) + start:,} is not {self.encoding}"
-        if start < len(buffer):
-            byte += f" (0x{buffer[start]:02x})"
         if self._declared or self.num_mark:
-            return f"{byte}; correct the file, or the key encoding"
-        return self._guess(buffer[max(0, start - SAMPLE_BYTES // 2) : start + SAMPLE_BYTES // 2], byte)
+            return UserError(f"{self._where}: {byte}; correct the file, or the key encoding")
+        return encoding_error(self._where, byte, buffer[max(0, start - SAMPLE_BYTES // 2) : start + SAMPLE_BYTES // 2])
 
-    def _guess(self, sample: bytes, fault: str) -> str:
-        """The fault with the likely encoding, and what to do."""
-        from charset_normalizer import from_bytes
 
-        best = from_bytes(sample).best()
-        likely = best.encoding.replace("_", "-") if best else "latin-1"
-        likely = "latin-1" if likely in ("utf-8", "ascii") else likely
-        return f"{fault}; it looks like {likely}: set encoding = \"{likely}\", or convert the file to UTF-8"
+def encoding_error(where: str, fault: str, sample: bytes) -> UserError:
+    """The error of a file that is not UTF-8, with the encoding that its bytes look like."""
+    from charset_normalizer import from_bytes
+
+    best = from_bytes(sample).best()
+    likely = best.encoding.replace("_", "-") if best else "latin-1"
+    likely = "latin-1" if likely in ("utf-8", "ascii") else likely
+    return UserError(f'{where}: {fault}; it looks like {likely}: set encoding = "{likely}", or convert it to UTF-8')
+
+
+def mark_of(first: bytes) -> tuple[bytes, str] | None:
+    """(byte-order mark, encoding) at the start of a file, if there is one."""
+    return next(((mark, encoding) for mark, encoding in MARKS if first.startswith(mark)), None)
 
 
 def lines_of(stream: ByteStream, offset: int = 0) -> Iterator[tuple[int, bytes]]:
@@ -141,6 +143,20 @@ def lines_of(stream: ByteStream, offset: int = 0) -> Iterator[tuple[int, bytes]]
     line = b"".join(pieces)
     if line and not line.isspace():
         yield at, line
+
+
+def lines_between(file: Any, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+    """(first byte, line) of the lines of a seekable file of UTF-8 that start in [start, stop) and are not blank."""
+    at = max(start - 1, 0)  # the byte before shows whether a line starts at `start`
+    file.seek(at)
+    if start == 0 and (mark := mark_of(file.read(4))) is not None:
+        at = len(mark[0])
+    file.seek(at)
+    for first, line in lines_of(file, at):
+        if first >= stop:
+            return
+        if first >= start:  # or it starts before, and is of the range before
+            yield first, line
 
 
 @contextmanager
