@@ -137,7 +137,8 @@ class FileTables:
     def _placed(self, table: pa.Table, places: Sequence[int]) -> pa.Table:
         if not self.has_places:
             return table
-        return table.append_column("", pa.array([str(place) for place in places], pa.string()))
+        column = pa.array([str(place) for place in places], pa.string())
+        return table.append_column("", column) if table.column_names else pa.table({"": column})
 
     def _table(
         self,

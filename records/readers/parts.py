@@ -94,7 +94,7 @@ class FileRows(Part):
         if self._changes:
             self.digest = fingerprint([self.digest, self._changes.literals])
 
-    def _count_lines(self, stream: ByteStream, lines: RowFormat, whole: "hashlib._Hash") -> None:
+    def _count_lines(self, stream: ByteStream, lines: RowFormat, whole: hashlib.blake2b) -> None:
         text, offsets, num_rows = Utf8(stream, lines.options.encoding, self._where), list[int](), 0
         for at, line in lines_of(text, text.num_mark):
             whole.update(line)

@@ -111,6 +111,12 @@ def find_files(path: str, key: str = "source.path", with_rejected: bool = False)
     return place
 
 
+def is_place(path: str) -> bool:
+    """Whether a local path, without the side of a split (`#train`), is a file or folder, or a glob that matches."""
+    path = path.partition("#")[0]
+    return os.path.exists(path) or (MAGIC.search(path) is not None and next(glob.iglob(path), None) is not None)
+
+
 def _listed(path: str, key: str) -> tuple[Store, Iterator[Entry], str]:
     """(store, objects, "file", "folder" or "glob")."""
     if "://" in path and not path.startswith("file://"):

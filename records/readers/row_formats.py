@@ -33,7 +33,7 @@ class RowFormat(ABC):
         """What decides the rows besides the bytes of the file."""
         return ""
 
-    def hash(self) -> "hashlib._Hash":
+    def hash(self) -> "hashlib.blake2b":
         """A hash of the content that has taken the salt."""
         return hashlib.blake2b(self.salt.encode(), digest_size=16)
 

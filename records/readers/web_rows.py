@@ -37,7 +37,8 @@ def responses_of(stream: ByteStream, where: str) -> Iterator[dict[str, Any]]:
     require("fastwarc", "warc")
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    source, num_records = _Tail(stream), 0
+    source: Any = _Tail(stream)
+    num_records = 0
     cut = UserError(f"{where}: damaged or cut short (it ends within a record); fetch or write it again")
     try:
         records = ArchiveIterator(source, record_types=WarcRecordType.any_type, parse_http=False, fsspec_args=False)

@@ -13,7 +13,7 @@ from gristmill.records.readers.file_tables import FileTables
 from gristmill.records.readers.formats import ReadOptions, format_of
 from gristmill.records.readers.parquet import parquet_errors, read_metadata
 from gristmill.records.readers.places import DataFile, partitions_of
-from gristmill.records.readers.streams import mark_of
+from gristmill.records.readers.streams import Utf8
 from gristmill.records.stores.contract import Entry, Store
 
 LINE_BYTES = 16 << 20  # bytes of a range of lines
@@ -90,8 +90,7 @@ def _has_ranges(file: DataFile, options: ReadOptions) -> bool:
     if not is_lines or file.format.compression or options.encoding:
         return False
     with file.store.open(file.name, file.entry.version) as opened:
-        mark = mark_of(opened.read(4))
-    return mark is None or mark[1] == "utf-8"
+        return Utf8(opened, None, file.address).is_plain
 
 
 def read_chunk(store: Store | None, chunk: Chunk, schema: pa.Schema | None, options: ReadOptions) -> Iterator[pa.Table]:
