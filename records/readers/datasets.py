@@ -17,12 +17,13 @@ from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.pins import Pin
-from gristmill.records.readers.file_tables import FileTables, read_files
+from gristmill.records.readers.file_tables import FileTables
 from gristmill.records.readers.formats import ReadOptions, check_options
 from gristmill.records.readers.human_eval import human_eval, human_eval_faults
 from gristmill.records.readers.places import RUN, DataFile, Place, find_files, is_shard
 from gristmill.records.readers.python_texts import docstrings, help_topics
 from gristmill.records.readers.tables import IMAGE, TableSchema
+from gristmill.records.readers.whole_tables import read_files
 from gristmill.records.spec import later, nearest
 from gristmill.records.stores.digest import digest_content
 from gristmill.records.stores.opening import open_store

@@ -9,6 +9,7 @@ A row that cannot be read raises UserError with the address of the file and the 
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -22,11 +23,20 @@ from gristmill.records.readers.formats import ReadOptions
 from gristmill.records.readers.parquet import open_parquet, parquet_errors
 from gristmill.records.readers.places import DataFile
 from gristmill.records.readers.row_changes import RowChanges, clash, equals_text
-from gristmill.records.readers.row_formats import CsvFile, RowFormat, row_format
-from gristmill.records.readers.streams import decompressed, encoding_error, lines_between, reading
+from gristmill.records.readers.row_formats import CsvFile, JsonLines, RowFormat, row_format
+from gristmill.records.readers.streams import (
+    Utf8,
+    buffered,
+    decompressed,
+    encoding_error,
+    line_blocks,
+    lines_between,
+    reading,
+)
 
-BATCH_BYTES = 16 << 20  # of the items of a batch, about
+BATCH_BYTES = 1 << 20  # of the items of a batch, about: larger ones leave the cache of a core
 BATCH_ROWS = 1 << 16
+BLOCK_LINES = 1024  # of a range that are decoded at a time
 PEEKED_ROWS = 256  # of a column of bytes, to tell whether it holds texts
 
 
@@ -101,9 +111,9 @@ class FileTables:
 
     def _row_batches(self, schema: pa.Schema | None, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         rows, places, size, is_empty = list[dict[str, Any]](), list[int](), 0, True
-        for place, row, num_bytes in self._rows():
-            rows.append(row)
-            places.append(place)
+        for block_places, block, num_bytes in self._blocks():
+            rows += block
+            places += block_places
             size += num_bytes
             if size >= BATCH_BYTES or len(rows) >= BATCH_ROWS:
                 yield self._placed(self._table(rows, schema, columns, places), places)
@@ -113,26 +123,51 @@ class FileTables:
         elif is_empty:
             yield self._placed(self._empty(schema), [])
 
-    def _rows(self) -> Iterator[tuple[int, dict[str, Any], int]]:
-        """(place, row, bytes) of each row."""
+    def _blocks(self) -> Iterator[tuple[Sequence[int], list[dict[str, Any]], int]]:
+        """(places, rows, bytes) of rows that follow one another."""
         assert self.format is not None
         with reading(self.where), self.pin.open() as opened:
-            items: Iterator[tuple[int, Any]]
             if self.span:
-                items = lines_between(opened, *self.span)
-            else:
-                stream = decompressed(opened, self.file.format.compression, self.where)
-                items = enumerate(self.format.items(stream, self.where))
-            for place, item in items:
-                try:
-                    row = self.format.row(item)
-                except UnicodeDecodeError as error:
-                    raise encoding_error(self.where, f"byte {place + error.start:,} is not utf-8", item) from None
-                except ValueError as error:
-                    what = f"the line at byte {place:,}" if self.span else f"row {place:,}"
-                    reason = str(error).splitlines()[0]
-                    raise UserError(f"{self.where}: {what} cannot be read ({reason}); correct or remove it") from None
-                yield place, self.changes.row(row, self.where) if self.changes else row, _size(item)
+                lines = lines_between(opened, *self.span)
+                while block := list(islice(lines, BLOCK_LINES)):
+                    places = [place for place, _ in block]
+                    yield (
+                        places,
+                        self._decoded([line for _, line in block], places),
+                        sum(len(line) for _, line in block),
+                    )
+                return
+            stream = decompressed(buffered(opened, self.file.store), self.file.format.compression, self.where)
+            first = 0
+            if isinstance(self.format, JsonLines):
+                for lines_there in line_blocks(Utf8(stream, self.options.encoding, self.where)):
+                    items = [line for line in lines_there if line and not line.isspace()]
+                    places = range(first, first + len(items))
+                    yield places, self._decoded(items, places), sum(map(len, items))
+                    first += len(items)
+                return
+            for place, item in enumerate(self.format.items(stream, self.where)):
+                yield (place,), self._decoded([item], (place,)), _size(item)
+
+    def _decoded(self, items: list[Any], places: Sequence[int]) -> list[dict[str, Any]]:
+        """The rows of items, changed. Raises UserError that names the first faulty one."""
+        assert self.format is not None
+        try:
+            rows = self.format.rows(items)
+        except ValueError:
+            rows = [self._row(item, place) for item, place in zip(items, places)]
+        return [self.changes.row(row, self.where) for row in rows] if self.changes else rows
+
+    def _row(self, item: Any, place: int) -> dict[str, Any]:
+        assert self.format is not None
+        try:
+            return self.format.row(item)
+        except UnicodeDecodeError as error:
+            raise encoding_error(self.where, f"byte {place + error.start:,} is not utf-8", item) from None
+        except ValueError as error:
+            what = f"the line at byte {place:,}" if self.span else f"row {place:,}"
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.where}: {what} cannot be read ({reason}); correct or remove it") from None
 
     def _placed(self, table: pa.Table, places: Sequence[int]) -> pa.Table:
         if not self.has_places:
@@ -149,7 +184,7 @@ class FileTables:
     ) -> pa.Table:
         stated = dict(self.file.partitions)
         if schema is None:
-            names = list(dict.fromkeys(name for row in rows for name in row))
+            names = list(dict.fromkeys(chain.from_iterable(rows)))
             self.names |= dict.fromkeys(names)
             names = names if columns is None else [n for n in names if n in columns]
             arrays = []
@@ -268,44 +303,6 @@ def as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
         return column.cast(kind)
     except pa.ArrowException as error:
         raise ValueError(str(error).splitlines()[0]) from None
-
-
-def read_files(files: Sequence[FileTables], columns: Sequence[str] | None = None) -> tuple[pa.Table, list[str]]:
-    """(the rows of all files in order, the names of all their columns); `columns`: those to read, if not all.
-
-    A column that some file lacks is null there. Holds the rows in memory. Raises UserError.
-    """
-    tables = [table for file in files for table in file.batches(columns=columns)]
-    names = list(dict.fromkeys(name for file in files for name in file.names))
-    is_typed = all(file.has_types for file in files)
-    schema = unified_schema([table.schema for table in tables])
-    fitting = [_fitted(table, schema, is_typed) for table in tables]
-    if all(table is not None for table in fitting):
-        return pa.concat_tables([schema.empty_table(), *fitting]), names
-    del tables, fitting
-    while True:  # some block has values of another type than its column, so they are read again as that type
-        try:
-            return pa.concat_tables([table for file in files for table in file.batches(schema)]), names
-        except Misfit as error:
-            schema = error.widened(schema)
-
-
-def _fitted(table: pa.Table, schema: pa.Schema, is_typed: bool) -> pa.Table | None:
-    """The block in a schema; None where that would lose how its values were written."""
-    columns = []
-    for field in schema:
-        column = table.column(field.name) if field.name in table.column_names else None
-        if column is None or (is_typed and pa.types.is_null(column.type)):
-            column = pa.chunked_array([pa.nulls(table.num_rows, field.type)])
-        elif column.type != field.type:
-            if not (pa.types.is_integer(column.type) and pa.types.is_floating(field.type)):
-                return None
-            try:
-                column = column.cast(field.type)
-            except pa.ArrowException:
-                return None
-        columns.append(column)
-    return pa.Table.from_arrays(columns, schema=schema)
 
 
 def _size(item: Any) -> int:

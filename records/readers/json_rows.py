@@ -9,18 +9,20 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
 from gristmill.records.errors import UserError
 from gristmill.records.readers.streams import CHUNK_BYTES, ByteStream
 
+DECODE = msgspec.json.Decoder().decode
+DECODE_ROW = msgspec.json.Decoder(dict).decode
 SPACES = " \t\n\r"
 
 
 def json_row(text: str | bytes) -> dict[str, Any]:
     """The object in a JSON text. Raises ValueError for any other text, also for one that is nested too deeply."""
-    import msgspec
-
     try:
-        value = msgspec.json.decode(text)
+        value = DECODE(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         try:
             value = json.loads(text)
@@ -29,6 +31,14 @@ def json_row(text: str | bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value
+
+
+def json_rows(texts: list[bytes]) -> list[dict[str, Any]]:
+    """The objects in JSON texts. Raises ValueError as `json_row` does."""
+    try:
+        return [DECODE_ROW(text) for text in texts]
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return [json_row(text) for text in texts]
 
 
 def dumped(row: Any) -> str:

@@ -25,7 +25,7 @@ from gristmill.records.readers.parquet import open_parquet, parquet_errors, read
 from gristmill.records.readers.places import DataFile
 from gristmill.records.readers.row_changes import RowChanges
 from gristmill.records.readers.row_formats import JsonLines, RowFormat, row_format
-from gristmill.records.readers.streams import CHUNK_BYTES, ByteStream, Utf8, decompressed, lines_of, reading
+from gristmill.records.readers.streams import CHUNK_BYTES, ByteStream, Utf8, buffered, decompressed, lines_of, reading
 from gristmill.records.stores.digest import NUM_HEX, digest_ends
 
 WHAT = "source"  # in messages
@@ -83,7 +83,7 @@ class FileRows(Part):
         self._reset()
         raw, whole = hashlib.sha256(), self._format.hash()
         with reading(self._where), self.pin.open() as opened:
-            stream = decompressed(_Tee(opened, raw.update), self._compression, self._where)
+            stream = decompressed(_Tee(buffered(opened, file.store), raw.update), self._compression, self._where)
             if isinstance(self._format, JsonLines):
                 self._count_lines(stream, self._format, whole)
             else:
@@ -150,13 +150,13 @@ class FileRows(Part):
         is_near = self._items is not None and self._next <= row
         if not is_near or (self._offsets is not None and row - self._next > BLOCK_LINES):
             self._close()
-            opened = self._stack.enter_context(self.pin.open())
+            opened, store = self._stack.enter_context(self.pin.open()), self.pin.store
             if self._offsets is not None:
                 block = row // BLOCK_LINES
                 opened.seek(int(self._offsets[block]))
-                self._items, self._next = (line for _, line in lines_of(opened)), block * BLOCK_LINES
+                self._items, self._next = (line for _, line in lines_of(buffered(opened, store))), block * BLOCK_LINES
             else:
-                stream = decompressed(opened, self._compression, self._where)
+                stream = decompressed(buffered(opened, store), self._compression, self._where)
                 self._items, self._next = self._format.items(stream, self._where), 0
         assert self._items is not None
         self._next += sum(1 for _ in islice(self._items, row - self._next))
@@ -178,6 +178,9 @@ class _Tee:
         data = self._stream.read(size)
         self._update(data)
         return data
+
+    def close(self) -> None:
+        """The file is closed by its owner."""
 
 
 class ParquetRows(Part):

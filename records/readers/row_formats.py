@@ -13,7 +13,7 @@ from typing import Any
 from gristmill.records.extras import check_installed
 from gristmill.records.readers.csv_rows import BadRow, CsvRows
 from gristmill.records.readers.formats import Format, ReadOptions
-from gristmill.records.readers.json_rows import dumped, elements_of, json_row
+from gristmill.records.readers.json_rows import dumped, elements_of, json_row, json_rows
 from gristmill.records.readers.streams import CHUNK_BYTES, ByteStream, Utf8, lines_of
 from gristmill.records.readers.web_rows import extractor, responses_of, text_of
 
@@ -49,6 +49,10 @@ class RowFormat(ABC):
     def row(self, item: Any) -> dict[str, Any]:
         """The row as values. Raises ValueError with the reason for a faulty one."""
 
+    def rows(self, items: list[Any]) -> list[dict[str, Any]]:
+        """Many rows. Raises as `row` does."""
+        return [self.row(item) for item in items]
+
 
 class JsonLines(RowFormat):
     """A JSON object per line; blank lines do not count."""
@@ -66,6 +70,9 @@ class JsonLines(RowFormat):
     def row(self, item: bytes) -> dict[str, Any]:
         return json_row(item)
 
+    def rows(self, items: list[bytes]) -> list[dict[str, Any]]:
+        return json_rows(items)
+
 
 class TextLines(JsonLines):
     """A row per line, in column `text`, without blank lines and without blanks at both ends."""
@@ -75,6 +82,9 @@ class TextLines(JsonLines):
 
     def row(self, item: bytes) -> dict[str, Any]:
         return {TEXT: item.decode().strip()}
+
+    def rows(self, items: list[bytes]) -> list[dict[str, Any]]:
+        return [self.row(item) for item in items]
 
 
 class Document(RowFormat):

@@ -13,8 +13,10 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from gristmill.records.errors import UserError
+from gristmill.records.stores.contract import Store
 
-CHUNK_BYTES = 1 << 20  # that are read at a time
+CHUNK_BYTES = 1 << 18  # that are read at a time: they stay in the cache of a core
+REMOTE_BYTES = 8 << 20  # of a request to a remote store
 SAMPLE_BYTES = 1 << 16  # that the encoding is guessed from
 MAX_ZEROS = 0.2  # share of zero bytes at the start of a text; more are UTF-16 or UTF-32
 MARKS = (  # byte-order marks, the longer ones first: that of UTF-32 begins like that of UTF-16
@@ -28,6 +30,12 @@ class ByteStream(Protocol):
 
     def read(self, size: int = -1, /) -> bytes:
         """Up to `size` bytes; b"" at the end."""
+
+
+def buffered(file: pa.NativeFile, store: Store) -> ByteStream:
+    """An open file to be read in order from where it is, in few requests."""
+    stream: ByteStream = pa.BufferedInputStream(file, REMOTE_BYTES) if store.is_remote else file
+    return stream
 
 
 def decompressed(file: Any, compression: str | None, where: str) -> ByteStream:
@@ -125,24 +133,28 @@ def mark_of(first: bytes) -> tuple[bytes, str] | None:
     return next(((mark, encoding) for mark, encoding in MARKS if first.startswith(mark)), None)
 
 
-def lines_of(stream: ByteStream, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """(first byte, line) of the lines that are not blank; `offset` is the place of the first byte of the stream.
-
-    Linear in the length of the lines.
-    """
-    pieces, at = list[bytes](), offset  # of the line at `at`, which may be many chunks long
+def line_blocks(stream: ByteStream) -> Iterator[list[bytes]]:
+    """All lines of a stream without their ends, blank ones too, in lists. Linear in the length of the lines."""
+    pieces = list[bytes]()  # of a line that may be many chunks long
     while chunk := stream.read(CHUNK_BYTES):
         first, *others = chunk.split(b"\n")
         pieces.append(first)
-        for other in others:
-            line = b"".join(pieces) if len(pieces) > 1 else pieces[0]
+        if others:
+            rest = others.pop()
+            yield [b"".join(pieces) if len(pieces) > 1 else first, *others]
+            pieces = [rest]
+    if line := b"".join(pieces):
+        yield [line]
+
+
+def lines_of(stream: ByteStream, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """(first byte, line) of the lines that are not blank; `offset` is the place of the first byte of the stream."""
+    at = offset
+    for lines in line_blocks(stream):
+        for line in lines:
             if line and not line.isspace():
                 yield at, line
             at += len(line) + 1
-            pieces = [other]
-    line = b"".join(pieces)
-    if line and not line.isspace():
-        yield at, line
 
 
 def lines_between(file: Any, start: int, stop: int) -> Iterator[tuple[int, bytes]]:

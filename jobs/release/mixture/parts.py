@@ -23,7 +23,7 @@ from gristmill.records.readers.arrow_columns import unified_schema
 from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
 from gristmill.records.readers.file_tables import as_type
 from gristmill.records.readers.formats import Format
-from gristmill.records.readers.places import DataFile, find_files
+from gristmill.records.readers.places import RUN, DataFile, find_files
 from gristmill.records.readers.row_changes import INNER_COLUMNS as RUN_COLUMNS
 from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, RESERVED
 from gristmill.records.spec import nearest
@@ -218,9 +218,9 @@ def _find_files(spec: PartSpec) -> Part:
     if base.startswith(PACKAGE):
         return _table_part(spec, None)
     place = find_files(base, where)
-    if any(file.owner for file in place.files):
+    if any(file.owner == RUN for file in place.files):
         raise UserError(
-            f"{where} {base} is the output of a run or a pack: give it as uri, which keeps the provenance of its rows"
+            f"{where} {base} is the output of a run: give it as uri, which keeps the provenance of its rows"
         )
     place.log()
     store, facts = place.files[0].store, dict[str, Any](kind="files")
@@ -228,7 +228,8 @@ def _find_files(spec: PartSpec) -> Part:
         facts["skipped"] = place.counts
     if base != spec.path:
         return _table_part(spec, store)
-    parquet = [file for file in place.files if file.format.kind == "parquet"]
+    # A release shows its own columns here, so that `complete` can refuse rows that state their provenance.
+    parquet = [file._replace(owner=None) for file in place.files if file.format.kind == "parquet"]
     chunks, schemas = parquet_chunks(parquet)
     if spec.origin == "real" and (row_format := next(filter(None, map(format_of_schema, schemas)), None)):
         raise UserError(f"{where} {base} holds rows of a run, packed as {row_format}: set origin = 'synthetic'")

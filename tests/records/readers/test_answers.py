@@ -66,7 +66,7 @@ def plain_rows(rows: Sequence[Row]) -> list[dict[str, str]]:
 
 
 class Case(NamedTuple):
-    """Files by name (bytes, text, or a table for Parquet), the path below their folder, and rows or words of an error."""
+    """Files by name (bytes, text, or a table for Parquet), and the rows, or the words of an error."""
 
     files: dict[str, bytes | str | pa.Table]
     expected: list[Row] | str
@@ -96,7 +96,7 @@ def binary(values: list[Any]) -> pa.Array:
 AB = [{"text": "a"}, {"text": "b"}]
 TWO = lines(*AB).encode()
 HALVES = lines(AB[0]).encode(), lines(AB[1]).encode()
-LATE = [{"text": f"row {n} " + "x" * 1000} for n in range(1100)]
+LATE = [{"text": f"row {n} " + "x" * 1000} for n in range(1100)] + [{"text": "z", "late": 1}]
 LONG = [{"text": "x" * 3_000_000}, {"text": "y"}]
 TYPES = [{"a": None}, {"a": 1}, {"a": "x"}, {"a": [1, {"b": None}]}, {"a": True}, {"a": 1.5}]
 NESTED = [{"m": {"a": 1}, "l": [1, 2]}, {"m": {"b": "x"}, "l": []}]
@@ -148,13 +148,13 @@ CASES: dict[str, Case] = {
     ),
     "utf-8, cut within a character": Case({"a.txt": "a\nb\u20ac".encode()[:-1]}, "is not utf-8"),
     # Lines and types
-    "a column that comes late": Case({"a.jsonl": lines(*LATE, {"text": "z", "late": 1})}, [*LATE, {"text": "z", "late": 1}]),
+    "a column that comes late": Case({"a.jsonl": lines(*LATE)}, LATE),
     "a line of three megabytes": Case({"a.jsonl": lines(*LONG)}, LONG),
     "null first, text later": Case({"a.jsonl": lines({"a": None}, {"a": "x"})}, [{}, {"a": "x"}]),
     "a column of all types": Case({"a.jsonl": lines(*TYPES)}, TYPES),
     "nested": Case({"a.jsonl": lines(*NESTED)}, NESTED),
     "an empty struct": Case({"a.jsonl": lines({"a": {}, "b": {"c": {}}})}, [{"a": {}, "b": {"c": {}}}]),
-    "whole numbers of 30 digits": Case({"a.jsonl": '{"a": 123456789012345678901234567890}\n'}, [{"a": 123456789012345678901234567890}]),
+    "whole numbers of 30 digits": Case({"a.jsonl": lines({"a": 10**29 + 7})}, [{"a": 10**29 + 7}]),
     "NaN": Case({"a.jsonl": '{"a": NaN, "b": 1}\n'}, [{"a": float("nan"), "b": 1}]),
     "two equal keys": Case({"a.jsonl": '{"a": 1, "a": 2}\n'}, [{"a": 2}]),
     "times stay text": Case({"a.jsonl": lines({"t": "2024-01-02T03:04:05Z"})}, [{"t": "2024-01-02T03:04:05Z"}]),
@@ -163,22 +163,22 @@ CASES: dict[str, Case] = {
     "quoted ends of lines": Case({"a.csv": 'text,n\n"a\nb",1\n'}, [{"text": "a\nb", "n": 1}]),
     "quoted quotes": Case({"a.csv": 'text\n"a ""b"""\n'}, [{"text": 'a "b"'}]),
     "a quote that is never closed": Case({"a.csv": 'text\na\n"b\nc\n'}, "line 3 opens is never closed"),
-    "semicolons": Case({"a.csv": "text;n\na, b;1,5\nc;2,5\n"}, [{"text": "a, b", "n": "1,5"}, {"text": "c", "n": "2,5"}]),
+    "semicolons": Case({"a.csv": "a;n\na, b;1,5\nc;2\n"}, [{"a": "a, b", "n": "1,5"}, {"a": "c", "n": 2}]),
     "bars": Case({"a.csv": "text|n\na|1\n"}, [{"text": "a", "n": 1}]),
     "a declared delimiter": Case({"a.csv": "text:n\na:1\n"}, [{"text": "a", "n": 1}], options={"delimiter": ":"}),
     "leading zeros": Case({"a.csv": "zip,n\n02100,1\n10115,2\n"}, [{"zip": "02100", "n": 1}, {"zip": "10115", "n": 2}]),
-    "ids of 20 digits": Case({"a.csv": "key\n12345678901234567890\n1\n"}, [{"key": "12345678901234567890"}, {"key": "1"}]),
+    "ids of 20 digits": Case({"a.csv": "k\n12345678901234567890\n1\n"}, [{"k": "12345678901234567890"}, {"k": "1"}]),
     "Namibia": Case({"a.csv": "c,n\nNA,1\nDE,2\n"}, [{"c": "NA", "n": 1}, {"c": "DE", "n": 2}]),
     "an index without a name": Case({"a.csv": ",text\n0,a\n"}, [{"column_1": 0, "text": "a"}]),
     "two columns of a name": Case({"a.csv": "a,a\n1,2\n"}, "two columns are called 'a'"),
     # Parquet
-    "text as bytes": Case({"a.parquet": pa.table({"text": binary([b"a", "\u00df".encode()])})}, [{"text": "a"}, {"text": "\u00df"}]),
+    "text as bytes": Case({"a.parquet": pa.table({"a": binary([b"a", b"\xc3\x9f"])})}, [{"a": "a"}, {"a": "\u00df"}]),
     "large and viewed text": Case(
         {"a.parquet": pa.table({"a": pa.array(["x"], pa.large_string()), "b": pa.array(["y"], pa.string_view())})},
         [{"a": "x", "b": "y"}],
     ),
     "dictionary": Case({"a.parquet": pa.table({"a": pa.array(["x", "x"]).dictionary_encode()})}, [{"a": "x"}] * 2),
-    "decimal": Case({"a.parquet": pa.table({"a": pa.array([1, 2], pa.decimal128(5, 2))})}, [{"a": "1.00"}, {"a": "2.00"}]),
+    "decimal": Case({"a.parquet": pa.table({"a": pa.array([1], pa.decimal128(5, 2))})}, [{"a": "1.00"}]),
     "no rows": Case({"a.jsonl": TWO, "b.parquet": pa.table({"text": pa.array([], pa.string())})}, AB),
     # Folders
     "an empty file": Case({"a.jsonl": TWO, "b.jsonl": "", "c.csv": "", "d.json": ""}, AB),

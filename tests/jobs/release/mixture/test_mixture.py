@@ -176,7 +176,9 @@ def test_the_same_bytes_on_any_cluster(
     assert again.returncode == 0, again.stderr
     paths = mixture(tmp_path / "n", corpora, parts=[{"path": str(bad)}]), str(tmp_path / "none")
     done = gristmill("pack", paths[0], "--to", paths[1], "--shard-mb", "1")
-    assert done.returncode == 2 and f"gristmill: {bad}, bytes 0 to " in done.stderr, done.stderr[-2000:]
+    assert done.returncode == 2 and f"gristmill: {bad}: the line at byte 1,120,000 cannot be read" in done.stderr, (
+        done.stderr[-2000:]
+    )
     assert "Traceback" not in done.stderr and not list((tmp_path / "none").glob("*"))
     for path in release.glob("*"):
         if path.name.startswith("train-"):
@@ -389,11 +391,8 @@ def test_dry_run_writes_nothing(corpora: Path, here: None, tmp_path: Path, capsy
         pack(mixture(tmp_path, corpora, shortfall="fail"), str(tmp_path / "release"), 1)
     bad = tmp_path / "bad.jsonl"
     bad.write_text('{"text": "a"}\n{"text": \n')
-    (tmp_path / "late.jsonl").write_text('{"text": "a b"}\n' * 70_000 + '{"text": 5}\n')
-    for name, why in (("bad", "bad.jsonl"), ("late", "late.jsonl, bytes 0 to")):
-        with pytest.raises(UserError, match=why):
-            part = {"path": str(tmp_path / f"{name}.jsonl"), "columns": {}}
-            pack(mixture(tmp_path, corpora, parts=[part]), str(tmp_path / "release"), 1)
+    with pytest.raises(UserError, match="bad.jsonl"):
+        pack(mixture(tmp_path, corpora, parts=[{"path": str(bad)}]), str(tmp_path / "release"), 1)
     assert not list((tmp_path / "release").glob("*"))
 
 
@@ -419,7 +418,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"parts": [{"uri": "docs"}]}, r"no manifest\.json there"),
     ({"parts": [{"path": "docs", "columns": {"x": "txt"}}]}, r"names 'txt', which is not there"),
     ({"parts": [{"path": "docs", "id_column": "key"}]}, r"no id_column 'key'"),
-    ({"parts": [{"path": "cluster"}]}, r"no \.parquet"),
+    ({"parts": [{"path": "cluster"}]}, r"no file to read"),
     ({"parts": [{"path": "package:adlt/train"}]}, r"did you mean 'adult/train'"),
     ({"text_column": "body"}, r"not every part has a column 'body'"),
     ({"payload": ["n"]}, r"none of its columns is in all parts"),
