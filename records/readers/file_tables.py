@@ -225,7 +225,7 @@ class FileTables:
 
     def _parquet_schema(self, file: Any, columns: Sequence[str] | None = None) -> pa.Schema:
         """The columns that are read by default, or those of `columns` that the file has."""
-        names = file.schema_arrow.names
+        names = [field.name for field in file.schema_arrow if field.type != pa.struct([])]  # that would hold nothing
         shown = self.changes.shown(names)
         stated = [name for name, _ in self.file.partitions if name not in names]
         self.names |= dict.fromkeys([*shown, *(name for name in names if name in (columns or ())), *stated])
@@ -245,7 +245,6 @@ class FileTables:
     def _parquet_batches(self, schema: pa.Schema | None, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         with self._parquet() as file:
             whole = self._parquet_schema(file, columns) if schema is None else schema
-            present = set(file.schema_arrow.names)
             stated = dict(self.file.partitions)
             names = [n for n in file.schema_arrow.names if n in whole.names or n in stated]
             at = self.first
@@ -256,7 +255,7 @@ class FileTables:
                 num_rows = file.metadata.row_group(group).num_rows
                 arrays = []
                 for field in whole:
-                    column = read.column(field.name) if field.name in present else None
+                    column = read.column(field.name) if field.name in read.column_names else None
                     arrays.append(self._column(column, field, num_rows, stated))
                 yield self._placed(pa.Table.from_arrays(arrays, schema=whole), range(at, at + num_rows))
                 at += num_rows

@@ -89,6 +89,20 @@ def frames(*parts: bytes) -> bytes:
     return whole
 
 
+def with_empty_struct(table: pa.Table) -> bytes:
+    """A Parquet file of a table of one column and a struct without fields, which pyarrow does not write."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, store_schema=False)
+    data = sink.getvalue().to_pybytes()
+    at = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    one, two = (
+        b"\x19" + size + b"\x35\x00\x18\x06schema\x15" + number + b"\x00"
+        for size, number in ((b",", b"\x02"), (b"<", b"\x04"))
+    )
+    footer = data[at:-8].replace(one, two + b"\x35\x02\x18\x01a\x15\x00\x00")
+    return data[:at] + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+
+
 def binary(values: list[Any]) -> pa.Array:
     return pa.array(values, pa.binary())
 
@@ -179,6 +193,7 @@ CASES: dict[str, Case] = {
     ),
     "dictionary": Case({"a.parquet": pa.table({"a": pa.array(["x", "x"]).dictionary_encode()})}, [{"a": "x"}] * 2),
     "decimal": Case({"a.parquet": pa.table({"a": pa.array([1], pa.decimal128(5, 2))})}, [{"a": "1.00"}]),
+    "a struct without fields": Case({"a.parquet": with_empty_struct(pa.table({"text": ["a", "b"]}))}, AB),
     "no rows": Case({"a.jsonl": TWO, "b.parquet": pa.table({"text": pa.array([], pa.string())})}, AB),
     # Folders
     "an empty file": Case({"a.jsonl": TWO, "b.jsonl": "", "c.csv": "", "d.json": ""}, AB),
