@@ -23,13 +23,10 @@ from gristmill.records.pins import REMEDY, Pin
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
 from gristmill.records.readers.parts import Part
 from gristmill.records.readers.sources import Source, SourceSpec
+from gristmill.records.schema import INNER_COLUMNS
 from gristmill.records.stores.contract import Store
 
 WAY = "step"  # how the manifest of the reading run pins such a source
-# Of use in their run only.
-INNER_COLUMNS = frozenset(
-    {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of", "existing_source", "existing_id"}
-)
 LOOK_S = 0.5  # between two looks for further lots
 MAX_SHARDS = 64  # that a look opens
 NUM_THREADS = 16

@@ -153,6 +153,12 @@ class Pins:
                 list(pool.map(Pin.check, others))
         return entries
 
+    def check_below(self, uri: str) -> None:
+        """Raise UserError when an object at the address, or in the folder at it, has changed."""
+        for address, pin in self._pins.items():
+            if address == uri or address.startswith(f"{uri.rstrip('/')}/"):
+                pin.check()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_in_use": {}, "memo": {}}
 

@@ -37,6 +37,10 @@ ASK = pa.field("ask", pa.string())
 REJECT = pa.field("reject", pa.string())
 
 RESERVED = {f.name for f in [*IDENTITY, *PROVENANCE, ASK, REJECT]}
+# Of use in their run only.
+INNER_COLUMNS = frozenset(
+    {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of", "existing_source", "existing_id"}
+)
 
 
 def ask_schema(carried: Sequence[pa.Field] = ()) -> pa.Schema:

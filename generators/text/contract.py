@@ -7,7 +7,7 @@ recipe: `{column}` stands for a column of the source row, `{{` and `}}` for plai
 
 import asyncio
 import json
-import string
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,6 +37,7 @@ TURNS = pa.field(
 )
 # Tokens of what the model wrote and the row keeps; of the other calls only `tokens_out` tells. See `Method.kept_texts`.
 TOKENS_KEPT = pa.field("tokens_kept", pa.int32())
+BRACES = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 FINISH_RANK = {"stop": 0, "length": 1}  # any other finish is worse
 
 
@@ -46,34 +47,45 @@ def mix(seed: int, salt: int) -> int:
 
 
 class Template:
-    """A prompt with `{column}` holes. Raises ValueError for braces that do not make one."""
+    """A prompt with `{column}` holes.
+
+    A hole holds the name of a column as it is, with blanks, dots and colons: nothing in it is a format code. Raises
+    ValueError for braces that make no hole.
+    """
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.names: list[str] = []
-        try:
-            pieces = list(string.Formatter().parse(text))
-        except ValueError as error:
-            raise ValueError(f"template {text[:60]!r}: {error} (write {{{{ and }}}} for plain braces)") from None
-        for _, name, spec, conversion in pieces:
-            if name is None:
+        self._pieces: list[tuple[str, str | None]] = []  # text, and the column after it
+        at, plain = 0, ""
+        for match in BRACES.finditer(text):
+            plain += text[at : match.start()]
+            at, brace, name = match.end(), match[0], match[1]
+            if brace in ("{{", "}}"):
+                plain += brace[0]
                 continue
-            if not name.isidentifier() or spec or conversion:
+            if name is None or not name.strip() or any(character in name for character in '"\n'):
                 raise ValueError(
-                    f"template {text[:60]!r}: '{{{name}}}' is not a column name (write {{{{ and }}}} for plain braces)"
+                    f"template {text[:60]!r}: {brace!r} is not a column name (write {{{{ and }}}} for plain braces)"
                 )
+            self._pieces.append((plain, name))
+            plain = ""
             if name not in self.names:
                 self.names.append(name)
+        self._pieces.append((plain + text[at:], None))
 
     def render(self, fields: Mapping[str, Any]) -> str:
         """The prompt for one row. Raises AskRefused("missing_field") when a column is absent or null."""
-        values = {}
-        for name in self.names:
+        pieces = []
+        for text, name in self._pieces:
+            pieces.append(text)
+            if name is None:
+                continue
             value = fields.get(name)
             if value is None:
                 raise AskRefused("missing_field", name)
-            values[name] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return clean(self.text.format_map(values))  # tokenizers reject lone surrogates, which cut JSON texts contain
+            pieces.append(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+        return clean("".join(pieces))  # tokenizers reject lone surrogates, which cut JSON texts contain
 
 
 @dataclass(frozen=True, slots=True)

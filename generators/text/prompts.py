@@ -29,7 +29,7 @@ def drawn_columns(holes: Sequence[str], templates: Iterable[Template]) -> list[s
 
 def column(name: str) -> Template:
     """A template of a single source column of any type. Raises ValueError for an impossible name."""
-    if not name.isidentifier():
+    if not name.strip() or "{" in name or "}" in name:
         raise ValueError(f"'{name}' is not the name of a column")
     return Template(f"{{{name}}}")
 

@@ -148,9 +148,9 @@ def run(args: CompareArgs, comparison: Comparison, output: Output) -> dict[str, 
 def _run_units(comparison: Comparison, units: Sequence[StudentUnit], store: Store) -> tuple[dict[str, str], float]:
     """Reasons of the students that failed, by corpus and seed, and the seconds of all that were trained."""
     from gristmill.cluster.connect import connected  # imports ray, so only when students are trained
+    from gristmill.cluster.fits.units import Progress, run_units
     from gristmill.cluster.preflight import request_of, seated
     from gristmill.cluster.spec import PoolSpec, UnitSpec
-    from gristmill.cluster.units import Progress, run_units
     from gristmill.engines.needs import Needs
 
     done = {unit.key for unit in units if store.exists(unit_name(unit.key))}

@@ -14,7 +14,6 @@ from gristmill.jobs.fit.plan import read_schema
 from gristmill.records.errors import UserError
 from gristmill.records.output import manifest
 from gristmill.records.readers.datasets import (
-    ENDINGS,
     PACKAGE,
     DataSpec,
     check_images,
@@ -22,6 +21,7 @@ from gristmill.records.readers.datasets import (
     digest_table,
     read_table,
 )
+from gristmill.records.readers.formats import format_of
 from gristmill.records.readers.tables import Column, TableSchema
 from gristmill.records.stores.opening import open_store
 
@@ -135,7 +135,7 @@ def model_uri(synthetic: str) -> str | None:
 
 
 def _run_manifest(synthetic: str) -> manifest.Manifest | None:
-    if synthetic.startswith(PACKAGE) or data_spec(synthetic).path.endswith(ENDINGS):
+    if synthetic.startswith(PACKAGE) or format_of(data_spec(synthetic).path) is not None:
         return None
     return manifest.load(open_store(synthetic))
 

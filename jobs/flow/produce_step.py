@@ -14,7 +14,10 @@ from gristmill.jobs.terminal.console import SafeConsole
 from gristmill.jobs.terminal.output import Output
 from gristmill.records.committed import CommittedRows, Upstream, extent_of
 from gristmill.records.output.manifest import load as read_manifest
+from gristmill.records.readers.formats import Format
 from gristmill.records.readers.parts import ParquetRows
+from gristmill.records.readers.places import DataFile
+from gristmill.records.readers.row_changes import RowChanges
 from gristmill.records.readers.sources import Source, SourceSpec
 from gristmill.records.spec import build, literals
 from gristmill.stages.contract import Stage
@@ -142,10 +145,11 @@ class ProduceStep(Step):
 
 
 def _release(before: Step, spec: SourceSpec) -> Source:
-    """The rows of a release."""
+    """The rows of a release with all their columns."""
     shards = [e for e in before.store.list("train-") if e.name.endswith(".parquet")]
+    changes = RowChanges(spec.columns)
     return Source(
-        [ParquetRows(before.store, entry) for entry in shards],
+        [ParquetRows(DataFile(before.store, entry, Format("parquet", ".parquet")), changes) for entry in shards],
         spec.id_column,
         num_together=spec.samples if spec.together else 1,
     )

@@ -10,7 +10,7 @@ from gristmill.jobs.flow.produce_step import ProduceStep
 from gristmill.jobs.flow.step import Step, StepEnd
 from gristmill.jobs.release.command import pack
 from gristmill.jobs.release.formats import FORMATS, ROWS, find_format
-from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS
+from gristmill.jobs.release.mixture.parts import CARD
 from gristmill.jobs.release.mixture.spec import load_mixture
 from gristmill.jobs.release.options import PackOptions
 from gristmill.jobs.release.takedown.listing import read_listing
@@ -20,7 +20,7 @@ from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.masking.masks import covered
 from gristmill.records.output.manifest import load as read_manifest
-from gristmill.records.schema import REJECT
+from gristmill.records.schema import INNER_COLUMNS, REJECT
 from gristmill.records.spec import nearest
 from gristmill.records.stores.opening import open_store
 
@@ -76,7 +76,7 @@ class PackStep(ReadingStep):
     @property
     def columns(self) -> frozenset[str] | None:
         before = self._columns_before("run")
-        return None if before is None or self._format != ROWS else before - RUN_COLUMNS - {REJECT.name}
+        return None if before is None or self._format != ROWS else before - INNER_COLUMNS - {REJECT.name}
 
     def check(self) -> None:
         if self._format not in FORMATS:
@@ -90,7 +90,7 @@ class PackStep(ReadingStep):
         before = self.before(link) if link else None
         if isinstance(before, ProduceStep) and before.compiled:
             schema = before.compiled.schema.remove_metadata()
-            find_format(self._format, pa.schema([f for f in schema if f.name not in {*RUN_COLUMNS, REJECT.name}]))
+            find_format(self._format, pa.schema([f for f in schema if f.name not in {*INNER_COLUMNS, REJECT.name}]))
 
     def _check_mixture(self) -> None:
         assert self.tables is not None

@@ -43,6 +43,8 @@ def pin_source(manifest: Manifest, source: Source) -> None:
         how = "its sizes are the same" if way == "bytes" else "its files were written again"
         raise InputChanged(f"source {source.path} changed since this run began ({how}); {REMEDY}")
     manifest.inputs["source"] = {"version": source.version, "way": way, "content": content}
+    if source.skipped:
+        manifest.inputs["source"]["skipped"] = source.skipped
 
 
 class SourceWatch:

@@ -23,6 +23,7 @@ from gristmill.records.masking.masks import covered, masked
 from gristmill.records.output.shards import Summary
 from gristmill.records.pairs import PairSource
 from gristmill.records.pins import Pins, active
+from gristmill.records.plugins import source_identity
 from gristmill.records.readers.sources import Source, open_source
 from gristmill.records.rounds import RoundSource
 from gristmill.records.schema import full_schema
@@ -31,6 +32,8 @@ from gristmill.records.stores.contract import Store
 from gristmill.stages.admission.contract import is_full
 from gristmill.stages.contract import RunContext, Stage
 from gristmill.stages.registry import stage_class
+
+ROUND_COLUMNS = ("examples", "depth")  # that methods take from a row where it has them
 
 
 @dataclass
@@ -125,6 +128,8 @@ def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) ->
     stages = build_stages(recipe)
     source = source or open_source(recipe.source)
     checks.check_source(source, recipe.source, generator)
+    if (columns := _columns_read(recipe, generator, method, stages)) is not None:
+        source.select(columns)
     checks.check_rounds_method(recipe, source, generator, method)
     checks.check_pairs(recipe, source, method)
     schema = _schema(recipe, generator, stages)
@@ -139,6 +144,15 @@ def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) ->
         part.pins = pins
     shown = masked(literals)
     return CompiledRecipe(recipe, source, generator, method, stages, schema, shown, plan, old_fingerprint, pins)
+
+
+def _columns_read(recipe: Recipe, generator: Generator, method: Method | None, stages: list[Stage]) -> set[str] | None:
+    """The columns of the source that the run reads; None with a plug-in, which may read any."""
+    parts = [generator, *stages, *([method] if method else [])]
+    if any(source_identity(part) for part in parts):
+        return None
+    columns = {*generator.fields_read(), *recipe.source.carry, *(method.feedback_columns if method else ())}
+    return columns.union(ROUND_COLUMNS, *(stage.reads() for stage in stages if stage.reads_source))
 
 
 def build_generator(recipe: Recipe) -> tuple[Generator, Method | None]:
@@ -177,7 +191,13 @@ def _schema(recipe: Recipe, generator: Generator, stages: list[Stage]) -> pa.Sch
     try:
         schema = full_schema(payload, [c for s in stages for c in s.columns()])
     except ValueError as error:
-        raise UserError(f"{error}; rename it in source.carry, or give the stage another name") from None
+        carried = next((name for name in recipe.source.carry if f"'{name}'" in str(error)), None)
+        if carried is None:
+            raise UserError(f"{error}; give the stage another name") from None
+        raise UserError(
+            f"{error}: source.carry names it, and the output has such a column; read the column of the source under "
+            f'another name with source.columns = {{ source_{carried} = "{carried}" }}, and carry that'
+        ) from None
     checks.check_reads(schema, payload, stages)
     checks.check_room(recipe.limits, stages)
     if recipe.gate_audit:

@@ -13,6 +13,7 @@ from gristmill.records.readers.sources import Source
 from gristmill.records.spec import literals
 from gristmill.stages.contract import Stage
 
+SOURCE_KEYS = ("id_column", "carry", "sample_by", "columns", "encoding", "delimiter")
 PLACES = ("path", "file")  # keys that say where something lies: its content counts, by digest
 
 
@@ -33,7 +34,7 @@ def identity_literals(
         "lot_size": recipe.lot_size,
         "source": {
             "content": source.digest(),
-            **{k: v for k, v in literals(recipe.source).items() if k in ("id_column", "carry", "sample_by")},
+            **{k: v for k, v in literals(recipe.source).items() if k in SOURCE_KEYS},
             **({"together": source.num_together} if source.num_together > 1 else {}),
         },
         "format": FORMAT,

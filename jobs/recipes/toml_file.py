@@ -1,6 +1,8 @@
 """TOML files that people write: recipes of every verb, with `--set a.b=c` applied."""
 
 import copy
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +11,13 @@ from gristmill.records.errors import UserError
 from gristmill.records.literals import toml_tables
 from gristmill.records.masking.masks import masked_setting, remember
 from gristmill.records.plugins import look_in
+from gristmill.records.readers.places import is_place
 from gristmill.records.shipped import PREFIX, shipped_names, shipped_path
 from gristmill.records.spec import nearest
 
+logger = logging.getLogger(__name__)
+
+PATH_KEYS = ("path", "file", "uri")  # keys of places, which are relative to the working folder or to the recipe's
 TomlSource = str | Mapping[str, Any]  # the path of a TOML file, or the tables themselves
 
 
@@ -40,8 +46,31 @@ def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]
         table = toml_tables(data.decode())
     except ValueError as error:
         raise UserError(f"{path}: not valid TOML: {error}") from None
-    look_in(Path(shipped_path(path)).parent)
-    return _with_settings(table, settings)
+    folder = Path(shipped_path(path)).parent
+    look_in(folder)
+    table = _with_settings(table, settings)
+    _find_beside(table, folder)
+    return table
+
+
+def _find_beside(value: Any, folder: Path, where: str = "") -> None:
+    """Paths that are not in the working folder but beside the recipe become those. Where both exist, a line says so."""
+    if isinstance(value, list):
+        for number, entry in enumerate(value):
+            _find_beside(entry, folder, f"{where}[{number}]")
+    if not isinstance(value, dict):
+        return
+    for key, entry in value.items():
+        if key not in PATH_KEYS:
+            if key != "items":  # rows of a source
+                _find_beside(entry, folder, f"{where}.{key}" if where else key)
+        elif isinstance(entry, str) and entry and not os.path.isabs(entry) and ":" not in entry and entry[0] != "~":
+            beside = str(folder / entry)
+            is_here, is_beside = is_place(entry), is_place(beside)
+            if is_here and is_beside and os.path.realpath(entry) != os.path.realpath(beside):
+                logger.info(f"{where}.{key} {entry}: taken from the working folder; {beside} exists, too")
+            elif is_beside and not is_here:
+                value[key] = beside
 
 
 def _with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

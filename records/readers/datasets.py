@@ -5,32 +5,31 @@ import gzip
 import hashlib
 import importlib.util
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
 
 from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.literals import check_lines
-from gristmill.records.ordered_map import read_ahead
+from gristmill.records.pins import Pin
+from gristmill.records.readers.file_tables import FileTables
+from gristmill.records.readers.formats import ReadOptions, check_options
 from gristmill.records.readers.human_eval import human_eval, human_eval_faults
-from gristmill.records.readers.parquet import read_parquet
+from gristmill.records.readers.places import RUN, DataFile, Place, find_files, is_shard
 from gristmill.records.readers.python_texts import docstrings, help_topics
 from gristmill.records.readers.tables import IMAGE, TableSchema
-from gristmill.records.schema import IDENTITY, PROVENANCE, REJECT
+from gristmill.records.readers.whole_tables import read_files
 from gristmill.records.spec import later, nearest
-from gristmill.records.stores.opening import open_store, split
+from gristmill.records.stores.digest import digest_content
+from gristmill.records.stores.opening import open_store
 
 PACKAGE = "package:"
 WHAT = "data"  # in messages
-ENDINGS = (".parquet", ".csv", ".jsonl", ".ndjson")
 ADULT = (
     "age workclass fnlwgt education education_num marital_status occupation relationship race sex capital_gain "
     "capital_loss hours_per_week native_country income"
@@ -42,14 +41,18 @@ ADULT_NUMBERS = {"age", "fnlwgt", "education_num", "capital_gain", "capital_loss
 class DataSpec:
     """`[data]` of a recipe: the location of the rows, their columns, and the part of a split."""
 
-    path: str  # File or folder of Parquet, CSV or JSONL, local or s3://; or package:adult/train, ...
+    # File, folder or glob of data files, local or in a bucket, output of a run, release; or package:adult/train, ...
+    path: str
     columns: tuple[str, ...] = ()  # Columns to read; empty: all.
     part: Literal["all", "train", "holdout"] = "all"  # Part of the split.
     holdout: float = 0.3  # Share of the rows in the holdout part, between 0 and 1.
     split_seed: int = 0  # Seed of the split.
     rejected: bool = later(False)  # For the output of a run: its rejected rows too, after the kept rows.
+    encoding: str | None = later(None)  # Encoding of text files without a byte-order mark; unset: UTF-8.
+    delimiter: str | None = later(None)  # Delimiter of CSV files; unset: told from their first lines.
 
     def __post_init__(self) -> None:
+        check_options(self.encoding, self.delimiter)
         if not 0 < self.holdout < 1:
             raise ValueError("holdout must lie between 0 and 1")
         if self.rejected and self.path.startswith(PACKAGE):
@@ -89,18 +92,22 @@ def data_spec(text: str) -> DataSpec:
         raise UserError(f"{text}: {error}") from None
 
 
-def read_table(spec: DataSpec) -> pa.Table:
-    """All rows of the part, in order. Raises UserError when there are none, or they cannot be read."""
+def read_table(spec: DataSpec, texts: Iterable[str] = ()) -> pa.Table:
+    """All rows of the part, in order; `texts` are columns whose cells in CSV stay as they are written.
+
+    Raises UserError when there are no rows, or they cannot be read.
+    """
     if spec.path.startswith(PACKAGE):
         name = spec.path.removeprefix(PACKAGE)
         if name not in PACKAGED:
             raise UserError(f"data.path: no data set '{spec.path}'{nearest(name, PACKAGED)}")
         table = PACKAGED[name]()
+        names = table.column_names
     else:
-        table = _read_files(spec.path, spec.rejected)
+        table, names = _read_files(spec, frozenset(texts))
     for column in spec.columns:
         if column not in table.column_names:
-            raise UserError(f"data.columns: {spec.path} has no column '{column}'{nearest(column, table.column_names)}")
+            raise UserError(f"data.columns: {spec.path} has no column '{column}'{nearest(column, names)}")
     if spec.columns:
         table = table.select(list(spec.columns))
     if spec.part != "all":
@@ -118,14 +125,10 @@ def version_of(spec: DataSpec) -> str:
     """
     if spec.path.startswith(PACKAGE):
         return ""
-    store = open_store(spec.path)
-    if not spec.path.endswith(ENDINGS):
-        return fingerprint([e.version for e in pins.entries(store, lambda name: name.endswith(ENDINGS), WHAT)])
-    root, name = split(spec.path)
-    try:
-        return pins.version(open_store(root or "."), name, WHAT)
-    except (FileNotFoundError, IsADirectoryError):
-        raise UserError(f"data.path {spec.path}: no such file") from None
+    files = _pinned(_place(spec))
+    if len(files) == 1 and files[0][0].name == spec.path.rpartition("/")[2]:
+        return pins.version(files[0][0].store, files[0][0].name, WHAT)
+    return fingerprint([pins.version(file.store, file.name, WHAT) for file, _ in files])
 
 
 def digest_table(table: pa.Table) -> str:
@@ -138,53 +141,43 @@ def digest_table(table: pa.Table) -> str:
     return fingerprint([whole.hexdigest(), table.num_rows])
 
 
-def _read_files(path: str, with_rejected: bool = False) -> pa.Table:
-    """The rows of a file or folder. For the output of a run: of its shards, without identity and provenance."""
-    store = open_store(path)
-    is_folder = not path.endswith(ENDINGS)
-    entries = pins.entries(store, lambda name: name.endswith(ENDINGS), WHAT) if is_folder else []
-    names = [e.name for e in entries]
-    if names and any(n.startswith("kept/") for n in names):
-        sides = ("kept/", "rejected/") if with_rejected else ("kept/",)
-        names = [n for side in sides for n in names if n.startswith(side)]
-    elif with_rejected:
-        raise UserError(f"data.rejected: {path} is not the output of a run: it has no kept/")
-    if not is_folder:
-        root, name = split(path)
-        store, names = open_store(root or "."), [name]
-    if not names:
-        raise UserError(f"data.path {path}: it has no {', '.join(ENDINGS)} file")
+def _read_files(spec: DataSpec, texts: frozenset[str]) -> tuple[pa.Table, list[str]]:
+    """(the rows of the files, the names of all their columns). Of the output of a run: of its shards."""
+    place = _place(spec)
+    if spec.rejected and not any(file.owner == RUN for file in place.files):
+        raise UserError(f"data.rejected: {spec.path} is not the output of a run: it has no kept/")
+    place.log()
+    options = ReadOptions(spec.encoding, spec.delimiter)
+    files = [FileTables(file, options, pin, texts) for file, pin in _pinned(place)]
+    return read_files(files, spec.columns or None)
 
-    def read(name: str) -> pa.Table:
-        try:
-            data = pins.read(store, name, WHAT)
-        except (FileNotFoundError, IsADirectoryError):
-            raise UserError(f"data.path {path}: no such file") from None
-        try:
-            table = _parse(name, data)
-            table.schema.names  # noqa: B018 - names that are not UTF-8 raise ValueError
-            return table
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise UserError(f"{store.path(name)}: cannot be read ({str(error).splitlines()[0]})") from None
 
-    tables = list(read_ahead(store, read, names))
-    own_columns = {f.name for f in (*IDENTITY, *PROVENANCE, REJECT)}
+def _place(spec: DataSpec) -> Place:
     try:
-        table = pa.concat_tables(tables, promote_options="default")
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(f"data.path {path}: its files have different columns ({error})") from None
-    if set(own_columns) <= set(table.column_names):
-        table = table.drop_columns([n for n in table.column_names if n in own_columns])
-    return table
+        return find_files(spec.path, "data.path", with_rejected=spec.rejected)
+    except UserError:
+        if (active := pins.current()) is not None:
+            active.check_below(open_store(spec.path).uri)  # a file that is gone has changed
+        raise
 
 
-def _parse(name: str, data: bytes) -> pa.Table:
-    if name.endswith(".parquet"):
-        return read_parquet(io.BytesIO(data))
-    if name.endswith(".csv"):
-        return pa.csv.read_csv(io.BytesIO(data))
-    check_lines(data)
-    return pa.json.read_json(io.BytesIO(data))
+def _pinned(place: Place) -> list[tuple[DataFile, Pin]]:
+    """The files with their pins, those of the run where one is active. Raises UserError after a change."""
+    active = pins.current()
+    if active is None:
+        return [(file, Pin(file.store, file.name, file.entry.version, what=WHAT)) for file in place.files]
+    names = {file.name for file in place.files}
+    if place.is_folder:
+        # Notices another set of files, too. A run counts with its rejected rows, which another table may read.
+        pins.entries(place.files[0].store, lambda name: name in names or is_shard(name), WHAT)
+    pinned = []
+    for file in place.files:
+        pin = active.pin(file.store, file.name, WHAT)
+        pin.check()
+        if pin.digest is None:  # a copy on another node has another version, so the content decides
+            pin.digest = digest_content(file.store, file.name, pin.version)
+        pinned.append((file, pin))
+    return pinned
 
 
 def _packed_file(module: str, file: str, package: str) -> bytes:

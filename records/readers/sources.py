@@ -1,14 +1,12 @@
-"""Sources of asks: inline items, text, JSONL and Parquet files, local or on S3, and data sets in packages.
+"""Sources of asks: inline items, data files of all formats (docs/sources.md), and data sets in packages.
 
 A source is a numbered list of rows that can be read from any row on, so that a resumed run starts in the middle.
 Its memory grows with files and blocks of lines, never with rows.
 """
 
-import glob
 import json
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -16,13 +14,17 @@ import numpy as np
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.licenses import license_id
+from gristmill.records.ordered_map import LOCAL_THREADS, NUM_THREADS, ordered_map
 from gristmill.records.pins import Pin
 from gristmill.records.readers.datasets import PACKAGE, PACKAGED
-from gristmill.records.readers.parts import LINE_ENDINGS, WHAT, Items, PackedRows, ParquetRows, Part, part_of
-from gristmill.records.spec import later, nearest
-from gristmill.records.stores.contract import Entry, Store
+from gristmill.records.readers.formats import ReadOptions, check_options
+from gristmill.records.readers.parts import WHAT, Items, PackedRows, ParquetRows, Part, part_of
+from gristmill.records.readers.places import DataFile, find_files
+from gristmill.records.readers.row_changes import RowChanges
+from gristmill.records.schema import RESERVED
+from gristmill.records.spec import LATER, later, nearest
+from gristmill.records.stores.contract import Entry
 from gristmill.records.stores.digest import digest_all
-from gristmill.records.stores.opening import open_store, split
 
 MAX_DIGEST_BYTES = 100 << 30  # the Parquet files of a larger source are told apart by their versions alone
 
@@ -32,7 +34,8 @@ class SourceSpec:
     """`[source]` of a recipe: either `items` or `path`."""
 
     items: tuple[Any, ...] = ()  # tables, or strings, which become {"text": ...}
-    path: str | None = None  # a file, a folder or a glob, local or s3://; or package:help-topics, ...
+    # a file, a folder or a glob, local or in a bucket, the output of a run, or a release; or package:help-topics, ...
+    path: str | None = None
     sample_by: Literal["line", "document"] = "line"  # how text files are split, as in `datasets`
     id_column: str | None = None  # column of `source_id`; default: file and row number
     carry: tuple[str, ...] = ()  # columns copied to the output as payload
@@ -41,8 +44,13 @@ class SourceSpec:
     cycle: bool = False  # repeat the rows until a limit is reached; needs a limit
     # Licence of the rows, an id of SPDX or of the Hub, for the card of a release; never changes a row.
     license: str | None = later(None)
+    # renamed columns: name in the rows = name in the files
+    columns: dict[str, str] | None = field(default=None, metadata={LATER: True})
+    encoding: str | None = later(None)  # of text files without a byte-order mark; default: UTF-8
+    delimiter: str | None = later(None)  # of CSV files; default: told from their first lines
 
     def __post_init__(self) -> None:
+        check_options(self.encoding, self.delimiter)
         if self.license is not None:
             license_id(self.license)
         if bool(self.items) == bool(self.path):
@@ -53,6 +61,14 @@ class SourceSpec:
             raise ValueError("samples has no effect with cycle = true, which repeats the rows until a limit is reached")
         if self.together and self.samples == 1:
             raise ValueError("together has no effect without samples > 1: one ask per row has no company")
+        if self.items and (self.columns or self.encoding or self.delimiter):
+            raise ValueError("columns, encoding and delimiter are for the files of path, not for items")
+        for name in self.carry:
+            if name in RESERVED:
+                raise ValueError(
+                    f"carry: '{name}' is a column that every row of Gristmill has; read it under another name with "
+                    f'columns = {{ source_{name} = "{name}" }} and carry that'
+                )
         for item in self.items:
             if not isinstance(item, str | dict):
                 raise ValueError(f"items must be strings or tables, not {type(item).__name__} {item!r}")
@@ -67,12 +83,18 @@ class Source:
     is_ended = True  # whether all rows are there (gristmill.records.committed has sources that still grow)
 
     def __init__(
-        self, parts: Sequence[Part], id_column: str | None, path: str | None = None, num_together: int = 1
+        self,
+        parts: Sequence[Part],
+        id_column: str | None,
+        path: str | None = None,
+        num_together: int = 1,
+        skipped: Mapping[str, int] | None = None,
     ) -> None:
         self.parts = parts
         self.id_column = id_column
         self.path = path  # of its files
         self.num_together = num_together
+        self.skipped = dict(skipped or {})  # number of files that are not read, by reason
         self.starts = np.cumsum([0, *(p.num_rows for p in parts)])
         self.num_rows = int(self.starts[-1])
 
@@ -113,15 +135,20 @@ class Source:
             return
         pins = {p.pin.store.path(p.pin.name): p.pin for p in self.parts if p.pin}
         try:
-            places = {store.path(entry.name): (store, entry) for store, entry in find_files(self.path)}
+            files = {file.address: file for file in find_files(self.path).files}
         except UserError:  # there is no file at all
-            places = {}
+            files = {}
         for address, pin in pins.items():
-            if address not in places or places[address][1].version != pin.version:
+            if address not in files or files[address].entry.version != pin.version:
                 pin.check()
-        for address, (store, entry) in places.items():
-            if address not in pins and entry.name.endswith((*LINE_ENDINGS, ".parquet")):
-                raise Pin(store, entry.name, entry.version, what=WHAT).changed("it was not there before")
+        for address, file in files.items():
+            if address not in pins:
+                raise Pin(file.store, file.name, file.entry.version, what=WHAT).changed("it was not there before")
+
+    def select(self, names: Collection[str]) -> None:
+        """Read only these columns of the rows, where that is cheaper."""
+        for part in self.parts:
+            part.select({*names, *([self.id_column] if self.id_column else [])})
 
     def rows(self, start: int, stop: int) -> list[tuple[str, str]]:
         """(source_id, JSON text) of rows start..stop-1."""
@@ -183,50 +210,24 @@ def open_source(spec: SourceSpec) -> Source:
     if spec.items:
         return Source([Items(spec.items)], spec.id_column, num_together=num_together)
     assert spec.path is not None
+    renames = spec.columns or {}
     if (name := spec.path.removeprefix(PACKAGE)) != spec.path:
         if name not in PACKAGED:
             raise UserError(f"source.path: no data set '{spec.path}'{nearest(name, PACKAGED)}")
-        return Source([PackedRows(spec.path)], spec.id_column, num_together=num_together)
+        return Source([PackedRows(spec.path, RowChanges(renames))], spec.id_column, num_together=num_together)
+    options = ReadOptions(spec.encoding, spec.delimiter, spec.sample_by)
+
+    def opened(file: DataFile) -> Part:
+        return part_of(file, options, renames)
+
     try:
-        files = find_files(spec.path)
-        parts = [part for place in files if (part := part_of(*place, spec.sample_by)) is not None]
+        place = find_files(spec.path)
+        num_threads = NUM_THREADS if place.files[0].store.is_remote else LOCAL_THREADS
+        parts = list(ordered_map(opened, place.files, num_threads))
     except PermissionError as error:
         raise UserError(f"source.path {spec.path}: {error}") from None
-    source = Source(parts, spec.id_column, spec.path, num_together)
-    if not parts:
-        raise UserError(f"source.path {spec.path}: it has no .jsonl, .ndjson, .parquet, .txt, .md or .rst file")
+    place.log()
+    source = Source(parts, spec.id_column, spec.path, num_together, place.counts)
     if source.num_rows == 0:
         raise UserError(f"source.path {spec.path}: the source is empty")
     return source
-
-
-def find_files(path: str, key: str = "source.path") -> list[tuple[Store, Entry]]:
-    """The files of a file, folder, glob or s3:// address with their stores, in the order of names.
-
-    Raises UserError, with `key` as the name of the setting, when there is no file.
-    """
-    if not path.startswith("s3://"):
-        local = os.path.expanduser(path.removeprefix("file://"))
-        if os.path.isdir(local):
-            store = open_store(local)
-            return [(store, entry) for entry in store.list()]
-        matches = sorted(m for m in glob.glob(local, recursive=True) if os.path.isfile(m))
-        if not matches:
-            raise UserError(f"{key} {path}: no such file or folder")
-        stores = {folder: open_store(folder or ".") for folder in map(os.path.dirname, matches)}
-        return [(stores[os.path.dirname(m)], _entry(stores[os.path.dirname(m)], os.path.basename(m))) for m in matches]
-    store = open_store(path)
-    objects = [(store, entry) for entry in store.list() if entry.name]
-    if objects:
-        return objects
-    root, name = split(path)
-    parent = open_store(root)
-    objects = [(parent, entry) for entry in parent.list(name) if entry.name == name]
-    if not objects:
-        raise UserError(f"{key} {path}: no such object or prefix")
-    return objects
-
-
-def _entry(store: Store, name: str) -> Entry:
-    version = store.version(name)
-    return Entry(name, int(version.partition("-")[0]), version)

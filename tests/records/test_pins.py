@@ -18,6 +18,7 @@ from gristmill.records import pins
 from gristmill.records.errors import Changed, InputChanged, UserError
 from gristmill.records.pins import Pins, active
 from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.formats import ReadOptions
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
 from gristmill.records.stores.digest import EDGE_BYTES, cached_digest, digest_content
 from gristmill.records.stores.opening import open_store, read_bytes
@@ -266,10 +267,10 @@ def test_packs_read_the_file_that_they_began_with(tmp_path: Path, change: str) -
         path.parent.mkdir(parents=True)
         MAKERS[file](path)
         part = open_part(PartSpec(path=str(path), name="p", origin="real", share=1.0))
-        read_chunk(part.store, part.chunks[0], part.json_schema, None)
+        list(read_chunk(part.store, part.chunks[0], part.file_schema, ReadOptions()))
         CHANGES[change](path)
         with pytest.raises(UserError) as error:
-            read_chunk(part.store, part.chunks[-1], part.json_schema, None)
+            list(read_chunk(part.store, part.chunks[-1], part.file_schema, ReadOptions()))
         one_line(error, path)
 
 

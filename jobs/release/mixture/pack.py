@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from rich.table import Table
 
-from gristmill.cluster.batch_work import batch_work
-from gristmill.cluster.exchange import num_windows
+from gristmill.cluster.batch_work import Workers, batch_work
+from gristmill.cluster.exchange import PART_BYTES, num_windows
 from gristmill.cluster.shuffle import PLACE, SHARD, Layout
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.croissant import croissant
@@ -31,7 +31,7 @@ from gristmill.jobs.release.mixture.card import (
 from gristmill.jobs.release.mixture.count import count_mixture
 from gristmill.jobs.release.mixture.draw import Candidates, Draw, draw
 from gristmill.jobs.release.mixture.files import Chunk
-from gristmill.jobs.release.mixture.parts import CARD, METADATA, MIXTURE, Part, open_part
+from gristmill.jobs.release.mixture.parts import CARD, METADATA, MIXTURE, Part, complete, find_part
 from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.scan import candidates, checksum, drawn_rows, release_schema, scan
 from gristmill.jobs.release.mixture.spec import load_mixture
@@ -51,6 +51,7 @@ from gristmill.records.stores.contract import Store
 logger = logging.getLogger(__name__)
 
 UNKNOWN_BYTES = 64 << 20  # a chunk of unknown size counts as so many
+LOCAL_BYTES = 64 << 20  # of text files whose columns are read before the workers start
 
 
 def pack_mixture(
@@ -66,19 +67,25 @@ def pack_mixture(
         raise UserError("[source] of a facts file is for a run; the parts of a mixture have `license` themselves")
     release = release_spec(literals(spec.release) if spec.release else {}, facts_file)
     spec = spec if options.seed is None else replace(spec, seed=options.seed)
-    parts = [open_part(part) for part in spec.parts]
+    parts = [find_part(part) for part in spec.parts]
+    titles = [part.title for part in parts]
+    is_small = sum(chunk.num_bytes for part in parts for chunk in part.untyped) <= LOCAL_BYTES
+    if is_small:
+        complete_parts(parts, None, console)
+        find_format(options.format_name, common_payload(parts, spec)[0])
     if takedown:
         leave_out(parts, takedown)
-    titles = [part.title for part in parts]
-    payload, text_column = common_payload(parts, spec)
-    row_format = find_format(options.format_name, payload)
     if not options.is_dry_run:
         check_target(target)
 
-    chunks = [(number, chunk) for number, part in enumerate(parts) for chunk in part.chunks]
     stores = [target, *(part.store for part in parts if part.store is not None)]
-    reader = MixtureRows(parts, chunks, payload, text_column, spec.seed)
     with batch_work(*stores) as workers:
+        if not is_small:
+            complete_parts(parts, workers, console)
+        payload, text_column = common_payload(parts, spec)
+        row_format = find_format(options.format_name, payload)
+        chunks = [(number, chunk) for number, part in enumerate(parts) for chunk in part.chunks]
+        reader = MixtureRows(parts, chunks, payload, text_column, spec.seed)
         sizes = [chunk.num_bytes or UNKNOWN_BYTES for _, chunk in chunks]
         scans, row_bytes, row_memory = [], np.zeros(len(chunks)), np.zeros(len(chunks))
         with Display(console) as display:
@@ -128,7 +135,7 @@ def pack_mixture(
             **({"without": takedown.listing.digest} if takedown else {}),
         }
         drawer = DrawnRows(reader, rows_schema, row_format, num_shards)
-        pieces = selections(rows, drawn)
+        pieces = selections(rows, drawn, row_memory)
         drawn_sizes = ((piece, sizes[piece["chunk"]]) for piece in pieces)
         tasks = in_tasks(drawn_sizes, len(pieces), workers.num_at_once)
         num_rows = int(counts["totals"]["all"]["rows"])
@@ -145,6 +152,39 @@ def pack_mixture(
     end(target)
     logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
     return num_rows
+
+
+def complete_parts(parts: Sequence[Part], workers: Workers | None, console: SafeConsole) -> None:
+    """Give the parts their columns; what text files hold is read by the workers, or here."""
+    chunks = [(part, chunk) for part in parts for chunk in part.untyped]
+    schemas: list[pa.Schema] = [pa.schema([])] * len(chunks)
+    reader = Columns(chunks)
+    if workers is None:
+        schemas = reader.schemas(range(len(chunks)))
+    else:
+        sizes = ((number, chunk.num_bytes or UNKNOWN_BYTES) for number, (_, chunk) in enumerate(chunks))
+        with Display(console) as display:
+            display.add(0, len(chunks), "chunks of text files read for their columns")
+            for numbers, results in workers.results(reader.schemas, in_tasks(sizes, len(chunks), workers.num_at_once)):
+                for number, schema in zip(numbers, results):
+                    schemas[number] = schema
+                display.add(len(results), len(chunks), "chunks of text files read for their columns")
+    for part in parts:
+        complete(part, [schema for (owner, _), schema in zip(chunks, schemas) if owner is part])
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Reads chunks of text for their columns."""
+
+    chunks: Sequence[tuple[Part, Chunk]]
+
+    def schemas(self, numbers: Sequence[int]) -> list[pa.Schema]:
+        def read(number: int) -> pa.Schema:
+            part, chunk = self.chunks[number]
+            return part.schema_of(chunk)
+
+        return list(read_ahead(self.chunks[numbers[0]][0].store, read, numbers)) if numbers else []
 
 
 @dataclass(frozen=True)
@@ -192,12 +232,20 @@ class DrawnRows:
         return pa.concat_tables(read_ahead(self.rows.store_of(pieces[0]["chunk"]), read, pieces))
 
 
-def selections(rows: Candidates, drawn: Draw) -> list[dict[str, Any]]:
-    """The drawn rows of each chunk: `chunk`, its `rows` with their `times` and `weights`, and a checksum, `check`."""
+def selections(rows: Candidates, drawn: Draw, row_memory: np.ndarray) -> list[dict[str, Any]]:
+    """The drawn rows of each chunk: `chunk`, its `rows` with their `times` and `weights`, and a checksum, `check`.
+
+    A chunk with many rows, such as a compressed file, has several pieces of about PART_BYTES in memory each;
+    `row_memory` are the bytes of a row by chunk, float64 (chunks,).
+    """
     taken = np.flatnonzero(drawn.times)
     order = taken[np.lexsort((rows.row[taken], rows.chunk[taken]))]
     chunk = rows.chunk[order]
-    starts = np.flatnonzero(np.r_[True, chunk[1:] != chunk[:-1]])
+    before = np.r_[0.0, np.cumsum(drawn.times[order] * row_memory[chunk])[:-1]]  # bytes of the rows before each
+    starts_chunk = np.r_[True, chunk[1:] != chunk[:-1]]
+    begun = np.maximum.accumulate(np.where(starts_chunk, before, 0.0))
+    piece = ((before - begun) // PART_BYTES).astype(np.int64)
+    starts = np.flatnonzero(starts_chunk | np.r_[True, piece[1:] != piece[:-1]])
     return [
         {
             "chunk": int(rows.chunk[indices[0]]),

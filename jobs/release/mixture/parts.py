@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,17 +14,8 @@ import pyarrow.compute as pc
 from gristmill.jobs.release.croissant import stated_by
 from gristmill.jobs.release.facts import FactsFile, ended_on, release_spec
 from gristmill.jobs.release.formats import format_of_schema
-from gristmill.jobs.release.mixture.files import (
-    DATA,
-    TEXTS,
-    Chunk,
-    json_schema,
-    line_chunks,
-    parquet_chunks,
-    read_chunk,
-)
+from gristmill.jobs.release.mixture.files import SWELLING, Chunk, parquet_chunks, read_chunk, text_chunks
 from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
-from gristmill.records.committed import INNER_COLUMNS
 from gristmill.records.errors import UserError
 from gristmill.records.licenses import UNKNOWN, license_id
 from gristmill.records.output import ledger, manifest
@@ -32,19 +23,20 @@ from gristmill.records.output.listing import listed_entries
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.pins import Pins, active
+from gristmill.records.readers.arrow_columns import unified_schema
 from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
-from gristmill.records.readers.sources import find_files
-from gristmill.records.schema import IDENTITY, IMAGE, PROVENANCE, RESERVED
+from gristmill.records.readers.file_tables import as_type
+from gristmill.records.readers.formats import Format
+from gristmill.records.readers.places import RUN, DataFile, find_files
+from gristmill.records.schema import IDENTITY, IMAGE, INNER_COLUMNS, PROVENANCE, RESERVED
 from gristmill.records.spec import nearest
-from gristmill.records.stores.contract import Store
+from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.opening import open_store
 from gristmill.stages.dedup.rows import row_hashes
 
-RUN_COLUMNS = INNER_COLUMNS  # useful inside a run only
 MIXTURE, CARD, METADATA = "mixture.json", "README.md", "croissant.json"
 GRISTMILL_COLUMNS = {"id", "origin", "generation", "recipe"}
 SPLITS = ("#train", "#holdout")
-SWELLING = 4  # bytes in memory for each byte of a shard, about
 ROW_FIELDS = [f.with_nullable(f.name not in ("id", "origin", "generation")) for f in (*IDENTITY, *PROVENANCE)]
 
 
@@ -56,8 +48,10 @@ class Part:
     store: Store | None
     has_provenance: bool  # a run or a release
     chunks: list[Chunk]
-    schema: pa.Schema  # columns that may be payload, by their names in the release
-    json_schema: pa.Schema | None = None  # of JSON files
+    schemas: list[pa.Schema] = field(default_factory=list)  # of the files that state their columns
+    untyped: list[Chunk] = field(default_factory=list)  # chunks of files that do not
+    schema: pa.Schema = field(default_factory=lambda: pa.schema([]))  # columns that may be payload, by release names
+    file_schema: pa.Schema = field(default_factory=lambda: pa.schema([]))  # all columns, by their names in the files
     facts: dict[str, Any] = field(default_factory=dict)  # its entry in mixture.json
     pins: Pins | None = None  # of tables; other chunks bear the version of their file
     date: str = ""  # "2026-01-31", as the run or release states it
@@ -72,14 +66,25 @@ class Part:
     def license(self) -> str:
         return license_id(self.spec.license) if self.spec.license else self.stated_license
 
-    def read(self, chunk: Chunk, payload: pa.Schema) -> pa.Table:
-        """Payload, identity and provenance of the rows of a chunk. Raises UserError when they do not fit."""
+    def schema_of(self, chunk: Chunk) -> pa.Schema:
+        """The columns of a chunk of text, which is read for them. Raises UserError."""
+        assert self.store is not None
+        tables = chunk.tables(self.store, self.spec.options)
+        tables.has_places = False
+        return tables.schema()
+
+    def read(self, chunk: Chunk, payload: pa.Schema) -> Iterator[pa.Table]:
+        """Payload, identity and provenance of the rows of a chunk, in batches. Raises UserError."""
         sources = {f.name: self.spec.columns.get(f.name, f.name) for f in payload if f.name in self.schema.names}
         names = {*sources.values()} | ({self.spec.id_column} if self.spec.id_column else set())
         if self.has_provenance:
             names |= {f.name for f in ROW_FIELDS}
+        schema = pa.schema([column for column in self.file_schema if column.name in names])
         with active(self.pins):
-            table = read_chunk(self.store, chunk, self.json_schema, sorted(names))
+            for table in read_chunk(self.store, chunk, schema, self.spec.options):
+                yield self._rows(table, chunk, payload, sources)
+
+    def _rows(self, table: pa.Table, chunk: Chunk, payload: pa.Schema, sources: dict[str, str]) -> pa.Table:
         where = f"part '{self.title}', {chunk.file}"
         columns = []
         for output in payload:
@@ -87,15 +92,13 @@ class Part:
             if source is None:
                 columns.append(pa.nulls(table.num_rows, output.type))
                 continue
-            if source not in table.column_names:
-                raise UserError(f"{where}: there is no column '{source}', which other files have")
             try:
-                columns.append(_decoded(table.column(source)).cast(output.type))
-            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-                raise UserError(f"{where}: column '{source}': {str(error).splitlines()[0]}") from None
+                columns.append(as_type(table.column(source), output.type))
+            except ValueError as error:
+                raise UserError(f"{where}: column '{source}': {error}") from None
         rows = pa.table(columns, schema=payload)
         if self.has_provenance:
-            provenance = {f.name: table.column(f.name) for f in ROW_FIELDS}
+            provenance = {f.name: table.column(f.name) for f in ROW_FIELDS if f.name in table.column_names}
         else:
             provenance = self._provenance(table, rows, chunk)
         for output in ROW_FIELDS:
@@ -135,19 +138,6 @@ def content_hashes(rows: pa.Table) -> list[bytes]:
     return [digest for batch in batches for digest in row_hashes(batch)]
 
 
-def _decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
-
-
-def _type(kind: pa.DataType) -> pa.DataType:
-    """One type for the equivalent Parquet types of strings and bytes, dictionaries decoded."""
-    if pa.types.is_dictionary(kind):
-        kind = kind.value_type
-    if pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        return pa.string()
-    return pa.binary() if pa.types.is_large_binary(kind) else kind
-
-
 def finished_manifest(store: Store) -> Manifest:
     """The manifest of a run that has ended. Raises UserError for a run in progress, and without a manifest."""
     content = manifest.load(store)
@@ -159,10 +149,22 @@ def finished_manifest(store: Store) -> Manifest:
 
 
 def open_part(spec: PartSpec) -> Part:
-    """Find the files and columns of a part. Reads listings, footers and first lines. Raises UserError."""
-    where = f"part '{spec.title}'"
-    part = _open_output(spec) if spec.uri else _open_files(spec)
-    schema = part.schema
+    """A part with its files and columns; reads text files to their ends. Raises UserError."""
+    part = find_part(spec)
+    return complete(part, [part.schema_of(chunk) for chunk in part.untyped])
+
+
+def find_part(spec: PartSpec) -> Part:
+    """A part with its files, and the columns of those that state them. Reads listings and footers. Raises UserError."""
+    return _find_output(spec) if spec.uri else _find_files(spec)
+
+
+def complete(part: Part, schemas: Sequence[pa.Schema]) -> Part:
+    """The part with its columns, also those of `untyped` chunks. Raises UserError."""
+    spec, where = part.spec, f"part '{part.title}'"
+    schema = unified_schema([*part.schemas, *schemas])
+    if not part.chunks or not len(schema):
+        raise UserError(f"{where}: {spec.path or spec.uri} holds no rows")
     for new, old in spec.columns.items():
         if old not in schema.names:
             raise UserError(f"{where}: columns.{new} names '{old}', which is not there{nearest(old, schema.names)}")
@@ -171,21 +173,16 @@ def open_part(spec: PartSpec) -> Part:
     if not part.has_provenance and set(schema.names) >= GRISTMILL_COLUMNS:
         raise UserError(f"{where}: its files hold rows of a run or a release; give its address as uri")
     renamed = set(spec.columns.values())
-    kept = [f for f in schema if f.name not in renamed and f.name not in RESERVED | RUN_COLUMNS and f.name not in ADDED]
+    kept = [
+        f for f in schema if f.name not in renamed and f.name not in RESERVED | INNER_COLUMNS and f.name not in ADDED
+    ]
     mapped = [pa.field(new, schema.field(old).type) for new, old in spec.columns.items()]
-    fields = {f.name: pa.field(f.name, _type(f.type)) for f in [*kept, *mapped]}
-    part.schema = pa.schema(list(fields.values()))
+    part.file_schema = schema
+    part.schema = pa.schema(list({f.name: f for f in [*kept, *mapped]}.values()))
     return part
 
 
-def _common(schemas: Sequence[pa.Schema]) -> pa.Schema:
-    """The columns that all schemas share, in types that hold all values."""
-    names = [n for n in schemas[0].names if all(n in s.names for s in schemas)]
-    unified = [pa.schema([(n, _type(s.field(n).type)) for n in names]) for s in schemas]
-    return pa.unify_schemas(unified, promote_options="permissive")
-
-
-def _open_output(spec: PartSpec) -> Part:
+def _find_output(spec: PartSpec) -> Part:
     assert spec.uri
     store = open_store(spec.uri)
     store.check(write=False)
@@ -197,18 +194,18 @@ def _open_output(spec: PartSpec) -> Part:
         files = [e for e in entries if (lot := kept_lot(e.name)) is not None and lot < num_lots]
         if not files:
             raise UserError(f"part '{spec.title}': the run {store.uri} kept no row")
-        _, schemas = parquet_chunks(store, files[:1])
+        _, schemas = parquet_chunks(_data_files(store, files[:1]))
         chunks = [Chunk("parquet", e.name, start=-1, version=e.version, num_bytes=SWELLING * e.size) for e in files]
-        part = Part(spec, store, True, chunks, schemas[0], facts={"kind": "run", "fingerprint": content.fingerprint})
+        facts = {"kind": "run", "fingerprint": content.fingerprint}
         stated = release_spec(content.recipe.get("release") or {}, FactsFile())
-        part.date, part.stated_license = stated.date or ended_on(content), ", ".join(stated.licenses) or UNKNOWN
-        return part
+        date, license = stated.date or ended_on(content), ", ".join(stated.licenses) or UNKNOWN
+        return Part(spec, store, True, chunks, schemas=schemas, facts=facts, date=date, stated_license=license)
     match = re.fullmatch(r"train-\d{5,}-of-(\d{5,})\.parquet", shards[0].name)
     if match is None:
         raise UserError(f"part '{spec.title}': {store.uri} is not a release of gristmill; give its files as path")
     if not store.exists(CARD) or len(shards) != int(match[1]):
         raise UserError(f"part '{spec.title}': {store.uri} is an incomplete release; pack it again")
-    chunks, schemas = parquet_chunks(store, shards)
+    chunks, schemas = parquet_chunks(_data_files(store, shards))
     columns = set(schemas[0].names)
     if row_format := format_of_schema(schemas[0]):
         raise UserError(
@@ -220,77 +217,49 @@ def _open_output(spec: PartSpec) -> Part:
     if columns & {COPY, WEIGHT}:
         raise UserError(f"part '{spec.title}': rows of {store.uri} are repeated or weighted; use its parts instead")
     date, license = stated_by(json.loads(store.read_if_there(METADATA) or "{}"))
-    return Part(
-        spec, store, True, chunks, schemas[0], facts={"kind": "release"}, date=date, stated_license=license or UNKNOWN
-    )
+    part = Part(spec, store, True, chunks, schemas=schemas[:1], facts={"kind": "release"}, date=date)
+    part.stated_license = license or UNKNOWN
+    return part
 
 
-def _open_files(spec: PartSpec) -> Part:
+def _data_files(store: Store, entries: Sequence[Entry]) -> list[DataFile]:
+    return [DataFile(store, entry, Format("parquet", ".parquet")) for entry in entries]
+
+
+def _find_files(spec: PartSpec) -> Part:
     assert spec.path
     where = f"part '{spec.title}': path"
     base = spec.path
     if any(mark in base for mark in SPLITS):
         base = base.rpartition("#")[0]
     if base.startswith(PACKAGE):
-        return _open_tables(spec, [spec.path], None)
-    files = find_files(base, where)
-    names = {entry.name for _, entry in files}
-    if manifest.NAME in names or MIXTURE in names:
+        return _table_part(spec, None)
+    place = find_files(base, where)
+    if any(file.owner == RUN for file in place.files):
         raise UserError(
-            f"{where} {base} is the output of a run or a pack: give it as uri, which keeps the provenance of its rows"
+            f"{where} {base} is the output of a run: give it as uri, which keeps the provenance of its rows"
         )
+    place.log()
+    store, facts = place.files[0].store, dict[str, Any](kind="files")
+    if place.counts:
+        facts["skipped"] = place.counts
     if base != spec.path:
-        return _open_tables(spec, [spec.path], files[0][0])
-    rows = [f for f in files if f[1].name.endswith(DATA)] or [f for f in files if f[1].name.endswith(TEXTS)]
-    if not rows:
-        raise UserError(f"{where} {base}: no {', '.join([*DATA, *TEXTS])} file there")
-    store, entries = rows[0][0], [entry for _, entry in rows]
-    endings = {DATA.index("." + e.name.rpartition(".")[2]) if e.name.endswith(DATA) else -1 for e in entries}
-    if len(endings) > 1 and endings != {2, 3}:
-        raise UserError(f"{where} {base} holds files of several kinds; make one part per kind")
-    if any(other.uri != store.uri for other, _ in rows):
-        raise UserError(f"{where} {base} matches files in several folders; name the folder above them")
-    if endings == {0}:
-        chunks, schemas = parquet_chunks(store, entries)
-        if spec.origin == "real" and (row_format := next(filter(None, map(format_of_schema, schemas)), None)):
-            raise UserError(f"{where} {base} holds rows of a run, packed as {row_format}: set origin = 'synthetic'")
-        return _of_files(spec, store, chunks, _merged(where, schemas))
-    if endings == {1}:
-        return _open_tables(spec, [store.path(entry.name) for entry in entries], store)
-    if endings == {-1}:
-        texts = pa.schema([("text", pa.string())])
-        if spec.sample_by == "document":
-            return _of_files(
-                spec, store, [Chunk("document", e.name, version=e.version, num_bytes=e.size) for e in entries], texts
-            )
-        chunks = [chunk for entry in entries for chunk in line_chunks("lines", entry)]
-        return _of_files(spec, store, chunks, texts)
-    schema = json_schema(store, entries[0])
-    chunks = [chunk for entry in entries for chunk in line_chunks("json", entry)]
-    part = _of_files(spec, store, chunks, schema)
-    part.json_schema = schema
-    return part
+        return _table_part(spec, store)
+    # A release shows its own columns here, so that `complete` can refuse rows that state their provenance.
+    parquet = [file._replace(owner=None) for file in place.files if file.format.kind == "parquet"]
+    chunks, schemas = parquet_chunks(parquet)
+    if spec.origin == "real" and (row_format := next(filter(None, map(format_of_schema, schemas)), None)):
+        raise UserError(f"{where} {base} holds rows of a run, packed as {row_format}: set origin = 'synthetic'")
+    untyped = text_chunks([file for file in place.files if file.format.kind != "parquet"], spec.options)
+    order = {file.name: number for number, file in enumerate(place.files)}
+    ordered = sorted([*chunks, *untyped], key=lambda chunk: (order[chunk.file], chunk.first, chunk.start))
+    return Part(spec, store, False, ordered, schemas=schemas, untyped=untyped, facts=facts)
 
 
-def _of_files(spec: PartSpec, store: Store | None, chunks: list[Chunk], schema: pa.Schema) -> Part:
-    if not chunks or not len(schema):
-        raise UserError(f"part '{spec.title}': {spec.path} holds no rows")
-    return Part(spec, store, False, chunks, schema, facts={"kind": "files"})
-
-
-def _merged(where: str, schemas: Sequence[pa.Schema]) -> pa.Schema:
-    try:
-        return _common(schemas)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UserError(f"{where}: its files have different columns ({str(error).splitlines()[0]})") from None
-
-
-def _open_tables(spec: PartSpec, addresses: list[str], store: Store | None) -> Part:
-    """Tables that one chunk reads as a whole: CSV, packaged data sets, and sides of a split."""
+def _table_part(spec: PartSpec, store: Store | None) -> Part:
+    """A table that one chunk reads as a whole: a packaged data set, or a side of a split."""
+    assert spec.path
     pins = Pins()
     with pins.active():
-        schemas = [read_table(data_spec(address)).schema for address in addresses]
-    chunks = [Chunk("table", address) for address in addresses]
-    part = _of_files(spec, store, chunks, _merged(f"part '{spec.title}': path", schemas))
-    part.pins = pins
-    return part
+        schema = read_table(data_spec(spec.path)).schema
+    return Part(spec, store, False, [Chunk("table", spec.path)], schemas=[schema], facts={"kind": "files"}, pins=pins)

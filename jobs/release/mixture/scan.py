@@ -35,18 +35,25 @@ def scan(part: Part, chunk: Chunk, payload: pa.Schema, text_column: str | None, 
     Also `bytes` and `memory`: the estimated bytes of a row in a shard, and in memory. With a take-down list also
     `stays`, bool: the rows that are not left out.
     """
-    rows = part.read(chunk, payload)
-    arrays = traits(rows, payload, text_column, f"part '{part.title}', {chunk.file}")
-    arrays["keys"] = shuffle_keys(rows.column("id").to_pylist(), seed, b"draw")
-    sink = pa.BufferOutputStream()
-    pq.write_table(rows.slice(0, SAMPLED_ROWS), sink, compression="zstd")
-    size = sink.getvalue().size / max(1, min(rows.num_rows, SAMPLED_ROWS))
-    blobs = {name: np.ascontiguousarray(arrays[name], kind).tobytes() for name, kind in BLOBS.items()}
-    facts = {"bytes": float(size), "memory": rows.nbytes / max(1, rows.num_rows), **blobs}
-    if part.taken is not None:
-        stays, matches = part.taken.split(rows, chunk.file)
-        facts |= {"stays": stays.tobytes(), **matches}
-    return facts
+    size, num_rows, num_bytes = 0.0, 0, 0
+    pieces: dict[str, list[bytes]] = {name: [] for name in BLOBS}
+    taken = None if part.taken is None else part.taken.counter(chunk.file)
+    for rows in part.read(chunk, payload):
+        arrays = traits(rows, payload, text_column, f"part '{part.title}', {chunk.file}")
+        arrays["keys"] = shuffle_keys(rows.column("id").to_pylist(), seed, b"draw")
+        for name, kind in BLOBS.items():
+            pieces[name].append(np.ascontiguousarray(arrays[name], kind).tobytes())
+        if not num_rows:
+            sink = pa.BufferOutputStream()
+            pq.write_table(rows.slice(0, SAMPLED_ROWS), sink, compression="zstd")
+            size = sink.getvalue().size / max(1, min(rows.num_rows, SAMPLED_ROWS))
+        num_rows += rows.num_rows
+        num_bytes += rows.nbytes
+        if taken is not None:
+            taken.add(rows)
+    blobs = {name: b"".join(parts) for name, parts in pieces.items()}
+    facts = {"bytes": float(size), "memory": num_bytes / max(1, num_rows), **blobs}
+    return facts if taken is None else facts | taken.facts()
 
 
 def traits(rows: pa.Table, payload: pa.Schema, text_column: str | None, where: str) -> dict[str, np.ndarray]:
@@ -127,11 +134,17 @@ def drawn_rows(
 
     `selection` holds `rows`, `times`, `weights` and `check`. Raises UserError when the chunk has changed.
     """
-    chunk_rows = part.read(chunk, payload)
     at, times = np.array(selection["rows"], np.int64), np.array(selection["times"], np.int64)
-    if not len(at) or at.max() >= chunk_rows.num_rows:
+    batches, first = list[pa.Table](), 0
+    for batch in part.read(chunk, payload):
+        within = at[(at >= first) & (at < first + batch.num_rows)] - first
+        batches.append(batch.take(pa.array(within)))
+        first += batch.num_rows
+        if first > at.max(initial=-1):
+            break
+    rows = pa.concat_tables(batches)
+    if not len(at) or rows.num_rows != len(at):
         raise UserError(f"part '{part.title}': {chunk.file} changed while it was packed; pack again")
-    rows = chunk_rows.take(pa.array(at))
     ids = rows.column("id").to_pylist()
     if checksum(shuffle_keys(ids, seed, b"draw")) != selection["check"]:
         raise UserError(f"part '{part.title}': {chunk.file} changed while it was packed; pack again")

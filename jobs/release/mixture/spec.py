@@ -10,10 +10,18 @@ from gristmill.records.errors import UserError
 from gristmill.records.licenses import license_id
 from gristmill.records.mixing.regimes import Shortfall
 from gristmill.records.readers.datasets import PACKAGE
+from gristmill.records.readers.formats import ReadOptions, check_options
 from gristmill.records.schema import RESERVED
 from gristmill.records.spec import build, later
 
-FILE_KEYS = ("origin", "generation", "id_column", "sample_by")  # the rows of a run state these themselves
+FILE_KEYS = (
+    "origin",
+    "generation",
+    "id_column",
+    "sample_by",
+    "encoding",
+    "delimiter",
+)  # the rows of a run state these themselves
 PART, TOKENS, COPY, WEIGHT = "mixture_part", "mixture_tokens", "mixture_copy", "mixture_weight"
 ADDED = (PART, TOKENS, COPY, WEIGHT)  # columns that a mixture adds to identity, provenance and payload
 
@@ -24,7 +32,7 @@ class PartSpec:
 
     # Output of a run (its --out) or of a pack (its --to), a local folder or s3:// address; excludes `path`.
     uri: str | None = None
-    # Data files (Parquet, CSV, JSONL or text): file or folder, local or s3://, or package:adult/train; excludes `uri`.
+    # Data files: file, folder or glob, local or in a bucket, or package:adult/train; excludes `uri`.
     path: str | None = None
     name: str = ""  # Name of the part in column mixture_part; unset: last segment of uri or path.
     share: float | None = None  # Fraction of the mixture (0 to 1) from this part; set it for all parts or for none.
@@ -37,8 +45,11 @@ class PartSpec:
     sample_by: Literal["line", "document"] = "line"  # Unit that becomes one row in text files.
     # Licence of the rows, an id of SPDX or of the Hub, for the card; default: what a run or a release states of itself.
     license: str | None = later(None)
+    encoding: str | None = later(None)  # Encoding of text files without a byte-order mark; unset: UTF-8.
+    delimiter: str | None = later(None)  # Delimiter of CSV files; unset: told from their first lines.
 
     def __post_init__(self) -> None:
+        check_options(self.encoding, self.delimiter)
         if bool(self.uri) == bool(self.path):
             raise ValueError("give either uri (a run or a release) or path (data files)")
         if self.share is not None and not 0 <= self.share <= 1:
@@ -57,6 +68,11 @@ class PartSpec:
         for name in self.columns:
             if name in RESERVED or name in ADDED:
                 raise ValueError(f"columns: '{name}' is a reserved column; choose another name")
+
+    @property
+    def options(self) -> ReadOptions:
+        """How its text files are read."""
+        return ReadOptions(self.encoding, self.delimiter, self.sample_by)
 
     @property
     def place(self) -> str:

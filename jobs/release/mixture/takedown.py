@@ -22,18 +22,38 @@ class TakenRows:
     sources: Keys | None = None
     files: frozenset[str] = frozenset()  # files that are left out as a whole
 
-    def split(self, rows: pa.Table, file: str) -> tuple[np.ndarray, dict[str, bytes]]:
-        """bool (n,), true for a row that stays; and the keys by which rows of data files are left out, as bytes."""
+    def counter(self, file: str) -> "TakenCounter":
+        return TakenCounter(self, file in self.files)
+
+
+class TakenCounter:
+    """Which rows of a chunk stay, and what of the list has matched there."""
+
+    def __init__(self, taken: TakenRows, is_whole: bool) -> None:
+        self._taken, self._is_whole = taken, is_whole  # whether the whole file is left out
+        self._stays: list[np.ndarray] = []
+        self._matches: dict[str, list[bytes]] = {name: [] for name in MATCHES.values()}
+        self._num_taken = 0
+
+    def add(self, rows: pa.Table) -> None:
+        """Look at more rows of the chunk, with their columns `id` and `source_id`."""
         ids = rows.column("id").to_pylist()
-        is_taken, matches = self.ids.has(ids), dict[str, bytes]()
-        if self.sources is not None:
+        is_taken = self._taken.ids.has(ids)
+        if self._taken.sources is not None:
             sources = rows.column("source_id").to_pylist()
-            by_source = self.sources.has(sources)
+            by_source = self._taken.sources.has(sources)
             for kind, values, hits in (("id", ids, is_taken), ("source_id", sources, by_source)):
-                matches[MATCHES[kind]] = b"".join(key(values[at]) for at in np.flatnonzero(hits))
-            is_taken = is_taken | by_source | (file in self.files)
-            matches["num_taken"] = int(is_taken.sum()).to_bytes(8, "little")
-        return ~is_taken, matches
+                self._matches[MATCHES[kind]] += [key(values[at]) for at in np.flatnonzero(hits)]
+            is_taken = is_taken | by_source | self._is_whole
+            self._num_taken += int(is_taken.sum())
+        self._stays.append(~is_taken)
+
+    def facts(self) -> dict[str, Any]:
+        """`stays`: bool (n,) as bytes, true for a row that stays. For data files also the keys that matched."""
+        facts: dict[str, Any] = {"stays": np.concatenate([np.empty(0, bool), *self._stays]).tobytes()}
+        if self._taken.sources is not None:
+            facts |= {name: b"".join(keys) for name, keys in self._matches.items()} | {"num_taken": self._num_taken}
+        return facts
 
 
 def leave_out(parts: Sequence[Part], takedown: Takedown) -> None:
@@ -66,4 +86,4 @@ def note_matches(takedown: Takedown, scans: Iterable[dict[str, Any]]) -> None:
             data = result.get(name, b"")
             for at in range(0, len(data), NUM_BYTES):
                 takedown.match("id" if kind == "id" else "source_id", data[at : at + NUM_BYTES])
-        takedown.num_rows["listed"] += int.from_bytes(result.get("num_taken", b""), "little")
+        takedown.num_rows["listed"] += result.get("num_taken", 0)

@@ -23,7 +23,7 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.readers.datasets import PACKAGE
 from gristmill.records.readers.parquet import columns_of, open_parquet
-from gristmill.records.readers.sources import find_files
+from gristmill.records.readers.places import find_files
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.digest import digest_all
 from gristmill.records.stores.opening import open_store
@@ -165,8 +165,8 @@ def _listed_files(takedown: Takedown, run: Manifest, store: Store) -> list[str]:
         return []
     by_store: dict[str, tuple[Store, list[Entry]]] = {}
     try:
-        for place, entry in find_files(path):
-            by_store.setdefault(place.uri, (place, []))[1].append(entry)
+        for file in find_files(path).files:
+            by_store.setdefault(file.store.uri, (file.store, []))[1].append(file.entry)
     except UserError as error:
         logger.warning(f"{store.uri}: files of its source are not compared with the list ({error})")
         return []
@@ -196,7 +196,7 @@ def _walk(
     with Bar(open_console(is_error=True), "take-down", PLAIN_EVERY_S) as bar:
         for number, shard in enumerate(ordered_reads(store, reader.shards, tasks, use_tasks), 1):
             lacks_examples |= not shard.states_examples
-            files = [shard.name, shard.name.rpartition("/")[2]]
+            addresses = [shard.name, shard.name.rpartition("/")[2]]
             columns = zip(shard.ids, shard.sources, shard.in_files, shard.examples)
             for row, (row_id, source, is_in_file, examples) in enumerate(columns):
                 is_listed = is_whole | is_in_file | takedown.match("id", row_id) | takedown.match("source_id", source)
@@ -204,7 +204,7 @@ def _walk(
                 if is_listed or source in made_from or any(shown):
                     traced.rows.add(row_id)
                     made_from.add(row_id)
-                    traced.places.update(key(f"{file}:{row}") for file in files)
+                    traced.places.update(key(f"{address}:{row}") for address in addresses)
                     if is_listed:
                         traced.listed.add(row_id)
             bar.show(number, len(names), f"{number:,} of {len(names):,} shards searched for rows to leave out")

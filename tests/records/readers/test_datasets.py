@@ -78,7 +78,7 @@ def test_what_is_not_there_is_told(spec: DataSpec, words: str) -> None:
 
 
 def test_an_empty_folder_and_a_torn_file(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no \.parquet"):
+    with pytest.raises(UserError, match="no file to read"):
         read_table(DataSpec(str(tmp_path)))
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and then nothing")
     with pytest.raises(UserError, match="cannot be read"):

@@ -1,0 +1,104 @@
+"""CSV as rows of texts: the delimiter, the names in the first row, and the cells as they are written."""
+
+import codecs
+import csv
+import logging
+import sys
+from collections.abc import Iterator
+from itertools import islice
+
+from gristmill.records.errors import UserError
+from gristmill.records.readers.formats import TAB_ENDING
+from gristmill.records.readers.streams import CHUNK_BYTES, ByteStream
+
+logger = logging.getLogger(__name__)
+
+DELIMITERS = ",;\t|"
+NUM_SNIFFED = 50  # lines that the delimiter is told from
+NAMES = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+Cells = list[str]
+
+csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a document in a cell may have any length
+
+
+class BadRow:
+    """A row that cannot be read: why, and what it holds."""
+
+    def __init__(self, reason: str, cells: Cells) -> None:
+        self.reason, self.cells = reason, cells
+
+
+class CsvRows:
+    """The names of the columns of a CSV file, and its rows.
+
+    A first column without a name, as an index has it, is called column_1. Raises UserError for two columns of a name.
+    """
+
+    def __init__(self, stream: ByteStream, ending: str, delimiter: str | None, where: str) -> None:
+        self._where, lines = where, _lines(stream)
+        first = list(islice(lines, NUM_SNIFFED))
+        self.delimiter = delimiter or ("\t" if ending == TAB_ENDING else _sniffed(first, where))
+        self._rest = lines
+        self._reader = csv.reader(self._all(first), delimiter=self.delimiter, strict=True)
+        header = next((row for row in self if isinstance(row, list)), []) if first else []
+        self.names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
+        for name in self.names:
+            if self.names.count(name) > 1:
+                raise UserError(f"{where}: two columns are called '{name}'; rename one of them in its first row")
+
+    def _all(self, first: list[str]) -> Iterator[str]:
+        yield from first
+        first.clear()
+        yield from self._rest
+
+    def __iter__(self) -> Iterator[Cells | BadRow]:
+        """The rows after those that were taken; raises UserError for a quote that is never closed."""
+        names: list[str] | None = getattr(self, "names", None)
+        while True:
+            begin = self._reader.line_num + 1
+            try:
+                cells = next(self._reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                if "unexpected end" in str(error):
+                    raise UserError(f"{self._where}: the quote that line {begin:,} opens is never closed") from None
+                yield BadRow(f"line {begin:,}: {error}", [])
+                continue
+            if not cells:
+                continue  # a blank line
+            if names is not None and len(cells) != len(names):
+                yield BadRow(f"line {begin:,} has {len(cells):,} cells, the first row has {len(names):,}", cells)
+            else:
+                yield cells
+
+
+def _lines(stream: ByteStream) -> Iterator[str]:
+    """The lines of a stream of UTF-8 with their ends; linear in their lengths."""
+    decode = codecs.getincrementaldecoder("utf-8")().decode
+    pieces: list[str] = []
+    while chunk := stream.read(CHUNK_BYTES):
+        *complete, rest = decode(chunk).split("\n")
+        for line in complete:
+            pieces.append(line)
+            yield "".join(pieces) + "\n"
+            pieces = []
+        pieces.append(rest)
+    if last := "".join(pieces):
+        yield last
+
+
+def _sniffed(lines: list[str], where: str) -> str:
+    """The delimiter that parts the first lines into the same number of cells, the most cells first; else a comma."""
+    best, most = ",", 1
+    for delimiter in DELIMITERS:
+        try:
+            rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
+        except csv.Error:
+            continue
+        widths = {len(row) for row in (rows[:-1] if len(lines) >= NUM_SNIFFED else rows)}  # the last may be cut
+        if rows and len(widths) == 1 and len(rows[0]) > most:
+            best, most = delimiter, len(rows[0])
+    if best != ",":
+        logger.info(f"{where}: its delimiter is a {NAMES[best]} (the key delimiter sets another)")
+    return best

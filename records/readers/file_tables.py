@@ -1,0 +1,312 @@
+"""The rows of data files as Arrow tables: for training, evaluation and mixtures.
+
+    tables = FileTables(file, ReadOptions())
+    schema = tables.schema()                     # reads a text file to its end, of Parquet the footer
+    for table in tables.batches(schema): ...     # one batch is in memory at a time
+
+A row that cannot be read raises UserError with the address of the file and the number of the row.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain, islice
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gristmill.records.errors import UserError
+from gristmill.records.pins import Pin
+from gristmill.records.readers.arrow_columns import array_as, array_of, text_column, unified_schema
+from gristmill.records.readers.arrow_values import has_empty_struct, is_bytes, plain_type, texts_of_bytes
+from gristmill.records.readers.formats import ReadOptions
+from gristmill.records.readers.parquet import open_parquet, parquet_errors
+from gristmill.records.readers.places import DataFile
+from gristmill.records.readers.row_changes import RowChanges, clash, equals_text
+from gristmill.records.readers.row_formats import CsvFile, JsonLines, RowFormat, row_format
+from gristmill.records.readers.streams import (
+    Utf8,
+    buffered,
+    decompressed,
+    encoding_error,
+    line_blocks,
+    lines_between,
+    reading,
+)
+
+BATCH_BYTES = 1 << 20  # of the items of a batch, about: larger ones leave the cache of a core
+BATCH_ROWS = 1 << 16
+BLOCK_LINES = 1024  # of a range that are decoded at a time
+PEEKED_ROWS = 256  # of a column of bytes, to tell whether it holds texts
+
+
+class Misfit(UserError):
+    """A value of a column does not fit the type that was told from other values."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message, column)
+        self.column = column
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def widened(self, schema: pa.Schema) -> pa.Schema:
+        """The schema with the column as text. Raises this error where it is text already."""
+        at = schema.get_field_index(self.column)
+        if pa.types.is_string(schema.field(at).type):
+            raise self
+        return schema.set(at, pa.field(self.column, pa.string()))
+
+
+class FileTables:
+    """The rows of one file. `texts` are columns of CSV that stay texts, whatever they look like."""
+
+    def __init__(
+        self, file: DataFile, options: ReadOptions, pin: Pin | None = None, texts: frozenset[str] = frozenset()
+    ) -> None:
+        self.file, self.options, self.texts = file, options, texts
+        self.pin = pin or Pin(file.store, file.name, file.entry.version, what="data")
+        self.format: RowFormat | None = None if self.is_parquet else row_format(file.format, options)
+        self.has_places = False  # whether a column "" bears the place of each row in the file, as text
+        self.first = 0  # place of the first row of Parquet
+        self.span: tuple[int, int] | None = None  # read only the lines that start in this range of bytes
+        self.groups: Sequence[int] | None = None  # read only these row groups
+        self.names: dict[str, None] = {}  # of all columns of the rows read so far, in order
+        self.changes = RowChanges(partitions=file.partitions, hides_own=file.owner is not None)
+
+    @property
+    def is_parquet(self) -> bool:
+        return self.file.format.kind == "parquet"
+
+    @property
+    def has_types(self) -> bool:
+        """Whether the file states the types of its values, as CSV does not."""
+        return self.format is None or self.format.typed
+
+    @property
+    def where(self) -> str:
+        return self.file.address
+
+    def schema(self) -> pa.Schema:
+        """The columns, in types that hold all values. Columns of Gristmill in its own outputs are left out."""
+        if self.is_parquet:
+            with self._parquet() as file:
+                return self._parquet_schema(file)
+        schema = unified_schema([table.schema for table in self.batches()])
+        return pa.schema([field for field in schema if field.name])
+
+    def batches(self, schema: pa.Schema | None = None, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """The rows in order, in bounded memory.
+
+        With a `schema`, the columns of the batches are those, null where the file lacks one. Without one, each batch of
+        a text file has the columns and types of its own rows, restricted to `columns` if given. Raises UserError, also
+        for a value that does not fit the schema.
+        """
+        if self.is_parquet:
+            yield from self._parquet_batches(schema, columns)
+        else:
+            yield from self._row_batches(schema, columns)
+
+    # Text formats
+
+    def _row_batches(self, schema: pa.Schema | None, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        rows, places, size, is_empty = list[dict[str, Any]](), list[int](), 0, True
+        for block_places, block, num_bytes in self._blocks():
+            rows += block
+            places += block_places
+            size += num_bytes
+            if size >= BATCH_BYTES or len(rows) >= BATCH_ROWS:
+                yield self._placed(self._table(rows, schema, columns, places), places)
+                rows, places, size, is_empty = [], [], 0, False
+        if rows:
+            yield self._placed(self._table(rows, schema, columns, places), places)
+        elif is_empty:
+            yield self._placed(self._empty(schema), [])
+
+    def _blocks(self) -> Iterator[tuple[Sequence[int], list[dict[str, Any]], int]]:
+        """(places, rows, bytes) of rows that follow one another."""
+        assert self.format is not None
+        with reading(self.where), self.pin.open() as opened:
+            if self.span:
+                lines = lines_between(opened, *self.span)
+                while block := list(islice(lines, BLOCK_LINES)):
+                    places = [place for place, _ in block]
+                    yield (
+                        places,
+                        self._decoded([line for _, line in block], places),
+                        sum(len(line) for _, line in block),
+                    )
+                return
+            stream = decompressed(buffered(opened, self.file.store), self.file.format.compression, self.where)
+            first = 0
+            if isinstance(self.format, JsonLines):
+                for lines_there in line_blocks(Utf8(stream, self.options.encoding, self.where)):
+                    items = [line for line in lines_there if line and not line.isspace()]
+                    places = range(first, first + len(items))
+                    yield places, self._decoded(items, places), sum(map(len, items))
+                    first += len(items)
+                return
+            for place, item in enumerate(self.format.items(stream, self.where)):
+                yield (place,), self._decoded([item], (place,)), _size(item)
+
+    def _decoded(self, items: list[Any], places: Sequence[int]) -> list[dict[str, Any]]:
+        """The rows of items, changed. Raises UserError that names the first faulty one."""
+        assert self.format is not None
+        try:
+            rows = self.format.rows(items)
+        except ValueError:
+            rows = [self._row(item, place) for item, place in zip(items, places)]
+        return [self.changes.row(row, self.where) for row in rows] if self.changes else rows
+
+    def _row(self, item: Any, place: int) -> dict[str, Any]:
+        assert self.format is not None
+        try:
+            return self.format.row(item)
+        except UnicodeDecodeError as error:
+            raise encoding_error(self.where, f"byte {place + error.start:,} is not utf-8", item) from None
+        except ValueError as error:
+            what = f"the line at byte {place:,}" if self.span else f"row {place:,}"
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{self.where}: {what} cannot be read ({reason}); correct or remove it") from None
+
+    def _placed(self, table: pa.Table, places: Sequence[int]) -> pa.Table:
+        if not self.has_places:
+            return table
+        column = pa.array([str(place) for place in places], pa.string())
+        return table.append_column("", column) if table.column_names else pa.table({"": column})
+
+    def _table(
+        self,
+        rows: list[dict[str, Any]],
+        schema: pa.Schema | None,
+        columns: Sequence[str] | None,
+        places: Sequence[int],
+    ) -> pa.Table:
+        stated = dict(self.file.partitions)
+        if schema is None:
+            names = list(dict.fromkeys(chain.from_iterable(rows)))
+            self.names |= dict.fromkeys(names)
+            names = names if columns is None else [n for n in names if n in columns]
+            arrays = []
+            for name in names:
+                values, is_typed = [row.get(name) for row in rows], self.has_types or name in stated
+                arrays.append(array_as(values, pa.string()) if name in self.texts else array_of(values, is_typed))
+            return pa.table(arrays, names=names)
+        arrays = []
+        for field in schema:
+            values, is_typed = [row.get(field.name) for row in rows], self.has_types or field.name in stated
+            try:
+                arrays.append(array_as(values, field.type, is_typed))
+            except ValueError as error:
+                span = f"{'bytes' if self.span else 'rows'} {places[0]:,} to {places[-1]:,}"
+                raise Misfit(
+                    f"{self.where}, {span}: column '{field.name}' is no {field.type} ({error})", field.name
+                ) from None
+        return pa.Table.from_arrays(arrays, schema=schema)
+
+    def _empty(self, schema: pa.Schema | None) -> pa.Table:
+        """No rows; of a CSV file with its columns."""
+        if schema is not None:
+            return schema.empty_table()
+        names: list[str] = []
+        if isinstance(self.format, CsvFile):
+            with self.pin.open() as opened:
+                stream = decompressed(opened, self.file.format.compression, self.where)
+                names = self.format.names(stream, self.where)
+        self.names |= dict.fromkeys(names)
+        return pa.schema([(name, pa.null()) for name in names]).empty_table()
+
+    # Parquet
+
+    @contextmanager
+    def _parquet(self) -> Iterator[Any]:
+        with self.pin.open() as opened, parquet_errors(self.where):
+            yield open_parquet(opened, where=self.where)
+
+    def _parquet_schema(self, file: Any, columns: Sequence[str] | None = None) -> pa.Schema:
+        """The columns that are read by default, or those of `columns` that the file has."""
+        names = [field.name for field in file.schema_arrow if field.type != pa.struct([])]  # that would hold nothing
+        shown = self.changes.shown(names)
+        stated = [name for name, _ in self.file.partitions if name not in names]
+        self.names |= dict.fromkeys([*shown, *(name for name in names if name in (columns or ())), *stated])
+        read = [name for name in names if name in (shown if columns is None else columns)]
+        fields = [(name, self._kind(file, name)) for name in read]
+        return pa.schema([*fields, *((name, pa.string()) for name in stated if columns is None or name in columns)])
+
+    def _kind(self, file: Any, name: str) -> pa.DataType:
+        """The type of a column: text for bytes that are texts, and for structs without fields."""
+        kind = file.schema_arrow.field(name).type
+        if is_bytes(kind):
+            peeked = next(file.iter_batches(PEEKED_ROWS, columns=[name], use_threads=False), None)
+            is_text = peeked is not None and texts_of_bytes(pa.chunked_array([peeked.column(0)])) is not None
+            return pa.string() if is_text else pa.binary()
+        return pa.string() if has_empty_struct(kind) else plain_type(kind)
+
+    def _parquet_batches(self, schema: pa.Schema | None, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        with self._parquet() as file:
+            whole = self._parquet_schema(file, columns) if schema is None else schema
+            stated = dict(self.file.partitions)
+            names = [n for n in file.schema_arrow.names if n in whole.names or n in stated]
+            at = self.first
+            groups = range(file.metadata.num_row_groups) if self.groups is None else self.groups
+            for group in groups:
+                read = file.read_row_group(group, columns=names, use_threads=False)
+                read.validate(full=True)
+                num_rows = file.metadata.row_group(group).num_rows
+                arrays = []
+                for field in whole:
+                    column = read.column(field.name) if field.name in read.column_names else None
+                    arrays.append(self._column(column, field, num_rows, stated))
+                yield self._placed(pa.Table.from_arrays(arrays, schema=whole), range(at, at + num_rows))
+                at += num_rows
+            if not groups:
+                yield self._placed(whole.empty_table(), [])
+
+    def _column(
+        self, column: pa.ChunkedArray | None, field: pa.Field, num_rows: int, stated: dict[str, str | None]
+    ) -> pa.ChunkedArray:
+        if field.name in stated:
+            column = self._with_stated(column, field.name, stated[field.name], num_rows)
+        if column is None:
+            return pa.chunked_array([pa.nulls(num_rows, field.type)])
+        try:
+            return as_type(column, field.type)
+        except ValueError as error:
+            message = f"{self.where}: column '{field.name}' is no {field.type} ({error}); leave it out"
+            raise Misfit(message, field.name) from None
+
+    def _with_stated(
+        self, column: pa.ChunkedArray | None, name: str, text: str | None, num_rows: int
+    ) -> pa.ChunkedArray:
+        """A column that the name of the folder states, too; the values of the file are the same, or null."""
+        if column is None or column.null_count == num_rows:
+            return pa.chunked_array([pa.array([text] * num_rows, pa.string())])
+        for value in pc.unique(column).to_pylist():
+            if value is not None and not equals_text(value, text):
+                raise clash(name, value, text, self.where)
+        return column.fill_null(pc.cast(pa.scalar(text), column.type)) if column.null_count else column
+
+
+def as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """A column of a file in a type of `unified_schema`. Raises ValueError where a value does not fit."""
+    try:
+        if pa.types.is_string(kind):
+            if is_bytes(column.type):
+                texts = texts_of_bytes(column)
+                if texts is None:
+                    raise ValueError("it has bytes that are not UTF-8")
+                return texts
+            return text_column(column)
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        return column.cast(kind)
+    except pa.ArrowException as error:
+        raise ValueError(str(error).splitlines()[0]) from None
+
+
+def _size(item: Any) -> int:
+    """The length of an item, about."""
+    if isinstance(item, bytes | str):
+        return len(item)
+    values = item.values() if isinstance(item, dict) else ()
+    return 64 + sum(len(value) for value in values if isinstance(value, bytes | str))

@@ -1,0 +1,234 @@
+"""Places, formats and cursors: what is read of a folder, pages and archives, and rows from any place in any file."""
+
+import bz2
+import gzip
+import json
+import logging
+import lzma
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gristmill.jobs.recipes.compile import compile_recipe
+from gristmill.jobs.recipes.recipe import load
+from gristmill.records.errors import InputChanged, UserError
+from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.places import find_files, partitions_of
+from gristmill.records.readers.sources import Source, SourceSpec, open_source
+from gristmill.records.stores.opening import open_store
+from tests.recipes import canned
+from tests.records.readers.test_answers import binary, frames, lines, put
+from tests.session import new_folder
+
+PAGE = """<html><head><title>Mills</title><meta charset="utf-8"></head><body><nav><a href="/">Home</a></nav><article>
+<h1>Mills</h1><p>A mill grinds grain between two stones. The upper stone turns, the lower one lies still.</p>
+<p>Wind, water or an ox turns it. \u00c4hren werden so zu Mehl.</p></article><footer>Imprint</footer></body></html>"""
+
+
+def rows(source: Source) -> list[dict[str, Any]]:
+    return [json.loads(text) for _, text in source.rows(0, source.num_rows)]
+
+
+def record(url: str, body: bytes, kind: str = "text/html; charset=utf-8", encoding: str = "") -> bytes:
+    """A response in WARC."""
+    extra = f"Content-Encoding: {encoding}\r\n" if encoding else ""
+    http = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\n{extra}\r\n".encode() + body
+    head = (
+        f"WARC/1.1\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\nWARC-Target-URI: {url}\r\n"
+        f"WARC-Date: 2024-01-02T03:04:05Z\r\nContent-Type: application/http; msgtype=response\r\n"
+        f"Content-Length: {len(http)}\r\n\r\n"
+    )
+    return head.encode() + http + b"\r\n\r\n"
+
+
+def test_pages_become_their_main_text(tmp_path: Path) -> None:
+    put(tmp_path, {"a.html": PAGE, "b.htm.gz": gzip.compress(PAGE.encode()), "c.html": "<html></html>"})
+    first, second, third = rows(open_source(SourceSpec(path=str(tmp_path))))
+    assert first == second and first["text"].count("\u00c4hren") == 1 and "Imprint" not in first["text"]
+    assert third == {"text": None}
+    assert read_table(DataSpec(str(tmp_path))).column("text").to_pylist() == [first["text"], first["text"], None]
+
+
+def test_archives_become_the_texts_of_their_pages(tmp_path: Path) -> None:
+    pages = [
+        record("https://a.org/1", PAGE.encode()),
+        record("https://a.org/2", gzip.compress(PAGE.encode()), encoding="gzip"),
+        record("https://a.org/i.png", b"x", kind="image/png"),
+    ]
+    put(tmp_path, {"a.warc": b"".join(pages), "b.warc.gz": b"".join(map(gzip.compress, pages))})
+    found = rows(open_source(SourceSpec(path=str(tmp_path))))
+    assert [(row["url"], row["date"]) for row in found] == [
+        ("https://a.org/1", "2024-01-02T03:04:05Z"), ("https://a.org/2", "2024-01-02T03:04:05Z")
+    ] * 2  # fmt: skip
+    assert len({row["text"] for row in found}) == 1
+    for end in (10, 200, len(pages[2]) + 20):
+        put(tmp_path, {"a.warc": b"".join(pages)[:-end]})
+        with pytest.raises(UserError, match=r"a\.warc: (damaged or cut short|cannot be read as WARC)"):
+            open_source(SourceSpec(path=str(tmp_path / "a.warc")))
+
+
+def test_what_is_not_read_is_named_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path, {"a.jsonl": lines({"text": "a"}), ".b.jsonl": "", "_tmp/c.jsonl": "", "x.bin": "", "README.md": "x"})
+    with caplog.at_level(logging.INFO):
+        source = open_source(SourceSpec(path=str(tmp_path)))
+    assert source.skipped == {
+        "documentation beside data": 1,
+        "hidden": 1,
+        "with an underscore": 1,
+        "with another ending": 1,
+    }
+    (line,) = [r.message for r in caplog.records if "are not" in r.message]
+    assert "1 files are read, 4 are not" in line and "1 hidden (.b.jsonl)" in line and "x.bin" in line
+
+
+def test_a_run_and_a_release_give_their_rows(tmp_path: Path) -> None:
+    kept = pa.table(
+        {"id": ["00"], "origin": ["synthetic"], "model": ["m"], "text": ["kept"], "minhash": binary([b"\xff"])}
+    )
+    shards = {"kept/part-00000000.parquet": kept, "rejected/part-00000000.parquet": kept}
+    put(tmp_path / "run", {**shards, "events/0.jsonl": lines({"e": 1}), "report.html": PAGE})
+    put(tmp_path / "release", {"train-00000-of-00001.parquet": kept, "README.md": "x", "croissant.json": "{}"})
+    for place in ("run", "release"):
+        path = str(tmp_path / place)
+        assert rows(open_source(SourceSpec(path=path))) == [{"text": "kept"}]
+        assert read_table(DataSpec(path)).to_pylist() == [{"text": "kept"}]
+        assert read_table(DataSpec(path, columns=("id", "text"))).to_pylist() == [{"id": "00", "text": "kept"}]
+    assert find_files(str(tmp_path / "run")).skipped.keys() == {
+        "rejected/part-00000000.parquet", "events/0.jsonl", "report.html"
+    }  # fmt: skip
+
+
+def test_buckets_have_the_same_places(tmp_path: Path, s3: str) -> None:
+    store = open_store(f"{s3}/places-{tmp_path.name}")
+    for name in ("x/a.jsonl.gz", "x/b[1].jsonl", "x/_c.jsonl", "y/lang=de/a.jsonl"):
+        data = lines({"text": name}).encode()
+        store.put(name, gzip.compress(data) if name.endswith(".gz") else data)
+
+    def texts(path: str) -> list[str]:
+        return [row["text"] for row in rows(open_source(SourceSpec(path=f"{store.uri}/{path}")))]
+
+    assert texts("x") == texts("x/*.jsonl*") == ["x/a.jsonl.gz", "x/b[1].jsonl"]
+    assert texts("x/b[1].jsonl") == texts("x/b?1?.jsonl") == ["x/b[1].jsonl"]
+    assert texts("**/a.jsonl*") == ["x/a.jsonl.gz", "y/lang=de/a.jsonl"]
+    assert rows(open_source(SourceSpec(path=f"{store.uri}/y")))[0]["lang"] == "de"
+    with pytest.raises(UserError, match="no such object or prefix"):
+        texts("z/*.jsonl")
+
+
+def test_partitions_are_decoded() -> None:
+    assert partitions_of("a=1/b=%C3%9F%2F/c.parquet") == (("a", "1"), ("b", "\u00df/"))
+    assert partitions_of("x/a=__HIVE_DEFAULT_PARTITION__/=y/c=d") == (("a", None),)
+
+
+WRITERS = {
+    **{"jsonl": lambda b: b, "jsonl.gz": gzip.compress, "jsonl.bz2": bz2.compress, "jsonl.xz": lzma.compress},
+    **{"jsonl.zst": frames, "json": lambda b: b"[" + b",".join(b.splitlines()) + b"]"},
+    "csv": lambda b: b"text\n" + b"".join(json.loads(line)["text"].encode() + b"\n" for line in b.splitlines()),
+}
+
+
+@given(st.sampled_from(sorted(WRITERS)), st.lists(st.tuples(st.integers(0, 2999), st.integers(1, 1500)), max_size=5))
+def test_rows_can_be_read_from_anywhere_in_any_order(ending: str, spans: list[tuple[int, int]]) -> None:
+    folder = new_folder("cursors") if not SOURCES else Path(str(next(iter(SOURCES.values())).path)).parent
+    path = folder / f"rows.{ending}"
+    if not path.exists():
+        path.write_bytes(WRITERS[ending](lines(*({"text": f"r{n}"} for n in range(3000))).encode()))
+    source = SOURCES.setdefault(ending, open_source(SourceSpec(path=str(path))))
+    for start, length in spans:
+        stop = min(start + length, 3000)
+        found = [json.loads(text)["text"] for _, text in source.rows(start, stop)]
+        assert found == [f"r{n}" for n in range(start, stop)]
+    assert pickle.loads(pickle.dumps(source)).rows(7, 9) == source.rows(7, 9)
+
+
+SOURCES: dict[str, Source] = {}
+
+
+def test_content_decides_the_digest_not_its_packaging(tmp_path: Path) -> None:
+    data = lines({"text": "a"}, {"text": "b"}).encode()
+    put(tmp_path, {"a.jsonl": data, "b.jsonl.gz": gzip.compress(data), "c.jsonl.zst": frames(data[:9], data[9:])})
+    put(tmp_path, {"d.jsonl": b"\xef\xbb\xbf" + data, "e.txt": data})
+    digests = [open_source(SourceSpec(path=str(path))).digest() for path in sorted(tmp_path.iterdir())]
+    assert len(set(digests[:4])) == 1 and digests[4] not in digests[:4]
+    # Of a version before compressed files were read: old runs resume.
+    assert digests[0] == "3ad01e66c12b0921a253aa78b84aa85e"
+
+
+def test_a_compressed_file_that_changes_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl.gz"
+    many = lines(*({"text": f"r{n}"} for n in range(5000))).encode()
+    path.write_bytes(gzip.compress(many))
+    source = open_source(SourceSpec(path=str(path)))
+    assert len(source.rows(0, 10)) == 10
+    path.write_bytes(gzip.compress(many.replace(b"r4", b"R4")))
+    with pytest.raises(InputChanged, match=r"a\.jsonl\.gz changed"):
+        source.rows(10, 20)
+
+
+def test_renamed_columns(tmp_path: Path) -> None:
+    put(
+        tmp_path,
+        {"a.jsonl": lines({"id": 1, "text": "a", "title": "t"}), "b.parquet": pa.table({"id": [2], "title": ["u"]})},
+    )
+    spec = SourceSpec(path=str(tmp_path), columns={"key": "id", "text": "title"}, id_column="key", carry=("key",))
+    source = open_source(spec)
+    source.select({"text"})
+    assert [json.loads(text) for _, text in source.rows(0, 2)] == [{"key": 1, "text": "t"}, {"key": 2, "text": "u"}]
+    assert [key for key, _ in source.rows(0, 2)] == ["1", "2"]
+    assert source.digest() != open_source(SourceSpec(path=str(tmp_path))).digest()
+    with pytest.raises(ValueError, match=r'columns = \{ source_id = "id" \}'):
+        SourceSpec(path=str(tmp_path), carry=("id",))
+
+
+def test_a_clash_with_a_payload_column_names_the_remedy(tmp_path: Path) -> None:
+    put(tmp_path, {"a.jsonl": lines({"text": "a"})})
+    source = {"path": str(tmp_path / "a.jsonl"), "items": None, "cycle": None, "carry": ["text"]}
+    with pytest.raises(UserError, match=r'source.columns = \{ source_text = "text" \}'):
+        compile_recipe(load(canned(tmp_path, source=source), ()))
+
+
+def test_only_columns_that_are_read_are_decoded(tmp_path: Path) -> None:
+    far = pa.array([253402300800_000_000, 0], pa.timestamp("us"))
+    near = pa.array([1_700_000_000_123_456_789, 1_700_000_000_000_000_000], pa.timestamp("ns"))
+    pq.write_table(pa.table({"text": ["a", "b"], "far": far, "near": near}), tmp_path / "a.parquet")
+    source = open_source(SourceSpec(path=str(tmp_path)))
+    first, second = rows(source)
+    assert (first["far"], second["far"]) == ("10000-01-01 00:00:00", "1970-01-01 00:00:00")
+    assert (first["near"], second["near"]) == ("2023-11-14 22:13:20.123456789", "2023-11-14 22:13:20")
+    source.select({"text"})
+    assert rows(source) == [{"text": "a"}, {"text": "b"}]
+    source.select(set())
+    assert rows(source) == [{}, {}]
+
+
+def test_a_bad_row_is_rejected_by_produce_and_named_by_tables(tmp_path: Path) -> None:
+    put(tmp_path, {"a.csv": "a,b\n1,2\n3\n4,5\n"})
+    assert rows(open_source(SourceSpec(path=str(tmp_path)))) == [{"a": "1", "b": "2"}, ["3"], {"a": "4", "b": "5"}]
+    with pytest.raises(UserError, match="line 3 has 1 cells, the first row has 2"):
+        read_table(DataSpec(str(tmp_path)))
+
+
+def test_cells_stay_texts_where_a_schema_says_so(tmp_path: Path) -> None:
+    put(tmp_path, {"a.csv": "zip,n\n2100,1\n,NA\n"})
+    assert read_table(DataSpec(str(tmp_path))).to_pylist() == [{"zip": 2100, "n": 1}, {"zip": None, "n": None}]
+    assert read_table(DataSpec(str(tmp_path)), ["zip"]).column("zip").to_pylist() == ["2100", ""]
+
+
+def test_paths_beside_the_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    put(tmp_path / "job", {"rows.jsonl": lines({"text": "beside"})})
+    recipe = canned(tmp_path / "job", source={"path": "rows.jsonl", "items": None, "cycle": None})
+    put(tmp_path / "here", {"x": ""})
+    monkeypatch.chdir(tmp_path / "here")
+    assert rows(open_source(load(recipe).source)) == [{"text": "beside"}]
+    put(tmp_path / "here", {"rows.jsonl": lines({"text": "here"})})
+    with caplog.at_level(logging.INFO):
+        assert rows(open_source(load(recipe).source)) == [{"text": "here"}]
+    assert "source.path rows.jsonl: taken from the working folder" in caplog.text
