@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from _pytest.faulthandler import fault_handler_stderr_fd_key as STDERR_FD
 
 from tests import profiles, session
 from tests.engine import SharedEngine
@@ -16,6 +15,7 @@ from tests.session import ROOT, gristmill
 __all__ = ["ROOT", "gristmill", "profiles"]
 
 STUCK_S = 180  # beyond the limit of a test
+STDERR = pytest.StashKey[int]()  # a descriptor that pytest does not capture
 LONGEST = ("tests/chaos/", "tests/cluster/", "tests/jobs/")
 
 # A shell ignores SIGINT in what it starts in the background, and the runs that tests interrupt would inherit that.
@@ -26,6 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default of 15 starves its workers beside other tests
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[STDERR] = os.dup(2)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
@@ -54,7 +58,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
 
 
 def _end_after(limit_s: float, config: pytest.Config) -> None:
-    faulthandler.dump_traceback_later(limit_s, exit=True, file=config.stash[STDERR_FD])
+    faulthandler.dump_traceback_later(limit_s, exit=True, file=config.stash[STDERR])
 
 
 @pytest.hookimpl(wrapper=True)

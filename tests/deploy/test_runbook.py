@@ -5,7 +5,7 @@ from dataclasses import fields
 
 from gristmill.cluster.metrics import COUNTERS, GAUGES
 from gristmill.cluster.spec import ClusterSpec, Limits
-from gristmill.jobs.cli import parser
+from gristmill.jobs.verbs import parser
 from tests.conftest import ROOT
 from tests.deploy.rendered import COMPONENTS, OVERLAYS
 

@@ -46,7 +46,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_flag_set_is_frozen() -> None:
-    from gristmill.jobs.cli import parser
+    from gristmill.jobs.verbs import parser
 
     verbs = next(a for a in parser()._actions if a.dest == "verb")
     assert {

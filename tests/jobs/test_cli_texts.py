@@ -10,8 +10,9 @@ import pytest
 
 import gristmill
 from gristmill.jobs import help_texts
-from gristmill.jobs.cli import FORMATS, main, parser
+from gristmill.jobs.cli import main
 from gristmill.jobs.release import formats
+from gristmill.jobs.verbs import FORMATS, parser
 
 VERBS = next(action for action in parser()._actions if action.dest == "verb").choices
 TEXTS = help_texts.GRISTMILL_EXAMPLES + "".join(examples for _, examples in help_texts.VERBS.values())
@@ -45,6 +46,6 @@ def test_version(capsys: pytest.CaptureFixture) -> None:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from gristmill.jobs.cli import parser; parser().format_help(); print(*sys.modules)"
+    code = "import sys; from gristmill.jobs.verbs import parser; parser().format_help(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"numpy", "pyarrow", "ray", "torch", "jinja2"} & set(done.stdout.split())

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gristmill.cluster.shuffle import PLACE, SHARD, Layout, shard_writer, shuffle_keys, with_target
-from gristmill.jobs import cli
+from gristmill.jobs import verbs
 from gristmill.jobs.audit.command import command as audit
 from gristmill.jobs.release import formats
 from gristmill.jobs.release.command import command as pack
@@ -165,7 +165,7 @@ def test_every_format_loads_as_it_is_and_twice_the_same(tmp_path: Path) -> None:
         "text": {"text": "string"},
         "prompt-completion": dict.fromkeys(("prompt", "completion"), "string"),
     }
-    assert list(shapes) == MADE and tuple(cli.FORMATS) == FORMATS
+    assert list(shapes) == MADE and tuple(verbs.FORMATS) == FORMATS
     for name, shape in shapes.items():
         row_format = find_format(name, table.schema)
         assert row_format is not None
