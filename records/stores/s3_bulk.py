@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from gristmill.records.stores.s3_client import USER_AGENT, is_aws, session_keys
+from gristmill.records.stores.s3_client import USER_AGENT, session_keys
 
 KEYS_S = 300.0  # after which the keys are read again: those of a role expire
 MAX_FAILURES = 3  # in a row, after which it is not tried any more
@@ -44,8 +44,7 @@ def _obstore(client: Any, bucket: str) -> Any:
     from obstore.exceptions import BaseError
     from obstore.store import S3Store
 
-    keys = session_keys()
-    endpoint, limits, bundle = client.meta.endpoint_url, client.meta.config, os.environ.get("AWS_CA_BUNDLE")
+    keys, limits, bundle = session_keys(), client.meta.config, os.environ.get("AWS_CA_BUNDLE")
 
     def credentials() -> dict[str, Any]:
         frozen = keys.get_frozen_credentials()
@@ -56,19 +55,20 @@ def _obstore(client: Any, bucket: str) -> Any:
             "expires_at": datetime.now(UTC) + timedelta(seconds=KEYS_S),
         }
 
+    options: Any = {
+        "allow_http": True,
+        "connect_timeout": timedelta(seconds=limits.connect_timeout),
+        "timeout": timedelta(seconds=limits.read_timeout),
+        "user_agent": USER_AGENT,
+    }
     try:
-        authority = {"root_certificate": Path(bundle).read_bytes()} if bundle else {}
+        if bundle:
+            options["root_certificate"] = Path(bundle).read_bytes()
         return S3Store(
             bucket,
             region=client.meta.region_name or "us-east-1",
-            endpoint=None if is_aws(endpoint) else endpoint,
-            client_options={
-                "allow_http": True,
-                "connect_timeout": timedelta(seconds=limits.connect_timeout),
-                "timeout": timedelta(seconds=limits.read_timeout),
-                "user_agent": USER_AGENT,
-                **authority,
-            },
+            endpoint=client.meta.endpoint_url,  # with the bucket in its path, as AWS takes it, too
+            client_options=options,
             retry_config={"max_retries": 0},
             **({"credential_provider": credentials} if keys else {"skip_signature": True}),
         )
