@@ -75,7 +75,7 @@ class Fetched:
 
 def _fetch(store: Store, name: str) -> tuple[str, bytes | OSError]:
     try:
-        return name, store.read(name)
+        return name, store.read_small(name)
     except OSError as error:
         return name, error
 

@@ -178,6 +178,10 @@ class Store(ABC):
         finally:
             self.leave()
 
+    def read_small(self, name: str) -> bytes:
+        """`read` of one of many small objects, which takes less CPU time where the store has a way to that."""
+        return self.read(name)
+
     def read_if_there(self, name: str) -> bytes | None:
         """The whole object, None when it does not exist."""
         try:

@@ -20,6 +20,7 @@ from gristmill.records.stores.contract import PROBE_PREFIX, Entry, is_hidden
 from gristmill.records.stores.probe import check_promises
 from gristmill.records.stores.ranges import RangeFile
 from gristmill.records.stores.retry import Outage, Tries, retry_s
+from gristmill.records.stores.s3_bulk import BulkReader
 from gristmill.records.stores.s3_client import arrow_filesystem, connect
 from gristmill.records.stores.s3_listing import OBJECTS, Page
 from gristmill.records.stores.s3_puts import S3Puts
@@ -61,6 +62,7 @@ class S3Store(S3Puts):
         self._outage = Outage()
         self._lock = threading.Lock()
         self._client: Any = None
+        self._bulk: BulkReader | None = None
         self._logged = 0.0
 
     def __reduce__(self) -> tuple[type["S3Store"], tuple[str, float]]:
@@ -188,6 +190,13 @@ class S3Store(S3Puts):
         if version not in (None, present):
             raise Changed(f"{self.path(name)} changed since it was listed; run the command again")
         return data
+
+    def read_small(self, name: str) -> bytes:
+        with self._lock:
+            if self._bulk is None:
+                self._bulk = BulkReader(self._client or connect(self.uri, self.patience_s), self.bucket)
+        data = self._bulk.get(self.prefix + name)
+        return self.read(name) if data is None else data
 
     def open(self, name: str, version: str | None = None) -> pa.NativeFile:
         def request(client: Any) -> tuple[bytes, int, str]:

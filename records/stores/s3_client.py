@@ -61,11 +61,16 @@ def connect(uri: str, patience_s: float) -> Any:
     return client
 
 
+def session_keys() -> Any:
+    """The keys of environment, files or role, as botocore's `Credentials`; None where there are none."""
+    return boto3.session.Session().get_credentials()
+
+
 def arrow_filesystem(client: Any) -> "pyarrow.fs.FileSystem":
     """Arrow's file system with the keys and the endpoint of a client."""
     from pyarrow import fs
 
-    keys = boto3.session.Session().get_credentials()
+    keys = session_keys()
     frozen = keys.get_frozen_credentials() if keys else None
     endpoint = client.meta.endpoint_url
     scheme, _, host = endpoint.partition("://")

@@ -234,7 +234,7 @@ def _recipe(folder: Path) -> str:
     path.write_text(
         f'name = "fleet"\nlot_size = {LOT_SIZE}\nsource = {{items = ["a river"], cycle = true}}\n'
         'generator = {kind = "canned", num_words = 375, pooled = true}\n'
-        'stages = [{kind = "finish"}, {kind = "dedup"}]\nlimits = {asks = 8000000}\n'
+        'stages = [{kind = "finish"}, {kind = "dedup"}]\nlimits = {asks = 80000000}\n'
     )
     return str(path)
 

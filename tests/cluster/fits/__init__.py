@@ -1,0 +1,1 @@
+"""Fits and units of studies on a cluster."""
