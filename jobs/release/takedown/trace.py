@@ -196,7 +196,7 @@ def _walk(
     with Bar(open_console(is_error=True), "take-down", PLAIN_EVERY_S) as bar:
         for number, shard in enumerate(ordered_reads(store, reader.shards, tasks, use_tasks), 1):
             lacks_examples |= not shard.states_examples
-            files = [shard.name, shard.name.rpartition("/")[2]]
+            names_of_shard = shard.name, shard.name.rpartition("/")[2]
             columns = zip(shard.ids, shard.sources, shard.in_files, shard.examples)
             for row, (row_id, source, is_in_file, examples) in enumerate(columns):
                 is_listed = is_whole | is_in_file | takedown.match("id", row_id) | takedown.match("source_id", source)
@@ -204,7 +204,7 @@ def _walk(
                 if is_listed or source in made_from or any(shown):
                     traced.rows.add(row_id)
                     made_from.add(row_id)
-                    traced.places.update(key(f"{file}:{row}") for file in files)
+                    traced.places.update(key(f"{name}:{row}") for name in names_of_shard)
                     if is_listed:
                         traced.listed.add(row_id)
             bar.show(number, len(names), f"{number:,} of {len(names):,} shards searched for rows to leave out")
