@@ -85,6 +85,8 @@ def test_examples_are_seeds_until_rows_are_kept(evolved: Path, tmp_path: Path) -
     again = RoundSource(source, kept, spec, "examples", ["instruction"], mark, LOT)
     own = {row["instruction"] for row in rows_of(evolved) if row["lot"] < 2 * ROUNDS["lots"]}
     given = {row["instruction"] for row in SEEDS}
+    by_id = {f"items:{n}": seed["instruction"] for n, seed in enumerate(SEEDS)}
+    by_id |= {row["id"]: row["instruction"] for row in rows_of(evolved)}
     drawn: list[tuple[str, ...]] = []
     for ask in (0, 5, 3 * LOT, 6 * LOT, 6 * LOT + 1):
         [(name, text)] = made.ask_rows(ask, ask + 1, len(SEEDS))
@@ -93,6 +95,7 @@ def test_examples_are_seeds_until_rows_are_kept(evolved: Path, tmp_path: Path) -
         )
         fields = json.loads(text)
         told = [e["instruction"] for e in fields["examples"]]
+        assert [by_id[row_id] for row_id in fields["example_ids"]] == told
         assert fields["instruction"] == SEEDS[ask % len(SEEDS)]["instruction"] and name == f"items:{ask % len(SEEDS)}"
         assert len(told) == len(set(told)) == 5
         assert sum(t in given for t in told) == (5 if ask < 3 * LOT else 3) and set(told) <= given | own
@@ -109,6 +112,10 @@ def test_self_instruct_in_rounds_is_the_same_again(tmp_path: Path) -> None:
         done = gristmill("produce", path, "--out", str(out), *AT_ONCE)
         assert done.returncode == 0, done.stderr
     assert kept_hashes(str(outs[0])) == kept_hashes(str(outs[1]))
+    rows = rows_of(outs[0])
+    ids, seeds = {row["id"] for row in rows}, {f"items:{n}" for n in range(len(SEEDS))}
+    shown = [set(row["example_ids"]) for row in rows]
+    assert all(each and each <= ids | seeds for each in shown) and any(each & ids for each in shown)
 
 
 @pytest.mark.parametrize(
