@@ -111,6 +111,8 @@ class HubClient:
         tries = Tries(self.outage, self.patience_s)
         while True:
             pause_s = 0.0
+            if self.outage.is_hopeless:
+                raise UserError(f"{where}: not requested, because the hub has not answered and the run is stopping")
             session = get_session()
             transport: Any = import_module(type(session).__module__.partition(".")[0])  # httpx2 or httpx
             session.timeout = self._timeout(session)
