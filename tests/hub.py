@@ -289,21 +289,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def _batch(self, name: str) -> None:
         objects = []
-        for wanted in json.loads(self.body)["objects"]:
+        for item in json.loads(self.body)["objects"]:
             if self.hub.is_full:
-                objects.append(
-                    {**wanted, "error": {"code": 403, "message": "Private repository storage limit reached"}}
-                )
+                objects.append({**item, "error": {"code": 403, "message": "Private repository storage limit reached"}})
                 continue
-            if wanted["oid"] in self.hub.contents:
-                objects.append(wanted)
+            if item["oid"] in self.hub.contents:
+                objects.append(item)
                 continue
-            href, part_bytes = f"{self.hub.endpoint}/lfs/{wanted['oid']}", self.hub.part_bytes
+            href, part_bytes = f"{self.hub.endpoint}/lfs/{item['oid']}", self.hub.part_bytes
             upload: dict[str, Any] = {"href": href}
             if part_bytes:
-                numbers = range(1, -(-wanted["size"] // part_bytes) + 1)
+                numbers = range(1, -(-item["size"] // part_bytes) + 1)
                 upload["header"] = {"chunk_size": str(part_bytes), **{str(n): f"{href}/{n}" for n in numbers}}
-            objects.append({**wanted, "actions": {"upload": upload}})
+            objects.append({**item, "actions": {"upload": upload}})
         raise Answer(200, {"transfer": "multipart" if self.hub.part_bytes else "basic", "objects": objects})
 
     def _upload(self, oid: str, part: str | None) -> None:
