@@ -199,6 +199,7 @@ class HubRelease(Store):
         versions |= {name: f"{len(data)}-{_blob(data)}" for name, data in self._small_files.items()}
         if len(versions) > MANY_FILES:
             logger.warning(f"{self.uri}: one commit of {len(versions):,} files; a larger --shard-mb makes fewer")
+        logger.info(f"{self.uri}: one commit of {len(versions):,} files on main")
         self._retry(lambda: self._commit_all(lines, versions))
         if self.is_public:
             self.client.request("PUT", self.client.api("settings"), self.uri, json={"visibility": "public"})
