@@ -119,8 +119,8 @@ class CloudStore(Store):
                 raise Conflict(f"{where} is already there: another run has written it") from None
             except (exceptions.BaseError, OSError) as error:
                 text = str(error)
-                found = STATUS.search(text)
-                status = int(found[1]) if found else 0
+                match = STATUS.search(text)
+                status = int(match[1]) if match else 0
                 is_refusal = isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError)
                 is_rejection = isinstance(error, exceptions.NotSupportedError | exceptions.InvalidPathError)
             if status == 404 and name is None:
@@ -294,5 +294,5 @@ def _version(item: Any) -> str:
 
 
 def _code(text: str) -> str:
-    found = CODE.search(text)
-    return f" ({found[1]})" if found else ""
+    match = CODE.search(text)
+    return f" ({match[1]})" if match else ""

@@ -47,7 +47,7 @@ class HubStore(Store):
         self.client = HubClient(self.repo, self.count, endpoint)
         self._commit = commit or (self.revision if COMMIT.fullmatch(self.revision) else "")
         self._entries: dict[str, Entry] = {}  # that this store has seen, by name
-        self._signed: dict[str, str] = {}  # addresses that large files were redirected to, by name
+        self._signed_urls: dict[str, str] = {}  # addresses that large files were redirected to, by name
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[type["HubStore"], tuple[str, str, str]]:
@@ -64,8 +64,7 @@ class HubStore(Store):
                 run, key = pins.current(), f"{self.client.endpoint} {self.repo}@{self.revision}"
                 commit = run.facts.get(key) if run else None
                 if commit is None:
-                    _, facts = self.client.json("GET", self.client.api("revision", self.revision), self.uri)
-                    commit = str(facts["sha"])
+                    commit = self.client.commit_of(self.revision, self.uri)
                     if run:
                         commit = run.facts.setdefault(key, commit)
                 self._commit = commit
@@ -97,7 +96,7 @@ class HubStore(Store):
     def _full(self, name: str) -> str:
         return f"{self.folder}/{name}" if self.folder else name
 
-    def _present(self, name: str, version: str | None = None) -> Entry:
+    def _look_up(self, name: str, version: str | None = None) -> Entry:
         """The entry of an object. Raises FileNotFoundError, IsADirectoryError, and Changed for another version."""
         entry = self._entries.get(name)
         if entry is None:
@@ -114,15 +113,15 @@ class HubStore(Store):
         return entry
 
     def version(self, name: str) -> str:
-        return self._present(name).version
+        return self._look_up(name).version
 
     def sha256(self, name: str) -> str | None:
-        digest = self._present(name).version.partition("-")[2]
+        digest = self._look_up(name).version.partition("-")[2]
         return digest if len(digest) == SHA256_HEX else None
 
     def exists(self, name: str) -> bool:
         try:
-            self._present(name)
+            self._look_up(name)
         except FileNotFoundError:
             return False
         except IsADirectoryError:
@@ -130,7 +129,7 @@ class HubStore(Store):
         return True
 
     def read(self, name: str, version: str | None = None) -> bytes:
-        entry = self._present(name, version)
+        entry = self._look_up(name, version)
         data = self._get(name, 0, entry.size)
         digest = entry.version.partition("-")[2]
         present = hashlib.sha256(data) if len(digest) == SHA256_HEX else hashlib.sha1(b"blob %d\0" % len(data) + data)
@@ -139,14 +138,14 @@ class HubStore(Store):
         return data
 
     def open(self, name: str, version: str | None = None) -> pa.NativeFile:
-        entry = self._present(name, version)
+        entry = self._look_up(name, version)
         tail = self._get(name, max(0, entry.size - TAIL_BYTES), entry.size)
         if len(tail) == entry.size:
             return pa.PythonFile(io.BytesIO(tail), "r")
         return pa.PythonFile(RangeFile(lambda start, stop: self._get(name, start, stop), entry.size, tail), "r")
 
     def fetch(self, name: str, start: int, stop: int, version: str | None = None) -> bytes:
-        self._present(name, version)
+        self._look_up(name, version)
         return self._get(name, start, stop)
 
     def _get(self, name: str, start: int, stop: int) -> bytes:
@@ -155,7 +154,7 @@ class HubStore(Store):
             return b""
         headers = {**IDENTITY, "Range": f"bytes={start}-{stop - 1}"}
         answer = None
-        if signed := self._signed.get(name):
+        if signed := self._signed_urls.get(name):
             try:
                 answer = self.client.request("GET", signed, self.path(name), is_signed=True, headers=headers)
             except (UserError, FileNotFoundError) as error:
@@ -163,12 +162,12 @@ class HubStore(Store):
                     error
                 ):
                     raise
-                self._signed.pop(name, None)  # the address has expired
+                self._signed_urls.pop(name, None)  # the address has expired
         if answer is None:
             url = f"{self.client.endpoint}/datasets/{self.repo}/resolve/{self.commit}/{quote(self._full(name))}"
             answer = self.client.request("GET", url, self.path(name), headers=headers, follow_redirects=True)
             if answer.history and "/resolve/" not in urlsplit(str(answer.url)).path:
-                self._signed[name] = str(answer.url)  # one request a range instead of two
+                self._signed_urls[name] = str(answer.url)  # one request a range instead of two
         data: bytes = answer.content
         data = data[start:stop] if answer.status_code == 200 else data
         if len(data) != stop - start:

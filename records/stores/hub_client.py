@@ -67,6 +67,11 @@ class HubClient:
         """The address of an endpoint about this data set; the parts are quoted."""
         return "/".join([f"{self.endpoint}/api/datasets/{self.repo}", *(quote(part, safe="") for part in parts)])
 
+    def commit_of(self, revision: str, where: str) -> str:
+        """The present commit of a revision, 40 hex characters. Raises NoRepository and NoRevision."""
+        _, facts = self.json("GET", self.api("revision", revision), where)
+        return str(facts["sha"])
+
     @property
     def has_token(self) -> bool:
         from huggingface_hub import get_token
@@ -111,6 +116,8 @@ class HubClient:
         tries = Tries(self.outage, self.patience_s)
         while True:
             pause_s = 0.0
+            if self.outage.is_hopeless:
+                raise UserError(f"{where}: not requested, because the hub has not answered and the run is stopping")
             session = get_session()
             transport: Any = import_module(type(session).__module__.partition(".")[0])  # httpx2 or httpx
             session.timeout = self._timeout(session)

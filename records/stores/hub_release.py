@@ -39,7 +39,8 @@ MANY_FILES = 1000  # of one commit, beyond which the hub may be slow
 
 
 class HubRelease(Store):
-    """The root of a data set. Only for a release: shards (.parquet), the note of `begin` (if absent), and its papers.
+    """The root of a data set, for a release alone: shards (.parquet), the note that it is begun (if absent), card and
+    metadata.
 
     Every method but `put` of a shard and `read` belongs to the process that publishes.
     """
@@ -54,9 +55,10 @@ class HubRelease(Store):
             raise UserError(f"{uri}: a release fills the main branch of a data set; write hf://datasets/{self.repo}")
         self.is_public = is_public
         self.client = HubClient(self.repo, self.count, endpoint)
-        self._papers: dict[str, bytes] = {}  # small files, for the last commit
+        self._small_files: dict[str, bytes] = {}  # for the last commit
         self._shards: dict[str, dict[str, Any]] = {}  # uploaded shards that the stage lacks, as lines of a commit
-        self._committed = time.monotonic()
+        self._last_commit_s = time.monotonic()
+        self._stage_reader: HubStore | None = None  # of the stage since the last commit of this process
 
     def __reduce__(self) -> tuple[type["HubRelease"], tuple[str, bool, str]]:
         return type(self), (self.uri, self.is_public, self.client.endpoint)
@@ -65,8 +67,9 @@ class HubRelease(Store):
         self.client.outage.give_up()
 
     def _at(self, branch: str) -> HubStore:
-        """The branch as it is now."""
-        return HubStore(f"hf://datasets/{self.repo}@{branch}", self.client.endpoint)
+        """The branch as it is now, whatever a run has pinned."""
+        commit = self.client.commit_of(branch, self.uri)
+        return HubStore(f"hf://datasets/{self.repo}@{branch}", self.client.endpoint, commit)
 
     def _files(self, branch: str) -> dict[str, Entry] | None:
         """The files of a branch by name, but for ATTRIBUTES; None without the branch or the repository."""
@@ -85,7 +88,9 @@ class HubRelease(Store):
     def _stage(self) -> HubStore:
         """The stage with every shard that this process knows of."""
         self._commit_shards()
-        return self._at(STAGE)
+        if self._stage_reader is None:
+            self._stage_reader = self._at(STAGE)
+        return self._stage_reader
 
     def version(self, name: str) -> str:
         return self._stage().version(name)
@@ -135,7 +140,7 @@ class HubRelease(Store):
         elif if_absent:
             self._begin(name, data)
         else:
-            self._papers[name] = data
+            self._small_files[name] = data
 
     def _begin(self, name: str, data: bytes) -> None:
         """Make the stage with one file. Raises Conflict when it has the file."""
@@ -149,11 +154,11 @@ class HubRelease(Store):
                 return False
             if names - {ATTRIBUTES}:
                 raise UserError(f"{self.uri}: its branch {STAGE} holds files of others; remove the branch")
-            lines = [_paper(name, data), *([] if names else [_paper(ATTRIBUTES, RULE)])]
+            lines = [_small_file(name, data), *([] if names else [_small_file(ATTRIBUTES, RULE)])]
             self._commit(STAGE, "Begin a release", lines, parent=stage.commit)
             return True
 
-        if not self._repeated(commit):
+        if not self._retry(commit):
             raise Conflict(f"{self.path(name)} is already there: another pack has begun")
 
     def _upload(self, name: str, data: bytes) -> None:
@@ -174,27 +179,28 @@ class HubRelease(Store):
         self.client.call(send, self.path(name))
 
     def record(self, name: str, size: int, sha256: str) -> None:
-        self._shards[name] = _large(name, size, sha256)
-        if len(self._shards) >= COMMIT_SHARDS or time.monotonic() - self._committed > COMMIT_S:
+        self._shards[name] = _large_file(name, size, sha256)
+        if len(self._shards) >= COMMIT_SHARDS or time.monotonic() - self._last_commit_s > COMMIT_S:
             self._commit_shards()
 
     def _commit_shards(self) -> None:
         lines, self._shards = list(self._shards.values()), {}
         if lines:
-            self._repeated(lambda: self._commit(STAGE, f"Add {len(lines)} shards", lines))
-        self._committed = time.monotonic()
+            self._retry(lambda: self._commit(STAGE, f"Add {len(lines)} shards", lines))
+        self._last_commit_s = time.monotonic()
 
     def publish(self, mark: str) -> None:
         """Commit all files but `mark` to main at once, then remove the stage. Raises UserError for files of others."""
         self._commit_shards()
         shards = {name: entry for name, entry in (self._files(STAGE) or {}).items() if name != mark}
-        lines = [_large(name, entry.size, entry.version.partition("-")[2]) for name, entry in shards.items()]
-        lines += [_paper(name, data) for name, data in self._papers.items()]
+        lines = [_large_file(name, entry.size, entry.version.partition("-")[2]) for name, entry in shards.items()]
+        lines += [_small_file(name, data) for name, data in self._small_files.items()]
         versions = {name: entry.version for name, entry in shards.items()}
-        versions |= {name: f"{len(data)}-{_blob(data)}" for name, data in self._papers.items()}
+        versions |= {name: f"{len(data)}-{_blob(data)}" for name, data in self._small_files.items()}
         if len(versions) > MANY_FILES:
             logger.warning(f"{self.uri}: one commit of {len(versions):,} files; a larger --shard-mb makes fewer")
-        self._repeated(lambda: self._commit_all(lines, versions))
+        logger.info(f"{self.uri}: one commit of {len(versions):,} files on main")
+        self._retry(lambda: self._commit_all(lines, versions))
         if self.is_public:
             self.client.request("PUT", self.client.api("settings"), self.uri, json={"visibility": "public"})
         self.delete(mark)
@@ -206,10 +212,10 @@ class HubRelease(Store):
         if foreign := sorted(set(present) - set(versions) - {ATTRIBUTES}):
             raise UserError(f"{self.uri}: another commit has added {foreign[0]}; remove it, or choose another --to")
         if any(present.get(name) != version for name, version in versions.items()):
-            attributes = [] if ATTRIBUTES in present else [_paper(ATTRIBUTES, RULE)]
+            attributes = [] if ATTRIBUTES in present else [_small_file(ATTRIBUTES, RULE)]
             self._commit("main", "Add the release", [*attributes, *lines], parent=main.commit)
 
-    def _repeated(self, commit: Callable[[], T]) -> T:
+    def _retry(self, commit: Callable[[], T]) -> T:
         """The answer of `commit`, which commits to a branch as it finds it; again where another commit comes first."""
         tries = Tries(self.client.outage, self.client.patience_s)
         while True:
@@ -223,6 +229,7 @@ class HubRelease(Store):
         """One commit. Raises Conflict when the branch is not at `parent`, if it is stated, or is being written."""
         head = {"summary": summary, "description": "", **({"parentCommit": parent} if parent else {})}
         body = b"".join(json.dumps(line).encode() + b"\n" for line in [{"key": "header", "value": head}, *lines])
+        self._stage_reader = None
         headers = {"Content-Type": "application/x-ndjson"}
         self.client.request("POST", self.client.api("commit", branch), self.uri, headers=headers, content=body)
 
@@ -230,16 +237,16 @@ class HubRelease(Store):
         """Remove the stage, which goes with the note of `begin`."""
         with suppress(NoRevision, NoRepository):
             self.client.request("DELETE", self.client.api("branch", STAGE), self.uri)
-        self._papers, self._shards = {}, {}
+        self._small_files, self._shards, self._stage_reader = {}, {}, None
 
 
-def _paper(name: str, data: bytes) -> dict[str, Any]:
+def _small_file(name: str, data: bytes) -> dict[str, Any]:
     """The line of a commit that adds a small file."""
     value = {"path": name, "content": base64.b64encode(data).decode(), "encoding": "base64"}
     return {"key": "file", "value": value}
 
 
-def _large(name: str, size: int, sha256: str) -> dict[str, Any]:
+def _large_file(name: str, size: int, sha256: str) -> dict[str, Any]:
     """The line of a commit that adds a large file, whose bytes the hub has."""
     return {"key": "lfsFile", "value": {"path": name, "algo": "sha256", "oid": sha256, "size": size}}
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,7 +21,6 @@ from gristmill.jobs.release.mixture import pack as mixture_pack
 from gristmill.jobs.release.target import BEGUN
 from gristmill.records.errors import UserError
 from gristmill.records.readers.datasets import DataSpec, read_table
-from gristmill.records.stores import hub_release
 from gristmill.records.stores.hub_release import ATTRIBUTES, STAGE, HubRelease
 from gristmill.records.stores.opening import open_store
 from gristmill.records.stores.retry import VARIABLE
@@ -130,25 +130,34 @@ def test_a_pack_that_was_stopped_goes_on(
     assert server.num_bytes < 0.7 * sum(map(len, whole.values()))  # shards are proven by their ids
 
 
-def test_a_killed_pack_sends_no_shard_again(
-    run: str, whole: dict[str, bytes], server: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its last shards are in no commit: they are written again, and the hub has them."""
-    monkeypatch.setattr(hub_release, "COMMIT_SHARDS", 2)
-    with monkeypatch.context() as patch:
-        stop_after(3, patch)
-        patch.setattr(write, "_nothing_left", lambda target: _plain())  # as a kill, which cleans up nothing
-        with pytest.raises(Stopped):
-            pack(run, TO, 1)
+KILLED = """
+import os, signal, sys
+from gristmill.jobs.release import command
+from gristmill.records.stores import hub_release
+from tests.jobs.release.test_hub import one_task_at_once
+
+command.batch_work, hub_release.COMMIT_SHARDS = one_task_at_once, 2
+upload, names = hub_release.HubRelease._upload, []
+
+def counted(target, name, data):
+    if len(names) == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    names.append(name)
+    upload(target, name, data)
+
+hub_release.HubRelease._upload = counted
+command.command(*sys.argv[1:], 1)
+"""
+
+
+def test_a_killed_pack_sends_no_shard_again(run: str, whole: dict[str, bytes], server: Hub) -> None:
+    """Its last shard is in no commit: it is written again, and the hub has it."""
+    killed = subprocess.run([sys.executable, "-c", KILLED, run, TO], cwd=ROOT, capture_output=True, text=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert sum(name.startswith("train-") for name in server.files(NAME, STAGE)) == 2
-    assert len(server.sent) == 3
+    assert len(server.sent) == 3 and not {*server.files(NAME)} - {ATTRIBUTES}
     assert pack(run, TO, 1) == 0
     assert released(server) == whole and len(server.sent) == len({*server.sent}) == len(whole) - len(PAPERS)
-
-
-class _plain:
-    def __enter__(self) -> None: ...
-    def __exit__(self, *_: Any) -> None: ...
 
 
 def test_a_hub_in_trouble(run: str, whole: dict[str, bytes], server: Hub) -> None:

@@ -113,6 +113,15 @@ def test_a_column_of_parquet_is_read_by_ranges(server: Hub) -> None:
     assert ds.dataset(f"{path}/train.parquet", filesystem=filesystem).count_rows() == 60_000
 
 
+def test_a_hub_that_ignores_ranges_is_read_all_the_same(server: Hub) -> None:
+    data = parquet(10_000)
+    server.add("org/texts", {"train.parquet": data})
+    server.ignores_ranges = True
+    with HubStore(URI).open("train.parquet") as file:
+        file.seek(1000)
+        assert file.read(500_000) == data[1000:501_000] and HubStore(URI).fetch("train.parquet", 5, 9) == data[5:9]
+
+
 def test_an_expired_address_of_a_large_file_is_renewed(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     data = random.Random(2).randbytes(3 << 20)
     server.add("org/texts", {"big.zst": data})
