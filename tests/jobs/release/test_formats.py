@@ -19,8 +19,9 @@ from gristmill.jobs.audit.command import command as audit
 from gristmill.jobs.release import formats
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.croissant import record_set
+from gristmill.jobs.release.dialogues import DIALOGUE
 from gristmill.jobs.release.format_card import format_section
-from gristmill.jobs.release.formats import DIALOGUE, FORMATS, find_format, format_of_schema
+from gristmill.jobs.release.formats import FORMATS, find_format, format_of_schema
 from gristmill.jobs.release.mixture.parts import open_part
 from gristmill.jobs.release.mixture.spec import PartSpec
 from gristmill.records.errors import UserError
@@ -106,7 +107,7 @@ def test_preferences_over_dialogues_and_answers_by_name() -> None:
     table = pa.table({"id": ["a"], "prompt": [talk], "chosen": [end], "rejected": ["no"]})
     (row,) = find_format("preference", table.schema).convert(table).to_pylist()  # type: ignore[union-attr]
     assert said(row["prompt"]) == [("user", "hi")] and said(row["chosen"]) == [("assistant", "yes")]
-    assert row["chosen"][0].keys() == {"role", "content"} and said(row["rejected"]) == [("assistant", "no")]
+    assert row["chosen"][0]["tone"] == "dry" and said(row["rejected"]) == [("assistant", "no")]
     for answer in ("output", "code", "solution"):
         some = table_of(instruction=["do"], text=["do\nit"], **{answer: ["it"]})
         (row,) = find_format("messages", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
