@@ -15,7 +15,7 @@ from gristmill.cluster.shuffle import Layout, shuffle_keys, with_target
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.card import dataset_card, facts_of_run
 from gristmill.jobs.release.croissant import croissant
-from gristmill.jobs.release.facts import FactsFile, load_facts
+from gristmill.jobs.release.facts import FactsFile, load_facts, missing_facts
 from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
 from gristmill.jobs.release.mixture.pack import pack_mixture
 from gristmill.jobs.release.mixture.parts import CARD, RUN_COLUMNS, finished_manifest
@@ -146,6 +146,8 @@ def pack_run(
     target.put("croissant.json", json_text(croissant(facts, shards, schema), indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
     end(target)
+    if missing := missing_facts(facts):
+        logger.info(missing)
     logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")
     return totals.kept
 

@@ -96,7 +96,7 @@ def preference(row: Row, prompt: str | None) -> Converted:
     is_whole = chosen[0]["role"] != "assistant" or rejected[0]["role"] != "assistant"
     if opening and chosen[: len(opening)] == opening == rejected[: len(opening)] and shared >= len(opening):
         shared = len(opening)
-    elif opening and not (is_whole and isinstance(row[prompt], str)):
+    elif opening and not (is_whole and prompt and isinstance(row[prompt], str)):
         shared = 0
     elif not shared:
         raise Refusal("'chosen' and 'rejected' begin differently, and no column holds their prompt")

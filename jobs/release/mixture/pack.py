@@ -18,7 +18,7 @@ from gristmill.cluster.exchange import num_windows
 from gristmill.cluster.shuffle import PLACE, SHARD, Layout
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.croissant import croissant
-from gristmill.jobs.release.facts import FactsFile, release_spec
+from gristmill.jobs.release.facts import FactsFile, missing_facts, release_spec
 from gristmill.jobs.release.formats import ROWS, RowFormat, find_format
 from gristmill.jobs.release.mixture.card import (
     facts_of_mixture,
@@ -73,6 +73,8 @@ def pack_mixture(
     titles = [part.title for part in parts]
     payload, text_column = common_payload(parts, spec)
     row_format = find_format(format_name, payload)
+    if row_format and not spec.payload:
+        _check_beside(row_format, parts, payload)
     if not dry_run:
         check_target(target)
 
@@ -132,8 +134,25 @@ def pack_mixture(
     target.put(MIXTURE, (json_text(facts, indent=2) + "\n").encode())
     target.put(CARD, card.encode())  # last: it marks the release as complete
     end(target)
+    if missing := missing_facts(stated):
+        logger.info(missing)
     logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
     return num_rows
+
+
+def _check_beside(row_format: RowFormat, parts: Sequence[Part], payload: pa.Schema) -> None:
+    """Raise UserError for a column that the format reads where it is, and that only some parts have."""
+    for part in parts:
+        for field in part.schema:
+            if field.name in payload.names:
+                continue
+            wider = find_format(row_format.name, payload.append(field))
+            if wider and field.name in wider.reads:
+                names = ", ".join(f"'{column}'" for column in wider.reads)
+                raise UserError(
+                    f"part '{part.title}' has a column '{field.name}' that --format {wider.name} reads, and other parts "
+                    f"lack it: set payload = [{names}] for nulls there, or leave '{field.name}' out of payload"
+                )
 
 
 @dataclass(frozen=True)

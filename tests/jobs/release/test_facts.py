@@ -65,7 +65,9 @@ def test_without_facts_nothing_is_guessed(run: str, tmp_path: Path, caplog: pyte
     assert metadata["datePublished"] == "2026-01-31" and "Published: 2026-01-31" in card
     assert "| corpus/ | unknown |" in card and "## Example row\n" in card
     assert front["size_categories"] == ["n<1K"] and front["pretty_name"] == "run"
-    packed(run, tmp_path / "b")
+    with caplog.at_level("INFO"):
+        packed(run, tmp_path / "b")
+    assert "the card states no license: see [release]" in caplog.text
     assert {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir()} == {
         p.name: p.read_bytes() for p in (tmp_path / "b").iterdir()
     }
