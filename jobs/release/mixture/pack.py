@@ -150,8 +150,8 @@ def _check_beside(row_format: RowFormat, parts: Sequence[Part], payload: pa.Sche
             if wider and field.name in wider.reads:
                 names = ", ".join(f"'{column}'" for column in wider.reads)
                 raise UserError(
-                    f"part '{part.title}' has a column '{field.name}' that --format {wider.name} reads, and other parts "
-                    f"lack it: set payload = [{names}] for nulls there, or leave '{field.name}' out of payload"
+                    f"part '{part.title}' has a column '{field.name}' that --format {wider.name} reads, and other "
+                    f"parts lack it: set payload = [{names}] for nulls there, or leave '{field.name}' out of payload"
                 )
 
 

@@ -275,7 +275,7 @@ def test_a_mixture_of_dialogues_with_and_without_tools(
     for name, lines in rows.items():
         (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     parts = [{"name": name, "path": str(tmp_path / f"{name}.jsonl")} for name in rows]
-    keys = {"name": "mix", "synthetic_max": 1.0, "parts": parts}
+    keys = {"name": "mix", "synthetic_max": 1.0, "parts": parts, "release": {"date": "2026-01-31"}}
     with pytest.raises(UserError, match=r"part 'tools' has a column 'tools' .* set payload = \['messages', 'tools'\]"):
         pack(write(tmp_path / "mix.toml", keys), str(tmp_path / "chat"), format_name="messages")
     mix = write(tmp_path / "mix.toml", {**keys, "payload": ["messages", "tools"]})
