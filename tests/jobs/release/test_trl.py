@@ -341,3 +341,36 @@ def test_what_cannot_be_carried_is_refused_by_its_row(columns: dict[str, Any], n
     text = refused(columns, name)
     assert re.search(message, text) and "; pack as rows, or reject these rows in the recipe" in text
     assert text.startswith(f"row {'0' * 31}") and f"so it cannot become {name}" in text
+
+
+@pytest.mark.nightly
+def test_trainers_of_trl_take_a_step_on_every_format(tokenizer: Any, tmp_path: Path) -> None:
+    import transformers
+    import trl
+
+    tokenizer.chat_template = (Path(trl.__file__).parent / "chat_templates" / "qwen3.jinja").read_text()
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, **sizes)
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "model")
+    texts = {name: ["one ", "two"] for name in ("prompt", "text", "chosen", "rejected")}
+    talks = {"messages": column([USED, PLAIN], False), "tools": [json.dumps([TOOL]), None]}
+    pairs = {"chosen": column([USED, USED], False), "rejected": column([USED[:1] + PLAIN[2:]] * 2, False)}
+    cases = [
+        ("messages", talks, "SFT"),
+        ("prompt-completion", texts, "SFT"),
+        ("prompt-completion", {"prompt": ["q", "r"], "completion": column([PLAIN[2:]] * 2, False)}, "SFT"),
+        ("text", texts, "SFT"),
+        ("preference", texts, "DPO"),
+        ("preference", {**pairs, "tools": talks["tools"]}, "DPO"),
+    ]
+    for number, (name, columns, kind) in enumerate(cases):
+        (folder := tmp_path / str(number)).mkdir()
+        rows = datasets.Dataset.from_list(
+            loaded(pa.table({"id": ids(2), **columns}), name, folder), on_mixed_types="use_json"
+        )
+        options = {"output_dir": str(folder), "max_steps": 1, "report_to": [], "use_cpu": True, "bf16": False}
+        args = getattr(trl, f"{kind}Config")(**options, per_device_train_batch_size=2, save_strategy="no")
+        trainer = getattr(trl, f"{kind}Trainer")(
+            str(tmp_path / "model"), args=args, train_dataset=rows, processing_class=tokenizer
+        )
+        assert trainer.train().training_loss > 0
