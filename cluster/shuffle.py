@@ -88,7 +88,7 @@ def shard_writer(target: Store, layout: Layout, schema: pa.Schema) -> Callable[[
 
 def _row_groups(tables: Iterable[pa.Table], schema: pa.Schema) -> Iterator[pa.Table]:
     """The rows in tables of whole row groups, but for the last."""
-    rest, is_empty = schema.empty_table(), True
+    rest, is_empty = pa.Table.from_batches([], schema), True
     for table in tables:
         table = pa.concat_tables([rest, table])
         whole = table.num_rows // ROW_GROUP_ROWS * ROW_GROUP_ROWS

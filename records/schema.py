@@ -64,7 +64,9 @@ def full_schema(payload: Sequence[pa.Field], findings: Sequence[pa.Field]) -> pa
 
 def with_images(schema: pa.Schema) -> pa.Schema:
     """`schema` with the metadata by which `datasets` decodes its image columns; unchanged without images."""
+    lists = {"feature": {"_type": "Image"}, "_type": "List"}
     images = {f.name: {"_type": "Image"} for f in schema if f.type == IMAGE}
+    images |= {f.name: lists for f in schema if f.type == pa.list_(IMAGE)}
     metadata = json.dumps({"info": {"features": images}})
     return schema.with_metadata({"huggingface": metadata}) if images else schema
 

@@ -119,8 +119,8 @@ def _shown(value: Any) -> Any:
     if isinstance(value, bytes):
         return f"({len(value):,} bytes)"
     if isinstance(value, str):
-        rest = len(value) - MAX_EXAMPLE_CHARS
-        return value if rest <= 0 else f"{value[:MAX_EXAMPLE_CHARS]} ({rest:,} more characters)"
+        num_more = len(value) - MAX_EXAMPLE_CHARS
+        return value if num_more <= 0 else f"{value[:MAX_EXAMPLE_CHARS]} ({num_more:,} more characters)"
     is_plain = value is None or isinstance(value, bool | int) or (isinstance(value, float) and math.isfinite(value))
     return value if is_plain else str(value)
 

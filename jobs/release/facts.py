@@ -142,6 +142,12 @@ class Facts:
         return "\n".join([f"@misc{{{re.sub(WORD_BREAKS, '-', self.name).strip('-') or 'release'},", *lines, "}"])
 
 
+def missing_facts(facts: Facts) -> str:
+    """A line on what a catalogue needs and nothing states; empty where nothing is missing."""
+    missing = [name for name, value in (("license", facts.spec.licenses), ("date", facts.date)) if not value]
+    return f"the card states no {' and no '.join(missing)}: see [release], or pack with --facts" if missing else ""
+
+
 def load_facts(source: TomlSource | None) -> FactsFile:
     """The facts file, empty for None. Raises UserError for an unknown key."""
     return FactsFile() if source is None else build(FactsFile, load_table(source), label_of(source))

@@ -11,7 +11,7 @@ from gristmill.cluster.exchange import num_windows
 from gristmill.cluster.shuffle import Layout, shuffle_keys, with_target
 from gristmill.jobs.release.card import dataset_card, facts_of_run
 from gristmill.jobs.release.croissant import croissant
-from gristmill.jobs.release.facts import FactsFile
+from gristmill.jobs.release.facts import FactsFile, missing_facts
 from gristmill.jobs.release.formats import RowFormat, find_format
 from gristmill.jobs.release.mixture.parts import CARD, METADATA, finished_manifest
 from gristmill.jobs.release.options import PackOptions
@@ -106,6 +106,8 @@ def pack_run(
     target.put(METADATA, json_text(croissant(facts, shards, schema), indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
     end(target)
+    if missing := missing_facts(facts):
+        logger.info(missing)
     logger.info(f"release: {target.uri}  ({num_shards} shards, README.md, croissant.json)")
     return num_rows
 

@@ -18,7 +18,7 @@ from gristmill.cluster.exchange import PART_BYTES, num_windows
 from gristmill.cluster.shuffle import PLACE, SHARD, Layout
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.release.croissant import croissant
-from gristmill.jobs.release.facts import FactsFile, release_spec
+from gristmill.jobs.release.facts import FactsFile, missing_facts, release_spec
 from gristmill.jobs.release.formats import RowFormat, find_format
 from gristmill.jobs.release.mixture.card import (
     facts_of_mixture,
@@ -34,7 +34,7 @@ from gristmill.jobs.release.mixture.files import Chunk
 from gristmill.jobs.release.mixture.parts import CARD, METADATA, MIXTURE, Part, complete, find_part
 from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.scan import candidates, checksum, drawn_rows, release_schema, scan
-from gristmill.jobs.release.mixture.spec import load_mixture
+from gristmill.jobs.release.mixture.spec import MixtureSpec, load_mixture
 from gristmill.jobs.release.mixture.takedown import leave_out, note_matches
 from gristmill.jobs.release.options import PackOptions
 from gristmill.jobs.release.takedown.facts import takedown_facts, write_takedown
@@ -72,7 +72,7 @@ def pack_mixture(
     is_small = sum(chunk.num_bytes for part in parts for chunk in part.untyped) <= LOCAL_BYTES
     if is_small:
         complete_parts(parts, None, console)
-        find_format(options.format_name, common_payload(parts, spec)[0])
+        released_columns(parts, spec, options)  # refuses before the target is touched
     if takedown:
         leave_out(parts, takedown)
     if not options.is_dry_run:
@@ -82,8 +82,7 @@ def pack_mixture(
     with batch_work(*stores) as workers:
         if not is_small:
             complete_parts(parts, workers, console)
-        payload, text_column = common_payload(parts, spec)
-        row_format = find_format(options.format_name, payload)
+        payload, text_column, row_format = released_columns(parts, spec, options)
         chunks = [(number, chunk) for number, part in enumerate(parts) for chunk in part.chunks]
         reader = MixtureRows(parts, chunks, payload, text_column, spec.seed)
         sizes = [chunk.num_bytes or UNKNOWN_BYTES for _, chunk in chunks]
@@ -150,6 +149,8 @@ def pack_mixture(
     target.put(MIXTURE, (json_text(facts, indent=2) + "\n").encode())
     target.put(CARD, card.encode())  # last: it marks the release as complete
     end(target)
+    if missing := missing_facts(stated):
+        logger.info(missing)
     logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
     return num_rows
 
@@ -185,6 +186,32 @@ class Columns:
             return part.schema_of(chunk)
 
         return list(read_ahead(self.chunks[numbers[0]][0].store, read, numbers)) if numbers else []
+
+
+def released_columns(
+    parts: Sequence[Part], spec: MixtureSpec, options: PackOptions
+) -> tuple[pa.Schema, str | None, RowFormat | None]:
+    """(payload, text column, format). Raises UserError for parts that do not fit each other or the format."""
+    payload, text_column = common_payload(parts, spec)
+    row_format = find_format(options.format_name, payload)
+    if row_format and not spec.payload:
+        _check_beside(row_format, parts, payload)
+    return payload, text_column, row_format
+
+
+def _check_beside(row_format: RowFormat, parts: Sequence[Part], payload: pa.Schema) -> None:
+    """Raise UserError for a column that the format reads where it is, and that only some parts have."""
+    for part in parts:
+        for field in part.schema:
+            if field.name in payload.names:
+                continue
+            wider = find_format(row_format.name, payload.append(field))
+            if wider and field.name in wider.reads:
+                names = ", ".join(f"'{column}'" for column in wider.reads)
+                raise UserError(
+                    f"part '{part.title}' has a column '{field.name}' that --format {wider.name} reads, and other "
+                    f"parts lack it: set payload = [{names}] for nulls there, or leave '{field.name}' out of payload"
+                )
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,16 @@ from gristmill.jobs.audit.command import command as audit
 from gristmill.jobs.release import formats
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.croissant import record_set
+from gristmill.jobs.release.dialogues import DIALOGUE
 from gristmill.jobs.release.format_card import format_section
-from gristmill.jobs.release.formats import DIALOGUE, FORMATS, find_format, format_of_schema
+from gristmill.jobs.release.formats import FORMATS, find_format, format_of_schema
 from gristmill.jobs.release.mixture.parts import open_part
 from gristmill.jobs.release.mixture.spec import PartSpec
 from gristmill.records.errors import UserError
 from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
 from tests.jobs.release.mixture.test_mixture import by_hand, make_run, release_rows, text
+from tests.jobs.release.reading_back import assert_read_back
 from tests.recipes import write
 
 WORDS = st.text(max_size=12)
@@ -106,7 +108,7 @@ def test_preferences_over_dialogues_and_answers_by_name() -> None:
     table = pa.table({"id": ["a"], "prompt": [talk], "chosen": [end], "rejected": ["no"]})
     (row,) = find_format("preference", table.schema).convert(table).to_pylist()  # type: ignore[union-attr]
     assert said(row["prompt"]) == [("user", "hi")] and said(row["chosen"]) == [("assistant", "yes")]
-    assert row["chosen"][0].keys() == {"role", "content"} and said(row["rejected"]) == [("assistant", "no")]
+    assert row["chosen"][0]["tone"] == "dry" and said(row["rejected"]) == [("assistant", "no")]
     for answer in ("output", "code", "solution"):
         some = table_of(instruction=["do"], text=["do\nit"], **{answer: ["it"]})
         (row,) = find_format("messages", some.schema).convert(some).to_pylist()  # type: ignore[union-attr]
@@ -257,6 +259,45 @@ def test_a_mixture_in_a_format(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     weighted = write(tmp_path / "weighted.toml", {**keys, "shortfall": "reweight"})
     with pytest.raises(UserError, match="has no column for them"):
         pack(weighted, str(tmp_path / "weighted"), format_name="text")
+
+
+def test_a_mixture_of_dialogues_with_and_without_tools(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_hand(monkeypatch)
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": '{"a": null}'}}
+    used = [{"role": "assistant", "content": None, "tool_calls": [call]}, {"role": "tool", "content": "x", "name": "f"}]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    rows = {
+        "tools": [{"messages": [{"role": "user", "content": f"q {i}"}, *used], "tools": tools} for i in range(9)],
+        "plain": [{"messages": [{"role": "user", "content": f"p {i}", "weight": i}]} for i in range(9)],
+    }
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    parts = [{"name": name, "path": str(tmp_path / f"{name}.jsonl")} for name in rows]
+    keys = {"name": "mix", "synthetic_max": 1.0, "parts": parts, "release": {"date": "2026-01-31"}}
+    with pytest.raises(UserError, match=r"part 'tools' has a column 'tools' .* set payload = \['messages', 'tools'\]"):
+        pack(write(tmp_path / "mix.toml", keys), str(tmp_path / "chat"), format_name="messages")
+    mix = write(tmp_path / "mix.toml", {**keys, "payload": ["messages", "tools"]})
+    assert pack(mix, str(tmp_path / "chat"), 1, format_name="messages") == 0
+    table = assert_read_back(tmp_path / "chat", caplog)
+    assert table.num_rows == 18 and sum(value is not None for value in table.column("tools").to_pylist()) == 9
+    loaded = datasets.load_dataset(str(tmp_path / "chat"), split="train", cache_dir=str(tmp_path / "hf"))
+    for row in loaded:
+        said = [{key: value for key, value in message.items() if value is not None} for message in row["messages"]]
+        if row["tools"] is None:
+            assert said == [{"role": "user", "content": f"p {said[0]['weight']}", "weight": said[0]["weight"]}]
+            continue
+        assert said[1]["tool_calls"] == [{**call, "function": {"name": "f", "arguments": {"a": None}}}]
+        assert said[2] == used[1] and row["tools"] == tools
+    # a release in a format is a part again
+    again = {"name": "again", "synthetic_max": 1.0, "parts": [{"path": str(tmp_path / "copy"), "origin": "synthetic"}]}
+    (tmp_path / "copy").mkdir()
+    for path in (tmp_path / "chat").glob("*.parquet"):
+        (tmp_path / "copy" / path.name).write_bytes(path.read_bytes())
+    assert pack(write(tmp_path / "again.toml", again), str(tmp_path / "again"), 1, format_name="messages") == 0
+    before, after = (release_rows(tmp_path / name).column("messages").to_pylist() for name in ("chat", "again"))
+    assert sorted(map(str, before)) == sorted(map(str, after))
 
 
 def test_formats_of_the_code_are_those_of_the_docs() -> None:

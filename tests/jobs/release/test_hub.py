@@ -15,7 +15,6 @@ from huggingface_hub import HfApi
 
 from gristmill.jobs.audit.command import audit
 from gristmill.jobs.release import run as release_run
-from gristmill.jobs.release import write
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.mixture import pack as mixture_pack
 from gristmill.jobs.release.target import BEGUN

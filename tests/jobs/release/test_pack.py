@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.conftest import gristmill
+from tests.jobs.release.reading_back import assert_read_back
 from tests.recipes import canned
 
 
 @pytest.mark.timeout(900)
-def test_pack(tmp_path: Path, s3: str) -> None:
+def test_pack(tmp_path: Path, s3: str, caplog: pytest.LogCaptureFixture) -> None:
     out = tmp_path / "out"
     recipe = canned(tmp_path, num_asks=3000, lot_size=250, generator={"num_words": 400, "duplicates": 0.01})
     assert gristmill("produce", recipe, "--out", str(out)).returncode == 0
@@ -36,6 +37,7 @@ def test_pack(tmp_path: Path, s3: str) -> None:
     assert card.startswith("---\n") and f"| kept | {len(kept):,} |" in card
     croissant = json.loads((tmp_path / "release" / "croissant.json").read_text())
     assert len([d for d in croissant["distribution"] if d["@type"] == "cr:FileObject"]) == len(shards)
+    assert assert_read_back(tmp_path / "release", caplog).num_rows == len(kept)
     rows = datasets.load_dataset(str(tmp_path / "release"), split="train", cache_dir=str(tmp_path / "hf"))
     assert len(rows) == len(kept)
 
