@@ -28,7 +28,6 @@ BULLETS = ("•", "-")
 MAX_RUN = 300  # characters that are split together, because the time grows with their square
 
 OPENING = re.compile(r"""(?:\.{2,}|[\[\](){}<>,:;!?¿¡"'`“”„‟‘’‚‛«»‹›*&#_§%=…$£€¥•–—]|\+(?!\d)|[^\w\s'.\-@/\\^~|+])""")
-QUOTE = r"""["'`“”„‟‘’‚‛«»‹›]"""
 CLOSING = re.compile(
     r"""(?:(?<!\.)\.{2,}|[\[\](){}<>,:;!?¿¡"'`“”„‟‘’‚‛«»‹›*&#_…–—•]|['’][sS]|(?<=\d)[+%$£€¥]|(?<=\d)(?:km|kg|mg|cm|mm|kb|mb|gb)
     |(?<=[0-9a-z%²\-+)\]}>"'”’:;!?,*`_])\.|(?<=[A-Z][A-Z])\.|[^\w\s'./\\^~|+\-$%=@])$""",
