@@ -1,7 +1,7 @@
 """What words of every script cost: signatures, n-gram search and rules by language, on one core.
 
-Times are CPU seconds of this process. Each text repeats one sentence to 2 KB, so the numbers are those of reading words,
-not of looking them up.
+Times are CPU seconds of this process. Each text repeats one sentence to 2 KB, so the numbers are those of reading
+words, not of looking them up.
 """
 
 from typing import Any
