@@ -60,10 +60,16 @@ def _settings(model: str, name: str) -> dict[str, Any]:
 def check(model: str) -> None:
     """Preflight: raise UserError if `model` is not an available sentence encoder. Loads no weights."""
     models.check(model)
-    if read(model, TOKENIZER) is None:
-        raise UserError(f"model '{model}': it has no {TOKENIZER}, which holds an encoder's tokenizer")
+    _tokenizer_file(model)
     dimension(model)
     pooling(model)
+
+
+def _tokenizer_file(model: str) -> bytes:
+    data = read(model, TOKENIZER)
+    if data is None:
+        raise UserError(f"model '{model}': it has no {TOKENIZER}, which holds an encoder's tokenizer")
+    return data
 
 
 def digest(model: str) -> str:
@@ -120,7 +126,7 @@ def reader(model: str) -> Callable[[str], bool]:
     """A function that tells whether a model knows most tokens of a text. Loads its tokenizer alone."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_buffer(read(model, TOKENIZER))
+    tokenizer = Tokenizer.from_buffer(_tokenizer_file(model))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     unknown = unknown_token(tokenizer)

@@ -138,7 +138,11 @@ def is_exempt(name: str) -> bool:
 
 def test_the_expressions_of_known_modules_are_among_them() -> None:
     names = set(expressions())
-    assert {"stages.filters.pii_finders.EMAIL", "generators.text.task_filters.LABEL", "records.words.TOKEN"} <= names
+    assert {
+        "stages.filters.pii_finders.EMAIL",
+        "generators.text.task_filters.LABEL",
+        "records.words.ASCII_TOKEN",
+    } <= names
     assert any(name.startswith("generators.text.answers:") for name in names)
     assert "fullmatch" in expressions()["stages.verify.answer_text.POWER"][1]
     for exempt in EXEMPT:

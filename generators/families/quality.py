@@ -66,7 +66,7 @@ class Quality(Family):
     """Fitted by `begin` alone: a convex problem, so the same rows give the same weights."""
 
     kind: ClassVar[str] = "quality"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2  # 2: words and normal form of every script
     Spec: ClassVar[type] = QualitySpec
     extra: ClassVar[str] = "tables"
     packages: ClassVar[tuple[str, ...]] = ("sklearn", "scipy")

@@ -70,7 +70,7 @@ class Constitutional(PrincipledSteps):
     """1 + 2 * rounds calls. `initial` and `rejected` are the first answer, `chosen` and `text` the last revision."""
 
     kind = "constitutional"
-    revision = 1
+    revision = 2  # 2: copies by the normal form of every script
     Spec = ConstitutionalSpec
     method_holes: ClassVar[frozenset[str]] = frozenset(
         {"prompt", "response", "critique", "critique_request", "revision_request"}

@@ -99,7 +99,7 @@ class EvolInstruct(Steps):
     """Three calls. `parent` is the instruction that `instruction` came from, `depth` how many steps a seed is away."""
 
     kind = "evol_instruct"
-    revision = 1
+    revision = 2  # 2: copies by the normal form of every script
     Spec = EvolInstructSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"instruction", "first", "second"})
     feed = "row"

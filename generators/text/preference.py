@@ -72,7 +72,7 @@ class Preference(PrincipledSteps):
     """
 
     kind = "preference"
-    revision = 1
+    revision = 2  # 2: copies by the normal form of every script
     Spec = PreferenceSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"prompt", "first", "second", "principle"})
     spec: PreferenceSpec

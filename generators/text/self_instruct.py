@@ -83,7 +83,7 @@ class SelfInstruct(Steps):
     """Three calls, four for a classification task."""
 
     kind = "self_instruct"
-    revision = 2  # 2: states the ids of examples
+    revision = 2  # 2: states the ids of examples; copies by the normal form of every script
     Spec = SelfInstructSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"tasks", "shown", "instruction", "label"})
     feed = "examples"

@@ -94,7 +94,13 @@ class LotAudit:
 
     @cached_property
     def admissions(self) -> list[Admission]:
-        return list(self._stages(ADMISSION))
+        """Those that decide as they did in the run."""
+        return [stage for stage in self._stages(ADMISSION) if self._is_current(stage)]
+
+    def _is_current(self, stage: Any) -> bool:
+        """Whether the run had the stage in its present revision, so that the same rows get the same findings."""
+        revisions = {table["name"]: table.get("revision", 1) for table in self.run.identity.get("stages", [])}
+        return bool(revisions.get(stage.name, stage.revision) == stage.revision)
 
     def _stages(self, kinds: frozenset[str]) -> Iterator[Any]:
         """The stages of these kinds, with the keys that the run had."""
@@ -237,8 +243,8 @@ class LotAudit:
         signature = self.dedup.signature
         column = table.column(signature).combine_chunks()
         sample = table.slice(0, SAMPLE_PER_LOT).combine_chunks().to_batches()[0]
-        recomputed = self.dedup.signatures(sample)
-        if not self.dedup.agree(column.slice(0, SAMPLE_PER_LOT), recomputed):
+        stored = column.slice(0, SAMPLE_PER_LOT)
+        if self._is_current(self.dedup) and not self.dedup.agree(stored, self.dedup.signatures(sample)):
             facts.errors.append(
                 f"{name}: a row's {signature} is not that of its {self.dedup.signature_source}: "
                 "one of the two was altered"

@@ -30,6 +30,7 @@ from gristmill.records.output.manifest import differences
 from gristmill.records.readers.parquet import read_parquet
 from gristmill.records.shapes import check_shape
 from gristmill.records.stores.contract import Store
+from gristmill.records.words import TOKENS_ARE
 
 NUM_SHOWN = 3
 MIN_SHARDS, MIN_SHARDS_LOCAL = 4, 16  # from which they are read by Ray tasks: on a cluster, and on a local Ray
@@ -71,8 +72,8 @@ def examine_mixture(store: Store, data: bytes) -> Findings:
         findings.add(f"takedown.json is missing, though {MIXTURE} tells of a take-down")
     if absence is not None:
         findings.count("hidden ids", len(absence))
-    titles = [part["name"] for part in facts["parts"]]
-    audit = ShardAudit(store, facts["payload"], facts["text_column"], titles, absence)
+    titles, has_words = [part["name"] for part in facts["parts"]], facts["tokens_are"] in (None, TOKENS_ARE)
+    audit = ShardAudit(store, facts["payload"], facts["text_column"], titles, has_words, absence)
     with Bar(open_console(is_error=True), "audit", PLAIN_EVERY_S) as bar:
         for number, shard in enumerate(ordered_reads(store, audit.shards, [[s] for s in present], use_tasks), 1):
             walk.shard(shard)
@@ -123,6 +124,7 @@ class ShardAudit:
     payload: Sequence[str]
     text_column: str | None
     titles: Sequence[str]  # of the parts
+    has_words: bool = True  # whether it was packed with today's words; else its tokens are taken as they are
     absence: Absence | None = None  # of a take-down
 
     def shards(self, shards: Sequence[dict[str, Any]]) -> list[ShardFacts]:
@@ -157,7 +159,9 @@ class ShardAudit:
         except UserError as error:
             add(str(error))
             return facts
-        if self.text_column:
+        if self.text_column and not self.has_words:
+            arrays["tokens"] = table.column(TOKENS).to_numpy().astype(np.int64)
+        elif self.text_column:
             wrong = np.flatnonzero(table.column(TOKENS).to_numpy() != arrays["tokens"])
             if len(wrong):
                 add(f"{name}: {len(wrong):,} rows have other tokens than {TOKENS} states (row {wrong[0]})")
@@ -216,6 +220,8 @@ class _Walk:
         )
         drawn = Draw(times, rows[WEIGHT][first].astype(float), np.zeros(len(first), bool))
         is_twin = twins(distinct, whole=self.facts["asked"]["dedup"] == "all")
+        if self.facts["tokens_are"] not in (None, TOKENS_ARE):  # other words, other twins
+            is_twin[:] = False
         for index in np.flatnonzero(is_twin)[:NUM_SHOWN]:
             where = f"{self.names[distinct.chunk[index]]}: row {distinct.row[index]}"
             self.findings.add(f"{where} equals another row and is not left out")

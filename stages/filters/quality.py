@@ -4,6 +4,7 @@ The pattern is that of Gunasekar et al. 2023 (Textbooks Are All You Need, sectio
 thousand rows, a small classifier learns from them and scores all other rows on the CPU.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,6 +16,9 @@ from gristmill.records.ids import fingerprint
 from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.model_files import read_card, read_weights
 from gristmill.stages.ngrams import Linear, Ngrams
+
+MODEL_REVISION = 2  # of the model family, since which it reads the words of every script
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Quality(Stage):
     """Adds `NAME_score`, the model's probability that a row is good, to 4 decimals. A null text counts as empty."""
 
     kind: ClassVar[str] = "quality"
+    revision: ClassVar[int] = 2  # 2: words and normal form of every script
     Spec: ClassVar[type] = QualitySpec
     spec: QualitySpec
 
@@ -58,7 +63,11 @@ class Quality(Stage):
         return {**super().identity(), "model": model}
 
     def check(self) -> None:
-        self._card()
+        if self._card()["identity"].get("revision", 1) < MODEL_REVISION:
+            logger.warning(
+                f"{self.name}: {self.spec.path} was fitted with the words of an earlier version, which differ beyond "
+                "ASCII; fit it again for texts in other scripts"
+            )
 
     def _card(self) -> dict[str, Any]:
         return read_card(self.spec.path, self.kind, self.name)

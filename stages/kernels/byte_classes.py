@@ -42,7 +42,7 @@ LOWER = np.array([byte | 32 if 65 <= byte <= 90 else byte for byte in range(256)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def properties_at(data: np.ndarray, at: int, stop: int, tables: Any) -> tuple[int, int]:
+def properties_at(data: np.ndarray, at: int, stop: int, tables: Any) -> Any:
     """(properties, code point) of the character beyond ASCII at data[at]."""
     code, _ = character(data, at, stop)
     return np.int64(tables.properties[tables.pages[code >> PAGE_BITS], code & PAGE_MASK]), code
