@@ -16,8 +16,10 @@ from gristmill.jobs.fit.plan import FitRecipe, read_recipe
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.readers.datasets import DataSpec, data_spec, read_table
+from gristmill.records.output import manifest
+from gristmill.records.readers.datasets import ENDINGS, PACKAGE, DataSpec, data_spec, read_table
 from gristmill.records.spec import literals
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +132,8 @@ def read_comparison(args: CompareArgs) -> Comparison:
     selection = stream(0, "student holdout").permutation(len(blocks))[:MAX_BLOCKS]
     held_out_blocks = tuple(blocks[at] for at in np.sort(selection))
     items, more = _probes(holdout, corpora)
-    notes += [*more, *_copies(held_out_blocks, corpora)]
+    unfinished = [note for name, uri in addresses.items() if (note := _unfinished(name, data_spec(uri).path))]
+    notes += [*unfinished, *more, *_copies(held_out_blocks, corpora)]
     files = {name: data.decode() for name, data in tokens.files_of(tokenizer).items()}
     device = "cuda" if recipe.train.num_gpus else "cpu"
     task = StudentTask(literals(spec), num_tokens, files, held_out_blocks, items, device, recipe.train.num_cpus)
@@ -156,6 +159,14 @@ def _addresses(corpora: Sequence[str]) -> dict[str, str]:
             raise UserError(f"'{name}' {why}: give each corpus a name of its own, as in NAME={uri or 'URI'}")
         addresses[name] = uri
     return addresses
+
+
+def _unfinished(name: str, path: str) -> str | None:
+    """A note on a corpus whose run is not complete; None for any other."""
+    if path.startswith(PACKAGE) or path.endswith(ENDINGS):
+        return None
+    run = manifest.load(open_store(path))
+    return f"the run of '{name}' is {run.state}: its rows so far count" if run and run.state != "complete" else None
 
 
 def _texts(data: DataSpec, column: str) -> list[str]:
