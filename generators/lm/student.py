@@ -86,20 +86,20 @@ def read_unit(store: Store, key: str) -> Measures | None:
     return done
 
 
-def drawn(tokenizer: Any, texts: Sequence[str], num_tokens: int, seed: int) -> list[str]:
+def draw_texts(tokenizer: Any, texts: Sequence[str], num_tokens: int, seed: int) -> list[str]:
     """Texts in an order drawn by the seed, as many as hold `num_tokens` tokens with their ends; the last one is cut."""
     from gristmill.evaluation.draws import stream
 
-    chosen: list[str] = []
+    selection: list[str] = []
     left = num_tokens
     for at in stream(seed, "student texts").permutation(len(texts)):
         ids = tokens.encode(tokenizer, [texts[at]])[0]
         if len(ids) + 1 >= left:
-            chosen.append(tokenizer.decode(ids[: left - 1]))
+            selection.append(tokenizer.decode(ids[: left - 1]))
             break
-        chosen.append(texts[at])
+        selection.append(texts[at])
         left -= len(ids) + 1
-    return chosen
+    return selection
 
 
 def do_all(units: Sequence[StudentUnit], store: Store) -> list[tuple[str, float, str | None]]:
@@ -128,7 +128,7 @@ def _measure(unit: StudentUnit, store: Store) -> dict[str, Any]:
     spec = build(LmSpec, task.model, "model")
     tokenizer = tokens.from_files({name: text.encode() for name, text in task.tokenizer.items()})
     texts = read_parquet(store.read(unit.rows), where=store.path(unit.rows)).column("text").to_pylist()
-    rows = pa.table({"text": pa.array(drawn(tokenizer, texts, task.num_tokens, unit.seed), pa.string())})
+    rows = pa.table({"text": pa.array(draw_texts(tokenizer, texts, task.num_tokens, unit.seed), pa.string())})
     model = CausalLm(spec, SCHEMA)
     model.tokenizer, model.device = tokenizer, task.device
     model.begin(rows, unit.seed, None)

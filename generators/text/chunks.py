@@ -66,15 +66,15 @@ def chunks(text: str, max_words: int) -> list[str]:
     Joined they are the text. A text without words is a single chunk.
     """
     pieces = [(piece, num_words(piece)) for piece in _pieces(text, max_words, 0)]
-    fewest = len(_packed(pieces, max_words))
+    fewest = len(_join(pieces, max_words))
     low, high = max((size for _, size in pieces), default=0), max_words
     while low < high:  # the smallest limit that gives as few: then no chunk is a short rest
         middle = (low + high) // 2
-        if len(_packed(pieces, middle)) > fewest:
+        if len(_join(pieces, middle)) > fewest:
             low = middle + 1
         else:
             high = middle
-    return _packed(pieces, high)
+    return _join(pieces, high)
 
 
 def most_chunks(num_words: int, max_words: int) -> int:
@@ -91,18 +91,18 @@ def _pieces(text: str, max_words: int, level: int) -> list[str]:
     return [finer for piece in pieces for finer in _pieces(piece, max_words, level + 1)]
 
 
-def _packed(pieces: Sequence[tuple[str, int]], max_words: int) -> list[str]:
+def _join(pieces: Sequence[tuple[str, int]], max_words: int) -> list[str]:
     """Neighbouring pieces joined as long as they hold at most `max_words` words."""
-    packed, total = [""], 0
+    parts, total = [""], 0
     for piece, size in pieces:
-        if total + size > max_words and packed[-1].strip():
-            packed.append("")
+        if total + size > max_words and parts[-1].strip():
+            parts.append("")
             total = 0
-        packed[-1] += piece
+        parts[-1] += piece
         total += size
-    if len(packed) > 1 and not packed[-1].strip():  # white space alone is no chunk
-        packed[-2:] = ["".join(packed[-2:])]
-    return packed
+    if len(parts) > 1 and not parts[-1].strip():  # white space alone is no chunk
+        parts[-2:] = ["".join(parts[-2:])]
+    return parts
 
 
 def stitch(

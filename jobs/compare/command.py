@@ -51,27 +51,27 @@ def command(as_json: bool = False, dry_run: bool = False, **flags: Any) -> int:
     if dry_run:
         console.print(plan_table(args, comparison, output.store))
         return DONE
-    compared = run(args, comparison, output)
-    if compared["state"] == "stopped":
+    compare_file = run(args, comparison, output)
+    if compare_file["state"] == "stopped":
         return output.stopped()
     if as_json:
-        print_json(compared)
+        print_json(compare_file)
     else:
-        console.print(compare_table(compared))
-        for line in (*compared["notes"], compared["verdict"], output.store.path(REPORT)):
+        console.print(compare_table(compare_file))
+        for line in (*compare_file["notes"], compare_file["verdict"], output.store.path(REPORT)):
             console.print_line(line)
-    return exit_code_of(compared)
+    return exit_code_of(compare_file)
 
 
 def compare(args: CompareArgs) -> Result:
     """Compare corpora, as the command does; `totals` is the content of compare.json."""
     comparison, output = open_comparison(args)
-    compared = run(args, comparison, output)
-    return Result(output.store.uri, compared["state"], compared, exit_code_of(compared))
+    compare_file = run(args, comparison, output)
+    return Result(output.store.uri, compare_file["state"], compare_file, exit_code_of(compare_file))
 
 
-def exit_code_of(compared: dict[str, Any]) -> int:
-    return {"complete": DONE, "stopped": STOPPED}.get(compared["state"], FINDING)
+def exit_code_of(compare_file: dict[str, Any]) -> int:
+    return {"complete": DONE, "stopped": STOPPED}.get(compare_file["state"], FINDING)
 
 
 def open_comparison(args: CompareArgs) -> tuple[Comparison, Output]:
@@ -109,7 +109,7 @@ def run(args: CompareArgs, comparison: Comparison, output: Output) -> dict[str, 
     for note in comparison.notes:
         logger.info(f"note: {note}")
     with output.writing():
-        compared: dict[str, Any] = {
+        compare_file: dict[str, Any] = {
             "format": FORMAT,
             "fingerprint": fingerprint(comparison.identity),
             "identity": comparison.identity,
@@ -122,13 +122,13 @@ def run(args: CompareArgs, comparison: Comparison, output: Output) -> dict[str, 
             "notes": comparison.notes,
             "versions": versions(),
         }
-        _write(store, compared)  # refuses another comparison from now on
+        _write(store, compare_file)  # refuses another comparison from now on
         failed, work_s = _run_units(comparison, units, store)
         students = [measures for unit in units if (measures := read_unit(store, unit.key)) is not None]
         is_whole = len(students) == len(units)
-        compared["state"] = "complete" if is_whole else "failed" if failed else "stopped"
+        compare_file["state"] = "complete" if is_whole else "failed" if failed else "stopped"
         rows = summary(comparison.corpora, students)
-        compared |= {
+        compare_file |= {
             "summary": rows,
             "verdict": verdict(rows, students),
             "students": students,
@@ -136,13 +136,13 @@ def run(args: CompareArgs, comparison: Comparison, output: Output) -> dict[str, 
             "work_s": round(work_s, 1),
             "wall_s": round(time.monotonic() - started, 1),
         }
-        _write(store, compared)
-        if compared["state"] != "stopped":
+        _write(store, compare_file)
+        if compare_file["state"] != "stopped":
             from gristmill.jobs.compare.page import page
 
-            store.put(REPORT, page(compared).encode("utf-8", "replace"))
+            store.put(REPORT, page(compare_file).encode("utf-8", "replace"))
             open_store(store.path(student.WORK)).clear()
-    return compared
+    return compare_file
 
 
 def _run_units(comparison: Comparison, units: Sequence[StudentUnit], store: Store) -> tuple[dict[str, str], float]:
@@ -190,5 +190,5 @@ def _put_work(comparison: Comparison, store: Store) -> None:
             store.put(unit.rows, write_sealed(pa.table({"text": pa.array(texts, pa.string())}), 8192, None))
 
 
-def _write(store: Store, compared: dict[str, Any]) -> None:
-    store.renew(NAME, (json_text(compared, indent=1) + "\n").encode())
+def _write(store: Store, compare_file: dict[str, Any]) -> None:
+    store.renew(NAME, (json_text(compare_file, indent=1) + "\n").encode())

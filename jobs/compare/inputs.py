@@ -16,8 +16,10 @@ from gristmill.jobs.fit.plan import FitRecipe, read_recipe
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.readers.datasets import DataSpec, data_spec, read_table
+from gristmill.records.output import manifest
+from gristmill.records.readers.datasets import ENDINGS, PACKAGE, DataSpec, data_spec, read_table
 from gristmill.records.spec import literals
+from gristmill.records.stores.opening import open_store
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def read_comparison(args: CompareArgs) -> Comparison:
     from gristmill.evaluation.draws import stream
 
     recipe, spec = _student(args.student or dict(STUDENT), args.settings, args.student)
-    named = _named(args.corpora)
+    addresses = _addresses(args.corpora)
     real = data_spec(args.real)
     if args.holdout is None and real.part != "all":
         raise UserError(f"--real {args.real} is a part of a split: name the held-out text by --holdout")
@@ -117,7 +119,7 @@ def read_comparison(args: CompareArgs) -> Comparison:
     if real_texts == holdout:
         raise UserError("--holdout holds the same texts as --real; give texts that no student learns from")
     tokenizer = CausalLm(spec, SCHEMA).own_tokenizer(_some(real_texts, args.num_tokens * POOL))
-    sources = [(name, str(data_spec(uri)), _texts(data_spec(uri), args.text_column)) for name, uri in named.items()]
+    sources = [(name, str(data_spec(uri)), _texts(data_spec(uri), args.text_column)) for name, uri in addresses.items()]
     corpora = [_corpus(*source, tokenizer, args.num_tokens) for source in [*sources, (REAL, args.real, real_texts)]]
     num_tokens = _equal_tokens(corpora, args.num_tokens, spec)
     blocks = tokens.pieces(tokenizer, holdout, spec.length)
@@ -127,10 +129,11 @@ def read_comparison(args: CompareArgs) -> Comparison:
             f"held-out text, or --set model.length to a shorter one"
         )
     notes = [] if num_tokens == args.num_tokens // spec.length * spec.length else [_scarce(corpora, num_tokens)]
-    chosen = stream(0, "student holdout").permutation(len(blocks))[:MAX_BLOCKS]
-    held_out_blocks = tuple(blocks[at] for at in np.sort(chosen))
+    selection = stream(0, "student holdout").permutation(len(blocks))[:MAX_BLOCKS]
+    held_out_blocks = tuple(blocks[at] for at in np.sort(selection))
     items, more = _probes(holdout, corpora)
-    notes += [*more, *_copies(held_out_blocks, corpora)]
+    unfinished = [note for name, uri in addresses.items() if (note := _unfinished(name, data_spec(uri).path))]
+    notes += [*unfinished, *more, *_copies(held_out_blocks, corpora)]
     files = {name: data.decode() for name, data in tokens.files_of(tokenizer).items()}
     device = "cuda" if recipe.train.num_gpus else "cpu"
     task = StudentTask(literals(spec), num_tokens, files, held_out_blocks, items, device, recipe.train.num_cpus)
@@ -144,18 +147,26 @@ def _student(source: TomlSource, settings: Sequence[str], flag: str | None) -> t
     return recipe, spec
 
 
-def _named(corpora: Sequence[str]) -> dict[str, str]:
+def _addresses(corpora: Sequence[str]) -> dict[str, str]:
     """The address of each corpus by its name: the last part of the address, or the name before "="."""
-    named: dict[str, str] = {}
+    addresses: dict[str, str] = {}
     for corpus in corpora:
         name, sep, uri = corpus.partition("=")
         if not sep or "/" in name or not name:
             name, uri = corpus.rstrip("/").rpartition("/")[2], corpus
-        if not uri or name in named or name == REAL:
+        if not uri or name in addresses or name == REAL:
             why = "is the name of the real text" if name == REAL else "names two corpora" if uri else "has no address"
             raise UserError(f"'{name}' {why}: give each corpus a name of its own, as in NAME={uri or 'URI'}")
-        named[name] = uri
-    return named
+        addresses[name] = uri
+    return addresses
+
+
+def _unfinished(name: str, path: str) -> str | None:
+    """A note on a corpus whose run is not complete; None for any other."""
+    if path.startswith(PACKAGE) or path.endswith(ENDINGS):
+        return None
+    run = manifest.load(open_store(path))
+    return f"the run of '{name}' is {run.state}: its rows so far count" if run and run.state != "complete" else None
 
 
 def _texts(data: DataSpec, column: str) -> list[str]:
@@ -169,14 +180,14 @@ def _some(texts: list[str], most_tokens: int) -> list[str]:
     """Texts in a drawn order, as many as hold about `most_tokens` tokens (of at least two bytes)."""
     from gristmill.evaluation.draws import stream
 
-    chosen: list[str] = []
+    selection: list[str] = []
     num_chars = 0
     for at in stream(0, "student pool").permutation(len(texts)):
-        chosen.append(texts[at])
+        selection.append(texts[at])
         num_chars += len(texts[at])
         if num_chars > 8 * most_tokens:
             break
-    return chosen
+    return selection
 
 
 def _corpus(name: str, path: str, texts: list[str], tokenizer: Any, num_tokens: int) -> Corpus:

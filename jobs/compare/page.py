@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 SETTINGS = ("identity", "corpora", "model", "versions")
 
 
-def page(compared: dict[str, Any]) -> str:
+def page(compare_file: dict[str, Any]) -> str:
     """The page of compare.json's content."""
     facts = {
-        "c": compared,
-        "probes": list(compared["summary"][0]["probes"]) if compared["summary"] else [],
-        "settings": json_text({name: compared[name] for name in SETTINGS}, indent=2),
-        "figures": {"bits": Markup(figure(compared)) if compared["summary"] else ""},
+        "c": compare_file,
+        "probes": list(compare_file["summary"][0]["probes"]) if compare_file["summary"] else [],
+        "settings": json_text({name: compare_file[name] for name in SETTINGS}, indent=2),
+        "figures": {"bits": Markup(figure(compare_file)) if compare_file["summary"] else ""},
     }
     return render(Path(__file__).with_name("compare.html"), facts, {"between": between})
 
 
-def figure(compared: dict[str, Any]) -> str:
+def figure(compare_file: dict[str, Any]) -> str:
     """Bits per byte of each corpus with its interval, and each student as a dot; real text in another colour."""
-    rows = compared["summary"][::-1]  # the best on top
+    rows = compare_file["summary"][::-1]  # the best on top
 
     def paint(figure: "Figure", is_wide: bool) -> None:
         axes = figure.subplots()
         for at, row in enumerate(rows):
             color = COLOR["c-rows"] if row["corpus"] != REAL else COLOR["c-alert"]
-            bits = [s["bits_per_byte"] for s in compared["students"] if s["corpus"] == row["corpus"]]
+            bits = [s["bits_per_byte"] for s in compare_file["students"] if s["corpus"] == row["corpus"]]
             axes.plot(bits, [at] * len(bits), linestyle="", marker="o", markersize=3.5, color=color, alpha=0.5)
             mean, half = row["bits_per_byte"]["mean"], row["bits_per_byte"]["half"] or 0.0
             axes.errorbar(mean, at, xerr=half, color=color, marker="D", markersize=5, capsize=3, linewidth=1.4)

@@ -30,10 +30,10 @@ def plan_table(args: CompareArgs, comparison: Comparison, store: Store) -> Table
     return table
 
 
-def compare_table(compared: dict[str, Any]) -> Table:
+def compare_table(compare_file: dict[str, Any]) -> Table:
     """A row for each corpus, the best first, with 95 % intervals over seeds."""
     table = Table(title="students, judged on held-out real text", title_justify="left", box=None, padding=(0, 2))
-    rows = compared["summary"]
+    rows = compare_file["summary"]
     names = list(rows[0]["probes"]) if rows else []
     for name in ("corpus", "bits per byte", "to real", "perplexity", *(name.replace("_", " ") for name in names)):
         table.add_column(name, justify="left" if name == "corpus" else "right")

@@ -29,7 +29,7 @@ from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shard_names import KEPT, REJECTED, shard_name
 from gristmill.records.output.shard_reading import read_shard
 from gristmill.records.output.summary import Summary
-from gristmill.records.output.templates import alike
+from gristmill.records.output.templates import likeness
 from gristmill.records.readers.sources import Source
 from gristmill.records.stores.contract import Store
 
@@ -105,7 +105,7 @@ def run(compiled: CompiledRecipe, output: Output, console: SafeConsole | None = 
         if _is_done(compiled, totals) or spent:
             reason = f"its budget ({spent}) is spent" if spent else "all of this run is there already"
             if compiled.recipe.limits.alarm(totals):
-                reason = f"its kept texts are alike: {alike(totals.templates)}"
+                reason = f"its kept texts are alike: {likeness(totals.templates)}"
             logger.info(f"{store.uri}: {reason}")
             # A driver that was killed may not have written them.
             manifest.totals, manifest.state = totals, end_state(compiled, totals, spent)
@@ -206,8 +206,8 @@ def show_outcome(outcome: Outcome, compiled: CompiledRecipe, store: Store) -> No
     elif outcome.state == "alarm":
         console.print_line(
             f"limits.template_share = {compiled.recipe.limits.template_share:g} is exceeded before "
-            f"{_unreached(compiled, outcome.totals)}: {alike(outcome.totals.templates)}; change the prompts and use a "
-            f"new --out, or raise the limit to resume"
+            f"{_unreached(compiled, outcome.totals)}: {likeness(outcome.totals.templates)}; change the prompts and use "
+            f"a new --out, or raise the limit to resume"
         )
     elif outcome.state == "exhausted":
         console.print_line(

@@ -15,7 +15,7 @@ from gristmill.records.output.events import Events
 from gristmill.records.output.lease import Lease
 from gristmill.records.output.manifest import Manifest, State
 from gristmill.records.output.shards import Summary
-from gristmill.records.output.templates import alike, shares
+from gristmill.records.output.templates import likeness, shares
 from gristmill.records.stores.contract import Store
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ class Monitor:
         literals = _literals(progress)
         self.display.update(progress, literals)
         self.lease.check()
-        if not self._has_warned and (words := alike(self.totals.templates, WARN_SHARE)):
+        if not self._has_warned and (words := likeness(self.totals.templates, WARN_SHARE)):
             self._has_warned = True
             logger.warning(f"kept texts are alike: {words}; limits.template_share stops a run at a share")
         if self._metrics and now - self._measured > METRICS_EVERY_S:

@@ -122,7 +122,7 @@ def largest(counts: Counts) -> Share | None:
     return max((best for kind in KINDS for best in top(counts, kind)), key=lambda best: best.num, default=None)
 
 
-def alike(counts: Counts, least: float = 0.0) -> str:
+def likeness(counts: Counts, least: float = 0.0) -> str:
     """The most frequent mark in words, for a line to people; "" where no mark has more than the share `least`."""
     best = largest(counts)
     if best is None or best.share <= least:

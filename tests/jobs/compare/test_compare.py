@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 import gristmill as package
 from gristmill.evaluation.intervals import t_interval
 from gristmill.evaluation.probes import Item, accuracy, agreement_items, cloze_items, unseen
+from gristmill.jobs.compare.inputs import CompareArgs, read_comparison
 from gristmill.jobs.compare.results import summary, verdict
 from gristmill.records.errors import UserError
+from gristmill.records.output.manifest import Manifest
+from gristmill.records.stores.opening import open_store
 from tests.conftest import gristmill
 from tests.docstrings import docstrings
 
@@ -95,6 +99,25 @@ def test_what_cannot_be_compared_is_one_line(
 def _parted(flag: str) -> tuple[str, str]:
     sign, sep, name = flag.rpartition("=")
     return sign + sep, name
+
+
+def test_a_run_that_is_not_complete_and_copies_of_the_holdout_are_notes(
+    corpora: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "kept").mkdir(parents=True)
+    shutil.copy(corpora["holdout"], tmp_path / "run" / "kept" / "part-00000000.parquet")
+    Manifest("0" * 64, {"name": "a run"}, {}, "budget").save(open_store(str(tmp_path / "run")))
+    settings = [flag.removeprefix("--set=") for flag in TINY if flag.startswith("--set")]
+    args = CompareArgs(
+        [str(tmp_path / "run")], corpora["real"], "", corpora["holdout"], num_tokens=10**9, settings=settings
+    )
+    comparison = read_comparison(args)
+    assert comparison.task.num_tokens % 16 == 0 and len(comparison.corpora) == 2
+    notes = "; ".join(comparison.notes)
+    assert "the run of 'run' is budget: its rows so far count" in notes and "held-out blocks word for word" in notes
+    assert "probe cloze_holdout is left out: 0 of" in notes and "' has no more" in notes
+    keys = [unit.key for unit in comparison.units(2)]
+    assert len(set(keys)) == 4 and [unit.seed for unit in comparison.units(2)] == [0, 0, 1, 1]
 
 
 def test_as_a_function(corpora: dict[str, str], tmp_path: Path) -> None:

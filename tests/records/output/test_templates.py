@@ -87,7 +87,7 @@ def test_an_alarm_needs_a_limit_and_a_hundred_texts() -> None:
     for _ in range(3):
         many.add(few)
     assert Limits(template_share=0.3).alarm(many) == "template_share" and Limits().alarm(many) is None
-    assert templates.alike(many.templates).startswith("100% of 180 texts begin with")
+    assert templates.likeness(many.templates).startswith("100% of 180 texts begin with")
     assert top(many.templates, "openings")[0].num == 180
     assert templates.shares(many.templates) == {"openings": 1.0, "closings": 1.0}
     with pytest.raises(ValueError, match="less than 1"):
