@@ -22,13 +22,11 @@ from gristmill.records.output.shard_reading import meta_of
 from gristmill.records.pins import REMEDY, Pin
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
 from gristmill.records.readers.parts import Part
+from gristmill.records.readers.row_changes import INNER_COLUMNS
 from gristmill.records.readers.sources import Source, SourceSpec
 from gristmill.records.stores.contract import Store
 
 WAY = "step"  # how the manifest of the reading run pins such a source
-INNER_COLUMNS = frozenset(
-    {"minhash", "image_hash", "row_hash", "embedding", "duplicate_of"}
-)  # of use in their run only
 LOOK_S = 0.5  # between two looks for further lots
 MAX_SHARDS = 64  # that a look opens
 NUM_THREADS = 16
