@@ -1,9 +1,9 @@
 """Columns of Arrow from the values of rows, in types that lose nothing.
 
 A column takes the type that holds all its values: null, bool, int64, double, text, or lists and structs of these. Where
-no such type does (a number here, a text there; whole numbers beyond 64 bits; structs without fields; deep nesting), the column is
-text, and a value that is no text is its JSON. The cells of CSV are texts; a column of them becomes numbers only where
-each cell is written as a program would write that number: `02100` and ids of 20 digits stay texts.
+no such type does, the column is text, and a value that is no text is its JSON: numbers beside texts, whole numbers
+beyond 64 bits, structs without fields, deep nesting. The cells of CSV are texts; a column of them becomes numbers only
+where each cell is written as a program would write that number: `02100` and ids of 20 digits stay texts.
 """
 
 from collections.abc import Iterable, Sequence
