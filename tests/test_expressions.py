@@ -21,7 +21,6 @@ METHODS = {"search", "match", "fullmatch", "finditer", "findall", "sub", "subn",
 # Expressions that may be slow, by module and name, and why.
 EXEMPT = {
     "stages.verify.answer_text.WRAPPERS": "only matched with a whole text of at most MAX_FORMAT_CHARS",
-    "records.literals.NULL_ROW": "looks at bytes; one search after each bracket, and blanks are taken once",
     "jobs.pages.figure": "reads figures that matplotlib draws",
     "jobs.recipes.catalogue": "reads the comments of the recipes that come with the package",
 }

@@ -1,9 +1,9 @@
 """Columns of Arrow from the values of rows, in types that lose nothing.
 
 A column takes the type that holds all its values: null, bool, int64, double, text, or lists and structs of these. Where
-no such type does (a number here, a text there; whole numbers beyond 64 bits; structs without fields), the column is
-text, and a value that is no text is its JSON. The cells of CSV are texts; a column of them becomes numbers only where
-each cell is written as a program would write that number: `02100` and ids of 20 digits stay texts.
+no such type does, the column is text, and a value that is no text is its JSON: numbers beside texts, whole numbers
+beyond 64 bits, structs without fields, deep nesting. The cells of CSV are texts; a column of them becomes numbers only
+where each cell is written as a program would write that number: `02100` and ids of 20 digits stay texts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gristmill.records.readers.arrow_values import has_empty_struct, plain_type
+from gristmill.records.readers.arrow_values import is_storable, plain_type
 from gristmill.records.readers.json_rows import dumped
 from gristmill.records.schema import clean
 
@@ -35,7 +35,7 @@ def array_of(values: Sequence[Any], is_typed: bool = True) -> pa.Array:
         return _cells(pa.array(values, pa.string()))
     try:
         array = pa.array(values)
-        if not has_empty_struct(array.type):
+        if is_storable(array.type):
             return array
     except FAULTS:
         pass

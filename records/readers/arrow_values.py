@@ -4,10 +4,10 @@ import re
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gristmill.records.readers.json_rows import dumped
 
+DEEPEST = 32  # types within types; Arrow's streams take 64
 ARROW_TIME = re.compile(r"(-?\d{4,6}-\d\d-\d\d \d\d:\d\d:\d\d)(?:\.(\d+))?(Z)?")
 
 
@@ -82,19 +82,15 @@ def texts_of_bytes(column: pa.ChunkedArray) -> pa.ChunkedArray | None:
         return None
 
 
-def has_empty_struct(kind: pa.DataType) -> bool:
-    """Whether the type holds a struct without fields, which Parquet cannot store."""
+def is_storable(kind: pa.DataType, depth: int = 0) -> bool:
+    """Whether Parquet and Arrow's streams can store the type: no struct without fields, no deep nesting."""
+    if depth > DEEPEST:
+        return False
     if pa.types.is_struct(kind):
-        return kind.num_fields == 0 or any(has_empty_struct(field.type) for field in kind)
+        return kind.num_fields > 0 and all(is_storable(field.type, depth + 1) for field in kind)
     if pa.types.is_map(kind):
-        return has_empty_struct(kind.item_type)
-    return pa.types.is_nested(kind) and hasattr(kind, "value_type") and has_empty_struct(kind.value_type)
-
-
-def dictionary_decoded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """The column without dictionaries, and with texts and bytes in their plain types."""
-    kind = plain_type(column.type)
-    return column if kind == column.type else pc.cast(column, kind)
+        return is_storable(kind.item_type, depth + 1)
+    return not (pa.types.is_nested(kind) and hasattr(kind, "value_type")) or is_storable(kind.value_type, depth + 1)
 
 
 def plain_type(kind: pa.DataType) -> pa.DataType:

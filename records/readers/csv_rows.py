@@ -5,6 +5,7 @@ import csv
 import logging
 import sys
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice
 
 from gristmill.records.errors import UserError
@@ -100,5 +101,10 @@ def _sniffed(lines: list[str], where: str) -> str:
         if rows and len(widths) == 1 and len(rows[0]) > most:
             best, most = delimiter, len(rows[0])
     if best != ",":
-        logger.info(f"{where}: its delimiter is a {NAMES[best]} (the key delimiter sets another)")
+        _tell(where, best)
     return best
+
+
+@lru_cache(maxsize=1000)  # a file is opened more than once
+def _tell(where: str, delimiter: str) -> None:
+    logger.info(f"{where}: its delimiter is a {NAMES[delimiter]} (the key delimiter sets another)")

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from gristmill.records.errors import UserError
 from gristmill.records.pins import Pin
 from gristmill.records.readers.arrow_columns import array_as, array_of, text_column, unified_schema
-from gristmill.records.readers.arrow_values import has_empty_struct, is_bytes, plain_type, texts_of_bytes
+from gristmill.records.readers.arrow_values import is_bytes, is_storable, plain_type, texts_of_bytes
 from gristmill.records.readers.formats import ReadOptions
 from gristmill.records.readers.parquet import open_parquet, parquet_errors
 from gristmill.records.readers.places import DataFile
@@ -234,13 +234,13 @@ class FileTables:
         return pa.schema([*fields, *((name, pa.string()) for name in stated if columns is None or name in columns)])
 
     def _kind(self, file: Any, name: str) -> pa.DataType:
-        """The type of a column: text for bytes that are texts, and for structs without fields."""
+        """The type of a column: text for bytes that are texts, and where the type cannot be stored."""
         kind = file.schema_arrow.field(name).type
         if is_bytes(kind):
             peeked = next(file.iter_batches(PEEKED_ROWS, columns=[name], use_threads=False), None)
             is_text = peeked is not None and texts_of_bytes(pa.chunked_array([peeked.column(0)])) is not None
             return pa.string() if is_text else pa.binary()
-        return pa.string() if has_empty_struct(kind) else plain_type(kind)
+        return plain_type(kind) if is_storable(kind) else pa.string()
 
     def _parquet_batches(self, schema: pa.Schema | None, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         with self._parquet() as file:

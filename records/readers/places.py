@@ -164,7 +164,7 @@ def _fixed(path: str) -> tuple[str, str]:
 
 def _expression(pattern: str) -> str:
     """The regular expression of a glob: `*` and `?` stop at "/", `**/` is any number of folders."""
-    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]{1,99}\])", pattern)
     known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return "".join(
         known.get(piece)

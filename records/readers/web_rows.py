@@ -24,7 +24,9 @@ def text_of(page: str | bytes) -> str | None:
 
     Bytes are decoded as the page says, else as they look.
     """
-    trafilatura: Any = require("trafilatura", "html")
+    require("trafilatura", "html")
+    import trafilatura
+
     text: str | None = trafilatura.extract(page, include_comments=False) if page.strip() else None
     return text
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from gristmill.records.ordered_map import read_ahead
 from gristmill.records.readers.arrow_columns import unified_schema
 from gristmill.records.readers.file_tables import FileTables, Misfit
 
@@ -13,7 +14,12 @@ def read_files(files: Sequence[FileTables], columns: Sequence[str] | None = None
 
     A column that some file lacks is null there. Holds the rows in memory. Raises UserError.
     """
-    tables = [table for file in files for table in file.batches(columns=columns)]
+
+    def batches(file: FileTables) -> list[pa.Table]:
+        return list(file.batches(columns=columns))
+
+    store = files[0].file.store if files else None
+    tables = [table for own in read_ahead(store, batches, files) for table in own]
     names = list(dict.fromkeys(name for file in files for name in file.names))
     is_typed = all(file.has_types for file in files)
     schema = unified_schema([table.schema for table in tables])

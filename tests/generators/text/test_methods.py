@@ -53,12 +53,22 @@ def test_a_missing_field_refuses_the_ask(fields):
     assert refused.value.reason == "missing_field"
 
 
-@pytest.mark.parametrize("text", ["{", "}", "{}", "{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{a b}", '{"json": 1}'])
+@pytest.mark.parametrize("text", ["{", "}", "{}", "{ }", "{{a}", "{a{b}}", '{"json": 1}', "{a\nb}"])
 def test_malformed_braces_are_refused_at_construction(text):
     for kind in KINDS:
         table = {"templates": {"faq": text}} if kind == "rephrase" else {"template": text}
         with pytest.raises(UserError):
             build(method_class(kind).Spec, table, "method")
+
+
+NAMES = ["first name", "a.b", "a[0]", "x:>10", "x!r", "0", "\u00e9t\u00e9", "%s", "a-b "]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_hole_holds_any_name_of_a_column(name):
+    fields = {name: "v", "a": {"b": 1}, "x": 1}
+    payload, _, method = run("prompt", {"template": f"{{{{{{{name}}}}}}}: {{{name}}}"}, fields)
+    assert method.fields_read() == [name] and payload["prompt"] == "{v}: v"
 
 
 def test_textbook_draws_by_seed_and_covers_its_taxonomy():

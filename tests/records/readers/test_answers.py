@@ -18,7 +18,7 @@ import pytest
 from gristmill.jobs.release.mixture.parts import ROW_FIELDS, open_part
 from gristmill.jobs.release.mixture.spec import PartSpec
 from gristmill.records.errors import UserError
-from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.datasets import DataSpec, digest_table, read_table
 from gristmill.records.readers.sources import SourceSpec, open_source
 
 Row = dict[str, Any]
@@ -38,7 +38,9 @@ def of_mixture(path: str, options: Row) -> list[Row]:
 
 
 def of_data(path: str, options: Row) -> list[Row]:
-    rows: list[Row] = read_table(DataSpec(path, **options)).to_pylist()
+    table = read_table(DataSpec(path, **options))
+    assert len(digest_table(table)) == 32
+    rows: list[Row] = table.to_pylist()
     return rows
 
 
@@ -113,6 +115,7 @@ HALVES = lines(AB[0]).encode(), lines(AB[1]).encode()
 LATE = [{"text": f"row {n} " + "x" * 1000} for n in range(1100)] + [{"text": "z", "late": 1}]
 LONG = [{"text": "x" * 3_000_000}, {"text": "y"}]
 TYPES = [{"a": None}, {"a": 1}, {"a": "x"}, {"a": [1, {"b": None}]}, {"a": True}, {"a": 1.5}]
+DEEP = json.loads("[" * 300 + "]" * 300)
 NESTED = [{"m": {"a": 1}, "l": [1, 2]}, {"m": {"b": "x"}, "l": []}]
 YEAR_10000 = pa.array([253402300800_000_000, None], pa.timestamp("us"))
 
@@ -168,6 +171,7 @@ CASES: dict[str, Case] = {
     "a column of all types": Case({"a.jsonl": lines(*TYPES)}, TYPES),
     "nested": Case({"a.jsonl": lines(*NESTED)}, NESTED),
     "an empty struct": Case({"a.jsonl": lines({"a": {}, "b": {"c": {}}})}, [{"a": {}, "b": {"c": {}}}]),
+    "deep nesting": Case({"a.jsonl": '{"a": ' + "[" * 300 + "]" * 300 + "}\n"}, [{"a": DEEP}]),
     "whole numbers of 30 digits": Case({"a.jsonl": lines({"a": 10**29 + 7})}, [{"a": 10**29 + 7}]),
     "NaN": Case({"a.jsonl": '{"a": NaN, "b": 1}\n'}, [{"a": float("nan"), "b": 1}]),
     "two equal keys": Case({"a.jsonl": '{"a": 1, "a": 2}\n'}, [{"a": 2}]),
