@@ -22,7 +22,6 @@ from gristmill.records.output.shard_reading import meta_of
 from gristmill.records.pins import REMEDY, Pin
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
 from gristmill.records.readers.parts import Part
-from gristmill.records.readers.row_changes import INNER_COLUMNS
 from gristmill.records.readers.sources import Source, SourceSpec
 from gristmill.records.schema import INNER_COLUMNS
 from gristmill.records.stores.contract import Store

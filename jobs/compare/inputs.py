@@ -17,7 +17,8 @@ from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.output import manifest
-from gristmill.records.readers.datasets import ENDINGS, PACKAGE, DataSpec, data_spec, read_table
+from gristmill.records.readers.datasets import PACKAGE, DataSpec, data_spec, read_table
+from gristmill.records.readers.formats import format_of
 from gristmill.records.spec import literals
 from gristmill.records.stores.opening import open_store
 
@@ -163,7 +164,7 @@ def _addresses(corpora: Sequence[str]) -> dict[str, str]:
 
 def _unfinished(name: str, path: str) -> str | None:
     """A note on a corpus whose run is not complete; None for any other."""
-    if path.startswith(PACKAGE) or path.endswith(ENDINGS):
+    if path.startswith(PACKAGE) or format_of(path):
         return None
     run = manifest.load(open_store(path))
     return f"the run of '{name}' is {run.state}: its rows so far count" if run and run.state != "complete" else None
