@@ -132,10 +132,11 @@ def test_a_pack_that_was_stopped_goes_on(
 KILLED = """
 import os, signal, sys
 from gristmill.jobs.release import command
+from gristmill.jobs.release import run as release_run
 from gristmill.records.stores import hub_release
 from tests.jobs.release.test_hub import one_task_at_once
 
-command.batch_work, hub_release.COMMIT_SHARDS = one_task_at_once, 2
+release_run.batch_work, hub_release.COMMIT_SHARDS = one_task_at_once, 2
 upload, names = hub_release.HubRelease._upload, []
 
 def counted(target, name, data):
