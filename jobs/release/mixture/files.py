@@ -57,7 +57,8 @@ def parquet_chunks(files: Sequence[DataFile]) -> tuple[list[Chunk], list[pa.Sche
     def read_footer(file: DataFile) -> tuple[list[Chunk], pa.Schema]:
         with parquet_errors(file.address), file.store.open(file.name, file.entry.version) as opened:
             metadata = read_metadata(opened)
-        schema = FileTables(file, ReadOptions()).schema()
+            notes = metadata.schema.to_arrow_schema().metadata  # such as the format of a release
+        schema = FileTables(file, ReadOptions()).schema().with_metadata(notes)
         chunks, first = [], 0
         for group in range(metadata.num_row_groups):
             row_group = metadata.row_group(group)

@@ -10,7 +10,7 @@ from huggingface_hub import DatasetCard, metadata_load
 
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
-from gristmill.jobs.release import command as release_command
+from gristmill.jobs.release import run as release_run
 from gristmill.jobs.release.card import size_category
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.facts import ReleaseSpec, load_facts
@@ -41,7 +41,7 @@ RELEASE = {
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A run that began late on one day and ended on the next, without a `[release]`."""
-    monkeypatch.setattr(release_command, "batch_work", batch_work_here)
+    monkeypatch.setattr(release_run, "batch_work", batch_work_here)
     uri = make_run(tmp_path / "run", [text(i) for i in range(30)])
     manifest = read_manifest(open_store(uri))
     assert manifest is not None
