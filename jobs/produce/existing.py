@@ -1,12 +1,13 @@
 """Before the first lot: the band keys of the corpora that a run must not repeat, and their index on this node."""
 
 import logging
+from collections.abc import Iterator, Sequence
 
-from gristmill.cluster.reading import ordered_reads
 from gristmill.jobs.recipes.compile import CompiledRecipe
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import open_console
 from gristmill.records.stores.contract import Store
+from gristmill.stages.dedup.corpora import Piece
 from gristmill.stages.dedup.existing import Existing
 from gristmill.stages.dedup.texts import Dedup
 
@@ -36,8 +37,15 @@ def prepare(existing: Existing, store: Store, is_output: bool = True) -> None:
         logger.info(f"signing {num_rows:,} of {existing.num_rows:,} rows of the corpora in dedup.against")
     with Bar(open_console(is_error=True), "against", PLAIN_EVERY_S) as bar:
         done = 0
-        for size in ordered_reads(store, existing.sign_all, [[piece] for piece in missing], use_tasks):
+        for size in _signed(existing, store, missing) if use_tasks else map(existing.sign, missing):
             done += size
             bar.show(done, num_rows, f"{done:,} of {num_rows:,} rows of existing corpora signed")
-        if use_tasks:  # the processes of this node would wait for the one that makes it
-            list(ordered_reads(store, existing.make, [[None]], use_tasks))
+
+
+def _signed(existing: Existing, store: Store, missing: Sequence[tuple[int, Piece]]) -> Iterator[int]:
+    """Sign the pieces in tasks, and then make the index of a node: its other processes would wait for it."""
+    from gristmill.cluster.batch_work import batch_work
+
+    with batch_work(store) as workers:
+        yield from workers.ordered(existing.sign, missing)
+        list(workers.ordered(existing.make, [None]))

@@ -92,10 +92,6 @@ class Existing:
         self._keys(*piece)
         return piece[1].stop - piece[1].start
 
-    def sign_all(self, pieces: Sequence[tuple[int, Piece]]) -> list[int]:
-        """`sign` of each, for a task."""
-        return [self.sign(piece) for piece in pieces]
-
     def _file(self, piece: Piece) -> str:
         return f"keys-{fingerprint([self._settings, piece.mark])}.arrow"
 
@@ -137,9 +133,9 @@ class Existing:
             self._index = Index(Path(made_once(name, self._make)))
         return self._index
 
-    def make(self, _: Any = None) -> list[int]:
-        """Make the index of this node, for a task; returns its rows in a list."""
-        return [self.index.num_rows]
+    def make(self, _: Any = None) -> int:
+        """Make the index of this node, also as a task; returns its rows."""
+        return self.index.num_rows
 
     def _make(self, folder: Path) -> None:
         batches = []

@@ -117,7 +117,7 @@ def test_keys_are_computed_once_and_an_interrupted_start_goes_on(
     web = jsonl(tmp_path / "web.jsonl", TEXTS)
     stage = stage_of(web)
     assert stage.existing is not None and len(stage.existing.missing) == 8
-    stage.existing.sign_all(stage.existing.missing[:5])  # and then the process was killed
+    list(map(stage.existing.sign, stage.existing.missing[:5]))  # and then the process was killed
     assert len(stage_of(web).existing.missing) == 3  # type: ignore[union-attr]
     assert [a[2] for a in answers(stage_of(web), [TEXTS[0], TEXTS[119]])] == ["dedup:existing"] * 2
     monkeypatch.setattr(corpora.Files, "read", lambda *_: pytest.fail("read again"))
@@ -134,7 +134,7 @@ def test_nodes_share_the_keys_of_an_output_in_a_bucket(tmp_path: Path, monkeypat
         assert stage.existing is not None
         stage.existing.shared = shared
     assert first.existing and other.existing
-    first.existing.sign_all(first.existing.missing)
+    list(map(first.existing.sign, first.existing.missing))
     assert [e.name[:11] for e in shared.list()] == ["index/keys-"]
     monkeypatch.setattr(existing, "cache_folder", lambda: tmp_path / "another node")
     monkeypatch.setattr("gristmill.engines.models.cache_folder", lambda: tmp_path / "another node")
