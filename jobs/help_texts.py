@@ -173,6 +173,7 @@ and Croissant metadata. A pack that stops goes on with the same command; finishe
 examples:
   gristmill pack out/demo --to out/demo-release --shard-mb 256
   gristmill pack out/demo --to out/demo-chat --format messages
+  gristmill pack out/demo --to out/demo-release --facts facts.toml
   gristmill pack mixtures/topics.toml --to out/topics-mixture
 """,
     ),

@@ -1,7 +1,6 @@
 """Opens the parts of a mixture: runs and releases, whose rows state their provenance, and data files."""
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -217,7 +216,7 @@ def _open_output(spec: PartSpec) -> Part:
         raise UserError(f"part '{spec.title}': {store.uri} is not a release of gristmill; give its files as path")
     if columns & {COPY, WEIGHT}:
         raise UserError(f"part '{spec.title}': rows of {store.uri} are repeated or weighted; use its parts instead")
-    date, license = stated_by(json.loads(store.read_if_there(METADATA) or "{}"))
+    date, license = stated_by(store.read_if_there(METADATA))
     return Part(
         spec, store, True, chunks, schemas[0], facts={"kind": "release"}, date=date, stated_license=license or UNKNOWN
     )
