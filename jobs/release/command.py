@@ -142,7 +142,7 @@ def pack_run(
         tasks = in_tasks(sizes, len(lots), workers.num_at_once)
         rows = Rows(tasks, reader.read, reader.read_ids, totals.kept)
         shards = write_release(workers, release, rows, console)
-    card = dataset_card(manifest, totals, facts, shards, schema, first_row(target, shards[0]), row_format)
+    card = dataset_card(manifest, totals, facts, shards, schema, first_row(target, shards), row_format)
     target.put("croissant.json", json_text(croissant(facts, shards, schema), indent=2).encode())
     target.put(CARD, card.encode())  # last: the card marks the release as complete
     end(target)
