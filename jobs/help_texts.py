@@ -198,6 +198,7 @@ and Croissant metadata. A pack that stops goes on with the same command; finishe
 examples:
   gristmill pack out/demo --to out/demo-release --shard-mb 256
   gristmill pack out/demo --to out/demo-chat --format messages
+  gristmill pack out/demo --to out/demo-release --facts facts.toml
   gristmill pack mixtures/topics.toml --to out/topics-mixture
   gristmill pack out/demo --to out/demo-2 --without taken-down.txt
   gristmill pack out/demo --to hf://datasets/org/demo

@@ -4,6 +4,7 @@ Croissant 1.0 (mlcommons.org/croissant/1.0). The file set has no `containedIn`: 
 folder of croissant.json. Identifiers are percent-encoded names: valid in any IRI, and different where names differ.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -103,8 +104,12 @@ def croissant(facts: Facts, shards: Sequence[ShardFile], schema: pa.Schema) -> d
     }
 
 
-def stated_by(metadata: Any) -> tuple[str, str]:
-    """(day of publication, licence) that croissant.json states; empty where it does not."""
+def stated_by(data: bytes | None) -> tuple[str, str]:
+    """(day of publication, licence) that a croissant.json states; empty where it does not."""
+    try:
+        metadata = json.loads(data or b"{}")
+    except (ValueError, RecursionError):  # the audit of that release says so
+        metadata = {}
     table = metadata if isinstance(metadata, dict) else {}
     day, license = table.get("datePublished"), table.get("license")
     names = license if isinstance(license, list) else [license]

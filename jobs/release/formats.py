@@ -29,6 +29,7 @@ from gristmill.jobs.release.dialogues import (
     is_text,
     message_type,
     parsed,
+    plain_dialogues,
     python_values,
 )
 from gristmill.jobs.release.row_shapes import (
@@ -79,15 +80,23 @@ class RowFormat:
         Raises UserError with the row id for a value that the format needs and a row lacks, and for a value that has no
         place in the format.
         """
+        converted = pa.table(self._plain_arrays(table) or self._arrays(table), schema=self.schema)
+        for name in keep:
+            converted = converted.append_column(name, table.column(name))
+        return converted
+
+    def _plain_arrays(self, table: pa.Table) -> list[Any] | None:
+        if self.name != MESSAGES or len(self.reads) > 1:
+            return None
+        dialogues = plain_dialogues(table.column(self.reads[0]), self.schema.field("messages").type)
+        return None if dialogues is None else [table.column(ID.name), dialogues]
+
+    def _arrays(self, table: pa.Table) -> list[Any]:
         names = dict.fromkeys([ID.name, *self.reads])
         columns = {name: python_values(table.column(name)) for name in names}
         json = [name for name in names if _is_json(table.schema, name)]
         rows = [self._converted(dict(zip(columns, values)), json) for values in zip(*columns.values())]
-        arrays = [array_of([row[f.name] for row in rows], f.type) for f in self.schema]
-        converted = pa.table(arrays, schema=self.schema)
-        for name in keep:
-            converted = converted.append_column(name, table.column(name))
-        return converted
+        return [array_of([row[f.name] for row in rows], f.type) for f in self.schema]
 
     def _converted(self, row: dict[str, Any], json: Sequence[str]) -> Converted:
         name = ID.name
@@ -189,7 +198,8 @@ def _find(name: str, columns: pa.Schema) -> RowFormat | None:
 
 
 def _preference_format(columns: pa.Schema) -> RowFormat | None:
-    prompt = next((n for n in ("prompt", "instruction") if _has(columns, n)), None)
+    prompts = ("prompt", "instruction", "conversations", "conversation")  # ShareGPT keeps the prompt of a pair there
+    prompt = next((n for n in prompts if _has(columns, n)), None)
     sides = [n for n in ("chosen", "rejected") if _has(columns, n)]
     has_dialogues = all(is_dialogue(columns.field(n).type) for n in sides)
     if len(sides) < 2 or not (prompt or has_dialogues):

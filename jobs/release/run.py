@@ -100,7 +100,7 @@ def pack_run(
         rows = Rows(tasks, reader.read, reader.read_ids, num_rows)
         shards = write_release(workers, release, rows, console)
     section = takedown_section(takedown_facts(takedown)) if takedown else ""
-    card = dataset_card(manifest, totals, facts, shards, schema, first_row(target, shards[0]), row_format, section)
+    card = dataset_card(manifest, totals, facts, shards, schema, first_row(target, shards), row_format, section)
     if takedown:
         write_takedown(target, takedown)
     target.put(METADATA, json_text(croissant(facts, shards, schema), indent=2).encode())

@@ -184,8 +184,9 @@ def prove(target: Store, layout: Layout, schema: pa.Schema, number: int) -> tupl
     return ShardFile(name, len(ids), size, digest), int(count_rows(ids, np.zeros(len(ids), np.int64), 1).sums[0])
 
 
-def first_row(target: Store, shard: ShardFile) -> dict[str, Any]:
-    """The first row of a shard, as Python values."""
+def first_row(target: Store, shards: Sequence[ShardFile]) -> dict[str, Any]:
+    """The first row of the shards, as Python values. A shard may be empty where rows are few and large."""
+    shard = next(shard for shard in shards if shard.num_rows)
     with target.open(shard.name) as source, open_parquet(source, where=target.path(shard.name)) as file:
         batch = next(file.iter_batches(batch_size=1, row_groups=[0], use_threads=False))
     row: dict[str, Any] = batch.to_pylist()[0]

@@ -30,6 +30,8 @@ class RecordedRecipe(TypedDict):
     limits: NotRequired[dict[str, float | None]]
     method: NotRequired[Component | None]
     description: NotRequired[str | None]
+    source: NotRequired[dict[str, Any] | None]
+    release: NotRequired[dict[str, Any] | None]
     gate_audit: NotRequired[dict[str, str] | None]
 
 

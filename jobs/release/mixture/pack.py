@@ -144,7 +144,7 @@ def pack_mixture(
     if takedown:
         write_takedown(target, takedown)
     stated = facts_of_mixture(facts, release, parts, row_format)
-    card = mixture_card(facts, stated, schema, first_row(target, shards[0]), row_format)
+    card = mixture_card(facts, stated, schema, first_row(target, shards), row_format)
     target.put(METADATA, json_text(croissant(stated, shards, schema), indent=2).encode())
     target.put(MIXTURE, (json_text(facts, indent=2) + "\n").encode())
     target.put(CARD, card.encode())  # last: it marks the release as complete

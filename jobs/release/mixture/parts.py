@@ -1,7 +1,6 @@
 """Opens the parts of a mixture: runs and releases, whose rows state their provenance, and data files."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -216,7 +215,7 @@ def _find_output(spec: PartSpec) -> Part:
         raise UserError(f"part '{spec.title}': {store.uri} is not a release of gristmill; give its files as path")
     if columns & {COPY, WEIGHT}:
         raise UserError(f"part '{spec.title}': rows of {store.uri} are repeated or weighted; use its parts instead")
-    date, license = stated_by(json.loads(store.read_if_there(METADATA) or "{}"))
+    date, license = stated_by(store.read_if_there(METADATA))
     part = Part(spec, store, True, chunks, schemas=schemas[:1], facts={"kind": "release"}, date=date)
     part.stated_license = license or UNKNOWN
     return part

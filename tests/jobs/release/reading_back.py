@@ -1,6 +1,7 @@
 """Reads a release through mlcroissant, and compares its records with the rows of the shards."""
 
 import io
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +13,28 @@ import pandas
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub import DatasetCard, metadata_load
 from PIL import Image
 
+from gristmill.jobs.release.facts import TASKS
+from gristmill.records.licenses import HUB
 from gristmill.records.schema import IMAGE
+
+
+def assert_card(folder: Path) -> dict[str, Any]:
+    """README.md has front matter that the Hub takes, and an example row; returns the front matter."""
+    front = metadata_load(folder / "README.md")
+    card = DatasetCard.load(folder / "README.md")
+    assert front and card.data.to_dict() == front
+    licenses = front["license"] if isinstance(front["license"], list) else [front["license"]]
+    assert set(licenses) <= HUB and ("license_name" in front) == ("other" in licenses)
+    assert set(front.get("task_categories", [])) <= TASKS and len(front["size_categories"]) == 1
+    assert all(len(code) in (2, 3) for code in front.get("language", []))
+    files = [{"split": "train", "path": "train-*.parquet"}]
+    assert front["configs"] == [{"config_name": "default", "data_files": files}]
+    example = card.text.partition("## Example row\n\n```json\n")[2].partition("\n```")[0]
+    assert json.loads(example).keys() == set(pq.read_schema(next(folder.glob("train-*.parquet"))).names)
+    return dict(front)
 
 
 def records(folder: Path, caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:

@@ -28,7 +28,7 @@ from gristmill.records.schema import IMAGE
 from gristmill.records.stores.opening import open_store
 from tests.batch_here import batch_work_here
 from tests.jobs.release.mixture.test_mixture import by_hand, make_run, text
-from tests.jobs.release.reading_back import assert_read_back
+from tests.jobs.release.reading_back import assert_card, assert_read_back
 from tests.recipes import write
 
 RECIPE = {"generator": {"kind": "canned"}, "method": None, "stages": []}
@@ -148,9 +148,9 @@ def png(number: int) -> bytes:
     return sink.getvalue()
 
 
-def run_of(kind: str, folder: Path) -> str:
-    texts = [text(i) for i in range(30)]
-    ids = range(30)
+def run_of(kind: str, folder: Path, texts: list[str] | None = None) -> str:
+    texts = texts or [text(i) for i in range(30)]
+    ids = range(len(texts))
     columns: dict[str, list[Any]] = {}
     if kind == "dialogues":
         answer = {"role": "assistant", "content": "yes"}
@@ -186,7 +186,22 @@ def test_a_release_of_a_run_is_read_back(
     monkeypatch.setattr(release_run, "batch_work", batch_work_here)
     run = run_of(kind, tmp_path / "run")
     assert pack(run, str(tmp_path / "release"), 1, format_name=name) == 0
-    assert assert_read_back(tmp_path / "release", caplog).num_rows == 27 + 3
+    assert assert_read_back(tmp_path / "release", caplog).num_rows == 30
+    front = assert_card(tmp_path / "release")
+    assert front["language"] == ["en", "pt"] and front["task_categories"] == ["question-answering"]
+
+
+def test_few_large_rows_leave_empty_shards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(release_command, "batch_work", batch_work_here)
+    run = run_of("text", tmp_path / "run", [np.random.default_rng(i).bytes(600_000).hex() for i in range(3)])
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        assert pack(run, str(folder), 1, seed) == 0
+        assert assert_read_back(folder, caplog).num_rows == 3 and assert_card(folder)
+    sizes = [pq.read_metadata(path).num_rows for path in tmp_path.glob("?/train-*")]
+    assert 0 in sizes
 
 
 def test_a_release_of_a_mixture_is_read_back(
@@ -202,6 +217,7 @@ def test_a_release_of_a_mixture_is_read_back(
     keys = {"name": "mix", "synthetic_max": 0.5, "shortfall": "resample", "payload": payload, "parts": parts}
     assert pack(write(tmp_path / "mix.toml", keys), str(tmp_path / "release"), 1) == 0
     table = assert_read_back(tmp_path / "release", caplog)
+    assert "language" not in assert_card(tmp_path / "release")
     assert {"a b/c", "calls", "mixture_part", "mixture_tokens"} <= set(table.column_names)
     card = (tmp_path / "release" / "README.md").read_text()
     assert "| web | cc0-1.0 |" in card and "| run | mit, 0BSD |" in card and "\nlicense: unknown\n" in card

@@ -131,6 +131,8 @@ def test_facts_of_a_mixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
     front, metadata, card = packed(again, tmp_path / "again")
     assert metadata["datePublished"] == "2026-03-04" and "| plain2 | https://spdx.org/licenses/MIT.html |" in card
     assert front["license"] == "unknown"  # the licence of a part is not that of the mixture
+    (tmp_path / "plain2" / "croissant.json").write_text("{")
+    assert packed(again, tmp_path / "damaged")[2].count("| plain2 | unknown |") == 1
     with pytest.raises(UserError, match="the parts of a mixture have `license` themselves"):
         pack(plain, str(tmp_path / "no"), facts=write(tmp_path / "f.toml", {"source": {"license": "mit"}}))
 

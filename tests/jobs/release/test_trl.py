@@ -207,10 +207,11 @@ def test_sharegpt_becomes_messages(tmp_path: Path) -> None:
     assert row["tools"] == json.loads(tools)
     # as a preference, with answers of one message
     sides = {side: [{"from": "gpt", "value": side}] for side in ("chosen", "rejected")}
-    pair = pa.table({"id": ids(1), "prompt": [talk[:2]], **sides})
-    (row,) = loaded(pair, "preference", tmp_path)
-    assert [message["content"] for message in row["prompt"]] == ["s", "h"]
-    assert [(m["role"], m["content"]) for m in row["rejected"]] == [("assistant", "rejected")]
+    for column_of_prompt in ("prompt", "conversations"):
+        pair = pa.table({"id": ids(1), column_of_prompt: [talk[:2]], **sides})
+        (row,) = loaded(pair, "preference", tmp_path)
+        assert [message["content"] for message in row["prompt"]] == ["s", "h"]
+        assert [(m["role"], m["content"]) for m in row["rejected"]] == [("assistant", "rejected")]
 
 
 def test_what_openai_called_functions_becomes_tools(tmp_path: Path) -> None:
