@@ -31,15 +31,18 @@ def plan_table(args: CompareArgs, comparison: Comparison, store: Store) -> Table
 
 
 def compare_table(compare_file: dict[str, Any]) -> Table:
-    """A row for each corpus, the best first, with 95 % intervals over seeds."""
-    table = Table(title="students, judged on held-out real text", title_justify="left", box=None, padding=(0, 2))
+    """A row for each corpus, the best first, with 95 % intervals over seeds; those of probes are on the page."""
+    table = Table(title="students, judged on held-out real text", title_justify="left", box=None, padding=(0, 1))
     rows = compare_file["summary"]
     names = list(rows[0]["probes"]) if rows else []
-    for name in ("corpus", "bits per byte", "to real", "perplexity", *(name.replace("_", " ") for name in names)):
-        table.add_column(name, justify="left" if name == "corpus" else "right")
+    table.add_column("corpus", overflow="fold")
+    for name in ("bits per byte", "to real", "perplexity"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in names:
+        table.add_column(name.replace("_", " "), justify="right")
     for row in rows:
         cells = [between(row["bits_per_byte"], 4), between(row["to_real"], 4, sign="+"), between(row["perplexity"], 1)]
-        cells += [between(row["probes"][name], 3) for name in names]
+        cells += [f"{row['probes'][name]['mean']:.3f}" for name in names]
         table.add_row(printable(row["corpus"]), *cells)
     return table
 
