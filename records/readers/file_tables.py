@@ -130,12 +130,8 @@ class FileTables:
             if self.span:
                 lines = lines_between(opened, *self.span)
                 while block := list(islice(lines, BLOCK_LINES)):
-                    places = [place for place, _ in block]
-                    yield (
-                        places,
-                        self._decoded([line for _, line in block], places),
-                        sum(len(line) for _, line in block),
-                    )
+                    starts, items = [place for place, _ in block], [line for _, line in block]
+                    yield starts, self._decoded(items, starts), sum(map(len, items))
                 return
             stream = decompressed(buffered(opened, self.file.store), self.file.format.compression, self.where)
             first = 0

@@ -205,6 +205,11 @@ def test_only_columns_that_are_read_are_decoded(tmp_path: Path) -> None:
     assert rows(source) == [{"text": "a"}, {"text": "b"}]
     source.select(set())
     assert rows(source) == [{}, {}]
+    pq.write_table(pa.table({"a": ["x"], "a.b": ["y"], "c": ["z"]}), tmp_path / "a.parquet")
+    source = open_source(SourceSpec(path=str(tmp_path)))
+    for wanted in ({"a"}, {"a.b"}, {"a", "c"}):
+        source.select(wanted)
+        assert set(rows(source)[0]) == wanted
 
 
 def test_a_bad_row_is_rejected_by_produce_and_named_by_tables(tmp_path: Path) -> None:
