@@ -130,12 +130,8 @@ class FileTables:
             if self.span:
                 lines = lines_between(opened, *self.span)
                 while block := list(islice(lines, BLOCK_LINES)):
-                    places = [place for place, _ in block]
-                    yield (
-                        places,
-                        self._decoded([line for _, line in block], places),
-                        sum(len(line) for _, line in block),
-                    )
+                    starts, items = [place for place, _ in block], [line for _, line in block]
+                    yield starts, self._decoded(items, starts), sum(map(len, items))
                 return
             stream = decompressed(buffered(opened, self.file.store), self.file.format.compression, self.where)
             first = 0
@@ -231,7 +227,8 @@ class FileTables:
         self.names |= dict.fromkeys([*shown, *(name for name in names if name in (columns or ())), *stated])
         read = [name for name in names if name in (shown if columns is None else columns)]
         fields = [(name, self._kind(file, name)) for name in read]
-        return pa.schema([*fields, *((name, pa.string()) for name in stated if columns is None or name in columns)])
+        fields += [(name, pa.string()) for name in stated if columns is None or name in columns]
+        return pa.schema(fields, metadata=file.schema_arrow.metadata)
 
     def _kind(self, file: Any, name: str) -> pa.DataType:
         """The type of a column: text for bytes that are texts, and where the type cannot be stored."""

@@ -225,6 +225,7 @@ class ParquetRows(Part):
             with self.pin.open() as opened, parquet_errors(self._where):
                 file = open_parquet(opened, where=self._where)
                 table = file.read_row_group(number, columns=self._wanted, use_threads=False)
+                table = table.select([n for n in self._wanted if n in table.column_names])  # `a` reads `a.b` as well
                 table.validate(full=True)
             self._group_cache = (number, table)
         return self._group_cache[1]

@@ -115,6 +115,7 @@ HALVES = lines(AB[0]).encode(), lines(AB[1]).encode()
 LATE = [{"text": f"row {n} " + "x" * 1000} for n in range(1100)] + [{"text": "z", "late": 1}]
 LONG = [{"text": "x" * 3_000_000}, {"text": "y"}]
 TYPES = [{"a": None}, {"a": 1}, {"a": "x"}, {"a": [1, {"b": None}]}, {"a": True}, {"a": 1.5}]
+ODD = [{"a": "x", "a.b": "y", "c d": "z"}]
 DEEP = json.loads("[" * 300 + "]" * 300)
 NESTED = [{"m": {"a": 1}, "l": [1, 2]}, {"m": {"b": "x"}, "l": []}]
 YEAR_10000 = pa.array([253402300800_000_000, None], pa.timestamp("us"))
@@ -197,6 +198,8 @@ CASES: dict[str, Case] = {
     ),
     "dictionary": Case({"a.parquet": pa.table({"a": pa.array(["x", "x"]).dictionary_encode()})}, [{"a": "x"}] * 2),
     "decimal": Case({"a.parquet": pa.table({"a": pa.array([1], pa.decimal128(5, 2))})}, [{"a": "1.00"}]),
+    "dots and blanks in names": Case({"a.parquet": pa.table({"a": ["x"], "a.b": ["y"], "c d": ["z"]})}, ODD),
+    "odd names in csv": Case({"a.csv": "a,a.b,c d\nx,y,z\n"}, ODD),
     "a struct without fields": Case({"a.parquet": with_empty_struct(pa.table({"text": ["a", "b"]}))}, AB),
     "no rows": Case({"a.jsonl": TWO, "b.parquet": pa.table({"text": pa.array([], pa.string())})}, AB),
     # Folders

@@ -7,12 +7,13 @@ import logging
 import lzma
 import pickle
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.jobs.recipes.compile import compile_recipe
@@ -22,8 +23,9 @@ from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.places import find_files, partitions_of
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
 from gristmill.records.stores.opening import open_store
+from tests.profiles import scaled
 from tests.recipes import canned
-from tests.records.readers.test_answers import binary, frames, lines, put
+from tests.records.readers.test_answers import Row, binary, frames, lines, of_data, of_mixture, put
 from tests.session import new_folder
 
 PAGE = """<html><head><title>Mills</title><meta charset="utf-8"></head><body><nav><a href="/">Home</a></nav><article>
@@ -205,6 +207,11 @@ def test_only_columns_that_are_read_are_decoded(tmp_path: Path) -> None:
     assert rows(source) == [{"text": "a"}, {"text": "b"}]
     source.select(set())
     assert rows(source) == [{}, {}]
+    pq.write_table(pa.table({"a": ["x"], "a.b": ["y"], "c": ["z"]}), tmp_path / "a.parquet")
+    source = open_source(SourceSpec(path=str(tmp_path)))
+    for wanted in ({"a"}, {"a.b"}, {"a", "c"}):
+        source.select(wanted)
+        assert set(rows(source)[0]) == wanted
 
 
 def test_a_bad_row_is_rejected_by_produce_and_named_by_tables(tmp_path: Path) -> None:
@@ -232,3 +239,47 @@ def test_paths_beside_the_recipe(
     with caplog.at_level(logging.INFO):
         assert rows(open_source(load(recipe).source)) == [{"text": "here"}]
     assert "source.path rows.jsonl: taken from the working folder" in caplog.text
+
+
+SEEDS = {
+    **{
+        "jsonl": lines({"text": "a\u00e9", "n": 1}, {"text": "b", "x": [1, {"a": 2}]}),
+        "json": '[{"text": "a"}, {"n": 1}]',
+    },
+    **{"csv": 'text,n\n"a ""q""",1\nb;c,2\n', "txt": "a\u00e9\nb", "html": PAGE},
+    "warc": record("https://a.org", PAGE.encode()) + record("https://b.org", b"<p>x</p>"),
+}
+PACKERS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress, ".zst": frames}
+ODD_BYTES = (b'"', b"\n", b"\xff", b"\0", b"{", b"]", b",", b"\xef\xbb\xbf", b"null", b"1e999", b"\\ud800", b"\xff\xfe")
+
+
+@settings(max_examples=scaled(150))
+@given(
+    st.sampled_from(sorted(SEEDS)),
+    st.sampled_from(sorted(PACKERS)),
+    st.floats(0, 1),
+    st.integers(0, 9),
+    st.sampled_from(ODD_BYTES) | st.binary(max_size=3),
+    st.booleans(),
+)
+def test_a_damaged_file_gives_rows_or_one_line(
+    kind: str, packing: str, place: float, length: int, more: bytes, is_inner: bool
+) -> None:
+    seed = SEEDS[kind]
+    data = seed if isinstance(seed, bytes) else seed.encode()
+    data = data if is_inner else PACKERS[packing](data)
+    at = round(place * len(data))
+    data = data[:at] + more + data[at + length :]
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"a.{kind}{packing}"
+        path.write_bytes(PACKERS[packing](data) if is_inner else data)
+        for read in (of_source_texts, of_mixture, of_data):
+            try:
+                read(str(path), {})
+            except UserError as error:
+                assert "\n" not in str(error)
+
+
+def of_source_texts(path: str, options: Row) -> list[str]:
+    source = open_source(SourceSpec(path=path))
+    return [text for _, text in source.rows(0, source.num_rows)]

@@ -1,5 +1,6 @@
 """`gristmill pack MIX.toml`: real corpora and runs in one release, its card and metadata, and its audit."""
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -453,6 +454,28 @@ def test_synthetic_rows_cannot_pass_for_real(corpora: Path, tmp_path: Path) -> N
     recipe = gristmill("pack", "recipes/demo.toml", "--to", str(tmp_path / "release"))
     assert recipe.returncode == 2 and "is a recipe, not a mixture" in recipe.stderr
     assert not (tmp_path / "release").exists()
+
+
+def test_compressed_files_are_read_in_batches(
+    corpora: Path, here: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file without ranges is one chunk of several batches, and its drawn rows come in several pieces."""
+    rows = [{"text": text(n), "n": None if n < 3000 else n} for n in range(4000)]
+    data = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "a.jsonl").write_bytes(data)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "a.jsonl.gz").write_bytes(gzip.compress(data))
+    monkeypatch.setattr("gristmill.records.readers.file_tables.BATCH_BYTES", 100_000)
+    monkeypatch.setattr("gristmill.jobs.release.mixture.pack.PART_BYTES", 50_000)
+    monkeypatch.setattr("gristmill.jobs.release.mixture.pack.LOCAL_BYTES", 0)
+    for place in ("plain", "packed"):
+        path = mixture(tmp_path / f"of-{place}", corpora, parts=[{"path": str(tmp_path / place)}], rows=3500)
+        assert pack(path, str(tmp_path / f"release-{place}")) == 0
+        released = release_rows(tmp_path / f"release-{place}").select(["source_id", "text", "n"]).to_pylist()
+        assert len(released) == 3500 and len({row["text"] for row in released}) == 3500
+        assert all(row["n"] == (None if (n := int(row["text"].split()[-1][:-1])) < 3000 else n) for row in released)
+    assert {row["source_id"] for row in released} <= {f"a.jsonl.gz:{n}" for n in range(4000)}
 
 
 def test_lines_are_read_once_wherever_the_cuts_fall(tmp_path: Path) -> None:
