@@ -153,7 +153,7 @@ class Rules(Stage):
         self._kernels = kernels
         scratch = kernels.fold_scratch(kernels.MAX_STOP_WORD, kernels.MAX_STOP_WORD * kernels.MAX_GROWTH)
         words = [np.frombuffer(word.encode(), np.uint8) for word in self.spec.stop_words]
-        hashes = [kernels.core_hash(word, 0, len(word), tables(), scratch) for word in words]
+        hashes = [kernels.folded_core_hash(word, 0, len(word), tables(), scratch) for word in words]
         self._stop_words = np.array(hashes, np.uint64)
 
     def metrics(self, column: pa.Array) -> dict[str, np.ndarray]:

@@ -10,8 +10,9 @@ import numpy as np
 from numba import njit
 
 from gristmill.records.normal_form import BULLET, CLOSING, PAGE_BITS, QUOTE, TERMINAL
-from gristmill.stages.kernels.fold import PAGE_MASK, character, normal_form
+from gristmill.stages.kernels.fold import PAGE_MASK, normal_form
 from gristmill.stages.kernels.mixing import FNV_PRIME, GOLDEN, mix
+from gristmill.stages.kernels.utf8 import character
 
 SPACE, ALPHA, IN_WORD, PUNCT, CLOSE, PHRASE, CONTINUATION = 1, 2, 4, 8, 16, 32, 64
 
@@ -42,10 +43,10 @@ LOWER = np.array([byte | 32 if 65 <= byte <= 90 else byte for byte in range(256)
 
 
 @njit(cache=True, nogil=True, inline="always")
-def properties_at(data: np.ndarray, at: int, stop: int, tables: Any) -> Any:
+def properties_at(data: np.ndarray, at: int, stop: int, pages: np.ndarray, properties: np.ndarray) -> Any:
     """(properties, code point) of the character beyond ASCII at data[at]."""
     code, _ = character(data, at, stop)
-    return np.int64(tables.properties[tables.pages[code >> PAGE_BITS], code & PAGE_MASK]), code
+    return np.int64(properties[pages[code >> PAGE_BITS], code & PAGE_MASK]), code
 
 
 @njit(cache=True, nogil=True)
@@ -58,8 +59,21 @@ def last_character(data: np.ndarray, start: int, stop: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def core_hash(data: np.ndarray, start: int, stop: int, tables: Any, scratch: Any) -> np.uint64:
-    """Hash of the normal form of a word of at most 24 bytes, without the signs around it, to compare stop words by."""
+def core_hash(data: np.ndarray, start: int, stop: int) -> np.uint64:
+    """Hash of an ASCII word in lower case, without the signs around it; stop words are compared by it."""
+    while start < stop and not CLASS[data[start]] & IN_WORD:
+        start += 1
+    while stop > start and not CLASS[data[stop - 1]] & IN_WORD:
+        stop -= 1
+    h = GOLDEN
+    for at in range(start, stop):
+        h = (h ^ np.uint64(LOWER[data[at]])) * FNV_PRIME
+    return mix(h)
+
+
+@njit(cache=True, nogil=True)
+def folded_core_hash(data: np.ndarray, start: int, stop: int, tables: Any, scratch: Any) -> np.uint64:
+    """The same of any word for which `scratch` has room, by its normal form; equal to `core_hash` for ASCII."""
     lower, kinds, size = normal_form(data, start, stop - start, tables, scratch)
     first = 0
     while first < size and kinds[first + 1] == 0:
@@ -85,7 +99,7 @@ def has(data: np.ndarray, at: int, stop: int, text: np.ndarray) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def ends_sentence(data: np.ndarray, start: int, stop: int, tables: Any) -> bool:
+def ends_sentence(data: np.ndarray, start: int, stop: int, pages: np.ndarray, properties: np.ndarray) -> bool:
     """Whether a word ends with a mark that ends sentences, ignoring closing quotes and brackets after it."""
     while stop > start:
         last = last_character(data, start, stop)
@@ -94,19 +108,19 @@ def ends_sentence(data: np.ndarray, start: int, stop: int, tables: Any) -> bool:
             if not CLASS[byte] & CLOSE:
                 return (CLASS[byte] & PUNCT) != 0
         else:
-            properties, _ = properties_at(data, last, stop, tables)
-            if not properties & CLOSING:
-                return (properties & TERMINAL) != 0
+            bits, _ = properties_at(data, last, stop, pages, properties)
+            if not bits & CLOSING:
+                return (bits & TERMINAL) != 0
         stop = last
     return False
 
 
 @njit(cache=True, nogil=True)
-def is_bullet(data: np.ndarray, start: int, stop: int, tables: Any) -> bool:
+def is_bullet(data: np.ndarray, start: int, stop: int, pages: np.ndarray, properties: np.ndarray) -> bool:
     """Whether a line begins with - or * or with a bullet, such as those of word processors."""
     if data[start] < 0x80:
         return data[start] == 0x2D or data[start] == 0x2A
-    return (properties_at(data, start, stop, tables)[0] & BULLET) != 0
+    return (properties_at(data, start, stop, pages, properties)[0] & BULLET) != 0
 
 
 @njit(cache=True, nogil=True)
@@ -119,9 +133,9 @@ def is_ellipsis(data: np.ndarray, start: int, stop: int) -> bool:
 
 
 @njit(cache=True, nogil=True)
-def is_punctuated(data: np.ndarray, start: int, stop: int, tables: Any) -> bool:
+def is_punctuated(data: np.ndarray, start: int, stop: int, pages: np.ndarray, properties: np.ndarray) -> bool:
     """Whether a line ends with a mark that ends sentences in any script, or with a quotation mark."""
     last = last_character(data, start, stop)
     if data[last] < 0x80:
         return (CLASS[data[last]] & PUNCT) != 0 or data[last] == 0x22 or data[last] == 0x27
-    return (properties_at(data, last, stop, tables)[0] & (TERMINAL | QUOTE)) != 0
+    return (properties_at(data, last, stop, pages, properties)[0] & (TERMINAL | QUOTE)) != 0

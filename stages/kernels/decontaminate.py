@@ -19,7 +19,6 @@ from gristmill.records.words import SIXTHS
 from gristmill.stages.kernels.fold import (
     IDEOGRAPHS,
     UNSPACED_LETTERS,
-    character,
     entry_of,
     fold,
     fold_scratch,
@@ -30,6 +29,7 @@ from gristmill.stages.kernels.fold import normal_form as fold_text
 from gristmill.stages.kernels.minhash import hash_words
 from gristmill.stages.kernels.mixing import GOLDEN, POLYNOMIAL, mix
 from gristmill.stages.kernels.scratch import longest_text, word_scratch
+from gristmill.stages.kernels.utf8 import character
 
 S6, S8, S12, S32 = (np.uint64(n) for n in (6, 8, 12, 32))
 LOW6, ONE, ZERO = np.uint64(63), np.uint64(1), np.uint64(0)
@@ -194,7 +194,7 @@ def place_of_words(
             end += character(data, start + end, start + size)[1] - 1
         while end + 1 < size and data[start + end + 1] >= 0x80:  # points and hidden signs behind the last letter
             code, length = character(data, start + end + 1, start + size)
-            if form_of(code, entry_of(code, tables), tables, scratch.form):
+            if form_of(code, entry_of(code, tables.pages, tables.entries), tables.expansions, scratch.form):
                 break
             end += length
     before = num_chars(data, start, start + begin)

@@ -25,7 +25,6 @@ from gristmill.records.normal_form import (
     MARK,
     MAX_EXPANSION,
     MAX_MARKS,
-    NUM_CODES,
     NUM_TAILS,
     NUM_VOWELS,
     PAGE_BITS,
@@ -34,12 +33,11 @@ from gristmill.records.normal_form import (
 )
 from gristmill.stages.kernels.memory import load64, store64
 from gristmill.stages.kernels.scratch import longest_text
+from gristmill.stages.kernels.utf8 import MAX_BYTES, character, encode
 
 HIGH_BITS = np.uint64(0x8080808080808080)
 FIRST_SYLLABLE, NUM_SYLLABLES = HANGUL.start, len(HANGUL)
 PAGE_MASK = (1 << PAGE_BITS) - 1
-REPLACEMENT = 0xFFFD
-MAX_BYTES = 4  # of a character in UTF-8
 MAX_GROWTH = 11  # of a text in bytes: U+FDFA, which is three words
 SMALL_ROOM = 1 << 16  # bytes of a normal form that are reserved without counting
 IDEOGRAPHS, UNSPACED_LETTERS = 2, 4  # kinds of bytes; neighbours take 2 and 3, or 4 and 5, in turn
@@ -53,6 +51,7 @@ class FoldScratch(NamedTuple):
     lower: np.ndarray  # uint8: the normal form of a text beyond ASCII
     kinds: np.ndarray  # uint8
     form: np.ndarray  # int32 (MAX_EXPANSION,): one character's
+    no_origins: np.ndarray  # int64 (0,)
 
 
 @njit(cache=True, nogil=True)
@@ -78,33 +77,13 @@ def classify(data, start, size, low, kinds):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True, inline="always")
-def character(data, at, stop):  # type: ignore[no-untyped-def]
-    """(code point, number of bytes) of the character at data[at], which is not ASCII.
-
-    Broken UTF-8, which can only come from a cast of binary, is read as U+FFFD, a byte at a time.
-    """
-    byte = np.int64(data[at])
-    length = 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
-    if byte < 0xC2 or byte > 0xF4 or at + length > stop:
-        return REPLACEMENT, 1
-    code = byte & (0x7F >> length)
-    for i in range(at + 1, at + length):
-        if data[i] & 0xC0 != 0x80:
-            return REPLACEMENT, 1
-        code = code << 6 | np.int64(data[i] & 0x3F)
-    if code >= NUM_CODES:
-        return REPLACEMENT, 1
-    return code, length
-
-
-@njit(cache=True, nogil=True, inline="always")
-def entry_of(code, tables):  # type: ignore[no-untyped-def]
+def entry_of(code, pages, entries):  # type: ignore[no-untyped-def]
     """The entry of a code point; see `gristmill.records.normal_form.Tables`."""
-    return np.int64(tables.entries[tables.pages[code >> PAGE_BITS], code & PAGE_MASK])
+    return np.int64(entries[pages[code >> PAGE_BITS], code & PAGE_MASK])
 
 
 @njit(cache=True, nogil=True)
-def form_of(code, entry, tables, form):  # type: ignore[no-untyped-def]
+def form_of(code, entry, expansions, form):  # type: ignore[no-untyped-def]
     """Fill `form` with the code points of a character's normal form; return their number."""
     kind = entry & KIND_MASK
     if kind == REMOVED:
@@ -113,7 +92,7 @@ def form_of(code, entry, tables, form):  # type: ignore[no-untyped-def]
         value = entry >> KIND_BITS
         start, count = value >> LENGTH_BITS, value & LENGTH_MASK
         for i in range(count):
-            form[i] = tables.expansions[start + i]
+            form[i] = expansions[start + i]
         return count
     place = code - FIRST_SYLLABLE
     if 0 <= place < NUM_SYLLABLES:
@@ -127,36 +106,14 @@ def form_of(code, entry, tables, form):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def encode(code, lower, at):  # type: ignore[no-untyped-def]
-    """Write a code point to `lower` as UTF-8; return the number of bytes."""
-    if code < 0x80:
-        lower[at] = code
-        return 1
-    if code < 0x800:
-        lower[at] = 0xC0 | code >> 6
-        lower[at + 1] = 0x80 | code & 0x3F
-        return 2
-    if code < 0x10000:
-        lower[at] = 0xE0 | code >> 12
-        lower[at + 1] = 0x80 | code >> 6 & 0x3F
-        lower[at + 2] = 0x80 | code & 0x3F
-        return 3
-    lower[at] = 0xF0 | code >> 18
-    lower[at + 1] = 0x80 | code >> 12 & 0x3F
-    lower[at + 2] = 0x80 | code >> 6 & 0x3F
-    lower[at + 3] = 0x80 | code & 0x3F
-    return 4
-
-
-@njit(cache=True, nogil=True)
-def sink(lower, first, at, stop, combining, tables):  # type: ignore[no-untyped-def]
+def sink(lower, first, at, stop, combining, pages, entries):  # type: ignore[no-untyped-def]
     """Move the mark lower[at:stop] before the marks from `first` on that have a larger combining class."""
     while at > first:
         before = at - 1
         while lower[before] & 0xC0 == 0x80:
             before -= 1
         code, _ = character(lower, before, at)
-        if entry_of(code, tables) >> KIND_BITS <= combining:
+        if entry_of(code, pages, entries) >> KIND_BITS <= combining:
             return
         for _ in range(stop - at):  # rotate: the last byte becomes the first
             byte = lower[stop - 1]
@@ -173,6 +130,7 @@ def fold(data, start, size, low, ascii_kinds, tables, form, lower, kinds, origin
 
     origins[i], unless `origins` is empty, becomes the place in the text of the character that byte i comes from.
     """
+    pages, entries, expansions, _ = tables  # arrays, because each look into a tuple counts references
     at, out, turn = 0, 0, 0
     first_mark, num_marks, base = -1, 0, 0  # `base`: the end of the character that the marks belong to
     kinds[0] = 0
@@ -194,7 +152,7 @@ def fold(data, start, size, low, ascii_kinds, tables, form, lower, kinds, origin
             first_mark = -1
             continue
         code, length = character(data, start + at, start + size)
-        entry = entry_of(code, tables)
+        entry = entry_of(code, pages, entries)
         if entry <= UNSPACED and not FIRST_SYLLABLE <= code < FIRST_SYLLABLE + NUM_SYLLABLES:  # most: as it is
             kind = entry
             if kind >= IDEOGRAPH:
@@ -210,10 +168,10 @@ def fold(data, start, size, low, ascii_kinds, tables, form, lower, kinds, origin
             out += length
             first_mark = -1
             continue
-        num_parts = form_of(code, entry, tables, form)
+        num_parts = form_of(code, entry, expansions, form)
         for part in range(num_parts):
             if num_parts > 1 or form[0] != code:
-                entry = entry_of(np.int64(form[part]), tables)
+                entry = entry_of(np.int64(form[part]), pages, entries)
             kind, end = entry & KIND_MASK, out + encode(np.int64(form[part]), lower, out)
             combining = 0
             if kind == MARK:
@@ -239,7 +197,7 @@ def fold(data, start, size, low, ascii_kinds, tables, form, lower, kinds, origin
                 for i in range(out, end):
                     origins[i] = at
             if combining and first_mark < out:
-                sink(lower, first_mark, out, end, combining, tables)
+                sink(lower, first_mark, out, end, combining, pages, entries)
             out = end
         at += length
     kinds[out + 1] = 0
@@ -249,6 +207,7 @@ def fold(data, start, size, low, ascii_kinds, tables, form, lower, kinds, origin
 @njit(cache=True, nogil=True)
 def folded_size(data, start, size, tables, form):  # type: ignore[no-untyped-def]
     """An upper bound of the bytes of a normal form, exact but for dots that are dropped."""
+    pages, entries, expansions, _ = tables  # arrays, because each look into a tuple counts references
     at, total, scrap = 0, 0, np.empty(MAX_BYTES, np.uint8)
     while at < size:
         if data[start + at] < 0x80:
@@ -256,7 +215,7 @@ def folded_size(data, start, size, tables, form):  # type: ignore[no-untyped-def
             total += 1
             continue
         code, length = character(data, start + at, start + size)
-        for part in range(form_of(code, entry_of(code, tables), tables, form)):
+        for part in range(form_of(code, entry_of(code, pages, entries), expansions, form)):
             total += encode(np.int64(form[part]), scrap, 0)
         at += length
     return total
@@ -293,7 +252,7 @@ def fold_scratch(longest: int, room: int) -> Any:
     """Memory for texts of at most `longest` bytes and normal forms of at most `room`."""
     return FoldScratch(
         np.zeros(longest + 32, np.uint8), np.zeros(longest + 32, np.uint8), np.zeros(room + 32, np.uint8),
-        np.zeros(room + 32, np.uint8), np.empty(MAX_EXPANSION, np.int32),
+        np.zeros(room + 32, np.uint8), np.empty(MAX_EXPANSION, np.int32), np.empty(0, np.int64),
     )  # fmt: skip
 
 
@@ -304,9 +263,17 @@ def exact_form(data, start, size, tables, scratch):  # type: ignore[no-untyped-d
     if classify(data, start, size, scratch.low, scratch.ascii_kinds):
         scratch.lower[:size] = text
         return scratch.lower, size
-    nothing = np.empty(0, np.int64)
     size = fold(
-        data, start, size, text, scratch.ascii_kinds, tables, scratch.form, scratch.lower, scratch.kinds, nothing
+        data,
+        start,
+        size,
+        text,
+        scratch.ascii_kinds,
+        tables,
+        scratch.form,
+        scratch.lower,
+        scratch.kinds,
+        scratch.no_origins,
     )
     return scratch.lower, size
 
@@ -316,8 +283,8 @@ def normal_form(data, start, size, tables, scratch):  # type: ignore[no-untyped-
     """(bytes of the normal form, kinds of them, their number) of a text; the arrays are parts of `scratch`."""
     if classify(data, start, size, scratch.low, scratch.ascii_kinds):
         return scratch.low, scratch.ascii_kinds, size
-    nothing = np.empty(0, np.int64)
     size = fold(
-        data, start, size, scratch.low, scratch.ascii_kinds, tables, scratch.form, scratch.lower, scratch.kinds, nothing
+        data, start, size, scratch.low, scratch.ascii_kinds, tables, scratch.form, scratch.lower, scratch.kinds,
+        scratch.no_origins,
     )  # fmt: skip
     return scratch.lower, scratch.kinds, size

@@ -39,6 +39,7 @@ from gristmill.stages.kernels.byte_classes import (
     SPACE,
     core_hash,
     ends_sentence,
+    folded_core_hash,
     has,
     is_bullet,
     is_ellipsis,
@@ -88,6 +89,8 @@ AT = Places()  # numba compiles its fields as constants
 METRICS = Places._fields
 WORD, OF_IDEOGRAPH, OF_UNSPACED = SIXTHS[LETTER], SIXTHS[IDEOGRAPH], SIXTHS[UNSPACED]
 MAX_STOP_WORD = 24  # bytes
+NUM_CORES = 4096  # words beyond ASCII whose core hashes are kept
+CORE_MASK = np.uint64(NUM_CORES - 1)
 GENERAL, AFTER_GENERAL = 0x2000, 0x2070  # General Punctuation, whose marks are followed by a space
 NGRAM_METRICS = slice(AT.top_2gram, AT.dup_10gram + 1)
 PHRASES = (
@@ -120,11 +123,12 @@ def measure(
     for i in range(room):
         powers[i + 1] = powers[i] * POLYNOMIAL
     scratch = fold_scratch(MAX_STOP_WORD, MAX_STOP_WORD * MAX_GROWTH)
+    core_words, cores = np.zeros(NUM_CORES, np.uint64), np.zeros(NUM_CORES, np.uint64)
     epoch = 0
     for row in range(len(offsets) - 1):
         epoch = measure_one(
             data, offsets[row], offsets[row + 1], tables, stop_words, short_line, with_phrases, out[row], keys, epochs,
-            epoch, counts, sums, chars, powers, places, slots, scratch,
+            epoch, counts, sums, chars, powers, places, slots, scratch, core_words, cores,
         )  # fmt: skip
 
 
@@ -133,6 +137,7 @@ def measure_one(
     data: np.ndarray, start: int, stop: int, tables: Any, stop_words: np.ndarray, short_line: int, with_phrases: bool,
     out: np.ndarray, keys: np.ndarray, epochs: np.ndarray, epoch: int, counts: np.ndarray, sums: np.ndarray,
     chars: np.ndarray, powers: np.ndarray, places: np.ndarray, slots: np.ndarray, scratch: Any,
+    core_words: np.ndarray, cores: np.ndarray,
 ) -> int:  # fmt: skip
     """Fill `out` with the metrics of data[start:stop]; return the last epoch used.
 
@@ -140,6 +145,7 @@ def measure_one(
     """
     out[:] = 0
     epoch += 1
+    pages, properties = tables.pages, tables.properties
     words, alpha_words, stop_bits, sentences, is_sentence_end = 0, 0, 0, 0, True
     all_sixths = 0  # length of the text in sixths of a word
     lines, bullets, ellipses_end, num_punctuated, short, dup_lines, dup_line_chars = 0, 0, 0, 0, 0, 0, 0
@@ -154,9 +160,9 @@ def measure_one(
             if byte == 10:
                 if words > line_words:
                     lines += 1
-                    bullets += is_bullet(data, line_start, line_end, tables)
+                    bullets += is_bullet(data, line_start, line_end, pages, properties)
                     ellipses_end += is_ellipsis(data, line_start, line_end)
-                    num_punctuated += is_punctuated(data, line_start, line_end, tables)
+                    num_punctuated += is_punctuated(data, line_start, line_end, pages, properties)
                     short += line_end_char - line_chars_before < short_line
                     if add_span(sums, powers, line_words, words, GOLDEN, keys, epochs, epoch):
                         dup_lines += 1
@@ -183,15 +189,18 @@ def measure_one(
         while True:
             h = (h ^ np.uint64(byte)) * FNV_PRIME
             if byte >= 0xC2:
-                properties, code = properties_at(data, at, stop, tables)
-                kind |= ALPHA if properties & ALPHABETIC else 0
-                kind |= IN_WORD if properties & LETTER_OR_DIGIT else 0
-                if properties & (IS_IDEOGRAPH | IS_UNSPACED):
-                    sixths += OF_IDEOGRAPH if properties & IS_IDEOGRAPH else OF_UNSPACED
-                sentences += is_after_stop and not properties & (TERMINAL | CLOSING)
-                is_after_stop = (properties & TERMINAL and not GENERAL <= code < AFTER_GENERAL) or (
-                    is_after_stop and properties & CLOSING
-                )
+                bits, code = properties_at(data, at, stop, pages, properties)
+                kind |= ALPHA if bits & ALPHABETIC else 0
+                kind |= IN_WORD if bits & LETTER_OR_DIGIT else 0
+                if bits & (IS_IDEOGRAPH | IS_UNSPACED):
+                    sixths += OF_IDEOGRAPH if bits & IS_IDEOGRAPH else OF_UNSPACED
+                is_mark = (bits & (TERMINAL | CLOSING)) != 0
+                if is_after_stop and not is_mark:
+                    sentences += 1
+                if bits & TERMINAL and not GENERAL <= code < AFTER_GENERAL:
+                    is_after_stop = True
+                elif not bits & CLOSING:
+                    is_after_stop = False
             elif is_after_stop and byte < 0x80 and not kind & (PUNCT | CLOSE):
                 sentences += 1
                 is_after_stop = False
@@ -228,10 +237,17 @@ def measure_one(
             line_chars_before = first_char
         line_end, line_end_char = at, char_number
         alpha_words += (seen_kinds & ALPHA) != 0
-        is_sentence_end = ends_sentence(data, first, at, tables)
+        is_sentence_end = ends_sentence(data, first, at, pages, properties)
         sentences += is_sentence_end
         if at - first <= MAX_STOP_WORD:
-            core = core_hash(data, first, at, tables, scratch)
+            if seen_kinds & CONTINUATION:
+                slot = np.int64(h & CORE_MASK)
+                if core_words[slot] != h:  # folding a word takes half a microsecond, and words come again
+                    core_words[slot] = h
+                    cores[slot] = folded_core_hash(data, first, at, tables, scratch)
+                core = cores[slot]
+            else:
+                core = core_hash(data, first, at)
             for s in range(len(stop_words)):
                 if stop_words[s] == core:
                     stop_bits |= 1 << s

@@ -4,7 +4,7 @@ The two rules are written here from their descriptions:
 
 - lm-eval (docs/decontamination.md and the Janitor of 0.4.13, after Brown et al. 2020): ASCII lower case, no ASCII
   punctuation, words between white space; a document is contaminated if it shares one 13-gram with an item.
-- AI2's decon (doc/simple-details.md): lower case, punctuation deleted, 5-grams of words; the share of an item's distinct
+- AI2's decon (doc/simple-details.md): lower case, no punctuation, 5-grams of words; the share of an item's distinct
   n-grams that a stretch of the document holds, weighted by inverse document frequency over the items. A stretch ends
   after 11 misses in a row. An item of up to 20 n-grams must be there as a whole, one of 50 or more to 0.8; between them
   the share falls evenly. (Here every n-gram is looked up, not every tenth, and words are not cut into sub-words.)
