@@ -194,7 +194,7 @@ def test_a_release_of_a_run_is_read_back(
 def test_few_large_rows_leave_empty_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(release_command, "batch_work", batch_work_here)
+    monkeypatch.setattr(release_run, "batch_work", batch_work_here)
     run = run_of("text", tmp_path / "run", [np.random.default_rng(i).bytes(600_000).hex() for i in range(3)])
     for seed in range(3):
         folder = tmp_path / str(seed)
