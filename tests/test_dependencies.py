@@ -34,7 +34,7 @@ NOT_IMPORTED = {  # declared, yet no import statement names them
     "pytest-timeout": "a plug-in of pytest",
     "pytest-xdist": "a plug-in of pytest",
 }
-PEERS = {"ctgan", "prdc", "sdmetrics"}  # scripts/oracles.sh installs them apart
+PEERS = {"ctgan", "datatrove", "prdc", "sdmetrics"}  # scripts/oracles.sh installs them apart
 UNLOCKED = {"torch", "vllm", "diffusers"}  # setup installs torch; vllm is for GPUs; diffusers stands in test.lock
 BROKEN = {"torchaudio", "torchcodec", "torchvision"}  # beside a CPU torch they break transformers
 
