@@ -16,17 +16,15 @@ import pyarrow as pa
 from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
-from gristmill.records.pins import Pin
 from gristmill.records.readers.file_tables import FileTables
 from gristmill.records.readers.formats import ReadOptions, check_options
 from gristmill.records.readers.human_eval import human_eval, human_eval_faults
-from gristmill.records.readers.places import RUN, DataFile, Place, find_files, is_shard
+from gristmill.records.readers.pinned import find_pinned, pinned_files
+from gristmill.records.readers.places import RUN, Place
 from gristmill.records.readers.python_texts import docstrings, help_topics
 from gristmill.records.readers.tables import IMAGE, TableSchema
 from gristmill.records.readers.whole_tables import read_files
 from gristmill.records.spec import later, nearest
-from gristmill.records.stores.digest import digest_content
-from gristmill.records.stores.opening import open_store
 
 PACKAGE = "package:"
 WHAT = "data"  # in messages
@@ -125,7 +123,7 @@ def version_of(spec: DataSpec) -> str:
     """
     if spec.path.startswith(PACKAGE):
         return ""
-    files = _pinned(_place(spec))
+    files = pinned_files(_place(spec), WHAT)
     if len(files) == 1 and files[0][0].name == spec.path.rpartition("/")[2]:
         return pins.version(files[0][0].store, files[0][0].name, WHAT)
     return fingerprint([pins.version(file.store, file.name, WHAT) for file, _ in files])
@@ -148,36 +146,12 @@ def _read_files(spec: DataSpec, texts: frozenset[str]) -> tuple[pa.Table, list[s
         raise UserError(f"data.rejected: {spec.path} is not the output of a run: it has no kept/")
     place.log()
     options = ReadOptions(spec.encoding, spec.delimiter)
-    files = [FileTables(file, options, pin, texts) for file, pin in _pinned(place)]
+    files = [FileTables(file, options, pin, texts) for file, pin in pinned_files(place, WHAT)]
     return read_files(files, spec.columns or None)
 
 
 def _place(spec: DataSpec) -> Place:
-    try:
-        return find_files(spec.path, "data.path", with_rejected=spec.rejected)
-    except UserError:
-        if (active := pins.current()) is not None:
-            active.check_below(open_store(spec.path).uri)  # a file that is gone has changed
-        raise
-
-
-def _pinned(place: Place) -> list[tuple[DataFile, Pin]]:
-    """The files with their pins, those of the run where one is active. Raises UserError after a change."""
-    active = pins.current()
-    if active is None:
-        return [(file, Pin(file.store, file.name, file.entry.version, what=WHAT)) for file in place.files]
-    names = {file.name for file in place.files}
-    if place.is_folder:
-        # Notices another set of files, too. A run counts with its rejected rows, which another table may read.
-        pins.entries(place.files[0].store, lambda name: name in names or is_shard(name), WHAT)
-    pinned = []
-    for file in place.files:
-        pin = active.pin(file.store, file.name, WHAT)
-        pin.check()
-        if pin.digest is None:  # a copy on another node has another version, so the content decides
-            pin.digest = digest_content(file.store, file.name, pin.version)
-        pinned.append((file, pin))
-    return pinned
+    return find_pinned(spec.path, "data.path", with_rejected=spec.rejected)
 
 
 def _packed_file(module: str, file: str, package: str) -> bytes:

