@@ -1,4 +1,4 @@
-"""A simulated fleet: what the lot loop itself costs when a thousand engines work, paced as GPUs are.
+"""A simulated fleet: what the lot loop itself costs when many engines work, paced as GPUs are.
 
 Everything is real (Ray actors, tasks, object store, dedup index, Parquet on local disk) but for two things: an engine
 waits as long as a GPU would take and then answers with canned rows, and one host process answers for many replicas,
@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.bench.order import simulate
 
-FLEETS = (10, 100, 1000)  # 10,000 replicas on four hosts leave two cores no time for the lots
+FLEETS = (10, 100, 1000)
 LOTS_PER_S = 8
 LOT_SIZE = 512
 SECONDS = 40  # measured, after every engine has its lots
