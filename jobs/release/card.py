@@ -43,7 +43,7 @@ def size_category(num_rows: int) -> str:
 
 def is_real(manifest: Manifest) -> bool:
     """Whether no row of the run is synthetic: `passthrough` keeps the rows of its source, which are real by default."""
-    return bool(manifest.recipe["generator"].get("origin") == REAL)
+    return bool((manifest.recipe.get("generator") or {}).get("origin") == REAL)
 
 
 def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_task: str | None = None) -> Facts:
