@@ -15,6 +15,7 @@ from gristmill.jobs.release.markdown import code, fenced, prose, yaml_string
 from gristmill.jobs.release.mixture.spec import ADDED
 from gristmill.records.licenses import HUB, UNKNOWN, license_id, license_url
 from gristmill.records.masking.masks import masked
+from gristmill.records.mixing.regimes import REAL
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import Summary
 from gristmill.records.printable import json_text
@@ -22,6 +23,7 @@ from gristmill.records.schema import IDENTITY, PROVENANCE
 
 SIZES = [f"{low}<n<{high}" for low, high in pairwise("1K 10K 100K 1M 10M 100M 1B 10B 100B 1T".split())]  # of the Hub
 DESCRIPTION = "A synthetic corpus made with Gristmill."
+REAL_DESCRIPTION = "A corpus of real rows, filtered with Gristmill."
 MAX_EXAMPLE_CHARS, MAX_EXAMPLE_ITEMS = 400, 20  # of a text, and of a list, of the example row
 
 
@@ -39,6 +41,11 @@ def size_category(num_rows: int) -> str:
     return SIZES[digits] if digits < len(SIZES) else "n>1T"
 
 
+def is_real(manifest: Manifest) -> bool:
+    """Whether no row of the run is synthetic: `passthrough` keeps the rows of its source, which are real by default."""
+    return bool((manifest.recipe.get("generator") or {}).get("origin") == REAL)
+
+
 def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_task: str | None = None) -> Facts:
     """The facts of the release of a run. Raises UserError for a value that is refused."""
     recipe = manifest.recipe
@@ -48,9 +55,9 @@ def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_ta
     license = file.source.license or source.get("license")
     return Facts(
         recipe["name"],
-        recipe.get("description") or DESCRIPTION,
+        recipe.get("description") or (REAL_DESCRIPTION if is_real(manifest) else DESCRIPTION),
         manifest.fingerprint,
-        ("synthetic", f"{totals.kept} rows"),
+        ("real" if is_real(manifest) else "synthetic", f"{totals.kept} rows"),
         spec,
         spec.date or ended_on(manifest),
         ((masked(place), license_id(license) if license else UNKNOWN),) if place else (),
@@ -163,8 +170,10 @@ def dataset_card(
     origins = (
         "Every row is synthetic." if row_format else "Every row is synthetic unless its `origin` column says `real`."
     )
+    origins = "Every row is real; no model wrote it." if is_real(manifest) else origins
+    tags = [] if is_real(manifest) else ["synthetic"]
     shown_recipe = {k: v for k, v in recipe.items() if k not in ("cluster", "release")}
-    return f"""{front_matter(facts, sum(s.num_rows for s in shards), ["synthetic"])}# {prose(facts.title)}
+    return f"""{front_matter(facts, sum(s.num_rows for s in shards), tags)}# {prose(facts.title)}
 
 {prose(facts.description)}
 

@@ -61,7 +61,7 @@ KWARGS = "chat_template_kwargs"
 DIALOGUES = ("messages", "conversations", "conversation")  # columns that hold whole dialogues
 ANSWERS = {"instruction": ("output", "code", "solution"), "prompt": ("completion", "chosen", "text")}
 IMAGES = ("images", "image")
-ID = IDENTITY[0]
+ID, SOURCE = IDENTITY[0], "source_id"
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class RowFormat:
         return None if dialogues is None else [table.column(ID.name), dialogues]
 
     def _arrays(self, table: pa.Table) -> list[Any]:
-        names = dict.fromkeys([ID.name, *self.reads])
+        place = [SOURCE] if SOURCE in table.column_names else []
+        names = dict.fromkeys([ID.name, *place, *self.reads])
         columns = {name: python_values(table.column(name)) for name in names}
         json = [name for name in names if _is_json(table.schema, name)]
         rows = [self._converted(dict(zip(columns, values)), json) for values in zip(*columns.values())]
@@ -112,7 +113,8 @@ class RowFormat:
         except CannotCarry as error:
             what = f"'{name}' {error}"
         remedy = "pack as rows, or reject these rows in the recipe"
-        raise UserError(f"row {row[ID.name]}: {what}, so it cannot become {self.name}; {remedy}")
+        place = f" (source {row[SOURCE]})" if row.get(SOURCE) else ""
+        raise UserError(f"row {row[ID.name]}{place}: {what}, so it cannot become {self.name}; {remedy}")
 
 
 def find_format(name: str, columns: pa.Schema) -> RowFormat | None:

@@ -111,7 +111,8 @@ def test_every_odd_name_is_another_field(tmp_path: Path, caplog: pytest.LogCaptu
     values = dict(zip(NAMES, range(len(NAMES))))
     columns = {name: [str(number), None] for number, name in enumerate(NAMES)}
     nested = {"struct": pa.array([values, values], struct), "structs": pa.array([[values] * 2, []], pa.list_(struct))}
-    table = pa.table({"id": ["a", "b"], **columns, **nested})
+    views = pa.array([[{"bytes": png(1), "path": None}] * 2, None], pa.list_(IMAGE))
+    table = pa.table({"id": ["a", "b"], **columns, **nested, "views": views})
     assert_read_back(release_of(tmp_path / "r", table), caplog)
 
 

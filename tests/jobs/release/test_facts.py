@@ -74,6 +74,19 @@ def test_without_facts_nothing_is_guessed(run: str, tmp_path: Path, caplog: pyte
     assert len(records(tmp_path / "a", caplog)) == 30  # without a warning
 
 
+def test_the_card_of_real_rows_does_not_call_them_synthetic(run: str, tmp_path: Path) -> None:
+    manifest = read_manifest(open_store(run))
+    assert manifest is not None
+    for origin, tags in (("real", None), ("synthetic", ["synthetic"])):
+        manifest.recipe["generator"] = {"kind": "passthrough", "origin": origin}
+        manifest.save(open_store(run))
+        front, metadata, card = packed(run, tmp_path / origin)
+        assert front.get("tags") == tags and metadata["keywords"][0] == origin
+        assert (
+            ("Every row is real" in card) == (origin == "real") == ("synthetic" not in card.partition("## Columns")[0])
+        )
+
+
 def test_a_facts_file_replaces_single_keys(run: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest = read_manifest(open_store(run))
     assert manifest is not None

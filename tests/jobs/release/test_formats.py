@@ -313,6 +313,10 @@ def test_a_mixture_of_dialogues_with_and_without_tools(
             continue
         assert said[1]["tool_calls"] == [{**call, "function": {"name": "f", "arguments": {"a": None}}}]
         assert said[2] == used[1] and row["tools"] == tools
+    with (tmp_path / "plain.jsonl").open("a") as file:
+        file.write('{"messages": [{"role": "user", "content": null}]}\n')
+    with pytest.raises(UserError, match=r"row [0-9a-f]{32} \(source plain.jsonl:\d+\): 'messages' has a null content"):
+        pack(mix, str(tmp_path / "broken"), 1, format_name="messages")
     # a release in a format is a part again
     again = {"name": "again", "synthetic_max": 1.0, "parts": [{"path": str(tmp_path / "copy"), "origin": "synthetic"}]}
     (tmp_path / "copy").mkdir()
