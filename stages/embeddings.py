@@ -15,6 +15,7 @@ import numpy as np
 from gristmill.engines import models
 from gristmill.records import pins
 from gristmill.records.errors import UserError
+from gristmill.records.extras import require
 from gristmill.records.literals import json_value
 from gristmill.records.stores.opening import open_store
 from gristmill.records.words import text_key
@@ -124,9 +125,7 @@ def is_known(tokens: Sequence[int], unknown: int | None) -> bool:
 
 def reader(model: str) -> Callable[[str], bool]:
     """A function that tells whether a model knows most tokens of a text. Loads its tokenizer alone."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_buffer(_tokenizer_file(model))
+    tokenizer = require("tokenizers", "lm").Tokenizer.from_buffer(_tokenizer_file(model))
     tokenizer.no_padding()
     tokenizer.no_truncation()
     unknown = unknown_token(tokenizer)

@@ -188,8 +188,8 @@ def item_notes(manifest: Manifest, way: Way) -> list[str]:
     notes = []
     for table, literals in zip(manifest.recipe["stages"], manifest.identity.get("stages", [])):
         if table["kind"] == way.kind:
-            for name, (looked_for, every) in literals.get(ITEMS, {}).items():
-                counts = ItemCounts(looked_for, every)
+            for name, (searchable, total) in literals.get(ITEMS, {}).items():
+                counts = ItemCounts(searchable, total)
                 notes.append(counts.line(name, table["min_words"], way.is_measured))
     return notes
 

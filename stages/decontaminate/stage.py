@@ -14,25 +14,23 @@ from gristmill.stages.contract import Findings, Stage
 from gristmill.stages.decontaminate.benchmarks import Benchmark, digest, load
 
 logger = logging.getLogger(__name__)
-
-
-ITEMS = "items_looked_for"  # in the identity, [looked for, all] by benchmark
+ITEMS = "searchable_items"  # in the identity, by benchmark: [items that are looked for, items]
 
 
 class ItemCounts(NamedTuple):
     """Items of a benchmark, and how many of them are long enough to be looked for."""
 
-    looked_for: int
-    all: int
+    searchable: int
+    total: int
     longest: float = 0.0  # length in words of the longest text
 
     def line(self, benchmark: str, min_words: int, with_encoder: bool) -> str:
         """One sentence for people."""
-        num_short = self.all - self.looked_for
+        num_short = self.total - self.searchable
         more = f"; {num_short:,} {'is' if num_short == 1 else 'are'} shorter than {min_words} words"
         more += " or of signs that the encoder does not know" if with_encoder else ""
-        are = "is" if self.looked_for == 1 else "are"
-        return f"{benchmark}: {self.looked_for:,} of {self.all:,} items {are} looked for{more if num_short else ''}"
+        are = "is" if self.searchable == 1 else "are"
+        return f"{benchmark}: {self.searchable:,} of {self.total:,} items {are} looked for{more if num_short else ''}"
 
 
 def count_items(benchmark: Benchmark, min_words: int, is_readable: Callable[[str], bool]) -> ItemCounts:
@@ -87,7 +85,7 @@ class BenchmarkStage(Stage):
     def identity(self) -> dict[str, Any]:
         benchmarks = self.spec.benchmarks
         # A function of the content and `min_words`; here so that the manifest and the page of a run have it.
-        items = {name: [counts.looked_for, counts.all] for name, counts in self.item_counts().items()}
+        items = {name: [counts.searchable, counts.total] for name, counts in self.item_counts().items()}
         return {**super().identity(), "benchmarks": [digest(benchmark) for benchmark in benchmarks], ITEMS: items}
 
     def reader(self) -> Callable[[str], bool]:
@@ -103,11 +101,11 @@ class BenchmarkStage(Stage):
 
     def check(self) -> None:
         for name, counts in self.item_counts().items():
-            if not counts.looked_for:
+            if not counts.searchable:
                 or_unknown = " or of signs that the encoder does not know" if self.has_encoder else ""
                 raise UserError(
                     f"benchmark '{name}': every text is shorter than min_words = {self.spec.min_words}{or_unknown}, so "
-                    f"none of its {counts.all:,} items can be looked for; the longest has {counts.longest:.3g} words"
+                    f"none of its {counts.total:,} items can be looked for; the longest has {counts.longest:.3g} words"
                 )
         for name, counts in self.item_counts().items():
             logger.info(f"{self.name}: {counts.line(name, self.spec.min_words, self.has_encoder)}")

@@ -89,6 +89,7 @@ AT = Places()  # numba compiles its fields as constants
 METRICS = Places._fields
 WORD, OF_IDEOGRAPH, OF_UNSPACED = SIXTHS[LETTER], SIXTHS[IDEOGRAPH], SIXTHS[UNSPACED]
 MAX_STOP_WORD = 24  # bytes
+AFTER_STOP, ELSEWHERE = np.uint8(255), np.uint8(0)  # behind a full stop that needs no space, as a mask of a byte
 NUM_CORES = 4096  # words beyond ASCII whose core hashes are kept
 CORE_MASK = np.uint64(NUM_CORES - 1)
 GENERAL, AFTER_GENERAL = 0x2000, 0x2070  # General Punctuation, whose marks are followed by a space
@@ -185,25 +186,25 @@ def measure_one(
         h = GOLDEN
         seen_kinds, sixths = 0, 0
         inside = False
-        is_after_stop = False  # after a full stop that needs no space behind it
+        after_stop = ELSEWHERE
         while True:
             h = (h ^ np.uint64(byte)) * FNV_PRIME
-            if byte >= 0xC2:
-                bits, code = properties_at(data, at, stop, pages, properties)
-                kind |= ALPHA if bits & ALPHABETIC else 0
-                kind |= IN_WORD if bits & LETTER_OR_DIGIT else 0
-                if bits & (IS_IDEOGRAPH | IS_UNSPACED):
-                    sixths += OF_IDEOGRAPH if bits & IS_IDEOGRAPH else OF_UNSPACED
-                is_mark = (bits & (TERMINAL | CLOSING)) != 0
-                if is_after_stop and not is_mark:
+            if byte | after_stop >= 0xC2:
+                if byte >= 0xC2:
+                    bits, code = properties_at(data, at, stop, pages, properties)
+                    kind |= ALPHA if bits & ALPHABETIC else 0
+                    kind |= IN_WORD if bits & LETTER_OR_DIGIT else 0
+                    if bits & (IS_IDEOGRAPH | IS_UNSPACED):
+                        sixths += OF_IDEOGRAPH if bits & IS_IDEOGRAPH else OF_UNSPACED
+                    if after_stop and not bits & (TERMINAL | CLOSING):
+                        sentences += 1
+                    if bits & TERMINAL and not GENERAL <= code < AFTER_GENERAL:
+                        after_stop = AFTER_STOP
+                    elif not bits & CLOSING:
+                        after_stop = ELSEWHERE
+                elif byte < 0x80 and not kind & (PUNCT | CLOSE):
                     sentences += 1
-                if bits & TERMINAL and not GENERAL <= code < AFTER_GENERAL:
-                    is_after_stop = True
-                elif not bits & CLOSING:
-                    is_after_stop = False
-            elif is_after_stop and byte < 0x80 and not kind & (PUNCT | CLOSE):
-                sentences += 1
-                is_after_stop = False
+                    after_stop = ELSEWHERE
             seen_kinds |= kind
             char_number += (kind & CONTINUATION) == 0
             if byte == 0x2E:
@@ -219,7 +220,8 @@ def measure_one(
                     if has(data, at, stop, PHRASE_BYTES[begin : PHRASE_ENDS[p]]):
                         out[PHRASE_METRIC[p]] += 1
                     begin = PHRASE_ENDS[p]
-            inside = (kind & IN_WORD) != 0 or (inside and kind & CONTINUATION)
+            if with_phrases:
+                inside = (kind & IN_WORD) != 0 or (inside and (kind & CONTINUATION) != 0)
             at += 1
             if at == stop:
                 break

@@ -227,3 +227,13 @@ def test_a_source_too_long_to_compare_with_is_refused() -> None:
     many.num_rows = 100_001
     with pytest.raises(UserError, match="set seeds = false"):
         novelty().bind(RunContext(Source([many], None), "0" * 32, 0, 8))
+
+
+def test_novelty_takes_texts_without_words_as_equal_or_new() -> None:
+    book = Novelty(NoveltySpec(seeds=False)).new_book()
+    for ask, (text, reason) in enumerate(
+        [("!!!", None), ("∑ ∫", None), ("！！！", "similar"), ("", None), (" ", "similar")]
+    ):
+        assert book.judge(words_or_text(text), ask).reason == reason, text
+        if reason is None:
+            book.admit(words_or_text(text), ask)
