@@ -149,8 +149,8 @@ class FileTables:
             stream = decompressed(buffered(opened, self.file.store), self.file.format.compression, self.where)
             first = 0
             if isinstance(self.format, JsonLines):
-                for lines_there in line_blocks(Utf8(stream, self.options.encoding, self.where)):
-                    items = [line for line in lines_there if line and not line.isspace()]
+                for block_lines in line_blocks(Utf8(stream, self.options.encoding, self.where)):
+                    items = [line for line in block_lines if line and not line.isspace()]
                     places = range(first, first + len(items))
                     yield places, self._decoded(items, places), sum(map(len, items))
                     first += len(items)
