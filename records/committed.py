@@ -5,7 +5,6 @@ rows in the same order as one that waits for the end, and its asks have the same
 """
 
 import hashlib
-import json
 import time
 from bisect import bisect_right
 from collections.abc import Mapping
@@ -20,8 +19,10 @@ from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.output.shard_reading import meta_of
 from gristmill.records.pins import REMEDY, Pin
+from gristmill.records.readers.arrow_values import json_texts
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
 from gristmill.records.readers.parts import Part
+from gristmill.records.readers.row_changes import RowChanges
 from gristmill.records.readers.sources import Source, SourceSpec
 from gristmill.records.schema import INNER_COLUMNS
 from gristmill.records.stores.contract import Store
@@ -65,8 +66,9 @@ class KeptShard(Part):
 
     pin: Pin
 
-    def __init__(self, store: Store, lot: int) -> None:
+    def __init__(self, store: Store, lot: int, changes: RowChanges) -> None:
         """Reads the footer. Raises FileNotFoundError for a lot that is not committed, UserError for a bad shard."""
+        self._changes = changes
         self.lot, self.name = lot, shard_name(KEPT, lot).rpartition("/")[2]
         self.pin = Pin(store, shard_name(KEPT, lot), store.version(shard_name(KEPT, lot)), what="source")
         with self.pin.open() as file:
@@ -83,7 +85,7 @@ class KeptShard(Part):
             with self.pin.open() as file, open_parquet(file, where=where) as parquet:
                 names = [name for name in parquet.schema_arrow.names if name not in INNER_COLUMNS]
                 table = columns_of(parquet, names, where=where)
-            self._texts = [json.dumps(row, ensure_ascii=False, default=str) for row in table.to_pylist()]
+            self._texts = [self._changes.text(text, where) for text in json_texts(table)]
         texts = self._texts[start:stop]
         if stop == self.num_rows:
             self._texts = None  # the last row was read; otherwise a run of many lots would fill the memory
@@ -104,7 +106,7 @@ class CommittedRows(Source):
 
     def __init__(self, store: Store, upstream: Upstream, spec: SourceSpec, by_plan: bool) -> None:
         self.store, self.upstream, self.by_plan = store, upstream, by_plan
-        self.id_column, self.path = spec.id_column, None
+        self.id_column, self.path, self._changes = spec.id_column, None, RowChanges(spec.columns)
         self.num_together = spec.samples if spec.together else 1
         self.parts, self.is_ended = [], False
         self._starts, self._hash = [0], hashlib.blake2b(digest_size=16)
@@ -161,7 +163,7 @@ class CommittedRows(Source):
 
     def _open(self, lot: int) -> KeptShard | None:
         try:
-            return KeptShard(self.store, lot)
+            return KeptShard(self.store, lot, self._changes)
         except FileNotFoundError:
             return None
 
@@ -191,7 +193,7 @@ class CommittedRows(Source):
 
     @property
     def columns(self) -> frozenset[str]:
-        return frozenset(self.upstream.columns) - INNER_COLUMNS
+        return frozenset(self._changes.names([n for n in self.upstream.columns if n not in INNER_COLUMNS]))
 
     def digest(self) -> str:
         """By plan, or of the content; before the content is known, a mark that no output bears."""

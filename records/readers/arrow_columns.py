@@ -26,13 +26,16 @@ INTEGER = r"^(?:0|-?[1-9][0-9]{0,18})$"
 NUMBER = (
     r"^-?(?:0|[1-9][0-9]{0,14}|(?:0|[1-9][0-9]*)?(?:\.[0-9]+(?:[eE][-+]?[0-9]+)?|\.?[eE][-+]?[0-9]+)|[1-9][0-9]*\.)$"
 )
-BOOLS = pa.array(["true", "false"])
+BOOLS = pa.array(["true", "false", "True", "False", "TRUE", "FALSE"])
+WORDS = {*MISSING.to_pylist(), *BOOLS.to_pylist()}  # that begin with a letter and are no text
 
 
 def array_of(values: Sequence[Any], is_typed: bool = True) -> pa.Array:
     """The column of values that JSON can hold; unless `is_typed`, of the cells of CSV (null: the row has none)."""
     if not is_typed:
-        return _cells(pa.array(values, pa.string()))
+        return _cells(_strings(values))
+    if isinstance(values, pa.ChunkedArray):
+        return values.combine_chunks()
     try:
         array = pa.array(values)
         if is_storable(array.type):
@@ -44,10 +47,12 @@ def array_of(values: Sequence[Any], is_typed: bool = True) -> pa.Array:
 
 def array_as(values: Sequence[Any], kind: pa.DataType, is_typed: bool = True) -> pa.Array:
     """The column in a type of `unified`. Raises ValueError where a value does not fit."""
+    if isinstance(values, pa.ChunkedArray) and pa.types.is_string(kind):
+        return values.combine_chunks()
     if pa.types.is_string(kind):
-        return _texts(values) if is_typed else pa.array(values, pa.string())
+        return _texts(values)
     try:
-        return pa.array(values, kind) if is_typed else _cast_cells(pa.array(values, pa.string()), kind)
+        return pa.array(values, kind) if is_typed else _cast_cells(_strings(values), kind)
     except FAULTS as error:
         raise ValueError(str(error).splitlines()[0]) from None
 
@@ -100,8 +105,14 @@ def _texts(values: Sequence[Any]) -> pa.Array:
         return pa.array([None if text is None else clean(text) for text in texts], pa.string())
 
 
+def _strings(cells: Any) -> pa.Array:
+    return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else pa.array(cells, pa.string())
+
+
 def _cells(cells: pa.Array) -> pa.Array:
-    for kind in (pa.null(), pa.bool_(), pa.int64(), pa.float64()):
+    first = cells[0].as_py() if len(cells) else ""
+    is_word = first and first[0].isalpha() and first not in WORDS
+    for kind in () if is_word else (pa.null(), pa.int64(), pa.float64(), pa.bool_()):
         try:
             return _cast_cells(cells, kind)
         except ValueError:
@@ -116,7 +127,6 @@ def _cast_cells(cells: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_null(kind):
         is_fit = values.null_count == len(values)
     elif pa.types.is_boolean(kind):
-        values = pc.utf8_lower(values)
         is_fit = bool(pc.all(pc.or_kleene(pc.is_in(values, BOOLS), pc.is_null(values))).as_py())
     else:
         pattern = INTEGER if pa.types.is_integer(kind) else NUMBER
@@ -124,6 +134,8 @@ def _cast_cells(cells: pa.Array, kind: pa.DataType) -> pa.Array:
     if not is_fit:
         raise ValueError("a cell is written in another way")
     try:
-        return pa.nulls(len(cells)) if pa.types.is_null(kind) else values.cast(kind)
+        if pa.types.is_null(kind):
+            return pa.nulls(len(cells))
+        return (pc.utf8_lower(values) if pa.types.is_boolean(kind) else values).cast(kind)
     except pa.ArrowException as error:
         raise ValueError(str(error)) from None

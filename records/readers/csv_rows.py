@@ -4,6 +4,7 @@ import codecs
 import csv
 import logging
 import sys
+from collections import deque
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -36,27 +37,45 @@ class CsvRows:
     """
 
     def __init__(self, stream: ByteStream, ending: str, delimiter: str | None, where: str) -> None:
-        self._where, lines = where, _lines(stream)
-        first = list(islice(lines, NUM_SNIFFED))
-        self.delimiter = delimiter or ("\t" if ending == TAB_ENDING else _sniffed(first, where))
-        self._rest = lines
-        self._reader = csv.reader(self._all(first), delimiter=self.delimiter, strict=True)
-        header = next((row for row in self if isinstance(row, list)), []) if first else []
+        self._where, self._rest = where, _lines(stream)
+        self._next = deque(islice(self._rest, NUM_SNIFFED))  # lines to read before the rest
+        self.delimiter = delimiter or ("\t" if ending == TAB_ENDING else _sniffed(list(self._next), where))
+        self._num_taken = 0  # lines that were read by another parser
+        self._reader = csv.reader(iter(self._line, None), delimiter=self.delimiter, strict=True)
+        header = next((row for row in self if isinstance(row, list)), [])
         self.names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
         for name in self.names:
             if self.names.count(name) > 1:
                 raise UserError(f"{where}: two columns are called '{name}'; rename one of them in its first row")
 
-    def _all(self, first: list[str]) -> Iterator[str]:
-        yield from first
-        first.clear()
-        yield from self._rest
+    def _line(self) -> str | None:
+        return self._next.popleft() if self._next else next(self._rest, None)
+
+    def take_lines(self, num_bytes: int) -> list[str]:
+        """The next lines, about `num_bytes` of them, for another parser; none at the end."""
+        lines, size = list[str](), 0
+        while size < num_bytes and (line := self._line()) is not None:
+            lines.append(line)
+            size += len(line)
+        self._num_taken += len(lines)
+        return lines
+
+    def put_back(self, lines: list[str]) -> None:
+        """Lines that were taken last are read as rows after all."""
+        self._next.extendleft(reversed(lines))
+        self._num_taken -= len(lines)
+
+    @staticmethod
+    def are_odd(lines: list[str]) -> bool:
+        """Whether parsers differ about the lines: quotes, and carriage returns within a line."""
+        text = "".join(lines)
+        return '"' in text or "\0" in text or text.count("\r") != text.count("\r\n")
 
     def __iter__(self) -> Iterator[Cells | BadRow]:
         """The rows after those that were taken; raises UserError for a quote that is never closed."""
         names: list[str] | None = getattr(self, "names", None)
         while True:
-            begin = self._reader.line_num + 1
+            begin = self._num_taken + self._reader.line_num + 1
             try:
                 cells = next(self._reader)
             except StopIteration:

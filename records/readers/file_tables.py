@@ -7,7 +7,7 @@
 A row that cannot be read raises UserError with the address of the file and the number of the row.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
@@ -17,8 +17,10 @@ import pyarrow.compute as pc
 
 from gristmill.records.errors import UserError
 from gristmill.records.pins import Pin
-from gristmill.records.readers.arrow_columns import array_as, array_of, text_column, unified_schema
+from gristmill.records.readers.arrow_columns import array_as, array_of, unified_schema
 from gristmill.records.readers.arrow_values import is_bytes, is_storable, plain_type, texts_of_bytes
+from gristmill.records.readers.column_types import Misfit, as_type, values_by_name
+from gristmill.records.readers.csv_tables import BadCells, tables_of_cells
 from gristmill.records.readers.formats import ReadOptions
 from gristmill.records.readers.parquet import open_parquet, parquet_errors
 from gristmill.records.readers.places import DataFile
@@ -38,24 +40,6 @@ BATCH_BYTES = 1 << 20  # of the items of a batch, about: larger ones leave the c
 BATCH_ROWS = 1 << 16
 BLOCK_LINES = 1024  # of a range that are decoded at a time
 PEEKED_ROWS = 256  # of a column of bytes, to tell whether it holds texts
-
-
-class Misfit(UserError):
-    """A value of a column does not fit the type that was told from other values."""
-
-    def __init__(self, message: str, column: str) -> None:
-        super().__init__(message, column)
-        self.column = column
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-    def widened(self, schema: pa.Schema) -> pa.Schema:
-        """The schema with the column as text. Raises this error where it is text already."""
-        at = schema.get_field_index(self.column)
-        if pa.types.is_string(schema.field(at).type):
-            raise self
-        return schema.set(at, pa.field(self.column, pa.string()))
 
 
 class FileTables:
@@ -110,6 +94,9 @@ class FileTables:
     # Text formats
 
     def _row_batches(self, schema: pa.Schema | None, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        if isinstance(self.format, CsvFile):
+            yield from self._csv_batches(self.format, schema, columns)
+            return
         rows, places, size, is_empty = list[dict[str, Any]](), list[int](), 0, True
         for block_places, block, num_bytes in self._blocks():
             rows += block
@@ -121,7 +108,33 @@ class FileTables:
         if rows:
             yield self._placed(self._table(rows, schema, columns, places), places)
         elif is_empty:
-            yield self._placed(self._empty(schema), [])
+            yield self._placed((schema or pa.schema([])).empty_table(), [])
+
+    def _csv_batches(
+        self, rows_of: CsvFile, schema: pa.Schema | None, columns: Sequence[str] | None
+    ) -> Iterator[pa.Table]:
+        stated, first = dict(self.file.partitions), 0
+        with reading(self.where), self.pin.open() as opened:
+            stream = decompressed(buffered(opened, self.file.store), self.file.format.compression, self.where)
+            rows = rows_of.cells(stream, self.where)
+            try:
+                for cells in tables_of_cells(rows, BATCH_BYTES):
+                    for name, text in stated.items():
+                        present = cells.column(name) if name in cells.column_names else None
+                        column = self._with_stated(present, name, text, cells.num_rows)
+                        cells = cells.drop_columns([name] if present is not None else []).append_column(name, column)
+                    self.names |= dict.fromkeys(cells.column_names)
+                    places = range(first, first + cells.num_rows)
+                    table = self._typed(dict(zip(cells.column_names, cells.columns)), schema, columns, places)
+                    yield self._placed(table, places)
+                    first += cells.num_rows
+            except BadCells as error:
+                reason = f"row {error.place:,} cannot be read ({error}); correct or remove it"
+                raise UserError(f"{self.where}: {reason}") from None
+            if not first:
+                self.names |= dict.fromkeys(rows.names)
+                empty = pa.schema([(name, pa.null()) for name in rows.names]) if schema is None else schema
+                yield self._placed(empty.empty_table(), [])
 
     def _blocks(self) -> Iterator[tuple[Sequence[int], list[dict[str, Any]], int]]:
         """(places, rows, bytes) of rows that follow one another."""
@@ -136,14 +149,17 @@ class FileTables:
             stream = decompressed(buffered(opened, self.file.store), self.file.format.compression, self.where)
             first = 0
             if isinstance(self.format, JsonLines):
-                for lines_there in line_blocks(Utf8(stream, self.options.encoding, self.where)):
-                    items = [line for line in lines_there if line and not line.isspace()]
+                for block_lines in line_blocks(Utf8(stream, self.options.encoding, self.where)):
+                    items = [line for line in block_lines if line and not line.isspace()]
                     places = range(first, first + len(items))
                     yield places, self._decoded(items, places), sum(map(len, items))
                     first += len(items)
                 return
-            for place, item in enumerate(self.format.items(stream, self.where)):
-                yield (place,), self._decoded([item], (place,)), _size(item)
+            rest = self.format.items(stream, self.where)
+            while items := list(islice(rest, self.format.block_rows)):
+                places = range(first, first + len(items))
+                yield places, self._decoded(items, places), sum(map(self.format.size, items))
+                first += len(items)
 
     def _decoded(self, items: list[Any], places: Sequence[int]) -> list[dict[str, Any]]:
         """The rows of items, changed. Raises UserError that names the first faulty one."""
@@ -178,39 +194,42 @@ class FileTables:
         columns: Sequence[str] | None,
         places: Sequence[int],
     ) -> pa.Table:
-        stated = dict(self.file.partitions)
+        names = list(dict.fromkeys(chain.from_iterable(rows)))
+        self.names |= dict.fromkeys(names)
+        wanted = schema.names if schema is not None else [n for n in names if columns is None or n in columns]
+        return self._typed(dict(zip(wanted, values_by_name(rows, wanted))), schema, columns, places)
+
+    def _typed(
+        self,
+        values: Mapping[str, Sequence[Any]],
+        schema: pa.Schema | None,
+        columns: Sequence[str] | None,
+        places: Sequence[int],
+    ) -> pa.Table:
+        """Columns of values, or of cells, in the types of the schema, else in those that hold them."""
+        stated, arrays = dict(self.file.partitions), list[pa.Array]()
         if schema is None:
-            names = list(dict.fromkeys(chain.from_iterable(rows)))
-            self.names |= dict.fromkeys(names)
-            names = names if columns is None else [n for n in names if n in columns]
-            arrays = []
-            for name in names:
-                values, is_typed = [row.get(name) for row in rows], self.has_types or name in stated
-                arrays.append(array_as(values, pa.string()) if name in self.texts else array_of(values, is_typed))
+            names = [n for n in values if columns is None or n in columns]
+            arrays = [
+                array_as(values[n], pa.string())
+                if n in self.texts
+                else array_of(values[n], self.has_types or n in stated)
+                for n in names
+            ]
             return pa.table(arrays, names=names)
         arrays = []
         for field in schema:
-            values, is_typed = [row.get(field.name) for row in rows], self.has_types or field.name in stated
+            if field.name not in values:
+                arrays.append(pa.nulls(len(places), field.type))
+                continue
             try:
-                arrays.append(array_as(values, field.type, is_typed))
+                arrays.append(array_as(values[field.name], field.type, self.has_types or field.name in stated))
             except ValueError as error:
                 span = f"{'bytes' if self.span else 'rows'} {places[0]:,} to {places[-1]:,}"
                 raise Misfit(
                     f"{self.where}, {span}: column '{field.name}' is no {field.type} ({error})", field.name
                 ) from None
         return pa.Table.from_arrays(arrays, schema=schema)
-
-    def _empty(self, schema: pa.Schema | None) -> pa.Table:
-        """No rows; of a CSV file with its columns."""
-        if schema is not None:
-            return schema.empty_table()
-        names: list[str] = []
-        if isinstance(self.format, CsvFile):
-            with self.pin.open() as opened:
-                stream = decompressed(opened, self.file.format.compression, self.where)
-                names = self.format.names(stream, self.where)
-        self.names |= dict.fromkeys(names)
-        return pa.schema([(name, pa.null()) for name in names]).empty_table()
 
     # Parquet
 
@@ -282,28 +301,3 @@ class FileTables:
             if value is not None and not equals_text(value, text):
                 raise clash(name, value, text, self.where)
         return column.fill_null(pc.cast(pa.scalar(text), column.type)) if column.null_count else column
-
-
-def as_type(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
-    """A column of a file in a type of `unified_schema`. Raises ValueError where a value does not fit."""
-    try:
-        if pa.types.is_string(kind):
-            if is_bytes(column.type):
-                texts = texts_of_bytes(column)
-                if texts is None:
-                    raise ValueError("it has bytes that are not UTF-8")
-                return texts
-            return text_column(column)
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(column.type.value_type)
-        return column.cast(kind)
-    except pa.ArrowException as error:
-        raise ValueError(str(error).splitlines()[0]) from None
-
-
-def _size(item: Any) -> int:
-    """The length of an item, about."""
-    if isinstance(item, bytes | str):
-        return len(item)
-    values = item.values() if isinstance(item, dict) else ()
-    return 64 + sum(len(value) for value in values if isinstance(value, bytes | str))

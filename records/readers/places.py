@@ -165,9 +165,9 @@ def _fixed(path: str) -> tuple[str, str]:
 def _expression(pattern: str) -> str:
     """The regular expression of a glob: `*` and `?` stop at "/", `**/` is any number of folders."""
     pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]{1,99}\])", pattern)
-    known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    wild = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     return "".join(
-        known.get(piece)
+        wild.get(piece)
         or (re.sub(r"^\[!", "[^", piece) if piece.startswith("[") and len(piece) > 2 else re.escape(piece))
         for piece in pieces
     )

@@ -24,6 +24,7 @@ class RowFormat(ABC):
     """The rows of one file."""
 
     typed = True  # whether values have the types of the file; False: all are texts, as in CSV
+    block_rows = 1  # items that are decoded at a time; more where an item is small
 
     def __init__(self, file_format: Format, options: ReadOptions) -> None:
         self.format, self.options = file_format, options
@@ -48,6 +49,10 @@ class RowFormat(ABC):
     @abstractmethod
     def row(self, item: Any) -> dict[str, Any]:
         """The row as values. Raises ValueError with the reason for a faulty one."""
+
+    def size(self, item: Any) -> int:
+        """The length of an item, about."""
+        return len(item)
 
     def rows(self, items: list[Any]) -> list[dict[str, Any]]:
         """Many rows. Raises as `row` does."""
@@ -104,6 +109,8 @@ class Document(RowFormat):
 class JsonFile(RowFormat):
     """An array of objects, objects one after another, or a single object: see `elements_of`."""
 
+    block_rows = 64
+
     @property
     def salt(self) -> str:
         return "json"
@@ -128,14 +135,13 @@ class CsvFile(RowFormat):
         return f"csv {self.options.delimiter or self.format.ending}"
 
     def items(self, stream: ByteStream, where: str) -> Iterator[Any]:
-        rows = CsvRows(Utf8(stream, self.options.encoding, where), self.format.ending, self.options.delimiter, where)
-        names = rows.names
-        return (row if isinstance(row, BadRow) else dict(zip(names, row)) for row in rows)
+        rows = self.cells(stream, where)
+        return (row if isinstance(row, BadRow) else dict(zip(rows.names, row)) for row in rows)
 
-    def names(self, stream: ByteStream, where: str) -> list[str]:
-        """The columns of the file."""
+    def cells(self, stream: ByteStream, where: str) -> CsvRows:
+        """The names of the columns and the rows as lists of cells."""
         text = Utf8(stream, self.options.encoding, where)
-        return CsvRows(text, self.format.ending, self.options.delimiter, where).names
+        return CsvRows(text, self.format.ending, self.options.delimiter, where)
 
     def text(self, item: Any) -> str:
         return json.dumps(item.cells if isinstance(item, BadRow) else item, ensure_ascii=False)
@@ -179,6 +185,9 @@ class WebArchive(RowFormat):
 
     def text(self, item: dict[str, Any]) -> str:
         return dumped(self.row(item))
+
+    def size(self, item: dict[str, Any]) -> int:
+        return len(item["page"])
 
     def row(self, item: dict[str, Any]) -> dict[str, Any]:
         return {"url": item["url"], "date": item["date"], TEXT: text_of(item["page"])}

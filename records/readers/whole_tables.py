@@ -6,7 +6,8 @@ import pyarrow as pa
 
 from gristmill.records.ordered_map import read_ahead
 from gristmill.records.readers.arrow_columns import unified_schema
-from gristmill.records.readers.file_tables import FileTables, Misfit
+from gristmill.records.readers.column_types import Misfit
+from gristmill.records.readers.file_tables import FileTables
 
 
 def read_files(files: Sequence[FileTables], columns: Sequence[str] | None = None) -> tuple[pa.Table, list[str]]:

@@ -1,5 +1,6 @@
 """Rows that are taken as they are committed are those that are there at the end."""
 
+import json
 import tempfile
 from pathlib import Path
 
@@ -145,3 +146,15 @@ def test_two_extents_are_two_identities() -> None:
     marks = {Upstream("s", MARK, extent_of(recipe), True, ()).identity for recipe in recipes}
     assert len(marks) == 3
     assert Upstream("other name", MARK, extent_of(RECIPE), True, ()).identity in marks
+
+
+def test_columns_of_a_step_have_other_names(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    commit(store, 0, LOT_SIZE)
+    end(store, [LOT_SIZE])
+    rows = rows_of(store, columns={"before": "text", "key": "id"}, id_column="key")
+    names = {"before", "key"}
+    assert names <= rows.columns and not {"text", "id"} & rows.columns
+    ((key, text), *_) = rows.rows(0, 2)
+    row = json.loads(text)
+    assert row["key"] == key and row["before"] == "text 0 0" and not {"text", "id"} & row.keys()

@@ -23,8 +23,8 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.pins import Pins, active
 from gristmill.records.readers.arrow_columns import unified_schema
+from gristmill.records.readers.column_types import as_type
 from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
-from gristmill.records.readers.file_tables import as_type
 from gristmill.records.readers.formats import Format
 from gristmill.records.readers.places import RUN, DataFile, find_files
 from gristmill.records.schema import IDENTITY, IMAGE, INNER_COLUMNS, PROVENANCE, RESERVED

@@ -1,6 +1,7 @@
 """Places, formats and cursors: what is read of a folder, pages and archives, and rows from any place in any file."""
 
 import bz2
+import csv
 import gzip
 import json
 import logging
@@ -219,6 +220,21 @@ def test_a_bad_row_is_rejected_by_produce_and_named_by_tables(tmp_path: Path) ->
     assert rows(open_source(SourceSpec(path=str(tmp_path)))) == [{"a": "1", "b": "2"}, ["3"], {"a": "4", "b": "5"}]
     with pytest.raises(UserError, match="line 3 has 1 cells, the first row has 2"):
         read_table(DataSpec(str(tmp_path)))
+
+
+CELL = st.text(st.sampled_from('ab1.,;\t \n\r"\u00e9'), max_size=6)
+
+
+@given(st.lists(st.tuples(CELL, CELL), min_size=1, max_size=12))
+def test_cells_are_read_as_they_were_written(written: list[tuple[str, str]]) -> None:
+    """By both parsers of a table and by that of a source; quotes are only where they must be."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "a.csv"
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([("x", "y"), *written])
+        table = read_table(DataSpec(str(path), delimiter=","), ["x", "y"])
+        source = open_source(SourceSpec(path=str(path), delimiter=","))
+        assert table.to_pylist() == rows(source) == [{"x": x, "y": y} for x, y in written]
 
 
 def test_cells_stay_texts_where_a_schema_says_so(tmp_path: Path) -> None:
