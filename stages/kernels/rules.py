@@ -262,7 +262,7 @@ def measure_one(
     out[AT.num_words] = length
     out[AT.num_sentences] = sentences
     out[AT.curly_brackets] = curly
-    if words == 0:
+    if chars[words] == 0:  # no word, or none of whole characters
         return epoch
     total = chars[words]
     out[AT.mean_word_length] = total / length
