@@ -14,7 +14,8 @@ from gristmill.jobs.release.takedown.facts import NAME, Absence
 from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.stores.contract import Store
 
-STATING = ("id", "source_id", "example_ids")  # columns that say what a row is and what it was made from
+# Columns that say what a row is and what it was made from.
+STATING = ("id", "source_id", "other_source_id", "example_ids")
 MIN_SHARDS, MIN_SHARDS_LOCAL = 4, 16  # from which they are read by Ray tasks: on a cluster, and on a local Ray
 CARD = "README.md"
 

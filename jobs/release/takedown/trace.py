@@ -1,7 +1,7 @@
 """Which rows of a run or a release a take-down leaves out: those on the list, and all rows made from them.
 
 Columns state what a row was made from: `source_id` (the row of the source, or in rounds of evolution the row before
-it) and `example_ids` (the rows that an ask showed as examples). A row is made from rows of its own run that were kept
+it), `other_source_id` (the second document of a pair) and `example_ids` (the rows that an ask showed as examples). A row is made from rows of its own run that were kept
 before it, so one pass in the order of lots finds all. Where the source of a run is a run or a release, that one is
 traced first, and its rows are known to the later run by their ids or by their places in its files.
 """
@@ -32,19 +32,19 @@ logger = logging.getLogger(__name__)
 
 SHARDS_PER_TASK, MIN_SHARDS, MIN_SHARDS_LOCAL = 64, 500, 4000  # see jobs/audit/run.py
 PLAIN_EVERY_S = 10.0
-EXAMPLES = "example_ids"
+EXAMPLES, OTHER = "example_ids", "other_source_id"
 EXAMPLE_METHODS = ("self_instruct",)  # methods whose rows are made from examples when they go in rounds
 
 
 @dataclass(frozen=True)
 class ShardIds:
-    """Keys of the rows of a shard: of their ids, of their source ids, and of the examples of each."""
+    """Keys of the rows of a shard: of their ids, of their source ids, and of the other rows that each was made from."""
 
     name: str
     ids: list[bytes]
     sources: list[bytes]
-    in_files: list[bool]  # whether the source id names a row of a file on the list
-    examples: list[list[bytes]]
+    in_files: list[bool]  # whether a source id names a row of a file on the list
+    examples: list[list[bytes]]  # and the other document
     states_examples: bool
 
 
@@ -61,16 +61,21 @@ class IdReader:
     def _shard(self, name: str) -> ShardIds:
         where = self.store.path(name)
         with self.store.open(name) as source, open_parquet(source, where=where) as file:
-            present = [n for n in ("id", "source_id", EXAMPLES) if n in file.schema_arrow.names]
+            present = [n for n in ("id", "source_id", OTHER, EXAMPLES) if n in file.schema_arrow.names]
             rows = columns_of(file, present, where=where).to_pydict()
         ids = rows.get("id")
         if ids is None:
             raise UserError(f"{where}: it has no column 'id', so a take-down cannot find its rows")
         sources = rows.get("source_id") or [None] * len(ids)
-        examples = rows.get(EXAMPLES) or [None] * len(ids)
+        others = rows.get(OTHER) or [None] * len(ids)
+        shown = rows.get(EXAMPLES) or [None] * len(ids)
+        examples = [[key(e) for e in (*(more or ()), other) if e is not None] for more, other in zip(shown, others)]
+        in_files = [self._is_in_file(source) or self._is_in_file(other) for source, other in zip(sources, others)]
         keys = [key(i) for i in ids], [key(s) if s is not None else b"" for s in sources]
-        in_files = [bool(self.files) and s is not None and s.startswith(self.files) for s in sources]
-        return ShardIds(name, *keys, in_files, [[key(e) for e in each or ()] for each in examples], EXAMPLES in rows)
+        return ShardIds(name, *keys, in_files, examples, EXAMPLES in rows)
+
+    def _is_in_file(self, source: str | None) -> bool:
+        return bool(self.files) and source is not None and source.startswith(self.files)
 
 
 @dataclass

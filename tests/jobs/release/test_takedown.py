@@ -43,13 +43,20 @@ def ids_of_run(name: str, num: int) -> list[str]:
     return [i for batch in batches for i in batch.column("id").to_pylist()]
 
 
-def make_run(folder: Path, sources: list[str], examples: list[list[str]] | None = None, **recipe: Any) -> str:
-    """A run's output of kept rows that were made from these."""
+def make_run(
+    folder: Path,
+    sources: list[str],
+    examples: list[list[str]] | None = None,
+    others: list[str | None] | None = None,
+    **recipe: Any,
+) -> str:
+    """A run's output of kept rows that were made from these; `others`: the second documents of pairs."""
     store, num = open_store(str(folder)), len(sources)
     plan = Plan(hashlib.md5(folder.name.encode()).hexdigest(), LOT, num, num, "canned", "m", "self_instruct")
     source = open_source(SourceSpec(items=tuple(map(str, range(num)))))
     payload = [pa.field("text", pa.string())]
     payload += [pa.field("example_ids", pa.list_(pa.string()))] if examples else []
+    payload += [pa.field("other_source_id", pa.string())] if others else []
     schema = full_schema(payload, [])
     tables = {"name": folder.name, "generator": {"kind": "canned"}, "method": {"kind": "self_instruct"}, **recipe}
     run = Manifest(plan.fingerprint, tables, {"source": {"content": f"digest of {folder.name}"}}, "complete")
@@ -60,6 +67,8 @@ def make_run(folder: Path, sources: list[str], examples: list[list[str]] | None 
         values["source_id"] = pa.array([sources[row] for row in rows], pa.string())
         if examples:
             values["example_ids"] = pa.array([examples[row] for row in rows], pa.list_(pa.string()))
+        if others:
+            values["other_source_id"] = pa.array([others[row] for row in rows], pa.string())
         columns = {name: batch.column(name) for name in batch.schema.names} | values
         encoded = encode(
             pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema), schema, lot, OutputSpec()
@@ -84,7 +93,7 @@ def test_a_release_lacks_what_the_list_reaches(data: st.DataObject, tmp_path_fac
     by_id = data.draw(st.booleans(), label="the later run reads ids")
     parents: dict[str, set[str]] = {}
     for at, name in enumerate("abc"):
-        sources, examples = [], []
+        sources, examples, others = [], [], list[str | None]()
         for row, row_id in enumerate(ids[at]):
             first = row // LOT * LOT  # rows of earlier lots are there
             kind = data.draw(st.sampled_from(["source", "earlier"] if first else ["source"]))
@@ -100,9 +109,11 @@ def test_a_release_lacks_what_the_list_reaches(data: st.DataObject, tmp_path_fac
             shown = data.draw(st.lists(st.sampled_from(ids[at][:first]), max_size=2)) if first else []
             sources.append(source)
             examples.append(shown)
-            parents[row_id] = {parent, *shown}
+            other = data.draw(st.sampled_from([None, *(f"doc {n}" for n in range(10))]) if at == 0 else st.none())
+            others.append(other)
+            parents[row_id] = {parent, *shown, *([other] if other else [])}
         before = {"path": str(folder / "abc"[at - 1] / data.draw(st.sampled_from(["", "kept"])))} if at else {}
-        make_run(folder / name, sources, examples, source=before)
+        make_run(folder / name, sources, examples, others, source=before)
     known = [*ids[0], *ids[1], *ids[2], *(f"doc {n}" for n in range(10))]
     listed = data.draw(st.lists(st.sampled_from([*known, "nothing", "digest of a"]), min_size=1, max_size=4))
 
