@@ -1,9 +1,10 @@
 """Which rows of a run or a release a take-down leaves out: those on the list, and all rows made from them.
 
 Columns state what a row was made from: `source_id` (the row of the source, or in rounds of evolution the row before
-it), `other_source_id` (the second document of a pair) and `example_ids` (the rows that an ask showed as examples). A row is made from rows of its own run that were kept
-before it, so one pass in the order of lots finds all. Where the source of a run is a run or a release, that one is
-traced first, and its rows are known to the later run by their ids or by their places in its files.
+it), `other_source_id` (the second document of a pair) and `example_ids` (the rows that an ask showed as examples). A
+row is made from rows of its own run that were kept before it, so one pass in the order of lots finds all. Where the
+source of a run is a run or a release, that one is traced first, and its rows are known to the later run by their ids or
+by their places in its files.
 """
 
 import logging
