@@ -17,6 +17,7 @@ from gristmill.records.errors import Changed, Conflict, UserError
 from gristmill.records.processes import is_dead, this_process
 from gristmill.records.stores.contract import Entry, PendingPut, Store, is_between, is_hidden
 from gristmill.records.stores.probe import LEFTOVER_AGE_S, check_promises, sweep_probes
+from gristmill.records.stores.renaming import rename_new
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -31,7 +32,7 @@ FULL = {
 
 
 class LocalStore(Store):
-    """A folder. A put writes and syncs a temporary file, then links it (if absent) or renames it into place."""
+    """A folder. A put writes and syncs a temporary file, then renames it into place, if absent on request."""
 
     guards_reads: ClassVar[bool] = False  # a file can be written while it is open
 
@@ -120,8 +121,8 @@ class LocalStore(Store):
             finally:
                 temp.unlink(missing_ok=True)
 
-    def begin_put(self, name: str, data: bytes) -> "LinkedPut":
-        return LinkedPut(self, name, data)
+    def begin_put(self, name: str, data: bytes) -> "RenamedPut":
+        return RenamedPut(self, name, data)
 
     @contextmanager
     def _written(self, final: Path) -> Iterator[None]:
@@ -154,7 +155,7 @@ class LocalStore(Store):
     def _place(self, temp: Path, final: Path, if_absent: bool) -> None:
         """Give a temporary file its name."""
         if if_absent:
-            os.link(temp, final)  # unlike rename, link fails when the name is taken
+            rename_new(temp, final)
         else:
             os.replace(temp, final)
         descriptor = os.open(final.parent, os.O_RDONLY)
@@ -220,15 +221,15 @@ class LocalStore(Store):
             absent = [path for path in (self.root, *self.root.parents) if not os.path.lexists(path)]
             self.root.mkdir(parents=True, exist_ok=True)
             self._new_folders += reversed(absent)
-            check_promises(self, "exclusive hard links", "choose another --out")  # commits need them
+            check_promises(self, "exclusive renaming", "choose another --out")  # commits need them
         except OSError as error:
             raise UserError(
-                f"{self.uri}: cannot write (or hard-link) here ({error.strerror}); fix that or choose another --out"
+                f"{self.uri}: cannot write (or rename) here ({error.strerror}); fix that or choose another --out"
             ) from None
 
 
-class LinkedPut(PendingPut):
-    """`send` writes and syncs a temporary file, `complete` links it."""
+class RenamedPut(PendingPut):
+    """`send` writes and syncs a temporary file, `complete` renames it."""
 
     def __init__(self, store: LocalStore, name: str, data: bytes) -> None:
         super().__init__(store, name, data)

@@ -114,10 +114,10 @@ def test_a_listing_that_lags_is_refused(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_whose_links_replace_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_whose_renaming_replaces_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = LocalStore(str(tmp_path))
-    monkeypatch.setattr(os, "link", shutil.copyfile)
-    assert "this store ignores exclusive hard links, so two drivers could overwrite" in refusal(store)
+    monkeypatch.setattr(local, "rename_new", shutil.copyfile)
+    assert "this store ignores exclusive renaming, so two drivers could overwrite" in refusal(store)
     assert list(tmp_path.iterdir()) == []
 
 
