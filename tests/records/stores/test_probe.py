@@ -11,6 +11,7 @@ import pytest
 from gristmill.jobs.terminal.output import Output
 from gristmill.records.errors import Conflict, UserError
 from gristmill.records.output.shards import KEPT, shard_name
+from gristmill.records.stores import local
 from gristmill.records.stores.contract import PROBE_PREFIX, Entry, Store
 from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.s3 import S3Store
