@@ -183,6 +183,15 @@ class _Tee:
         """The file is closed by its owner."""
 
 
+def _holds_bytes(kind: pa.DataType) -> bool:
+    """Whether values of a type are bytes without a logical type, or contain such."""
+    if pa.types.is_dictionary(kind):
+        return _holds_bytes(kind.value_type)
+    if kind.num_fields:
+        return any(_holds_bytes(kind.field(number).type) for number in range(kind.num_fields))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+
+
 class ParquetRows(Part):
     """A Parquet file; one row group at a time is in memory. Its `digest` covers its size and both ends."""
 
@@ -196,7 +205,10 @@ class ParquetRows(Part):
             opened.seek(0)
             metadata = read_metadata(opened, where=self._where)
             with parquet_errors(self._where):
-                self._names = metadata.schema.to_arrow_schema().names
+                schema = metadata.schema.to_arrow_schema()
+        self._names = schema.names
+        if any(map(_holds_bytes, schema.types)):  # they were read otherwise before 0.3
+            self.digest = fingerprint([self.digest, "texts of bytes"])
         if self._changes:
             self.digest = fingerprint([self.digest, self._changes.literals])
         sizes = [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)]

@@ -65,6 +65,7 @@ class Place:
     files: list[DataFile] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)  # reason by name
     is_folder: bool = False
+    is_glob: bool = False
 
     @property
     def counts(self) -> dict[str, int]:
@@ -94,7 +95,7 @@ def find_files(path: str, key: str = "source.path", with_rejected: bool = False)
     the setting, when there is no file, and for a run that has not ended.
     """
     store, names, kind = _listed(path, key)
-    place = Place(path, is_folder=kind == "folder")
+    place = Place(path, is_folder=kind == "folder", is_glob=kind == "glob")
     if kind == "file":
         entry = next(names)
         if (file_format := format_of(entry.name)) is None:

@@ -89,18 +89,24 @@ class Source:
         path: str | None = None,
         num_together: int = 1,
         skipped: Mapping[str, int] | None = None,
+        is_glob: bool = False,
     ) -> None:
         self.parts = parts
         self.id_column = id_column
         self.path = path  # of its files
         self.num_together = num_together
         self.skipped = dict(skipped or {})  # number of files that are not read, by reason
+        self.is_glob = is_glob
         self.starts = np.cumsum([0, *(p.num_rows for p in parts)])
         self.num_rows = int(self.starts[-1])
 
     def digest(self) -> str:
-        """The identity of the content; it does not depend on the location of the files."""
-        return fingerprint([p.digest for p in self.parts])
+        """The identity of the content; it does not depend on the location of the files.
+
+        The ids of rows begin with the names of files. Those of a glob have their folders since 0.3.
+        """
+        has_folders = self.is_glob and any("/" in p.name for p in self.parts)
+        return fingerprint([*(p.digest for p in self.parts), *(["folders"] if has_folders else [])])
 
     @property
     def version(self) -> str:
@@ -227,7 +233,7 @@ def open_source(spec: SourceSpec) -> Source:
     except PermissionError as error:
         raise UserError(f"source.path {spec.path}: {error}") from None
     place.log()
-    source = Source(parts, spec.id_column, spec.path, num_together, place.counts)
+    source = Source(parts, spec.id_column, spec.path, num_together, place.counts, place.is_glob)
     if source.num_rows == 0:
         raise UserError(f"source.path {spec.path}: the source is empty")
     return source

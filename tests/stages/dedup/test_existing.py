@@ -1,5 +1,6 @@
 """Corpora that a run must not repeat: their index against a slow one, their cache, and the stage."""
 
+import gzip
 import json
 import pickle
 from pathlib import Path
@@ -21,6 +22,7 @@ from gristmill.stages.dedup.corpora import names_of
 from gristmill.stages.dedup.texts import Dedup, DedupSpec
 from gristmill.testing import check_stage
 from tests.bench.corpus import documents
+from tests.hub import hub
 from tests.jobs.release.mixture.test_mixture import make_run
 from tests.profiles import scaled
 
@@ -187,3 +189,14 @@ def test_without_corpora_nothing_changes() -> None:
 def test_names_tell_corpora_apart() -> None:
     assert names_of(["s3://bucket/a/", "out/b", "c/*.jsonl"]) == ["a", "b", "*.jsonl"]
     assert names_of(["one/kept", "s3://b/two/kept"]) == ["one/kept", "two/kept"]
+
+
+def test_a_corpus_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    with hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        rows = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:20]).encode()
+        server.add("org/corpus", {"data/rows.jsonl.gz": gzip.compress(rows)})
+        rows_like_it = answers(stage_of("hf://datasets/org/corpus"), TEXTS[15:25])
+    assert [reject for _, _, reject in rows_like_it] == ["dedup:existing"] * 5 + [None] * 5
+    assert rows_like_it[0][1] == "data/rows.jsonl.gz:15"
