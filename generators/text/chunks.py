@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from gristmill.records.scripts import SIGNS, UNSPACED
 
-WORD = re.compile(rf"[{UNSPACED}][{SIGNS}]*|[^\s{UNSPACED}]+")
+WORD = re.compile(rf"[{UNSPACED}][{SIGNS}]*+|[^\s{UNSPACED}]+")
 STOPS = ".!?…؟۔।॥։።"
 CLOSERS = "\"'”’»)\\]）」』】"
 # Where a text may be cut, best first. Each pattern matches up to the cut, white space behind it included.

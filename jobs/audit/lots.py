@@ -99,7 +99,7 @@ class LotAudit:
 
     def _is_current(self, stage: Any) -> bool:
         """Whether the run had the stage in its present revision, so that the same rows get the same findings."""
-        revisions = {table["name"]: table.get("revision", 1) for table in self.run.identity.get("stages", [])}
+        revisions = {table.get("name"): table.get("revision", 1) for table in self.run.identity.get("stages", [])}
         return bool(revisions.get(stage.name, stage.revision) == stage.revision)
 
     def _stages(self, kinds: frozenset[str]) -> Iterator[Any]:

@@ -67,13 +67,25 @@ class Cost(TypedDict):
     per_1000_kept_tokens: NotRequired[float | None]
 
 
+class StageIdentity(TypedDict):
+    """What an audit and a page read of the identity of a stage."""
+
+    name: NotRequired[str]
+    revision: NotRequired[int]
+    searchable_items: NotRequired[dict[str, list[int]]]
+
+
+class RecordedIdentity(TypedDict):
+    stages: NotRequired[list[StageIdentity]]
+
+
 class ManifestFile(TypedDict):
     """The whole file."""
 
     format: int
     fingerprint: str
     recipe: RecordedRecipe
-    identity: dict[str, Any]
+    identity: RecordedIdentity
     totals: Summary
     state: NotRequired[State]
     starts: NotRequired[list[DriverStart]]

@@ -36,7 +36,7 @@ MAX_MARK_CHARS = 100
 MAX_LINES, MAX_ITEMS = 24, 10  # of a skeleton
 MIN_ITEMS = 3
 # A word; of a script without white space between words, two characters.
-WORD = re.compile(rf"(?:[{UNSPACED}][{SIGNS}]*){{1,2}}|[^\W{UNSPACED}]+(?:['’][^\W{UNSPACED}]+)*")
+WORD = re.compile(rf"(?:[{UNSPACED}][{SIGNS}]*+){{1,2}}|[^\W{UNSPACED}]+(?:['’][^\W{UNSPACED}]+)*")
 DIGITS = re.compile(r"\d+")
 SENTENCE = re.compile(r"[.!?…।॥؟۔。！？]+[\"'”’»)\]）」』】]*\s*")
 SHAPES = (

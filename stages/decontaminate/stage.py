@@ -108,7 +108,8 @@ class BenchmarkStage(Stage):
                     f"none of its {counts.total:,} items can be looked for; the longest has {counts.longest:.3g} words"
                 )
         for name, counts in self.item_counts().items():
-            logger.info(f"{self.name}: {counts.line(name, self.spec.min_words, self.has_encoder)}")
+            if counts.searchable < counts.total:
+                logger.info(f"{self.name}: {counts.line(name, self.spec.min_words, self.has_encoder)}")
 
     def open(self) -> None:
         if self._index is None:

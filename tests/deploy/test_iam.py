@@ -24,7 +24,7 @@ ACTIONS = {
 
 
 def test_every_request_of_the_stores_is_allowed() -> None:
-    code = "\n".join(path.read_text() for path in (ROOT / "records" / "stores").glob("*.py"))
+    code = "\n".join(path.read_text() for path in (ROOT / "records" / "stores").glob("s3*.py"))
     requests = set(re.findall(r"\bclient\.([a-z][\w]*)\(", code)) - {"close"}
     assert {"put_object", "list_objects_v2"} <= requests <= ACTIONS.keys()
     policy = json.loads((FOLDER / "policy.json").read_text())

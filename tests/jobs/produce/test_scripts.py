@@ -60,10 +60,12 @@ def test_each_planted_item_is_found_in_a_mixed_compressed_folder(tmp_path: Path)
     done = gristmill("produce", write(tmp_path / "recipe.toml", recipe), "--out", str(tmp_path / "out"))
     assert done.returncode == 0, done.stderr
     rejected = _rows(tmp_path / "out" / "rejected")
-    assert {(row["overlap_item"], row["reject_reason"]) for row in rejected} == {(name, "overlap") for name in TEXTS}
+    assert {(row["overlap_item"], row["reject"]) for row in rejected} == {
+        (name, "decontaminate:overlap") for name in TEXTS
+    }
     kept = [row["text"] for row in _rows(tmp_path / "out" / "kept")]
     assert sorted(kept) == sorted(plain for _, _, plain in TEXTS.values())
-    assert "2 files" in done.stderr  # what was skipped is told
+    assert "5 files are read, 2 are not" in done.stderr
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
