@@ -103,8 +103,8 @@ class CrossDocument(Method):
         document = chunks.first_words(render(self._document, fields), spec.max_words).strip()
         if spec.other:
             other = render(column(spec.other), fields)
-        elif isinstance(partner := fields.get(OTHER), dict):
-            other = render(self._document, partner)
+        elif OTHER_ID in fields:  # `other` alone may be a column of the source
+            other = render(self._document, fields[OTHER])
         else:
             raise AskRefused("no_partner")
         other = chunks.first_words(other, spec.max_words).strip()
