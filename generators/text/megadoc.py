@@ -5,6 +5,7 @@ one long document instead of many short ones: at 32 rephrasings a document a rea
 and the loss at long contexts falls most. There every rephrasing has the style of an encyclopedia, at temperature 1.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -83,6 +84,10 @@ class Megadoc(Method):
     def identity(self) -> dict[str, Any]:
         # Includes the built-in prompts: rows change when a release rewords them.
         return {**super().identity(), "templates": {s: t.text for s, t in self._templates.items()}}
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        texts = chunks.parts_of(payload)
+        return {"none": texts, "first": texts[1:], "last": texts[:-1]}[self.spec.original]
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         document = chunks.first_words(render(self._document, ask.fields), self.spec.max_words).strip()

@@ -4,7 +4,7 @@ Long documents are rephrased chunk by chunk, each with the end of the rewriting 
 Team 2025, arXiv 2507.20534, section 2.2): what a model writes in one answer is shorter than a long document.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,6 +140,9 @@ class Rephrase(Method):
             "templates": {s: t.text for s, t in self._templates.items()},
             **continuation,
         }
+
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return chunks.parts_of(payload) if self.spec.chunk_words else super().kept_texts(ask, payload)
 
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         style = pick(self.spec.styles, ask.seed, -2)
