@@ -212,14 +212,14 @@ def test_keys_of_a_remote_output_are_read_and_not_written(tmp_path: Path, monkey
     files[0].unlink()  # a key that has gone is computed again, and not put there
     monkeypatch.setattr(existing, "cache_folder", lambda: tmp_path / "another node")
     monkeypatch.setattr("gristmill.engines.models.cache_folder", lambda: tmp_path / "another node")
-    audited = stage_of(web)
+    audited, pieces, read = stage_of(web), list[corpora.Piece](), corpora.Files.read
     assert audited.existing is not None
+    monkeypatch.setattr(corpora.Files, "read", lambda *args: (pieces.append(args[1]), read(*args))[1])
     prepare(audited.existing, output, is_output=False)
     assert answers(audited, [TEXTS[0], TEXTS[39]])[1][1] == "web.jsonl:39"
     assert sorted(tmp_path.glob("out/index/*")) == files[1:]
     assert len(list(tmp_path.glob("another node/existing/keys-*"))) == 3
-    monkeypatch.setattr(corpora.Files, "read", lambda *_: pytest.fail("read again"))
-    assert not audited.existing.missing
+    assert not audited.existing.missing and len(pieces) == 1, "the others were read from the output"
 
 
 @pytest.mark.parametrize("is_release", [False, True])
