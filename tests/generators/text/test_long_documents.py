@@ -43,6 +43,19 @@ def test_chunks_join_to_the_text_and_hold_no_more_words_than_allowed(text: str, 
     assert text.endswith(last_words(text, size)) and num_words(last_words(text, size)) <= size
 
 
+CUT = {"annotate": {"labels": ["a", "b"]}, "cross_document": {"other": "text"}, "rephrase": {"styles": ["faq"]}}
+
+
+@pytest.mark.parametrize("text, start", [("月亮吸引海水", "月亮吸"), ("a b\n c d", "a b\n c"), ("กี่น้ำทะเล", "กี่น้ำ")])
+@pytest.mark.parametrize(
+    "kind", ["annotate", "backtranslate", "cross_document", "megadoc", "paraphrase", "rephrase", "translate"]
+)
+def test_every_method_cuts_documents_alike(kind: str, text: str, start: str) -> None:
+    table = {**CUT.get(kind, {}), "max_words": 3}
+    _, engine, _ = told(kind, table, {"text": text}, {"": "An answer of some words."})
+    assert start in str(engine.asked[0]) and text not in str(engine.asked[0])
+
+
 @pytest.mark.parametrize("script", SENTENCES)
 def test_chunks_end_where_sentences_end(script: str) -> None:
     text = SENTENCES[script] * 12
