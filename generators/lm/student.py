@@ -86,7 +86,8 @@ def read_unit(store: Store, unit: StudentUnit) -> Measures | None:
     where = store.path(unit_name(unit.key))
     measures = parse_json(data, where)
     check_shape(measures, Measures, where)
-    done: Measures = {**measures, "corpus": unit.corpus}
+    done: Measures = measures
+    done["corpus"] = unit.corpus
     return done
 
 

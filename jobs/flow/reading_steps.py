@@ -8,6 +8,7 @@ from gristmill.jobs.evaluate.command import REPORT, check_packages, evaluate, su
 from gristmill.jobs.evaluate.inputs import EvaluateArgs
 from gristmill.jobs.flow.produce_step import ProduceStep
 from gristmill.jobs.flow.step import Step, StepEnd
+from gristmill.jobs.recipes.toml_file import load_table
 from gristmill.jobs.release.command import pack
 from gristmill.jobs.release.facts import load_facts
 from gristmill.jobs.release.formats import FORMATS, ROWS, find_format
@@ -22,7 +23,7 @@ from gristmill.records.ids import fingerprint
 from gristmill.records.masking.masks import covered
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.schema import INNER_COLUMNS, REJECT
-from gristmill.records.spec import literals, nearest
+from gristmill.records.spec import literals, nearest, plain
 from gristmill.records.stores.opening import open_store
 
 # Flag of a step: name of the option of a pack.
@@ -133,6 +134,10 @@ class EvaluateStep(ReadingStep):
     def _args(self) -> EvaluateArgs:
         assert self.run_uri is not None
         return EvaluateArgs(synthetic=self.run_uri, out=self.uri, **self.flags)
+
+    def spec_literals(self) -> Any:
+        paths = [self.flags[flag] for flag in ("schema", "student") if flag in self.flags]
+        return [*super().spec_literals(), *(plain(load_table(path), path) for path in paths)]
 
     def check(self) -> None:
         check_packages(self._args)

@@ -164,6 +164,21 @@ def test_a_pack_step_notices_that_its_files_were_edited(tmp_path: Path) -> None:
     assert mark("1.0", "a") == mark("1.0", "a") and len({mark("1.0", "a"), mark("1.1", "a"), mark("1.0", "b")}) == 3
 
 
+def test_an_evaluation_notices_that_its_schema_was_edited(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", ["A text of a run."])
+    schema = tmp_path / "schema.toml"
+
+    def mark(columns: str) -> str:
+        schema.write_text(columns)
+        flags = {"real_train": "package:adult/train", "real_holdout": "package:adult/test", "schema": str(schema)}
+        path = flow_file(tmp_path, [step("e", "evaluate", run=str(tmp_path / "run"), flags=flags)])
+        evaluation = build_chain(path, open_store(str(tmp_path / "out")))[0].steps["e"]
+        evaluation.prepare()
+        return evaluation.fingerprint
+
+    assert mark("a = 1") == mark("a = 1") != mark("a = 2")
+
+
 def test_a_text_that_looks_like_a_link_is_content(tmp_path: Path) -> None:
     steps = [
         step(
