@@ -3,6 +3,8 @@
 Sources: the list of licences of the Hugging Face Hub, and the SPDX License List through `packaging`.
 """
 
+import re
+
 from gristmill.records.spec import nearest
 
 UNKNOWN, OTHER = "unknown", "other"
@@ -19,6 +21,7 @@ HUB = frozenset(
     """.split()
 )
 SPDX_OF_HUB = {"odc-by": "ODC-By-1.0", "odbl": "ODbL-1.0", "pddl": "PDDL-1.0", "lppl-1.3c": "LPPL-1.3c"}
+PAGE = re.compile(r"https?://spdx\.org/licenses/([^/]+?)(?:\.html)?")
 HUB_OF_SPDX = {spdx: hub for hub, spdx in SPDX_OF_HUB.items()}
 
 
@@ -39,6 +42,15 @@ def license_url(license: str) -> str:
     spdx = SPDX_OF_HUB.get(license) or _canonical(license)
     is_one = spdx is not None and " " not in spdx and not spdx.startswith("LicenseRef-")
     return f"https://spdx.org/licenses/{spdx}.html" if is_one else license
+
+
+def named_license(url: str) -> str:
+    """The licence (see `license_id`) of a page in the SPDX list; any other text as it is. Undoes `license_url`."""
+    page = PAGE.fullmatch(url)
+    try:
+        return license_id(page[1]) if page else url
+    except ValueError:
+        return url
 
 
 def _canonical(name: str) -> str | None:

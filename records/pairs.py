@@ -45,6 +45,11 @@ class PairsSpec:
         if self.link == "" or not self.text:
             raise ValueError("link and text must name columns")
 
+    @property
+    def column(self) -> str:
+        """The column of the source that relates rows."""
+        return self.text if self.link is None else self.link
+
 
 @dataclass
 class _Block:
@@ -57,7 +62,7 @@ class _Block:
 class PairSource:
     """A source whose rows come with a partner: sample s of a row gets its partner number s, in turns.
 
-    A row without a partner comes alone; the method refuses it.
+    A row without a partner comes alone, without the key OTHER_ID; the method refuses it.
     """
 
     def __init__(self, source: Source, spec: PairsSpec) -> None:
@@ -78,6 +83,8 @@ class PairSource:
         source_id, text = block.rows[at]
         partners, fields = block.partners[at], _object(text)
         if not partners or fields is None:
+            if fields is not None and OTHER_ID in fields:  # a column of the source, which is no partner's id
+                text = json.dumps({k: v for k, v in fields.items() if k != OTHER_ID}, ensure_ascii=False)
             return source_id, text
         other_id, other = block.rows[partners[sample % len(partners)]]
         return source_id, json.dumps({**fields, OTHER: _object(other), OTHER_ID: other_id}, ensure_ascii=False)

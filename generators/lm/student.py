@@ -46,7 +46,7 @@ class Measures(TypedDict):
 
 @dataclass(frozen=True)
 class StudentUnit:
-    """A corpus and a seed. `rows` names the file of the corpus in the store."""
+    """A corpus and a seed. `rows` names the file of the corpus in the store; `key` covers its texts, not its name."""
 
     key: str
     corpus: str
@@ -74,15 +74,20 @@ def unit_name(key: str) -> str:
     return f"{UNITS}/{key}.json"
 
 
-def read_unit(store: Store, key: str) -> Measures | None:
-    """The measures of a unit; None where it is not done. Raises UserError for a file that no unit wrote."""
-    data = store.read_if_there(unit_name(key))
+def read_unit(store: Store, unit: StudentUnit) -> Measures | None:
+    """The measures of a unit, under the name of its corpus; None where it is not done.
+
+    The file may state another name: corpora with equal texts share it, and a corpus may be renamed. Raises UserError
+    for a file that no unit wrote.
+    """
+    data = store.read_if_there(unit_name(unit.key))
     if data is None:
         return None
-    where = store.path(unit_name(key))
+    where = store.path(unit_name(unit.key))
     measures = parse_json(data, where)
     check_shape(measures, Measures, where)
     done: Measures = measures
+    done["corpus"] = unit.corpus
     return done
 
 

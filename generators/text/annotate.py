@@ -87,7 +87,7 @@ class Annotate(Steps):
     """
 
     kind = "annotate"
-    revision = 1
+    revision = 2  # 2: documents in scripts without spaces are cut by characters
     Spec = AnnotateSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"document", "labels"})
     spec: AnnotateSpec

@@ -76,7 +76,7 @@ class Backtranslate(Steps):
     """`instruction` is the model's, `output` the document (as far as the model saw it), `text` both."""
 
     kind = "backtranslate"
-    revision = 1
+    revision = 2  # 2: documents in scripts without spaces are cut by characters
     Spec = BacktranslateSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"document", "instruction"})
     spec: BacktranslateSpec

@@ -4,7 +4,7 @@ A word is a run of characters without white space; in scripts that write none be
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -114,3 +114,8 @@ def stitch(
         places.append({"original_start": start, "original_end": end, "text_start": at, "text_end": at + len(part)})
         at += len(part) + len(separator)
     return separator.join(parts), places
+
+
+def parts_of(payload: Mapping[str, Any]) -> list[str]:
+    """The parts of the `text` of a row, which its `parts` tell apart: what `stitch` has joined."""
+    return [payload["text"][place["text_start"] : place["text_end"]] for place in payload["parts"]]

@@ -13,7 +13,7 @@ from gristmill.engines.vllm import AskRefused
 from gristmill.generators.text import chunks
 from gristmill.generators.text.answers import only_text
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from gristmill.generators.text.prompts import check_template, column, columns_of, render
+from gristmill.generators.text.prompts import check_template, column, columns_of, document_of, render
 from gristmill.records.pairs import OTHER, OTHER_ID
 from gristmill.records.spec import nearest
 
@@ -73,6 +73,7 @@ class CrossDocument(Method):
     """
 
     kind = "cross_document"
+    revision = 1
     Spec = CrossDocumentSpec
     holes: ClassVar[tuple[str, ...]] = ("document", "other", "form")
     spec: CrossDocumentSpec
@@ -100,11 +101,11 @@ class CrossDocument(Method):
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         spec, fields = self.spec, ask.fields
         form = pick(spec.forms, ask.seed, -2)
-        document = chunks.first_words(render(self._document, fields), spec.max_words).strip()
+        document = document_of(self._document, fields, spec.max_words)
         if spec.other:
             other = render(column(spec.other), fields)
-        elif isinstance(partner := fields.get(OTHER), dict):
-            other = render(self._document, partner)
+        elif OTHER_ID in fields:  # `other` alone may be a column of the source
+            other = render(self._document, fields[OTHER])
         else:
             raise AskRefused("no_partner")
         other = chunks.first_words(other, spec.max_words).strip()

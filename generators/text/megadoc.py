@@ -5,6 +5,7 @@ one long document instead of many short ones: at 32 rephrasings a document a rea
 and the loss at long contexts falls most. There every rephrasing has the style of an encyclopedia, at temperature 1.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from gristmill.engines.vllm import AskRefused
 from gristmill.generators.text import chunks
 from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, mix
-from gristmill.generators.text.prompts import column, columns_of, render
+from gristmill.generators.text.prompts import column, columns_of, document_of
 from gristmill.generators.text.rephrase import TEMPLATES, check_styles
 from gristmill.records.words import text_key
 
@@ -57,6 +58,7 @@ class Megadoc(Method):
     """
 
     kind = "megadoc"
+    revision = 1
     answers_follow_asks = True
     keeps_turns = True
     Spec = MegadocSpec
@@ -84,8 +86,12 @@ class Megadoc(Method):
         # Includes the built-in prompts: rows change when a release rewords them.
         return {**super().identity(), "templates": {s: t.text for s, t in self._templates.items()}}
 
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        texts = chunks.parts_of(payload)
+        return {"none": texts, "first": texts[1:], "last": texts[:-1]}[self.spec.original]
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
-        document = chunks.first_words(render(self._document, ask.fields), self.spec.max_words).strip()
+        document = document_of(self._document, ask.fields, self.spec.max_words)
         styles = self._styles(ask.seed)
         prompts = []
         for style in styles:

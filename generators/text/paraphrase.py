@@ -53,7 +53,7 @@ class Paraphrase(Method):
 
     kind = "paraphrase"
     answers_follow_asks = True
-    revision = 3  # 3: copies by the normal form of every script
+    revision = 4  # 4: documents in scripts without spaces are cut by characters
     Spec = ParaphraseSpec
 
     def __init__(self, spec: ParaphraseSpec) -> None:

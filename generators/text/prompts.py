@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from gristmill.engines.vllm import AskRefused
+from gristmill.generators.text.chunks import first_words
 from gristmill.generators.text.contract import Template
 
 
@@ -43,13 +44,5 @@ def render(template: Template, fields: Mapping[str, Any]) -> str:
 
 
 def document_of(template: Template, fields: Mapping[str, Any], max_words: int) -> str:
-    """The document of a row, stripped and cut to `max_words`; see `render`."""
+    """The document of a row, stripped and cut to `max_words` (see `first_words`); see `render`."""
     return first_words(render(template, fields), max_words).strip()
-
-
-def first_words(document: str, max_words: int) -> str:
-    """The first `max_words` words with the line breaks between them."""
-    words = document.split(maxsplit=max_words)
-    if len(words) <= max_words:
-        return document
-    return document[: len(document) - len(words[-1])].rstrip()

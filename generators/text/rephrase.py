@@ -4,7 +4,7 @@ Long documents are rephrased chunk by chunk, each with the end of the rewriting 
 Team 2025, arXiv 2507.20534, section 2.2): what a model writes in one answer is shorter than a long document.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from gristmill.generators.text import chunks
 from gristmill.generators.text.answers import full_text
 from gristmill.generators.text.contract import Ask, Method, Session, Template, conversation, pick
-from gristmill.generators.text.prompts import check_template, column, columns_of, first_words, render
+from gristmill.generators.text.prompts import check_template, column, columns_of, render
 from gristmill.records.spec import later
 
 CLOSING = "Use only what the document says. Write the result alone, without any remark before or after it."
@@ -105,7 +105,7 @@ class Rephrase(Method):
 
     kind = "rephrase"
     answers_follow_asks = True
-    revision = 1
+    revision = 2  # 2: documents in scripts without spaces are cut by characters
     Spec = RephraseSpec
 
     def __init__(self, spec: RephraseSpec) -> None:
@@ -141,12 +141,14 @@ class Rephrase(Method):
             **continuation,
         }
 
+    def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
+        return chunks.parts_of(payload) if self.spec.chunk_words else super().kept_texts(ask, payload)
+
     async def run(self, ask: Ask, session: Session) -> dict[str, Any]:
         style = pick(self.spec.styles, ask.seed, -2)
-        document = render(self._document, ask.fields)
+        document = chunks.first_words(render(self._document, ask.fields), self.spec.max_words)
         if self.spec.chunk_words:
             return {"style": style, **await self._by_chunks(ask, session, document, style)}
-        document = first_words(document, self.spec.max_words)
         reply = await session.chat(self._prompt(ask, document, style))
         return {"style": style, "text": reply.text.strip()}
 
@@ -158,7 +160,6 @@ class Rephrase(Method):
 
     async def _by_chunks(self, ask: Ask, session: Session, document: str, style: str) -> dict[str, Any]:
         """The payload but for the style. Raises AskRefused("cut_chunk") and ("empty_chunk")."""
-        document = chunks.first_words(document, self.spec.max_words)
         texts, spans, at = list[str](), list[tuple[int, int]](), 0
         parts = chunks.chunks(document, self.spec.chunk_words)
         for number, chunk in enumerate(parts, 1):

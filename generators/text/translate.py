@@ -64,7 +64,7 @@ class Translate(Steps):
 
     kind = "translate"
     answers_follow_asks = True
-    revision = 2  # 2: copies by the normal form of every script
+    revision = 3  # 3: documents in scripts without spaces are cut by characters
     Spec = TranslateSpec
     method_holes: ClassVar[frozenset[str]] = frozenset({"document", "target", "language", "translation"})
     spec: TranslateSpec

@@ -21,7 +21,7 @@ from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import open_console, print_json
 from gristmill.jobs.terminal.output import Output, refusal
-from gristmill.jobs.terminal.session import interruptible
+from gristmill.jobs.terminal.session import interruptible, is_stopping
 from gristmill.records.errors import UserError
 from gristmill.records.exit_codes import DONE, FINDING, STOPPED
 from gristmill.records.extras import check_installed
@@ -124,7 +124,7 @@ def run(args: CompareArgs, comparison: Comparison, output: Output) -> dict[str, 
         }
         _write(store, compare_file)  # refuses another comparison from now on
         failed, work_s = _run_units(comparison, units, store)
-        students = [measures for unit in units if (measures := read_unit(store, unit.key)) is not None]
+        students = [measures for unit in units if (measures := read_unit(store, unit)) is not None]
         is_whole = len(students) == len(units)
         compare_file["state"] = "complete" if is_whole else "failed" if failed else "stopped"
         rows = summary(comparison.corpora, students)
@@ -154,7 +154,7 @@ def _run_units(comparison: Comparison, units: Sequence[StudentUnit], store: Stor
     from gristmill.engines.needs import Needs
 
     done = {unit.key for unit in units if store.exists(unit_name(unit.key))}
-    if len(done) == len(units):
+    if all(unit.key in done for unit in units):
         logger.info(f"{store.uri}: all {len(units)} students are there already")
         return {}, 0.0
     _put_work(comparison, store)
@@ -163,11 +163,11 @@ def _run_units(comparison: Comparison, units: Sequence[StudentUnit], store: Stor
     request = request_of(store.uri, "compare", pools, spec, stage_cpus=0)
     work = UnitSpec(train.num_cpus, train.num_gpus, train.max_retries)
     stopped: list[bool] = []
-    names = {unit.key: f"{unit.corpus}, seed {unit.seed}" for unit in units}
+    names = {unit.key: f"{unit.corpus}, seed {unit.seed}" for unit in reversed(units)}  # the first of equal corpora
     with (
         Bar(open_console(is_error=True), "compare", PLAIN_EVERY_S) as bar,
         connected(spec),
-        seated(request, spec),
+        seated(request, spec, is_stopping),
         interruptible(lambda: stopped.append(True), store.give_up),
     ):
 
@@ -178,7 +178,8 @@ def _run_units(comparison: Comparison, units: Sequence[StudentUnit], store: Stor
 
         do = functools.partial(do_all, store=store)
         progress = run_units(units, lambda keys: done, do, work, show, lambda: bool(stopped), train.num_cpus)
-    return {names[key]: why for key, why in progress.failed.items()}, progress.seconds
+    failed = [unit for unit in units if unit.key in progress.failed]
+    return {f"{unit.corpus}, seed {unit.seed}": progress.failed[unit.key] for unit in failed}, progress.seconds
 
 
 def _put_work(comparison: Comparison, store: Store) -> None:

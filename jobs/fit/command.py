@@ -15,7 +15,7 @@ from gristmill.jobs.results import Result
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.output import Output, refusal
-from gristmill.jobs.terminal.session import interruptible
+from gristmill.jobs.terminal.session import interruptible, is_stopping
 from gristmill.records.ids import fingerprint
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def run_fit(job: Fit, recipe: FitRecipe, console: SafeConsole) -> ModelCard | No
     stops: list[bool] = []
     with (
         connected(recipe.cluster),
-        seated(request, recipe.cluster),
+        seated(request, recipe.cluster, is_stopping),
         interruptible(lambda: stops.append(True), job.store.give_up),
         FitBar(console) as bar,
     ):

@@ -8,7 +8,9 @@ from gristmill.jobs.evaluate.command import REPORT, check_packages, evaluate, su
 from gristmill.jobs.evaluate.inputs import EvaluateArgs
 from gristmill.jobs.flow.produce_step import ProduceStep
 from gristmill.jobs.flow.step import Step, StepEnd
+from gristmill.jobs.recipes.toml_file import load_table
 from gristmill.jobs.release.command import pack
+from gristmill.jobs.release.facts import load_facts
 from gristmill.jobs.release.formats import FORMATS, ROWS, find_format
 from gristmill.jobs.release.mixture.parts import CARD
 from gristmill.jobs.release.mixture.spec import load_mixture
@@ -21,7 +23,7 @@ from gristmill.records.ids import fingerprint
 from gristmill.records.masking.masks import covered
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.schema import INNER_COLUMNS, REJECT
-from gristmill.records.spec import nearest
+from gristmill.records.spec import literals, nearest, plain
 from gristmill.records.stores.opening import open_store
 
 # Flag of a step: name of the option of a pack.
@@ -83,6 +85,7 @@ class PackStep(ReadingStep):
             raise UserError(f"flags.format: '{self._format}' is no format{nearest(self._format, FORMATS)}")
         if self.flags.get("shard_mb", 1) < 1:
             raise UserError("flags.shard_mb must be at least 1")
+        load_facts(self.flags.get("facts"))
         if self.tables is not None:
             self._check_mixture()
             return
@@ -102,8 +105,9 @@ class PackStep(ReadingStep):
                     raise UserError(f"part '{part.title}': the step gives no column '{name}'{nearest(name, columns)}")
 
     def spec_literals(self) -> Any:
-        without = self.flags.get("without")
-        return [*super().spec_literals(), *([read_listing(without).digest] if without else [])]
+        without, facts = self.flags.get("without"), self.flags.get("facts")
+        contents = [read_listing(without).digest] if without else []
+        return [*super().spec_literals(), *contents, *([literals(load_facts(facts))] if facts else [])]
 
     def show_plan(self, console: SafeConsole) -> None:
         what = "the mixture" if self.tables is not None else self.spec.run
@@ -130,6 +134,10 @@ class EvaluateStep(ReadingStep):
     def _args(self) -> EvaluateArgs:
         assert self.run_uri is not None
         return EvaluateArgs(synthetic=self.run_uri, out=self.uri, **self.flags)
+
+    def spec_literals(self) -> Any:
+        paths = [self.flags[flag] for flag in ("schema", "student") if flag in self.flags]
+        return [*super().spec_literals(), *(plain(load_table(path), path) for path in paths)]
 
     def check(self) -> None:
         check_packages(self._args)

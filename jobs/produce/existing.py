@@ -26,10 +26,10 @@ def prepare(existing: Existing, store: Store, is_output: bool = True) -> None:
     """Have the keys of all corpora in the caches, and the index in the cache of this node.
 
     With an output in a bucket, the keys of each piece are also in its `index/`, where other nodes read them. A run that
-    is interrupted goes on with the first missing piece. `is_output`: whether the store may be written. Raises UserError
-    when a corpus cannot be read.
+    is interrupted goes on with the first missing piece. `is_output`: whether keys may be put there; they are read in
+    any case. Raises UserError when a corpus cannot be read.
     """
-    existing.shared = store if store.is_remote and is_output else None
+    existing.shared, existing.is_sharing = store if store.is_remote else None, is_output
     missing = existing.missing
     num_rows = sum(piece.stop - piece.start for _, piece in missing)
     use_tasks = num_rows >= MIN_ROWS

@@ -10,6 +10,8 @@ from gristmill.generators.contract import Generator
 from gristmill.generators.text.contract import Method
 from gristmill.jobs.recipes.recipe import Recipe
 from gristmill.records.errors import UserError
+from gristmill.records.output.templates import COLUMN
+from gristmill.records.pairs import OTHER, OTHER_ID
 from gristmill.records.readers.sources import Source, SourceSpec
 from gristmill.records.rounds import check_rounds
 from gristmill.records.spec import nearest
@@ -80,9 +82,15 @@ def check_pairs(recipe: Recipe, source: Source, method: Method | None) -> None:
     if recipe.rounds is not None or not source.is_ended:
         raise UserError("[pairs] needs all rows of the source at the start: not with [rounds], nor in a flow's stream")
     columns = source.columns if source.columns is not None else _peeked(source)
-    name, key = (pairs.text, "text") if pairs.link is None else (pairs.link, "link")
-    if name not in columns:
-        raise UserError(f"pairs.{key} names the source column '{name}', which is not there{nearest(name, columns)}")
+    if pairs.column not in columns:
+        key = "text" if pairs.link is None else "link"
+        hint = nearest(pairs.column, columns)
+        raise UserError(f"pairs.{key} names the source column '{pairs.column}', which is not there{hint}")
+    for name in {*recipe.source.carry, *method.fields_read()} & {OTHER, OTHER_ID}:
+        raise UserError(
+            f"[pairs] shows the partner of a row as '{name}', which the recipe reads as a column of the source: read "
+            f'that under another name with source.columns = {{ source_{name} = "{name}" }}'
+        )
 
 
 def check_stages(stages: Sequence[Stage]) -> None:
@@ -135,6 +143,13 @@ def check_label(schema: pa.Schema, column: str) -> None:
         )
     if pa.types.is_nested(schema.field(column).type) or pa.types.is_binary(schema.field(column).type):
         raise UserError(f"gate_audit.column: '{column}' is {schema.field(column).type}, which is no label")
+
+
+def check_alarm(limits: Limits, schema: pa.Schema) -> None:
+    """Refuse an alarm for texts that are alike where rows have no texts."""
+    if limits.template_share is None or (COLUMN in schema.names and pa.types.is_string(schema.field(COLUMN).type)):
+        return
+    raise UserError(f"limits.template_share compares the texts in column '{COLUMN}', which the rows lack: leave it out")
 
 
 def check_room(limits: Limits, stages: Sequence[Stage]) -> None:

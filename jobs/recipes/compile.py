@@ -152,6 +152,8 @@ def _columns_read(recipe: Recipe, generator: Generator, method: Method | None, s
     if any(source_identity(part) for part in parts):
         return None
     columns = {*generator.fields_read(), *recipe.source.carry, *(method.feedback_columns if method else ())}
+    if recipe.pairs is not None:
+        columns.add(recipe.pairs.column)
     return columns.union(ROUND_COLUMNS, *(stage.reads() for stage in stages if stage.reads_source))
 
 
@@ -200,6 +202,7 @@ def _schema(recipe: Recipe, generator: Generator, stages: list[Stage]) -> pa.Sch
         ) from None
     checks.check_reads(schema, payload, stages)
     checks.check_room(recipe.limits, stages)
+    checks.check_alarm(recipe.limits, schema)
     if recipe.gate_audit:
         checks.check_label(schema, recipe.gate_audit.column)
     return schema

@@ -15,7 +15,7 @@ import pyarrow as pa
 from gristmill.cluster.shuffle import ShardFile
 from gristmill.jobs.release.facts import Facts
 from gristmill.jobs.release.markdown import one_line
-from gristmill.records.licenses import license_url
+from gristmill.records.licenses import license_url, named_license
 from gristmill.records.printable import printable
 from gristmill.records.schema import IMAGE
 
@@ -105,7 +105,10 @@ def croissant(facts: Facts, shards: Sequence[ShardFile], schema: pa.Schema) -> d
 
 
 def stated_by(data: bytes | None) -> tuple[str, str]:
-    """(day of publication, licence) that a croissant.json states; empty where it does not."""
+    """(day of publication, ids of the licences) that a croissant.json states; empty where it does not.
+
+    A licence without a page in the SPDX list is as it is stated there.
+    """
     try:
         metadata = json.loads(data or b"{}")
     except (ValueError, RecursionError):  # the audit of that release says so
@@ -114,7 +117,7 @@ def stated_by(data: bytes | None) -> tuple[str, str]:
     day, license = table.get("datePublished"), table.get("license")
     names = license if isinstance(license, list) else [license]
     is_day = isinstance(day, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", day)
-    return str(day) if is_day else "", ", ".join(name for name in names if isinstance(name, str))
+    return str(day) if is_day else "", ", ".join(named_license(name) for name in names if isinstance(name, str))
 
 
 def record_set(schema: pa.Schema) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from gristmill.jobs.study.spec import StudySpec, load_study
 from gristmill.jobs.study.study_file import NAME, identity, read_study
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.output import Output, refusal
-from gristmill.jobs.terminal.session import interruptible
+from gristmill.jobs.terminal.session import interruptible, is_stopping
 from gristmill.records.errors import UserError
 from gristmill.records.exit_codes import DONE, FINDING, STOPPED
 from gristmill.records.masking.masks import masked
@@ -187,7 +187,7 @@ def _run_units(
         else:
             with (
                 connected(spec.cluster),
-                seated(request, spec.cluster),
+                seated(request, spec.cluster, is_stopping),
                 interruptible(lambda: stopped.append(True), store.give_up),
                 contextlib.ExitStack() as stack,
             ):

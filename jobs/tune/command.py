@@ -13,7 +13,7 @@ from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import TomlSource
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import SafeConsole, open_console, print_json, print_text
-from gristmill.jobs.terminal.session import interruptible
+from gristmill.jobs.terminal.session import interruptible, is_stopping
 from gristmill.jobs.terminal.tables import clock
 from gristmill.jobs.tune.bench import Bench
 from gristmill.jobs.tune.candidates import is_identity
@@ -80,7 +80,7 @@ def _measure(bench: Bench, budget_s: float, trials: list[Trial], stopping: threa
     request = request_of(f"tune {recipe.name}", recipe.name, pools, recipe.cluster)
     with (
         connected(recipe.cluster),
-        seated(request, recipe.cluster),
+        seated(request, recipe.cluster, is_stopping),
         interruptible(stopping.set, lambda: None, STOPPING),
     ):
         began = time.monotonic()

@@ -25,6 +25,7 @@ from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.output.shard_reading import meta_of
 from gristmill.records.pins import Pin
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
+from gristmill.records.readers.places import CARD, RELEASE_SHARD
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
 from gristmill.records.schema import clean
 from gristmill.records.spec import nearest
@@ -39,7 +40,7 @@ NUM_PEEKED = 64  # rows of files that are read to learn whether there is a text
 FORMAT = 1  # of the facts of shards in the cache
 WHAT = "corpus"  # in messages
 MARKS = ("*", "?", "[")  # of a glob
-RELEASE = "train-"  # how names of the shards of a release begin
+RELEASE, METADATA = "train-", "croissant.json"  # of a release: how names of its shards begin, and a file beside them
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,9 @@ class Files(Corpus):
         self.address = address
         self.source: Source = open_source(SourceSpec(path=address))
         way, content = self.source.content()  # of every byte of Parquet too
-        self.digest = self.source.digest() if way == "versions" else content
+        # Ids hold the names of the parts.
+        names = [part.name for part in self.source.parts]
+        self.digest = fingerprint([self.source.digest() if way == "versions" else content, names])
         num_rows = self.source.num_rows
         bounds = [(start, min(start + PIECE_ROWS, num_rows)) for start in range(0, num_rows, PIECE_ROWS)]
         self.pieces = [Piece(fingerprint([self.digest, start, stop]), start, stop) for start, stop in bounds]
@@ -195,8 +198,7 @@ def names_of(addresses: Sequence[str]) -> list[str]:
 
 
 def _open(address: str, signing: Mapping[str, Any]) -> Corpus:
-    is_plain = address.startswith(("s3://", "file://")) or "://" not in address
-    if not is_plain or address.startswith("package:") or any(mark in address for mark in MARKS):
+    if address.startswith("package:") or any(mark in address for mark in MARKS):
         return Files(address)
     store = open_store(address)
     if isinstance(store, LocalStore) and not store.root.is_dir():
@@ -207,9 +209,9 @@ def _open(address: str, signing: Mapping[str, Any]) -> Corpus:
         run = None  # another program's manifest.json
     if run is not None:
         return _open_run(address, store, run, signing)
-    releases = [entry for entry in store.list(RELEASE) if entry.name.endswith(".parquet")]
-    if releases and store.exists("README.md"):
-        return Shards(address, store, releases, False)
+    shards = [entry for entry in store.list(RELEASE) if RELEASE_SHARD.fullmatch(entry.name)]
+    if shards and store.exists(CARD) and store.exists(METADATA):  # data sets of others may have such shards and a card
+        return Shards(address, store, shards, False)
     return Files(address)
 
 

@@ -58,6 +58,7 @@ class Existing:
         self._settings = [FORMAT, dict(signing), keying]
         self.corpora: list[Corpus] = open_corpora(addresses, signing)
         self.shared: Store | None = None  # where nodes share the keys of pieces
+        self.is_sharing = True  # whether keys are put there too
         self._index: Index | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -84,7 +85,8 @@ class Existing:
         return [
             (number, piece)
             for number, piece in self.pieces
-            if f"{FOLDER}/{self._file(piece)}" not in shared and (self.shared or not _cache().exists(self._file(piece)))
+            if f"{FOLDER}/{self._file(piece)}" not in shared
+            and ((self.shared and self.is_sharing) or not _cache().exists(self._file(piece)))
         ]
 
     def sign(self, piece: tuple[int, Piece]) -> int:
@@ -96,7 +98,7 @@ class Existing:
         return f"keys-{fingerprint([self._settings, piece.mark])}.arrow"
 
     def _keys(self, number: int, piece: Piece) -> None:
-        """Have the keys of a piece in the cache of the node, and in the shared store if there is one."""
+        """Have the keys of a piece in the cache of the node, and in the shared store if they are put there."""
         name, cache = self._file(piece), _cache()
         shared = f"{FOLDER}/{name}"
         data = cache.read_if_there(name)
@@ -106,7 +108,7 @@ class Existing:
         if data is None:
             data = self._signed(self.corpora[number].read(piece, self.column))
             cache.put(name, data)
-        if self.shared is not None and not self.shared.exists(shared):
+        if self.shared is not None and self.is_sharing and not self.shared.exists(shared):
             self.shared.put(shared, data)
 
     def _signed(self, tables: Iterable[pa.Table]) -> bytes:
@@ -128,7 +130,7 @@ class Existing:
     def index(self) -> "Index":
         """The open index; the first process of a node that needs it makes it."""
         if self._index is None:
-            files = [self._file(piece) for _, piece in self.pieces]
+            files = [[number, self._file(piece)] for number, piece in self.pieces]
             name = f"existing-{fingerprint([FORMAT, files])}"
             self._index = Index(Path(made_once(name, self._make)))
         return self._index

@@ -21,6 +21,7 @@ TABLES = {
     "annotate": {"labels": ["warm", "cold", "mild"], "votes": 5},
     "cross_document": {"other": "output"},
     "dialogue": {"exchanges": 4, "min_exchanges": 1},
+    "megadoc": {"original": "first"},
     "rephrase": {"chunk_words": 4, "context_words": 5},
     "translate": {"round_trip": True},
 }

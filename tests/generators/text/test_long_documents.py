@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gristmill.generators.text.chunks import chunks, first_words, last_words, most_chunks, num_words
+from gristmill.generators.text.contract import Ask
 from gristmill.records.errors import UserError
 from gristmill.records.pairs import PairSource, PairsSpec, partners_of
 from gristmill.records.readers.sources import SourceSpec, open_source
@@ -40,6 +41,19 @@ def test_chunks_join_to_the_text_and_hold_no_more_words_than_allowed(text: str, 
     assert len(parts) <= most_chunks(num_words(text), size)
     assert num_words(first_words(text, size)) == min(size, num_words(text)) and text.startswith(first_words(text, size))
     assert text.endswith(last_words(text, size)) and num_words(last_words(text, size)) <= size
+
+
+CUT = {"annotate": {"labels": ["a", "b"]}, "cross_document": {"other": "text"}, "rephrase": {"styles": ["faq"]}}
+
+
+@pytest.mark.parametrize("text, start", [("月亮吸引海水", "月亮吸"), ("a b\n c d", "a b\n c"), ("กี่น้ำทะเล", "กี่น้ำ")])
+@pytest.mark.parametrize(
+    "kind", ["annotate", "backtranslate", "cross_document", "megadoc", "paraphrase", "rephrase", "translate"]
+)
+def test_every_method_cuts_documents_alike(kind: str, text: str, start: str) -> None:
+    table = {**CUT.get(kind, {}), "max_words": 3}
+    _, engine, _ = told(kind, table, {"text": text}, {"": "An answer of some words."})
+    assert start in str(engine.asked[0]) and text not in str(engine.asked[0])
 
 
 @pytest.mark.parametrize("script", SENTENCES)
@@ -170,6 +184,33 @@ def test_a_text_across_two_documents_names_both() -> None:
     row, engine, _ = told("cross_document", {}, fields, {"First document:\nThe moon pulls.*The sea rises.": "Q and A"})
     assert row == {"form": "qa", "other_source_id": "sea", "text": "Q and A"} and len(engine.asked) == 1
     assert refusal("cross_document", {}, {"text": "The moon pulls."}, {"": "?"}) == "no_partner"
+
+
+def test_a_column_of_the_source_is_no_partner() -> None:
+    own = {"other": {"text": "The sea rises."}, "other_source_id": "sea"}
+    rows = tuple({"text": text, "topic": text[0], **own} for text in ("a moon", "bread", "a tide"))
+    source = PairSource(open_source(SourceSpec(items=rows)), PairsSpec(link="topic"))
+    asks = [json.loads(text) for _, text in source.ask_rows(0, 3, 3)]
+    assert refusal("cross_document", {}, asks[1], {"": "?"}) == "no_partner"
+    assert refusal("cross_document", {}, {"text": "The moon.", "other": own["other"]}, {"": "?"}) == "no_partner"
+    row, _, _ = told("cross_document", {}, asks[0], {"a moon.*a tide": "Q and A"})
+    assert row["other_source_id"] == source.source.rows(2, 3)[0][0]
+
+
+@pytest.mark.parametrize("original", ["none", "first", "last"])
+def test_what_a_megadoc_teaches_are_its_rewritings(original: str) -> None:
+    templates = {"original": "As it is: {document}", "b": "In short: {document}"}
+    table = {"styles": list(templates), "templates": templates, "rephrases": 2, "original": original}
+    row, _, _ = told("megadoc", table, {"text": "The moon pulls."}, ["One.\n\nMore.", "Two."])
+    method = method_of("megadoc", table)
+    assert method.kept_texts(Ask("id", 7, {}), row) == ["One.\n\nMore.", "Two."]
+
+
+def test_what_a_rewriting_by_chunks_teaches_are_its_chunks() -> None:
+    table, answers = {"chunk_words": 3}, ["One.\n\nMore.", "Two."]
+    row, _, _ = told("rephrase", table, {"text": "a b c d e f"}, answers)
+    assert method_of("rephrase", table).kept_texts(Ask("id", 7, {}), row) == answers
+    assert method_of("rephrase", {}).kept_texts(Ask("id", 7, {}), {"text": "It."}) == ["It."]
 
 
 @pytest.mark.parametrize("parts", ["", "parts"])

@@ -13,6 +13,8 @@ import pytest
 import gristmill as package
 from gristmill.evaluation.intervals import t_interval
 from gristmill.evaluation.probes import Item, accuracy, agreement_items, cloze_items, unseen
+from gristmill.generators.lm.student import unit_name
+from gristmill.jobs.compare.command import open_comparison, run
 from gristmill.jobs.compare.inputs import CompareArgs, read_comparison
 from gristmill.jobs.compare.results import summary, verdict
 from gristmill.records.errors import UserError
@@ -168,3 +170,26 @@ def test_intervals_and_the_verdict() -> None:
     assert verdict(rows, students).startswith("'a' helps most: 'b' needs +0.30")
     close = [*of("a", [2.0, 2.4, 2.2]), *of("b", [2.3, 2.1, 2.25]), *of("real", [1.9, 2.0, 2.1])]
     assert "are not told apart" in verdict(summary(corpora, close), close)
+
+
+def test_corpora_with_equal_texts_and_renamed_ones_keep_their_rows(corpora: dict[str, str], tmp_path: Path) -> None:
+    settings = [flag.removeprefix("--set=") for flag in TINY if flag.startswith("--set")]
+
+    def rows(*names: str) -> dict[str, float]:
+        """Compare with students that are there already, so that none is trained."""
+        addresses = [f"{name}={corpora['good']}" for name in names]
+        out, holdout = str(tmp_path / "out"), corpora["holdout"]
+        args = CompareArgs(addresses, corpora["real"], out, holdout, num_tokens=12000, num_seeds=2, settings=settings)
+        comparison, output = open_comparison(args)
+        for unit in comparison.units(2):
+            measures = {"corpus": unit.corpus, "seed": unit.seed, "num_tokens": 1, "num_steps": 1, "probes": {}}
+            measures |= {"bits_per_byte": 2.0 + unit.seed, "perplexity": 9.0, "seconds": 1.0}
+            if not output.store.exists(unit_name(unit.key)):
+                output.store.put(unit_name(unit.key), json.dumps(measures).encode())
+        compare_file = run(args, comparison, output)
+        assert compare_file["state"] == "complete" and all(row["num_seeds"] == 2 for row in compare_file["summary"])
+        return {row["corpus"]: row["bits_per_byte"]["mean"] for row in compare_file["summary"]}
+
+    assert rows("a") == {"a": 2.5, "real": 2.5}
+    assert rows("b", "c") == {"b": 2.5, "c": 2.5, "real": 2.5}, "renamed, and twice the same texts"
+    assert len(list((tmp_path / "out" / "units").iterdir())) == 4, "equal texts share a student"

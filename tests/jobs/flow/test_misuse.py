@@ -11,6 +11,7 @@ from gristmill.jobs.terminal.output import Output
 from gristmill.records.errors import UserError
 from gristmill.records.stores.opening import open_store
 from tests.jobs.flow.flows import JUDGED, TEXTS, TOPICS, chain, flow_file, step
+from tests.jobs.release.mixture.test_mixture import make_run
 
 FIT = {"name": "f", "data": {"path": "step:topics"}, "model": {"kind": "independent"}}
 
@@ -145,6 +146,37 @@ def test_an_output_of_another_verb_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out" / "manifest.json").write_text("{}")
     with pytest.raises(UserError, match="holds manifest.json, the output of another verb"):
         build_chain(flow_file(tmp_path, chain()), open_store(str(tmp_path / "out")))
+
+
+def test_a_pack_step_notices_that_its_files_were_edited(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", ["A text of a run."])
+    facts, listing = tmp_path / "facts.toml", tmp_path / "without.txt"
+
+    def mark(version: str, row_id: str) -> str:
+        facts.write_text(f'[release]\nversion = "{version}"\n')
+        listing.write_text(f"{row_id}\n")
+        flags = {"facts": str(facts), "without": str(listing)}
+        path = flow_file(tmp_path, [step("r", "pack", run=str(tmp_path / "run"), flags=flags)])
+        pack = build_chain(path, open_store(str(tmp_path / "out")))[0].steps["r"]
+        pack.prepare()
+        return pack.fingerprint
+
+    assert mark("1.0", "a") == mark("1.0", "a") and len({mark("1.0", "a"), mark("1.1", "a"), mark("1.0", "b")}) == 3
+
+
+def test_an_evaluation_notices_that_its_schema_was_edited(tmp_path: Path) -> None:
+    make_run(tmp_path / "run", ["A text of a run."])
+    schema = tmp_path / "schema.toml"
+
+    def mark(columns: str) -> str:
+        schema.write_text(columns)
+        flags = {"real_train": "package:adult/train", "real_holdout": "package:adult/test", "schema": str(schema)}
+        path = flow_file(tmp_path, [step("e", "evaluate", run=str(tmp_path / "run"), flags=flags)])
+        evaluation = build_chain(path, open_store(str(tmp_path / "out")))[0].steps["e"]
+        evaluation.prepare()
+        return evaluation.fingerprint
+
+    assert mark("a = 1") == mark("a = 1") != mark("a = 2")
 
 
 def test_a_text_that_looks_like_a_link_is_content(tmp_path: Path) -> None:

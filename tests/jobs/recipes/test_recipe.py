@@ -1,9 +1,12 @@
 """Recipes are refused early, in one line that says what was meant; their fingerprint covers what changes rows."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gristmill.jobs.fit.plan import load_plan
@@ -71,6 +74,49 @@ def test_refuses_in_one_line(setting: str, message: str, tmp_path: Path) -> None
     with pytest.raises(UserError, match=message) as caught:
         compile_recipe(load(canned(tmp_path), [setting]))
     assert "\n" not in str(caught.value)
+
+
+PAIRED: dict[str, Any] = {
+    "name": "paired",
+    "generator": {"kind": "canned"},
+    "method": {"kind": "cross_document"},
+    "limits": {"asks": 4},
+}
+
+
+@pytest.mark.parametrize("pairs", [{"link": "topic"}, {"text": "body", "min_shared": 1}])
+def test_pairs_of_parquet_are_those_of_lines(pairs: dict[str, Any], tmp_path: Path) -> None:
+    bodies = ["tides of Fundy", "a loaf of rye", "Fundy in spring", "rye and wheat"]
+    rows = [
+        {"text": f"row {n}", "body": body, "topic": n % 2, "other": {"text": "own"}} for n, body in enumerate(bodies)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    partners = []
+    for name in ("rows.jsonl", "rows.parquet"):
+        compiled = compile_recipe(load({**PAIRED, "source": {"path": str(tmp_path / name)}, "pairs": pairs}))
+        asks = compiled.ask_source(open_store(str(tmp_path / "out"))).ask_rows(0, 4, 4)
+        partners.append([json.loads(text)["other"]["text"] for _, text in asks])
+    assert partners == [["row 2", "row 3", "row 0", "row 1"]] * 2
+
+
+@pytest.mark.parametrize("reading", [{"source": {"carry": ["other"]}}, {"method": {"document": "other"}}])
+def test_the_row_of_a_partner_is_no_column(reading: dict[str, Any]) -> None:
+    recipe = {**PAIRED, "source": {"items": [{"text": "a", "other": "b"}]}, "pairs": {"link": "text"}}
+    recipe |= {key: {**recipe[key], **table} for key, table in reading.items()}
+    with pytest.raises(UserError, match="shows the partner of a row as 'other'.*source.columns"):
+        compile_recipe(load(recipe))
+
+
+def test_an_alarm_for_alike_texts_needs_texts() -> None:
+    recipe = {
+        "name": "rows",
+        "source": {"items": [{"number": 1}]},
+        "generator": {"kind": "passthrough", "columns": ["number"]},
+        "limits": {"template_share": 0.5},
+    }
+    with pytest.raises(UserError, match="limits.template_share compares the texts in column 'text'"):
+        compile_recipe(load(recipe))
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from gristmill.jobs.release.facts import ReleaseSpec, load_facts
 from gristmill.jobs.release.languages import language_tag
 from gristmill.jobs.release.mixture.spec import load_mixture
 from gristmill.records.errors import UserError
-from gristmill.records.licenses import HUB, license_id, license_url
+from gristmill.records.licenses import HUB, license_id, license_url, named_license
 from gristmill.records.output.manifest import load as read_manifest
 from gristmill.records.stores.opening import open_store
 from tests.batch_here import batch_work_here
@@ -142,7 +142,7 @@ def test_facts_of_a_mixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run
     again = write(tmp_path / "again.toml", {**keys, "parts": [{"uri": str(tmp_path / "plain2")}]})
     packed(run, tmp_path / "plain2", {"release": {"license": "mit", "date": "2026-03-04"}})
     front, metadata, card = packed(again, tmp_path / "again")
-    assert metadata["datePublished"] == "2026-03-04" and "| plain2 | https://spdx.org/licenses/MIT.html |" in card
+    assert metadata["datePublished"] == "2026-03-04" and "| plain2 | mit |" in card
     assert front["license"] == "unknown"  # the licence of a part is not that of the mixture
     (tmp_path / "plain2" / "croissant.json").write_text("{")
     assert packed(again, tmp_path / "damaged")[2].count("| plain2 | unknown |") == 1
@@ -188,6 +188,8 @@ def test_unknown_tables_of_a_facts_file_and_licences_of_sources(tmp_path: Path) 
 def test_names_of_the_hub() -> None:
     assert all(license_id(name) == name for name in HUB) and license_id("Apache-2.0") == "apache-2.0"
     assert license_id("mit or 0bsd") == license_url("MIT OR 0BSD") == "MIT OR 0BSD"
+    names = [*HUB, "MIT OR 0BSD", "0BSD", "https://example.org/terms", "https://spdx.org/licenses/no-such-one.html"]
+    assert [named_license(license_url(name)) for name in names] == names, "a licence is one id wherever it is read"
     assert license_url("odc-by") == "https://spdx.org/licenses/ODC-By-1.0.html" and license_url("gemma") == "gemma"
     assert [language_tag(tag) for tag in ("EN", "zh-hant-tw", "gsw", "code")] == ["en", "zh-Hant-TW", "gsw", "code"]
     assert ReleaseSpec(license="other", license_link="LICENSE").licenses == ("other",)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gristmill.jobs.produce.existing import prepare
 from gristmill.records.errors import UserError
 from gristmill.records.schema import REJECT
 from gristmill.records.spec import build, literals
@@ -189,6 +190,65 @@ def test_without_corpora_nothing_changes() -> None:
 def test_names_tell_corpora_apart() -> None:
     assert names_of(["s3://bucket/a/", "out/b", "c/*.jsonl"]) == ["a", "b", "*.jsonl"]
     assert names_of(["one/kept", "s3://b/two/kept"]) == ["one/kept", "two/kept"]
+
+
+def test_ids_are_those_of_the_corpus_whatever_is_in_the_cache(tmp_path: Path) -> None:
+    jsonl(tmp_path / "web" / "a.jsonl", TEXTS[:20])
+    before = stage_of(str(tmp_path / "web"))
+    assert answers(before, [TEXTS[9]])[0][1] == "a.jsonl:9"
+    (tmp_path / "web" / "a.jsonl").rename(tmp_path / "web" / "b.jsonl")
+    after = stage_of(str(tmp_path / "web"))
+    assert answers(after, [TEXTS[9]])[0][1] == "b.jsonl:9", "the same rows under another name"
+    assert before.identity() != after.identity(), "an audit does not take ids of the old name for wrong ones"
+
+
+def test_keys_of_a_remote_output_are_read_and_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(corpora, "PIECE_ROWS", 16)
+    monkeypatch.setattr(LocalStore, "is_remote", True)  # as an output in a bucket
+    web, output = jsonl(tmp_path / "web.jsonl", TEXTS[:40]), LocalStore(str(tmp_path / "out"))
+    prepare(stage_of(web).existing, output)  # type: ignore[arg-type]
+    files = sorted(tmp_path.glob("out/index/*"))
+    assert len(files) == 3
+    files[0].unlink()  # a key that has gone is computed again, and not put there
+    monkeypatch.setattr(existing, "cache_folder", lambda: tmp_path / "another node")
+    monkeypatch.setattr("gristmill.engines.models.cache_folder", lambda: tmp_path / "another node")
+    audited, pieces, read = stage_of(web), list[corpora.Piece](), corpora.Files.read
+    assert audited.existing is not None
+    monkeypatch.setattr(corpora.Files, "read", lambda *args: (pieces.append(args[1]), read(*args))[1])
+    prepare(audited.existing, output, is_output=False)
+    assert answers(audited, [TEXTS[0], TEXTS[39]])[1][1] == "web.jsonl:39"
+    assert sorted(tmp_path.glob("out/index/*")) == files[1:]
+    assert len(list(tmp_path.glob("another node/existing/keys-*"))) == 3
+    assert not audited.existing.missing and len(pieces) == 1, "the others were read from the output"
+
+
+@pytest.mark.parametrize("is_release", [False, True])
+def test_outputs_on_the_hub_are_runs_and_releases(
+    is_release: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run", TEXTS[:20], lot=10)
+    kept = sorted((tmp_path / "run" / "kept").glob("*"))
+    names = [f"train-{at:05d}-of-00002.parquet" if is_release else f"kept/{p.name}" for at, p in enumerate(kept)]
+    files = {name: path.read_bytes() for name, path in zip(names, kept)}
+    files |= dict.fromkeys(["README.md", "croissant.json"], b"{}") if is_release else {}
+    files |= {} if is_release else {"manifest.json": (tmp_path / "run" / "manifest.json").read_bytes()}
+    ids = [row for path in kept for row in pa.parquet.read_table(path).column("id").to_pylist()]
+    with hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_TOKEN", server.token)
+        server.add("org/corpus", {f"v1/{name}": data for name, data in files.items()})
+        stage = stage_of("hf://datasets/org/corpus/v1")
+        rows_like_it = answers(stage, TEXTS[15:21])
+    assert isinstance(stage.existing and stage.existing.corpora[0], corpora.Shards)
+    texts = [text for path in kept for text in pa.parquet.read_table(path).column("text").to_pylist()]
+    assert [row_id for _, row_id, _ in rows_like_it] == [ids[texts.index(text)] for text in TEXTS[15:20]] + [None]
+
+
+def test_shards_and_a_card_of_others_are_files(tmp_path: Path) -> None:
+    (tmp_path / "theirs").mkdir()
+    pa.parquet.write_table(pa.table({"text": TEXTS[:9]}), tmp_path / "theirs" / "train-00000-of-00001.parquet")
+    (tmp_path / "theirs" / "README.md").write_text("A data set.")
+    assert answers(stage_of(str(tmp_path / "theirs")), [TEXTS[4]])[0][1] == "train-00000-of-00001.parquet:4"
 
 
 def test_a_corpus_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
