@@ -299,5 +299,5 @@ class FileTables:
             return pa.chunked_array([pa.array([text] * num_rows, pa.string())])
         for value in pc.unique(column).to_pylist():
             if value is not None and not equals_text(value, text):
-                raise clash(name, value, text, self.where)
+                raise clash(name, value, text, self.where).without_key()
         return column.fill_null(pc.cast(pa.scalar(text), column.type)) if column.null_count else column

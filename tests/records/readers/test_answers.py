@@ -190,6 +190,8 @@ CASES: dict[str, Case] = {
     "Namibia": Case({"a.csv": "c,n\nNA,1\nDE,2\n"}, [{"c": "NA", "n": 1}, {"c": "DE", "n": 2}]),
     "an index without a name": Case({"a.csv": ",text\n0,a\n"}, [{"column_1": 0, "text": "a"}]),
     "two columns of a name": Case({"a.csv": "a,a\n1,2\n"}, "two columns are called 'a'"),
+    "a first row that cannot be read": Case({"a.csv": '"a"x,b\n1,2\n3,4\n'}, "names the columns, cannot be read .line 1"),
+    "a first row that cannot be read, of a tsv": Case({"a.tsv": '\n"a"x\tb\n1\t2\n'}, "names the columns.*line 2"),
     # Parquet
     "text as bytes": Case({"a.parquet": pa.table({"a": binary([b"a", b"\xc3\x9f"])})}, [{"a": "a"}, {"a": "\u00df"}]),
     "large and viewed text": Case(

@@ -7,6 +7,7 @@ import json
 import logging
 import lzma
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -22,8 +23,13 @@ from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.places import find_files, partitions_of
+from gristmill.records.readers.row_changes import RowChanges
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
+from gristmill.records.spec import literals
 from gristmill.records.stores.opening import open_store
+from gristmill.stages.decontaminate.benchmarks import Benchmark
+from gristmill.stages.decontaminate.benchmarks import load as load_benchmark
+from gristmill.stages.dedup.corpora import open_corpora
 from tests.profiles import scaled
 from tests.recipes import canned
 from tests.records.readers.test_answers import Row, binary, frames, lines, of_data, of_mixture, put
@@ -187,6 +193,51 @@ def test_renamed_columns(tmp_path: Path) -> None:
     assert source.digest() != open_source(SourceSpec(path=str(tmp_path))).digest()
     with pytest.raises(ValueError, match=r'columns = \{ source_id = "id" \}'):
         SourceSpec(path=str(tmp_path), carry=("id",))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_columns_of_folders_can_be_renamed(name: str, tmp_path: Path) -> None:
+    contents = {"a.jsonl": lines({"text": "a"}), "a.csv": "text\na\n", "a.parquet": pa.table({"text": ["a"]})}
+    put(tmp_path, {f"lang=de/{name}": contents[name]})
+    renames = {"columns": {"language": "lang"}}
+    assert of_mixture(str(tmp_path), renames) == [{"text": "a", "language": "de"}]
+    source = open_source(SourceSpec(path=str(tmp_path), columns=renames["columns"], carry=("language",)))
+    assert rows(source) == [{"text": "a", "language": "de"}]
+    source.select({"language"})
+    assert rows(source)[0]["language"] == "de" and "lang" not in rows(source)[0]
+    changes = RowChanges(renames["columns"], (("lang", "de"),))
+    assert changes.names(["text"]) == ["text", "language"]
+    # A column that a file has, too, is the one that gets the new name, so that a clash has a remedy.
+    put(tmp_path, {"n=1/b.jsonl": lines({"n": 2})})
+    with pytest.raises(UserError, match=r'columns = \{ file_n = "n" \}'):
+        rows(open_source(SourceSpec(path=str(tmp_path))))
+    renamed = rows(open_source(SourceSpec(path=str(tmp_path), columns={"file_n": "n"})))
+    assert {"file_n": 2, "n": "1"} in renamed
+
+
+def test_messages_name_only_keys_that_there_are(tmp_path: Path) -> None:
+    latin = lines({"text": "\xe9"}).encode("latin-1")
+    put(tmp_path, {"x/n=1/a.jsonl": lines({"n": 2, "text": "a"}), "b.jsonl": latin})
+    folder, file = str(tmp_path / "x"), str(tmp_path / "b.jsonl")
+    readers: dict[str, Callable[[str], object]] = {
+        "fit": lambda path: read_table(DataSpec(path)),
+        "benchmark": lambda path: list(load_benchmark(Benchmark("b", path))),
+        "against": lambda path: open_corpora([path], {})[0].check("text"),
+    }
+    for name, read in readers.items():
+        with pytest.raises(UserError, match="correct one") as error:
+            read(folder)
+        assert "columns =" not in str(error.value)
+        with pytest.raises(UserError, match="convert the file to UTF-8") as error:
+            read(file)
+        assert ("encoding =" in str(error.value)) == (name != "against")
+    declared = Benchmark("b", file, encoding="latin-1")
+    assert [text for _, text in load_benchmark(declared)] == ["\xe9"]
+    put(tmp_path, {"c.csv": "text:n\na:1\n"})
+    assert [t for _, t in load_benchmark(Benchmark("b", str(tmp_path / "c.csv"), delimiter=":"))] == ["a"]
+    assert literals(Benchmark("b", file), identity=True).keys() == {"name", "path", "columns", "id_column"}
+    with pytest.raises(ValueError, match="encoding"):
+        Benchmark("b", file, encoding="none")
 
 
 def test_a_clash_with_a_payload_column_names_the_remedy(tmp_path: Path) -> None:
