@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
+from gristmill.jobs.recipes.toml_file import load_table
 from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.places import find_files, partitions_of
@@ -31,7 +32,7 @@ from gristmill.stages.decontaminate.benchmarks import Benchmark
 from gristmill.stages.decontaminate.benchmarks import load as load_benchmark
 from gristmill.stages.dedup.corpora import open_corpora
 from tests.profiles import scaled
-from tests.recipes import canned
+from tests.recipes import canned, write
 from tests.records.readers.test_answers import Row, binary, frames, lines, of_data, of_mixture, put
 from tests.session import new_folder
 
@@ -61,6 +62,9 @@ def test_pages_become_their_main_text(tmp_path: Path) -> None:
     first, second, third = rows(open_source(SourceSpec(path=str(tmp_path))))
     assert first == second and first["text"].count("\u00c4hren") == 1 and "Imprint" not in first["text"]
     assert third == {"text": None}
+    put(tmp_path, {"d/d.html": PAGE.replace("utf-8", "x").encode("utf-16-le")})
+    (row,) = rows(open_source(SourceSpec(path=str(tmp_path / "d"), encoding="utf-16-le")))
+    assert row == first
     assert read_table(DataSpec(str(tmp_path))).column("text").to_pylist() == [first["text"], first["text"], None]
 
 
@@ -80,6 +84,16 @@ def test_archives_become_the_texts_of_their_pages(tmp_path: Path) -> None:
         put(tmp_path, {"a.warc": b"".join(pages)[:-end]})
         with pytest.raises(UserError, match=r"a\.warc: (damaged or cut short|cannot be read as WARC)"):
             open_source(SourceSpec(path=str(tmp_path / "a.warc")))
+
+
+def test_a_list_of_objects_beside_other_keys_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items = [{"text": "a"}]
+    put(tmp_path, {"a.json": json.dumps({"data": items, "v": 1}), "b.json": json.dumps({"x": items, "y": items})})
+    put(tmp_path, {"c.json": json.dumps({"data": items}), "d.json": json.dumps({"data": [1], "v": 1})})
+    with caplog.at_level(logging.INFO):
+        assert len(rows(open_source(SourceSpec(path=str(tmp_path))))) == 4
+    (line,) = [r.message for r in caplog.records if "one row" in r.message]
+    assert "a.json" in line and "'data'" in line
 
 
 def test_what_is_not_read_is_named_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -306,6 +320,21 @@ def test_paths_beside_the_recipe(
     with caplog.at_level(logging.INFO):
         assert rows(open_source(load(recipe).source)) == [{"text": "here"}]
     assert "source.path rows.jsonl: taken from the working folder" in caplog.text
+    # In lists, in tables of lists, and in the flags of a flow.
+    put(tmp_path / "job" / "old", {"a.jsonl": lines({"text": "beside"}), "facts.toml": "", "x": ""})
+    put(tmp_path / "here", {"there.jsonl": ""})
+    stage = {"kind": "dedup", "against": ["old", "there.jsonl", "old/*.jsonl", "package:help-topics", "none"]}
+    benchmarks = {"kind": "decontaminate", "benchmarks": [{"name": "b", "path": "old/a.jsonl"}]}
+    flags = {"facts": "old/facts.toml", "without": "old/x", "format": "old"}
+    steps = [{"name": "p", "flags": flags, "recipe": {"stages": [stage], "facts": "old/facts.toml"}}]
+    write(tmp_path / "job" / "any.toml", {"stages": [stage, benchmarks], "steps": steps, "items": [{"path": "old"}]})
+    table, folder = load_table(str(tmp_path / "job" / "any.toml")), str(tmp_path / "job") + "/"
+    against = [f"{folder}old", "there.jsonl", f"{folder}old/*.jsonl", "package:help-topics", "none"]
+    assert table["stages"][0]["against"] == table["steps"][0]["recipe"]["stages"][0]["against"] == against
+    assert table["stages"][1]["benchmarks"][0]["path"] == f"{folder}old/a.jsonl"
+    absolute = {"facts": f"{folder}old/facts.toml", "without": f"{folder}old/x", "format": "old"}
+    assert table["steps"][0]["flags"] == absolute and table["items"] == [{"path": "old"}]
+    assert table["steps"][0]["recipe"]["facts"] == "old/facts.toml"  # no key of a recipe
 
 
 SEEDS = {
