@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from gristmill.records.errors import UserError
+from gristmill.records.ids import fingerprint
 from gristmill.records.readers.places import find_files
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.stores.opening import open_store
@@ -84,7 +85,10 @@ def test_manifests_of_others_hide_nothing(manifest: str, tmp_path: Path) -> None
 def test_shards_of_a_release_by_any_path_have_no_columns_of_gristmill(path: str, tmp_path: Path) -> None:
     table = pa.table({"id": ["00"], "model": ["m"], "text": ["a"]})
     put(tmp_path, {"rel/train-00000-of-00001.parquet": table, "rel/README.md": "x", "rel/extra.parquet": table})
-    assert rows(open_source(SourceSpec(path=str(tmp_path / path)))) == [{"text": "a"}]
+    source = open_source(SourceSpec(path=str(tmp_path / path)))
+    assert rows(source) == [{"text": "a"}]
+    # Shards that were read with all their columns are another source now; the address of a release is the same.
+    assert (source.digest() == fingerprint([part.digest for part in source.parts])) == (path == "rel")
 
 
 def test_runs_in_buckets_give_their_kept_rows_too(tmp_path: Path, s3: str) -> None:
