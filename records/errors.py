@@ -17,6 +17,21 @@ class UserError(Exception):
         return masked_text(super().__repr__())
 
 
+class KeyFault(UserError):
+    """A fault of a file that a key of `[source]` mends; `other` is the remedy where there is no such key."""
+
+    def __init__(self, fault: str, remedy: str, other: str) -> None:
+        super().__init__(fault, remedy, other)
+        self.fault, self.remedy, self.other = fault, remedy, other
+
+    def __str__(self) -> str:
+        return masked_text(f"{self.fault}; {self.remedy}, or {self.other}")
+
+    def without_key(self) -> UserError:
+        """The error of a reader that has no keys."""
+        return UserError(f"{self.fault}; {self.other}")
+
+
 class Conflict(UserError):
     """An if-absent put found the object: another driver has written it."""
 

@@ -17,7 +17,9 @@ from gristmill.records.spec import nearest
 
 logger = logging.getLogger(__name__)
 
-PATH_KEYS = ("path", "file", "uri")  # keys of places, which are relative to the working folder or to the recipe's
+# Keys of places, which are relative to the working folder or to the recipe's, and those of the flags of a flow.
+PATH_KEYS = frozenset({"path", "file", "uri", "against"})
+FLAG_KEYS = frozenset({"facts", "without", "real_train", "real_holdout", "schema", "student"})
 TomlSource = str | Mapping[str, Any]  # the path of a TOML file, or the tables themselves
 
 
@@ -53,7 +55,7 @@ def load_table(path: TomlSource, settings: Sequence[str] = ()) -> dict[str, Any]
     return table
 
 
-def _find_beside(value: Any, folder: Path, where: str = "") -> None:
+def _find_beside(value: Any, folder: Path, where: str = "", keys: frozenset[str] = PATH_KEYS) -> None:
     """Paths that are not in the working folder but beside the recipe become those. Where both exist, a line says so."""
     if isinstance(value, list):
         for number, entry in enumerate(value):
@@ -61,16 +63,24 @@ def _find_beside(value: Any, folder: Path, where: str = "") -> None:
     if not isinstance(value, dict):
         return
     for key, entry in value.items():
-        if key not in PATH_KEYS:
-            if key != "items":  # rows of a source
-                _find_beside(entry, folder, f"{where}.{key}" if where else key)
-        elif isinstance(entry, str) and entry and not os.path.isabs(entry) and ":" not in entry and entry[0] != "~":
-            beside = str(folder / entry)
-            is_here, is_beside = is_place(entry), is_place(beside)
-            if is_here and is_beside and os.path.realpath(entry) != os.path.realpath(beside):
-                logger.info(f"{where}.{key} {entry}: taken from the working folder; {beside} exists, too")
-            elif is_beside and not is_here:
-                value[key] = beside
+        place = f"{where}.{key}" if where else key
+        if key in keys and isinstance(entry, str):
+            value[key] = _beside(entry, folder, place)
+        elif key in keys and isinstance(entry, list) and all(isinstance(path, str) for path in entry):
+            value[key] = [_beside(path, folder, place) for path in entry]
+        elif key != "items":  # rows of a source
+            _find_beside(entry, folder, place, PATH_KEYS | FLAG_KEYS if key == "flags" else PATH_KEYS)
+
+
+def _beside(path: str, folder: Path, where: str) -> str:
+    """The path, or the one beside the recipe."""
+    if not path or os.path.isabs(path) or ":" in path or path[0] == "~":
+        return path
+    beside = str(folder / path)
+    is_here, is_beside = is_place(path), is_place(beside)
+    if is_here and is_beside and os.path.realpath(path) != os.path.realpath(beside):
+        logger.info(f"{where} {path}: taken from the working folder; {beside} exists, too")
+    return beside if is_beside and not is_here else path
 
 
 def _with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:

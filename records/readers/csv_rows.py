@@ -4,7 +4,7 @@ import codecs
 import csv
 import logging
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from functools import lru_cache
 from itertools import islice
@@ -33,7 +33,8 @@ class BadRow:
 class CsvRows:
     """The names of the columns of a CSV file, and its rows.
 
-    A first column without a name, as an index has it, is called column_1. Raises UserError for two columns of a name.
+    A first column without a name, as an index has it, is called column_1. Raises UserError for two columns of a
+    name, and for a first row that cannot be read.
     """
 
     def __init__(self, stream: ByteStream, ending: str, delimiter: str | None, where: str) -> None:
@@ -42,10 +43,12 @@ class CsvRows:
         self.delimiter = delimiter or ("\t" if ending == TAB_ENDING else _sniffed(list(self._next), where))
         self._num_taken = 0  # lines that were read by another parser
         self._reader = csv.reader(iter(self._line, None), delimiter=self.delimiter, strict=True)
-        header = next((row for row in self if isinstance(row, list)), [])
+        header = next(iter(self), list[str]())
+        if isinstance(header, BadRow):
+            raise UserError(f"{where}: its first row, which names the columns, cannot be read ({header.reason})")
         self.names = [name.strip() or f"column_{number}" for number, name in enumerate(header, 1)]
-        for name in self.names:
-            if self.names.count(name) > 1:
+        for name, count in Counter(self.names).items():
+            if count > 1:
                 raise UserError(f"{where}: two columns are called '{name}'; rename one of them in its first row")
 
     def _line(self) -> str | None:
@@ -73,7 +76,7 @@ class CsvRows:
 
     def __iter__(self) -> Iterator[Cells | BadRow]:
         """The rows after those that were taken; raises UserError for a quote that is never closed."""
-        names: list[str] | None = getattr(self, "names", None)
+        names: list[str] | None = getattr(self, "names", None)  # none before the first row
         while True:
             begin = self._num_taken + self._reader.line_num + 1
             try:
@@ -126,4 +129,6 @@ def _sniffed(lines: list[str], where: str) -> str:
 
 @lru_cache(maxsize=1000)  # a file is opened more than once
 def _tell(where: str, delimiter: str) -> None:
-    logger.info(f"{where}: its delimiter is a {NAMES[delimiter]} (the key delimiter sets another)")
+    logger.info(
+        f"{where}: its delimiter is a {NAMES[delimiter]} (where the recipe has a key delimiter, it sets another)"
+    )

@@ -19,8 +19,9 @@ from gristmill.records.ids import fingerprint
 from gristmill.records.readers.file_tables import FileTables
 from gristmill.records.readers.formats import ReadOptions, check_options
 from gristmill.records.readers.human_eval import human_eval, human_eval_faults
+from gristmill.records.readers.outputs import RUN
 from gristmill.records.readers.pinned import find_pinned, pinned_files
-from gristmill.records.readers.places import RUN, Place
+from gristmill.records.readers.places import Place
 from gristmill.records.readers.python_texts import docstrings, help_topics
 from gristmill.records.readers.tables import IMAGE, TableSchema
 from gristmill.records.readers.whole_tables import read_files

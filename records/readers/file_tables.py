@@ -113,15 +113,15 @@ class FileTables:
     def _csv_batches(
         self, rows_of: CsvFile, schema: pa.Schema | None, columns: Sequence[str] | None
     ) -> Iterator[pa.Table]:
-        stated, first = dict(self.file.partitions), 0
+        folder_texts, first = dict(self.file.partitions), 0
         with reading(self.where), self.pin.open() as opened:
             stream = decompressed(buffered(opened, self.file.store), self.file.format.compression, self.where)
             rows = rows_of.cells(stream, self.where)
             try:
                 for cells in tables_of_cells(rows, BATCH_BYTES):
-                    for name, text in stated.items():
+                    for name, text in folder_texts.items():
                         present = cells.column(name) if name in cells.column_names else None
-                        column = self._with_stated(present, name, text, cells.num_rows)
+                        column = self._with_folder_text(present, name, text, cells.num_rows)
                         cells = cells.drop_columns([name] if present is not None else []).append_column(name, column)
                     self.names |= dict.fromkeys(cells.column_names)
                     places = range(first, first + cells.num_rows)
@@ -207,13 +207,13 @@ class FileTables:
         places: Sequence[int],
     ) -> pa.Table:
         """Columns of values, or of cells, in the types of the schema, else in those that hold them."""
-        stated, arrays = dict(self.file.partitions), list[pa.Array]()
+        folder_texts, arrays = dict(self.file.partitions), list[pa.Array]()
         if schema is None:
             names = [n for n in values if columns is None or n in columns]
             arrays = [
                 array_as(values[n], pa.string())
                 if n in self.texts
-                else array_of(values[n], self.has_types or n in stated)
+                else array_of(values[n], self.has_types or n in folder_texts)
                 for n in names
             ]
             return pa.table(arrays, names=names)
@@ -223,7 +223,7 @@ class FileTables:
                 arrays.append(pa.nulls(len(places), field.type))
                 continue
             try:
-                arrays.append(array_as(values[field.name], field.type, self.has_types or field.name in stated))
+                arrays.append(array_as(values[field.name], field.type, self.has_types or field.name in folder_texts))
             except ValueError as error:
                 span = f"{'bytes' if self.span else 'rows'} {places[0]:,} to {places[-1]:,}"
                 raise Misfit(
@@ -242,11 +242,11 @@ class FileTables:
         """The columns that are read by default, or those of `columns` that the file has."""
         names = [field.name for field in file.schema_arrow if field.type != pa.struct([])]  # that would hold nothing
         shown = self.changes.shown(names)
-        stated = [name for name, _ in self.file.partitions if name not in names]
-        self.names |= dict.fromkeys([*shown, *(name for name in names if name in (columns or ())), *stated])
+        folder_columns = [name for name, _ in self.file.partitions if name not in names]
+        self.names |= dict.fromkeys([*shown, *(name for name in names if name in (columns or ())), *folder_columns])
         read = [name for name in names if name in (shown if columns is None else columns)]
         fields = [(name, self._kind(file, name)) for name in read]
-        fields += [(name, pa.string()) for name in stated if columns is None or name in columns]
+        fields += [(name, pa.string()) for name in folder_columns if columns is None or name in columns]
         return pa.schema(fields, metadata=file.schema_arrow.metadata)
 
     def _kind(self, file: Any, name: str) -> pa.DataType:
@@ -261,8 +261,8 @@ class FileTables:
     def _parquet_batches(self, schema: pa.Schema | None, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         with self._parquet() as file:
             whole = self._parquet_schema(file, columns) if schema is None else schema
-            stated = dict(self.file.partitions)
-            names = [n for n in file.schema_arrow.names if n in whole.names or n in stated]
+            folder_texts = dict(self.file.partitions)
+            names = [n for n in file.schema_arrow.names if n in whole.names or n in folder_texts]
             at = self.first
             groups = range(file.metadata.num_row_groups) if self.groups is None else self.groups
             for group in groups:
@@ -272,17 +272,17 @@ class FileTables:
                 arrays = []
                 for field in whole:
                     column = read.column(field.name) if field.name in read.column_names else None
-                    arrays.append(self._column(column, field, num_rows, stated))
+                    arrays.append(self._column(column, field, num_rows, folder_texts))
                 yield self._placed(pa.Table.from_arrays(arrays, schema=whole), range(at, at + num_rows))
                 at += num_rows
             if not groups:
                 yield self._placed(whole.empty_table(), [])
 
     def _column(
-        self, column: pa.ChunkedArray | None, field: pa.Field, num_rows: int, stated: dict[str, str | None]
+        self, column: pa.ChunkedArray | None, field: pa.Field, num_rows: int, folder_texts: dict[str, str | None]
     ) -> pa.ChunkedArray:
-        if field.name in stated:
-            column = self._with_stated(column, field.name, stated[field.name], num_rows)
+        if field.name in folder_texts:
+            column = self._with_folder_text(column, field.name, folder_texts[field.name], num_rows)
         if column is None:
             return pa.chunked_array([pa.nulls(num_rows, field.type)])
         try:
@@ -291,7 +291,7 @@ class FileTables:
             message = f"{self.where}: column '{field.name}' is no {field.type} ({error}); leave it out"
             raise Misfit(message, field.name) from None
 
-    def _with_stated(
+    def _with_folder_text(
         self, column: pa.ChunkedArray | None, name: str, text: str | None, num_rows: int
     ) -> pa.ChunkedArray:
         """A column that the name of the folder states, too; the values of the file are the same, or null."""
@@ -299,5 +299,5 @@ class FileTables:
             return pa.chunked_array([pa.array([text] * num_rows, pa.string())])
         for value in pc.unique(column).to_pylist():
             if value is not None and not equals_text(value, text):
-                raise clash(name, value, text, self.where)
+                raise clash(name, value, text, self.where).without_key()
         return column.fill_null(pc.cast(pa.scalar(text), column.type)) if column.null_count else column

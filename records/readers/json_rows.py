@@ -6,13 +6,17 @@ those of Python: whole numbers of any size, the last of two equal keys.
 
 import codecs
 import json
+import logging
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from gristmill.records.errors import UserError
 from gristmill.records.readers.streams import CHUNK_BYTES, ByteStream
+
+logger = logging.getLogger(__name__)
 
 DECODE = msgspec.json.Decoder().decode
 DECODE_ROW = msgspec.json.Decoder(dict).decode
@@ -75,12 +79,24 @@ def elements_of(stream: ByteStream, where: str) -> Iterator[str]:
     text, value = texts.next()
     if texts.peek() == "":
         inner = list(value.values()) if isinstance(value, dict) else []
-        if len(inner) == 1 and isinstance(inner[0], list) and inner[0] and all(isinstance(v, dict) for v in inner[0]):
+        if len(inner) == 1 and _is_rows(inner[0]):
             yield from map(dumped, inner[0])
             return
+        lists = [key for key, entry in value.items() if _is_rows(entry)] if isinstance(value, dict) else []
+        if len(lists) == 1:
+            _tell(where, lists[0])
     yield text
     while texts.peek() != "":
         yield texts.next()[0]
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)
+
+
+@lru_cache(maxsize=1000)  # a file is opened more than once
+def _tell(where: str, key: str) -> None:
+    logger.info(f"{where}: one row, an object; to read the rows of its list '{key}', make a file of that list alone")
 
 
 class _Texts:

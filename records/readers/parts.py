@@ -285,7 +285,7 @@ class PackedRows(Part):
         return [self._changes.text(json.dumps(row, ensure_ascii=False, default=str), self.name) for row in rows]
 
 
-def part_of(file: DataFile, options: ReadOptions, renames: Mapping[str, str]) -> Part:
-    """The rows of a data file, numbered."""
+def part_of(file: DataFile, options: ReadOptions, renames: Mapping[str, str] | None) -> Part:
+    """The rows of a data file, numbered; `renames`: see RowChanges."""
     changes = RowChanges(renames, file.partitions, hides_own=file.owner is not None)
     return ParquetRows(file, changes) if file.format.kind == "parquet" else FileRows(file, options, changes)

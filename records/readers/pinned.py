@@ -3,7 +3,8 @@
 from gristmill.records import pins
 from gristmill.records.errors import UserError
 from gristmill.records.pins import Pin
-from gristmill.records.readers.places import DataFile, Place, find_files, is_shard
+from gristmill.records.readers.outputs import is_shard
+from gristmill.records.readers.places import DataFile, Place, find_files
 from gristmill.records.stores.digest import digest_content
 from gristmill.records.stores.opening import open_store
 

@@ -13,16 +13,16 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
 from gristmill.records.errors import UserError
-from gristmill.records.output.manifest import NAME as MANIFEST
-from gristmill.records.output.manifest import load as load_manifest
-from gristmill.records.output.shard_names import KEPT, REJECTED, kept_lot, rejected_lot
+from gristmill.records.output.shard_names import REJECTED
+from gristmill.records.readers import outputs
 from gristmill.records.readers.formats import ENDINGS, Format, format_of
+from gristmill.records.readers.outputs import RELEASE_SHARD, RUN, Outputs
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.opening import open_store, split
 
@@ -30,13 +30,9 @@ logger = logging.getLogger(__name__)
 
 MAGIC = re.compile(r"[*?[]")
 HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-RELEASE_SHARD = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet")
-CARD = "README.md"
 DOCUMENTS = {"readme", "license", "licence", "notice", "changelog", "contributing", "citation"}  # beside data, no rows
 METADATA = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json", "croissant.json"}
 NUM_SHOWN = 3  # names for each reason, in the line of the log
-RUN, RELEASE = "run", "release"
-RUN_FOLDERS = (f"{KEPT}/", f"{REJECTED}/", "events/")
 
 
 class DataFile(NamedTuple):
@@ -46,7 +42,7 @@ class DataFile(NamedTuple):
     entry: Entry
     format: Format
     partitions: tuple[tuple[str, str | None], ...] = ()
-    owner: str | None = None  # RUN or RELEASE: what wrote it, so that its rows have columns of Gristmill
+    owner: str | None = None  # outputs.RUN or RELEASE: what wrote it, so that its rows have columns of Gristmill
 
     @property
     def name(self) -> str:
@@ -94,21 +90,17 @@ def find_files(path: str, key: str = "source.path", with_rejected: bool = False)
     A path that exists is that file or folder, whatever characters it has. Raises UserError, with `key` as the name of
     the setting, when there is no file, and for a run that has not ended.
     """
-    store, names, kind = _listed(path, key)
-    place = Place(path, is_folder=kind == "folder", is_glob=kind == "glob")
-    if kind == "file":
-        entry = next(names)
-        if (file_format := format_of(entry.name)) is None:
-            raise UserError(f"{key} {path}: no format has this ending; known are {ENDINGS}")
-        place.files = [DataFile(store, entry, file_format)]
-        return place
-    _sort_out(
-        place, store, list(names), _wants_hidden(path), (_is_kept, _is_rejected) if with_rejected else (_is_kept,)
-    )
+    listing = _listed(path, key)
+    place = Place(path, is_folder=listing.kind == "folder", is_glob=listing.kind == "glob")
+    if listing.kind == "file" and format_of(listing.entries[0].name) is None:
+        raise UserError(f"{key} {path}: no format has this ending; known are {ENDINGS}")
+    names = [e.name for e in listing.entries if not listing.reason(e.name)]
+    outputs = Outputs(listing.store, names, [name for name in listing.marks if not listing.reason(name)])
+    runs = _sort_out(place, listing, outputs, {REJECTED} if with_rejected else set())
+    outputs.check_ended(outputs.runs if place.is_folder else runs, key)
     if not place.files:
         place.log()
         raise UserError(f"{key} {path}: it has no file to read; known endings are {ENDINGS}")
-    _check_ended(place, key)
     return place
 
 
@@ -118,40 +110,69 @@ def is_place(path: str) -> bool:
     return os.path.exists(path) or (MAGIC.search(path) is not None and next(glob.iglob(path), None) is not None)
 
 
-def _listed(path: str, key: str) -> tuple[Store, Iterator[Entry], str]:
-    """(store, objects, "file", "folder" or "glob")."""
+class _Listing(NamedTuple):
+    """What is at a path."""
+
+    store: Store
+    entries: list[Entry]
+    kind: Literal["file", "folder", "glob"]
+    marks: list[str]  # names of manifests and cards beside the entries or above them
+    pattern: str = ""  # of a glob, below the root of the store
+
+    def reason(self, name: str) -> str | None:
+        """Why a name is left out: it is hidden, and the path does not name hidden files itself."""
+        if self.kind == "file" or any(piece[:1] in ("_", ".") for piece in self.pattern.split("/")):
+            return None
+        return _hidden(name)
+
+
+def _listed(path: str, key: str) -> _Listing:
+    """The objects at a path. Raises UserError where there are none."""
     if "://" in path and not path.startswith("file://"):
         return _listed_remote(path, key)
     local = os.path.expanduser(path.removeprefix("file://"))
     if os.path.isdir(local):
         store = open_store(local)
-        return store, store.list(), "folder"
+        entries = list(store.list())
+        return _Listing(store, entries, "folder", _marks(entries))
     if os.path.exists(local):
         root, name = os.path.split(local)
-        store = open_store(root or ".")
-        return store, iter([_entry(store, name)]), "file"
+        return _file(open_store(root or "."), name)
     root, pattern = _fixed(local)
     matches = sorted(m for m in glob.glob(local, recursive=True, include_hidden=True) if os.path.isfile(m))
     if not pattern or not matches:
         raise UserError(f"{key} {path}: no such file or folder")
     store = open_store(root or ".")
-    return store, (_entry(store, os.path.relpath(match, root or ".")) for match in matches), "glob"
+    entries = [_entry(store, os.path.relpath(match, root or ".")) for match in matches]
+    marks = [name for name in outputs.mark_names(e.name for e in entries) if store.exists(name)]
+    return _Listing(store, entries, "glob", marks, pattern)
 
 
-def _listed_remote(path: str, key: str) -> tuple[Store, Iterator[Entry], str]:
+def _listed_remote(path: str, key: str) -> _Listing:
     store = open_store(path)
     if entries := [entry for entry in store.list() if entry.name]:
-        return store, iter(entries), "folder"
+        return _Listing(store, entries, "folder", _marks(entries))
     root, name = split(path)
     parent = open_store(root)
     if entries := [entry for entry in parent.list(name) if entry.name == name]:
-        return parent, iter(entries), "file"
+        return _file(parent, name, entries)
     root, pattern = _fixed(path)
     if pattern:
-        store, matches = open_store(root), re.compile(_expression(pattern)).fullmatch
-        if entries := [entry for entry in store.list(MAGIC.split(pattern)[0]) if matches(entry.name)]:
-            return store, iter(entries), "glob"
+        store, matches, prefix = open_store(root), re.compile(_expression(pattern)).fullmatch, MAGIC.split(pattern)[0]
+        listed = list(store.list(prefix))
+        if entries := [entry for entry in listed if matches(entry.name)]:
+            near = [name for name in outputs.MARKS if not name.startswith(prefix) and store.exists(name)]
+            return _Listing(store, entries, "glob", [*near, *_marks(listed)], pattern)
     raise UserError(f"{key} {path}: no such object or prefix")
+
+
+def _file(store: Store, name: str, entries: list[Entry] | None = None) -> _Listing:
+    is_of_release = RELEASE_SHARD.fullmatch(name) is not None and store.exists(outputs.CARD)
+    return _Listing(store, entries or [_entry(store, name)], "file", [outputs.CARD] if is_of_release else [])
+
+
+def _marks(entries: Collection[Entry]) -> list[str]:
+    return [entry.name for entry in entries if entry.name.rpartition("/")[2] in outputs.MARKS]
 
 
 def _fixed(path: str) -> tuple[str, str]:
@@ -179,82 +200,40 @@ def _entry(store: Store, name: str) -> Entry:
     return Entry(name, int(version.partition("-")[0]), version)
 
 
-def _wants_hidden(path: str) -> bool:
-    """Whether a glob names hidden files itself, as in `data/_*.jsonl`."""
-    _, pattern = _fixed(path)
-    return any(piece[:1] in ("_", ".") for piece in pattern.split("/"))
+def _sort_out(place: Place, listing: _Listing, outputs: Outputs, folders: set[str]) -> list[str]:
+    """Part the entries into files and skipped ones; `folders` are those of runs that are read besides kept/.
 
-
-def _sort_out(
-    place: Place, store: Store, entries: list[Entry], is_wild: bool, shards: Sequence[Callable[[str], bool]]
-) -> None:
-    """Part the entries into files and skipped ones; `shards` are what is read of a run, in this order."""
-    names = {entry.name for entry in entries}
-    runs = {name[: -len(MANIFEST)] for name in names if name.rpartition("/")[2] == MANIFEST}
-    runs |= {name.rpartition(f"{KEPT}/")[0] for name in names if _is_kept(name)}
-    runs = {
-        folder for folder in runs if any(name[len(folder) :].startswith(RUN_FOLDERS) for name in _below(names, folder))
-    }
-    releases = {name[: -len(CARD)] for name in names if name.rpartition("/")[2] == CARD}
-    releases = {
-        folder for folder in releases if any(RELEASE_SHARD.fullmatch(n[len(folder) :]) for n in _below(names, folder))
-    }
-    has_data = any((f := format_of(name)) and f.kind not in ("text", "html") for name in names)
-    for entry in entries:
-        name, owner = entry.name, None
-        reason = None if is_wild else _hidden(name)
-        if (run := _owner(name, runs)) is not None:
-            owner = RUN
-            is_read = any(is_shard(name[len(run) :]) for is_shard in shards)
-            reason = None if is_read else "of a run besides its kept rows"
-        elif (release := _owner(name, releases)) is not None:
-            owner = RELEASE
-            reason = None if RELEASE_SHARD.fullmatch(name[len(release) :]) else "of a release besides its shards"
-        file_format = format_of(name)
-        base = name.rpartition("/")[2].lower()
-        if reason is None and base in METADATA:
-            reason = "metadata"
-        if reason is None and file_format is None:
-            reason = "with another ending"
-        if (
-            reason is None
-            and has_data
-            and file_format
-            and file_format.kind == "text"
-            and base.split(".")[0] in DOCUMENTS
-        ):
-            reason = "documentation beside data"
-        if reason is None and file_format is not None:
-            place.files.append(DataFile(store, entry, file_format, partitions_of(name), owner))
-        else:
+    Returns the runs whose files are read.
+    """
+    runs, folders = dict[str, None](), {*folders, *listing.pattern.split("/")}
+    is_file = listing.kind == "file"
+    has_data = any((f := format_of(e.name)) and f.kind not in ("text", "html") for e in listing.entries)
+    for entry in listing.entries:
+        name, file_format = entry.name, format_of(entry.name)
+        reason = listing.reason(name)
+        owner = None if reason else outputs.owner(name)
+        if reason is None and not is_file:
+            reason = (owner.reason(folders) if owner else None) or _reason_of_name(name, has_data)
+        if reason is not None or file_format is None:
             place.skipped[name] = reason or ""
+            continue
+        partitions = () if is_file else partitions_of(name)
+        place.files.append(DataFile(listing.store, entry, file_format, partitions, owner.kind if owner else None))
+        if owner and owner.kind == RUN:
+            runs[owner.folder] = None
+    return list(runs)
 
 
-def _below(names: Iterable[str], folder: str) -> Iterator[str]:
-    return (name for name in names if name.startswith(folder))
-
-
-def _owner(name: str, folders: set[str]) -> str | None:
-    """The outermost of `folders` that the name lies in."""
-    if not folders:
-        return None
-    pieces = name.split("/")
-    prefixes = ("/".join(pieces[:number]) + ("/" if number else "") for number in range(len(pieces)))
-    return next((prefix for prefix in prefixes if prefix in folders), None)
-
-
-def _is_kept(name: str) -> bool:
-    """Whether the name, below the address of a run, is that of a kept shard."""
-    return kept_lot(name) is not None
-
-
-def _is_rejected(name: str) -> bool:
-    return rejected_lot(name) is not None
-
-
-def is_shard(name: str) -> bool:
-    """Whether the name, below the address of a run, is that of a shard."""
-    return _is_kept(name) or _is_rejected(name)
+def _reason_of_name(name: str, has_data: bool) -> str | None:
+    """Why a file is left out by its name, which is not hidden. has_data: whether there are files with columns."""
+    base, file_format = name.rpartition("/")[2].lower(), format_of(name)
+    if base in METADATA:
+        return "metadata"
+    if file_format is None:
+        return "with another ending"
+    if has_data and file_format.kind == "text" and base.split(".")[0] in DOCUMENTS:
+        return "documentation beside data"
+    return None
 
 
 def _hidden(name: str) -> str | None:
@@ -275,17 +254,3 @@ def partitions_of(name: str) -> tuple[tuple[str, str | None], ...]:
         if sep and column:
             columns[unquote(column)] = None if value == HIVE_NULL else unquote(value)
     return tuple(columns.items())
-
-
-def _check_ended(place: Place, key: str) -> None:
-    """Raise UserError for a run whose manifest says that it is going on: its rows are not all there."""
-    seen: set[str] = set()
-    for file in place.files:
-        folder = file.name.rpartition(f"{KEPT}/")[0]
-        if file.owner != RUN or folder in seen:
-            continue
-        seen.add(folder)
-        store = open_store(file.store.path(folder)) if folder else file.store
-        content = load_manifest(store)
-        if content is not None and content.state == "running":
-            raise UserError(f"{key} {store.uri}: the run is still going on (or was killed); run its command to the end")

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
+from gristmill.records.errors import UserError
 from gristmill.records.extras import check_installed
 from gristmill.records.readers.csv_rows import BadRow, CsvRows
 from gristmill.records.readers.formats import Format, ReadOptions
@@ -162,8 +163,9 @@ class Page(RowFormat):
 
     def items(self, stream: ByteStream, where: str) -> Iterator[bytes | str]:
         check_installed("html", "trafilatura")
-        data = b"".join(iter(lambda: stream.read(CHUNK_BYTES), b""))
-        yield data.decode(self.options.encoding, "replace") if self.options.encoding else data
+        source = Utf8(stream, self.options.encoding, where) if self.options.encoding else stream
+        data = b"".join(iter(lambda: source.read(CHUNK_BYTES), b""))
+        yield data.decode() if self.options.encoding else data
 
     def text(self, item: bytes | str) -> str:
         return dumped(self.row(item))
@@ -180,6 +182,8 @@ class WebArchive(RowFormat):
         return f"warc {extractor()}"
 
     def items(self, stream: ByteStream, where: str) -> Iterator[dict[str, Any]]:
+        if self.options.encoding:
+            raise UserError(f"{where}: encoding has no effect on WARC, whose pages state theirs; leave it out")
         check_installed("html", "trafilatura")
         return responses_of(stream, where)
 

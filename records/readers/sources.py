@@ -18,6 +18,7 @@ from gristmill.records.ordered_map import LOCAL_THREADS, NUM_THREADS, ordered_ma
 from gristmill.records.pins import Pin
 from gristmill.records.readers.datasets import PACKAGE, PACKAGED
 from gristmill.records.readers.formats import ReadOptions, check_options
+from gristmill.records.readers.outputs import RUN
 from gristmill.records.readers.parts import WHAT, Items, PackedRows, ParquetRows, Part, part_of
 from gristmill.records.readers.places import DataFile, find_files
 from gristmill.records.readers.row_changes import RowChanges
@@ -90,6 +91,7 @@ class Source:
         num_together: int = 1,
         skipped: Mapping[str, int] | None = None,
         is_glob: bool = False,
+        has_output_files: bool = False,
     ) -> None:
         self.parts = parts
         self.id_column = id_column
@@ -97,16 +99,19 @@ class Source:
         self.num_together = num_together
         self.skipped = dict(skipped or {})  # number of files that are not read, by reason
         self.is_glob = is_glob
+        self.has_output_files = has_output_files  # shards of runs and releases that the path reaches otherwise
         self.starts = np.cumsum([0, *(p.num_rows for p in parts)])
         self.num_rows = int(self.starts[-1])
 
     def digest(self) -> str:
         """The identity of the content; it does not depend on the location of the files.
 
-        The ids of rows begin with the names of files. Those of a glob have their folders since 0.3.
+        The ids of rows begin with the names of files. Those of a glob have their folders since 0.3, and shards that a
+        glob or their own folder reaches lack the columns of Gristmill.
         """
         has_folders = self.is_glob and any("/" in p.name for p in self.parts)
-        return fingerprint([*(p.digest for p in self.parts), *(["folders"] if has_folders else [])])
+        changes = [*(["folders"] if has_folders else []), *(["shards"] if self.has_output_files else [])]
+        return fingerprint([*(p.digest for p in self.parts), *changes])
 
     @property
     def version(self) -> str:
@@ -233,7 +238,10 @@ def open_source(spec: SourceSpec) -> Source:
     except PermissionError as error:
         raise UserError(f"source.path {spec.path}: {error}") from None
     place.log()
-    source = Source(parts, spec.id_column, spec.path, num_together, place.counts, place.is_glob)
+    has_output_files = any(
+        file.owner and (not place.is_folder or (file.owner == RUN and "/" not in file.name)) for file in place.files
+    )
+    source = Source(parts, spec.id_column, spec.path, num_together, place.counts, place.is_glob, has_output_files)
     if source.num_rows == 0:
         raise UserError(f"source.path {spec.path}: the source is empty")
     return source

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from gristmill.records.errors import UserError
+from gristmill.records.errors import KeyFault, UserError
 from gristmill.records.stores.contract import Store
 
 CHUNK_BYTES = 1 << 18  # that are read at a time: they stay in the cache of a core
@@ -118,14 +118,15 @@ class Utf8:
         return encoding_error(self._where, byte, buffer[max(0, start - SAMPLE_BYTES // 2) : start + SAMPLE_BYTES // 2])
 
 
-def encoding_error(where: str, fault: str, sample: bytes) -> UserError:
+def encoding_error(where: str, fault: str, sample: bytes) -> KeyFault:
     """The error of a file that is not UTF-8, with the encoding that its bytes look like."""
     from charset_normalizer import from_bytes
 
     best = from_bytes(sample).best()
     likely = best.encoding.replace("_", "-") if best else "latin-1"
     likely = "latin-1" if likely in ("utf-8", "ascii") else likely
-    return UserError(f'{where}: {fault}; it looks like {likely}: set encoding = "{likely}", or convert it to UTF-8')
+    fault = f"{where}: {fault}, and looks like {likely}"
+    return KeyFault(fault, f'set encoding = "{likely}"', "convert the file to UTF-8")
 
 
 def mark_of(first: bytes) -> tuple[bytes, str] | None:

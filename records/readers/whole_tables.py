@@ -20,7 +20,7 @@ def read_files(files: Sequence[FileTables], columns: Sequence[str] | None = None
         return list(file.batches(columns=columns))
 
     store = files[0].file.store if files else None
-    tables = [table for own in read_ahead(store, batches, files) for table in own]
+    tables = [table for blocks in read_ahead(store, batches, files) for table in blocks]
     names = list(dict.fromkeys(name for file in files for name in file.names))
     is_typed = all(file.has_types for file in files)
     schema = unified_schema([table.schema for table in tables])

@@ -9,12 +9,12 @@ from typing import Any
 
 from gristmill.records import pins
 from gristmill.records.errors import UserError
-from gristmill.records.readers.formats import ReadOptions
+from gristmill.records.readers.formats import ReadOptions, check_options
 from gristmill.records.readers.json_rows import json_row
 from gristmill.records.readers.parts import Part, part_of
 from gristmill.records.readers.pinned import find_pinned, pinned_files
 from gristmill.records.readers.places import DataFile
-from gristmill.records.spec import nearest
+from gristmill.records.spec import later, nearest
 
 PACKAGE = "package:"
 WHAT = "benchmark"  # in messages
@@ -47,8 +47,11 @@ class Benchmark:
     columns: tuple[str, ...] = ()
     # Column with the ids of the items; by default an id is the file name and the row number.
     id_column: str | None = None
+    encoding: str | None = later(None)  # Encoding of text files without a byte-order mark; unset: UTF-8.
+    delimiter: str | None = later(None)  # Delimiter of CSV files; unset: told from their first lines.
 
     def __post_init__(self) -> None:
+        check_options(self.encoding, self.delimiter)
         if not self.name:
             raise ValueError("a benchmark needs a name")
         if self.path.startswith(PACKAGE) and self.path.removeprefix(PACKAGE) not in BUILTINS:
@@ -83,9 +86,10 @@ def load(benchmark: Benchmark) -> Iterator[tuple[str, str]]:
     builtin = BUILTINS.get(benchmark.path.removeprefix(PACKAGE)) if benchmark.path.startswith(PACKAGE) else None
     columns = benchmark.columns or (builtin.columns if builtin else ("text",))
     id_column = benchmark.id_column or (builtin.id_column if builtin else None)
+    options = ReadOptions(benchmark.encoding, benchmark.delimiter)
     wanted, has_text = [*columns, *([id_column] if id_column else [])], False
     for file in _files(benchmark):
-        part, names = part_of(file, ReadOptions(), {}), dict[str, None]()
+        part, names = part_of(file, options, None), dict[str, None]()
         part.select(wanted)
         for number, row in enumerate(_rows(benchmark, part, file.address)):
             names |= dict.fromkeys(row)

@@ -7,13 +7,14 @@ kept and used again. Rows are numbered over all pieces of a corpus.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from gristmill.records.cache import cache_folder
-from gristmill.records.errors import UserError
+from gristmill.records.errors import KeyFault, UserError
 from gristmill.records.ids import fingerprint
 from gristmill.records.masking.masks import masked_text
 from gristmill.records.ordered_map import read_ahead
@@ -141,7 +142,8 @@ class Files(Corpus):
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self.source: Source = open_source(SourceSpec(path=address))
+        with _without_keys():
+            self.source: Source = open_source(SourceSpec(path=address))
         way, content = self.source.content()  # of every byte of Parquet too
         # Ids hold the names of the parts.
         names = [part.name for part in self.source.parts]
@@ -151,15 +153,28 @@ class Files(Corpus):
         self.pieces = [Piece(fingerprint([self.digest, start, stop]), start, stop) for start, stop in bounds]
 
     def read(self, piece: Piece, column: str) -> Iterator[pa.Table]:
+        self.source.select([column])
         for start in range(piece.start, piece.stop, READ_ROWS):
-            rows = self.source.rows(start, min(start + READ_ROWS, piece.stop))
+            with _without_keys():
+                rows = self.source.rows(start, min(start + READ_ROWS, piece.stop))
             ids, texts = [clean(i) for i, _ in rows], [_field(line, column) for _, line in rows]
             yield pa.table({"id": pa.array(ids, pa.string()), column: pa.array(texts, pa.string())})
 
     def check(self, column: str) -> None:
-        rows = self.source.rows(0, min(NUM_PEEKED, self.num_rows))
+        self.source.select([column])
+        with _without_keys():
+            rows = self.source.rows(0, min(NUM_PEEKED, self.num_rows))
         if all(_field(line, column) is None for _, line in rows):
             raise UserError(f"against {self.address}: none of its first {len(rows)} rows has a text in '{column}'")
+
+
+@contextmanager
+def _without_keys() -> Iterator[None]:
+    """Errors of the reader do not recommend keys of `[source]`, which an address in `against` does not have."""
+    try:
+        yield
+    except KeyFault as fault:
+        raise fault.without_key() from None
 
 
 def _field(line: str, column: str) -> str | None:

@@ -1,5 +1,6 @@
 """Words and normal forms of many scripts: what is one text, what is not, and that Unicode's own equivalences hold."""
 
+import hashlib
 import unicodedata
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gristmill.records.normal_form import normal_form, tables
+from gristmill.records.scripts import SIGNS
 from gristmill.records.words import NO_KEY, num_tokens, num_words, text_key, tokens, words
 from tests.profiles import scaled
 
@@ -118,3 +120,11 @@ def test_the_tables_are_those_of_unicode() -> None:
 
     with np.load(FILE) as stored:
         assert {n: stored[n].tolist() for n in stored} == {n: a.tolist() for n, a in written().items()}
+
+
+def test_signs_of_scripts_without_spaces_are_those_of_unicode_14() -> None:
+    """They decide bytes, so they are the same under any Python."""
+    assert hashlib.sha256("".join(sorted(SIGNS)).encode()).hexdigest()[:16] == "736415b7457d4a24"
+    if unicodedata.unidata_version == "14.0.0":
+        marks = [chr(code) for code in range(0x0E00, 0x17FF) if unicodedata.category(chr(code))[0] == "M"]
+        assert set(marks) <= set(SIGNS)

@@ -26,7 +26,8 @@ from gristmill.records.readers.arrow_columns import unified_schema
 from gristmill.records.readers.column_types import as_type
 from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
 from gristmill.records.readers.formats import Format
-from gristmill.records.readers.places import RUN, DataFile, find_files
+from gristmill.records.readers.outputs import RUN
+from gristmill.records.readers.places import DataFile, find_files
 from gristmill.records.schema import IDENTITY, IMAGE, INNER_COLUMNS, PROVENANCE, RESERVED
 from gristmill.records.spec import nearest
 from gristmill.records.stores.contract import Entry, Store

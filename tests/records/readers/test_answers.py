@@ -128,6 +128,7 @@ CASES: dict[str, Case] = {
     "json lines as json": Case({"a.json": TWO}, AB),
     "json of one object": Case({"a.json": json.dumps(AB[0], indent=1)}, AB[:1]),
     "json of one list": Case({"a.json": json.dumps({"data": AB})}, AB),
+    "json of one list and more": Case({"a.json": json.dumps({"data": AB, "v": 1})}, [{"data": AB, "v": 1}]),
     "json array of a single row": Case({"a.json": "[" + json.dumps(AB[0]) + "]"}, AB[:1]),
     "json, damaged": Case({"a.json": '[{"text": "a"}, {"text": '}, "not valid JSON"),
     "csv": Case({"a.csv": "text,n\na,1\nb,2\n"}, [{"text": "a", "n": 1}, {"text": "b", "n": 2}]),
@@ -165,6 +166,10 @@ CASES: dict[str, Case] = {
         {"a.jsonl": lines({"text": "\u20ac"}).encode()}, "not ascii", options={"encoding": "ascii"}
     ),
     "utf-8, cut within a character": Case({"a.txt": "a\nb\u20ac".encode()[:-1]}, "is not utf-8"),
+    "page not of the declared encoding": Case(
+        {"a.html": b"<p>\xe9</p>"}, "byte 3 is not ascii", options={"encoding": "ascii"}
+    ),
+    "archive with an encoding": Case({"a.warc": b"WARC/1.1"}, "encoding has no effect", "", {"encoding": "latin-1"}),
     # Lines and types
     "a column that comes late": Case({"a.jsonl": lines(*LATE)}, LATE),
     "a line of three megabytes": Case({"a.jsonl": lines(*LONG)}, LONG),
@@ -190,6 +195,8 @@ CASES: dict[str, Case] = {
     "Namibia": Case({"a.csv": "c,n\nNA,1\nDE,2\n"}, [{"c": "NA", "n": 1}, {"c": "DE", "n": 2}]),
     "an index without a name": Case({"a.csv": ",text\n0,a\n"}, [{"column_1": 0, "text": "a"}]),
     "two columns of a name": Case({"a.csv": "a,a\n1,2\n"}, "two columns are called 'a'"),
+    "a first row that cannot be read": Case({"a.csv": '"a"x,b\n1,2\n3,4\n'}, "names the columns, cannot .*line 1"),
+    "a first row that cannot be read, of a tsv": Case({"a.tsv": '\n"a"x\tb\n1\t2\n'}, "names the columns.*line 2"),
     # Parquet
     "text as bytes": Case({"a.parquet": pa.table({"a": binary([b"a", b"\xc3\x9f"])})}, [{"a": "a"}, {"a": "\u00df"}]),
     "large and viewed text": Case(

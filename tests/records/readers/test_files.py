@@ -17,15 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gristmill.jobs.recipes.compile import compile_recipe
-from gristmill.jobs.recipes.recipe import load
 from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.readers.datasets import DataSpec, read_table
 from gristmill.records.readers.places import find_files, partitions_of
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
 from gristmill.records.stores.opening import open_store
 from tests.profiles import scaled
-from tests.recipes import canned
 from tests.records.readers.test_answers import Row, binary, frames, lines, of_data, of_mixture, put
 from tests.session import new_folder
 
@@ -56,6 +53,8 @@ def test_pages_become_their_main_text(tmp_path: Path) -> None:
     assert first == second and first["text"].count("\u00c4hren") == 1 and "Imprint" not in first["text"]
     assert third == {"text": None}
     assert read_table(DataSpec(str(tmp_path))).column("text").to_pylist() == [first["text"], first["text"], None]
+    put(tmp_path, {"d/d.html": PAGE.encode("utf-16-le")})
+    assert rows(open_source(SourceSpec(path=str(tmp_path / "d"), encoding="utf-16-le"))) == [first]
 
 
 def test_archives_become_the_texts_of_their_pages(tmp_path: Path) -> None:
@@ -74,6 +73,16 @@ def test_archives_become_the_texts_of_their_pages(tmp_path: Path) -> None:
         put(tmp_path, {"a.warc": b"".join(pages)[:-end]})
         with pytest.raises(UserError, match=r"a\.warc: (damaged or cut short|cannot be read as WARC)"):
             open_source(SourceSpec(path=str(tmp_path / "a.warc")))
+
+
+def test_a_list_of_objects_beside_other_keys_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    items = [{"text": "a"}]
+    put(tmp_path, {"a.json": json.dumps({"data": items, "v": 1}), "b.json": json.dumps({"x": items, "y": items})})
+    put(tmp_path, {"c.json": json.dumps({"data": items}), "d.json": json.dumps({"data": [1], "v": 1})})
+    with caplog.at_level(logging.INFO):
+        assert len(rows(open_source(SourceSpec(path=str(tmp_path))))) == 4
+    (line,) = [r.message for r in caplog.records if "one row" in r.message]
+    assert "a.json" in line and "'data'" in line
 
 
 def test_what_is_not_read_is_named_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -174,28 +183,6 @@ def test_a_compressed_file_that_changes_is_noticed(tmp_path: Path) -> None:
         source.rows(10, 20)
 
 
-def test_renamed_columns(tmp_path: Path) -> None:
-    put(
-        tmp_path,
-        {"a.jsonl": lines({"id": 1, "text": "a", "title": "t"}), "b.parquet": pa.table({"id": [2], "title": ["u"]})},
-    )
-    spec = SourceSpec(path=str(tmp_path), columns={"key": "id", "text": "title"}, id_column="key", carry=("key",))
-    source = open_source(spec)
-    source.select({"text"})
-    assert [json.loads(text) for _, text in source.rows(0, 2)] == [{"key": 1, "text": "t"}, {"key": 2, "text": "u"}]
-    assert [key for key, _ in source.rows(0, 2)] == ["1", "2"]
-    assert source.digest() != open_source(SourceSpec(path=str(tmp_path))).digest()
-    with pytest.raises(ValueError, match=r'columns = \{ source_id = "id" \}'):
-        SourceSpec(path=str(tmp_path), carry=("id",))
-
-
-def test_a_clash_with_a_payload_column_names_the_remedy(tmp_path: Path) -> None:
-    put(tmp_path, {"a.jsonl": lines({"text": "a"})})
-    source = {"path": str(tmp_path / "a.jsonl"), "items": None, "cycle": None, "carry": ["text"]}
-    with pytest.raises(UserError, match=r'source.columns = \{ source_text = "text" \}'):
-        compile_recipe(load(canned(tmp_path, source=source), ()))
-
-
 def test_only_columns_that_are_read_are_decoded(tmp_path: Path) -> None:
     far = pa.array([253402300800_000_000, 0], pa.timestamp("us"))
     near = pa.array([1_700_000_000_123_456_789, 1_700_000_000_000_000_000], pa.timestamp("ns"))
@@ -241,20 +228,6 @@ def test_cells_stay_texts_where_a_schema_says_so(tmp_path: Path) -> None:
     put(tmp_path, {"a.csv": "zip,n\n2100,1\n,NA\n"})
     assert read_table(DataSpec(str(tmp_path))).to_pylist() == [{"zip": 2100, "n": 1}, {"zip": None, "n": None}]
     assert read_table(DataSpec(str(tmp_path)), ["zip"]).column("zip").to_pylist() == ["2100", ""]
-
-
-def test_paths_beside_the_recipe(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    put(tmp_path / "job", {"rows.jsonl": lines({"text": "beside"})})
-    recipe = canned(tmp_path / "job", source={"path": "rows.jsonl", "items": None, "cycle": None})
-    put(tmp_path / "here", {"x": ""})
-    monkeypatch.chdir(tmp_path / "here")
-    assert rows(open_source(load(recipe).source)) == [{"text": "beside"}]
-    put(tmp_path / "here", {"rows.jsonl": lines({"text": "here"})})
-    with caplog.at_level(logging.INFO):
-        assert rows(open_source(load(recipe).source)) == [{"text": "here"}]
-    assert "source.path rows.jsonl: taken from the working folder" in caplog.text
 
 
 SEEDS = {
