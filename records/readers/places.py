@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from gristmill.records.errors import UserError
+from gristmill.records.errors import AbsentInput, UserError
 from gristmill.records.output.manifest import NAME as MANIFEST
 from gristmill.records.output.manifest import load as load_manifest
 from gristmill.records.output.shard_names import KEPT, REJECTED, kept_lot, rejected_lot
@@ -107,7 +107,7 @@ def find_files(path: str, key: str = "source.path", with_rejected: bool = False)
     )
     if not place.files:
         place.log()
-        raise UserError(f"{key} {path}: it has no file to read; known endings are {ENDINGS}")
+        raise AbsentInput(f"{key} {path}: it has no file to read; known endings are {ENDINGS}")
     _check_ended(place, key)
     return place
 
@@ -133,7 +133,7 @@ def _listed(path: str, key: str) -> tuple[Store, Iterator[Entry], str]:
     root, pattern = _fixed(local)
     matches = sorted(m for m in glob.glob(local, recursive=True, include_hidden=True) if os.path.isfile(m))
     if not pattern or not matches:
-        raise UserError(f"{key} {path}: no such file or folder")
+        raise AbsentInput(f"{key} {path}: no such file or folder")
     store = open_store(root or ".")
     return store, (_entry(store, os.path.relpath(match, root or ".")) for match in matches), "glob"
 
@@ -151,7 +151,7 @@ def _listed_remote(path: str, key: str) -> tuple[Store, Iterator[Entry], str]:
         store, matches = open_store(root), re.compile(_expression(pattern)).fullmatch
         if entries := [entry for entry in store.list(MAGIC.split(pattern)[0]) if matches(entry.name)]:
             return store, iter(entries), "glob"
-    raise UserError(f"{key} {path}: no such object or prefix")
+    raise AbsentInput(f"{key} {path}: no such object or prefix")
 
 
 def _fixed(path: str) -> tuple[str, str]:
