@@ -34,6 +34,12 @@ class Upstream:
         return store if is_there else None
 
 
+def is_shard_name(name: str) -> bool:
+    """Whether a file, whatever its folder, has the name of a kept shard or of a shard of a release."""
+    name = name.rpartition("/")[2]
+    return kept_lot(f"{KEPT}/{name}") is not None or RELEASE_SHARD.fullmatch(name) is not None
+
+
 def is_release(store: Store) -> bool:
     """Whether a release is there."""
     return store.exists(CARD) and any(RELEASE_SHARD.fullmatch(entry.name) for entry in store.list("train-"))
@@ -45,19 +51,20 @@ def upstreams_of(files: Iterable[Pin]) -> list[Upstream]:
     Shards with rows of Gristmill count as those of a run also where their manifest is not with them.
     Reads a manifest, or a footer, of each folder with names of shards. Raises UserError.
     """
-    upstreams = dict[tuple[str, str], Upstream]()
+    upstreams = dict[tuple[str, bool], Upstream | None]()
     for pin in files:
         folder, _, name = pin.store.path(pin.name).rpartition("/")
         is_kept = kept_lot(f"{KEPT}/{name}") is not None
-        if (folder, name[:5]) in upstreams or not (is_kept or RELEASE_SHARD.fullmatch(name)):
+        if (folder, is_kept) in upstreams or not is_shard_name(name):
             continue
+        upstreams[folder, is_kept] = None
         address = folder.removesuffix(f"/{KEPT}") if is_kept else folder
         store = open_store(address)
         run = load_manifest(store)
         if run is not None or is_release(store) or _has_row_columns(pin):
             prefix = pin.name[: -len(name)]
-            upstreams[folder, name[:5]] = Upstream(address, prefix, run.fingerprint if run else None)
-    return list(upstreams.values())
+            upstreams[folder, is_kept] = Upstream(address, prefix, run.fingerprint if run else None)
+    return [upstream for upstream in upstreams.values() if upstream]
 
 
 def _has_row_columns(pin: Pin) -> bool:

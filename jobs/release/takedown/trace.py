@@ -30,6 +30,7 @@ from gristmill.records.output.ledger import committed
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
 from gristmill.records.readers.parquet import columns_of, open_parquet
+from gristmill.records.readers.upstreams import is_shard_name
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.digest import digest_all
 
@@ -170,16 +171,20 @@ def _trace(takedown: Takedown, store: Store) -> Traced:
         parents |= traced.sources(folders)
     names = [shard_name(KEPT, lot) for lot in range(len(committed(store, run)))]
     is_whole = any([takedown.match("source_digest", key(digest)) for digest in digests_of(run)])
-    files = [] if outputs.stores else _listed_files(takedown, run, store)
+    files = _listed_files(takedown, run, store, has_upstreams=bool(outputs.stores))
     starts = tuple(f"{name}:" for name in files)
     return _walk(takedown, store, names, parents, is_whole, run, starts, outputs.are_certain)
 
 
-def _listed_files(takedown: Takedown, run: Manifest, store: Store) -> list[str]:
-    """Names of the files of a run's source that are on the list by their SHA-256."""
+def _listed_files(takedown: Takedown, run: Manifest, store: Store, has_upstreams: bool) -> list[str]:
+    """Names of the files of a run's source, but for the shards of its upstreams, that are on the list by their SHA-256.
+
+    Raises UserError where that cannot be told.
+    """
     source = run.recipe.get("source") or {}
     path = source_path(run)
-    if not takedown.listing.files or not path:
+    is_step = (run.inputs.get("source") or {}).get("way") == "step"
+    if not takedown.listing.files or not path or is_step:
         return []
     by_store: dict[str, tuple[Store, list[Entry]]] = {}
     files = files_of(path)
@@ -188,7 +193,7 @@ def _listed_files(takedown: Takedown, run: Manifest, store: Store) -> list[str]:
             f"{store.uri}: the files of its source, {path}, are not there, so those on the list by their SHA-256 "
             "cannot be told; put them back, pack in the folder where the run was made, or list source ids instead"
         )
-    for file in files:
+    for file in (file for file in files if not (has_upstreams and is_shard_name(file.name))):
         by_store.setdefault(file.store.uri, (file.store, []))[1].append(file.entry)
     names = [name for place, entries in by_store.values() for name in takedown.match_files(place, entries)]
     if names and source.get("id_column"):

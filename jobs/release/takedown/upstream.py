@@ -4,7 +4,7 @@ A run states its upstreams since 0.3 (gristmill.records.readers.upstreams); of a
 files at the path of its recipe. A take-down never goes on without an upstream that it cannot find.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gristmill.records.errors import AbsentInput, UserError
@@ -14,7 +14,7 @@ from gristmill.records.output.shard_names import KEPT
 from gristmill.records.pins import Pin
 from gristmill.records.readers.datasets import PACKAGE
 from gristmill.records.readers.places import DataFile, find_files
-from gristmill.records.readers.upstreams import Upstream, upstreams_of
+from gristmill.records.readers.upstreams import Upstream, is_shard_name, upstreams_of
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store
 
@@ -54,16 +54,17 @@ def upstream_of(run: Manifest, store: Store) -> SourceOutputs:
     entries = record.get("upstream")
     if entries is not None:
         return SourceOutputs(tuple((_recorded_store(Upstream(**e), path, store), (e["folder"],)) for e in entries))
-    files = files_of(path) if path else []
-    if files is None:
-        return SourceOutputs(are_certain=False)
+    if not path:
+        return SourceOutputs()
+    files = files_of(path) or []
     stores = []
     for upstream in _at(files):
         if (place := upstream.store()) is None:
             raise _missing(store, upstream.address)
         # Before 0.3 the files of a glob had no folders in source ids.
         stores.append((place, tuple(dict.fromkeys((upstream.folder, "", f"{KEPT}/")))))
-    return SourceOutputs(tuple(stores))
+    # Files of these names that are no shards were looked at; without any, the files may be those of another folder.
+    return SourceOutputs(tuple(stores), bool(stores) or any(is_shard_name(file.name) for file in files))
 
 
 def check_id_column(run: Manifest, store: Store, upstream: Store) -> None:
@@ -94,9 +95,12 @@ def _at(files: list[DataFile] | None) -> list[Upstream]:
 
 
 def _recorded_store(upstream: Upstream, path: str, store: Store) -> Store:
-    """Where the run says, else where its recipe says."""
-    if (place := upstream.store()) is not None:
-        return place
+    """Where the run says, else beside the run, as in a flow that has moved, else where the recipe says."""
+    name, folder = upstream.address.rpartition("/")[2], store.uri.rstrip("/").rpartition("/")[0]
+    beside = [replace(upstream, address=f"{folder}/{name}")] if upstream.fingerprint and folder else []
+    for candidate in (upstream, *beside):
+        if (place := candidate.store()) is not None:
+            return place
     for other in _at(files_of(path)):
         is_same = (other.folder, other.fingerprint) == (upstream.folder, upstream.fingerprint)
         if is_same and (place := other.store()) is not None:

@@ -205,6 +205,11 @@ def test_a_source_of_several_runs(tmp_path: Path) -> None:
             else:
                 assert pack_without(tmp_path / name, tmp_path / f"{name}-to", "doc b2") == expected
 
+    (tmp_path / "runs" / "web.jsonl").write_text('{"text": "page"}\n')
+    digest = hashlib.sha256((tmp_path / "runs" / "web.jsonl").read_bytes()).hexdigest()
+    make_run(tmp_path / "d", [*places[:3], "web.jsonl:0"], source={"path": str(tmp_path / "runs")})
+    assert pack_without(tmp_path / "d", tmp_path / "d-to", digest, "doc a0") == {*ids_of_run("d", 4)[1:3]}
+
 
 def test_a_run_that_moved_is_missed_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_run(tmp_path / "a", [f"doc {n}" for n in range(7)])
@@ -217,9 +222,15 @@ def test_a_run_that_moved_is_missed_aloud(tmp_path: Path, monkeypatch: pytest.Mo
     ids = ids_of_run("b", 7)
     make_run(tmp_path / "b", places, upstream=upstream, source={"path": "a"})
     make_run(tmp_path / "old" / "b", places, source={"path": "a"})
+    make_run(tmp_path / "other" / "b", places, source={"path": "docs"})  # in the working folder, another corpus
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "c.jsonl").write_text('{"text": "x"}\n')
+    with pytest.raises(UserError, match="put it back"):
+        pack_without("other/b", tmp_path / "other" / "to", "doc 3")
     make_run(tmp_path / "named" / "b", ["x"] * 7, upstream=upstream, source={"path": "a", "id_column": "text"})
     make_run(tmp_path / "plain" / "b", [f"{place[5:]}" for place in places], source={"path": "plain/data"})
     (tmp_path / "plain" / "data").mkdir()
+    (tmp_path / "moved").mkdir()
     pq.write_table(pa.table({"text": ["x"] * 5}), tmp_path / "plain" / "data" / "part-00000000.parquet")
     assert pack_without("plain/b", tmp_path / "plain" / "to", ids[2]) == {*ids} - {ids[2]}
     with pytest.raises(UserError, match='id_column = "id"'):
@@ -228,7 +239,11 @@ def test_a_run_that_moved_is_missed_aloud(tmp_path: Path, monkeypatch: pytest.Mo
     assert pack_without(tmp_path / "b", tmp_path / "to", "doc 3") == {*ids} - {ids[3]}
     with pytest.raises(UserError, match="put it back"):
         pack_without(tmp_path / "old" / "b", tmp_path / "old" / "to", "doc 3")
-    (tmp_path / "a").rename(tmp_path / "c")
+    for name in "ab":
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    assert pack_without(tmp_path / "moved" / "b", tmp_path / "moved" / "to", "doc 3") == {*ids} - {ids[3]}
+    (tmp_path / "moved" / "b").rename(tmp_path / "b")
+    (tmp_path / "moved" / "a").rename(tmp_path / "c")
     with pytest.raises(UserError, match="put it back"):
         pack_without(tmp_path / "b", tmp_path / "to-2", "doc 3")
     (tmp_path / "c").rename(tmp_path / "a")
