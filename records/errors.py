@@ -43,6 +43,10 @@ class InputChanged(UserError):
     """An input is not the one that the run began with; the message names it."""
 
 
+class AbsentInput(UserError):
+    """There is no file at the place of an input."""
+
+
 class Changed(UserError):
     """An object is not in the version that was requested; another process has written it."""
 

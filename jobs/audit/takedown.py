@@ -15,14 +15,14 @@ from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.stores.contract import Store
 
 # Columns that say what a row is and what it was made from.
-STATING = ("id", "source_id", "other_source_id", "example_ids")
+ORIGIN_COLUMNS = ("id", "source_id", "other_source_id", "example_ids")
 MIN_SHARDS, MIN_SHARDS_LOCAL = 4, 16  # from which they are read by Ray tasks: on a cluster, and on a local Ray
 CARD = "README.md"
 
 
 def present_rows(absence: Absence, table: pa.Table, name: str) -> list[str]:
     """An error for a shard with rows that should have been left out."""
-    columns = [table.column(column).to_pylist() for column in STATING if column in table.column_names]
+    columns = [table.column(column).to_pylist() for column in ORIGIN_COLUMNS if column in table.column_names]
     rows = absence.present(*columns)
     more = f" and {len(rows) - 1:,} more" if len(rows) > 1 else ""
     return [f"{name}: row {rows[0]}{more} should have been left out: {NAME} holds the hash of its id"] if rows else []
@@ -44,7 +44,7 @@ class ShardAudit:
         digest = hashlib.sha256(data).hexdigest()
         try:
             with open_parquet(data) as file:
-                present = [column for column in STATING if column in file.schema_arrow.names]
+                present = [column for column in ORIGIN_COLUMNS if column in file.schema_arrow.names]
                 table = columns_of(file, present)
         except (pa.ArrowInvalid, OSError) as error:
             return name, digest, 0, [f"{name}: not readable as Parquet ({str(error).splitlines()[0]})"]
@@ -58,14 +58,14 @@ def examine_takedown(store: Store) -> Findings:
     takedown.json cannot be read.
     """
     findings, absence = Findings(), Absence(store)
-    stated = _stated(store, findings)
+    checksums = _checksums(store, findings)
     names = [entry.name for entry in store.list("train-")]
-    for name in sorted({*stated} ^ {*names}):
-        findings.add(f"{name} is {'missing' if name in stated else 'there, but croissant.json does not name it'}")
+    for name in sorted({*checksums} ^ {*names}):
+        findings.add(f"{name} is {'missing' if name in checksums else 'there, but croissant.json does not name it'}")
     use_tasks = len(names) >= (MIN_SHARDS if is_on_cluster() else MIN_SHARDS_LOCAL)
     audit = ShardAudit(store, absence)
     for name, digest, num_rows, errors in ordered_reads(store, audit.shards, [[name] for name in names], use_tasks):
-        if stated.get(name, digest) != digest:
+        if checksums.get(name, digest) != digest:
             findings.add(f"{name}: altered after it was packed (its sha256 is not the one in croissant.json)")
         findings.errors += errors
         findings.count("rows", num_rows)
@@ -77,7 +77,7 @@ def examine_takedown(store: Store) -> Findings:
     return findings
 
 
-def _stated(store: Store, findings: Findings) -> dict[str, Any]:
+def _checksums(store: Store, findings: Findings) -> dict[str, Any]:
     """The sha256 of each shard, as croissant.json states them."""
     try:
         entries = json.loads(store.read("croissant.json"))["distribution"]

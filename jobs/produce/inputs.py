@@ -2,17 +2,20 @@
 
 The fingerprint covers the content of the source, but of a Parquet file only its size and both ends. So the manifest
 records under `inputs.source` the version of all files and the digest of every byte. A start compares the version, which
-costs nothing, and where it differs the content: after `touch` or a copy a run resumes.
+costs nothing, and where it differs the content: after `touch` or a copy a run resumes. Where the source is of runs or
+releases, `inputs.source.upstream` says where they are, so that a take-down finds what a row was made from.
 """
 
 import logging
 import time
+from dataclasses import asdict
 
 from gristmill.records.committed import CommittedRows
 from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.pins import REMEDY
 from gristmill.records.readers.sources import Source
+from gristmill.records.readers.upstreams import upstreams_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +46,8 @@ def pin_source(manifest: Manifest, source: Source) -> None:
         how = "its sizes are the same" if way == "bytes" else "its files were written again"
         raise InputChanged(f"source {source.path} changed since this run began ({how}); {REMEDY}")
     manifest.inputs["source"] = {"version": source.version, "way": way, "content": content}
+    upstreams = upstreams_of(part.pin for part in source.parts if part.pin)
+    manifest.inputs["source"]["upstream"] = [asdict(upstream) for upstream in upstreams]
     if source.skipped:
         manifest.inputs["source"]["skipped"] = source.skipped
 

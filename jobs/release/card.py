@@ -57,12 +57,17 @@ def facts_of_run(manifest: Manifest, totals: Summary, file: FactsFile, format_ta
         recipe["name"],
         recipe.get("description") or (REAL_DESCRIPTION if is_real(manifest) else DESCRIPTION),
         manifest.fingerprint,
-        ("real" if is_real(manifest) else "synthetic", f"{totals.kept} rows"),
+        run_keywords(manifest, totals.kept),
         spec,
         spec.date or ended_on(manifest),
         ((masked(place), license_id(license) if license else UNKNOWN),) if place else (),
         format_task,
     )
+
+
+def run_keywords(manifest: Manifest, num_rows: int) -> tuple[str, ...]:
+    """The keywords of the release of a run with so many rows."""
+    return "real" if is_real(manifest) else "synthetic", f"{num_rows} rows"
 
 
 def front_matter(facts: Facts, num_rows: int, tags: Sequence[str]) -> str:
@@ -173,7 +178,11 @@ def dataset_card(
     origins = "Every row is real; no model wrote it." if is_real(manifest) else origins
     tags = [] if is_real(manifest) else ["synthetic"]
     shown_recipe = {k: v for k, v in recipe.items() if k not in ("cluster", "release")}
-    return f"""{front_matter(facts, sum(s.num_rows for s in shards), tags)}# {prose(facts.title)}
+    num_rows = sum(shard.num_rows for shard in shards)
+    tokens = f"""The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens; \
+{totals.spent_on_rejected:,}
+were spent on rejected rows. """
+    return f"""{front_matter(facts, num_rows, tags)}# {prose(facts.title)}
 
 {prose(facts.description)}
 
@@ -186,11 +195,10 @@ def dataset_card(
 | | rows |
 |---|---|
 | generated | {totals.asks:,} |
-| kept | {totals.kept:,} |
+| kept | {num_rows:,} |
 {rejected}
 
-The kept rows hold {totals.kept_tokens:,} of the {totals.tokens_out:,} generated tokens; {totals.spent_on_rejected:,}
-were spent on rejected rows. Number of shards:
+{"" if takedown else tokens}Number of shards:
 {len(shards)}, {sum(s.num_bytes for s in shards):,} bytes in total; the rows are shuffled across all shards.
 
 {takedown + chr(10) if takedown else ""}## Columns

@@ -9,7 +9,7 @@ from gristmill.jobs.release.formats import ROWS
 from gristmill.jobs.release.mixture.pack import pack_mixture
 from gristmill.jobs.release.options import PackOptions
 from gristmill.jobs.release.run import pack_run
-from gristmill.jobs.release.takedown.facts import tell
+from gristmill.jobs.release.takedown.facts import log_matches
 from gristmill.jobs.release.takedown.listing import read_listing
 from gristmill.jobs.release.takedown.trace import Takedown
 from gristmill.jobs.release.target import release_target
@@ -56,5 +56,5 @@ def _pack(source: TomlSource, to: str, options: PackOptions) -> int:
         else:
             num_rows = pack_mixture(source, target, options, facts, takedown)
     if takedown and options.without:
-        tell(takedown, options.without)
+        log_matches(takedown, options.without)
     return num_rows

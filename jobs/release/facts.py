@@ -1,7 +1,8 @@
 """The facts of a release for people and catalogues: title, licence, languages, tasks, citation, date.
 
 They come from `[release]` of a recipe or a mixture and from `license` of its sources. A file, `pack --facts`, replaces
-single keys. Nothing here changes a row, and nothing depends on the clock: packing twice gives the same bytes.
+single keys. Nothing here changes a row, and nothing depends on the clock: packing twice gives the same bytes, but for
+the salt in the takedown.json of `--without`.
 """
 
 import re

@@ -2,14 +2,14 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
 from gristmill.cluster.batch_work import batch_work
 from gristmill.cluster.exchange import num_windows
 from gristmill.cluster.shuffle import Layout, shuffle_keys, with_target
-from gristmill.jobs.release.card import dataset_card, facts_of_run
+from gristmill.jobs.release.card import dataset_card, facts_of_run, run_keywords
 from gristmill.jobs.release.croissant import croissant
 from gristmill.jobs.release.facts import FactsFile, missing_facts
 from gristmill.jobs.release.formats import RowFormat, find_format
@@ -65,6 +65,7 @@ def pack_run(
     check_target(target, write=not options.is_dry_run)
     traced = takedown.trace(store) if takedown else None
     num_rows = totals.kept - (len(traced.rows) if traced else 0)
+    facts = replace(facts, keywords=run_keywords(manifest, num_rows))
     if takedown and traced:
         takedown.leave_out(traced)
     if not num_rows:
@@ -78,8 +79,8 @@ def pack_run(
         open_console().print(text, markup=False, soft_wrap=True)
         return num_rows
 
-    seed, lot_size, taken = options.seed or 0, totals.asks // len(lots), traced.keys if traced else None
-    reader = RunRows(store, rows_schema.names, schema, row_format, lot_size, seed, num_shards, taken)
+    seed, lot_size, removal = options.seed or 0, totals.asks // len(lots), traced.keys if traced else None
+    reader = RunRows(store, rows_schema.names, schema, row_format, lot_size, seed, num_shards, removal)
     swelling = reader.swelling(lots)
     layout = Layout(num_shards, num_windows(totals.kept_bytes * swelling, num_shards))
     release = Release(
@@ -145,7 +146,7 @@ class RunRows:
     lot_size: int
     seed: int
     num_shards: int
-    taken: Keys | None = None  # ids of rows that are left out
+    removal: Keys | None = None  # ids of the rows of a take-down
 
     def read(self, lots: Sequence[Lot]) -> pa.Table:
         """The rows of lots with their targets. Raises UnreadableShard."""
@@ -157,19 +158,19 @@ class RunRows:
         return self._targeted(self._columns(lots, ["id"]))
 
     def swelling(self, lots: Mapping[int, int]) -> float:
-        """Bytes in memory for each byte of a shard, estimated from some lots."""
+        """Bytes in memory for each byte of a shard, estimated from all rows of some lots."""
         sample: list[Lot] = []
         for number in sorted(lots)[:: max(1, len(lots) // NUM_WEIGHED)]:
             if not sample or sum(lot.num_bytes for lot in sample) + lots[number] <= WEIGHED_BYTES:
                 sample.append(Lot(number, lots[number]))
-        return self.read(sample).nbytes / sum(lot.num_bytes for lot in sample)
+        return replace(self, removal=None).read(sample).nbytes / sum(lot.num_bytes for lot in sample)
 
     def _columns(self, lots: Sequence[Lot], names: Sequence[str]) -> pa.Table:
         def read(lot: Lot) -> pa.Table:
             table = read_columns(self.store, shard_name(KEPT, lot.number), names, self.lot_size).select(names)
-            if not self.taken:
+            if not self.removal:
                 return table
-            return table.filter(pa.array(~self.taken.has(table.column("id").to_pylist())))
+            return table.filter(pa.array(~self.removal.has(table.column("id").to_pylist())))
 
         return pa.concat_tables(read_ahead(self.store, read, lots))
 

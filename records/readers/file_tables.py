@@ -52,7 +52,8 @@ class FileTables:
         self.pin = pin or Pin(file.store, file.name, file.entry.version, what="data")
         self.format: RowFormat | None = None if self.is_parquet else row_format(file.format, options)
         self.has_places = False  # whether a column "" bears the place of each row in the file, as text
-        self.first = 0  # place of the first row of Parquet
+        self.first = 0  # place of the first row that is read
+        self.num_rows = 0  # that `batches` has read
         self.span: tuple[int, int] | None = None  # read only the lines that start in this range of bytes
         self.groups: Sequence[int] | None = None  # read only these row groups
         self.names: dict[str, None] = {}  # of all columns of the rows read so far, in order
@@ -98,15 +99,16 @@ class FileTables:
             yield from self._csv_batches(self.format, schema, columns)
             return
         rows, places, size, is_empty = list[dict[str, Any]](), list[int](), 0, True
+        self.num_rows = 0
         for block_places, block, num_bytes in self._blocks():
             rows += block
             places += block_places
             size += num_bytes
             if size >= BATCH_BYTES or len(rows) >= BATCH_ROWS:
-                yield self._placed(self._table(rows, schema, columns, places), places)
+                yield self._numbered(self._table(rows, schema, columns, places), len(rows))
                 rows, places, size, is_empty = [], [], 0, False
         if rows:
-            yield self._placed(self._table(rows, schema, columns, places), places)
+            yield self._numbered(self._table(rows, schema, columns, places), len(rows))
         elif is_empty:
             yield self._placed((schema or pa.schema([])).empty_table(), [])
 
@@ -180,6 +182,12 @@ class FileTables:
             what = f"the line at byte {place:,}" if self.span else f"row {place:,}"
             reason = str(error).splitlines()[0]
             raise UserError(f"{self.where}: {what} cannot be read ({reason}); correct or remove it") from None
+
+    def _numbered(self, table: pa.Table, num_rows: int) -> pa.Table:
+        """The next rows with their numbers; messages on a range of lines name bytes. Rows may have no column."""
+        at = self.first + self.num_rows
+        self.num_rows += num_rows
+        return self._placed(table, range(at, at + num_rows))
 
     def _placed(self, table: pa.Table, places: Sequence[int]) -> pa.Table:
         if not self.has_places:

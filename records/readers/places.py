@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 from urllib.parse import unquote
 
-from gristmill.records.errors import UserError
+from gristmill.records.errors import AbsentInput, UserError
 from gristmill.records.output.shard_names import REJECTED
 from gristmill.records.readers import outputs
 from gristmill.records.readers.formats import ENDINGS, Format, format_of
@@ -100,7 +100,7 @@ def find_files(path: str, key: str = "source.path", with_rejected: bool = False)
     outputs.check_ended(outputs.runs if place.is_folder else runs, key)
     if not place.files:
         place.log()
-        raise UserError(f"{key} {path}: it has no file to read; known endings are {ENDINGS}")
+        raise AbsentInput(f"{key} {path}: it has no file to read; known endings are {ENDINGS}")
     return place
 
 
@@ -141,7 +141,7 @@ def _listed(path: str, key: str) -> _Listing:
     root, pattern = _fixed(local)
     matches = sorted(m for m in glob.glob(local, recursive=True, include_hidden=True) if os.path.isfile(m))
     if not pattern or not matches:
-        raise UserError(f"{key} {path}: no such file or folder")
+        raise AbsentInput(f"{key} {path}: no such file or folder")
     store = open_store(root or ".")
     entries = [_entry(store, os.path.relpath(match, root or ".")) for match in matches]
     marks = [name for name in outputs.mark_names(e.name for e in entries) if store.exists(name)]
@@ -163,7 +163,7 @@ def _listed_remote(path: str, key: str) -> _Listing:
         if entries := [entry for entry in listed if matches(entry.name)]:
             near = [name for name in outputs.MARKS if not name.startswith(prefix) and store.exists(name)]
             return _Listing(store, entries, "glob", [*near, *_marks(listed)], pattern)
-    raise UserError(f"{key} {path}: no such object or prefix")
+    raise AbsentInput(f"{key} {path}: no such object or prefix")
 
 
 def _file(store: Store, name: str, entries: list[Entry] | None = None) -> _Listing:

@@ -23,14 +23,11 @@ WHAT = "data"  # in messages
 
 @dataclass(frozen=True)
 class Chunk:
-    """A part of one file, which is read in batches.
-
-    Rows are numbered in their file, but lines in ranges bear the place of their first byte.
-    """
+    """A part of one file, which is read in batches. Rows are numbered in their file, as in a source."""
 
     kind: Literal["parquet", "lines", "file", "table"]
     file: str  # name in the store; for a table its address
-    first: int = 0  # number of the first row (Parquet)
+    first: int = 0  # number of the first row; of lines, known once the ranges before are counted
     start: int = 0  # row group (-1: all), or first byte
     stop: int = 0  # end byte, exclusive
     version: str | None = None  # of the file, as `Store.version` returns it; None for tables

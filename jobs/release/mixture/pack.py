@@ -143,47 +143,47 @@ def pack_mixture(
     facts["shards"] = shard_facts(shards)
     if takedown:
         write_takedown(target, takedown)
-    stated = facts_of_mixture(facts, release, parts, row_format)
-    card = mixture_card(facts, stated, schema, first_row(target, shards), row_format)
-    target.put(METADATA, json_text(croissant(stated, shards, schema), indent=2).encode())
+    card_facts = facts_of_mixture(facts, release, parts, row_format)
+    card = mixture_card(facts, card_facts, schema, first_row(target, shards), row_format)
+    target.put(METADATA, json_text(croissant(card_facts, shards, schema), indent=2).encode())
     target.put(MIXTURE, (json_text(facts, indent=2) + "\n").encode())
     target.put(CARD, card.encode())  # last: it marks the release as complete
     end(target)
-    if missing := missing_facts(stated):
+    if missing := missing_facts(card_facts):
         logger.info(missing)
     logger.info(f"release: {target.uri}  ({len(shards)} shards, README.md, mixture.json, croissant.json)")
     return num_rows
 
 
 def complete_parts(parts: Sequence[Part], workers: Workers | None, console: SafeConsole) -> None:
-    """Give the parts their columns; what text files hold is read by the workers, or here."""
+    """Give the parts their columns and row numbers; text files are read for them by the workers, or here."""
     chunks = [(part, chunk) for part in parts for chunk in part.untyped]
-    schemas: list[pa.Schema] = [pa.schema([])] * len(chunks)
-    reader = Columns(chunks)
+    contents = [(pa.schema([]), 0)] * len(chunks)
+    reader = Contents(chunks)
     if workers is None:
-        schemas = reader.schemas(range(len(chunks)))
+        contents = reader.read(range(len(chunks)))
     else:
         sizes = ((number, chunk.num_bytes or UNKNOWN_BYTES) for number, (_, chunk) in enumerate(chunks))
         with Display(console) as display:
             display.add(0, len(chunks), "chunks of text files read for their columns")
-            for numbers, results in workers.results(reader.schemas, in_tasks(sizes, len(chunks), workers.num_at_once)):
-                for number, schema in zip(numbers, results):
-                    schemas[number] = schema
+            for numbers, results in workers.results(reader.read, in_tasks(sizes, len(chunks), workers.num_at_once)):
+                for number, content in zip(numbers, results):
+                    contents[number] = content
                 display.add(len(results), len(chunks), "chunks of text files read for their columns")
     for part in parts:
-        complete(part, [schema for (owner, _), schema in zip(chunks, schemas) if owner is part])
+        complete(part, [content for (owner, _), content in zip(chunks, contents) if owner is part])
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Reads chunks of text for their columns."""
+class Contents:
+    """Reads chunks of text for their columns and the numbers of their rows."""
 
     chunks: Sequence[tuple[Part, Chunk]]
 
-    def schemas(self, numbers: Sequence[int]) -> list[pa.Schema]:
-        def read(number: int) -> pa.Schema:
+    def read(self, numbers: Sequence[int]) -> list[tuple[pa.Schema, int]]:
+        def read(number: int) -> tuple[pa.Schema, int]:
             part, chunk = self.chunks[number]
-            return part.schema_of(chunk)
+            return part.content_of(chunk)
 
         return list(read_ahead(self.chunks[numbers[0]][0].store, read, numbers)) if numbers else []
 
@@ -265,13 +265,13 @@ def selections(rows: Candidates, drawn: Draw, row_memory: np.ndarray) -> list[di
     A chunk with many rows, such as a compressed file, has several pieces of about PART_BYTES in memory each;
     `row_memory` are the bytes of a row by chunk, float64 (chunks,).
     """
-    taken = np.flatnonzero(drawn.times)
-    order = taken[np.lexsort((rows.row[taken], rows.chunk[taken]))]
+    drawn_at = np.flatnonzero(drawn.times)
+    order = drawn_at[np.lexsort((rows.row[drawn_at], rows.chunk[drawn_at]))]
     chunk = rows.chunk[order]
     before = np.r_[0.0, np.cumsum(drawn.times[order] * row_memory[chunk])[:-1]]  # bytes of the rows before each
     starts_chunk = np.r_[True, chunk[1:] != chunk[:-1]]
-    begun = np.maximum.accumulate(np.where(starts_chunk, before, 0.0))
-    piece = ((before - begun) // PART_BYTES).astype(np.int64)
+    chunk_starts = np.maximum.accumulate(np.where(starts_chunk, before, 0.0))
+    piece = ((before - chunk_starts) // PART_BYTES).astype(np.int64)
     starts = np.flatnonzero(starts_chunk | np.r_[True, piece[1:] != piece[:-1]])
     return [
         {

@@ -2,8 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -56,7 +57,7 @@ class Part:
     pins: Pins | None = None  # of tables; other chunks bear the version of their file
     date: str = ""  # "2026-01-31", as the run or release states it
     stated_license: str = UNKNOWN  # as the run or release states it
-    taken: Any = None  # TakenRows, with a take-down list
+    removal: Any = None  # Removal, with a take-down list
 
     @property
     def title(self) -> str:
@@ -66,12 +67,12 @@ class Part:
     def license(self) -> str:
         return license_id(self.spec.license) if self.spec.license else self.stated_license
 
-    def schema_of(self, chunk: Chunk) -> pa.Schema:
-        """The columns of a chunk of text, which is read for them. Raises UserError."""
+    def content_of(self, chunk: Chunk) -> tuple[pa.Schema, int]:
+        """(columns, number of rows) of a chunk of text, which is read for them. Raises UserError."""
         assert self.store is not None
         tables = chunk.tables(self.store, self.spec.options)
         tables.has_places = False
-        return tables.schema()
+        return tables.schema(), tables.num_rows
 
     def read(self, chunk: Chunk, payload: pa.Schema) -> Iterator[pa.Table]:
         """Payload, identity and provenance of the rows of a chunk, in batches. Raises UserError."""
@@ -151,7 +152,7 @@ def finished_manifest(store: Store) -> Manifest:
 def open_part(spec: PartSpec) -> Part:
     """A part with its files and columns; reads text files to their ends. Raises UserError."""
     part = find_part(spec)
-    return complete(part, [part.schema_of(chunk) for chunk in part.untyped])
+    return complete(part, [part.content_of(chunk) for chunk in part.untyped])
 
 
 def find_part(spec: PartSpec) -> Part:
@@ -159,10 +160,14 @@ def find_part(spec: PartSpec) -> Part:
     return _find_output(spec) if spec.uri else _find_files(spec)
 
 
-def complete(part: Part, schemas: Sequence[pa.Schema]) -> Part:
-    """The part with its columns, also those of `untyped` chunks. Raises UserError."""
+def complete(part: Part, contents: Sequence[tuple[pa.Schema, int]]) -> Part:
+    """The part with its columns, also those of `untyped` chunks, and with the numbers of their rows.
+
+    `contents`: (columns, number of rows) of each `untyped` chunk. Raises UserError.
+    """
     spec, where = part.spec, f"part '{part.title}'"
-    schema = unified_schema([*part.schemas, *schemas])
+    schema = unified_schema([*part.schemas, *(columns for columns, _ in contents)])
+    part.chunks = _numbered(part.chunks, dict(zip(part.untyped, (num for _, num in contents), strict=True)))
     if not part.chunks or not len(schema):
         raise UserError(f"{where}: {spec.path or spec.uri} holds no rows")
     for new, old in spec.columns.items():
@@ -180,6 +185,18 @@ def complete(part: Part, schemas: Sequence[pa.Schema]) -> Part:
     part.file_schema = schema
     part.schema = pa.schema(list({f.name: f for f in [*kept, *mapped]}.values()))
     return part
+
+
+def _numbered(chunks: Sequence[Chunk], num_rows: Mapping[Chunk, int]) -> list[Chunk]:
+    """The chunks with the numbers of their first rows: of ranges of lines, the rows of the ranges before."""
+    numbered, firsts = [], Counter[str]()
+    for chunk in chunks:
+        if chunk.kind == "lines":
+            numbered.append(replace(chunk, first=firsts[chunk.file]))
+            firsts[chunk.file] += num_rows[chunk]
+        else:
+            numbered.append(chunk)
+    return numbered
 
 
 def _find_output(spec: PartSpec) -> Part:

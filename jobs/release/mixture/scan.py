@@ -37,7 +37,7 @@ def scan(part: Part, chunk: Chunk, payload: pa.Schema, text_column: str | None, 
     """
     size, num_rows, num_bytes = 0.0, 0, 0
     pieces: dict[str, list[bytes]] = {name: [] for name in BLOBS}
-    taken = None if part.taken is None else part.taken.counter(chunk.file)
+    removal = None if part.removal is None else part.removal.counter(chunk.file)
     for rows in part.read(chunk, payload):
         arrays = traits(rows, payload, text_column, f"part '{part.title}', {chunk.file}")
         arrays["keys"] = shuffle_keys(rows.column("id").to_pylist(), seed, b"draw")
@@ -49,11 +49,11 @@ def scan(part: Part, chunk: Chunk, payload: pa.Schema, text_column: str | None, 
             size = sink.getvalue().size / max(1, min(rows.num_rows, SAMPLED_ROWS))
         num_rows += rows.num_rows
         num_bytes += rows.nbytes
-        if taken is not None:
-            taken.add(rows)
+        if removal is not None:
+            removal.add(rows)
     blobs = {name: b"".join(parts) for name, parts in pieces.items()}
     facts = {"bytes": float(size), "memory": num_bytes / max(1, num_rows), **blobs}
-    return facts if taken is None else facts | taken.facts()
+    return facts if removal is None else facts | removal.facts()
 
 
 def traits(rows: pa.Table, payload: pa.Schema, text_column: str | None, where: str) -> dict[str, np.ndarray]:

@@ -15,44 +15,44 @@ MATCHES = {"id": "matched_ids", "source_id": "matched_sources"}  # in the result
 
 
 @dataclass(frozen=True)
-class TakenRows:
+class Removal:
     """The rows of a part that are left out: by their ids, and in data files by their source ids too."""
 
     ids: Keys
     sources: Keys | None = None
     files: frozenset[str] = frozenset()  # files that are left out as a whole
 
-    def counter(self, file: str) -> "TakenCounter":
-        return TakenCounter(self, file in self.files)
+    def counter(self, file: str) -> "RemovalCounter":
+        return RemovalCounter(self, file in self.files)
 
 
-class TakenCounter:
+class RemovalCounter:
     """Which rows of a chunk stay, and what of the list has matched there."""
 
-    def __init__(self, taken: TakenRows, is_whole: bool) -> None:
-        self._taken, self._is_whole = taken, is_whole  # whether the whole file is left out
+    def __init__(self, removal: Removal, is_whole: bool) -> None:
+        self._removal, self._is_whole = removal, is_whole  # whether the whole file is left out
         self._stays: list[np.ndarray] = []
         self._matches: dict[str, list[bytes]] = {name: [] for name in MATCHES.values()}
-        self._num_taken = 0
+        self._num_rows = 0
 
     def add(self, rows: pa.Table) -> None:
         """Look at more rows of the chunk, with their columns `id` and `source_id`."""
         ids = rows.column("id").to_pylist()
-        is_taken = self._taken.ids.has(ids)
-        if self._taken.sources is not None:
+        is_removed = self._removal.ids.has(ids)
+        if self._removal.sources is not None:
             sources = rows.column("source_id").to_pylist()
-            by_source = self._taken.sources.has(sources)
-            for kind, values, hits in (("id", ids, is_taken), ("source_id", sources, by_source)):
+            by_source = self._removal.sources.has(sources)
+            for kind, values, hits in (("id", ids, is_removed), ("source_id", sources, by_source)):
                 self._matches[MATCHES[kind]] += [key(values[at]) for at in np.flatnonzero(hits)]
-            is_taken = is_taken | by_source | self._is_whole
-            self._num_taken += int(is_taken.sum())
-        self._stays.append(~is_taken)
+            is_removed = is_removed | by_source | self._is_whole
+            self._num_rows += int(is_removed.sum())
+        self._stays.append(~is_removed)
 
     def facts(self) -> dict[str, Any]:
         """`stays`: bool (n,) as bytes, true for a row that stays. For data files also the keys that matched."""
         facts: dict[str, Any] = {"stays": np.concatenate([np.empty(0, bool), *self._stays]).tobytes()}
-        if self._taken.sources is not None:
-            facts |= {name: b"".join(keys) for name, keys in self._matches.items()} | {"num_taken": self._num_taken}
+        if self._removal.sources is not None:
+            facts |= {name: b"".join(keys) for name, keys in self._matches.items()} | {"num_removed": self._num_rows}
         return facts
 
 
@@ -62,10 +62,10 @@ def leave_out(parts: Sequence[Part], takedown: Takedown) -> None:
         if part.has_provenance and part.store is not None:
             traced = takedown.trace(part.store)
             takedown.leave_out(traced)
-            part.taken = TakenRows(traced.keys)
+            part.removal = Removal(traced.keys)
         else:
             files = frozenset(_listed_files(part, takedown))
-            part.taken = TakenRows(takedown.keys("id"), takedown.keys("source_id"), files)
+            part.removal = Removal(takedown.keys("id"), takedown.keys("source_id"), files)
 
 
 def _listed_files(part: Part, takedown: Takedown) -> list[str]:
@@ -86,4 +86,4 @@ def note_matches(takedown: Takedown, scans: Iterable[dict[str, Any]]) -> None:
             data = result.get(name, b"")
             for at in range(0, len(data), NUM_BYTES):
                 takedown.match("id" if kind == "id" else "source_id", data[at : at + NUM_BYTES])
-        takedown.num_rows["listed"] += result.get("num_taken", 0)
+        takedown.num_rows["listed"] += result.get("num_removed", 0)

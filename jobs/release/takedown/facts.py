@@ -37,7 +37,7 @@ def takedown_facts(takedown: Takedown) -> dict[str, Any]:
     }
 
 
-def tell(takedown: Takedown, uri: str) -> None:
+def log_matches(takedown: Takedown, uri: str) -> None:
     """Log what the list has matched, and name entries that have matched nothing."""
     facts = takedown_facts(takedown)
     kinds = ", ".join(f"{facts['matched'][kind]:,} as {name}" for kind, name in KINDS.items())

@@ -42,12 +42,14 @@ class Listing:
     @property
     def files(self) -> dict[str, int]:
         """Number of the entry by the first half of a SHA-256, of those that may be one of a file."""
-        may_be = [(at, value.lower()) for at, (value, own) in enumerate(self.entries) if own in (None, "source_digest")]
+        may_be = [
+            (at, value.lower()) for at, (value, kind) in enumerate(self.entries) if kind in (None, "source_digest")
+        ]
         return {value[:NUM_HEX]: at for at, value in may_be if SHA256.fullmatch(value)}
 
     def keys(self, kind: Kind) -> dict[bytes, int]:
         """Number of the entry by key, of those that may be of this kind."""
-        return {key(value): at for at, (value, own) in enumerate(self.entries) if own in (None, kind)}
+        return {key(value): at for at, (value, own_kind) in enumerate(self.entries) if own_kind in (None, kind)}
 
 
 def read_listing(uri: str) -> Listing:

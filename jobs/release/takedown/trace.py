@@ -7,7 +7,7 @@ source of a run is a run or a release, that one is traced first, and its rows ar
 by their places in its files.
 """
 
-import logging
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +15,13 @@ from typing import Any
 
 from gristmill.cluster.reading import is_on_cluster, ordered_reads
 from gristmill.jobs.release.takedown.listing import KINDS, Keys, Kind, Listing, key
+from gristmill.jobs.release.takedown.upstream import (
+    check_id_column,
+    files_of,
+    missing_upstream,
+    source_path,
+    upstream_of,
+)
 from gristmill.jobs.terminal.bar import Bar
 from gristmill.jobs.terminal.console import open_console
 from gristmill.records.errors import UserError
@@ -22,18 +29,15 @@ from gristmill.records.output import manifest
 from gristmill.records.output.ledger import committed
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, shard_name
-from gristmill.records.readers.datasets import PACKAGE
 from gristmill.records.readers.parquet import columns_of, open_parquet
-from gristmill.records.readers.places import find_files
+from gristmill.records.readers.upstreams import is_shard_name
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.digest import digest_all
-from gristmill.records.stores.opening import open_store
-
-logger = logging.getLogger(__name__)
 
 SHARDS_PER_TASK, MIN_SHARDS, MIN_SHARDS_LOCAL = 64, 500, 4000  # see jobs/audit/run.py
 PLAIN_EVERY_S = 10.0
 EXAMPLES, OTHER = "example_ids", "other_source_id"
+SHARD_PLACE = re.compile(r"(?:.*/)?(?:part-\d{8,}|train-\d{5,}-of-\d{5,})\.parquet:\d+")
 EXAMPLE_METHODS = ("self_instruct",)  # methods whose rows are made from examples when they go in rounds
 
 
@@ -46,6 +50,7 @@ class ShardIds:
     sources: list[bytes]
     in_files: list[bool]  # whether a source id names a row of a file on the list
     examples: list[list[bytes]]  # and the other document
+    names_shards: bool  # whether a source id is the place of a row in a shard
     states_examples: bool
 
 
@@ -73,7 +78,8 @@ class IdReader:
         examples = [[key(e) for e in (*(more or ()), other) if e is not None] for more, other in zip(shown, others)]
         in_files = [self._is_in_file(source) or self._is_in_file(other) for source, other in zip(sources, others)]
         keys = [key(i) for i in ids], [key(s) if s is not None else b"" for s in sources]
-        return ShardIds(name, *keys, in_files, examples, EXAMPLES in rows)
+        names_shards = any(source is not None and SHARD_PLACE.fullmatch(source) for source in (*sources, *others))
+        return ShardIds(name, *keys, in_files, examples, names_shards, EXAMPLES in rows)
 
     def _is_in_file(self, source: str | None) -> bool:
         return bool(self.files) and source is not None and source.startswith(self.files)
@@ -135,16 +141,21 @@ class Takedown:
 
 @dataclass(frozen=True)
 class Traced:
-    """Rows of an output that are left out: the keys of their ids, those that are on the list by themselves, and the
-    keys of their places in its files, by which a later run may know them."""
+    """Rows of an output that are left out: the keys of their ids, those that are on the list by themselves, and their
+    numbers by the file (without its folder), by which a later run may know them."""
 
     rows: set[bytes]
     listed: set[bytes]
-    places: set[bytes] = field(default_factory=set)
+    places: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def keys(self) -> Keys:
         return Keys(self.rows)
+
+    def sources(self, folders: Sequence[str]) -> set[bytes]:
+        """The keys of these rows as source ids of a later run; `folders`: how it names the folder of the files."""
+        places = [f"{name}:{row}" for name, rows in self.places.items() for row in rows]
+        return self.rows.union(key(folder + place) for folder in folders for place in places)
 
 
 def _trace(takedown: Takedown, store: Store) -> Traced:
@@ -152,30 +163,38 @@ def _trace(takedown: Takedown, store: Store) -> Traced:
     if run is None:
         names = [e.name for e in store.list("train-") if e.name.endswith(".parquet")]
         return _walk(takedown, store, names, set(), False, None, ())
-    parents = set[bytes]()
-    before = source_of(run, store)
-    if before is not None:
-        traced = takedown.trace(before)
-        parents = traced.rows | traced.places
+    parents, outputs = set[bytes](), upstream_of(run, store)
+    for upstream, folders in outputs.stores:
+        traced = takedown.trace(upstream)
+        if traced.rows:
+            check_id_column(run, store, upstream)
+        parents |= traced.sources(folders)
     names = [shard_name(KEPT, lot) for lot in range(len(committed(store, run)))]
     is_whole = any([takedown.match("source_digest", key(digest)) for digest in digests_of(run)])
-    files = _listed_files(takedown, run, store) if before is None else []
-    return _walk(takedown, store, names, parents, is_whole, run, tuple(f"{name}:" for name in files))
+    files = _listed_files(takedown, run, store, has_upstreams=bool(outputs.stores))
+    starts = tuple(f"{name}:" for name in files)
+    return _walk(takedown, store, names, parents, is_whole, run, starts, outputs.are_certain)
 
 
-def _listed_files(takedown: Takedown, run: Manifest, store: Store) -> list[str]:
-    """Names of the files of a run's source that are on the list by their SHA-256."""
+def _listed_files(takedown: Takedown, run: Manifest, store: Store, has_upstreams: bool) -> list[str]:
+    """Names of the files of a run's source, but for the shards of its upstreams, that are on the list by their SHA-256.
+
+    Raises UserError where that cannot be told.
+    """
     source = run.recipe.get("source") or {}
-    path = str(source.get("path") or "")
-    if not takedown.listing.files or not path or path.startswith(PACKAGE):
+    path = source_path(run)
+    is_step = (run.inputs.get("source") or {}).get("way") == "step"
+    if not takedown.listing.files or not path or is_step:
         return []
     by_store: dict[str, tuple[Store, list[Entry]]] = {}
-    try:
-        for file in find_files(path).files:
-            by_store.setdefault(file.store.uri, (file.store, []))[1].append(file.entry)
-    except UserError as error:
-        logger.warning(f"{store.uri}: files of its source are not compared with the list ({error})")
-        return []
+    files = files_of(path)
+    if files is None:
+        raise UserError(
+            f"{store.uri}: the files of its source, {path}, are not there, so those on the list by their SHA-256 "
+            "cannot be told; put them back, pack in the folder where the run was made, or list source ids instead"
+        )
+    for file in (file for file in files if not (has_upstreams and is_shard_name(file.name))):
+        by_store.setdefault(file.store.uri, (file.store, []))[1].append(file.entry)
     names = [name for place, entries in by_store.values() for name in takedown.match_files(place, entries)]
     if names and source.get("id_column"):
         raise UserError(
@@ -193,6 +212,7 @@ def _walk(
     is_whole: bool,
     run: Manifest | None,
     files: tuple[str, ...],
+    has_all_upstreams: bool = True,
 ) -> Traced:
     traced = Traced(set(), set())
     use_tasks = len(names) >= (MIN_SHARDS if is_on_cluster() else MIN_SHARDS_LOCAL)
@@ -202,7 +222,8 @@ def _walk(
     with Bar(open_console(is_error=True), "take-down", PLAIN_EVERY_S) as bar:
         for number, shard in enumerate(ordered_reads(store, reader.shards, tasks, use_tasks), 1):
             lacks_examples |= not shard.states_examples
-            addresses = [shard.name, shard.name.rpartition("/")[2]]
+            if run and shard.names_shards and not has_all_upstreams:
+                raise missing_upstream(run, store)
             columns = zip(shard.ids, shard.sources, shard.in_files, shard.examples)
             for row, (row_id, source, is_in_file, examples) in enumerate(columns):
                 is_listed = is_whole | is_in_file | takedown.match("id", row_id) | takedown.match("source_id", source)
@@ -210,7 +231,7 @@ def _walk(
                 if is_listed or source in made_from or any(shown):
                     traced.rows.add(row_id)
                     made_from.add(row_id)
-                    traced.places.update(key(f"{address}:{row}") for address in addresses)
+                    traced.places.setdefault(shard.name.rpartition("/")[2], []).append(row)
                     if is_listed:
                         traced.listed.add(row_id)
             bar.show(number, len(names), f"{number:,} of {len(names):,} shards searched for rows to leave out")
@@ -230,37 +251,3 @@ def digests_of(run: Manifest) -> set[str]:
     """What a list may call the source of a run: its digest, that of all its bytes, and the fingerprint of the run."""
     stated = (run.identity.get("source") or {}).get("content"), (run.inputs.get("source") or {}).get("content")
     return {str(digest) for digest in (*stated, run.fingerprint) if digest}
-
-
-def source_of(run: Manifest, store: Store) -> Store | None:
-    """The run or the release whose rows are the source of a run, None where it is another source.
-
-    Raises UserError when the manifest says that it is a run, and it is not there.
-    """
-    path = str((run.recipe.get("source") or {}).get("path") or "")
-    record = run.inputs.get("source") or {}
-    is_step = record.get("way") == "step"
-    roots = [path, *_above(path)]
-    if is_step:
-        roots.append(f"{store.uri.rstrip('/').rpartition('/')[0]}/{record.get('step')}")
-    for root in filter(None, roots):
-        try:
-            candidate = open_store(root)
-            before = manifest.load(candidate)
-            is_release = before is None and candidate.exists("README.md") and any(candidate.list("train-"))
-        except (UserError, OSError):
-            continue
-        if (before is not None and (not is_step or before.fingerprint == record.get("fingerprint"))) or is_release:
-            return candidate
-    if is_step:
-        raise UserError(
-            f"{store.uri}: its source, the run {path or record.get('step')}, is not there, so rows made from those on "
-            "the list cannot be found; put it back"
-        )
-    return None
-
-
-def _above(path: str) -> list[str]:
-    """The folders above a path into an output: of its shards, or a pattern of them."""
-    parts = path.rstrip("/").split("/")
-    return ["/".join(parts[:-num]) for num in (1, 2) if len(parts) > num]

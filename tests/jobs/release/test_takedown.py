@@ -1,7 +1,9 @@
 """A release without the rows of a take-down list, and without rows made from them."""
 
+import gzip
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,75 +14,30 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gristmill.jobs.audit.command import command as audit
+from gristmill.jobs.produce.inputs import pin_source
 from gristmill.jobs.release import run as plain_pack
 from gristmill.jobs.release.command import command as pack
+from gristmill.jobs.release.mixture import files as mixture_files
 from gristmill.jobs.release.mixture import pack as mixture_pack
+from gristmill.jobs.release.mixture.parts import open_part
+from gristmill.jobs.release.mixture.spec import PartSpec
 from gristmill.jobs.release.takedown.listing import read_listing
-from gristmill.records.errors import UserError
-from gristmill.records.lots import Plan, asks
+from gristmill.jobs.release.takedown.upstream import upstream_of
+from gristmill.records.errors import Refused, UserError
 from gristmill.records.output.manifest import Manifest
-from gristmill.records.output.shards import OutputSpec, encode, put_kept
 from gristmill.records.readers.sources import SourceSpec, open_source
-from gristmill.records.schema import full_schema
+from gristmill.records.stores.local import LocalStore
 from gristmill.records.stores.opening import open_store
 from tests.batch_here import batch_work_here
+from tests.jobs.release.small_runs import LOT, ids_of_run, make_run, pack_without, released
 from tests.profiles import scaled
 from tests.recipes import write
-
-LOT = 5
 
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mixture_pack, "batch_work", batch_work_here)
     monkeypatch.setattr(plain_pack, "batch_work", batch_work_here)
-
-
-def ids_of_run(name: str, num: int) -> list[str]:
-    source = open_source(SourceSpec(items=tuple(map(str, range(num)))))
-    plan = Plan(hashlib.md5(name.encode()).hexdigest(), LOT, num, num, "canned", "m", "self_instruct")
-    batches = [asks(plan, source, lot) for lot in range(plan.num_lots or 0)]
-    return [i for batch in batches for i in batch.column("id").to_pylist()]
-
-
-def make_run(
-    folder: Path,
-    sources: list[str],
-    examples: list[list[str]] | None = None,
-    others: list[str | None] | None = None,
-    **recipe: Any,
-) -> str:
-    """A run's output of kept rows that were made from these; `others`: the second documents of pairs."""
-    store, num = open_store(str(folder)), len(sources)
-    plan = Plan(hashlib.md5(folder.name.encode()).hexdigest(), LOT, num, num, "canned", "m", "self_instruct")
-    source = open_source(SourceSpec(items=tuple(map(str, range(num)))))
-    payload = [pa.field("text", pa.string())]
-    payload += [pa.field("example_ids", pa.list_(pa.string()))] if examples else []
-    payload += [pa.field("other_source_id", pa.string())] if others else []
-    schema = full_schema(payload, [])
-    tables = {"name": folder.name, "generator": {"kind": "canned"}, "method": {"kind": "self_instruct"}, **recipe}
-    run = Manifest(plan.fingerprint, tables, {"source": {"content": f"digest of {folder.name}"}}, "complete")
-    for lot in range(plan.num_lots or 0):
-        batch = asks(plan, source, lot)
-        rows = range(lot * LOT, lot * LOT + batch.num_rows)
-        values: dict[str, Any] = {"text": pa.array([f"{folder.name} text {row}" for row in rows])}
-        values["source_id"] = pa.array([sources[row] for row in rows], pa.string())
-        if examples:
-            values["example_ids"] = pa.array([examples[row] for row in rows], pa.list_(pa.string()))
-        if others:
-            values["other_source_id"] = pa.array([others[row] for row in rows], pa.string())
-        columns = {name: batch.column(name) for name in batch.schema.names} | values
-        encoded = encode(
-            pa.RecordBatch.from_arrays([columns[f.name] for f in schema], schema=schema), schema, lot, OutputSpec()
-        )
-        put_kept(store, encoded)
-        run.totals.add(encoded.summary)
-    run.save(store)
-    return str(folder)
-
-
-def released(release: Path) -> set[str]:
-    return {i for path in release.glob("train-*") for i in pq.read_table(path, columns=["id"]).column(0).to_pylist()}
 
 
 @settings(max_examples=scaled(8), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -213,6 +170,10 @@ def test_files_by_their_digest(tmp_path: Path) -> None:
         facts = json.loads((to / "takedown.json").read_text())
         assert facts["rows_listed"] == 6 and facts["unmatched"] == 0 and facts["matched"]["source_digest"] == 1
         assert audit(str(to)) == 0
+    (tmp_path / "web").rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="put them back"):
+        pack(str(tmp_path / "run"), str(tmp_path / "third"), without=str(tmp_path / "list.jsonl"))
+    (tmp_path / "elsewhere").rename(tmp_path / "web")
     make_run(tmp_path / "named", ["x"] * 3, source={"path": str(tmp_path / "web"), "id_column": "url"})
     with pytest.raises(UserError, match="does not say which rows are of the file"):
         pack(str(tmp_path / "named"), str(tmp_path / "other"), without=str(tmp_path / "list.jsonl"))
@@ -223,3 +184,127 @@ def test_rows_that_do_not_state_their_examples(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("doc 1\n")
     with pytest.raises(UserError, match="do not state the examples"):
         pack(str(tmp_path / "old"), str(tmp_path / "release"), without=str(tmp_path / "list.txt"))
+
+
+def test_a_source_of_several_runs(tmp_path: Path) -> None:
+    for name in "ab":
+        make_run(tmp_path / "runs" / name, [f"doc {name}{n}" for n in range(7)])
+    places = [f"{name}/kept/part-{n // LOT:08d}.parquet:{n % LOT}" for name in "ab" for n in range(7)]
+    for number, path in enumerate(("runs", "runs/*/kept/*.parquet")):
+        source = open_source(SourceSpec(path=str(tmp_path / path)))
+        assert [source_id for source_id, _ in source.rows(0, 14)] == places
+        manifest = Manifest("f", {}, {})
+        pin_source(manifest, source)
+        for upstream in (None, manifest.inputs["source"]["upstream"]):
+            name = f"c{number}{upstream is None}"
+            make_run(tmp_path / name, places, upstream=upstream, source={"path": str(tmp_path / path)})
+            ids = ids_of_run(name, 14)
+            expected = {row for place, row in zip(places, ids) if place != places[9]}
+            if upstream is None:  # where the run does not record it, names of files may be without folders
+                assert ids[9] not in pack_without(tmp_path / name, tmp_path / f"{name}-to", "doc b2")
+            else:
+                assert pack_without(tmp_path / name, tmp_path / f"{name}-to", "doc b2") == expected
+
+    (tmp_path / "runs" / "web.jsonl").write_text('{"text": "page"}\n')
+    digest = hashlib.sha256((tmp_path / "runs" / "web.jsonl").read_bytes()).hexdigest()
+    make_run(tmp_path / "d", [*places[:3], "web.jsonl:0"], source={"path": str(tmp_path / "runs")})
+    assert pack_without(tmp_path / "d", tmp_path / "d-to", digest, "doc a0") == {*ids_of_run("d", 4)[1:3]}
+
+
+def test_a_run_that_moved_is_missed_aloud(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "a", [f"doc {n}" for n in range(7)])
+    places = [f"kept/part-{n // LOT:08d}.parquet:{n % LOT}" for n in range(7)]
+    monkeypatch.chdir(tmp_path)
+    manifest = Manifest("f", {}, {})
+    pin_source(manifest, open_source(SourceSpec(path="a")))
+    upstream = manifest.inputs["source"]["upstream"]
+    assert [Path(entry["address"]) for entry in upstream] == [tmp_path / "a"]
+    ids = ids_of_run("b", 7)
+    make_run(tmp_path / "b", places, upstream=upstream, source={"path": "a"})
+    make_run(tmp_path / "old" / "b", places, source={"path": "a"})
+    make_run(tmp_path / "other" / "b", places, source={"path": "docs"})  # in the working folder, another corpus
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "c.jsonl").write_text('{"text": "x"}\n')
+    with pytest.raises(UserError, match="put it back"):
+        pack_without("other/b", tmp_path / "other" / "to", "doc 3")
+    make_run(tmp_path / "named" / "b", ["x"] * 7, upstream=upstream, source={"path": "a", "id_column": "text"})
+    make_run(tmp_path / "plain" / "b", [f"{place[5:]}" for place in places], source={"path": "plain/data"})
+    (tmp_path / "plain" / "data").mkdir()
+    (tmp_path / "moved").mkdir()
+    pq.write_table(pa.table({"text": ["x"] * 5}), tmp_path / "plain" / "data" / "part-00000000.parquet")
+    assert pack_without("plain/b", tmp_path / "plain" / "to", ids[2]) == {*ids} - {ids[2]}
+    with pytest.raises(UserError, match='id_column = "id"'):
+        pack_without("named/b", tmp_path / "named" / "to", "doc 3")
+    monkeypatch.chdir(tmp_path / "named")
+    assert pack_without(tmp_path / "b", tmp_path / "to", "doc 3") == {*ids} - {ids[3]}
+    with pytest.raises(UserError, match="put it back"):
+        pack_without(tmp_path / "old" / "b", tmp_path / "old" / "to", "doc 3")
+    for name in "ab":
+        (tmp_path / name).rename(tmp_path / "moved" / name)
+    assert pack_without(tmp_path / "moved" / "b", tmp_path / "moved" / "to", "doc 3") == {*ids} - {ids[3]}
+    step = Manifest("f", {"source": {"path": "gone"}}, {})
+    step.inputs = {"source": {"way": "step", "step": "a", "fingerprint": upstream[0]["fingerprint"]}}
+    ((place, _),) = upstream_of(step, open_store(str(tmp_path / "moved" / "b"))).stores
+    assert place.uri == str(tmp_path / "moved" / "a")
+    with pytest.raises(UserError, match="put it back"):
+        upstream_of(step, open_store("elsewhere/b"))
+    (tmp_path / "moved" / "b").rename(tmp_path / "b")
+    (tmp_path / "moved" / "a").rename(tmp_path / "c")
+    with pytest.raises(UserError, match="put it back"):
+        pack_without(tmp_path / "b", tmp_path / "to-2", "doc 3")
+    (tmp_path / "c").rename(tmp_path / "a")
+    (tmp_path / "a" / "manifest.json").write_text("{")
+    monkeypatch.chdir(tmp_path)
+    for name in ("b", "old/b"):
+        with pytest.raises(UserError, match="manifest.json"):
+            pack_without(tmp_path / name, tmp_path / "to-3", "doc 3")
+    monkeypatch.setattr(LocalStore, "read_if_there", raises(Refused("403: these keys may not read a")))
+    for name in ("b", "old/b"):
+        with pytest.raises(UserError, match="403"):
+            source = Manifest("f", {"source": {"path": "a"}}, {}, inputs={"source": {"upstream": upstream}})
+            upstream_of(replace(source, inputs={} if name == "old/b" else source.inputs), open_store(name))
+
+
+def raises(error: Exception) -> Any:
+    def method(*_: Any) -> None:
+        raise error
+
+    return method
+
+
+@settings(max_examples=scaled(15), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    lines=st.lists(st.sampled_from(["", "   ", "a", "é b", "c" * 30]), min_size=1, max_size=30),
+    ending=st.sampled_from([".jsonl", ".txt", ".jsonl.gz"]),
+    range_bytes=st.integers(1, 60),
+    end=st.sampled_from(["", "\n"]),
+)
+def test_a_source_id_is_the_same_row_in_a_run_and_in_a_mixture(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], ending: str, range_bytes: int, end: str
+) -> None:
+    folder = tmp_path_factory.mktemp("lines")
+    is_json = "json" in ending
+    texts = [json.dumps({"text": line} if line != "a" else {}) if is_json and line.strip() else line for line in lines]
+    data = ("\n".join([*texts, '{"text": "end"}' if is_json else "end"]) + end).encode()
+    (folder / f"c{ending}").write_bytes(gzip.compress(data) if ending.endswith("gz") else data)
+    source = open_source(SourceSpec(path=str(folder / f"c{ending}")))
+    expected = [(row, json.loads(text).get("text")) for row, text in source.rows(0, source.num_rows)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mixture_files, "LINE_BYTES", range_bytes)
+        part = open_part(PartSpec(path=str(folder / f"c{ending}")))
+        batches = [batch for chunk in part.chunks for batch in part.read(chunk, part.schema)]
+    rows = [row for batch in batches for row in batch.to_pylist()]
+    assert [(row["source_id"], row.get("text")) for row in rows] == expected
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
+def test_the_estimate_of_memory_does_not_depend_on_the_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_run(tmp_path / "run", [f"doc {n}" for n in range(12)])
+    amounts: list[float] = []
+    monkeypatch.setattr(plain_pack, "NUM_WEIGHED", 1)
+    monkeypatch.setattr(plain_pack, "num_windows", lambda num_bytes, _: amounts.append(num_bytes) or 1)
+    pack(str(tmp_path / "run"), str(tmp_path / "whole"))
+    rows = pack_without(tmp_path / "run", tmp_path / "to", *ids_of_run("run", 12)[:LOT])
+    assert amounts[0] == amounts[1] > 0 and len(rows) == 7
+    assert "7 rows" in json.loads((tmp_path / "to" / "croissant.json").read_text())["keywords"]
+    assert "| kept | 7 |" in (tmp_path / "to" / "README.md").read_text()

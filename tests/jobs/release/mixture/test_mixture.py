@@ -16,7 +16,6 @@ import pytest
 from gristmill.jobs.audit.command import command as audit
 from gristmill.jobs.release.command import command as pack
 from gristmill.jobs.release.mixture import pack as mixture_pack
-from gristmill.jobs.release.mixture.files import Chunk, read_chunk
 from gristmill.jobs.release.mixture.parts import open_part
 from gristmill.jobs.release.mixture.payload import common_payload
 from gristmill.jobs.release.mixture.spec import load_mixture
@@ -24,7 +23,6 @@ from gristmill.records.errors import UserError
 from gristmill.records.lots import Plan, asks
 from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shards import OutputSpec, encode, put_kept, put_rejected
-from gristmill.records.readers.formats import ReadOptions
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.schema import REJECT, full_schema
 from gristmill.records.stores.opening import open_store
@@ -476,19 +474,6 @@ def test_compressed_files_are_read_in_batches(
         assert len(released) == 3500 and len({row["text"] for row in released}) == 3500
         assert all(row["n"] == (None if (n := int(row["text"].split()[-1][:-1])) < 3000 else n) for row in released)
     assert {row["source_id"] for row in released} <= {f"a.jsonl.gz:{n}" for n in range(4000)}
-
-
-def test_lines_are_read_once_wherever_the_cuts_fall(tmp_path: Path) -> None:
-    lines = ["a", "", "bc", "d" * 30, "é", "   ", "e"]
-    (tmp_path / "x.txt").write_text("\n".join(lines))
-    size, store = (tmp_path / "x.txt").stat().st_size, open_store(str(tmp_path))
-    schema = pa.schema([("text", pa.string())])
-    for step in (1, 2, 3, 7, 100):
-        cuts = [Chunk("lines", "x.txt", start=at, stop=min(at + step, size)) for at in range(0, size, step)]
-        tables = [table for chunk in cuts for table in read_chunk(store, chunk, schema, ReadOptions())]
-        whole = pa.concat_tables(tables).to_pylist()
-        assert [row["text"] for row in whole] == [line for line in lines if line.strip()]
-        assert [row[""] for row in whole] == ["0", "3", "6", "37", "44"]
 
 
 @pytest.mark.parametrize("path", MIXTURES, ids=lambda p: p.name)
