@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from gristmill.records.output.manifest import load as load_manifest
 from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.pins import Pin
+from gristmill.records.readers.outputs import CARD, RELEASE_SHARD
 from gristmill.records.readers.parquet import parquet_errors, read_metadata
-from gristmill.records.readers.places import CARD, RELEASE_SHARD
 from gristmill.records.schema import IDENTITY
 from gristmill.records.stores.contract import Store
 from gristmill.records.stores.opening import open_store

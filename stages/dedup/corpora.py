@@ -25,8 +25,8 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.output.shard_reading import meta_of
 from gristmill.records.pins import Pin
+from gristmill.records.readers.outputs import CARD, RELEASE_SHARD
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
-from gristmill.records.readers.places import CARD, RELEASE_SHARD
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
 from gristmill.records.schema import clean
 from gristmill.records.spec import nearest
