@@ -42,7 +42,7 @@ SENTENCE = re.compile(r"[.!?…।॥؟۔。！？]+[\"'”’»)\]）」』】]
 SHAPES = (
     (re.compile(r"#{1,6}\s"), "heading"),
     (re.compile(r"[-*+•·]\s"), "item"),
-    (re.compile(r"[(\[]?(?:\d+|[a-zA-Z])[.):\]]\s"), "number"),
+    (re.compile(r"[(\[]?(?:\d{1,9}+|[a-zA-Z])[.):\]]\s"), "number"),
     (re.compile(r"\|"), "table"),
     (re.compile(r"```|~~~"), "code"),
     (re.compile(r">"), "quote"),
