@@ -53,7 +53,7 @@ class FileTables:
         self.format: RowFormat | None = None if self.is_parquet else row_format(file.format, options)
         self.has_places = False  # whether a column "" bears the place of each row in the file, as text
         self.first = 0  # place of the first row that is read
-        self.num_rows = 0  # that `batches` has read
+        self.num_rows = 0  # that `batches` has read, but of CSV and Parquet
         self.span: tuple[int, int] | None = None  # read only the lines that start in this range of bytes
         self.groups: Sequence[int] | None = None  # read only these row groups
         self.names: dict[str, None] = {}  # of all columns of the rows read so far, in order

@@ -7,6 +7,7 @@ source of a run is a run or a release, that one is traced first, and its rows ar
 by their places in its files.
 """
 
+import logging
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -33,6 +34,8 @@ from gristmill.records.readers.parquet import columns_of, open_parquet
 from gristmill.records.readers.upstreams import is_shard_name
 from gristmill.records.stores.contract import Entry, Store
 from gristmill.records.stores.digest import digest_all
+
+logger = logging.getLogger(__name__)
 
 SHARDS_PER_TASK, MIN_SHARDS, MIN_SHARDS_LOCAL = 64, 500, 4000  # see jobs/audit/run.py
 PLAIN_EVERY_S = 10.0
@@ -218,10 +221,11 @@ def _walk(
     use_tasks = len(names) >= (MIN_SHARDS if is_on_cluster() else MIN_SHARDS_LOCAL)
     tasks = [names[at : at + SHARDS_PER_TASK] for at in range(0, len(names), SHARDS_PER_TASK)]
     made_from = set(parents)
-    lacks_examples, reader = False, IdReader(store, files)
+    lacks_examples, names_shards, reader = False, False, IdReader(store, files)
     with Bar(open_console(is_error=True), "take-down", PLAIN_EVERY_S) as bar:
         for number, shard in enumerate(ordered_reads(store, reader.shards, tasks, use_tasks), 1):
             lacks_examples |= not shard.states_examples
+            names_shards |= shard.names_shards
             if run and shard.names_shards and not has_all_upstreams:
                 raise missing_upstream(run, store)
             columns = zip(shard.ids, shard.sources, shard.in_files, shard.examples)
@@ -235,6 +239,11 @@ def _walk(
                     if is_listed:
                         traced.listed.add(row_id)
             bar.show(number, len(names), f"{number:,} of {len(names):,} shards searched for rows to leave out")
+    if run is None and names_shards:
+        logger.warning(
+            f"{store.uri}: this release has rows that were made from the rows of a run, which they name by file and "
+            "number; those made from rows on the list are not found here: pack or mix the run instead of its release"
+        )
     if run and traced.rows and lacks_examples and run.recipe.get("rounds") and _shows_examples(run.recipe):
         raise UserError(
             f"{store.uri}: its rows do not state the examples that they were made from (it was made before 0.4), so "

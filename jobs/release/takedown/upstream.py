@@ -41,6 +41,8 @@ def files_of(path: str) -> list[DataFile] | None:
         return find_files(path).files
     except AbsentInput:
         return None
+    except PermissionError as error:
+        raise UserError(f"source.path {path}: {error}") from None
 
 
 def upstream_of(run: Manifest, store: Store) -> SourceOutputs:

@@ -186,7 +186,7 @@ def test_rows_that_do_not_state_their_examples(tmp_path: Path) -> None:
         pack(str(tmp_path / "old"), str(tmp_path / "release"), without=str(tmp_path / "list.txt"))
 
 
-def test_a_source_of_several_runs(tmp_path: Path) -> None:
+def test_a_source_of_several_runs(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in "ab":
         make_run(tmp_path / "runs" / name, [f"doc {name}{n}" for n in range(7)])
     places = [f"{name}/kept/part-{n // LOT:08d}.parquet:{n % LOT}" for name in "ab" for n in range(7)]
@@ -205,6 +205,12 @@ def test_a_source_of_several_runs(tmp_path: Path) -> None:
             else:
                 assert pack_without(tmp_path / name, tmp_path / f"{name}-to", "doc b2") == expected
 
+    pack(str(tmp_path / name), str(tmp_path / "released"))
+    mix = write(
+        tmp_path / "mix.toml", {"name": "m", "synthetic_max": 1.0, "parts": [{"uri": str(tmp_path / "released")}]}
+    )
+    pack_without(mix, tmp_path / "mix-to", "doc b2")
+    assert "instead of its release" in caplog.text
     (tmp_path / "runs" / "web.jsonl").write_text('{"text": "page"}\n')
     digest = hashlib.sha256((tmp_path / "runs" / "web.jsonl").read_bytes()).hexdigest()
     make_run(tmp_path / "d", [*places[:3], "web.jsonl:0"], source={"path": str(tmp_path / "runs")})
