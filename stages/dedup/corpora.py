@@ -24,6 +24,7 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.output.shard_reading import meta_of
 from gristmill.records.pins import Pin
+from gristmill.records.readers.outputs import is_release
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
 from gristmill.records.schema import clean
@@ -213,7 +214,7 @@ def _open(address: str, signing: Mapping[str, Any]) -> Corpus:
     if run is not None:
         return _open_run(address, store, run, signing)
     releases = [entry for entry in store.list(RELEASE) if entry.name.endswith(".parquet")]
-    if releases and store.exists("README.md"):
+    if releases and is_release(store):
         return Shards(address, store, releases, False)
     return Files(address)
 
