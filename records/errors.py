@@ -1,5 +1,8 @@
 """Errors with a message for the user."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from gristmill.records.masking.masks import masked_text
 
 
@@ -28,8 +31,17 @@ class KeyFault(UserError):
         return masked_text(f"{self.fault}; {self.remedy}, or {self.other}")
 
     def without_key(self) -> UserError:
-        """The error of a reader that has no keys."""
+        """The error where there is no such key."""
         return UserError(f"{self.fault}; {self.other}")
+
+
+@contextmanager
+def without_keys() -> Iterator[None]:
+    """Faults of files in the block do not recommend keys: an address of the command line or of a list has none."""
+    try:
+        yield
+    except KeyFault as fault:
+        raise fault.without_key() from None
 
 
 class Conflict(UserError):

@@ -14,7 +14,7 @@ from gristmill.generators.lm.spec import LmSpec
 from gristmill.generators.lm.student import SCHEMA, StudentTask, StudentUnit
 from gristmill.jobs.fit.plan import FitRecipe, read_recipe
 from gristmill.jobs.recipes.toml_file import TomlSource
-from gristmill.records.errors import UserError
+from gristmill.records.errors import UserError, without_keys
 from gristmill.records.ids import fingerprint
 from gristmill.records.output import manifest
 from gristmill.records.readers.datasets import PACKAGE, DataSpec, data_spec, read_table
@@ -171,7 +171,8 @@ def _unfinished(name: str, path: str) -> str | None:
 
 
 def _texts(data: DataSpec, column: str) -> list[str]:
-    values = read_table(replace(data, columns=(column,))).column(column)
+    with without_keys():
+        values = read_table(replace(data, columns=(column,))).column(column)
     if not (pa.types.is_string(values.type) or pa.types.is_large_string(values.type)):
         raise UserError(f"{data}: '{column}' holds no texts; name a column of texts by --text-column")
     return [text for text in values.to_pylist() if text and text.strip()]

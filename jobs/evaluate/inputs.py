@@ -11,7 +11,7 @@ from gristmill.generators.families.folder import ModelCard, read_card
 from gristmill.jobs.evaluate.texts import schema_beside, texts_of, without
 from gristmill.jobs.fit.audit_file import AUDIT, read_audit
 from gristmill.jobs.fit.plan import read_schema
-from gristmill.records.errors import UserError
+from gristmill.records.errors import UserError, without_keys
 from gristmill.records.output import manifest
 from gristmill.records.readers.datasets import (
     PACKAGE,
@@ -75,7 +75,8 @@ def read_inputs(args: EvaluateArgs) -> Inputs:
     card, doubts = find_card(args.synthetic, args.model)
     uris = args.real_train, args.real_holdout, args.synthetic
     specs = [data_spec(uri) for uri in uris]
-    tables = [read_table(spec) for spec in specs]
+    with without_keys():
+        tables = [read_table(spec) for spec in specs]
     declared = read_schema({"file": args.schema}, tables[0])[0] if args.schema else card.schema if card else None
     texts, notes = texts_of(args.text_column, uris, tables, declared)
     doubts += notes

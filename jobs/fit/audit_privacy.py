@@ -29,7 +29,7 @@ from gristmill.jobs.fit.plan import FitRecipe, OtherRows, Plan, load_plan, read_
 from gristmill.jobs.terminal.console import SafeConsole, open_console
 from gristmill.jobs.terminal.output import Output, refusal
 from gristmill.jobs.terminal.tables import clock
-from gristmill.records.errors import UserError
+from gristmill.records.errors import UserError, without_keys
 from gristmill.records.extras import check_installed
 from gristmill.records.ids import fingerprint
 from gristmill.records.masking.masks import covered, masked
@@ -214,7 +214,8 @@ def _plan(args: AuditPrivacyArgs, card: ModelCard, num_canaries: int, seed: int)
     is_private = card.privacy["guarantee"] is not None
     if args.data is not None:
         spec = data_spec(args.data)
-        table = card.schema.conform(read_table(spec), args.data)
+        with without_keys():
+            table = card.schema.conform(read_table(spec), args.data)
         if is_private and str(spec) == card.trained_on["path"]:
             logger.info(
                 f"note: the private model was fitted to {spec.path}. audit.json is computed from these rows without "

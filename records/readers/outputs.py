@@ -1,9 +1,10 @@
 """Runs and releases among the files of a place: which files are theirs, and which of these hold rows.
 
 A folder is a run if it has a shard by the name of one, or a manifest that this version reads. It is a release if it has
-shards of a release and a card. Any other `manifest.json` or `README.md` is a file like others.
+shards of a release and a card that `pack` wrote. Any other `manifest.json` or `README.md` is a file like others.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from gristmill.records.stores.opening import open_store
 
 RELEASE_SHARD = re.compile(r"train-\d{5,}-of-\d{5,}\.parquet")
 CARD = "README.md"
+CARD_LINE = b"path: train-*.parquet"  # of every card that `pack` has written
 MARKS = (MANIFEST, CARD)  # files that say what a folder is
 RUN, RELEASE = "run", "release"
 ABOVE = "../"  # the folder above the root of the store: the run, where the root is its kept/
@@ -48,17 +50,20 @@ class Outputs:
     """
 
     def __init__(self, store: Store, names: Iterable[str], marks: Iterable[str]) -> None:
-        self._store, self._last = store, store.uri.rstrip("/").rpartition("/")[2]
+        root = store.uri if "://" in store.uri else os.path.normpath(store.uri)  # a path may end with ..
+        self._store, (self._above, _, self._last) = store, root.rstrip("/").rpartition("/")
         self._manifests: dict[str, Manifest | None] = {}
         names = list(names)
         self._runs = {folder for name in names if (folder := self._run_of(name)) is not None}
-        cards, release_folders = set[str](), {_folder(n) for n in names if RELEASE_SHARD.fullmatch(_base(n))}
+        with_shards = {_folder(n) for n in names if RELEASE_SHARD.fullmatch(_base(n))}
+        self._releases = set[str]()
         for mark in marks:
+            folder = _folder(mark)
             if _base(mark) == CARD:
-                cards.add(_folder(mark))
-            elif _folder(mark) not in self._runs and self._is_run(_folder(mark)):
-                self._runs.add(_folder(mark))
-        self._releases = cards & release_folders
+                if folder in with_shards and is_release(store, folder):
+                    self._releases.add(folder)
+            elif folder not in self._runs and self._is_run(folder):
+                self._runs.add(folder)
 
     def owner(self, name: str) -> Owner | None:
         """The outermost run, else release, that a file lies in."""
@@ -104,8 +109,13 @@ class Outputs:
 
     def _open(self, folder: str) -> Store:
         if folder == ABOVE:
-            return open_store(self._store.uri.rstrip("/").rpartition("/")[0] or "/")
+            return open_store(self._above or "/")
         return open_store(self._store.path(folder)) if folder else self._store
+
+
+def is_release(store: Store, folder: str = "") -> bool:
+    """Whether a folder of a store, which has shards of a release, has the card of one."""
+    return CARD_LINE in (store.read_if_there(folder + CARD) or b"")
 
 
 def is_kept(name: str) -> bool:

@@ -7,14 +7,13 @@ kept and used again. Rows are numbered over all pieces of a corpus.
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from gristmill.records.cache import cache_folder
-from gristmill.records.errors import KeyFault, UserError
+from gristmill.records.errors import UserError, without_keys
 from gristmill.records.ids import fingerprint
 from gristmill.records.masking.masks import masked_text
 from gristmill.records.ordered_map import read_ahead
@@ -25,7 +24,7 @@ from gristmill.records.output.manifest import Manifest
 from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.output.shard_reading import meta_of
 from gristmill.records.pins import Pin
-from gristmill.records.readers.outputs import CARD, RELEASE_SHARD
+from gristmill.records.readers.outputs import is_release
 from gristmill.records.readers.parquet import columns_of, open_parquet, read_metadata
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
 from gristmill.records.schema import clean
@@ -142,7 +141,7 @@ class Files(Corpus):
 
     def __init__(self, address: str) -> None:
         self.address = address
-        with _without_keys():
+        with without_keys():
             self.source: Source = open_source(SourceSpec(path=address))
         way, content = self.source.content()  # of every byte of Parquet too
         # Ids hold the names of the parts.
@@ -155,26 +154,17 @@ class Files(Corpus):
     def read(self, piece: Piece, column: str) -> Iterator[pa.Table]:
         self.source.select([column])
         for start in range(piece.start, piece.stop, READ_ROWS):
-            with _without_keys():
+            with without_keys():
                 rows = self.source.rows(start, min(start + READ_ROWS, piece.stop))
             ids, texts = [clean(i) for i, _ in rows], [_field(line, column) for _, line in rows]
             yield pa.table({"id": pa.array(ids, pa.string()), column: pa.array(texts, pa.string())})
 
     def check(self, column: str) -> None:
         self.source.select([column])
-        with _without_keys():
+        with without_keys():
             rows = self.source.rows(0, min(NUM_PEEKED, self.num_rows))
         if all(_field(line, column) is None for _, line in rows):
             raise UserError(f"against {self.address}: none of its first {len(rows)} rows has a text in '{column}'")
-
-
-@contextmanager
-def _without_keys() -> Iterator[None]:
-    """Errors of the reader do not recommend keys of `[source]`, which an address in `against` does not have."""
-    try:
-        yield
-    except KeyFault as fault:
-        raise fault.without_key() from None
 
 
 def _field(line: str, column: str) -> str | None:
@@ -224,9 +214,9 @@ def _open(address: str, signing: Mapping[str, Any]) -> Corpus:
         run = None  # another program's manifest.json
     if run is not None:
         return _open_run(address, store, run, signing)
-    shards = [entry for entry in store.list(RELEASE) if RELEASE_SHARD.fullmatch(entry.name)]
-    if shards and store.exists(CARD) and store.exists(METADATA):  # data sets of others may have such shards and a card
-        return Shards(address, store, shards, False)
+    releases = [entry for entry in store.list(RELEASE) if entry.name.endswith(".parquet")]
+    if releases and is_release(store):
+        return Shards(address, store, releases, False)
     return Files(address)
 
 

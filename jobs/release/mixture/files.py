@@ -1,14 +1,14 @@
 """Splits the files of a mixture into chunks that workers read: row groups, ranges of lines, whole files, tables."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import pyarrow as pa
 
 from gristmill.records.ordered_map import read_ahead
 from gristmill.records.pins import Pin
-from gristmill.records.readers.datasets import data_spec, read_table
+from gristmill.records.readers.datasets import DataSpec, data_spec, read_table
 from gristmill.records.readers.file_tables import FileTables
 from gristmill.records.readers.formats import ReadOptions, format_of
 from gristmill.records.readers.parquet import parquet_errors, read_metadata
@@ -91,13 +91,18 @@ def _has_ranges(file: DataFile, options: ReadOptions) -> bool:
         return Utf8(opened, None, file.address).is_plain
 
 
+def table_spec(address: str, options: ReadOptions) -> DataSpec:
+    """The data of a table that is read as a whole: a packaged data set, or a side of a split."""
+    return replace(data_spec(address), encoding=options.encoding, delimiter=options.delimiter)
+
+
 def read_chunk(store: Store | None, chunk: Chunk, schema: pa.Schema | None, options: ReadOptions) -> Iterator[pa.Table]:
     """The rows of a chunk in the columns of `schema`, with a column "" for their places in the file, as texts.
 
     None: in their own columns and types. Raises UserError.
     """
     if chunk.kind == "table":
-        table = read_table(data_spec(chunk.file))
+        table = read_table(table_spec(chunk.file, options))
         places = pa.array([str(place) for place in range(table.num_rows)], pa.string())
         yield (table if schema is None else table.select(schema.names)).append_column("", places)
         return

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from gristmill.jobs.release.croissant import stated_by
 from gristmill.jobs.release.facts import FactsFile, ended_on, release_spec
 from gristmill.jobs.release.formats import format_of_schema
-from gristmill.jobs.release.mixture.files import SWELLING, Chunk, parquet_chunks, read_chunk, text_chunks
+from gristmill.jobs.release.mixture.files import SWELLING, Chunk, parquet_chunks, read_chunk, table_spec, text_chunks
 from gristmill.jobs.release.mixture.spec import ADDED, COPY, WEIGHT, PartSpec
 from gristmill.records.errors import UserError
 from gristmill.records.licenses import UNKNOWN, license_id
@@ -25,7 +25,7 @@ from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.pins import Pins, active
 from gristmill.records.readers.arrow_columns import unified_schema
 from gristmill.records.readers.column_types import as_type
-from gristmill.records.readers.datasets import PACKAGE, data_spec, read_table
+from gristmill.records.readers.datasets import PACKAGE, read_table
 from gristmill.records.readers.formats import Format
 from gristmill.records.readers.outputs import RUN
 from gristmill.records.readers.places import DataFile, find_files
@@ -278,5 +278,5 @@ def _table_part(spec: PartSpec, store: Store | None) -> Part:
     assert spec.path
     pins = Pins()
     with pins.active():
-        schema = read_table(data_spec(spec.path)).schema
+        schema = read_table(table_spec(spec.path, spec.options)).schema
     return Part(spec, store, False, [Chunk("table", spec.path)], schemas=[schema], facts={"kind": "files"}, pins=pins)

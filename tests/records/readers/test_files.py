@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from gristmill.records.errors import InputChanged, UserError
 from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.outputs import CARD_LINE
 from gristmill.records.readers.places import find_files, partitions_of
 from gristmill.records.readers.sources import Source, SourceSpec, open_source
 from gristmill.records.stores.opening import open_store
@@ -105,7 +106,7 @@ def test_a_run_and_a_release_give_their_rows(tmp_path: Path) -> None:
     )
     shards = {"kept/part-00000000.parquet": kept, "rejected/part-00000000.parquet": kept}
     put(tmp_path / "run", {**shards, "events/0.jsonl": lines({"e": 1}), "report.html": PAGE})
-    put(tmp_path / "release", {"train-00000-of-00001.parquet": kept, "README.md": "x", "croissant.json": "{}"})
+    put(tmp_path / "release", {"train-00000-of-00001.parquet": kept, "README.md": CARD_LINE, "croissant.json": "{}"})
     for place in ("run", "release"):
         path = str(tmp_path / place)
         assert rows(open_source(SourceSpec(path=path))) == [{"text": "kept"}]

@@ -8,11 +8,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from gristmill.jobs.compare.inputs import _texts as compare_texts
 from gristmill.jobs.recipes.compile import compile_recipe
 from gristmill.jobs.recipes.recipe import load
 from gristmill.jobs.recipes.toml_file import load_table
 from gristmill.records.errors import UserError
-from gristmill.records.readers.datasets import DataSpec, read_table
+from gristmill.records.readers.datasets import DataSpec, data_spec, read_table
 from gristmill.records.readers.row_changes import RowChanges
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.spec import literals
@@ -67,6 +68,7 @@ def test_messages_name_only_keys_that_there_are(tmp_path: Path) -> None:
         "fit": lambda path: read_table(DataSpec(path)),
         "benchmark": lambda path: list(load_benchmark(Benchmark("b", path))),
         "against": lambda path: open_corpora([path], {})[0].check("text"),
+        "compare": lambda path: compare_texts(data_spec(path), "text"),
     }
     for name, read in readers.items():
         with pytest.raises(UserError, match="correct one") as error:
@@ -74,7 +76,9 @@ def test_messages_name_only_keys_that_there_are(tmp_path: Path) -> None:
         assert "columns =" not in str(error.value)
         with pytest.raises(UserError, match="convert the file to UTF-8") as error:
             read(file)
-        assert ("encoding =" in str(error.value)) == (name != "against")
+        assert ("encoding =" in str(error.value)) == (name in ("fit", "benchmark"))
+    for path in (file, f"{file}#train,holdout=0.001"):
+        assert [row["text"] for row in of_mixture(path, {"encoding": "latin-1"})] == ["\xe9"]
     declared = Benchmark("b", file, encoding="latin-1")
     assert [text for _, text in load_benchmark(declared)] == ["\xe9"]
     put(tmp_path, {"c.csv": "text:n\na:1\n"})

@@ -6,11 +6,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from gristmill.jobs.release.card import CONFIGS
 from gristmill.records.errors import UserError
 from gristmill.records.ids import fingerprint
+from gristmill.records.readers.outputs import CARD_LINE
 from gristmill.records.readers.places import find_files
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.stores.opening import open_store
+from gristmill.stages.dedup.corpora import open_corpora
 from tests.records.readers.test_answers import lines, put
 from tests.records.readers.test_files import PAGE, rows
 
@@ -68,7 +71,10 @@ def test_hidden_runs_are_not_read(folder: str, state: str, tmp_path: Path) -> No
     place = find_files(str(tmp_path))
     assert [file.name for file in place.files] == ["a.jsonl"]
     assert set(place.counts) <= {"hidden", "with an underscore"}
-    put(tmp_path, {f"{folder}/README.md": "x", f"{folder}/train-00000-of-00001.parquet": pa.table({"text": ["b"]})})
+    put(
+        tmp_path,
+        {f"{folder}/README.md": CARD_LINE, f"{folder}/train-00000-of-00001.parquet": pa.table({"text": ["b"]})},
+    )
     assert [file.name for file in find_files(str(tmp_path)).files] == ["a.jsonl"]
 
 
@@ -84,11 +90,20 @@ def test_manifests_of_others_hide_nothing(manifest: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("path", ["rel", "**/*.parquet", "rel/*.parquet", "rel/train-00000-of-00001.parquet"])
 def test_shards_of_a_release_by_any_path_have_no_columns_of_gristmill(path: str, tmp_path: Path) -> None:
     table = pa.table({"id": ["00"], "model": ["m"], "text": ["a"]})
-    put(tmp_path, {"rel/train-00000-of-00001.parquet": table, "rel/README.md": "x", "rel/extra.parquet": table})
+    put(tmp_path, {"rel/train-00000-of-00001.parquet": table, "rel/README.md": CARD_LINE, "rel/extra.parquet": table})
     source = open_source(SourceSpec(path=str(tmp_path / path)))
     assert rows(source) == [{"text": "a"}]
     # Shards that were read with all their columns are another source now; the address of a release is the same.
     assert (source.digest() == fingerprint([part.digest for part in source.parts])) == (path == "rel")
+
+
+def test_cards_of_others_hide_nothing(tmp_path: Path) -> None:
+    table = pa.table({"id": ["7"], "text": ["a"]})
+    put(tmp_path, {"README.md": "x", "train-00000-of-00001.parquet": table, "test-00000-of-00001.parquet": table})
+    assert rows(open_source(SourceSpec(path=str(tmp_path)))) == [{"id": "7", "text": "a"}] * 2
+    assert open_corpora([str(tmp_path)], {})[0].num_rows == 2
+    put(tmp_path, {"README.md": "\n".join(CONFIGS)})  # of `pack`
+    assert rows(open_source(SourceSpec(path=str(tmp_path)))) == [{"text": "a"}]
 
 
 def test_runs_in_buckets_give_their_kept_rows_too(tmp_path: Path, s3: str) -> None:
