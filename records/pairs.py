@@ -17,10 +17,10 @@ from typing import Any
 
 from gristmill.records.readers.sources import Source
 from gristmill.records.scripts import UNSPACED
+from gristmill.records.words import words
 
 OTHER, OTHER_ID = "other", "other_source_id"  # keys that an ask gets: the partner's row, and its source id
-WORD = re.compile(r"\w+")
-UNSPACED_RUN = re.compile(rf"[{UNSPACED}]+")
+UNSPACED_START = re.compile(rf"[{UNSPACED}]")
 MAX_ROWS = 32  # of a block that a rare word occurs in, and that share a link
 MAX_BLOCKS = 4  # that are held in memory
 IDF_UNIT = 1000  # weights are integers, so that sums are exact
@@ -137,13 +137,13 @@ def partners_of(rows: Sequence[tuple[str, str]], spec: PairsSpec) -> list[list[i
 
 
 def _words(text: Any) -> Iterator[str]:
-    """Words of a text in lower case; of a script without white space, pairs of characters."""
-    for match in WORD.finditer(text.casefold()) if isinstance(text, str) else ():
-        word = match[0]
-        runs = UNSPACED_RUN.findall(word)
-        yield from (run[at : at + 2] for run in runs for at in range(len(run) - 1))
-        if not runs and not word.isdigit():
-            yield word
+    """Words of a text (see records/words.py) but for numbers; of a script without white space, pairs of characters."""
+    in_order = words(text) if isinstance(text, str) else []
+    for word, following in zip(in_order, [*in_order[1:], ""]):
+        if not UNSPACED_START.match(word):
+            yield from () if word.isdigit() else (word,)
+        elif UNSPACED_START.match(following):
+            yield word + following
 
 
 def _links(fields: dict[str, Any], column: str, row_id: str) -> set[str]:

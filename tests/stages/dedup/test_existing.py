@@ -1,5 +1,6 @@
 """Corpora that a run must not repeat: their index against a slow one, their cache, and the stage."""
 
+import contextlib
 import gzip
 import json
 import pickle
@@ -22,7 +23,9 @@ from gristmill.stages.dedup.bandindex import NOBODY
 from gristmill.stages.dedup.corpora import names_of
 from gristmill.stages.dedup.texts import Dedup, DedupSpec
 from gristmill.testing import check_stage
+from tests import session
 from tests.bench.corpus import documents
+from tests.cloud_servers import FakeGCS, environment
 from tests.hub import hub
 from tests.jobs.release.mixture.test_mixture import make_run
 from tests.profiles import scaled
@@ -222,9 +225,9 @@ def test_keys_of_a_remote_output_are_read_and_not_written(tmp_path: Path, monkey
     assert not audited.existing.missing and len(pieces) == 1, "the others were read from the output"
 
 
-@pytest.mark.parametrize("is_release", [False, True])
-def test_outputs_on_the_hub_are_runs_and_releases(
-    is_release: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("scheme, is_release", [("hf", False), ("hf", True), ("gs", False)])
+def test_outputs_are_runs_and_releases_in_every_place(
+    scheme: str, is_release: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_run(tmp_path / "run", TEXTS[:20], lot=10)
     kept = sorted((tmp_path / "run" / "kept").glob("*"))
@@ -233,11 +236,18 @@ def test_outputs_on_the_hub_are_runs_and_releases(
     files |= dict.fromkeys(["README.md", "croissant.json"], b"{}") if is_release else {}
     files |= {} if is_release else {"manifest.json": (tmp_path / "run" / "manifest.json").read_bytes()}
     ids = [row for path in kept for row in pa.parquet.read_table(path).column("id").to_pylist()]
-    with hub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
-        monkeypatch.setenv("HF_TOKEN", server.token)
-        server.add("org/corpus", {f"v1/{name}": data for name, data in files.items()})
-        stage = stage_of("hf://datasets/org/corpus/v1")
+    with contextlib.ExitStack() as stack:
+        if scheme == "gs":
+            google, address = session.cloud_server(FakeGCS), f"gs://mill/{tmp_path.name}"
+            environment(google, monkeypatch)
+            for name, data in files.items():
+                google.add(f"{tmp_path.name}/{name}", data)
+        else:
+            server, address = stack.enter_context(hub()), "hf://datasets/org/corpus/v1"
+            monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+            monkeypatch.setenv("HF_TOKEN", server.token)
+            server.add("org/corpus", {f"v1/{name}": data for name, data in files.items()})
+        stage = stage_of(address)
         rows_like_it = answers(stage, TEXTS[15:21])
     assert isinstance(stage.existing and stage.existing.corpora[0], corpora.Shards)
     texts = [text for path in kept for text in pa.parquet.read_table(path).column("text").to_pylist()]
