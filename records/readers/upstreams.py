@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from gristmill.records.output.manifest import load as load_manifest
 from gristmill.records.output.shard_names import KEPT, kept_lot
 from gristmill.records.pins import Pin
-from gristmill.records.readers.outputs import CARD, RELEASE_SHARD
+from gristmill.records.readers.outputs import RELEASE_SHARD, is_release
 from gristmill.records.readers.parquet import parquet_errors, read_metadata
 from gristmill.records.schema import IDENTITY
 from gristmill.records.stores.contract import Store
@@ -30,7 +30,7 @@ class Upstream:
         """Its store, None where it is not there. Raises UserError where that cannot be told."""
         store = open_store(self.address)
         run = load_manifest(store)
-        is_there = run.fingerprint == self.fingerprint if run else self.fingerprint is None and is_release(store)
+        is_there = run.fingerprint == self.fingerprint if run else self.fingerprint is None and holds_release(store)
         return store if is_there else None
 
 
@@ -40,9 +40,9 @@ def is_shard_name(name: str) -> bool:
     return kept_lot(f"{KEPT}/{name}") is not None or RELEASE_SHARD.fullmatch(name) is not None
 
 
-def is_release(store: Store) -> bool:
+def holds_release(store: Store) -> bool:
     """Whether a release is there."""
-    return store.exists(CARD) and any(RELEASE_SHARD.fullmatch(entry.name) for entry in store.list("train-"))
+    return is_release(store) and any(RELEASE_SHARD.fullmatch(entry.name) for entry in store.list("train-"))
 
 
 def upstreams_of(files: Iterable[Pin]) -> list[Upstream]:
@@ -61,7 +61,7 @@ def upstreams_of(files: Iterable[Pin]) -> list[Upstream]:
         address = folder.removesuffix(f"/{KEPT}") if is_kept else folder
         store = open_store(address)
         run = load_manifest(store)
-        if run is not None or is_release(store) or _has_row_columns(pin):
+        if run is not None or holds_release(store) or _has_row_columns(pin):
             prefix = pin.name[: -len(name)]
             upstreams[folder, is_kept] = Upstream(address, prefix, run.fingerprint if run else None)
     return [upstream for upstream in upstreams.values() if upstream]

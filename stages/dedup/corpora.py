@@ -40,7 +40,7 @@ NUM_PEEKED = 64  # rows of files that are read to learn whether there is a text
 FORMAT = 1  # of the facts of shards in the cache
 WHAT = "corpus"  # in messages
 MARKS = ("*", "?", "[")  # of a glob
-RELEASE, METADATA = "train-", "croissant.json"  # of a release: how names of its shards begin, and a file beside them
+RELEASE = "train-"  # how names of the shards of a release begin
 
 
 @dataclass(frozen=True)
