@@ -95,9 +95,9 @@ def find_files(path: str, key: str = "source.path", with_rejected: bool = False)
     if listing.kind == "file" and format_of(listing.entries[0].name) is None:
         raise UserError(f"{key} {path}: no format has this ending; known are {ENDINGS}")
     names = [e.name for e in listing.entries if not listing.reason(e.name)]
-    outputs = Outputs(listing.store, names, [name for name in listing.marks if not listing.reason(name)])
-    runs = _sort_out(place, listing, outputs, {REJECTED} if with_rejected else set())
-    outputs.check_ended(outputs.runs if place.is_folder else runs, key)
+    owners = Outputs(listing.store, names, [name for name in listing.marks if not listing.reason(name)])
+    runs = _sort_out(place, listing, owners, {REJECTED} if with_rejected else set())
+    owners.check_ended(owners.runs if place.is_folder else runs, key)
     if not place.files:
         place.log()
         raise AbsentInput(f"{key} {path}: it has no file to read; known endings are {ENDINGS}")
@@ -200,7 +200,7 @@ def _entry(store: Store, name: str) -> Entry:
     return Entry(name, int(version.partition("-")[0]), version)
 
 
-def _sort_out(place: Place, listing: _Listing, outputs: Outputs, folders: set[str]) -> list[str]:
+def _sort_out(place: Place, listing: _Listing, owners: Outputs, folders: set[str]) -> list[str]:
     """Part the entries into files and skipped ones; `folders` are those of runs that are read besides kept/.
 
     Returns the runs whose files are read.
@@ -211,7 +211,7 @@ def _sort_out(place: Place, listing: _Listing, outputs: Outputs, folders: set[st
     for entry in listing.entries:
         name, file_format = entry.name, format_of(entry.name)
         reason = listing.reason(name)
-        owner = None if reason else outputs.owner(name)
+        owner = None if reason else owners.owner(name)
         if reason is None and not is_file:
             reason = (owner.reason(folders) if owner else None) or _reason_of_name(name, has_data)
         if reason is not None or file_format is None:

@@ -13,7 +13,7 @@ from gristmill.records.readers.outputs import CARD_LINE
 from gristmill.records.readers.places import find_files
 from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.records.stores.opening import open_store
-from gristmill.stages.dedup.corpora import open_corpora
+from gristmill.stages.dedup.corpora import Files, open_corpora
 from tests.records.readers.test_answers import lines, put
 from tests.records.readers.test_files import PAGE, rows
 
@@ -71,6 +71,7 @@ def test_hidden_runs_are_not_read(folder: str, state: str, tmp_path: Path) -> No
     place = find_files(str(tmp_path))
     assert [file.name for file in place.files] == ["a.jsonl"]
     assert set(place.counts) <= {"hidden", "with an underscore"}
+    assert [file.name for file in find_files(str(tmp_path / "**" / "*")).files] == ["a.jsonl"]
     put(
         tmp_path,
         {f"{folder}/README.md": CARD_LINE, f"{folder}/train-00000-of-00001.parquet": pa.table({"text": ["b"]})},
@@ -101,7 +102,11 @@ def test_cards_of_others_hide_nothing(tmp_path: Path) -> None:
     table = pa.table({"id": ["7"], "text": ["a"]})
     put(tmp_path, {"README.md": "x", "train-00000-of-00001.parquet": table, "test-00000-of-00001.parquet": table})
     assert rows(open_source(SourceSpec(path=str(tmp_path)))) == [{"id": "7", "text": "a"}] * 2
-    assert open_corpora([str(tmp_path)], {})[0].num_rows == 2
+    corpus = open_corpora([str(tmp_path)], {})[0]
+    assert corpus.num_rows == 2
+    assert isinstance(corpus, Files)
+    corpus.check("text")
+    assert rows(corpus.source) == [{"text": "a"}] * 2  # no other column is decoded
     put(tmp_path, {"README.md": "\n".join(CONFIGS)})  # of `pack`
     assert rows(open_source(SourceSpec(path=str(tmp_path)))) == [{"text": "a"}]
 
