@@ -233,7 +233,7 @@ def test_outputs_are_runs_and_releases_in_every_place(
     kept = sorted((tmp_path / "run" / "kept").glob("*"))
     names = [f"train-{at:05d}-of-00002.parquet" if is_release else f"kept/{p.name}" for at, p in enumerate(kept)]
     files = {name: path.read_bytes() for name, path in zip(names, kept)}
-    files |= dict.fromkeys(["README.md", "croissant.json"], b"{}") if is_release else {}
+    files |= {"README.md": b"path: train-*.parquet", "croissant.json": b"{}"} if is_release else {}
     files |= {} if is_release else {"manifest.json": (tmp_path / "run" / "manifest.json").read_bytes()}
     ids = [row for path in kept for row in pa.parquet.read_table(path).column("id").to_pylist()]
     with contextlib.ExitStack() as stack:
