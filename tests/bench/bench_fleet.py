@@ -16,7 +16,7 @@ from typing import Any
 
 from tests.bench.order import simulate
 
-FLEETS = (10, 100, 1000)
+FLEETS = (10, 100, 1000, 10_000)
 LOTS_PER_S = 8
 LOT_SIZE = 512
 SECONDS = 40  # measured, after every engine has its lots
