@@ -122,12 +122,13 @@ class Seat:
                 now = time.monotonic()
                 if self.grant.is_admitted:
                     return
-                if now >= end:
+                # A run that has just joined has no reason yet: the queue divides the room every few seconds at most.
+                if now >= end and (self.grant.why or now >= end + CALL_TIMEOUT_S):
                     raise UserError(
                         f"no room on the cluster: {self.grant.why}. Run the command again later, raise cluster.wait_s "
                         f"(now {wait_s:g} s), or lower cluster.replicas; `gristmill queue` shows all runs"
                     )
-                if self.grant.why != words or now - shown > SAY_S:
+                if self.grant.why and (self.grant.why != words or now - shown > SAY_S):
                     words, shown = self.grant.why, now
                     logger.info(f"waiting for room for up to {end - now:.0f} s: {words}")
                 interruption.wait(SYNC_S)

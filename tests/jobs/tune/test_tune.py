@@ -96,7 +96,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(Bench, "measure", measure)
     monkeypatch.setattr(Bench, "propose", propose)
     monkeypatch.setattr("gristmill.cluster.connect.connected", lambda spec: contextlib.nullcontext())
-    monkeypatch.setattr("gristmill.cluster.preflight.seated", lambda request, spec: contextlib.nullcontext())
+    monkeypatch.setattr("gristmill.cluster.preflight.seated", lambda *_: contextlib.nullcontext())
     return state
 
 
