@@ -147,11 +147,11 @@ def tables() -> dict[str, np.ndarray]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--check", action="store_true")
-    made = tables()
+    arrays = tables()
     if parser.parse_args().check:
         with np.load(FILE) as stored:
-            return int(set(stored) != set(made) or any(not np.array_equal(stored[n], made[n]) for n in made))
-    np.savez_compressed(FILE, allow_pickle=False, **made)
+            return int(set(stored) != set(arrays) or any(not np.array_equal(stored[n], arrays[n]) for n in arrays))
+    np.savez_compressed(FILE, allow_pickle=False, **arrays)
     return 0
 
 

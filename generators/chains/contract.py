@@ -35,7 +35,7 @@ class Piece(NamedTuple):
 
 
 class TextEngines(Protocol):
-    """Engines that write the rows of language models (cluster/engines.py)."""
+    """Engines that write the rows of language models (cluster/fits/engines.py)."""
 
     def texts(
         self,

@@ -51,10 +51,10 @@ Go on from there in the same style and form, and do not repeat any of it.
 
 def check_styles(styles: Iterable[str], templates: dict[str, str]) -> None:
     """Raise ValueError for a style without a template, and for a template without {document}."""
-    known = {**TEMPLATES, **templates}
+    all_templates = {**TEMPLATES, **templates}
     for style in styles:
-        if style not in known:
-            raise ValueError(f"style '{style}' has no template (known: {', '.join(sorted(known))})")
+        if style not in all_templates:
+            raise ValueError(f"style '{style}' has no template (known: {', '.join(sorted(all_templates))})")
     for style, text in templates.items():
         if "document" not in Template(text).names:
             raise ValueError(f"templates.{style} has no {{document}}")

@@ -72,9 +72,9 @@ def run_keywords(manifest: Manifest, num_rows: int) -> tuple[str, ...]:
 
 def front_matter(facts: Facts, num_rows: int, tags: Sequence[str]) -> str:
     """The YAML front matter that dataset hubs read."""
-    known = [one for one in facts.licenses if one in HUB]
-    others = [one for one in facts.licenses if one not in HUB]
-    licenses = [*known, *(["other"] if others and "other" not in known else [])]
+    hub_ids = [name for name in facts.licenses if name in HUB]
+    others = [name for name in facts.licenses if name not in HUB]
+    licenses = [*hub_ids, *(["other"] if others and "other" not in hub_ids else [])]
     lines = [f"pretty_name: {yaml_string(facts.title)}"]
     lines += [f"license: {licenses[0]}"] if len(licenses) == 1 else _yaml_list("license", licenses)
     if "other" in licenses:

@@ -215,8 +215,8 @@ def benchmark_searches(manifest: Manifest, sample: Sample) -> list[BenchmarkSear
                     "Rows that share n-grams with benchmark items, with the longest stretch that they share. "
                     f"Rows below the threshold of {at} are not rejected for it."
                 )
-            found = [m for m in hits if m.kind == way.kind]
-            searches.append(BenchmarkSearch(note, way.is_measured, found, item_notes(manifest, way)))
+            matches = [m for m in hits if m.kind == way.kind]
+            searches.append(BenchmarkSearch(note, way.is_measured, matches, item_notes(manifest, way)))
     return searches
 
 

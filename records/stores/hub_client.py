@@ -85,10 +85,10 @@ class HubClient:
         """
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
-        own = arguments.pop("headers", {})
+        request_headers = arguments.pop("headers", {})
 
         def send() -> Any:
-            headers = {**({} if is_signed else build_hf_headers()), **own}
+            headers = {**({} if is_signed else build_hf_headers()), **request_headers}
             session = get_session()
             response = session.request(method, url, headers=headers, timeout=self._timeout(session), **arguments)
             hf_raise_for_status(response)

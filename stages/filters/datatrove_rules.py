@@ -58,11 +58,11 @@ def split_words(text: str) -> list[str]:
         if run.isalpha() and run.isascii() and run not in ("cannot", "Cannot"):
             words.append(run)
             continue
-        found = parts.get(run)
-        if found is None:
+        words_of_run = parts.get(run)
+        if words_of_run is None:
             pieces = [run[at : at + MAX_RUN] for at in range(0, len(run), MAX_RUN)]
-            found = parts[run] = [word for piece in pieces for word in _split(piece)]
-        words += found
+            words_of_run = parts[run] = [word for piece in pieces for word in _split(piece)]
+        words += words_of_run
     return words
 
 
