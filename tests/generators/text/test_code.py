@@ -151,7 +151,10 @@ def test_keys_are_checked_and_prompts_are_identity():
             method_of("code", table)
     own = method_of("code", {"templates": {"tests": "{code} {hint}"}, "seed": "topic", "system": "{who}"})
     assert own.fields_read() == ["topic", "hint", "who"]
-    assert own.spec.wording["problem"] in own.identity()["templates"].values() and own.identity() != method_of("code", {}).identity()
+    assert (
+        own.spec.wording["problem"] in own.identity()["templates"].values()
+        and own.identity() != method_of("code", {}).identity()
+    )
 
 
 def test_a_call_samples_as_the_recipe_says_for_it():

@@ -11,7 +11,11 @@ from tests.generators.text.script import Script, method_of
 
 # Tables, and answers under which the method goes its longest way.
 ROWS = {
-    "code": ({"sampling": {"tests": {"max_tokens": 50}}}, {"solution": "def f(): return 1", "": "assert f() == 1"}, 250),
+    "code": (
+        {"sampling": {"tests": {"max_tokens": 50}}},
+        {"solution": "def f(): return 1", "": "assert f() == 1"},
+        250,
+    ),
     "math": ({"samples": 4}, {"": "Answer: 4"}, 500),
     "constitutional": ({"rounds": 3}, {"revision": ["a", "b", "c"], "": "d"}, 700),
     "preference": ({"responses": 3, "votes": 2}, {"judge": [{"better": 1}] * 5 + ["?"], "": ["a", "b", "c"]}, 1500),

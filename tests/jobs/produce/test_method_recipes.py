@@ -33,6 +33,7 @@ SAYS: dict[str, dict[str, list[str]]] = {
     },
     "code-given": {"add(a, b)": ["def add(a, b):\n    return a + b"], "solution": ["def square(n): return n ** 2"]},
     "math": {"solution": ["We add them.\nAnswer: 5", "So it is. The answer is 5.0.", "Answer: 6", "Who knows?"]},
+    "self-instruct": {"task": ["Explain why bread rises in a warm kitchen.", "Describe what the picture shows."]},
     "math-answers": {"solution": ["We see.\nAnswer: 12", "Answer: 5", "Answer: 7 seats."]},
 }
 # Reasons that must come up, and what a kept row must have; together they show that no stage is idle.
@@ -88,7 +89,9 @@ def test_a_shipped_recipe_runs_through_its_stages(name: str, tmp_path: Path) -> 
     assert shipped.plan.num_asks is not None and shipped.plan.num_asks <= 256, "a minute or two of two slow cores"
     assert shipped.method and shipped.method.most_tokens(0) is not None
     stages = tuple({**s, "min_similarity": 0.2} if s["kind"] == "fidelity" else s for s in recipe.stages)
-    mill = compile_recipe(replace(recipe, generator=generator_of(name, shipped.method), lot_size=NUM_ROWS, stages=stages))
+    mill = compile_recipe(
+        replace(recipe, generator=generator_of(name, shipped.method), lot_size=NUM_ROWS, stages=stages)
+    )
     assert mill.schema.equals(shipped.schema)
     mill.generator.check()
     mill.generator.open()
