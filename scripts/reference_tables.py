@@ -162,7 +162,8 @@ def templates_page() -> str:
     intro = (
         "The built-in prompts of the text methods and of the judge. Each is a text file beside its code, and the model "
         "reads it word for word. Its digest is the start of the SHA-256 of its text. The text itself is part of the "
-        "identity of a run and is written into the manifest. `templates` of a recipe replaces a prompt by the name of its call. "
+        "identity of a run and is written into the manifest. `templates` of a recipe replaces a prompt by the name of "
+        "its call. "
         "[prompts.md](../prompts.md) compares the prompts with those of their papers."
     )
     parts = [HEAD, "# Prompt templates", "", *textwrap.wrap(intro, 99), ""]

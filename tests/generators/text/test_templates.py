@@ -84,7 +84,8 @@ BARE = [name for name, path in FILES.items() if re.fullmatch(r"\{\w+\}\n", path.
 BANNED = (
     r"say it in json", r"answer with json", r"as json\b", r"make up", r"write (it )?anew", r"say .* again",
     r"write .* alone\b", r"in the place of", r"\bsomebody\b", r"\banybody\b", r"by who\b", r"\bsuch\b(?! as\b)",
-    r"\bthereof\b", r"\bone can\b", r"\bput\b", r"carry it out", r"of medium", r"\bkindly\b", r"\bplease\b", r"e\.g\.", r"\betc\b", r"\bi want you\b",
+    r"\bthereof\b", r"\bone can\b", r"\bput\b", r"carry it out", r"of medium",
+    r"\bkindly\b", r"\bplease\b", r"e\.g\.", r"\betc\b", r"\bi want you\b",
     r"\bno more than 10 to 20\b", r"\ba thing\b", r"\bquite\b", r"\bvery\b",
 )  # fmt: skip
 MAX_WORDS = 26  # of a sentence
