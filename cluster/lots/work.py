@@ -150,10 +150,12 @@ def process(
 
 
 def finish(pipeline: LotPipeline, batch: pa.RecordBatch, lot: int, verdicts: LotVerdicts | None) -> Encoded:
-    """Mark duplicates and rows that admission refused, and split the lot into its shards."""
+    """Mark duplicates and rows that admission or an exact limit refused, and split the lot into its shards."""
+    closed_at = None
     if verdicts is not None:
         batch = _mark_refused(_mark_duplicates(pipeline, batch, verdicts.owners), verdicts)
-    return shards.encode(batch, pipeline.schema, lot, pipeline.output, tally(pipeline.admissions, batch))
+        closed_at = verdicts.closed_at
+    return shards.encode(batch, pipeline.schema, lot, pipeline.output, tally(pipeline.admissions, batch), closed_at)
 
 
 def _mark_duplicates(pipeline: LotPipeline, batch: pa.RecordBatch, owners: np.ndarray) -> pa.RecordBatch:
