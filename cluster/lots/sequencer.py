@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from gristmill.cluster.index.index import DedupIndex
+from gristmill.cluster.lots.verdicts import Admitted, admitter
 from gristmill.cluster.lots.work import LotPipeline, LotResult
 from gristmill.cluster.spec import ClusterSpec
 from gristmill.records.ordered_map import read_ahead
@@ -19,7 +20,7 @@ from gristmill.records.output.shard_reading import read_columns
 from gristmill.records.output.summary import Summary
 from gristmill.records.schema import SURPLUS
 from gristmill.records.stores.contract import Store
-from gristmill.stages.admission.contract import AdmissionBook, AdmissionVerdict, LotVerdicts, is_full, resolve_admitting
+from gristmill.stages.admission.contract import AdmissionBook, LotVerdicts, is_full, resolve_admitting
 from gristmill.stages.dedup.bandindex import NOBODY
 
 Lots = Sequence[tuple[int, LotResult]]
@@ -36,8 +37,8 @@ class CommitSequencer:
             limits = spec.index_actors, spec.max_retries, spec.snapshot_lots
             self.index = DedupIndex(pipeline.plan, pipeline.dedup, store, *limits)
         self._admission_books: list[AdmissionBook] = [stage.new_book() for stage in pipeline.admissions]
-        # Admitted and uncommitted rows by lot, in order: (number of the book, offer, ask number).
-        self._admitted: dict[int, list[tuple[int, Any, int]]] = {}
+        # Admitted and uncommitted rows by lot, in order.
+        self._admitted: dict[int, Admitted] = {}
         self._num_kept = 0  # rows of the committed lots
         self._claimed: dict[int, int] = {}  # kept rows of claimed and uncommitted lots
 
@@ -68,7 +69,9 @@ class CommitSequencer:
         """Verdicts on the living rows of consecutive lots; None where all of them are kept. Raises RunFailed.
 
         Row by row: once the exact number of rows is kept, a row is surplus, and is not looked at further. Before that
-        it may be a duplicate of a kept row, and then an admission stage may refuse it. A verdict does not depend on how many lots are claimed together. An exact index answers for all of them in one
+        it may be a duplicate of a kept row, and then an admission stage may refuse it.
+
+        A verdict does not depend on how many lots are claimed together. An exact index answers for all of them in one
         round trip. A Bloom filter would answer differently, and admission needs the lots before, so both take one
         lot at a time.
         """
@@ -101,7 +104,10 @@ class CommitSequencer:
         evidence: dict[str, list[Any]] = {}
         living = alive
         if self._admission_books:
-            admit = self._admitter(*lots[0], first_ask, refused, evidence)
+            lot, result = lots[0]
+            admitted = self._admitted[lot] = []
+            books = list(zip(self.pipeline.admissions, self._admission_books, result.offers))
+            admit, refused, evidence = admitter(books, first_ask, admitted)
             owners, living = resolve_admitting(resolve, alive, first_ask, admit, room)
         else:
             owners = resolve(alive)
@@ -111,8 +117,9 @@ class CommitSequencer:
             surplus = alive & (np.arange(len(alive)) > (kept[-1] if room else -1))
             owners[surplus] = NOBODY
         verdicts = []
-        for (lot, _), start, stop in zip(lots, edges[:-1], edges[1:]):
-            mine = kept[(kept >= start) & (kept < stop)]
+        spans = zip(edges[:-1], edges[1:], *np.searchsorted(kept, [edges[:-1], edges[1:]]))
+        for (lot, _), (start, stop, first, last) in zip(lots, spans):
+            mine = kept[first:last]
             if self.index:
                 self.index.add(lot, (keys[mine], first_ask + mine))
             reasons = refused
@@ -125,31 +132,6 @@ class CommitSequencer:
             verdicts.append(LotVerdicts(owners[start:stop], reasons, evidence, self.exact_rows if closes else None))
             self._claimed[lot] = len(mine)
         return verdicts
-
-    def _admitter(
-        self, lot: int, result: LotResult, first_ask: int, refused: list[str | None], evidence: dict[str, list[Any]]
-    ) -> Callable[[int], bool]:
-        """A function that asks every admission stage about a row, by ask number, and notes reasons and evidence."""
-        stages, num_rows = self.pipeline.admissions, len(result.alive)
-        refused += [None] * num_rows
-        evidence.update({f.name: [None] * num_rows for stage in stages for f in stage.columns()})
-        admitted = self._admitted[lot] = []
-
-        def admit(ask: int) -> bool:
-            row = ask - first_ask
-            for number, (stage, book) in enumerate(zip(stages, self._admission_books)):
-                verdict: AdmissionVerdict = book.judge(result.offers[number][row], ask)
-                for name, value in verdict.evidence.items():
-                    evidence[name][row] = value
-                if verdict.reason is not None:
-                    refused[row] = f"{stage.name}:{verdict.reason}"
-                    return False
-            for number, book in enumerate(self._admission_books):
-                book.admit(result.offers[number][row], ask)
-                admitted.append((number, result.offers[number][row], ask))
-            return True
-
-        return admit
 
     def committed(self, lot: int) -> None:
         """Note that the shard of a lot is written."""

@@ -1,4 +1,4 @@
-"""Proves `limits.exact`: the last lot closes the output at its number of rows, and all rows after the last are surplus."""
+"""Proves `limits.exact`: the last lot closes the output at its number of rows, and the rows after these are surplus."""
 
 from dataclasses import dataclass, field
 

@@ -41,7 +41,7 @@ class LotFacts:
     errors: list[str] = field(default_factory=list)
     summary: Summary = field(default_factory=lambda: Summary(num_lots=1))
     admission: AdmissionRows | None = None
-    closing: Closing = Closing()
+    closing: Closing = field(default_factory=Closing)
     ids: np.ndarray = field(default_factory=lambda: NO_IDS)  # S16, of kept rows
     owners: np.ndarray = field(default_factory=lambda: NO_IDS)  # S16, the kept rows that duplicates name
     keys: np.ndarray | None = None  # of the dedup index, for the kept rows

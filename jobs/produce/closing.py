@@ -25,8 +25,8 @@ def check_closed(limits: Limits, closed_rows: int | None, totals: Summary, uri: 
     if closed_rows is not None and limits.exact_rows != closed_rows:
         stated = f"limits.kept_rows = {limits.kept_rows}" if limits.exact else "no limits.exact"
         raise UserError(
-            f"{uri} is closed at exactly {closed_rows:,} rows, and the recipe has {stated}: set limits.exact = true and "
-            f"limits.kept_rows = {closed_rows}, or choose another --out"
+            f"{uri} is closed at exactly {closed_rows:,} rows, and the recipe has {stated}: set limits.exact = true "
+            f"and limits.kept_rows = {closed_rows}, or choose another --out"
         )
     if limits.exact_rows is not None and totals.kept > limits.exact_rows:
         raise UserError(

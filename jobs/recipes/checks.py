@@ -159,12 +159,12 @@ def check_room(limits: Limits, stages: Sequence[Stage]) -> None:
     for stage in stages:
         if limits.exact and stage.name == LIMIT:
             raise UserError(f"stage '{LIMIT}': limits.exact rejects rows as {SURPLUS}; give the stage another name")
-        if limits.exact_rows is not None and isinstance(stage, Balance) and stage.spec.other == 0:
-            if (most_rows := sum(stage.spec.quotas.values())) < limits.exact_rows:
-                raise UserError(
-                    f"limits.kept_rows is exactly {limits.exact_rows:,}, but the quotas of stage '{stage.name}' admit "
-                    f"{most_rows:,} rows; lower it to that, or raise the quotas"
-                )
+        admitted = sum(stage.spec.quotas.values()) if isinstance(stage, Balance) and stage.spec.other == 0 else None
+        if admitted is not None and limits.exact_rows is not None and admitted < limits.exact_rows:
+            raise UserError(
+                f"limits.kept_rows is exactly {limits.exact_rows:,}, but the quotas of stage '{stage.name}' admit "
+                f"{admitted:,} rows; lower it to that, or raise the quotas"
+            )
         most = getattr(stage.spec, "bloom_rows", None)
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
             raise UserError(

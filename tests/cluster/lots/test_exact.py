@@ -1,4 +1,4 @@
-"""`limits.exact` by a slow, obvious reference: whatever is claimed together, rewound or resumed, the same rows are kept."""
+"""`limits.exact` by a slow, obvious reference: the same rows, whatever is claimed together, rewound or resumed."""
 
 import random
 from collections import Counter
