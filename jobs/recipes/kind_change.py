@@ -23,6 +23,7 @@ CLASSES = {
     "model": ("gristmill.generators.families.contract", "family_class"),
     "family": ("gristmill.generators.chains.registry", "chain_class"),
 }
+STAND_INS = {"judge": "canned_judge"}  # of stages with a model, for recipes that are tried without
 GENERAL_KEYS = {"generators": {"name", "share"}, "stages": {"name"}}  # of a table, whatever its kind
 
 
@@ -39,6 +40,22 @@ def leave_out_other_keys(before: Mapping[str, Any], table: dict[str, Any]) -> No
                 if section == "generator" and "method" in table and not _takes_method(class_of, new["kind"]):
                     del table["method"]
                     logger.info(f"{where}.kind = {new['kind']}: [method] is ignored")
+
+    old, new = before.get("generator"), table.get("generator")
+    if _is_changed(old, new) and new and new["kind"] == "canned":
+        _name_models(table.get("stages"))
+
+
+def _name_models(stages: Any) -> None:
+    """Say which stages still need their models."""
+    for number, stage in enumerate(stages if isinstance(stages, list) else ()):
+        kind = stage.get("kind") if isinstance(stage, dict) else None
+        if kind in STAND_INS:
+            name = stage.get("name") or number
+            logger.info(
+                f"stage '{stage.get('name') or kind}' still needs its model; "
+                f"--set stages.{name}.kind={STAND_INS[kind]} tries the recipe without"
+            )
 
 
 def _no_class(kind: str) -> Any:
@@ -75,6 +92,8 @@ def _leave_out(
     ignored = [key for key in new if key in old_keys and key not in {*new_keys, *general}]
     for key in ignored:
         del new[key]
+    if STAND_INS.get(old["kind"]) == new["kind"]:
+        new.setdefault("name", old["kind"])  # others read its columns under this name
     if ignored:
         logger.info(f"{where}.kind = {new['kind']}: keys of '{old['kind']}' are ignored: {', '.join(ignored)}")
 
