@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, Self
 
 import pyarrow as pa
 import ray
@@ -69,7 +69,7 @@ class SingleEngine:
         self.worker, self.is_stopped, self.show = worker, is_stopped, show
         self._is_starting = False
 
-    def __enter__(self) -> "SingleEngine":
+    def __enter__(self) -> Self:
         options, self._group = placement_options(self.worker.needs)
         self._actor: Any = self.process.options(**options).remote(self.worker)
         return self
