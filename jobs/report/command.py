@@ -114,6 +114,7 @@ def _figures(history: History, sample: Sample, recipe: dict[str, Any]) -> dict[s
 
 def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample, life: Life) -> dict[str, Any]:
     recipe, cost = manifest.recipe, cost_of(manifest)
+    closed = "" if manifest.closed_at is None else f", closed at exactly {manifest.closed_at:,} rows"
     steps = yields(manifest, totals)
     reasons, is_estimated = rejects(totals, sample, cost)
     rejected_tokens = totals.spent_on_rejected
@@ -121,7 +122,7 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
     return {
         "name": recipe["name"],
         "description": recipe.get("description"),
-        "state": {"word": "unclear" if "?" in life.word else life.state, "text": life.word},
+        "state": {"word": "unclear" if "?" in life.word else life.state, "text": f"{life.word}{closed}"},
         "made_by": _made_by(recipe),
         "fingerprint": manifest.fingerprint,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -39,6 +39,7 @@ __all__ = [
     "shard_name",
 ]
 
+CLOSED_AT = "closed_at"  # key of the footer
 LabelCounts = Mapping[str, dict[str, int]]  # stage -> label -> rows
 
 
@@ -71,11 +72,17 @@ class Encoded:
 
 
 def encode(
-    batch: pa.RecordBatch, schema: pa.Schema, lot: int, spec: OutputSpec, labels: Sequence[LabelCounts] = ({}, {})
+    batch: pa.RecordBatch,
+    schema: pa.Schema,
+    lot: int,
+    spec: OutputSpec,
+    labels: Sequence[LabelCounts] = ({}, {}),
+    closed_at: int | None = None,
 ) -> Encoded:
     """Separate the rows of a finished lot and encode them as Parquet; the same batch gives the same bytes.
 
-    `labels`: `offered` and `admitted` of the summary.
+    `labels`: `offered` and `admitted` of the summary. `closed_at`: the number of kept rows at which this lot closes its
+    output.
 
     Raises ValueError when a column of the schema is missing in the batch or has another type.
     """
@@ -97,6 +104,8 @@ def encode(
         "rejected_sha256": sha256,
         "data_sha256": "%DATA_SHA256%",
     }
+    if closed_at is not None:
+        meta[CLOSED_AT] = closed_at
     return Encoded(lot, _parquet(table.filter(alive), spec, meta), rejected, summary)
 
 
