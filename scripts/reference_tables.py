@@ -169,7 +169,13 @@ def pages() -> dict[str, str]:
         "stages": ("Stages", "each stage", stages.KINDS, stages.stage_class, "[[stages]]"),
         "methods": ("Methods", "each text method", methods.KINDS, methods.method_class, "[method]"),
         "generators": ("Generators", "each generator", generators.KINDS, generators.generator_class, "[generator]"),
-        "sources": ("Sources", "each source that computes its rows", functions.KINDS, functions.function_class, "[source]"),
+        "sources": (
+            "Sources",
+            "each source that computes its rows",
+            functions.KINDS,
+            functions.function_class,
+            "[source]",
+        ),
         "families": ("Model families", "each model family", families.KINDS, families.family_class, "[model]"),
         "chains": ("Chain families", "each family of a study", chains.KINDS, chains.chain_class, "[family]"),
     }
