@@ -28,6 +28,8 @@ from gristmill.generators.families import contract as families
 from gristmill.generators.text import registry as methods
 from gristmill.jobs.flow.spec import FlowSpec
 from gristmill.jobs.recipes.recipe import Recipe
+from gristmill.records.functions import registry as functions
+from gristmill.records.spec import OF_KIND
 from gristmill.stages import registry as stages
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -129,7 +131,7 @@ def table(cls: type, prefix: str = "", skip: tuple[str, ...] = ()) -> list[str]:
     hints, comments = typing.get_type_hints(cls), field_comments(cls)
     lines, below = ["| key | type | default | meaning |", "|---|---|---|---|"], []
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-        if not field.init or field.name in skip:
+        if not field.init or field.name in skip or field.metadata.get(OF_KIND):
             continue
         text = comments[field.name].replace("|", "\\|")
         text = text[:1].upper() + text[1:]
@@ -193,6 +195,13 @@ def pages() -> dict[str, str]:
         "stages": ("Stages", "each stage", stages.KINDS, stages.stage_class, "[[stages]]"),
         "methods": ("Methods", "each text method", methods.KINDS, methods.method_class, "[method]"),
         "generators": ("Generators", "each generator", generators.KINDS, generators.generator_class, "[generator]"),
+        "sources": (
+            "Sources",
+            "each source that computes its rows",
+            functions.KINDS,
+            functions.function_class,
+            "[source]",
+        ),
         "families": ("Model families", "each model family", families.KINDS, families.family_class, "[model]"),
         "chains": ("Chain families", "each family of a study", chains.KINDS, chains.chain_class, "[family]"),
     }

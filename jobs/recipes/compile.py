@@ -126,7 +126,7 @@ def compile_recipe(recipe: Recipe, is_old: bool = False, source: Source | None =
 def _compile(recipe: Recipe, pins: Pins, is_old: bool, source: Source | None) -> CompiledRecipe:
     generator, method = build_generator(recipe)
     stages = build_stages(recipe)
-    source = source or open_source(recipe.source)
+    source = source or open_source(recipe.source, recipe.seed)
     checks.check_source(source, recipe.source, generator)
     if (columns := _columns_read(recipe, generator, method, stages)) is not None:
         source.select(columns)
@@ -209,7 +209,7 @@ def _schema(recipe: Recipe, generator: Generator, stages: list[Stage]) -> pa.Sch
 
 
 def _plan(recipe: Recipe, source: Source, generator: Generator, mark: str) -> Plan:
-    is_known = source.is_ended and not recipe.source.cycle
+    is_known = source.is_ended and not recipe.source.cycle and not recipe.source.is_endless
     num_asks = source.num_rows * recipe.source.samples if is_known else None
     if rounds := recipe.rounds:
         num_asks = rounds.num * rounds.lots * recipe.lot_size
