@@ -104,7 +104,7 @@ class Monitor:
             "start",
             num_lots=self.totals.num_lots,
             num_asks=self.compiled.plan.num_asks,
-            replicas=pools.get("generator", 0),
+            replicas=sum(pools[name] for name in self.compiled.generator.pooled),
             pools=pools,
         )
         self.save()
