@@ -91,7 +91,9 @@ class ClusterSpec:
 
     def generator_pool(self, name: str) -> PoolSpec:
         """The width of a generator's pool; `[cluster.pools]` may have one of several generators."""
-        return self.pools.get(name) or PoolSpec(self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour)
+        return self.pools.get(name) or PoolSpec(
+            self.replicas, self.max_replicas, self.lots_per_replica, self.price_per_device_hour
+        )
 
     def pool(self, stage: str) -> PoolSpec:
         return self.pools.get(stage, PoolSpec())

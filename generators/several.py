@@ -200,4 +200,3 @@ def with_columns(batch: pa.RecordBatch, fields: Sequence[pa.Field]) -> pa.Record
         if field.name not in batch.schema.names:
             batch = set_column(batch, field, pa.nulls(batch.num_rows, field.type))
     return batch
-

@@ -153,7 +153,9 @@ def finish(pipeline: LotPipeline, batch: pa.RecordBatch, lot: int, verdicts: Lot
     """Mark duplicates and rows that admission refused, and split the lot into its shards."""
     if verdicts is not None:
         batch = _mark_refused(_mark_duplicates(pipeline, batch, verdicts.owners), verdicts)
-    return shards.encode(batch, pipeline.schema, lot, pipeline.output, tally(pipeline.admissions, batch), bool(pipeline.plan.division))
+    return shards.encode(
+        batch, pipeline.schema, lot, pipeline.output, tally(pipeline.admissions, batch), bool(pipeline.plan.division)
+    )
 
 
 def _mark_duplicates(pipeline: LotPipeline, batch: pa.RecordBatch, owners: np.ndarray) -> pa.RecordBatch:

@@ -79,7 +79,9 @@ def build_generator(recipe: Recipe) -> tuple[Generator, Method | None]:
         kinds = " and ".join(dict.fromkeys(f"'{entry.generator_type.kind}'" for entry in tables))
         raise UserError(f"[method] is for text generators; generator {kinds} takes none")
     generators = [
-        entry.generator_type(entry.spec, method) if entry.generator_type.takes_method else entry.generator_type(entry.spec)
+        entry.generator_type(entry.spec, method)
+        if entry.generator_type.takes_method
+        else entry.generator_type(entry.spec)
         for entry in tables
     ]
     if recipe.generator is not None:
@@ -94,19 +96,17 @@ def _division(recipe: Recipe, tables: list[_Entry], generators: list[Generator])
     for entry, generator in zip(tables, generators):
         name, share = entry.share.name or generator.model or generator.kind, entry.share
         if any(name == author.generator for author in authors):
-            raise UserError(f'{entry.where}: a generator before it is called \'{name}\', too; set another name = "..."')
+            raise UserError(f"{entry.where}: a generator before it is called '{name}', too; set another name = \"...\"")
         if any(name == (stage.get("name") or stage.get("kind")) for stage in recipe.stages):
             raise UserError(f"{entry.where}: a stage is called '{name}', too; give one of them another name = \"...\"")
         if share.values and spec.column is None:
             raise UserError(f"{entry.where}: when names values of a column: set division.column")
         if spec.by == "samples" and share.share != 1.0:
             raise UserError(f'{entry.where}: share has no effect with division.by = "samples", where each takes a turn')
-        authors.append(
-            Author(name, generator.model, generator.method, generator.origin, share.share, share.values)
-        )
+        authors.append(Author(name, generator.model, generator.method, generator.origin, share.share, share.values))
     if spec.column is not None and not any(author.when for author in authors):
         raise UserError(f"division.column = '{spec.column}' has no effect: set when = \"VALUE\" in [[generators]]")
-    if spec.by == "samples" and (samples < 2 and not recipe.source.cycle or recipe.rounds is not None):
+    if spec.by == "samples" and ((samples < 2 and not recipe.source.cycle) or recipe.rounds is not None):
         raise UserError('division.by = "samples" gives the samples of a row to the generators in turn: set '
                         "source.samples to a multiple of their number, without [rounds]")  # fmt: skip
     together = samples if recipe.source.together else 1

@@ -15,7 +15,13 @@ from gristmill.records.schema import REJECT
 COST = "cost"  # the column of rows that a paid engine has answered
 TOKENS_KEPT = "tokens_kept"  # the column of methods of several calls
 GENERATOR_KEYS = ("asks", "kept", "tokens_out", "kept_tokens")
-LATER = ("offered", "admitted", "rejected_shards", "templates", "generators")  # left out of the literals where there are none
+LATER = (
+    "offered",
+    "admitted",
+    "rejected_shards",
+    "templates",
+    "generators",
+)  # left out of the literals where there are none
 
 
 @dataclass

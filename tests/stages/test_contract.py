@@ -30,6 +30,7 @@ from tests.profiles import scaled
 TABLES: dict[str, dict[str, Any]] = {
     "balance": {"column": "finish", "quotas": {"stop": 5}},
     "answer": {"column": "text", "reference": "finish", "algebra": {"deadline_s": 1}},
+    "best_of": {"score": "tokens_out", "keep": 2},
     "consistency": {"min_share": 0.6, "own": "finish"},
     "constraints": {
         "rules": ["tokens_out <= 3", 'finish != "length"'],
