@@ -124,6 +124,8 @@ def check_pools(cluster: ClusterSpec, stages: Sequence[Stage], generator: Genera
             raise UserError(f"cluster.pools.{name}: no stage has this name{nearest(name, [*by_name, *generators])}")
         if isinstance(by_name[name], Duplicates) and by_name[name].needs is None:
             raise UserError(f"cluster.pools.{name}: {name} has no engine; cluster.index_actors spreads its index")
+        if by_name[name].compares_rows:
+            raise UserError(f"cluster.pools.{name}: {name} has no engine; it compares rows of a lot on CPU workers")
         if isinstance(by_name[name], Admission):
             raise UserError(f"cluster.pools.{name}: {name} has no engine; its verdicts come when lots commit")
 

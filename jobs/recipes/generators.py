@@ -22,19 +22,21 @@ class ShareSpec:
 
     name: str | None = None  # its name in the column `generator`, in `[cluster.pools]` and on the page; default: model
     share: float = 1.0  # Weight in the draw among the generators that may take an ask.
-    # Values of the column `division.column` whose asks it takes; a text or a list of texts.
-    when: Any = ()
+    # Values of the column `division.column` whose asks it takes, a text or a list of texts; unset: those left over.
+    when: Any = None
 
     def __post_init__(self) -> None:
         if self.name is not None and (not self.name.strip() or ":" in self.name or self.name == NOBODY):
             raise ValueError(f"name must be a word without a colon other than '{NOBODY}', not {self.name!r}")
         if not 0 < self.share < float("inf"):
             raise ValueError(f"share must be more than 0, not {self.share:g}; leave out a generator that makes no row")
+        if self.when in ([], (), {}):
+            raise ValueError("when must name at least one value; leave it out for the values that no generator names")
 
     @property
     def values(self) -> tuple[str, ...]:
         """The values of `when` as texts."""
-        values = self.when if isinstance(self.when, list | tuple) else [self.when]
+        values = self.when if isinstance(self.when, list | tuple) else [] if self.when is None else [self.when]
         return tuple(value_text(value) for value in values)
 
 
@@ -106,8 +108,10 @@ def _division(recipe: Recipe, tables: list[_Entry], generators: list[Generator])
         authors.append(Author(name, generator.model, generator.method, generator.origin, share.share, share.values))
     if spec.column is not None and not any(author.when for author in authors):
         raise UserError(f"division.column = '{spec.column}' has no effect: set when = \"VALUE\" in [[generators]]")
-    if spec.by == "samples" and ((samples < 2 and not recipe.source.cycle) or recipe.rounds is not None):
-        raise UserError('division.by = "samples" gives the samples of a row to the generators in turn: set '
-                        "source.samples to a multiple of their number, without [rounds]")  # fmt: skip
+    if spec.by == "samples" and samples < len(authors) and not (recipe.source.cycle or spec.column):
+        raise UserError(
+            f'division.by = "samples" gives the samples of a row to the generators in turn: source.samples = {samples} '
+            f"must be at least {len(authors)}, their number"
+        )
     together = samples if recipe.source.together else 1
     return Division(tuple(authors), spec.by, spec.column, together)

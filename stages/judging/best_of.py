@@ -43,6 +43,7 @@ class BestOf(Stage):
     revision: ClassVar[int] = 1
     Spec: ClassVar[type] = BestOfSpec
     reads_text: ClassVar[bool] = False
+    compares_rows: ClassVar[bool] = True
     spec: BestOfSpec
     num_together: int | None = None  # samples of a source row; None outside a run, where `source_id` tells them
 

@@ -199,9 +199,10 @@ def test_the_laws_hold_on_any_batch(kind: str) -> None:
     laws()
 
 
-@EACH
+@pytest.mark.parametrize("kind", [kind for kind in sorted(ALL) if kind != "best_of"])
 def test_a_row_is_judged_alike_alone_and_in_company(kind: str) -> None:
     stage = opened(kind)
+    assert not stage.compares_rows
     rows: list[tuple[str | None, str | None, str | None]] = [
         ("The mill stands by the river, and the river turns its wheel.", "stop", None),
         (None, None, None),
