@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from gristmill.records.output.shards import Summary
 from gristmill.records.output.templates import largest
+from gristmill.records.spec import later
 
 BUDGETS = ("device_s", "cost")
-ALARM = "template_share"
+ALARM, EXACT = "template_share", "exact"
 SNAPSHOT_LOTS = 1024
 MAX_SNAPSHOT_LOTS = 4096
 
@@ -111,18 +112,29 @@ class Limits:
     cost: float | None = None  # Cost in cluster.currency by cluster.price_per_device_hour, over all starts.
     # An alarm: largest share of kept texts with one opening, closing or skeleton, 0 to 1, from 100 texts on.
     template_share: float | None = None
+    # Whether the run keeps exactly `kept_rows` rows: later rows of its last lot are rejected as `limit:surplus`.
+    exact: bool = later(False)
 
     def __post_init__(self) -> None:
         for name, value in self.__dict__.items():
-            if value is not None and (value <= 0 or (isinstance(value, int) and value < 1)):
+            if name == EXACT or value is None:
+                continue
+            if value <= 0 or (isinstance(value, int) and value < 1):
                 raise ValueError(f"{name} must be {'more than 0' if name in (*BUDGETS, ALARM) else 'at least 1'}")
+        if self.exact and self.kept_rows is None:
+            raise ValueError("exact = true needs kept_rows, the number of rows to keep")
         if self.template_share is not None and self.template_share >= 1:
             raise ValueError("template_share must be less than 1, the share that all texts have")
 
     @property
     def is_endless(self) -> bool:
         """Whether no limit ends a run that goes well."""
-        return all(value is None for name, value in self.__dict__.items() if name != ALARM)
+        return all(value is None for name, value in self.__dict__.items() if name not in (ALARM, EXACT))
+
+    @property
+    def exact_rows(self) -> int | None:
+        """The exact number of rows to keep; None where the run may keep more than `kept_rows`, to the end of a lot."""
+        return self.kept_rows if self.exact else None
 
     @property
     def budgets(self) -> dict[str, float]:

@@ -35,6 +35,8 @@ PROVENANCE = [
 ]
 ASK = pa.field("ask", pa.string())
 REJECT = pa.field("reject", pa.string())
+LIMIT = "limit"  # stands for a stage in SURPLUS, the reject of a row behind the last one of an exact limit
+SURPLUS = f"{LIMIT}:surplus"
 
 RESERVED = {f.name for f in [*IDENTITY, *PROVENANCE, ASK, REJECT]}
 # Of use in their run only.

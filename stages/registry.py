@@ -10,6 +10,7 @@ KINDS: Kinds = {
     "consistency": ("gristmill.stages.verify.consistency", "Consistency"),
     "constraints": ("gristmill.stages.verify.constraints", "Constraints"),
     "copies": ("gristmill.stages.verify.copies", "Copies"),
+    "canned_judge": ("gristmill.stages.judging.canned", "CannedJudge"),
     "classifier": ("gristmill.stages.verify.classifier", "Classifier"),
     "decontaminate": ("gristmill.stages.decontaminate.ngrams", "Decontaminate"),
     "decontaminate_embedding": ("gristmill.stages.decontaminate.embedding", "DecontaminateEmbedding"),

@@ -51,7 +51,7 @@ class LotLoop:
         self.route = route(job.pipeline, self.pools, len(job.pooled))
         self.budget = Budget(job.limits, self.pools, job.device_s, job.cost)
         self.committer = Committer(job.store, job.leftovers, job.check)
-        self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec)
+        self.sequencer = CommitSequencer(job.pipeline, job.store, job.spec, job.limits.exact_rows)
         self.stand = Stand(job, self.pools)
         self.cpus = StageCpus(job.spec.stage_cpus, self.stand.lane)
         self.flow = Flow(job, self.route, self.budget, self.cpus)

@@ -5,6 +5,7 @@ exercises of Phi (Gunasekar et al. 2023, arXiv 2306.11644). If the source has pr
 model writes only the rest.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -14,12 +15,13 @@ import pyarrow as pa
 from gristmill.engines.contract import Reply
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import full_text
-from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.programs import asserts_of, program_of
 from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec, object_of, read_object
 from gristmill.records.spec import later
 
+EXAMPLE = re.compile(r"\btimes_(\d+)")  # the name of an example's function
 PROBLEM = """Here is something to take ideas from:
 
 {seed}
@@ -125,6 +127,15 @@ class Code(Steps):
     def ways(self) -> list[dict[str, int]]:
         counts = dict.fromkeys(self.spec.call_names, 1)
         return [{**counts, **({"solution": self.spec.samples} if "solution" in counts else {})}]
+
+    def example_reply(self, prompt: str, seed: int) -> str | None:
+        """A problem, its solution and its tests at once, about the number in the prompt if it holds a problem."""
+        number = match[1] if (match := EXAMPLE.search(prompt)) else str(mix(seed, 0) % 10**6)
+        name = f"times_{number}"
+        return (
+            f"Write a function {name} that multiplies a number by {number}.\n\n```python\ndef {name}(value):\n"
+            f"    return {number} * value\n\n\nassert {name}(0) == 0\nassert {name}(2) == {2 * int(number)}\n```"
+        )
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         texts = [] if self.spec.given_problem else [payload["instruction"]]

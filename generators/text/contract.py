@@ -229,6 +229,13 @@ class Method(ABC):
         """Literals that change rows: the whole spec, prompts included."""
         return {"kind": self.kind, "revision": self.revision, **literals(self.spec)}
 
+    def example_reply(self, prompt: str, seed: int) -> str | None:
+        """A well-formed reply to a prompt of this method, for the canned generator; None: any text will do.
+
+        For methods that read more than text from a reply and state no JSON schema, such as a program or a number.
+        """
+        return None
+
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         """What the model wrote and the row keeps as what it teaches, each text once: by default `text`.
 

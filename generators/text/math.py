@@ -5,6 +5,7 @@ MetaMath (Yu et al. 2023, arXiv 2309.12284). The stage `consistency` keeps what 
 what agrees with a reference of the source.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import pyarrow as pa
 from gristmill.engines.contract import Reply
 from gristmill.engines.errors import AskRefused
 from gristmill.generators.text.answers import full_text
-from gristmill.generators.text.contract import Ask, Session, Template
+from gristmill.generators.text.contract import Ask, Session, Template, mix
 from gristmill.generators.text.prompts import column, render
 from gristmill.generators.text.steps import Steps, StepsSpec
 from gristmill.records.schema import clean
@@ -88,6 +89,15 @@ class Math(Steps):
 
     def ways(self) -> list[dict[str, int]]:
         return [{**dict.fromkeys(self.spec.call_names, 1), "solution": self.spec.samples}]
+
+    def example_reply(self, prompt: str, seed: int) -> str | None:
+        """A problem and its solution at once; three of four solutions of a problem agree."""
+        first, second = zlib.crc32(prompt.encode()) % 1000, 7 + (mix(seed, 0) % 4 == 0)
+        return (
+            f"A shelf holds {first} books, and {second} more are put on it. How many books are on the shelf?\n\n"
+            f"There are {first} books at first. Then {second} are added: {first} + {second} = {first + second}. "
+            f"The answer is {first + second}."
+        )
 
     def kept_texts(self, ask: Ask, payload: Mapping[str, Any]) -> list[str]:
         return [*([] if self.spec.given_problem else [payload["instruction"]]), payload["solution"]]

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gristmill.jobs.produce.closing import check_closed, closed_at, unreached
 from gristmill.jobs.produce.drive import drive, end_state
 from gristmill.jobs.produce.existing import existing_of, prepare
 from gristmill.jobs.produce.forecast import forecast, forecast_table, plan_table
@@ -139,6 +140,7 @@ def check_output(manifest: Manifest | None, compiled: CompiledRecipe, store: Sto
         return
     if manifest.fingerprint != compiled.fingerprint:
         raise refusal(store.uri, "was made by another recipe", manifest.identity, compiled.identity)
+    check_closed(compiled.recipe.limits, manifest.closed_at, manifest.totals, store.uri)
 
 
 def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, dict[int, list[str]]]:
@@ -153,6 +155,8 @@ def _resume(compiled: CompiledRecipe, store: Store) -> tuple[Manifest, Summary, 
     pin_source(manifest, compiled.source)
     strangers: list[str] = []
     totals = ledger.totals(store, manifest, ledger.committed(store, manifest, strangers))
+    manifest.closed_at = closed_at(store, totals.num_lots)  # a driver that was killed may not have written it
+    check_closed(compiled.recipe.limits, manifest.closed_at, totals, store.uri)
     full = totals.num_lots * compiled.plan.lot_size
     if totals.asks != full and not _is_done(compiled, totals):
         raise UserError(
@@ -213,10 +217,19 @@ def show_outcome(outcome: Outcome, compiled: CompiledRecipe, store: Store) -> No
             f"a new --out, or raise the limit to resume"
         )
     elif outcome.state == "exhausted":
-        console.print_line(
-            f"the source ended before {_unreached(compiled, outcome.totals)}: set source.cycle = true, or add rows and "
-            f"use a new --out"
-        )
+        console.print_line(_exhausted(compiled, outcome.totals))
+
+
+def _exhausted(compiled: CompiledRecipe, totals: Summary) -> str:
+    """What ended a run before its goal, and what to do."""
+    limits, goal = compiled.recipe.limits, _unreached(compiled, totals)
+    if unreached(limits, totals):
+        if compiled.is_full(totals):
+            return f"all quotas were full before {goal}: raise the quotas and use a new --out"
+        other = limits.reached(totals) or ("asks" if limits.asks is not None and totals.asks >= limits.asks else None)
+        if other:
+            return f"limits.{other} = {getattr(limits, other):,} ended the run before {goal}: raise it to resume"
+    return f"the source ended before {goal}: set source.cycle = true, or add rows and use a new --out"
 
 
 def _unreached(compiled: CompiledRecipe, totals: Summary) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from gristmill.jobs.produce.closing import closed_at, unreached
 from gristmill.jobs.produce.inputs import SourceWatch
 from gristmill.jobs.produce.monitor import Monitor
 from gristmill.jobs.recipes.compile import CompiledRecipe
@@ -18,9 +19,9 @@ BUDGET_ENDS = ("device_s", "cost")
 
 def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> State:
     """The state of a run that was not stopped; `ended` is the limit that ended it, None where the asks ran out."""
-    if ended == "quotas" or compiled.is_full(totals):
-        return "complete"
     limits, num_asks = compiled.recipe.limits, compiled.plan.num_asks
+    if ended == "quotas" or compiled.is_full(totals):
+        return "exhausted" if unreached(limits, totals) else "complete"
     if ended in BUDGET_ENDS:
         is_endless = num_asks is None and compiled.recipe.source.cycle
         only_goal = is_endless and not (limits.kept_rows or limits.kept_tokens or limits.tokens)
@@ -28,7 +29,7 @@ def end_state(compiled: CompiledRecipe, totals: Summary, ended: str | None) -> S
     if limits.alarm(totals) and not limits.reached(totals) and (num_asks is None or totals.asks < num_asks):
         return "alarm"
     wanted_more = (limits.kept_rows or limits.kept_tokens or limits.tokens) and not limits.reached(totals)
-    return "exhausted" if wanted_more else "complete"
+    return "exhausted" if wanted_more or unreached(limits, totals) else "complete"
 
 
 def drive(
@@ -98,6 +99,8 @@ def drive(
                 raise
         if ended != "stopped":
             watch.end()
+        if recipe.limits.exact:
+            manifest.closed_at = closed_at(store, totals.num_lots)
         state = "stopped" if ended == "stopped" else end_state(compiled, totals, ended)
         monitor.end(state, None if ended == "stopped" else ended)
     return state

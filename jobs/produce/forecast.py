@@ -29,8 +29,8 @@ def plan_table(compiled: CompiledRecipe, uri: str) -> Table:
     unknown = "no end" if compiled.source.is_ended else "known when that step is done"
     table.add_row("asks", unknown if plan.num_asks is None else f"{plan.num_asks:,}")
     table.add_row("lots", "" if plan.num_lots is None else f"{plan.num_lots:,} of {plan.lot_size:,} asks")
-    limits = {k: v for k, v in recipe.limits.__dict__.items() if v is not None}
-    table.add_row("limits", ", ".join(f"{k} = {v:,}" for k, v in limits.items()) or "none")
+    limits = [f"{k} = {v:,}" for k, v in vars(recipe.limits).items() if v is not None and not isinstance(v, bool)]
+    table.add_row("limits", ", ".join([*limits, *(["exact"] if recipe.limits.exact else [])]) or "none")
     for what, words in _generators(compiled):
         table.add_row(what, words)
     if compiled.method:
@@ -103,9 +103,10 @@ def forecast(compiled: CompiledRecipe, manifest: Manifest | None) -> Forecast:
         hint = "to forecast hours and cost, set cluster.tokens_per_s or make a few lots first: --set limits.asks=..."
     elif device_hours is not None and price is None:
         hint = "to forecast the cost, set cluster.price_per_device_hour"
+    kept = asks * totals.kept / totals.asks if asks is not None and totals.asks else None
     return Forecast(
         asks,
-        asks * totals.kept / totals.asks if asks is not None and totals.asks else None,
+        kept if kept is None or limits.exact_rows is None else min(kept, limits.exact_rows),
         tokens,
         at_most,
         hours,

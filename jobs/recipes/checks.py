@@ -15,7 +15,9 @@ from gristmill.records.output.templates import COLUMN
 from gristmill.records.pairs import OTHER, OTHER_ID
 from gristmill.records.readers.sources import Source, SourceSpec
 from gristmill.records.rounds import check_rounds
+from gristmill.records.schema import LIMIT, SURPLUS
 from gristmill.records.spec import nearest
+from gristmill.stages.admission.balance import Balance
 from gristmill.stages.admission.contract import Admission
 from gristmill.stages.contract import Stage
 from gristmill.stages.dedup.contract import Duplicates
@@ -165,8 +167,16 @@ def check_alarm(limits: Limits, schema: pa.Schema) -> None:
 
 
 def check_room(limits: Limits, stages: Sequence[Stage]) -> None:
-    """Refuse a limit on kept rows above the size of the Bloom filters: the run would end before it."""
+    """Refuse a limit on kept rows that the stages can never reach, and a stage that has the name of the limits."""
     for stage in stages:
+        if limits.exact and stage.name == LIMIT:
+            raise UserError(f"stage '{LIMIT}': limits.exact rejects rows as {SURPLUS}; give the stage another name")
+        admitted = sum(stage.spec.quotas.values()) if isinstance(stage, Balance) and stage.spec.other == 0 else None
+        if admitted is not None and limits.exact_rows is not None and admitted < limits.exact_rows:
+            raise UserError(
+                f"limits.kept_rows is exactly {limits.exact_rows:,}, but the quotas of stage '{stage.name}' admit "
+                f"{admitted:,} rows; lower it to that, or raise the quotas"
+            )
         most = getattr(stage.spec, "bloom_rows", None)
         if most is not None and limits.kept_rows is not None and limits.kept_rows > most:
             raise UserError(

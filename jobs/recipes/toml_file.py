@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from gristmill.jobs.recipes.kind_change import leave_out_other_keys
 from gristmill.records.errors import UserError
 from gristmill.records.literals import toml_tables
 from gristmill.records.masking.masks import masked_setting, remember
@@ -85,9 +86,12 @@ def _beside(path: str, folder: Path, where: str) -> str:
 
 def _with_settings(table: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
     """The table with the settings applied. From now on, messages of this process do not show its secrets."""
+    before = copy.deepcopy(table) if settings else table
     for setting in settings:
         apply(table, setting)
     remember(table)
+    if settings:
+        leave_out_other_keys(before, table)
     return table
 
 

@@ -120,6 +120,7 @@ def _figures(
 
 def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample, life: Life) -> dict[str, Any]:
     recipe, cost = manifest.recipe, cost_of(manifest)
+    closed = "" if manifest.closed_at is None else f", closed at exactly {manifest.closed_at:,} rows"
     steps = yields(manifest, totals)
     reasons, is_estimated = rejects(totals, sample, cost)
     rejected_tokens = totals.spent_on_rejected
@@ -128,7 +129,7 @@ def _facts(manifest: Manifest, totals: Summary, history: History, sample: Sample
     return {
         "name": recipe["name"],
         "description": recipe.get("description"),
-        "state": {"word": "unclear" if "?" in life.word else life.state, "text": life.word},
+        "state": {"word": "unclear" if "?" in life.word else life.state, "text": f"{life.word}{closed}"},
         "made_by": _made_by(recipe),
         "fingerprint": manifest.fingerprint,
         "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -80,6 +80,7 @@ def run_literals(store: Store, manifest: Manifest, totals: Summary, life: Life) 
         "starts": manifest.starts,
         "stages": [stage["name"] for stage in manifest.recipe.get("stages", [])],
         "cost": manifest.cost,
+        "closed_at": manifest.closed_at,
     }
 
 
@@ -88,6 +89,8 @@ def show(run: dict[str, Any], console: SafeConsole) -> None:
     totals = Summary(**run["totals"])
     console.print_line(f"{run['name']}: {run['said']}", style="italic")
     console.print(totals_table(totals, ""))
+    if run["closed_at"] is not None:
+        console.print(f"closed at exactly {run['closed_at']:,} kept rows (limits.exact)")
     if run["driver"]:
         gone = " (gone)" if run["alive"] is False else ""
         console.print(f"driver: {run['driver']}{gone}")

@@ -56,6 +56,7 @@ class Manifest:
     cost: dict[str, Any] = field(default_factory=dict)  # of all starts, see `account`
     inputs: dict[str, Any] = field(default_factory=dict)  # versions and content of inputs, see jobs.produce.inputs
     format: int = FORMAT
+    closed_at: int | None = None  # the exact number of kept rows at which its last lot closed the output
 
     def begin(self) -> None:
         """Record a start of the driver."""
@@ -107,6 +108,8 @@ class Manifest:
 
     def save(self, store: Store) -> None:
         literals = {**self.__dict__, "totals": self.totals.literals()}
+        if self.closed_at is None:
+            del literals["closed_at"]
         store.renew(NAME, (json_text(literals, indent=2) + "\n").encode())
 
 

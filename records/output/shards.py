@@ -39,6 +39,7 @@ __all__ = [
     "shard_name",
 ]
 
+CLOSED_AT = "closed_at"  # key of the footer
 LabelCounts = Mapping[str, dict[str, int]]  # stage -> label -> rows
 
 
@@ -76,12 +77,13 @@ def encode(
     lot: int,
     spec: OutputSpec,
     labels: Sequence[LabelCounts] = ({}, {}),
+    closed_at: int | None = None,
     has_several: bool = False,
 ) -> Encoded:
     """Separate the rows of a finished lot and encode them as Parquet; the same batch gives the same bytes.
 
-    `labels`: `offered` and `admitted` of the summary. has_several: whether the run has several generators, which the
-    summary then counts one by one.
+    `labels`: `offered` and `admitted` of the summary. `closed_at`: the number of kept rows at which this lot closes its
+    output. has_several: whether the run has several generators, which the summary then counts one by one.
 
     Raises ValueError when a column of the schema is missing in the batch or has another type.
     """
@@ -105,6 +107,8 @@ def encode(
         "rejected_sha256": sha256,
         "data_sha256": "%DATA_SHA256%",
     }
+    if closed_at is not None:
+        meta[CLOSED_AT] = closed_at
     return Encoded(lot, _parquet(table.filter(alive), spec, meta), rejected, summary)
 
 

@@ -90,7 +90,8 @@ class BestOf(Stage):
     def _groups(self, rows: pa.RecordBatch) -> np.ndarray:
         """int64 (num_rows,): equal for the samples of a source row."""
         if self.num_together is not None:
-            groups: np.ndarray = rows.column("row").to_numpy(zero_copy_only=False).astype(np.int64) // self.num_together
+            lot, row = (rows.column(name).to_numpy(zero_copy_only=False).astype(np.int64) for name in ("lot", "row"))
+            groups: np.ndarray = (lot << 31) | (row // self.num_together)  # a preview has several lots in a batch
             return groups
         ids = pc.fill_null(rows.column("source_id").dictionary_encode().indices, -1)
         return ids.to_numpy(zero_copy_only=False).astype(np.int64)  # type: ignore[no-any-return]

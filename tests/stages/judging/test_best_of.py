@@ -16,7 +16,15 @@ from gristmill.records.readers.sources import SourceSpec, open_source
 from gristmill.stages.contract import RunContext
 from gristmill.stages.judging.best_of import BestOf, BestOfSpec
 
-SCHEMA = pa.schema([("row", pa.int32()), ("source_id", pa.string()), ("score", pa.float32()), ("reject", pa.string())])
+SCHEMA = pa.schema(
+    [
+        ("lot", pa.int64()),
+        ("row", pa.int32()),
+        ("source_id", pa.string()),
+        ("score", pa.float32()),
+        ("reject", pa.string()),
+    ]
+)
 SCORES = st.one_of(st.none(), st.just(math.nan), st.integers(-3, 3).map(float))
 
 
@@ -25,7 +33,8 @@ def best_of(scores: list[tuple[float | None, str | None]], samples: int, **setti
     source = open_source(SourceSpec(items=("a",), samples=samples, together=True))
     stage.bind(RunContext(source, "0" * 32, 0, samples * 100))
     rows = [
-        {"row": n, "source_id": "one", "score": score, "reject": reject} for n, (score, reject) in enumerate(scores)
+        {"lot": 3, "row": n, "source_id": "one", "score": score, "reject": reject}
+        for n, (score, reject) in enumerate(scores)
     ]
     found: list[dict[str, Any]] = stage.run(pa.RecordBatch.from_pylist(rows, SCHEMA)).to_pylist()
     return found
